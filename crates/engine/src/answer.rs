@@ -1,0 +1,109 @@
+//! What the pipeline gives to the HTTP layer: a representation, where its bytes are, and how it came about.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use larder_core::{CacheStatus, Source, UnixMillis};
+
+use crate::clearance::Cleared;
+use crate::reader::FlightBody;
+
+/// An answer to a request for an artifact. Conditional headers, ranges and HEAD are applied by the HTTP layer.
+#[derive(Debug)]
+pub struct Answer {
+    /// 200 for a representation; 301 for a redirect (`location` set); otherwise a passed-through status.
+    pub status: StatusCode,
+    /// What it is.
+    pub representation: Representation,
+    /// Where its bytes are.
+    pub body: Cleared<Body>,
+    /// For `Cache-Status`.
+    pub cache_status: CacheStatus,
+    /// For `X-Artifact-Source`.
+    pub source: Source,
+    /// For `Age` and `Cache-Control`.
+    pub freshness: Freshness,
+    /// For `Location`: absolute path, only with a 3xx status.
+    pub location: Option<String>,
+    /// Whether the answer may be remembered in the hot set, and until when it holds.
+    pub hot: Option<HotTicket>,
+}
+
+/// The headers of a representation, before ranges and conditions.
+#[derive(Debug, Clone, Default)]
+pub struct Representation {
+    /// `Content-Type`.
+    pub content_type: Option<String>,
+    /// `Content-Encoding`.
+    pub content_encoding: Option<String>,
+    /// `Content-Disposition`.
+    pub content_disposition: Option<String>,
+    /// `Content-Language`.
+    pub content_language: Option<String>,
+    /// `ETag`, complete with quotes; `None` while in flight without an upstream tag.
+    pub etag: Option<String>,
+    /// `Last-Modified`, an HTTP date.
+    pub last_modified: Option<String>,
+    /// When larder began to serve this body (for `If-Modified-Since`).
+    pub began_at: Option<UnixMillis>,
+    /// Length in bytes, if known already.
+    pub length: Option<u64>,
+    /// Names for `Vary`; empty = no `Vary`.
+    pub vary: &'static [&'static str],
+    /// Headers that a format lets through beside these (pass-through answers).
+    pub extra: HeaderMap,
+}
+
+/// Where the bytes are.
+#[derive(Debug)]
+pub enum Body {
+    /// No body: an answer to HEAD that was forwarded, or a redirect. `Representation::length` is still the GET's.
+    Empty,
+    /// In memory.
+    Bytes(Bytes),
+    /// A whole stored file: immutable, replaced by rename, never truncated.
+    File {
+        /// Open for reading.
+        file: Arc<File>,
+        /// Its length.
+        length: u64,
+    },
+    /// Still arriving. Ranges may be read ahead of the fill.
+    InFlight(FlightBody),
+    /// Passed through, never stored; no ranges.
+    Stream(crate::passthrough::PassThroughBody),
+}
+
+/// How long the answer may be reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Freshness {
+    /// Since the last good upstream contact.
+    pub age: Duration,
+    /// Remaining life; `None` = unlimited (`public, max-age=31536000, immutable`); zero when stale or mutable with TTL 0.
+    pub remaining: Option<Duration>,
+    /// `Cache-Control: no-store` instead (pass-through answers).
+    pub no_store: bool,
+}
+
+/// Under which circumstances a remembered answer still holds..
+#[derive(Debug, Clone)]
+pub struct HotTicket {
+    /// The repository's epoch counter and its value when the answer was made.
+    pub(crate) epoch: Arc<std::sync::atomic::AtomicU64>,
+    pub(crate) epoch_value: u64,
+    /// When the copy stops being fresh; `None` = never.
+    pub fresh_until: Option<UnixMillis>,
+    /// `Age` counts from here.
+    pub contacted_at: UnixMillis,
+}
+
+impl HotTicket {
+    /// Whether the answer may still be given at `now`: no flush, replacement or reload since, and still fresh.
+    pub fn is_good(&self, now: UnixMillis) -> bool {
+        self.epoch.load(std::sync::atomic::Ordering::Acquire) == self.epoch_value
+            && self.fresh_until.is_none_or(|until| now < until)
+    }
+}
