@@ -1,0 +1,134 @@
+//! Knowledge of each package format: pure functions over bytes. No I/O, no cache, no control flow.
+//!
+//! To add a format: a folder with an implementation of [`Format`], and a line in [`format_of`].
+//! What a format says is acted on by the one pipeline in `larder-engine`; a format never serves anything itself.
+
+mod generic;
+mod helm;
+mod links;
+mod npm;
+mod operation;
+mod pypi;
+mod splice;
+
+use larder_core::{BuiltIn, Digest, Fault, PackageType, Repository, UnixMillis};
+use url::Url;
+
+pub use links::{ExternalLink, LinkBase, LinkKey, Links};
+pub use operation::{Form, Operation, PassThrough, Read, Refusal, RequestParts, SourceBase, SourceSpec, StaticAnswer};
+
+/// A whole upstream document, on its way to be checked or derived from.
+#[derive(Debug, Clone, Copy)]
+pub struct Document<'a> {
+    /// The bytes, without content coding.
+    pub body: &'a [u8],
+    /// The upstream's `Content-Type`, empty if it sent none.
+    pub content_type: &'a str,
+    /// Final URL after redirects: relative links are resolved against it.
+    pub url: &'a Url,
+    /// Decoded path within the repository.
+    pub key_path: &'a str,
+    /// The source's variant.
+    pub variant: &'a str,
+}
+
+/// What a document says of one file it names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Decoded path within the repository under which clients ask for the file (`_ext/…` for other hosts).
+    pub path: String,
+    /// The file's true URL.
+    pub url: String,
+    /// Stated digests; empty if none.
+    pub digests: Vec<Digest>,
+    /// Stated length.
+    pub size: Option<u64>,
+    /// Stated publish time.
+    pub published_at: Option<UnixMillis>,
+}
+
+/// The result of a derivation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Derived {
+    /// Whole body.
+    pub body: Vec<u8>,
+    /// `Content-Type`.
+    pub content_type: &'static str,
+}
+
+/// Why a document cannot be used. The text goes to users: it says what was wrong, at which byte or field, in one line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(pub String);
+
+/// An error body in the shape that a format's clients print.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorBody {
+    /// `Content-Type`.
+    pub content_type: &'static str,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+/// What the engine needs to know of a format. All functions are pure.
+pub trait Format: Send + Sync + std::fmt::Debug {
+    /// Parses a request. Paths have passed [`larder_core::ArtifactPath::parse`]; `_ext/` paths never come here.
+    fn operation(&self, request: &RequestParts<'_>) -> Operation;
+
+    /// What the format itself says about a decoded path (of a sidecar: of its subject).
+    fn built_in(&self, repository: &Repository, path: &str) -> BuiltIn;
+
+    /// The decoded path whose class, access and clearance a sidecar takes (`x.whl.metadata` -> `x.whl`); `None` if `path` is no sidecar.
+    fn subject<'p>(&self, path: &'p str) -> Option<&'p str>;
+
+    /// The document that names this file, with its digest and true URL; `None` if there is none.
+    fn named_by(&self, repository: &Repository, path: &str) -> Option<SourceSpec>;
+
+    /// Whether a document is what it should be. Called once per new upstream document, before it is committed; must
+    /// be cheap (hundreds of MB/s), bounded in memory and depth, and refuse whatever [`derive`](Format::derive) or [`claims`](Format::claims) would refuse.
+    fn check(&self, repository: &Repository, document: &Document<'_>) -> Result<(), Malformed>;
+
+    /// All files that a document names, in any order. A claim whose link may not be carried is left out.
+    fn claims(&self, document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed>;
+
+    /// Makes `form` of a document, links leading back to larder.
+    fn derive(&self, document: &Document<'_>, form: &'static str, links: &Links<'_>) -> Result<Derived, Malformed>;
+
+    /// Names of request headers that choose between forms, for `Vary`; empty if the path has one form.
+    fn varies_by(&self, path: &str) -> &'static [&'static str];
+
+    /// Whether links are absolute URLs (npm, helm) rather than path-absolute (pypi).
+    fn absolute_links(&self) -> bool;
+
+    /// Version of the code behind [`derive`](Format::derive) and [`claims`](Format::claims): raise it when their output changes.
+    fn rewriter_version(&self) -> u32;
+
+    /// Rules for paths.
+    fn path_rules(&self) -> larder_core::PathRules {
+        larder_core::PathRules::default()
+    }
+
+    /// The error body for this format's clients; the default is `{"error": {"code", "message", "repository", "rule"}}`.
+    fn error_body(&self, fault: &Fault) -> ErrorBody {
+        standard_error_body(fault)
+    }
+}
+
+/// The formats that are built; `None` for package types that load with a warning and answer 501.
+pub fn format_of(package: PackageType) -> Option<&'static dyn Format> {
+    match package {
+        PackageType::Generic => Some(&generic::Generic),
+        PackageType::Pypi => Some(&pypi::Pypi),
+        PackageType::Npm => Some(&npm::Npm),
+        PackageType::Helm => Some(&helm::Helm),
+        PackageType::Alpine | PackageType::Rpm | PackageType::Docker => None,
+    }
+}
+
+/// `{"error": {"code", "message", "repository", "rule"}}` (spec section 1).
+pub fn standard_error_body(fault: &Fault) -> ErrorBody {
+    let body = serde_json::json!({"error": {
+        "code": fault.code, "message": fault.message, "repository": fault.repository, "rule": fault.rule,
+    }});
+    ErrorBody { content_type: "application/json", body: body.to_string().into_bytes() }
+}
