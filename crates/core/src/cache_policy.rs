@@ -1,0 +1,50 @@
+//! How long copies are good and what happens afterwards, in the words of RFC 9111 and RFC 5861.
+
+use std::time::Duration;
+
+/// What the operator set for one repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CachePolicy {
+    /// Life of an immutable file; `None` (written 0) = for ever.
+    pub immutable_ttl: Option<Duration>,
+    /// Life of a mutable file; zero = ask on every request.
+    pub mutable_ttl: Duration,
+    /// The contract's `check_mutable_updates`: HEAD revalidation of *user-defined* mutable paths.
+    pub check_mutable_updates: bool,
+    /// `revalidate`; `None` = the contract's behaviour.
+    pub revalidate: Option<Revalidate>,
+    /// `stale.on_status`: upstream statuses on which an expired copy is served.
+    pub stale_on_status: Vec<u16>,
+    /// `stale.max_age`: longest time since the last good upstream contact that a stale copy may serve; `None` (written 0) = no bound.
+    pub stale_max_age: Option<Duration>,
+    /// `stale.while_revalidate`: how long after expiry a copy is served while it is refreshed behind the scenes.
+    pub stale_while_revalidate: Duration,
+    /// How long an upstream 404 or 410 is remembered; zero = not at all.
+    pub negative_ttl: Duration,
+}
+
+impl Default for CachePolicy {
+    fn default() -> Self {
+        Self {
+            immutable_ttl: None,
+            mutable_ttl: Duration::from_secs(3600),
+            check_mutable_updates: false,
+            revalidate: None,
+            stale_on_status: Vec::new(),
+            stale_max_age: None,
+            stale_while_revalidate: Duration::ZERO,
+            negative_ttl: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How an expired copy is compared with the upstream's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revalidate {
+    /// Conditional HEAD, then GET if it changed.
+    Head,
+    /// Conditional GET.
+    Get,
+    /// Plain GET.
+    Never,
+}

@@ -1,0 +1,98 @@
+//! Names of cached things: `SourceKey` for what came from upstream, `RepresentationKey` for what was derived from it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{Digest, DigestAlgorithm, Hasher};
+use crate::repository::RepositoryName;
+
+/// Keys flights and records: one upstream document or file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SourceKey {
+    /// The repository that owns the copy.
+    pub repository: RepositoryName,
+    /// Decoded path within the repository; for types that forward queries followed by `?` and the raw query.
+    #[serde(serialize_with = "shared_text::serialize", deserialize_with = "shared_text::deserialize")]
+    pub path: Arc<str>,
+    /// Which of the upstream's negotiated forms; empty where there is one.
+    pub variant: Cow<'static, str>,
+}
+
+impl fmt::Display for SourceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.repository, self.path)?;
+        if !self.variant.is_empty() {
+            write!(f, " [{}]", self.variant)?;
+        }
+        Ok(())
+    }
+}
+
+/// `Arc<str>` as a plain text, which serde offers only behind a feature that nothing else here needs.
+mod shared_text {
+    use std::sync::Arc;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+        String::deserialize(deserializer).map(Arc::from)
+    }
+}
+
+/// Keys a derivation: a pure function of its inputs, so it never needs invalidation.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RepresentationKey(Digest);
+
+/// All that a derivation depends on. Two derivations with equal inputs have equal bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct RepresentationInputs<'a> {
+    /// Digests of the source documents, in merge order.
+    pub sources: &'a [&'a Digest],
+    /// The final upstream URL of each source: relative links are resolved against it.
+    pub source_urls: &'a [&'a str],
+    /// Version of the rewriting code.
+    pub rewriter_version: u32,
+    /// The base that links in the result start with.
+    pub link_base: &'a str,
+    /// Which result: a format's own name for it, such as `simple+json`.
+    pub form: &'a str,
+    /// `identity`, `gzip` or `zstd`.
+    pub coding: &'a str,
+    /// The repository's rules epoch.
+    pub rules_epoch: u64,
+}
+
+impl RepresentationKey {
+    /// Hashes the inputs, each preceded by its length so that no two lists of inputs run together.
+    pub fn new(inputs: &RepresentationInputs<'_>) -> Self {
+        let mut hasher = Hasher::new(&[DigestAlgorithm::Sha256]);
+        let mut put = |part: &[u8]| {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        };
+        for source in inputs.sources {
+            put(source.to_string().as_bytes());
+        }
+        for url in inputs.source_urls {
+            put(url.as_bytes());
+        }
+        put(&inputs.rewriter_version.to_le_bytes());
+        put(inputs.link_base.as_bytes());
+        put(inputs.form.as_bytes());
+        put(inputs.coding.as_bytes());
+        put(&inputs.rules_epoch.to_le_bytes());
+        Self(hasher.finish_sha256())
+    }
+
+    /// 64 hexadecimal digits.
+    pub fn to_hex(&self) -> String {
+        self.0.to_hex()
+    }
+}

@@ -1,0 +1,53 @@
+//! The nouns of larder and its pure decisions: no async, no I/O.
+//!
+//! | noun | meaning | from |
+//! |---|---|---|
+//! | [`Repository`] | what clients address: remote, local or virtual | Artifactory's words |
+//! | [`ArtifactPath`] | a path inside a repository, decoded once, unable to traverse | RFC 3986 |
+//! | [`SourceKey`] | names one upstream document or file | |
+//! | [`RepresentationKey`] | names one derivation of source documents | RFC 9110 "representation" |
+//! | [`ArtifactRecord`] | what is remembered of a source: blob, validators, times | |
+//! | [`BlobDescriptor`] | digest and size of stored bytes | OCI image-spec "descriptor" |
+//! | [`Decision`] | what to do with a request, given the record | RFC 9111 fresh / stale |
+//! | [`Settlement`] | what to do with the upstream's outcome | RFC 5861 stale-if-error |
+//! | [`CacheStatus`] | how the answer came about | RFC 9211 |
+//! | [`Pattern`] | an operator's regular expression, bounded in time | |
+//! | [`QuarantinePolicy`] | how long new artifacts are held back | |
+//! | [`Fault`] | whose fault an error is, and how to say it to a client | |
+
+mod cache_policy;
+mod cache_status;
+mod clock;
+mod decide;
+mod digest;
+mod error;
+mod key;
+mod path;
+mod policy;
+mod range;
+mod record;
+mod repository;
+mod secret;
+mod settle;
+
+pub use cache_policy::{CachePolicy, Revalidate};
+pub use cache_status::{CacheStatus, ForwardReason, Source};
+pub use clock::{Clock, ManualClock, SystemClock, UnixMillis};
+pub use decide::{Class, Decision, RevalidateWith, decide, fresh_until, stale_allowed, time_to_live};
+pub use digest::{Digest, DigestAlgorithm, Hasher, InvalidDigest, sha256};
+pub use error::{Fault, FaultKind};
+pub use key::{RepresentationInputs, RepresentationKey, SourceKey};
+pub use path::{ArtifactPath, MAX_PATH_BYTES, PathError, PathRules, join_url};
+pub use policy::mutability::{BuiltIn, Mutability};
+pub use policy::pattern::{Pattern, PatternError, StepLimit};
+pub use policy::quarantine::{MissingDate, QuarantinePolicy, Verdict};
+pub use policy::{Access, AccessDenied, AccessPolicy};
+pub use range::{
+    ByteRange, Conditions, Current, Precondition, RangeAnswer, RangeSpec, evaluate_conditions, evaluate_range, parse_range,
+};
+pub use record::{ArtifactRecord, BlobDescriptor, Content, StoredHeaders};
+pub use repository::{
+    AllowPrivate, Credentials, InvalidRepositoryName, PackageType, Repository, RepositoryKind, RepositoryName, UpstreamSettings,
+};
+pub use secret::{REDACTED, SafeUrl, Secret};
+pub use settle::{HeadVerdict, Outcome, Settlement, judge_head, settle};

@@ -1,0 +1,253 @@
+//! Paths inside a repository: decoded once, at the edge, and refused rather than repaired.
+//!
+//! Knows the spelling of paths (spec section 1 "Paths", RFC 3986). Knows nothing of repositories, queries or files on disk.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use url::Url;
+
+/// Longest decoded path, in bytes (spec section 1).
+pub const MAX_PATH_BYTES: usize = 2048;
+
+/// What a package type allows in its paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PathRules {
+    /// npm: a first segment `@scope%2fname` may encode its slash.
+    pub encoded_scope_slash: bool,
+}
+
+/// A path inside a repository, without a leading slash. It holds no `.`, `..` or empty segment (a single trailing slash is
+/// legal), no backslash, no control character. The empty path is the repository's root.
+///
+/// Equality, order and hashing are by the decoded form.
+#[derive(Clone)]
+pub struct ArtifactPath {
+    decoded: Arc<str>,
+    encoded: Arc<str>,
+}
+
+/// Why a path is refused, each a 400 but [`TooLong`](PathError::TooLong), which is a 414.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// `.` or `..` as a segment, in any encoding.
+    #[error("the path holds a '.' or '..' segment")]
+    DotSegment,
+    /// A backslash, plain or encoded.
+    #[error("the path holds a backslash")]
+    Backslash,
+    /// NUL or another control character.
+    #[error("the path holds a control character")]
+    Control,
+    /// `%2e`, `%2f`, `%5c`, `%00` or `%25` is left after decoding once.
+    #[error("the path is percent-encoded twice")]
+    DoubleEncoded,
+    /// `%2f` where it is not an npm scope's slash.
+    #[error("the path holds an encoded slash")]
+    EncodedSlash,
+    /// Two slashes in a row.
+    #[error("the path holds an empty segment")]
+    EmptySegment,
+    /// Not UTF-8 after decoding.
+    #[error("the path is not UTF-8")]
+    NotUtf8,
+    /// Longer than 2,048 bytes after decoding.
+    #[error("the path is longer than 2048 bytes")]
+    TooLong,
+    /// Appended to the upstream's base URL it would lead elsewhere.
+    #[error("the path leads out of the upstream's base URL")]
+    LeavesBase,
+}
+
+impl ArtifactPath {
+    /// Decodes the percent-encoded path of a request, without its leading slash and query, exactly once.
+    ///
+    /// One slash at the start is folded: it comes from a base URL that ends in a slash followed by a path that starts with one.
+    /// A `%` that two hexadecimal digits do not follow stands for itself.
+    ///
+    /// ```
+    /// use larder_core::{ArtifactPath, PathError, PathRules};
+    ///
+    /// let path = ArtifactPath::parse("pool/g%2B%2B.deb", PathRules::default())?;
+    /// assert_eq!((path.as_str(), path.encoded()), ("pool/g++.deb", "pool/g%2B%2B.deb"));
+    /// assert_eq!(ArtifactPath::parse("a/%2e%2E/b", PathRules::default()), Err(PathError::DotSegment));
+    /// # Ok::<(), PathError>(())
+    /// ```
+    pub fn parse(raw: &str, rules: PathRules) -> Result<Self, PathError> {
+        let raw = raw.strip_prefix('/').unwrap_or(raw);
+        let mut decoded = Vec::with_capacity(raw.len());
+        let mut encoded = String::with_capacity(raw.len());
+        let mut rest = raw.as_bytes();
+        while let [byte, tail @ ..] = rest {
+            if let Some(value) = escaped(rest) {
+                if value == b'/' && !(rules.encoded_scope_slash && is_scope(&decoded)) {
+                    return Err(PathError::EncodedSlash);
+                }
+                decoded.push(value);
+                encoded.extend(rest[..3].iter().map(|&b| b as char));
+                rest = &rest[3..];
+            } else {
+                decoded.push(*byte);
+                push_encoded(&mut encoded, *byte);
+                rest = tail;
+            }
+        }
+        let decoded = String::from_utf8(decoded).map_err(|_| PathError::NotUtf8)?;
+        check(&decoded)?;
+        Ok(Self { decoded: decoded.into(), encoded: encoded.into() })
+    }
+
+    /// Takes a path that is already decoded, such as one out of the database or of a document. Nothing is folded.
+    pub fn from_decoded(decoded: &str) -> Result<Self, PathError> {
+        check(decoded)?;
+        let mut encoded = String::with_capacity(decoded.len());
+        decoded.bytes().for_each(|byte| push_encoded(&mut encoded, byte));
+        Ok(Self { decoded: decoded.into(), encoded: encoded.into() })
+    }
+
+    /// The decoded form: what patterns see and what keys are made of.
+    pub fn as_str(&self) -> &str {
+        &self.decoded
+    }
+
+    /// The client's own percent-encoding, for the request to the upstream: `+` and `%2B` are different names on some servers.
+    /// Characters that are not legal in a URL path are encoded.
+    pub fn encoded(&self) -> &str {
+        &self.encoded
+    }
+
+    /// What follows the last slash, decoded; empty for the root and for a path that ends in a slash.
+    pub fn file_name(&self) -> &str {
+        self.decoded.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Whether this is the repository itself.
+    pub fn is_root(&self) -> bool {
+        self.decoded.is_empty()
+    }
+}
+
+impl fmt::Display for ArtifactPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.decoded)
+    }
+}
+
+impl fmt::Debug for ArtifactPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.decoded, f)
+    }
+}
+
+impl PartialEq for ArtifactPath {
+    fn eq(&self, other: &Self) -> bool {
+        self.decoded == other.decoded
+    }
+}
+
+impl Eq for ArtifactPath {}
+
+impl PartialOrd for ArtifactPath {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ArtifactPath {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.decoded.cmp(&other.decoded)
+    }
+}
+
+impl Hash for ArtifactPath {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.decoded.hash(state);
+    }
+}
+
+/// Appends an encoded path to `base`, which ends in a slash, and sets the query.
+///
+/// This is not RFC 3986 reference resolution, where `//host`, `http:…` and `..` lead elsewhere: the path can only lead below
+/// the base, and that is checked once more on the result. A query of `base` is dropped.
+///
+/// ```
+/// use larder_core::join_url;
+///
+/// let base = url::Url::parse("https://example.com/pub/")?;
+/// assert_eq!(join_url(&base, "a%2Bb/c.tgz", Some("v=1"))?.as_str(), "https://example.com/pub/a%2Bb/c.tgz?v=1");
+/// assert!(join_url(&base, "../secret", None).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn join_url(base: &Url, encoded_path: &str, query: Option<&str>) -> Result<Url, PathError> {
+    let unescaped = encoded_path.replace("%2e", ".").replace("%2E", ".");
+    check_segments(&unescaped)?;
+    let mut path = base.path().to_owned();
+    if !path.ends_with('/') {
+        path.push('/');
+    }
+    let prefix = path.len();
+    path.push_str(encoded_path);
+    let mut url = base.clone();
+    url.set_fragment(None);
+    url.set_path(&path);
+    url.set_query(query);
+    let same_server = url.scheme() == base.scheme() && url.host() == base.host() && url.port() == base.port();
+    if same_server && url.path().starts_with(&path[..prefix]) { Ok(url) } else { Err(PathError::LeavesBase) }
+}
+
+/// The byte that `%XX` at the start of `rest` stands for.
+fn escaped(rest: &[u8]) -> Option<u8> {
+    let [b'%', high, low, ..] = rest else { return None };
+    let digit = |b: u8| char::from(b).to_digit(16);
+    Some((digit(*high)? * 16 + digit(*low)?) as u8)
+}
+
+/// Whether what was decoded so far is a scope and nothing else, so that its slash comes next.
+fn is_scope(decoded: &[u8]) -> bool {
+    matches!(decoded, [b'@', _, ..]) && !decoded.contains(&b'/')
+}
+
+/// Appends one byte that is not part of a `%XX`: as it is where RFC 3986 allows it in a path, else encoded.
+fn push_encoded(encoded: &mut String, byte: u8) {
+    use fmt::Write as _;
+    if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte) {
+        encoded.push(byte as char);
+    } else {
+        let _ = write!(encoded, "%{byte:02X}");
+    }
+}
+
+/// The rules on the decoded form. Length comes last: a path that is both malformed and too long is malformed.
+fn check(decoded: &str) -> Result<(), PathError> {
+    check_segments(decoded)?;
+    let bytes = decoded.as_bytes();
+    let twice = |at: usize| matches!(escaped(&bytes[at..]), Some(b'.' | b'/' | b'\\' | 0 | b'%'));
+    if (0..bytes.len()).any(twice) {
+        return Err(PathError::DoubleEncoded);
+    }
+    if bytes.len() > MAX_PATH_BYTES { Err(PathError::TooLong) } else { Ok(()) }
+}
+
+/// Refuses what could move between segments or servers.
+fn check_segments(path: &str) -> Result<(), PathError> {
+    if path.contains('\\') {
+        return Err(PathError::Backslash);
+    }
+    if path.chars().any(char::is_control) {
+        return Err(PathError::Control);
+    }
+    let within = path.strip_suffix('/').unwrap_or(path);
+    if path.is_empty() {
+        return Ok(());
+    }
+    for segment in within.split('/') {
+        // Some servers cut path parameters off before they resolve dots: `..;` climbs there.
+        match segment.split(';').next() {
+            Some("." | "..") => return Err(PathError::DotSegment),
+            _ if segment.is_empty() => return Err(PathError::EmptySegment),
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! Operators' regular expressions: look-ahead allowed, time bounded.
+
+/// A compiled pattern, searched unanchored in the decoded path without its leading slash.
+///
+/// The linear-time engine is tried first; only patterns it refuses (look-around, back-references) are compiled with the
+/// backtracking engine, with a limit of steps.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    source: std::sync::Arc<str>,
+    engine: std::sync::Arc<Engine>,
+}
+
+#[derive(Debug)]
+enum Engine {
+    Linear(regex::Regex),
+    Backtracking(fancy_regex::Regex),
+}
+
+/// Why a text cannot be a pattern, for the operator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// Longer than 4,096 bytes.
+    #[error("pattern is longer than 4096 bytes")]
+    TooLong,
+    /// Holds a control character: most often `"\b"` or `"\t"` inside double quotes.
+    #[error("pattern holds the control character {0:?}: inside double quotes write \"\\\\b\", or use single quotes")]
+    Control(char),
+    /// Compiles to more than the size limit.
+    #[error("pattern is too large once compiled: use smaller repetition counts")]
+    TooBig,
+    /// Refused by both engines.
+    #[error("pattern does not compile: {0}")]
+    Syntax(String),
+}
+
+/// The step limit was hit: the path is denied, whichever list the pattern stands in, and a metric rises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepLimit;
+
+/// Longest pattern, in bytes.
+const MAX_PATTERN_BYTES: usize = 4096;
+/// Largest compiled form, in bytes: counted repetitions of Unicode classes grow fast.
+const COMPILED_LIMIT: usize = 4 << 20;
+/// Memory for the lazily built automaton, in bytes per thread and pattern.
+const DFA_LIMIT: usize = 2 << 20;
+/// Backtracking steps of one match.
+const BACKTRACK_LIMIT: usize = 100_000;
+
+impl Pattern {
+    /// Compiles `text`.
+    ///
+    /// ```
+    /// use larder_core::Pattern;
+    ///
+    /// let all_but_tarballs = Pattern::compile(r"^(?!.*\.tgz$).*")?;
+    /// assert_eq!(all_but_tarballs.matches("@babel/core"), Ok(true));
+    /// assert_eq!(all_but_tarballs.matches("express/-/express-4.18.2.tgz"), Ok(false));
+    /// # Ok::<(), larder_core::PatternError>(())
+    /// ```
+    pub fn compile(text: &str) -> Result<Self, PatternError> {
+        if text.len() > MAX_PATTERN_BYTES {
+            return Err(PatternError::TooLong);
+        }
+        if let Some(control) = text.chars().find(|c| c.is_control()) {
+            return Err(PatternError::Control(control));
+        }
+        let linear = regex::RegexBuilder::new(text).size_limit(COMPILED_LIMIT).dfa_size_limit(DFA_LIMIT).build();
+        let engine = match linear {
+            Ok(regex) => Engine::Linear(regex),
+            Err(regex::Error::CompiledTooBig(_)) => return Err(PatternError::TooBig),
+            Err(refused) => Engine::Backtracking(compile_backtracking(text, &refused)?),
+        };
+        Ok(Self { source: text.into(), engine: engine.into() })
+    }
+
+    /// Whether the pattern is found anywhere in `path`.
+    pub fn matches(&self, path: &str) -> Result<bool, StepLimit> {
+        match &*self.engine {
+            Engine::Linear(regex) => Ok(regex.is_match(path)),
+            Engine::Backtracking(regex) => regex.is_match(path).map_err(|_| StepLimit),
+        }
+    }
+
+    /// The pattern as the operator wrote it.
+    pub fn as_str(&self) -> &str {
+        &self.source
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+impl Eq for Pattern {}
+
+/// The engine for look-around and back-references. `refused` is what the linear engine said of the same text.
+fn compile_backtracking(text: &str, refused: &regex::Error) -> Result<fancy_regex::Regex, PatternError> {
+    fancy_regex::RegexBuilder::new(text)
+        .backtrack_limit(BACKTRACK_LIMIT)
+        .delegate_size_limit(COMPILED_LIMIT)
+        .delegate_dfa_size_limit(DFA_LIMIT)
+        .build()
+        .map_err(|error| {
+            // The linear engine's last line says what is wrong; the lines before it draw the pattern.
+            let said = refused.to_string();
+            let reason = said.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            let unsupported = reason.contains("not supported");
+            PatternError::Syntax(if unsupported { error.to_string() } else { reason.to_owned() })
+        })
+}

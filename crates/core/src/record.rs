@@ -1,0 +1,93 @@
+//! What is remembered of one upstream document or file.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::UnixMillis;
+use crate::digest::Digest;
+
+/// A blob's address, length and media type (the OCI word for it).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobDescriptor {
+    /// SHA-256 of the bytes: the blob's name in the store.
+    pub digest: Digest,
+    /// Length in bytes.
+    pub size: u64,
+}
+
+/// What a record stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Content {
+    /// The bytes are held.
+    Blob(BlobDescriptor),
+    /// Another record of the same repository and variant holds the bytes (an OCI tag, an RPM generation).
+    Pointer(String),
+    /// The upstream said that there is no such thing (404 or 410).
+    Negative {
+        /// The upstream's status.
+        status: u16,
+    },
+    /// Only the head is known: the artifact is or was held back by quarantine, or only its date was asked for.
+    HeadOnly,
+}
+
+/// Response headers worth keeping, verbatim from the response that carried the body.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StoredHeaders {
+    /// `Content-Type`.
+    pub content_type: Option<String>,
+    /// `ETag`, quotes and `W/` kept.
+    pub etag: Option<String>,
+    /// `Last-Modified` as sent; `None` if it was not an HTTP date.
+    pub last_modified: Option<String>,
+    /// `Content-Disposition`.
+    pub content_disposition: Option<String>,
+    /// `Content-Language`.
+    pub content_language: Option<String>,
+    /// `Content-Encoding` of the bytes as stored; `None` = identity.
+    pub content_encoding: Option<String>,
+}
+
+/// Everything remembered of one [`SourceKey`](crate::key::SourceKey).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactRecord {
+    /// The bytes, or why there are none.
+    pub content: Content,
+    /// Headers that came with the body.
+    pub headers: StoredHeaders,
+    /// The URL that the body came from after redirects, without query and user-info: base of relative links.
+    pub source_url: String,
+    /// The upstream's `Last-Modified` at first contact, for quarantine; never moved by a fetch of equal bytes.
+    pub published_at: Option<UnixMillis>,
+    /// When larder first saw this artifact.
+    pub first_seen_at: UnixMillis,
+    /// Last good upstream contact: a 200, a 304 or an unchanged HEAD. Bounds `stale.max_age`.
+    pub contacted_at: UnixMillis,
+    /// When the time-to-live last started: a good contact, or a stale renewal after a network failure.
+    pub renewed_at: UnixMillis,
+    /// When larder began to serve this body: lower bound for `If-Modified-Since` comparisons.
+    pub began_at: UnixMillis,
+    /// Whether the bytes were checked against a digest that the ecosystem names.
+    pub verified: bool,
+}
+
+impl ArtifactRecord {
+    /// The blob, if the bytes are held.
+    pub fn blob(&self) -> Option<&BlobDescriptor> {
+        match &self.content {
+            Content::Blob(blob) => Some(blob),
+            Content::Pointer(_) | Content::Negative { .. } | Content::HeadOnly => None,
+        }
+    }
+
+    /// Whether there is something to serve: the bytes, or a pointer to another record that has them.
+    pub fn has_body(&self) -> bool {
+        matches!(self.content, Content::Blob(_) | Content::Pointer(_))
+    }
+
+    /// Whether the upstream gave anything to compare with.
+    pub fn has_validators(&self) -> bool {
+        self.headers.etag.is_some() || self.headers.last_modified.is_some()
+    }
+}

@@ -1,0 +1,199 @@
+//! What a repository is: its name, kind, package type and rules. Built by the configuration, read by everyone.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::cache_policy::CachePolicy;
+use crate::policy::AccessPolicy;
+use crate::policy::quarantine::QuarantinePolicy;
+use crate::secret::Secret;
+
+/// The name under which clients reach a repository: 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with a dot.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RepositoryName(Arc<str>);
+
+/// Why a text is not a repository name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a repository name: 1 to 128 of A-Z a-z 0-9 . _ - are allowed, and no dot in front")]
+pub struct InvalidRepositoryName(pub String);
+
+impl RepositoryName {
+    /// Checks the grammar.
+    pub fn parse(text: &str) -> Result<Self, InvalidRepositoryName> {
+        let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        if text.is_empty() || text.len() > 128 || text.starts_with('.') || !text.bytes().all(legal) {
+            return Err(InvalidRepositoryName(text.to_owned()));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RepositoryName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for RepositoryName {
+    type Error = InvalidRepositoryName;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text)
+    }
+}
+
+impl From<RepositoryName> for String {
+    fn from(name: RepositoryName) -> Self {
+        name.0.as_ref().to_owned()
+    }
+}
+
+/// Where a repository's files come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RepositoryKind {
+    /// An upstream server, cached.
+    Remote,
+    /// Uploads to larder itself.
+    Local,
+    /// Other repositories of the same package type, merged in order.
+    Virtual,
+}
+
+impl RepositoryKind {
+    /// The word used in configuration files and in `GET /`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Remote => "remote",
+            Self::Local => "local",
+            Self::Virtual => "virtual",
+        }
+    }
+}
+
+/// The ecosystem whose rules a repository follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PackageType {
+    /// Any HTTP file server.
+    Generic,
+    /// Alpine Linux (apk).
+    Alpine,
+    /// RPM with createrepo metadata.
+    Rpm,
+    /// Docker and OCI registries.
+    Docker,
+    /// Python packages (Simple Repository API).
+    Pypi,
+    /// npm registry.
+    Npm,
+    /// Helm chart repositories.
+    Helm,
+}
+
+impl PackageType {
+    /// The word used in configuration files and in `GET /`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Generic => "generic",
+            Self::Alpine => "alpine",
+            Self::Rpm => "rpm",
+            Self::Docker => "docker",
+            Self::Pypi => "pypi",
+            Self::Npm => "npm",
+            Self::Helm => "helm",
+        }
+    }
+
+    /// All package types, in the order of the specification.
+    pub const ALL: [Self; 7] = [Self::Generic, Self::Alpine, Self::Rpm, Self::Docker, Self::Pypi, Self::Npm, Self::Helm];
+}
+
+/// How to reach a remote repository's upstream.
+#[derive(Debug, Clone)]
+pub struct UpstreamSettings {
+    /// The roots below which files are found, first choice first; each ends in a slash. At least one.
+    pub base_urls: Vec<Url>,
+    /// pypi only: the simple root, `{index_url}{project}/`; ends in a slash. For other types equal to `base_urls[0]`.
+    pub index_url: Url,
+    /// User name and password for the origins of `base_urls` and `index_url`, and for no other.
+    pub credentials: Option<Credentials>,
+    /// Extra request headers (`headers:`), sent to the configured origins only.
+    pub headers: Vec<(String, Secret<String>)>,
+    /// Time allowed for connecting.
+    pub connect_timeout: Duration,
+    /// A transfer that brings no byte for this long is broken off. There is no total time-out.
+    pub read_timeout: Duration,
+    /// Private addresses that redirects and documents may lead to.
+    pub allow_private: Vec<AllowPrivate>,
+    /// Other hosts (lower case, `host` or `host:port`) whose links in an index are carried; `None` = any public address.
+    pub link_hosts: Option<Vec<String>>,
+    /// Extra certificate authorities (PEM file) for this upstream.
+    pub ca_file: Option<PathBuf>,
+    /// HTTP(S) or SOCKS proxy for this upstream.
+    pub proxy: Option<Url>,
+    /// Never contact the upstream.
+    pub offline: bool,
+    /// Bodies above this many bytes are streamed and not kept.
+    pub max_size: Option<u64>,
+}
+
+impl UpstreamSettings {
+    /// Whether `url` has the scheme, host and port of one of the configured roots: only there go credentials and `headers`.
+    pub fn is_configured_origin(&self, url: &Url) -> bool {
+        let same = |base: &Url| base.origin() == url.origin();
+        self.base_urls.iter().any(same) || same(&self.index_url)
+    }
+}
+
+/// User name and password.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// User name, sent as it is.
+    pub username: String,
+    /// Password; never printed.
+    pub password: Secret<String>,
+}
+
+/// An entry of `allow_private`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AllowPrivate {
+    /// Any port of these addresses.
+    Network(IpNet),
+    /// One address and port.
+    Socket(std::net::SocketAddr),
+}
+
+/// A configured repository.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    /// Its name.
+    pub name: RepositoryName,
+    /// Where its files come from.
+    pub kind: RepositoryKind,
+    /// Whose rules it follows.
+    pub package: PackageType,
+    /// Free text for people.
+    pub description: String,
+    /// `None` for local and virtual repositories.
+    pub upstream: Option<UpstreamSettings>,
+    /// Which paths may be asked for, and which of them change.
+    pub access: AccessPolicy,
+    /// How long copies are good, and what happens afterwards.
+    pub cache: CachePolicy,
+    /// Whether and how long new artifacts are held back.
+    pub quarantine: QuarantinePolicy,
+    /// virtual only: the members, highest priority first.
+    pub members: Vec<RepositoryName>,
+    /// Changes with anything that decides what is served: part of every derivation's key.
+    pub rules_epoch: u64,
+}
