@@ -1,0 +1,133 @@
+//! Reads that are answered by the page cache or not at all (`preadv2` with `RWF_NOWAIT`).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+/// The distance between the bytes that [`cached_prefix`] looks at: one system call of about 300 ns for each.
+const PROBE_STEP: u64 = 256 * 1024;
+
+/// What [`read_cached`] found.
+#[derive(Debug)]
+pub enum CachedRead {
+    /// At least one byte, at most as many as asked for.
+    Bytes(Vec<u8>),
+    /// The first byte is not in the page cache, or the file system cannot tell: read where blocking is allowed.
+    NotCached,
+}
+
+/// Reads up to `length` bytes at `offset` of `file` without waiting for a disk.
+///
+/// # Errors
+/// [`io::ErrorKind::UnexpectedEof`] if the file ends at or before `offset`; otherwise the error of the system call.
+pub fn read_cached(file: &File, offset: u64, length: usize) -> io::Result<CachedRead> {
+    let mut buffer: Vec<u8> = Vec::with_capacity(length);
+    let read = nowait_read(file, offset, buffer.spare_capacity_mut())?;
+    match read {
+        None => Ok(CachedRead::NotCached),
+        Some(0) if length > 0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        Some(count) => {
+            // SAFETY: the kernel has written `count` bytes, at most the spare capacity, to the start of the empty buffer.
+            unsafe { buffer.set_len(count) };
+            Ok(CachedRead::Bytes(buffer))
+        }
+    }
+}
+
+/// How many bytes from `offset` on, at most `length`, are very probably in the page cache.
+///
+/// Only one byte in 256 KiB is looked at, so the answer is a hint: a wrong one costs time, never correctness. A file
+/// system that cannot tell counts as cached.
+///
+/// # Errors
+/// The error of the system call.
+pub fn cached_prefix(file: &File, offset: u64, length: u64) -> io::Result<u64> {
+    let mut probed = 0;
+    while probed < length {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        if !is_cached(nowait_read_raw(file, offset + probed, &mut byte))? {
+            return Ok(probed);
+        }
+        probed += PROBE_STEP;
+    }
+    Ok(length)
+}
+
+fn is_cached(result: io::Result<usize>) -> io::Result<bool> {
+    match result {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) if is_unsupported(&error) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// `None`: not cached, or not supported by this file system.
+fn nowait_read(file: &File, offset: u64, buffer: &mut [std::mem::MaybeUninit<u8>]) -> io::Result<Option<usize>> {
+    match nowait_read_raw(file, offset, buffer) {
+        Ok(count) => Ok(Some(count)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock || is_unsupported(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn nowait_read_raw(file: &File, offset: u64, buffer: &mut [std::mem::MaybeUninit<u8>]) -> io::Result<usize> {
+    let offset = libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    loop {
+        // SAFETY: `iov` describes `buffer`, which is writable, outlives the call and is not otherwise borrowed; the descriptor
+        // is open because `file` is.
+        let count = unsafe { libc::preadv2(file.as_raw_fd(), &raw const iov, 1, offset, libc::RWF_NOWAIT) };
+        match usize::try_from(count) {
+            Ok(count) => return Ok(count),
+            Err(_) => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
+        }
+    }
+}
+
+/// File systems without `RWF_NOWAIT`, and kernels before 4.14.
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn file_of(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn freshly_written_bytes_are_read_at_their_offset() {
+        let file = file_of(b"0123456789");
+        match read_cached(&file, 3, 4).unwrap() {
+            CachedRead::Bytes(bytes) => assert_eq!(bytes, b"3456"),
+            CachedRead::NotCached => {} // A file system without RWF_NOWAIT: the caller reads elsewhere.
+        }
+    }
+
+    #[test]
+    fn a_read_past_the_end_is_an_error_not_an_empty_body() {
+        let file = file_of(b"0123456789");
+        match read_cached(&file, 10, 4) {
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof),
+            Ok(CachedRead::NotCached) => {}
+            Ok(CachedRead::Bytes(bytes)) => panic!("{} bytes from nowhere", bytes.len()),
+        }
+    }
+
+    #[test]
+    fn the_prefix_of_a_cached_file_is_its_whole_length() {
+        let file = file_of(&vec![7; 700_000]);
+        assert_eq!(cached_prefix(&file, 0, 700_000).unwrap(), 700_000);
+        assert_eq!(cached_prefix(&file, 0, 0).unwrap(), 0);
+    }
+}

@@ -1,0 +1,247 @@
+//! Mappings of file ranges, and the list of those that belong to one connection.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use crate::MIN_MAPPED;
+
+/// Makes response bodies out of file ranges for one connection. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct FileSender {
+    registry: Arc<Registry>,
+}
+
+impl FileSender {
+    pub(crate) fn new(registry: Arc<Registry>) -> Self {
+        Self { registry }
+    }
+
+    /// Maps `length` bytes of `file` from `offset` on, for one frame of a response body on this connection.
+    ///
+    /// The file must not be truncated while the bytes exist. Written to this connection's [`SendfileStream`](crate::SendfileStream)
+    /// they are never read by the process. The mapping ends when the last clone of the bytes is dropped.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] if the file is shorter than `offset + length`, [`io::ErrorKind::InvalidInput`] if
+    /// `length` is below [`MIN_MAPPED`]; otherwise the error of the system call.
+    pub fn map(&self, file: &Arc<File>, offset: u64, length: u64) -> io::Result<Bytes> {
+        if length < MIN_MAPPED {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let end = offset.checked_add(length).ok_or(io::ErrorKind::InvalidInput)?;
+        // A mapping beyond the end of the file would be a SIGBUS for whoever touches it.
+        if file.metadata()?.len() < end {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mapping = Mapping::new(Arc::clone(file), offset, length)?;
+        Ok(Bytes::from_owner(Registered::new(mapping, Arc::clone(&self.registry))))
+    }
+}
+
+/// The mappings that are alive on one connection. Empty most of the time, then looking costs one relaxed load.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    count: AtomicUsize,
+    ranges: Mutex<Vec<MappedRange>>,
+}
+
+impl Registry {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
+    /// The file and position that `slice` stands for, if it lies within a registered mapping.
+    pub(crate) fn find(&self, slice: &[u8]) -> Option<FilePosition> {
+        let address = slice.as_ptr() as usize;
+        let ranges = self.lock();
+        let range = ranges.iter().find(|range| range.contains(address, slice.len()))?;
+        Some(FilePosition { file: Arc::clone(&range.file), offset: range.offset + (address - range.address) as u64 })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<MappedRange>> {
+        // The list is consistent between any two statements that could panic.
+        self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, range: MappedRange) {
+        let mut ranges = self.lock();
+        ranges.push(range);
+        self.count.store(ranges.len(), Ordering::Release);
+    }
+
+    fn remove(&self, address: usize) {
+        let mut ranges = self.lock();
+        ranges.retain(|range| range.address != address);
+        self.count.store(ranges.len(), Ordering::Release);
+    }
+}
+
+/// Where a mapped slice comes from.
+#[derive(Debug)]
+pub(crate) struct FilePosition {
+    pub(crate) file: Arc<File>,
+    pub(crate) offset: u64,
+}
+
+#[derive(Debug)]
+struct MappedRange {
+    address: usize,
+    length: usize,
+    offset: u64,
+    file: Arc<File>,
+}
+
+impl MappedRange {
+    fn contains(&self, address: usize, length: usize) -> bool {
+        address >= self.address && address - self.address + length <= self.length
+    }
+}
+
+/// A read-only shared mapping.
+struct Mapping {
+    base: *mut libc::c_void,
+    /// What was mapped: from the page that holds the first byte.
+    mapped_length: usize,
+    /// Distance of the first byte from `base`.
+    lead: usize,
+    file: Arc<File>,
+    offset: u64,
+}
+
+// SAFETY: the mapping is read-only, and it is unmapped only when its one owner is dropped; no thread owns it.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; shared access only reads.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn new(file: Arc<File>, offset: u64, length: u64) -> io::Result<Self> {
+        let page = page_size();
+        let lead = offset % page;
+        let mapped_length = usize::try_from(length + lead).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let start = libc::off_t::try_from(offset - lead).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: a new mapping at an address of the kernel's choice; the descriptor is open because `file` is.
+        let base = unsafe {
+            libc::mmap(std::ptr::null_mut(), mapped_length, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), start)
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { base, mapped_length, lead: lead as usize, file, offset })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: `base` starts a mapping of `mapped_length` bytes that lives as long as `self`; `lead` is less than that. The
+        // pages are not written: stored files are immutable (the contract of `FileSender::map`).
+        unsafe { std::slice::from_raw_parts(self.base.cast::<u8>().add(self.lead), self.mapped_length - self.lead) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: `base` and `mapped_length` are those of the mapping made in `new`; nothing refers to it any more.
+        unsafe { libc::munmap(self.base, self.mapped_length) };
+    }
+}
+
+/// A mapping that is in its connection's list exactly as long as it is alive.
+struct Registered {
+    mapping: Mapping,
+    registry: Arc<Registry>,
+}
+
+impl Registered {
+    fn new(mapping: Mapping, registry: Arc<Registry>) -> Self {
+        let bytes = mapping.bytes();
+        registry.add(MappedRange {
+            address: bytes.as_ptr() as usize,
+            length: bytes.len(),
+            offset: mapping.offset,
+            file: Arc::clone(&mapping.file),
+        });
+        Self { mapping, registry }
+    }
+}
+
+impl AsRef<[u8]> for Registered {
+    fn as_ref(&self) -> &[u8] {
+        self.mapping.bytes()
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        // Before the address is free for another mapping: fields are dropped after this.
+        self.registry.remove(self.mapping.bytes().as_ptr() as usize);
+    }
+}
+
+impl fmt::Debug for Registered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registered").field("offset", &self.mapping.offset).finish_non_exhaustive()
+    }
+}
+
+fn page_size() -> u64 {
+    // SAFETY: no arguments that could be wrong, no memory involved.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(size).ok().filter(|size| *size > 0).unwrap_or(4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    const LENGTH: usize = 300_000;
+
+    fn numbered_file() -> Arc<File> {
+        let bytes: Vec<u8> = (0..LENGTH).map(|n| (n % 251) as u8).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        Arc::new(file)
+    }
+
+    #[test]
+    fn a_slice_is_found_by_its_address_with_its_offset_in_the_file() {
+        let sender = FileSender::new(Arc::default());
+        let bytes = sender.map(&numbered_file(), 5_000, 100_000).unwrap();
+        assert_eq!(bytes[0], (5_000 % 251) as u8);
+        let found = sender.registry.find(&bytes[70..]).unwrap();
+        assert_eq!(found.offset, 5_070);
+        assert!(sender.registry.find(b"elsewhere").is_none());
+    }
+
+    #[test]
+    fn the_mapping_is_forgotten_with_the_last_clone() {
+        let sender = FileSender::new(Arc::default());
+        let bytes = sender.map(&numbered_file(), 0, 100_000).unwrap();
+        let tail = bytes.slice(10..);
+        drop(bytes);
+        assert!(!sender.registry.is_empty());
+        drop(tail);
+        assert!(sender.registry.is_empty());
+    }
+
+    #[test]
+    fn a_file_shorter_than_expected_is_an_error_before_anything_is_mapped() {
+        let sender = FileSender::new(Arc::default());
+        let error = sender.map(&numbered_file(), 250_000, 100_000).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert!(sender.registry.is_empty());
+    }
+
+    #[test]
+    fn short_frames_and_overflowing_ranges_are_refused() {
+        let sender = FileSender::new(Arc::default());
+        let file = numbered_file();
+        assert_eq!(sender.map(&file, 0, MIN_MAPPED - 1).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(sender.map(&file, u64::MAX, MIN_MAPPED).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+}
