@@ -1,0 +1,18 @@
+//! What the tests of every crate share: a scriptable upstream that can misbehave in every way known to have hurt a cache.
+//!
+//! [`Origin`] is a raw TCP HTTP/1.1 server on a free loopback port. It serves [`Resource`]s, records every request it
+//! reads, and follows [`Behaviour`]s: it can stall, throttle, truncate, lie, reset, redirect and talk nonsense.
+//! It knows nothing of larder.
+
+mod behaviour;
+mod connection;
+mod origin;
+mod plan;
+mod request;
+mod resource;
+mod wire;
+
+pub use behaviour::Behaviour;
+pub use origin::Origin;
+pub use request::RecordedRequest;
+pub use resource::{Payload, Resource};
