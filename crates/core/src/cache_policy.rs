@@ -27,7 +27,7 @@ impl Default for CachePolicy {
     fn default() -> Self {
         Self {
             immutable_ttl: None,
-            mutable_ttl: Duration::from_secs(3600),
+            mutable_ttl: Duration::from_hours(1),
             check_mutable_updates: false,
             revalidate: None,
             stale_on_status: Vec::new(),

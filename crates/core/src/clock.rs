@@ -32,9 +32,10 @@ impl UnixMillis {
         Some(Self::from(time))
     }
 
-    /// This instant as an IMF-fixdate (RFC 9110 section 5.6.7), whole seconds.
+    /// This instant as an IMF-fixdate (RFC 9110 section 5.6.7), whole seconds. The form ends with the year 9999.
     pub fn to_http_date(self) -> String {
-        httpdate::fmt_http_date(self.to_system_time())
+        const LAST: UnixMillis = UnixMillis(253_402_300_799_000);
+        httpdate::fmt_http_date(self.min(LAST).to_system_time())
     }
 }
 

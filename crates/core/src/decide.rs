@@ -54,7 +54,7 @@ pub fn fresh_until(record: &ArtifactRecord, class: Class, policy: &CachePolicy) 
 }
 
 /// How far in the future a remembered time may lie before it is taken for the mark of a clock that was wrong.
-const CLOCK_TOLERANCE: Duration = Duration::from_secs(24 * 3600);
+const CLOCK_TOLERANCE: Duration = Duration::from_hours(24);
 
 /// Whether `time` lies so far ahead that it cannot be trusted.
 fn implausible(time: UnixMillis, now: UnixMillis) -> bool {

@@ -70,16 +70,18 @@ pub struct RepresentationInputs<'a> {
 }
 
 impl RepresentationKey {
-    /// Hashes the inputs, each preceded by its length so that no two lists of inputs run together.
+    /// Hashes the inputs, each preceded by its length and each list by its count, so that no two sets of inputs run together.
     pub fn new(inputs: &RepresentationInputs<'_>) -> Self {
         let mut hasher = Hasher::new(&[DigestAlgorithm::Sha256]);
         let mut put = |part: &[u8]| {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part);
         };
+        put(&(inputs.sources.len() as u64).to_le_bytes());
         for source in inputs.sources {
             put(source.to_string().as_bytes());
         }
+        put(&(inputs.source_urls.len() as u64).to_le_bytes());
         for url in inputs.source_urls {
             put(url.as_bytes());
         }

@@ -21,9 +21,11 @@ mod clock;
 mod decide;
 mod digest;
 mod error;
+mod join;
 mod key;
 mod path;
 mod policy;
+mod precondition;
 mod range;
 mod record;
 mod repository;
@@ -36,15 +38,15 @@ pub use clock::{Clock, ManualClock, SystemClock, UnixMillis};
 pub use decide::{Class, Decision, RevalidateWith, decide, fresh_until, stale_allowed, time_to_live};
 pub use digest::{Digest, DigestAlgorithm, Hasher, InvalidDigest, sha256};
 pub use error::{Fault, FaultKind};
+pub use join::join_url;
 pub use key::{RepresentationInputs, RepresentationKey, SourceKey};
-pub use path::{ArtifactPath, MAX_PATH_BYTES, PathError, PathRules, join_url};
+pub use path::{ArtifactPath, MAX_PATH_BYTES, PathError, PathRules};
 pub use policy::mutability::{BuiltIn, Mutability};
 pub use policy::pattern::{Pattern, PatternError, StepLimit};
 pub use policy::quarantine::{MissingDate, QuarantinePolicy, Verdict};
 pub use policy::{Access, AccessDenied, AccessPolicy};
-pub use range::{
-    ByteRange, Conditions, Current, Precondition, RangeAnswer, RangeSpec, evaluate_conditions, evaluate_range, parse_range,
-};
+pub use precondition::{Conditions, Current, Precondition, evaluate_conditions};
+pub use range::{ByteRange, RangeAnswer, RangeSpec, evaluate_range, parse_range};
 pub use record::{ArtifactRecord, BlobDescriptor, Content, StoredHeaders};
 pub use repository::{
     AllowPrivate, Credentials, InvalidRepositoryName, PackageType, Repository, RepositoryKind, RepositoryName, UpstreamSettings,

@@ -6,8 +6,6 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use url::Url;
-
 /// Longest decoded path, in bytes (spec section 1).
 pub const MAX_PATH_BYTES: usize = 2048;
 
@@ -166,36 +164,6 @@ impl Hash for ArtifactPath {
     }
 }
 
-/// Appends an encoded path to `base`, which ends in a slash, and sets the query.
-///
-/// This is not RFC 3986 reference resolution, where `//host`, `http:…` and `..` lead elsewhere: the path can only lead below
-/// the base, and that is checked once more on the result. A query of `base` is dropped.
-///
-/// ```
-/// use larder_core::join_url;
-///
-/// let base = url::Url::parse("https://example.com/pub/")?;
-/// assert_eq!(join_url(&base, "a%2Bb/c.tgz", Some("v=1"))?.as_str(), "https://example.com/pub/a%2Bb/c.tgz?v=1");
-/// assert!(join_url(&base, "../secret", None).is_err());
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub fn join_url(base: &Url, encoded_path: &str, query: Option<&str>) -> Result<Url, PathError> {
-    let unescaped = encoded_path.replace("%2e", ".").replace("%2E", ".");
-    check_segments(&unescaped)?;
-    let mut path = base.path().to_owned();
-    if !path.ends_with('/') {
-        path.push('/');
-    }
-    let prefix = path.len();
-    path.push_str(encoded_path);
-    let mut url = base.clone();
-    url.set_fragment(None);
-    url.set_path(&path);
-    url.set_query(query);
-    let same_server = url.scheme() == base.scheme() && url.host() == base.host() && url.port() == base.port();
-    if same_server && url.path().starts_with(&path[..prefix]) { Ok(url) } else { Err(PathError::LeavesBase) }
-}
-
 /// The byte that `%XX` at the start of `rest` stands for.
 fn escaped(rest: &[u8]) -> Option<u8> {
     let [b'%', high, low, ..] = rest else { return None };
@@ -230,7 +198,7 @@ fn check(decoded: &str) -> Result<(), PathError> {
 }
 
 /// Refuses what could move between segments or servers.
-fn check_segments(path: &str) -> Result<(), PathError> {
+pub(crate) fn check_segments(path: &str) -> Result<(), PathError> {
     if path.contains('\\') {
         return Err(PathError::Backslash);
     }

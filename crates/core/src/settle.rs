@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::cache_policy::CachePolicy;
 use crate::clock::UnixMillis;
 use crate::decide::{Class, stale_allowed};
-use crate::range::weak_match;
+use crate::precondition::weak_match;
 use crate::record::ArtifactRecord;
 
 /// What came of asking the upstream, without the body.
