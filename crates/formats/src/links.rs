@@ -148,7 +148,7 @@ impl<'a> Links<'a> {
     /// it ends in is taken off for the check, and the URL is the one with the suffix.
     pub fn resolve_external(&self, path: &ArtifactPath, sidecar_suffixes: &[&str]) -> Option<ExternalLink> {
         let upstream = self.repository.upstream.as_ref()?;
-        let (signature, host, original_path) = split_external(path.decoded())?;
+        let (signature, host, original_path) = split_external(path.as_str())?;
         let (_, _, encoded_path) = split_external(path.encoded())?;
         let (mac, query) = match signature.split_once('.') {
             Some((mac, query)) => (mac, Some(String::from_utf8(URL_SAFE_NO_PAD.decode(query).ok()?).ok()?)),
@@ -174,7 +174,8 @@ impl<'a> Links<'a> {
 
     fn path_below_root(&self, upstream: &UpstreamSettings, url: &Url) -> Option<String> {
         let rest = upstream.base_urls.iter().find_map(|root| below(root, url))?;
-        if rest.starts_with(EXTERNAL) || ArtifactPath::parse(rest, self.path_rules()).is_err() {
+        // A leading slash would be folded away, and `_ext/` belongs to signed links.
+        if rest.starts_with(['/']) || rest.starts_with(EXTERNAL) || ArtifactPath::parse(rest, self.path_rules()).is_err() {
             return None;
         }
         match url.query() {

@@ -14,7 +14,7 @@ impl Format for Generic {
             base: SourceBase::Files,
             path: request.path.encoded().to_owned(),
             query: None,
-            key_path: request.path.decoded().to_owned(),
+            key_path: request.path.as_str().to_owned(),
             accept: None,
             variant: "",
             is_document: false,
