@@ -1,0 +1,289 @@
+//! Blobs as files of a local (or network) file system.
+//!
+//! `<data>/blobs/sha256/ab/cd/<digest>` are the blobs; `<data>/blobs/spool` has private names where the file system knows no unnamed
+//! files. Nothing is scanned at start.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use larder_core::{BlobDescriptor, Digest};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+
+use super::layout::{Layout, Shard, modified_ns};
+use super::pins::Pins;
+use super::space::SpaceGauge;
+use super::spool::TemporaryName;
+use super::{BlobInfo, BlobStore, OpenBlob, SealedSpool, Space, Spool, StoredBlob, check_length, not_found};
+use crate::error::StorageError;
+
+/// The store on a file system.
+#[derive(Debug)]
+pub struct FsBlobStore {
+    layout: Layout,
+    spool_directory: PathBuf,
+    /// Whether files without a name can be made here and be given one later.
+    unnamed: bool,
+    /// Makes private names differ.
+    serial: AtomicU64,
+    pins: Arc<Pins>,
+    gauge: Arc<SpaceGauge>,
+    /// Shards whose own directory entries are known to be on stable storage.
+    durable: Mutex<HashSet<Shard>>,
+    #[cfg(test)]
+    steps: Mutex<Vec<Step>>,
+}
+
+/// What [`FsBlobStore`] has done, in order; only tests keep it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Step {
+    SyncFile(Digest),
+    Name(Digest),
+    SyncDirectory(PathBuf),
+}
+
+impl FsBlobStore {
+    /// Opens the store in `data_dir`, making its directories where they are missing. Takes the same time however many blobs there
+    /// are.
+    pub fn open(data_dir: &Path) -> Result<Self, StorageError> {
+        Self::open_with(data_dir, true)
+    }
+
+    fn open_with(data_dir: &Path, allow_unnamed: bool) -> Result<Self, StorageError> {
+        let blobs = data_dir.join("blobs");
+        let root = blobs.join("sha256");
+        let spool_directory = blobs.join("spool");
+        let prepare = || -> io::Result<bool> {
+            fs::create_dir_all(&root)?;
+            fs::create_dir_all(&spool_directory)?;
+            for directory in [&blobs, data_dir] {
+                File::open(directory)?.sync_all()?;
+            }
+            remove_leftovers(&spool_directory)?;
+            Ok(allow_unnamed && can_name_later(&spool_directory))
+        };
+        let unnamed = prepare().map_err(|e| StorageError::from_io("prepare the blob directory", e))?;
+        Ok(Self {
+            layout: Layout::new(root),
+            spool_directory,
+            unnamed,
+            serial: AtomicU64::new(0),
+            pins: Arc::default(),
+            gauge: Arc::new(SpaceGauge::new(&blobs)),
+            durable: Mutex::default(),
+            #[cfg(test)]
+            steps: Mutex::default(),
+        })
+    }
+
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "only tests keep the steps"))]
+    fn note(
+        &self,
+        #[cfg_attr(not(test), expect(unused_variables, reason = "only tests keep the steps"))] step: impl FnOnce() -> Step,
+    ) {
+        #[cfg(test)]
+        self.steps.lock().unwrap().push(step());
+    }
+
+    fn private_name(&self) -> PathBuf {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        self.spool_directory.join(format!("{}-{serial}", std::process::id()))
+    }
+
+    fn new_file(&self) -> io::Result<(File, Option<TemporaryName>)> {
+        if self.unnamed {
+            return Ok((unnamed_file(&self.spool_directory)?, None));
+        }
+        let path = self.private_name();
+        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        let name = TemporaryName(path);
+        // Tells another process that starts in this directory that the file is in use; not every file system knows locks.
+        let _ = file.lock();
+        Ok((file, Some(name)))
+    }
+
+    /// Puts one file into place; the directories are still to be synchronised.
+    fn place(&self, sealed: &SealedSpool) -> Result<(BlobInfo, Shard), StorageError> {
+        let SealedSpool { spool, descriptor } = sealed;
+        check_length(descriptor, spool.len())?;
+        let (shard, path) = self.layout.place(&descriptor.digest)?;
+        // Before looking whether the blob exists: from here on nobody deletes it.
+        let pin = self.pins.pin(&descriptor.digest);
+        let metadata = match present(&path, descriptor.size)? {
+            Some(metadata) => metadata,
+            None => {
+                self.sync_and_name(spool, descriptor, shard, &path).map_err(|e| StorageError::from_io("publish a blob", e))?
+            }
+        };
+        Ok((BlobInfo { descriptor: descriptor.clone(), modified_ns: modified_ns(&metadata), pin: Some(pin) }, shard))
+    }
+
+    fn sync_and_name(&self, spool: &Spool, descriptor: &BlobDescriptor, shard: Shard, path: &Path) -> io::Result<fs::Metadata> {
+        spool.file().sync_all()?;
+        self.note(|| Step::SyncFile(descriptor.digest.clone()));
+        let metadata = match self.name(spool, path, descriptor.size) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(self.layout.directory(shard))?;
+                self.name(spool, path, descriptor.size)?
+            }
+            other => other?,
+        };
+        self.note(|| Step::Name(descriptor.digest.clone()));
+        Ok(metadata)
+    }
+
+    /// Gives a synchronised file its final name in one atomic act. Whoever comes second to a name finds equal bytes there.
+    fn name(&self, spool: &Spool, path: &Path, size: u64) -> io::Result<fs::Metadata> {
+        if let Some(name) = &spool.name {
+            fs::rename(&name.0, path)?;
+            return spool.file().metadata();
+        }
+        match link(spool.file(), path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => return other.and_then(|()| spool.file().metadata()),
+        }
+        if let Ok(found) = fs::symlink_metadata(path)
+            && found.is_file()
+            && found.len() == size
+        {
+            return Ok(found);
+        }
+        // What stands there is damaged: put a private name over it.
+        let private = TemporaryName(self.private_name());
+        link(spool.file(), &private.0)?;
+        fs::rename(&private.0, path)?;
+        spool.file().metadata()
+    }
+
+    /// Synchronises the directories of `shards` once each, and those above them where that has not been done since the start:
+    /// another thread or an earlier process may have made them without getting so far.
+    fn sync_directories(&self, shards: &BTreeSet<Shard>) -> HashMap<Shard, StorageError> {
+        let mut done: HashMap<PathBuf, Result<(), StorageError>> = HashMap::new();
+        let mut failed = HashMap::new();
+        for &shard in shards {
+            let mut directories = vec![self.layout.directory(shard)];
+            if !self.durable().contains(&shard) {
+                directories.extend([self.layout.upper(shard), self.layout.root().to_owned()]);
+            }
+            let mut outcome = Ok(());
+            for directory in directories {
+                let result = done.entry(directory).or_insert_with_key(|directory| self.sync_directory(directory));
+                if let Err(error) = result {
+                    outcome = Err(error.again());
+                }
+            }
+            match outcome {
+                Ok(()) => drop(self.durable().insert(shard)),
+                Err(error) => drop(failed.insert(shard, error)),
+            }
+        }
+        failed
+    }
+
+    fn durable(&self) -> MutexGuard<'_, HashSet<Shard>> {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sync_directory(&self, directory: &Path) -> Result<(), StorageError> {
+        let sync = || File::open(directory)?.sync_all();
+        sync().map_err(|e| StorageError::from_io("synchronise a blob directory", e))?;
+        self.note(|| Step::SyncDirectory(directory.to_owned()));
+        Ok(())
+    }
+}
+
+impl BlobStore for FsBlobStore {
+    fn spool(&self) -> Result<Spool, StorageError> {
+        self.gauge.admit(0)?;
+        let (file, name) = self.new_file().map_err(|e| StorageError::from_io("make a spool", e))?;
+        Ok(Spool::new(file, name, Some(Arc::clone(&self.gauge))))
+    }
+
+    fn open(&self, blob: &BlobDescriptor) -> Result<OpenBlob, StorageError> {
+        let (_, path) = self.layout.place(&blob.digest)?;
+        let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (length, file) = opened.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => not_found(&blob.digest),
+            _ => StorageError::from_io("open a blob", error),
+        })?;
+        check_length(blob, length)?;
+        Ok(OpenBlob { file: Arc::new(file), length })
+    }
+
+    fn publish(&self, batch: Vec<SealedSpool>) -> Vec<Result<BlobInfo, StorageError>> {
+        let placed: Vec<_> = batch.iter().map(|sealed| self.place(sealed)).collect();
+        let shards: BTreeSet<Shard> = placed.iter().flatten().map(|(_, shard)| *shard).collect();
+        let failed = self.sync_directories(&shards);
+        placed
+            .into_iter()
+            .map(|item| {
+                let (info, shard) = item?;
+                failed.get(&shard).map_or(Ok(info), |error| Err(error.again()))
+            })
+            .collect()
+    }
+
+    fn delete(&self, digest: &Digest) -> Result<bool, StorageError> {
+        let (_, path) = self.layout.place(digest)?;
+        match self.pins.unless_pinned(digest, || fs::remove_file(path)) {
+            None => Ok(false),
+            Some(Ok(())) => Ok(true),
+            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Some(Err(error)) => Err(StorageError::from_io("delete a blob", error)),
+        }
+    }
+
+    fn free_space(&self) -> Result<Space, StorageError> {
+        self.gauge.space()
+    }
+
+    fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<StoredBlob>, StorageError> {
+        self.layout.list(after, limit).map_err(|e| StorageError::from_io("list blobs", e))
+    }
+}
+
+/// The file's metadata if a blob of the right size is there. One of another size counts as absent: it will be replaced.
+fn present(path: &Path, size: u64) -> Result<Option<fs::Metadata>, StorageError> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok((metadata.is_file() && metadata.len() == size).then_some(metadata)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StorageError::from_io("look for a blob", error)),
+    }
+}
+
+fn unnamed_file(directory: &Path) -> io::Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::open(directory, flags, Mode::from_raw_mode(0o644))?))
+}
+
+/// Gives an unnamed file a name, which must be free (open(2), `O_TMPFILE`).
+fn link(file: &File, path: &Path) -> io::Result<()> {
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(rustix::fs::linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+/// Whether unnamed files work here: they need the file system's support and a mounted /proc.
+fn can_name_later(directory: &Path) -> bool {
+    let probe = TemporaryName(directory.join(format!("{}-probe", std::process::id())));
+    unnamed_file(directory).and_then(|file| link(&file, &probe.0)).is_ok()
+}
+
+/// Removes what a killed process left; what a living one still uses is locked.
+fn remove_leftovers(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let Ok(file) = File::open(&path) else { continue };
+        if !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+            fs::remove_file(&path).or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "fs_tests.rs"]
+mod tests;

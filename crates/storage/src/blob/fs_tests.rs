@@ -1,0 +1,133 @@
+use std::os::unix::fs::FileExt as _;
+
+use larder_core::sha256;
+
+use super::*;
+use crate::blob::conformance;
+use crate::error::StorageErrorKind;
+
+fn stores() -> Vec<(tempfile::TempDir, FsBlobStore)> {
+    [true, false]
+        .map(|unnamed| {
+            let directory = tempfile::tempdir().unwrap();
+            let store = FsBlobStore::open_with(directory.path(), unnamed).unwrap();
+            (directory, store)
+        })
+        .into()
+}
+
+fn content(store: &FsBlobStore, bytes: &[u8]) -> Vec<u8> {
+    let open = store.open(&BlobDescriptor { digest: sha256(bytes), size: bytes.len() as u64 }).unwrap();
+    let mut found = vec![0; open.length as usize];
+    open.file.read_exact_at(&mut found, 0).unwrap();
+    found
+}
+
+fn private_files(directory: &Path) -> usize {
+    fs::read_dir(directory.join("blobs/spool")).unwrap().count()
+}
+
+#[test]
+fn conforms_with_and_without_unnamed_files() {
+    for (directory, store) in stores() {
+        conformance::suite(&store);
+        assert_eq!(private_files(directory.path()), 0);
+    }
+}
+
+#[test]
+fn hazard_l1_file_then_name_then_directories() {
+    for (_directory, store) in stores() {
+        let contents: [&[u8]; 4] = [b"one", b"two", b"three", b"four"];
+        let sealed = |bytes: &[u8]| {
+            let mut spool = store.spool().unwrap();
+            spool.append(bytes).unwrap();
+            SealedSpool { spool, descriptor: BlobDescriptor { digest: sha256(bytes), size: bytes.len() as u64 } }
+        };
+        assert!(store.publish(contents.iter().map(|c| sealed(c)).collect()).iter().all(Result::is_ok));
+        let steps = std::mem::take(&mut *store.steps.lock().unwrap());
+        let position = |step: &Step| steps.iter().position(|s| s == step).unwrap_or_else(|| panic!("{step:?} in {steps:?}"));
+        for bytes in contents {
+            let digest = sha256(bytes);
+            let (shard, _) = store.layout.place(&digest).unwrap();
+            let named = position(&Step::Name(digest.clone()));
+            assert!(position(&Step::SyncFile(digest)) < named);
+            for directory in [store.layout.directory(shard), store.layout.upper(shard), store.layout.root().to_owned()] {
+                assert!(named < position(&Step::SyncDirectory(directory)), "the entries of all new directories count too");
+            }
+        }
+        let once = |d: &Path| steps.iter().filter(|s| **s == Step::SyncDirectory(d.to_owned())).count();
+        assert_eq!(once(store.layout.root()), 1, "once per batch");
+
+        // Again: the bytes are there, but whoever named them may not have got so far as to synchronise the directory.
+        store.put_bytes(b"one").unwrap();
+        let shard = store.layout.place(&sha256(b"one")).unwrap().0;
+        assert_eq!(*store.steps.lock().unwrap(), [Step::SyncDirectory(store.layout.directory(shard))]);
+    }
+}
+
+#[test]
+fn hazard_l1_directories_of_an_earlier_process_are_not_trusted() {
+    let directory = tempfile::tempdir().unwrap();
+    FsBlobStore::open(directory.path()).unwrap().put_bytes(b"x").unwrap();
+    let store = FsBlobStore::open(directory.path()).unwrap();
+    store.put_bytes(b"x").unwrap();
+    let synced = |d: &Path| store.steps.lock().unwrap().contains(&Step::SyncDirectory(d.to_owned()));
+    let (shard, _) = store.layout.place(&sha256(b"x")).unwrap();
+    assert!(synced(&store.layout.directory(shard)) && synced(&store.layout.upper(shard)) && synced(store.layout.root()));
+}
+
+#[test]
+fn hazard_w4_nothing_is_reachable_before_it_is_published() {
+    for (directory, store) in stores() {
+        let mut spool = store.spool().unwrap();
+        spool.append(b"half of it").unwrap();
+        assert_eq!(store.list(None, 10).unwrap(), []);
+        let leftover = if store.unnamed { 0 } else { 1 };
+        assert_eq!(private_files(directory.path()), leftover);
+        drop(spool);
+        assert_eq!(private_files(directory.path()), 0);
+    }
+}
+
+#[test]
+fn hazard_w4_a_rejected_writer_leaves_the_published_bytes_alone() {
+    for (_directory, store) in stores() {
+        store.put_bytes(b"good").unwrap();
+        let mut spool = store.spool().unwrap();
+        spool.append(b"evil and longer").unwrap();
+        let descriptor = BlobDescriptor { digest: sha256(b"good"), size: 4 };
+        let error = store.publish(vec![SealedSpool { spool, descriptor }]).remove(0).unwrap_err();
+        assert_eq!(error.kind, StorageErrorKind::Corrupt);
+        assert_eq!(content(&store, b"good"), b"good");
+    }
+}
+
+#[test]
+fn hazard_w12_a_truncated_blob_is_refused_and_then_replaced() {
+    for (directory, store) in stores() {
+        let blob = store.put_bytes(b"whole content").unwrap().descriptor;
+        let (_, path) = store.layout.place(&blob.digest).unwrap();
+        let old = store.open(&blob).unwrap();
+        fs::write(&path, b"whole").unwrap();
+        assert_eq!(store.open(&blob).unwrap_err().kind, StorageErrorKind::Corrupt);
+        store.put_bytes(b"whole content").unwrap();
+        assert_eq!(content(&store, b"whole content"), b"whole content");
+        assert_eq!(old.file.metadata().unwrap().len(), 5, "replaced by rename: the damaged file itself was not written to");
+        assert_eq!(private_files(directory.path()), 0);
+    }
+}
+
+#[test]
+fn leftovers_of_a_killed_process_go_and_those_of_a_living_one_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let living = FsBlobStore::open_with(directory.path(), false).unwrap();
+    let mut spool = living.spool().unwrap();
+    fs::write(directory.path().join("blobs/spool/1-77"), b"left behind").unwrap();
+    FsBlobStore::open_with(directory.path(), false).unwrap();
+    assert_eq!(private_files(directory.path()), 1);
+    spool.append(b"still here").unwrap();
+    let descriptor = BlobDescriptor { digest: sha256(b"still here"), size: 10 };
+    living.publish(vec![SealedSpool { spool, descriptor }]).remove(0).unwrap();
+    assert_eq!(content(&living, b"still here"), b"still here");
+}

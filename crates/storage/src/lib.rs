@@ -1,0 +1,18 @@
+//! State: blobs by their SHA-256, and the metadata database that says which upstream document or file each of them is.
+//!
+//! Knows files, directories, SQL and the order in which they must be written so that a crash at any moment leaves nothing wrong
+//! behind: blob (file, then its name, then the directories), then the record, in one transaction. Knows nothing of HTTP, formats,
+//! freshness or who may read.
+//!
+//! * [`BlobStore`] with [`FsBlobStore`] and [`MemoryBlobStore`]; [`conformance`] is the suite that every one must pass.
+//! * [`Spool`]: a file that is written while others read it, and that leaves nothing behind unless it is published.
+//! * [`MetadataStore`]: records, derivations and the collector of unreferenced blobs, over SQLite.
+
+mod blob;
+mod error;
+mod meta;
+
+pub use blob::conformance;
+pub use blob::{BlobInfo, BlobPin, BlobStore, FsBlobStore, MemoryBlobStore, OpenBlob, SealedSpool, Space, Spool, StoredBlob};
+pub use error::{StorageError, StorageErrorKind};
+pub use meta::{Change, CollectReport, Counts, DerivedRecord, MetadataStore};
