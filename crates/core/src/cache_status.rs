@@ -91,3 +91,28 @@ impl fmt::Display for CacheStatus {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After the examples of RFC 9211 section 4, with our name for the cache.
+    #[test]
+    fn prints_as_the_rfc_writes_it() {
+        let none = CacheStatus::default();
+        let hit = CacheStatus { hit: true, ttl: Some(376), ..none };
+        assert_eq!(hit.to_string(), "larder; hit; ttl=376");
+        let stale = CacheStatus { hit: true, ttl: Some(-412), detail: Some("stale-error"), ..none };
+        assert_eq!(stale.to_string(), "larder; hit; ttl=-412; detail=stale-error");
+        let miss = CacheStatus { forward: Some(ForwardReason::UriMiss), stored: true, ..none };
+        assert_eq!(miss.to_string(), "larder; fwd=uri-miss; stored");
+        let joined = CacheStatus { forward: Some(ForwardReason::UriMiss), collapsed: true, ..none };
+        assert_eq!(joined.to_string(), "larder; fwd=uri-miss; collapsed");
+        let revalidated = CacheStatus { forward: Some(ForwardReason::Stale), forward_status: Some(304), ..none };
+        assert_eq!(revalidated.to_string(), "larder; fwd=stale; fwd-status=304");
+        let head = CacheStatus { forward: Some(ForwardReason::Method), ..none };
+        assert_eq!(head.to_string(), "larder; fwd=method");
+        let passed = CacheStatus { forward: Some(ForwardReason::Bypass), ..none };
+        assert_eq!(passed.to_string(), "larder; fwd=bypass");
+    }
+}

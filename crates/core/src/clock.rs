@@ -83,3 +83,42 @@ impl Clock for ManualClock {
         UnixMillis(self.0.load(Ordering::SeqCst))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The three forms of RFC 9110 section 5.6.7.
+    #[test]
+    fn all_three_forms_of_a_date_are_one_instant() {
+        for text in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
+            assert_eq!(UnixMillis::from_http_date(text), Some(UnixMillis(784_111_777_000)), "{text}");
+        }
+        assert_eq!(UnixMillis(784_111_777_999).to_http_date(), "Sun, 06 Nov 1994 08:49:37 GMT");
+        for text in ["", "yesterday", "1994-11-06T08:49:37Z", "Sun, 06 Nov 1994 08:49:37"] {
+            assert_eq!(UnixMillis::from_http_date(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn arithmetic_saturates() {
+        assert_eq!(UnixMillis(5).plus(Duration::MAX), UnixMillis(i64::MAX));
+        assert_eq!(UnixMillis(5).plus(Duration::from_secs(1)), UnixMillis(1_005));
+        assert_eq!(UnixMillis(5).since(UnixMillis(2)), Duration::from_millis(3));
+        assert_eq!(UnixMillis(2).since(UnixMillis(5)), Duration::ZERO);
+        assert_eq!(UnixMillis(i64::MIN).since(UnixMillis(i64::MAX)), Duration::ZERO);
+    }
+
+    #[test]
+    fn times_no_date_can_tell_are_told_as_the_nearest_one() {
+        assert_eq!(UnixMillis(i64::MAX).to_http_date(), "Fri, 31 Dec 9999 23:59:59 GMT");
+        assert_eq!(UnixMillis(-1).to_http_date(), "Thu, 01 Jan 1970 00:00:00 GMT");
+    }
+
+    #[test]
+    fn a_manual_clock_moves_when_told() {
+        let clock = ManualClock::new(UnixMillis(10));
+        clock.advance(Duration::from_secs(2));
+        assert_eq!(clock.now(), UnixMillis(2_010));
+    }
+}

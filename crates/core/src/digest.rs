@@ -219,3 +219,72 @@ pub fn sha256(bytes: &[u8]) -> Digest {
     hasher.update(bytes);
     hasher.finish_sha256()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The message "abc": RFC 1321 appendix A.5, FIPS 180 examples.
+    const ABC: [(DigestAlgorithm, &str); 5] = [
+        (DigestAlgorithm::Md5, "900150983cd24fb0d6963f7d28e17f72"),
+        (DigestAlgorithm::Sha1, "a9993e364706816aba3e25717850c26c9cd0d89d"),
+        (DigestAlgorithm::Sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+        (
+            DigestAlgorithm::Sha384,
+            "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7",
+        ),
+        (
+            DigestAlgorithm::Sha512,
+            "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
+             2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
+        ),
+    ];
+
+    #[test]
+    fn one_pass_gives_the_standards_digests() {
+        let mut hasher = Hasher::new(&ABC.map(|(algorithm, _)| algorithm));
+        hasher.update(b"a");
+        hasher.update(b"bc");
+        let all = hasher.finish();
+        assert_eq!(all[0].algorithm(), DigestAlgorithm::Sha256, "the store's own comes first");
+        assert_eq!(all.len(), ABC.len());
+        for (algorithm, hex) in ABC {
+            let digest = all.iter().find(|digest| digest.algorithm() == algorithm).unwrap();
+            assert_eq!(digest.to_hex(), hex);
+            assert_eq!(digest.to_string(), format!("{}:{hex}", algorithm.as_str()));
+            assert_eq!(digest.as_bytes().len(), algorithm.len());
+        }
+        assert_eq!(sha256(b"abc").to_hex(), ABC[2].1);
+        assert_eq!(Hasher::new(&[DigestAlgorithm::Md5]).finish().len(), 2, "only what was asked for");
+    }
+
+    #[test]
+    fn texts_are_read_in_either_case_and_refused_in_any_other_length() {
+        let (_, hex) = ABC[2];
+        let digest: Digest = format!("SHA256:{}", hex.to_uppercase()).parse().unwrap();
+        assert_eq!(digest, sha256(b"abc"));
+        for text in ["", "sha256", "sha256:", "sha256:ba78", "md5:zz0150983cd24fb0d6963f7d28e17f72", "crc32:00000000", hex] {
+            assert!(text.parse::<Digest>().is_err(), "{text}");
+        }
+        // Two-byte characters: the length in bytes is right, the digits are not.
+        assert!(Digest::from_hex(DigestAlgorithm::Md5, &"é".repeat(16)).is_err());
+        let json = serde_json::to_string(&digest).unwrap();
+        assert_eq!(json, format!("\"sha256:{hex}\""));
+        assert_eq!(serde_json::from_str::<Digest>(&json).unwrap(), digest);
+        assert!(serde_json::from_str::<Digest>("\"sha256:00\"").is_err());
+    }
+
+    /// The example of the Subresource Integrity recommendation, section 3.1: `alert('Hello, world.');`.
+    #[test]
+    fn integrity_texts_give_every_known_digest() {
+        let sha384 = "sha384-H8BRh8j48O9oYatfu5AZzq6A9RINhZO5H16dQZngK7T62em8MUt1FLm52t+eX6xO";
+        let mut hasher = Hasher::new(&[DigestAlgorithm::Sha384]);
+        hasher.update(b"alert('Hello, world.');");
+        assert_eq!(Digest::from_sri(sha384), hasher.finish()[1..]);
+        let mixed = format!("blake3-AAAA {sha384}?ct=text sha1-!! sha1-qZk+NkcGgWq6PiVxeFDCbJzQ2J0= md5");
+        let found = Digest::from_sri(&mixed);
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[1].to_hex(), ABC[1].1);
+        assert!(Digest::from_sri("").is_empty());
+    }
+}

@@ -98,3 +98,58 @@ impl RepresentationKey {
         self.0.to_hex()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::sha256;
+
+    #[test]
+    fn a_source_key_names_repository_path_and_variant() {
+        let key = |variant| SourceKey {
+            repository: RepositoryName::parse("pypi").unwrap(),
+            path: "simple/six/".into(),
+            variant: Cow::Borrowed(variant),
+        };
+        assert_eq!(key("").to_string(), "pypi/simple/six/");
+        assert_eq!(key("json").to_string(), "pypi/simple/six/ [json]");
+        let text = serde_json::to_string(&key("json")).unwrap();
+        assert_eq!(text, r#"{"repository":"pypi","path":"simple/six/","variant":"json"}"#);
+        assert_eq!(serde_json::from_str::<SourceKey>(&text).unwrap(), key("json"));
+    }
+
+    #[test]
+    fn every_input_of_a_derivation_changes_its_key() {
+        let (one, two) = (sha256(b"one"), sha256(b"two"));
+        let base = RepresentationInputs {
+            sources: &[&one, &two],
+            source_urls: &["https://example.com/a"],
+            rewriter_version: 1,
+            link_base: "/x",
+            form: "html",
+            coding: "gzip",
+            rules_epoch: 1,
+        };
+        let (one_text, two_text) = (one.to_string(), two.to_string());
+        let others = [
+            RepresentationInputs { sources: &[&two, &one], ..base },
+            RepresentationInputs { sources: &[&one], ..base },
+            RepresentationInputs { source_urls: &["https://example.com/b"], ..base },
+            RepresentationInputs { source_urls: &["https://example.com/a", ""], ..base },
+            RepresentationInputs { rewriter_version: 2, ..base },
+            RepresentationInputs { link_base: "/xh", form: "tml", ..base },
+            RepresentationInputs { link_base: "", form: "/xhtml", ..base },
+            RepresentationInputs { form: "json", ..base },
+            RepresentationInputs { coding: "identity", ..base },
+            RepresentationInputs { rules_epoch: 2, ..base },
+            // What ends one list may not begin the next.
+            RepresentationInputs { sources: &[&one], source_urls: &[&two_text, "https://example.com/a"], ..base },
+            RepresentationInputs { sources: &[], source_urls: &[&one_text, &two_text, "https://example.com/a"], ..base },
+        ];
+        let mut keys: std::collections::BTreeSet<_> = others.iter().map(RepresentationKey::new).collect();
+        keys.insert(RepresentationKey::new(&base));
+        assert_eq!(keys.len(), others.len() + 1);
+        assert_eq!(RepresentationKey::new(&base), RepresentationKey::new(&base.clone()));
+        assert_eq!(RepresentationKey::new(&base).to_hex().len(), 64);
+    }
+}

@@ -31,6 +31,8 @@ mod record;
 mod repository;
 mod secret;
 mod settle;
+#[cfg(test)]
+mod testing;
 
 pub use cache_policy::{CachePolicy, Revalidate};
 pub use cache_status::{CacheStatus, ForwardReason, Source};

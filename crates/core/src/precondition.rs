@@ -134,3 +134,122 @@ fn same_date(date: &str, last_modified: Option<&str>) -> bool {
 pub(crate) fn is_ows(c: char) -> bool {
     matches!(c, ' ' | '\t')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EARLIER: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
+    const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const LATER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
+    /// Half a second after `BEGAN_BEFORE`.
+    const BEGAN: UnixMillis = UnixMillis(784_111_500_500);
+    const BEGAN_BEFORE: &str = "Sun, 06 Nov 1994 08:45:00 GMT";
+    const BEGAN_AFTER: &str = "Sun, 06 Nov 1994 08:45:01 GMT";
+
+    fn with_tag(etag: &str) -> Current<'_> {
+        Current { etag: Some(etag), last_modified: Some(DATE), began_at: None }
+    }
+
+    #[test]
+    fn if_none_match_compares_weakly() {
+        use Precondition::{NotModified, Proceed};
+        let rows = [
+            ("\"a\"", "\"a\"", NotModified),
+            ("W/\"a\"", "\"a\"", NotModified),
+            ("\"a\"", "W/\"a\"", NotModified),
+            ("W/\"a\"", "W/\"a\"", NotModified),
+            ("\"b\"", "\"a\"", Proceed),
+            ("\"x\", W/\"y\",\"a\"", "\"a\"", NotModified),
+            ("\"x,\"a\"", "\"a\"", Proceed),
+            ("\"x,a\",\"y\"", "\"x,a\"", NotModified),
+            (",, \"a\"", "\"a\"", NotModified),
+            ("*", "\"a\"", NotModified),
+            ("\"*\"", "\"a\"", Proceed),
+            ("", "\"a\"", Proceed),
+            ("\"unclosed", "\"a\"", Proceed),
+            ("abc, def", "def", NotModified),
+        ];
+        for (asked, etag, expected) in rows {
+            let conditions = Conditions { if_none_match: Some(asked), ..Conditions::default() };
+            assert_eq!(evaluate_conditions(&conditions, &with_tag(etag)), expected, "{asked} against {etag}");
+        }
+        let any = Conditions { if_none_match: Some("*"), ..Conditions::default() };
+        assert_eq!(evaluate_conditions(&any, &Current::default()), NotModified, "a body exists, with or without a tag");
+    }
+
+    #[test]
+    fn if_match_compares_strongly() {
+        use Precondition::{Failed, Proceed};
+        let rows = [
+            ("\"a\"", "\"a\"", Proceed),
+            ("\"x\", \"a\"", "\"a\"", Proceed),
+            ("*", "\"a\"", Proceed),
+            ("W/\"a\"", "\"a\"", Failed),
+            ("\"a\"", "W/\"a\"", Failed),
+            ("W/\"a\"", "W/\"a\"", Failed),
+            ("\"b\"", "\"a\"", Failed),
+        ];
+        for (asked, etag, expected) in rows {
+            let conditions = Conditions { if_match: Some(asked), ..Conditions::default() };
+            assert_eq!(evaluate_conditions(&conditions, &with_tag(etag)), expected, "{asked} against {etag}");
+        }
+    }
+
+    #[test]
+    fn if_unmodified_since_fails_only_on_a_later_body() {
+        use Precondition::{Failed, Proceed};
+        let current = with_tag("\"a\"");
+        for (date, expected) in [(EARLIER, Failed), (DATE, Proceed), (LATER, Proceed), ("soon", Proceed)] {
+            let conditions = Conditions { if_unmodified_since: Some(date), ..Conditions::default() };
+            assert_eq!(evaluate_conditions(&conditions, &current), expected, "{date}");
+            assert_eq!(evaluate_conditions(&conditions, &Current::default()), Proceed, "no date to compare with");
+        }
+    }
+
+    /// RFC 9110 section 13.2.2: which header is heard when several are sent.
+    #[test]
+    fn the_stronger_header_silences_the_weaker() {
+        let current = with_tag("\"a\"");
+        let none = Conditions::default();
+        assert_eq!(evaluate_conditions(&none, &current), Precondition::Proceed);
+        let changed_tag = Conditions { if_none_match: Some("\"b\""), if_modified_since: Some(DATE), ..none };
+        assert_eq!(evaluate_conditions(&changed_tag, &current), Precondition::Proceed);
+        let matching = Conditions { if_match: Some("\"a\""), if_unmodified_since: Some(EARLIER), ..none };
+        assert_eq!(evaluate_conditions(&matching, &current), Precondition::Proceed);
+        let failing = Conditions { if_match: Some("\"b\""), if_none_match: Some("\"a\""), ..none };
+        assert_eq!(evaluate_conditions(&failing, &current), Precondition::Failed);
+        let both_hold = Conditions { if_match: Some("\"a\""), if_none_match: Some("\"a\""), ..none };
+        assert_eq!(evaluate_conditions(&both_hold, &current), Precondition::NotModified);
+    }
+
+    fn since(date: &str, current: &Current<'_>) -> Precondition {
+        evaluate_conditions(&Conditions { if_modified_since: Some(date), ..Conditions::default() }, current)
+    }
+
+    /// apk sends the time of its own file. The upstream's date is older than the moment larder switched to that body, so a
+    /// client's date in between may belong to the body before.
+    #[test]
+    fn if_modified_since_between_upstream_s_date_and_larder_s_switch_is_no_304() {
+        let switched = Current { etag: None, last_modified: Some("Sun, 06 Nov 1994 08:00:00 GMT"), began_at: Some(BEGAN) };
+        assert_eq!(since("Sun, 06 Nov 1994 08:00:00 GMT", &switched), Precondition::NotModified, "the date served");
+        assert_eq!(since("Sun, 06 Nov 1994 07:59:59 GMT", &switched), Precondition::Proceed);
+        assert_eq!(since("Sun, 06 Nov 1994 08:20:00 GMT", &switched), Precondition::Proceed, "in between");
+        assert_eq!(since(BEGAN_BEFORE, &switched), Precondition::Proceed, "in the second of the switch, perhaps before it");
+        assert_eq!(since(BEGAN_AFTER, &switched), Precondition::NotModified);
+        let whole_second = Current { began_at: UnixMillis::from_http_date(BEGAN_BEFORE), ..switched };
+        assert_eq!(since(BEGAN_BEFORE, &whole_second), Precondition::NotModified, "not before that moment");
+    }
+
+    #[test]
+    fn if_modified_since_without_that_moment_wants_the_very_date() {
+        let current = with_tag("\"a\"");
+        assert_eq!(since(DATE, &current), Precondition::NotModified);
+        assert_eq!(since("Sunday, 06-Nov-94 08:49:37 GMT", &current), Precondition::NotModified, "the obsolete forms too");
+        assert_eq!(since("Sun Nov  6 08:49:37 1994", &current), Precondition::NotModified);
+        assert_eq!(since(LATER, &current), Precondition::Proceed);
+        assert_eq!(since(EARLIER, &current), Precondition::Proceed);
+        assert_eq!(since("yesterday", &current), Precondition::Proceed, "what is no date is ignored");
+        assert_eq!(since(DATE, &Current::default()), Precondition::Proceed);
+    }
+}

@@ -140,3 +140,194 @@ fn merge(ranges: impl Iterator<Item = ByteRange>) -> Vec<ByteRange> {
     merged.sort_unstable_by_key(|(position, _)| *position);
     merged.into_iter().map(|(_, range)| range).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn answer(range: &str, length: u64) -> RangeAnswer {
+        let conditions = Conditions { range: Some(range), ..Conditions::default() };
+        evaluate_range(&conditions, &Current::default(), length)
+    }
+
+    fn single(start: u64, end: u64) -> RangeAnswer {
+        RangeAnswer::Single(ByteRange { start, end })
+    }
+
+    fn multiple(ranges: &[(u64, u64)]) -> RangeAnswer {
+        RangeAnswer::Multiple(ranges.iter().map(|&(start, end)| ByteRange { start, end }).collect())
+    }
+
+    /// The examples of RFC 9110 section 14.1.2, for a representation of 10,000 bytes.
+    #[test]
+    fn the_rfc_s_examples() {
+        assert_eq!(answer("bytes=0-499", 10_000), single(0, 499));
+        assert_eq!(answer("bytes=500-999", 10_000), single(500, 999));
+        assert_eq!(answer("bytes=-500", 10_000), single(9_500, 9_999));
+        assert_eq!(answer("bytes=9500-", 10_000), single(9_500, 9_999));
+        assert_eq!(answer("bytes=0-0,-1", 10_000), multiple(&[(0, 0), (9_999, 9_999)]));
+        assert_eq!(answer("bytes= 0-999, 4500-5499, -1000", 10_000), multiple(&[(0, 999), (4_500, 5_499), (9_000, 9_999)]));
+        // "other valid (but not canonical) specifications of the second 500 bytes"
+        assert_eq!(answer("bytes=500-600,601-999", 10_000), single(500, 999));
+        assert_eq!(answer("bytes=500-700,601-999", 10_000), single(500, 999));
+    }
+
+    #[test]
+    fn the_length_bounds_every_range() {
+        assert_eq!(answer("bytes=5-99", 10), single(5, 9));
+        assert_eq!(answer("bytes=-99", 10), single(0, 9));
+        assert_eq!(answer("bytes=9-", 10), single(9, 9));
+        assert_eq!(answer("bytes=10-", 10), RangeAnswer::NotSatisfiable);
+        assert_eq!(answer("bytes=10-20,30-", 10), RangeAnswer::NotSatisfiable);
+        assert_eq!(answer("bytes=-0", 10), RangeAnswer::NotSatisfiable);
+        assert_eq!(answer("bytes=10-20,3-4", 10), single(3, 4), "unsatisfiable ones are left out");
+    }
+
+    #[test]
+    fn an_empty_body_has_no_first_byte_but_a_whole() {
+        assert_eq!(answer("bytes=0-", 0), RangeAnswer::NotSatisfiable);
+        assert_eq!(answer("bytes=0-0", 0), RangeAnswer::NotSatisfiable);
+        assert_eq!(answer("bytes=-5", 0), RangeAnswer::Whole);
+        assert_eq!(answer("bytes=-0", 0), RangeAnswer::NotSatisfiable);
+    }
+
+    #[test]
+    fn what_is_malformed_or_in_another_unit_is_ignored() {
+        for text in [
+            "",
+            "bytes",
+            "bytes=",
+            "bytes=,",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=5-3",
+            "bytes=+1-2",
+            "bytes=1-+2",
+            "bytes=0x1-2",
+            "bytes=1",
+            "bytes=1-2-3",
+            "bytes=1 -2",
+            "bytes=0-1,x",
+            "bytes=--1",
+            "lines=1-2",
+            "bytes 0-1",
+            "bytes=١-٢",
+        ] {
+            assert_eq!(parse_range(text), None, "{text}");
+            assert_eq!(answer(text, 100), RangeAnswer::Whole, "{text}");
+        }
+        assert_eq!(parse_range(" Bytes=1-2\t"), Some(vec![RangeSpec::FromTo(1, 2)]), "units have no case");
+        assert_eq!(parse_range("bytes=,1-2,, 3- ,"), Some(vec![RangeSpec::FromTo(1, 2), RangeSpec::From(3)]));
+    }
+
+    /// CVE-2017-7529: a suffix beyond the file made a negative start, and the answer held bytes before the body.
+    #[test]
+    fn hazard_w8_suffix_range_overflow() {
+        for text in [
+            "bytes=-9223372036854775608",
+            "bytes=-18446744073709551615",
+            "bytes=-18446744073709551616",
+            "bytes=-999999999999999999999999999999",
+            "bytes=-623,-9223372036854775608",
+        ] {
+            assert_eq!(answer(text, 623), single(0, 622), "{text}");
+        }
+        assert_eq!(answer("bytes=18446744073709551615-", u64::MAX), RangeAnswer::NotSatisfiable);
+        assert_eq!(answer("bytes=99999999999999999999-", 10), RangeAnswer::NotSatisfiable);
+        assert_eq!(answer("bytes=0-99999999999999999999", u64::MAX), single(0, u64::MAX - 1));
+        assert_eq!(ByteRange { start: 0, end: u64::MAX - 1 }.len(), u64::MAX);
+    }
+
+    /// CVE-2011-3192: many overlapping ranges of one file.
+    #[test]
+    fn hazard_w8_overlapping_ranges_are_merged_and_their_number_is_bounded() {
+        let overlapping = (0..1_300).map(|i| format!("5-{}", i + 5)).collect::<Vec<_>>().join(",");
+        assert_eq!(answer(&format!("bytes=0-,{overlapping}"), 2_000), single(0, 1_999));
+        let apart = |count: u64| (0..count).map(|i| format!("{0}-{0}", i * 2)).collect::<Vec<_>>().join(",");
+        let RangeAnswer::Multiple(parts) = answer(&format!("bytes={}", apart(256)), 1_000) else { panic!("not multiple") };
+        assert_eq!(parts.len(), 256);
+        assert_eq!(answer(&format!("bytes={}", apart(257)), 1_000), RangeAnswer::Whole);
+    }
+
+    #[test]
+    fn parts_come_in_the_order_asked_for() {
+        assert_eq!(answer("bytes=-1,0-0,5-6", 10), multiple(&[(9, 9), (0, 0), (5, 6)]));
+        assert_eq!(answer("bytes=6-7,0-0,8-8,4-5", 10), multiple(&[(4, 8), (0, 0)]));
+    }
+
+    #[test]
+    fn if_range_needs_a_strong_tag_or_the_very_date() {
+        const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+        let strong = Current { etag: Some("\"a\""), last_modified: Some(DATE), began_at: None };
+        let weak = Current { etag: Some("W/\"a\""), ..strong };
+        let bare = Current { etag: None, last_modified: None, began_at: None };
+        let rows = [
+            ("\"a\"", strong, true),
+            ("\"b\"", strong, false),
+            ("W/\"a\"", strong, false),
+            ("W/\"a\"", weak, false),
+            ("\"a\"", weak, false),
+            (DATE, strong, true),
+            ("Sun, 06 Nov 1994 08:49:38 GMT", strong, false),
+            ("Sun, 06 Nov 1994 08:49:36 GMT", strong, false),
+            ("nonsense", strong, false),
+            (DATE, bare, false),
+            ("\"a\"", bare, false),
+        ];
+        for (if_range, current, holds) in rows {
+            let conditions = Conditions { range: Some("bytes=1-2"), if_range: Some(if_range), ..Conditions::default() };
+            let expected = if holds { single(1, 2) } else { RangeAnswer::Whole };
+            assert_eq!(evaluate_range(&conditions, &current, 10), expected, "{if_range} {current:?}");
+        }
+        // An old If-Range hides even a range that could not be satisfied.
+        let conditions = Conditions { range: Some("bytes=50-"), if_range: Some("\"b\""), ..Conditions::default() };
+        assert_eq!(evaluate_range(&conditions, &strong, 10), RangeAnswer::Whole);
+    }
+
+    proptest! {
+        /// Compared with a byte-by-byte model of what was asked for.
+        #[test]
+        fn the_parts_hold_exactly_the_bytes_asked_for(
+            specs in proptest::collection::vec((0_u8..3, 0_u64..40, 0_u64..40), 1..12), length in 1_u64..32,
+        ) {
+            let mut wanted = vec![false; 64];
+            let mut texts = Vec::new();
+            for (kind, a, b) in specs {
+                let (low, high) = (a.min(b), a.max(b));
+                let (text, bytes) = match kind {
+                    0 => (format!("{a}-"), a..length),
+                    1 => (format!("{low}-{high}"), low..(high + 1).min(length)),
+                    _ => (format!("-{a}"), length - a.min(length)..length),
+                };
+                texts.push(text);
+                bytes.for_each(|byte| wanted[byte as usize] = true);
+            }
+            let parts = match answer(&format!("bytes={}", texts.join(",")), length) {
+                RangeAnswer::Whole => return Err(TestCaseError::fail("well-formed, few parts")),
+                RangeAnswer::NotSatisfiable => vec![],
+                RangeAnswer::Single(part) => vec![part],
+                RangeAnswer::Multiple(parts) => parts,
+            };
+            let mut given = vec![false; 64];
+            for part in &parts {
+                prop_assert!(part.end < length);
+                for byte in part.start..=part.end {
+                    prop_assert!(!std::mem::replace(&mut given[byte as usize], true), "sent twice");
+                }
+            }
+            prop_assert_eq!(given, wanted);
+            prop_assert!(parts.iter().map(ByteRange::len).sum::<u64>() <= length);
+        }
+
+        #[test]
+        fn no_header_breaks_it(text in "(bytes=)?[0-9,\\- ]{0,60}", length: u64) {
+            match answer(&text, length) {
+                RangeAnswer::Single(part) => prop_assert!(part.start <= part.end && part.end < length),
+                RangeAnswer::Multiple(parts) => prop_assert!((2..=256).contains(&parts.len())),
+                RangeAnswer::Whole | RangeAnswer::NotSatisfiable => {}
+            }
+        }
+    }
+}

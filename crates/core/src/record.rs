@@ -91,3 +91,36 @@ impl ArtifactRecord {
         self.headers.etag.is_some() || self.headers.last_modified.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::record;
+
+    #[test]
+    fn a_record_survives_its_stored_form() {
+        for content in
+            [record().content, Content::Pointer("generation/1".into()), Content::Negative { status: 410 }, Content::HeadOnly]
+        {
+            let stored = ArtifactRecord { content, ..record() };
+            let text = serde_json::to_string(&stored).unwrap();
+            assert_eq!(serde_json::from_str::<ArtifactRecord>(&text).unwrap(), stored);
+        }
+    }
+
+    #[test]
+    fn headers_that_a_later_version_adds_are_absent_from_an_old_record() {
+        let headers: StoredHeaders = serde_json::from_str(r#"{"etag": "\"a\""}"#).unwrap();
+        assert_eq!(headers, StoredHeaders { etag: Some("\"a\"".into()), ..StoredHeaders::default() });
+    }
+
+    #[test]
+    fn only_a_blob_has_bytes_and_a_pointer_leads_to_some() {
+        let with = |content| ArtifactRecord { content, ..record() };
+        assert!(record().blob().is_some() && record().has_body());
+        let pointer = with(Content::Pointer("p".into()));
+        assert!(pointer.blob().is_none() && pointer.has_body());
+        assert!(!with(Content::HeadOnly).has_body());
+        assert!(!with(Content::Negative { status: 404 }).has_body());
+    }
+}

@@ -12,7 +12,7 @@ use url::Url;
 use crate::cache_policy::CachePolicy;
 use crate::policy::AccessPolicy;
 use crate::policy::quarantine::QuarantinePolicy;
-use crate::secret::Secret;
+use crate::secret::{SafeUrl, Secret};
 
 /// The name under which clients reach a repository: 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with a dot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -118,8 +118,8 @@ impl PackageType {
     pub const ALL: [Self; 7] = [Self::Generic, Self::Alpine, Self::Rpm, Self::Docker, Self::Pypi, Self::Npm, Self::Helm];
 }
 
-/// How to reach a remote repository's upstream.
-#[derive(Debug, Clone)]
+/// How to reach a remote repository's upstream. `Debug` shows URLs without the credentials that they may carry.
+#[derive(Clone)]
 pub struct UpstreamSettings {
     /// The roots below which files are found, first choice first; each ends in a slash. At least one.
     pub base_urls: Vec<Url>,
@@ -145,6 +145,26 @@ pub struct UpstreamSettings {
     pub offline: bool,
     /// Bodies above this many bytes are streamed and not kept.
     pub max_size: Option<u64>,
+}
+
+impl fmt::Debug for UpstreamSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let safe = |url: &Url| SafeUrl(url.clone());
+        f.debug_struct("UpstreamSettings")
+            .field("base_urls", &self.base_urls.iter().map(safe).collect::<Vec<_>>())
+            .field("index_url", &safe(&self.index_url))
+            .field("proxy", &self.proxy.as_ref().map(safe))
+            .field("credentials", &self.credentials)
+            .field("headers", &self.headers)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("read_timeout", &self.read_timeout)
+            .field("allow_private", &self.allow_private)
+            .field("link_hosts", &self.link_hosts)
+            .field("ca_file", &self.ca_file)
+            .field("offline", &self.offline)
+            .field("max_size", &self.max_size)
+            .finish()
+    }
 }
 
 impl UpstreamSettings {
@@ -196,4 +216,70 @@ pub struct Repository {
     pub members: Vec<RepositoryName>,
     /// Changes with anything that decides what is served: part of every derivation's key.
     pub rules_epoch: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_keep_to_their_grammar() {
+        let longest = "a".repeat(128);
+        for name in ["pypi", "a", "Docker-Hub_2.x", "_", "-", "a.", longest.as_str()] {
+            assert_eq!(RepositoryName::parse(name).map(|n| n.to_string()).as_deref(), Ok(name));
+        }
+        let too_long = "a".repeat(129);
+        for name in ["", ".", "..", ".hidden", "a/b", "a b", "a%2f", "ä", "a\0", "a:b", too_long.as_str()] {
+            assert!(RepositoryName::parse(name).is_err(), "{name:?}");
+        }
+        assert!(serde_json::from_str::<RepositoryName>("\"../x\"").is_err());
+        let name: RepositoryName = serde_json::from_str("\"npm\"").unwrap();
+        assert_eq!(serde_json::to_string(&name).unwrap(), "\"npm\"");
+    }
+
+    #[test]
+    fn words_are_those_of_the_configuration() {
+        let words: Vec<_> = PackageType::ALL.iter().map(|package| package.as_str()).collect();
+        assert_eq!(words, ["generic", "alpine", "rpm", "docker", "pypi", "npm", "helm"]);
+        let kinds = [RepositoryKind::Remote, RepositoryKind::Local, RepositoryKind::Virtual].map(RepositoryKind::as_str);
+        assert_eq!(kinds, ["remote", "local", "virtual"]);
+    }
+
+    #[test]
+    fn hazard_s10_credentials_go_to_scheme_host_and_port_of_a_configured_root_only() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        let upstream = UpstreamSettings {
+            base_urls: vec![url("https://files.example.com/pub/"), url("http://mirror.example.com:8080/")],
+            index_url: url("https://index.example.com/simple/"),
+            credentials: Some(Credentials { username: "u".into(), password: Secret::new("canary".into()) }),
+            headers: vec![("X-Token".into(), Secret::new("canary".into()))],
+            connect_timeout: Duration::from_secs(5),
+            read_timeout: Duration::from_secs(30),
+            allow_private: vec![],
+            link_hosts: None,
+            ca_file: None,
+            proxy: Some(url("http://user:canary@proxy.example.com:3128/")),
+            offline: false,
+            max_size: None,
+        };
+        for text in [
+            "https://files.example.com/other",
+            "https://FILES.example.com:443/",
+            "http://mirror.example.com:8080/x",
+            "https://index.example.com/simple/six/",
+        ] {
+            assert!(upstream.is_configured_origin(&url(text)), "{text}");
+        }
+        for text in [
+            "http://files.example.com/pub/",
+            "https://files.example.com:8443/pub/",
+            "https://files.example.com.evil.example/",
+            "https://evil.example/files.example.com/",
+            "http://mirror.example.com/",
+            "https://sub.files.example.com/",
+        ] {
+            assert!(!upstream.is_configured_origin(&url(text)), "{text}");
+        }
+        assert!(!format!("{upstream:?}").contains("canary"));
+    }
 }

@@ -55,3 +55,28 @@ impl fmt::Debug for SafeUrl {
         fmt::Display::fmt(self, f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CANARY: &str = "canary-7f3a";
+
+    #[test]
+    fn hazard_s17_secrets_cannot_be_printed() {
+        let secret = Secret::new(CANARY.to_owned());
+        let shown = format!("{secret} {secret:?} {secret:#?} {:?}", Some(&secret));
+        assert!(!shown.contains(CANARY) && shown.contains(REDACTED), "{shown}");
+        assert_eq!(secret.expose(), CANARY);
+    }
+
+    #[test]
+    fn hazard_s17_urls_are_shown_without_user_info_query_and_fragment() {
+        let text = format!("https://{CANARY}:{CANARY}@example.com:8443/a%20b?sig={CANARY}#{CANARY}");
+        let url = SafeUrl(Url::parse(&text).unwrap());
+        assert_eq!(url.to_string(), "https://example.com:8443/a%20b");
+        assert_eq!(format!("{url:?}"), "https://example.com:8443/a%20b");
+        let only_user = SafeUrl(Url::parse(&format!("https://{CANARY}@example.com/")).unwrap());
+        assert_eq!(only_user.to_string(), "https://example.com/");
+    }
+}

@@ -89,3 +89,113 @@ fn any_match(patterns: &[Pattern], path: &str, rule: &'static str) -> Result<boo
     }
     Ok(false)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const IMMUTABLE: Mutability = Mutability::Immutable;
+    const BUILT_IN: Mutability = Mutability::Mutable { user_defined: false, named_by_digest: false };
+    const USER: Mutability = Mutability::Mutable { user_defined: true, named_by_digest: false };
+    const DIGEST: Mutability = Mutability::Mutable { user_defined: false, named_by_digest: true };
+
+    fn patterns(texts: &[&str]) -> Vec<Pattern> {
+        texts.iter().map(|text| Pattern::compile(text).unwrap()).collect()
+    }
+
+    fn rules(mutable: Option<&[&str]>, immutable: Option<&[&str]>) -> AccessPolicy {
+        AccessPolicy { mutable: mutable.map(patterns), immutable: immutable.map(patterns), ..AccessPolicy::default() }
+    }
+
+    fn denied(rule: &'static str) -> Result<Mutability, AccessDenied> {
+        Err(AccessDenied { rule, pattern_limit: false })
+    }
+
+    fn class(rules: &AccessPolicy, path: &str, built_in: BuiltIn) -> Result<Mutability, AccessDenied> {
+        rules.classify(path, built_in).map(|access| access.mutability)
+    }
+
+    /// Spec section 3 "Class", every row of it.
+    #[test]
+    fn built_in_then_mutable_then_immutable_then_nothing() {
+        let none: Option<&[&str]> = None;
+        let nothing: Option<&[&str]> = Some(&[]);
+        let (m, i): (Option<&[&str]>, Option<&[&str]>) = (Some(&["index"]), Some(&["file"]));
+        let rows = [
+            // mutable, immutable, path, built-in, class
+            (none, none, "x", BuiltIn::None, Ok(IMMUTABLE)),
+            (none, none, "x", BuiltIn::Mutable, Ok(BUILT_IN)),
+            (none, none, "x", BuiltIn::MutableNamedByDigest, Ok(DIGEST)),
+            (none, none, "x", BuiltIn::MutableUnlessConfigured, Ok(BUILT_IN)),
+            (none, nothing, "x", BuiltIn::None, denied("immutable_patterns")),
+            (none, nothing, "x", BuiltIn::Mutable, Ok(BUILT_IN)),
+            (none, nothing, "x", BuiltIn::MutableNamedByDigest, Ok(DIGEST)),
+            (none, nothing, "x", BuiltIn::MutableUnlessConfigured, denied("immutable_patterns")),
+            (nothing, none, "x", BuiltIn::MutableUnlessConfigured, Ok(IMMUTABLE)),
+            (m, none, "x", BuiltIn::MutableUnlessConfigured, Ok(IMMUTABLE)),
+            (m, none, "index", BuiltIn::MutableUnlessConfigured, Ok(USER)),
+            (m, none, "x", BuiltIn::None, Ok(IMMUTABLE)),
+            (m, i, "x", BuiltIn::None, denied("immutable_patterns")),
+            (m, i, "x", BuiltIn::Mutable, Ok(BUILT_IN)),
+            (m, i, "index", BuiltIn::None, Ok(USER)),
+            (m, i, "index", BuiltIn::Mutable, Ok(BUILT_IN)),
+            (m, i, "index", BuiltIn::MutableNamedByDigest, Ok(DIGEST)),
+            (m, i, "file", BuiltIn::None, Ok(IMMUTABLE)),
+            (m, i, "index-file", BuiltIn::None, Ok(USER)),
+            (m, nothing, "index", BuiltIn::None, Ok(USER)),
+            (m, nothing, "file", BuiltIn::None, denied("immutable_patterns")),
+        ];
+        for (mutable, immutable, path, built_in, expected) in rows {
+            let found = class(&rules(mutable, immutable), path, built_in);
+            assert_eq!(found, expected, "{mutable:?} {immutable:?} {path} {built_in:?}");
+        }
+    }
+
+    #[test]
+    fn allow_and_deny_lists_come_before_the_class_for_mutable_paths_too() {
+        let mut policy = rules(Some(&["index"]), None);
+        policy.deny = patterns(&["secret"]);
+        policy.allow = patterns(&["^team/", "^shared/"]);
+        assert_eq!(class(&policy, "team/tool", BuiltIn::None), Ok(IMMUTABLE));
+        assert_eq!(class(&policy, "shared/index", BuiltIn::None), Ok(USER));
+        for built_in in [BuiltIn::None, BuiltIn::Mutable, BuiltIn::MutableNamedByDigest, BuiltIn::MutableUnlessConfigured] {
+            assert_eq!(class(&policy, "other/index", built_in), denied("allow_patterns"));
+            assert_eq!(class(&policy, "team/secret/index", built_in), denied("deny_patterns"));
+        }
+    }
+
+    /// Spec section 2: "a limit hit is a deny plus a metric", in whichever list.
+    #[test]
+    fn hazard_r6_a_step_limit_denies_and_is_marked() {
+        let explosive = r"(.*)(.*)(.*)(.*)\1x";
+        let path = "a/".repeat(500);
+        let limit = |rule| Err(AccessDenied { rule, pattern_limit: true });
+        let deny = AccessPolicy { deny: patterns(&[explosive]), ..AccessPolicy::default() };
+        let allow = AccessPolicy { allow: patterns(&[explosive]), ..AccessPolicy::default() };
+        assert_eq!(class(&deny, &path, BuiltIn::Mutable), limit("deny_patterns"));
+        assert_eq!(class(&allow, &path, BuiltIn::Mutable), limit("allow_patterns"));
+        assert_eq!(class(&rules(Some(&[explosive]), None), &path, BuiltIn::None), limit("mutable_patterns"));
+        assert_eq!(class(&rules(None, Some(&[explosive])), &path, BuiltIn::None), limit("immutable_patterns"));
+        // A pattern that has matched before it, or a built-in one, has already decided.
+        assert_eq!(class(&rules(Some(&["^a/", explosive]), None), &path, BuiltIn::None), Ok(USER));
+        assert_eq!(class(&rules(Some(&[explosive]), None), &path, BuiltIn::Mutable), Ok(BUILT_IN));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_unmatched_passes_and_nothing_denied_ever_does(path in "[a-d/.]{0,20}") {
+            let mut policy = rules(Some(&["^a"]), Some(&["^b"]));
+            policy.deny = patterns(&["d"]);
+            let found = class(&policy, &path, BuiltIn::None);
+            let expected = match path.as_bytes().first() {
+                _ if path.contains('d') => denied("deny_patterns"),
+                Some(b'a') => Ok(USER),
+                Some(b'b') => Ok(IMMUTABLE),
+                _ => denied("immutable_patterns"),
+            };
+            prop_assert_eq!(found, expected);
+        }
+    }
+}

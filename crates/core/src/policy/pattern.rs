@@ -111,3 +111,105 @@ fn compile_backtracking(text: &str, refused: &regex::Error) -> Result<fancy_rege
             PatternError::Syntax(if unsupported { error.to_string() } else { reason.to_owned() })
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn pattern(text: &str) -> Pattern {
+        Pattern::compile(text).expect(text)
+    }
+
+    #[test]
+    fn look_ahead_as_in_wide_use_behaves_as_written() {
+        let all_but_tarballs = pattern(r"^(?!.*\.tgz$).*");
+        for path in ["express", "@babel/core", "-/npm/v1/security/advisories/bulk", "x.tgz/y", ""] {
+            assert_eq!(all_but_tarballs.matches(path), Ok(true), "{path}");
+        }
+        for path in ["express/-/express-4.18.2.tgz", "@babel/core/-/core-7.0.0.tgz", ".tgz"] {
+            assert_eq!(all_but_tarballs.matches(path), Ok(false), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_search_is_not_anchored() {
+        let tool = pattern(r"owner/tool/.*linux");
+        assert_eq!(tool.matches("owner/tool/v1/linux.tgz"), Ok(true));
+        assert_eq!(tool.matches("other/owner/tool/x-linux"), Ok(true));
+        assert_eq!(tool.matches("owner/tools/linux"), Ok(false));
+        assert_eq!(tool.as_str(), r"owner/tool/.*linux");
+    }
+
+    #[test]
+    fn plain_patterns_run_on_the_linear_engine() {
+        assert!(matches!(*pattern(r"\.tar\.gz$").engine, Engine::Linear(_)));
+        assert!(matches!(*pattern(r"(?<!-debug)\.rpm$").engine, Engine::Backtracking(_)));
+        assert!(matches!(*pattern(r"(\w+)/\1\.zip$").engine, Engine::Backtracking(_)));
+    }
+
+    #[test]
+    fn what_cannot_be_a_pattern_is_refused_with_its_reason() {
+        assert_eq!(Pattern::compile("a\u{8}"), Err(PatternError::Control('\u{8}')));
+        assert_eq!(Pattern::compile("a\n"), Err(PatternError::Control('\n')));
+        assert!(Pattern::compile(&"a".repeat(4096)).is_ok());
+        assert_eq!(Pattern::compile(&"a".repeat(4097)), Err(PatternError::TooLong));
+        for (text, said) in [("(", "unclosed group"), ("*a", "repetition operator missing"), (r"(?!a", "parenthesis")] {
+            let error = Pattern::compile(text).expect_err(text).to_string();
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn generous_unicode_repetitions_still_compile() {
+        assert_eq!(pattern(r"^[\w.-]{1,255}$").matches("ünïcode-1.0"), Ok(true));
+    }
+
+    /// The shortest of five runs: other processes must not fail the test.
+    fn shortest(pattern: &Pattern, path: &str) -> (Result<bool, StepLimit>, Duration) {
+        let mut best = Duration::MAX;
+        let mut result = Ok(false);
+        for _ in 0..5 {
+            let start = Instant::now();
+            result = pattern.matches(path);
+            best = best.min(start.elapsed());
+        }
+        (result, best)
+    }
+
+    #[test]
+    fn hazard_r6_catastrophic_patterns_are_bounded() {
+        let same = format!("{}!", "a".repeat(2_047));
+        let segments = "a/".repeat(1_024);
+        let bound = Duration::from_millis(50);
+        for text in [
+            r"(a*)*\1b",
+            r"(.*)(.*)(.*)(.*)\1x",
+            r"(?:(?!z).)*(?:(?!z).)*(?:(?!z).)*!!",
+            r"((?=(\w*)\W\W)|a)+$",
+            r"(?:(?![a!/]*[^a!/])a|aa|/)+(?!x)#",
+        ] {
+            let catastrophic = pattern(text);
+            let (result, took) = shortest(&catastrophic, &same);
+            assert_eq!(result, Err(StepLimit), "{text}");
+            assert!(took < bound, "{text}: {took:?}");
+            let (_, took) = shortest(&catastrophic, &segments);
+            assert!(took < bound, "{text} on segments: {took:?}");
+        }
+        // Exponential for a backtracking engine, linear here.
+        let (result, took) = shortest(&pattern(r"^(a+)+$"), &same);
+        assert_eq!(result, Ok(false));
+        assert!(took < bound, "{took:?}");
+    }
+
+    #[test]
+    fn hazard_r6_patterns_that_explode_on_compiling_are_refused() {
+        let start = Instant::now();
+        assert_eq!(Pattern::compile(r"((\w{1000}){1000}){1000}"), Err(PatternError::TooBig));
+        assert!(Pattern::compile(r"(?!x)((\w{1000}){1000}){1000}").is_err());
+        assert!(Pattern::compile(&"(".repeat(2_000)).is_err());
+        assert!(Pattern::compile(&format!("{}(?!a){}", "(".repeat(1_500), ")".repeat(1_500))).is_err());
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+}

@@ -65,3 +65,93 @@ impl QuarantinePolicy {
         if now < until { Verdict::Held { until: Some(until) } } else { Verdict::Clear }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DAY: i64 = 86_400_000;
+
+    fn days(count: u64) -> Option<Duration> {
+        Some(Duration::from_hours(count * 24))
+    }
+
+    fn held(until: i64) -> Verdict {
+        Verdict::Held { until: Some(UnixMillis(until)) }
+    }
+
+    #[test]
+    fn held_until_the_hold_is_over_and_clear_at_that_very_moment() {
+        let policy = QuarantinePolicy { hold: days(3), missing_date: MissingDate::Allow };
+        let verdict = |now| policy.verdict(Some(UnixMillis(10 * DAY)), UnixMillis(11 * DAY), UnixMillis(now));
+        assert_eq!(verdict(11 * DAY), held(13 * DAY));
+        assert_eq!(verdict(13 * DAY - 1), held(13 * DAY));
+        assert_eq!(verdict(13 * DAY), Verdict::Clear);
+        assert_eq!(verdict(100 * DAY), Verdict::Clear);
+    }
+
+    #[test]
+    fn off_means_off() {
+        for missing_date in [MissingDate::Allow, MissingDate::Deny, MissingDate::FirstSeen] {
+            let policy = QuarantinePolicy { hold: None, missing_date };
+            for published in [None, Some(UnixMillis(DAY))] {
+                assert_eq!(policy.verdict(published, UnixMillis(DAY), UnixMillis(DAY)), Verdict::Clear);
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_date_the_setting_decides() {
+        let verdict = |missing_date, now| {
+            QuarantinePolicy { hold: days(3), missing_date }.verdict(None, UnixMillis(10 * DAY), UnixMillis(now))
+        };
+        assert_eq!(verdict(MissingDate::Allow, 10 * DAY), Verdict::Clear, "the contract lets it through");
+        assert_eq!(verdict(MissingDate::Deny, 1_000 * DAY), Verdict::Held { until: None });
+        assert_eq!(verdict(MissingDate::FirstSeen, 13 * DAY - 1), held(13 * DAY));
+        assert_eq!(verdict(MissingDate::FirstSeen, 13 * DAY), Verdict::Clear);
+        assert_eq!(QuarantinePolicy::default().missing_date, MissingDate::Allow);
+    }
+
+    #[test]
+    fn a_date_in_the_future_counts_as_first_seen() {
+        let policy = QuarantinePolicy { hold: days(3), missing_date: MissingDate::Allow };
+        let verdict = |now| policy.verdict(Some(UnixMillis(5_000 * DAY)), UnixMillis(10 * DAY), UnixMillis(now));
+        assert_eq!(verdict(10 * DAY), held(13 * DAY));
+        assert_eq!(verdict(13 * DAY), Verdict::Clear);
+    }
+
+    #[test]
+    fn an_enormous_hold_does_not_wrap_round() {
+        let policy = QuarantinePolicy { hold: Some(Duration::MAX), missing_date: MissingDate::Allow };
+        assert_eq!(policy.verdict(Some(UnixMillis(0)), UnixMillis(0), UnixMillis(i64::MAX - 1)), held(i64::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn a_held_artifact_is_never_clear_before_its_time(
+            published in proptest::option::of(any::<i32>()), seen in 0_i64..4_000_000_000_000, hold in 0_u64..100_000_000,
+            missing_date in proptest::sample::select(vec![MissingDate::Allow, MissingDate::Deny, MissingDate::FirstSeen]),
+            now in 0_i64..4_000_000_000_000, earlier in 0_i64..4_000_000_000,
+        ) {
+            let policy = QuarantinePolicy { hold: Some(Duration::from_secs(hold)), missing_date };
+            let published = published.map(|offset| UnixMillis(seen + i64::from(offset)));
+            let verdict = |now| policy.verdict(published, UnixMillis(seen), UnixMillis(now));
+            match verdict(now) {
+                Verdict::Held { until: Some(until) } => {
+                    prop_assert!(now < until.0);
+                    prop_assert!(until.0 <= seen + i64::try_from(hold).unwrap() * 1_000, "first contact bounds the wait");
+                    prop_assert_eq!(verdict(now - earlier), Verdict::Held { until: Some(until) });
+                    prop_assert_eq!(verdict(until.0 - 1), Verdict::Held { until: Some(until) });
+                    prop_assert_eq!(verdict(until.0), Verdict::Clear);
+                }
+                Verdict::Held { until: None } => {
+                    prop_assert!(published.is_none());
+                    prop_assert_eq!(missing_date, MissingDate::Deny);
+                }
+                Verdict::Clear => prop_assert_eq!(verdict(now + earlier), Verdict::Clear, "clear for good"),
+            }
+        }
+    }
+}
