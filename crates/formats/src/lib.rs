@@ -10,6 +10,8 @@ mod npm;
 mod operation;
 mod pypi;
 mod splice;
+#[cfg(test)]
+mod testing;
 
 use larder_core::{BuiltIn, Digest, Fault, PackageType, Repository, UnixMillis};
 use url::Url;
@@ -84,6 +86,11 @@ pub trait Format: Send + Sync + std::fmt::Debug {
     /// The document that names this file, with its digest and true URL; `None` if there is none.
     fn named_by(&self, repository: &Repository, path: &str) -> Option<SourceSpec>;
 
+    /// Every source variant under which a document of this format may be held, the cheapest first.
+    fn document_variants(&self) -> &'static [&'static str] {
+        &[""]
+    }
+
     /// Whether a document is what it should be. Called once per new upstream document, before it is committed; must
     /// be cheap (hundreds of MB/s), bounded in memory and depth, and refuse whatever [`derive`](Format::derive) or [`claims`](Format::claims) would refuse.
     fn check(&self, repository: &Repository, document: &Document<'_>) -> Result<(), Malformed>;
@@ -113,6 +120,9 @@ pub trait Format: Send + Sync + std::fmt::Debug {
         standard_error_body(fault)
     }
 }
+
+/// The endings of sidecars: a link to `x` also carries `x` with one of these ([`Links::resolve_external`]).
+pub const SIDECAR_SUFFIXES: &[&str] = &[".metadata", ".prov", ".asc", ".sig"];
 
 /// The formats that are built; `None` for package types that load with a warning and answer 501.
 pub fn format_of(package: PackageType) -> Option<&'static dyn Format> {
