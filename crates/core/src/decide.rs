@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn stale_max_age_counts_from_the_last_good_contact_and_includes_its_end() {
-        let policy = CachePolicy { stale_max_age: Some(Duration::from_secs(60)), ..CachePolicy::default() };
+        let policy = CachePolicy { stale_max_age: Some(Duration::from_mins(1)), ..CachePolicy::default() };
         let mut copy = record();
         copy.renewed_at = NOW;
         copy.contacted_at = seconds_ago(60);

@@ -12,7 +12,7 @@ pub const MAX_PATH_BYTES: usize = 2048;
 /// What a package type allows in its paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PathRules {
-    /// npm: a first segment `@scope%2fname` may encode its slash.
+    /// npm: a package name `@scope%2fname` may encode its slash, at the start of a path or anywhere below `-/`.
     pub encoded_scope_slash: bool,
 }
 
@@ -171,9 +171,11 @@ fn escaped(rest: &[u8]) -> Option<u8> {
     Some((digit(*high)? * 16 + digit(*low)?) as u8)
 }
 
-/// Whether what was decoded so far is a scope and nothing else, so that its slash comes next.
+/// Whether what was decoded so far ends in a scope, so that its slash comes next: at the start, or below npm's reserved
+/// first segment (`-/package/@scope%2fname/dist-tags`).
 fn is_scope(decoded: &[u8]) -> bool {
-    matches!(decoded, [b'@', _, ..]) && !decoded.contains(&b'/')
+    let (before, last) = decoded.split_at(decoded.iter().rposition(|&b| b == b'/').map_or(0, |slash| slash + 1));
+    matches!(last, [b'@', _, ..]) && (before.is_empty() || before.starts_with(b"-/"))
 }
 
 /// Appends one byte that is not part of a `%XX`: as it is where RFC 3986 allows it in a path, else encoded.

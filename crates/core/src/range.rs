@@ -100,8 +100,8 @@ fn parse_number(digits: &str) -> Option<u64> {
     all_digits.then(|| digits.parse().unwrap_or(u64::MAX))
 }
 
-/// Evaluates `Range` and `If-Range` for a body of `length` bytes. Call it only when [`evaluate_conditions`](crate::evaluate_conditions) says
-/// [`Proceed`](crate::Precondition::Proceed).
+/// Evaluates `Range` and `If-Range` for a body of `length` bytes. Call it only when
+/// [`evaluate_conditions`](crate::evaluate_conditions) says [`Proceed`](crate::Precondition::Proceed).
 ///
 /// Overlapping and adjacent ranges are merged, so that the parts together are never longer than the body; more than 256 parts
 /// after that give the whole body.

@@ -45,7 +45,7 @@ pub enum Settlement {
     Renew,
     /// Serve the expired copy.
     ServeStale {
-        /// Whether the time-to-live restarts ([base]: after network failures, not after statuses).
+        /// Whether the time-to-live restarts: after network failures, not after statuses.
         renew: bool,
     },
     /// Pass the upstream's status on.

@@ -74,8 +74,8 @@ mod tests {
 
     const DAY: i64 = 86_400_000;
 
-    fn days(count: u64) -> Option<Duration> {
-        Some(Duration::from_hours(count * 24))
+    fn days(count: u64) -> Duration {
+        Duration::from_hours(count * 24)
     }
 
     fn held(until: i64) -> Verdict {
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn held_until_the_hold_is_over_and_clear_at_that_very_moment() {
-        let policy = QuarantinePolicy { hold: days(3), missing_date: MissingDate::Allow };
+        let policy = QuarantinePolicy { hold: Some(days(3)), missing_date: MissingDate::Allow };
         let verdict = |now| policy.verdict(Some(UnixMillis(10 * DAY)), UnixMillis(11 * DAY), UnixMillis(now));
         assert_eq!(verdict(11 * DAY), held(13 * DAY));
         assert_eq!(verdict(13 * DAY - 1), held(13 * DAY));
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn without_a_date_the_setting_decides() {
         let verdict = |missing_date, now| {
-            QuarantinePolicy { hold: days(3), missing_date }.verdict(None, UnixMillis(10 * DAY), UnixMillis(now))
+            QuarantinePolicy { hold: Some(days(3)), missing_date }.verdict(None, UnixMillis(10 * DAY), UnixMillis(now))
         };
         assert_eq!(verdict(MissingDate::Allow, 10 * DAY), Verdict::Clear, "the contract lets it through");
         assert_eq!(verdict(MissingDate::Deny, 1_000 * DAY), Verdict::Held { until: None });
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_date_in_the_future_counts_as_first_seen() {
-        let policy = QuarantinePolicy { hold: days(3), missing_date: MissingDate::Allow };
+        let policy = QuarantinePolicy { hold: Some(days(3)), missing_date: MissingDate::Allow };
         let verdict = |now| policy.verdict(Some(UnixMillis(5_000 * DAY)), UnixMillis(10 * DAY), UnixMillis(now));
         assert_eq!(verdict(10 * DAY), held(13 * DAY));
         assert_eq!(verdict(13 * DAY), Verdict::Clear);
