@@ -15,7 +15,8 @@ pub struct CachePolicy {
     pub revalidate: Option<Revalidate>,
     /// `stale.on_status`: upstream statuses on which an expired copy is served.
     pub stale_on_status: Vec<u16>,
-    /// `stale.max_age`: longest time since the last good upstream contact that a stale copy may serve; `None` (written 0) = no bound.
+    /// `stale.max_age`: longest time since the last good upstream contact that a stale copy may serve; `None` (written 0) = no
+    /// bound.
     pub stale_max_age: Option<Duration>,
     /// `stale.while_revalidate`: how long after expiry a copy is served while it is refreshed behind the scenes.
     pub stale_while_revalidate: Duration,

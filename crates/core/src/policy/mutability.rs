@@ -5,7 +5,8 @@
 pub enum BuiltIn {
     /// A built-in mutable pattern matches.
     Mutable,
-    /// As `Mutable` (always allowed, never quarantined), but the name carries a digest of the bytes: the time-to-live is unlimited.
+    /// As `Mutable` (always allowed, never quarantined), but the name carries a digest of the bytes: the time-to-live is
+    /// unlimited.
     MutableNamedByDigest,
     /// npm with neither pattern key: everything but tarballs is mutable.
     MutableUnlessConfigured,
@@ -19,7 +20,8 @@ pub enum BuiltIn {
 pub enum Mutability {
     /// Changes upstream; `user_defined` if (also) a configured pattern says so rather than only a built-in one.
     Mutable {
-        /// Whether one of the operator's `mutable_patterns` matched (only these honour `check_mutable_updates`), and no built-in one did.
+        /// Whether one of the operator's `mutable_patterns` matched, and no built-in one did: only these honour
+        /// `check_mutable_updates`.
         user_defined: bool,
         /// Bytes are named by their digest: unlimited time-to-live.
         named_by_digest: bool,
