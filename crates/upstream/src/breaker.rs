@@ -1,0 +1,337 @@
+//! The circuit breaker: leaves an origin alone for a moment after it failed several times in a row. Knows time and outcomes; does not
+//! know HTTP.
+//!
+//! Only origins in trouble are remembered, so that the many hosts which documents and redirects name cost nothing.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use larder_core::{Clock, UnixMillis};
+
+/// Failures in a row that open the breaker.
+const FAILURES_TO_OPEN: u32 = 3;
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// At most this many origins in trouble are remembered.
+const MAX_REMEMBERED: usize = 4096;
+
+/// How an origin is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum BreakerState {
+    /// Requests go through.
+    #[default]
+    Closed,
+    /// The pause is over; one request at a time probes whether the origin is back.
+    HalfOpen,
+    /// Requests fail at once.
+    Open,
+}
+
+#[derive(Debug)]
+struct Trouble {
+    failures: u32,
+    /// How many pauses in a row, which sets the length of the next.
+    pauses: u32,
+    /// Set while open or half-open.
+    pause: Option<Pause>,
+    last_change: UnixMillis,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pause {
+    since: UnixMillis,
+    length: Duration,
+    probe: Option<Probe>,
+    /// Raised by every new probe and every new pause: a report that carries an older one is history.
+    generation: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Probe {
+    since: UnixMillis,
+    deadline: Duration,
+}
+
+impl Pause {
+    /// Whether `length` has passed since `since`. A clock set back must not prolong a pause, so a start in the future has passed.
+    fn over(since: UnixMillis, length: Duration, now: UnixMillis) -> bool {
+        now < since || now.since(since) >= length
+    }
+
+    fn state(&self, now: UnixMillis) -> BreakerState {
+        if Self::over(self.since, self.length, now) { BreakerState::HalfOpen } else { BreakerState::Open }
+    }
+}
+
+/// The breakers of all origins, by key `K`.
+pub(crate) struct Breakers<K: Hash + Eq + Clone> {
+    clock: Arc<dyn Clock>,
+    jitter: RandomState,
+    troubles: Mutex<(HashMap<K, Trouble>, u64)>,
+}
+
+/// The right to send one request. Report its outcome; dropping it unreported gives a probe's place back.
+#[must_use]
+pub(crate) struct Permit<K: Hash + Eq + Clone> {
+    breakers: Arc<Breakers<K>>,
+    key: Option<K>,
+    generation: Option<u64>,
+}
+
+impl<K: Hash + Eq + Clone> Breakers<K> {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, jitter: RandomState::new(), troubles: Mutex::default() }
+    }
+
+    /// Asks to send one request to `key`. A probe that has not reported within `deadline` loses its place to another.
+    ///
+    /// # Errors
+    /// The breaker is open, or another probe is under way.
+    pub(crate) fn admit(self: &Arc<Self>, key: &K, deadline: Duration) -> Result<Permit<K>, BreakerState> {
+        let now = self.clock.now();
+        let mut generation = None;
+        let mut guard = self.lock();
+        let (troubles, counter) = &mut *guard;
+        if let Some(pause) = troubles.get_mut(key).and_then(|t| t.pause.as_mut()) {
+            if pause.state(now) == BreakerState::Open {
+                return Err(BreakerState::Open);
+            }
+            if pause.probe.is_some_and(|probe| !Pause::over(probe.since, probe.deadline, now)) {
+                return Err(BreakerState::HalfOpen);
+            }
+            *counter += 1;
+            pause.generation = *counter;
+            pause.probe = Some(Probe { since: now, deadline });
+            generation = Some(*counter);
+        }
+        drop(guard);
+        Ok(Permit { breakers: Arc::clone(self), key: Some(key.clone()), generation })
+    }
+
+    /// The state of `key` now.
+    pub(crate) fn state(&self, key: &K) -> BreakerState {
+        let now = self.clock.now();
+        self.lock().0.get(key).and_then(|t| t.pause).map_or(BreakerState::Closed, |pause| pause.state(now))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (HashMap<K, Trouble>, u64)> {
+        // Nothing below leaves a half-made change behind if it panics.
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, key: K, generation: Option<u64>) {
+        let now = self.clock.now();
+        let mut guard = self.lock();
+        let (troubles, counter) = &mut *guard;
+        if troubles.len() >= MAX_REMEMBERED && !troubles.contains_key(&key) {
+            if let Some(oldest) = troubles.iter().min_by_key(|(_, t)| t.last_change).map(|(k, _)| k.clone()) {
+                troubles.remove(&oldest);
+            }
+        }
+        let trouble = troubles.entry(key).or_insert(Trouble { failures: 0, pauses: 0, pause: None, last_change: now });
+        let counts = match trouble.pause {
+            // Requests that were under way when the breaker opened say nothing new.
+            Some(pause) => generation == Some(pause.generation),
+            None => {
+                trouble.failures += 1;
+                trouble.failures >= FAILURES_TO_OPEN
+            }
+        };
+        trouble.last_change = now;
+        if counts {
+            *counter += 1;
+            let length = self.pause_length(trouble.pauses, *counter);
+            trouble.pauses = trouble.pauses.saturating_add(1);
+            trouble.pause = Some(Pause { since: now, length, probe: None, generation: *counter });
+        }
+    }
+
+    fn succeeded(&self, key: &K, generation: Option<u64>) {
+        let mut guard = self.lock();
+        let Some(trouble) = guard.0.get(key) else { return };
+        // A late success of a request sent before the pause is good news about the past only.
+        if trouble.pause.is_none_or(|pause| generation == Some(pause.generation)) {
+            guard.0.remove(key);
+        }
+    }
+
+    fn abandoned(&self, key: &K, generation: u64) {
+        let mut guard = self.lock();
+        if let Some(pause) = guard.0.get_mut(key).and_then(|t| t.pause.as_mut()) {
+            if pause.generation == generation {
+                pause.probe = None;
+            }
+        }
+    }
+
+    /// 5 s, 10 s, 20 s, then 30 s; up to a fifth less, so that many nodes do not probe in step.
+    fn pause_length(&self, pauses: u32, salt: u64) -> Duration {
+        let full = FIRST_PAUSE.saturating_mul(1 << pauses.min(8)).min(LONGEST_PAUSE);
+        let per_mille = 800 + (self.jitter.hash_one(salt) % 201) as u32;
+        full * per_mille / 1000
+    }
+}
+
+impl<K: Hash + Eq + Clone> fmt::Debug for Breakers<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Breakers").finish_non_exhaustive()
+    }
+}
+
+impl<K: Hash + Eq + Clone> Permit<K> {
+    /// The origin answered.
+    pub(crate) fn succeeded(mut self) {
+        if let Some(key) = self.key.take() {
+            self.breakers.succeeded(&key, self.generation);
+        }
+    }
+
+    /// The origin could not be reached, or did not answer in time.
+    pub(crate) fn failed(mut self) {
+        if let Some(key) = self.key.take() {
+            self.breakers.failed(key, self.generation);
+        }
+    }
+}
+
+impl<K: Hash + Eq + Clone> Drop for Permit<K> {
+    fn drop(&mut self) {
+        if let (Some(key), Some(generation)) = (self.key.take(), self.generation) {
+            self.breakers.abandoned(&key, generation);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use larder_core::ManualClock;
+
+    const DEADLINE: Duration = Duration::from_secs(35);
+
+    fn start() -> (Arc<ManualClock>, Arc<Breakers<&'static str>>) {
+        let clock = Arc::new(ManualClock::new(UnixMillis(1_000_000)));
+        let breakers = Arc::new(Breakers::new(Arc::clone(&clock) as Arc<dyn Clock>));
+        (clock, breakers)
+    }
+
+    fn ask(breakers: &Arc<Breakers<&'static str>>) -> Result<Permit<&'static str>, BreakerState> {
+        breakers.admit(&"origin", DEADLINE)
+    }
+
+    fn fail(breakers: &Arc<Breakers<&'static str>>, times: u32) {
+        for _ in 0..times {
+            ask(breakers).ok().unwrap().failed();
+        }
+    }
+
+    #[test]
+    fn three_failures_in_a_row_open_it_for_five_seconds() {
+        let (clock, breakers) = start();
+        fail(&breakers, 2);
+        ask(&breakers).ok().unwrap().succeeded();
+        fail(&breakers, 2);
+        assert_eq!(breakers.state(&"origin"), BreakerState::Closed, "a success in between starts the count anew");
+        fail(&breakers, 1);
+        assert_eq!(ask(&breakers).err(), Some(BreakerState::Open));
+        assert!(breakers.admit(&"other", DEADLINE).is_ok(), "origins are apart");
+        clock.advance(Duration::from_millis(3_900));
+        assert_eq!(ask(&breakers).err(), Some(BreakerState::Open));
+        clock.advance(Duration::from_millis(1_100));
+        assert_eq!(breakers.state(&"origin"), BreakerState::HalfOpen);
+    }
+
+    #[test]
+    fn exactly_one_probe_goes_through_and_its_success_closes() {
+        let (clock, breakers) = start();
+        fail(&breakers, 3);
+        clock.advance(Duration::from_secs(5));
+        let probe = ask(&breakers).ok().unwrap();
+        assert_eq!(ask(&breakers).err(), Some(BreakerState::HalfOpen));
+        assert_eq!(ask(&breakers).err(), Some(BreakerState::HalfOpen));
+        probe.succeeded();
+        assert_eq!(breakers.state(&"origin"), BreakerState::Closed);
+        let _many = (ask(&breakers).ok().unwrap(), ask(&breakers).ok().unwrap());
+    }
+
+    #[test]
+    fn pauses_grow_to_thirty_seconds_with_jitter() {
+        let (clock, breakers) = start();
+        fail(&breakers, 3);
+        for full in [5_u64, 10, 20, 30, 30, 30] {
+            clock.advance(Duration::from_millis(full * 800 - 1));
+            assert_eq!(ask(&breakers).err(), Some(BreakerState::Open), "{full}");
+            clock.advance(Duration::from_millis(full * 200 + 1));
+            ask(&breakers).ok().unwrap().failed();
+        }
+    }
+
+    #[test]
+    fn hazard_a7_a_dropped_probe_gives_its_place_back() {
+        let (clock, breakers) = start();
+        fail(&breakers, 3);
+        clock.advance(Duration::from_secs(5));
+        for _ in 0..100 {
+            drop(ask(&breakers).ok().unwrap());
+        }
+        ask(&breakers).ok().unwrap().succeeded();
+        assert_eq!(breakers.state(&"origin"), BreakerState::Closed);
+    }
+
+    #[test]
+    fn hazard_a7_a_hanging_probe_loses_its_place_and_its_word() {
+        let (clock, breakers) = start();
+        fail(&breakers, 3);
+        clock.advance(Duration::from_secs(5));
+        let hanging = ask(&breakers).ok().unwrap();
+        clock.advance(DEADLINE - Duration::from_millis(1));
+        assert!(ask(&breakers).is_err());
+        clock.advance(Duration::from_millis(1));
+        let second = ask(&breakers).ok().unwrap();
+        hanging.failed();
+        assert_eq!(breakers.state(&"origin"), BreakerState::HalfOpen, "the late word of an old generation opens nothing");
+        assert!(ask(&breakers).is_err(), "nor does it free the second probe's place");
+        second.succeeded();
+        assert_eq!(breakers.state(&"origin"), BreakerState::Closed);
+    }
+
+    #[test]
+    fn hazard_a7_requests_from_before_the_pause_change_nothing() {
+        let (clock, breakers) = start();
+        let old: Vec<_> = (0..20).map(|_| ask(&breakers).ok().unwrap()).collect();
+        let good = ask(&breakers).ok().unwrap();
+        fail(&breakers, 3);
+        old.into_iter().for_each(Permit::failed);
+        good.succeeded();
+        assert_eq!(breakers.state(&"origin"), BreakerState::Open);
+        clock.advance(Duration::from_secs(5));
+        assert!(ask(&breakers).is_ok(), "twenty more failures made the pause no longer");
+    }
+
+    #[test]
+    fn hazard_a7_a_clock_set_back_does_not_wedge() {
+        let clock = Arc::new(ManualClock::new(UnixMillis(10_000_000)));
+        let breakers = Arc::new(Breakers::new(Arc::clone(&clock) as Arc<dyn Clock>));
+        fail(&breakers, 3);
+        // The manual clock only goes forward; a pause that starts in the future is the same situation.
+        breakers.lock().0.get_mut("origin").unwrap().pause.as_mut().unwrap().since = UnixMillis(99_000_000);
+        let probe = ask(&breakers).ok().unwrap();
+        breakers.lock().0.get_mut("origin").unwrap().pause.as_mut().unwrap().probe.as_mut().unwrap().since =
+            UnixMillis(99_000_000);
+        assert!(ask(&breakers).is_ok());
+        drop(probe);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let clock = Arc::new(ManualClock::new(UnixMillis(0)));
+        let breakers = Arc::new(Breakers::new(Arc::clone(&clock) as Arc<dyn Clock>));
+        for host in 0..2 * MAX_REMEMBERED {
+            breakers.admit(&host, DEADLINE).ok().unwrap().failed();
+        }
+        assert_eq!(breakers.lock().0.len(), MAX_REMEMBERED);
+    }
+}

@@ -1,0 +1,107 @@
+//! What an error of the HTTP library means. The library's own messages are not shown: they hold whole URLs.
+
+use std::error::Error;
+use std::io;
+
+use crate::error::UpstreamErrorKind;
+use crate::resolver::OutOfReach;
+
+/// A failure in our own words.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) kind: UpstreamErrorKind,
+    /// For users.
+    pub(crate) text: String,
+    /// The connection died without an answer: harmless to try again if it was a kept one.
+    pub(crate) connection_lost: bool,
+    /// The TLS handshake failed.
+    pub(crate) tls: bool,
+}
+
+impl Failure {
+    fn new(kind: UpstreamErrorKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into(), connection_lost: false, tls: false }
+    }
+}
+
+/// The error and everything below it. An `io::Error` hides what it wraps from `source`, so that is unpacked by hand.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
+        let error: &'a (dyn Error + 'static) = *error;
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        match wrapped {
+            Some(inner) => Some(inner as &(dyn Error + 'static)),
+            None => error.source(),
+        }
+    })
+}
+
+fn cause<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    causes(error).find_map(|cause| cause.downcast_ref::<E>())
+}
+
+/// Why no head arrived.
+pub(crate) fn head_failure(error: &reqwest::Error) -> Failure {
+    use UpstreamErrorKind::{Protocol, RefusedAddress, TimedOut, Unreachable};
+    if cause::<OutOfReach>(error).is_some() {
+        return Failure::new(
+            RefusedAddress,
+            "this name leads to a private address; list it in allow_private if larder may go there",
+        );
+    }
+    if let Some(tls) = cause::<rustls::Error>(error) {
+        let hint = match tls {
+            rustls::Error::InvalidCertificate(_) => "; set ca_file if it is signed by an authority of your own",
+            _ => "",
+        };
+        return Failure { tls: true, ..Failure::new(Unreachable, format!("TLS failed: {tls}{hint}")) };
+    }
+    let io_kind = cause::<io::Error>(error).map(io::Error::kind);
+    if error.is_timeout() {
+        return match error.is_connect() {
+            true => Failure::new(TimedOut, "connecting took longer than timeouts.connect"),
+            false => Failure::new(TimedOut, "no answer in time"),
+        };
+    }
+    if error.is_dns() {
+        return Failure::new(Unreachable, "the host name cannot be resolved");
+    }
+    if error.is_connect() {
+        let why = io_kind.map_or_else(|| "the proxy or server gave no usable answer".to_owned(), |kind| kind.to_string());
+        return Failure::new(Unreachable, format!("cannot connect: {why}"));
+    }
+    if lost_connection(error, io_kind) {
+        return Failure { connection_lost: true, ..Failure::new(Unreachable, "the connection was closed before an answer came") };
+    }
+    match error.is_builder() {
+        true => Failure::new(Protocol, "this URL cannot be sent over HTTP"),
+        false => Failure::new(Protocol, "the answer is not valid HTTP"),
+    }
+}
+
+fn lost_connection(error: &reqwest::Error, io_kind: Option<io::ErrorKind>) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    if matches!(io_kind, Some(BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)) {
+        return true;
+    }
+    // The library's own types for these are not reachable without depending on its HTTP engine. Integration tests hold the texts.
+    causes(error).last().is_some_and(|leaf| {
+        let text = leaf.to_string();
+        ["connection closed before message completed", "operation was canceled", "connection was not ready"]
+            .iter()
+            .any(|known| text.contains(known))
+            || text.contains("http2 error")
+            || text.contains("stream error")
+            || text.contains("connection error")
+    })
+}
+
+/// Why a body broke off.
+pub(crate) fn body_failure(error: &reqwest::Error) -> Failure {
+    use io::ErrorKind::{InvalidData, InvalidInput, TimedOut};
+    match cause::<io::Error>(error).map(io::Error::kind) {
+        Some(TimedOut) => Failure::new(UpstreamErrorKind::TimedOut, "the connection died while the body was read"),
+        Some(InvalidData | InvalidInput) => Failure::new(UpstreamErrorKind::Protocol, "the body's chunked coding is broken"),
+        _ => Failure::new(UpstreamErrorKind::Truncated, "the body was cut before its end"),
+    }
+}

@@ -1,0 +1,162 @@
+//! HTTP clients: one per way of connecting, built when first needed and kept. Knows TLS roots, proxies and connection pools; does not
+//! know requests.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use larder_core::{SafeUrl, UpstreamSettings};
+use reqwest::{Certificate, Client, Proxy, redirect, retry};
+use tokio::sync::OnceCell;
+use url::Url;
+
+use crate::address::Reach;
+use crate::connect_watch::WatchLayer;
+use crate::resolver::{CheckedResolver, NameLookup};
+use crate::retry::RetryBudget;
+
+/// Idle connections are dropped after this; common servers keep them for 60 to 75 s.
+const POOL_IDLE: Duration = Duration::from_secs(50);
+const POOL_PER_HOST: usize = 32;
+
+/// Everything that makes two clients differ.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct ClientKey {
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) proxy: Option<Url>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) reach: Reach,
+    /// Whether connections are kept and used again. The one retry after a stale connection goes to a client that keeps none.
+    pub(crate) keep_alive: bool,
+}
+
+impl ClientKey {
+    pub(crate) fn new(settings: &UpstreamSettings, reach: Reach) -> Self {
+        Self {
+            ca_file: settings.ca_file.clone(),
+            proxy: settings.proxy.clone(),
+            connect_timeout: settings.connect_timeout,
+            reach,
+            keep_alive: true,
+        }
+    }
+
+    /// The same way of connecting, without kept connections.
+    pub(crate) fn without_keep_alive(&self) -> Self {
+        Self { keep_alive: false, ..self.clone() }
+    }
+}
+
+impl fmt::Debug for ClientKey {
+    /// Proxy URLs may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientKey")
+            .field("ca_file", &self.ca_file)
+            .field("proxy", &self.proxy.clone().map(SafeUrl))
+            .field("connect_timeout", &self.connect_timeout)
+            .field("reach", &self.reach)
+            .field("keep_alive", &self.keep_alive)
+            .finish()
+    }
+}
+
+/// A client and the retry budget of its requests.
+#[derive(Clone)]
+pub(crate) struct PooledClient {
+    pub(crate) client: Client,
+    pub(crate) budget: Arc<RetryBudget>,
+}
+
+/// Why a client cannot be built: a fault in the configuration or the machine's certificate store.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum ClientError {
+    #[error("ca_file {} cannot be read: {cause}", path.display())]
+    Unreadable { path: PathBuf, cause: std::io::ErrorKind },
+    #[error("ca_file {} holds no PEM certificate", .0.display())]
+    NoCertificate(PathBuf),
+    #[error("proxy: {0} is not a proxy URL (http, https, socks4, socks4a, socks5 or socks5h)")]
+    Proxy(SafeUrl),
+    #[error("TLS cannot be set up; are root certificates installed on this machine?")]
+    Tls,
+}
+
+/// All clients built so far.
+pub(crate) struct Clients {
+    user_agent: String,
+    lookup: Arc<dyn NameLookup>,
+    built: Mutex<HashMap<ClientKey, Arc<OnceCell<PooledClient>>>>,
+}
+
+impl Clients {
+    pub(crate) fn new(user_agent: String, lookup: Arc<dyn NameLookup>) -> Self {
+        Self { user_agent, lookup, built: Mutex::default() }
+    }
+
+    /// The client for `key`. Many may ask at once; one builds.
+    pub(crate) async fn get(&self, key: &ClientKey) -> Result<PooledClient, ClientError> {
+        let cell = {
+            let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
+            match built.get(key) {
+                Some(cell) => Arc::clone(cell),
+                None => Arc::clone(built.entry(key.clone()).or_default()),
+            }
+        };
+        cell.get_or_try_init(|| self.build(key)).await.cloned()
+    }
+
+    /// Forgets the clients with a `ca_file`, whose content may have changed. Transfers under way go on.
+    pub(crate) fn forget_certificates(&self) {
+        self.built.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| key.ca_file.is_none());
+    }
+
+    async fn build(&self, key: &ClientKey) -> Result<PooledClient, ClientError> {
+        let resolver = CheckedResolver {
+            lookup: Arc::clone(&self.lookup),
+            reach: key.reach.clone(),
+            proxy_host: key.proxy.as_ref().and_then(|proxy| proxy.host_str().map(str::to_owned)),
+        };
+        let mut builder = Client::builder()
+            .user_agent(&self.user_agent)
+            .no_proxy()
+            .referer(false)
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .connect_timeout(key.connect_timeout)
+            .connector_layer(WatchLayer)
+            .dns_resolver(resolver)
+            .pool_idle_timeout(POOL_IDLE)
+            .pool_max_idle_per_host(if key.keep_alive { POOL_PER_HOST } else { 0 })
+            .http2_keep_alive_interval(Duration::from_secs(20))
+            .http2_keep_alive_timeout(Duration::from_secs(10));
+        if let Some(path) = &key.ca_file {
+            builder = builder.tls_certs_merge(read_certificates(path).await?);
+        }
+        if let Some(url) = &key.proxy {
+            builder = builder.proxy(Proxy::all(url.clone()).map_err(|_| ClientError::Proxy(SafeUrl(url.clone())))?);
+        }
+        // Reading the machine's root certificates takes tens of milliseconds.
+        let client = tokio::task::spawn_blocking(move || builder.build()).await.map_err(|_| ClientError::Tls)?;
+        let client = client.map_err(|_| ClientError::Tls)?;
+        Ok(PooledClient { client, budget: Arc::new(RetryBudget::new()) })
+    }
+}
+
+async fn read_certificates(path: &PathBuf) -> Result<Vec<Certificate>, ClientError> {
+    let reading = path.clone();
+    let pem = tokio::task::spawn_blocking(move || std::fs::read(reading))
+        .await
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into()))
+        .map_err(|error| ClientError::Unreadable { path: path.clone(), cause: error.kind() })?;
+    match Certificate::from_pem_bundle(&pem) {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        _ => Err(ClientError::NoCertificate(path.clone())),
+    }
+}
+
+impl fmt::Debug for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clients").field("user_agent", &self.user_agent).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,65 @@
+//! Tells whether one request had to open a connection or was given a kept one. The HTTP client does not say; its connector does, and it
+//! is called from within the request's own task.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use tower_layer::Layer;
+use tower_service::Service;
+
+tokio::task_local! {
+    static WATCH: ConnectWatch;
+}
+
+/// What happened to the connection of one request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ConnectWatch {
+    connected: Arc<AtomicBool>,
+}
+
+impl ConnectWatch {
+    /// Runs `request` under this watch.
+    pub(crate) async fn over<F: Future>(&self, request: F) -> F::Output {
+        WATCH.scope(self.clone(), request).await
+    }
+
+    /// Whether the request asked for a new connection. False: it was sent on one that was kept from before.
+    pub(crate) fn opened_connection(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+}
+
+/// Wraps a connector so that it reports to the watch of the request that calls it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WatchLayer;
+
+impl<S> Layer<S> for WatchLayer {
+    type Service = WatchedConnector<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        WatchedConnector { inner }
+    }
+}
+
+/// See [`WatchLayer`].
+#[derive(Debug, Clone)]
+pub(crate) struct WatchedConnector<S> {
+    inner: S,
+}
+
+impl<S: Service<R>, R> Service<R> for WatchedConnector<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        let _ = WATCH.try_with(|watch| watch.connected.store(true, Ordering::Relaxed));
+        self.inner.call(request)
+    }
+}

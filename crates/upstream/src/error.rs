@@ -1,0 +1,43 @@
+//! Why no response, or no whole body, came from an upstream. Knows how to say it without secrets; does not know HTTP statuses for
+//! clients.
+
+use larder_core::{RepositoryName, SafeUrl};
+use url::Url;
+
+/// What went wrong with an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UpstreamErrorKind {
+    /// No connection: name unknown, refused, reset before an answer, TLS failure, or the origin's circuit breaker is open.
+    Unreachable,
+    /// Connecting took longer than `timeouts.connect`, or no byte came for `timeouts.read`.
+    TimedOut,
+    /// A redirect that is not followed: too many, downgraded from https, with user-info, for a POST, or unreadable.
+    RefusedRedirect,
+    /// The address behind a redirect or a link is not public and not in `allow_private`.
+    RefusedAddress,
+    /// The repository is configured with `offline: true`.
+    Offline,
+    /// The upstream's answer is not valid HTTP, or the request could not be built from the repository's settings.
+    Protocol,
+    /// The body ended before its declared end.
+    Truncated,
+}
+
+/// An upstream failed. The message is for users: it holds no secret, no query string and no user-info.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("upstream of repository {repository}: {message}")]
+pub struct UpstreamError {
+    /// What kind of failure.
+    pub kind: UpstreamErrorKind,
+    /// What happened, and at which address.
+    pub message: String,
+    /// The repository whose upstream it was.
+    pub repository: RepositoryName,
+}
+
+impl UpstreamError {
+    /// An error about `url`; shown as `what` after the URL without its query.
+    pub(crate) fn at(kind: UpstreamErrorKind, repository: &RepositoryName, url: &Url, what: impl std::fmt::Display) -> Self {
+        Self { kind, message: format!("{}: {what}", SafeUrl(url.clone())), repository: repository.clone() }
+    }
+}

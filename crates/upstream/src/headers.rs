@@ -1,0 +1,118 @@
+//! The header fields of one hop, built from nothing: no field of a client's request gets upstream unless the format named it.
+//!
+//! Credentials and the repository's own headers are decided here, hop by hop, by the hop's origin.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, REFERER, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE, USER_AGENT, VIA,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use larder_core::{Credentials, UpstreamSettings};
+use url::Url;
+
+use crate::request::UpstreamRequest;
+
+/// An entry of `headers:` that cannot be sent. Names the field, never its value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the entry {0:?} of headers cannot be sent; correct it in the repository's configuration")]
+pub(crate) struct UnusableHeader(pub(crate) String);
+
+/// The fields of the hop to `url`. `Host` and `User-Agent` are added by the HTTP client.
+///
+/// # Errors
+/// The repository's `headers:` hold a field that is malformed or belongs to the connection.
+pub(crate) fn outgoing(request: &UpstreamRequest, settings: &UpstreamSettings, url: &Url) -> Result<HeaderMap, UnusableHeader> {
+    let mut fields = HeaderMap::with_capacity(10);
+    let configured = settings.is_configured_origin(url);
+    if configured || url.origin() == request.url.origin() {
+        for (name, value) in request.headers.iter().filter(|(name, _)| passes(name)) {
+            fields.append(name.clone(), value.clone());
+        }
+    }
+    fields.insert(ACCEPT, HeaderValue::from_static(request.accept.unwrap_or("*/*")));
+    // Stored and hashed bytes are the bytes on the wire.
+    fields.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    conditions(request, &mut fields);
+    if configured {
+        if let Some(credentials) = &settings.credentials {
+            fields.insert(AUTHORIZATION, basic(credentials));
+        }
+        for (name, value) in &settings.headers {
+            let unusable = || UnusableHeader(name.clone());
+            let field = HeaderName::try_from(name).map_err(|_| unusable())?;
+            if of_the_connection(&field) || field == ACCEPT_ENCODING || field == RANGE || field == IF_RANGE {
+                return Err(unusable());
+            }
+            let mut value = HeaderValue::try_from(value.expose()).map_err(|_| unusable())?;
+            value.set_sensitive(true);
+            fields.insert(field, value);
+        }
+    }
+    Ok(fields)
+}
+
+/// Validators, or the range to resume at. A resume never goes out without its strong `If-Range` (RFC 9110 section 13.1.5): a range of
+/// another version glued to what is there would be a wrong body.
+fn conditions(request: &UpstreamRequest, fields: &mut HeaderMap) {
+    let value = |text: &str| HeaderValue::from_bytes(text.as_bytes()).ok();
+    if let Some(resume) = &request.resume {
+        let strong = !resume.if_range.is_empty() && !resume.if_range.starts_with("W/");
+        if let Some(if_range) = value(&resume.if_range).filter(|_| strong) {
+            fields.insert(IF_RANGE, if_range);
+            fields.extend(value(&format!("bytes={}-", resume.offset)).map(|range| (RANGE, range)));
+        }
+        return;
+    }
+    let given = [(IF_NONE_MATCH, &request.conditions.if_none_match), (IF_MODIFIED_SINCE, &request.conditions.if_modified_since)];
+    for (name, text) in given {
+        if let Some(text) = text.as_deref().and_then(value) {
+            fields.insert(name, text);
+        }
+    }
+}
+
+/// `Authorization: Basic` (RFC 7617).
+fn basic(credentials: &Credentials) -> HeaderValue {
+    let pair = format!("{}:{}", credentials.username, credentials.password.expose());
+    let text = format!("Basic {}", STANDARD.encode(pair));
+    // Base64 is always a legal field value.
+    let mut value = HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("Basic"));
+    value.set_sensitive(true);
+    value
+}
+
+fn of_the_connection(name: &HeaderName) -> bool {
+    [CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
+        || matches!(name.as_str(), "keep-alive" | "http2-settings")
+        || name.as_str().starts_with("proxy-")
+}
+
+/// Whether a field that a format lets through may go out: a second line of defence behind the format's own list (hazards S9, S11, S12).
+fn passes(name: &HeaderName) -> bool {
+    const OWN: [HeaderName; 17] = [
+        ACCEPT,
+        ACCEPT_ENCODING,
+        AUTHORIZATION,
+        COOKIE,
+        FORWARDED,
+        HOST,
+        IF_MATCH,
+        IF_MODIFIED_SINCE,
+        IF_NONE_MATCH,
+        IF_RANGE,
+        IF_UNMODIFIED_SINCE,
+        RANGE,
+        REFERER,
+        SET_COOKIE,
+        USER_AGENT,
+        VIA,
+        EXPECT,
+    ];
+    !OWN.contains(name)
+        && !of_the_connection(name)
+        && !name.as_str().starts_with("x-forwarded-")
+        && !matches!(name.as_str(), "x-real-ip" | "x-api-key" | "x-auth-token")
+}

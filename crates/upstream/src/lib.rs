@@ -1,0 +1,51 @@
+//! The outside: one request to an upstream server in, one checked response out.
+//!
+//! Knows HTTP, redirects, TLS, which addresses may be contacted, where credentials belong and when an origin is better left alone
+//! for a moment. Does not know caching, package formats, or what a status means for a client: every status other than a followed
+//! redirect is handed on as it came.
+//!
+//! What holds for every user of [`Upstream`]: credentials and extra headers reach the configured origins only, each
+//! connection goes to a checked address, and a body either is complete or ends in an error.
+
+mod address;
+mod body;
+mod breaker;
+mod classify;
+mod client;
+mod connect_watch;
+mod error;
+mod headers;
+mod http;
+mod redirect;
+mod request;
+mod resolver;
+mod response;
+mod retry;
+mod scripted;
+
+pub use body::{BodyStream, Framing};
+pub use breaker::BreakerState;
+pub use error::{UpstreamError, UpstreamErrorKind};
+pub use http::{HttpUpstream, Options};
+pub use request::{Conditions, Resume, UpstreamRequest};
+pub use resolver::{NameLookup, SystemLookup};
+pub use response::UpstreamResponse;
+pub use retry::retry_after;
+pub use scripted::{RecordedRequest, ScriptedReply, ScriptedUpstream};
+
+use async_trait::async_trait;
+use larder_core::RepositoryName;
+
+/// Someone who can carry a request to an upstream server: [`HttpUpstream`] over the network, [`ScriptedUpstream`] in tests.
+#[async_trait]
+pub trait Upstream: Send + Sync + std::fmt::Debug {
+    /// Sends `request`, follows its redirects, and gives the head of the final response with its body still to be read.
+    ///
+    /// # Errors
+    /// No usable head arrived: see [`UpstreamErrorKind`]. A response of any status is `Ok`.
+    async fn send(&self, request: UpstreamRequest) -> Result<UpstreamResponse, UpstreamError>;
+
+    /// How the configured origins of `repository` are doing: the worst state among them, [`BreakerState::Closed`] if it was never
+    /// asked for anything.
+    fn health(&self, repository: &RepositoryName) -> BreakerState;
+}
