@@ -13,7 +13,11 @@ pub struct Pattern {
 #[derive(Debug)]
 enum Engine {
     Linear(regex::Regex),
-    Backtracking(fancy_regex::Regex),
+    /// The same pattern twice, with the step limit for short paths and for long ones.
+    Backtracking {
+        short: fancy_regex::Regex,
+        long: fancy_regex::Regex,
+    },
 }
 
 /// Why a text cannot be a pattern, for the operator.
@@ -43,9 +47,14 @@ const MAX_PATTERN_BYTES: usize = 4096;
 const COMPILED_LIMIT: usize = 32 << 20;
 /// Memory for the lazily built automaton, in bytes per thread and pattern.
 const DFA_LIMIT: usize = 2 << 20;
-/// Backtracking steps of one match. A step may scan the rest of the path in a look-around, so that five times as many were
-/// measured to take 190 ms on the longest path; the specification allows 50 ms.
-const BACKTRACK_LIMIT: usize = 20_000;
+/// Longest path, in bytes, that is matched with the generous step limit.
+const SHORT_PATH: usize = 256;
+/// Backtracking steps of one match. A step may scan the rest of the path in a look-around, so that 100,000 were measured to
+/// take up to 190 ms on the longest path, where the specification allows 50 ms; on a short path they stay far below. Fewer for
+/// all would deny ordinary files: an unanchored `(?:(?!test).)*\.zip$` needs more than 50,000 to reject 231 bytes.
+const SHORT_PATH_STEPS: usize = 100_000;
+/// As [`SHORT_PATH_STEPS`], for longer paths.
+const LONG_PATH_STEPS: usize = 10_000;
 
 impl Pattern {
     /// Compiles `text`.
@@ -69,7 +78,10 @@ impl Pattern {
         let engine = match linear {
             Ok(regex) => Engine::Linear(regex),
             Err(regex::Error::CompiledTooBig(_)) => return Err(PatternError::TooBig),
-            Err(refused) => Engine::Backtracking(compile_backtracking(text, &refused)?),
+            Err(refused) => Engine::Backtracking {
+                short: compile_backtracking(text, SHORT_PATH_STEPS, &refused)?,
+                long: compile_backtracking(text, LONG_PATH_STEPS, &refused)?,
+            },
         };
         Ok(Self { source: text.into(), engine: engine.into() })
     }
@@ -78,7 +90,10 @@ impl Pattern {
     pub fn matches(&self, path: &str) -> Result<bool, StepLimit> {
         match &*self.engine {
             Engine::Linear(regex) => Ok(regex.is_match(path)),
-            Engine::Backtracking(regex) => regex.is_match(path).map_err(|_| StepLimit),
+            Engine::Backtracking { short, long } => {
+                let regex = if path.len() <= SHORT_PATH { short } else { long };
+                regex.is_match(path).map_err(|_| StepLimit)
+            }
         }
     }
 
@@ -97,9 +112,9 @@ impl PartialEq for Pattern {
 impl Eq for Pattern {}
 
 /// The engine for look-around and back-references. `refused` is what the linear engine said of the same text.
-fn compile_backtracking(text: &str, refused: &regex::Error) -> Result<fancy_regex::Regex, PatternError> {
+fn compile_backtracking(text: &str, steps: usize, refused: &regex::Error) -> Result<fancy_regex::Regex, PatternError> {
     fancy_regex::RegexBuilder::new(text)
-        .backtrack_limit(BACKTRACK_LIMIT)
+        .backtrack_limit(steps)
         .delegate_size_limit(COMPILED_LIMIT)
         .delegate_dfa_size_limit(DFA_LIMIT)
         .build()
@@ -145,8 +160,8 @@ mod tests {
     #[test]
     fn plain_patterns_run_on_the_linear_engine() {
         assert!(matches!(*pattern(r"\.tar\.gz$").engine, Engine::Linear(_)));
-        assert!(matches!(*pattern(r"(?<!-debug)\.rpm$").engine, Engine::Backtracking(_)));
-        assert!(matches!(*pattern(r"(\w+)/\1\.zip$").engine, Engine::Backtracking(_)));
+        assert!(matches!(*pattern(r"(?<!-debug)\.rpm$").engine, Engine::Backtracking { .. }));
+        assert!(matches!(*pattern(r"(\w+)/\1\.zip$").engine, Engine::Backtracking { .. }));
     }
 
     #[test]
@@ -166,23 +181,24 @@ mod tests {
         assert_eq!(pattern(r"^[\w.-]{1,255}$").matches("ünïcode-1.0"), Ok(true));
     }
 
-    /// The shortest of five runs: other processes must not fail the test.
-    fn shortest(pattern: &Pattern, path: &str) -> (Result<bool, StepLimit>, Duration) {
+    const BOUND: Duration = Duration::from_millis(50);
+
+    /// Matches within the bound in one of twenty runs: other processes on the machine must not fail the test.
+    fn bounded(pattern: &Pattern, path: &str) -> Result<bool, StepLimit> {
         let mut best = Duration::MAX;
-        let mut result = Ok(false);
-        for _ in 0..5 {
+        for _ in 0..20 {
             let start = Instant::now();
-            result = pattern.matches(path);
+            let result = pattern.matches(path);
             best = best.min(start.elapsed());
+            if best < BOUND {
+                return result;
+            }
         }
-        (result, best)
+        panic!("{} took {best:?} on {} bytes", pattern.as_str(), path.len());
     }
 
     #[test]
     fn hazard_r6_catastrophic_patterns_are_bounded() {
-        let same = format!("{}!", "a".repeat(2_047));
-        let segments = "a/".repeat(1_024);
-        let bound = Duration::from_millis(50);
         for text in [
             r"(a*)*\1b",
             r"(.*)(.*)(.*)(.*)\1x",
@@ -191,16 +207,23 @@ mod tests {
             r"(?:(?![a!/]*[^a!/])a|aa|/)+(?!x)#",
         ] {
             let catastrophic = pattern(text);
-            let (result, took) = shortest(&catastrophic, &same);
-            assert_eq!(result, Err(StepLimit), "{text}");
-            assert!(took < bound, "{text}: {took:?}");
-            let (_, took) = shortest(&catastrophic, &segments);
-            assert!(took < bound, "{text} on segments: {took:?}");
+            assert_eq!(bounded(&catastrophic, &format!("{}!", "a".repeat(2_047))), Err(StepLimit), "{text}");
+            let _ = bounded(&catastrophic, &"a/".repeat(1_024));
+            let _ = bounded(&catastrophic, &format!("{}!", "a".repeat(SHORT_PATH - 1)));
         }
         // Exponential for a backtracking engine, linear here.
-        let (result, took) = shortest(&pattern(r"^(a+)+$"), &same);
-        assert_eq!(result, Ok(false));
-        assert!(took < bound, "{took:?}");
+        assert_eq!(bounded(&pattern(r"^(a+)+$"), &format!("{}!", "a".repeat(2_047))), Ok(false));
+    }
+
+    #[test]
+    fn ordinary_look_around_stays_within_the_step_limit() {
+        let short = format!("{}package-name-1.2.3-4.x86_64.deb", "some-dir-name/".repeat(14));
+        let long = format!("{}package-name-1.2.3-4.x86_64.deb", "some-dir-name/".repeat(140));
+        for text in [r"^(?!.*-debug).*\.rpm$", r"(?!.*beta).*\.whl$", r"^(?:(?!test).)*\.zip$", r"(?=.*linux)(?=.*arm).*\.tgz$"] {
+            assert_eq!(pattern(text).matches(&short), Ok(false), "{text}");
+            assert_eq!(pattern(text).matches(&long), Ok(false), "{text}");
+        }
+        assert_eq!(pattern(r"(?:(?!test).)*\.zip$").matches(&short), Ok(false));
     }
 
     #[test]
