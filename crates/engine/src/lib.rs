@@ -1,4 +1,47 @@
 //! The one pipeline: parse, admit, look up, decide, obtain, clear, respond, fill, apply. Every format passes through it.
+//!
+//! | file | step |
+//! |---|---|
+//! | `engine.rs` | the shared state and the entry point, [`Engine::read`] |
+//! | `admission.rs` | 1–2: parse the path, ask the format, apply the access rules; the only maker of `Admitted` |
+//! | `obtain.rs`, `fetch.rs` | 3–5: look up, decide, ask the upstream, settle |
+//! | `clearance.rs` | 6: quarantine; the only maker of [`Cleared`] |
+//! | `flight.rs`, `download.rs`, `fill.rs`, `reader.rs` | 8: one detached download, many readers |
+//! | `expectation.rs`, `claims.rs` | what a file's digest should be, and where its document says so |
+//! | `commit.rs` | 9: blob, then record, in groups |
+//! | `derive.rs`, `coding.rs` | rewritten documents and their compressed forms |
+//! | `serve.rs` | 7: from what was obtained to an [`Answer`] |
+
+mod admission;
 mod answer;
+mod claims;
+mod clearance;
+mod coding;
+mod commit;
+mod counters;
+mod derive;
+mod document;
+mod download;
+mod engine;
+mod expectation;
+mod fetch;
+mod fill;
+mod flight;
+mod flush;
+mod head;
+mod health;
+mod obtain;
+mod passthrough;
+mod reader;
+mod records;
+mod repositories;
+mod serve;
 
 pub use answer::{Answer, Body, Freshness, HotTicket, Representation};
+pub use clearance::Cleared;
+pub use counters::{Counters, RepositoryCounters};
+pub use engine::{ArtifactRequest, Engine, EngineParts, Limits};
+pub use flush::{CacheType, FlushReport, FlushRequest};
+pub use health::{BackendHealth, Health};
+pub use passthrough::PassThroughBody;
+pub use reader::{FlightBody, FlightReader};

@@ -1,0 +1,231 @@
+//! Steps 1 and 2: what is asked for, and may it be asked for? The only maker of [`Admitted`].
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use larder_core::{
+    AccessDenied, ArtifactPath, Fault, FaultKind, Mutability, PathError, RepositoryKind, RepositoryName, SourceKey,
+};
+use larder_formats::{Form, Format, Links, Operation, Read, RequestParts, SourceBase, SourceSpec};
+
+use crate::counters::count;
+use crate::engine::{ArtifactRequest, Engine};
+use crate::repositories::Entry;
+
+/// Suffixes of sidecars that a link to another host may carry without being signed themselves.
+const SIDECARS: &[&str] = &[".metadata", ".prov", ".asc", ".sig"];
+
+/// An upstream document or file that may be obtained: what flights and records are about.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) format: &'static dyn Format,
+    pub(crate) spec: SourceSpec,
+    pub(crate) class: Mutability,
+    pub(crate) key: SourceKey,
+}
+
+impl Wanted {
+    pub(crate) fn new(entry: Arc<Entry>, format: &'static dyn Format, spec: SourceSpec, class: Mutability) -> Self {
+        let path = match &spec.query {
+            Some(query) => format!("{}?{query}", spec.key_path).into(),
+            None => spec.key_path.as_str().into(),
+        };
+        let key = SourceKey { repository: entry.repository.name.clone(), path, variant: spec.variant.into() };
+        Self { entry, format, spec, class, key }
+    }
+
+    /// For a document that the engine reads on its own account, to learn what it says of a file.
+    pub(crate) fn naming_document(entry: &Arc<Entry>, format: &'static dyn Format, spec: SourceSpec) -> Self {
+        let built_in = format.built_in(&entry.repository, &spec.key_path);
+        let class = entry
+            .repository
+            .access
+            .classify(&spec.key_path, built_in)
+            .map_or(Mutability::Mutable { user_defined: false, named_by_digest: false }, |access| access.mutability);
+        Self::new(Arc::clone(entry), format, spec, class)
+    }
+}
+
+/// A read that the access rules let through.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    wanted: Arc<Wanted>,
+    form: Form,
+    bypass_cache: bool,
+    /// The subject whose clearance a sidecar takes.
+    subject: Option<Arc<Wanted>>,
+}
+
+impl Admitted {
+    pub(crate) fn wanted(&self) -> &Arc<Wanted> {
+        &self.wanted
+    }
+    pub(crate) fn form(&self) -> Form {
+        self.form
+    }
+    pub(crate) fn bypass_cache(&self) -> bool {
+        self.bypass_cache
+    }
+    pub(crate) fn subject(&self) -> Option<&Arc<Wanted>> {
+        self.subject.as_ref()
+    }
+}
+
+/// What became of a request at the door.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    Read(Box<Admitted>),
+    /// Anything that needs no access decision about an artifact.
+    Other {
+        entry: Arc<Entry>,
+        operation: Operation,
+    },
+}
+
+impl Engine {
+    /// Parses and admits a request, or says why not. No I/O.
+    pub(crate) fn admit(&self, request: &ArtifactRequest<'_>) -> Result<Admission, Fault> {
+        let entry = self.entry(request.repository)?;
+        let Some(format) = entry.format else {
+            return Err(not_built(&entry, "its package type"));
+        };
+        let named = |fault: Fault| fault.in_repository(&entry.repository.name);
+        let path = ArtifactPath::parse(request.raw_path, format.path_rules()).map_err(|e| named(path_fault(e)))?;
+        if path.as_str() == "_ext" || path.as_str().starts_with("_ext/") {
+            return self.admit_external(&entry, format, request, &path);
+        }
+        let parts = RequestParts {
+            repository: &entry.repository,
+            method: request.method,
+            path: &path,
+            query: request.query,
+            headers: request.headers,
+        };
+        let read = match format.operation(&parts) {
+            Operation::Read(read) => read,
+            operation => return Ok(Admission::Other { entry, operation }),
+        };
+        let policy_path = format.subject(&read.source.key_path).unwrap_or(&read.source.key_path).to_owned();
+        let class = classify(&entry, format, &policy_path)?;
+        let subject = self.subject_of(&entry, format, &read, request);
+        Ok(Admission::Read(Box::new(Admitted {
+            form: read.form,
+            bypass_cache: read.bypass_cache,
+            wanted: Arc::new(Wanted::new(entry, format, read.source, class)),
+            subject,
+        })))
+    }
+
+    /// `_ext/<mac>/<host>/<path>`: a link that larder itself wrote, to another host. Patterns apply to the original path.
+    fn admit_external(
+        &self,
+        entry: &Arc<Entry>,
+        format: &'static dyn Format,
+        request: &ArtifactRequest<'_>,
+        path: &ArtifactPath,
+    ) -> Result<Admission, Fault> {
+        if request.method != http::Method::GET && request.method != http::Method::HEAD {
+            return Err(Fault::new(FaultKind::MethodNotAllowed, "method_not_allowed", "a remote repository is read-only")
+                .in_repository(&entry.repository.name));
+        }
+        let links = Links::new(&entry.repository, self.link_key(), self.link_base(entry, format, request.client_base));
+        let forged = || {
+            Fault::new(FaultKind::Forbidden, "link_forged", "this link was not made by this repository")
+                .in_repository(&entry.repository.name)
+                .by_rule("_ext")
+        };
+        let external = |path: &ArtifactPath| links.resolve_external(path, SIDECARS).ok_or_else(forged);
+        let link = external(path)?;
+        let policy_path = format.subject(&link.original_path).unwrap_or(&link.original_path).to_owned();
+        let class = classify(entry, format, &policy_path)?;
+        let spec = |path: &ArtifactPath, url| SourceSpec {
+            base: SourceBase::External(Box::new(url)),
+            path: String::new(),
+            query: None,
+            key_path: path.as_str().to_owned(),
+            accept: None,
+            variant: "",
+            is_document: false,
+        };
+        let subject = match format.subject(path.as_str()).map(ArtifactPath::from_decoded) {
+            Some(Ok(subject_path)) => {
+                let link = external(&subject_path)?;
+                Some(Arc::new(Wanted::new(Arc::clone(entry), format, spec(&subject_path, link.url), class)))
+            }
+            _ => None,
+        };
+        Ok(Admission::Read(Box::new(Admitted {
+            form: Form::Verbatim,
+            bypass_cache: false,
+            wanted: Arc::new(Wanted::new(Arc::clone(entry), format, spec(path, link.url), class)),
+            subject,
+        })))
+    }
+
+    fn subject_of(
+        &self,
+        entry: &Arc<Entry>,
+        format: &'static dyn Format,
+        read: &Read,
+        request: &ArtifactRequest<'_>,
+    ) -> Option<Arc<Wanted>> {
+        entry.repository.quarantine.hold?;
+        let path = ArtifactPath::from_decoded(format.subject(&read.source.key_path)?).ok()?;
+        let parts = RequestParts {
+            repository: &entry.repository,
+            method: request.method,
+            path: &path,
+            query: request.query,
+            headers: request.headers,
+        };
+        let Operation::Read(subject) = format.operation(&parts) else { return None };
+        let class = classify(entry, format, path.as_str()).ok()?;
+        Some(Arc::new(Wanted::new(Arc::clone(entry), format, subject.source, class)))
+    }
+
+    /// The repository, or the fault that says what is wrong with it.
+    pub(crate) fn entry(&self, name: &str) -> Result<Arc<Entry>, Fault> {
+        let unknown = || Fault::new(FaultKind::NotFound, "unknown_repository", format!("there is no repository named {name:?}"));
+        let name = RepositoryName::parse(name)
+            .map_err(|_| Fault::new(FaultKind::NotFound, "unknown_repository", "there is no repository of that name"))?;
+        let entry = self.repositories.load().get(&name).cloned().ok_or_else(unknown)?;
+        if let Some(reason) = &entry.not_built {
+            return Err(not_built(&entry, reason));
+        }
+        if entry.repository.kind != RepositoryKind::Remote {
+            return Err(not_built(&entry, entry.repository.kind.as_str()));
+        }
+        Ok(entry)
+    }
+}
+
+fn classify(entry: &Entry, format: &'static dyn Format, path: &str) -> Result<Mutability, Fault> {
+    let access = entry.repository.access.classify(path, format.built_in(&entry.repository, path));
+    access.map(|access| access.mutability).map_err(|denied| {
+        if denied.pattern_limit {
+            count(&entry.counters.pattern_limits);
+        }
+        entry.counters.denied.fetch_add(1, Ordering::Relaxed);
+        denied_fault(entry, &denied)
+    })
+}
+
+fn denied_fault(entry: &Entry, denied: &AccessDenied) -> Fault {
+    let message = format!(
+        "the rules of repository {} do not admit this path; if it should be served, add a pattern to {}",
+        entry.repository.name, denied.rule
+    );
+    Fault::new(FaultKind::Forbidden, "pattern_denied", message).in_repository(&entry.repository.name).by_rule(denied.rule)
+}
+
+fn not_built(entry: &Entry, what: &str) -> Fault {
+    let message =
+        format!("repository {} cannot be served by this version of larder: {what} is not built yet", entry.repository.name);
+    Fault::new(FaultKind::NotImplemented, "not_implemented", message).in_repository(&entry.repository.name)
+}
+
+fn path_fault(error: PathError) -> Fault {
+    let kind = if error == PathError::TooLong { FaultKind::UriTooLong } else { FaultKind::BadRequest };
+    Fault::new(kind, "invalid_path", error.to_string()).by_rule("paths")
+}

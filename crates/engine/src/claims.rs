@@ -1,0 +1,304 @@
+//! What documents say of the files they name: a sorted table per document, derived once, looked up by path.
+//! No request parses a document to answer a file.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use larder_core::{ArtifactRecord, Digest, Fault, RepresentationInputs, RepresentationKey, UnixMillis};
+use larder_formats::{Claim, Document, LinkBase, Links, Malformed};
+use larder_storage::{Change, DerivedRecord};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use url::Url;
+
+use crate::admission::Wanted;
+use crate::engine::Engine;
+use crate::serve::{internal, malformed};
+
+/// Memory for tables, in bytes.
+const BUDGET: u64 = 32 << 20;
+
+/// What is claimed of one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredClaim {
+    pub(crate) url: String,
+    pub(crate) size: Option<u64>,
+    pub(crate) published_at: Option<UnixMillis>,
+    pub(crate) digests: Vec<Digest>,
+}
+
+impl StoredClaim {
+    /// The strongest digest stated.
+    pub(crate) fn strongest(&self) -> Option<&Digest> {
+        self.digests.iter().max_by_key(|digest| digest.algorithm())
+    }
+}
+
+/// Lines `path TAB url TAB size TAB published TAB digests`, sorted by path.
+#[derive(Debug)]
+pub(crate) struct ClaimTable(Bytes);
+
+impl ClaimTable {
+    pub(crate) fn build(mut claims: Vec<Claim>) -> Self {
+        claims.retain(|claim| is_clean(&claim.path) && is_clean(&claim.url));
+        // Stable: of two claims for one path the first in the document wins.
+        claims.sort_by(|a, b| a.path.cmp(&b.path));
+        claims.dedup_by(|later, first| later.path == first.path);
+        let mut text = String::with_capacity(claims.len() * 160);
+        for claim in claims {
+            use std::fmt::Write as _;
+            let number = |n: Option<i64>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
+            let size = number(claim.size.and_then(|size| i64::try_from(size).ok()));
+            let published = number(claim.published_at.map(|at| at.0));
+            let digests: Vec<String> = claim.digests.iter().map(ToString::to_string).collect();
+            let _ = writeln!(text, "{}\t{}\t{size}\t{published}\t{}", claim.path, claim.url, digests.join(" "));
+        }
+        Self(text.into())
+    }
+
+    pub(crate) fn from_bytes(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    pub(crate) fn find(&self, path: &str) -> Option<StoredClaim> {
+        let table = &self.0[..];
+        let (mut low, mut high) = (0, table.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let start = table[..middle].iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+            let end = table[start..].iter().position(|&b| b == b'\n').map_or(table.len(), |at| start + at);
+            let line = std::str::from_utf8(&table[start..end]).ok()?;
+            match line.split('\t').next()?.cmp(path) {
+                std::cmp::Ordering::Equal => return parse(line).map(|(_, claim)| claim),
+                std::cmp::Ordering::Less => low = end + 1,
+                std::cmp::Ordering::Greater => high = start,
+            }
+        }
+        None
+    }
+
+    /// All claims, sorted by path.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, StoredClaim)> {
+        std::str::from_utf8(&self.0).unwrap_or_default().lines().filter_map(parse)
+    }
+}
+
+fn is_clean(text: &str) -> bool {
+    !text.bytes().any(|b| b.is_ascii_control())
+}
+
+fn parse(line: &str) -> Option<(&str, StoredClaim)> {
+    let mut fields = line.split('\t');
+    let path = fields.next()?;
+    let url = fields.next()?.to_owned();
+    let size = fields.next()?.parse().ok();
+    let published_at = fields.next()?.parse().ok().map(UnixMillis);
+    let digests = fields.next()?.split(' ').filter_map(|text| text.parse().ok()).collect();
+    Some((path, StoredClaim { url, size, published_at, digests }))
+}
+
+#[derive(Debug, Clone)]
+struct ByBytes;
+
+impl Weighter<String, Arc<ClaimTable>> for ByBytes {
+    fn weight(&self, _: &String, table: &Arc<ClaimTable>) -> u64 {
+        table.0.len() as u64 + 200
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct ClaimTables(Cache<String, Arc<ClaimTable>, ByBytes>);
+
+impl ClaimTables {
+    pub(crate) fn new() -> Self {
+        Self(Cache::with_weighter(256, BUDGET, ByBytes))
+    }
+}
+
+/// A document's bytes with what is needed to read it.
+#[derive(Debug)]
+pub(crate) struct LoadedDocument {
+    body: Vec<u8>,
+    content_type: String,
+    url: Url,
+    wanted: Arc<Wanted>,
+}
+
+impl LoadedDocument {
+    pub(crate) fn new(body: Vec<u8>, record: &ArtifactRecord, wanted: Arc<Wanted>) -> Result<Self, Fault> {
+        let url = Url::parse(&record.source_url).map_err(|_| internal("a document's URL was not kept"))?;
+        Ok(Self { body, content_type: record.headers.content_type.clone().unwrap_or_default(), url, wanted })
+    }
+
+    pub(crate) fn wanted(&self) -> &Arc<Wanted> {
+        &self.wanted
+    }
+
+    pub(crate) fn into_body(self) -> Vec<u8> {
+        self.body
+    }
+
+    pub(crate) fn view(&self) -> Document<'_> {
+        Document {
+            body: &self.body,
+            content_type: &self.content_type,
+            url: &self.url,
+            key_path: &self.wanted.spec.key_path,
+            variant: self.wanted.spec.variant,
+        }
+    }
+}
+
+/// Key of a derivation of one source document.
+pub(crate) fn derivation_key(
+    wanted: &Wanted,
+    record: &ArtifactRecord,
+    link_base: &str,
+    form: &str,
+    coding: &str,
+) -> Option<String> {
+    let key = RepresentationKey::new(&RepresentationInputs {
+        sources: &[&record.blob()?.digest],
+        source_urls: &[&record.source_url],
+        rewriter_version: wanted.format.rewriter_version(),
+        link_base,
+        form,
+        coding,
+        rules_epoch: wanted.entry.repository.rules_epoch,
+    });
+    Some(key.to_hex())
+}
+
+impl Engine {
+    /// The claims of a held document.
+    pub(crate) async fn claim_table(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        record: &Arc<ArtifactRecord>,
+    ) -> Result<Arc<ClaimTable>, Fault> {
+        let Some(key) = derivation_key(wanted, record, "", "claims", "identity") else {
+            return Err(internal("a document without bytes has no claims"));
+        };
+        let load = async {
+            if let Some(table) = self.stored_claims(&key).await {
+                return Ok(table);
+            }
+            let table = self.read_claims(wanted, record).await?;
+            self.keep_claims(key.clone(), wanted, record, &table);
+            Ok(table)
+        };
+        self.claim_tables.0.get_or_insert_async(&key, load).await
+    }
+
+    async fn stored_claims(&self, key: &str) -> Option<Arc<ClaimTable>> {
+        let derived = self.metadata.derivation(key).await.ok()??;
+        let bytes = self.read_blob(&derived.blob).await.ok()?;
+        Some(Arc::new(ClaimTable::from_bytes(bytes.into())))
+    }
+
+    async fn read_claims(self: &Arc<Self>, wanted: &Arc<Wanted>, record: &Arc<ArtifactRecord>) -> Result<Arc<ClaimTable>, Fault> {
+        let document = self.load_document(wanted, record).await?;
+        let engine = Arc::clone(self);
+        let parsed = self.parse_blocking(move || {
+            let repository = Arc::clone(&document.wanted.entry.repository);
+            let links = Links::new(&repository, engine.link_key(), LinkBase(String::new()));
+            let mut claims = Vec::new();
+            document.wanted.format.claims(&document.view(), &links, &mut |claim| claims.push(claim))?;
+            Ok::<_, Malformed>(ClaimTable::build(claims))
+        });
+        parsed.await?.map(Arc::new).map_err(|error| malformed(wanted, &error))
+    }
+
+    fn keep_claims(self: &Arc<Self>, key: String, wanted: &Arc<Wanted>, record: &Arc<ArtifactRecord>, table: &Arc<ClaimTable>) {
+        let Some(source) = record.blob().map(|blob| blob.digest.clone()) else { return };
+        let (engine, table) = (Arc::clone(self), Arc::clone(table));
+        let repository = wanted.entry.repository.name.clone();
+        tokio::spawn(async move {
+            let bytes = table.bytes().clone();
+            let Ok(Some(info)) = engine.put_bytes(bytes).await else { return };
+            let derived = DerivedRecord {
+                blob: info.descriptor.clone(),
+                content_type: "text/tab-separated-values".to_owned(),
+                made_at: engine.now(),
+            };
+            let change = Change::PutDerivation { key, repository, sources: vec![source], derived, blob: info };
+            if let Err(error) = engine.metadata.apply(vec![change]).await {
+                tracing::warn!(%error, "a table of claims was not kept");
+            }
+        });
+    }
+
+    /// After a document was replaced: files whose stated digest changed are dropped, so that they are fetched and checked again.
+    pub(crate) async fn compare_claims(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        old: &Arc<ArtifactRecord>,
+        new: &Arc<ArtifactRecord>,
+    ) {
+        let (Ok(before), Ok(after)) = (self.claim_table(wanted, old).await, self.claim_table(wanted, new).await) else { return };
+        let mut dropped = 0_u32;
+        for (path, claim) in before.iter() {
+            let changed = after.find(path).is_some_and(|now| now.digests != claim.digests && !now.digests.is_empty());
+            if changed {
+                tracing::warn!(repository = %wanted.entry.repository.name, path, "the upstream's index states another digest for this file than before");
+                let key =
+                    larder_core::SourceKey { repository: wanted.key.repository.clone(), path: path.into(), variant: "".into() };
+                self.drop_record(&wanted.entry, &key).await;
+                dropped += 1;
+            }
+        }
+        if dropped > 0 {
+            wanted.entry.bump();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use larder_core::sha256;
+    use proptest::prelude::*;
+
+    fn claim(path: &str, body: &str) -> Claim {
+        Claim {
+            path: path.to_owned(),
+            url: format!("https://files.example.com/{path}"),
+            digests: vec![sha256(body.as_bytes())],
+            size: Some(body.len() as u64),
+            published_at: Some(UnixMillis(-5)),
+        }
+    }
+
+    #[test]
+    fn the_first_claim_for_a_path_wins() {
+        let table = ClaimTable::build(vec![claim("b", "first"), claim("a", "x"), claim("b", "second")]);
+        assert_eq!(table.find("b").unwrap().digests, vec![sha256(b"first")]);
+        assert_eq!(table.find("b").unwrap().published_at, Some(UnixMillis(-5)));
+    }
+
+    #[test]
+    fn a_claim_with_a_control_character_is_left_out() {
+        let table = ClaimTable::build(vec![claim("a\tb", "x"), claim("a\nb", "x"), claim("c", "x")]);
+        assert_eq!(table.iter().count(), 1);
+    }
+
+    #[test]
+    fn an_empty_table_finds_nothing() {
+        assert_eq!(ClaimTable::build(Vec::new()).find("a"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn every_path_is_found_and_no_other(paths in proptest::collection::btree_set("[a-z/%+.-]{1,12}", 0..60), other in "[A-Z]{1,5}") {
+            let table = ClaimTable::build(paths.iter().rev().map(|p| claim(p, p)).collect());
+            for path in &paths {
+                prop_assert_eq!(&table.find(path).unwrap().digests, &vec![sha256(path.as_bytes())]);
+            }
+            prop_assert_eq!(table.find(&other), None);
+        }
+    }
+}

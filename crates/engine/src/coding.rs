@@ -1,0 +1,119 @@
+//! Content codings (RFC 9110 section 8.4): which one a client accepts, and making and undoing them.
+
+use std::io::{Read as _, Write as _};
+
+/// A coding that derived documents are offered in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Coding {
+    Identity,
+    Gzip,
+    Zstd,
+}
+
+impl Coding {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// The best coding that `Accept-Encoding` allows: zstd, then gzip, then identity.
+pub(crate) fn negotiate(accept_encoding: Option<&str>) -> Coding {
+    let Some(header) = accept_encoding else { return Coding::Identity };
+    let quality = |wanted: &str| -> Option<f32> {
+        header.split(',').find_map(|part| {
+            let mut fields = part.split(';').map(str::trim);
+            let name = fields.next()?;
+            let q = fields.find_map(|field| field.strip_prefix("q=")).map_or(1.0, |q| q.parse().unwrap_or(0.0));
+            name.eq_ignore_ascii_case(wanted).then_some(q)
+        })
+    };
+    let any = quality("*").unwrap_or(0.0);
+    let zstd = quality("zstd").unwrap_or(any);
+    let gzip = quality("gzip").or_else(|| quality("x-gzip")).unwrap_or(any);
+    let identity = quality("identity").unwrap_or(0.001);
+    if zstd > 0.0 && zstd >= gzip && zstd >= identity {
+        Coding::Zstd
+    } else if gzip > 0.0 && gzip >= identity {
+        Coding::Gzip
+    } else {
+        Coding::Identity
+    }
+}
+
+/// Compresses a whole document.
+pub(crate) fn encode(bytes: &[u8], coding: Coding) -> std::io::Result<Vec<u8>> {
+    match coding {
+        Coding::Identity => Ok(bytes.to_vec()),
+        Coding::Zstd => zstd::bulk::compress(bytes, 3),
+        Coding::Gzip => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(bytes.len() / 4), flate2::Compression::new(6));
+            encoder.write_all(bytes)?;
+            encoder.finish()
+        }
+    }
+}
+
+/// Undoes an upstream's coding that nobody asked for; at most `limit` bytes come out.
+pub(crate) fn decode(bytes: &[u8], label: &str, limit: u64) -> Result<Vec<u8>, String> {
+    let label = label.trim();
+    if !label.eq_ignore_ascii_case("gzip") && !label.eq_ignore_ascii_case("x-gzip") {
+        return Err("it is in a content coding that was not asked for".to_owned());
+    }
+    let mut plain = Vec::new();
+    let decoder = flate2::read::MultiGzDecoder::new(bytes);
+    decoder.take(limit + 1).read_to_end(&mut plain).map_err(|_| "its gzip coding is damaged".to_owned())?;
+    if plain.len() as u64 > limit {
+        return Err(format!("it unpacks to more than {limit} bytes"));
+    }
+    Ok(plain)
+}
+
+/// Names whose compression is the file's own, so that a `Content-Encoding` label on top of it is a server's mistake (design section 11).
+pub(crate) fn name_says_compressed(path: &str) -> bool {
+    [".gz", ".tgz", ".apk", ".whl"].iter().any(|ending| path.len() > ending.len() && path.to_ascii_lowercase().ends_with(ending))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn negotiation_follows_the_header() {
+        let table = [
+            (None, Coding::Identity),
+            (Some(""), Coding::Identity),
+            (Some("identity"), Coding::Identity),
+            (Some("gzip"), Coding::Gzip),
+            (Some("gzip, deflate, zstd"), Coding::Zstd),
+            (Some("zstd;q=0, gzip"), Coding::Gzip),
+            (Some("gzip;q=0"), Coding::Identity),
+            (Some("*"), Coding::Zstd),
+            (Some("gzip;q=0.5, identity;q=1"), Coding::Identity),
+            (Some("br"), Coding::Identity),
+        ];
+        for (header, expected) in table {
+            assert_eq!(negotiate(header), expected, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn gzip_is_undone_and_bounded() {
+        let plain = vec![b'a'; 100_000];
+        let coded = encode(&plain, Coding::Gzip).unwrap();
+        assert_eq!(decode(&coded, "gzip", 100_000).unwrap(), plain);
+        assert!(decode(&coded, "gzip", 99_999).is_err());
+        assert!(decode(&coded[..coded.len() - 9], "gzip", 1 << 20).is_err());
+        assert!(decode(&coded, "br", 1 << 20).is_err());
+    }
+
+    #[test]
+    fn zstd_comes_back() {
+        let plain = b"larder".repeat(1000);
+        let coded = encode(&plain, Coding::Zstd).unwrap();
+        assert_eq!(zstd::bulk::decompress(&coded, plain.len()).unwrap(), plain);
+    }
+}

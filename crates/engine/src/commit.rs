@@ -1,0 +1,192 @@
+//! Step 9: blob, then record, then the in-process copy, in this order and in groups. A flight stays joinable until its record is visible.
+
+use std::sync::{Arc, Weak};
+
+use larder_core::{ArtifactRecord, SourceKey};
+use larder_storage::{BlobInfo, Change, SealedSpool};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::admission::Wanted;
+use crate::counters::count;
+use crate::engine::Engine;
+use crate::flight::Flight;
+
+/// Fills that become durable together.
+const GROUP: usize = 64;
+
+/// What is to become durable.
+#[derive(Debug)]
+pub(crate) struct Commit {
+    pub(crate) wanted: Arc<Wanted>,
+    pub(crate) flight: Arc<Flight>,
+    pub(crate) change: RecordChange,
+    /// The record that this one replaces, for comparing what documents claim.
+    pub(crate) replaces: Option<Arc<ArtifactRecord>>,
+}
+
+#[derive(Debug)]
+pub(crate) enum RecordChange {
+    /// New bytes with their record.
+    Store {
+        record: Arc<ArtifactRecord>,
+        spool: SealedSpool,
+    },
+    /// A record about bytes that are held already, or about none.
+    Renew {
+        record: Arc<ArtifactRecord>,
+    },
+    Drop,
+}
+
+#[derive(Debug)]
+pub(crate) enum Message {
+    Commit(Box<Commit>),
+    Barrier(oneshot::Sender<()>),
+}
+
+/// The way to the commit task.
+#[derive(Debug)]
+pub(crate) struct CommitQueue(mpsc::UnboundedSender<Message>);
+
+impl CommitQueue {
+    pub(crate) fn new(sender: mpsc::UnboundedSender<Message>) -> Self {
+        Self(sender)
+    }
+
+    pub(crate) fn send(&self, commit: Commit) {
+        // Fails only when the engine is gone, and then there is nobody to tell.
+        let _ = self.0.send(Message::Commit(Box::new(commit)));
+    }
+
+    /// Waits until everything sent so far is durable or has failed.
+    pub(crate) async fn barrier(&self) {
+        let (sender, receiver) = oneshot::channel();
+        if self.0.send(Message::Barrier(sender)).is_ok() {
+            let _ = receiver.await;
+        }
+    }
+}
+
+/// The task that makes fills durable.
+#[derive(Debug)]
+pub(crate) struct Committer;
+
+impl Committer {
+    pub(crate) fn start(engine: &Arc<Engine>, mut queue: mpsc::UnboundedReceiver<Message>) {
+        let engine: Weak<Engine> = Arc::downgrade(engine);
+        tokio::spawn(async move {
+            let mut messages = Vec::with_capacity(GROUP);
+            while queue.recv_many(&mut messages, GROUP).await > 0 {
+                let Some(engine) = engine.upgrade() else { return };
+                let mut commits = Vec::new();
+                let mut barriers = Vec::new();
+                for message in messages.drain(..) {
+                    match message {
+                        Message::Commit(commit) => commits.push(*commit),
+                        Message::Barrier(sender) => barriers.push(sender),
+                    }
+                }
+                engine.commit_group(commits).await;
+                for barrier in barriers {
+                    let _ = barrier.send(());
+                }
+            }
+        });
+    }
+}
+
+struct Prepared {
+    wanted: Arc<Wanted>,
+    flight: Arc<Flight>,
+    replaces: Option<Arc<ArtifactRecord>>,
+    key: SourceKey,
+    record: Option<Arc<ArtifactRecord>>,
+    blob: Option<BlobInfo>,
+    is_new: bool,
+}
+
+impl Engine {
+    async fn commit_group(self: &Arc<Self>, commits: Vec<Commit>) {
+        let mut ready = Vec::new();
+        let mut waiting = Vec::new();
+        for Commit { wanted, flight, change, replaces } in commits {
+            if flight.is_flushed() {
+                self.flights.remove(&flight);
+                count(&wanted.entry.counters.fills_not_kept);
+                continue;
+            }
+            let key = wanted.key.clone();
+            let prepared = |record, is_new| Prepared { wanted, flight, replaces, key, record, blob: None, is_new };
+            match change {
+                RecordChange::Store { record, spool } => waiting.push((prepared(Some(record), true), spool)),
+                RecordChange::Renew { record } => ready.push(prepared(Some(record), false)),
+                RecordChange::Drop => ready.push(prepared(None, false)),
+            }
+        }
+        ready.extend(self.publish_group(waiting).await);
+        let changes = ready.iter().map(change_of).collect::<Vec<_>>();
+        if changes.is_empty() {
+            return;
+        }
+        let applied = self.metadata.apply(changes).await;
+        if let Err(error) = &applied {
+            tracing::error!(%error, "records could not be written; what was downloaded is served but not kept");
+        }
+        for prepared in ready {
+            self.make_visible(prepared, applied.is_ok());
+        }
+    }
+
+    async fn publish_group(&self, waiting: Vec<(Prepared, SealedSpool)>) -> Vec<Prepared> {
+        if waiting.is_empty() {
+            return Vec::new();
+        }
+        let (mut prepared, spools): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
+        let blobs = Arc::clone(&self.blobs);
+        let published = tokio::task::spawn_blocking(move || blobs.publish(spools)).await.unwrap_or_default();
+        let mut results = published.into_iter();
+        prepared.retain_mut(|one| match results.next() {
+            Some(Ok(info)) => {
+                one.blob = Some(info);
+                true
+            }
+            failed => {
+                let reason = failed.and_then(Result::err).map_or_else(|| "interrupted".to_owned(), |e| e.to_string());
+                tracing::warn!(key = %one.key, reason, "a download was served but could not be kept");
+                count(&one.wanted.entry.counters.fills_not_kept);
+                self.flights.remove(&one.flight);
+                false
+            }
+        });
+        prepared
+    }
+
+    fn make_visible(self: &Arc<Self>, prepared: Prepared, applied: bool) {
+        let Prepared { wanted, flight, replaces, key, record, is_new, .. } = prepared;
+        if applied {
+            match &record {
+                Some(record) => self.records.put(key, Arc::clone(record)),
+                None => self.records.remove(&key),
+            }
+            if is_new {
+                count(&wanted.entry.counters.fills_committed);
+            }
+        } else if is_new {
+            count(&wanted.entry.counters.fills_not_kept);
+        }
+        self.flights.remove(&flight);
+        let (Some(old), Some(new)) = (replaces, record) else { return };
+        if applied && is_new && wanted.spec.is_document && old.blob() != new.blob() && old.blob().is_some() {
+            let engine = Arc::clone(self);
+            tokio::spawn(async move { engine.compare_claims(&wanted, &old, &new).await });
+        }
+    }
+}
+
+fn change_of(prepared: &Prepared) -> Change {
+    let key = prepared.key.clone();
+    match &prepared.record {
+        Some(record) => Change::PutRecord { key, record: ArtifactRecord::clone(record), blob: prepared.blob.clone() },
+        None => Change::DeleteRecord { key },
+    }
+}

@@ -1,0 +1,80 @@
+//! What an operator would alert on, counted without locks. Rendered by the server's `/metrics`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default)]
+        pub struct $name { $($(#[$field_doc])* pub $field: AtomicU64,)+ }
+
+        impl $name {
+            /// Every counter with its name and value.
+            pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($field), self.$field.load(Ordering::Relaxed)),)+]
+            }
+
+            /// Sets every counter to zero (`PUT /cache/flush?cache_type=metrics`).
+            pub fn reset(&self) {
+                $(self.$field.store(0, Ordering::Relaxed);)+
+            }
+        }
+    };
+}
+
+counters! {
+    /// Of one repository.
+    RepositoryCounters {
+        /// Answers from a held copy (those of the hot set are counted by the server).
+        hits,
+        /// Requests that started a download.
+        misses,
+        /// Requests that joined a running download.
+        collapsed,
+        /// Expired copies served because the upstream failed.
+        stale_served,
+        /// Copies renewed without a download.
+        revalidated,
+        /// Requests sent upstream.
+        upstream_requests,
+        /// Requests upstream that brought no usable answer.
+        upstream_errors,
+        /// Body bytes received.
+        upstream_bytes,
+        /// Bodies whose digest was not the stated one.
+        digest_mismatches,
+        /// Documents that could not be used.
+        malformed_documents,
+        /// Patterns that ran into their step limit.
+        pattern_limits,
+        /// Requests refused by access patterns.
+        denied,
+        /// Requests answered 404 by quarantine.
+        quarantined,
+        /// Downloads kept.
+        fills_committed,
+        /// Downloads that failed.
+        fills_failed,
+        /// Downloads served but not kept (disk nearly full, `max_size`, flush).
+        fills_not_kept,
+        /// Downloads taken up again after a cut.
+        fills_resumed,
+    }
+}
+
+counters! {
+    /// Of the whole process.
+    Counters {
+        /// Unreferenced blobs deleted.
+        gc_blobs_deleted,
+        /// Bytes freed by that.
+        gc_bytes_freed,
+        /// Derivations made.
+        derivations,
+    }
+}
+
+/// Adds one.
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

@@ -1,0 +1,248 @@
+//! Rewritten documents and their compressed forms: pure functions of what they are made from, made once, kept, never invalidated.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::{StatusCode, header};
+use larder_core::{Fault, sha256};
+use larder_formats::Links;
+use larder_storage::{BlobInfo, Change, DerivedRecord, OpenBlob, SealedSpool};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use crate::admission::{Admitted, Wanted};
+use crate::answer::{Answer, Body};
+use crate::claims::derivation_key;
+use crate::clearance::clear_non_artifact;
+use crate::coding::{self, Coding};
+use crate::counters::count;
+use crate::document::read_file;
+use crate::engine::{ArtifactRequest, Engine};
+use crate::flight::Settled;
+use crate::obtain::Obtained;
+use crate::serve::{internal, malformed, representation, vary};
+
+/// Open derivations, as memory: a file counts for its table entry only.
+const BUDGET: u64 = 32 << 20;
+const FILE_WEIGHT: u64 = 16 << 10;
+/// Documents below this are not worth compressing.
+const SMALLEST_CODED: u64 = 1 << 10;
+
+/// A derivation ready to be served.
+#[derive(Debug)]
+pub(crate) struct DerivedBody {
+    place: Place,
+    content_type: String,
+    etag: String,
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    /// Stored, or in an unnamed file that goes when it is forgotten.
+    File(OpenBlob),
+    /// The disk had no room.
+    Memory(Bytes),
+}
+
+impl DerivedBody {
+    fn length(&self) -> u64 {
+        match &self.place {
+            Place::File(open) => open.length,
+            Place::Memory(bytes) => bytes.len() as u64,
+        }
+    }
+
+    fn bytes(&self) -> std::io::Result<Vec<u8>> {
+        match &self.place {
+            Place::File(open) => read_file(&open.file, open.length),
+            Place::Memory(bytes) => Ok(bytes.to_vec()),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct ByMemory;
+
+impl Weighter<String, Arc<DerivedBody>> for ByMemory {
+    fn weight(&self, _: &String, body: &Arc<DerivedBody>) -> u64 {
+        match &body.place {
+            Place::File(_) => FILE_WEIGHT,
+            Place::Memory(bytes) => bytes.len() as u64 + FILE_WEIGHT,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Derivations(Cache<String, Arc<DerivedBody>, ByMemory>);
+
+impl Derivations {
+    pub(crate) fn new() -> Self {
+        Self(Cache::with_weighter(512, BUDGET, ByMemory))
+    }
+}
+
+/// What a derivation is made of and named by.
+#[derive(Clone)]
+struct Recipe {
+    wanted: Arc<Wanted>,
+    settled: Settled,
+    form: &'static str,
+    link_base: larder_formats::LinkBase,
+    /// Links that depend on the client's `Host` are not worth keeping over a restart.
+    persist: bool,
+}
+
+impl Recipe {
+    fn key(&self, coding: Coding) -> Result<String, Fault> {
+        derivation_key(&self.wanted, &self.settled.record, &self.link_base.0, self.form, coding.as_str())
+            .ok_or_else(|| internal("a document has no bytes"))
+    }
+}
+
+impl Engine {
+    /// A document in the form that the client wants, links leading back to larder.
+    pub(crate) async fn serve_derived(
+        self: &Arc<Self>,
+        admitted: &Admitted,
+        form: &'static str,
+        request: &ArtifactRequest<'_>,
+    ) -> Result<Answer, Fault> {
+        let wanted = admitted.wanted();
+        let epoch = wanted.entry.epoch.load(Ordering::Acquire);
+        let Obtained::Held(settled) = self.obtain(wanted, true, admitted.bypass_cache()).await? else {
+            return Err(internal("a document was not whole"));
+        };
+        let by_host = self.links_depend_on_host(wanted.format);
+        let recipe = Recipe {
+            wanted: Arc::clone(wanted),
+            settled: settled.clone(),
+            form,
+            link_base: self.link_base(&wanted.entry, wanted.format, request.client_base),
+            persist: !by_host && !admitted.bypass_cache(),
+        };
+        let identity = self.derived(&recipe).await?;
+        let accepted: Vec<&str> =
+            request.headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).collect();
+        let coding = coding::negotiate((!accepted.is_empty()).then(|| accepted.join(",")).as_deref());
+        let coded = if coding == Coding::Identity || identity.length() < SMALLEST_CODED {
+            None
+        } else {
+            Some(self.coded(&recipe, &identity, coding).await)
+        };
+        // Until the coded form is made, identity is served, and not remembered as the answer.
+        let waiting = matches!(coded, Some(None));
+        let (body, coding) = match coded.flatten() {
+            Some(body) => (body, coding),
+            None => (identity, Coding::Identity),
+        };
+        let record = &settled.record;
+        let mut representation = representation(&record.headers, None, Some(body.length()));
+        representation.content_type = Some(body.content_type.clone());
+        representation.content_encoding = (coding != Coding::Identity).then(|| coding.as_str().to_owned());
+        representation.etag = Some(body.etag.clone());
+        representation.began_at = Some(record.began_at);
+        representation.vary = vary(wanted.format.varies_by(&wanted.spec.key_path), true, by_host);
+        let hot = (!settled.stale && !waiting && !admitted.bypass_cache()).then(|| self.ticket(wanted, record, epoch)).flatten();
+        let place = match &body.place {
+            Place::File(open) => Body::File { file: Arc::clone(&open.file), length: open.length },
+            Place::Memory(bytes) => Body::Bytes(bytes.clone()),
+        };
+        Ok(Answer {
+            status: StatusCode::OK,
+            representation,
+            body: clear_non_artifact(place),
+            cache_status: settled.status,
+            source: settled.source,
+            freshness: self.freshness(record, wanted, settled.stale),
+            location: None,
+            hot,
+        })
+    }
+
+    async fn derived(self: &Arc<Self>, recipe: &Recipe) -> Result<Arc<DerivedBody>, Fault> {
+        let key = recipe.key(Coding::Identity)?;
+        let make = async {
+            if let Some(body) = self.stored_derivation(&key).await {
+                return Ok(body);
+            }
+            let document = self.settled_document(&recipe.wanted, &recipe.settled.record, &recipe.settled.body).await?;
+            let (engine, base, form) = (Arc::clone(self), recipe.link_base.clone(), recipe.form);
+            let derived = self.parse_blocking(move || {
+                let wanted = document.wanted();
+                let links = Links::new(&wanted.entry.repository, engine.link_key(), base);
+                wanted.format.derive(&document.view(), form, &links)
+            });
+            let derived = derived.await?.map_err(|error| malformed(&recipe.wanted, &error))?;
+            count(&self.counters.derivations);
+            Ok(self.keep_derivation(recipe, key.clone(), derived.body, derived.content_type.to_owned()))
+        };
+        self.derivations.0.get_or_insert_async(&key, make).await
+    }
+
+    /// The compressed form, if it is made; else it is made now, behind the scenes.
+    async fn coded(self: &Arc<Self>, recipe: &Recipe, identity: &Arc<DerivedBody>, coding: Coding) -> Option<Arc<DerivedBody>> {
+        let key = recipe.key(coding).ok()?;
+        if let Some(body) = self.derivations.0.get(&key) {
+            return Some(body);
+        }
+        if recipe.persist
+            && let Some(body) = self.stored_derivation(&key).await
+        {
+            self.derivations.0.insert(key, Arc::clone(&body));
+            return Some(body);
+        }
+        let (engine, recipe, identity) = (Arc::clone(self), recipe.clone(), Arc::clone(identity));
+        tokio::spawn(async move {
+            let make = async {
+                let plain = Arc::clone(&identity);
+                let coded = engine.parse_blocking(move || coding::encode(&plain.bytes()?, coding)).await?;
+                let coded = coded.map_err(|_| internal("a document could not be compressed"))?;
+                Ok::<_, Fault>(engine.keep_derivation(&recipe, key.clone(), coded, identity.content_type.clone()))
+            };
+            if let Err(fault) = engine.derivations.0.get_or_insert_async(&key, make).await {
+                tracing::warn!(%fault, "a compressed form was not made");
+            }
+        });
+        None
+    }
+
+    async fn stored_derivation(&self, key: &str) -> Option<Arc<DerivedBody>> {
+        let derived = self.metadata.derivation(key).await.ok()??;
+        let open = self.blobs.open(&derived.blob).ok()?;
+        let etag = format!("\"sha256-{}\"", derived.blob.digest.to_hex());
+        Some(Arc::new(DerivedBody { place: Place::File(open), content_type: derived.content_type, etag }))
+    }
+
+    /// Puts a derivation where it can be served from; persistent ones are made durable behind the scenes.
+    fn keep_derivation(self: &Arc<Self>, recipe: &Recipe, key: String, body: Vec<u8>, content_type: String) -> Arc<DerivedBody> {
+        let digest = sha256(&body);
+        let etag = format!("\"sha256-{}\"", digest.to_hex());
+        let spool = self.new_spool().and_then(|mut spool| spool.append(&body).ok().map(|()| spool));
+        let Some(spool) = spool else {
+            return Arc::new(DerivedBody { place: Place::Memory(body.into()), content_type, etag });
+        };
+        let open = OpenBlob { file: spool.reader(), length: body.len() as u64 };
+        if recipe.persist {
+            let descriptor = larder_core::BlobDescriptor { digest, size: body.len() as u64 };
+            let (engine, recipe, content_type) = (Arc::clone(self), recipe.clone(), content_type.clone());
+            let spool = SealedSpool { spool, descriptor };
+            tokio::spawn(async move { engine.store_derivation(&recipe, key, spool, content_type).await });
+        }
+        Arc::new(DerivedBody { place: Place::File(open), content_type, etag })
+    }
+
+    async fn store_derivation(&self, recipe: &Recipe, key: String, spool: SealedSpool, content_type: String) {
+        let blobs = Arc::clone(&self.blobs);
+        let published = tokio::task::spawn_blocking(move || blobs.publish(vec![spool]).pop()).await;
+        let Ok(Some(Ok(info))) = published else { return };
+        let Some(source) = recipe.settled.record.blob().map(|blob| blob.digest.clone()) else { return };
+        let blob: BlobInfo = info;
+        let derived = DerivedRecord { blob: blob.descriptor.clone(), content_type, made_at: self.now() };
+        let repository = recipe.wanted.entry.repository.name.clone();
+        let change = Change::PutDerivation { key, repository, sources: vec![source], derived, blob };
+        if let Err(error) = self.metadata.apply(vec![change]).await {
+            tracing::warn!(%error, "a derivation was not kept");
+        }
+    }
+}

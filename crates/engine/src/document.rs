@@ -1,0 +1,239 @@
+//! Whole documents: checked before they are kept, loaded to be derived from. Also the engine's dealings with whole files in general.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use larder_core::{ArtifactRecord, BlobDescriptor, Digest, DigestAlgorithm, Fault, Hasher};
+use larder_formats::Malformed;
+use larder_storage::{BlobInfo, OpenBlob, Spool, StorageError};
+
+use crate::admission::Wanted;
+use crate::claims::LoadedDocument;
+use crate::coding;
+use crate::counters::count;
+use crate::download::{Filled, Received, finished_record, last_of};
+use crate::engine::Engine;
+use crate::fetch::NoBody;
+use crate::fill::Fill;
+use crate::flight::SettledBody;
+use crate::obtain::is_full;
+use crate::serve::{internal, storage_fault};
+
+const CHUNK: usize = 256 << 10;
+
+impl Engine {
+    /// A received document: decoded if it came compressed, checked, and only then kept.
+    pub(crate) async fn accept_document(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        fill: &Arc<Fill>,
+        received: Received,
+        prior: Option<&ArtifactRecord>,
+    ) -> Result<Filled, NoBody> {
+        let mut headers = fill.draft.headers.clone();
+        let mut received = received;
+        let mut decoded = None;
+        if let Some(label) = headers.content_encoding.take() {
+            let bytes = self.received_bytes(fill, &received)?;
+            let limit = self.limits.document_size;
+            let plain = self.parse_blocking(move || coding::decode(&bytes, &label, limit)).await.map_err(stopped)?;
+            let plain = plain.map_err(|message| unusable_document(wanted, &message))?;
+            // The upstream's tag belongs to the coded form.
+            headers.etag = None;
+            received = self.rewritten(&plain);
+            decoded = Some(plain);
+        }
+        let decoded_here = decoded.is_some();
+        let body = match decoded {
+            Some(plain) => plain,
+            None => self.received_bytes(fill, &received)?,
+        };
+        let record = finished_record(fill, headers, &received, true, prior);
+        let document = LoadedDocument::new(body, &record, Arc::clone(wanted)).map_err(stopped)?;
+        let checked = self.parse_blocking(move || {
+            let wanted = document.wanted();
+            let verdict = wanted.format.check(&wanted.entry.repository, &document.view());
+            (verdict, document)
+        });
+        let (verdict, document) = checked.await.map_err(stopped)?;
+        if let Err(Malformed(reason)) = verdict {
+            count(&wanted.entry.counters.malformed_documents);
+            return Err(unusable_document(wanted, &reason));
+        }
+        let fill = if decoded_here && received.spool.is_none() {
+            // The decoded bytes are not what the fill holds.
+            Arc::new(Fill::complete(fill.draft.clone(), document.into_body().into()))
+        } else {
+            Arc::clone(fill)
+        };
+        fill.verified(received.length);
+        Ok(self.hand_over(wanted, &fill, received, record))
+    }
+
+    fn received_bytes(&self, fill: &Arc<Fill>, received: &Received) -> Result<Vec<u8>, NoBody> {
+        let read = match &received.spool {
+            Some(spool) => read_file(&spool.reader(), received.length),
+            None => self.read_fill(fill, received.length),
+        };
+        read.map_err(|_| NoBody::unusable("internal", "a downloaded document could not be read back"))
+    }
+
+    /// All bytes of a fill that holds everything.
+    pub(crate) fn read_fill(&self, fill: &Arc<Fill>, length: u64) -> std::io::Result<Vec<u8>> {
+        let attached = fill.attach(0);
+        let mut bytes = Vec::with_capacity(length as usize);
+        while (bytes.len() as u64) < length {
+            bytes.extend_from_slice(&attached.read(length)?);
+        }
+        Ok(bytes)
+    }
+
+    /// Bytes made from received ones, spooled anew if the disk takes them.
+    fn rewritten(&self, bytes: &[u8]) -> Received {
+        let mut hasher = Hasher::new(&[]);
+        hasher.update(bytes);
+        let spool = self.new_spool().and_then(|mut spool| spool.append(bytes).ok().map(|()| spool));
+        Received { spool, digests: hasher.finish(), length: bytes.len() as u64 }
+    }
+
+    /// Decodes a file whose upstream compressed it unasked.
+    pub(crate) async fn decode(&self, wanted: &Wanted, received: Received, label: &str) -> Result<Received, NoBody> {
+        let Some(spool) = received.spool else {
+            return Err(NoBody::unusable("unasked_coding", "the upstream compressed the file unasked and the disk is full"));
+        };
+        let (limit, label) = (self.limits.document_size.max(received.length.saturating_mul(100)), label.to_owned());
+        let read = read_file(&spool.reader(), received.length)
+            .map_err(|_| NoBody::unusable("internal", "a download could not be read back"))?;
+        let plain = self.parse_blocking(move || coding::decode(&read, &label, limit)).await.map_err(stopped)?;
+        plain.map(|plain| self.rewritten(&plain)).map_err(|message| unusable_document(wanted, &message))
+    }
+
+    /// A held document's bytes, ready to be read.
+    pub(crate) async fn load_document(&self, wanted: &Arc<Wanted>, record: &ArtifactRecord) -> Result<LoadedDocument, Fault> {
+        let blob = record.blob().ok_or_else(|| internal("a document has no bytes"))?;
+        let body = self.read_blob(blob).await.map_err(|error| storage_fault(&wanted.entry, &error))?;
+        LoadedDocument::new(body, record, Arc::clone(wanted))
+    }
+
+    /// The bytes behind a settled flight, for derivations.
+    pub(crate) async fn settled_document(
+        &self,
+        wanted: &Arc<Wanted>,
+        record: &ArtifactRecord,
+        body: &SettledBody,
+    ) -> Result<LoadedDocument, Fault> {
+        let lost = |_| internal("a document could not be read back");
+        let bytes = match body {
+            SettledBody::Blob(open) => {
+                let (file, length) = (Arc::clone(&open.file), open.length);
+                tokio::task::spawn_blocking(move || read_file(&file, length))
+                    .await
+                    .map_err(|_| internal("interrupted"))?
+                    .map_err(lost)?
+            }
+            SettledBody::Fill(fill) => self.read_fill(fill, record.blob().map_or(0, |blob| blob.size)).map_err(lost)?,
+        };
+        LoadedDocument::new(bytes, record, Arc::clone(wanted))
+    }
+
+    /// All bytes of a small or medium blob.
+    pub(crate) async fn read_blob(&self, blob: &BlobDescriptor) -> Result<Vec<u8>, StorageError> {
+        let OpenBlob { file, length } = self.blobs.open(blob)?;
+        let read = tokio::task::spawn_blocking(move || read_file(&file, length)).await;
+        read.unwrap_or_else(|_| Err(std::io::Error::other("interrupted")))
+            .map_err(|error| StorageError::from_io("read a blob", error))
+    }
+
+    /// Stores bytes of larder's own making: `None` if the disk is nearly full.
+    pub(crate) async fn put_bytes(&self, bytes: Bytes) -> Result<Option<BlobInfo>, StorageError> {
+        let blobs = Arc::clone(&self.blobs);
+        match tokio::task::spawn_blocking(move || blobs.put_bytes(&bytes)).await {
+            Ok(Ok(info)) => Ok(Some(info)),
+            Ok(Err(error)) if is_full(&error) => Ok(None),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// A temporary file, unless the disk is nearly full.
+    pub(crate) fn new_spool(&self) -> Option<Spool> {
+        match self.blobs.spool() {
+            Ok(spool) => Some(spool),
+            Err(error) => {
+                tracing::warn!(%error, "no room for another download: it is streamed and not kept");
+                None
+            }
+        }
+    }
+
+    /// Parses on a blocking thread, few at a time: each parse may hold twice its document.
+    pub(crate) async fn parse_blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+        let _permit = self.parsing.acquire().await.map_err(|_| internal("shutting down"))?;
+        tokio::task::spawn_blocking(work).await.map_err(|_| internal("a parser stopped unexpectedly"))
+    }
+
+    pub(crate) async fn hash_file(
+        &self,
+        file: Arc<File>,
+        length: u64,
+        algorithm: DigestAlgorithm,
+    ) -> Result<Digest, StorageError> {
+        let hash = tokio::task::spawn_blocking(move || {
+            let mut hasher = Hasher::new(&[algorithm]);
+            let mut buffer = vec![0; CHUNK];
+            let mut at = 0;
+            while at < length {
+                let want = (length - at).min(CHUNK as u64) as usize;
+                file.read_exact_at(&mut buffer[..want], at)?;
+                hasher.update(&buffer[..want]);
+                at += want as u64;
+            }
+            Ok(last_of(hasher, algorithm))
+        });
+        hash.await
+            .unwrap_or_else(|_| Err(std::io::Error::other("interrupted")))
+            .map_err(|error| StorageError::from_io("hash a blob", error))
+    }
+
+    pub(crate) async fn rehash(&self, blob: &BlobDescriptor, algorithm: DigestAlgorithm) -> Result<Digest, StorageError> {
+        let open = self.blobs.open(blob)?;
+        self.hash_file(open.file, open.length, algorithm).await
+    }
+}
+
+/// Reads a whole file by position, so that its offset, which others share, does not matter.
+pub(crate) fn read_file(file: &File, length: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(length as usize);
+    Positioned { file, at: 0 }.take(length).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 != length {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(bytes)
+}
+
+struct Positioned<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl std::io::Read for Positioned<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.file.read_at(buffer, self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+fn stopped(fault: Fault) -> NoBody {
+    NoBody::unusable(fault.code, fault.message)
+}
+
+fn unusable_document(wanted: &Wanted, reason: &str) -> NoBody {
+    tracing::warn!(key = %wanted.key, reason, "the upstream sent a document that cannot be used");
+    let message =
+        format!("the upstream of repository {} sent something that cannot be used: {reason}", wanted.entry.repository.name);
+    NoBody::unusable("malformed_document", message)
+}

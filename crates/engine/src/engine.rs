@@ -1,0 +1,277 @@
+//! The engine's shared state and its entry point.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use larder_core::{CacheStatus, Clock, Fault, FaultKind, ForwardReason, Repository, RepositoryName, Source, UnixMillis};
+use larder_formats::{Form, Format, LinkBase, LinkKey, Operation};
+use larder_storage::{BlobStore, MetadataStore};
+use larder_upstream::Upstream;
+use tokio::sync::{Semaphore, mpsc};
+use url::Url;
+
+use crate::admission::Admission;
+use crate::answer::{Answer, Body, Freshness, Representation};
+use crate::claims::ClaimTables;
+use crate::clearance::clear_non_artifact;
+use crate::commit::{CommitQueue, Committer};
+use crate::counters::{Counters, RepositoryCounters};
+use crate::derive::Derivations;
+use crate::flight::Flights;
+use crate::health::HealthCache;
+use crate::records::Records;
+use crate::repositories::{Entry, Repositories};
+
+/// Bounds that protect the process.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Largest document (index, packument) that is rewritten, in bytes.
+    pub document_size: u64,
+    /// Downloads that run at once.
+    pub downloads: usize,
+    /// Bytes of memory a download may hold for its readers when the disk cannot take it.
+    pub ring_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { document_size: 256 << 20, downloads: 512, ring_bytes: 4 << 20 }
+    }
+}
+
+/// What an engine is built from.
+#[derive(Debug)]
+pub struct EngineParts {
+    /// The configured repositories.
+    pub repositories: Vec<Arc<Repository>>,
+    /// Repositories that load but answer 501, with the reason.
+    pub not_built: BTreeMap<String, String>,
+    /// Where bytes are.
+    pub blobs: Arc<dyn BlobStore>,
+    /// Where records are.
+    pub metadata: MetadataStore,
+    /// The way outside.
+    pub upstream: Arc<dyn Upstream>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Signs links to other hosts.
+    pub link_key: LinkKey,
+    /// The address that clients use, if configured; may carry a path.
+    pub public_url: Option<Url>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// A request for an artifact.
+#[derive(Debug, Clone)]
+pub struct ArtifactRequest<'a> {
+    /// The repository's name as it stands in the URL.
+    pub repository: &'a str,
+    /// Percent-encoded path below the repository, without leading slash and without query.
+    pub raw_path: &'a str,
+    /// Raw query, without `?`.
+    pub query: Option<&'a str>,
+    /// GET, HEAD, or POST for what formats pass through.
+    pub method: &'a Method,
+    /// All request headers.
+    pub headers: &'a HeaderMap,
+    /// `http://host:port` as the client sees it, no trailing slash. A configured `public_url` takes its place.
+    pub client_base: &'a str,
+    /// Request body; empty unless the method is POST.
+    pub body: Bytes,
+}
+
+/// The pipeline. Cheap to share behind an `Arc`.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) repositories: ArcSwap<Repositories>,
+    pub(crate) public_url: ArcSwap<Option<Url>>,
+    pub(crate) blobs: Arc<dyn BlobStore>,
+    pub(crate) metadata: MetadataStore,
+    pub(crate) upstream: Arc<dyn Upstream>,
+    pub(crate) clock: Arc<dyn Clock>,
+    link_key: LinkKey,
+    pub(crate) limits: Limits,
+    pub(crate) records: Records,
+    pub(crate) flights: Flights,
+    pub(crate) claim_tables: ClaimTables,
+    pub(crate) derivations: Derivations,
+    pub(crate) downloads: Arc<Semaphore>,
+    /// Documents are parsed at most this many at once: each may hold twice its size.
+    pub(crate) parsing: Arc<Semaphore>,
+    pub(crate) commits: CommitQueue,
+    pub(crate) counters: Counters,
+    pub(crate) health: HealthCache,
+}
+
+impl Engine {
+    /// Builds an engine and starts its commit task. Must be called within a Tokio runtime.
+    pub fn new(parts: EngineParts) -> Arc<Self> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let repositories = Repositories::default().next(parts.repositories, &parts.not_built);
+        let engine = Arc::new(Self {
+            repositories: ArcSwap::from_pointee(repositories),
+            public_url: ArcSwap::from_pointee(parts.public_url),
+            records: Records::new(parts.metadata.clone()),
+            blobs: parts.blobs,
+            metadata: parts.metadata,
+            upstream: parts.upstream,
+            clock: parts.clock,
+            link_key: parts.link_key,
+            limits: parts.limits,
+            flights: Flights::default(),
+            claim_tables: ClaimTables::new(),
+            derivations: Derivations::new(),
+            downloads: Arc::new(Semaphore::new(parts.limits.downloads)),
+            parsing: Arc::new(Semaphore::new(2)),
+            commits: CommitQueue::new(sender),
+            counters: Counters::default(),
+            health: HealthCache::default(),
+        });
+        Committer::start(&engine, receiver);
+        engine
+    }
+
+    /// Takes a new configuration into use. What was served under the old one is no longer served from memory.
+    pub fn replace_repositories(
+        &self,
+        repositories: Vec<Arc<Repository>>,
+        not_built: &BTreeMap<String, String>,
+        public_url: Option<Url>,
+    ) {
+        let next = self.repositories.load().next(repositories, not_built);
+        self.public_url.store(Arc::new(public_url));
+        self.repositories.store(Arc::new(next));
+    }
+
+    /// The repository of that name.
+    pub fn repository(&self, name: &str) -> Option<Arc<Repository>> {
+        let name = RepositoryName::parse(name).ok()?;
+        self.repositories.load().get(&name).map(|entry| Arc::clone(&entry.repository))
+    }
+
+    /// All repositories, sorted by name.
+    pub fn repositories(&self) -> Vec<Arc<Repository>> {
+        self.repositories.load().all().into_iter().map(|entry| Arc::clone(&entry.repository)).collect()
+    }
+
+    /// Counters of the whole process.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Counters of each repository, sorted by name.
+    pub fn repository_counters(&self) -> Vec<(RepositoryName, Arc<RepositoryCounters>)> {
+        let all = self.repositories.load().all();
+        all.into_iter().map(|entry| (entry.repository.name.clone(), Arc::clone(&entry.counters))).collect()
+    }
+
+    /// Downloads that are running.
+    pub fn flights_active(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// The engine's present time.
+    pub fn now(&self) -> UnixMillis {
+        self.clock.now()
+    }
+
+    pub(crate) fn link_key(&self) -> &LinkKey {
+        &self.link_key
+    }
+
+    /// Where links into a repository start: the public URL, else what the client used; path-absolute where the format wants that.
+    pub(crate) fn link_base(&self, entry: &Entry, format: &dyn Format, client_base: &str) -> LinkBase {
+        let public = self.public_url.load();
+        let root = match public.as_ref() {
+            Some(url) if format.absolute_links() => url.as_str().trim_end_matches('/').to_owned(),
+            Some(url) => url.path().trim_end_matches('/').to_owned(),
+            None if format.absolute_links() => client_base.to_owned(),
+            None => String::new(),
+        };
+        LinkBase(format!("{root}/api/v1/remote/{}/", entry.repository.name))
+    }
+
+    /// Whether links depend on the `Host` that the client used.
+    pub(crate) fn links_depend_on_host(&self, format: &dyn Format) -> bool {
+        format.absolute_links() && self.public_url.load().is_none()
+    }
+
+    /// Answers a request on `/api/v1/remote`.
+    pub async fn read(self: &Arc<Self>, request: ArtifactRequest<'_>) -> Result<Answer, Fault> {
+        match self.admit(&request)? {
+            Admission::Read(admitted) => match admitted.form() {
+                Form::Verbatim => self.serve_verbatim(&admitted, &request).await,
+                Form::Derived(form) => self.serve_derived(&admitted, form, &request).await,
+            },
+            Admission::Other { entry, operation } => self.serve_other(&entry, operation, &request).await,
+        }
+    }
+
+    async fn serve_other(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        operation: Operation,
+        request: &ArtifactRequest<'_>,
+    ) -> Result<Answer, Fault> {
+        match operation {
+            Operation::Redirect(to) => {
+                let public = self.public_url.load();
+                let prefix = public.as_ref().as_ref().map_or("", |url| url.path().trim_end_matches('/'));
+                let location = format!("{prefix}/api/v1/remote/{}/{to}", entry.repository.name);
+                Ok(Answer { location: Some(location), ..plain(StatusCode::MOVED_PERMANENTLY, Body::Empty, Some(0)) })
+            }
+            Operation::Answer(answer) => {
+                let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+                let length = answer.body.len() as u64;
+                let mut made = plain(status, Body::Bytes(answer.body), Some(length));
+                made.representation.content_type = Some(answer.content_type.to_owned());
+                Ok(made)
+            }
+            Operation::PassThrough(pass) => self.pass_through(entry, &pass, request).await,
+            Operation::Refuse(refusal) => {
+                let kind = match refusal.status {
+                    401 => FaultKind::Unauthorized,
+                    403 => FaultKind::Forbidden,
+                    404 => FaultKind::NotFound,
+                    405 => FaultKind::MethodNotAllowed,
+                    413 => FaultKind::TooLarge,
+                    _ => FaultKind::BadRequest,
+                };
+                Err(Fault::new(kind, refusal.code, refusal.message).in_repository(&entry.repository.name))
+            }
+            Operation::Read(_) => Err(Fault::new(FaultKind::Internal, "internal", "a read was not admitted")),
+        }
+    }
+
+    /// Stops what nobody waits for and gives the rest `grace`; then makes what was downloaded durable.
+    pub async fn drain(&self, grace: Duration) {
+        self.flights.stop_unread();
+        let idle = async {
+            while self.flights.len() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = tokio::time::timeout(grace, idle).await;
+        self.flights.stop_all();
+        let _ = tokio::time::timeout(Duration::from_secs(10), self.commits.barrier()).await;
+    }
+}
+
+/// An answer that is no artifact and is not cached.
+fn plain(status: StatusCode, body: Body, length: Option<u64>) -> Answer {
+    Answer {
+        status,
+        representation: Representation { length, ..Representation::default() },
+        body: clear_non_artifact(body),
+        cache_status: CacheStatus { forward: Some(ForwardReason::Bypass), ..CacheStatus::default() },
+        source: Source::Cache,
+        freshness: Freshness { age: Duration::ZERO, remaining: Some(Duration::ZERO), no_store: false },
+        location: None,
+        hot: None,
+    }
+}

@@ -1,0 +1,141 @@
+//! What a file on its way should be: known already, being looked up, or unknown.
+
+use std::sync::Arc;
+
+use larder_core::{Digest, DigestAlgorithm};
+use tokio::task::JoinHandle;
+
+use crate::admission::Wanted;
+use crate::claims::StoredClaim;
+use crate::engine::Engine;
+use crate::flight::{Ready, Settled};
+
+/// What is known of a file's claim while it is being fetched.
+#[derive(Debug)]
+pub(crate) enum Expectation {
+    /// No document names it, or it is a document itself.
+    None,
+    /// A held document names it.
+    Known(StoredClaim),
+    /// The document that may name it is on its way.
+    Pending(JoinHandle<Option<StoredClaim>>),
+}
+
+impl Expectation {
+    /// The claim, waiting for the document if need be.
+    pub(crate) async fn resolve(&mut self) -> Option<StoredClaim> {
+        let claim = match std::mem::replace(self, Self::None) {
+            Self::None => None,
+            Self::Known(claim) => Some(claim),
+            Self::Pending(lookup) => lookup.await.ok().flatten(),
+        };
+        if let Some(claim) = &claim {
+            *self = Self::Known(claim.clone());
+        }
+        claim
+    }
+
+    /// Algorithms worth computing while the body arrives.
+    pub(crate) fn algorithms(&self) -> Vec<DigestAlgorithm> {
+        match self {
+            Self::Known(claim) => claim.strongest().map(Digest::algorithm).into_iter().collect(),
+            Self::None | Self::Pending(_) => Vec::new(),
+        }
+    }
+
+    /// Whether a digest is or may be stated.
+    pub(crate) fn expects_digest(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Known(claim) => !claim.digests.is_empty(),
+            Self::Pending(_) => true,
+        }
+    }
+}
+
+impl Engine {
+    /// Starts looking for what a document says of this file.
+    pub(crate) async fn expect(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Expectation {
+        let Some(document) = self.naming_document(wanted) else { return Expectation::None };
+        match self.known_claim(wanted, &document).await {
+            Known::Claim(claim) => Expectation::Known(claim),
+            Known::NotNamed { fresh: true } => Expectation::None,
+            Known::NotNamed { fresh: false } | Known::NoDocument => {
+                let (engine, wanted) = (Arc::clone(self), Arc::clone(wanted));
+                Expectation::Pending(tokio::spawn(async move { engine.learn_claim(&wanted, &document, false).await }))
+            }
+        }
+    }
+
+    /// The documents that may name a file: one key per variant it may be held under, preferred first.
+    fn naming_document(&self, wanted: &Arc<Wanted>) -> Option<Vec<Arc<Wanted>>> {
+        if wanted.spec.is_document {
+            return None;
+        }
+        let spec = wanted.format.named_by(&wanted.entry.repository, &wanted.spec.key_path)?;
+        let mut all = vec![spec.clone()];
+        for variant in wanted.format.document_variants() {
+            if *variant != spec.variant {
+                all.push(larder_formats::SourceSpec { variant, ..spec.clone() });
+            }
+        }
+        let make = |spec| Arc::new(Wanted::naming_document(&wanted.entry, wanted.format, spec));
+        Some(all.into_iter().map(make).collect())
+    }
+
+    /// What a document that is already held says of this file; no upstream contact.
+    async fn known_claim(self: &Arc<Self>, wanted: &Arc<Wanted>, documents: &[Arc<Wanted>]) -> Known {
+        let mut best = Known::NoDocument;
+        for document in documents {
+            let Ok(Some(record)) = self.records.get(&document.key).await else { continue };
+            if record.blob().is_none() {
+                continue;
+            }
+            let Ok(table) = self.claim_table(document, &record).await else { continue };
+            if let Some(claim) = table.find(&wanted.spec.key_path) {
+                return Known::Claim(claim);
+            }
+            let policy = &document.entry.repository.cache;
+            let fresh = larder_core::fresh_until(&record, document.class, policy).is_none_or(|until| self.now() < until);
+            if fresh || matches!(best, Known::NoDocument) {
+                best = Known::NotNamed { fresh };
+            }
+        }
+        best
+    }
+
+    /// The claim of a held document for a file that is itself held, if there is one.
+    pub(crate) async fn held_claim(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Option<StoredClaim> {
+        let documents = self.naming_document(wanted)?;
+        match self.known_claim(wanted, &documents).await {
+            Known::Claim(claim) => Some(claim),
+            Known::NotNamed { .. } | Known::NoDocument => None,
+        }
+    }
+
+    /// Obtains the document (afresh, if `refresh`) and looks the file up in it.
+    async fn learn_claim(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        documents: &[Arc<Wanted>],
+        refresh: bool,
+    ) -> Option<StoredClaim> {
+        let document = documents.first()?;
+        let flight = self.flight(document, refresh);
+        let Ready::Done(Ok(Settled { record, .. })) = flight.ready(true).await else { return None };
+        let table = self.claim_table(document, &record).await.ok()?;
+        table.find(&wanted.spec.key_path)
+    }
+
+    /// After a mismatch: what does the document say now?
+    pub(crate) async fn refreshed_claim(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Option<StoredClaim> {
+        let documents = self.naming_document(wanted)?;
+        self.learn_claim(wanted, &documents, true).await
+    }
+}
+
+enum Known {
+    Claim(StoredClaim),
+    NotNamed { fresh: bool },
+    NoDocument,
+}

@@ -1,0 +1,257 @@
+//! One detached download per key, many readers. The first client is just one more reader.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use larder_core::{ArtifactRecord, CacheStatus, Fault, FaultKind, Source, SourceKey};
+use larder_storage::OpenBlob;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use crate::fill::Fill;
+
+/// What a flight ended with.
+#[derive(Debug, Clone)]
+pub(crate) struct Settled {
+    pub(crate) record: Arc<ArtifactRecord>,
+    pub(crate) body: SettledBody,
+    pub(crate) status: CacheStatus,
+    pub(crate) source: Source,
+    /// Served although expired: no remaining life.
+    pub(crate) stale: bool,
+}
+
+/// Where the bytes of a settled flight are.
+#[derive(Debug, Clone)]
+pub(crate) enum SettledBody {
+    /// A complete file: stored, or verified and about to be.
+    Blob(OpenBlob),
+    /// Complete and verified, but partly in memory: the disk could not take it.
+    Fill(Arc<Fill>),
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    Pending,
+    Filling(Arc<Fill>),
+    Done(Result<Settled, Fault>),
+}
+
+/// What a waiter gets.
+#[derive(Debug)]
+pub(crate) enum Ready {
+    /// Bytes may be read while the rest arrives.
+    Filling(Arc<Fill>),
+    Done(Result<Settled, Fault>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) key: SourceKey,
+    state: watch::Sender<State>,
+    /// Set by a flush: readers are served, nothing is committed.
+    flushed: AtomicBool,
+    waiting: AtomicUsize,
+    task: OnceLock<AbortHandle>,
+}
+
+impl Flight {
+    fn new(key: SourceKey) -> Self {
+        Self {
+            key,
+            state: watch::Sender::new(State::Pending),
+            flushed: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            task: OnceLock::new(),
+        }
+    }
+
+    /// Announces that the head is known and bytes are coming.
+    pub(crate) fn begin_fill(&self, fill: Arc<Fill>) {
+        self.state.send_replace(State::Filling(fill));
+    }
+
+    /// Ends the flight for those who wait. It may stay joinable until its record is visible.
+    pub(crate) fn finish(&self, result: Result<Settled, Fault>) {
+        self.state.send_replace(State::Done(result));
+    }
+
+    fn is_done(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Done(_))
+    }
+
+    /// Whether a newcomer can still get everything from here.
+    fn is_joinable(&self) -> bool {
+        match &*self.state.borrow() {
+            State::Pending => true,
+            State::Filling(fill) => fill.holds_everything(),
+            State::Done(Ok(Settled { body: SettledBody::Fill(fill), .. })) => fill.holds_everything(),
+            State::Done(_) => true,
+        }
+    }
+
+    pub(crate) fn mark_flushed(&self) {
+        self.flushed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.flushed.load(Ordering::Acquire)
+    }
+
+    /// Waits until there is something to serve: the end, or (unless `whole`) a body large enough to be streamed.
+    pub(crate) async fn ready(&self, whole: bool) -> Ready {
+        let _waiting = Waiting::new(&self.waiting);
+        let mut state = self.state.subscribe();
+        loop {
+            let fill = match &*state.borrow_and_update() {
+                State::Done(result) => return Ready::Done(result.clone()),
+                State::Filling(fill) if !whole && fill.may_stream() => return Ready::Filling(Arc::clone(fill)),
+                State::Filling(fill) if !whole => Some(Arc::clone(fill)),
+                State::Filling(_) | State::Pending => None,
+            };
+            let ended = match fill {
+                // A body of unknown length may outgrow the small limit before the state changes again.
+                Some(fill) => tokio::select! {
+                    changed = state.changed() => changed.is_err(),
+                    () = fill.until_streamable() => false,
+                },
+                None => state.changed().await.is_err(),
+            };
+            if ended {
+                return Ready::Done(Err(lost()));
+            }
+        }
+    }
+
+    /// Nobody waits for the head and nobody reads the body.
+    fn is_unread(&self) -> bool {
+        let reading = match &*self.state.borrow() {
+            State::Filling(fill) => fill.readers() > 0,
+            State::Pending | State::Done(_) => false,
+        };
+        !reading && self.waiting.load(Ordering::Acquire) == 0
+    }
+
+    fn stop(&self) {
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+}
+
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn lost() -> Fault {
+    Fault::new(FaultKind::Unavailable, "interrupted", "the download was interrupted; ask again")
+}
+
+/// The flights under way.
+#[derive(Debug, Default)]
+pub(crate) struct Flights(Mutex<HashMap<SourceKey, Arc<Flight>>>);
+
+impl Flights {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SourceKey, Arc<Flight>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// The running flight of that key, if a newcomer can use it.
+    pub(crate) fn running(&self, key: &SourceKey) -> Option<Arc<Flight>> {
+        self.lock().get(key).filter(|flight| flight.is_joinable()).cloned()
+    }
+
+    /// Joins the running flight of that key, or starts one; `true` if it was started here.
+    pub(crate) fn join_or_start<F>(&self, key: &SourceKey, work: impl FnOnce(Arc<Flight>) -> F) -> (Arc<Flight>, bool)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut flights = self.lock();
+        if let Some(flight) = flights.get(key).filter(|flight| flight.is_joinable()) {
+            return (Arc::clone(flight), false);
+        }
+        let flight = Arc::new(Flight::new(key.clone()));
+        flights.insert(key.clone(), Arc::clone(&flight));
+        drop(flights);
+        let work = work(Arc::clone(&flight));
+        let guard = EndGuard(Arc::clone(&flight));
+        let task = tokio::spawn(async move {
+            let _guard = guard;
+            work.await;
+        });
+        let _ = flight.task.set(task.abort_handle());
+        (flight, true)
+    }
+
+    /// Takes a flight out of the table, unless another has taken its place.
+    pub(crate) fn remove(&self, flight: &Arc<Flight>) {
+        let mut flights = self.lock();
+        if flights.get(&flight.key).is_some_and(|present| Arc::ptr_eq(present, flight)) {
+            flights.remove(&flight.key);
+        }
+    }
+
+    /// Flights whose key matches are marked as flushed and can no longer be joined.
+    pub(crate) fn flush(&self, matches: impl Fn(&SourceKey) -> bool) {
+        self.lock().retain(|key, flight| {
+            let hit = matches(key);
+            if hit {
+                flight.mark_flushed();
+            }
+            !hit
+        });
+    }
+
+    /// Stops flights that nobody reads.
+    pub(crate) fn stop_unread(&self) {
+        self.stop_if(Flight::is_unread);
+    }
+
+    pub(crate) fn stop_all(&self) {
+        self.stop_if(|_| true);
+    }
+
+    fn stop_if(&self, condition: impl Fn(&Flight) -> bool) {
+        self.lock().retain(|_, flight| {
+            let stop = !flight.is_done() && condition(flight);
+            if stop {
+                flight.stop();
+            }
+            !stop
+        });
+    }
+}
+
+/// A flight whose task ends without a word (panic, abort) must not leave its waiters hanging.
+struct EndGuard(Arc<Flight>);
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        let fill = match &*self.0.state.borrow() {
+            State::Done(_) => return,
+            State::Filling(fill) => Some(Arc::clone(fill)),
+            State::Pending => None,
+        };
+        if let Some(fill) = fill {
+            fill.fail();
+        }
+        self.0.finish(Err(lost()));
+    }
+}

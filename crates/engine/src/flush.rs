@@ -1,0 +1,155 @@
+//! The operator's verbs: flush, and the collection of what nothing refers to.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use larder_core::{Fault, FaultKind, Pattern, RepositoryKind, SourceKey};
+use larder_storage::Change;
+
+use crate::engine::Engine;
+use crate::repositories::Entry;
+use crate::serve::storage_fault;
+
+/// Unreferenced blobs and superseded derivations are kept this long: somebody may be reading them.
+const GRACE: Duration = Duration::from_secs(24 * 3600);
+const PAGE: u32 = 500;
+
+/// What to flush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheType {
+    /// Documents, files and counters.
+    #[default]
+    All,
+    /// What is mutable: indexes, tags, negative answers.
+    Index,
+    /// What is immutable.
+    Files,
+    /// Counters.
+    Metrics,
+}
+
+/// `PUT /cache/flush`.
+#[derive(Debug, Clone, Default)]
+pub struct FlushRequest {
+    /// One repository; all if absent.
+    pub remote: Option<String>,
+    /// Which entries.
+    pub cache_type: CacheType,
+    /// Regular expression searched in the decoded path.
+    pub pattern: Option<String>,
+}
+
+/// What was flushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FlushReport {
+    /// Mutable entries dropped.
+    pub index: u64,
+    /// Immutable entries dropped.
+    pub files: u64,
+    /// Whether counters were reset.
+    pub metrics: bool,
+}
+
+impl Engine {
+    /// Drops held copies. Downloads begun before serve their readers and commit nothing. Local repositories' files are never touched.
+    pub async fn flush(&self, request: FlushRequest) -> Result<FlushReport, Fault> {
+        let pattern = request.pattern.as_deref().map(Pattern::compile).transpose().map_err(|error| {
+            Fault::new(FaultKind::BadRequest, "invalid_pattern", format!("the flush pattern cannot be used: {error}"))
+                .by_rule("pattern")
+        })?;
+        let entries = match &request.remote {
+            Some(name) => vec![self.flushable(name)?],
+            None => self.repositories.load().all(),
+        };
+        let mut report = FlushReport::default();
+        for entry in entries.iter().filter(|entry| entry.repository.kind != RepositoryKind::Local) {
+            if request.cache_type != CacheType::Metrics {
+                self.flush_repository(entry, request.cache_type, pattern.as_ref(), &mut report).await?;
+            }
+            if matches!(request.cache_type, CacheType::All | CacheType::Metrics) && pattern.is_none() {
+                entry.counters.reset();
+                report.metrics = true;
+            }
+        }
+        if report.metrics && request.remote.is_none() {
+            self.counters.reset();
+        }
+        Ok(report)
+    }
+
+    fn flushable(&self, name: &str) -> Result<Arc<Entry>, Fault> {
+        let unknown =
+            || Fault::new(FaultKind::NotFound, "unknown_repository", "there is no repository of that name").by_rule("remote");
+        let name = larder_core::RepositoryName::parse(name).map_err(|_| unknown())?;
+        self.repositories.load().get(&name).cloned().ok_or_else(unknown)
+    }
+
+    async fn flush_repository(
+        &self,
+        entry: &Arc<Entry>,
+        cache_type: CacheType,
+        pattern: Option<&Pattern>,
+        report: &mut FlushReport,
+    ) -> Result<(), Fault> {
+        let name = &entry.repository.name;
+        // `None`: leave it alone; otherwise whether it is mutable.
+        let hit = |path: &str| -> Option<bool> {
+            let decoded = path.split('?').next().unwrap_or(path);
+            if pattern.is_some_and(|pattern| pattern.matches(decoded) != Ok(true)) {
+                return None;
+            }
+            let mutable = entry.is_mutable(decoded);
+            match cache_type {
+                CacheType::All => Some(mutable),
+                CacheType::Index => mutable.then_some(true),
+                CacheType::Files => (!mutable).then_some(false),
+                CacheType::Metrics => None,
+            }
+        };
+        self.flights.flush(|key: &SourceKey| key.repository == *name && hit(&key.path).is_some());
+        // What is being committed at this moment becomes visible first, so that it is found and dropped.
+        self.commits.barrier().await;
+        let mut after: Option<(String, String)> = None;
+        loop {
+            let page = self.metadata.page(name, after.as_ref(), PAGE).await.map_err(|error| storage_fault(entry, &error))?;
+            let Some(last) = page.last().map(|(path, variant, _)| (path.clone(), variant.clone())) else { break };
+            let mut changes = Vec::new();
+            for (path, variant, _) in page {
+                let Some(mutable) = hit(&path) else { continue };
+                *(if mutable { &mut report.index } else { &mut report.files }) += 1;
+                let key = SourceKey { repository: name.clone(), path: path.into(), variant: variant.into() };
+                self.records.remove(&key);
+                changes.push(Change::DeleteRecord { key });
+            }
+            self.metadata.apply(changes).await.map_err(|error| storage_fault(entry, &error))?;
+            after = Some(last);
+        }
+        self.records.clear();
+        entry.bump();
+        Ok(())
+    }
+
+    /// Deletes blobs and derivations that nothing has referred to for a day.
+    pub async fn collect_garbage(&self) {
+        match self.metadata.collect(self.now(), GRACE, &self.blobs).await {
+            Ok(report) => {
+                self.counters.gc_blobs_deleted.fetch_add(report.blobs_deleted, Ordering::Relaxed);
+                self.counters.gc_bytes_freed.fetch_add(report.bytes_freed, Ordering::Relaxed);
+                if report.blobs_deleted > 0 {
+                    tracing::info!(blobs = report.blobs_deleted, bytes = report.bytes_freed, "unreferenced blobs were deleted");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the collection of unreferenced blobs was interrupted and will be tried again"),
+        }
+    }
+}
+
+impl Entry {
+    fn is_mutable(&self, path: &str) -> bool {
+        let Some(format) = self.format else { return false };
+        let path = format.subject(path).unwrap_or(path);
+        let built_in = format.built_in(&self.repository, path);
+        self.repository.access.classify(path, built_in).is_ok_and(|access| access.mutability.is_mutable())
+    }
+}

@@ -1,0 +1,94 @@
+//! HEAD on what is not held: forwarded, nothing stored (spec section 1).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, StatusCode, header};
+use larder_core::{ArtifactRecord, Content, Fault, FaultKind, ForwardReason, Source, UnixMillis};
+use larder_upstream::UpstreamResponse;
+
+use crate::admission::{Admitted, Wanted};
+use crate::answer::{Answer, Body, Freshness};
+use crate::clearance::{Dates, clear, clear_non_artifact};
+use crate::counters::count;
+use crate::download::stored_headers;
+use crate::engine::Engine;
+use crate::fetch::{NoBody, status_outcome};
+use crate::serve::{forwarded_status, representation};
+
+impl Engine {
+    pub(crate) async fn forward_head(self: &Arc<Self>, admitted: &Admitted) -> Result<Answer, Fault> {
+        let wanted = admitted.wanted();
+        if wanted.entry.repository_is_offline() {
+            return Err(crate::serve::offline(wanted));
+        }
+        let response = self.ask_head(wanted).await?;
+        let headers = stored_headers(&response.headers);
+        if admitted.subject().is_none() {
+            let published_at = headers.last_modified.as_deref().and_then(UnixMillis::from_http_date);
+            let dates = Dates { published_at, first_seen_at: self.now() };
+            clear(&wanted.entry.repository, wanted.class, dates, self.now(), ())
+                .inspect_err(|_| count(&wanted.entry.counters.quarantined))?;
+        }
+        let length = response.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        Ok(Answer {
+            status: StatusCode::OK,
+            representation: representation(&headers, None, length),
+            body: clear_non_artifact(Body::Empty),
+            cache_status: forwarded_status(ForwardReason::Method, 200),
+            source: Source::Remote,
+            freshness: Freshness { age: Duration::ZERO, remaining: Some(Duration::ZERO), no_store: false },
+            location: None,
+            hot: None,
+        })
+    }
+
+    /// Sends HEAD, and GET closed after its head where HEAD is not supported; only a 200 is a success.
+    async fn ask_head(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Result<UpstreamResponse, Fault> {
+        let claimed = self.held_claim(wanted).await.and_then(|claim| url::Url::parse(&claim.url).ok());
+        let fault = |no_body: &NoBody| self.no_copy(wanted, no_body);
+        let ask = async |method| {
+            let request = self.upstream_request(wanted, method, claimed.clone()).map_err(|error| fault(&error))?;
+            self.send(wanted, request).await.map_err(|error| fault(&error.into()))
+        };
+        let mut response = ask(Method::HEAD).await?;
+        if matches!(response.status.as_u16(), 400 | 403 | 405 | 501) {
+            response = ask(Method::GET).await?;
+        }
+        if response.status != StatusCode::OK {
+            return Err(fault(&status_outcome(wanted, &response, self.now())));
+        }
+        Ok(response)
+    }
+
+    /// The first contact with a sidecar's subject: its date is remembered, its body is not fetched.
+    pub(crate) async fn first_contact(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Result<Arc<ArtifactRecord>, Fault> {
+        let response = self.ask_head(wanted).await?;
+        let headers = stored_headers(&response.headers);
+        let now = self.now();
+        let record = Arc::new(ArtifactRecord {
+            content: Content::HeadOnly,
+            source_url: String::new(),
+            published_at: headers.last_modified.as_deref().and_then(UnixMillis::from_http_date),
+            first_seen_at: now,
+            contacted_at: now,
+            renewed_at: now,
+            began_at: now,
+            verified: false,
+            headers,
+        });
+        let change =
+            larder_storage::Change::PutRecord { key: wanted.key.clone(), record: ArtifactRecord::clone(&record), blob: None };
+        self.metadata.apply(vec![change]).await.map_err(|error| crate::serve::storage_fault(&wanted.entry, &error))?;
+        self.records.put(wanted.key.clone(), Arc::clone(&record));
+        Ok(record)
+    }
+
+    /// The fault for an upstream that gave nothing, when there is no copy.
+    pub(crate) fn no_copy(&self, wanted: &Wanted, no_body: &NoBody) -> Fault {
+        match self.settle_failure(wanted, None, no_body) {
+            Err((fault, _)) => fault,
+            Ok(_) => Fault::new(FaultKind::Internal, "internal", "there is no copy to serve"),
+        }
+    }
+}

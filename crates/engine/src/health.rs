@@ -1,0 +1,77 @@
+//! The state of the backends, asked at most every few seconds: a probe must never wait for a slow store.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::engine::Engine;
+
+const MAX_AGE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What `/health` reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Where records are.
+    pub metadata: BackendHealth,
+    /// Where bytes are.
+    pub blobs: BackendHealth,
+}
+
+impl Health {
+    /// Whether this node can serve.
+    pub fn can_serve(&self) -> bool {
+        self.metadata.ok && self.blobs.ok
+    }
+}
+
+/// The state of one backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendHealth {
+    /// Whether it answered.
+    pub ok: bool,
+    /// `sqlite`, `filesystem`.
+    pub kind: &'static str,
+    /// A word for people; no internal paths.
+    pub detail: Option<String>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct HealthCache(Mutex<Option<(Instant, Health)>>);
+
+impl Engine {
+    /// The backends' state, at most five seconds old.
+    pub async fn health(&self) -> Health {
+        let last = self.health.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((at, health)) = last
+            && at.elapsed() < MAX_AGE
+        {
+            return health;
+        }
+        let health = Health { metadata: self.metadata_health().await, blobs: self.blob_health() };
+        *self.health.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), health.clone()));
+        health
+    }
+
+    async fn metadata_health(&self) -> BackendHealth {
+        let (ok, detail) = match tokio::time::timeout(PATIENCE, self.metadata.ping()).await {
+            Ok(Ok(())) => (true, None),
+            Ok(Err(error)) => (false, Some(error.to_string())),
+            Err(_) => (false, Some("no answer within two seconds".to_owned())),
+        };
+        BackendHealth { ok, kind: "sqlite", detail }
+    }
+
+    fn blob_health(&self) -> BackendHealth {
+        match self.blobs.free_space() {
+            Ok(space) if space.is_low() => BackendHealth {
+                ok: true,
+                kind: "filesystem",
+                detail: Some("nearly full: downloads are served but not kept".to_owned()),
+            },
+            Ok(_) => BackendHealth { ok: true, kind: "filesystem", detail: None },
+            Err(error) => BackendHealth { ok: false, kind: "filesystem", detail: Some(error.to_string()) },
+        }
+    }
+}

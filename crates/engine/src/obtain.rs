@@ -1,0 +1,251 @@
+//! Steps 3 and 4: look up, decide, and either serve what is held or join the one flight for it.
+
+use std::sync::Arc;
+
+use larder_core::{
+    ArtifactRecord, CachePolicy, CacheStatus, Content, Decision, Fault, ForwardReason, Source, UnixMillis, decide, fresh_until,
+};
+use larder_storage::{OpenBlob, StorageError, StorageErrorKind};
+
+use crate::admission::Wanted;
+use crate::commit::{Commit, RecordChange};
+use crate::counters::count;
+use crate::engine::Engine;
+use crate::fill::Fill;
+use crate::flight::{Flight, Ready, Settled, SettledBody};
+use crate::serve::{negative_fault, storage_fault};
+
+/// How a request's bytes were come by.
+#[derive(Debug)]
+pub(crate) enum Obtained {
+    Held(Settled),
+    InFlight(Arc<Fill>, CacheStatus),
+}
+
+/// Times to start over when what was joined turned out to be of no use (a ring that has moved on, an interrupted flight).
+const ATTEMPTS: usize = 3;
+
+impl Engine {
+    /// Obtains a source for a client: from what is held, or from the one flight for it.
+    pub(crate) async fn obtain(self: &Arc<Self>, wanted: &Arc<Wanted>, whole: bool, force: bool) -> Result<Obtained, Fault> {
+        if !force && let Some(settled) = self.held(wanted).await? {
+            return Ok(Obtained::Held(settled));
+        }
+        let mut last = None;
+        for _ in 0..ATTEMPTS {
+            let (flight, started) = self.flight_or_join(wanted, force);
+            let counters = &wanted.entry.counters;
+            count(if started { &counters.misses } else { &counters.collapsed });
+            match flight.ready(whole).await {
+                Ready::Filling(fill) => {
+                    let status = CacheStatus {
+                        forward: Some(ForwardReason::UriMiss),
+                        forward_status: Some(200),
+                        collapsed: !started,
+                        stored: started,
+                        ..CacheStatus::default()
+                    };
+                    return Ok(Obtained::InFlight(fill, status));
+                }
+                Ready::Done(Ok(mut settled)) => {
+                    if let SettledBody::Fill(fill) = &settled.body
+                        && !fill.holds_everything()
+                    {
+                        self.flights.remove(&flight);
+                        continue;
+                    }
+                    settled.status.collapsed |= !started;
+                    return Ok(Obtained::Held(settled));
+                }
+                Ready::Done(Err(fault)) if fault.code == "interrupted" => {
+                    self.flights.remove(&flight);
+                    last = Some(fault);
+                }
+                Ready::Done(Err(fault)) => return Err(fault),
+            }
+        }
+        Err(last.unwrap_or_else(|| crate::serve::internal("the download could not be joined")))
+    }
+
+    /// The running flight for this source, or a new one.
+    pub(crate) fn flight(self: &Arc<Self>, wanted: &Arc<Wanted>, force: bool) -> Arc<Flight> {
+        self.flight_or_join(wanted, force).0
+    }
+
+    fn flight_or_join(self: &Arc<Self>, wanted: &Arc<Wanted>, force: bool) -> (Arc<Flight>, bool) {
+        self.flights.join_or_start(&wanted.key, |flight| {
+            let (engine, wanted) = (Arc::clone(self), Arc::clone(wanted));
+            async move { engine.fly(flight, wanted, force).await }
+        })
+    }
+
+    /// A held copy that may be served now, without asking anyone.
+    async fn held(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Result<Option<Settled>, Fault> {
+        let record = match self.records.peek(&wanted.key) {
+            Some(record) => Some(record),
+            None => self.records.get(&wanted.key).await.map_err(|error| storage_fault(&wanted.entry, &error))?,
+        };
+        let policy = &wanted.entry.repository.cache;
+        let now = self.now();
+        let Some(record) = record else {
+            return if wanted.entry.repository_is_offline() { Err(crate::serve::offline(wanted)) } else { Ok(None) };
+        };
+        let offline = wanted.entry.repository_is_offline() && record.blob().is_some();
+        let decision = if offline { Decision::Serve } else { decide(Some(&record), wanted.class, policy, now) };
+        match decision {
+            Decision::ServeNegative(status) => Err(negative_fault(wanted, status)),
+            Decision::Serve | Decision::ServeAndRefresh => {
+                let Some(body) = self.open_held(wanted, &record).await else { return Ok(None) };
+                if !self.still_claimed(wanted, &record).await {
+                    return Ok(None);
+                }
+                count(&wanted.entry.counters.hits);
+                let refreshing = decision == Decision::ServeAndRefresh;
+                if refreshing {
+                    self.flight(wanted, false);
+                }
+                Ok(Some(self.settled_copy(wanted, record, body, refreshing.then_some("stale-revalidating"))))
+            }
+            Decision::Revalidate(_) | Decision::Fetch { .. } => Ok(None),
+        }
+    }
+
+    /// A copy as it is served: a hit.
+    pub(crate) fn settled_copy(
+        &self,
+        wanted: &Wanted,
+        record: Arc<ArtifactRecord>,
+        body: OpenBlob,
+        stale: Option<&'static str>,
+    ) -> Settled {
+        let ttl = remaining_seconds(&record, wanted, self.now());
+        let status = CacheStatus { hit: true, ttl, detail: stale, ..CacheStatus::default() };
+        Settled { record, body: SettledBody::Blob(body), status, source: Source::Cache, stale: stale.is_some() }
+    }
+
+    /// Opens a record's blob; a record whose bytes are gone or damaged is dropped, so that they are fetched again.
+    pub(crate) async fn open_held(&self, wanted: &Wanted, record: &ArtifactRecord) -> Option<OpenBlob> {
+        let blob = record.blob()?;
+        match self.blobs.open(blob) {
+            Ok(open) => Some(open),
+            Err(error) => {
+                tracing::warn!(key = %wanted.key, %error, "a held copy cannot be read and is fetched again");
+                if matches!(error.kind, StorageErrorKind::NotFound | StorageErrorKind::Corrupt) {
+                    self.drop_record(&wanted.entry, &wanted.key).await;
+                }
+                None
+            }
+        }
+    }
+
+    /// A file that was kept before its document could be read is checked when the document has been read. `false`: it was wrong, and is dropped.
+    async fn still_claimed(self: &Arc<Self>, wanted: &Arc<Wanted>, record: &Arc<ArtifactRecord>) -> bool {
+        if record.verified || wanted.spec.is_document || wanted.class.is_mutable() {
+            return true;
+        }
+        let Some(claim) = self.held_claim(wanted).await else { return true };
+        let Some(stated) = claim.strongest() else { return true };
+        let matches = match record.blob() {
+            Some(blob) if blob.digest.algorithm() == stated.algorithm() => blob.digest == *stated,
+            Some(blob) => self.rehash(blob, stated.algorithm()).await.is_ok_and(|digest| digest == *stated),
+            None => true,
+        };
+        if !matches {
+            count(&wanted.entry.counters.digest_mismatches);
+            tracing::warn!(key = %wanted.key, "a held file is not what its index says and is fetched again");
+            self.drop_record(&wanted.entry, &wanted.key).await;
+            return false;
+        }
+        let verified = Arc::new(ArtifactRecord { verified: true, ..ArtifactRecord::clone(record) });
+        let change =
+            larder_storage::Change::PutRecord { key: wanted.key.clone(), record: ArtifactRecord::clone(&verified), blob: None };
+        if self.metadata.apply(vec![change]).await.is_ok() {
+            self.records.put(wanted.key.clone(), verified);
+        }
+        true
+    }
+
+    /// Takes a record out of the database, memory and the hot set.
+    pub(crate) async fn drop_record(&self, entry: &crate::repositories::Entry, key: &larder_core::SourceKey) {
+        let change = larder_storage::Change::DeleteRecord { key: key.clone() };
+        if let Err(error) = self.metadata.apply(vec![change]).await {
+            tracing::error!(%error, %key, "a record could not be dropped");
+        }
+        self.records.remove(key);
+        entry.bump();
+    }
+
+    /// The whole life of a flight: decide again (things may have changed while it was started), obtain, end, commit.
+    async fn fly(self: Arc<Self>, flight: Arc<Flight>, wanted: Arc<Wanted>, force: bool) {
+        match self.decide_and_fetch(&flight, &wanted, force).await {
+            Ok((settled, change, replaces)) => {
+                flight.finish(Ok(settled));
+                match change {
+                    Some(change) => self.commits.send(Commit { wanted, flight, change, replaces }),
+                    None => self.flights.remove(&flight),
+                }
+            }
+            Err((fault, change)) => {
+                flight.finish(Err(fault));
+                match change {
+                    Some(change) => self.commits.send(Commit { wanted, flight, change, replaces: None }),
+                    None => self.flights.remove(&flight),
+                }
+            }
+        }
+    }
+
+    async fn decide_and_fetch(self: &Arc<Self>, flight: &Arc<Flight>, wanted: &Arc<Wanted>, force: bool) -> Flown {
+        let record = match self.records.get(&wanted.key).await {
+            Ok(record) => record,
+            Err(error) => return Err((storage_fault(&wanted.entry, &error), None)),
+        };
+        // What may be served while it is refreshed has been served; here it is refreshed.
+        let policy = CachePolicy { stale_while_revalidate: std::time::Duration::ZERO, ..wanted.entry.repository.cache.clone() };
+        let mut decision = if force {
+            Decision::Fetch { expired: record.as_ref().is_some_and(|r| r.blob().is_some()) }
+        } else {
+            decide(record.as_deref(), wanted.class, &policy, self.now())
+        };
+        let mut copy = None;
+        if let Some(record) = &record
+            && record.blob().is_some()
+        {
+            match self.open_held(wanted, record).await {
+                Some(open) => copy = Some((Arc::clone(record), open)),
+                None => decision = Decision::Fetch { expired: false },
+            }
+        }
+        match (decision, copy) {
+            (Decision::Serve | Decision::ServeAndRefresh, Some((record, open))) => {
+                Ok((self.settled_copy(wanted, record, open, None), None, None))
+            }
+            (Decision::ServeNegative(status), _) => Err((negative_fault(wanted, status), None)),
+            (Decision::Revalidate(with), Some(copy)) => self.revalidate(flight, wanted, copy, with).await,
+            (_, copy) => {
+                let prior = record.filter(|record| !matches!(record.content, Content::Negative { .. }));
+                self.fetch(flight, wanted, prior, copy, false).await
+            }
+        }
+    }
+}
+
+/// A flight's end: what is served, what is to be committed, and the record that is replaced.
+pub(crate) type Flown = Result<(Settled, Option<RecordChange>, Option<Arc<ArtifactRecord>>), (Fault, Option<RecordChange>)>;
+
+/// Remaining life in whole seconds; `None` = unlimited.
+pub(crate) fn remaining_seconds(record: &ArtifactRecord, wanted: &Wanted, now: UnixMillis) -> Option<i64> {
+    let until = fresh_until(record, wanted.class, &wanted.entry.repository.cache)?;
+    Some((until.0.saturating_sub(now.0)).div_euclid(1000))
+}
+
+impl crate::repositories::Entry {
+    pub(crate) fn repository_is_offline(&self) -> bool {
+        self.repository.upstream.as_ref().is_some_and(|upstream| upstream.offline)
+    }
+}
+
+/// Whether storage failed for want of space.
+pub(crate) fn is_full(error: &StorageError) -> bool {
+    error.kind == StorageErrorKind::Full
+}

@@ -1,0 +1,102 @@
+//! Requests that go to the upstream and back without the cache (npm audit): body and coding untouched.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_core::Stream;
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use larder_core::{Fault, FaultKind, ForwardReason, Mutability, Source};
+use larder_formats::{PassThrough, SourceSpec};
+use larder_upstream::BodyStream;
+
+use crate::admission::Wanted;
+use crate::answer::{Answer, Body, Freshness, Representation};
+use crate::clearance::clear_non_artifact;
+use crate::engine::{ArtifactRequest, Engine};
+use crate::fetch::status_outcome;
+use crate::repositories::Entry;
+use crate::serve::{forwarded_status, internal};
+
+/// A body on its way through. An error means: abort the connection.
+#[derive(Debug)]
+pub struct PassThroughBody(BodyStream);
+
+impl Stream for PassThroughBody {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Pin::new(&mut self.0)
+            .poll_next(context)
+            .map(|item| item.map(|chunk| chunk.map_err(|error| io::Error::other(error.message))))
+    }
+}
+
+impl Engine {
+    pub(crate) async fn pass_through(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        pass: &PassThrough,
+        request: &ArtifactRequest<'_>,
+    ) -> Result<Answer, Fault> {
+        let format = entry.format.ok_or_else(|| internal("a format is missing"))?;
+        if request.body.len() as u64 > pass.max_body {
+            let message = format!("the request body is larger than {} bytes", pass.max_body);
+            return Err(Fault::new(FaultKind::TooLarge, "too_large", message).in_repository(&entry.repository.name));
+        }
+        let spec = SourceSpec {
+            base: pass.base.clone(),
+            path: pass.path.clone(),
+            query: pass.query.clone(),
+            key_path: pass.path.clone(),
+            accept: None,
+            variant: "",
+            is_document: false,
+        };
+        let class = Mutability::Mutable { user_defined: false, named_by_digest: false };
+        let wanted = Wanted::new(Arc::clone(entry), format, spec, class);
+        let mut upstream =
+            self.upstream_request(&wanted, request.method.clone(), None).map_err(|no_body| self.no_copy(&wanted, &no_body))?;
+        upstream.headers = only(request.headers, pass.request_headers);
+        if *request.method == Method::POST {
+            upstream.body = Some(request.body.clone());
+        }
+        let response = self.send(&wanted, upstream).await.map_err(|error| self.no_copy(&wanted, &error.into()))?;
+        if response.status != StatusCode::OK {
+            return Err(self.no_copy(&wanted, &status_outcome(&wanted, &response, self.now())));
+        }
+        let text = |name: HeaderName| response.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let mut extra = only(&response.headers, pass.response_headers);
+        for separately in [header::CONTENT_TYPE, header::CONTENT_ENCODING] {
+            extra.remove(separately);
+        }
+        let keep = |name: &str| pass.response_headers.contains(&name);
+        Ok(Answer {
+            status: StatusCode::OK,
+            representation: Representation {
+                content_type: text(header::CONTENT_TYPE).filter(|_| keep("content-type")),
+                content_encoding: text(header::CONTENT_ENCODING).filter(|_| keep("content-encoding")),
+                length: response.body.declared_length(),
+                extra,
+                ..Representation::default()
+            },
+            body: clear_non_artifact(Body::Stream(PassThroughBody(response.body))),
+            cache_status: forwarded_status(ForwardReason::Bypass, 200),
+            source: Source::Remote,
+            freshness: Freshness { age: Duration::ZERO, remaining: Some(Duration::ZERO), no_store: true },
+            location: None,
+            hot: None,
+        })
+    }
+}
+
+fn only(headers: &HeaderMap, names: &[&'static str]) -> HeaderMap {
+    let pairs = names.iter().filter_map(|name| {
+        let value = headers.get(*name)?.clone();
+        Some((HeaderName::from_static(name), value))
+    });
+    pairs.collect()
+}

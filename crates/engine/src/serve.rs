@@ -1,0 +1,232 @@
+//! Step 7: from what was obtained to an [`Answer`].
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, StatusCode};
+use larder_core::{ArtifactRecord, CacheStatus, Content, Fault, FaultKind, Source, StoredHeaders, fresh_until};
+use larder_formats::Malformed;
+use larder_storage::StorageError;
+
+use crate::admission::{Admitted, Wanted};
+use crate::answer::{Answer, Body, Freshness, HotTicket, Representation};
+use crate::clearance::{Cleared, Dates, clear, clear_non_artifact};
+use crate::counters::count;
+use crate::engine::{ArtifactRequest, Engine};
+use crate::fetch::passed_on;
+use crate::flight::{Settled, SettledBody};
+use crate::obtain::Obtained;
+use crate::reader::FlightBody;
+use crate::repositories::Entry;
+
+impl Engine {
+    /// A file, or a document that is served as it came.
+    pub(crate) async fn serve_verbatim(
+        self: &Arc<Self>,
+        admitted: &Admitted,
+        request: &ArtifactRequest<'_>,
+    ) -> Result<Answer, Fault> {
+        let wanted = admitted.wanted();
+        let epoch = wanted.entry.epoch.load(Ordering::Acquire);
+        self.clear_subject(admitted).await?;
+        self.clear_known(admitted).await?;
+        if request.method == Method::HEAD && !self.is_at_hand(wanted).await? {
+            return self.forward_head(admitted).await;
+        }
+        let obtained = self.obtain(wanted, false, admitted.bypass_cache()).await?;
+        let vary = vary(wanted.format.varies_by(&wanted.spec.key_path), false, false);
+        match obtained {
+            Obtained::Held(settled) => self.answer_settled(admitted, settled, epoch, vary),
+            Obtained::InFlight(fill, cache_status) => {
+                let draft = &fill.draft;
+                let mut representation = representation(&draft.headers, None, fill.total);
+                representation.began_at = Some(draft.began_at);
+                representation.vary = vary;
+                let freshness = self.freshness(draft, wanted, false);
+                let body = self.clear_artifact(admitted, draft, Body::InFlight(FlightBody::new(fill.attach(0))))?;
+                Ok(Answer {
+                    status: StatusCode::OK,
+                    representation,
+                    body,
+                    cache_status,
+                    source: Source::Remote,
+                    freshness,
+                    location: None,
+                    hot: None,
+                })
+            }
+        }
+    }
+
+    fn answer_settled(
+        &self,
+        admitted: &Admitted,
+        settled: Settled,
+        epoch: u64,
+        vary: &'static [&'static str],
+    ) -> Result<Answer, Fault> {
+        let wanted = admitted.wanted();
+        let Settled { record, body, status, source, stale } = settled;
+        let digest_tag = record.blob().map(|blob| format!("\"sha256-{}\"", blob.digest.to_hex()));
+        let length = record.blob().map(|blob| blob.size);
+        let mut representation = representation(&record.headers, digest_tag, length);
+        representation.began_at = Some(record.began_at);
+        representation.vary = vary;
+        let (body, kept) = match body {
+            SettledBody::Blob(open) => (Body::File { file: open.file, length: open.length }, true),
+            SettledBody::Fill(fill) => (Body::InFlight(FlightBody::new(fill.attach(0))), false),
+        };
+        let body = self.clear_artifact(admitted, &record, body)?;
+        let checked = record.verified || wanted.format.named_by(&wanted.entry.repository, &wanted.spec.key_path).is_none();
+        let hot = (kept && !stale && checked && !admitted.bypass_cache()).then(|| self.ticket(wanted, &record, epoch)).flatten();
+        let freshness = self.freshness(&record, wanted, stale);
+        Ok(Answer { status: StatusCode::OK, representation, body, cache_status: status, source, freshness, location: None, hot })
+    }
+
+    /// What an answer made from this record may be remembered by.
+    pub(crate) fn ticket(&self, wanted: &Wanted, record: &ArtifactRecord, epoch_value: u64) -> Option<HotTicket> {
+        let until = fresh_until(record, wanted.class, &wanted.entry.repository.cache);
+        if until.is_some_and(|until| until <= self.now()) {
+            return None;
+        }
+        Some(HotTicket {
+            epoch: Arc::clone(&wanted.entry.epoch),
+            epoch_value,
+            fresh_until: until,
+            contacted_at: record.contacted_at,
+        })
+    }
+
+    pub(crate) fn freshness(&self, record: &ArtifactRecord, wanted: &Wanted, stale: bool) -> Freshness {
+        let now = self.now();
+        let remaining = fresh_until(record, wanted.class, &wanted.entry.repository.cache).map(|until| until.since(now));
+        let remaining = if stale { Some(Duration::ZERO) } else { remaining };
+        Freshness { age: now.since(record.contacted_at), remaining, no_store: false }
+    }
+
+    /// Clears an artifact's own bytes; a sidecar's clearance is its subject's, which has been asked before.
+    fn clear_artifact<T>(&self, admitted: &Admitted, record: &ArtifactRecord, body: T) -> Result<Cleared<T>, Fault> {
+        if admitted.subject().is_some() {
+            return Ok(clear_non_artifact(body));
+        }
+        self.clear_record(admitted.wanted(), record, body)
+    }
+
+    fn clear_record<T>(&self, wanted: &Wanted, record: &ArtifactRecord, what: T) -> Result<Cleared<T>, Fault> {
+        let dates = Dates { published_at: record.published_at, first_seen_at: record.first_seen_at };
+        clear(&wanted.entry.repository, wanted.class, dates, self.now(), what)
+            .inspect_err(|_| count(&wanted.entry.counters.quarantined))
+    }
+
+    /// What quarantine says from what is remembered: a held artifact is refused without asking the upstream again.
+    async fn clear_known(&self, admitted: &Admitted) -> Result<(), Fault> {
+        let wanted = admitted.wanted();
+        if wanted.entry.repository.quarantine.hold.is_none() || wanted.class.is_mutable() || admitted.subject().is_some() {
+            return Ok(());
+        }
+        match self.records.get(&wanted.key).await.map_err(|error| storage_fault(&wanted.entry, &error))? {
+            Some(record) if !matches!(record.content, Content::Negative { .. }) => {
+                self.clear_record(wanted, &record, ()).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A sidecar is cleared by its subject's date.
+    async fn clear_subject(self: &Arc<Self>, admitted: &Admitted) -> Result<(), Fault> {
+        let Some(subject) = admitted.subject() else { return Ok(()) };
+        if subject.entry.repository.quarantine.hold.is_none() || subject.class.is_mutable() {
+            return Ok(());
+        }
+        let known = self.records.get(&subject.key).await.map_err(|error| storage_fault(&subject.entry, &error))?;
+        let record = match known.filter(|record| !matches!(record.content, Content::Negative { .. })) {
+            Some(record) => record,
+            None => self.first_contact(subject).await?,
+        };
+        self.clear_record(subject, &record, ()).map(drop)
+    }
+
+    /// Whether a GET would be answered from what is held or running.
+    async fn is_at_hand(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Result<bool, Fault> {
+        if wanted.spec.is_document || self.flights.running(&wanted.key).is_some() {
+            return Ok(true);
+        }
+        let record = self.records.get(&wanted.key).await.map_err(|error| storage_fault(&wanted.entry, &error))?;
+        Ok(record.is_some_and(|record| !matches!(record.content, Content::HeadOnly)))
+    }
+}
+
+/// A representation's headers from those that were kept.
+pub(crate) fn representation(headers: &StoredHeaders, fallback_tag: Option<String>, length: Option<u64>) -> Representation {
+    Representation {
+        content_type: headers.content_type.clone(),
+        content_encoding: headers.content_encoding.clone(),
+        content_disposition: headers.content_disposition.clone(),
+        content_language: headers.content_language.clone(),
+        etag: headers.etag.clone().or(fallback_tag),
+        last_modified: headers.last_modified.clone(),
+        began_at: None,
+        length,
+        vary: &[],
+        extra: HeaderMap::new(),
+    }
+}
+
+/// The names that choose between representations. `host` tells the hot set only; it is never sent.
+pub(crate) fn vary(by_format: &'static [&'static str], by_coding: bool, by_host: bool) -> &'static [&'static str] {
+    match (!by_format.is_empty(), by_coding, by_host) {
+        (false, false, false) => &[],
+        (true, false, false) => &["accept"],
+        (false, true, false) => &["accept-encoding"],
+        (false, false, true) => &["host"],
+        (true, true, false) => &["accept", "accept-encoding"],
+        (true, false, true) => &["accept", "host"],
+        (false, true, true) => &["accept-encoding", "host"],
+        (true, true, true) => &["accept", "accept-encoding", "host"],
+    }
+}
+
+/// A negative answer that is remembered.
+pub(crate) fn negative_fault(wanted: &Wanted, status: u16) -> Fault {
+    let mut fault = passed_on(wanted, status, None);
+    fault.rule = Some("negative_ttl".to_owned());
+    fault
+}
+
+/// `offline: true` and nothing held.
+pub(crate) fn offline(wanted: &Wanted) -> Fault {
+    let message = format!(
+        "repository {} is offline and does not hold {}; set offline: false to let larder ask the upstream",
+        wanted.entry.repository.name, wanted.spec.key_path
+    );
+    Fault::new(FaultKind::BadGateway, "offline", message).in_repository(&wanted.entry.repository.name).by_rule("offline")
+}
+
+/// Storage did not do what was asked: the gate stays closed.
+pub(crate) fn storage_fault(entry: &Entry, error: &StorageError) -> Fault {
+    tracing::error!(repository = %entry.repository.name, %error, "storage failed");
+    Fault::new(FaultKind::Unavailable, "storage_unavailable", "larder's own storage did not answer; ask again in a moment")
+        .in_repository(&entry.repository.name)
+        .retry_after(Some(Duration::from_secs(2)))
+}
+
+/// A document that passed its check but cannot be derived from.
+pub(crate) fn malformed(wanted: &Wanted, error: &Malformed) -> Fault {
+    count(&wanted.entry.counters.malformed_documents);
+    let message =
+        format!("the document {} of repository {} cannot be used: {error}", wanted.spec.key_path, wanted.entry.repository.name);
+    Fault::new(FaultKind::BadGateway, "malformed_document", message)
+        .in_repository(&wanted.entry.repository.name)
+        .by_rule("upstream")
+}
+
+/// A fault of larder's own.
+pub(crate) fn internal(message: &str) -> Fault {
+    Fault::new(FaultKind::Internal, "internal", message)
+}
+
+/// The status of an answer that nothing was cached for.
+pub(crate) fn forwarded_status(reason: larder_core::ForwardReason, status: u16) -> CacheStatus {
+    CacheStatus { forward: Some(reason), forward_status: Some(status), ..CacheStatus::default() }
+}
