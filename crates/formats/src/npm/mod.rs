@@ -1,60 +1,234 @@
-//! The npm registry.
+//! The npm registry, as a remote repository: packuments in both forms, manifests, tarballs, and the endpoints around them.
+//!
+//! | file | knows |
+//! |---|---|
+//! | `name`, `path` | package names, versions, endpoints |
+//! | `request`, `accept` | what a request asks for |
+//! | `json`, `document` | where things stand in a document, in one pass and without building a tree |
+//! | `check`, `claims`, `derive` | what is done with that |
+//! | `tarball` | which links lead through larder, and where to |
+//!
+//! Publishing, virtual repositories and taking young versions out of packuments are not known here.
 
-use larder_core::{BuiltIn, Repository};
+mod accept;
+mod check;
+mod claims;
+mod derive;
+mod document;
+#[cfg(test)]
+mod fixture;
+mod json;
+mod name;
+mod path;
+mod request;
+mod tarball;
 
-use crate::{Claim, Derived, Document, Format, Form, Links, Malformed, Operation, Read, RequestParts, SourceBase, SourceSpec};
+use larder_core::{BuiltIn, Fault, PathRules, Repository};
+use serde::Serialize;
+
+use crate::{Claim, Derived, Document, ErrorBody, Format, Links, Malformed, Operation, RequestParts, SourceSpec};
+use path::{Route, is_tarball};
 
 /// The npm registry.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug)]
 pub(crate) struct Npm;
 
 impl Format for Npm {
     fn operation(&self, request: &RequestParts<'_>) -> Operation {
-        let source = SourceSpec {
-            base: SourceBase::Files,
-            path: request.path.encoded().to_owned(),
-            query: None,
-            key_path: request.path.decoded().to_owned(),
-            accept: None,
-            variant: "",
-            is_document: false,
-        };
-        Operation::Read(Read { source, form: Form::Verbatim, bypass_cache: false })
+        request::operation(request)
     }
 
-    fn built_in(&self, _repository: &Repository, _path: &str) -> BuiltIn {
-        BuiltIn::None
+    fn built_in(&self, _repository: &Repository, path: &str) -> BuiltIn {
+        if is_tarball(path) { BuiltIn::None } else { BuiltIn::MutableUnlessConfigured }
     }
 
     fn subject<'p>(&self, _path: &'p str) -> Option<&'p str> {
         None
     }
 
-    fn named_by(&self, _repository: &Repository, _path: &str) -> Option<SourceSpec> {
-        None
+    /// The abbreviated packument, which is the smaller one and usually there already; under quarantine the full one, since
+    /// only that has publish times.
+    fn named_by(&self, repository: &Repository, path: &str) -> Option<SourceSpec> {
+        let Ok(Route::Tarball(package, _)) = Route::parse(path) else { return None };
+        Some(request::packument(Route::Packument(package), repository.quarantine.hold.is_none()))
     }
 
-    fn check(&self, _repository: &Repository, _document: &Document<'_>) -> Result<(), Malformed> {
-        Ok(())
+    fn check(&self, _repository: &Repository, document: &Document<'_>) -> Result<(), Malformed> {
+        match Route::parse(document.key_path) {
+            Ok(Route::Packument(package)) => check::check_packument(document.body, package),
+            Ok(Route::Manifest(package, version)) => check::check_manifest(document.body, package, version),
+            _ => check::check_other(document.body),
+        }
     }
 
-    fn claims(&self, _document: &Document<'_>, _links: &Links<'_>, _sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
-        Ok(())
+    fn claims(&self, document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
+        match Route::parse(document.key_path) {
+            Ok(Route::Packument(package)) => claims::claims_of_packument(document.body, package, links, sink),
+            Ok(Route::Manifest(package, _)) => claims::claims_of_manifest(document.body, package, links, sink),
+            _ => Ok(()),
+        }
     }
 
-    fn derive(&self, _document: &Document<'_>, form: &'static str, _links: &Links<'_>) -> Result<Derived, Malformed> {
-        Err(Malformed(format!("there is no form {form:?}")))
+    fn derive(&self, document: &Document<'_>, form: &'static str, links: &Links<'_>) -> Result<Derived, Malformed> {
+        let body = match (Route::parse(document.key_path), form) {
+            (Ok(Route::Packument(package)), request::FORM_PACKUMENT) => derive::rewrite_packument(document.body, package, links)?,
+            (Ok(Route::Manifest(package, _)), request::FORM_VERSION) => derive::rewrite_manifest(document.body, package, links)?,
+            _ => return Err(Malformed(format!("there is no form {form:?} of {:?}", document.key_path))),
+        };
+        let is_abbreviated = document.variant == request::ABBREVIATED && accept::is_abbreviated(document.content_type);
+        Ok(Derived { body, content_type: if is_abbreviated { accept::ABBREVIATED } else { "application/json" } })
     }
 
-    fn varies_by(&self, _path: &str) -> &'static [&'static str] {
-        &[]
+    fn varies_by(&self, path: &str) -> &'static [&'static str] {
+        match Route::parse(path) {
+            Ok(Route::Packument(_)) => &["accept"],
+            _ => &[],
+        }
     }
 
     fn absolute_links(&self) -> bool {
-        false
+        true
     }
 
     fn rewriter_version(&self) -> u32 {
         1
+    }
+
+    fn path_rules(&self) -> PathRules {
+        PathRules { encoded_scope_slash: true }
+    }
+
+    /// `{"error": "message", "code", "repository", "rule"}`: npm prints `error`.
+    fn error_body(&self, fault: &Fault) -> ErrorBody {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            error: &'a str,
+            code: &'a str,
+            repository: Option<&'a str>,
+            rule: Option<&'a str>,
+        }
+        let body = Body {
+            error: &fault.message,
+            code: fault.code,
+            repository: fault.repository.as_deref(),
+            rule: fault.rule.as_deref(),
+        };
+        // Strings and nothing else: this cannot fail.
+        let body = serde_json::to_vec(&body).unwrap_or_else(|_| b"{}".to_vec());
+        ErrorBody { content_type: "application/json", body }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use larder_core::FaultKind;
+    use url::Url;
+
+    use super::fixture::{PUBLIC, ROOT, links, remote};
+    use super::*;
+
+    fn derive(body: &str, key_path: &str, variant: &str, content_type: &str, form: &'static str) -> Result<Derived, Malformed> {
+        let repository = remote(ROOT);
+        let url: Url = ROOT.parse().unwrap();
+        let document = Document { body: body.as_bytes(), content_type, url: &url, key_path, variant };
+        Npm.check(&repository, &document)?;
+        Npm.derive(&document, form, &links(&repository))
+    }
+
+    #[test]
+    fn npm_3_each_form_has_its_own_type() {
+        let install = "application/vnd.npm.install-v1+json";
+        let full = include_str!("testdata/full.json");
+        let abbreviated = include_str!("testdata/abbreviated.json");
+        let of =
+            |body, variant, content_type| derive(body, "@babel/helper", variant, content_type, "packument").unwrap().content_type;
+        assert_eq!(of(abbreviated, "abbreviated", "application/vnd.npm.install-v1+json; charset=utf-8"), install);
+        assert_eq!(of(full, "full", "application/json"), "application/json");
+        // A registry without the abbreviated form answers with the full one.
+        assert_eq!(of(full, "abbreviated", "application/json; charset=utf-8"), "application/json");
+        assert_eq!(of(full, "full", install), "application/json");
+        let manifest =
+            derive(include_str!("testdata/manifest.json"), "left-pad/latest", "version", "application/json", "version").unwrap();
+        assert_eq!(manifest.content_type, "application/json");
+        assert!(String::from_utf8(manifest.body).unwrap().contains(PUBLIC));
+    }
+
+    #[test]
+    fn forms_belong_to_their_documents() {
+        let manifest = include_str!("testdata/manifest.json");
+        assert!(derive(manifest, "left-pad/latest", "version", "", "packument").is_err());
+        assert!(derive("{}", "-/npm/v1/keys", "", "", "packument").is_err());
+        assert!(derive(include_str!("testdata/full.json"), "@babel/helper", "full", "", "simple+html").is_err());
+    }
+
+    #[test]
+    fn npm_10_only_tarballs_are_immutable() {
+        let repository = remote(ROOT);
+        for path in ["express/-/express-4.18.2.tgz", "@babel/core/-/core-7.26.0.tgz"] {
+            assert_eq!(Npm.built_in(&repository, path), BuiltIn::None, "{path}");
+        }
+        for path in [
+            "express",
+            "@babel/core",
+            "express/latest",
+            "-/v1/search",
+            "-/npm/v1/keys",
+            "-/package/express/dist-tags",
+            "x.tgz",
+            "x/y.tgz",
+        ] {
+            assert_eq!(Npm.built_in(&repository, path), BuiltIn::MutableUnlessConfigured, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_tarball_is_named_by_its_packument() {
+        let mut repository = remote(ROOT);
+        let source = Npm.named_by(&repository, "@babel/core/-/core-7.26.0.tgz").unwrap();
+        assert_eq!(
+            (source.key_path.as_str(), source.path.as_str(), source.variant),
+            ("@babel/core", "@babel%2fcore", "abbreviated")
+        );
+        assert!(source.is_document);
+        repository.quarantine.hold = Some(Duration::from_hours(72));
+        assert_eq!(Npm.named_by(&repository, "n/-/n-1.0.0.tgz").unwrap().variant, "full");
+        for path in ["n", "n/1.0.0", "n/-/m-1.0.0.tgz", "-/npm/v1/keys", "_ext/mac/host/n-1.0.0.tgz"] {
+            assert_eq!(Npm.named_by(&repository, path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn every_claim_is_for_a_path_that_can_be_asked_for() {
+        let repository = remote(ROOT);
+        let url: Url = ROOT.parse().unwrap();
+        let body = include_bytes!("testdata/verdaccio.json");
+        let document = Document { body, content_type: "application/json", url: &url, key_path: "left-pad", variant: "full" };
+        let mut claims = Vec::new();
+        Npm.claims(&document, &links(&repository), &mut |claim| claims.push(claim)).unwrap();
+        assert_eq!(claims.len(), 2);
+        for claim in claims {
+            assert_eq!(Npm.named_by(&repository, &claim.path).unwrap().key_path, "left-pad");
+        }
+    }
+
+    #[test]
+    fn only_packuments_vary() {
+        assert_eq!(Npm.varies_by("@babel/core"), ["accept"]);
+        assert_eq!(Npm.varies_by("express"), ["accept"]);
+        for path in ["express/latest", "express/-/express-4.18.2.tgz", "-/v1/search", ""] {
+            assert!(Npm.varies_by(path).is_empty(), "{path}");
+        }
+    }
+
+    #[test]
+    fn npm_18_errors_are_printed_by_npm() {
+        let mut fault = Fault::new(FaultKind::Upstream(404), "not_found", "There is no \"x\".").by_rule("upstream");
+        fault.repository = Some("npm".to_owned());
+        let body = Npm.error_body(&fault);
+        assert_eq!(body.content_type, "application/json");
+        let expected = r#"{"error":"There is no \"x\".","code":"not_found","repository":"npm","rule":"upstream"}"#;
+        assert_eq!(String::from_utf8(body.body).unwrap(), expected);
     }
 }
