@@ -1,0 +1,46 @@
+//! From files, environment and flags to validated settings (spec section 2).
+//!
+//! One way in: bytes → tree with places ([`yaml`]) → merged document ([`file`], [`merge`]) → settings ([`settings`]), with
+//! every error of every file reported at once. Knows what keys mean; starts nothing.
+
+mod defaults;
+mod diagnostic;
+mod env;
+mod epoch;
+mod escape;
+mod fields;
+mod file;
+mod members;
+mod merge;
+mod node;
+mod repository;
+mod schema;
+mod settings;
+mod upstream;
+mod urls;
+mod view;
+mod watch;
+mod yaml;
+
+pub use diagnostic::{Diagnostic, Place, Severity};
+pub use env::Environment;
+pub use settings::{DEFAULT_HOT_SET, Limits, Settings, Sources, Tls};
+pub use watch::watch;
+
+use diagnostic::Report;
+
+/// Loads and validates a configuration. A reload is another load.
+///
+/// # Errors
+/// Everything that is wrong, and the warnings beside it, sorted by file and line. None of it holds a secret.
+pub fn load(sources: &Sources) -> Result<Settings, Vec<Diagnostic>> {
+    let mut report = Report::default();
+    let loaded = file::read(sources.config_path().as_deref(), &mut report);
+    let settings = settings::validate(&loaded, sources, &mut report);
+    let failed = report.has_errors();
+    let found = report.into_sorted();
+    match settings {
+        Some(settings) if !failed => Ok(Settings { warnings: found, ..settings }),
+        _ => Err(found),
+    }
+}

@@ -1,0 +1,215 @@
+//! One entry of `remotes` to a validated [`Repository`].
+
+use std::time::Duration;
+
+use larder_core::{
+    AccessPolicy, CachePolicy, MissingDate, PackageType, Pattern, QuarantinePolicy, Repository, RepositoryKind, RepositoryName,
+    Revalidate,
+};
+
+use super::diagnostic::{Place, Report};
+use super::env::Environment;
+use super::epoch::rules_epoch;
+use super::fields::Section;
+use super::node::Entry;
+use super::schema;
+use super::upstream::upstream;
+
+/// Quarantine without `quarantine_days`.
+const DEFAULT_QUARANTINE_DAYS: u64 = 3;
+
+/// A validated entry.
+pub(super) struct Built {
+    pub(super) repository: Repository,
+    /// What of it this version does not have: it loads, and answers 501 with this text.
+    pub(super) not_built: Option<String>,
+    pub(super) place: Place,
+    /// The members with their places, to check them once all repositories are known.
+    pub(super) member_places: Vec<Place>,
+}
+
+const KINDS: &[(&str, RepositoryKind)] =
+    &[("remote", RepositoryKind::Remote), ("local", RepositoryKind::Local), ("virtual", RepositoryKind::Virtual)];
+
+/// Validates an entry; `None` if it cannot become a repository. Errors in its parts are reported, all of them.
+pub(super) fn repository(entry: &Entry, environment: &Environment, report: &mut Report) -> Option<Built> {
+    let section = Section::open(&entry.node, format!("remotes.{}", entry.key), schema::REPOSITORY, report);
+    let name = RepositoryName::parse(&entry.key).map_err(|error| report.error(&entry.place, error.to_string())).ok();
+    let kind = if section.node("type").is_some() { section.word("type", KINDS, report) } else { Some(RepositoryKind::Remote) };
+    let package = package_type(&section, report);
+    let access = access(&section, report);
+    let cache = cache_policy(&section, report);
+    let quarantine = quarantine(&section, report);
+    let description = section.text("description", report).map_or_else(String::new, |(text, _)| text.to_owned());
+    let (kind, package) = (kind?, package?);
+    warn_of_idle_keys(&section, kind, report);
+    let (members, member_places) = members(&section, kind, &entry.place, report);
+    let upstream = match kind {
+        RepositoryKind::Remote => Some(upstream(&section, package, &entry.place, environment, report)?),
+        RepositoryKind::Local | RepositoryKind::Virtual => None,
+    };
+    if package == PackageType::Npm && access.immutable.is_some() && access.mutable.is_none() {
+        let advice = "add mutable_patterns: ['^(?!.*\\.tgz$).*'], or leave both keys out";
+        report.warning(&entry.place, format!("npm repository `{}` admits no package documents: {advice}", entry.key));
+    }
+    let mirrors = upstream.as_ref().is_some_and(|upstream| upstream.base_urls.len() > 1);
+    let not_built = unbuilt_part(kind, package, mirrors);
+    let mut repository =
+        Repository { name: name?, kind, package, description, upstream, access, cache, quarantine, members, rules_epoch: 0 };
+    repository.rules_epoch = rules_epoch(&repository);
+    Some(Built { repository, not_built, place: entry.place.clone(), member_places })
+}
+
+fn package_type(section: &Section<'_>, report: &mut Report) -> Option<PackageType> {
+    if section.node("package").is_none() {
+        return Some(PackageType::Generic);
+    }
+    let words = PackageType::ALL.map(|package| (package.as_str(), package));
+    section.word("package", &words, report)
+}
+
+/// What this version cannot do for such a repository.
+fn unbuilt_part(kind: RepositoryKind, package: PackageType, mirrors: bool) -> Option<String> {
+    let part = match (kind, package) {
+        (RepositoryKind::Local, _) => "local repositories".to_owned(),
+        (RepositoryKind::Virtual, _) => "virtual repositories".to_owned(),
+        (_, PackageType::Docker | PackageType::Rpm | PackageType::Alpine) => {
+            format!("repositories of the package type {}", package.as_str())
+        }
+        _ if mirrors => "lists of mirrors in base_url".to_owned(),
+        _ => return None,
+    };
+    Some(format!("{part} are not built in this version of larder"))
+}
+
+/// Keys that say nothing for this kind of repository.
+fn warn_of_idle_keys(section: &Section<'_>, kind: RepositoryKind, report: &mut Report) {
+    let idle: &[&str] = if kind == RepositoryKind::Remote { &["members"] } else { schema::REMOTE_ONLY };
+    let local_members: &[&str] = if kind == RepositoryKind::Local { &["members"] } else { &[] };
+    for key in idle.iter().chain(local_members).filter(|key| section.node(key).is_some()) {
+        let kind = kind.as_str();
+        report.warning(section.key_place(key), format!("`{}` has no effect: this is a {kind} repository", section.path(key)));
+    }
+}
+
+fn members(section: &Section<'_>, kind: RepositoryKind, place: &Place, report: &mut Report) -> (Vec<RepositoryName>, Vec<Place>) {
+    if kind != RepositoryKind::Virtual {
+        return Default::default();
+    }
+    if section.node("members").is_none() {
+        report.error(
+            place,
+            format!("a virtual repository needs `{}`: the names of the repositories it merges", section.path("members")),
+        );
+        return Default::default();
+    }
+    let (mut names, mut places) = (Vec::new(), Vec::new());
+    for (text, place) in section.list("members", report).unwrap_or_default() {
+        match RepositoryName::parse(text) {
+            Ok(name) if names.contains(&name) => {
+                report.error(place, format!("`{text}` stands twice in `{}`", section.path("members")))
+            }
+            Ok(name) => {
+                names.push(name);
+                places.push(place.clone());
+            }
+            Err(error) => report.error(place, error.to_string()),
+        }
+    }
+    (names, places)
+}
+
+fn access(section: &Section<'_>, report: &mut Report) -> AccessPolicy {
+    AccessPolicy {
+        allow: patterns(section, "allow_patterns", report).unwrap_or_default(),
+        deny: patterns(section, "deny_patterns", report).unwrap_or_default(),
+        mutable: patterns(section, "mutable_patterns", report),
+        immutable: patterns(section, "immutable_patterns", report),
+    }
+}
+
+/// The patterns of a key; `None` if the key is absent, which differs from an empty list.
+fn patterns(section: &Section<'_>, key: &str, report: &mut Report) -> Option<Vec<Pattern>> {
+    let items = section.list(key, report)?;
+    let mut patterns = Vec::with_capacity(items.len());
+    for (text, place) in items {
+        match Pattern::compile(text) {
+            Ok(pattern) => patterns.push(pattern),
+            Err(error) => report.error(place, format!("`{}`: {error}", section.path(key))),
+        }
+    }
+    Some(patterns)
+}
+
+fn cache_policy(section: &Section<'_>, report: &mut Report) -> CachePolicy {
+    let mut policy = CachePolicy::default();
+    if let Some(cache) = section.section("cache", schema::CACHE, report) {
+        policy.immutable_ttl = cache.seconds("immutable_ttl", 0, report).filter(|ttl| !ttl.is_zero());
+        policy.mutable_ttl = cache.seconds("mutable_ttl", 0, report).unwrap_or(policy.mutable_ttl);
+    }
+    policy.check_mutable_updates = section.truth("check_mutable_updates", report).unwrap_or(false);
+    let revalidate = &[("head", Revalidate::Head), ("get", Revalidate::Get), ("never", Revalidate::Never)];
+    policy.revalidate = section.word("revalidate", revalidate, report);
+    policy.negative_ttl = section.seconds("negative_ttl", 0, report).unwrap_or(policy.negative_ttl);
+    if let Some(stale) = section.section("stale", schema::STALE, report) {
+        policy.stale_on_status = stale_statuses(&stale, report);
+        policy.stale_max_age = stale.seconds("max_age", 0, report).filter(|age| !age.is_zero());
+        policy.stale_while_revalidate = stale.seconds("while_revalidate", 0, report).unwrap_or_default();
+    }
+    policy
+}
+
+/// A stale copy may bridge an upstream that is busy or broken, never one that says the file is gone or forbidden.
+fn stale_statuses(stale: &Section<'_>, report: &mut Report) -> Vec<u16> {
+    let mut statuses = Vec::new();
+    for (text, place) in stale.list("on_status", report).unwrap_or_default() {
+        match text.parse::<u16>() {
+            Ok(status @ (408 | 425 | 429 | 500..=599)) => statuses.push(status),
+            Ok(status @ (401 | 403 | 404 | 410 | 451)) => {
+                let why = "the upstream refuses the file or no longer has it, and larder must not go on serving it";
+                report.error(place, format!("`{}` must not hold {status}: {why}", stale.path("on_status")));
+            }
+            _ => report.error(place, format!("`{}` takes 408, 425, 429 and 500 to 599, not {text:?}", stale.path("on_status"))),
+        }
+    }
+    statuses.sort_unstable();
+    statuses.dedup();
+    statuses
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum QuarantineDate {
+    Ecosystem,
+    LastModified,
+}
+
+fn quarantine(section: &Section<'_>, report: &mut Report) -> QuarantinePolicy {
+    let on = section.truth("quarantine_new", report);
+    let days = section.number("quarantine_days", 0, 36_500, report);
+    if on.is_none() && days.is_some_and(|days| days > 0) {
+        let advice = "add `quarantine_new: true` to hold new artifacts back";
+        report.warning(
+            section.key_place("quarantine_days"),
+            format!("`{}` has no effect: {advice}", section.path("quarantine_days")),
+        );
+    }
+    let dates = &[("ecosystem", QuarantineDate::Ecosystem), ("last_modified", QuarantineDate::LastModified)];
+    if section.word("quarantine_date", dates, report) == Some(QuarantineDate::Ecosystem) {
+        not_yet(section, "quarantine_date", "dates stated by the ecosystem", "Last-Modified is used", report);
+    }
+    if section.truth("quarantine_index", report) == Some(true) {
+        not_yet(section, "quarantine_index", "filtering of indexes", "held versions stay listed and answer 404", report);
+    }
+    if patterns(section, "quarantine_exclude", report).is_some_and(|list| !list.is_empty()) {
+        not_yet(section, "quarantine_exclude", "exceptions from quarantine", "what they name is held as well", report);
+    }
+    let missing = &[("allow", MissingDate::Allow), ("deny", MissingDate::Deny), ("first_seen", MissingDate::FirstSeen)];
+    let missing_date = section.word("quarantine_missing_date", missing, report).unwrap_or_default();
+    let hold = (on == Some(true)).then(|| Duration::from_secs(days.unwrap_or(DEFAULT_QUARANTINE_DAYS) * 86_400));
+    QuarantinePolicy { hold: hold.filter(|hold| !hold.is_zero()), missing_date }
+}
+
+fn not_yet(section: &Section<'_>, key: &str, what: &str, instead: &str, report: &mut Report) {
+    let message = format!("`{}`: not built in this version: {what}; {instead}", section.path(key));
+    report.warning(section.key_place(key), message);
+}

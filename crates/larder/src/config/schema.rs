@@ -1,0 +1,142 @@
+//! Every key that a configuration may hold, and the nearest one to a misspelt key (spec section 2).
+
+/// Top level of the main file.
+pub(super) const TOP: &[&str] = &[
+    "remotes",
+    "config_dir",
+    "s3",
+    "redis",
+    "database",
+    "listen",
+    "data_dir",
+    "public_url",
+    "trusted_proxies",
+    "tls",
+    "auth",
+    "docker_default_remote",
+    "hot_set",
+    "limits",
+];
+/// `s3`.
+pub(super) const S3: &[&str] = &["endpoint", "access_key", "secret_key", "bucket", "secure"];
+/// `redis`.
+pub(super) const REDIS: &[&str] = &["url"];
+/// `database`.
+pub(super) const DATABASE: &[&str] = &["host", "port", "user", "password", "name"];
+/// `tls`.
+pub(super) const TLS: &[&str] = &["cert", "key"];
+/// `auth`.
+pub(super) const AUTH: &[&str] = &["admin_token"];
+/// `limits`.
+pub(super) const LIMITS: &[&str] = &["document_size", "connections", "downloads"];
+/// An entry of `remotes`.
+pub(super) const REPOSITORY: &[&str] = &[
+    "base_url",
+    "type",
+    "package",
+    "description",
+    "immutable_patterns",
+    "mutable_patterns",
+    "check_mutable_updates",
+    "username",
+    "password",
+    "quarantine_new",
+    "quarantine_days",
+    "members",
+    "cache",
+    "index_url",
+    "allow_patterns",
+    "deny_patterns",
+    "revalidate",
+    "stale",
+    "negative_ttl",
+    "timeouts",
+    "allow_private",
+    "link_hosts",
+    "headers",
+    "ca_file",
+    "proxy",
+    "offline",
+    "max_size",
+    "quarantine_date",
+    "quarantine_index",
+    "quarantine_missing_date",
+    "quarantine_exclude",
+];
+/// `cache` of a repository.
+pub(super) const CACHE: &[&str] = &["immutable_ttl", "mutable_ttl"];
+/// `stale` of a repository.
+pub(super) const STALE: &[&str] = &["on_status", "max_age", "while_revalidate"];
+/// `timeouts` of a repository.
+pub(super) const TIMEOUTS: &[&str] = &["connect", "read"];
+
+/// Keys of a repository that have a meaning for a remote only.
+pub(super) const REMOTE_ONLY: &[&str] = &[
+    "base_url",
+    "index_url",
+    "username",
+    "password",
+    "check_mutable_updates",
+    "revalidate",
+    "stale",
+    "negative_ttl",
+    "timeouts",
+    "allow_private",
+    "link_hosts",
+    "headers",
+    "ca_file",
+    "proxy",
+    "offline",
+    "max_size",
+];
+
+/// Whether the value of a key is a secret, wherever the key stands.
+pub(super) fn is_secret(key: &str) -> bool {
+    matches!(key, "password" | "secret_key" | "access_key" | "admin_token")
+}
+
+/// Sections whose keys people put one level too high or too low.
+const NESTED: &[(&str, &[&str])] =
+    &[("cache", CACHE), ("stale", STALE), ("timeouts", TIMEOUTS), ("auth", AUTH), ("limits", LIMITS)];
+
+/// What to say about an unknown key: the nearest known one.
+pub(super) fn hint(key: &str, known: &[&str]) -> String {
+    let elsewhere = NESTED.iter().find(|(section, keys)| known.contains(section) && keys.contains(&key));
+    if let Some((section, _)) = elsewhere {
+        return format!("it belongs under `{section}:`");
+    }
+    match nearest(key, known.iter().copied()) {
+        Some(near) => format!("the nearest known key is `{near}`"),
+        None => "no key is known here".to_owned(),
+    }
+}
+
+/// The word most like `word`.
+pub(super) fn nearest<'w>(word: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+    let lower = word.to_ascii_lowercase().replace('-', "_");
+    words.into_iter().min_by_key(|candidate| {
+        let similarity = strsim::jaro_winkler(&lower, candidate);
+        (strsim::damerau_levenshtein(&lower, candidate), (-similarity * 1e6) as i64)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_the_nearest_key() {
+        for (typed, known, want) in [
+            ("mutable_paterns", REPOSITORY, "`mutable_patterns`"),
+            ("imutable_patterns", REPOSITORY, "`immutable_patterns`"),
+            ("Base-URL", REPOSITORY, "`base_url`"),
+            ("remote", TOP, "`remotes`"),
+            ("mutable_ttl", REPOSITORY, "under `cache:`"),
+            ("admin_token", TOP, "under `auth:`"),
+            ("publicurl", TOP, "`public_url`"),
+        ] {
+            let said = hint(typed, known);
+            assert!(said.contains(want), "{typed}: {said}");
+        }
+    }
+}

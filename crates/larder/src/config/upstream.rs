@@ -1,0 +1,241 @@
+//! The keys of a remote that say how its upstream is reached.
+
+use std::path::Path;
+use std::time::Duration;
+
+use larder_core::{Credentials, PackageType, Secret, UpstreamSettings};
+use url::Url;
+
+use super::defaults;
+use super::diagnostic::{Place, Report};
+use super::env::Environment;
+use super::fields::Section;
+use super::file::beside;
+use super::schema;
+use super::urls::{link_host, private_address, proxy_url, root_url};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Reads them all; `None` without a usable root.
+pub(super) fn upstream(
+    section: &Section<'_>,
+    package: PackageType,
+    place: &Place,
+    environment: &Environment,
+    report: &mut Report,
+) -> Option<UpstreamSettings> {
+    let roots = roots(section, package, place, report);
+    let credentials = credentials(section, environment, report);
+    let headers = headers(section, environment, report);
+    let timeouts = section.section("timeouts", schema::TIMEOUTS, report);
+    let mut seconds = |key| timeouts.as_ref().and_then(|timeouts| timeouts.seconds(key, 1, report));
+    let (connect_timeout, read_timeout) =
+        (seconds("connect").unwrap_or(CONNECT_TIMEOUT), seconds("read").unwrap_or(READ_TIMEOUT));
+    let allow_private = each(section, "allow_private", private_address, report).unwrap_or_default();
+    let link_hosts = each(section, "link_hosts", link_host, report);
+    let ca_file = section.text("ca_file", report).map(|(path, place)| {
+        let path = beside(Path::new(&*place.file), path);
+        if !path.is_file() {
+            report.error(place, format!("`{}`: {} is not a file", section.path("ca_file"), path.display()));
+        }
+        path
+    });
+    let proxy = section.text("proxy", report).and_then(|(text, place)| {
+        proxy_url(text).map_err(|why| report.error(place, format!("`{}` {why}", section.path("proxy")))).ok()
+    });
+    let offline = section.truth("offline", report).unwrap_or(false);
+    let max_size = section.size("max_size", report);
+    let (base_urls, index_url) = roots?;
+    Some(UpstreamSettings {
+        base_urls,
+        index_url,
+        credentials,
+        headers,
+        connect_timeout,
+        read_timeout,
+        allow_private,
+        link_hosts,
+        ca_file,
+        proxy,
+        offline,
+        max_size,
+    })
+}
+
+/// The items of a list, each through `read`.
+fn each<T>(section: &Section<'_>, key: &str, read: fn(&str) -> Result<T, String>, report: &mut Report) -> Option<Vec<T>> {
+    let items = section.node(key).and_then(|_| section.list(key, report))?;
+    let mut values = Vec::with_capacity(items.len());
+    for (text, place) in items {
+        match read(text) {
+            Ok(value) => values.push(value),
+            Err(why) => report.error(place, format!("`{}`: {why}", section.path(key))),
+        }
+    }
+    Some(values)
+}
+
+/// The roots of the files, and the root of the index.
+fn roots(section: &Section<'_>, package: PackageType, place: &Place, report: &mut Report) -> Option<(Vec<Url>, Url)> {
+    let base_urls = base_urls(section, package, place, report);
+    let index_url = section.text("index_url", report).and_then(|(text, place)| {
+        if package != PackageType::Pypi {
+            report.warning(place, format!("`{}` has no effect: only pypi has an index of its own", section.path("index_url")));
+        }
+        root_url(text).map_err(|why| report.error(place, format!("`{}` {why}", section.path("index_url")))).ok()
+    });
+    let mut base_urls = base_urls?;
+    let first = base_urls.first()?.clone();
+    if package != PackageType::Pypi {
+        return Some((base_urls, first));
+    }
+    // PyPI's pages and files live on two hosts, whichever of them `base_url` names (spec section 4).
+    if defaults::is_public_pypi(&first) {
+        let (simple, files) = defaults::public_pypi();
+        base_urls = vec![Url::parse(files).ok()?];
+        return Some((base_urls, index_url.or_else(|| Url::parse(simple).ok())?));
+    }
+    if index_url.is_none() && first.path().ends_with("/simple/") {
+        let advice = "leave `/simple` out of base_url, or set index_url";
+        report.warning(section.key_place("base_url"), format!("the index is looked for below {first}simple/: {advice}"));
+    }
+    let index_url = index_url.or_else(|| first.join("simple/").ok())?;
+    Some((base_urls, index_url))
+}
+
+fn base_urls(section: &Section<'_>, package: PackageType, place: &Place, report: &mut Report) -> Option<Vec<Url>> {
+    let path = section.path("base_url");
+    let Some(texts) = section.one_or_more("base_url", report) else {
+        let public = defaults::public_registry(package).filter(|_| section.node("base_url").is_none());
+        if section.node("base_url").is_none() && public.is_none() {
+            let package = package.as_str();
+            report.error(place, format!("`{path}` is missing: {package} has no single public registry to fall back on"));
+        }
+        return public.and_then(|url| Url::parse(url).ok()).map(|url| vec![url]);
+    };
+    if texts.is_empty() {
+        report.error(section.key_place("base_url"), format!("`{path}` is an empty list: name at least one address"));
+    }
+    let mut urls = Vec::with_capacity(texts.len());
+    for (text, place) in &texts {
+        match root_url(text) {
+            Ok(url) => urls.push(url),
+            Err(why) => report.error(*place, format!("`{path}` {why}")),
+        }
+    }
+    (!urls.is_empty() && urls.len() == texts.len()).then_some(urls)
+}
+
+fn credentials(section: &Section<'_>, environment: &Environment, report: &mut Report) -> Option<Credentials> {
+    let username = section.text("username", report).map(|(text, _)| text).filter(|text| !text.is_empty());
+    let password = secret(section, "password", environment, report).filter(|text| !text.is_empty());
+    match (username, password) {
+        (Some(username), password) => {
+            if username.contains(':') || username.contains(char::is_control) {
+                report.error(
+                    section.key_place("username"),
+                    format!("`{}` holds a colon or a control character", section.path("username")),
+                );
+            }
+            Some(Credentials { username: username.to_owned(), password: Secret::new(password.unwrap_or_default()) })
+        }
+        (None, Some(_)) => {
+            report.error(section.key_place("password"), format!("`{}` without `username`", section.path("password")));
+            None
+        }
+        (None, None) => None,
+    }
+}
+
+/// A secret: the text itself, or `${NAME}` for an environment variable.
+pub(super) fn secret(section: &Section<'_>, key: &str, environment: &Environment, report: &mut Report) -> Option<String> {
+    let (text, place) = section.text(key, report)?;
+    expand(text, &section.path(key), place, environment, report)
+}
+
+fn expand(text: &str, path: &str, place: &Place, environment: &Environment, report: &mut Report) -> Option<String> {
+    let is_name = |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let Some(name) = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).filter(is_name) else {
+        return Some(text.to_owned());
+    };
+    let value = environment.get(name);
+    if value.is_none() {
+        report.error(place, format!("`{path}` takes the environment variable {name}, which is not set"));
+    }
+    value.map(str::to_owned)
+}
+
+/// Header fields that larder sets itself, or whose change would break caching or framing.
+const OWN_HEADERS: &[&str] = &[
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "keep-alive",
+    "te",
+    "trailer",
+    "upgrade",
+    "range",
+    "if-range",
+    "if-match",
+    "if-none-match",
+    "if-modified-since",
+    "if-unmodified-since",
+    "accept-encoding",
+    "expect",
+    "proxy-authorization",
+];
+
+fn headers(section: &Section<'_>, environment: &Environment, report: &mut Report) -> Vec<(String, Secret<String>)> {
+    let Some(node) = section.node("headers") else { return Vec::new() };
+    let names: Vec<&str> = node.entries().iter().map(|entry| entry.key.as_str()).collect();
+    // The names are the operator's own, so that none is unknown; a section is opened to check the shape.
+    let fields = Section::open(node, section.path("headers"), &names, report);
+    let mut headers = Vec::new();
+    for entry in node.entries() {
+        let path = fields.path(&entry.key);
+        let Some((text, place)) = fields.text(&entry.key, report) else { continue };
+        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        if entry.key.is_empty() || !entry.key.bytes().all(token) {
+            report.error(&entry.place, format!("`{path}` is not the name of a header field"));
+        } else if OWN_HEADERS.contains(&entry.key.to_ascii_lowercase().as_str()) {
+            report.error(&entry.place, format!("`{path}` is set by larder itself"));
+        } else if let Some(value) = expand(text, &path, place, environment, report) {
+            if value.contains(char::is_control) {
+                report.error(place, format!("`{path}` holds a control character"));
+            }
+            headers.push((entry.key.clone(), Secret::new(value)));
+        }
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn environment_references_are_whole_values() {
+        let environment = Environment::of([("TOKEN", "canary")]);
+        let place = Place { file: "f.yaml".into(), line: 1, column: 1 };
+        let mut report = Report::default();
+        let mut read = |text| expand(text, "x", &place, &environment, &mut report);
+        assert_eq!(read("${TOKEN}").as_deref(), Some("canary"));
+        assert_eq!(read("a${TOKEN}").as_deref(), Some("a${TOKEN}"), "a password may hold anything");
+        assert_eq!(read("${}").as_deref(), Some("${}"));
+        assert_eq!(read("${OTHER}"), None);
+        assert!(report.into_sorted()[0].to_string().contains("OTHER, which is not set"));
+    }
+
+    #[test]
+    fn every_default_is_a_root() {
+        for package in PackageType::ALL {
+            if let Some(url) = defaults::public_registry(package) {
+                assert_eq!(root_url(url).map(String::from).as_deref(), Ok(url));
+            }
+        }
+        let (simple, files) = defaults::public_pypi();
+        assert!(defaults::is_public_pypi(&root_url(simple).unwrap()) && defaults::is_public_pypi(&root_url(files).unwrap()));
+    }
+}

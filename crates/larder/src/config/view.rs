@@ -1,0 +1,128 @@
+//! `GET /config`: the loaded configuration in the shape of the file, with every secret replaced (hazard S17).
+//!
+//! A secret's presence is shown, its value never. That goes for credentials inside URLs as well, wherever they stand.
+
+use larder_core::{REDACTED, Repository};
+use serde_json::{Map, Value as Json, json};
+
+use super::merge::Document;
+use super::node::{Node, Value};
+use super::schema;
+use super::settings::Settings;
+
+/// The files' content, completed by what flags, environment and defaults say.
+pub(super) fn config_view(document: &Document, settings: &Settings) -> Json {
+    let mut view: Map<String, Json> =
+        document.top.iter().map(|entry| (entry.key.clone(), to_json(&entry.node, schema::is_secret(&entry.key)))).collect();
+    let listen: Vec<String> = settings.listen.iter().map(ToString::to_string).collect();
+    view.insert("listen".to_owned(), json!(listen));
+    view.insert("data_dir".to_owned(), json!(settings.data_dir));
+    view.insert("hot_set".to_owned(), json!(settings.hot_set));
+    let limits = settings.limits;
+    let limits = json!({"document_size": limits.document_size, "connections": limits.connections, "downloads": limits.downloads});
+    view.insert("limits".to_owned(), limits);
+    if let Some(url) = &settings.public_url {
+        view.insert("public_url".to_owned(), json!(url));
+    }
+    if settings.admin_token.is_some() {
+        view.insert("auth".to_owned(), json!({"admin_token": REDACTED}));
+    }
+    let remotes = document.remotes.iter().map(|entry| {
+        let shown = to_json(&entry.node, false);
+        let repository = settings.repositories.iter().find(|r| r.name.as_str() == entry.key);
+        (entry.key.clone(), repository.map_or(shown.clone(), |repository| complete(shown, repository)))
+    });
+    let remotes: Map<String, Json> = remotes.collect();
+    view.insert("remotes".to_owned(), Json::Object(remotes));
+    Json::Object(view)
+}
+
+/// Adds the defaults that users ask about most.
+fn complete(shown: Json, repository: &Repository) -> Json {
+    let Json::Object(mut shown) = shown else { return shown };
+    let mut fill = |key: &str, value: Json| {
+        let slot = shown.entry(key).or_insert(Json::Null);
+        if slot.is_null() {
+            *slot = value;
+        }
+    };
+    fill("type", json!(repository.kind.as_str()));
+    fill("package", json!(repository.package.as_str()));
+    if let Some(upstream) = &repository.upstream {
+        fill("base_url", json!(upstream.base_urls.first()));
+        if repository.package == larder_core::PackageType::Pypi {
+            fill("index_url", json!(upstream.index_url));
+        }
+    }
+    let cache = &repository.cache;
+    let immutable_ttl = cache.immutable_ttl.map_or(0, |ttl| ttl.as_secs());
+    shown.insert("cache".to_owned(), json!({"immutable_ttl": immutable_ttl, "mutable_ttl": cache.mutable_ttl.as_secs()}));
+    Json::Object(shown)
+}
+
+/// A tree as JSON; `secret` hides every value in it. Plain numbers and truth values keep their type.
+fn to_json(node: &Node, secret: bool) -> Json {
+    match &node.value {
+        Value::Null => Json::Null,
+        Value::Scalar { .. } if secret => json!(REDACTED),
+        Value::Scalar { text, plain } => scalar(text, *plain),
+        Value::List(items) => items.iter().map(|item| to_json(item, secret)).collect(),
+        Value::Map(entries) => {
+            let member = |entry: &super::node::Entry| {
+                let hidden = secret || schema::is_secret(&entry.key) || entry.key == "headers";
+                (entry.key.clone(), to_json(&entry.node, hidden))
+            };
+            Json::Object(entries.iter().map(member).collect())
+        }
+    }
+}
+
+fn scalar(text: &str, plain: bool) -> Json {
+    match text {
+        "true" | "True" | "TRUE" if plain => Json::Bool(true),
+        "false" | "False" | "FALSE" if plain => Json::Bool(false),
+        _ => match text.parse::<u64>() {
+            Ok(number) if plain => json!(number),
+            _ => json!(without_user_info(text)),
+        },
+    }
+}
+
+/// Replaces what stands between `://` and `@` in any text.
+fn without_user_info(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        shown.push_str(before);
+        // The authority ends at `/`, `?`, `#` or a space; a password may hold `@`, so that the last one counts.
+        let end = after.find(['/', '?', '#', ' ', '"', '\'']).unwrap_or(after.len());
+        match after[..end].rfind('@') {
+            Some(user_info) => {
+                shown.push_str(REDACTED);
+                rest = &after[user_info..];
+            }
+            None => rest = after,
+        }
+    }
+    shown.push_str(rest);
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hazard_s17_user_info_disappears_from_any_text() {
+        for (text, want) in [
+            ("http://a:b@example.com/x", "http://***@example.com/x"),
+            ("see socks5://tok@h:1 and redis://:p@ss@h", "see socks5://***@h:1 and redis://***@h"),
+            ("https://example.com/@scope/x", "https://example.com/@scope/x"),
+            ("me@example.com", "me@example.com"),
+            ("://", "://"),
+        ] {
+            assert_eq!(without_user_info(text), want);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Reloads: on SIGHUP, and when a file of the configuration changes. A bad new file leaves the old configuration in force.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::diagnostic::Severity;
+use super::file::list_yaml;
+use super::settings::{Settings, Sources};
+
+/// How often files are looked at.
+const POLL: Duration = Duration::from_secs(2);
+
+/// Runs until it is dropped. `apply` is given each new configuration that loads; what is wrong with the others is logged.
+///
+/// Keys that take effect only at start (`listen`, `data_dir`, `tls`, `hot_set`, `limits`) are compared with `first`, and a change
+/// of them is logged as waiting for a restart.
+///
+/// # Errors
+/// The signal handler cannot be installed.
+pub async fn watch(sources: Sources, first: Settings, mut apply: impl FnMut(Settings) + Send) -> std::io::Result<()> {
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut watched = first.watched.clone();
+    let mut seen = fingerprint(&watched);
+    loop {
+        let asked = tokio::select! {
+            _ = hang_up.recv() => true,
+            () = tokio::time::sleep(POLL) => false,
+        };
+        let now = fingerprint(&watched);
+        if !asked && now == seen {
+            continue;
+        }
+        if !asked && fingerprint_after(&watched, Duration::from_millis(200)).await != now {
+            // Still being written: look again next time.
+            continue;
+        }
+        seen = now;
+        let Some(settings) = reload(&sources, &first) else { continue };
+        // A file that was written between comparing and reading differs from `seen` in the next round, and is read again.
+        if settings.watched != watched {
+            watched.clone_from(&settings.watched);
+            seen = fingerprint(&watched);
+        }
+        apply(settings);
+    }
+}
+
+async fn fingerprint_after(watched: &[PathBuf], pause: Duration) -> Vec<Seen> {
+    tokio::time::sleep(pause).await;
+    fingerprint(watched)
+}
+
+/// Loads again and logs what there is to say; `None` leaves the old configuration in force.
+fn reload(sources: &Sources, first: &Settings) -> Option<Settings> {
+    match super::load(sources) {
+        Ok(settings) => {
+            for found in &settings.warnings {
+                if found.severity == Severity::Note {
+                    tracing::info!("{found}");
+                } else {
+                    tracing::warn!("{found}");
+                }
+            }
+            for key in waiting_for_restart(first, &settings) {
+                tracing::warn!(key, "a changed `{key}` takes effect when larder is started again");
+            }
+            tracing::info!(repositories = settings.repositories.len(), "configuration reloaded");
+            Some(settings)
+        }
+        Err(found) => {
+            for found in found.iter().filter(|found| found.severity == Severity::Error) {
+                tracing::error!("{found}");
+            }
+            tracing::error!("the changed configuration cannot be used: the old one stays in force");
+            None
+        }
+    }
+}
+
+fn waiting_for_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    let keys = [
+        ("listen", old.listen != new.listen),
+        ("data_dir", old.data_dir != new.data_dir),
+        ("tls", old.tls != new.tls),
+        ("hot_set", old.hot_set != new.hot_set),
+        ("limits", old.limits != new.limits),
+    ];
+    keys.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
+}
+
+/// What tells one state of a file from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seen {
+    path: PathBuf,
+    state: Option<(SystemTime, u64, u64)>,
+}
+
+/// The state of each watched file, and of each YAML file in a watched directory.
+fn fingerprint(watched: &[PathBuf]) -> Vec<Seen> {
+    let mut all = Vec::new();
+    for path in watched {
+        all.push(seen(path));
+        if path.is_dir() {
+            all.extend(list_yaml(path).unwrap_or_default().iter().map(|file| seen(file)));
+        }
+    }
+    all
+}
+
+fn seen(path: &Path) -> Seen {
+    use std::os::unix::fs::MetadataExt as _;
+    let state = std::fs::metadata(path)
+        .ok()
+        .filter(|meta| !meta.is_dir())
+        .and_then(|meta| Some((meta.modified().ok()?, meta.len(), meta.ino())));
+    Seen { path: path.to_owned(), state }
+}

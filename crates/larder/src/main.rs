@@ -1,0 +1,56 @@
+//! The `larder` program: reads the command line, loads the configuration, and hands over to [`wire`].
+
+mod wire;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use larder::cli::{Action, Cli, check, write_findings};
+use larder::config::{Environment, Settings, Severity, Sources, load};
+use larder::logging;
+
+fn main() -> ExitCode {
+    match Cli::parse().into_action(Environment::of_process()) {
+        Action::Check(sources) => match check(&sources, &mut std::io::stdout().lock()) {
+            Ok(true) => ExitCode::SUCCESS,
+            // Also when standard output cannot be written: nobody has read the verdict.
+            Ok(false) | Err(_) => ExitCode::FAILURE,
+        },
+        Action::Serve(sources) => serve(sources),
+    }
+}
+
+fn serve(sources: Sources) -> ExitCode {
+    if let Err(error) = logging::start(&sources.environment) {
+        return fail(&error.to_string());
+    }
+    let settings = match load(&sources) {
+        Ok(settings) => settings,
+        Err(found) => {
+            // Standard error is the last resort: if it cannot be written, the exit code still tells.
+            let _ = write_findings(&found, &mut std::io::stderr().lock());
+            return fail("the configuration cannot be used; `larder check` says the same without starting");
+        }
+    };
+    log_warnings(&settings);
+    match wire::run(settings, sources) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+fn log_warnings(settings: &Settings) {
+    for found in &settings.warnings {
+        match found.severity {
+            Severity::Note => tracing::info!("{found}"),
+            Severity::Warning | Severity::Error => tracing::warn!("{found}"),
+        }
+    }
+}
+
+fn fail(message: &str) -> ExitCode {
+    use std::io::Write as _;
+    // As above: the exit code tells if standard error cannot be written.
+    let _ = writeln!(std::io::stderr(), "larder: {message}");
+    ExitCode::FAILURE
+}

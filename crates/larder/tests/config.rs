@@ -1,0 +1,401 @@
+//! What is refused, what is warned of, and the keys that are ours (spec section 2, [plus]).
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests may fail loudly")]
+
+mod common;
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use common::{data, directory, lines, load_text, loaded, refused, repository, sources};
+use larder::config::{Environment, Sources, load};
+use larder_core::{AllowPrivate, BuiltIn, MissingDate, Revalidate};
+
+fn one(keys: &str) -> String {
+    format!("remotes:\n  a:\n    base_url: http://example.com\n    {keys}\n")
+}
+
+#[test]
+fn all_errors_are_told_at_once_with_file_line_and_nearest_key() {
+    let text = "\
+listn: 127.0.0.1:1
+remotes:
+  a:
+    base_url: ftp://example.com
+    mutable_paterns: []
+    cache: {mutable_tll: 1}
+    mutable_ttl: 5
+  b:
+    package: pipy
+    base_url: example.com
+  'c d': {base_url: http://example.com}
+  e: {base_url: 'http://example.com', cache: {mutable_ttl: 30s}, quarantine_days: -1, offline: maybe}
+  f: [x]
+  g: {package: generic}
+limits: {downloads: 0}
+";
+    let said = refused(text);
+    for want in [
+        "f.yaml:1: unknown key `listn`: the nearest known key is `listen`",
+        "f.yaml:4: `remotes.a.base_url` must be an http or https URL, not ftp:",
+        "f.yaml:5: unknown key `mutable_paterns` in `remotes.a`: the nearest known key is `mutable_patterns`",
+        "f.yaml:6: unknown key `mutable_tll` in `remotes.a.cache`: the nearest known key is `mutable_ttl`",
+        "f.yaml:7: unknown key `mutable_ttl` in `remotes.a`: it belongs under `cache:`",
+        "f.yaml:9: `remotes.b.package` is one of",
+        "did you mean pypi?",
+        "f.yaml:11: \"c d\" is not a repository name",
+        "f.yaml:12: `remotes.e.cache.mutable_ttl` must be a whole number of seconds",
+        "f.yaml:12: `remotes.e.quarantine_days` must be a whole number",
+        "f.yaml:12: `remotes.e.offline` must be true or false",
+        "f.yaml:13: `remotes.f` must be a mapping, but is a list",
+        "f.yaml:14: `remotes.g.base_url` is missing: generic has no single public registry",
+        "f.yaml:15: `limits.downloads` must be a whole number from 1",
+    ] {
+        assert!(said.contains(want), "{want}\nin\n{said}");
+    }
+}
+
+#[test]
+fn errors_of_several_files_come_together() {
+    let directory = directory(&[("a.yaml", "remotes: [x]\n"), ("b.yaml", "bogus: 1\n"), ("c.yaml", "a: [\n")]);
+    let said = lines(&load(&sources(directory.path())).unwrap_err());
+    for want in ["a.yaml:1: `remotes` must be a mapping", "b.yaml:1: unknown key `bogus`", "c.yaml:2: not valid YAML"] {
+        assert!(said.contains(want), "{want}\nin\n{said}");
+    }
+    let missing = lines(&load(&sources(&directory.path().join("none.yaml"))).unwrap_err());
+    assert!(missing.contains("cannot read the configuration file"), "{missing}");
+}
+
+#[test]
+fn every_plus_key_of_a_remote_is_read() {
+    let settings = loaded(
+        "remotes:
+  a:
+    package: pypi
+    base_url: https://files.example.com/x
+    index_url: https://index.example.com/simple
+    allow_patterns: ['^ok/']
+    deny_patterns: [bad]
+    revalidate: get
+    stale: { on_status: [503, 429], max_age: 60, while_revalidate: 5 }
+    negative_ttl: 0
+    timeouts: { connect: 2, read: 7 }
+    allow_private: ['10.1.2.3:8080', 10.0.0.0/8]
+    link_hosts: [CDN.example.com]
+    headers: { X-Team: build }
+    proxy: http://proxy.example.com:3128
+    offline: true
+    max_size: 2GiB
+    quarantine_missing_date: first_seen
+",
+    );
+    let a = repository(&settings, "a");
+    assert_eq!(a.cache.revalidate, Some(Revalidate::Get));
+    assert_eq!(a.cache.stale_on_status, [429, 503]);
+    assert_eq!((a.cache.stale_max_age, a.cache.stale_while_revalidate), (Some(Duration::from_secs(60)), Duration::from_secs(5)));
+    assert_eq!(a.cache.negative_ttl, Duration::ZERO);
+    assert_eq!(a.quarantine.missing_date, MissingDate::FirstSeen);
+    assert_eq!(a.access.classify("ok/bad", BuiltIn::None).unwrap_err().rule, "deny_patterns");
+    assert_eq!(a.access.classify("other", BuiltIn::None).unwrap_err().rule, "allow_patterns");
+    let upstream = a.upstream.as_ref().unwrap();
+    assert_eq!(upstream.base_urls[0].as_str(), "https://files.example.com/x/");
+    assert_eq!(upstream.index_url.as_str(), "https://index.example.com/simple/");
+    assert_eq!((upstream.connect_timeout, upstream.read_timeout), (Duration::from_secs(2), Duration::from_secs(7)));
+    let private = [AllowPrivate::Socket("10.1.2.3:8080".parse().unwrap()), AllowPrivate::Network("10.0.0.0/8".parse().unwrap())];
+    assert_eq!(upstream.allow_private, private);
+    assert_eq!(upstream.link_hosts.as_deref(), Some(&["cdn.example.com".to_owned()][..]));
+    assert_eq!((upstream.headers[0].0.as_str(), upstream.headers[0].1.expose().as_str()), ("X-Team", "build"));
+    assert_eq!(upstream.proxy.as_ref().map(url::Url::as_str), Some("http://proxy.example.com:3128/"));
+    assert!(upstream.offline);
+    assert_eq!(upstream.max_size, Some(2 << 30));
+}
+
+#[test]
+fn every_top_level_key_is_read() {
+    let files = [
+        ("cert.pem", "x"),
+        ("key.pem", "x"),
+        (
+            "f.yaml",
+            "
+listen: ['127.0.0.1:1', '[::1]:2']
+data_dir: /d
+public_url: https://larder.example/sub
+trusted_proxies: [10.0.0.0/8, '::1']
+tls: {cert: cert.pem, key: key.pem}
+auth: {admin_token: 0123456789abcdef}
+docker_default_remote: images
+hot_set: 16MiB
+limits: {document_size: 1GiB, connections: 5, downloads: 6}
+remotes:
+  images: {package: docker}
+",
+        ),
+    ];
+    let directory = directory(&files);
+    let settings = load(&sources(&directory.path().join("f.yaml"))).unwrap();
+    assert_eq!(settings.listen.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:1", "[::1]:2"]);
+    assert_eq!(settings.public_url.unwrap().as_str(), "https://larder.example/sub/");
+    assert_eq!(settings.trusted_proxies, ["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
+    assert_eq!(settings.tls.unwrap().cert, directory.path().join("cert.pem"));
+    assert_eq!(settings.docker_default_remote.as_deref(), Some("images"));
+    assert_eq!(settings.hot_set, 16 << 20);
+    assert_eq!((settings.limits.document_size, settings.limits.connections, settings.limits.downloads), (1 << 30, 5, 6));
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused() {
+    for (keys, want) in [
+        ("base_url: x", "stands twice"),
+        ("stale: {on_status: [404]}", "must not hold 404"),
+        ("stale: {on_status: [200]}", "takes 408, 425, 429 and 500 to 599"),
+        ("timeouts: {read: 0}", "from 1"),
+        ("allow_private: [intranet]", "names are not taken"),
+        ("link_hosts: ['https://x.example']", "no scheme, no path"),
+        ("headers: {Host: x}", "set by larder itself"),
+        ("headers: {'a b': x}", "not the name of a header"),
+        ("headers: {X-A: \"x\\r\\nY: z\"}", "control character"),
+        ("ca_file: none.pem", "is not a file"),
+        ("proxy: gopher://x", "must be an http, https, socks5"),
+        ("max_size: lots", "a number of bytes"),
+        ("password: canary", "without `username`"),
+        ("revalidate: always", "one of head, get, never"),
+        ("cache: {immutable_ttl: 1.5}", "whole number of seconds"),
+        ("immutable_patterns: x", "must be a list"),
+        ("type: vrtual", "did you mean virtual?"),
+        ("description: {a: b}", "must be a single value"),
+    ] {
+        let said = refused(&one(keys));
+        assert!(said.contains(want) && !said.contains("canary"), "{keys}: {said}");
+    }
+    for (text, want) in [
+        ("docker_default_remote: x\n", "there is no repository `x`"),
+        ("tls: {cert: f.yaml}\n", "`key` is missing"),
+        ("auth: {admin_token: 'a b'}\n", "admin token must be letters"),
+        ("listen: []\n", "empty list"),
+        ("listen: 8000\n", "is not an address and port"),
+        ("public_url: larder.example\n", "not an absolute URL"),
+        ("trusted_proxies: [proxy]\n", "not an address or a network"),
+        ("hot_set: -1\n", "number of bytes"),
+        ("config_dir: none\n", "cannot read the configuration directory"),
+        ("just text\n", "a configuration file is a mapping"),
+    ] {
+        let said = refused(text);
+        assert!(said.contains(want), "{text}: {said}");
+    }
+}
+
+#[test]
+fn virtual_members_exist_match_and_do_not_go_in_circles() {
+    let said = refused(
+        "remotes:
+  h: {package: helm, base_url: 'http://h.example'}
+  n: {package: npm, base_url: 'http://n.example'}
+  v: {type: virtual, package: helm, members: [h, n, hh]}
+  w: {type: virtual, package: helm, members: [x, h, h]}
+  x: {type: virtual, package: helm, members: [w]}
+  y: {type: virtual, package: helm}
+",
+    );
+    for want in [
+        "f.yaml:4: member `n` of `v` is of package npm, not helm",
+        "f.yaml:4: member `hh` of `v` does not exist: did you mean `h`?",
+        "f.yaml:5: virtual repository `w` contains itself",
+        "f.yaml:5: `h` stands twice",
+        "f.yaml:6: virtual repository `x` contains itself",
+        "f.yaml:7: a virtual repository needs `remotes.y.members`",
+    ] {
+        assert!(said.contains(want), "{want}\nin\n{said}");
+    }
+    assert!(!said.contains("`v` contains itself"));
+}
+
+#[test]
+fn pypi_index_and_files_may_live_on_two_hosts() {
+    let public = loaded("remotes:\n  absent: {package: pypi}\n");
+    let absent = repository(&public, "absent");
+    let public = absent.upstream.as_ref().unwrap();
+    let (index, files) = (public.index_url.as_str(), public.base_urls[0].as_str());
+    assert_ne!(index, files);
+    // Either public address, with or without a path, means both.
+    for base in [index, files] {
+        let settings = loaded(&format!("remotes:\n  a: {{package: pypi, base_url: '{base}'}}\n"));
+        let a = repository(&settings, "a");
+        let upstream = a.upstream.as_ref().unwrap();
+        assert_eq!((upstream.index_url.as_str(), upstream.base_urls[0].as_str()), (index, files));
+    }
+    let own = loaded("remotes:\n  a: {package: pypi, base_url: 'https://devpi.example/root/dev'}\n");
+    let a = repository(&own, "a");
+    assert_eq!(a.upstream.as_ref().unwrap().index_url.as_str(), "https://devpi.example/root/dev/simple/");
+    let simple = loaded("remotes:\n  a: {package: pypi, base_url: 'https://devpi.example/simple'}\n");
+    assert!(lines(&simple.warnings).contains("leave `/simple` out of base_url, or set index_url"));
+    let mirror = loaded(&format!("remotes:\n  a: {{package: pypi, base_url: '{files}', index_url: 'http://own.example/s'}}\n"));
+    assert_eq!(repository(&mirror, "a").upstream.as_ref().unwrap().index_url.as_str(), "http://own.example/s/", "explicit wins");
+}
+
+#[test]
+fn what_comes_later_is_warned_of() {
+    let settings = loaded(&one(
+        "quarantine_new: true\n    quarantine_date: ecosystem\n    quarantine_index: true\n    quarantine_exclude: [x]",
+    ));
+    let warned = lines(&settings.warnings);
+    for key in [
+        "f.yaml:5: warning: `remotes.a.quarantine_date`",
+        "f.yaml:6: warning: `remotes.a.quarantine_index`",
+        "quarantine_exclude",
+    ] {
+        assert!(warned.contains(key), "{key} in {warned}");
+    }
+    let quiet = loaded(&one("quarantine_new: true\n    quarantine_date: last_modified\n    quarantine_index: false"));
+    assert!(quiet.warnings.is_empty(), "{}", lines(&quiet.warnings));
+    let open = loaded("listen: 0.0.0.0:1\nremotes: {}\n");
+    assert!(lines(&open.warnings).contains("auth.admin_token, LARDER_ADMIN_TOKEN or --admin-token-file opens it"));
+    let npm = loaded("remotes:\n  a: {package: npm, immutable_patterns: ['\\.tgz$']}\n");
+    assert!(lines(&npm.warnings).contains("admits no package documents"));
+    let idle = loaded("remotes:\n  a: {type: local, base_url: 'http://example.com'}\n");
+    assert!(lines(&idle.warnings).contains("`remotes.a.base_url` has no effect: this is a local repository"));
+}
+
+#[test]
+fn hazard_r6_config_patterns_that_explode_are_refused_or_bounded() {
+    for (pattern, want) in [
+        ("((a{1000}){1000}){10}", "too large once compiled"),
+        ("[", "does not compile"),
+        ("a\\", "does not compile"),
+        (&"a".repeat(5000), "longer than 4096 bytes"),
+    ] {
+        let said = refused(&one(&format!("immutable_patterns: ['{pattern}']")));
+        assert!(said.contains("f.yaml:4: `remotes.a.immutable_patterns`") && said.contains(want), "{pattern}: {said}");
+    }
+    for control in ["\\b", "\\t", "\\e", "\\x07"] {
+        let said = refused(&one(&format!("immutable_patterns: [\"{control}x\"]")));
+        assert!(said.contains("control character"), "{control}: {said}");
+    }
+    let settings = loaded(&one("immutable_patterns: ['^(?=(a+)+$)(a|a)*b']"));
+    let path = "a".repeat(2000);
+    let began = Instant::now();
+    let denied = repository(&settings, "a").access.classify(&path, BuiltIn::None).unwrap_err();
+    assert!(denied.rule == "immutable_patterns" && began.elapsed() < Duration::from_secs(2), "{denied:?} {:?}", began.elapsed());
+}
+
+const CANARIES: &str = "
+auth: {admin_token: canary-admin-0123}
+database: {user: u, password: canary-database}
+s3: {access_key: canary-access, secret_key: canary-s3}
+remotes:
+  a:
+    base_url: http://example.com
+    username: visible-user
+    password: canary-password
+    headers: {Authorization: Bearer canary-header}
+    proxy: http://u:canary-proxy@proxy.example.com:3128
+    description: see https://u:canary-description@example.com/
+  b:
+    base_url: http://example.com
+    username: u
+    password: \"canary\\.escape\"
+    headers: {X-Key: '${FROM_ENVIRONMENT}'}
+    mutable_patterns: [\"\\.x\"]
+";
+
+#[test]
+fn hazard_s17_config_view_and_messages_show_no_secret() {
+    let directory = directory(&[("f.yaml", CANARIES)]);
+    let environment = Environment::of([
+        ("HOME", "/h"),
+        ("FROM_ENVIRONMENT", "canary-environment"),
+        ("LARDER_ADMIN_TOKEN", "canary-admin-from-env"),
+        ("DBPASS", "canary-dbpass"),
+    ]);
+    let sources = Sources { config: Some(directory.path().join("f.yaml")), environment, ..Sources::default() };
+    let settings = load(&sources).unwrap();
+    let a = repository(&settings, "a");
+    assert_eq!(a.upstream.as_ref().unwrap().credentials.as_ref().unwrap().password.expose(), "canary-password", "really loaded");
+    let b = repository(&settings, "b");
+    assert_eq!(b.upstream.as_ref().unwrap().headers[0].1.expose(), "canary-environment");
+    assert_eq!(b.upstream.as_ref().unwrap().credentials.as_ref().unwrap().password.expose(), "canary\\.escape");
+    for (name, text) in [
+        ("/config", settings.config_view.to_string()),
+        ("warnings", lines(&settings.warnings)),
+        ("sources", format!("{sources:?}")),
+        ("token", format!("{:?}", settings.admin_token)),
+        ("credentials", format!("{:?}", a.upstream.as_ref().unwrap().credentials)),
+    ] {
+        assert!(!text.contains("canary"), "{name}: {text}");
+    }
+    let view = &settings.config_view;
+    assert_eq!(view["remotes"]["a"]["password"], "***", "presence shows");
+    assert_eq!(view["remotes"]["a"]["headers"]["Authorization"], "***");
+    assert_eq!(view["remotes"]["a"]["username"], "visible-user");
+    assert_eq!(view["remotes"]["a"]["proxy"], "http://***@proxy.example.com:3128");
+    assert_eq!(
+        (&view["auth"]["admin_token"], &view["s3"]["secret_key"], &view["database"]["password"]),
+        (&"***".into(), &"***".into(), &"***".into())
+    );
+    assert!(
+        lines(&settings.warnings).contains("f.yaml:16: warning: the text holds a backslash"),
+        "{}",
+        lines(&settings.warnings)
+    );
+    // The same secrets in a file that fails in every section: the messages stay clean.
+    let broken = format!("{CANARIES}\n    offline: canary\nlisten: [x\n");
+    assert!(!refused(&broken).contains("canary"));
+    let wrong = CANARIES
+        .replace("proxy: http://", "proxy: bad://")
+        .replace("base_url: http://", "base_url: http://u:canary-base@")
+        .replace("username", "usrname");
+    let said = refused(&wrong);
+    assert!(said.contains("user name or password") && !said.contains("canary"), "{said}");
+}
+
+#[test]
+fn the_view_has_the_shape_of_the_file() {
+    let settings = load(&sources(&data("contract.yaml"))).unwrap();
+    let github = &settings.config_view["remotes"]["github"];
+    assert_eq!(github["base_url"], "https://git.example.com");
+    assert_eq!((&github["check_mutable_updates"], &github["cache"]["mutable_ttl"]), (&true.into(), &7200.into()));
+    assert_eq!(github["mutable_patterns"][0], "latest\\.json$");
+    assert_eq!(settings.config_view["remotes"]["more-charts"]["cache"]["mutable_ttl"], 3600, "defaults are filled in");
+    assert_eq!(settings.config_view["listen"][0], "127.0.0.1:8000");
+}
+
+#[test]
+fn the_rules_epoch_follows_the_rules_and_nothing_else() {
+    let epoch = |keys: &str| repository(&loaded(&one(keys)), "a").rules_epoch;
+    let plain = epoch("description: x");
+    assert_eq!(plain, epoch("description: y"), "the same on every replica and after every restart");
+    assert_eq!(plain, epoch("username: u\n    password: p"), "credentials do not count");
+    let mut all = vec![plain];
+    for keys in [
+        "immutable_patterns: []",
+        "mutable_patterns: []",
+        "allow_patterns: [x]",
+        "deny_patterns: [x]",
+        "cache: {mutable_ttl: 1}",
+        "cache: {immutable_ttl: 1}",
+        "quarantine_new: true",
+        "quarantine_missing_date: deny",
+        "revalidate: get",
+        "link_hosts: []",
+        "offline: true",
+        "max_size: 1",
+        "package: helm",
+        "check_mutable_updates: true",
+        "negative_ttl: 1",
+    ] {
+        let epoch = epoch(keys);
+        assert!(!all.contains(&epoch), "{keys}");
+        all.push(epoch);
+    }
+}
+
+#[test]
+fn hazard_r3_config_a_yaml_bomb_is_refused() {
+    let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..10 {
+        let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
+        writeln!(bomb, "a{level}: &a{level} [{aliases}]").unwrap();
+    }
+    let began = Instant::now();
+    let said = lines(&load_text(&bomb).unwrap_err());
+    assert!(said.contains("after expanding anchors") && began.elapsed() < Duration::from_secs(10), "{said}");
+}

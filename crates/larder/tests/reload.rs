@@ -1,0 +1,76 @@
+//! Reloading (spec section 2): on SIGHUP and on change, a bad file leaves the old configuration in force; and `larder check`.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests may fail loudly")]
+#![expect(dead_code, reason = "the common helpers are used by several test files, each in part")]
+
+mod common;
+
+use std::path::Path;
+use std::time::Duration;
+
+use common::{data, directory, sources};
+use larder::cli::check;
+use larder::config::{Settings, load, watch};
+use tokio::sync::mpsc;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn names(settings: &Settings) -> Vec<String> {
+    settings.repositories.iter().map(|r| r.name.to_string()).collect()
+}
+
+fn write(path: &Path, names: &[&str]) {
+    let entries: String = names.iter().map(|name| format!("  {name}: {{base_url: 'http://{name}.example'}}\n")).collect();
+    std::fs::write(path, format!("remotes:\n{entries}")).unwrap();
+}
+
+async fn next(applied: &mut mpsc::UnboundedReceiver<Settings>) -> Vec<String> {
+    names(&tokio::time::timeout(PATIENCE, applied.recv()).await.expect("reloads in time").expect("goes on watching"))
+}
+
+#[tokio::test]
+async fn changed_files_and_sighup_reload_and_bad_files_do_not() {
+    let directory = directory(&[("a.yaml", "remotes: {}\n")]);
+    let (a, b) = (directory.path().join("a.yaml"), directory.path().join("b.yml"));
+    write(&a, &["one"]);
+    let sources = sources(directory.path());
+    let first = load(&sources).unwrap();
+    assert_eq!(names(&first), ["one"]);
+    let (send, mut applied) = mpsc::unbounded_channel();
+    let watching = tokio::spawn(watch(sources, first, move |settings| send.send(settings).unwrap()));
+
+    // Waits until the signal handler is there: before, SIGHUP would end this process.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let pid = std::process::id().to_string();
+    assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    assert_eq!(next(&mut applied).await, ["one"], "SIGHUP reloads even without a change");
+
+    write(&b, &["two", "three"]);
+    assert_eq!(next(&mut applied).await, ["one", "three", "two"], "a new file in the directory");
+
+    std::fs::write(&b, "remotes: [broken").unwrap();
+    let nothing = tokio::time::timeout(Duration::from_secs(5), applied.recv()).await;
+    assert!(nothing.is_err(), "the old configuration stays in force");
+
+    write(&b, &["four"]);
+    assert_eq!(next(&mut applied).await, ["four", "one"], "and the next good file is read");
+
+    std::fs::remove_file(&b).unwrap();
+    assert_eq!(next(&mut applied).await, ["one"]);
+    watching.abort();
+}
+
+#[test]
+fn check_prints_all_findings_and_says_whether_it_would_start() {
+    let run = |path: &Path| {
+        let mut out = Vec::new();
+        let good = check(&sources(path), &mut out).unwrap();
+        (good, String::from_utf8(out).unwrap())
+    };
+    let (good, said) = run(&data("contract.yaml"));
+    assert!(good && said.contains("configuration is valid: 10 repositories, 9 warnings"), "{said}");
+    assert_eq!(said.lines().filter(|line| line.contains(": warning: ")).count(), 9);
+    let directory = directory(&[("f.yaml", "a: 1\nb: 2\nremotes:\n  x: {type: local}\n")]);
+    let (good, said) = run(directory.path());
+    assert!(!good && said.contains("configuration cannot be used: 2 errors, 1 warning\n"), "{said}");
+    assert!(said.contains("f.yaml:1: unknown key `a`") && said.contains("f.yaml:2: unknown key `b`"), "{said}");
+}
