@@ -1,5 +1,5 @@
 //! What every [`BlobStore`] must do, as a suite that panics at the first breach. For the tests of all implementations.
-#![expect(clippy::expect_used, clippy::missing_panics_doc, reason = "a test suite: it panics to report")]
+#![expect(clippy::expect_used, reason = "a test suite: it panics to report")]
 
 use std::os::unix::fs::FileExt as _;
 

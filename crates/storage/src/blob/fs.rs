@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use super::layout::{Layout, Shard, modified_ns};
 use super::pins::Pins;
+use super::side_by_side::side_by_side;
 use super::space::SpaceGauge;
 use super::spool::TemporaryName;
 use super::{BlobInfo, BlobStore, OpenBlob, SealedSpool, Space, Spool, StoredBlob, check_length, not_found};
@@ -160,28 +161,31 @@ impl FsBlobStore {
     }
 
     /// Synchronises the directories of `shards` once each, and those above them where that has not been done since the start:
-    /// another thread or an earlier process may have made them without getting so far.
+    /// another thread or an earlier process may have made them without getting so far. Gives the shards that failed.
     fn sync_directories(&self, shards: &BTreeSet<Shard>) -> HashMap<Shard, StorageError> {
-        let mut done: HashMap<PathBuf, Result<(), StorageError>> = HashMap::new();
+        let needs: Vec<(Shard, Vec<PathBuf>)> = shards.iter().map(|&shard| (shard, self.unsynchronised(shard))).collect();
+        let directories: BTreeSet<&PathBuf> = needs.iter().flat_map(|(_, directories)| directories).collect();
+        let directories: Vec<&PathBuf> = directories.into_iter().collect();
+        let outcomes = side_by_side(&directories, |directory| self.sync_directory(directory));
+        let errors: HashMap<&PathBuf, StorageError> =
+            directories.into_iter().zip(outcomes).filter_map(|(directory, outcome)| Some((directory, outcome.err()?))).collect();
         let mut failed = HashMap::new();
-        for &shard in shards {
-            let mut directories = vec![self.layout.directory(shard)];
-            if !self.durable().contains(&shard) {
-                directories.extend([self.layout.upper(shard), self.layout.root().to_owned()]);
-            }
-            let mut outcome = Ok(());
-            for directory in directories {
-                let result = done.entry(directory).or_insert_with_key(|directory| self.sync_directory(directory));
-                if let Err(error) = result {
-                    outcome = Err(error.again());
-                }
-            }
-            match outcome {
-                Ok(()) => drop(self.durable().insert(shard)),
-                Err(error) => drop(failed.insert(shard, error)),
+        for (shard, directories) in &needs {
+            match directories.iter().find_map(|directory| errors.get(directory)) {
+                Some(error) => drop(failed.insert(*shard, error.again())),
+                None => drop(self.durable().insert(*shard)),
             }
         }
         failed
+    }
+
+    /// The directories in which an entry on the way to a blob of this shard may be new.
+    fn unsynchronised(&self, shard: Shard) -> Vec<PathBuf> {
+        let mut directories = vec![self.layout.directory(shard)];
+        if !self.durable().contains(&shard) {
+            directories.extend([self.layout.upper(shard), self.layout.root().to_owned()]);
+        }
+        directories
     }
 
     fn durable(&self) -> MutexGuard<'_, HashSet<Shard>> {
@@ -215,7 +219,7 @@ impl BlobStore for FsBlobStore {
     }
 
     fn publish(&self, batch: Vec<SealedSpool>) -> Vec<Result<BlobInfo, StorageError>> {
-        let placed: Vec<_> = batch.iter().map(|sealed| self.place(sealed)).collect();
+        let placed = side_by_side(&batch, |sealed| self.place(sealed));
         let shards: BTreeSet<Shard> = placed.iter().flatten().map(|(_, shard)| *shard).collect();
         let failed = self.sync_directories(&shards);
         placed

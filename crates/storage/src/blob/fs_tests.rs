@@ -83,7 +83,7 @@ fn hazard_w4_nothing_is_reachable_before_it_is_published() {
         let mut spool = store.spool().unwrap();
         spool.append(b"half of it").unwrap();
         assert_eq!(store.list(None, 10).unwrap(), []);
-        let leftover = if store.unnamed { 0 } else { 1 };
+        let leftover = usize::from(!store.unnamed);
         assert_eq!(private_files(directory.path()), leftover);
         drop(spool);
         assert_eq!(private_files(directory.path()), 0);

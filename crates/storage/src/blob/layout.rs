@@ -54,7 +54,7 @@ impl Layout {
     /// directory, are not ours and are passed over.
     pub(super) fn list(&self, after: Option<&Digest>, limit: usize) -> io::Result<Vec<StoredBlob>> {
         let mut found = Vec::new();
-        let start = after.map(|digest| digest.to_hex()).unwrap_or_default();
+        let start = after.map(Digest::to_hex).unwrap_or_default();
         for upper in names(&self.root, 2, start.get(..2).unwrap_or(""))? {
             for lower in names(&self.root.join(&upper), 2, if start.starts_with(&upper) { &start[2..4] } else { "" })? {
                 let prefix = format!("{upper}{lower}");

@@ -14,6 +14,7 @@ mod fs;
 mod layout;
 mod memory;
 mod pins;
+mod side_by_side;
 mod space;
 mod spool;
 

@@ -81,7 +81,9 @@ impl SpaceGauge {
         }
         let stat = rustix::fs::statvfs(&self.directory).map_err(|e| StorageError::from_io("measure free space", e.into()))?;
         let space = Space::new(stat.f_blocks.saturating_mul(stat.f_frsize), stat.f_bavail.saturating_mul(stat.f_frsize));
-        *state = Some(Measurement { at: Instant::now(), space, spent: 0 });
+        // What is refused is not written.
+        let spent = if space.available >= space.reserve.saturating_add(coming) { coming } else { 0 };
+        *state = Some(Measurement { at: Instant::now(), space, spent });
         Ok(space)
     }
 }

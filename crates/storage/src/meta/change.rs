@@ -7,7 +7,7 @@ use super::{MetadataStore, artifacts, derivations};
 use crate::blob::BlobInfo;
 use crate::error::StorageError;
 
-pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
+const EMPTY_LOG: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
 const PUT_BLOB: &str = "INSERT INTO blobs (digest, size, modified_ns, delete_after) VALUES ($1, $2, $3, NULL) \
      ON CONFLICT (digest) DO UPDATE SET size = excluded.size, modified_ns = excluded.modified_ns, delete_after = NULL";
 const KEEP_BLOB: &str = "UPDATE blobs SET delete_after = NULL WHERE digest = $1";
@@ -68,13 +68,27 @@ impl MetadataStore {
         if changes.is_empty() {
             return Ok(());
         }
+        match self.apply_all(&changes).await {
+            Err(error) if error.is_full() => {
+                // The write-ahead log may be what takes up the space: write it back, cut it off, and try once more.
+                let written_back = sqlx::query(EMPTY_LOG).execute(&self.writer).await;
+                if written_back.is_err() {
+                    return Err(error);
+                }
+                self.apply_all(&changes).await
+            }
+            other => other,
+        }
+        // The pins in `changes` go here, after the commit.
+    }
+
+    async fn apply_all(&self, changes: &[Change]) -> Result<(), StorageError> {
         let failed = |error| StorageError::from_sql("write to the metadata database", error);
-        let mut transaction = self.writer.begin_with(BEGIN).await.map_err(failed)?;
-        for change in &changes {
+        let mut transaction = self.begin().await.map_err(failed)?;
+        for change in changes {
             apply_one(&mut transaction, change).await?;
         }
         transaction.commit().await.map_err(failed)
-        // The pins in `changes` go here, after the commit.
     }
 }
 

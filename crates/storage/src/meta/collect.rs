@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use larder_core::{Digest, UnixMillis};
 
-use super::change::BEGIN;
 use super::{MetadataStore, parse_digest};
 use crate::blob::{BlobStore, StoredBlob};
 use crate::error::{StorageError, StorageErrorKind};
@@ -102,7 +101,7 @@ impl MetadataStore {
                 .map_err(failed)?;
             let Some(last) = page.last() else { break };
             after.clone_from(last);
-            let mut transaction = self.writer.begin_with(BEGIN).await.map_err(failed)?;
+            let mut transaction = self.begin().await.map_err(failed)?;
             for key in &page {
                 sqlx::query(DATE_DERIVATION).bind(&**key).bind(date.0).execute(&mut *transaction).await.map_err(failed)?;
             }
@@ -134,7 +133,7 @@ impl MetadataStore {
                 .map_err(failed)?;
             let Some(last) = page.last() else { return Ok(dated) };
             after.clone_from(last);
-            let mut transaction = self.writer.begin_with(BEGIN).await.map_err(failed)?;
+            let mut transaction = self.begin().await.map_err(failed)?;
             for digest in &page {
                 let result = sqlx::query(DATE_BLOB).bind(&**digest).bind(date.0).execute(&mut *transaction).await;
                 dated += result.map_err(failed)?.rows_affected();
@@ -153,7 +152,7 @@ impl MetadataStore {
                 sqlx::query_as(DUE).bind(now.0).bind(&*after).bind(PAGE).fetch_all(&self.reader).await.map_err(failed)?;
             let Some((last, _)) = page.last() else { break };
             after.clone_from(last);
-            let mut transaction = self.writer.begin_with(BEGIN).await.map_err(failed)?;
+            let mut transaction = self.begin().await.map_err(failed)?;
             for (digest, size) in &page {
                 let result = sqlx::query(DELETE_DUE).bind(&**digest).bind(now.0).execute(&mut *transaction).await;
                 if result.map_err(failed)?.rows_affected() > 0 {
@@ -175,7 +174,7 @@ impl MetadataStore {
         let failed = |error| StorageError::from_sql("delete unreferenced blobs", error);
         let (mut count, mut bytes) = (0, 0);
         for chunk in files.chunks(UNLINKS) {
-            let mut transaction = self.writer.begin_with(BEGIN).await.map_err(failed)?;
+            let mut transaction = self.begin().await.map_err(failed)?;
             let mut gone = Vec::with_capacity(chunk.len());
             for (digest, size) in chunk {
                 let rows: i64 =

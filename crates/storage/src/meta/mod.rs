@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use larder_core::Digest;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::Transaction;
+use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
 use crate::error::{StorageError, StorageErrorKind};
 
@@ -30,6 +31,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const READERS: u32 = 4;
 
+/// Takes the write lock at once, so that a transaction never fails half-way for want of it.
+const BEGIN: &str = "BEGIN IMMEDIATE";
 const PING: &str = "SELECT COUNT(*) FROM schema_version";
 const COUNT_RECORDS: &str = "SELECT COUNT(*) FROM artifacts";
 const COUNT_BLOBS: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM blobs";
@@ -70,7 +73,9 @@ impl MetadataStore {
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(BUSY_TIMEOUT)
             .foreign_keys(true)
-            .pragma("journal_size_limit", "4194304");
+            // Writing the log back needs room in the database file, so the log must stay well below the reserve of a small disk.
+            .pragma("wal_autocheckpoint", "250")
+            .pragma("journal_size_limit", "1048576");
         let writer = pool(1).connect_with(options.clone()).await;
         let writer = writer.map_err(|e| StorageError::from_sql("open the metadata database", e))?;
         migrate::migrate(&writer).await?;
@@ -100,6 +105,18 @@ impl MetadataStore {
         let records: i64 = sqlx::query_scalar(COUNT_RECORDS).fetch_one(&self.reader).await.map_err(failed)?;
         let (blobs, bytes): (i64, i64) = sqlx::query_as(COUNT_BLOBS).fetch_one(&self.reader).await.map_err(failed)?;
         Ok(Counts { records: records as u64, blobs: blobs as u64, bytes: bytes as u64 })
+    }
+
+    /// Starts a transaction on the connection that writes. What is not committed is rolled back, also when the caller is cancelled.
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
+        match self.writer.begin_with(BEGIN).await {
+            // On a full disk SQLite rolls back by itself, and sqlx goes on believing that a transaction is open.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                self.writer.acquire().await?.close().await?;
+                self.writer.begin_with(BEGIN).await
+            }
+            other => other,
+        }
     }
 
     /// Waits for running statements, writes the log back and closes the database. Every later call answers `Unavailable`.
