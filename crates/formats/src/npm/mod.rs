@@ -53,6 +53,11 @@ impl Format for Npm {
         Some(request::packument(Route::Packument(package), repository.quarantine.hold.is_none()))
     }
 
+    /// Of packuments, that is: nothing else names tarballs for others.
+    fn document_variants(&self) -> &'static [&'static str] {
+        &[request::ABBREVIATED, request::FULL]
+    }
+
     fn check(&self, _repository: &Repository, document: &Document<'_>) -> Result<(), Malformed> {
         match Route::parse(document.key_path) {
             Ok(Route::Packument(package)) => check::check_packument(document.body, package),
@@ -192,6 +197,7 @@ mod tests {
             ("@babel/core", "@babel%2fcore", "abbreviated")
         );
         assert!(source.is_document);
+        assert!(Npm.document_variants().contains(&source.variant));
         repository.quarantine.hold = Some(Duration::from_hours(72));
         assert_eq!(Npm.named_by(&repository, "n/-/n-1.0.0.tgz").unwrap().variant, "full");
         for path in ["n", "n/1.0.0", "n/-/m-1.0.0.tgz", "-/npm/v1/keys", "_ext/mac/host/n-1.0.0.tgz"] {

@@ -50,7 +50,10 @@ impl<'l> Tarballs<'l> {
         }
         let mut url = Url::parse(link).ok()?;
         url.set_fragment(None);
-        let mut probe = Url::parse(&plain).ok()?;
+        let mut probe = match &plain {
+            Cow::Borrowed(_) => url.clone(),
+            Cow::Owned(plain) => Url::parse(plain).ok()?,
+        };
         let mut own = self.links.path_of(&probe);
         if own.is_none() && url.scheme() == "http" {
             url.set_scheme("https").ok()?;
