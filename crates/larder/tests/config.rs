@@ -1,5 +1,5 @@
 //! What is refused, what is warned of, and the keys that are ours (spec section 2, [plus]).
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests may fail loudly")]
+#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests may fail loudly")]
 
 mod common;
 
@@ -91,7 +91,7 @@ fn every_plus_key_of_a_remote_is_read() {
     let a = repository(&settings, "a");
     assert_eq!(a.cache.revalidate, Some(Revalidate::Get));
     assert_eq!(a.cache.stale_on_status, [429, 503]);
-    assert_eq!((a.cache.stale_max_age, a.cache.stale_while_revalidate), (Some(Duration::from_secs(60)), Duration::from_secs(5)));
+    assert_eq!((a.cache.stale_max_age, a.cache.stale_while_revalidate), (Some(Duration::from_mins(1)), Duration::from_secs(5)));
     assert_eq!(a.cache.negative_ttl, Duration::ZERO);
     assert_eq!(a.quarantine.missing_date, MissingDate::FirstSeen);
     assert_eq!(a.access.classify("ok/bad", BuiltIn::None).unwrap_err().rule, "deny_patterns");

@@ -1,5 +1,5 @@
 //! The original contract: existing configuration files load unchanged, and mean what they meant (spec section 2, [base]).
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests may fail loudly")]
+#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests may fail loudly")]
 
 mod common;
 
@@ -24,19 +24,23 @@ fn every_base_key_loads_in_the_form_users_have_today() {
     );
     assert_eq!(github.upstream.as_ref().unwrap().base_urls[0].as_str(), "https://git.example.com/", "gets its slash");
     assert!(github.cache.check_mutable_updates);
-    assert_eq!((github.cache.immutable_ttl, github.cache.mutable_ttl), (None, Duration::from_secs(7200)));
+    assert_eq!((github.cache.immutable_ttl, github.cache.mutable_ttl), (None, Duration::from_hours(2)));
     let docker = repository(&settings, "dockerhub");
     let credentials = docker.upstream.as_ref().unwrap().credentials.as_ref().unwrap();
     assert_eq!((&*credentials.username, credentials.password.expose().as_str()), ("pull-bot", "s3cret"));
     let members = &repository(&settings, "all-charts").members;
-    assert_eq!(members.iter().map(|m| m.as_str()).collect::<Vec<_>>(), ["charts", "more-charts"], "first = highest priority");
+    assert_eq!(
+        members.iter().map(larder_core::RepositoryName::as_str).collect::<Vec<_>>(),
+        ["charts", "more-charts"],
+        "first = highest priority"
+    );
     assert_eq!(repository(&settings, "uploads").kind, RepositoryKind::Local);
 }
 
 #[test]
 fn absent_keys_have_the_contracts_defaults() {
     let charts = repository(&contract(), "more-charts");
-    assert_eq!((charts.cache.immutable_ttl, charts.cache.mutable_ttl), (None, Duration::from_secs(3600)), "absent = 0 / 3600");
+    assert_eq!((charts.cache.immutable_ttl, charts.cache.mutable_ttl), (None, Duration::from_hours(1)), "absent = 0 / 3600");
     assert!(charts.access.immutable.is_none() && charts.access.mutable.is_none());
     assert!(!charts.cache.check_mutable_updates && charts.cache.revalidate.is_none() && charts.quarantine.hold.is_none());
     assert!(charts.upstream.as_ref().unwrap().credentials.is_none());

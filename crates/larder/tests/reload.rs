@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,8 +20,11 @@ fn names(settings: &Settings) -> Vec<String> {
 }
 
 fn write(path: &Path, names: &[&str]) {
-    let entries: String = names.iter().map(|name| format!("  {name}: {{base_url: 'http://{name}.example'}}\n")).collect();
-    std::fs::write(path, format!("remotes:\n{entries}")).unwrap();
+    let mut text = String::from("remotes:\n");
+    for name in names {
+        writeln!(text, "  {name}: {{base_url: 'http://{name}.example'}}").unwrap();
+    }
+    std::fs::write(path, text).unwrap();
 }
 
 async fn next(applied: &mut mpsc::UnboundedReceiver<Settings>) -> Vec<String> {

@@ -37,7 +37,7 @@ pub(super) fn public_pypi() -> (&'static str, &'static str) {
 }
 
 /// The repositories of a larder without configuration.
-pub(super) const BUILT_IN: &str = r#"
+pub(super) const BUILT_IN: &str = r"
 remotes:
   pypi:
     type: remote
@@ -103,4 +103,4 @@ remotes:
     description: AlmaLinux packages
     immutable_patterns: ['\.rpm$']
     cache: { immutable_ttl: 0, mutable_ttl: 3600 }
-"#;
+";

@@ -107,7 +107,7 @@ fn members(section: &Section<'_>, kind: RepositoryKind, place: &Place, report: &
     for (text, place) in section.list("members", report).unwrap_or_default() {
         match RepositoryName::parse(text) {
             Ok(name) if names.contains(&name) => {
-                report.error(place, format!("`{text}` stands twice in `{}`", section.path("members")))
+                report.error(place, format!("`{text}` stands twice in `{}`", section.path("members")));
             }
             Ok(name) => {
                 names.push(name);
