@@ -1,8 +1,28 @@
-//! Python package indexes.
+//! Python package indexes: the Simple Repository API (PEP 503, 691 and their successors) and the files it leads to.
+//!
+//! Knows what a request asks for ([`path`], [`negotiate`]), how pages are read ([`simple_json`], [`simple_html`]), where
+//! their links lead ([`target`]), and what is made of them ([`derive`], [`claims`]). Uploads are not part of it.
+
+mod claims;
+mod derive;
+mod escape;
+mod json_value;
+mod names;
+mod negotiate;
+mod page;
+mod path;
+mod render;
+mod simple_html;
+mod simple_json;
+mod target;
+#[cfg(test)]
+mod test_support;
+#[cfg(test)]
+mod tests;
 
 use larder_core::{BuiltIn, Repository};
 
-use crate::{Claim, Derived, Document, Format, Form, Links, Malformed, Operation, Read, RequestParts, SourceBase, SourceSpec};
+use crate::{Claim, Derived, Document, Format, Links, Malformed, Operation, RequestParts, SourceSpec};
 
 /// Python package indexes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -10,44 +30,35 @@ pub(crate) struct Pypi;
 
 impl Format for Pypi {
     fn operation(&self, request: &RequestParts<'_>) -> Operation {
-        let source = SourceSpec {
-            base: SourceBase::Files,
-            path: request.path.encoded().to_owned(),
-            query: None,
-            key_path: request.path.decoded().to_owned(),
-            accept: None,
-            variant: "",
-            is_document: false,
-        };
-        Operation::Read(Read { source, form: Form::Verbatim, bypass_cache: false })
+        path::operation(request)
     }
 
-    fn built_in(&self, _repository: &Repository, _path: &str) -> BuiltIn {
-        BuiltIn::None
+    fn built_in(&self, _repository: &Repository, path: &str) -> BuiltIn {
+        path::built_in(path)
     }
 
-    fn subject<'p>(&self, _path: &'p str) -> Option<&'p str> {
-        None
+    fn subject<'p>(&self, path: &'p str) -> Option<&'p str> {
+        path::subject(path)
     }
 
-    fn named_by(&self, _repository: &Repository, _path: &str) -> Option<SourceSpec> {
-        None
+    fn named_by(&self, repository: &Repository, path: &str) -> Option<SourceSpec> {
+        path::named_by(repository, path)
     }
 
-    fn check(&self, _repository: &Repository, _document: &Document<'_>) -> Result<(), Malformed> {
-        Ok(())
+    fn check(&self, _repository: &Repository, document: &Document<'_>) -> Result<(), Malformed> {
+        claims::check(document)
     }
 
-    fn claims(&self, _document: &Document<'_>, _links: &Links<'_>, _sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
-        Ok(())
+    fn claims(&self, document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
+        claims::claims(document, links, sink)
     }
 
-    fn derive(&self, _document: &Document<'_>, form: &'static str, _links: &Links<'_>) -> Result<Derived, Malformed> {
-        Err(Malformed(format!("there is no form {form:?}")))
+    fn derive(&self, document: &Document<'_>, form: &'static str, links: &Links<'_>) -> Result<Derived, Malformed> {
+        derive::derive(document, form, links)
     }
 
-    fn varies_by(&self, _path: &str) -> &'static [&'static str] {
-        &[]
+    fn varies_by(&self, path: &str) -> &'static [&'static str] {
+        if path::is_page(path) { &["accept"] } else { &[] }
     }
 
     fn absolute_links(&self) -> bool {

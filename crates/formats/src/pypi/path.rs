@@ -1,0 +1,157 @@
+//! The paths of a PyPI repository: which request asks for what, and where its bytes come from (protocols/pypi.md section 1).
+//!
+//! Knows the address space and nothing of what the documents hold.
+
+use larder_core::{BuiltIn, Repository};
+
+use super::{names, negotiate};
+use crate::{Form, Operation, Read, Refusal, RequestParts, SourceBase, SourceSpec};
+
+/// One source variant: JSON where the upstream has it, because it alone states sizes and upload times.
+const ACCEPT: &str = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1";
+
+/// What a path stands for.
+#[derive(Debug, PartialEq, Eq)]
+enum Place<'p> {
+    /// `simple/`.
+    List,
+    /// `simple/{name}/`, the name as spelt.
+    Project(&'p str),
+    /// `simple` without its slash, `simple/{name}` without its slash, `simple/{name}/index.html`: the page that is meant.
+    Misspelt(&'p str),
+    /// `integrity/…` and Warehouse's `pypi/{project}/json`: on the index host, changing, passed on as they are.
+    IndexFile,
+    /// Anything else.
+    File,
+}
+
+fn place(path: &str) -> Place<'_> {
+    if path == "simple" {
+        return Place::Misspelt("");
+    }
+    if let Some(rest) = path.strip_prefix("simple/") {
+        let page = rest.strip_suffix("/index.html").or_else(|| (rest == "index.html").then_some(""));
+        return match (page.unwrap_or(rest), page.is_some()) {
+            ("", false) => Place::List,
+            (name, true) if !name.contains('/') => Place::Misspelt(name),
+            (name, _) => match name.split_once('/') {
+                None => Place::Misspelt(name),
+                Some((name, "")) => Place::Project(name),
+                Some(_) => Place::File,
+            },
+        };
+    }
+    let is_api = |rest: &str| rest.strip_suffix("/json").is_some_and(|rest| !rest.is_empty() && rest.split('/').count() <= 2);
+    if path.starts_with("integrity/") || path.strip_prefix("pypi/").is_some_and(is_api) {
+        return Place::IndexFile;
+    }
+    Place::File
+}
+
+/// What a request asks for.
+pub(super) fn operation(request: &RequestParts<'_>) -> Operation {
+    if request.method != http::Method::GET && request.method != http::Method::HEAD {
+        return Operation::Refuse(Refusal {
+            status: 405,
+            code: "method_not_allowed",
+            message: format!(
+                "{} is not possible here: {:?} is a copy of an upstream index, packages are uploaded to a local repository",
+                request.method,
+                request.repository.name.as_str()
+            ),
+        });
+    }
+    let page = |rest: &str| {
+        let form = negotiate::form(request.headers, request.query);
+        let source = page_source(request.repository, rest);
+        Operation::Read(Read { source, form: Form::Derived(form), bypass_cache: false })
+    };
+    match place(request.path.as_str()) {
+        Place::List => page(""),
+        Place::Misspelt("") => redirect("simple/", request.query),
+        Place::Project(name) | Place::Misspelt(name) if !names::is_valid(name) => Operation::Refuse(Refusal {
+            status: 400,
+            code: "invalid_name",
+            message: format!(
+                "{name:?} is not the name of a Python project: letters, digits, '.', '_' and '-' are allowed, a letter or digit at both ends"
+            ),
+        }),
+        Place::Project(name) if names::normalize(name) == name => page(&format!("{name}/")),
+        Place::Project(name) | Place::Misspelt(name) => redirect(&format!("simple/{}/", names::normalize(name)), request.query),
+        Place::IndexFile => file(request, SourceBase::Index),
+        Place::File => file(request, SourceBase::Files),
+    }
+}
+
+fn redirect(path: &str, query: Option<&str>) -> Operation {
+    Operation::Redirect(query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}")))
+}
+
+fn file(request: &RequestParts<'_>, base: SourceBase) -> Operation {
+    let source = SourceSpec {
+        base,
+        // `+` and `%2B` are one file, and servers that decode forms take a bare `+` for a space (protocols/pypi.md section 4).
+        path: request.path.encoded().replace('+', "%2B"),
+        query: None,
+        key_path: request.path.as_str().to_owned(),
+        accept: None,
+        variant: "",
+        is_document: false,
+    };
+    Operation::Read(Read { source, form: Form::Verbatim, bypass_cache: false })
+}
+
+/// The source of `simple/` (`rest` empty) or `simple/{project}/`.
+pub(super) fn page_source(repository: &Repository, rest: &str) -> SourceSpec {
+    SourceSpec {
+        base: SourceBase::Index,
+        path: format!("{}{rest}", simple_root(repository)),
+        query: None,
+        key_path: format!("simple/{rest}"),
+        accept: Some(ACCEPT),
+        variant: "",
+        is_document: true,
+    }
+}
+
+/// The last segment of the simple root with its slash, percent-encoded: usually `simple/`, devpi's `+simple/`; empty if the
+/// root of the host is the simple root.
+fn simple_root(repository: &Repository) -> String {
+    let Some(upstream) = &repository.upstream else { return "simple/".to_owned() };
+    let path = upstream.index_url.path().trim_end_matches('/');
+    match path.rsplit('/').next() {
+        Some("") | None => String::new(),
+        Some(segment) => format!("{segment}/"),
+    }
+}
+
+/// What PyPI itself says about a path.
+pub(super) fn built_in(path: &str) -> BuiltIn {
+    let file = names::subject_of(path).unwrap_or(path);
+    match place(path) {
+        Place::List | Place::Project(_) | Place::Misspelt(_) | Place::IndexFile => BuiltIn::Mutable,
+        // Some servers keep files beside their pages; files do not change, and quarantine must see them.
+        Place::File if path.starts_with("simple/") && !names::is_distribution(file) => BuiltIn::Mutable,
+        Place::File => BuiltIn::None,
+    }
+}
+
+/// The distribution file that a sidecar stands beside.
+pub(super) fn subject(path: &str) -> Option<&str> {
+    if place(path) == Place::File { names::subject_of(path) } else { None }
+}
+
+/// The page that names the file at `path`.
+pub(super) fn named_by(repository: &Repository, path: &str) -> Option<SourceSpec> {
+    if place(path) != Place::File {
+        return None;
+    }
+    let file = path.rsplit('/').next()?;
+    let project = names::project_of(names::subject_of(file).unwrap_or(file))?;
+    Some(page_source(repository, &format!("{project}/")))
+}
+
+/// Whether the path has several forms.
+pub(super) fn is_page(path: &str) -> bool {
+    matches!(place(path), Place::List | Place::Project(_) | Place::Misspelt(_))
+}
