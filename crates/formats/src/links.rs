@@ -128,6 +128,12 @@ impl<'a> Links<'a> {
         self.sign(url)
     }
 
+    /// Whether `url` lies below one of the repository's configured roots.
+    pub fn is_below_root(&self, url: &Url) -> bool {
+        let upstream = self.repository.upstream.as_ref();
+        upstream.is_some_and(|upstream| upstream.base_urls.iter().any(|root| below(root, url).is_some()))
+    }
+
     /// A public link to an encoded repository path.
     pub fn href(&self, encoded_path: &str) -> String {
         let mut href = String::with_capacity(self.base.0.len() + encoded_path.len());
@@ -157,7 +163,9 @@ impl<'a> Links<'a> {
         let mac = URL_SAFE_NO_PAD.decode(mac).ok().filter(|mac| mac.len() == MAC_BYTES)?;
         let schemes: &[&str] = if has_plain_root(upstream) { &["https", "http"] } else { &["https"] };
         for scheme in schemes {
-            let signs = |path: &str| self.mac(scheme, host, path, query.as_deref()).is_some_and(|m| m.verify_truncated_left(&mac).is_ok());
+            let signs = |path: &str| {
+                self.mac(scheme, host, path, query.as_deref()).is_some_and(|m| m.verify_truncated_left(&mac).is_ok())
+            };
             let subject = |suffix: &&str| original_path.strip_suffix(*suffix).is_some_and(&signs);
             if !signs(original_path) && !sidecar_suffixes.iter().any(subject) {
                 continue;
@@ -273,3 +281,6 @@ fn split_external(path: &str) -> Option<(&str, &str, &str)> {
     let (host, rest) = rest.split_once('/')?;
     Some((signature, host, rest))
 }
+
+#[cfg(test)]
+mod tests;

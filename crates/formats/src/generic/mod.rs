@@ -1,33 +1,27 @@
-//! Any HTTP file server.
+//! Any HTTP file server: every path is a file, kept as received; nothing is rewritten, nothing is built in (protocols/generic-http.md).
+//!
+//! The smallest format, and the place of the two rules that file-like formats share: which query parameters travel on, and
+//! what a sidecar is.
 
 use larder_core::{BuiltIn, Repository};
 
-use crate::{Claim, Derived, Document, Format, Form, Links, Malformed, Operation, Read, RequestParts, SourceBase, SourceSpec};
+use crate::{Claim, Derived, Document, Form, Format, Links, Malformed, Operation, Read, RequestParts, SourceBase, SourceSpec};
 
-/// Any HTTP file server.
+/// Generic file servers.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Generic;
 
 impl Format for Generic {
     fn operation(&self, request: &RequestParts<'_>) -> Operation {
-        let source = SourceSpec {
-            base: SourceBase::Files,
-            path: request.path.encoded().to_owned(),
-            query: None,
-            key_path: request.path.as_str().to_owned(),
-            accept: None,
-            variant: "",
-            is_document: false,
-        };
-        Operation::Read(Read { source, form: Form::Verbatim, bypass_cache: false })
+        Operation::Read(Read { source: file(request), form: Form::Verbatim, bypass_cache: false })
     }
 
     fn built_in(&self, _repository: &Repository, _path: &str) -> BuiltIn {
         BuiltIn::None
     }
 
-    fn subject<'p>(&self, _path: &'p str) -> Option<&'p str> {
-        None
+    fn subject<'p>(&self, path: &'p str) -> Option<&'p str> {
+        subject(path)
     }
 
     fn named_by(&self, _repository: &Repository, _path: &str) -> Option<SourceSpec> {
@@ -43,7 +37,7 @@ impl Format for Generic {
     }
 
     fn derive(&self, _document: &Document<'_>, form: &'static str, _links: &Links<'_>) -> Result<Derived, Malformed> {
-        Err(Malformed(format!("there is no form {form:?}")))
+        Err(Malformed(format!("files of a generic repository have no form {form:?}")))
     }
 
     fn varies_by(&self, _path: &str) -> &'static [&'static str] {
@@ -56,5 +50,82 @@ impl Format for Generic {
 
     fn rewriter_version(&self) -> u32 {
         1
+    }
+}
+
+/// The file that a request names, below the repository's root, with its query.
+pub(crate) fn file(request: &RequestParts<'_>) -> SourceSpec {
+    SourceSpec {
+        base: SourceBase::Files,
+        path: request.path.encoded().to_owned(),
+        query: request.query.and_then(forwarded_query),
+        key_path: request.path.as_str().to_owned(),
+        accept: None,
+        variant: "",
+        is_document: false,
+    }
+}
+
+/// The raw query without the parameters that are addressed to a mirror (`ns` from containerd, `countme` from dnf); `None` if
+/// nothing is left (spec section 1, "Query strings").
+pub(crate) fn forwarded_query(query: &str) -> Option<String> {
+    let dropped = |parameter: &&str| !matches!(parameter.split('=').next(), Some("ns" | "countme"));
+    let kept: Vec<&str> = query.split('&').filter(dropped).collect();
+    let kept = kept.join("&");
+    (!kept.is_empty()).then_some(kept)
+}
+
+/// The file that a signature, provenance or metadata file belongs to (spec section 3, "Sidecars").
+pub(crate) fn subject(path: &str) -> Option<&str> {
+    let (stem, suffix) = path.rsplit_once('.')?;
+    let belongs = match suffix {
+        "asc" | "sig" => true,
+        // Only beside the file types that have them: elsewhere these are names like any other.
+        "prov" => stem.ends_with(".tgz"),
+        "metadata" => [".whl", ".tar.gz", ".zip"].iter().any(|end| stem.ends_with(end)),
+        _ => false,
+    };
+    (belongs && !stem.is_empty() && !stem.ends_with('/')).then_some(stem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{read, remote};
+
+    #[test]
+    fn a_file_is_read_verbatim_and_its_query_is_part_of_the_source() {
+        let repository = remote("files", larder_core::PackageType::Generic, "https://files.example/pub/");
+        let read = read(&Generic, &repository, "pool/g%2B%2B.deb", Some("v=1&sig=a%2Fb"));
+        assert_eq!(read.form, Form::Verbatim);
+        assert_eq!(read.source.path, "pool/g%2B%2B.deb");
+        assert_eq!(read.source.key_path, "pool/g++.deb");
+        assert_eq!(read.source.query.as_deref(), Some("v=1&sig=a%2Fb"));
+        assert!(!read.source.is_document && !read.bypass_cache);
+    }
+
+    #[test]
+    fn parameters_for_mirrors_are_dropped() {
+        assert_eq!(forwarded_query("ns=registry.example"), None);
+        assert_eq!(forwarded_query("a=1&countme=3&b&ns=x&nsx=2"), Some("a=1&b&nsx=2".to_owned()));
+        assert_eq!(forwarded_query(""), None);
+    }
+
+    #[test]
+    fn sidecars_follow_their_subject() {
+        for (path, of) in [
+            ("a/x.tar.gz.asc", Some("a/x.tar.gz")),
+            ("x.sig", Some("x")),
+            ("c-1.0.0.tgz.prov", Some("c-1.0.0.tgz")),
+            ("p-1.whl.metadata", Some("p-1.whl")),
+            ("notes.prov", None),
+            ("repo/metadata", None),
+            ("x.metadata", None),
+            (".asc", None),
+            ("a/.sig", None),
+            ("x.tgz", None),
+        ] {
+            assert_eq!(subject(path), of, "{path}");
+        }
     }
 }

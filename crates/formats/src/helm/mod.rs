@@ -1,49 +1,77 @@
-//! Helm chart repositories.
+//! Helm chart repositories: `index.yaml`, the charts it names, their provenance files (protocols/helm.md).
+//!
+//! | file | knows |
+//! |---|---|
+//! | `scan` | the events that an index consists of, whichever reader makes them |
+//! | `lines` | the block style that Helm itself writes: a line at a time, very fast |
+//! | `events` | any YAML, by a real parser |
+//! | `json` | an index in JSON |
+//! | `index` | where in an index the URLs, digests and dates stand |
+//! | `scalar` | what a scalar's text means, and how to write another in its place |
+//! | `rewrite` | which URL leads where: derivation and claims |
+
+mod events;
+mod index;
+mod json;
+mod lines;
+mod rewrite;
+mod scalar;
+mod scan;
 
 use larder_core::{BuiltIn, Repository};
 
-use crate::{Claim, Derived, Document, Format, Form, Links, Malformed, Operation, Read, RequestParts, SourceBase, SourceSpec};
+use crate::generic::{file, subject};
+use crate::{Claim, Derived, Document, Form, Format, Links, Malformed, Operation, Read, RequestParts, SourceBase, SourceSpec};
 
 /// Helm chart repositories.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Helm;
 
+/// The one derived form: an index whose chart URLs lead to larder.
+const INDEX: &str = "index";
+
 impl Format for Helm {
     fn operation(&self, request: &RequestParts<'_>) -> Operation {
-        let source = SourceSpec {
+        let mut source = file(request);
+        source.is_document = is_index(&source.key_path);
+        let form = if source.is_document { Form::Derived(INDEX) } else { Form::Verbatim };
+        Operation::Read(Read { source, form, bypass_cache: false })
+    }
+
+    fn built_in(&self, _repository: &Repository, path: &str) -> BuiltIn {
+        // The contract's `index\.yaml$`, unanchored at its start.
+        if path.ends_with("index.yaml") { BuiltIn::Mutable } else { BuiltIn::None }
+    }
+
+    fn subject<'p>(&self, path: &'p str) -> Option<&'p str> {
+        subject(path)
+    }
+
+    fn named_by(&self, _repository: &Repository, path: &str) -> Option<SourceSpec> {
+        (!is_index(path)).then(|| SourceSpec {
             base: SourceBase::Files,
-            path: request.path.encoded().to_owned(),
+            path: "index.yaml".to_owned(),
             query: None,
-            key_path: request.path.as_str().to_owned(),
+            key_path: "index.yaml".to_owned(),
             accept: None,
             variant: "",
-            is_document: false,
-        };
-        Operation::Read(Read { source, form: Form::Verbatim, bypass_cache: false })
+            is_document: true,
+        })
     }
 
-    fn built_in(&self, _repository: &Repository, _path: &str) -> BuiltIn {
-        BuiltIn::None
+    fn check(&self, _repository: &Repository, document: &Document<'_>) -> Result<(), Malformed> {
+        index::read(document.body).map(|_| ())
     }
 
-    fn subject<'p>(&self, _path: &'p str) -> Option<&'p str> {
-        None
+    fn claims(&self, document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
+        rewrite::claims(document, links, sink)
     }
 
-    fn named_by(&self, _repository: &Repository, _path: &str) -> Option<SourceSpec> {
-        None
-    }
-
-    fn check(&self, _repository: &Repository, _document: &Document<'_>) -> Result<(), Malformed> {
-        Ok(())
-    }
-
-    fn claims(&self, _document: &Document<'_>, _links: &Links<'_>, _sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
-        Ok(())
-    }
-
-    fn derive(&self, _document: &Document<'_>, form: &'static str, _links: &Links<'_>) -> Result<Derived, Malformed> {
-        Err(Malformed(format!("there is no form {form:?}")))
+    fn derive(&self, document: &Document<'_>, form: &'static str, links: &Links<'_>) -> Result<Derived, Malformed> {
+        match form {
+            INDEX => rewrite::derive(document, links).map(|body| Derived { body, content_type: "application/yaml" }),
+            _ => Err(Malformed(format!("a Helm index has no form {form:?}"))),
+        }
     }
 
     fn varies_by(&self, _path: &str) -> &'static [&'static str] {
@@ -51,10 +79,18 @@ impl Format for Helm {
     }
 
     fn absolute_links(&self) -> bool {
-        false
+        true
     }
 
     fn rewriter_version(&self) -> u32 {
         1
     }
 }
+
+/// Whether a path is an index that Helm would ask for: `<repository URL>/index.yaml`.
+fn is_index(path: &str) -> bool {
+    path.strip_suffix("index.yaml").is_some_and(|folder| folder.is_empty() || folder.ends_with('/'))
+}
+
+#[cfg(test)]
+mod tests;

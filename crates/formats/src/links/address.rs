@@ -11,7 +11,8 @@ use url::Host;
 pub(super) fn may_be_reached(host: &Host<&str>, port: u16, allowed: &[AllowPrivate]) -> bool {
     let ip = match host {
         Host::Domain(name) if is_local_name(name) => {
-            return covers(allowed, IpAddr::V4(Ipv4Addr::LOCALHOST), port) || covers(allowed, IpAddr::V6(Ipv6Addr::LOCALHOST), port);
+            return covers(allowed, IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+                || covers(allowed, IpAddr::V6(Ipv6Addr::LOCALHOST), port);
         }
         Host::Domain(_) => return true,
         Host::Ipv4(ip) => IpAddr::V4(*ip),
@@ -82,11 +83,45 @@ mod tests {
     #[test]
     fn hazard_private_hosts_in_every_spelling() {
         for host in [
-            "127.0.0.1", "0x7f.1", "2130706433", "127.1", "0", "0.0.0.0", "017700000001", "127.0.0.1.", "10.0.0.1", "172.16.0.1",
-            "172.31.255.255", "192.168.1.1", "169.254.169.254", "100.64.0.1", "100.127.255.255", "192.0.0.8", "198.18.0.1",
-            "198.19.255.255", "224.0.0.1", "239.1.1.1", "255.255.255.255", "240.0.0.1", "[::]", "[::1]", "[::ffff:10.0.0.1]",
-            "[::ffff:8.8.8.8]", "[::7f00:1]", "[fe80::1]", "[fec0::1]", "[fc00::1]", "[fd12::1]", "[ff02::1]", "[2002:7f00:1::]",
-            "[64:ff9b::a00:1]", "[2001::1]", "localhost", "LOCALHOST", "localhost.", "a.localhost",
+            "127.0.0.1",
+            "0x7f.1",
+            "2130706433",
+            "127.1",
+            "0",
+            "0.0.0.0",
+            "017700000001",
+            "127.0.0.1.",
+            "10.0.0.1",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "100.127.255.255",
+            "192.0.0.8",
+            "198.18.0.1",
+            "198.19.255.255",
+            "224.0.0.1",
+            "239.1.1.1",
+            "255.255.255.255",
+            "240.0.0.1",
+            "[::]",
+            "[::1]",
+            "[::ffff:10.0.0.1]",
+            "[::ffff:8.8.8.8]",
+            "[::7f00:1]",
+            "[fe80::1]",
+            "[fec0::1]",
+            "[fc00::1]",
+            "[fd12::1]",
+            "[ff02::1]",
+            "[2002:7f00:1::]",
+            "[64:ff9b::a00:1]",
+            "[2001::1]",
+            "localhost",
+            "LOCALHOST",
+            "localhost.",
+            "a.localhost",
         ] {
             assert!(!reach(&format!("https://{host}/x"), &[]), "{host}");
         }
@@ -94,7 +129,16 @@ mod tests {
 
     #[test]
     fn public_hosts_pass() {
-        for host in ["charts.example.com", "8.8.8.8", "172.32.0.1", "100.128.0.1", "[2606:4700::1111]", "[64:ff9b::808:808]", "notlocalhost", "192.0.3.1"] {
+        for host in [
+            "charts.example.com",
+            "8.8.8.8",
+            "172.32.0.1",
+            "100.128.0.1",
+            "[2606:4700::1111]",
+            "[64:ff9b::808:808]",
+            "notlocalhost",
+            "192.0.3.1",
+        ] {
             assert!(reach(&format!("https://{host}/x"), &[]), "{host}");
         }
     }

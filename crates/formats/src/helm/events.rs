@@ -1,0 +1,177 @@
+//! Any YAML, read by a real parser's events: constant memory, aliases never expanded.
+//!
+//! The parser counts characters; a cursor that only moves forward turns its positions into byte offsets. Only the first
+//! document of a stream is read, as Helm does.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use memchr::memchr;
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
+
+use super::lines::quoted_end;
+use super::scan::{Kind, Sink, Span, Style};
+use crate::Malformed;
+
+/// Most nodes that aliases may stand for, nested ones counted (hazard R3).
+const MAX_EXPANSIONS: u64 = 1000;
+
+/// Reads the first YAML document of `text`.
+pub(super) fn read(text: &str, sink: &mut impl Sink) -> Result<(), Malformed> {
+    // The parser asserts its own invariants; a document that breaks one is malformed, and must not take a thread along.
+    catch_unwind(AssertUnwindSafe(|| parse(text, sink)))
+        .unwrap_or_else(|_| Err(Malformed("index.yaml cannot be parsed as YAML".to_owned())))
+}
+
+fn parse(text: &str, sink: &mut impl Sink) -> Result<(), Malformed> {
+    // The parser takes a byte order mark for content.
+    let skipped = text.len() - text.trim_start_matches('\u{feff}').len();
+    let content = text.get(skipped..).unwrap_or_default();
+    let mut parser = Parser::new_from_str(content);
+    let mut cursor = Cursor::new(content);
+    let mut aliases = Aliases::default();
+    while let Some(event) = parser.next_event() {
+        let (event, span) = event.map_err(|error| malformed(&error))?;
+        match event {
+            Event::MappingStart(anchor, _) => {
+                aliases.open(anchor);
+                sink.start(Kind::Mapping)?;
+            }
+            Event::SequenceStart(anchor, _) => {
+                aliases.open(anchor);
+                sink.start(Kind::Sequence)?;
+            }
+            Event::MappingEnd | Event::SequenceEnd => {
+                aliases.close();
+                sink.end();
+            }
+            Event::Scalar(value, style, anchor, tag) => {
+                let (from, to) = (cursor.byte_of(span.start.index()), cursor.byte_of(span.end.index()));
+                let has_properties = anchor > 0 || tag.is_some();
+                let style = style_of(style);
+                // An absent value has a span all the same, over what stands beside it.
+                let absent = style == Style::Plain && value.is_empty();
+                let range = if absent { from..from } else { tighten(content, from..to, style, has_properties) };
+                sink.scalar(Span::new(skipped + range.start..skipped + range.end, style));
+            }
+            Event::Alias(anchor) => {
+                aliases.expand(anchor)?;
+                sink.alias();
+            }
+            Event::DocumentEnd | Event::StreamEnd => break,
+            Event::Nothing | Event::StreamStart | Event::DocumentStart(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn malformed(error: &ScanError) -> Malformed {
+    let at = error.marker();
+    Malformed(format!("index.yaml is not YAML: {} at line {} column {}", error.info(), at.line(), at.col() + 1))
+}
+
+fn style_of(style: ScalarStyle) -> Style {
+    match style {
+        ScalarStyle::Plain => Style::Plain,
+        ScalarStyle::SingleQuoted => Style::Single,
+        ScalarStyle::DoubleQuoted => Style::Double,
+        ScalarStyle::Literal | ScalarStyle::Folded => Style::Block,
+    }
+}
+
+/// The scalar alone: the parser's span takes in a tag and an anchor before it, and a comment after a quoted one.
+fn tighten(text: &str, range: Range<usize>, style: Style, has_properties: bool) -> Range<usize> {
+    let bytes = text.as_bytes();
+    let mut start = range.start;
+    if has_properties {
+        start = after_properties(bytes, start);
+        if style == Style::Block {
+            start = bytes.get(start..).and_then(|rest| memchr(b'\n', rest)).map_or(range.end, |header| start + header + 1);
+        }
+    }
+    let end = match style {
+        Style::Single | Style::Double => quoted_end(bytes, start).unwrap_or(start),
+        Style::Plain | Style::Block => range.end.max(start),
+    };
+    start..end
+}
+
+/// Skips `&anchor`, `!tag`, white space and comments.
+fn after_properties(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(&byte) = bytes.get(at) {
+        let ends: fn(&u8) -> bool = match byte {
+            b' ' | b'\t' | b'\r' | b'\n' => |_| true,
+            b'#' => |b| *b == b'\n',
+            b'&' | b'!' => |b| b.is_ascii_whitespace(),
+            _ => break,
+        };
+        at += 1;
+        if !byte.is_ascii_whitespace() {
+            at += bytes.get(at..).and_then(|rest| rest.iter().position(ends)).unwrap_or(0);
+        }
+    }
+    at
+}
+
+/// Turns character positions into byte offsets.
+struct Cursor<'a> {
+    text: &'a str,
+    characters: usize,
+    bytes: usize,
+}
+
+impl<'a> Cursor<'a> {
+    fn new(text: &'a str) -> Self {
+        Self { text, characters: 0, bytes: 0 }
+    }
+
+    /// The byte offset of a character not before the one asked for last.
+    fn byte_of(&mut self, character: usize) -> usize {
+        let wanted = character.saturating_sub(self.characters);
+        let rest = self.text.get(self.bytes..).unwrap_or_default();
+        // Most of an index is ASCII, where the two are equal.
+        let step = match rest.as_bytes().get(..wanted) {
+            Some(run) if run.is_ascii() => wanted,
+            _ => rest.char_indices().nth(wanted).map_or(rest.len(), |(at, _)| at),
+        };
+        self.characters += wanted;
+        self.bytes += step;
+        self.bytes
+    }
+}
+
+/// Counts what aliases stand for, without expanding any.
+#[derive(Default)]
+struct Aliases {
+    total: u64,
+    /// Expansions within each finished anchored collection.
+    weight: HashMap<usize, u64>,
+    /// Open collections: anchor (0 = none) and total at their start.
+    open: Vec<(usize, u64)>,
+}
+
+impl Aliases {
+    fn open(&mut self, anchor: usize) {
+        self.open.push((anchor, self.total));
+    }
+
+    fn close(&mut self) {
+        if let Some((anchor, before)) = self.open.pop()
+            && anchor > 0
+        {
+            self.weight.insert(anchor, self.total - before);
+        }
+    }
+
+    fn expand(&mut self, anchor: usize) -> Result<(), Malformed> {
+        if self.open.iter().any(|(open, _)| *open == anchor) {
+            return Err(Malformed("index.yaml has an alias that contains itself".to_owned()));
+        }
+        self.total = self.total.saturating_add(1).saturating_add(self.weight.get(&anchor).copied().unwrap_or(0));
+        if self.total > MAX_EXPANSIONS {
+            return Err(Malformed(format!("index.yaml has aliases that stand for more than {MAX_EXPANSIONS} nodes")));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,232 @@
+//! Where in an index the chart URLs, digests and dates stand. Knows the shape `entries: {name: [{urls, digest, created}]}`, not
+//! what any of them means.
+//!
+//! The reader is chosen here: Helm takes what is valid JSON as JSON and everything else as YAML; YAML goes to the line scanner,
+//! and to the real parser if there is a line that the scanner does not know.
+
+use std::ops::Range;
+
+use super::scan::{Kind, MAX_DEPTH, Sink, Span};
+use super::{events, json, lines};
+use crate::Malformed;
+
+/// The chart versions of an index, in document order.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    pub(super) versions: Vec<Version>,
+    /// The items of all `urls`, in document order.
+    pub(super) urls: Vec<Span>,
+}
+
+/// One chart version.
+#[derive(Debug)]
+pub(super) struct Version {
+    /// Its part of [`Index::urls`].
+    pub(super) urls: Range<u32>,
+    pub(super) digest: Option<Span>,
+    pub(super) created: Option<Span>,
+}
+
+/// Reads an index. Fails on what Helm would refuse as a whole, and on what is a bomb.
+pub(super) fn read(body: &[u8]) -> Result<(&str, Index), Malformed> {
+    let text = std::str::from_utf8(body)
+        .map_err(|error| Malformed(format!("index.yaml is not UTF-8: byte {} is no character", error.valid_up_to())))?;
+    if u32::try_from(body.len()).is_err() {
+        return Err(Malformed("index.yaml is larger than 4 GiB".to_owned()));
+    }
+    let begin = text.trim_start_matches('\u{feff}').trim_ascii_start();
+    if begin.starts_with('<') {
+        return Err(Malformed("index.yaml is a web page (HTML), not an index: the upstream may ask for a login".to_owned()));
+    }
+    if begin.starts_with('{') {
+        let mut builder = Builder::new(text);
+        if json::read(text, &mut builder)? {
+            return builder.finish();
+        }
+    }
+    let mut builder = Builder::new(text);
+    if lines::read(text, &mut builder)? {
+        return builder.finish();
+    }
+    let mut builder = Builder::new(text);
+    events::read(text, &mut builder)?;
+    builder.finish()
+}
+
+/// Which part of the index a collection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Root,
+    Entries,
+    Versions,
+    Version,
+    Urls,
+    Other,
+}
+
+/// The key whose value comes next, as far as it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    ApiVersion,
+    Entries,
+    Urls,
+    Digest,
+    Created,
+    Other,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    part: Part,
+    is_mapping: bool,
+    /// In a mapping: the key that was read, its value being awaited.
+    key: Option<Key>,
+}
+
+struct Builder<'a> {
+    text: &'a str,
+    index: Index,
+    open: Vec<Open>,
+    digest: Option<Span>,
+    created: Option<Span>,
+    first_url: u32,
+    has_api_version: bool,
+    is_mapping: bool,
+    bad_entries: bool,
+}
+
+impl<'a> Builder<'a> {
+    fn new(text: &'a str) -> Self {
+        Self {
+            text,
+            index: Index::default(),
+            open: Vec::with_capacity(8),
+            digest: None,
+            created: None,
+            first_url: 0,
+            has_api_version: false,
+            is_mapping: false,
+            bad_entries: false,
+        }
+    }
+
+    fn finish(self) -> Result<(&'a str, Index), Malformed> {
+        let problem = if !self.is_mapping {
+            "index.yaml is not a mapping"
+        } else if !self.has_api_version {
+            "index.yaml has no apiVersion, so Helm would refuse it"
+        } else if self.bad_entries {
+            "index.yaml has 'entries' that is not a mapping"
+        } else {
+            return Ok((self.text, self.index));
+        };
+        Err(Malformed(problem.to_owned()))
+    }
+
+    /// The value that starts now takes the awaited key with it.
+    fn take_key(&mut self) -> (Part, Option<Key>) {
+        self.open.last_mut().map_or((Part::Other, None), |open| (open.part, open.key.take()))
+    }
+
+    fn key(&self, part: Part, span: Span) -> Key {
+        if !matches!(part, Part::Root | Part::Version) {
+            return Key::Other;
+        }
+        let raw = self.text.get(span.range()).unwrap_or_default();
+        let decoded;
+        let name = if raw.starts_with(['"', '\'']) {
+            decoded = span.decode(self.text).map(|(_, value)| value);
+            decoded.as_deref().unwrap_or_default()
+        } else {
+            raw
+        };
+        match (part, name) {
+            (Part::Root, "apiVersion") => Key::ApiVersion,
+            (Part::Root, "entries") => Key::Entries,
+            (Part::Version, "urls") => Key::Urls,
+            (Part::Version, "digest") => Key::Digest,
+            (Part::Version, "created") => Key::Created,
+            _ => Key::Other,
+        }
+    }
+
+    fn value(&mut self, key: Key, span: Span) {
+        let given = !matches!(self.text.get(span.range()), None | Some("" | "~" | "null" | "\"\"" | "''"));
+        match key {
+            Key::ApiVersion => self.has_api_version = given,
+            Key::Entries => self.bad_entries = given,
+            Key::Digest => self.digest = given.then_some(span),
+            Key::Created => self.created = given.then_some(span),
+            Key::Urls | Key::Other => {}
+        }
+    }
+}
+
+impl Sink for Builder<'_> {
+    fn start(&mut self, kind: Kind) -> Result<(), Malformed> {
+        if self.open.len() >= MAX_DEPTH {
+            return Err(Malformed(format!("index.yaml is nested more than {MAX_DEPTH} levels deep")));
+        }
+        let is_mapping = kind == Kind::Mapping;
+        let part = if self.open.is_empty() {
+            self.is_mapping = is_mapping;
+            Part::Root
+        } else {
+            match (self.take_key(), is_mapping) {
+                ((Part::Root, Some(Key::Entries)), true) => Part::Entries,
+                ((Part::Root, Some(Key::Entries)), false) => {
+                    self.bad_entries = true;
+                    Part::Other
+                }
+                ((Part::Entries, Some(_)), false) => Part::Versions,
+                ((Part::Versions, _), true) => Part::Version,
+                ((Part::Version, Some(Key::Urls)), false) => Part::Urls,
+                _ => Part::Other,
+            }
+        };
+        if part == Part::Version {
+            (self.digest, self.created, self.first_url) = (None, None, self.index.urls.len() as u32);
+        }
+        self.open.push(Open { part, is_mapping, key: None });
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        let Some(closed) = self.open.pop() else { return };
+        if closed.part == Part::Version {
+            let urls = self.first_url..self.index.urls.len() as u32;
+            self.index.versions.push(Version { urls, digest: self.digest.take(), created: self.created.take() });
+        }
+    }
+
+    fn scalar(&mut self, span: Span) {
+        let Some(&Open { part, is_mapping, key }) = self.open.last() else { return };
+        match key {
+            None if is_mapping => {
+                let key = self.key(part, span);
+                if let Some(open) = self.open.last_mut() {
+                    open.key = Some(key);
+                }
+            }
+            Some(key) => {
+                self.take_key();
+                self.value(key, span);
+            }
+            None if part == Part::Urls => self.index.urls.push(span),
+            None => {}
+        }
+    }
+
+    fn alias(&mut self) {
+        // What an alias stands for is not known here: as a key it is none that matters, as a value it is left alone.
+        match self.open.last_mut() {
+            Some(open) if open.is_mapping && open.key.is_none() => open.key = Some(Key::Other),
+            Some(open) => {
+                if open.key.take() == Some(Key::ApiVersion) {
+                    self.has_api_version = true;
+                }
+            }
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What a scalar's text means, and how to write another text in its place.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::scan::{Span, Style};
+
+impl Span {
+    /// The value, and the range of the text that stands for it (without quotes and block header). `None` for a text over
+    /// several lines, with a malformed escape, or without a value: none of these can be a URL, a digest or a date.
+    pub(super) fn decode(self, text: &str) -> Option<(Range<usize>, Cow<'_, str>)> {
+        let range = self.range();
+        let inner = match self.style {
+            Style::Plain => range,
+            Style::Single | Style::Double => range.start + 1..range.end.checked_sub(1)?,
+            Style::Block => return block_line(text, range),
+        };
+        let raw = text.get(inner.clone())?;
+        if raw.contains(['\n', '\r']) {
+            return None;
+        }
+        let value = match self.style {
+            Style::Single if raw.contains('\'') => Cow::Owned(raw.replace("''", "'")),
+            Style::Double if raw.contains('\\') => Cow::Owned(unescape(raw)?),
+            Style::Plain if matches!(raw, "" | "~" | "null" | "Null" | "NULL") => return None,
+            _ => Cow::Borrowed(raw),
+        };
+        Some((inner, value))
+    }
+
+    /// Appends `value`, which holds no white space, control character or backslash, in the form that it must have in the
+    /// place of [`decode`](Self::decode)'s range.
+    pub(super) fn encode_into(self, value: &str, out: &mut String) {
+        match self.style {
+            // Inside `[…]` these characters would end a plain text. Double quotes are good everywhere.
+            Style::Plain if value.contains([',', '[', ']', '{', '}']) => {
+                out.push('"');
+                out.push_str(value);
+                out.push('"');
+            }
+            Style::Single if value.contains('\'') => out.push_str(&value.replace('\'', "''")),
+            _ => out.push_str(value),
+        }
+    }
+}
+
+/// The one line of a block scalar whose value is that line: `>-` or `|-`, without a final line break.
+fn block_line(text: &str, range: Range<usize>) -> Option<(Range<usize>, Cow<'_, str>)> {
+    let body = text.get(range.clone())?;
+    let line = body.trim_ascii();
+    let start = range.start + body.len() - body.trim_ascii_start().len();
+    let header = text.get(..start)?.trim_end_matches(' ').strip_suffix('\n')?.rsplit('\n').next()?.trim_ascii_end();
+    let strips = (header.ends_with(">-") || header.ends_with("|-")) && !header.contains('#');
+    let single = !line.is_empty() && !line.contains(['\n', '\r']);
+    (strips && single).then(|| (start..start + line.len(), Cow::Borrowed(line)))
+}
+
+/// Undoes the escapes of a double-quoted scalar on one line (YAML 1.2 section 5.7), JSON's surrogate pairs included.
+fn unescape(raw: &str) -> Option<String> {
+    let mut value = String::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some((before, after)) = rest.split_once('\\') {
+        value.push_str(before);
+        let mut chars = after.chars();
+        let plain = match chars.next()? {
+            '0' => '\0',
+            'a' => '\x07',
+            'b' => '\x08',
+            't' | '\t' => '\t',
+            'n' => '\n',
+            'v' => '\x0b',
+            'f' => '\x0c',
+            'r' => '\r',
+            'e' => '\x1b',
+            same @ (' ' | '"' | '/' | '\\') => same,
+            'N' => '\u{85}',
+            '_' => '\u{a0}',
+            'L' => '\u{2028}',
+            'P' => '\u{2029}',
+            width @ ('x' | 'u' | 'U') => {
+                let (character, used) = code_point(chars.as_str(), width)?;
+                value.push(character);
+                rest = chars.as_str().get(used..)?;
+                continue;
+            }
+            _ => return None,
+        };
+        value.push(plain);
+        rest = chars.as_str();
+    }
+    value.push_str(rest);
+    Some(value)
+}
+
+/// The character that the digits after `\x`, `\u` or `\U` stand for, and how many bytes they take.
+fn code_point(digits: &str, width: char) -> Option<(char, usize)> {
+    let length = match width {
+        'x' => 2,
+        'u' => 4,
+        _ => 8,
+    };
+    let hex = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u32::from_str_radix(text, 16).ok()).flatten();
+    let high = hex(digits.get(..length)?)?;
+    if width == 'u' && (0xd800..0xdc00).contains(&high) {
+        let low = hex(digits.get(4..)?.strip_prefix("\\u")?.get(..4)?)?;
+        let pair = char::decode_utf16([high as u16, low as u16]).next()?.ok()?;
+        return (low <= 0xffff).then_some((pair, 10));
+    }
+    Some((char::from_u32(high)?, length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(text: &str, style: Style) -> Option<String> {
+        Span::new(0..text.len(), style).decode(text).map(|(_, value)| value.into_owned())
+    }
+
+    #[test]
+    fn each_style_has_its_value() {
+        assert_eq!(value("a/b.tgz", Style::Plain).as_deref(), Some("a/b.tgz"));
+        assert_eq!(value("'it''s'", Style::Single).as_deref(), Some("it's"));
+        assert_eq!(value(r#""a\/b\x2Bc\u002bd\U0000002b""#, Style::Double).as_deref(), Some("a/b+c+d+"));
+        assert_eq!(value(r#""\ud83d\ude00""#, Style::Double).as_deref(), Some("\u{1f600}"));
+    }
+
+    #[test]
+    fn a_block_of_one_line_without_line_break_has_a_value() {
+        let value = |text: &str| {
+            let start = text.find('x').unwrap();
+            Span::new(start..text.len(), Style::Block).decode(text).map(|(range, _)| text[range].to_owned())
+        };
+        assert_eq!(value("- >-\n    x.tgz\n").as_deref(), Some("x.tgz"));
+        assert_eq!(value("|-  \n  x\n").as_deref(), Some("x"));
+        for text in ["|\n  x\n", "|+\n  x\n", ">-\n  x\n  y\n", "|-\n\n  x\n", "| # >-\n  x\n"] {
+            assert_eq!(value(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_url_has_none() {
+        for (text, style) in [
+            ("", Style::Plain),
+            ("~", Style::Plain),
+            ("null", Style::Plain),
+            ("a\n  b", Style::Plain),
+            (r#""\ud83d""#, Style::Double),
+            (r#""\.tgz""#, Style::Double),
+            (r#""\x2""#, Style::Double),
+            (r#""\x+2""#, Style::Double),
+            ("\"", Style::Double),
+        ] {
+            assert_eq!(value(text, style), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn replacements_keep_the_style_legal() {
+        let encode = |value: &str, style| {
+            let mut out = String::new();
+            Span::new(0..0, style).encode_into(value, &mut out);
+            out
+        };
+        assert_eq!(encode("https://h.example/x", Style::Plain), "https://h.example/x");
+        assert_eq!(encode("http://[::1]/x", Style::Plain), "\"http://[::1]/x\"");
+        assert_eq!(encode("http://[::1]/x", Style::Double), "http://[::1]/x");
+        assert_eq!(encode("h/it's", Style::Single), "h/it''s");
+    }
+}

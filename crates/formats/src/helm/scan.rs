@@ -1,0 +1,60 @@
+//! The events that the readers of an index (`lines`, `events`, `json`) produce and that `index` consumes.
+//!
+//! Scalars are not decoded: an event says where in the document the text stands and how it is quoted.
+
+use std::ops::Range;
+
+use crate::Malformed;
+
+/// Deepest nesting that is read (hazard R3); Helm's own indexes use seven levels.
+pub(super) const MAX_DEPTH: usize = 64;
+
+/// How a scalar is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    /// Without quotes. An absent value is an empty plain scalar.
+    Plain,
+    /// `'…'`
+    Single,
+    /// `"…"`, in YAML or JSON.
+    Double,
+    /// `|` or `>` and, in the lines below, the text.
+    Block,
+}
+
+/// Where a scalar stands: with its quotes, but of a block scalar only the lines. Offsets are bytes; documents are below 4 GiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) start: u32,
+    pub(super) end: u32,
+    pub(super) style: Style,
+}
+
+impl Span {
+    pub(super) fn new(range: Range<usize>, style: Style) -> Self {
+        Self { start: range.start as u32, end: range.end as u32, style }
+    }
+
+    pub(super) fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// A kind of collection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Mapping,
+    Sequence,
+}
+
+/// Takes the events of one document in order. In a mapping, keys and values alternate.
+pub(super) trait Sink {
+    /// A collection begins. Fails if it is nested too deeply.
+    fn start(&mut self, kind: Kind) -> Result<(), Malformed>;
+    /// The innermost collection ends.
+    fn end(&mut self);
+    /// A scalar.
+    fn scalar(&mut self, span: Span);
+    /// A node that stands elsewhere (YAML's `*alias`).
+    fn alias(&mut self);
+}
