@@ -95,17 +95,13 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     if let Some(mapped) = address.to_ipv4_mapped() {
         return is_public_v4(mapped);
     }
-    let s = address.segments();
-    let embedded = |high: u16, low: u16| {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        is_public_v4(Ipv4Addr::new(a, b, c, d))
-    };
-    match s {
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low), // NAT64 (RFC 6052)
-        [0x2002, high, low, ..] => embedded(high, low),               // 6to4 (RFC 3056)
-        [0x2001, 0..=0x01ff, ..] => false,                            // protocol assignments, Teredo among them (RFC 2928)
-        [0x2001, 0x0db8, ..] => false,                                // documentation (RFC 3849)
-        [0x3fff, 0..=0x0fff, ..] => false,                            // documentation (RFC 9637)
+    match address.segments() {
+        // NAT64 (RFC 6052) and 6to4 (RFC 3056) embed an IPv4 address.
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
+            is_public_v4(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
+        }
+        // Protocol assignments, Teredo among them (RFC 2928), and documentation (RFC 3849, RFC 9637).
+        [0x2001, 0..=0x01ff | 0x0db8, ..] | [0x3fff, 0..=0x0fff, ..] => false,
         // Only 2000::/3 is global unicast. Outside lie unspecified, loopback, IPv4-compatible, local-use NAT64, ULA, link-local,
         // site-local, multicast and whatever is reserved.
         [first, ..] => (0x2000..=0x3fff).contains(&first),

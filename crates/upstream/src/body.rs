@@ -215,7 +215,7 @@ mod tests {
         for _ in 0..10 {
             assert!(body.next().await.unwrap().is_ok());
             // A reader that takes its time is not the upstream's fault.
-            tokio::time::sleep(Duration::from_secs(3600)).await;
+            tokio::time::sleep(Duration::from_hours(1)).await;
         }
         let started = Instant::now();
         assert_eq!(body.next().await.unwrap().unwrap_err().kind, UpstreamErrorKind::TimedOut);

@@ -126,19 +126,19 @@ impl<K: Hash + Eq + Clone> Breakers<K> {
         let now = self.clock.now();
         let mut guard = self.lock();
         let (troubles, counter) = &mut *guard;
-        if troubles.len() >= MAX_REMEMBERED && !troubles.contains_key(&key) {
-            if let Some(oldest) = troubles.iter().min_by_key(|(_, t)| t.last_change).map(|(k, _)| k.clone()) {
-                troubles.remove(&oldest);
-            }
+        if troubles.len() >= MAX_REMEMBERED
+            && !troubles.contains_key(&key)
+            && let Some(oldest) = troubles.iter().min_by_key(|(_, t)| t.last_change).map(|(k, _)| k.clone())
+        {
+            troubles.remove(&oldest);
         }
         let trouble = troubles.entry(key).or_insert(Trouble { failures: 0, pauses: 0, pause: None, last_change: now });
-        let counts = match trouble.pause {
+        let counts = if let Some(pause) = trouble.pause {
             // Requests that were under way when the breaker opened say nothing new.
-            Some(pause) => generation == Some(pause.generation),
-            None => {
-                trouble.failures += 1;
-                trouble.failures >= FAILURES_TO_OPEN
-            }
+            generation == Some(pause.generation)
+        } else {
+            trouble.failures += 1;
+            trouble.failures >= FAILURES_TO_OPEN
         };
         trouble.last_change = now;
         if counts {
@@ -160,10 +160,10 @@ impl<K: Hash + Eq + Clone> Breakers<K> {
 
     fn abandoned(&self, key: &K, generation: u64) {
         let mut guard = self.lock();
-        if let Some(pause) = guard.0.get_mut(key).and_then(|t| t.pause.as_mut()) {
-            if pause.generation == generation {
-                pause.probe = None;
-            }
+        if let Some(pause) = guard.0.get_mut(key).and_then(|t| t.pause.as_mut())
+            && pause.generation == generation
+        {
+            pause.probe = None;
         }
     }
 
@@ -287,7 +287,7 @@ mod tests {
         fail(&breakers, 3);
         clock.advance(Duration::from_secs(5));
         let hanging = ask(&breakers).ok().unwrap();
-        clock.advance(DEADLINE - Duration::from_millis(1));
+        clock.advance(DEADLINE.saturating_sub(Duration::from_millis(1)));
         assert!(ask(&breakers).is_err());
         clock.advance(Duration::from_millis(1));
         let second = ask(&breakers).ok().unwrap();

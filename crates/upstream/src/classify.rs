@@ -58,10 +58,8 @@ pub(crate) fn head_failure(error: &reqwest::Error) -> Failure {
     }
     let io_kind = cause::<io::Error>(error).map(io::Error::kind);
     if error.is_timeout() {
-        return match error.is_connect() {
-            true => Failure::new(TimedOut, "connecting took longer than timeouts.connect"),
-            false => Failure::new(TimedOut, "no answer in time"),
-        };
+        let text = if error.is_connect() { "connecting took longer than timeouts.connect" } else { "no answer in time" };
+        return Failure::new(TimedOut, text);
     }
     if error.is_dns() {
         return Failure::new(Unreachable, "the host name cannot be resolved");
@@ -73,26 +71,29 @@ pub(crate) fn head_failure(error: &reqwest::Error) -> Failure {
     if lost_connection(error, io_kind) {
         return Failure { connection_lost: true, ..Failure::new(Unreachable, "the connection was closed before an answer came") };
     }
-    match error.is_builder() {
-        true => Failure::new(Protocol, "this URL cannot be sent over HTTP"),
-        false => Failure::new(Protocol, "the answer is not valid HTTP"),
-    }
+    let text = if error.is_builder() { "this URL cannot be sent over HTTP" } else { "the answer is not valid HTTP" };
+    Failure::new(Protocol, text)
 }
+
+/// The HTTP library's words for a connection that died; its types are not reachable without depending on its engine. Integration tests
+/// hold these words.
+const LOST: [&str; 5] = [
+    "connection closed before message completed",
+    "operation was canceled",
+    "connection was not ready",
+    // HTTP/2: GOAWAY, RST_STREAM.
+    "stream error",
+    "connection error",
+];
 
 fn lost_connection(error: &reqwest::Error, io_kind: Option<io::ErrorKind>) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
     if matches!(io_kind, Some(BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)) {
         return true;
     }
-    // The library's own types for these are not reachable without depending on its HTTP engine. Integration tests hold the texts.
     causes(error).last().is_some_and(|leaf| {
         let text = leaf.to_string();
-        ["connection closed before message completed", "operation was canceled", "connection was not ready"]
-            .iter()
-            .any(|known| text.contains(known))
-            || text.contains("http2 error")
-            || text.contains("stream error")
-            || text.contains("connection error")
+        LOST.iter().any(|known| text.contains(known))
     })
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -143,15 +143,15 @@ impl Clients {
     }
 }
 
-async fn read_certificates(path: &PathBuf) -> Result<Vec<Certificate>, ClientError> {
-    let reading = path.clone();
+async fn read_certificates(path: &Path) -> Result<Vec<Certificate>, ClientError> {
+    let reading = path.to_path_buf();
     let pem = tokio::task::spawn_blocking(move || std::fs::read(reading))
         .await
         .unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into()))
-        .map_err(|error| ClientError::Unreadable { path: path.clone(), cause: error.kind() })?;
+        .map_err(|error| ClientError::Unreadable { path: path.to_path_buf(), cause: error.kind() })?;
     match Certificate::from_pem_bundle(&pem) {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(ClientError::NoCertificate(path.clone())),
+        _ => Err(ClientError::NoCertificate(path.to_path_buf())),
     }
 }
 

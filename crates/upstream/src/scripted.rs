@@ -181,12 +181,12 @@ impl ScriptedUpstream {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next_reply(&self, request: RecordedRequest) -> Option<ScriptedReply> {
+    fn next_reply(&self, request: &RecordedRequest) -> Option<ScriptedReply> {
         let mut state = self.state();
         state.requests.push(request.clone());
         let queued = state.queue.pop_front();
         drop(state);
-        queued.or_else(|| self.answer.as_ref().map(|answer| answer(&request)))
+        queued.or_else(|| self.answer.as_ref().map(|answer| answer(request)))
     }
 }
 
@@ -224,7 +224,7 @@ impl Upstream for ScriptedUpstream {
             headers: request.headers,
             body: request.body,
         };
-        let reply = self.next_reply(recorded).unwrap_or_else(|| ScriptedReply::error(UpstreamErrorKind::Unreachable));
+        let reply = self.next_reply(&recorded).unwrap_or_else(|| ScriptedReply::error(UpstreamErrorKind::Unreachable));
         let origin = BodyOrigin { repository: name, url: request.url };
         for step in &reply.head_steps {
             take(step, &origin).await;

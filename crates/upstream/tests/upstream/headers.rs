@@ -1,0 +1,160 @@
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use larder_core::Secret;
+use larder_upstream::{Conditions, Resume, Upstream, UpstreamErrorKind, UpstreamRequest};
+
+use crate::origin::{Origin, Seen, ok, redirect};
+use crate::support::{CANARY, allow, get, kind, repository, settings, text, upstream, with_secrets};
+
+/// Sends `request` to a fresh origin and gives what arrived.
+async fn seen(change: impl FnOnce(UpstreamRequest) -> UpstreamRequest) -> Seen {
+    let origin = Origin::start(|_| ok("")).await;
+    let (upstream, _) = upstream();
+    let repository = repository(settings(&origin.url("/")));
+    upstream.send(change(get(&repository, origin.url("/file?q=1#part")))).await.unwrap();
+    origin.seen().remove(0)
+}
+
+fn fields(pairs: &[(&str, &str)]) -> HeaderMap {
+    pairs.iter().map(|(n, v)| (HeaderName::try_from(*n).unwrap(), HeaderValue::from_str(v).unwrap())).collect()
+}
+
+#[tokio::test]
+async fn hazard_s9_exactly_these_fields_are_sent() {
+    let plain = seen(|request| request).await;
+    assert_eq!(plain.fields(), ["accept", "accept-encoding", "host", "user-agent"]);
+    assert_eq!(plain.target(), "/file?q=1");
+    assert_eq!(plain.field("accept-encoding"), Some("identity"));
+    assert_eq!(plain.field("user-agent"), Some("larder/0.0-test"));
+
+    let conditional = seen(|request| UpstreamRequest {
+        accept: Some("application/json"),
+        conditions: Conditions {
+            if_none_match: Some("W/\"v1\"".to_owned()),
+            if_modified_since: Some("Sun, 06 Nov 1994 08:49:37 GMT".to_owned()),
+        },
+        ..request
+    })
+    .await;
+    assert_eq!(conditional.field("accept"), Some("application/json"));
+    assert_eq!(conditional.field("if-none-match"), Some("W/\"v1\""));
+    assert_eq!(conditional.field("if-modified-since"), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
+    assert!(conditional.field("range").is_none());
+}
+
+#[tokio::test]
+async fn hazard_s9_a_clients_secrets_and_conditions_do_not_pass_through() {
+    let forbidden = [
+        "authorization",
+        "cookie",
+        "set-cookie",
+        "proxy-authorization",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "forwarded",
+        "via",
+        "connection",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "range",
+        "if-range",
+        "if-none-match",
+        "if-match",
+        "if-modified-since",
+        "if-unmodified-since",
+        "referer",
+        "expect",
+        "x-real-ip",
+        "content-length",
+    ];
+    let mut headers = fields(&forbidden.map(|name| (name, CANARY)));
+    headers.extend(fields(&[
+        ("host", "evil.test"),
+        ("user-agent", "client"),
+        ("accept-encoding", "gzip"),
+        ("npm-command", "ci"),
+    ]));
+    let arrived = seen(|request| UpstreamRequest { headers, ..request }).await;
+    assert_eq!(arrived.fields(), ["accept", "accept-encoding", "host", "npm-command", "user-agent"]);
+    assert!(!arrived.head.contains(CANARY) && !arrived.head.contains("evil.test"), "{}", arrived.head);
+    assert_eq!(arrived.field("user-agent"), Some("larder/0.0-test"));
+    assert_eq!(arrived.field("accept-encoding"), Some("identity"));
+}
+
+#[tokio::test]
+async fn hazard_s9_passed_fields_do_not_follow_to_another_origin() {
+    let away = Origin::start(|_| ok("away")).await;
+    let target = away.url("/").to_string();
+    let home = Origin::start(move |_| redirect(307, &target)).await;
+    let (upstream, _) = upstream();
+    let repository = repository(allow(settings(&home.url("/")), "127.0.0.1/32"));
+    let headers = fields(&[("npm-command", "ci")]);
+    text(&upstream, UpstreamRequest { headers, ..get(&repository, home.url("/")) }).await;
+    assert_eq!(home.seen()[0].field("npm-command"), Some("ci"));
+    assert_eq!(away.seen()[0].fields(), ["accept", "accept-encoding", "host", "user-agent"]);
+}
+
+#[tokio::test]
+async fn hazard_w1_a_resume_goes_out_with_its_strong_validator_or_not_at_all() {
+    let resume = |if_range: &str| Some(Resume { offset: 1000, if_range: if_range.to_owned() });
+    let conditions = Conditions { if_none_match: Some("\"v1\"".to_owned()), if_modified_since: None };
+    let strong = seen(|request| UpstreamRequest { resume: resume("\"v1\""), conditions, ..request }).await;
+    assert_eq!((strong.field("range"), strong.field("if-range")), (Some("bytes=1000-"), Some("\"v1\"")));
+    assert_eq!(strong.field("if-none-match"), None, "a 304 to a resume would say nothing");
+    for unusable in ["W/\"v1\"", "", "\"a\r\nb\""] {
+        let arrived = seen(|request| UpstreamRequest { resume: resume(unusable), ..request }).await;
+        assert_eq!((arrived.field("range"), arrived.field("if-range")), (None, None), "{unusable:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_post_carries_its_body_and_type() {
+    let arrived = seen(|request| UpstreamRequest {
+        method: Method::POST,
+        headers: fields(&[("content-type", "application/json"), ("content-encoding", "gzip")]),
+        body: Some("{\"a\":1}".into()),
+        ..request
+    })
+    .await;
+    assert_eq!(arrived.method(), "POST");
+    assert_eq!(arrived.field("content-length"), Some("7"));
+    assert_eq!(arrived.field("content-type"), Some("application/json"));
+    assert_eq!(arrived.field("content-encoding"), Some("gzip"));
+}
+
+#[tokio::test]
+async fn hazard_s14_configured_headers_are_checked_and_not_shown() {
+    let origin = Origin::start(|_| ok("")).await;
+    let (upstream, _) = upstream();
+    for (name, value) in [
+        ("X-Token", format!("{CANARY}\r\nX-Evil: 1")),
+        ("Bad Name", CANARY.to_owned()),
+        ("Transfer-Encoding", CANARY.to_owned()),
+        ("Content-Length", "5".to_owned()),
+        ("Accept-Encoding", "gzip".to_owned()),
+    ] {
+        let mut settings = with_secrets(&origin.url("/"));
+        settings.headers = vec![(name.to_owned(), Secret::new(value))];
+        let error = upstream.send(get(&repository(settings), origin.url("/"))).await.unwrap_err();
+        assert!(error.message.contains(name), "{error}");
+        assert_eq!(kind(Err(error)), UpstreamErrorKind::Protocol);
+    }
+    assert_eq!(origin.connections(), 0);
+}
+
+#[tokio::test]
+async fn hazard_s17_nothing_that_is_printed_holds_a_secret() {
+    let origin = Origin::start(|_| crate::origin::send(format!("HTTP/1.1 200 OK\r\nSet-Cookie: {CANARY}\r\n\r\n"))).await;
+    let (upstream, _) = upstream();
+    let repository = repository(with_secrets(&origin.url("/")));
+    let mut request = get(&repository, origin.url(&format!("/x?token={CANARY}")));
+    request.headers = fields(&[("npm-otp", CANARY)]);
+    request.body = Some(CANARY.into());
+    let shown = format!("{request:?}");
+    let response = upstream.send(request).await.unwrap();
+    for text in [shown, format!("{response:?}"), format!("{upstream:?}")] {
+        assert!(!text.contains(CANARY), "{text}");
+    }
+}

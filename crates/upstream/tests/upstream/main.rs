@@ -1,0 +1,15 @@
+//! The network upstream against real sockets on this machine: every rule about redirects, credentials, addresses, bodies, TLS and
+//! circuit breakers, each test named after the hazard that it keeps away.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test stops where something is not as it expects")]
+
+mod addresses;
+mod bodies;
+mod breaker;
+mod headers;
+mod origin;
+mod proxy;
+mod redirects;
+mod scripted;
+mod support;
+mod tls;
