@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use larder_core::{Digest, UnixMillis};
 
-use super::derive::{anchor_metadata, listed_project, target_of_anchor, target_of_file, utf8};
+use super::derive::{Metadata, anchor_metadata, listed_project, lossy, target_of_anchor, target_of_file, utf8};
 use super::json_value::{CoreMetadata, Hashes};
 use super::page::{Subject, Syntax, subject, syntax};
 use super::simple_html::{Anchor, Signs};
@@ -20,7 +20,7 @@ pub(super) fn check(document: &Document<'_>) -> Result<(), Malformed> {
     match (syntax(document)?, subject(document.key_path)?) {
         (Syntax::Json, Subject::List) => simple_json::read_list(utf8(document.body)?, &mut |_| ()).map(|_| ()),
         (Syntax::Json, Subject::Project(_)) => simple_json::read_project(utf8(document.body)?, &mut |_| ()).map(|_| ()),
-        (Syntax::Html, subject) => check_html(&String::from_utf8_lossy(document.body), subject),
+        (Syntax::Html, subject) => check_html(&lossy(document.body), subject),
     }
 }
 
@@ -59,7 +59,9 @@ pub(super) fn claims(document: &Document<'_>, links: &Links<'_>, sink: &mut dyn 
                 let Some(target) = target_of_file(&file, project, &resolver) else { return };
                 let fragment = split_fragment(&file.url).1.unwrap_or_default();
                 let mut digests = known(&file.hashes);
-                digests.extend(fragment_digests(fragment).filter_map(digest).filter(|_| file.hashes.0.is_empty()));
+                if file.hashes.0.is_empty() {
+                    digests.extend(fragment_digests(fragment).map(|(.., digest)| digest));
+                }
                 let metadata = file.core_metadata.as_ref().and_then(|metadata| match metadata {
                     CoreMetadata::Yes(hashes) => Some(known(hashes)),
                     CoreMetadata::No => None,
@@ -70,14 +72,17 @@ pub(super) fn claims(document: &Document<'_>, links: &Links<'_>, sink: &mut dyn 
             read.map(|_| ())
         }
         (Syntax::Html, Subject::Project(project)) => {
-            let html = String::from_utf8_lossy(document.body);
+            let html = lossy(document.body);
             let base = simple_html::base(&html)?;
             let resolver = Resolver::new(links, document.url, base.as_deref());
             let read = simple_html::read(&html, &mut |anchor| {
                 let Some(target) = target_of_anchor(&anchor, project, &resolver) else { return };
                 let fragment = split_fragment(&anchor.href).1.unwrap_or_default();
-                let digests = fragment_digests(fragment).filter_map(digest).collect();
-                let metadata = anchor_metadata(&anchor).map(|stated| stated.and_then(digest).into_iter().collect());
+                let digests = fragment_digests(fragment).map(|(.., digest)| digest).collect();
+                let metadata = anchor_metadata(&anchor).map(|stated| match stated {
+                    Metadata::Hashed(name, hex) => digest((name, hex)).into_iter().collect(),
+                    Metadata::Present => Vec::new(),
+                });
                 give(project, &target, Stated { digests, size: None, published_at: None, metadata }, sink);
             });
             read.map(|_| ())
@@ -94,7 +99,7 @@ struct Stated {
     metadata: Option<Vec<Digest>>,
 }
 
-fn give(project: &str, target: &Target, stated: Stated, sink: &mut dyn FnMut(Claim)) {
+fn give(project: &str, target: &Target<'_>, stated: Stated, sink: &mut dyn FnMut(Claim)) {
     // A page speaks for its own project's files only.
     if !names::may_belong_to(&target.file_name, project) {
         return;
@@ -102,11 +107,10 @@ fn give(project: &str, target: &Target, stated: Stated, sink: &mut dyn FnMut(Cla
     let Some(path) = percent_decode(&target.path) else { return };
     let Stated { digests, size, published_at, metadata } = stated;
     if let Some(digests) = metadata {
-        let mut url = target.url.clone();
-        url.set_path(&format!("{}.metadata", target.url.path()));
-        sink(Claim { path: format!("{path}.metadata"), url: url.into(), digests, size: None, published_at });
+        let url = target.sidecar_url(".metadata");
+        sink(Claim { path: format!("{path}.metadata"), url, digests, size: None, published_at });
     }
-    sink(Claim { path, url: target.url.to_string(), digests, size, published_at });
+    sink(Claim { path, url: target.url.clone().into_owned(), digests, size, published_at });
 }
 
 fn digest((name, hex): (&str, &str)) -> Option<Digest> {

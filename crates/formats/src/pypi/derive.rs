@@ -34,7 +34,7 @@ pub(super) fn derive(document: &Document<'_>, form: &str, links: &Links<'_>) -> 
             }
         }
         (Syntax::Html, Subject::Project(project)) => {
-            let html = String::from_utf8_lossy(document.body);
+            let html = lossy(document.body);
             let base = simple_html::base(&html)?;
             let resolver = Resolver::new(links, document.url, base.as_deref());
             if wants_json {
@@ -47,7 +47,7 @@ pub(super) fn derive(document: &Document<'_>, form: &str, links: &Links<'_>) -> 
             let text = utf8(document.body)?;
             if wants_json { json_list_of_json(text)? } else { html_list_of_json(text, links)? }
         }
-        (Syntax::Html, Subject::List) => list_of_html(&String::from_utf8_lossy(document.body), wants_json, links)?,
+        (Syntax::Html, Subject::List) => list_of_html(&lossy(document.body), wants_json, links)?,
     };
     // Room was made for the largest result; what is kept should not hold more than it needs.
     body.shrink_to_fit();
@@ -60,15 +60,21 @@ pub(super) fn utf8(body: &[u8]) -> Result<&str, Malformed> {
         .map_err(|error| Malformed(format!("the JSON simple page is not UTF-8 at byte {}", error.valid_up_to())))
 }
 
+/// The text of an HTML document. Bytes that are not UTF-8 are replaced, as browsers do.
+pub(super) fn lossy(body: &[u8]) -> Cow<'_, str> {
+    // The check alone is ten times faster than the replacement, and nearly always enough.
+    std::str::from_utf8(body).map_or_else(|_| String::from_utf8_lossy(body), Cow::Borrowed)
+}
+
 /// Where a file of a JSON page leads; `None` if it may not stand on the page.
-pub(super) fn target_of_file(file: &File<'_>, project: &str, resolver: &Resolver<'_>) -> Option<Target> {
+pub(super) fn target_of_file<'f>(file: &'f File<'_>, project: &str, resolver: &Resolver<'_>) -> Option<Target<'f>> {
     let target = resolver.resolve(split_fragment(&file.url).0)?;
     // Some clients read name and version from the one, some from the other.
     (target.file_name == file.filename && !names::is_planted_wheel(&file.filename, project)).then_some(target)
 }
 
 /// Where an anchor of an HTML page leads; `None` if it may not stand on the page.
-pub(super) fn target_of_anchor(anchor: &Anchor<'_>, project: &str, resolver: &Resolver<'_>) -> Option<Target> {
+pub(super) fn target_of_anchor<'v>(anchor: &'v Anchor<'_>, project: &str, resolver: &Resolver<'_>) -> Option<Target<'v>> {
     let target = resolver.resolve(split_fragment(&anchor.href).0)?;
     (!names::is_planted_wheel(&target.file_name, project)).then_some(target)
 }
@@ -96,16 +102,13 @@ fn splice(
     let mut kept = false;
     let mut dropped = false;
     simple_json::read_project(text, &mut |file| {
-        match target_of_file(&file, project, resolver) {
-            Some(target) => {
-                kept = true;
-                replace_values(&file, &target, links, &mut splicer);
-            }
-            None => {
-                dropped = true;
-                if let Some(range) = elements.and_then(|elements| removal(elements, index, kept)) {
-                    splicer.replace(range, "");
-                }
+        if let Some(target) = target_of_file(&file, project, resolver) {
+            kept = true;
+            replace_values(&file, &target, links, &mut splicer);
+        } else {
+            dropped = true;
+            if let Some(range) = elements.and_then(|elements| removal(elements, index, kept)) {
+                splicer.replace(range, "");
             }
         }
         index += 1;
@@ -125,7 +128,7 @@ fn removal(elements: &[Range<usize>], index: usize, kept_before: bool) -> Option
     }
 }
 
-fn replace_values(file: &File<'_>, target: &Target, links: &Links<'_>, splicer: &mut Splicer<'_>) {
+fn replace_values(file: &File<'_>, target: &Target<'_>, links: &Links<'_>, splicer: &mut Splicer<'_>) {
     let mark_yanked = |splicer: &mut Splicer<'_>| {
         // Readers take an empty reason for "not yanked" as often as for "yanked".
         if file.yanked.as_deref() == Some("") {
@@ -204,7 +207,7 @@ fn html_of_html(html: &str, project: &str, resolver: &Resolver<'_>, links: &Link
         let Some(target) = target_of_anchor(&anchor, project, resolver) else { return };
         let href = links.href(&target.path);
         let attributes = anchor.attributes.iter().map(|(name, value)| (name.as_ref(), value.as_ref()));
-        let text = if anchor.text.is_empty() { &target.file_name } else { &anchor.text };
+        let text = if anchor.text.is_empty() { target.file_name.as_ref() } else { &anchor.text };
         match split_fragment(&anchor.href).1 {
             Some(fragment) => page.anchor(&[&href, "#", fragment], attributes, text),
             None => page.anchor(&[&href], attributes, text),
@@ -242,9 +245,9 @@ fn json_of_html(html: &str, project: &str, resolver: &Resolver<'_>, links: &Link
     Ok(out.into_bytes())
 }
 
-fn json_file(anchor: &Anchor<'_>, target: &Target, links: &Links<'_>, out: &mut String) {
+fn json_file(anchor: &Anchor<'_>, target: &Target<'_>, links: &Links<'_>, out: &mut String) {
     let fragment = split_fragment(&anchor.href).1.unwrap_or_default();
-    let digests: Vec<_> = fragment_digests(fragment).collect();
+    let digests: Vec<_> = fragment_digests(fragment).map(|(name, hex, _)| (name, hex)).collect();
     let mut url = links.href(&target.path);
     // Digests stand in `hashes`; a fragment that says more is kept.
     if digests.len() < fragment.split('&').filter(|part| !part.is_empty()).count() {
@@ -259,8 +262,8 @@ fn json_file(anchor: &Anchor<'_>, target: &Target, links: &Links<'_>, out: &mut 
         member("requires-python", Json::Text(requirement), out);
     }
     match anchor_metadata(anchor) {
-        Some(Some(digest)) => member("core-metadata", Json::Object(&[digest]), out),
-        Some(None) => member("core-metadata", Json::Bool(true), out),
+        Some(Metadata::Hashed(name, hex)) => member("core-metadata", Json::Object(&[(name, hex)]), out),
+        Some(Metadata::Present) => member("core-metadata", Json::Bool(true), out),
         None => {}
     }
     if let Some(signed) = anchor.attribute("data-gpg-sig") {
@@ -277,10 +280,20 @@ fn json_file(anchor: &Anchor<'_>, target: &Target, links: &Links<'_>, out: &mut 
     out.push('}');
 }
 
-/// Whether an anchor says that its file's metadata can be had, and the digest if it states one.
-pub(super) fn anchor_metadata<'v>(anchor: &'v Anchor<'_>) -> Option<Option<(&'v str, &'v str)>> {
+/// What an anchor says of its file's metadata.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Metadata<'v> {
+    /// It can be had.
+    Present,
+    /// It can be had and has this digest: algorithm and hexadecimal digits.
+    Hashed(&'v str, &'v str),
+}
+
+/// Whether an anchor says that its file's metadata can be had (PEP 658, 714).
+pub(super) fn anchor_metadata<'v>(anchor: &'v Anchor<'_>) -> Option<Metadata<'v>> {
     let value = anchor.attribute("data-core-metadata").or_else(|| anchor.attribute("data-dist-info-metadata"))?;
-    (!value.eq_ignore_ascii_case("false")).then(|| value.split_once('='))
+    let stated = value.split_once('=').map_or(Metadata::Present, |(name, hex)| Metadata::Hashed(name, hex));
+    (!value.eq_ignore_ascii_case("false")).then_some(stated)
 }
 
 fn json_list_of_json(text: &str) -> Result<Vec<u8>, Malformed> {

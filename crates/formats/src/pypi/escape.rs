@@ -46,15 +46,12 @@ pub(super) fn decode(text: &str, in_attribute: bool) -> Cow<'_, str> {
     let (before, mut rest) = text.split_at(first);
     out.push_str(before);
     while let Some(reference) = rest.strip_prefix('&') {
-        match character(reference, in_attribute) {
-            Some((c, length)) => {
-                out.push(c);
-                rest = reference.get(length..).unwrap_or_default();
-            }
-            None => {
-                out.push('&');
-                rest = reference;
-            }
+        if let Some((c, length)) = character(reference, in_attribute) {
+            out.push(c);
+            rest = reference.get(length..).unwrap_or_default();
+        } else {
+            out.push('&');
+            rest = reference;
         }
         let (plain, next) = rest.split_at(memchr::memchr(b'&', rest.as_bytes()).unwrap_or(rest.len()));
         out.push_str(plain);
@@ -70,10 +67,9 @@ fn character(reference: &str, in_attribute: bool) -> Option<(char, usize)> {
     }
     let name_end = reference.bytes().position(|b| !b.is_ascii_alphanumeric()).unwrap_or(reference.len());
     let name = reference.get(..name_end)?;
-    if reference.as_bytes().get(name_end) == Some(&b';') {
-        if let Some((_, c)) = NAMED.iter().find(|(known, _)| *known == name) {
-            return Some((*c, name_end + 1));
-        }
+    let named = || NAMED.iter().find(|(known, _)| *known == name);
+    if let (Some(b';'), Some((_, c))) = (reference.as_bytes().get(name_end), named()) {
+        return Some((*c, name_end + 1));
     }
     let (known, c) = WITHOUT_SEMICOLON.iter().find(|(known, _)| name.starts_with(known))?;
     let next = reference.as_bytes().get(known.len());
@@ -102,26 +98,36 @@ fn numeric(number: &str) -> Option<(char, usize)> {
     Some((c, prefix + count + semicolon))
 }
 
+/// Which bytes [`escape_into`] replaces: looked up rather than compared, because every byte of every page passes here.
+const REPLACED: [bool; 256] = {
+    let mut table = [false; 256];
+    let replaced = b"&<>\"'\0\r";
+    let mut at = 0;
+    while at < replaced.len() {
+        table[replaced[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
 /// Appends `text` so that it stands for itself both between tags and inside a quoted attribute.
 pub(super) fn escape_into(text: &str, out: &mut String) {
-    let mut copied = 0;
-    for (at, byte) in text.bytes().enumerate() {
-        let escaped = match byte {
-            b'&' => "&amp;",
-            b'<' => "&lt;",
-            b'>' => "&gt;",
-            b'"' => "&quot;",
-            b'\'' => "&#x27;",
-            // A parser would turn these into something else: NUL is replaced, CR becomes LF.
-            0 => "\u{fffd}",
-            b'\r' => "&#13;",
-            _ => continue,
-        };
-        out.push_str(text.get(copied..at).unwrap_or_default());
-        out.push_str(escaped);
-        copied = at + 1;
+    let mut rest = text;
+    while let Some(at) = rest.bytes().position(|byte| REPLACED[usize::from(byte)]) {
+        out.push_str(rest.get(..at).unwrap_or_default());
+        out.push_str(match rest.as_bytes().get(at) {
+            Some(b'&') => "&amp;",
+            Some(b'<') => "&lt;",
+            Some(b'>') => "&gt;",
+            Some(b'"') => "&quot;",
+            Some(b'\'') => "&#x27;",
+            // A parser would turn these into something else: CR becomes LF, NUL is replaced.
+            Some(b'\r') => "&#13;",
+            _ => "\u{fffd}",
+        });
+        rest = rest.get(at + 1..).unwrap_or_default();
     }
-    out.push_str(text.get(copied..).unwrap_or_default());
+    out.push_str(rest);
 }
 
 #[cfg(test)]

@@ -49,8 +49,11 @@ impl HtmlPage {
                 meta(name, value, &mut top);
             }
         }
-        head.tracks.iter().for_each(|url| meta("pypi:tracks", url, &mut top));
-        head.alternate_locations.iter().for_each(|url| meta("pypi:alternate-locations", url, &mut top));
+        for (name, urls) in [("pypi:tracks", &head.tracks), ("pypi:alternate-locations", &head.alternate_locations)] {
+            for url in urls {
+                meta(name, url, &mut top);
+            }
+        }
         let mut title = String::new();
         match subject {
             Subject::List => title.push_str("Simple index"),
@@ -115,7 +118,9 @@ pub(super) fn member(name: &str, value: Json<'_>, out: &mut String) {
         Json::Bool(value) => out.push_str(if value { "true" } else { "false" }),
         Json::Object(members) => {
             out.push('{');
-            members.iter().for_each(|(name, value)| member(name, Json::Text(value), out));
+            for (name, value) in members {
+                member(name, Json::Text(value), out);
+            }
             out.push('}');
         }
         Json::Array(texts) => {

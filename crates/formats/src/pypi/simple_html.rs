@@ -197,7 +197,10 @@ fn lower_case(name: &str) -> Cow<'_, str> {
 mod tests {
     use super::*;
 
-    fn anchors(html: &str) -> Vec<(String, String, Vec<(String, String)>)> {
+    /// Link, text, attributes.
+    type Found = (String, String, Vec<(String, String)>);
+
+    fn anchors(html: &str) -> Vec<Found> {
         let mut all = Vec::new();
         read(html, &mut |anchor| {
             let attributes = anchor.attributes.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
