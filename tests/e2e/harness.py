@@ -8,14 +8,15 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
+import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
-from origin import Origin
+from origin import Origin, free_port
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -84,20 +85,35 @@ def run(arguments, *, cwd, env, seconds=STEP_SECONDS, fails=False):
     return texts[0]
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 # Loopback needs no proxy, whatever the caller's environment says.
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def ask(url, method="GET", body=None, **headers):
-    """One request by Python itself; an underscore in a header's name stands for a dash. Raises HTTPError for 4xx and 5xx."""
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: object
+    body: bytes
+
+    @property
+    def type(self):
+        return self.headers.get_content_type()
+
+
+def ask(url, method="GET", wanted=200, **headers):
+    """One request by Python itself; an underscore in a header's name stands for a dash.
+
+    Fails with what the server said unless the status is `wanted`.
+    """
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return _DIRECTLY.open(urllib.request.Request(url, data=body, method=method, headers=named), timeout=20)
+    try:
+        response = _DIRECTLY.open(urllib.request.Request(url, method=method, headers=named), timeout=20)
+    except urllib.error.HTTPError as error:
+        response = error
+    with response:
+        answer = Answer(response.status, response.headers, response.read())
+    expect(answer.status == wanted, f"{method} {url}: got {answer.status}, expected {wanted}\n{last_lines(answer.body.decode(errors='replace'))}")
+    return answer
 
 
 class Larder:
@@ -125,10 +141,9 @@ class Larder:
             if self._process.poll() is not None:
                 raise Failed(f"larder ended with {self._process.returncode} at its start\n{self.log_tail()}")
             try:
-                with ask(self.url + "/live") as answer:
-                    if answer.status == 200:
-                        return
-            except OSError:
+                ask(self.url + "/live")
+                return
+            except (OSError, Failed):
                 time.sleep(0.02)
         raise Failed(f"larder did not answer /live within 10 s\n{self.log_tail()}")
 

@@ -6,6 +6,7 @@ stopped, so that its port refuses connections, and started again on the same por
 
 import email.utils
 import hashlib
+import random
 import socket
 import threading
 import urllib.parse
@@ -14,6 +15,28 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 # 2024-01-02 03:04:05 UTC: old enough for every client's "too fresh to trust" rule.
 LAST_MODIFIED = 1704164645
+
+# Below the range that the kernel gives to outgoing connections, so that nobody takes a port between the choice and the
+# bind, or while an origin is stopped.
+_PORTS = range(20000, 30000)
+_given = set()
+_given_lock = threading.Lock()
+
+
+def free_port():
+    """A loopback port that is free, and that this process has given to nobody else."""
+    with _given_lock:
+        while True:
+            port = random.choice(_PORTS)
+            if port in _given:
+                continue
+            with socket.socket() as probe:
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+            _given.add(port)
+            return port
 
 
 @dataclass
@@ -56,7 +79,7 @@ class Origin:
         self._lock = threading.Lock()
         self._log = []
         self._server = None
-        self.port = 0
+        self.port = free_port()
         self.start()
 
     @property
@@ -101,7 +124,6 @@ class Origin:
     def start(self):
         """Listens, on the same port as before if it was stopped."""
         self._server = _Server(("127.0.0.1", self.port), self)
-        self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def stop(self):

@@ -9,6 +9,8 @@ import os
 import sys
 import time
 import traceback
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.dont_write_bytecode = True
@@ -26,6 +28,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--larder", type=Path, default=default_binary(), help="the program to test [default: %(default)s]")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="cases whose name begins with one of these")
+    parser.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1), help="cases at a time [default: %(default)s]")
     parser.add_argument("--allow-missing", action="store_true", help="leave out the cases whose client is not installed")
     parser.add_argument("--direct", action="store_true", help="without larder: do the tests themselves work?")
     parser.add_argument("--list", action="store_true", help="print the names of the cases and stop")
@@ -45,12 +48,12 @@ def main():
     if not options.direct and not options.larder.exists():
         print(f"{options.larder} does not exist; build it with: cargo build --release --locked", file=sys.stderr)
         return 2
-    counts = {"passed": 0, "failed": 0, "left out": 0}
-    for name in chosen:
-        counts[run_case(name, options)] += 1
     if not chosen:
         print("no case has such a name; --list prints them", file=sys.stderr)
         return 2
+    # Cases share nothing: each has its larder, its upstreams, its ports and its directories.
+    with ThreadPoolExecutor(options.jobs) as pool:
+        counts = Counter(pool.map(lambda name: run_case(name, options), chosen))
     left_out = f", {counts['left out']} left out" if counts["left out"] else ""
     print(f"{counts['passed']} passed, {counts['failed']} failed{left_out}")
     return 1 if counts["failed"] else 0
