@@ -1,11 +1,153 @@
-//! Puts the crates together and serves.
+//! Puts the crates together, top to bottom, and serves. No logic of its own.
 
-use larder::config::{Settings, Sources};
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder::config::{Settings, Sources, watch};
+use larder_core::{Clock, SystemClock};
+use larder_engine::{Engine, EngineParts, Limits};
+use larder_formats::LinkKey;
+use larder_server::{LiveSettings, ServerHandle, ServerLimits, ServerSettings, TlsFiles, bind};
+use larder_storage::{BlobStore, FsBlobStore, MetadataStore};
+use larder_upstream::{HttpUpstream, Options};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The program's version.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Running downloads that somebody reads are given this long when larder stops.
+const DRAIN: Duration = Duration::from_secs(30);
+/// How often unreferenced blobs are looked for; nearly full disks are looked at more often.
+const COLLECT_EVERY: Duration = Duration::from_secs(3600);
+/// The first collection waits until the first requests have been served.
+const COLLECT_FIRST: Duration = Duration::from_secs(60);
 
 /// Serves until a signal ends it.
 ///
 /// # Errors
 /// What kept larder from starting, for the operator.
-pub(crate) fn run(_settings: Settings, _sources: Sources) -> Result<(), Box<dyn std::error::Error>> {
-    Err("this build holds the configuration only; it cannot serve".into())
+pub(crate) fn run(settings: Settings, sources: Sources) -> Result<(), Box<dyn Error>> {
+    raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(serve(settings, sources));
+    // A blocking read from a dead disk must not keep the process alive.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    served
+}
+
+async fn serve(settings: Settings, sources: Sources) -> Result<(), Box<dyn Error>> {
+    std::fs::create_dir_all(&settings.data_dir)
+        .map_err(|error| format!("the data directory {} cannot be made: {error}", settings.data_dir.display()))?;
+    let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(&settings.data_dir)?);
+    let metadata = MetadataStore::open(&settings.data_dir.join("larder.sqlite")).await?;
+    let link_key = link_key(&metadata).await?;
+    let upstream = Arc::new(HttpUpstream::new(Options::new(format!("larder/{VERSION}"))));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let engine = Engine::new(EngineParts {
+        repositories: settings.repositories.clone(),
+        not_built: settings.not_built.clone(),
+        blobs,
+        metadata: metadata.clone(),
+        upstream: Arc::clone(&upstream) as Arc<dyn larder_upstream::Upstream>,
+        clock,
+        link_key,
+        public_url: settings.public_url.clone(),
+        limits: Limits {
+            document_size: settings.limits.document_size,
+            downloads: settings.limits.downloads,
+            ..Limits::default()
+        },
+    });
+    let server = bind(server_settings(&settings)).await?;
+    let scheme = if settings.tls.is_some() { "https" } else { "http" };
+    for address in server.local_addrs() {
+        tracing::info!(version = VERSION, repositories = settings.repositories.len(), "listening on {scheme}://{address}");
+    }
+    let handle = server.handle();
+    let reloads = tokio::spawn(reload_on_change(sources, settings, Arc::clone(&engine), upstream, handle));
+    let collector = tokio::spawn(collect_now_and_then(Arc::clone(&engine)));
+    server.run(Arc::clone(&engine), stop_signal()).await;
+    tracing::info!("stopping: what is being downloaded and read is finished first");
+    reloads.abort();
+    collector.abort();
+    engine.drain(DRAIN).await;
+    metadata.close().await;
+    Ok(())
+}
+
+fn server_settings(settings: &Settings) -> ServerSettings {
+    ServerSettings {
+        listen: settings.listen.clone(),
+        tls: settings.tls.as_ref().map(|tls| TlsFiles { cert: tls.cert.clone(), key: tls.key.clone() }),
+        hot_set_bytes: settings.hot_set,
+        limits: ServerLimits { connections: settings.limits.connections, ..ServerLimits::default() },
+        version: VERSION,
+        live: live_settings(settings),
+    }
+}
+
+fn live_settings(settings: &Settings) -> LiveSettings {
+    LiveSettings {
+        public_url: settings.public_url.clone(),
+        trusted_proxies: settings.trusted_proxies.clone(),
+        admin_token: settings.admin_token.clone(),
+        config_view: settings.config_view.clone(),
+    }
+}
+
+async fn reload_on_change(
+    sources: Sources,
+    first: Settings,
+    engine: Arc<Engine>,
+    upstream: Arc<HttpUpstream>,
+    handle: ServerHandle,
+) {
+    let apply = |settings: Settings| {
+        upstream.reload();
+        engine.replace_repositories(settings.repositories.clone(), &settings.not_built, settings.public_url.clone());
+        handle.replace_live(live_settings(&settings));
+        if let Err(error) = handle.reload_tls() {
+            tracing::error!(%error, "the new certificate cannot be used; the old one stays");
+        }
+        tracing::info!(repositories = settings.repositories.len(), "the new configuration is in force");
+    };
+    if let Err(error) = watch(sources, first, apply).await {
+        tracing::error!(%error, "the configuration is not watched: changes need a restart");
+    }
+}
+
+async fn collect_now_and_then(engine: Arc<Engine>) {
+    tokio::time::sleep(COLLECT_FIRST).await;
+    loop {
+        engine.collect_garbage().await;
+        tokio::time::sleep(COLLECT_EVERY).await;
+    }
+}
+
+/// The key that signs links to other hosts: made once, kept in the metadata database.
+async fn link_key(metadata: &MetadataStore) -> Result<LinkKey, Box<dyn Error>> {
+    let mut candidate = [0_u8; 32];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut candidate)?;
+    let stored = metadata.secret_bytes("link_key", &candidate).await?;
+    let key = <[u8; 32]>::try_from(stored.as_slice()).map_err(|_| "the link key in the metadata database is damaged")?;
+    Ok(LinkKey::from_bytes(key))
+}
+
+async fn stop_signal() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Connections and open files of the hot set need more descriptors than the usual soft limit.
+fn raise_open_files() {
+    let mut limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limits.current = limits.maximum;
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, limits) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
 }
