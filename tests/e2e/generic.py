@@ -36,7 +36,11 @@ class Curl:
         return status, headers, body.read_bytes()
 
     def download(self, url, path, *options):
-        run([tool("curl"), "-sS", "-f", "--max-time", "60", "-o", path, *options, url], cwd=self.home, env=self._environment)
+        run(
+            [tool("curl"), "-sS", "-f", "--max-time", "60", "-o", path, *options, url],
+            cwd=self.home,
+            env=self._environment,
+        )
         return Path(path).read_bytes()
 
 
@@ -49,23 +53,27 @@ def curl(case):
     origin.put("/latest.txt", "v1\n", "text/plain")
     origin.put("/objects/moved.bin", SMALL[::-1], immutable=True)
     origin.redirect("/releases/v1/moved.bin", "/objects/moved.bin")
-    case.serve({
-        "files": {
-            "base_url": origin.url,
-            "type": "remote",
-            "package": "generic",
-            "immutable_patterns": ["^releases/"],
-            "mutable_patterns": ["^latest\\.txt$"],
-            "cache": {"immutable_ttl": 0, "mutable_ttl": 0},
+    case.serve(
+        {
+            "files": {
+                "base_url": origin.url,
+                "type": "remote",
+                "package": "generic",
+                "immutable_patterns": ["^releases/"],
+                "mutable_patterns": ["^latest\\.txt$"],
+                "cache": {"immutable_ttl": 0, "mutable_ttl": 0},
+            }
         }
-    })
+    )
 
     def use(home, phase):
         get, base = Curl(home), case.repository("files")
         whole_file(case, get, base, phase)
         ranges(get, f"{base}/releases/v1/ranged%20first+plus.bin")
         resumed(get, f"{base}/releases/v1/resumed.bin", home)
-        expect_equal("a redirected file", get.download(f"{base}/releases/v1/moved.bin", home / "moved", "-L"), SMALL[::-1])
+        expect_equal(
+            "a redirected file", get.download(f"{base}/releases/v1/moved.bin", home / "moved", "-L"), SMALL[::-1]
+        )
         expect_equal("a mutable file", get(f"{base}/latest.txt")[2], b"v1\n")
         if not case.direct:
             at_rest = origin.mark()
@@ -97,7 +105,12 @@ def whole_file(case, get, base, phase):
 def ranges(get, url):
     """Every shape of range; on a cold cache the first of them makes larder fetch the whole file."""
     size = len(SMALL)
-    for asked, first, last in (("100-199", 100, 199), ("-50", size - 50, size - 1), ("900-", 900, size - 1), ("0-0", 0, 0)):
+    for asked, first, last in (
+        ("100-199", 100, 199),
+        ("-50", size - 50, size - 1),
+        ("900-", 900, size - 1),
+        ("0-0", 0, 0),
+    ):
         status, headers, body = get(url, "-r", asked)
         expect_equal(f"status of range {asked}", status, 206)
         expect_equal(f"content-range of {asked}", headers.get("content-range"), f"bytes {first}-{last}/{size}")
@@ -166,16 +179,21 @@ def apt(case):
         if path.is_file():
             name = "/" + str(path.relative_to(repository))
             origin.put(name, path.read_bytes(), immutable="/by-hash/" in name or name.startswith("/pool/"))
-    case.serve({
-        "debian": {
-            "base_url": origin.url,
-            "type": "remote",
-            "package": "generic",
-            "immutable_patterns": ["^pool/", "/by-hash/"],
-            "mutable_patterns": ["^dists/[^/]+/(InRelease|Release|Release\\.gpg)$", "/(Packages|Sources)(\\.[gx]z)?$"],
-            "cache": {"immutable_ttl": 0, "mutable_ttl": 0},
+    case.serve(
+        {
+            "debian": {
+                "base_url": origin.url,
+                "type": "remote",
+                "package": "generic",
+                "immutable_patterns": ["^pool/", "/by-hash/"],
+                "mutable_patterns": [
+                    "^dists/[^/]+/(InRelease|Release|Release\\.gpg)$",
+                    "/(Packages|Sources)(\\.[gx]z)?$",
+                ],
+                "cache": {"immutable_ttl": 0, "mutable_ttl": 0},
+            }
         }
-    })
+    )
     deb = (repository / "pool" / "pantry-jam_1.0_amd64.deb").read_bytes()
 
     def use(home, _):
@@ -233,18 +251,34 @@ def debian_repository(case, key):
     (package / "usr/share/pantry-jam").mkdir(parents=True)
     (root / "pool").mkdir(parents=True)
     index.mkdir(parents=True)
-    fields = ("Package: pantry-jam", "Version: 1.0", "Architecture: amd64", "Maintainer: tester <tester@example.com>", "Description: a test")
+    fields = (
+        "Package: pantry-jam",
+        "Version: 1.0",
+        "Architecture: amd64",
+        "Maintainer: tester <tester@example.com>",
+        "Description: a test",
+    )
     (package / "DEBIAN" / "control").write_text("\n".join(fields) + "\n")
     (package / "usr/share/pantry-jam/jar").write_bytes(noise(100_000, "deb"))
     clean = environment(home)
-    run([tool("dpkg-deb"), "--build", "--root-owner-group", package, root / "pool" / "pantry-jam_1.0_amd64.deb"], cwd=home, env=clean)
+    run(
+        [tool("dpkg-deb"), "--build", "--root-owner-group", package, root / "pool" / "pantry-jam_1.0_amd64.deb"],
+        cwd=home,
+        env=clean,
+    )
     packages = run([tool("apt-ftparchive"), "packages", "pool"], cwd=root, env=clean).encode()
     for name, content in (("Packages", packages), ("Packages.gz", gzip.compress(packages, mtime=0))):
         (index / name).write_bytes(content)
         by_hash = index / "by-hash" / "SHA256"
         by_hash.mkdir(parents=True, exist_ok=True)
         (by_hash / hashlib.sha256(content).hexdigest()).write_bytes(content)
-    release = {"Suite": "stable", "Codename": "stable", "Components": "main", "Architectures": "amd64", "Acquire-By-Hash": "yes"}
+    release = {
+        "Suite": "stable",
+        "Codename": "stable",
+        "Components": "main",
+        "Architectures": "amd64",
+        "Acquire-By-Hash": "yes",
+    }
     options = [f"-oAPT::FTPArchive::Release::{name}={value}" for name, value in release.items()]
     text = run([tool("apt-ftparchive"), *options, "release", "dists/stable"], cwd=root, env=clean)
     (root / "dists" / "stable" / "InRelease").write_text(key.clearsign(text))
@@ -257,16 +291,18 @@ def debian_repository(case, key):
 def cargo(case):
     """A sparse registry: resolve, download, build and run; then again from the lock file."""
     origin = case.origin()
-    case.serve({
-        "crates": {
-            "base_url": origin.url,
-            "type": "remote",
-            "package": "generic",
-            "immutable_patterns": ["^crates/.*\\.crate$"],
-            "mutable_patterns": ["^index/"],
-            "cache": {"immutable_ttl": 0, "mutable_ttl": 0},
+    case.serve(
+        {
+            "crates": {
+                "base_url": origin.url,
+                "type": "remote",
+                "package": "generic",
+                "immutable_patterns": ["^crates/.*\\.crate$"],
+                "mutable_patterns": ["^index/"],
+                "cache": {"immutable_ttl": 0, "mutable_ttl": 0},
+            }
         }
-    })
+    )
     base = case.repository("crates")
     crate_registry(origin, base)
     lock = {}
@@ -291,7 +327,7 @@ class Cargo:
         self._app = home / "app"
         (self._app / "src").mkdir(parents=True)
         (self._app / ".cargo").mkdir()
-        manifest = '[package]\nname = "app"\nversion = "0.1.0"\nedition = "2021"\n[dependencies]\npantry-jam = { version = "1", registry = "pantry" }\n'
+        manifest = crate_manifest("app", "0.1.0") + 'dependencies.pantry-jam = { version = "1", registry = "pantry" }\n'
         (self._app / "Cargo.toml").write_text(manifest)
         (self._app / "src" / "main.rs").write_text('fn main() { println!("jam {}", pantry_jam::version()) }\n')
         (self._app / ".cargo" / "config.toml").write_text(f'[registries.pantry]\nindex = "sparse+{base}/index/"\n')
@@ -308,21 +344,33 @@ class Cargo:
         return run([tool("cargo"), *arguments], cwd=self._app, env=self._environment)
 
 
+def crate_manifest(name, version):
+    return f'package = {{ name = "{name}", version = "{version}", edition = "2021" }}\n'
+
+
 def crate_registry(origin, base):
-    """The index and the crates. `dl` names the place that clients download from: larder, since larder keeps bytes as they are."""
+    """The index and the crates. `dl` is where clients download from: larder, which keeps a generic file's bytes."""
     lines = []
     for version in ("1.0.0", "1.1.0"):
         root = f"pantry-jam-{version}"
-        crate = tar_gz({
-            f"{root}/Cargo.toml": f'[package]\nname = "pantry-jam"\nversion = "{version}"\nedition = "2021"\n[lib]\npath = "src/lib.rs"\n',
-            f"{root}/src/lib.rs": 'pub fn version() -> &\'static str { env!("CARGO_PKG_VERSION") }\n',
-            f"{root}/ballast": noise(1_500_000, version),
-        })
+        crate = tar_gz(
+            {
+                f"{root}/Cargo.toml": crate_manifest("pantry-jam", version),
+                f"{root}/src/lib.rs": 'pub fn version() -> &\'static str { env!("CARGO_PKG_VERSION") }\n',
+                f"{root}/ballast": noise(1_500_000, version),
+            }
+        )
         origin.put(f"/crates/pantry-jam/{version}.crate", crate, immutable=True)
         checksum = hashlib.sha256(crate).hexdigest()
-        lines.append(json.dumps({"name": "pantry-jam", "vers": version, "deps": [], "cksum": checksum, "features": {}, "yanked": False}))
+        lines.append(
+            json.dumps(
+                {"name": "pantry-jam", "vers": version, "deps": [], "cksum": checksum, "features": {}, "yanked": False}
+            )
+        )
     origin.put("/index/pa/nt/pantry-jam", "\n".join(lines) + "\n", "text/plain")
-    origin.put("/index/config.json", json.dumps({"dl": f"{base}/crates/{{crate}}/{{version}}.crate"}), "application/json")
+    origin.put(
+        "/index/config.json", json.dumps({"dl": f"{base}/crates/{{crate}}/{{version}}.crate"}), "application/json"
+    )
 
 
 CASES = {

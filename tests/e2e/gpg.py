@@ -30,7 +30,11 @@ class Signer:
     def close(self):
         """gpg leaves an agent running; this ends the one of this keyring."""
         subprocess.run(
-            [tool("gpgconf"), "--kill", "gpg-agent"], env=self._environment, capture_output=True, timeout=20, check=False
+            [tool("gpgconf"), "--kill", "gpg-agent"],
+            env=self._environment,
+            capture_output=True,
+            timeout=20,
+            check=False,
         )
 
 

@@ -1,7 +1,7 @@
 """What every end-to-end case stands on: a larder of its own, upstreams of its own, clients in a clean environment.
 
-A case runs its clients three times, each time with empty client caches: *cold* (larder is empty), *warm* (nothing that is
-immutable may be asked of the upstream again) and *stopped* (the upstream refuses connections).
+A case runs its clients three times, each time with empty client caches: *cold* (larder is empty), *warm* (nothing that
+is immutable may be asked of the upstream again) and *stopped* (the upstream refuses connections).
 """
 
 import json
@@ -112,7 +112,10 @@ def ask(url, method="GET", wanted=200, **headers):
         response = error
     with response:
         answer = Answer(response.status, response.headers, response.read())
-    expect(answer.status == wanted, f"{method} {url}: got {answer.status}, expected {wanted}\n{last_lines(answer.body.decode(errors='replace'))}")
+    expect(
+        answer.status == wanted,
+        f"{method} {url}: got {answer.status}, expected {wanted}\n{last_lines(answer.body.decode(errors='replace'))}",
+    )
     return answer
 
 
@@ -124,10 +127,12 @@ class Larder:
         self.url = f"http://127.0.0.1:{self.port}"
         self._directory = directory
         self._log = directory / "larder.log"
-        config = directory / "larder.yaml"
-        # JSON is YAML, and needs no library to be written.
-        config.write_text(json.dumps({"remotes": remotes}, indent=2) + "\n")
-        self._command = [binary, "serve", "--config", config, "--listen", f"127.0.0.1:{self.port}", "--data-dir", directory / "data"]
+        self._command = [binary, "serve", "--listen", f"127.0.0.1:{self.port}", "--data-dir", directory / "data"]
+        if remotes is not None:
+            config = directory / "larder.yaml"
+            # JSON is YAML, and needs no library to be written.
+            config.write_text(json.dumps({"remotes": remotes}, indent=2) + "\n")
+            self._command += ["--config", config]
         self._process = None
 
     def start(self):
@@ -197,7 +202,10 @@ class Case:
         return self._origins[-1]
 
     def serve(self, remotes, bases=None):
-        """Starts larder with these `remotes`; `bases` has the URL that stands for a remote when there is no larder."""
+        """Starts larder with these `remotes` (None: with no configuration at all).
+
+        `bases` has the URL that stands for a remote when there is no larder, if that is not its `base_url`.
+        """
         if self.direct:
             self._direct = {name: (bases or {}).get(name, entry["base_url"]) for name, entry in remotes.items()}
             return
@@ -233,7 +241,11 @@ class Case:
             try:
                 use(self.home(), phase)
                 if not self.direct:
-                    asked = [request for origin, mark in zip(self._origins, marks) for request in origin.requests(mark)]
+                    asked = [
+                        request
+                        for origin, mark in zip(self._origins, marks, strict=True)
+                        for request in origin.requests(mark)
+                    ]
                     check_requests(phase, asked, revalidates)
             except Failed as failure:
                 tail = f"\n--- larder's log ---\n{self._larder.log_tail()}" if self._larder else ""

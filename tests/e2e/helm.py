@@ -11,11 +11,16 @@ CACHE = {"immutable_ttl": 0, "mutable_ttl": 0}
 
 
 def chart_yaml(name, version, app_version):
-    return f"apiVersion: v2\nname: {name}\nversion: {version}\nappVersion: {app_version}\ndescription: a chart of the pantry\ntype: application\n"
+    fields = {"apiVersion": "v2", "name": name, "version": version, "appVersion": app_version, "type": "application"}
+    return "".join(f"{key}: {value}\n" for key, value in fields.items())
 
 
 def chart(name, version, app_version='"1.0"', ballast=0):
-    template = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {{ .Release.Name }}-" + name + "\ndata:\n  version: {{ .Chart.Version | quote }}\n"
+    template = (
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {{ .Release.Name }}-"
+        + name
+        + "\ndata:\n  version: {{ .Chart.Version | quote }}\n"
+    )
     members = {
         f"{name}/Chart.yaml": chart_yaml(name, version, app_version),
         f"{name}/values.yaml": "replicas: 1\n",
@@ -69,7 +74,8 @@ class Upstream:
                 lines += [
                     f"  - urls: # where it is\n      - {link}",
                     f"    name: {name}\n    version: {version}\n    apiVersion: v2",
-                    "    appVersion: '1.10' # a number without its quotes\n    annotations: {answer: 'yes', \"day\": \"2024-01-02\"}",
+                    "    appVersion: '1.10' # a number without its quotes",
+                    '    annotations: {answer: \'yes\', "day": "2024-01-02"}',
                     "    description: |\n      text with urls:\n        - not/a/link.tgz",
                     f"    created: 2024-01-02T03:04:05.000000Z\n    digest: {digest}",
                 ]
@@ -100,14 +106,24 @@ def helm(program):
             do = Helm(program, home)
             expect_equal("helm search, beside the one without larder", searched(do, base), straight)
             do("repo", "update")
-            for name, version in (("demo", "0.1.0"), ("demo", "0.3.0-rc.1"), ("demo", "0.2.1+build.5"), ("common", "1.0.0"), ("remote", "1.0.0")):
+            for name, version in (
+                ("demo", "0.1.0"),
+                ("demo", "0.3.0-rc.1"),
+                ("demo", "0.2.1+build.5"),
+                ("common", "1.0.0"),
+                ("remote", "1.0.0"),
+            ):
                 pulled(do, upstream, f"pantry/{name}", version)
             verified = do("pull", "pantry/demo", "--version", "0.2.0", "--verify", "--keyring", keyring)
             expect("Chart Hash Verified: sha256:" in verified, f"helm pull --verify did not verify:\n{verified}")
-            expect((home / "demo-0.2.0.tgz").read_bytes() == upstream.charts["demo-0.2.0"], "the verified chart differs")
+            expect(
+                (home / "demo-0.2.0.tgz").read_bytes() == upstream.charts["demo-0.2.0"], "the verified chart differs"
+            )
             (home / "by-url").mkdir()
             do("pull", "demo", "--repo", base, "--version", "0.1.0", "-d", home / "by-url")
-            expect("version: 0.2.1+build.5" in do("show", "chart", "pantry/demo"), "helm show chart gave another version")
+            expect(
+                "version: 0.2.1+build.5" in do("show", "chart", "pantry/demo"), "helm show chart gave another version"
+            )
             rendered = do("template", "release", "pantry/demo", "--version", "0.1.0")
             expect('version: "0.1.0"' in rendered, f"helm template gave:\n{rendered}")
             dependency_update(do, upstream, base)
@@ -140,7 +156,9 @@ def searched(do, url):
 def pulled(do, upstream, name, version):
     do("pull", name, "--version", version)
     file = f"{name.rpartition('/')[2]}-{version}"
-    expect((do.home / f"{file}.tgz").read_bytes() == upstream.charts[file], f"{file}.tgz differs from the upstream's chart")
+    expect(
+        (do.home / f"{file}.tgz").read_bytes() == upstream.charts[file], f"{file}.tgz differs from the upstream's chart"
+    )
 
 
 def dependency_update(do, upstream, base):

@@ -1,4 +1,4 @@
-"""npm registries with npm, yarn 1, yarn 4, pnpm and bun: an install that makes a lock file, then one that is bound by it."""
+"""npm registries with npm, yarn 1, yarn 4, pnpm and bun: an install makes a lock file, then one is bound by it."""
 
 import gzip
 import json
@@ -21,6 +21,15 @@ def serve(case):
     return origin, tarballs
 
 
+# pnpm hides pantry-jar from the application: it is looked for from where pantry-jam really lies.
+RESOLVED = """
+const fs = require("fs");
+const beside = fs.realpathSync(require.resolve("pantry-jam"));
+const jar = require(require.resolve("pantry-jar", {paths: [beside]}));
+console.log(require("pantry-jam"), jar, require("@pantry/spoon"));
+"""
+
+
 class Project:
     """A directory with a package.json, and the settings of every client in it."""
 
@@ -28,7 +37,9 @@ class Project:
         self.home = home
         self.path = home / name
         self.path.mkdir()
-        self.write("package.json", json.dumps({"name": "app", "version": "1.0.0", "private": True, "dependencies": WANTED}))
+        self.write(
+            "package.json", json.dumps({"name": "app", "version": "1.0.0", "private": True, "dependencies": WANTED})
+        )
         npmrc = [f"registry={registry}/", f"cache={home / 'npm-cache'}", "fetch-retries=0", "update-notifier=false"]
         self.write(".npmrc", "\n".join([*npmrc, ""]))
         self.write("bunfig.toml", f'[install]\nregistry = "{registry}/"\ncache = {{ dir = "{home / "bun-cache"}" }}\n')
@@ -43,7 +54,9 @@ class Project:
             "npmMinimalAgeGate": "1d",
         }
         self.write(".yarnrc.yml", json.dumps(yarnrc))
-        self._environment = environment(home, npm_config_globalconfig="/dev/null", COREPACK_ENABLE_STRICT="0", NO_UPDATE_NOTIFIER="1")
+        self._environment = environment(
+            home, npm_config_globalconfig="/dev/null", COREPACK_ENABLE_STRICT="0", NO_UPDATE_NOTIFIER="1"
+        )
 
     def write(self, name, text):
         (self.path / name).write_text(text)
@@ -53,7 +66,7 @@ class Project:
 
     def installed(self):
         """What is really there, as node resolves it."""
-        code = "const jam = require('pantry-jam'), spoon = require('@pantry/spoon'); const jar = require(require.resolve('pantry-jar', {paths: [require('fs').realpathSync(require.resolve('pantry-jam'))]})); console.log(jam, jar, spoon)"
+        code = RESOLVED
         return self("node", "-e", code).strip()
 
     def forget(self):
@@ -91,7 +104,11 @@ def client_case(client, install, frozen, lock_file):
 
 def check_lock(case, text):
     if not case.direct:
-        elsewhere = [url for url in re.findall(r"https?://[^\"'#\s]+\.tgz", text) if not url.startswith(case.repository("npm") + "/")]
+        elsewhere = [
+            url
+            for url in re.findall(r"https?://[^\"'#\s]+\.tgz", text)
+            if not url.startswith(case.repository("npm") + "/")
+        ]
         expect(not elsewhere, f"the lock file leads past larder: {elsewhere}")
 
 
@@ -105,18 +122,32 @@ def npm_commands(case):
     def use(home, _):
         project = Project(home, case.repository("npm"))
         registry = case.repository("npm")
-        expect_equal("dist-tags", json.loads(project("npm", "view", "pantry-jam", "dist-tags", "--json")), PACKAGES["pantry-jam"][1])
+        expect_equal(
+            "dist-tags",
+            json.loads(project("npm", "view", "pantry-jam", "dist-tags", "--json")),
+            PACKAGES["pantry-jam"][1],
+        )
         link = project("npm", "view", "@pantry/spoon@1.0.0", "dist.tarball").strip()
         expect_equal("dist.tarball", link, f"{registry}/@pantry/spoon/-/spoon-1.0.0.tgz")
-        expect_equal("times", json.loads(project("npm", "view", "pantry-jam", "time", "--json"))["1.1.0"], "2020-01-02T00:00:00.000Z")
+        expect_equal(
+            "times",
+            json.loads(project("npm", "view", "pantry-jam", "time", "--json"))["1.1.0"],
+            "2020-01-02T00:00:00.000Z",
+        )
         project("npm", "pack", "--silent", "pantry-jar@2.0.0")
-        expect((project.path / "pantry-jar-2.0.0.tgz").read_bytes() == tarballs["pantry-jar@2.0.0"], "npm pack gave another tarball")
+        expect(
+            (project.path / "pantry-jar-2.0.0.tgz").read_bytes() == tarballs["pantry-jar@2.0.0"],
+            "npm pack gave another tarball",
+        )
         expect("next: 2.0.0-beta.1" in project("npm", "dist-tag", "ls", "pantry-jam"), "npm dist-tag ls lacks a tag")
         project("npm", "install", "--no-audit", "--no-fund", "pantry-jam@1.0.0", "@pantry/spoon")
         outdated = json.loads(project("npm", "outdated", "--json", fails=True).partition("\n\n")[0])
         expect_equal("outdated", {name: found["latest"] for name, found in outdated.items()}, {"pantry-jam": "1.1.0"})
         project("npm", "install", "--no-audit", "--no-fund", "pantry-jam@next")
-        expect("2.0.0-beta.1" in project("npm", "ls", "pantry-jam", "--depth=0"), "npm install pantry-jam@next gave another version")
+        expect(
+            "2.0.0-beta.1" in project("npm", "ls", "pantry-jam", "--depth=0"),
+            "npm install pantry-jam@next gave another version",
+        )
 
     case.phases(use)
 
@@ -136,10 +167,15 @@ def passed_through(case):
         for _ in range(2):
             mark = origin.mark()
             report = json.loads(project("npm", "audit", "--json", fails=True).partition("\n\n")[0])
-            expect("pantry-jam" in report.get("vulnerabilities", {}), f"npm audit does not report the advisory:\n{report}")
+            expect(
+                "pantry-jam" in report.get("vulnerabilities", {}), f"npm audit does not report the advisory:\n{report}"
+            )
             posts = [request for request in origin.requests(mark) if request.method == "POST"]
             expect_equal("audit requests at the upstream", len(posts), 1)
-            expect("pantry-jam" in json.loads(gzip.decompress(posts[0].body)), "the audit body did not arrive as it was sent")
+            expect(
+                "pantry-jam" in json.loads(gzip.decompress(posts[0].body)),
+                "the audit body did not arrive as it was sent",
+            )
         keys = json.loads(ask(case.repository("npm") + "/-/npm/v1/keys").body)
         expect_equal("signing keys", keys, KEYS)
 
@@ -147,7 +183,7 @@ def passed_through(case):
 
 
 def packuments(case):
-    """Both forms, every spelling of a scope, single versions: only `dist.tarball` may differ from the upstream's document."""
+    """Both forms, every spelling of a scope, single versions: only `dist.tarball` may differ from the upstream's."""
     origin, _ = serve(case)
     if case.direct:
         return
@@ -174,7 +210,9 @@ def packuments(case):
                     expect("accept" in answer.headers.get("Vary", "").lower(), "no Vary: Accept on a packument")
         for key, found in tags.items():
             expect_equal(f"number of ETags of {key}", len(found), 1)
-        expect(tags["pantry-jam", ABBREVIATED] != tags["pantry-jam", "application/json"], "both forms have the same ETag")
+        expect(
+            tags["pantry-jam", ABBREVIATED] != tags["pantry-jam", "application/json"], "both forms have the same ETag"
+        )
         if phase == "cold":
             ask(f"{base}/pantry-jam/-/pantry-jam-1.0.0.tgz")
 
@@ -185,10 +223,22 @@ QUIET = ("--no-audit", "--no-fund", "--loglevel=error")
 
 CASES = {
     "npm-npm": client_case("npm", ["install", *QUIET], ["ci", *QUIET], "package-lock.json"),
-    "npm-yarn1": client_case("yarn1", ["install", "--non-interactive", "--cache-folder", "../yarn-cache"], ["install", "--non-interactive", "--frozen-lockfile", "--cache-folder", "../yarn-cache"], "yarn.lock"),
+    "npm-yarn1": client_case(
+        "yarn1",
+        ["install", "--non-interactive", "--cache-folder", "../yarn-cache"],
+        ["install", "--non-interactive", "--frozen-lockfile", "--cache-folder", "../yarn-cache"],
+        "yarn.lock",
+    ),
     "npm-yarn4": client_case("yarn4", ["install", "--no-immutable"], ["install", "--immutable"], "yarn.lock"),
-    "npm-pnpm": client_case("pnpm", ["install", "--no-frozen-lockfile", "--store-dir=../pnpm-store"], ["install", "--frozen-lockfile", "--store-dir=../pnpm-store"], "pnpm-lock.yaml"),
-    "npm-bun": client_case("bun", ["install", "--no-progress"], ["install", "--frozen-lockfile", "--no-progress"], "bun.lock"),
+    "npm-pnpm": client_case(
+        "pnpm",
+        ["install", "--no-frozen-lockfile", "--store-dir=../pnpm-store"],
+        ["install", "--frozen-lockfile", "--store-dir=../pnpm-store"],
+        "pnpm-lock.yaml",
+    ),
+    "npm-bun": client_case(
+        "bun", ["install", "--no-progress"], ["install", "--frozen-lockfile", "--no-progress"], "bun.lock"
+    ),
     "npm-commands": npm_commands,
     "npm-passed-through": passed_through,
     "npm-packuments": packuments,

@@ -9,14 +9,28 @@ from archives import noise, tar_gz
 from origin import Resource
 
 ABBREVIATED = "application/vnd.npm.install-v1+json"
-KEYS = {"keys": [{"expires": None, "keyid": "SHA256:test", "keytype": "ecdsa-sha2-nistp256", "scheme": "ecdsa-sha2-nistp256", "key": "MFkw"}]}
+KEYS = {
+    "keys": [
+        {
+            "expires": None,
+            "keyid": "SHA256:test",
+            "keytype": "ecdsa-sha2-nistp256",
+            "scheme": "ecdsa-sha2-nistp256",
+            "key": "MFkw",
+        }
+    ]
+}
 
 # Fields that the abbreviated form keeps of a version.
 KEPT = ("name", "version", "dependencies", "bin", "dist", "engines")
 
 # name: ({version: dependencies}, dist-tags, size of the tarball's ballast)
 PACKAGES = {
-    "pantry-jam": ({"1.0.0": {}, "1.1.0": {"pantry-jar": "^2.0.0"}, "2.0.0-beta.1": {}}, {"latest": "1.1.0", "next": "2.0.0-beta.1"}, 0),
+    "pantry-jam": (
+        {"1.0.0": {}, "1.1.0": {"pantry-jar": "^2.0.0"}, "2.0.0-beta.1": {}},
+        {"latest": "1.1.0", "next": "2.0.0-beta.1"},
+        0,
+    ),
     "pantry-jar": ({"2.0.0": {}}, {"latest": "2.0.0"}, 2_500_000),
     "@pantry/spoon": ({"1.0.0": {"pantry-jam": "^1.0.0"}}, {"latest": "1.0.0"}, 1000),
 }
@@ -27,7 +41,13 @@ def tarball_path(name, version):
 
 
 def tarball(name, version, dependencies, ballast):
-    manifest = {"name": name, "version": version, "main": "index.js", "dependencies": dependencies, "bin": {name.rpartition("/")[2]: "cli.js"}}
+    manifest = {
+        "name": name,
+        "version": version,
+        "main": "index.js",
+        "dependencies": dependencies,
+        "bin": {name.rpartition("/")[2]: "cli.js"},
+    }
     members = {
         "package/package.json": json.dumps(manifest),
         "package/index.js": f"module.exports = {json.dumps(name + '@' + version)};\n",
@@ -48,14 +68,23 @@ def serve(origin):
             tarballs[f"{name}@{version}"] = body
             path = tarball_path(name, version)
             origin.put(path, body, immutable=True)
-            described[version] = {**manifest, "_id": f"{name}@{version}", "dist": dist(origin.url + path, body), "engines": {"node": ">=4"}}
+            described[version] = {
+                **manifest,
+                "_id": f"{name}@{version}",
+                "dist": dist(origin.url + path, body),
+                "engines": {"node": ">=4"},
+            }
         full = {
             "_id": name,
             "_rev": "3-abc",
             "name": name,
             "dist-tags": tags,
             "versions": described,
-            "time": {"created": "2020-01-01T00:00:00.000Z", "modified": "2020-06-01T00:00:00.000Z", **dict.fromkeys(versions, "2020-01-02T00:00:00.000Z")},
+            "time": {
+                "created": "2020-01-01T00:00:00.000Z",
+                "modified": "2020-06-01T00:00:00.000Z",
+                **dict.fromkeys(versions, "2020-01-02T00:00:00.000Z"),
+            },
             "description": "a thing of the pantry",
             "x-unknown": {"a": 1.10, "b": [None, True]},
         }
@@ -63,7 +92,9 @@ def serve(origin):
             "name": name,
             "modified": "2020-06-01T00:00:00.000Z",
             "dist-tags": tags,
-            "versions": {version: {key: value[key] for key in KEPT if key in value} for version, value in described.items()},
+            "versions": {
+                version: {key: value[key] for key in KEPT if key in value} for version, value in described.items()
+            },
         }
         # A scope's slash arrives encoded or not; `Request.path` is decoded, so both find this.
         origin.answer(f"/{name}", packument(full, short))
@@ -72,7 +103,23 @@ def serve(origin):
         origin.put(f"/-/package/{name}/dist-tags", json.dumps(tags), "application/json")
     origin.put("/-/ping", "{}", "application/json")
     origin.put("/-/npm/v1/keys", json.dumps(KEYS), "application/json")
-    found = {"objects": [{"package": {"name": "pantry-jam", "version": "1.1.0", "description": "found", "links": {}, "maintainers": [], "keywords": [], "date": "2020-01-02T00:00:00.000Z"}}], "total": 1, "time": "x"}
+    found = {
+        "objects": [
+            {
+                "package": {
+                    "name": "pantry-jam",
+                    "version": "1.1.0",
+                    "description": "found",
+                    "links": {},
+                    "maintainers": [],
+                    "keywords": [],
+                    "date": "2020-01-02T00:00:00.000Z",
+                }
+            }
+        ],
+        "total": 1,
+        "time": "x",
+    }
     origin.put("/-/v1/search", json.dumps(found), "application/json")
     origin.answer("/-/npm/v1/security/advisories/bulk", advisories)
     return tarballs
@@ -104,5 +151,13 @@ def advisories(request):
         return Resource(b'{"error": "not a gzip body of JSON"}', "application/json", status=400)
     if request.method != "POST" or "pantry-jam" not in asked:
         return Resource(b"{}", "application/json")
-    advisory = {"id": 1, "url": "https://example.com/1", "title": "sticky", "severity": "low", "vulnerable_versions": "<1.2.0", "cwe": [], "cvss": {"score": 0, "vectorString": None}}
+    advisory = {
+        "id": 1,
+        "url": "https://example.com/1",
+        "title": "sticky",
+        "severity": "low",
+        "vulnerable_versions": "<1.2.0",
+        "cwe": [],
+        "cvss": {"score": 0, "vectorString": None},
+    }
     return Resource(json.dumps({"pantry-jam": [advisory]}).encode(), "application/json")

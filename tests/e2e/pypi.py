@@ -23,7 +23,13 @@ def html_only(case):
 def json_and_html(case):
     index, files_host = case.origin("index"), case.origin("files")
     serve_json(index, files_host)
-    entry = {"base_url": files_host.url, "index_url": f"{index.url}/simple", "type": "remote", "package": "pypi", "cache": CACHE}
+    entry = {
+        "base_url": files_host.url,
+        "index_url": f"{index.url}/simple",
+        "type": "remote",
+        "package": "pypi",
+        "cache": CACHE,
+    }
     case.serve({"pypi": entry}, bases={"pypi": index.url})
     return files_host
 
@@ -39,7 +45,9 @@ class Pip:
     def __init__(self, home, index):
         self.home = home
         self._index = index
-        self._environment = environment(home, PIP_CONFIG_FILE="/dev/null", PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_RETRIES="0")
+        self._environment = environment(
+            home, PIP_CONFIG_FILE="/dev/null", PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_RETRIES="0"
+        )
 
     def __call__(self, command, *arguments, index=True):
         always = ["--no-cache-dir", "--timeout", "20", *(["--index-url", self._index] if index else [])]
@@ -78,7 +86,9 @@ def pip(upstream):
 
 def downloaded(do, directory, requirement, name):
     do("download", "--no-deps", "-d", directory, requirement)
-    expect((directory / name).exists(), f"pip download {requirement} gave {[path.name for path in directory.iterdir()]}")
+    expect(
+        (directory / name).exists(), f"pip download {requirement} gave {[path.name for path in directory.iterdir()]}"
+    )
     expect((directory / name).read_bytes() == FILES[name].body, f"{name} differs from the upstream's file")
 
 
@@ -122,7 +132,13 @@ class Uv:
         }
         self._environment = environment(home, **more)
         dependencies = '["pantry-demo", "pantry.dotted-name", "pantry-source"]'
-        lines = ["[project]", 'name = "app"', 'version = "0"', 'requires-python = ">=3.9"', f"dependencies = {dependencies}"]
+        lines = [
+            "[project]",
+            'name = "app"',
+            'version = "0"',
+            'requires-python = ">=3.9"',
+            f"dependencies = {dependencies}",
+        ]
         lines += ["[[tool.uv.index]]", 'name = "pantry"', f'url = "{index}"', "default = true", ""]
         (self.project / "pyproject.toml").write_text("\n".join(lines))
 
@@ -134,7 +150,9 @@ class Uv:
         run(["rm", "-rf", self.home / "uv-cache"], cwd=self.home, env=self._environment)
 
     def version_of(self, module, python):
-        return run([python, "-c", f"import {module}; print({module}.version)"], cwd=self.home, env=self._environment).strip()
+        return run(
+            [python, "-c", f"import {module}; print({module}.version)"], cwd=self.home, env=self._environment
+        ).strip()
 
 
 def uv(upstream, *, reads_wheels):
@@ -225,8 +243,10 @@ def both_forms(upstream):
                 as_html, as_json = ask(url, Accept="text/html"), ask(url, Accept=JSON)
                 expect_equal("types", (as_html.type, as_json.type), ("text/html", JSON))
                 text, detail = as_html.body.decode(), json.loads(as_json.body)
-                expect_equal("file names in JSON", [file["filename"] for file in detail["files"]], [file.name for file in files])
-                for file, described in zip(files, detail["files"]):
+                expect_equal(
+                    "file names in JSON", [file["filename"] for file in detail["files"]], [file.name for file in files]
+                )
+                for file, described in zip(files, detail["files"], strict=True):
                     expect_equal("digest in JSON", described["hashes"]["sha256"], file.digest)
                     expect(f"#sha256={file.digest}" in text, f"no digest of {file.name} in the HTML page")
                     expect(described["url"].startswith("/api/v1/remote/pypi/"), f"{described['url']} leads past larder")

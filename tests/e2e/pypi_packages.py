@@ -1,7 +1,7 @@
 """Wheels, source distributions and simple indexes, in the forms that PyPI upstreams really have.
 
-Two kinds of upstream: one that speaks HTML only, with relative links and no metadata files (an old or simple server), and one
-that speaks JSON and HTML, with metadata files, on an index host and a file host of their own (as the public index does).
+Two kinds of upstream: one that speaks HTML only, with relative links and no metadata files (an old or simple server),
+and one that speaks JSON and HTML, with metadata files, and has a host for the index and another for the files.
 """
 
 import base64
@@ -64,7 +64,7 @@ def _urlsafe(content):
 
 
 # A build backend needs no package but itself, so that a source distribution can be built with nothing else at hand.
-BACKEND = '''
+BACKEND = """
 import zipfile
 
 NAME, VERSION = {name!r}, {version!r}
@@ -79,7 +79,7 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
         archive.writestr(f"{{info}}/WHEEL", "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
         archive.writestr(f"{{info}}/RECORD", "")
     return file
-'''
+"""
 
 
 def source(name, version):
@@ -97,13 +97,13 @@ def source(name, version):
 
 
 def projects():
-    """{name: files}: a dependency, a name that needs normalising, a `+` in a version, and versions that must not be chosen."""
+    """{name: files}: a dependency, a name that needs normalising, a `+` in a version, and versions not to be chosen."""
     return {
         "pantry-base": [wheel("pantry-base", "1.0"), source("pantry-base", "1.0")],
         "pantry-demo": [
             wheel("pantry-demo", "1.0", ["pantry-base>=1.0"], uploaded="2020-01-01T00:00:00.000000Z"),
             wheel("pantry-demo", "1.1", ["pantry-base>=1.0"], ballast=3_000_000),
-            wheel("pantry-demo", "1.2", ["pantry-base>=1.0"], yanked="broken <on> \"purpose\""),
+            wheel("pantry-demo", "1.2", ["pantry-base>=1.0"], yanked='broken <on> "purpose"'),
             wheel("pantry-demo", "2.0rc1", ["pantry-base>=1.0"]),
             wheel("pantry-demo", "3.0", requires_python=">=99"),
         ],
@@ -138,7 +138,7 @@ def serve_json(index, files_host):
             "files": described,
             "x-unknown": {"kept": [1.10, None]},
         }
-        links = "".join(anchor(link["url"], file, metadata=True) for link, file in zip(described, files))
+        links = "".join(anchor(link["url"], file, metadata=True) for link, file in zip(described, files, strict=True))
         index.answer(f"/simple/{normalized(name)}/", negotiated(json.dumps(detail), page(links)))
         for file in files:
             path = f"/packages/{file.digest[:2]}/{file.name}"
@@ -189,4 +189,5 @@ def link_name(file):
 
 
 def page(links):
-    return f'<!DOCTYPE html>\n<html><head><meta name="pypi:repository-version" content="1.0"></head>\n<body>\n{links}</body></html>\n'
+    version = '<meta name="pypi:repository-version" content="1.0">'
+    return f"<!DOCTYPE html>\n<html><head>{version}</head>\n<body>\n{links}</body></html>\n"

@@ -15,21 +15,28 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 
+import basics
 import generic
 import helm
 import npm
 import pypi
 from harness import ROOT, Case, Failed, Missing
 
-CASES = {**generic.CASES, **pypi.CASES, **npm.CASES, **helm.CASES}
+CASES = {**basics.CASES, **generic.CASES, **pypi.CASES, **npm.CASES, **helm.CASES}
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--larder", type=Path, default=default_binary(), help="the program to test [default: %(default)s]")
+    parser.add_argument(
+        "--larder", type=Path, default=default_binary(), help="the program to test [default: %(default)s]"
+    )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="cases whose name begins with one of these")
-    parser.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1), help="cases at a time [default: %(default)s]")
-    parser.add_argument("--allow-missing", action="store_true", help="leave out the cases whose client is not installed")
+    parser.add_argument(
+        "--jobs", type=int, default=min(4, os.cpu_count() or 1), help="cases at a time [default: %(default)s]"
+    )
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="leave out the cases whose client is not installed"
+    )
     parser.add_argument("--direct", action="store_true", help="without larder: do the tests themselves work?")
     parser.add_argument("--list", action="store_true", help="print the names of the cases and stop")
     return parser.parse_args()
