@@ -14,6 +14,8 @@ use crate::splice::json_unescape;
 
 /// Deepest nesting that a page may have.
 const MAX_DEPTH: usize = 64;
+/// Most hashes of a file: they are compared with each other.
+const MAX_HASHES: usize = 64;
 
 /// Where `part`, a slice of `text`, stands in it.
 pub(super) fn span_of(text: &str, part: &str) -> Range<usize> {
@@ -116,6 +118,9 @@ impl<'de> Visitor<'de> for HashesVisitor {
             if hashes.iter().any(|(known, _)| *known == name.0) {
                 return Err(de::Error::custom(format_args!("the hash {:?} is stated twice", name.0)));
             }
+            if hashes.len() == MAX_HASHES {
+                return Err(de::Error::custom(format_args!("more than {MAX_HASHES} hashes are stated")));
+            }
             hashes.push((name.0, value.0));
         }
         Ok(Hashes(hashes))
@@ -196,6 +201,13 @@ mod tests {
         assert_eq!(read("\"sha256=x\""), None);
         assert_eq!(read("{\"sha256\":1}"), None);
         assert_eq!(read("{\"sha256\":\"a\",\"sha\\u0032\\u0035\\u0036\":\"b\"}"), None);
+    }
+
+    #[test]
+    fn a_file_has_only_so_many_hashes() {
+        let hashes = |count: usize| format!("{{{}}}", (0..count).map(|n| format!("\"h{n}\":\"\"")).collect::<Vec<_>>().join(","));
+        assert!(serde_json::from_str::<Hashes<'_>>(&hashes(MAX_HASHES)).is_ok());
+        assert!(serde_json::from_str::<Hashes<'_>>(&hashes(MAX_HASHES + 1)).is_err());
     }
 
     #[test]

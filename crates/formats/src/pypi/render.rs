@@ -169,7 +169,7 @@ mod tests {
         let html =
             page(&[("data-requires-python", ">=3.8"), ("data-yanked", ""), ("rel", "internal"), ("data-new_1.x", "\"'")], "<b>");
         assert!(html.contains(
-            "data-requires-python=\"&gt;=3.8\" data-yanked=\"\" rel=\"internal\" data-new_1.x=\"&quot;&#x27;\">&lt;b&gt;</a>"
+            "data-requires-python=\"&gt;=3.8\" data-yanked=\"\" rel=\"internal\" data-new_1.x=\"&quot;'\">&lt;b&gt;</a>"
         ));
     }
 

@@ -17,6 +17,8 @@ use crate::Malformed;
 
 /// What the tokeniser may hold at once: bounds tags of absurd length and absurd nesting.
 const MAX_PARSER_MEMORY: usize = 32 << 20;
+/// Most attributes of an anchor: they are compared with each other.
+const MAX_ATTRIBUTES: usize = 256;
 /// How much of a page's title is looked at.
 const MAX_TITLE: usize = 256;
 
@@ -125,6 +127,9 @@ impl<'a> State<'a, '_> {
         self.anchors += 1;
         if self.anchors > MAX_ENTRIES {
             return Err(format!("it has more than {MAX_ENTRIES} anchors").into());
+        }
+        if element.attributes().len() > MAX_ATTRIBUTES {
+            return Err(format!("one of its anchors has more than {MAX_ATTRIBUTES} attributes").into());
         }
         let mut href = None;
         let mut attributes: Vec<(Cow<'a, str>, Cow<'a, str>)> = Vec::new();
@@ -266,6 +271,13 @@ mod tests {
         );
         assert_eq!(base("<!-- <base href=/x/> --><script>'<base href=/y/>'</script>").unwrap(), None);
         assert_eq!(base("<a href=x>base</a>").unwrap(), None);
+    }
+
+    #[test]
+    fn an_anchor_has_only_so_many_attributes() {
+        let anchor = |count: usize| format!("<a href=x {}>x</a>", (1..count).map(|n| format!("data-{n} ")).collect::<String>());
+        assert!(read(&anchor(MAX_ATTRIBUTES), &mut |_| ()).is_ok());
+        assert!(read(&anchor(MAX_ATTRIBUTES + 1), &mut |_| ()).unwrap_err().0.contains("attributes"));
     }
 
     #[test]
