@@ -243,3 +243,15 @@ fn without_any_configuration_there_is_a_useful_set() {
     let homeless = load(&Sources::default()).unwrap_err();
     assert!(lines(&homeless).contains("no data directory"));
 }
+
+#[test]
+fn the_example_of_the_guide_loads() {
+    let guide = include_str!("../../../docs/guide/configuration.md");
+    let (_, rest) = guide.split_once("```yaml\n").expect("an example");
+    let (example, _) = rest.split_once("```").expect("its end");
+    let directory = directory(&[("f.yaml", example)]);
+    let environment = Environment::of([("HOME", "/h"), ("ADMIN_TOKEN", "0123456789abcdef")]);
+    let settings = load(&Sources { config: Some(directory.path().join("f.yaml")), environment, ..Sources::default() }).unwrap();
+    assert!(settings.warnings.is_empty(), "{}", lines(&settings.warnings));
+    assert_eq!(settings.admin_token.unwrap().expose(), "0123456789abcdef");
+}

@@ -139,4 +139,23 @@ mod tests {
             assert!(said.contains(want), "{typed}: {said}");
         }
     }
+
+    #[test]
+    fn the_guide_describes_every_key() {
+        let guide = include_str!("../../../../docs/guide/configuration.md");
+        let under = |section: &str, keys: &[&str]| keys.iter().map(|key| format!("{section}.{key}")).collect::<Vec<_>>();
+        let plain = TOP
+            .iter()
+            .chain(REPOSITORY)
+            .filter(|key| !matches!(**key, "tls" | "auth" | "limits" | "cache" | "stale" | "timeouts"));
+        let mut keys: Vec<String> = plain.map(|key| (*key).to_owned()).collect();
+        for (section, known) in
+            [("tls", TLS), ("auth", AUTH), ("limits", LIMITS), ("cache", CACHE), ("stale", STALE), ("timeouts", TIMEOUTS)]
+        {
+            keys.extend(under(section, known));
+        }
+        for key in keys {
+            assert!(guide.contains(&format!("`{key}`")), "{key} is not in docs/guide/configuration.md");
+        }
+    }
 }
