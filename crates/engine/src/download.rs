@@ -12,7 +12,7 @@ use larder_core::{
     UnixMillis,
 };
 use larder_storage::{OpenBlob, SealedSpool, Spool};
-use larder_upstream::{BodyStream, Resume, UpstreamErrorKind, UpstreamResponse};
+use larder_upstream::{BodyStream, Framing, Resume, UpstreamErrorKind, UpstreamResponse};
 use tokio::time::Instant;
 use url::Url;
 
@@ -95,6 +95,7 @@ impl Engine {
         let fill = Arc::new(Fill::new(draft, total, expectation.expects_digest(), is_document || labelled, ring_capacity));
         let intake = Intake::new(self, wanted, &fill, &expectation.algorithms());
         flight.begin_fill(Arc::clone(&fill));
+        let framing = response.body.framing();
         let received = match intake.run(self, wanted, response).await {
             Ok(received) => received,
             Err(no_body) => {
@@ -106,7 +107,14 @@ impl Engine {
         if finished.is_err() {
             fill.fail();
         }
-        Ok(finished?)
+        let mut filled = finished?;
+        if framing == Framing::ConnectionClose && (is_document || !filled.record.verified) {
+            // Nothing marked the end of the body and no digest vouches for it: it may have been cut (hazard W2).
+            filled.change = None;
+            filled.detail = Some("not-kept");
+            count(&wanted.entry.counters.fills_not_kept);
+        }
+        Ok(filled)
     }
 
     fn refuse_oversized(&self, wanted: &Wanted, length: Option<u64>) -> Result<(), NoBody> {
