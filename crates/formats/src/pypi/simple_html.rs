@@ -275,7 +275,10 @@ mod tests {
 
     #[test]
     fn an_anchor_has_only_so_many_attributes() {
-        let anchor = |count: usize| format!("<a href=x {}>x</a>", (1..count).map(|n| format!("data-{n} ")).collect::<String>());
+        let anchor = |count: usize| {
+            let attributes: Vec<_> = (1..count).map(|n| format!("data-{n}")).collect();
+            format!("<a href=x {}>x</a>", attributes.join(" "))
+        };
         assert!(read(&anchor(MAX_ATTRIBUTES), &mut |_| ()).is_ok());
         assert!(read(&anchor(MAX_ATTRIBUTES + 1), &mut |_| ()).unwrap_err().0.contains("attributes"));
     }
