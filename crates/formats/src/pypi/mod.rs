@@ -1,7 +1,7 @@
 //! Python package indexes: the Simple Repository API (PEP 503, 691 and their successors) and the files it leads to.
 //!
 //! Knows what a request asks for ([`path`], [`negotiate`]), how pages are read ([`simple_json`], [`simple_html`]), where
-//! their links lead ([`target`]), and what is made of them ([`derive`], [`claims`]). Uploads are not part of it.
+//! their links lead ([`target`]), and what is made of them ([`mod@derive`], [`mod@claims`]). Uploads are not part of it.
 
 mod claims;
 mod derive;
