@@ -73,7 +73,7 @@ impl Engine {
         Ok(self.hand_over(wanted, &fill, received, record))
     }
 
-    fn received_bytes(&self, fill: &Arc<Fill>, received: &Received) -> Result<Vec<u8>, NoBody> {
+    fn received_bytes(self: &Arc<Self>, fill: &Arc<Fill>, received: &Received) -> Result<Vec<u8>, NoBody> {
         let read = match &received.spool {
             Some(spool) => read_file(&spool.reader(), received.length),
             None => self.read_fill(fill, received.length),
@@ -92,7 +92,7 @@ impl Engine {
     }
 
     /// Bytes made from received ones, spooled anew if the disk takes them.
-    fn rewritten(&self, bytes: &[u8]) -> Received {
+    fn rewritten(self: &Arc<Self>, bytes: &[u8]) -> Received {
         let mut hasher = Hasher::new(&[]);
         hasher.update(bytes);
         let spool = self.new_spool().and_then(|mut spool| spool.append(bytes).ok().map(|()| spool));
@@ -100,7 +100,7 @@ impl Engine {
     }
 
     /// Decodes a file whose upstream compressed it unasked.
-    pub(crate) async fn decode(&self, wanted: &Wanted, received: Received, label: &str) -> Result<Received, NoBody> {
+    pub(crate) async fn decode(self: &Arc<Self>, wanted: &Wanted, received: Received, label: &str) -> Result<Received, NoBody> {
         let Some(spool) = received.spool else {
             return Err(NoBody::unusable("unasked_coding", "the upstream compressed the file unasked and the disk is full"));
         };
@@ -159,11 +159,12 @@ impl Engine {
     }
 
     /// A temporary file, unless the disk is nearly full.
-    pub(crate) fn new_spool(&self) -> Option<Spool> {
+    pub(crate) fn new_spool(self: &Arc<Self>) -> Option<Spool> {
         match self.blobs.spool() {
             Ok(spool) => Some(spool),
             Err(error) => {
                 tracing::warn!(%error, "no room for another download: it is streamed and not kept");
+                self.make_room();
                 None
             }
         }

@@ -334,7 +334,7 @@ struct Intake {
 }
 
 impl Intake {
-    fn new(engine: &Engine, wanted: &Wanted, fill: &Arc<Fill>, algorithms: &[DigestAlgorithm]) -> Self {
+    fn new(engine: &Arc<Engine>, wanted: &Wanted, fill: &Arc<Fill>, algorithms: &[DigestAlgorithm]) -> Self {
         let max_size = wanted.entry.repository.upstream.as_ref().and_then(|upstream| upstream.max_size);
         let keep_up_to = max_size.unwrap_or(u64::MAX);
         let too_large = fill.total.is_some_and(|total| total > keep_up_to);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -106,6 +107,8 @@ pub struct Engine {
     pub(crate) commits: CommitQueue,
     pub(crate) counters: Counters,
     pub(crate) health: HealthCache,
+    /// When a full disk last made larder look for what can go, in milliseconds.
+    pub(crate) last_room_made: AtomicI64,
 }
 
 impl Engine {
@@ -131,6 +134,7 @@ impl Engine {
             commits: CommitQueue::new(sender),
             counters: Counters::default(),
             health: HealthCache::default(),
+            last_room_made: AtomicI64::new(i64::MIN),
         });
         Committer::start(&engine, receiver);
         engine

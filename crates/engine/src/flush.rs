@@ -14,6 +14,8 @@ use crate::serve::storage_fault;
 /// Unreferenced blobs and superseded derivations are kept this long: somebody may be reading them.
 const GRACE: Duration = Duration::from_secs(24 * 3600);
 const PAGE: u32 = 500;
+/// How often a nearly full disk makes larder look for what can go, in milliseconds.
+const ROOM_EVERY_MS: i64 = 60_000;
 
 /// What to flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -132,7 +134,22 @@ impl Engine {
 
     /// Deletes blobs and derivations that nothing has referred to for a day.
     pub async fn collect_garbage(&self) {
-        match self.metadata.collect(self.now(), GRACE, &self.blobs).await {
+        self.collect(GRACE).await;
+    }
+
+    /// The disk is nearly full: what nothing refers to goes at once, looked for at most once a minute. Open files stay readable.
+    pub(crate) fn make_room(self: &Arc<Self>) {
+        let now = self.now().0;
+        let last = self.last_room_made.load(Ordering::Acquire);
+        let due = now.saturating_sub(last) >= ROOM_EVERY_MS || last > now;
+        if due && self.last_room_made.compare_exchange(last, now, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            let engine = Arc::clone(self);
+            tokio::spawn(async move { engine.collect(Duration::ZERO).await });
+        }
+    }
+
+    async fn collect(&self, grace: Duration) {
+        match self.metadata.collect(self.now(), grace, &self.blobs).await {
             Ok(report) => {
                 self.counters.gc_blobs_deleted.fetch_add(report.blobs_deleted, Ordering::Relaxed);
                 self.counters.gc_bytes_freed.fetch_add(report.bytes_freed, Ordering::Relaxed);
