@@ -7,6 +7,7 @@
 mod address;
 mod reference;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine as _;
@@ -16,7 +17,7 @@ use larder_core::{ArtifactPath, PackageType, PathRules, Repository, UpstreamSett
 use sha2::Sha256;
 use url::Url;
 
-pub(crate) use reference::{is_absolute, is_clean, percent_decode};
+pub(crate) use reference::{is_absolute, is_clean, is_plain, percent_decode};
 
 /// First segment of every signed path.
 const EXTERNAL: &str = "_ext/";
@@ -134,6 +135,14 @@ impl<'a> Links<'a> {
         upstream.is_some_and(|upstream| upstream.base_urls.iter().any(|root| below(root, url).is_some()))
     }
 
+    /// As [`path_of`](Self::path_of), for the text of an absolute URL that starts with a configured root and goes on with
+    /// nothing that any rule speaks of: most links of an index, at a fraction of the cost. `None` says nothing.
+    pub(crate) fn plain_path_of<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let upstream = self.repository.upstream.as_ref()?;
+        let rest = upstream.base_urls.iter().find_map(|root| text.strip_prefix(root.as_str()))?;
+        (is_plain(rest) && !rest.starts_with(EXTERNAL)).then_some(rest)
+    }
+
     /// A public link to an encoded repository path.
     pub fn href(&self, encoded_path: &str) -> String {
         let mut href = String::with_capacity(self.base.0.len() + encoded_path.len());
@@ -204,7 +213,9 @@ impl<'a> Links<'a> {
     fn sign(&self, url: &Url) -> Option<String> {
         let host = authority(url)?;
         let path = url.path().strip_prefix('/')?;
-        let decoded = percent_decode(path)?;
+        // Nothing in a plain path can be refused, and decoding would not change it.
+        let plain = is_plain(path) && url.query().is_none();
+        let decoded = if plain { Cow::Borrowed(path) } else { Cow::Owned(percent_decode(path)?) };
         let mac = self.mac(url.scheme(), &host, &decoded, url.query())?.finalize().into_bytes();
         let mut signed = String::with_capacity(EXTERNAL.len() + 24 + host.len() + 1 + path.len());
         signed.push_str(EXTERNAL);
@@ -217,7 +228,7 @@ impl<'a> Links<'a> {
         signed.push_str(&host);
         signed.push('/');
         signed.push_str(path);
-        ArtifactPath::parse(&signed, self.path_rules()).is_ok().then_some(signed)
+        (plain || ArtifactPath::parse(&signed, self.path_rules()).is_ok()).then_some(signed)
     }
 
     /// The mac over repository, scheme, host, path and query. The path is taken decoded, because clients re-encode it (pip

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::scan::{Kind, MAX_DEPTH, Sink, Span};
+use super::scan::{Kind, MAX_DEPTH, Sink, Span, Style};
 use super::{events, json, lines};
 use crate::Malformed;
 
@@ -132,20 +132,20 @@ impl<'a> Builder<'a> {
         if !matches!(part, Part::Root | Part::Version) {
             return Key::Other;
         }
-        let raw = self.text.get(span.range()).unwrap_or_default();
+        let raw = self.text.as_bytes().get(span.range()).unwrap_or_default();
         let decoded;
-        let name = if raw.starts_with(['"', '\'']) {
-            decoded = span.decode(self.text).map(|(_, value)| value);
-            decoded.as_deref().unwrap_or_default()
-        } else {
+        let name = if span.style == Style::Plain {
             raw
+        } else {
+            decoded = span.decode(self.text).map(|(_, value)| value);
+            decoded.as_deref().unwrap_or_default().as_bytes()
         };
         match (part, name) {
-            (Part::Root, "apiVersion") => Key::ApiVersion,
-            (Part::Root, "entries") => Key::Entries,
-            (Part::Version, "urls") => Key::Urls,
-            (Part::Version, "digest") => Key::Digest,
-            (Part::Version, "created") => Key::Created,
+            (Part::Root, b"apiVersion") => Key::ApiVersion,
+            (Part::Root, b"entries") => Key::Entries,
+            (Part::Version, b"urls") => Key::Urls,
+            (Part::Version, b"digest") => Key::Digest,
+            (Part::Version, b"created") => Key::Created,
             _ => Key::Other,
         }
     }

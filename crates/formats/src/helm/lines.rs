@@ -21,7 +21,14 @@ pub(super) fn read(text: &str, sink: &mut impl Sink) -> Result<bool, Malformed> 
     if has_control(bytes) || text.starts_with('\u{feff}') {
         return Ok(false);
     }
-    let mut scanner = Scanner { text: bytes, next: 0, levels: Vec::with_capacity(8), awaited: Some(Awaited::Root), sink };
+    let mut scanner = Scanner {
+        text: bytes,
+        next: 0,
+        peeked: Line::default(),
+        levels: Vec::with_capacity(8),
+        awaited: Some(Awaited::Root),
+        sink,
+    };
     match scanner.run() {
         Ok(()) => Ok(true),
         Err(Stop::Unrecognised) => Ok(false),
@@ -67,13 +74,15 @@ struct Scanner<'a, S> {
     text: &'a [u8],
     /// Start of the next line.
     next: usize,
+    /// The line that was looked at last: most are looked at twice.
+    peeked: Line,
     levels: Vec<Level>,
     awaited: Option<Awaited>,
     sink: &'a mut S,
 }
 
 /// A line: offsets of its first byte, of its first byte that is no space, and of its end.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Line {
     start: usize,
     content: usize,
@@ -117,10 +126,14 @@ impl<S: Sink> Scanner<'_, S> {
         self.text.get(at).copied().unwrap_or(b'\n')
     }
 
-    fn peek(&self) -> Option<Line> {
+    fn peek(&mut self) -> Option<Line> {
+        if self.peeked.start == self.next && self.peeked.end > self.next {
+            return Some(self.peeked);
+        }
         let rest = self.text.get(self.next..).filter(|rest| !rest.is_empty())?;
         let end = self.next + memchr(b'\n', rest).unwrap_or(rest.len());
-        Some(Line { start: self.next, content: skip_spaces(self.text, self.next, end), end })
+        self.peeked = Line { start: self.next, content: skip_spaces(self.text, self.next, end), end };
+        Some(self.peeked)
     }
 
     /// `---` in the first line.
@@ -300,9 +313,9 @@ impl<S: Sink> Scanner<'_, S> {
             }
             self.next = line.end + 1;
         }
+        let tab_follows = self.peek().is_some_and(|line| self.at(line.content) == b'\t');
         // A block of blank lines only has a value too; leave it to the parser.
-        let (first, last) =
-            lines.filter(|_| self.peek().is_none_or(|line| self.at(line.content) != b'\t')).ok_or(Stop::Unrecognised)?;
+        let (first, last) = lines.filter(|_| !tab_follows).ok_or(Stop::Unrecognised)?;
         self.sink.scalar(Span::new(first..last, Style::Block));
         Ok(())
     }

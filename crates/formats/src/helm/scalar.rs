@@ -28,20 +28,27 @@ impl Span {
         Some((inner, value))
     }
 
-    /// Appends `value`, which holds no white space, control character or backslash, in the form that it must have in the
-    /// place of [`decode`](Self::decode)'s range.
-    pub(super) fn encode_into(self, value: &str, out: &mut String) {
-        match self.style {
-            // Inside `[…]` these characters would end a plain text. Double quotes are good everywhere.
-            Style::Plain if value.contains([',', '[', ']', '{', '}']) => {
-                out.push('"');
-                out.push_str(value);
-                out.push('"');
+    /// Appends the text made of `parts`, which holds no white space, control character or backslash, in the form that it must
+    /// have in the place of [`decode`](Self::decode)'s range.
+    pub(super) fn encode_into(self, parts: &[&str], out: &mut String) {
+        // Inside `[…]` these characters would end a plain text. Double quotes are good everywhere.
+        let quote = if self.style == Style::Plain && parts.iter().any(|part| has_flow_indicator(part)) { "\"" } else { "" };
+        let double = self.style == Style::Single && parts.iter().any(|part| part.contains('\''));
+        out.push_str(quote);
+        for part in parts {
+            if double {
+                out.push_str(&part.replace('\'', "''"));
+            } else {
+                out.push_str(part);
             }
-            Style::Single if value.contains('\'') => out.push_str(&value.replace('\'', "''")),
-            _ => out.push_str(value),
         }
+        out.push_str(quote);
     }
+}
+
+/// Without a branch per byte: most texts have none.
+fn has_flow_indicator(text: &str) -> bool {
+    text.bytes().fold(false, |found, b| found | matches!(b, b',' | b'[' | b']' | b'{' | b'}'))
 }
 
 /// The one line of a block scalar whose value is that line: `>-` or `|-`, without a final line break.
@@ -159,7 +166,7 @@ mod tests {
     fn replacements_keep_the_style_legal() {
         let encode = |value: &str, style| {
             let mut out = String::new();
-            Span::new(0..0, style).encode_into(value, &mut out);
+            Span::new(0..0, style).encode_into(&[value], &mut out);
             out
         };
         assert_eq!(encode("https://h.example/x", Style::Plain), "https://h.example/x");

@@ -12,6 +12,24 @@ pub(crate) fn is_clean(reference: &str) -> bool {
     !path.split('/').any(is_dot_segment) && !has_hidden_delimiter(path)
 }
 
+/// Whether a relative path is made of unreserved characters, `+` and single slashes, without segments that start with a dot:
+/// its encoded and decoded forms are the same, and no rule refuses it. Not every path that is fine is plain.
+pub(crate) fn is_plain(path: &str) -> bool {
+    let mut before = b'/';
+    for byte in path.bytes() {
+        let starts_segment = before == b'/';
+        let legal = match byte {
+            b'/' | b'.' => !starts_segment,
+            _ => byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~' | b'+'),
+        };
+        if !legal {
+            return false;
+        }
+        before = byte;
+    }
+    before != b'/' && path.len() <= 1024
+}
+
 /// Whether a reference names its scheme and host (`https://host/path`), in the only spelling that every client reads alike.
 pub(crate) fn is_absolute(reference: &str) -> bool {
     reference.split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme))
@@ -95,6 +113,19 @@ mod tests {
         for text in ["a/b-1.0.0+x.tgz", "https://h.example/a..b/c.tgz?x=../y", "a%2Bb", "...", "..a", "ä/b"] {
             assert!(is_clean(text), "{text:?}");
         }
+    }
+
+    #[test]
+    fn plain_paths_hold_nothing_special() {
+        for path in ["a.tgz", "charts/foo-1.0.0+build.4.tgz", "a/b_c~d"] {
+            assert!(is_plain(path), "{path}");
+        }
+        for path in
+            ["", "/a", "a/", "a//b", ".a", "a/../b", "a/.b", "a%2Fb", "a b", "a?b", "a#b", "a:b", "a\\b", "\u{e9}", "a;b", "@a/b"]
+        {
+            assert!(!is_plain(path), "{path}");
+        }
+        assert!(!is_plain(&"a".repeat(1025)));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Where the tokens of a line end.
 
-use memchr::{memchr, memchr_iter, memchr2, memchr2_iter};
+use memchr::{memchr, memchr2};
 
 use crate::helm::scan::{Span, Style};
 
@@ -36,35 +36,52 @@ pub(super) fn key_end(text: &[u8], at: usize, end: usize) -> Option<Option<(Span
         b'[' | b'{' | b'|' | b'>' | b'&' | b'*' | b'!' | b'%' | b'@' | b'`' | b'#' | b',' | b']' | b'}' => Some(None),
         b':' | b'?' | b'-' if at + 1 == end || matches!(text.get(at + 1), Some(b' ' | b'\t')) => None,
         _ => {
-            let rest = text.get(at..end)?;
-            for colon in memchr_iter(b':', rest).map(|offset| at + offset) {
-                if text.get(colon + 1) == Some(&b'\t') {
-                    return None;
+            let line = text.get(at..end)?;
+            // Keys are short: a loop over bytes finds their end sooner than a call that is made for long texts.
+            let mut before = b'x';
+            for (length, &byte) in line.iter().enumerate() {
+                match byte {
+                    b':' => match line.get(length + 1) {
+                        None | Some(b' ') => {
+                            let key = Span::new(at..at + length, Style::Plain);
+                            return (length <= MAX_KEY && !is_blank(before)).then(|| Some((key, at + length + 1)));
+                        }
+                        Some(b'\t') => return None,
+                        Some(_) => {}
+                    },
+                    b'#' if is_blank(before) => return Some(None),
+                    _ => {}
                 }
-                if ends(colon) {
-                    let stop = trimmed(text, at, colon);
-                    if has_comment(text.get(at..colon)?) {
-                        return Some(None);
-                    }
-                    return (stop - at <= MAX_KEY && stop == colon).then(|| Some((Span::new(at..stop, Style::Plain), colon + 1)));
-                }
+                before = byte;
             }
             Some(None)
         }
     }
 }
 
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
 /// Where a line of a plain scalar ends, and whether a comment follows it. `None` if it holds what a plain scalar must not.
 pub(super) fn plain_end(text: &[u8], at: usize, end: usize) -> Option<(usize, bool)> {
-    for found in memchr2_iter(b':', b'#', text.get(at..end)?).map(|offset| at + offset) {
-        let before = if found == at { b' ' } else { *text.get(found - 1)? };
-        match text.get(found) {
-            Some(b'#') if before == b' ' || before == b'\t' => return Some((trimmed(text, at, found), true)),
-            Some(b':') if found + 1 == end || matches!(text.get(found + 1), Some(b' ' | b'\t')) => return None,
-            _ => {}
+    let line = text.get(at..end)?;
+    let mut from = 0;
+    loop {
+        let rest = line.get(from..)?;
+        let special = |b: &u8| matches!(b, b':' | b'#');
+        let found = if rest.len() < 32 { rest.iter().position(special) } else { memchr2(b':', b'#', rest) };
+        let Some(found) = found.map(|offset| from + offset) else { return Some((trimmed(line) + at, false)) };
+        let before = found.checked_sub(1).and_then(|before| line.get(before)).copied().unwrap_or(b' ');
+        if line.get(found) == Some(&b'#') {
+            if is_blank(before) {
+                return Some((trimmed(line.get(..found)?) + at, true));
+            }
+        } else if line.get(found + 1).is_none_or(|after| is_blank(*after)) {
+            return None;
         }
+        from = found + 1;
     }
-    Some((trimmed(text, at, end), false))
 }
 
 /// The offset after the quote that ends the scalar at `at`, on whichever line; `None` if there is none, or an escape is illegal.
@@ -125,11 +142,7 @@ pub(super) fn block_header(line: &[u8]) -> Option<Option<usize>> {
     (tail.is_empty() || (spaces > 0 && tail.first() == Some(&b'#'))).then_some(indentation)
 }
 
-fn trimmed(text: &[u8], at: usize, end: usize) -> usize {
-    let blanks = text.get(at..end).unwrap_or_default().iter().rev().take_while(|b| matches!(b, b' ' | b'\t')).count();
-    end - blanks
-}
-
-fn has_comment(text: &[u8]) -> bool {
-    memchr_iter(b'#', text).any(|at| at > 0 && matches!(text.get(at - 1), Some(b' ' | b'\t')))
+/// Length of a text without the white space at its end.
+fn trimmed(text: &[u8]) -> usize {
+    text.iter().rposition(|b| !is_blank(*b)).map_or(0, |last| last + 1)
 }
