@@ -1,7 +1,8 @@
 """What every end-to-end case stands on: a larder of its own, upstreams of its own, clients in a clean environment.
 
-A case runs its clients three times, each time with empty client caches: *cold* (larder is empty), *warm* (nothing that
-is immutable may be asked of the upstream again) and *stopped* (the upstream refuses connections).
+A case runs its clients four times, each time with empty client caches: *cold* (larder is empty), *warm* (nothing that
+is immutable may be asked of the upstream again), *stopped* (the upstream refuses connections) and *restarted* (so does
+larder's memory: all it serves comes from its data directory).
 """
 
 import json
@@ -22,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 TOOLS = Path(os.environ.get("LARDER_TEST_TOOLS") or ROOT / "target" / "e2e-tools").resolve()
 STEP_SECONDS = 120
-PHASES = ("cold", "warm", "stopped")
+PHASES = ("cold", "warm", "stopped", "restarted")
 
 
 class Failed(Exception):
@@ -99,6 +100,12 @@ class Answer:
     def type(self):
         return self.headers.get_content_type()
 
+    def shown(self):
+        """The body for a message: text as it is, anything else by its length."""
+        text = self.body.decode(errors="replace")
+        is_text = all(character.isprintable() or character.isspace() for character in text)
+        return last_lines(text) if is_text and "\ufffd" not in text else f"{len(self.body)} bytes of {self.type}"
+
 
 def ask(url, method="GET", wanted=200, **headers):
     """One request by Python itself; an underscore in a header's name stands for a dash.
@@ -112,10 +119,7 @@ def ask(url, method="GET", wanted=200, **headers):
         response = error
     with response:
         answer = Answer(response.status, response.headers, response.read())
-    expect(
-        answer.status == wanted,
-        f"{method} {url}: got {answer.status}, expected {wanted}\n{last_lines(answer.body.decode(errors='replace'))}",
-    )
+    expect(answer.status == wanted, f"{method} {url}: got {answer.status}, expected {wanted}\n{answer.shown()}")
     return answer
 
 
@@ -136,7 +140,12 @@ class Larder:
         self._process = None
 
     def start(self):
-        environment = {"PATH": os.environ.get("PATH", ""), "HOME": str(self._directory), "RUST_BACKTRACE": "1"}
+        environment = {
+            "PATH": os.environ.get("PATH", ""),
+            "HOME": str(self._directory),
+            "RUST_BACKTRACE": "1",
+            "LARDER_LOG_FORMAT": "json",
+        }
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [str(part) for part in self._command], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -171,9 +180,14 @@ class Larder:
             return "larder was still running 15 s after SIGTERM"
         if code != 0:
             return f"larder ended with {code} after SIGTERM\n{self.log_tail()}"
-        if "panicked at" in self._log.read_text(errors="replace"):
-            return f"larder panicked\n{self.log_tail()}"
-        return None
+        # Nothing that a client or an upstream does is an error of larder's own.
+        faults = [line for line in self._log.read_text(errors="replace").splitlines() if is_fault(line)]
+        return "larder logged errors:\n" + "\n".join(faults[:5]) if faults else None
+
+
+def is_fault(line):
+    """Whether a line of the log tells of a fault inside larder: a panic, or the level ERROR (lines are JSON)."""
+    return "panicked at" in line or '"level":"ERROR"' in line
 
 
 class Case:
@@ -229,7 +243,7 @@ class Case:
         return home
 
     def phases(self, use, *, revalidates=True):
-        """Calls `use(home, phase)` cold, warm and with the upstream stopped, and counts what the upstream was asked.
+        """Calls `use(home, phase)` once for each phase, and counts what the upstream was asked.
 
         `revalidates` says that clients read documents that larder must check on every request (`mutable_ttl: 0`).
         """
@@ -237,6 +251,10 @@ class Case:
             if phase == "stopped":
                 for origin in self._origins:
                     origin.stop()
+            if phase == "restarted":
+                wrong = self._larder.stop()
+                expect(wrong is None, wrong)
+                self._larder.start()
             marks = [origin.mark() for origin in self._origins]
             try:
                 use(self.home(), phase)

@@ -157,7 +157,7 @@ def passed_through(case):
     origin, _ = serve(case)
 
     def use(home, phase):
-        if phase == "stopped":
+        if phase not in ("cold", "warm"):
             return
         project = Project(home, case.repository("npm"))
         project("npm", "ping")

@@ -18,11 +18,12 @@ sys.dont_write_bytecode = True
 import basics
 import generic
 import helm
+import integrity
 import npm
 import pypi
 from harness import ROOT, Case, Failed, Missing
 
-CASES = {**basics.CASES, **generic.CASES, **pypi.CASES, **npm.CASES, **helm.CASES}
+CASES = {**basics.CASES, **generic.CASES, **pypi.CASES, **npm.CASES, **helm.CASES, **integrity.CASES}
 
 
 def arguments():
