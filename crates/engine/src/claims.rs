@@ -13,6 +13,7 @@ use url::Url;
 
 use crate::admission::Wanted;
 use crate::engine::Engine;
+use crate::flight::{Settled, SettledBody};
 use crate::serve::{internal, malformed};
 
 /// Memory for tables, in bytes.
@@ -180,6 +181,24 @@ impl Engine {
         wanted: &Arc<Wanted>,
         record: &Arc<ArtifactRecord>,
     ) -> Result<Arc<ClaimTable>, Fault> {
+        self.claims_of(wanted, record, None).await
+    }
+
+    /// The claims of a document that has just arrived: its blob may not be in the store yet.
+    pub(crate) async fn arrived_claims(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        settled: &Settled,
+    ) -> Result<Arc<ClaimTable>, Fault> {
+        self.claims_of(wanted, &settled.record, Some(&settled.body)).await
+    }
+
+    async fn claims_of(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        record: &Arc<ArtifactRecord>,
+        body: Option<&SettledBody>,
+    ) -> Result<Arc<ClaimTable>, Fault> {
         let Some(key) = derivation_key(wanted, record, "", "claims", "identity") else {
             return Err(internal("a document without bytes has no claims"));
         };
@@ -187,7 +206,11 @@ impl Engine {
             if let Some(table) = self.stored_claims(&key).await {
                 return Ok(table);
             }
-            let table = self.read_claims(wanted, record).await?;
+            let document = match body {
+                Some(body) => self.settled_document(wanted, record, body).await?,
+                None => self.load_document(wanted, record).await?,
+            };
+            let table = self.read_claims(wanted, document).await?;
             self.keep_claims(key.clone(), wanted, record, &table);
             Ok(table)
         };
@@ -200,8 +223,7 @@ impl Engine {
         Some(Arc::new(ClaimTable::from_bytes(bytes.into())))
     }
 
-    async fn read_claims(self: &Arc<Self>, wanted: &Arc<Wanted>, record: &Arc<ArtifactRecord>) -> Result<Arc<ClaimTable>, Fault> {
-        let document = self.load_document(wanted, record).await?;
+    async fn read_claims(self: &Arc<Self>, wanted: &Arc<Wanted>, document: LoadedDocument) -> Result<Arc<ClaimTable>, Fault> {
         let engine = Arc::clone(self);
         let parsed = self.parse_blocking(move || {
             let repository = Arc::clone(&document.wanted.entry.repository);

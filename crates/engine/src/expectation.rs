@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use crate::admission::Wanted;
 use crate::claims::StoredClaim;
 use crate::engine::Engine;
-use crate::flight::{Ready, Settled};
+use crate::flight::Ready;
 
 /// What is known of a file's claim while it is being fetched.
 #[derive(Debug)]
@@ -122,8 +122,8 @@ impl Engine {
     ) -> Option<StoredClaim> {
         let document = documents.first()?;
         let flight = self.flight(document, refresh);
-        let Ready::Done(Ok(Settled { record, .. })) = flight.ready(true).await else { return None };
-        let table = self.claim_table(document, &record).await.ok()?;
+        let Ready::Done(Ok(settled)) = flight.ready(true).await else { return None };
+        let table = self.arrived_claims(document, &settled).await.ok()?;
         table.find(&wanted.spec.key_path)
     }
 

@@ -152,3 +152,19 @@ async fn npm_tarballs_are_checked_against_the_packument() {
     let fault = bench.get("npm", "demo/-/demo-1.0.0.tgz").await.unwrap_err();
     assert_eq!((fault.kind, fault.code), (FaultKind::BadGateway, "digest_mismatch"));
 }
+
+#[tokio::test]
+async fn hazard_w5_a_cold_file_is_checked_although_its_index_arrives_with_it() {
+    let bench = Bench::new().await;
+    let page = "<!DOCTYPE html><html><head><title>Links for demo</title></head><body>\
+        <a href=\"/files/demo-1.0-py3-none-any.whl#sha256=2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824\">demo-1.0-py3-none-any.whl</a>\
+        </body></html>";
+    bench.origin.put("/simple/demo/", Resource::new(page).content_type("text/html"));
+    bench.origin.put("/files/demo-1.0-py3-none-any.whl", Resource::new("tampered"));
+    for _ in 0..3 {
+        let fault = bench.get("pypi", "files/demo-1.0-py3-none-any.whl").await.unwrap_err();
+        assert_eq!((fault.kind, fault.code), (FaultKind::BadGateway, "digest_mismatch"));
+    }
+    bench.origin.put("/files/demo-1.0-py3-none-any.whl", Resource::new("hello"));
+    assert_eq!(bench.get("pypi", "files/demo-1.0-py3-none-any.whl").await.unwrap().text(), "hello");
+}
