@@ -81,11 +81,16 @@ pub(crate) fn subject(path: &str) -> Option<&str> {
     let belongs = match suffix {
         "asc" | "sig" => true,
         // Only beside the file types that have them: elsewhere these are names like any other.
-        "prov" => stem.ends_with(".tgz"),
-        "metadata" => [".whl", ".tar.gz", ".zip"].iter().any(|end| stem.ends_with(end)),
+        "prov" => has_ending(stem, &[".tgz"]),
+        "metadata" => has_ending(stem, &[".whl", ".tar.gz", ".zip"]),
         _ => false,
     };
     (belongs && !stem.is_empty() && !stem.ends_with('/')).then_some(stem)
+}
+
+/// Paths are case-sensitive.
+fn has_ending(path: &str, endings: &[&str]) -> bool {
+    endings.iter().any(|ending| path.ends_with(ending))
 }
 
 #[cfg(test)]

@@ -222,9 +222,8 @@ impl Sink for Builder<'_> {
         match self.open.last_mut() {
             Some(open) if open.is_mapping && open.key.is_none() => open.key = Some(Key::Other),
             Some(open) => {
-                if open.key.take() == Some(Key::ApiVersion) {
-                    self.has_api_version = true;
-                }
+                let key = open.key.take();
+                self.has_api_version |= key == Some(Key::ApiVersion);
             }
             None => {}
         }

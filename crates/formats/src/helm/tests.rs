@@ -1,5 +1,7 @@
 //! The acceptance list of protocols/helm.md, as far as it is about what an index says. Names carry its numbers.
 
+use std::fmt::Write as _;
+
 use larder_core::{AllowPrivate, BuiltIn, PackageType, Repository, UnixMillis};
 
 use super::*;
@@ -74,7 +76,7 @@ fn without_macs(text: &str) -> String {
     for part in parts {
         let (mac, rest) = part.split_once('/').unwrap();
         assert_eq!(mac.split('.').next().unwrap().len(), 22);
-        out += &format!("/_ext/MAC/{rest}");
+        out.extend(["/_ext/MAC/", rest]);
     }
     out
 }
@@ -289,14 +291,14 @@ fn helm_17_bombs_are_refused_quickly() {
     let mut bomb = "apiVersion: v1\na: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for (name, previous) in "bcdefghi".chars().zip("abcdefgh".chars()) {
         let aliases = vec![format!("*{previous}"); 10].join(", ");
-        bomb += &format!("{name}: &{name} [{aliases}]\n");
+        let _ = writeln!(bomb, "{name}: &{name} [{aliases}]");
     }
     assert!(refusal(bomb.as_bytes()).contains("aliases"));
     assert!(refusal(format!("apiVersion: v1\na: &a b\nc: [{}]\n", "*a, ".repeat(1001)).as_bytes()).contains("aliases"));
     assert!(refusal(b"apiVersion: v1\na: &a [*a]\n").contains("alias"));
 
     assert!(refusal(format!("apiVersion: v1\na: {}\n", "[".repeat(10_000)).as_bytes()).contains("recursion limit"));
-    let block: String = (0..1000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+    let block: String = (0..1000).flat_map(|depth| [" ".repeat(depth), "a:\n".to_owned()]).collect();
     assert!(refusal(block.as_bytes()).contains("nest"));
     assert!(refusal(format!("a: {}", "- ".repeat(10_000)).as_bytes()).contains("index.yaml"));
     assert!(refusal(format!("{}x", "- ".repeat(10_000)).as_bytes()).contains("nest"));

@@ -44,16 +44,9 @@ pub(crate) fn percent_decode(text: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
-        match (byte, escaped(bytes.get(at + 1..at + 3))) {
-            (b'%', Some(value)) => {
-                decoded.push(value);
-                at += 3;
-            }
-            _ => {
-                decoded.push(byte);
-                at += 1;
-            }
-        }
+        let value = escaped(bytes.get(at + 1..at + 3)).filter(|_| byte == b'%');
+        decoded.push(value.unwrap_or(byte));
+        at += if value.is_some() { 3 } else { 1 };
     }
     String::from_utf8(decoded).ok()
 }

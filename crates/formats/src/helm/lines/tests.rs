@@ -146,7 +146,7 @@ fn document() -> impl Strategy<Value = String> {
         let mut text = String::new();
         for (step, fragment) in lines {
             indent = if text.is_empty() { 0 } else { indent.saturating_add_signed(step) };
-            text += &format!("{}{fragment}\n", " ".repeat(indent));
+            text.extend([" ".repeat(indent).as_str(), fragment, "\n"]);
             // What opens a collection is most often followed by it.
             if fragment.ends_with(':') || fragment.ends_with(['|', '-']) {
                 indent += 2;
