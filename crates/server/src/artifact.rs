@@ -1,0 +1,243 @@
+//! The one handler of artifacts: ask the pipeline, remember what may be remembered, respond.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_RANGE;
+use http::{Method, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use larder_core::{Fault, FaultKind, Repository, RepositoryKind, Source, UnixMillis};
+
+use crate::backend::{ArtifactRequest, Backend, Content, Reply};
+use crate::body::ResponseBody;
+use crate::file_body::read_small;
+use crate::hot::{HotBody, HotVariant, MAX_IN_MEMORY, Selector};
+use crate::metrics::{BytesSent, RequestKind};
+use crate::problem::{self, Audience};
+use crate::respond::{self, Asked, Payload, Prepared, Timing, Unmet};
+use crate::service::{Exchange, Handled};
+
+/// `GET`, `HEAD`, and `POST` for what formats pass through.
+pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, name: &str, rest: &str, body: Incoming) -> Handled {
+    let repository = exchange.backend.repository(name);
+    let result = match collect(exchange, body).await {
+        Ok(body) => read(exchange, name, rest, body, repository.as_deref()).await,
+        Err(fault) => Err(fault),
+    };
+    match result {
+        Ok((response, kind)) => Handled { response, kind, repository },
+        Err(fault) => {
+            let response = problem::response(&**exchange.backend, &fault, Audience::Repository(repository.as_deref()));
+            Handled { response, kind: RequestKind::Refused, repository }
+        }
+    }
+}
+
+async fn read<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    name: &str,
+    rest: &str,
+    body: Bytes,
+    repository: Option<&Repository>,
+) -> Result<(Response<ResponseBody>, RequestKind), Fault> {
+    let head = exchange.head;
+    let request = ArtifactRequest {
+        repository: name,
+        raw_path: rest,
+        query: head.uri.query(),
+        method: &head.method,
+        headers: &head.headers,
+        client_base: &exchange.client.base,
+        body,
+    };
+    let mut reply = exchange.backend.read(request).await?;
+    let kind = RequestKind::of(&reply.cache_status);
+    load_small(&mut reply).await?;
+    let asked = Asked { method: &head.method, headers: &head.headers, sender: exchange.connection.sender.as_ref() };
+    let sent = exchange.shared.metrics.bytes_sent();
+    let response = if is_hot(&reply, &head.method) {
+        remember_and_respond(exchange, name, reply, asked, sent)
+    } else {
+        respond_once(reply, asked, sent).await?
+    };
+    Ok((response.unwrap_or_else(|unmet| unmet_response(exchange, unmet, repository)), kind))
+}
+
+/// Short files are read once, here: the page cache answers without a detour.
+async fn load_small(reply: &mut Reply) -> Result<(), Fault> {
+    if let Content::File { file, length } = &reply.content
+        && *length <= MAX_IN_MEMORY
+    {
+        let bytes = read_small(file, *length).await.map_err(|error| unreadable(&error))?;
+        reply.content = Content::Bytes(bytes);
+    }
+    Ok(())
+}
+
+fn unreadable(error: &io::Error) -> Fault {
+    tracing::error!(%error, "a stored file cannot be read");
+    Fault::new(FaultKind::Internal, "storage", "a stored file cannot be read; the log says why")
+}
+
+fn prepare(reply: &Reply, source: Source) -> Prepared {
+    let mut prepared = Prepared::new(reply.status, &reply.representation, source, reply.location.as_deref());
+    if reply.status == StatusCode::OK && !matches!(reply.content, Content::Stream(_)) {
+        prepared.accept_ranges();
+    }
+    prepared
+}
+
+fn timing(reply: &Reply) -> Timing {
+    Timing {
+        age: (reply.source == Source::Cache && !reply.freshness.no_store).then_some(reply.freshness.age),
+        remaining: reply.freshness.remaining,
+        no_store: reply.freshness.no_store,
+        cache_status: reply.cache_status,
+    }
+}
+
+async fn respond_once(reply: Reply, asked: Asked<'_>, sent: BytesSent) -> Result<Result<Response<ResponseBody>, Unmet>, Fault> {
+    let mut prepared = prepare(&reply, reply.source);
+    let timing = timing(&reply);
+    let payload = Payload::from(reply.content);
+    if let Payload::InFlight(flight) = &payload
+        && respond::asks_for_range(asked)
+        && prepared.length.or(flight.length()).is_none()
+    {
+        // Which bytes are meant, and whether there are any, is known at the end only.
+        prepared.length = Some(flight.wait_length().await?);
+    }
+    Ok(respond::respond(&prepared, payload, timing, asked, sent))
+}
+
+/// Whether an answer can go into the hot set: whole, in memory or in a file, and with the pipeline's permission.
+fn is_hot(reply: &Reply, method: &Method) -> bool {
+    let sized = match &reply.content {
+        Content::Bytes(bytes) => bytes.len() as u64 <= MAX_IN_MEMORY,
+        Content::File { .. } => true,
+        _ => false,
+    };
+    sized
+        && reply.ticket.is_some()
+        && reply.status == StatusCode::OK
+        && matches!(*method, Method::GET | Method::HEAD)
+        && !reply.freshness.no_store
+}
+
+fn remember_and_respond<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    name: &str,
+    mut reply: Reply,
+    asked: Asked<'_>,
+    sent: BytesSent,
+) -> Result<Response<ResponseBody>, Unmet> {
+    let timing = timing(&reply);
+    let body = match &reply.content {
+        Content::File { file, length } => HotBody::File { file: Arc::clone(file), length: *length },
+        Content::Bytes(bytes) => HotBody::Bytes(bytes.clone()),
+        _ => HotBody::Bytes(Bytes::new()),
+    };
+    let response = respond::respond(&prepare(&reply, reply.source), body.payload(), timing, asked, sent);
+    let selector = Selector::new(reply.representation.vary, asked.headers, &exchange.client.base);
+    let target = exchange.head.uri.path_and_query().map_or("", |target| target.as_str());
+    if let (Some(selector), Some(ticket)) = (selector, reply.ticket.take()) {
+        let now = exchange.backend.now();
+        let requests = exchange.shared.metrics.repository(name);
+        // Whoever finds it there gets it from the cache.
+        let prepared = prepare(&reply, Source::Cache);
+        exchange.shared.hot.insert(target, HotVariant { selector, prepared, body, ticket, requests }, now);
+    }
+    response
+}
+
+/// The answer out of the hot set; `None` if it needs an error body, which the long way makes.
+pub(crate) fn from_hot(
+    variant: &HotVariant,
+    asked: Asked<'_>,
+    sent: BytesSent,
+    now: UnixMillis,
+) -> Option<Response<ResponseBody>> {
+    respond::respond(&variant.prepared, variant.body.payload(), variant.timing(now), asked, sent).ok()
+}
+
+fn unmet_response<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    unmet: Unmet,
+    repository: Option<&Repository>,
+) -> Response<ResponseBody> {
+    let audience = Audience::Repository(repository);
+    match unmet {
+        Unmet::Precondition => {
+            let message = "a condition of the request does not hold for the present body";
+            let fault = Fault::new(FaultKind::PreconditionFailed, "precondition_failed", message);
+            problem::response(&**exchange.backend, &fault, audience)
+        }
+        Unmet::Range(length) => {
+            let message = format!("no byte of the ranges asked for exists: the body has {length} bytes");
+            let fault = Fault::new(FaultKind::BadRequest, "range_not_satisfiable", message);
+            let status = StatusCode::RANGE_NOT_SATISFIABLE;
+            let mut response = problem::with_status(status, &**exchange.backend, &fault, audience);
+            respond::insert(response.headers_mut(), CONTENT_RANGE, format!("bytes */{length}"));
+            response
+        }
+    }
+}
+
+/// The body of a POST, bounded in size and in patience.
+async fn collect<B>(exchange: &Exchange<'_, B>, mut body: Incoming) -> Result<Bytes, Fault> {
+    let limits = exchange.shared.limits;
+    let mut all = BytesMut::new();
+    loop {
+        let frame = match tokio::time::timeout(limits.body_timeout, body.frame()).await {
+            Ok(None) => return Ok(all.freeze()),
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(_))) => return Err(Fault::new(FaultKind::BadRequest, "bad_request", "the request body is broken off")),
+            Err(_) => {
+                return Err(Fault::new(FaultKind::BadRequest, "request_timeout", "the request body did not arrive in time"));
+            }
+        };
+        if let Some(data) = frame.data_ref() {
+            if all.len() + data.len() > limits.body_bytes {
+                let message = format!("the request body is larger than {} bytes", limits.body_bytes);
+                return Err(Fault::new(FaultKind::TooLarge, "body_too_large", message));
+            }
+            all.extend_from_slice(data);
+        }
+    }
+}
+
+/// `PUT` and `DELETE`: uploads go to local repositories.
+pub(crate) fn upload<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Handled {
+    let repository = exchange.backend.repository(name);
+    let audience = Audience::Repository(repository.as_deref());
+    let response = match repository.as_deref() {
+        None => problem::response(&**exchange.backend, &unknown(name), audience),
+        Some(local) if local.kind == RepositoryKind::Local => problem::response(&**exchange.backend, &not_built(local), audience),
+        Some(other) => {
+            let message = format!("{name} is a {} repository: only local repositories take uploads", other.kind.as_str());
+            let fault = Fault::new(FaultKind::MethodNotAllowed, "read_only", message).in_repository(&other.name);
+            problem::not_allowed(&**exchange.backend, &fault, audience, "GET, HEAD, POST")
+        }
+    };
+    Handled { response, kind: RequestKind::Refused, repository }
+}
+
+/// `GET /api/v1/virtual/…`.
+pub(crate) fn serve_virtual<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Handled {
+    let repository = exchange.backend.repository(name).filter(|repository| repository.kind == RepositoryKind::Virtual);
+    let fault = repository.as_deref().map_or_else(|| unknown(name), not_built);
+    let response = problem::response(&**exchange.backend, &fault, Audience::Repository(repository.as_deref()));
+    Handled { response, kind: RequestKind::Refused, repository }
+}
+
+fn unknown(name: &str) -> Fault {
+    let message = "there is no repository of this name and kind; GET / lists the repositories";
+    Fault { repository: Some(name.to_owned()), ..Fault::new(FaultKind::NotFound, "unknown_repository", message) }
+}
+
+fn not_built(repository: &Repository) -> Fault {
+    let message = format!("{} repositories are not built in this version of larder", repository.kind.as_str());
+    Fault::new(FaultKind::NotImplemented, "not_implemented", message).in_repository(&repository.name)
+}

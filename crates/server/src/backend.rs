@@ -1,0 +1,165 @@
+//! What the server asks of the pipeline behind it. The one real implementation is the engine's (`engine_backend.rs`); tests
+//! bring a scripted one.
+
+use std::fmt;
+use std::fs::File;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_core::Stream;
+use http::StatusCode;
+use larder_core::{ByteRange, CacheStatus, Fault, Repository, Source, UnixMillis};
+pub use larder_engine::{ArtifactRequest, Freshness, Representation};
+use larder_engine::{FlushReport, FlushRequest};
+
+/// A stream of body bytes. An error aborts the connection.
+pub type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
+
+/// A boxed future, for what is not on the path of hits.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The pipeline, as the server sees it.
+pub trait Backend: Send + Sync + 'static {
+    /// The present time.
+    fn now(&self) -> UnixMillis;
+
+    /// The repository of that name.
+    fn repository(&self, name: &str) -> Option<Arc<Repository>>;
+
+    /// All repositories, sorted by name.
+    fn repositories(&self) -> Vec<Arc<Repository>>;
+
+    /// Answers GET, HEAD and POST on `/api/v1/remote`.
+    fn read(&self, request: ArtifactRequest<'_>) -> impl Future<Output = Result<Reply, Fault>> + Send;
+
+    /// Forgets copies (`PUT /cache/flush`).
+    fn flush(&self, request: FlushRequest) -> impl Future<Output = Result<FlushReport, Fault>> + Send;
+
+    /// The state of each backend, from verdicts that are at most a few seconds old.
+    fn health(&self) -> impl Future<Output = Vec<BackendState>> + Send;
+
+    /// Counters for `/metrics`.
+    fn counters(&self) -> CounterSnapshot;
+
+    /// The body of an error in the shape that the clients of `repository`'s package type print.
+    fn error_body(&self, fault: &Fault, repository: Option<&Repository>) -> ErrorShape;
+}
+
+/// An error body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorShape {
+    /// `Content-Type`.
+    pub content_type: &'static str,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+/// One backend's state in `GET /health`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendState {
+    /// What it is for: `metadata`, `blobs`.
+    pub role: &'static str,
+    /// What it is: `sqlite`, `filesystem`.
+    pub kind: &'static str,
+    /// Whether larder can serve with it.
+    pub ok: bool,
+    /// What is wrong; no internal paths, no secrets.
+    pub detail: Option<String>,
+}
+
+/// Counters at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CounterSnapshot {
+    /// Of the whole process.
+    pub process: Vec<(&'static str, u64)>,
+    /// Of each repository.
+    pub repositories: Vec<(String, Vec<(&'static str, u64)>)>,
+    /// Downloads that are running.
+    pub flights_active: u64,
+}
+
+/// An answer of the pipeline. Conditional headers, ranges and HEAD are applied by the server.
+#[derive(Debug)]
+pub struct Reply {
+    /// 200 for a representation, 301 for a redirect, otherwise a passed-through status.
+    pub status: StatusCode,
+    /// What it is.
+    pub representation: Representation,
+    /// Where its bytes are.
+    pub content: Content,
+    /// For `Cache-Status`.
+    pub cache_status: CacheStatus,
+    /// For `X-Artifact-Source`.
+    pub source: Source,
+    /// For `Age` and `Cache-Control`.
+    pub freshness: Freshness,
+    /// For `Location`.
+    pub location: Option<String>,
+    /// Whether the answer may be remembered.
+    pub ticket: Option<Ticket>,
+}
+
+/// Where an answer's bytes are.
+pub enum Content {
+    /// No body; the representation's length is still that of GET.
+    Empty,
+    /// In memory.
+    Bytes(Bytes),
+    /// A whole stored file: immutable, replaced by rename, never truncated.
+    File {
+        /// Open for reading.
+        file: Arc<File>,
+        /// Its length.
+        length: u64,
+    },
+    /// Still arriving.
+    InFlight(Box<dyn InFlight>),
+    /// Passed through; no ranges.
+    Stream(ByteStream),
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("Empty"),
+            Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
+            Self::File { length, .. } => write!(f, "File({length})"),
+            Self::InFlight(flight) => write!(f, "InFlight({:?})", flight.length()),
+            Self::Stream(_) => f.write_str("Stream"),
+        }
+    }
+}
+
+/// A body that is still arriving.
+pub trait InFlight: Send + Sync {
+    /// Its length, if known already.
+    fn length(&self) -> Option<u64>;
+
+    /// Waits until the length is known.
+    fn wait_length(&self) -> BoxFuture<'_, Result<u64, Fault>>;
+
+    /// The bytes, all or a range of them.
+    fn reader(&self, range: Option<ByteRange>) -> ByteStream;
+}
+
+/// Permission to remember an answer.
+pub struct Ticket {
+    /// Whether the answer still holds at a moment: no flush, replacement or reload since, and still fresh.
+    pub is_good: Box<dyn Fn(UnixMillis) -> bool + Send + Sync>,
+    /// When the copy stops being fresh; `None` = never.
+    pub fresh_until: Option<UnixMillis>,
+    /// `Age` counts from here.
+    pub contacted_at: UnixMillis,
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket")
+            .field("fresh_until", &self.fresh_until)
+            .field("contacted_at", &self.contacted_at)
+            .finish_non_exhaustive()
+    }
+}

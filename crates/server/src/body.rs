@@ -1,0 +1,175 @@
+//! Response bodies: one type for everything that larder sends. Whatever fails midway fails the connection; a body never ends
+//! well with bytes missing.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use larder_core::ByteRange;
+use larder_sendfile::FileSender;
+
+use crate::activity::Running;
+use crate::backend::{ByteStream, InFlight};
+use crate::file_body::FileBody;
+use crate::metrics::BytesSent;
+
+/// A part of a body.
+pub(crate) enum Piece {
+    Bytes(Bytes),
+    File { file: Arc<File>, offset: u64, length: u64 },
+    InFlight { flight: Arc<dyn InFlight>, range: Option<ByteRange> },
+    Stream(ByteStream),
+}
+
+/// A response body.
+pub(crate) struct ResponseBody(Kind);
+
+enum Kind {
+    /// All there is, in one frame: what hits of the hot set are made of.
+    Bytes(Bytes),
+    Pieces(Box<Pieces>),
+}
+
+struct Pieces {
+    current: Option<Current>,
+    rest: VecDeque<Piece>,
+    sender: Option<FileSender>,
+    /// Bytes to come; `None` = unknown.
+    remaining: Option<u64>,
+    sent: BytesSent,
+    running: Option<Running>,
+}
+
+enum Current {
+    File(FileBody),
+    Stream(ByteStream),
+}
+
+impl ResponseBody {
+    /// No body.
+    pub(crate) fn empty() -> Self {
+        Self(Kind::Bytes(Bytes::new()))
+    }
+
+    /// A body in memory.
+    pub(crate) fn bytes(bytes: Bytes) -> Self {
+        Self(Kind::Bytes(bytes))
+    }
+
+    /// A body of several parts, of `length` bytes together if that is known.
+    pub(crate) fn pieces(pieces: VecDeque<Piece>, length: Option<u64>, sender: Option<FileSender>, sent: BytesSent) -> Self {
+        Self(Kind::Pieces(Box::new(Pieces { current: None, rest: pieces, sender, remaining: length, sent, running: None })))
+    }
+
+    /// The request counts as running until this body has been handed over. Bodies in memory are handed over at once.
+    pub(crate) fn keep_running(mut self, running: Running) -> Self {
+        if let Kind::Pieces(pieces) = &mut self.0 {
+            pieces.running = Some(running);
+        }
+        self
+    }
+
+    /// Its length, if known.
+    pub(crate) fn length(&self) -> Option<u64> {
+        match &self.0 {
+            Kind::Bytes(bytes) => Some(bytes.len() as u64),
+            Kind::Pieces(pieces) => pieces.remaining,
+        }
+    }
+}
+
+impl Pieces {
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        loop {
+            let next = match &mut self.current {
+                Some(Current::File(file)) => ready!(file.poll_frame(cx)),
+                Some(Current::Stream(stream)) => ready!(stream.as_mut().poll_next(cx)),
+                None => match self.rest.pop_front() {
+                    None => return Poll::Ready(None),
+                    Some(Piece::Bytes(bytes)) => return Poll::Ready(Some(Ok(bytes))),
+                    Some(piece) => {
+                        self.current = Some(self.begin(piece));
+                        continue;
+                    }
+                },
+            };
+            match next {
+                None => self.current = None,
+                Some(result) => return Poll::Ready(Some(result)),
+            }
+        }
+    }
+
+    fn begin(&self, piece: Piece) -> Current {
+        match piece {
+            Piece::File { file, offset, length } => Current::File(FileBody::new(file, offset, length, self.sender.clone())),
+            Piece::InFlight { flight, range } => Current::Stream(flight.reader(range)),
+            Piece::Stream(stream) => Current::Stream(stream),
+            Piece::Bytes(bytes) => Current::Stream(Box::pin(futures_util::stream::once(async move { Ok(bytes) }))),
+        }
+    }
+
+    /// Counts `bytes`; too many or too few are an error of the source.
+    fn account(&mut self, bytes: &Bytes) -> io::Result<()> {
+        self.sent.add(bytes.len() as u64);
+        if let Some(remaining) = &mut self.remaining {
+            *remaining = remaining
+                .checked_sub(bytes.len() as u64)
+                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "more bytes than announced"))?;
+        }
+        Ok(())
+    }
+
+    fn poll_accounted(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let result = match ready!(self.poll_bytes(cx)) {
+            Some(Ok(bytes)) => self.account(&bytes).map(|()| bytes),
+            Some(Err(error)) => Err(error),
+            None if self.remaining.is_some_and(|remaining| remaining > 0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            None => return Poll::Ready(None),
+        };
+        if let Err(error) = &result {
+            tracing::warn!(%error, "answer broken off: the connection is closed");
+            // Chunked or not, a client can tell that a body without a length is cut; an HTTP/1.0 client only by a reset.
+            if let (Some(running), None) = (&self.running, self.remaining) {
+                running.activity().ask_for_reset();
+            }
+        }
+        Poll::Ready(Some(result))
+    }
+}
+
+impl http_body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match &mut self.0 {
+            Kind::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Kind::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Kind::Pieces(pieces) => pieces.poll_accounted(cx).map(|next| next.map(|result| result.map(Frame::data))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Bytes(bytes) => bytes.is_empty(),
+            Kind::Pieces(pieces) => pieces.remaining == Some(0),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.length().map_or_else(SizeHint::new, SizeHint::with_exact)
+    }
+}
+
+impl fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ResponseBody").field(&self.length()).finish()
+    }
+}

@@ -1,0 +1,97 @@
+//! The engine as the server's [`Backend`].
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use larder_core::{ByteRange, Fault, Repository, UnixMillis};
+use larder_engine::{ArtifactRequest, BackendHealth, Body, Engine, FlightBody, FlushReport, FlushRequest, HotTicket};
+use larder_formats::{format_of, standard_error_body};
+
+use crate::backend::{
+    Backend, BackendState, BoxFuture, ByteStream, Content, CounterSnapshot, ErrorShape, InFlight, Reply, Ticket,
+};
+
+impl Backend for Arc<Engine> {
+    fn now(&self) -> UnixMillis {
+        Engine::now(self)
+    }
+
+    fn repository(&self, name: &str) -> Option<Arc<Repository>> {
+        Engine::repository(self, name)
+    }
+
+    fn repositories(&self) -> Vec<Arc<Repository>> {
+        Engine::repositories(self)
+    }
+
+    async fn read(&self, request: ArtifactRequest<'_>) -> Result<Reply, Fault> {
+        let answer = Engine::read(self, request).await?;
+        let content = match answer.body.into_inner() {
+            Body::Empty => Content::Empty,
+            Body::Bytes(bytes) => Content::Bytes(bytes),
+            Body::File { file, length } => Content::File { file, length },
+            Body::InFlight(flight) => Content::InFlight(Box::new(flight)),
+            Body::Stream(stream) => Content::Stream(Box::pin(stream)),
+        };
+        Ok(Reply {
+            status: answer.status,
+            representation: answer.representation,
+            content,
+            cache_status: answer.cache_status,
+            source: answer.source,
+            freshness: answer.freshness,
+            location: answer.location,
+            ticket: answer.hot.filter(|_| answer.status == StatusCode::OK).map(ticket),
+        })
+    }
+
+    async fn flush(&self, request: FlushRequest) -> Result<FlushReport, Fault> {
+        Engine::flush(self, request).await
+    }
+
+    async fn health(&self) -> Vec<BackendState> {
+        let health = Engine::health(self).await;
+        vec![state("metadata", health.metadata), state("blobs", health.blobs)]
+    }
+
+    fn counters(&self) -> CounterSnapshot {
+        let repositories = self.repository_counters().into_iter();
+        CounterSnapshot {
+            process: Engine::counters(self).snapshot(),
+            repositories: repositories.map(|(name, counters)| (name.to_string(), counters.snapshot())).collect(),
+            flights_active: self.flights_active() as u64,
+        }
+    }
+
+    fn error_body(&self, fault: &Fault, repository: Option<&Repository>) -> ErrorShape {
+        let format = repository.and_then(|repository| format_of(repository.package));
+        let shape = format.map_or_else(|| standard_error_body(fault), |format| format.error_body(fault));
+        ErrorShape { content_type: shape.content_type, body: shape.body }
+    }
+}
+
+fn ticket(ticket: HotTicket) -> Ticket {
+    Ticket {
+        fresh_until: ticket.fresh_until,
+        contacted_at: ticket.contacted_at,
+        is_good: Box::new(move |now| ticket.is_good(now)),
+    }
+}
+
+fn state(role: &'static str, health: BackendHealth) -> BackendState {
+    BackendState { role, kind: health.kind, ok: health.ok, detail: health.detail }
+}
+
+impl InFlight for FlightBody {
+    fn length(&self) -> Option<u64> {
+        FlightBody::length(self)
+    }
+
+    fn wait_length(&self) -> BoxFuture<'_, Result<u64, Fault>> {
+        Box::pin(FlightBody::wait_length(self))
+    }
+
+    fn reader(&self, range: Option<ByteRange>) -> ByteStream {
+        Box::pin(FlightBody::reader(self, range))
+    }
+}

@@ -1,0 +1,321 @@
+//! The hot set: answers that are sent again without asking anybody (design section 10). Found by the raw request target, then
+//! by the few headers that chose between forms; bounded by weight; holds an answer only as long as its ticket is good.
+
+use std::fmt;
+use std::fs::File;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
+use http::{HeaderMap, HeaderValue};
+use larder_core::{CacheStatus, UnixMillis};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use crate::backend::Ticket;
+use crate::metrics::{HotSetSize, RepositoryRequests};
+use crate::respond::{Payload, Prepared, Timing};
+
+/// Bodies up to this length are held in memory, longer ones as open files.
+pub(crate) const MAX_IN_MEMORY: u64 = 64 << 10;
+
+/// What an open file weighs: with the default of 64 MiB at most 4,096 stay open.
+const FILE_WEIGHT: u64 = 16 << 10;
+
+/// What an entry weighs beside its body: headers, key, bookkeeping.
+const ENTRY_WEIGHT: u64 = 1_024;
+
+/// Forms of one target that are held at once.
+const MAX_VARIANTS: usize = 8;
+
+/// Answers by request target.
+pub(crate) struct HotSet {
+    cache: Option<Cache<Box<str>, Arc<HotTarget>, ByWeight>>,
+}
+
+/// All forms of one target.
+#[derive(Debug)]
+pub(crate) struct HotTarget {
+    variants: Vec<Arc<HotVariant>>,
+}
+
+/// One answer.
+#[derive(Debug)]
+pub(crate) struct HotVariant {
+    pub(crate) selector: Selector,
+    pub(crate) prepared: Prepared,
+    pub(crate) body: HotBody,
+    pub(crate) ticket: Ticket,
+    pub(crate) requests: Arc<RepositoryRequests>,
+}
+
+/// Bytes that can be sent any number of times.
+#[derive(Debug, Clone)]
+pub(crate) enum HotBody {
+    Bytes(Bytes),
+    File { file: Arc<File>, length: u64 },
+}
+
+/// Which requests an answer fits: the raw values of what it varies by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Selector {
+    accept: Option<Option<HeaderValue>>,
+    accept_encoding: Option<Option<HeaderValue>>,
+    base: Option<String>,
+}
+
+impl Selector {
+    /// For the answer to a request with these headers; `None` if it varies by something that is not compared here.
+    pub(crate) fn new(vary: &[&str], headers: &HeaderMap, base: &str) -> Option<Self> {
+        let mut selector = Self { accept: None, accept_encoding: None, base: None };
+        for name in vary {
+            if name.eq_ignore_ascii_case("accept") {
+                selector.accept = Some(single(headers, &ACCEPT)?.cloned());
+            } else if name.eq_ignore_ascii_case("accept-encoding") {
+                selector.accept_encoding = Some(single(headers, &ACCEPT_ENCODING)?.cloned());
+            } else if name.eq_ignore_ascii_case("host") {
+                selector.base = Some(base.to_owned());
+            } else {
+                return None;
+            }
+        }
+        Some(selector)
+    }
+
+    fn fits(&self, headers: &HeaderMap, is_base: impl Fn(&str) -> bool) -> bool {
+        let same = |wanted: &Option<Option<HeaderValue>>, name: &HeaderName| {
+            wanted.as_ref().is_none_or(|value| single(headers, name).is_some_and(|found| found == value.as_ref()))
+        };
+        same(&self.accept, &ACCEPT) && same(&self.accept_encoding, &ACCEPT_ENCODING) && self.base.as_deref().is_none_or(is_base)
+    }
+}
+
+/// The header's one value or its absence; `None` if there are several lines.
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<Option<&'h HeaderValue>> {
+    let mut lines = headers.get_all(name).iter();
+    let first = lines.next();
+    lines.next().is_none().then_some(first)
+}
+
+impl HotTarget {
+    /// The answer for a request, if there is one and it still holds. `is_base` tells whether the client used that base URL.
+    pub(crate) fn find(&self, headers: &HeaderMap, is_base: impl Fn(&str) -> bool, now: UnixMillis) -> Option<&HotVariant> {
+        let fitting = self.variants.iter().find(|variant| variant.selector.fits(headers, &is_base))?;
+        (fitting.ticket.is_good)(now).then_some(fitting)
+    }
+
+    fn weight(&self) -> u64 {
+        self.variants.iter().map(|variant| variant.weight()).sum()
+    }
+}
+
+impl HotVariant {
+    fn weight(&self) -> u64 {
+        ENTRY_WEIGHT
+            + match &self.body {
+                HotBody::Bytes(bytes) => bytes.len() as u64,
+                HotBody::File { .. } => FILE_WEIGHT,
+            }
+    }
+
+    /// The age and remaining life at `now`.
+    pub(crate) fn timing(&self, now: UnixMillis) -> Timing {
+        let remaining = self.ticket.fresh_until.map(|until| until.since(now));
+        let ttl = remaining.map(|remaining| remaining.as_secs() as i64);
+        Timing {
+            age: Some(now.since(self.ticket.contacted_at)),
+            remaining,
+            no_store: false,
+            cache_status: CacheStatus { hit: true, ttl, ..CacheStatus::default() },
+        }
+    }
+}
+
+impl HotBody {
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self, Self::File { .. })
+    }
+
+    pub(crate) fn payload(&self) -> Payload {
+        match self.clone() {
+            Self::Bytes(bytes) => Payload::Bytes(bytes),
+            Self::File { file, length } => Payload::File { file, length },
+        }
+    }
+}
+
+impl HotSet {
+    /// A set of at most `bytes`; 0 holds nothing.
+    pub(crate) fn new(bytes: u64) -> Self {
+        let items = usize::try_from(bytes / FILE_WEIGHT).unwrap_or(usize::MAX).clamp(16, 65_536);
+        Self { cache: (bytes > 0).then(|| Cache::with_weighter(items, bytes, ByWeight)) }
+    }
+
+    pub(crate) fn get(&self, target: &str) -> Option<Arc<HotTarget>> {
+        self.cache.as_ref()?.get(target)
+    }
+
+    /// Remembers an answer beside those of the same target that still hold. Of two that come at the same moment one may be
+    /// lost: it is made again.
+    pub(crate) fn insert(&self, target: &str, variant: HotVariant, now: UnixMillis) {
+        let Some(cache) = &self.cache else { return };
+        let held = cache.peek(target);
+        let held = held.iter().flat_map(|target| &target.variants);
+        let still_good = held.filter(|other| (other.ticket.is_good)(now) && other.selector != variant.selector).map(Arc::clone);
+        let mut variants: Vec<_> = still_good.collect();
+        if variants.len() >= MAX_VARIANTS {
+            variants.remove(0);
+        }
+        variants.push(Arc::new(variant));
+        cache.insert(target.into(), Arc::new(HotTarget { variants }));
+    }
+
+    /// Drops what no longer holds, and with it open files whose blobs may be gone from the disk.
+    pub(crate) fn sweep(&self, now: UnixMillis) {
+        if let Some(cache) = &self.cache {
+            cache.retain(|_, target| target.variants.iter().any(|variant| (variant.ticket.is_good)(now)));
+        }
+    }
+
+    pub(crate) fn clear(&self) {
+        if let Some(cache) = &self.cache {
+            cache.clear();
+        }
+    }
+
+    pub(crate) fn size(&self) -> HotSetSize {
+        self.cache
+            .as_ref()
+            .map_or_else(HotSetSize::default, |cache| HotSetSize { entries: cache.len() as u64, bytes: cache.weight() })
+    }
+}
+
+impl fmt::Debug for HotSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HotSet").field(&self.size()).finish()
+    }
+}
+
+#[derive(Debug, Clone)]
+struct ByWeight;
+
+impl Weighter<Box<str>, Arc<HotTarget>> for ByWeight {
+    fn weight(&self, target: &Box<str>, value: &Arc<HotTarget>) -> u64 {
+        target.len() as u64 + value.weight()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_core::Source;
+
+    use super::*;
+    use crate::backend::Representation;
+    use crate::metrics::Metrics;
+
+    const NOW: UnixMillis = UnixMillis(1_000_000);
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    fn variant(vary: &[&str], request: &HeaderMap, body: &[u8], fresh_until: Option<UnixMillis>) -> HotVariant {
+        HotVariant {
+            selector: Selector::new(vary, request, "http://a").unwrap(),
+            prepared: Prepared::new(http::StatusCode::OK, &Representation::default(), Source::Cache, None),
+            body: HotBody::Bytes(Bytes::copy_from_slice(body)),
+            ticket: Ticket {
+                is_good: Box::new(move |now| fresh_until.is_none_or(|until| now < until)),
+                fresh_until,
+                contacted_at: UnixMillis(990_000),
+            },
+            requests: Metrics::new().repository("r"),
+        }
+    }
+
+    fn body_of(set: &HotSet, request: &HeaderMap, base: &str, now: UnixMillis) -> Option<Vec<u8>> {
+        let target = set.get("/t")?;
+        let found = target.find(request, |wanted| wanted == base, now)?;
+        let HotBody::Bytes(bytes) = &found.body else { panic!("not in memory") };
+        Some(bytes.to_vec())
+    }
+
+    #[test]
+    fn forms_are_told_apart_by_the_raw_headers_they_vary_by() {
+        let set = HotSet::new(1 << 20);
+        let json = headers(&[("accept", "application/json")]);
+        let html = headers(&[("accept", "text/html"), ("accept-encoding", "gzip")]);
+        set.insert("/t", variant(&["accept", "accept-encoding"], &json, b"json", None), NOW);
+        set.insert("/t", variant(&["accept", "accept-encoding"], &html, b"html", None), NOW);
+        assert_eq!(body_of(&set, &json, "x", NOW).unwrap(), b"json");
+        assert_eq!(body_of(&set, &html, "x", NOW).unwrap(), b"html");
+        for other in [
+            headers(&[]),
+            headers(&[("accept", "text/html")]),
+            headers(&[("accept", "application/json"), ("accept-encoding", "gzip")]),
+            headers(&[("accept", "application/json"), ("accept", "application/json")]),
+        ] {
+            assert_eq!(body_of(&set, &other, "x", NOW), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn absolute_links_belong_to_one_base() {
+        let set = HotSet::new(1 << 20);
+        set.insert("/t", variant(&["host"], &headers(&[]), b"links to a", None), NOW);
+        assert!(body_of(&set, &headers(&[]), "http://a", NOW).is_some());
+        assert!(body_of(&set, &headers(&[]), "http://b", NOW).is_none());
+    }
+
+    #[test]
+    fn what_varies_by_anything_else_is_not_remembered() {
+        assert_eq!(Selector::new(&["accept", "user-agent"], &headers(&[]), "http://a"), None);
+    }
+
+    #[test]
+    fn an_answer_holds_until_its_ticket_ends() {
+        let set = HotSet::new(1 << 20);
+        set.insert("/t", variant(&[], &headers(&[]), b"x", Some(UnixMillis(1_005_000))), NOW);
+        let target = set.get("/t").unwrap();
+        let timing = target.find(&headers(&[]), |_| false, NOW).unwrap().timing(NOW);
+        assert_eq!((timing.age.unwrap().as_secs(), timing.remaining.unwrap().as_secs()), (10, 5));
+        assert!(body_of(&set, &headers(&[]), "", UnixMillis(1_004_999)).is_some());
+        assert!(body_of(&set, &headers(&[]), "", UnixMillis(1_005_000)).is_none());
+        set.sweep(UnixMillis(1_005_000));
+        assert_eq!(set.size().entries, 0);
+    }
+
+    #[test]
+    fn the_newest_eight_forms_are_held() {
+        let set = HotSet::new(1 << 20);
+        let requests: Vec<HeaderMap> = (0..9)
+            .map(|n| {
+                let mut map = HeaderMap::new();
+                map.insert("accept", HeaderValue::from_str(&format!("type/{n}")).unwrap());
+                map
+            })
+            .collect();
+        for request in &requests {
+            set.insert("/t", variant(&["accept"], request, b"x", None), NOW);
+        }
+        let held: Vec<bool> = requests.iter().map(|request| body_of(&set, request, "", NOW).is_some()).collect();
+        assert_eq!(held, [false, true, true, true, true, true, true, true, true]);
+    }
+
+    #[test]
+    fn the_set_is_bounded_by_weight_and_zero_holds_nothing() {
+        let set = HotSet::new(1 << 20);
+        for n in 0..200 {
+            set.insert(&format!("/{n}"), variant(&[], &headers(&[]), &[0; 60_000], None), NOW);
+        }
+        assert!(set.size().bytes <= 1 << 20, "{:?}", set.size());
+        assert!(set.size().entries > 0);
+        let none = HotSet::new(0);
+        none.insert("/t", variant(&[], &headers(&[]), b"x", None), NOW);
+        assert!(none.get("/t").is_none());
+    }
+}

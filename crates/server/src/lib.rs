@@ -1,0 +1,47 @@
+//! larder over HTTP: connections, the URL table, responses. Knows nothing of storage, upstreams or formats; it asks the
+//! pipeline through [`Backend`].
+//!
+//! | to learn | read |
+//! |---|---|
+//! | how connections come and go | `listen.rs`, `drive.rs` (time-outs), `tls.rs` |
+//! | in which order a request meets the layers | `service.rs` |
+//! | which URLs there are | `routes.rs` |
+//! | how an answer becomes a response | `artifact.rs`, `respond.rs`, `body.rs` |
+//! | why a hit costs next to nothing | `hot.rs`, `file_body.rs` |
+//! | which requests are refused before anything else | `request_check.rs`, `framing.rs`, `origin_guard.rs` |
+
+mod activity;
+mod admin;
+mod artifact;
+mod backend;
+mod body;
+mod drive;
+mod engine_backend;
+mod file_body;
+mod forwarded;
+mod framing;
+mod hot;
+mod listen;
+mod metrics;
+mod multipart;
+mod openapi;
+mod origin_guard;
+mod problem;
+mod request_check;
+mod request_id;
+mod respond;
+mod routes;
+mod service;
+mod settings;
+mod state;
+mod striped;
+mod tls;
+mod watched;
+
+pub use backend::{
+    ArtifactRequest, Backend, BackendState, BoxFuture, ByteStream, Content, CounterSnapshot, ErrorShape, Freshness, InFlight,
+    Reply, Representation, Ticket,
+};
+pub use listen::{BindError, BoundServer, ServerHandle, bind};
+pub use settings::{DEFAULT_HOT_SET_BYTES, LiveSettings, ServerLimits, ServerSettings, TlsFiles};
+pub use tls::TlsError;

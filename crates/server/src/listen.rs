@@ -1,0 +1,333 @@
+//! The accept loop: takes connections within bounds, speaks TLS where configured, hands each to hyper, and stops gracefully.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use larder_sendfile::SendfileStream;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+
+use crate::activity::Activity;
+use crate::backend::Backend;
+use crate::drive::{Drain, Drive};
+use crate::hot::HotSet;
+use crate::metrics::Metrics;
+use crate::service::Service;
+use crate::settings::{LiveSettings, ServerSettings};
+use crate::state::{Connection, Shared};
+use crate::tls::{Tls, TlsError};
+use crate::watched::Watched;
+
+/// Largest request head and, for a slow client, the most that waits in memory beside one frame.
+const BUFFER: usize = 64 << 10;
+
+/// Most header fields of a request.
+const MAX_FIELDS: usize = 100;
+
+/// How often changed certificates are looked for, and the hot set is swept.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Address {
+        /// The address as configured.
+        address: SocketAddr,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// `listen` is empty.
+    #[error("no address to listen on is configured")]
+    NoAddress,
+}
+
+/// A server that holds its addresses and does not answer yet.
+#[derive(Debug)]
+pub struct BoundServer {
+    listeners: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+    shared: Arc<Shared>,
+    tls: Option<Arc<Tls>>,
+}
+
+/// Changes a running server's settings. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ServerHandle {
+    shared: Arc<Shared>,
+    tls: Option<Arc<Tls>>,
+}
+
+impl ServerHandle {
+    /// Takes new settings into use for the requests that follow. Remembered answers are dropped: their links may be old.
+    pub fn replace_live(&self, live: LiveSettings) {
+        self.shared.live.store(Arc::new(live));
+        self.shared.hot.clear();
+    }
+
+    /// Reads the certificate again; a bad one leaves the old one in force. Without TLS nothing happens.
+    ///
+    /// # Errors
+    /// What is wrong with the files.
+    pub fn reload_tls(&self) -> Result<(), TlsError> {
+        self.tls.as_ref().map_or(Ok(()), |tls| tls.reload())
+    }
+}
+
+/// Listens on all configured addresses, or on none. Must be called within a Tokio runtime.
+///
+/// # Errors
+/// Which address or certificate cannot be used, and why.
+#[expect(clippy::unused_async, reason = "listening needs the runtime's reactor; async says so")]
+pub async fn bind(settings: ServerSettings) -> Result<BoundServer, BindError> {
+    if settings.listen.is_empty() {
+        return Err(BindError::NoAddress);
+    }
+    let tls = settings.tls.map(Tls::load).transpose()?.map(Arc::new);
+    let mut listeners = Vec::new();
+    let mut addresses = Vec::new();
+    for address in settings.listen {
+        let named = |source| BindError::Address { address, source };
+        let listener = listen(address).map_err(named)?;
+        addresses.push(listener.local_addr().map_err(named)?);
+        listeners.push(listener);
+    }
+    let shared = Arc::new(Shared {
+        live: ArcSwap::from_pointee(settings.live),
+        hot: HotSet::new(settings.hot_set_bytes),
+        metrics: Metrics::new(),
+        limits: settings.limits,
+        loopback_only: addresses.iter().all(|address| address.ip().to_canonical().is_loopback()),
+        version: settings.version,
+    });
+    Ok(BoundServer { listeners, addresses, shared, tls })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restart must not wait for the connections of the process before.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // 0.0.0.0 and [::] can be listed side by side.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(4_096)?;
+    TcpListener::from_std(socket.into())
+}
+
+impl BoundServer {
+    /// The addresses in the order configured, with the ports that were taken for port 0.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Changes settings while the server runs.
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle { shared: Arc::clone(&self.shared), tls: self.tls.clone() }
+    }
+
+    /// Serves until `shutdown` ends; then lets running answers finish, within `limits.drain_timeout`.
+    pub async fn run<B: Backend>(self, backend: B, shutdown: impl Future<Output = ()>) {
+        let limits = self.shared.limits;
+        let acceptor = Acceptor {
+            backend: Arc::new(backend),
+            shared: self.shared,
+            tls: self.tls,
+            drain: Arc::default(),
+            slots: Arc::new(Semaphore::new(limits.connections)),
+        };
+        let mut connections = JoinSet::new();
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                (socket, peer, slot) = acceptor.next(&self.listeners) => {
+                    connections.spawn(acceptor.clone().serve(socket, peer, slot));
+                }
+                Some(ended) = connections.join_next() => report_panic(ended),
+                _ = housekeeping.tick() => acceptor.keep_house(),
+            }
+        }
+        drop(self.listeners);
+        acceptor.drain.begin();
+        let all_ended = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(limits.drain_timeout, all_ended).await.is_err() {
+            tracing::warn!(open = connections.len(), "connections are cut off: they did not end in time");
+            connections.shutdown().await;
+        }
+    }
+}
+
+fn report_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a connection ended in a panic");
+    }
+}
+
+/// What a new connection needs.
+struct Acceptor<B> {
+    backend: Arc<B>,
+    shared: Arc<Shared>,
+    tls: Option<Arc<Tls>>,
+    drain: Arc<Drain>,
+    slots: Arc<Semaphore>,
+}
+
+impl<B> Clone for Acceptor<B> {
+    fn clone(&self) -> Self {
+        Self {
+            backend: Arc::clone(&self.backend),
+            shared: Arc::clone(&self.shared),
+            tls: self.tls.clone(),
+            drain: Arc::clone(&self.drain),
+            slots: Arc::clone(&self.slots),
+        }
+    }
+}
+
+impl<B: Backend> Acceptor<B> {
+    /// The next connection, once there is room for it.
+    async fn next(&self, listeners: &[TcpListener]) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
+        // The semaphore is never closed; without a permit the connection would only go uncounted.
+        let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
+        loop {
+            let accepted = std::future::poll_fn(|cx| {
+                listeners
+                    .iter()
+                    .find_map(|listener| match listener.poll_accept(cx) {
+                        Poll::Ready(accepted) => Some(Poll::Ready(accepted)),
+                        Poll::Pending => None,
+                    })
+                    .unwrap_or(Poll::Pending)
+            });
+            match accepted.await {
+                Ok((socket, peer)) => return (socket, peer, slot),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept connections; trying again");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn serve(self, socket: TcpStream, peer: SocketAddr, slot: Option<OwnedSemaphorePermit>) {
+        let _slot = slot;
+        let _present = self.shared.metrics.connection();
+        if let Err(error) = prepare(&socket, self.shared.limits.stall_timeout) {
+            tracing::debug!(%error, %peer, "connection lost before it began");
+            return;
+        }
+        match &self.tls {
+            None => self.serve_plain(socket, peer).await,
+            Some(tls) => {
+                let handshake = tls.acceptor().accept(socket);
+                match tokio::time::timeout(self.shared.limits.handshake_timeout, handshake).await {
+                    Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => self.serve_http2(stream, peer).await,
+                    Ok(Ok(stream)) => {
+                        let activity = Activity::new(true);
+                        let connection = self.connection(peer, "https", None, &activity);
+                        self.serve_http1(Watched::http1(stream, activity), connection).await;
+                    }
+                    Ok(Err(error)) => {
+                        self.shared.metrics.connection_failed();
+                        tracing::debug!(%error, %peer, "TLS handshake failed");
+                    }
+                    Err(_) => self.shared.metrics.connection_failed(),
+                }
+            }
+        }
+    }
+
+    async fn serve_plain(self, socket: TcpStream, peer: SocketAddr) {
+        let stream = SendfileStream::new(socket);
+        let activity = Activity::new(true);
+        let connection = self.connection(peer, "http", Some(stream.sender()), &activity);
+        self.serve_http1(Watched::http1(stream, activity), connection).await;
+    }
+
+    fn connection(
+        &self,
+        peer: SocketAddr,
+        scheme: &'static str,
+        sender: Option<larder_sendfile::FileSender>,
+        activity: &Arc<Activity>,
+    ) -> Arc<Connection> {
+        Arc::new(Connection { peer, scheme, sender, activity: Arc::clone(activity) })
+    }
+
+    async fn serve_http1<T>(self, transport: Watched<T>, connection: Arc<Connection>)
+    where
+        T: tokio::io::AsyncRead + tokio::io::AsyncWrite + crate::watched::Transport + Unpin,
+    {
+        let (limits, activity) = (self.shared.limits, Arc::clone(&connection.activity));
+        let service = Service { backend: self.backend, shared: self.shared, connection };
+        // No `pipeline_flush`: it would copy every body into one buffer. No `header_read_timeout`: `Drive` has its own, which
+        // tells heads from pauses between requests.
+        let http = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(None)
+            .max_buf_size(BUFFER)
+            .max_header_size(BUFFER)
+            .max_headers(MAX_FIELDS)
+            .writev(true)
+            .serve_connection(TokioIo::new(transport), service);
+        Drive::new(http, activity, limits, self.drain).await;
+    }
+
+    async fn serve_http2<T>(self, stream: T, peer: SocketAddr)
+    where
+        T: tokio::io::AsyncRead + tokio::io::AsyncWrite + crate::watched::Transport + Unpin + 'static,
+    {
+        let activity = Activity::new(false);
+        let connection = self.connection(peer, "https", None, &activity);
+        let limits = self.shared.limits;
+        let service = Service { backend: self.backend, shared: self.shared, connection };
+        let http = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(128)
+            .max_send_buf_size(BUFFER)
+            .max_header_list_size(BUFFER as u32)
+            .serve_connection(TokioIo::new(Watched::http2(stream, Arc::clone(&activity))), service);
+        Drive::new(http, activity, limits, self.drain).await;
+    }
+
+    fn keep_house(&self) {
+        self.shared.hot.sweep(self.backend.now());
+        match self.tls.as_ref().map(|tls| tls.reload_if_changed()) {
+            Some(Ok(true)) => tracing::info!("the TLS certificate has been read again"),
+            Some(Err(error)) => tracing::error!(%error, "the changed TLS certificate cannot be used; the old one stays"),
+            Some(Ok(false)) | None => {}
+        }
+    }
+}
+
+/// Head and body leave at once, and a client that no longer acknowledges anything is given up.
+fn prepare(socket: &TcpStream, stall_timeout: Duration) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    SockRef::from(socket).set_tcp_user_timeout(Some(stall_timeout))
+}
+
+/// Errors of `accept` that concern the connection only, not the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}

@@ -1,0 +1,196 @@
+//! Who may change state (spec section 6). Reading is not its business.
+
+use std::net::IpAddr;
+
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, ORIGIN};
+use larder_core::{Fault, FaultKind};
+use url::{Host, Url};
+
+use crate::settings::LiveSettings;
+
+/// What a request that changes state is judged by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attempt<'a> {
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) scheme: &'a str,
+    /// The `Host` header or HTTP/2's authority.
+    pub(crate) host: &'a str,
+    /// Whether the server listens on loopback addresses only.
+    pub(crate) loopback_only: bool,
+}
+
+/// Lets a request pass that may change state.
+///
+/// With an admin token configured, the token decides. Without one, only a server that listens on loopback alone lets anyone
+/// change state, unless a browser was talked into it by another site.
+pub(crate) fn may_change_state(attempt: Attempt<'_>, settings: &LiveSettings) -> Result<(), Fault> {
+    if let Some(token) = &settings.admin_token {
+        return match bearer(attempt.headers) {
+            Some(given) if same(given.as_bytes(), token.expose().as_bytes()) => Ok(()),
+            Some(_) => Err(unauthorized("the bearer token is not the configured auth.admin_token")),
+            None => Err(unauthorized(
+                "this changes state and needs 'Authorization: Bearer <token>' with the token of the setting auth.admin_token (LARDER_ADMIN_TOKEN)",
+            )),
+        };
+    }
+    if !attempt.loopback_only {
+        return Err(unauthorized(
+            "this changes state, and larder does not listen on loopback only: set auth.admin_token (LARDER_ADMIN_TOKEN) to open it, and send it as 'Authorization: Bearer <token>'",
+        ));
+    }
+    let own = Url::parse(&format!("{}://{}", attempt.scheme, attempt.host)).ok();
+    if !own.as_ref().is_some_and(|url| is_loopback(url) || is_public(url, settings)) {
+        return Err(forbidden("the request's Host is neither a loopback address nor that of public_url"));
+    }
+    let cross_site = attempt.headers.get_all("sec-fetch-site").iter().any(|site| site.as_bytes() == b"cross-site");
+    let foreign = attempt.headers.get_all(ORIGIN).iter().any(|origin| {
+        let origin = origin.to_str().ok().and_then(|text| Url::parse(text).ok());
+        !origin.is_some_and(|url| own.as_ref().is_some_and(|own| url.origin() == own.origin()) || is_public(&url, settings))
+    });
+    if cross_site || foreign {
+        return Err(forbidden("a page of another site asked for this"));
+    }
+    Ok(())
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => IpAddr::V6(address).to_canonical().is_loopback(),
+        None => false,
+    }
+}
+
+/// Whether `url` has the host and port of `public_url`. The scheme may differ: a proxy may have taken TLS off.
+fn is_public(url: &Url, settings: &LiveSettings) -> bool {
+    let same_place = |public: &Url| {
+        url.host() == public.host()
+            && (url.port() == public.port() || url.port_or_known_default() == public.port_or_known_default())
+    };
+    url.has_host() && settings.public_url.as_ref().is_some_and(same_place)
+}
+
+/// The token of `Authorization: Bearer`; the scheme's name is not case-sensitive (RFC 9110 section 11.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Compares in a time that depends on the lengths only.
+fn same(given: &[u8], expected: &[u8]) -> bool {
+    let difference = given.iter().zip(expected).fold(0, |difference, (a, b)| difference | (a ^ b));
+    given.len() == expected.len() && !expected.is_empty() && std::hint::black_box(difference) == 0
+}
+
+fn unauthorized(message: &str) -> Fault {
+    Fault::new(FaultKind::Unauthorized, "unauthorized", message).by_rule("auth.admin_token")
+}
+
+fn forbidden(message: &str) -> Fault {
+    Fault::new(FaultKind::Forbidden, "cross_site", message).by_rule("requests that change state (safe defaults)")
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use larder_core::Secret;
+
+    use super::*;
+
+    const SAME: &str = "http://127.0.0.1:8000";
+
+    struct Row {
+        loopback_only: bool,
+        token: bool,
+        host: &'static str,
+        origin: Option<&'static str>,
+        site: Option<&'static str>,
+        authorization: Option<&'static str>,
+        expected: Option<FaultKind>,
+    }
+
+    fn judge(row: &Row) -> Option<FaultKind> {
+        let mut headers = HeaderMap::new();
+        let all = [("origin", row.origin), ("sec-fetch-site", row.site), ("authorization", row.authorization)];
+        for (name, value) in all {
+            if let Some(value) = value {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
+        }
+        let settings = LiveSettings {
+            public_url: Some(Url::parse("https://larder.example/cache").unwrap()),
+            admin_token: row.token.then(|| Secret::new("s3cret".to_owned())),
+            ..LiveSettings::default()
+        };
+        let attempt = Attempt { headers: &headers, scheme: "http", host: row.host, loopback_only: row.loopback_only };
+        may_change_state(attempt, &settings).err().map(|fault| fault.kind)
+    }
+
+    /// Spec section 6, cell by cell.
+    #[test]
+    fn the_table_of_who_may_change_state() {
+        let open = Row {
+            loopback_only: true,
+            token: false,
+            host: "127.0.0.1:8000",
+            origin: None,
+            site: None,
+            authorization: None,
+            expected: None,
+        };
+        let no = Some(FaultKind::Forbidden);
+        let login = Some(FaultKind::Unauthorized);
+        let rows = [
+            // Loopback, no token: everything works.
+            Row { ..open },
+            Row { host: "localhost:8000", ..open },
+            Row { host: "[::1]:8000", ..open },
+            Row { host: "larder.example", ..open },
+            Row { origin: Some(SAME), ..open },
+            Row { origin: Some("https://larder.example"), ..open },
+            Row { site: Some("same-origin"), ..open },
+            Row { site: Some("none"), ..open },
+            // … but not for another site in the user's browser, or behind a rebound name.
+            Row { host: "evil.example", expected: no, ..open },
+            Row { host: "127.0.0.1.evil.example:8000", expected: no, ..open },
+            Row { host: "larder.example:99", expected: no, ..open },
+            Row { host: "192.0.2.1:8000", expected: no, ..open },
+            Row { host: "", expected: no, ..open },
+            Row { origin: Some("https://evil.example"), expected: no, ..open },
+            Row { origin: Some("http://127.0.0.1:3000"), expected: no, ..open },
+            Row { origin: Some("null"), expected: no, ..open },
+            Row { site: Some("cross-site"), expected: no, ..open },
+            Row { origin: Some(SAME), site: Some("cross-site"), expected: no, ..open },
+            // Loopback with a token: the token is asked for everywhere.
+            Row { token: true, expected: login, ..open },
+            Row { token: true, authorization: Some("Bearer s3cret"), ..open },
+            Row { token: true, authorization: Some("bearer  s3cret"), ..open },
+            Row { token: true, authorization: Some("Bearer s3cre"), expected: login, ..open },
+            Row { token: true, authorization: Some("Bearer s3cret1"), expected: login, ..open },
+            Row { token: true, authorization: Some("Bearer "), expected: login, ..open },
+            Row { token: true, authorization: Some("Basic s3cret"), expected: login, ..open },
+            // Elsewhere: only with a token.
+            Row { loopback_only: false, expected: login, ..open },
+            Row { loopback_only: false, authorization: Some("Bearer s3cret"), expected: login, ..open },
+            Row { loopback_only: false, token: true, expected: login, ..open },
+            Row { loopback_only: false, token: true, authorization: Some("Bearer s3cret"), host: "any.example", ..open },
+        ];
+        for (number, row) in rows.iter().enumerate() {
+            assert_eq!(judge(row), row.expected, "row {number}");
+        }
+    }
+
+    #[test]
+    fn the_refusal_names_the_setting_that_opens_it() {
+        let attempt = Attempt { headers: &HeaderMap::new(), scheme: "http", host: "a.example", loopback_only: false };
+        let fault = may_change_state(attempt, &LiveSettings::default()).unwrap_err();
+        assert!(fault.message.contains("auth.admin_token"));
+    }
+
+    #[test]
+    fn an_empty_configured_token_opens_nothing() {
+        assert!(!same(b"", b""));
+    }
+}

@@ -1,0 +1,139 @@
+//! From a [`Fault`] to a response: the only place that chooses an HTTP status. The body's shape is asked from the format, or is
+//! OCI's below `/v2/`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderValue, Response, StatusCode};
+use larder_core::{Fault, FaultKind, Repository};
+
+use crate::backend::{Backend, ErrorShape};
+use crate::body::ResponseBody;
+use crate::respond::insert;
+
+const QUARANTINE: HeaderName = HeaderName::from_static("x-larder-quarantine");
+
+/// Who will read the error.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Audience<'a> {
+    /// The clients of a repository, or of none.
+    Repository(Option<&'a Repository>),
+    /// OCI clients.
+    Oci,
+}
+
+/// The response to a fault.
+pub(crate) fn response<B: Backend>(backend: &B, fault: &Fault, audience: Audience<'_>) -> Response<ResponseBody> {
+    with_status(status_of(fault.kind), backend, fault, audience)
+}
+
+/// The same with a status that no kind of fault has (416).
+pub(crate) fn with_status<B: Backend>(
+    status: StatusCode,
+    backend: &B,
+    fault: &Fault,
+    audience: Audience<'_>,
+) -> Response<ResponseBody> {
+    let shape = match audience {
+        Audience::Repository(repository) => backend.error_body(fault, repository),
+        Audience::Oci => oci_shape(status, fault),
+    };
+    let mut response = Response::new(ResponseBody::bytes(Bytes::from(shape.body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(shape.content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    if let Some(after) = fault.retry_after {
+        headers.insert(RETRY_AFTER, whole_seconds(after).into());
+    }
+    if let Some(until) = fault.held_until
+        && let Ok(until) = jiff::Timestamp::from_millisecond(until.0)
+    {
+        insert(headers, QUARANTINE, format!("until={until:.0}"));
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"larder\""));
+    }
+    response
+}
+
+/// 405 with the methods that are allowed.
+pub(crate) fn not_allowed<B: Backend>(backend: &B, fault: &Fault, audience: Audience<'_>, allow: &str) -> Response<ResponseBody> {
+    let mut response = response(backend, fault, audience);
+    insert(response.headers_mut(), ALLOW, allow.to_owned());
+    response
+}
+
+/// Rounded up: a client that comes back must not come too early.
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+fn status_of(kind: FaultKind) -> StatusCode {
+    match kind {
+        FaultKind::BadRequest => StatusCode::BAD_REQUEST,
+        FaultKind::Unauthorized => StatusCode::UNAUTHORIZED,
+        FaultKind::Forbidden => StatusCode::FORBIDDEN,
+        FaultKind::NotFound => StatusCode::NOT_FOUND,
+        FaultKind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        FaultKind::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+        FaultKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        FaultKind::UriTooLong => StatusCode::URI_TOO_LONG,
+        FaultKind::Upstream(status) => upstream_status(status),
+        FaultKind::BadGateway => StatusCode::BAD_GATEWAY,
+        FaultKind::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT,
+        FaultKind::InsufficientStorage => StatusCode::INSUFFICIENT_STORAGE,
+        FaultKind::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+        FaultKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        FaultKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// Spec section 1: 403, 404, 410, 429, 451 and 5xx keep their status, everything else is the upstream's fault.
+fn upstream_status(status: u16) -> StatusCode {
+    let kept = matches!(status, 403 | 404 | 410 | 429 | 451 | 500..=599);
+    kept.then(|| StatusCode::from_u16(status).ok()).flatten().unwrap_or(StatusCode::BAD_GATEWAY)
+}
+
+/// OCI distribution specification, "Error Codes".
+fn oci_shape(status: StatusCode, fault: &Fault) -> ErrorShape {
+    let code = match status {
+        StatusCode::UNAUTHORIZED => "UNAUTHORIZED",
+        StatusCode::FORBIDDEN => "DENIED",
+        StatusCode::NOT_FOUND => "NAME_UNKNOWN",
+        StatusCode::TOO_MANY_REQUESTS => "TOOMANYREQUESTS",
+        _ => "UNSUPPORTED",
+    };
+    let body = serde_json::json!({"errors": [{
+        "code": code, "message": fault.message,
+        "detail": {"code": fault.code, "repository": fault.repository, "rule": fault.rule},
+    }]});
+    ErrorShape { content_type: "application/json", body: body.to_string().into_bytes() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstream_statuses_that_are_kept_and_those_that_are_not() {
+        for kept in [403, 404, 410, 429, 451, 500, 502, 503, 504, 599] {
+            assert_eq!(status_of(FaultKind::Upstream(kept)).as_u16(), kept);
+        }
+        for other in [100, 201, 204, 206, 301, 304, 400, 401, 407, 418, 0, 1000] {
+            assert_eq!(status_of(FaultKind::Upstream(other)), StatusCode::BAD_GATEWAY, "{other}");
+        }
+    }
+
+    #[test]
+    fn clients_are_never_asked_back_too_early() {
+        assert_eq!(whole_seconds(Duration::from_millis(1_001)), 2);
+        assert_eq!(whole_seconds(Duration::from_secs(7)), 7);
+    }
+}

@@ -1,0 +1,325 @@
+//! From an answer and a request's headers to a response: conditions, ranges, HEAD, and the headers of spec section 1. The same
+//! code serves fresh answers and those of the hot set.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION, RANGE, VARY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use larder_core::{
+    ByteRange, CacheStatus, Conditions, Current, Precondition, RangeAnswer, Source, UnixMillis, evaluate_conditions,
+    evaluate_range,
+};
+use larder_sendfile::FileSender;
+
+use crate::backend::{ByteStream, Content, InFlight, Representation};
+use crate::body::{Piece, ResponseBody};
+use crate::metrics::BytesSent;
+use crate::multipart::Multipart;
+
+const ARTIFACT_SOURCE: HeaderName = HeaderName::from_static("x-artifact-source");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+
+/// The part of an answer that does not change with time: it can be sent again and again.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) began_at: Option<UnixMillis>,
+    /// Of the whole body.
+    pub(crate) length: Option<u64>,
+}
+
+/// The part that does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timing {
+    /// `None`: the bytes have come straight from the upstream (RFC 9111 section 5.1).
+    pub(crate) age: Option<Duration>,
+    /// Remaining life; `None` = unlimited.
+    pub(crate) remaining: Option<Duration>,
+    pub(crate) no_store: bool,
+    pub(crate) cache_status: CacheStatus,
+}
+
+/// The bytes of an answer.
+pub(crate) enum Payload {
+    Empty,
+    Bytes(Bytes),
+    File { file: Arc<File>, length: u64 },
+    InFlight(Arc<dyn InFlight>),
+    Stream(ByteStream),
+}
+
+/// What of the request decides how an answer is sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) headers: &'a HeaderMap,
+    /// Of the connection, if it can send files.
+    pub(crate) sender: Option<&'a FileSender>,
+}
+
+/// Why there is no response yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unmet {
+    /// 412.
+    Precondition,
+    /// 416; the length of the body.
+    Range(u64),
+}
+
+impl Prepared {
+    /// Takes over what an answer says of itself. Values that cannot stand in a header are left out: they come from upstreams.
+    pub(crate) fn new(status: StatusCode, from: &Representation, source: Source, location: Option<&str>) -> Self {
+        let mut headers = from.extra.clone();
+        let mut set = |name: HeaderName, value: Option<&str>| {
+            if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+                headers.insert(name, value);
+            }
+        };
+        set(CONTENT_TYPE, from.content_type.as_deref());
+        set(CONTENT_ENCODING, from.content_encoding.as_deref());
+        set(CONTENT_DISPOSITION, from.content_disposition.as_deref());
+        set(CONTENT_LANGUAGE, from.content_language.as_deref());
+        set(ETAG, from.etag.as_deref());
+        set(LAST_MODIFIED, from.last_modified.as_deref());
+        set(LOCATION, location);
+        // That links depend on Host is between the pipeline and the hot set; every cache keys on it anyway.
+        let vary: Vec<&str> = from.vary.iter().copied().filter(|name| !name.eq_ignore_ascii_case("host")).collect();
+        set(VARY, (!vary.is_empty()).then(|| vary.join(", ")).as_deref());
+        headers.insert(ARTIFACT_SOURCE, HeaderValue::from_static(source.as_str()));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+        Self { status, headers, began_at: from.began_at, length: from.length }
+    }
+
+    /// Announces ranges; for bodies that have them.
+    pub(crate) fn accept_ranges(&mut self) {
+        self.headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    }
+
+    fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    fn current(&self) -> Current<'_> {
+        Current { etag: self.header(&ETAG), last_modified: self.header(&LAST_MODIFIED), began_at: self.began_at }
+    }
+}
+
+impl From<Content> for Payload {
+    fn from(content: Content) -> Self {
+        match content {
+            Content::Empty => Self::Empty,
+            Content::Bytes(bytes) => Self::Bytes(bytes),
+            Content::File { file, length } => Self::File { file, length },
+            Content::InFlight(flight) => Self::InFlight(flight.into()),
+            Content::Stream(stream) => Self::Stream(stream),
+        }
+    }
+}
+
+impl Payload {
+    /// Length of the whole body, as far as the source itself knows.
+    pub(crate) fn length(&self) -> Option<u64> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes.len() as u64),
+            Self::File { length, .. } => Some(*length),
+            Self::InFlight(flight) => flight.length(),
+            Self::Empty | Self::Stream(_) => None,
+        }
+    }
+
+    pub(crate) fn has_ranges(&self) -> bool {
+        matches!(self, Self::Bytes(_) | Self::File { .. } | Self::InFlight(_))
+    }
+
+    fn piece(&self, range: ByteRange) -> Option<Piece> {
+        Some(match self {
+            Self::Bytes(bytes) => {
+                let (start, end) = (usize::try_from(range.start).ok()?, usize::try_from(range.end).ok()?);
+                (end < bytes.len()).then(|| Piece::Bytes(bytes.slice(start..=end)))?
+            }
+            Self::File { file, .. } => {
+                Piece::File { file: Arc::clone(file), offset: range.start, length: range.end - range.start + 1 }
+            }
+            Self::InFlight(flight) => Piece::InFlight { flight: Arc::clone(flight), range: Some(range) },
+            Self::Empty | Self::Stream(_) => return None,
+        })
+    }
+}
+
+/// Whether the request's answer depends on the length of the body, because it asks for a part of it.
+pub(crate) fn asks_for_range(asked: Asked<'_>) -> bool {
+    asked.method == Method::GET && asked.headers.contains_key(RANGE)
+}
+
+/// Makes the response. A 412 or 416 needs an error body, which the caller makes.
+pub(crate) fn respond(
+    prepared: &Prepared,
+    payload: Payload,
+    timing: Timing,
+    asked: Asked<'_>,
+    sent: BytesSent,
+) -> Result<Response<ResponseBody>, Unmet> {
+    let length = prepared.length.or(payload.length());
+    let mut answer = RangeAnswer::Whole;
+    if prepared.status == StatusCode::OK && is_conditional(asked.headers) {
+        let lines = ConditionLines::of(asked.headers);
+        let (conditions, current) = (lines.conditions(), prepared.current());
+        match evaluate_conditions(&conditions, &current) {
+            Precondition::Proceed => {}
+            Precondition::NotModified => return Ok(not_modified(prepared, timing)),
+            Precondition::Failed => return Err(Unmet::Precondition),
+        }
+        if let (true, true, Some(length)) = (asks_for_range(asked), payload.has_ranges(), length) {
+            answer = evaluate_range(&conditions, &current, length);
+        }
+    }
+    let mut headers = prepared.headers.clone();
+    add_timing(&mut headers, timing);
+    let mut status = prepared.status;
+    let body = match (answer, length) {
+        (RangeAnswer::NotSatisfiable, length) => return Err(Unmet::Range(length.unwrap_or(0))),
+        (RangeAnswer::Single(range), Some(length)) if payload.piece(range).is_some() => {
+            status = StatusCode::PARTIAL_CONTENT;
+            insert(&mut headers, CONTENT_RANGE, format!("bytes {}-{}/{length}", range.start, range.end));
+            one_piece(payload.piece(range), Some(range.end - range.start + 1), asked, sent)
+        }
+        (RangeAnswer::Multiple(ranges), Some(length)) => {
+            status = StatusCode::PARTIAL_CONTENT;
+            let multipart = Multipart::new(&ranges, headers.get(CONTENT_TYPE), length);
+            insert(&mut headers, CONTENT_TYPE, multipart.content_type());
+            let total = multipart.length();
+            let pieces = multipart.pieces(|range| payload.piece(range));
+            ResponseBody::pieces(pieces, Some(total), asked.sender.cloned(), sent)
+        }
+        _ => whole(payload, length, &mut headers, asked, sent),
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    Ok(response)
+}
+
+fn whole(payload: Payload, length: Option<u64>, headers: &mut HeaderMap, asked: Asked<'_>, sent: BytesSent) -> ResponseBody {
+    if asked.method == Method::HEAD {
+        if let Some(length) = length {
+            headers.insert(CONTENT_LENGTH, length.into());
+        }
+        return ResponseBody::empty();
+    }
+    match payload {
+        Payload::Empty => ResponseBody::empty(),
+        Payload::Bytes(bytes) => {
+            sent.add(bytes.len() as u64);
+            ResponseBody::bytes(bytes)
+        }
+        Payload::File { file, length } => one_piece(Some(Piece::File { file, offset: 0, length }), Some(length), asked, sent),
+        Payload::InFlight(flight) => one_piece(Some(Piece::InFlight { flight, range: None }), length, asked, sent),
+        Payload::Stream(stream) => one_piece(Some(Piece::Stream(stream)), length, asked, sent),
+    }
+}
+
+fn one_piece(piece: Option<Piece>, length: Option<u64>, asked: Asked<'_>, sent: BytesSent) -> ResponseBody {
+    match piece {
+        Some(Piece::Bytes(bytes)) => {
+            sent.add(bytes.len() as u64);
+            ResponseBody::bytes(bytes)
+        }
+        piece => ResponseBody::pieces(VecDeque::from_iter(piece), length, asked.sender.cloned(), sent),
+    }
+}
+
+/// 304 repeats what a cache may need to update its copy, and describes no body (RFC 9110 section 15.4.5).
+fn not_modified(prepared: &Prepared, timing: Timing) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::empty());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    let headers = response.headers_mut();
+    headers.clone_from(&prepared.headers);
+    for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_DISPOSITION, ACCEPT_RANGES] {
+        headers.remove(name);
+    }
+    add_timing(headers, timing);
+    response
+}
+
+fn add_timing(headers: &mut HeaderMap, timing: Timing) {
+    if let Some(age) = timing.age {
+        headers.insert(AGE, age.as_secs().into());
+    }
+    match timing.remaining {
+        _ if timing.no_store => drop(headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"))),
+        None => drop(headers.insert(CACHE_CONTROL, IMMUTABLE)),
+        Some(remaining) => insert(headers, CACHE_CONTROL, format!("max-age={}", remaining.as_secs())),
+    }
+    match timing.cache_status {
+        HIT => drop(headers.insert(CACHE_STATUS, HeaderValue::from_static("larder; hit"))),
+        other => insert(headers, CACHE_STATUS, other.to_string()),
+    }
+}
+
+/// A hit of unlimited life: by far the most frequent status, so its text is ready.
+const HIT: CacheStatus =
+    CacheStatus { hit: true, forward: None, forward_status: None, ttl: None, stored: false, collapsed: false, detail: None };
+
+pub(crate) fn insert(headers: &mut HeaderMap, name: HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(name, value);
+    }
+}
+
+fn is_conditional(headers: &HeaderMap) -> bool {
+    [&RANGE, &IF_NONE_MATCH, &IF_MODIFIED_SINCE, &IF_MATCH, &IF_UNMODIFIED_SINCE]
+        .into_iter()
+        .any(|name| headers.contains_key(name))
+}
+
+/// The conditional headers, repeated lines joined.
+struct ConditionLines<'h> {
+    if_none_match: Option<Cow<'h, str>>,
+    if_modified_since: Option<Cow<'h, str>>,
+    if_match: Option<Cow<'h, str>>,
+    if_unmodified_since: Option<Cow<'h, str>>,
+    if_range: Option<Cow<'h, str>>,
+    range: Option<Cow<'h, str>>,
+}
+
+impl<'h> ConditionLines<'h> {
+    fn of(headers: &'h HeaderMap) -> Self {
+        Self {
+            if_none_match: joined(headers, &IF_NONE_MATCH),
+            if_modified_since: joined(headers, &IF_MODIFIED_SINCE),
+            if_match: joined(headers, &IF_MATCH),
+            if_unmodified_since: joined(headers, &IF_UNMODIFIED_SINCE),
+            if_range: joined(headers, &IF_RANGE),
+            range: joined(headers, &RANGE),
+        }
+    }
+
+    fn conditions(&self) -> Conditions<'_> {
+        Conditions {
+            if_none_match: self.if_none_match.as_deref(),
+            if_modified_since: self.if_modified_since.as_deref(),
+            if_match: self.if_match.as_deref(),
+            if_unmodified_since: self.if_unmodified_since.as_deref(),
+            if_range: self.if_range.as_deref(),
+            range: self.range.as_deref(),
+        }
+    }
+}
+
+fn joined<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<Cow<'h, str>> {
+    let mut lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+    let first = Cow::Borrowed(lines.next()?);
+    Some(lines.fold(first, |all, line| Cow::Owned(format!("{all}, {line}"))))
+}

@@ -1,0 +1,279 @@
+//! The order in which a request meets the layers, on one page:
+//!
+//! 1. framing and addressing (`request_check.rs`): 4xx and the connection is closed;
+//! 2. the hot set (`hot.rs`): answered at once, counted, not logged unless asked for;
+//! 3. request id, in-flight gauge, log span;
+//! 4. the URL table (`routes.rs`);
+//! 5. for what changes state, the guard (`origin_guard.rs`);
+//! 6. the handler (`artifact.rs`, `admin.rs`);
+//! 7. access log, latency, `Connection: close` after errors with an unread body.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use larder_core::{Fault, FaultKind, Repository};
+use tracing::Instrument;
+
+use crate::backend::Backend;
+use crate::body::ResponseBody;
+use crate::forwarded::{self, Client, Direct};
+use crate::metrics::RequestKind;
+use crate::origin_guard::{Attempt, may_change_state};
+use crate::problem::{self, Audience};
+use crate::request_id::RequestId;
+use crate::respond::Asked;
+use crate::routes::{Endpoint, Found, find};
+use crate::state::{Connection, Shared};
+use crate::{admin, artifact, request_check};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Answers the requests of one connection.
+pub(crate) struct Service<B> {
+    pub(crate) backend: Arc<B>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) connection: Arc<Connection>,
+}
+
+impl<B> Clone for Service<B> {
+    fn clone(&self) -> Self {
+        Self { backend: Arc::clone(&self.backend), shared: Arc::clone(&self.shared), connection: Arc::clone(&self.connection) }
+    }
+}
+
+/// One request on its way to a handler.
+pub(crate) struct Exchange<'a, B> {
+    pub(crate) backend: &'a Arc<B>,
+    pub(crate) shared: &'a Shared,
+    pub(crate) connection: &'a Connection,
+    pub(crate) head: &'a request::Parts,
+    /// The `Host` that was used.
+    pub(crate) host: &'a str,
+    pub(crate) client: &'a Client,
+}
+
+/// A response with what the log says of it.
+pub(crate) struct Handled {
+    pub(crate) response: Response<ResponseBody>,
+    pub(crate) kind: RequestKind,
+    /// The repository that was addressed, if there is one of that name.
+    pub(crate) repository: Option<Arc<Repository>>,
+}
+
+impl Handled {
+    pub(crate) fn other(response: Response<ResponseBody>) -> Self {
+        Self { response, kind: RequestKind::Other, repository: None }
+    }
+}
+
+impl<B: Backend> hyper::service::Service<Request<Incoming>> for Service<B> {
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn call(&self, request: Request<Incoming>) -> Answering {
+        let defect = self.connection.activity.head_complete();
+        let host = match request_check::check(&request, defect) {
+            Ok((target, host)) => {
+                if let Some(response) = self.hot_answer(&request, target, host) {
+                    return Answering::Ready(Some(response));
+                }
+                host.to_owned()
+            }
+            Err(fault) => return Answering::Ready(Some(self.refuse(&request, &fault))),
+        };
+        let service = self.clone();
+        Answering::Waiting(Box::pin(async move { service.answer(request, host).await }))
+    }
+}
+
+/// The future of an answer: hits need none.
+pub(crate) enum Answering {
+    Ready(Option<Response<ResponseBody>>),
+    Waiting(Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>),
+}
+
+impl Future for Answering {
+    type Output = Result<Response<ResponseBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Ready(response) => response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
+            Self::Waiting(future) => future.as_mut().poll(cx).map(Ok),
+        }
+    }
+}
+
+impl<B: Backend> Service<B> {
+    /// The answer out of the hot set, if it has one. No lock is held, nobody is asked, next to nothing is allocated.
+    fn hot_answer(&self, request: &Request<Incoming>, target: &str, host: &str) -> Option<Response<ResponseBody>> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return None;
+        }
+        let found = self.shared.hot.get(target)?;
+        let now = self.backend.now();
+        let headers = request.headers();
+        let variant = found.find(headers, |base| self.uses_base(request, host, base), now)?;
+        let asked = Asked { method: request.method(), headers, sender: self.connection.sender.as_ref() };
+        let sent = self.shared.metrics.bytes_sent();
+        let response = artifact::from_hot(variant, asked, sent, now)?;
+        variant.requests.count_hot(response.status());
+        tracing::debug!(
+            method = %request.method(), target, status = response.status().as_u16(), peer = %self.connection.peer, "hot"
+        );
+        let running = (!response.body().is_end_stream() && variant.body.is_file()).then(|| self.connection.activity.begin());
+        Some(match running {
+            Some(running) => response.map(|body| body.keep_running(running)),
+            None => response,
+        })
+    }
+
+    fn uses_base(&self, request: &Request<Incoming>, host: &str, base: &str) -> bool {
+        if forwarded::is_forwarded(request.headers()) {
+            return self.client(request.headers(), host).base == base;
+        }
+        let after_scheme = base.strip_prefix(self.connection.scheme).and_then(|rest| rest.strip_prefix("://"));
+        after_scheme == Some(host)
+    }
+
+    fn client(&self, headers: &http::HeaderMap, host: &str) -> Client {
+        let direct = Direct { peer: self.connection.peer.ip(), scheme: self.connection.scheme, host };
+        forwarded::client(direct, headers, &self.shared.live.load().trusted_proxies)
+    }
+
+    /// A request that fails the first checks: nothing else has looked at it, nothing else of this connection is read.
+    fn refuse(&self, request: &Request<Incoming>, fault: &Fault) -> Response<ResponseBody> {
+        let mut response = problem::response(&*self.backend, fault, Audience::Repository(None));
+        close(&mut response, request.version());
+        self.shared.metrics.repository("").count(RequestKind::Refused, response.status());
+        tracing::info!(
+            method = %request.method(), status = response.status().as_u16(), peer = %self.connection.peer,
+            reason = fault.message, "request refused"
+        );
+        if *request.method() == Method::HEAD { without_body(response) } else { response }
+    }
+
+    async fn answer(self, request: Request<Incoming>, host: String) -> Response<ResponseBody> {
+        let started = Instant::now();
+        let running = self.connection.activity.begin();
+        let _present = self.shared.metrics.request();
+        let id = RequestId::next();
+        let client = self.client(request.headers(), &host);
+        let (head, body) = request.into_parts();
+        let unread = !body.is_end_stream();
+        let exchange = Exchange {
+            backend: &self.backend,
+            shared: &self.shared,
+            connection: &self.connection,
+            head: &head,
+            host: &host,
+            client: &client,
+        };
+        let span = tracing::info_span!("request", id = %id);
+        let mut handled = dispatch(&exchange, body).instrument(span).await;
+        self.log(&head, &client, &id, &handled, started);
+        if let Ok(id) = HeaderValue::try_from(id.to_string()) {
+            handled.response.headers_mut().insert(REQUEST_ID, id);
+        }
+        let mut response = handled.response;
+        // After a chunked body the raw heads can no longer be told apart; after an error its rest may be unread.
+        let failed = !response.status().is_success() && !response.status().is_redirection();
+        if head.headers.contains_key(TRANSFER_ENCODING) || (unread && failed) {
+            close(&mut response, head.version);
+        }
+        if head.method == Method::HEAD {
+            response = without_body(response);
+        }
+        response.map(|body| body.keep_running(running))
+    }
+
+    /// Everything but hits at info. Queries may hold secrets and are not logged.
+    fn log(&self, head: &request::Parts, client: &Client, id: &RequestId, handled: &Handled, started: Instant) {
+        let (status, elapsed) = (handled.response.status(), started.elapsed());
+        let repository = handled.repository.as_ref().map_or("", |repository| repository.name.as_str());
+        self.shared.metrics.repository(repository).count(handled.kind, status);
+        self.shared.metrics.observe(handled.kind, elapsed);
+        let (method, path, kind) = (&head.method, head.uri.path(), handled.kind.as_str());
+        let (status, ms, client) = (status.as_u16(), elapsed.as_millis() as u64, client.address);
+        if handled.kind == RequestKind::Hit {
+            tracing::debug!(%id, %method, path, status, kind, ms, %client, "request");
+        } else {
+            tracing::info!(%id, %method, path, status, kind, ms, %client, "request");
+        }
+    }
+}
+
+async fn dispatch<B: Backend>(exchange: &Exchange<'_, B>, body: Incoming) -> Handled {
+    let (endpoint, repository, rest) = match find(&exchange.head.method, exchange.head.uri.path()) {
+        Found::Endpoint { endpoint, changes_state, repository, rest } => {
+            if changes_state && let Err(fault) = guard(exchange) {
+                return Handled { kind: RequestKind::Refused, ..Handled::other(fail(exchange, &fault, endpoint)) };
+            }
+            (endpoint, repository, rest)
+        }
+        Found::OtherMethods(allow) => {
+            let message = format!("{} is not offered here; these are: {allow}", exchange.head.method);
+            let fault = Fault::new(FaultKind::MethodNotAllowed, "method_not_allowed", message);
+            let response = problem::not_allowed(&**exchange.backend, &fault, Audience::Repository(None), &allow);
+            return Handled::other(response);
+        }
+        Found::Nothing => {
+            let fault =
+                Fault::new(FaultKind::NotFound, "not_found", "there is nothing at this address; GET / lists the repositories");
+            return Handled::other(fail(exchange, &fault, Endpoint::Root));
+        }
+    };
+    match endpoint {
+        Endpoint::Artifact => artifact::serve(exchange, repository, rest, body).await,
+        Endpoint::Upload => artifact::upload(exchange, repository),
+        Endpoint::Virtual => artifact::serve_virtual(exchange, repository),
+        Endpoint::Oci | Endpoint::Discovery => {
+            let message = "this part of the API is not built in this version of larder";
+            let fault = Fault::new(FaultKind::NotImplemented, "not_implemented", message);
+            Handled::other(fail(exchange, &fault, endpoint))
+        }
+        _ => admin::serve(exchange, endpoint).await,
+    }
+}
+
+fn guard<B>(exchange: &Exchange<'_, B>) -> Result<(), Fault> {
+    let attempt = Attempt {
+        headers: &exchange.head.headers,
+        scheme: exchange.connection.scheme,
+        host: exchange.host,
+        loopback_only: exchange.shared.loopback_only,
+    };
+    may_change_state(attempt, &exchange.shared.live.load())
+}
+
+fn fail<B: Backend>(exchange: &Exchange<'_, B>, fault: &Fault, endpoint: Endpoint) -> Response<ResponseBody> {
+    let audience = if endpoint == Endpoint::Oci { Audience::Oci } else { Audience::Repository(None) };
+    problem::response(&**exchange.backend, fault, audience)
+}
+
+/// HTTP/2 has no such header: there, requests cannot be mistaken for one another.
+fn close(response: &mut Response<ResponseBody>, version: Version) {
+    if version < Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+/// The answer to HEAD: the length of GET's body, and no body.
+fn without_body(response: Response<ResponseBody>) -> Response<ResponseBody> {
+    let (mut head, body) = response.into_parts();
+    let bodiless = head.status == StatusCode::NOT_MODIFIED || head.headers.contains_key(CONTENT_LENGTH);
+    if let (Some(length), false) = (body.length(), bodiless)
+        && length > 0
+    {
+        head.headers.insert(CONTENT_LENGTH, length.into());
+    }
+    Response::from_parts(head, ResponseBody::empty())
+}

@@ -1,0 +1,87 @@
+//! What the server is started with, and the part of it that a reload may change.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use larder_core::Secret;
+use url::Url;
+
+/// Everything the server is started with.
+#[derive(Debug, Clone)]
+pub struct ServerSettings {
+    /// Addresses to listen on; port 0 takes a free port. At least one.
+    pub listen: Vec<SocketAddr>,
+    /// Serve HTTPS (HTTP/1.1 and HTTP/2) in place of plain HTTP.
+    pub tls: Option<TlsFiles>,
+    /// Bytes that bodies in the hot set may take; 0 turns it off.
+    pub hot_set_bytes: u64,
+    /// Bounds on connections and requests.
+    pub limits: ServerLimits,
+    /// Larder's version, for `GET /`.
+    pub version: &'static str,
+    /// What a reload may change.
+    pub live: LiveSettings,
+}
+
+/// The settings that a reload may change while the server runs.
+#[derive(Debug, Clone, Default)]
+pub struct LiveSettings {
+    /// The address that clients use; may carry a path.
+    pub public_url: Option<Url>,
+    /// Peers whose `X-Forwarded-*` headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Opens what changes state (`auth.admin_token`).
+    pub admin_token: Option<Secret<String>>,
+    /// The loaded configuration as `GET /config` shows it: every secret already replaced.
+    pub config_view: serde_json::Value,
+}
+
+/// PEM files of the server's certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate chain, the server's own first.
+    pub cert: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+}
+
+/// Bounds that keep strangers from using up the server (spec section 1, hazards R1 and R5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerLimits {
+    /// Connections at once; further ones wait in the kernel's queue.
+    pub connections: usize,
+    /// From a connection's start, or the first byte of a request, to the end of the request's head.
+    pub header_timeout: Duration,
+    /// A kept-alive connection without requests is closed after this.
+    pub idle_timeout: Duration,
+    /// A client that acknowledges no byte for this long is dropped.
+    pub stall_timeout: Duration,
+    /// A request body that brings no byte for this long is given up.
+    pub body_timeout: Duration,
+    /// Largest request body that is collected in memory, in bytes.
+    pub body_bytes: usize,
+    /// From accepting a connection to the end of its TLS handshake.
+    pub handshake_timeout: Duration,
+    /// What running answers are given when the server stops.
+    pub drain_timeout: Duration,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_secs(300),
+            body_timeout: Duration::from_secs(30),
+            body_bytes: 10 << 20,
+            handshake_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The default of `hot_set`: 64 MiB.
+pub const DEFAULT_HOT_SET_BYTES: u64 = 64 << 20;

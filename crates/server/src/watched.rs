@@ -1,0 +1,107 @@
+//! The socket as hyper sees it: passes bytes through and notes in [`Activity`] what the time-outs need to know.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use larder_sendfile::SendfileStream;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use crate::activity::Activity;
+use crate::framing::HeadScanner;
+
+/// Gives the socket beneath a transport, for its options.
+pub(crate) trait Transport {
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Transport for SendfileStream {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref()
+    }
+}
+
+impl Transport for TlsStream<TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+/// A transport with notes. `scanner` is there for HTTP/1 only.
+#[derive(Debug)]
+pub(crate) struct Watched<T: Transport> {
+    transport: T,
+    activity: Arc<Activity>,
+    scanner: Option<HeadScanner>,
+}
+
+impl<T: Transport> Watched<T> {
+    pub(crate) fn http1(transport: T, activity: Arc<Activity>) -> Self {
+        Self { transport, activity, scanner: Some(HeadScanner::default()) }
+    }
+
+    pub(crate) fn http2(transport: T, activity: Arc<Activity>) -> Self {
+        Self { transport, activity, scanner: None }
+    }
+
+    fn note_write<R>(&self, poll: Poll<R>) -> Poll<R> {
+        self.activity.write_blocked(poll.is_pending());
+        poll
+    }
+}
+
+impl<T: Transport> Drop for Watched<T> {
+    fn drop(&mut self) {
+        // Ended in the usual way, a body without a stated length would look complete.
+        if self.activity.reset_asked()
+            && let Err(error) = SockRef::from(self.transport.socket()).set_linger(Some(Duration::ZERO))
+        {
+            tracing::warn!(%error, "cannot reset a connection");
+        }
+    }
+}
+
+impl<T: AsyncRead + Transport + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let poll = Pin::new(&mut self.transport).poll_read(cx, buffer);
+        let this = &mut *self;
+        if let (Poll::Ready(Ok(())), Some(bytes @ [_, ..])) = (&poll, buffer.filled().get(before..)) {
+            this.activity.bytes_read();
+            if let Some((number, defect)) = this.scanner.as_mut().and_then(|scanner| scanner.feed(bytes)) {
+                this.activity.set_defect(number, defect);
+            }
+        }
+        poll
+    }
+}
+
+impl<T: AsyncWrite + Transport + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.transport).poll_write(cx, bytes);
+        self.note_write(poll)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.transport).poll_write_vectored(cx, slices);
+        self.note_write(poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.transport).poll_flush(cx);
+        self.note_write(poll)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_shutdown(cx)
+    }
+}

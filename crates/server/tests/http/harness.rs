@@ -1,0 +1,455 @@
+//! A server on loopback in front of a scripted pipeline, and a client that writes raw bytes.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::StatusCode;
+use larder_core::{
+    AccessPolicy, ByteRange, CachePolicy, CacheStatus, Fault, FaultKind, ForwardReason, PackageType, QuarantinePolicy,
+    Repository, RepositoryKind, RepositoryName, Source, UnixMillis,
+};
+use larder_engine::{FlushReport, FlushRequest};
+use larder_server::{
+    ArtifactRequest, Backend, BackendState, BoundServer, BoxFuture, ByteStream, Content, CounterSnapshot, ErrorShape, Freshness,
+    InFlight, LiveSettings, Reply, Representation, ServerHandle, ServerLimits, ServerSettings, Ticket, bind,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// What the scripted pipeline answers to a path.
+#[derive(Clone)]
+pub(crate) enum Script {
+    /// In memory.
+    Bytes(Bytes, Spec),
+    /// In a file.
+    File(Arc<File>, u64, Spec),
+    /// These frames, `None` for an error; with a declared length or without.
+    Frames(Vec<Option<Bytes>>, Option<u64>),
+    /// Passed through.
+    Through(Bytes),
+    /// Redirected.
+    Redirect(&'static str),
+    /// Refused.
+    Refuse(Fault),
+    /// The answer never comes.
+    Hang,
+}
+
+/// What a scripted answer says of itself.
+#[derive(Clone, Default)]
+pub(crate) struct Spec {
+    pub(crate) representation: Representation,
+    pub(crate) remaining: Option<Duration>,
+    pub(crate) age: Duration,
+    pub(crate) hot: bool,
+}
+
+/// What the pipeline was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) repository: String,
+    pub(crate) path: String,
+    pub(crate) query: Option<String>,
+    pub(crate) base: String,
+    pub(crate) body: Bytes,
+}
+
+#[derive(Default)]
+pub(crate) struct Fake {
+    pub(crate) scripts: Mutex<HashMap<String, Script>>,
+    pub(crate) asked: Mutex<Vec<Asked>>,
+    pub(crate) flushed: Mutex<Vec<FlushRequest>>,
+    pub(crate) now: AtomicI64,
+    pub(crate) epoch: Arc<AtomicU64>,
+    pub(crate) unhealthy: AtomicBool,
+    pub(crate) health_questions: AtomicUsize,
+}
+
+#[derive(Clone)]
+pub(crate) struct FakeBackend(pub(crate) Arc<Fake>);
+
+pub(crate) const REPOSITORIES: [(&str, RepositoryKind, PackageType); 4] = [
+    ("files", RepositoryKind::Remote, PackageType::Generic),
+    ("npm", RepositoryKind::Remote, PackageType::Npm),
+    ("uploads", RepositoryKind::Local, PackageType::Generic),
+    ("all", RepositoryKind::Virtual, PackageType::Helm),
+];
+
+fn repository(name: &str) -> Option<Arc<Repository>> {
+    let (name, kind, package) = REPOSITORIES.into_iter().find(|(known, ..)| *known == name)?;
+    Some(Arc::new(Repository {
+        name: RepositoryName::parse(name).unwrap(),
+        kind,
+        package,
+        description: format!("about {name}"),
+        upstream: None,
+        access: AccessPolicy::default(),
+        cache: CachePolicy::default(),
+        quarantine: QuarantinePolicy::default(),
+        members: Vec::new(),
+        rules_epoch: 0,
+    }))
+}
+
+impl Backend for FakeBackend {
+    fn now(&self) -> UnixMillis {
+        UnixMillis(self.0.now.load(Ordering::SeqCst))
+    }
+
+    fn repository(&self, name: &str) -> Option<Arc<Repository>> {
+        repository(name)
+    }
+
+    fn repositories(&self) -> Vec<Arc<Repository>> {
+        REPOSITORIES.iter().filter_map(|(name, ..)| repository(name)).collect()
+    }
+
+    async fn read(&self, request: ArtifactRequest<'_>) -> Result<Reply, Fault> {
+        self.0.asked.lock().unwrap().push(Asked {
+            repository: request.repository.to_owned(),
+            path: request.raw_path.to_owned(),
+            query: request.query.map(str::to_owned),
+            base: request.client_base.to_owned(),
+            body: request.body,
+        });
+        if repository(request.repository).is_none() {
+            return Err(Fault::new(FaultKind::NotFound, "unknown_repository", "no such repository"));
+        }
+        let script = self.0.scripts.lock().unwrap().get(request.raw_path).cloned();
+        match script {
+            Some(Script::Hang) => std::future::pending().await,
+            Some(script) => self.reply(script),
+            None => Err(Fault::new(FaultKind::NotFound, "not_found", "no script for this path")),
+        }
+    }
+
+    async fn flush(&self, request: FlushRequest) -> Result<FlushReport, Fault> {
+        self.0.epoch.fetch_add(1, Ordering::SeqCst);
+        self.0.flushed.lock().unwrap().push(request);
+        Ok(FlushReport { index: 2, files: 3, metrics: true })
+    }
+
+    async fn health(&self) -> Vec<BackendState> {
+        self.0.health_questions.fetch_add(1, Ordering::SeqCst);
+        let ok = !self.0.unhealthy.load(Ordering::SeqCst);
+        vec![
+            BackendState { role: "metadata", kind: "sqlite", ok, detail: (!ok).then(|| "locked".to_owned()) },
+            BackendState { role: "blobs", kind: "filesystem", ok: true, detail: None },
+        ]
+    }
+
+    fn counters(&self) -> CounterSnapshot {
+        CounterSnapshot { repositories: vec![("files".to_owned(), vec![("misses", 5)])], ..CounterSnapshot::default() }
+    }
+
+    fn error_body(&self, fault: &Fault, repository: Option<&Repository>) -> ErrorShape {
+        let npm = repository.is_some_and(|repository| repository.package == PackageType::Npm);
+        let body = if npm {
+            serde_json::json!({"error": fault.message, "code": fault.code})
+        } else {
+            serde_json::json!({"error": {"code": fault.code, "message": fault.message, "rule": fault.rule}})
+        };
+        ErrorShape { content_type: "application/json", body: body.to_string().into_bytes() }
+    }
+}
+
+impl FakeBackend {
+    fn reply(&self, script: Script) -> Result<Reply, Fault> {
+        let plain = |content, representation| Reply {
+            status: StatusCode::OK,
+            representation,
+            content,
+            cache_status: CacheStatus { forward: Some(ForwardReason::UriMiss), stored: true, ..CacheStatus::default() },
+            source: Source::Remote,
+            freshness: Freshness { age: Duration::ZERO, remaining: None, no_store: false },
+            location: None,
+            ticket: None,
+        };
+        Ok(match script {
+            Script::Bytes(bytes, spec) => self.held(Content::Bytes(bytes), spec),
+            Script::File(file, length, spec) => self.held(Content::File { file, length }, spec),
+            Script::Frames(frames, length) => {
+                let representation = Representation { length, ..Representation::default() };
+                plain(Content::InFlight(Box::new(Frames { frames, length })), representation)
+            }
+            Script::Through(bytes) => Reply {
+                freshness: Freshness { age: Duration::ZERO, remaining: Some(Duration::ZERO), no_store: true },
+                cache_status: CacheStatus { forward: Some(ForwardReason::Bypass), ..CacheStatus::default() },
+                ..plain(Content::Stream(frames_stream(vec![Some(bytes)])), Representation::default())
+            },
+            Script::Redirect(to) => Reply {
+                status: StatusCode::MOVED_PERMANENTLY,
+                location: Some(to.to_owned()),
+                ..plain(Content::Empty, Representation { length: Some(0), ..Representation::default() })
+            },
+            Script::Refuse(fault) => return Err(fault),
+            Script::Hang => unreachable!(),
+        })
+    }
+
+    fn held(&self, content: Content, spec: Spec) -> Reply {
+        let now = self.0.now.load(Ordering::SeqCst);
+        let fresh_until = spec.remaining.map(|remaining| UnixMillis(now).plus(remaining));
+        let (epoch, made_in) = (Arc::clone(&self.0.epoch), self.0.epoch.load(Ordering::SeqCst));
+        let is_good =
+            move |now: UnixMillis| epoch.load(Ordering::SeqCst) == made_in && fresh_until.is_none_or(|until| now < until);
+        let contacted_at = UnixMillis(now - i64::try_from(spec.age.as_millis()).unwrap());
+        let ttl = spec.remaining.map(|remaining| i64::try_from(remaining.as_secs()).unwrap());
+        Reply {
+            status: StatusCode::OK,
+            representation: spec.representation,
+            content,
+            cache_status: CacheStatus { hit: true, ttl, ..CacheStatus::default() },
+            source: Source::Cache,
+            freshness: Freshness { age: spec.age, remaining: spec.remaining, no_store: false },
+            location: None,
+            ticket: spec.hot.then(|| Ticket { is_good: Box::new(is_good), fresh_until, contacted_at }),
+        }
+    }
+}
+
+struct Frames {
+    frames: Vec<Option<Bytes>>,
+    length: Option<u64>,
+}
+
+fn frames_stream(frames: Vec<Option<Bytes>>) -> ByteStream {
+    let broken = || std::io::Error::other("the upstream broke off");
+    // A pause before each frame, as the network would make it.
+    Box::pin(futures_util::stream::iter(frames).then(move |frame| async move {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        frame.ok_or_else(broken)
+    }))
+}
+
+impl InFlight for Frames {
+    fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    fn wait_length(&self) -> BoxFuture<'_, Result<u64, Fault>> {
+        Box::pin(async { Ok(self.frames.iter().flatten().map(|frame| frame.len() as u64).sum()) })
+    }
+
+    fn reader(&self, range: Option<ByteRange>) -> ByteStream {
+        let Some(range) = range else { return frames_stream(self.frames.clone()) };
+        let all: Vec<u8> = self.frames.iter().flatten().flat_map(|frame| frame.to_vec()).collect();
+        let part = &all[range.start as usize..=range.end as usize];
+        frames_stream(vec![Some(Bytes::copy_from_slice(part))])
+    }
+}
+
+/// A running server.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) fake: Arc<Fake>,
+    pub(crate) handle: ServerHandle,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+}
+
+pub(crate) fn settings() -> ServerSettings {
+    ServerSettings {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        tls: None,
+        hot_set_bytes: 8 << 20,
+        limits: ServerLimits::default(),
+        version: "0.0.0-test",
+        live: LiveSettings { config_view: serde_json::json!({"remotes": {}}), ..LiveSettings::default() },
+    }
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        Self::with(settings()).await
+    }
+
+    pub(crate) async fn with(settings: ServerSettings) -> Self {
+        let bound: BoundServer = bind(settings).await.unwrap();
+        let (address, handle) = (bound.local_addrs()[0], bound.handle());
+        let fake = Arc::new(Fake::default());
+        fake.now.store(1_700_000_000_000, Ordering::SeqCst);
+        let (stop, stopped) = oneshot::channel();
+        let backend = FakeBackend(Arc::clone(&fake));
+        let task = tokio::spawn(bound.run(backend, async move { drop(stopped.await) }));
+        Self { address, fake, handle, stop: Some(stop), task }
+    }
+
+    pub(crate) fn script(&self, path: &str, script: Script) {
+        self.fake.scripts.lock().unwrap().insert(path.to_owned(), script);
+    }
+
+    pub(crate) fn questions(&self) -> usize {
+        self.fake.asked.lock().unwrap().len()
+    }
+
+    pub(crate) fn begin_stop(&mut self) {
+        drop(self.stop.take());
+    }
+
+    pub(crate) async fn stopped(self) {
+        self.task.await.unwrap();
+    }
+
+    pub(crate) async fn connect(&self) -> Client {
+        Client(TcpStream::connect(self.address).await.unwrap())
+    }
+
+    /// One request on a connection of its own, `Host` included.
+    pub(crate) async fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut client = self.connect().await;
+        client.ask(method, target, headers).await
+    }
+
+    /// Raw bytes on a connection of their own; the server must close it.
+    pub(crate) async fn raw(&self, bytes: &[u8]) -> Answer {
+        let mut client = self.connect().await;
+        client.0.write_all(bytes).await.unwrap();
+        let answer = client.answer(false).await;
+        client.expect_close().await;
+        answer
+    }
+}
+
+pub(crate) struct Client(pub(crate) TcpStream);
+
+/// A parsed response.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+    /// Whether the body ended as its framing says.
+    pub(crate) complete: bool,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut found = self.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        let value = found.next().map(|(_, value)| value.as_str());
+        assert!(found.next().is_none(), "{name} twice in {self:?}");
+        value
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+impl Client {
+    pub(crate) async fn ask(&mut self, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut text = format!("{method} {target} HTTP/1.1\r\n");
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            text.push_str("Host: localhost\r\n");
+        }
+        headers.iter().for_each(|(name, value)| text.push_str(&format!("{name}: {value}\r\n")));
+        text.push_str("\r\n");
+        self.0.write_all(text.as_bytes()).await.unwrap();
+        self.answer(method == "HEAD").await
+    }
+
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).await.unwrap();
+    }
+
+    /// Reads one response.
+    pub(crate) async fn answer(&mut self, head_only: bool) -> Answer {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            let read = tokio::time::timeout(Duration::from_secs(20), self.0.read(&mut byte)).await.expect("no answer").unwrap();
+            assert!(read == 1, "closed within the head: {:?}", String::from_utf8_lossy(&head));
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let mut lines = head.trim_end().split("\r\n");
+        let status: u16 = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers: Vec<(String, String)> =
+            lines.map(|line| line.split_once(": ").unwrap()).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let mut answer = Answer { status, headers, body: Vec::new(), complete: true };
+        if head_only || status == 304 || status == 204 {
+            return answer;
+        }
+        match answer.header("content-length").map(|length| length.parse::<usize>().unwrap()) {
+            Some(length) => {
+                let mut body = vec![0; length];
+                let mut filled = 0;
+                while filled < length {
+                    match self.0.read(&mut body[filled..]).await {
+                        Ok(read) if read > 0 => filled += read,
+                        _ => break,
+                    }
+                }
+                answer.complete = filled == length;
+                body.truncate(filled);
+                answer.body = body;
+            }
+            None if answer.header("transfer-encoding") == Some("chunked") => {
+                (answer.body, answer.complete) = self.chunks().await;
+            }
+            None => {
+                answer.complete = self.0.read_to_end(&mut answer.body).await.is_ok();
+            }
+        }
+        answer
+    }
+
+    async fn chunks(&mut self) -> (Vec<u8>, bool) {
+        let mut body = Vec::new();
+        loop {
+            let mut line = Vec::new();
+            while !line.ends_with(b"\r\n") {
+                let mut byte = [0];
+                if !matches!(self.0.read(&mut byte).await, Ok(1)) {
+                    return (body, false);
+                }
+                line.push(byte[0]);
+            }
+            let length = usize::from_str_radix(std::str::from_utf8(&line).unwrap().trim(), 16).unwrap();
+            let mut chunk = vec![0; length + 2];
+            if self.0.read_exact(&mut chunk).await.is_err() {
+                return (body, false);
+            }
+            if length == 0 {
+                return (body, true);
+            }
+            body.extend_from_slice(&chunk[..length]);
+        }
+    }
+
+    /// Nothing more comes, and the connection is closed soon.
+    pub(crate) async fn expect_close(&mut self) {
+        let mut rest = Vec::new();
+        let end = tokio::time::timeout(Duration::from_secs(5), self.0.read_to_end(&mut rest)).await;
+        assert!(end.is_ok(), "the connection is still open");
+        assert!(rest.is_empty(), "unexpected: {:?}", String::from_utf8_lossy(&rest));
+    }
+}
+
+/// Bytes in which every position can be told from its neighbours.
+pub(crate) fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+}
+
+pub(crate) fn file_of(bytes: &[u8]) -> Arc<File> {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    Arc::new(file)
+}
+
+pub(crate) fn etag(tag: &str) -> Representation {
+    Representation { etag: Some(format!("\"{tag}\"")), ..Representation::default() }
+}

@@ -1,0 +1,109 @@
+//! HTTPS: both protocols by ALPN, files without `sendfile`, a new certificate without a restart.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use larder_server::{ServerSettings, TlsFiles, bind};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::harness::{Script, Server, Spec, etag, file_of, pattern, settings};
+
+fn write_certificate(folder: &Path) -> (TlsFiles, CertificateDer<'static>) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let files = TlsFiles { cert: folder.join("cert.pem"), key: folder.join("key.pem") };
+    std::fs::write(&files.cert, made.cert.pem()).unwrap();
+    std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+    (files, made.cert.der().clone())
+}
+
+async fn connect(server: &Server, root: &CertificateDer<'static>, protocol: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(root.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let socket = TcpStream::connect(server.address).await?;
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, socket).await?;
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol));
+    Ok(stream)
+}
+
+async fn secure(folder: &Path) -> (Server, CertificateDer<'static>) {
+    let (files, root) = write_certificate(folder);
+    let server = Server::with(ServerSettings { tls: Some(files), ..settings() }).await;
+    (server, root)
+}
+
+#[tokio::test]
+async fn a_large_file_over_both_protocols() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, root) = secure(folder.path()).await;
+    let content = pattern(3_000_000);
+    let spec = Spec { representation: etag("v1"), ..Spec::default() };
+    server.script("big", Script::File(file_of(&content), content.len() as u64, spec));
+    let request = |uri: &str| hyper::Request::builder().uri(uri).header("host", "localhost").body(Empty::<Bytes>::new()).unwrap();
+
+    let stream = connect(&server, &root, b"h2").await.unwrap();
+    let io = TokioIo::new(stream);
+    let (mut sender, driver) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let driver = tokio::spawn(driver);
+    let response = sender.send_request(request("https://localhost/api/v1/remote/files/big")).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert!(response.into_body().collect().await.unwrap().to_bytes() == content);
+    let mismatch = sender.send_request(request("https://other.example/live")).await.unwrap();
+    assert_eq!(mismatch.status(), 400, "Host is not the authority");
+    driver.abort();
+
+    let stream = connect(&server, &root, b"http/1.1").await.unwrap();
+    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let driver = tokio::spawn(driver);
+    let response = sender.send_request(request("/api/v1/remote/files/big")).await.unwrap();
+    assert!(response.into_body().collect().await.unwrap().to_bytes() == content);
+    driver.abort();
+    assert!(server.fake.asked.lock().unwrap().iter().all(|asked| asked.base == "https://localhost"));
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_taken_and_a_bad_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, old) = secure(folder.path()).await;
+    connect(&server, &old, b"http/1.1").await.unwrap();
+    let (files, new) = write_certificate(folder.path());
+    server.handle.reload_tls().unwrap();
+    assert!(connect(&server, &old, b"http/1.1").await.is_err());
+    connect(&server, &new, b"http/1.1").await.unwrap();
+    std::fs::write(&files.key, "no key").unwrap();
+    assert!(server.handle.reload_tls().unwrap_err().to_string().contains("key.pem"));
+    connect(&server, &new, b"http/1.1").await.unwrap();
+}
+
+#[tokio::test]
+async fn hazard_r1_a_handshake_that_does_not_come_is_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, _) = write_certificate(folder.path());
+    let mut settings = settings();
+    settings.limits.handshake_timeout = Duration::from_millis(300);
+    let server = Server::with(ServerSettings { tls: Some(files), ..settings }).await;
+    server.connect().await.expect_close().await;
+}
+
+#[tokio::test]
+async fn files_that_are_missing_or_do_not_fit_stop_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, _) = write_certificate(folder.path());
+    let start = |files| bind(ServerSettings { tls: Some(files), ..settings() });
+    let missing = TlsFiles { cert: folder.path().join("none.pem"), key: files.key.clone() };
+    assert!(start(missing).await.unwrap_err().to_string().contains("none.pem"));
+    let swapped = TlsFiles { cert: files.key.clone(), key: files.cert.clone() };
+    assert!(start(swapped).await.is_err());
+}
