@@ -7,8 +7,7 @@ from harness import ask, expect, expect_equal
 
 def no_configuration(case):
     """With no configuration larder starts, names its built-in repositories, and says that it is well."""
-    if case.direct:
-        return
+    case.needs_larder()
     case.serve(None)
     described = json.loads(ask(case.listens_at + "/").body)
     expect_equal("name", described["name"], "larder")

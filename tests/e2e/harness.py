@@ -31,7 +31,7 @@ class Failed(Exception):
 
 
 class Missing(Exception):
-    """A client that the case needs is not installed."""
+    """Something that the case needs is not there: a client, or larder itself."""
 
 
 def tool(name):
@@ -210,6 +210,11 @@ class Case:
     def direct(self):
         return self._binary is None
 
+    def needs_larder(self):
+        """Ends a case that would show nothing of a client or of an upstream alone."""
+        if self.direct:
+            raise Missing("it needs larder")
+
     def origin(self, name="upstream"):
         """A new upstream."""
         self._origins.append(Origin(name))
@@ -255,6 +260,8 @@ class Case:
                 wrong = self._larder.stop()
                 expect(wrong is None, wrong)
                 self._larder.start()
+            # A download can be joined until its record is visible; what follows must not join the phase before.
+            time.sleep(0.3)
             marks = [origin.mark() for origin in self._origins]
             try:
                 use(self.home(), phase)

@@ -6,7 +6,7 @@ import npm_packages
 import pypi
 from archives import noise
 from gpg import signer
-from harness import ask, expect
+from harness import ask, environment, expect, run, tool
 
 
 def refuses(origin, path, url, right, learn):
@@ -26,10 +26,20 @@ def nothing():
     """The client asks for the file itself, without its index: what a frozen install does."""
 
 
+def cuts(case, origin, path, url, right):
+    """As `refuses`, for a file so large that its first part leaves before its end is here: the client must see a cut."""
+    origin.put(path, noise(len(right), "wrong"), immutable=True)
+    home = case.home()
+    curl = [tool("curl"), "-sS", "-f", "--max-time", "30", "-o", home / "got"]
+    for _ in range(2):
+        run([*curl, url], cwd=home, env=environment(home), fails=True)
+    origin.put(path, right, immutable=True)
+    expect(ask(url).body == right, f"{url} is wrong though the upstream has been mended")
+
+
 def pypi_files(case):
     origin = pypi.html_only(case)
-    if case.direct:
-        return
+    case.needs_larder()
     base = case.repository("pypi")
     for name, learn in (
         ("pantry_base-1.0-py3-none-any.whl", nothing),
@@ -40,8 +50,7 @@ def pypi_files(case):
 
 def npm_tarballs(case):
     origin, tarballs = npm.serve(case)
-    if case.direct:
-        return
+    case.needs_larder()
     base = case.repository("npm")
     for name, version, learn in (
         ("@pantry/spoon", "1.0.0", nothing),
@@ -50,14 +59,15 @@ def npm_tarballs(case):
     ):
         path = npm_packages.tarball_path(name, version)
         refuses(origin, path, base + path, tarballs[f"{name}@{version}"], learn)
+    path = npm_packages.tarball_path("pantry-jar", "2.0.0")
+    cuts(case, origin, path, base + path, tarballs["pantry-jar@2.0.0"])
 
 
 def helm_charts(case):
     with signer(case) as key:
         upstream = helm.Upstream(case, key)
     helm.serve(case, upstream)
-    if case.direct:
-        return
+    case.needs_larder()
     base = case.repository("charts")
     for name, learn in (("demo-0.1.0", nothing), ("demo-0.3.0-rc.1", lambda: ask(f"{base}/index.yaml"))):
         refuses(upstream.origin, f"/charts/{name}.tgz", f"{base}/{name}.tgz", upstream.charts[name], learn)

@@ -232,8 +232,7 @@ def both_forms(upstream):
 
     def use_both(case):
         upstream(case)
-        if case.direct:
-            return
+        case.needs_larder()
 
         def use(_, phase):
             if phase == "cold":
