@@ -178,13 +178,20 @@ impl Flights {
         self.lock().get(key).filter(|flight| flight.is_joinable()).cloned()
     }
 
-    /// Joins the running flight of that key, or starts one; `true` if it was started here.
-    pub(crate) fn join_or_start<F>(&self, key: &SourceKey, work: impl FnOnce(Arc<Flight>) -> F) -> (Arc<Flight>, bool)
+    /// Joins the running flight of that key, or starts one; `true` if it was started here. A flight that has ended and waits for
+    /// its record to become visible is joined only if `join_ended`: not where every request must ask the upstream.
+    pub(crate) fn join_or_start<F>(
+        &self,
+        key: &SourceKey,
+        join_ended: bool,
+        work: impl FnOnce(Arc<Flight>) -> F,
+    ) -> (Arc<Flight>, bool)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let mut flights = self.lock();
-        if let Some(flight) = flights.get(key).filter(|flight| flight.is_joinable()) {
+        let usable = |flight: &&Arc<Flight>| flight.is_joinable() && (join_ended || !flight.is_done());
+        if let Some(flight) = flights.get(key).filter(usable) {
             return (Arc::clone(flight), false);
         }
         let flight = Arc::new(Flight::new(key.clone()));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use larder_core::{
     ArtifactRecord, CachePolicy, CacheStatus, Content, Decision, Fault, ForwardReason, Source, UnixMillis, decide, fresh_until,
+    time_to_live,
 };
 use larder_storage::{OpenBlob, StorageError, StorageErrorKind};
 
@@ -73,7 +74,8 @@ impl Engine {
     }
 
     fn flight_or_join(self: &Arc<Self>, wanted: &Arc<Wanted>, force: bool) -> (Arc<Flight>, bool) {
-        self.flights.join_or_start(&wanted.key, |flight| {
+        let ask_always = time_to_live(wanted.class, &wanted.entry.repository.cache).is_some_and(|ttl| ttl.is_zero());
+        self.flights.join_or_start(&wanted.key, !ask_always, |flight| {
             let (engine, wanted) = (Arc::clone(self), Arc::clone(wanted));
             async move { engine.fly(flight, wanted, force).await }
         })

@@ -57,6 +57,10 @@ pub(crate) fn with_status<B: Backend>(
     {
         insert(headers, QUARANTINE, format!("until={until:.0}"));
     }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        // What every artifact offers; a route that offers more says so itself.
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"larder\""));
     }
