@@ -102,7 +102,6 @@ impl HeadScanner {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         match (line.first(), self.state) {
             (None, State::Head) => self.end_of_head(),
-            (None, _) => {}
             (Some(_), State::Between) => self.state = State::Head,
             (Some(b'c' | b'C'), _) => {
                 if let Some(value) = value_of(line, b"content-length") {

@@ -59,20 +59,43 @@ pub(crate) enum HotBody {
 /// Which requests an answer fits: the raw values of what it varies by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Selector {
-    accept: Option<Option<HeaderValue>>,
-    accept_encoding: Option<Option<HeaderValue>>,
+    accept: Criterion,
+    accept_encoding: Criterion,
     base: Option<String>,
+}
+
+/// What a request's header must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Criterion {
+    Anything,
+    /// This value or, if `None`, absent.
+    Exactly(Option<HeaderValue>),
+}
+
+impl Criterion {
+    /// `None` if the header has several lines: such requests are not compared.
+    fn of(headers: &HeaderMap, name: &HeaderName) -> Option<Self> {
+        let mut lines = headers.get_all(name).iter();
+        let first = lines.next().cloned();
+        lines.next().is_none().then_some(Self::Exactly(first))
+    }
+
+    fn is_met_by(&self, headers: &HeaderMap, name: &HeaderName) -> bool {
+        let Self::Exactly(wanted) = self else { return true };
+        let mut lines = headers.get_all(name).iter();
+        lines.next() == wanted.as_ref() && lines.next().is_none()
+    }
 }
 
 impl Selector {
     /// For the answer to a request with these headers; `None` if it varies by something that is not compared here.
     pub(crate) fn new(vary: &[&str], headers: &HeaderMap, base: &str) -> Option<Self> {
-        let mut selector = Self { accept: None, accept_encoding: None, base: None };
+        let mut selector = Self { accept: Criterion::Anything, accept_encoding: Criterion::Anything, base: None };
         for name in vary {
             if name.eq_ignore_ascii_case("accept") {
-                selector.accept = Some(single(headers, &ACCEPT)?.cloned());
+                selector.accept = Criterion::of(headers, &ACCEPT)?;
             } else if name.eq_ignore_ascii_case("accept-encoding") {
-                selector.accept_encoding = Some(single(headers, &ACCEPT_ENCODING)?.cloned());
+                selector.accept_encoding = Criterion::of(headers, &ACCEPT_ENCODING)?;
             } else if name.eq_ignore_ascii_case("host") {
                 selector.base = Some(base.to_owned());
             } else {
@@ -83,18 +106,10 @@ impl Selector {
     }
 
     fn fits(&self, headers: &HeaderMap, is_base: impl Fn(&str) -> bool) -> bool {
-        let same = |wanted: &Option<Option<HeaderValue>>, name: &HeaderName| {
-            wanted.as_ref().is_none_or(|value| single(headers, name).is_some_and(|found| found == value.as_ref()))
-        };
-        same(&self.accept, &ACCEPT) && same(&self.accept_encoding, &ACCEPT_ENCODING) && self.base.as_deref().is_none_or(is_base)
+        self.accept.is_met_by(headers, &ACCEPT)
+            && self.accept_encoding.is_met_by(headers, &ACCEPT_ENCODING)
+            && self.base.as_deref().is_none_or(is_base)
     }
-}
-
-/// The header's one value or its absence; `None` if there are several lines.
-fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<Option<&'h HeaderValue>> {
-    let mut lines = headers.get_all(name).iter();
-    let first = lines.next();
-    lines.next().is_none().then_some(first)
 }
 
 impl HotTarget {
@@ -310,7 +325,7 @@ mod tests {
     fn the_set_is_bounded_by_weight_and_zero_holds_nothing() {
         let set = HotSet::new(1 << 20);
         for n in 0..200 {
-            set.insert(&format!("/{n}"), variant(&[], &headers(&[]), &[0; 60_000], None), NOW);
+            set.insert(&format!("/{n}"), variant(&[], &headers(&[]), &vec![0; 60_000], None), NOW);
         }
         assert!(set.size().bytes <= 1 << 20, "{:?}", set.size());
         assert!(set.size().entries > 0);

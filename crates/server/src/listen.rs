@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use larder_sendfile::SendfileStream;
+use larder_sendfile::{FileSender, SendfileStream};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -34,7 +34,7 @@ const BUFFER: usize = 64 << 10;
 const MAX_FIELDS: usize = 100;
 
 /// How often changed certificates are looked for, and the hot set is swept.
-const HOUSEKEEPING: Duration = Duration::from_secs(60);
+const HOUSEKEEPING: Duration = Duration::from_mins(1);
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +91,6 @@ impl ServerHandle {
 ///
 /// # Errors
 /// Which address or certificate cannot be used, and why.
-#[expect(clippy::unused_async, reason = "listening needs the runtime's reactor; async says so")]
 pub async fn bind(settings: ServerSettings) -> Result<BoundServer, BindError> {
     if settings.listen.is_empty() {
         return Err(BindError::NoAddress);
@@ -244,7 +243,7 @@ impl<B: Backend> Acceptor<B> {
                     Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => self.serve_http2(stream, peer).await,
                     Ok(Ok(stream)) => {
                         let activity = Activity::new(true);
-                        let connection = self.connection(peer, "https", None, &activity);
+                        let connection = connection(peer, "https", None, &activity);
                         self.serve_http1(Watched::http1(stream, activity), connection).await;
                     }
                     Ok(Err(error)) => {
@@ -260,18 +259,8 @@ impl<B: Backend> Acceptor<B> {
     async fn serve_plain(self, socket: TcpStream, peer: SocketAddr) {
         let stream = SendfileStream::new(socket);
         let activity = Activity::new(true);
-        let connection = self.connection(peer, "http", Some(stream.sender()), &activity);
+        let connection = connection(peer, "http", Some(stream.sender()), &activity);
         self.serve_http1(Watched::http1(stream, activity), connection).await;
-    }
-
-    fn connection(
-        &self,
-        peer: SocketAddr,
-        scheme: &'static str,
-        sender: Option<larder_sendfile::FileSender>,
-        activity: &Arc<Activity>,
-    ) -> Arc<Connection> {
-        Arc::new(Connection { peer, scheme, sender, activity: Arc::clone(activity) })
     }
 
     async fn serve_http1<T>(self, transport: Watched<T>, connection: Arc<Connection>)
@@ -298,7 +287,7 @@ impl<B: Backend> Acceptor<B> {
         T: tokio::io::AsyncRead + tokio::io::AsyncWrite + crate::watched::Transport + Unpin + 'static,
     {
         let activity = Activity::new(false);
-        let connection = self.connection(peer, "https", None, &activity);
+        let connection = connection(peer, "https", None, &activity);
         let limits = self.shared.limits;
         let service = Service { backend: self.backend, shared: self.shared, connection };
         let http = http2::Builder::new(TokioExecutor::new())
@@ -318,6 +307,10 @@ impl<B: Backend> Acceptor<B> {
             Some(Ok(false)) | None => {}
         }
     }
+}
+
+fn connection(peer: SocketAddr, scheme: &'static str, sender: Option<FileSender>, activity: &Arc<Activity>) -> Arc<Connection> {
+    Arc::new(Connection { peer, scheme, sender, activity: Arc::clone(activity) })
 }
 
 /// Head and body leave at once, and a client that no longer acknowledges anything is given up.

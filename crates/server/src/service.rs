@@ -179,7 +179,7 @@ impl<B: Backend> Service<B> {
         };
         let span = tracing::info_span!("request", id = %id);
         let mut handled = dispatch(&exchange, body).instrument(span).await;
-        self.log(&head, &client, &id, &handled, started);
+        self.log(&head, &client, id, &handled, started);
         if let Ok(id) = HeaderValue::try_from(id.to_string()) {
             handled.response.headers_mut().insert(REQUEST_ID, id);
         }
@@ -196,7 +196,7 @@ impl<B: Backend> Service<B> {
     }
 
     /// Everything but hits at info. Queries may hold secrets and are not logged.
-    fn log(&self, head: &request::Parts, client: &Client, id: &RequestId, handled: &Handled, started: Instant) {
+    fn log(&self, head: &request::Parts, client: &Client, id: RequestId, handled: &Handled, started: Instant) {
         let (status, elapsed) = (handled.response.status(), started.elapsed());
         let repository = handled.repository.as_ref().map_or("", |repository| repository.name.as_str());
         self.shared.metrics.repository(repository).count(handled.kind, status);

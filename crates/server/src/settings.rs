@@ -73,8 +73,8 @@ impl Default for ServerLimits {
         Self {
             connections: 10_000,
             header_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(60),
-            stall_timeout: Duration::from_secs(300),
+            idle_timeout: Duration::from_mins(1),
+            stall_timeout: Duration::from_mins(5),
             body_timeout: Duration::from_secs(30),
             body_bytes: 10 << 20,
             handshake_timeout: Duration::from_secs(10),

@@ -103,7 +103,7 @@ async fn a_target_over_eight_kilobytes_is_414() {
     let long = "a".repeat(9_000);
     refused(&server, &format!("GET /api/v1/remote/files/{long} HTTP/1.1\r\nHost: localhost\r\n\r\n"), 414).await;
     refused(&server, &format!("GET /api/v1/remote/files/a?{long} HTTP/1.1\r\nHost: localhost\r\n\r\n"), 414).await;
-    refused(&server, &format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(66_000)), 414).await;
+    refused(&server, &format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(66_000)), 431).await;
 }
 
 #[tokio::test]
@@ -163,7 +163,7 @@ async fn hazard_s14_what_an_upstream_says_cannot_add_headers() {
 async fn too_many_or_too_large_headers_are_431() {
     let server = Server::start().await;
     let start = "GET /live HTTP/1.1\r\nHost: localhost\r\n";
-    let fields = |count: usize| (0..count).map(|n| format!("X-{n}: a\r\n")).collect::<String>();
+    let fields = |count: usize| "X: a\r\n".repeat(count);
     assert_eq!(server.ask("GET", "/live", &[("Connection", "close")]).await.status, 200);
     let mut client = server.connect().await;
     client.send(format!("{start}{}\r\n", fields(99)).as_bytes()).await;

@@ -1,6 +1,7 @@
 //! A server on loopback in front of a scripted pipeline, and a client that writes raw bytes.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -355,7 +356,9 @@ impl Client {
         if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
             text.push_str("Host: localhost\r\n");
         }
-        headers.iter().for_each(|(name, value)| text.push_str(&format!("{name}: {value}\r\n")));
+        for (name, value) in headers {
+            write!(text, "{name}: {value}\r\n").unwrap();
+        }
         text.push_str("\r\n");
         self.0.write_all(text.as_bytes()).await.unwrap();
         self.answer(method == "HEAD").await

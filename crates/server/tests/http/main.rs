@@ -1,5 +1,7 @@
 //! The server over loopback, in front of a scripted pipeline.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
 mod access;
 mod artifacts;
 mod bad_input;
