@@ -98,7 +98,7 @@ fn timing(reply: &Reply) -> Timing {
     }
 }
 
-async fn respond_once(reply: Reply, asked: Asked<'_>, sent: BytesSent) -> Result<Result<Response<ResponseBody>, Unmet>, Fault> {
+async fn respond_once(reply: Reply, asked: Asked<'_>, sent: &BytesSent) -> Result<Result<Response<ResponseBody>, Unmet>, Fault> {
     let mut prepared = prepare(&reply, reply.source);
     let timing = timing(&reply);
     let payload = Payload::from(reply.content);
@@ -131,7 +131,7 @@ fn remember_and_respond<B: Backend>(
     name: &str,
     mut reply: Reply,
     asked: Asked<'_>,
-    sent: BytesSent,
+    sent: &BytesSent,
 ) -> Result<Response<ResponseBody>, Unmet> {
     let timing = timing(&reply);
     let body = match &reply.content {
@@ -156,7 +156,7 @@ fn remember_and_respond<B: Backend>(
 pub(crate) fn from_hot(
     variant: &HotVariant,
     asked: Asked<'_>,
-    sent: BytesSent,
+    sent: &BytesSent,
     now: UnixMillis,
 ) -> Option<Response<ResponseBody>> {
     respond::respond(&variant.prepared, variant.body.payload(), variant.timing(now), asked, sent).ok()

@@ -179,6 +179,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_part_that_was_fetched_from_the_disk_is_mapped_and_the_rest_follows() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let sender = larder_sendfile::SendfileStream::new(socket).sender();
+        let (file, content) = file_of(5_000_000);
+        let mut body = FileBody::new(file, 7, 4_999_993, Some(sender));
+        body.start_job();
+        let first = std::future::poll_fn(|cx| body.poll_frame(cx)).await.unwrap().unwrap();
+        assert_eq!(first.len() as u64, WARM);
+        let rest = collect(body).await.unwrap();
+        assert!([first.to_vec(), rest].concat() == content[7..]);
+    }
+
+    #[tokio::test]
     async fn a_file_that_is_too_short_is_an_error_not_a_short_body() {
         let (file, _) = file_of(1_000);
         let error = collect(FileBody::new(Arc::clone(&file), 500, 1_000, None)).await.unwrap_err();

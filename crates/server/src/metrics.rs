@@ -95,7 +95,7 @@ fn class(status: StatusCode) -> usize {
 pub(crate) struct Metrics {
     /// Grows with the configuration only: a name that is no repository is counted under the empty name.
     repositories: RwLock<BTreeMap<String, Arc<RepositoryRequests>>>,
-    bytes_sent: Arc<Striped>,
+    bytes_sent: BytesSent,
     connections: AtomicI64,
     connections_refused: AtomicU64,
     in_flight: AtomicI64,
@@ -103,7 +103,7 @@ pub(crate) struct Metrics {
 }
 
 /// Adds to the bytes sent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct BytesSent(Arc<Striped>);
 
 impl BytesSent {
@@ -128,7 +128,7 @@ impl Metrics {
         let buckets = || Histogram::new([0.0005, 0.002, 0.01, 0.05, 0.2, 1.0, 5.0, 30.0]);
         Arc::new(Self {
             repositories: RwLock::default(),
-            bytes_sent: Arc::default(),
+            bytes_sent: BytesSent::default(),
             connections: AtomicI64::new(0),
             connections_refused: AtomicU64::new(0),
             in_flight: AtomicI64::new(0),
@@ -136,8 +136,8 @@ impl Metrics {
         })
     }
 
-    pub(crate) fn bytes_sent(&self) -> BytesSent {
-        BytesSent(Arc::clone(&self.bytes_sent))
+    pub(crate) fn bytes_sent(&self) -> &BytesSent {
+        &self.bytes_sent
     }
 
     /// The counters of a configured repository; of none with the empty name.
@@ -173,7 +173,7 @@ impl Metrics {
     pub(crate) fn reset(&self) {
         let all = self.repositories.read().unwrap_or_else(PoisonError::into_inner);
         all.values().for_each(|requests| requests.reset());
-        self.bytes_sent.reset();
+        self.bytes_sent.0.reset();
         self.connections_refused.store(0, Relaxed);
         self.latency.clear();
     }
@@ -210,7 +210,7 @@ impl Collector for Scrape {
         self.requests(&mut encoder)?;
         let metrics = &self.metrics;
         let counters = [
-            ("sent_bytes", "Body bytes handed to connections", metrics.bytes_sent.sum()),
+            ("sent_bytes", "Body bytes handed to connections", metrics.bytes_sent.0.sum()),
             ("connections_failed", "Connections that failed in their TLS handshake", metrics.connections_refused.load(Relaxed)),
         ];
         for (name, help, value) in counters {
@@ -220,7 +220,7 @@ impl Collector for Scrape {
         }
         let gauges = [
             ("connections", "Open connections", metrics.connections.load(Relaxed)),
-            ("requests_in_flight", "Requests that wait for an answer or its body", metrics.in_flight.load(Relaxed)),
+            ("requests_in_flight", "Requests that wait for the head of their answer", metrics.in_flight.load(Relaxed)),
             ("downloads_in_flight", "Downloads from upstreams that are running", self.engine.flights_active as i64),
             ("hot_set_entries", "Request targets in the hot set", self.hot.entries as i64),
             ("hot_set_bytes", "Weight of the hot set", self.hot.bytes as i64),

@@ -169,7 +169,7 @@ pub(crate) fn respond(
     payload: Payload,
     timing: Timing,
     asked: Asked<'_>,
-    sent: BytesSent,
+    sent: &BytesSent,
 ) -> Result<Response<ResponseBody>, Unmet> {
     let length = prepared.length.or(payload.length());
     let mut answer = RangeAnswer::Whole;
@@ -201,7 +201,7 @@ pub(crate) fn respond(
             insert(&mut headers, CONTENT_TYPE, multipart.content_type());
             let total = multipart.length();
             let pieces = multipart.pieces(|range| payload.piece(range));
-            ResponseBody::pieces(pieces, Some(total), asked.sender.cloned(), sent)
+            ResponseBody::pieces(pieces, Some(total), asked.sender.cloned(), sent.clone())
         }
         _ => whole(payload, length, &mut headers, asked, sent),
     };
@@ -211,7 +211,7 @@ pub(crate) fn respond(
     Ok(response)
 }
 
-fn whole(payload: Payload, length: Option<u64>, headers: &mut HeaderMap, asked: Asked<'_>, sent: BytesSent) -> ResponseBody {
+fn whole(payload: Payload, length: Option<u64>, headers: &mut HeaderMap, asked: Asked<'_>, sent: &BytesSent) -> ResponseBody {
     if asked.method == Method::HEAD {
         if let Some(length) = length {
             headers.insert(CONTENT_LENGTH, length.into());
@@ -230,13 +230,13 @@ fn whole(payload: Payload, length: Option<u64>, headers: &mut HeaderMap, asked: 
     }
 }
 
-fn one_piece(piece: Option<Piece>, length: Option<u64>, asked: Asked<'_>, sent: BytesSent) -> ResponseBody {
+fn one_piece(piece: Option<Piece>, length: Option<u64>, asked: Asked<'_>, sent: &BytesSent) -> ResponseBody {
     match piece {
         Some(Piece::Bytes(bytes)) => {
             sent.add(bytes.len() as u64);
             ResponseBody::bytes(bytes)
         }
-        piece => ResponseBody::pieces(VecDeque::from_iter(piece), length, asked.sender.cloned(), sent),
+        piece => ResponseBody::pieces(VecDeque::from_iter(piece), length, asked.sender.cloned(), sent.clone()),
     }
 }
 
