@@ -108,7 +108,7 @@ impl Engine {
         };
         let policy_path = format.subject(&read.source.key_path).unwrap_or(&read.source.key_path).to_owned();
         let class = classify(&entry, format, &policy_path)?;
-        let subject = self.subject_of(&entry, format, &read, request);
+        let subject = Self::subject_of(&entry, format, &read, request);
         Ok(Admission::Read(Box::new(Admitted {
             form: read.form,
             bypass_cache: read.bypass_cache,
@@ -164,7 +164,6 @@ impl Engine {
     }
 
     fn subject_of(
-        &self,
         entry: &Arc<Entry>,
         format: &'static dyn Format,
         read: &Read,

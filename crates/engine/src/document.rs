@@ -37,7 +37,7 @@ impl Engine {
         let mut received = received;
         let mut decoded = None;
         if let Some(label) = headers.content_encoding.take() {
-            let bytes = self.received_bytes(fill, &received)?;
+            let bytes = Self::received_bytes(fill, &received)?;
             let limit = self.limits.document_size;
             let plain = self.parse_blocking(move || coding::decode(&bytes, &label, limit)).await.map_err(stopped)?;
             let plain = plain.map_err(|message| unusable_document(wanted, &message))?;
@@ -49,7 +49,7 @@ impl Engine {
         let decoded_here = decoded.is_some();
         let body = match decoded {
             Some(plain) => plain,
-            None => self.received_bytes(fill, &received)?,
+            None => Self::received_bytes(fill, &received)?,
         };
         let record = finished_record(fill, headers, &received, true, prior);
         let document = LoadedDocument::new(body, &record, Arc::clone(wanted)).map_err(stopped)?;
@@ -70,19 +70,19 @@ impl Engine {
             Arc::clone(fill)
         };
         fill.verified(received.length);
-        Ok(self.hand_over(wanted, &fill, received, record))
+        Ok(Self::hand_over(wanted, &fill, received, record))
     }
 
-    fn received_bytes(self: &Arc<Self>, fill: &Arc<Fill>, received: &Received) -> Result<Vec<u8>, NoBody> {
+    fn received_bytes(fill: &Arc<Fill>, received: &Received) -> Result<Vec<u8>, NoBody> {
         let read = match &received.spool {
             Some(spool) => read_file(&spool.reader(), received.length),
-            None => self.read_fill(fill, received.length),
+            None => Self::read_fill(fill, received.length),
         };
         read.map_err(|_| NoBody::unusable("internal", "a downloaded document could not be read back"))
     }
 
     /// All bytes of a fill that holds everything.
-    pub(crate) fn read_fill(&self, fill: &Arc<Fill>, length: u64) -> std::io::Result<Vec<u8>> {
+    pub(crate) fn read_fill(fill: &Arc<Fill>, length: u64) -> std::io::Result<Vec<u8>> {
         let attached = fill.attach(0);
         let mut bytes = Vec::with_capacity(length as usize);
         while (bytes.len() as u64) < length {
@@ -134,7 +134,7 @@ impl Engine {
                     .map_err(|_| internal("interrupted"))?
                     .map_err(lost)?
             }
-            SettledBody::Fill(fill) => self.read_fill(fill, record.blob().map_or(0, |blob| blob.size)).map_err(lost)?,
+            SettledBody::Fill(fill) => Self::read_fill(fill, record.blob().map_or(0, |blob| blob.size)).map_err(lost)?,
         };
         LoadedDocument::new(bytes, record, Arc::clone(wanted))
     }

@@ -155,24 +155,20 @@ impl Engine {
         let length = received.length;
         let record = finished_record(fill, headers, &received, verdict.stated.is_some(), prior);
         fill.verified(length);
-        Ok(self.hand_over(wanted, fill, received, record))
+        Ok(Self::hand_over(wanted, fill, received, record))
     }
 
     /// From verified bytes to what is served and what is committed.
-    pub(crate) fn hand_over(&self, wanted: &Wanted, fill: &Arc<Fill>, received: Received, record: ArtifactRecord) -> Filled {
+    pub(crate) fn hand_over(wanted: &Wanted, fill: &Arc<Fill>, received: Received, record: ArtifactRecord) -> Filled {
         let record = Arc::new(record);
-        match (received.spool, record.blob().cloned()) {
-            (Some(spool), Some(descriptor)) => {
-                let body = SettledBody::Blob(OpenBlob { file: spool.reader(), length: received.length });
-                let spool = SealedSpool { spool, descriptor };
-                let change = Some(RecordChange::Store { record: Arc::clone(&record), spool });
-                Filled { record, body, change, detail: None }
-            }
-            _ => {
-                count(&wanted.entry.counters.fills_not_kept);
-                Filled { record, body: SettledBody::Fill(Arc::clone(fill)), change: None, detail: Some("not-kept") }
-            }
+        if let (Some(spool), Some(descriptor)) = (received.spool, record.blob().cloned()) {
+            let body = SettledBody::Blob(OpenBlob { file: spool.reader(), length: received.length });
+            let spool = SealedSpool { spool, descriptor };
+            let change = Some(RecordChange::Store { record: Arc::clone(&record), spool });
+            return Filled { record, body, change, detail: None };
         }
+        count(&wanted.entry.counters.fills_not_kept);
+        Filled { record, body: SettledBody::Fill(Arc::clone(fill)), change: None, detail: Some("not-kept") }
     }
 
     /// Compares the bytes with what the ecosystem states of them.
@@ -212,7 +208,7 @@ impl Engine {
         match &received.spool {
             Some(spool) => self.hash_file(spool.reader(), received.length, algorithm).await.ok(),
             None if fill.holds_everything() => {
-                let bytes = self.read_fill(fill, received.length).ok()?;
+                let bytes = Self::read_fill(fill, received.length).ok()?;
                 Some(hash_bytes(&bytes, algorithm))
             }
             None => None,
@@ -394,12 +390,11 @@ impl Intake {
     async fn drain(&mut self, engine: &Arc<Engine>, wanted: &Wanted, body: &mut BodyStream) -> Result<(), Broken> {
         loop {
             let next = if self.published < self.written {
-                match tokio::time::timeout_at(self.published_at + PUBLISH_AFTER, body.next()).await {
-                    Ok(next) => next,
-                    Err(_) => {
-                        self.publish();
-                        continue;
-                    }
+                if let Ok(next) = tokio::time::timeout_at(self.published_at + PUBLISH_AFTER, body.next()).await {
+                    next
+                } else {
+                    self.publish();
+                    continue;
                 }
             } else {
                 body.next().await
@@ -538,7 +533,7 @@ impl FirstAnswer {
             Expectation::Known(claim) => Url::parse(&claim.url).ok(),
             Expectation::None | Expectation::Pending(_) => None,
         };
-        let mut request = engine.upstream_request(wanted, Method::GET, claimed).map_err(drop)?;
+        let mut request = Engine::upstream_request(wanted, Method::GET, claimed).map_err(drop)?;
         request.resume = Some(Resume { offset, if_range: self.strong_tag().unwrap_or_default().to_owned() });
         let response = engine.send(wanted, request).await.map_err(drop)?;
         let same_tag = self.strong_tag().is_none() || stored_headers(&response.headers).etag.as_deref() == self.strong_tag();

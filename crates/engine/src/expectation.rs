@@ -56,7 +56,7 @@ impl Expectation {
 impl Engine {
     /// Starts looking for what a document says of this file.
     pub(crate) async fn expect(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Expectation {
-        let Some(document) = self.naming_document(wanted) else { return Expectation::None };
+        let Some(document) = Self::naming_document(wanted) else { return Expectation::None };
         match self.known_claim(wanted, &document).await {
             Known::Claim(claim) => Expectation::Known(claim),
             Known::NotNamed { fresh: true } => Expectation::None,
@@ -68,7 +68,7 @@ impl Engine {
     }
 
     /// The documents that may name a file: one key per variant it may be held under, preferred first.
-    fn naming_document(&self, wanted: &Arc<Wanted>) -> Option<Vec<Arc<Wanted>>> {
+    fn naming_document(wanted: &Arc<Wanted>) -> Option<Vec<Arc<Wanted>>> {
         if wanted.spec.is_document {
             return None;
         }
@@ -106,7 +106,7 @@ impl Engine {
 
     /// The claim of a held document for a file that is itself held, if there is one.
     pub(crate) async fn held_claim(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Option<StoredClaim> {
-        let documents = self.naming_document(wanted)?;
+        let documents = Self::naming_document(wanted)?;
         match self.known_claim(wanted, &documents).await {
             Known::Claim(claim) => Some(claim),
             Known::NotNamed { .. } | Known::NoDocument => None,
@@ -129,7 +129,7 @@ impl Engine {
 
     /// After a mismatch: what does the document say now?
     pub(crate) async fn refreshed_claim(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Option<StoredClaim> {
-        let documents = self.naming_document(wanted)?;
+        let documents = Self::naming_document(wanted)?;
         self.learn_claim(wanted, &documents, true).await
     }
 }

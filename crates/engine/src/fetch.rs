@@ -19,7 +19,7 @@ use crate::counters::count;
 use crate::engine::Engine;
 use crate::expectation::Expectation;
 use crate::flight::{Flight, Settled, SettledBody};
-use crate::obtain::Flown;
+use crate::obtain::{Arrived, Flown};
 
 /// An expired copy with its open file.
 pub(crate) type Copy = (Arc<ArtifactRecord>, OpenBlob);
@@ -64,7 +64,7 @@ impl Engine {
     ) -> Flown {
         let prior = Some(Arc::clone(&copy.0));
         if with == RevalidateWith::Head {
-            let mut request = match self.upstream_request(wanted, Method::HEAD, None) {
+            let mut request = match Self::upstream_request(wanted, Method::HEAD, None) {
                 Ok(request) => request,
                 Err(no_body) => return self.settle_failure(wanted, Some(copy), &no_body),
             };
@@ -72,7 +72,7 @@ impl Engine {
             match self.send(wanted, request).await {
                 Err(error) => return self.settle_failure(wanted, Some(copy), &error.into()),
                 Ok(response) => match head_verdict(&response, &copy.0) {
-                    HeadVerdict::Unchanged => return self.renew(wanted, copy),
+                    HeadVerdict::Unchanged => return Ok(self.renew(wanted, copy)),
                     HeadVerdict::Changed => return self.fetch(flight, wanted, prior, Some(copy), false).await,
                     HeadVerdict::AskWithGet => {}
                     HeadVerdict::Other => {
@@ -103,7 +103,7 @@ impl Engine {
         };
         if response.status == StatusCode::NOT_MODIFIED {
             return match copy {
-                Some(copy) if conditional => self.renew(wanted, copy),
+                Some(copy) if conditional => Ok(self.renew(wanted, copy)),
                 copy => {
                     let no_body =
                         NoBody::unusable("upstream_protocol", "the upstream answered 304 to a request without conditions");
@@ -149,7 +149,7 @@ impl Engine {
             Expectation::Known(claim) => Url::parse(&claim.url).ok(),
             Expectation::None | Expectation::Pending(_) => None,
         };
-        let mut request = self.upstream_request(wanted, Method::GET, claimed)?;
+        let mut request = Self::upstream_request(wanted, Method::GET, claimed)?;
         if let Some((record, _)) = conditional {
             request.conditions = conditions_of(record);
         }
@@ -159,18 +159,13 @@ impl Engine {
             return Ok(response);
         }
         match expectation.resolve().await.and_then(|claim| Url::parse(&claim.url).ok()) {
-            Some(url) if url != asked => Ok(self.send(wanted, self.upstream_request(wanted, Method::GET, Some(url))?).await?),
+            Some(url) if url != asked => Ok(self.send(wanted, Self::upstream_request(wanted, Method::GET, Some(url))?).await?),
             _ => Ok(response),
         }
     }
 
     /// A request for a source; `claimed` is a URL that a document gave, in place of the usual one.
-    pub(crate) fn upstream_request(
-        &self,
-        wanted: &Wanted,
-        method: Method,
-        claimed: Option<Url>,
-    ) -> Result<UpstreamRequest, NoBody> {
+    pub(crate) fn upstream_request(wanted: &Wanted, method: Method, claimed: Option<Url>) -> Result<UpstreamRequest, NoBody> {
         let repository = &wanted.entry.repository;
         let bad = |message: String| NoBody::unusable("bad_url", message);
         let settings = repository.upstream.as_ref().ok_or_else(|| bad("this repository has no upstream".to_owned()))?;
@@ -209,14 +204,14 @@ impl Engine {
     }
 
     /// The copy is unchanged: its life starts anew.
-    fn renew(&self, wanted: &Wanted, (record, open): Copy) -> Flown {
+    fn renew(&self, wanted: &Wanted, (record, open): Copy) -> Arrived {
         count(&wanted.entry.counters.revalidated);
         let now = self.now();
         let renewed = Arc::new(ArtifactRecord { renewed_at: now, contacted_at: now, ..ArtifactRecord::clone(&record) });
         let status = CacheStatus { forward: Some(ForwardReason::Stale), forward_status: Some(304), ..CacheStatus::default() };
         let settled =
             Settled { record: Arc::clone(&renewed), body: SettledBody::Blob(open), status, source: Source::Cache, stale: false };
-        Ok((settled, Some(RecordChange::Renew { record: renewed }), None))
+        (settled, Some(RecordChange::Renew { record: renewed }), None)
     }
 
     /// Nothing new came: serve the copy, pass the status on, or fail, as `settle` says.
@@ -238,7 +233,7 @@ impl Engine {
                     None,
                 ))
             }
-            (Settlement::Renew, Some(copy)) => self.renew(wanted, copy),
+            (Settlement::Renew, Some(copy)) => Ok(self.renew(wanted, copy)),
             (Settlement::PassOn { status, keep_copy, negative_ttl, retry_after }, copy) => {
                 let fault = passed_on(wanted, status, retry_after);
                 let change = match (negative_ttl, keep_copy, copy) {

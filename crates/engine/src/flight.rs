@@ -85,10 +85,8 @@ impl Flight {
     /// Whether a newcomer can still get everything from here.
     fn is_joinable(&self) -> bool {
         match &*self.state.borrow() {
-            State::Pending => true,
-            State::Filling(fill) => fill.holds_everything(),
-            State::Done(Ok(Settled { body: SettledBody::Fill(fill), .. })) => fill.holds_everything(),
-            State::Done(_) => true,
+            State::Filling(fill) | State::Done(Ok(Settled { body: SettledBody::Fill(fill), .. })) => fill.holds_everything(),
+            State::Pending | State::Done(_) => true,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::repositories::Entry;
 use crate::serve::storage_fault;
 
 /// Unreferenced blobs and superseded derivations are kept this long: somebody may be reading them.
-const GRACE: Duration = Duration::from_secs(24 * 3600);
+const GRACE: Duration = Duration::from_hours(24);
 const PAGE: u32 = 500;
 /// How often a nearly full disk makes larder look for what can go, in milliseconds.
 const ROOM_EVERY_MS: i64 = 60_000;

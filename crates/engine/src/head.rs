@@ -48,7 +48,7 @@ impl Engine {
         let claimed = self.held_claim(wanted).await.and_then(|claim| url::Url::parse(&claim.url).ok());
         let fault = |no_body: &NoBody| self.no_copy(wanted, no_body);
         let ask = async |method| {
-            let request = self.upstream_request(wanted, method, claimed.clone()).map_err(|error| fault(&error))?;
+            let request = Self::upstream_request(wanted, method, claimed.clone()).map_err(|error| fault(&error))?;
             self.send(wanted, request).await.map_err(|error| fault(&error.into()))
         };
         let mut response = ask(Method::HEAD).await?;

@@ -233,7 +233,10 @@ impl Engine {
 }
 
 /// A flight's end: what is served, what is to be committed, and the record that is replaced.
-pub(crate) type Flown = Result<(Settled, Option<RecordChange>, Option<Arc<ArtifactRecord>>), (Fault, Option<RecordChange>)>;
+pub(crate) type Flown = Result<Arrived, (Fault, Option<RecordChange>)>;
+
+/// What is served, what is to be committed, and the record that is replaced.
+pub(crate) type Arrived = (Settled, Option<RecordChange>, Option<Arc<ArtifactRecord>>);
 
 /// Remaining life in whole seconds; `None` = unlimited.
 pub(crate) fn remaining_seconds(record: &ArtifactRecord, wanted: &Wanted, now: UnixMillis) -> Option<i64> {

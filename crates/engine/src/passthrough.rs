@@ -59,7 +59,7 @@ impl Engine {
         let class = Mutability::Mutable { user_defined: false, named_by_digest: false };
         let wanted = Wanted::new(Arc::clone(entry), format, spec, class);
         let mut upstream =
-            self.upstream_request(&wanted, request.method.clone(), None).map_err(|no_body| self.no_copy(&wanted, &no_body))?;
+            Self::upstream_request(&wanted, request.method.clone(), None).map_err(|no_body| self.no_copy(&wanted, &no_body))?;
         upstream.headers = only(request.headers, pass.request_headers);
         if *request.method == Method::POST {
             upstream.body = Some(request.body.clone());

@@ -18,9 +18,9 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Running downloads that somebody reads are given this long when larder stops.
 const DRAIN: Duration = Duration::from_secs(30);
 /// How often unreferenced blobs are looked for; nearly full disks are looked at more often.
-const COLLECT_EVERY: Duration = Duration::from_secs(3600);
+const COLLECT_EVERY: Duration = Duration::from_hours(1);
 /// The first collection waits until the first requests have been served.
-const COLLECT_FIRST: Duration = Duration::from_secs(60);
+const COLLECT_FIRST: Duration = Duration::from_mins(1);
 
 /// Serves until a signal ends it.
 ///
