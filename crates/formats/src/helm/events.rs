@@ -3,6 +3,7 @@
 //! The parser counts characters; a cursor that only moves forward turns its positions into byte offsets. Only the first
 //! document of a stream is read, as Helm does.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,6 +17,9 @@ use crate::Malformed;
 
 /// Most nodes that aliases may stand for, nested ones counted (hazard R3).
 const MAX_EXPANSIONS: u64 = 1000;
+/// How many characters the parser may read past its last event. It holds the tokens of a flow collection that could still
+/// turn out to be a key, at nearly two hundred times its size: without a leash, 4 MB of `[1,1,1…` take 700 MB.
+const LEASH: usize = 256 << 10;
 
 /// Reads the first YAML document of `text`.
 pub(super) fn read(text: &str, sink: &mut impl Sink) -> Result<(), Malformed> {
@@ -28,11 +32,16 @@ fn parse(text: &str, sink: &mut impl Sink) -> Result<(), Malformed> {
     // The parser takes a byte order mark for content.
     let skipped = text.len() - text.trim_start_matches('\u{feff}').len();
     let content = text.get(skipped..).unwrap_or_default();
-    let mut parser = Parser::new_from_str(content);
+    let leash = Leash::default();
+    let mut parser = Parser::new_from_iter(leash.hold(content));
     let mut cursor = Cursor::new(content);
     let mut aliases = Aliases::default();
     while let Some(event) = parser.next_event() {
+        if leash.is_taut.get() {
+            return Err(Malformed(format!("index.yaml has a scalar or a flow collection of more than {LEASH} characters")));
+        }
         let (event, span) = event.map_err(|error| malformed(&error))?;
+        leash.end.set(span.end.index() + LEASH);
         match event {
             Event::MappingStart(anchor, _) => {
                 aliases.open(anchor);
@@ -112,6 +121,32 @@ fn after_properties(bytes: &[u8], mut at: usize) -> usize {
         }
     }
     at
+}
+
+/// How far the parser may read.
+struct Leash {
+    end: Cell<usize>,
+    /// Whether it wanted to read on.
+    is_taut: Cell<bool>,
+}
+
+impl Default for Leash {
+    fn default() -> Self {
+        Self { end: Cell::new(LEASH), is_taut: Cell::new(false) }
+    }
+}
+
+impl Leash {
+    /// The characters of `text`, up to the end of the leash at the time they are asked for.
+    fn hold(&self, text: &str) -> impl Iterator<Item = char> {
+        text.chars().enumerate().map_while(|(at, character)| {
+            let within = at < self.end.get();
+            if !within {
+                self.is_taut.set(true);
+            }
+            within.then_some(character)
+        })
+    }
 }
 
 /// Turns character positions into byte offsets.

@@ -304,6 +304,7 @@ fn helm_17_bombs_are_refused_quickly() {
     assert!(refusal(format!("{}x", "- ".repeat(10_000)).as_bytes()).contains("nest"));
     assert!(refusal(format!("{{\"a\":{}1{}}}", "[".repeat(100), "]".repeat(100)).as_bytes()).contains("nest"));
     assert!(refusal("{\"a\":".repeat(10_000).as_bytes()).contains("recursion limit"));
+    assert!(refusal(format!("apiVersion: v1\na:\n  [{}]\n", "1,".repeat(200_000)).as_bytes()).contains("characters"));
     assert!(started.elapsed().as_secs() < 5, "took {:?}", started.elapsed());
 }
 
