@@ -1,13 +1,26 @@
 //! An engine over a scripted origin, without the HTTP server: real upstream client, real storage in a temporary directory.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+//!
+//! | file | knows |
+//! |---|---|
+//! | `client.rs` | asking as an HTTP client would: conditions, ranges, leaving early, reading slowly |
+//! | `documents.rs` | the same file published in each of the four formats, with the document that names it |
+//! | `memory.rs` | what a process holds in memory, measured in a process of its own |
+//! | `disk.rs` | a small file system that can be filled |
+#![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program: its helpers panic to report")]
+
+mod client;
+mod disk;
+mod documents;
+mod memory;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use http::{HeaderMap, HeaderValue, Method};
+use http::Method;
 use larder_core::*;
 use larder_engine::*;
 use larder_formats::LinkKey;
@@ -16,44 +29,27 @@ use larder_testkit::Origin;
 use larder_upstream::{HttpUpstream, Options};
 use url::Url;
 
-pub struct Bench {
-    pub engine: Arc<Engine>,
-    pub origin: Origin,
-    pub clock: Arc<ManualClock>,
-    pub blobs: Arc<dyn BlobStore>,
-    pub metadata: MetadataStore,
-    _directory: tempfile::TempDir,
+pub(crate) use client::{Client, Got, Head, ask, read};
+pub(crate) use disk::{SmallDisk, fill};
+pub(crate) use documents::{FORMATS, Published, helm_index, npm_packument, publish, pypi_page};
+pub(crate) use memory::{Peak, alone, too_slow};
+
+pub(crate) struct Bench {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) origin: Origin,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) blobs: Arc<dyn BlobStore>,
+    pub(crate) metadata: MetadataStore,
+    repositories: Vec<Arc<Repository>>,
+    limits: Limits,
+    path: PathBuf,
+    _directory: Option<tempfile::TempDir>,
 }
 
-/// What came back.
-#[derive(Debug)]
-pub struct Got {
-    pub answer: Head,
-    pub body: Result<Bytes, String>,
-}
+/// The engine's time when a bench is made.
+pub(crate) const START: UnixMillis = UnixMillis(1_780_000_000_000);
 
-#[derive(Debug)]
-pub struct Head {
-    pub status: u16,
-    pub source: Source,
-    pub cache_status: String,
-    pub representation: Representation,
-    pub location: Option<String>,
-    pub hot: bool,
-}
-
-impl Got {
-    pub fn bytes(&self) -> &Bytes {
-        self.body.as_ref().expect("the body ended well")
-    }
-    pub fn text(&self) -> String {
-        String::from_utf8(self.bytes().to_vec()).unwrap()
-    }
-}
-
-pub const START: UnixMillis = UnixMillis(1_780_000_000_000);
-
-pub fn repository(package: PackageType, base: &str) -> Repository {
+pub(crate) fn repository(package: PackageType, base: &str) -> Repository {
     let base_url = Url::parse(base).unwrap();
     let index_url = if package == PackageType::Pypi { base_url.join("simple/").unwrap() } else { base_url.clone() };
     Repository {
@@ -83,18 +79,51 @@ pub fn repository(package: PackageType, base: &str) -> Repository {
     }
 }
 
+/// The settings of a repository's upstream, to be changed.
+pub(crate) fn upstream(repository: &mut Repository) -> &mut UpstreamSettings {
+    repository.upstream.as_mut().unwrap()
+}
+
+async fn engine(
+    path: &Path,
+    repositories: &[Arc<Repository>],
+    limits: Limits,
+    clock: &Arc<ManualClock>,
+) -> (Arc<Engine>, Arc<dyn BlobStore>, MetadataStore) {
+    let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(path).unwrap());
+    let metadata = MetadataStore::open(&path.join("larder.sqlite")).await.unwrap();
+    // The breaker's pauses run on the same clock, so that a test decides when an origin is asked again.
+    let options = Options { clock: Arc::clone(clock) as Arc<dyn Clock>, ..Options::new("larder/test") };
+    let engine = Engine::new(EngineParts {
+        repositories: repositories.to_vec(),
+        not_built: BTreeMap::new(),
+        blobs: Arc::clone(&blobs),
+        metadata: metadata.clone(),
+        upstream: Arc::new(HttpUpstream::new(options)),
+        clock: Arc::clone(clock) as Arc<dyn Clock>,
+        link_key: LinkKey::from_bytes([7; 32]),
+        public_url: None,
+        limits,
+    });
+    (engine, blobs, metadata)
+}
+
 impl Bench {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(|_| {}).await
     }
 
     /// An engine with one repository of each built type, named after it, after `change` has had its way with each.
-    pub async fn with(change: impl Fn(&mut Repository)) -> Self {
-        let origin = Origin::start().await;
+    pub(crate) async fn with(change: impl Fn(&mut Repository)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(directory.path()).unwrap());
-        let metadata = MetadataStore::open(&directory.path().join("larder.sqlite")).await.unwrap();
-        let clock = Arc::new(ManualClock::new(START));
+        let path = directory.path().to_owned();
+        let bench = Self::in_directory(&path, Limits::default(), change).await;
+        Self { _directory: Some(directory), ..bench }
+    }
+
+    /// As [`with`](Self::with), with its data in a directory of the caller's.
+    pub(crate) async fn in_directory(path: &Path, limits: Limits, change: impl Fn(&mut Repository)) -> Self {
+        let origin = Origin::start().await;
         let base = origin.url("/");
         let make = |package| {
             let mut repository = repository(package, &base);
@@ -102,35 +131,62 @@ impl Bench {
             Arc::new(repository)
         };
         let packages = [PackageType::Generic, PackageType::Pypi, PackageType::Npm, PackageType::Helm];
-        let engine = Engine::new(EngineParts {
-            repositories: packages.into_iter().map(make).collect(),
-            not_built: BTreeMap::new(),
-            blobs: Arc::clone(&blobs),
-            metadata: metadata.clone(),
-            upstream: Arc::new(HttpUpstream::new(Options::new("larder/test"))),
-            clock: Arc::clone(&clock) as Arc<dyn Clock>,
-            link_key: LinkKey::from_bytes([7; 32]),
-            public_url: None,
-            limits: Limits::default(),
-        });
-        Self { engine, origin, clock, blobs, metadata, _directory: directory }
+        let repositories: Vec<_> = packages.into_iter().map(make).collect();
+        let clock = Arc::new(ManualClock::new(START));
+        let (engine, blobs, metadata) = engine(path, &repositories, limits, &clock).await;
+        Self { engine, origin, clock, blobs, metadata, repositories, limits, path: path.to_owned(), _directory: None }
     }
 
-    pub async fn ask(&self, method: Method, repository: &str, path: &str, headers: &[(&str, &str)]) -> Result<Got, Fault> {
+    /// A new process over the same data: nothing in memory survives.
+    pub(crate) async fn restart(&mut self) {
+        self.settled().await;
+        self.engine.drain(Duration::from_secs(5)).await;
+        self.metadata.close().await;
+        (self.engine, self.blobs, self.metadata) = engine(&self.path, &self.repositories, self.limits, &self.clock).await;
+    }
+
+    /// Takes repositories into use that `change` has had its way with, as a reload does.
+    pub(crate) fn reload(&mut self, change: impl Fn(&mut Repository)) {
+        let changed = |old: &Arc<Repository>| {
+            let mut repository = Repository::clone(old);
+            change(&mut repository);
+            Arc::new(repository)
+        };
+        self.repositories = self.repositories.iter().map(changed).collect();
+        self.engine.replace_repositories(self.repositories.clone(), &BTreeMap::new(), None);
+    }
+
+    pub(crate) async fn ask(&self, method: Method, repository: &str, path: &str, headers: &[(&str, &str)]) -> Result<Got, Fault> {
         ask(&self.engine, method, repository, path, headers).await
     }
 
-    pub async fn get(&self, repository: &str, path: &str) -> Result<Got, Fault> {
+    pub(crate) async fn get(&self, repository: &str, path: &str) -> Result<Got, Fault> {
         self.ask(Method::GET, repository, path, &[]).await
     }
 
-    pub fn wait(&self, seconds: u64) {
+    /// A GET that may be changed before it is run.
+    pub(crate) fn client(&self, repository: &str, target: &str) -> Client {
+        Client::new(&self.engine, repository, target)
+    }
+
+    pub(crate) fn wait(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
     }
 
+    pub(crate) async fn flush(&self) -> FlushReport {
+        self.engine.flush(FlushRequest::default()).await.unwrap()
+    }
+
+    /// What is remembered of a file or document; `variant` is empty for most.
+    pub(crate) async fn record(&self, repository: &str, path: &str, variant: &str) -> Option<ArtifactRecord> {
+        let repository = RepositoryName::parse(repository).unwrap();
+        let key = SourceKey { repository, path: path.into(), variant: variant.to_owned().into() };
+        self.metadata.record(&key).await.unwrap()
+    }
+
     /// Waits until what was downloaded is durable and no flight is left.
-    pub async fn settled(&self) {
-        for _ in 0..2000 {
+    pub(crate) async fn settled(&self) {
+        for _ in 0..4000 {
             if self.engine.flights_active() == 0 {
                 return;
             }
@@ -140,52 +196,7 @@ impl Bench {
     }
 }
 
-pub async fn ask(engine: &Arc<Engine>, method: Method, repository: &str, target: &str, headers: &[(&str, &str)]) -> Result<Got, Fault> {
-    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-    let mut map = HeaderMap::new();
-    for (name, value) in headers {
-        map.append(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
-    }
-    let request = ArtifactRequest {
-        repository,
-        raw_path: path,
-        query,
-        method: &method,
-        headers: &map,
-        client_base: "http://larder.test",
-        body: Bytes::new(),
-    };
-    let answer = engine.read(request).await?;
-    let head = Head {
-        status: answer.status.as_u16(),
-        source: answer.source,
-        cache_status: answer.cache_status.to_string(),
-        representation: answer.representation,
-        location: answer.location,
-        hot: answer.hot.is_some(),
-    };
-    Ok(Got { answer: head, body: read(answer.body.into_inner()).await })
-}
-
-pub async fn read(body: Body) -> Result<Bytes, String> {
-    match body {
-        Body::Empty => Ok(Bytes::new()),
-        Body::Bytes(bytes) => Ok(bytes),
-        Body::File { file, length } => {
-            use std::os::unix::fs::FileExt as _;
-            let mut bytes = vec![0; usize::try_from(length).unwrap()];
-            file.read_exact_at(&mut bytes, 0).map_err(|error| error.to_string())?;
-            Ok(bytes.into())
-        }
-        Body::InFlight(flight) => collect(flight.reader(None)).await,
-        Body::Stream(stream) => collect(stream).await,
-    }
-}
-
-pub async fn collect(mut stream: impl futures_core::Stream<Item = std::io::Result<Bytes>> + Unpin) -> Result<Bytes, String> {
-    let mut all = Vec::new();
-    while let Some(chunk) = stream.next().await {
-        all.extend_from_slice(&chunk.map_err(|error| error.to_string())?);
-    }
-    Ok(all.into())
+/// A time before [`START`], as an HTTP date.
+pub(crate) fn days_ago(days: i64) -> String {
+    UnixMillis(START.0 - days * 86_400_000).to_http_date()
 }
