@@ -9,6 +9,8 @@ use crate::testing::{links, read, remote};
 
 const LARDER: &str = "https://larder.example/api/v1/remote/stable/";
 const HELM_STYLE: &str = include_str!("testdata/helm-repo-index.yaml");
+/// Written by `helm repo index` of Helm 4.1.4.
+const HELM_4: &str = include_str!("testdata/helm-4-repo-index.yaml");
 const RELEASER: &str = include_str!("testdata/chart-releaser.yaml");
 const MUSEUM: &str = include_str!("testdata/chartmuseum.yaml");
 const HANDWRITTEN: &str = include_str!("testdata/handwritten.yaml");
@@ -167,6 +169,7 @@ fn helm_06_07_only_url_text_differs() {
         .replace("'tool-1e3.tgz'", &format!("'{LARDER}tool-1e3.tgz'"))
         .replace("https://charts.example.com/stable/long/", &format!("{LARDER}long/"));
     assert_eq!(derive(HANDWRITTEN), expected);
+    assert_eq!(derive(HELM_4), HELM_4.replace("- https://charts.example.com/stable/demo", &format!("- {LARDER}demo")));
     assert_eq!(derive(MUSEUM), MUSEUM.replace("- charts/", &format!("- {LARDER}charts/")));
 }
 

@@ -179,6 +179,7 @@ fn the_property_is_not_vacuous() {
 #[test]
 fn the_style_of_helm_is_recognised() {
     for text in [
+        include_str!("../testdata/helm-4-repo-index.yaml"),
         include_str!("../testdata/helm-repo-index.yaml"),
         include_str!("../testdata/chart-releaser.yaml"),
         include_str!("../testdata/chartmuseum.yaml"),
