@@ -1,13 +1,14 @@
 //! Rewritten documents and their compressed forms: pure functions of what they are made from, made once, kept, never invalidated.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::{StatusCode, header};
-use larder_core::{Fault, sha256};
-use larder_formats::Links;
-use larder_storage::{BlobInfo, Change, DerivedRecord, OpenBlob, SealedSpool};
+use larder_core::{BlobDescriptor, DigestAlgorithm, Fault};
+use larder_formats::{Links, Malformed};
+use larder_storage::{Change, DerivedRecord, OpenBlob, SealedSpool, Spool};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -53,7 +54,7 @@ impl DerivedBody {
         }
     }
 
-    fn bytes(&self) -> std::io::Result<Vec<u8>> {
+    fn bytes(&self) -> io::Result<Vec<u8>> {
         match &self.place {
             Place::File(open) => read_file(&open.file, open.length),
             Place::Memory(bytes) => Ok(bytes.to_vec()),
@@ -171,11 +172,12 @@ impl Engine {
             let derived = self.parse_blocking(move || {
                 let wanted = document.wanted();
                 let links = Links::new(&wanted.entry.repository, engine.link_key(), base);
-                wanted.format.derive(&document.view(), form, &links)
+                let derived = wanted.format.derive(&document.view(), form, &links)?;
+                Ok::<_, Malformed>((engine.place(derived.body), derived.content_type))
             });
-            let derived = derived.await?.map_err(|error| malformed(&recipe.wanted, &error))?;
+            let (body, content_type) = derived.await?.map_err(|error| malformed(&recipe.wanted, &error))?;
             count(&self.counters.derivations);
-            Ok(self.keep_derivation(recipe, key.clone(), derived.body, derived.content_type.to_owned()))
+            Ok(self.keep_derivation(recipe, &key, body, content_type.to_owned()))
         };
         self.derivations.0.get_or_insert_async(&key, make).await
     }
@@ -196,9 +198,11 @@ impl Engine {
         tokio::spawn(async move {
             let make = async {
                 let plain = Arc::clone(&identity);
-                let coded = engine.parse_blocking(move || coding::encode(&plain.bytes()?, coding)).await?;
-                let coded = coded.map_err(|_| internal("a document could not be compressed"))?;
-                Ok::<_, Fault>(engine.keep_derivation(&recipe, key.clone(), coded, identity.content_type.clone()))
+                let placing = Arc::clone(&engine);
+                let coded =
+                    engine.parse_blocking(move || Ok::<_, io::Error>(placing.place(coding::encode(&plain.bytes()?, coding)?)));
+                let coded = coded.await?.map_err(|_| internal("a document could not be compressed"))?;
+                Ok::<_, Fault>(engine.keep_derivation(&recipe, &key, coded, identity.content_type.clone()))
             };
             if let Err(fault) = engine.derivations.0.get_or_insert_async(&key, make).await {
                 tracing::warn!(%fault, "a compressed form was not made");
@@ -210,39 +214,52 @@ impl Engine {
     async fn stored_derivation(&self, key: &str) -> Option<Arc<DerivedBody>> {
         let derived = self.metadata.derivation(key).await.ok()??;
         let open = self.blobs.open(&derived.blob).ok()?;
-        let etag = format!("\"sha256-{}\"", derived.blob.digest.to_hex());
-        Some(Arc::new(DerivedBody { place: Place::File(open), content_type: derived.content_type, etag }))
+        Some(Arc::new(DerivedBody { place: Place::File(open), content_type: derived.content_type, etag: tag(key) }))
     }
 
-    /// Puts a derivation where it can be served from; persistent ones are made durable behind the scenes.
-    fn keep_derivation(self: &Arc<Self>, recipe: &Recipe, key: String, body: Vec<u8>, content_type: String) -> Arc<DerivedBody> {
-        let digest = sha256(&body);
-        let etag = format!("\"sha256-{}\"", digest.to_hex());
+    /// Puts a derivation's bytes where they can be served from: an unnamed file, or memory if the disk has no room. Blocking.
+    fn place(self: &Arc<Self>, body: Vec<u8>) -> (Place, Option<Spool>) {
         let spool = self.new_spool().and_then(|mut spool| spool.append(&body).ok().map(|()| spool));
-        let Some(spool) = spool else {
-            return Arc::new(DerivedBody { place: Place::Memory(body.into()), content_type, etag });
-        };
-        let open = OpenBlob { file: spool.reader(), length: body.len() as u64 };
-        if recipe.persist {
-            let descriptor = larder_core::BlobDescriptor { digest, size: body.len() as u64 };
-            let (engine, recipe, content_type) = (Arc::clone(self), recipe.clone(), content_type.clone());
-            let spool = SealedSpool { spool, descriptor };
-            tokio::spawn(async move { engine.store_derivation(&recipe, key, spool, content_type).await });
+        match spool {
+            Some(spool) => (Place::File(OpenBlob { file: spool.reader(), length: body.len() as u64 }), Some(spool)),
+            None => (Place::Memory(body.into()), None),
         }
-        Arc::new(DerivedBody { place: Place::File(open), content_type, etag })
     }
 
-    async fn store_derivation(&self, recipe: &Recipe, key: String, spool: SealedSpool, content_type: String) {
+    /// Persistent derivations are made durable behind the scenes.
+    fn keep_derivation(
+        self: &Arc<Self>,
+        recipe: &Recipe,
+        key: &str,
+        (place, spool): (Place, Option<Spool>),
+        content_type: String,
+    ) -> Arc<DerivedBody> {
+        let body = Arc::new(DerivedBody { place, content_type, etag: tag(key) });
+        if let (true, Some(spool)) = (recipe.persist, spool) {
+            let (engine, recipe, key, kept) = (Arc::clone(self), recipe.clone(), key.to_owned(), Arc::clone(&body));
+            tokio::spawn(async move { engine.store_derivation(&recipe, key, spool, &kept).await });
+        }
+        body
+    }
+
+    async fn store_derivation(&self, recipe: &Recipe, key: String, spool: Spool, body: &DerivedBody) {
+        let Ok(digest) = self.hash_file(spool.reader(), body.length(), DigestAlgorithm::Sha256).await else { return };
+        let spool = SealedSpool { spool, descriptor: BlobDescriptor { digest, size: body.length() } };
         let blobs = Arc::clone(&self.blobs);
         let published = tokio::task::spawn_blocking(move || blobs.publish(vec![spool]).pop()).await;
-        let Ok(Some(Ok(info))) = published else { return };
+        let Ok(Some(Ok(blob))) = published else { return };
         let Some(source) = recipe.settled.record.blob().map(|blob| blob.digest.clone()) else { return };
-        let blob: BlobInfo = info;
-        let derived = DerivedRecord { blob: blob.descriptor.clone(), content_type, made_at: self.now() };
+        let derived =
+            DerivedRecord { blob: blob.descriptor.clone(), content_type: body.content_type.clone(), made_at: self.now() };
         let repository = recipe.wanted.entry.repository.name.clone();
         let change = Change::PutDerivation { key, repository, sources: vec![source], derived, blob };
         if let Err(error) = self.metadata.apply(vec![change]).await {
             tracing::warn!(%error, "a derivation was not kept");
         }
     }
+}
+
+/// A derivation's entity tag: its key names its bytes, coding included, because it is a pure function of what the key is made of.
+fn tag(key: &str) -> String {
+    format!("\"{}\"", key.get(..40).unwrap_or(key))
 }
