@@ -88,7 +88,7 @@ impl Engine {
     pub(crate) fn admit(&self, request: &ArtifactRequest<'_>) -> Result<Admission, Fault> {
         let entry = self.entry(request.repository)?;
         let Some(format) = entry.format else {
-            return Err(not_built(&entry, "its package type"));
+            return Err(not_built(&entry, "its package type is not built in this version of larder"));
         };
         let named = |fault: Fault| fault.in_repository(&entry.repository.name);
         let path = ArtifactPath::parse(request.raw_path, format.path_rules()).map_err(|e| named(path_fault(e)))?;
@@ -193,7 +193,7 @@ impl Engine {
             return Err(not_built(&entry, reason));
         }
         if entry.repository.kind != RepositoryKind::Remote {
-            return Err(not_built(&entry, entry.repository.kind.as_str()));
+            return Err(not_built(&entry, "its kind is not built in this version of larder"));
         }
         Ok(entry)
     }
@@ -219,8 +219,7 @@ fn denied_fault(entry: &Entry, denied: &AccessDenied) -> Fault {
 }
 
 fn not_built(entry: &Entry, what: &str) -> Fault {
-    let message =
-        format!("repository {} cannot be served by this version of larder: {what} is not built yet", entry.repository.name);
+    let message = format!("repository {} cannot be served: {what}", entry.repository.name);
     Fault::new(FaultKind::NotImplemented, "not_implemented", message).in_repository(&entry.repository.name)
 }
 

@@ -6,7 +6,7 @@
 //! | `admission.rs` | 1–2: parse the path, ask the format, apply the access rules; the only maker of `Admitted` |
 //! | `obtain.rs`, `fetch.rs` | 3–5: look up, decide, ask the upstream, settle |
 //! | `clearance.rs` | 6: quarantine; the only maker of [`Cleared`] |
-//! | `flight.rs`, `download.rs`, `fill.rs`, `reader.rs` | 8: one detached download, many readers |
+//! | `flight.rs`, `download.rs`, `intake.rs`, `fill.rs`, `reader.rs` | 8: one detached download, many readers |
 //! | `expectation.rs`, `claims.rs` | what a file's digest should be, and where its document says so |
 //! | `commit.rs` | 9: blob, then record, in groups |
 //! | `derive.rs`, `coding.rs` | rewritten documents and their compressed forms |
@@ -30,6 +30,7 @@ mod flight;
 mod flush;
 mod head;
 mod health;
+mod intake;
 mod obtain;
 mod passthrough;
 mod reader;

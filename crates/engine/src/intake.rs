@@ -1,0 +1,278 @@
+//! Taking a body in: into the spool (or, if the disk cannot take it, through memory), counted, hashed, and taken up again after a cut.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http::{HeaderMap, Method, StatusCode, header};
+use larder_core::{DigestAlgorithm, Hasher};
+use larder_storage::Spool;
+use larder_upstream::{BodyStream, Resume, UpstreamErrorKind, UpstreamResponse};
+use tokio::time::Instant;
+use url::Url;
+
+use crate::admission::Wanted;
+use crate::counters::count;
+use crate::download::{Received, stored_headers};
+use crate::engine::Engine;
+use crate::expectation::Expectation;
+use crate::fetch::NoBody;
+use crate::fill::Fill;
+use crate::obtain::is_full;
+
+/// Chunks up to this size are hashed and written where they arrive; larger ones on a blocking thread.
+const INLINE: usize = 64 << 10;
+/// Followers are woken when this much has come, or after [`PUBLISH_AFTER`].
+const PUBLISH_BYTES: u64 = 256 << 10;
+const PUBLISH_AFTER: Duration = Duration::from_millis(8);
+/// How often a cut download is taken up again.
+const RESUMES: u32 = 3;
+
+/// Takes bytes in and makes them visible to followers.
+pub(crate) struct Intake {
+    fill: Arc<Fill>,
+    /// `None` once the ring has taken over, or while a blocking thread has it.
+    spool: Option<Spool>,
+    in_ring: bool,
+    /// Bytes beyond this are not kept.
+    keep_up_to: u64,
+    hasher: Hasher,
+    written: u64,
+    published: u64,
+    published_at: Instant,
+    /// Bytes at the start of a restarted body that are there already.
+    skip: u64,
+}
+
+impl Intake {
+    pub(crate) fn new(engine: &Arc<Engine>, wanted: &Wanted, fill: &Arc<Fill>, algorithms: &[DigestAlgorithm]) -> Self {
+        let max_size = wanted.entry.repository.upstream.as_ref().and_then(|upstream| upstream.max_size);
+        let keep_up_to = max_size.unwrap_or(u64::MAX);
+        let too_large = fill.total.is_some_and(|total| total > keep_up_to);
+        let spool = if too_large { None } else { engine.new_spool() };
+        if let Some(spool) = &spool {
+            fill.set_spool(spool.reader());
+        } else {
+            fill.start_ring(0);
+        }
+        Self {
+            fill: Arc::clone(fill),
+            in_ring: spool.is_none(),
+            spool,
+            keep_up_to,
+            hasher: Hasher::new(algorithms),
+            written: 0,
+            published: 0,
+            published_at: Instant::now(),
+            skip: 0,
+        }
+    }
+
+    pub(crate) async fn run(
+        mut self,
+        engine: &Arc<Engine>,
+        wanted: &Arc<Wanted>,
+        response: UpstreamResponse,
+    ) -> Result<Received, NoBody> {
+        let first = Arc::new(FirstAnswer::of(&response));
+        let mut body = response.body;
+        let mut resumes = 0;
+        let mut resumed_at = 0;
+        let total = self.fill.total;
+        loop {
+            match self.drain(engine, wanted, &mut body).await {
+                Ok(()) => break,
+                Err(Broken::Fatal(no_body)) => return Err(no_body),
+                Err(Broken::Cut(error)) => {
+                    let progress = resumes == 0 || self.written > resumed_at;
+                    if resumes >= RESUMES || !progress || !(first.has_strong_tag() || self.fill.expects_digest) {
+                        return Err(error);
+                    }
+                    self.publish();
+                    resumes += 1;
+                    resumed_at = self.written;
+                    let Ok((rest, known)) = first.resume(engine, wanted, self.written).await else { return Err(error) };
+                    body = rest;
+                    self.skip = known;
+                    count(&wanted.entry.counters.fills_resumed);
+                }
+            }
+        }
+        if total.is_some_and(|total| total != self.written) {
+            return Err(NoBody::unusable("upstream_cut", "the upstream sent fewer or more bytes than it declared"));
+        }
+        self.publish();
+        let digests = self.hasher.finish();
+        Ok(Received { spool: self.spool, digests, length: self.written })
+    }
+
+    /// Takes the body until it ends.
+    async fn drain(&mut self, engine: &Arc<Engine>, wanted: &Wanted, body: &mut BodyStream) -> Result<(), Broken> {
+        loop {
+            let next = if self.published < self.written {
+                if let Ok(next) = tokio::time::timeout_at(self.published_at + PUBLISH_AFTER, body.next()).await {
+                    next
+                } else {
+                    self.publish();
+                    continue;
+                }
+            } else {
+                body.next().await
+            };
+            match next {
+                None => return Ok(()),
+                Some(Ok(chunk)) => {
+                    let counters = &wanted.entry.counters;
+                    counters.upstream_bytes.fetch_add(chunk.len() as u64, std::sync::atomic::Ordering::Relaxed);
+                    self.take(chunk).await.map_err(Broken::Fatal)?;
+                    engine.refuse_oversized(wanted, Some(self.written)).map_err(Broken::Fatal)?;
+                }
+                Some(Err(error)) => {
+                    let cut = matches!(
+                        error.kind,
+                        UpstreamErrorKind::Truncated
+                            | UpstreamErrorKind::TimedOut
+                            | UpstreamErrorKind::Protocol
+                            | UpstreamErrorKind::Unreachable
+                    );
+                    return Err(if cut { Broken::Cut(error.into()) } else { Broken::Fatal(error.into()) });
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, mut chunk: Bytes) -> Result<(), NoBody> {
+        if self.skip > 0 {
+            let known = self.skip.min(chunk.len() as u64);
+            self.skip -= known;
+            chunk = chunk.split_off(known as usize);
+        }
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        let length = chunk.len() as u64;
+        if !self.in_ring && self.written + length > self.keep_up_to {
+            self.enter_ring();
+        }
+        if self.in_ring {
+            self.hasher.update(&chunk);
+            self.fill
+                .push_ring(chunk)
+                .await
+                .map_err(|_| NoBody::unusable("unread", "nobody read this download and it could not be kept"))?;
+        } else {
+            self.write(chunk).await?;
+        }
+        let was_empty = self.written == 0;
+        self.written += length;
+        if was_empty || self.written - self.published >= PUBLISH_BYTES || self.published_at.elapsed() >= PUBLISH_AFTER {
+            self.publish();
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, chunk: Bytes) -> Result<(), NoBody> {
+        let Some(mut spool) = self.spool.take() else {
+            return Err(NoBody::unusable("internal", "the download lost its file"));
+        };
+        let written = if chunk.len() <= INLINE {
+            self.hasher.update(&chunk);
+            spool.append(&chunk)
+        } else {
+            let mut hasher = std::mem::replace(&mut self.hasher, Hasher::new(&[]));
+            let bytes = chunk.clone();
+            let work = tokio::task::spawn_blocking(move || {
+                hasher.update(&bytes);
+                let result = spool.append(&bytes);
+                (spool, hasher, result)
+            });
+            let Ok((back, hasher, result)) = work.await else {
+                return Err(NoBody::unusable("internal", "the download's writer stopped"));
+            };
+            (spool, self.hasher) = (back, hasher);
+            result
+        };
+        match written {
+            Ok(()) => self.spool = Some(spool),
+            Err(error) => {
+                tracing::warn!(%error, full = is_full(&error), "a download cannot be kept on disk and goes on through memory");
+                if spool.truncate_to(self.written).is_err() {
+                    tracing::debug!("the tail of a spool was not cut off; it is never read");
+                }
+                self.enter_ring();
+                let pushed = self.fill.push_ring(chunk).await;
+                pushed.map_err(|_| NoBody::unusable("unread", "nobody read this download and it could not be kept"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What has been written stays readable; nothing will be committed.
+    fn enter_ring(&mut self) {
+        self.publish();
+        self.fill.start_ring(self.written);
+        self.in_ring = true;
+        self.spool = None;
+    }
+
+    fn publish(&mut self) {
+        self.fill.publish(self.written);
+        self.published = self.written;
+        self.published_at = Instant::now();
+    }
+}
+
+enum Broken {
+    Cut(NoBody),
+    Fatal(NoBody),
+}
+
+/// What is needed to take a cut download up again.
+struct FirstAnswer {
+    etag: Option<String>,
+    total: Option<u64>,
+}
+
+impl FirstAnswer {
+    fn of(response: &UpstreamResponse) -> Self {
+        Self { etag: stored_headers(&response.headers).etag, total: response.body.declared_length() }
+    }
+
+    fn strong_tag(&self) -> Option<&str> {
+        self.etag.as_deref().filter(|tag| tag.starts_with('"'))
+    }
+
+    fn has_strong_tag(&self) -> bool {
+        self.strong_tag().is_some()
+    }
+
+    /// Asks for the rest, from the first URL again: a signed one may have expired. Gives the body and how much of it is there already.
+    async fn resume(&self, engine: &Arc<Engine>, wanted: &Arc<Wanted>, offset: u64) -> Result<(BodyStream, u64), ()> {
+        let mut expectation = engine.expect(wanted).await;
+        let claimed = match &mut expectation {
+            Expectation::Known(claim) => Url::parse(&claim.url).ok(),
+            Expectation::None | Expectation::Pending(_) => None,
+        };
+        let mut request = Engine::upstream_request(wanted, Method::GET, claimed).map_err(drop)?;
+        request.resume = Some(Resume { offset, if_range: self.strong_tag().unwrap_or_default().to_owned() });
+        let response = engine.send(wanted, request).await.map_err(drop)?;
+        let same_tag = self.strong_tag().is_none() || stored_headers(&response.headers).etag.as_deref() == self.strong_tag();
+        match response.status {
+            StatusCode::PARTIAL_CONTENT if same_tag && self.continues(&response.headers, offset) => Ok((response.body, 0)),
+            // The upstream knows no ranges: what is already there is read again and passed over.
+            StatusCode::OK if same_tag && (self.total.is_none() || response.body.declared_length() == self.total) => {
+                Ok((response.body, offset))
+            }
+            _ => Err(()),
+        }
+    }
+
+    fn continues(&self, headers: &HeaderMap, offset: u64) -> bool {
+        let Some(range) = headers.get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok()) else { return false };
+        let Some((span, total)) = range.strip_prefix("bytes ").and_then(|rest| rest.split_once('/')) else { return false };
+        let starts_there = span.split_once('-').is_some_and(|(start, _)| start.parse() == Ok(offset));
+        let same_total = self.total.is_none_or(|expected| total.parse() == Ok(expected));
+        starts_there && same_total
+    }
+}
