@@ -13,7 +13,7 @@ use crate::engine::{ArtifactRequest, Engine};
 use crate::repositories::Entry;
 
 /// Suffixes of sidecars that a link to another host may carry without being signed themselves.
-const SIDECARS: &[&str] = &[".metadata", ".prov", ".asc", ".sig"];
+const SIDECARS: &[&str] = larder_formats::SIDECAR_SUFFIXES;
 
 /// An upstream document or file that may be obtained: what flights and records are about.
 #[derive(Debug, Clone)]

@@ -92,7 +92,7 @@ impl Engine {
                 continue;
             }
             let Ok(table) = self.claim_table(document, &record).await else { continue };
-            if let Some(claim) = table.find(&wanted.spec.key_path) {
+            if let Some(claim) = table.find(&wanted.key.path) {
                 return Known::Claim(claim);
             }
             let policy = &document.entry.repository.cache;
@@ -124,7 +124,7 @@ impl Engine {
         let flight = self.flight(document, refresh);
         let Ready::Done(Ok(settled)) = flight.ready(true).await else { return None };
         let table = self.arrived_claims(document, &settled).await.ok()?;
-        table.find(&wanted.spec.key_path)
+        table.find(&wanted.key.path)
     }
 
     /// After a mismatch: what does the document say now?
