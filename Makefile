@@ -32,8 +32,10 @@ e2e: tools release ## real clients only; choose some with E2E="--only npm helm"
 tools: # the clients that the end-to-end tests drive, in pinned versions
 	tests/install/clients.sh
 
-stress: ## long and heavy tests (1 GiB downloads, long kill and fault runs): those that are marked `ignore`
-	$(CARGO) test --workspace --release --locked --no-fail-fast -- --ignored --nocapture
+# Ignored tests named child_… are processes that other tests start.
+stress: release ## long and heavy tests: those that are marked `ignore`, and 64 clients for 1 GiB
+	$(CARGO) test --workspace --release --locked --no-fail-fast -- --ignored --nocapture --skip child_
+	$(PYTHON) tests/e2e/run.py --larder $(LARDER) --stress
 
 bench: release ## larder beside nginx in one run, and the document rewriters alone
 	tests/install/clients.sh --bench

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from archives import noise, tar_gz
 from gpg import signer
-from harness import environment, expect, expect_equal, run, tool
+from harness import ask, environment, expect, expect_equal, run, tool
 
 BIG = noise(5 * 1024 * 1024 + 17, "big")
 SMALL = b"the contents of a small file\n" * 40
@@ -162,6 +162,18 @@ def coalesced(case):
             expect((home / f"f{number}").read_bytes() == BIG, f"client {number} got a wrong body")
 
     case.phases(use, revalidates=False)
+
+
+def checked_each_time(case):
+    """`mutable_ttl: 0`: each request, however soon after the one before, sees what the upstream has at that moment."""
+    origin = case.origin()
+    cache = {"mutable_ttl": 0}
+    entry = {"base_url": origin.url, "type": "remote", "package": "generic", "mutable_patterns": ["^latest$"]}
+    case.serve({"files": {**entry, "cache": cache}})
+    case.needs_larder()
+    for number in range(20):
+        origin.put("/latest", f"version {number}\n", "text/plain")
+        expect_equal("answer", ask(case.repository("files") + "/latest").body, f"version {number}\n".encode())
 
 
 # --- apt -------------------------------------------------------------------------------------------------------------
@@ -376,6 +388,7 @@ CASES = {
     "generic-curl": curl,
     "generic-multiple-ranges": multiple_ranges,
     "generic-coalesced": coalesced,
+    "generic-checked-each-time": checked_each_time,
     "generic-apt": apt,
     "generic-cargo": cargo,
 }

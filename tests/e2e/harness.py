@@ -161,6 +161,10 @@ class Larder:
                 time.sleep(0.02)
         raise Failed(f"larder did not answer /live within 10 s\n{self.log_tail()}")
 
+    @property
+    def pid(self):
+        return self._process.pid
+
     def log_tail(self):
         return last_lines(self._log.read_text(errors="replace")) if self._log.exists() else ""
 
@@ -240,6 +244,10 @@ class Case:
         """URL of larder itself: what every link that a client keeps must begin with."""
         return self._larder.url
 
+    @property
+    def larder_pid(self):
+        return self._larder.pid
+
     def home(self):
         """A new, empty home directory."""
         self._homes += 1
@@ -260,8 +268,6 @@ class Case:
                 wrong = self._larder.stop()
                 expect(wrong is None, wrong)
                 self._larder.start()
-            # A download can be joined until its record is visible; what follows must not join the phase before.
-            time.sleep(0.3)
             marks = [origin.mark() for origin in self._origins]
             try:
                 use(self.home(), phase)

@@ -5,6 +5,7 @@ stopped, so that its port refuses connections, and started again on the same por
 """
 
 import email.utils
+import functools
 import hashlib
 import random
 import socket
@@ -49,6 +50,7 @@ class Resource:
     status: int = 200
     headers: dict = field(default_factory=dict)
 
+    @functools.cached_property
     def etag(self):
         return '"' + hashlib.sha256(self.body).hexdigest()[:24] + '"'
 
@@ -217,7 +219,7 @@ def _settle(request, resource):
     headers = {"Content-Type": resource.content_type, "Content-Length": str(len(body))}
     if resource.status != 200:
         return resource.status, body, headers
-    headers["ETag"] = resource.etag()
+    headers["ETag"] = resource.etag
     headers["Last-Modified"] = email.utils.formatdate(LAST_MODIFIED, usegmt=True)
     headers["Accept-Ranges"] = "bytes"
     if _not_modified(request.headers, headers):

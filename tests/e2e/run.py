@@ -21,6 +21,7 @@ import helm
 import integrity
 import npm
 import pypi
+import stress
 from harness import ROOT, Case, Failed, Missing
 
 CASES = {**basics.CASES, **generic.CASES, **pypi.CASES, **npm.CASES, **helm.CASES, **integrity.CASES}
@@ -38,6 +39,7 @@ def arguments():
     parser.add_argument(
         "--allow-missing", action="store_true", help="leave out the cases whose client is not installed"
     )
+    parser.add_argument("--stress", action="store_true", help="the long and heavy cases instead")
     parser.add_argument("--direct", action="store_true", help="without larder: do the tests themselves work?")
     parser.add_argument("--list", action="store_true", help="print the names of the cases and stop")
     return parser.parse_args()
@@ -49,7 +51,8 @@ def default_binary():
 
 def main():
     options = arguments()
-    chosen = [name for name in CASES if not options.only or name.startswith(tuple(options.only))]
+    cases = stress.CASES if options.stress else CASES
+    chosen = [name for name in cases if not options.only or name.startswith(tuple(options.only))]
     if options.list:
         print("\n".join(chosen))
         return 0
@@ -61,18 +64,18 @@ def main():
         return 2
     # Cases share nothing: each has its larder, its upstreams, its ports and its directories.
     with ThreadPoolExecutor(options.jobs) as pool:
-        counts = Counter(pool.map(lambda name: run_case(name, options), chosen))
+        counts = Counter(pool.map(lambda name: run_case(name, cases[name], options), chosen))
     if counts["left out"]:
         print(f"{counts['left out']} left out")
     print(f"{counts['passed']} passed, {counts['failed']} failed")
     return 1 if counts["failed"] else 0
 
 
-def run_case(name, options):
+def run_case(name, use, options):
     begun = time.monotonic()
     try:
         with Case(None if options.direct else options.larder.resolve()) as case:
-            CASES[name](case)
+            use(case)
     except Missing as missing:
         if options.allow_missing or options.direct:
             print(f"left out {name}: {missing}", flush=True)
