@@ -34,7 +34,11 @@ class Fetched:
 
 
 def request_head(port, path, headers, close=True):
-    lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", *(f"{name}: {value}" for name, value in headers.items())]
+    lines = [
+        f"GET {path} HTTP/1.1",
+        f"Host: 127.0.0.1:{port}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
     return "\r\n".join([*lines, *(["Connection: close"] if close else []), "", ""]).encode()
 
 
@@ -107,8 +111,8 @@ class Connection:
     def _receive_chunked(self, result, begun, hasher, rest):
         pending = bytearray(rest)
 
-        def need(done):
-            while not done():
+        def wait_for(is_there):
+            while not is_there():
                 part = self._socket.recv(BUFFER)
                 if not part:
                     raise EOFError("a chunked body broke off")
@@ -117,19 +121,19 @@ class Connection:
                 pending.extend(part)
 
         while True:
-            need(lambda: b"\r\n" in pending)
+            wait_for(lambda: b"\r\n" in pending)
             line, _, _ = bytes(pending).partition(b"\r\n")
             del pending[: len(line) + 2]
             size = int(line.split(b";")[0], 16)
-            need(lambda: len(pending) >= size + 2)
-            part = bytes(pending[:size])
+            # The chunk and the line end after it.
+            wait_for(lambda wanted=size + 2: len(pending) >= wanted)
+            if hasher:
+                hasher.update(pending[:size])
             del pending[: size + 2]
+            result.length += size
             if size == 0:
                 result.complete = True
                 return
-            if hasher:
-                hasher.update(part)
-            result.length += size
 
 
 def fetch(port, path, headers=None, digest=False, leave_after=None):
@@ -241,7 +245,15 @@ UNITS = {"us": 1, "ms": 1e3, "s": 1e6, "m": 6e7}
 def wrk(server, path, connections, seconds, headers=None):
     """Load by wrk with one thread. Gives requests per second, latencies and server CPU per request in microseconds."""
     options = [part for name, value in (headers or {}).items() for part in ("-H", f"{name}: {value}")]
-    command = [shutil.which("wrk") or "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "30s"]
+    command = [
+        shutil.which("wrk") or "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds}s",
+        "--latency",
+        "--timeout",
+        "30s",
+    ]
     before = server.cpu()
     ran = subprocess.run(
         [*command, *options, f"http://127.0.0.1:{server.port}{path}"],

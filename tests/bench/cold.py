@@ -15,7 +15,7 @@ RATE = 100
 HERD_RATE = 10
 
 
-# --- paths of files that no cache knows yet, in every format -----------------------------------------------------------
+# --- paths of files that no cache knows yet, in every format ---------------------------------------------------------
 
 
 def generic_file(bench, server, size):
@@ -75,7 +75,7 @@ def file_part(path):
     return path.rsplit("/", 1)[1] if "/f/" not in path else path[path.index("/n/") :]
 
 
-# --- one client --------------------------------------------------------------------------------------------------------
+# --- one client ------------------------------------------------------------------------------------------------------
 
 
 def miss(bench):
@@ -92,10 +92,7 @@ def miss(bench):
 
 
 def one_miss(bench, server, make):
-    if server is bench.origin:
-        path = f"/n/{bench.fresh()}/f/100m.bin"
-    else:
-        path = make(server, "100m")
+    path = f"/n/{bench.fresh()}/f/100m.bin" if server is bench.origin else make(server, "100m")
     bench.origin.reset()
     bench.origin.set(rate=RATE)
     before = server.cpu()
@@ -132,26 +129,40 @@ def report_miss(report, name, rows):
     )
     total = of("larder", "total_s") / of("origin", "total_s")
     nginx_total = of("nginx", "total_s")
-    report.bound("8", f"{what}: time over the origin's", total, 1.02, "x", nginx_total and nginx_total / of("origin", "total_s"))
+    report.bound(
+        "8", f"{what}: time over the origin's", total, 1.02, "x", nginx_total and nginx_total / of("origin", "total_s")
+    )
     report.bound("8", f"{what}: CPU with digests", of("larder", "cpu_s"), 0.35, "s", of("nginx", "cpu_s"), gate="cpu")
-    report.bound("8", f"{what}: RSS growth", of("larder", "rss_growth"), 8, "MiB", of("nginx", "rss_growth"), gate="exact")
+    report.bound(
+        "8", f"{what}: RSS growth", of("larder", "rss_growth"), 8, "MiB", of("nginx", "rss_growth"), gate="exact"
+    )
     gets = max(row["gets"] for row in rows["larder"])
     report.fact("9", f"{what}: origin GETs", gets, "1", gets == 1)
 
 
-# --- many clients ------------------------------------------------------------------------------------------------------
+# --- many clients ----------------------------------------------------------------------------------------------------
 
 
 def herds(bench):
     """Goals 9 to 11."""
     with bench.servers() as servers:
         for name, make in FORMATS.items():
-            correctness(bench, servers[0], f"64 clients, 10m, {name}", partial(make, bench, servers[0], "10m"), "10m", 64, rate=50)
+            correctness(
+                bench,
+                servers[0],
+                f"64 clients, 10m, {name}",
+                partial(make, bench, servers[0], "10m"),
+                "10m",
+                64,
+                rate=50,
+            )
         for count in (64, 512):
             make = partial(generic_file, bench, servers[0], "1k")
             correctness(bench, servers[0], f"{count} clients, 1k", make, "1k", count, delay=0.3)
         timing(bench, servers, 64)
-        correctness(bench, servers[0], "512 clients, 10m", partial(generic_file, bench, servers[0], "10m"), "10m", 512, rate=10)
+        correctness(
+            bench, servers[0], "512 clients, 10m", partial(generic_file, bench, servers[0], "10m"), "10m", 512, rate=10
+        )
         timing(bench, servers[:1], 512)
 
 
@@ -163,7 +174,14 @@ def correctness(bench, server, what, make, size, count, **behaviour):
     bench.origin.set(rate=0, delay=0)
     good = sum(result.is_good(bench.files.sha256(size)) for result in results)
     gets = bench.origin.gets(file_part(path))
-    bench.report.raw("herd", server=server.name, what=what, good=good, gets=gets, first_error=next((r.error for r in results if r.error), ""))
+    bench.report.raw(
+        "herd",
+        server=server.name,
+        what=what,
+        good=good,
+        gets=gets,
+        first_error=next((r.error for r in results if r.error), ""),
+    )
     bench.report.fact("9", f"{what}: origin GETs", gets, "1", gets == 1)
     bench.report.fact("9", f"{what}: correct bodies", f"{good}/{count}", f"{count}/{count}", good == count)
 
@@ -182,10 +200,32 @@ def timing(bench, servers, count):
     report = bench.report
     if count == 64:
         origin = of("origin", "total_s")
-        report.bound("10", f"{what}: last first byte after the leader's", of("larder", "spread_ms"), 100, "ms", of("nginx", "spread_ms"))
-        report.bound("10", f"{what}: all done, over the origin's time", of("larder", "total_s") / origin, 1.10, "x", of("nginx", "total_s") / origin)
+        report.bound(
+            "10",
+            f"{what}: last first byte after the leader's",
+            of("larder", "spread_ms"),
+            100,
+            "ms",
+            of("nginx", "spread_ms"),
+        )
+        report.bound(
+            "10",
+            f"{what}: all done, over the origin's time",
+            of("larder", "total_s") / origin,
+            1.10,
+            "x",
+            of("nginx", "total_s") / origin,
+        )
     at_most = 32 if count == 64 else 64
-    report.bound("11", f"{what}: RssAnon growth", of("larder", "anon_growth"), at_most, "MiB", of("nginx", "anon_growth"), gate="exact")
+    report.bound(
+        "11",
+        f"{what}: RssAnon growth",
+        of("larder", "anon_growth"),
+        at_most,
+        "MiB",
+        of("nginx", "anon_growth"),
+        gate="exact",
+    )
 
 
 def one_herd(bench, server, count):
@@ -198,7 +238,9 @@ def one_herd(bench, server, count):
     time.sleep(0.1)
     bad = [result for result in results if not result.is_good() or result.length != SIZES["10m"]]
     if bad:
-        raise Failed(f"{server.name} {path}: {len(bad)} of {count}: {bad[0].status} {bad[0].error}\n{server.log_tail()}")
+        raise Failed(
+            f"{server.name} {path}: {len(bad)} of {count}: {bad[0].status} {bad[0].error}\n{server.log_tail()}"
+        )
     first = sorted(result.first_byte for result in results)
     return {
         "spread_ms": (first[-1] - first[0]) * 1e3,

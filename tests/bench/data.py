@@ -1,7 +1,7 @@
 """What the upstream of the benchmark serves: files of fixed sizes, and documents whose digests match those files.
 
-Everything is made from fixed seeds, so two machines measure the same bytes. Files lie on disk and are kept between runs;
-documents are templates: the origin puts in the name that was asked for and its own address.
+Everything is made from fixed seeds, so two machines measure the same bytes. Files lie on disk and are kept between
+runs; documents are templates: the origin puts in the name that was asked for and its own address.
 """
 
 import base64
@@ -25,7 +25,21 @@ CHART_VERSIONS = 500
 # `@FILE@` is the name as it stands in the names of wheels: no dash may be in it.
 NAME, FILE, BASE = b"@NAME@", b"@FILE@", b"@BASE@"
 
-_WORDS = "array async babel buffer cache color core deep event fetch glob hash http lint loader merge parse path".split()
+_WORDS = (
+    "array",
+    "babel",
+    "cache",
+    "core",
+    "event",
+    "fetch",
+    "glob",
+    "hash",
+    "http",
+    "lint",
+    "merge",
+    "parse",
+    "queue",
+)
 
 
 class Files:
@@ -60,8 +74,10 @@ class Files:
 
 
 def write_file(path, seed, length):
-    """Writes `length` bytes that do not compress, and gives their digests. Each MiB begins with its number, so that no two
-    can be mixed up unseen."""
+    """Writes `length` bytes that do not compress, and gives their digests.
+
+    Each MiB begins with its number, so that no two can be mixed up unseen.
+    """
     hashes = {name: hashlib.new(name) for name in ("sha1", "sha256", "sha512")}
     block = random.Random(f"larder {seed}").randbytes(min(length, MIB))
     with path.open("wb") as file:
@@ -106,7 +122,13 @@ def npm(files, count, full):
         times[version] = f"20{10 + number // 250}-{number // 20 % 12 + 1:02}-{number % 28 + 1:02}T08:00:00.000Z"
     document = {"name": "@NAME@", "dist-tags": {"latest": version}, "versions": versions}
     if full:
-        about = {"_id": "@NAME@", "_rev": "9-0a", "readme": "A package.\n" * 500, "license": "MIT", "maintainers": [PERSON]}
+        about = {
+            "_id": "@NAME@",
+            "_rev": "9-0a",
+            "readme": "A package.\n" * 500,
+            "license": "MIT",
+            "maintainers": [PERSON],
+        }
         document = {**about, **document, "time": {**times, "created": times["0.0.1"], "modified": times[version]}}
     else:
         document["modified"] = times[version]
@@ -186,7 +208,8 @@ def pypi_url(name, digest):
 
 
 def pypi_html(files, count):
-    lines = ["<!DOCTYPE html>\n<html><head><meta name=\"pypi:repository-version\" content=\"1.3\"><title>@NAME@</title></head>\n<body>"]
+    head = '<meta name="pypi:repository-version" content="1.3"><title>@NAME@</title>'
+    lines = [f"<!DOCTYPE html>\n<html><head>{head}</head>\n<body>"]
     for name, digest, metadata, _ in pypi_files(files, count):
         lines.append(
             f'<a href="{pypi_url(name, digest)}#sha256={digest}" data-requires-python="&gt;=3.9" '

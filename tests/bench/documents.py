@@ -95,7 +95,9 @@ def npm(bench):
             over, nginx_over = (of(rows[server.name], "over_ms") for server in servers)
             used, nginx_used = (of(rows[server.name], "cpu_ms") for server in servers)
             report.bound("14", f"{document.name}, miss: time over the origin's", over, 60, "ms", nginx_over)
-            report.bound("14", f"{document.name}, miss: CPU until the last byte", used, 60, "ms", nginx_used, gate="cpu")
+            report.bound(
+                "14", f"{document.name}, miss: CPU until the last byte", used, 60, "ms", nginx_used, gate="cpu"
+            )
 
 
 def coded(bench, larder, document, coding):
@@ -111,7 +113,10 @@ def coded(bench, larder, document, coding):
         time.sleep(0.02)
     made_after = time.monotonic() - begun
     vary = got.headers.get("vary", "").lower()
-    measured = [load(bench, "coded", larder, path, 1, headers, document=document.name, coding=coding) for _ in range(bench.rounds)]
+    measured = [
+        load(bench, "coded", larder, path, 1, headers, document=document.name, coding=coding)
+        for _ in range(bench.rounds)
+    ]
     what = f"{document.name}, {coding}, cached"
     bench.report.raw("coded", document=document.name, coding=coding, made_after=made_after, length=got.length)
     bench.report.bound("13", f"{what}: CPU", of(measured, "cpu_us") / 1e3, 0.4, "ms", gate="cpu")

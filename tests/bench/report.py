@@ -77,7 +77,19 @@ class Report:
         met = larder <= at_most
         ratio = larder / nginx if nginx else None
         passed = met or gate == "" or (gate == "cpu" and larder <= at_most * MARGIN)
-        self._add(Row(goal, what, shown(larder, unit), shown(nginx, unit), ratio, f"<= {shown(at_most, unit)}", met, gate, passed))
+        self._add(
+            Row(
+                goal,
+                what,
+                shown(larder, unit),
+                shown(nginx, unit),
+                ratio,
+                f"<= {shown(at_most, unit)}",
+                met,
+                gate,
+                passed,
+            )
+        )
 
     def fact(self, goal, what, larder, must, met, nginx="", gate="exact"):
         """A goal that holds or does not."""

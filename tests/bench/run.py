@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """larder beside nginx's proxy_cache, in one run on one machine: the goals of docs/operate/performance.md.
 
-Prints one table; the raw rows go to target/bench/ as JSON lines. The exit code is 0 unless a measurement itself fails, or
-`--gate` is given and a gated goal is missed.
+Prints one table; the raw rows go to target/bench/ as JSON lines. The exit code is 0 unless a measurement itself fails,
+or `--gate` is given and a gated goal is missed.
 """
 
 import argparse
@@ -84,11 +84,16 @@ class Bench:
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--larder", type=Path, default=TARGET / "release" / "larder", help="the program to measure [default: %(default)s]"
+        "--larder",
+        type=Path,
+        default=TARGET / "release" / "larder",
+        help="the program to measure [default: %(default)s]",
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="cases whose name begins with one of these")
     parser.add_argument("--rounds", type=int, help="rounds of each measurement [default: 5; 1 with --quick]")
-    parser.add_argument("--quick", action="store_true", help="one short round of each: does it work, and roughly how fast?")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round of each: does it work, and roughly how fast?"
+    )
     parser.add_argument("--gate", action="store_true", help="exit with 1 if a gated goal is missed")
     parser.add_argument("--list", action="store_true", help="print the names of the cases and stop")
     return parser.parse_args()
@@ -126,7 +131,9 @@ def what_is_missing(options, chosen):
         return f"{options.larder} does not exist; build it with: cargo build --release --locked"
     if not chosen:
         return "no case has such a name; --list prints them"
-    missing = [name for name in ("nginx", "wrk") if not shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")]
+    missing = [
+        name for name in ("nginx", "wrk") if not shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    ]
     return f"not installed: {', '.join(missing)}; tests/install/clients.sh --bench installs them" if missing else ""
 
 

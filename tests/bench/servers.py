@@ -4,6 +4,7 @@ CPU time is that of the process tree by the kernel's own clock (user and system,
 `/proc/PID/status` says of it.
 """
 
+import contextlib
 import http.client
 import json
 import os
@@ -90,10 +91,8 @@ class Server:
                 process.kill()
                 process.wait()
         for child in children:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
     def log_tail(self):
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-25:]) if self.log.exists() else ""
@@ -110,11 +109,9 @@ class Server:
         """Seconds of CPU that the process tree has used."""
         total = 0.0
         for pid in self.pids:
-            try:
-                # The kernel's number for "CPU clock of process PID", see clock_getcpuclockid(3).
+            # The kernel's number for "CPU clock of process PID", see clock_getcpuclockid(3).
+            with contextlib.suppress(OSError):
                 total += time.clock_gettime((~pid << 3) | 2)
-            except OSError:
-                pass
         return total
 
     def memory(self, field="RssAnon"):
@@ -193,7 +190,8 @@ def nginx_configuration(directory, port, origin_port):
     user = f"user {pwd.getpwuid(os.getuid()).pw_name};" if os.getuid() == 0 else ""
     temporary = " ".join(f"{kind}_temp_path {directory}/tmp-{kind};" for kind in ("client_body", "proxy", "fastcgi"))
     return f"""\
-{user} daemon off; pid {directory}/nginx.pid; worker_processes 2; worker_rlimit_nofile 20000; error_log {directory}/error.log warn;
+{user} daemon off; worker_processes 2; worker_rlimit_nofile 20000;
+pid {directory}/nginx.pid; error_log {directory}/error.log warn;
 events {{ worker_connections 8192; }}
 http {{
   access_log off; sendfile on; tcp_nopush on; tcp_nodelay on; keepalive_timeout 75; keepalive_requests 100000000;
@@ -204,8 +202,9 @@ http {{
   server {{
     listen 127.0.0.1:{port} reuseport backlog=4096;
     location / {{
-      proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host 127.0.0.1:{origin_port};
-      proxy_cache cache; proxy_cache_key "$request_uri|$http_accept"; proxy_cache_valid 200 1h; proxy_connect_timeout 2s;
+      proxy_pass http://origin; proxy_http_version 1.1; proxy_connect_timeout 2s;
+      proxy_set_header Connection ""; proxy_set_header Host 127.0.0.1:{origin_port};
+      proxy_cache cache; proxy_cache_key "$request_uri|$http_accept"; proxy_cache_valid 200 1h;
       proxy_cache_lock on; proxy_cache_lock_timeout 120s; proxy_cache_lock_age 120s;
       proxy_cache_use_stale error timeout updating http_500 http_502 http_503 http_504;
       proxy_cache_background_update on; proxy_cache_revalidate on;
@@ -250,7 +249,7 @@ class Origin(Server):
 
 
 class Peak:
-    """The most memory that a process tree uses while the `with` block runs, looked at every 10 ms by a process of its own."""
+    """The most memory that a process tree uses within the `with` block, looked at every 10 ms by another process."""
 
     def __init__(self, pids):
         self._pids = pids
