@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use larder_core::{ArtifactRecord, SourceKey};
+use larder_core::{ArtifactRecord, SourceKey, fresh_until};
 use larder_storage::{BlobInfo, Change, SealedSpool};
 use tokio::sync::{mpsc, oneshot};
 
@@ -163,6 +163,7 @@ impl Engine {
 
     fn make_visible(self: &Arc<Self>, prepared: Prepared, applied: bool) {
         let Prepared { wanted, flight, replaces, key, record, is_new, .. } = prepared;
+        let before = replaces.clone().or_else(|| self.records.peek(&key));
         if applied {
             match &record {
                 Some(record) => self.records.put(key, Arc::clone(record)),
@@ -174,12 +175,23 @@ impl Engine {
         } else if is_new {
             count(&wanted.entry.counters.fills_not_kept);
         }
+        // What was remembered of an expired copy has expired with it; a copy that is replaced before its time is taken back.
+        if applied && before.is_some_and(|before| self.is_superseded(&wanted, &before, record.as_deref())) {
+            wanted.entry.bump();
+        }
         self.flights.remove(&flight);
         let (Some(old), Some(new)) = (replaces, record) else { return };
         if applied && is_new && wanted.spec.is_document && old.blob() != new.blob() && old.blob().is_some() {
             let engine = Arc::clone(self);
             tokio::spawn(async move { engine.compare_claims(&wanted, &old, &new).await });
         }
+    }
+
+    /// Whether a copy that was still fresh has given way to other bytes, or to none.
+    fn is_superseded(&self, wanted: &Wanted, before: &ArtifactRecord, after: Option<&ArtifactRecord>) -> bool {
+        let until = fresh_until(before, wanted.class, &wanted.entry.repository.cache);
+        let was_fresh = before.has_body() && until.is_none_or(|until| self.now() < until);
+        was_fresh && after.is_none_or(|after| after.blob() != before.blob())
     }
 }
 

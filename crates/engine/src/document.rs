@@ -14,13 +14,14 @@ use crate::admission::Wanted;
 use crate::claims::LoadedDocument;
 use crate::coding;
 use crate::counters::count;
-use crate::download::{Filled, Received, finished_record, last_of};
+use crate::download::{Filled, Received, finished_record};
 use crate::engine::Engine;
 use crate::fetch::NoBody;
 use crate::fill::Fill;
 use crate::flight::SettledBody;
 use crate::obtain::is_full;
 use crate::serve::{internal, storage_fault};
+use crate::verify::{Whole, last_of};
 
 const CHUNK: usize = 256 << 10;
 
@@ -43,7 +44,7 @@ impl Engine {
             let plain = plain.map_err(|message| unusable_document(wanted, &message))?;
             // The upstream's tag belongs to the coded form.
             headers.etag = None;
-            received = self.rewritten(&plain);
+            received = self.rewritten(&plain, &received);
             decoded = Some(plain);
         }
         let decoded_here = decoded.is_some();
@@ -92,23 +93,38 @@ impl Engine {
     }
 
     /// Bytes made from received ones, spooled anew if the disk takes them.
-    fn rewritten(self: &Arc<Self>, bytes: &[u8]) -> Received {
+    fn rewritten(self: &Arc<Self>, bytes: &[u8], from: &Received) -> Received {
         let mut hasher = Hasher::new(&[]);
         hasher.update(bytes);
         let spool = self.new_spool().and_then(|mut spool| spool.append(bytes).ok().map(|()| spool));
-        Received { spool, digests: hasher.finish(), length: bytes.len() as u64 }
+        Received {
+            spool,
+            digests: hasher.finish(),
+            length: bytes.len() as u64,
+            end_marked: from.end_marked,
+            needs_digest: from.needs_digest,
+        }
     }
 
     /// Decodes a file whose upstream compressed it unasked.
-    pub(crate) async fn decode(self: &Arc<Self>, wanted: &Wanted, received: Received, label: &str) -> Result<Received, NoBody> {
-        let Some(spool) = received.spool else {
-            return Err(NoBody::unusable("unasked_coding", "the upstream compressed the file unasked and the disk is full"));
+    pub(crate) async fn decode(self: &Arc<Self>, wanted: &Wanted, whole: &Whole, label: &str) -> Result<Whole, NoBody> {
+        let received = &whole.received;
+        let limit = self.limits.document_size;
+        if received.length > limit || !(received.spool.is_some() || whole.fill.holds_everything()) {
+            let message = "the upstream compressed the file unasked, and it is too large to be unpacked in memory";
+            return Err(NoBody::unusable("unasked_coding", message));
+        }
+        let coded = Self::received_bytes(&whole.fill, received)?;
+        let label = label.to_owned();
+        let plain = self.parse_blocking(move || coding::decode(&coded, &label, limit)).await.map_err(stopped)?;
+        let plain = plain.map_err(|message| unusable_document(wanted, &message))?;
+        let received = self.rewritten(&plain, received);
+        // Without a file of their own the decoded bytes need a place: the fill holds the coded ones.
+        let fill = match &received.spool {
+            Some(_) => Arc::clone(&whole.fill),
+            None => Arc::new(Fill::complete(whole.fill.draft.clone(), plain.into())),
         };
-        let (limit, label) = (self.limits.document_size.max(received.length.saturating_mul(100)), label.to_owned());
-        let read = read_file(&spool.reader(), received.length)
-            .map_err(|_| NoBody::unusable("internal", "a download could not be read back"))?;
-        let plain = self.parse_blocking(move || coding::decode(&read, &label, limit)).await.map_err(stopped)?;
-        plain.map(|plain| self.rewritten(&plain)).map_err(|message| unusable_document(wanted, &message))
+        Ok(Whole { received, fill })
     }
 
     /// A held document's bytes, ready to be read.

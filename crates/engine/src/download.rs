@@ -1,14 +1,12 @@
-//! Step 8: the body of one download, from its head to verified bytes that may be handed over. How the bytes come in stands in `intake.rs`.
+//! Step 8: the body of one download, from the upstream's head to what is kept of it. How the bytes
+//! come in stands in `intake.rs`, whether they are the right ones in `verify.rs`.
 
 use std::sync::Arc;
 
 use http::{HeaderMap, header};
-use larder_core::{
-    ArtifactRecord, BlobDescriptor, Content, Digest, DigestAlgorithm, Fault, Hasher, PackageType, SafeUrl, StoredHeaders,
-    UnixMillis,
-};
-use larder_storage::{OpenBlob, SealedSpool, Spool};
-use larder_upstream::{Framing, UpstreamResponse};
+use larder_core::{ArtifactRecord, BlobDescriptor, Content, Digest, Fault, PackageType, SafeUrl, StoredHeaders, UnixMillis};
+use larder_storage::Spool;
+use larder_upstream::UpstreamResponse;
 use url::Url;
 
 use crate::admission::Wanted;
@@ -53,6 +51,10 @@ pub(crate) struct Received {
     pub(crate) spool: Option<Spool>,
     pub(crate) digests: Vec<Digest>,
     pub(crate) length: u64,
+    /// Whether anything marked the end: a length or a last chunk. Without one the body may have been cut (hazard W2).
+    pub(crate) end_marked: bool,
+    /// Taken up again after a cut without a strong validator: only a digest can tell that the parts belong together.
+    pub(crate) needs_digest: bool,
 }
 
 impl Engine {
@@ -78,11 +80,11 @@ impl Engine {
         self.refuse_oversized(wanted, total)?;
         let is_document = wanted.spec.is_document;
         let labelled = draft.headers.content_encoding.is_some() && wanted.entry.repository.package != PackageType::Generic;
-        let ring_capacity = if is_document { self.limits.document_size as usize } else { self.limits.ring_bytes };
-        let fill = Arc::new(Fill::new(draft, total, expectation.expects_digest(), is_document || labelled, ring_capacity));
-        let intake = Intake::new(self, wanted, &fill, &expectation.algorithms());
+        let whole_only = is_document || labelled || self.may_be_held(wanted, &draft, prior);
+        let ring_capacity = if whole_only { self.limits.document_size as usize } else { self.limits.ring_bytes };
+        let fill = Arc::new(Fill::new(draft, total, expectation.expects_digest(), whole_only, ring_capacity));
+        let intake = Intake::new(self, wanted, &fill, &expectation);
         flight.begin_fill(Arc::clone(&fill));
-        let framing = response.body.framing();
         let received = match intake.run(self, wanted, response).await {
             Ok(received) => received,
             Err(no_body) => {
@@ -90,18 +92,26 @@ impl Engine {
                 return Err(no_body.into());
             }
         };
+        let end_marked = received.end_marked;
         let finished = self.verify(wanted, &fill, received, &mut expectation, prior).await;
         if finished.is_err() {
             fill.fail();
         }
         let mut filled = finished?;
-        if framing == Framing::ConnectionClose && (is_document || !filled.record.verified) {
-            // Nothing marked the end of the body and no digest vouches for it: it may have been cut (hazard W2).
+        if !end_marked && (is_document || !filled.record.verified) {
             filled.change = None;
             filled.detail = Some("not-kept");
             count(&wanted.entry.counters.fills_not_kept);
         }
         Ok(filled)
+    }
+
+    /// Whether quarantine lets these bytes through only if they are those that were held before: known at the end.
+    fn may_be_held(&self, wanted: &Wanted, draft: &ArtifactRecord, prior: Option<&ArtifactRecord>) -> bool {
+        let published_at = draft.headers.last_modified.as_deref().and_then(UnixMillis::from_http_date);
+        let dates = Dates { published_at, first_seen_at: draft.contacted_at };
+        prior.is_some_and(|prior| prior.blob().is_some())
+            && clearance::clear(&wanted.entry.repository, wanted.class, dates, self.now(), ()).is_err()
     }
 
     pub(crate) fn refuse_oversized(&self, wanted: &Wanted, length: Option<u64>) -> Result<(), NoBody> {
@@ -112,123 +122,6 @@ impl Engine {
         }
         Ok(())
     }
-
-    async fn verify(
-        self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
-        fill: &Arc<Fill>,
-        received: Received,
-        expectation: &mut Expectation,
-        prior: Option<&ArtifactRecord>,
-    ) -> Result<Filled, NoBody> {
-        if wanted.spec.is_document {
-            return self.accept_document(wanted, fill, received, prior).await;
-        }
-        let verdict = self.check_digest(wanted, fill, &received, expectation).await?;
-        let mut headers = fill.draft.headers.clone();
-        let mut received = received;
-        if wanted.entry.repository.package != PackageType::Generic
-            && let Some(coding) = headers.content_encoding.take()
-            && !verdict.as_received
-            && !crate::coding::name_says_compressed(&wanted.spec.key_path)
-        {
-            received = self.decode(wanted, received, &coding).await?;
-            if let Some(stated) = &verdict.stated
-                && self.digest_of(&received, fill, stated.algorithm()).await.as_ref() != Some(stated)
-            {
-                return Err(mismatch(wanted, stated));
-            }
-        }
-        let length = received.length;
-        let record = finished_record(fill, headers, &received, verdict.stated.is_some(), prior);
-        fill.verified(length);
-        Ok(Self::hand_over(wanted, fill, received, record))
-    }
-
-    /// From verified bytes to what is served and what is committed.
-    pub(crate) fn hand_over(wanted: &Wanted, fill: &Arc<Fill>, received: Received, record: ArtifactRecord) -> Filled {
-        let record = Arc::new(record);
-        if let (Some(spool), Some(descriptor)) = (received.spool, record.blob().cloned()) {
-            let body = SettledBody::Blob(OpenBlob { file: spool.reader(), length: received.length });
-            let spool = SealedSpool { spool, descriptor };
-            let change = Some(RecordChange::Store { record: Arc::clone(&record), spool });
-            return Filled { record, body, change, detail: None };
-        }
-        count(&wanted.entry.counters.fills_not_kept);
-        Filled { record, body: SettledBody::Fill(Arc::clone(fill)), change: None, detail: Some("not-kept") }
-    }
-
-    /// Compares the bytes with what the ecosystem states of them.
-    async fn check_digest(
-        self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
-        fill: &Arc<Fill>,
-        received: &Received,
-        expectation: &mut Expectation,
-    ) -> Result<DigestVerdict, NoBody> {
-        let unknown = DigestVerdict { stated: None, as_received: false };
-        let Some(claim) = expectation.resolve().await else { return Ok(unknown) };
-        let Some(stated) = claim.strongest().cloned() else { return Ok(unknown) };
-        if self.digest_of(received, fill, stated.algorithm()).await.as_ref() == Some(&stated) {
-            return Ok(DigestVerdict { stated: Some(stated), as_received: true });
-        }
-        if fill.draft.headers.content_encoding.is_some() && wanted.entry.repository.package != PackageType::Generic {
-            return Ok(DigestVerdict { stated: Some(stated), as_received: false });
-        }
-        // The document may be older than the file: read it once more before giving up.
-        if let Some(now) = self.refreshed_claim(wanted).await.and_then(|claim| claim.strongest().cloned())
-            && now != stated
-            && self.digest_of(received, fill, now.algorithm()).await.as_ref() == Some(&now)
-        {
-            return Ok(DigestVerdict { stated: Some(now), as_received: true });
-        }
-        count(&wanted.entry.counters.digest_mismatches);
-        tracing::warn!(key = %wanted.key, stated = %stated, "the upstream sent other bytes than its index states; nothing is kept");
-        Err(mismatch(wanted, &stated))
-    }
-
-    /// The digest of received bytes: computed on the way, or now from the spool.
-    async fn digest_of(&self, received: &Received, fill: &Arc<Fill>, algorithm: DigestAlgorithm) -> Option<Digest> {
-        if let Some(digest) = received.digests.iter().find(|digest| digest.algorithm() == algorithm) {
-            return Some(digest.clone());
-        }
-        match &received.spool {
-            Some(spool) => self.hash_file(spool.reader(), received.length, algorithm).await.ok(),
-            None if fill.holds_everything() => {
-                let bytes = Self::read_fill(fill, received.length).ok()?;
-                Some(hash_bytes(&bytes, algorithm))
-            }
-            None => None,
-        }
-    }
-}
-
-struct DigestVerdict {
-    /// The digest that was enforced.
-    stated: Option<Digest>,
-    /// Whether the bytes on the wire satisfied it, coding and all.
-    as_received: bool,
-}
-
-fn mismatch(wanted: &Wanted, stated: &Digest) -> NoBody {
-    let message = format!(
-        "the upstream of repository {} sent bytes whose {} is not the one its index states; nothing was kept",
-        wanted.entry.repository.name,
-        stated.algorithm().as_str()
-    );
-    NoBody::unusable("digest_mismatch", message)
-}
-
-pub(crate) fn hash_bytes(bytes: &[u8], algorithm: DigestAlgorithm) -> Digest {
-    let mut hasher = Hasher::new(&[algorithm]);
-    hasher.update(bytes);
-    last_of(hasher, algorithm)
-}
-
-pub(crate) fn last_of(hasher: Hasher, algorithm: DigestAlgorithm) -> Digest {
-    let mut all = hasher.finish();
-    let at = all.iter().position(|digest| digest.algorithm() == algorithm).unwrap_or(0);
-    all.swap_remove(at)
 }
 
 /// The record of a finished body: dates of equal bytes never move.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use larder_core::{Digest, DigestAlgorithm};
+use larder_core::{Digest, DigestAlgorithm, PackageType};
 use tokio::task::JoinHandle;
 
 use crate::admission::Wanted;
@@ -35,11 +35,15 @@ impl Expectation {
         claim
     }
 
-    /// Algorithms worth computing while the body arrives.
-    pub(crate) fn algorithms(&self) -> Vec<DigestAlgorithm> {
+    /// Algorithms worth computing while the body arrives; all that may be needed if it cannot be read again.
+    pub(crate) fn algorithms(&self, package: PackageType, can_be_read_again: bool) -> Vec<DigestAlgorithm> {
+        use DigestAlgorithm::{Md5, Sha1, Sha384, Sha512};
         match self {
+            Self::None => Vec::new(),
             Self::Known(claim) => claim.strongest().map(Digest::algorithm).into_iter().collect(),
-            Self::None | Self::Pending(_) => Vec::new(),
+            Self::Pending(_) if !can_be_read_again => vec![Md5, Sha1, Sha384, Sha512],
+            Self::Pending(_) if package == PackageType::Npm => vec![Sha1, Sha512],
+            Self::Pending(_) => Vec::new(),
         }
     }
 

@@ -138,8 +138,9 @@ impl Fill {
     }
 
     fn try_push(&self, chunk: &Bytes) -> bool {
-        let slowest = self.slowest_reader();
+        // Under the ring's lock nobody joins at the start, so no byte is let go that a newcomer was promised.
         let mut ring = self.ring();
+        let slowest = self.slowest_reader();
         while ring.held + chunk.len() > self.ring_capacity {
             let Some(front) = ring.chunks.front() else { break };
             let front_length = front.len();
@@ -167,6 +168,12 @@ impl Fill {
 
     pub(crate) fn readers(&self) -> usize {
         self.positions().len()
+    }
+
+    /// Registers a reader at the start; `None` if bytes have been let go already.
+    pub(crate) fn attach_at_start(self: &Arc<Self>) -> Option<Attached> {
+        let ring = self.ring();
+        (!ring.discarded).then(|| self.attach(0))
     }
 
     /// Registers a reader at `start`; it paces the ring until it is dropped.

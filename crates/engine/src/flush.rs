@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use larder_core::{Fault, FaultKind, Pattern, RepositoryKind, SourceKey};
+use larder_core::{ArtifactRecord, Fault, FaultKind, Pattern, RepositoryKind, SourceKey};
 use larder_storage::Change;
 
 use crate::engine::Engine;
@@ -117,12 +117,20 @@ impl Engine {
             let page = self.metadata.page(name, after.as_ref(), PAGE).await.map_err(|error| storage_fault(entry, &error))?;
             let Some(last) = page.last().map(|(path, variant, _)| (path.clone(), variant.clone())) else { break };
             let mut changes = Vec::new();
-            for (path, variant, _) in page {
-                let Some(mutable) = hit(&path) else { continue };
-                *(if mutable { &mut report.index } else { &mut report.files }) += 1;
+            for (path, variant, record) in page {
+                let hit = hit(&path);
                 let key = SourceKey { repository: name.clone(), path: path.into(), variant: variant.into() };
-                self.records.remove(&key);
-                changes.push(Change::DeleteRecord { key });
+                match hit {
+                    Some(mutable) => {
+                        *(if mutable { &mut report.index } else { &mut report.files }) += 1;
+                        changes.push(Change::DeleteRecord { key });
+                    }
+                    // The document that vouched for it may be gone: it is checked when the next one is read.
+                    None if record.verified && cache_type != CacheType::Files && entry.is_named(&key.path) => {
+                        changes.push(Change::PutRecord { key, record: ArtifactRecord { verified: false, ..record }, blob: None });
+                    }
+                    None => {}
+                }
             }
             self.metadata.apply(changes).await.map_err(|error| storage_fault(entry, &error))?;
             after = Some(last);
@@ -163,6 +171,11 @@ impl Engine {
 }
 
 impl Entry {
+    /// Whether a document states what the file at `path` should be.
+    fn is_named(&self, path: &str) -> bool {
+        self.format.is_some_and(|format| format.named_by(&self.repository, path).is_some())
+    }
+
     fn is_mutable(&self, path: &str) -> bool {
         let Some(format) = self.format else { return false };
         let path = format.subject(path).unwrap_or(path);

@@ -64,6 +64,12 @@ impl Engine {
     /// The first contact with a sidecar's subject: its date is remembered, its body is not fetched.
     pub(crate) async fn first_contact(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Result<Arc<ArtifactRecord>, Fault> {
         let response = self.ask_head(wanted).await?;
+        let storage = |error| crate::serve::storage_fault(&wanted.entry, &error);
+        // The subject itself may have been fetched meanwhile, and its record says more.
+        let meanwhile = self.records.get(&wanted.key).await.map_err(storage)?;
+        if let Some(record) = meanwhile.filter(|record| !matches!(record.content, Content::Negative { .. })) {
+            return Ok(record);
+        }
         let headers = stored_headers(&response.headers);
         let now = self.now();
         let record = Arc::new(ArtifactRecord {
@@ -79,7 +85,7 @@ impl Engine {
         });
         let change =
             larder_storage::Change::PutRecord { key: wanted.key.clone(), record: ArtifactRecord::clone(&record), blob: None };
-        self.metadata.apply(vec![change]).await.map_err(|error| crate::serve::storage_fault(&wanted.entry, &error))?;
+        self.metadata.apply(vec![change]).await.map_err(storage)?;
         self.records.put(wanted.key.clone(), Arc::clone(&record));
         Ok(record)
     }

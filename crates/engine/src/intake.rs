@@ -5,21 +5,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use http::{HeaderMap, Method, StatusCode, header};
-use larder_core::{DigestAlgorithm, Hasher};
+use larder_core::Hasher;
 use larder_storage::Spool;
-use larder_upstream::{BodyStream, Resume, UpstreamErrorKind, UpstreamResponse};
+use larder_upstream::{BodyStream, Framing, UpstreamErrorKind, UpstreamResponse};
 use tokio::time::Instant;
-use url::Url;
 
 use crate::admission::Wanted;
 use crate::counters::count;
-use crate::download::{Received, stored_headers};
+use crate::download::Received;
 use crate::engine::Engine;
 use crate::expectation::Expectation;
 use crate::fetch::NoBody;
 use crate::fill::Fill;
 use crate::obtain::is_full;
+use crate::resume::FirstAnswer;
 
 /// Chunks up to this size are hashed and written where they arrive; larger ones on a blocking thread.
 const INLINE: usize = 64 << 10;
@@ -46,7 +45,7 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    pub(crate) fn new(engine: &Arc<Engine>, wanted: &Wanted, fill: &Arc<Fill>, algorithms: &[DigestAlgorithm]) -> Self {
+    pub(crate) fn new(engine: &Arc<Engine>, wanted: &Wanted, fill: &Arc<Fill>, expectation: &Expectation) -> Self {
         let max_size = wanted.entry.repository.upstream.as_ref().and_then(|upstream| upstream.max_size);
         let keep_up_to = max_size.unwrap_or(u64::MAX);
         let too_large = fill.total.is_some_and(|total| total > keep_up_to);
@@ -56,12 +55,13 @@ impl Intake {
         } else {
             fill.start_ring(0);
         }
+        let is_kept = spool.is_some();
         Self {
             fill: Arc::clone(fill),
-            in_ring: spool.is_none(),
+            in_ring: !is_kept,
             spool,
             keep_up_to,
-            hasher: Hasher::new(algorithms),
+            hasher: Hasher::new(&expectation.algorithms(wanted.entry.repository.package, is_kept)),
             written: 0,
             published: 0,
             published_at: Instant::now(),
@@ -79,7 +79,7 @@ impl Intake {
         let mut body = response.body;
         let mut resumes = 0;
         let mut resumed_at = 0;
-        let total = self.fill.total;
+        let mut total = self.fill.total;
         loop {
             match self.drain(engine, wanted, &mut body).await {
                 Ok(()) => break,
@@ -92,19 +92,25 @@ impl Intake {
                     self.publish();
                     resumes += 1;
                     resumed_at = self.written;
-                    let Ok((rest, known)) = first.resume(engine, wanted, self.written).await else { return Err(error) };
-                    body = rest;
-                    self.skip = known;
+                    let Ok(rest) = first.resume(engine, wanted, self.written).await else { return Err(error) };
+                    body = rest.body;
+                    self.skip = rest.known;
+                    total = total.or(rest.total);
                     count(&wanted.entry.counters.fills_resumed);
                 }
             }
         }
-        if total.is_some_and(|total| total != self.written) {
+        if self.skip > 0 || total.is_some_and(|total| total != self.written) {
             return Err(NoBody::unusable("upstream_cut", "the upstream sent fewer or more bytes than it declared"));
         }
         self.publish();
-        let digests = self.hasher.finish();
-        Ok(Received { spool: self.spool, digests, length: self.written })
+        Ok(Received {
+            digests: self.hasher.finish(),
+            spool: self.spool,
+            length: self.written,
+            end_marked: total.is_some() || body.framing() != Framing::ConnectionClose,
+            needs_digest: resumes > 0 && !first.has_strong_tag(),
+        })
     }
 
     /// Takes the body until it ends.
@@ -226,53 +232,4 @@ impl Intake {
 enum Broken {
     Cut(NoBody),
     Fatal(NoBody),
-}
-
-/// What is needed to take a cut download up again.
-struct FirstAnswer {
-    etag: Option<String>,
-    total: Option<u64>,
-}
-
-impl FirstAnswer {
-    fn of(response: &UpstreamResponse) -> Self {
-        Self { etag: stored_headers(&response.headers).etag, total: response.body.declared_length() }
-    }
-
-    fn strong_tag(&self) -> Option<&str> {
-        self.etag.as_deref().filter(|tag| tag.starts_with('"'))
-    }
-
-    fn has_strong_tag(&self) -> bool {
-        self.strong_tag().is_some()
-    }
-
-    /// Asks for the rest, from the first URL again: a signed one may have expired. Gives the body and how much of it is there already.
-    async fn resume(&self, engine: &Arc<Engine>, wanted: &Arc<Wanted>, offset: u64) -> Result<(BodyStream, u64), ()> {
-        let mut expectation = engine.expect(wanted).await;
-        let claimed = match &mut expectation {
-            Expectation::Known(claim) => Url::parse(&claim.url).ok(),
-            Expectation::None | Expectation::Pending(_) => None,
-        };
-        let mut request = Engine::upstream_request(wanted, Method::GET, claimed).map_err(drop)?;
-        request.resume = Some(Resume { offset, if_range: self.strong_tag().unwrap_or_default().to_owned() });
-        let response = engine.send(wanted, request).await.map_err(drop)?;
-        let same_tag = self.strong_tag().is_none() || stored_headers(&response.headers).etag.as_deref() == self.strong_tag();
-        match response.status {
-            StatusCode::PARTIAL_CONTENT if same_tag && self.continues(&response.headers, offset) => Ok((response.body, 0)),
-            // The upstream knows no ranges: what is already there is read again and passed over.
-            StatusCode::OK if same_tag && (self.total.is_none() || response.body.declared_length() == self.total) => {
-                Ok((response.body, offset))
-            }
-            _ => Err(()),
-        }
-    }
-
-    fn continues(&self, headers: &HeaderMap, offset: u64) -> bool {
-        let Some(range) = headers.get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok()) else { return false };
-        let Some((span, total)) = range.strip_prefix("bytes ").and_then(|rest| rest.split_once('/')) else { return false };
-        let starts_there = span.split_once('-').is_some_and(|(start, _)| start.parse() == Ok(offset));
-        let same_total = self.total.is_none_or(|expected| total.parse() == Ok(expected));
-        starts_there && same_total
-    }
 }

@@ -6,7 +6,9 @@
 //! | `admission.rs` | 1–2: parse the path, ask the format, apply the access rules; the only maker of `Admitted` |
 //! | `obtain.rs`, `fetch.rs` | 3–5: look up, decide, ask the upstream, settle |
 //! | `clearance.rs` | 6: quarantine; the only maker of [`Cleared`] |
-//! | `flight.rs`, `download.rs`, `intake.rs`, `fill.rs`, `reader.rs` | 8: one detached download, many readers |
+//! | `flight.rs`, `download.rs`, `intake.rs`, `resume.rs` | 8: one detached download: its head, its body, what follows a cut |
+//! | `verify.rs` | 8: is it the right body? |
+//! | `fill.rs`, `reader.rs` | 8: the bytes while they arrive, many readers |
 //! | `expectation.rs`, `claims.rs` | what a file's digest should be, and where its document says so |
 //! | `commit.rs` | 9: blob, then record, in groups |
 //! | `derive.rs`, `coding.rs` | rewritten documents and their compressed forms |
@@ -36,7 +38,9 @@ mod passthrough;
 mod reader;
 mod records;
 mod repositories;
+mod resume;
 mod serve;
+mod verify;
 
 pub use answer::{Answer, Body, Freshness, HotTicket, Representation};
 pub use clearance::Cleared;

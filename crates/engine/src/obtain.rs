@@ -12,7 +12,7 @@ use crate::admission::Wanted;
 use crate::commit::{Commit, RecordChange};
 use crate::counters::count;
 use crate::engine::Engine;
-use crate::fill::Fill;
+use crate::fill::Attached;
 use crate::flight::{Flight, Ready, Settled, SettledBody};
 use crate::serve::{negative_fault, storage_fault};
 
@@ -20,7 +20,7 @@ use crate::serve::{negative_fault, storage_fault};
 #[derive(Debug)]
 pub(crate) enum Obtained {
     Held(Settled),
-    InFlight(Arc<Fill>, CacheStatus),
+    InFlight(Attached, CacheStatus),
 }
 
 /// Times to start over when what was joined turned out to be of no use (a ring that has moved on, an interrupted flight).
@@ -39,6 +39,8 @@ impl Engine {
             count(if started { &counters.misses } else { &counters.collapsed });
             match flight.ready(whole).await {
                 Ready::Filling(fill) => {
+                    // Others may have read on meanwhile, with no room for what they have read.
+                    let Some(attached) = fill.attach_at_start() else { continue };
                     let status = CacheStatus {
                         forward: Some(ForwardReason::UriMiss),
                         forward_status: Some(200),
@@ -46,7 +48,7 @@ impl Engine {
                         stored: started,
                         ..CacheStatus::default()
                     };
-                    return Ok(Obtained::InFlight(fill, status));
+                    return Ok(Obtained::InFlight(attached, status));
                 }
                 Ready::Done(Ok(mut settled)) => {
                     if let SettledBody::Fill(fill) = &settled.body
@@ -74,8 +76,7 @@ impl Engine {
     }
 
     fn flight_or_join(self: &Arc<Self>, wanted: &Arc<Wanted>, force: bool) -> (Arc<Flight>, bool) {
-        let ask_always = time_to_live(wanted.class, &wanted.entry.repository.cache).is_some_and(|ttl| ttl.is_zero());
-        self.flights.join_or_start(&wanted.key, !ask_always, |flight| {
+        self.flights.join_or_start(&wanted.key, !asks_always(wanted), |flight| {
             let (engine, wanted) = (Arc::clone(self), Arc::clone(wanted));
             async move { engine.fly(flight, wanted, force).await }
         })
@@ -198,6 +199,10 @@ impl Engine {
     }
 
     async fn decide_and_fetch(self: &Arc<Self>, flight: &Arc<Flight>, wanted: &Arc<Wanted>, force: bool) -> Flown {
+        if asks_always(wanted) {
+            // The flight before this one may have ended without its record being visible yet: what it served must not be missed.
+            self.commits.barrier().await;
+        }
         let record = match self.records.get(&wanted.key).await {
             Ok(record) => record,
             Err(error) => return Err((storage_fault(&wanted.entry, &error), None)),
@@ -230,6 +235,11 @@ impl Engine {
             }
         }
     }
+}
+
+/// Whether every request must ask the upstream (`mutable_ttl: 0`).
+fn asks_always(wanted: &Wanted) -> bool {
+    time_to_live(wanted.class, &wanted.entry.repository.cache).is_some_and(|ttl| ttl.is_zero())
 }
 
 /// A flight's end: what is served, what is to be committed, and the record that is replaced.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
-use larder_core::{ArtifactRecord, CacheStatus, Content, Fault, FaultKind, Source, StoredHeaders, fresh_until};
+use larder_core::{ArtifactRecord, CacheStatus, Content, Decision, Fault, FaultKind, Source, StoredHeaders, decide, fresh_until};
 use larder_formats::Malformed;
 use larder_storage::StorageError;
 
@@ -38,13 +38,14 @@ impl Engine {
         let vary = vary(wanted.format.varies_by(&wanted.spec.key_path), false, false);
         match obtained {
             Obtained::Held(settled) => self.answer_settled(admitted, settled, epoch, vary),
-            Obtained::InFlight(fill, cache_status) => {
+            Obtained::InFlight(attached, cache_status) => {
+                let fill = Arc::clone(attached.fill());
                 let draft = &fill.draft;
                 let mut representation = representation(&draft.headers, None, fill.total);
                 representation.began_at = Some(draft.began_at);
                 representation.vary = vary;
                 let freshness = self.freshness(draft, wanted, false);
-                let body = self.clear_artifact(admitted, draft, Body::InFlight(FlightBody::new(fill.attach(0))))?;
+                let body = self.clear_artifact(admitted, draft, Body::InFlight(FlightBody::new(attached)))?;
                 Ok(Answer {
                     status: StatusCode::OK,
                     representation,
@@ -153,7 +154,8 @@ impl Engine {
             return Ok(true);
         }
         let record = self.records.get(&wanted.key).await.map_err(|error| storage_fault(&wanted.entry, &error))?;
-        Ok(record.is_some_and(|record| !matches!(record.content, Content::HeadOnly)))
+        let decision = decide(record.as_deref(), wanted.class, &wanted.entry.repository.cache, self.now());
+        Ok(decision != Decision::Fetch { expired: false })
     }
 }
 

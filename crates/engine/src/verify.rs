@@ -1,0 +1,175 @@
+//! Is the body that came the right one? Nothing is committed and no reader gets the last bytes before this file has said so.
+
+use std::sync::Arc;
+
+use larder_core::{ArtifactRecord, Digest, DigestAlgorithm, Hasher, PackageType};
+use larder_storage::{OpenBlob, SealedSpool};
+
+use crate::admission::Wanted;
+use crate::coding::name_says_compressed;
+use crate::commit::RecordChange;
+use crate::counters::count;
+use crate::download::{Filled, Received, finished_record};
+use crate::engine::Engine;
+use crate::expectation::Expectation;
+use crate::fetch::NoBody;
+use crate::fill::Fill;
+use crate::flight::SettledBody;
+
+/// A complete body, and the fill that it can be read from where the disk could not take it.
+pub(crate) struct Whole {
+    pub(crate) received: Received,
+    pub(crate) fill: Arc<Fill>,
+}
+
+/// A body that was found right.
+struct Proven {
+    whole: Whole,
+    /// Whether a digest said so.
+    verified: bool,
+    /// Whether it is what the received bytes decode to.
+    decoded: bool,
+}
+
+impl Engine {
+    pub(crate) async fn verify(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        fill: &Arc<Fill>,
+        received: Received,
+        expectation: &mut Expectation,
+        prior: Option<&ArtifactRecord>,
+    ) -> Result<Filled, NoBody> {
+        if wanted.spec.is_document {
+            return self.accept_document(wanted, fill, received, prior).await;
+        }
+        let mut headers = fill.draft.headers.clone();
+        // Generic files keep their coding; elsewhere a file is what its name says (design section 11, "Content-Encoding").
+        let coding = if wanted.entry.repository.package == PackageType::Generic { None } else { headers.content_encoding.take() };
+        let whole = Whole { received, fill: Arc::clone(fill) };
+        let stated = expectation.resolve().await.and_then(|claim| claim.strongest().cloned());
+        let proven = match stated {
+            Some(stated) => self.enforce(wanted, whole, coding.as_deref(), stated).await?,
+            None => self.accept_unproven(wanted, whole, coding.as_deref()).await?,
+        };
+        if proven.decoded {
+            // The upstream's tag belongs to the coded form.
+            headers.etag = None;
+        }
+        let Whole { received, fill: holder } = proven.whole;
+        let record = finished_record(fill, headers, &received, proven.verified, prior);
+        holder.verified(received.length);
+        Ok(Self::hand_over(wanted, &holder, received, record))
+    }
+
+    /// From verified bytes to what is served and what is committed.
+    pub(crate) fn hand_over(wanted: &Wanted, fill: &Arc<Fill>, received: Received, record: ArtifactRecord) -> Filled {
+        let record = Arc::new(record);
+        if let (Some(spool), Some(descriptor)) = (received.spool, record.blob().cloned()) {
+            let body = SettledBody::Blob(OpenBlob { file: spool.reader(), length: received.length });
+            let spool = SealedSpool { spool, descriptor };
+            let change = Some(RecordChange::Store { record: Arc::clone(&record), spool });
+            return Filled { record, body, change, detail: None };
+        }
+        count(&wanted.entry.counters.fills_not_kept);
+        Filled { record, body: SettledBody::Fill(Arc::clone(fill)), change: None, detail: Some("not-kept") }
+    }
+
+    /// Nothing is stated of the bytes.
+    async fn accept_unproven(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        whole: Whole,
+        coding: Option<&str>,
+    ) -> Result<Proven, NoBody> {
+        if whole.received.needs_digest {
+            let message =
+                "the upstream broke off the transfer, and nothing says whether what it sent then belongs to the same file";
+            return Err(NoBody::unusable("upstream_cut", message));
+        }
+        match coding.filter(|_| !name_says_compressed(&wanted.spec.key_path)) {
+            None => Ok(Proven { whole, verified: false, decoded: false }),
+            Some(coding) => {
+                let whole = self.decode(wanted, &whole, coding).await?;
+                Ok(Proven { whole, verified: false, decoded: true })
+            }
+        }
+    }
+
+    /// The bytes as received, or what they decode to, must have the digest that the ecosystem states of them.
+    async fn enforce(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        whole: Whole,
+        coding: Option<&str>,
+        stated: Digest,
+    ) -> Result<Proven, NoBody> {
+        if self.has_digest(&whole, &stated).await {
+            return Ok(Proven { whole, verified: true, decoded: false });
+        }
+        let decoded = match coding {
+            Some(coding) => self.decode(wanted, &whole, coding).await.ok(),
+            None => None,
+        };
+        let mut candidates = vec![Proven { whole, verified: true, decoded: false }];
+        if let Some(whole) = decoded {
+            let decoded = Proven { whole, verified: true, decoded: true };
+            if self.has_digest(&decoded.whole, &stated).await {
+                return Ok(decoded);
+            }
+            candidates.push(decoded);
+        }
+        // The document may be older than the file: it is read once more before giving up.
+        let now = self.refreshed_claim(wanted).await.and_then(|claim| claim.strongest().cloned());
+        if let Some(now) = now.filter(|now| *now != stated) {
+            for candidate in candidates {
+                if self.has_digest(&candidate.whole, &now).await {
+                    return Ok(candidate);
+                }
+            }
+        }
+        count(&wanted.entry.counters.digest_mismatches);
+        tracing::warn!(key = %wanted.key, stated = %stated, "the upstream sent other bytes than its index states; nothing is kept");
+        Err(mismatch(wanted, &stated))
+    }
+
+    async fn has_digest(&self, whole: &Whole, stated: &Digest) -> bool {
+        self.digest_of(whole, stated.algorithm()).await.as_ref() == Some(stated)
+    }
+
+    /// The digest of received bytes: computed on the way, or now from where they are.
+    async fn digest_of(&self, Whole { received, fill }: &Whole, algorithm: DigestAlgorithm) -> Option<Digest> {
+        if let Some(digest) = received.digests.iter().find(|digest| digest.algorithm() == algorithm) {
+            return Some(digest.clone());
+        }
+        match &received.spool {
+            Some(spool) => self.hash_file(spool.reader(), received.length, algorithm).await.ok(),
+            None if fill.holds_everything() => {
+                let bytes = Self::read_fill(fill, received.length).ok()?;
+                Some(hash_bytes(&bytes, algorithm))
+            }
+            None => None,
+        }
+    }
+}
+
+fn mismatch(wanted: &Wanted, stated: &Digest) -> NoBody {
+    let message = format!(
+        "the upstream of repository {} sent bytes whose {} is not the one its index states; nothing was kept",
+        wanted.entry.repository.name,
+        stated.algorithm().as_str()
+    );
+    NoBody::unusable("digest_mismatch", message)
+}
+
+fn hash_bytes(bytes: &[u8], algorithm: DigestAlgorithm) -> Digest {
+    let mut hasher = Hasher::new(&[algorithm]);
+    hasher.update(bytes);
+    last_of(hasher, algorithm)
+}
+
+pub(crate) fn last_of(hasher: Hasher, algorithm: DigestAlgorithm) -> Digest {
+    let mut all = hasher.finish();
+    let at = all.iter().position(|digest| digest.algorithm() == algorithm).unwrap_or(0);
+    all.swap_remove(at)
+}
