@@ -1,6 +1,6 @@
 //! What operators and monitoring ask: flush, health, configuration, metrics, the list of repositories.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
@@ -17,6 +17,7 @@ use crate::routes::Endpoint;
 use crate::service::{Exchange, Handled};
 
 const JSON: &str = "application/json";
+const TEXT_0_0_4: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, endpoint: Endpoint) -> Handled {
@@ -133,10 +134,26 @@ fn metrics<B: Backend>(exchange: &Exchange<'_, B>) -> Result<Response<ResponseBo
     let text_format = shared.metrics.render(exchange.backend.counters(), shared.hot.size());
     let body = text_format.map_err(|_| Fault::new(FaultKind::Internal, "internal", "the metrics cannot be rendered"))?;
     let accept = exchange.head.headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
-    // The older text format is the same text with another name.
     let open = accept.into_iter().any(|line| line.contains("application/openmetrics-text"));
-    let content_type = if open { OPEN_METRICS } else { "text/plain; version=0.0.4; charset=utf-8" };
-    Ok(text(StatusCode::OK, content_type, body))
+    Ok(if open { text(StatusCode::OK, OPEN_METRICS, body) } else { text(StatusCode::OK, TEXT_0_0_4, older_text(&body)) })
+}
+
+/// OpenMetrics as Prometheus' older text format: there, a counter's help and type stand under its sample's own name.
+fn older_text(open_metrics: &str) -> String {
+    let counters: HashSet<&str> =
+        open_metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    let mut older = String::with_capacity(open_metrics.len() + counters.len() * 16);
+    for line in open_metrics.lines().filter(|line| *line != "# EOF") {
+        let comment = line.strip_prefix("# ").and_then(|rest| rest.split_once(' '));
+        match comment.and_then(|(word, rest)| Some((word, rest.split_once(' ')?))) {
+            Some((word, (name, rest))) if counters.contains(name) => {
+                older.extend(["# ", word, " ", name, "_total ", rest]);
+            }
+            _ => older.push_str(line),
+        }
+        older.push('\n');
+    }
+    older
 }
 
 fn json_response(status: StatusCode, value: &Value) -> Response<ResponseBody> {
@@ -157,6 +174,15 @@ fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counters_in_the_older_text_format_are_described_under_their_samples_names() {
+        let open = "# HELP larder_requests Requests answered.\n# TYPE larder_requests counter\nlarder_requests_total{a=\"b\"} 1\n\
+            # HELP larder_open Open connections.\n# TYPE larder_open gauge\nlarder_open 2\n# EOF\n";
+        let expected = "# HELP larder_requests_total Requests answered.\n# TYPE larder_requests_total counter\n\
+            larder_requests_total{a=\"b\"} 1\n# HELP larder_open Open connections.\n# TYPE larder_open gauge\nlarder_open 2\n";
+        assert_eq!(older_text(open), expected);
+    }
 
     #[test]
     fn the_parameters_of_a_flush() {
