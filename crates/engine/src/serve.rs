@@ -69,7 +69,8 @@ impl Engine {
     ) -> Result<Answer, Fault> {
         let wanted = admitted.wanted();
         let Settled { record, body, status, source, stale } = settled;
-        let digest_tag = record.blob().map(|blob| format!("\"sha256-{}\"", blob.digest.to_hex()));
+        let tag_of_digest = || record.blob().map(|blob| format!("\"sha256-{}\"", blob.digest.to_hex()));
+        let digest_tag = if record.headers.etag.is_none() { tag_of_digest() } else { None };
         let length = record.blob().map(|blob| blob.size);
         let mut representation = representation(&record.headers, digest_tag, length);
         representation.began_at = Some(record.began_at);

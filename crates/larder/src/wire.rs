@@ -28,6 +28,7 @@ const COLLECT_FIRST: Duration = Duration::from_mins(1);
 /// What kept larder from starting, for the operator.
 pub(crate) fn run(settings: Settings, sources: Sources) -> Result<(), Box<dyn Error>> {
     raise_open_files();
+    larder_server::return_large_blocks();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(serve(settings, sources));
     // A blocking read from a dead disk must not keep the process alive.

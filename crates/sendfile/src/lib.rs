@@ -12,12 +12,14 @@
 //! Files must be immutable while they are served: replaced by rename, never truncated. Nothing here knows HTTP or TLS;
 //! over TLS the bytes of a mapping would have to be read, so use [`read_cached`] there.
 //!
-//! This is the only crate of larder that contains `unsafe`.
+//! This is the only crate of larder that contains `unsafe`; the one call into the C library's allocator stands here for that reason.
 
+mod allocator;
 mod cached;
 mod mapping;
 mod stream;
 
+pub use allocator::return_large_blocks;
 pub use cached::{CachedRead, cached_prefix, read_cached};
 pub use mapping::FileSender;
 pub use stream::SendfileStream;

@@ -42,6 +42,7 @@ pub use backend::{
     ArtifactRequest, Backend, BackendState, BoxFuture, ByteStream, Content, CounterSnapshot, ErrorShape, Freshness, InFlight,
     Reply, Representation, Ticket,
 };
+pub use larder_sendfile::return_large_blocks;
 pub use listen::{BindError, BoundServer, ServerHandle, bind};
 pub use settings::{DEFAULT_HOT_SET_BYTES, LiveSettings, ServerLimits, ServerSettings, TlsFiles};
 pub use tls::TlsError;

@@ -1,0 +1,17 @@
+//! Asks the C library's allocator to give large blocks back to the system as soon as they are freed.
+
+/// Blocks from this size on are mapped on their own: a document of tens of megabytes then costs memory only while it is parsed.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const MAPPED_FROM: libc::c_int = 4 << 20;
+
+/// Fixes the size from which blocks are mapped on their own and unmapped when freed. Without this, glibc raises that size to 32 MiB with
+/// the first large block that is freed, and keeps later ones in per-thread arenas for good.
+///
+/// To be called once, before other threads run. Does nothing where the allocator is not glibc's.
+pub fn return_large_blocks() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: `mallopt` takes two integers and touches only the allocator's own settings.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM);
+    }
+}
