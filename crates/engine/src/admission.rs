@@ -31,8 +31,19 @@ impl Wanted {
             Some(query) => format!("{}?{query}", spec.key_path).into(),
             None => spec.key_path.as_str().into(),
         };
-        let key = SourceKey { repository: entry.repository.name.clone(), path, variant: spec.variant.into() };
+        // A question mark in the path itself must not be taken for the start of a query (hazard S22).
+        let variant = match spec.key_path.matches('?').count() {
+            0 => spec.variant.into(),
+            marks => format!("{}?{marks}", spec.variant).into(),
+        };
+        let key = SourceKey { repository: entry.repository.name.clone(), path, variant };
         Self { entry, format, spec, class, key }
+    }
+
+    /// The same document in another variant.
+    pub(crate) fn in_variant(&self, variant: &'static str) -> Self {
+        let spec = SourceSpec { variant, ..self.spec.clone() };
+        Self::new(Arc::clone(&self.entry), self.format, spec, self.class)
     }
 
     /// For a document that the engine reads on its own account, to learn what it says of a file.

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use larder_core::{ArtifactRecord, Digest, Fault, RepresentationInputs, RepresentationKey, UnixMillis};
+use larder_core::{
+    ArtifactRecord, BlobDescriptor, Digest, Fault, RepresentationInputs, RepresentationKey, SourceKey, UnixMillis,
+};
 use larder_formats::{Claim, Document, LinkBase, Links, Malformed};
 use larder_storage::{Change, DerivedRecord};
 use quick_cache::Weighter;
@@ -254,28 +256,60 @@ impl Engine {
         });
     }
 
-    /// After a document was replaced: files whose stated digest changed are dropped, so that they are fetched and checked again.
+    /// After a document arrived: held files of which it states another digest than the one before it, or than another variant of it
+    /// that is held, are dropped, so that they are fetched and checked again.
     pub(crate) async fn compare_claims(
         self: &Arc<Self>,
         wanted: &Arc<Wanted>,
-        old: &Arc<ArtifactRecord>,
+        old: Option<&Arc<ArtifactRecord>>,
         new: &Arc<ArtifactRecord>,
     ) {
-        let (Ok(before), Ok(after)) = (self.claim_table(wanted, old).await, self.claim_table(wanted, new).await) else { return };
-        let mut dropped = 0_u32;
-        for (path, claim) in before.iter() {
-            let changed = after.find(path).is_some_and(|now| now.digests != claim.digests && !now.digests.is_empty());
-            if changed {
+        let befores = self.earlier_claims(wanted, old.filter(|old| old.blob() != new.blob())).await;
+        if befores.is_empty() {
+            return;
+        }
+        let Ok(after) = self.claim_table(wanted, new).await else { return };
+        for (path, claim) in befores.iter().flat_map(|before| before.iter()) {
+            let Some(now) = after.find(path).filter(|now| now.digests != claim.digests) else { continue };
+            let Some(stated) = now.strongest() else { continue };
+            let key = SourceKey { repository: wanted.key.repository.clone(), path: path.into(), variant: "".into() };
+            if self.is_held_otherwise(&key, stated).await {
                 tracing::warn!(repository = %wanted.entry.repository.name, path, "the upstream's index states another digest for this file than before");
-                let key =
-                    larder_core::SourceKey { repository: wanted.key.repository.clone(), path: path.into(), variant: "".into() };
                 self.drop_record(&wanted.entry, &key).await;
-                dropped += 1;
             }
         }
-        if dropped > 0 {
-            wanted.entry.bump();
+    }
+
+    /// The claims of a document's predecessor and of its other variants, as far as they are held.
+    async fn earlier_claims(self: &Arc<Self>, wanted: &Arc<Wanted>, old: Option<&Arc<ArtifactRecord>>) -> Vec<Arc<ClaimTable>> {
+        let mut tables = Vec::new();
+        if let Some(old) = old.filter(|old| old.blob().is_some()) {
+            tables.extend(self.claim_table(wanted, old).await.ok());
         }
+        for variant in wanted.format.document_variants().iter().filter(|variant| **variant != wanted.spec.variant) {
+            let other = Arc::new(wanted.in_variant(variant));
+            if let Ok(Some(record)) = self.records.get(&other.key).await
+                && record.blob().is_some()
+            {
+                tables.extend(self.claim_table(&other, &record).await.ok());
+            }
+        }
+        tables
+    }
+
+    /// Whether bytes are held that have not the digest which is stated of them.
+    async fn is_held_otherwise(&self, key: &SourceKey, stated: &Digest) -> bool {
+        let Ok(Some(record)) = self.records.get(key).await else { return false };
+        let Some(blob) = record.blob() else { return false };
+        !self.blob_has_digest(blob, stated).await
+    }
+
+    /// Whether a blob's bytes have a digest of any algorithm.
+    pub(crate) async fn blob_has_digest(&self, blob: &BlobDescriptor, stated: &Digest) -> bool {
+        if blob.digest.algorithm() == stated.algorithm() {
+            return blob.digest == *stated;
+        }
+        self.rehash(blob, stated.algorithm()).await.is_ok_and(|digest| digest == *stated)
     }
 }
 

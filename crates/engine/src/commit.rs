@@ -180,10 +180,9 @@ impl Engine {
             wanted.entry.bump();
         }
         self.flights.remove(&flight);
-        let (Some(old), Some(new)) = (replaces, record) else { return };
-        if applied && is_new && wanted.spec.is_document && old.blob() != new.blob() && old.blob().is_some() {
+        if let Some(new) = record.filter(|_| applied && is_new && wanted.spec.is_document) {
             let engine = Arc::clone(self);
-            tokio::spawn(async move { engine.compare_claims(&wanted, &old, &new).await });
+            tokio::spawn(async move { engine.compare_claims(&wanted, replaces.as_ref(), &new).await });
         }
     }
 

@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use arc_swap::ArcSwap;
+
 use bytes::Bytes;
 use http::{StatusCode, header};
 use larder_core::{BlobDescriptor, DigestAlgorithm, Fault};
@@ -33,7 +35,9 @@ const SMALLEST_CODED: u64 = 1 << 10;
 /// A derivation ready to be served.
 #[derive(Debug)]
 pub(crate) struct DerivedBody {
-    place: Place,
+    /// In memory at first, so that nobody waits for the disk; then in a file.
+    place: ArcSwap<Place>,
+    length: u64,
     content_type: String,
     etag: String,
 }
@@ -47,17 +51,18 @@ enum Place {
 }
 
 impl DerivedBody {
-    fn length(&self) -> u64 {
-        match &self.place {
+    fn new(place: Place, content_type: String, key: &str) -> Self {
+        let length = match &place {
             Place::File(open) => open.length,
             Place::Memory(bytes) => bytes.len() as u64,
-        }
+        };
+        Self { place: ArcSwap::from_pointee(place), length, content_type, etag: tag(key) }
     }
 
-    fn bytes(&self) -> io::Result<Vec<u8>> {
-        match &self.place {
-            Place::File(open) => read_file(&open.file, open.length),
-            Place::Memory(bytes) => Ok(bytes.to_vec()),
+    fn bytes(&self) -> io::Result<Bytes> {
+        match &**self.place.load() {
+            Place::File(open) => read_file(&open.file, open.length).map(Bytes::from),
+            Place::Memory(bytes) => Ok(bytes.clone()),
         }
     }
 }
@@ -67,9 +72,10 @@ struct ByMemory;
 
 impl Weighter<String, Arc<DerivedBody>> for ByMemory {
     fn weight(&self, _: &String, body: &Arc<DerivedBody>) -> u64 {
-        match &body.place {
+        match &**body.place.load() {
             Place::File(_) => FILE_WEIGHT,
-            Place::Memory(bytes) => bytes.len() as u64 + FILE_WEIGHT,
+            // Moves to a file in a moment, unless the disk is full: then it must not crowd out everything else.
+            Place::Memory(bytes) => FILE_WEIGHT + bytes.len() as u64 / 8,
         }
     }
 }
@@ -126,7 +132,7 @@ impl Engine {
         let accepted: Vec<&str> =
             request.headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).collect();
         let coding = coding::negotiate((!accepted.is_empty()).then(|| accepted.join(",")).as_deref());
-        let coded = if coding == Coding::Identity || identity.length() < SMALLEST_CODED {
+        let coded = if coding == Coding::Identity || identity.length < SMALLEST_CODED {
             None
         } else {
             Some(self.coded(&recipe, &identity, coding).await)
@@ -138,17 +144,19 @@ impl Engine {
             None => (identity, Coding::Identity),
         };
         let record = &settled.record;
-        let mut representation = representation(&record.headers, None, Some(body.length()));
+        let mut representation = representation(&record.headers, None, Some(body.length));
         representation.content_type = Some(body.content_type.clone());
         representation.content_encoding = (coding != Coding::Identity).then(|| coding.as_str().to_owned());
         representation.etag = Some(body.etag.clone());
         representation.began_at = Some(record.began_at);
         representation.vary = vary(wanted.format.varies_by(&wanted.spec.key_path), true, by_host);
-        let hot = (!settled.stale && !waiting && !admitted.bypass_cache()).then(|| self.ticket(wanted, record, epoch)).flatten();
-        let place = match &body.place {
-            Place::File(open) => Body::File { file: Arc::clone(&open.file), length: open.length },
-            Place::Memory(bytes) => Body::Bytes(bytes.clone()),
+        let (place, settling) = match &**body.place.load() {
+            Place::File(open) => (Body::File { file: Arc::clone(&open.file), length: open.length }, false),
+            Place::Memory(bytes) => (Body::Bytes(bytes.clone()), true),
         };
+        // What is in memory only until its file is written is not remembered: the file will be.
+        let lasting = !settled.stale && !waiting && !settling && !admitted.bypass_cache();
+        let hot = lasting.then(|| self.ticket(wanted, record, epoch)).flatten();
         Ok(Answer {
             status: StatusCode::OK,
             representation,
@@ -173,7 +181,7 @@ impl Engine {
                 let wanted = document.wanted();
                 let links = Links::new(&wanted.entry.repository, engine.link_key(), base);
                 let derived = wanted.format.derive(&document.view(), form, &links)?;
-                Ok::<_, Malformed>((engine.place(derived.body), derived.content_type))
+                Ok::<_, Malformed>((derived.body, derived.content_type))
             });
             let (body, content_type) = derived.await?.map_err(|error| malformed(&recipe.wanted, &error))?;
             count(&self.counters.derivations);
@@ -198,10 +206,8 @@ impl Engine {
         tokio::spawn(async move {
             let make = async {
                 let plain = Arc::clone(&identity);
-                let placing = Arc::clone(&engine);
-                let coded =
-                    engine.parse_blocking(move || Ok::<_, io::Error>(placing.place(coding::encode(&plain.bytes()?, coding)?)));
-                let coded = coded.await?.map_err(|_| internal("a document could not be compressed"))?;
+                let coded = engine.parse_blocking(move || coding::encode(&plain.bytes()?, coding)).await?;
+                let coded = coded.map_err(|_| internal("a document could not be compressed"))?;
                 Ok::<_, Fault>(engine.keep_derivation(&recipe, &key, coded, identity.content_type.clone()))
             };
             if let Err(fault) = engine.derivations.0.get_or_insert_async(&key, make).await {
@@ -214,37 +220,33 @@ impl Engine {
     async fn stored_derivation(&self, key: &str) -> Option<Arc<DerivedBody>> {
         let derived = self.metadata.derivation(key).await.ok()??;
         let open = self.blobs.open(&derived.blob).ok()?;
-        Some(Arc::new(DerivedBody { place: Place::File(open), content_type: derived.content_type, etag: tag(key) }))
+        Some(Arc::new(DerivedBody::new(Place::File(open), derived.content_type, key)))
     }
 
-    /// Puts a derivation's bytes where they can be served from: an unnamed file, or memory if the disk has no room. Blocking.
-    fn place(self: &Arc<Self>, body: Vec<u8>) -> (Place, Option<Spool>) {
-        let spool = self.new_spool().and_then(|mut spool| spool.append(&body).ok().map(|()| spool));
-        match spool {
-            Some(spool) => (Place::File(OpenBlob { file: spool.reader(), length: body.len() as u64 }), Some(spool)),
-            None => (Place::Memory(body.into()), None),
-        }
-    }
-
-    /// Persistent derivations are made durable behind the scenes.
-    fn keep_derivation(
-        self: &Arc<Self>,
-        recipe: &Recipe,
-        key: &str,
-        (place, spool): (Place, Option<Spool>),
-        content_type: String,
-    ) -> Arc<DerivedBody> {
-        let body = Arc::new(DerivedBody { place, content_type, etag: tag(key) });
-        if let (true, Some(spool)) = (recipe.persist, spool) {
-            let (engine, recipe, key, kept) = (Arc::clone(self), recipe.clone(), key.to_owned(), Arc::clone(&body));
-            tokio::spawn(async move { engine.store_derivation(&recipe, key, spool, &kept).await });
-        }
+    /// Serves a derivation from memory until it is in a file; persistent ones are then made durable. Both behind the scenes.
+    fn keep_derivation(self: &Arc<Self>, recipe: &Recipe, key: &str, body: Vec<u8>, content_type: String) -> Arc<DerivedBody> {
+        let bytes = Bytes::from(body);
+        let body = Arc::new(DerivedBody::new(Place::Memory(bytes.clone()), content_type, key));
+        let (engine, recipe, key, kept) = (Arc::clone(self), recipe.clone(), key.to_owned(), Arc::clone(&body));
+        tokio::spawn(async move {
+            let writing = Arc::clone(&engine);
+            let write = tokio::task::spawn_blocking(move || {
+                let mut spool = writing.new_spool()?;
+                spool.append(&bytes).ok().map(|()| spool)
+            });
+            // Without room on the disk it stays in memory.
+            let Ok(Some(spool)) = write.await else { return };
+            kept.place.store(Arc::new(Place::File(OpenBlob { file: spool.reader(), length: kept.length })));
+            if recipe.persist {
+                engine.store_derivation(&recipe, key, spool, &kept).await;
+            }
+        });
         body
     }
 
     async fn store_derivation(&self, recipe: &Recipe, key: String, spool: Spool, body: &DerivedBody) {
-        let Ok(digest) = self.hash_file(spool.reader(), body.length(), DigestAlgorithm::Sha256).await else { return };
-        let spool = SealedSpool { spool, descriptor: BlobDescriptor { digest, size: body.length() } };
+        let Ok(digest) = self.hash_file(spool.reader(), body.length, DigestAlgorithm::Sha256).await else { return };
+        let spool = SealedSpool { spool, descriptor: BlobDescriptor { digest, size: body.length } };
         let blobs = Arc::clone(&self.blobs);
         let published = tokio::task::spawn_blocking(move || blobs.publish(vec![spool]).pop()).await;
         let Ok(Some(Ok(blob))) = published else { return };

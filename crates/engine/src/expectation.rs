@@ -39,11 +39,10 @@ impl Expectation {
     pub(crate) fn algorithms(&self, package: PackageType, can_be_read_again: bool) -> Vec<DigestAlgorithm> {
         use DigestAlgorithm::{Md5, Sha1, Sha384, Sha512};
         match self {
-            Self::None => Vec::new(),
             Self::Known(claim) => claim.strongest().map(Digest::algorithm).into_iter().collect(),
             Self::Pending(_) if !can_be_read_again => vec![Md5, Sha1, Sha384, Sha512],
             Self::Pending(_) if package == PackageType::Npm => vec![Sha1, Sha512],
-            Self::Pending(_) => Vec::new(),
+            Self::None | Self::Pending(_) => Vec::new(),
         }
     }
 
@@ -66,7 +65,7 @@ impl Engine {
             Known::NotNamed { fresh: true } => Expectation::None,
             Known::NotNamed { fresh: false } | Known::NoDocument => {
                 let (engine, wanted) = (Arc::clone(self), Arc::clone(wanted));
-                Expectation::Pending(tokio::spawn(async move { engine.learn_claim(&wanted, &document, false).await }))
+                Expectation::Pending(tokio::spawn(async move { engine.learn_claim(&wanted, document.first()?, false).await }))
             }
         }
     }
@@ -118,23 +117,26 @@ impl Engine {
     }
 
     /// Obtains the document (afresh, if `refresh`) and looks the file up in it.
-    async fn learn_claim(
-        self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
-        documents: &[Arc<Wanted>],
-        refresh: bool,
-    ) -> Option<StoredClaim> {
-        let document = documents.first()?;
+    async fn learn_claim(self: &Arc<Self>, wanted: &Arc<Wanted>, document: &Arc<Wanted>, refresh: bool) -> Option<StoredClaim> {
         let flight = self.flight(document, refresh);
         let Ready::Done(Ok(settled)) = flight.ready(true).await else { return None };
         let table = self.arrived_claims(document, &settled).await.ok()?;
         table.find(&wanted.key.path)
     }
 
-    /// After a mismatch: what does the document say now?
+    /// After a mismatch: what does the document say now? Every variant that is held is read anew, or they would contradict each other.
     pub(crate) async fn refreshed_claim(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Option<StoredClaim> {
         let documents = Self::naming_document(wanted)?;
-        self.learn_claim(wanted, &documents, true).await
+        let mut claim = None;
+        let mut any_held = false;
+        for document in &documents {
+            let held = self.records.get(&document.key).await.ok().flatten().is_some_and(|record| record.blob().is_some());
+            if held {
+                any_held = true;
+                claim = claim.or(self.learn_claim(wanted, document, true).await);
+            }
+        }
+        if any_held { claim } else { self.learn_claim(wanted, documents.first()?, true).await }
     }
 }
 

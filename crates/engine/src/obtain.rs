@@ -149,8 +149,7 @@ impl Engine {
         let Some(claim) = self.held_claim(wanted).await else { return true };
         let Some(stated) = claim.strongest() else { return true };
         let matches = match record.blob() {
-            Some(blob) if blob.digest.algorithm() == stated.algorithm() => blob.digest == *stated,
-            Some(blob) => self.rehash(blob, stated.algorithm()).await.is_ok_and(|digest| digest == *stated),
+            Some(blob) => self.blob_has_digest(blob, stated).await,
             None => true,
         };
         if !matches {
