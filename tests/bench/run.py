@@ -11,6 +11,7 @@ import itertools
 import os
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -54,9 +55,9 @@ class Bench:
         """A number that no path has had yet."""
         return next(self._numbers)
 
-    def alternating(self, *servers):
-        """(round, server) pairs; the order is reversed every other round."""
-        for number in range(self.rounds):
+    def alternating(self, *servers, times=1):
+        """(round, server) pairs; the order is reversed every other round. `times` as many rounds as usual."""
+        for number in range(self.rounds * times):
             for server in servers if number % 2 == 0 else servers[::-1]:
                 yield number, server
 
@@ -108,6 +109,8 @@ def main():
     if problem := what_is_missing(options, chosen):
         print(problem, file=sys.stderr)
         return 2
+    # So that an interrupted run, too, leaves nothing behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("interrupted"))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     bench_directory = TARGET.resolve() / "bench"

@@ -5,6 +5,7 @@ CPU time is that of the process tree by the kernel's own clock (user and system,
 """
 
 import contextlib
+import ctypes
 import http.client
 import json
 import os
@@ -31,6 +32,15 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent():
+    """In a child: a SIGTERM when this program dies, however that happens."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Server:
@@ -61,6 +71,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 cwd=self.directory,
+                preexec_fn=end_with_parent,
             )
 
     def start(self):
