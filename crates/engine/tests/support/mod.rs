@@ -186,13 +186,34 @@ impl Bench {
 
     /// Waits until what was downloaded is durable and no flight is left.
     pub(crate) async fn settled(&self) {
-        for _ in 0..4000 {
-            if self.engine.flights_active() == 0 {
-                return;
+        self.settled_within(Duration::from_secs(20)).await;
+    }
+
+    pub(crate) async fn settled_within(&self, patience: Duration) {
+        let settled = async {
+            while self.engine.flights_active() > 0 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        tokio::time::timeout(patience, settled).await.expect("flights end");
+    }
+
+    /// The files of this size below the data directory.
+    pub(crate) fn files_of_size(&self, size: u64) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut open = vec![self.path.clone()];
+        while let Some(directory) = open.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let entry = entry.unwrap();
+                let metadata = entry.metadata().unwrap();
+                if metadata.is_dir() {
+                    open.push(entry.path());
+                } else if metadata.len() == size {
+                    found.push(entry.path());
+                }
+            }
         }
-        panic!("flights do not end");
+        found
     }
 }
 
