@@ -134,3 +134,30 @@ pub(crate) fn helm(origin: &Origin, files: &[File]) -> Vec<String> {
     };
     files.iter().map(put).collect()
 }
+
+/// Puts indexes of the three ecosystems at the upstream, each naming one file at `url`.
+pub(crate) fn put_indexes(origin: &Origin, url: &str) {
+    let page = json!({"meta": {"api-version": "1.0"}, "name": "pantry",
+        "files": [{"filename": "pantry-1.0.tar.gz", "url": url, "hashes": {}}]});
+    origin.put("/simple/pantry/", Resource::new(page.to_string()).content_type(SIMPLE_JSON));
+    let html = format!("<html><body><a href=\"{}\">pantry-1.0.tar.gz</a></body></html>", url.replace('"', "&quot;"));
+    origin.put("/simple/larder/", Resource::new(html).content_type("text/html"));
+    let version = json!({"name": "pantry", "version": "1.0.0", "dist": {"tarball": url}});
+    let packument = json!({"name": "pantry", "dist-tags": {"latest": "1.0.0"}, "versions": {"1.0.0": version}});
+    origin.put("/pantry", Resource::new(packument.to_string()).content_type("application/json"));
+    let index = json!({"apiVersion": "v1", "entries": {"pantry": [{"name": "pantry", "version": "1.0.0", "urls": [url]}]}});
+    origin.put("/index.yaml", Resource::new(index.to_string()).content_type("text/yaml"));
+}
+
+/// Requests for these indexes: repository and path.
+pub(crate) const INDEXES: [(&str, &str); 4] =
+    [("pypi", "simple/pantry/"), ("pypi", "simple/larder/"), ("npm", "pantry"), ("helm", "index.yaml")];
+
+/// Every link of an index that leads to larder, as a path within the repository.
+pub(crate) fn links_back(larder: &super::TestLarder, repository: &str, index: &str) -> Vec<String> {
+    let root = format!("/api/v1/remote/{repository}/");
+    let absolute = larder.artifact(repository, "");
+    let ends = |c: char| matches!(c, '"' | '#' | '\'' | ' ' | '\n' | '<' | '>');
+    let text = index.replace(&absolute, &root);
+    text.split(&root).skip(1).filter_map(|rest| rest.split(ends).next()).map(str::to_owned).collect()
+}
