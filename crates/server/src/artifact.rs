@@ -1,5 +1,6 @@
 //! The one handler of artifacts: ask the pipeline, remember what may be remembered, respond.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
@@ -57,7 +58,7 @@ async fn read<B: Backend>(
     load_small(&mut reply).await?;
     let asked = Asked { method: &head.method, headers: &head.headers, sender: exchange.connection.sender.as_ref() };
     let sent = exchange.shared.metrics.bytes_sent();
-    let response = if is_hot(&reply, &head.method) {
+    let response = if exchange.shared.hot.is_enabled() && is_hot(&reply, &head.method) {
         remember_and_respond(exchange, name, reply, asked, sent)
     } else {
         respond_once(reply, asked, sent).await?
@@ -81,8 +82,10 @@ fn unreadable(error: &io::Error) -> Fault {
     Fault::new(FaultKind::Internal, "storage", "a stored file cannot be read; the log says why")
 }
 
-fn prepare(reply: &Reply, source: Source) -> Prepared {
-    let mut prepared = Prepared::new(reply.status, &reply.representation, source, reply.location.as_deref());
+/// Takes what does not change out of a reply.
+fn prepare(reply: &mut Reply) -> Prepared {
+    let representation = std::mem::take(&mut reply.representation);
+    let mut prepared = Prepared::new(reply.status, representation, reply.location.take());
     if reply.status == StatusCode::OK && !matches!(reply.content, Content::Stream(_)) {
         prepared.accept_ranges();
     }
@@ -95,11 +98,16 @@ fn timing(reply: &Reply) -> Timing {
         remaining: reply.freshness.remaining,
         no_store: reply.freshness.no_store,
         cache_status: reply.cache_status,
+        source: reply.source,
     }
 }
 
-async fn respond_once(reply: Reply, asked: Asked<'_>, sent: &BytesSent) -> Result<Result<Response<ResponseBody>, Unmet>, Fault> {
-    let mut prepared = prepare(&reply, reply.source);
+async fn respond_once(
+    mut reply: Reply,
+    asked: Asked<'_>,
+    sent: &BytesSent,
+) -> Result<Result<Response<ResponseBody>, Unmet>, Fault> {
+    let mut prepared = prepare(&mut reply);
     let timing = timing(&reply);
     let payload = Payload::from(reply.content);
     if let Payload::InFlight(flight) = &payload
@@ -109,7 +117,7 @@ async fn respond_once(reply: Reply, asked: Asked<'_>, sent: &BytesSent) -> Resul
         // Which bytes are meant, and whether there are any, is known at the end only.
         prepared.length = Some(flight.wait_length().await?);
     }
-    Ok(respond::respond(&prepared, payload, timing, asked, sent))
+    Ok(respond::respond(Cow::Owned(prepared), payload, timing, asked, sent))
 }
 
 /// Whether an answer can go into the hot set: whole, in memory or in a file, and with the pipeline's permission.
@@ -139,14 +147,13 @@ fn remember_and_respond<B: Backend>(
         Content::Bytes(bytes) => HotBody::Bytes(bytes.clone()),
         _ => HotBody::Bytes(Bytes::new()),
     };
-    let response = respond::respond(&prepare(&reply, reply.source), body.payload(), timing, asked, sent);
     let selector = Selector::new(reply.representation.vary, asked.headers, &exchange.client.base);
+    let prepared = prepare(&mut reply);
+    let response = respond::respond(Cow::Borrowed(&prepared), body.payload(), timing, asked, sent);
     let target = exchange.head.uri.path_and_query().map_or("", |target| target.as_str());
     if let (Some(selector), Some(ticket)) = (selector, reply.ticket.take()) {
         let now = exchange.backend.now();
         let requests = exchange.shared.metrics.repository(name);
-        // Whoever finds it there gets it from the cache.
-        let prepared = prepare(&reply, Source::Cache);
         exchange.shared.hot.insert(target, HotVariant { selector, prepared, body, ticket, requests }, now);
     }
     response
@@ -159,7 +166,7 @@ pub(crate) fn from_hot(
     sent: &BytesSent,
     now: UnixMillis,
 ) -> Option<Response<ResponseBody>> {
-    respond::respond(&variant.prepared, variant.body.payload(), variant.timing(now), asked, sent).ok()
+    respond::respond(Cow::Borrowed(&variant.prepared), variant.body.payload(), variant.timing(now), asked, sent).ok()
 }
 
 fn unmet_response<B: Backend>(

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
 use http::{HeaderMap, HeaderValue};
-use larder_core::{CacheStatus, UnixMillis};
+use larder_core::{CacheStatus, Source, UnixMillis};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -142,6 +142,7 @@ impl HotVariant {
             remaining,
             no_store: false,
             cache_status: CacheStatus { hit: true, ttl, ..CacheStatus::default() },
+            source: Source::Cache,
         }
     }
 }
@@ -164,6 +165,10 @@ impl HotSet {
     pub(crate) fn new(bytes: u64) -> Self {
         let items = usize::try_from(bytes / FILE_WEIGHT).unwrap_or(usize::MAX).clamp(16, 65_536);
         Self { cache: (bytes > 0).then(|| Cache::with_weighter(items, bytes, ByWeight)) }
+    }
+
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.cache.is_some()
     }
 
     pub(crate) fn get(&self, target: &str) -> Option<Arc<HotTarget>> {
@@ -222,8 +227,6 @@ impl Weighter<Box<str>, Arc<HotTarget>> for ByWeight {
 
 #[cfg(test)]
 mod tests {
-    use larder_core::Source;
-
     use super::*;
     use crate::backend::Representation;
     use crate::metrics::Metrics;
@@ -241,7 +244,7 @@ mod tests {
     fn variant(vary: &[&str], request: &HeaderMap, body: &[u8], fresh_until: Option<UnixMillis>) -> HotVariant {
         HotVariant {
             selector: Selector::new(vary, request, "http://a").unwrap(),
-            prepared: Prepared::new(http::StatusCode::OK, &Representation::default(), Source::Cache, None),
+            prepared: Prepared::new(http::StatusCode::OK, Representation::default(), None),
             body: HotBody::Bytes(Bytes::copy_from_slice(body)),
             ticket: Ticket {
                 is_good: Box::new(move |now| fresh_until.is_none_or(|until| now < until)),

@@ -30,7 +30,7 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
 /// The part of an answer that does not change with time: it can be sent again and again.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Prepared {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
@@ -39,7 +39,7 @@ pub(crate) struct Prepared {
     pub(crate) length: Option<u64>,
 }
 
-/// The part that does.
+/// The part that depends on when and how it is sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timing {
     /// `None`: the bytes have come straight from the upstream (RFC 9111 section 5.1).
@@ -48,6 +48,7 @@ pub(crate) struct Timing {
     pub(crate) remaining: Option<Duration>,
     pub(crate) no_store: bool,
     pub(crate) cache_status: CacheStatus,
+    pub(crate) source: Source,
 }
 
 /// The bytes of an answer.
@@ -79,24 +80,23 @@ pub(crate) enum Unmet {
 
 impl Prepared {
     /// Takes over what an answer says of itself. Values that cannot stand in a header are left out: they come from upstreams.
-    pub(crate) fn new(status: StatusCode, from: &Representation, source: Source, location: Option<&str>) -> Self {
-        let mut headers = from.extra.clone();
-        let mut set = |name: HeaderName, value: Option<&str>| {
-            if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
-                headers.insert(name, value);
+    pub(crate) fn new(status: StatusCode, from: Representation, location: Option<String>) -> Self {
+        let mut headers = from.extra;
+        let mut set = |name: HeaderName, value: Option<String>| {
+            if let Some(value) = value {
+                insert(&mut headers, name, value);
             }
         };
-        set(CONTENT_TYPE, from.content_type.as_deref());
-        set(CONTENT_ENCODING, from.content_encoding.as_deref());
-        set(CONTENT_DISPOSITION, from.content_disposition.as_deref());
-        set(CONTENT_LANGUAGE, from.content_language.as_deref());
-        set(ETAG, from.etag.as_deref());
-        set(LAST_MODIFIED, from.last_modified.as_deref());
+        set(CONTENT_TYPE, from.content_type);
+        set(CONTENT_ENCODING, from.content_encoding);
+        set(CONTENT_DISPOSITION, from.content_disposition);
+        set(CONTENT_LANGUAGE, from.content_language);
+        set(ETAG, from.etag);
+        set(LAST_MODIFIED, from.last_modified);
         set(LOCATION, location);
         // That links depend on Host is between the pipeline and the hot set; every cache keys on it anyway.
         let vary: Vec<&str> = from.vary.iter().copied().filter(|name| !name.eq_ignore_ascii_case("host")).collect();
-        set(VARY, (!vary.is_empty()).then(|| vary.join(", ")).as_deref());
-        headers.insert(ARTIFACT_SOURCE, HeaderValue::from_static(source.as_str()));
+        set(VARY, (!vary.is_empty()).then(|| vary.join(", ")));
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
         Self { status, headers, began_at: from.began_at, length: from.length }
@@ -163,9 +163,9 @@ pub(crate) fn asks_for_range(asked: Asked<'_>) -> bool {
     asked.method == Method::GET && asked.headers.contains_key(RANGE)
 }
 
-/// Makes the response. A 412 or 416 needs an error body, which the caller makes.
+/// Makes the response. A 412 or 416 needs an error body, which the caller makes. Headers that are owned are not copied.
 pub(crate) fn respond(
-    prepared: &Prepared,
+    prepared: Cow<'_, Prepared>,
     payload: Payload,
     timing: Timing,
     asked: Asked<'_>,
@@ -178,16 +178,19 @@ pub(crate) fn respond(
         let (conditions, current) = (lines.conditions(), prepared.current());
         match evaluate_conditions(&conditions, &current) {
             Precondition::Proceed => {}
-            Precondition::NotModified => return Ok(not_modified(prepared, timing)),
+            Precondition::NotModified => return Ok(not_modified(prepared.into_owned(), timing)),
             Precondition::Failed => return Err(Unmet::Precondition),
         }
         if let (true, true, Some(length)) = (asks_for_range(asked), payload.has_ranges(), length) {
             answer = evaluate_range(&conditions, &current, length);
         }
     }
-    let mut headers = prepared.headers.clone();
-    add_timing(&mut headers, timing);
     let mut status = prepared.status;
+    let mut headers = match prepared {
+        Cow::Owned(prepared) => prepared.headers,
+        Cow::Borrowed(prepared) => prepared.headers.clone(),
+    };
+    add_timing(&mut headers, timing);
     let body = match (answer, length) {
         (RangeAnswer::NotSatisfiable, length) => return Err(Unmet::Range(length.unwrap_or(0))),
         (RangeAnswer::Single(range), Some(length)) if payload.piece(range).is_some() => {
@@ -241,11 +244,11 @@ fn one_piece(piece: Option<Piece>, length: Option<u64>, asked: Asked<'_>, sent: 
 }
 
 /// 304 repeats what a cache may need to update its copy, and describes no body (RFC 9110 section 15.4.5).
-fn not_modified(prepared: &Prepared, timing: Timing) -> Response<ResponseBody> {
+fn not_modified(prepared: Prepared, timing: Timing) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     let headers = response.headers_mut();
-    headers.clone_from(&prepared.headers);
+    *headers = prepared.headers;
     for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_DISPOSITION, ACCEPT_RANGES] {
         headers.remove(name);
     }
@@ -254,6 +257,7 @@ fn not_modified(prepared: &Prepared, timing: Timing) -> Response<ResponseBody> {
 }
 
 fn add_timing(headers: &mut HeaderMap, timing: Timing) {
+    headers.insert(ARTIFACT_SOURCE, HeaderValue::from_static(timing.source.as_str()));
     if let Some(age) = timing.age {
         headers.insert(AGE, age.as_secs().into());
     }
