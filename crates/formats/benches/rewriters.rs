@@ -108,7 +108,8 @@ mod helm {
     fn json(yaml: &str) -> String {
         let urls = yaml.lines().filter_map(|line| line.strip_prefix("    - ").filter(|url| url.contains("/stable/chart")));
         let filler = "x".repeat(1100);
-        let versions: Vec<_> = urls.map(|url| format!("{{\"name\":\"c\",\"description\":\"{filler}\",\"urls\":[\"{url}\"]}}")).collect();
+        let versions: Vec<_> =
+            urls.map(|url| format!("{{\"name\":\"c\",\"description\":\"{filler}\",\"urls\":[\"{url}\"]}}")).collect();
         format!("{{\"apiVersion\":\"v1\",\"entries\":{{\"c\":[{}]}}}}", versions.join(","))
     }
 
@@ -120,7 +121,9 @@ mod helm {
     #[divan::bench(args = KINDS)]
     fn derive(bencher: Bencher, kind: &str) {
         let repository = remote(PackageType::Helm, "https://charts.example.com/stable/");
-        with_document(kind, |document| over(bencher, &repository, document, |format, document, links| format.derive(document, "index", links)));
+        with_document(kind, |document| {
+            over(bencher, &repository, document, |format, document, links| format.derive(document, "index", links))
+        });
     }
 
     #[divan::bench(args = KINDS)]
@@ -138,7 +141,9 @@ mod helm {
     #[divan::bench(args = KINDS)]
     fn check(bencher: Bencher, kind: &str) {
         let repository = remote(PackageType::Helm, "https://charts.example.com/stable/");
-        with_document(kind, |document| over(bencher, &repository, document, |format, document, _| format.check(&repository, document)));
+        with_document(kind, |document| {
+            over(bencher, &repository, document, |format, document, _| format.check(&repository, document))
+        });
     }
 }
 
@@ -162,7 +167,10 @@ mod npm {
             }
             let comma = if n == 0 { "" } else { "," };
             let version = format!("{}.{}.{}", n / 100, n / 10 % 10, n % 10);
-            let _ = write!(text, r#"{comma}"{version}":{{"name":"@scope/pack","version":"{version}","license":"MIT","dependencies":{{"#);
+            let _ = write!(
+                text,
+                r#"{comma}"{version}":{{"name":"@scope/pack","version":"{version}","license":"MIT","dependencies":{{"#
+            );
             for d in 0..40 {
                 let _ = write!(text, r#"{}"@scope/dependency-{d}":"^{version}""#, if d == 0 { "" } else { "," });
             }
@@ -219,8 +227,13 @@ mod pypi {
 
     const ROOT: &str = "https://files.example.com/";
     /// The upstream's syntax and the form made of it. The last has all files on another host.
-    const KINDS: [(&str, &str); 5] =
-        [("json", "simple+json"), ("json", "simple+html"), ("html", "simple+html"), ("html", "simple+json"), ("other host", "simple+json")];
+    const KINDS: [(&str, &str); 5] = [
+        ("json", "simple+json"),
+        ("json", "simple+html"),
+        ("html", "simple+html"),
+        ("html", "simple+json"),
+        ("other host", "simple+json"),
+    ];
     const SYNTAXES: [&str; 2] = ["json", "html"];
 
     /// Digits that do not repeat, so that nothing finds the same digest twice.
@@ -238,19 +251,38 @@ mod pypi {
     /// The page of a project with 3,000 wheels: 2.0 MB of JSON, 1.7 MB of HTML.
     fn page(syntax: &str) -> String {
         let host = if syntax == "other host" { "https://cdn.example.net/" } else { ROOT };
-        let mut text = String::from(if syntax == "html" { "<!DOCTYPE html>\n<html><head><title>Links for demo-project</title></head><body>\n" } else { "{\"files\":[" });
+        let mut text = String::from(if syntax == "html" {
+            "<!DOCTYPE html>\n<html><head><title>Links for demo-project</title></head><body>\n"
+        } else {
+            "{\"files\":["
+        });
         for n in 0..3000 {
-            let name = format!("demo_project-{}.{}.{}-cp312-cp312-manylinux_2_17_x86_64.manylinux2014_x86_64.whl", n / 100, n / 10 % 10, n % 10);
+            let name = format!(
+                "demo_project-{}.{}.{}-cp312-cp312-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+                n / 100,
+                n / 10 % 10,
+                n % 10
+            );
             let (metadata, digest) = (hex(n, 64), hex(n + 10_000, 64));
             let url = format!("{host}packages/{}/{}/{}/{name}", hex(n, 2), hex(n + 3, 2), hex(n + 9, 60));
             let _ = if syntax == "html" {
-                writeln!(text, "<a href=\"{url}#sha256={digest}\" data-requires-python=\"&gt;=3.8\" data-dist-info-metadata=\"sha256={metadata}\" data-core-metadata=\"sha256={metadata}\">{name}</a><br />")
+                writeln!(
+                    text,
+                    "<a href=\"{url}#sha256={digest}\" data-requires-python=\"&gt;=3.8\" data-dist-info-metadata=\"sha256={metadata}\" data-core-metadata=\"sha256={metadata}\">{name}</a><br />"
+                )
             } else {
                 let comma = if n == 0 { "" } else { "," };
-                write!(text, "{comma}{{\"core-metadata\":{{\"sha256\":\"{metadata}\"}},\"data-dist-info-metadata\":{{\"sha256\":\"{metadata}\"}},\"filename\":\"{name}\",\"hashes\":{{\"sha256\":\"{digest}\"}},\"provenance\":null,\"requires-python\":\">=3.8\",\"size\":{n},\"upload-time\":\"2024-01-17T16:53:12.779164Z\",\"url\":\"{url}\",\"yanked\":false}}")
+                write!(
+                    text,
+                    "{comma}{{\"core-metadata\":{{\"sha256\":\"{metadata}\"}},\"data-dist-info-metadata\":{{\"sha256\":\"{metadata}\"}},\"filename\":\"{name}\",\"hashes\":{{\"sha256\":\"{digest}\"}},\"provenance\":null,\"requires-python\":\">=3.8\",\"size\":{n},\"upload-time\":\"2024-01-17T16:53:12.779164Z\",\"url\":\"{url}\",\"yanked\":false}}"
+                )
             };
         }
-        text.push_str(if syntax == "html" { "</body></html>\n" } else { "],\"meta\":{\"api-version\":\"1.4\"},\"name\":\"demo-project\",\"versions\":[]}" });
+        text.push_str(if syntax == "html" {
+            "</body></html>\n"
+        } else {
+            "],\"meta\":{\"api-version\":\"1.4\"},\"name\":\"demo-project\",\"versions\":[]}"
+        });
         text
     }
 
