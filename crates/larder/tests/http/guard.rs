@@ -1,0 +1,131 @@
+//! Who may change state (spec section 6), and that reading is nobody's business but the reader's.
+
+use larder_testkit::{Origin, Resource};
+
+use crate::support::packages::remote;
+use crate::support::{Setup, TestLarder, get, send};
+
+/// A cell of the table: the request's headers, and whether it may change state.
+type Cell<'a> = (&'a [(&'a str, &'a str)], bool);
+
+async fn assert_cells(larder: &TestLarder, cells: &[Cell<'_>]) {
+    let flush = larder.url("/cache/flush?cache_type=metrics");
+    for (headers, allowed) in cells {
+        let answer = send("PUT", &flush, headers).await;
+        assert_eq!(answer.status, if *allowed { 200 } else { 403 }, "{headers:?}: {}", answer.text());
+        if !allowed {
+            assert!(answer.json()["error"]["message"].is_string(), "{headers:?}");
+        }
+        // Reading works all the same.
+        for path in ["/live", "/config", "/metrics", "/", "/api/v1/remote/generic/a"] {
+            assert_eq!(send("GET", &larder.url(path), headers).await.status, 200, "GET {path} {headers:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_loopback_without_a_token_only_other_sites_are_kept_out() {
+    let origin = Origin::start().await;
+    origin.put("/a", Resource::new("a"));
+    let larder = TestLarder::start(&remote("generic", &origin, "")).await;
+    let port = larder.address().port();
+    let own = format!("http://127.0.0.1:{port}");
+    let by_name = format!("http://localhost:{port}");
+    let (host, host_v6) = (format!("localhost:{port}"), format!("[::1]:{port}"));
+    let other_port = format!("http://127.0.0.1:{}", port ^ 1);
+    let secure = format!("https://127.0.0.1:{port}");
+    let cells: &[Cell<'_>] = &[
+        (&[], true),
+        (&[("Host", &host)], true),
+        (&[("Host", &host_v6)], true),
+        (&[("Host", "localhost")], true),
+        (&[("Host", "127.0.0.1")], true),
+        (&[("Host", "127.8.9.10:1")], true),
+        (&[("Host", "larder.localhost")], true),
+        (&[("Host", "evil.example")], false),
+        (&[("Host", "localhost.evil.example")], false),
+        (&[("Host", "127.0.0.1.evil.example")], false),
+        (&[("Host", "192.168.1.1")], false),
+        (&[("Host", "0.0.0.0")], false),
+        (&[("Origin", &own)], true),
+        (&[("Origin", &by_name), ("Host", &host)], true),
+        (&[("Origin", &other_port)], false),
+        (&[("Origin", &secure)], false),
+        (&[("Origin", "http://evil.example")], false),
+        (&[("Origin", "null")], false),
+        (&[("Origin", "")], false),
+        (&[("Origin", "file://")], false),
+        (&[("Origin", &own), ("Origin", "http://evil.example")], false),
+        (&[("Sec-Fetch-Site", "cross-site")], false),
+        (&[("Sec-Fetch-Site", "cross-site"), ("Origin", &own)], false),
+        (&[("Sec-Fetch-Site", "same-origin")], true),
+        (&[("Sec-Fetch-Site", "none")], true),
+        (&[("Sec-Fetch-Site", "same-origin"), ("Origin", "http://evil.example")], false),
+        (&[("Host", "evil.example"), ("Origin", "http://evil.example")], false),
+        (&[("Host", "evil.example"), ("X-Forwarded-Host", &host)], false),
+        (&[("X-Forwarded-Host", "evil.example")], true),
+    ];
+    assert_cells(&larder, cells).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_public_url_s_host_is_larder_s_own() {
+    let origin = Origin::start().await;
+    origin.put("/a", Resource::new("a"));
+    let larder = TestLarder::start(&format!("public_url: https://larder.example/sub\n{}", remote("generic", &origin, ""))).await;
+    let cells: &[Cell<'_>] = &[
+        (&[], true),
+        (&[("Host", "larder.example")], true),
+        (&[("Host", "larder.example"), ("Origin", "https://larder.example")], true),
+        (&[("Host", "larder.example:8443")], false),
+        (&[("Host", "larder.example"), ("Origin", "https://evil.example")], false),
+        (&[("Host", "larder.example.evil.example")], false),
+        (&[("Host", "sub.larder.example")], false),
+        (&[("Host", "evil.example")], false),
+    ];
+    assert_cells(&larder, cells).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_token_the_token_decides() {
+    let origin = Origin::start().await;
+    origin.put("/a", Resource::new("a"));
+    let token = "t0ken-of-the-operator";
+    let larder = Setup::new(&remote("generic", &origin, "")).env("LARDER_ADMIN_TOKEN", token).start().await;
+    let flush = larder.url("/cache/flush");
+    let bearer = |text: &str| format!("Bearer {text}");
+    for (authorization, want) in [
+        (None, 401),
+        (Some(bearer("")), 401),
+        (Some(bearer("wrong")), 401),
+        (Some(bearer(&token[1..])), 401),
+        (Some(bearer(&format!("{token}x"))), 401),
+        (Some(bearer(&token.to_uppercase())), 401),
+        (Some(format!("Basic {token}")), 401),
+        (Some(token.to_owned()), 401),
+        (Some(bearer(token)), 200),
+        (Some(format!("bearer {token}")), 200),
+    ] {
+        let headers: Vec<(&str, &str)> = authorization.iter().map(|value| ("Authorization", value.as_str())).collect();
+        let answer = send("PUT", &flush, &headers).await;
+        assert_eq!(answer.status, want, "{authorization:?}: {}", answer.text());
+        assert!(!answer.text().contains(token));
+        if want == 401 {
+            assert!(answer.header("www-authenticate").starts_with("Bearer"), "{:?}", answer.headers);
+            assert!(answer.text().contains("auth.admin_token"), "the setting that opens it: {}", answer.text());
+        }
+    }
+    // What is not built is no way round, and reading needs nothing.
+    for (method, path) in
+        [("PUT", "/api/v1/remote/generic/a"), ("DELETE", "/api/v1/remote/generic/a"), ("POST", "/api/v1/artifacts/generic/cache")]
+    {
+        assert_eq!(send(method, &larder.url(path), &[]).await.status, 401, "{method} {path}");
+    }
+    for path in ["/live", "/health", "/config", "/metrics", "/", "/api/v1/remote/generic/a"] {
+        assert_eq!(get(&larder.url(path)).await.status, 200, "{path}");
+    }
+    for path in ["/config", "/metrics", "/health"] {
+        assert!(!get(&larder.url(path)).await.text().contains(token), "{path}");
+    }
+    assert!(!larder.log().contains(token));
+}
