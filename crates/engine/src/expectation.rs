@@ -18,16 +18,42 @@ pub(crate) enum Expectation {
     /// A held document names it.
     Known(StoredClaim),
     /// The document that may name it is on its way.
-    Pending(JoinHandle<Option<StoredClaim>>),
+    Pending(JoinHandle<Lookup>),
+}
+
+/// What reading a document for one file came to.
+#[derive(Debug)]
+pub(crate) enum Lookup {
+    Claim(StoredClaim),
+    /// The document was read and does not name the file.
+    NotNamed,
+    /// The document could not be read.
+    NoDocument {
+        /// No answer came, or none that could be understood: another try may help.
+        unanswered: bool,
+    },
+}
+
+impl Lookup {
+    fn claim(self) -> Option<StoredClaim> {
+        match self {
+            Self::Claim(claim) => Some(claim),
+            Self::NotNamed | Self::NoDocument { .. } => None,
+        }
+    }
 }
 
 impl Expectation {
     /// The claim, waiting for the document if need be.
-    pub(crate) async fn resolve(&mut self) -> Option<StoredClaim> {
+    pub(crate) async fn resolve(&mut self, engine: &Arc<Engine>, wanted: &Arc<Wanted>) -> Option<StoredClaim> {
         let claim = match std::mem::replace(self, Self::None) {
             Self::None => None,
             Self::Known(claim) => Some(claim),
-            Self::Pending(lookup) => lookup.await.ok().flatten(),
+            Self::Pending(lookup) => match lookup.await.unwrap_or(Lookup::NotNamed) {
+                // The file came, so somebody is there: a breaker that let one probe through may have refused the document.
+                Lookup::NoDocument { unanswered: true } => engine.learn_first(wanted).await.claim(),
+                lookup => lookup.claim(),
+            },
         };
         if let Some(claim) = &claim {
             *self = Self::Known(claim.clone());
@@ -65,7 +91,7 @@ impl Engine {
             Known::NotNamed { fresh: true } => Expectation::None,
             Known::NotNamed { fresh: false } | Known::NoDocument => {
                 let (engine, wanted) = (Arc::clone(self), Arc::clone(wanted));
-                Expectation::Pending(tokio::spawn(async move { engine.learn_claim(&wanted, document.first()?, false).await }))
+                Expectation::Pending(tokio::spawn(async move { engine.learn_first(&wanted).await }))
             }
         }
     }
@@ -116,12 +142,29 @@ impl Engine {
         }
     }
 
+    /// Obtains the document that is asked for first and looks the file up in it.
+    async fn learn_first(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Lookup {
+        match Self::naming_document(wanted).as_deref() {
+            Some([document, ..]) => self.learn_claim(wanted, document, false).await,
+            _ => Lookup::NotNamed,
+        }
+    }
+
     /// Obtains the document (afresh, if `refresh`) and looks the file up in it.
-    async fn learn_claim(self: &Arc<Self>, wanted: &Arc<Wanted>, document: &Arc<Wanted>, refresh: bool) -> Option<StoredClaim> {
+    async fn learn_claim(self: &Arc<Self>, wanted: &Arc<Wanted>, document: &Arc<Wanted>, refresh: bool) -> Lookup {
         let flight = self.flight(document, refresh);
-        let Ready::Done(Ok(settled)) = flight.ready(true).await else { return None };
-        let table = self.arrived_claims(document, &settled).await.ok()?;
-        table.find(&wanted.key.path)
+        let settled = match flight.ready(true).await {
+            Ready::Done(Ok(settled)) => settled,
+            Ready::Done(Err(fault)) => {
+                let unanswered = matches!(fault.code, "upstream_unreachable" | "upstream_protocol" | "upstream_cut");
+                return Lookup::NoDocument { unanswered };
+            }
+            Ready::Filling(_) => return Lookup::NoDocument { unanswered: false },
+        };
+        match self.arrived_claims(document, &settled).await {
+            Ok(table) => table.find(&wanted.key.path).map_or(Lookup::NotNamed, Lookup::Claim),
+            Err(_) => Lookup::NoDocument { unanswered: false },
+        }
     }
 
     /// After a mismatch: what does the document say now? Every variant that is held is read anew, or they would contradict each other.
@@ -133,10 +176,11 @@ impl Engine {
             let held = self.records.get(&document.key).await.ok().flatten().is_some_and(|record| record.blob().is_some());
             if held {
                 any_held = true;
-                claim = claim.or(self.learn_claim(wanted, document, true).await);
+                let learnt = self.learn_claim(wanted, document, true).await.claim();
+                claim = claim.or(learnt);
             }
         }
-        if any_held { claim } else { self.learn_claim(wanted, documents.first()?, true).await }
+        if any_held { claim } else { self.learn_claim(wanted, documents.first()?, true).await.claim() }
     }
 }
 

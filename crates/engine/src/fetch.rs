@@ -158,7 +158,7 @@ impl Engine {
         if response.status != StatusCode::NOT_FOUND || !matches!(expectation, Expectation::Pending(_)) {
             return Ok(response);
         }
-        match expectation.resolve().await.and_then(|claim| Url::parse(&claim.url).ok()) {
+        match expectation.resolve(self, wanted).await.and_then(|claim| Url::parse(&claim.url).ok()) {
             Some(url) if url != asked => Ok(self.send(wanted, Self::upstream_request(wanted, Method::GET, Some(url))?).await?),
             _ => Ok(response),
         }

@@ -99,9 +99,7 @@ impl Engine {
             Decision::ServeNegative(status) => Err(negative_fault(wanted, status)),
             Decision::Serve | Decision::ServeAndRefresh => {
                 let Some(body) = self.open_held(wanted, &record).await else { return Ok(None) };
-                if !self.still_claimed(wanted, &record).await {
-                    return Ok(None);
-                }
+                let Some(record) = self.still_claimed(wanted, record).await else { return Ok(None) };
                 count(&wanted.entry.counters.hits);
                 let refreshing = decision == Decision::ServeAndRefresh;
                 if refreshing {
@@ -141,30 +139,27 @@ impl Engine {
         }
     }
 
-    /// A file that was kept before its document could be read is checked when the document has been read. `false`: it was wrong, and is dropped.
-    async fn still_claimed(self: &Arc<Self>, wanted: &Arc<Wanted>, record: &Arc<ArtifactRecord>) -> bool {
+    /// A file that was kept before its document could be read is checked when the document has been read. `None`: it was wrong, and is
+    /// dropped.
+    async fn still_claimed(self: &Arc<Self>, wanted: &Arc<Wanted>, record: Arc<ArtifactRecord>) -> Option<Arc<ArtifactRecord>> {
         if record.verified || wanted.spec.is_document || wanted.class.is_mutable() {
-            return true;
+            return Some(record);
         }
-        let Some(claim) = self.held_claim(wanted).await else { return true };
-        let Some(stated) = claim.strongest() else { return true };
-        let matches = match record.blob() {
-            Some(blob) => self.blob_has_digest(blob, stated).await,
-            None => true,
-        };
-        if !matches {
+        let Some(claim) = self.held_claim(wanted).await else { return Some(record) };
+        let (Some(stated), Some(blob)) = (claim.strongest(), record.blob()) else { return Some(record) };
+        if !self.blob_has_digest(blob, stated).await {
             count(&wanted.entry.counters.digest_mismatches);
             tracing::warn!(key = %wanted.key, "a held file is not what its index says and is fetched again");
             self.drop_record(&wanted.entry, &wanted.key).await;
-            return false;
+            return None;
         }
-        let verified = Arc::new(ArtifactRecord { verified: true, ..ArtifactRecord::clone(record) });
+        let verified = Arc::new(ArtifactRecord { verified: true, ..ArtifactRecord::clone(&record) });
         let change =
             larder_storage::Change::PutRecord { key: wanted.key.clone(), record: ArtifactRecord::clone(&verified), blob: None };
         if self.metadata.apply(vec![change]).await.is_ok() {
-            self.records.put(wanted.key.clone(), verified);
+            self.records.put(wanted.key.clone(), Arc::clone(&verified));
         }
-        true
+        Some(verified)
     }
 
     /// Takes a record out of the database, memory and the hot set.
@@ -214,12 +209,11 @@ impl Engine {
             decide(record.as_deref(), wanted.class, &policy, self.now())
         };
         let mut copy = None;
-        if let Some(record) = &record
-            && record.blob().is_some()
-        {
-            match self.open_held(wanted, record).await {
-                Some(open) => copy = Some((Arc::clone(record), open)),
-                None => decision = Decision::Fetch { expired: false },
+        if let Some(record) = record.clone().filter(|record| record.blob().is_some()) {
+            // An expired copy, too, is renewed or served stale only if it is what its index says by now.
+            match (self.open_held(wanted, &record).await, self.still_claimed(wanted, record).await) {
+                (Some(open), Some(record)) => copy = Some((record, open)),
+                _ => decision = Decision::Fetch { expired: false },
             }
         }
         match (decision, copy) {

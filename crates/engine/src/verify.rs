@@ -47,7 +47,7 @@ impl Engine {
         // Generic files keep their coding; elsewhere a file is what its name says (design section 11, "Content-Encoding").
         let coding = if wanted.entry.repository.package == PackageType::Generic { None } else { headers.content_encoding.take() };
         let whole = Whole { received, fill: Arc::clone(fill) };
-        let stated = expectation.resolve().await.and_then(|claim| claim.strongest().cloned());
+        let stated = expectation.resolve(self, wanted).await.and_then(|claim| claim.strongest().cloned());
         let proven = match stated {
             Some(stated) => self.enforce(wanted, whole, coding.as_deref(), stated).await?,
             None => self.accept_unproven(wanted, whole, coding.as_deref()).await?,
