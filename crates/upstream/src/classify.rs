@@ -12,7 +12,8 @@ pub(crate) struct Failure {
     pub(crate) kind: UpstreamErrorKind,
     /// For users.
     pub(crate) text: String,
-    /// The connection died without an answer: harmless to try again if it was a kept one.
+    /// The connection died without an answer, or what came was none: on a kept connection that may be what an earlier answer left
+    /// behind (hazard S13). Harmless to try again on another.
     pub(crate) connection_lost: bool,
     /// The TLS handshake failed.
     pub(crate) tls: bool,
@@ -71,8 +72,10 @@ pub(crate) fn head_failure(error: &reqwest::Error) -> Failure {
     if lost_connection(error, io_kind) {
         return Failure { connection_lost: true, ..Failure::new(Unreachable, "the connection was closed before an answer came") };
     }
-    let text = if error.is_builder() { "this URL cannot be sent over HTTP" } else { "the answer is not valid HTTP" };
-    Failure::new(Protocol, text)
+    if error.is_builder() {
+        return Failure::new(Protocol, "this URL cannot be sent over HTTP");
+    }
+    Failure { connection_lost: true, ..Failure::new(Protocol, "the answer is not valid HTTP") }
 }
 
 /// The HTTP library's words for a connection that died; its types are not reachable without depending on its engine. Integration tests
