@@ -147,6 +147,23 @@ async fn hazard_s12_the_key_is_repository_path_and_what_the_format_names() {
 }
 
 #[tokio::test]
+async fn hazard_s13_what_follows_an_answer_is_not_the_next_one() {
+    let bench = Bench::new().await;
+    let evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+    for surplus in ["#", evil] {
+        for round in 0..30 {
+            let (a, b) = (format!("a{round}"), format!("b{round}"));
+            bench.origin.put(&format!("/{a}"), text("first"));
+            bench.origin.put(&format!("/{b}"), text("second"));
+            bench.origin.behave(&format!("/{a}"), larder_testkit::Behaviour::Surplus(surplus.into()));
+            assert_eq!(bench.get("generic", &a).await.unwrap().text(), "first");
+            assert_eq!(bench.get("generic", &b).await.unwrap().text(), "second");
+        }
+        bench.flush().await;
+    }
+}
+
+#[tokio::test]
 async fn hazard_s21_nuls_and_tricks_are_refused_before_anyone_is_asked() {
     for format in FORMATS {
         let bench = Bench::new().await;

@@ -177,6 +177,13 @@ impl Bench {
         self.engine.flush(FlushRequest::default()).await.unwrap()
     }
 
+    /// Flushes one repository and forgets what was asked of the origin.
+    pub(crate) async fn forget(&self, repository: &str) {
+        let request = FlushRequest { remote: Some(repository.to_owned()), ..FlushRequest::default() };
+        self.engine.flush(request).await.unwrap();
+        self.origin.reset_log();
+    }
+
     /// What is remembered of a file or document; `variant` is empty for most.
     pub(crate) async fn record(&self, repository: &str, path: &str, variant: &str) -> Option<ArtifactRecord> {
         let repository = RepositoryName::parse(repository).unwrap();

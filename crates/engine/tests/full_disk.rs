@@ -1,0 +1,232 @@
+//! A data directory that is full: downloads go on being served whole, uncached; nothing corrupt; caching resumes when space is back
+//! (spec section 3 "Disk nearly full", hazard R7).
+#![expect(clippy::unwrap_used, reason = "a test program: its helpers panic to report")]
+
+mod support;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use larder_engine::Limits;
+use larder_testkit::{Behaviour, Payload, Resource};
+use support::{Bench, FORMATS, Published, SmallDisk, fill, publish};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+/// Free space is measured at most once a second.
+const NEXT_LOOK: Duration = Duration::from_millis(1100);
+
+struct Scene {
+    bench: Bench,
+    disk: SmallDisk,
+}
+
+impl Scene {
+    /// `None` where no small disk can be had, which has been said.
+    async fn set() -> Option<Self> {
+        let disk = SmallDisk::mount()?;
+        let bench = Bench::in_directory(disk.path(), Limits::default(), |_| {}).await;
+        Some(Self { bench, disk })
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.disk.path().join("filler")
+    }
+
+    /// Leaves `bytes` of space.
+    async fn fill_up(&self, leave: u64) {
+        fill(&self.filler(), leave);
+        tokio::time::sleep(NEXT_LOOK).await;
+    }
+
+    async fn make_room(&self) {
+        std::fs::remove_file(self.filler()).unwrap();
+        tokio::time::sleep(NEXT_LOOK).await;
+    }
+
+    async fn assert_served(&self, file: &Published, body: &Payload, hit: bool) {
+        let got = self.bench.get(file.repository, &file.path).await.unwrap();
+        assert!(got.body.is_ok(), "{file:?}: {got:?}");
+        assert!(got.bytes() == &body.slice(0, body.length()), "{file:?}: wrong bytes ended well");
+        assert_eq!(got.is_hit(), hit, "{file:?}: {}", got.answer.cache_status);
+        self.bench.settled().await;
+    }
+
+    /// Every blob has the digest that its name says.
+    fn assert_intact(&self) {
+        for blob in self.bench.blobs.list(None, 1000).unwrap() {
+            let open = self.bench.blobs.open(&blob.descriptor).unwrap();
+            let mut bytes = vec![0; open.length as usize];
+            std::os::unix::fs::FileExt::read_exact_at(&*open.file, &mut bytes, 0).unwrap();
+            assert_eq!(larder_core::sha256(&bytes), blob.descriptor.digest);
+        }
+    }
+}
+
+#[tokio::test]
+async fn hazard_r7_a_full_disk_is_no_outage() {
+    for format in FORMATS {
+        let Some(scene) = Scene::set().await else { return };
+        let bench = &scene.bench;
+        // Held from before.
+        let old = Payload::generated(20 * KIB, 1);
+        let file = publish(&bench.origin, format, &old, "\"old\"");
+        scene.assert_served(&file, &old, false).await;
+        if file.has_document() {
+            bench.get(format, file.document).await.unwrap();
+        }
+        bench.settled().await;
+        // Less than the reserve: the database goes on, nothing else is written.
+        scene.fill_up(MIB).await;
+        // What is held is served; what is not is fetched each time, small or large, and never kept.
+        scene.assert_served(&file, &old, true).await;
+        bench.wait(3601);
+        for size in [1, 20 * KIB, MIB + 1, 10 * MIB] {
+            bench.forget(format).await;
+            let body = Payload::generated(size, size);
+            let file = publish(&bench.origin, format, &body, "\"new\"");
+            for _ in 0..2 {
+                scene.assert_served(&file, &body, false).await;
+            }
+            // And by many at once.
+            let whole = body.slice(0, size);
+            let mut clients = tokio::task::JoinSet::new();
+            for _ in 0..16 {
+                clients.spawn(bench.client(format, &file.path).expect(&whole).run());
+            }
+            while let Some(got) = clients.join_next().await {
+                got.unwrap().unwrap().body.unwrap();
+            }
+            bench.settled().await;
+        }
+        // Not even the database can write any more.
+        fill(&scene.disk.path().join("more"), 0);
+        for size in [20 * KIB, 10 * MIB] {
+            bench.origin.remove(&file.at);
+            let body = Payload::generated(size, size);
+            let file = publish(&bench.origin, format, &body, "\"newer\"");
+            for _ in 0..2 {
+                scene.assert_served(&file, &body, false).await;
+            }
+            bench.wait(3601);
+        }
+        std::fs::remove_file(scene.disk.path().join("more")).unwrap();
+        scene.make_room().await;
+        bench.forget(format).await;
+        let body = Payload::generated(2 * MIB, 5);
+        let file = publish(&bench.origin, format, &body, "\"newest\"");
+        scene.assert_served(&file, &body, false).await;
+        scene.assert_served(&file, &body, true).await;
+        scene.assert_intact();
+    }
+}
+
+#[tokio::test]
+async fn hazard_r7_rewritten_documents_are_whole_on_a_full_disk() {
+    let Some(scene) = Scene::set().await else { return };
+    let bench = &scene.bench;
+    let links: Vec<String> = (0..20_000)
+        .map(|n| {
+            format!(
+                r#"{{"filename":"demo-1.{n}.tar.gz","url":"../../packages/demo-1.{n}.tar.gz","hashes":{{"sha256":"{}"}}}}"#,
+                "0".repeat(64)
+            )
+        })
+        .collect();
+    let page = format!(r#"{{"meta":{{"api-version":"1.0"}},"name":"demo","files":[{}]}}"#, links.join(","));
+    assert!(page.len() > 2 << 20, "larger than what is streamed");
+    bench.origin.put("/simple/demo/", Resource::new(page).content_type("application/vnd.pypi.simple.v1+json"));
+    scene.fill_up(0).await;
+    for behaviour in [None, Some(Behaviour::Gzip), Some(Behaviour::Chunked)] {
+        if let Some(behaviour) = behaviour.clone() {
+            bench.origin.behave("/simple/demo/", behaviour);
+        }
+        let mut pages = Vec::new();
+        for accept in ["application/vnd.pypi.simple.v1+json", "text/html"] {
+            let mut clients = tokio::task::JoinSet::new();
+            for _ in 0..4 {
+                clients.spawn(bench.client("pypi", "simple/demo/").header("accept", accept).run());
+            }
+            while let Some(got) = clients.join_next().await {
+                let text = got.unwrap().unwrap().text();
+                assert_eq!(text.matches("/api/v1/remote/pypi/packages/demo-1.").count(), 20_000, "{behaviour:?}");
+                pages.push(text.len());
+            }
+            bench.settled().await;
+        }
+        bench.origin.clear("/simple/demo/");
+        assert_eq!(bench.record("pypi", "simple/demo/", "").await, None, "served and not kept");
+    }
+    scene.make_room().await;
+    bench.get("pypi", "simple/demo/").await.unwrap();
+    bench.settled().await;
+    assert!(bench.get("pypi", "simple/demo/").await.unwrap().is_hit());
+}
+
+#[tokio::test]
+async fn hazard_r7_a_digest_is_enforced_on_a_full_disk() {
+    let Some(scene) = Scene::set().await else { return };
+    let bench = &scene.bench;
+    scene.fill_up(0).await;
+    for format in ["pypi", "npm", "helm"] {
+        for size in [20 * KIB, 10 * MIB] {
+            bench.forget(format).await;
+            let file = publish(&bench.origin, format, &Payload::generated(size, 1), "\"one\"");
+            bench.origin.behave(&file.at, Behaviour::Body(Payload::generated(size, 2).slice(0, size)));
+            match bench.get(format, &file.path).await {
+                Ok(got) => assert!(size > MIB && got.body.is_err(), "{format} {size}"),
+                Err(fault) => assert_eq!(fault.code, "digest_mismatch", "{format} {size}"),
+            }
+            bench.settled().await;
+            bench.origin.clear(&file.at);
+        }
+    }
+}
+
+#[tokio::test]
+async fn hazard_r7_a_disk_that_fills_midway_keeps_the_prefix_and_goes_on_through_memory() {
+    for format in FORMATS {
+        let Some(scene) = Scene::set().await else { return };
+        let bench = &scene.bench;
+        let body = Payload::generated(30 * MIB, 1);
+        let file = publish(&bench.origin, format, &body, "\"one\"");
+        // 5 % are the reserve; what is left above it takes a part of the body.
+        scene.fill_up(SmallDisk::SIZE / 20 + 10 * MIB).await;
+        bench.origin.hold_body(&file.at, 8 * MIB);
+        let whole = body.slice(0, body.length());
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..4 {
+            clients.spawn(bench.client(format, &file.path).expect(&whole).run());
+        }
+        clients
+            .spawn(bench.client(format, &file.path).expect(&whole.slice(MIB as usize..)).header("range", "bytes=1048576-").run());
+        bench.origin.wait_for("GET", &file.at, 1).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        bench.origin.release(&file.at);
+        while let Some(got) = clients.join_next().await {
+            got.unwrap().unwrap().body.unwrap();
+        }
+        bench.settled().await;
+        assert_eq!(bench.origin.count("GET", &file.at), 1, "{format}: one download, before and after");
+        assert_eq!(bench.record(format, &file.path, "").await, None, "nothing is committed");
+        assert!(bench.files_of_size(body.length()).is_empty());
+        scene.make_room().await;
+        scene.assert_served(&file, &body, false).await;
+        scene.assert_served(&file, &body, true).await;
+        scene.assert_intact();
+    }
+}
+
+/// What no one can tell from its name is unpacked, too, when there is no room for it.
+#[tokio::test]
+async fn hazard_r7_unasked_compression_is_undone_on_a_full_disk() {
+    let Some(scene) = Scene::set().await else { return };
+    let bench = &scene.bench;
+    let text = Bytes::from("-----BEGIN PGP SIGNED MESSAGE-----\n".repeat(1000));
+    bench.origin.put("/charts/demo-1.0.0.tgz.prov", Resource::new(text.clone()));
+    bench.origin.behave("*", Behaviour::Gzip);
+    scene.fill_up(0).await;
+    let got = bench.get("helm", "charts/demo-1.0.0.tgz.prov").await.unwrap();
+    assert_eq!((got.bytes(), &got.answer.representation.content_encoding), (&text, &None));
+}
