@@ -41,8 +41,8 @@ impl FlightBody {
     pub fn reader(&self, range: Option<ByteRange>) -> FlightReader {
         let start = range.map_or(0, |range| range.start);
         let attached = self.0.fill().attach(start);
-        // The reader paces the download from here on, not the body it came from.
-        self.0.seek(u64::MAX);
+        // The reader paces the download from here on; the body it came from only holds what further ranges may ask for.
+        self.0.seek(range.map_or(u64::MAX, |range| range.end + 1));
         let state = State { attached, end: range.map(|range| range.end + 1) };
         FlightReader(Box::pin(futures_util::stream::unfold(state, State::next)))
     }

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use larder_engine::Limits;
+use futures_util::StreamExt as _;
+use larder_core::ByteRange;
+use larder_engine::{Body, Limits};
 use larder_testkit::{Behaviour, Payload, Resource};
 use support::{Bench, FORMATS, Published, SmallDisk, fill, publish};
 
@@ -215,6 +217,27 @@ async fn hazard_r7_a_disk_that_fills_midway_keeps_the_prefix_and_goes_on_through
         scene.assert_served(&file, &body, false).await;
         scene.assert_served(&file, &body, true).await;
         scene.assert_intact();
+    }
+}
+
+/// A client that asks for several ranges reads them one after the other; what it has yet to read is not let go.
+#[tokio::test]
+async fn hazard_r7_several_ranges_of_a_body_that_is_not_kept() {
+    let Some(scene) = Scene::set().await else { return };
+    let bench = &scene.bench;
+    let body = Payload::generated(20 * MIB, 1);
+    let file = publish(&bench.origin, "generic", &body, "\"one\"");
+    scene.fill_up(MIB).await;
+    let answer = bench.client("generic", &file.path).answer().await.unwrap();
+    let Body::InFlight(flight) = answer.body.into_inner() else { unreachable!("it is not kept, so it cannot be a file") };
+    for start in [0, 3 * MIB, 12 * MIB, 20 * MIB - 1000] {
+        let range = ByteRange { start, end: start + 999 };
+        let mut part = Vec::new();
+        let mut reader = flight.reader(Some(range));
+        while let Some(chunk) = reader.next().await {
+            part.extend_from_slice(&chunk.unwrap());
+        }
+        assert!(part == body.slice(start, 1000), "{range:?}");
     }
 }
 

@@ -65,7 +65,7 @@ fn run(runs: u64) {
                     match tokio::time::timeout(Duration::from_secs(60), outcome).await {
                         Ok(Ok(ended_well)) => drop(well.fetch_add(ended_well, Ordering::Relaxed)),
                         Ok(Err(failed)) => panic!("LARDER_FAULT_ONLY={number} LARDER_FAULT_SEED={seed}: {failed}\n{told}"),
-                        Err(_) => panic!("LARDER_FAULT_ONLY={number} LARDER_FAULT_SEED={seed} hangs\n{told}"),
+                        Err(elapsed) => panic!("LARDER_FAULT_ONLY={number} LARDER_FAULT_SEED={seed} hangs: {elapsed}\n{told}"),
                     }
                     done.fetch_add(1, Ordering::Relaxed);
                 }

@@ -45,13 +45,10 @@ impl Oracle {
             .iter()
             .filter_map(|behaviour| if let Behaviour::LieAboutLength(by) = behaviour { Some(*by) } else { None })
             .collect();
-        // Two lies add up.
-        let lies: Vec<i64> = lies.iter().copied().chain((lies.len() > 1).then(|| lies.iter().sum())).collect();
         let mut told = Vec::new();
-        for by in &lies {
-            for word in &words {
-                let stream = with_surplus(word);
-                let length = (word.len() as u64).saturating_add_signed(*by);
+        for word in &words {
+            let stream = with_surplus(word);
+            for length in declared(&lies, word.len() as u64) {
                 told.extend(stream.get(..length as usize).map(Bytes::copy_from_slice));
             }
         }
@@ -76,8 +73,7 @@ impl Oracle {
         let is_part = |word: &Bytes| word.get(start..start + part.len()) == Some(part);
         let is_whole = |word: &Bytes| length.is_none_or(|length| length == word.len() as u64);
         // A range in flight is given under the length that was declared, before it can be seen to be false.
-        let is_declared =
-            |word: &Bytes| self.lies.iter().any(|by| length == Some((word.len() as u64).saturating_add_signed(*by)));
+        let is_declared = |word: &Bytes| length.is_some_and(|length| declared(&self.lies, word.len() as u64).contains(&length));
         match trust {
             Trust::Digest => is_part(&self.truth) && is_whole(&self.truth),
             Trust::Kept => self.words.iter().any(|word| is_part(word) && is_whole(word)),
@@ -86,6 +82,12 @@ impl Oracle {
             }
         }
     }
+}
+
+/// The lengths that lies make of one. Not every lie is in force each time, and no length is below zero.
+fn declared(lies: &[i64], length: u64) -> Vec<u64> {
+    let some = |set: u32| lies.iter().enumerate().filter(move |(place, _)| set >> place & 1 == 1);
+    (1..1 << lies.len()).map(|set| some(set).fold(length, |length, (_, by)| length.saturating_add_signed(*by))).collect()
 }
 
 /// Who vouches for a body.
