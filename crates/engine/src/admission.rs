@@ -117,6 +117,7 @@ impl Engine {
             Operation::Read(read) => read,
             operation => return Ok(Admission::Other { entry, operation }),
         };
+        read_only(&entry, request)?;
         let policy_path = format.subject(&read.source.key_path).unwrap_or(&read.source.key_path).to_owned();
         let class = classify(&entry, format, &policy_path)?;
         let subject = Self::subject_of(&entry, format, &read, request);
@@ -136,10 +137,7 @@ impl Engine {
         request: &ArtifactRequest<'_>,
         path: &ArtifactPath,
     ) -> Result<Admission, Fault> {
-        if request.method != http::Method::GET && request.method != http::Method::HEAD {
-            return Err(Fault::new(FaultKind::MethodNotAllowed, "method_not_allowed", "a remote repository is read-only")
-                .in_repository(&entry.repository.name));
-        }
+        read_only(entry, request)?;
         let links = Links::new(&entry.repository, self.link_key(), self.link_base(entry, format, request.client_base));
         let forged = || {
             Fault::new(FaultKind::Forbidden, "link_forged", "this link was not made by this repository")
@@ -196,9 +194,12 @@ impl Engine {
 
     /// The repository, or the fault that says what is wrong with it.
     pub(crate) fn entry(&self, name: &str) -> Result<Arc<Entry>, Fault> {
-        let unknown = || Fault::new(FaultKind::NotFound, "unknown_repository", format!("there is no repository named {name:?}"));
         let name = RepositoryName::parse(name)
             .map_err(|_| Fault::new(FaultKind::NotFound, "unknown_repository", "there is no repository of that name"))?;
+        let unknown = || {
+            let message = format!("there is no repository named {name}; GET / lists the repositories");
+            Fault::new(FaultKind::NotFound, "unknown_repository", message).in_repository(&name)
+        };
         let entry = self.repositories.load().get(&name).cloned().ok_or_else(unknown)?;
         if let Some(reason) = &entry.not_built {
             return Err(not_built(&entry, reason));
@@ -208,6 +209,15 @@ impl Engine {
         }
         Ok(entry)
     }
+}
+
+/// Whatever a format makes of a path: an artifact is read, and not by a method that changes something.
+fn read_only(entry: &Entry, request: &ArtifactRequest<'_>) -> Result<(), Fault> {
+    if matches!(*request.method, http::Method::GET | http::Method::HEAD) {
+        return Ok(());
+    }
+    let message = format!("{} is a remote repository: its artifacts are read with GET and HEAD", entry.repository.name);
+    Err(Fault::new(FaultKind::MethodNotAllowed, "method_not_allowed", message).in_repository(&entry.repository.name))
 }
 
 fn classify(entry: &Entry, format: &'static dyn Format, path: &str) -> Result<Mutability, Fault> {

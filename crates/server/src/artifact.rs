@@ -175,15 +175,19 @@ fn unmet_response<B: Backend>(
     repository: Option<&Repository>,
 ) -> Response<ResponseBody> {
     let audience = Audience::Repository(repository);
+    let named = |fault: Fault| match repository {
+        Some(repository) => fault.in_repository(&repository.name),
+        None => fault,
+    };
     match unmet {
         Unmet::Precondition => {
             let message = "a condition of the request does not hold for the present body";
-            let fault = Fault::new(FaultKind::PreconditionFailed, "precondition_failed", message);
+            let fault = named(Fault::new(FaultKind::PreconditionFailed, "precondition_failed", message));
             problem::response(&**exchange.backend, &fault, audience)
         }
         Unmet::Range(length) => {
             let message = format!("no byte of the ranges asked for exists: the body has {length} bytes");
-            let fault = Fault::new(FaultKind::BadRequest, "range_not_satisfiable", message);
+            let fault = named(Fault::new(FaultKind::BadRequest, "range_not_satisfiable", message));
             let status = StatusCode::RANGE_NOT_SATISFIABLE;
             let mut response = problem::with_status(status, &**exchange.backend, &fault, audience);
             respond::insert(response.headers_mut(), CONTENT_RANGE, format!("bytes */{length}"));
