@@ -126,7 +126,8 @@ impl<B: Backend> Service<B> {
         let response = artifact::from_hot(variant, asked, sent, now)?;
         variant.requests.count_hot(response.status());
         tracing::debug!(
-            method = %request.method(), target, status = response.status().as_u16(), peer = %self.connection.peer, "hot"
+            method = %request.method(), path = request.uri().path(), status = response.status().as_u16(),
+            peer = %self.connection.peer, "hot"
         );
         let running = (!response.body().is_end_stream() && variant.body.is_file()).then(|| self.connection.activity.begin());
         Some(match running {
