@@ -20,6 +20,10 @@ use crate::fill::Fill;
 use crate::flight::{Flight, SettledBody};
 use crate::intake::Intake;
 
+/// Until a new body's record is visible, the body before it may still be served here and there. A client that dates its copy by its own
+/// clock (apk) must not get a 304 for the old one later, so the new one counts as served from a moment that is surely past that.
+const SWITCH_MILLIS: i64 = 2000;
+
 /// Why a download gave nothing to keep.
 #[derive(Debug)]
 pub(crate) enum Stopped {
@@ -50,6 +54,8 @@ pub(crate) struct Filled {
 pub(crate) struct Received {
     pub(crate) spool: Option<Spool>,
     pub(crate) digests: Vec<Digest>,
+    /// What the format's identifier made of them, if there is one and it did.
+    pub(crate) identity: Option<String>,
     pub(crate) length: u64,
     /// Whether anything marked the end: a length or a last chunk. Without one the body may have been cut (hazard W2).
     pub(crate) end_marked: bool,
@@ -131,6 +137,7 @@ pub(crate) fn finished_record(
     received: &Received,
     verified: bool,
     prior: Option<&ArtifactRecord>,
+    now: UnixMillis,
 ) -> ArtifactRecord {
     let digest = received.digests.first().cloned().unwrap_or_else(|| larder_core::sha256(b""));
     let blob = BlobDescriptor { digest, size: received.length };
@@ -146,7 +153,7 @@ pub(crate) fn finished_record(
             None => draft.headers.last_modified.as_deref().and_then(UnixMillis::from_http_date),
         },
         first_seen_at: if same.is_some() || first_body { draft.first_seen_at } else { draft.contacted_at },
-        began_at: same.map_or(draft.contacted_at, |prior| prior.began_at),
+        began_at: same.map_or(UnixMillis(now.0 + SWITCH_MILLIS), |prior| prior.began_at),
         content: Content::Blob(blob),
         verified,
         ..draft.clone()

@@ -155,10 +155,20 @@ impl Engine {
         }
         let asked = request.url.clone();
         let response = self.send(wanted, request).await?;
-        if response.status != StatusCode::NOT_FOUND || !matches!(expectation, Expectation::Pending(_)) {
+        if response.status != StatusCode::NOT_FOUND {
             return Ok(response);
         }
-        match expectation.resolve(self, wanted).await.and_then(|claim| Url::parse(&claim.url).ok()) {
+        let claim = match expectation {
+            Expectation::None => return Ok(response),
+            Expectation::Pending(_) => expectation.resolve(self, wanted).await,
+            // The held document names what is gone: it is out of date, and is read once more.
+            Expectation::Known(_) => {
+                let claim = self.refreshed_claim(wanted).await;
+                *expectation = claim.clone().map_or(Expectation::None, Expectation::Known);
+                claim
+            }
+        };
+        match claim.and_then(|claim| Url::parse(&claim.url).ok()) {
             Some(url) if url != asked => Ok(self.send(wanted, Self::upstream_request(wanted, Method::GET, Some(url))?).await?),
             _ => Ok(response),
         }

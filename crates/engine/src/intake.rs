@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use larder_core::Hasher;
+use larder_formats::Identifier;
 use larder_storage::Spool;
 use larder_upstream::{BodyStream, Framing, UpstreamErrorKind, UpstreamResponse};
 use tokio::time::Instant;
@@ -36,7 +37,7 @@ pub(crate) struct Intake {
     in_ring: bool,
     /// Bytes beyond this are not kept.
     keep_up_to: u64,
-    hasher: Hasher,
+    measures: Measures,
     written: u64,
     published: u64,
     published_at: Instant,
@@ -61,7 +62,10 @@ impl Intake {
             in_ring: !is_kept,
             spool,
             keep_up_to,
-            hasher: Hasher::new(&expectation.algorithms(wanted.entry.repository.package, is_kept)),
+            measures: Measures {
+                hasher: Hasher::new(&expectation.algorithms(wanted.entry.repository.package, is_kept)),
+                identifier: wanted.format.identifier(&wanted.spec.key_path).filter(|_| expectation.expects_digest()),
+            },
             written: 0,
             published: 0,
             published_at: Instant::now(),
@@ -105,7 +109,8 @@ impl Intake {
         }
         self.publish();
         Ok(Received {
-            digests: self.hasher.finish(),
+            digests: self.measures.hasher.finish(),
+            identity: self.measures.identifier.and_then(|identifier| identifier.finish()),
             spool: self.spool,
             length: self.written,
             end_marked: total.is_some() || body.framing() != Framing::ConnectionClose,
@@ -162,7 +167,7 @@ impl Intake {
             self.enter_ring();
         }
         if self.in_ring {
-            self.hasher.update(&chunk);
+            self.measures.update(&chunk);
             self.fill
                 .push_ring(chunk)
                 .await
@@ -183,20 +188,20 @@ impl Intake {
             return Err(NoBody::unusable("internal", "the download lost its file"));
         };
         let written = if chunk.len() <= INLINE {
-            self.hasher.update(&chunk);
+            self.measures.update(&chunk);
             spool.append(&chunk)
         } else {
-            let mut hasher = std::mem::replace(&mut self.hasher, Hasher::new(&[]));
+            let mut measures = std::mem::replace(&mut self.measures, Measures::none());
             let bytes = chunk.clone();
             let work = tokio::task::spawn_blocking(move || {
-                hasher.update(&bytes);
+                measures.update(&bytes);
                 let result = spool.append(&bytes);
-                (spool, hasher, result)
+                (spool, measures, result)
             });
-            let Ok((back, hasher, result)) = work.await else {
+            let Ok((back, measures, result)) = work.await else {
                 return Err(NoBody::unusable("internal", "the download's writer stopped"));
             };
-            (spool, self.hasher) = (back, hasher);
+            (spool, self.measures) = (back, measures);
             result
         };
         match written {
@@ -226,6 +231,25 @@ impl Intake {
         self.fill.publish(self.written);
         self.published = self.written;
         self.published_at = Instant::now();
+    }
+}
+
+/// What is computed of the bytes on their way.
+struct Measures {
+    hasher: Hasher,
+    identifier: Option<Box<dyn Identifier>>,
+}
+
+impl Measures {
+    fn none() -> Self {
+        Self { hasher: Hasher::new(&[]), identifier: None }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        if let Some(identifier) = &mut self.identifier {
+            identifier.update(bytes);
+        }
     }
 }
 
