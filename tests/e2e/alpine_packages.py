@@ -23,7 +23,7 @@ REAL = (
     " nghttp2-libs zlib zstd-libs"
 ).split()
 # A field of the database of installed packages, and its name in .PKGINFO.
-FIELDS = {"P": "pkgname", "V": "pkgver", "A": "arch", "T": "pkgdesc", "U": "url", "L": "license", "o": "origin"}
+FIELDS = {"P": "pkgname", "V": "pkgver", "A": "arch", "T": "pkgdesc", "U": "url", "L": "license", "I": "size"}
 LISTS = {"D": "depend", "p": "provides"}
 
 
