@@ -37,6 +37,9 @@ impl Engine {
         let mut headers = fill.draft.headers.clone();
         let mut received = received;
         let mut decoded = None;
+        if received.of_another_mirror {
+            (headers.etag, headers.last_modified) = (None, None);
+        }
         // An index that is an archive by its name is signed as it is: a label on top is a server's mistake (design section 11).
         let label = headers.content_encoding.take().filter(|_| !coding::name_says_compressed(&wanted.spec.key_path));
         if let Some(label) = label {
@@ -106,6 +109,7 @@ impl Engine {
             length: bytes.len() as u64,
             end_marked: from.end_marked,
             needs_digest: from.needs_digest,
+            of_another_mirror: from.of_another_mirror,
         }
     }
 

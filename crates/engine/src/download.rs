@@ -19,6 +19,7 @@ use crate::fetch::NoBody;
 use crate::fill::Fill;
 use crate::flight::{Flight, SettledBody};
 use crate::intake::Intake;
+use crate::mirrors::Arrival;
 
 /// Until a new body's record is visible, the body before it may still be served here and there. A client that dates its copy by its own
 /// clock (apk) must not get a 304 for the old one later, so the new one counts as served from a moment that is surely past that.
@@ -61,6 +62,8 @@ pub(crate) struct Received {
     pub(crate) end_marked: bool,
     /// Taken up again after a cut without a strong validator: only a digest can tell that the parts belong together.
     pub(crate) needs_digest: bool,
+    /// The bytes turned out to be another mirror's: the validators that came first are not theirs.
+    pub(crate) of_another_mirror: bool,
 }
 
 impl Engine {
@@ -70,10 +73,11 @@ impl Engine {
         flight: &Arc<Flight>,
         wanted: &Arc<Wanted>,
         prior: Option<&ArtifactRecord>,
-        response: UpstreamResponse,
+        arrival: Arrival,
         mut expectation: Expectation,
     ) -> Result<Filled, Stopped> {
-        let draft = draft(&response, prior, self.now());
+        let response = &arrival.response;
+        let draft = draft(response, prior, self.now());
         let is_sidecar = wanted.format.subject(&wanted.spec.key_path).is_some();
         if !is_sidecar {
             let dates = Dates { published_at: draft.published_at, first_seen_at: draft.first_seen_at };
@@ -91,7 +95,7 @@ impl Engine {
         let fill = Arc::new(Fill::new(draft, total, expectation.expects_digest(), whole_only, ring_capacity));
         let intake = Intake::new(self, wanted, &fill, &expectation);
         flight.begin_fill(Arc::clone(&fill));
-        let received = match intake.run(self, wanted, response).await {
+        let received = match intake.run(self, wanted, arrival).await {
             Ok(received) => received,
             Err(no_body) => {
                 fill.fail();

@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use larder_core::Hasher;
 use larder_formats::Identifier;
 use larder_storage::Spool;
-use larder_upstream::{BodyStream, Framing, UpstreamErrorKind, UpstreamResponse};
+use larder_upstream::{BodyStream, Framing, UpstreamErrorKind};
 use tokio::time::Instant;
 
 use crate::admission::Wanted;
@@ -19,7 +19,8 @@ use crate::expectation::Expectation;
 use crate::fetch::NoBody;
 use crate::fill::Fill;
 use crate::obtain::is_full;
-use crate::resume::FirstAnswer;
+use crate::mirrors::Arrival;
+use crate::resume::{Cut, FirstAnswer, Joined};
 
 /// Chunks up to this size are hashed and written where they arrive; larger ones on a blocking thread.
 const INLINE: usize = 64 << 10;
@@ -43,6 +44,9 @@ pub(crate) struct Intake {
     published_at: Instant,
     /// Bytes at the start of a restarted body that are there already.
     skip: u64,
+    /// Whether they have to be the same as those that are there, and how many have been compared.
+    compares: bool,
+    compared: u64,
 }
 
 impl Intake {
@@ -70,6 +74,8 @@ impl Intake {
             published: 0,
             published_at: Instant::now(),
             skip: 0,
+            compares: false,
+            compared: 0,
         }
     }
 
@@ -77,10 +83,12 @@ impl Intake {
         mut self,
         engine: &Arc<Engine>,
         wanted: &Arc<Wanted>,
-        response: UpstreamResponse,
+        arrival: Arrival,
     ) -> Result<Received, NoBody> {
-        let first = Arc::new(FirstAnswer::of(&response));
-        let mut body = response.body;
+        let first = FirstAnswer::of(&arrival);
+        let (mut body, mut mirror) = (arrival.response.body, arrival.mirror);
+        let mut of_another_mirror = false;
+        let mut needs_digest = false;
         let mut resumes = 0;
         let mut resumed_at = 0;
         let mut total = self.fill.total;
@@ -90,15 +98,24 @@ impl Intake {
                 Err(Broken::Fatal(no_body)) => return Err(no_body),
                 Err(Broken::Cut(error)) => {
                     let progress = resumes == 0 || self.written > resumed_at;
-                    if resumes >= RESUMES || !progress || !(first.has_strong_tag() || self.fill.expects_digest) {
+                    let several = wanted.entry.mirrors.len() > 1;
+                    if resumes >= RESUMES || !progress || !(several || first.has_strong_tag() || self.fill.expects_digest) {
                         return Err(error);
+                    }
+                    if let Some(mirror) = &mirror {
+                        engine.put_aside(wanted, mirror, &error);
                     }
                     self.publish();
                     resumes += 1;
                     resumed_at = self.written;
-                    let Ok(rest) = first.resume(engine, wanted, self.written).await else { return Err(error) };
-                    body = rest.body;
+                    let cut = Cut { offset: self.written, expects_digest: self.fill.expects_digest };
+                    let Ok(rest) = first.resume(engine, wanted, cut).await else { return Err(error) };
+                    (body, mirror) = (rest.body, rest.mirror);
                     self.skip = rest.known;
+                    self.compares = rest.joined == Joined::IfTheSame;
+                    self.compared = 0;
+                    needs_digest |= rest.joined == Joined::ByDigest;
+                    of_another_mirror |= rest.of_another_mirror;
                     total = total.or(rest.total);
                     count(&wanted.entry.counters.fills_resumed);
                 }
@@ -114,7 +131,8 @@ impl Intake {
             spool: self.spool,
             length: self.written,
             end_marked: total.is_some() || body.framing() != Framing::ConnectionClose,
-            needs_digest: resumes > 0 && !first.has_strong_tag(),
+            needs_digest,
+            of_another_mirror,
         })
     }
 
@@ -157,7 +175,13 @@ impl Intake {
         if self.skip > 0 {
             let known = self.skip.min(chunk.len() as u64);
             self.skip -= known;
-            chunk = chunk.split_off(known as usize);
+            let rest = chunk.split_off(known as usize);
+            if self.compares && !self.fill.holds_at(self.compared, &chunk) {
+                let message = "the upstream broke off the transfer, and the other mirror has other bytes under the same name";
+                return Err(NoBody::unusable("upstream_cut", message));
+            }
+            self.compared += known;
+            chunk = rest;
         }
         if chunk.is_empty() {
             return Ok(());

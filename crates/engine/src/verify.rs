@@ -57,6 +57,9 @@ impl Engine {
             // The upstream's tag belongs to the coded form.
             headers.etag = None;
         }
+        if proven.whole.received.of_another_mirror {
+            (headers.etag, headers.last_modified) = (None, None);
+        }
         let Whole { received, fill: holder } = proven.whole;
         let record = finished_record(fill, headers, &received, proven.verified, prior, self.now());
         holder.verified(received.length);
