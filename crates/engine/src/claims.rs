@@ -28,6 +28,24 @@ pub(crate) struct StoredClaim {
     pub(crate) size: Option<u64>,
     pub(crate) published_at: Option<UnixMillis>,
     pub(crate) digests: Vec<Digest>,
+    pub(crate) identity: Option<String>,
+}
+
+/// What a document says that a file's bytes are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stated {
+    Digest(Digest),
+    /// What the format's [`Identifier`](larder_formats::Identifier) has to compute of them (ADR 0026).
+    Identity(String),
+}
+
+impl std::fmt::Display for Stated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Digest(digest) => digest.fmt(f),
+            Self::Identity(identity) => f.write_str(identity),
+        }
+    }
 }
 
 impl StoredClaim {
@@ -35,15 +53,22 @@ impl StoredClaim {
     pub(crate) fn strongest(&self) -> Option<&Digest> {
         self.digests.iter().max_by_key(|digest| digest.algorithm())
     }
+
+    /// What the bytes are measured by: the strongest digest, else the identity; `None` if nothing is stated of them.
+    pub(crate) fn stated(&self) -> Option<Stated> {
+        self.strongest().cloned().map(Stated::Digest).or_else(|| self.identity.clone().map(Stated::Identity))
+    }
 }
 
-/// Lines `path TAB url TAB size TAB published TAB digests`, sorted by path.
+/// Lines `path TAB url TAB size TAB published TAB digests`, and `TAB identity` if there is one, sorted by path.
 #[derive(Debug)]
 pub(crate) struct ClaimTable(Bytes);
 
 impl ClaimTable {
     pub(crate) fn build(mut claims: Vec<Claim>) -> Self {
-        claims.retain(|claim| is_clean(&claim.path) && is_clean(&claim.url));
+        claims.retain(|claim| {
+            [Some(&claim.path), Some(&claim.url), claim.identity.as_ref()].into_iter().flatten().all(|t| is_clean(t))
+        });
         // Stable: of two claims for one path the first in the document wins.
         claims.sort_by(|a, b| a.path.cmp(&b.path));
         claims.dedup_by(|later, first| later.path == first.path);
@@ -54,7 +79,11 @@ impl ClaimTable {
             let size = number(claim.size.and_then(|size| i64::try_from(size).ok()));
             let published = number(claim.published_at.map(|at| at.0));
             let digests: Vec<String> = claim.digests.iter().map(ToString::to_string).collect();
-            let _ = writeln!(text, "{}\t{}\t{size}\t{published}\t{}", claim.path, claim.url, digests.join(" "));
+            let _ = write!(text, "{}\t{}\t{size}\t{published}\t{}", claim.path, claim.url, digests.join(" "));
+            if let Some(identity) = claim.identity {
+                let _ = write!(text, "\t{identity}");
+            }
+            text.push('\n');
         }
         Self(text.into())
     }
@@ -101,7 +130,8 @@ fn parse(line: &str) -> Option<(&str, StoredClaim)> {
     let size = fields.next()?.parse().ok();
     let published_at = fields.next()?.parse().ok().map(UnixMillis);
     let digests = fields.next()?.split(' ').filter_map(|text| text.parse().ok()).collect();
-    Some((path, StoredClaim { url, size, published_at, digests }))
+    let identity = fields.next().map(str::to_owned);
+    Some((path, StoredClaim { url, size, published_at, digests, identity }))
 }
 
 #[derive(Debug, Clone)]
@@ -278,10 +308,10 @@ impl Engine {
         }
         let Ok(after) = self.claim_table(wanted, new).await else { return };
         for (path, claim) in befores.iter().flat_map(|before| before.iter()) {
-            let Some(now) = after.find(path).filter(|now| now.digests != claim.digests) else { continue };
-            let Some(stated) = now.strongest() else { continue };
+            let changed = |now: &StoredClaim| now.digests != claim.digests || now.identity != claim.identity;
+            let Some(stated) = after.find(path).filter(changed).and_then(|now| now.stated()) else { continue };
             let key = SourceKey { repository: wanted.key.repository.clone(), path: path.into(), variant: "".into() };
-            if self.is_held_otherwise(&key, stated).await {
+            if self.is_held_otherwise(wanted, &key, &stated).await {
                 tracing::warn!(repository = %wanted.entry.repository.name, path, "the upstream's index states another digest for this file than before");
                 self.drop_record(&wanted.entry, &key).await;
             }
@@ -305,19 +335,23 @@ impl Engine {
         tables
     }
 
-    /// Whether bytes are held that have not the digest which is stated of them.
-    async fn is_held_otherwise(&self, key: &SourceKey, stated: &Digest) -> bool {
+    /// Whether bytes are held that are not what is stated of them.
+    async fn is_held_otherwise(&self, document: &Wanted, key: &SourceKey, stated: &Stated) -> bool {
         let Ok(Some(record)) = self.records.get(key).await else { return false };
         let Some(blob) = record.blob() else { return false };
-        !self.blob_has_digest(blob, stated).await
+        !self.blob_is(document, &key.path, blob, stated).await
     }
 
-    /// Whether a blob's bytes have a digest of any algorithm.
-    pub(crate) async fn blob_has_digest(&self, blob: &BlobDescriptor, stated: &Digest) -> bool {
-        if blob.digest.algorithm() == stated.algorithm() {
-            return blob.digest == *stated;
+    /// Whether the bytes held for a path are what is stated of them.
+    pub(crate) async fn blob_is(&self, wanted: &Wanted, path: &str, blob: &BlobDescriptor, stated: &Stated) -> bool {
+        match stated {
+            Stated::Digest(stated) if blob.digest.algorithm() == stated.algorithm() => blob.digest == *stated,
+            Stated::Digest(stated) => self.rehash(blob, stated.algorithm()).await.is_ok_and(|digest| digest == *stated),
+            Stated::Identity(stated) => match wanted.format.identifier(path) {
+                Some(identifier) => self.identify(blob, identifier).await.is_ok_and(|found| found.as_ref() == Some(stated)),
+                None => false,
+            },
         }
-        self.rehash(blob, stated.algorithm()).await.is_ok_and(|digest| digest == *stated)
     }
 }
 
@@ -332,6 +366,7 @@ mod tests {
             path: path.to_owned(),
             url: format!("https://files.example.com/{path}"),
             digests: vec![sha256(body.as_bytes())],
+            identity: None,
             size: Some(body.len() as u64),
             published_at: Some(UnixMillis(-5)),
         }

@@ -63,6 +63,31 @@ counters! {
 }
 
 counters! {
+    /// Of one mirror of a repository's upstream.
+    MirrorCounters {
+        /// Requests sent to it.
+        requests,
+        /// Failures: no answer, 5xx, 429, refused credentials, a body that was cut or wrong.
+        failures,
+        /// Requests behind the scenes that asked whether it is back.
+        probes,
+    }
+}
+
+/// One mirror as `/metrics` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MirrorReport {
+    /// The repository's name.
+    pub repository: String,
+    /// The mirror's address, without secrets.
+    pub mirror: String,
+    /// Its counters, by name.
+    pub counters: Vec<(&'static str, u64)>,
+    /// Whether it is asked at its place in the list, rather than put aside after a failure.
+    pub healthy: bool,
+}
+
+counters! {
     /// Of the whole process.
     Counters {
         /// Unreferenced blobs deleted.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_core::{ArtifactRecord, BlobDescriptor, Digest, DigestAlgorithm, Fault, Hasher};
-use larder_formats::Malformed;
+use larder_formats::{Identifier, Malformed};
 use larder_storage::{BlobInfo, OpenBlob, Spool, StorageError};
 
 use crate::admission::Wanted;
@@ -37,7 +37,12 @@ impl Engine {
         let mut headers = fill.draft.headers.clone();
         let mut received = received;
         let mut decoded = None;
-        if let Some(label) = headers.content_encoding.take() {
+        if received.of_another_mirror {
+            (headers.etag, headers.last_modified) = (None, None);
+        }
+        // An index that is an archive by its name is signed as it is: a label on top is a server's mistake (design section 11).
+        let label = headers.content_encoding.take().filter(|_| !coding::name_says_compressed(&wanted.spec.key_path));
+        if let Some(label) = label {
             let bytes = Self::received_bytes(fill, &received)?;
             let limit = self.limits.document_size;
             let plain = self.parse_blocking(move || coding::decode(&bytes, &label, limit)).await.map_err(stopped)?;
@@ -52,7 +57,7 @@ impl Engine {
             Some(plain) => plain,
             None => Self::received_bytes(fill, &received)?,
         };
-        let record = finished_record(fill, headers, &received, true, prior);
+        let record = finished_record(fill, headers, &received, true, prior, self.now());
         let document = LoadedDocument::new(body, &record, Arc::clone(wanted)).map_err(stopped)?;
         let checked = self.parse_blocking(move || {
             let wanted = document.wanted();
@@ -101,9 +106,11 @@ impl Engine {
         Received {
             spool,
             digests: hasher.finish(),
+            identity: None,
             length: bytes.len() as u64,
             end_marked: from.end_marked,
             needs_digest: from.needs_digest,
+            of_another_mirror: from.of_another_mirror,
         }
     }
 
@@ -201,27 +208,69 @@ impl Engine {
         length: u64,
         algorithm: DigestAlgorithm,
     ) -> Result<Digest, StorageError> {
-        let hash = tokio::task::spawn_blocking(move || {
+        measure(file, length, move |chunks| {
             let mut hasher = Hasher::new(&[algorithm]);
-            let mut buffer = vec![0; CHUNK];
-            let mut at = 0;
-            while at < length {
-                let want = (length - at).min(CHUNK as u64) as usize;
-                file.read_exact_at(&mut buffer[..want], at)?;
-                hasher.update(&buffer[..want]);
-                at += want as u64;
-            }
+            chunks(&mut |chunk| hasher.update(chunk))?;
             Ok(last_of(hasher, algorithm))
-        });
-        hash.await
-            .unwrap_or_else(|_| Err(std::io::Error::other("interrupted")))
-            .map_err(|error| StorageError::from_io("hash a blob", error))
+        })
+        .await
+    }
+
+    /// The identity of a file's bytes, as the format computes it.
+    pub(crate) async fn identify_file(
+        &self,
+        file: Arc<File>,
+        length: u64,
+        mut identifier: Box<dyn Identifier>,
+    ) -> Result<Option<String>, StorageError> {
+        measure(file, length, move |chunks| {
+            chunks(&mut |chunk| identifier.update(chunk))?;
+            Ok(identifier.finish())
+        })
+        .await
+    }
+
+    pub(crate) async fn identify(
+        &self,
+        blob: &BlobDescriptor,
+        identifier: Box<dyn Identifier>,
+    ) -> Result<Option<String>, StorageError> {
+        let open = self.blobs.open(blob)?;
+        self.identify_file(open.file, open.length, identifier).await
     }
 
     pub(crate) async fn rehash(&self, blob: &BlobDescriptor, algorithm: DigestAlgorithm) -> Result<Digest, StorageError> {
         let open = self.blobs.open(blob)?;
         self.hash_file(open.file, open.length, algorithm).await
     }
+}
+
+/// Hands every chunk of a file to a function.
+type Chunks<'a> = &'a dyn Fn(&mut dyn FnMut(&[u8])) -> std::io::Result<()>;
+
+/// Reads a whole file on a blocking thread and makes something of its chunks.
+async fn measure<T: Send + 'static>(
+    file: Arc<File>,
+    length: u64,
+    make: impl FnOnce(Chunks<'_>) -> std::io::Result<T> + Send + 'static,
+) -> Result<T, StorageError> {
+    let measured = tokio::task::spawn_blocking(move || {
+        make(&|take| {
+            let mut buffer = vec![0; CHUNK];
+            let mut at = 0;
+            while at < length {
+                let want = (length - at).min(CHUNK as u64) as usize;
+                file.read_exact_at(&mut buffer[..want], at)?;
+                take(&buffer[..want]);
+                at += want as u64;
+            }
+            Ok(())
+        })
+    });
+    measured
+        .await
+        .unwrap_or_else(|_| Err(std::io::Error::other("interrupted")))
+        .map_err(|error| StorageError::from_io("hash a blob", error))
 }
 
 /// Reads a whole file by position, so that its offset, which others share, does not matter.

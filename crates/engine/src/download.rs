@@ -20,6 +20,11 @@ use crate::fetch::NoBody;
 use crate::fill::Fill;
 use crate::flight::{Flight, SettledBody};
 use crate::intake::Intake;
+use crate::mirrors::Arrival;
+
+/// Until a new body's record is visible, the body before it may still be served here and there. A client that dates its copy by its own
+/// clock (apk) must not get a 304 for the old one later, so the new one counts as served from a moment that is surely past that.
+const SWITCH_MILLIS: i64 = 2000;
 
 /// Why a download gave nothing to keep.
 #[derive(Debug)]
@@ -53,11 +58,15 @@ pub(crate) struct Filled {
 pub(crate) struct Received {
     pub(crate) spool: Option<Spool>,
     pub(crate) digests: Vec<Digest>,
+    /// What the format's identifier made of them, if there is one and it did.
+    pub(crate) identity: Option<String>,
     pub(crate) length: u64,
     /// Whether anything marked the end: a length or a last chunk. Without one the body may have been cut (hazard W2).
     pub(crate) end_marked: bool,
     /// Taken up again after a cut without a strong validator: only a digest can tell that the parts belong together.
     pub(crate) needs_digest: bool,
+    /// The bytes turned out to be another mirror's: the validators that came first are not theirs.
+    pub(crate) of_another_mirror: bool,
 }
 
 impl Engine {
@@ -67,10 +76,11 @@ impl Engine {
         flight: &Arc<Flight>,
         wanted: &Arc<Wanted>,
         prior: Option<&ArtifactRecord>,
-        response: UpstreamResponse,
+        arrival: Arrival,
         mut expectation: Expectation,
     ) -> Result<Filled, Stopped> {
-        let draft = draft(&response, prior, self.now());
+        let response = &arrival.response;
+        let draft = draft(response, prior, self.now());
         let is_sidecar = wanted.format.subject(&wanted.spec.key_path).is_some();
         if !is_sidecar {
             let dates = Dates { published_at: draft.published_at, first_seen_at: draft.first_seen_at };
@@ -88,7 +98,7 @@ impl Engine {
         let fill = Arc::new(Fill::new(draft, total, expectation.expects_digest(), whole_only, ring_capacity));
         let intake = Intake::new(self, wanted, &fill, &expectation);
         flight.begin_fill(Arc::clone(&fill));
-        let received = match intake.run(self, wanted, response).await {
+        let received = match intake.run(self, wanted, arrival).await {
             Ok(received) => received,
             Err(no_body) => {
                 fill.fail();
@@ -134,6 +144,7 @@ pub(crate) fn finished_record(
     received: &Received,
     verified: bool,
     prior: Option<&ArtifactRecord>,
+    now: UnixMillis,
 ) -> ArtifactRecord {
     let digest = received.digests.first().cloned().unwrap_or_else(|| larder_core::sha256(b""));
     let blob = BlobDescriptor { digest, size: received.length };
@@ -149,7 +160,7 @@ pub(crate) fn finished_record(
             None => draft.headers.last_modified.as_deref().and_then(UnixMillis::from_http_date),
         },
         first_seen_at: if same.is_some() || first_body { draft.first_seen_at } else { draft.contacted_at },
-        began_at: same.map_or(draft.contacted_at, |prior| prior.began_at),
+        began_at: same.map_or(UnixMillis(now.0 + SWITCH_MILLIS), |prior| prior.began_at),
         content: Content::Blob(blob),
         verified,
         ..draft.clone()

@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, StatusCode};
 use larder_core::{CacheStatus, Clock, Fault, FaultKind, ForwardReason, Repository, RepositoryName, Source, UnixMillis};
 use larder_formats::{Form, Format, LinkBase, LinkKey, Operation};
 use larder_storage::{BlobStore, MetadataStore};
-use larder_upstream::Upstream;
+use larder_upstream::{BreakerState, Upstream};
 use tokio::sync::{Semaphore, mpsc};
 use url::Url;
 
@@ -20,10 +20,11 @@ use crate::answer::{Answer, Body, Freshness, Representation};
 use crate::claims::ClaimTables;
 use crate::clearance::clear_non_artifact;
 use crate::commit::{CommitQueue, Committer};
-use crate::counters::{Counters, RepositoryCounters};
+use crate::counters::{Counters, MirrorReport, RepositoryCounters};
 use crate::derive::Derivations;
 use crate::flight::Flights;
 use crate::health::HealthCache;
+use crate::mirrors::Mirrors;
 use crate::records::Records;
 use crate::repositories::{Entry, Repositories};
 
@@ -107,6 +108,7 @@ pub struct Engine {
     pub(crate) commits: CommitQueue,
     pub(crate) counters: Counters,
     pub(crate) health: HealthCache,
+    pub(crate) mirrors: Mirrors,
     /// When a full disk last made larder look for what can go, in milliseconds.
     pub(crate) last_room_made: AtomicI64,
 }
@@ -115,6 +117,7 @@ impl Engine {
     /// Builds an engine and starts its commit task. Must be called within a Tokio runtime.
     pub fn new(parts: EngineParts) -> Arc<Self> {
         let (sender, receiver) = mpsc::unbounded_channel();
+        let mirrors = Mirrors::new(Arc::clone(&parts.clock));
         let repositories = Repositories::default().next(parts.repositories, &parts.not_built);
         let engine = Arc::new(Self {
             repositories: ArcSwap::from_pointee(repositories),
@@ -134,6 +137,7 @@ impl Engine {
             commits: CommitQueue::new(sender),
             counters: Counters::default(),
             health: HealthCache::default(),
+            mirrors,
             last_room_made: AtomicI64::new(i64::MIN),
         });
         Committer::start(&engine, receiver);
@@ -172,6 +176,22 @@ impl Engine {
     pub fn repository_counters(&self) -> Vec<(RepositoryName, Arc<RepositoryCounters>)> {
         let all = self.repositories.load().all();
         all.into_iter().map(|entry| (entry.repository.name.clone(), Arc::clone(&entry.counters))).collect()
+    }
+
+    /// Every mirror of every repository, as it does at present.
+    pub fn mirror_reports(&self) -> Vec<MirrorReport> {
+        let all = self.repositories.load().all();
+        let report = |entry: &Entry| {
+            let name = entry.repository.name.to_string();
+            let one = |mirror: &Arc<crate::mirrors::Mirror>| MirrorReport {
+                repository: name.clone(),
+                mirror: mirror.shown(),
+                counters: mirror.counters().snapshot(),
+                healthy: self.mirrors.state(mirror) == BreakerState::Closed,
+            };
+            entry.mirrors.iter().map(one).collect::<Vec<_>>()
+        };
+        all.iter().flat_map(|entry| report(entry)).collect()
     }
 
     /// Downloads that are running.

@@ -76,7 +76,7 @@ impl Expectation {
     pub(crate) fn expects_digest(&self) -> bool {
         match self {
             Self::None => false,
-            Self::Known(claim) => !claim.digests.is_empty(),
+            Self::Known(claim) => claim.stated().is_some(),
             Self::Pending(_) => true,
         }
     }

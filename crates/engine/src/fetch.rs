@@ -6,26 +6,27 @@ use std::time::Duration;
 use http::{Method, StatusCode, header};
 use larder_core::{
     ArtifactRecord, CacheStatus, Content, Fault, FaultKind, ForwardReason, HeadVerdict, Outcome, RevalidateWith, Settlement,
-    Source, UnixMillis, join_url, judge_head, settle,
+    Source, UnixMillis, judge_head, settle,
 };
-use larder_formats::SourceBase;
 use larder_storage::OpenBlob;
-use larder_upstream::{Conditions, UpstreamError, UpstreamErrorKind, UpstreamRequest, UpstreamResponse, retry_after};
+use larder_upstream::{UpstreamError, UpstreamErrorKind, UpstreamResponse, retry_after};
 use url::Url;
 
 use crate::admission::Wanted;
 use crate::commit::RecordChange;
 use crate::counters::count;
+use crate::download::{Filled, Stopped};
 use crate::engine::Engine;
 use crate::expectation::Expectation;
 use crate::flight::{Flight, Settled, SettledBody};
+use crate::mirrors::{Arrival, Ask, Mirror};
 use crate::obtain::{Arrived, Flown};
 
 /// An expired copy with its open file.
 pub(crate) type Copy = (Arc<ArtifactRecord>, OpenBlob);
 
 /// Why there is no body: the outcome for `settle`, and the words for the user.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct NoBody {
     pub(crate) outcome: Outcome,
     pub(crate) message: String,
@@ -35,6 +36,12 @@ pub(crate) struct NoBody {
 impl NoBody {
     pub(crate) fn unusable(code: &'static str, message: impl Into<String>) -> Self {
         Self { outcome: Outcome::Unusable, message: message.into(), code }
+    }
+
+    /// Whether it is the fault of the place that was asked, so that another may have the right body.
+    fn is_of_the_mirror(&self) -> bool {
+        let of_the_body = ["digest_mismatch", "malformed_document", "unasked_coding"];
+        self.code.starts_with("upstream_") || of_the_body.contains(&self.code)
     }
 }
 
@@ -64,19 +71,15 @@ impl Engine {
     ) -> Flown {
         let prior = Some(Arc::clone(&copy.0));
         if with == RevalidateWith::Head {
-            let mut request = match Self::upstream_request(wanted, Method::HEAD, None) {
-                Ok(request) => request,
+            let head = Ask { method: Method::HEAD, unless_changed: Some(&copy.0), ..Ask::default() };
+            match self.ask(wanted, &head).await {
                 Err(no_body) => return self.settle_failure(wanted, Some(copy), &no_body),
-            };
-            request.conditions = conditions_of(&copy.0);
-            match self.send(wanted, request).await {
-                Err(error) => return self.settle_failure(wanted, Some(copy), &error.into()),
-                Ok(response) => match head_verdict(&response, &copy.0) {
+                Ok(Arrival { response, failed, .. }) => match head_verdict(&response, &copy.0) {
                     HeadVerdict::Unchanged => return Ok(self.renew(wanted, copy)),
                     HeadVerdict::Changed => return self.fetch(flight, wanted, prior, Some(copy), false).await,
                     HeadVerdict::AskWithGet => {}
                     HeadVerdict::Other => {
-                        let no_body = status_outcome(wanted, &response, self.now());
+                        let no_body = failed.unwrap_or_else(|| status_outcome(wanted, &response, self.now()));
                         return self.settle_failure(wanted, Some(copy), &no_body);
                     }
                 },
@@ -91,58 +94,73 @@ impl Engine {
         flight: &Arc<Flight>,
         wanted: &Arc<Wanted>,
         prior: Option<Arc<ArtifactRecord>>,
-        copy: Option<Copy>,
+        mut copy: Option<Copy>,
         conditional: bool,
     ) -> Flown {
         // Files wait for their documents, so documents must never wait for files.
         let _permit = if wanted.spec.is_document { None } else { self.downloads.acquire().await.ok() };
-        let mut expectation = self.expect(wanted).await;
-        let response = match self.open_body(wanted, &mut expectation, copy.as_ref().filter(|_| conditional)).await {
-            Ok(response) => response,
-            Err(no_body) => return self.settle_failure(wanted, copy, &no_body),
-        };
-        if response.status == StatusCode::NOT_MODIFIED {
-            return match copy {
-                Some(copy) if conditional => Ok(self.renew(wanted, copy)),
-                copy => {
-                    let no_body =
-                        NoBody::unusable("upstream_protocol", "the upstream answered 304 to a request without conditions");
-                    self.settle_failure(wanted, copy, &no_body)
-                }
+        let mut avoid = Vec::new();
+        let mut failure: Option<NoBody> = None;
+        loop {
+            let mut expectation = self.expect(wanted).await;
+            let unless_changed = copy.as_ref().filter(|_| conditional);
+            let arrival = match self.open_body(wanted, &mut expectation, unless_changed, &avoid).await {
+                Ok(arrival) => arrival,
+                Err(no_body) => return self.settle_failure(wanted, copy, &failure.unwrap_or(no_body)),
             };
-        }
-        if response.status != StatusCode::OK {
-            let no_body = status_outcome(wanted, &response, self.now());
-            return self.settle_failure(wanted, copy, &no_body);
-        }
-        match self.fill(flight, wanted, prior.as_deref(), response, expectation).await {
-            Ok(filled) => {
-                let forward = if copy.is_some() { ForwardReason::Stale } else { ForwardReason::UriMiss };
-                let status = CacheStatus {
-                    forward: Some(forward),
-                    forward_status: Some(200),
-                    stored: filled.change.is_some(),
-                    detail: filled.detail,
-                    ..CacheStatus::default()
+            let status = arrival.response.status;
+            if status == StatusCode::NOT_MODIFIED
+                && let Some(copy) = copy.take_if(|_| conditional)
+            {
+                return Ok(self.renew(wanted, copy));
+            }
+            if status != StatusCode::OK {
+                let no_body = no_body_of(wanted, &arrival, copy.is_some(), self.now());
+                return self.settle_failure(wanted, copy, &failure.unwrap_or(no_body));
+            }
+            let mirror = arrival.mirror.clone();
+            let no_body = match self.fill(flight, wanted, prior.as_deref(), arrival, expectation).await {
+                Ok(filled) => return Ok(self.arrived(filled, copy)),
+                Err(Stopped::Held { fault, record }) => {
+                    return Err((fault, Some(RecordChange::Renew { record: Arc::new(record) })));
+                }
+                Err(Stopped::NoBody(no_body)) => no_body,
+            };
+            count(&wanted.entry.counters.fills_failed);
+            let Some(mirror) = mirror.filter(|_| no_body.is_of_the_mirror()) else {
+                return self.settle_failure(wanted, copy, &failure.unwrap_or(no_body));
+            };
+            self.put_aside(wanted, &mirror, &no_body);
+            avoid.push(mirror);
+            failure.get_or_insert(no_body);
+            if !Self::has_mirror_beside(wanted, &avoid) {
+                return match failure {
+                    Some(no_body) => self.settle_failure(wanted, copy, &no_body),
+                    None => Err((crate::serve::internal("a download failed without a reason"), None)),
                 };
-                let settled = Settled {
-                    record: filled.record,
-                    body: filled.body,
-                    status,
-                    source: Source::Remote,
-                    stale: false,
-                    document: filled.document,
-                };
-                Ok((settled, filled.change, copy.map(|(record, _)| record)))
-            }
-            Err(crate::download::Stopped::Held { fault, record }) => {
-                Err((fault, Some(RecordChange::Renew { record: Arc::new(record) })))
-            }
-            Err(crate::download::Stopped::NoBody(no_body)) => {
-                count(&wanted.entry.counters.fills_failed);
-                self.settle_failure(wanted, copy, &no_body)
             }
         }
+    }
+
+    /// A new body, as those get it who waited for it.
+    fn arrived(&self, filled: Filled, copy: Option<Copy>) -> Arrived {
+        let forward = if copy.is_some() { ForwardReason::Stale } else { ForwardReason::UriMiss };
+        let status = CacheStatus {
+            forward: Some(forward),
+            forward_status: Some(200),
+            stored: filled.change.is_some(),
+            detail: filled.detail,
+            ..CacheStatus::default()
+        };
+        let settled = Settled {
+            record: filled.record,
+            body: filled.body,
+            status,
+            source: Source::Remote,
+            stale: false,
+            document: filled.document,
+        };
+        (settled, filled.change, copy.map(|(record, _)| record))
     }
 
     /// Sends the GET; where the usual place has nothing, the place that the document names is tried.
@@ -150,64 +168,32 @@ impl Engine {
         self: &Arc<Self>,
         wanted: &Arc<Wanted>,
         expectation: &mut Expectation,
-        conditional: Option<&Copy>,
-    ) -> Result<UpstreamResponse, NoBody> {
+        unless_changed: Option<&Copy>,
+        avoid: &[Arc<Mirror>],
+    ) -> Result<Arrival, NoBody> {
         let claimed = match expectation {
             Expectation::Known(claim) => Url::parse(&claim.url).ok(),
             Expectation::None | Expectation::Pending(_) => None,
         };
-        let mut request = Self::upstream_request(wanted, Method::GET, claimed)?;
-        if let Some((record, _)) = conditional {
-            request.conditions = conditions_of(record);
+        let unless_changed = unless_changed.map(|(record, _)| record.as_ref());
+        let arrival = self.ask(wanted, &Ask { claimed, unless_changed, avoid, ..Ask::default() }).await?;
+        if arrival.response.status != StatusCode::NOT_FOUND {
+            return Ok(arrival);
         }
-        let asked = request.url.clone();
-        let response = self.send(wanted, request).await?;
-        if response.status != StatusCode::NOT_FOUND || !matches!(expectation, Expectation::Pending(_)) {
-            return Ok(response);
-        }
-        match expectation.resolve(self, wanted).await.and_then(|claim| Url::parse(&claim.url).ok()) {
-            Some(url) if url != asked => Ok(self.send(wanted, Self::upstream_request(wanted, Method::GET, Some(url))?).await?),
-            _ => Ok(response),
-        }
-    }
-
-    /// A request for a source; `claimed` is a URL that a document gave, in place of the usual one.
-    pub(crate) fn upstream_request(wanted: &Wanted, method: Method, claimed: Option<Url>) -> Result<UpstreamRequest, NoBody> {
-        let repository = &wanted.entry.repository;
-        let bad = |message: String| NoBody::unusable("bad_url", message);
-        let settings = repository.upstream.as_ref().ok_or_else(|| bad("this repository has no upstream".to_owned()))?;
-        let spec = &wanted.spec;
-        let join = |base: &Url| join_url(base, &spec.path, spec.query.as_deref()).map_err(|error| bad(error.to_string()));
-        let (url, learned) = match (claimed, &spec.base) {
-            (Some(url), _) => (url, true),
-            (None, SourceBase::External(url)) => (Url::clone(url), true),
-            (None, SourceBase::Files) => {
-                let base = settings.base_urls.first().ok_or_else(|| bad("this repository has no base_url".to_owned()))?;
-                (join(base)?, false)
+        let claim = match expectation {
+            Expectation::None => return Ok(arrival),
+            Expectation::Pending(_) => expectation.resolve(self, wanted).await,
+            // The held document names what is gone: it is out of date, and is read once more.
+            Expectation::Known(_) => {
+                let claim = self.refreshed_claim(wanted).await;
+                *expectation = claim.clone().map_or(Expectation::None, Expectation::Known);
+                claim
             }
-            (None, SourceBase::Index) => (join(&index_parent(&settings.index_url))?, false),
         };
-        let learned = learned && !settings.is_configured_origin(&url);
-        Ok(UpstreamRequest {
-            repository: Arc::clone(repository),
-            method,
-            url,
-            learned,
-            accept: spec.accept,
-            conditions: Conditions::default(),
-            resume: None,
-            headers: http::HeaderMap::new(),
-            body: None,
-        })
-    }
-
-    pub(crate) async fn send(&self, wanted: &Wanted, request: UpstreamRequest) -> Result<UpstreamResponse, UpstreamError> {
-        count(&wanted.entry.counters.upstream_requests);
-        let answer = self.upstream.send(request).await;
-        if answer.is_err() {
-            count(&wanted.entry.counters.upstream_errors);
+        match claim.and_then(|claim| Url::parse(&claim.url).ok()) {
+            Some(url) if url != arrival.asked => self.ask(wanted, &Ask { claimed: Some(url), avoid, ..Ask::default() }).await,
+            _ => Ok(arrival),
         }
-        answer
     }
 
     /// The copy is unchanged: its life starts anew.
@@ -276,21 +262,20 @@ impl Engine {
     }
 }
 
-/// The parent of a simple root: `https://host/root/` for `https://host/root/simple/`.
-fn index_parent(index_url: &Url) -> Url {
-    let mut parent = index_url.clone();
-    let path = index_url.path().trim_end_matches('/');
-    let end = path.rfind('/').map_or(0, |at| at + 1);
-    parent.set_path(&path[..end]);
-    parent
-}
-
-fn conditions_of(record: &ArtifactRecord) -> Conditions {
-    Conditions { if_none_match: record.headers.etag.clone(), if_modified_since: record.headers.last_modified.clone() }
-}
-
 fn text(response: &UpstreamResponse, name: header::HeaderName) -> Option<&str> {
     response.headers.get(name)?.to_str().ok()
+}
+
+/// Why an answer other than 200 and an expected 304 has no body. Where another mirror could not be asked, one that has not got the
+/// file does not end the life of a copy.
+fn no_body_of(wanted: &Wanted, arrival: &Arrival, has_copy: bool, now: UnixMillis) -> NoBody {
+    if arrival.response.status == StatusCode::NOT_MODIFIED {
+        return NoBody::unusable("upstream_protocol", "the upstream answered 304 to a request without conditions");
+    }
+    match &arrival.failed {
+        Some(failed) if has_copy => failed.clone(),
+        _ => status_outcome(wanted, &arrival.response, now),
+    }
 }
 
 fn head_verdict(response: &UpstreamResponse, record: &ArtifactRecord) -> HeadVerdict {

@@ -223,6 +223,20 @@ impl Fill {
         }
     }
 
+    /// Whether these very bytes are held at `position`.
+    pub(crate) fn holds_at(&self, position: u64, bytes: &[u8]) -> bool {
+        let end = position + bytes.len() as u64;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let Ok(held) = self.read_at(end - rest.len() as u64, end) else { return false };
+            match rest.split_at_checked(held.len()) {
+                Some((here, after)) if !held.is_empty() && *here == *held => rest = after,
+                _ => return false,
+            }
+        }
+        true
+    }
+
     /// Bytes from `position` on, at most `limit` and at most a chunk. They must be available.
     fn read_at(&self, position: u64, limit: u64) -> io::Result<Bytes> {
         let want = (limit - position).min(READ_CHUNK);

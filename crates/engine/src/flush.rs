@@ -71,6 +71,7 @@ impl Engine {
             }
             if matches!(request.cache_type, CacheType::All | CacheType::Metrics) && pattern.is_none() {
                 entry.counters.reset();
+                entry.mirrors.iter().for_each(|mirror| mirror.counters().reset());
                 report.metrics = true;
             }
         }

@@ -14,6 +14,7 @@ use crate::counters::count;
 use crate::download::stored_headers;
 use crate::engine::Engine;
 use crate::fetch::{NoBody, status_outcome};
+use crate::mirrors::Ask;
 use crate::serve::{forwarded_status, representation};
 
 impl Engine {
@@ -48,8 +49,9 @@ impl Engine {
         let claimed = self.held_claim(wanted).await.and_then(|claim| url::Url::parse(&claim.url).ok());
         let fault = |no_body: &NoBody| self.no_copy(wanted, no_body);
         let ask = async |method| {
-            let request = Self::upstream_request(wanted, method, claimed.clone()).map_err(|error| fault(&error))?;
-            self.send(wanted, request).await.map_err(|error| fault(&error.into()))
+            let asked = Ask { method, claimed: claimed.clone(), ..Ask::default() };
+            let arrival = self.ask(wanted, &asked).await.map_err(|error| fault(&error))?;
+            Ok::<_, Fault>(arrival.response)
         };
         let mut response = ask(Method::HEAD).await?;
         if matches!(response.status.as_u16(), 400 | 403 | 405 | 501) {

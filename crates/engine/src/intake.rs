@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use larder_core::Hasher;
+use larder_formats::Identifier;
 use larder_storage::Spool;
-use larder_upstream::{BodyStream, Framing, UpstreamErrorKind, UpstreamResponse};
+use larder_upstream::{BodyStream, Framing, UpstreamErrorKind};
 use tokio::time::Instant;
 
 use crate::admission::Wanted;
@@ -17,8 +18,9 @@ use crate::engine::Engine;
 use crate::expectation::Expectation;
 use crate::fetch::NoBody;
 use crate::fill::Fill;
+use crate::mirrors::Arrival;
 use crate::obtain::is_full;
-use crate::resume::FirstAnswer;
+use crate::resume::{Cut, FirstAnswer, Joined};
 
 /// Chunks up to this size are hashed and written where they arrive; larger ones on a blocking thread.
 const INLINE: usize = 64 << 10;
@@ -36,12 +38,15 @@ pub(crate) struct Intake {
     in_ring: bool,
     /// Bytes beyond this are not kept.
     keep_up_to: u64,
-    hasher: Hasher,
+    measures: Measures,
     written: u64,
     published: u64,
     published_at: Instant,
     /// Bytes at the start of a restarted body that are there already.
     skip: u64,
+    /// Whether they have to be the same as those that are there, and how many have been compared.
+    compares: bool,
+    compared: u64,
 }
 
 impl Intake {
@@ -61,22 +66,24 @@ impl Intake {
             in_ring: !is_kept,
             spool,
             keep_up_to,
-            hasher: Hasher::new(&expectation.algorithms(wanted.entry.repository.package, is_kept)),
+            measures: Measures {
+                hasher: Hasher::new(&expectation.algorithms(wanted.entry.repository.package, is_kept)),
+                identifier: wanted.format.identifier(&wanted.spec.key_path).filter(|_| expectation.expects_digest()),
+            },
             written: 0,
             published: 0,
             published_at: Instant::now(),
             skip: 0,
+            compares: false,
+            compared: 0,
         }
     }
 
-    pub(crate) async fn run(
-        mut self,
-        engine: &Arc<Engine>,
-        wanted: &Arc<Wanted>,
-        response: UpstreamResponse,
-    ) -> Result<Received, NoBody> {
-        let first = Arc::new(FirstAnswer::of(&response));
-        let mut body = response.body;
+    pub(crate) async fn run(mut self, engine: &Arc<Engine>, wanted: &Arc<Wanted>, arrival: Arrival) -> Result<Received, NoBody> {
+        let first = FirstAnswer::of(&arrival);
+        let (mut body, mut mirror) = (arrival.response.body, arrival.mirror);
+        let mut of_another_mirror = false;
+        let mut needs_digest = false;
         let mut resumes = 0;
         let mut resumed_at = 0;
         let mut total = self.fill.total;
@@ -86,15 +93,24 @@ impl Intake {
                 Err(Broken::Fatal(no_body)) => return Err(no_body),
                 Err(Broken::Cut(error)) => {
                     let progress = resumes == 0 || self.written > resumed_at;
-                    if resumes >= RESUMES || !progress || !(first.has_strong_tag() || self.fill.expects_digest) {
+                    let several = wanted.entry.mirrors.len() > 1;
+                    if resumes >= RESUMES || !progress || !(several || first.has_strong_tag() || self.fill.expects_digest) {
                         return Err(error);
+                    }
+                    if let Some(mirror) = &mirror {
+                        engine.put_aside(wanted, mirror, &error);
                     }
                     self.publish();
                     resumes += 1;
                     resumed_at = self.written;
-                    let Ok(rest) = first.resume(engine, wanted, self.written).await else { return Err(error) };
-                    body = rest.body;
+                    let cut = Cut { offset: self.written, expects_digest: self.fill.expects_digest };
+                    let Ok(rest) = first.resume(engine, wanted, cut).await else { return Err(error) };
+                    (body, mirror) = (rest.body, rest.mirror);
                     self.skip = rest.known;
+                    self.compares = rest.joined == Joined::IfTheSame;
+                    self.compared = 0;
+                    needs_digest |= rest.joined == Joined::ByDigest;
+                    of_another_mirror |= rest.of_another_mirror;
                     total = total.or(rest.total);
                     count(&wanted.entry.counters.fills_resumed);
                 }
@@ -105,11 +121,13 @@ impl Intake {
         }
         self.publish();
         Ok(Received {
-            digests: self.hasher.finish(),
+            digests: self.measures.hasher.finish(),
+            identity: self.measures.identifier.and_then(|identifier| identifier.finish()),
             spool: self.spool,
             length: self.written,
             end_marked: total.is_some() || body.framing() != Framing::ConnectionClose,
-            needs_digest: resumes > 0 && !first.has_strong_tag(),
+            needs_digest,
+            of_another_mirror,
         })
     }
 
@@ -152,7 +170,13 @@ impl Intake {
         if self.skip > 0 {
             let known = self.skip.min(chunk.len() as u64);
             self.skip -= known;
-            chunk = chunk.split_off(known as usize);
+            let rest = chunk.split_off(known as usize);
+            if self.compares && !self.fill.holds_at(self.compared, &chunk) {
+                let message = "the upstream broke off the transfer, and the other mirror has other bytes under the same name";
+                return Err(NoBody::unusable("upstream_cut", message));
+            }
+            self.compared += known;
+            chunk = rest;
         }
         if chunk.is_empty() {
             return Ok(());
@@ -162,7 +186,7 @@ impl Intake {
             self.enter_ring();
         }
         if self.in_ring {
-            self.hasher.update(&chunk);
+            self.measures.update(&chunk);
             self.fill
                 .push_ring(chunk)
                 .await
@@ -183,20 +207,20 @@ impl Intake {
             return Err(NoBody::unusable("internal", "the download lost its file"));
         };
         let written = if chunk.len() <= INLINE {
-            self.hasher.update(&chunk);
+            self.measures.update(&chunk);
             spool.append(&chunk)
         } else {
-            let mut hasher = std::mem::replace(&mut self.hasher, Hasher::new(&[]));
+            let mut measures = std::mem::replace(&mut self.measures, Measures::none());
             let bytes = chunk.clone();
             let work = tokio::task::spawn_blocking(move || {
-                hasher.update(&bytes);
+                measures.update(&bytes);
                 let result = spool.append(&bytes);
-                (spool, hasher, result)
+                (spool, measures, result)
             });
-            let Ok((back, hasher, result)) = work.await else {
+            let Ok((back, measures, result)) = work.await else {
                 return Err(NoBody::unusable("internal", "the download's writer stopped"));
             };
-            (spool, self.hasher) = (back, hasher);
+            (spool, self.measures) = (back, measures);
             result
         };
         match written {
@@ -226,6 +250,25 @@ impl Intake {
         self.fill.publish(self.written);
         self.published = self.written;
         self.published_at = Instant::now();
+    }
+}
+
+/// What is computed of the bytes on their way.
+struct Measures {
+    hasher: Hasher,
+    identifier: Option<Box<dyn Identifier>>,
+}
+
+impl Measures {
+    fn none() -> Self {
+        Self { hasher: Hasher::new(&[]), identifier: None }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        if let Some(identifier) = &mut self.identifier {
+            identifier.update(bytes);
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! | `engine.rs` | the shared state and the entry point, [`Engine::read`] |
 //! | `admission.rs` | 1–2: parse the path, ask the format, apply the access rules; the only maker of `Admitted` |
 //! | `obtain.rs`, `fetch.rs` | 3–5: look up, decide, ask the upstream, settle |
+//! | `mirrors.rs` | 5: which of an upstream's places is asked, and who is asked next |
 //! | `clearance.rs` | 6: quarantine; the only maker of [`Cleared`] |
 //! | `flight.rs`, `download.rs`, `intake.rs`, `resume.rs` | 8: one detached download: its head, its body, what follows a cut |
 //! | `verify.rs` | 8: is it the right body? |
@@ -33,6 +34,7 @@ mod flush;
 mod head;
 mod health;
 mod intake;
+mod mirrors;
 mod obtain;
 mod passthrough;
 mod reader;
@@ -44,7 +46,7 @@ mod verify;
 
 pub use answer::{Answer, Body, Freshness, HotTicket, Representation};
 pub use clearance::Cleared;
-pub use counters::{Counters, RepositoryCounters};
+pub use counters::{Counters, MirrorCounters, MirrorReport, RepositoryCounters};
 pub use engine::{ArtifactRequest, Engine, EngineParts, Limits};
 pub use flush::{CacheType, FlushReport, FlushRequest};
 pub use health::{BackendHealth, Health};

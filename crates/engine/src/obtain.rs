@@ -146,8 +146,8 @@ impl Engine {
             return Some(record);
         }
         let Some(claim) = self.held_claim(wanted).await else { return Some(record) };
-        let (Some(stated), Some(blob)) = (claim.strongest(), record.blob()) else { return Some(record) };
-        if !self.blob_has_digest(blob, stated).await {
+        let (Some(stated), Some(blob)) = (claim.stated(), record.blob()) else { return Some(record) };
+        if !self.blob_is(wanted, &wanted.key.path, blob, &stated).await {
             count(&wanted.entry.counters.digest_mismatches);
             tracing::warn!(key = %wanted.key, "a held file is not what its index says and is fetched again");
             self.drop_record(&wanted.entry, &wanted.key).await;

@@ -18,6 +18,7 @@ use crate::answer::{Answer, Body, Freshness, Representation};
 use crate::clearance::clear_non_artifact;
 use crate::engine::{ArtifactRequest, Engine};
 use crate::fetch::status_outcome;
+use crate::mirrors::Ask;
 use crate::repositories::Entry;
 use crate::serve::{forwarded_status, internal};
 
@@ -58,13 +59,14 @@ impl Engine {
         };
         let class = Mutability::Mutable { user_defined: false, named_by_digest: false };
         let wanted = Wanted::new(Arc::clone(entry), format, spec, class);
-        let mut upstream =
-            Self::upstream_request(&wanted, request.method.clone(), None).map_err(|no_body| self.no_copy(&wanted, &no_body))?;
-        upstream.headers = only(request.headers, pass.request_headers);
-        if *request.method == Method::POST {
-            upstream.body = Some(request.body.clone());
-        }
-        let response = self.send(&wanted, upstream).await.map_err(|error| self.no_copy(&wanted, &error.into()))?;
+        let ask = Ask {
+            method: request.method.clone(),
+            headers: only(request.headers, pass.request_headers),
+            body: (*request.method == Method::POST).then(|| request.body.clone()),
+            ..Ask::default()
+        };
+        let arrival = self.ask(&wanted, &ask).await.map_err(|no_body| self.no_copy(&wanted, &no_body))?;
+        let response = arrival.response;
         if response.status != StatusCode::OK {
             return Err(self.no_copy(&wanted, &status_outcome(&wanted, &response, self.now())));
         }

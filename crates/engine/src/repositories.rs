@@ -8,6 +8,7 @@ use larder_core::{Repository, RepositoryName};
 use larder_formats::{Format, format_of};
 
 use crate::counters::RepositoryCounters;
+use crate::mirrors::Mirror;
 
 /// A repository as the engine keeps it.
 #[derive(Debug, Clone)]
@@ -16,6 +17,8 @@ pub(crate) struct Entry {
     /// Raised by flush, replacement of what was served, and reload: hot entries made before are void.
     pub(crate) epoch: Arc<AtomicU64>,
     pub(crate) counters: Arc<RepositoryCounters>,
+    /// The places of its upstream, in the operator's order.
+    pub(crate) mirrors: Vec<Arc<Mirror>>,
     /// `None` if the format is not built.
     pub(crate) format: Option<&'static dyn Format>,
     /// Why requests are answered 501, if they are.
@@ -42,6 +45,7 @@ impl Repositories {
             let entry = Entry {
                 epoch: old.map_or_else(Arc::default, |e| Arc::clone(&e.epoch)),
                 counters: old.map_or_else(Arc::default, |e| Arc::clone(&e.counters)),
+                mirrors: Mirror::all(&repository, old.map_or(&[], |e| &e.mirrors)),
                 format: format_of(repository.package),
                 not_built: not_built.get(repository.name.as_str()).map(|reason| reason.as_str().into()),
                 repository: Arc::clone(&repository),

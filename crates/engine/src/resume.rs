@@ -3,20 +3,43 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, StatusCode, header};
-use larder_upstream::{BodyStream, Resume, UpstreamResponse};
+use http::{HeaderMap, StatusCode, header};
+use larder_upstream::{BodyStream, Resume};
 use url::Url;
 
 use crate::admission::Wanted;
 use crate::download::stored_headers;
 use crate::engine::Engine;
 use crate::expectation::Expectation;
+use crate::mirrors::{Arrival, Ask, Mirror};
 
 /// What is needed to take a cut download up again.
 pub(crate) struct FirstAnswer {
     etag: Option<String>,
+    last_modified: Option<String>,
     coding: Option<String>,
     total: Option<u64>,
+    mirror: Option<Arc<Mirror>>,
+}
+
+/// Where a download was cut.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cut {
+    /// Bytes that are there.
+    pub(crate) offset: u64,
+    /// Whether a digest is or may be stated of the whole.
+    pub(crate) expects_digest: bool,
+}
+
+/// What says that two parts belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Joined {
+    /// The same strong tag.
+    ByTag,
+    /// The digest, at the end.
+    ByDigest,
+    /// The second part begins with all of the first: then it is the whole body.
+    IfTheSame,
 }
 
 /// The rest of a body.
@@ -26,12 +49,23 @@ pub(crate) struct Rest {
     pub(crate) known: u64,
     /// Length of the whole, if this answer states it.
     pub(crate) total: Option<u64>,
+    pub(crate) joined: Joined,
+    /// Who sends it.
+    pub(crate) mirror: Option<Arc<Mirror>>,
+    /// Whether the validators of the first answer are not those of this one.
+    pub(crate) of_another_mirror: bool,
 }
 
 impl FirstAnswer {
-    pub(crate) fn of(response: &UpstreamResponse) -> Self {
-        let headers = stored_headers(&response.headers);
-        Self { etag: headers.etag, coding: headers.content_encoding, total: response.body.declared_length() }
+    pub(crate) fn of(arrival: &Arrival) -> Self {
+        let headers = stored_headers(&arrival.response.headers);
+        Self {
+            etag: headers.etag,
+            last_modified: headers.last_modified,
+            coding: headers.content_encoding,
+            total: arrival.response.body.declared_length(),
+            mirror: arrival.mirror.clone(),
+        }
     }
 
     fn strong_tag(&self) -> Option<&str> {
@@ -42,30 +76,57 @@ impl FirstAnswer {
         self.strong_tag().is_some()
     }
 
-    /// Asks for the rest, from the first URL again: a signed one may have expired.
-    pub(crate) async fn resume(&self, engine: &Arc<Engine>, wanted: &Arc<Wanted>, offset: u64) -> Result<Rest, ()> {
+    /// Asks for the rest, from the first URL again: a signed one may have expired. Where there are several mirrors, the one that broke
+    /// off has been put aside, and the others are asked first.
+    pub(crate) async fn resume(&self, engine: &Arc<Engine>, wanted: &Arc<Wanted>, cut: Cut) -> Result<Rest, ()> {
         let claimed = match engine.expect(wanted).await {
             Expectation::Known(claim) => Url::parse(&claim.url).ok(),
             Expectation::None | Expectation::Pending(_) => None,
         };
-        let mut request = Engine::upstream_request(wanted, Method::GET, claimed).map_err(drop)?;
-        request.resume = Some(Resume { offset, if_range: self.strong_tag().unwrap_or_default().to_owned() });
-        let UpstreamResponse { status, headers, body, .. } = engine.send(wanted, request).await.map_err(drop)?;
-        let now = stored_headers(&headers);
+        let several = wanted.entry.mirrors.len() > 1;
+        // Mirrors agree on digests more often than on tags.
+        let vouched = several && cut.expects_digest;
+        let if_range = if vouched { None } else { self.strong_tag().map(str::to_owned) };
+        let resume = Some(Resume { offset: cut.offset, if_range: if_range.unwrap_or_default(), vouched });
+        let arrival = engine.ask(wanted, &Ask { claimed, resume, ..Ask::default() }).await.map_err(drop)?;
+        self.join(arrival, cut, vouched)
+    }
+
+    fn join(&self, arrival: Arrival, cut: Cut, vouched: bool) -> Result<Rest, ()> {
+        let Arrival { response, mirror, .. } = arrival;
+        let now = stored_headers(&response.headers);
+        let elsewhere = mirror.as_ref().map(Arc::as_ptr) != self.mirror.as_ref().map(Arc::as_ptr);
         let same_tag = self.strong_tag().is_none() || now.etag.as_deref() == self.strong_tag();
-        if !same_tag || now.content_encoding != self.coding {
+        let same_date = now.last_modified == self.last_modified;
+        if now.content_encoding != self.coding || !(same_tag || elsewhere || vouched) {
             return Err(());
         }
-        let declared = body.declared_length();
-        match status {
+        let declared = response.body.declared_length();
+        let by_tag = self.has_strong_tag() && same_tag && (same_date || !elsewhere);
+        let (known, total, joined) = match response.status {
             StatusCode::PARTIAL_CONTENT => {
-                let total = self.continues(&headers, offset, declared).ok_or(())?;
-                Ok(Rest { body, known: 0, total: Some(total) })
+                let total = self.continues(&response.headers, cut.offset, declared).ok_or(())?;
+                // Without a tag only the digest can tell, be it from the same server or from another.
+                let joined = match (by_tag, cut.expects_digest) {
+                    (true, _) => Joined::ByTag,
+                    (false, true) => Joined::ByDigest,
+                    (false, false) => return Err(()),
+                };
+                (0, Some(total), joined)
             }
-            // The upstream knows no ranges: what is already there is read again and passed over.
-            StatusCode::OK if self.total.is_none() || declared == self.total => Ok(Rest { body, known: offset, total: declared }),
-            _ => Err(()),
-        }
+            // The upstream knows no ranges, or has another tag: what is already there is read again and passed over.
+            StatusCode::OK if self.total.is_none() || declared == self.total => {
+                let joined = match (by_tag, elsewhere, cut.expects_digest) {
+                    (true, ..) => Joined::ByTag,
+                    (false, false, true) => Joined::ByDigest,
+                    (false, ..) => Joined::IfTheSame,
+                };
+                (cut.offset, declared, joined)
+            }
+            _ => return Err(()),
+        };
+        let of_another_mirror = elsewhere && !(same_tag && same_date);
+        Ok(Rest { body: response.body, known, total, joined, mirror, of_another_mirror })
     }
 
     /// The length of the whole, if a 206 is all the rest of it and nothing else.
@@ -89,7 +150,7 @@ mod tests {
     fn continues(total: Option<u64>, range: &str, declared: Option<u64>) -> Option<u64> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_RANGE, range.parse().unwrap());
-        FirstAnswer { etag: None, coding: None, total }.continues(&headers, 100, declared)
+        FirstAnswer { etag: None, last_modified: None, coding: None, total, mirror: None }.continues(&headers, 100, declared)
     }
 
     /// RFC 9110 section 14.4.

@@ -6,6 +6,7 @@ use larder_core::{ArtifactRecord, Digest, DigestAlgorithm, Hasher, PackageType};
 use larder_storage::{OpenBlob, SealedSpool};
 
 use crate::admission::Wanted;
+use crate::claims::Stated;
 use crate::coding::name_says_compressed;
 use crate::commit::RecordChange;
 use crate::counters::count;
@@ -47,7 +48,7 @@ impl Engine {
         // Generic files keep their coding; elsewhere a file is what its name says (design section 11, "Content-Encoding").
         let coding = if wanted.entry.repository.package == PackageType::Generic { None } else { headers.content_encoding.take() };
         let whole = Whole { received, fill: Arc::clone(fill) };
-        let stated = expectation.resolve(self, wanted).await.and_then(|claim| claim.strongest().cloned());
+        let stated = expectation.resolve(self, wanted).await.and_then(|claim| claim.stated());
         let proven = match stated {
             Some(stated) => self.enforce(wanted, whole, coding.as_deref(), stated).await?,
             None => self.accept_unproven(wanted, whole, coding.as_deref()).await?,
@@ -56,8 +57,11 @@ impl Engine {
             // The upstream's tag belongs to the coded form.
             headers.etag = None;
         }
+        if proven.whole.received.of_another_mirror {
+            (headers.etag, headers.last_modified) = (None, None);
+        }
         let Whole { received, fill: holder } = proven.whole;
-        let record = finished_record(fill, headers, &received, proven.verified, prior);
+        let record = finished_record(fill, headers, &received, proven.verified, prior, self.now());
         holder.verified(received.length);
         Ok(Self::hand_over(wanted, &holder, received, record))
     }
@@ -96,15 +100,15 @@ impl Engine {
         }
     }
 
-    /// The bytes as received, or what they decode to, must have the digest that the ecosystem states of them.
+    /// The bytes as received, or what they decode to, must be what the ecosystem states of them.
     async fn enforce(
         self: &Arc<Self>,
         wanted: &Arc<Wanted>,
         whole: Whole,
         coding: Option<&str>,
-        stated: Digest,
+        stated: Stated,
     ) -> Result<Proven, NoBody> {
-        if self.has_digest(&whole, &stated).await {
+        if self.is_stated(wanted, &whole, &stated).await {
             return Ok(Proven { whole, verified: true, decoded: false });
         }
         let decoded = match coding {
@@ -114,16 +118,16 @@ impl Engine {
         let mut candidates = vec![Proven { whole, verified: true, decoded: false }];
         if let Some(whole) = decoded {
             let decoded = Proven { whole, verified: true, decoded: true };
-            if self.has_digest(&decoded.whole, &stated).await {
+            if self.is_stated(wanted, &decoded.whole, &stated).await {
                 return Ok(decoded);
             }
             candidates.push(decoded);
         }
         // The document may be older than the file: it is read once more before giving up.
-        let now = self.refreshed_claim(wanted).await.and_then(|claim| claim.strongest().cloned());
+        let now = self.refreshed_claim(wanted).await.and_then(|claim| claim.stated());
         if let Some(now) = now.filter(|now| *now != stated) {
             for candidate in candidates {
-                if self.has_digest(&candidate.whole, &now).await {
+                if self.is_stated(wanted, &candidate.whole, &now).await {
                     return Ok(candidate);
                 }
             }
@@ -133,8 +137,27 @@ impl Engine {
         Err(mismatch(wanted, &stated))
     }
 
-    async fn has_digest(&self, whole: &Whole, stated: &Digest) -> bool {
-        self.digest_of(whole, stated.algorithm()).await.as_ref() == Some(stated)
+    async fn is_stated(&self, wanted: &Wanted, whole: &Whole, stated: &Stated) -> bool {
+        match stated {
+            Stated::Digest(stated) => self.digest_of(whole, stated.algorithm()).await.as_ref() == Some(stated),
+            Stated::Identity(stated) => self.identity_of(wanted, whole).await.as_ref() == Some(stated),
+        }
+    }
+
+    /// The identity of received bytes: computed on the way, or now from where they are.
+    async fn identity_of(&self, wanted: &Wanted, Whole { received, fill }: &Whole) -> Option<String> {
+        if received.identity.is_some() {
+            return received.identity.clone();
+        }
+        let mut identifier = wanted.format.identifier(&wanted.spec.key_path)?;
+        match &received.spool {
+            Some(spool) => self.identify_file(spool.reader(), received.length, identifier).await.ok()?,
+            None if fill.holds_everything() => {
+                identifier.update(&Self::read_fill(fill, received.length).ok()?);
+                identifier.finish()
+            }
+            None => None,
+        }
     }
 
     /// The digest of received bytes: computed on the way, or now from where they are.
@@ -153,11 +176,14 @@ impl Engine {
     }
 }
 
-fn mismatch(wanted: &Wanted, stated: &Digest) -> NoBody {
+fn mismatch(wanted: &Wanted, stated: &Stated) -> NoBody {
+    let measure = match stated {
+        Stated::Digest(digest) => digest.algorithm().as_str(),
+        Stated::Identity(_) => "identity",
+    };
     let message = format!(
-        "the upstream of repository {} sent bytes whose {} is not the one its index states; nothing was kept",
-        wanted.entry.repository.name,
-        stated.algorithm().as_str()
+        "the upstream of repository {} sent bytes whose {measure} is not the one its index states; nothing was kept",
+        wanted.entry.repository.name
     );
     NoBody::unusable("digest_mismatch", message)
 }

@@ -3,6 +3,7 @@
 //! To add a format: a folder with an implementation of [`Format`], and a line in [`format_of`].
 //! What a format says is acted on by the one pipeline in `larder-engine`; a format never serves anything itself.
 
+mod alpine;
 mod generic;
 mod helm;
 mod links;
@@ -67,10 +68,12 @@ impl fmt::Debug for Memo {
 pub struct Claim {
     /// Decoded path within the repository under which clients ask for the file (`_ext/…` for other hosts).
     pub path: String,
-    /// The file's true URL.
+    /// The file's true URL; empty if that is its own path below `base_url`.
     pub url: String,
     /// Stated digests; empty if none.
     pub digests: Vec<Digest>,
+    /// What else the document names the bytes by, where that is no digest of the whole file: what [`Format::identifier`] computes.
+    pub identity: Option<String>,
     /// Stated length.
     pub size: Option<u64>,
     /// Stated publish time.
@@ -98,6 +101,15 @@ pub struct ErrorBody {
     pub content_type: &'static str,
     /// Body.
     pub body: Vec<u8>,
+}
+
+/// Computes what a document names a file by, where that is no digest of the whole file. Gets every byte, in order.
+pub trait Identifier: Send + std::fmt::Debug {
+    /// Takes the next bytes.
+    fn update(&mut self, bytes: &[u8]);
+
+    /// The identity, in the form in which [`Claim::identity`] states it; `None` if the bytes have none.
+    fn finish(self: Box<Self>) -> Option<String>;
 }
 
 /// What the engine needs to know of a format. All functions are pure.
@@ -129,6 +141,11 @@ pub trait Format: Send + Sync + std::fmt::Debug {
     /// Makes `form` of a document, links leading back to larder.
     fn derive(&self, document: &Document<'_>, form: &'static str, links: &Links<'_>) -> Result<Derived, Malformed>;
 
+    /// What computes the identity of the file at a decoded path; `None` where documents state digests, or nothing.
+    fn identifier(&self, _path: &str) -> Option<Box<dyn Identifier>> {
+        None
+    }
+
     /// Names of request headers that choose between forms, for `Vary`; empty if the path has one form.
     fn varies_by(&self, path: &str) -> &'static [&'static str];
 
@@ -159,7 +176,8 @@ pub fn format_of(package: PackageType) -> Option<&'static dyn Format> {
         PackageType::Pypi => Some(&pypi::Pypi),
         PackageType::Npm => Some(&npm::Npm),
         PackageType::Helm => Some(&helm::Helm),
-        PackageType::Alpine | PackageType::Rpm | PackageType::Docker => None,
+        PackageType::Alpine => Some(&alpine::Alpine),
+        PackageType::Rpm | PackageType::Docker => None,
     }
 }
 

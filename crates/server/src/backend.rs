@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_core::Stream;
 use http::StatusCode;
 use larder_core::{ByteRange, CacheStatus, Fault, Repository, Source, UnixMillis};
-pub use larder_engine::{ArtifactRequest, Freshness, Representation};
+pub use larder_engine::{ArtifactRequest, Freshness, MirrorReport, Representation};
 use larder_engine::{FlushReport, FlushRequest};
 
 /// A stream of body bytes. An error aborts the connection.
@@ -77,6 +77,8 @@ pub struct CounterSnapshot {
     pub process: Vec<(&'static str, u64)>,
     /// Of each repository.
     pub repositories: Vec<(String, Vec<(&'static str, u64)>)>,
+    /// Of each mirror of each repository.
+    pub mirrors: Vec<MirrorReport>,
     /// Downloads that are running.
     pub flights_active: u64,
 }

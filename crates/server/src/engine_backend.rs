@@ -59,6 +59,7 @@ impl Backend for Arc<Engine> {
         CounterSnapshot {
             process: Engine::counters(self).snapshot(),
             repositories: repositories.map(|(name, counters)| (name.to_string(), counters.snapshot())).collect(),
+            mirrors: self.mirror_reports(),
             flights_active: self.flights_active() as u64,
         }
     }

@@ -1,7 +1,7 @@
 //! What `/metrics` shows of the server: requests by repository, kind and status class, bytes, connections, latencies. The
 //! engine's counters are rendered beside them. Counting on the path of hits takes no lock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use larder_core::{CacheStatus, ForwardReason};
+use larder_engine::MirrorReport;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -228,7 +229,8 @@ impl Collector for Scrape {
         for (name, help, value) in gauges {
             encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
         }
-        self.engine_counters(&mut encoder)
+        self.engine_counters(&mut encoder)?;
+        self.mirrors(&mut encoder)
     }
 }
 
@@ -247,6 +249,27 @@ impl Scrape {
             for (class_name, hot) in CLASSES.iter().zip(&requests.hot) {
                 encode_request(&mut family, [name, "hot", class_name], hot.sum())?;
             }
+        }
+        Ok(())
+    }
+
+    /// One metric for each counter of a mirror, with all mirrors under it, and whether each is healthy.
+    fn mirrors(&self, encoder: &mut DescriptorEncoder) -> Result<(), fmt::Error> {
+        let mirrors = &self.engine.mirrors;
+        let labels = |mirror: &MirrorReport| [("repository", mirror.repository.clone()), ("mirror", mirror.mirror.clone())];
+        let names: BTreeSet<&str> = mirrors.iter().flat_map(|mirror| mirror.counters.iter().map(|(name, _)| *name)).collect();
+        for name in names {
+            let full_name = format!("mirror_{name}");
+            let mut family = encoder.encode_descriptor(&full_name, &words(name), None, MetricType::Counter)?;
+            for mirror in mirrors {
+                let Some((_, value)) = mirror.counters.iter().find(|(known, _)| *known == name) else { continue };
+                family.encode_family(&labels(mirror))?.encode_counter::<NoLabelSet, _, u64>(value, None)?;
+            }
+        }
+        let help = "Whether a mirror is asked at its place in the list (1), or put aside after a failure (0)";
+        let mut family = encoder.encode_descriptor("mirror_healthy", help, None, MetricType::Gauge)?;
+        for mirror in mirrors {
+            family.encode_family(&labels(mirror))?.encode_gauge(&i64::from(mirror.healthy))?;
         }
         Ok(())
     }
@@ -317,6 +340,12 @@ mod tests {
         let engine = CounterSnapshot {
             process: vec![("gc_blobs_deleted", 7)],
             repositories: vec![("npm".into(), vec![("misses", 3)]), ("pypi".into(), vec![("misses", 4)])],
+            mirrors: vec![MirrorReport {
+                repository: "pypi".into(),
+                mirror: "https://mirror.example.com/".into(),
+                counters: vec![("requests", 5), ("failures", 1)],
+                healthy: false,
+            }],
             flights_active: 2,
         };
         let text = metrics.render(engine, HotSetSize { entries: 1, bytes: 99 }).unwrap();
@@ -327,6 +356,9 @@ mod tests {
             "larder_gc_blobs_deleted_total 7",
             r#"larder_repository_misses_total{repository="npm"} 3"#,
             r#"larder_repository_misses_total{repository="pypi"} 4"#,
+            r#"larder_mirror_requests_total{repository="pypi",mirror="https://mirror.example.com/"} 5"#,
+            r#"larder_mirror_failures_total{repository="pypi",mirror="https://mirror.example.com/"} 1"#,
+            r#"larder_mirror_healthy{repository="pypi",mirror="https://mirror.example.com/"} 0"#,
             "larder_downloads_in_flight 2",
             "larder_hot_set_bytes 99",
             r#"larder_request_duration_seconds_count{kind="miss"} 1"#,

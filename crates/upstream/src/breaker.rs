@@ -67,7 +67,7 @@ impl Pause {
 }
 
 /// The breakers of all origins, by key `K`.
-pub(crate) struct Breakers<K: Hash + Eq + Clone> {
+pub struct Breakers<K: Hash + Eq + Clone> {
     clock: Arc<dyn Clock>,
     jitter: RandomState,
     troubles: Mutex<(HashMap<K, Trouble>, u64)>,
@@ -75,14 +75,15 @@ pub(crate) struct Breakers<K: Hash + Eq + Clone> {
 
 /// The right to send one request. Report its outcome; dropping it unreported gives a probe's place back.
 #[must_use]
-pub(crate) struct Permit<K: Hash + Eq + Clone> {
+pub struct Permit<K: Hash + Eq + Clone> {
     breakers: Arc<Breakers<K>>,
     key: Option<K>,
     generation: Option<u64>,
 }
 
 impl<K: Hash + Eq + Clone> Breakers<K> {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+    /// All closed; `clock` times the pauses.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self { clock, jitter: RandomState::new(), troubles: Mutex::default() }
     }
 
@@ -90,7 +91,7 @@ impl<K: Hash + Eq + Clone> Breakers<K> {
     ///
     /// # Errors
     /// The breaker is open, or another probe is under way.
-    pub(crate) fn admit(self: &Arc<Self>, key: &K, deadline: Duration) -> Result<Permit<K>, BreakerState> {
+    pub fn admit(self: &Arc<Self>, key: &K, deadline: Duration) -> Result<Permit<K>, BreakerState> {
         let now = self.clock.now();
         let mut generation = None;
         let mut guard = self.lock();
@@ -112,7 +113,7 @@ impl<K: Hash + Eq + Clone> Breakers<K> {
     }
 
     /// The state of `key` now.
-    pub(crate) fn state(&self, key: &K) -> BreakerState {
+    pub fn state(&self, key: &K) -> BreakerState {
         let now = self.clock.now();
         self.lock().0.get(key).and_then(|t| t.pause).map_or(BreakerState::Closed, |pause| pause.state(now))
     }
@@ -122,7 +123,7 @@ impl<K: Hash + Eq + Clone> Breakers<K> {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn failed(&self, key: K, generation: Option<u64>) {
+    fn failed(&self, key: K, generation: Option<u64>, at_once: bool) {
         let now = self.clock.now();
         let mut guard = self.lock();
         let (troubles, counter) = &mut *guard;
@@ -138,7 +139,7 @@ impl<K: Hash + Eq + Clone> Breakers<K> {
             generation == Some(pause.generation)
         } else {
             trouble.failures += 1;
-            trouble.failures >= FAILURES_TO_OPEN
+            at_once || trouble.failures >= FAILURES_TO_OPEN
         };
         trouble.last_change = now;
         if counts {
@@ -183,17 +184,30 @@ impl<K: Hash + Eq + Clone> fmt::Debug for Breakers<K> {
 
 impl<K: Hash + Eq + Clone> Permit<K> {
     /// The origin answered.
-    pub(crate) fn succeeded(mut self) {
+    pub fn succeeded(mut self) {
         if let Some(key) = self.key.take() {
             self.breakers.succeeded(&key, self.generation);
         }
     }
 
     /// The origin could not be reached, or did not answer in time.
-    pub(crate) fn failed(mut self) {
+    pub fn failed(mut self) {
         if let Some(key) = self.key.take() {
-            self.breakers.failed(key, self.generation);
+            self.breakers.failed(key, self.generation, false);
         }
+    }
+
+    /// It failed in a way that is better not met again soon, where there is somebody else to ask: the breaker opens at once.
+    pub fn failed_badly(mut self) {
+        if let Some(key) = self.key.take() {
+            self.breakers.failed(key, self.generation, true);
+        }
+    }
+}
+
+impl<K: Hash + Eq + Clone> fmt::Debug for Permit<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("generation", &self.generation).finish_non_exhaustive()
     }
 }
 
@@ -226,6 +240,17 @@ mod tests {
         for _ in 0..times {
             ask(breakers).ok().unwrap().failed();
         }
+    }
+
+    #[test]
+    fn one_bad_failure_opens_it_at_once() {
+        let (clock, breakers) = start();
+        ask(&breakers).ok().unwrap().failed_badly();
+        assert_eq!(breakers.state(&"origin"), BreakerState::Open);
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(breakers.state(&"origin"), BreakerState::HalfOpen);
+        ask(&breakers).ok().unwrap().succeeded();
+        assert_eq!(breakers.state(&"origin"), BreakerState::Closed);
     }
 
     #[test]

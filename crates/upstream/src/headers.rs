@@ -54,14 +54,15 @@ pub(crate) fn outgoing(request: &UpstreamRequest, settings: &UpstreamSettings, u
     Ok(fields)
 }
 
-/// Validators, or the range to resume at. A resume never goes out without its strong `If-Range` (RFC 9110 section 13.1.5): a range of
-/// another version glued to what is there would be a wrong body.
+/// Validators, or the range to resume at. A resume goes out without its strong `If-Range` (RFC 9110 section 13.1.5) only if a digest
+/// vouches for the whole: a range of another version glued to what is there would be a wrong body.
 fn conditions(request: &UpstreamRequest, fields: &mut HeaderMap) {
     let value = |text: &str| HeaderValue::from_bytes(text.as_bytes()).ok();
     if let Some(resume) = &request.resume {
         let strong = !resume.if_range.is_empty() && !resume.if_range.starts_with("W/");
-        if let Some(if_range) = value(&resume.if_range).filter(|_| strong) {
-            fields.insert(IF_RANGE, if_range);
+        let if_range = value(&resume.if_range).filter(|_| strong);
+        if if_range.is_some() || resume.vouched {
+            fields.extend(if_range.map(|tag| (IF_RANGE, tag)));
             fields.extend(value(&format!("bytes={}-", resume.offset)).map(|range| (RANGE, range)));
         }
         return;

@@ -255,7 +255,7 @@ impl Hop<'_> {
         *request.headers_mut() = fields;
         *request.body_mut() = self.request.body.clone().map(Into::into);
         let mut response = std::pin::pin!(watch.over(client.client.execute(request)));
-        let (connect, read) = (self.settings.connect_timeout, self.settings.read_timeout);
+        let (connect, read) = (self.settings.connect_timeout, self.request.read_timeout(self.settings));
         let mut outcome = tokio::time::timeout(read, &mut response).await;
         if outcome.is_err() && watch.opened_connection() {
             outcome = tokio::time::timeout(connect, &mut response).await;
@@ -285,7 +285,7 @@ impl Hop<'_> {
                 UpstreamError::at(failure.kind, &place.repository, &place.url, failure.text)
             })
         });
-        let body = BodyStream::new(chunks, declared, framing, Some(self.settings.read_timeout), origin);
+        let body = BodyStream::new(chunks, declared, framing, Some(self.request.read_timeout(self.settings)), origin);
         Ok(UpstreamResponse { status, headers, final_url: self.url.clone(), body })
     }
 }

@@ -24,7 +24,7 @@ mod retry;
 mod scripted;
 
 pub use body::{BodyStream, Framing};
-pub use breaker::BreakerState;
+pub use breaker::{BreakerState, Breakers, Permit};
 pub use error::{UpstreamError, UpstreamErrorKind};
 pub use http::{HttpUpstream, Options};
 pub use request::{Conditions, Resume, UpstreamRequest};

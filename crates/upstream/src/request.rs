@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
-use larder_core::{Repository, SafeUrl};
+use larder_core::{Repository, SafeUrl, UpstreamSettings};
 use url::Url;
 
 /// Validators for a conditional request (RFC 9110 section 13.1). Both may be given; the upstream then heeds the entity tag.
@@ -24,6 +25,8 @@ pub struct Resume {
     pub offset: u64,
     /// The strong validator of the part that is already there; sent as `If-Range`.
     pub if_range: String,
+    /// A digest will say whether the parts belong together: the range may be asked for without a validator.
+    pub vouched: bool,
 }
 
 /// One request to an upstream.
@@ -48,9 +51,16 @@ pub struct UpstreamRequest {
     pub headers: HeaderMap,
     /// A body, for POST.
     pub body: Option<Bytes>,
+    /// How long to wait for a byte, if that is less than `timeouts.read`: where there is somebody else to ask.
+    pub patience: Option<Duration>,
 }
 
 impl UpstreamRequest {
+    /// How long a byte may take.
+    pub(crate) fn read_timeout(&self, settings: &UpstreamSettings) -> Duration {
+        self.patience.map_or(settings.read_timeout, |patience| patience.min(settings.read_timeout))
+    }
+
     /// A plain request without conditions.
     pub fn new(repository: Arc<Repository>, method: Method, url: Url) -> Self {
         Self {
@@ -63,6 +73,7 @@ impl UpstreamRequest {
             resume: None,
             headers: HeaderMap::new(),
             body: None,
+            patience: None,
         }
     }
 
@@ -85,6 +96,7 @@ impl fmt::Debug for UpstreamRequest {
             .field("resume", &self.resume)
             .field("headers", &self.headers.keys().map(http::HeaderName::as_str).collect::<Vec<_>>())
             .field("body_length", &self.body.as_ref().map(Bytes::len))
+            .field("patience", &self.patience)
             .finish()
     }
 }

@@ -57,7 +57,14 @@ pub(super) fn claims_of_manifest(
 fn claim(tarballs: &mut Tarballs<'_>, version: &str, dist: &Dist<'_>, published_at: Option<UnixMillis>) -> Option<Claim> {
     let tarball = dist.tarball?.value()?;
     let placed = tarballs.place(version, &tarball)?;
-    Some(Claim { path: placed.path, url: placed.url.into_owned(), digests: dist.digests(), size: None, published_at })
+    Some(Claim {
+        path: placed.path,
+        url: placed.url.into_owned(),
+        digests: dist.digests(),
+        identity: None,
+        size: None,
+        published_at,
+    })
 }
 
 /// `dist` of a version.

@@ -108,9 +108,9 @@ fn give(project: &str, target: &Target<'_>, stated: Stated, sink: &mut dyn FnMut
     let Stated { digests, size, published_at, metadata } = stated;
     if let Some(digests) = metadata {
         let url = target.sidecar_url(".metadata");
-        sink(Claim { path: format!("{path}.metadata"), url, digests, size: None, published_at });
+        sink(Claim { path: format!("{path}.metadata"), url, digests, identity: None, size: None, published_at });
     }
-    sink(Claim { path, url: target.url.clone().into_owned(), digests, size, published_at });
+    sink(Claim { path, url: target.url.clone().into_owned(), digests, identity: None, size, published_at });
 }
 
 fn digest((name, hex): (&str, &str)) -> Option<Digest> {

@@ -98,7 +98,7 @@ async fn hazard_s9_passed_fields_do_not_follow_to_another_origin() {
 
 #[tokio::test]
 async fn hazard_w1_a_resume_goes_out_with_its_strong_validator_or_not_at_all() {
-    let resume = |if_range: &str| Some(Resume { offset: 1000, if_range: if_range.to_owned() });
+    let resume = |if_range: &str| Some(Resume { offset: 1000, if_range: if_range.to_owned(), vouched: false });
     let conditions = Conditions { if_none_match: Some("\"v1\"".to_owned()), if_modified_since: None };
     let strong = seen(|request| UpstreamRequest { resume: resume("\"v1\""), conditions, ..request }).await;
     assert_eq!((strong.field("range"), strong.field("if-range")), (Some("bytes=1000-"), Some("\"v1\"")));

@@ -1,0 +1,353 @@
+//! Several places for one upstream (`base_url` as a list): which of them is asked, in which order, and who is asked next when one
+//! fails before the first byte of a body (ADR 0027). What happens after it stands in `resume.rs` and `fetch.rs`.
+//!
+//! Every request to an upstream goes through [`Engine::ask`]; with one place it is a plain request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use larder_core::{ArtifactRecord, Clock, Repository, RepositoryName, SafeUrl, UpstreamSettings, join_url};
+use larder_formats::SourceBase;
+use larder_upstream::{
+    BreakerState, Breakers, Conditions, Resume, UpstreamError, UpstreamErrorKind, UpstreamRequest, UpstreamResponse,
+};
+use url::Url;
+
+use crate::admission::Wanted;
+use crate::counters::{MirrorCounters, count};
+use crate::engine::Engine;
+use crate::fetch::{NoBody, status_outcome};
+
+/// Where there is somebody else to ask, a byte may take this long, or `timeouts.read` if that is less.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One of the places of a remote's upstream.
+#[derive(Debug)]
+pub(crate) struct Mirror {
+    root: Url,
+    key: MirrorKey,
+    counters: MirrorCounters,
+}
+
+type MirrorKey = (RepositoryName, Arc<str>);
+
+impl Mirror {
+    /// The places of a repository, in the operator's order; those of `before` keep their counters.
+    pub(crate) fn all(repository: &Repository, before: &[Arc<Self>]) -> Vec<Arc<Self>> {
+        let roots = repository.upstream.as_ref().map_or(&[][..], |upstream| &upstream.base_urls);
+        let make = |root: &Url| {
+            let old = before.iter().find(|mirror| mirror.root == *root && mirror.key.0 == repository.name);
+            old.cloned().unwrap_or_else(|| {
+                let key = (repository.name.clone(), root.as_str().into());
+                Arc::new(Self { root: root.clone(), key, counters: MirrorCounters::default() })
+            })
+        };
+        roots.iter().map(make).collect()
+    }
+
+    /// The address as it may be shown.
+    pub(crate) fn shown(&self) -> String {
+        SafeUrl(self.root.clone()).to_string()
+    }
+
+    pub(crate) fn counters(&self) -> &MirrorCounters {
+        &self.counters
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+/// The health of all mirrors of all repositories. Outlives a reload.
+#[derive(Debug)]
+pub(crate) struct Mirrors(Arc<Breakers<MirrorKey>>);
+
+impl Mirrors {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(Breakers::new(clock)))
+    }
+
+    pub(crate) fn state(&self, mirror: &Mirror) -> BreakerState {
+        self.0.state(&mirror.key)
+    }
+}
+
+/// What is asked of an upstream, whichever of its places it is.
+#[derive(Debug, Default)]
+pub(crate) struct Ask<'a> {
+    pub(crate) method: Method,
+    /// A URL that a document gave, in place of the usual one.
+    pub(crate) claimed: Option<Url>,
+    /// Ask only whether this has changed.
+    pub(crate) unless_changed: Option<&'a ArtifactRecord>,
+    pub(crate) resume: Option<Resume>,
+    /// Of these nothing is wanted any more.
+    pub(crate) avoid: &'a [Arc<Mirror>],
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Option<Bytes>,
+}
+
+/// One way to a source.
+#[derive(Debug, Clone)]
+struct Route {
+    url: Url,
+    /// `None`: somewhere else, where a document led to.
+    mirror: Option<Arc<Mirror>>,
+}
+
+/// An answer, and whose it is.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) response: UpstreamResponse,
+    pub(crate) mirror: Option<Arc<Mirror>>,
+    /// What was asked for, before redirects.
+    pub(crate) asked: Url,
+    /// Why a mirror asked before it had nothing to say.
+    pub(crate) failed: Option<NoBody>,
+}
+
+/// How much an answer is worth while others may still be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    /// No answer, or one that says nothing of the file.
+    Failure,
+    /// The mirror will not say, at present or ever.
+    Refusal,
+    /// This mirror has not got it.
+    Absence,
+    /// What was asked for.
+    Good,
+}
+
+impl Engine {
+    /// Asks the places of an upstream one after the other until one gives what was asked for. If none does, the answer that says
+    /// most is given: that there is no such file, before a refusal, before a failure.
+    pub(crate) async fn ask(self: &Arc<Self>, wanted: &Wanted, ask: &Ask<'_>) -> Result<Arrival, NoBody> {
+        let routes = self.in_order(wanted, routes(wanted, ask)?);
+        let several = wanted.entry.mirrors.len() > 1;
+        let mut best: Option<(Worth, Result<Arrival, NoBody>)> = None;
+        let mut failed = None;
+        let idempotent = matches!(ask.method, Method::GET | Method::HEAD);
+        let count = if idempotent { routes.len() } else { 1 };
+        for (position, route) in routes.into_iter().enumerate().take(count) {
+            let patience = (position + 1 < count).then_some(PATIENCE);
+            let answer = self.send_by(wanted, &route, request(wanted, ask, &route, patience)).await;
+            let worth = worth(&answer, ask);
+            let shown = SafeUrl(route.url.clone());
+            if several {
+                tracing::debug!(repository = %wanted.entry.repository.name, url = %shown, ?worth, "a mirror was asked");
+            }
+            let answer = match answer {
+                Ok(response) => Ok(Arrival { response, mirror: route.mirror, asked: route.url, failed: None }),
+                Err(error) => Err(NoBody::from(error)),
+            };
+            if worth == Worth::Good || !several {
+                return answer;
+            }
+            if worth < Worth::Absence && failed.is_none() {
+                failed = Some(match &answer {
+                    Ok(arrival) => status_outcome(wanted, &arrival.response, self.now()),
+                    Err(no_body) => no_body.clone(),
+                });
+            }
+            if best.as_ref().is_none_or(|(before, _)| worth > *before) {
+                best = Some((worth, answer));
+            }
+        }
+        let none = || NoBody::unusable("no_mirror", "no mirror of this repository is left to be asked");
+        best.map_or_else(|| Err(none()), |(_, answer)| answer.map(|arrival| Arrival { failed, ..arrival }))
+    }
+
+    /// Sends to one place, and remembers how that went.
+    async fn send_by(&self, wanted: &Wanted, route: &Route, request: UpstreamRequest) -> Result<UpstreamResponse, UpstreamError> {
+        let counters = &wanted.entry.counters;
+        count(&counters.upstream_requests);
+        let settings = request.repository.upstream.as_ref();
+        let deadline = settings.map_or(PATIENCE, |settings| settings.connect_timeout + settings.read_timeout + PATIENCE);
+        // With nobody else to ask there is nothing to be put aside for.
+        let several = wanted.entry.mirrors.len() > 1;
+        let permit = route.mirror.as_ref().filter(|_| several).and_then(|m| self.mirrors.0.admit(&m.key, deadline).ok());
+        let answer = self.upstream.send(request).await;
+        if answer.is_err() {
+            count(&counters.upstream_errors);
+        }
+        if let Some(mirror) = &route.mirror {
+            count(&mirror.counters.requests);
+            if is_trouble(&answer) {
+                count(&mirror.counters.failures);
+            }
+        }
+        if let Some(permit) = permit {
+            match &answer {
+                Ok(_) if !is_trouble(&answer) => permit.succeeded(),
+                Ok(_) => permit.failed(),
+                Err(error) if error.kind == UpstreamErrorKind::Offline => drop(permit),
+                Err(_) => permit.failed_badly(),
+            }
+        }
+        answer
+    }
+
+    /// A mirror's body was wrong or broke off: it is put aside for a while, if there is another.
+    pub(crate) fn put_aside(&self, wanted: &Wanted, mirror: &Arc<Mirror>, why: &NoBody) {
+        count(&mirror.counters.failures);
+        if wanted.entry.mirrors.len() < 2 {
+            return;
+        }
+        tracing::warn!(repository = %wanted.entry.repository.name, mirror = mirror.shown(), reason = why.code,
+            detail = why.message, "a mirror is put aside for a while");
+        if let Ok(permit) = self.mirrors.0.admit(&mirror.key, PATIENCE) {
+            permit.failed_badly();
+        }
+    }
+
+    /// Whether there is a mirror for this source that is not to be avoided.
+    pub(crate) fn has_mirror_beside(wanted: &Wanted, avoid: &[Arc<Mirror>]) -> bool {
+        wanted.entry.mirrors.iter().any(|mirror| !avoid.iter().any(|other| other.is(mirror)))
+    }
+
+    /// Healthy mirrors first, in the operator's order. Those that were put aside come last; of those whose pause is over, one request
+    /// behind the scenes finds out whether they are back, so that no client waits for the answer.
+    fn in_order(self: &Arc<Self>, wanted: &Wanted, routes: Vec<Route>) -> Vec<Route> {
+        if wanted.entry.mirrors.len() < 2 {
+            return routes;
+        }
+        let state = |route: &Route| route.mirror.as_ref().map_or(BreakerState::Closed, |mirror| self.mirrors.state(mirror));
+        let (mut ready, aside): (Vec<_>, Vec<_>) = routes.into_iter().partition(|route| state(route) == BreakerState::Closed);
+        if !ready.is_empty() {
+            aside.iter().filter(|route| state(route) == BreakerState::HalfOpen).for_each(|route| self.probe(wanted, route));
+        }
+        ready.extend(aside);
+        ready
+    }
+
+    fn probe(self: &Arc<Self>, wanted: &Wanted, route: &Route) {
+        let Some(mirror) = route.mirror.clone() else { return };
+        let Ok(permit) = self.mirrors.0.admit(&mirror.key, PATIENCE * 4) else { return };
+        let head = Ask { method: Method::HEAD, ..Ask::default() };
+        let request = request(wanted, &head, route, Some(PATIENCE));
+        let engine = Arc::clone(self);
+        tokio::spawn(async move {
+            count(&mirror.counters.probes);
+            let answer = engine.upstream.send(request).await;
+            if is_trouble(&answer) {
+                permit.failed();
+            } else {
+                permit.succeeded();
+                tracing::info!(repository = %mirror.key.0, mirror = mirror.shown(), "a mirror is back");
+            }
+        });
+    }
+}
+
+/// Every way to a source: below each mirror's root, or the one place where a document says it is.
+fn routes(wanted: &Wanted, ask: &Ask<'_>) -> Result<Vec<Route>, NoBody> {
+    let bad = |message: String| NoBody::unusable("bad_url", message);
+    let settings = settings(wanted).ok_or_else(|| bad("this repository has no upstream".to_owned()))?;
+    let mirrors = &wanted.entry.mirrors;
+    let spec = &wanted.spec;
+    let join = |base: &Url| join_url(base, &spec.path, spec.query.as_deref()).map_err(|error| bad(error.to_string()));
+    let given = match (&ask.claimed, &spec.base) {
+        (Some(url), _) => Some(url),
+        (None, SourceBase::External(url)) => Some(&**url),
+        (None, SourceBase::Files | SourceBase::Index) => None,
+    };
+    let mut all = Vec::with_capacity(mirrors.len());
+    if let Some(url) = given {
+        let below = |mirror: &Arc<Mirror>| url.as_str().strip_prefix(mirror.root.as_str());
+        // A query may be a signature: it is for the place that the link names, and for no other.
+        let rest = mirrors.iter().find_map(below).filter(|_| url.query().is_none() || mirrors.len() < 2);
+        let Some(rest) = rest else {
+            return Ok(vec![Route { url: url.clone(), mirror: None }]);
+        };
+        for mirror in mirrors {
+            let there = Url::parse(&format!("{}{rest}", mirror.root)).map_err(|error| bad(error.to_string()))?;
+            all.push(Route { url: there, mirror: Some(Arc::clone(mirror)) });
+        }
+    } else if spec.base == SourceBase::Index {
+        let indexes = settings.index_urls();
+        for (at, index) in indexes.iter().enumerate() {
+            // An index of its own place is no mirror's.
+            let mirror = mirrors.get(at).filter(|_| indexes.len() == mirrors.len()).cloned();
+            all.push(Route { url: join(&parent(index))?, mirror });
+        }
+    } else {
+        for mirror in mirrors {
+            all.push(Route { url: join(&mirror.root)?, mirror: Some(Arc::clone(mirror)) });
+        }
+    }
+    if all.is_empty() {
+        return Err(bad("this repository has no base_url".to_owned()));
+    }
+    let avoided = |route: &Route| route.mirror.as_ref().is_some_and(|mirror| ask.avoid.iter().any(|other| other.is(mirror)));
+    all.retain(|route| !avoided(route));
+    Ok(all)
+}
+
+fn settings(wanted: &Wanted) -> Option<&UpstreamSettings> {
+    wanted.entry.repository.upstream.as_ref()
+}
+
+/// The parent of a simple root: `https://host/root/` for `https://host/root/simple/`.
+fn parent(index_url: &Url) -> Url {
+    let mut parent = index_url.clone();
+    let path = index_url.path().trim_end_matches('/');
+    let end = path.rfind('/').map_or(0, |at| at + 1);
+    parent.set_path(&path[..end]);
+    parent
+}
+
+fn request(wanted: &Wanted, ask: &Ask<'_>, route: &Route, patience: Option<Duration>) -> UpstreamRequest {
+    let repository = &wanted.entry.repository;
+    let led = ask.claimed.is_some() || matches!(wanted.spec.base, SourceBase::External(_));
+    let configured = settings(wanted).is_some_and(|settings| settings.is_configured_origin(&route.url));
+    UpstreamRequest {
+        learned: led && !configured,
+        accept: wanted.spec.accept,
+        conditions: ask.unless_changed.map(|record| conditions(wanted, route, record)).unwrap_or_default(),
+        resume: ask.resume.clone(),
+        headers: ask.headers.clone(),
+        body: ask.body.clone(),
+        patience,
+        ..UpstreamRequest::new(Arc::clone(repository), ask.method.clone(), route.url.clone())
+    }
+}
+
+/// The validators of a copy. A date says something only where the copy came from; a tag that two places share means the same bytes.
+fn conditions(wanted: &Wanted, route: &Route, record: &ArtifactRecord) -> Conditions {
+    let root = route.mirror.as_ref().map_or("", |mirror| mirror.root.as_str());
+    let its_own = wanted.entry.mirrors.len() < 2 || record.source_url.starts_with(root);
+    Conditions {
+        if_none_match: record.headers.etag.clone(),
+        if_modified_since: record.headers.last_modified.clone().filter(|_| its_own),
+    }
+}
+
+fn worth(answer: &Result<UpstreamResponse, UpstreamError>, ask: &Ask<'_>) -> Worth {
+    let Ok(response) = answer else { return Worth::Failure };
+    match response.status {
+        StatusCode::OK => Worth::Good,
+        StatusCode::NOT_MODIFIED if ask.unless_changed.is_some() => Worth::Good,
+        StatusCode::PARTIAL_CONTENT if ask.resume.is_some() => Worth::Good,
+        StatusCode::NOT_FOUND | StatusCode::GONE => Worth::Absence,
+        // Asked again with GET.
+        StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED
+            if ask.method == Method::HEAD =>
+        {
+            Worth::Good
+        }
+        status if status.is_client_error() && !matches!(status.as_u16(), 401 | 407 | 429) => Worth::Refusal,
+        _ => Worth::Failure,
+    }
+}
+
+/// Whether a mirror has failed, rather than said something about a file.
+fn is_trouble(answer: &Result<UpstreamResponse, UpstreamError>) -> bool {
+    match answer {
+        Ok(response) => response.status.is_server_error() || matches!(response.status.as_u16(), 401 | 407 | 429),
+        Err(error) => error.kind != UpstreamErrorKind::Offline,
+    }
+}

@@ -1,0 +1,340 @@
+//! Alpine repositories through the pipeline: the lines of the acceptance checklist of apk that need no client and no HTTP server.
+//!
+//! The packages and indexes are those of the format's own tests: apk made the indexes.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program")]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use larder_core::{FaultKind, Pattern, Source};
+use larder_testkit::{Behaviour, Resource};
+
+use support::{Bench, Got, upstream};
+
+const INDEX: &[u8] = include_bytes!("../../formats/src/alpine/testdata/APKINDEX.tar.gz");
+const INDEX_REBUILT: &[u8] = include_bytes!("../../formats/src/alpine/testdata/APKINDEX.rebuilt.tar.gz");
+const INDEX_V3: &[u8] = include_bytes!("../../formats/src/alpine/testdata/Packages.adb");
+const DEMO: &[u8] = include_bytes!("../../formats/src/alpine/testdata/demo-1.0-r0.apk");
+const DEMO_REBUILT: &[u8] = include_bytes!("../../formats/src/alpine/testdata/demo-1.0-r0.rebuilt.apk");
+const LIBSTDCPP: &[u8] = include_bytes!("../../formats/src/alpine/testdata/libstdc++-13.2.1_git20240309-r0.apk");
+
+const INDEX_AT: &str = "v3.23/main/x86_64/APKINDEX.tar.gz";
+const DEMO_AT: &str = "v3.23/main/x86_64/demo-1.0-r0.apk";
+
+fn at(path: &str) -> String {
+    format!("/{path}")
+}
+
+fn publish(bench: &Bench, index: &'static [u8], demo: &'static [u8]) {
+    bench.origin.put(&at(INDEX_AT), Resource::new(index).etag(&format!("\"{}\"", index.len())));
+    bench.origin.put(&at(DEMO_AT), Resource::new(demo));
+    bench.origin.put("/v3.23/main/x86_64/libstdc++-13.2.1_git20240309-r0.apk", Resource::new(LIBSTDCPP));
+}
+
+async fn bench() -> Bench {
+    let bench = Bench::new().await;
+    publish(&bench, INDEX, DEMO);
+    bench
+}
+
+async fn get(bench: &Bench, path: &str) -> Got {
+    let got = bench.get("alpine", path).await.unwrap();
+    bench.settled().await;
+    got
+}
+
+async fn refused(bench: &Bench, path: &str) -> (FaultKind, &'static str) {
+    let fault = bench.get("alpine", path).await.expect_err(path);
+    bench.settled().await;
+    (fault.kind, fault.code)
+}
+
+#[tokio::test]
+async fn apk_02_a_package_is_held_after_its_first_request() {
+    let bench = bench().await;
+    let first = get(&bench, DEMO_AT).await;
+    assert_eq!((first.answer.source, &first.bytes()[..]), (Source::Remote, DEMO));
+    let second = get(&bench, DEMO_AT).await;
+    assert_eq!((second.answer.source, &second.bytes()[..]), (Source::Cache, DEMO));
+    assert!(second.answer.hot, "a verified package may enter the hot set");
+    assert!(bench.record("alpine", DEMO_AT, "").await.unwrap().verified);
+}
+
+#[tokio::test]
+async fn apk_03_plus_and_its_escape_are_one_object_and_one_request() {
+    let bench = bench().await;
+    for path in ["libstdc++-13.2.1_git20240309-r0.apk", "libstdc%2B%2b-13.2.1_git20240309-r0.apk"] {
+        assert_eq!(&get(&bench, &format!("v3.23/main/x86_64/{path}")).await.bytes()[..], LIBSTDCPP);
+    }
+    let asked: Vec<_> = bench.origin.requests().into_iter().filter(|r| r.path().contains("libstdc")).collect();
+    assert_eq!(asked.len(), 1);
+    assert_eq!(asked[0].path(), "/v3.23/main/x86_64/libstdc++-13.2.1_git20240309-r0.apk", "as received");
+    bench.forget("alpine").await;
+    get(&bench, "v3.23/main/x86_64/libstdc%2B%2b-13.2.1_git20240309-r0.apk").await;
+    let escaped = "/v3.23/main/x86_64/libstdc%2B%2b-13.2.1_git20240309-r0.apk";
+    assert!(bench.origin.requests().iter().any(|r| r.path() == escaped), "as received, though the index names it");
+}
+
+#[tokio::test]
+async fn apk_04_a_coding_label_on_the_index_is_dropped_and_its_bytes_are_not_touched() {
+    let bench = bench().await;
+    for path in [INDEX_AT, DEMO_AT] {
+        bench.origin.behave(&at(path), Behaviour::LabelEncoding("gzip".to_owned()));
+    }
+    for (path, body) in [(INDEX_AT, INDEX), (DEMO_AT, DEMO)] {
+        let got = get(&bench, path).await;
+        assert_eq!((&got.bytes()[..], got.answer.representation.content_encoding.as_deref()), (body, None), "{path}");
+    }
+}
+
+/// In between the client may have had the body before: its date says nothing of this one.
+#[tokio::test]
+async fn apk_05_apk_06_a_client_s_date_gives_304_only_for_the_body_that_larder_served_then() {
+    let bench = Bench::with(|repository| repository.cache.mutable_ttl = Duration::from_secs(60)).await;
+    let published = support::days_ago(2);
+    bench.origin.put(&at(INDEX_AT), Resource::new(INDEX).last_modified(&support::days_ago(3)));
+    get(&bench, INDEX_AT).await;
+    bench.wait(600);
+    // Published upstream long ago, seen by larder from now on.
+    bench.origin.put(&at(INDEX_AT), Resource::new(INDEX_REBUILT).last_modified(&published));
+    let status = async |date: &str| {
+        let got = bench.client("alpine", INDEX_AT).header("if-modified-since", date).run().await.unwrap();
+        bench.settled().await;
+        got.answer.status
+    };
+    let before_the_switch = larder_core::UnixMillis(support::START.0 + 300_000).to_http_date();
+    let after_the_switch = larder_core::UnixMillis(support::START.0 + 605_000).to_http_date();
+    assert_eq!(status(&before_the_switch).await, 200);
+    assert_eq!(status(&published).await, 304, "equal to the Last-Modified served");
+    assert_eq!(status(&before_the_switch).await, 200);
+    assert_eq!(status(&after_the_switch).await, 304);
+    // Renewed, not replaced: what was true of this body stays true.
+    bench.wait(600);
+    assert_eq!(status(&after_the_switch).await, 304);
+    assert_eq!(status(&before_the_switch).await, 200);
+}
+
+#[tokio::test]
+async fn apk_08_a_last_modified_that_is_no_date_is_dropped() {
+    let bench = bench().await;
+    for path in [INDEX_AT, DEMO_AT] {
+        bench.origin.put(&at(path), Resource::new(if path == INDEX_AT { INDEX } else { DEMO }).last_modified("garbage"));
+        assert_eq!(get(&bench, path).await.answer.representation.last_modified, None, "{path}");
+        assert_eq!(get(&bench, path).await.answer.representation.last_modified, None, "{path}, held");
+    }
+}
+
+#[tokio::test]
+async fn apk_09_an_expired_index_is_fetched_again_and_packages_are_not() {
+    let bench = Bench::with(|repository| repository.cache.mutable_ttl = Duration::from_secs(60)).await;
+    publish(&bench, INDEX, DEMO);
+    for _ in 0..2 {
+        get(&bench, INDEX_AT).await;
+        get(&bench, DEMO_AT).await;
+    }
+    assert_eq!((bench.origin.count("GET", &at(INDEX_AT)), bench.origin.count("GET", &at(DEMO_AT))), (1, 1));
+    bench.wait(61);
+    get(&bench, INDEX_AT).await;
+    get(&bench, DEMO_AT).await;
+    assert_eq!((bench.origin.count("GET", &at(INDEX_AT)), bench.origin.count("GET", &at(DEMO_AT))), (2, 1));
+}
+
+#[tokio::test]
+async fn apk_10_with_the_upstream_gone_the_expired_index_and_the_packages_are_served() {
+    let bench = bench().await;
+    get(&bench, INDEX_AT).await;
+    get(&bench, DEMO_AT).await;
+    bench.wait(100_000);
+    for path in [INDEX_AT, DEMO_AT] {
+        bench.origin.behave(&at(path), Behaviour::ResetHead);
+    }
+    assert_eq!(&get(&bench, INDEX_AT).await.bytes()[..], INDEX);
+    assert_eq!(&get(&bench, DEMO_AT).await.bytes()[..], DEMO);
+}
+
+#[tokio::test]
+async fn apk_11_a_503_is_passed_on_unless_the_operator_lists_it() {
+    for listed in [false, true] {
+        let bench = Bench::with(|repository| {
+            repository.cache.stale_on_status = if listed { vec![503] } else { Vec::new() };
+        })
+        .await;
+        publish(&bench, INDEX, DEMO);
+        get(&bench, INDEX_AT).await;
+        bench.wait(100_000);
+        bench.origin.behave(&at(INDEX_AT), Behaviour::Status(503));
+        if listed {
+            assert_eq!(&get(&bench, INDEX_AT).await.bytes()[..], INDEX);
+        } else {
+            assert_eq!(refused(&bench, INDEX_AT).await.0, FaultKind::Upstream(503));
+        }
+    }
+}
+
+#[tokio::test]
+async fn apk_12_a_package_that_is_not_what_the_index_says_is_refused_after_one_more_look() {
+    for index_first in [false, true] {
+        let bench = bench().await;
+        if index_first {
+            get(&bench, INDEX_AT).await;
+        }
+        bench.origin.put(&at(DEMO_AT), Resource::new(DEMO_REBUILT));
+        assert_eq!(refused(&bench, DEMO_AT).await, (FaultKind::BadGateway, "digest_mismatch"));
+        let looks = bench.origin.count("GET", &at(INDEX_AT));
+        // An index that came at the same time as the package is new enough.
+        assert!(if index_first { looks == 2 } else { looks <= 2 }, "{looks} requests for the index");
+        assert!(bench.record("alpine", DEMO_AT, "").await.is_none(), "nothing is kept");
+        assert!(bench.files_of_size(DEMO_REBUILT.len() as u64).is_empty());
+        bench.origin.put(&at(DEMO_AT), Resource::new(DEMO));
+        assert_eq!(&get(&bench, DEMO_AT).await.bytes()[..], DEMO);
+    }
+}
+
+#[tokio::test]
+async fn apk_12_a_package_newer_than_the_held_index_is_right_by_the_newer_index() {
+    let bench = bench().await;
+    get(&bench, INDEX_AT).await;
+    publish(&bench, INDEX_REBUILT, DEMO_REBUILT);
+    assert_eq!(&get(&bench, DEMO_AT).await.bytes()[..], DEMO_REBUILT);
+    assert_eq!(&get(&bench, INDEX_AT).await.bytes()[..], INDEX_REBUILT, "and clients get the index that goes with it");
+}
+
+#[tokio::test]
+async fn a_new_index_drops_the_packages_that_it_no_longer_means() {
+    let bench = Bench::with(|repository| repository.cache.mutable_ttl = Duration::from_secs(60)).await;
+    publish(&bench, INDEX, DEMO);
+    get(&bench, INDEX_AT).await;
+    get(&bench, DEMO_AT).await;
+    publish(&bench, INDEX_REBUILT, DEMO_REBUILT);
+    bench.wait(61);
+    get(&bench, INDEX_AT).await;
+    let dropped = async {
+        while bench.record("alpine", DEMO_AT, "").await.is_some() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), dropped).await.expect("the old package is dropped");
+    assert_eq!(&get(&bench, DEMO_AT).await.bytes()[..], DEMO_REBUILT);
+}
+
+#[tokio::test]
+async fn a_package_that_came_before_its_index_is_checked_when_the_index_comes() {
+    let bench = bench().await;
+    bench.origin.behave(&at(INDEX_AT), Behaviour::Status(500));
+    bench.origin.put(&at(DEMO_AT), Resource::new(DEMO_REBUILT));
+    let unverified = get(&bench, DEMO_AT).await;
+    assert_eq!((&unverified.bytes()[..], unverified.answer.hot), (DEMO_REBUILT, false));
+    bench.origin.clear(&at(INDEX_AT));
+    publish(&bench, INDEX, DEMO);
+    get(&bench, INDEX_AT).await;
+    assert_eq!(&get(&bench, DEMO_AT).await.bytes()[..], DEMO);
+}
+
+/// Where no copy can be kept, the identity is computed on the way.
+#[tokio::test]
+async fn a_package_that_is_too_large_to_be_kept_is_verified_all_the_same() {
+    let bench = Bench::with(|repository| upstream(repository).max_size = Some(100)).await;
+    publish(&bench, INDEX, DEMO);
+    assert_eq!(&get(&bench, DEMO_AT).await.bytes()[..], DEMO);
+    assert!(bench.record("alpine", DEMO_AT, "").await.is_none());
+    bench.origin.put(&at(DEMO_AT), Resource::new(DEMO_REBUILT));
+    assert_eq!(refused(&bench, DEMO_AT).await, (FaultKind::BadGateway, "digest_mismatch"));
+}
+
+#[tokio::test]
+async fn apk_13_a_package_gone_from_the_upstream_is_404_and_the_index_is_read_once_more() {
+    let bench = bench().await;
+    get(&bench, INDEX_AT).await;
+    bench.origin.remove(&at(DEMO_AT));
+    for _ in 0..3 {
+        assert_eq!(refused(&bench, DEMO_AT).await, (FaultKind::Upstream(404), "not_found"));
+    }
+    assert_eq!(bench.origin.count("GET", &at(INDEX_AT)), 2);
+    assert_eq!(bench.origin.count("GET", &at(DEMO_AT)), 1, "the absence is remembered for a moment");
+}
+
+#[tokio::test]
+async fn apk_14_a_path_that_no_pattern_admits_is_403_without_a_word_to_the_upstream() {
+    let bench = Bench::with(|repository| {
+        repository.access.immutable = Some(vec![Pattern::compile(r"/x86_64/.*\.apk$").unwrap()]);
+    })
+    .await;
+    publish(&bench, INDEX, DEMO);
+    get(&bench, DEMO_AT).await;
+    bench.origin.reset_log();
+    assert_eq!(refused(&bench, "v3.23/main/aarch64/demo-1.0-r0.apk").await, (FaultKind::Forbidden, "pattern_denied"));
+    assert!(bench.origin.requests().is_empty());
+}
+
+#[tokio::test]
+async fn apk_15_the_index_of_version_3_is_served_and_changes() {
+    let bench = Bench::with(|repository| {
+        repository.access.immutable = Some(vec![Pattern::compile(r"\.apk$").unwrap()]);
+        repository.cache.mutable_ttl = Duration::from_secs(60);
+    })
+    .await;
+    bench.origin.put("/v3/x86_64/Packages.adb", Resource::new(INDEX_V3));
+    bench.origin.put("/v3/x86_64/third-1.0-r0.apk", Resource::new("ADB.third"));
+    for (passed, asked) in [(0, 1), (30, 1), (31, 2)] {
+        bench.wait(passed);
+        assert_eq!(&get(&bench, "v3/x86_64/Packages.adb").await.bytes()[..], INDEX_V3);
+        assert_eq!(bench.origin.count("GET", "/v3/x86_64/Packages.adb"), asked);
+    }
+    // Its packages are not verified, and not refused either.
+    assert_eq!(&get(&bench, "v3/x86_64/third-1.0-r0.apk").await.bytes()[..], b"ADB.third");
+    assert!(get(&bench, "v3/x86_64/third-1.0-r0.apk").await.is_hit());
+}
+
+#[tokio::test]
+async fn apk_16_equal_file_names_in_two_branches_are_two_objects() {
+    let bench = Bench::new().await;
+    bench.origin.put("/v3.20/main/x86_64/a-1-r0.apk", Resource::new("main"));
+    bench.origin.put("/v3.20/community/x86_64/a-1-r0.apk", Resource::new("community"));
+    for _ in 0..2 {
+        for branch in ["main", "community"] {
+            assert_eq!(get(&bench, &format!("v3.20/{branch}/x86_64/a-1-r0.apk")).await.text(), branch);
+        }
+    }
+}
+
+#[tokio::test]
+async fn apk_22_a_hundred_clients_at_once_are_one_index_request() {
+    let bench = bench().await;
+    bench.origin.hold(&at(INDEX_AT));
+    let clients: Vec<_> = (0..100).map(|_| tokio::spawn(bench.client("alpine", INDEX_AT).run())).collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    bench.origin.release(&at(INDEX_AT));
+    for client in clients {
+        assert_eq!(&client.await.unwrap().unwrap().bytes()[..], INDEX);
+    }
+    assert_eq!(bench.origin.count("GET", &at(INDEX_AT)), 1);
+}
+
+#[tokio::test]
+async fn apk_23_head_of_a_held_package_states_its_length_and_brings_no_body() {
+    let bench = bench().await;
+    get(&bench, DEMO_AT).await;
+    bench.origin.reset_log();
+    let head = bench.ask(Method::HEAD, "alpine", DEMO_AT, &[]).await.unwrap();
+    assert_eq!(head.answer.representation.length, Some(DEMO.len() as u64));
+    assert!(bench.origin.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_log_in_page_in_the_place_of_an_index_is_refused_and_the_copy_goes_on_being_served() {
+    let bench = Bench::new().await;
+    let bench = Arc::new(bench);
+    for (path, body) in [(INDEX_AT, INDEX), ("v3/x86_64/Packages.adb", INDEX_V3)] {
+        bench.origin.put(&at(path), Resource::new(body));
+        bench.origin.behave(&at(path), Behaviour::LoginPage);
+        assert_eq!(refused(&bench, path).await, (FaultKind::BadGateway, "malformed_document"), "{path}");
+        bench.origin.clear(&at(path));
+        get(&bench, path).await;
+        bench.wait(100_000);
+        bench.origin.behave(&at(path), Behaviour::LoginPage);
+        assert_eq!(&get(&bench, path).await.bytes()[..], body, "{path}");
+    }
+}

@@ -1,0 +1,96 @@
+//! Alpine's apk repositories: `APKINDEX.tar.gz` or `Packages.adb`, and the packages beside it (protocols/apk.md).
+//!
+//! Indexes and packages are signed, so nothing is rewritten: every path is served as it came. What this folder knows is which
+//! paths change, and how an index names a package: by the SHA-1 of its compressed control member, which is no digest of the file.
+//!
+//! | file | knows |
+//! |---|---|
+//! | `path` | which path is an index, which a package, and which index names which package |
+//! | `apkindex` | the members of an `APKINDEX.tar.gz` and the records in it |
+//! | `tar` | the entries of a tar archive, as far as apk uses them |
+//! | `identity` | the identity of a package, computed while it arrives |
+
+mod apkindex;
+mod identity;
+mod path;
+mod tar;
+
+use larder_core::{ArtifactPath, BuiltIn, Repository};
+
+use crate::generic::{file, subject};
+use crate::{
+    Claim, Derived, Document, Form, Format, Identifier, Links, Malformed, Operation, Read, RequestParts, SourceBase, SourceSpec,
+};
+
+/// Alpine repositories.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Alpine;
+
+impl Format for Alpine {
+    fn operation(&self, request: &RequestParts<'_>) -> Operation {
+        // No endpoint of an Alpine mirror has parameters.
+        let source = SourceSpec { query: None, ..file(request) };
+        let is_document = path::is_index(&source.key_path);
+        let source = SourceSpec { is_document, ..source };
+        Operation::Read(Read { source, form: Form::Verbatim, bypass_cache: false })
+    }
+
+    fn built_in(&self, _repository: &Repository, path: &str) -> BuiltIn {
+        if path::changes(path) { BuiltIn::Mutable } else { BuiltIn::None }
+    }
+
+    fn subject<'p>(&self, path: &'p str) -> Option<&'p str> {
+        subject(path)
+    }
+
+    fn named_by(&self, _repository: &Repository, path: &str) -> Option<SourceSpec> {
+        let index = ArtifactPath::from_decoded(&path::index_of(path)?).ok()?;
+        Some(SourceSpec {
+            base: SourceBase::Files,
+            path: index.encoded().to_owned(),
+            query: None,
+            key_path: index.as_str().to_owned(),
+            accept: None,
+            variant: "",
+            is_document: true,
+        })
+    }
+
+    fn check(&self, _repository: &Repository, document: &Document<'_>) -> Result<(), Malformed> {
+        if path::is_v3_index(document.key_path) {
+            return apkindex::check_v3(document.body);
+        }
+        apkindex::read(document.body, &mut |_| ())
+    }
+
+    fn claims(&self, document: &Document<'_>, _links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
+        if path::is_v3_index(document.key_path) {
+            // Its records name packages by a hash of their database block; larder does not read them.
+            return apkindex::check_v3(document.body);
+        }
+        apkindex::claims(document, sink)
+    }
+
+    fn derive(&self, _document: &Document<'_>, form: &'static str, _links: &Links<'_>) -> Result<Derived, Malformed> {
+        Err(Malformed(format!("a signed index has no form {form:?}")))
+    }
+
+    fn identifier(&self, path: &str) -> Option<Box<dyn Identifier>> {
+        path::is_package(path).then(|| Box::new(identity::PackageIdentifier::new()) as Box<dyn Identifier>)
+    }
+
+    fn varies_by(&self, _path: &str) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn absolute_links(&self) -> bool {
+        false
+    }
+
+    fn rewriter_version(&self) -> u32 {
+        1
+    }
+}
+
+#[cfg(test)]
+mod tests;
