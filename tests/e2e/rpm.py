@@ -147,11 +147,11 @@ def zypper(case):
 
 
 def compressions(case):
-    """Metadata in xz and bzip2, and metadata whose names carry no digest."""
+    """Metadata in bzip2 and xz, and metadata whose names carry no digest; packages built anew under their old names."""
     with signer(case) as key:
         public = key.public_key(armored=True)
         origin = serve(case)
-        variants = (("xz", "--unique-md-filenames"), ("bz2", "--unique-md-filenames"), ("gz", "--simple-md-filenames"))
+        variants = (("bz2", "--unique-md-filenames"), ("xz", "--unique-md-filenames"), ("gz", "--simple-md-filenames"))
         for compression, names in variants:
             repository = pantry(case, key, compression=compression, names=names)
             repository.publish(origin)

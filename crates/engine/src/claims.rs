@@ -256,6 +256,50 @@ impl Engine {
         });
     }
 
+    /// What a document, or one of the held documents that it names, says of a file.
+    pub(crate) async fn claim_in(
+        self: &Arc<Self>,
+        document: &Arc<Wanted>,
+        table: &ClaimTable,
+        path: &str,
+    ) -> Option<StoredClaim> {
+        if let Some(claim) = table.find(path) {
+            return Some(claim);
+        }
+        let mut found = None;
+        for table in self.nested_tables(document, table).await {
+            found = found.or_else(|| table.find(path));
+        }
+        found
+    }
+
+    /// The claims of those files that a document names and that name further files, as far as they are held.
+    pub(crate) async fn nested_tables(self: &Arc<Self>, document: &Arc<Wanted>, table: &ClaimTable) -> Vec<Arc<ClaimTable>> {
+        let mut tables = Vec::new();
+        if !document.heads_generation() {
+            return tables;
+        }
+        for (path, _) in table.iter().filter(|(path, _)| document.format.names_files(path)) {
+            let Some(file) = Self::named_file(&document.entry, document.format, path).map(Arc::new) else { continue };
+            if let Ok(Some(record)) = self.records.get(&file.key).await
+                && record.blob().is_some()
+            {
+                tables.extend(self.claim_table(&file, &record).await.ok());
+            }
+        }
+        tables
+    }
+
+    /// Reads what a new document's files name, before the first client asks for one of them.
+    pub(crate) fn read_ahead(self: &Arc<Self>, document: &Arc<Wanted>, record: &Arc<ArtifactRecord>) {
+        let (engine, document, record) = (Arc::clone(self), Arc::clone(document), Arc::clone(record));
+        tokio::spawn(async move {
+            if let Ok(table) = engine.claim_table(&document, &record).await {
+                engine.nested_tables(&document, &table).await;
+            }
+        });
+    }
+
     /// After a document arrived: held files of which it states another digest than the one before it, or than another variant of it
     /// that is held, are dropped, so that they are fetched and checked again.
     pub(crate) async fn compare_claims(
@@ -269,15 +313,54 @@ impl Engine {
             return;
         }
         let Ok(after) = self.claim_table(wanted, new).await else { return };
-        for (path, claim) in befores.iter().flat_map(|before| before.iter()) {
-            let Some(now) = after.find(path).filter(|now| now.digests != claim.digests) else { continue };
-            let Some(stated) = now.strongest() else { continue };
+        for key in self.restated(wanted, befores, vec![after]).await {
+            tracing::warn!(%key, "the upstream's index states another digest for this file than before");
+            self.drop_record(&wanted.entry, &key).await;
+        }
+    }
+
+    /// The held files of which a new generation states another digest than they have.
+    pub(crate) async fn superseded_by(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        old: &Arc<ArtifactRecord>,
+        new: &Settled,
+    ) -> Vec<Arc<Wanted>> {
+        let (Ok(before), Ok(after)) = (self.claim_table(wanted, old).await, self.arrived_claims(wanted, new).await) else {
+            return Vec::new();
+        };
+        // The files of the generation itself are exchanged, or have names that say what they are.
+        let (befores, afters) = (self.nested_tables(wanted, &before).await, self.nested_tables(wanted, &after).await);
+        let keys = self.restated(wanted, befores, afters).await;
+        keys.iter().filter_map(|key| Self::named_file(&wanted.entry, wanted.format, &key.path).map(Arc::new)).collect()
+    }
+
+    /// Keys of held files that are not what `afters` state, of those of which `befores` do not state the same.
+    async fn restated(
+        &self,
+        wanted: &Arc<Wanted>,
+        befores: Vec<Arc<ClaimTable>>,
+        afters: Vec<Arc<ClaimTable>>,
+    ) -> Vec<SourceKey> {
+        let differing = self.parse_blocking(move || {
+            let mut differing = Vec::new();
+            for (path, now) in afters.iter().flat_map(|after| after.iter()) {
+                let mut earlier = befores.iter().filter_map(|before| before.find(path)).peekable();
+                let as_before = earlier.peek().is_some() && earlier.all(|claim| claim.digests == now.digests);
+                if let Some(stated) = now.strongest().filter(|_| !as_before) {
+                    differing.push((path.to_owned(), stated.clone()));
+                }
+            }
+            differing
+        });
+        let mut restated = Vec::new();
+        for (path, stated) in differing.await.unwrap_or_default() {
             let key = SourceKey { repository: wanted.key.repository.clone(), path: path.into(), variant: "".into() };
-            if self.is_held_otherwise(&key, stated).await {
-                tracing::warn!(repository = %wanted.entry.repository.name, path, "the upstream's index states another digest for this file than before");
-                self.drop_record(&wanted.entry, &key).await;
+            if self.is_held_otherwise(&key, &stated).await {
+                restated.push(key);
             }
         }
+        restated
     }
 
     /// The claims of a document's predecessor and of its other variants, as far as they are held.

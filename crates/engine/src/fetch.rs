@@ -95,7 +95,9 @@ impl Engine {
         conditional: bool,
     ) -> Flown {
         // Files wait for their documents, so documents must never wait for files.
-        let _permit = if wanted.spec.is_document { None } else { self.downloads.acquire().await.ok() };
+        // So does a document that heads a generation for the files of it.
+        let waited_for = wanted.spec.is_document || wanted.format.generation(&wanted.spec.key_path).is_some();
+        let _permit = if waited_for { None } else { self.downloads.acquire().await.ok() };
         let mut expectation = self.expect(wanted).await;
         let response = match self.open_body(wanted, &mut expectation, copy.as_ref().filter(|_| conditional)).await {
             Ok(response) => response,
@@ -113,6 +115,9 @@ impl Engine {
         }
         if response.status != StatusCode::OK {
             let no_body = status_outcome(wanted, &response, self.now());
+            if matches!(no_body.outcome, Outcome::Missing(_)) {
+                self.refresh_generation_of(wanted).await;
+            }
             return self.settle_failure(wanted, copy, &no_body);
         }
         match self.fill(flight, wanted, prior.as_deref(), response, expectation).await {
@@ -154,13 +159,37 @@ impl Engine {
             request.conditions = conditions_of(record);
         }
         let asked = request.url.clone();
-        let response = self.send(wanted, request).await?;
+        let response = match self.send(wanted, request).await {
+            answer if conditional.is_none() && is_no_file(&answer) => {
+                self.ask_usual_place(wanted, expectation, &asked, answer).await?
+            }
+            answer => answer?,
+        };
         if response.status != StatusCode::NOT_FOUND || !matches!(expectation, Expectation::Pending(_)) {
             return Ok(response);
         }
         match expectation.resolve(self, wanted).await.and_then(|claim| Url::parse(&claim.url).ok()) {
             Some(url) if url != asked => Ok(self.send(wanted, Self::upstream_request(wanted, Method::GET, Some(url))?).await?),
             _ => Ok(response),
+        }
+    }
+
+    /// A document has led to a server that does not have the file (any more): the usual place is tried, if a digest will tell
+    /// whether it has the right one.
+    async fn ask_usual_place(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        expectation: &Expectation,
+        asked: &Url,
+        answer: Result<UpstreamResponse, UpstreamError>,
+    ) -> Result<UpstreamResponse, UpstreamError> {
+        let proven = matches!(expectation, Expectation::Known(claim) if !claim.digests.is_empty());
+        match Self::upstream_request(wanted, Method::GET, None) {
+            Ok(usual) if proven && usual.url != *asked => match self.send(wanted, usual).await {
+                Ok(response) if response.status == StatusCode::OK => Ok(response),
+                _ => answer,
+            },
+            _ => answer,
         }
     }
 
@@ -265,15 +294,23 @@ fn index_parent(index_url: &Url) -> Url {
     parent
 }
 
-fn conditions_of(record: &ArtifactRecord) -> Conditions {
+pub(crate) fn conditions_of(record: &ArtifactRecord) -> Conditions {
     Conditions { if_none_match: record.headers.etag.clone(), if_modified_since: record.headers.last_modified.clone() }
+}
+
+/// Whether an answer says that the file is not to be had there.
+fn is_no_file(answer: &Result<UpstreamResponse, UpstreamError>) -> bool {
+    match answer {
+        Ok(response) => matches!(response.status.as_u16(), 404 | 410 | 500..=599),
+        Err(error) => matches!(error.kind, UpstreamErrorKind::Unreachable | UpstreamErrorKind::TimedOut),
+    }
 }
 
 fn text(response: &UpstreamResponse, name: header::HeaderName) -> Option<&str> {
     response.headers.get(name)?.to_str().ok()
 }
 
-fn head_verdict(response: &UpstreamResponse, record: &ArtifactRecord) -> HeadVerdict {
+pub(crate) fn head_verdict(response: &UpstreamResponse, record: &ArtifactRecord) -> HeadVerdict {
     let length = text(response, header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
     judge_head(response.status.as_u16(), text(response, header::ETAG), text(response, header::LAST_MODIFIED), length, record)
 }
@@ -317,7 +354,7 @@ fn failed(wanted: &Wanted, timed_out: bool, no_body: &NoBody) -> Fault {
     Fault::new(kind, no_body.code, message).in_repository(&wanted.entry.repository.name).by_rule("upstream")
 }
 
-fn negative(wanted: &Wanted, status: u16, copy: Option<&Copy>, now: UnixMillis) -> ArtifactRecord {
+pub(crate) fn negative(wanted: &Wanted, status: u16, copy: Option<&Copy>, now: UnixMillis) -> ArtifactRecord {
     ArtifactRecord {
         content: Content::Negative { status },
         headers: larder_core::StoredHeaders::default(),

@@ -155,7 +155,7 @@ impl Engine {
 
 fn mismatch(wanted: &Wanted, stated: &Digest) -> NoBody {
     let message = format!(
-        "the upstream of repository {} sent bytes whose {} is not the one its index states; nothing was kept",
+        "the upstream of repository {} sent bytes whose {} is not the one its index or its name states; nothing was kept",
         wanted.entry.repository.name,
         stated.algorithm().as_str()
     );
