@@ -293,11 +293,7 @@ impl Engine {
     /// Reads what a new document's files name, before the first client asks for one of them.
     pub(crate) fn read_ahead(self: &Arc<Self>, document: &Arc<Wanted>, record: &Arc<ArtifactRecord>) {
         let (engine, document, record) = (Arc::clone(self), Arc::clone(document), Arc::clone(record));
-        tokio::spawn(async move {
-            if let Ok(table) = engine.claim_table(&document, &record).await {
-                engine.nested_tables(&document, &table).await;
-            }
-        });
+        tokio::spawn(async move { engine.named_by_generation(&document, &record).await });
     }
 
     /// After a document arrived: held files of which it states another digest than the one before it, or than another variant of it
@@ -319,19 +315,29 @@ impl Engine {
         }
     }
 
-    /// The held files of which a new generation states another digest than they have.
+    /// What the files of a held generation name.
+    pub(crate) async fn named_by_generation(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        record: &Arc<ArtifactRecord>,
+    ) -> Vec<Arc<ClaimTable>> {
+        match self.claim_table(wanted, record).await {
+            Ok(table) => self.nested_tables(wanted, &table).await,
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// The held files of which the files of a generation that has just arrived state another digest than they have. Its own
+    /// files are exchanged, or have names that say what they are.
     pub(crate) async fn superseded_by(
         self: &Arc<Self>,
         wanted: &Arc<Wanted>,
-        old: &Arc<ArtifactRecord>,
+        befores: &[Arc<ClaimTable>],
         new: &Settled,
     ) -> Vec<Arc<Wanted>> {
-        let (Ok(before), Ok(after)) = (self.claim_table(wanted, old).await, self.arrived_claims(wanted, new).await) else {
-            return Vec::new();
-        };
-        // The files of the generation itself are exchanged, or have names that say what they are.
-        let (befores, afters) = (self.nested_tables(wanted, &before).await, self.nested_tables(wanted, &after).await);
-        let keys = self.restated(wanted, befores, afters).await;
+        let Ok(after) = self.arrived_claims(wanted, new).await else { return Vec::new() };
+        let afters = self.nested_tables(wanted, &after).await;
+        let keys = self.restated(wanted, befores.to_vec(), afters).await;
         keys.iter().filter_map(|key| Self::named_file(&wanted.entry, wanted.format, &key.path).map(Arc::new)).collect()
     }
 

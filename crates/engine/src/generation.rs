@@ -64,18 +64,30 @@ impl Engine {
             return;
         };
         let mut drops = Vec::new();
-        if changed && let Some(prior) = &prior {
+        let replaced = prior.filter(|_| changed);
+        let befores = match &replaced {
+            Some(prior) => self.named_by_generation(&wanted, prior).await,
+            None => Vec::new(),
+        };
+        if replaced.is_some() {
             // The files of the new generation are visible before it is.
             self.commits.barrier().await;
-            drops = self.superseded_by(&wanted, prior, &settled).await;
+            drops = self.superseded_by(&wanted, &befores, &settled).await;
             tokio::time::sleep_until(began + READING).await;
         }
+        let names_files = members.iter().any(|(member, _)| member.format.names_files(&member.spec.key_path));
         let commit = |wanted, change, replaces| Commit { wanted, flight: Arc::clone(&flight), change, replaces };
         let mut commits = vec![commit(Arc::clone(&wanted), change, replaces)];
         commits.extend(members.into_iter().map(|(member, change)| commit(member, change, None)));
         commits.extend(drops.into_iter().map(|file| commit(file, RecordChange::Drop, None)));
         self.commits.send(commits);
         self.commits.barrier().await;
+        if replaced.is_some() && names_files {
+            // These could be read only now.
+            for file in self.superseded_by(&wanted, &befores, &settled).await {
+                self.drop_record(&wanted.entry, &file.key).await;
+            }
+        }
         if changed {
             wanted.entry.bump();
             self.read_ahead(&wanted, &settled.record);
