@@ -13,6 +13,15 @@ class Signer:
         (home / "gpg").mkdir(mode=0o700)
         self._gpg("--passphrase", "", "--quick-gen-key", "tester <tester@example.com>", "rsa2048", "sign", "0")
 
+    @property
+    def home(self):
+        """gpg's own directory, for programs that call gpg themselves."""
+        return self._home / "gpg"
+
+    def detach_sign(self, path):
+        """An armored signature beside `path`."""
+        self._gpg("--armor", "--detach-sign", path)
+
     def _gpg(self, *arguments):
         run([tool("gpg"), "--batch", "--quiet", "--yes", *arguments], cwd=self._home, env=self._environment)
 

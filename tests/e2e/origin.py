@@ -102,6 +102,12 @@ class Origin:
         """Serves `path` with what `function` (of a Request) gives: a Resource."""
         self._resources[path] = function
 
+    def replace(self, prefix, files):
+        """Serves `files` (path to bytes and whether they never change) in place of all below `prefix`, at one instant."""
+        kept = {path: resource for path, resource in self._resources.items() if not path.startswith(prefix)}
+        new = {path: Resource(body, immutable=immutable) for path, (body, immutable) in files.items()}
+        self._resources = {**kept, **new}
+
     def redirect(self, path, location):
         self._resources[path] = Resource(status=302, headers={"Location": location})
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs real clients through larder: pip, uv, npm, yarn, pnpm, bun, helm, apk, curl, apt, cargo.
+"""Runs real clients through larder: pip, uv, npm, yarn, pnpm, bun, helm, apk, dnf, zypper, curl, apt, cargo.
 
 Prints one line for each case and `N passed, N failed` at the end; the exit code is 0 only if none failed.
 """
@@ -22,10 +22,20 @@ import helm
 import integrity
 import npm
 import pypi
+import rpm
 import stress
 from harness import ROOT, Case, Failed, Missing
 
-CASES = {**basics.CASES, **generic.CASES, **pypi.CASES, **npm.CASES, **helm.CASES, **alpine.CASES, **integrity.CASES}
+CASES = {
+    **basics.CASES,
+    **generic.CASES,
+    **pypi.CASES,
+    **npm.CASES,
+    **helm.CASES,
+    **alpine.CASES,
+    **rpm.CASES,
+    **integrity.CASES,
+}
 
 
 def arguments():

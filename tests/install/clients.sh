@@ -11,7 +11,10 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 tools=${LARDER_TEST_TOOLS:-$here/../../target/e2e-tools}
 . "$here/versions.sh"
 
-packages=(ca-certificates curl gnupg gpg-agent python3 python3-venv apt-utils dpkg-dev openssl qemu-utils e2fsprogs)
+packages=(
+  ca-certificates curl gnupg gpg-agent python3 python3-venv apt-utils dpkg-dev openssl qemu-utils e2fsprogs
+  rpm createrepo-c dnf zypper
+)
 [ "${1:-}" != --bench ] || packages+=(nginx-light wrk)
 "$here/debian.sh" "${packages[@]}"
 

@@ -8,6 +8,7 @@ use larder_core::{
 };
 use larder_formats::{Form, Format, Links, Operation, Read, RequestParts, SourceBase, SourceSpec};
 
+use crate::claims::StoredClaim;
 use crate::counters::count;
 use crate::engine::{ArtifactRequest, Engine};
 use crate::repositories::Entry;
@@ -23,6 +24,8 @@ pub(crate) struct Wanted {
     pub(crate) spec: SourceSpec,
     pub(crate) class: Mutability,
     pub(crate) key: SourceKey,
+    /// What a document says of it that is not held yet.
+    pub(crate) stated: Option<Arc<StoredClaim>>,
 }
 
 impl Wanted {
@@ -37,13 +40,28 @@ impl Wanted {
             marks => format!("{}?{marks}", spec.variant).into(),
         };
         let key = SourceKey { repository: entry.repository.name.clone(), path, variant };
-        Self { entry, format, spec, class, key }
+        Self { entry, format, spec, class, key, stated: None }
+    }
+
+    /// As this, with what its document says of it.
+    pub(crate) fn stating(self, claim: StoredClaim) -> Self {
+        Self { stated: Some(Arc::new(claim)), ..self }
     }
 
     /// The same document in another variant.
     pub(crate) fn in_variant(&self, variant: &'static str) -> Self {
         let spec = SourceSpec { variant, ..self.spec.clone() };
         Self::new(Arc::clone(&self.entry), self.format, spec, self.class)
+    }
+
+    /// The generation that this document heads.
+    pub(crate) fn generation(&self) -> Option<larder_formats::Generation> {
+        let generation = self.format.generation(&self.spec.key_path)?;
+        (self.spec.is_document && generation.document.key_path == self.spec.key_path).then_some(generation)
+    }
+
+    pub(crate) fn heads_generation(&self) -> bool {
+        self.spec.is_document && self.generation().is_some()
     }
 
     /// For a document that the engine reads on its own account, to learn what it says of a file.
@@ -190,6 +208,22 @@ impl Engine {
         let Operation::Read(subject) = format.operation(&parts) else { return None };
         let class = classify(entry, format, path.as_str()).ok()?;
         Some(Arc::new(Wanted::new(Arc::clone(entry), format, subject.source, class)))
+    }
+
+    /// A file that a document names, by its decoded path; `None` if the rules do not admit it.
+    pub(crate) fn named_file(entry: &Arc<Entry>, format: &'static dyn Format, path: &str) -> Option<Wanted> {
+        let parsed = ArtifactPath::from_decoded(path).ok()?;
+        let headers = http::HeaderMap::new();
+        let parts = RequestParts {
+            repository: &entry.repository,
+            method: &http::Method::GET,
+            path: &parsed,
+            query: None,
+            headers: &headers,
+        };
+        let Operation::Read(read) = format.operation(&parts) else { return None };
+        let class = classify(entry, format, format.subject(path).unwrap_or(path)).ok()?;
+        Some(Wanted::new(Arc::clone(entry), format, read.source, class))
     }
 
     /// The repository, or the fault that says what is wrong with it.

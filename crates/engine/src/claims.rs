@@ -294,6 +294,46 @@ impl Engine {
         });
     }
 
+    /// What a document, or one of the held documents that it names, says of a file.
+    pub(crate) async fn claim_in(
+        self: &Arc<Self>,
+        document: &Arc<Wanted>,
+        table: &ClaimTable,
+        path: &str,
+    ) -> Option<StoredClaim> {
+        if let Some(claim) = table.find(path) {
+            return Some(claim);
+        }
+        let mut found = None;
+        for table in self.nested_tables(document, table).await {
+            found = found.or_else(|| table.find(path));
+        }
+        found
+    }
+
+    /// The claims of those files that a document names and that name further files, as far as they are held.
+    pub(crate) async fn nested_tables(self: &Arc<Self>, document: &Arc<Wanted>, table: &ClaimTable) -> Vec<Arc<ClaimTable>> {
+        let mut tables = Vec::new();
+        if !document.heads_generation() {
+            return tables;
+        }
+        for (path, _) in table.iter().filter(|(path, _)| document.format.names_files(path)) {
+            let Some(file) = Self::named_file(&document.entry, document.format, path).map(Arc::new) else { continue };
+            if let Ok(Some(record)) = self.records.get(&file.key).await
+                && record.blob().is_some()
+            {
+                tables.extend(self.claim_table(&file, &record).await.ok());
+            }
+        }
+        tables
+    }
+
+    /// Reads what a new document's files name, before the first client asks for one of them.
+    pub(crate) fn read_ahead(self: &Arc<Self>, document: &Arc<Wanted>, record: &Arc<ArtifactRecord>) {
+        let (engine, document, record) = (Arc::clone(self), Arc::clone(document), Arc::clone(record));
+        tokio::spawn(async move { engine.named_by_generation(&document, &record).await });
+    }
+
     /// After a document arrived: held files of which it states another digest than the one before it, or than another variant of it
     /// that is held, are dropped, so that they are fetched and checked again.
     pub(crate) async fn compare_claims(
@@ -307,15 +347,65 @@ impl Engine {
             return;
         }
         let Ok(after) = self.claim_table(wanted, new).await else { return };
-        for (path, claim) in befores.iter().flat_map(|before| before.iter()) {
-            let changed = |now: &StoredClaim| now.digests != claim.digests || now.identity != claim.identity;
-            let Some(stated) = after.find(path).filter(changed).and_then(|now| now.stated()) else { continue };
+        for key in self.restated(wanted, befores, vec![after]).await {
+            tracing::warn!(%key, "the upstream's index states another digest for this file than before");
+            self.drop_record(&wanted.entry, &key).await;
+        }
+    }
+
+    /// What the files of a held generation name.
+    pub(crate) async fn named_by_generation(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        record: &Arc<ArtifactRecord>,
+    ) -> Vec<Arc<ClaimTable>> {
+        match self.claim_table(wanted, record).await {
+            Ok(table) => self.nested_tables(wanted, &table).await,
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// The held files of which the files of a generation that has just arrived state another digest than they have. Its own
+    /// files are exchanged, or have names that say what they are.
+    pub(crate) async fn superseded_by(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        befores: &[Arc<ClaimTable>],
+        new: &Settled,
+    ) -> Vec<Arc<Wanted>> {
+        let Ok(after) = self.arrived_claims(wanted, new).await else { return Vec::new() };
+        let afters = self.nested_tables(wanted, &after).await;
+        let keys = self.restated(wanted, befores.to_vec(), afters).await;
+        keys.iter().filter_map(|key| Self::named_file(&wanted.entry, wanted.format, &key.path).map(Arc::new)).collect()
+    }
+
+    /// Keys of held files that are not what `afters` state, of those of which `befores` do not state the same.
+    async fn restated(
+        &self,
+        wanted: &Arc<Wanted>,
+        befores: Vec<Arc<ClaimTable>>,
+        afters: Vec<Arc<ClaimTable>>,
+    ) -> Vec<SourceKey> {
+        let differing = self.parse_blocking(move || {
+            let mut differing = Vec::new();
+            for (path, now) in afters.iter().flat_map(|after| after.iter()) {
+                let mut earlier = befores.iter().filter_map(|before| before.find(path)).peekable();
+                let as_before = earlier.peek().is_some()
+                    && earlier.all(|claim| claim.digests == now.digests && claim.identity == now.identity);
+                if let Some(stated) = now.stated().filter(|_| !as_before) {
+                    differing.push((path.to_owned(), stated));
+                }
+            }
+            differing
+        });
+        let mut restated = Vec::new();
+        for (path, stated) in differing.await.unwrap_or_default() {
             let key = SourceKey { repository: wanted.key.repository.clone(), path: path.into(), variant: "".into() };
             if self.is_held_otherwise(wanted, &key, &stated).await {
-                tracing::warn!(repository = %wanted.entry.repository.name, path, "the upstream's index states another digest for this file than before");
-                self.drop_record(&wanted.entry, &key).await;
+                restated.push(key);
             }
         }
+        restated
     }
 
     /// The claims of a document's predecessor and of its other variants, as far as they are held.

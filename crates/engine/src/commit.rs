@@ -40,7 +40,8 @@ pub(crate) enum RecordChange {
 
 #[derive(Debug)]
 pub(crate) enum Message {
-    Commit(Box<Commit>),
+    /// Commits that become visible together.
+    Commits(Vec<Commit>),
     Barrier(oneshot::Sender<()>),
 }
 
@@ -53,9 +54,9 @@ impl CommitQueue {
         Self(sender)
     }
 
-    pub(crate) fn send(&self, commit: Commit) {
+    pub(crate) fn send(&self, commits: Vec<Commit>) {
         // Fails only when the engine is gone, and then there is nobody to tell.
-        let _ = self.0.send(Message::Commit(Box::new(commit)));
+        let _ = self.0.send(Message::Commits(commits));
     }
 
     /// Waits until everything sent so far is durable or has failed.
@@ -82,7 +83,7 @@ impl Committer {
                 let mut barriers = Vec::new();
                 for message in messages.drain(..) {
                     match message {
-                        Message::Commit(commit) => commits.push(*commit),
+                        Message::Commits(together) => commits.extend(together),
                         Message::Barrier(sender) => barriers.push(sender),
                     }
                 }
@@ -180,7 +181,7 @@ impl Engine {
             wanted.entry.bump();
         }
         self.flights.remove(&flight);
-        if let Some(new) = record.filter(|_| applied && is_new && wanted.spec.is_document) {
+        if let Some(new) = record.filter(|_| applied && is_new && wanted.spec.is_document && !wanted.heads_generation()) {
             let engine = Arc::clone(self);
             tokio::spawn(async move { engine.compare_claims(&wanted, replaces.as_ref(), &new).await });
         }

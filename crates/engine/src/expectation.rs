@@ -85,7 +85,20 @@ impl Expectation {
 impl Engine {
     /// Starts looking for what a document says of this file.
     pub(crate) async fn expect(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Expectation {
-        let Some(document) = Self::naming_document(wanted) else { return Expectation::None };
+        if let Some(claim) = &wanted.stated {
+            return Expectation::Known(StoredClaim::clone(claim));
+        }
+        if let Some(digest) = wanted.format.digest_in_name(&wanted.spec.key_path) {
+            let url = self.url_in_generation(wanted).await;
+            return Expectation::Known(StoredClaim {
+                url,
+                size: None,
+                published_at: None,
+                digests: vec![digest],
+                identity: None,
+            });
+        }
+        let Some(document) = self.naming_documents(wanted).await else { return Expectation::None };
         match self.known_claim(wanted, &document).await {
             Known::Claim(claim) => Expectation::Known(claim),
             Known::NotNamed { fresh: true } => Expectation::None,
@@ -96,12 +109,49 @@ impl Engine {
         }
     }
 
+    /// Where the document of the generation that is held says that a file of it is found; empty if it says nothing.
+    async fn url_in_generation(self: &Arc<Self>, wanted: &Arc<Wanted>) -> String {
+        match self.named_in_generation(wanted).await {
+            Some((_, claim)) => claim.url,
+            None => String::new(),
+        }
+    }
+
+    /// The held document of a file's generation and what it says of the file.
+    async fn named_in_generation(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Option<(Arc<Wanted>, StoredClaim)> {
+        let generation = wanted.format.generation(&wanted.spec.key_path).filter(|_| !wanted.spec.is_document)?;
+        let document = Arc::new(Wanted::naming_document(&wanted.entry, wanted.format, generation.document));
+        let record = self.records.get(&document.key).await.ok()?.filter(|record| record.blob().is_some())?;
+        let claim = self.claim_table(&document, &record).await.ok()?.find(&wanted.key.path)?;
+        Some((document, claim))
+    }
+
+    /// The upstream no longer has a file that the held document of its generation names: the document is out of date. It is
+    /// read anew behind the scenes; whoever asks then finds the generation that the upstream has now.
+    pub(crate) async fn refresh_generation_of(self: &Arc<Self>, wanted: &Arc<Wanted>) {
+        if wanted.stated.is_none()
+            && let Some((document, _)) = self.named_in_generation(wanted).await
+        {
+            tracing::info!(key = %wanted.key, "the upstream has no such file any more; the document that names it is read again");
+            self.flight(&document, true);
+        }
+    }
+
     /// The documents that may name a file: one key per variant it may be held under, preferred first.
-    fn naming_document(wanted: &Arc<Wanted>) -> Option<Vec<Arc<Wanted>>> {
-        if wanted.spec.is_document {
+    async fn naming_documents(&self, wanted: &Arc<Wanted>) -> Option<Vec<Arc<Wanted>>> {
+        // What is stated already, or by the name itself, is not for a document to say.
+        let stated = wanted.stated.is_some() || wanted.format.digest_in_name(&wanted.spec.key_path).is_some();
+        if wanted.spec.is_document || stated {
             return None;
         }
-        let spec = wanted.format.named_by(&wanted.entry.repository, &wanted.spec.key_path)?;
+        let repository = &wanted.entry.repository;
+        for spec in wanted.format.possibly_named_by(repository, &wanted.spec.key_path) {
+            let document = Wanted::naming_document(&wanted.entry, wanted.format, spec);
+            if self.records.get(&document.key).await.ok().flatten().is_some_and(|record| record.blob().is_some()) {
+                return Some(vec![Arc::new(document)]);
+            }
+        }
+        let spec = wanted.format.named_by(repository, &wanted.spec.key_path)?;
         let mut all = vec![spec.clone()];
         for variant in wanted.format.document_variants() {
             if *variant != spec.variant {
@@ -121,7 +171,7 @@ impl Engine {
                 continue;
             }
             let Ok(table) = self.claim_table(document, &record).await else { continue };
-            if let Some(claim) = table.find(&wanted.key.path) {
+            if let Some(claim) = self.claim_in(document, &table, &wanted.key.path).await {
                 return Known::Claim(claim);
             }
             let policy = &document.entry.repository.cache;
@@ -135,7 +185,7 @@ impl Engine {
 
     /// The claim of a held document for a file that is itself held, if there is one.
     pub(crate) async fn held_claim(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Option<StoredClaim> {
-        let documents = Self::naming_document(wanted)?;
+        let documents = self.naming_documents(wanted).await?;
         match self.known_claim(wanted, &documents).await {
             Known::Claim(claim) => Some(claim),
             Known::NotNamed { .. } | Known::NoDocument => None,
@@ -144,7 +194,7 @@ impl Engine {
 
     /// Obtains the document that is asked for first and looks the file up in it.
     async fn learn_first(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Lookup {
-        match Self::naming_document(wanted).as_deref() {
+        match self.naming_documents(wanted).await.as_deref() {
             Some([document, ..]) => self.learn_claim(wanted, document, false).await,
             _ => Lookup::NotNamed,
         }
@@ -162,14 +212,17 @@ impl Engine {
             Ready::Filling(_) => return Lookup::NoDocument { unanswered: false },
         };
         match self.arrived_claims(document, &settled).await {
-            Ok(table) => table.find(&wanted.key.path).map_or(Lookup::NotNamed, Lookup::Claim),
+            Ok(table) => {
+                let claim = self.claim_in(document, &table, &wanted.key.path).await;
+                claim.map_or(Lookup::NotNamed, Lookup::Claim)
+            }
             Err(_) => Lookup::NoDocument { unanswered: false },
         }
     }
 
     /// After a mismatch: what does the document say now? Every variant that is held is read anew, or they would contradict each other.
     pub(crate) async fn refreshed_claim(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Option<StoredClaim> {
-        let documents = Self::naming_document(wanted)?;
+        let documents = self.naming_documents(wanted).await?;
         let mut claim = None;
         let mut any_held = false;
         for document in &documents {

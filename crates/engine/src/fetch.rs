@@ -98,7 +98,9 @@ impl Engine {
         conditional: bool,
     ) -> Flown {
         // Files wait for their documents, so documents must never wait for files.
-        let _permit = if wanted.spec.is_document { None } else { self.downloads.acquire().await.ok() };
+        // So does a document that heads a generation for the files of it.
+        let waited_for = wanted.spec.is_document || wanted.format.generation(&wanted.spec.key_path).is_some();
+        let _permit = if waited_for { None } else { self.downloads.acquire().await.ok() };
         let mut avoid = Vec::new();
         let mut failure: Option<NoBody> = None;
         loop {
@@ -116,6 +118,9 @@ impl Engine {
             }
             if status != StatusCode::OK {
                 let no_body = no_body_of(wanted, &arrival, copy.is_some(), self.now());
+                if matches!(no_body.outcome, Outcome::Missing(_)) {
+                    self.refresh_generation_of(wanted).await;
+                }
                 return self.settle_failure(wanted, copy, &failure.unwrap_or(no_body));
             }
             let mirror = arrival.mirror.clone();
@@ -176,13 +181,22 @@ impl Engine {
             Expectation::None | Expectation::Pending(_) => None,
         };
         let unless_changed = unless_changed.map(|(record, _)| record.as_ref());
-        let arrival = self.ask(wanted, &Ask { claimed, unless_changed, avoid, ..Ask::default() }).await?;
+        let led = claimed.is_some();
+        let answer = self.ask(wanted, &Ask { claimed, unless_changed, avoid, ..Ask::default() }).await;
+        let arrival = match answer {
+            answer if led && unless_changed.is_none() && is_no_file(&answer) => {
+                self.ask_usual_place(wanted, expectation, answer, avoid).await?
+            }
+            answer => answer?,
+        };
         if arrival.response.status != StatusCode::NOT_FOUND {
             return Ok(arrival);
         }
         let claim = match expectation {
             Expectation::None => return Ok(arrival),
             Expectation::Pending(_) => expectation.resolve(self, wanted).await,
+            // The whole generation is read anew, behind the scenes.
+            Expectation::Known(_) if wanted.format.generation(&wanted.spec.key_path).is_some() => return Ok(arrival),
             // The held document names what is gone: it is out of date, and is read once more.
             Expectation::Known(_) => {
                 let claim = self.refreshed_claim(wanted).await;
@@ -193,6 +207,26 @@ impl Engine {
         match claim.and_then(|claim| Url::parse(&claim.url).ok()) {
             Some(url) if url != arrival.asked => self.ask(wanted, &Ask { claimed: Some(url), avoid, ..Ask::default() }).await,
             _ => Ok(arrival),
+        }
+    }
+
+    /// A document has led to a server that does not have the file (any more): the usual place is tried, if a digest will tell
+    /// whether it has the right one.
+    async fn ask_usual_place(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        expectation: &Expectation,
+        answer: Result<Arrival, NoBody>,
+        avoid: &[Arc<Mirror>],
+    ) -> Result<Arrival, NoBody> {
+        let proven = matches!(expectation, Expectation::Known(claim) if claim.stated().is_some());
+        let led_elsewhere = answer.as_ref().map_or(true, |arrival| arrival.mirror.is_none());
+        if !proven || !led_elsewhere {
+            return answer;
+        }
+        match self.ask(wanted, &Ask { avoid, ..Ask::default() }).await {
+            Ok(arrival) if arrival.response.status == StatusCode::OK => Ok(arrival),
+            _ => answer,
         }
     }
 
@@ -262,6 +296,14 @@ impl Engine {
     }
 }
 
+/// Whether an answer says that the file is not to be had there.
+fn is_no_file(answer: &Result<Arrival, NoBody>) -> bool {
+    match answer {
+        Ok(arrival) => matches!(arrival.response.status.as_u16(), 404 | 410 | 500..=599),
+        Err(no_body) => matches!(no_body.outcome, Outcome::Unreachable | Outcome::TimedOut),
+    }
+}
+
 fn text(response: &UpstreamResponse, name: header::HeaderName) -> Option<&str> {
     response.headers.get(name)?.to_str().ok()
 }
@@ -278,7 +320,7 @@ fn no_body_of(wanted: &Wanted, arrival: &Arrival, has_copy: bool, now: UnixMilli
     }
 }
 
-fn head_verdict(response: &UpstreamResponse, record: &ArtifactRecord) -> HeadVerdict {
+pub(crate) fn head_verdict(response: &UpstreamResponse, record: &ArtifactRecord) -> HeadVerdict {
     let length = text(response, header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
     judge_head(response.status.as_u16(), text(response, header::ETAG), text(response, header::LAST_MODIFIED), length, record)
 }
@@ -322,7 +364,7 @@ fn failed(wanted: &Wanted, timed_out: bool, no_body: &NoBody) -> Fault {
     Fault::new(kind, no_body.code, message).in_repository(&wanted.entry.repository.name).by_rule("upstream")
 }
 
-fn negative(wanted: &Wanted, status: u16, copy: Option<&Copy>, now: UnixMillis) -> ArtifactRecord {
+pub(crate) fn negative(wanted: &Wanted, status: u16, copy: Option<&Copy>, now: UnixMillis) -> ArtifactRecord {
     ArtifactRecord {
         content: Content::Negative { status },
         headers: larder_core::StoredHeaders::default(),

@@ -61,6 +61,11 @@ pub(crate) struct Flight {
 }
 
 impl Flight {
+    /// A flight that nobody can join: its outcome is one part of another's.
+    pub(crate) fn detached(key: SourceKey) -> Self {
+        Self::new(key)
+    }
+
     fn new(key: SourceKey) -> Self {
         Self {
             key,

@@ -174,7 +174,9 @@ impl Engine {
 impl Entry {
     /// Whether a document states what the file at `path` should be.
     fn is_named(&self, path: &str) -> bool {
-        self.format.is_some_and(|format| format.named_by(&self.repository, path).is_some())
+        self.format.is_some_and(|format| {
+            format.named_by(&self.repository, path).is_some() || !format.possibly_named_by(&self.repository, path).is_empty()
+        })
     }
 
     fn is_mutable(&self, path: &str) -> bool {

@@ -9,6 +9,7 @@ use larder_core::{
 use larder_storage::{OpenBlob, StorageError, StorageErrorKind};
 
 use crate::admission::Wanted;
+use crate::claims::Stated;
 use crate::commit::{Commit, RecordChange};
 use crate::counters::count;
 use crate::engine::Engine;
@@ -84,6 +85,9 @@ impl Engine {
 
     /// A held copy that may be served now, without asking anyone.
     async fn held(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Result<Option<Settled>, Fault> {
+        if let Some(settled) = self.of_generation(wanted).await? {
+            return Ok(Some(settled));
+        }
         let record = match self.records.peek(&wanted.key) {
             Some(record) => Some(record),
             None => self.records.get(&wanted.key).await.map_err(|error| storage_fault(&wanted.entry, &error))?,
@@ -142,14 +146,18 @@ impl Engine {
     /// A file that was kept before its document could be read is checked when the document has been read. `None`: it was wrong, and is
     /// dropped.
     async fn still_claimed(self: &Arc<Self>, wanted: &Arc<Wanted>, record: Arc<ArtifactRecord>) -> Option<Arc<ArtifactRecord>> {
-        if record.verified || wanted.spec.is_document || wanted.class.is_mutable() {
+        let named = wanted.format.digest_in_name(&wanted.spec.key_path);
+        if record.verified || wanted.spec.is_document || (wanted.class.is_mutable() && named.is_none()) {
             return Some(record);
         }
-        let Some(claim) = self.held_claim(wanted).await else { return Some(record) };
-        let (Some(stated), Some(blob)) = (claim.stated(), record.blob()) else { return Some(record) };
+        let stated = match named {
+            Some(digest) => Some(Stated::Digest(digest)),
+            None => self.held_claim(wanted).await.and_then(|claim| claim.stated()),
+        };
+        let (Some(stated), Some(blob)) = (stated, record.blob()) else { return Some(record) };
         if !self.blob_is(wanted, &wanted.key.path, blob, &stated).await {
             count(&wanted.entry.counters.digest_mismatches);
-            tracing::warn!(key = %wanted.key, "a held file is not what its index says and is fetched again");
+            tracing::warn!(key = %wanted.key, "a held file is not what its index or its name says and is fetched again");
             self.drop_record(&wanted.entry, &wanted.key).await;
             return None;
         }
@@ -174,18 +182,22 @@ impl Engine {
 
     /// The whole life of a flight: decide again (things may have changed while it was started), obtain, end, commit.
     async fn fly(self: Arc<Self>, flight: Arc<Flight>, wanted: Arc<Wanted>, force: bool) {
-        match self.decide_and_fetch(&flight, &wanted, force).await {
-            Ok((settled, change, replaces)) => {
+        let began = tokio::time::Instant::now();
+        match (self.decide_and_fetch(&flight, &wanted, force).await, wanted.generation()) {
+            (Ok(arrived), Some(generation)) => {
+                self.land_generation(flight, wanted, generation, arrived, began).await;
+            }
+            (Ok((settled, change, replaces)), None) => {
                 flight.finish(Ok(settled));
                 match change {
-                    Some(change) => self.commits.send(Commit { wanted, flight, change, replaces }),
+                    Some(change) => self.commits.send(vec![Commit { wanted, flight, change, replaces }]),
                     None => self.flights.remove(&flight),
                 }
             }
-            Err((fault, change)) => {
+            (Err((fault, change)), _) => {
                 flight.finish(Err(fault));
                 match change {
-                    Some(change) => self.commits.send(Commit { wanted, flight, change, replaces: None }),
+                    Some(change) => self.commits.send(vec![Commit { wanted, flight, change, replaces: None }]),
                     None => self.flights.remove(&flight),
                 }
             }

@@ -182,7 +182,7 @@ fn mismatch(wanted: &Wanted, stated: &Stated) -> NoBody {
         Stated::Identity(_) => "identity",
     };
     let message = format!(
-        "the upstream of repository {} sent bytes whose {measure} is not the one its index states; nothing was kept",
+        "the upstream of repository {} sent bytes whose {measure} is not the one its index or its name states; nothing was kept",
         wanted.entry.repository.name
     );
     NoBody::unusable("digest_mismatch", message)

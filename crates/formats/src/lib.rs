@@ -10,6 +10,7 @@ mod links;
 mod npm;
 mod operation;
 mod pypi;
+mod rpm;
 mod splice;
 #[cfg(test)]
 mod testing;
@@ -80,6 +81,16 @@ pub struct Claim {
     pub published_at: Option<UnixMillis>,
 }
 
+/// Files that are only right together, such as an index and its signature: they are fetched, kept and exchanged as one
+/// (docs/adr/0023).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generation {
+    /// The document that the others go with, and that names most of them.
+    pub document: SourceSpec,
+    /// Files that it does not name and that may be missing (`repomd.xml.asc`).
+    pub companions: Vec<SourceSpec>,
+}
+
 /// The result of a derivation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Derived {
@@ -125,6 +136,37 @@ pub trait Format: Send + Sync + std::fmt::Debug {
 
     /// The document that names this file, with its digest and true URL; `None` if there is none.
     fn named_by(&self, repository: &Repository, path: &str) -> Option<SourceSpec>;
+
+    /// As [`named_by`](Format::named_by), where a path alone does not tell which document names it: all that may, the likeliest
+    /// first. Of these only documents that are held are asked; none is fetched for a file's sake.
+    fn possibly_named_by(&self, _repository: &Repository, _path: &str) -> Vec<SourceSpec> {
+        Vec::new()
+    }
+
+    /// The generation that a file belongs to (the document itself, too); `None` if it stands for itself.
+    fn generation(&self, _path: &str) -> Option<Generation> {
+        None
+    }
+
+    /// Whether a file that a generation's document names is to be there before clients see the generation.
+    fn is_essential(&self, _path: &str) -> bool {
+        false
+    }
+
+    /// The digest that a file's own name states.
+    fn digest_in_name(&self, _path: &str) -> Option<Digest> {
+        None
+    }
+
+    /// Whether a file that a document names has [`claims`](Format::claims) of its own to make, of further files.
+    fn names_files(&self, _path: &str) -> bool {
+        false
+    }
+
+    /// A number that a newer state of the document never has lower than an older one; `None` if it states none.
+    fn revision(&self, _document: &Document<'_>) -> Option<u64> {
+        None
+    }
 
     /// Every source variant under which a document of this format may be held, the cheapest first.
     fn document_variants(&self) -> &'static [&'static str] {
@@ -177,7 +219,8 @@ pub fn format_of(package: PackageType) -> Option<&'static dyn Format> {
         PackageType::Npm => Some(&npm::Npm),
         PackageType::Helm => Some(&helm::Helm),
         PackageType::Alpine => Some(&alpine::Alpine),
-        PackageType::Rpm | PackageType::Docker => None,
+        PackageType::Rpm => Some(&rpm::Rpm),
+        PackageType::Docker => None,
     }
 }
 

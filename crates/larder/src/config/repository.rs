@@ -73,7 +73,7 @@ fn unbuilt_part(kind: RepositoryKind, package: PackageType, mirrors: bool) -> Op
     let part = match (kind, package) {
         (RepositoryKind::Local, _) => "local repositories".to_owned(),
         (RepositoryKind::Virtual, _) => "virtual repositories".to_owned(),
-        (_, PackageType::Docker | PackageType::Rpm) => {
+        (_, PackageType::Docker) => {
             format!("repositories of the package type {}", package.as_str())
         }
         _ if mirrors => "lists of mirrors in base_url".to_owned(),
@@ -151,6 +151,7 @@ fn cache_policy(section: &Section<'_>, report: &mut Report) -> CachePolicy {
     let revalidate = &[("head", Revalidate::Head), ("get", Revalidate::Get), ("never", Revalidate::Never)];
     policy.revalidate = section.word("revalidate", revalidate, report);
     policy.negative_ttl = section.seconds("negative_ttl", 0, report).unwrap_or(policy.negative_ttl);
+    policy.no_rollback = section.truth("no_rollback", report).unwrap_or(false);
     if let Some(stale) = section.section("stale", schema::STALE, report) {
         policy.stale_on_status = stale_statuses(&stale, report);
         policy.stale_max_age = stale.seconds("max_age", 0, report).filter(|age| !age.is_zero());

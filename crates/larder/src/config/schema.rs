@@ -58,6 +58,7 @@ pub(super) const REPOSITORY: &[&str] = &[
     "proxy",
     "offline",
     "max_size",
+    "no_rollback",
     "quarantine_date",
     "quarantine_index",
     "quarantine_missing_date",
@@ -88,6 +89,7 @@ pub(super) const REMOTE_ONLY: &[&str] = &[
     "proxy",
     "offline",
     "max_size",
+    "no_rollback",
 ];
 
 /// Whether the value of a key is a secret, wherever the key stands.

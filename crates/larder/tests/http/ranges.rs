@@ -140,6 +140,31 @@ async fn several_ranges_come_as_multipart() {
     }
 }
 
+/// librepo fetches the chunks of zchunk metadata so, and gives ranges up if it gets no multipart answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn rpm_08_two_hundred_ranges_of_zchunk_metadata_come_in_one_answer_and_rpm_09_too_many_as_the_whole() {
+    let origin = Origin::start().await;
+    let body = Payload::generated(1 << 20, 8).slice(0, 1 << 20).to_vec();
+    let path = format!("el9/repodata/{}-primary.xml.zck", larder_core::sha256(&body).to_hex());
+    origin.put(&format!("/{path}"), Resource::new(body.clone()).content_type("text/x"));
+    let larder = TestLarder::start(&remote("rpm", &origin, "")).await;
+    let url = larder.artifact("rpm", &path);
+    let header = send("GET", &url, &[("Range", "bytes=0-499")]).await;
+    assert_eq!((header.status, &header.body[..]), (206, &body[..500]), "cold: the header of the file alone");
+    larder.hit(&url).await;
+    let spans = |count: usize| (0..count).map(|n| (n * 3_000, n * 3_000 + 1_999 + n % 7)).collect::<Vec<_>>();
+    let range = |count| format!("bytes={}", spans(count).iter().map(|(a, b)| format!("{a}-{b}")).collect::<Vec<_>>().join(","));
+    let answer = send("GET", &url, &[("Range", &range(200))]).await;
+    assert_eq!(answer.status, 206, "{}", answer.text());
+    let want: Vec<_> =
+        spans(200).into_iter().map(|(a, b)| (format!("bytes {a}-{b}/{}", body.len()), body[a..=b].to_vec())).collect();
+    assert!(parts(&answer) == want, "{} parts", parts(&answer).len());
+    let many = send("GET", &url, &[("Range", &range(300))]).await;
+    assert_eq!(many.status, 200);
+    assert!(many.body == body);
+    assert_eq!(origin.count("GET", "*"), 1, "{:?}", origin.requests());
+}
+
 /// CVE-2011-3192: many overlapping ranges must not make an answer larger than the file.
 #[tokio::test(flavor = "multi_thread")]
 async fn hazard_w8_overlapping_ranges_cost_no_more_than_the_file() {

@@ -1,0 +1,251 @@
+//! The files around a document that heads a generation: fetched with it, served as of its generation.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use larder_core::{ArtifactRecord, Content, Fault, FaultKind, fresh_until};
+use larder_formats::Generation;
+use tokio::time::Instant;
+use url::Url;
+
+use crate::admission::Wanted;
+use crate::claims::StoredClaim;
+use crate::commit::RecordChange;
+use crate::engine::Engine;
+use crate::fetch::negative;
+use crate::flight::{Flight, Ready, Settled, SettledBody};
+use crate::serve::negative_fault;
+
+/// A generation whose document has expired for longer than this is refreshed when one of its other files is asked for.
+const LEFT_BEHIND: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// A file that is exchanged together with its document.
+pub(crate) type Member = (Arc<Wanted>, RecordChange);
+
+/// Why a generation should not be exchanged for the one before yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// Files of it are missing, or are not what the document states: it may be in the middle of being published.
+    Incomplete,
+    /// The one before had a signature, and this one has none, or the same.
+    Unsigned,
+    /// Nobody answers, or not in time.
+    Unreachable,
+}
+
+/// What stands around a document.
+#[derive(Debug, Default)]
+pub(crate) struct Around {
+    pub(crate) members: Vec<Member>,
+    /// Whether a companion was found.
+    pub(crate) signed: bool,
+    pub(crate) doubt: Option<Doubt>,
+}
+
+/// What came of fetching one file.
+enum Fetched {
+    /// It is there already, or on its way to the store by itself.
+    There,
+    /// It arrived and is to be exchanged together with the document.
+    Arrived(Member),
+    /// The upstream does not have it.
+    Missing(Member),
+    /// It has other bytes than the document states.
+    Wrong,
+    Unreachable,
+    /// An answer that says nothing of the file.
+    Refused,
+}
+
+impl Engine {
+    /// Fetches the companions of a document and the essential files that it names. `before` is the document of another
+    /// generation that this one would replace.
+    pub(crate) async fn fetch_around(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        generation: &Generation,
+        settled: &Settled,
+        before: Option<&Arc<ArtifactRecord>>,
+        until: Instant,
+    ) -> Around {
+        let is_other = before.is_some();
+        let companions = join_all(generation.companions.iter().map(|spec| self.companion(wanted, spec, settled, is_other)));
+        let files = tokio::time::timeout_at(until, self.essential_files(wanted, settled));
+        let (companions, files) = tokio::join!(companions, files);
+        let mut around = Around::default();
+        for (companion, had_one, same) in companions {
+            match companion {
+                Fetched::There => around.signed = true,
+                Fetched::Arrived(member) => {
+                    around.signed = true;
+                    if is_other && same {
+                        around.doubt = Some(Doubt::Unsigned);
+                    }
+                    around.members.push(member);
+                }
+                Fetched::Missing(member) => {
+                    if had_one {
+                        around.doubt = Some(Doubt::Unsigned);
+                    }
+                    around.members.push(member);
+                }
+                // Some stores refuse what they do not have.
+                Fetched::Wrong | Fetched::Refused => {}
+                Fetched::Unreachable if had_one => around.doubt = Some(Doubt::Unreachable),
+                Fetched::Unreachable => {}
+            }
+        }
+        let Ok(files) = files else { return Around { doubt: Some(Doubt::Unreachable), ..around } };
+        for file in files {
+            match file {
+                Fetched::There | Fetched::Refused => {}
+                Fetched::Arrived(member) => around.members.push(member),
+                Fetched::Missing(_) | Fetched::Wrong => around.doubt = around.doubt.or(Some(Doubt::Incomplete)),
+                Fetched::Unreachable => around.doubt = Some(Doubt::Unreachable),
+            }
+        }
+        around
+    }
+
+    /// A companion; whether there was one before, and whether it is the same.
+    async fn companion(
+        self: &Arc<Self>,
+        document: &Arc<Wanted>,
+        spec: &larder_formats::SourceSpec,
+        settled: &Settled,
+        is_other: bool,
+    ) -> (Fetched, bool, bool) {
+        let member = Wanted::naming_document(&document.entry, document.format, spec.clone());
+        let held = self.records.get(&member.key).await.ok().flatten();
+        let had_one = held.as_ref().is_some_and(|record| record.blob().is_some());
+        if let Some(held) = held.as_ref().filter(|_| had_one && !is_other) {
+            return (Fetched::Arrived((Arc::new(member), renewed(held, &settled.record))), had_one, false);
+        }
+        let url = beside(&settled.record.source_url, &document.spec.path, &spec.path);
+        let claim = StoredClaim { url, size: None, published_at: None, digests: Vec::new(), identity: None };
+        let fetched = self.member(Arc::new(member.stating(claim)), held.clone(), settled).await;
+        let same = match (&fetched, &held) {
+            (Fetched::Arrived((_, RecordChange::Store { record, .. })), Some(held)) => record.blob() == held.blob(),
+            _ => false,
+        };
+        (fetched, had_one, same)
+    }
+
+    /// The files that clients of this generation ask for as a matter of course.
+    async fn essential_files(self: &Arc<Self>, document: &Arc<Wanted>, settled: &Settled) -> Vec<Fetched> {
+        let Ok(table) = self.arrived_claims(document, settled).await else { return Vec::new() };
+        let essential = |(path, _): &(&str, StoredClaim)| document.format.is_essential(path) && *path != document.spec.key_path;
+        let files = table.iter().filter(essential).map(|(path, claim)| self.essential_file(document, path, claim, settled));
+        join_all(files).await
+    }
+
+    async fn essential_file(
+        self: &Arc<Self>,
+        document: &Arc<Wanted>,
+        path: &str,
+        claim: StoredClaim,
+        settled: &Settled,
+    ) -> Fetched {
+        let Some(file) = Self::named_file(&document.entry, document.format, path) else { return Fetched::Refused };
+        let held = self.records.get(&file.key).await.ok().flatten();
+        let named_by_digest = document.format.digest_in_name(path).is_some();
+        let stated = claim.stated();
+        if let Some((held, blob)) = held.as_ref().and_then(|held| Some((held, held.blob()?))) {
+            let right = match (&stated, named_by_digest) {
+                (_, true) => held.verified,
+                (Some(stated), false) => self.blob_is(&file, path, blob, stated).await,
+                (None, false) => false,
+            };
+            match (right, named_by_digest) {
+                (true, true) => return Fetched::There,
+                (true, false) => return Fetched::Arrived((Arc::new(file), renewed(held, &settled.record))),
+                (false, _) => {}
+            }
+        }
+        let file = Arc::new(file.stating(claim));
+        if !named_by_digest {
+            return self.member(file, held, settled).await;
+        }
+        // Its name says which generation it is of: it needs no exchange, and may be kept as soon as it is there.
+        match self.flight(&file, false).ready(true).await {
+            Ready::Done(Ok(_)) => Fetched::There,
+            Ready::Done(Err(fault)) => fetched_of(&fault, || (Arc::clone(&file), RecordChange::Drop)),
+            Ready::Filling(_) => Fetched::Unreachable,
+        }
+    }
+
+    /// Fetches a file that is to be exchanged together with its document.
+    async fn member(self: &Arc<Self>, member: Arc<Wanted>, held: Option<Arc<ArtifactRecord>>, settled: &Settled) -> Fetched {
+        let flight = Arc::new(Flight::detached(member.key.clone()));
+        let prior = held.filter(|record| !matches!(record.content, Content::Negative { .. }));
+        match self.fetch(&flight, &member, prior, None, false).await {
+            Ok((_, Some(change), _)) => Fetched::Arrived((member, change)),
+            Ok((_, None, _)) => Fetched::Refused,
+            Err((fault, _)) => fetched_of(&fault, || {
+                let absent = negative(&member, 404, None, settled.record.renewed_at);
+                (Arc::clone(&member), RecordChange::Renew { record: Arc::new(absent) })
+            }),
+        }
+    }
+
+    /// A companion, or another file of a generation whose name says nothing, is served as of the document that is held:
+    /// whoever asks for it has read that document (docs/adr/0023). `None` if this is no such file.
+    pub(crate) async fn of_generation(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Result<Option<Settled>, Fault> {
+        let path = &wanted.spec.key_path;
+        let Some(generation) = wanted.format.generation(path).filter(|generation| generation.document.key_path != *path) else {
+            return Ok(None);
+        };
+        if wanted.format.digest_in_name(path).is_some() {
+            return Ok(None);
+        }
+        let document = Arc::new(Wanted::naming_document(&wanted.entry, wanted.format, generation.document));
+        let storage = |error| crate::serve::storage_fault(&wanted.entry, &error);
+        let held = self.records.get(&document.key).await.map_err(storage)?;
+        let now = self.now();
+        let is_current = held.filter(|held| held.blob().is_some()).is_some_and(|held| {
+            let until = fresh_until(&held, document.class, &document.entry.repository.cache);
+            until.is_none_or(|until| now < until.plus(LEFT_BEHIND))
+        });
+        let mut arrived = None;
+        if !is_current {
+            match self.flight(&document, false).ready(true).await {
+                Ready::Done(Ok(settled)) => arrived = Some(settled),
+                // Without its document a file stands for itself.
+                Ready::Done(Err(_)) | Ready::Filling(_) => return Ok(None),
+            }
+        }
+        let Some(record) = self.records.get(&wanted.key).await.map_err(storage)? else { return Ok(None) };
+        if let Content::Negative { status } = record.content {
+            return Err(negative_fault(wanted, status));
+        }
+        let Some(open) = self.open_held(wanted, &record).await else { return Ok(None) };
+        let mut settled = self.settled_copy(wanted, record, open, None);
+        if let Some(document) = arrived {
+            (settled.status, settled.source, settled.stale) = (document.status, document.source, document.stale);
+        }
+        Ok(Some(Settled { body: SettledBody::clone(&settled.body), ..settled }))
+    }
+}
+
+fn fetched_of(fault: &Fault, missing: impl FnOnce() -> Member) -> Fetched {
+    match (fault.kind, fault.code) {
+        (FaultKind::Upstream(404 | 410), _) => Fetched::Missing(missing()),
+        (_, "digest_mismatch") => Fetched::Wrong,
+        (_, "upstream_unreachable" | "upstream_timeout" | "upstream_cut" | "interrupted") => Fetched::Unreachable,
+        _ => Fetched::Refused,
+    }
+}
+
+/// The member lives as long as its document.
+fn renewed(held: &ArtifactRecord, document: &ArtifactRecord) -> RecordChange {
+    let record =
+        ArtifactRecord { renewed_at: document.renewed_at, contacted_at: document.contacted_at, ..ArtifactRecord::clone(held) };
+    RecordChange::Renew { record: Arc::new(record) }
+}
+
+/// The URL of a companion on the server that the document came from, if the document has its own name there; else empty.
+fn beside(document_url: &str, document_path: &str, companion_path: &str) -> String {
+    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let joined = Url::parse(document_url).ok().filter(|url| name(url.path()) == name(document_path));
+    joined.and_then(|url| url.join(&name(companion_path)).ok()).map_or_else(String::new, String::from)
+}

@@ -1,0 +1,248 @@
+//! A repository is read as of one generation, whatever the upstream does meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use larder_core::{Fault, FaultKind};
+use larder_testkit::Behaviour;
+
+use crate::repo::{Generation, MASTER, SIGNATURE, Style, generation, signature};
+use crate::support::Bench;
+use crate::{EXPIRED, body, refusal};
+
+const ONE: &[(&str, &str)] = &[("Packages/x-1.x86_64.rpm", "one")];
+const TWO: &[(&str, &str)] = &[("Packages/x-1.x86_64.rpm", "one"), ("Packages/x-2.x86_64.rpm", "two")];
+
+async fn published(first: &Generation) -> Bench {
+    let bench = Bench::new().await;
+    first.publish(&bench.origin, "el9/", None);
+    bench
+}
+
+fn states() -> (Generation, Generation) {
+    (generation(Style::revision(1), ONE), generation(Style::revision(2), TWO))
+}
+
+#[tokio::test]
+async fn rpm_02_the_signature_is_of_the_master_index_that_was_served_before_it() {
+    let (one, two) = states();
+    let bench = published(&one).await;
+    assert_eq!(body(&bench, "el9/repodata/repomd.xml").await, one.repomd);
+    two.publish(&bench.origin, "el9/", Some(&one));
+    bench.wait(EXPIRED);
+    // Between the two requests of this client the upstream has moved on and the copies have expired.
+    assert_eq!(body(&bench, "el9/repodata/repomd.xml.asc").await, signature(&one.repomd));
+    assert_eq!(body(&bench, "el9/repodata/repomd.xml").await, two.repomd);
+    assert_eq!(body(&bench, "el9/repodata/repomd.xml.asc").await, signature(&two.repomd));
+    assert!(bench.get("rpm", "el9/repodata/repomd.xml.asc").await.unwrap().is_hit());
+    assert_eq!(bench.origin.count("GET", "/el9/repodata/repomd.xml.asc"), 2);
+}
+
+/// createrepo_c first puts `repomd.xml` in place, then gpg writes its signature.
+#[tokio::test]
+async fn rpm_02_a_master_index_that_is_not_signed_yet_waits_for_its_signature() {
+    let (one, two) = states();
+    let bench = published(&one).await;
+    body(&bench, "el9/repodata/repomd.xml").await;
+    let unsigned = Generation { metadata: without(&two, SIGNATURE), ..two.clone() };
+    unsigned.publish(&bench.origin, "el9/", Some(&one));
+    bench.wait(EXPIRED);
+    // It does not come for now: the generation before is served, whole.
+    assert_eq!(body(&bench, "el9/repodata/repomd.xml").await, one.repomd);
+    assert_eq!(body(&bench, "el9/repodata/repomd.xml.asc").await, signature(&one.repomd));
+    assert_eq!(body(&bench, &format!("el9/{}", one.path_of("primary"))).await, one.body_of("primary"));
+    let signing = async {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        two.publish(&bench.origin, "el9/", None);
+    };
+    let (got, ()) = tokio::join!(bench.get("rpm", "el9/repodata/repomd.xml"), signing);
+    assert_eq!(got.unwrap().bytes(), &two.repomd);
+    bench.settled().await;
+    assert_eq!(body(&bench, "el9/repodata/repomd.xml.asc").await, signature(&two.repomd));
+}
+
+#[tokio::test]
+async fn rpm_02_a_repository_that_is_no_longer_signed_is_served_after_a_while() {
+    let (one, two) = states();
+    let bench = published(&one).await;
+    body(&bench, "el9/repodata/repomd.xml").await;
+    Generation { metadata: without(&two, SIGNATURE), ..two.clone() }.publish(&bench.origin, "el9/", Some(&one));
+    bench.wait(EXPIRED + 60);
+    assert_eq!(body(&bench, "el9/repodata/repomd.xml").await, two.repomd);
+    assert_eq!(refusal(bench.get("rpm", "el9/repodata/repomd.xml.asc").await).0, FaultKind::Upstream(404));
+}
+
+fn without(generation: &Generation, path: &str) -> std::collections::BTreeMap<String, Vec<u8>> {
+    generation.metadata.iter().filter(|(other, _)| *other != path).map(|(path, body)| (path.clone(), body.clone())).collect()
+}
+
+#[tokio::test]
+async fn rpm_03_what_a_client_has_read_in_the_master_index_is_there_though_the_upstream_has_deleted_it() {
+    let (one, two) = states();
+    let bench = published(&one).await;
+    body(&bench, "el9/repodata/repomd.xml").await;
+    two.publish(&bench.origin, "el9/", Some(&one));
+    for kind in ["primary", "filelists"] {
+        assert_eq!(body(&bench, &format!("el9/{}", one.path_of(kind))).await, one.body_of(kind));
+    }
+    // And after the exchange: the generation before stays readable (hazard W10).
+    bench.wait(EXPIRED);
+    assert_eq!(body(&bench, "el9/repodata/repomd.xml").await, two.repomd);
+    bench.wait(24 * 3600);
+    for (state, kind) in [(&one, "primary"), (&two, "primary"), (&one, "filelists"), (&two, "filelists")] {
+        assert_eq!(body(&bench, &format!("el9/{}", state.path_of(kind))).await, state.body_of(kind));
+    }
+}
+
+#[tokio::test]
+async fn rpm_03_a_generation_whose_files_are_not_to_be_had_does_not_replace_a_whole_one() {
+    let (one, two) = states();
+    let bench = published(&one).await;
+    body(&bench, "el9/repodata/repomd.xml").await;
+    two.publish(&bench.origin, "el9/", Some(&one));
+    let primary = format!("/el9/{}", two.path_of("primary"));
+    bench.origin.behave(&primary, Behaviour::ResetHead);
+    bench.wait(EXPIRED);
+    let got = bench.get("rpm", "el9/repodata/repomd.xml").await.unwrap();
+    assert_eq!(got.bytes(), &one.repomd);
+    bench.settled().await;
+    bench.origin.clear(&primary);
+    bench.wait(60);
+    assert_eq!(body(&bench, "el9/repodata/repomd.xml").await, two.repomd);
+}
+
+#[tokio::test]
+async fn rpm_04_a_named_file_that_is_gone_refreshes_the_unit_once() {
+    let (one, two) = states();
+    let bench = published(&one).await;
+    body(&bench, "el9/repodata/repomd.xml").await;
+    two.publish(&bench.origin, "el9/", Some(&one));
+    // Change logs are not fetched ahead: this client comes too late.
+    let gone = format!("el9/{}", one.path_of("other"));
+    for _ in 0..3 {
+        assert_eq!(refusal(bench.get("rpm", &gone).await).0, FaultKind::Upstream(404));
+        bench.settled().await;
+    }
+    assert_eq!(bench.origin.count("GET", "/el9/repodata/repomd.xml"), 2, "read once more, long before it expires");
+    // The client's retry.
+    assert_eq!(body(&bench, "el9/repodata/repomd.xml").await, two.repomd);
+    assert_eq!(body(&bench, &format!("el9/{}", two.path_of("other"))).await, two.body_of("other"));
+    assert_eq!(bench.origin.count("GET", "/el9/repodata/repomd.xml"), 2);
+}
+
+#[tokio::test]
+async fn rpm_07_metadata_without_a_digest_in_its_name_changes_with_the_master_index() {
+    let style = |revision| Style { unique: false, ..Style::revision(revision) };
+    let (one, two) = (generation(style(1), ONE), generation(style(2), TWO));
+    let bench = published(&one).await;
+    assert_eq!(body(&bench, "el9/repodata/repomd.xml").await, one.repomd);
+    two.publish(&bench.origin, "el9/", Some(&one));
+    bench.wait(EXPIRED);
+    // It has expired too, but it is right only with the master index that was served.
+    assert_eq!(body(&bench, "el9/repodata/primary.xml.gz").await, one.body_of("primary"));
+    assert_eq!(body(&bench, "el9/repodata/repomd.xml").await, two.repomd);
+    assert_eq!(body(&bench, "el9/repodata/primary.xml.gz").await, two.body_of("primary"));
+    assert_eq!(bench.origin.count("GET", "/el9/repodata/primary.xml.gz"), 2);
+}
+
+#[tokio::test]
+async fn rpm_12_with_no_rollback_an_older_revision_does_not_replace_a_newer_one() {
+    let (older, newer) = states();
+    for no_rollback in [true, false] {
+        let bench = Bench::with(|repository| repository.cache.no_rollback = no_rollback).await;
+        newer.publish(&bench.origin, "el9/", None);
+        body(&bench, "el9/repodata/repomd.xml").await;
+        older.publish(&bench.origin, "el9/", Some(&newer));
+        bench.wait(EXPIRED);
+        let (kept, companion) = if no_rollback { (&newer, &newer) } else { (&older, &older) };
+        assert_eq!(body(&bench, "el9/repodata/repomd.xml").await, kept.repomd, "no_rollback: {no_rollback}");
+        assert_eq!(body(&bench, "el9/repodata/repomd.xml.asc").await, signature(&companion.repomd));
+        let hit = bench.get("rpm", "el9/repodata/repomd.xml").await.unwrap();
+        assert!(hit.is_hit(), "its life has started anew: {}", hit.answer.cache_status);
+    }
+}
+
+#[tokio::test]
+async fn rpm_13_metadata_and_packages_are_there_when_the_upstream_is_not() {
+    let (one, _) = states();
+    let mut bench = published(&one).await;
+    body(&bench, "el9/repodata/repomd.xml").await;
+    body(&bench, "el9/Packages/x-1.x86_64.rpm").await;
+    bench.origin.stop().await;
+    bench.wait(EXPIRED);
+    assert_eq!(body(&bench, "el9/repodata/repomd.xml").await, one.repomd);
+    assert_eq!(body(&bench, "el9/repodata/repomd.xml.asc").await, signature(&one.repomd));
+    for path in one.metadata.keys().filter(|path| !path.contains("other")) {
+        assert_eq!(&body(&bench, &format!("el9/{path}")).await, &one.metadata[path], "{path}");
+    }
+    assert_eq!(body(&bench, "el9/Packages/x-1.x86_64.rpm").await, b"one");
+    // Companions that the upstream did not have stay a plain 404.
+    assert_eq!(refusal(bench.get("rpm", "el9/repodata/repomd.xml.key").await).0, FaultKind::Upstream(404));
+}
+
+#[tokio::test]
+async fn rpm_14_a_503_is_passed_on_unless_the_operator_lists_it() {
+    for listed in [false, true] {
+        let (one, _) = states();
+        let bench =
+            Bench::with(|repository| repository.cache.stale_on_status = if listed { vec![503] } else { Vec::new() }).await;
+        one.publish(&bench.origin, "el9/", None);
+        body(&bench, "el9/repodata/repomd.xml").await;
+        bench.origin.behave("*", Behaviour::Status(503));
+        bench.wait(EXPIRED);
+        let got = bench.get("rpm", "el9/repodata/repomd.xml").await;
+        match listed {
+            true => assert_eq!(got.unwrap().bytes(), &one.repomd),
+            false => assert_eq!(refusal(got).0, FaultKind::Upstream(503)),
+        }
+        assert_eq!(body(&bench, "el9/repodata/repomd.xml.asc").await, signature(&one.repomd), "as of what is held");
+    }
+}
+
+/// nexus-apt#46, nexus-public#538: metadata and what it names were cached independently of each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hazard_w10_no_client_sees_two_generations_while_the_upstream_publishes() {
+    let bench = Arc::new(Bench::with(|repository| repository.cache.mutable_ttl = Duration::ZERO).await);
+    let mut last = generation(Style::revision(0), ONE);
+    last.publish(&bench.origin, "el9/", None);
+    let done = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let (bench, done) = (Arc::clone(&bench), Arc::clone(&done));
+            tokio::spawn(async move {
+                let mut seen = std::collections::BTreeSet::new();
+                while !done.load(Ordering::Relaxed) {
+                    seen.insert(read_as_a_client_does(&bench).await.unwrap());
+                }
+                seen.len()
+            })
+        })
+        .collect();
+    for revision in 1..=12 {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        let name = format!("Packages/x-{revision}.x86_64.rpm");
+        let next = generation(Style::revision(revision), &[(&name, "x")]);
+        next.publish(&bench.origin, "el9/", Some(&last));
+        last = next;
+    }
+    done.store(true, Ordering::Relaxed);
+    for client in clients {
+        assert!(client.await.unwrap() >= 3, "the client saw only one or two generations: nothing was exchanged");
+    }
+}
+
+/// The master index, its signature and all that it names but the change log; gives the master index.
+async fn read_as_a_client_does(bench: &Bench) -> Result<Vec<u8>, Fault> {
+    let master = bench.get("rpm", &format!("el9/{MASTER}")).await?.bytes().to_vec();
+    let signed = bench.get("rpm", &format!("el9/{SIGNATURE}")).await?.bytes().to_vec();
+    assert_eq!(signed, signature(&master), "the signature is of another master index");
+    let text = String::from_utf8(master.clone()).unwrap();
+    for href in text.split("href=\"").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        if !href.contains("other") {
+            let digest = larder_core::sha256(bench.get("rpm", &format!("el9/{href}")).await?.bytes()).to_hex();
+            assert!(href.contains(&digest), "{href} has the digest {digest}");
+        }
+    }
+    Ok(master)
+}

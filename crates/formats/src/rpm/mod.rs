@@ -1,0 +1,178 @@
+//! RPM repositories: `repodata/repomd.xml`, the metadata it names, the packages those name (protocols/rpm.md).
+//!
+//! A remote may hold any number of repositories below its root, as a mirror does (`9/BaseOS/x86_64/os/`, …): the folder that
+//! `repodata/` stands in is a repository's root. Nothing is rewritten, for all of it is signed or named by a digest.
+//!
+//! | file | knows |
+//! |---|---|
+//! | `path` | what a path is: master index, companion, metadata named by digest, package |
+//! | `xml` | XML without entities, of bounded depth and token size |
+//! | `repomd` | the master index: which files make up a generation, their digests, the revision |
+//! | `unpack` | gzip, xz and zstd, with bounds |
+//! | `primary` | the packages of a repository: path and digest of each |
+//! | `metalink` | `metalink` and `mirrorlist` that name larder alone |
+
+mod metalink;
+mod path;
+mod primary;
+mod repomd;
+mod unpack;
+mod xml;
+
+use larder_core::{ArtifactPath, BuiltIn, Digest, Repository};
+
+use crate::generic::{file, subject};
+use crate::{Claim, Derived, Document, Form, Format, Generation, Links, Malformed, Operation, Read, RequestParts, SourceSpec};
+
+/// RPM repositories, for dnf, yum and zypper.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rpm;
+
+impl Format for Rpm {
+    fn operation(&self, request: &RequestParts<'_>) -> Operation {
+        let path = request.path.as_str();
+        let (source, form) = match path::listing(path) {
+            Some((root, form)) => (source(&path::master(root)), Form::Derived(form)),
+            None => {
+                // One key for `+`, `%2B` and `%2b`: the path as decoded; and one spelling for the upstream. Queries say
+                // nothing here: `countme`, `repo` and `arch` are addressed to mirror managers.
+                let source = SourceSpec { query: None, path: path::encoded(path), ..file(request) };
+                (SourceSpec { is_document: path::is_master(path), ..source }, Form::Verbatim)
+            }
+        };
+        Operation::Read(Read { source, form, bypass_cache: false })
+    }
+
+    fn built_in(&self, _repository: &Repository, path: &str) -> BuiltIn {
+        if path::digest_in_name(path).is_some() {
+            BuiltIn::MutableNamedByDigest
+        } else if path::is_metadata(path) || path::is_media_description(path) {
+            BuiltIn::Mutable
+        } else {
+            BuiltIn::None
+        }
+    }
+
+    fn subject<'p>(&self, path: &'p str) -> Option<&'p str> {
+        subject(path)
+    }
+
+    /// Only what is held already says anything of a file, and that is for [`possibly_named_by`](Format::possibly_named_by).
+    fn named_by(&self, _repository: &Repository, _path: &str) -> Option<SourceSpec> {
+        None
+    }
+
+    fn possibly_named_by(&self, _repository: &Repository, path: &str) -> Vec<SourceSpec> {
+        if path::is_package(path) {
+            path::roots_above(path).map(|root| source(&path::master(root))).collect()
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn generation(&self, path: &str) -> Option<Generation> {
+        let root = path::root_of_metadata(path)?;
+        let master = path::master(root);
+        let companions = path::COMPANIONS.iter().map(|suffix| source(&format!("{master}{suffix}"))).collect();
+        Some(Generation { document: SourceSpec { is_document: true, ..source(&master) }, companions })
+    }
+
+    fn is_essential(&self, path: &str) -> bool {
+        path::is_essential(path)
+    }
+
+    fn digest_in_name(&self, path: &str) -> Option<Digest> {
+        path::digest_in_name(path)
+    }
+
+    fn names_files(&self, path: &str) -> bool {
+        path::is_primary(path)
+    }
+
+    fn revision(&self, document: &Document<'_>) -> Option<u64> {
+        repomd::read(document.body).ok()?.revision()
+    }
+
+    fn check(&self, _repository: &Repository, document: &Document<'_>) -> Result<(), Malformed> {
+        repomd::read(document.body).map(drop)
+    }
+
+    fn claims(&self, document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
+        if path::is_master(document.key_path) {
+            repomd::claims(document, links, sink)
+        } else {
+            primary::claims(document, links, sink)
+        }
+    }
+
+    fn derive(&self, document: &Document<'_>, form: &'static str, links: &Links<'_>) -> Result<Derived, Malformed> {
+        metalink::derive(document, form, links)
+    }
+
+    fn varies_by(&self, _path: &str) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn absolute_links(&self) -> bool {
+        true
+    }
+
+    fn rewriter_version(&self) -> u32 {
+        1
+    }
+}
+
+/// A file below the repository's root, by its decoded path.
+fn source(path: &str) -> SourceSpec {
+    SourceSpec {
+        base: crate::SourceBase::Files,
+        path: path::encoded(path),
+        query: None,
+        key_path: path.to_owned(),
+        accept: None,
+        variant: "",
+        is_document: path::is_master(path),
+    }
+}
+
+/// The repository path that a `location` leads to; `None` if it leads anywhere else, or is written so that servers differ in
+/// where it leads.
+fn located(root: &str, href: &str) -> Option<String> {
+    if href.starts_with('/') || href.contains(['?', '#']) {
+        return None;
+    }
+    let path = format!("{root}{href}");
+    ArtifactPath::from_decoded(&path).ok().map(|_| path)
+}
+
+/// Where the files of a document's repository are found: on the server that the document itself came from, so that one
+/// generation comes from one mirror (hazard W10). Empty if that is where they would be looked for anyway.
+struct Place {
+    root: String,
+    server: Option<url::Url>,
+}
+
+impl Place {
+    fn of(document: &Document<'_>, links: &Links<'_>) -> Self {
+        let root = path::root_of_metadata(document.key_path).unwrap_or_default().to_owned();
+        let below = path::encoded(document.key_path);
+        let usual = links.repository().upstream.as_ref().and_then(|upstream| upstream.base_urls.first());
+        let is_usual = usual.is_some_and(|base| larder_core::join_url(base, &below, None).is_ok_and(|url| url == *document.url));
+        let server = (!is_usual).then(|| document.url.join("../").ok()).flatten();
+        let same_name = document.url.path().rsplit('/').next() == below.rsplit('/').next();
+        let in_repodata = document.url.path().rsplit('/').nth(1) == Some("repodata");
+        Self { root, server: server.filter(|_| same_name && in_repodata) }
+    }
+
+    fn path(&self, href: &str) -> Option<String> {
+        located(&self.root, href)
+    }
+
+    fn url(&self, href: &str) -> String {
+        let joined = self.server.as_ref().and_then(|server| larder_core::join_url(server, &path::encoded(href), None).ok());
+        joined.map_or_else(String::new, String::from)
+    }
+}
+
+#[cfg(test)]
+mod tests;

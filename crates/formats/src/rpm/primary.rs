@@ -1,0 +1,83 @@
+//! `primary.xml`: path, digest and size of every package. It is read as it is unpacked, and nothing else of it is kept.
+
+use larder_core::Digest;
+
+use super::Place;
+use super::repomd::digest;
+use super::unpack::unpack;
+use super::xml::{self, Element, Sink};
+use crate::{Claim, Document, Links, Malformed};
+
+/// The packages that a primary names.
+pub(super) fn claims(document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
+    let place = Place::of(document, links);
+    xml::read(unpack(document.body)?, &mut Primary { place, package: Package::default(), sink })
+}
+
+#[derive(Default)]
+struct Package {
+    href: String,
+    elsewhere: bool,
+    checksum_type: String,
+    digest: Option<Digest>,
+    size: Option<u64>,
+}
+
+struct Primary<'s> {
+    place: Place,
+    package: Package,
+    sink: &'s mut dyn FnMut(Claim),
+}
+
+impl Primary<'_> {
+    fn emit(&mut self) {
+        let package = std::mem::take(&mut self.package);
+        let Some(path) = self.place.path(&package.href).filter(|_| !package.elsewhere && !package.href.is_empty()) else {
+            return;
+        };
+        let url = self.place.url(&package.href);
+        (self.sink)(Claim {
+            path,
+            url,
+            digests: package.digest.into_iter().collect(),
+            size: package.size,
+            published_at: None,
+            identity: None,
+        });
+    }
+}
+
+impl Sink for Primary<'_> {
+    fn open(&mut self, path: &[Box<[u8]>], element: &Element<'_>) -> Result<(), Malformed> {
+        match path {
+            [root] if **root != *b"metadata" => {
+                return Err(Malformed(format!("it is not primary.xml: its root element is {:?}", String::from_utf8_lossy(root))));
+            }
+            [_, package] if **package == *b"package" => self.package = Package::default(),
+            [_, _, field] => match &**field {
+                b"checksum" => self.package.checksum_type = element.attribute("type")?.unwrap_or_default(),
+                b"size" => self.package.size = element.attribute("package")?.and_then(|size| size.parse().ok()),
+                b"location" => {
+                    self.package.href = element.attribute("href")?.unwrap_or_default();
+                    self.package.elsewhere = element.attribute("xml:base")?.is_some();
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, path: &[Box<[u8]>], text: &str) -> Result<(), Malformed> {
+        match path {
+            [_, package] if **package == *b"package" => self.emit(),
+            [_, _, field] if **field == *b"checksum" => self.package.digest = digest(&self.package.checksum_type, text),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn wants_text(&self, path: &[Box<[u8]>]) -> bool {
+        matches!(path, [_, _, field] if **field == *b"checksum")
+    }
+}

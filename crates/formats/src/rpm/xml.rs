@@ -1,0 +1,133 @@
+//! XML as repository metadata needs it: no document type, no entities of its own, bounded depth and token size, read as it
+//! is unpacked (hazard R3).
+
+use std::io::{self, BufRead, Read};
+
+use quick_xml::XmlVersion;
+use quick_xml::events::{BytesStart, Event};
+use quick_xml::reader::Reader;
+
+use crate::Malformed;
+
+/// Deepest nesting that is read.
+const MAX_DEPTH: usize = 64;
+/// Largest text, tag or comment.
+const MAX_TOKEN: usize = 4 << 20;
+
+/// What a reader of XML is told.
+pub(super) trait Sink {
+    /// An element begins; `path` has the local names from the root down to it.
+    fn open(&mut self, path: &[Box<[u8]>], element: &Element<'_>) -> Result<(), Malformed>;
+    /// An element ends, with the text that stood directly in it if [`wants_text`](Sink::wants_text) asked for it.
+    fn close(&mut self, path: &[Box<[u8]>], text: &str) -> Result<(), Malformed>;
+    /// Whether the text of this element matters.
+    fn wants_text(&self, path: &[Box<[u8]>]) -> bool;
+}
+
+/// An opening tag.
+pub(super) struct Element<'a>(&'a BytesStart<'a>);
+
+impl Element<'_> {
+    /// The value of an attribute, by its name as written.
+    pub(super) fn attribute(&self, name: &str) -> Result<Option<String>, Malformed> {
+        match self.0.try_get_attribute(name).map_err(|error| Malformed(format!("a broken attribute: {error}")))? {
+            None => Ok(None),
+            Some(attribute) => {
+                let value = attribute.normalized_value(XmlVersion::Implicit1_0);
+                value.map(|value| Some(value.into_owned())).map_err(|error| Malformed(format!("a broken attribute: {error}")))
+            }
+        }
+    }
+}
+
+/// Reads all of `source` into `sink`.
+pub(super) fn read<R: BufRead>(source: R, sink: &mut dyn Sink) -> Result<(), Malformed> {
+    let mut reader = Reader::from_reader(Bounded { source, left: MAX_TOKEN });
+    reader.config_mut().expand_empty_elements = true;
+    let mut buffer = Vec::new();
+    let mut path: Vec<Box<[u8]>> = Vec::new();
+    let mut text = String::new();
+    let mut wanted = false;
+    let mut rooted = false;
+    loop {
+        buffer.clear();
+        reader.get_mut().left = MAX_TOKEN;
+        let broken = |at: u64, what: &dyn std::fmt::Display| Malformed(format!("XML that cannot be read, at byte {at}: {what}"));
+        let event = reader.read_event_into(&mut buffer);
+        let at = reader.buffer_position();
+        match event.map_err(|error| broken(at, &error))? {
+            Event::Start(tag) => {
+                if path.len() >= MAX_DEPTH || (path.is_empty() && rooted) {
+                    return Err(broken(at, &"elements nested too deeply, or more than one root"));
+                }
+                rooted = true;
+                path.push(tag.local_name().as_ref().into());
+                sink.open(&path, &Element(&tag))?;
+                wanted = sink.wants_text(&path);
+                text.clear();
+            }
+            Event::End(_) => {
+                sink.close(&path, text.trim())?;
+                path.pop();
+                text.clear();
+                wanted = false;
+            }
+            Event::Text(part) if wanted => text.push_str(&part.decode().map_err(|error| broken(at, &error))?),
+            Event::CData(part) if wanted => text.push_str(&part.decode().map_err(|error| broken(at, &error))?),
+            Event::GeneralRef(reference) => {
+                let character = match reference.resolve_char_ref().map_err(|error| broken(at, &error))? {
+                    Some(character) => character,
+                    None => predefined(&reference).ok_or_else(|| broken(at, &"an entity that XML itself does not define"))?,
+                };
+                if wanted {
+                    text.push(character);
+                }
+            }
+            Event::DocType(_) => return Err(broken(at, &"a document type, which repository metadata must not have")),
+            Event::Eof if path.is_empty() && rooted => return Ok(()),
+            Event::Eof => return Err(broken(at, &"it ends too early")),
+            Event::Text(_) | Event::CData(_) | Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
+        }
+    }
+}
+
+/// The five entities of XML 1.0 section 4.6.
+fn predefined(name: &[u8]) -> Option<char> {
+    match name {
+        b"amp" => Some('&'),
+        b"lt" => Some('<'),
+        b"gt" => Some('>'),
+        b"quot" => Some('"'),
+        b"apos" => Some('\''),
+        _ => None,
+    }
+}
+
+/// Fails when more than a token's worth of bytes was taken since `left` was last set: the parser keeps a token whole.
+struct Bounded<R> {
+    source: R,
+    left: usize,
+}
+
+impl<R: BufRead> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl<R: BufRead> BufRead for Bounded<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.left == 0 {
+            return Err(io::Error::other("a text or tag is too long"));
+        }
+        let available = self.source.fill_buf()?;
+        Ok(&available[..available.len().min(self.left)])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.left = self.left.saturating_sub(count);
+        self.source.consume(count);
+    }
+}

@@ -1,0 +1,249 @@
+"""RPM repositories: dnf and zypper, both checking the signatures of packages and of the master index."""
+
+import hashlib
+import re
+import threading
+import time
+
+from gpg import signer
+from harness import Failed, ask, environment, expect, expect_equal, run, tool
+from rpm_packages import pantry
+
+DNF_CONF = """[main]
+reposdir={home}/repos
+cachedir={home}/cache
+persistdir={home}/persist
+logdir={home}/log
+pluginpath=/nonexistent
+gpgcheck=1
+install_weak_deps=0
+tsflags=nodocs
+"""
+
+DNF_REPO = """[pantry]
+name=pantry
+{source}
+enabled=1
+gpgcheck=1
+repo_gpgcheck=1
+gpgkey=file://{key}
+metadata_expire=1
+retries=1
+"""
+
+
+class Dnf:
+    """dnf with a configuration, a cache and an installation root of its own."""
+
+    def __init__(self, home, url, key, source="baseurl={}/el9/"):
+        self._home = home
+        self.root = home / "root"
+        (home / "repos").mkdir()
+        (self.root / "etc" / "dnf").mkdir(parents=True)
+        (home / "dnf.conf").write_text(DNF_CONF.format(home=home))
+        (home / "repos" / "pantry.repo").write_text(DNF_REPO.format(source=source.format(url), key=key))
+
+    def __call__(self, *arguments):
+        options = ["-y", "-c", self._home / "dnf.conf", "--installroot", self.root, "--releasever", "9"]
+        arguments = [tool("dnf"), *options, "--forcearch", "x86_64", *arguments]
+        return run(arguments, cwd=self._home, env=environment(self._home))
+
+    def installed(self, name):
+        path = self.root / "opt" / name / "version"
+        return path.read_text().strip() if path.exists() else None
+
+
+class Zypper:
+    """zypper with an installation root of its own, which holds its configuration and cache too."""
+
+    def __init__(self, home, url, key):
+        self._home = home
+        self._environment = environment(home)
+        self.root = home / "zypper"
+        self.root.mkdir()
+        for action in (["--initdb"], ["--import", key]):
+            run([tool("rpm"), "--root", self.root, *action], cwd=home, env=self._environment)
+        self("addrepo", "--refresh", "--gpgcheck-strict", f"{url}/el9", "pantry")
+
+    def __call__(self, *arguments):
+        options = ["--non-interactive", "--root", self.root, "--gpg-auto-import-keys"]
+        return run([tool("zypper"), *options, *arguments], cwd=self._home, env=self._environment)
+
+    def installed(self, name):
+        path = self.root / "opt" / name / "version"
+        return path.read_text().strip() if path.exists() else None
+
+
+def serve(case, **more):
+    """An upstream and larder before it; gives the upstream."""
+    origin = case.origin()
+    entry = {
+        "base_url": origin.url,
+        "type": "remote",
+        "package": "rpm",
+        "immutable_patterns": ["\\.rpm$"],
+        "cache": {"immutable_ttl": 0, "mutable_ttl": 0},
+        **more,
+    }
+    case.serve({"rpms": entry})
+    return origin
+
+
+def dnf(case):
+    """makecache, query, install with a dependency, groups, advisories; then an upgrade after a new index."""
+    with signer(case) as key:
+        repository = pantry(case, key)
+        public = key.public_key(armored=True)
+        origin = serve(case)
+        repository.publish(origin)
+
+        def use(home, phase):
+            do = Dnf(home, case.repository("rpms"), public)
+            do("makecache")
+            expect("pantry-data" in do("repoquery", "--requires", "pantry-jam"), "repoquery knows no dependency")
+            do("install", "pantry-jam", "pantry-libstdc++")
+            installed = {name: do.installed(name) for name in ("pantry-jam", "pantry-data", "pantry-libstdc++")}
+            wanted = {"pantry-jam": "1.0", "pantry-data": "1.0", "pantry-libstdc++": "2.0~rc1^git1"}
+            expect_equal("what dnf installed", installed, wanted)
+            groups = do("group", "list", "--hidden")
+            expect("pantry" in groups.lower(), f"dnf sees no group:\n{groups}")
+            advisories = do("updateinfo", "list", "--all")
+            expect("PANTRY-2026:0001" in advisories, f"dnf sees no advisory:\n{advisories}")
+
+        case.phases(use)
+        if not case.direct:
+            origin.start()
+        home = case.home()
+        do = Dnf(home, case.repository("rpms"), public)
+        do("install", "pantry-jam")
+        repository.build("pantry-jam", "1.1", requires="pantry-data")
+        repository.index()
+        repository.publish(origin)
+        # The client's own copy of the index is good for a second.
+        time.sleep(2)
+        do("upgrade")
+        expect_equal("after the upgrade", do.installed("pantry-jam"), "1.1")
+
+
+def zypper(case):
+    """addrepo, refresh, install; and what zypper probes for and does not find must be a plain 404."""
+    with signer(case) as key:
+        repository = pantry(case, key)
+        public = key.public_key(armored=True)
+        origin = serve(case)
+        repository.publish(origin)
+
+        def use(home, phase):
+            do = Zypper(home, case.repository("rpms"), public)
+            do("refresh", "--force")
+            do("install", "--no-recommends", "pantry-jam", "pantry-libstdc++")
+            expect_equal("what zypper installed", do.installed("pantry-jam"), "1.0")
+            expect_equal("what zypper installed", do.installed("pantry-libstdc++"), "2.0~rc1^git1")
+            if not case.direct and phase in ("cold", "warm"):
+                for probe in ("media.1/media", "repodata/repomd.xml.key"):
+                    ask(f"{case.repository('rpms')}/el9/{probe}", wanted=404)
+
+        case.phases(use)
+
+
+def compressions(case):
+    """Metadata in bzip2 and xz, and metadata whose names carry no digest; packages built anew under their old names."""
+    with signer(case) as key:
+        public = key.public_key(armored=True)
+        origin = serve(case)
+        variants = (("bz2", "--unique-md-filenames"), ("xz", "--unique-md-filenames"), ("gz", "--simple-md-filenames"))
+        for compression, names in variants:
+            repository = pantry(case, key, compression=compression, names=names)
+            repository.publish(origin)
+            do = Dnf(case.home(), case.repository("rpms"), public)
+            do("install", "pantry-jam")
+            expect_equal(f"installed with {compression} {names}", do.installed("pantry-jam"), "1.0")
+
+
+def listings(case):
+    """dnf by metalink and by mirrorlist: larder is the only mirror they name."""
+    case.needs_larder()
+    with signer(case) as key:
+        repository = pantry(case, key)
+        public = key.public_key(armored=True)
+        origin = serve(case)
+        repository.publish(origin)
+        base = case.repository("rpms")
+        for name in ("metalink", "mirrorlist"):
+            source = f"{name}={{}}/el9/{name}?repo=pantry&arch=x86_64"
+            do = Dnf(case.home(), base, public, source)
+            do("install", "pantry-jam")
+            expect_equal(f"installed by {name}", do.installed("pantry-jam"), "1.0")
+        metalink = ask(f"{base}/el9/metalink?repo=pantry&countme=1").body.decode()
+        served = ask(f"{base}/el9/repodata/repomd.xml").body
+        expect(hashlib.sha256(served).hexdigest() in metalink, f"the metalink has another hash:\n{metalink}")
+        urls = re.findall(r"<url[^>]*>([^<]*)</url>", metalink)
+        expect_equal("the metalink's mirrors", urls, [f"{base}/el9/repodata/repomd.xml"])
+
+
+def republished(case):
+    """The repository is published anew every second, old metadata deleted at once, and no client sees an error."""
+    case.needs_larder()
+    with signer(case) as key:
+        repository = pantry(case, key)
+        public = key.public_key(armored=True)
+        origin = serve(case, cache={"immutable_ttl": 0, "mutable_ttl": 1})
+        repository.publish(origin)
+        done = threading.Event()
+        wrong = []
+
+        def publish():
+            while not done.wait(1):
+                repository.touch()
+                repository.index()
+                repository.publish(origin)
+
+        def load():
+            while not done.is_set():
+                try:
+                    read_generation(case.repository("rpms") + "/el9")
+                except (Failed, OSError) as failure:
+                    wrong.append(str(failure))
+
+        workers = [threading.Thread(target=work) for work in (publish, load, load)]
+        for worker in workers:
+            worker.start()
+        try:
+            client = case.home()
+            do = Dnf(client, case.repository("rpms"), public)
+            end = time.monotonic() + 15
+            rounds = 0
+            while time.monotonic() < end:
+                do("makecache", "--refresh")
+                rounds += 1
+            do("install", "--refresh", "pantry-jam")
+        finally:
+            done.set()
+            for worker in workers:
+                worker.join()
+        expect(not wrong, f"{len(wrong)} requests went wrong, the first:\n{wrong[0] if wrong else ''}")
+        expect(rounds >= 3, f"dnf came round only {rounds} times")
+        generations = {request.path for request in origin.requests() if "-primary.xml" in request.path}
+        expect(len(generations) >= 5, f"only {len(generations)} generations passed through larder")
+
+
+def read_generation(base):
+    """What a client reads: the master index and all that it names, each with the digest stated."""
+    master = ask(f"{base}/repodata/repomd.xml").body
+    pattern = rb'<data type="([a-z_]+)">\s*<checksum type="sha256">([0-9a-f]+)</checksum>.*?<location href="([^"]+)"'
+    records = re.findall(pattern, master, re.DOTALL)
+    expect(len(records) >= 4, "the master index names too little")
+    for kind, digest, href in records:
+        if kind == b"other":
+            continue
+        body = ask(f"{base}/{href.decode()}").body
+        expect_equal(f"digest of {href.decode()}", hashlib.sha256(body).hexdigest(), digest.decode())
+
+
+CASES = {
+    "rpm-dnf": dnf,
+    "rpm-zypper": zypper,
+    "rpm-compressions": compressions,
+    "rpm-listings": listings,
+    "rpm-republished": republished,
+}
