@@ -61,6 +61,7 @@ pub(crate) fn repository(package: PackageType, base: &str) -> Repository {
             base_urls: vec![base_url],
             index_url,
             credentials: None,
+            auth: UpstreamAuth::Basic,
             headers: Vec::new(),
             connect_timeout: Duration::from_secs(2),
             read_timeout: Duration::from_millis(1500),

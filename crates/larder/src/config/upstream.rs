@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use larder_core::{Credentials, PackageType, Secret, UpstreamSettings};
+use larder_core::{Credentials, PackageType, Secret, UpstreamAuth, UpstreamSettings};
 use url::Url;
 
 use super::defaults;
@@ -27,6 +27,7 @@ pub(super) fn upstream(
 ) -> Option<UpstreamSettings> {
     let roots = roots(section, package, place, report);
     let credentials = credentials(section, environment, report);
+    let auth = auth(section, package, report);
     let headers = headers(section, environment, report);
     let timeouts = section.section("timeouts", schema::TIMEOUTS, report);
     let mut seconds = |key| timeouts.as_ref().and_then(|timeouts| timeouts.seconds(key, 1, report));
@@ -51,6 +52,7 @@ pub(super) fn upstream(
         base_urls,
         index_url,
         credentials,
+        auth,
         headers,
         connect_timeout,
         read_timeout,
@@ -146,6 +148,19 @@ fn credentials(section: &Section<'_>, environment: &Environment, report: &mut Re
         }
         (None, None) => None,
     }
+}
+
+/// Container registries say by a 401 what they want; all other upstreams are told at once.
+fn auth(section: &Section<'_>, package: PackageType, report: &mut Report) -> UpstreamAuth {
+    let token_hosts = each(section, "token_hosts", link_host, report);
+    if package == PackageType::Docker {
+        return UpstreamAuth::Challenge { token_hosts: token_hosts.unwrap_or_default() };
+    }
+    if token_hosts.is_some() {
+        let place = section.key_place("token_hosts");
+        report.warning(place, format!("`{}` has no effect: only docker upstreams want tokens", section.path("token_hosts")));
+    }
+    UpstreamAuth::Basic
 }
 
 /// A secret: the text itself, or `${NAME}` for an environment variable.

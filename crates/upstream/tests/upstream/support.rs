@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use http::Method;
 use larder_core::{
     AccessPolicy, AllowPrivate, CachePolicy, Credentials, PackageType, QuarantinePolicy, Repository, RepositoryKind,
-    RepositoryName, Secret, UpstreamSettings,
+    RepositoryName, Secret, UpstreamAuth, UpstreamSettings,
 };
 use larder_upstream::{
     HttpUpstream, NameLookup, Options, Upstream, UpstreamError, UpstreamErrorKind, UpstreamRequest, UpstreamResponse,
@@ -26,6 +26,7 @@ pub(crate) fn settings(base: &Url) -> UpstreamSettings {
         base_urls: vec![base.join("/").unwrap()],
         index_url: base.join("/").unwrap(),
         credentials: None,
+        auth: UpstreamAuth::Basic,
         headers: Vec::new(),
         connect_timeout: Duration::from_secs(5),
         read_timeout: Duration::from_secs(5),
