@@ -129,6 +129,8 @@ pub struct UpstreamSettings {
     pub credentials: Option<Credentials>,
     /// How `credentials` are presented.
     pub auth: UpstreamAuth,
+    /// docker only: the namespace of image names without a slash, where the upstream is the public hub.
+    pub default_namespace: Option<String>,
     /// Extra request headers (`headers:`), sent to the configured origins only.
     pub headers: Vec<(String, Secret<String>)>,
     /// Time allowed for connecting.
@@ -158,6 +160,7 @@ impl fmt::Debug for UpstreamSettings {
             .field("proxy", &self.proxy.as_ref().map(safe))
             .field("credentials", &self.credentials)
             .field("auth", &self.auth)
+            .field("default_namespace", &self.default_namespace)
             .field("headers", &self.headers)
             .field("connect_timeout", &self.connect_timeout)
             .field("read_timeout", &self.read_timeout)
@@ -271,6 +274,7 @@ mod tests {
             index_url: url("https://index.example.com/simple/"),
             credentials: Some(Credentials { username: "u".into(), password: Secret::new("canary".into()) }),
             auth: UpstreamAuth::Basic,
+            default_namespace: None,
             headers: vec![("X-Token".into(), Secret::new("canary".into()))],
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(30),

@@ -20,7 +20,7 @@ use crate::answer::{Answer, Body, Freshness, Representation};
 use crate::claims::ClaimTables;
 use crate::clearance::clear_non_artifact;
 use crate::commit::{CommitQueue, Committer};
-use crate::counters::{Counters, RepositoryCounters};
+use crate::counters::{Counters, RepositoryCounters, UpstreamQuota};
 use crate::derive::Derivations;
 use crate::flight::Flights;
 use crate::health::HealthCache;
@@ -172,6 +172,12 @@ impl Engine {
     pub fn repository_counters(&self) -> Vec<(RepositoryName, Arc<RepositoryCounters>)> {
         let all = self.repositories.load().all();
         all.into_iter().map(|entry| (entry.repository.name.clone(), Arc::clone(&entry.counters))).collect()
+    }
+
+    /// What each repository's upstream last said of its rate limit, sorted by name.
+    pub fn upstream_quotas(&self) -> Vec<(RepositoryName, Arc<UpstreamQuota>)> {
+        let all = self.repositories.load().all();
+        all.into_iter().map(|entry| (entry.repository.name.clone(), Arc::clone(&entry.quota))).collect()
     }
 
     /// Downloads that are running.

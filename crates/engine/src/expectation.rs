@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use larder_core::{Digest, DigestAlgorithm, PackageType};
+use larder_core::{Digest, DigestAlgorithm, PackageType, StoredHeaders};
 use tokio::task::JoinHandle;
 
 use crate::admission::Wanted;
@@ -13,9 +13,9 @@ use crate::flight::Ready;
 /// What is known of a file's claim while it is being fetched.
 #[derive(Debug)]
 pub(crate) enum Expectation {
-    /// No document names it, or it is a document itself.
+    /// Nothing states what it is, or it is a document itself.
     None,
-    /// A held document names it.
+    /// Its path, the upstream's head or a held document states it.
     Known(StoredClaim),
     /// The document that may name it is on its way.
     Pending(JoinHandle<Lookup>),
@@ -44,6 +44,18 @@ impl Lookup {
 }
 
 impl Expectation {
+    /// A digest that is stated without a document; the file's URL is the usual one.
+    fn of_digest(digest: Digest) -> Self {
+        Self::Known(StoredClaim { url: String::new(), size: None, published_at: None, digests: vec![digest] })
+    }
+
+    /// Takes up what the upstream's head states, unless more is known already.
+    pub(crate) fn learn_from_head(&mut self, headers: &StoredHeaders) {
+        if let (Self::None, Some(digest)) = (&self, &headers.digest) {
+            *self = Self::of_digest(digest.clone());
+        }
+    }
+
     /// The claim, waiting for the document if need be.
     pub(crate) async fn resolve(&mut self, engine: &Arc<Engine>, wanted: &Arc<Wanted>) -> Option<StoredClaim> {
         let claim = match std::mem::replace(self, Self::None) {
@@ -85,6 +97,9 @@ impl Expectation {
 impl Engine {
     /// Starts looking for what a document says of this file.
     pub(crate) async fn expect(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Expectation {
+        if let Some(digest) = wanted.format.digest_in_path(&wanted.spec.key_path) {
+            return Expectation::of_digest(digest);
+        }
         let Some(document) = Self::naming_document(wanted) else { return Expectation::None };
         match self.known_claim(wanted, &document).await {
             Known::Claim(claim) => Expectation::Known(claim),

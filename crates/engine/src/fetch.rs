@@ -46,6 +46,7 @@ impl From<UpstreamError> for NoBody {
             UpstreamErrorKind::TimedOut => (Outcome::TimedOut, "upstream_timeout"),
             UpstreamErrorKind::RefusedRedirect => (Outcome::Unusable, "redirect_refused"),
             UpstreamErrorKind::RefusedAddress => (Outcome::Unusable, "address_refused"),
+            UpstreamErrorKind::Unauthorized => (Outcome::Unusable, "upstream_login"),
             UpstreamErrorKind::Protocol => (Outcome::Unusable, "upstream_protocol"),
             UpstreamErrorKind::Truncated => (Outcome::Unusable, "upstream_cut"),
         };
@@ -71,9 +72,19 @@ impl Engine {
             request.conditions = conditions_of(&copy.0);
             match self.send(wanted, request).await {
                 Err(error) => return self.settle_failure(wanted, Some(copy), &error.into()),
-                Ok(response) => match head_verdict(&response, &copy.0) {
+                Ok(response) => match head_verdict(wanted, &response, &copy.0) {
                     HeadVerdict::Unchanged => return Ok(self.renew(wanted, copy)),
-                    HeadVerdict::Changed => return self.fetch(flight, wanted, prior, Some(copy), false).await,
+                    HeadVerdict::Changed => {
+                        let stated = wanted.format.digest_in_head(&wanted.spec.key_path, &response.headers);
+                        if let Some(stated) = stated
+                            && let Some(settled) = self.switch_to(wanted, &stated, &copy.0).await
+                        {
+                            count(&wanted.entry.counters.revalidated);
+                            let change = RecordChange::Renew { record: Arc::clone(&settled.record) };
+                            return Ok((settled, Some(change), prior));
+                        }
+                        return self.fetch(flight, wanted, prior, Some(copy), false).await;
+                    }
                     HeadVerdict::AskWithGet => {}
                     HeadVerdict::Other => {
                         let no_body = status_outcome(wanted, &response, self.now());
@@ -197,8 +208,9 @@ impl Engine {
     pub(crate) async fn send(&self, wanted: &Wanted, request: UpstreamRequest) -> Result<UpstreamResponse, UpstreamError> {
         count(&wanted.entry.counters.upstream_requests);
         let answer = self.upstream.send(request).await;
-        if answer.is_err() {
-            count(&wanted.entry.counters.upstream_errors);
+        match &answer {
+            Ok(response) => wanted.entry.quota.note(&response.headers),
+            Err(_) => count(&wanted.entry.counters.upstream_errors),
         }
         answer
     }
@@ -273,7 +285,12 @@ fn text(response: &UpstreamResponse, name: header::HeaderName) -> Option<&str> {
     response.headers.get(name)?.to_str().ok()
 }
 
-fn head_verdict(response: &UpstreamResponse, record: &ArtifactRecord) -> HeadVerdict {
+fn head_verdict(wanted: &Wanted, response: &UpstreamResponse, record: &ArtifactRecord) -> HeadVerdict {
+    let stated = wanted.format.digest_in_head(&wanted.spec.key_path, &response.headers);
+    if let Some(stated) = stated.as_ref().filter(|_| response.status == StatusCode::OK) {
+        let held = record.headers.digest.as_ref() == Some(stated) || record.blob().is_some_and(|blob| blob.digest == *stated);
+        return if held { HeadVerdict::Unchanged } else { HeadVerdict::Changed };
+    }
     let length = text(response, header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
     judge_head(response.status.as_u16(), text(response, header::ETAG), text(response, header::LAST_MODIFIED), length, record)
 }
@@ -299,7 +316,7 @@ pub(crate) fn status_outcome(wanted: &Wanted, response: &UpstreamResponse, now: 
 /// The upstream's own status, passed on.
 pub(crate) fn passed_on(wanted: &Wanted, status: u16, retry_after: Option<Duration>) -> Fault {
     let code = match status {
-        404 | 410 => "not_found",
+        404 | 410 => wanted.format.missing_code(&wanted.spec.key_path),
         429 => "rate_limited",
         _ => "upstream_status",
     };

@@ -75,7 +75,7 @@ impl Intake {
         wanted: &Arc<Wanted>,
         response: UpstreamResponse,
     ) -> Result<Received, NoBody> {
-        let first = Arc::new(FirstAnswer::of(&response));
+        let first = Arc::new(FirstAnswer::of(wanted, &response));
         let mut body = response.body;
         let mut resumes = 0;
         let mut resumed_at = 0;

@@ -10,12 +10,14 @@
 //! | `verify.rs` | 8: is it the right body? |
 //! | `fill.rs`, `reader.rs` | 8: the bytes while they arrive, many readers |
 //! | `expectation.rs`, `claims.rs` | what a file's digest should be, and where its document says so |
+//! | `by_digest.rs` | names that stand for bytes which another name states by digest |
 //! | `commit.rs` | 9: blob, then record, in groups |
 //! | `derive.rs`, `coding.rs` | rewritten documents and their compressed forms |
 //! | `serve.rs` | 7: from what was obtained to an [`Answer`] |
 
 mod admission;
 mod answer;
+mod by_digest;
 mod claims;
 mod clearance;
 mod coding;
@@ -44,7 +46,7 @@ mod verify;
 
 pub use answer::{Answer, Body, Freshness, HotTicket, Representation};
 pub use clearance::Cleared;
-pub use counters::{Counters, RepositoryCounters};
+pub use counters::{Counters, RepositoryCounters, UpstreamQuota};
 pub use engine::{ArtifactRequest, Engine, EngineParts, Limits};
 pub use flush::{CacheType, FlushReport, FlushRequest};
 pub use health::{BackendHealth, Health};

@@ -216,6 +216,13 @@ impl Engine {
                 _ => decision = Decision::Fetch { expired: false },
             }
         }
+        let serves = matches!(decision, Decision::Serve | Decision::ServeAndRefresh);
+        if let Some(pointer) = record.as_ref().filter(|_| serves && copy.is_none())
+            && let Some(settled) = self.follow_pointer(wanted, pointer).await
+        {
+            let change = RecordChange::Renew { record: Arc::clone(&settled.record) };
+            return Ok((settled, Some(change), None));
+        }
         match (decision, copy) {
             (Decision::Serve | Decision::ServeAndRefresh, Some((record, open))) => {
                 Ok((self.settled_copy(wanted, record, open, None), None, None))

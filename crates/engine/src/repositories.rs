@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use larder_core::{Repository, RepositoryName};
 use larder_formats::{Format, format_of};
 
-use crate::counters::RepositoryCounters;
+use crate::counters::{RepositoryCounters, UpstreamQuota};
 
 /// A repository as the engine keeps it.
 #[derive(Debug, Clone)]
@@ -16,6 +16,8 @@ pub(crate) struct Entry {
     /// Raised by flush, replacement of what was served, and reload: hot entries made before are void.
     pub(crate) epoch: Arc<AtomicU64>,
     pub(crate) counters: Arc<RepositoryCounters>,
+    /// How much more the upstream will let larder ask.
+    pub(crate) quota: Arc<UpstreamQuota>,
     /// `None` if the format is not built.
     pub(crate) format: Option<&'static dyn Format>,
     /// Why requests are answered 501, if they are.
@@ -41,6 +43,7 @@ impl Repositories {
             let old = self.0.get(&repository.name);
             let entry = Entry {
                 epoch: old.map_or_else(Arc::default, |e| Arc::clone(&e.epoch)),
+                quota: old.map_or_else(Arc::default, |e| Arc::clone(&e.quota)),
                 counters: old.map_or_else(Arc::default, |e| Arc::clone(&e.counters)),
                 format: format_of(repository.package),
                 not_built: not_built.get(repository.name.as_str()).map(|reason| reason.as_str().into()),

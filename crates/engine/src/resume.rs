@@ -29,8 +29,8 @@ pub(crate) struct Rest {
 }
 
 impl FirstAnswer {
-    pub(crate) fn of(response: &UpstreamResponse) -> Self {
-        let headers = stored_headers(&response.headers);
+    pub(crate) fn of(wanted: &Wanted, response: &UpstreamResponse) -> Self {
+        let headers = stored_headers(wanted, &response.headers);
         Self { etag: headers.etag, coding: headers.content_encoding, total: response.body.declared_length() }
     }
 
@@ -51,7 +51,7 @@ impl FirstAnswer {
         let mut request = Engine::upstream_request(wanted, Method::GET, claimed).map_err(drop)?;
         request.resume = Some(Resume { offset, if_range: self.strong_tag().unwrap_or_default().to_owned() });
         let UpstreamResponse { status, headers, body, .. } = engine.send(wanted, request).await.map_err(drop)?;
-        let now = stored_headers(&headers);
+        let now = stored_headers(wanted, &headers);
         let same_tag = self.strong_tag().is_none() || now.etag.as_deref() == self.strong_tag();
         if !same_tag || now.content_encoding != self.coding {
             return Err(());

@@ -56,8 +56,12 @@ impl Engine {
             // The upstream's tag belongs to the coded form.
             headers.etag = None;
         }
-        let Whole { received, fill: holder } = proven.whole;
-        let record = finished_record(fill, headers, &received, proven.verified, prior);
+        let Proven { whole, verified, .. } = proven;
+        if wanted.format.check_limit(&wanted.spec.key_path).is_some() {
+            self.check_whole(wanted, &whole).await?;
+        }
+        let Whole { received, fill: holder } = whole;
+        let record = finished_record(fill, headers, &received, verified, prior);
         holder.verified(received.length);
         Ok(Self::hand_over(wanted, &holder, received, record))
     }
@@ -68,7 +72,7 @@ impl Engine {
         if let (Some(spool), Some(descriptor)) = (received.spool, record.blob().cloned()) {
             let body = SettledBody::Blob(OpenBlob { file: spool.reader(), length: received.length });
             let spool = SealedSpool { spool, descriptor };
-            let change = Some(RecordChange::Store { record: Arc::clone(&record), spool });
+            let change = Some(RecordChange::Store { record: Arc::clone(&record), spool, also: None });
             return Filled { record, body, change, detail: None };
         }
         count(&wanted.entry.counters.fills_not_kept);
@@ -129,7 +133,7 @@ impl Engine {
             }
         }
         count(&wanted.entry.counters.digest_mismatches);
-        tracing::warn!(key = %wanted.key, stated = %stated, "the upstream sent other bytes than its index states; nothing is kept");
+        tracing::warn!(key = %wanted.key, stated = %stated, "the upstream sent other bytes than are stated; nothing is kept");
         Err(mismatch(wanted, &stated))
     }
 
@@ -155,7 +159,7 @@ impl Engine {
 
 fn mismatch(wanted: &Wanted, stated: &Digest) -> NoBody {
     let message = format!(
-        "the upstream of repository {} sent bytes whose {} is not the one its index states; nothing was kept",
+        "the upstream of repository {} sent bytes whose {} is not the one that is stated of them; nothing was kept",
         wanted.entry.repository.name,
         stated.algorithm().as_str()
     );

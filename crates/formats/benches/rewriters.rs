@@ -33,6 +33,7 @@ fn remote(package: PackageType, base_url: &str) -> Repository {
             index_url: base,
             credentials: None,
             auth: UpstreamAuth::Basic,
+            default_namespace: None,
             headers: Vec::new(),
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(30),

@@ -23,6 +23,7 @@ pub(crate) fn remote(name: &str, package: PackageType, base_url: &str) -> Reposi
             index_url: base,
             credentials: None,
             auth: UpstreamAuth::Basic,
+            default_namespace: None,
             headers: Vec::new(),
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(30),

@@ -199,6 +199,7 @@ mod tests {
             index_url: Url::parse("https://index.example.com/simple/").unwrap(),
             credentials: None,
             auth: UpstreamAuth::Basic,
+            default_namespace: None,
             headers: Vec::new(),
             connect_timeout: std::time::Duration::from_secs(5),
             read_timeout: std::time::Duration::from_secs(30),

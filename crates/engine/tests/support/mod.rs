@@ -62,6 +62,7 @@ pub(crate) fn repository(package: PackageType, base: &str) -> Repository {
             index_url,
             credentials: None,
             auth: UpstreamAuth::Basic,
+            default_namespace: None,
             headers: Vec::new(),
             connect_timeout: Duration::from_secs(2),
             read_timeout: Duration::from_millis(1500),

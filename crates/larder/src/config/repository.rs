@@ -73,7 +73,7 @@ fn unbuilt_part(kind: RepositoryKind, package: PackageType, mirrors: bool) -> Op
     let part = match (kind, package) {
         (RepositoryKind::Local, _) => "local repositories".to_owned(),
         (RepositoryKind::Virtual, _) => "virtual repositories".to_owned(),
-        (_, PackageType::Docker | PackageType::Rpm | PackageType::Alpine) => {
+        (_, PackageType::Rpm | PackageType::Alpine) => {
             format!("repositories of the package type {}", package.as_str())
         }
         _ if mirrors => "lists of mirrors in base_url".to_owned(),

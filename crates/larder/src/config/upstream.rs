@@ -48,11 +48,14 @@ pub(super) fn upstream(
     let offline = section.truth("offline", report).unwrap_or(false);
     let max_size = section.size("max_size", report);
     let (base_urls, index_url) = roots?;
+    let is_hub = package == PackageType::Docker && base_urls.first().is_some_and(defaults::is_docker_hub);
+    let default_namespace = is_hub.then(|| defaults::docker_hub().1.to_owned());
     Some(UpstreamSettings {
         base_urls,
         index_url,
         credentials,
         auth,
+        default_namespace,
         headers,
         connect_timeout,
         read_timeout,
@@ -89,6 +92,11 @@ fn roots(section: &Section<'_>, package: PackageType, place: &Place, report: &mu
     });
     let mut base_urls = base_urls?;
     let first = base_urls.first()?.clone();
+    // The hub has one registry under several names, of which some only lead to web pages.
+    if package == PackageType::Docker && base_urls.len() == 1 && defaults::is_docker_hub(&first) {
+        let registry = Url::parse(defaults::docker_hub().0).ok()?;
+        return Some((vec![registry.clone()], registry));
+    }
     if package != PackageType::Pypi {
         return Some((base_urls, first));
     }
@@ -250,6 +258,8 @@ mod tests {
                 assert_eq!(root_url(url).map(String::from).as_deref(), Ok(url));
             }
         }
+        let (hub, _) = defaults::docker_hub();
+        assert!(defaults::is_docker_hub(&root_url(hub).unwrap()));
         let (simple, files) = defaults::public_pypi();
         assert!(defaults::is_public_pypi(&root_url(simple).unwrap()) && defaults::is_public_pypi(&root_url(files).unwrap()));
     }

@@ -27,6 +27,7 @@ pub(crate) fn settings(base: &Url) -> UpstreamSettings {
         index_url: base.join("/").unwrap(),
         credentials: None,
         auth: UpstreamAuth::Basic,
+        default_namespace: None,
         headers: Vec::new(),
         connect_timeout: Duration::from_secs(5),
         read_timeout: Duration::from_secs(5),
