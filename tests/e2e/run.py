@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Runs real clients through larder: pip, uv, npm, yarn, pnpm, bun, helm, curl, apt, cargo.
+"""Runs real clients through larder: pip, uv, npm, yarn, pnpm, bun, helm, skopeo, podman, buildah, containerd,
+curl, apt, cargo.
 
 Prints one line for each case and `N passed, N failed` at the end; the exit code is 0 only if none failed.
 """
@@ -20,11 +21,12 @@ import generic
 import helm
 import integrity
 import npm
+import oci
 import pypi
 import stress
 from harness import ROOT, Case, Failed, Missing
 
-CASES = {**basics.CASES, **generic.CASES, **pypi.CASES, **npm.CASES, **helm.CASES, **integrity.CASES}
+CASES = {**basics.CASES, **generic.CASES, **pypi.CASES, **npm.CASES, **helm.CASES, **oci.CASES, **integrity.CASES}
 
 
 def arguments():

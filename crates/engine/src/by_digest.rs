@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use larder_core::{
-    ArtifactRecord, CacheStatus, Content, Digest, Fault, ForwardReason, Mutability, Source, SourceKey, StoredHeaders, sha256,
+    ArtifactRecord, CacheStatus, Content, Digest, Fault, ForwardReason, Mutability, Source, SourceKey, StoredHeaders, UnixMillis,
+    sha256,
 };
 use larder_formats::{Document, Malformed};
 use larder_storage::{Change, OpenBlob};
@@ -52,29 +53,22 @@ impl Engine {
     pub(crate) async fn switch_to(&self, wanted: &Wanted, digest: &Digest, prior: &ArtifactRecord) -> Option<Settled> {
         let (held, open) = self.held_by_digest(wanted, digest).await?;
         let now = self.now();
-        let record = ArtifactRecord {
-            contacted_at: now,
-            renewed_at: now,
-            began_at: if held.blob() == prior.blob() { prior.began_at } else { now },
-            headers: StoredHeaders { digest: Some(digest.clone()), ..held.headers.clone() },
-            ..ArtifactRecord::clone(&held)
-        };
+        let began_at = if held.blob() == prior.blob() { prior.began_at } else { now };
+        let record = Arc::new(named(&held, digest, [now, now, began_at]));
         let status = CacheStatus { forward: Some(ForwardReason::Stale), forward_status: Some(200), ..CacheStatus::default() };
-        Some(Settled { record: Arc::new(record), body: SettledBody::Blob(open), status, source: Source::Cache, stale: false })
+        Some(Settled { record, body: SettledBody::Blob(open), status, source: Source::Cache, stale: false })
     }
 
-    /// A name whose digest a forwarded HEAD has told: the bytes, if they are held by now.
-    pub(crate) async fn follow_pointer(&self, wanted: &Wanted, pointer: &ArtifactRecord) -> Option<Settled> {
+    /// A name of which a forwarded HEAD has told the digest only: its record with the bytes, if they are held by now.
+    pub(crate) async fn follow_pointer(
+        &self,
+        wanted: &Wanted,
+        pointer: &ArtifactRecord,
+    ) -> Option<(Arc<ArtifactRecord>, OpenBlob)> {
         let (Content::Pointer(_), Some(digest)) = (&pointer.content, &pointer.headers.digest) else { return None };
-        let settled = self.switch_to(wanted, digest, pointer).await?;
-        let record = ArtifactRecord {
-            contacted_at: pointer.contacted_at,
-            renewed_at: pointer.renewed_at,
-            ..ArtifactRecord::clone(&settled.record)
-        };
-        count(&wanted.entry.counters.hits);
-        let status = CacheStatus { hit: true, ..CacheStatus::default() };
-        Some(Settled { record: Arc::new(record), status, ..settled })
+        let (held, open) = self.held_by_digest(wanted, digest).await?;
+        let times = [pointer.contacted_at, pointer.renewed_at, pointer.began_at];
+        Some((Arc::new(named(&held, digest, times)), open))
     }
 
     /// Remembers which digest a forwarded HEAD told, so that the next request needs no other. `epoch` is that of before the HEAD: what a
@@ -126,4 +120,10 @@ impl Engine {
             unusable_document(wanted, &reason)
         })
     }
+}
+
+/// The record of a name that stands for bytes held under their digest: last contact, renewal and beginning are its own.
+fn named(held: &ArtifactRecord, digest: &Digest, [contacted_at, renewed_at, began_at]: [UnixMillis; 3]) -> ArtifactRecord {
+    let headers = StoredHeaders { digest: Some(digest.clone()), ..held.headers.clone() };
+    ArtifactRecord { contacted_at, renewed_at, began_at, headers, ..held.clone() }
 }

@@ -161,6 +161,9 @@ impl Engine {
             return Ok(true);
         }
         let record = self.records.get(&wanted.key).await.map_err(|error| storage_fault(&wanted.entry, &error))?;
+        if let Some(pointer) = record.as_deref().filter(|record| matches!(record.content, Content::Pointer(_))) {
+            return Ok(self.follow_pointer(wanted, pointer).await.is_some());
+        }
         let decision = decide(record.as_deref(), wanted.class, &wanted.entry.repository.cache, self.now());
         Ok(decision != Decision::Fetch { expired: false })
     }
