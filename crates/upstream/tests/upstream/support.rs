@@ -137,3 +137,14 @@ pub(crate) async fn text(upstream: &HttpUpstream, request: UpstreamRequest) -> S
     assert_eq!(end, None);
     String::from_utf8(bytes).unwrap()
 }
+
+/// As `settings`, of a registry that is asked what it wants.
+pub(crate) fn registry(settings: UpstreamSettings) -> UpstreamSettings {
+    UpstreamSettings { auth: UpstreamAuth::Challenge { token_hosts: Vec::new() }, ..settings }
+}
+
+/// As `settings`, of a registry whose tokens may come from these hosts.
+pub(crate) fn with_token_hosts(settings: UpstreamSettings, hosts: &[&str]) -> UpstreamSettings {
+    let token_hosts = hosts.iter().map(|&host| host.to_owned()).collect();
+    UpstreamSettings { auth: UpstreamAuth::Challenge { token_hosts }, ..settings }
+}
