@@ -24,6 +24,9 @@ use crate::obtain::{Arrived, Flown};
 /// An expired copy with its open file.
 pub(crate) type Copy = (Arc<ArtifactRecord>, OpenBlob);
 
+/// For clients of an upstream that refuses more requests for now and does not say for how long.
+const UNTOLD_RETRY_AFTER: Duration = Duration::from_mins(1);
+
 /// Why there is no body: the outcome for `settle`, and the words for the user.
 #[derive(Debug)]
 pub(crate) struct NoBody {
@@ -310,7 +313,8 @@ pub(crate) fn status_outcome(wanted: &Wanted, response: &UpstreamResponse, now: 
         _ => "",
     };
     let message = format!("the upstream of repository {} answered {status}{hint}", wanted.entry.repository.name);
-    NoBody { outcome, message, code: "upstream_status" }
+    let code = if matches!(status, 401 | 407) { "upstream_unauthorized" } else { "upstream_status" };
+    NoBody { outcome, message, code }
 }
 
 /// The upstream's own status, passed on.
@@ -322,6 +326,8 @@ pub(crate) fn passed_on(wanted: &Wanted, status: u16, retry_after: Option<Durati
     };
     let message =
         format!("the upstream of repository {} answered {status} for {}", wanted.entry.repository.name, wanted.spec.key_path);
+    // Who is told to come back later must be told when.
+    let retry_after = retry_after.or((status == 429).then_some(UNTOLD_RETRY_AFTER));
     Fault::new(FaultKind::Upstream(status), code, message)
         .in_repository(&wanted.entry.repository.name)
         .by_rule("upstream")
