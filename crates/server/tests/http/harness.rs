@@ -78,8 +78,9 @@ pub(crate) struct Fake {
 #[derive(Clone)]
 pub(crate) struct FakeBackend(pub(crate) Arc<Fake>);
 
-pub(crate) const REPOSITORIES: [(&str, RepositoryKind, PackageType); 4] = [
+pub(crate) const REPOSITORIES: [(&str, RepositoryKind, PackageType); 5] = [
     ("files", RepositoryKind::Remote, PackageType::Generic),
+    ("hub", RepositoryKind::Remote, PackageType::Docker),
     ("npm", RepositoryKind::Remote, PackageType::Npm),
     ("uploads", RepositoryKind::Local, PackageType::Generic),
     ("all", RepositoryKind::Virtual, PackageType::Helm),
