@@ -12,6 +12,7 @@ tools=${LARDER_TEST_TOOLS:-$here/../../target/e2e-tools}
 . "$here/versions.sh"
 
 packages=(ca-certificates curl gnupg gpg-agent python3 python3-venv apt-utils dpkg-dev)
+packages+=(skopeo podman buildah containerd docker-registry)
 [ "${1:-}" != --bench ] || packages+=(nginx-light wrk)
 "$here/debian.sh" "${packages[@]}"
 

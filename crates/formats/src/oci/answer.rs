@@ -84,7 +84,7 @@ mod tests {
     fn oci_14_the_next_page_is_taken_from_any_link_and_never_its_host() {
         for (link, query) in [
             (r#"</v2/library/nginx/tags/list?last=1.9&n=100>; rel="next""#, Some("last=1.9&n=100")),
-            (r#"<https://other.example/v2/a/tags/list?n=2&last=a%2Fb%3D>;rel=next"#, Some("n=2&last=a%2Fb%3D")),
+            (r"<https://other.example/v2/a/tags/list?n=2&last=a%2Fb%3D>;rel=next", Some("n=2&last=a%2Fb%3D")),
             (r#"</first?n=1>; rel="prev", </v2/a/tags/list?next_page=xyz>; rel="next""#, Some("next_page=xyz")),
             (r#"</v2/a/tags/list?last=x&evil=1#frag>; rel="next""#, Some("last=x")),
             (r#"</v2/a/tags/list?n=2>; rel="prev""#, None),
