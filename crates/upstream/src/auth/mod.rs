@@ -164,11 +164,16 @@ impl Exchange<'_> {
 
     /// What got in the last time.
     async fn known_ticket(&self, space: &Space) -> Result<Found, UpstreamError> {
-        match self.authority().spaces.recall(space) {
-            None => Ok(Found::Nothing),
+        let found = match self.authority().spaces.recall(space) {
+            None => return Ok(Found::Nothing),
             Some(Remembered::Basic) => Ok(self.account().map_or(Found::Nothing, |account| Found::Ticket(Ticket::Basic(account)))),
             Some(Remembered::Bearer(wanted)) => self.bearer(wanted, None).await,
+        };
+        if !matches!(found, Ok(Found::Ticket(_))) {
+            // The registry may want something else by now: the next request asks it.
+            self.authority().spaces.forget(space);
         }
+        found
     }
 
     /// What the 401 with these fields wants, after `tried` did not get in.

@@ -80,6 +80,7 @@ async fn without_login_an_anonymous_token_is_fetched_once_for_an_image_and_sent_
         ("/v2/b/c/manifests/1", "Bearer t-2"),
     ]);
     assert_eq!(talk(&origin), want);
+    assert_eq!(origin.connections(), 1, "a 401 does not cost the connection");
 }
 
 #[tokio::test]

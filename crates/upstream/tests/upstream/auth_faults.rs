@@ -1,5 +1,7 @@
 //! Token servers that fail, and challenges that make no sense.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use larder_core::UpstreamSettings;
@@ -158,4 +160,37 @@ async fn a_token_server_may_redirect_but_not_for_ever() {
     assert_eq!(text(&upstream, get(&images, origin.url(PATH))).await, "content");
     assert_eq!(kind(upstream.send(get(&images, origin.url("/v2/loop/tags/list"))).await), UpstreamErrorKind::RefusedRedirect);
     assert!(!format!("{upstream:?}").contains(CANARY));
+}
+
+#[tokio::test]
+async fn a_registry_may_move_its_token_server() {
+    let old = Origin::start(|_| {
+        let mut acts = ok(r#"{"token":"old","expires_in":0}"#);
+        acts.push(Act::Close);
+        acts
+    })
+    .await;
+    let new = Origin::start(|_| ok(r#"{"token":"new","expires_in":0}"#)).await;
+    let realms = [old.url("/token"), new.url("/token")];
+    let moved = Arc::new(AtomicBool::new(false));
+    let origin = Origin::start({
+        let moved = Arc::clone(&moved);
+        move |seen| match (moved.load(Ordering::SeqCst), seen.field("authorization")) {
+            (false, Some("Bearer old")) | (true, Some("Bearer new")) => ok("content"),
+            (moved, _) => unauthorized(&format!(r#"Bearer realm="{}""#, realms[usize::from(moved)])),
+        }
+    })
+    .await;
+    let (upstream, _) = upstream();
+    let images = repository(registry(settings(&origin.url("/"))));
+    assert_eq!(text(&upstream, get(&images, origin.url(PATH))).await, "content");
+    moved.store(true, Ordering::SeqCst);
+    assert_eq!(text(&upstream, get(&images, origin.url(PATH))).await, "content", "while the old one still answers");
+    moved.store(false, Ordering::SeqCst);
+    assert_eq!(text(&upstream, get(&images, origin.url(PATH))).await, "content");
+    moved.store(true, Ordering::SeqCst);
+    drop(old);
+    // Nobody knows yet that it has moved.
+    assert_eq!(kind(upstream.send(get(&images, origin.url(PATH))).await), UpstreamErrorKind::Unreachable);
+    assert_eq!(text(&upstream, get(&images, origin.url(PATH))).await, "content");
 }

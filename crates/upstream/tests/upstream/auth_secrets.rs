@@ -1,7 +1,8 @@
 //! Who gets to see user name, password, own headers and tokens.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use larder_core::UpstreamSettings;
 use larder_upstream::{HttpUpstream, Upstream, UpstreamErrorKind};
@@ -92,26 +93,51 @@ async fn a_realm_elsewhere_is_asked_without_account_or_if_it_is_listed() {
 
 #[tokio::test]
 async fn hazard_s7_a_redirected_registry_cannot_have_tokens_of_the_account() {
-    // The realm is home's own, where the account is known; the token would go to whoever asked for it.
-    let realm = Origin::start(|seen| match seen.field("authorization") {
-        Some(ACCOUNT) => ok(r#"{"token":"of-the-account"}"#),
-        _ => ok(r#"{"token":"of-nobody"}"#),
+    // The realm is home's own, which knows the account by password and by the header of `headers`. The token would go to whoever
+    // asked for it.
+    let on = Arc::new(OnceLock::<Url>::new());
+    let home = Origin::start({
+        let on = Arc::clone(&on);
+        move |seen| match seen.field("authorization") {
+            _ if seen.target().starts_with("/token") => {
+                let known = seen.field("authorization") == Some(ACCOUNT) || seen.field("x-own-token").is_some();
+                ok(if known { r#"{"token":"of-the-account"}"# } else { r#"{"token":"of-nobody"}"# })
+            }
+            Some("Bearer of-the-account") => redirect(307, on.get().unwrap().as_str()),
+            _ => {
+                let realm = format!("http://{}/token", seen.field("host").unwrap());
+                unauthorized(&format!(r#"Bearer realm="{realm}",service="r",scope="repository:a:pull""#))
+            }
+        }
     })
     .await;
-    let realm_url = realm.url("/token").to_string();
-    let away = sending_to(realm_url.clone()).await;
-    let target = away.url(PATH).to_string();
-    let home = Origin::start(move |seen| match seen.field("authorization") {
-        Some("Bearer of-the-account") => redirect(307, &target),
-        _ => unauthorized(&format!(r#"Bearer realm="{realm_url}",service="r",scope="repository:a:pull""#)),
-    })
-    .await;
+    let away = sending_to(home.url("/token").to_string()).await;
+    on.set(away.url(PATH)).unwrap();
     let settings = registry(allow(with_secrets(&home.url("/")), "127.0.0.0/8"));
     assert_eq!(ask(settings, &home).await.1.unwrap(), "content");
     let sent: Vec<_> = away.seen().iter().map(|seen| seen.field("authorization").map(str::to_owned)).collect();
     assert_eq!(sent, [None, Some("Bearer of-nobody".to_owned())]);
-    let shown: Vec<_> = realm.seen().iter().map(|seen| seen.field("authorization").map(str::to_owned)).collect();
-    assert_eq!(shown, [Some(ACCOUNT.to_owned()), None]);
+    let seen = home.seen();
+    let shown = seen.iter().filter(|seen| seen.target().starts_with("/token")).map(|seen| seen.field("authorization"));
+    assert_eq!(shown.collect::<Vec<_>>(), [Some(ACCOUNT), None]);
+}
+
+#[tokio::test]
+async fn hazard_s7_a_token_is_sent_to_the_registry_that_it_was_fetched_for_only() {
+    let issued = AtomicUsize::new(0);
+    let realm = Origin::start(move |_| ok(&format!(r#"{{"token":"t-{}"}}"#, issued.fetch_add(1, Ordering::SeqCst)))).await;
+    let away = sending_to(realm.url("/token").to_string()).await;
+    let (target, realm_url) = (away.url(PATH), realm.url("/token"));
+    // Realm, service and scope are the same as away's.
+    let home = Origin::start(move |seen| match seen.field("authorization") {
+        Some(_) => redirect(307, target.as_str()),
+        None => unauthorized(&format!(r#"Bearer realm="{realm_url}",service="r",scope="repository:a:pull""#)),
+    })
+    .await;
+    let settings = registry(allow(settings(&home.url("/")), "127.0.0.0/8"));
+    assert_eq!(ask(settings, &home).await.1.unwrap(), "content");
+    let sent = |origin: &Origin| origin.seen().last().unwrap().field("authorization").map(str::to_owned);
+    assert_eq!((sent(&home).as_deref(), sent(&away).as_deref()), (Some("Bearer t-0"), Some("Bearer t-1")));
 }
 
 #[tokio::test]
