@@ -125,7 +125,7 @@ mod helm {
     fn derive(bencher: Bencher, kind: &str) {
         let repository = remote(PackageType::Helm, "https://charts.example.com/stable/");
         with_document(kind, |document| {
-            over(bencher, &repository, document, |format, document, links| format.derive(document, "index", links))
+            over(bencher, &repository, document, |format, document, links| format.derive(document, "index", links));
         });
     }
 
@@ -145,7 +145,7 @@ mod helm {
     fn check(bencher: Bencher, kind: &str) {
         let repository = remote(PackageType::Helm, "https://charts.example.com/stable/");
         with_document(kind, |document| {
-            over(bencher, &repository, document, |format, document, _| format.check(&repository, document))
+            over(bencher, &repository, document, |format, document, _| format.check(&repository, document));
         });
     }
 }

@@ -1,5 +1,6 @@
 //! Blobs: ranges, redirects to other hosts, cut links, and who may read what is stored once.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::Method;
@@ -119,7 +120,7 @@ async fn oci_27_a_layer_is_stored_once_and_read_only_where_it_is_owned() {
         let repository = repository(PackageType::Docker, &base);
         Arc::new(Repository { name: RepositoryName::parse(name).unwrap(), ..repository })
     };
-    bench.engine.replace_repositories(vec![named("private"), named("public")], &Default::default(), None);
+    bench.engine.replace_repositories(vec![named("private"), named("public")], &BTreeMap::default(), None);
     bench.get("private", &path).await.unwrap();
     bench.settled().await;
     // The other remote's upstream does not have it: what the store holds is no matter.
