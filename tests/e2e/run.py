@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Runs real clients through larder: pip, uv, npm, yarn, pnpm, bun, helm, apk, dnf, zypper, curl, apt, cargo.
+"""Runs real clients through larder: pip, uv, npm, yarn, pnpm, bun, helm, apk, dnf, zypper, skopeo, podman, buildah,
+containerd, curl, apt, cargo.
 
 Prints one line for each case and `N passed, N failed` at the end; the exit code is 0 only if none failed.
 """
@@ -21,6 +22,7 @@ import generic
 import helm
 import integrity
 import npm
+import oci
 import pypi
 import rpm
 import stress
@@ -34,6 +36,7 @@ CASES = {
     **helm.CASES,
     **alpine.CASES,
     **rpm.CASES,
+    **oci.CASES,
     **integrity.CASES,
 }
 

@@ -51,7 +51,8 @@ pub use precondition::{Conditions, Current, Precondition, evaluate_conditions};
 pub use range::{ByteRange, RangeAnswer, RangeSpec, evaluate_range, parse_range};
 pub use record::{ArtifactRecord, BlobDescriptor, Content, StoredHeaders};
 pub use repository::{
-    AllowPrivate, Credentials, InvalidRepositoryName, PackageType, Repository, RepositoryKind, RepositoryName, UpstreamSettings,
+    AllowPrivate, Credentials, InvalidRepositoryName, PackageType, Repository, RepositoryKind, RepositoryName, UpstreamAuth,
+    UpstreamSettings,
 };
 pub use secret::{REDACTED, SafeUrl, Secret};
 pub use settle::{HeadVerdict, Outcome, Settlement, judge_head, settle};

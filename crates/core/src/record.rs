@@ -1,5 +1,7 @@
 //! What is remembered of one upstream document or file.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixMillis;
@@ -47,6 +49,12 @@ pub struct StoredHeaders {
     pub content_language: Option<String>,
     /// `Content-Encoding` of the bytes as stored; `None` = identity.
     pub content_encoding: Option<String>,
+    /// The digest that the upstream's head states of the body, where the format knows one; compared with the body before it was kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// Further fields that the format keeps, by lower-case name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub further: BTreeMap<String, String>,
 }
 
 /// Everything remembered of one [`SourceKey`](crate::key::SourceKey).
@@ -88,7 +96,7 @@ impl ArtifactRecord {
 
     /// Whether the upstream gave anything to compare with.
     pub fn has_validators(&self) -> bool {
-        self.headers.etag.is_some() || self.headers.last_modified.is_some()
+        self.headers.etag.is_some() || self.headers.last_modified.is_some() || self.headers.digest.is_some()
     }
 }
 

@@ -127,6 +127,10 @@ pub struct UpstreamSettings {
     pub index_url: Url,
     /// User name and password for the origins of `base_urls` and `index_url`, and for no other.
     pub credentials: Option<Credentials>,
+    /// How `credentials` are presented.
+    pub auth: UpstreamAuth,
+    /// docker only: the namespace of image names without a slash, where the upstream is the public hub.
+    pub default_namespace: Option<String>,
     /// Extra request headers (`headers:`), sent to the configured origins only.
     pub headers: Vec<(String, Secret<String>)>,
     /// Time allowed for connecting.
@@ -155,6 +159,8 @@ impl fmt::Debug for UpstreamSettings {
             .field("index_url", &safe(&self.index_url))
             .field("proxy", &self.proxy.as_ref().map(safe))
             .field("credentials", &self.credentials)
+            .field("auth", &self.auth)
+            .field("default_namespace", &self.default_namespace)
             .field("headers", &self.headers)
             .field("connect_timeout", &self.connect_timeout)
             .field("read_timeout", &self.read_timeout)
@@ -184,6 +190,21 @@ impl UpstreamSettings {
         let same = |base: &Url| base.origin() == url.origin();
         self.base_urls.iter().any(same) || same(&self.index_url)
     }
+}
+
+/// How an upstream is told who asks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum UpstreamAuth {
+    /// Credentials go out with every request (RFC 7617), and a 401 is an answer like any other.
+    #[default]
+    Basic,
+    /// The way of container registries: nothing goes out before the upstream's 401 has said what it wants, Basic or a Bearer token
+    /// from a realm that the 401 names. Without credentials, anonymous tokens are fetched.
+    Challenge {
+        /// Hosts (lower case, `host` or `host:port`) that may be given the credentials as token realms, and may be private, beside
+        /// those of the upstream's own registrable domain.
+        token_hosts: Vec<String>,
+    },
 }
 
 /// User name and password.
@@ -263,6 +284,8 @@ mod tests {
             base_urls: vec![url("https://files.example.com/pub/"), url("http://mirror.example.com:8080/")],
             index_url: url("https://index.example.com/simple/"),
             credentials: Some(Credentials { username: "u".into(), password: Secret::new("canary".into()) }),
+            auth: UpstreamAuth::Basic,
+            default_namespace: None,
             headers: vec![("X-Token".into(), Secret::new("canary".into()))],
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(30),

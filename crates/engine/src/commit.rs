@@ -30,6 +30,8 @@ pub(crate) enum RecordChange {
     Store {
         record: Arc<ArtifactRecord>,
         spool: SealedSpool,
+        /// The source that names the same bytes by their digest, to be remembered along with this one.
+        also: Option<SourceKey>,
     },
     /// A record about bytes that are held already, or about none.
     Renew {
@@ -101,6 +103,7 @@ struct Prepared {
     flight: Arc<Flight>,
     replaces: Option<Arc<ArtifactRecord>>,
     key: SourceKey,
+    also: Option<SourceKey>,
     record: Option<Arc<ArtifactRecord>>,
     blob: Option<BlobInfo>,
     is_new: bool,
@@ -117,15 +120,15 @@ impl Engine {
                 continue;
             }
             let key = wanted.key.clone();
-            let prepared = |record, is_new| Prepared { wanted, flight, replaces, key, record, blob: None, is_new };
+            let prepared = |record, is_new, also| Prepared { wanted, flight, replaces, key, also, record, blob: None, is_new };
             match change {
-                RecordChange::Store { record, spool } => waiting.push((prepared(Some(record), true), spool)),
-                RecordChange::Renew { record } => ready.push(prepared(Some(record), false)),
-                RecordChange::Drop => ready.push(prepared(None, false)),
+                RecordChange::Store { record, spool, also } => waiting.push((prepared(Some(record), true, also), spool)),
+                RecordChange::Renew { record } => ready.push(prepared(Some(record), false, None)),
+                RecordChange::Drop => ready.push(prepared(None, false, None)),
             }
         }
         ready.extend(self.publish_group(waiting).await);
-        let changes = ready.iter().map(change_of).collect::<Vec<_>>();
+        let changes = ready.iter().flat_map(changes_of).collect::<Vec<_>>();
         if changes.is_empty() {
             return;
         }
@@ -163,9 +166,12 @@ impl Engine {
     }
 
     fn make_visible(self: &Arc<Self>, prepared: Prepared, applied: bool) {
-        let Prepared { wanted, flight, replaces, key, record, is_new, .. } = prepared;
+        let Prepared { wanted, flight, replaces, key, also, record, is_new, .. } = prepared;
         let before = replaces.clone().or_else(|| self.records.peek(&key));
         if applied {
+            if let (Some(also), Some(record)) = (also, &record) {
+                self.records.put(also, Arc::new(by_digest(record)));
+            }
             match &record {
                 Some(record) => self.records.put(key, Arc::clone(record)),
                 None => self.records.remove(&key),
@@ -195,10 +201,18 @@ impl Engine {
     }
 }
 
-fn change_of(prepared: &Prepared) -> Change {
+fn changes_of(prepared: &Prepared) -> impl Iterator<Item = Change> {
     let key = prepared.key.clone();
-    match &prepared.record {
-        Some(record) => Change::PutRecord { key, record: ArtifactRecord::clone(record), blob: prepared.blob.clone() },
-        None => Change::DeleteRecord { key },
-    }
+    let put = |key, record| Change::PutRecord { key, record, blob: prepared.blob.clone() };
+    let (change, also) = match (&prepared.record, &prepared.also) {
+        (Some(record), Some(also)) => (put(key, ArtifactRecord::clone(record)), Some(put(also.clone(), by_digest(record)))),
+        (Some(record), None) => (put(key, ArtifactRecord::clone(record)), None),
+        (None, _) => (Change::DeleteRecord { key }, None),
+    };
+    [Some(change), also].into_iter().flatten()
+}
+
+/// The same bytes under their digest's name, which they have just been found to have.
+fn by_digest(record: &ArtifactRecord) -> ArtifactRecord {
+    ArtifactRecord { verified: true, ..record.clone() }
 }

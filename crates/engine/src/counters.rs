@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use http::HeaderMap;
+
 macro_rules! counters {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)+ }) => {
         $(#[$doc])*
@@ -96,6 +98,46 @@ counters! {
         gc_bytes_freed,
         /// Derivations made.
         derivations,
+    }
+}
+
+/// What an upstream last said of its rate limit, in the fields that Docker Hub and other registries send.
+#[derive(Debug, Default)]
+pub struct UpstreamQuota {
+    limit: Said,
+    remaining: Said,
+}
+
+/// A number that may never have been said: 0 is "not yet", everything else is one more than the number.
+#[derive(Debug, Default)]
+struct Said(AtomicU64);
+
+impl Said {
+    fn note(&self, headers: &HeaderMap, name: &str) {
+        // `100;w=21600`: so many in a window of so many seconds.
+        let number =
+            headers.get(name).and_then(|value| value.to_str().ok()?.split([';', ',']).next()?.trim().parse::<u64>().ok());
+        if let Some(number) = number {
+            self.0.store(number.saturating_add(1), Ordering::Relaxed);
+        }
+    }
+
+    fn get(&self) -> Option<u64> {
+        self.0.load(Ordering::Relaxed).checked_sub(1)
+    }
+}
+
+impl UpstreamQuota {
+    /// Takes the numbers out of an answer's head; an answer that says nothing changes nothing.
+    pub(crate) fn note(&self, headers: &HeaderMap) {
+        self.limit.note(headers, "ratelimit-limit");
+        self.remaining.note(headers, "ratelimit-remaining");
+    }
+
+    /// Every number that was said, with its name.
+    pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
+        let said = [("upstream_quota_limit", self.limit.get()), ("upstream_quota_remaining", self.remaining.get())];
+        said.into_iter().filter_map(|(name, number)| Some((name, number?))).collect()
     }
 }
 

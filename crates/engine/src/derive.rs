@@ -149,7 +149,7 @@ impl Engine {
             None => (identity, Coding::Identity),
         };
         let record = &settled.record;
-        let mut representation = representation(&record.headers, None, Some(body.length));
+        let mut representation = representation(wanted, &record.headers, None, None, Some(body.length));
         representation.content_type = Some(body.content_type.clone());
         representation.content_encoding = (coding != Coding::Identity).then(|| coding.as_str().to_owned());
         representation.etag = Some(body.etag.clone());

@@ -80,7 +80,7 @@ impl Engine {
         Ok(Filled { document: Some(Arc::new(document)), ..filled })
     }
 
-    fn received_bytes(fill: &Arc<Fill>, received: &Received) -> Result<Vec<u8>, NoBody> {
+    pub(crate) fn received_bytes(fill: &Arc<Fill>, received: &Received) -> Result<Vec<u8>, NoBody> {
         let read = match &received.spool {
             Some(spool) => read_file(&spool.reader(), received.length),
             None => Self::read_fill(fill, received.length),
@@ -296,11 +296,11 @@ impl std::io::Read for Positioned<'_> {
     }
 }
 
-fn stopped(fault: Fault) -> NoBody {
+pub(crate) fn stopped(fault: Fault) -> NoBody {
     NoBody::unusable(fault.code, fault.message)
 }
 
-fn unusable_document(wanted: &Wanted, reason: &str) -> NoBody {
+pub(crate) fn unusable_document(wanted: &Wanted, reason: &str) -> NoBody {
     tracing::warn!(key = %wanted.key, reason, "the upstream sent a document that cannot be used");
     let message =
         format!("the upstream of repository {} sent something that cannot be used: {reason}", wanted.entry.repository.name);

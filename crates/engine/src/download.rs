@@ -80,7 +80,8 @@ impl Engine {
         mut expectation: Expectation,
     ) -> Result<Filled, Stopped> {
         let response = &arrival.response;
-        let draft = draft(response, prior, self.now());
+        let draft = draft(wanted, response, prior, self.now());
+        expectation.learn_from_head(&draft.headers);
         let is_sidecar = wanted.format.subject(&wanted.spec.key_path).is_some();
         if !is_sidecar {
             let dates = Dates { published_at: draft.published_at, first_seen_at: draft.first_seen_at };
@@ -93,7 +94,8 @@ impl Engine {
         self.refuse_oversized(wanted, total)?;
         let is_document = wanted.spec.is_document;
         let labelled = draft.headers.content_encoding.is_some() && wanted.entry.repository.package != PackageType::Generic;
-        let whole_only = is_document || labelled || self.may_be_held(wanted, &draft, prior);
+        let is_checked = self.check_limit(wanted).is_some();
+        let whole_only = is_checked || labelled || self.may_be_held(wanted, &draft, prior);
         let ring_capacity = if whole_only { self.limits.document_size as usize } else { self.limits.ring_bytes };
         let fill = Arc::new(Fill::new(draft, total, expectation.expects_digest(), whole_only, ring_capacity));
         let intake = Intake::new(self, wanted, &fill, &expectation);
@@ -111,6 +113,9 @@ impl Engine {
             fill.fail();
         }
         let mut filled = finished?;
+        if let Some(RecordChange::Store { record, also, .. }) = &mut filled.change {
+            *also = self.unheld_by_digest(wanted, record).await;
+        }
         if !end_marked && (is_document || !filled.record.verified) {
             filled.change = None;
             filled.detail = Some("not-kept");
@@ -128,12 +133,21 @@ impl Engine {
     }
 
     pub(crate) fn refuse_oversized(&self, wanted: &Wanted, length: Option<u64>) -> Result<(), NoBody> {
-        let limit = self.limits.document_size;
-        if wanted.spec.is_document && length.is_some_and(|length| length > limit) {
-            let message = format!("the document is larger than limits.document_size ({limit} bytes)");
-            return Err(NoBody::unusable("document_too_large", message));
-        }
-        Ok(())
+        let Some(limit) = self.check_limit(wanted).filter(|limit| length.is_some_and(|length| length > *limit)) else {
+            return Ok(());
+        };
+        let message = if wanted.spec.is_document {
+            format!("the document is larger than limits.document_size ({limit} bytes)")
+        } else {
+            format!("the upstream sent more than {limit} bytes, which is more than such a file may have")
+        };
+        Err(NoBody::unusable("document_too_large", message))
+    }
+
+    /// The longest body that is taken whole and checked by its format; `None` where the bytes are not looked into.
+    pub(crate) fn check_limit(&self, wanted: &Wanted) -> Option<u64> {
+        let document = wanted.spec.is_document.then_some(self.limits.document_size);
+        document.or_else(|| wanted.format.check_limit(&wanted.spec.key_path))
     }
 }
 
@@ -168,8 +182,8 @@ pub(crate) fn finished_record(
 }
 
 /// What the upstream's head says, before there is a body.
-fn draft(response: &UpstreamResponse, prior: Option<&ArtifactRecord>, now: UnixMillis) -> ArtifactRecord {
-    let headers = stored_headers(&response.headers);
+fn draft(wanted: &Wanted, response: &UpstreamResponse, prior: Option<&ArtifactRecord>, now: UnixMillis) -> ArtifactRecord {
+    let headers = stored_headers(wanted, &response.headers);
     let modified = headers.last_modified.as_deref().and_then(UnixMillis::from_http_date);
     ArtifactRecord {
         content: Content::HeadOnly,
@@ -189,7 +203,11 @@ fn without_secrets(url: &Url) -> String {
 }
 
 /// The upstream headers that are kept; all others are dropped here (generic-http: what survives).
-pub(crate) fn stored_headers(headers: &HeaderMap) -> StoredHeaders {
+pub(crate) fn stored_headers(wanted: &Wanted, headers: &HeaderMap) -> StoredHeaders {
+    let further = wanted.format.kept_headers().iter().filter_map(|name| {
+        let value = headers.get(*name)?.to_str().ok()?;
+        Some(((*name).to_owned(), value.to_owned()))
+    });
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let is_tag = |tag: &String| {
         let opaque = tag.strip_prefix("W/").unwrap_or(tag);
@@ -204,5 +222,7 @@ pub(crate) fn stored_headers(headers: &HeaderMap) -> StoredHeaders {
         content_disposition: text(header::CONTENT_DISPOSITION),
         content_language: text(header::CONTENT_LANGUAGE),
         content_encoding: text(header::CONTENT_ENCODING).filter(identity),
+        digest: wanted.format.digest_in_head(&wanted.spec.key_path, headers),
+        further: further.collect(),
     }
 }

@@ -20,7 +20,7 @@ use crate::answer::{Answer, Body, Freshness, Representation};
 use crate::claims::ClaimTables;
 use crate::clearance::clear_non_artifact;
 use crate::commit::{CommitQueue, Committer};
-use crate::counters::{Counters, MirrorReport, RepositoryCounters};
+use crate::counters::{Counters, MirrorReport, RepositoryCounters, UpstreamQuota};
 use crate::derive::Derivations;
 use crate::flight::Flights;
 use crate::health::HealthCache;
@@ -192,6 +192,12 @@ impl Engine {
             entry.mirrors.iter().map(one).collect::<Vec<_>>()
         };
         all.iter().flat_map(|entry| report(entry)).collect()
+    }
+
+    /// What each repository's upstream last said of its rate limit, sorted by name.
+    pub fn upstream_quotas(&self) -> Vec<(RepositoryName, Arc<UpstreamQuota>)> {
+        let all = self.repositories.load().all();
+        all.into_iter().map(|entry| (entry.repository.name.clone(), Arc::clone(&entry.quota))).collect()
     }
 
     /// Downloads that are running.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use larder_core::{Digest, DigestAlgorithm, PackageType};
+use larder_core::{Digest, DigestAlgorithm, PackageType, StoredHeaders};
 use tokio::task::JoinHandle;
 
 use crate::admission::Wanted;
@@ -13,9 +13,9 @@ use crate::flight::Ready;
 /// What is known of a file's claim while it is being fetched.
 #[derive(Debug)]
 pub(crate) enum Expectation {
-    /// No document names it, or it is a document itself.
+    /// Nothing states what it is, or it is a document itself.
     None,
-    /// A held document names it.
+    /// Its path, the upstream's head or a held document states it.
     Known(StoredClaim),
     /// The document that may name it is on its way.
     Pending(JoinHandle<Lookup>),
@@ -44,6 +44,18 @@ impl Lookup {
 }
 
 impl Expectation {
+    /// A digest that is stated without a document; the file's URL is the usual one.
+    fn of_digest(digest: Digest) -> Self {
+        Self::Known(StoredClaim { url: String::new(), size: None, published_at: None, digests: vec![digest], identity: None })
+    }
+
+    /// Takes up what the upstream's head states, unless more is known already.
+    pub(crate) fn learn_from_head(&mut self, headers: &StoredHeaders) {
+        if let (Self::None, Some(digest)) = (&self, &headers.digest) {
+            *self = Self::of_digest(digest.clone());
+        }
+    }
+
     /// The claim, waiting for the document if need be.
     pub(crate) async fn resolve(&mut self, engine: &Arc<Engine>, wanted: &Arc<Wanted>) -> Option<StoredClaim> {
         let claim = match std::mem::replace(self, Self::None) {

@@ -25,6 +25,9 @@ use crate::obtain::{Arrived, Flown};
 /// An expired copy with its open file.
 pub(crate) type Copy = (Arc<ArtifactRecord>, OpenBlob);
 
+/// For clients of an upstream that refuses more requests for now and does not say for how long.
+const UNTOLD_RETRY_AFTER: Duration = Duration::from_mins(1);
+
 /// Why there is no body: the outcome for `settle`, and the words for the user.
 #[derive(Debug, Clone)]
 pub(crate) struct NoBody {
@@ -53,6 +56,7 @@ impl From<UpstreamError> for NoBody {
             UpstreamErrorKind::TimedOut => (Outcome::TimedOut, "upstream_timeout"),
             UpstreamErrorKind::RefusedRedirect => (Outcome::Unusable, "redirect_refused"),
             UpstreamErrorKind::RefusedAddress => (Outcome::Unusable, "address_refused"),
+            UpstreamErrorKind::Unauthorized => (Outcome::Unusable, "upstream_login"),
             UpstreamErrorKind::Protocol => (Outcome::Unusable, "upstream_protocol"),
             UpstreamErrorKind::Truncated => (Outcome::Unusable, "upstream_cut"),
         };
@@ -74,9 +78,19 @@ impl Engine {
             let head = Ask { method: Method::HEAD, unless_changed: Some(&copy.0), ..Ask::default() };
             match self.ask(wanted, &head).await {
                 Err(no_body) => return self.settle_failure(wanted, Some(copy), &no_body),
-                Ok(Arrival { response, failed, .. }) => match head_verdict(&response, &copy.0) {
+                Ok(Arrival { response, failed, .. }) => match head_verdict(wanted, &response, &copy.0) {
                     HeadVerdict::Unchanged => return Ok(self.renew(wanted, copy)),
-                    HeadVerdict::Changed => return self.fetch(flight, wanted, prior, Some(copy), false).await,
+                    HeadVerdict::Changed => {
+                        let stated = wanted.format.digest_in_head(&wanted.spec.key_path, &response.headers);
+                        if let Some(stated) = stated
+                            && let Some(settled) = self.switch_to(wanted, &stated, &copy.0).await
+                        {
+                            count(&wanted.entry.counters.revalidated);
+                            let change = RecordChange::Renew { record: Arc::clone(&settled.record) };
+                            return Ok((settled, Some(change), prior));
+                        }
+                        return self.fetch(flight, wanted, prior, Some(copy), false).await;
+                    }
                     HeadVerdict::AskWithGet => {}
                     HeadVerdict::Other => {
                         let no_body = failed.unwrap_or_else(|| status_outcome(wanted, &response, self.now()));
@@ -320,7 +334,12 @@ fn no_body_of(wanted: &Wanted, arrival: &Arrival, has_copy: bool, now: UnixMilli
     }
 }
 
-pub(crate) fn head_verdict(response: &UpstreamResponse, record: &ArtifactRecord) -> HeadVerdict {
+pub(crate) fn head_verdict(wanted: &Wanted, response: &UpstreamResponse, record: &ArtifactRecord) -> HeadVerdict {
+    let stated = wanted.format.digest_in_head(&wanted.spec.key_path, &response.headers);
+    if let Some(stated) = stated.as_ref().filter(|_| response.status == StatusCode::OK) {
+        let held = record.headers.digest.as_ref() == Some(stated) || record.blob().is_some_and(|blob| blob.digest == *stated);
+        return if held { HeadVerdict::Unchanged } else { HeadVerdict::Changed };
+    }
     let length = text(response, header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
     judge_head(response.status.as_u16(), text(response, header::ETAG), text(response, header::LAST_MODIFIED), length, record)
 }
@@ -340,18 +359,21 @@ pub(crate) fn status_outcome(wanted: &Wanted, response: &UpstreamResponse, now: 
         _ => "",
     };
     let message = format!("the upstream of repository {} answered {status}{hint}", wanted.entry.repository.name);
-    NoBody { outcome, message, code: "upstream_status" }
+    let code = if matches!(status, 401 | 407) { "upstream_unauthorized" } else { "upstream_status" };
+    NoBody { outcome, message, code }
 }
 
 /// The upstream's own status, passed on.
 pub(crate) fn passed_on(wanted: &Wanted, status: u16, retry_after: Option<Duration>) -> Fault {
     let code = match status {
-        404 | 410 => "not_found",
+        404 | 410 => wanted.format.missing_code(&wanted.spec.key_path),
         429 => "rate_limited",
         _ => "upstream_status",
     };
     let message =
         format!("the upstream of repository {} answered {status} for {}", wanted.entry.repository.name, wanted.spec.key_path);
+    // Who is told to come back later must be told when.
+    let retry_after = retry_after.or((status == 429).then_some(UNTOLD_RETRY_AFTER));
     Fault::new(FaultKind::Upstream(status), code, message)
         .in_repository(&wanted.entry.repository.name)
         .by_rule("upstream")

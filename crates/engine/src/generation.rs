@@ -205,7 +205,7 @@ impl Engine {
         }
         let ask = Ask { method: Method::HEAD, unless_changed: Some(record), ..Ask::default() };
         match self.ask(wanted, &ask).await {
-            Ok(arrival) => head_verdict(&arrival.response, record) == HeadVerdict::Changed,
+            Ok(arrival) => head_verdict(wanted, &arrival.response, record) == HeadVerdict::Changed,
             Err(_) => false,
         }
     }

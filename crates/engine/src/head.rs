@@ -1,6 +1,7 @@
 //! HEAD on what is not held: forwarded, nothing stored (spec section 1).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::{Method, StatusCode, header};
@@ -18,13 +19,15 @@ use crate::mirrors::Ask;
 use crate::serve::{forwarded_status, representation};
 
 impl Engine {
-    pub(crate) async fn forward_head(self: &Arc<Self>, admitted: &Admitted) -> Result<Answer, Fault> {
+    /// `None`: this can only be answered with the body at hand.
+    pub(crate) async fn forward_head(self: &Arc<Self>, admitted: &Admitted) -> Result<Option<Answer>, Fault> {
         let wanted = admitted.wanted();
+        let epoch = wanted.entry.epoch.load(Ordering::Acquire);
         if wanted.entry.repository_is_offline() {
             return Err(crate::serve::offline(wanted));
         }
         let response = self.ask_head(wanted).await?;
-        let headers = stored_headers(&response.headers);
+        let headers = stored_headers(wanted, &response.headers);
         if admitted.subject().is_none() {
             let published_at = headers.last_modified.as_deref().and_then(UnixMillis::from_http_date);
             let dates = Dates { published_at, first_seen_at: self.now() };
@@ -32,16 +35,25 @@ impl Engine {
                 .inspect_err(|_| count(&wanted.entry.counters.quarantined))?;
         }
         let length = response.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        Ok(Answer {
+        if wanted.has_name_by_digest() {
+            // Clients take the digest from here and ask for it next: a head that lacks a part makes them ask twice.
+            if headers.digest.is_none() || length.is_none() || headers.content_type.is_none() {
+                return Ok(None);
+            }
+            self.remember_digest(wanted, &headers, epoch).await?;
+        }
+        let mut representation = representation(wanted, &headers, headers.digest.as_ref(), None, length);
+        representation.vary = crate::serve::vary(wanted.format.varies_by(&wanted.spec.key_path), false, false);
+        Ok(Some(Answer {
             status: StatusCode::OK,
-            representation: representation(&headers, None, length),
+            representation,
             body: clear_non_artifact(Body::Empty),
             cache_status: forwarded_status(ForwardReason::Method, 200),
             source: Source::Remote,
             freshness: Freshness { age: Duration::ZERO, remaining: Some(Duration::ZERO), no_store: false },
             location: None,
             hot: None,
-        })
+        }))
     }
 
     /// Sends HEAD, and GET closed after its head where HEAD is not supported; only a 200 is a success.
@@ -72,7 +84,7 @@ impl Engine {
         if let Some(record) = meanwhile.filter(|record| !matches!(record.content, Content::Negative { .. })) {
             return Ok(record);
         }
-        let headers = stored_headers(&response.headers);
+        let headers = stored_headers(wanted, &response.headers);
         let now = self.now();
         let record = Arc::new(ArtifactRecord {
             content: Content::HeadOnly,

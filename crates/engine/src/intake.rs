@@ -80,7 +80,7 @@ impl Intake {
     }
 
     pub(crate) async fn run(mut self, engine: &Arc<Engine>, wanted: &Arc<Wanted>, arrival: Arrival) -> Result<Received, NoBody> {
-        let first = FirstAnswer::of(&arrival);
+        let first = FirstAnswer::of(wanted, &arrival);
         let (mut body, mut mirror) = (arrival.response.body, arrival.mirror);
         let mut of_another_mirror = false;
         let mut needs_digest = false;

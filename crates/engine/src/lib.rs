@@ -12,12 +12,14 @@
 //! | `fill.rs`, `reader.rs` | 8: the bytes while they arrive, many readers |
 //! | `expectation.rs`, `claims.rs` | what a file's digest should be, and where its document says so |
 //! | `generation.rs`, `members.rs` | documents that are right only together with other files |
+//! | `by_digest.rs` | names that stand for bytes which another name states by digest |
 //! | `commit.rs` | 9: blob, then record, in groups |
 //! | `derive.rs`, `coding.rs` | rewritten documents and their compressed forms |
 //! | `serve.rs` | 7: from what was obtained to an [`Answer`] |
 
 mod admission;
 mod answer;
+mod by_digest;
 mod claims;
 mod clearance;
 mod coding;
@@ -49,7 +51,7 @@ mod verify;
 
 pub use answer::{Answer, Body, Freshness, HotTicket, Representation};
 pub use clearance::Cleared;
-pub use counters::{Counters, MirrorCounters, MirrorReport, RepositoryCounters};
+pub use counters::{Counters, MirrorCounters, MirrorReport, RepositoryCounters, UpstreamQuota};
 pub use engine::{ArtifactRequest, Engine, EngineParts, Limits};
 pub use flush::{CacheType, FlushReport, FlushRequest};
 pub use health::{BackendHealth, Health};

@@ -171,8 +171,9 @@ impl Engine {
         let several = wanted.entry.mirrors.len() > 1;
         let permit = route.mirror.as_ref().filter(|_| several).and_then(|m| self.mirrors.0.admit(&m.key, deadline).ok());
         let answer = self.upstream.send(request).await;
-        if answer.is_err() {
-            count(&counters.upstream_errors);
+        match &answer {
+            Ok(response) => wanted.entry.quota.note(&response.headers),
+            Err(_) => count(&counters.upstream_errors),
         }
         if let Some(mirror) = &route.mirror {
             count(&mirror.counters.requests);

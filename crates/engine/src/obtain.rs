@@ -209,10 +209,17 @@ impl Engine {
             // The flight before this one may have ended without its record being visible yet: what it served must not be missed.
             self.commits.barrier().await;
         }
-        let record = match self.records.get(&wanted.key).await {
+        let mut record = match self.records.get(&wanted.key).await {
             Ok(record) => record,
             Err(error) => return Err((storage_fault(&wanted.entry, &error), None)),
         };
+        let mut followed = None;
+        if let Some(pointer) = &record
+            && let Some((resolved, _)) = self.follow_pointer(wanted, pointer).await
+        {
+            followed = Some(RecordChange::Renew { record: Arc::clone(&resolved) });
+            record = Some(resolved);
+        }
         // What may be served while it is refreshed has been served; here it is refreshed.
         let policy = CachePolicy { stale_while_revalidate: std::time::Duration::ZERO, ..wanted.entry.repository.cache.clone() };
         let mut decision = if force {
@@ -230,7 +237,7 @@ impl Engine {
         }
         match (decision, copy) {
             (Decision::Serve | Decision::ServeAndRefresh, Some((record, open))) => {
-                Ok((self.settled_copy(wanted, record, open, None), None, None))
+                Ok((self.settled_copy(wanted, record, open, None), followed, None))
             }
             (Decision::ServeNegative(status), _) => Err((negative_fault(wanted, status), None)),
             (Decision::Revalidate(with), Some(copy)) => self.revalidate(flight, wanted, copy, with).await,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use larder_core::{Repository, RepositoryName};
 use larder_formats::{Format, format_of};
 
-use crate::counters::RepositoryCounters;
+use crate::counters::{RepositoryCounters, UpstreamQuota};
 use crate::mirrors::Mirror;
 
 /// A repository as the engine keeps it.
@@ -19,6 +19,8 @@ pub(crate) struct Entry {
     pub(crate) counters: Arc<RepositoryCounters>,
     /// The places of its upstream, in the operator's order.
     pub(crate) mirrors: Vec<Arc<Mirror>>,
+    /// How much more the upstream will let larder ask.
+    pub(crate) quota: Arc<UpstreamQuota>,
     /// `None` if the format is not built.
     pub(crate) format: Option<&'static dyn Format>,
     /// Why requests are answered 501, if they are.
@@ -44,6 +46,7 @@ impl Repositories {
             let old = self.0.get(&repository.name);
             let entry = Entry {
                 epoch: old.map_or_else(Arc::default, |e| Arc::clone(&e.epoch)),
+                quota: old.map_or_else(Arc::default, |e| Arc::clone(&e.quota)),
                 counters: old.map_or_else(Arc::default, |e| Arc::clone(&e.counters)),
                 mirrors: Mirror::all(&repository, old.map_or(&[], |e| &e.mirrors)),
                 format: format_of(repository.package),

@@ -57,8 +57,8 @@ pub(crate) struct Rest {
 }
 
 impl FirstAnswer {
-    pub(crate) fn of(arrival: &Arrival) -> Self {
-        let headers = stored_headers(&arrival.response.headers);
+    pub(crate) fn of(wanted: &Wanted, arrival: &Arrival) -> Self {
+        let headers = stored_headers(wanted, &arrival.response.headers);
         Self {
             etag: headers.etag,
             last_modified: headers.last_modified,
@@ -89,12 +89,12 @@ impl FirstAnswer {
         let if_range = if vouched { None } else { self.strong_tag().map(str::to_owned) };
         let resume = Some(Resume { offset: cut.offset, if_range: if_range.unwrap_or_default(), vouched });
         let arrival = engine.ask(wanted, &Ask { claimed, resume, ..Ask::default() }).await.map_err(drop)?;
-        self.join(arrival, cut, vouched)
+        self.join(wanted, arrival, cut, vouched)
     }
 
-    fn join(&self, arrival: Arrival, cut: Cut, vouched: bool) -> Result<Rest, ()> {
+    fn join(&self, wanted: &Wanted, arrival: Arrival, cut: Cut, vouched: bool) -> Result<Rest, ()> {
         let Arrival { response, mirror, .. } = arrival;
-        let now = stored_headers(&response.headers);
+        let now = stored_headers(wanted, &response.headers);
         let elsewhere = mirror.as_ref().map(Arc::as_ptr) != self.mirror.as_ref().map(Arc::as_ptr);
         let same_tag = self.strong_tag().is_none() || now.etag.as_deref() == self.strong_tag();
         let same_date = now.last_modified == self.last_modified;

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, StatusCode};
-use larder_core::{ArtifactRecord, CacheStatus, Content, Decision, Fault, FaultKind, Source, StoredHeaders, decide, fresh_until};
-use larder_formats::Malformed;
+use http::{Method, StatusCode, header};
+use larder_core::{
+    ArtifactRecord, CacheStatus, Content, Decision, Digest, Fault, FaultKind, Source, StoredHeaders, decide, fresh_until,
+};
+use larder_formats::{Held, Malformed};
 use larder_storage::StorageError;
 
 use crate::admission::{Admitted, Wanted};
@@ -31,8 +33,11 @@ impl Engine {
         let epoch = wanted.entry.epoch.load(Ordering::Acquire);
         self.clear_subject(admitted).await?;
         self.clear_known(admitted).await?;
-        if request.method == Method::HEAD && !self.is_at_hand(wanted).await? {
-            return self.forward_head(admitted).await;
+        if request.method == Method::HEAD
+            && !self.is_at_hand(wanted).await?
+            && let Some(answer) = self.forward_head(admitted).await?
+        {
+            return Ok(answer);
         }
         let obtained = self.obtain(wanted, false, admitted.bypass_cache()).await?;
         let vary = vary(wanted.format.varies_by(&wanted.spec.key_path), false, false);
@@ -41,7 +46,7 @@ impl Engine {
             Obtained::InFlight(attached, cache_status) => {
                 let fill = Arc::clone(attached.fill());
                 let draft = &fill.draft;
-                let mut representation = representation(&draft.headers, None, fill.total);
+                let mut representation = representation(wanted, &draft.headers, None, None, fill.total);
                 representation.began_at = Some(draft.began_at);
                 representation.vary = vary;
                 let freshness = self.freshness(draft, wanted, false);
@@ -72,7 +77,8 @@ impl Engine {
         let tag_of_digest = || record.blob().map(|blob| format!("\"sha256-{}\"", blob.digest.to_hex()));
         let digest_tag = if record.headers.etag.is_none() { tag_of_digest() } else { None };
         let length = record.blob().map(|blob| blob.size);
-        let mut representation = representation(&record.headers, digest_tag, length);
+        let digest = record.blob().map(|blob| &blob.digest);
+        let mut representation = representation(wanted, &record.headers, digest, digest_tag, length);
         representation.began_at = Some(record.began_at);
         representation.vary = vary;
         let (body, kept) = match body {
@@ -155,15 +161,27 @@ impl Engine {
             return Ok(true);
         }
         let record = self.records.get(&wanted.key).await.map_err(|error| storage_fault(&wanted.entry, &error))?;
+        if let Some(pointer) = record.as_deref().filter(|record| matches!(record.content, Content::Pointer(_))) {
+            return Ok(self.follow_pointer(wanted, pointer).await.is_some());
+        }
         let decision = decide(record.as_deref(), wanted.class, &wanted.entry.repository.cache, self.now());
         Ok(decision != Decision::Fetch { expired: false })
     }
 }
 
 /// A representation's headers from those that were kept.
-pub(crate) fn representation(headers: &StoredHeaders, fallback_tag: Option<String>, length: Option<u64>) -> Representation {
+pub(crate) fn representation(
+    wanted: &Wanted,
+    headers: &StoredHeaders,
+    digest: Option<&Digest>,
+    fallback_tag: Option<String>,
+    length: Option<u64>,
+) -> Representation {
+    let held = Held { path: &wanted.spec.key_path, digest, headers };
+    let mut extra = wanted.format.answer_headers(&wanted.entry.repository, &held);
+    let own_type = extra.remove(header::CONTENT_TYPE).and_then(|value| value.to_str().map(str::to_owned).ok());
     Representation {
-        content_type: headers.content_type.clone(),
+        content_type: own_type.or_else(|| headers.content_type.clone()),
         content_encoding: headers.content_encoding.clone(),
         content_disposition: headers.content_disposition.clone(),
         content_language: headers.content_language.clone(),
@@ -172,7 +190,7 @@ pub(crate) fn representation(headers: &StoredHeaders, fallback_tag: Option<Strin
         began_at: None,
         length,
         vary: &[],
-        extra: HeaderMap::new(),
+        extra,
     }
 }
 

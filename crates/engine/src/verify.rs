@@ -60,8 +60,12 @@ impl Engine {
         if proven.whole.received.of_another_mirror {
             (headers.etag, headers.last_modified) = (None, None);
         }
-        let Whole { received, fill: holder } = proven.whole;
-        let record = finished_record(fill, headers, &received, proven.verified, prior, self.now());
+        let Proven { whole, verified, .. } = proven;
+        if wanted.format.check_limit(&wanted.spec.key_path).is_some() {
+            self.check_whole(wanted, &whole).await?;
+        }
+        let Whole { received, fill: holder } = whole;
+        let record = finished_record(fill, headers, &received, verified, prior, self.now());
         holder.verified(received.length);
         Ok(Self::hand_over(wanted, &holder, received, record))
     }
@@ -72,7 +76,7 @@ impl Engine {
         if let (Some(spool), Some(descriptor)) = (received.spool, record.blob().cloned()) {
             let body = SettledBody::Blob(OpenBlob { file: spool.reader(), length: received.length });
             let spool = SealedSpool { spool, descriptor };
-            let change = Some(RecordChange::Store { record: Arc::clone(&record), spool });
+            let change = Some(RecordChange::Store { record: Arc::clone(&record), spool, also: None });
             return Filled { record, body, change, detail: None, document: None };
         }
         count(&wanted.entry.counters.fills_not_kept);
@@ -133,7 +137,7 @@ impl Engine {
             }
         }
         count(&wanted.entry.counters.digest_mismatches);
-        tracing::warn!(key = %wanted.key, stated = %stated, "the upstream sent other bytes than its index states; nothing is kept");
+        tracing::warn!(key = %wanted.key, stated = %stated, "the upstream sent other bytes than are stated; nothing is kept");
         Err(mismatch(wanted, &stated))
     }
 
@@ -182,7 +186,7 @@ fn mismatch(wanted: &Wanted, stated: &Stated) -> NoBody {
         Stated::Identity(_) => "identity",
     };
     let message = format!(
-        "the upstream of repository {} sent bytes whose {measure} is not the one its index or its name states; nothing was kept",
+        "the upstream of repository {} sent bytes whose {measure} is not the one that is stated of them; nothing was kept",
         wanted.entry.repository.name
     );
     NoBody::unusable("digest_mismatch", message)

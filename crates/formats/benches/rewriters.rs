@@ -10,7 +10,8 @@ use std::time::Duration;
 use divan::Bencher;
 use divan::counter::BytesCount;
 use larder_core::{
-    AccessPolicy, CachePolicy, PackageType, QuarantinePolicy, Repository, RepositoryKind, RepositoryName, UpstreamSettings,
+    AccessPolicy, CachePolicy, PackageType, QuarantinePolicy, Repository, RepositoryKind, RepositoryName, UpstreamAuth,
+    UpstreamSettings,
 };
 use larder_formats::{Document, LinkBase, LinkKey, Links, format_of};
 use url::Url;
@@ -31,6 +32,8 @@ fn remote(package: PackageType, base_url: &str) -> Repository {
             base_urls: vec![base.clone()],
             index_url: base,
             credentials: None,
+            auth: UpstreamAuth::Basic,
+            default_namespace: None,
             headers: Vec::new(),
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(30),

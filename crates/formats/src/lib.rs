@@ -8,6 +8,7 @@ mod generic;
 mod helm;
 mod links;
 mod npm;
+mod oci;
 mod operation;
 mod pypi;
 mod rpm;
@@ -19,7 +20,8 @@ use std::any::Any;
 use std::fmt;
 use std::sync::OnceLock;
 
-use larder_core::{BuiltIn, Digest, Fault, PackageType, Repository, UnixMillis};
+use http::HeaderMap;
+use larder_core::{BuiltIn, Digest, Fault, PackageType, Repository, StoredHeaders, UnixMillis};
 use url::Url;
 
 pub use links::{ExternalLink, LinkBase, LinkKey, Links};
@@ -100,6 +102,17 @@ pub struct Derived {
     pub content_type: &'static str,
 }
 
+/// Something on its way to a client, as it is held or as the upstream's head describes it.
+#[derive(Debug, Clone, Copy)]
+pub struct Held<'a> {
+    /// Decoded path within the repository.
+    pub path: &'a str,
+    /// The digest of the bytes: computed, or (where only the head is known) as the upstream states it. `None` while they arrive.
+    pub digest: Option<&'a Digest>,
+    /// What was kept of the upstream's head.
+    pub headers: &'a StoredHeaders,
+}
+
 /// Why a document cannot be used. The text goes to users: it says what was wrong, at which byte or field, in one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -153,7 +166,7 @@ pub trait Format: Send + Sync + std::fmt::Debug {
         false
     }
 
-    /// The digest that a file's own name states.
+    /// The digest that a file's own name states of its bytes (an OCI blob's, an RPM repository's metadata's).
     fn digest_in_name(&self, _path: &str) -> Option<Digest> {
         None
     }
@@ -176,6 +189,39 @@ pub trait Format: Send + Sync + std::fmt::Debug {
     /// Whether a document is what it should be. Called once per new upstream document, before it is committed; must
     /// be cheap (hundreds of MB/s), bounded in memory and depth, and refuse whatever [`derive`](Format::derive) or [`claims`](Format::claims) would refuse.
     fn check(&self, repository: &Repository, document: &Document<'_>) -> Result<(), Malformed>;
+
+    /// For files that are not documents: if `Some`, the whole body, at most this many bytes, is put to [`check`](Format::check) before it
+    /// is kept.
+    fn check_limit(&self, _path: &str) -> Option<u64> {
+        None
+    }
+
+    /// The digest that the head of an upstream's answer states of its body (an OCI manifest's). It is a claim like any other: a body
+    /// that differs is not kept.
+    fn digest_in_head(&self, _path: &str, _headers: &HeaderMap) -> Option<Digest> {
+        None
+    }
+
+    /// The source that names the same bytes by their digest (an OCI tag's manifest): it is kept along with `source`, and its bytes
+    /// are taken where the upstream says that `source` has that digest now.
+    fn by_digest(&self, _repository: &Repository, _source: &SourceSpec, _digest: &Digest) -> Option<SourceSpec> {
+        None
+    }
+
+    /// Names (lower case) of further fields of an upstream's head that are kept with the bytes.
+    fn kept_headers(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Fields of an answer that this format's clients rely on. A `Content-Type` among them takes the place of the upstream's.
+    fn answer_headers(&self, _repository: &Repository, _held: &Held<'_>) -> HeaderMap {
+        HeaderMap::new()
+    }
+
+    /// The word for an error about something that the upstream does not have.
+    fn missing_code(&self, _path: &str) -> &'static str {
+        "not_found"
+    }
 
     /// All files that a document names, in any order. A claim whose link may not be carried is left out.
     fn claims(&self, document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed>;
@@ -220,7 +266,7 @@ pub fn format_of(package: PackageType) -> Option<&'static dyn Format> {
         PackageType::Helm => Some(&helm::Helm),
         PackageType::Alpine => Some(&alpine::Alpine),
         PackageType::Rpm => Some(&rpm::Rpm),
-        PackageType::Docker => None,
+        PackageType::Docker => Some(&oci::Oci),
     }
 }
 

@@ -3,7 +3,7 @@
 use http::{HeaderMap, Method};
 use larder_core::{
     AccessPolicy, ArtifactPath, CachePolicy, PackageType, PathRules, QuarantinePolicy, Repository, RepositoryKind,
-    RepositoryName, UpstreamSettings,
+    RepositoryName, UpstreamAuth, UpstreamSettings,
 };
 use std::time::Duration;
 use url::Url;
@@ -22,6 +22,8 @@ pub(crate) fn remote(name: &str, package: PackageType, base_url: &str) -> Reposi
             base_urls: vec![base.clone()],
             index_url: base,
             credentials: None,
+            auth: UpstreamAuth::Basic,
+            default_namespace: None,
             headers: Vec::new(),
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(30),

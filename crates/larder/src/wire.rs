@@ -92,6 +92,7 @@ fn live_settings(settings: &Settings) -> LiveSettings {
         public_url: settings.public_url.clone(),
         trusted_proxies: settings.trusted_proxies.clone(),
         admin_token: settings.admin_token.clone(),
+        docker_default_remote: settings.docker_default_remote.clone(),
         config_view: settings.config_view.clone(),
     }
 }

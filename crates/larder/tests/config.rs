@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::{data, directory, lines, load_text, loaded, refused, repository, sources};
 use larder::config::{Environment, Sources, load};
-use larder_core::{AllowPrivate, BuiltIn, MissingDate, Revalidate};
+use larder_core::{AllowPrivate, BuiltIn, MissingDate, Revalidate, UpstreamAuth};
 
 fn one(keys: &str) -> String {
     format!("remotes:\n  a:\n    base_url: http://example.com\n    {keys}\n")
@@ -110,6 +110,21 @@ fn every_plus_key_of_a_remote_is_read() {
 }
 
 #[test]
+fn only_docker_upstreams_are_asked_what_they_want() {
+    let settings = loaded(
+        "remotes:
+  images: {package: docker, base_url: 'https://registry.example.com', token_hosts: ['Auth.example.net', '10.1.2.3:8443']}
+  files: {base_url: 'https://files.example.com', token_hosts: [auth.example.net]}
+",
+    );
+    let auth = |name| repository(&settings, name).upstream.as_ref().unwrap().auth.clone();
+    let token_hosts = vec!["auth.example.net".to_owned(), "10.1.2.3:8443".to_owned()];
+    assert_eq!(auth("images"), UpstreamAuth::Challenge { token_hosts });
+    assert_eq!(auth("files"), UpstreamAuth::Basic);
+    assert!(lines(&settings.warnings).contains("`remotes.files.token_hosts` has no effect"), "{}", lines(&settings.warnings));
+}
+
+#[test]
 fn every_top_level_key_is_read() {
     let files = [
         ("cert.pem", "x"),
@@ -151,6 +166,7 @@ fn values_that_make_no_sense_are_refused() {
         ("timeouts: {read: 0}", "from 1"),
         ("allow_private: [intranet]", "names are not taken"),
         ("link_hosts: ['https://x.example']", "no scheme, no path"),
+        ("token_hosts: ['https://x.example/token']", "no scheme, no path"),
         ("headers: {Host: x}", "set by larder itself"),
         ("headers: {'a b': x}", "not the name of a header"),
         ("headers: {X-A: \"x\\r\\nY: z\"}", "control character"),

@@ -16,21 +16,38 @@ use crate::body::ResponseBody;
 use crate::file_body::read_small;
 use crate::hot::{HotBody, HotVariant, MAX_IN_MEMORY, Selector};
 use crate::metrics::{BytesSent, RequestKind};
+use crate::oci::API_VERSION;
 use crate::problem::{self, Audience};
 use crate::respond::{self, Asked, Payload, Prepared, Timing, Unmet};
 use crate::service::{Exchange, Handled};
 
-/// `GET`, `HEAD`, and `POST` for what formats pass through.
-pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, name: &str, rest: &str, body: Incoming) -> Handled {
+/// Something in a repository, and in which shape its client reads errors.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Address<'a> {
+    /// The repository's name.
+    pub(crate) repository: &'a str,
+    /// Raw path below the repository.
+    pub(crate) path: &'a str,
+    pub(crate) audience: Audience<'a>,
+}
+
+/// What `/api/v1/remote` offers: `GET`, `HEAD`, and `POST` for what formats pass through.
+pub(crate) async fn serve_artifact<B: Backend>(exchange: &Exchange<'_, B>, name: &str, path: &str, body: Incoming) -> Handled {
     let repository = exchange.backend.repository(name);
+    serve(exchange, Address { repository: name, path, audience: Audience::Repository(repository.as_deref()) }, body).await
+}
+
+/// Answers a read.
+pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, address: Address<'_>, body: Incoming) -> Handled {
+    let repository = exchange.backend.repository(address.repository);
     let result = match collect(exchange, body).await {
-        Ok(body) => read(exchange, name, rest, body, repository.as_deref()).await,
+        Ok(body) => read(exchange, address, body, repository.as_deref()).await,
         Err(fault) => Err(fault),
     };
     match result {
         Ok((response, kind)) => Handled { response, kind, repository },
         Err(fault) => {
-            let response = problem::response(&**exchange.backend, &fault, Audience::Repository(repository.as_deref()));
+            let response = problem::response(&**exchange.backend, &fault, address.audience);
             Handled { response, kind: RequestKind::Refused, repository }
         }
     }
@@ -38,15 +55,14 @@ pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, name: &str, re
 
 async fn read<B: Backend>(
     exchange: &Exchange<'_, B>,
-    name: &str,
-    rest: &str,
+    address: Address<'_>,
     body: Bytes,
     repository: Option<&Repository>,
 ) -> Result<(Response<ResponseBody>, RequestKind), Fault> {
     let head = exchange.head;
     let request = ArtifactRequest {
-        repository: name,
-        raw_path: rest,
+        repository: address.repository,
+        raw_path: address.path,
         query: head.uri.query(),
         method: &head.method,
         headers: &head.headers,
@@ -54,16 +70,20 @@ async fn read<B: Backend>(
         body,
     };
     let mut reply = exchange.backend.read(request).await?;
+    if matches!(address.audience, Audience::Oci) {
+        let (name, value) = API_VERSION;
+        reply.representation.extra.insert(name, value);
+    }
     let kind = RequestKind::of(&reply.cache_status);
     load_small(&mut reply).await?;
     let asked = Asked { method: &head.method, headers: &head.headers, sender: exchange.connection.sender.as_ref() };
     let sent = exchange.shared.metrics.bytes_sent();
     let response = if exchange.shared.hot.is_enabled() && is_hot(&reply, &head.method) {
-        remember_and_respond(exchange, name, reply, asked, sent)
+        remember_and_respond(exchange, address.repository, reply, asked, sent)
     } else {
         respond_once(reply, asked, sent).await?
     };
-    Ok((response.unwrap_or_else(|unmet| unmet_response(exchange, unmet, repository)), kind))
+    Ok((response.unwrap_or_else(|unmet| unmet_response(exchange, unmet, address.audience, repository)), kind))
 }
 
 /// Short files are read once, here: the page cache answers without a detour.
@@ -172,9 +192,9 @@ pub(crate) fn from_hot(
 fn unmet_response<B: Backend>(
     exchange: &Exchange<'_, B>,
     unmet: Unmet,
+    audience: Audience<'_>,
     repository: Option<&Repository>,
 ) -> Response<ResponseBody> {
-    let audience = Audience::Repository(repository);
     let named = |fault: Fault| match repository {
         Some(repository) => fault.in_repository(&repository.name),
         None => fault,
@@ -243,12 +263,12 @@ pub(crate) fn serve_virtual<B: Backend>(exchange: &Exchange<'_, B>, name: &str) 
     Handled { response, kind: RequestKind::Refused, repository }
 }
 
-fn unknown(name: &str) -> Fault {
+pub(crate) fn unknown(name: &str) -> Fault {
     let message = "there is no repository of this name and kind; GET / lists the repositories";
     Fault { repository: Some(name.to_owned()), ..Fault::new(FaultKind::NotFound, "unknown_repository", message) }
 }
 
-fn not_built(repository: &Repository) -> Fault {
+pub(crate) fn not_built(repository: &Repository) -> Fault {
     let message = format!("{} repositories are not built in this version of larder", repository.kind.as_str());
     Fault::new(FaultKind::NotImplemented, "not_implemented", message).in_repository(&repository.name)
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_core::Stream;
 use http::StatusCode;
-use larder_core::{ByteRange, CacheStatus, Fault, Repository, Source, UnixMillis};
+use larder_core::{ByteRange, CacheStatus, Fault, PackageType, Repository, Source, UnixMillis};
 pub use larder_engine::{ArtifactRequest, Freshness, MirrorReport, Representation};
 use larder_engine::{FlushReport, FlushRequest};
 
@@ -32,7 +32,7 @@ pub trait Backend: Send + Sync + 'static {
     /// All repositories, sorted by name.
     fn repositories(&self) -> Vec<Arc<Repository>>;
 
-    /// Answers GET, HEAD and POST on `/api/v1/remote`.
+    /// Answers GET, HEAD and POST on `/api/v1/remote`, GET and HEAD below `/v2/`.
     fn read(&self, request: ArtifactRequest<'_>) -> impl Future<Output = Result<Reply, Fault>> + Send;
 
     /// Forgets copies (`PUT /cache/flush`).
@@ -44,8 +44,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Counters for `/metrics`.
     fn counters(&self) -> CounterSnapshot;
 
-    /// The body of an error in the shape that the clients of `repository`'s package type print.
-    fn error_body(&self, fault: &Fault, repository: Option<&Repository>) -> ErrorShape;
+    /// The body of an error in the shape that a package type's clients print; larder's own without one.
+    fn error_body(&self, fault: &Fault, package: Option<PackageType>) -> ErrorShape;
 }
 
 /// An error body.
@@ -79,6 +79,8 @@ pub struct CounterSnapshot {
     pub repositories: Vec<(String, Vec<(&'static str, u64)>)>,
     /// Of each mirror of each repository.
     pub mirrors: Vec<MirrorReport>,
+    /// What upstreams last said of their rate limits, of each repository whose upstream says it.
+    pub quotas: Vec<(String, Vec<(&'static str, u64)>)>,
     /// Downloads that are running.
     pub flights_active: u64,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use larder_core::{ByteRange, Fault, Repository, UnixMillis};
+use larder_core::{ByteRange, Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{ArtifactRequest, BackendHealth, Body, Engine, FlightBody, FlushReport, FlushRequest, HotTicket};
 use larder_formats::{format_of, standard_error_body};
 
@@ -60,12 +60,13 @@ impl Backend for Arc<Engine> {
             process: Engine::counters(self).snapshot(),
             repositories: repositories.map(|(name, counters)| (name.to_string(), counters.snapshot())).collect(),
             mirrors: self.mirror_reports(),
+            quotas: self.upstream_quotas().into_iter().map(|(name, quota)| (name.to_string(), quota.snapshot())).collect(),
             flights_active: self.flights_active() as u64,
         }
     }
 
-    fn error_body(&self, fault: &Fault, repository: Option<&Repository>) -> ErrorShape {
-        let format = repository.and_then(|repository| format_of(repository.package));
+    fn error_body(&self, fault: &Fault, package: Option<PackageType>) -> ErrorShape {
+        let format = package.and_then(format_of);
         let shape = format.map_or_else(|| standard_error_body(fault), |format| format.error_body(fault));
         ErrorShape { content_type: shape.content_type, body: shape.body }
     }

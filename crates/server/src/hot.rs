@@ -25,6 +25,9 @@ const FILE_WEIGHT: u64 = 16 << 10;
 /// What an entry weighs beside its body: headers, key, bookkeeping.
 const ENTRY_WEIGHT: u64 = 1_024;
 
+/// Most lines of one header that are compared.
+const MAX_LINES: usize = 16;
+
 /// Forms of one target that are held at once.
 const MAX_VARIANTS: usize = 8;
 
@@ -68,22 +71,20 @@ pub(crate) struct Selector {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Criterion {
     Anything,
-    /// This value or, if `None`, absent.
-    Exactly(Option<HeaderValue>),
+    /// These lines; none if it is absent.
+    Exactly(Vec<HeaderValue>),
 }
 
 impl Criterion {
-    /// `None` if the header has several lines: such requests are not compared.
+    /// Some clients send one line for each media type that they take; the lines are compared as they are. `None` if they are too many.
     fn of(headers: &HeaderMap, name: &HeaderName) -> Option<Self> {
-        let mut lines = headers.get_all(name).iter();
-        let first = lines.next().cloned();
-        lines.next().is_none().then_some(Self::Exactly(first))
+        let lines: Vec<_> = headers.get_all(name).iter().take(MAX_LINES + 1).cloned().collect();
+        (lines.len() <= MAX_LINES).then_some(Self::Exactly(lines))
     }
 
     fn is_met_by(&self, headers: &HeaderMap, name: &HeaderName) -> bool {
         let Self::Exactly(wanted) = self else { return true };
-        let mut lines = headers.get_all(name).iter();
-        lines.next() == wanted.as_ref() && lines.next().is_none()
+        headers.get_all(name).iter().eq(wanted)
     }
 }
 

@@ -24,6 +24,7 @@ mod hot;
 mod listen;
 mod metrics;
 mod multipart;
+mod oci;
 mod openapi;
 mod origin_guard;
 mod problem;

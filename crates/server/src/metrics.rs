@@ -274,6 +274,30 @@ impl Scrape {
         Ok(())
     }
 
+    /// What upstreams said of their rate limits.
+    fn quotas(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let quotas = [
+            ("upstream_quota_limit", "Requests that the upstream allows in its window, as it last said"),
+            ("upstream_quota_remaining", "Requests that the upstream still allows in its window, as it last said"),
+        ];
+        for (name, help) in quotas {
+            let said = |(repository, numbers): &(String, Vec<(&'static str, u64)>)| {
+                numbers.iter().find(|(said, _)| *said == name).map(|(_, number)| (repository.clone(), *number))
+            };
+            let values: Vec<(String, u64)> = self.engine.quotas.iter().filter_map(said).collect();
+            if values.is_empty() {
+                continue;
+            }
+            let full_name = format!("repository_{name}");
+            let mut family = encoder.encode_descriptor(&full_name, help, None, MetricType::Gauge)?;
+            for (repository, value) in values {
+                let labels = [("repository", repository.as_str())];
+                family.encode_family(&labels)?.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))?;
+            }
+        }
+        Ok(())
+    }
+
     /// One metric for each of the engine's names, with all repositories under it.
     fn engine_counters(&self, encoder: &mut DescriptorEncoder) -> Result<(), fmt::Error> {
         for (name, value) in &self.engine.process {
@@ -286,6 +310,7 @@ impl Scrape {
                 by_name.entry(name).or_default().push((repository, *value));
             }
         }
+        self.quotas(encoder)?;
         for (name, values) in by_name {
             let full_name = format!("repository_{name}");
             let mut family = encoder.encode_descriptor(&full_name, &words(name), None, MetricType::Counter)?;
@@ -346,6 +371,7 @@ mod tests {
                 counters: vec![("requests", 5), ("failures", 1)],
                 healthy: false,
             }],
+            quotas: vec![("hub".into(), vec![("upstream_quota_remaining", 76)])],
             flights_active: 2,
         };
         let text = metrics.render(engine, HotSetSize { entries: 1, bytes: 99 }).unwrap();
@@ -354,6 +380,7 @@ mod tests {
             r#"larder_requests_total{repository="pypi",kind="hot",status="3xx"} 1"#,
             "larder_sent_bytes_total 1234",
             "larder_gc_blobs_deleted_total 7",
+            r#"larder_repository_upstream_quota_remaining{repository="hub"} 76"#,
             r#"larder_repository_misses_total{repository="npm"} 3"#,
             r#"larder_repository_misses_total{repository="pypi"} 4"#,
             r#"larder_mirror_requests_total{repository="pypi",mirror="https://mirror.example.com/"} 5"#,

@@ -1,5 +1,4 @@
-//! From a [`Fault`] to a response: the only place that chooses an HTTP status. The body's shape is asked from the format, or is
-//! OCI's below `/v2/`.
+//! From a [`Fault`] to a response: the only place that chooses an HTTP status. The body's shape is asked from the format.
 
 use std::time::Duration;
 
@@ -9,9 +8,9 @@ use http::header::{
     X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderValue, Response, StatusCode};
-use larder_core::{Fault, FaultKind, Repository};
+use larder_core::{Fault, FaultKind, PackageType, Repository};
 
-use crate::backend::{Backend, ErrorShape};
+use crate::backend::Backend;
 use crate::body::ResponseBody;
 use crate::respond::insert;
 
@@ -39,8 +38,8 @@ pub(crate) fn with_status<B: Backend>(
     audience: Audience<'_>,
 ) -> Response<ResponseBody> {
     let shape = match audience {
-        Audience::Repository(repository) => backend.error_body(fault, repository),
-        Audience::Oci => oci_shape(status, fault),
+        Audience::Repository(repository) => backend.error_body(fault, repository.map(|repository| repository.package)),
+        Audience::Oci => backend.error_body(fault, Some(PackageType::Docker)),
     };
     let mut response = Response::new(ResponseBody::bytes(Bytes::from(shape.body)));
     *response.status_mut() = status;
@@ -49,6 +48,10 @@ pub(crate) fn with_status<B: Backend>(
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    if matches!(audience, Audience::Oci) {
+        let (name, value) = crate::oci::API_VERSION;
+        headers.insert(name, value);
+    }
     if let Some(after) = fault.retry_after {
         headers.insert(RETRY_AFTER, whole_seconds(after).into());
     }
@@ -103,22 +106,6 @@ fn status_of(kind: FaultKind) -> StatusCode {
 fn upstream_status(status: u16) -> StatusCode {
     let kept = matches!(status, 403 | 404 | 410 | 429 | 451 | 500..=599);
     kept.then(|| StatusCode::from_u16(status).ok()).flatten().unwrap_or(StatusCode::BAD_GATEWAY)
-}
-
-/// OCI distribution specification, "Error Codes".
-fn oci_shape(status: StatusCode, fault: &Fault) -> ErrorShape {
-    let code = match status {
-        StatusCode::UNAUTHORIZED => "UNAUTHORIZED",
-        StatusCode::FORBIDDEN => "DENIED",
-        StatusCode::NOT_FOUND => "NAME_UNKNOWN",
-        StatusCode::TOO_MANY_REQUESTS => "TOOMANYREQUESTS",
-        _ => "UNSUPPORTED",
-    };
-    let body = serde_json::json!({"errors": [{
-        "code": code, "message": fault.message,
-        "detail": {"code": fault.code, "repository": fault.repository, "rule": fault.rule},
-    }]});
-    ErrorShape { content_type: "application/json", body: body.to_string().into_bytes() }
 }
 
 #[cfg(test)]

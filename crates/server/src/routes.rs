@@ -9,6 +9,7 @@ pub(crate) enum Endpoint {
     Upload,
     Virtual,
     Oci,
+    OciAlias,
     Flush,
     Discovery,
     Health,
@@ -63,6 +64,9 @@ pub(crate) const ROUTES: &[Route] = &[
     reads("/metrics", READ, Endpoint::Metrics),
     reads("/api/openapi.json", READ, Endpoint::OpenApi),
     reads("/", READ, Endpoint::Root),
+    // Clients that put the path of a mirror in front of the whole API.
+    reads("/{repo}/v2/{path}", READ, Endpoint::OciAlias),
+    writes("/{repo}/v2/{path}", WRITE_OCI, Endpoint::OciAlias),
 ];
 
 /// What the table says of a request.
@@ -146,6 +150,9 @@ mod tests {
         assert_eq!(get("/"), Some(Endpoint::Root));
         assert_eq!(get("/v2/"), Some(Endpoint::Oci));
         assert_eq!(get("/v2/hub/library/alpine/manifests/latest"), Some(Endpoint::Oci));
+        assert_eq!(get("/v2"), Some(Endpoint::Oci));
+        assert_eq!(get("/hub/v2/library/alpine/manifests/latest"), Some(Endpoint::OciAlias));
+        assert_eq!(get("/v2/v2/a/manifests/latest"), Some(Endpoint::Oci));
         assert_eq!(get("/api/v1/virtual/all/index.yaml"), Some(Endpoint::Virtual));
         assert_eq!(get("/api/v1/artifacts"), Some(Endpoint::Discovery));
         assert_eq!(get("/api/v1/artifacts/npm"), Some(Endpoint::Discovery));

@@ -31,7 +31,7 @@ use crate::request_id::RequestId;
 use crate::respond::Asked;
 use crate::routes::{Endpoint, Found, find};
 use crate::state::{Connection, Shared};
-use crate::{admin, artifact, request_check};
+use crate::{admin, artifact, oci, request_check};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -239,26 +239,34 @@ async fn dispatch<B: Backend>(exchange: &Exchange<'_, B>, body: Incoming) -> Han
         Found::OtherMethods(allow) => {
             let message = format!("{} is not offered here; these are: {allow}", exchange.head.method);
             let fault = Fault::new(FaultKind::MethodNotAllowed, "method_not_allowed", message);
-            let response = problem::not_allowed(&**exchange.backend, &fault, Audience::Repository(None), &allow);
+            let is_oci = exchange.head.uri.path().starts_with("/v2/");
+            let audience = if is_oci { Audience::Oci } else { Audience::Repository(None) };
+            let response = problem::not_allowed(&**exchange.backend, &fault, audience, &allow);
             return Handled::other(response);
         }
-        Found::Nothing => {
-            let fault =
-                Fault::new(FaultKind::NotFound, "not_found", "there is nothing at this address; GET / lists the repositories");
-            return Handled::other(fail(exchange, &fault, Endpoint::Root));
-        }
+        Found::Nothing => return nothing(exchange),
     };
     match endpoint {
-        Endpoint::Artifact => artifact::serve(exchange, repository, rest, body).await,
+        Endpoint::Artifact => artifact::serve_artifact(exchange, repository, rest, body).await,
         Endpoint::Upload => artifact::upload(exchange, repository),
         Endpoint::Virtual => artifact::serve_virtual(exchange, repository),
-        Endpoint::Oci | Endpoint::Discovery => {
+        Endpoint::Oci => oci::serve(exchange, rest, body).await,
+        Endpoint::OciAlias => match oci::serve_alias(exchange, repository, rest, body).await {
+            Some(handled) => handled,
+            None => nothing(exchange),
+        },
+        Endpoint::Discovery => {
             let message = "this part of the API is not built in this version of larder";
             let fault = Fault::new(FaultKind::NotImplemented, "not_implemented", message);
             Handled::other(fail(exchange, &fault, endpoint))
         }
         _ => admin::serve(exchange, endpoint).await,
     }
+}
+
+fn nothing<B: Backend>(exchange: &Exchange<'_, B>) -> Handled {
+    let fault = Fault::new(FaultKind::NotFound, "not_found", "there is nothing at this address; GET / lists the repositories");
+    Handled::other(fail(exchange, &fault, Endpoint::Root))
 }
 
 fn guard<B>(exchange: &Exchange<'_, B>) -> Result<(), Fault> {
@@ -272,7 +280,8 @@ fn guard<B>(exchange: &Exchange<'_, B>) -> Result<(), Fault> {
 }
 
 fn fail<B: Backend>(exchange: &Exchange<'_, B>, fault: &Fault, endpoint: Endpoint) -> Response<ResponseBody> {
-    let audience = if endpoint == Endpoint::Oci { Audience::Oci } else { Audience::Repository(None) };
+    let audience =
+        if matches!(endpoint, Endpoint::Oci | Endpoint::OciAlias) { Audience::Oci } else { Audience::Repository(None) };
     problem::response(&**exchange.backend, fault, audience)
 }
 

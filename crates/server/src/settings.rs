@@ -34,6 +34,8 @@ pub struct LiveSettings {
     pub trusted_proxies: Vec<IpNet>,
     /// Opens what changes state (`auth.admin_token`).
     pub admin_token: Option<Secret<String>>,
+    /// The docker repository for image names that begin with no repository's.
+    pub docker_default_remote: Option<String>,
     /// The loaded configuration as `GET /config` shows it: every secret already replaced.
     pub config_view: serde_json::Value,
 }

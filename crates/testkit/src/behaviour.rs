@@ -53,6 +53,13 @@ pub enum Behaviour {
         /// The `Location`, sent as it is.
         location: String,
     },
+    /// Answers 401 with this `WWW-Authenticate`, unless the request's `Authorization` is exactly `unless`.
+    Challenge {
+        /// The field, sent as it is.
+        challenge: String,
+        /// What gets in.
+        unless: String,
+    },
     /// Answers this status with a short text body.
     Status(u16),
     /// Answers 304 to anything, with the resource's validators.

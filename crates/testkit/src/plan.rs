@@ -48,7 +48,7 @@ pub(crate) fn plan(request: &RecordedRequest, resource: Option<&Resource>, behav
     let missing = Resource::new("no such resource\n").status(404).content_type("text/plain");
     let mut resource = resource.cloned().unwrap_or(missing);
     let has = |wanted: &Behaviour| behaviours.contains(wanted);
-    replace_resource(&mut resource, behaviours);
+    replace_resource(&mut resource, request, behaviours);
     let conditions = resource.status == 200 && !has(&Behaviour::IgnoreConditions);
     let ranges = resource.status == 200 && !has(&Behaviour::IgnoreRanges);
     let total = resource.body.length();
@@ -101,9 +101,12 @@ pub(crate) fn plan(request: &RecordedRequest, resource: Option<&Resource>, behav
 }
 
 /// Behaviours that put another resource in the place of the true one.
-fn replace_resource(resource: &mut Resource, behaviours: &[Behaviour]) {
+fn replace_resource(resource: &mut Resource, request: &RecordedRequest, behaviours: &[Behaviour]) {
     for behaviour in behaviours {
         match behaviour {
+            Behaviour::Challenge { challenge, unless } if request.header("authorization") != Some(unless) => {
+                *resource = Resource::new("{}").status(401).header("WWW-Authenticate", challenge);
+            }
             Behaviour::Status(status) => {
                 *resource = Resource::new(format!("status {status}\n")).status(*status).content_type("text/plain");
             }

@@ -111,6 +111,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use larder_core::UpstreamAuth;
 
     const REFUSED: &[&str] = &[
         "0.0.0.0",
@@ -197,6 +198,8 @@ mod tests {
             base_urls: vec![Url::parse("https://files.example.com/pool/").unwrap()],
             index_url: Url::parse("https://index.example.com/simple/").unwrap(),
             credentials: None,
+            auth: UpstreamAuth::Basic,
+            default_namespace: None,
             headers: Vec::new(),
             connect_timeout: std::time::Duration::from_secs(5),
             read_timeout: std::time::Duration::from_secs(30),

@@ -19,6 +19,8 @@ pub enum UpstreamErrorKind {
     Offline,
     /// The upstream's answer is not valid HTTP, or the request could not be built from the repository's settings.
     Protocol,
+    /// The registry wants a token that cannot be had: its realm may not be asked, refuses the account, or gives no usable token.
+    Unauthorized,
     /// The body ended before its declared end.
     Truncated,
 }

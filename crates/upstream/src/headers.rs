@@ -1,6 +1,6 @@
 //! The header fields of one hop, built from nothing: no field of a client's request gets upstream unless the format named it.
 //!
-//! Credentials and the repository's own headers are decided here, hop by hop, by the hop's origin.
+//! The repository's own headers are decided here, hop by hop, by the hop's origin; `Authorization` by whoever sends the hop.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use larder_core::{Credentials, UpstreamSettings};
 use url::Url;
 
+use crate::hop::Bearing;
 use crate::request::UpstreamRequest;
 
 /// An entry of `headers:` that cannot be sent. Names the field, never its value.
@@ -24,7 +25,12 @@ pub(crate) struct UnusableHeader(pub(crate) String);
 ///
 /// # Errors
 /// The repository's `headers:` hold a field that is malformed or belongs to the connection.
-pub(crate) fn outgoing(request: &UpstreamRequest, settings: &UpstreamSettings, url: &Url) -> Result<HeaderMap, UnusableHeader> {
+pub(crate) fn outgoing(
+    request: &UpstreamRequest,
+    settings: &UpstreamSettings,
+    url: &Url,
+    bearing: &Bearing,
+) -> Result<HeaderMap, UnusableHeader> {
     let mut fields = HeaderMap::with_capacity(10);
     let configured = settings.is_configured_origin(url);
     if configured || url.origin() == request.url.origin() {
@@ -36,10 +42,8 @@ pub(crate) fn outgoing(request: &UpstreamRequest, settings: &UpstreamSettings, u
     // Stored and hashed bytes are the bytes on the wire.
     fields.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     conditions(request, &mut fields);
-    if configured {
-        if let Some(credentials) = &settings.credentials {
-            fields.insert(AUTHORIZATION, basic(credentials));
-        }
+    fields.extend(bearing.authorization().map(|value| (AUTHORIZATION, value.clone())));
+    if configured && bearing.own_headers() {
         for (name, value) in &settings.headers {
             let unusable = || UnusableHeader(name.clone());
             let field = HeaderName::try_from(name).map_err(|_| unusable())?;
@@ -76,7 +80,7 @@ fn conditions(request: &UpstreamRequest, fields: &mut HeaderMap) {
 }
 
 /// `Authorization: Basic` (RFC 7617).
-fn basic(credentials: &Credentials) -> HeaderValue {
+pub(crate) fn basic(credentials: &Credentials) -> HeaderValue {
     let pair = format!("{}:{}", credentials.username, credentials.password.expose());
     let text = format!("Basic {}", STANDARD.encode(pair));
     // Base64 is always a legal field value.

@@ -1,28 +1,23 @@
-//! [`Upstream`] over the network: the redirect loop, and for each hop the breaker, the client, the wait for the head and the one retry.
+//! [`Upstream`] over the network: what is shared by all requests, and the redirect loop of each.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::StreamExt as _;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, StatusCode, Version};
-use larder_core::{Clock, RepositoryName, SafeUrl, SystemClock, UpstreamSettings};
-use tracing::{debug, warn};
-use url::{Host, Origin, Url};
+use larder_core::{Clock, RepositoryName, SafeUrl, SystemClock, UpstreamAuth, UpstreamSettings};
+use tracing::debug;
+use url::{Origin, Url};
 
-use crate::address::Reach;
-use crate::body::{BodyOrigin, BodyStream, Framing};
+use crate::auth::{Authority, Exchange};
 use crate::breaker::{BreakerState, Breakers};
-use crate::classify::{Failure, body_failure, head_failure};
-use crate::client::{ClientKey, Clients, PooledClient};
-use crate::connect_watch::ConnectWatch;
+use crate::client::Clients;
 use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::headers::basic;
+use crate::hop::{Bearing, Hop};
 use crate::redirect::{has_user_info, is_redirect, next_hop};
 use crate::resolver::{NameLookup, SystemLookup};
-use crate::{Upstream, UpstreamRequest, UpstreamResponse, headers};
+use crate::{Upstream, UpstreamRequest, UpstreamResponse};
 
 /// What an [`HttpUpstream`] is made with.
 #[derive(Debug, Clone)]
@@ -44,7 +39,7 @@ impl Options {
 
 /// What a circuit breaker stands for: an origin, by one way of reaching it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Target {
+pub(crate) struct Target {
     origin: Origin,
     proxy: Option<SafeText>,
     ca_file: Option<PathBuf>,
@@ -61,7 +56,7 @@ impl std::fmt::Debug for SafeText {
 }
 
 impl Target {
-    fn new(settings: &UpstreamSettings, url: &Url) -> Self {
+    pub(crate) fn new(settings: &UpstreamSettings, url: &Url) -> Self {
         Self { origin: url.origin(), proxy: settings.proxy.clone().map(SafeText), ca_file: settings.ca_file.clone() }
     }
 
@@ -81,8 +76,9 @@ impl Target {
 /// outlive a reload of the configuration.
 #[derive(Debug)]
 pub struct HttpUpstream {
-    clients: Clients,
-    breakers: Arc<Breakers<Target>>,
+    pub(crate) clients: Clients,
+    pub(crate) breakers: Arc<Breakers<Target>>,
+    pub(crate) authority: Authority,
     targets: Mutex<HashMap<RepositoryName, Vec<Target>>>,
 }
 
@@ -91,13 +87,16 @@ impl HttpUpstream {
     pub fn new(options: Options) -> Self {
         Self {
             clients: Clients::new(options.user_agent, options.lookup),
+            authority: Authority::new(Arc::clone(&options.clock)),
             breakers: Arc::new(Breakers::new(options.clock)),
             targets: Mutex::default(),
         }
     }
 
-    /// To be called after a reload of the configuration: `ca_file`s are read again before their next use. Transfers go on.
+    /// To be called after a reload of the configuration: `ca_file`s are read again before their next use, and tokens fetched anew.
+    /// Transfers go on.
     pub fn reload(&self) {
+        self.authority.forget();
         self.clients.forget_certificates();
     }
 
@@ -130,7 +129,13 @@ impl Upstream for HttpUpstream {
         let mut followed = 0;
         loop {
             let hop = Hop { upstream: self, request: &request, settings, url: &url, first: followed == 0 };
-            let response = hop.send().await?;
+            let response = match &settings.auth {
+                UpstreamAuth::Challenge { token_hosts } => Exchange { hop, token_hosts }.send().await?,
+                UpstreamAuth::Basic => {
+                    let credentials = settings.credentials.as_ref().filter(|_| settings.is_configured_origin(&url));
+                    hop.send(&Bearing::Own(credentials.map(basic))).await?
+                }
+            };
             if !is_redirect(response.status) {
                 return Ok(response);
             }
@@ -150,180 +155,5 @@ impl Upstream for HttpUpstream {
         let known = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         let targets = known.get(repository).into_iter().flatten();
         targets.map(|target| self.breakers.state(target)).max().unwrap_or_default()
-    }
-}
-
-/// One request to one URL.
-struct Hop<'a> {
-    upstream: &'a HttpUpstream,
-    request: &'a UpstreamRequest,
-    settings: &'a UpstreamSettings,
-    url: &'a Url,
-    first: bool,
-}
-
-impl Hop<'_> {
-    fn error(&self, kind: UpstreamErrorKind, what: impl std::fmt::Display) -> UpstreamError {
-        UpstreamError::at(kind, &self.request.repository.name, self.url, what)
-    }
-
-    async fn send(&self) -> Result<UpstreamResponse, UpstreamError> {
-        let reach = self.reach()?;
-        let fields = headers::outgoing(self.request, self.settings, self.url)
-            .map_err(|unusable| self.error(UpstreamErrorKind::Protocol, unusable))?;
-        let deadline = self.settings.connect_timeout + self.settings.read_timeout + Duration::from_secs(5);
-        let permit = self.upstream.breakers.admit(&Target::new(self.settings, self.url), deadline).map_err(|_| {
-            self.error(
-                UpstreamErrorKind::Unreachable,
-                "not asked, because it failed several times in a row; it is tried again soon",
-            )
-        })?;
-        match self.try_twice(ClientKey::new(self.settings, reach), fields).await {
-            Ok(response) => {
-                permit.succeeded();
-                self.checked(response)
-            }
-            Err(error) => {
-                match error.kind {
-                    UpstreamErrorKind::Unreachable | UpstreamErrorKind::TimedOut => permit.failed(),
-                    // Nonsense came, but it came.
-                    UpstreamErrorKind::Protocol => permit.succeeded(),
-                    _ => drop(permit),
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// How far this hop may go; refuses addresses that are written in the URL itself. Names are judged by the client's resolver, unless
-    /// a proxy resolves them: what a name means to a proxy cannot be known here, so the proxy has to guard its own network.
-    fn reach(&self) -> Result<Reach, UpstreamError> {
-        let reach = Reach::of(self.settings, self.url);
-        let local_name = matches!(self.url.host(), Some(Host::Domain(name)) if is_localhost(name))
-            && !reach.admits(std::net::Ipv4Addr::LOCALHOST.into());
-        if reach.admits_literal(self.url) && !(local_name && self.settings.proxy.is_some()) {
-            return Ok(reach);
-        }
-        let led = if !self.first {
-            "a redirect"
-        } else if self.request.learned {
-            "a link in the upstream's document"
-        } else {
-            "this URL"
-        };
-        let what = format!("{led} leads to a private address; list it in allow_private if larder may go there");
-        Err(self.error(UpstreamErrorKind::RefusedAddress, what))
-    }
-
-    /// Sends, and sends once more if a kept connection turns out to be dead and the request can do no harm twice.
-    async fn try_twice(&self, key: ClientKey, fields: HeaderMap) -> Result<reqwest::Response, UpstreamError> {
-        let client = self.client(&key).await?;
-        client.budget.earn();
-        let watch = ConnectWatch::default();
-        let failure = match self.attempt(&client, fields.clone(), &watch).await {
-            Ok(response) => return Ok(response),
-            Err(failure) => failure,
-        };
-        let stale = failure.connection_lost && !watch.opened_connection();
-        if !(stale && self.request.is_idempotent() && client.budget.spend()) {
-            return Err(self.explain(&failure));
-        }
-        let fresh = self.client(&key.without_keep_alive()).await?;
-        self.attempt(&fresh, fields, &ConnectWatch::default()).await.map_err(|failure| self.explain(&failure))
-    }
-
-    async fn client(&self, key: &ClientKey) -> Result<PooledClient, UpstreamError> {
-        self.upstream.clients.get(key).await.map_err(|error| self.error(UpstreamErrorKind::Protocol, error))
-    }
-
-    fn explain(&self, failure: &Failure) -> UpstreamError {
-        if failure.tls {
-            let host = self.url.host_str().unwrap_or_default();
-            warn!(repository = %self.request.repository.name, host, "{}", failure.text);
-        }
-        self.error(failure.kind, &failure.text)
-    }
-
-    /// One try: the head must begin to come within the read time-out, counted after the time that connecting may take.
-    async fn attempt(
-        &self,
-        client: &PooledClient,
-        fields: HeaderMap,
-        watch: &ConnectWatch,
-    ) -> Result<reqwest::Response, Failure> {
-        let mut request = reqwest::Request::new(self.request.method.clone(), self.url.clone());
-        *request.headers_mut() = fields;
-        *request.body_mut() = self.request.body.clone().map(Into::into);
-        let mut response = std::pin::pin!(watch.over(client.client.execute(request)));
-        let (connect, read) = (self.settings.connect_timeout, self.request.read_timeout(self.settings));
-        let mut outcome = tokio::time::timeout(read, &mut response).await;
-        if outcome.is_err() && watch.opened_connection() {
-            outcome = tokio::time::timeout(connect, &mut response).await;
-        }
-        match outcome {
-            Ok(result) => result.map_err(|error| head_failure(&error)),
-            Err(_) => Err(Failure {
-                kind: UpstreamErrorKind::TimedOut,
-                text: format!("no answer for {} s (timeouts.read)", read.as_secs_f32()),
-                connection_lost: false,
-                tls: false,
-            }),
-        }
-    }
-
-    /// The response with a body that knows its own end.
-    fn checked(&self, response: reqwest::Response) -> Result<UpstreamResponse, UpstreamError> {
-        let (status, version) = (response.status(), response.version());
-        let headers = response.headers().clone();
-        let (declared, framing) = framing(&self.request.method, status, version, &headers)
-            .map_err(|what| self.error(UpstreamErrorKind::Protocol, what))?;
-        let origin = BodyOrigin { repository: self.request.repository.name.clone(), url: self.url.clone() };
-        let place = origin.clone();
-        let chunks = response.bytes_stream().map(move |chunk| {
-            chunk.map_err(|error| {
-                let failure = body_failure(&error);
-                UpstreamError::at(failure.kind, &place.repository, &place.url, failure.text)
-            })
-        });
-        let body = BodyStream::new(chunks, declared, framing, Some(self.request.read_timeout(self.settings)), origin);
-        Ok(UpstreamResponse { status, headers, final_url: self.url.clone(), body })
-    }
-}
-
-/// Names that mean this machine whatever the resolver says (RFC 6761 section 6.3).
-fn is_localhost(name: &str) -> bool {
-    let name = name.strip_suffix('.').unwrap_or(name);
-    name == "localhost" || name.ends_with(".localhost")
-}
-
-/// How the end of this response's body is known (RFC 9112 section 6.3), and its length if that is declared.
-///
-/// # Errors
-/// Length and chunked coding together, or lengths that contradict each other: the signs of response splitting (hazard S11).
-fn framing(
-    method: &Method,
-    status: StatusCode,
-    version: Version,
-    headers: &HeaderMap,
-) -> Result<(Option<u64>, Framing), &'static str> {
-    if *method == Method::HEAD || status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-    {
-        return Ok((Some(0), Framing::Length));
-    }
-    let mut length = None;
-    for value in headers.get_all(CONTENT_LENGTH) {
-        let this = value.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit())).and_then(|text| text.parse().ok());
-        let this: u64 = this.ok_or("the answer's Content-Length is not a number")?;
-        if length.is_some_and(|other| other != this) {
-            return Err("the answer has two different Content-Lengths");
-        }
-        length = Some(this);
-    }
-    let coded = headers.contains_key(TRANSFER_ENCODING);
-    match length {
-        Some(_) if coded => Err("the answer has both Content-Length and Transfer-Encoding"),
-        Some(length) => Ok((Some(length), Framing::Length)),
-        None if coded || version >= Version::HTTP_2 => Ok((None, Framing::EndMark)),
-        None => Ok((None, Framing::ConnectionClose)),
     }
 }

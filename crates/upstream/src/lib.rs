@@ -8,6 +8,7 @@
 //! connection goes to a checked address, and a body either is complete or ends in an error.
 
 mod address;
+mod auth;
 mod body;
 mod breaker;
 mod classify;
@@ -15,6 +16,7 @@ mod client;
 mod connect_watch;
 mod error;
 mod headers;
+mod hop;
 mod http;
 mod redirect;
 mod request;

@@ -61,6 +61,8 @@ pub(crate) fn repository(package: PackageType, base: &str) -> Repository {
             base_urls: vec![base_url],
             index_url,
             credentials: None,
+            auth: UpstreamAuth::Basic,
+            default_namespace: None,
             headers: Vec::new(),
             connect_timeout: Duration::from_secs(2),
             read_timeout: Duration::from_millis(1500),
@@ -130,8 +132,15 @@ impl Bench {
             change(&mut repository);
             Arc::new(repository)
         };
-        let packages =
-            [PackageType::Generic, PackageType::Pypi, PackageType::Npm, PackageType::Helm, PackageType::Alpine, PackageType::Rpm];
+        let packages = [
+            PackageType::Generic,
+            PackageType::Pypi,
+            PackageType::Npm,
+            PackageType::Helm,
+            PackageType::Alpine,
+            PackageType::Rpm,
+            PackageType::Docker,
+        ];
         let repositories: Vec<_> = packages.into_iter().map(make).collect();
         let clock = Arc::new(ManualClock::new(START));
         let (engine, blobs, metadata) = engine(path, &repositories, limits, &clock).await;

@@ -15,6 +15,10 @@ const PYPI_HOSTS: &[&str] = &["files.pythonhosted.org", "pypi.org", "www.pypi.or
 const NPM: &str = "https://registry.npmjs.org/";
 /// Docker Hub.
 const DOCKER_HUB: &str = "https://registry-1.docker.io/";
+/// Hosts that mean Docker Hub when they stand in `base_url`.
+const DOCKER_HUB_HOSTS: &[&str] = &["registry-1.docker.io", "docker.io", "index.docker.io", "registry.hub.docker.com"];
+/// Docker Hub's namespace for image names without a slash.
+const DOCKER_HUB_NAMESPACE: &str = "library";
 
 /// The one public registry of an ecosystem; `None` where there are many.
 pub(super) fn public_registry(package: PackageType) -> Option<&'static str> {
@@ -34,6 +38,16 @@ pub(super) fn is_public_pypi(base_url: &Url) -> bool {
 /// The public PyPI's simple root and file root.
 pub(super) fn public_pypi() -> (&'static str, &'static str) {
     (PYPI_SIMPLE, PYPI_FILES)
+}
+
+/// Whether a docker `base_url` means Docker Hub.
+pub(super) fn is_docker_hub(base_url: &Url) -> bool {
+    base_url.host_str().is_some_and(|host| DOCKER_HUB_HOSTS.contains(&host))
+}
+
+/// Docker Hub's registry, and the namespace of image names without a slash.
+pub(super) fn docker_hub() -> (&'static str, &'static str) {
+    (DOCKER_HUB, DOCKER_HUB_NAMESPACE)
 }
 
 /// The repositories of a larder without configuration.

@@ -53,7 +53,7 @@ pub(super) fn repository(entry: &Entry, environment: &Environment, report: &mut 
         report.warning(&entry.place, format!("npm repository `{}` admits no package documents: {advice}", entry.key));
     }
     let mirrors = upstream.as_ref().is_some_and(|upstream| upstream.base_urls.len() > 1);
-    let not_built = unbuilt_part(kind, package, mirrors);
+    let not_built = unbuilt_part(kind, mirrors);
     let mut repository =
         Repository { name: name?, kind, package, description, upstream, access, cache, quarantine, members, rules_epoch: 0 };
     repository.rules_epoch = rules_epoch(&repository);
@@ -69,13 +69,10 @@ fn package_type(section: &Section<'_>, report: &mut Report) -> Option<PackageTyp
 }
 
 /// What this version cannot do for such a repository.
-fn unbuilt_part(kind: RepositoryKind, package: PackageType, mirrors: bool) -> Option<String> {
-    let part = match (kind, package) {
-        (RepositoryKind::Local, _) => "local repositories".to_owned(),
-        (RepositoryKind::Virtual, _) => "virtual repositories".to_owned(),
-        (_, PackageType::Docker) => {
-            format!("repositories of the package type {}", package.as_str())
-        }
+fn unbuilt_part(kind: RepositoryKind, mirrors: bool) -> Option<String> {
+    let part = match kind {
+        RepositoryKind::Local => "local repositories".to_owned(),
+        RepositoryKind::Virtual => "virtual repositories".to_owned(),
         _ if mirrors => "lists of mirrors in base_url".to_owned(),
         _ => return None,
     };

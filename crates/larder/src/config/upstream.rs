@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use larder_core::{Credentials, PackageType, Secret, UpstreamSettings};
+use larder_core::{Credentials, PackageType, Secret, UpstreamAuth, UpstreamSettings};
 use url::Url;
 
 use super::defaults;
@@ -27,6 +27,7 @@ pub(super) fn upstream(
 ) -> Option<UpstreamSettings> {
     let roots = roots(section, package, place, report);
     let credentials = credentials(section, environment, report);
+    let auth = auth(section, package, report);
     let headers = headers(section, environment, report);
     let timeouts = section.section("timeouts", schema::TIMEOUTS, report);
     let mut seconds = |key| timeouts.as_ref().and_then(|timeouts| timeouts.seconds(key, 1, report));
@@ -47,10 +48,14 @@ pub(super) fn upstream(
     let offline = section.truth("offline", report).unwrap_or(false);
     let max_size = section.size("max_size", report);
     let (base_urls, index_url) = roots?;
+    let is_hub = package == PackageType::Docker && base_urls.first().is_some_and(defaults::is_docker_hub);
+    let default_namespace = is_hub.then(|| defaults::docker_hub().1.to_owned());
     Some(UpstreamSettings {
         base_urls,
         index_url,
         credentials,
+        auth,
+        default_namespace,
         headers,
         connect_timeout,
         read_timeout,
@@ -87,6 +92,11 @@ fn roots(section: &Section<'_>, package: PackageType, place: &Place, report: &mu
     });
     let mut base_urls = base_urls?;
     let first = base_urls.first()?.clone();
+    // The hub has one registry under several names, of which some only lead to web pages.
+    if package == PackageType::Docker && base_urls.len() == 1 && defaults::is_docker_hub(&first) {
+        let registry = Url::parse(defaults::docker_hub().0).ok()?;
+        return Some((vec![registry.clone()], registry));
+    }
     if package != PackageType::Pypi {
         return Some((base_urls, first));
     }
@@ -146,6 +156,19 @@ fn credentials(section: &Section<'_>, environment: &Environment, report: &mut Re
         }
         (None, None) => None,
     }
+}
+
+/// Container registries say by a 401 what they want; all other upstreams are told at once.
+fn auth(section: &Section<'_>, package: PackageType, report: &mut Report) -> UpstreamAuth {
+    let token_hosts = each(section, "token_hosts", link_host, report);
+    if package == PackageType::Docker {
+        return UpstreamAuth::Challenge { token_hosts: token_hosts.unwrap_or_default() };
+    }
+    if token_hosts.is_some() {
+        let place = section.key_place("token_hosts");
+        report.warning(place, format!("`{}` has no effect: only docker upstreams want tokens", section.path("token_hosts")));
+    }
+    UpstreamAuth::Basic
 }
 
 /// A secret: the text itself, or `${NAME}` for an environment variable.
@@ -235,6 +258,8 @@ mod tests {
                 assert_eq!(root_url(url).map(String::from).as_deref(), Ok(url));
             }
         }
+        let (hub, _) = defaults::docker_hub();
+        assert!(defaults::is_docker_hub(&root_url(hub).unwrap()));
         let (simple, files) = defaults::public_pypi();
         assert!(defaults::is_public_pypi(&root_url(simple).unwrap()) && defaults::is_public_pypi(&root_url(files).unwrap()));
     }

@@ -27,13 +27,6 @@ async fn what_is_not_built_yet_says_so() {
         assert_eq!(answer.status, status, "{method} {target}");
         assert!(answer.json()["error"]["message"].is_string(), "{method} {target}");
     }
-    for (method, target) in
-        [("GET", "/v2/"), ("GET", "/v2/hub/alpine/manifests/latest"), ("POST", "/v2/hub/alpine/blobs/uploads/")]
-    {
-        let answer = server.ask(method, target, &[]).await;
-        assert_eq!(answer.status, 501, "{target}");
-        assert_eq!(answer.json()["errors"][0]["code"], "UNSUPPORTED", "{target}");
-    }
     assert_eq!(server.questions(), 0);
 }
 
@@ -96,7 +89,7 @@ async fn everything_that_changes_state_is_guarded() {
             assert_eq!(server.ask(method, target, &[(name, value)]).await.status, 403, "{method} {target} {name}");
         }
         let answer = server.ask(method, target, &[]).await;
-        assert!(matches!(answer.status, 200 | 501), "{method} {target}: {}", answer.status);
+        assert!(matches!(answer.status, 200 | 405 | 501), "{method} {target}: {}", answer.status);
     }
     assert_eq!(server.fake.flushed.lock().unwrap().len(), 1);
 }

@@ -78,8 +78,9 @@ pub(crate) struct Fake {
 #[derive(Clone)]
 pub(crate) struct FakeBackend(pub(crate) Arc<Fake>);
 
-pub(crate) const REPOSITORIES: [(&str, RepositoryKind, PackageType); 4] = [
+pub(crate) const REPOSITORIES: [(&str, RepositoryKind, PackageType); 5] = [
     ("files", RepositoryKind::Remote, PackageType::Generic),
+    ("hub", RepositoryKind::Remote, PackageType::Docker),
     ("npm", RepositoryKind::Remote, PackageType::Npm),
     ("uploads", RepositoryKind::Local, PackageType::Generic),
     ("all", RepositoryKind::Virtual, PackageType::Helm),
@@ -152,12 +153,11 @@ impl Backend for FakeBackend {
         CounterSnapshot { repositories: vec![("files".to_owned(), vec![("misses", 5)])], ..CounterSnapshot::default() }
     }
 
-    fn error_body(&self, fault: &Fault, repository: Option<&Repository>) -> ErrorShape {
-        let npm = repository.is_some_and(|repository| repository.package == PackageType::Npm);
-        let body = if npm {
-            serde_json::json!({"error": fault.message, "code": fault.code})
-        } else {
-            serde_json::json!({"error": {"code": fault.code, "message": fault.message, "rule": fault.rule}})
+    fn error_body(&self, fault: &Fault, package: Option<PackageType>) -> ErrorShape {
+        let body = match package {
+            Some(PackageType::Npm) => serde_json::json!({"error": fault.message, "code": fault.code}),
+            Some(PackageType::Docker) => serde_json::json!({"errors": [{"code": fault.code, "message": fault.message}]}),
+            _ => serde_json::json!({"error": {"code": fault.code, "message": fault.message, "rule": fault.rule}}),
         };
         ErrorShape { content_type: "application/json", body: body.to_string().into_bytes() }
     }

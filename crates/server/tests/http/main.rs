@@ -7,5 +7,6 @@ mod artifacts;
 mod bad_input;
 mod harness;
 mod hot_set;
+mod oci;
 mod timeouts;
 mod tls;

@@ -4,6 +4,9 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test stops where something is not as it expects")]
 
 mod addresses;
+mod auth;
+mod auth_faults;
+mod auth_secrets;
 mod bodies;
 mod breaker;
 mod headers;

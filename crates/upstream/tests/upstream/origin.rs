@@ -155,3 +155,8 @@ async fn serve(mut stream: TcpStream, connection: usize, log: Arc<Mutex<Vec<Seen
         }
     }
 }
+
+/// 401 with this `WWW-Authenticate`.
+pub(crate) fn unauthorized(challenge: &str) -> Vec<Act> {
+    send(format!("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: {challenge}\r\nContent-Length: 2\r\n\r\n{{}}"))
+}

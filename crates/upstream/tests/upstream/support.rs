@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use http::Method;
 use larder_core::{
     AccessPolicy, AllowPrivate, CachePolicy, Credentials, PackageType, QuarantinePolicy, Repository, RepositoryKind,
-    RepositoryName, Secret, UpstreamSettings,
+    RepositoryName, Secret, UpstreamAuth, UpstreamSettings,
 };
 use larder_upstream::{
     HttpUpstream, NameLookup, Options, Upstream, UpstreamError, UpstreamErrorKind, UpstreamRequest, UpstreamResponse,
@@ -26,6 +26,8 @@ pub(crate) fn settings(base: &Url) -> UpstreamSettings {
         base_urls: vec![base.join("/").unwrap()],
         index_url: base.join("/").unwrap(),
         credentials: None,
+        auth: UpstreamAuth::Basic,
+        default_namespace: None,
         headers: Vec::new(),
         connect_timeout: Duration::from_secs(5),
         read_timeout: Duration::from_secs(5),
@@ -134,4 +136,15 @@ pub(crate) async fn text(upstream: &HttpUpstream, request: UpstreamRequest) -> S
     let (bytes, end) = read(upstream.send(request).await.unwrap()).await;
     assert_eq!(end, None);
     String::from_utf8(bytes).unwrap()
+}
+
+/// As `settings`, of a registry that is asked what it wants.
+pub(crate) fn registry(settings: UpstreamSettings) -> UpstreamSettings {
+    UpstreamSettings { auth: UpstreamAuth::Challenge { token_hosts: Vec::new() }, ..settings }
+}
+
+/// As `settings`, of a registry whose tokens may come from these hosts.
+pub(crate) fn with_token_hosts(settings: UpstreamSettings, hosts: &[&str]) -> UpstreamSettings {
+    let token_hosts = hosts.iter().map(|&host| host.to_owned()).collect();
+    UpstreamSettings { auth: UpstreamAuth::Challenge { token_hosts }, ..settings }
 }

@@ -1,0 +1,130 @@
+//! Names that stand for bytes which another name states by digest: an OCI tag and its manifest. Knows how the one is answered from
+//! the other; which names these are is the format's knowledge (`Format::by_digest`).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use larder_core::{
+    ArtifactRecord, CacheStatus, Content, Digest, Fault, ForwardReason, Mutability, Source, SourceKey, StoredHeaders, UnixMillis,
+    sha256,
+};
+use larder_formats::{Document, Malformed};
+use larder_storage::{Change, OpenBlob};
+use url::Url;
+
+use crate::admission::Wanted;
+use crate::counters::count;
+use crate::document::{stopped, unusable_document};
+use crate::engine::Engine;
+use crate::fetch::NoBody;
+use crate::flight::{Settled, SettledBody};
+use crate::verify::Whole;
+
+impl Wanted {
+    /// The source that names the bytes by `digest`.
+    fn by_digest(&self, digest: &Digest) -> Option<Self> {
+        let spec = self.format.by_digest(&self.entry.repository, &self.spec, digest)?;
+        Some(Self::new(Arc::clone(&self.entry), self.format, spec, Mutability::Immutable))
+    }
+
+    /// Whether these bytes have a name by digest at all.
+    pub(crate) fn has_name_by_digest(&self) -> bool {
+        self.by_digest(&sha256(b"")).is_some()
+    }
+}
+
+impl Engine {
+    /// The name by digest under which new bytes are to be remembered too, unless they are already.
+    pub(crate) async fn unheld_by_digest(&self, wanted: &Wanted, record: &ArtifactRecord) -> Option<SourceKey> {
+        let named = wanted.by_digest(&record.blob()?.digest)?;
+        let held = self.records.get(&named.key).await.ok().flatten();
+        held.is_none_or(|held| held.blob().is_none()).then_some(named.key)
+    }
+
+    /// The bytes with that digest, if they are held under their name by digest.
+    async fn held_by_digest(&self, wanted: &Wanted, digest: &Digest) -> Option<(Arc<ArtifactRecord>, OpenBlob)> {
+        let named = wanted.by_digest(digest)?;
+        let record = self.records.get(&named.key).await.ok().flatten()?;
+        let open = self.open_held(&named, &record).await?;
+        Some((record, open))
+    }
+
+    /// The upstream says that a name stands for other bytes than before, which are held: they need not be fetched.
+    pub(crate) async fn switch_to(&self, wanted: &Wanted, digest: &Digest, prior: &ArtifactRecord) -> Option<Settled> {
+        let (held, open) = self.held_by_digest(wanted, digest).await?;
+        let now = self.now();
+        let began_at = if held.blob() == prior.blob() { prior.began_at } else { now };
+        let record = Arc::new(named(&held, digest, [now, now, began_at]));
+        let status = CacheStatus { forward: Some(ForwardReason::Stale), forward_status: Some(200), ..CacheStatus::default() };
+        Some(Settled { record, body: SettledBody::Blob(open), status, source: Source::Cache, stale: false, document: None })
+    }
+
+    /// A name of which a forwarded HEAD has told the digest only: its record with the bytes, if they are held by now.
+    pub(crate) async fn follow_pointer(
+        &self,
+        wanted: &Wanted,
+        pointer: &ArtifactRecord,
+    ) -> Option<(Arc<ArtifactRecord>, OpenBlob)> {
+        let (Content::Pointer(_), Some(digest)) = (&pointer.content, &pointer.headers.digest) else { return None };
+        let (held, open) = self.held_by_digest(wanted, digest).await?;
+        let times = [pointer.contacted_at, pointer.renewed_at, pointer.began_at];
+        Some((Arc::new(named(&held, digest, times)), open))
+    }
+
+    /// Remembers which digest a forwarded HEAD told, so that the next request needs no other. `epoch` is that of before the HEAD: what a
+    /// flush has overtaken is not remembered.
+    pub(crate) async fn remember_digest(&self, wanted: &Wanted, headers: &StoredHeaders, epoch: u64) -> Result<(), Fault> {
+        let Some(named) = headers.digest.as_ref().and_then(|digest| wanted.by_digest(digest)) else { return Ok(()) };
+        let busy = self.flights.running(&wanted.key).is_some();
+        if busy || wanted.entry.epoch.load(Ordering::Acquire) != epoch {
+            return Ok(());
+        }
+        let now = self.now();
+        let record = Arc::new(ArtifactRecord {
+            content: Content::Pointer(named.spec.key_path),
+            headers: headers.clone(),
+            source_url: String::new(),
+            published_at: None,
+            first_seen_at: now,
+            contacted_at: now,
+            renewed_at: now,
+            began_at: now,
+            verified: false,
+        });
+        let change = Change::PutRecord { key: wanted.key.clone(), record: ArtifactRecord::clone(&record), blob: None };
+        self.metadata.apply(vec![change]).await.map_err(|error| crate::serve::storage_fault(&wanted.entry, &error))?;
+        self.records.put(wanted.key.clone(), record);
+        Ok(())
+    }
+
+    /// Puts a file that its format looks into to the format's check.
+    pub(crate) async fn check_whole(&self, wanted: &Arc<Wanted>, whole: &Whole) -> Result<(), NoBody> {
+        let body = Self::received_bytes(&whole.fill, &whole.received)?;
+        let draft = &whole.fill.draft;
+        let content_type = draft.headers.content_type.clone().unwrap_or_default();
+        let url = Url::parse(&draft.source_url);
+        let url = url.map_err(|_| NoBody::unusable("internal", "a download's URL was not kept"))?;
+        let checked = Arc::clone(wanted);
+        let verdict = self.parse_blocking(move || {
+            let document = Document {
+                body: &body,
+                content_type: &content_type,
+                url: &url,
+                key_path: &checked.spec.key_path,
+                variant: checked.spec.variant,
+                memo: None,
+            };
+            checked.format.check(&checked.entry.repository, &document)
+        });
+        verdict.await.map_err(stopped)?.map_err(|Malformed(reason)| {
+            count(&wanted.entry.counters.malformed_documents);
+            unusable_document(wanted, &reason)
+        })
+    }
+}
+
+/// The record of a name that stands for bytes held under their digest: last contact, renewal and beginning are its own.
+fn named(held: &ArtifactRecord, digest: &Digest, [contacted_at, renewed_at, began_at]: [UnixMillis; 3]) -> ArtifactRecord {
+    let headers = StoredHeaders { digest: Some(digest.clone()), ..held.headers.clone() };
+    ArtifactRecord { contacted_at, renewed_at, began_at, headers, ..held.clone() }
+}

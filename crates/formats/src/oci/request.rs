@@ -1,0 +1,111 @@
+//! From a request below `/v2/{repository}/` to what the engine shall do.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::Method;
+use larder_core::Repository;
+
+use super::accept::Accepted;
+use super::path::{Route, Target, Unroutable};
+use crate::{Form, Operation, Read, Refusal, RequestParts, SourceBase, SourceSpec, StaticAnswer};
+
+/// The parameters of a list of tags. `n` and `last` are the specification's; the third stands in the links of some registries.
+pub(super) const TAG_PARAMETERS: &[&str] = &["n", "last", "next_page"];
+const REFERRER_PARAMETERS: &[&str] = &["artifactType"];
+/// What a list of referrers is.
+const REFERRERS: &str = "application/vnd.oci.image.index.v1+json";
+
+/// Parses a request to a remote repository.
+pub(super) fn operation(request: &RequestParts<'_>) -> Operation {
+    if !matches!(*request.method, Method::GET | Method::HEAD) {
+        return read_only(request.repository);
+    }
+    if request.path.is_root() {
+        // Some clients ask whether a registry is there below the address that they were given.
+        return Operation::Answer(StaticAnswer {
+            status: 200,
+            content_type: "application/json",
+            body: Bytes::from_static(b"{}"),
+        });
+    }
+    match Route::parse(request.path.as_str()) {
+        Ok(route) => Operation::Read(Read { source: source(request, &route), form: Form::Verbatim, bypass_cache: false }),
+        Err(why) => Operation::Refuse(refusal(why, request.path.as_str())),
+    }
+}
+
+fn source(request: &RequestParts<'_>, route: &Route<'_>) -> SourceSpec {
+    let accepted = Accepted::of(request.headers);
+    let (accept, variant, parameters): (_, _, &[&str]) = match &route.target {
+        Target::Tag(_) => (Some(accepted.field()), accepted.class(), &[]),
+        // What a digest names is the same for everyone, so it is asked for on behalf of everyone.
+        Target::Manifest(_) => (Some(Accepted::everything().field()), "", &[]),
+        Target::Referrers(_) => (Some(REFERRERS), "", REFERRER_PARAMETERS),
+        Target::Tags => (Some("application/json"), "", TAG_PARAMETERS),
+        Target::Blob(_) => (None, "", &[]),
+    };
+    let key_path = full_path(request.repository, request.path.as_str(), route);
+    SourceSpec {
+        base: SourceBase::Files,
+        path: upstream_path(request.repository, &key_path),
+        query: request.query.and_then(|query| only(query, parameters)),
+        key_path: key_path.into_owned(),
+        accept,
+        variant,
+        is_document: false,
+    }
+}
+
+/// The path with the namespace that short names have on the public hub.
+fn full_path<'p>(repository: &Repository, path: &'p str, route: &Route<'_>) -> Cow<'p, str> {
+    let namespace = repository.upstream.as_ref().and_then(|upstream| upstream.default_namespace.as_deref());
+    match namespace {
+        Some(namespace) if !route.name.contains('/') => Cow::Owned(format!("{namespace}/{path}")),
+        _ => Cow::Borrowed(path),
+    }
+}
+
+/// Below `base_url`, the registry's API begins with `v2/`; a `base_url` that holds it already names a part of the registry.
+/// The grammar has no character that would have to be encoded.
+pub(super) fn upstream_path(repository: &Repository, key_path: &str) -> String {
+    let base = repository.upstream.as_ref().and_then(|upstream| upstream.base_urls.first());
+    let within = base.is_some_and(|base| base.path().starts_with("/v2/") || base.path().ends_with("/v2/"));
+    if within { key_path.to_owned() } else { format!("v2/{key_path}") }
+}
+
+/// The parameters of a query that travel on, as they came; `None` if none is left.
+pub(super) fn only(query: &str, parameters: &[&str]) -> Option<String> {
+    let named = |parameter: &&str| parameters.contains(&parameter.split('=').next().unwrap_or_default());
+    let kept: Vec<&str> = query.split('&').filter(named).collect();
+    (!kept.is_empty()).then(|| kept.join("&"))
+}
+
+fn read_only(repository: &Repository) -> Operation {
+    let message = format!("{} pulls from another registry: images cannot be pushed to it", repository.name);
+    Operation::Refuse(Refusal { status: 405, code: "read_only", message })
+}
+
+fn refusal(why: Unroutable, path: &str) -> Refusal {
+    let (status, code, message) = match why {
+        Unroutable::Shape => (
+            404,
+            "name_unknown",
+            format!(
+                "{path:?} is nothing that a registry has: NAME/manifests/REFERENCE, NAME/blobs/DIGEST, NAME/tags/list or NAME/referrers/DIGEST"
+            ),
+        ),
+        Unroutable::Name => (
+            400,
+            "name_invalid",
+            format!("{path:?} holds no name of an image: lower-case letters, digits, and . _ - between them"),
+        ),
+        Unroutable::Tag => (400, "manifest_invalid", format!("{path:?} does not end in a tag or digest")),
+        Unroutable::Digest => (
+            400,
+            "digest_invalid",
+            format!("{path:?} does not end in a digest: sha256: with 64 or sha512: with 128 hexadecimal digits, lower case"),
+        ),
+    };
+    Refusal { status, code, message }
+}

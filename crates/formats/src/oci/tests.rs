@@ -1,0 +1,151 @@
+//! What requests ask for, what is said of their answers.
+
+use http::Method;
+use larder_core::{ArtifactPath, PackageType, PathRules, StoredHeaders, sha256};
+
+use super::*;
+use crate::testing::remote;
+use crate::{Read, Refusal};
+
+const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+fn registry() -> Repository {
+    remote("images", PackageType::Docker, "https://registry.example/")
+}
+
+fn hub() -> Repository {
+    let mut repository = remote("dockerhub", PackageType::Docker, "https://hub.example/");
+    repository.upstream.as_mut().unwrap().default_namespace = Some("library".to_owned());
+    repository
+}
+
+fn operation(repository: &Repository, method: &Method, path: &str, query: Option<&str>, accept: &[&str]) -> Operation {
+    let path = ArtifactPath::parse(path, PathRules::default()).unwrap();
+    let mut headers = HeaderMap::new();
+    for line in accept {
+        headers.append("accept", line.parse().unwrap());
+    }
+    Oci.operation(&RequestParts { repository, method, path: &path, query, headers: &headers })
+}
+
+fn read(repository: &Repository, path: &str, query: Option<&str>) -> Read {
+    match operation(repository, &Method::GET, path, query, &[]) {
+        Operation::Read(read) => read,
+        other => panic!("not a read: {other:?}"),
+    }
+}
+
+fn refusal(path: &str) -> Refusal {
+    match operation(&registry(), &Method::GET, path, None, &[]) {
+        Operation::Refuse(refusal) => refusal,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[test]
+fn oci_11_short_names_are_in_the_library_on_the_hub_only() {
+    for (repository, path, upstream) in [
+        (hub(), "nginx/manifests/1.27", "v2/library/nginx/manifests/1.27"),
+        (hub(), "library/nginx/manifests/1.27", "v2/library/nginx/manifests/1.27"),
+        (hub(), "team/app/manifests/1", "v2/team/app/manifests/1"),
+        (hub(), "nginx/tags/list", "v2/library/nginx/tags/list"),
+        (registry(), "nginx/manifests/1.27", "v2/nginx/manifests/1.27"),
+    ] {
+        let source = read(&repository, path, None).source;
+        assert_eq!(source.path, upstream, "{path}");
+        assert_eq!(format!("v2/{}", source.key_path), upstream, "one key for both spellings of {path}");
+    }
+}
+
+#[test]
+fn oci_12_ns_reaches_neither_the_upstream_nor_the_key() {
+    for path in ["a/manifests/1".to_owned(), format!("a/blobs/{DIGEST}"), "a/tags/list".to_owned()] {
+        assert_eq!(read(&registry(), &path, Some("ns=docker.example")).source, read(&registry(), &path, None).source, "{path}");
+    }
+    let paged = read(&registry(), "a/tags/list", Some("ns=x&n=5&other=1&last=b%2Fc")).source;
+    assert_eq!(paged.query.as_deref(), Some("n=5&last=b%2Fc"));
+    let filtered = read(&registry(), &format!("a/referrers/{DIGEST}"), Some("artifactType=x%2Fy&n=1")).source;
+    assert_eq!(filtered.query.as_deref(), Some("artifactType=x%2Fy"));
+}
+
+#[test]
+fn a_base_url_may_hold_the_api_s_root() {
+    for (base, upstream) in [
+        ("https://r.example/", "v2/a/manifests/1"),
+        ("https://r.example/artifactory/docker/", "v2/a/manifests/1"),
+        ("https://r.example/v2/", "a/manifests/1"),
+        ("https://r.example/v2/mirror/", "a/manifests/1"),
+        ("https://r.example/hub/v2/", "a/manifests/1"),
+    ] {
+        let repository = remote("images", PackageType::Docker, base);
+        assert_eq!(read(&repository, "a/manifests/1", None).source.path, upstream, "{base}");
+    }
+}
+
+#[test]
+fn tags_change_and_digests_do_not() {
+    let repository = registry();
+    for path in ["a/manifests/latest", "a/tags/list", &format!("a/referrers/{DIGEST}")] {
+        assert_eq!(Oci.built_in(&repository, path), BuiltIn::Mutable, "{path}");
+        assert_eq!(Oci.digest_in_name(path), None, "{path}");
+    }
+    for path in [format!("a/manifests/{DIGEST}"), format!("a/blobs/{DIGEST}")] {
+        assert_eq!(Oci.built_in(&repository, &path), BuiltIn::None, "{path}");
+        assert_eq!(Oci.digest_in_name(&path).unwrap().to_string(), DIGEST);
+        assert!(Oci.varies_by(&path).is_empty());
+    }
+    assert_eq!(Oci.varies_by("a/manifests/latest"), ["accept"]);
+}
+
+#[test]
+fn a_tag_is_kept_under_its_digest_too() {
+    let repository = hub();
+    let tag = read(&repository, "nginx/manifests/1.27", None).source;
+    let named = Oci.by_digest(&repository, &tag, &sha256(b"")).unwrap();
+    assert_eq!(named, read(&repository, &format!("nginx/manifests/{DIGEST}"), None).source);
+    assert_eq!(Oci.by_digest(&repository, &named, &sha256(b"")), None);
+}
+
+#[test]
+fn refusals_say_what_is_wrong() {
+    for (path, status, code) in [
+        ("a/blobs/sha256:short", 400, "digest_invalid"),
+        ("UPPER/manifests/1", 400, "name_invalid"),
+        ("a/manifests/a+b", 400, "manifest_invalid"),
+        ("a/blobs/uploads/", 404, "name_unknown"),
+        ("a", 404, "name_unknown"),
+    ] {
+        let refusal = refusal(path);
+        assert_eq!((refusal.status, refusal.code), (status, code), "{path}");
+    }
+    for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+        let Operation::Refuse(refusal) = operation(&registry(), &method, "a/blobs/uploads/", None, &[]) else {
+            panic!("{method} is not refused")
+        };
+        assert_eq!((refusal.status, refusal.code), (405, "read_only"));
+    }
+}
+
+fn headers(path: &str, digest: Option<&Digest>, further: &[(&str, &str)]) -> HeaderMap {
+    let further = further.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let stored = StoredHeaders { further, ..StoredHeaders::default() };
+    Oci.answer_headers(&registry(), &Held { path, digest, headers: &stored })
+}
+
+#[test]
+fn every_manifest_and_blob_states_its_digest() {
+    let text = |headers: &HeaderMap, name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+    let of_tag = headers("a/manifests/latest", Some(&sha256(b"")), &[]);
+    assert_eq!(text(&of_tag, "docker-content-digest").as_deref(), Some(DIGEST));
+    let blob = headers(&format!("a/blobs/{DIGEST}"), None, &[]);
+    assert_eq!(text(&blob, "docker-content-digest").as_deref(), Some(DIGEST));
+    assert_eq!(text(&blob, "content-type").as_deref(), Some("application/octet-stream"));
+    let sha512 = format!("sha512:{}", "0".repeat(128));
+    let by_sha512 = headers(&format!("a/manifests/{sha512}"), Some(&sha256(b"")), &[]);
+    assert_eq!(text(&by_sha512, "docker-content-digest"), Some(sha512));
+    let tags = headers("a/b/tags/list", Some(&sha256(b"")), &[("link", "</v2/a/b/tags/list?n=2&last=x>; rel=\"next\"")]);
+    assert_eq!(text(&tags, "link").as_deref(), Some("</v2/images/a/b/tags/list?n=2&last=x>; rel=\"next\""));
+    assert_eq!(text(&tags, "docker-content-digest"), None);
+    let referrers = headers(&format!("a/referrers/{DIGEST}"), None, &[("oci-filters-applied", "artifactType")]);
+    assert_eq!(text(&referrers, "oci-filters-applied").as_deref(), Some("artifactType"));
+}

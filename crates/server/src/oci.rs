@@ -1,0 +1,93 @@
+//! The distribution API below `/v2/`: which repository a request means. What it asks for there is the format's knowledge, and
+//! answering is the one handler's (`artifact.rs`).
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderName, HeaderValue, Method, Response};
+use hyper::body::Incoming;
+use larder_core::{Fault, FaultKind, PackageType, Repository, RepositoryKind};
+
+use crate::artifact::{self, Address};
+use crate::backend::Backend;
+use crate::body::ResponseBody;
+use crate::metrics::RequestKind;
+use crate::problem::{self, Audience};
+use crate::service::{Exchange, Handled};
+
+/// Tells clients that this is a registry; on everything below `/v2/`.
+pub(crate) const API_VERSION: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("docker-distribution-api-version"), HeaderValue::from_static("registry/2.0"));
+
+/// `/v2/{rest}`.
+pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, rest: &str, body: Incoming) -> Handled {
+    match rest {
+        "" => json(b"{}"),
+        // Of what larder holds itself, that is: remotes are not listed, and there are no local repositories yet.
+        "_catalog" => json(br#"{"repositories":[]}"#),
+        _ => match choose(exchange, rest) {
+            Ok((repository, path)) => answer(exchange, &repository, path, body).await,
+            Err(fault) => refuse(exchange, &fault, None),
+        },
+    }
+}
+
+/// `/{repository}/v2/{path}`, as clients send it that put the path of a mirror in front of everything. `None`: there is no such registry.
+pub(crate) async fn serve_alias<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    name: &str,
+    path: &str,
+    body: Incoming,
+) -> Option<Handled> {
+    docker(exchange, name)?;
+    Some(if path.is_empty() { json(b"{}") } else { answer(exchange, name, path, body).await })
+}
+
+fn docker<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Option<std::sync::Arc<Repository>> {
+    exchange.backend.repository(name).filter(|repository| repository.package == PackageType::Docker)
+}
+
+/// A first segment that is a docker repository's name always means it; anything else is an image of the default remote.
+fn choose<'p, B: Backend>(exchange: &Exchange<'_, B>, rest: &'p str) -> Result<(String, &'p str), Fault> {
+    let (first, after) = rest.split_once('/').unwrap_or((rest, ""));
+    if docker(exchange, first).is_some() {
+        return Ok((first.to_owned(), after));
+    }
+    if let Some(default) = &exchange.shared.live.load().docker_default_remote {
+        return Ok((default.clone(), rest));
+    }
+    let message = match exchange.backend.repository(first) {
+        Some(other) => format!("{first} is a {} repository: only docker repositories have images", other.package.as_str()),
+        None => "image names begin with the name of a docker repository (GET / lists them), unless docker_default_remote is set"
+            .to_owned(),
+    };
+    Err(Fault { repository: Some(first.to_owned()), ..Fault::new(FaultKind::NotFound, "unknown_repository", message) })
+}
+
+async fn answer<B: Backend>(exchange: &Exchange<'_, B>, name: &str, path: &str, body: Incoming) -> Handled {
+    if matches!(exchange.head.method, Method::GET | Method::HEAD) {
+        return artifact::serve(exchange, Address { repository: name, path, audience: Audience::Oci }, body).await;
+    }
+    let repository = exchange.backend.repository(name);
+    let fault = match repository.as_deref() {
+        Some(local) if local.kind == RepositoryKind::Local => artifact::not_built(local),
+        Some(other) => {
+            let message = format!("{name} is a {} repository: images are pulled from it, not pushed to it", other.kind.as_str());
+            Fault::new(FaultKind::MethodNotAllowed, "read_only", message).in_repository(&other.name)
+        }
+        None => artifact::unknown(name),
+    };
+    refuse(exchange, &fault, repository)
+}
+
+fn refuse<B: Backend>(exchange: &Exchange<'_, B>, fault: &Fault, repository: Option<std::sync::Arc<Repository>>) -> Handled {
+    let response = problem::response(&**exchange.backend, fault, Audience::Oci);
+    Handled { response, kind: RequestKind::Refused, repository }
+}
+
+fn json(body: &'static [u8]) -> Handled {
+    let mut response = Response::new(ResponseBody::bytes(Bytes::from_static(body)));
+    let (name, value) = API_VERSION;
+    response.headers_mut().insert(name, value);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Handled::other(response)
+}

@@ -1,0 +1,227 @@
+//! One request to one URL: the address rule, the breaker, the client, the wait for the head and the one retry. Knows neither redirects
+//! nor what a status means.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use larder_core::UpstreamSettings;
+use tracing::warn;
+use url::{Host, Url};
+
+use crate::address::Reach;
+use crate::body::{BodyOrigin, BodyStream, Framing};
+use crate::classify::{Failure, body_failure, head_failure};
+use crate::client::{ClientKey, PooledClient};
+use crate::connect_watch::ConnectWatch;
+use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::http::{HttpUpstream, Target};
+use crate::{UpstreamRequest, UpstreamResponse, headers};
+
+/// One request to one URL.
+#[derive(Clone, Copy)]
+pub(crate) struct Hop<'a> {
+    pub(crate) upstream: &'a HttpUpstream,
+    pub(crate) request: &'a UpstreamRequest,
+    pub(crate) settings: &'a UpstreamSettings,
+    pub(crate) url: &'a Url,
+    /// No redirect has led here.
+    pub(crate) first: bool,
+}
+
+/// What a hop is for, and what it shows of the repository.
+pub(crate) enum Bearing {
+    /// The request itself, with this `Authorization`. The repository's `headers` go along to configured origins.
+    Own(Option<HeaderValue>),
+    /// Fetching a token for it.
+    Token {
+        authorization: Option<HeaderValue>,
+        /// Whether the repository's `headers` go along, if the realm is at a configured origin.
+        own_headers: bool,
+        /// Whether the realm may be private, by the operator's word.
+        configured: bool,
+    },
+}
+
+impl Bearing {
+    pub(crate) fn authorization(&self) -> Option<&HeaderValue> {
+        let (Self::Own(authorization) | Self::Token { authorization, .. }) = self;
+        authorization.as_ref()
+    }
+
+    pub(crate) fn own_headers(&self) -> bool {
+        matches!(self, Self::Own(_) | Self::Token { own_headers: true, .. })
+    }
+}
+
+impl Hop<'_> {
+    pub(crate) fn error(&self, kind: UpstreamErrorKind, what: impl std::fmt::Display) -> UpstreamError {
+        UpstreamError::at(kind, &self.request.repository.name, self.url, what)
+    }
+
+    pub(crate) async fn send(&self, bearing: &Bearing) -> Result<UpstreamResponse, UpstreamError> {
+        let reach = self.reach(bearing)?;
+        let fields = headers::outgoing(self.request, self.settings, self.url, bearing)
+            .map_err(|unusable| self.error(UpstreamErrorKind::Protocol, unusable))?;
+        let deadline = self.settings.connect_timeout + self.settings.read_timeout + Duration::from_secs(5);
+        let permit = self.upstream.breakers.admit(&Target::new(self.settings, self.url), deadline).map_err(|_| {
+            self.error(
+                UpstreamErrorKind::Unreachable,
+                "not asked, because it failed several times in a row; it is tried again soon",
+            )
+        })?;
+        match self.try_twice(ClientKey::new(self.settings, reach), fields).await {
+            Ok(response) => {
+                permit.succeeded();
+                self.checked(response)
+            }
+            Err(error) => {
+                match error.kind {
+                    UpstreamErrorKind::Unreachable | UpstreamErrorKind::TimedOut => permit.failed(),
+                    // Nonsense came, but it came.
+                    UpstreamErrorKind::Protocol => permit.succeeded(),
+                    _ => drop(permit),
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// How far this hop may go; refuses addresses that are written in the URL itself. Names are judged by the client's resolver, unless
+    /// a proxy resolves them: what a name means to a proxy cannot be known here, so the proxy has to guard its own network.
+    fn reach(&self, bearing: &Bearing) -> Result<Reach, UpstreamError> {
+        if matches!(bearing, Bearing::Token { configured: true, .. }) {
+            return Ok(Reach::Configured);
+        }
+        let reach = Reach::of(self.settings, self.url);
+        let local_name = matches!(self.url.host(), Some(Host::Domain(name)) if is_localhost(name))
+            && !reach.admits(std::net::Ipv4Addr::LOCALHOST.into());
+        if reach.admits_literal(self.url) && !(local_name && self.settings.proxy.is_some()) {
+            return Ok(reach);
+        }
+        let led = if !self.first {
+            "a redirect"
+        } else if matches!(bearing, Bearing::Token { .. }) {
+            "the token realm that the registry names"
+        } else if self.request.learned {
+            "a link in the upstream's document"
+        } else {
+            "this URL"
+        };
+        let what = format!("{led} leads to a private address; list it in allow_private if larder may go there");
+        Err(self.error(UpstreamErrorKind::RefusedAddress, what))
+    }
+
+    /// Sends, and sends once more if a kept connection turns out to be dead and the request can do no harm twice.
+    async fn try_twice(&self, key: ClientKey, fields: HeaderMap) -> Result<reqwest::Response, UpstreamError> {
+        let client = self.client(&key).await?;
+        client.budget.earn();
+        let watch = ConnectWatch::default();
+        let failure = match self.attempt(&client, fields.clone(), &watch).await {
+            Ok(response) => return Ok(response),
+            Err(failure) => failure,
+        };
+        let stale = failure.connection_lost && !watch.opened_connection();
+        if !(stale && self.request.is_idempotent() && client.budget.spend()) {
+            return Err(self.explain(&failure));
+        }
+        let fresh = self.client(&key.without_keep_alive()).await?;
+        self.attempt(&fresh, fields, &ConnectWatch::default()).await.map_err(|failure| self.explain(&failure))
+    }
+
+    async fn client(&self, key: &ClientKey) -> Result<PooledClient, UpstreamError> {
+        self.upstream.clients.get(key).await.map_err(|error| self.error(UpstreamErrorKind::Protocol, error))
+    }
+
+    fn explain(&self, failure: &Failure) -> UpstreamError {
+        if failure.tls {
+            let host = self.url.host_str().unwrap_or_default();
+            warn!(repository = %self.request.repository.name, host, "{}", failure.text);
+        }
+        self.error(failure.kind, &failure.text)
+    }
+
+    /// One try: the head must begin to come within the read time-out, counted after the time that connecting may take.
+    async fn attempt(
+        &self,
+        client: &PooledClient,
+        fields: HeaderMap,
+        watch: &ConnectWatch,
+    ) -> Result<reqwest::Response, Failure> {
+        let mut request = reqwest::Request::new(self.request.method.clone(), self.url.clone());
+        *request.headers_mut() = fields;
+        *request.body_mut() = self.request.body.clone().map(Into::into);
+        let mut response = std::pin::pin!(watch.over(client.client.execute(request)));
+        let (connect, read) = (self.settings.connect_timeout, self.request.read_timeout(self.settings));
+        let mut outcome = tokio::time::timeout(read, &mut response).await;
+        if outcome.is_err() && watch.opened_connection() {
+            outcome = tokio::time::timeout(connect, &mut response).await;
+        }
+        match outcome {
+            Ok(result) => result.map_err(|error| head_failure(&error)),
+            Err(_) => Err(Failure {
+                kind: UpstreamErrorKind::TimedOut,
+                text: format!("no answer for {} s (timeouts.read)", read.as_secs_f32()),
+                connection_lost: false,
+                tls: false,
+            }),
+        }
+    }
+
+    /// The response with a body that knows its own end.
+    fn checked(&self, response: reqwest::Response) -> Result<UpstreamResponse, UpstreamError> {
+        let (status, version) = (response.status(), response.version());
+        let headers = response.headers().clone();
+        let (declared, framing) = framing(&self.request.method, status, version, &headers)
+            .map_err(|what| self.error(UpstreamErrorKind::Protocol, what))?;
+        let origin = BodyOrigin { repository: self.request.repository.name.clone(), url: self.url.clone() };
+        let place = origin.clone();
+        let chunks = response.bytes_stream().map(move |chunk| {
+            chunk.map_err(|error| {
+                let failure = body_failure(&error);
+                UpstreamError::at(failure.kind, &place.repository, &place.url, failure.text)
+            })
+        });
+        let body = BodyStream::new(chunks, declared, framing, Some(self.request.read_timeout(self.settings)), origin);
+        Ok(UpstreamResponse { status, headers, final_url: self.url.clone(), body })
+    }
+}
+
+/// Names that mean this machine whatever the resolver says (RFC 6761 section 6.3).
+fn is_localhost(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name == "localhost" || name.ends_with(".localhost")
+}
+
+/// How the end of this response's body is known (RFC 9112 section 6.3), and its length if that is declared.
+///
+/// # Errors
+/// Length and chunked coding together, or lengths that contradict each other: the signs of response splitting (hazard S11).
+fn framing(
+    method: &Method,
+    status: StatusCode,
+    version: Version,
+    headers: &HeaderMap,
+) -> Result<(Option<u64>, Framing), &'static str> {
+    if *method == Method::HEAD || status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+    {
+        return Ok((Some(0), Framing::Length));
+    }
+    let mut length = None;
+    for value in headers.get_all(CONTENT_LENGTH) {
+        let this = value.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit())).and_then(|text| text.parse().ok());
+        let this: u64 = this.ok_or("the answer's Content-Length is not a number")?;
+        if length.is_some_and(|other| other != this) {
+            return Err("the answer has two different Content-Lengths");
+        }
+        length = Some(this);
+    }
+    let coded = headers.contains_key(TRANSFER_ENCODING);
+    match length {
+        Some(_) if coded => Err("the answer has both Content-Length and Transfer-Encoding"),
+        Some(length) => Ok((Some(length), Framing::Length)),
+        None if coded || version >= Version::HTTP_2 => Ok((None, Framing::EndMark)),
+        None => Ok((None, Framing::ConnectionClose)),
+    }
+}

@@ -1,0 +1,257 @@
+"""Container images with skopeo, podman, buildah and containerd: by tag, by digest, whole indexes, and through mirror settings."""
+
+import contextlib
+import hashlib
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from harness import Failed, ask, environment, expect, expect_equal, run, tool
+from oci_images import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Registry
+
+# Tags are asked about on every request: with HEAD, and with GET only if they have moved.
+CACHE = {"immutable_ttl": 0, "mutable_ttl": 0}
+
+# A name that never resolves: nothing can get past the mirror unseen.
+MIRRORED = "registry.mirrored.test"
+
+
+def serve(case, **more):
+    registry = Registry(case)
+    entry = {"base_url": registry.url, "type": "remote", "package": "docker", "revalidate": "head", "cache": CACHE}
+    case.serve({"images": {**entry, **more}})
+    return registry
+
+
+def prefix(case, registry):
+    """What image names begin with."""
+    return registry.origin.host if case.direct else case.listens_at.removeprefix("http://") + "/images"
+
+
+def few_requests(case, registry, phase, mark):
+    """Of a tag that has not moved, nothing but its head is asked."""
+    if phase != "warm" or case.direct:
+        return
+    asked = registry.origin.requests(mark)
+    bodies = [str(request) for request in asked if "/manifests/" in request.path and request.method != "HEAD"]
+    expect(not bodies, "a manifest was fetched again:\n" + "\n".join(bodies))
+    blobs = [str(request) for request in asked if "/blobs/sha256:" in request.path]
+    expect(not blobs, "a blob was asked for again:\n" + "\n".join(blobs))
+
+
+class Containers:
+    """skopeo, podman and buildah: they share their configuration."""
+
+    def __init__(self, home, insecure=(), mirror=None):
+        self.home = home
+        registries = 'unqualified-search-registries = []\n'
+        for host in insecure:
+            registries += f'[[registry]]\nlocation = "{host}"\ninsecure = true\n'
+        if mirror:
+            registries += f'[[registry]]\nprefix = "{MIRRORED}"\nlocation = "{MIRRORED}"\n'
+            registries += f'[[registry.mirror]]\nlocation = "{mirror}"\ninsecure = true\n'
+        files = {
+            "registries.conf": registries,
+            "policy.json": '{"default":[{"type":"insecureAcceptAnything"}]}',
+            "storage.conf": f'[storage]\ndriver = "vfs"\ngraphroot = "{home}/root"\nrunroot = "{home}/run"\n',
+            "auth.json": "{}",
+        }
+        for name, text in files.items():
+            (home / name).write_text(text)
+        (home / "xdg").mkdir(mode=0o700)
+        self._environment = environment(
+            home,
+            CONTAINERS_STORAGE_CONF=str(home / "storage.conf"),
+            CONTAINERS_REGISTRIES_CONF=str(home / "registries.conf"),
+            REGISTRY_AUTH_FILE=str(home / "auth.json"),
+            XDG_RUNTIME_DIR=str(home / "xdg"),
+            BUILDAH_ISOLATION="chroot",
+        )
+
+    def __call__(self, program, *arguments, **options):
+        return run([tool(program), *arguments], cwd=self.home, env=self._environment, **options)
+
+    def skopeo(self, *arguments, **options):
+        return self("skopeo", "--policy", self.home / "policy.json", *arguments, **options)
+
+    def pull(self, program, verb, image):
+        return self(program, verb, "-q", "--signature-policy", self.home / "policy.json", image).strip()
+
+
+def skopeo(case):
+    """inspect, list-tags, copy: by tag, by digest, every platform, another platform, with unchanged digests."""
+    registry = serve(case)
+    base = prefix(case, registry)
+
+    def use(home, phase):
+        do = Containers(home, insecure=[base.partition("/")[0]])
+        mark = registry.origin.mark()
+        seen = json.loads(do.skopeo("inspect", "--tls-verify=false", f"docker://{base}/app/single:1.0"))
+        expect_equal("digest", seen["Digest"], registry.digest("app/single"))
+        expect_equal("architecture", seen["Architecture"], "amd64")
+        listed = json.loads(do.skopeo("list-tags", "--tls-verify=false", f"docker://{base}/app/single"))["Tags"]
+        expect_equal("tags, over three pages", listed, ["1.0", *(f"t{number}" for number in range(7))])
+        for image in ("app/single", "app/s2", "app/zstd", "app/big", "a/b/c/manifests/blobs"):
+            copied(do, registry, base, image, ":1.0", "--preserve-digests")
+        for image in ("app/multi", "app/list"):
+            copied(do, registry, base, image, ":1.0", "--all", "--preserve-digests")
+            copied(do, registry, base, image, "@" + registry.digest(image), "--all")
+        do.skopeo("copy", "-q", "--src-tls-verify=false", "--override-arch", "arm64", f"docker://{base}/app/multi:1.0", f"oci:{home}/arm:x")
+        missing = do.skopeo("inspect", "--tls-verify=false", f"docker://{base}/app/single:none", fails=True)
+        expect(phase not in ("cold", "warm") or "manifest unknown" in missing, f"a tag that is not there:\n{missing}")
+        few_requests(case, registry, phase, mark)
+
+    case.phases(use)
+
+
+def copied(do, registry, base, image, reference, *options):
+    """Copies an image into a directory; its manifest must be the upstream's, byte for byte."""
+    name = hashlib.sha256(f"{image}{reference}{options}".encode()).hexdigest()[:8]
+    do.skopeo("copy", "-q", "--src-tls-verify=false", *options, f"docker://{base}/{image}{reference}", f"dir:{do.home}/{name}")
+    manifest = (do.home / name / "manifest.json").read_bytes()
+    expect_equal(f"digest of {image}", "sha256:" + hashlib.sha256(manifest).hexdigest(), registry.digest(image))
+    for blob in (do.home / name).iterdir():
+        if len(blob.name) == 64:
+            expect_equal(f"blob of {image}", hashlib.sha256(blob.read_bytes()).hexdigest(), blob.name)
+
+
+def podman(case):
+    """podman pull, by name and as a mirror of another registry, also of short names; buildah from."""
+    registry = serve(case)
+    base = prefix(case, registry)
+    host = base.partition("/")[0]
+
+    def use(home, phase):
+        do = Containers(home, insecure=[host], mirror=base)
+        mark = registry.origin.mark()
+        for image in ("app/single", "app/multi", "app/s2", "app/zstd", "app/big"):
+            expect(do.pull("podman", "pull", f"{base}/{image}:1.0"), f"podman pull {image} printed no id")
+        do.pull("podman", "pull", f"{base}/app/list@{registry.digest('app/list')}")
+        do.pull("podman", "pull", f"{MIRRORED}/library/single:1.0")
+        names = do("podman", "images", "--format", "{{.Repository}}:{{.Tag}}").split()
+        expect(f"{MIRRORED}/library/single:1.0" in names, f"the mirrored image is not there: {names}")
+        container = do.pull("buildah", "from", f"{base}/app/list:1.0")
+        mounted = Path(do("buildah", "mount", container).strip())
+        expect_equal("a file of the image", (mounted / "etc/larder").read_text().split()[0], "app/list")
+        do("buildah", "rm", container)
+        few_requests(case, registry, phase, mark)
+
+    case.phases(use)
+
+
+@contextlib.contextmanager
+def containerd(home):
+    """A private containerd; gives a function that runs ctr."""
+    socket = home / "c.sock"
+    plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
+    plugins += [f"io.containerd.snapshotter.v1.{name}" for name in ("aufs", "btrfs", "devmapper", "zfs")]
+    lines = [
+        "version = 2",
+        f'root = "{home}/root"',
+        f'state = "{home}/state"',
+        f"disabled_plugins = {json.dumps(plugins)}",
+        f'[grpc]\naddress = "{socket}"',
+        f'[ttrpc]\naddress = "{socket}.ttrpc"',
+    ]
+    (home / "containerd.toml").write_text("\n".join(lines) + "\n")
+    clean = environment(home)
+    with (home / "containerd.log").open("wb") as log:
+        command = [tool("containerd"), "-c", str(home / "containerd.toml")]
+        daemon = subprocess.Popen(command, env=clean, cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def ctr(*arguments):
+        return run([tool("ctr"), "-a", socket, "-n", "larder", *arguments], cwd=home, env=clean)
+
+    try:
+        deadline = time.monotonic() + 15
+        while True:
+            try:
+                ctr("version")
+                break
+            except Failed:
+                expect(daemon.poll() is None and time.monotonic() < deadline, "containerd did not start")
+                time.sleep(0.1)
+        yield ctr
+    finally:
+        daemon.send_signal(signal.SIGTERM)
+        try:
+            daemon.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
+
+
+def with_containerd(case):
+    """containerd: hosts.toml with override_path (the requests that RKE2 and k3s make after their rewrite), and by name."""
+    registry = serve(case)
+    case.needs_larder()
+    base = prefix(case, registry)
+    host = base.partition("/")[0]
+
+    def use(home, phase):
+        hosts = home / "hosts"
+        mirror = f'server = "http://{host}"\n[host."http://{host}/v2/images"]\n'
+        mirror += '  capabilities = ["pull", "resolve"]\n  override_path = true\n'
+        by_name = f'server = "http://{host}"\n[host."http://{host}"]\n  capabilities = ["pull", "resolve"]\n'
+        for name, text in ((MIRRORED, mirror), (host, by_name)):
+            (hosts / name).mkdir(parents=True)
+            (hosts / name / "hosts.toml").write_text(text)
+        mark = registry.origin.mark()
+        with containerd(home) as ctr:
+
+            def pull(image, *options):
+                ctr("images", "pull", "--hosts-dir", hosts, "--snapshotter", "native", *options, image)
+                return image
+
+            pulled = [pull(f"{MIRRORED}/app/{image}:1.0") for image in ("multi", "s2", "zstd", "big")]
+            pulled.append(pull(f"{base}/app/list:1.0", "--all-platforms"))
+            pulled.append(pull(f"{base}/app/single@{registry.digest('app/single')}"))
+            listed = ctr("images", "ls", "-q").split()
+            expect(set(pulled) <= set(listed), f"an image is not there: {listed}")
+            expect(registry.digest("app/multi") in ctr("images", "ls"), "the index has another digest")
+        few_requests(case, registry, phase, mark)
+        marked = [request.target for request in registry.origin.requests() if "ns=" in request.target]
+        expect(not marked, f"the parameter ns went upstream: {marked[:3]}")
+
+    case.phases(use)
+
+
+def requests(case):
+    """What no client here does: a Docker Engine's unprefixed names, heads, ranges, accepted types, and what is refused."""
+    registry = serve(case, negative_ttl=0)
+    case.needs_larder()
+    base = case.listens_at + "/v2/images"
+
+    def use(_, phase):
+        ping = ask(case.listens_at + "/v2/")
+        expect_equal("version", ping.headers["Docker-Distribution-API-Version"], "registry/2.0")
+        for image, accept, kind in (
+            ("app/multi", OCI_INDEX, OCI_INDEX),
+            ("app/multi", OCI_MANIFEST, OCI_MANIFEST),
+            ("app/list", DOCKER_MANIFEST, DOCKER_MANIFEST),
+            ("app/list", DOCKER_LIST, DOCKER_LIST),
+        ):
+            url = f"{base}/{image}/manifests/1.0?ns=x.test"
+            head, got = ask(url, "HEAD", Accept=accept), ask(url, Accept=accept)
+            for name in ("Content-Type", "Content-Length", "Docker-Content-Digest"):
+                expect_equal(f"{name} of HEAD", head.headers[name], got.headers[name])
+            expect_equal("type", got.type, kind)
+            expect_equal("digest", got.headers["Docker-Content-Digest"], "sha256:" + hashlib.sha256(got.body).hexdigest())
+        manifest = json.loads(ask(f"{base}/app/big/manifests/{registry.digest('app/big')}").body)
+        blob = f"{base}/app/big/blobs/{manifest['layers'][0]['digest']}"
+        part = ask(blob, wanted=206, Range="bytes=1000-1999", Accept_Encoding="zstd, gzip")
+        expect_equal("range", (part.body, part.headers["Content-Encoding"]), (ask(blob).body[1000:2000], None))
+        alias = f"{case.listens_at}/images/v2/app/big/blobs/{manifest['layers'][0]['digest']}"
+        expect_equal("alias", ask(alias).body, ask(blob).body)
+        refused = json.loads(ask(f"{base}/app/big/blobs/uploads/", "POST", wanted=405).body)
+        expect_equal("push", refused["errors"][0]["code"], "UNSUPPORTED")
+        ask(f"{case.listens_at}/v2/other/app/manifests/1.0", wanted=404)
+        referrers = 404 if phase in ("cold", "warm") else 502
+        ask(f"{base}/app/big/referrers/{registry.digest('app/big')}", wanted=referrers)
+
+    case.phases(use)
+
+
+CASES = {"oci-skopeo": skopeo, "oci-podman": podman, "oci-containerd": with_containerd, "oci-requests": requests}
