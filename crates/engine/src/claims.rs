@@ -66,7 +66,9 @@ pub(crate) struct ClaimTable(Bytes);
 
 impl ClaimTable {
     pub(crate) fn build(mut claims: Vec<Claim>) -> Self {
-        claims.retain(|claim| [Some(&claim.path), Some(&claim.url), claim.identity.as_ref()].into_iter().flatten().all(|t| is_clean(t)));
+        claims.retain(|claim| {
+            [Some(&claim.path), Some(&claim.url), claim.identity.as_ref()].into_iter().flatten().all(|t| is_clean(t))
+        });
         // Stable: of two claims for one path the first in the document wins.
         claims.sort_by(|a, b| a.path.cmp(&b.path));
         claims.dedup_by(|later, first| later.path == first.path);

@@ -15,8 +15,8 @@ use url::Url;
 use crate::admission::Wanted;
 use crate::commit::RecordChange;
 use crate::counters::count;
-use crate::engine::Engine;
 use crate::download::{Filled, Stopped};
+use crate::engine::Engine;
 use crate::expectation::Expectation;
 use crate::flight::{Flight, Settled, SettledBody};
 use crate::mirrors::{Arrival, Ask, Mirror};
@@ -109,7 +109,9 @@ impl Engine {
                 Err(no_body) => return self.settle_failure(wanted, copy, &failure.unwrap_or(no_body)),
             };
             let status = arrival.response.status;
-            if status == StatusCode::NOT_MODIFIED && let Some(copy) = copy.take_if(|_| conditional) {
+            if status == StatusCode::NOT_MODIFIED
+                && let Some(copy) = copy.take_if(|_| conditional)
+            {
                 return Ok(self.renew(wanted, copy));
             }
             if status != StatusCode::OK {
@@ -118,7 +120,7 @@ impl Engine {
             }
             let mirror = arrival.mirror.clone();
             let no_body = match self.fill(flight, wanted, prior.as_deref(), arrival, expectation).await {
-                Ok(filled) => return Ok(self.arrived(filled, copy)),
+                Ok(filled) => return Ok(Self::arrived(filled, copy)),
                 Err(Stopped::Held { fault, record }) => {
                     return Err((fault, Some(RecordChange::Renew { record: Arc::new(record) })));
                 }
@@ -141,7 +143,7 @@ impl Engine {
     }
 
     /// A new body, as those get it who waited for it.
-    fn arrived(&self, filled: Filled, copy: Option<Copy>) -> Arrived {
+    fn arrived(filled: Filled, copy: Option<Copy>) -> Arrived {
         let forward = if copy.is_some() { ForwardReason::Stale } else { ForwardReason::UriMiss };
         let status = CacheStatus {
             forward: Some(forward),

@@ -18,8 +18,8 @@ use crate::engine::Engine;
 use crate::expectation::Expectation;
 use crate::fetch::NoBody;
 use crate::fill::Fill;
-use crate::obtain::is_full;
 use crate::mirrors::Arrival;
+use crate::obtain::is_full;
 use crate::resume::{Cut, FirstAnswer, Joined};
 
 /// Chunks up to this size are hashed and written where they arrive; larger ones on a blocking thread.
@@ -79,12 +79,7 @@ impl Intake {
         }
     }
 
-    pub(crate) async fn run(
-        mut self,
-        engine: &Arc<Engine>,
-        wanted: &Arc<Wanted>,
-        arrival: Arrival,
-    ) -> Result<Received, NoBody> {
+    pub(crate) async fn run(mut self, engine: &Arc<Engine>, wanted: &Arc<Wanted>, arrival: Arrival) -> Result<Received, NoBody> {
         let first = FirstAnswer::of(&arrival);
         let (mut body, mut mirror) = (arrival.response.body, arrival.mirror);
         let mut of_another_mirror = false;
@@ -127,7 +122,7 @@ impl Intake {
         self.publish();
         Ok(Received {
             digests: self.measures.hasher.finish(),
-            identity: self.measures.identifier.and_then(|identifier| identifier.finish()),
+            identity: self.measures.identifier.and_then(Identifier::finish),
             spool: self.spool,
             length: self.written,
             end_marked: total.is_some() || body.framing() != Framing::ConnectionClose,

@@ -162,12 +162,7 @@ impl Engine {
     }
 
     /// Sends to one place, and remembers how that went.
-    async fn send_by(
-        &self,
-        wanted: &Wanted,
-        route: &Route,
-        request: UpstreamRequest,
-    ) -> Result<UpstreamResponse, UpstreamError> {
+    async fn send_by(&self, wanted: &Wanted, route: &Route, request: UpstreamRequest) -> Result<UpstreamResponse, UpstreamError> {
         let counters = &wanted.entry.counters;
         count(&counters.upstream_requests);
         let settings = request.repository.upstream.as_ref();

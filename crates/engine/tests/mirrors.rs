@@ -1,7 +1,7 @@
 //! `base_url` as a list: one of two mirrors is dead, slow, wrong, or dies in mid-body, and the client does not notice (ADR 0027).
 //!
 //! The first mirror of each bench is `bench.origin`; the second is given beside it.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test program")]
 
 mod support;
 
@@ -482,8 +482,7 @@ async fn sixty_four_clients_and_a_mirror_that_dies_are_one_download() {
     let file = publish_both(&bench, &second, "generic", &body, ["\"same\"", "\"same\""]);
     bench.origin.behave(&file.at, Behaviour::ResetBody { after: 5 * MIB });
     let whole = body.slice(0, 8 * MIB);
-    let clients: Vec<_> =
-        (0..64).map(|_| tokio::spawn(bench.client("generic", &file.path).expect(&whole).run())).collect();
+    let clients: Vec<_> = (0..64).map(|_| tokio::spawn(bench.client("generic", &file.path).expect(&whole).run())).collect();
     for client in clients {
         client.await.unwrap().unwrap().body.unwrap();
     }

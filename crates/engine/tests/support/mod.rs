@@ -130,8 +130,7 @@ impl Bench {
             change(&mut repository);
             Arc::new(repository)
         };
-        let packages =
-            [PackageType::Generic, PackageType::Pypi, PackageType::Npm, PackageType::Helm, PackageType::Alpine];
+        let packages = [PackageType::Generic, PackageType::Pypi, PackageType::Npm, PackageType::Helm, PackageType::Alpine];
         let repositories: Vec<_> = packages.into_iter().map(make).collect();
         let clock = Arc::new(ManualClock::new(START));
         let (engine, blobs, metadata) = engine(path, &repositories, limits, &clock).await;

@@ -38,7 +38,14 @@ pub(super) fn claims(document: &Document<'_>, links: &Links<'_>, sink: &mut dyn 
             let Some((_, reference)) = span.decode(text) else { continue };
             let Some((url, path)) = resolver.url_and_key(&reference) else { continue };
             if seen.insert(path.clone()) {
-                sink(Claim { path, url, digests: digest.clone().into_iter().collect(), identity: None, size: None, published_at });
+                sink(Claim {
+                    path,
+                    url,
+                    digests: digest.clone().into_iter().collect(),
+                    identity: None,
+                    size: None,
+                    published_at,
+                });
             }
         }
     }
