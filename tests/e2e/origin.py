@@ -102,6 +102,10 @@ class Origin:
         """Serves `path` with what `function` (of a Request) gives: a Resource."""
         self._resources[path] = function
 
+    def mirror(self, other):
+        """Serves all that `other` serves now."""
+        self._resources.update(other._resources)
+
     def redirect(self, path, location):
         self._resources[path] = Resource(status=302, headers={"Location": location})
 
