@@ -7,6 +7,7 @@ from alpine_packages import ARCH, BRANCH, KEY, Publisher, real_packages
 from archives import noise
 from harness import ask, environment, expect, expect_equal, run, tool
 from integrity import cuts, refuses
+from origin import Resource
 
 CACHE = {"immutable_ttl": 0, "mutable_ttl": 0}
 # Names with every letter that the grammar has (a `+` twice, `~` and `_` in versions).
@@ -205,6 +206,30 @@ def replaced(case):
     expect_equal("the file of the replaced demo", other.version_of("demo"), b"again\n")
 
 
+def mirrors(case):
+    """Two mirrors: the first sends a wrong package, then a broken one, then is gone. apk notices nothing."""
+    upstream = Upstream(case)
+    second = case.origin("second")
+    second.mirror(upstream.origin)
+    base = serve(case, upstream, base_url=[upstream.origin.url, second.url])
+    case.needs_larder()
+    upstream.put("demo-1.0-r0.apk", noise(len(upstream.packages["demo-1.0-r0.apk"]), "wrong"))
+    upstream.origin.answer(f"/{BRANCH}/{ARCH}/g++-14.2.0-r4.apk", lambda _: Resource(b"busy\n", "text/plain", status=503))
+    apk = Apk(case.home(), upstream, base)
+    apk("update")
+    apk("add", "demo", "g++", "libstdc++")
+    expect_equal("the file of demo", apk.version_of("demo"), b"1.0\n")
+    expect(second.requests(), "the second mirror was asked for nothing")
+    upstream.origin.stop()
+    other = Apk(case.home(), upstream, base)
+    other("update")
+    other("add", "demo", "bulky", "curl", "g++")
+    expect(other.runs("usr/bin/curl", "--version").startswith("curl 8."), "the installed curl does not run")
+    metrics = ask(f"{case.listens_at}/metrics").body.decode()
+    healthy = f'larder_mirror_healthy{{repository="alpine",mirror="{second.url}/"}} 1'
+    expect(healthy in metrics, f"{healthy} is not in the metrics")
+
+
 def gone(case):
     """apk_13: a package that its mirror has taken back is a 404, and the index is read once more to learn of it."""
     upstream = Upstream(case)
@@ -242,6 +267,7 @@ CASES = {
     "alpine-labelled": labelled,
     "alpine-integrity": integrity,
     "alpine-replaced": replaced,
+    "alpine-mirrors": mirrors,
     "alpine-gone": gone,
     "alpine-crowd": crowd,
 }

@@ -108,6 +108,10 @@ class Origin:
         new = {path: Resource(body, immutable=immutable) for path, (body, immutable) in files.items()}
         self._resources = {**kept, **new}
 
+    def mirror(self, other):
+        """Serves all that `other` serves now."""
+        self._resources.update(other._resources)
+
     def redirect(self, path, location):
         self._resources[path] = Resource(status=302, headers={"Location": location})
 

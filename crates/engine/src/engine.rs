@@ -187,7 +187,11 @@ impl Engine {
                 repository: name.clone(),
                 mirror: mirror.shown(),
                 counters: mirror.counters().snapshot(),
-                healthy: self.mirrors.state(mirror) == BreakerState::Closed,
+                healthy: match entry.mirrors.len() {
+                    // The only one is never put aside; its origin may be left alone for a while.
+                    1 => self.upstream.health(&entry.repository.name) == BreakerState::Closed,
+                    _ => self.mirrors.state(mirror) == BreakerState::Closed,
+                },
             };
             entry.mirrors.iter().map(one).collect::<Vec<_>>()
         };

@@ -139,7 +139,7 @@ impl Engine {
             }
             let mirror = arrival.mirror.clone();
             let no_body = match self.fill(flight, wanted, prior.as_deref(), arrival, expectation).await {
-                Ok(filled) => return Ok(self.arrived(filled, copy)),
+                Ok(filled) => return Ok(Self::arrived(filled, copy)),
                 Err(Stopped::Held { fault, record }) => {
                     return Err((fault, Some(RecordChange::Renew { record: Arc::new(record) })));
                 }
@@ -162,7 +162,7 @@ impl Engine {
     }
 
     /// A new body, as those get it who waited for it.
-    fn arrived(&self, filled: Filled, copy: Option<Copy>) -> Arrived {
+    fn arrived(filled: Filled, copy: Option<Copy>) -> Arrived {
         let forward = if copy.is_some() { ForwardReason::Stale } else { ForwardReason::UriMiss };
         let status = CacheStatus {
             forward: Some(forward),

@@ -122,7 +122,7 @@ impl Intake {
         self.publish();
         Ok(Received {
             digests: self.measures.hasher.finish(),
-            identity: self.measures.identifier.and_then(|identifier| identifier.finish()),
+            identity: self.measures.identifier.and_then(Identifier::finish),
             spool: self.spool,
             length: self.written,
             end_marked: total.is_some() || body.framing() != Framing::ConnectionClose,

@@ -1,7 +1,7 @@
 //! Alpine repositories through the pipeline: the lines of the acceptance checklist of apk that need no client and no HTTP server.
 //!
 //! The packages and indexes are those of the format's own tests: apk made the indexes.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test program")]
 
 mod support;
 

@@ -1,7 +1,7 @@
 //! `base_url` as a list: one of two mirrors is dead, slow, wrong, or dies in mid-body, and the client does not notice (ADR 0027).
 //!
 //! The first mirror of each bench is `bench.origin`; the second is given beside it.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test program")]
 
 mod support;
 

@@ -101,7 +101,7 @@ fn quarantine_days_count_only_with_the_switch() {
 fn what_is_not_built_loads_with_a_warning_and_says_why() {
     let settings = contract();
     let names: Vec<&str> = settings.not_built.keys().map(String::as_str).collect();
-    assert_eq!(names, ["all-charts", "almalinux", "alpine", "dockerhub", "uploads"]);
+    assert_eq!(names, ["all-charts", "almalinux", "dockerhub", "uploads"]);
     for (name, why) in &settings.not_built {
         let warned = settings
             .warnings
@@ -109,11 +109,23 @@ fn what_is_not_built_loads_with_a_warning_and_says_why() {
             .any(|d| d.severity == Severity::Warning && d.message.contains(why) && d.message.contains(name));
         assert!(warned && why.contains("not built"), "{name}: {why}");
     }
-    let mirrors = loaded("remotes:\n  a:\n    base_url: ['http://a.example', 'http://b.example/x']\n    package: generic\n");
-    assert!(mirrors.not_built["a"].contains("mirrors"));
-    assert_eq!(repository(&mirrors, "a").upstream.as_ref().unwrap().base_urls.len(), 2);
+}
+
+#[test]
+fn a_base_url_may_be_a_list_of_mirrors_in_their_order() {
+    let mirrors = loaded("remotes:\n  a:\n    base_url: ['http://a.example', 'http://b.example/x']\n    package: pypi\n");
+    assert!(mirrors.not_built.is_empty() && mirrors.warnings.is_empty());
+    let upstream = repository(&mirrors, "a").upstream.clone().unwrap();
+    let shown = |urls: &[url::Url]| urls.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(shown(&upstream.base_urls), ["http://a.example/", "http://b.example/x/"]);
+    assert_eq!(shown(&upstream.index_urls()), ["http://a.example/simple/", "http://b.example/x/simple/"]);
+    let apart = loaded(
+        "remotes:\n  a:\n    base_url: ['http://a.example', 'http://b.example']\n    index_url: http://i.example/simple\n    package: pypi\n",
+    );
+    let upstream = repository(&apart, "a").upstream.clone().unwrap();
+    assert_eq!(shown(&upstream.index_urls()), ["http://i.example/simple/"], "an index of its own has no mirrors");
     let one = loaded("remotes:\n  a: {base_url: ['http://a.example']}\n");
-    assert!(one.not_built.is_empty(), "a list of one is no mirror list");
+    assert!(one.not_built.is_empty());
 }
 
 #[test]

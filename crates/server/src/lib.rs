@@ -41,7 +41,7 @@ mod watched;
 
 pub use backend::{
     ArtifactRequest, Backend, BackendState, BoxFuture, ByteStream, Content, CounterSnapshot, ErrorShape, Freshness, InFlight,
-    Reply, Representation, Ticket,
+    MirrorReport, Reply, Representation, Ticket,
 };
 pub use larder_sendfile::return_large_blocks;
 pub use listen::{BindError, BoundServer, ServerHandle, bind};

@@ -115,6 +115,7 @@ fn read_records(content: &mut impl BufRead, sink: &mut dyn FnMut(Record)) -> Res
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
 fn damaged(error: io::Error) -> Malformed {
     Malformed(match error.kind() {
         io::ErrorKind::UnexpectedEof => "it ends too early".to_owned(),

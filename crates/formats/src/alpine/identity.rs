@@ -16,7 +16,7 @@ use crate::Identifier;
 const LOOKED_AT: usize = 1 << 20;
 /// What the members before the data may unpack to.
 const MAX_UNPACKED: u64 = 256 << 20;
-const STEP: usize = 32 << 10;
+const STEP: usize = 16 << 10;
 
 /// Computes the identity of a package while its bytes go by.
 #[derive(Debug)]
@@ -147,7 +147,7 @@ fn data_hash(plain: &[u8]) -> Option<Digest> {
         if header.name == ".PKGINFO" && header.is_file {
             let info = rest.get(..usize::try_from(header.size).ok()?)?;
             let values = info.split(|&byte| byte == b'\n').filter_map(|line| line.strip_prefix(b"datahash"));
-            let value = values.filter_map(|rest| rest.trim_ascii_start().strip_prefix(b"=")).last()?;
+            let value = values.filter_map(|rest| rest.trim_ascii_start().strip_prefix(b"=")).next_back()?;
             return Digest::from_hex(DigestAlgorithm::Sha256, std::str::from_utf8(value.trim_ascii()).ok()?).ok();
         }
         rest = rest.get(usize::try_from(header.padded_size()?).ok()?..)?;

@@ -52,8 +52,7 @@ pub(super) fn repository(entry: &Entry, environment: &Environment, report: &mut 
         let advice = "add mutable_patterns: ['^(?!.*\\.tgz$).*'], or leave both keys out";
         report.warning(&entry.place, format!("npm repository `{}` admits no package documents: {advice}", entry.key));
     }
-    let mirrors = upstream.as_ref().is_some_and(|upstream| upstream.base_urls.len() > 1);
-    let not_built = unbuilt_part(kind, mirrors);
+    let not_built = unbuilt_part(kind);
     let mut repository =
         Repository { name: name?, kind, package, description, upstream, access, cache, quarantine, members, rules_epoch: 0 };
     repository.rules_epoch = rules_epoch(&repository);
@@ -69,11 +68,10 @@ fn package_type(section: &Section<'_>, report: &mut Report) -> Option<PackageTyp
 }
 
 /// What this version cannot do for such a repository.
-fn unbuilt_part(kind: RepositoryKind, mirrors: bool) -> Option<String> {
+fn unbuilt_part(kind: RepositoryKind) -> Option<String> {
     let part = match kind {
-        RepositoryKind::Local => "local repositories".to_owned(),
-        RepositoryKind::Virtual => "virtual repositories".to_owned(),
-        _ if mirrors => "lists of mirrors in base_url".to_owned(),
+        RepositoryKind::Local => "local repositories",
+        RepositoryKind::Virtual => "virtual repositories",
         _ => return None,
     };
     Some(format!("{part} are not built in this version of larder"))
