@@ -60,6 +60,15 @@ impl Wanted {
         (self.spec.is_document && generation.document.key_path == self.spec.key_path).then_some(generation)
     }
 
+    /// The generation of which this is a companion, or another file whose name does not say what it is.
+    pub(crate) fn member_of(&self) -> Option<larder_formats::Generation> {
+        let path = &self.spec.key_path;
+        if self.spec.is_document || !self.class.is_mutable() || self.format.digest_in_name(path).is_some() {
+            return None;
+        }
+        self.format.generation(path)
+    }
+
     pub(crate) fn heads_generation(&self) -> bool {
         self.spec.is_document && self.generation().is_some()
     }

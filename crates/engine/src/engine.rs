@@ -25,6 +25,7 @@ use crate::derive::Derivations;
 use crate::flight::Flights;
 use crate::health::HealthCache;
 use crate::mirrors::Mirrors;
+use crate::reading::Readings;
 use crate::records::Records;
 use crate::repositories::{Entry, Repositories};
 
@@ -100,6 +101,7 @@ pub struct Engine {
     pub(crate) limits: Limits,
     pub(crate) records: Records,
     pub(crate) flights: Flights,
+    pub(crate) readings: Readings,
     pub(crate) claim_tables: ClaimTables,
     pub(crate) derivations: Derivations,
     pub(crate) downloads: Arc<Semaphore>,
@@ -130,6 +132,7 @@ impl Engine {
             link_key: parts.link_key,
             limits: parts.limits,
             flights: Flights::default(),
+            readings: Readings::default(),
             claim_tables: ClaimTables::new(),
             derivations: Derivations::new(),
             downloads: Arc::new(Semaphore::new(parts.limits.downloads)),

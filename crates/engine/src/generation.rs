@@ -27,8 +27,6 @@ const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
 /// Longest wait for the files of a generation before clients are answered.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// A client that has the old document asks for its companions at once: they stay for this long after the exchange has begun.
-const READING: Duration = Duration::from_millis(500);
 /// How long beyond its life an old generation is preferred to one that has lost its signature.
 const UNSIGNED_GRACE: Duration = Duration::from_secs(60);
 
@@ -70,11 +68,11 @@ impl Engine {
             Some(prior) => self.named_by_generation(&wanted, prior).await,
             None => Vec::new(),
         };
-        if replaced.is_some() {
+        if let Some(prior) = &replaced {
             // The files of the new generation are visible before it is.
             self.commits.barrier().await;
             drops = self.superseded_by(&wanted, &befores, &settled).await;
-            tokio::time::sleep_until(began + READING).await;
+            self.until_unread(&wanted, prior, began).await;
         }
         let names_files = members.iter().any(|(member, _)| member.format.names_files(&member.spec.key_path));
         let commit = |wanted, change, replaces| Commit { wanted, flight: Arc::clone(&flight), change, replaces };
@@ -83,6 +81,7 @@ impl Engine {
         commits.extend(drops.into_iter().map(|file| commit(file, RecordChange::Drop, None)));
         self.commits.send(commits);
         self.commits.barrier().await;
+        self.readings.landed(&wanted.key);
         if replaced.is_some() && names_files {
             // These could be read only now.
             for file in self.superseded_by(&wanted, &befores, &settled).await {
@@ -94,6 +93,24 @@ impl Engine {
             self.read_ahead(&wanted, &settled.record);
         }
         flight.finish(Ok(settled));
+    }
+
+    /// Lets nobody begin to read the old document any more, and waits for those who have.
+    async fn until_unread(&self, wanted: &Wanted, prior: &ArtifactRecord, began: Instant) {
+        let policy = &wanted.entry.repository.cache;
+        let until = fresh_until(prior, wanted.class, policy).map(|until| until.plus(policy.stale_while_revalidate));
+        let now = Instant::now();
+        self.readings.exchange(&wanted.key, now);
+        // Had it expired, then all who came since the flight began have been waiting for its end.
+        let began = if until.is_some_and(|until| until <= self.now()) { began } else { now };
+        wanted.entry.bump();
+        loop {
+            let quiet = self.readings.quiet_after(&wanted.key, began);
+            if quiet <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(quiet).await;
+        }
     }
 
     /// Fetches what goes with a document that has just been fetched or found unchanged.

@@ -192,12 +192,8 @@ impl Engine {
     /// whoever asks for it has read that document (docs/adr/0023). `None` if this is no such file.
     pub(crate) async fn of_generation(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Result<Option<Settled>, Fault> {
         let path = &wanted.spec.key_path;
-        let Some(generation) = wanted.format.generation(path).filter(|generation| generation.document.key_path != *path) else {
-            return Ok(None);
-        };
-        if wanted.format.digest_in_name(path).is_some() {
-            return Ok(None);
-        }
+        let Some(generation) = wanted.member_of() else { return Ok(None) };
+        let is_companion = generation.companions.iter().any(|companion| companion.key_path == *path);
         let document = Arc::new(Wanted::naming_document(&wanted.entry, wanted.format, generation.document));
         let storage = |error| crate::serve::storage_fault(&wanted.entry, &error);
         let held = self.records.get(&document.key).await.map_err(storage)?;
@@ -219,6 +215,9 @@ impl Engine {
             return Err(negative_fault(wanted, status));
         }
         let Some(open) = self.open_held(wanted, &record).await else { return Ok(None) };
+        if is_companion {
+            self.readings.note(&document.key, Instant::now());
+        }
         let mut settled = self.settled_copy(wanted, record, open, None);
         if let Some(document) = arrived {
             (settled.status, settled.source, settled.stale) = (document.status, document.source, document.stale);

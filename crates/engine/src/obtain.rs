@@ -97,8 +97,22 @@ impl Engine {
         let Some(record) = record else {
             return if wanted.entry.repository_is_offline() { Err(crate::serve::offline(wanted)) } else { Ok(None) };
         };
+        if wanted.spec.is_document
+            && self.readings.is_exchanging(&wanted.key)
+            && !self.readings.keeps(&wanted.key, tokio::time::Instant::now())
+        {
+            return Ok(None);
+        }
         let offline = wanted.entry.repository_is_offline() && record.blob().is_some();
-        let decision = if offline { Decision::Serve } else { decide(Some(&record), wanted.class, policy, now) };
+        let decision = match decide(Some(&record), wanted.class, policy, now) {
+            _ if offline => Decision::Serve,
+            Decision::Fetch { .. } | Decision::Revalidate(_)
+                if wanted.heads_generation() && self.readings.keeps(&wanted.key, tokio::time::Instant::now()) =>
+            {
+                Decision::Serve
+            }
+            decision => decision,
+        };
         match decision {
             Decision::ServeNegative(status) => Err(negative_fault(wanted, status)),
             Decision::Serve | Decision::ServeAndRefresh => {
@@ -183,6 +197,10 @@ impl Engine {
     /// The whole life of a flight: decide again (things may have changed while it was started), obtain, end, commit.
     async fn fly(self: Arc<Self>, flight: Arc<Flight>, wanted: Arc<Wanted>, force: bool) {
         let began = tokio::time::Instant::now();
+        if wanted.spec.is_document {
+            // Whatever an interrupted flight for it was about to do.
+            self.readings.landed(&wanted.key);
+        }
         match (self.decide_and_fetch(&flight, &wanted, force).await, wanted.generation()) {
             (Ok(arrived), Some(generation)) => {
                 self.land_generation(flight, wanted, generation, arrived, began).await;

@@ -87,7 +87,9 @@ impl Engine {
         };
         let body = self.clear_artifact(admitted, &record, body)?;
         let checked = record.verified || wanted.format.named_by(&wanted.entry.repository, &wanted.spec.key_path).is_none();
-        let hot = (kept && !stale && checked && !admitted.bypass_cache()).then(|| self.ticket(wanted, &record, epoch)).flatten();
+        // Whoever reads a file of a generation is to be known of.
+        let lasting = kept && !stale && checked && !admitted.bypass_cache() && wanted.member_of().is_none();
+        let hot = lasting.then(|| self.ticket(wanted, &record, epoch)).flatten();
         let freshness = self.freshness(&record, wanted, stale);
         Ok(Answer { status: StatusCode::OK, representation, body, cache_status: status, source, freshness, location: None, hot })
     }

@@ -14,6 +14,11 @@ use crate::{EXPIRED, body, refusal};
 const ONE: &[(&str, &str)] = &[("Packages/x-1.x86_64.rpm", "one")];
 const TWO: &[(&str, &str)] = &[("Packages/x-1.x86_64.rpm", "one"), ("Packages/x-2.x86_64.rpm", "two")];
 
+/// Nobody who has read a signature asks for the master index any more.
+async fn no_longer_read() {
+    tokio::time::sleep(Duration::from_millis(800)).await;
+}
+
 async fn published(first: &Generation) -> Bench {
     let bench = Bench::new().await;
     first.publish(&bench.origin, "el9/", None);
@@ -33,6 +38,10 @@ async fn rpm_02_the_signature_is_of_the_master_index_that_was_served_before_it()
     bench.wait(EXPIRED);
     // Between the two requests of this client the upstream has moved on and the copies have expired.
     assert_eq!(body(&bench, "el9/repodata/repomd.xml.asc").await, signature(&one.repomd));
+    // zypper reads the signature first: it gets the master index that belongs to it.
+    assert_eq!(body(&bench, "el9/repodata/repomd.xml").await, one.repomd);
+    assert_eq!(bench.origin.count("*", "/el9/repodata/repomd.xml"), 2, "a GET and, for the signature, a HEAD");
+    no_longer_read().await;
     assert_eq!(body(&bench, "el9/repodata/repomd.xml").await, two.repomd);
     assert_eq!(body(&bench, "el9/repodata/repomd.xml.asc").await, signature(&two.repomd));
     assert!(bench.get("rpm", "el9/repodata/repomd.xml.asc").await.unwrap().is_hit());
@@ -52,6 +61,7 @@ async fn rpm_02_a_master_index_that_is_not_signed_yet_waits_for_its_signature() 
     assert_eq!(body(&bench, "el9/repodata/repomd.xml").await, one.repomd);
     assert_eq!(body(&bench, "el9/repodata/repomd.xml.asc").await, signature(&one.repomd));
     assert_eq!(body(&bench, &format!("el9/{}", one.path_of("primary"))).await, one.body_of("primary"));
+    no_longer_read().await;
     let signing = async {
         tokio::time::sleep(Duration::from_millis(250)).await;
         two.publish(&bench.origin, "el9/", None);
@@ -60,6 +70,33 @@ async fn rpm_02_a_master_index_that_is_not_signed_yet_waits_for_its_signature() 
     assert_eq!(got.unwrap().bytes(), &two.repomd);
     bench.settled().await;
     assert_eq!(body(&bench, "el9/repodata/repomd.xml.asc").await, signature(&two.repomd));
+}
+
+/// A refresh that a package caused, long before the copy expires: who has just read the old master index gets its signature.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rpm_02_a_refresh_out_of_turn_lets_readers_finish() {
+    let (one, two) = states();
+    let bench = Arc::new(published(&one).await);
+    body(&bench, "el9/repodata/repomd.xml").await;
+    two.publish(&bench.origin, "el9/", Some(&one));
+    let gone = format!("el9/{}", one.path_of("other"));
+    let cause = tokio::spawn({
+        let bench = Arc::clone(&bench);
+        async move { refusal(bench.get("rpm", &gone).await).0 }
+    });
+    let mut seen = 0;
+    for _ in 0..200 {
+        let master = bench.get("rpm", "el9/repodata/repomd.xml").await.unwrap().bytes().to_vec();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let signed = bench.get("rpm", "el9/repodata/repomd.xml.asc").await.unwrap().bytes().to_vec();
+        assert_eq!(signed, signature(&master));
+        seen += usize::from(master == two.repomd);
+        if seen > 3 {
+            break;
+        }
+    }
+    assert!(seen > 3, "the new generation was never seen");
+    assert_eq!(cause.await.unwrap(), FaultKind::Upstream(404));
 }
 
 #[tokio::test]
@@ -219,7 +256,7 @@ async fn hazard_w10_no_client_sees_two_generations_while_the_upstream_publishes(
             })
         })
         .collect();
-    for revision in 1..=12 {
+    for revision in 1..=20 {
         tokio::time::sleep(Duration::from_millis(400)).await;
         let name = format!("Packages/x-{revision}.x86_64.rpm");
         let next = generation(Style::revision(revision), &[(&name, "x")]);
