@@ -134,7 +134,7 @@ async fn hazard_s12_the_key_is_repository_path_and_what_the_format_names() {
     bench.origin.put("/f?v=1", text("one"));
     bench.origin.put("/f?v=2", text("two"));
     for _ in 0..2 {
-        for (target, body) in [("f", "plain"), ("f?v=1", "one"), ("f?v=2", "two"), ("f?ns=docker.io", "plain")] {
+        for (target, body) in [("f", "plain"), ("f?v=1", "one"), ("f?v=2", "two"), ("f?ns=registry.example", "plain")] {
             assert_eq!(bench.get("generic", target).await.unwrap().text(), body);
             bench.settled().await;
         }

@@ -10,6 +10,7 @@ mod conditions;
 mod errors;
 mod flush;
 mod guard;
+mod images;
 mod ranges;
 mod tls;
 mod variants;

@@ -1,0 +1,122 @@
+//! Container images below `/v2/`, over HTTP: what clients read in heads, in errors, and in `/metrics`.
+
+use larder_core::sha256;
+use larder_testkit::{Behaviour, Origin, Payload, Resource};
+
+use crate::support::{TestLarder, get, send};
+
+const MANIFEST: &str =
+    r#"{ "schemaVersion":2, "mediaType":"application/vnd.oci.image.manifest.v1+json","config":{},"layers":[] }"#;
+const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+const VERSION: &str = "docker-distribution-api-version";
+
+/// A registry with one image and a larder that has it as its default.
+async fn images(keys: &str) -> (Origin, TestLarder) {
+    let origin = Origin::start().await;
+    let manifest = Resource::new(MANIFEST).content_type(MANIFEST_TYPE).header("Docker-Content-Digest", &digest());
+    origin.put("/v2/team/app/manifests/1.0", manifest.header("RateLimit-Remaining", "76;w=21600"));
+    let config = format!(
+        "docker_default_remote: images\nremotes:\n  images: {{ package: docker, base_url: '{}', {keys} }}\n",
+        origin.url("/")
+    );
+    let larder = TestLarder::start(&config).await;
+    (origin, larder)
+}
+
+fn digest() -> String {
+    sha256(MANIFEST.as_bytes()).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn oci_3_head_and_get_of_a_tag_agree_in_every_spelling_of_its_address() {
+    let (origin, larder) = images("").await;
+    for path in ["v2/images/team/app/manifests/1.0", "images/v2/team/app/manifests/1.0", "v2/team/app/manifests/1.0"] {
+        let url = larder.url(path);
+        // From the upstream, from the record, out of the hot set.
+        for round in 0..3 {
+            let (got, head) = (get(&url).await, send("HEAD", &url, &[]).await);
+            assert_eq!((got.status, got.text().as_str()), (200, MANIFEST), "{path}");
+            assert_eq!(head.body, b"");
+            for name in ["content-type", "content-length", "docker-content-digest", VERSION, "etag", "vary"] {
+                assert_eq!(head.header(name), got.header(name), "{name} of {path} in round {round}");
+            }
+            assert_eq!(got.header("content-type"), MANIFEST_TYPE);
+            assert_eq!(got.header("content-length"), MANIFEST.len().to_string());
+            assert_eq!(got.header("docker-content-digest"), digest());
+            assert_eq!(got.header(VERSION), "registry/2.0");
+            assert_eq!(got.header("vary"), "accept");
+        }
+        assert!(get(&url).await.cache_status().starts_with("larder; hit"), "{path}");
+    }
+    assert_eq!(origin.requests().len(), 1);
+    let metrics = get(&larder.url("metrics")).await.text();
+    let line = "larder_repository_upstream_quota_remaining{repository=\"images\"} 76";
+    assert!(metrics.lines().any(|found| found == line), "{metrics}");
+    assert!(metrics.contains("kind=\"hot\",status=\"2xx\""), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn oci_19_blobs_have_ranges_and_never_a_coding() {
+    let (origin, larder) = images("").await;
+    let body = Payload::generated(200_000, 1);
+    let digest = sha256(&body.slice(0, 200_000));
+    origin.put(&format!("/v2/team/app/blobs/{digest}"), Resource::new(body.clone()));
+    let url = larder.url(&format!("v2/images/team/app/blobs/{digest}"));
+    for _ in 0..3 {
+        let part = send("GET", &url, &[("Range", "bytes=1000-1999"), ("Accept-Encoding", "zstd, gzip")]).await;
+        assert_eq!((part.status, part.header("content-range")), (206, "bytes 1000-1999/200000"));
+        assert_eq!(part.body, body.slice(1000, 1000));
+        assert_eq!((part.header("content-encoding"), part.header("accept-ranges")), ("", "bytes"));
+        assert_eq!(part.header("docker-content-digest"), digest.to_string());
+        assert_eq!(part.header("content-type"), "application/octet-stream");
+    }
+    assert_eq!(origin.requests().len(), 1);
+}
+
+/// Spec section 1 makes an upstream's 401 a 502, and decides over the list, which has 401 or 404 there.
+#[tokio::test(flavor = "multi_thread")]
+async fn oci_20_an_upstream_s_challenge_is_not_passed_on() {
+    let (origin, larder) = images("").await;
+    origin.behave("*", Behaviour::Status(401));
+    origin.behave("*", Behaviour::Header("WWW-Authenticate".to_owned(), "Basic realm=\"registry\"".to_owned()));
+    let answer = get(&larder.url("v2/images/private/app/manifests/1.0")).await;
+    assert_eq!((answer.status, answer.header("www-authenticate")), (502, ""));
+    let error = &answer.json()["errors"][0];
+    assert_eq!(error["code"], "UNAUTHORIZED");
+    assert!(error["message"].as_str().is_some_and(|message| message.contains("username and password")), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn oci_16_a_busy_upstream_without_a_copy_is_429_with_retry_after() {
+    let (origin, larder) = images("stale: { on_status: [429] }").await;
+    origin.behave("*", Behaviour::Status(429));
+    let answer = get(&larder.url("v2/images/team/app/manifests/1.0")).await;
+    assert_eq!((answer.status, answer.json()["errors"][0]["code"].as_str()), (429, Some("TOOMANYREQUESTS")));
+    assert_eq!((answer.header("retry-after"), answer.header(VERSION)), ("60", "registry/2.0"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_have_the_specification_s_codes() {
+    let (_origin, larder) = images("immutable_patterns: ['^team/']").await;
+    let zeros = "0".repeat(64);
+    for (path, status, code) in [
+        ("v2/images/team/app/manifests/none".to_owned(), 404, "MANIFEST_UNKNOWN"),
+        (format!("v2/images/team/app/blobs/sha256:{zeros}"), 404, "BLOB_UNKNOWN"),
+        (format!("v2/images/other/app/blobs/sha256:{zeros}"), 403, "DENIED"),
+        ("v2/images/team/app/tags/list".to_owned(), 404, "NAME_UNKNOWN"),
+        ("v2/images/team/app/blobs/sha256:00".to_owned(), 400, "DIGEST_INVALID"),
+        ("v2/images/Team/app/manifests/1.0".to_owned(), 400, "NAME_INVALID"),
+        ("v2/images/team%2fapp/manifests/1.0".to_owned(), 400, "UNSUPPORTED"),
+        ("v2/images/team/../app/manifests/1.0".to_owned(), 400, "UNSUPPORTED"),
+    ] {
+        let answer = raw_get(&larder, &path).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer}");
+        assert!(answer.contains(&format!("\"code\":\"{code}\"")), "{path}: {answer}");
+    }
+}
+
+/// Without a client that would repair the path.
+async fn raw_get(larder: &TestLarder, path: &str) -> String {
+    let request = format!("GET /{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    crate::support::raw(larder.address(), request.as_bytes()).await
+}
