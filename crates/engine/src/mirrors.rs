@@ -195,7 +195,8 @@ impl Engine {
     /// A mirror's body was wrong or broke off: it is put aside for a while, if there is another.
     pub(crate) fn put_aside(&self, wanted: &Wanted, mirror: &Arc<Mirror>, why: &NoBody) {
         count(&mirror.counters.failures);
-        if wanted.entry.mirrors.len() < 2 {
+        // A page in the place of a document may be this mirror's way of saying 404 to a path that a client made up.
+        if wanted.entry.mirrors.len() < 2 || why.code == "malformed_document" {
             return;
         }
         tracing::warn!(repository = %wanted.entry.repository.name, mirror = mirror.shown(), reason = why.code,

@@ -2,7 +2,7 @@
 //! from a client is.
 //!
 //! A case is a function of its number; `LARDER_FAULT_ONLY` runs one alone.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test program")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test program")]
 
 #[path = "faults/chance.rs"]
 mod chance;
@@ -24,7 +24,7 @@ const SMALL: u64 = 1 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn whatever_one_of_two_mirrors_does_the_client_gets_the_right_bytes() {
-    let only: Option<u64> = std::env::var("LARDER_FAULT_ONLY").ok().and_then(|text| text.parse().ok());
+    let only: Option<u64> = std::env::var_os("LARDER_FAULT_ONLY").and_then(|text| text.to_str()?.parse().ok());
     let mut lanes = tokio::task::JoinSet::new();
     for lane in 0..LANES {
         lanes.spawn(async move {
@@ -34,7 +34,7 @@ async fn whatever_one_of_two_mirrors_does_the_client_gets_the_right_bytes() {
         });
     }
     while let Some(lane) = lanes.join_next().await {
-        lane.expect("every case of the lane is well");
+        lane.unwrap();
     }
 }
 
@@ -82,7 +82,7 @@ async fn run(number: u64) {
 
 #[track_caller]
 fn panic_with<T>(told: &str, why: &str) -> T {
-    std::panic::panic_any(format!("{why}: {told}"))
+    panic!("{why}: {told}")
 }
 
 /// A fault, and whether it can be hidden from a client that has seen the first bytes already.

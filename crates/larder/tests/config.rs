@@ -239,6 +239,11 @@ fn pypi_index_and_files_may_live_on_two_hosts() {
         let upstream = a.upstream.as_ref().unwrap();
         assert_eq!((upstream.index_url.as_str(), upstream.base_urls[0].as_str()), (index, files));
     }
+    // Two hosts are no mirror: nothing of a list is dropped silently.
+    for list in [format!("['https://devpi.example', '{files}']"), format!("['{index}', 'https://devpi.example']")] {
+        let said = refused(&format!("remotes:\n  a:\n    package: pypi\n    base_url: {list}\n"));
+        assert!(said.contains("f.yaml:4: `remotes.a.base_url`: PyPI's public hosts cannot be one of several mirrors"), "{said}");
+    }
     let own = loaded("remotes:\n  a: {package: pypi, base_url: 'https://devpi.example/root/dev'}\n");
     let a = repository(&own, "a");
     assert_eq!(a.upstream.as_ref().unwrap().index_url.as_str(), "https://devpi.example/root/dev/simple/");

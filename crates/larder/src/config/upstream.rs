@@ -100,6 +100,11 @@ fn roots(section: &Section<'_>, package: PackageType, place: &Place, report: &mu
     if package != PackageType::Pypi {
         return Some((base_urls, first));
     }
+    if base_urls.len() > 1 && base_urls.iter().any(defaults::is_public_pypi) {
+        let why = "PyPI's public hosts cannot be one of several mirrors, for their pages and files live apart";
+        let advice = "give them a repository of their own";
+        report.error(section.key_place("base_url").unwrap_or(place), format!("`{}`: {why}: {advice}", section.path("base_url")));
+    }
     // PyPI's pages and files live on two hosts, whichever of them `base_url` names (spec section 4).
     if defaults::is_public_pypi(&first) {
         let (simple, files) = defaults::public_pypi();

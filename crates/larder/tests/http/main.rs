@@ -5,6 +5,7 @@
 mod support;
 
 mod admin;
+mod alpine;
 mod artifacts;
 mod conditions;
 mod errors;
