@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness import Failed, ask, environment, expect, expect_equal, run, tool
 from oci_images import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Registry
+from oci_logins import PASSWORD, USER, Basic, Tokens
 
 # Tags are asked about on every request: with HEAD, and with GET only if they have moved.
 CACHE = {"immutable_ttl": 0, "mutable_ttl": 0}
@@ -18,10 +19,14 @@ CACHE = {"immutable_ttl": 0, "mutable_ttl": 0}
 MIRRORED = "registry.mirrored.test"
 
 
+def remote(registry, **more):
+    entry = {"base_url": registry.url, "type": "remote", "package": "docker", "revalidate": "head", "cache": CACHE}
+    return {**entry, **more}
+
+
 def serve(case, **more):
     registry = Registry(case)
-    entry = {"base_url": registry.url, "type": "remote", "package": "docker", "revalidate": "head", "cache": CACHE}
-    case.serve({"images": {**entry, **more}})
+    case.serve({"images": remote(registry, **more)}, docker_default_remote="images")
     return registry
 
 
@@ -247,11 +252,47 @@ def requests(case):
         expect_equal("alias", ask(alias).body, ask(blob).body)
         refused = json.loads(ask(f"{base}/app/big/blobs/uploads/", "POST", wanted=405).body)
         expect_equal("push", refused["errors"][0]["code"], "UNSUPPORTED")
-        ask(f"{case.listens_at}/v2/other/app/manifests/1.0", wanted=404)
+        # A Docker Engine asks its mirror without a repository's name.
+        unprefixed = ask(f"{case.listens_at}/v2/library/single/manifests/1.0")
+        expect_equal("unprefixed", unprefixed.headers["Docker-Content-Digest"], registry.digest("library/single"))
         referrers = 404 if phase in ("cold", "warm") else 502
         ask(f"{base}/app/big/referrers/{registry.digest('app/big')}", wanted=referrers)
 
     case.phases(use)
 
 
-CASES = {"oci-skopeo": skopeo, "oci-podman": podman, "oci-containerd": with_containerd, "oci-requests": requests}
+def logins(case):
+    """Upstreams that want to know who asks: Basic, tokens for anybody, tokens for those who log in, tokens that end early."""
+    kinds = {
+        "basic": Basic(),
+        "anonymous": Tokens(named=False),
+        "token": Tokens(named=True),
+        "expiring": Tokens(named=True, uses=3),
+    }
+    registries = {name: Registry(case, name, login) for name, login in kinds.items()}
+    case.needs_larder()
+    user = {"username": USER, "password": PASSWORD}
+    case.serve({name: remote(registries[name], **(user if login.named else {})) for name, login in kinds.items()})
+    host = case.listens_at.removeprefix("http://")
+
+    def use(home, phase):
+        do = Containers(home, insecure=[host])
+        for name, registry in registries.items():
+            mark = registry.origin.mark()
+            base = f"{host}/{name}"
+            copied(do, registry, base, "app/multi", ":1.0", "--all", "--preserve-digests")
+            copied(do, registry, base, "app/big", ":1.0")
+            expect(do.pull("podman", "pull", f"{base}/app/zstd:1.0"), f"podman pull from {name} printed no id")
+            few_requests(case, registry, phase, mark)
+            told = ask(f"{case.listens_at}/v2/{name}/app/multi/manifests/1.0").headers
+            expect(told["WWW-Authenticate"] is None, f"{name}: a challenge came through")
+        for name in ("anonymous", "token"):
+            asked = kinds[name].asked
+            expect(len(asked) == len(set(asked)), f"{name}: more than one token for one scope: {asked}")
+        if phase == "cold":
+            expect(len(kinds["expiring"].asked) > len(kinds["token"].asked), "no token was ever renewed")
+
+    case.phases(use)
+
+
+CASES = {"oci-skopeo": skopeo, "oci-podman": podman, "oci-containerd": with_containerd, "oci-logins": logins, "oci-requests": requests}

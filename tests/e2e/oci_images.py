@@ -49,8 +49,12 @@ class Registry:
     A tag that stands for an index gives its first manifest to clients that take no index, as registries do.
     """
 
-    def __init__(self, case, name="registry"):
+    def __init__(self, case, name="registry", login=None):
         self.origin = case.origin(name)
+        if login:
+            # Asked before anything that is served.
+            served, self.origin.respond = self.origin.respond, lambda request: login(request) or served(request)
+            login.host = self.origin.host
         self.tags = {}
         self.digests = {}
         self.origin.answer("/v2/", lambda _: Resource(b"{}", "application/json"))
