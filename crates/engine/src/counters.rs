@@ -1,8 +1,10 @@
 //! What an operator would alert on, counted without locks. Rendered by the server's `/metrics`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::HeaderMap;
+use larder_core::UnixMillis;
 
 macro_rules! counters {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)+ }) => {
@@ -81,6 +83,8 @@ counters! {
 pub struct UpstreamQuota {
     limit: Said,
     remaining: Said,
+    /// Until when it wants to be left alone, in milliseconds.
+    busy_until: AtomicI64,
 }
 
 /// A number that may never have been said: 0 is "not yet", everything else is one more than the number.
@@ -107,6 +111,17 @@ impl UpstreamQuota {
     pub(crate) fn note(&self, headers: &HeaderMap) {
         self.limit.note(headers, "ratelimit-limit");
         self.remaining.note(headers, "ratelimit-remaining");
+    }
+
+    /// It answered 429 and said when to come back.
+    pub(crate) fn busy(&self, until: UnixMillis) {
+        self.busy_until.fetch_max(until.0, Ordering::Relaxed);
+    }
+
+    /// How long it still wants to be left alone.
+    pub(crate) fn busy_for(&self, now: UnixMillis) -> Option<Duration> {
+        let until = UnixMillis(self.busy_until.load(Ordering::Relaxed));
+        (now < until).then(|| until.since(now))
     }
 
     /// Every number that was said, with its name.

@@ -66,6 +66,9 @@ impl Engine {
         copy: Copy,
         with: RevalidateWith,
     ) -> Flown {
+        if let Some(no_body) = self.asked_to_wait(wanted) {
+            return self.settle_failure(wanted, Some(copy), &no_body);
+        }
         let prior = Some(Arc::clone(&copy.0));
         if with == RevalidateWith::Head {
             let mut request = match Self::upstream_request(wanted, Method::HEAD, None) {
@@ -108,6 +111,9 @@ impl Engine {
         copy: Option<Copy>,
         conditional: bool,
     ) -> Flown {
+        if let (Some(no_body), Some(_)) = (self.asked_to_wait(wanted), &copy) {
+            return self.settle_failure(wanted, copy, &no_body);
+        }
         // Files wait for their documents, so documents must never wait for files.
         let _permit = if wanted.spec.is_document { None } else { self.downloads.acquire().await.ok() };
         let mut expectation = self.expect(wanted).await;
@@ -150,6 +156,18 @@ impl Engine {
                 self.settle_failure(wanted, copy, &no_body)
             }
         }
+    }
+
+    /// The upstream has said when to come back, and copies may serve until then (`stale.on_status`): it is not asked.
+    fn asked_to_wait(&self, wanted: &Wanted) -> Option<NoBody> {
+        let status = StatusCode::TOO_MANY_REQUESTS.as_u16();
+        let pause = wanted.entry.quota.busy_for(self.now())?;
+        let listed = wanted.entry.repository.cache.stale_on_status.contains(&status);
+        listed.then(|| NoBody {
+            outcome: Outcome::Refused { status, retry_after: Some(pause) },
+            message: "the upstream answered 429 a moment ago and said when to come back".to_owned(),
+            code: "upstream_status",
+        })
     }
 
     /// Sends the GET; where the usual place has nothing, the place that the document names is tried.
@@ -212,7 +230,12 @@ impl Engine {
         count(&wanted.entry.counters.upstream_requests);
         let answer = self.upstream.send(request).await;
         match &answer {
-            Ok(response) => wanted.entry.quota.note(&response.headers),
+            Ok(response) => {
+                let now = self.now();
+                wanted.entry.quota.note(&response.headers);
+                let pause = retry_after(&response.headers, now).filter(|_| response.status == StatusCode::TOO_MANY_REQUESTS);
+                pause.into_iter().for_each(|pause| wanted.entry.quota.busy(now.plus(pause)));
+            }
             Err(_) => count(&wanted.entry.counters.upstream_errors),
         }
         answer

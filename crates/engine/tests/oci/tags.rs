@@ -192,6 +192,28 @@ async fn oci_16_a_busy_upstream_is_bridged_where_the_operator_says_so() {
 }
 
 #[tokio::test]
+async fn oci_16_a_busy_upstream_is_left_alone_as_long_as_it_asks() {
+    let bench = Bench::with(|repository| repository.cache.stale_on_status = vec![429]).await;
+    let paths = [TAG, "app/manifests/2.0"];
+    for path in paths {
+        tag(&bench.origin, path, &image(OCI_MANIFEST, path));
+        bench.get(REPOSITORY, path).await.unwrap();
+    }
+    bench.settled().await;
+    bench.wait(3601);
+    bench.origin.behave("*", Behaviour::Status(429));
+    bench.origin.behave("*", Behaviour::Header("Retry-After".to_owned(), "100".to_owned()));
+    bench.origin.reset_log();
+    for (wait, asked) in [(0, 1), (0, 1), (99, 1), (1, 2)] {
+        bench.wait(wait);
+        for path in paths {
+            assert!(bench.get(REPOSITORY, path).await.unwrap().text().contains(path));
+        }
+        assert_eq!(bench.origin.requests().len(), asked, "after {wait} s more");
+    }
+}
+
+#[tokio::test]
 async fn oci_16_what_the_upstream_still_allows_is_remembered() {
     let bench = Bench::new().await;
     let manifest = image(OCI_MANIFEST, "one");
