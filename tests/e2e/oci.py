@@ -11,6 +11,7 @@ from pathlib import Path
 from harness import Failed, ask, environment, expect, expect_equal, run, tool
 from oci_images import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Registry
 from oci_logins import PASSWORD, USER, Basic, Tokens
+from origin import free_port
 
 # Tags are asked about on every request: with HEAD, and with GET only if they have moved.
 CACHE = {"immutable_ttl": 0, "mutable_ttl": 0}
@@ -295,4 +296,75 @@ def logins(case):
     case.phases(use)
 
 
-CASES = {"oci-skopeo": skopeo, "oci-podman": podman, "oci-containerd": with_containerd, "oci-logins": logins, "oci-requests": requests}
+@contextlib.contextmanager
+def distribution(home, port):
+    """The reference registry, on its own data; images can be pushed to it."""
+    config = {
+        "version": 0.1,
+        "storage": {"filesystem": {"rootdirectory": str(home / "registry")}},
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+    # JSON is YAML.
+    (home / "registry.yml").write_text(json.dumps(config))
+    clean = environment(home, OTEL_TRACES_EXPORTER="none")
+    with (home / "registry.log").open("ab") as log:
+        command = [tool("docker-registry"), "serve", str(home / "registry.yml")]
+        daemon = subprocess.Popen(command, env=clean, cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 15
+        while True:
+            try:
+                ask(f"http://127.0.0.1:{port}/v2/")
+                break
+            except (OSError, Failed):
+                expect(daemon.poll() is None and time.monotonic() < deadline, "docker-registry did not start")
+                time.sleep(0.05)
+        yield
+    finally:
+        daemon.terminate()
+        daemon.wait(timeout=10)
+
+
+def reference(case):
+    """The reference registry as upstream: images that skopeo has pushed to it come back unchanged, and without it too."""
+    images = Registry(case)
+    case.needs_larder()
+    port, data = free_port(), case.home()
+    upstream = f"127.0.0.1:{port}"
+    entry = {"base_url": f"http://{upstream}", "type": "remote", "package": "docker", "cache": CACHE}
+    case.serve({"images": {**entry, "revalidate": "head"}})
+    base = case.listens_at.removeprefix("http://") + "/images"
+    names = ("app/single", "app/multi", "app/s2", "app/list", "app/zstd", "app/big")
+
+    def pull(phase):
+        do = Containers(case.home(), insecure=[base.partition("/")[0]])
+        for image in names:
+            copied(do, images, base, image, ":1.0", "--all", "--preserve-digests")
+        expect(do.pull("podman", "pull", f"{base}/app/multi:1.0"), f"podman pull printed no id ({phase})")
+        listed = json.loads(do.skopeo("list-tags", "--tls-verify=false", f"docker://{base}/app/single"))["Tags"]
+        expect_equal(f"tags ({phase})", listed, ["1.0"])
+
+    with distribution(data, port):
+        push = Containers(case.home())
+        for image in names:
+            source, target = f"docker://{images.origin.host}/{image}:1.0", f"docker://{upstream}/{image}:1.0"
+            options = ("--all", "--preserve-digests", "--src-tls-verify=false", "--dest-tls-verify=false")
+            push.skopeo("copy", "-q", *options, source, target)
+        pull("cold")
+        begun = (data / "registry.log").stat().st_size
+        pull("warm")
+        log = (data / "registry.log").read_bytes()[begun:].decode(errors="replace")
+        again = [line for line in log.splitlines() if '"GET /v2/' in line and "/tags/list" not in line]
+        expect('"HEAD /v2/' in log, "the upstream was asked for no head: are requests seen at all?")
+        expect(not again, "the upstream was asked again:\n" + "\n".join(again[:5]))
+    pull("stopped")
+
+
+CASES = {
+    "oci-skopeo": skopeo,
+    "oci-podman": podman,
+    "oci-containerd": with_containerd,
+    "oci-logins": logins,
+    "oci-reference": reference,
+    "oci-requests": requests,
+}
