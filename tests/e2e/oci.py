@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from harness import Failed, ask, environment, expect, expect_equal, run, tool
+from harness import STEP_SECONDS, Failed, ask, environment, expect, expect_equal, run, tool
 from oci_images import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Registry
 from oci_logins import PASSWORD, USER, Basic, Tokens
 from origin import free_port
@@ -112,15 +112,16 @@ def skopeo(case):
     case.phases(use)
 
 
-def copied(do, registry, base, image, reference, *options):
+def copied(do, registry, base, image, reference, *options, seconds=STEP_SECONDS):
     """Copies an image into a directory; its manifest must be the upstream's, byte for byte."""
     name = hashlib.sha256(f"{image}{reference}{options}".encode()).hexdigest()[:8]
-    do.skopeo("copy", "-q", "--src-tls-verify=false", *options, f"docker://{base}/{image}{reference}", f"dir:{do.home}/{name}")
+    do.skopeo("copy", "-q", "--src-tls-verify=false", *options, f"docker://{base}/{image}{reference}", f"dir:{do.home}/{name}", seconds=seconds)
     manifest = (do.home / name / "manifest.json").read_bytes()
     expect_equal(f"digest of {image}", "sha256:" + hashlib.sha256(manifest).hexdigest(), registry.digest(image))
     for blob in (do.home / name).iterdir():
         if len(blob.name) == 64:
-            expect_equal(f"blob of {image}", hashlib.sha256(blob.read_bytes()).hexdigest(), blob.name)
+            with blob.open("rb") as content:
+                expect_equal(f"blob of {image}", hashlib.file_digest(content, "sha256").hexdigest(), blob.name)
 
 
 def podman(case):

@@ -234,7 +234,9 @@ impl Engine {
                 let now = self.now();
                 wanted.entry.quota.note(&response.headers);
                 let pause = retry_after(&response.headers, now).filter(|_| response.status == StatusCode::TOO_MANY_REQUESTS);
-                pause.into_iter().for_each(|pause| wanted.entry.quota.busy(now.plus(pause)));
+                if let Some(pause) = pause {
+                    wanted.entry.quota.busy(now.plus(pause));
+                }
             }
             Err(_) => count(&wanted.entry.counters.upstream_errors),
         }
