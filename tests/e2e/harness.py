@@ -126,7 +126,7 @@ def ask(url, method="GET", wanted=200, **headers):
 class Larder:
     """A running larder with a configuration, a data directory and a port of its own."""
 
-    def __init__(self, binary, directory, remotes):
+    def __init__(self, binary, directory, remotes, settings):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._directory = directory
@@ -135,7 +135,7 @@ class Larder:
         if remotes is not None:
             config = directory / "larder.yaml"
             # JSON is YAML, and needs no library to be written.
-            config.write_text(json.dumps({"remotes": remotes}, indent=2) + "\n")
+            config.write_text(json.dumps({**settings, "remotes": remotes}, indent=2) + "\n")
             self._command += ["--config", config]
         self._process = None
 
@@ -224,15 +224,16 @@ class Case:
         self._origins.append(Origin(name))
         return self._origins[-1]
 
-    def serve(self, remotes, bases=None):
+    def serve(self, remotes, bases=None, **settings):
         """Starts larder with these `remotes` (None: with no configuration at all).
 
-        `bases` has the URL that stands for a remote when there is no larder, if that is not its `base_url`.
+        `bases` has the URL that stands for a remote when there is no larder, if that is not its `base_url`. `settings` are
+        further keys of the configuration.
         """
         if self.direct:
             self._direct = {name: (bases or {}).get(name, entry["base_url"]) for name, entry in remotes.items()}
             return
-        self._larder = Larder(self._binary, self.directory, remotes)
+        self._larder = Larder(self._binary, self.directory, remotes, settings)
         self._larder.start()
 
     def repository(self, name):
@@ -299,7 +300,7 @@ def check_requests(phase, asked, revalidates):
     immutable = [request for request in asked if request.immutable]
     listing = "\n".join(str(request) for request in asked)
     if phase == "cold":
-        downloads = [request.path for request in immutable if request.method == "GET"]
+        downloads = [f"{request.headers.get('Host')}{request.path}" for request in immutable if request.method == "GET"]
         expect(downloads, f"the upstream saw no download at all; it saw:\n{listing}")
         twice = sorted({path for path in downloads if downloads.count(path) > 1})
         expect(not twice, f"downloaded more than once: {', '.join(twice)}; the upstream saw:\n{listing}")

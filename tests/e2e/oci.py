@@ -8,8 +8,10 @@ import subprocess
 import time
 from pathlib import Path
 
-from harness import Failed, ask, environment, expect, expect_equal, run, tool
+from harness import STEP_SECONDS, Failed, ask, environment, expect, expect_equal, run, tool
 from oci_images import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Registry
+from oci_logins import PASSWORD, USER, Basic, Tokens
+from origin import free_port
 
 # Tags are asked about on every request: with HEAD, and with GET only if they have moved.
 CACHE = {"immutable_ttl": 0, "mutable_ttl": 0}
@@ -18,10 +20,14 @@ CACHE = {"immutable_ttl": 0, "mutable_ttl": 0}
 MIRRORED = "registry.mirrored.test"
 
 
+def remote(registry, **more):
+    entry = {"base_url": registry.url, "type": "remote", "package": "docker", "revalidate": "head", "cache": CACHE}
+    return {**entry, **more}
+
+
 def serve(case, **more):
     registry = Registry(case)
-    entry = {"base_url": registry.url, "type": "remote", "package": "docker", "revalidate": "head", "cache": CACHE}
-    case.serve({"images": {**entry, **more}})
+    case.serve({"images": remote(registry, **more)}, docker_default_remote="images")
     return registry
 
 
@@ -106,15 +112,16 @@ def skopeo(case):
     case.phases(use)
 
 
-def copied(do, registry, base, image, reference, *options):
+def copied(do, registry, base, image, reference, *options, seconds=STEP_SECONDS):
     """Copies an image into a directory; its manifest must be the upstream's, byte for byte."""
     name = hashlib.sha256(f"{image}{reference}{options}".encode()).hexdigest()[:8]
-    do.skopeo("copy", "-q", "--src-tls-verify=false", *options, f"docker://{base}/{image}{reference}", f"dir:{do.home}/{name}")
+    do.skopeo("copy", "-q", "--src-tls-verify=false", *options, f"docker://{base}/{image}{reference}", f"dir:{do.home}/{name}", seconds=seconds)
     manifest = (do.home / name / "manifest.json").read_bytes()
     expect_equal(f"digest of {image}", "sha256:" + hashlib.sha256(manifest).hexdigest(), registry.digest(image))
     for blob in (do.home / name).iterdir():
         if len(blob.name) == 64:
-            expect_equal(f"blob of {image}", hashlib.sha256(blob.read_bytes()).hexdigest(), blob.name)
+            with blob.open("rb") as content:
+                expect_equal(f"blob of {image}", hashlib.file_digest(content, "sha256").hexdigest(), blob.name)
 
 
 def podman(case):
@@ -247,11 +254,118 @@ def requests(case):
         expect_equal("alias", ask(alias).body, ask(blob).body)
         refused = json.loads(ask(f"{base}/app/big/blobs/uploads/", "POST", wanted=405).body)
         expect_equal("push", refused["errors"][0]["code"], "UNSUPPORTED")
-        ask(f"{case.listens_at}/v2/other/app/manifests/1.0", wanted=404)
+        # A Docker Engine asks its mirror without a repository's name.
+        unprefixed = ask(f"{case.listens_at}/v2/library/single/manifests/1.0")
+        expect_equal("unprefixed", unprefixed.headers["Docker-Content-Digest"], registry.digest("library/single"))
         referrers = 404 if phase in ("cold", "warm") else 502
         ask(f"{base}/app/big/referrers/{registry.digest('app/big')}", wanted=referrers)
 
     case.phases(use)
 
 
-CASES = {"oci-skopeo": skopeo, "oci-podman": podman, "oci-containerd": with_containerd, "oci-requests": requests}
+def logins(case):
+    """Upstreams that want to know who asks: Basic, tokens for anybody, tokens for those who log in, tokens that end early."""
+    kinds = {
+        "basic": Basic(),
+        "anonymous": Tokens(named=False),
+        "token": Tokens(named=True),
+        "expiring": Tokens(named=True, uses=3),
+    }
+    registries = {name: Registry(case, name, login) for name, login in kinds.items()}
+    case.needs_larder()
+    user = {"username": USER, "password": PASSWORD}
+    case.serve({name: remote(registries[name], **(user if login.named else {})) for name, login in kinds.items()})
+    host = case.listens_at.removeprefix("http://")
+
+    def use(home, phase):
+        do = Containers(home, insecure=[host])
+        for name, registry in registries.items():
+            mark = registry.origin.mark()
+            base = f"{host}/{name}"
+            copied(do, registry, base, "app/multi", ":1.0", "--all", "--preserve-digests")
+            copied(do, registry, base, "app/big", ":1.0")
+            expect(do.pull("podman", "pull", f"{base}/app/zstd:1.0"), f"podman pull from {name} printed no id")
+            few_requests(case, registry, phase, mark)
+            told = ask(f"{case.listens_at}/v2/{name}/app/multi/manifests/1.0").headers
+            expect(told["WWW-Authenticate"] is None, f"{name}: a challenge came through")
+        for name in ("anonymous", "token"):
+            asked = kinds[name].asked
+            expect(len(asked) == len(set(asked)), f"{name}: more than one token for one scope: {asked}")
+        if phase == "cold":
+            expect(len(kinds["expiring"].asked) > len(kinds["token"].asked), "no token was ever renewed")
+
+    case.phases(use)
+
+
+@contextlib.contextmanager
+def distribution(home, port):
+    """The reference registry, on its own data; images can be pushed to it."""
+    config = {
+        "version": 0.1,
+        "storage": {"filesystem": {"rootdirectory": str(home / "registry")}},
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+    # JSON is YAML.
+    (home / "registry.yml").write_text(json.dumps(config))
+    clean = environment(home, OTEL_TRACES_EXPORTER="none")
+    with (home / "registry.log").open("ab") as log:
+        command = [tool("docker-registry"), "serve", str(home / "registry.yml")]
+        daemon = subprocess.Popen(command, env=clean, cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 15
+        while True:
+            try:
+                ask(f"http://127.0.0.1:{port}/v2/")
+                break
+            except (OSError, Failed):
+                expect(daemon.poll() is None and time.monotonic() < deadline, "docker-registry did not start")
+                time.sleep(0.05)
+        yield
+    finally:
+        daemon.terminate()
+        daemon.wait(timeout=10)
+
+
+def reference(case):
+    """The reference registry as upstream: images that skopeo has pushed to it come back unchanged, and without it too."""
+    images = Registry(case)
+    case.needs_larder()
+    port, data = free_port(), case.home()
+    upstream = f"127.0.0.1:{port}"
+    entry = {"base_url": f"http://{upstream}", "type": "remote", "package": "docker", "cache": CACHE}
+    case.serve({"images": {**entry, "revalidate": "head"}})
+    base = case.listens_at.removeprefix("http://") + "/images"
+    names = ("app/single", "app/multi", "app/s2", "app/list", "app/zstd", "app/big")
+
+    def pull(phase):
+        do = Containers(case.home(), insecure=[base.partition("/")[0]])
+        for image in names:
+            copied(do, images, base, image, ":1.0", "--all", "--preserve-digests")
+        expect(do.pull("podman", "pull", f"{base}/app/multi:1.0"), f"podman pull printed no id ({phase})")
+        listed = json.loads(do.skopeo("list-tags", "--tls-verify=false", f"docker://{base}/app/single"))["Tags"]
+        expect_equal(f"tags ({phase})", listed, ["1.0"])
+
+    with distribution(data, port):
+        push = Containers(case.home())
+        for image in names:
+            source, target = f"docker://{images.origin.host}/{image}:1.0", f"docker://{upstream}/{image}:1.0"
+            options = ("--all", "--preserve-digests", "--src-tls-verify=false", "--dest-tls-verify=false")
+            push.skopeo("copy", "-q", *options, source, target)
+        pull("cold")
+        begun = (data / "registry.log").stat().st_size
+        pull("warm")
+        log = (data / "registry.log").read_bytes()[begun:].decode(errors="replace")
+        again = [line for line in log.splitlines() if '"GET /v2/' in line and "/tags/list" not in line]
+        expect('"HEAD /v2/' in log, "the upstream was asked for no head: are requests seen at all?")
+        expect(not again, "the upstream was asked again:\n" + "\n".join(again[:5]))
+    pull("stopped")
+
+
+CASES = {
+    "oci-skopeo": skopeo,
+    "oci-podman": podman,
+    "oci-containerd": with_containerd,
+    "oci-logins": logins,
+    "oci-reference": reference,
+    "oci-requests": requests,
+}

@@ -49,8 +49,12 @@ class Registry:
     A tag that stands for an index gives its first manifest to clients that take no index, as registries do.
     """
 
-    def __init__(self, case, name="registry"):
+    def __init__(self, case, name="registry", login=None):
         self.origin = case.origin(name)
+        if login:
+            # Asked before anything that is served.
+            served, self.origin.respond = self.origin.respond, lambda request: login(request) or served(request)
+            login.host = self.origin.host
         self.tags = {}
         self.digests = {}
         self.origin.answer("/v2/", lambda _: Resource(b"{}", "application/json"))
@@ -77,12 +81,18 @@ class Registry:
         self.origin.put(f"/v2/{image}/blobs/{digest}", body, immutable=True, Docker_Content_Digest=digest)
         return {"size": len(body), "digest": digest}
 
-    def _image(self, image, arch, *, docker=False, packed="gzip", small=True):
+    def add(self, image, ballast):
+        """One more image, with an uncompressed layer that holds `ballast`."""
+        self._tag(image, "1.0", self._image(image, "amd64", packed=None, ballast=ballast))
+
+    def _image(self, image, arch, *, docker=False, packed="gzip", small=True, ballast=None):
         files = {"etc/larder": f"{image} {arch}\n".encode()}
         if not small:
             files["var/ballast"] = noise(5_000_000, image)
+        if ballast:
+            files["var/ballast"] = ballast
         plain = layer(files)
-        body = gzip.compress(plain, mtime=0) if packed == "gzip" else zstd(plain)
+        body = {"gzip": lambda: gzip.compress(plain, mtime=0), "zstd": lambda: zstd(plain), None: lambda: plain}[packed]()
         config = {
             "architecture": arch,
             "os": "linux",
@@ -92,7 +102,7 @@ class Registry:
         }
         kinds = ("vnd.docker.container.image.v1+json", "vnd.docker.image.rootfs.diff.tar.gzip")
         if not docker:
-            kinds = ("vnd.oci.image.config.v1+json", f"vnd.oci.image.layer.v1.tar+{packed}")
+            kinds = ("vnd.oci.image.config.v1+json", "vnd.oci.image.layer.v1.tar" + (f"+{packed}" if packed else ""))
         config_type, layer_type = (f"application/{kind}" for kind in kinds)
         media_type = DOCKER_MANIFEST if docker else OCI_MANIFEST
         # An unusual order and spacing: bytes that were written anew would have another digest.

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 
+import oci
 from archives import noise
 from harness import expect, expect_equal
 
@@ -83,4 +84,20 @@ class Peak:
         self._watcher.join()
 
 
-CASES = {"stress-one-gibibyte": one_gibibyte}
+def layer_of_two_gibibytes(case):
+    """An image with a layer of 2 GiB, cold and warm: its digest is right and larder's memory bounded."""
+    registry = oci.serve(case)
+    case.needs_larder()
+    registry.add("app/huge", b"".join(noise(GIBIBYTE // 8, f"part {part}") for part in range(16)))
+    base = oci.prefix(case, registry)
+    for phase in ("cold", "warm"):
+        do = oci.Containers(case.home(), insecure=[base.partition("/")[0]])
+        mark = registry.origin.mark()
+        with Peak(case.larder_pid) as peak:
+            oci.copied(do, registry, base, "app/huge", ":1.0", seconds=900)
+        expect(peak.growth <= MEMORY, f"larder's anonymous memory grew by {peak.growth >> 20} MiB ({phase})")
+        layers = [request for request in registry.origin.requests(mark) if "/blobs/sha256:" in request.path]
+        expect_equal(f"blobs asked of the upstream ({phase})", len(layers), 2 if phase == "cold" else 0)
+
+
+CASES = {"stress-one-gibibyte": one_gibibyte, "stress-layer-of-two-gibibytes": layer_of_two_gibibytes}

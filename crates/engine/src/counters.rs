@@ -1,8 +1,14 @@
 //! What an operator would alert on, counted without locks. Rendered by the server's `/metrics`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
+use larder_core::UnixMillis;
+use larder_upstream::{UpstreamResponse, retry_after};
+
+/// The most that `Retry-After` is heeded.
+const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
 macro_rules! counters {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)+ }) => {
@@ -106,6 +112,8 @@ counters! {
 pub struct UpstreamQuota {
     limit: Said,
     remaining: Said,
+    /// Until when it wants to be left alone, in milliseconds.
+    busy_until: AtomicI64,
 }
 
 /// A number that may never have been said: 0 is "not yet", everything else is one more than the number.
@@ -132,6 +140,21 @@ impl UpstreamQuota {
     pub(crate) fn note(&self, headers: &HeaderMap) {
         self.limit.note(headers, "ratelimit-limit");
         self.remaining.note(headers, "ratelimit-remaining");
+    }
+
+    /// What an answer says of the allowance, and when to come back if it was 429.
+    pub(crate) fn heard(&self, response: &UpstreamResponse, now: UnixMillis) {
+        self.note(&response.headers);
+        let refused = response.status == StatusCode::TOO_MANY_REQUESTS;
+        if let Some(pause) = retry_after(&response.headers, now).filter(|_| refused) {
+            self.busy_until.store(now.plus(pause).0, Ordering::Relaxed);
+        }
+    }
+
+    /// How long it still wants to be left alone. Longer than `Retry-After` may be is the mark of a clock that was set back.
+    pub(crate) fn busy_for(&self, now: UnixMillis) -> Option<Duration> {
+        let until = UnixMillis(self.busy_until.load(Ordering::Relaxed));
+        (now < until).then(|| until.since(now)).filter(|pause| *pause <= LONGEST_PAUSE)
     }
 
     /// Every number that was said, with its name.

@@ -73,6 +73,9 @@ impl Engine {
         copy: Copy,
         with: RevalidateWith,
     ) -> Flown {
+        if let Some(no_body) = self.asked_to_wait(wanted) {
+            return self.settle_failure(wanted, Some(copy), &no_body);
+        }
         let prior = Some(Arc::clone(&copy.0));
         if with == RevalidateWith::Head {
             let head = Ask { method: Method::HEAD, unless_changed: Some(&copy.0), ..Ask::default() };
@@ -111,6 +114,9 @@ impl Engine {
         mut copy: Option<Copy>,
         conditional: bool,
     ) -> Flown {
+        if let (Some(no_body), Some(_)) = (self.asked_to_wait(wanted), &copy) {
+            return self.settle_failure(wanted, copy, &no_body);
+        }
         // Files wait for their documents, so documents must never wait for files.
         // So does a document that heads a generation for the files of it.
         let waited_for = wanted.spec.is_document || wanted.format.generation(&wanted.spec.key_path).is_some();
@@ -180,6 +186,22 @@ impl Engine {
             document: filled.document,
         };
         (settled, filled.change, copy.map(|(record, _)| record))
+    }
+
+    /// The upstream has said when to come back, and copies may serve until then (`stale.on_status`): it is not asked.
+    fn asked_to_wait(&self, wanted: &Wanted) -> Option<NoBody> {
+        let status = StatusCode::TOO_MANY_REQUESTS.as_u16();
+        // Where there is somebody else to ask, that one is asked.
+        if wanted.entry.mirrors.len() > 1 {
+            return None;
+        }
+        let pause = wanted.entry.quota.busy_for(self.now())?;
+        let listed = wanted.entry.repository.cache.stale_on_status.contains(&status);
+        listed.then(|| NoBody {
+            outcome: Outcome::Refused { status, retry_after: Some(pause) },
+            message: "the upstream answered 429 a moment ago and said when to come back".to_owned(),
+            code: "upstream_status",
+        })
     }
 
     /// Sends the GET; where the usual place has nothing, the place that the document names is tried.

@@ -172,7 +172,7 @@ impl Engine {
         let permit = route.mirror.as_ref().filter(|_| several).and_then(|m| self.mirrors.0.admit(&m.key, deadline).ok());
         let answer = self.upstream.send(request).await;
         match &answer {
-            Ok(response) => wanted.entry.quota.note(&response.headers),
+            Ok(response) => wanted.entry.quota.heard(response, self.now()),
             Err(_) => count(&counters.upstream_errors),
         }
         if let Some(mirror) = &route.mirror {

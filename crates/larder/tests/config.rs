@@ -420,3 +420,17 @@ fn hazard_r3_config_a_yaml_bomb_is_refused() {
     let said = lines(&load_text(&bomb).unwrap_err());
     assert!(said.contains("after expanding anchors") && began.elapsed() < Duration::from_secs(10), "{said}");
 }
+
+/// Spec section 4: `library/` belongs to the public hub, whose address is the default.
+#[test]
+fn oci_11_only_the_public_hub_has_a_namespace_for_short_names() {
+    let settings = loaded(
+        "remotes:\n\
+         \x20 hub: {package: docker}\n\
+         \x20 other: {package: docker, base_url: 'https://registry.example.com'}\n\
+         \x20 files: {package: generic, base_url: 'https://example.com'}\n",
+    );
+    let namespace = |name| repository(&settings, name).upstream.as_ref().unwrap().default_namespace.clone();
+    assert_eq!(namespace("hub").as_deref(), Some("library"));
+    assert_eq!((namespace("other"), namespace("files")), (None, None));
+}

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use larder_core::sha256;
 use larder_testkit::{Behaviour, Origin, Resource};
+use rustix::process::Signal;
 use support::packages::remote;
 use support::{Answer, PATIENCE, Setup, TestLarder, get, send};
 
@@ -291,5 +292,40 @@ async fn oci_18_a_copy_is_served_when_the_token_server_is_gone() {
         }
         assert!(Instant::now() < until, "never stale: {}", answer.cache_status());
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_s8_another_account_after_a_reload_gets_another_token() {
+    let image = Image::new();
+    let (origin, realm) = (Origin::start().await, Origin::start().await);
+    image.put(&origin);
+    admits(&origin, &realm.url("/token"), "t-1");
+    realm.put("/token", token("t-1"));
+    let only_members = Behaviour::Challenge { challenge: r#"Basic realm="tokens""#.to_owned(), unless: ACCOUNT.to_owned() };
+    realm.behave("/token", only_members);
+    let manifest = |larder: &TestLarder| larder.url(TAG);
+    let mut larder = TestLarder::start(&docker(&origin, &LOGIN.replace(CANARY, "mistyped"))).await;
+    assert_eq!(get(&manifest(&larder)).await.status, 502);
+    reload(&mut larder, &docker(&origin, LOGIN), "corrected").await;
+    let answer = get(&manifest(&larder)).await;
+    assert_eq!(answer.text(), image.manifest, "{}", larder.log());
+    // Without account nothing more is had, though the account's token is still good.
+    reload(&mut larder, &docker(&origin, ""), "anonymous").await;
+    let layer = larder.url(&format!("v2/images/pantry/app/blobs/{}", image.layer_digest));
+    let answer = get(&layer).await;
+    assert_ne!(answer.status, 200, "{}", answer.text());
+    let last = origin.requests().pop().expect("it was asked");
+    assert_eq!(last.header("authorization"), None);
+}
+
+/// Gives it another configuration, whose description is `word`, and waits until it is in force.
+async fn reload(larder: &mut TestLarder, config: &str, word: &str) {
+    larder.write_config(&format!("{config}    description: {word}\n"));
+    larder.signal(Signal::HUP);
+    let until = Instant::now() + PATIENCE;
+    while !get(&larder.url("config")).await.text().contains(word) {
+        assert!(Instant::now() < until, "not reloaded:\n{}", larder.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

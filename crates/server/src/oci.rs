@@ -2,7 +2,7 @@
 //! answering is the one handler's (`artifact.rs`).
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Method, Response};
 use hyper::body::Incoming;
 use larder_core::{Fault, FaultKind, PackageType, Repository, RepositoryKind};
@@ -20,7 +20,9 @@ pub(crate) const API_VERSION: (HeaderName, HeaderValue) =
 
 /// `/v2/{rest}`.
 pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, rest: &str, body: Incoming) -> Handled {
+    let reads = matches!(exchange.head.method, Method::GET | Method::HEAD);
     match rest {
+        "" | "_catalog" if !reads => refuse(exchange, &not_offered(), None),
         "" => json(b"{}"),
         // Of what larder holds itself, that is: remotes are not listed, and there are no local repositories yet.
         "_catalog" => json(br#"{"repositories":[]}"#),
@@ -39,7 +41,11 @@ pub(crate) async fn serve_alias<B: Backend>(
     body: Incoming,
 ) -> Option<Handled> {
     docker(exchange, name)?;
-    Some(if path.is_empty() { json(b"{}") } else { answer(exchange, name, path, body).await })
+    Some(match (path, matches!(exchange.head.method, Method::GET | Method::HEAD)) {
+        ("", true) => json(b"{}"),
+        ("", false) => refuse(exchange, &not_offered(), None),
+        _ => answer(exchange, name, path, body).await,
+    })
 }
 
 fn docker<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Option<std::sync::Arc<Repository>> {
@@ -84,10 +90,15 @@ fn refuse<B: Backend>(exchange: &Exchange<'_, B>, fault: &Fault, repository: Opt
     Handled { response, kind: RequestKind::Refused, repository }
 }
 
+fn not_offered() -> Fault {
+    Fault::new(FaultKind::MethodNotAllowed, "method_not_allowed", "this address is read with GET and HEAD")
+}
+
 fn json(body: &'static [u8]) -> Handled {
     let mut response = Response::new(ResponseBody::bytes(Bytes::from_static(body)));
     let (name, value) = API_VERSION;
     response.headers_mut().insert(name, value);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     Handled::other(response)
 }

@@ -27,7 +27,7 @@ async fn with_cdn() -> (Bench, Origin) {
 }
 
 #[tokio::test]
-async fn oci_7_credentials_stay_with_the_registry_when_it_redirects() {
+async fn oci_07_credentials_stay_with_the_registry_when_it_redirects() {
     let (bench, cdn) = with_cdn().await;
     let body = Payload::generated(3 << 20, 1);
     let path = blob(&bench.origin, "app", &body);
@@ -45,7 +45,7 @@ async fn oci_7_credentials_stay_with_the_registry_when_it_redirects() {
 }
 
 #[tokio::test]
-async fn oci_8_a_link_that_ends_midway_is_asked_for_anew_at_the_registry() {
+async fn oci_08_a_link_that_ends_midway_is_asked_for_anew_at_the_registry() {
     let (bench, cdn) = with_cdn().await;
     let body = Payload::generated(3 << 20, 2);
     let path = blob(&bench.origin, "app", &body);

@@ -29,7 +29,7 @@ fn gets(bench: &Bench) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn oci_2_clients_of_every_kind_cost_one_get_for_each_digest() {
+async fn oci_02_clients_of_every_kind_cost_one_get_for_each_digest() {
     let bench = Bench::new().await;
     let (amd64, arm64) = (image(OCI_MANIFEST, "amd64"), image(OCI_MANIFEST, "arm64"));
     let multi = index(OCI_INDEX, &[&amd64, &arm64]);
@@ -61,7 +61,24 @@ async fn oci_2_clients_of_every_kind_cost_one_get_for_each_digest() {
 }
 
 #[tokio::test]
-async fn oci_2_a_tag_that_was_fetched_is_there_by_its_digest_too() {
+async fn oci_02_a_pull_of_a_new_tag_leaves_what_is_remembered_of_others_alone() {
+    let bench = Bench::new().await;
+    let (other, manifest) = (image(OCI_MANIFEST, "other"), image(OCI_MANIFEST, "one"));
+    let other = put(&bench.origin, "app", &other);
+    bench.get(REPOSITORY, &other).await.unwrap();
+    bench.settled().await;
+    let ticket = bench.client(REPOSITORY, &other).answer().await.unwrap().hot.expect("it may be remembered");
+    tag(&bench.origin, TAG, &manifest);
+    bench.ask(Method::HEAD, REPOSITORY, TAG, &[]).await.unwrap();
+    bench.get(REPOSITORY, &format!("app/manifests/{}", manifest.digest())).await.unwrap();
+    bench.settled().await;
+    assert_eq!(bench.get(REPOSITORY, TAG).await.unwrap().text(), manifest.body);
+    bench.settled().await;
+    assert!(ticket.is_good(bench.engine.now()), "nothing that could be remembered was taken back");
+}
+
+#[tokio::test]
+async fn oci_02_a_tag_that_was_fetched_is_there_by_its_digest_too() {
     let bench = Bench::new().await;
     let manifest = image(SCHEMA2, "one");
     tag(&bench.origin, TAG, &manifest);
@@ -73,7 +90,7 @@ async fn oci_2_a_tag_that_was_fetched_is_there_by_its_digest_too() {
 }
 
 #[tokio::test]
-async fn oci_3_a_head_of_a_held_tag_says_what_get_says() {
+async fn oci_03_a_head_of_a_held_tag_says_what_get_says() {
     let bench = Bench::new().await;
     let manifest = image(OCI_MANIFEST, "one");
     tag(&bench.origin, TAG, &manifest);
@@ -90,7 +107,7 @@ async fn oci_3_a_head_of_a_held_tag_says_what_get_says() {
 }
 
 #[tokio::test]
-async fn oci_3_a_head_that_lacks_a_part_is_completed_with_get() {
+async fn oci_03_a_head_that_lacks_a_part_is_completed_with_get() {
     for missing in ["Docker-Content-Digest", "Content-Type"] {
         let bench = Bench::new().await;
         let manifest = image(OCI_MANIFEST, "one");
@@ -104,7 +121,7 @@ async fn oci_3_a_head_that_lacks_a_part_is_completed_with_get() {
 }
 
 #[tokio::test]
-async fn oci_4_clients_of_indexes_and_of_single_manifests_get_their_own_kind() {
+async fn oci_04_clients_of_indexes_and_of_single_manifests_get_their_own_kind() {
     let single = image(SCHEMA2, "amd64");
     let list = index(DOCKER_LIST, &[&single]);
     let kinds = [(SCHEMA2, &single), (DOCKER_LIST, &list)];
@@ -127,7 +144,7 @@ async fn oci_4_clients_of_indexes_and_of_single_manifests_get_their_own_kind() {
 }
 
 #[tokio::test]
-async fn oci_4_an_absence_is_remembered_for_its_class_only() {
+async fn oci_04_an_absence_is_remembered_for_its_class_only() {
     let bench = Bench::new().await;
     let manifest = image(OCI_MANIFEST, "one");
     tag(&bench.origin, TAG, &manifest);
@@ -142,7 +159,7 @@ async fn oci_4_an_absence_is_remembered_for_its_class_only() {
 }
 
 #[tokio::test]
-async fn oci_5_all_lines_of_accept_reach_the_upstream() {
+async fn oci_05_all_lines_of_accept_reach_the_upstream() {
     let bench = Bench::new().await;
     tag(&bench.origin, TAG, &image(OCI_MANIFEST, "one"));
     bench.ask(Method::GET, REPOSITORY, TAG, &PODMAN).await.unwrap();
@@ -188,6 +205,28 @@ async fn oci_16_a_busy_upstream_is_bridged_where_the_operator_says_so() {
         bench.origin.behave("*", Behaviour::Header("Retry-After".to_owned(), "17".to_owned()));
         let fault = bench.get(REPOSITORY, "another/manifests/1").await.unwrap_err();
         assert_eq!(fault.retry_after, Some(Duration::from_secs(17)));
+    }
+}
+
+#[tokio::test]
+async fn oci_16_a_busy_upstream_is_left_alone_as_long_as_it_asks() {
+    let bench = Bench::with(|repository| repository.cache.stale_on_status = vec![429]).await;
+    let paths = [TAG, "app/manifests/2.0"];
+    for path in paths {
+        tag(&bench.origin, path, &image(OCI_MANIFEST, path));
+        bench.get(REPOSITORY, path).await.unwrap();
+    }
+    bench.settled().await;
+    bench.wait(3601);
+    bench.origin.behave("*", Behaviour::Status(429));
+    bench.origin.behave("*", Behaviour::Header("Retry-After".to_owned(), "100".to_owned()));
+    bench.origin.reset_log();
+    for (wait, asked) in [(0, 1), (0, 1), (99, 1), (1, 2)] {
+        bench.wait(wait);
+        for path in paths {
+            assert!(bench.get(REPOSITORY, path).await.unwrap().text().contains(path));
+        }
+        assert_eq!(bench.origin.requests().len(), asked, "after {wait} s more");
     }
 }
 

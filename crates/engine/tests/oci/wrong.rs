@@ -18,7 +18,7 @@ async fn assert_empty(bench: &Bench) {
 }
 
 #[tokio::test]
-async fn oci_6_a_blob_that_is_not_its_digest_is_not_kept_and_is_asked_for_again() {
+async fn oci_06_a_blob_that_is_not_its_digest_is_not_kept_and_is_asked_for_again() {
     for length in [5_000, 3 << 20] {
         let bench = Bench::new().await;
         let body = Payload::generated(length, 1);
@@ -36,7 +36,7 @@ async fn oci_6_a_blob_that_is_not_its_digest_is_not_kept_and_is_asked_for_again(
 }
 
 #[tokio::test]
-async fn oci_6_sha512_digests_are_enforced_like_any_other() {
+async fn oci_06_sha512_digests_are_enforced_like_any_other() {
     let bench = Bench::new().await;
     let body = Payload::generated(3 << 20, 1);
     let mut hasher = Hasher::new(&[DigestAlgorithm::Sha512]);

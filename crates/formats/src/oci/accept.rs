@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn oci_5_types_are_taken_from_every_line() {
+    fn oci_05_types_are_taken_from_every_line() {
         let lines: Vec<&str> = TYPES[..5].iter().map(|(_, media_type)| *media_type).collect();
         for spread in [lines.clone(), vec![lines.join(", ").leak() as &str]] {
             let field = accepted(&spread).field();
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn oci_4_classes_differ_by_what_a_tag_can_be() {
+    fn oci_04_classes_differ_by_what_a_tag_can_be() {
         let of = |at: usize| TYPES[at].1;
         let containerd = format!("{}, {}, {}, {}, */*", of(3), of(1), of(2), of(0));
         let usual = accepted(&[&containerd]);

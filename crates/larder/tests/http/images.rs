@@ -28,7 +28,7 @@ fn digest() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn oci_3_head_and_get_of_a_tag_agree_in_every_spelling_of_its_address() {
+async fn oci_03_head_and_get_of_a_tag_agree_in_every_spelling_of_its_address() {
     let (origin, larder) = images("").await;
     for path in ["v2/images/team/app/manifests/1.0", "images/v2/team/app/manifests/1.0", "v2/team/app/manifests/1.0"] {
         let url = larder.url(path);

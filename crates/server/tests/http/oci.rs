@@ -32,7 +32,7 @@ fn assert_error(answer: &Answer, status: u16, code: &str) {
 }
 
 #[tokio::test]
-async fn oci_1_the_ping() {
+async fn oci_01_the_ping() {
     let server = with_default(None).await;
     for target in ["/v2/", "/v2", "/hub/v2/", "/hub/v2"] {
         let answer = server.ask("GET", target, &[]).await;

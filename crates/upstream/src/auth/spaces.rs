@@ -11,7 +11,7 @@ use url::{Origin, Url};
 use super::challenge::Bearer;
 
 /// With more spaces than this, all are forgotten and learned again, at the cost of a 401 each.
-const MAX_SPACES: usize = 8192;
+const MAX_SPACES: usize = 4096;
 
 /// Requests that get in with the same challenge (RFC 9110 section 11.5 calls this a protection space): an image of a registry, or,
 /// where the path is none of a registry, that path.

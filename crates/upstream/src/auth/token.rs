@@ -13,6 +13,8 @@ use serde_json::Value;
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 /// Nothing is kept longer, whatever it says.
 const LONGEST_LIFE: Duration = Duration::from_hours(24);
+/// Longer ones would not fit into a request that servers take, and thousands of them would fill the memory.
+const MAX_TOKEN: usize = 16 * 1024;
 /// Tokens are renewed this long before their end, so that they do not expire on the way; short-lived ones after three quarters.
 const EARLY: Duration = Duration::from_secs(30);
 
@@ -45,6 +47,9 @@ impl Token {
         let token = given.ok_or("the token server's answer holds no token")?;
         if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("the token server's answer holds a token with blanks or control characters");
+        }
+        if token.len() > MAX_TOKEN {
+            return Err("the token server's answer holds a token that is too long to be sent");
         }
         let mut authorization =
             HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| "the token server's answer holds no usable token")?;
@@ -129,6 +134,7 @@ mod tests {
             json!({"token": "a b"}),
             json!({"token": "a\r\nX-Evil: 1"}),
             json!({"token": "ä"}),
+            json!({"token": "x".repeat(MAX_TOKEN + 1)}),
             json!(["token"]),
             json!("token"),
             json!(null),
