@@ -220,7 +220,9 @@ impl Engine {
         if !record.has_validators() {
             return false;
         }
-        let Ok(mut request) = Self::upstream_request(wanted, Method::HEAD, None) else { return false };
+        // Of the very server that it came from: behind a redirector another one may be older or newer.
+        let server = url::Url::parse(&record.source_url).ok();
+        let Ok(mut request) = Self::upstream_request(wanted, Method::HEAD, server) else { return false };
         request.conditions = conditions_of(record);
         match self.send(wanted, request).await {
             Ok(response) => head_verdict(&response, record) == HeadVerdict::Changed,

@@ -197,8 +197,7 @@ impl Engine {
     async fn fly(self: Arc<Self>, flight: Arc<Flight>, wanted: Arc<Wanted>, force: bool) {
         let began = tokio::time::Instant::now();
         if wanted.spec.is_document {
-            // Whatever an interrupted flight for it was about to do.
-            self.readings.landed(&wanted.key);
+            self.readings.begins(&wanted.key);
         }
         match (self.decide_and_fetch(&flight, &wanted, force).await, wanted.generation()) {
             (Ok(arrived), Some(generation)) => {

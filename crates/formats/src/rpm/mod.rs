@@ -22,7 +22,9 @@ mod xml;
 use larder_core::{ArtifactPath, BuiltIn, Digest, Repository};
 
 use crate::generic::{file, subject};
-use crate::{Claim, Derived, Document, Form, Format, Generation, Links, Malformed, Operation, Read, RequestParts, SourceSpec};
+use crate::{
+    Claim, Companion, Derived, Document, Form, Format, Generation, Links, Malformed, Operation, Read, RequestParts, SourceSpec,
+};
 
 /// RPM repositories, for dnf, yum and zypper.
 #[derive(Debug, Clone, Copy, Default)]
@@ -73,7 +75,8 @@ impl Format for Rpm {
     fn generation(&self, path: &str) -> Option<Generation> {
         let root = path::root_of_metadata(path)?;
         let master = path::master(root);
-        let companions = path::COMPANIONS.iter().map(|suffix| source(&format!("{master}{suffix}"))).collect();
+        let companion = |(suffix, signs): &(_, bool)| Companion { source: source(&format!("{master}{suffix}")), signs: *signs };
+        let companions = path::COMPANIONS.iter().map(companion).collect();
         Some(Generation { document: SourceSpec { is_document: true, ..source(&master) }, companions })
     }
 
