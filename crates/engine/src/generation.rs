@@ -186,9 +186,10 @@ impl Engine {
     ) -> Option<Arrived> {
         let open = self.open_held(wanted, before).await?;
         let now = self.now();
-        let record = match renew {
-            true => Arc::new(ArtifactRecord { renewed_at: now, contacted_at: now, ..ArtifactRecord::clone(before) }),
-            false => Arc::clone(before),
+        let record = if renew {
+            Arc::new(ArtifactRecord { renewed_at: now, contacted_at: now, ..ArtifactRecord::clone(before) })
+        } else {
+            Arc::clone(before)
         };
         let status = CacheStatus {
             forward: Some(ForwardReason::Stale),

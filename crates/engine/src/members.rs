@@ -89,10 +89,9 @@ impl Engine {
                     }
                     around.members.push(member);
                 }
-                // Some stores refuse what they do not have.
-                Fetched::There | Fetched::Wrong | Fetched::Refused => {}
                 Fetched::Unreachable if had_one => around.doubt = Some(Doubt::Unreachable),
-                Fetched::Unreachable => {}
+                // Some stores refuse what they do not have.
+                Fetched::Unreachable | Fetched::There | Fetched::Wrong | Fetched::Refused => {}
             }
         }
         let Ok(files) = files else { return Around { doubt: Some(Doubt::Unreachable), ..around } };

@@ -245,9 +245,10 @@ async fn rpm_14_a_503_is_passed_on_unless_the_operator_lists_it() {
         bench.origin.behave("*", Behaviour::Status(503));
         bench.wait(EXPIRED);
         let got = bench.get("rpm", "el9/repodata/repomd.xml").await;
-        match listed {
-            true => assert_eq!(got.unwrap().bytes(), &one.repomd),
-            false => assert_eq!(refusal(got).0, FaultKind::Upstream(503)),
+        if listed {
+            assert_eq!(got.unwrap().bytes(), &one.repomd);
+        } else {
+            assert_eq!(refusal(got).0, FaultKind::Upstream(503));
         }
         assert_eq!(body(&bench, "el9/repodata/repomd.xml.asc").await, signature(&one.repomd), "as of what is held");
     }

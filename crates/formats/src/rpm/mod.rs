@@ -33,15 +33,14 @@ pub(crate) struct Rpm;
 impl Format for Rpm {
     fn operation(&self, request: &RequestParts<'_>) -> Operation {
         let path = request.path.as_str();
-        let (source, form) = match path::listing(path) {
-            Some((root, form)) => (source(&path::master(root)), Form::Derived(form)),
-            None => {
-                // One key for `+`, `%2B` and `%2b`: the path as decoded; and one spelling for the upstream. Queries say
-                // nothing here: `countme`, `repo` and `arch` are addressed to mirror managers.
-                let source = SourceSpec { query: None, path: path::encoded(path), ..file(request) };
-                (SourceSpec { is_document: path::is_master(path), ..source }, Form::Verbatim)
-            }
-        };
+        if let Some((root, form)) = path::listing(path) {
+            let source = source(&path::master(root));
+            return Operation::Read(Read { source, form: Form::Derived(form), bypass_cache: false });
+        }
+        // One key for `+`, `%2B` and `%2b`: the path as decoded; and one spelling for the upstream. Queries say nothing
+        // here: `countme`, `repo` and `arch` are addressed to mirror managers.
+        let source = SourceSpec { query: None, path: path::encoded(path), is_document: path::is_master(path), ..file(request) };
+        let form = Form::Verbatim;
         Operation::Read(Read { source, form, bypass_cache: false })
     }
 
