@@ -90,6 +90,9 @@ impl Engine {
         if changed {
             wanted.entry.bump();
             self.read_ahead(&wanted, &settled.record);
+            if let Some(prior) = replaced {
+                self.retire(&wanted, prior, Arc::clone(&settled.record));
+            }
         }
         flight.finish(Ok(settled));
     }

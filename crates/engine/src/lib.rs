@@ -10,7 +10,7 @@
 //! | `verify.rs` | 8: is it the right body? |
 //! | `fill.rs`, `reader.rs` | 8: the bytes while they arrive, many readers |
 //! | `expectation.rs`, `claims.rs` | what a file's digest should be, and where its document says so |
-//! | `generation.rs`, `members.rs`, `reading.rs` | documents that are right only together with other files |
+//! | `generation.rs`, `members.rs`, `reading.rs`, `retire.rs` | documents that are right only together with other files |
 //! | `commit.rs` | 9: blob, then record, in groups |
 //! | `derive.rs`, `coding.rs` | rewritten documents and their compressed forms |
 //! | `serve.rs` | 7: from what was obtained to an [`Answer`] |
@@ -43,6 +43,7 @@ mod reading;
 mod records;
 mod repositories;
 mod resume;
+mod retire;
 mod serve;
 mod verify;
 

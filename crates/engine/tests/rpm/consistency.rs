@@ -149,6 +149,29 @@ async fn rpm_03_what_a_client_has_read_in_the_master_index_is_there_though_the_u
 }
 
 #[tokio::test]
+async fn hazard_w10_the_files_of_a_generation_stay_for_a_day_after_it() {
+    let states: Vec<Generation> =
+        (1..=4).map(|n| generation(Style::revision(n), &[(&format!("Packages/x-{n}.x86_64.rpm"), "x")])).collect();
+    let bench = published(&states[0]).await;
+    body(&bench, "el9/repodata/repomd.xml").await;
+    let held = async |state: &Generation| {
+        let path = format!("el9/{}", state.path_of("primary"));
+        bench.record("rpm", &path, "").await.is_some_and(|record| record.blob().is_some())
+    };
+    // How old the files are matters not, but how long their generation is past.
+    for (n, hours) in [(1, 100), (2, 12), (3, 13)] {
+        bench.wait(hours * 3_600);
+        states[n].publish(&bench.origin, "el9/", Some(&states[n - 1]));
+        no_longer_read().await;
+        assert_eq!(body(&bench, "el9/repodata/repomd.xml").await, states[n].repomd);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(held(&states[n - 1]).await && held(&states[n]).await);
+        assert_eq!(held(&states[0]).await, n < 3, "after {n} exchanges");
+    }
+    assert!(held(&states[1]).await, "past for 13 hours");
+}
+
+#[tokio::test]
 async fn rpm_03_a_generation_whose_files_are_not_to_be_had_does_not_replace_a_whole_one() {
     let (one, two) = states();
     let bench = published(&one).await;

@@ -85,12 +85,12 @@ fn primary_xml(packages: &BTreeMap<String, Vec<u8>>) -> String {
         packages.len()
     );
     for (path, body) in packages {
-        write!(
+        writeln!(
             xml,
             "<package type=\"rpm\"><name>x</name><arch>x86_64</arch><version epoch=\"0\" ver=\"1\" rel=\"1\"/>\
              <checksum type=\"sha256\" pkgid=\"YES\">{}</checksum><summary>a &amp; b</summary>\
              <size package=\"{}\" installed=\"1\" archive=\"1\"/><location href=\"{path}\"/>\
-             <format><rpm:license>MIT</rpm:license></format></package>\n",
+             <format><rpm:license>MIT</rpm:license></format></package>",
             sha256(body).to_hex(),
             body.len()
         )
