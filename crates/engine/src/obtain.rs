@@ -211,10 +211,16 @@ impl Engine {
                 }
             }
             (Err((fault, change)), _) => {
-                flight.finish(Err(fault));
                 match change {
-                    Some(change) => self.commits.send(vec![Commit { wanted, flight, change, replaces: None }]),
-                    None => self.flights.remove(&flight),
+                    Some(change) => {
+                        flight.finish(Err(fault));
+                        self.commits.send(vec![Commit { wanted, flight, change, replaces: None }]);
+                    }
+                    None => {
+                        // A failure is for those who waited for it, and for nobody who comes afterwards.
+                        self.flights.remove(&flight);
+                        flight.finish(Err(fault));
+                    }
                 }
             }
         }
