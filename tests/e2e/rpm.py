@@ -6,7 +6,7 @@ import threading
 import time
 
 from gpg import signer
-from harness import Failed, ask, environment, expect, expect_equal, run, tool
+from harness import ROOT, Failed, ask, environment, expect, expect_equal, run, tool
 from rpm_packages import pantry
 
 DNF_CONF = """[main]
@@ -42,6 +42,10 @@ class Dnf:
         (self.root / "etc" / "dnf").mkdir(parents=True)
         (home / "dnf.conf").write_text(DNF_CONF.format(home=home))
         (home / "repos" / "pantry.repo").write_text(DNF_REPO.format(source=source.format(url), key=key))
+
+    def repositories(self, text):
+        """Takes this .repo file in place of the one that it was made with."""
+        (self._home / "repos" / "pantry.repo").write_text(text)
 
     def __call__(self, *arguments):
         options = ["-y", "-c", self._home / "dnf.conf", "--installroot", self.root, "--releasever", "9"]
@@ -181,6 +185,36 @@ def listings(case):
         expect_equal("the metalink's mirrors", urls, [f"{base}/el9/repodata/repomd.xml"])
 
 
+def guide(case):
+    """The .repo files of docs/guide/rpm.md, as they stand there but for the host, the remote's name and its root."""
+    case.needs_larder()
+    text = (ROOT / "docs" / "guide" / "rpm.md").read_text()
+    blocks = re.findall(r"```ini\n(.*?)```", text, re.DOTALL)
+    for_dnf, for_zypper = [block for block in blocks if block.startswith("[baseos]")]
+    with signer(case) as key:
+        repository = pantry(case, key)
+        origin = serve(case, immutable_patterns=["\\.rpm$", "RPM-GPG-KEY[^/]*$"])
+        repository.publish(origin, "/9/BaseOS/x86_64/os/")
+        public = key.public_key(armored=True)
+        origin.put("/RPM-GPG-KEY-AlmaLinux-9", public.read_bytes())
+
+        def here(block):
+            ours = block.replace("https://artifacts.example.com", case.listens_at)
+            return ours.replace("/remote/almalinux/", "/remote/rpms/")
+
+        do = Dnf(case.home(), case.repository("rpms"), public)
+        do.repositories(here(for_dnf))
+        do("install", "pantry-jam")
+        expect_equal("installed by dnf", do.installed("pantry-jam"), "1.0")
+        home = case.home()
+        do = Zypper(home, case.repository("rpms"), public)
+        do("removerepo", "pantry")
+        (do.root / "etc" / "zypp" / "repos.d" / "baseos.repo").write_text(here(for_zypper))
+        do("refresh")
+        do("install", "--no-recommends", "pantry-jam")
+        expect_equal("installed by zypper", do.installed("pantry-jam"), "1.0")
+
+
 def republished(case):
     """The repository is published anew every second, old metadata deleted at once, and no client sees an error."""
     case.needs_larder()
@@ -245,5 +279,6 @@ CASES = {
     "rpm-zypper": zypper,
     "rpm-compressions": compressions,
     "rpm-listings": listings,
+    "rpm-guide": guide,
     "rpm-republished": republished,
 }

@@ -87,17 +87,17 @@ class RpmRepository:
         for package in (self.root / "Packages").iterdir():
             os.utime(package, (self._time, self._time))
 
-    def files(self):
+    def files(self, at):
         """Path at the origin to bytes and whether the file never changes."""
         return {
-            f"/el9/{path.relative_to(self.root)}": (path.read_bytes(), _is_immutable(path))
+            f"{at}{path.relative_to(self.root)}": (path.read_bytes(), _is_immutable(path))
             for path in sorted(self.root.rglob("*"))
             if path.is_file()
         }
 
-    def publish(self, origin):
+    def publish(self, origin, at="/el9/"):
         """Puts all files at the origin in place of those before, at one instant."""
-        origin.replace("/el9/", self.files())
+        origin.replace(at, self.files(at))
 
     def _run(self, program, *arguments):
         return run([tool(program), *arguments], cwd=self._home, env=self._environment)

@@ -91,6 +91,9 @@ impl Engine {
         if changed {
             wanted.entry.bump();
             self.read_ahead(&wanted, &settled.record);
+            if let Some(prior) = replaced {
+                self.retire(&wanted, prior, Arc::clone(&settled.record));
+            }
         }
         flight.finish(Ok(settled));
     }
@@ -187,9 +190,10 @@ impl Engine {
     ) -> Option<Arrived> {
         let open = self.open_held(wanted, before).await?;
         let now = self.now();
-        let record = match renew {
-            true => Arc::new(ArtifactRecord { renewed_at: now, contacted_at: now, ..ArtifactRecord::clone(before) }),
-            false => Arc::clone(before),
+        let record = if renew {
+            Arc::new(ArtifactRecord { renewed_at: now, contacted_at: now, ..ArtifactRecord::clone(before) })
+        } else {
+            Arc::clone(before)
         };
         let status = CacheStatus {
             forward: Some(ForwardReason::Stale),
@@ -220,7 +224,9 @@ impl Engine {
         if !record.has_validators() {
             return false;
         }
-        let ask = Ask { method: Method::HEAD, unless_changed: Some(record), ..Ask::default() };
+        // Of the very server that it came from: behind a redirector another one may be older or newer.
+        let claimed = url::Url::parse(&record.source_url).ok();
+        let ask = Ask { method: Method::HEAD, claimed, unless_changed: Some(record), ..Ask::default() };
         match self.ask(wanted, &ask).await {
             Ok(arrival) => head_verdict(wanted, &arrival.response, record) == HeadVerdict::Changed,
             Err(_) => false,

@@ -11,7 +11,7 @@
 //! | `verify.rs` | 8: is it the right body? |
 //! | `fill.rs`, `reader.rs` | 8: the bytes while they arrive, many readers |
 //! | `expectation.rs`, `claims.rs` | what a file's digest should be, and where its document says so |
-//! | `generation.rs`, `members.rs`, `reading.rs` | documents that are right only together with other files |
+//! | `generation.rs`, `members.rs`, `reading.rs`, `retire.rs` | documents that are right only together with other files |
 //! | `by_digest.rs` | names that stand for bytes which another name states by digest |
 //! | `commit.rs` | 9: blob, then record, in groups |
 //! | `derive.rs`, `coding.rs` | rewritten documents and their compressed forms |
@@ -47,6 +47,7 @@ mod reading;
 mod records;
 mod repositories;
 mod resume;
+mod retire;
 mod serve;
 mod verify;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use larder_core::{ArtifactRecord, Content, Fault, FaultKind, fresh_until};
-use larder_formats::Generation;
+use larder_formats::{Companion, Generation};
 use tokio::time::Instant;
 use url::Url;
 
@@ -69,13 +69,13 @@ impl Engine {
         until: Instant,
     ) -> Around {
         let is_other = before.is_some();
-        let companions = join_all(generation.companions.iter().map(|spec| self.companion(wanted, spec, settled, is_other)));
+        let companions =
+            join_all(generation.companions.iter().map(|companion| self.companion(wanted, companion, settled, is_other)));
         let files = tokio::time::timeout_at(until, self.essential_files(wanted, settled));
         let (companions, files) = tokio::join!(companions, files);
         let mut around = Around::default();
-        for (companion, had_one, same) in companions {
-            match companion {
-                Fetched::There => around.signed = true,
+        for (fetched, had_one, same) in companions {
+            match fetched {
                 Fetched::Arrived(member) => {
                     around.signed = true;
                     if is_other && same {
@@ -89,10 +89,9 @@ impl Engine {
                     }
                     around.members.push(member);
                 }
-                // Some stores refuse what they do not have.
-                Fetched::Wrong | Fetched::Refused => {}
                 Fetched::Unreachable if had_one => around.doubt = Some(Doubt::Unreachable),
-                Fetched::Unreachable => {}
+                // Some stores refuse what they do not have.
+                Fetched::Unreachable | Fetched::There | Fetched::Wrong | Fetched::Refused => {}
             }
         }
         let Ok(files) = files else { return Around { doubt: Some(Doubt::Unreachable), ..around } };
@@ -107,28 +106,28 @@ impl Engine {
         around
     }
 
-    /// A companion; whether there was one before, and whether it is the same.
+    /// A companion; whether there was a signature before, and whether it is the same.
     async fn companion(
         self: &Arc<Self>,
         document: &Arc<Wanted>,
-        spec: &larder_formats::SourceSpec,
+        Companion { source, signs }: &Companion,
         settled: &Settled,
         is_other: bool,
     ) -> (Fetched, bool, bool) {
-        let member = Wanted::naming_document(&document.entry, document.format, spec.clone());
+        let member = Wanted::naming_document(&document.entry, document.format, source.clone());
         let held = self.records.get(&member.key).await.ok().flatten();
         let had_one = held.as_ref().is_some_and(|record| record.blob().is_some());
         if let Some(held) = held.as_ref().filter(|_| had_one && !is_other) {
-            return (Fetched::Arrived((Arc::new(member), renewed(held, &settled.record))), had_one, false);
+            return (Fetched::Arrived((Arc::new(member), renewed(held, &settled.record))), had_one && *signs, false);
         }
-        let url = beside(&settled.record.source_url, &document.spec.path, &spec.path);
+        let url = beside(&settled.record.source_url, &document.spec.path, &source.path);
         let claim = StoredClaim { url, size: None, published_at: None, digests: Vec::new(), identity: None };
         let fetched = self.member(Arc::new(member.stating(claim)), held.clone(), settled).await;
         let same = match (&fetched, &held) {
             (Fetched::Arrived((_, RecordChange::Store { record, .. })), Some(held)) => record.blob() == held.blob(),
             _ => false,
         };
-        (fetched, had_one, same)
+        (fetched, had_one && *signs, same && *signs)
     }
 
     /// The files that clients of this generation ask for as a matter of course.
@@ -193,7 +192,7 @@ impl Engine {
     pub(crate) async fn of_generation(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Result<Option<Settled>, Fault> {
         let path = &wanted.spec.key_path;
         let Some(generation) = wanted.member_of() else { return Ok(None) };
-        let is_companion = generation.companions.iter().any(|companion| companion.key_path == *path);
+        let is_companion = generation.companions.iter().any(|companion| companion.source.key_path == *path);
         let document = Arc::new(Wanted::naming_document(&wanted.entry, wanted.format, generation.document));
         let storage = |error| crate::serve::storage_fault(&wanted.entry, &error);
         let held = self.records.get(&document.key).await.map_err(storage)?;

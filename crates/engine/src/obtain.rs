@@ -198,8 +198,7 @@ impl Engine {
     async fn fly(self: Arc<Self>, flight: Arc<Flight>, wanted: Arc<Wanted>, force: bool) {
         let began = tokio::time::Instant::now();
         if wanted.spec.is_document {
-            // Whatever an interrupted flight for it was about to do.
-            self.readings.landed(&wanted.key);
+            self.readings.begins(&wanted.key);
         }
         match (self.decide_and_fetch(&flight, &wanted, force).await, wanted.generation()) {
             (Ok(arrived), Some(generation)) => {
@@ -213,10 +212,16 @@ impl Engine {
                 }
             }
             (Err((fault, change)), _) => {
-                flight.finish(Err(fault));
                 match change {
-                    Some(change) => self.commits.send(vec![Commit { wanted, flight, change, replaces: None }]),
-                    None => self.flights.remove(&flight),
+                    Some(change) => {
+                        flight.finish(Err(fault));
+                        self.commits.send(vec![Commit { wanted, flight, change, replaces: None }]);
+                    }
+                    None => {
+                        // A failure is for those who waited for it, and for nobody who comes afterwards.
+                        self.flights.remove(&flight);
+                        flight.finish(Err(fault));
+                    }
                 }
             }
         }

@@ -53,7 +53,12 @@ impl Readings {
         let reading = Reading { last: now, kept_since: Some(now), exchanging: true };
         let mut readings = self.lock();
         let known = readings.entry(document.clone());
-        known.and_modify(|known| (known.kept_since, known.exchanging) = (Some(now), true)).or_insert(reading);
+        known
+            .and_modify(|known| {
+                known.kept_since.get_or_insert(now);
+                known.exchanging = true;
+            })
+            .or_insert(reading);
     }
 
     pub(crate) fn is_exchanging(&self, document: &SourceKey) -> bool {
@@ -76,6 +81,13 @@ impl Readings {
     pub(crate) fn quiet_after(&self, document: &SourceKey, began: Instant) -> Instant {
         let last = self.lock().get(document).map_or(began, |reading| reading.last);
         (began.max(last) + READING).min(began + LONGEST + READING)
+    }
+
+    /// A flight begins: whatever an interrupted one was about to do, it does no more.
+    pub(crate) fn begins(&self, document: &SourceKey) {
+        if let Some(reading) = self.lock().get_mut(document) {
+            reading.exchanging = false;
+        }
     }
 
     /// The document has been exchanged or renewed.
@@ -133,7 +145,17 @@ mod tests {
         assert!(!readings.is_exchanging(&document));
         readings.exchange(&document, now);
         assert!(readings.is_exchanging(&document));
+        readings.begins(&document);
+        assert!(!readings.is_exchanging(&document));
+        readings.exchange(&document, now);
         readings.landed(&document);
         assert!(!readings.is_exchanging(&document));
+        // Readers who have been let through for as long as may be are not let through anew by the exchange.
+        readings.note(&document, now);
+        assert!(readings.keeps(&document, now));
+        readings.note(&document, now + LONGEST);
+        assert!(!readings.keeps(&document, now + LONGEST));
+        readings.exchange(&document, now + LONGEST);
+        assert!(!readings.keeps(&document, now + LONGEST));
     }
 }

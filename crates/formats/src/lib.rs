@@ -90,7 +90,16 @@ pub struct Generation {
     /// The document that the others go with, and that names most of them.
     pub document: SourceSpec,
     /// Files that it does not name and that may be missing (`repomd.xml.asc`).
-    pub companions: Vec<SourceSpec>,
+    pub companions: Vec<Companion>,
+}
+
+/// A file that goes with a document and that the document does not name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Companion {
+    /// Where it is.
+    pub source: SourceSpec,
+    /// Whether it signs the document: then another document has another one, and does not come without if the one before had one.
+    pub signs: bool,
 }
 
 /// The result of a derivation.

@@ -1,13 +1,13 @@
 //! A repository is read as of one generation, whatever the upstream does meanwhile.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use larder_core::{Fault, FaultKind};
 use larder_testkit::Behaviour;
 
-use crate::repo::{Generation, MASTER, SIGNATURE, Style, generation, signature};
+use crate::repo::{Generation, MASTER, SIGNATURE, Style, generation, resource, signature};
 use crate::support::Bench;
 use crate::{EXPIRED, body, refusal};
 
@@ -110,6 +110,22 @@ async fn rpm_02_a_repository_that_is_no_longer_signed_is_served_after_a_while() 
     assert_eq!(refusal(bench.get("rpm", "el9/repodata/repomd.xml.asc").await).0, FaultKind::Upstream(404));
 }
 
+/// The key is the same for every generation: that is no sign of anything.
+#[tokio::test]
+async fn rpm_02_a_key_beside_the_master_index_changes_nothing() {
+    let (one, two) = states();
+    let bench = published(&one).await;
+    bench.origin.put("/el9/repodata/repomd.xml.key", resource(b"the key"));
+    body(&bench, "el9/repodata/repomd.xml").await;
+    assert_eq!(body(&bench, "el9/repodata/repomd.xml.key").await, b"the key");
+    two.publish(&bench.origin, "el9/", Some(&one));
+    bench.wait(EXPIRED);
+    no_longer_read().await;
+    assert_eq!(body(&bench, "el9/repodata/repomd.xml").await, two.repomd);
+    assert_eq!(bench.origin.count("GET", "/el9/repodata/repomd.xml"), 2);
+    assert_eq!(body(&bench, "el9/repodata/repomd.xml.key").await, b"the key");
+}
+
 fn without(generation: &Generation, path: &str) -> std::collections::BTreeMap<String, Vec<u8>> {
     generation.metadata.iter().filter(|(other, _)| *other != path).map(|(path, body)| (path.clone(), body.clone())).collect()
 }
@@ -130,6 +146,29 @@ async fn rpm_03_what_a_client_has_read_in_the_master_index_is_there_though_the_u
     for (state, kind) in [(&one, "primary"), (&two, "primary"), (&one, "filelists"), (&two, "filelists")] {
         assert_eq!(body(&bench, &format!("el9/{}", state.path_of(kind))).await, state.body_of(kind));
     }
+}
+
+#[tokio::test]
+async fn hazard_w10_the_files_of_a_generation_stay_for_a_day_after_it() {
+    let states: Vec<Generation> =
+        (1..=4).map(|n| generation(Style::revision(n), &[(&format!("Packages/x-{n}.x86_64.rpm"), "x")])).collect();
+    let bench = published(&states[0]).await;
+    body(&bench, "el9/repodata/repomd.xml").await;
+    let held = async |state: &Generation| {
+        let path = format!("el9/{}", state.path_of("primary"));
+        bench.record("rpm", &path, "").await.is_some_and(|record| record.blob().is_some())
+    };
+    // How old the files are matters not, but how long their generation is past.
+    for (n, hours) in [(1, 100), (2, 12), (3, 13)] {
+        bench.wait(hours * 3_600);
+        states[n].publish(&bench.origin, "el9/", Some(&states[n - 1]));
+        no_longer_read().await;
+        assert_eq!(body(&bench, "el9/repodata/repomd.xml").await, states[n].repomd);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(held(&states[n - 1]).await && held(&states[n]).await);
+        assert_eq!(held(&states[0]).await, n < 3, "after {n} exchanges");
+    }
+    assert!(held(&states[1]).await, "past for 13 hours");
 }
 
 #[tokio::test]
@@ -229,9 +268,10 @@ async fn rpm_14_a_503_is_passed_on_unless_the_operator_lists_it() {
         bench.origin.behave("*", Behaviour::Status(503));
         bench.wait(EXPIRED);
         let got = bench.get("rpm", "el9/repodata/repomd.xml").await;
-        match listed {
-            true => assert_eq!(got.unwrap().bytes(), &one.repomd),
-            false => assert_eq!(refusal(got).0, FaultKind::Upstream(503)),
+        if listed {
+            assert_eq!(got.unwrap().bytes(), &one.repomd);
+        } else {
+            assert_eq!(refusal(got).0, FaultKind::Upstream(503));
         }
         assert_eq!(body(&bench, "el9/repodata/repomd.xml.asc").await, signature(&one.repomd), "as of what is held");
     }
@@ -243,30 +283,35 @@ async fn hazard_w10_no_client_sees_two_generations_while_the_upstream_publishes(
     let bench = Arc::new(Bench::with(|repository| repository.cache.mutable_ttl = Duration::ZERO).await);
     let mut last = generation(Style::revision(0), ONE);
     last.publish(&bench.origin, "el9/", None);
-    let done = Arc::new(AtomicBool::new(false));
+    let left = Arc::new(AtomicUsize::new(4));
     let clients: Vec<_> = (0..4)
         .map(|_| {
-            let (bench, done) = (Arc::clone(&bench), Arc::clone(&done));
+            let (bench, left) = (Arc::clone(&bench), Arc::clone(&left));
             tokio::spawn(async move {
                 let mut seen = std::collections::BTreeSet::new();
-                while !done.load(Ordering::Relaxed) {
-                    seen.insert(read_as_a_client_does(&bench).await.unwrap());
+                while left.load(Ordering::Relaxed) > 0 {
+                    if seen.insert(read_as_a_client_does(&bench).await.unwrap()) && seen.len() == 3 {
+                        left.fetch_sub(1, Ordering::Relaxed);
+                    }
                 }
-                seen.len()
             })
         })
         .collect();
-    for revision in 1..=20 {
+    for revision in 1..=75 {
+        if left.load(Ordering::Relaxed) == 0 || clients.iter().any(tokio::task::JoinHandle::is_finished) {
+            break;
+        }
         tokio::time::sleep(Duration::from_millis(400)).await;
         let name = format!("Packages/x-{revision}.x86_64.rpm");
         let next = generation(Style::revision(revision), &[(&name, "x")]);
         next.publish(&bench.origin, "el9/", Some(&last));
         last = next;
     }
-    done.store(true, Ordering::Relaxed);
+    let unlucky = left.swap(0, Ordering::Relaxed);
     for client in clients {
-        assert!(client.await.unwrap() >= 3, "the client saw only one or two generations: nothing was exchanged");
+        client.await.unwrap();
     }
+    assert_eq!(unlucky, 0, "clients that saw fewer than three generations in half a minute");
 }
 
 /// The master index, its signature and all that it names but the change log; gives the master index.

@@ -1,6 +1,6 @@
 //! The acceptance list for RPM repositories (the numbers in the names), and the hazards that it comes from. What takes real
 //! clients stands in `tests/e2e/rpm.py`, what takes an HTTP server in `crates/larder/tests/http`.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program: its helpers panic to report")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test program: its helpers panic to report")]
 
 mod consistency;
 mod files;

@@ -1,6 +1,7 @@
 //! RPM repositories, made here as createrepo_c makes them. A signature is a text that names what it signs.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::Write as _;
 
 use larder_core::{Digest, DigestAlgorithm, Hasher, sha256};
@@ -48,14 +49,16 @@ pub(crate) fn generation(style: Style, packages: &[(&str, &str)]) -> Generation 
     for (kind, body) in kinds {
         let digest = digest(style.algorithm, &body);
         let name = if style.unique { format!("{}-{kind}.xml.gz", digest.to_hex()) } else { format!("{kind}.xml.gz") };
-        records.push_str(&format!(
+        write!(
+            records,
             "  <data type=\"{kind}\">\n    <checksum type=\"{}\">{}</checksum>\n    <location href=\"repodata/{name}\"/>\n    \
              <timestamp>{}</timestamp>\n    <size>{}</size>\n  </data>\n",
             style.algorithm.as_str(),
             digest.to_hex(),
             style.revision,
             body.len()
-        ));
+        )
+        .unwrap();
         metadata.insert(format!("repodata/{name}"), body);
     }
     let repomd = format!(
@@ -82,14 +85,16 @@ fn primary_xml(packages: &BTreeMap<String, Vec<u8>>) -> String {
         packages.len()
     );
     for (path, body) in packages {
-        xml.push_str(&format!(
+        writeln!(
+            xml,
             "<package type=\"rpm\"><name>x</name><arch>x86_64</arch><version epoch=\"0\" ver=\"1\" rel=\"1\"/>\
              <checksum type=\"sha256\" pkgid=\"YES\">{}</checksum><summary>a &amp; b</summary>\
              <size package=\"{}\" installed=\"1\" archive=\"1\"/><location href=\"{path}\"/>\
-             <format><rpm:license>MIT</rpm:license></format></package>\n",
+             <format><rpm:license>MIT</rpm:license></format></package>",
             sha256(body).to_hex(),
             body.len()
-        ));
+        )
+        .unwrap();
     }
     xml + "</metadata>\n"
 }

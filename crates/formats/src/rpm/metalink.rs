@@ -1,7 +1,7 @@
 //! `metalink` and `mirrorlist`, made from the master index that larder holds: larder is the only mirror, and the hashes are
 //! those of the very bytes it serves (protocols/rpm.md section 3).
 
-use larder_core::{DigestAlgorithm, Hasher};
+use larder_core::{Digest, DigestAlgorithm, Hasher};
 
 use super::{path, repomd};
 use crate::{Derived, Document, Links, Malformed};
@@ -32,11 +32,8 @@ fn metalink(body: &[u8], url: &str) -> Result<String, Malformed> {
     let timestamp = timestamp.map_or_else(String::new, |at| format!("   <mm0:timestamp>{at}</mm0:timestamp>\n"));
     let mut hasher = Hasher::new(&[DigestAlgorithm::Md5, DigestAlgorithm::Sha1, DigestAlgorithm::Sha512]);
     hasher.update(body);
-    let hashes: String = hasher
-        .finish()
-        .iter()
-        .map(|digest| format!("    <hash type=\"{}\">{}</hash>\n", digest.algorithm().as_str(), digest.to_hex()))
-        .collect();
+    let hash = |digest: &Digest| format!("    <hash type=\"{}\">{}</hash>\n", digest.algorithm().as_str(), digest.to_hex());
+    let hashes = hasher.finish().iter().map(hash).collect::<Vec<_>>().concat();
     let scheme = if url.starts_with("https:") { "https" } else { "http" };
     let size = body.len();
     let url = escaped(url);

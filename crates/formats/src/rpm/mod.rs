@@ -22,7 +22,9 @@ mod xml;
 use larder_core::{ArtifactPath, BuiltIn, Digest, Repository};
 
 use crate::generic::{file, subject};
-use crate::{Claim, Derived, Document, Form, Format, Generation, Links, Malformed, Operation, Read, RequestParts, SourceSpec};
+use crate::{
+    Claim, Companion, Derived, Document, Form, Format, Generation, Links, Malformed, Operation, Read, RequestParts, SourceSpec,
+};
 
 /// RPM repositories, for dnf, yum and zypper.
 #[derive(Debug, Clone, Copy, Default)]
@@ -31,15 +33,14 @@ pub(crate) struct Rpm;
 impl Format for Rpm {
     fn operation(&self, request: &RequestParts<'_>) -> Operation {
         let path = request.path.as_str();
-        let (source, form) = match path::listing(path) {
-            Some((root, form)) => (source(&path::master(root)), Form::Derived(form)),
-            None => {
-                // One key for `+`, `%2B` and `%2b`: the path as decoded; and one spelling for the upstream. Queries say
-                // nothing here: `countme`, `repo` and `arch` are addressed to mirror managers.
-                let source = SourceSpec { query: None, path: path::encoded(path), ..file(request) };
-                (SourceSpec { is_document: path::is_master(path), ..source }, Form::Verbatim)
-            }
-        };
+        if let Some((root, form)) = path::listing(path) {
+            let source = source(&path::master(root));
+            return Operation::Read(Read { source, form: Form::Derived(form), bypass_cache: false });
+        }
+        // One key for `+`, `%2B` and `%2b`: the path as decoded; and one spelling for the upstream. Queries say nothing
+        // here: `countme`, `repo` and `arch` are addressed to mirror managers.
+        let source = SourceSpec { query: None, path: path::encoded(path), is_document: path::is_master(path), ..file(request) };
+        let form = Form::Verbatim;
         Operation::Read(Read { source, form, bypass_cache: false })
     }
 
@@ -73,7 +74,8 @@ impl Format for Rpm {
     fn generation(&self, path: &str) -> Option<Generation> {
         let root = path::root_of_metadata(path)?;
         let master = path::master(root);
-        let companions = path::COMPANIONS.iter().map(|suffix| source(&format!("{master}{suffix}"))).collect();
+        let companion = |(suffix, signs): &(_, bool)| Companion { source: source(&format!("{master}{suffix}")), signs: *signs };
+        let companions = path::COMPANIONS.iter().map(companion).collect();
         Some(Generation { document: SourceSpec { is_document: true, ..source(&master) }, companions })
     }
 

@@ -2,8 +2,8 @@
 
 use larder_core::{Digest, DigestAlgorithm};
 
-/// Endings of the files that belong to a master index and must change together with it.
-pub(super) const COMPANIONS: [&str; 2] = [".asc", ".key"];
+/// Endings of the files that belong to a master index, and whether they are its signature.
+pub(super) const COMPANIONS: [(&str, bool); 2] = [(".asc", true), (".key", false)];
 
 const FOLDER: &str = "repodata/";
 const MASTER: &str = "repomd.xml";

@@ -103,8 +103,9 @@ fn a_generation_is_the_master_index_with_its_companions() {
         let generation = Rpm.generation(path).unwrap();
         assert_eq!(generation.document.key_path, MASTER, "{path}");
         assert!(generation.document.is_document);
-        let companions: Vec<&str> = generation.companions.iter().map(|spec| spec.key_path.as_str()).collect();
+        let companions: Vec<&str> = generation.companions.iter().map(|companion| companion.source.key_path.as_str()).collect();
         assert_eq!(companions, ["el9/repodata/repomd.xml.asc", "el9/repodata/repomd.xml.key"]);
+        assert!(generation.companions[0].signs && !generation.companions[1].signs);
     }
     assert_eq!(Rpm.generation("repodata/x").unwrap().document.key_path, "repodata/repomd.xml");
     for path in ["el9/Packages/x.rpm", "el9/.treeinfo", "el9/repodata/x.rpm", "repomd.xml"] {

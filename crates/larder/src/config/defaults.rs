@@ -115,6 +115,6 @@ remotes:
     package: rpm
     base_url: https://repo.almalinux.org/almalinux
     description: AlmaLinux packages
-    immutable_patterns: ['\.rpm$']
+    immutable_patterns: ['\.rpm$', 'RPM-GPG-KEY[^/]*$']
     cache: { immutable_ttl: 0, mutable_ttl: 3600 }
 ";
