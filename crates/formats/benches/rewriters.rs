@@ -122,7 +122,7 @@ mod helm {
     fn derive(bencher: Bencher, kind: &str) {
         let repository = remote(PackageType::Helm, "https://charts.example.com/stable/");
         with_document(kind, |document| {
-            over(bencher, &repository, document, |format, document, links| format.derive(document, "index", links))
+            over(bencher, &repository, document, |format, document, links| format.derive(document, "index", links));
         });
     }
 
@@ -142,7 +142,7 @@ mod helm {
     fn check(bencher: Bencher, kind: &str) {
         let repository = remote(PackageType::Helm, "https://charts.example.com/stable/");
         with_document(kind, |document| {
-            over(bencher, &repository, document, |format, document, _| format.check(&repository, document))
+            over(bencher, &repository, document, |format, document, _| format.check(&repository, document));
         });
     }
 }

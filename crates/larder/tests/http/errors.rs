@@ -175,9 +175,7 @@ async fn what_is_not_built_loads_with_a_warning_and_answers_501() {
     let config = format!(
         "remotes:\n\
          \x20 images: {{ package: docker, base_url: '{url}' }}\n\
-         \x20 alpine: {{ package: alpine, base_url: '{url}' }}\n\
          \x20 rpm: {{ package: rpm, base_url: '{url}' }}\n\
-         \x20 mirrors: {{ base_url: ['{url}', '{url}'] }}\n\
          \x20 uploads: {{ type: local }}\n\
          \x20 wheels: {{ type: local, package: pypi }}\n\
          \x20 charts: {{ package: helm, base_url: '{url}' }}\n\
@@ -185,11 +183,9 @@ async fn what_is_not_built_loads_with_a_warning_and_answers_501() {
     );
     let larder = TestLarder::start(&config).await;
     for (method, path) in [
-        ("GET", "api/v1/remote/alpine/v3/x86_64/APKINDEX.tar.gz"),
         ("GET", "api/v1/remote/rpm/repodata/repomd.xml"),
         ("HEAD", "api/v1/remote/rpm/repodata/repomd.xml"),
         ("GET", "api/v1/remote/images/x"),
-        ("GET", "api/v1/remote/mirrors/x"),
         ("GET", "api/v1/remote/uploads/x"),
         ("PUT", "api/v1/remote/uploads/x"),
         ("DELETE", "api/v1/remote/uploads/x"),
@@ -217,7 +213,7 @@ async fn what_is_not_built_loads_with_a_warning_and_answers_501() {
         assert!(!path.starts_with("v2/") || body["errors"][0]["code"].is_string(), "{path}: {body}");
     }
     assert_eq!(origin.connections(), 0);
-    for name in ["images", "alpine", "rpm", "mirrors", "uploads", "wheels", "all"] {
+    for name in ["images", "rpm", "uploads", "wheels", "all"] {
         assert!(larder.log().contains(&format!("repository `{name}` answers 501")), "{name}: {}", larder.log());
     }
     assert!(!larder.log().contains("repository `charts` answers 501"));
