@@ -1,5 +1,6 @@
 //! Taking a body in: into the spool (or, if the disk cannot take it, through memory), counted, hashed, and taken up again after a cut.
 
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +19,9 @@ use crate::engine::Engine;
 use crate::expectation::Expectation;
 use crate::fetch::NoBody;
 use crate::fill::Fill;
-use crate::mirrors::Arrival;
+use crate::mirrors::{Arrival, Mirror};
 use crate::obtain::is_full;
-use crate::resume::{Cut, FirstAnswer, Joined};
+use crate::resume::{Cut, FirstAnswer, Joined, Rest};
 
 /// Chunks up to this size are hashed and written where they arrive; larger ones on a blocking thread.
 const INLINE: usize = 64 << 10;
@@ -47,6 +48,11 @@ pub(crate) struct Intake {
     /// Whether they have to be the same as those that are there, and how many have been compared.
     compares: bool,
     compared: u64,
+    /// Length of the whole, once any answer has stated it.
+    total: Option<u64>,
+    needs_digest: bool,
+    of_another_mirror: bool,
+    pace: Pace,
 }
 
 impl Intake {
@@ -76,25 +82,42 @@ impl Intake {
             skip: 0,
             compares: false,
             compared: 0,
+            total: fill.total,
+            needs_digest: false,
+            of_another_mirror: false,
+            pace: Pace::default(),
         }
     }
 
     pub(crate) async fn run(mut self, engine: &Arc<Engine>, wanted: &Arc<Wanted>, arrival: Arrival) -> Result<Received, NoBody> {
         let first = FirstAnswer::of(wanted, &arrival);
+        let several = wanted.entry.mirrors.len() > 1;
+        let can_be_joined = first.has_strong_tag() || self.fill.expects_digest;
         let (mut body, mut mirror) = (arrival.response.body, arrival.mirror);
-        let mut of_another_mirror = false;
-        let mut needs_digest = false;
+        // A mirror that is merely slow is left at most once: the others may be no faster.
+        self.pace.is_watched = several && can_be_joined;
         let mut resumes = 0;
         let mut resumed_at = 0;
-        let mut total = self.fill.total;
         loop {
             match self.drain(engine, wanted, &mut body).await {
                 Ok(()) => break,
                 Err(Broken::Fatal(no_body)) => return Err(no_body),
+                Err(Broken::Slow) => {
+                    self.pace.is_watched = false;
+                    let Some(slow) = &mirror else { continue };
+                    let message = format!("it sent less than {} bytes a second", Pace::LEAST / Pace::WINDOW.as_secs());
+                    engine.put_aside(wanted, slow, &NoBody::unusable("upstream_slow", message));
+                    let cut = self.cut(slice::from_ref(slow));
+                    // Whatever comes of it, the body that is slow is still there.
+                    if let Ok(rest) = first.resume(engine, wanted, &cut).await
+                        && rest.joined != Joined::IfTheSame
+                    {
+                        (body, mirror) = self.adopt(wanted, rest);
+                    }
+                }
                 Err(Broken::Cut(error)) => {
                     let progress = resumes == 0 || self.written > resumed_at;
-                    let several = wanted.entry.mirrors.len() > 1;
-                    if resumes >= RESUMES || !progress || !(several || first.has_strong_tag() || self.fill.expects_digest) {
+                    if resumes >= RESUMES || !progress || !(several || can_be_joined) {
                         return Err(error);
                     }
                     if let Some(mirror) = &mirror {
@@ -103,20 +126,12 @@ impl Intake {
                     self.publish();
                     resumes += 1;
                     resumed_at = self.written;
-                    let cut = Cut { offset: self.written, expects_digest: self.fill.expects_digest };
-                    let Ok(rest) = first.resume(engine, wanted, cut).await else { return Err(error) };
-                    (body, mirror) = (rest.body, rest.mirror);
-                    self.skip = rest.known;
-                    self.compares = rest.joined == Joined::IfTheSame;
-                    self.compared = 0;
-                    needs_digest |= rest.joined == Joined::ByDigest;
-                    of_another_mirror |= rest.of_another_mirror;
-                    total = total.or(rest.total);
-                    count(&wanted.entry.counters.fills_resumed);
+                    let Ok(rest) = first.resume(engine, wanted, &self.cut(&[])).await else { return Err(error) };
+                    (body, mirror) = self.adopt(wanted, rest);
                 }
             }
         }
-        if self.skip > 0 || total.is_some_and(|total| total != self.written) {
+        if self.skip > 0 || self.total.is_some_and(|total| total != self.written) {
             return Err(NoBody::unusable("upstream_cut", "the upstream sent fewer or more bytes than it declared"));
         }
         self.publish();
@@ -125,32 +140,56 @@ impl Intake {
             identity: self.measures.identifier.and_then(Identifier::finish),
             spool: self.spool,
             length: self.written,
-            end_marked: total.is_some() || body.framing() != Framing::ConnectionClose,
-            needs_digest,
-            of_another_mirror,
+            end_marked: self.total.is_some() || body.framing() != Framing::ConnectionClose,
+            needs_digest: self.needs_digest,
+            of_another_mirror: self.of_another_mirror,
         })
+    }
+
+    fn cut<'a>(&self, avoid: &'a [Arc<Mirror>]) -> Cut<'a> {
+        Cut { offset: self.written, expects_digest: self.fill.expects_digest, avoid }
+    }
+
+    /// Goes on with the rest that another answer brings.
+    fn adopt(&mut self, wanted: &Wanted, rest: Rest) -> (BodyStream, Option<Arc<Mirror>>) {
+        self.skip = rest.known;
+        self.compares = rest.joined == Joined::IfTheSame;
+        self.compared = 0;
+        self.needs_digest |= rest.joined == Joined::ByDigest;
+        self.of_another_mirror |= rest.of_another_mirror;
+        self.total = self.total.or(rest.total);
+        count(&wanted.entry.counters.fills_resumed);
+        (rest.body, rest.mirror)
     }
 
     /// Takes the body until it ends.
     async fn drain(&mut self, engine: &Arc<Engine>, wanted: &Wanted, body: &mut BodyStream) -> Result<(), Broken> {
         loop {
+            let began = Instant::now();
             let next = if self.published < self.written {
-                if let Ok(next) = tokio::time::timeout_at(self.published_at + PUBLISH_AFTER, body.next()).await {
-                    next
-                } else {
+                let next = tokio::time::timeout_at(self.published_at + PUBLISH_AFTER, body.next()).await;
+                self.pace.waited += began.elapsed();
+                let Ok(next) = next else {
                     self.publish();
                     continue;
-                }
+                };
+                next
             } else {
-                body.next().await
+                let next = body.next().await;
+                self.pace.waited += began.elapsed();
+                next
             };
             match next {
                 None => return Ok(()),
                 Some(Ok(chunk)) => {
                     let counters = &wanted.entry.counters;
                     counters.upstream_bytes.fetch_add(chunk.len() as u64, std::sync::atomic::Ordering::Relaxed);
+                    let is_slow = self.pace.is_slow(chunk.len());
                     self.take(chunk).await.map_err(Broken::Fatal)?;
                     engine.refuse_oversized(wanted, Some(self.written)).map_err(Broken::Fatal)?;
+                    if is_slow {
+                        return Err(Broken::Slow);
+                    }
                 }
                 Some(Err(error)) => {
                     let cut = matches!(
@@ -272,7 +311,32 @@ impl Measures {
     }
 }
 
+/// How fast bytes come while they are waited for. What slow readers cost is not counted.
+#[derive(Debug, Default)]
+struct Pace {
+    is_watched: bool,
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    const WINDOW: Duration = Duration::from_secs(5);
+    /// What has to come in that time.
+    const LEAST: u64 = 80 << 10;
+
+    fn is_slow(&mut self, length: usize) -> bool {
+        self.bytes += length as u64;
+        if self.waited < Self::WINDOW {
+            return false;
+        }
+        let slow = self.is_watched && self.bytes < Self::LEAST;
+        (self.waited, self.bytes) = (Duration::ZERO, 0);
+        slow
+    }
+}
+
 enum Broken {
+    Slow,
     Cut(NoBody),
     Fatal(NoBody),
 }

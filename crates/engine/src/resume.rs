@@ -24,11 +24,13 @@ pub(crate) struct FirstAnswer {
 
 /// Where a download was cut.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Cut {
+pub(crate) struct Cut<'a> {
     /// Bytes that are there.
     pub(crate) offset: u64,
     /// Whether a digest is or may be stated of the whole.
     pub(crate) expects_digest: bool,
+    /// Mirrors that are not asked for the rest.
+    pub(crate) avoid: &'a [Arc<Mirror>],
 }
 
 /// What says that two parts belong together.
@@ -78,7 +80,7 @@ impl FirstAnswer {
 
     /// Asks for the rest, from the first URL again: a signed one may have expired. Where there are several mirrors, the one that broke
     /// off has been put aside, and the others are asked first.
-    pub(crate) async fn resume(&self, engine: &Arc<Engine>, wanted: &Arc<Wanted>, cut: Cut) -> Result<Rest, ()> {
+    pub(crate) async fn resume(&self, engine: &Arc<Engine>, wanted: &Arc<Wanted>, cut: &Cut<'_>) -> Result<Rest, ()> {
         let claimed = match engine.expect(wanted).await {
             Expectation::Known(claim) => Url::parse(&claim.url).ok(),
             Expectation::None | Expectation::Pending(_) => None,
@@ -88,11 +90,11 @@ impl FirstAnswer {
         let vouched = several && cut.expects_digest;
         let if_range = if vouched { None } else { self.strong_tag().map(str::to_owned) };
         let resume = Some(Resume { offset: cut.offset, if_range: if_range.unwrap_or_default(), vouched });
-        let arrival = engine.ask(wanted, &Ask { claimed, resume, ..Ask::default() }).await.map_err(drop)?;
+        let arrival = engine.ask(wanted, &Ask { claimed, resume, avoid: cut.avoid, ..Ask::default() }).await.map_err(drop)?;
         self.join(wanted, arrival, cut, vouched)
     }
 
-    fn join(&self, wanted: &Wanted, arrival: Arrival, cut: Cut, vouched: bool) -> Result<Rest, ()> {
+    fn join(&self, wanted: &Wanted, arrival: Arrival, cut: &Cut<'_>, vouched: bool) -> Result<Rest, ()> {
         let Arrival { response, mirror, .. } = arrival;
         let now = stored_headers(wanted, &response.headers);
         let elsewhere = mirror.as_ref().map(Arc::as_ptr) != self.mirror.as_ref().map(Arc::as_ptr);

@@ -119,6 +119,37 @@ async fn a_slow_mirror_is_left_for_another_and_then_put_aside() {
     }
 }
 
+/// A mirror that sends, but hardly anything: the rest comes from the next one.
+#[tokio::test]
+async fn a_trickling_mirror_is_left_in_mid_body() {
+    let run = async |format: &str, tags: [&str; 2]| {
+        let second = Origin::start().await;
+        let bench = two(&second).await;
+        let body = Payload::generated(2 * MIB, 1);
+        let file = publish_both(&bench, &second, format, &body, tags);
+        bench.origin.behave(&file.at, Behaviour::Throttle { bytes_per_second: 8 * KIB });
+        let got = tokio::time::timeout(Duration::from_secs(60), get(&bench, &file)).await.expect("not at 8 KiB a second");
+        assert_eq!(sha256(got.bytes()), sha256(&body.slice(0, 2 * MIB)), "{format}");
+        assert_kept(&bench, &file, &body).await;
+        assert_eq!((asked(&bench.origin, &file.at), asked(&second, &file.at)), (1, 1), "{format}");
+    };
+    tokio::join!(run("generic", ["\"a\"", "\"a\""]), run("pypi", ["\"a\"", "\"b\""]), run("npm", ["W/\"a\"", "W/\"a\""]));
+}
+
+/// Where nobody else can go on with what has been sent, slow is better than nothing.
+#[tokio::test]
+async fn a_trickling_mirror_is_kept_if_no_other_can_go_on_with_its_body() {
+    let second = Origin::start().await;
+    let bench = two(&second).await;
+    let body = Payload::generated(100 * KIB, 1);
+    publish(&second, "generic", &Payload::generated(100 * KIB, 2), "\"b\"");
+    let file = publish(&bench.origin, "generic", &body, "\"a\"");
+    bench.origin.behave(&file.at, Behaviour::Throttle { bytes_per_second: 10 * KIB });
+    assert_eq!(sha256(get(&bench, &file).await.bytes()), sha256(&body.slice(0, 100 * KIB)));
+    assert_eq!(asked(&second, &file.at), 1, "it was asked for the rest");
+    assert_kept(&bench, &file, &body).await;
+}
+
 /// Whoever is last in the list has all the time that the operator gives.
 #[tokio::test]
 async fn the_last_mirror_is_given_timeouts_read() {

@@ -175,7 +175,6 @@ async fn what_is_not_built_loads_with_a_warning_and_answers_501() {
     let config = format!(
         "remotes:\n\
          \x20 images: {{ package: docker, type: local }}\n\
-         \x20 mirrors: {{ base_url: ['{url}', '{url}'] }}\n\
          \x20 uploads: {{ type: local }}\n\
          \x20 wheels: {{ type: local, package: pypi }}\n\
          \x20 charts: {{ package: helm, base_url: '{url}' }}\n\
@@ -185,7 +184,6 @@ async fn what_is_not_built_loads_with_a_warning_and_answers_501() {
     for (method, path) in [
         ("GET", "v2/images/app/manifests/1.0"),
         ("PUT", "v2/images/app/manifests/1.0"),
-        ("GET", "api/v1/remote/mirrors/x"),
         ("GET", "api/v1/remote/uploads/x"),
         ("PUT", "api/v1/remote/uploads/x"),
         ("DELETE", "api/v1/remote/uploads/x"),
@@ -212,7 +210,7 @@ async fn what_is_not_built_loads_with_a_warning_and_answers_501() {
         assert!(!path.starts_with("v2/") || body["errors"][0]["code"].is_string(), "{path}: {body}");
     }
     assert_eq!(origin.connections(), 0);
-    for name in ["images", "alpine", "mirrors", "uploads", "wheels", "all"] {
+    for name in ["images", "uploads", "wheels", "all"] {
         assert!(larder.log().contains(&format!("repository `{name}` answers 501")), "{name}: {}", larder.log());
     }
     assert!(!larder.log().contains("repository `charts` answers 501"));
