@@ -122,9 +122,13 @@ async fn hazard_l3_publish_during_collect() {
     });
     let writers: Vec<_> = (0..4_u64)
         .map(|writer| {
-            let (meta, blobs) = (meta.clone(), Arc::clone(&blobs));
+            let (meta, blobs, deleted) = (meta.clone(), Arc::clone(&blobs), Arc::clone(&deleted));
             tokio::spawn(async move {
-                for round in 0..150_u64 {
+                // On a busy machine the collector's turn may come late.
+                for round in 0..5_000_u64 {
+                    if round >= 150 && deleted.load(Ordering::SeqCst) > 20 {
+                        break;
+                    }
                     // Few contents, shared by all writers: the same digest comes and goes all the time.
                     let bytes = [(support::random() % 6) as u8; 100];
                     let mine = key("r", &format!("{writer}"));
