@@ -28,7 +28,7 @@ fn repository() -> Repository {
 fn claims(body: &[u8], key_path: &str) -> Result<Vec<Claim>, Malformed> {
     let repository = repository();
     let url = Url::parse("https://mirror.example.com/alpine/").unwrap().join(key_path).unwrap();
-    let document = Document { body, content_type: "", url: &url, key_path, variant: "" };
+    let document = Document { body, content_type: "", url: &url, key_path, variant: "", memo: None };
     let verdict = Alpine.check(&repository, &document);
     let mut all = Vec::new();
     let claimed = Alpine.claims(&document, &links(&repository), &mut |claim| all.push(claim));
