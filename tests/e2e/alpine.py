@@ -87,7 +87,7 @@ class Apk:
         return run(command, cwd=self._home, env=environment(self._home))
 
 
-def version_2(case):
+def apk_01_version_2(case):
     """apk_01, apk_02, apk_10: a branch as Alpine's own are, with only larder to ask."""
     upstream = Upstream(case)
     base = serve(case, upstream)
@@ -106,7 +106,7 @@ def version_2(case):
     case.phases(use)
 
 
-def version_3(case):
+def apk_15_version_3(case):
     """apk_15: an index of apk 3, as a repository and by its own URL."""
     upstream = Upstream(case)
     base = serve(case, upstream)
@@ -132,7 +132,7 @@ def unsigned(case):
     expect("UNTRUSTED" in apk("update", fails=True), "apk trusted an index whose key it has not")
 
 
-def refreshed(case):
+def apk_09_refreshed(case):
     """apk_09: a new index is seen, and brings its package; what is held is not asked for again."""
     upstream = Upstream(case)
     base = serve(case, upstream)
@@ -152,7 +152,7 @@ def refreshed(case):
     expect_equal("packages asked of the upstream", asked, ["demo-1.1-r0.apk"])
 
 
-def labelled(case):
+def apk_04_labelled(case):
     """apk_04, apk_08: labels and dates that servers get wrong do not reach apk, which would stumble over them."""
     upstream = Upstream(case)
     index = upstream.publish(Content_Encoding="gzip")
@@ -170,7 +170,7 @@ def labelled(case):
     case.phases(use)
 
 
-def integrity(case):
+def apk_12_integrity(case):
     """apk_12: a package that is not what the index says is refused and not kept, whichever is asked for first."""
     upstream = Upstream(case)
     base = serve(case, upstream)
@@ -230,7 +230,7 @@ def mirrors(case):
     expect(healthy in metrics, f"{healthy} is not in the metrics")
 
 
-def gone(case):
+def apk_13_gone(case):
     """apk_13: a package that its mirror has taken back is a 404, and the index is read once more to learn of it."""
     upstream = Upstream(case)
     base = serve(case, upstream)
@@ -247,7 +247,7 @@ def gone(case):
     expect_equal("index requests", len(indexes), 1)
 
 
-def crowd(case):
+def apk_22_crowd(case):
     """apk_22: a hundred containers start at once."""
     upstream = Upstream(case)
     base = serve(case, upstream, cache={"immutable_ttl": 0, "mutable_ttl": 60})
@@ -260,14 +260,14 @@ def crowd(case):
 
 
 CASES = {
-    "alpine-v2": version_2,
-    "alpine-v3": version_3,
+    "alpine-v2": apk_01_version_2,
+    "alpine-v3": apk_15_version_3,
     "alpine-unsigned": unsigned,
-    "alpine-refreshed": refreshed,
-    "alpine-labelled": labelled,
-    "alpine-integrity": integrity,
+    "alpine-refreshed": apk_09_refreshed,
+    "alpine-labelled": apk_04_labelled,
+    "alpine-integrity": apk_12_integrity,
     "alpine-replaced": replaced,
     "alpine-mirrors": mirrors,
-    "alpine-gone": gone,
-    "alpine-crowd": crowd,
+    "alpine-gone": apk_13_gone,
+    "alpine-crowd": apk_22_crowd,
 }

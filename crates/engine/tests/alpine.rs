@@ -233,6 +233,26 @@ async fn a_package_that_came_before_its_index_is_checked_when_the_index_comes() 
     assert_eq!(&get(&bench, DEMO_AT).await.bytes()[..], DEMO);
 }
 
+/// Index and packages change at different moments. Whichever a client has, it gets what goes with it, as long as that can be had.
+#[tokio::test]
+async fn hazard_w10_an_index_newer_or_older_than_its_packages_leaves_no_window() {
+    let bench = Bench::with(|repository| repository.cache.mutable_ttl = Duration::from_secs(60)).await;
+    publish(&bench, INDEX, DEMO);
+    let held = "v3.23/main/x86_64/libstdc++-13.2.1_git20240309-r0.apk";
+    get(&bench, INDEX_AT).await;
+    get(&bench, held).await;
+    // The upstream moves on: a client with the old index still gets the package that was held.
+    publish(&bench, INDEX_REBUILT, DEMO_REBUILT);
+    bench.origin.remove(&at(held));
+    bench.wait(61);
+    get(&bench, INDEX_AT).await;
+    assert_eq!(&get(&bench, held).await.bytes()[..], LIBSTDCPP);
+    // A client with a newer index than larder's asks for what larder's does not name: it is served, and not vouched for.
+    bench.origin.put("/v3.23/main/x86_64/new-1.0-r0.apk", Resource::new("new"));
+    assert_eq!(get(&bench, "v3.23/main/x86_64/new-1.0-r0.apk").await.text(), "new");
+    assert!(!bench.record("alpine", "v3.23/main/x86_64/new-1.0-r0.apk", "").await.unwrap().verified);
+}
+
 /// Where no copy can be kept, the identity is computed on the way.
 #[tokio::test]
 async fn a_package_that_is_too_large_to_be_kept_is_verified_all_the_same() {

@@ -107,6 +107,10 @@ async fn hazard_w1_a_resume_goes_out_with_its_strong_validator_or_not_at_all() {
         let arrived = seen(|request| UpstreamRequest { resume: resume(unusable), ..request }).await;
         assert_eq!((arrived.field("range"), arrived.field("if-range")), (None, None), "{unusable:?}");
     }
+    // Unless a digest vouches for the whole.
+    let vouched = Some(Resume { offset: 1000, if_range: String::new(), vouched: true });
+    let arrived = seen(|request| UpstreamRequest { resume: vouched, ..request }).await;
+    assert_eq!((arrived.field("range"), arrived.field("if-range")), (Some("bytes=1000-"), None));
 }
 
 #[tokio::test]

@@ -2,20 +2,14 @@
 //! from a client is.
 //!
 //! A case is a function of its number; `LARDER_FAULT_ONLY` runs one alone.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test program")]
-
-#[path = "faults/chance.rs"]
-mod chance;
-mod support;
-
 use std::time::Duration;
 
 use larder_core::sha256;
 use larder_testkit::{Behaviour, Origin, Payload};
 use url::Url;
 
-use chance::Chance;
-use support::{Bench, FORMATS, publish, upstream};
+use crate::chance::Chance;
+use crate::support::{Bench, FORMATS, publish, upstream};
 
 const CASES: u64 = 240;
 const LANES: u64 = 8;
