@@ -7,7 +7,7 @@ use bytes::Bytes;
 use larder_core::{
     ArtifactRecord, BlobDescriptor, Digest, Fault, RepresentationInputs, RepresentationKey, SourceKey, UnixMillis,
 };
-use larder_formats::{Claim, Document, LinkBase, Links, Malformed};
+use larder_formats::{Claim, Document, LinkBase, Links, Malformed, Memo};
 use larder_storage::{Change, DerivedRecord};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -15,7 +15,7 @@ use url::Url;
 
 use crate::admission::Wanted;
 use crate::engine::Engine;
-use crate::flight::{Settled, SettledBody};
+use crate::flight::Settled;
 use crate::serve::{internal, malformed};
 
 /// Memory for tables, in bytes.
@@ -129,20 +129,23 @@ pub(crate) struct LoadedDocument {
     content_type: String,
     url: Url,
     wanted: Arc<Wanted>,
+    memo: Memo,
 }
 
 impl LoadedDocument {
     pub(crate) fn new(body: Vec<u8>, record: &ArtifactRecord, wanted: Arc<Wanted>) -> Result<Self, Fault> {
         let url = Url::parse(&record.source_url).map_err(|_| internal("a document's URL was not kept"))?;
-        Ok(Self { body, content_type: record.headers.content_type.clone().unwrap_or_default(), url, wanted })
+        Ok(Self {
+            body,
+            content_type: record.headers.content_type.clone().unwrap_or_default(),
+            url,
+            wanted,
+            memo: Memo::default(),
+        })
     }
 
     pub(crate) fn wanted(&self) -> &Arc<Wanted> {
         &self.wanted
-    }
-
-    pub(crate) fn into_body(self) -> Vec<u8> {
-        self.body
     }
 
     pub(crate) fn view(&self) -> Document<'_> {
@@ -152,6 +155,7 @@ impl LoadedDocument {
             url: &self.url,
             key_path: &self.wanted.spec.key_path,
             variant: self.wanted.spec.variant,
+            memo: Some(&self.memo),
         }
     }
 }
@@ -192,14 +196,14 @@ impl Engine {
         wanted: &Arc<Wanted>,
         settled: &Settled,
     ) -> Result<Arc<ClaimTable>, Fault> {
-        self.claims_of(wanted, &settled.record, Some(&settled.body)).await
+        self.claims_of(wanted, &settled.record, Some(settled)).await
     }
 
     async fn claims_of(
         self: &Arc<Self>,
         wanted: &Arc<Wanted>,
         record: &Arc<ArtifactRecord>,
-        body: Option<&SettledBody>,
+        arrived: Option<&Settled>,
     ) -> Result<Arc<ClaimTable>, Fault> {
         let Some(key) = derivation_key(wanted, record, "", "claims", "identity") else {
             return Err(internal("a document without bytes has no claims"));
@@ -208,8 +212,8 @@ impl Engine {
             if let Some(table) = self.stored_claims(&key).await {
                 return Ok(table);
             }
-            let document = match body {
-                Some(body) => self.settled_document(wanted, record, body).await?,
+            let document = match arrived {
+                Some(settled) => self.settled_document(wanted, settled).await?,
                 None => self.load_document(wanted, record).await?,
             };
             let table = self.read_claims(wanted, document).await?;
@@ -225,7 +229,11 @@ impl Engine {
         Some(Arc::new(ClaimTable::from_bytes(bytes.into())))
     }
 
-    async fn read_claims(self: &Arc<Self>, wanted: &Arc<Wanted>, document: LoadedDocument) -> Result<Arc<ClaimTable>, Fault> {
+    async fn read_claims(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        document: Arc<LoadedDocument>,
+    ) -> Result<Arc<ClaimTable>, Fault> {
         let engine = Arc::clone(self);
         let parsed = self.parse_blocking(move || {
             let repository = Arc::clone(&document.wanted.entry.repository);

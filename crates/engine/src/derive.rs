@@ -101,6 +101,11 @@ struct Recipe {
 }
 
 impl Recipe {
+    /// For work behind the scenes, which must not hold a large document in memory.
+    fn for_later(&self) -> Self {
+        Self { settled: Settled { document: None, ..self.settled.clone() }, ..self.clone() }
+    }
+
     fn key(&self, coding: Coding) -> Result<String, Fault> {
         derivation_key(&self.wanted, &self.settled.record, &self.link_base.0, self.form, coding.as_str())
             .ok_or_else(|| internal("a document has no bytes"))
@@ -175,7 +180,7 @@ impl Engine {
             if let Some(body) = self.stored_derivation(&key).await {
                 return Ok(body);
             }
-            let document = self.settled_document(&recipe.wanted, &recipe.settled.record, &recipe.settled.body).await?;
+            let document = self.settled_document(&recipe.wanted, &recipe.settled).await?;
             let (engine, base, form) = (Arc::clone(self), recipe.link_base.clone(), recipe.form);
             let derived = self.parse_blocking(move || {
                 let wanted = document.wanted();
@@ -202,7 +207,7 @@ impl Engine {
             self.derivations.0.insert(key, Arc::clone(&body));
             return Some(body);
         }
-        let (engine, recipe, identity) = (Arc::clone(self), recipe.clone(), Arc::clone(identity));
+        let (engine, recipe, identity) = (Arc::clone(self), recipe.for_later(), Arc::clone(identity));
         tokio::spawn(async move {
             let make = async {
                 let plain = Arc::clone(&identity);
@@ -227,7 +232,7 @@ impl Engine {
     fn keep_derivation(self: &Arc<Self>, recipe: &Recipe, key: &str, body: Vec<u8>, content_type: String) -> Arc<DerivedBody> {
         let bytes = Bytes::from(body);
         let body = Arc::new(DerivedBody::new(Place::Memory(bytes.clone()), content_type, key));
-        let (engine, recipe, key, kept) = (Arc::clone(self), recipe.clone(), key.to_owned(), Arc::clone(&body));
+        let (engine, recipe, key, kept) = (Arc::clone(self), recipe.for_later(), key.to_owned(), Arc::clone(&body));
         tokio::spawn(async move {
             let writing = Arc::clone(&engine);
             let write = tokio::task::spawn_blocking(move || {

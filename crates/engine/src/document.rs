@@ -18,7 +18,7 @@ use crate::download::{Filled, Received, finished_record};
 use crate::engine::Engine;
 use crate::fetch::NoBody;
 use crate::fill::Fill;
-use crate::flight::SettledBody;
+use crate::flight::{Settled, SettledBody};
 use crate::obtain::is_full;
 use crate::serve::{internal, storage_fault};
 use crate::verify::{Whole, last_of};
@@ -66,12 +66,13 @@ impl Engine {
         }
         let fill = if decoded_here && received.spool.is_none() {
             // The decoded bytes are not what the fill holds.
-            Arc::new(Fill::complete(fill.draft.clone(), document.into_body().into()))
+            Arc::new(Fill::complete(fill.draft.clone(), Bytes::copy_from_slice(document.view().body)))
         } else {
             Arc::clone(fill)
         };
         fill.verified(received.length);
-        Ok(Self::hand_over(wanted, &fill, received, record))
+        let filled = Self::hand_over(wanted, &fill, received, record);
+        Ok(Filled { document: Some(Arc::new(document)), ..filled })
     }
 
     fn received_bytes(fill: &Arc<Fill>, received: &Received) -> Result<Vec<u8>, NoBody> {
@@ -128,21 +129,23 @@ impl Engine {
     }
 
     /// A held document's bytes, ready to be read.
-    pub(crate) async fn load_document(&self, wanted: &Arc<Wanted>, record: &ArtifactRecord) -> Result<LoadedDocument, Fault> {
-        let blob = record.blob().ok_or_else(|| internal("a document has no bytes"))?;
-        let body = self.read_blob(blob).await.map_err(|error| storage_fault(&wanted.entry, &error))?;
-        LoadedDocument::new(body, record, Arc::clone(wanted))
-    }
-
-    /// The bytes behind a settled flight, for derivations.
-    pub(crate) async fn settled_document(
+    pub(crate) async fn load_document(
         &self,
         wanted: &Arc<Wanted>,
         record: &ArtifactRecord,
-        body: &SettledBody,
-    ) -> Result<LoadedDocument, Fault> {
+    ) -> Result<Arc<LoadedDocument>, Fault> {
+        let blob = record.blob().ok_or_else(|| internal("a document has no bytes"))?;
+        let body = self.read_blob(blob).await.map_err(|error| storage_fault(&wanted.entry, &error))?;
+        LoadedDocument::new(body, record, Arc::clone(wanted)).map(Arc::new)
+    }
+
+    /// The bytes behind a settled flight, for derivations.
+    pub(crate) async fn settled_document(&self, wanted: &Arc<Wanted>, settled: &Settled) -> Result<Arc<LoadedDocument>, Fault> {
+        if let Some(document) = &settled.document {
+            return Ok(Arc::clone(document));
+        }
         let lost = |_| internal("a document could not be read back");
-        let bytes = match body {
+        let bytes = match &settled.body {
             SettledBody::Blob(open) => {
                 let (file, length) = (Arc::clone(&open.file), open.length);
                 tokio::task::spawn_blocking(move || read_file(&file, length))
@@ -150,9 +153,9 @@ impl Engine {
                     .map_err(|_| internal("interrupted"))?
                     .map_err(lost)?
             }
-            SettledBody::Fill(fill) => Self::read_fill(fill, record.blob().map_or(0, |blob| blob.size)).map_err(lost)?,
+            SettledBody::Fill(fill) => Self::read_fill(fill, settled.record.blob().map_or(0, |blob| blob.size)).map_err(lost)?,
         };
-        LoadedDocument::new(bytes, record, Arc::clone(wanted))
+        LoadedDocument::new(bytes, &settled.record, Arc::clone(wanted)).map(Arc::new)
     }
 
     /// All bytes of a small or medium blob.

@@ -10,6 +10,7 @@ use larder_upstream::UpstreamResponse;
 use url::Url;
 
 use crate::admission::Wanted;
+use crate::claims::LoadedDocument;
 use crate::clearance::{self, Dates};
 use crate::commit::RecordChange;
 use crate::counters::count;
@@ -44,6 +45,8 @@ pub(crate) struct Filled {
     pub(crate) body: SettledBody,
     pub(crate) change: Option<RecordChange>,
     pub(crate) detail: Option<&'static str>,
+    /// What was checked, if it is a document.
+    pub(crate) document: Option<Arc<LoadedDocument>>,
 }
 
 /// The bytes as they came in.

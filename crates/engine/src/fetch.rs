@@ -130,7 +130,14 @@ impl Engine {
                     detail: filled.detail,
                     ..CacheStatus::default()
                 };
-                let settled = Settled { record: filled.record, body: filled.body, status, source: Source::Remote, stale: false };
+                let settled = Settled {
+                    record: filled.record,
+                    body: filled.body,
+                    status,
+                    source: Source::Remote,
+                    stale: false,
+                    document: filled.document,
+                };
                 Ok((settled, filled.change, copy.map(|(record, _)| record)))
             }
             Err(crate::download::Stopped::Held { fault, record }) => {
@@ -238,8 +245,14 @@ impl Engine {
         let now = self.now();
         let renewed = Arc::new(ArtifactRecord { renewed_at: now, contacted_at: now, ..ArtifactRecord::clone(&record) });
         let status = CacheStatus { forward: Some(ForwardReason::Stale), forward_status: Some(304), ..CacheStatus::default() };
-        let settled =
-            Settled { record: Arc::clone(&renewed), body: SettledBody::Blob(open), status, source: Source::Cache, stale: false };
+        let settled = Settled {
+            record: Arc::clone(&renewed),
+            body: SettledBody::Blob(open),
+            status,
+            source: Source::Cache,
+            stale: false,
+            document: None,
+        };
         (settled, Some(RecordChange::Renew { record: renewed }), None)
     }
 
@@ -257,7 +270,14 @@ impl Engine {
                 let status = CacheStatus { hit: true, detail: Some("stale-error"), ..CacheStatus::default() };
                 let change = renew.then(|| RecordChange::Renew { record: Arc::clone(&record) });
                 Ok((
-                    Settled { record, body: SettledBody::Blob(open), status, source: Source::Cache, stale: !renew },
+                    Settled {
+                        record,
+                        body: SettledBody::Blob(open),
+                        status,
+                        source: Source::Cache,
+                        stale: !renew,
+                        document: None,
+                    },
                     change,
                     None,
                 ))

@@ -10,6 +10,7 @@ use larder_storage::OpenBlob;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use crate::claims::LoadedDocument;
 use crate::fill::Fill;
 
 /// What a flight ended with.
@@ -21,6 +22,8 @@ pub(crate) struct Settled {
     pub(crate) source: Source,
     /// Served although expired: no remaining life.
     pub(crate) stale: bool,
+    /// A document that has just been checked, still in memory for the first derivations from it.
+    pub(crate) document: Option<Arc<LoadedDocument>>,
 }
 
 /// Where the bytes of a settled flight are.

@@ -201,7 +201,8 @@ impl Engine {
             ..CacheStatus::default()
         };
         let change = renew.then(|| RecordChange::Renew { record: Arc::clone(&record) });
-        let settled = Settled { record, body: SettledBody::Blob(open), status, source: Source::Cache, stale: !renew };
+        let settled =
+            Settled { record, body: SettledBody::Blob(open), status, source: Source::Cache, stale: !renew, document: None };
         Some((settled, change, None))
     }
 
@@ -210,13 +211,11 @@ impl Engine {
         if !wanted.entry.repository.cache.no_rollback {
             return false;
         }
-        let revision = |document: crate::claims::LoadedDocument| wanted.format.revision(&document.view());
-        let (Ok(old), Ok(new)) =
-            (self.load_document(wanted, before).await, self.settled_document(wanted, &now.record, &now.body).await)
-        else {
+        let revision = |document: &crate::claims::LoadedDocument| wanted.format.revision(&document.view());
+        let (Ok(old), Ok(new)) = (self.load_document(wanted, before).await, self.settled_document(wanted, now).await) else {
             return false;
         };
-        matches!((revision(old), revision(new)), (Some(old), Some(new)) if new < old)
+        matches!((revision(&old), revision(&new)), (Some(old), Some(new)) if new < old)
     }
 
     /// Whether the upstream's document has changed since: its signature may then be of the next generation.

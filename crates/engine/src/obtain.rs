@@ -138,7 +138,7 @@ impl Engine {
     ) -> Settled {
         let ttl = remaining_seconds(&record, wanted, self.now());
         let status = CacheStatus { hit: true, ttl, detail: stale, ..CacheStatus::default() };
-        Settled { record, body: SettledBody::Blob(body), status, source: Source::Cache, stale: stale.is_some() }
+        Settled { record, body: SettledBody::Blob(body), status, source: Source::Cache, stale: stale.is_some(), document: None }
     }
 
     /// Opens a record's blob; a record whose bytes are gone or damaged is dropped, so that they are fetched again.

@@ -68,7 +68,7 @@ impl Engine {
         vary: &'static [&'static str],
     ) -> Result<Answer, Fault> {
         let wanted = admitted.wanted();
-        let Settled { record, body, status, source, stale } = settled;
+        let Settled { record, body, status, source, stale, document: _ } = settled;
         let tag_of_digest = || record.blob().map(|blob| format!("\"sha256-{}\"", blob.digest.to_hex()));
         let digest_tag = if record.headers.etag.is_none() { tag_of_digest() } else { None };
         let length = record.blob().map(|blob| blob.size);

@@ -69,10 +69,10 @@ impl Engine {
             let body = SettledBody::Blob(OpenBlob { file: spool.reader(), length: received.length });
             let spool = SealedSpool { spool, descriptor };
             let change = Some(RecordChange::Store { record: Arc::clone(&record), spool });
-            return Filled { record, body, change, detail: None };
+            return Filled { record, body, change, detail: None, document: None };
         }
         count(&wanted.entry.counters.fills_not_kept);
-        Filled { record, body: SettledBody::Fill(Arc::clone(fill)), change: None, detail: Some("not-kept") }
+        Filled { record, body: SettledBody::Fill(Arc::clone(fill)), change: None, detail: Some("not-kept"), document: None }
     }
 
     /// Nothing is stated of the bytes.

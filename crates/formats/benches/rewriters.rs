@@ -115,7 +115,14 @@ mod helm {
 
     fn with_document(kind: &str, run: impl FnOnce(&Document<'_>)) {
         let (text, url): (String, Url) = (index(kind), "https://charts.example.com/stable/index.yaml".parse().unwrap());
-        run(&Document { body: text.as_bytes(), content_type: "text/yaml", url: &url, key_path: "index.yaml", variant: "" });
+        run(&Document {
+            body: text.as_bytes(),
+            content_type: "text/yaml",
+            url: &url,
+            key_path: "index.yaml",
+            variant: "",
+            memo: None,
+        });
     }
 
     #[divan::bench(args = KINDS)]
@@ -188,7 +195,7 @@ mod npm {
     fn with_document(kind: &str, run: impl FnOnce(&Document<'_>)) {
         let (text, url): (String, Url) = (packument(kind), format!("{ROOT}@scope%2fpack").parse().unwrap());
         let content_type = "application/json";
-        run(&Document { body: text.as_bytes(), content_type, url: &url, key_path: "@scope/pack", variant: "full" });
+        run(&Document { body: text.as_bytes(), content_type, url: &url, key_path: "@scope/pack", variant: "full", memo: None });
     }
 
     #[divan::bench(args = KINDS)]
@@ -301,7 +308,7 @@ mod pypi {
         let text = if key_path == "simple/" { list() } else { page(syntax) };
         let url: Url = format!("https://index.example.com/{key_path}").parse().unwrap();
         let content_type = if syntax == "html" { "text/html" } else { "application/vnd.pypi.simple.v1+json" };
-        run(&Document { body: text.as_bytes(), content_type, url: &url, key_path, variant: "" });
+        run(&Document { body: text.as_bytes(), content_type, url: &url, key_path, variant: "", memo: None });
     }
 
     #[divan::bench(args = KINDS)]

@@ -14,6 +14,10 @@ mod splice;
 #[cfg(test)]
 mod testing;
 
+use std::any::Any;
+use std::fmt;
+use std::sync::OnceLock;
+
 use larder_core::{BuiltIn, Digest, Fault, PackageType, Repository, UnixMillis};
 use url::Url;
 
@@ -33,6 +37,30 @@ pub struct Document<'a> {
     pub key_path: &'a str,
     /// The source's variant.
     pub variant: &'a str,
+    /// Where a format may keep what it has found out about these bytes.
+    pub memo: Option<&'a Memo>,
+}
+
+/// What a format found out about one document when it checked it, for the derivations from the same bytes. It only ever saves time.
+#[derive(Default)]
+pub struct Memo(OnceLock<Box<dyn Any + Send + Sync>>);
+
+impl Memo {
+    /// What was kept, if it is of this kind.
+    fn get<T: Any>(&self) -> Option<&T> {
+        self.0.get()?.downcast_ref()
+    }
+
+    /// Keeps something; the first one stays.
+    fn keep<T: Any + Send + Sync>(&self, found: T) {
+        let _ = self.0.set(Box::new(found));
+    }
+}
+
+impl fmt::Debug for Memo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Memo").field(&self.0.get().is_some()).finish()
+    }
 }
 
 /// What a document says of one file it names.

@@ -20,7 +20,6 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request}
 use http_body::Body as _;
 use hyper::body::Incoming;
 use larder_core::{Fault, FaultKind, Repository};
-use tracing::Instrument;
 
 use crate::backend::Backend;
 use crate::body::ResponseBody;
@@ -127,7 +126,8 @@ impl<B: Backend> Service<B> {
         let response = artifact::from_hot(variant, asked, sent, now)?;
         variant.requests.count_hot(response.status());
         tracing::debug!(
-            method = %request.method(), target, status = response.status().as_u16(), peer = %self.connection.peer, "hot"
+            method = %request.method(), path = request.uri().path(), status = response.status().as_u16(),
+            peer = %self.connection.peer, "hot"
         );
         let running = (!response.body().is_end_stream() && variant.body.is_file()).then(|| self.connection.activity.begin());
         Some(match running {
@@ -177,8 +177,7 @@ impl<B: Backend> Service<B> {
             host: &host,
             client: &client,
         };
-        let span = tracing::info_span!("request", id = %id);
-        let mut handled = dispatch(&exchange, body).instrument(span).await;
+        let mut handled = named(id, dispatch(&exchange, body)).await;
         self.log(&head, &client, id, &handled, started);
         if let Ok(id) = HeaderValue::try_from(id.to_string()) {
             handled.response.headers_mut().insert(REQUEST_ID, id);
@@ -209,6 +208,24 @@ impl<B: Backend> Service<B> {
             tracing::info!(%id, %method, path, status, kind, ms, %client, "request");
         }
     }
+}
+
+/// Gives what the pipeline logs the request's name. What is at hand is answered at the first poll and logs nothing: a span would
+/// cost more than the answer.
+async fn named<F: Future>(id: RequestId, future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    let mut span = None;
+    std::future::poll_fn(move |cx| {
+        let polled = {
+            let _entered = span.as_ref().map(tracing::Span::enter);
+            future.as_mut().poll(cx)
+        };
+        if polled.is_pending() {
+            span.get_or_insert_with(|| tracing::info_span!("request", id = %id));
+        }
+        polled
+    })
+    .await
 }
 
 async fn dispatch<B: Backend>(exchange: &Exchange<'_, B>, body: Incoming) -> Handled {

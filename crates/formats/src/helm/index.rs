@@ -5,10 +5,11 @@
 //! and to the real parser if there is a line that the scanner does not know.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::scan::{Kind, MAX_DEPTH, Sink, Span, Style};
 use super::{events, json, lines};
-use crate::Malformed;
+use crate::{Document, Malformed};
 
 /// The chart versions of an index, in document order.
 #[derive(Debug, Default)]
@@ -27,10 +28,27 @@ pub(super) struct Version {
     pub(super) created: Option<Span>,
 }
 
+/// The index of a document: read once for its check and all that is derived from the same bytes.
+pub(super) fn of<'a>(document: &Document<'a>) -> Result<(&'a str, Arc<Index>), Malformed> {
+    if let Some(index) = document.memo.and_then(|memo| memo.get::<Arc<Index>>()) {
+        return Ok((text_of(document.body)?, Arc::clone(index)));
+    }
+    let (text, index) = read(document.body)?;
+    let index = Arc::new(index);
+    if let Some(memo) = document.memo {
+        memo.keep(Arc::clone(&index));
+    }
+    Ok((text, index))
+}
+
+fn text_of(body: &[u8]) -> Result<&str, Malformed> {
+    std::str::from_utf8(body)
+        .map_err(|error| Malformed(format!("index.yaml is not UTF-8: byte {} is no character", error.valid_up_to())))
+}
+
 /// Reads an index. Fails on what Helm would refuse as a whole, and on what is a bomb.
 pub(super) fn read(body: &[u8]) -> Result<(&str, Index), Malformed> {
-    let text = std::str::from_utf8(body)
-        .map_err(|error| Malformed(format!("index.yaml is not UTF-8: byte {} is no character", error.valid_up_to())))?;
+    let text = text_of(body)?;
     if u32::try_from(body.len()).is_err() {
         return Err(Malformed("index.yaml is larger than 4 GiB".to_owned()));
     }

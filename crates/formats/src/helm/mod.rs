@@ -60,7 +60,7 @@ impl Format for Helm {
     }
 
     fn check(&self, _repository: &Repository, document: &Document<'_>) -> Result<(), Malformed> {
-        index::read(document.body).map(|_| ())
+        index::of(document).map(|_| ())
     }
 
     fn claims(&self, document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {

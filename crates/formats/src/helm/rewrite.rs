@@ -14,7 +14,7 @@ use crate::{Claim, Document, Links, Malformed};
 
 /// The index with every chart URL that may be carried replaced (protocols/helm.md section 3).
 pub(super) fn derive(document: &Document<'_>, links: &Links<'_>) -> Result<Vec<u8>, Malformed> {
-    let (text, index) = index::read(document.body)?;
+    let (text, index) = index::of(document)?;
     let resolver = Resolver::new(document, links);
     let mut splicer = Splicer::new(document.body);
     for span in &index.urls {
@@ -27,7 +27,7 @@ pub(super) fn derive(document: &Document<'_>, links: &Links<'_>) -> Result<Vec<u
 
 /// What the index says of the charts: one claim for each path, the first version that names it being right.
 pub(super) fn claims(document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
-    let (text, index) = index::read(document.body)?;
+    let (text, index) = index::of(document)?;
     let resolver = Resolver::new(document, links);
     let mut seen = HashSet::with_capacity(index.urls.len());
     for version in &index.versions {
@@ -154,7 +154,7 @@ mod tests {
             "https://charts.example.com/stable/%41/index.yaml",
         ] {
             let url = url.parse().unwrap();
-            let document = Document { body: b"", content_type: "", url: &url, key_path: "index.yaml", variant: "" };
+            let document = Document { body: b"", content_type: "", url: &url, key_path: "index.yaml", variant: "", memo: None };
             let resolver = Resolver::new(&document, &links);
             for reference in [
                 "x.tgz",

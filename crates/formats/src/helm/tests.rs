@@ -27,7 +27,14 @@ fn index_of(urls: &str) -> String {
 
 fn with_document<T>(url: &str, body: &str, then: impl FnOnce(&Document<'_>) -> T) -> T {
     let url = url.parse().unwrap();
-    then(&Document { body: body.as_bytes(), content_type: "text/yaml", url: &url, key_path: "index.yaml", variant: "" })
+    then(&Document {
+        body: body.as_bytes(),
+        content_type: "text/yaml",
+        url: &url,
+        key_path: "index.yaml",
+        variant: "",
+        memo: None,
+    })
 }
 
 fn derive_from(repository: &Repository, url: &str, body: &str) -> Result<String, Malformed> {
@@ -59,7 +66,7 @@ fn claims(body: &str) -> Vec<Claim> {
 fn refusal(body: &[u8]) -> String {
     let repository = stable();
     let url = "https://charts.example.com/stable/index.yaml".parse().unwrap();
-    let document = Document { body, content_type: "text/yaml", url: &url, key_path: "index.yaml", variant: "" };
+    let document = Document { body, content_type: "text/yaml", url: &url, key_path: "index.yaml", variant: "", memo: None };
     let error = Helm.check(&repository, &document).unwrap_err();
     assert_eq!(Helm.derive(&document, "index", &links(&repository)).unwrap_err(), error);
     assert_eq!(Helm.claims(&document, &links(&repository), &mut |_| {}).unwrap_err(), error);
@@ -401,4 +408,18 @@ fn helm_25_null_entries_and_invalid_versions_survive() {
         body.replace("- a.tgz", &format!("- {LARDER}a.tgz")).replace("- c.tgz", &format!("- {LARDER}c.tgz"))
     );
     assert_eq!(claims(body).len(), 2);
+}
+
+#[test]
+fn what_the_check_found_out_serves_the_derivations_of_the_same_bytes() {
+    let index = "apiVersion: v1\nentries:\n  a:\n  - urls:\n    - https://charts.example.com/a-1.0.0.tgz\n";
+    let url = url::Url::parse("https://charts.example.com/index.yaml").unwrap();
+    let memo = crate::Memo::default();
+    let document =
+        |memo| Document { body: index.as_bytes(), content_type: "", url: &url, key_path: "index.yaml", variant: "", memo };
+    assert!(memo.get::<std::sync::Arc<super::index::Index>>().is_none());
+    let found = |memo| super::index::of(&document(memo)).unwrap().1;
+    let first = found(Some(&memo));
+    assert!(std::sync::Arc::ptr_eq(&first, &found(Some(&memo))), "read once");
+    assert_eq!(found(None).urls.len(), first.urls.len());
 }

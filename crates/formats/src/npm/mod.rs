@@ -137,7 +137,7 @@ mod tests {
     fn derive(body: &str, key_path: &str, variant: &str, content_type: &str, form: &'static str) -> Result<Derived, Malformed> {
         let repository = remote(ROOT);
         let url: Url = ROOT.parse().unwrap();
-        let document = Document { body: body.as_bytes(), content_type, url: &url, key_path, variant };
+        let document = Document { body: body.as_bytes(), content_type, url: &url, key_path, variant, memo: None };
         Npm.check(&repository, &document)?;
         Npm.derive(&document, form, &links(&repository))
     }
@@ -210,7 +210,8 @@ mod tests {
         let repository = remote(ROOT);
         let url: Url = ROOT.parse().unwrap();
         let body = include_bytes!("testdata/verdaccio.json");
-        let document = Document { body, content_type: "application/json", url: &url, key_path: "left-pad", variant: "full" };
+        let document =
+            Document { body, content_type: "application/json", url: &url, key_path: "left-pad", variant: "full", memo: None };
         let mut claims = Vec::new();
         Npm.claims(&document, &links(&repository), &mut |claim| claims.push(claim)).unwrap();
         assert_eq!(claims.len(), 2);

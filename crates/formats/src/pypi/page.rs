@@ -82,7 +82,7 @@ mod tests {
 
     fn kind(content_type: &str, body: &[u8]) -> Result<Syntax, Malformed> {
         let url = Url::parse("https://index.example.com/simple/foo/").unwrap();
-        syntax(&Document { body, content_type, url: &url, key_path: "simple/foo/", variant: "" })
+        syntax(&Document { body, content_type, url: &url, key_path: "simple/foo/", variant: "", memo: None })
     }
 
     #[test]

@@ -87,7 +87,14 @@ impl Page {
     }
 
     fn document(&self) -> Document<'_> {
-        Document { body: &self.body, content_type: self.content_type, url: &self.url, key_path: &self.key_path, variant: "" }
+        Document {
+            body: &self.body,
+            content_type: self.content_type,
+            url: &self.url,
+            key_path: &self.key_path,
+            variant: "",
+            memo: None,
+        }
     }
 
     pub(super) fn check(&self) -> Result<(), Malformed> {

@@ -15,6 +15,7 @@ use larder_core::{BlobDescriptor, Digest};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use super::layout::{Layout, Shard, modified_ns};
+use super::open_files::OpenFiles;
 use super::pins::Pins;
 use super::side_by_side::side_by_side;
 use super::space::SpaceGauge;
@@ -32,6 +33,7 @@ pub struct FsBlobStore {
     /// Makes private names differ.
     serial: AtomicU64,
     pins: Arc<Pins>,
+    open_files: OpenFiles,
     gauge: Arc<SpaceGauge>,
     /// Shards whose own directory entries are known to be on stable storage.
     durable: Mutex<HashSet<Shard>>,
@@ -74,6 +76,7 @@ impl FsBlobStore {
             unnamed,
             serial: AtomicU64::new(0),
             pins: Arc::default(),
+            open_files: OpenFiles::new(),
             gauge: Arc::new(SpaceGauge::new(&blobs)),
             durable: Mutex::default(),
             #[cfg(test)]
@@ -208,6 +211,12 @@ impl BlobStore for FsBlobStore {
     }
 
     fn open(&self, blob: &BlobDescriptor) -> Result<OpenBlob, StorageError> {
+        if let Some(open) = self.open_files.get(&blob.digest) {
+            if open.length == blob.size {
+                return Ok(open);
+            }
+            self.open_files.forget(&blob.digest);
+        }
         let (_, path) = self.layout.place(&blob.digest)?;
         let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
         let (length, file) = opened.map_err(|error| match error.kind() {
@@ -215,7 +224,9 @@ impl BlobStore for FsBlobStore {
             _ => StorageError::from_io("open a blob", error),
         })?;
         check_length(blob, length)?;
-        Ok(OpenBlob { file: Arc::new(file), length })
+        let file = Arc::new(file);
+        self.open_files.keep(&blob.digest, &file);
+        Ok(OpenBlob { file, length })
     }
 
     fn publish(&self, batch: Vec<SealedSpool>) -> Vec<Result<BlobInfo, StorageError>> {
@@ -235,7 +246,10 @@ impl BlobStore for FsBlobStore {
         let (_, path) = self.layout.place(digest)?;
         match self.pins.unless_pinned(digest, || fs::remove_file(path)) {
             None => Ok(false),
-            Some(Ok(())) => Ok(true),
+            Some(Ok(())) => {
+                self.open_files.forget(digest);
+                Ok(true)
+            }
             Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Some(Err(error)) => Err(StorageError::from_io("delete a blob", error)),
         }

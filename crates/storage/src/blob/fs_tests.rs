@@ -131,3 +131,30 @@ fn leftovers_of_a_killed_process_go_and_those_of_a_living_one_stay() {
     living.publish(vec![SealedSpool { spool, descriptor }]).remove(0).unwrap();
     assert_eq!(content(&living, b"still here"), b"still here");
 }
+
+#[test]
+fn a_blob_that_stays_open_is_noticed_to_be_gone_cut_or_replaced() {
+    for (_directory, store) in stores() {
+        let bytes = b"read before";
+        let blob = BlobDescriptor { digest: sha256(bytes), size: bytes.len() as u64 };
+        let path = store.layout.place(&blob.digest).unwrap().1;
+        let kind = || store.open(&blob).unwrap_err().kind;
+
+        store.put_bytes(bytes).unwrap();
+        let first = store.open(&blob).unwrap();
+        assert!(Arc::ptr_eq(&first.file, &store.open(&blob).unwrap().file), "opened once");
+        fs::remove_file(&path).unwrap();
+        assert_eq!(kind(), StorageErrorKind::NotFound, "removed by hand");
+
+        store.put_bytes(bytes).unwrap();
+        assert_eq!(content(&store, bytes), bytes);
+        fs::write(&path, "cut").unwrap();
+        assert_eq!(kind(), StorageErrorKind::Corrupt);
+        store.put_bytes(bytes).unwrap();
+        assert_eq!(content(&store, bytes), bytes, "replaced under the same name");
+
+        assert!(store.delete(&blob.digest).unwrap());
+        assert_eq!(kind(), StorageErrorKind::NotFound, "deleted");
+        assert_eq!(first.length, bytes.len() as u64, "who reads already goes on");
+    }
+}

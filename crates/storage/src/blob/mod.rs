@@ -13,6 +13,7 @@ pub mod conformance;
 mod fs;
 mod layout;
 mod memory;
+mod open_files;
 mod pins;
 mod side_by_side;
 mod space;

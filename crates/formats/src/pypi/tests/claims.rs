@@ -129,8 +129,14 @@ fn derived_links_and_claims_name_the_same_paths() {
     let page = Page::json("sample-project", include_str!("../testdata/warehouse.json"));
     let links = links_of(&page.repository);
     let mut paths = Vec::new();
-    let document =
-        Document { body: &page.body, content_type: page.content_type, url: &page.url, key_path: &page.key_path, variant: "" };
+    let document = Document {
+        body: &page.body,
+        content_type: page.content_type,
+        url: &page.url,
+        key_path: &page.key_path,
+        variant: "",
+        memo: None,
+    };
     Pypi.claims(&document, &links, &mut |claim| paths.push(links.href(&claim.path.replace('+', "%2B")))).unwrap();
     for file in page.value()["files"].as_array().unwrap() {
         assert!(paths.iter().any(|path| file["url"] == path.as_str()), "{file}");
