@@ -212,11 +212,11 @@ impl Engine {
         if !wanted.entry.repository.cache.no_rollback {
             return false;
         }
-        let revision = |document: Arc<crate::claims::LoadedDocument>| wanted.format.revision(&document.view());
+        let revision = |document: &crate::claims::LoadedDocument| wanted.format.revision(&document.view());
         let (Ok(old), Ok(new)) = (self.load_document(wanted, before).await, self.settled_document(wanted, now).await) else {
             return false;
         };
-        matches!((revision(old), revision(new)), (Some(old), Some(new)) if new < old)
+        matches!((revision(&old), revision(&new)), (Some(old), Some(new)) if new < old)
     }
 
     /// Whether the upstream's document has changed since: its signature may then be of the next generation.

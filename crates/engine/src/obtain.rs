@@ -212,16 +212,13 @@ impl Engine {
                 }
             }
             (Err((fault, change)), _) => {
-                match change {
-                    Some(change) => {
-                        flight.finish(Err(fault));
-                        self.commits.send(vec![Commit { wanted, flight, change, replaces: None }]);
-                    }
-                    None => {
-                        // A failure is for those who waited for it, and for nobody who comes afterwards.
-                        self.flights.remove(&flight);
-                        flight.finish(Err(fault));
-                    }
+                if let Some(change) = change {
+                    flight.finish(Err(fault));
+                    self.commits.send(vec![Commit { wanted, flight, change, replaces: None }]);
+                } else {
+                    // A failure is for those who waited for it, and for nobody who comes afterwards.
+                    self.flights.remove(&flight);
+                    flight.finish(Err(fault));
                 }
             }
         }

@@ -58,7 +58,9 @@ impl Engine {
             }
             let keys: Vec<SourceKey> = changes.iter().filter_map(key_of).collect();
             self.metadata.apply(changes).await?;
-            keys.iter().for_each(|key| self.records.remove(key));
+            for key in &keys {
+                self.records.remove(key);
+            }
         }
         Ok(())
     }

@@ -110,6 +110,24 @@ async fn rpm_02_a_repository_that_is_no_longer_signed_is_served_after_a_while() 
     assert_eq!(refusal(bench.get("rpm", "el9/repodata/repomd.xml.asc").await).0, FaultKind::Upstream(404));
 }
 
+/// The upstream publishes between larder's request for the master index and that for the signature.
+#[tokio::test]
+async fn rpm_02_a_signature_of_the_next_generation_is_noticed() {
+    let (one, two) = states();
+    let bench = published(&one).await;
+    bench.origin.hold("/el9/repodata/repomd.xml.asc");
+    let publishing = async {
+        bench.origin.wait_for("GET", "/el9/repodata/repomd.xml.asc", 1).await;
+        // All of the first generation stays: only the signature tells.
+        two.publish(&bench.origin, "el9/", None);
+        bench.origin.release("/el9/repodata/repomd.xml.asc");
+    };
+    let (got, ()) = tokio::join!(bench.get("rpm", "el9/repodata/repomd.xml"), publishing);
+    assert_eq!(got.unwrap().bytes(), &two.repomd);
+    bench.settled().await;
+    assert_eq!(body(&bench, "el9/repodata/repomd.xml.asc").await, signature(&two.repomd));
+}
+
 /// The key is the same for every generation: that is no sign of anything.
 #[tokio::test]
 async fn rpm_02_a_key_beside_the_master_index_changes_nothing() {
