@@ -174,21 +174,23 @@ impl Engine {
 
     /// The whole life of a flight: decide again (things may have changed while it was started), obtain, end, commit.
     async fn fly(self: Arc<Self>, flight: Arc<Flight>, wanted: Arc<Wanted>, force: bool) {
-        match self.decide_and_fetch(&flight, &wanted, force).await {
-            Ok((settled, change, replaces)) => {
-                flight.finish(Ok(settled));
-                match change {
-                    Some(change) => self.commits.send(Commit { wanted, flight, change, replaces }),
-                    None => self.flights.remove(&flight),
-                }
+        // What is to be committed is in the queue before anybody is told: the next request waits for the queue to be empty, and must
+        // find the record of what was served just now.
+        let commit = |change: Option<RecordChange>, replaces| {
+            let committing = change.is_some();
+            if let Some(change) = change {
+                let (wanted, flight) = (Arc::clone(&wanted), Arc::clone(&flight));
+                self.commits.send(Commit { wanted, flight, change, replaces });
             }
-            Err((fault, change)) => {
-                flight.finish(Err(fault));
-                match change {
-                    Some(change) => self.commits.send(Commit { wanted, flight, change, replaces: None }),
-                    None => self.flights.remove(&flight),
-                }
-            }
+            committing
+        };
+        let (committing, result) = match self.decide_and_fetch(&flight, &wanted, force).await {
+            Ok((settled, change, replaces)) => (commit(change, replaces), Ok(settled)),
+            Err((fault, change)) => (commit(change, None), Err(fault)),
+        };
+        flight.finish(result);
+        if !committing {
+            self.flights.remove(&flight);
         }
     }
 
