@@ -200,26 +200,28 @@ impl Engine {
         if wanted.spec.is_document {
             self.readings.begins(&wanted.key);
         }
+        // What is to be committed is in the queue before anybody is told: the next request waits for the queue to be empty, and must
+        // find the record of what was served just now.
         match (self.decide_and_fetch(&flight, &wanted, force).await, wanted.generation()) {
             (Ok(arrived), Some(generation)) => {
                 self.land_generation(flight, wanted, generation, arrived, began).await;
             }
-            (Ok((settled, change, replaces)), None) => {
+            (Ok((settled, Some(change), replaces)), None) => {
+                self.commits.send(vec![Commit { wanted, flight: Arc::clone(&flight), change, replaces }]);
                 flight.finish(Ok(settled));
-                match change {
-                    Some(change) => self.commits.send(vec![Commit { wanted, flight, change, replaces }]),
-                    None => self.flights.remove(&flight),
-                }
             }
-            (Err((fault, change)), _) => {
-                if let Some(change) = change {
-                    flight.finish(Err(fault));
-                    self.commits.send(vec![Commit { wanted, flight, change, replaces: None }]);
-                } else {
-                    // A failure is for those who waited for it, and for nobody who comes afterwards.
-                    self.flights.remove(&flight);
-                    flight.finish(Err(fault));
-                }
+            (Ok((settled, None, _)), None) => {
+                flight.finish(Ok(settled));
+                self.flights.remove(&flight);
+            }
+            (Err((fault, Some(change))), _) => {
+                self.commits.send(vec![Commit { wanted, flight: Arc::clone(&flight), change, replaces: None }]);
+                flight.finish(Err(fault));
+            }
+            (Err((fault, None)), _) => {
+                // A failure is for those who waited for it, and for nobody who comes afterwards.
+                self.flights.remove(&flight);
+                flight.finish(Err(fault));
             }
         }
     }
