@@ -188,6 +188,10 @@ impl Engine {
             Ok((settled, change, replaces)) => (commit(change, replaces), Ok(settled)),
             Err((fault, change)) => (commit(change, None), Err(fault)),
         };
+        // A failure is for those who waited for it; whoever comes after its answer asks anew.
+        if !committing && result.is_err() {
+            self.flights.remove(&flight);
+        }
         flight.finish(result);
         if !committing {
             self.flights.remove(&flight);
