@@ -72,7 +72,7 @@ fn unbuilt_part(kind: RepositoryKind) -> Option<String> {
     let part = match kind {
         RepositoryKind::Local => "local repositories",
         RepositoryKind::Virtual => "virtual repositories",
-        _ => return None,
+        RepositoryKind::Remote => return None,
     };
     Some(format!("{part} are not built in this version of larder"))
 }
