@@ -23,9 +23,9 @@ def bulk(bench):
                 compare(bench.report, size, streams, rows)
 
 
-def transfer(server, size, streams):
+def transfer(server, size, streams, path=None):
     """1 GiB for each stream."""
-    path = server.path("files", f"f/{size}.bin")
+    path = path or server.path("files", f"f/{size}.bin")
     incomplete = []
 
     def read():

@@ -6,6 +6,7 @@ import time
 import urllib.parse
 from functools import partial
 
+import data
 from client import fetch, herd
 from data import SIZES
 from report import median
@@ -49,7 +50,32 @@ def chart_file(bench, server, size):
     return server.path("charts", f"demo-{major}.{bench.fresh() % 500}.0.tgz")
 
 
-FORMATS = {"generic": generic_file, "npm": npm_file, "pypi": pypi_file, "helm": chart_file}
+def blob_file(bench, server, size):
+    return server.path("images", f"n{bench.fresh()}/app/blobs/sha256:{bench.files.sha256(size)}")
+
+
+def rpm_file(bench, server, size):
+    """The metadata is read first, as every client does: so the package has a digest to be checked by."""
+    repository = f"n{bench.fresh()}"
+    for name in data.rpm_metadata(bench.files):
+        expect_good(server, fetch(server.port, server.path("rpm", f"{repository}/repodata/{name}")))
+    return server.path("rpm", f"{repository}/Packages/p-{size}-1-1.x86_64.rpm")
+
+
+def apk_file(bench, server, size):
+    """Without an index: its identity would need a real package of this size."""
+    return server.path("apk", f"n{bench.fresh()}/x86_64/p-{size}-r0.apk")
+
+
+FORMATS = {
+    "generic": generic_file,
+    "npm": npm_file,
+    "pypi": pypi_file,
+    "helm": chart_file,
+    "docker": blob_file,
+    "rpm": rpm_file,
+    "alpine": apk_file,
+}
 
 
 def body_of(server, path):

@@ -5,6 +5,8 @@ runs; documents are templates: the origin puts in the name that was asked for an
 """
 
 import base64
+import functools
+import gzip
 import hashlib
 import json
 import random
@@ -301,3 +303,47 @@ def chart_index(files):
         for number in range(CHART_VERSIONS):
             parts.append(chart_entry("demo", f"{major}.{number}.0", files.sha256(size), number))
     return "".join(parts).encode()
+
+
+# --- images ----------------------------------------------------------------------------------------------------------
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+
+
+@functools.cache
+def image(files):
+    """Digest and bytes of a manifest."""
+    layer = {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": "sha256:" + files.sha256("1g"), "size": GIB}
+    config = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": "sha256:" + files.sha256("1k"), "size": KIB}
+    manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": [layer]}
+    body = json.dumps(manifest, indent=3).encode()
+    return "sha256:" + hashlib.sha256(body).hexdigest(), body
+
+
+# --- RPM -------------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def rpm_metadata(files):
+    """The files of `repodata` by name: a repository whose packages are the files."""
+    packages = "".join(
+        f'<package type="rpm"><name>p-{size}</name><arch>x86_64</arch><version epoch="0" ver="1" rel="1"/>'
+        f'<checksum type="sha256" pkgid="YES">{files.sha256(size)}</checksum>'
+        f'<size package="{length}" installed="{length}" archive="{length}"/>'
+        f'<location href="Packages/p-{size}-1-1.x86_64.rpm"/></package>\n'
+        for size, length in SIZES.items()
+    )
+    primary = (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<metadata xmlns="http://linux.duke.edu/metadata/common" '
+        f'packages="{len(SIZES)}">\n{packages}</metadata>\n'
+    ).encode()
+    packed = gzip.compress(primary, mtime=0)
+    name = f"{hashlib.sha256(packed).hexdigest()}-primary.xml.gz"
+    repomd = (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<repomd xmlns="http://linux.duke.edu/metadata/repo">\n'
+        '<revision>1</revision><data type="primary">'
+        f'<checksum type="sha256">{hashlib.sha256(packed).hexdigest()}</checksum>'
+        f'<open-checksum type="sha256">{hashlib.sha256(primary).hexdigest()}</open-checksum>'
+        f'<location href="repodata/{name}"/><timestamp>1</timestamp><size>{len(packed)}</size></data></repomd>\n'
+    ).encode()
+    return {"repomd.xml": repomd, name: packed}

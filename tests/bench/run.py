@@ -26,6 +26,7 @@ import data
 import documents
 import faults
 import hits
+import images
 import memory
 import start
 from report import Report
@@ -33,7 +34,7 @@ from servers import Failed, Larder, Nginx, Origin
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
-CASES = {**hits.CASES, **bulk.CASES, **cold.CASES, **documents.CASES, **memory.CASES, **start.CASES, **faults.CASES}
+CASES = {**hits.CASES, **bulk.CASES, **images.CASES, **cold.CASES, **documents.CASES, **memory.CASES, **start.CASES, **faults.CASES}
 
 
 class Bench:

@@ -152,7 +152,7 @@ class Larder(Server):
         return [self._binary, "serve", *options]
 
     def path(self, repository, path):
-        return f"/api/v1/remote/{repository}/{path}"
+        return f"/v2/images/{path}" if repository == "images" else f"/api/v1/remote/{repository}/{path}"
 
 
 # Seconds that the repositories of the case `stale` call a copy fresh.
@@ -170,6 +170,9 @@ def repositories(origin):
         "pypi": remote("pypi", "/pypi"),
         "helm": remote("helm", "/helm"),
         "charts": remote("helm", "/charts"),
+        "images": remote("docker"),
+        "rpm": remote("rpm", "/rpm", immutable_patterns=[r"\.rpm$"]),
+        "apk": remote("alpine", "/apk", immutable_patterns=[r"\.apk$"]),
         "short-files": remote("generic", ttl=SHORT_TTL, mutable_patterns=[".*"]),
         "short-npm": remote("npm", "/npm", SHORT_TTL),
         "short-pypi": remote("pypi", "/pypi", SHORT_TTL),
@@ -193,7 +196,7 @@ class Nginx(Server):
 
     def path(self, repository, path):
         """The origin's own path: nginx rewrites nothing."""
-        prefix = repository.removeprefix("short-")
+        prefix = repository.removeprefix("short-").replace("images", "v2")
         return f"/{path}" if prefix == "files" else f"/{prefix}/{path}"
 
 

@@ -361,7 +361,40 @@ def reference(case):
     pull("stopped")
 
 
+ORAS = """
+import hashlib, json, sys, oras.client
+host, image = sys.argv[1:]
+client = oras.client.OrasClient(hostname=host, insecure=True, tls_verify=False)
+name = f"{host}/{image}"
+manifest = client.get_manifest(f"{name}:1.0")
+blobs = [client.get_blob(name, layer["digest"]).content for layer in manifest["layers"]]
+digests = ["sha256:" + hashlib.sha256(blob).hexdigest() for blob in blobs]
+print(json.dumps({"tags": client.get_tags(name), "manifest": manifest, "digests": digests}))
+"""
+
+
+def oras(case):
+    """The Python client of ORAS: tags, a manifest, and the layers of an artifact."""
+    registry = serve(case)
+    base = prefix(case, registry)
+
+    def use(home, phase):
+        mark = registry.origin.mark()
+        host, _, below = base.partition("/")
+        image = f"{below}/app/single".removeprefix("/")
+        out = run([tool("oras-python"), "-c", ORAS, host, image], cwd=home, env=environment(home))
+        said = json.loads(out.splitlines()[-1])
+        expect_equal("tags", sorted(said["tags"]), ["1.0", *(f"t{number}" for number in range(7))])
+        layers = [layer["digest"] for layer in said["manifest"]["layers"]]
+        expect_equal("layers", said["digests"], layers)
+        expect(len(layers) == 1, f"no layer was pulled:\n{out}")
+        few_requests(case, registry, phase, mark)
+
+    case.phases(use)
+
+
 CASES = {
+    "oci-oras": oras,
     "oci-skopeo": skopeo,
     "oci-podman": podman,
     "oci-containerd": with_containerd,

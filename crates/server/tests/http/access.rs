@@ -113,7 +113,7 @@ async fn with_a_token_the_token_decides() {
 }
 
 #[tokio::test]
-async fn a_server_beyond_loopback_changes_nothing_without_a_token() {
+async fn hazard_s5_a_server_beyond_loopback_changes_nothing_without_a_token() {
     let listen = vec!["127.0.0.1:0".parse().unwrap(), "0.0.0.0:0".parse().unwrap()];
     let server = Server::with(ServerSettings { listen, ..settings() }).await;
     let answer = server.ask("PUT", "/cache/flush", &[]).await;
