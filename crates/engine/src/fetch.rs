@@ -117,8 +117,8 @@ impl Engine {
         if let (Some(no_body), Some(_)) = (self.asked_to_wait(wanted), &copy) {
             return self.settle_failure(wanted, copy, &no_body);
         }
-        // Files wait for their documents, so documents must never wait for files.
-        // So does a document that heads a generation for the files of it.
+        // Files wait for their documents, so documents must never wait for files; a document that heads a generation waits for the files
+        // of it, so these must not wait either.
         let waited_for = wanted.spec.is_document || wanted.format.generation(&wanted.spec.key_path).is_some();
         let _permit = if waited_for { None } else { self.downloads.acquire().await.ok() };
         let mut avoid = Vec::new();

@@ -16,3 +16,4 @@ pub use behaviour::Behaviour;
 pub use origin::Origin;
 pub use request::RecordedRequest;
 pub use resource::{Payload, Resource};
+pub use wire::gzip_stored;

@@ -73,8 +73,9 @@ async fn read_chunked(socket: &mut (impl AsyncRead + Unpin), buffer: &mut BytesM
     }
 }
 
-/// A gzip member of stored (uncompressed) blocks, RFC 1951 section 3.2.4 and RFC 1952.
-pub(crate) fn gzip_stored(data: &[u8]) -> Bytes {
+/// A gzip member of stored (uncompressed) blocks, RFC 1951 section 3.2.4 and RFC 1952: what [`Behaviour`](crate::Behaviour) sends
+/// where it compresses unasked.
+pub fn gzip_stored(data: &[u8]) -> Bytes {
     let mut out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
     let blocks = data.len().div_ceil(65_535).max(1);
     for (number, block) in data.chunks(65_535).chain(data.is_empty().then_some(&[][..])).enumerate() {

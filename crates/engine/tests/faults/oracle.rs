@@ -2,7 +2,7 @@
 //! bytes, a body is right if it is what the upstream completely said: the oracle knows everything that an upstream can say.
 
 use bytes::Bytes;
-use larder_testkit::Behaviour;
+use larder_testkit::{Behaviour, gzip_stored};
 
 /// The page that [`Behaviour::LoginPage`] sends.
 const LOGIN: &[u8] = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body><form>password</form></body></html>\n";
@@ -32,7 +32,7 @@ impl Oracle {
         }
         // Compressed as often as that is in force.
         for _ in behaviours.iter().filter(|behaviour| **behaviour == Behaviour::Gzip) {
-            let coded: Vec<Bytes> = words.iter().map(|word| gzip(word)).collect();
+            let coded: Vec<Bytes> = words.iter().map(|word| gzip_stored(word)).collect();
             words.extend(coded);
         }
         let surplus = behaviours.iter().find_map(|behaviour| match behaviour {
@@ -101,30 +101,12 @@ pub(crate) enum Trust {
     Upstream,
 }
 
-/// One member of stored blocks (RFC 1951 section 3.2.4, RFC 1952), as the origin makes it.
-fn gzip(data: &[u8]) -> Bytes {
-    let mut out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
-    let blocks = data.len().div_ceil(65_535).max(1);
-    for (number, block) in data.chunks(65_535).chain(data.is_empty().then_some(&[][..])).enumerate() {
-        let length = block.len() as u16;
-        out.push(u8::from(number + 1 == blocks));
-        out.extend_from_slice(&length.to_le_bytes());
-        out.extend_from_slice(&(!length).to_le_bytes());
-        out.extend_from_slice(block);
-    }
-    let mut crc = flate2::Crc::new();
-    crc.update(data);
-    out.extend_from_slice(&crc.sum().to_le_bytes());
-    out.extend_from_slice(&(data.len() as u32).to_le_bytes());
-    out.into()
-}
-
 #[test]
 fn stored_blocks_unpack() {
     for size in [0, 1, 65_535, 200_000] {
         let data = vec![7; size];
         let mut plain = Vec::new();
-        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&gzip(&data)[..]), &mut plain).unwrap();
+        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&gzip_stored(&data)[..]), &mut plain).unwrap();
         assert_eq!(plain, data);
     }
 }
