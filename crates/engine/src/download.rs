@@ -7,6 +7,7 @@ use http::{HeaderMap, header};
 use larder_core::{ArtifactRecord, BlobDescriptor, Content, Digest, Fault, PackageType, SafeUrl, StoredHeaders, UnixMillis};
 use larder_storage::Spool;
 use larder_upstream::UpstreamResponse;
+use tokio::time::Instant;
 use url::Url;
 
 use crate::admission::Wanted;
@@ -17,7 +18,7 @@ use crate::counters::count;
 use crate::engine::Engine;
 use crate::expectation::Expectation;
 use crate::fetch::NoBody;
-use crate::fill::Fill;
+use crate::fill::{Fill, Release};
 use crate::flight::{Flight, SettledBody};
 use crate::intake::Intake;
 use crate::mirrors::Arrival;
@@ -97,7 +98,13 @@ impl Engine {
         let is_checked = self.check_limit(wanted).is_some();
         let whole_only = is_checked || labelled || self.may_be_held(wanted, &draft, prior);
         let ring_capacity = if whole_only { self.limits.document_size as usize } else { self.limits.ring_bytes };
-        let fill = Arc::new(Fill::new(draft, total, expectation.expects_digest(), whole_only, ring_capacity));
+        let expects_digest = expectation.expects_digest();
+        let release = match whole_only {
+            true => Release::AtTheEnd,
+            false if expects_digest && arrival.has_mirror_beside => Release::From(Instant::now() + self.limits.held_back),
+            false => Release::AtOnce,
+        };
+        let fill = Arc::new(Fill::new(draft, total, expects_digest, release, ring_capacity));
         let intake = Intake::new(self, wanted, &fill, &expectation);
         flight.begin_fill(Arc::clone(&fill));
         let received = match intake.run(self, wanted, arrival).await {

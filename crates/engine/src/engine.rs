@@ -38,11 +38,13 @@ pub struct Limits {
     pub downloads: usize,
     /// Bytes of memory a download may hold for its readers when the disk cannot take it.
     pub ring_bytes: usize,
+    /// How long the first byte of a large body waits for its digest, where another mirror could be asked for the right body.
+    pub held_back: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { document_size: 256 << 20, downloads: 512, ring_bytes: 4 << 20 }
+        Self { document_size: 256 << 20, downloads: 512, ring_bytes: 4 << 20, held_back: Duration::from_secs(2) }
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder_core::ArtifactRecord;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 /// Bodies up to this size are verified before a byte of them is sent (spec section 3).
 pub(crate) const SMALL_BODY: u64 = 1 << 20;
@@ -20,6 +21,16 @@ pub(crate) const HELD_BACK: u64 = 64 << 10;
 const READ_CHUNK: u64 = 64 << 10;
 /// A download that is not kept and that nobody reads is given up after this.
 const UNREAD_RING: Duration = Duration::from_secs(10);
+
+/// From when on the bytes of a large body may leave.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Release {
+    AtOnce,
+    /// Somebody else could be asked if the body turns out to be wrong: until then, or until it has been verified, none leaves.
+    From(Instant),
+    /// What it is (or whether it may be served) is known only at the end.
+    AtTheEnd,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -54,8 +65,7 @@ pub(crate) struct Fill {
     pub(crate) total: Option<u64>,
     /// Whether a digest is expected: then a range, too, ends only after verification.
     pub(crate) expects_digest: bool,
-    /// Whether nothing may be sent before the end (its coding is decided then).
-    whole_only: bool,
+    release: Release,
     spool: OnceLock<Arc<File>>,
     ring: Mutex<Ring>,
     ring_capacity: usize,
@@ -70,14 +80,14 @@ impl Fill {
         draft: ArtifactRecord,
         total: Option<u64>,
         expects_digest: bool,
-        whole_only: bool,
+        release: Release,
         ring_capacity: usize,
     ) -> Self {
         Self {
             draft,
             total,
             expects_digest,
-            whole_only,
+            release,
             spool: OnceLock::new(),
             ring: Mutex::default(),
             ring_capacity,
@@ -91,7 +101,7 @@ impl Fill {
     /// A body that is complete and in memory.
     pub(crate) fn complete(draft: ArtifactRecord, body: Bytes) -> Self {
         let length = body.len() as u64;
-        let fill = Self::new(draft, Some(length), false, false, body.len());
+        let fill = Self::new(draft, Some(length), false, Release::AtOnce, body.len());
         {
             let mut ring = fill.ring();
             ring.started = true;
@@ -204,22 +214,31 @@ impl Fill {
 
     /// Whether bytes may go out before the end.
     pub(crate) fn may_stream(&self) -> bool {
-        if self.whole_only {
-            return false;
-        }
-        let progress = *self.progress.borrow();
-        progress.end == End::Open && self.total.map_or(progress.available > SMALL_BODY, |total| total > SMALL_BODY)
+        let released = match self.release {
+            Release::AtOnce => true,
+            Release::From(time) => Instant::now() >= time,
+            Release::AtTheEnd => false,
+        };
+        released && self.is_large(*self.progress.borrow())
+    }
+
+    /// Whether the body is still arriving and known to be too large to be verified as a whole first.
+    fn is_large(&self, progress: Progress) -> bool {
+        progress.end == End::Open && self.total.unwrap_or(progress.available) > SMALL_BODY
     }
 
     /// Waits until [`may_stream`](Self::may_stream) could have become true; for ever if it cannot.
     pub(crate) async fn until_streamable(&self) {
-        if self.whole_only || self.total.is_some() {
+        if matches!(self.release, Release::AtTheEnd) {
             return std::future::pending().await;
         }
         let mut progress = self.subscribe();
-        let large = progress.wait_for(|p| p.available > SMALL_BODY && p.end == End::Open).await.is_ok();
+        let large = progress.wait_for(|progress| self.is_large(*progress)).await.is_ok();
         if !large {
             std::future::pending::<()>().await;
+        }
+        if let Release::From(time) = self.release {
+            tokio::time::sleep_until(time).await;
         }
     }
 

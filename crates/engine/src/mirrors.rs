@@ -105,6 +105,8 @@ pub(crate) struct Arrival {
     pub(crate) mirror: Option<Arc<Mirror>>,
     /// What was asked for, before redirects.
     pub(crate) asked: Url,
+    /// Whether another mirror could be asked if this one's body turns out to be wrong.
+    pub(crate) has_mirror_beside: bool,
     /// Why a mirror asked before it had nothing to say.
     pub(crate) failed: Option<NoBody>,
 }
@@ -141,7 +143,10 @@ impl Engine {
                 tracing::debug!(repository = %wanted.entry.repository.name, url = %shown, ?worth, "a mirror was asked");
             }
             let answer = match answer {
-                Ok(response) => Ok(Arrival { response, mirror: route.mirror, asked: route.url, failed: None }),
+                Ok(response) => {
+                    let Route { url: asked, mirror } = route;
+                    Ok(Arrival { response, mirror, asked, has_mirror_beside: position + 1 < count, failed: None })
+                }
                 Err(error) => Err(NoBody::from(error)),
             };
             if worth == Worth::Good || !several {

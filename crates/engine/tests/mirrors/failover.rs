@@ -8,7 +8,7 @@ use larder_testkit::{Behaviour, Origin, Payload, Resource};
 use url::Url;
 
 use crate::support::{Bench, FORMATS, publish, upstream};
-use crate::{MIB, asked, assert_kept, counter, get, mirror, publish_both, two};
+use crate::{MIB, asked, assert_kept, counter, get, mirror, publish_both, two, two_held_back};
 
 #[tokio::test]
 async fn mirrors_are_asked_in_their_order() {
@@ -106,12 +106,46 @@ async fn wrong_bytes_are_not_noticed_and_never_kept() {
     }
 }
 
-/// What has left cannot be taken back: the connection is cut. But the right bytes are there when the client asks again.
+/// While the whole has not been verified the first byte waits (as long as `held_back` says), so that nobody sees a wrong body of a
+/// mirror that is quick enough, whatever its size.
 #[tokio::test]
-async fn large_wrong_bytes_end_in_an_error_and_the_next_client_gets_the_right_ones() {
+async fn large_wrong_bytes_are_not_noticed_while_they_are_held_back() {
     for format in ["pypi", "npm", "helm"] {
         let second = Origin::start().await;
-        let bench = two(&second).await;
+        let bench = two_held_back(&second, Duration::from_mins(1)).await;
+        let body = Payload::generated(24 * MIB, 1);
+        let file = publish_both(&bench, &second, format, &body, ["\"a\"", "\"a\""]);
+        bench.origin.behave(&file.at, Behaviour::Body(Payload::generated(24 * MIB, 2).slice(0, 24 * MIB)));
+        let whole = body.slice(0, 24 * MIB);
+        let clients: Vec<_> = (0..4).map(|_| tokio::spawn(bench.client(format, &file.path).expect(&whole).run())).collect();
+        for client in clients {
+            client.await.unwrap().unwrap().body.unwrap();
+        }
+        assert_kept(&bench, &file, &body).await;
+        assert_eq!((asked(&bench.origin, &file.at), asked(&second, &file.at)), (1, 1), "{format}");
+    }
+}
+
+/// A body that takes longer than `held_back` is streamed: followers have bytes while it is in flight.
+#[tokio::test]
+async fn a_body_that_takes_long_is_not_held_back_to_its_end() {
+    let second = Origin::start().await;
+    let bench = two_held_back(&second, Duration::from_millis(200)).await;
+    let body = Payload::generated(3 * MIB, 1);
+    let file = publish_both(&bench, &second, "pypi", &body, ["\"a\"", "\"a\""]);
+    let pause = Duration::from_secs(4);
+    bench.origin.behave(&file.at, Behaviour::StallBody { after: 2 * MIB, pause });
+    let asked_at = std::time::Instant::now();
+    bench.client("pypi", &file.path).leave_after(1 << 10).run().await.unwrap();
+    assert!(asked_at.elapsed() < pause, "bytes came while the body was in flight");
+}
+
+/// What has left cannot be taken back: the connection is cut. But the right bytes are there when the client asks again.
+#[tokio::test]
+async fn large_wrong_bytes_that_have_left_end_in_an_error_and_the_next_client_gets_the_right_ones() {
+    for format in ["pypi", "npm", "helm"] {
+        let second = Origin::start().await;
+        let bench = two_held_back(&second, Duration::ZERO).await;
         let body = Payload::generated(3 * MIB, 1);
         let file = publish_both(&bench, &second, format, &body, ["\"a\"", "\"a\""]);
         bench.origin.behave(&file.at, Behaviour::Body(Payload::generated(3 * MIB, 2).slice(0, 3 * MIB)));

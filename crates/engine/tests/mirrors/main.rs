@@ -15,6 +15,7 @@ mod support;
 use std::time::Duration;
 
 use larder_core::sha256;
+use larder_engine::Limits;
 use larder_testkit::{Origin, Payload};
 use url::Url;
 
@@ -25,8 +26,13 @@ const KIB: u64 = 1 << 10;
 
 /// A bench whose repositories have `second` as their second mirror.
 async fn two(second: &Origin) -> Bench {
+    two_held_back(second, Limits::default().held_back).await
+}
+
+/// As [`two`], where the first byte of a large body waits so long for its digest.
+async fn two_held_back(second: &Origin, held_back: Duration) -> Bench {
     let url = Url::parse(&second.url("/")).unwrap();
-    Bench::with(|repository| {
+    Bench::limited(Limits { held_back, ..Limits::default() }, |repository| {
         upstream(repository).base_urls.push(url.clone());
         repository.cache.mutable_ttl = Duration::from_secs(600);
     })

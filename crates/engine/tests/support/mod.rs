@@ -117,9 +117,14 @@ impl Bench {
 
     /// An engine with one repository of each built type, named after it, after `change` has had its way with each.
     pub(crate) async fn with(change: impl Fn(&mut Repository)) -> Self {
+        Self::limited(Limits::default(), change).await
+    }
+
+    /// As [`with`](Self::with), with other bounds.
+    pub(crate) async fn limited(limits: Limits, change: impl Fn(&mut Repository)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().to_owned();
-        let bench = Self::in_directory(&path, Limits::default(), change).await;
+        let bench = Self::in_directory(&path, limits, change).await;
         Self { _directory: Some(directory), ..bench }
     }
 
