@@ -56,7 +56,7 @@ impl Engine {
         let began_at = if held.blob() == prior.blob() { prior.began_at } else { now };
         let record = Arc::new(named(&held, digest, [now, now, began_at]));
         let status = CacheStatus { forward: Some(ForwardReason::Stale), forward_status: Some(200), ..CacheStatus::default() };
-        Some(Settled { record, body: SettledBody::Blob(open), status, source: Source::Cache, stale: false, document: None })
+        Some(Settled { record, body: SettledBody::Blob(open), status, source: Source::Cache, for_once: false, document: None })
     }
 
     /// A name of which a forwarded HEAD has told the digest only: its record with the bytes, if they are held by now.

@@ -160,7 +160,7 @@ impl Engine {
             Place::Memory(bytes) => (Body::Bytes(bytes.clone()), true),
         };
         // What is in memory only until its file is written is not remembered: the file will be.
-        let lasting = !settled.stale && !waiting && !settling && !admitted.bypass_cache();
+        let lasting = !settled.for_once && !waiting && !settling && !admitted.bypass_cache();
         let hot = lasting.then(|| self.ticket(wanted, record, epoch)).flatten();
         Ok(Answer {
             status: StatusCode::OK,
@@ -168,7 +168,7 @@ impl Engine {
             body: clear_non_artifact(place),
             cache_status: settled.status,
             source: settled.source,
-            freshness: self.freshness(record, wanted, settled.stale),
+            freshness: self.freshness(record, wanted, settled.for_once),
             location: None,
             hot,
         })

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, header};
 use larder_core::{ArtifactRecord, BlobDescriptor, Content, Digest, Fault, PackageType, SafeUrl, StoredHeaders, UnixMillis};
 use larder_storage::Spool;
-use larder_upstream::UpstreamResponse;
+use larder_upstream::{Framing, UpstreamResponse};
 use tokio::time::Instant;
 use url::Url;
 
@@ -104,7 +104,9 @@ impl Engine {
             false if expects_digest && arrival.has_mirror_beside => Release::From(Instant::now() + self.limits.held_back),
             false => Release::AtOnce,
         };
-        let fill = Arc::new(Fill::new(draft, total, expects_digest, release, ring_capacity));
+        let end_is_marked = total.is_some() || response.body.framing() != Framing::ConnectionClose;
+        let will_be_kept = end_is_marked || expects_digest;
+        let fill = Arc::new(Fill::new(draft, total, expects_digest, release, will_be_kept, ring_capacity));
         let intake = Intake::new(self, wanted, &fill, &expectation);
         flight.begin_fill(Arc::clone(&fill));
         let received = match intake.run(self, wanted, arrival).await {

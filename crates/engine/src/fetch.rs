@@ -182,7 +182,7 @@ impl Engine {
             body: filled.body,
             status,
             source: Source::Remote,
-            stale: false,
+            for_once: filled.change.is_none(),
             document: filled.document,
         };
         (settled, filled.change, copy.map(|(record, _)| record))
@@ -277,7 +277,7 @@ impl Engine {
             body: SettledBody::Blob(open),
             status,
             source: Source::Cache,
-            stale: false,
+            for_once: false,
             document: None,
         };
         (settled, Some(RecordChange::Renew { record: renewed }), None)
@@ -302,7 +302,7 @@ impl Engine {
                         body: SettledBody::Blob(open),
                         status,
                         source: Source::Cache,
-                        stale: !renew,
+                        for_once: !renew,
                         document: None,
                     },
                     change,

@@ -66,6 +66,8 @@ pub(crate) struct Fill {
     /// Whether a digest is expected: then a range, too, ends only after verification.
     pub(crate) expects_digest: bool,
     release: Release,
+    /// As far as the upstream's head can tell: a body without a marked end may have been cut (hazard W2), unless a digest is expected.
+    pub(crate) will_be_kept: bool,
     spool: OnceLock<Arc<File>>,
     ring: Mutex<Ring>,
     ring_capacity: usize,
@@ -81,6 +83,7 @@ impl Fill {
         total: Option<u64>,
         expects_digest: bool,
         release: Release,
+        will_be_kept: bool,
         ring_capacity: usize,
     ) -> Self {
         Self {
@@ -88,6 +91,7 @@ impl Fill {
             total,
             expects_digest,
             release,
+            will_be_kept,
             spool: OnceLock::new(),
             ring: Mutex::default(),
             ring_capacity,
@@ -101,7 +105,7 @@ impl Fill {
     /// A body that is complete and in memory.
     pub(crate) fn complete(draft: ArtifactRecord, body: Bytes) -> Self {
         let length = body.len() as u64;
-        let fill = Self::new(draft, Some(length), false, Release::AtOnce, body.len());
+        let fill = Self::new(draft, Some(length), false, Release::AtOnce, true, body.len());
         {
             let mut ring = fill.ring();
             ring.started = true;

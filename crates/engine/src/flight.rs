@@ -20,8 +20,8 @@ pub(crate) struct Settled {
     pub(crate) body: SettledBody,
     pub(crate) status: CacheStatus,
     pub(crate) source: Source,
-    /// Served although expired: no remaining life.
-    pub(crate) stale: bool,
+    /// Whether no further answer may be made of it, here or at a client: the copy has expired, or the body is not kept.
+    pub(crate) for_once: bool,
     /// A document that has just been checked, still in memory for the first derivations from it.
     pub(crate) document: Option<Arc<LoadedDocument>>,
 }

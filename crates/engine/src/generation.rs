@@ -203,7 +203,7 @@ impl Engine {
         };
         let change = renew.then(|| RecordChange::Renew { record: Arc::clone(&record) });
         let settled =
-            Settled { record, body: SettledBody::Blob(open), status, source: Source::Cache, stale: !renew, document: None };
+            Settled { record, body: SettledBody::Blob(open), status, source: Source::Cache, for_once: !renew, document: None };
         Some((settled, change, None))
     }
 

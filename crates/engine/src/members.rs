@@ -219,7 +219,7 @@ impl Engine {
         }
         let mut settled = self.settled_copy(wanted, record, open, None);
         if let Some(document) = arrived {
-            (settled.status, settled.source, settled.stale) = (document.status, document.source, document.stale);
+            (settled.status, settled.source, settled.for_once) = (document.status, document.source, document.for_once);
         }
         Ok(Some(Settled { body: SettledBody::clone(&settled.body), ..settled }))
     }

@@ -46,7 +46,8 @@ impl Engine {
                         forward: Some(ForwardReason::UriMiss),
                         forward_status: Some(200),
                         collapsed: !started,
-                        stored: started,
+                        stored: started && fill.will_be_kept,
+                        detail: (!fill.will_be_kept).then_some("not-kept"),
                         ..CacheStatus::default()
                     };
                     return Ok(Obtained::InFlight(attached, status));
@@ -139,7 +140,14 @@ impl Engine {
     ) -> Settled {
         let ttl = remaining_seconds(&record, wanted, self.now());
         let status = CacheStatus { hit: true, ttl, detail: stale, ..CacheStatus::default() };
-        Settled { record, body: SettledBody::Blob(body), status, source: Source::Cache, stale: stale.is_some(), document: None }
+        Settled {
+            record,
+            body: SettledBody::Blob(body),
+            status,
+            source: Source::Cache,
+            for_once: stale.is_some(),
+            document: None,
+        }
     }
 
     /// Opens a record's blob; a record whose bytes are gone or damaged is dropped, so that they are fetched again.

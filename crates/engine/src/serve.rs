@@ -49,7 +49,7 @@ impl Engine {
                 let mut representation = representation(wanted, &draft.headers, None, None, fill.total);
                 representation.began_at = Some(draft.began_at);
                 representation.vary = vary;
-                let freshness = self.freshness(draft, wanted, false);
+                let freshness = self.freshness(draft, wanted, !fill.will_be_kept);
                 let body = self.clear_artifact(admitted, draft, Body::InFlight(FlightBody::new(attached)))?;
                 Ok(Answer {
                     status: StatusCode::OK,
@@ -73,7 +73,7 @@ impl Engine {
         vary: &'static [&'static str],
     ) -> Result<Answer, Fault> {
         let wanted = admitted.wanted();
-        let Settled { record, body, status, source, stale, document: _ } = settled;
+        let Settled { record, body, status, source, for_once, document: _ } = settled;
         let tag_of_digest = || record.blob().map(|blob| format!("\"sha256-{}\"", blob.digest.to_hex()));
         let digest_tag = if record.headers.etag.is_none() { tag_of_digest() } else { None };
         let length = record.blob().map(|blob| blob.size);
@@ -81,16 +81,16 @@ impl Engine {
         let mut representation = representation(wanted, &record.headers, digest, digest_tag, length);
         representation.began_at = Some(record.began_at);
         representation.vary = vary;
-        let (body, kept) = match body {
-            SettledBody::Blob(open) => (Body::File { file: open.file, length: open.length }, true),
-            SettledBody::Fill(fill) => (Body::InFlight(FlightBody::new(fill.attach(0))), false),
+        let body = match body {
+            SettledBody::Blob(open) => Body::File { file: open.file, length: open.length },
+            SettledBody::Fill(fill) => Body::InFlight(FlightBody::new(fill.attach(0))),
         };
         let body = self.clear_artifact(admitted, &record, body)?;
         let checked = record.verified || wanted.format.named_by(&wanted.entry.repository, &wanted.spec.key_path).is_none();
         // Whoever reads a file of a generation is to be known of.
-        let lasting = kept && !stale && checked && !admitted.bypass_cache() && wanted.member_of().is_none();
+        let lasting = !for_once && checked && !admitted.bypass_cache() && wanted.member_of().is_none();
         let hot = lasting.then(|| self.ticket(wanted, &record, epoch)).flatten();
-        let freshness = self.freshness(&record, wanted, stale);
+        let freshness = self.freshness(&record, wanted, for_once);
         Ok(Answer { status: StatusCode::OK, representation, body, cache_status: status, source, freshness, location: None, hot })
     }
 
@@ -108,10 +108,10 @@ impl Engine {
         })
     }
 
-    pub(crate) fn freshness(&self, record: &ArtifactRecord, wanted: &Wanted, stale: bool) -> Freshness {
+    pub(crate) fn freshness(&self, record: &ArtifactRecord, wanted: &Wanted, for_once: bool) -> Freshness {
         let now = self.now();
         let remaining = fresh_until(record, wanted.class, &wanted.entry.repository.cache).map(|until| until.since(now));
-        let remaining = if stale { Some(Duration::ZERO) } else { remaining };
+        let remaining = if for_once { Some(Duration::ZERO) } else { remaining };
         Freshness { age: now.since(record.contacted_at), remaining, no_store: false }
     }
 

@@ -1,5 +1,7 @@
 //! Hazards W1 to W11: nothing wrong is ever kept or ends well.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::Method;
 use larder_core::{DigestAlgorithm, FaultKind, Hasher, sha256};
@@ -96,6 +98,28 @@ async fn hazard_w2_a_body_whose_end_nothing_marks_is_kept_only_on_the_word_of_a_
             assert_nothing_kept(&bench, &file, &body).await;
         } else {
             assert_hit(&bench, &file, &body).await;
+        }
+    }
+}
+
+/// What is not kept is not remembered either, here or at the client: the next request is the upstream's again.
+#[tokio::test]
+async fn hazard_w2_a_body_whose_end_nothing_marks_serves_one_answer() {
+    for size in [10 * KIB, 3 * MIB] {
+        let bench = Bench::new().await;
+        let body = Payload::generated(size, 1);
+        let file = publish(&bench.origin, "generic", &body, "\"strong\"");
+        bench.origin.behave(&file.at, Behaviour::UntilClose);
+        for round in 1..=3 {
+            let client = bench.client("generic", &file.path);
+            let answer = client.answer().await.unwrap();
+            assert!(answer.hot.is_none(), "{size}");
+            assert_eq!(answer.freshness.remaining, Some(Duration::ZERO), "{size}");
+            assert!(!answer.cache_status.stored && answer.cache_status.detail == Some("not-kept"), "{size}");
+            drop(answer);
+            assert_eq!(client.run().await.unwrap().bytes(), &body.slice(0, size));
+            bench.settled().await;
+            assert!(bench.origin.count("GET", &file.at) >= round, "{size}: asked again each time");
         }
     }
 }

@@ -243,3 +243,20 @@ pub(crate) fn now_seconds() -> u64 {
 pub(crate) fn httpdate(time: std::time::SystemTime) -> String {
     httpdate::fmt_http_date(time)
 }
+
+/// Hazard W2: a body without a length and without a last chunk may have been cut, so each request asks the upstream again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_whose_end_nothing_marks_is_never_a_hit() {
+    let origin = Origin::start().await;
+    origin.put("/f", Resource::new("whole or not"));
+    origin.behave("/f", Behaviour::UntilClose);
+    let larder = TestLarder::start(&remote("generic", &origin, "")).await;
+    let url = larder.artifact("generic", "f");
+    for round in 1..=4 {
+        let answer = get(&url).await;
+        assert_eq!((answer.status, answer.text().as_str(), answer.source()), (200, "whole or not", "remote"));
+        assert!(answer.cache_status().ends_with("detail=not-kept"), "{}", answer.cache_status());
+        assert_eq!(max_age(&answer), 0);
+        assert_eq!(origin.count("GET", "/f"), round);
+    }
+}
