@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use larder_core::{
-    AccessDenied, ArtifactPath, Fault, FaultKind, Mutability, PathError, RepositoryKind, RepositoryName, SourceKey,
+    AccessDenied, ArtifactPath, Fault, FaultKind, Mutability, PathError, PathRules, RepositoryKind, RepositoryName, SourceKey,
 };
 use larder_formats::{Form, Format, Links, Operation, Read, RequestParts, SourceBase, SourceSpec};
 
@@ -124,7 +124,7 @@ pub(crate) enum Admission {
 impl Engine {
     /// Parses and admits a request, or says why not. No I/O.
     pub(crate) fn admit(&self, request: &ArtifactRequest<'_>) -> Result<Admission, Fault> {
-        let entry = self.entry(request.repository)?;
+        let entry = self.entry(request.repository).map_err(|fault| bad_path(request).unwrap_or(fault))?;
         let Some(format) = entry.format else {
             return Err(not_built(&entry, "its package type is not built in this version of larder"));
         };
@@ -285,6 +285,13 @@ fn denied_fault(entry: &Entry, denied: &AccessDenied) -> Fault {
 fn not_built(entry: &Entry, what: &str) -> Fault {
     let message = format!("repository {} cannot be served: {what}", entry.repository.name);
     Fault::new(FaultKind::NotImplemented, "not_implemented", message).in_repository(&entry.repository.name)
+}
+
+/// What is wrong with a path whatever the repository is: that is told first (spec section 1).
+fn bad_path(request: &ArtifactRequest<'_>) -> Option<Fault> {
+    let path = request.raw_path.strip_prefix('/').unwrap_or(request.raw_path);
+    let lenient = PathRules { encoded_scope_slash: true };
+    ArtifactPath::parse(&format!("{}/{path}", request.repository), lenient).err().map(path_fault)
 }
 
 fn path_fault(error: PathError) -> Fault {

@@ -56,7 +56,8 @@ impl From<UpstreamError> for NoBody {
             UpstreamErrorKind::TimedOut => (Outcome::TimedOut, "upstream_timeout"),
             UpstreamErrorKind::RefusedRedirect => (Outcome::Unusable, "redirect_refused"),
             UpstreamErrorKind::RefusedAddress => (Outcome::Unusable, "address_refused"),
-            UpstreamErrorKind::Unauthorized => (Outcome::Unusable, "upstream_login"),
+            // The registry's answer was 401: a statement about rights, which no old copy covers up.
+            UpstreamErrorKind::Unauthorized => (Outcome::Denied(StatusCode::UNAUTHORIZED.as_u16()), "upstream_login"),
             UpstreamErrorKind::Protocol => (Outcome::Unusable, "upstream_protocol"),
             UpstreamErrorKind::Truncated => (Outcome::Unusable, "upstream_cut"),
         };

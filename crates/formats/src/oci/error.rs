@@ -5,7 +5,7 @@ use larder_core::{Fault, FaultKind};
 use crate::ErrorBody;
 
 /// The words that a fault may carry itself, each with the specification's code.
-const CODES: [(&str, &str); 9] = [
+const CODES: [(&str, &str); 10] = [
     ("blob_unknown", "BLOB_UNKNOWN"),
     ("digest_invalid", "DIGEST_INVALID"),
     ("manifest_invalid", "MANIFEST_INVALID"),
@@ -14,6 +14,7 @@ const CODES: [(&str, &str); 9] = [
     ("name_unknown", "NAME_UNKNOWN"),
     ("unknown_repository", "NAME_UNKNOWN"),
     ("quarantined", "MANIFEST_UNKNOWN"),
+    ("upstream_login", "UNAUTHORIZED"),
     ("upstream_unauthorized", "UNAUTHORIZED"),
 ];
 
@@ -60,6 +61,7 @@ mod tests {
             (FaultKind::MethodNotAllowed, "read_only", "UNSUPPORTED"),
             (FaultKind::Unauthorized, "token_needed", "UNAUTHORIZED"),
             (FaultKind::BadGateway, "digest_mismatch", "UNSUPPORTED"),
+            (FaultKind::BadGateway, "upstream_login", "UNAUTHORIZED"),
         ] {
             let fault = Fault::new(kind, word, "what \"happened\"").by_rule("upstream");
             let body = body(&fault);

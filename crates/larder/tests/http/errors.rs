@@ -129,9 +129,15 @@ async fn a_404_is_remembered_for_negative_ttl_and_a_flush_forgets_it() {
 async fn unknown_repositories_are_404_and_say_so() {
     let origin = Origin::start().await;
     let larder = TestLarder::start(&remote("generic", &origin, "")).await;
-    for path in ["nobody/x", "Generic/x", "generic%2f/x", "gener%69c/x", "%00/x", "../x", "generic.x/x", "nobody", "nobody/"] {
+    for path in ["nobody/x", "Generic/x", "gener%69c/x", "generic.x/x", "nobody", "nobody/", "nobody//x"] {
         let answer = get(&larder.url(&format!("api/v1/remote/{path}"))).await;
-        assert!(matches!(answer.status, 400 | 404), "{path}: {} {}", answer.status, answer.text());
+        assert_eq!(answer.status, 404, "{path}: {}", answer.text());
+    }
+    // Bad paths are refused before anything else, so before the repository is looked for.
+    for path in ["generic%2f/x", "%00/x", "../x", "./generic/x", "%2e%2e/x", "nobody/../x", "nobody/a%5cb", "nobody/a//b"] {
+        let request = format!("GET /api/v1/remote/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let answer = crate::support::raw(larder.address(), request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("invalid_path"), "{path}: {answer}");
     }
     for url in ["api/v1/remote/nobody/x", "api/v1/virtual/nobody/index.yaml"] {
         let answer = get(&larder.url(url)).await;

@@ -86,6 +86,26 @@ async fn oci_20_an_upstream_s_challenge_is_not_passed_on() {
     assert!(error["message"].as_str().is_some_and(|message| message.contains("username and password")), "{error}");
 }
 
+/// Spec section 3: a 401 is no network failure. Whoever withdraws an account means it, wherever that is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_withdrawn_account_is_not_covered_up_by_an_old_copy() {
+    let (origin, larder) = images("username: ci, password: secret, cache: { mutable_ttl: 0 }").await;
+    let url = larder.url("v2/images/team/app/manifests/1.0");
+    assert_eq!(get(&url).await.status, 200);
+    let realm = format!("Bearer realm=\"{}\",service=\"registry\"", origin.url("/token"));
+    origin.behave("/v2/team/app/manifests/1.0", Behaviour::Challenge { challenge: realm, unless: "nothing".to_owned() });
+    for refusal in [401, 403] {
+        origin.behave("/token", Behaviour::Status(refusal));
+        let answer = get(&url).await;
+        assert_eq!((answer.status, answer.json()["errors"][0]["code"].as_str()), (502, Some("UNAUTHORIZED")), "{refusal}");
+        origin.clear("/token");
+    }
+    // A token server that cannot be reached is a network failure, and the copy is still there for it.
+    origin.behave("/token", Behaviour::ResetHead);
+    let answer = get(&url).await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, MANIFEST));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn oci_16_a_busy_upstream_without_a_copy_is_429_with_retry_after() {
     let (origin, larder) = images("stale: { on_status: [429] }").await;
