@@ -62,7 +62,7 @@ impl Expectation {
             Self::None => None,
             Self::Known(claim) => Some(claim),
             Self::Pending(lookup) => match lookup.await.unwrap_or(Lookup::NotNamed) {
-                // The file came, so somebody is there: a breaker that let one probe through may have refused the document.
+                // The file came, so somebody is there: a breaker may have refused the document, of which an old copy is held.
                 Lookup::NoDocument { unanswered: true } => engine.learn_first(wanted).await.claim(),
                 lookup => lookup.claim(),
             },

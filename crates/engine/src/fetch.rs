@@ -25,6 +25,14 @@ use crate::obtain::{Arrived, Flown};
 /// An expired copy with its open file.
 pub(crate) type Copy = (Arc<ArtifactRecord>, OpenBlob);
 
+/// What there is in place of a new body.
+#[derive(Clone, Copy)]
+struct Fallback<'a> {
+    copy: &'a (Arc<ArtifactRecord>, OpenBlob),
+    /// Whether only what has changed is wanted.
+    conditional: bool,
+}
+
 /// For clients of an upstream that refuses more requests for now and does not say for how long.
 const UNTOLD_RETRY_AFTER: Duration = Duration::from_mins(1);
 
@@ -79,7 +87,8 @@ impl Engine {
         }
         let prior = Some(Arc::clone(&copy.0));
         if with == RevalidateWith::Head {
-            let head = Ask { method: Method::HEAD, unless_changed: Some(&copy.0), ..Ask::default() };
+            let dispensable = self.may_serve(wanted, &copy.0);
+            let head = Ask { method: Method::HEAD, unless_changed: Some(&copy.0), dispensable, ..Ask::default() };
             match self.ask(wanted, &head).await {
                 Err(no_body) => return self.settle_failure(wanted, Some(copy), &no_body),
                 Ok(Arrival { response, failed, .. }) => match head_verdict(wanted, &response, &copy.0) {
@@ -126,8 +135,8 @@ impl Engine {
         let mut failure: Option<NoBody> = None;
         loop {
             let mut expectation = self.expect(wanted).await;
-            let unless_changed = copy.as_ref().filter(|_| conditional);
-            let arrival = match self.open_body(wanted, &mut expectation, unless_changed, &avoid).await {
+            let fallback = copy.as_ref().map(|copy| Fallback { copy, conditional });
+            let arrival = match self.open_body(wanted, &mut expectation, fallback, &avoid).await {
                 Ok(arrival) => arrival,
                 Err(no_body) => return self.settle_failure(wanted, copy, &failure.unwrap_or(no_body)),
             };
@@ -189,6 +198,12 @@ impl Engine {
         (settled, filled.change, copy.map(|(record, _)| record))
     }
 
+    /// Whether this expired copy would be served if nobody answered.
+    fn may_serve(&self, wanted: &Wanted, copy: &ArtifactRecord) -> bool {
+        let policy = &wanted.entry.repository.cache;
+        matches!(settle(Outcome::Unreachable, Some(copy), wanted.class, policy, self.now()), Settlement::ServeStale { .. })
+    }
+
     /// The upstream has said when to come back, and copies may serve until then (`stale.on_status`): it is not asked.
     fn asked_to_wait(&self, wanted: &Wanted) -> Option<NoBody> {
         let status = StatusCode::TOO_MANY_REQUESTS.as_u16();
@@ -210,16 +225,17 @@ impl Engine {
         self: &Arc<Self>,
         wanted: &Arc<Wanted>,
         expectation: &mut Expectation,
-        unless_changed: Option<&Copy>,
+        fallback: Option<Fallback<'_>>,
         avoid: &[Arc<Mirror>],
     ) -> Result<Arrival, NoBody> {
         let claimed = match expectation {
             Expectation::Known(claim) => Url::parse(&claim.url).ok(),
             Expectation::None | Expectation::Pending(_) => None,
         };
-        let unless_changed = unless_changed.map(|(record, _)| record.as_ref());
+        let dispensable = fallback.is_some_and(|fallback| self.may_serve(wanted, &fallback.copy.0));
+        let unless_changed = fallback.filter(|fallback| fallback.conditional).map(|fallback| fallback.copy.0.as_ref());
         let led = claimed.is_some();
-        let answer = self.ask(wanted, &Ask { claimed, unless_changed, avoid, ..Ask::default() }).await;
+        let answer = self.ask(wanted, &Ask { claimed, unless_changed, avoid, dispensable, ..Ask::default() }).await;
         let arrival = match answer {
             answer if led && unless_changed.is_none() && is_no_file(&answer) => {
                 self.ask_usual_place(wanted, expectation, answer, avoid).await?

@@ -86,6 +86,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) resume: Option<Resume>,
     /// Of these nothing is wanted any more.
     pub(crate) avoid: &'a [Arc<Mirror>],
+    /// Whether a copy may be served if nobody answers.
+    pub(crate) dispensable: bool,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Option<Bytes>,
 }
@@ -234,7 +236,7 @@ impl Engine {
     fn probe(self: &Arc<Self>, wanted: &Wanted, route: &Route) {
         let Some(mirror) = route.mirror.clone() else { return };
         let Ok(permit) = self.mirrors.0.admit(&mirror.key, PATIENCE * 4) else { return };
-        let head = Ask { method: Method::HEAD, ..Ask::default() };
+        let head = Ask { method: Method::HEAD, dispensable: true, ..Ask::default() };
         let request = request(wanted, &head, route, Some(PATIENCE));
         let engine = Arc::clone(self);
         tokio::spawn(async move {
@@ -319,6 +321,7 @@ fn request(wanted: &Wanted, ask: &Ask<'_>, route: &Route, patience: Option<Durat
         headers: ask.headers.clone(),
         body: ask.body.clone(),
         patience,
+        dispensable: ask.dispensable,
         ..UpstreamRequest::new(Arc::clone(repository), ask.method.clone(), route.url.clone())
     }
 }

@@ -1,5 +1,5 @@
 //! The circuit breaker: leaves an origin alone for a moment after it failed several times in a row. Knows time and outcomes; does not
-//! know HTTP.
+//! know HTTP, nor what a failure is.
 //!
 //! Only origins in trouble are remembered, so that the many hosts which documents and redirects name cost nothing.
 
@@ -33,6 +33,8 @@ pub enum BreakerState {
 #[derive(Debug)]
 struct Trouble {
     failures: u32,
+    /// Whether the last failure came so soon that nobody had to wait for it.
+    at_once: bool,
     /// How many pauses in a row, which sets the length of the next.
     pauses: u32,
     /// Set while open or half-open.
@@ -78,7 +80,32 @@ pub struct Breakers<K: Hash + Eq + Clone> {
 pub struct Permit<K: Hash + Eq + Clone> {
     breakers: Arc<Breakers<K>>,
     key: Option<K>,
-    generation: Option<u64>,
+    word: Word,
+}
+
+/// What a permit's outcome says.
+#[derive(Debug, Clone, Copy)]
+enum Word {
+    /// Sent while all was well.
+    Plain,
+    /// The probe of this generation.
+    Probe(u64),
+    /// Sent in spite of the pause that began then: its success ends that pause, its failure is no news.
+    Insisted(UnixMillis),
+}
+
+/// How a request failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Slowly,
+    AtOnce,
+    Badly,
+}
+
+impl Word {
+    fn is_of(self, pause: &Pause) -> bool {
+        matches!(self, Self::Probe(generation) if generation == pause.generation)
+    }
 }
 
 impl<K: Hash + Eq + Clone> Breakers<K> {
@@ -93,7 +120,7 @@ impl<K: Hash + Eq + Clone> Breakers<K> {
     /// The breaker is open, or another probe is under way.
     pub fn admit(self: &Arc<Self>, key: &K, deadline: Duration) -> Result<Permit<K>, BreakerState> {
         let now = self.clock.now();
-        let mut generation = None;
+        let mut word = Word::Plain;
         let mut guard = self.lock();
         let (troubles, counter) = &mut *guard;
         if let Some(pause) = troubles.get_mut(key).and_then(|t| t.pause.as_mut()) {
@@ -106,10 +133,22 @@ impl<K: Hash + Eq + Clone> Breakers<K> {
             *counter += 1;
             pause.generation = *counter;
             pause.probe = Some(Probe { since: now, deadline });
-            generation = Some(*counter);
+            word = Word::Probe(*counter);
         }
         drop(guard);
-        Ok(Permit { breakers: Arc::clone(self), key: Some(key.clone()), generation })
+        Ok(Permit { breakers: Arc::clone(self), key: Some(key.clone()), word })
+    }
+
+    /// Whether `key` fails without making anybody wait.
+    pub fn fails_at_once(&self, key: &K) -> bool {
+        self.lock().0.get(key).is_some_and(|trouble| trouble.at_once)
+    }
+
+    /// Sends one request to `key` whatever the breaker says: for whoever has nothing to fall back on.
+    pub fn insist(self: &Arc<Self>, key: &K) -> Permit<K> {
+        let pause = self.lock().0.get(key).and_then(|trouble| trouble.pause);
+        let word = pause.map_or(Word::Plain, |pause| Word::Insisted(pause.since));
+        Permit { breakers: Arc::clone(self), key: Some(key.clone()), word }
     }
 
     /// The state of `key` now.
@@ -123,7 +162,7 @@ impl<K: Hash + Eq + Clone> Breakers<K> {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn failed(&self, key: K, generation: Option<u64>, at_once: bool) {
+    fn failed(&self, key: K, word: Word, how: How) {
         let now = self.clock.now();
         let mut guard = self.lock();
         let (troubles, counter) = &mut *guard;
@@ -133,14 +172,16 @@ impl<K: Hash + Eq + Clone> Breakers<K> {
         {
             troubles.remove(&oldest);
         }
-        let trouble = troubles.entry(key).or_insert(Trouble { failures: 0, pauses: 0, pause: None, last_change: now });
+        let trouble =
+            troubles.entry(key).or_insert(Trouble { failures: 0, at_once: false, pauses: 0, pause: None, last_change: now });
         let counts = if let Some(pause) = trouble.pause {
             // Requests that were under way when the breaker opened say nothing new.
-            generation == Some(pause.generation)
+            word.is_of(&pause)
         } else {
             trouble.failures += 1;
-            at_once || trouble.failures >= FAILURES_TO_OPEN
+            how == How::Badly || trouble.failures >= FAILURES_TO_OPEN
         };
+        trouble.at_once = how == How::AtOnce;
         trouble.last_change = now;
         if counts {
             *counter += 1;
@@ -150,11 +191,12 @@ impl<K: Hash + Eq + Clone> Breakers<K> {
         }
     }
 
-    fn succeeded(&self, key: &K, generation: Option<u64>) {
+    fn succeeded(&self, key: &K, word: Word) {
         let mut guard = self.lock();
         let Some(trouble) = guard.0.get(key) else { return };
         // A late success of a request sent before the pause is good news about the past only.
-        if trouble.pause.is_none_or(|pause| generation == Some(pause.generation)) {
+        let ends = |pause: Pause| word.is_of(&pause) || matches!(word, Word::Insisted(since) if since == pause.since);
+        if trouble.pause.is_none_or(ends) {
             guard.0.remove(key);
         }
     }
@@ -186,34 +228,41 @@ impl<K: Hash + Eq + Clone> Permit<K> {
     /// The origin answered.
     pub fn succeeded(mut self) {
         if let Some(key) = self.key.take() {
-            self.breakers.succeeded(&key, self.generation);
+            self.breakers.succeeded(&key, self.word);
         }
     }
 
     /// The origin could not be reached, or did not answer in time.
     pub fn failed(mut self) {
         if let Some(key) = self.key.take() {
-            self.breakers.failed(key, self.generation, false);
+            self.breakers.failed(key, self.word, How::Slowly);
+        }
+    }
+
+    /// The same, so soon that nobody had to wait for it.
+    pub fn failed_at_once(mut self) {
+        if let Some(key) = self.key.take() {
+            self.breakers.failed(key, self.word, How::AtOnce);
         }
     }
 
     /// It failed in a way that is better not met again soon, where there is somebody else to ask: the breaker opens at once.
     pub fn failed_badly(mut self) {
         if let Some(key) = self.key.take() {
-            self.breakers.failed(key, self.generation, true);
+            self.breakers.failed(key, self.word, How::Badly);
         }
     }
 }
 
 impl<K: Hash + Eq + Clone> fmt::Debug for Permit<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("generation", &self.generation).finish_non_exhaustive()
+        f.debug_struct("Permit").field("word", &self.word).finish_non_exhaustive()
     }
 }
 
 impl<K: Hash + Eq + Clone> Drop for Permit<K> {
     fn drop(&mut self) {
-        if let (Some(key), Some(generation)) = (self.key.take(), self.generation) {
+        if let (Some(key), Word::Probe(generation)) = (self.key.take(), self.word) {
             self.breakers.abandoned(&key, generation);
         }
     }
@@ -348,6 +397,27 @@ mod tests {
             UnixMillis(99_000_000);
         assert!(ask(&breakers).is_ok());
         drop(probe);
+    }
+
+    #[test]
+    fn whoever_insists_is_let_through_and_its_success_closes() {
+        let (clock, breakers) = start();
+        fail(&breakers, 3);
+        breakers.insist(&"origin").failed();
+        assert_eq!(ask(&breakers).err(), Some(BreakerState::Open));
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(breakers.state(&"origin"), BreakerState::HalfOpen, "the failure made the pause no longer");
+        let late = breakers.insist(&"origin");
+        ask(&breakers).ok().unwrap().failed();
+        clock.advance(Duration::from_secs(1));
+        late.succeeded();
+        assert_eq!(breakers.state(&"origin"), BreakerState::Open, "the next pause began after it was sent");
+        breakers.insist(&"origin").succeeded();
+        assert_eq!(breakers.state(&"origin"), BreakerState::Closed);
+        breakers.insist(&"origin").failed();
+        assert_eq!(breakers.state(&"origin"), BreakerState::Closed, "without a pause it counts as any other");
+        fail(&breakers, 2);
+        assert_eq!(breakers.state(&"origin"), BreakerState::Open);
     }
 
     #[test]

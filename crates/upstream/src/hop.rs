@@ -7,6 +7,7 @@ use futures_util::StreamExt as _;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use larder_core::UpstreamSettings;
+use tokio::time::Instant;
 use tracing::warn;
 use url::{Host, Url};
 
@@ -18,6 +19,9 @@ use crate::connect_watch::ConnectWatch;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::{HttpUpstream, Target};
 use crate::{UpstreamRequest, UpstreamResponse, headers};
+
+/// The breaker is there so that nobody waits for an origin that keeps failing. Failures that take less than this are no wait.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// One request to one URL.
 #[derive(Clone, Copy)]
@@ -65,12 +69,19 @@ impl Hop<'_> {
         let fields = headers::outgoing(self.request, self.settings, self.url, bearing)
             .map_err(|unusable| self.error(UpstreamErrorKind::Protocol, unusable))?;
         let deadline = self.settings.connect_timeout + self.settings.read_timeout + Duration::from_secs(5);
-        let permit = self.upstream.breakers.admit(&Target::new(self.settings, self.url), deadline).map_err(|_| {
-            self.error(
-                UpstreamErrorKind::Unreachable,
-                "not asked, because it failed several times in a row; it is tried again soon",
-            )
-        })?;
+        let target = Target::new(self.settings, self.url);
+        let permit = match self.upstream.breakers.admit(&target, deadline) {
+            Ok(permit) => permit,
+            // Whoever has nothing to fall back on is let through, and whoever need not wait.
+            Err(_) if !self.request.dispensable || self.upstream.breakers.fails_at_once(&target) => {
+                self.upstream.breakers.insist(&target)
+            }
+            Err(_) => {
+                let what = "not asked, because it failed several times in a row; it is tried again soon";
+                return Err(self.error(UpstreamErrorKind::Unreachable, what));
+            }
+        };
+        let sent = Instant::now();
         match self.try_twice(ClientKey::new(self.settings, reach), fields).await {
             Ok(response) => {
                 permit.succeeded();
@@ -78,6 +89,7 @@ impl Hop<'_> {
             }
             Err(error) => {
                 match error.kind {
+                    UpstreamErrorKind::Unreachable if sent.elapsed() < SLOW => permit.failed_at_once(),
                     UpstreamErrorKind::Unreachable | UpstreamErrorKind::TimedOut => permit.failed(),
                     // Nonsense came, but it came.
                     UpstreamErrorKind::Protocol => permit.succeeded(),

@@ -53,6 +53,8 @@ pub struct UpstreamRequest {
     pub body: Option<Bytes>,
     /// How long to wait for a byte, if that is less than `timeouts.read`: where there is somebody else to ask.
     pub patience: Option<Duration>,
+    /// Whether the caller has something to fall back on: then an origin that keeps failing is not asked, and nobody waits for it.
+    pub dispensable: bool,
 }
 
 impl UpstreamRequest {
@@ -74,6 +76,7 @@ impl UpstreamRequest {
             headers: HeaderMap::new(),
             body: None,
             patience: None,
+            dispensable: false,
         }
     }
 
@@ -97,6 +100,7 @@ impl fmt::Debug for UpstreamRequest {
             .field("headers", &self.headers.keys().map(http::HeaderName::as_str).collect::<Vec<_>>())
             .field("body_length", &self.body.as_ref().map(Bytes::len))
             .field("patience", &self.patience)
+            .field("dispensable", &self.dispensable)
             .finish()
     }
 }

@@ -19,65 +19,111 @@ fn timed() -> (HttpUpstream, Arc<ManualClock>) {
     (HttpUpstream::new(Options { clock: Arc::clone(&clock) as _, ..Options::new("larder/0.0-test") }), clock)
 }
 
-#[tokio::test]
-async fn a_dead_origin_is_left_alone_and_found_again() {
-    let (upstream, clock) = timed();
-    let url = dead();
-    let repository = repository(settings(&url));
-    assert_eq!(upstream.health(&repository.name), BreakerState::Closed);
+/// A repository whose origin is given little time.
+fn hasty(url: &url::Url) -> Arc<larder_core::Repository> {
+    let mut settings = settings(url);
+    (settings.connect_timeout, settings.read_timeout) = (Duration::from_millis(50), Duration::from_millis(50));
+    repository(settings)
+}
+
+/// A request of somebody who has a copy to serve.
+fn dispensable(repository: &Arc<larder_core::Repository>, url: url::Url) -> UpstreamRequest {
+    UpstreamRequest { dispensable: true, ..get(repository, url) }
+}
+
+/// `/stall` never answers.
+async fn half_dead() -> Origin {
+    Origin::start(|seen| if seen.target() == "/stall" { vec![Act::Stall] } else { ok("good") }).await
+}
+
+async fn stall_three_times(upstream: &HttpUpstream, origin: &Origin) {
+    let hasty = hasty(&origin.url("/"));
     for _ in 0..3 {
-        assert_eq!(kind(upstream.send(get(&repository, url.clone())).await), UpstreamErrorKind::Unreachable);
+        assert_eq!(kind(upstream.send(get(&hasty, origin.url("/stall"))).await), UpstreamErrorKind::TimedOut);
     }
+}
+
+#[tokio::test]
+async fn an_origin_that_hangs_is_left_alone_by_those_who_have_a_copy_and_found_again() {
+    let (upstream, clock) = timed();
+    let origin = half_dead().await;
+    let repository = repository(settings(&origin.url("/")));
+    stall_three_times(&upstream, &origin).await;
+    // Health is told by the name of the repository that made the last request.
+    let asked = origin.seen().len();
+    assert_eq!(kind(upstream.send(dispensable(&repository, origin.url("/"))).await), UpstreamErrorKind::Unreachable);
     assert_eq!(upstream.health(&repository.name), BreakerState::Open);
-    // The origin is back, but nobody asks it before the pause is over.
-    let origin = Origin::start_at(format!("127.0.0.1:{}", url.port().unwrap()).parse().unwrap(), |_| ok("back")).await;
-    assert_eq!(kind(upstream.send(get(&repository, url.clone())).await), UpstreamErrorKind::Unreachable);
-    assert_eq!(origin.connections(), 0);
+    assert_eq!(origin.seen().len(), asked);
     clock.advance(Duration::from_secs(5));
     assert_eq!(upstream.health(&repository.name), BreakerState::HalfOpen);
-    assert_eq!(text(&upstream, get(&repository, url.clone())).await, "back");
+    assert_eq!(text(&upstream, dispensable(&repository, origin.url("/"))).await, "good");
     assert_eq!(upstream.health(&repository.name), BreakerState::Closed);
+}
+
+/// One path that hangs must not take its whole origin away from those who have nothing else.
+#[tokio::test]
+async fn whoever_has_nothing_to_fall_back_on_is_let_through() {
+    let (upstream, _) = timed();
+    let origin = half_dead().await;
+    let repository = repository(settings(&origin.url("/")));
+    stall_three_times(&upstream, &origin).await;
+    assert_eq!(kind(upstream.send(dispensable(&repository, origin.url("/"))).await), UpstreamErrorKind::Unreachable);
+    assert_eq!(text(&upstream, get(&repository, origin.url("/"))).await, "good");
+    assert_eq!(upstream.health(&repository.name), BreakerState::Closed, "somebody is there");
+    assert_eq!(text(&upstream, dispensable(&repository, origin.url("/"))).await, "good");
+}
+
+/// A refused connection costs nobody any time, so there is no reason not to ask again.
+#[tokio::test]
+async fn an_origin_that_refuses_is_asked_each_time() {
+    let (upstream, _) = timed();
+    let url = dead();
+    let repository = repository(settings(&url));
+    for _ in 0..5 {
+        assert_eq!(kind(upstream.send(dispensable(&repository, url.clone())).await), UpstreamErrorKind::Unreachable);
+    }
+    assert_eq!(upstream.health(&repository.name), BreakerState::Open, "its state is told all the same");
+    let origin = Origin::start_at(format!("127.0.0.1:{}", url.port().unwrap()).parse().unwrap(), |_| ok("back")).await;
+    assert_eq!(text(&upstream, dispensable(&repository, url.clone())).await, "back");
+    assert_eq!((origin.connections(), upstream.health(&repository.name)), (1, BreakerState::Closed));
 }
 
 #[tokio::test]
 async fn hazard_a7_a_dropped_probe_does_not_wedge() {
     let (upstream, clock) = timed();
-    let origin = Origin::start(|seen| if seen.target() == "/stall" { vec![Act::Stall] } else { ok("good") }).await;
-    let mut short = settings(&origin.url("/"));
-    (short.connect_timeout, short.read_timeout) = (Duration::from_millis(50), Duration::from_millis(50));
-    let (short, patient) = (repository(short), repository(settings(&origin.url("/"))));
-    for _ in 0..3 {
-        assert_eq!(kind(upstream.send(get(&short, origin.url("/stall"))).await), UpstreamErrorKind::TimedOut);
-    }
-    assert_eq!(kind(upstream.send(get(&patient, origin.url("/"))).await), UpstreamErrorKind::Unreachable);
+    let origin = half_dead().await;
+    let patient = repository(settings(&origin.url("/")));
+    stall_three_times(&upstream, &origin).await;
+    assert_eq!(kind(upstream.send(dispensable(&patient, origin.url("/"))).await), UpstreamErrorKind::Unreachable);
     clock.advance(Duration::from_secs(5));
     {
-        let probe = upstream.send(get(&patient, origin.url("/stall")));
+        let probe = upstream.send(dispensable(&patient, origin.url("/stall")));
         let cut = tokio::time::timeout(Duration::from_millis(100), probe).await;
         assert!(cut.is_err(), "the probe was under way when its future was dropped");
     }
-    assert_eq!(text(&upstream, get(&patient, origin.url("/"))).await, "good");
+    assert_eq!(text(&upstream, dispensable(&patient, origin.url("/"))).await, "good");
 }
 
 #[tokio::test]
 async fn exactly_one_of_many_probes_goes_through() {
     let (upstream, clock) = timed();
-    let url = dead();
-    let repository = repository(settings(&url));
-    for _ in 0..3 {
-        let _ = upstream.send(get(&repository, url.clone())).await;
-    }
-    let origin = Origin::start_at(format!("127.0.0.1:{}", url.port().unwrap()).parse().unwrap(), |_| {
+    let origin = Origin::start(|seen| {
+        if seen.target() == "/stall" {
+            return vec![Act::Stall];
+        }
         let mut acts = vec![Act::Pause(Duration::from_millis(100))];
         acts.extend(ok("back"));
         acts
     })
     .await;
+    let repository = repository(settings(&origin.url("/")));
+    stall_three_times(&upstream, &origin).await;
+    let before = origin.seen().len();
     clock.advance(Duration::from_secs(5));
-    let asked = (0..20).map(|_| upstream.send(get(&repository, url.clone())));
+    let asked = (0..20).map(|_| upstream.send(dispensable(&repository, origin.url("/"))));
     let answers = futures_util::future::join_all(asked).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
-    assert_eq!(origin.seen().len(), 1);
+    assert_eq!(origin.seen().len(), before + 1);
 }
 
 #[tokio::test]
