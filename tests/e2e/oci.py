@@ -2,12 +2,16 @@
 
 import contextlib
 import hashlib
+import http.client
 import json
 import signal
 import subprocess
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from archives import noise
 from harness import STEP_SECONDS, Failed, ask, environment, expect, expect_equal, run, tool
 from oci_images import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Registry
 from oci_logins import PASSWORD, USER, Basic, Tokens
@@ -148,6 +152,9 @@ def podman(case):
     case.phases(use)
 
 
+TRANSFER = "io.containerd.transfer.v1.local"
+
+
 @contextlib.contextmanager
 def containerd(home):
     """A private containerd; gives a function that runs ctr."""
@@ -161,6 +168,9 @@ def containerd(home):
         f"disabled_plugins = {json.dumps(plugins)}",
         f'[grpc]\naddress = "{socket}"',
         f'[ttrpc]\naddress = "{socket}.ttrpc"',
+        # From 2.1 on, layers are fetched in parallel ranges where there is a buffer for them. Earlier ones know no such plugin.
+        f'[plugins."{TRANSFER}"]\nmax_concurrent_downloads = 8\nconcurrent_layer_fetch_buffer = 1048576',
+        f'[[plugins."{TRANSFER}".unpack_config]]\nplatform = "linux/amd64"\nsnapshotter = "native"',
     ]
     (home / "containerd.toml").write_text("\n".join(lines) + "\n")
     clean = environment(home)
@@ -259,6 +269,61 @@ def requests(case):
         expect_equal("unprefixed", unprefixed.headers["Docker-Content-Digest"], registry.digest("library/single"))
         referrers = 404 if phase in ("cold", "warm") else 502
         ask(f"{base}/app/big/referrers/{registry.digest('app/big')}", wanted=referrers)
+
+    case.phases(use)
+
+
+def ranges(case):
+    """What containerd 2.1 and later do with a cold layer: a head, then parallel open-ended ranges, each left after its part."""
+    registry = Registry(case)
+    case.needs_larder()
+    registry.add("app/huge", noise(24_000_000, "huge"))
+    case.serve({"images": remote(registry)})
+    base = f"{case.listens_at}/v2/images/app/huge"
+    layer = json.loads(registry.tags["app/huge", "1.0"][1])["layers"][0]
+    size, count = layer["size"], 12
+    step = -(-size // count)
+    all_asked = threading.Event()
+    served = registry.origin.respond
+
+    def respond(request):
+        # No byte of the layer comes before all parts have been asked for.
+        if request.path.endswith(layer["digest"]):
+            expect(all_asked.wait(20), "the ranges were not asked for side by side")
+        return served(request)
+
+    registry.origin.respond = respond
+
+    def use(_, phase):
+        mark = registry.origin.mark()
+        sent = threading.Barrier(count, action=all_asked.set)
+
+        def part(number):
+            connection = http.client.HTTPConnection(case.listens_at.removeprefix("http://"), timeout=30)
+            with contextlib.closing(connection):
+                first = number * step
+                asked = {"Range": f"bytes={first}-", "Accept-Encoding": "zstd;q=1.0, gzip;q=0.8, deflate;q=0.5"}
+                connection.request("GET", f"/v2/images/app/huge/blobs/{layer['digest']}?ns={MIRRORED}", headers=asked)
+                sent.wait(20)
+                answer = connection.getresponse()
+                expect_equal("status of a range", answer.status, 206)
+                expect_equal("range", answer.headers["Content-Range"], f"bytes {first}-{size - 1}/{size}")
+                expect_equal("coding", answer.headers["Content-Encoding"], None)
+                return answer.read(step)
+
+        head = ask(f"{base}/manifests/1.0?ns={MIRRORED}", "HEAD")
+        digest = head.headers["Docker-Content-Digest"]
+        expect_equal("digest of HEAD", digest, registry.digest("app/huge"))
+        manifest = ask(f"{base}/manifests/{digest}", wanted=206, Range="bytes=0-")
+        for name in ("Content-Type", "Content-Length", "Docker-Content-Digest"):
+            expect_equal(f"{name} of HEAD", head.headers[name], manifest.headers[name])
+        with ThreadPoolExecutor(count) as pool:
+            body = b"".join(pool.map(part, range(count)))
+        expect_equal("the layer's digest", "sha256:" + hashlib.sha256(body).hexdigest(), layer["digest"])
+        if phase == "cold":
+            seen = [(request.method, request.path.rsplit("/", 1)[1]) for request in registry.origin.requests(mark)]
+            expect_equal("upstream", seen, [("HEAD", "1.0"), ("GET", digest), ("GET", layer["digest"])])
+        few_requests(case, registry, phase, mark)
 
     case.phases(use)
 
@@ -401,4 +466,5 @@ CASES = {
     "oci-logins": logins,
     "oci-reference": reference,
     "oci-requests": requests,
+    "oci-ranges": ranges,
 }
