@@ -66,7 +66,8 @@ fn choose<'p, B: Backend>(exchange: &Exchange<'_, B>, rest: &'p str) -> Result<(
     }
     let message = match exchange.backend.repository(first) {
         Some(other) => format!("{first} is a {} repository: only docker repositories have images", other.package.as_str()),
-        None => "image names begin with the name of a docker repository (GET / lists them), unless docker_default_remote is set"
+        None => "image names begin with the name of a docker repository (GET / lists them), unless docker_default_remote is set or `ns` \
+                 names the registry of one"
             .to_owned(),
     };
     Err(Fault { repository: Some(first.to_owned()), ..Fault::new(FaultKind::NotFound, "unknown_repository", message) })
