@@ -1,9 +1,8 @@
-"""Container images with skopeo, podman, buildah and containerd: by tag, by digest, whole indexes, and through mirror settings."""
+"""Container images with skopeo, podman and buildah: by tag, by digest, whole indexes, and through mirror settings."""
 
 import contextlib
 import hashlib
 import json
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -144,83 +143,6 @@ def podman(case):
         expect_equal("a file of the image", (mounted / "etc/larder").read_text().split()[0], "app/list")
         do("buildah", "rm", container)
         few_requests(case, registry, phase, mark)
-
-    case.phases(use)
-
-
-@contextlib.contextmanager
-def containerd(home):
-    """A private containerd; gives a function that runs ctr."""
-    socket = home / "c.sock"
-    plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
-    plugins += [f"io.containerd.snapshotter.v1.{name}" for name in ("aufs", "btrfs", "devmapper", "zfs")]
-    lines = [
-        "version = 2",
-        f'root = "{home}/root"',
-        f'state = "{home}/state"',
-        f"disabled_plugins = {json.dumps(plugins)}",
-        f'[grpc]\naddress = "{socket}"',
-        f'[ttrpc]\naddress = "{socket}.ttrpc"',
-    ]
-    (home / "containerd.toml").write_text("\n".join(lines) + "\n")
-    clean = environment(home)
-    with (home / "containerd.log").open("wb") as log:
-        command = [tool("containerd"), "-c", str(home / "containerd.toml")]
-        daemon = subprocess.Popen(command, env=clean, cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-    def ctr(*arguments):
-        return run([tool("ctr"), "-a", socket, "-n", "larder", *arguments], cwd=home, env=clean)
-
-    try:
-        deadline = time.monotonic() + 15
-        while True:
-            try:
-                ctr("version")
-                break
-            except Failed:
-                expect(daemon.poll() is None and time.monotonic() < deadline, "containerd did not start")
-                time.sleep(0.1)
-        yield ctr
-    finally:
-        daemon.send_signal(signal.SIGTERM)
-        try:
-            daemon.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            daemon.kill()
-            daemon.wait()
-
-
-def with_containerd(case):
-    """containerd: hosts.toml with override_path (the requests that RKE2 and k3s make after their rewrite), and by name."""
-    registry = serve(case)
-    case.needs_larder()
-    base = prefix(case, registry)
-    host = base.partition("/")[0]
-
-    def use(home, phase):
-        hosts = home / "hosts"
-        mirror = f'server = "http://{host}"\n[host."http://{host}/v2/images"]\n'
-        mirror += '  capabilities = ["pull", "resolve"]\n  override_path = true\n'
-        by_name = f'server = "http://{host}"\n[host."http://{host}"]\n  capabilities = ["pull", "resolve"]\n'
-        for name, text in ((MIRRORED, mirror), (host, by_name)):
-            (hosts / name).mkdir(parents=True)
-            (hosts / name / "hosts.toml").write_text(text)
-        mark = registry.origin.mark()
-        with containerd(home) as ctr:
-
-            def pull(image, *options):
-                ctr("images", "pull", "--hosts-dir", hosts, "--snapshotter", "native", *options, image)
-                return image
-
-            pulled = [pull(f"{MIRRORED}/app/{image}:1.0") for image in ("multi", "s2", "zstd", "big")]
-            pulled.append(pull(f"{base}/app/list:1.0", "--all-platforms"))
-            pulled.append(pull(f"{base}/app/single@{registry.digest('app/single')}"))
-            listed = ctr("images", "ls", "-q").split()
-            expect(set(pulled) <= set(listed), f"an image is not there: {listed}")
-            expect(registry.digest("app/multi") in ctr("images", "ls"), "the index has another digest")
-        few_requests(case, registry, phase, mark)
-        marked = [request.target for request in registry.origin.requests() if "ns=" in request.target]
-        expect(not marked, f"the parameter ns went upstream: {marked[:3]}")
 
     case.phases(use)
 
@@ -397,7 +319,6 @@ CASES = {
     "oci-oras": oras,
     "oci-skopeo": skopeo,
     "oci-podman": podman,
-    "oci-containerd": with_containerd,
     "oci-logins": logins,
     "oci-reference": reference,
     "oci-requests": requests,

@@ -23,6 +23,7 @@ import helm
 import integrity
 import npm
 import oci
+import oci_containerd
 import pypi
 import rpm
 import stress
@@ -37,6 +38,7 @@ CASES = {
     **alpine.CASES,
     **rpm.CASES,
     **oci.CASES,
+    **oci_containerd.CASES,
     **integrity.CASES,
 }
 

@@ -52,6 +52,9 @@ pub struct StoredHeaders {
     /// The digest that the upstream's head states of the body, where the format knows one; compared with the body before it was kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
+    /// The length that a head told of bytes that are not held; what is held has its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub length: Option<u64>,
     /// Further fields that the format keeps, by lower-case name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub further: BTreeMap<String, String>,

@@ -36,7 +36,9 @@ impl Wanted {
 impl Engine {
     /// The name by digest under which new bytes are to be remembered too, unless they are already.
     pub(crate) async fn unheld_by_digest(&self, wanted: &Wanted, record: &ArtifactRecord) -> Option<SourceKey> {
-        let named = wanted.by_digest(&record.blob()?.digest)?;
+        let blob = record.blob()?;
+        // The name that clients are told: the upstream's, where it states one.
+        let named = wanted.by_digest(record.headers.digest.as_ref().unwrap_or(&blob.digest))?;
         let held = self.records.get(&named.key).await.ok().flatten();
         held.is_none_or(|held| held.blob().is_none()).then_some(named.key)
     }
@@ -73,26 +75,18 @@ impl Engine {
 
     /// Remembers which digest a forwarded HEAD told, so that the next request needs no other. `epoch` is that of before the HEAD: what a
     /// flush has overtaken is not remembered.
-    pub(crate) async fn remember_digest(&self, wanted: &Wanted, headers: &StoredHeaders, epoch: u64) -> Result<(), Fault> {
-        let Some(named) = headers.digest.as_ref().and_then(|digest| wanted.by_digest(digest)) else { return Ok(()) };
-        let busy = self.flights.running(&wanted.key).is_some();
-        if busy || wanted.entry.epoch.load(Ordering::Acquire) != epoch {
+    pub(crate) async fn remember_digest(&self, wanted: &Wanted, told: &ArtifactRecord, epoch: u64) -> Result<(), Fault> {
+        let Some(named) = told.headers.digest.as_ref().and_then(|digest| wanted.by_digest(digest)) else { return Ok(()) };
+        let storage = |error| crate::serve::storage_fault(&wanted.entry, &error);
+        // A GET that came meanwhile knows more.
+        let overtaken = self.flights.running(&wanted.key).is_some()
+            || self.records.get(&wanted.key).await.map_err(storage)?.is_some_and(|record| record.blob().is_some());
+        if overtaken || wanted.entry.epoch.load(Ordering::Acquire) != epoch {
             return Ok(());
         }
-        let now = self.now();
-        let record = Arc::new(ArtifactRecord {
-            content: Content::Pointer(named.spec.key_path),
-            headers: headers.clone(),
-            source_url: String::new(),
-            published_at: None,
-            first_seen_at: now,
-            contacted_at: now,
-            renewed_at: now,
-            began_at: now,
-            verified: false,
-        });
+        let record = Arc::new(ArtifactRecord { content: Content::Pointer(named.spec.key_path), ..told.clone() });
         let change = Change::PutRecord { key: wanted.key.clone(), record: ArtifactRecord::clone(&record), blob: None };
-        self.metadata.apply(vec![change]).await.map_err(|error| crate::serve::storage_fault(&wanted.entry, &error))?;
+        self.metadata.apply(vec![change]).await.map_err(storage)?;
         self.records.put(wanted.key.clone(), record);
         Ok(())
     }

@@ -232,6 +232,7 @@ pub(crate) fn stored_headers(wanted: &Wanted, headers: &HeaderMap) -> StoredHead
         content_language: text(header::CONTENT_LANGUAGE),
         content_encoding: text(header::CONTENT_ENCODING).filter(identity),
         digest: wanted.format.digest_in_head(&wanted.spec.key_path, headers),
+        length: None,
         further: further.collect(),
     }
 }

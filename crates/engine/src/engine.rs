@@ -23,6 +23,7 @@ use crate::commit::{CommitQueue, Committer};
 use crate::counters::{Counters, MirrorReport, RepositoryCounters, UpstreamQuota};
 use crate::derive::Derivations;
 use crate::flight::Flights;
+use crate::heads::Heads;
 use crate::health::HealthCache;
 use crate::mirrors::Mirrors;
 use crate::reading::Readings;
@@ -103,6 +104,7 @@ pub struct Engine {
     pub(crate) limits: Limits,
     pub(crate) records: Records,
     pub(crate) flights: Flights,
+    pub(crate) heads: Heads,
     pub(crate) readings: Readings,
     pub(crate) claim_tables: ClaimTables,
     pub(crate) derivations: Derivations,
@@ -134,6 +136,7 @@ impl Engine {
             link_key: parts.link_key,
             limits: parts.limits,
             flights: Flights::default(),
+            heads: Heads::default(),
             readings: Readings::default(),
             claim_tables: ClaimTables::new(),
             derivations: Derivations::new(),

@@ -162,7 +162,8 @@ impl Drop for Waiting<'_> {
     }
 }
 
-fn lost() -> Fault {
+/// The task that others waited for ended without a word.
+pub(crate) fn lost() -> Fault {
     Fault::new(FaultKind::Unavailable, "interrupted", "the download was interrupted; ask again")
 }
 

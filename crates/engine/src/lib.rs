@@ -5,6 +5,7 @@
 //! | `engine.rs` | the shared state and the entry point, [`Engine::read`] |
 //! | `admission.rs` | 1–2: parse the path, ask the format, apply the access rules; the only maker of `Admitted` |
 //! | `obtain.rs`, `fetch.rs` | 3–5: look up, decide, ask the upstream, settle |
+//! | `head.rs`, `heads.rs` | 5: HEAD on what is not held, one for all who ask meanwhile |
 //! | `mirrors.rs` | 5: which of an upstream's places is asked, and who is asked next |
 //! | `clearance.rs` | 6: quarantine; the only maker of [`Cleared`] |
 //! | `flight.rs`, `download.rs`, `intake.rs`, `resume.rs` | 8: one detached download: its head, its body, what follows a cut |
@@ -36,6 +37,7 @@ mod flight;
 mod flush;
 mod generation;
 mod head;
+mod heads;
 mod health;
 mod intake;
 mod members;

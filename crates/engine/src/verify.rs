@@ -115,6 +115,7 @@ impl Engine {
         if self.is_stated(wanted, &whole, &stated).await {
             return Ok(Proven { whole, verified: true, decoded: false });
         }
+        let length = whole.received.length;
         let decoded = match coding {
             Some(coding) => self.decode(wanted, &whole, coding).await.ok(),
             None => None,
@@ -138,7 +139,7 @@ impl Engine {
         }
         count(&wanted.entry.counters.digest_mismatches);
         tracing::warn!(key = %wanted.key, stated = %stated, "the upstream sent other bytes than are stated; nothing is kept");
-        Err(mismatch(wanted, &stated))
+        Err(mismatch(wanted, &stated, length))
     }
 
     async fn is_stated(&self, wanted: &Wanted, whole: &Whole, stated: &Stated) -> bool {
@@ -180,13 +181,13 @@ impl Engine {
     }
 }
 
-fn mismatch(wanted: &Wanted, stated: &Stated) -> NoBody {
+fn mismatch(wanted: &Wanted, stated: &Stated, length: u64) -> NoBody {
     let measure = match stated {
         Stated::Digest(digest) => digest.algorithm().as_str(),
         Stated::Identity(_) => "identity",
     };
     let message = format!(
-        "the upstream of repository {} sent bytes whose {measure} is not the one that is stated of them; nothing was kept",
+        "the upstream of repository {} sent {length} bytes whose {measure} is not the one that is stated of them; nothing was kept",
         wanted.entry.repository.name
     );
     NoBody::unusable("digest_mismatch", message)

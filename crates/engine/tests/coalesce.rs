@@ -311,3 +311,24 @@ async fn a_head_joins_a_running_download() {
     assert_eq!(whole.await.unwrap().unwrap().bytes(), &scene.body);
     scene.assert_one_download(Trouble::None);
 }
+
+#[tokio::test]
+async fn heads_of_what_is_not_held_are_forwarded_once_for_all_who_wait() {
+    let scene = Scene::set("generic", 5000).await;
+    let (origin, at) = (&scene.bench.origin, &scene.file.at);
+    origin.hold(at);
+    let heads: Vec<_> = (0..16).map(|_| tokio::spawn(scene.client().method(http::Method::HEAD).run())).collect();
+    origin.wait_for("HEAD", at, 1).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    origin.release(at);
+    let mut collapsed = 0;
+    for head in heads {
+        let head = head.await.unwrap().unwrap();
+        assert_eq!(head.answer.representation.length, Some(5000));
+        collapsed += usize::from(head.answer.cache_status.contains("; collapsed"));
+    }
+    assert_eq!((origin.count("HEAD", at), collapsed), (1, 15));
+    scene.client().method(http::Method::HEAD).run().await.unwrap();
+    assert_eq!(origin.count("HEAD", at), 2, "nothing is remembered of it");
+    assert_eq!(origin.count("GET", at), 0);
+}

@@ -93,6 +93,7 @@ fn live_settings(settings: &Settings) -> LiveSettings {
         trusted_proxies: settings.trusted_proxies.clone(),
         admin_token: settings.admin_token.clone(),
         docker_default_remote: settings.docker_default_remote.clone(),
+        docker_registries: settings.docker_registries.clone(),
         config_view: settings.config_view.clone(),
     }
 }

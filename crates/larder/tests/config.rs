@@ -423,6 +423,25 @@ fn hazard_r3_config_a_yaml_bomb_is_refused() {
 
 /// Spec section 4: `library/` belongs to the public hub, whose address is the default.
 #[test]
+fn a_docker_repository_stands_for_the_registry_that_it_pulls_from() {
+    let settings = loaded(
+        "remotes:\n\
+         \x20 one: {package: docker, base_url: 'https://Registry.example.com'}\n\
+         \x20 port: {package: docker, base_url: ['http://127.0.0.1:5000/v2', 'https://mirror.example.com/']}\n\
+         \x20 part: {package: docker, base_url: 'https://part.example.com/v2/team'}\n\
+         \x20 twin-a: {package: docker, base_url: 'https://twin.example.com'}\n\
+         \x20 twin-b: {package: docker, base_url: 'https://twin.example.com/'}\n\
+         \x20 files: {package: generic, base_url: 'https://files.example.com'}\n",
+    );
+    let named: Vec<_> = settings.docker_registries.iter().map(|(host, name)| (host.as_str(), name.as_str())).collect();
+    assert_eq!(named, [("127.0.0.1:5000", "port"), ("mirror.example.com", "port"), ("registry.example.com", "one")]);
+    let hub = loaded("remotes:\n\x20 hub: {package: docker}\n");
+    let upstream = repository(&hub, "hub").upstream.as_ref().unwrap().base_urls[0].host_str().unwrap().to_owned();
+    assert_eq!(hub.docker_registries.get(&upstream).map(String::as_str), Some("hub"));
+    assert!(hub.docker_registries.len() > 1, "the hub has several names");
+}
+
+#[test]
 fn oci_11_only_the_public_hub_has_a_namespace_for_short_names() {
     let settings = loaded(
         "remotes:\n\

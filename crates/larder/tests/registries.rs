@@ -224,26 +224,52 @@ async fn oci_07_redirects_take_neither_account_nor_token_along() {
     assert_eq!(request.target, "/layer?signature=1");
 }
 
+/// Specification section 1 decides over the list of the protocol, which has 401 or 404 there: a challenge that larder cannot meet is
+/// between larder and the registry.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_private_image_without_login_is_refused_in_the_registrys_form_and_without_its_challenge() {
+async fn oci_20_a_private_image_without_login_is_a_502_unauthorized_without_the_registrys_challenge() {
     let image = Image::new();
     let (origin, realm) = (Origin::start().await, Origin::start().await);
     image.put(&origin);
     let larder = TestLarder::start(&docker(&origin, "")).await;
+    let paths = [
+        TAG.to_owned(),
+        format!("v2/images/pantry/app/manifests/{}", image.digest),
+        format!("v2/images/pantry/app/blobs/{}", image.layer_digest),
+        "v2/images/pantry/app/tags/list".to_owned(),
+        format!("v2/images/pantry/app/referrers/{}", image.digest),
+        "images/v2/pantry/app/manifests/1".to_owned(),
+    ];
     let refused = async |name: &str| {
-        let answer = get(&larder.url(TAG)).await;
-        assert!(matches!(answer.status, 401 | 404 | 502), "{name}: {} {}", answer.status, answer.text());
-        let (code, message) = error(&answer);
-        assert!(!code.is_empty() && message.contains("images"), "{name}: {}", answer.text());
+        for path in &paths {
+            for method in ["HEAD", "GET"] {
+                let answer = send(method, &larder.url(path), &[("accept", MANIFEST_TYPE)]).await;
+                assert_eq!(answer.status, 502, "{name}: {method} {path}: {}", answer.text());
+                assert_eq!(answer.header("www-authenticate"), "", "{name}: {method} {path}");
+                assert_eq!(answer.header("content-type"), "application/json", "{name}: {method} {path}");
+                if method == "GET" {
+                    let (code, message) = error(&answer);
+                    assert_eq!(code, "UNAUTHORIZED", "{name}: {path}: {message}");
+                    assert!(message.contains("repository images"), "{name}: {path}: {message}");
+                    assert!(message.contains("username and password"), "{name}: {path}: {message}");
+                    assert!(!answer.text().contains("registry.example"), "{name}: the upstream's challenge in {}", answer.text());
+                }
+            }
+        }
     };
     // The token server gives out tokens that allow nothing, then none at all; then the registry wants a password.
     realm.put("/token", token("worthless"));
     admits(&origin, &realm.url("/token"), "t-1");
     refused("worthless").await;
-    realm.behave("/token", Behaviour::Status(403));
-    refused("none").await;
+    for status in [401, 403] {
+        realm.behave("/token", Behaviour::Status(status));
+        refused("none").await;
+    }
     origin.clear_all();
-    origin.behave("*", Behaviour::Challenge { challenge: r#"Basic realm="r""#.to_owned(), unless: ACCOUNT.to_owned() });
+    origin.behave(
+        "*",
+        Behaviour::Challenge { challenge: r#"Basic realm="registry.example""#.to_owned(), unless: ACCOUNT.to_owned() },
+    );
     refused("password").await;
 }
 

@@ -52,21 +52,31 @@ fn docker<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Option<std::syn
     exchange.backend.repository(name).filter(|repository| repository.package == PackageType::Docker)
 }
 
-/// A first segment that is a docker repository's name always means it; anything else is an image of the default remote.
+/// A first segment that is a docker repository's name always means it. Anything else is an image of the repository that stands for the
+/// registry whose mirror the client takes larder for (`?ns=`), else of the default remote.
 fn choose<'p, B: Backend>(exchange: &Exchange<'_, B>, rest: &'p str) -> Result<(String, &'p str), Fault> {
     let (first, after) = rest.split_once('/').unwrap_or((rest, ""));
     if docker(exchange, first).is_some() {
         return Ok((first.to_owned(), after));
     }
-    if let Some(default) = &exchange.shared.live.load().docker_default_remote {
-        return Ok((default.clone(), rest));
+    let live = exchange.shared.live.load();
+    let meant = namespace(exchange.head.uri.query()).and_then(|registry| live.docker_registries.get(&registry));
+    if let Some(name) = meant.or(live.docker_default_remote.as_ref()) {
+        return Ok((name.clone(), rest));
     }
     let message = match exchange.backend.repository(first) {
         Some(other) => format!("{first} is a {} repository: only docker repositories have images", other.package.as_str()),
-        None => "image names begin with the name of a docker repository (GET / lists them), unless docker_default_remote is set"
+        None => "image names begin with the name of a docker repository (GET / lists them), unless docker_default_remote is set or `ns` \
+                 names the registry of one"
             .to_owned(),
     };
     Err(Fault { repository: Some(first.to_owned()), ..Fault::new(FaultKind::NotFound, "unknown_repository", message) })
+}
+
+/// The registry that a client would have asked without larder.
+fn namespace(query: Option<&str>) -> Option<String> {
+    let mut parameters = url::form_urlencoded::parse(query?.as_bytes());
+    parameters.find(|(name, _)| name == "ns").map(|(_, registry)| registry.to_ascii_lowercase())
 }
 
 async fn answer<B: Backend>(exchange: &Exchange<'_, B>, name: &str, path: &str, body: Incoming) -> Handled {

@@ -1,5 +1,6 @@
 //! What the server is started with, and the part of it that a reload may change.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,6 +37,9 @@ pub struct LiveSettings {
     pub admin_token: Option<Secret<String>>,
     /// The docker repository for image names that begin with no repository's.
     pub docker_default_remote: Option<String>,
+    /// The docker repository that stands for a registry, by the registry's host: for image names that begin with no repository's and
+    /// come with `?ns=`.
+    pub docker_registries: BTreeMap<String, String>,
     /// The loaded configuration as `GET /config` shows it: every secret already replaced.
     pub config_view: serde_json::Value,
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use http::Method;
 use larder_core::{FaultKind, Revalidate, Source};
-use larder_testkit::Behaviour;
+use larder_testkit::{Behaviour, Resource};
 
-use crate::images::{DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, SCHEMA1, SCHEMA2, image, index, put, tag};
-use crate::support::Bench;
+use crate::images::{DOCKER_LIST, Manifest, OCI_INDEX, OCI_MANIFEST, SCHEMA1, SCHEMA2, image, index, put, tag};
+use crate::support::{Bench, Got};
 use crate::{field, refusal};
 
 const TAG: &str = "app/manifests/1.0";
@@ -22,6 +22,9 @@ const CONTAINERD: &str = "application/vnd.docker.distribution.manifest.v2+json, 
 /// podman, skopeo and buildah send a line for each type.
 const PODMAN: [(&str, &str); 5] =
     [("accept", OCI_MANIFEST), ("accept", SCHEMA2), ("accept", SCHEMA1), ("accept", DOCKER_LIST), ("accept", OCI_INDEX)];
+
+const SHA512_OF_THE_SMALLEST: &str = "b793b9c3dd62d18ec0e6eb88d6e44f81d43bee73adf83478c88d181a83d24b10\
+    47a58d6c43a785885293df7053801cecdba3305a16e57d12f368a8a4922d2f19";
 
 fn gets(bench: &Bench) -> Vec<String> {
     let requests = bench.origin.requests().into_iter().filter(|request| request.method == "GET");
@@ -118,6 +121,144 @@ async fn oci_03_a_head_that_lacks_a_part_is_completed_with_get() {
         assert_eq!(head.answer.representation.length, Some(manifest.body.len() as u64));
         assert_eq!((bench.origin.count("HEAD", AT), bench.origin.count("GET", AT)), (1, 1));
     }
+}
+
+#[tokio::test]
+async fn oci_03_sixty_four_cold_heads_cost_one_and_a_fresh_one_none() {
+    let mut bench = Bench::new().await;
+    let manifest = image(OCI_MANIFEST, "one");
+    tag(&bench.origin, TAG, &manifest);
+    bench.origin.hold(AT);
+    let head = || bench.client(REPOSITORY, TAG).method(Method::HEAD).header("accept", CONTAINERD).run();
+    let heads: Vec<_> = (0..64).map(|_| tokio::spawn(head())).collect();
+    bench.origin.wait_for("HEAD", AT, 1).await;
+    // Those who have not come to wait by now find what is remembered.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    bench.origin.release(AT);
+    for head in heads {
+        says_what_the_manifest_is(&head.await.unwrap().unwrap(), &manifest);
+    }
+    assert_eq!((bench.origin.count("HEAD", AT), bench.origin.count("GET", AT)), (1, 0));
+    bench.wait(3599);
+    bench.restart().await;
+    let fresh = bench.ask(Method::HEAD, REPOSITORY, TAG, &[]).await.unwrap();
+    says_what_the_manifest_is(&fresh, &manifest);
+    assert!(fresh.is_hit() && fresh.answer.source == Source::Cache, "{}", fresh.answer.cache_status);
+    assert_eq!(
+        (fresh.answer.freshness.age, fresh.answer.freshness.remaining),
+        (Duration::from_secs(3599), Some(Duration::from_secs(1)))
+    );
+    assert_eq!(bench.origin.requests().len(), 1, "also after a restart");
+    bench.wait(1);
+    let expired = bench.ask(Method::HEAD, REPOSITORY, TAG, &[]).await.unwrap();
+    says_what_the_manifest_is(&expired, &manifest);
+    assert!(!expired.is_hit());
+    assert_eq!(bench.origin.count("HEAD", AT), 2, "what has expired is asked for again");
+}
+
+#[track_caller]
+fn says_what_the_manifest_is(head: &Got, manifest: &Manifest) {
+    assert_eq!(field(head, "docker-content-digest"), Some(manifest.digest()));
+    assert_eq!(head.answer.representation.length, Some(manifest.body.len() as u64));
+    assert_eq!(head.answer.representation.content_type.as_deref(), Some(manifest.media_type));
+    assert!(head.bytes().is_empty() || head.text() == manifest.body);
+}
+
+#[tokio::test]
+async fn oci_03_a_head_and_then_a_get_cost_one_get_whichever_way_the_client_asks() {
+    for by_digest in [true, false] {
+        for ttl in [Duration::from_hours(1), Duration::ZERO] {
+            let bench = Bench::with(|repository| {
+                repository.cache.mutable_ttl = ttl;
+                repository.cache.revalidate = Some(Revalidate::Head);
+            })
+            .await;
+            let manifest = image(OCI_MANIFEST, "one");
+            tag(&bench.origin, TAG, &manifest);
+            let then = if by_digest { format!("app/manifests/{}", manifest.digest()) } else { TAG.to_owned() };
+            for _ in 0..3 {
+                says_what_the_manifest_is(&bench.ask(Method::HEAD, REPOSITORY, TAG, &[]).await.unwrap(), &manifest);
+                says_what_the_manifest_is(&bench.get(REPOSITORY, &then).await.unwrap(), &manifest);
+                bench.settled().await;
+            }
+            assert_eq!(gets(&bench), [format!("/v2/{then}")]);
+            let heads = bench.origin.count("HEAD", AT);
+            // With `mutable_ttl: 0` every request for the tag asks; a first GET has asked already.
+            let every = if by_digest { 3 } else { 5 };
+            assert_eq!(heads, if ttl.is_zero() { every } else { 1 }, "by digest: {by_digest}, {ttl:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_a_flush_has_overtaken_is_joined_by_nobody_and_not_remembered() {
+    let bench = Bench::new().await;
+    let (one, two) = (image(OCI_MANIFEST, "one"), image(OCI_MANIFEST, "two"));
+    tag(&bench.origin, TAG, &one);
+    bench.origin.hold(AT);
+    let before = tokio::spawn(bench.client(REPOSITORY, TAG).method(Method::HEAD).run());
+    bench.origin.wait_for("HEAD", AT, 1).await;
+    bench.flush().await;
+    let after = tokio::spawn(bench.client(REPOSITORY, TAG).method(Method::HEAD).run());
+    bench.origin.wait_for("HEAD", AT, 2).await;
+    bench.origin.release(AT);
+    says_what_the_manifest_is(&before.await.unwrap().unwrap(), &one);
+    says_what_the_manifest_is(&after.await.unwrap().unwrap(), &one);
+    tag(&bench.origin, TAG, &two);
+    bench.flush().await;
+    says_what_the_manifest_is(&bench.ask(Method::HEAD, REPOSITORY, TAG, &[]).await.unwrap(), &two);
+}
+
+#[tokio::test]
+async fn a_head_that_fails_fails_for_those_who_waited_and_is_asked_for_again() {
+    let bench = Bench::new().await;
+    let manifest = image(OCI_MANIFEST, "one");
+    tag(&bench.origin, TAG, &manifest);
+    bench.origin.hold(AT);
+    bench.origin.behave_once(AT, Behaviour::Status(503));
+    let head = || tokio::spawn(bench.client(REPOSITORY, TAG).method(Method::HEAD).run());
+    let first = head();
+    bench.origin.wait_for("HEAD", AT, 1).await;
+    let second = head();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    bench.origin.release(AT);
+    for head in [first, second] {
+        assert_eq!(refusal(head.await.unwrap()), (FaultKind::Upstream(503), "upstream_status"));
+    }
+    assert_eq!(bench.origin.count("HEAD", AT), 1);
+    says_what_the_manifest_is(&bench.ask(Method::HEAD, REPOSITORY, TAG, &[]).await.unwrap(), &manifest);
+}
+
+/// A registry that names its manifests by SHA-512 is asked for by that; the digests are computed here apart from larder's own.
+#[tokio::test]
+async fn oci_03_a_tag_has_the_digest_that_its_registry_states_on_head_and_get() {
+    // `printf '{"schemaVersion":2,"config":{},"layers":[]}' | sha512sum`
+    let (body, sha512) = (r#"{"schemaVersion":2,"config":{},"layers":[]}"#, SHA512_OF_THE_SMALLEST);
+    let digest = format!("sha512:{sha512}");
+    let at_digest = format!("app/manifests/{digest}");
+    for heads in [true, false] {
+        let bench = Bench::new().await;
+        let resource = || Resource::new(body).content_type(OCI_MANIFEST).header("Docker-Content-Digest", &digest);
+        bench.origin.put(AT, resource());
+        bench.origin.put(&format!("/v2/{at_digest}"), resource());
+        if heads {
+            let head = bench.ask(Method::HEAD, REPOSITORY, TAG, &[]).await.unwrap();
+            assert_eq!(field(&head, "docker-content-digest").as_ref(), Some(&digest), "a forwarded head");
+        }
+        for path in [TAG, &at_digest, TAG] {
+            for method in [Method::GET, Method::HEAD] {
+                let got = bench.ask(method.clone(), REPOSITORY, path, &[]).await.unwrap();
+                assert_eq!(field(&got, "docker-content-digest").as_ref(), Some(&digest), "{method} {path}");
+                assert!(method == Method::HEAD || got.text() == body);
+                bench.settled().await;
+            }
+        }
+        assert_eq!(gets(&bench), [AT], "what the tag gave is there by the name that clients were told");
+    }
+    // Who states it of other bytes is found out.
+    let bench = Bench::new().await;
+    bench.origin.put(AT, Resource::new(format!("{body} ")).content_type(OCI_MANIFEST).header("Docker-Content-Digest", &digest));
+    assert_eq!(refusal(bench.get(REPOSITORY, TAG).await).1, "digest_mismatch");
 }
 
 #[tokio::test]

@@ -35,6 +35,59 @@ async fn oci_06_a_blob_that_is_not_its_digest_is_not_kept_and_is_asked_for_again
     }
 }
 
+/// A manifest that names one layer, and says that it has so many bytes.
+fn naming(layer: &str, size: u64) -> Manifest {
+    let digest = layer.rsplit_once('/').unwrap().1;
+    let layer = format!(r#"{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"{digest}","size":{size}}}"#);
+    Manifest {
+        body: format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}","config":{{}},"layers":[{layer}]}}"#),
+        media_type: OCI_MANIFEST,
+    }
+}
+
+/// More and fewer bytes than the manifest says: they have another digest, too.
+#[tokio::test]
+async fn oci_06_a_layer_of_another_length_than_its_manifest_states_is_refused() {
+    for (length, sent) in [(5_000, 4_999), (5_000, 5_001), (5_000, 0), (3 << 20, (3 << 20) + 1), (3 << 20, 2 << 20)] {
+        let bench = Bench::new().await;
+        let body = Payload::generated(length, 1);
+        let path = blob(&bench.origin, "app", &body);
+        tag(&bench.origin, TAG, &naming(&path, length));
+        bench.get(REPOSITORY, TAG).await.unwrap();
+        // It begins as it should.
+        bench.origin.behave(&format!("/v2/{path}"), Behaviour::Body(Payload::generated(length + 1, 1).slice(0, sent)));
+        match bench.get(REPOSITORY, &path).await {
+            Err(fault) => {
+                assert_eq!((fault.kind, fault.code), (FaultKind::BadGateway, "digest_mismatch"));
+                assert!(fault.message.contains(&format!("sent {sent} bytes whose sha256")), "{}", fault.message);
+            }
+            Ok(got) => assert!(length > 1 << 20 && got.body.is_err(), "a long transfer is aborted, never ended well"),
+        }
+        bench.settled().await;
+        assert_eq!(bench.record(REPOSITORY, &path, "").await, None);
+        let stored = bench.blobs.list(None, 10).unwrap();
+        assert_eq!(stored.len(), 1, "the manifest alone: {stored:?}");
+    }
+}
+
+/// The digest proves the bytes, whatever a manifest says of their number: other manifests, and clients that do not count, have them.
+#[tokio::test]
+async fn oci_06_a_manifest_that_states_a_wrong_size_withholds_its_layers_from_nobody() {
+    for length in [5_000, 3 << 20] {
+        let bench = Bench::new().await;
+        let body = Payload::generated(length, 1);
+        let path = blob(&bench.origin, "app", &body);
+        for size in [length - 1, length + 1] {
+            let lying = naming(&path, size);
+            tag(&bench.origin, TAG, &lying);
+            assert_eq!(bench.get(REPOSITORY, &put(&bench.origin, "app", &lying)).await.unwrap().text(), lying.body);
+        }
+        assert_eq!(bench.get(REPOSITORY, &path).await.unwrap().bytes(), &body.slice(0, length));
+        bench.settled().await;
+        assert!(bench.get(REPOSITORY, &path).await.unwrap().is_hit());
+    }
+}
+
 #[tokio::test]
 async fn oci_06_sha512_digests_are_enforced_like_any_other() {
     let bench = Bench::new().await;

@@ -43,7 +43,10 @@ pub(super) fn headers(repository: &Repository, route: &Route<'_>, held: &Held<'_
             return headers;
         }
     }
-    let digest = route.digest().or(held.digest).map(ToString::to_string);
+    // Of a tag's digests (sha256 is always computed) the one is told that the upstream has stated, and that the bytes were compared
+    // with: by it a client that asked the registry itself would ask next.
+    let told = held.digest.map(|computed| held.headers.digest.as_ref().unwrap_or(computed));
+    let digest = route.digest().or(told).map(ToString::to_string);
     insert(&mut headers, DIGEST, digest.as_deref());
     headers
 }

@@ -56,7 +56,8 @@ impl<'de> Deserialize<'de> for Outline {
                         return Err(serde::de::Error::custom(format!("`{known}` stands twice in it")));
                     }
                     match known {
-                        "mediaType" => outline.media_type = Some(map.next_value()?),
+                        // `null` is no type, as clients read it.
+                        "mediaType" => outline.media_type = map.next_value()?,
                         "layers" | "manifests" | "fsLayers" | "blobs" => {
                             let items = map.next_value::<Option<Vec<IgnoredAny>>>()?;
                             outline.descriptors += items.map_or(0, |items| items.len());
@@ -125,6 +126,8 @@ mod tests {
         for (body, content_type) in [
             (format!(r#"{{"schemaVersion":2,"mediaType":"{OCI}","config":{{}},"layers":[{{}}]}}"#), OCI),
             (r#"{"schemaVersion":2,"config":{},"layers":[]}"#.to_owned(), OCI),
+            (r#"{"schemaVersion":2,"mediaType":null,"config":{},"layers":[]}"#.to_owned(), OCI),
+            (r#"{"schemaVersion":2,"mediaType":null,"manifests":[]}"#.to_owned(), INDEX),
             (format!(r#"{{"mediaType":"{SCHEMA2}","config":{{}},"layers":[]}}"#), SCHEMA2),
             (format!(r#"{{"mediaType":"{INDEX}","manifests":[{{}},{{}}]}}"#), INDEX),
             (r#"{"manifests":[]}"#.to_owned(), LIST),
@@ -144,6 +147,9 @@ mod tests {
             (format!(r#"{{"mediaType":"{INDEX}","manifests":[]}}"#), OCI, "was sent as"),
             (format!(r#"{{"mediaType":"{OCI}","layers":[]}}"#), "", "was sent as"),
             (format!(r#"{{"mediaType":"{OCI}","mediaType":"{INDEX}","layers":[]}}"#), OCI, "stands twice"),
+            (format!(r#"{{"mediaType":null,"mediaType":"{INDEX}","layers":[]}}"#), OCI, "stands twice"),
+            (r#"{"mediaType":null,"layers":[],"config":{}}"#.to_owned(), INDEX, "is something else"),
+            (r#"{"mediaType":7,"layers":[],"config":{}}"#.to_owned(), OCI, "is not one"),
             (r#"{"layers":[],"config":{}}"#.to_owned(), INDEX, "is something else"),
             (r#"{"manifests":[]}"#.to_owned(), SCHEMA2, "is something else"),
             ("<html>".to_owned(), OCI, "is not one"),

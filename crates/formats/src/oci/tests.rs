@@ -126,6 +126,25 @@ fn refusals_say_what_is_wrong() {
     }
 }
 
+#[test]
+fn a_tag_s_digest_is_the_one_that_its_registry_stated() {
+    let stated: Digest = format!("sha512:{}", "0".repeat(128)).parse().unwrap();
+    let told = |path: &str, stated: Option<&Digest>, digest: Option<&Digest>| {
+        let stored = StoredHeaders { digest: stated.cloned(), ..StoredHeaders::default() };
+        let headers = Oci.answer_headers(&registry(), &Held { path, digest, headers: &stored });
+        headers.get("docker-content-digest").map(|value| value.to_str().unwrap().to_owned())
+    };
+    let computed = sha256(b"");
+    assert_eq!(told("a/manifests/latest", Some(&stated), Some(&computed)), Some(stated.to_string()));
+    assert_eq!(told("a/manifests/latest", None, Some(&computed)).as_deref(), Some(DIGEST));
+    assert_eq!(told("a/manifests/latest", Some(&stated), None), None, "not before the bytes were compared with it");
+    assert_eq!(
+        told(&format!("a/manifests/{DIGEST}"), Some(&stated), Some(&computed)).as_deref(),
+        Some(DIGEST),
+        "the path decides"
+    );
+}
+
 fn headers(path: &str, digest: Option<&Digest>, further: &[(&str, &str)]) -> HeaderMap {
     let further = further.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let stored = StoredHeaders { further, ..StoredHeaders::default() };

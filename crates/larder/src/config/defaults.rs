@@ -45,6 +45,11 @@ pub(super) fn is_docker_hub(base_url: &Url) -> bool {
     base_url.host_str().is_some_and(|host| DOCKER_HUB_HOSTS.contains(&host))
 }
 
+/// The hosts that mean Docker Hub.
+pub(super) fn docker_hub_hosts() -> &'static [&'static str] {
+    DOCKER_HUB_HOSTS
+}
+
 /// Docker Hub's registry, and the namespace of image names without a slash.
 pub(super) fn docker_hub() -> (&'static str, &'static str) {
     (DOCKER_HUB, DOCKER_HUB_NAMESPACE)

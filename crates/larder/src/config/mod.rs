@@ -13,6 +13,7 @@ mod file;
 mod members;
 mod merge;
 mod node;
+mod registries;
 mod repository;
 mod schema;
 mod settings;

@@ -14,6 +14,7 @@ use super::env::{Environment, UNBUILT_BACKENDS};
 use super::fields::Section;
 use super::file::{Loaded, beside};
 use super::members::check_members;
+use super::registries;
 use super::repository::{Built, repository};
 use super::schema;
 use super::upstream::secret;
@@ -82,6 +83,8 @@ pub struct Settings {
     pub not_built: BTreeMap<String, String>,
     /// `docker_default_remote`: the repository for image names that begin with no repository.
     pub docker_default_remote: Option<String>,
+    /// The docker repository that stands for a registry, by the registry's host (and port, if it is not the usual one).
+    pub docker_registries: BTreeMap<String, String>,
     /// Addresses to listen on; at least one.
     pub listen: Vec<SocketAddr>,
     /// Where files and the database live.
@@ -135,6 +138,7 @@ pub(super) fn validate(loaded: &Loaded, sources: &Sources, report: &mut Report) 
     }
     let mut settings = Settings {
         not_built: built.iter().filter_map(|b| Some((b.repository.name.to_string(), b.not_built.clone()?))).collect(),
+        docker_registries: registries::by_host(built.iter().map(|built| &built.repository)),
         repositories: built.into_iter().map(|built| Arc::new(built.repository)).collect(),
         docker_default_remote,
         listen,

@@ -73,6 +73,37 @@ async fn oci_19_blobs_have_ranges_and_never_a_coding() {
     assert_eq!(origin.requests().len(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn oci_12_ns_chooses_a_configured_registry_and_never_another() {
+    let (one, two) = (Origin::start().await, Origin::start().await);
+    for (origin, body) in [(&one, "1"), (&two, "2")] {
+        let manifest = format!(r#"{{"schemaVersion":2,"config":{{}},"layers":[],"annotations":{{"from":"{body}"}}}}"#);
+        origin.put("/v2/team/app/manifests/1.0", Resource::new(manifest).content_type(MANIFEST_TYPE));
+    }
+    let remote = |origin: &Origin| format!("{{ package: docker, base_url: '{}' }}", origin.url("/"));
+    let remotes = format!("remotes:\n  one: {}\n  two: {}\n", remote(&one), remote(&two));
+    let larder = TestLarder::start(&remotes).await;
+    let url = |ns: &str| larder.url(&format!("v2/team/app/manifests/1.0?ns={ns}"));
+    // From the upstream, and out of the hot set.
+    for _ in 0..3 {
+        for (origin, body) in [(&one, "\"1\""), (&two, "\"2\"")] {
+            let answer = get(&url(&origin.address().to_string().replace(':', "%3A"))).await;
+            assert!(answer.status == 200 && answer.text().contains(body), "{}", answer.text());
+        }
+    }
+    for stranger in ["registry.example.com", "127.0.0.1", "one", ""] {
+        let answer = get(&url(stranger)).await;
+        assert_eq!((answer.status, answer.json()["errors"][0]["code"].as_str()), (404, Some("NAME_UNKNOWN")), "{stranger}");
+    }
+    // It is for names without a repository only, and goes nowhere.
+    let prefixed = get(&larder.url(&format!("v2/one/team/app/manifests/1.0?ns={}", two.address()))).await;
+    assert!(prefixed.text().contains("\"1\""), "{}", prefixed.text());
+    for origin in [&one, &two] {
+        let asked: Vec<_> = origin.requests().into_iter().map(|request| request.target).collect();
+        assert_eq!(asked, ["/v2/team/app/manifests/1.0"]);
+    }
+}
+
 /// Spec section 1 makes an upstream's 401 a 502, and decides over the list, which has 401 or 404 there.
 #[tokio::test(flavor = "multi_thread")]
 async fn oci_20_an_upstream_s_challenge_is_not_passed_on() {

@@ -75,6 +75,30 @@ async fn names_without_a_repository_are_the_default_remote_s() {
 }
 
 #[tokio::test]
+async fn the_registry_that_a_client_names_chooses_among_configured_repositories() {
+    let registries = [("registry.example.com", "hub"), ("other.example.com:5000", "hub")];
+    let docker_registries = registries.map(|(host, name)| (host.to_owned(), name.to_owned())).into();
+    let live = LiveSettings { docker_registries, ..settings().live };
+    let server = Server::with(larder_server::ServerSettings { live, ..settings() }).await;
+    server.script(MANIFEST, Script::Bytes("manifest".into(), Spec::default()));
+    for query in ["ns=registry.example.com", "x=1&ns=Registry.example.com&ns=y", "ns=other.example.com%3A5000"] {
+        let answer = server.ask("GET", &format!("/v2/{MANIFEST}?{query}"), &[]).await;
+        assert_eq!((answer.status, answer.text()), (200, "manifest"), "{query}");
+        assert_eq!(asked(&server), [("hub".to_owned(), MANIFEST.to_owned())]);
+    }
+    for query in
+        ["ns=", "ns=hub", "ns=other.example.com", "ns=evil.example", "ns=http://registry.example.com/", "ms=registry.example.com"]
+    {
+        assert_error(&server.ask("GET", &format!("/v2/{MANIFEST}?{query}"), &[]).await, 404, "unknown_repository");
+    }
+    assert!(asked(&server).is_empty());
+    // A repository's name in front decides, whatever registry the client names.
+    server.ask("GET", &format!("/v2/hub/{MANIFEST}?ns=evil.example"), &[]).await;
+    assert_eq!(asked(&server), [("hub".to_owned(), MANIFEST.to_owned())]);
+    assert_error(&server.ask("PUT", &format!("/v2/{MANIFEST}?ns=registry.example.com"), &[]).await, 405, "read_only");
+}
+
+#[tokio::test]
 async fn a_remote_takes_no_writes() {
     let server = with_default(Some("hub")).await;
     for method in ["POST", "PUT", "PATCH", "DELETE"] {
