@@ -20,7 +20,8 @@ impl Coding {
     }
 }
 
-/// The best coding that `Accept-Encoding` allows: zstd, then gzip, then identity.
+/// The best coding that `Accept-Encoding` allows: zstd, then gzip, then identity. `*` alone does not mean zstd: who says so is likely
+/// older than it.
 pub(crate) fn negotiate(accept_encoding: Option<&str>) -> Coding {
     let Some(header) = accept_encoding else { return Coding::Identity };
     let quality = |wanted: &str| -> Option<f32> {
@@ -32,7 +33,7 @@ pub(crate) fn negotiate(accept_encoding: Option<&str>) -> Coding {
         })
     };
     let any = quality("*").unwrap_or(0.0);
-    let zstd = quality("zstd").unwrap_or(any);
+    let zstd = quality("zstd").unwrap_or(0.0);
     let gzip = quality("gzip").or_else(|| quality("x-gzip")).unwrap_or(any);
     let identity = quality("identity").unwrap_or(0.001);
     if zstd > 0.0 && zstd >= gzip && zstd >= identity {
@@ -91,7 +92,7 @@ mod tests {
             (Some("gzip, deflate, zstd"), Coding::Zstd),
             (Some("zstd;q=0, gzip"), Coding::Gzip),
             (Some("gzip;q=0"), Coding::Identity),
-            (Some("*"), Coding::Zstd),
+            (Some("*"), Coding::Gzip),
             (Some("gzip;q=0.5, identity;q=1"), Coding::Identity),
             (Some("br"), Coding::Identity),
         ];

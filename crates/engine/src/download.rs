@@ -183,7 +183,12 @@ pub(crate) fn finished_record(
             None => draft.headers.last_modified.as_deref().and_then(UnixMillis::from_http_date),
         },
         first_seen_at: if same.is_some() || first_body { draft.first_seen_at } else { draft.contacted_at },
-        began_at: same.map_or(UnixMillis(now.0 + SWITCH_MILLIS), |prior| prior.began_at),
+        began_at: match same {
+            Some(prior) => prior.began_at,
+            // There was no body before it that could still be served.
+            None if first_body => draft.began_at,
+            None => UnixMillis(now.0 + SWITCH_MILLIS),
+        },
         content: Content::Blob(blob),
         verified,
         ..draft.clone()

@@ -94,8 +94,7 @@ impl Prepared {
         set(ETAG, from.etag);
         set(LAST_MODIFIED, from.last_modified);
         set(LOCATION, location);
-        // That links depend on Host is between the pipeline and the hot set; every cache keys on it anyway.
-        let vary: Vec<&str> = from.vary.iter().copied().filter(|name| !name.eq_ignore_ascii_case("host")).collect();
+        let vary: Vec<&str> = from.vary.iter().copied().filter_map(shown_in_vary).collect();
         set(VARY, (!vary.is_empty()).then(|| vary.join(", ")));
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
@@ -275,6 +274,16 @@ fn add_timing(headers: &mut HeaderMap, timing: Timing) {
 /// A hit of unlimited life: by far the most frequent status, so its text is ready.
 const HIT: CacheStatus =
     CacheStatus { hit: true, forward: None, forward_status: None, ttl: None, stored: false, collapsed: false, detail: None };
+
+/// A field's name as `Vary` shows it. That links depend on `Host` is between the pipeline and the hot set; every cache keys on it anyway.
+fn shown_in_vary(name: &str) -> Option<&str> {
+    match name {
+        "accept" => Some("Accept"),
+        "accept-encoding" => Some("Accept-Encoding"),
+        "host" => None,
+        other => Some(other),
+    }
+}
 
 pub(crate) fn insert(headers: &mut HeaderMap, name: HeaderName, value: String) {
     if let Ok(value) = HeaderValue::try_from(value) {

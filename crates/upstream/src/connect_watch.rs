@@ -1,11 +1,14 @@
-//! Tells whether one request had to open a connection or was given a kept one. The HTTP client does not say; its connector does, and it
+//! Tells whether one request had to open a connection or was given a kept one, and when the connection was there. The HTTP client does not say; its connector does, and it
 //! is called from within the request's own task.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
+use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -16,7 +19,8 @@ tokio::task_local! {
 /// What happened to the connection of one request.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ConnectWatch {
-    connected: Arc<AtomicBool>,
+    asked: Arc<AtomicBool>,
+    connected: Arc<OnceLock<Instant>>,
 }
 
 impl ConnectWatch {
@@ -27,7 +31,12 @@ impl ConnectWatch {
 
     /// Whether the request asked for a new connection. False: it was sent on one that was kept from before.
     pub(crate) fn opened_connection(&self) -> bool {
-        self.connected.load(Ordering::Relaxed)
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// When the new connection stood; `None` while it does not, and for kept ones.
+    pub(crate) fn connected_at(&self) -> Option<Instant> {
+        self.connected.get().copied()
     }
 }
 
@@ -49,17 +58,30 @@ pub(crate) struct WatchedConnector<S> {
     inner: S,
 }
 
-impl<S: Service<R>, R> Service<R> for WatchedConnector<S> {
+impl<S: Service<R>, R> Service<R> for WatchedConnector<S>
+where
+    S::Future: Send + 'static,
+{
     type Response = S::Response;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let _ = WATCH.try_with(|watch| watch.connected.store(true, Ordering::Relaxed));
-        self.inner.call(request)
+        let connected = WATCH.try_with(|watch| {
+            watch.asked.store(true, Ordering::Relaxed);
+            Arc::clone(&watch.connected)
+        });
+        let connecting = self.inner.call(request);
+        Box::pin(async move {
+            let connection = connecting.await?;
+            if let Ok(connected) = connected {
+                let _ = connected.set(Instant::now());
+            }
+            Ok(connection)
+        })
     }
 }

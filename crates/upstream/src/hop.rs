@@ -154,7 +154,7 @@ impl Hop<'_> {
         self.error(failure.kind, &failure.text)
     }
 
-    /// One try: the head must begin to come within the read time-out, counted after the time that connecting may take.
+    /// One try: the head must begin to come within the read time-out, counted from when there is a connection.
     async fn attempt(
         &self,
         client: &PooledClient,
@@ -166,9 +166,11 @@ impl Hop<'_> {
         *request.body_mut() = self.request.body.clone().map(Into::into);
         let mut response = std::pin::pin!(watch.over(client.client.execute(request)));
         let (connect, read) = (self.settings.connect_timeout, self.request.read_timeout(self.settings));
+        let begun = Instant::now();
         let mut outcome = tokio::time::timeout(read, &mut response).await;
         if outcome.is_err() && watch.opened_connection() {
-            outcome = tokio::time::timeout(connect, &mut response).await;
+            let connected = watch.connected_at().unwrap_or(begun + connect);
+            outcome = tokio::time::timeout_at(connected + read, &mut response).await;
         }
         match outcome {
             Ok(result) => result.map_err(|error| head_failure(&error)),

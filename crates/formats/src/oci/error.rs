@@ -5,9 +5,12 @@ use larder_core::{Fault, FaultKind};
 use crate::ErrorBody;
 
 /// The words that a fault may carry itself, each with the specification's code.
-const CODES: [(&str, &str); 10] = [
+const CODES: [(&str, &str); 13] = [
     ("blob_unknown", "BLOB_UNKNOWN"),
     ("digest_invalid", "DIGEST_INVALID"),
+    ("digest_mismatch", "DIGEST_INVALID"),
+    ("invalid_path", "NAME_INVALID"),
+    ("malformed_document", "MANIFEST_INVALID"),
     ("manifest_invalid", "MANIFEST_INVALID"),
     ("manifest_unknown", "MANIFEST_UNKNOWN"),
     ("name_invalid", "NAME_INVALID"),
@@ -60,7 +63,10 @@ mod tests {
             (FaultKind::BadRequest, "name_invalid", "NAME_INVALID"),
             (FaultKind::MethodNotAllowed, "read_only", "UNSUPPORTED"),
             (FaultKind::Unauthorized, "token_needed", "UNAUTHORIZED"),
-            (FaultKind::BadGateway, "digest_mismatch", "UNSUPPORTED"),
+            (FaultKind::BadGateway, "digest_mismatch", "DIGEST_INVALID"),
+            (FaultKind::BadGateway, "malformed_document", "MANIFEST_INVALID"),
+            (FaultKind::BadRequest, "invalid_path", "NAME_INVALID"),
+            (FaultKind::BadGateway, "upstream_unreachable", "UNSUPPORTED"),
             (FaultKind::BadGateway, "upstream_login", "UNAUTHORIZED"),
         ] {
             let fault = Fault::new(kind, word, "what \"happened\"").by_rule("upstream");

@@ -38,7 +38,7 @@ async fn the_headers_of_the_specification() {
         ("cache-control", "max-age=23"),
         ("cache-status", "larder; hit; ttl=23"),
         ("accept-ranges", "bytes"),
-        ("vary", "accept, accept-encoding"),
+        ("vary", "Accept, Accept-Encoding"),
         ("etag", "\"v1\""),
         ("last-modified", "Tue, 14 Nov 2023 22:13:20 GMT"),
         ("content-type", "application/vnd.example+json"),
