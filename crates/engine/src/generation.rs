@@ -27,6 +27,8 @@ const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
 /// Longest wait for the files of a generation before clients are answered.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// The same where nothing older is there that could be served meanwhile: the client waits for the document itself.
+const FIRST_PATIENCE: Duration = Duration::from_secs(5);
 /// How long beyond its life an old generation is preferred to one that has lost its signature.
 const UNSIGNED_GRACE: Duration = Duration::from_secs(60);
 
@@ -124,7 +126,7 @@ impl Engine {
         mut arrived: Arrived,
         prior: Option<&Arc<ArtifactRecord>>,
     ) -> Gathered {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + if prior.is_some() { PATIENCE } else { FIRST_PATIENCE };
         let mut attempt = 0;
         loop {
             attempt += 1;

@@ -123,7 +123,8 @@ impl<B: Backend> Service<B> {
         let variant = found.find(headers, |base| self.uses_base(request, host, base), now)?;
         let asked = Asked { method: request.method(), headers, sender: self.connection.sender.as_ref() };
         let sent = self.shared.metrics.bytes_sent();
-        let response = artifact::from_hot(variant, asked, sent, now)?;
+        let mut response = artifact::from_hot(variant, asked, sent, now)?;
+        confirm_keep_alive(headers, &mut response);
         variant.requests.count_hot(response.status());
         tracing::debug!(
             method = %request.method(), path = request.uri().path(), status = response.status().as_u16(),
@@ -187,6 +188,8 @@ impl<B: Backend> Service<B> {
         let failed = !response.status().is_success() && !response.status().is_redirection();
         if head.headers.contains_key(TRANSFER_ENCODING) || (unread && failed) {
             close(&mut response, head.version);
+        } else {
+            confirm_keep_alive(&head.headers, &mut response);
         }
         if head.method == Method::HEAD {
             response = without_body(response);
@@ -207,6 +210,14 @@ impl<B: Backend> Service<B> {
         } else {
             tracing::info!(%id, %method, path, status, kind, ms, %client, "request");
         }
+    }
+}
+
+/// Connections of HTTP/1.1 stay open unsaid, but apk and others that use libfetch open a new one for each file unless they are told.
+fn confirm_keep_alive(asked: &http::HeaderMap, response: &mut Response<ResponseBody>) {
+    let wanted = asked.get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
+    if wanted && !response.headers().contains_key(CONNECTION) {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("keep-alive"));
     }
 }
 

@@ -260,3 +260,19 @@ async fn a_body_whose_end_nothing_marks_is_never_a_hit() {
         assert_eq!(origin.count("GET", "/f"), round);
     }
 }
+
+/// libfetch (apk, pkg) keeps a connection only if the answer says so, in the very words of HTTP/1.0.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_for_keep_alive_is_told_so() {
+    let origin = Origin::start().await;
+    origin.put("/f", Resource::new("content"));
+    let larder = TestLarder::start(&remote("generic", &origin, "")).await;
+    let ask = |connection: &str| format!("GET /api/v1/remote/generic/f HTTP/1.1\r\nHost: localhost\r\n{connection}\r\n");
+    let keep = ask("Connection: keep-alive\r\n");
+    // A miss, then hits out of the hot set, then one that does not ask, then the end.
+    let requests = [keep.as_str(), &keep, &keep, &ask(""), &ask("Connection: close\r\n")].concat();
+    let answers = crate::support::raw(larder.address(), requests.as_bytes()).await.to_lowercase();
+    assert_eq!(answers.matches("http/1.1 200 ok").count(), 5, "{answers}");
+    assert_eq!(answers.matches("connection: keep-alive\r\n").count(), 3, "{answers}");
+    assert_eq!(answers.matches("connection: close\r\n").count(), 1, "{answers}");
+}
