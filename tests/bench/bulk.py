@@ -23,9 +23,10 @@ def bulk(bench):
                 compare(bench.report, size, streams, rows)
 
 
-def transfer(server, size, streams, path=None):
+def transfer(server, size, streams, path=None, length=None):
     """1 GiB for each stream."""
     path = path or server.path("files", f"f/{size}.bin")
+    length = length or SIZES[size]
     incomplete = []
 
     def read():
@@ -43,7 +44,7 @@ def transfer(server, size, streams, path=None):
     seconds, used = time.monotonic() - begun, server.cpu() - before
     if incomplete:
         raise Failed(f"{server.name} {path}: {incomplete[0]}\n{server.log_tail()}")
-    total = streams * max(1, GIB // SIZES[size]) * SIZES[size]
+    total = streams * max(1, GIB // SIZES[size]) * length
     return {"mb_per_s": total / seconds / 1e6, "cpu_s_per_gib": used / (total / GIB)}
 
 

@@ -8,7 +8,6 @@ from functools import partial
 
 import data
 from client import fetch, herd
-from data import SIZES
 from report import median
 from servers import Failed
 
@@ -63,8 +62,10 @@ def rpm_file(bench, server, size):
 
 
 def apk_file(bench, server, size):
-    """Without an index: its identity would need a real package of this size."""
-    return server.path("apk", f"n{bench.fresh()}/x86_64/p-{size}-r0.apk")
+    """The index is read first, as every client does: so the package has an identity to be checked by."""
+    folder = f"n{bench.fresh()}/x86_64"
+    expect_good(server, fetch(server.port, server.path("apk", f"{folder}/APKINDEX.tar.gz")))
+    return server.path("apk", f"{folder}/p-{size}-1-r0.apk")
 
 
 FORMATS = {
@@ -76,6 +77,15 @@ FORMATS = {
     "rpm": rpm_file,
     "alpine": apk_file,
 }
+
+
+# The formats of which a whole column is measured: beside nginx, and for images beside another registry.
+COMPARED = {"generic": ("nginx",), "docker": ("nginx", "registry"), "rpm": ("nginx",), "alpine": ("nginx",)}
+
+
+def content(format_name, size):
+    """Which of the files a format's file of this size is."""
+    return f"apk-{size}" if format_name == "alpine" else size
 
 
 def body_of(server, path):
@@ -106,18 +116,20 @@ def file_part(path):
 
 def miss(bench):
     """Goals 7 and 8."""
-    with bench.servers() as servers:
+    with bench.servers(registry=True) as servers:
         for name, make in FORMATS.items():
-            compared = servers if name == "generic" else servers[:1]
+            compared = [server for server in servers if server is servers[0] or server.name in COMPARED.get(name, ())]
             rows = {server.name: [] for server in (bench.origin, *compared)}
             for number, server in bench.alternating(bench.origin, *compared):
-                measured = one_miss(bench, server, partial(make, bench))
+                measured = one_miss(bench, server, partial(make, bench), content(name, "100m"))
                 bench.report.raw("miss", server=server.name, format=name, round=number, **measured)
                 rows[server.name].append(measured)
             report_miss(bench.report, name, rows)
 
 
-def one_miss(bench, server, make):
+def one_miss(bench, server, make, name):
+    # The origin's own time is that of the plain file, which is as good as as long.
+    name = name if server is not bench.origin else "100m"
     path = f"/n/{bench.fresh()}/f/100m.bin" if server is bench.origin else make(server, "100m")
     bench.origin.reset()
     bench.origin.set(rate=RATE)
@@ -126,7 +138,7 @@ def one_miss(bench, server, make):
         got = fetch(server.port, path, digest=True)
     used = server.cpu() - before
     bench.origin.set(rate=0)
-    if not got.is_good(bench.files.sha256("100m")):
+    if not got.is_good(bench.files.sha256(name)):
         raise Failed(f"{server.name} {path}: {got.status} {got.error or 'wrong bytes'}\n{server.log_tail()}")
     return {
         "first_byte_ms": got.first_byte * 1e3,
@@ -142,28 +154,21 @@ def report_miss(report, name, rows):
     def of(server, key):
         return median([row[key] for row in rows[server]]) if server in rows else None
 
-    what = f"cold 100m at {RATE} MB/s, {name}"
-    beside = of("nginx", "first_byte_ms")
-    origin = of("origin", "first_byte_ms")
-    report.bound(
-        "7",
-        f"{what}: first byte after the origin's",
-        of("larder", "first_byte_ms") - origin,
-        5,
-        "ms",
-        beside and beside - origin,
-    )
-    total = of("larder", "total_s") / of("origin", "total_s")
-    nginx_total = of("nginx", "total_s")
-    report.bound(
-        "8", f"{what}: time over the origin's", total, 1.02, "x", nginx_total and nginx_total / of("origin", "total_s")
-    )
-    report.bound("8", f"{what}: CPU with digests", of("larder", "cpu_s"), 0.35, "s", of("nginx", "cpu_s"), gate="cpu")
-    report.bound(
-        "8", f"{what}: RSS growth", of("larder", "rss_growth"), 8, "MiB", of("nginx", "rss_growth"), gate="exact"
-    )
-    gets = max(row["gets"] for row in rows["larder"])
-    report.fact("9", f"{what}: origin GETs", gets, "1", gets == 1)
+    def over(server, key, by):
+        value = of(server, key)
+        return value if value is None else by(value, of("origin", key))
+
+    def bound(goal, what, values, at_most, unit, gate=""):
+        larder, nginx, peer = (values(server) for server in ("larder", "nginx", "registry"))
+        report.bound(goal, f"cold 100m at {RATE} MB/s, {name}: {what}", larder, at_most, unit, nginx, gate, peer)
+
+    bound("7", "first byte after the origin's", lambda server: over(server, "first_byte_ms", lambda a, b: a - b), 5, "ms")
+    bound("8", "time over the origin's", lambda server: over(server, "total_s", lambda a, b: a / b), 1.02, "x")
+    bound("8", "CPU with digests", lambda server: of(server, "cpu_s"), 0.35, "s", "cpu")
+    bound("8", "RSS growth", lambda server: of(server, "rss_growth"), 8, "MiB", "exact")
+    gets = {server: max(row["gets"] for row in rows[server]) for server in rows}
+    beside = {"nginx": gets.get("nginx", ""), "peer": gets.get("registry", "")}
+    report.fact("9", f"cold 100m, {name}: origin GETs", gets["larder"], "1", gets["larder"] == 1, **beside)
 
 
 # --- many clients ----------------------------------------------------------------------------------------------------
@@ -171,25 +176,19 @@ def report_miss(report, name, rows):
 
 def herds(bench):
     """Goals 9 to 11."""
-    with bench.servers() as servers:
+    with bench.servers(registry=True) as servers:
+        larder = servers[0]
         for name, make in FORMATS.items():
-            correctness(
-                bench,
-                servers[0],
-                f"64 clients, 10m, {name}",
-                partial(make, bench, servers[0], "10m"),
-                "10m",
-                64,
-                rate=50,
-            )
+            make = partial(make, bench, larder, "10m")
+            correctness(bench, larder, f"64 clients, 10m, {name}", make, content(name, "10m"), 64, rate=50)
         for count in (64, 512):
-            make = partial(generic_file, bench, servers[0], "1k")
-            correctness(bench, servers[0], f"{count} clients, 1k", make, "1k", count, delay=0.3)
-        timing(bench, servers, 64)
-        correctness(
-            bench, servers[0], "512 clients, 10m", partial(generic_file, bench, servers[0], "10m"), "10m", 512, rate=10
-        )
-        timing(bench, servers[:1], 512)
+            make = partial(generic_file, bench, larder, "1k")
+            correctness(bench, larder, f"{count} clients, 1k", make, "1k", count, delay=0.3)
+        for name, others in COMPARED.items():
+            timing(bench, [server for server in servers if server is larder or server.name in others], name, 64)
+        make = partial(generic_file, bench, larder, "10m")
+        correctness(bench, larder, "512 clients, 10m", make, "10m", 512, rate=10)
+        timing(bench, [larder], "generic", 512)
 
 
 def correctness(bench, server, what, make, size, count, **behaviour):
@@ -212,57 +211,52 @@ def correctness(bench, server, what, make, size, count, **behaviour):
     bench.report.fact("9", f"{what}: correct bodies", f"{good}/{count}", f"{count}/{count}", good == count)
 
 
-def timing(bench, servers, count):
+def timing(bench, servers, name, count):
     rows = {server.name: [] for server in (bench.origin, *servers)}
     for number, server in bench.alternating(bench.origin, *servers):
-        measured = one_herd(bench, server, count)
-        bench.report.raw("herd", server=server.name, clients=count, round=number, **measured)
+        measured = one_herd(bench, server, name, count)
+        bench.report.raw("herd", server=server.name, format=name, clients=count, round=number, **measured)
         rows[server.name].append(measured)
 
     def of(server, key):
         return median([row[key] for row in rows[server]]) if server in rows else None
 
-    what = f"{count} clients, cold 10m at {HERD_RATE} MB/s"
-    report = bench.report
+    def bound(goal, what, values, at_most, unit, gate=""):
+        larder, nginx, peer = (values(server) for server in ("larder", "nginx", "registry"))
+        what = f"{count} clients, cold 10m at {HERD_RATE} MB/s, {name}: {what}"
+        bench.report.bound(goal, what, larder, at_most, unit, nginx, gate, peer)
+
     if count == 64:
         origin = of("origin", "total_s")
-        report.bound(
+        bound("10", "last first byte after the leader's", lambda server: of(server, "spread_ms"), 100, "ms")
+        bound(
             "10",
-            f"{what}: last first byte after the leader's",
-            of("larder", "spread_ms"),
-            100,
-            "ms",
-            of("nginx", "spread_ms"),
-        )
-        report.bound(
-            "10",
-            f"{what}: all done, over the origin's time",
-            of("larder", "total_s") / origin,
+            "all done, over the origin's time",
+            lambda server: of(server, "total_s") / origin if server in rows else None,
             1.10,
             "x",
-            of("nginx", "total_s") / origin,
         )
-    at_most = 32 if count == 64 else 64
-    report.bound(
-        "11",
-        f"{what}: RssAnon growth",
-        of("larder", "anon_growth"),
-        at_most,
-        "MiB",
-        of("nginx", "anon_growth"),
-        gate="exact",
-    )
+    bound("11", "RssAnon growth", lambda server: of(server, "anon_growth"), 32 if count == 64 else 64, "MiB", "exact")
+    gets = {server: max(row["gets"] for row in rows[server]) for server in rows}
+    what = f"{count} clients, cold 10m at {HERD_RATE} MB/s, {name}: origin GETs"
+    beside = {"nginx": gets.get("nginx", ""), "peer": gets.get("registry", "")}
+    bench.report.fact("9", what, gets["larder"], "1", gets["larder"] == 1, **beside)
 
 
-def one_herd(bench, server, count):
-    path = generic_file(bench, server, "10m") if server is not bench.origin else f"/n/{bench.fresh()}/f/10m.bin"
+def one_herd(bench, server, format_name, count):
+    name = content(format_name, "10m")
+    if server is bench.origin:
+        path, name, count = f"/n/{bench.fresh()}/f/10m.bin", "10m", 1
+    else:
+        path = FORMATS[format_name](bench, server, "10m")
+    bench.origin.reset()
     bench.origin.set(rate=HERD_RATE)
     with server.peak() as peak:
-        results = herd(server.port, path, count if server is not bench.origin else 1)
+        results = herd(server.port, path, count)
     bench.origin.set(rate=0)
     # No client must be left with a descriptor of the download before.
     time.sleep(0.1)
-    bad = [result for result in results if not result.is_good() or result.length != SIZES["10m"]]
+    bad = [result for result in results if not result.is_good() or result.length != bench.files.length(name)]
     if bad:
         raise Failed(
             f"{server.name} {path}: {len(bad)} of {count}: {bad[0].status} {bad[0].error}\n{server.log_tail()}"
@@ -273,6 +267,7 @@ def one_herd(bench, server, count):
         "total_s": max(result.total for result in results),
         "anon_growth": peak.growth("RssAnon"),
         "rss_growth": peak.growth("VmRSS"),
+        "gets": bench.origin.gets(file_part(path)),
     }
 
 

@@ -10,12 +10,16 @@ import gzip
 import hashlib
 import json
 import random
+import tarfile
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 SIZES = {"1k": KIB, "10k": 10 * KIB, "10m": 10 * MIB, "100m": 100 * MIB, "1g": GIB}
 
 # Which file a version stands for, the same in every format. Versions above these name files that nobody asks for.
 VERSIONS = {"0.0.1": "10k", "0.0.2": "10m", "0.0.3": "100m"}
+
+# Of these there is a package for Alpine that holds the file.
+APKS = ("10m", "100m")
 
 NPM_VERSIONS = 3_000
 PYPI_FILES = 3_000
@@ -61,6 +65,13 @@ class Files:
     def sha256(self, size):
         return self._digests[size]["sha256"]
 
+    def about(self, name):
+        """All that is known of a file beside its digests."""
+        return self._digests[name]
+
+    def length(self, size):
+        return self.path(size).stat().st_size
+
     def prepare(self):
         """Makes what is missing, and reads or makes the list of digests."""
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -70,6 +81,10 @@ class Files:
             path = self.path(size)
             if size not in held or not path.exists() or path.stat().st_size != length:
                 held[size] = write_file(path, size, length)
+        for size in APKS:
+            name = f"apk-{size}"
+            if name not in held or not self.path(name).exists() or self.path(name).stat().st_size != held[name]["length"]:
+                held[name] = write_apk(self.path(name), self.path(size), size)
         known.write_text(json.dumps(held, indent=1) + "\n")
         self._digests = held
         return self
@@ -347,3 +362,42 @@ def rpm_metadata(files):
         f'<location href="repodata/{name}"/><timestamp>1</timestamp><size>{len(packed)}</size></data></repomd>\n'
     ).encode()
     return {"repomd.xml": repomd, name: packed}
+
+
+# --- Alpine ----------------------------------------------------------------------------------------------------------
+
+
+def write_apk(path, content, size):
+    """A package of apk 2 (apk-v2(5)) without a signature, and what an index says of it.
+
+    Two gzip members: control, which names the digest of the second as it is compressed, and data.
+    """
+    payload = gzip.compress(tar_entry(f"usr/share/p-{size}", content.read_bytes()) + bytes(1024), compresslevel=1, mtime=0)
+    about = f"pkgname = p-{size}\npkgver = 1-r0\narch = x86_64\ndatahash = {hashlib.sha256(payload).hexdigest()}\n".encode()
+    control = gzip.compress(tar_entry(".PKGINFO", about), mtime=0)
+    package = control + payload
+    path.write_bytes(package)
+    return {
+        "sha256": hashlib.sha256(package).hexdigest(),
+        "length": len(package),
+        "control": hashlib.sha1(control).hexdigest(),
+    }
+
+
+def tar_entry(name, content):
+    """One file of a tar archive, padded, without the blocks that end an archive."""
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    return info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % 512)
+
+
+@functools.cache
+def apk_index(files):
+    """An APKINDEX.tar.gz of the packages, unsigned."""
+    records = []
+    for size in APKS:
+        about = files.about(f"apk-{size}")
+        identity = base64.b64encode(bytes.fromhex(about["control"])).decode()
+        records.append(f"C:Q1{identity}\nP:p-{size}\nV:1-r0\nA:x86_64\nS:{about['length']}\nI:1\nT:{size}\n\n")
+    body = tar_entry("DESCRIPTION", b"bench") + tar_entry("APKINDEX", "".join(records).encode()) + bytes(1024)
+    return gzip.compress(body, mtime=0)

@@ -8,7 +8,7 @@
     /charts/index.yaml   /charts/demo-….tgz  a small index and its charts
     /v2/NAME/manifests/1   /v2/NAME/blobs/…  an image whose one layer is the file of 1 GiB; any file as a blob
     /rpm/ANY/repodata/…   /rpm/ANY/Packages/p-SIZE-1-1.x86_64.rpm    a repository whose packages are the files
-    /apk/ANY/x86_64/p-SIZE-r0.apk            packages without an index
+    /apk/ANY/x86_64/APKINDEX.tar.gz   /apk/ANY/x86_64/p-SIZE-1-r0.apk        packages of about these sizes
     /_set?KEY=VALUE&…                        rate (MB/s per file), delay (s before a file's head), cut and chunkcut (MiB
                                              after which the next file answer breaks off), cuts (how many do), max_age
     /_counts   /_reset                       requests by method and path
@@ -95,9 +95,11 @@ class Site:
             return self._document("charts", "", "/charts", "application/yaml", "")
         if found := re.fullmatch(r"/charts/demo-([12])\.\d+\.0\.tgz", path):
             return self._file({"1": "10m", "2": "100m"}[found[1]])
+        if path == "/v2/":
+            return self._bytes(b"{}", "application/json", Docker_Distribution_Api_Version="registry/2.0")
         if found := re.fullmatch(r"/v2/[\w/-]+/blobs/sha256:(\w{64})", path):
             size = self._sizes.get(found[1])
-            return self._file(size) if size else None
+            return self._file(size, Docker_Content_Digest=f"sha256:{found[1]}") if size else None
         if found := re.fullmatch(r"/v2/[\w/-]+/manifests/(1|sha256:\w{64})", path):
             digest, body = data.image(self._files)
             return self._bytes(body, data.OCI_MANIFEST, Docker_Content_Digest=digest) if found[1] in ("1", digest) else None
@@ -106,16 +108,19 @@ class Site:
             return self._bytes(body, "application/octet-stream") if body else None
         if found := re.fullmatch(r"/rpm/\w+/Packages/p-(\w+)-1-1\.x86_64\.rpm", path):
             return self._file(found[1]) if found[1] in data.SIZES else None
-        if found := re.fullmatch(r"/apk/\w+/x86_64/p-(\w+)-r0\.apk", path):
-            return self._file(found[1]) if found[1] in data.SIZES else None
+        if re.fullmatch(r"/apk/\w+/x86_64/APKINDEX\.tar\.gz", path):
+            return self._bytes(data.apk_index(self._files), "application/gzip")
+        if found := re.fullmatch(r"/apk/\w+/x86_64/p-([\w-]+)-1-r0\.apk", path):
+            return self._file(f"apk-{found[1]}") if found[1] in data.APKS else None
         return None
 
     def _bytes(self, body, content_type, **headers):
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return Resource(content_type, f'"{hashlib.sha256(body).hexdigest()[:32]}"', body=body, headers=named)
 
-    def _file(self, size):
-        return Resource("application/octet-stream", f'"{size}"', file=self._files.path(size))
+    def _file(self, size, **headers):
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return Resource("application/octet-stream", f'"{size}"', file=self._files.path(size), headers=named)
 
     def _document(self, template, name, prefix, content_type, vary):
         key = (template, name, prefix)

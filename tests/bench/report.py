@@ -20,6 +20,7 @@ class Row:
     what: str
     larder: str
     nginx: str
+    peer: str
     ratio: float
     must: str
     met: bool
@@ -64,15 +65,16 @@ class Report:
         self._write({"goal_row": True, **asdict(row)})
         print("  " + " | ".join(cells(row)), file=sys.stderr, flush=True)
 
-    def ratio(self, goal, what, larder, nginx, unit="", at_most=None, at_least=None, gate=""):
-        """A goal that compares with nginx in the same run."""
+    def ratio(self, goal, what, larder, nginx, unit="", at_most=None, at_least=None, gate="", peer=None):
+        """A goal that compares with nginx in the same run; `peer` is what another registry took."""
         value = larder / nginx if nginx else float("nan")
         met = value <= at_most if at_most is not None else value >= at_least if at_least is not None else None
         must = f"<= {at_most}x" if at_most is not None else f">= {at_least}x" if at_least is not None else ""
         passed = met is not False or gate != "cpu" or (at_most is not None and value <= at_most * MARGIN)
-        self._add(Row(goal, what, shown(larder, unit), shown(nginx, unit), value, must, met, gate, passed))
+        beside = (shown(nginx, unit), shown(peer, unit))
+        self._add(Row(goal, what, shown(larder, unit), *beside, value, must, met, gate, passed))
 
-    def bound(self, goal, what, larder, at_most, unit="", nginx=None, gate=""):
+    def bound(self, goal, what, larder, at_most, unit="", nginx=None, gate="", peer=None):
         """A goal that is a number."""
         met = larder <= at_most
         ratio = larder / nginx if nginx else None
@@ -83,6 +85,7 @@ class Report:
                 what,
                 shown(larder, unit),
                 shown(nginx, unit),
+                shown(peer, unit),
                 ratio,
                 f"<= {shown(at_most, unit)}",
                 met,
@@ -91,13 +94,13 @@ class Report:
             )
         )
 
-    def fact(self, goal, what, larder, must, met, nginx="", gate="exact"):
+    def fact(self, goal, what, larder, must, met, nginx="", gate="exact", peer=""):
         """A goal that holds or does not."""
-        self._add(Row(goal, what, str(larder), str(nginx), None, must, met, gate, met or gate == ""))
+        self._add(Row(goal, what, str(larder), str(nginx), str(peer), None, must, met, gate, met or gate == ""))
 
     def table(self):
         """All rows as Markdown."""
-        lines = ["| goal | what | larder | nginx | ratio | MUST | met |", "|---|---|---|---|---|---|---|"]
+        lines = ["| goal | what | larder | nginx | registry | ratio | MUST | met |", "|---|---|---|---|---|---|---|---|"]
         return "\n".join(lines + ["| " + " | ".join(cells(row)) + " |" for row in self.rows])
 
     def missed(self):
@@ -110,7 +113,7 @@ class Report:
 def cells(row):
     ratio = "" if row.ratio is None else shown(row.ratio)
     met = {True: "yes", False: "**no**", None: ""}[row.met]
-    return [row.goal, row.what, row.larder, row.nginx, ratio, row.must, met]
+    return [row.goal, row.what, row.larder, row.nginx, row.peer, ratio, row.must, met]
 
 
 def load():

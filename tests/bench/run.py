@@ -30,7 +30,7 @@ import images
 import memory
 import start
 from report import Report
-from servers import Failed, Larder, Nginx, Origin
+from servers import Failed, Larder, Nginx, Origin, Registry
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
@@ -63,13 +63,15 @@ class Bench:
                 yield number, server
 
     @contextlib.contextmanager
-    def servers(self, *, nginx=True, **settings):
-        """A new larder with these top-level settings, and a new nginx beside it, both with empty caches."""
+    def servers(self, *, nginx=True, registry=False, **settings):
+        """A new larder with these top-level settings, and beside it a new nginx and, where wanted, another registry; all with
+        empty caches."""
         directory = Path(tempfile.mkdtemp(prefix="servers-", dir=self._directory))
         started = []
         try:
             made = [Larder(directory / "larder", self._binary, self.origin, **settings)]
             made += [Nginx(directory / "nginx", self.origin)] if nginx else []
+            made += [Registry(directory / "registry", self.origin)] if registry else []
             for server in made:
                 started.append(server)
                 server.start()
@@ -136,7 +138,7 @@ def what_is_missing(options, chosen):
     if not chosen:
         return "no case has such a name; --list prints them"
     missing = [
-        name for name in ("nginx", "wrk") if not shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        name for name in ("nginx", "wrk", "docker-registry") if not shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     ]
     return f"not installed: {', '.join(missing)}; tests/install/clients.sh --bench installs them" if missing else ""
 

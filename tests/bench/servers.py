@@ -228,6 +228,30 @@ http {{
 """
 
 
+class Registry(Server):
+    """The distribution project's registry as a pull-through cache: what clusters run where larder would stand. Images only."""
+
+    name = "registry"
+
+    def __init__(self, directory, origin):
+        super().__init__(directory)
+        self._config = directory / "registry.json"
+        settings = {
+            "version": "0.1",
+            "log": {"level": "error", "accesslog": {"disabled": True}},
+            "storage": {"filesystem": {"rootdirectory": str(directory / "data"), "maxthreads": 100}, "cache": {"blobdescriptor": "inmemory"}},
+            "http": {"addr": f"127.0.0.1:{self.port}"},
+            "proxy": {"remoteurl": origin.url},
+        }
+        self._config.write_text(json.dumps(settings))
+
+    def command(self):
+        return [shutil.which("docker-registry"), "serve", self._config]
+
+    def path(self, _repository, path):
+        return f"/v2/{path}"
+
+
 class Origin(Server):
     """The upstream."""
 
