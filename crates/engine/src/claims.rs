@@ -14,6 +14,7 @@ use quick_cache::sync::Cache;
 use url::Url;
 
 use crate::admission::Wanted;
+use crate::document::tell;
 use crate::engine::Engine;
 use crate::flight::Settled;
 use crate::serve::{internal, malformed};
@@ -270,6 +271,10 @@ impl Engine {
             let links = Links::new(&repository, engine.link_key(), LinkBase(String::new()));
             let mut claims = Vec::new();
             document.wanted.format.claims(&document.view(), &links, &mut |claim| claims.push(claim))?;
+            // Of a document itself this was told when it came.
+            if !document.wanted.spec.is_document {
+                tell(&document);
+            }
             Ok::<_, Malformed>(ClaimTable::build(claims))
         });
         parsed.await?.map(Arc::new).map_err(|error| malformed(wanted, &error))
@@ -438,7 +443,7 @@ impl Engine {
             Stated::Digest(stated) if blob.digest.algorithm() == stated.algorithm() => blob.digest == *stated,
             Stated::Digest(stated) => self.rehash(blob, stated.algorithm()).await.is_ok_and(|digest| digest == *stated),
             Stated::Identity(stated) => match wanted.format.identifier(path) {
-                Some(identifier) => self.identify(blob, identifier).await.is_ok_and(|found| found.as_ref() == Some(stated)),
+                Some(identifier) => self.identify(blob, identifier).await.is_ok_and(|all| all.contains(stated)),
                 None => false,
             },
         }

@@ -149,7 +149,8 @@ impl Engine {
         }
     }
 
-    /// The documents that may name a file: one key per variant it may be held under, preferred first.
+    /// The documents that may name a file, preferred first: those that are held, with those that are on their way before them; or else
+    /// one key per variant in which the one that is asked for may be held.
     async fn naming_documents(&self, wanted: &Arc<Wanted>) -> Option<Vec<Arc<Wanted>>> {
         // What is stated already, or by the name itself, is not for a document to say.
         let stated = wanted.stated.is_some() || wanted.format.digest_in_name(&wanted.spec.key_path).is_some();
@@ -157,11 +158,17 @@ impl Engine {
             return None;
         }
         let repository = &wanted.entry.repository;
+        let (mut coming, mut held) = (Vec::new(), Vec::new());
         for spec in wanted.format.possibly_named_by(repository, &wanted.spec.key_path) {
             let document = Wanted::naming_document(&wanted.entry, wanted.format, spec);
-            if self.records.get(&document.key).await.ok().flatten().is_some_and(|record| record.blob().is_some()) {
-                return Some(vec![Arc::new(document)]);
+            if self.flights.running(&document.key).is_some() {
+                coming.push(Arc::new(document));
+            } else if self.records.get(&document.key).await.ok().flatten().is_some_and(|record| record.blob().is_some()) {
+                held.push(Arc::new(document));
             }
+        }
+        if !(coming.is_empty() && held.is_empty()) {
+            return Some([coming, held].concat());
         }
         let spec = wanted.format.named_by(repository, &wanted.spec.key_path)?;
         let mut all = vec![spec.clone()];
@@ -192,7 +199,13 @@ impl Engine {
                 best = Known::NotNamed { fresh };
             }
         }
-        best
+        match best {
+            // What is on its way may name it.
+            Known::NotNamed { .. } if documents.first().is_some_and(|first| self.flights.running(&first.key).is_some()) => {
+                Known::NotNamed { fresh: false }
+            }
+            best => best,
+        }
     }
 
     /// The claim of a held document for a file that is itself held, if there is one.
