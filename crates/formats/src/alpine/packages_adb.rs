@@ -2,6 +2,7 @@
 
 use super::adb::{self, Slots, Tree};
 use super::record::{MAX_RECORDS, Naming, Packages, Record, identity_of};
+use crate::links::server_of;
 use crate::{Claim, Document, Malformed};
 
 // Fields as apk-tools numbers them (`apk_adb.h`).
@@ -19,7 +20,8 @@ pub(super) fn check(document: &Document<'_>) -> Result<(), Malformed> {
     let index = Index::of(&plain)?;
     if let (Some(rule), Some(memo)) = (index.naming.leads_elsewhere(), document.memo) {
         memo.remark(format!(
-            "its pkgname-spec is a whole URL ({rule:?}): apk fetches the packages from there by itself, and not through larder"
+            "its pkgname-spec is a whole URL: apk fetches the packages from {} by itself, and not through larder",
+            server_of(rule)
         ));
     }
     Ok(())
