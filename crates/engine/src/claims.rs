@@ -9,8 +9,6 @@ use larder_core::{
 };
 use larder_formats::{Claim, Document, LinkBase, Links, Malformed, Memo};
 use larder_storage::{Change, DerivedRecord};
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
 use url::Url;
 
 use crate::admission::Wanted;
@@ -18,9 +16,6 @@ use crate::document::tell;
 use crate::engine::Engine;
 use crate::flight::Settled;
 use crate::serve::{internal, malformed};
-
-/// Memory for tables, in bytes.
-const BUDGET: u64 = 32 << 20;
 
 /// What is claimed of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,24 +128,6 @@ fn parse(line: &str) -> Option<(&str, StoredClaim)> {
     let digests = fields.next()?.split(' ').filter_map(|text| text.parse().ok()).collect();
     let identity = fields.next().map(str::to_owned);
     Some((path, StoredClaim { url, size, published_at, digests, identity }))
-}
-
-#[derive(Debug, Clone)]
-struct ByBytes;
-
-impl Weighter<String, Arc<ClaimTable>> for ByBytes {
-    fn weight(&self, _: &String, table: &Arc<ClaimTable>) -> u64 {
-        table.0.len() as u64 + 200
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct ClaimTables(Cache<String, Arc<ClaimTable>, ByBytes>);
-
-impl ClaimTables {
-    pub(crate) fn new() -> Self {
-        Self(Cache::with_weighter(256, BUDGET, ByBytes))
-    }
 }
 
 /// A document's bytes with what is needed to read it.
