@@ -189,6 +189,8 @@ def past_larder(case):
             do("install", "pantry-jam")
             do("makecache", "--refresh")
             expect_equal("installed", do.installed("pantry-jam"), "1.0")
+            # A generation that is being read goes on being served for half a second.
+            time.sleep(1)
         expect(origin.requests(), "the upstream was asked for nothing")
         packages = {request.path for request in origin.requests() if request.path.endswith(".rpm")}
         expect(all(path.startswith("/elsewhere/") for path in packages) and packages, f"packages came from {packages}")
