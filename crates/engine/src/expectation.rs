@@ -219,10 +219,16 @@ impl Engine {
 
     /// Obtains the document that is asked for first and looks the file up in it.
     async fn learn_first(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Lookup {
-        match self.naming_documents(wanted).await.as_deref() {
-            Some([document, ..]) => self.learn_claim(wanted, document, false).await,
-            _ => Lookup::NotNamed,
+        let documents = self.naming_documents(wanted).await;
+        let Some([document, ..]) = documents.as_deref() else { return Lookup::NotNamed };
+        let lookup = self.learn_claim(wanted, document, false).await;
+        if matches!(lookup, Lookup::NoDocument { unanswered: false })
+            && let Some(other) = wanted.format.else_named_by(&wanted.entry.repository, &wanted.key.path)
+        {
+            let other = Arc::new(Wanted::naming_document(&wanted.entry, wanted.format, other));
+            return self.learn_claim(wanted, &other, false).await;
         }
+        lookup
     }
 
     /// Obtains the document (afresh, if `refresh`) and looks the file up in it.

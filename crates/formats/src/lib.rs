@@ -175,6 +175,11 @@ pub trait Format: Send + Sync + std::fmt::Debug {
     /// The document that names this file, with its digest and true URL; `None` if there is none.
     fn named_by(&self, repository: &Repository, path: &str) -> Option<SourceSpec>;
 
+    /// The document to be fetched where the upstream does not have that of [`named_by`](Format::named_by).
+    fn else_named_by(&self, _repository: &Repository, _path: &str) -> Option<SourceSpec> {
+        None
+    }
+
     /// As [`named_by`](Format::named_by), where a path alone does not tell which document names it: all that may, the likeliest
     /// first. Of these only documents that are held are asked; none is fetched for a file's sake.
     fn possibly_named_by(&self, _repository: &Repository, _path: &str) -> Vec<SourceSpec> {

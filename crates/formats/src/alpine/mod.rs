@@ -58,6 +58,10 @@ impl Format for Alpine {
         source(&path::index_of(path)?)
     }
 
+    fn else_named_by(&self, _repository: &Repository, path: &str) -> Option<SourceSpec> {
+        source(&path::v3_index_of(path)?)
+    }
+
     fn possibly_named_by(&self, _repository: &Repository, path: &str) -> Vec<SourceSpec> {
         path::indexes_of(path).iter().filter_map(|index| source(index)).collect()
     }

@@ -40,6 +40,11 @@ pub(super) fn index_of(path: &str) -> Option<String> {
     is_package(path).then(|| beside(path, INDEX))
 }
 
+/// The index that names it where there is none of version 2.
+pub(super) fn v3_index_of(path: &str) -> Option<String> {
+    is_package(path).then(|| beside(path, INDEX_V3))
+}
+
 /// All indexes that may name a package, the likeliest first. Which version a repository has cannot be told from a path; packages
 /// without an architecture are named by the indexes of any; and an index of apk 3 may put its packages into folders of its own.
 pub(super) fn indexes_of(path: &str) -> Vec<String> {
