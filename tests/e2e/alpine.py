@@ -185,8 +185,40 @@ def apk_12_integrity(case):
 
     for name, learn in (("demo-1.0-r0.apk", nothing), ("g++-14.2.0-r4.apk", index)):
         refuses(upstream.origin, f"/{place}/{name}", f"{base}/{place}/{name}", upstream.packages[name], learn)
+    name = "plain-1.0-r0.apk"
+    path = f"{BRANCH}/noarch/{name}"
+    refuses(upstream.origin, f"/{path}", f"{base}/{path}", upstream.packages[name], index)
+    for arch in (ARCH, "noarch"):
+        packages, third = upstream.publisher.v3("third", "1.1-r0", noise(5_000, arch), arch=arch)
+        [(name, right)] = packages.items()
+        upstream.origin.put(f"/{arch}-3/{ARCH}/Packages.adb", third)
+        path = f"{arch}-3/{arch}/{name}"
+        learn = nothing if arch == ARCH else lambda: ask(f"{base}/noarch-3/{ARCH}/Packages.adb")
+        refuses(upstream.origin, f"/{path}", f"{base}/{path}", right, learn)
     name = "bulky-1.0-r0.apk"
     cuts(case, upstream.origin, f"/{place}/{name}", f"{base}/{place}/{name}", upstream.packages[name])
+
+
+def past_larder(case):
+    """An index of version 3 that names a whole URL for its packages: apk goes there, and larder says so once for each index."""
+    upstream = Upstream(case)
+    base = serve(case, upstream)
+    case.needs_larder()
+    for version in ("1.1-r0", "1.2-r0"):
+        rule = upstream.origin.url + "/elsewhere/${name}-${version}.apk"
+        packages, index = upstream.publisher.v3("third", version, b"third\n", index_with=["--pkgname-spec", rule])
+        upstream.origin.put(f"/v3/{ARCH}/Packages.adb", index)
+        for name, body in packages.items():
+            upstream.origin.put(f"/elsewhere/{name}", body)
+        apk = Apk(case.home(), upstream, base)
+        apk.repositories(f"v3 {base}/v3")
+        for _ in range(3):
+            apk("update")
+        apk("add", "third")
+        expect_equal("the file of third", apk.version_of("third"), b"third\n")
+        ask(f"{base}/v3/{ARCH}/third-{version}.apk", wanted=404)
+    said = [(line["level"], line["repository"], line["document"]) for line in case.log_lines("pkgname-spec")]
+    expect_equal("lines of the log", said, [("WARN", "alpine", f"v3/{ARCH}/Packages.adb")] * 2)
 
 
 def replaced(case):
@@ -266,6 +298,7 @@ CASES = {
     "alpine-refreshed": apk_09_refreshed,
     "alpine-labelled": apk_04_labelled,
     "alpine-integrity": apk_12_integrity,
+    "alpine-past-larder": past_larder,
     "alpine-replaced": replaced,
     "alpine-mirrors": mirrors,
     "alpine-gone": apk_13_gone,

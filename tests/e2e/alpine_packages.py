@@ -92,19 +92,19 @@ class Publisher:
         self._do("apk", *arguments, *(shelf / name for name in packages))
         return self.signed(unsigned.read_bytes())
 
-    def v3(self, name, version, content):
+    def v3(self, name, version, content, *, arch=ARCH, index_with=()):
         """A package and an index of version 3: ({file name: package}, Packages.adb)."""
         shelf = self._shelf({})
         tree = shelf / "tree" / "usr" / "share" / name
         tree.mkdir(parents=True)
         (tree / "version").write_bytes(content)
         file = shelf / f"{name}-{version}.apk"
-        fields = {"name": name, "version": version, "arch": ARCH, "description": name, "license": "MIT"}
+        fields = {"name": name, "version": version, "arch": arch, "description": name, "license": "MIT"}
         about = [part for field, value in fields.items() for part in ("-I", f"{field}:{value}")]
         signing = ["--sign-key", self.key]
         self._do("apk", "mkpkg", "--quiet", *about, "-F", shelf / "tree", *signing, "-o", file)
         index = shelf / "Packages.adb"
-        self._do("apk", "mkndx", "--quiet", "--keys-dir", self._home, *signing, "-o", index, file)
+        self._do("apk", "mkndx", "--quiet", "--keys-dir", self._home, *signing, *index_with, "-o", index, file)
         return {file.name: file.read_bytes()}, index.read_bytes()
 
     def _shelf(self, packages):

@@ -168,6 +168,10 @@ class Larder:
     def log_tail(self):
         return last_lines(self._log.read_text(errors="replace")) if self._log.exists() else ""
 
+    def log_lines(self, text):
+        """The lines of the log with `text` in them, as objects."""
+        return [json.loads(line) for line in self._log.read_text(errors="replace").splitlines() if text in line]
+
     def stop(self):
         """Ends larder as an init system would; gives what was wrong with the way it ended, or None."""
         process, self._process = self._process, None
@@ -244,6 +248,10 @@ class Case:
     def listens_at(self):
         """URL of larder itself: what every link that a client keeps must begin with."""
         return self._larder.url
+
+    def log_lines(self, text):
+        """The lines of larder's log with `text` in them, as objects."""
+        return self._larder.log_lines(text)
 
     @property
     def larder_pid(self):

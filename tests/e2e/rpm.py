@@ -7,6 +7,7 @@ import time
 
 from gpg import signer
 from harness import ROOT, Failed, ask, environment, expect, expect_equal, run, tool
+from integrity import nothing, refuses
 from rpm_packages import pantry
 
 DNF_CONF = """[main]
@@ -151,7 +152,10 @@ def zypper(case):
 
 
 def compressions(case):
-    """Metadata in bzip2 and xz, and metadata whose names carry no digest; packages built anew under their old names."""
+    """Metadata in bzip2 and xz, and metadata whose names carry no digest; packages built anew under their old names.
+
+    rpm_16: a package is held to what the metadata says of it, in whichever compression.
+    """
     with signer(case) as key:
         public = key.public_key(armored=True)
         origin = serve(case)
@@ -160,8 +164,38 @@ def compressions(case):
             repository = pantry(case, key, compression=compression, names=names)
             repository.publish(origin)
             do = Dnf(case.home(), case.repository("rpms"), public)
+            if not case.direct:
+                do("makecache")
+                path = "el9/Packages/pantry-data-1.0-1.noarch.rpm"
+                right = repository.files("el9/")[path][0]
+                refuses(origin, f"/{path}", f"{case.repository('rpms')}/{path}", right, nothing)
             do("install", "pantry-jam")
             expect_equal(f"installed with {compression} {names}", do.installed("pantry-jam"), "1.0")
+
+
+def past_larder(case):
+    """Packages that the metadata places elsewhere: dnf goes there, and larder says so once for each generation."""
+    case.needs_larder()
+    with signer(case) as key:
+        origin = serve(case)
+        repository = pantry(case, key, more=["--baseurl", f"{origin.url}/elsewhere/"])
+        public = key.public_key(armored=True)
+        for _ in range(2):
+            repository.touch()
+            repository.index()
+            repository.publish(origin)
+            repository.publish(origin, "/elsewhere/")
+            do = Dnf(case.home(), case.repository("rpms"), public)
+            do("install", "pantry-jam")
+            do("makecache", "--refresh")
+            expect_equal("installed", do.installed("pantry-jam"), "1.0")
+            # A generation that is being read goes on being served for half a second.
+            time.sleep(1)
+        expect(origin.requests(), "the upstream was asked for nothing")
+        packages = {request.path for request in origin.requests() if request.path.endswith(".rpm")}
+        expect(all(path.startswith("/elsewhere/") for path in packages) and packages, f"packages came from {packages}")
+        said = [(line["level"], line["repository"], line["document"][-14:]) for line in case.log_lines("xml:base")]
+        expect_equal("lines of the log", said, [("WARN", "rpms", "primary.xml.gz")] * 2)
 
 
 def listings(case):
@@ -278,6 +312,7 @@ CASES = {
     "rpm-dnf": dnf,
     "rpm-zypper": zypper,
     "rpm-compressions": compressions,
+    "rpm-past-larder": past_larder,
     "rpm-listings": listings,
     "rpm-guide": guide,
     "rpm-republished": republished,

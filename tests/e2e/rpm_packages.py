@@ -43,10 +43,10 @@ UPDATEINFO = """<?xml version="1.0" encoding="UTF-8"?>
 class RpmRepository:
     """A repository on disk below `root`, and the same at an origin below `/el9/`."""
 
-    def __init__(self, case, key, *, compression="gz", names="--unique-md-filenames"):
+    def __init__(self, case, key, *, compression="gz", names="--unique-md-filenames", more=()):
         self._home = case.home()
         self._key = key
-        self._options = [names, f"--general-compress-type={compression}"]
+        self._options = [names, f"--general-compress-type={compression}", *more]
         # gpg's agent is reached through a socket in its home: rpmsign must use the same one.
         self._environment = environment(self._home, GNUPGHOME=str(key.home), GPG_TTY="")
         self.root = self._home / "el9"

@@ -9,17 +9,13 @@ use larder_core::{
 };
 use larder_formats::{Claim, Document, LinkBase, Links, Malformed, Memo};
 use larder_storage::{Change, DerivedRecord};
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
 use url::Url;
 
 use crate::admission::Wanted;
+use crate::document::tell;
 use crate::engine::Engine;
 use crate::flight::Settled;
 use crate::serve::{internal, malformed};
-
-/// Memory for tables, in bytes.
-const BUDGET: u64 = 32 << 20;
 
 /// What is claimed of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,24 +128,6 @@ fn parse(line: &str) -> Option<(&str, StoredClaim)> {
     let digests = fields.next()?.split(' ').filter_map(|text| text.parse().ok()).collect();
     let identity = fields.next().map(str::to_owned);
     Some((path, StoredClaim { url, size, published_at, digests, identity }))
-}
-
-#[derive(Debug, Clone)]
-struct ByBytes;
-
-impl Weighter<String, Arc<ClaimTable>> for ByBytes {
-    fn weight(&self, _: &String, table: &Arc<ClaimTable>) -> u64 {
-        table.0.len() as u64 + 200
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct ClaimTables(Cache<String, Arc<ClaimTable>, ByBytes>);
-
-impl ClaimTables {
-    pub(crate) fn new() -> Self {
-        Self(Cache::with_weighter(256, BUDGET, ByBytes))
-    }
 }
 
 /// A document's bytes with what is needed to read it.
@@ -270,6 +248,10 @@ impl Engine {
             let links = Links::new(&repository, engine.link_key(), LinkBase(String::new()));
             let mut claims = Vec::new();
             document.wanted.format.claims(&document.view(), &links, &mut |claim| claims.push(claim))?;
+            // Of a document itself this was told when it came.
+            if !document.wanted.spec.is_document {
+                tell(&document);
+            }
             Ok::<_, Malformed>(ClaimTable::build(claims))
         });
         parsed.await?.map(Arc::new).map_err(|error| malformed(wanted, &error))
@@ -438,7 +420,7 @@ impl Engine {
             Stated::Digest(stated) if blob.digest.algorithm() == stated.algorithm() => blob.digest == *stated,
             Stated::Digest(stated) => self.rehash(blob, stated.algorithm()).await.is_ok_and(|digest| digest == *stated),
             Stated::Identity(stated) => match wanted.format.identifier(path) {
-                Some(identifier) => self.identify(blob, identifier).await.is_ok_and(|found| found.as_ref() == Some(stated)),
+                Some(identifier) => self.identify(blob, identifier).await.is_ok_and(|all| all.contains(stated)),
                 None => false,
             },
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_core::{ArtifactRecord, BlobDescriptor, Digest, DigestAlgorithm, Fault, Hasher};
-use larder_formats::{Identifier, Malformed};
+use larder_formats::{Identifier, Malformed, Memo};
 use larder_storage::{BlobInfo, OpenBlob, Spool, StorageError};
 
 use crate::admission::Wanted;
@@ -69,6 +69,9 @@ impl Engine {
             count(&wanted.entry.counters.malformed_documents);
             return Err(unusable_document(wanted, &reason));
         }
+        if prior.and_then(ArtifactRecord::blob) != record.blob() {
+            tell(&document);
+        }
         let fill = if decoded_here && received.spool.is_none() {
             // The decoded bytes are not what the fill holds.
             Arc::new(Fill::complete(fill.draft.clone(), Bytes::copy_from_slice(document.view().body)))
@@ -106,7 +109,7 @@ impl Engine {
         Received {
             spool,
             digests: hasher.finish(),
-            identity: None,
+            identities: None,
             length: bytes.len() as u64,
             end_marked: from.end_marked,
             needs_digest: from.needs_digest,
@@ -216,13 +219,13 @@ impl Engine {
         .await
     }
 
-    /// The identity of a file's bytes, as the format computes it.
+    /// The identities of a file's bytes, as the format computes them.
     pub(crate) async fn identify_file(
         &self,
         file: Arc<File>,
         length: u64,
         mut identifier: Box<dyn Identifier>,
-    ) -> Result<Option<String>, StorageError> {
+    ) -> Result<Vec<String>, StorageError> {
         measure(file, length, move |chunks| {
             chunks(&mut |chunk| identifier.update(chunk))?;
             Ok(identifier.finish())
@@ -234,7 +237,7 @@ impl Engine {
         &self,
         blob: &BlobDescriptor,
         identifier: Box<dyn Identifier>,
-    ) -> Result<Option<String>, StorageError> {
+    ) -> Result<Vec<String>, StorageError> {
         let open = self.blobs.open(blob)?;
         self.identify_file(open.file, open.length, identifier).await
     }
@@ -293,6 +296,15 @@ impl std::io::Read for Positioned<'_> {
         let count = self.file.read_at(buffer, self.at)?;
         self.at += count as u64;
         Ok(count)
+    }
+}
+
+/// Tells the operator what a format has to say of a new document. Called once for its bytes.
+pub(crate) fn tell(document: &LoadedDocument) {
+    let view = document.view();
+    if let Some(remark) = view.memo.and_then(Memo::remarked) {
+        let repository = &document.wanted().entry.repository.name;
+        tracing::warn!(%repository, document = view.key_path, "{remark}");
     }
 }
 

@@ -59,8 +59,8 @@ pub(crate) struct Filled {
 pub(crate) struct Received {
     pub(crate) spool: Option<Spool>,
     pub(crate) digests: Vec<Digest>,
-    /// What the format's identifier made of them, if there is one and it did.
-    pub(crate) identity: Option<String>,
+    /// What the format's identifier made of them, if it was asked.
+    pub(crate) identities: Option<Vec<String>>,
     pub(crate) length: u64,
     /// Whether anything marked the end: a length or a last chunk. Without one the body may have been cut (hazard W2).
     pub(crate) end_marked: bool,

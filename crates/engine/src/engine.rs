@@ -17,7 +17,7 @@ use url::Url;
 
 use crate::admission::Admission;
 use crate::answer::{Answer, Body, Freshness, Representation};
-use crate::claims::ClaimTables;
+use crate::claim_tables::ClaimTables;
 use crate::clearance::clear_non_artifact;
 use crate::commit::{CommitQueue, Committer};
 use crate::counters::{Counters, MirrorReport, RepositoryCounters, UpstreamQuota};

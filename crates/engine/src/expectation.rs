@@ -149,7 +149,8 @@ impl Engine {
         }
     }
 
-    /// The documents that may name a file: one key per variant it may be held under, preferred first.
+    /// The documents that may name a file, preferred first: those that are held, with those that are on their way before them; or else
+    /// one key per variant in which the one that is asked for may be held.
     async fn naming_documents(&self, wanted: &Arc<Wanted>) -> Option<Vec<Arc<Wanted>>> {
         // What is stated already, or by the name itself, is not for a document to say.
         let stated = wanted.stated.is_some() || wanted.format.digest_in_name(&wanted.spec.key_path).is_some();
@@ -157,11 +158,17 @@ impl Engine {
             return None;
         }
         let repository = &wanted.entry.repository;
+        let (mut coming, mut held) = (Vec::new(), Vec::new());
         for spec in wanted.format.possibly_named_by(repository, &wanted.spec.key_path) {
             let document = Wanted::naming_document(&wanted.entry, wanted.format, spec);
-            if self.records.get(&document.key).await.ok().flatten().is_some_and(|record| record.blob().is_some()) {
-                return Some(vec![Arc::new(document)]);
+            if self.flights.running(&document.key).is_some() {
+                coming.push(Arc::new(document));
+            } else if self.records.get(&document.key).await.ok().flatten().is_some_and(|record| record.blob().is_some()) {
+                held.push(Arc::new(document));
             }
+        }
+        if !(coming.is_empty() && held.is_empty()) {
+            return Some([coming, held].concat());
         }
         let spec = wanted.format.named_by(repository, &wanted.spec.key_path)?;
         let mut all = vec![spec.clone()];
@@ -192,7 +199,13 @@ impl Engine {
                 best = Known::NotNamed { fresh };
             }
         }
-        best
+        match best {
+            // What is on its way may name it.
+            Known::NotNamed { .. } if documents.first().is_some_and(|first| self.flights.running(&first.key).is_some()) => {
+                Known::NotNamed { fresh: false }
+            }
+            best => best,
+        }
     }
 
     /// The claim of a held document for a file that is itself held, if there is one.
@@ -206,10 +219,16 @@ impl Engine {
 
     /// Obtains the document that is asked for first and looks the file up in it.
     async fn learn_first(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Lookup {
-        match self.naming_documents(wanted).await.as_deref() {
-            Some([document, ..]) => self.learn_claim(wanted, document, false).await,
-            _ => Lookup::NotNamed,
+        let documents = self.naming_documents(wanted).await;
+        let Some([document, ..]) = documents.as_deref() else { return Lookup::NotNamed };
+        let lookup = self.learn_claim(wanted, document, false).await;
+        if matches!(lookup, Lookup::NoDocument { unanswered: false })
+            && let Some(other) = wanted.format.else_named_by(&wanted.entry.repository, &wanted.key.path)
+        {
+            let other = Arc::new(Wanted::naming_document(&wanted.entry, wanted.format, other));
+            return self.learn_claim(wanted, &other, false).await;
         }
+        lookup
     }
 
     /// Obtains the document (afresh, if `refresh`) and looks the file up in it.

@@ -137,7 +137,7 @@ impl Intake {
         self.publish();
         Ok(Received {
             digests: self.measures.hasher.finish(),
-            identity: self.measures.identifier.and_then(Identifier::finish),
+            identities: self.measures.identifier.map(Identifier::finish),
             spool: self.spool,
             length: self.written,
             end_marked: self.total.is_some() || body.framing() != Framing::ConnectionClose,

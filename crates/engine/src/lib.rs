@@ -11,7 +11,7 @@
 //! | `flight.rs`, `download.rs`, `intake.rs`, `resume.rs` | 8: one detached download: its head, its body, what follows a cut |
 //! | `verify.rs` | 8: is it the right body? |
 //! | `fill.rs`, `reader.rs` | 8: the bytes while they arrive, many readers |
-//! | `expectation.rs`, `claims.rs` | what a file's digest should be, and where its document says so |
+//! | `expectation.rs`, `claims.rs`, `claim_tables.rs` | what a file's digest should be, and where its document says so |
 //! | `generation.rs`, `members.rs`, `reading.rs`, `retire.rs` | documents that are right only together with other files |
 //! | `by_digest.rs` | names that stand for bytes which another name states by digest |
 //! | `commit.rs` | 9: blob, then record, in groups |
@@ -21,6 +21,7 @@
 mod admission;
 mod answer;
 mod by_digest;
+mod claim_tables;
 mod claims;
 mod clearance;
 mod coding;

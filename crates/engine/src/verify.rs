@@ -145,21 +145,21 @@ impl Engine {
     async fn is_stated(&self, wanted: &Wanted, whole: &Whole, stated: &Stated) -> bool {
         match stated {
             Stated::Digest(stated) => self.digest_of(whole, stated.algorithm()).await.as_ref() == Some(stated),
-            Stated::Identity(stated) => self.identity_of(wanted, whole).await.as_ref() == Some(stated),
+            Stated::Identity(stated) => self.identities_of(wanted, whole).await.is_some_and(|all| all.contains(stated)),
         }
     }
 
-    /// The identity of received bytes: computed on the way, or now from where they are.
-    async fn identity_of(&self, wanted: &Wanted, Whole { received, fill }: &Whole) -> Option<String> {
-        if received.identity.is_some() {
-            return received.identity.clone();
+    /// The identities of received bytes: computed on the way, or now from where they are.
+    async fn identities_of(&self, wanted: &Wanted, Whole { received, fill }: &Whole) -> Option<Vec<String>> {
+        if received.identities.is_some() {
+            return received.identities.clone();
         }
         let mut identifier = wanted.format.identifier(&wanted.spec.key_path)?;
         match &received.spool {
-            Some(spool) => self.identify_file(spool.reader(), received.length, identifier).await.ok()?,
+            Some(spool) => self.identify_file(spool.reader(), received.length, identifier).await.ok(),
             None if fill.holds_everything() => {
                 identifier.update(&Self::read_fill(fill, received.length).ok()?);
-                identifier.finish()
+                Some(identifier.finish())
             }
             None => None,
         }

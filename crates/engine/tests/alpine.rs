@@ -16,7 +16,10 @@ use support::{Bench, Got, upstream};
 
 const INDEX: &[u8] = include_bytes!("../../formats/src/alpine/testdata/APKINDEX.tar.gz");
 const INDEX_REBUILT: &[u8] = include_bytes!("../../formats/src/alpine/testdata/APKINDEX.rebuilt.tar.gz");
-const INDEX_V3: &[u8] = include_bytes!("../../formats/src/alpine/testdata/Packages.adb");
+const INDEX_V3: &[u8] = include_bytes!("../../formats/src/alpine/testdata/v3/Packages.adb");
+const DEFLATED: &[u8] = include_bytes!("../../formats/src/alpine/testdata/v3/deflated-1.0-r0.apk");
+/// Of the architecture `noarch`.
+const PLAIN: &[u8] = include_bytes!("../../formats/src/alpine/testdata/v3/plain-1.0-r0.apk");
 const DEMO: &[u8] = include_bytes!("../../formats/src/alpine/testdata/demo-1.0-r0.apk");
 const DEMO_REBUILT: &[u8] = include_bytes!("../../formats/src/alpine/testdata/demo-1.0-r0.rebuilt.apk");
 const LIBSTDCPP: &[u8] = include_bytes!("../../formats/src/alpine/testdata/libstdc++-13.2.1_git20240309-r0.apk");
@@ -297,15 +300,92 @@ async fn apk_15_the_index_of_version_3_is_served_and_changes() {
     })
     .await;
     bench.origin.put("/v3/x86_64/Packages.adb", Resource::new(INDEX_V3));
-    bench.origin.put("/v3/x86_64/third-1.0-r0.apk", Resource::new("ADB.third"));
     for (passed, asked) in [(0, 1), (30, 1), (31, 2)] {
         bench.wait(passed);
         assert_eq!(&get(&bench, "v3/x86_64/Packages.adb").await.bytes()[..], INDEX_V3);
         assert_eq!(bench.origin.count("GET", "/v3/x86_64/Packages.adb"), asked);
     }
-    // Its packages are not verified, and not refused either.
-    assert_eq!(&get(&bench, "v3/x86_64/third-1.0-r0.apk").await.bytes()[..], b"ADB.third");
-    assert!(get(&bench, "v3/x86_64/third-1.0-r0.apk").await.is_hit());
+}
+
+/// A package of version 3 that is not what its index says: refused and not kept, after one more look at the index. So is one in
+/// `noarch/`, where apk looks for what its index says to be without an architecture.
+#[tokio::test]
+async fn apk_12_packages_of_version_3_are_verified_against_their_index() {
+    for (package, body, index_first) in [
+        ("v3/x86_64/deflated-1.0-r0.apk", DEFLATED, true),
+        ("v3/x86_64/deflated-1.0-r0.apk", DEFLATED, false),
+        ("v3/noarch/plain-1.0-r0.apk", PLAIN, true),
+    ] {
+        let bench = Bench::new().await;
+        bench.origin.put("/v3/x86_64/Packages.adb", Resource::new(INDEX_V3));
+        if index_first {
+            get(&bench, "v3/x86_64/Packages.adb").await;
+        }
+        let mut wrong = body.to_vec();
+        // A byte of the tree of the one, and of the packed bytes of the other.
+        wrong[100] ^= 1;
+        bench.origin.put(&at(package), Resource::new(wrong));
+        assert_eq!(refused(&bench, package).await, (FaultKind::BadGateway, "digest_mismatch"), "{package}");
+        let looks = bench.origin.count("GET", "/v3/x86_64/Packages.adb");
+        // An index that came at the same time as the package is new enough.
+        assert!(if index_first { looks == 2 } else { looks <= 2 }, "{looks} requests for the index of {package}");
+        assert!(bench.record("alpine", package, "").await.is_none(), "nothing is kept of {package}");
+        assert!(bench.files_of_size(body.len() as u64).is_empty(), "{package}");
+        bench.origin.put(&at(package), Resource::new(body));
+        assert_eq!(&get(&bench, package).await.bytes()[..], body);
+        assert!(bench.record("alpine", package, "").await.unwrap().verified, "{package}");
+    }
+}
+
+/// Which index names a package cannot be told from its path: all that are held are asked.
+#[tokio::test]
+async fn apk_12_a_repository_may_have_indexes_of_both_versions() {
+    let bench = Bench::new().await;
+    bench.origin.put("/x86_64/APKINDEX.tar.gz", Resource::new(INDEX));
+    bench.origin.put("/x86_64/Packages.adb", Resource::new(INDEX_V3));
+    for index in ["x86_64/APKINDEX.tar.gz", "x86_64/Packages.adb"] {
+        get(&bench, index).await;
+    }
+    for (package, right, wrong) in
+        [("x86_64/demo-1.0-r0.apk", DEMO, DEMO_REBUILT), ("x86_64/deflated-1.0-r0.apk", DEFLATED, PLAIN)]
+    {
+        bench.origin.put(&at(package), Resource::new(wrong));
+        assert_eq!(refused(&bench, package).await, (FaultKind::BadGateway, "digest_mismatch"), "{package}");
+        bench.origin.put(&at(package), Resource::new(right));
+        get(&bench, package).await;
+        assert!(bench.record("alpine", package, "").await.unwrap().verified, "{package}");
+    }
+}
+
+/// apk asks for packages as soon as it has read the index, which larder may not have put away yet.
+#[tokio::test]
+async fn apk_12_a_package_is_measured_by_an_index_that_is_on_its_way() {
+    let bench = Bench::new().await;
+    bench.origin.put("/x86_64/Packages.adb", Resource::new(INDEX_V3));
+    bench.origin.put("/x86_64/deflated-1.0-r0.apk", Resource::new(PLAIN));
+    bench.origin.hold("/x86_64/Packages.adb");
+    let index = tokio::spawn(bench.client("alpine", "x86_64/Packages.adb").run());
+    bench.origin.wait_for("GET", "/x86_64/Packages.adb", 1).await;
+    let package = tokio::spawn(bench.client("alpine", "x86_64/deflated-1.0-r0.apk").run());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    bench.origin.release("/x86_64/Packages.adb");
+    assert_eq!(&index.await.unwrap().unwrap().bytes()[..], INDEX_V3);
+    assert_eq!(package.await.unwrap().unwrap_err().code, "digest_mismatch");
+}
+
+/// A package that was there before its index is held to what the index says as soon as that has come.
+#[tokio::test]
+async fn a_package_of_version_3_that_came_before_its_index_is_checked_when_the_index_comes() {
+    let bench = Bench::new().await;
+    let package = "x86_64/deflated-1.0-r0.apk";
+    bench.origin.behave("/x86_64/Packages.adb", Behaviour::Status(500));
+    bench.origin.put(&at(package), Resource::new(PLAIN));
+    assert_eq!(&get(&bench, package).await.bytes()[..], PLAIN);
+    bench.origin.clear("/x86_64/Packages.adb");
+    bench.origin.put("/x86_64/Packages.adb", Resource::new(INDEX_V3));
+    get(&bench, "x86_64/Packages.adb").await;
+    bench.origin.put(&at(package), Resource::new(DEFLATED));
+    assert_eq!(&get(&bench, package).await.bytes()[..], DEFLATED);
 }
 
 #[tokio::test]

@@ -5,70 +5,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop at what must not happen")]
 
-use std::time::Duration;
-
-use divan::Bencher;
-use divan::counter::BytesCount;
-use larder_core::{
-    AccessPolicy, CachePolicy, PackageType, QuarantinePolicy, Repository, RepositoryKind, RepositoryName, UpstreamAuth,
-    UpstreamSettings,
-};
-use larder_formats::{Document, LinkBase, LinkKey, Links, format_of};
-use url::Url;
+mod common;
 
 fn main() {
     divan::main();
 }
 
-/// A remote repository with nothing set but its root.
-fn remote(package: PackageType, base_url: &str) -> Repository {
-    let base: Url = base_url.parse().unwrap();
-    Repository {
-        name: RepositoryName::parse("bench").unwrap(),
-        kind: RepositoryKind::Remote,
-        package,
-        description: String::new(),
-        upstream: Some(UpstreamSettings {
-            base_urls: vec![base.clone()],
-            index_url: base,
-            credentials: None,
-            auth: UpstreamAuth::Basic,
-            default_namespace: None,
-            headers: Vec::new(),
-            connect_timeout: Duration::from_secs(5),
-            read_timeout: Duration::from_secs(30),
-            allow_private: Vec::new(),
-            link_hosts: None,
-            ca_file: None,
-            proxy: None,
-            offline: false,
-            max_size: None,
-        }),
-        access: AccessPolicy::default(),
-        cache: CachePolicy::default(),
-        quarantine: QuarantinePolicy::default(),
-        members: Vec::new(),
-        rules_epoch: 0,
-    }
-}
-
-/// Measures one function of a format over one document: what it gives is only kept from being optimised away.
-fn over<T>(
-    bencher: Bencher,
-    repository: &Repository,
-    document: &Document<'_>,
-    run: impl Fn(&'static dyn larder_formats::Format, &Document<'_>, &Links<'_>) -> T + Sync,
-) {
-    let format = format_of(repository.package).unwrap();
-    let base = LinkBase::new("https://larder.example/api/v1/remote/bench/");
-    let links = Links::new(repository, &LinkKey::from_bytes([7; 32]), base);
-    bencher.counter(BytesCount::new(document.body.len())).bench(|| run(format, document, &links));
-}
-
 mod helm {
     use std::fmt::Write as _;
 
-    use super::{Bencher, Document, PackageType, Url, over, remote};
+    use divan::Bencher;
+    use larder_core::PackageType;
+    use larder_formats::Document;
+    use url::Url;
+
+    use super::common::{over, remote};
 
     /// The kinds of index: own host in the style of `helm repo index`; every chart on another host; something only the YAML
     /// parser reads (a carriage return at the first line's end); JSON.
@@ -160,7 +111,12 @@ mod helm {
 mod npm {
     use std::fmt::Write as _;
 
-    use super::{Bencher, Document, PackageType, Url, over, remote};
+    use divan::Bencher;
+    use larder_core::PackageType;
+    use larder_formats::Document;
+    use url::Url;
+
+    use super::common::{over, remote};
 
     const ROOT: &str = "https://registry.example.com/";
     /// Where the tarballs are: on the registry, in the conventional layout; or on another host.
@@ -233,7 +189,12 @@ mod npm {
 mod pypi {
     use std::fmt::Write as _;
 
-    use super::{Bencher, Document, PackageType, Url, over, remote};
+    use divan::Bencher;
+    use larder_core::PackageType;
+    use larder_formats::Document;
+    use url::Url;
+
+    use super::common::{over, remote};
 
     const ROOT: &str = "https://files.example.com/";
     /// The upstream's syntax and the form made of it. The last has all files on another host.

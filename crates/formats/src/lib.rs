@@ -44,25 +44,40 @@ pub struct Document<'a> {
     pub memo: Option<&'a Memo>,
 }
 
-/// What a format found out about one document when it checked it, for the derivations from the same bytes. It only ever saves time.
+/// What a format found out about one document when it read it: for the derivations from the same bytes, where it only ever saves
+/// time, and for the operator.
 #[derive(Default)]
-pub struct Memo(OnceLock<Box<dyn Any + Send + Sync>>);
+pub struct Memo {
+    found: OnceLock<Box<dyn Any + Send + Sync>>,
+    remark: OnceLock<String>,
+}
 
 impl Memo {
     /// What was kept, if it is of this kind.
     fn get<T: Any>(&self) -> Option<&T> {
-        self.0.get()?.downcast_ref()
+        self.found.get()?.downcast_ref()
     }
 
     /// Keeps something; the first one stays.
     fn keep<T: Any + Send + Sync>(&self, found: T) {
-        let _ = self.0.set(Box::new(found));
+        let _ = self.found.set(Box::new(found));
+    }
+
+    /// Says something that the operator should know of the document; the first remark stays. It ends a sentence that begins with
+    /// the document's name.
+    fn remark(&self, text: String) {
+        let _ = self.remark.set(text);
+    }
+
+    /// What the operator should know of the document.
+    pub fn remarked(&self) -> Option<&str> {
+        self.remark.get().map(String::as_str)
     }
 }
 
 impl fmt::Debug for Memo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Memo").field(&self.0.get().is_some()).finish()
+        f.debug_struct("Memo").field("found", &self.found.get().is_some()).field("remark", &self.remark.get()).finish()
     }
 }
 
@@ -75,7 +90,8 @@ pub struct Claim {
     pub url: String,
     /// Stated digests; empty if none.
     pub digests: Vec<Digest>,
-    /// What else the document names the bytes by, where that is no digest of the whole file: what [`Format::identifier`] computes.
+    /// What else the document names the bytes by, where that is no digest of the whole file: one of what [`Format::identifier`]
+    /// computes.
     pub identity: Option<String>,
     /// Stated length.
     pub size: Option<u64>,
@@ -141,8 +157,8 @@ pub trait Identifier: Send + std::fmt::Debug {
     /// Takes the next bytes.
     fn update(&mut self, bytes: &[u8]);
 
-    /// The identity, in the form in which [`Claim::identity`] states it; `None` if the bytes have none.
-    fn finish(self: Box<Self>) -> Option<String>;
+    /// The identities, each in the form in which a [`Claim::identity`] may state it; none if the bytes have none.
+    fn finish(self: Box<Self>) -> Vec<String>;
 }
 
 /// What the engine needs to know of a format. All functions are pure.
@@ -158,6 +174,11 @@ pub trait Format: Send + Sync + std::fmt::Debug {
 
     /// The document that names this file, with its digest and true URL; `None` if there is none.
     fn named_by(&self, repository: &Repository, path: &str) -> Option<SourceSpec>;
+
+    /// The document to be fetched where the upstream does not have that of [`named_by`](Format::named_by).
+    fn else_named_by(&self, _repository: &Repository, _path: &str) -> Option<SourceSpec> {
+        None
+    }
 
     /// As [`named_by`](Format::named_by), where a path alone does not tell which document names it: all that may, the likeliest
     /// first. Of these only documents that are held are asked; none is fetched for a file's sake.

@@ -280,6 +280,12 @@ fn names(entry: &str, url: &Url) -> bool {
     }
 }
 
+/// The server that a URL leads to, for messages: neither path nor credentials.
+pub(crate) fn server_of(url: &str) -> String {
+    let server = Url::parse(url).ok().and_then(|url| Some(format!("{}://{}", url.scheme(), authority(&url)?)));
+    server.unwrap_or_else(|| "another place".to_owned())
+}
+
 /// `host` or `host:port` of a URL, the scheme's own port left out.
 fn authority(url: &Url) -> Option<String> {
     let host = url.host_str()?;

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::bufread::GzDecoder;
 
-use super::path::beside;
+use super::record::{MAX_RECORDS, Naming, Packages, Record};
 use super::tar::next_header;
 use crate::{Claim, Document, Malformed};
 
@@ -13,24 +13,10 @@ use crate::{Claim, Document, Malformed};
 const MAX_UNPACKED: u64 = 512 << 20;
 /// Lists of provided names are long, but not that long.
 const MAX_LINE: u64 = 1 << 20;
-const MAX_RECORDS: usize = 1_000_000;
 /// Members with signatures before the index itself.
 const MAX_SIGNATURES: usize = 16;
 /// How every signature's name begins.
 pub(super) const SIGNATURE: &str = ".SIGN.";
-
-/// One package in an index, as far as larder needs it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Record {
-    /// `P:`
-    pub(super) name: String,
-    /// `V:`
-    pub(super) version: String,
-    /// `C:`, as it stands there.
-    pub(super) identity: String,
-    /// `S:`
-    pub(super) size: Option<u64>,
-}
 
 /// Reads a whole index and hands each of its records to `sink`.
 pub(super) fn read(body: &[u8], sink: &mut dyn FnMut(Record)) -> Result<(), Malformed> {
@@ -108,6 +94,7 @@ fn read_records(content: &mut impl BufRead, sink: &mut dyn FnMut(Record)) -> Res
         match field {
             b'P' => record.name = value(),
             b'V' => record.version = value(),
+            b'A' => record.arch = value(),
             b'C' => record.identity = value(),
             b'S' => record.size = value().parse().ok(),
             _ => {}
@@ -123,48 +110,10 @@ fn damaged(error: io::Error) -> Malformed {
     })
 }
 
-/// What an index says of each package that can be asked for. Of two records for one file name nobody can say which is meant:
-/// they claim nothing.
+/// What an index says of its packages.
 pub(super) fn claims(document: &Document<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
-    let mut all = Vec::new();
-    read(document.body, &mut |record| {
-        if is_name(&record.name) && is_name(&record.version) {
-            let identity = record.size.filter(|_| record.identity.starts_with("Q1")).map(|size| stated(&record.identity, size));
-            let file = format!("{}-{}.apk", record.name, record.version);
-            all.push((beside(document.key_path, &file), identity, record.size));
-        }
-    })?;
-    all.sort();
-    all.dedup_by(|later, first| {
-        let same_path = later.0 == first.0;
-        if same_path && later.1 != first.1 {
-            (first.1, first.2) = (None, None);
-        }
-        same_path
-    });
-    for (path, identity, size) in all {
-        // Packages are fetched from where they are asked for, in the client's own spelling.
-        sink(Claim { path, url: String::new(), digests: Vec::new(), identity, size, published_at: None });
-    }
+    let mut packages = Packages::of(document.key_path, Naming::USUAL);
+    read(document.body, &mut |record| packages.add(&record))?;
+    packages.claims(sink);
     Ok(())
-}
-
-/// The identity of a package as it is compared: `C:` and `S:` together.
-pub(super) fn stated(identity: &str, size: u64) -> String {
-    format!("{identity}:{size}")
-}
-
-/// Names and versions: what the grammar has, and nothing that could make a path of a name.
-fn is_name(text: &str) -> bool {
-    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'+' | b'-' | b'~');
-    text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric()) && text.bytes().all(legal)
-}
-
-/// Whether a body is an index of apk 3: a database, plain or compressed (apk-v3(5)).
-pub(super) fn check_v3(body: &[u8]) -> Result<(), Malformed> {
-    let begins = |magic: &[u8]| body.starts_with(magic);
-    if begins(b"ADB.") || begins(b"ADBd") || begins(b"ADBc") {
-        return Ok(());
-    }
-    Err(Malformed("it does not begin as a database of apk does".to_owned()))
 }

@@ -1,18 +1,29 @@
 //! Alpine's apk repositories: `APKINDEX.tar.gz` or `Packages.adb`, and the packages beside it (protocols/apk.md).
 //!
 //! Indexes and packages are signed, so nothing is rewritten: every path is served as it came. What this folder knows is which
-//! paths change, and how an index names a package: by the SHA-1 of its compressed control member, which is no digest of the file.
+//! paths change, and how an index names a package: by a hash of the part of it that names the rest, which is no digest of the file.
 //!
 //! | file | knows |
 //! |---|---|
 //! | `path` | which path is an index, which a package, and which index names which package |
 //! | `apkindex` | the members of an `APKINDEX.tar.gz` and the records in it |
+//! | `packages_adb` | the records of a `Packages.adb` |
+//! | `record` | what a record says of a package, and under which paths clients ask for it |
 //! | `tar` | the entries of a tar archive, as far as apk uses them |
-//! | `identity` | the identity of a package, computed while it arrives |
+//! | `adb` | the container of apk 3: its packing, its blocks, its tree of values |
+//! | `identity` | the identities of a package, computed while it arrives: which version it is |
+//! | `identity_v2`, `identity_v3` | the same of either version |
+//! | `contents` | the files of a package of version 3, in the order in which their bytes come |
 
+mod adb;
 mod apkindex;
+mod contents;
 mod identity;
+mod identity_v2;
+mod identity_v3;
+mod packages_adb;
 mod path;
+mod record;
 mod tar;
 
 use larder_core::{ArtifactPath, BuiltIn, Repository};
@@ -44,29 +55,27 @@ impl Format for Alpine {
     }
 
     fn named_by(&self, _repository: &Repository, path: &str) -> Option<SourceSpec> {
-        let index = ArtifactPath::from_decoded(&path::index_of(path)?).ok()?;
-        Some(SourceSpec {
-            base: SourceBase::Files,
-            path: index.encoded().to_owned(),
-            query: None,
-            key_path: index.as_str().to_owned(),
-            accept: None,
-            variant: "",
-            is_document: true,
-        })
+        source(&path::index_of(path)?)
+    }
+
+    fn else_named_by(&self, _repository: &Repository, path: &str) -> Option<SourceSpec> {
+        source(&path::v3_index_of(path)?)
+    }
+
+    fn possibly_named_by(&self, _repository: &Repository, path: &str) -> Vec<SourceSpec> {
+        path::indexes_of(path).iter().filter_map(|index| source(index)).collect()
     }
 
     fn check(&self, _repository: &Repository, document: &Document<'_>) -> Result<(), Malformed> {
         if path::is_v3_index(document.key_path) {
-            return apkindex::check_v3(document.body);
+            return packages_adb::check(document);
         }
         apkindex::read(document.body, &mut |_| ())
     }
 
     fn claims(&self, document: &Document<'_>, _links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
         if path::is_v3_index(document.key_path) {
-            // Its records name packages by a hash of their database block; larder does not read them.
-            return apkindex::check_v3(document.body);
+            return packages_adb::claims(document, sink);
         }
         apkindex::claims(document, sink)
     }
@@ -88,9 +97,25 @@ impl Format for Alpine {
     }
 
     fn rewriter_version(&self) -> u32 {
-        1
+        2
     }
+}
+
+/// An index, by its decoded path.
+fn source(path: &str) -> Option<SourceSpec> {
+    let index = ArtifactPath::from_decoded(path).ok()?;
+    Some(SourceSpec {
+        base: SourceBase::Files,
+        path: index.encoded().to_owned(),
+        query: None,
+        key_path: index.as_str().to_owned(),
+        accept: None,
+        variant: "",
+        is_document: true,
+    })
 }
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_v3;

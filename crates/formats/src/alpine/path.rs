@@ -6,6 +6,10 @@ const INDEX: &str = "APKINDEX.tar.gz";
 const INDEX_V3: &str = "Packages.adb";
 /// Unsigned helpers at a mirror's root that change in place.
 const HELPERS: &[&str] = &["last-updated", "MIRRORS.txt", "latest-releases.yaml"];
+/// What Alpine is built for: folders whose indexes may name packages without an architecture.
+const ARCHITECTURES: [&str; 9] = ["x86_64", "aarch64", "armv7", "armhf", "x86", "ppc64le", "s390x", "riscv64", "loongarch64"];
+/// Folders above a package in which an index of apk 3 is looked for.
+const MAX_FOLDERS: usize = 3;
 
 fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
@@ -31,10 +35,40 @@ pub(super) fn is_package(path: &str) -> bool {
     file_name(path).strip_suffix(".apk").is_some_and(|stem| !stem.is_empty())
 }
 
-/// The index that names a package: the one in its folder. Which version the repository has cannot be told from a path; that of apk 3
-/// names packages by other means, so only the other is of use.
+/// The index that names a package, if none is held: the one of version 2 in its folder.
 pub(super) fn index_of(path: &str) -> Option<String> {
     is_package(path).then(|| beside(path, INDEX))
+}
+
+/// The index that names it where there is none of version 2.
+pub(super) fn v3_index_of(path: &str) -> Option<String> {
+    is_package(path).then(|| beside(path, INDEX_V3))
+}
+
+/// All indexes that may name a package, the likeliest first. Which version a repository has cannot be told from a path; packages
+/// without an architecture are named by the indexes of any; and an index of apk 3 may put its packages into folders of its own.
+pub(super) fn indexes_of(path: &str) -> Vec<String> {
+    if !is_package(path) {
+        return Vec::new();
+    }
+    let mut all = vec![beside(path, INDEX), beside(path, INDEX_V3)];
+    if let Some(repository) = above(path).filter(|above| path[above.len()..].starts_with("noarch/")) {
+        let folders = ARCHITECTURES.iter().flat_map(|arch| [INDEX, INDEX_V3].map(|index| format!("{repository}{arch}/{index}")));
+        all.extend(folders);
+    }
+    let mut folder = path;
+    for _ in 0..MAX_FOLDERS {
+        let Some(next) = above(folder) else { break };
+        all.push(format!("{next}{INDEX_V3}"));
+        folder = &path[..next.len()];
+    }
+    all
+}
+
+/// The folder above the one that a file stands in, with its slash; `None` if there is none.
+pub(super) fn above(path: &str) -> Option<&str> {
+    let (folder, _) = path.rsplit_once('/')?;
+    Some(folder.rfind('/').map_or("", |slash| &folder[..=slash]))
 }
 
 /// The path of the file `name` in the folder of `path`.

@@ -8,7 +8,7 @@
 //! | `path` | what a path is: master index, companion, metadata named by digest, package |
 //! | `xml` | XML without entities, of bounded depth and token size |
 //! | `repomd` | the master index: which files make up a generation, their digests, the revision |
-//! | `unpack` | gzip, xz and zstd, with bounds |
+//! | `unpack` | gzip, xz, bzip2 and zstd, with bounds |
 //! | `primary` | the packages of a repository: path and digest of each |
 //! | `metalink` | `metalink` and `mirrorlist` that name larder alone |
 
@@ -22,6 +22,7 @@ mod xml;
 use larder_core::{ArtifactPath, BuiltIn, Digest, Repository};
 
 use crate::generic::{file, subject};
+use crate::links::server_of;
 use crate::{
     Claim, Companion, Derived, Document, Form, Format, Generation, Links, Malformed, Operation, Read, RequestParts, SourceSpec,
 };
@@ -96,7 +97,11 @@ impl Format for Rpm {
     }
 
     fn check(&self, _repository: &Repository, document: &Document<'_>) -> Result<(), Malformed> {
-        repomd::read(document.body).map(drop)
+        let repomd = repomd::read(document.body)?;
+        if let Some(base) = repomd.base() {
+            remark_base(document, "metadata", base);
+        }
+        Ok(())
     }
 
     fn claims(&self, document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
@@ -120,7 +125,7 @@ impl Format for Rpm {
     }
 
     fn rewriter_version(&self) -> u32 {
-        1
+        2
     }
 }
 
@@ -145,6 +150,16 @@ fn located(root: &str, href: &str) -> Option<String> {
     }
     let path = format!("{root}{href}");
     ArtifactPath::from_decoded(&path).ok().map(|_| path)
+}
+
+/// Says to the operator that a document leads clients elsewhere by `xml:base`. Where that is is neither asked nor resolved.
+fn remark_base(document: &Document<'_>, what: &str, base: &str) {
+    let server = server_of(base);
+    if let Some(memo) = document.memo {
+        memo.remark(format!(
+            "it places {what} elsewhere by xml:base (first at {server}): clients fetch them from there by themselves, and not through larder"
+        ));
+    }
 }
 
 /// Where the files of a document's repository are found: on the server that the document itself came from, so that one

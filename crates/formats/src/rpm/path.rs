@@ -83,7 +83,7 @@ fn plain_name(path: &str) -> Option<&str> {
 /// Whether this lists the packages of a repository, in a compression that is read here.
 pub(super) fn is_primary(path: &str) -> bool {
     let rest = plain_name(path).and_then(|name| name.strip_prefix("primary.xml"));
-    matches!(rest, Some("" | ".gz" | ".xz" | ".zst"))
+    matches!(rest, Some("" | ".gz" | ".xz" | ".zst" | ".bz2"))
 }
 
 /// Whether clients ask for this file as a matter of course, so that it is fetched before a new generation is offered. The

@@ -2,22 +2,28 @@
 
 use larder_core::Digest;
 
-use super::Place;
 use super::repomd::digest;
 use super::unpack::unpack;
 use super::xml::{self, Element, Sink};
+use super::{Place, remark_base};
 use crate::{Claim, Document, Links, Malformed};
 
 /// The packages that a primary names.
 pub(super) fn claims(document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
     let place = Place::of(document, links);
-    xml::read(unpack(document.body)?, &mut Primary { place, package: Package::default(), sink })
+    let mut primary = Primary { place, package: Package::default(), base: None, sink };
+    xml::read(unpack(document.body)?, &mut primary)?;
+    if let Some(base) = primary.base {
+        remark_base(document, "packages", &base);
+    }
+    Ok(())
 }
 
 #[derive(Default)]
 struct Package {
     href: String,
-    elsewhere: bool,
+    /// `xml:base`: the package is somewhere else, and clients go there by themselves.
+    base: Option<String>,
     checksum_type: String,
     digest: Option<Digest>,
     size: Option<u64>,
@@ -26,15 +32,19 @@ struct Package {
 struct Primary<'s> {
     place: Place,
     package: Package,
+    /// The first place elsewhere.
+    base: Option<String>,
     sink: &'s mut dyn FnMut(Claim),
 }
 
 impl Primary<'_> {
     fn emit(&mut self) {
         let package = std::mem::take(&mut self.package);
-        let Some(path) = self.place.path(&package.href).filter(|_| !package.elsewhere && !package.href.is_empty()) else {
+        if package.base.is_some() {
+            self.base = self.base.take().or(package.base);
             return;
-        };
+        }
+        let Some(path) = self.place.path(&package.href).filter(|_| !package.href.is_empty()) else { return };
         let url = self.place.url(&package.href);
         (self.sink)(Claim {
             path,
@@ -59,7 +69,7 @@ impl Sink for Primary<'_> {
                 b"size" => self.package.size = element.attribute("package")?.and_then(|size| size.parse().ok()),
                 b"location" => {
                     self.package.href = element.attribute("href")?.unwrap_or_default();
-                    self.package.elsewhere = element.attribute("xml:base")?.is_some();
+                    self.package.base = element.attribute("xml:base")?;
                 }
                 _ => {}
             },

@@ -21,7 +21,7 @@ pub(super) struct Repomd {
 pub(super) struct Record {
     href: String,
     /// `xml:base`: the file is somewhere else, and clients go there by themselves.
-    elsewhere: bool,
+    base: Option<String>,
     checksum_type: String,
     digest: Option<Digest>,
     size: Option<u64>,
@@ -33,6 +33,11 @@ impl Repomd {
     /// timestamp of a record.
     pub(super) fn revision(&self) -> Option<u64> {
         self.revision.parse().ok().or_else(|| self.timestamp())
+    }
+
+    /// The first place elsewhere.
+    pub(super) fn base(&self) -> Option<&str> {
+        self.records.iter().find_map(|record| record.base.as_deref())
     }
 
     /// The newest timestamp of a record.
@@ -55,7 +60,7 @@ pub(super) fn read(body: &[u8]) -> Result<Repomd, Malformed> {
 pub(super) fn claims(document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
     let place = Place::of(document, links);
     for record in read(document.body)?.records {
-        let Some(path) = place.path(&record.href).filter(|path| !record.elsewhere && path::root_of_metadata(path).is_some())
+        let Some(path) = place.path(&record.href).filter(|path| record.base.is_none() && path::root_of_metadata(path).is_some())
         else {
             continue;
         };
@@ -91,7 +96,7 @@ impl Sink for Repomd {
             [_, b"data", b"location"] => {
                 let Some(record) = self.records.last_mut() else { return Ok(()) };
                 record.href = element.attribute("href")?.unwrap_or_default();
-                record.elsewhere = element.attribute("xml:base")?.is_some();
+                record.base = element.attribute("xml:base")?;
                 Ok(())
             }
             [_, b"data", b"checksum"] => {

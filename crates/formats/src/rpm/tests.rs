@@ -122,7 +122,7 @@ fn what_is_fetched_ahead_and_what_names_packages() {
         ("primary.xml.xz", true, true),
         ("primary.xml", true, true),
         ("primary.xml.zck", true, false),
-        ("primary.xml.bz2", true, false),
+        ("primary.xml.bz2", true, true),
         ("filelists.xml.gz", true, false),
         ("comps-BaseOS.x86_64.xml", true, false),
         ("modules.yaml.gz", true, false),
@@ -180,13 +180,22 @@ fn the_master_index_of_createrepo_c() {
     assert_eq!(claims[3].path.rsplit('-').next(), Some("comps.xml"));
 }
 
-fn packed() -> [(&'static str, Vec<u8>); 4] {
+fn packed() -> [(&'static str, Vec<u8>); 5] {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     gzip.write_all(PRIMARY).unwrap();
     let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 6);
     xz.write_all(PRIMARY).unwrap();
     let zstd = zstd::stream::encode_all(PRIMARY, 10).unwrap();
-    [("plain", PRIMARY.to_vec()), ("gzip", gzip.finish().unwrap()), ("xz", xz.finish().unwrap()), ("zstd", zstd)]
+    let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
+    bzip2.write_all(PRIMARY).unwrap();
+    let bzip2 = bzip2.finish().unwrap();
+    [
+        ("bzip2", bzip2),
+        ("plain", PRIMARY.to_vec()),
+        ("gzip", gzip.finish().unwrap()),
+        ("xz", xz.finish().unwrap()),
+        ("zstd", zstd),
+    ]
 }
 
 #[test]
@@ -217,7 +226,6 @@ fn what_is_cut_or_damaged_is_refused() {
             assert!(primary(&body[..length]).is_err(), "{name}, the first {length} bytes");
         }
     }
-    assert!(primary(b"BZh91AY&SY").is_err(), "bzip2 is not read");
 }
 
 #[test]
@@ -269,6 +277,36 @@ fn hazard_s10_a_location_that_leads_elsewhere_is_no_claim() {
         [],
         "a master index names metadata"
     );
+}
+
+/// What is said to the operator of a document.
+fn remark(key_path: &str, body: &[u8]) -> Option<String> {
+    let (repository, memo) = (mirror(), crate::Memo::default());
+    let url = Url::parse("https://mirror.example.com/pub/").unwrap().join(key_path).unwrap();
+    let document = Document { body, content_type: "", url: &url, key_path, variant: "", memo: Some(&memo) };
+    if key_path == MASTER {
+        Rpm.check(&repository, &document).unwrap();
+    }
+    Rpm.claims(&document, &links(&repository), &mut |_| ()).unwrap();
+    memo.remarked().map(str::to_owned)
+}
+
+#[test]
+fn metadata_that_leads_past_larder_is_remarked_upon_without_secrets() {
+    let primary = |base: &str| {
+        format!(
+            "<metadata><package><location href='a.rpm'/></package><package><location{base} href='b.rpm'/></package></metadata>"
+        )
+    };
+    let repomd =
+        |base: &str| format!("<repomd><data type='primary'><location{base} href='repodata/primary.xml'/></data></repomd>");
+    let base = " xml:base='https://user:secret@other.example.net:8443/pub/?token=secret'";
+    for (path, with, without) in [("el9/repodata/primary.xml", primary(base), primary("")), (MASTER, repomd(base), repomd(""))] {
+        let said = remark(path, with.as_bytes()).unwrap();
+        assert!(said.contains("https://other.example.net:8443)") && !said.contains("secret"), "{said}");
+        assert_eq!(remark(path, without.as_bytes()), None);
+    }
+    assert!(remark(MASTER, repomd(" xml:base='media:///x'").as_bytes()).unwrap().contains("another place"));
 }
 
 #[test]
@@ -332,7 +370,9 @@ fn hazard_r4_what_unpacks_to_far_more_than_its_size_is_refused() {
     bomb(&mut gzip);
     let mut zstd = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
     bomb(&mut zstd);
-    for (name, body) in [("gzip", gzip.finish().unwrap()), ("zstd", zstd.finish().unwrap())] {
+    let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    bomb(&mut bzip2);
+    for (name, body) in [("gzip", gzip.finish().unwrap()), ("bzip2", bzip2.finish().unwrap()), ("zstd", zstd.finish().unwrap())] {
         let refused = primary(&body).unwrap_err();
         assert!(refused.0.contains("far more than its size"), "{name}: {refused}");
     }

@@ -25,6 +25,8 @@ pub(super) fn unpack(packed: &[u8]) -> Result<impl BufRead, Malformed> {
             let decoder = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED);
             Box::new(liblzma::bufread::XzDecoder::new_stream(packed, decoder.map_err(|error| broken(error.into()))?))
         }
+        // Its blocks are 900 KB at most, and so is what it needs of memory, four times over.
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(packed)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(broken)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(broken)?;

@@ -1,0 +1,58 @@
+//! What the benchmarks of formats share.
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
+
+use std::time::Duration;
+
+use divan::Bencher;
+use divan::counter::BytesCount;
+use larder_core::{
+    AccessPolicy, CachePolicy, PackageType, QuarantinePolicy, Repository, RepositoryKind, RepositoryName, UpstreamAuth,
+    UpstreamSettings,
+};
+use larder_formats::{Document, LinkBase, LinkKey, Links, format_of};
+use url::Url;
+
+/// A remote repository with nothing set but its root.
+pub(crate) fn remote(package: PackageType, base_url: &str) -> Repository {
+    let base: Url = base_url.parse().unwrap();
+    Repository {
+        name: RepositoryName::parse("bench").unwrap(),
+        kind: RepositoryKind::Remote,
+        package,
+        description: String::new(),
+        upstream: Some(UpstreamSettings {
+            base_urls: vec![base.clone()],
+            index_url: base,
+            credentials: None,
+            auth: UpstreamAuth::Basic,
+            default_namespace: None,
+            headers: Vec::new(),
+            connect_timeout: Duration::from_secs(5),
+            read_timeout: Duration::from_secs(30),
+            allow_private: Vec::new(),
+            link_hosts: None,
+            ca_file: None,
+            proxy: None,
+            offline: false,
+            max_size: None,
+        }),
+        access: AccessPolicy::default(),
+        cache: CachePolicy::default(),
+        quarantine: QuarantinePolicy::default(),
+        members: Vec::new(),
+        rules_epoch: 0,
+    }
+}
+
+/// Measures one function of a format over one document: what it gives is only kept from being optimised away.
+pub(crate) fn over<T>(
+    bencher: Bencher,
+    repository: &Repository,
+    document: &Document<'_>,
+    run: impl Fn(&'static dyn larder_formats::Format, &Document<'_>, &Links<'_>) -> T + Sync,
+) {
+    let format = format_of(repository.package).unwrap();
+    let base = LinkBase::new("https://larder.example/api/v1/remote/bench/");
+    let links = Links::new(repository, &LinkKey::from_bytes([7; 32]), base);
+    bencher.counter(BytesCount::new(document.body.len())).bench(|| run(format, document, &links));
+}
