@@ -130,7 +130,7 @@ impl Engine {
         };
         let named = |fault: Fault| fault.in_repository(&entry.repository.name);
         let path = ArtifactPath::parse(request.raw_path, format.path_rules()).map_err(|e| named(path_fault(e)))?;
-        if path.as_str() == "_ext" || path.as_str().starts_with("_ext/") {
+        if format.links_elsewhere() && (path.as_str() == "_ext" || path.as_str().starts_with("_ext/")) {
             return self.admit_external(&entry, format, request, &path);
         }
         let parts = RequestParts {

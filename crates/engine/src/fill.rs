@@ -216,6 +216,10 @@ impl Fill {
         self.progress.subscribe()
     }
 
+    pub(crate) fn is_verified(&self) -> bool {
+        self.progress.borrow().end == End::Verified
+    }
+
     /// Whether bytes may go out before the end.
     pub(crate) fn may_stream(&self) -> bool {
         let released = match self.release {

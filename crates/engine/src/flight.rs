@@ -90,6 +90,15 @@ impl Flight {
         matches!(&*self.state.borrow(), State::Done(_))
     }
 
+    /// Whether all bytes are here and verified: who comes now gets what is kept already, or about to be.
+    pub(crate) fn has_everything(&self) -> bool {
+        match &*self.state.borrow() {
+            State::Done(_) => true,
+            State::Filling(fill) => fill.is_verified(),
+            State::Pending => false,
+        }
+    }
+
     /// Whether a newcomer can still get everything from here.
     fn is_joinable(&self) -> bool {
         match &*self.state.borrow() {

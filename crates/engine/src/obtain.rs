@@ -36,8 +36,14 @@ impl Engine {
         let mut last = None;
         for _ in 0..ATTEMPTS {
             let (flight, started) = self.flight_or_join(wanted, force);
+            // Its record is not visible yet, but to whoever comes now it is a copy that is held.
+            let is_held = !started && flight.has_everything();
             let counters = &wanted.entry.counters;
-            count(if started { &counters.misses } else { &counters.collapsed });
+            count(match (started, is_held) {
+                (true, _) => &counters.misses,
+                (false, false) => &counters.collapsed,
+                (false, true) => &counters.hits,
+            });
             match flight.ready(whole).await {
                 Ready::Filling(fill) => {
                     // Others may have read on meanwhile, with no room for what they have read.
@@ -59,7 +65,12 @@ impl Engine {
                         self.flights.remove(&flight);
                         continue;
                     }
-                    settled.status.collapsed |= !started;
+                    if is_held && settled.source == Source::Remote && !settled.for_once {
+                        let ttl = remaining_seconds(&settled.record, wanted, self.now());
+                        settled.source = Source::Cache;
+                        settled.status = CacheStatus { hit: true, ttl, ..CacheStatus::default() };
+                    }
+                    settled.status.collapsed |= !started && !is_held;
                     return Ok(Obtained::Held(settled));
                 }
                 Ready::Done(Err(fault)) if fault.code == "interrupted" => {

@@ -163,7 +163,8 @@ pub trait Identifier: Send + std::fmt::Debug {
 
 /// What the engine needs to know of a format. All functions are pure.
 pub trait Format: Send + Sync + std::fmt::Debug {
-    /// Parses a request. Paths have passed [`larder_core::ArtifactPath::parse`]; `_ext/` paths never come here.
+    /// Parses a request. Paths have passed [`larder_core::ArtifactPath::parse`]; `_ext/` paths never come here
+    /// where documents [link elsewhere](Format::links_elsewhere).
     fn operation(&self, request: &RequestParts<'_>) -> Operation;
 
     /// What the format itself says about a decoded path (of a sidecar: of its subject).
@@ -272,6 +273,11 @@ pub trait Format: Send + Sync + std::fmt::Debug {
 
     /// Version of the code behind [`derive`](Format::derive) and [`claims`](Format::claims): raise it when their output changes.
     fn rewriter_version(&self) -> u32;
+
+    /// Whether its documents may link to other hosts, so that `_ext/` is for such links. Elsewhere it is a folder like any other.
+    fn links_elsewhere(&self) -> bool {
+        false
+    }
 
     /// Rules for paths.
     fn path_rules(&self) -> larder_core::PathRules {

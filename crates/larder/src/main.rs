@@ -1,5 +1,6 @@
 //! The `larder` program: reads the command line, loads the configuration, and hands over to [`wire`].
 
+mod descriptors;
 mod wire;
 
 use std::process::ExitCode;

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::descriptors::{self, Shares};
 use larder::config::{Settings, Sources, watch};
 use larder_core::{Clock, SystemClock};
 use larder_engine::{Engine, EngineParts, Limits};
@@ -27,19 +28,27 @@ const COLLECT_FIRST: Duration = Duration::from_mins(1);
 /// # Errors
 /// What kept larder from starting, for the operator.
 pub(crate) fn run(settings: Settings, sources: Sources) -> Result<(), Box<dyn Error>> {
-    raise_open_files();
+    let limit = descriptors::raise_limit();
+    let wanted = Shares {
+        connections: settings.limits.connections,
+        downloads: settings.limits.downloads,
+        hot_files: larder_server::MOST_HOT_FILES,
+        blobs: larder_storage::MOST_OPEN_BLOBS,
+    };
+    let shares = Shares::of(limit, wanted);
+    descriptors::warn_of_less(limit, wanted, shares);
     larder_server::return_large_blocks();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(serve(settings, sources));
+    let served = runtime.block_on(serve(settings, sources, shares));
     // A blocking read from a dead disk must not keep the process alive.
     runtime.shutdown_timeout(Duration::from_secs(2));
     served
 }
 
-async fn serve(settings: Settings, sources: Sources) -> Result<(), Box<dyn Error>> {
+async fn serve(settings: Settings, sources: Sources, shares: Shares) -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(&settings.data_dir)
         .map_err(|error| format!("the data directory {} cannot be made: {error}", settings.data_dir.display()))?;
-    let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(&settings.data_dir)?);
+    let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(&settings.data_dir)?.keeping_open(shares.blobs));
     let metadata = MetadataStore::open(&settings.data_dir.join("larder.sqlite")).await?;
     let link_key = link_key(&metadata).await?;
     let upstream = Arc::new(HttpUpstream::new(Options::new(format!("larder/{VERSION}"))));
@@ -53,13 +62,9 @@ async fn serve(settings: Settings, sources: Sources) -> Result<(), Box<dyn Error
         clock,
         link_key,
         public_url: settings.public_url.clone(),
-        limits: Limits {
-            document_size: settings.limits.document_size,
-            downloads: settings.limits.downloads,
-            ..Limits::default()
-        },
+        limits: Limits { document_size: settings.limits.document_size, downloads: shares.downloads, ..Limits::default() },
     });
-    let server = bind(server_settings(&settings)).await?;
+    let server = bind(server_settings(&settings, shares)).await?;
     let scheme = if settings.tls.is_some() { "https" } else { "http" };
     for address in server.local_addrs() {
         tracing::info!(version = VERSION, repositories = settings.repositories.len(), "listening on {scheme}://{address}");
@@ -76,12 +81,13 @@ async fn serve(settings: Settings, sources: Sources) -> Result<(), Box<dyn Error
     Ok(())
 }
 
-fn server_settings(settings: &Settings) -> ServerSettings {
+fn server_settings(settings: &Settings, shares: Shares) -> ServerSettings {
     ServerSettings {
         listen: settings.listen.clone(),
         tls: settings.tls.as_ref().map(|tls| TlsFiles { cert: tls.cert.clone(), key: tls.key.clone() }),
         hot_set_bytes: settings.hot_set,
-        limits: ServerLimits { connections: settings.limits.connections, ..ServerLimits::default() },
+        hot_files: shares.hot_files,
+        limits: ServerLimits { connections: shares.connections, ..ServerLimits::default() },
         version: VERSION,
         live: live_settings(settings),
     }
@@ -143,14 +149,5 @@ async fn stop_signal() {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-    }
-}
-
-/// Connections and open files of the hot set need more descriptors than the usual soft limit.
-fn raise_open_files() {
-    let mut limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    limits.current = limits.maximum;
-    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, limits) {
-        tracing::warn!(%error, "the limit of open files could not be raised");
     }
 }

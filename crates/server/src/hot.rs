@@ -19,7 +19,7 @@ use crate::respond::{Payload, Prepared, Timing};
 /// Bodies up to this length are held in memory, longer ones as open files.
 pub(crate) const MAX_IN_MEMORY: u64 = 64 << 10;
 
-/// What an open file weighs: with the default of 64 MiB at most 4,096 stay open.
+/// What an open file weighs at least: with the default of 64 MiB at most 4,096 stay open.
 const FILE_WEIGHT: u64 = 16 << 10;
 
 /// What an entry weighs beside its body: headers, key, bookkeeping.
@@ -120,17 +120,17 @@ impl HotTarget {
         (fitting.ticket.is_good)(now).then_some(fitting)
     }
 
-    fn weight(&self) -> u64 {
-        self.variants.iter().map(|variant| variant.weight()).sum()
+    fn weight(&self, file_weight: u64) -> u64 {
+        self.variants.iter().map(|variant| variant.weight(file_weight)).sum()
     }
 }
 
 impl HotVariant {
-    fn weight(&self) -> u64 {
+    fn weight(&self, file_weight: u64) -> u64 {
         ENTRY_WEIGHT
             + match &self.body {
                 HotBody::Bytes(bytes) => bytes.len() as u64,
-                HotBody::File { .. } => FILE_WEIGHT,
+                HotBody::File { .. } => file_weight,
             }
     }
 
@@ -162,10 +162,11 @@ impl HotBody {
 }
 
 impl HotSet {
-    /// A set of at most `bytes`; 0 holds nothing.
-    pub(crate) fn new(bytes: u64) -> Self {
+    /// A set of at most `bytes` with at most `files` of them open; 0 bytes hold nothing.
+    pub(crate) fn new(bytes: u64, files: usize) -> Self {
         let items = usize::try_from(bytes / FILE_WEIGHT).unwrap_or(usize::MAX).clamp(16, 65_536);
-        Self { cache: (bytes > 0).then(|| Cache::with_weighter(items, bytes, ByWeight)) }
+        let file_weight = FILE_WEIGHT.max(bytes.div_ceil(files.max(1) as u64));
+        Self { cache: (bytes > 0).then(|| Cache::with_weighter(items, bytes, ByWeight { file_weight })) }
     }
 
     pub(crate) fn is_enabled(&self) -> bool {
@@ -218,11 +219,13 @@ impl fmt::Debug for HotSet {
 }
 
 #[derive(Debug, Clone)]
-struct ByWeight;
+struct ByWeight {
+    file_weight: u64,
+}
 
 impl Weighter<Box<str>, Arc<HotTarget>> for ByWeight {
     fn weight(&self, target: &Box<str>, value: &Arc<HotTarget>) -> u64 {
-        target.len() as u64 + value.weight()
+        target.len() as u64 + value.weight(self.file_weight)
     }
 }
 
@@ -265,7 +268,7 @@ mod tests {
 
     #[test]
     fn forms_are_told_apart_by_the_raw_headers_they_vary_by() {
-        let set = HotSet::new(1 << 20);
+        let set = HotSet::new(1 << 20, 4_096);
         let json = headers(&[("accept", "application/json")]);
         let html = headers(&[("accept", "text/html"), ("accept-encoding", "gzip")]);
         set.insert("/t", variant(&["accept", "accept-encoding"], &json, b"json", None), NOW);
@@ -284,7 +287,7 @@ mod tests {
 
     #[test]
     fn absolute_links_belong_to_one_base() {
-        let set = HotSet::new(1 << 20);
+        let set = HotSet::new(1 << 20, 4_096);
         set.insert("/t", variant(&["host"], &headers(&[]), b"links to a", None), NOW);
         assert!(body_of(&set, &headers(&[]), "http://a", NOW).is_some());
         assert!(body_of(&set, &headers(&[]), "http://b", NOW).is_none());
@@ -297,7 +300,7 @@ mod tests {
 
     #[test]
     fn an_answer_holds_until_its_ticket_ends() {
-        let set = HotSet::new(1 << 20);
+        let set = HotSet::new(1 << 20, 4_096);
         set.insert("/t", variant(&[], &headers(&[]), b"x", Some(UnixMillis(1_005_000))), NOW);
         let target = set.get("/t").unwrap();
         let timing = target.find(&headers(&[]), |_| false, NOW).unwrap().timing(NOW);
@@ -310,7 +313,7 @@ mod tests {
 
     #[test]
     fn the_newest_eight_forms_are_held() {
-        let set = HotSet::new(1 << 20);
+        let set = HotSet::new(1 << 20, 4_096);
         let requests: Vec<HeaderMap> = (0..9)
             .map(|n| {
                 let mut map = HeaderMap::new();
@@ -325,15 +328,25 @@ mod tests {
         assert_eq!(held, [false, true, true, true, true, true, true, true, true]);
     }
 
+    fn tempfile() -> File {
+        File::open("/dev/null").unwrap()
+    }
+
     #[test]
     fn the_set_is_bounded_by_weight_and_zero_holds_nothing() {
-        let set = HotSet::new(1 << 20);
+        let set = HotSet::new(1 << 20, 4_096);
         for n in 0..200 {
             set.insert(&format!("/{n}"), variant(&[], &headers(&[]), &vec![0; 60_000], None), NOW);
         }
         assert!(set.size().bytes <= 1 << 20, "{:?}", set.size());
         assert!(set.size().entries > 0);
-        let none = HotSet::new(0);
+        let few = HotSet::new(64 << 20, 128);
+        for n in 0..1000 {
+            let file = HotBody::File { file: Arc::new(tempfile()), length: 1 << 20 };
+            few.insert(&format!("/{n}"), HotVariant { body: file, ..variant(&[], &headers(&[]), b"", None) }, NOW);
+        }
+        assert!((64..=128).contains(&few.size().entries), "{:?}", few.size());
+        let none = HotSet::new(0, 4_096);
         none.insert("/t", variant(&[], &headers(&[]), b"x", None), NOW);
         assert!(none.get("/t").is_none());
     }

@@ -45,5 +45,5 @@ pub use backend::{
 };
 pub use larder_sendfile::return_large_blocks;
 pub use listen::{BindError, BoundServer, ServerHandle, bind};
-pub use settings::{DEFAULT_HOT_SET_BYTES, LiveSettings, ServerLimits, ServerSettings, TlsFiles};
+pub use settings::{DEFAULT_HOT_SET_BYTES, LiveSettings, MOST_HOT_FILES, ServerLimits, ServerSettings, TlsFiles};
 pub use tls::TlsError;

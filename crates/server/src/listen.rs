@@ -106,7 +106,7 @@ pub async fn bind(settings: ServerSettings) -> Result<BoundServer, BindError> {
     }
     let shared = Arc::new(Shared {
         live: ArcSwap::from_pointee(settings.live),
-        hot: HotSet::new(settings.hot_set_bytes),
+        hot: HotSet::new(settings.hot_set_bytes, settings.hot_files),
         metrics: Metrics::new(),
         limits: settings.limits,
         loopback_only: addresses.iter().all(|address| address.ip().to_canonical().is_loopback()),

@@ -18,6 +18,8 @@ pub struct ServerSettings {
     pub tls: Option<TlsFiles>,
     /// Bytes that bodies in the hot set may take; 0 turns it off.
     pub hot_set_bytes: u64,
+    /// How many files the hot set may hold open at once.
+    pub hot_files: usize,
     /// Bounds on connections and requests.
     pub limits: ServerLimits,
     /// Larder's version, for `GET /`.
@@ -88,6 +90,9 @@ impl Default for ServerLimits {
         }
     }
 }
+
+/// With the default of `hot_set` at most so many files stay open in it.
+pub const MOST_HOT_FILES: usize = 4_096;
 
 /// The default of `hot_set`: 64 MiB.
 pub const DEFAULT_HOT_SET_BYTES: u64 = 64 << 20;

@@ -13,6 +13,8 @@ mod error;
 mod meta;
 
 pub use blob::conformance;
-pub use blob::{BlobInfo, BlobPin, BlobStore, FsBlobStore, MemoryBlobStore, OpenBlob, SealedSpool, Space, Spool, StoredBlob};
+pub use blob::{
+    BlobInfo, BlobPin, BlobStore, FsBlobStore, MOST_OPEN_BLOBS, MemoryBlobStore, OpenBlob, SealedSpool, Space, Spool, StoredBlob,
+};
 pub use error::{StorageError, StorageErrorKind};
 pub use meta::{Change, CollectReport, Counts, DerivedRecord, MetadataStore};

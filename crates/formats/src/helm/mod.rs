@@ -31,6 +31,10 @@ pub(crate) struct Helm;
 const INDEX: &str = "index";
 
 impl Format for Helm {
+    fn links_elsewhere(&self) -> bool {
+        true
+    }
+
     fn operation(&self, request: &RequestParts<'_>) -> Operation {
         let mut source = file(request);
         source.is_document = is_index(&source.key_path);

@@ -34,6 +34,10 @@ use path::{Route, is_tarball};
 pub(crate) struct Npm;
 
 impl Format for Npm {
+    fn links_elsewhere(&self) -> bool {
+        true
+    }
+
     fn operation(&self, request: &RequestParts<'_>) -> Operation {
         request::operation(request)
     }

@@ -29,6 +29,10 @@ use crate::{Claim, Derived, Document, Format, Links, Malformed, Operation, Reque
 pub(crate) struct Pypi;
 
 impl Format for Pypi {
+    fn links_elsewhere(&self) -> bool {
+        true
+    }
+
     fn operation(&self, request: &RequestParts<'_>) -> Operation {
         path::operation(request)
     }

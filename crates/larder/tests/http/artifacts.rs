@@ -6,7 +6,7 @@ use larder_core::sha256;
 use larder_testkit::{Behaviour, Origin, Payload, Resource};
 
 use crate::support::client::client;
-use crate::support::packages::{File, entry, one_of_each, pypi_json, remote};
+use crate::support::packages::{File, INDEXES, entry, one_of_each, put_indexes, pypi_json, remote};
 use crate::support::{Answer, TestLarder, get, send};
 
 /// `max-age` of `Cache-Control`.
@@ -275,4 +275,39 @@ async fn whoever_asks_for_keep_alive_is_told_so() {
     assert_eq!(answers.matches("http/1.1 200 ok").count(), 5, "{answers}");
     assert_eq!(answers.matches("connection: keep-alive\r\n").count(), 3, "{answers}");
     assert_eq!(answers.matches("connection: close\r\n").count(), 1, "{answers}");
+}
+
+/// Documentation trees have such a folder. Where no document links to other hosts, the name means nothing to larder.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_named_like_signed_links_is_a_folder_where_there_are_none() {
+    let origin = Origin::start().await;
+    origin.put("/_ext/conf.py", Resource::new("extensions = []"));
+    let larder = TestLarder::start(&one_of_each(&origin, "")).await;
+    assert_eq!(get(&larder.artifact("generic", "_ext/conf.py")).await.text(), "extensions = []");
+    for repository in ["pypi", "npm", "helm"] {
+        assert_eq!(get(&larder.artifact(repository, "_ext/conf.py")).await.status, 403, "{repository}");
+    }
+}
+
+/// The second request may come before the first one's record is visible: to its client it is a hit all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_request_after_a_download_is_a_hit_at_once() {
+    let origin = Origin::start().await;
+    origin.put("/large", Resource::new(Payload::generated(3 << 20, 1)));
+    origin.put("/small", Resource::new("small"));
+    put_indexes(&origin, &origin.url("/pantry-1.0.tar.gz"));
+    let larder = TestLarder::start(&one_of_each(&origin, "")).await;
+    let files = [("generic", "small"), ("generic", "large")];
+    for (repository, path) in files.into_iter().chain(INDEXES) {
+        for round in 0..20 {
+            let answer = send("PUT", &larder.url(&format!("cache/flush?remote={repository}")), &[]).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            let url = larder.artifact(repository, path);
+            let first = get(&url).await;
+            assert_eq!((first.status, first.source()), (200, "remote"), "{repository} {path}");
+            let second = get(&url).await;
+            assert_eq!((second.status, second.source()), (200, "cache"), "{repository} {path} in round {round}");
+            assert!(second.cache_status().starts_with("larder; hit"), "{repository} {path}: {}", second.cache_status());
+        }
+    }
 }

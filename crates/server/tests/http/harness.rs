@@ -263,6 +263,7 @@ pub(crate) fn settings() -> ServerSettings {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         tls: None,
         hot_set_bytes: 8 << 20,
+        hot_files: 512,
         limits: ServerLimits::default(),
         version: "0.0.0-test",
         live: LiveSettings { config_view: serde_json::json!({"remotes": {}}), ..LiveSettings::default() },

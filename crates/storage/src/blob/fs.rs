@@ -15,7 +15,7 @@ use larder_core::{BlobDescriptor, Digest};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use super::layout::{Layout, Shard, modified_ns};
-use super::open_files::OpenFiles;
+use super::open_files::{MOST_OPEN_BLOBS, OpenFiles};
 use super::pins::Pins;
 use super::side_by_side::side_by_side;
 use super::space::SpaceGauge;
@@ -76,12 +76,18 @@ impl FsBlobStore {
             unnamed,
             serial: AtomicU64::new(0),
             pins: Arc::default(),
-            open_files: OpenFiles::new(),
+            open_files: OpenFiles::new(MOST_OPEN_BLOBS),
             gauge: Arc::new(SpaceGauge::new(&blobs)),
             durable: Mutex::default(),
             #[cfg(test)]
             steps: Mutex::default(),
         })
+    }
+
+    /// Keeps at most `files` blobs open that were read lately.
+    #[must_use]
+    pub fn keeping_open(self, files: usize) -> Self {
+        Self { open_files: OpenFiles::new(files), ..self }
     }
 
     #[cfg_attr(not(test), expect(clippy::unused_self, reason = "only tests keep the steps"))]

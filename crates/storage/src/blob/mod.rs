@@ -21,6 +21,7 @@ mod spool;
 
 pub use fs::FsBlobStore;
 pub use memory::MemoryBlobStore;
+pub use open_files::MOST_OPEN_BLOBS;
 pub use pins::BlobPin;
 pub use space::Space;
 pub use spool::Spool;

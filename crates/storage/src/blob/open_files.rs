@@ -9,15 +9,16 @@ use quick_cache::sync::Cache;
 
 use super::OpenBlob;
 
-/// Files that stay open.
-const MOST: usize = 1_024;
+/// Files that stay open, unless [`FsBlobStore::keeping_open`](super::FsBlobStore::keeping_open) says otherwise.
+pub const MOST_OPEN_BLOBS: usize = 1_024;
 
 /// The files of the blobs that were read last.
 pub(crate) struct OpenFiles(Cache<Digest, Arc<File>>);
 
 impl OpenFiles {
-    pub(crate) fn new() -> Self {
-        Self(Cache::new(MOST))
+    /// At most `most` files.
+    pub(crate) fn new(most: usize) -> Self {
+        Self(Cache::new(most))
     }
 
     /// The open file of a blob, with its present length. A file that is no longer where blobs stand (deleted, or replaced because
