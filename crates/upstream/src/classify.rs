@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 
 use crate::error::UpstreamErrorKind;
+use crate::handshake;
 use crate::resolver::OutOfReach;
 
 /// A failure in our own words.
@@ -51,11 +52,7 @@ pub(crate) fn head_failure(error: &reqwest::Error) -> Failure {
         );
     }
     if let Some(tls) = cause::<rustls::Error>(error) {
-        let hint = match tls {
-            rustls::Error::InvalidCertificate(_) => "; set ca_file if it is signed by an authority of your own",
-            _ => "",
-        };
-        return Failure { tls: true, ..Failure::new(Unreachable, format!("TLS failed: {tls}{hint}")) };
+        return Failure { tls: true, ..Failure::new(Unreachable, format!("TLS failed: {}", handshake::explained(tls))) };
     }
     let io_kind = cause::<io::Error>(error).map(io::Error::kind);
     if error.is_timeout() {

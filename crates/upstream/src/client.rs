@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use larder_core::{SafeUrl, UpstreamSettings};
-use reqwest::{Certificate, Client, Proxy, redirect, retry};
+use reqwest::{Client, Proxy, redirect, retry};
 use tokio::sync::OnceCell;
 use url::Url;
 
@@ -16,6 +16,7 @@ use crate::address::Reach;
 use crate::connect_watch::WatchLayer;
 use crate::resolver::{CheckedResolver, NameLookup};
 use crate::retry::RetryBudget;
+use crate::trust::Authorities;
 
 /// Idle connections are dropped after this; common servers keep them for 60 to 75 s.
 const POOL_IDLE: Duration = Duration::from_secs(50);
@@ -74,7 +75,7 @@ pub(crate) struct PooledClient {
 pub(crate) enum ClientError {
     #[error("ca_file {} cannot be read: {cause}", path.display())]
     Unreadable { path: PathBuf, cause: std::io::ErrorKind },
-    #[error("ca_file {} holds no PEM certificate", .0.display())]
+    #[error("ca_file {} holds no PEM certificate, or one that cannot be read", .0.display())]
     NoCertificate(PathBuf),
     #[error("proxy: {0} is not a proxy URL (http, https, socks4, socks4a, socks5 or socks5h)")]
     Proxy(SafeUrl),
@@ -130,28 +131,24 @@ impl Clients {
             .pool_max_idle_per_host(if key.keep_alive { POOL_PER_HOST } else { 0 })
             .http2_keep_alive_interval(Duration::from_secs(20))
             .http2_keep_alive_timeout(Duration::from_secs(10));
-        if let Some(path) = &key.ca_file {
-            builder = builder.tls_certs_merge(read_certificates(path).await?);
-        }
+        let authorities = match &key.ca_file {
+            Some(path) => Some(Authorities::read(path).await?),
+            None => None,
+        };
         if let Some(url) = &key.proxy {
             builder = builder.proxy(Proxy::all(url.clone()).map_err(|_| ClientError::Proxy(SafeUrl(url.clone())))?);
         }
         // Reading the machine's root certificates takes tens of milliseconds.
-        let client = tokio::task::spawn_blocking(move || builder.build()).await.map_err(|_| ClientError::Tls)?;
-        let client = client.map_err(|_| ClientError::Tls)?;
+        let build = move || {
+            let builder = match authorities.map(Authorities::client_config).transpose() {
+                Ok(Some(config)) => builder.tls_backend_preconfigured(config),
+                Ok(None) => builder,
+                Err(_) => return Err(ClientError::Tls),
+            };
+            builder.build().map_err(|_| ClientError::Tls)
+        };
+        let client = tokio::task::spawn_blocking(build).await.map_err(|_| ClientError::Tls)??;
         Ok(PooledClient { client, budget: Arc::new(RetryBudget::new()) })
-    }
-}
-
-async fn read_certificates(path: &Path) -> Result<Vec<Certificate>, ClientError> {
-    let reading = path.to_path_buf();
-    let pem = tokio::task::spawn_blocking(move || std::fs::read(reading))
-        .await
-        .unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into()))
-        .map_err(|error| ClientError::Unreadable { path: path.to_path_buf(), cause: error.kind() })?;
-    match Certificate::from_pem_bundle(&pem) {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(ClientError::NoCertificate(path.to_path_buf())),
     }
 }
 

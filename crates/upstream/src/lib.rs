@@ -15,6 +15,7 @@ mod classify;
 mod client;
 mod connect_watch;
 mod error;
+mod handshake;
 mod headers;
 mod hop;
 mod http;
@@ -24,6 +25,7 @@ mod resolver;
 mod response;
 mod retry;
 mod scripted;
+mod trust;
 
 pub use body::{BodyStream, Framing};
 pub use breaker::{BreakerState, Breakers, Permit};

@@ -16,3 +16,4 @@ mod redirects;
 mod scripted;
 mod support;
 mod tls;
+mod tls_self_signed;

@@ -19,13 +19,21 @@ async fn https(reply: &'static str) -> (SocketAddr, String) {
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
     let leaf = CertificateParams::new(vec!["files.test".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
+    let config = versions(rustls::ALL_VERSIONS)
         .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())))
         .unwrap();
+    (serve(config, reply).await, authority.pem())
+}
+
+pub(crate) fn versions(
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> rustls::ConfigBuilder<rustls::ServerConfig, rustls::server::WantsServerCert> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    rustls::ServerConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap().with_no_client_auth()
+}
+
+/// An https origin that answers everything with `reply`.
+pub(crate) async fn serve(config: rustls::ServerConfig, reply: &'static str) -> SocketAddr {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -42,10 +50,10 @@ async fn https(reply: &'static str) -> (SocketAddr, String) {
             });
         }
     });
-    (addr, authority.pem())
+    addr
 }
 
-fn with_authority(addr: SocketAddr, pem: &str) -> (HttpUpstream, UpstreamSettings, Url, tempfile::NamedTempFile) {
+pub(crate) fn with_authority(addr: SocketAddr, pem: &str) -> (HttpUpstream, UpstreamSettings, Url, tempfile::NamedTempFile) {
     let (upstream, names): (HttpUpstream, Arc<Names>) = crate::support::upstream();
     names.set("files.test", &["127.0.0.1"]);
     names.set("other.test", &["127.0.0.1"]);
@@ -66,14 +74,14 @@ async fn a_ca_file_makes_an_upstream_trusted_and_only_for_its_names() {
 
     let distrusting = repository(UpstreamSettings { ca_file: None, ..settings.clone() });
     let error = upstream.send(get(&distrusting, url.clone())).await.unwrap_err();
-    assert!(error.message.contains("UnknownIssuer") && error.message.contains("ca_file"), "{error}");
+    assert!(error.message.contains("signed by an authority") && error.message.contains("ca_file"), "{error}");
     assert_eq!(error.kind, UpstreamErrorKind::Unreachable);
 
     let mut other = url.clone();
     other.set_host(Some("other.test")).unwrap();
     let named = repository(UpstreamSettings { base_urls: vec![other.clone()], ..settings });
     let error = upstream.send(get(&named, other)).await.unwrap_err();
-    assert!(error.message.contains("TLS failed"), "{error}");
+    assert!(error.message.contains("TLS failed: the server's certificate is not for other.test but for files.test;"), "{error}");
 }
 
 #[tokio::test]
