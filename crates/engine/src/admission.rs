@@ -69,6 +69,20 @@ impl Wanted {
         self.format.generation(path)
     }
 
+    /// A source that is asked for on behalf of this one: the folders that both are in are spelt as the client spells them.
+    pub(crate) fn spelt_alike(&self, other: SourceSpec) -> SourceSpec {
+        let folders = |path: &str| path.bytes().filter(|&byte| byte == b'/').count();
+        let own = &self.spec;
+        // An escape may be a slash (npm): then spelling and meaning do not go side by side.
+        if folders(&own.path) != folders(&own.key_path) || folders(&other.path) != folders(&other.key_path) {
+            return other;
+        }
+        let both = own.key_path.split('/').zip(other.key_path.split('/')).take(folders(&own.path).min(folders(&other.path)));
+        let shared = both.take_while(|(own, other)| own == other).count();
+        let path: Vec<&str> = own.path.split('/').take(shared).chain(other.path.split('/').skip(shared)).collect();
+        SourceSpec { path: path.join("/"), ..other }
+    }
+
     pub(crate) fn heads_generation(&self) -> bool {
         self.spec.is_document && self.generation().is_some()
     }

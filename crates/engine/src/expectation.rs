@@ -132,7 +132,8 @@ impl Engine {
     /// The held document of a file's generation and what it says of the file.
     async fn named_in_generation(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Option<(Arc<Wanted>, StoredClaim)> {
         let generation = wanted.format.generation(&wanted.spec.key_path).filter(|_| !wanted.spec.is_document)?;
-        let document = Arc::new(Wanted::naming_document(&wanted.entry, wanted.format, generation.document));
+        let document = wanted.spelt_alike(generation.document);
+        let document = Arc::new(Wanted::naming_document(&wanted.entry, wanted.format, document));
         let record = self.records.get(&document.key).await.ok()?.filter(|record| record.blob().is_some())?;
         let claim = self.claim_table(&document, &record).await.ok()?.find(&wanted.key.path)?;
         Some((document, claim))
@@ -160,7 +161,7 @@ impl Engine {
         let repository = &wanted.entry.repository;
         let (mut coming, mut held) = (Vec::new(), Vec::new());
         for spec in wanted.format.possibly_named_by(repository, &wanted.spec.key_path) {
-            let document = Wanted::naming_document(&wanted.entry, wanted.format, spec);
+            let document = Wanted::naming_document(&wanted.entry, wanted.format, wanted.spelt_alike(spec));
             if self.flights.running(&document.key).is_some() {
                 coming.push(Arc::new(document));
             } else if self.records.get(&document.key).await.ok().flatten().is_some_and(|record| record.blob().is_some()) {

@@ -193,7 +193,8 @@ impl Engine {
         let path = &wanted.spec.key_path;
         let Some(generation) = wanted.member_of() else { return Ok(None) };
         let is_companion = generation.companions.iter().any(|companion| companion.source.key_path == *path);
-        let document = Arc::new(Wanted::naming_document(&wanted.entry, wanted.format, generation.document));
+        let document = wanted.spelt_alike(generation.document);
+        let document = Arc::new(Wanted::naming_document(&wanted.entry, wanted.format, document));
         let storage = |error| crate::serve::storage_fault(&wanted.entry, &error);
         let held = self.records.get(&document.key).await.map_err(storage)?;
         let now = self.now();

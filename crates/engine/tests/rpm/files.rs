@@ -3,7 +3,7 @@
 use larder_core::{FaultKind, Pattern};
 use larder_testkit::{Payload, Resource};
 
-use crate::repo::{Style, generation, resource};
+use crate::repo::{MASTER, SIGNATURE, Style, generation, resource, signature};
 use crate::support::Bench;
 use crate::{EXPIRED, body, refusal};
 
@@ -26,24 +26,59 @@ async fn rpm_10_what_zypper_says_it_accepts_does_not_reach_the_upstream() {
 }
 
 #[tokio::test]
-async fn rpm_15_every_spelling_of_a_name_is_one_file_and_reaches_the_upstream_encoded() {
-    let names: [(&str, &str, &[&str]); 3] = [
-        (
-            "/Packages/libstdc%2B%2B-13.rpm",
-            "libstdc++-13.rpm",
-            &["libstdc%2b%2b-13.rpm", "libstdc%2B+-13.rpm", "libstdc++-13.rpm"],
-        ),
-        ("/Packages/x-1.0~rc1.rpm", "x-1.0~rc1.rpm", &["x-1.0%7Erc1.rpm", "x-1.0%7erc1.rpm", "x-1.0~rc1.rpm"]),
-        ("/Packages/x-1%5Egit1.rpm", "x-1^git1.rpm", &["x-1%5Egit1.rpm", "x-1%5egit1.rpm", "x-1^git1.rpm"]),
-    ];
-    for (target, name, spellings) in names {
-        let bench = Bench::new().await;
-        bench.origin.put(&format!("/Packages/{name}"), resource(name.as_bytes()));
-        for spelling in spellings {
-            assert_eq!(body(&bench, &format!("Packages/{spelling}")).await, name.as_bytes(), "{spelling}");
+async fn rpm_15_every_spelling_of_a_name_is_one_file_and_reaches_the_upstream_as_the_client_has_it() {
+    for (name, spellings) in [
+        ("libstdc++-13.rpm", ["libstdc%2b%2b-13.rpm", "libstdc%2B+-13.rpm", "libstdc++-13.rpm"]),
+        ("x-1.0~rc1.rpm", ["x-1.0%7Erc1.rpm", "x-1.0%7erc1.rpm", "x-1.0~rc1.rpm"]),
+        ("x-1^git1.rpm", ["x-1%5Egit1.rpm", "x-1%5egit1.rpm", "x-1^git1.rpm"]),
+    ] {
+        for first in spellings {
+            let bench = Bench::new().await;
+            bench.origin.put(&format!("/Packages/{name}"), resource(name.as_bytes()));
+            for spelling in std::iter::once(first).chain(spellings) {
+                assert_eq!(body(&bench, &format!("Packages/{spelling}")).await, name.as_bytes(), "{spelling}");
+            }
+            let asked: Vec<String> = bench.origin.requests().iter().map(|request| request.target.clone()).collect();
+            // RFC 3986 has no plain ^ in a path.
+            assert_eq!(asked, [format!("/Packages/{}", first.replace('^', "%5E"))]);
         }
-        let asked: Vec<String> = bench.origin.requests().iter().map(|request| request.target.clone()).collect();
-        assert_eq!(asked, [target], "stores that speak S3 read a plain + as a space");
+    }
+}
+
+/// Servers that do not decode what is asked for; and stores that speak S3, which read a plain `+` as a space.
+#[tokio::test]
+async fn rpm_15_an_upstream_that_knows_one_spelling_only_is_served_to_clients_that_use_it() {
+    let (package, gone) = ("Packages/g++-1~rc1.x86_64.rpm", "Packages/gone.rpm");
+    for (root, package_there, others) in
+        [("c++/", "Packages/g++-1~rc1.x86_64.rpm", "%2B"), ("c%2b%2b/", "Packages/g%2b%2b-1%7Erc1.x86_64.rpm", "+")]
+    {
+        let bench = Bench::new().await;
+        let one = generation(Style::revision(1), &[(package, "one"), (gone, "gone")]);
+        let two = generation(Style::revision(2), &[(package, "two"), (gone, "gone")]);
+        for (state, instead_of, what) in [(&one, None, "one"), (&two, Some(&one), "two")] {
+            // Under their raw names, which an origin finds only if they are asked for as they are written.
+            state.publish(&bench.origin, root, instead_of);
+            bench.origin.put(&format!("/{root}{package_there}"), resource(what.as_bytes()));
+            bench.origin.remove(&format!("/{root}{gone}"));
+            assert_eq!(body(&bench, &format!("{root}{SIGNATURE}")).await, signature(&state.repomd), "{root}");
+            assert_eq!(body(&bench, &format!("{root}{MASTER}")).await, state.repomd, "{root}");
+            for (path, bytes) in &state.metadata {
+                assert_eq!(&body(&bench, &format!("{root}{path}")).await, bytes, "{root}{path}");
+            }
+            assert_eq!(body(&bench, &format!("{root}{package_there}")).await, what.as_bytes(), "{root}");
+            assert!(!body(&bench, &format!("{root}metalink")).await.is_empty());
+            // Long enough for the signature to lead to a new generation.
+            bench.wait(EXPIRED + 60);
+        }
+        // A package that is gone makes larder read the document once more.
+        let read = format!("/{root}{MASTER}");
+        let before = bench.origin.count("*", &read);
+        assert_eq!(refusal(bench.get("rpm", &format!("{root}{gone}")).await), (FaultKind::Upstream(404), "not_found"));
+        bench.settled().await;
+        assert!(bench.origin.count("*", &read) > before, "{root}");
+        let odd: Vec<_> = bench.origin.requests().into_iter().filter(|request| request.target.contains(others)).collect();
+        assert!(odd.is_empty(), "{root}: {odd:?}");
+        assert!(bench.origin.requests().iter().all(|request| request.target.starts_with(&format!("/{root}"))));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Redirectors, and the lists of mirrors that larder answers itself.
 
 use larder_core::{AllowPrivate, FaultKind, sha256};
-use larder_testkit::{Behaviour, Origin};
+use larder_testkit::{Behaviour, Origin, Resource};
 
 use crate::repo::{MASTER, SIGNATURE, Style, generation, signature};
 use crate::support::{Bench, upstream};
@@ -56,6 +56,22 @@ async fn rpm_11_a_mirror_that_has_lost_a_file_is_left_for_the_redirector() {
     assert_eq!(mirror.count("GET", &format!("/pub/el9/{package}")), 1);
 }
 
+#[tokio::test]
+async fn rpm_15_a_mirror_that_knows_a_plain_plus_only_is_asked_for_that_by_the_redirector() {
+    let mirror = Origin::start().await;
+    let bench = Bench::with(|r| upstream(r).allow_private = vec![AllowPrivate::Socket(mirror.address())]).await;
+    let package = "Packages/g++-1.x86_64.rpm";
+    let one = generation(Style::revision(1), &[(package, "one")]);
+    one.publish(&mirror, "pub/el9/", None);
+    mirror.put("/pub/el9/Packages/g%2B%2B-1.x86_64.rpm", Resource::new("not here").status(404));
+    for path in [MASTER, package] {
+        bench.origin.behave(&format!("/el9/{path}"), to(&mirror, &format!("pub/el9/{path}")));
+    }
+    body(&bench, &format!("el9/{MASTER}")).await;
+    assert_eq!(body(&bench, &format!("el9/{package}")).await, b"one");
+    assert!(bench.origin.requests().iter().any(|request| request.target == format!("/el9/{package}")));
+}
+
 /// A file leads to a mirror only because the redirector led there: a private address is refused as any other redirect is.
 #[tokio::test]
 async fn rpm_11_mirrors_at_private_addresses_are_refused_unless_allowed() {
@@ -82,11 +98,11 @@ async fn rpm_19_a_metalink_names_larder_alone_and_the_master_index_that_it_serve
         let revision = if instead_of.is_none() { 41 } else { 42 };
         assert!(metalink.contains(&format!("<mm0:timestamp>{revision}</mm0:timestamp>")), "{metalink}");
         let urls: Vec<&str> = metalink.split("<url").skip(1).filter_map(|rest| rest.split(['>', '<']).nth(1)).collect();
-        assert_eq!(urls, [format!("http://larder.test/api/v1/remote/rpm/{root}{MASTER}")]);
+        assert_eq!(urls, [format!("http://larder.test/api/v1/remote/rpm/9/Base%20OS/g++/{MASTER}")]);
         bench.wait(EXPIRED);
     }
     let list = body(&bench, &format!("{root}mirrorlist?countme=1")).await;
-    assert_eq!(String::from_utf8(list).unwrap(), format!("http://larder.test/api/v1/remote/rpm/{root}\n"));
+    assert_eq!(String::from_utf8(list).unwrap(), "http://larder.test/api/v1/remote/rpm/9/Base%20OS/g++/\n");
     assert!(
         bench
             .origin

@@ -22,7 +22,7 @@ mod xml;
 use larder_core::{ArtifactPath, BuiltIn, Digest, Repository};
 
 use crate::generic::{file, subject};
-use crate::links::server_of;
+use crate::links::{percent_decode, server_of};
 use crate::{
     Claim, Companion, Derived, Document, Form, Format, Generation, Links, Malformed, Operation, Read, RequestParts, SourceSpec,
 };
@@ -35,12 +35,15 @@ impl Format for Rpm {
     fn operation(&self, request: &RequestParts<'_>) -> Operation {
         let path = request.path.as_str();
         if let Some((root, form)) = path::listing(path) {
-            let source = source(&path::master(root));
+            let master = source(&path::master(root));
+            // The root as the client spells it: an escape is never a slash, so that the last one ends both.
+            let spelt = request.path.encoded().rsplit_once('/').map_or_else(String::new, |(root, _)| format!("{root}/"));
+            let source = SourceSpec { path: path::master(&spelt), ..master };
             return Operation::Read(Read { source, form: Form::Derived(form), bypass_cache: false });
         }
-        // One key for `+`, `%2B` and `%2b`: the path as decoded; and one spelling for the upstream. Queries say nothing
-        // here: `countme`, `repo` and `arch` are addressed to mirror managers.
-        let source = SourceSpec { query: None, path: path::encoded(path), is_document: path::is_master(path), ..file(request) };
+        // One key for `+`, `%2B` and `%2b`: the path as decoded; the upstream is asked in the client's spelling. Queries say
+        // nothing here: `countme`, `repo` and `arch` are addressed to mirror managers.
+        let source = SourceSpec { query: None, is_document: path::is_master(path), ..file(request) };
         let form = Form::Verbatim;
         Operation::Read(Read { source, form, bypass_cache: false })
     }
@@ -166,29 +169,53 @@ fn remark_base(document: &Document<'_>, what: &str, base: &str) {
 /// generation comes from one mirror (hazard W10). Empty if that is where they would be looked for anyway.
 struct Place {
     root: String,
+    /// The root on another server.
     server: Option<url::Url>,
+    /// The root at the usual place, where whoever asked for the document spelt it in another way than larder does.
+    spelt: Option<url::Url>,
 }
 
 impl Place {
     fn of(document: &Document<'_>, links: &Links<'_>) -> Self {
         let root = path::root_of_metadata(document.key_path).unwrap_or_default().to_owned();
         let below = path::encoded(document.key_path);
-        let usual = links.repository().upstream.as_ref().and_then(|upstream| upstream.base_urls.first());
-        let is_usual = usual.is_some_and(|base| larder_core::join_url(base, &below, None).is_ok_and(|url| url == *document.url));
-        let server = (!is_usual).then(|| document.url.join("../").ok()).flatten();
+        let base = links.repository().upstream.as_ref().and_then(|upstream| upstream.base_urls.first());
+        let usual = base.and_then(|base| larder_core::join_url(base, &below, None).ok());
+        let is_usual = usual.as_ref().is_some_and(|usual| is_one_place(usual, document.url));
+        let folder = document.url.join("../").ok();
+        let spelt = folder.clone().filter(|_| is_usual && usual.as_ref() != Some(document.url));
+        let server = folder.filter(|_| !is_usual);
         let same_name = document.url.path().rsplit('/').next() == below.rsplit('/').next();
         let in_repodata = document.url.path().rsplit('/').nth(1) == Some("repodata");
-        Self { root, server: server.filter(|_| same_name && in_repodata) }
+        Self { root, server: server.filter(|_| same_name && in_repodata), spelt }
     }
 
     fn path(&self, href: &str) -> Option<String> {
         located(&self.root, href)
     }
 
+    /// Where a package is. At the usual place it is asked for in its client's spelling.
     fn url(&self, href: &str) -> String {
-        let joined = self.server.as_ref().and_then(|server| larder_core::join_url(server, &path::encoded(href), None).ok());
-        joined.map_or_else(String::new, String::from)
+        // A store that speaks S3 reads a plain `+` as a space.
+        join(self.server.as_ref(), &path::encoded(href).replace('+', "%2B"))
     }
+
+    /// Where a file is that larder fetches of its own accord: there is no client whose spelling could be taken, but there was
+    /// one for the document.
+    fn url_beside(&self, href: &str) -> String {
+        if self.server.is_some() { self.url(href) } else { join(self.spelt.as_ref(), &path::encoded(href)) }
+    }
+}
+
+fn join(root: Option<&url::Url>, encoded: &str) -> String {
+    root.and_then(|root| larder_core::join_url(root, encoded, None).ok()).map_or_else(String::new, String::from)
+}
+
+/// Whether two URLs are one place, however their paths are spelt.
+fn is_one_place(one: &url::Url, other: &url::Url) -> bool {
+    let decoded = percent_decode(one.path());
+    let same_path = decoded.is_some() && decoded == percent_decode(other.path());
+    same_path && one.origin() == other.origin() && one.query() == other.query()
 }
 
 #[cfg(test)]

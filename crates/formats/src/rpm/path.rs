@@ -100,13 +100,13 @@ pub(super) fn roots_above(path: &str) -> impl Iterator<Item = &str> {
     ends.into_iter().take(MAX_DEPTH).filter_map(|end| path.get(..end))
 }
 
-/// The one spelling that goes to upstreams: `+` and `^` encoded (stores that speak S3 read a plain `+` as a space), `~` as it
-/// is (RFC 3986 section 2.3).
+/// How larder spells a path of its own accord, where there is no client whose spelling could be taken: what RFC 3986 allows in
+/// a path stands as it is.
 pub(super) fn encoded(path: &str) -> String {
     use std::fmt::Write as _;
     let mut text = String::with_capacity(path.len() + 8);
     for byte in path.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*,;=:@/".contains(&byte) {
+        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte) {
             text.push(byte as char);
         } else {
             let _ = write!(text, "%{byte:02X}");

@@ -64,7 +64,7 @@ pub(super) fn claims(document: &Document<'_>, links: &Links<'_>, sink: &mut dyn 
         else {
             continue;
         };
-        let url = place.url(&record.href);
+        let url = place.url_beside(&record.href);
         sink(Claim {
             path,
             url,

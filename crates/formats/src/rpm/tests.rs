@@ -152,14 +152,15 @@ fn a_package_may_be_named_by_any_folder_above_it() {
 
 #[test]
 fn requests_are_read_as_files_whatever_their_query_and_spelling() {
-    let source = read(&Rpm, &mirror(), "Packages/g%2b%2B%2b-1%7Erc%5E1.rpm", Some("countme=3")).source;
-    assert_eq!(
-        (source.key_path.as_str(), source.path.as_str()),
-        ("Packages/g+++-1~rc^1.rpm", "Packages/g%2B%2B%2B-1~rc%5E1.rpm")
-    );
-    assert_eq!((source.query, source.accept, source.is_document), (None, None, false));
+    for spelling in ["Packages/g%2b%2B%2b-1%7Erc%5E1.rpm", "Packages/g+++-1~rc%5e1.rpm"] {
+        let source = read(&Rpm, &mirror(), spelling, Some("countme=3")).source;
+        assert_eq!((source.key_path.as_str(), source.path.as_str()), ("Packages/g+++-1~rc^1.rpm", spelling));
+        assert_eq!((source.query, source.accept, source.is_document), (None, None, false));
+    }
     let listing = read(&Rpm, &mirror(), "el9/metalink", Some("repo=x"));
     assert_eq!((listing.source.key_path.as_str(), listing.form), (MASTER, Form::Derived("metalink")));
+    let listing = read(&Rpm, &mirror(), "c%2b+/mirrorlist", None).source;
+    assert_eq!((listing.key_path.as_str(), listing.path.as_str()), ("c++/repodata/repomd.xml", "c%2b+/repodata/repomd.xml"));
     assert_eq!(read(&Rpm, &mirror(), "mirrorlist", None).source.key_path, "repodata/repomd.xml");
     assert_eq!(read(&Rpm, &mirror(), "el9/metalink.xml", None).form, Form::Verbatim);
     assert!(read(&Rpm, &mirror(), MASTER, None).source.is_document);
@@ -229,6 +230,17 @@ fn what_is_cut_or_damaged_is_refused() {
 }
 
 #[test]
+fn the_files_of_a_generation_are_in_the_folder_that_its_document_is_in_as_that_is_spelt() {
+    let xml = br#"<repomd><data type="primary"><location href="repodata/primary.xml.gz"/></data></repomd>"#;
+    let url = |document_url: &str| claims_of("c++/repodata/repomd.xml", document_url, xml).unwrap()[0].url.clone();
+    assert_eq!(url("https://mirror.example.com/pub/c++/repodata/repomd.xml"), "");
+    assert_eq!(
+        url("https://mirror.example.com/pub/c%2b%2B/repodata/repomd.xml"),
+        "https://mirror.example.com/pub/c%2b%2B/repodata/primary.xml.gz"
+    );
+}
+
+#[test]
 fn a_document_from_a_mirror_leads_to_that_mirror_and_others_to_the_usual_place() {
     let xml = br#"<metadata><package><checksum type="sha256" pkgid="YES">x</checksum><location href="Packages/g++-1^2 b.rpm"/></package></metadata>"#;
     let url = |document_url: &str| claims_of("el9/repodata/primary.xml", document_url, xml).unwrap()[0].url.clone();
@@ -238,6 +250,7 @@ fn a_document_from_a_mirror_leads_to_that_mirror_and_others_to_the_usual_place()
     );
     for usual in [
         "https://mirror.example.com/pub/el9/repodata/primary.xml",
+        "https://mirror.example.com/pub/el%39/repodata/primary.xml",
         // Where files are stored under names of the server's own, nothing is known of the others' places.
         "https://store.example.net/objects/4711",
         "https://store.example.net/repodata/4711",
