@@ -32,6 +32,8 @@ const FILE_WEIGHT: u64 = 16 << 10;
 const MOST_WEIGHT: u64 = 1 << 20;
 /// Documents below this are not worth compressing.
 const SMALLEST_CODED: u64 = 1 << 10;
+/// Documents up to this length are compressed while the client waits: that takes a few milliseconds, and each request gets the same form.
+const CODED_AT_ONCE: u64 = 128 << 10;
 
 /// A derivation ready to be served.
 #[derive(Debug)]
@@ -197,7 +199,7 @@ impl Engine {
         self.derivations.0.get_or_insert_async(&key, make).await
     }
 
-    /// The compressed form, if it is made; else it is made now, behind the scenes.
+    /// The compressed form, if it is made. Else it is made now: of a short document at once, of a long one behind the scenes.
     async fn coded(self: &Arc<Self>, recipe: &Recipe, identity: &Arc<DerivedBody>, coding: Coding) -> Option<Arc<DerivedBody>> {
         let key = recipe.key(coding).ok()?;
         if let Some(body) = self.derivations.0.get(&key) {
@@ -209,19 +211,19 @@ impl Engine {
             self.derivations.0.insert(key, Arc::clone(&body));
             return Some(body);
         }
+        let at_once = identity.length <= CODED_AT_ONCE;
         let (engine, recipe, identity) = (Arc::clone(self), recipe.for_later(), Arc::clone(identity));
-        tokio::spawn(async move {
+        let making = tokio::spawn(async move {
             let make = async {
                 let plain = Arc::clone(&identity);
                 let coded = engine.parse_blocking(move || coding::encode(&plain.bytes()?, coding)).await?;
                 let coded = coded.map_err(|_| internal("a document could not be compressed"))?;
                 Ok::<_, Fault>(engine.keep_derivation(&recipe, &key, coded, identity.content_type.clone()))
             };
-            if let Err(fault) = engine.derivations.0.get_or_insert_async(&key, make).await {
-                tracing::warn!(%fault, "a compressed form was not made");
-            }
+            let made = engine.derivations.0.get_or_insert_async(&key, make).await;
+            made.inspect_err(|fault| tracing::warn!(%fault, "a compressed form was not made")).ok()
         });
-        None
+        if at_once { making.await.ok().flatten() } else { None }
     }
 
     async fn stored_derivation(&self, key: &str) -> Option<Arc<DerivedBody>> {

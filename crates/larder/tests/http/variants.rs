@@ -186,3 +186,23 @@ async fn hazard_w7_files_are_never_coded_and_keep_the_coding_they_came_with() {
         assert_eq!(answer.header("content-encoding"), "gzip", "as received");
     }
 }
+
+/// A short document's first answer is the form that every later one is, so that HEAD and GET agree.
+#[tokio::test(flavor = "multi_thread")]
+async fn short_documents_are_coded_from_the_first_answer_on() {
+    let (_origin, larder, _) = filled().await;
+    for (repository, path, accept, _) in DOCUMENTS {
+        let url = larder.artifact(repository, path);
+        for coding in ["gzip", "zstd"] {
+            let headers = [("Accept", accept), ("Accept-Encoding", coding)];
+            let first = send("GET", &url, &headers).await;
+            assert_eq!((first.status, first.header("content-encoding")), (200, coding), "{repository} {accept}");
+            for method in ["HEAD", "GET"] {
+                let next = send(method, &url, &headers).await;
+                for name in ["content-encoding", "content-length", "etag", "content-type", "vary"] {
+                    assert_eq!(next.header(name), first.header(name), "{method} {repository} {accept}: {name}");
+                }
+            }
+        }
+    }
+}
