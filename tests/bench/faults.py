@@ -4,7 +4,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from client import Connection, fetch
-from cold import FORMATS, file_part
+from cold import FORMATS, content, file_part
 from data import MIB, SIZES
 from documents import HTML_ACCEPT, JSON_ACCEPT
 from servers import SHORT_TTL
@@ -86,7 +86,7 @@ def client_leaves(bench):
     """Goal 21: the download belongs to the cache."""
     for name, make in FORMATS.items():
         with bench.servers(nginx=False) as larder:
-            digest = bench.files.sha256("100m")
+            digest = bench.files.sha256(content(name, "100m"))
             path = make(bench, larder, "100m")
             bench.origin.reset()
             bench.origin.set(rate=RATE)
@@ -126,7 +126,7 @@ def upstream_breaks(bench):
 
 
 def one_break(bench, larder, name, make, kind, often):
-    digest = bench.files.sha256("10m")
+    digest = bench.files.sha256(content(name, "10m"))
     path = make(bench, larder, "10m")
     bench.origin.reset()
     # Ten MiB in pieces of one are more than any number of resumes that makes sense.
