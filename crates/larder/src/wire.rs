@@ -32,7 +32,7 @@ pub(crate) fn run(settings: Settings, sources: Sources) -> Result<(), Box<dyn Er
     let wanted = Shares {
         connections: settings.limits.connections,
         downloads: settings.limits.downloads,
-        hot_files: larder_server::MOST_HOT_FILES,
+        hot_files: larder_server::hot_files(settings.hot_set),
         blobs: larder_storage::MOST_OPEN_BLOBS,
     };
     let shares = Shares::of(limit, wanted);

@@ -22,6 +22,12 @@ pub(crate) const MAX_IN_MEMORY: u64 = 64 << 10;
 /// What an open file weighs at least: with the default of 64 MiB at most 4,096 stay open.
 const FILE_WEIGHT: u64 = 16 << 10;
 
+/// How many files a hot set of so many bytes holds open at most, where descriptors are plenty.
+#[must_use]
+pub fn hot_files(bytes: u64) -> usize {
+    usize::try_from(bytes / FILE_WEIGHT).unwrap_or(usize::MAX)
+}
+
 /// What an entry weighs beside its body: headers, key, bookkeeping.
 const ENTRY_WEIGHT: u64 = 1_024;
 
@@ -164,7 +170,7 @@ impl HotBody {
 impl HotSet {
     /// A set of at most `bytes` with at most `files` of them open; 0 bytes hold nothing.
     pub(crate) fn new(bytes: u64, files: usize) -> Self {
-        let items = usize::try_from(bytes / FILE_WEIGHT).unwrap_or(usize::MAX).clamp(16, 65_536);
+        let items = hot_files(bytes).clamp(16, 65_536);
         let file_weight = FILE_WEIGHT.max(bytes.div_ceil(files.max(1) as u64));
         Self { cache: (bytes > 0).then(|| Cache::with_weighter(items, bytes, ByWeight { file_weight })) }
     }
@@ -346,6 +352,7 @@ mod tests {
             few.insert(&format!("/{n}"), HotVariant { body: file, ..variant(&[], &headers(&[]), b"", None) }, NOW);
         }
         assert!((64..=128).contains(&few.size().entries), "{:?}", few.size());
+        assert_eq!((hot_files(64 << 20), hot_files(1 << 30)), (4_096, 65_536), "a larger set has room for more files");
         let none = HotSet::new(0, 4_096);
         none.insert("/t", variant(&[], &headers(&[]), b"x", None), NOW);
         assert!(none.get("/t").is_none());

@@ -43,7 +43,8 @@ pub use backend::{
     ArtifactRequest, Backend, BackendState, BoxFuture, ByteStream, Content, CounterSnapshot, ErrorShape, Freshness, InFlight,
     MirrorReport, Reply, Representation, Ticket,
 };
+pub use hot::hot_files;
 pub use larder_sendfile::return_large_blocks;
 pub use listen::{BindError, BoundServer, ServerHandle, bind};
-pub use settings::{DEFAULT_HOT_SET_BYTES, LiveSettings, MOST_HOT_FILES, ServerLimits, ServerSettings, TlsFiles};
+pub use settings::{DEFAULT_HOT_SET_BYTES, LiveSettings, ServerLimits, ServerSettings, TlsFiles};
 pub use tls::TlsError;

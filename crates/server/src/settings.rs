@@ -91,8 +91,5 @@ impl Default for ServerLimits {
     }
 }
 
-/// With the default of `hot_set` at most so many files stay open in it.
-pub const MOST_HOT_FILES: usize = 4_096;
-
 /// The default of `hot_set`: 64 MiB.
 pub const DEFAULT_HOT_SET_BYTES: u64 = 64 << 20;
