@@ -29,6 +29,7 @@ use crate::serve::{internal, malformed, representation, vary};
 /// Open derivations, as memory: a file counts for its table entry only.
 const BUDGET: u64 = 32 << 20;
 const FILE_WEIGHT: u64 = 16 << 10;
+/// No body in memory weighs more: the cache takes nothing that is heavier than one of its shards.
 const MOST_WEIGHT: u64 = 1 << 20;
 /// Documents below this are not worth compressing.
 const SMALLEST_CODED: u64 = 1 << 10;
@@ -77,8 +78,7 @@ impl Weighter<String, Arc<DerivedBody>> for ByMemory {
     fn weight(&self, _: &String, body: &Arc<DerivedBody>) -> u64 {
         match &**body.place.load() {
             Place::File(_) => FILE_WEIGHT,
-            // Moves to a file in a moment, unless the disk is full: then it must not crowd out everything else. Nor may it weigh more
-            // than a shard of the cache, which would not take it.
+            // Moves to a file in a moment, unless the disk is full: then it must not crowd out everything else.
             Place::Memory(bytes) => FILE_WEIGHT + (bytes.len() as u64 / 8).min(MOST_WEIGHT),
         }
     }

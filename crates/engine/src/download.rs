@@ -99,13 +99,14 @@ impl Engine {
         let whole_only = is_checked || labelled || self.may_be_held(wanted, &draft, prior);
         let ring_capacity = if whole_only { self.limits.document_size as usize } else { self.limits.ring_bytes };
         let expects_digest = expectation.expects_digest();
-        let release = match whole_only {
-            true => Release::AtTheEnd,
-            false if expects_digest && arrival.has_mirror_beside => Release::From(Instant::now() + self.limits.held_back),
-            false => Release::AtOnce,
+        let release = if whole_only {
+            Release::AtTheEnd
+        } else if expects_digest && arrival.has_mirror_beside {
+            Release::From(Instant::now() + self.limits.held_back)
+        } else {
+            Release::AtOnce
         };
-        let end_is_marked = total.is_some() || response.body.framing() != Framing::ConnectionClose;
-        let will_be_kept = end_is_marked || expects_digest;
+        let will_be_kept = response.body.framing() != Framing::ConnectionClose || expects_digest;
         let fill = Arc::new(Fill::new(draft, total, expects_digest, release, will_be_kept, ring_capacity));
         let intake = Intake::new(self, wanted, &fill, &expectation);
         flight.begin_fill(Arc::clone(&fill));

@@ -28,7 +28,7 @@ pub(crate) type Copy = (Arc<ArtifactRecord>, OpenBlob);
 /// What there is in place of a new body.
 #[derive(Clone, Copy)]
 struct Fallback<'a> {
-    copy: &'a (Arc<ArtifactRecord>, OpenBlob),
+    copy: &'a Copy,
     /// Whether only what has changed is wanted.
     conditional: bool,
 }

@@ -12,7 +12,7 @@ use divan::Bencher;
 use larder_core::PackageType;
 use larder_formats::{Claim, Document};
 
-use common::{over, remote};
+use common::{hex, over, remote};
 
 mod common;
 
@@ -23,18 +23,6 @@ const ROOT: &str = "https://mirror.example.com/";
 
 fn main() {
     divan::main();
-}
-
-/// Digits that do not repeat, as digests do not.
-fn hex(seed: u64, digits: usize) -> String {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
-    let mut text = String::new();
-    while text.len() < digits {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let _ = write!(text, "{:08x}", state >> 32);
-    }
-    text.truncate(digits);
-    text
 }
 
 /// Collects the claims of a document, as the engine does.

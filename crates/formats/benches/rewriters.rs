@@ -194,7 +194,7 @@ mod pypi {
     use larder_formats::Document;
     use url::Url;
 
-    use super::common::{over, remote};
+    use super::common::{hex, over, remote};
 
     const ROOT: &str = "https://files.example.com/";
     /// The upstream's syntax and the form made of it. The last has all files on another host.
@@ -206,18 +206,6 @@ mod pypi {
         ("other host", "simple+json"),
     ];
     const SYNTAXES: [&str; 2] = ["json", "html"];
-
-    /// Digits that do not repeat, so that nothing finds the same digest twice.
-    fn hex(seed: u64, digits: usize) -> String {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
-        let mut text = String::new();
-        while text.len() < digits {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let _ = write!(text, "{:08x}", state >> 32);
-        }
-        text.truncate(digits);
-        text
-    }
 
     /// The page of a project with 3,000 wheels: 2.0 MB of JSON, 1.7 MB of HTML.
     fn page(syntax: &str) -> String {

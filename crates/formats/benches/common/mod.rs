@@ -1,6 +1,7 @@
 //! What the benchmarks of formats share.
 #![allow(dead_code, reason = "each benchmark uses a part of it")]
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use divan::Bencher;
@@ -55,4 +56,16 @@ pub(crate) fn over<T>(
     let base = LinkBase::new("https://larder.example/api/v1/remote/bench/");
     let links = Links::new(repository, &LinkKey::from_bytes([7; 32]), base);
     bencher.counter(BytesCount::new(document.body.len())).bench(|| run(format, document, &links));
+}
+
+/// Digits that do not repeat, so that nothing finds the same digest twice.
+pub(crate) fn hex(seed: u64, digits: usize) -> String {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
+    let mut text = String::new();
+    while text.len() < digits {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let _ = write!(text, "{:08x}", state >> 32);
+    }
+    text.truncate(digits);
+    text
 }
