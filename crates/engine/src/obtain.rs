@@ -118,10 +118,12 @@ impl Engine {
         let offline = wanted.entry.repository_is_offline() && record.blob().is_some();
         let decision = match decide(Some(&record), wanted.class, policy, now) {
             _ if offline => Decision::Serve,
+            // Whoever may have its companion gets it once more; the upstream is asked all the same, behind the scenes: a short life
+            // (with `mutable_ttl: 0`, none) says how often to ask, and readers only put off the exchange.
             Decision::Fetch { .. } | Decision::Revalidate(_)
                 if wanted.heads_generation() && self.readings.keeps(&wanted.key, tokio::time::Instant::now()) =>
             {
-                Decision::Serve
+                Decision::ServeAndRefresh
             }
             decision => decision,
         };
