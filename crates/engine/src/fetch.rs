@@ -390,7 +390,9 @@ pub(crate) fn head_verdict(wanted: &Wanted, response: &UpstreamResponse, record:
 pub(crate) fn status_outcome(wanted: &Wanted, response: &UpstreamResponse, now: UnixMillis) -> NoBody {
     let status = response.status.as_u16();
     let path = &wanted.spec.key_path;
-    if status == 401 && let Some(refusal) = wanted.format.refused_to_anybody(&wanted.entry.repository, path) {
+    if status == 401
+        && let Some(refusal) = wanted.format.refused_to_anybody(&wanted.entry.repository, path)
+    {
         // To larder it is a 401 all the same: no absence that would be remembered, nor end the life of a copy.
         return NoBody { outcome: Outcome::Denied(status), message: refusal.message, code: ABSENT_OR_PRIVATE };
     }

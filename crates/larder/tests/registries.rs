@@ -251,7 +251,10 @@ async fn oci_20_a_private_image_without_login_is_a_404_without_the_registrys_cha
                     let (code, message) = error(&answer);
                     assert_eq!(code, "NAME_UNKNOWN", "{name}: {path}: {message}");
                     assert!(message.contains("repository images"), "{name}: {path}: {message}");
-                    assert!(message.contains("username and password") && message.contains("absent or private"), "{name}: {path}: {message}");
+                    assert!(
+                        message.contains("username and password") && message.contains("absent or private"),
+                        "{name}: {path}: {message}"
+                    );
                     assert!(!answer.text().contains("registry.example"), "{name}: the upstream's challenge in {}", answer.text());
                 }
             }

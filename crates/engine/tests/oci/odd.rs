@@ -51,7 +51,9 @@ async fn pages_lead_on_by_whatever_the_registry_s_links_hold() {
             let body = format!(r#"{{"schemaVersion":2,"name":"a/b","tags":["{number}"],"manifests":[]}}"#);
             Resource::new(body).content_type(if path == referrers { OCI_INDEX } else { "application/json" })
         };
-        bench.origin.put(&format!("/v2/{path}{first}"), page(1).header("Link", "</x>; rel=\"self\"").header("Link", &link(second)));
+        bench
+            .origin
+            .put(&format!("/v2/{path}{first}"), page(1).header("Link", "</x>; rel=\"self\"").header("Link", &link(second)));
         bench.origin.put(&format!("/v2/{path}{second}"), page(2).header("Link", &link(third)));
         bench.origin.put(&format!("/v2/{path}{third}"), page(3));
         for restart in [false, true] {
@@ -187,7 +189,11 @@ async fn hazard_w6_a_signed_manifest_has_the_digest_of_what_was_signed() {
     for path in [TAG, &path] {
         for _ in 0..2 {
             let got = bench.ask(Method::GET, REPOSITORY, path, &[("accept", SCHEMA1)]).await.unwrap();
-            assert_eq!((got.text(), field(&got, "docker-content-digest")), (manifest.body.clone(), Some(digest.clone())), "{path}");
+            assert_eq!(
+                (got.text(), field(&got, "docker-content-digest")),
+                (manifest.body.clone(), Some(digest.clone())),
+                "{path}"
+            );
             bench.settled().await;
         }
     }

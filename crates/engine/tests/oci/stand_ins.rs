@@ -104,9 +104,10 @@ async fn a_registry_that_is_there_is_asked_by_each_client_s_own_words() {
 #[tokio::test]
 async fn an_old_copy_stands_in_no_longer_than_its_owner_allows() {
     let manifest = image(OCI_MANIFEST, "one");
-    let mut bench =
-        Bench::with(|repository| repository.cache = CachePolicy { stale_max_age: Some(Duration::from_secs(60)), ..CachePolicy::default() })
-            .await;
+    let mut bench = Bench::with(|repository| {
+        repository.cache = CachePolicy { stale_max_age: Some(Duration::from_secs(60)), ..CachePolicy::default() }
+    })
+    .await;
     tag(&bench.origin, TAG, &manifest);
     get(&bench, NARROW).await.unwrap();
     bench.settled().await;

@@ -94,10 +94,7 @@ fn apk_12_an_index_of_version_3_names_packages_by_the_hash_of_their_tree() {
 #[test]
 fn apk_12_hashes_of_20_bytes_are_the_beginning_of_the_same_or_the_package_s_own_identifier() {
     let short: Vec<_> = said(SHORT, "x86_64/Packages.adb").into_iter().map(|(_, identity)| identity.unwrap()).collect();
-    assert_eq!(
-        short,
-        [is(&PLAIN_HASH[..40]), is(&DEFLATED_HASH[..40]), is(&DEFLATED_9_HASH[..40]), is(&PLAIN_HASH[..40])]
-    );
+    assert_eq!(short, [is(&PLAIN_HASH[..40]), is(&DEFLATED_HASH[..40]), is(&DEFLATED_9_HASH[..40]), is(&PLAIN_HASH[..40])]);
     assert!(identities(DEFLATED, 512).contains(&is(&DEFLATED_HASH[..40])));
     let plain = identities(PLAIN, 512);
     assert_eq!(plain, [is(PLAIN_HASH), is(&PLAIN_HASH[..40]), is(PLAIN_UNIQUE)]);

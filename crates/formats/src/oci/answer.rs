@@ -4,8 +4,8 @@ use http::header::{CONTENT_TYPE, LINK};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use larder_core::{Digest, DigestAlgorithm, Repository};
 
-use super::path::{Route, Target};
 use super::pages::{List, REFERRER_PARAMETERS, TAG_PARAMETERS};
+use super::path::{Route, Target};
 use crate::Held;
 
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");

@@ -29,9 +29,7 @@ use std::borrow::Cow;
 use http::HeaderMap;
 use larder_core::{BuiltIn, Digest, Fault, Repository};
 
-use crate::{
-    Claim, Derived, Document, ErrorBody, Format, Held, Links, Malformed, Operation, Refusal, RequestParts, SourceSpec,
-};
+use crate::{Claim, Derived, Document, ErrorBody, Format, Held, Links, Malformed, Operation, Refusal, RequestParts, SourceSpec};
 use path::{Route, Target};
 
 /// Docker and OCI registries.

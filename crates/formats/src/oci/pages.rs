@@ -200,9 +200,13 @@ mod tests {
     #[test]
     fn parameters_that_no_link_has_named_go_nowhere() {
         let link = tags(|list| list.next_page("</v2/a/tags/list?n=2&cursor=x>; rel=next")).unwrap();
-        for made_up in ["n=2&cursor=x", "n=2&cursor=x&_page=AAAAAAAAAAAAAAAAAAAAAA", "n=2&cursor=x&_page=", &link.replace("=x", "=y"),
-            &format!("{link}&more=1")]
-        {
+        for made_up in [
+            "n=2&cursor=x",
+            "n=2&cursor=x&_page=AAAAAAAAAAAAAAAAAAAAAA",
+            "n=2&cursor=x&_page=",
+            &link.replace("=x", "=y"),
+            &format!("{link}&more=1"),
+        ] {
             assert_eq!(tags(|list| list.query(made_up)).as_deref(), Some("n=2"), "{made_up}");
         }
         // What anybody may send is not signed.
@@ -216,9 +220,14 @@ mod tests {
 
     #[test]
     fn a_link_that_leads_elsewhere_brings_nothing_of_its_own() {
-        for target in ["https://other.example/v2/a/tags/list", "/v2/b/tags/list", "/x", "https://u:p@r.example/v2/a/tags/list",
-            "//other.example/v2/a/tags/list", "http://r.example/v2/a/tags/list"]
-        {
+        for target in [
+            "https://other.example/v2/a/tags/list",
+            "/v2/b/tags/list",
+            "/x",
+            "https://u:p@r.example/v2/a/tags/list",
+            "//other.example/v2/a/tags/list",
+            "http://r.example/v2/a/tags/list",
+        ] {
             let link = format!("<{target}?last=x&cursor=1>; rel=next");
             assert_eq!(tags(|list| list.next_page(&link)).as_deref(), Some("last=x"), "{target}");
         }

@@ -39,11 +39,11 @@ use self::realm::{judge, realm_url};
 use self::spaces::{Remembered, Space, Spaces};
 use self::token::Token;
 use self::tokens::{Grant, TokenKey, Tokens};
-use crate::{UpstreamRequest, UpstreamResponse};
 use crate::body::{BodyOrigin, BodyStream, Framing};
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::headers::basic;
 use crate::hop::{Bearing, Hop};
+use crate::{UpstreamRequest, UpstreamResponse};
 
 /// A request goes out at most this often: bare, with a token from memory, with a fresh one. (And the root of the API is asked once in a
 /// while, on behalf of all requests.)
@@ -141,7 +141,11 @@ impl Exchange<'_> {
         let mut round = 1;
         loop {
             let mut response = self.hop.send(&Bearing::Own(ticket.as_ref().map(Ticket::authorization))).await?;
-            let next = if round < MAX_ROUNDS { self.another(response.status, &response.headers, ticket.as_ref()).await? } else { Found::Nothing };
+            let next = if round < MAX_ROUNDS {
+                self.another(response.status, &response.headers, ticket.as_ref()).await?
+            } else {
+                Found::Nothing
+            };
             match next {
                 Found::Ticket(next) => ticket = Some(next),
                 Found::Instead(response) => return Ok(response),
@@ -176,12 +180,7 @@ impl Exchange<'_> {
 
     /// What to try next after this answer, if anything: what its challenges want; a fresh token in the place of one from memory, which
     /// may be refused in other ways than with a challenge once it is no good any more; what the root of the API wants.
-    async fn another(
-        &self,
-        status: StatusCode,
-        headers: &HeaderMap,
-        tried: Option<&Ticket>,
-    ) -> Result<Found, UpstreamError> {
+    async fn another(&self, status: StatusCode, headers: &HeaderMap, tried: Option<&Ticket>) -> Result<Found, UpstreamError> {
         let offered = if status == StatusCode::UNAUTHORIZED { challenges(headers) } else { Vec::new() };
         match (status.as_u16(), tried) {
             (401, tried) if !offered.is_empty() => self.answer(&offered, tried).await,

@@ -156,14 +156,19 @@ async fn speaks_at_its_root(code: u16, root: impl Fn(&Seen) -> Vec<Act> + Send +
 async fn a_registry_that_challenges_at_its_root_alone_is_asked_there_once() {
     for code in [401, 403, 404] {
         for basic in [false, true] {
-            let origin = speaks_at_its_root(code, move |seen| {
-                if basic { unauthorized(r#"Basic realm="r""#) } else { wants_any_token(seen) }
-            })
+            let origin = speaks_at_its_root(
+                code,
+                move |seen| {
+                    if basic { unauthorized(r#"Basic realm="r""#) } else { wants_any_token(seen) }
+                },
+            )
             .await;
             let clock = Arc::new(ManualClock::new(UnixMillis(1_700_000_000_000)));
             let upstream = HttpUpstream::new(Options { clock: Arc::clone(&clock) as _, ..Options::new("larder/0.0-test") });
             let images = repository(registry(with_secrets(&origin.url("/"))));
-            for (path, want) in [("a/manifests/1", 200), ("a/blobs/sha256:00", 200), ("b/manifests/1", 200), ("missing/tags/list", 404)] {
+            for (path, want) in
+                [("a/manifests/1", 200), ("a/blobs/sha256:00", 200), ("b/manifests/1", 200), ("missing/tags/list", 404)]
+            {
                 for method in [Method::HEAD, Method::GET] {
                     let request = UpstreamRequest { method, ..get(&images, origin.url(&format!("/v2/{path}"))) };
                     assert_eq!(upstream.send(request).await.unwrap().status, want, "{code} {path}");
@@ -172,7 +177,11 @@ async fn a_registry_that_challenges_at_its_root_alone_is_asked_there_once() {
             assert_eq!(asked(&origin, "/v2/").iter().filter(|target| *target == "/v2/").count(), 1, "{code}");
             clock.advance(Duration::from_mins(6));
             assert_eq!(text(&upstream, get(&images, origin.url("/v2/c/manifests/1"))).await, "content");
-            assert_eq!(asked(&origin, "/v2/").iter().filter(|target| *target == "/v2/").count(), 2, "it may want something else by now");
+            assert_eq!(
+                asked(&origin, "/v2/").iter().filter(|target| *target == "/v2/").count(),
+                2,
+                "it may want something else by now"
+            );
         }
     }
 }
