@@ -152,7 +152,7 @@ impl Engine {
         match stated {
             Stated::Digest(stated) => {
                 self.digest_of(whole, stated.algorithm()).await.as_ref() == Some(stated)
-                    || self.digest_of_part(wanted, whole, stated.algorithm()).as_ref() == Some(stated)
+                    || Self::digest_of_part(wanted, whole, stated.algorithm()).as_ref() == Some(stated)
             }
             Stated::Identity(stated) => self.identities_of(wanted, whole).await.is_some_and(|all| all.contains(stated)),
         }
@@ -175,7 +175,7 @@ impl Engine {
     }
 
     /// The digest of the part that the format says it is of. Such bodies are short.
-    fn digest_of_part(&self, wanted: &Wanted, whole: &Whole, algorithm: DigestAlgorithm) -> Option<Digest> {
+    fn digest_of_part(wanted: &Wanted, whole: &Whole, algorithm: DigestAlgorithm) -> Option<Digest> {
         let limit = wanted.format.check_limit(&wanted.spec.key_path)?;
         let content_type = whole.fill.draft.headers.content_type.as_deref()?;
         let body = (whole.received.length <= limit).then(|| Self::received_bytes(&whole.fill, &whole.received).ok())??;

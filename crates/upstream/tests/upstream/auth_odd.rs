@@ -155,13 +155,16 @@ async fn speaks_at_its_root(code: u16, root: impl Fn(&Seen) -> Vec<Act> + Send +
 #[tokio::test]
 async fn a_registry_that_challenges_at_its_root_alone_is_asked_there_once() {
     for code in [401, 403, 404] {
-        for basic in [false, true] {
-            let origin = speaks_at_its_root(
-                code,
-                move |seen| {
-                    if basic { unauthorized(r#"Basic realm="r""#) } else { wants_any_token(seen) }
-                },
-            )
+        for kind in ["basic", "bearer", "example"] {
+            let origin = speaks_at_its_root(code, move |seen| match kind {
+                "basic" => unauthorized(r#"Basic realm="r""#),
+                "bearer" => wants_any_token(seen),
+                // What stands at the root of a large public registry.
+                _ => {
+                    let host = seen.field("host").unwrap();
+                    unauthorized(&format!(r#"Bearer realm="http://{host}/token",service="r",scope="repository:user/image:pull""#))
+                }
+            })
             .await;
             let clock = Arc::new(ManualClock::new(UnixMillis(1_700_000_000_000)));
             let upstream = HttpUpstream::new(Options { clock: Arc::clone(&clock) as _, ..Options::new("larder/0.0-test") });
@@ -174,6 +177,11 @@ async fn a_registry_that_challenges_at_its_root_alone_is_asked_there_once() {
                     assert_eq!(upstream.send(request).await.unwrap().status, want, "{code} {path}");
                 }
             }
+            let tokens = asked(&origin, "/token");
+            assert!(
+                tokens.iter().all(|target| target.matches("scope=").count() == 1 && !target.contains("user%2F")),
+                "{tokens:?}"
+            );
             assert_eq!(asked(&origin, "/v2/").iter().filter(|target| *target == "/v2/").count(), 1, "{code}");
             clock.advance(Duration::from_mins(6));
             assert_eq!(text(&upstream, get(&images, origin.url("/v2/c/manifests/1"))).await, "content");
