@@ -263,7 +263,7 @@ async fn names_that_nobody_gets_put_no_mirror_aside() {
         origin.behave("*", Behaviour::Status(401));
     }
     for number in 0..5 {
-        let fault = bench.get("docker", &format!("mistyped/manifests/{number}")).await.err().unwrap();
+        let fault = bench.get("docker", &format!("mistyped/manifests/{number}")).await.unwrap_err();
         assert_eq!((fault.kind, fault.code), (FaultKind::NotFound, "name_unknown"));
     }
     for origin in [&bench.origin, &second] {

@@ -91,7 +91,7 @@ async fn an_image_that_nobody_gets_without_a_login_is_absent_or_private() {
     for path in [TAG.to_owned(), format!("app/manifests/{digest}"), format!("app/blobs/{digest}"), "app/tags/list".to_owned()] {
         bench.origin.behave(&format!("/v2/{path}"), Behaviour::Status(401));
         for method in [Method::GET, Method::HEAD] {
-            let fault = bench.ask(method, REPOSITORY, &path, &[]).await.err().expect("it is refused");
+            let fault = bench.ask(method, REPOSITORY, &path, &[]).await.expect_err("it is refused");
             assert_eq!((fault.kind, fault.code), (FaultKind::NotFound, "name_unknown"), "{path}");
             let says = |words: &str| fault.message.contains(words);
             assert!(says("absent or private") && says("username and password") && says("repository docker"), "{}", fault.message);

@@ -85,7 +85,7 @@ async fn a_registry_that_is_there_is_asked_by_each_client_s_own_words() {
     bench.wait(60);
     let got = get(&bench, WIDE).await.unwrap();
     assert_eq!(got.text(), multi.body);
-    assert!(got.answer.cache_status.to_string().contains("fwd=uri-miss"), "{}", got.answer.cache_status);
+    assert!(got.answer.cache_status.contains("fwd=uri-miss"), "{}", got.answer.cache_status);
     bench.settled().await;
     assert_eq!(get(&bench, NARROW).await.unwrap().text(), one.body, "whose copy is fresh");
     // What the registry says stands: a 404, a 401 and a 500 are no failures of the network.
