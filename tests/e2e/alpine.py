@@ -199,6 +199,25 @@ def apk_12_integrity(case):
     cuts(case, upstream.origin, f"/{place}/{name}", f"{base}/{place}/{name}", upstream.packages[name])
 
 
+def wrong_size(case):
+    """An index whose sizes are off by a few bytes, while the hashes are right: apk installs, and larder says so."""
+    upstream = Upstream(case)
+    index = upstream.publisher.index(upstream.packages, "off", off=("demo", "bulky"))
+    upstream.origin.put(f"/{BRANCH}/{ARCH}/APKINDEX.tar.gz", index, "application/gzip")
+    base = serve(case, upstream)
+
+    def use(home, _):
+        apk = Apk(home, upstream, base)
+        apk("update")
+        apk("add", "demo", "bulky", "plain")
+        expect_equal("the file of demo", apk.version_of("demo"), b"1.0\n")
+
+    case.phases(use)
+    if not case.direct:
+        said = sorted(line["key"].rpartition("/")[2] for line in case.log_lines("another size"))
+        expect_equal("lines of the log", said, ["bulky-1.0-r0.apk", "demo-1.0-r0.apk"])
+
+
 def past_larder(case):
     """An index of version 3 that names a whole URL for its packages: apk goes there, and larder says so once for each index."""
     upstream = Upstream(case)
@@ -298,6 +317,7 @@ CASES = {
     "alpine-refreshed": apk_09_refreshed,
     "alpine-labelled": apk_04_labelled,
     "alpine-integrity": apk_12_integrity,
+    "alpine-wrong-size": wrong_size,
     "alpine-past-larder": past_larder,
     "alpine-replaced": replaced,
     "alpine-mirrors": mirrors,

@@ -219,6 +219,43 @@ def logins(case):
     case.phases(use)
 
 
+def scopeless(case):
+    """A registry whose challenges name no scope: each client asks for a token to pull the image, and so does larder."""
+    login = Tokens(named=False, scoped=False)
+    registry = Registry(case, login=login)
+    case.serve({"images": remote(registry)})
+    base = prefix(case, registry)
+
+    def use(home, phase):
+        do = Containers(home, insecure=[base.partition("/")[0]])
+        mark = registry.origin.mark()
+        copied(do, registry, base, "app/multi", ":1.0", "--all", "--preserve-digests")
+        copied(do, registry, base, "a/b/c/manifests/blobs", ":1.0")
+        expect(do.pull("podman", "pull", f"{base}/app/zstd:1.0"), "podman pull printed no id")
+        few_requests(case, registry, phase, mark)
+        images = ("app/multi", "a/b/c/manifests/blobs", "app/zstd")
+        expect_equal("scopes", set(login.asked), {f"repository:{image}:pull" for image in images})
+
+    case.phases(use)
+
+
+def warmed(case):
+    """A client that takes one type of manifest has brought an image; others, which take more, get it when the registry is gone."""
+    registry = serve(case)
+    case.needs_larder()
+    for image, accept in (("app/single", OCI_MANIFEST), ("app/s2", DOCKER_MANIFEST)):
+        base = f"{case.listens_at}/v2/images/{image}"
+        manifest = json.loads(ask(f"{base}/manifests/1.0", Accept=accept).body)
+        for blob in (manifest["config"], *manifest["layers"]):
+            ask(f"{base}/blobs/{blob['digest']}")
+    registry.origin.stop()
+    base = prefix(case, registry)
+    do = Containers(case.home(), insecure=[base.partition("/")[0]])
+    for image in ("app/single", "app/s2"):
+        copied(do, registry, base, image, ":1.0", "--preserve-digests")
+        expect(do.pull("podman", "pull", f"{base}/{image}:1.0"), f"podman pull {image} printed no id")
+
+
 @contextlib.contextmanager
 def distribution(home, port):
     """The reference registry, on its own data; images can be pushed to it."""
@@ -320,6 +357,8 @@ CASES = {
     "oci-skopeo": skopeo,
     "oci-podman": podman,
     "oci-logins": logins,
+    "oci-scopeless": scopeless,
+    "oci-warmed": warmed,
     "oci-reference": reference,
     "oci-requests": requests,
 }

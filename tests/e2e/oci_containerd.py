@@ -14,6 +14,7 @@ from archives import noise
 from harness import Failed, ask, environment, expect, expect_equal, run, tool
 from oci import MIRRORED, few_requests, prefix, remote, serve
 from oci_images import Registry
+from oci_logins import Tokens
 
 TRANSFER = "io.containerd.transfer.v1.local"
 
@@ -94,6 +95,30 @@ def with_containerd(case):
         few_requests(case, registry, phase, mark)
         marked = [request.target for request in registry.origin.requests() if "ns=" in request.target]
         expect(not marked, f"the parameter ns went upstream: {marked[:3]}")
+
+    case.phases(use)
+
+
+def scopeless(case):
+    """containerd and a registry whose challenges name no scope: it asks for a token to pull the image, and so does larder."""
+    login = Tokens(named=False, scoped=False)
+    registry = Registry(case, login=login)
+    case.serve({"images": remote(registry)})
+    base = prefix(case, registry)
+    host = base.partition("/")[0]
+
+    def use(home, phase):
+        hosts = home / "hosts" / host
+        hosts.mkdir(parents=True)
+        (hosts / "hosts.toml").write_text(f'server = "http://{host}"\n[host."http://{host}"]\n  capabilities = ["pull", "resolve"]\n')
+        mark = registry.origin.mark()
+        with containerd(home) as ctr:
+            for image in ("multi", "big"):
+                name = f"{base}/app/{image}:1.0"
+                ctr("images", "pull", "--hosts-dir", hosts.parent, "--snapshotter", "native", name)
+                expect(registry.digest(f"app/{image}") in ctr("images", "ls", f"name=={name}"), "the image has another digest")
+        few_requests(case, registry, phase, mark)
+        expect_equal("scopes", set(login.asked), {"repository:app/multi:pull", "repository:app/big:pull"})
 
     case.phases(use)
 
@@ -181,6 +206,7 @@ def ranges(case):
 
 CASES = {
     "oci-containerd": with_containerd,
+    "oci-containerd-scopeless": scopeless,
     "oci-namespaces": namespaces,
     "oci-ranges": ranges,
 }

@@ -151,11 +151,11 @@ class Registry:
         return Resource(body, media_type, headers={"Docker-Content-Digest": digest})
 
     def _list(self, image, request):
-        """Three to a page."""
+        """Three to a page; how a list goes on, only the registry understands."""
         tags = sorted(tag for name, tag in self.tags if name == image)
         query = dict(pair.split("=") for pair in request.target.partition("?")[2].split("&") if "=" in pair)
-        rest = [tag for tag in tags if tag > query.get("last", "")]
+        rest = [tag for tag in tags if f"{tag}%3D" > query.get("cursor", "")]
         page = rest[:3]
         body = json.dumps({"name": image, "tags": page}).encode()
-        more = {"Link": f'</v2/{image}/tags/list?last={page[-1]}&n=3>; rel="next"'} if len(rest) > 3 else {}
+        more = {"Link": f'</v2/{image}/tags/list?n=3&cursor={page[-1]}%3D>; rel="next"'} if len(rest) > 3 else {}
         return Resource(body, "application/json", headers=more)

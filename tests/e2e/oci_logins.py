@@ -27,12 +27,17 @@ class Basic:
 
 
 class Tokens:
-    """A token for each image, from `/token`. `named`: only for those who log in. `uses`: it is good for so many requests."""
+    """A token for each image, from `/token`.
+
+    `named`: only for those who log in. `uses`: it is good for so many requests. `scoped`: the challenge says what the token is
+    to allow; where it does not, a token that was asked for without it allows nothing.
+    """
 
     host = None
 
-    def __init__(self, *, named, uses=None):
+    def __init__(self, *, named, uses=None, scoped=True):
         self.named = named
+        self._scoped = scoped
         self._uses = uses
         self._left = {}
         self._lock = threading.Lock()
@@ -46,11 +51,12 @@ class Tokens:
         kind, _, token = (request.headers.get("Authorization") or "").partition(" ")
         with self._lock:
             left = self._left.get((token, scope), 0) if kind == "Bearer" else 0
-            if left > 0:
+            if left > 0 and scope:
                 self._left[token, scope] = left - 1
                 return None
         # In another order than usual, with a space after each comma.
-        return _refused(f'Bearer service="a registry", scope="{scope}", realm="http://{self.host}/token"')
+        asked = f'scope="{scope}", ' if self._scoped else ""
+        return _refused(f'Bearer service="a registry", {asked}realm="http://{self.host}/token"')
 
     def _give(self, request):
         given = request.headers.get("Authorization")

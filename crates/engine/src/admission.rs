@@ -31,7 +31,7 @@ pub(crate) struct Wanted {
 impl Wanted {
     pub(crate) fn new(entry: Arc<Entry>, format: &'static dyn Format, spec: SourceSpec, class: Mutability) -> Self {
         let path = match &spec.query {
-            Some(query) => format!("{}?{query}", spec.key_path).into(),
+            Some(query) => format!("{}?{}", spec.key_path, format.query_in_key(query)).into(),
             None => spec.key_path.as_str().into(),
         };
         // A question mark in the path itself must not be taken for the start of a query (hazard S22).
@@ -153,6 +153,7 @@ impl Engine {
             path: &path,
             query: request.query,
             headers: request.headers,
+            key: &entry.link_key,
         };
         let read = match format.operation(&parts) {
             Operation::Read(read) => read,
@@ -227,6 +228,7 @@ impl Engine {
             path: &path,
             query: request.query,
             headers: request.headers,
+            key: &entry.link_key,
         };
         let Operation::Read(subject) = format.operation(&parts) else { return None };
         let class = classify(entry, format, path.as_str()).ok()?;
@@ -243,6 +245,7 @@ impl Engine {
             path: &parsed,
             query: None,
             headers: &headers,
+            key: &entry.link_key,
         };
         let Operation::Read(read) = format.operation(&parts) else { return None };
         let class = classify(entry, format, format.subject(path).unwrap_or(path)).ok()?;

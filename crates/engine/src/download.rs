@@ -220,8 +220,9 @@ fn without_secrets(url: &Url) -> String {
 /// The upstream headers that are kept; all others are dropped here (generic-http: what survives).
 pub(crate) fn stored_headers(wanted: &Wanted, headers: &HeaderMap) -> StoredHeaders {
     let further = wanted.format.kept_headers().iter().filter_map(|name| {
-        let value = headers.get(*name)?.to_str().ok()?;
-        Some(((*name).to_owned(), value.to_owned()))
+        // Lines of one field are one list (RFC 9110 section 5.3).
+        let lines: Vec<&str> = headers.get_all(*name).iter().filter_map(|line| line.to_str().ok()).collect();
+        (!lines.is_empty()).then(|| ((*name).to_owned(), lines.join(", ")))
     });
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let is_tag = |tag: &String| {

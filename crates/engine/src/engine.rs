@@ -124,7 +124,7 @@ impl Engine {
     pub fn new(parts: EngineParts) -> Arc<Self> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let mirrors = Mirrors::new(Arc::clone(&parts.clock));
-        let repositories = Repositories::default().next(parts.repositories, &parts.not_built);
+        let repositories = Repositories::default().next(parts.repositories, &parts.not_built, &parts.link_key);
         let engine = Arc::new(Self {
             repositories: ArcSwap::from_pointee(repositories),
             public_url: ArcSwap::from_pointee(parts.public_url),
@@ -159,7 +159,7 @@ impl Engine {
         not_built: &BTreeMap<String, String>,
         public_url: Option<Url>,
     ) {
-        let next = self.repositories.load().next(repositories, not_built);
+        let next = self.repositories.load().next(repositories, not_built, &self.link_key);
         self.public_url.store(Arc::new(public_url));
         self.repositories.store(Arc::new(next));
     }

@@ -36,6 +36,9 @@ struct Fallback<'a> {
 /// For clients of an upstream that refuses more requests for now and does not say for how long.
 const UNTOLD_RETRY_AFTER: Duration = Duration::from_mins(1);
 
+/// The word for an upstream that wants a login where the repository has none, and clients are better told of an absence.
+const ABSENT_OR_PRIVATE: &str = "name_unknown";
+
 /// Why there is no body: the outcome for `settle`, and the words for the user.
 #[derive(Debug, Clone)]
 pub(crate) struct NoBody {
@@ -199,7 +202,7 @@ impl Engine {
     }
 
     /// Whether this expired copy would be served if nobody answered.
-    fn may_serve(&self, wanted: &Wanted, copy: &ArtifactRecord) -> bool {
+    pub(crate) fn may_serve(&self, wanted: &Wanted, copy: &ArtifactRecord) -> bool {
         let policy = &wanted.entry.repository.cache;
         matches!(settle(Outcome::Unreachable, Some(copy), wanted.class, policy, self.now()), Settlement::ServeStale { .. })
     }
@@ -386,6 +389,14 @@ pub(crate) fn head_verdict(wanted: &Wanted, response: &UpstreamResponse, record:
 /// What a status other than 200 and an expected 304 means.
 pub(crate) fn status_outcome(wanted: &Wanted, response: &UpstreamResponse, now: UnixMillis) -> NoBody {
     let status = response.status.as_u16();
+    let path = &wanted.spec.key_path;
+    if status == 401
+        && let Some(refusal) = wanted.format.refused_to_anybody(&wanted.entry.repository, path)
+    {
+        // To larder it is a 401 all the same: no absence that would be remembered, nor end the life of a copy.
+        return NoBody { outcome: Outcome::Denied(status), message: refusal.message, code: ABSENT_OR_PRIVATE };
+    }
+    let status = if wanted.format.is_missing(path, status) { 404 } else { status };
     let retry_after = retry_after(&response.headers, now);
     let outcome = match status {
         404 | 410 => Outcome::Missing(status),
@@ -420,7 +431,11 @@ pub(crate) fn passed_on(wanted: &Wanted, status: u16, retry_after: Option<Durati
 }
 
 fn failed(wanted: &Wanted, timed_out: bool, no_body: &NoBody) -> Fault {
-    let kind = if timed_out { FaultKind::GatewayTimeout } else { FaultKind::BadGateway };
+    let kind = match no_body.code {
+        ABSENT_OR_PRIVATE => FaultKind::NotFound,
+        _ if timed_out => FaultKind::GatewayTimeout,
+        _ => FaultKind::BadGateway,
+    };
     let message = format!("{} (asked for {})", no_body.message, wanted.spec.key_path);
     Fault::new(kind, no_body.code, message).in_repository(&wanted.entry.repository.name).by_rule("upstream")
 }

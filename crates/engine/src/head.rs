@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{Method, StatusCode, header};
+use http::{Method, StatusCode};
 use larder_core::{
-    ArtifactRecord, CacheStatus, Content, Decision, Fault, FaultKind, ForwardReason, Source, StoredHeaders, UnixMillis, decide,
+    ArtifactRecord, CacheStatus, Content, Decision, Fault, FaultKind, ForwardReason, PackageType, Source, StoredHeaders,
+    UnixMillis, decide,
 };
 use larder_upstream::UpstreamResponse;
 
@@ -100,10 +101,15 @@ impl Engine {
         Ok(Arc::new(record))
     }
 
-    /// What an answer to HEAD tells.
+    /// What an answer to HEAD tells, as far as it will hold for GET.
     fn head_only(&self, wanted: &Wanted, response: &UpstreamResponse) -> ArtifactRecord {
-        let length = response.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let headers = StoredHeaders { length, ..stored_headers(wanted, &response.headers) };
+        // Servers that do not count what they do not send say 0.
+        let length = response.declared_length().filter(|length| *length > 0);
+        let mut headers = StoredHeaders { length, ..stored_headers(wanted, &response.headers) };
+        if headers.content_encoding.is_some() && wanted.entry.repository.package != PackageType::Generic {
+            // A GET decodes such a body, unless its digest or its name says otherwise: length and tag are those of the coded form.
+            (headers.content_encoding, headers.length, headers.etag) = (None, None, None);
+        }
         let now = self.now();
         ArtifactRecord {
             content: Content::HeadOnly,

@@ -52,6 +52,7 @@ mod repositories;
 mod resume;
 mod retire;
 mod serve;
+mod stand_in;
 mod verify;
 
 pub use answer::{Answer, Body, Freshness, HotTicket, Representation};

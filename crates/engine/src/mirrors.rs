@@ -182,15 +182,16 @@ impl Engine {
             Ok(response) => wanted.entry.quota.heard(response, self.now()),
             Err(_) => count(&counters.upstream_errors),
         }
+        let in_trouble = is_trouble(&answer) && !is_refused_to_anybody(wanted, &answer);
         if let Some(mirror) = &route.mirror {
             count(&mirror.counters.requests);
-            if is_trouble(&answer) {
+            if in_trouble {
                 count(&mirror.counters.failures);
             }
         }
         if let Some(permit) = permit {
             match &answer {
-                Ok(_) if !is_trouble(&answer) => permit.succeeded(),
+                Ok(_) if !in_trouble => permit.succeeded(),
                 Ok(_) => permit.failed(),
                 Err(error) if error.kind == UpstreamErrorKind::Offline => drop(permit),
                 Err(_) => permit.failed_badly(),
@@ -352,6 +353,12 @@ fn worth(answer: &Result<UpstreamResponse, UpstreamError>, ask: &Ask<'_>) -> Wor
         status if status.is_client_error() && !matches!(status.as_u16(), 401 | 407 | 429) => Worth::Refusal,
         _ => Worth::Failure,
     }
+}
+
+/// Whether a mirror says what registries say to names that do not exist: no client may put a mirror aside by a name it made up.
+fn is_refused_to_anybody(wanted: &Wanted, answer: &Result<UpstreamResponse, UpstreamError>) -> bool {
+    let refused = answer.as_ref().is_ok_and(|response| response.status == StatusCode::UNAUTHORIZED);
+    refused && wanted.format.refused_to_anybody(&wanted.entry.repository, &wanted.spec.key_path).is_some()
 }
 
 /// Whether a mirror has failed, rather than said something about a file.

@@ -107,7 +107,11 @@ impl Engine {
         let policy = &wanted.entry.repository.cache;
         let now = self.now();
         let Some(record) = record else {
-            return if wanted.entry.repository_is_offline() { Err(crate::serve::offline(wanted)) } else { Ok(None) };
+            if !wanted.entry.repository_is_offline() {
+                return Ok(None);
+            }
+            let (record, body) = self.stand_in(wanted).await.ok_or_else(|| crate::serve::offline(wanted))?;
+            return Ok(Some(self.settled_copy(wanted, record, body, None)));
         };
         if wanted.spec.is_document
             && self.readings.is_exchanging(&wanted.key)
@@ -286,10 +290,23 @@ impl Engine {
             (Decision::Revalidate(with), Some(copy)) => self.revalidate(flight, wanted, copy, with).await,
             (_, copy) => {
                 let prior = record.filter(|record| !matches!(record.content, Content::Negative { .. }));
-                self.fetch(flight, wanted, prior, copy, false).await
+                let own = copy.is_some();
+                let copy = if own { copy } else { self.stand_in(wanted).await };
+                let flown = self.fetch(flight, wanted, prior, copy, false).await;
+                if own { flown } else { flown.map(for_once) }
             }
         }
     }
+}
+
+/// What comes of a fetch that another variant's copy stood behind: that copy stays the other's, and is served once.
+fn for_once((mut settled, change, _): Arrived) -> Arrived {
+    if settled.source == Source::Cache {
+        settled.for_once = true;
+        return (settled, None, None);
+    }
+    settled.status.forward = Some(ForwardReason::UriMiss);
+    (settled, change, None)
 }
 
 /// Whether every request must ask the upstream (`mutable_ttl: 0`).

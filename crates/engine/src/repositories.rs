@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use larder_core::{Repository, RepositoryName};
-use larder_formats::{Format, format_of};
+use larder_formats::{Format, LinkKey, format_of};
 
 use crate::counters::{RepositoryCounters, UpstreamQuota};
 use crate::mirrors::Mirror;
@@ -21,6 +21,8 @@ pub(crate) struct Entry {
     pub(crate) mirrors: Vec<Arc<Mirror>>,
     /// How much more the upstream will let larder ask.
     pub(crate) quota: Arc<UpstreamQuota>,
+    /// Signs links, and what else clients are given to bring back unchanged.
+    pub(crate) link_key: LinkKey,
     /// `None` if the format is not built.
     pub(crate) format: Option<&'static dyn Format>,
     /// Why requests are answered 501, if they are.
@@ -38,7 +40,12 @@ pub(crate) struct Repositories(HashMap<RepositoryName, Arc<Entry>>);
 
 impl Repositories {
     /// The next generation: epochs and counters of repositories that stay are kept, and every epoch is raised.
-    pub(crate) fn next(&self, repositories: Vec<Arc<Repository>>, not_built: &BTreeMap<String, String>) -> Self {
+    pub(crate) fn next(
+        &self,
+        repositories: Vec<Arc<Repository>>,
+        not_built: &BTreeMap<String, String>,
+        link_key: &LinkKey,
+    ) -> Self {
         for entry in self.0.values() {
             entry.bump();
         }
@@ -49,6 +56,7 @@ impl Repositories {
                 quota: old.map_or_else(Arc::default, |e| Arc::clone(&e.quota)),
                 counters: old.map_or_else(Arc::default, |e| Arc::clone(&e.counters)),
                 mirrors: Mirror::all(&repository, old.map_or(&[], |e| &e.mirrors)),
+                link_key: link_key.clone(),
                 format: format_of(repository.package),
                 not_built: not_built.get(repository.name.as_str()).map(|reason| reason.as_str().into()),
                 repository: Arc::clone(&repository),

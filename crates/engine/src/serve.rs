@@ -33,14 +33,18 @@ impl Engine {
         let epoch = wanted.entry.epoch.load(Ordering::Acquire);
         self.clear_subject(admitted).await?;
         self.clear_known(admitted).await?;
-        if request.method == Method::HEAD
-            && !self.is_at_hand(wanted).await?
-            && let Some(answer) = self.forward_head(admitted).await?
-        {
-            return Ok(answer);
+        let vary = vary(wanted.format.varies_by(&wanted.spec.key_path), false, false);
+        if request.method == Method::HEAD && !self.is_at_hand(wanted).await? {
+            match self.forward_head(admitted).await {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => {}
+                Err(fault) => {
+                    let settled = self.lent_instead(wanted, fault).await?;
+                    return self.answer_settled(admitted, settled, epoch, vary);
+                }
+            }
         }
         let obtained = self.obtain(wanted, false, admitted.bypass_cache()).await?;
-        let vary = vary(wanted.format.varies_by(&wanted.spec.key_path), false, false);
         match obtained {
             Obtained::Held(settled) => self.answer_settled(admitted, settled, epoch, vary),
             Obtained::InFlight(attached, cache_status) => {
@@ -179,7 +183,7 @@ pub(crate) fn representation(
     fallback_tag: Option<String>,
     length: Option<u64>,
 ) -> Representation {
-    let held = Held { path: &wanted.spec.key_path, digest, headers };
+    let held = Held { path: &wanted.spec.key_path, digest, headers, key: &wanted.entry.link_key };
     let mut extra = wanted.format.answer_headers(&wanted.entry.repository, &held);
     let own_type = extra.remove(header::CONTENT_TYPE).and_then(|value| value.to_str().map(str::to_owned).ok());
     Representation {

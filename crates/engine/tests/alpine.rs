@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -193,6 +194,53 @@ async fn apk_12_a_package_that_is_not_what_the_index_says_is_refused_after_one_m
         assert!(bench.files_of_size(DEMO_REBUILT.len() as u64).is_empty());
         bench.origin.put(&at(DEMO_AT), Resource::new(DEMO));
         assert_eq!(&get(&bench, DEMO_AT).await.bytes()[..], DEMO);
+    }
+}
+
+/// The index with another size of `demo` in it (`S:`), everything else as it was.
+fn with_another_size() -> Vec<u8> {
+    let mut rest = INDEX;
+    let mut signature = Vec::new();
+    flate2::bufread::GzDecoder::new(&mut rest).read_to_end(&mut signature).unwrap();
+    let (signed, mut text) = (&INDEX[..INDEX.len() - rest.len()], Vec::new());
+    flate2::bufread::GzDecoder::new(rest).read_to_end(&mut text).unwrap();
+    let stated = format!("\nS:{}\n", DEMO.len()).into_bytes();
+    let at = text.windows(stated.len()).position(|window| window == stated).expect("demo's size");
+    // The last digit.
+    let digit = &mut text[at + stated.len() - 2];
+    *digit = b'0' + (*digit - b'0' + 3) % 10;
+    let mut packed = flate2::write::GzEncoder::new(signed.to_vec(), flate2::Compression::default());
+    packed.write_all(&text).unwrap();
+    packed.finish().unwrap()
+}
+
+/// apk installs it (tried with apk 3: `C:` decides).
+#[tokio::test]
+async fn a_size_that_alone_differs_from_the_index_s_refuses_no_package() {
+    for index_first in [false, true] {
+        let bench = bench().await;
+        bench.origin.put(&at(INDEX_AT), Resource::new(with_another_size()));
+        if index_first {
+            get(&bench, INDEX_AT).await;
+        }
+        let head = bench.ask(Method::HEAD, "alpine", DEMO_AT, &[]).await.unwrap();
+        assert_eq!(head.answer.representation.length, Some(DEMO.len() as u64));
+        assert_eq!(&get(&bench, DEMO_AT).await.bytes()[..], DEMO);
+        assert!(get(&bench, DEMO_AT).await.is_hit());
+        let record = bench.record("alpine", DEMO_AT, "").await.expect("it is kept");
+        assert!(record.verified, "by its identity");
+        // A new index that states another size again drops nothing.
+        bench.wait(3601);
+        bench.origin.put(&at(INDEX_AT), Resource::new(INDEX));
+        get(&bench, INDEX_AT).await;
+        bench.origin.reset_log();
+        assert!(get(&bench, DEMO_AT).await.is_hit());
+        // Other bytes of the right size are refused as ever.
+        bench.forget("alpine").await;
+        let mut wrong = DEMO.to_vec();
+        *wrong.last_mut().unwrap() ^= 1;
+        bench.origin.put(&at(DEMO_AT), Resource::new(wrong));
+        assert_eq!(refused(&bench, DEMO_AT).await, (FaultKind::BadGateway, "digest_mismatch"));
     }
 }
 

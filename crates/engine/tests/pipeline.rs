@@ -153,6 +153,23 @@ async fn npm_tarballs_are_checked_against_the_packument() {
     assert_eq!((fault.kind, fault.code), (FaultKind::BadGateway, "digest_mismatch"));
 }
 
+/// pip compares hashes, and no sizes.
+#[tokio::test]
+async fn a_size_that_alone_differs_from_the_page_s_refuses_no_file() {
+    let bench = Bench::new().await;
+    let url = bench.origin.url("/packages/demo-1.0.tar.gz");
+    let page = format!(
+        r#"{{"meta":{{"api-version":"1.1"}},"name":"demo","versions":["1.0"],"files":[{{"filename":"demo-1.0.tar.gz","url":"{url}","size":7,"hashes":{{"sha256":"{}"}}}}]}}"#,
+        sha256(b"hello").to_hex()
+    );
+    bench.origin.put("/simple/demo/", Resource::new(page).content_type("application/vnd.pypi.simple.v1+json"));
+    bench.origin.put("/packages/demo-1.0.tar.gz", Resource::new("hello"));
+    bench.get("pypi", "simple/demo/").await.unwrap();
+    assert_eq!(bench.get("pypi", "packages/demo-1.0.tar.gz").await.unwrap().text(), "hello");
+    bench.settled().await;
+    assert!(bench.record("pypi", "packages/demo-1.0.tar.gz", "").await.unwrap().verified);
+}
+
 #[tokio::test]
 async fn hazard_w5_a_cold_file_is_checked_although_its_index_arrives_with_it() {
     let bench = Bench::new().await;

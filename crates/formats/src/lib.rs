@@ -17,6 +17,7 @@ mod splice;
 mod testing;
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::OnceLock;
 
@@ -136,6 +137,8 @@ pub struct Held<'a> {
     pub digest: Option<&'a Digest>,
     /// What was kept of the upstream's head.
     pub headers: &'a StoredHeaders,
+    /// Signs what clients are given to bring back unchanged.
+    pub key: &'a LinkKey,
 }
 
 /// Why a document cannot be used. The text goes to users: it says what was wrong, at which byte or field, in one line.
@@ -236,6 +239,32 @@ pub trait Format: Send + Sync + std::fmt::Debug {
     /// The source that names the same bytes by their digest (an OCI tag's manifest): it is kept along with `source`, and its bytes
     /// are taken where the upstream says that `source` has that digest now.
     fn by_digest(&self, _repository: &Repository, _source: &SourceSpec, _digest: &Digest) -> Option<SourceSpec> {
+        None
+    }
+
+    /// Whether what is held of the same path under another `variant`, with this `Content-Type`, is among what `source` asks for: it will
+    /// do where the upstream cannot be asked.
+    fn stands_in(&self, _source: &SourceSpec, _variant: &str, _content_type: &str) -> bool {
+        false
+    }
+
+    /// The part of a body that its digest is of, where that is not all of it (a signed manifest's payload).
+    fn digested_part(&self, _path: &str, _content_type: &str, _body: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// A query as it stands in keys, and so in logs.
+    fn query_in_key<'q>(&self, query: &'q str) -> Cow<'q, str> {
+        Cow::Borrowed(query)
+    }
+
+    /// Whether an upstream's status says that it has no such thing, beside 404 and 410.
+    fn is_missing(&self, _path: &str, _status: u16) -> bool {
+        false
+    }
+
+    /// What clients are told where the upstream wants a login and the repository has none; `None`: that it is the operator's mistake.
+    fn refused_to_anybody(&self, _repository: &Repository, _path: &str) -> Option<Refusal> {
         None
     }
 

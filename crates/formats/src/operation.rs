@@ -5,6 +5,8 @@ use http::{HeaderMap, Method};
 use larder_core::{ArtifactPath, Repository};
 use url::Url;
 
+use crate::links::LinkKey;
+
 /// A request as a format sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestParts<'a> {
@@ -18,6 +20,8 @@ pub struct RequestParts<'a> {
     pub query: Option<&'a str>,
     /// All request headers. Only what a format needs for negotiation may be read.
     pub headers: &'a HeaderMap,
+    /// Signs what clients are given to bring back unchanged.
+    pub key: &'a LinkKey,
 }
 
 /// What is asked for.

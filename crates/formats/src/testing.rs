@@ -52,7 +52,8 @@ pub(crate) fn links(repository: &Repository) -> Links<'_> {
 pub(crate) fn read(format: &dyn Format, repository: &Repository, path: &str, query: Option<&str>) -> Read {
     let path = ArtifactPath::parse(path, PathRules::default()).unwrap();
     let headers = HeaderMap::new();
-    let request = RequestParts { repository, method: &Method::GET, path: &path, query, headers: &headers };
+    let key = LinkKey::from_bytes([7; 32]);
+    let request = RequestParts { repository, method: &Method::GET, path: &path, query, headers: &headers, key: &key };
     match format.operation(&request) {
         Operation::Read(read) => read,
         other => panic!("not a read: {other:?}"),

@@ -253,3 +253,21 @@ async fn a_document_that_cannot_be_used_is_looked_for_elsewhere() {
         assert_eq!(get(&bench, &file).await.bytes(), &body.slice(0, 1000), "{format}");
     }
 }
+
+/// A registry answers 401 to a mistyped name when nobody has logged in. That says nothing of the mirror.
+#[tokio::test]
+async fn names_that_nobody_gets_put_no_mirror_aside() {
+    let second = Origin::start().await;
+    let bench = two(&second).await;
+    for origin in [&bench.origin, &second] {
+        origin.behave("*", Behaviour::Status(401));
+    }
+    for number in 0..5 {
+        let fault = bench.get("docker", &format!("mistyped/manifests/{number}")).await.unwrap_err();
+        assert_eq!((fault.kind, fault.code), (FaultKind::NotFound, "name_unknown"));
+    }
+    for origin in [&bench.origin, &second] {
+        assert_eq!(counter(&mirror(&bench, "docker", origin), "failures"), 0);
+        assert!(mirror(&bench, "docker", origin).healthy);
+    }
+}

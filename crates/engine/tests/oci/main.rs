@@ -4,6 +4,8 @@
 mod blobs;
 mod images;
 mod lists;
+mod odd;
+mod stand_ins;
 #[path = "../support/mod.rs"]
 mod support;
 mod tags;

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use http::Method;
-use larder_core::{FaultKind, Revalidate, Source};
+use larder_core::{Credentials, FaultKind, Revalidate, Secret, Source};
 use larder_testkit::{Behaviour, Resource};
 
 use crate::images::{DOCKER_LIST, Manifest, OCI_INDEX, OCI_MANIFEST, SCHEMA1, SCHEMA2, image, index, put, tag};
-use crate::support::{Bench, Got};
+use crate::support::{Bench, Got, upstream};
 use crate::{field, refusal};
 
 const TAG: &str = "app/manifests/1.0";
@@ -447,8 +447,9 @@ async fn oci_18_without_the_upstream_everything_held_still_pulls() {
 
 #[tokio::test]
 async fn oci_20_an_upstream_that_wants_credentials_is_not_passed_on() {
-    // Spec section 1 decides over the list's "401 or 404": an upstream's 401 speaks to larder, so it is a 502 that says so.
-    let bench = Bench::new().await;
+    // With a login, an upstream's 401 speaks to larder, so it is a 502 that says so.
+    let login = Credentials { username: "u".to_owned(), password: Secret::new("p".to_owned()) };
+    let bench = Bench::with(|repository| upstream(repository).credentials = Some(login.clone())).await;
     bench.origin.behave("*", Behaviour::Status(401));
     let fault = bench.get(REPOSITORY, TAG).await.unwrap_err();
     assert_eq!((fault.kind, fault.code), (FaultKind::BadGateway, "upstream_unauthorized"));

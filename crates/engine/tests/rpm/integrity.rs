@@ -30,6 +30,22 @@ async fn rpm_05_metadata_named_by_its_digest_is_renewed_without_contact() {
     }
 }
 
+/// Clients may compare sizes themselves; what its digest proves is served.
+#[tokio::test]
+async fn a_size_that_alone_differs_from_the_metadata_s_refuses_no_file() {
+    let bench = Bench::new().await;
+    let mut one = generation(Style { signed: false, ..Style::revision(1) }, PACKAGES);
+    let of_metadata = format!("<size>{}</size>", one.body_of("primary").len());
+    let text = String::from_utf8(one.repomd.clone()).unwrap();
+    assert!(text.contains(&of_metadata));
+    one.repomd = text.replace(&of_metadata, "<size>7</size>").into_bytes();
+    one.publish(&bench.origin, "el9/", None);
+    let path = format!("el9/{}", one.path_of("primary"));
+    body(&bench, "el9/repodata/repomd.xml").await;
+    assert_eq!(body(&bench, &path).await, one.body_of("primary"));
+    assert_eq!(body(&bench, PACKAGE).await, b"the package");
+}
+
 #[tokio::test]
 async fn rpm_06_bytes_that_do_not_match_their_name_are_dropped_and_fetched_again() {
     let bench = Bench::new().await;

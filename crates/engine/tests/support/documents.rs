@@ -1,6 +1,6 @@
 //! One file, published at an origin in each of the four formats, with the document that names it and states its digest.
 
-use base64_of::base64;
+pub(crate) use base64_of::base64;
 use larder_core::{Digest, DigestAlgorithm, Hasher, sha256};
 use larder_testkit::{Origin, Payload, Resource};
 
@@ -102,7 +102,7 @@ pub(crate) fn helm_index(url: &str, digest: &Digest) -> Resource {
 mod base64_of {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-    pub(super) fn base64(bytes: &[u8]) -> String {
+    pub(crate) fn base64(bytes: &[u8]) -> String {
         let mut text = String::new();
         for group in bytes.chunks(3) {
             let word = group.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - group.len()));

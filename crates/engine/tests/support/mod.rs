@@ -31,7 +31,7 @@ use url::Url;
 
 pub(crate) use client::{Client, Got, Head, ask, read};
 pub(crate) use disk::{SmallDisk, fill};
-pub(crate) use documents::{FORMATS, Published, helm_index, npm_packument, publish, pypi_page};
+pub(crate) use documents::{FORMATS, Published, base64, helm_index, npm_packument, publish, pypi_page};
 pub(crate) use memory::{Peak, alone, too_slow};
 
 pub(crate) struct Bench {

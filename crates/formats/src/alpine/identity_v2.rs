@@ -1,13 +1,13 @@
 //! The identity of a package of apk 2 (apk-v2(5)): signature members, a control member, then data to the end.
 //!
 //! `C:` in the index is the SHA-1 of the control member as it is compressed, and the control member's `.PKGINFO` names the SHA-256 of
-//! the data as it is compressed. Together with the size that covers all but the signature, which clients check themselves.
+//! the data as it is compressed. Together that covers all but the signature, which clients check themselves.
 
 use flate2::{Decompress, FlushDecompress, Status};
 use larder_core::{Digest, DigestAlgorithm, Hasher};
 
 use super::apkindex::SIGNATURE;
-use super::record::{identity_of, stated};
+use super::record::identity_of;
 use super::tar::{BLOCK, Header};
 
 /// Of an unpacked control member this much is looked at: `.PKGINFO` comes first.
@@ -19,7 +19,6 @@ const STEP: usize = 16 << 10;
 /// Computes the identity of a package while its bytes go by.
 #[derive(Debug)]
 pub(super) struct Version2 {
-    length: u64,
     unpacked: u64,
     part: Part,
 }
@@ -56,7 +55,7 @@ impl Member {
 
 impl Version2 {
     pub(super) fn new() -> Self {
-        Self { length: 0, unpacked: 0, part: Part::Member(Box::new(Member::new())) }
+        Self { unpacked: 0, part: Part::Member(Box::new(Member::new())) }
     }
 
     /// Takes what belongs to the present part; gives the rest.
@@ -108,7 +107,6 @@ impl Version2 {
 
 impl Version2 {
     pub(super) fn update(&mut self, bytes: &[u8]) {
-        self.length += bytes.len() as u64;
         let mut rest = bytes;
         while !rest.is_empty() {
             rest = self.step(rest);
@@ -121,8 +119,7 @@ impl Version2 {
             Part::Undivided(hasher) => sha1(hasher),
             Part::Data { .. } | Part::Member(_) | Part::Other => None,
         };
-        let identity = control.and_then(|control| identity_of(control.as_bytes()));
-        identity.map(|identity| stated(&identity, self.length)).into_iter().collect()
+        control.and_then(|control| identity_of(control.as_bytes())).into_iter().collect()
     }
 }
 

@@ -11,7 +11,6 @@ use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation as _, OutBuffer
 
 use super::adb::{Block, HEADER, Kind, MAX_RATIO, PACKAGE, Packing, ZSTD_WINDOW_LOG, schema};
 use super::contents::{Contents, File};
-use super::record::stated;
 
 /// Longest tree: that of a package of a hundred thousand files is a tenth of it.
 const MAX_TREE: u64 = 64 << 20;
@@ -37,7 +36,8 @@ enum Unpacker {
     Head(Vec<u8>),
     None,
     Deflate(Box<Decompress>),
-    Zstd(Decoder<'static>),
+    /// With whether a frame has just ended.
+    Zstd(Decoder<'static>, bool),
     /// The packed part has ended.
     Ended,
 }
@@ -48,7 +48,7 @@ impl fmt::Debug for Unpacker {
             Self::Head(_) => "Head",
             Self::None => "None",
             Self::Deflate(_) => "Deflate",
-            Self::Zstd(_) => "Zstd",
+            Self::Zstd(..) => "Zstd",
             Self::Ended => "Ended",
         })
     }
@@ -62,7 +62,7 @@ impl Unpacker {
             Packing::Zstd => {
                 let mut decoder = Decoder::new().ok()?;
                 decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG)).ok()?;
-                Self::Zstd(decoder)
+                Self::Zstd(decoder, false)
             }
         })
     }
@@ -84,9 +84,13 @@ impl Unpacker {
                 }
                 Some(done)
             }
-            Self::Zstd(decoder) => {
+            Self::Zstd(decoder, ended) => {
                 let (mut from, mut to) = (InBuffer::around(bytes), OutBuffer::around(out));
-                decoder.run(&mut from, &mut to).ok()?;
+                let left = decoder.run(&mut from, &mut to).ok()?;
+                // A call that neither takes nor makes anything says nothing new.
+                if from.pos() > 0 || to.pos() > 0 {
+                    *ended = left == 0;
+                }
                 Some((from.pos(), to.pos()))
             }
             Self::Head(_) | Self::Ended => None,
@@ -141,11 +145,12 @@ impl Version3 {
     }
 
     pub(super) fn finish(self) -> Vec<String> {
-        if self.broken {
+        // What is packed says itself where it ends; without its end it is cut, even if nothing more comes of that.
+        let cut = matches!(self.packing, Unpacker::Head(_) | Unpacker::Deflate(_) | Unpacker::Zstd(_, false));
+        if self.broken || cut {
             return Vec::new();
         }
-        let identities = self.plain.finish().unwrap_or_default();
-        identities.iter().map(|identity| stated(identity, self.length)).collect()
+        self.plain.finish().unwrap_or_default()
     }
 }
 

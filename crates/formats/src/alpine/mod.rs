@@ -97,7 +97,7 @@ impl Format for Alpine {
     }
 
     fn rewriter_version(&self) -> u32 {
-        2
+        3
     }
 }
 

@@ -35,11 +35,6 @@ pub(super) fn identity_of(hash: &[u8]) -> Option<String> {
     Some(format!("{kind}{}", STANDARD.encode(hash)))
 }
 
-/// The identity of a package as it is compared: its hash and its size together.
-pub(super) fn stated(identity: &str, size: u64) -> String {
-    format!("{identity}:{size}")
-}
-
 /// Which file names an index gives to its packages (`pkgname-spec`).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Naming<'a>(Option<&'a str>);
@@ -116,8 +111,7 @@ impl<'a> Packages<'a> {
         if !is_name(&record.name) || !is_name(&record.version) || !(record.arch.is_empty() || is_name(&record.arch)) {
             return;
         }
-        let known = record.size.filter(|_| matches!(record.identity.get(..2), Some("Q1" | "Q2")));
-        let identity = known.map(|size| stated(&record.identity, size));
+        let identity = Some(&record.identity).filter(|identity| matches!(identity.get(..2), Some("Q1" | "Q2"))).cloned();
         let paths = self.naming.paths(self.index, record);
         self.all.extend(paths.into_iter().map(|path| (path, identity.clone(), record.size)));
     }

@@ -57,6 +57,11 @@ impl Format for Npm {
         Some(request::packument(Route::Packument(package), repository.quarantine.hold.is_none()))
     }
 
+    /// Whoever asks for the short form takes the long one, too.
+    fn stands_in(&self, source: &SourceSpec, variant: &str, _content_type: &str) -> bool {
+        source.variant == request::ABBREVIATED && variant == request::FULL
+    }
+
     /// Of packuments, that is: nothing else names tarballs for others.
     fn document_variants(&self) -> &'static [&'static str] {
         &[request::ABBREVIATED, request::FULL]

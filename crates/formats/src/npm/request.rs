@@ -177,7 +177,14 @@ mod tests {
         if let Some(accept) = accept {
             headers.insert(ACCEPT, accept.parse().unwrap());
         }
-        operation(&RequestParts { repository: &repository, method, path: &path, query, headers: &headers })
+        operation(&RequestParts {
+            repository: &repository,
+            method,
+            path: &path,
+            query,
+            headers: &headers,
+            key: &crate::LinkKey::from_bytes([7; 32]),
+        })
     }
 
     fn ask(path: &str) -> Operation {

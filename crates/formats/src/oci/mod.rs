@@ -6,6 +6,8 @@
 //! | `accept` | which kinds of manifest a client takes, and the classes that tags are kept in |
 //! | `request` | from a request to a source |
 //! | `manifest` | what a manifest must look like before it is kept |
+//! | `pages` | how lists go on |
+//! | `signed` | what the digest of a signed manifest is of |
 //! | `answer` | the header fields that clients rely on |
 //! | `error` | the bodies of errors |
 //!
@@ -15,15 +17,19 @@ mod accept;
 mod answer;
 mod error;
 mod manifest;
+mod pages;
 mod path;
 mod request;
+mod signed;
 #[cfg(test)]
 mod tests;
+
+use std::borrow::Cow;
 
 use http::HeaderMap;
 use larder_core::{BuiltIn, Digest, Fault, Repository};
 
-use crate::{Claim, Derived, Document, ErrorBody, Format, Held, Links, Malformed, Operation, RequestParts, SourceSpec};
+use crate::{Claim, Derived, Document, ErrorBody, Format, Held, Links, Malformed, Operation, Refusal, RequestParts, SourceSpec};
 use path::{Route, Target};
 
 /// Docker and OCI registries.
@@ -90,6 +96,31 @@ impl Format for Oci {
             variant: "",
             ..source.clone()
         })
+    }
+
+    /// A tag's manifest, whatever else the client that brought it would have taken.
+    fn stands_in(&self, source: &SourceSpec, _variant: &str, content_type: &str) -> bool {
+        let is_tag = matches!(Route::parse(&source.key_path), Ok(Route { target: Target::Tag(_), .. }));
+        let sent = content_type.split(';').next().unwrap_or_default().trim();
+        is_tag && source.accept.is_some_and(|accept| accept.split(", ").any(|known| known.eq_ignore_ascii_case(sent)))
+    }
+
+    fn digested_part(&self, _path: &str, content_type: &str, body: &[u8]) -> Option<Vec<u8>> {
+        signed::payload(content_type, body)
+    }
+
+    fn query_in_key<'q>(&self, query: &'q str) -> Cow<'q, str> {
+        pages::in_key(query)
+    }
+
+    /// Clients ask for a tag made of the digest where there is no list of referrers, and only a 404 says that there is none.
+    fn is_missing(&self, path: &str, status: u16) -> bool {
+        let is_referrers = matches!(Route::parse(path), Ok(Route { target: Target::Referrers(_), .. }));
+        is_referrers && matches!(status, 400 | 405 | 406 | 501)
+    }
+
+    fn refused_to_anybody(&self, repository: &Repository, path: &str) -> Option<Refusal> {
+        request::refused_to_anybody(repository, path)
     }
 
     fn kept_headers(&self) -> &'static [&'static str] {

@@ -7,12 +7,10 @@ use http::Method;
 use larder_core::Repository;
 
 use super::accept::Accepted;
+use super::pages::{List, REFERRER_PARAMETERS, TAG_PARAMETERS};
 use super::path::{Route, Target, Unroutable};
 use crate::{Form, Operation, Read, Refusal, RequestParts, SourceBase, SourceSpec, StaticAnswer};
 
-/// The parameters of a list of tags. `n` and `last` are the specification's; the third stands in the links of some registries.
-pub(super) const TAG_PARAMETERS: &[&str] = &["n", "last", "next_page"];
-const REFERRER_PARAMETERS: &[&str] = &["artifactType"];
 /// What a list of referrers is.
 const REFERRERS: &str = "application/vnd.oci.image.index.v1+json";
 
@@ -37,7 +35,7 @@ pub(super) fn operation(request: &RequestParts<'_>) -> Operation {
 
 fn source(request: &RequestParts<'_>, route: &Route<'_>) -> SourceSpec {
     let accepted = Accepted::of(request.headers);
-    let (accept, variant, parameters): (_, _, &[&str]) = match &route.target {
+    let (accept, variant, parameters): (_, _, &'static [&'static str]) = match &route.target {
         Target::Tag(_) => (Some(accepted.field()), accepted.class(), &[]),
         // What a digest names is the same for everyone, so it is asked for on behalf of everyone.
         Target::Manifest(_) => (Some(Accepted::everything().field()), "", &[]),
@@ -46,10 +44,11 @@ fn source(request: &RequestParts<'_>, route: &Route<'_>) -> SourceSpec {
         Target::Blob(_) => (None, "", &[]),
     };
     let key_path = full_path(request.repository, request.path.as_str(), route);
+    let list = List { repository: request.repository, key: request.key, path: &key_path, known: parameters };
     SourceSpec {
         base: SourceBase::Files,
         path: upstream_path(request.repository, &key_path),
-        query: request.query.and_then(|query| only(query, parameters)),
+        query: request.query.and_then(|query| list.query(query)),
         key_path: key_path.into_owned(),
         accept,
         variant,
@@ -72,13 +71,6 @@ pub(super) fn upstream_path(repository: &Repository, key_path: &str) -> String {
     let base = repository.upstream.as_ref().and_then(|upstream| upstream.base_urls.first());
     let within = base.is_some_and(|base| base.path().starts_with("/v2/") || base.path().ends_with("/v2/"));
     if within { key_path.to_owned() } else { format!("v2/{key_path}") }
-}
-
-/// The parameters of a query that travel on, as they came; `None` if none is left.
-pub(super) fn only(query: &str, parameters: &[&str]) -> Option<String> {
-    let named = |parameter: &&str| parameters.contains(&parameter.split('=').next().unwrap_or_default());
-    let kept: Vec<&str> = query.split('&').filter(named).collect();
-    (!kept.is_empty()).then(|| kept.join("&"))
 }
 
 fn read_only(repository: &Repository) -> Operation {
@@ -108,4 +100,20 @@ fn refusal(why: Unroutable, path: &str) -> Refusal {
         ),
     };
     Refusal { status, code, message }
+}
+
+/// Without a login, a registry does not tell what is private from what is not there, and neither can larder.
+pub(super) fn refused_to_anybody(repository: &Repository, path: &str) -> Option<Refusal> {
+    let upstream = repository.upstream.as_ref()?;
+    let own = upstream.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+    if own || upstream.credentials.is_some() {
+        return None;
+    }
+    let name = Route::parse(path).map_or(path, |route| route.name);
+    let message = format!(
+        "the registry of repository {} does not give {name} to anybody: the image is absent or private; if it is private, set username \
+         and password of repository {}",
+        repository.name, repository.name
+    );
+    Some(Refusal { status: 404, code: "name_unknown", message })
 }

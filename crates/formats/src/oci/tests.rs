@@ -9,6 +9,10 @@ use crate::{Read, Refusal};
 
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
+fn key() -> crate::LinkKey {
+    crate::LinkKey::from_bytes([7; 32])
+}
+
 fn registry() -> Repository {
     remote("images", PackageType::Docker, "https://registry.example/")
 }
@@ -25,7 +29,7 @@ fn operation(repository: &Repository, method: &Method, path: &str, query: Option
     for line in accept {
         headers.append("accept", line.parse().unwrap());
     }
-    Oci.operation(&RequestParts { repository, method, path: &path, query, headers: &headers })
+    Oci.operation(&RequestParts { repository, method, path: &path, query, headers: &headers, key: &key() })
 }
 
 fn read(repository: &Repository, path: &str, query: Option<&str>) -> Read {
@@ -131,7 +135,7 @@ fn a_tag_s_digest_is_the_one_that_its_registry_stated() {
     let stated: Digest = format!("sha512:{}", "0".repeat(128)).parse().unwrap();
     let told = |path: &str, stated: Option<&Digest>, digest: Option<&Digest>| {
         let stored = StoredHeaders { digest: stated.cloned(), ..StoredHeaders::default() };
-        let headers = Oci.answer_headers(&registry(), &Held { path, digest, headers: &stored });
+        let headers = Oci.answer_headers(&registry(), &Held { path, digest, headers: &stored, key: &key() });
         headers.get("docker-content-digest").map(|value| value.to_str().unwrap().to_owned())
     };
     let computed = sha256(b"");
@@ -148,7 +152,7 @@ fn a_tag_s_digest_is_the_one_that_its_registry_stated() {
 fn headers(path: &str, digest: Option<&Digest>, further: &[(&str, &str)]) -> HeaderMap {
     let further = further.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let stored = StoredHeaders { further, ..StoredHeaders::default() };
-    Oci.answer_headers(&registry(), &Held { path, digest, headers: &stored })
+    Oci.answer_headers(&registry(), &Held { path, digest, headers: &stored, key: &key() })
 }
 
 #[test]

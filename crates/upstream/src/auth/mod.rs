@@ -5,6 +5,8 @@
 //! |---|---|
 //! | `challenge.rs` | the grammar of `WWW-Authenticate` |
 //! | `realm.rs` | which realms may be asked, and which may see the password |
+//! | `place.rs` | where a URL lies within a registry, and of which image it is |
+//! | `pings.rs` | what registries said at the root of their API |
 //! | `token.rs` | a token server's answer, and how long a token is good |
 //! | `tokens.rs` | tokens in memory; one fetch for all who need the same |
 //! | `spaces.rs` | what was wanted where |
@@ -12,6 +14,8 @@
 
 mod challenge;
 mod fetch;
+mod pings;
+mod place;
 mod realm;
 mod spaces;
 mod token;
@@ -22,24 +26,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::stream;
 use http::header::{AUTHORIZATION, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use larder_core::{Clock, SafeUrl};
 use tracing::{debug, warn};
 use url::Url;
 
 use self::challenge::{Bearer, Challenge, challenges};
 use self::fetch::TokenServer;
+use self::pings::{PingKey, Pings};
+use self::place::Place;
 use self::realm::{judge, realm_url};
 use self::spaces::{Remembered, Space, Spaces};
 use self::token::Token;
 use self::tokens::{Grant, TokenKey, Tokens};
-use crate::UpstreamResponse;
 use crate::body::{BodyOrigin, BodyStream, Framing};
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::headers::basic;
 use crate::hop::{Bearing, Hop};
+use crate::{UpstreamRequest, UpstreamResponse};
 
-/// A request goes out at most this often: bare, with a token from memory, with a fresh one.
+/// A request goes out at most this often: bare, with a token from memory, with a fresh one. (And the root of the API is asked once in a
+/// while, on behalf of all requests.)
 const MAX_ROUNDS: usize = 3;
 
 /// What is remembered of registries.
@@ -48,18 +55,20 @@ pub(crate) struct Authority {
     clock: Arc<dyn Clock>,
     tokens: Tokens,
     spaces: Spaces,
+    pings: Pings,
     numbers: AtomicU64,
 }
 
 impl Authority {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, tokens: Tokens::default(), spaces: Spaces::default(), numbers: AtomicU64::new(1) }
+        Self { clock, tokens: Tokens::default(), spaces: Spaces::default(), pings: Pings::default(), numbers: AtomicU64::new(1) }
     }
 
     /// Forgets all tokens, since accounts may have changed.
     pub(crate) fn forget(&self) {
         self.tokens.clear();
         self.spaces.clear();
+        self.pings.clear();
     }
 
     fn next_number(&self) -> u64 {
@@ -117,12 +126,13 @@ impl Exchange<'_> {
         self.hop.error(UpstreamErrorKind::Unauthorized, what)
     }
 
-    /// Sends the request, as often as it takes to answer the challenges. A 401 is then the registry's last word.
+    /// Sends the request, as often as it takes to answer the challenges. A 401 is then the registry's last word; so is its 403 to a
+    /// token that anybody gets, which says the same: not without a login.
     pub(crate) async fn send(&self) -> Result<UpstreamResponse, UpstreamError> {
         if self.has_own_authorization() {
             return self.hop.send(&Bearing::Own(None)).await;
         }
-        let space = Space::of(&self.hop.request.repository.name, self.challenger());
+        let space = Space::of(&self.hop.request.repository.name, self.challenger(), self.place());
         let mut ticket = match self.known_ticket(&space).await? {
             Found::Ticket(ticket) => Some(ticket),
             Found::Nothing => None,
@@ -130,23 +140,96 @@ impl Exchange<'_> {
         };
         let mut round = 1;
         loop {
-            let response = self.hop.send(&Bearing::Own(ticket.as_ref().map(Ticket::authorization))).await?;
-            if response.status != StatusCode::UNAUTHORIZED {
-                if let Some(ticket) = ticket {
-                    self.authority().spaces.remember(space, ticket.remembered());
-                }
-                return Ok(response);
-            }
-            let next = if round < MAX_ROUNDS { self.answer(&response.headers, ticket).await? } else { Found::Nothing };
+            let mut response = self.hop.send(&Bearing::Own(ticket.as_ref().map(Ticket::authorization))).await?;
+            let next = if round < MAX_ROUNDS {
+                self.another(response.status, &response.headers, ticket.as_ref()).await?
+            } else {
+                Found::Nothing
+            };
             match next {
                 Found::Ticket(next) => ticket = Some(next),
                 Found::Instead(response) => return Ok(response),
                 Found::Nothing => {
-                    self.authority().spaces.forget(&space);
+                    match ticket {
+                        _ if response.status == StatusCode::UNAUTHORIZED => self.authority().spaces.forget(&space),
+                        Some(ticket) => {
+                            // (A HEAD that is refused may be one that is not supported.)
+                            if response.status == StatusCode::FORBIDDEN && self.is_anybodys(&ticket) {
+                                response.status = StatusCode::UNAUTHORIZED;
+                            }
+                            self.authority().spaces.remember(space, ticket.remembered());
+                        }
+                        None => {}
+                    }
                     return Ok(response);
                 }
             }
             round += 1;
+        }
+    }
+
+    fn place(&self) -> Option<Place<'_>> {
+        Place::of(self.challenger(), self.hop.settings)
+    }
+
+    /// Whether a GET went out with a token that says of nobody who they are.
+    fn is_anybodys(&self, ticket: &Ticket) -> bool {
+        let anonymous = matches!(ticket, Ticket::Bearer { key, .. } if key.account.is_none());
+        anonymous && self.hop.settings.credentials.is_none() && self.hop.request.method != Method::HEAD
+    }
+
+    /// What to try next after this answer, if anything: what its challenges want; a fresh token in the place of one from memory, which
+    /// may be refused in other ways than with a challenge once it is no good any more; what the root of the API wants.
+    async fn another(&self, status: StatusCode, headers: &HeaderMap, tried: Option<&Ticket>) -> Result<Found, UpstreamError> {
+        let offered = if status == StatusCode::UNAUTHORIZED { challenges(headers) } else { Vec::new() };
+        match (status.as_u16(), tried) {
+            (401, tried) if !offered.is_empty() => self.answer(&offered, tried).await,
+            (400 | 401 | 403, Some(Ticket::Bearer { wanted, fresh: false, .. })) => self.bearer(Arc::clone(wanted), tried).await,
+            (401, None) => self.ask_root().await,
+            // Whoever shows no account is told that there is no such image.
+            (403 | 404, None) if self.account().is_some() => self.ask_root().await,
+            _ => Ok(Found::Nothing),
+        }
+    }
+
+    /// What the root of the API wants, as clients ask it that begin with `GET /v2/`: only configured registries are asked, and seldom.
+    async fn ask_root(&self) -> Result<Found, UpstreamError> {
+        let Some(place) = self.place().filter(|_| self.hop.settings.is_configured_origin(self.challenger())) else {
+            return Ok(Found::Nothing);
+        };
+        let key: PingKey = (self.hop.request.repository.name.clone(), self.challenger().origin(), place.root.to_owned());
+        let authority = self.authority();
+        let offered = authority.pings.wanted(key.clone(), authority.clock.now(), self.ping(place.root)).await;
+        // The scope that stands there is an example at best: every client puts its image's in its place.
+        let mut offered = offered.to_vec();
+        for challenge in &mut offered {
+            if let Challenge::Bearer(bearer) = challenge {
+                bearer.scopes.clear();
+            }
+        }
+        let found = self.answer(&offered, None).await;
+        if found.is_err() {
+            authority.pings.forget(&key);
+        }
+        found
+    }
+
+    /// `None`: no answer that would say anything.
+    async fn ping(&self, root: &str) -> Option<Vec<Challenge>> {
+        let mut url = self.challenger().clone();
+        url.set_path(root);
+        url.set_query(None);
+        let asked = self.hop.request;
+        let request = UpstreamRequest {
+            patience: asked.patience,
+            dispensable: asked.dispensable,
+            ..UpstreamRequest::new(Arc::clone(&asked.repository), Method::GET, url.clone())
+        };
+        let response = Hop { request: &request, url: &url, ..self.hop }.send(&Bearing::Own(None)).await.ok()?;
+        match response.status.as_u16() {
+            401 => Some(challenges(&response.headers)),
+            408 | 429 | 500..=599 => None,
+            _ => Some(Vec::new()),
         }
     }
 
@@ -176,9 +259,8 @@ impl Exchange<'_> {
         found
     }
 
-    /// What the 401 with these fields wants, after `tried` did not get in.
-    async fn answer(&self, headers: &HeaderMap, tried: Option<Ticket>) -> Result<Found, UpstreamError> {
-        let offered = challenges(headers);
+    /// What these challenges want, after `tried` did not get in.
+    async fn answer(&self, offered: &[Challenge], tried: Option<&Ticket>) -> Result<Found, UpstreamError> {
         let bearer = offered.iter().find_map(|challenge| match challenge {
             Challenge::Bearer(bearer) => Some(bearer),
             Challenge::Basic => None,
@@ -190,8 +272,16 @@ impl Exchange<'_> {
         Ok(self.account().filter(|_| basic).map_or(Found::Nothing, |account| Found::Ticket(Ticket::Basic(account))))
     }
 
+    /// What a token is to allow. A challenge need not say it: then it is what every client asks for, to pull this image.
+    fn scopes(&self, wanted: &Bearer) -> Vec<String> {
+        if !wanted.scopes.is_empty() {
+            return wanted.scopes.clone();
+        }
+        self.place().and_then(|place| place.scope()).into_iter().collect()
+    }
+
     /// A token for what is wanted, but not the one that was `tried`.
-    async fn bearer(&self, wanted: Arc<Bearer>, tried: Option<Ticket>) -> Result<Found, UpstreamError> {
+    async fn bearer(&self, wanted: Arc<Bearer>, tried: Option<&Ticket>) -> Result<Found, UpstreamError> {
         let refused = |error: realm::RefusedRealm| {
             warn!(repository = %self.hop.request.repository.name, realm = %shown(&wanted.realm), "{error}");
             self.error(error)
@@ -203,13 +293,13 @@ impl Exchange<'_> {
             audience: self.challenger().origin(),
             realm,
             service: wanted.service.clone(),
-            scopes: wanted.scopes.clone(),
+            scopes: self.scopes(&wanted),
             account: if judged.trusted { self.account() } else { None },
         };
         let rejected = match tried {
             // A token that was made for this very request is refused: the next would be, too.
-            Some(Ticket::Bearer { key: tried, fresh: true, .. }) if tried == key => return Ok(Found::Nothing),
-            Some(Ticket::Bearer { key: tried, token, .. }) if tried == key => Some(token.number),
+            Some(Ticket::Bearer { key: tried, fresh: true, .. }) if *tried == key => return Ok(Found::Nothing),
+            Some(Ticket::Bearer { key: tried, token, .. }) if *tried == key => Some(token.number),
             _ => None,
         };
         let server = TokenServer { exchange: self, key: &key, judged };

@@ -92,7 +92,7 @@ fn same_registrable_domain(one: &Url, other: &Url) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use larder_core::{Credentials, Secret, UpstreamAuth};
     use std::time::Duration;
@@ -101,7 +101,7 @@ mod tests {
         Url::parse(text).unwrap()
     }
 
-    fn settings(base: &str, account: bool) -> UpstreamSettings {
+    pub(in crate::auth) fn settings(base: &str, account: bool) -> UpstreamSettings {
         UpstreamSettings {
             base_urls: vec![url(base)],
             index_url: url(base),

@@ -9,6 +9,7 @@ use larder_core::RepositoryName;
 use url::{Origin, Url};
 
 use super::challenge::Bearer;
+use super::place::Place;
 
 /// With more spaces than this, all are forgotten and learned again, at the cost of a 401 each.
 const MAX_SPACES: usize = 4096;
@@ -23,17 +24,10 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    pub(crate) fn of(repository: &RepositoryName, url: &Url) -> Self {
-        Self { repository: repository.clone(), origin: url.origin(), prefix: image(url.path()).to_owned() }
-    }
-}
-
-/// `/v2/{name}` of `/v2/{name}/manifests/{reference}` and the like. Names may hold these words too, so it is read from the right.
-fn image(path: &str) -> &str {
-    let parts = path.rsplit_once('/').and_then(|(before, _)| before.rsplit_once('/'));
-    match parts {
-        Some((image, "manifests" | "blobs" | "tags" | "referrers")) => image,
-        _ => path,
+    /// The space of `url`, which lies at `place` if that is a registry's.
+    pub(crate) fn of(repository: &RepositoryName, url: &Url, place: Option<Place<'_>>) -> Self {
+        let image = place.and_then(|place| Some(format!("{}{}", place.root, place.image()?)));
+        Self { repository: repository.clone(), origin: url.origin(), prefix: image.unwrap_or_else(|| url.path().to_owned()) }
     }
 }
 
@@ -84,45 +78,47 @@ impl fmt::Debug for Spaces {
 mod tests {
     use super::*;
 
+    use super::super::realm::tests::settings;
+
+    fn space(repository: &str, url: &str) -> Space {
+        let url = Url::parse(url).unwrap();
+        let place = Place::of(&url, &settings("https://r.example.com/", false));
+        Space::of(&RepositoryName::parse(repository).unwrap(), &url, place)
+    }
+
     #[test]
     fn a_space_is_an_image() {
         for (path, want) in [
             ("/v2/library/demo/manifests/latest", "/v2/library/demo"),
-            ("/v2/library/demo/manifests/sha256:00", "/v2/library/demo"),
             ("/v2/library/demo/blobs/sha256:00", "/v2/library/demo"),
-            ("/v2/library/demo/tags/list", "/v2/library/demo"),
-            ("/v2/library/demo/referrers/sha256:00", "/v2/library/demo"),
             ("/v2/a/manifests/blobs/manifests/latest", "/v2/a/manifests/blobs"),
-            ("/v2/a/blobs/manifests/tags/list", "/v2/a/blobs/manifests"),
             ("/v2/", "/v2/"),
             ("/v2/manifests", "/v2/manifests"),
             ("/cdn/blobs/x/data", "/cdn/blobs/x/data"),
             ("/", "/"),
         ] {
-            assert_eq!(image(path), want, "{path}");
+            assert_eq!(space("a", &format!("https://r.example.com{path}")).prefix, want, "{path}");
         }
     }
 
     #[test]
     fn repositories_and_origins_do_not_share_and_the_number_is_bounded() {
-        let name = |text| RepositoryName::parse(text).unwrap();
-        let url = |text: &str| Url::parse(text).unwrap();
         let spaces = Spaces::default();
-        let home = Space::of(&name("a"), &url("https://r.example.com/v2/x/tags/list"));
+        let home = space("a", "https://r.example.com/v2/x/tags/list");
         spaces.remember(home.clone(), Remembered::Basic);
-        assert!(spaces.recall(&Space::of(&name("a"), &url("https://R.example.com:443/v2/x/blobs/sha256:00?y"))).is_some());
+        assert!(spaces.recall(&space("a", "https://R.example.com:443/v2/x/blobs/sha256:00?y")).is_some());
         for (repository, other) in [
             ("b", "https://r.example.com/v2/x/tags/list"),
             ("a", "https://r.example.com:444/v2/x/tags/list"),
             ("a", "http://r.example.com/v2/x/tags/list"),
             ("a", "https://r.example.com/v2/y/tags/list"),
         ] {
-            assert!(spaces.recall(&Space::of(&name(repository), &url(other))).is_none(), "{repository} {other}");
+            assert!(spaces.recall(&space(repository, other)).is_none(), "{repository} {other}");
         }
         spaces.forget(&home);
         assert!(spaces.recall(&home).is_none());
         for n in 0..=MAX_SPACES {
-            spaces.remember(Space::of(&name("a"), &url(&format!("https://r.example.com/v2/{n}/tags/list"))), Remembered::Basic);
+            spaces.remember(space("a", &format!("https://r.example.com/v2/{n}/tags/list")), Remembered::Basic);
         }
         assert_eq!(spaces.lock().len(), 1);
     }

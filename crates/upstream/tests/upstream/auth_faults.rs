@@ -122,7 +122,8 @@ async fn challenges_that_nobody_can_answer_leave_the_401_as_it_is() {
         let (upstream, _) = upstream();
         let images = repository(registry(with_secrets(&origin.url("/"))));
         let response = upstream.send(get(&images, origin.url(PATH))).await.unwrap();
-        assert_eq!((response.status.as_u16(), origin.seen().len()), (401, 1), "{challenge}");
+        // Once as it was asked, and once at the root of the API, where another challenge may stand.
+        assert_eq!((response.status.as_u16(), origin.seen().len()), (401, 2), "{challenge}");
     }
 }
 

@@ -6,6 +6,7 @@
 mod addresses;
 mod auth;
 mod auth_faults;
+mod auth_odd;
 mod auth_secrets;
 mod bodies;
 mod breaker;

@@ -1,0 +1,55 @@
+//! What is held of a path under another variant (an OCI tag that another client's `Accept` brought, the long form of an npm packument):
+//! it stands in where the upstream cannot be asked and nothing is held under the variant that is asked for. Which variants do is the
+//! format's knowledge (`Format::stands_in`).
+
+use std::sync::Arc;
+
+use larder_core::{CacheStatus, Fault, Source};
+
+use crate::admission::Wanted;
+use crate::counters::count;
+use crate::engine::Engine;
+use crate::fetch::Copy;
+use crate::flight::{Settled, SettledBody};
+
+/// No path has more variants: a tag has one for each set of manifest types that clients take.
+const VARIANTS: u32 = 32;
+
+impl Engine {
+    /// The copy of another variant that was heard of last, and that may be served if nobody answers.
+    pub(crate) async fn stand_in(&self, wanted: &Wanted) -> Option<Copy> {
+        if wanted.key.variant.is_empty() {
+            return None;
+        }
+        let start = (wanted.key.path.to_string(), String::new());
+        let rows = self.metadata.page(&wanted.key.repository, Some(&start), VARIANTS).await.ok()?;
+        let mut best: Option<Copy> = None;
+        for (_, variant, record) in rows.into_iter().take_while(|(path, ..)| *path == start.0) {
+            let content_type = record.headers.content_type.as_deref().unwrap_or_default();
+            let newer = best.as_ref().is_none_or(|(best, _)| best.contacted_at < record.contacted_at);
+            if !newer || *variant == *wanted.key.variant || !wanted.format.stands_in(&wanted.spec, &variant, content_type) {
+                continue;
+            }
+            let held = match self.follow_pointer(wanted, &record).await {
+                Some(held) => Some(held),
+                None => record.blob().and_then(|blob| self.blobs.open(blob).ok()).map(|open| (Arc::new(record), open)),
+            };
+            let offline = wanted.entry.repository_is_offline();
+            best = held.filter(|(record, _)| offline || self.may_serve(wanted, record)).or(best);
+        }
+        best
+    }
+
+    /// A stand-in for the head of what nobody could be asked for; any other fault stands.
+    pub(crate) async fn lent_instead(&self, wanted: &Wanted, fault: Fault) -> Result<Settled, Fault> {
+        if !matches!(fault.code, "upstream_unreachable" | "upstream_timeout" | "offline") {
+            return Err(fault);
+        }
+        let (record, open) = self.stand_in(wanted).await.ok_or(fault)?;
+        tracing::warn!(key = %wanted.key, "another variant's copy is served");
+        count(&wanted.entry.counters.stale_served);
+        let status = CacheStatus { hit: true, detail: Some("stale-error"), ..CacheStatus::default() };
+        let body = SettledBody::Blob(open);
+        Ok(Settled { record, body, status, source: Source::Cache, for_once: true, document: None })
+    }
+}
