@@ -227,16 +227,23 @@ mod tests {
     /// DNS rebinding, cell by cell: which hosts a browser may name on loopback.
     #[test]
     fn hazard_names_that_lead_a_browser_to_loopback() {
-        let settings = LiveSettings {
-            host_names: ["larder.example", "npm.example"].map(str::to_owned).into(),
-            ..LiveSettings::default()
-        };
-        let own = ["localhost", "localhost:8000", "LocalHost.", "a.localhost:1", "larder.example", "LARDER.example:8443", "npm.example."];
+        let settings =
+            LiveSettings { host_names: ["larder.example", "npm.example"].map(str::to_owned).into(), ..LiveSettings::default() };
+        let own = [
+            "localhost",
+            "localhost:8000",
+            "LocalHost.",
+            "a.localhost:1",
+            "larder.example",
+            "LARDER.example:8443",
+            "npm.example.",
+        ];
         let addresses = ["127.0.0.1:8000", "127.8.9.10", "[::1]:8000", "192.0.2.1", "[2001:db8::1]", "2130706433", "0x7f.1"];
         for host in own.into_iter().chain(addresses) {
             assert_eq!(refuse_rebound(host, &settings), Ok(()), "{host}");
         }
-        let foreign = ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "xlocalhost", "intranet"];
+        let foreign =
+            ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "xlocalhost", "intranet"];
         let near = ["larder.example.evil.example", "x.larder.example", "a:b:c", "[::1", "..", "-"];
         for host in foreign.into_iter().chain(near) {
             let fault = refuse_rebound(host, &settings).expect_err(host);

@@ -60,12 +60,7 @@ impl AsRef<[u8]> for Leased {
 }
 
 /// The whole body, of at most `most` bytes. What is too long is refused by its `Content-Length`, before anything is read.
-pub(crate) async fn collect(
-    body: &mut Incoming,
-    most: u64,
-    budget: &BodyBudget,
-    limits: &ServerLimits,
-) -> Result<Bytes, Fault> {
+pub(crate) async fn collect(body: &mut Incoming, most: u64, budget: &BodyBudget, limits: &ServerLimits) -> Result<Bytes, Fault> {
     let most = most.min(limits.body_bytes as u64);
     let declared = body.size_hint().exact();
     if declared.is_some_and(|length| length > most) {

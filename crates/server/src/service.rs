@@ -129,7 +129,10 @@ impl<B: Backend> Service<B> {
         let headers = request.headers();
         let variant = found.find(headers, |base| self.uses_base(request, host, base), now)?;
         if !variant.body.is_intact() {
-            tracing::warn!(path = &*shown(request.uri().path()), "a file of the hot set has been shortened; it is looked up again");
+            tracing::warn!(
+                path = &*shown(request.uri().path()),
+                "a file of the hot set has been shortened; it is looked up again"
+            );
             self.shared.hot.remove(target);
             return None;
         }

@@ -205,7 +205,9 @@ fn hostnames(built: &[Built], report: &mut Report) -> BTreeMap<String, String> {
                 let message = if owner == own.as_str() {
                     format!("`{name}` stands twice in the `hostnames` of `{own}`")
                 } else {
-                    format!("`{name}` stands in the `hostnames` of `{owner}` and of `{own}`: a host name belongs to one repository")
+                    format!(
+                        "`{name}` stands in the `hostnames` of `{owner}` and of `{own}`: a host name belongs to one repository"
+                    )
                 };
                 report.error(place, message);
             }

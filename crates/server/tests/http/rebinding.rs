@@ -51,7 +51,8 @@ async fn hazard_a_browser_led_here_by_a_foreign_name_reads_nothing() {
     }
     let refused = server.ask("GET", "/v2/hub/x/manifests/latest", &[FOREIGN, BROWSER]).await;
     assert!(refused.json()["errors"].is_array(), "the form of OCI: {}", refused.text());
-    for (method, path) in [("PUT", "/cache/flush"), ("POST", "/api/v1/remote/npm/-/audit"), ("DELETE", "/api/v1/remote/files/x")] {
+    for (method, path) in [("PUT", "/cache/flush"), ("POST", "/api/v1/remote/npm/-/audit"), ("DELETE", "/api/v1/remote/files/x")]
+    {
         assert_eq!(server.ask(method, path, &[FOREIGN, BROWSER]).await.status, 421, "{method} {path}");
     }
 }
@@ -59,7 +60,8 @@ async fn hazard_a_browser_led_here_by_a_foreign_name_reads_nothing() {
 #[tokio::test]
 async fn browsers_may_use_the_machine_s_own_names_its_addresses_and_those_that_are_configured() {
     let host_names = ["larder.example", "npm.example"].map(str::to_owned).into();
-    let server = serving(larder_server::ServerSettings { live: LiveSettings { host_names, ..settings().live }, ..settings() }).await;
+    let server =
+        serving(larder_server::ServerSettings { live: LiveSettings { host_names, ..settings().live }, ..settings() }).await;
     for host in ["localhost", "LOCALHOST:1", "127.0.0.1:8000", "[::1]", "192.0.2.7", "larder.example", "NPM.example:8443"] {
         assert_eq!(server.ask("GET", "/api/v1/remote/files/x", &[("Host", host), BROWSER]).await.status, 200, "{host}");
     }
