@@ -116,6 +116,10 @@ fn blobs(folder: &Path) -> Vec<PathBuf> {
     entries.flat_map(|entry| if entry.path().is_dir() { blobs(&entry.path()) } else { vec![entry.path()] }).collect()
 }
 
+fn shorten(blob: &Path) {
+    std::fs::OpenOptions::new().write(true).open(blob).expect("a blob").set_len(1_000).expect("shorter");
+}
+
 /// A damaged disk, a hasty administrator: every stored file loses its end, while it is held open and hot. The next client gets all
 /// bytes, by every way to them: a file and a page that larder has rewritten, whole and in part.
 #[tokio::test(flavor = "multi_thread")]
@@ -139,7 +143,7 @@ async fn hazard_files_that_are_shortened_are_fetched_and_made_again() {
     for ways in [&[("Range", "bytes=100000-399999")][..], &[]] {
         // A derivation is in its file a moment after it was first served.
         let until = std::time::Instant::now() + crate::support::PATIENCE;
-        while blobs(&larder.data_dir().join("blobs")).len() < 4 && std::time::Instant::now() < until {
+        while blobs(&larder.data_dir().join("blobs")).len() < 3 && std::time::Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         for _ in 0..2 {
@@ -147,7 +151,7 @@ async fn hazard_files_that_are_shortened_are_fetched_and_made_again() {
             send("GET", &page, &json).await;
         }
         for blob in blobs(&larder.data_dir().join("blobs")) {
-            std::fs::OpenOptions::new().write(true).open(&blob).expect("a blob").set_len(1_000).expect("shorter");
+            shorten(&blob);
         }
         let start = if ways.is_empty() { 0 } else { 100_000 };
         for _ in 0..2 {
@@ -169,16 +173,17 @@ async fn hazard_log_lines_cut_what_strangers_choose_and_show_no_query() {
         let origin = Origin::start().await;
         let long = format!("{}%22%20level=%22{}", "y".repeat(1_000), "y".repeat(900));
         let target = format!("/{long}?token=s3cret-of-a-signature");
-        origin.put(&target, Resource::new("body"));
+        origin.put(&target, Resource::new(Payload::generated(100_000, 3)));
         let config = remote("generic", &origin, "");
-        let setup = Setup::new(&config).env("LARDER_LOG", "debug").env("LARDER_LOG_FORMAT", format);
+        let setup = Setup::new(&config)
+            .env("LARDER_LOG", "info,larder_server=debug,larder_engine=debug,larder_upstream=debug")
+            .env("LARDER_LOG_FORMAT", format);
         let larder = setup.start().await;
         let kept = larder.artifact("generic", &target[1..]);
         larder.hit(&kept).await;
         for blob in blobs(&larder.data_dir().join("blobs")) {
-            std::fs::remove_file(blob).expect("a blob");
+            shorten(&blob);
         }
-        send("PUT", &larder.url("/cache/flush?cache_type=metrics"), &[]).await;
         // The record is there, its bytes are not: that is logged with its key.
         get(&kept).await;
         for (method, path) in
