@@ -1,5 +1,6 @@
 //! Wall-clock time as a value. Knows nothing of the cache; the only place that asks the system for the time.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -51,14 +52,71 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     fn now(&self) -> UnixMillis;
 }
 
-/// The machine's own clock.
+/// The machine's own clock, as larder believes it: it never goes back while the process lives (docs/adr/0045).
+///
+/// It is read once, when the process first asks; from then on the time that passes is measured by the clock that counts since
+/// boot, suspended time included, which nobody can set. What the system's clock says otherwise is followed slowly.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the system clock")]
     fn now(&self) -> UnixMillis {
-        UnixMillis::from(SystemTime::now())
+        static STEADY: OnceLock<Steady> = OnceLock::new();
+        let since_boot = since_boot();
+        UnixMillis(STEADY.get_or_init(|| Steady::new(since_boot, system_time())).at(since_boot, system_time))
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the system clock")]
+fn system_time() -> i64 {
+    UnixMillis::from(SystemTime::now()).0
+}
+
+/// Milliseconds since the machine was started.
+fn since_boot() -> i64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    time.tv_sec.saturating_mul(1_000).saturating_add(time.tv_nsec / 1_000_000)
+}
+
+/// How often the system's clock is looked at, in milliseconds. With [`SLOWNESS`] one look moves the time by a millisecond.
+const LOOK_EVERY: i64 = 20;
+
+/// One part in so many of the time that passes may be spent on following the system's clock: a life of ten minutes is then wrong
+/// by half a minute at most, and a clock that was set by an hour is followed in a day.
+const SLOWNESS: i64 = 20;
+
+/// 2020-01-01: a clock that shows less has not been set since the machine was started without one.
+const NOT_SET_BEFORE: i64 = 1_577_836_800_000;
+
+/// Wall-clock time that follows the system's clock without ever going back.
+#[derive(Debug)]
+struct Steady {
+    /// What is added to the time since boot.
+    offset: AtomicI64,
+    /// The time since boot when the system's clock was looked at last.
+    looked_at: AtomicI64,
+}
+
+impl Steady {
+    fn new(since_boot: i64, system: i64) -> Self {
+        Self { offset: AtomicI64::new(system.saturating_sub(since_boot)), looked_at: AtomicI64::new(since_boot) }
+    }
+
+    /// The time, so many milliseconds after boot.
+    fn at(&self, since_boot: i64, system: impl FnOnce() -> i64) -> i64 {
+        let looked_at = self.looked_at.load(Ordering::Relaxed);
+        let elapsed = since_boot.saturating_sub(looked_at);
+        let looks = elapsed >= LOOK_EVERY
+            && self.looked_at.compare_exchange(looked_at, since_boot, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if looks {
+            let (system, own) = (system(), since_boot.saturating_add(self.offset.load(Ordering::Relaxed)));
+            let behind = system.saturating_sub(own);
+            let is_set_now = own < NOT_SET_BEFORE && system >= NOT_SET_BEFORE;
+            let most = elapsed / SLOWNESS;
+            let step = if is_set_now { behind } else { behind.clamp(-most, most) };
+            self.offset.fetch_add(step, Ordering::Relaxed);
+        }
+        since_boot.saturating_add(self.offset.load(Ordering::Relaxed))
     }
 }
 
@@ -70,6 +128,11 @@ impl ManualClock {
     /// A clock that stands at `start`.
     pub fn new(start: UnixMillis) -> Self {
         Self(AtomicI64::new(start.0))
+    }
+
+    /// Sets the clock, back as well: as a process sees it that was started after the machine's clock was set.
+    pub fn set(&self, to: UnixMillis) {
+        self.0.store(to.0, Ordering::SeqCst);
     }
 
     /// Moves the clock forward.
@@ -113,6 +176,66 @@ mod tests {
     fn times_no_date_can_tell_are_told_as_the_nearest_one() {
         assert_eq!(UnixMillis(i64::MAX).to_http_date(), "Fri, 31 Dec 9999 23:59:59 GMT");
         assert_eq!(UnixMillis(-1).to_http_date(), "Thu, 01 Jan 1970 00:00:00 GMT");
+    }
+
+    const START: i64 = 1_700_000_000_000;
+    const YEAR: i64 = 365 * 86_400_000;
+
+    /// The times that a clock tells once a second while the system's clock is `wrong_by` from the second `from` to the second `to`.
+    fn told(wrong_by: i64, from: i64, to: i64, seconds: i64) -> Vec<i64> {
+        let steady = Steady::new(5_000, START);
+        let system = |second| START + second * 1_000 + if (from..to).contains(&second) { wrong_by } else { 0 };
+        (1..=seconds).map(|second| steady.at(5_000 + second * 1_000, || system(second))).collect()
+    }
+
+    /// What passes between two moments of one process is what a clock that nobody sets would show, give or take a twentieth.
+    #[test]
+    fn hazard_a_clock_that_jumps_a_year_and_back_does_not_change_how_much_time_has_passed() {
+        for wrong_by in [-YEAR, -3_600_000, 3_600_000, YEAR] {
+            let times = told(wrong_by, 10, 600, 1_200);
+            let mut before = START;
+            for time in times {
+                let passed = time - before;
+                assert!((950..=1_050).contains(&passed), "{passed} ms in a second, the system's clock off by {wrong_by}");
+                before = time;
+            }
+            assert!((before - START - 1_200_000).abs() <= 600_000 / SLOWNESS, "{}", before - START);
+        }
+    }
+
+    #[test]
+    fn the_system_s_clock_is_followed_in_the_end() {
+        for wrong_by in [-60_000, 60_000] {
+            let times = told(wrong_by, 1, i64::MAX, 1_300);
+            assert_eq!(times[1_299], START + 1_300_000 + wrong_by, "a minute takes twenty");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_not_set_yet_is_followed_at_once() {
+        let steady = Steady::new(2_000, 86_400_000);
+        assert_eq!(steady.at(3_000, || 86_401_000), 86_401_000);
+        assert_eq!(steady.at(4_000, || START), START);
+        assert_eq!(steady.at(5_000, || START + 1_000 - YEAR), START + 950, "back, never at once");
+    }
+
+    #[test]
+    fn looks_at_any_distance_never_lead_back() {
+        let steady = Steady::new(0, START);
+        let (mut before, mut boot) = (START, 0);
+        for step in (0..2_000).map(|n: i64| n * n % 97) {
+            boot += step;
+            let time = steady.at(boot, || START - YEAR);
+            assert!(time >= before, "{time} after {before}");
+            before = time;
+        }
+    }
+
+    #[test]
+    fn the_machine_s_clock_is_the_system_s_when_nobody_sets_it() {
+        let (before, now, after) = (system_time(), SystemClock.now().0, system_time());
+        assert!((before - 1_000..=after + 1_000).contains(&now), "{now} is not between {before} and {after}");
+        assert!(SystemClock.now().0 >= now);
     }
 
     #[test]

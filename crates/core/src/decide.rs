@@ -54,17 +54,32 @@ pub fn fresh_until(record: &ArtifactRecord, class: Class, policy: &CachePolicy) 
 }
 
 /// How far in the future a remembered time may lie before it is taken for the mark of a clock that was wrong.
-const CLOCK_TOLERANCE: Duration = Duration::from_hours(24);
+/// Minutes: clocks of several machines differ by less, and a copy whose life is short must not outlive it by hours because the
+/// clock was set back while larder was down.
+const CLOCK_TOLERANCE: Duration = Duration::from_mins(5);
 
 /// Whether `time` lies so far ahead that it cannot be trusted.
 fn implausible(time: UnixMillis, now: UnixMillis) -> bool {
     time > now.plus(CLOCK_TOLERANCE)
 }
 
+/// A record as it is believed at `now`, when it comes out of a store that may have been written under a clock that was wrong: what it
+/// says to have happened well after `now` happened now, and its life has ended.
+pub fn believed(record: ArtifactRecord, now: UnixMillis) -> ArtifactRecord {
+    let no_later = |time: UnixMillis| if implausible(time, now) { now } else { time };
+    ArtifactRecord {
+        renewed_at: if implausible(record.renewed_at, now) { UnixMillis::default() } else { record.renewed_at },
+        contacted_at: no_later(record.contacted_at),
+        began_at: no_later(record.began_at),
+        first_seen_at: no_later(record.first_seen_at),
+        ..record
+    }
+}
+
 /// How long a copy that was renewed at `renewed_at` has been expired; `None` while it is fresh.
 ///
-/// A zero `ttl` is never fresh ("check on every request"), whatever other replicas' clocks say. A time more than a day ahead
-/// of `now` is no proof of freshness: the clock was wrong once, and the record must not live for ever because of it.
+/// A zero `ttl` is never fresh ("check on every request"), whatever other replicas' clocks say. A time further ahead of `now`
+/// than clocks differ is no proof of freshness: the clock was wrong once, and the record must not live for ever because of it.
 fn expired_for(renewed_at: UnixMillis, ttl: Duration, now: UnixMillis) -> Option<Duration> {
     if implausible(renewed_at, now) {
         return Some(Duration::MAX);
@@ -248,7 +263,7 @@ mod tests {
             }
             "from-the-future" => {
                 policy.stale_while_revalidate = Duration::from_mins(1);
-                copy.renewed_at = NOW.plus(Duration::from_hours(24)).plus(Duration::from_millis(1));
+                copy.renewed_at = NOW.plus(Duration::from_mins(5)).plus(Duration::from_millis(1));
             }
             other => panic!("no state {other}"),
         }
@@ -291,6 +306,26 @@ mod tests {
         // Another replica's clock is a little ahead: still no request goes unasked.
         copy.renewed_at = NOW.plus(Duration::from_secs(5));
         assert_eq!(decide(Some(&copy), BUILT_IN, &policy, NOW), Decision::Fetch { expired: true });
+    }
+
+    /// The clock was a year or an hour ahead when the record was written: nothing of it is from the future any more, and its life is over,
+    /// however it is looked at. What other machines' clocks make of a few minutes is let be.
+    #[test]
+    fn hazard_a_record_from_the_future_counts_as_contacted_now_and_expired() {
+        let policy = CachePolicy { immutable_ttl: Some(Duration::from_hours(24)), ..CachePolicy::default() };
+        for ahead in [Duration::from_mins(6), Duration::from_hours(1), Duration::from_hours(24 * 365)] {
+            let late = NOW.plus(ahead);
+            let wrong = ArtifactRecord { first_seen_at: late, contacted_at: late, renewed_at: late, began_at: late, ..record() };
+            let record = believed(wrong, NOW);
+            assert_eq!((record.contacted_at, record.began_at, record.first_seen_at), (NOW, NOW, NOW));
+            for class in [Mutability::Immutable, BUILT_IN, USER_DEFINED] {
+                assert!(fresh_until(&record, class, &policy).unwrap() < NOW, "{ahead:?}");
+                assert!(!matches!(decide(Some(&record), class, &policy, NOW), Decision::Serve), "{ahead:?}");
+            }
+            assert_eq!(decide(Some(&record), NAMED_BY_DIGEST, &policy, NOW), Decision::Serve, "what has no life does not end");
+        }
+        let skewed = ArtifactRecord { renewed_at: NOW.plus(Duration::from_mins(2)), ..record() };
+        assert_eq!(believed(skewed.clone(), NOW), skewed);
     }
 
     #[test]
@@ -352,7 +387,7 @@ mod tests {
                     prop_assert!(held);
                     if let Some(until) = fresh_until(&record, class, &policy) {
                         prop_assert!(now < until);
-                        prop_assert!(record.renewed_at.0 <= now.0 + 86_400_000);
+                        prop_assert!(record.renewed_at.0 <= now.0 + 300_000);
                     }
                 }
                 Decision::ServeAndRefresh => {

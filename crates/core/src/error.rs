@@ -16,12 +16,16 @@ pub enum FaultKind {
     NotFound,
     /// The method does not apply to this repository (405).
     MethodNotAllowed,
+    /// The request's body did not arrive in time (408).
+    RequestTimeout,
     /// Precondition of a conditional write failed (412).
     PreconditionFailed,
     /// Request body above a limit (413).
     TooLarge,
     /// Path or target too long (414).
     UriTooLong,
+    /// The request's host is not one that larder answers for (421).
+    Misdirected,
     /// The upstream's own status is passed on (403, 404, 410, 429, 451 or 5xx).
     Upstream(u16),
     /// The upstream cannot be reached, or answered something that cannot be used (502).

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, DigestAlgorithm, Hasher};
 use crate::repository::RepositoryName;
+use crate::shown::write_path;
 
 /// Keys flights and records: one upstream document or file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -21,9 +22,11 @@ pub struct SourceKey {
     pub variant: Cow<'static, str>,
 }
 
+/// For log lines: strangers choose paths, so they are cut, escaped, and shown without their queries.
 impl fmt::Display for SourceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.repository, self.path)?;
+        write!(f, "{}/", self.repository)?;
+        write_path(f, &self.path)?;
         if !self.variant.is_empty() {
             write!(f, " [{}]", self.variant)?;
         }
@@ -116,6 +119,20 @@ mod tests {
         let text = serde_json::to_string(&key("json")).unwrap();
         assert_eq!(text, r#"{"repository":"pypi","path":"simple/six/","variant":"json"}"#);
         assert_eq!(serde_json::from_str::<SourceKey>(&text).unwrap(), key("json"));
+    }
+
+    /// Log lines show keys: strangers choose the paths, and queries may be signatures.
+    #[test]
+    fn hazard_a_key_is_shown_bounded_on_one_line_and_without_its_query() {
+        let shown = |path: &str| {
+            let key =
+                SourceKey { repository: RepositoryName::parse("files").unwrap(), path: path.into(), variant: Cow::Borrowed("") };
+            key.to_string()
+        };
+        assert_eq!(shown("a.deb?token=s3cret&b=c"), "files/a.deb?…");
+        assert_eq!(shown(&"x".repeat(2_048)), format!("files/{}… (2048 bytes)", "x".repeat(200)));
+        assert_eq!(shown(&format!("{}?token={}", "x".repeat(190), "s3cret".repeat(500))), format!("files/{}?…", "x".repeat(190)));
+        assert_eq!(shown("a\nlevel=\"error\"\u{1b}[31m\\"), "files/a\\nlevel=\\\"error\\\"\\u{1b}[31m\\\\");
     }
 
     #[test]

@@ -31,13 +31,14 @@ mod record;
 mod repository;
 mod secret;
 mod settle;
+mod shown;
 #[cfg(test)]
 mod testing;
 
 pub use cache_policy::{CachePolicy, Revalidate};
 pub use cache_status::{CacheStatus, ForwardReason, Source};
 pub use clock::{Clock, ManualClock, SystemClock, UnixMillis};
-pub use decide::{Class, Decision, RevalidateWith, decide, fresh_until, stale_allowed, time_to_live};
+pub use decide::{Class, Decision, RevalidateWith, believed, decide, fresh_until, stale_allowed, time_to_live};
 pub use digest::{Digest, DigestAlgorithm, Hasher, InvalidDigest, sha256};
 pub use error::{Fault, FaultKind};
 pub use join::join_url;
@@ -56,3 +57,4 @@ pub use repository::{
 };
 pub use secret::{REDACTED, SafeUrl, Secret};
 pub use settle::{HeadVerdict, Outcome, Settlement, judge_head, settle};
+pub use shown::shown;

@@ -63,6 +63,14 @@ impl DerivedBody {
         Self { place: ArcSwap::from_pointee(place), length, content_type, etag: tag(key) }
     }
 
+    /// Whether its file still has all its bytes.
+    fn is_intact(&self) -> bool {
+        match &**self.place.load() {
+            Place::File(open) => open.file.metadata().is_ok_and(|metadata| metadata.len() == open.length),
+            Place::Memory(_) => true,
+        }
+    }
+
     fn bytes(&self) -> io::Result<Bytes> {
         match &**self.place.load() {
             Place::File(open) => read_file(&open.file, open.length).map(Bytes::from),
@@ -90,6 +98,17 @@ pub(crate) struct Derivations(Cache<String, Arc<DerivedBody>, ByMemory>);
 impl Derivations {
     pub(crate) fn new() -> Self {
         Self(Cache::with_weighter(512, BUDGET, ByMemory))
+    }
+
+    /// What is made already. A file that somebody has shortened is forgotten, and made again.
+    fn get(&self, key: &str) -> Option<Arc<DerivedBody>> {
+        let body = self.0.get(key)?;
+        if body.is_intact() {
+            return Some(body);
+        }
+        tracing::warn!(key, "a derivation's file has been shortened; it is made again");
+        self.0.remove(key);
+        None
     }
 }
 
@@ -180,6 +199,9 @@ impl Engine {
 
     async fn derived(self: &Arc<Self>, recipe: &Recipe) -> Result<Arc<DerivedBody>, Fault> {
         let key = recipe.key(Coding::Identity)?;
+        if let Some(body) = self.derivations.get(&key) {
+            return Ok(body);
+        }
         let make = async {
             if let Some(body) = self.stored_derivation(&key).await {
                 return Ok(body);
@@ -202,7 +224,7 @@ impl Engine {
     /// The compressed form, if it is made. Else it is made now: of a short document at once, of a long one behind the scenes.
     async fn coded(self: &Arc<Self>, recipe: &Recipe, identity: &Arc<DerivedBody>, coding: Coding) -> Option<Arc<DerivedBody>> {
         let key = recipe.key(coding).ok()?;
-        if let Some(body) = self.derivations.0.get(&key) {
+        if let Some(body) = self.derivations.get(&key) {
             return Some(body);
         }
         if recipe.persist

@@ -304,7 +304,7 @@ pub(crate) fn tell(document: &LoadedDocument) {
     let view = document.view();
     if let Some(remark) = view.memo.and_then(Memo::remarked) {
         let repository = &document.wanted().entry.repository.name;
-        tracing::warn!(%repository, document = view.key_path, "{remark}");
+        tracing::warn!(%repository, document = &*larder_core::shown(view.key_path), "{remark}");
     }
 }
 

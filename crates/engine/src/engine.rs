@@ -128,7 +128,7 @@ impl Engine {
         let engine = Arc::new(Self {
             repositories: ArcSwap::from_pointee(repositories),
             public_url: ArcSwap::from_pointee(parts.public_url),
-            records: Records::new(parts.metadata.clone()),
+            records: Records::new(parts.metadata.clone(), Arc::clone(&parts.clock)),
             blobs: parts.blobs,
             metadata: parts.metadata,
             upstream: parts.upstream,

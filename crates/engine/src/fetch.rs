@@ -420,8 +420,8 @@ pub(crate) fn passed_on(wanted: &Wanted, status: u16, retry_after: Option<Durati
         429 => "rate_limited",
         _ => "upstream_status",
     };
-    let message =
-        format!("the upstream of repository {} answered {status} for {}", wanted.entry.repository.name, wanted.spec.key_path);
+    let path = larder_core::shown(&wanted.spec.key_path);
+    let message = format!("the upstream of repository {} answered {status} for {path}", wanted.entry.repository.name);
     // Who is told to come back later must be told when.
     let retry_after = retry_after.or((status == 429).then_some(UNTOLD_RETRY_AFTER));
     Fault::new(FaultKind::Upstream(status), code, message)

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use larder_core::{ArtifactRecord, Clock, Repository, RepositoryName, SafeUrl, UpstreamSettings, join_url};
+use larder_core::{ArtifactRecord, Clock, Repository, RepositoryName, SafeUrl, UpstreamSettings, join_url, shown};
 use larder_formats::SourceBase;
 use larder_upstream::{
     BreakerState, Breakers, Conditions, Resume, UpstreamError, UpstreamErrorKind, UpstreamRequest, UpstreamResponse,
@@ -140,9 +140,9 @@ impl Engine {
             let patience = (position + 1 < count).then_some(PATIENCE);
             let answer = self.send_by(wanted, &route, request(wanted, ask, &route, patience)).await;
             let worth = worth(&answer, ask);
-            let shown = SafeUrl(route.url.clone());
             if several {
-                tracing::debug!(repository = %wanted.entry.repository.name, url = %shown, ?worth, "a mirror was asked");
+                let url = SafeUrl(route.url.clone()).to_string();
+                tracing::debug!(repository = %wanted.entry.repository.name, url = &*shown(&url), ?worth, "a mirror was asked");
             }
             let answer = match answer {
                 Ok(response) => {

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use futures_core::Stream;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use larder_core::{Fault, FaultKind, ForwardReason, Mutability, Source};
-use larder_formats::{PassThrough, SourceSpec};
+use larder_formats::{Operation, PassThrough, SourceSpec};
 use larder_upstream::BodyStream;
 
-use crate::admission::Wanted;
+use crate::admission::{Admission, Wanted};
 use crate::answer::{Answer, Body, Freshness, Representation};
 use crate::clearance::clear_non_artifact;
 use crate::engine::{ArtifactRequest, Engine};
@@ -37,6 +37,18 @@ impl Stream for PassThroughBody {
 }
 
 impl Engine {
+    /// How long a body this request may have, in bytes, asked before any of it is read: only what is passed through has one. `None` if
+    /// nobody would look at it.
+    ///
+    /// # Errors
+    /// The fault that the request ends in whatever its body is: no such repository, a path that is refused, a method that is not offered.
+    pub fn body_limit(&self, request: &ArtifactRequest<'_>) -> Result<Option<u64>, Fault> {
+        Ok(match self.admit(request)? {
+            Admission::Other { operation: Operation::PassThrough(pass), .. } => Some(pass.max_body),
+            Admission::Other { .. } | Admission::Read(_) => None,
+        })
+    }
+
     pub(crate) async fn pass_through(
         self: &Arc<Self>,
         entry: &Arc<Entry>,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use larder_core::{ArtifactRecord, SourceKey};
+use larder_core::{ArtifactRecord, Clock, SourceKey, believed};
 use larder_storage::{MetadataStore, StorageError};
 use quick_cache::sync::Cache;
 
@@ -13,12 +13,13 @@ const CAPACITY: usize = 50_000;
 pub(crate) struct Records {
     cache: Cache<SourceKey, Arc<ArtifactRecord>>,
     metadata: MetadataStore,
+    clock: Arc<dyn Clock>,
 }
 
 impl Records {
-    pub(crate) fn new(metadata: MetadataStore) -> Self {
+    pub(crate) fn new(metadata: MetadataStore, clock: Arc<dyn Clock>) -> Self {
         // A small estimate keeps the empty map small; it grows as it fills.
-        Self { cache: Cache::new(CAPACITY), metadata }
+        Self { cache: Cache::new(CAPACITY), metadata, clock }
     }
 
     /// The record, from memory or from the database.
@@ -29,7 +30,9 @@ impl Records {
         match self.cache.get_value_or_guard_async(key).await {
             Ok(record) => Ok(Some(record)),
             Err(guard) => {
-                let Some(record) = self.metadata.record(key).await?.map(Arc::new) else { return Ok(None) };
+                let Some(record) = self.metadata.record(key).await? else { return Ok(None) };
+                // The clock may have been set back since it was written.
+                let record = Arc::new(believed(record, self.clock.now()));
                 // Fails if a commit put a newer record there meanwhile: then that one stays.
                 let _ = guard.insert(Arc::clone(&record));
                 Ok(Some(self.cache.get(key).unwrap_or(record)))

@@ -225,7 +225,8 @@ pub(crate) fn negative_fault(wanted: &Wanted, status: u16) -> Fault {
 pub(crate) fn offline(wanted: &Wanted) -> Fault {
     let message = format!(
         "repository {} is offline and does not hold {}; set offline: false to let larder ask the upstream",
-        wanted.entry.repository.name, wanted.spec.key_path
+        wanted.entry.repository.name,
+        larder_core::shown(&wanted.spec.key_path)
     );
     Fault::new(FaultKind::BadGateway, "offline", message).in_repository(&wanted.entry.repository.name).by_rule("offline")
 }
@@ -241,8 +242,8 @@ pub(crate) fn storage_fault(entry: &Entry, error: &StorageError) -> Fault {
 /// A document that passed its check but cannot be derived from.
 pub(crate) fn malformed(wanted: &Wanted, error: &Malformed) -> Fault {
     count(&wanted.entry.counters.malformed_documents);
-    let message =
-        format!("the document {} of repository {} cannot be used: {error}", wanted.spec.key_path, wanted.entry.repository.name);
+    let path = larder_core::shown(&wanted.spec.key_path);
+    let message = format!("the document {path} of repository {} cannot be used: {error}", wanted.entry.repository.name);
     Fault::new(FaultKind::BadGateway, "malformed_document", message)
         .in_repository(&wanted.entry.repository.name)
         .by_rule("upstream")

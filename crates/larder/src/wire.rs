@@ -1,5 +1,6 @@
 //! Puts the crates together, top to bottom, and serves. No logic of its own.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,8 +101,15 @@ fn live_settings(settings: &Settings) -> LiveSettings {
         admin_token: settings.admin_token.clone(),
         docker_default_remote: settings.docker_default_remote.clone(),
         docker_registries: settings.docker_registries.clone(),
+        host_names: host_names(settings),
         config_view: settings.config_view.clone(),
     }
+}
+
+/// The names that are larder's own, as far as a browser's `Host` is concerned.
+fn host_names(settings: &Settings) -> BTreeSet<String> {
+    let public = settings.public_url.iter().filter_map(|url| url.host_str()).map(str::to_owned);
+    public.chain(settings.hostnames.keys().cloned()).collect()
 }
 
 async fn reload_on_change(

@@ -453,3 +453,38 @@ fn oci_11_only_the_public_hub_has_a_namespace_for_short_names() {
     assert_eq!(namespace("hub").as_deref(), Some("library"));
     assert_eq!((namespace("other"), namespace("files")), (None, None));
 }
+
+/// The key is accepted and checked; what it will do one day is said not to be done yet.
+#[test]
+fn host_names_are_names_of_one_repository_each() {
+    let settings = loaded(
+        "remotes:\n\
+         \x20 npm: {package: npm, base_url: 'https://example.com', hostnames: [NPM.example.com, n.example.com]}\n\
+         \x20 pypi: {package: pypi, base_url: 'https://example.com', hostnames: []}\n",
+    );
+    let owners: Vec<_> = settings.hostnames.iter().map(|(name, owner)| (name.as_str(), owner.as_str())).collect();
+    assert_eq!(owners, [("n.example.com", "npm"), ("npm.example.com", "npm")]);
+    let said = lines(&settings.warnings);
+    assert!(said.contains("hostnames") && said.contains("not built in this version"), "{said}");
+    let twice = refused(
+        "remotes:\n\
+         \x20 a: {base_url: 'https://example.com', hostnames: [files.example.com]}\n\
+         \x20 b: {base_url: 'https://example.com', hostnames: [Files.example.com]}\n",
+    );
+    assert!(twice.contains("f.yaml:3") && twice.contains("`a`") && twice.contains("`b`"), "{twice}");
+    for wrong in [
+        "https://x.example",
+        "x.example:8000",
+        "x.example/",
+        "127.0.0.1",
+        "'[::1]'",
+        "localhost",
+        "a.localhost",
+        "'*.example'",
+        "-a.example",
+        "''",
+    ] {
+        let said = refused(&format!("remotes:\n  a: {{base_url: 'https://example.com', hostnames: [{wrong}]}}\n"));
+        assert!(said.contains("hostnames"), "{wrong}: {said}");
+    }
+}

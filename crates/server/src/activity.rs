@@ -37,6 +37,8 @@ pub(crate) struct Activity {
     defect: AtomicU8,
     /// Whether an answer broke off in a way that only a reset can tell the client.
     reset: AtomicBool,
+    /// Whether the client may still be sending when the connection is closed.
+    lingers: AtomicBool,
 }
 
 impl Activity {
@@ -52,6 +54,7 @@ impl Activity {
             defective_head: AtomicU64::new(NONE),
             defect: AtomicU8::new(0),
             reset: AtomicBool::new(false),
+            lingers: AtomicBool::new(false),
         })
     }
 
@@ -111,6 +114,15 @@ impl Activity {
 
     pub(crate) fn reset_asked(&self) -> bool {
         self.reset.load(Relaxed)
+    }
+
+    /// A request is answered whose body has not been read to its end: the client must get to read the answer.
+    pub(crate) fn ask_to_linger(&self) {
+        self.lingers.store(true, Relaxed);
+    }
+
+    pub(crate) fn lingers(&self) -> bool {
+        self.lingers.load(Relaxed)
     }
 
     /// When the connection is to be closed if nothing further happens; `None` while an answer is under way.

@@ -4,10 +4,9 @@ use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::CONTENT_RANGE;
 use http::{Method, Response, StatusCode};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use larder_core::{Fault, FaultKind, Repository, RepositoryKind, Source, UnixMillis};
 
@@ -18,6 +17,7 @@ use crate::hot::{HotBody, HotVariant, MAX_IN_MEMORY, Selector};
 use crate::metrics::{BytesSent, RequestKind};
 use crate::oci::API_VERSION;
 use crate::problem::{self, Audience};
+use crate::request_body;
 use crate::respond::{self, Asked, Payload, Prepared, Timing, Unmet};
 use crate::service::{Exchange, Handled};
 
@@ -32,24 +32,57 @@ pub(crate) struct Address<'a> {
 }
 
 /// What `/api/v1/remote` offers: `GET`, `HEAD`, and `POST` for what formats pass through.
-pub(crate) async fn serve_artifact<B: Backend>(exchange: &Exchange<'_, B>, name: &str, path: &str, body: Incoming) -> Handled {
+pub(crate) async fn serve_artifact<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    name: &str,
+    path: &str,
+    body: &mut Incoming,
+) -> Handled {
     let repository = exchange.backend.repository(name);
-    serve(exchange, Address { repository: name, path, audience: Audience::Repository(repository.as_deref()) }, body).await
+    let address = Address { repository: name, path, audience: Audience::Repository(repository.as_deref()) };
+    match receive(exchange, address, body).await {
+        Ok(body) => serve(exchange, address, body).await,
+        Err(fault) => refused(exchange, &fault, address, repository.clone()),
+    }
+}
+
+/// The body of a request that may have one. Whether it may is asked first: nothing is read for what will be refused.
+async fn receive<B: Backend>(exchange: &Exchange<'_, B>, address: Address<'_>, body: &mut Incoming) -> Result<Bytes, Fault> {
+    if exchange.head.method != Method::POST {
+        return Ok(Bytes::new());
+    }
+    let Some(most) = exchange.backend.body_limit(&request(exchange, address, Bytes::new()))? else { return Ok(Bytes::new()) };
+    request_body::collect(body, most, &exchange.shared.bodies, &exchange.shared.limits).await
+}
+
+fn refused<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    fault: &Fault,
+    address: Address<'_>,
+    repository: Option<Arc<Repository>>,
+) -> Handled {
+    let response = problem::response(&**exchange.backend, fault, address.audience);
+    Handled { response, kind: RequestKind::Refused, repository }
 }
 
 /// Answers a read.
-pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, address: Address<'_>, body: Incoming) -> Handled {
+pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, address: Address<'_>, body: Bytes) -> Handled {
     let repository = exchange.backend.repository(address.repository);
-    let result = match collect(exchange, body).await {
-        Ok(body) => read(exchange, address, body, repository.as_deref()).await,
-        Err(fault) => Err(fault),
-    };
-    match result {
+    match read(exchange, address, body, repository.as_deref()).await {
         Ok((response, kind)) => Handled { response, kind, repository },
-        Err(fault) => {
-            let response = problem::response(&**exchange.backend, &fault, address.audience);
-            Handled { response, kind: RequestKind::Refused, repository }
-        }
+        Err(fault) => refused(exchange, &fault, address, repository),
+    }
+}
+
+fn request<'e, B>(exchange: &'e Exchange<'_, B>, address: Address<'e>, body: Bytes) -> ArtifactRequest<'e> {
+    ArtifactRequest {
+        repository: address.repository,
+        raw_path: address.path,
+        query: exchange.head.uri.query(),
+        method: &exchange.head.method,
+        headers: &exchange.head.headers,
+        client_base: &exchange.client.base,
+        body,
     }
 }
 
@@ -60,16 +93,7 @@ async fn read<B: Backend>(
     repository: Option<&Repository>,
 ) -> Result<(Response<ResponseBody>, RequestKind), Fault> {
     let head = exchange.head;
-    let request = ArtifactRequest {
-        repository: address.repository,
-        raw_path: address.path,
-        query: head.uri.query(),
-        method: &head.method,
-        headers: &head.headers,
-        client_base: &exchange.client.base,
-        body,
-    };
-    let mut reply = exchange.backend.read(request).await?;
+    let mut reply = exchange.backend.read(request(exchange, address, body)).await?;
     if matches!(address.audience, Audience::Oci) {
         let (name, value) = API_VERSION;
         reply.representation.extra.insert(name, value);
@@ -212,29 +236,6 @@ fn unmet_response<B: Backend>(
             let mut response = problem::with_status(status, &**exchange.backend, &fault, audience);
             respond::insert(response.headers_mut(), CONTENT_RANGE, format!("bytes */{length}"));
             response
-        }
-    }
-}
-
-/// The body of a POST, bounded in size and in patience.
-async fn collect<B>(exchange: &Exchange<'_, B>, mut body: Incoming) -> Result<Bytes, Fault> {
-    let limits = exchange.shared.limits;
-    let mut all = BytesMut::new();
-    loop {
-        let frame = match tokio::time::timeout(limits.body_timeout, body.frame()).await {
-            Ok(None) => return Ok(all.freeze()),
-            Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(_))) => return Err(Fault::new(FaultKind::BadRequest, "bad_request", "the request body is broken off")),
-            Err(_) => {
-                return Err(Fault::new(FaultKind::BadRequest, "request_timeout", "the request body did not arrive in time"));
-            }
-        };
-        if let Some(data) = frame.data_ref() {
-            if all.len() + data.len() > limits.body_bytes {
-                let message = format!("the request body is larger than {} bytes", limits.body_bytes);
-                return Err(Fault::new(FaultKind::TooLarge, "body_too_large", message));
-            }
-            all.extend_from_slice(data);
         }
     }
 }

@@ -32,6 +32,12 @@ pub trait Backend: Send + Sync + 'static {
     /// All repositories, sorted by name.
     fn repositories(&self) -> Vec<Arc<Repository>>;
 
+    /// How long a body this POST may have, in bytes: asked before any of it is read. `None` if nobody would look at it.
+    ///
+    /// # Errors
+    /// The fault that the request ends in whatever its body is.
+    fn body_limit(&self, request: &ArtifactRequest<'_>) -> Result<Option<u64>, Fault>;
+
     /// Answers GET, HEAD and POST on `/api/v1/remote`, GET and HEAD below `/v2/`.
     fn read(&self, request: ArtifactRequest<'_>) -> impl Future<Output = Result<Reply, Fault>> + Send;
 

@@ -24,6 +24,10 @@ impl Backend for Arc<Engine> {
         Engine::repositories(self)
     }
 
+    fn body_limit(&self, request: &ArtifactRequest<'_>) -> Result<Option<u64>, Fault> {
+        Engine::body_limit(self, request)
+    }
+
     async fn read(&self, request: ArtifactRequest<'_>) -> Result<Reply, Fault> {
         let answer = Engine::read(self, request).await?;
         let content = match answer.body.into_inner() {

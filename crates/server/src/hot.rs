@@ -159,6 +159,14 @@ impl HotBody {
         matches!(self, Self::File { .. })
     }
 
+    /// Whether the file still has all its bytes: whoever shortens it behind larder's back must not break every answer from now on.
+    pub(crate) fn is_intact(&self) -> bool {
+        match self {
+            Self::Bytes(_) => true,
+            Self::File { file, length } => file.metadata().is_ok_and(|metadata| metadata.len() == *length),
+        }
+    }
+
     pub(crate) fn payload(&self) -> Payload {
         match self.clone() {
             Self::Bytes(bytes) => Payload::Bytes(bytes),
@@ -196,6 +204,13 @@ impl HotSet {
         }
         variants.push(Arc::new(variant));
         cache.insert(target.into(), Arc::new(HotTarget { variants }));
+    }
+
+    /// Forgets all forms of a target.
+    pub(crate) fn remove(&self, target: &str) {
+        if let Some(cache) = &self.cache {
+            cache.remove(target);
+        }
     }
 
     /// Drops what no longer holds, and with it open files whose blobs may be gone from the disk.

@@ -9,6 +9,7 @@
 //! | how an answer becomes a response | `artifact.rs`, `respond.rs`, `body.rs` |
 //! | why a hit costs next to nothing | `hot.rs`, `file_body.rs` |
 //! | which requests are refused before anything else | `request_check.rs`, `framing.rs`, `origin_guard.rs` |
+//! | what a client may send, and how it is told to stop | `request_body.rs`, `lingering.rs` |
 
 mod activity;
 mod admin;
@@ -21,6 +22,7 @@ mod file_body;
 mod forwarded;
 mod framing;
 mod hot;
+mod lingering;
 mod listen;
 mod metrics;
 mod multipart;
@@ -28,6 +30,7 @@ mod oci;
 mod openapi;
 mod origin_guard;
 mod problem;
+mod request_body;
 mod request_check;
 mod request_id;
 mod respond;

@@ -21,6 +21,7 @@ use crate::backend::Backend;
 use crate::drive::{Drain, Drive};
 use crate::hot::HotSet;
 use crate::metrics::Metrics;
+use crate::request_body::BodyBudget;
 use crate::service::Service;
 use crate::settings::{LiveSettings, ServerSettings};
 use crate::state::{Connection, Shared};
@@ -29,6 +30,9 @@ use crate::watched::Watched;
 
 /// Largest request head and, for a slow client, the most that waits in memory beside one frame.
 const BUFFER: usize = 64 << 10;
+
+/// What an HTTP/2 client may send of its bodies before anybody has asked for them: what HTTP/1 holds unread, too.
+const UNREAD: u32 = 64 << 10;
 
 /// Most header fields of a request.
 const MAX_FIELDS: usize = 100;
@@ -109,10 +113,15 @@ pub async fn bind(settings: ServerSettings) -> Result<BoundServer, BindError> {
         hot: HotSet::new(settings.hot_set_bytes, settings.hot_files),
         metrics: Metrics::new(),
         limits: settings.limits,
-        loopback_only: addresses.iter().all(|address| address.ip().to_canonical().is_loopback()),
+        bodies: BodyBudget::new(settings.limits.bodies_bytes),
+        loopback_only: addresses.iter().all(is_loopback),
         version: settings.version,
     });
     Ok(BoundServer { listeners, addresses, shared, tls })
+}
+
+fn is_loopback(address: &SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -148,6 +157,7 @@ impl BoundServer {
             shared: self.shared,
             tls: self.tls,
             drain: Arc::default(),
+            on_loopback: self.addresses.iter().map(is_loopback).collect(),
             slots: Arc::new(Semaphore::new(limits.connections)),
         };
         let mut connections = JoinSet::new();
@@ -156,8 +166,8 @@ impl BoundServer {
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
-                (socket, peer, slot) = acceptor.next(&self.listeners) => {
-                    connections.spawn(acceptor.clone().serve(socket, peer, slot));
+                (socket, origin, slot) = acceptor.next(&self.listeners) => {
+                    connections.spawn(acceptor.clone().serve(socket, origin, slot));
                 }
                 Some(ended) = connections.join_next() => report_panic(ended),
                 _ = housekeeping.tick() => acceptor.keep_house(),
@@ -187,7 +197,16 @@ struct Acceptor<B> {
     shared: Arc<Shared>,
     tls: Option<Arc<Tls>>,
     drain: Arc<Drain>,
+    /// Of each listener, whether its address is a loopback address.
+    on_loopback: Arc<[bool]>,
     slots: Arc<Semaphore>,
+}
+
+/// Where a connection has come from, and by which kind of listener.
+#[derive(Debug, Clone, Copy)]
+struct Origin {
+    peer: SocketAddr,
+    on_loopback: bool,
 }
 
 impl<B> Clone for Acceptor<B> {
@@ -197,6 +216,7 @@ impl<B> Clone for Acceptor<B> {
             shared: Arc::clone(&self.shared),
             tls: self.tls.clone(),
             drain: Arc::clone(&self.drain),
+            on_loopback: Arc::clone(&self.on_loopback),
             slots: Arc::clone(&self.slots),
         }
     }
@@ -204,21 +224,23 @@ impl<B> Clone for Acceptor<B> {
 
 impl<B: Backend> Acceptor<B> {
     /// The next connection, once there is room for it.
-    async fn next(&self, listeners: &[TcpListener]) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
+    async fn next(&self, listeners: &[TcpListener]) -> (TcpStream, Origin, Option<OwnedSemaphorePermit>) {
         // The semaphore is never closed; without a permit the connection would only go uncounted.
         let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
         loop {
             let accepted = std::future::poll_fn(|cx| {
                 listeners
                     .iter()
-                    .find_map(|listener| match listener.poll_accept(cx) {
-                        Poll::Ready(accepted) => Some(Poll::Ready(accepted)),
+                    .zip(&*self.on_loopback)
+                    .find_map(|(listener, &on_loopback)| match listener.poll_accept(cx) {
+                        Poll::Ready(Ok((socket, peer))) => Some(Poll::Ready(Ok((socket, Origin { peer, on_loopback })))),
+                        Poll::Ready(Err(error)) => Some(Poll::Ready(Err(error))),
                         Poll::Pending => None,
                     })
                     .unwrap_or(Poll::Pending)
             });
             match accepted.await {
-                Ok((socket, peer)) => return (socket, peer, slot),
+                Ok((socket, origin)) => return (socket, origin, slot),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     tracing::error!(%error, "cannot accept connections; trying again");
@@ -228,22 +250,22 @@ impl<B: Backend> Acceptor<B> {
         }
     }
 
-    async fn serve(self, socket: TcpStream, peer: SocketAddr, slot: Option<OwnedSemaphorePermit>) {
-        let _slot = slot;
+    async fn serve(self, socket: TcpStream, origin: Origin, slot: Option<OwnedSemaphorePermit>) {
+        let (_slot, peer) = (slot, origin.peer);
         let _present = self.shared.metrics.connection();
         if let Err(error) = prepare(&socket, self.shared.limits.stall_timeout) {
             tracing::debug!(%error, %peer, "connection lost before it began");
             return;
         }
         match &self.tls {
-            None => self.serve_plain(socket, peer).await,
+            None => self.serve_plain(socket, origin).await,
             Some(tls) => {
                 let handshake = tls.acceptor().accept(socket);
                 match tokio::time::timeout(self.shared.limits.handshake_timeout, handshake).await {
-                    Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => self.serve_http2(stream, peer).await,
+                    Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => self.serve_http2(stream, origin).await,
                     Ok(Ok(stream)) => {
                         let activity = Activity::new(true);
-                        let connection = connection(peer, "https", None, &activity);
+                        let connection = connection(origin, "https", None, &activity);
                         self.serve_http1(Watched::http1(stream, activity), connection).await;
                     }
                     Ok(Err(error)) => {
@@ -256,10 +278,10 @@ impl<B: Backend> Acceptor<B> {
         }
     }
 
-    async fn serve_plain(self, socket: TcpStream, peer: SocketAddr) {
+    async fn serve_plain(self, socket: TcpStream, origin: Origin) {
         let stream = SendfileStream::new(socket);
         let activity = Activity::new(true);
-        let connection = connection(peer, "http", Some(stream.sender()), &activity);
+        let connection = connection(origin, "http", Some(stream.sender()), &activity);
         self.serve_http1(Watched::http1(stream, activity), connection).await;
     }
 
@@ -282,17 +304,19 @@ impl<B: Backend> Acceptor<B> {
         Drive::new(http, activity, limits, self.drain).await;
     }
 
-    async fn serve_http2<T>(self, stream: T, peer: SocketAddr)
+    async fn serve_http2<T>(self, stream: T, origin: Origin)
     where
         T: tokio::io::AsyncRead + tokio::io::AsyncWrite + crate::watched::Transport + Unpin + 'static,
     {
         let activity = Activity::new(false);
-        let connection = connection(peer, "https", None, &activity);
+        let connection = connection(origin, "https", None, &activity);
         let limits = self.shared.limits;
         let service = Service { backend: self.backend, shared: self.shared, connection };
         let http = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_concurrent_streams(128)
+            .initial_stream_window_size(UNREAD)
+            .initial_connection_window_size(UNREAD)
             .max_send_buf_size(BUFFER)
             .max_header_list_size(BUFFER as u32)
             .serve_connection(TokioIo::new(Watched::http2(stream, Arc::clone(&activity))), service);
@@ -309,8 +333,9 @@ impl<B: Backend> Acceptor<B> {
     }
 }
 
-fn connection(peer: SocketAddr, scheme: &'static str, sender: Option<FileSender>, activity: &Arc<Activity>) -> Arc<Connection> {
-    Arc::new(Connection { peer, scheme, sender, activity: Arc::clone(activity) })
+fn connection(origin: Origin, scheme: &'static str, sender: Option<FileSender>, activity: &Arc<Activity>) -> Arc<Connection> {
+    let Origin { peer, on_loopback } = origin;
+    Arc::new(Connection { peer, scheme, on_loopback, sender, activity: Arc::clone(activity) })
 }
 
 /// Head and body leave at once, and a client that no longer acknowledges anything is given up.

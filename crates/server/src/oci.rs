@@ -4,7 +4,6 @@
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Method, Response};
-use hyper::body::Incoming;
 use larder_core::{Fault, FaultKind, PackageType, Repository, RepositoryKind};
 
 use crate::artifact::{self, Address};
@@ -19,7 +18,7 @@ pub(crate) const API_VERSION: (HeaderName, HeaderValue) =
     (HeaderName::from_static("docker-distribution-api-version"), HeaderValue::from_static("registry/2.0"));
 
 /// `/v2/{rest}`.
-pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, rest: &str, body: Incoming) -> Handled {
+pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, rest: &str) -> Handled {
     let reads = matches!(exchange.head.method, Method::GET | Method::HEAD);
     match rest {
         "" | "_catalog" if !reads => refuse(exchange, &not_offered(), None),
@@ -27,24 +26,19 @@ pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, rest: &str, bo
         // Of what larder holds itself, that is: remotes are not listed, and there are no local repositories yet.
         "_catalog" => json(br#"{"repositories":[]}"#),
         _ => match choose(exchange, rest) {
-            Ok((repository, path)) => answer(exchange, &repository, path, body).await,
+            Ok((repository, path)) => answer(exchange, &repository, path).await,
             Err(fault) => refuse(exchange, &fault, None),
         },
     }
 }
 
 /// `/{repository}/v2/{path}`, as clients send it that put the path of a mirror in front of everything. `None`: there is no such registry.
-pub(crate) async fn serve_alias<B: Backend>(
-    exchange: &Exchange<'_, B>,
-    name: &str,
-    path: &str,
-    body: Incoming,
-) -> Option<Handled> {
+pub(crate) async fn serve_alias<B: Backend>(exchange: &Exchange<'_, B>, name: &str, path: &str) -> Option<Handled> {
     docker(exchange, name)?;
     Some(match (path, matches!(exchange.head.method, Method::GET | Method::HEAD)) {
         ("", true) => json(b"{}"),
         ("", false) => refuse(exchange, &not_offered(), None),
-        _ => answer(exchange, name, path, body).await,
+        _ => answer(exchange, name, path).await,
     })
 }
 
@@ -79,9 +73,9 @@ fn namespace(query: Option<&str>) -> Option<String> {
     parameters.find(|(name, _)| name == "ns").map(|(_, registry)| registry.to_ascii_lowercase())
 }
 
-async fn answer<B: Backend>(exchange: &Exchange<'_, B>, name: &str, path: &str, body: Incoming) -> Handled {
+async fn answer<B: Backend>(exchange: &Exchange<'_, B>, name: &str, path: &str) -> Handled {
     if matches!(exchange.head.method, Method::GET | Method::HEAD) {
-        return artifact::serve(exchange, Address { repository: name, path, audience: Audience::Oci }, body).await;
+        return artifact::serve(exchange, Address { repository: name, path, audience: Audience::Oci }, Bytes::new()).await;
     }
     let repository = exchange.backend.repository(name);
     let fault = match repository.as_deref() {

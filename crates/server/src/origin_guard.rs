@@ -1,9 +1,10 @@
-//! Who may change state (spec section 6). Reading is not its business.
+//! What web pages may not do through their visitors' browsers: change state (spec section 6), and read by a name of their own that
+//! leads to a loopback address. Who else reads is not its business.
 
 use std::net::IpAddr;
 
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, ORIGIN};
+use http::header::{AUTHORIZATION, ORIGIN, USER_AGENT};
 use larder_core::{Fault, FaultKind};
 use url::{Host, Url};
 
@@ -46,7 +47,8 @@ pub(crate) fn may_change_state(attempt: Attempt<'_>, settings: &LiveSettings) ->
     let cross_site = attempt.headers.get_all("sec-fetch-site").iter().any(|site| site.as_bytes() == b"cross-site");
     let foreign = attempt.headers.get_all(ORIGIN).iter().any(|origin| {
         let origin = origin.to_str().ok().and_then(|text| Url::parse(text).ok());
-        !origin.is_some_and(|url| own.as_ref().is_some_and(|own| url.origin() == own.origin()) || is_public(&url, settings))
+        let is_own = |url: &Url| own.iter().chain(settings.public_url.iter()).any(|own| url.origin() == own.origin());
+        !origin.is_some_and(|url| is_own(&url))
     });
     if cross_site || foreign {
         return Err(forbidden("a page of another site asked for this"));
@@ -54,9 +56,40 @@ pub(crate) fn may_change_state(attempt: Attempt<'_>, settings: &LiveSettings) ->
     Ok(())
 }
 
+/// Whether a browser asks. A page cannot change what it calls itself; package clients call themselves something else.
+pub(crate) fn is_browser(headers: &HeaderMap) -> bool {
+    headers.get_all(USER_AGENT).iter().any(|agent| agent.as_bytes().starts_with(b"Mozilla/"))
+}
+
+/// Refuses a browser's request on loopback by a name that larder does not know: a page whose own name has been made to lead here
+/// (DNS rebinding) would read everything, as if it were larder's own. An address in the place of a name cannot be made to lead
+/// elsewhere.
+pub(crate) fn refuse_rebound(host: &str, settings: &LiveSettings) -> Result<(), Fault> {
+    let url = Url::parse(&format!("http://{host}")).ok();
+    let known = match url.as_ref().and_then(Url::host) {
+        Some(Host::Domain(name)) => {
+            let name = name.strip_suffix('.').unwrap_or(name);
+            is_localhost(name) || settings.host_names.contains(name)
+        }
+        Some(Host::Ipv4(_) | Host::Ipv6(_)) => true,
+        None => false,
+    };
+    if known {
+        return Ok(());
+    }
+    let message = "larder listens on loopback and does not answer browsers under this host name, which any web page could have made \
+                   lead here: set public_url (LARDER_PUBLIC_URL) to the address that browsers use, or ask http://localhost";
+    Err(Fault::new(FaultKind::Misdirected, "misdirected", message).by_rule("public_url"))
+}
+
+/// These names are the machine's own, whatever a name server says (RFC 6761 section 6.3).
+fn is_localhost(name: &str) -> bool {
+    name == "localhost" || name.ends_with(".localhost")
+}
+
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Domain(name)) => is_localhost(name),
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => IpAddr::V6(address).to_canonical().is_loopback(),
         None => false,
@@ -160,6 +193,8 @@ mod tests {
             Row { host: "", expected: no, ..open },
             Row { origin: Some("https://evil.example"), expected: no, ..open },
             Row { origin: Some("http://127.0.0.1:3000"), expected: no, ..open },
+            Row { origin: Some("http://larder.example"), expected: no, ..open },
+            Row { origin: Some("https://larder.example:8443"), expected: no, ..open },
             Row { origin: Some("null"), expected: no, ..open },
             Row { site: Some("cross-site"), expected: no, ..open },
             Row { origin: Some(SAME), site: Some("cross-site"), expected: no, ..open },
@@ -187,6 +222,44 @@ mod tests {
         let attempt = Attempt { headers: &HeaderMap::new(), scheme: "http", host: "a.example", loopback_only: false };
         let fault = may_change_state(attempt, &LiveSettings::default()).unwrap_err();
         assert!(fault.message.contains("auth.admin_token"));
+    }
+
+    /// DNS rebinding, cell by cell: which hosts a browser may name on loopback.
+    #[test]
+    fn hazard_names_that_lead_a_browser_to_loopback() {
+        let settings =
+            LiveSettings { host_names: ["larder.example", "npm.example"].map(str::to_owned).into(), ..LiveSettings::default() };
+        let own = [
+            "localhost",
+            "localhost:8000",
+            "LocalHost.",
+            "a.localhost:1",
+            "larder.example",
+            "LARDER.example:8443",
+            "npm.example.",
+        ];
+        let addresses = ["127.0.0.1:8000", "127.8.9.10", "[::1]:8000", "192.0.2.1", "[2001:db8::1]", "2130706433", "0x7f.1"];
+        for host in own.into_iter().chain(addresses) {
+            assert_eq!(refuse_rebound(host, &settings), Ok(()), "{host}");
+        }
+        let foreign =
+            ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "xlocalhost", "intranet"];
+        let near = ["larder.example.evil.example", "x.larder.example", "a:b:c", "[::1", "..", "-"];
+        for host in foreign.into_iter().chain(near) {
+            let fault = refuse_rebound(host, &settings).expect_err(host);
+            assert_eq!(fault.kind, FaultKind::Misdirected, "{host}");
+            assert!(fault.message.contains("public_url"), "{host}");
+        }
+    }
+
+    #[test]
+    fn browsers_are_told_by_what_they_call_themselves() {
+        let agent = |text: &'static str| HeaderMap::from_iter([(USER_AGENT, HeaderValue::from_static(text))]);
+        assert!(is_browser(&agent("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")));
+        for client in ["pip/26.2 {}", "npm/12.0.0 node/v24", "docker/28.0 go/go1.24", "curl/8.5.0", "x Mozilla/5.0", ""] {
+            assert!(!is_browser(&agent(client)), "{client}");
+        }
+        assert!(!is_browser(&HeaderMap::new()));
     }
 
     #[test]

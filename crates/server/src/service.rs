@@ -1,12 +1,13 @@
 //! The order in which a request meets the layers, on one page:
 //!
 //! 1. framing and addressing (`request_check.rs`): 4xx and the connection is closed;
-//! 2. the hot set (`hot.rs`): answered at once, counted, not logged unless asked for;
-//! 3. request id, in-flight gauge, log span;
-//! 4. the URL table (`routes.rs`);
-//! 5. for what changes state, the guard (`origin_guard.rs`);
-//! 6. the handler (`artifact.rs`, `admin.rs`);
-//! 7. access log, latency, `Connection: close` after errors with an unread body.
+//! 2. on loopback, whether a browser has been led here by a foreign name (`origin_guard.rs`): 421;
+//! 3. the hot set (`hot.rs`): answered at once, counted, not logged unless asked for;
+//! 4. request id, in-flight gauge, log span;
+//! 5. the URL table (`routes.rs`);
+//! 6. for what changes state, the guard (`origin_guard.rs`);
+//! 7. the handler (`artifact.rs`, `admin.rs`);
+//! 8. access log, latency, `Connection: close` where the body has not been read.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -19,13 +20,13 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use larder_core::{Fault, FaultKind, Repository};
+use larder_core::{Fault, FaultKind, Repository, shown};
 
 use crate::backend::Backend;
 use crate::body::ResponseBody;
 use crate::forwarded::{self, Client, Direct};
 use crate::metrics::RequestKind;
-use crate::origin_guard::{Attempt, may_change_state};
+use crate::origin_guard::{Attempt, is_browser, may_change_state, refuse_rebound};
 use crate::problem::{self, Audience};
 use crate::request_id::RequestId;
 use crate::respond::Asked;
@@ -82,6 +83,12 @@ impl<B: Backend> hyper::service::Service<Request<Incoming>> for Service<B> {
         let defect = self.connection.activity.head_complete();
         let host = match request_check::check(&request, defect) {
             Ok((target, host)) => {
+                if self.connection.on_loopback
+                    && is_browser(request.headers())
+                    && let Err(fault) = refuse_rebound(host, &self.shared.live.load())
+                {
+                    return Answering::Ready(Some(self.refuse(&request, &fault)));
+                }
                 if let Some(response) = self.hot_answer(&request, target, host) {
                     return Answering::Ready(Some(response));
                 }
@@ -121,13 +128,21 @@ impl<B: Backend> Service<B> {
         let now = self.backend.now();
         let headers = request.headers();
         let variant = found.find(headers, |base| self.uses_base(request, host, base), now)?;
+        if !variant.body.is_intact() {
+            tracing::warn!(
+                path = &*shown(request.uri().path()),
+                "a file of the hot set has been shortened; it is looked up again"
+            );
+            self.shared.hot.remove(target);
+            return None;
+        }
         let asked = Asked { method: request.method(), headers, sender: self.connection.sender.as_ref() };
         let sent = self.shared.metrics.bytes_sent();
         let mut response = artifact::from_hot(variant, asked, sent, now)?;
         confirm_keep_alive(headers, &mut response);
         variant.requests.count_hot(response.status());
         tracing::debug!(
-            method = %request.method(), path = request.uri().path(), status = response.status().as_u16(),
+            method = %request.method(), path = &*shown(request.uri().path()), status = response.status().as_u16(),
             peer = %self.connection.peer, "hot"
         );
         let running = (!response.body().is_end_stream() && variant.body.is_file()).then(|| self.connection.activity.begin());
@@ -152,11 +167,11 @@ impl<B: Backend> Service<B> {
 
     /// A request that fails the first checks: nothing else has looked at it, nothing else of this connection is read.
     fn refuse(&self, request: &Request<Incoming>, fault: &Fault) -> Response<ResponseBody> {
-        let mut response = problem::response(&*self.backend, fault, Audience::Repository(None));
-        close(&mut response, request.version());
+        let mut response = problem::response(&*self.backend, fault, audience_at(request.uri().path()));
+        self.close(&mut response, request.version());
         self.shared.metrics.repository("").count(RequestKind::Refused, response.status());
         tracing::info!(
-            method = %request.method(), status = response.status().as_u16(), peer = %self.connection.peer,
+            method = &*shown(request.method().as_str()), status = response.status().as_u16(), peer = %self.connection.peer,
             reason = fault.message, "request refused"
         );
         if *request.method() == Method::HEAD { without_body(response) } else { response }
@@ -168,8 +183,7 @@ impl<B: Backend> Service<B> {
         let _present = self.shared.metrics.request();
         let id = RequestId::next();
         let client = self.client(request.headers(), &host);
-        let (head, body) = request.into_parts();
-        let unread = !body.is_end_stream();
+        let (head, mut body) = request.into_parts();
         let exchange = Exchange {
             backend: &self.backend,
             shared: &self.shared,
@@ -178,16 +192,15 @@ impl<B: Backend> Service<B> {
             host: &host,
             client: &client,
         };
-        let mut handled = named(id, dispatch(&exchange, body)).await;
+        let mut handled = named(id, dispatch(&exchange, &mut body)).await;
         self.log(&head, &client, id, &handled, started);
         if let Ok(id) = HeaderValue::try_from(id.to_string()) {
             handled.response.headers_mut().insert(REQUEST_ID, id);
         }
         let mut response = handled.response;
-        // After a chunked body the raw heads can no longer be told apart; after an error its rest may be unread.
-        let failed = !response.status().is_success() && !response.status().is_redirection();
-        if head.headers.contains_key(TRANSFER_ENCODING) || (unread && failed) {
-            close(&mut response, head.version);
+        // After a chunked body the raw heads can no longer be told apart; what nobody has read must not be taken for a head.
+        if head.headers.contains_key(TRANSFER_ENCODING) || !body.is_end_stream() {
+            self.close(&mut response, head.version);
         } else {
             confirm_keep_alive(&head.headers, &mut response);
         }
@@ -197,18 +210,26 @@ impl<B: Backend> Service<B> {
         response.map(|body| body.keep_running(running))
     }
 
+    /// Ends the connection with this answer. HTTP/2 ends the stream instead: there, requests cannot be mistaken for one another.
+    fn close(&self, response: &mut Response<ResponseBody>, version: Version) {
+        if version < Version::HTTP_2 {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            self.connection.activity.ask_to_linger();
+        }
+    }
+
     /// Everything but hits at info. Queries may hold secrets and are not logged.
     fn log(&self, head: &request::Parts, client: &Client, id: RequestId, handled: &Handled, started: Instant) {
         let (status, elapsed) = (handled.response.status(), started.elapsed());
         let repository = handled.repository.as_ref().map_or("", |repository| repository.name.as_str());
         self.shared.metrics.repository(repository).count(handled.kind, status);
         self.shared.metrics.observe(handled.kind, elapsed);
-        let (method, path, kind) = (&head.method, head.uri.path(), handled.kind.as_str());
+        let (method, path, kind) = (&*shown(head.method.as_str()), &*shown(head.uri.path()), handled.kind.as_str());
         let (status, ms, client) = (status.as_u16(), elapsed.as_millis() as u64, client.address);
         if handled.kind == RequestKind::Hit {
-            tracing::debug!(%id, %method, path, status, kind, ms, %client, "request");
+            tracing::debug!(%id, method, path, status, kind, ms, %client, "request");
         } else {
-            tracing::info!(%id, %method, path, status, kind, ms, %client, "request");
+            tracing::info!(%id, method, path, status, kind, ms, %client, "request");
         }
     }
 }
@@ -239,7 +260,7 @@ async fn named<F: Future>(id: RequestId, future: F) -> F::Output {
     .await
 }
 
-async fn dispatch<B: Backend>(exchange: &Exchange<'_, B>, body: Incoming) -> Handled {
+async fn dispatch<B: Backend>(exchange: &Exchange<'_, B>, body: &mut Incoming) -> Handled {
     let (endpoint, repository, rest) = match find(&exchange.head.method, exchange.head.uri.path()) {
         Found::Endpoint { endpoint, changes_state, repository, rest } => {
             if changes_state && let Err(fault) = guard(exchange) {
@@ -248,10 +269,9 @@ async fn dispatch<B: Backend>(exchange: &Exchange<'_, B>, body: Incoming) -> Han
             (endpoint, repository, rest)
         }
         Found::OtherMethods(allow) => {
-            let message = format!("{} is not offered here; these are: {allow}", exchange.head.method);
+            let message = format!("{} is not offered here; these are: {allow}", shown(exchange.head.method.as_str()));
             let fault = Fault::new(FaultKind::MethodNotAllowed, "method_not_allowed", message);
-            let is_oci = exchange.head.uri.path().starts_with("/v2/");
-            let audience = if is_oci { Audience::Oci } else { Audience::Repository(None) };
+            let audience = audience_at(exchange.head.uri.path());
             let response = problem::not_allowed(&**exchange.backend, &fault, audience, &allow);
             return Handled::other(response);
         }
@@ -261,8 +281,8 @@ async fn dispatch<B: Backend>(exchange: &Exchange<'_, B>, body: Incoming) -> Han
         Endpoint::Artifact => artifact::serve_artifact(exchange, repository, rest, body).await,
         Endpoint::Upload => artifact::upload(exchange, repository),
         Endpoint::Virtual => artifact::serve_virtual(exchange, repository),
-        Endpoint::Oci => oci::serve(exchange, rest, body).await,
-        Endpoint::OciAlias => match oci::serve_alias(exchange, repository, rest, body).await {
+        Endpoint::Oci => oci::serve(exchange, rest).await,
+        Endpoint::OciAlias => match oci::serve_alias(exchange, repository, rest).await {
             Some(handled) => handled,
             None => nothing(exchange),
         },
@@ -296,11 +316,9 @@ fn fail<B: Backend>(exchange: &Exchange<'_, B>, fault: &Fault, endpoint: Endpoin
     problem::response(&**exchange.backend, fault, audience)
 }
 
-/// HTTP/2 has no such header: there, requests cannot be mistaken for one another.
-fn close(response: &mut Response<ResponseBody>, version: Version) {
-    if version < Version::HTTP_2 {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
+/// Who reads an error, as far as the path alone tells.
+fn audience_at(path: &str) -> Audience<'static> {
+    if path.starts_with("/v2/") { Audience::Oci } else { Audience::Repository(None) }
 }
 
 /// The answer to HEAD: the length of GET's body, and no body.

@@ -1,6 +1,6 @@
 //! What the server is started with, and the part of it that a reload may change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -42,6 +42,9 @@ pub struct LiveSettings {
     /// The docker repository that stands for a registry, by the registry's host: for image names that begin with no repository's and
     /// come with `?ns=`.
     pub docker_registries: BTreeMap<String, String>,
+    /// The names, in lower case and without ports, by which browsers may address a server on loopback beside `localhost`: the hosts of
+    /// `public_url` and of `hostnames`.
+    pub host_names: BTreeSet<String>,
     /// The loaded configuration as `GET /config` shows it: every secret already replaced.
     pub config_view: serde_json::Value,
 }
@@ -68,8 +71,14 @@ pub struct ServerLimits {
     pub stall_timeout: Duration,
     /// A request body that brings no byte for this long is given up.
     pub body_timeout: Duration,
+    /// From the beginning of a request body to its end.
+    pub body_total: Duration,
+    /// How long a request body waits for room in `bodies_bytes`.
+    pub body_patience: Duration,
     /// Largest request body that is collected in memory, in bytes.
     pub body_bytes: usize,
+    /// What all request bodies together may take of memory, in bytes.
+    pub bodies_bytes: usize,
     /// From accepting a connection to the end of its TLS handshake.
     pub handshake_timeout: Duration,
     /// What running answers are given when the server stops.
@@ -83,8 +92,11 @@ impl Default for ServerLimits {
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_mins(1),
             stall_timeout: Duration::from_mins(5),
-            body_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(10),
+            body_total: Duration::from_mins(1),
+            body_patience: Duration::from_secs(5),
             body_bytes: 10 << 20,
+            bodies_bytes: 64 << 20,
             handshake_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(30),
         }

@@ -9,6 +9,7 @@ use larder_sendfile::FileSender;
 use crate::activity::Activity;
 use crate::hot::HotSet;
 use crate::metrics::Metrics;
+use crate::request_body::BodyBudget;
 use crate::settings::{LiveSettings, ServerLimits};
 
 /// Shared by all requests, whatever answers them.
@@ -18,6 +19,7 @@ pub(crate) struct Shared {
     pub(crate) hot: HotSet,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: ServerLimits,
+    pub(crate) bodies: BodyBudget,
     pub(crate) loopback_only: bool,
     pub(crate) version: &'static str,
 }
@@ -27,6 +29,8 @@ pub(crate) struct Shared {
 pub(crate) struct Connection {
     pub(crate) peer: SocketAddr,
     pub(crate) scheme: &'static str,
+    /// Whether it came in by a listener on a loopback address.
+    pub(crate) on_loopback: bool,
     /// `None` where bytes must pass through the process (TLS, HTTP/2).
     pub(crate) sender: Option<FileSender>,
     pub(crate) activity: Arc<Activity>,

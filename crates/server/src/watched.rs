@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use larder_sendfile::SendfileStream;
@@ -14,6 +14,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::activity::Activity;
 use crate::framing::HeadScanner;
+use crate::lingering::Lingering;
 
 /// Gives the socket beneath a transport, for its options.
 pub(crate) trait Transport {
@@ -38,15 +39,17 @@ pub(crate) struct Watched<T: Transport> {
     transport: T,
     activity: Arc<Activity>,
     scanner: Option<HeadScanner>,
+    /// There once the writing side is shut.
+    lingering: Option<Lingering>,
 }
 
 impl<T: Transport> Watched<T> {
     pub(crate) fn http1(transport: T, activity: Arc<Activity>) -> Self {
-        Self { transport, activity, scanner: Some(HeadScanner::default()) }
+        Self { transport, activity, scanner: Some(HeadScanner::default()), lingering: None }
     }
 
     pub(crate) fn http2(transport: T, activity: Arc<Activity>) -> Self {
-        Self { transport, activity, scanner: None }
+        Self { transport, activity, scanner: None, lingering: None }
     }
 
     fn note_write<R>(&self, poll: Poll<R>) -> Poll<R> {
@@ -102,6 +105,13 @@ impl<T: AsyncWrite + Transport + Unpin> AsyncWrite for Watched<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_shutdown(cx)
+        let this = &mut *self;
+        if this.lingering.is_none() {
+            ready!(Pin::new(&mut this.transport).poll_shutdown(cx))?;
+            if !this.activity.lingers() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        this.lingering.get_or_insert_with(Lingering::new).poll(cx, this.transport.socket()).map(Ok)
     }
 }

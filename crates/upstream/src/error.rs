@@ -1,7 +1,7 @@
 //! Why no response, or no whole body, came from an upstream. Knows how to say it without secrets; does not know HTTP statuses for
 //! clients.
 
-use larder_core::{RepositoryName, SafeUrl};
+use larder_core::{RepositoryName, SafeUrl, shown};
 use url::Url;
 
 /// What went wrong with an upstream.
@@ -38,8 +38,8 @@ pub struct UpstreamError {
 }
 
 impl UpstreamError {
-    /// An error about `url`; shown as `what` after the URL without its query.
+    /// An error about `url`; shown as `what` after the URL, cut, without its query.
     pub(crate) fn at(kind: UpstreamErrorKind, repository: &RepositoryName, url: &Url, what: impl std::fmt::Display) -> Self {
-        Self { kind, message: format!("{}: {what}", SafeUrl(url.clone())), repository: repository.clone() }
+        Self { kind, message: format!("{}: {what}", shown(&SafeUrl(url.clone()).to_string())), repository: repository.clone() }
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use larder_core::{Clock, RepositoryName, SafeUrl, SystemClock, UpstreamAuth, UpstreamSettings};
+use larder_core::{Clock, RepositoryName, SafeUrl, SystemClock, UpstreamAuth, UpstreamSettings, shown};
 use tracing::debug;
 use url::{Origin, Url};
 
@@ -142,7 +142,8 @@ impl Upstream for HttpUpstream {
             // Dropping the redirect's body gives the connection back if nothing of it is left to come, else closes it.
             match next_hop(&request.method, &url, &response.headers, followed) {
                 Ok(next) => {
-                    debug!(repository = %repository.name, from = %SafeUrl(url), to = %SafeUrl(next.clone()), "redirect");
+                    let (from, to) = (SafeUrl(url).to_string(), SafeUrl(next.clone()).to_string());
+                    debug!(repository = %repository.name, from = &*shown(&from), to = &*shown(&to), "redirect");
                     url = next;
                 }
                 Err(refused) => return fail(UpstreamErrorKind::RefusedRedirect, &url, &refused),

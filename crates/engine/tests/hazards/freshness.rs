@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use larder_core::{FaultKind, Pattern, Repository, Revalidate, Source};
+use larder_core::{Clock as _, FaultKind, Pattern, Repository, Revalidate, Source};
 use larder_testkit::Behaviour;
 
 use crate::support::{Bench, upstream};
@@ -242,6 +242,43 @@ async fn a_mutable_ttl_of_zero_asks_on_every_request() {
         assert_eq!(bench.get("generic", "idx").await.unwrap().text(), body);
     }
     assert_eq!(bench.origin.count("GET", "/idx"), 3);
+}
+
+/// The clock was ahead by an hour or a year when things were fetched, and is right when larder is started again. Whatever its life, a
+/// copy has had it: it is asked for anew, and an absence is no longer believed.
+#[tokio::test]
+async fn hazard_a_clock_that_went_back_between_two_runs_makes_nothing_immortal() {
+    for ahead in [3_600, 365 * 86_400] {
+        let mut bench = Bench::with(|r| {
+            idx_is_mutable(r);
+            r.cache.mutable_ttl = Duration::from_secs(60);
+            r.cache.immutable_ttl = Some(Duration::from_secs(60));
+        })
+        .await;
+        let right = bench.clock.now();
+        bench.wait(ahead);
+        for path in ["/idx", "/file"] {
+            bench.origin.put(path, text("one"));
+            bench.get("generic", &path[1..]).await.unwrap();
+        }
+        assert_eq!(refusal(bench.get("generic", "absent").await).0, FaultKind::Upstream(404));
+        bench.settled().await;
+        bench.clock.set(right);
+        bench.restart().await;
+        bench.origin.put("/absent", text("here"));
+        for path in ["/idx", "/file"] {
+            bench.origin.put(path, text("two"));
+        }
+        for (path, body) in [("idx", "two"), ("file", "two"), ("absent", "here")] {
+            let got = bench.get("generic", path).await.unwrap();
+            assert_eq!((got.text().as_str(), got.answer.source), (body, Source::Remote), "{path}, {ahead} s ahead");
+        }
+        bench.settled().await;
+        bench.wait(59);
+        assert!(bench.get("generic", "idx").await.unwrap().is_hit());
+        bench.wait(1);
+        assert!(!bench.get("generic", "idx").await.unwrap().is_hit(), "its life is measured from now on");
+    }
 }
 
 #[tokio::test]

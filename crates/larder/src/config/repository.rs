@@ -14,6 +14,7 @@ use super::fields::Section;
 use super::node::Entry;
 use super::schema;
 use super::upstream::upstream;
+use super::urls::host_name;
 
 /// Quarantine without `quarantine_days`.
 const DEFAULT_QUARANTINE_DAYS: u64 = 3;
@@ -24,6 +25,8 @@ pub(super) struct Built {
     /// What of it this version does not have: it loads, and answers 501 with this text.
     pub(super) not_built: Option<String>,
     pub(super) place: Place,
+    /// Host names of its own with their places, to check that no other repository has them.
+    pub(super) hostnames: Vec<(String, Place)>,
     /// The members with their places, to check them once all repositories are known.
     pub(super) member_places: Vec<Place>,
 }
@@ -43,6 +46,7 @@ pub(super) fn repository(entry: &Entry, environment: &Environment, report: &mut 
     let description = section.text("description", report).map_or_else(String::new, |(text, _)| text.to_owned());
     let (kind, package) = (kind?, package?);
     warn_of_idle_keys(&section, kind, report);
+    let hostnames = hostnames(&section, report);
     let (members, member_places) = members(&section, kind, &entry.place, report);
     let upstream = match kind {
         RepositoryKind::Remote => Some(upstream(&section, package, &entry.place, environment, report)?),
@@ -56,7 +60,7 @@ pub(super) fn repository(entry: &Entry, environment: &Environment, report: &mut 
     let mut repository =
         Repository { name: name?, kind, package, description, upstream, access, cache, quarantine, members, rules_epoch: 0 };
     repository.rules_epoch = rules_epoch(&repository);
-    Some(Built { repository, not_built, place: entry.place.clone(), member_places })
+    Some(Built { repository, not_built, place: entry.place.clone(), hostnames, member_places })
 }
 
 fn package_type(section: &Section<'_>, report: &mut Report) -> Option<PackageType> {
@@ -112,6 +116,21 @@ fn members(section: &Section<'_>, kind: RepositoryKind, place: &Place, report: &
         }
     }
     (names, places)
+}
+
+fn hostnames(section: &Section<'_>, report: &mut Report) -> Vec<(String, Place)> {
+    let mut names = Vec::new();
+    for (text, place) in section.list("hostnames", report).unwrap_or_default() {
+        match host_name(text) {
+            Ok(name) => names.push((name, place.clone())),
+            Err(why) => report.error(place, format!("`{}`: {why}", section.path("hostnames"))),
+        }
+    }
+    if !names.is_empty() {
+        let instead = "browsers may use these names, and find the repository below them at its usual path";
+        not_yet(section, "hostnames", "roots of repositories at host names of their own", instead, report);
+    }
+    names
 }
 
 fn access(section: &Section<'_>, report: &mut Report) -> AccessPolicy {

@@ -43,6 +43,7 @@ pub(super) const REPOSITORY: &[&str] = &[
     "quarantine_new",
     "quarantine_days",
     "members",
+    "hostnames",
     "cache",
     "index_url",
     "allow_patterns",

@@ -85,6 +85,8 @@ pub struct Settings {
     pub docker_default_remote: Option<String>,
     /// The docker repository that stands for a registry, by the registry's host (and port, if it is not the usual one).
     pub docker_registries: BTreeMap<String, String>,
+    /// `hostnames`: the repository of each host name of its own, in lower case.
+    pub hostnames: BTreeMap<String, String>,
     /// Addresses to listen on; at least one.
     pub listen: Vec<SocketAddr>,
     /// Where files and the database live.
@@ -116,6 +118,7 @@ pub(super) fn validate(loaded: &Loaded, sources: &Sources, report: &mut Report) 
     let built: Vec<Built> =
         loaded.document.remotes.iter().filter_map(|entry| repository(entry, &sources.environment, report)).collect();
     check_members(&built, report);
+    let hostnames = hostnames(&built, report);
     tell_unbuilt(&built, loaded.built_in, report);
     if loaded.document.remotes.is_empty() && !report.has_errors() {
         report.warning(None, "the configuration names no repositories: every artifact request will answer 404");
@@ -141,6 +144,7 @@ pub(super) fn validate(loaded: &Loaded, sources: &Sources, report: &mut Report) 
         docker_registries: registries::by_host(built.iter().map(|built| &built.repository)),
         repositories: built.into_iter().map(|built| Arc::new(built.repository)).collect(),
         docker_default_remote,
+        hostnames,
         listen,
         data_dir: data_dir?,
         public_url,
@@ -189,6 +193,27 @@ fn tell_unbuilt(built: &[Built], built_in: bool, report: &mut Report) {
             report.warning(&built.place, message);
         }
     }
+}
+
+/// Whose each host name is: a request's host must not mean two repositories.
+fn hostnames(built: &[Built], report: &mut Report) -> BTreeMap<String, String> {
+    let mut owners: BTreeMap<String, String> = BTreeMap::new();
+    for built in built {
+        let own = &built.repository.name;
+        for (name, place) in &built.hostnames {
+            if let Some(owner) = owners.insert(name.clone(), own.to_string()) {
+                let message = if owner == own.as_str() {
+                    format!("`{name}` stands twice in the `hostnames` of `{own}`")
+                } else {
+                    format!(
+                        "`{name}` stands in the `hostnames` of `{owner}` and of `{own}`: a host name belongs to one repository"
+                    )
+                };
+                report.error(place, message);
+            }
+        }
+    }
+    owners
 }
 
 fn docker_default_remote(top: &Section<'_>, built: &[Built], report: &mut Report) -> Option<String> {

@@ -68,6 +68,25 @@ pub(super) fn private_address(text: &str) -> Result<AllowPrivate, String> {
     })
 }
 
+/// A host name of a repository's own, in lower case: no address, no port, and not a name that is the machine's own.
+pub(super) fn host_name(text: &str) -> Result<String, String> {
+    let bad = || format!("{text:?} is not a host name such as npm.example.com (no scheme, no port, no path, no address)");
+    let name = text.to_ascii_lowercase();
+    let legal = |label: &str| {
+        let inner = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        inner && !label.is_empty() && label.len() <= 63 && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let parsed = Url::parse(&format!("http://{name}/")).map_err(|_| bad())?;
+    let is_name = matches!(parsed.host(), Some(url::Host::Domain(_)));
+    if !is_name || name.len() > 253 || !name.split('.').all(legal) {
+        return Err(bad());
+    }
+    if name == "localhost" || name.ends_with(".localhost") {
+        return Err(format!("{text:?} is the machine's own name, by which all repositories are reached"));
+    }
+    Ok(name)
+}
+
 /// A host, with port or without, in lower case.
 pub(super) fn link_host(text: &str) -> Result<String, String> {
     let bad = || format!("{text:?} is not a host such as cdn.example.com or cdn.example.com:8443 (no scheme, no path)");

@@ -13,5 +13,6 @@ mod flush;
 mod guard;
 mod images;
 mod ranges;
+mod strangers;
 mod tls;
 mod variants;

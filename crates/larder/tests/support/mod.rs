@@ -293,7 +293,7 @@ impl Drop for TestLarder {
 fn listening(log: &str) -> Option<SocketAddr> {
     let rest = log.split("listening on http").nth(1)?;
     let rest = rest.trim_start_matches("s://").trim_start_matches("://");
-    rest.split('"').next()?.trim().parse().ok()
+    rest.split(['"', ' ']).next()?.trim().parse().ok()
 }
 
 /// Runs `larder check` on a configuration text: whether it may start, and what was said.

@@ -48,6 +48,31 @@ async fn a_hit_answers_conditions_and_ranges() {
     assert_eq!(server.questions(), 3);
 }
 
+/// Somebody shortens a file that is held open: whoever asks next, and however, gets what the pipeline has by then.
+#[tokio::test]
+async fn hazard_a_shortened_file_is_not_answered_from_the_hot_set() {
+    let file = "/api/v1/remote/files/file";
+    let range = ("Range", "bytes=70000-150000");
+    for (headers, length) in [(&[][..], 0), (&[], 100_000), (&[range][..], 149_999), (&[range], 0)] {
+        let server = Server::start().await;
+        let (old, new) = (pattern(200_000), pattern(190_000));
+        let held = file_of(&old);
+        server.script("file", Script::File(std::sync::Arc::clone(&held), 200_000, hot(etag("v1"), None)));
+        server.ask("GET", file, &[]).await;
+        assert!(server.ask("GET", file, &[]).await.body == old, "out of the hot set");
+        assert_eq!(server.questions(), 1);
+        held.set_len(length).unwrap();
+        server.script("file", Script::File(file_of(&new), 190_000, hot(etag("v2"), None)));
+        for _ in 0..2 {
+            let answer = server.ask("GET", file, headers).await;
+            assert!(answer.complete);
+            let expected = if headers.is_empty() { &new[..] } else { &new[70_000..=150_000] };
+            assert!(answer.body == expected, "{} of {} bytes", answer.body.len(), expected.len());
+        }
+        assert_eq!(server.questions(), 2, "asked once more, and remembered");
+    }
+}
+
 #[tokio::test]
 async fn the_life_of_a_copy_ends_its_place_in_the_hot_set() {
     let server = Server::start().await;

@@ -92,7 +92,34 @@ async fn a_request_body_that_stops_is_given_up() {
     let server = Server::with(settings).await;
     let head = "POST /api/v1/remote/npm/-/audit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc";
     let answer = server.raw(head.as_bytes()).await;
-    assert_eq!(answer.status, 400);
+    // RFC 9110 section 15.5.9.
+    assert_eq!(answer.status, 408);
+    assert_eq!(server.questions(), 0);
+}
+
+/// Bytes keep coming, so that it is never silent, but it would take for ever.
+#[tokio::test]
+async fn hazard_r1_a_request_body_that_drips_is_given_up() {
+    let mut settings = settings();
+    settings.limits.body_timeout = Duration::from_millis(400);
+    settings.limits.body_total = Duration::from_millis(800);
+    let server = Server::with(settings).await;
+    for framing in ["Content-Length: 100000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n186a0\r\n"] {
+        let client = server.connect().await;
+        let (mut reading, mut writing) = client.0.into_split();
+        let head = format!("POST /api/v1/remote/npm/-/audit HTTP/1.1\r\nHost: localhost\r\n{framing}");
+        let dripping = tokio::spawn(async move {
+            let mut next = head.into_bytes();
+            while tokio::io::AsyncWriteExt::write_all(&mut writing, &next).await.is_ok() {
+                next = b"x".to_vec();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let mut status = [0; 12];
+        tokio::time::timeout(Duration::from_secs(20), reading.read_exact(&mut status)).await.expect("no answer").unwrap();
+        assert_eq!(&status, b"HTTP/1.1 408", "{framing:?}");
+        dripping.abort();
+    }
     assert_eq!(server.questions(), 0);
 }
 

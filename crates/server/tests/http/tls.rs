@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use larder_server::{ServerSettings, TlsFiles, bind};
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -71,6 +71,36 @@ async fn a_large_file_over_both_protocols() {
     assert!(response.into_body().collect().await.unwrap().to_bytes() == content);
     driver.abort();
     assert!(server.fake.asked.lock().unwrap().iter().all(|asked| asked.base == "https://localhost"));
+}
+
+/// HTTP/2 has an authority in place of a Host, and cannot close a connection for one request: the stream ends.
+#[tokio::test]
+async fn over_http2_foreign_names_and_unwanted_bodies_are_refused_and_the_connection_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, root) = secure(folder.path()).await;
+    let io = TokioIo::new(connect(&server, &root, b"h2").await.unwrap());
+    let (mut sender, driver) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let driver = tokio::spawn(driver);
+    let body = || Full::new(Bytes::from(vec![b'x'; 1 << 20]));
+    let request = |method: &str, uri: &str| hyper::Request::builder().method(method).uri(uri);
+    let browser = request("GET", "https://evil.example/live").header("user-agent", "Mozilla/5.0").body(Full::default()).unwrap();
+    assert_eq!(sender.send_request(browser).await.unwrap().status(), 421);
+    let client = request("GET", "https://evil.example/live").header("user-agent", "pip/26.2").body(Full::default()).unwrap();
+    assert_eq!(sender.send_request(client).await.unwrap().status(), 200);
+    for (method, path, status) in [
+        ("POST", "/api/v1/remote/absent/-/audit", 404),
+        ("PUT", "/api/v1/remote/files/x", 405),
+        ("POST", "/v2/hub/x/blobs/uploads/", 405),
+        ("GET", "/api/v1/remote/files/x", 400),
+    ] {
+        let unwanted = request(method, &format!("https://localhost{path}")).body(body()).unwrap();
+        assert_eq!(sender.send_request(unwanted).await.unwrap().status(), status, "{method} {path}");
+    }
+    server.script("-/audit", Script::Through("{}".into()));
+    let wanted = request("POST", "https://localhost/api/v1/remote/npm/-/audit").body(body()).unwrap();
+    assert_eq!(sender.send_request(wanted).await.unwrap().status(), 200);
+    assert_eq!(server.fake.asked.lock().unwrap()[0].body.len(), 1 << 20);
+    driver.abort();
 }
 
 #[tokio::test]

@@ -98,7 +98,9 @@ pub(super) async fn delete(connection: &mut SqliteConnection, key: &SourceKey) -
 }
 
 fn parse(repository: &str, path: &str, text: &str) -> Option<ArtifactRecord> {
-    serde_json::from_str(text)
-        .inspect_err(|error| tracing::warn!(repository, path, %error, "a stored record cannot be read and counts as absent"))
-        .ok()
+    let tell = |error: &serde_json::Error| {
+        let path = larder_core::shown(path.split('?').next().unwrap_or_default());
+        tracing::warn!(repository, path = &*path, %error, "a stored record cannot be read and counts as absent");
+    };
+    serde_json::from_str(text).inspect_err(tell).ok()
 }

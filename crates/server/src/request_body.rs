@@ -1,0 +1,160 @@
+//! Bodies of requests. Who asks for nothing that takes a body is answered before a byte of it is read; whoever may send one takes
+//! room for it from a budget that all bodies of the process share, and has to keep up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use larder_core::{Fault, FaultKind};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::settings::ServerLimits;
+
+/// Room that is taken at a time for a body that does not say its length: about what one read brings.
+const STEP: usize = 16 << 10;
+
+/// A body that does not say its length must come as fast as one of this length, in bytes.
+const ASSUMED: u64 = 256 << 10;
+
+/// When a client that found no room should ask again.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// The room that all request bodies of the process share.
+#[derive(Debug)]
+pub(crate) struct BodyBudget(Arc<Semaphore>);
+
+impl BodyBudget {
+    /// Room for so many bytes.
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// Takes room for `bytes`, once those who came before have theirs.
+    async fn lease(&self, bytes: usize, patience: Duration) -> Result<OwnedSemaphorePermit, Fault> {
+        let busy = || {
+            let message = "larder is reading as many request bodies as it has memory for; ask again in a moment";
+            Fault::new(FaultKind::Unavailable, "busy", message).retry_after(Some(ASK_AGAIN))
+        };
+        let wanted = u32::try_from(bytes).map_err(|_| busy())?;
+        match timeout(patience, Arc::clone(&self.0).acquire_many_owned(wanted)).await {
+            Ok(Ok(lease)) => Ok(lease),
+            Ok(Err(_)) | Err(_) => Err(busy()),
+        }
+    }
+}
+
+/// Bytes together with their room, which is given back when nobody holds the bytes any more.
+struct Leased {
+    bytes: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Leased {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The whole body, of at most `most` bytes. What is too long is refused by its `Content-Length`, before anything is read.
+pub(crate) async fn collect(body: &mut Incoming, most: u64, budget: &BodyBudget, limits: &ServerLimits) -> Result<Bytes, Fault> {
+    let most = most.min(limits.body_bytes as u64);
+    let declared = body.size_hint().exact();
+    if declared.is_some_and(|length| length > most) {
+        return Err(too_large(most));
+    }
+    if declared == Some(0) {
+        return Ok(Bytes::new());
+    }
+    let first = declared.map_or(STEP, |length| length as usize);
+    let mut room = budget.lease(first, limits.body_patience).await?;
+    let mut pace = Pace::new(declared.unwrap_or(ASSUMED), limits);
+    let mut all = BytesMut::with_capacity(first);
+    while let Some(frame) = pace.next(body).await? {
+        let Ok(data) = frame.into_data() else { continue };
+        let length = all.len() + data.len();
+        if length as u64 > most {
+            return Err(too_large(most));
+        }
+        if length > room.num_permits() {
+            room.merge(budget.lease(length + STEP - room.num_permits(), limits.body_patience).await?);
+        }
+        all.extend_from_slice(&data);
+        pace.received = length as u64;
+    }
+    drop(room.num_permits().checked_sub(all.len()).and_then(|unused| room.split(unused)));
+    Ok(Bytes::from_owner(Leased { bytes: all.freeze(), _room: room }))
+}
+
+/// How fast a body must come: never silent for long, and no later at any point than one that would be whole just in time.
+struct Pace {
+    started: Instant,
+    silence: Duration,
+    total: Duration,
+    expected: u64,
+    received: u64,
+}
+
+impl Pace {
+    fn new(expected: u64, limits: &ServerLimits) -> Self {
+        let (silence, total) = (limits.body_timeout, limits.body_total);
+        Self { started: Instant::now(), silence, total: total.max(silence), expected: expected.max(1), received: 0 }
+    }
+
+    /// When the next bytes must have come.
+    fn deadline(&self, now: Instant) -> Instant {
+        let share = (self.received as f64 / self.expected as f64).min(1.0);
+        let due = self.silence + (self.total - self.silence).mul_f64(share);
+        (self.started + due).min(now + self.silence)
+    }
+
+    async fn next(&self, body: &mut Incoming) -> Result<Option<http_body::Frame<Bytes>>, Fault> {
+        match timeout_at(self.deadline(Instant::now()), body.frame()).await {
+            Ok(None) => Ok(None),
+            Ok(Some(Ok(frame))) => Ok(Some(frame)),
+            Ok(Some(Err(_))) => Err(Fault::new(FaultKind::BadRequest, "bad_request", "the request body is broken off")),
+            Err(_) => {
+                let message = "the request body did not arrive in time; send it faster, or in smaller requests";
+                Err(Fault::new(FaultKind::RequestTimeout, "request_timeout", message))
+            }
+        }
+    }
+}
+
+fn too_large(most: u64) -> Fault {
+    let message = format!("the request body is larger than the {most} bytes that are taken here");
+    Fault::new(FaultKind::TooLarge, "body_too_large", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of 60 s, 10 s may be silence: a body must be half here after 35 s, however its bytes are spread before.
+    #[test]
+    fn hazard_r1_a_body_that_drips_falls_behind() {
+        let due = |received| {
+            let pace = Pace { received, ..Pace::new(1_000, &ServerLimits::default()) };
+            (pace.deadline(pace.started + Duration::from_hours(1)) - pace.started).as_secs()
+        };
+        assert_eq!([due(0), due(500), due(1_000), due(9_000)], [10, 35, 60, 60]);
+        let pace = Pace { received: 900, ..Pace::new(1_000, &ServerLimits::default()) };
+        assert_eq!(pace.deadline(pace.started), pace.started + Duration::from_secs(10), "nor may it be silent for longer");
+    }
+
+    #[tokio::test]
+    async fn hazard_x3_room_is_taken_before_and_given_back_with_the_last_copy_of_the_bytes() {
+        let budget = BodyBudget::new(100);
+        let room = budget.lease(80, Duration::from_secs(1)).await.unwrap();
+        let bytes = Bytes::from_owner(Leased { bytes: Bytes::from_static(b"x"), _room: room });
+        let copy = bytes.clone();
+        drop(bytes);
+        let fault = budget.lease(30, Duration::from_millis(10)).await.unwrap_err();
+        assert_eq!((fault.kind, fault.retry_after.is_some()), (FaultKind::Unavailable, true));
+        drop(copy);
+        assert!(budget.lease(100, Duration::from_secs(1)).await.is_ok());
+    }
+}
