@@ -101,13 +101,13 @@ struct Pace {
 impl Pace {
     fn new(expected: u64, limits: &ServerLimits) -> Self {
         let (silence, total) = (limits.body_timeout, limits.body_total);
-        Self { started: Instant::now(), silence, total: total.max(silence), expected: expected.max(1), received: 0 }
+        Self { started: Instant::now(), silence, total, expected: expected.max(1), received: 0 }
     }
 
     /// When the next bytes must have come.
     fn deadline(&self, now: Instant) -> Instant {
         let share = (self.received as f64 / self.expected as f64).min(1.0);
-        let due = self.silence + (self.total - self.silence).mul_f64(share);
+        let due = self.silence + self.total.saturating_sub(self.silence).mul_f64(share);
         (self.started + due).min(now + self.silence)
     }
 
