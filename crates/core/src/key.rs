@@ -21,6 +21,14 @@ pub struct SourceKey {
     pub variant: Cow<'static, str>,
 }
 
+impl SourceKey {
+    /// The bytes that it takes in memory.
+    pub fn weight(&self) -> u64 {
+        let texts = self.repository.as_str().len() + self.path.len() + self.variant.len();
+        (size_of::<Self>() + texts) as u64
+    }
+}
+
 impl fmt::Display for SourceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.repository, self.path)?;

@@ -81,7 +81,8 @@ impl ClaimTable {
             }
             text.push('\n');
         }
-        Self(text.into())
+        // What was reserved and not used would be held as long as the table, and not be weighed.
+        Self(text.into_boxed_str().into_boxed_bytes().into())
     }
 
     pub(crate) fn from_bytes(bytes: Bytes) -> Self {
@@ -313,7 +314,7 @@ impl Engine {
     /// Reads what a new document's files name, before the first client asks for one of them.
     pub(crate) fn read_ahead(self: &Arc<Self>, document: &Arc<Wanted>, record: &Arc<ArtifactRecord>) {
         let (engine, document, record) = (Arc::clone(self), Arc::clone(document), Arc::clone(record));
-        tokio::spawn(async move { engine.named_by_generation(&document, &record).await });
+        larder_upstream::spawn(async move { engine.named_by_generation(&document, &record).await });
     }
 
     /// After a document arrived: held files of which it states another digest than the one before it, or than another variant of it

@@ -48,6 +48,7 @@ mod passthrough;
 mod reader;
 mod reading;
 mod records;
+mod refusals;
 mod repositories;
 mod resume;
 mod retire;

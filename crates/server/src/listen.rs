@@ -111,6 +111,7 @@ pub async fn bind(settings: ServerSettings) -> Result<BoundServer, BindError> {
         limits: settings.limits,
         loopback_only: addresses.iter().all(|address| address.ip().to_canonical().is_loopback()),
         version: settings.version,
+        pseudonym: settings.pseudonym,
     });
     Ok(BoundServer { listeners, addresses, shared, tls })
 }

@@ -2,7 +2,7 @@
 
 use http::header::{CONTENT_TYPE, LINK};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use larder_core::{Digest, DigestAlgorithm, Repository};
+use larder_core::{Digest, DigestAlgorithm, Repository, field_value};
 
 use super::path::{Route, Target};
 use super::request::{TAG_PARAMETERS, only};
@@ -52,7 +52,7 @@ pub(super) fn headers(repository: &Repository, route: &Route<'_>, held: &Held<'_
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: Option<&str>) {
-    if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+    if let Some(value) = value.and_then(field_value) {
         headers.insert(name, value);
     }
 }
