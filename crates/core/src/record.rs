@@ -108,7 +108,8 @@ impl ArtifactRecord {
         ];
         let pointer = if let Content::Pointer(to) = &self.content { to.capacity() } else { 0 };
         let texts: usize = texts.into_iter().flatten().map(String::capacity).sum();
-        let further: usize = headers.further.iter().map(|(name, value)| FURTHER_WEIGHT + name.capacity() + value.capacity()).sum();
+        let further: usize =
+            headers.further.iter().map(|(name, value)| FURTHER_WEIGHT + name.capacity() + value.capacity()).sum();
         (size_of::<Self>() + pointer + texts + further + self.source_url.capacity()) as u64
     }
 

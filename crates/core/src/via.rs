@@ -32,7 +32,8 @@ impl Pseudonym {
     fn read(word: &[u8]) -> Option<Self> {
         let word = std::str::from_utf8(word).ok()?;
         let (prefix, digits) = word.split_at_checked(PREFIX.len())?;
-        let is_one = prefix.eq_ignore_ascii_case(PREFIX) && digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        let is_one =
+            prefix.eq_ignore_ascii_case(PREFIX) && digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_hexdigit());
         is_one.then(|| u128::from_str_radix(digits, 16).ok().map(Self)).flatten()
     }
 }

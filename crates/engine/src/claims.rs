@@ -12,6 +12,7 @@ use larder_storage::{Change, DerivedRecord};
 use url::Url;
 
 use crate::admission::Wanted;
+use crate::claim_tables::Gathering;
 use crate::document::tell;
 use crate::engine::Engine;
 use crate::flight::Settled;
@@ -247,13 +248,13 @@ impl Engine {
         let parsed = self.parse_blocking(move || {
             let repository = Arc::clone(&document.wanted.entry.repository);
             let links = Links::new(&repository, engine.link_key(), LinkBase(String::new()));
-            let mut claims = Vec::new();
-            document.wanted.format.claims(&document.view(), &links, &mut |claim| claims.push(claim))?;
+            let mut claims = Gathering::default();
+            document.wanted.format.claims(&document.view(), &links, &mut |claim| claims.add(claim))?;
             // Of a document itself this was told when it came.
             if !document.wanted.spec.is_document {
                 tell(&document);
             }
-            Ok::<_, Malformed>(ClaimTable::build(claims))
+            Ok::<_, Malformed>(ClaimTable::build(claims.all()?))
         });
         parsed.await?.map(Arc::new).map_err(|error| malformed(wanted, &error))
     }

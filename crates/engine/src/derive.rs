@@ -277,3 +277,33 @@ impl Engine {
 fn tag(key: &str) -> String {
     format!("\"{}\"", key.get(..40).unwrap_or(key))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table subtracts what a value weighs when it goes: if that is not what was added, its budget melts away.
+    #[test]
+    fn hazard_x2_a_body_that_has_got_its_file_weighs_what_a_file_does() {
+        let derivations = Derivations::new();
+        let put = |place| derivations.0.insert("k".to_owned(), Arc::new(DerivedBody::new(place, String::new(), "k")));
+        for _ in 0..100 {
+            put(Place::Memory(Bytes::from(vec![b'x'; 4 << 20])));
+            put(Place::File(OpenBlob { file: Arc::new(tempfile::tempfile().unwrap()), length: 4 << 20 }));
+            assert_eq!(derivations.0.weight(), FILE_WEIGHT);
+        }
+        derivations.0.remove("k");
+        assert_eq!(derivations.0.weight(), 0);
+    }
+
+    #[test]
+    fn hazard_x2_what_a_full_disk_leaves_in_memory_weighs_all_of_it() {
+        let derivations = Derivations::new();
+        for n in 0..100 {
+            let place = Place::Stuck(Bytes::from(vec![b'x'; 1 << 20]));
+            derivations.0.insert(n.to_string(), Arc::new(DerivedBody::new(place, String::new(), "k")));
+        }
+        assert!(derivations.0.len() as u64 * (1 << 20) <= BUDGET, "{} MiB", derivations.0.len());
+        assert!(derivations.0.len() > 10);
+    }
+}

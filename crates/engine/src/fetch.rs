@@ -129,7 +129,9 @@ impl Engine {
         if let (Some(no_body), Some(_)) = (self.asked_to_wait(wanted), &copy) {
             return self.settle_failure(wanted, copy, &no_body);
         }
-        if copy.is_none() && let Some(fault) = self.told_to_wait(wanted) {
+        if copy.is_none()
+            && let Some(fault) = self.told_to_wait(wanted)
+        {
             return Err((fault, None));
         }
         let flushes = wanted.entry.flushes.load(Ordering::Acquire);

@@ -11,8 +11,7 @@ use http::{HeaderMap, Method, StatusCode};
 use larder_core::{ArtifactRecord, Clock, Repository, RepositoryName, SafeUrl, UnixMillis, UpstreamSettings, join_url};
 use larder_formats::SourceBase;
 use larder_upstream::{
-    BreakerState, Breakers, Conditions, Resume, UpstreamError, UpstreamErrorKind, UpstreamRequest, UpstreamResponse,
-    retry_after,
+    BreakerState, Breakers, Conditions, Resume, UpstreamError, UpstreamErrorKind, UpstreamRequest, UpstreamResponse, retry_after,
 };
 use url::Url;
 

@@ -27,9 +27,11 @@ pub(crate) fn refuse<B: Backend>(exchange: &Exchange<'_, B>) -> Handled {
     let audience = if is_oci { Audience::Oci } else { Audience::Repository(repository.as_deref()) };
     let known = repository.as_ref().map_or("", |repository| repository.name.as_str());
     let message = match known {
-        "" => "this request was sent by this larder itself: an upstream of one of its repositories leads back to it; correct that \
+        "" => {
+            "this request was sent by this larder itself: an upstream of one of its repositories leads back to it; correct that \
                repository's base_url"
-            .to_owned(),
+                .to_owned()
+        }
         name => format!(
             "this request for repository {name} was sent by this larder itself: the upstream of {name}, or of a repository that leads to \
              it, leads back here; correct its base_url"

@@ -266,7 +266,9 @@ impl Scrape {
         let help = "Requests of larder's own that came back to it and were refused with 508, by repository (empty: none)";
         let mut family = encoder.encode_descriptor("loops_refused", help, None, MetricType::Counter)?;
         let all = self.metrics.repositories.read().unwrap_or_else(PoisonError::into_inner);
-        for (name, count) in all.iter().map(|(name, requests)| (name, requests.loops.load(Relaxed))).filter(|(_, count)| *count > 0) {
+        for (name, count) in
+            all.iter().map(|(name, requests)| (name, requests.loops.load(Relaxed))).filter(|(_, count)| *count > 0)
+        {
             let labels = [("repository", name.as_str())];
             family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }

@@ -114,8 +114,7 @@ impl Prepared {
     /// What the request's conditions say of it, and which part of it is asked for, if it has parts and so many bytes.
     fn judge(&self, asked: Asked<'_>, ranged: Option<u64>) -> (Precondition, RangeAnswer) {
         let (etag, last_modified) = (self.headers.get(ETAG).map(field_text), self.headers.get(LAST_MODIFIED).map(field_text));
-        let current =
-            Current { etag: etag.as_deref(), last_modified: last_modified.as_deref(), began_at: self.began_at };
+        let current = Current { etag: etag.as_deref(), last_modified: last_modified.as_deref(), began_at: self.began_at };
         let lines = ConditionLines::of(asked.headers);
         let conditions = lines.conditions();
         let range = ranged.filter(|_| asks_for_range(asked)).map(|length| evaluate_range(&conditions, &current, length));

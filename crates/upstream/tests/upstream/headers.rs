@@ -1,6 +1,8 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use larder_core::{Pseudonym, Secret, Trail, field_text};
-use larder_upstream::{Conditions, HttpUpstream, Options, Resume, Upstream, UpstreamErrorKind, UpstreamRequest, on_behalf, spawn};
+use larder_upstream::{
+    Conditions, HttpUpstream, Options, Resume, Upstream, UpstreamErrorKind, UpstreamRequest, on_behalf, spawn,
+};
 
 use crate::origin::{Origin, Seen, ok, redirect};
 use crate::support::{CANARY, allow, get, kind, repository, settings, text, upstream, with_secrets};
