@@ -123,7 +123,7 @@ impl Engine {
         flight: &Arc<Flight>,
         wanted: &Arc<Wanted>,
         prior: Option<Arc<ArtifactRecord>>,
-        mut copy: Option<Copy>,
+        copy: Option<Copy>,
         conditional: bool,
     ) -> Flown {
         if let (Some(no_body), Some(_)) = (self.asked_to_wait(wanted), &copy) {
@@ -134,6 +134,17 @@ impl Engine {
         {
             return Err((fault, None));
         }
+        self.fetch_now(flight, wanted, prior, copy, conditional).await
+    }
+
+    async fn fetch_now(
+        self: &Arc<Self>,
+        flight: &Arc<Flight>,
+        wanted: &Arc<Wanted>,
+        prior: Option<Arc<ArtifactRecord>>,
+        mut copy: Option<Copy>,
+        conditional: bool,
+    ) -> Flown {
         let flushes = wanted.entry.flushes.load(Ordering::Acquire);
         // Files wait for their documents, so documents must never wait for files; a document that heads a generation waits for the files
         // of it, so these must not wait either.
@@ -155,7 +166,8 @@ impl Engine {
                 return Ok(self.renew(wanted, copy));
             }
             if status != StatusCode::OK {
-                if copy.is_none() {
+                // Where a mirror is avoided, not everybody has said so.
+                if copy.is_none() && avoid.is_empty() {
                     self.note_refusal(wanted, &arrival, flushes);
                 }
                 let no_body = no_body_of(wanted, &arrival, copy.is_some(), self.now());

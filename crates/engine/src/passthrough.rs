@@ -60,9 +60,7 @@ impl Engine {
         };
         let class = Mutability::Mutable { user_defined: false, named_by_digest: false };
         let wanted = Wanted::new(Arc::clone(entry), format, spec, class);
-        if let Some(fault) = self.told_to_wait(&wanted) {
-            return Err(fault);
-        }
+        self.told_to_wait(&wanted).map_or(Ok(()), Err)?;
         let flushes = entry.flushes.load(Ordering::Acquire);
         let ask = Ask {
             method: request.method.clone(),
