@@ -90,8 +90,8 @@ async fn loop_over_two_larders_is_found_by_the_one_that_it_comes_back_to() {
             assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
         }
     }
-    assert_eq!(near.metric("larder_loops_refused_total", "repository=\"near\"").await, 5.0);
-    assert_eq!(far.metric("larder_loops_refused_total", "repository=\"far\"").await, 5.0);
+    assert_eq!(near.metric("larder_loops_refused_total", "repository=\"near\"").await as u64, 5);
+    assert_eq!(far.metric("larder_loops_refused_total", "repository=\"far\"").await as u64, 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
