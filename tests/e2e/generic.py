@@ -164,6 +164,29 @@ def coalesced(case):
     case.phases(use, revalidates=False)
 
 
+def foreign_names(case):
+    """`curl -OJ`: the file gets the name that the upstream gives it, in whichever octets that came."""
+    origin = case.origin()
+    # http.server sends fields as Latin-1: so these are the UTF-8 octets of the names themselves.
+    raw = {"utf-8": "资料 v1.zip".encode().decode("latin-1"), "latin-1": "caf\xe9.zip"}
+    for number, name in enumerate(raw.values()):
+        disposition = f'attachment; filename="{name}"'
+        origin.put(f"/{number}", SMALL, immutable=True, Content_Disposition=disposition)
+    case.serve({"files": {"base_url": origin.url, "type": "remote", "package": "generic"}})
+
+    def use(home, _):
+        for number, name in enumerate(raw.values()):
+            folder = home / f"saved-{number}"
+            folder.mkdir()
+            url = f"{case.repository('files')}/{number}"
+            run([tool("curl"), "-sS", "-f", "--max-time", "60", "-OJ", url], cwd=folder, env=environment(home))
+            saved = [os.fsencode(entry.name) for entry in folder.iterdir()]
+            expect_equal("the file's name", saved, [name.encode("latin-1")])
+            expect(next(folder.iterdir()).read_bytes() == SMALL, "the body differs from the upstream's")
+
+    case.phases(use, revalidates=False)
+
+
 def checked_each_time(case):
     """`mutable_ttl: 0`: each request, however soon after the one before, sees what the upstream has at that moment."""
     origin = case.origin()
@@ -388,6 +411,7 @@ CASES = {
     "generic-curl": curl,
     "generic-multiple-ranges": multiple_ranges,
     "generic-coalesced": coalesced,
+    "generic-foreign-names": foreign_names,
     "generic-checked-each-time": checked_each_time,
     "generic-apt": apt,
     "generic-cargo": cargo,

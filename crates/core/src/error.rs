@@ -34,6 +34,8 @@ pub enum FaultKind {
     GatewayTimeout,
     /// Storage is full and the request needs it (507).
     InsufficientStorage,
+    /// The request has passed this larder before (508).
+    LoopDetected,
     /// Recognised but not built in this version (501).
     NotImplemented,
     /// Larder cannot serve this now (503).

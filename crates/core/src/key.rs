@@ -22,6 +22,14 @@ pub struct SourceKey {
     pub variant: Cow<'static, str>,
 }
 
+impl SourceKey {
+    /// The bytes that it takes in memory.
+    pub fn weight(&self) -> u64 {
+        let texts = self.repository.as_str().len() + self.path.len() + self.variant.len();
+        (size_of::<Self>() + texts) as u64
+    }
+}
+
 /// For log lines: strangers choose paths, so they are cut, escaped, and shown without their queries.
 impl fmt::Display for SourceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -21,6 +21,7 @@ mod clock;
 mod decide;
 mod digest;
 mod error;
+mod field;
 mod join;
 mod key;
 mod path;
@@ -34,6 +35,7 @@ mod settle;
 mod shown;
 #[cfg(test)]
 mod testing;
+mod via;
 
 pub use cache_policy::{CachePolicy, Revalidate};
 pub use cache_status::{CacheStatus, ForwardReason, Source};
@@ -41,6 +43,7 @@ pub use clock::{Clock, ManualClock, SystemClock, UnixMillis};
 pub use decide::{Class, Decision, RevalidateWith, believed, decide, fresh_until, stale_allowed, time_to_live};
 pub use digest::{Digest, DigestAlgorithm, Hasher, InvalidDigest, sha256};
 pub use error::{Fault, FaultKind};
+pub use field::{field_text, field_value};
 pub use join::join_url;
 pub use key::{RepresentationInputs, RepresentationKey, SourceKey};
 pub use path::{ArtifactPath, MAX_PATH_BYTES, PathError, PathRules};
@@ -58,3 +61,4 @@ pub use repository::{
 pub use secret::{REDACTED, SafeUrl, Secret};
 pub use settle::{HeadVerdict, Outcome, Settlement, judge_head, settle};
 pub use shown::shown;
+pub use via::{Pseudonym, Trail};

@@ -60,6 +60,9 @@ pub struct StoredHeaders {
     pub further: BTreeMap<String, String>,
 }
 
+/// A further field in its map, beside its texts.
+const FURTHER_WEIGHT: usize = 2 * size_of::<String>() + 16;
+
 /// Everything remembered of one [`SourceKey`](crate::key::SourceKey).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArtifactRecord {
@@ -90,6 +93,24 @@ impl ArtifactRecord {
             Content::Blob(blob) => Some(blob),
             Content::Pointer(_) | Content::Negative { .. } | Content::HeadOnly => None,
         }
+    }
+
+    /// The bytes that it takes in memory: its own, those of its texts, and an allowance for what holds a map of further fields together.
+    pub fn weight(&self) -> u64 {
+        let headers = &self.headers;
+        let texts = [
+            &headers.content_type,
+            &headers.etag,
+            &headers.last_modified,
+            &headers.content_disposition,
+            &headers.content_language,
+            &headers.content_encoding,
+        ];
+        let pointer = if let Content::Pointer(to) = &self.content { to.capacity() } else { 0 };
+        let texts: usize = texts.into_iter().flatten().map(String::capacity).sum();
+        let further: usize =
+            headers.further.iter().map(|(name, value)| FURTHER_WEIGHT + name.capacity() + value.capacity()).sum();
+        (size_of::<Self>() + pointer + texts + further + self.source_url.capacity()) as u64
     }
 
     /// Whether there is something to serve: the bytes, or a pointer to another record that has them.

@@ -12,6 +12,7 @@ use larder_storage::{Change, DerivedRecord};
 use url::Url;
 
 use crate::admission::Wanted;
+use crate::claim_tables::Gathering;
 use crate::document::tell;
 use crate::engine::Engine;
 use crate::flight::Settled;
@@ -81,7 +82,8 @@ impl ClaimTable {
             }
             text.push('\n');
         }
-        Self(text.into())
+        // What was reserved and not used would be held as long as the table, and not be weighed.
+        Self(text.into_boxed_str().into_boxed_bytes().into())
     }
 
     pub(crate) fn from_bytes(bytes: Bytes) -> Self {
@@ -246,13 +248,13 @@ impl Engine {
         let parsed = self.parse_blocking(move || {
             let repository = Arc::clone(&document.wanted.entry.repository);
             let links = Links::new(&repository, engine.link_key(), LinkBase(String::new()));
-            let mut claims = Vec::new();
-            document.wanted.format.claims(&document.view(), &links, &mut |claim| claims.push(claim))?;
+            let mut claims = Gathering::default();
+            document.wanted.format.claims(&document.view(), &links, &mut |claim| claims.add(claim))?;
             // Of a document itself this was told when it came.
             if !document.wanted.spec.is_document {
                 tell(&document);
             }
-            Ok::<_, Malformed>(ClaimTable::build(claims))
+            Ok::<_, Malformed>(ClaimTable::build(claims.all()?))
         });
         parsed.await?.map(Arc::new).map_err(|error| malformed(wanted, &error))
     }
@@ -313,7 +315,7 @@ impl Engine {
     /// Reads what a new document's files name, before the first client asks for one of them.
     pub(crate) fn read_ahead(self: &Arc<Self>, document: &Arc<Wanted>, record: &Arc<ArtifactRecord>) {
         let (engine, document, record) = (Arc::clone(self), Arc::clone(document), Arc::clone(record));
-        tokio::spawn(async move { engine.named_by_generation(&document, &record).await });
+        larder_upstream::spawn(async move { engine.named_by_generation(&document, &record).await });
     }
 
     /// After a document arrived: held files of which it states another digest than the one before it, or than another variant of it

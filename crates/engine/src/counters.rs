@@ -43,6 +43,8 @@ counters! {
         stale_served,
         /// Copies renewed without a download.
         revalidated,
+        /// Requests answered 429 or 503 without asking, because the upstream has said when to come back.
+        told_to_wait,
         /// Requests sent upstream.
         upstream_requests,
         /// Requests upstream that brought no usable answer.

@@ -4,8 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arc_swap::ArcSwap;
-
 use bytes::Bytes;
 use http::{StatusCode, header};
 use larder_core::{BlobDescriptor, DigestAlgorithm, Fault};
@@ -36,45 +34,50 @@ const SMALLEST_CODED: u64 = 1 << 10;
 /// Documents up to this length are compressed while the client waits: that takes a few milliseconds, and each request gets the same form.
 const CODED_AT_ONCE: u64 = 128 << 10;
 
-/// A derivation ready to be served.
+/// A derivation ready to be served: in memory at first, so that nobody waits for the disk; another takes its place when it is in a file.
 #[derive(Debug)]
 pub(crate) struct DerivedBody {
-    /// In memory at first, so that nobody waits for the disk; then in a file.
-    place: ArcSwap<Place>,
+    place: Place,
     length: u64,
     content_type: String,
     etag: String,
+    /// The table subtracts what it has added only if this never changes.
+    weight: u64,
 }
 
 #[derive(Debug, Clone)]
 enum Place {
     /// Stored, or in an unnamed file that goes when it is forgotten.
     File(OpenBlob),
-    /// The disk had no room.
+    /// On its way into a file.
     Memory(Bytes),
+    /// The disk had no room.
+    Stuck(Bytes),
 }
 
 impl DerivedBody {
     fn new(place: Place, content_type: String, key: &str) -> Self {
-        let length = match &place {
-            Place::File(open) => open.length,
-            Place::Memory(bytes) => bytes.len() as u64,
+        let (length, weight) = match &place {
+            Place::File(open) => (open.length, 0),
+            // Moves to a file in a moment, and must not crowd out everything else until then.
+            Place::Memory(bytes) => (bytes.len() as u64, (bytes.len() as u64 / 8).min(MOST_WEIGHT)),
+            Place::Stuck(bytes) => (bytes.len() as u64, bytes.len() as u64),
         };
-        Self { place: ArcSwap::from_pointee(place), length, content_type, etag: tag(key) }
+        Self { place, length, content_type, etag: tag(key), weight: FILE_WEIGHT + weight }
     }
 
     /// Whether its file still has all its bytes.
     fn is_intact(&self) -> bool {
-        match &**self.place.load() {
+        match &self.place {
             Place::File(open) => open.file.metadata().is_ok_and(|metadata| metadata.len() == open.length),
-            Place::Memory(_) => true,
+            Place::Memory(_) | Place::Stuck(_) => true,
         }
     }
 
     fn bytes(&self) -> io::Result<Bytes> {
-        match &**self.place.load() {
+        match &self.place {
             Place::File(open) => read_file(&open.file, open.length).map(Bytes::from),
-            Place::Memory(bytes) => Ok(bytes.clone()),
+            Place::Memory(bytes) | Place::Stuck(bytes) => Ok(bytes.clone()),
         }
     }
 }
@@ -84,11 +87,7 @@ struct ByMemory;
 
 impl Weighter<String, Arc<DerivedBody>> for ByMemory {
     fn weight(&self, _: &String, body: &Arc<DerivedBody>) -> u64 {
-        match &**body.place.load() {
-            Place::File(_) => FILE_WEIGHT,
-            // Moves to a file in a moment, unless the disk is full: then it must not crowd out everything else.
-            Place::Memory(bytes) => FILE_WEIGHT + (bytes.len() as u64 / 8).min(MOST_WEIGHT),
-        }
+        body.weight
     }
 }
 
@@ -178,9 +177,9 @@ impl Engine {
         representation.etag = Some(body.etag.clone());
         representation.began_at = Some(record.began_at);
         representation.vary = vary(wanted.format.varies_by(&wanted.spec.key_path), true, by_host);
-        let (place, settling) = match &**body.place.load() {
+        let (place, settling) = match &body.place {
             Place::File(open) => (Body::File { file: Arc::clone(&open.file), length: open.length }, false),
-            Place::Memory(bytes) => (Body::Bytes(bytes.clone()), true),
+            Place::Memory(bytes) | Place::Stuck(bytes) => (Body::Bytes(bytes.clone()), true),
         };
         // What is in memory only until its file is written is not remembered: the file will be.
         let lasting = !settled.for_once && !waiting && !settling && !admitted.bypass_cache();
@@ -260,14 +259,18 @@ impl Engine {
         let body = Arc::new(DerivedBody::new(Place::Memory(bytes.clone()), content_type, key));
         let (engine, recipe, key, kept) = (Arc::clone(self), recipe.for_later(), key.to_owned(), Arc::clone(&body));
         tokio::spawn(async move {
-            let writing = Arc::clone(&engine);
+            let (writing, unwritten) = (Arc::clone(&engine), bytes.clone());
             let write = tokio::task::spawn_blocking(move || {
                 let mut spool = writing.new_spool()?;
                 spool.append(&bytes).ok().map(|()| spool)
             });
-            // Without room on the disk it stays in memory.
-            let Ok(Some(spool)) = write.await else { return };
-            kept.place.store(Arc::new(Place::File(OpenBlob { file: spool.reader(), length: kept.length })));
+            let settle = |place| {
+                let settled = DerivedBody::new(place, kept.content_type.clone(), &key);
+                engine.derivations.0.insert(key.clone(), Arc::new(settled));
+            };
+            // Without room on the disk it stays in memory, weighed for what it is; the longest are made again when they are asked for.
+            let Ok(Some(spool)) = write.await else { return settle(Place::Stuck(unwritten)) };
+            settle(Place::File(OpenBlob { file: spool.reader(), length: kept.length }));
             if recipe.persist {
                 engine.store_derivation(&recipe, key, spool, &kept).await;
             }
@@ -295,4 +298,34 @@ impl Engine {
 /// A derivation's entity tag: its key names its bytes, coding included, because it is a pure function of what the key is made of.
 fn tag(key: &str) -> String {
     format!("\"{}\"", key.get(..40).unwrap_or(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table subtracts what a value weighs when it goes: if that is not what was added, its budget melts away.
+    #[test]
+    fn hazard_x2_a_body_that_has_got_its_file_weighs_what_a_file_does() {
+        let derivations = Derivations::new();
+        let put = |place| derivations.0.insert("k".to_owned(), Arc::new(DerivedBody::new(place, String::new(), "k")));
+        for _ in 0..100 {
+            put(Place::Memory(Bytes::from(vec![b'x'; 4 << 20])));
+            put(Place::File(OpenBlob { file: Arc::new(tempfile::tempfile().unwrap()), length: 4 << 20 }));
+            assert_eq!(derivations.0.weight(), FILE_WEIGHT);
+        }
+        derivations.0.remove("k");
+        assert_eq!(derivations.0.weight(), 0);
+    }
+
+    #[test]
+    fn hazard_x2_what_a_full_disk_leaves_in_memory_weighs_all_of_it() {
+        let derivations = Derivations::new();
+        for n in 0..100 {
+            let place = Place::Stuck(Bytes::from(vec![b'x'; 1 << 20]));
+            derivations.0.insert(n.to_string(), Arc::new(DerivedBody::new(place, String::new(), "k")));
+        }
+        assert!(derivations.0.len() as u64 * (1 << 20) <= BUDGET, "{} MiB", derivations.0.len());
+        assert!(derivations.0.len() > 10);
+    }
 }

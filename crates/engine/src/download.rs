@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, header};
-use larder_core::{ArtifactRecord, BlobDescriptor, Content, Digest, Fault, PackageType, SafeUrl, StoredHeaders, UnixMillis};
+use http::HeaderMap;
+use larder_core::{
+    ArtifactRecord, BlobDescriptor, Content, Digest, Fault, PackageType, SafeUrl, StoredHeaders, UnixMillis, field_text,
+};
 use larder_storage::Spool;
 use larder_upstream::{Framing, UpstreamResponse};
 use tokio::time::Instant;
@@ -217,29 +219,48 @@ fn without_secrets(url: &Url) -> String {
     SafeUrl(url.clone()).to_string()
 }
 
-/// The upstream headers that are kept; all others are dropped here (generic-http: what survives).
+/// The longest value that is kept, in bytes.
+const LONGEST_VALUE: usize = 4 << 10;
+/// All values of a record together.
+const MOST_KEPT: usize = 16 << 10;
+
+/// The upstream headers that are kept; all others are dropped here (generic-http: what survives). They stay in the database and in
+/// memory as long as the copy does, so they are bounded: a value that is too long is dropped, and where all together are, those at the
+/// end of this order: what the bytes are, what they are compared by, how they are to be saved, what the format keeps beside.
 pub(crate) fn stored_headers(wanted: &Wanted, headers: &HeaderMap) -> StoredHeaders {
-    let further = wanted.format.kept_headers().iter().filter_map(|name| {
-        // Lines of one field are one list (RFC 9110 section 5.3).
-        let lines: Vec<&str> = headers.get_all(*name).iter().filter_map(|line| line.to_str().ok()).collect();
-        (!lines.is_empty()).then(|| ((*name).to_owned(), lines.join(", ")))
-    });
-    let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let mut room = MOST_KEPT;
+    let mut joined = |name: &str, lines: usize| {
+        let lines: Vec<_> = headers.get_all(name).iter().take(lines).collect();
+        let length = lines.iter().map(|line| line.len() + 2).sum::<usize>().checked_sub(2)?;
+        if length > LONGEST_VALUE.min(room) {
+            tracing::debug!(key = %wanted.key, field = name, bytes = length, "a field is too long to be kept");
+            return None;
+        }
+        room -= length;
+        Some(lines.into_iter().map(field_text).collect::<Vec<_>>().join(", "))
+    };
+    let mut text = |name: &str| joined(name, 1);
     let is_tag = |tag: &String| {
         let opaque = tag.strip_prefix("W/").unwrap_or(tag);
         opaque.len() >= 2 && opaque.starts_with('"') && opaque.ends_with('"')
     };
     let identity = |coding: &String| !coding.trim().is_empty() && !coding.trim().eq_ignore_ascii_case("identity");
     StoredHeaders {
-        content_type: text(header::CONTENT_TYPE),
-        etag: text(header::ETAG).filter(is_tag),
+        content_encoding: text("content-encoding").filter(identity),
+        content_type: text("content-type"),
+        etag: text("etag").filter(is_tag),
         // Clients reject what is no HTTP date, so it is dropped; two obsolete forms become the current one.
-        last_modified: text(header::LAST_MODIFIED).and_then(|t| UnixMillis::from_http_date(&t)).map(UnixMillis::to_http_date),
-        content_disposition: text(header::CONTENT_DISPOSITION),
-        content_language: text(header::CONTENT_LANGUAGE),
-        content_encoding: text(header::CONTENT_ENCODING).filter(identity),
+        last_modified: text("last-modified").and_then(|t| UnixMillis::from_http_date(&t)).map(UnixMillis::to_http_date),
+        content_disposition: text("content-disposition"),
+        content_language: text("content-language"),
         digest: wanted.format.digest_in_head(&wanted.spec.key_path, headers),
         length: None,
-        further: further.collect(),
+        // Lines of one field are one list (RFC 9110 section 5.3).
+        further: wanted
+            .format
+            .kept_headers()
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), joined(name, usize::MAX)?)))
+            .collect(),
     }
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use larder_core::{CacheStatus, Clock, Fault, FaultKind, ForwardReason, Repository, RepositoryName, Source, UnixMillis};
+use larder_core::{CacheStatus, Clock, Fault, FaultKind, ForwardReason, Repository, RepositoryName, Source, Trail, UnixMillis};
 use larder_formats::{Form, Format, LinkBase, LinkKey, Operation};
 use larder_storage::{BlobStore, MetadataStore};
-use larder_upstream::{BreakerState, Upstream};
+use larder_upstream::{BreakerState, Upstream, on_behalf};
 use tokio::sync::{Semaphore, mpsc};
 use url::Url;
 
@@ -28,6 +28,7 @@ use crate::health::HealthCache;
 use crate::mirrors::Mirrors;
 use crate::reading::Readings;
 use crate::records::Records;
+use crate::refusals::Refusals;
 use crate::repositories::{Entry, Repositories};
 
 /// Bounds that protect the process.
@@ -103,6 +104,7 @@ pub struct Engine {
     link_key: LinkKey,
     pub(crate) limits: Limits,
     pub(crate) records: Records,
+    pub(crate) refusals: Refusals,
     pub(crate) flights: Flights,
     pub(crate) heads: Heads,
     pub(crate) readings: Readings,
@@ -129,6 +131,7 @@ impl Engine {
             repositories: ArcSwap::from_pointee(repositories),
             public_url: ArcSwap::from_pointee(parts.public_url),
             records: Records::new(parts.metadata.clone(), Arc::clone(&parts.clock)),
+            refusals: Refusals::new(),
             blobs: parts.blobs,
             metadata: parts.metadata,
             upstream: parts.upstream,
@@ -162,6 +165,7 @@ impl Engine {
         let next = self.repositories.load().next(repositories, not_built, &self.link_key);
         self.public_url.store(Arc::new(public_url));
         self.repositories.store(Arc::new(next));
+        self.refusals.forget(|_| true);
     }
 
     /// The repository of that name.
@@ -243,8 +247,16 @@ impl Engine {
         format.absolute_links() && self.public_url.load().is_none()
     }
 
-    /// Answers a request on `/api/v1/remote`.
+    /// Answers a request on `/api/v1/remote`. What it makes larder ask upstream says which larders it has passed.
     pub async fn read(self: &Arc<Self>, request: ArtifactRequest<'_>) -> Result<Answer, Fault> {
+        let trail = Trail::of(request.headers);
+        if trail.is_empty() {
+            return self.answer(request).await;
+        }
+        Box::pin(on_behalf(trail, self.answer(request))).await
+    }
+
+    async fn answer(self: &Arc<Self>, request: ArtifactRequest<'_>) -> Result<Answer, Fault> {
         match self.admit(&request)? {
             Admission::Read(admitted) => match admitted.form() {
                 Form::Verbatim => self.serve_verbatim(&admitted, &request).await,

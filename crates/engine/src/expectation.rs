@@ -116,7 +116,7 @@ impl Engine {
             Known::NotNamed { fresh: true } => Expectation::None,
             Known::NotNamed { fresh: false } | Known::NoDocument => {
                 let (engine, wanted) = (Arc::clone(self), Arc::clone(wanted));
-                Expectation::Pending(tokio::spawn(async move { engine.learn_first(&wanted).await }))
+                Expectation::Pending(larder_upstream::spawn(async move { engine.learn_first(&wanted).await }))
             }
         }
     }

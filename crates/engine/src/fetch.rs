@@ -1,12 +1,14 @@
 //! Step 5: ask the upstream, and settle what came of it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::{Method, StatusCode, header};
 use larder_core::{
     ArtifactRecord, CacheStatus, Content, Fault, FaultKind, ForwardReason, HeadVerdict, Outcome, RevalidateWith, Settlement,
-    Source, UnixMillis, judge_head, settle,
+    Source, UnixMillis, field_text, judge_head, settle,
 };
 use larder_storage::OpenBlob;
 use larder_upstream::{UpstreamError, UpstreamErrorKind, UpstreamResponse, retry_after};
@@ -124,12 +126,29 @@ impl Engine {
         flight: &Arc<Flight>,
         wanted: &Arc<Wanted>,
         prior: Option<Arc<ArtifactRecord>>,
-        mut copy: Option<Copy>,
+        copy: Option<Copy>,
         conditional: bool,
     ) -> Flown {
         if let (Some(no_body), Some(_)) = (self.asked_to_wait(wanted), &copy) {
             return self.settle_failure(wanted, copy, &no_body);
         }
+        if copy.is_none()
+            && let Some(fault) = self.told_to_wait(wanted)
+        {
+            return Err((fault, None));
+        }
+        self.fetch_now(flight, wanted, prior, copy, conditional).await
+    }
+
+    async fn fetch_now(
+        self: &Arc<Self>,
+        flight: &Arc<Flight>,
+        wanted: &Arc<Wanted>,
+        prior: Option<Arc<ArtifactRecord>>,
+        mut copy: Option<Copy>,
+        conditional: bool,
+    ) -> Flown {
+        let flushes = wanted.entry.flushes.load(Ordering::Acquire);
         // Files wait for their documents, so documents must never wait for files; a document that heads a generation waits for the files
         // of it, so these must not wait either.
         let waited_for = wanted.spec.is_document || wanted.format.generation(&wanted.spec.key_path).is_some();
@@ -150,6 +169,10 @@ impl Engine {
                 return Ok(self.renew(wanted, copy));
             }
             if status != StatusCode::OK {
+                // Where a mirror is avoided, not everybody has said so.
+                if copy.is_none() && avoid.is_empty() {
+                    self.note_refusal(wanted, &arrival, flushes);
+                }
                 let no_body = no_body_of(wanted, &arrival, copy.is_some(), self.now());
                 if matches!(no_body.outcome, Outcome::Missing(_)) {
                     self.refresh_generation_of(wanted).await;
@@ -360,8 +383,8 @@ fn is_no_file(answer: &Result<Arrival, NoBody>) -> bool {
     }
 }
 
-fn text(response: &UpstreamResponse, name: header::HeaderName) -> Option<&str> {
-    response.headers.get(name)?.to_str().ok()
+fn text(response: &UpstreamResponse, name: header::HeaderName) -> Option<Cow<'_, str>> {
+    response.headers.get(name).map(field_text)
 }
 
 /// Why an answer other than 200 and an expected 304 has no body. Where another mirror could not be asked, one that has not got the
@@ -383,7 +406,8 @@ pub(crate) fn head_verdict(wanted: &Wanted, response: &UpstreamResponse, record:
         return if held { HeadVerdict::Unchanged } else { HeadVerdict::Changed };
     }
     let length = text(response, header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
-    judge_head(response.status.as_u16(), text(response, header::ETAG), text(response, header::LAST_MODIFIED), length, record)
+    let (etag, date) = (text(response, header::ETAG), text(response, header::LAST_MODIFIED));
+    judge_head(response.status.as_u16(), etag.as_deref(), date.as_deref(), length, record)
 }
 
 /// What a status other than 200 and an expected 304 means.
@@ -418,10 +442,18 @@ pub(crate) fn passed_on(wanted: &Wanted, status: u16, retry_after: Option<Durati
     let code = match status {
         404 | 410 => wanted.format.missing_code(&wanted.spec.key_path),
         429 => "rate_limited",
+        508 => "loop_detected",
         _ => "upstream_status",
     };
     let path = larder_core::shown(&wanted.spec.key_path);
-    let message = format!("the upstream of repository {} answered {status} for {path}", wanted.entry.repository.name);
+    let message = match status {
+        508 => format!(
+            "repository {} leads back to where the request came from: its upstream answered 508 (Loop Detected); correct its base_url, \
+             or whatever redirects from there to here",
+            wanted.entry.repository.name
+        ),
+        _ => format!("the upstream of repository {} answered {status} for {path}", wanted.entry.repository.name),
+    };
     // Who is told to come back later must be told when.
     let retry_after = retry_after.or((status == 429).then_some(UNTOLD_RETRY_AFTER));
     Fault::new(FaultKind::Upstream(status), code, message)

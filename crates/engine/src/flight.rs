@@ -215,7 +215,7 @@ impl Flights {
         drop(flights);
         let work = work(Arc::clone(&flight));
         let guard = EndGuard(Arc::clone(&flight));
-        let task = tokio::spawn(async move {
+        let task = larder_upstream::spawn(async move {
             let _guard = guard;
             work.await;
         });

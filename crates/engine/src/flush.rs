@@ -110,7 +110,10 @@ impl Engine {
                 CacheType::Metrics => None,
             }
         };
-        self.flights.flush(|key: &SourceKey| key.repository == *name && hit(&key.path).is_some());
+        let flushed = |key: &SourceKey| key.repository == *name && hit(&key.path).is_some();
+        self.flights.flush(flushed);
+        entry.flushed();
+        self.refusals.forget(flushed);
         // What is being committed at this moment becomes visible first, so that it is found and dropped.
         self.commits.barrier().await;
         let mut after: Option<(String, String)> = None;

@@ -126,21 +126,27 @@ impl Engine {
 
     /// Sends HEAD, and GET closed after its head where HEAD is not supported; only a 200 is a success.
     async fn ask_head(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Result<UpstreamResponse, Fault> {
+        if let Some(fault) = self.told_to_wait(wanted) {
+            return Err(fault);
+        }
+        let flushes = wanted.entry.flushes.load(Ordering::Acquire);
         let claimed = self.held_claim(wanted).await.and_then(|claim| url::Url::parse(&claim.url).ok());
         let fault = |no_body: &NoBody| self.no_copy(wanted, no_body);
         let ask = async |method| {
             let asked = Ask { method, claimed: claimed.clone(), ..Ask::default() };
             let arrival = self.ask(wanted, &asked).await.map_err(|error| fault(&error))?;
-            Ok::<_, Fault>(arrival.response)
+            Ok::<_, Fault>(arrival)
         };
-        let mut response = ask(Method::HEAD).await?;
-        if matches!(response.status.as_u16(), 400 | 403 | 405 | 501) {
-            response = ask(Method::GET).await?;
+        let mut arrival = ask(Method::HEAD).await?;
+        if matches!(arrival.response.status.as_u16(), 400 | 403 | 405 | 501) {
+            arrival = ask(Method::GET).await?;
         }
+        let response = &arrival.response;
         if response.status != StatusCode::OK {
-            return Err(fault(&status_outcome(wanted, &response, self.now())));
+            self.note_refusal(wanted, &arrival, flushes);
+            return Err(fault(&status_outcome(wanted, response, self.now())));
         }
-        Ok(response)
+        Ok(arrival.response)
     }
 
     /// The first contact with a sidecar's subject: its date is remembered, its body is not fetched.

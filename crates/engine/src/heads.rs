@@ -34,7 +34,7 @@ impl Heads {
         let (sender, waiting) = watch::channel(None);
         heads.insert(key.clone(), waiting.clone());
         let heads = Arc::clone(&self.0);
-        tokio::spawn(async move {
+        larder_upstream::spawn(async move {
             let told = ask.await;
             heads.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             sender.send_replace(Some(told));

@@ -6,6 +6,7 @@
 //! | `admission.rs` | 1–2: parse the path, ask the format, apply the access rules; the only maker of `Admitted` |
 //! | `obtain.rs`, `fetch.rs` | 3–5: look up, decide, ask the upstream, settle |
 //! | `head.rs`, `heads.rs` | 5: HEAD on what is not held, one for all who ask meanwhile |
+//! | `refusals.rs` | 5: paths that are not asked for, because the upstream has said when to come back |
 //! | `mirrors.rs` | 5: which of an upstream's places is asked, and who is asked next |
 //! | `clearance.rs` | 6: quarantine; the only maker of [`Cleared`] |
 //! | `flight.rs`, `download.rs`, `intake.rs`, `resume.rs` | 8: one detached download: its head, its body, what follows a cut |
@@ -48,6 +49,7 @@ mod passthrough;
 mod reader;
 mod reading;
 mod records;
+mod refusals;
 mod repositories;
 mod resume;
 mod retire;

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use larder_core::{ArtifactRecord, Clock, Repository, RepositoryName, SafeUrl, UpstreamSettings, join_url, shown};
+use larder_core::{ArtifactRecord, Clock, Repository, RepositoryName, SafeUrl, UnixMillis, UpstreamSettings, join_url, shown};
 use larder_formats::SourceBase;
 use larder_upstream::{
-    BreakerState, Breakers, Conditions, Resume, UpstreamError, UpstreamErrorKind, UpstreamRequest, UpstreamResponse,
+    BreakerState, Breakers, Conditions, Resume, UpstreamError, UpstreamErrorKind, UpstreamRequest, UpstreamResponse, retry_after,
 };
 use url::Url;
 
@@ -111,6 +111,8 @@ pub(crate) struct Arrival {
     pub(crate) has_mirror_beside: bool,
     /// Why a mirror asked before it had nothing to say.
     pub(crate) failed: Option<NoBody>,
+    /// How long everybody who was asked wants to be left alone with this (429 and 503 with `Retry-After`).
+    pub(crate) come_back_in: Option<Duration>,
 }
 
 /// How much an answer is worth while others may still be asked.
@@ -133,13 +135,15 @@ impl Engine {
         let routes = self.in_order(wanted, routes(wanted, ask)?);
         let several = wanted.entry.mirrors.len() > 1;
         let mut best: Option<(Worth, Result<Arrival, NoBody>)> = None;
-        let mut failed = None;
+        let (mut failed, mut come_back_in) = (None, None);
         let idempotent = matches!(ask.method, Method::GET | Method::HEAD);
         let count = if idempotent { routes.len() } else { 1 };
         for (position, route) in routes.into_iter().enumerate().take(count) {
             let patience = (position + 1 < count).then_some(PATIENCE);
             let answer = self.send_by(wanted, &route, request(wanted, ask, &route, patience)).await;
             let worth = worth(&answer, ask);
+            let pause = asks_to_wait(&answer, self.now());
+            come_back_in = if position == 0 { pause } else { come_back_in.min(pause) };
             if several {
                 let url = SafeUrl(route.url.clone()).to_string();
                 tracing::debug!(repository = %wanted.entry.repository.name, url = &*shown(&url), ?worth, "a mirror was asked");
@@ -147,7 +151,7 @@ impl Engine {
             let answer = match answer {
                 Ok(response) => {
                     let Route { url: asked, mirror } = route;
-                    Ok(Arrival { response, mirror, asked, has_mirror_beside: position + 1 < count, failed: None })
+                    Ok(Arrival { response, mirror, asked, has_mirror_beside: position + 1 < count, failed: None, come_back_in })
                 }
                 Err(error) => Err(NoBody::from(error)),
             };
@@ -165,7 +169,7 @@ impl Engine {
             }
         }
         let none = || NoBody::unusable("no_mirror", "no mirror of this repository is left to be asked");
-        best.map_or_else(|| Err(none()), |(_, answer)| answer.map(|arrival| Arrival { failed, ..arrival }))
+        best.map_or_else(|| Err(none()), |(_, answer)| answer.map(|arrival| Arrival { failed, come_back_in, ..arrival }))
     }
 
     /// Sends to one place, and remembers how that went.
@@ -240,7 +244,7 @@ impl Engine {
         let head = Ask { method: Method::HEAD, dispensable: true, ..Ask::default() };
         let request = request(wanted, &head, route, Some(PATIENCE));
         let engine = Arc::clone(self);
-        tokio::spawn(async move {
+        larder_upstream::spawn(async move {
             count(&mirror.counters.probes);
             let answer = engine.upstream.send(request).await;
             if is_trouble(&answer) {
@@ -337,6 +341,13 @@ fn conditions(wanted: &Wanted, route: &Route, record: &ArtifactRecord) -> Condit
     }
 }
 
+/// How long this place wants to be left alone with what it was asked.
+fn asks_to_wait(answer: &Result<UpstreamResponse, UpstreamError>, now: UnixMillis) -> Option<Duration> {
+    let refused = |response: &&UpstreamResponse| matches!(response.status.as_u16(), 429 | 503);
+    let response = answer.as_ref().ok().filter(refused)?;
+    retry_after(&response.headers, now).filter(|pause| !pause.is_zero())
+}
+
 fn worth(answer: &Result<UpstreamResponse, UpstreamError>, ask: &Ask<'_>) -> Worth {
     let Ok(response) = answer else { return Worth::Failure };
     match response.status {
@@ -364,6 +375,8 @@ fn is_refused_to_anybody(wanted: &Wanted, answer: &Result<UpstreamResponse, Upst
 /// Whether a mirror has failed, rather than said something about a file.
 fn is_trouble(answer: &Result<UpstreamResponse, UpstreamError>) -> bool {
     match answer {
+        // A way that leads back here says nothing of who stands at its end, and the next request may come another way.
+        Ok(response) if response.status == StatusCode::LOOP_DETECTED => false,
         Ok(response) => response.status.is_server_error() || matches!(response.status.as_u16(), 401 | 407 | 429),
         Err(error) => error.kind != UpstreamErrorKind::Offline,
     }

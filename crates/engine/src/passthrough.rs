@@ -3,13 +3,14 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
-use larder_core::{Fault, FaultKind, ForwardReason, Mutability, Source};
+use larder_core::{Fault, FaultKind, ForwardReason, Mutability, Source, field_text};
 use larder_formats::{Operation, PassThrough, SourceSpec};
 use larder_upstream::BodyStream;
 
@@ -71,6 +72,8 @@ impl Engine {
         };
         let class = Mutability::Mutable { user_defined: false, named_by_digest: false };
         let wanted = Wanted::new(Arc::clone(entry), format, spec, class);
+        self.told_to_wait(&wanted).map_or(Ok(()), Err)?;
+        let flushes = entry.flushes.load(Ordering::Acquire);
         let ask = Ask {
             method: request.method.clone(),
             headers: only(request.headers, pass.request_headers),
@@ -78,11 +81,12 @@ impl Engine {
             ..Ask::default()
         };
         let arrival = self.ask(&wanted, &ask).await.map_err(|no_body| self.no_copy(&wanted, &no_body))?;
-        let response = arrival.response;
-        if response.status != StatusCode::OK {
-            return Err(self.no_copy(&wanted, &status_outcome(&wanted, &response, self.now())));
+        if arrival.response.status != StatusCode::OK {
+            self.note_refusal(&wanted, &arrival, flushes);
+            return Err(self.no_copy(&wanted, &status_outcome(&wanted, &arrival.response, self.now())));
         }
-        let text = |name: HeaderName| response.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let response = arrival.response;
+        let text = |name: HeaderName| response.headers.get(name).map(|value| field_text(value).into_owned());
         let mut extra = only(&response.headers, pass.response_headers);
         for separately in [header::CONTENT_TYPE, header::CONTENT_ENCODING] {
             extra.remove(separately);

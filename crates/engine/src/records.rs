@@ -4,22 +4,36 @@ use std::sync::Arc;
 
 use larder_core::{ArtifactRecord, Clock, SourceKey, believed};
 use larder_storage::{MetadataStore, StorageError};
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-/// How many records are kept in memory, some 500 bytes each.
-const CAPACITY: usize = 50_000;
+/// Memory for records, in bytes: some 50,000 of the usual length.
+const BUDGET: u64 = 32 << 20;
+/// So many are expected: a small estimate keeps the empty map small; it grows as it fills.
+const USUAL: usize = 50_000;
+/// What a record takes beside its own bytes: the table's place for it, and its two counts.
+const ENTRY_WEIGHT: u64 = 96;
+
+/// A record weighs what it takes, key and texts included: how long those are is for upstreams and strangers to say.
+#[derive(Debug, Clone)]
+struct ByBytes;
+
+impl Weighter<SourceKey, Arc<ArtifactRecord>> for ByBytes {
+    fn weight(&self, key: &SourceKey, record: &Arc<ArtifactRecord>) -> u64 {
+        ENTRY_WEIGHT + key.weight() + record.weight()
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Records {
-    cache: Cache<SourceKey, Arc<ArtifactRecord>>,
+    cache: Cache<SourceKey, Arc<ArtifactRecord>, ByBytes>,
     metadata: MetadataStore,
     clock: Arc<dyn Clock>,
 }
 
 impl Records {
     pub(crate) fn new(metadata: MetadataStore, clock: Arc<dyn Clock>) -> Self {
-        // A small estimate keeps the empty map small; it grows as it fills.
-        Self { cache: Cache::new(CAPACITY), metadata, clock }
+        Self { cache: Cache::with_weighter(USUAL, BUDGET, ByBytes), metadata, clock }
     }
 
     /// The record, from memory or from the database.
@@ -58,5 +72,48 @@ impl Records {
     /// Forgets everything in memory; the database decides again.
     pub(crate) fn clear(&self) {
         self.cache.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_core::{Content, RepositoryName, StoredHeaders, UnixMillis};
+
+    use super::*;
+
+    fn record(text: usize) -> Arc<ArtifactRecord> {
+        let now = UnixMillis(0);
+        Arc::new(ArtifactRecord {
+            content: Content::HeadOnly,
+            headers: StoredHeaders { content_disposition: Some("x".repeat(text)), ..StoredHeaders::default() },
+            source_url: "y".repeat(text),
+            published_at: None,
+            first_seen_at: now,
+            contacted_at: now,
+            renewed_at: now,
+            began_at: now,
+            verified: false,
+        })
+    }
+
+    /// Upstreams choose how long fields are, strangers how long paths are: neither may choose how much memory larder takes.
+    #[tokio::test]
+    async fn hazard_x2_records_in_memory_are_bounded_by_bytes_and_not_by_number() {
+        let directory = tempfile::tempdir().unwrap();
+        let metadata = MetadataStore::open(&directory.path().join("db")).await.unwrap();
+        let records = Records::new(metadata, Arc::new(larder_core::SystemClock));
+        let key = |n: usize| SourceKey {
+            repository: RepositoryName::parse("r").unwrap(),
+            path: format!("{n}{}", "p".repeat(2_000)).into(),
+            variant: "".into(),
+        };
+        for n in 0..5_000 {
+            records.put(key(n), record(4_000));
+        }
+        // 10,000 bytes of text in each.
+        let held = (0..5_000).filter(|n| records.peek(&key(*n)).is_some()).count();
+        assert!(held * 10_000 <= BUDGET as usize, "{held} records of 10,000 bytes and more");
+        assert!(held > 1_000, "{held}: the budget is used");
+        assert!(records.peek(&key(4_999)).is_some(), "a record of common size is not refused");
     }
 }

@@ -16,6 +16,8 @@ pub(crate) struct Entry {
     pub(crate) repository: Arc<Repository>,
     /// Raised by flush, replacement of what was served, and reload: hot entries made before are void.
     pub(crate) epoch: Arc<AtomicU64>,
+    /// Raised by flush and reload only.
+    pub(crate) flushes: Arc<AtomicU64>,
     pub(crate) counters: Arc<RepositoryCounters>,
     /// The places of its upstream, in the operator's order.
     pub(crate) mirrors: Vec<Arc<Mirror>>,
@@ -30,6 +32,11 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// What is under way was asked before.
+    pub(crate) fn flushed(&self) {
+        self.flushes.fetch_add(1, Ordering::AcqRel);
+    }
+
     pub(crate) fn bump(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
@@ -47,12 +54,14 @@ impl Repositories {
         link_key: &LinkKey,
     ) -> Self {
         for entry in self.0.values() {
+            entry.flushed();
             entry.bump();
         }
         let entry = |repository: Arc<Repository>| {
             let old = self.0.get(&repository.name);
             let entry = Entry {
                 epoch: old.map_or_else(Arc::default, |e| Arc::clone(&e.epoch)),
+                flushes: old.map_or_else(Arc::default, |e| Arc::clone(&e.flushes)),
                 quota: old.map_or_else(Arc::default, |e| Arc::clone(&e.quota)),
                 counters: old.map_or_else(Arc::default, |e| Arc::clone(&e.counters)),
                 mirrors: Mirror::all(&repository, old.map_or(&[], |e| &e.mirrors)),

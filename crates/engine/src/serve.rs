@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use http::{Method, StatusCode, header};
 use larder_core::{
-    ArtifactRecord, CacheStatus, Content, Decision, Digest, Fault, FaultKind, Source, StoredHeaders, decide, fresh_until,
+    ArtifactRecord, CacheStatus, Content, Decision, Digest, Fault, FaultKind, Source, StoredHeaders, decide, field_text,
+    fresh_until,
 };
 use larder_formats::{Held, Malformed};
 use larder_storage::StorageError;
@@ -185,7 +186,7 @@ pub(crate) fn representation(
 ) -> Representation {
     let held = Held { path: &wanted.spec.key_path, digest, headers, key: &wanted.entry.link_key };
     let mut extra = wanted.format.answer_headers(&wanted.entry.repository, &held);
-    let own_type = extra.remove(header::CONTENT_TYPE).and_then(|value| value.to_str().map(str::to_owned).ok());
+    let own_type = extra.remove(header::CONTENT_TYPE).map(|value| field_text(&value).into_owned());
     Representation {
         content_type: own_type.or_else(|| headers.content_type.clone()),
         content_encoding: headers.content_encoding.clone(),

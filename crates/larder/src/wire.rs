@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::descriptors::{self, Shares};
 use larder::config::{Settings, Sources, watch};
-use larder_core::{Clock, SystemClock};
+use larder_core::{Clock, Pseudonym, SystemClock};
 use larder_engine::{Engine, EngineParts, Limits};
 use larder_formats::LinkKey;
 use larder_server::{LiveSettings, ServerHandle, ServerLimits, ServerSettings, TlsFiles, bind};
@@ -52,7 +52,9 @@ async fn serve(settings: Settings, sources: Sources, shares: Shares) -> Result<(
     let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(&settings.data_dir)?.keeping_open(shares.blobs));
     let metadata = MetadataStore::open(&settings.data_dir.join("larder.sqlite")).await?;
     let link_key = link_key(&metadata).await?;
-    let upstream = Arc::new(HttpUpstream::new(Options::new(format!("larder/{VERSION}"))));
+    let options = Options::new(format!("larder/{VERSION}"));
+    let pseudonym = options.pseudonym;
+    let upstream = Arc::new(HttpUpstream::new(options));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let engine = Engine::new(EngineParts {
         repositories: settings.repositories.clone(),
@@ -65,7 +67,7 @@ async fn serve(settings: Settings, sources: Sources, shares: Shares) -> Result<(
         public_url: settings.public_url.clone(),
         limits: Limits { document_size: settings.limits.document_size, downloads: shares.downloads, ..Limits::default() },
     });
-    let server = bind(server_settings(&settings, shares)).await?;
+    let server = bind(server_settings(&settings, shares, pseudonym)).await?;
     let scheme = if settings.tls.is_some() { "https" } else { "http" };
     for address in server.local_addrs() {
         tracing::info!(version = VERSION, repositories = settings.repositories.len(), "listening on {scheme}://{address}");
@@ -82,7 +84,7 @@ async fn serve(settings: Settings, sources: Sources, shares: Shares) -> Result<(
     Ok(())
 }
 
-fn server_settings(settings: &Settings, shares: Shares) -> ServerSettings {
+fn server_settings(settings: &Settings, shares: Shares, pseudonym: Pseudonym) -> ServerSettings {
     ServerSettings {
         listen: settings.listen.clone(),
         tls: settings.tls.as_ref().map(|tls| TlsFiles { cert: tls.cert.clone(), key: tls.key.clone() }),
@@ -90,6 +92,7 @@ fn server_settings(settings: &Settings, shares: Shares) -> ServerSettings {
         hot_files: shares.hot_files,
         limits: ServerLimits { connections: shares.connections, ..ServerLimits::default() },
         version: VERSION,
+        pseudonym,
         live: live_settings(settings),
     }
 }

@@ -28,8 +28,11 @@ pub fn hot_files(bytes: u64) -> usize {
     usize::try_from(bytes / FILE_WEIGHT).unwrap_or(usize::MAX)
 }
 
-/// What an entry weighs beside its body: headers, key, bookkeeping.
+/// What an entry weighs beside its body and its texts: tables, bookkeeping.
 const ENTRY_WEIGHT: u64 = 1_024;
+
+/// Most bytes of one field of a request that are kept to be compared with. Clients' own fields have some 400.
+const MOST_COMPARED: usize = 1_024;
 
 /// Most lines of one header that are compared.
 const MAX_LINES: usize = 16;
@@ -82,10 +85,23 @@ enum Criterion {
 }
 
 impl Criterion {
-    /// Some clients send one line for each media type that they take; the lines are compared as they are. `None` if they are too many.
+    /// Some clients send one line for each media type that they take; the lines are compared as they are. `None` if they are too many or
+    /// too long. They are copied: a value of a request is a part of the buffer that the whole head was read into, and would keep all of it.
     fn of(headers: &HeaderMap, name: &HeaderName) -> Option<Self> {
-        let lines: Vec<_> = headers.get_all(name).iter().take(MAX_LINES + 1).cloned().collect();
-        (lines.len() <= MAX_LINES).then_some(Self::Exactly(lines))
+        let lines = headers.get_all(name);
+        let length: usize = lines.iter().map(HeaderValue::len).sum();
+        if length > MOST_COMPARED || lines.iter().count() > MAX_LINES {
+            return None;
+        }
+        let copy = |line: &HeaderValue| HeaderValue::from_bytes(line.as_bytes()).ok();
+        lines.iter().map(copy).collect::<Option<_>>().map(Self::Exactly)
+    }
+
+    fn weight(&self) -> usize {
+        match self {
+            Self::Anything => 0,
+            Self::Exactly(lines) => lines.iter().map(|line| size_of::<HeaderValue>() + line.len()).sum(),
+        }
     }
 
     fn is_met_by(&self, headers: &HeaderMap, name: &HeaderName) -> bool {
@@ -104,12 +120,17 @@ impl Selector {
             } else if name.eq_ignore_ascii_case("accept-encoding") {
                 selector.accept_encoding = Criterion::of(headers, &ACCEPT_ENCODING)?;
             } else if name.eq_ignore_ascii_case("host") {
-                selector.base = Some(base.to_owned());
+                selector.base = Some(base.to_owned()).filter(|base| base.len() <= MOST_COMPARED);
+                selector.base.as_ref()?;
             } else {
                 return None;
             }
         }
         Some(selector)
+    }
+
+    fn weight(&self) -> usize {
+        self.accept.weight() + self.accept_encoding.weight() + self.base.as_ref().map_or(0, String::len)
     }
 
     fn fits(&self, headers: &HeaderMap, is_base: impl Fn(&str) -> bool) -> bool {
@@ -134,6 +155,7 @@ impl HotTarget {
 impl HotVariant {
     fn weight(&self, file_weight: u64) -> u64 {
         ENTRY_WEIGHT
+            + (self.selector.weight() + self.prepared.weight()) as u64
             + match &self.body {
                 HotBody::Bytes(bytes) => bytes.len() as u64,
                 HotBody::File { .. } => file_weight,
@@ -371,5 +393,50 @@ mod tests {
         let none = HotSet::new(0, 4_096);
         none.insert("/t", variant(&[], &headers(&[]), b"x", None), NOW);
         assert!(none.get("/t").is_none());
+    }
+
+    /// A request's values are slices of the buffer that its head was read into (64 KiB): what is remembered must not keep it.
+    #[test]
+    fn hazard_x2_what_is_compared_is_copied_out_of_the_buffer_it_came_in() {
+        let mut buffer = vec![b' '; 64 << 10];
+        buffer[..16].copy_from_slice(b"application/json");
+        let buffer = Bytes::from(buffer);
+        let mut request = HeaderMap::new();
+        request.insert("accept", HeaderValue::from_maybe_shared(buffer.slice(..16)).unwrap());
+        let variant = variant(&["accept"], &request, b"x", None);
+        drop(request);
+        assert!(buffer.is_unique(), "only the test holds the buffer");
+        assert_eq!(variant.selector.accept, Criterion::Exactly(vec![HeaderValue::from_static("application/json")]));
+    }
+
+    #[test]
+    fn hazard_x2_answers_to_long_negotiated_fields_are_not_kept() {
+        let request = |length: usize, lines: usize| {
+            let mut map = HeaderMap::new();
+            for _ in 0..lines {
+                map.append("accept", HeaderValue::from_str(&"x".repeat(length)).unwrap());
+            }
+            map
+        };
+        for (length, lines, kept) in [(1_024, 1, true), (1_025, 1, false), (64, 16, true), (65, 16, false), (1, 17, false)] {
+            let selector = Selector::new(&["accept"], &request(length, lines), "http://a");
+            assert_eq!(selector.is_some(), kept, "{lines} lines of {length}");
+        }
+        assert!(Selector::new(&["host"], &HeaderMap::new(), &format!("http://{}", "h".repeat(2_000))).is_none());
+    }
+
+    #[test]
+    fn hazard_x2_an_entry_weighs_what_it_keeps_of_request_and_answer() {
+        let (mut request, mut long) = (HeaderMap::new(), HeaderMap::new());
+        request.insert("accept", HeaderValue::from_static("a"));
+        long.insert("accept", HeaderValue::from_str(&"a".repeat(1_000)).unwrap());
+        let weight = |request: &HeaderMap, disposition: usize| {
+            let representation =
+                Representation { content_disposition: Some("d".repeat(disposition)), ..Representation::default() };
+            let prepared = Prepared::new(http::StatusCode::OK, representation, None);
+            HotVariant { prepared, ..variant(&["accept"], request, b"x", None) }.weight(FILE_WEIGHT)
+        };
+        assert_eq!(weight(&long, 1) - weight(&request, 1), 999);
+        assert_eq!(weight(&request, 4_000) - weight(&request, 1), 3_999);
     }
 }

@@ -8,7 +8,7 @@
 //! | which URLs there are | `routes.rs` |
 //! | how an answer becomes a response | `artifact.rs`, `respond.rs`, `body.rs` |
 //! | why a hit costs next to nothing | `hot.rs`, `file_body.rs` |
-//! | which requests are refused before anything else | `request_check.rs`, `framing.rs`, `origin_guard.rs` |
+//! | which requests are refused before anything else | `request_check.rs`, `framing.rs`, `loops.rs`, `origin_guard.rs` |
 //! | what a client may send, and how it is told to stop | `request_body.rs`, `lingering.rs` |
 
 mod activity;
@@ -24,6 +24,7 @@ mod framing;
 mod hot;
 mod lingering;
 mod listen;
+mod loops;
 mod metrics;
 mod multipart;
 mod oci;

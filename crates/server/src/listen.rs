@@ -116,6 +116,7 @@ pub async fn bind(settings: ServerSettings) -> Result<BoundServer, BindError> {
         bodies: BodyBudget::new(settings.limits.bodies_bytes),
         loopback_only: addresses.iter().all(is_loopback),
         version: settings.version,
+        pseudonym: settings.pseudonym,
     });
     Ok(BoundServer { listeners, addresses, shared, tls })
 }

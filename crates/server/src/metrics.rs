@@ -70,6 +70,8 @@ pub(crate) struct RepositoryRequests {
     cells: [[AtomicU64; CLASSES.len()]; KINDS.len()],
     /// Answers out of the hot set, by whether they had a body (200 and 206, or 304 and the like).
     hot: [Striped; CLASSES.len()],
+    /// Requests of larder's own that have come back to it.
+    loops: AtomicU64,
 }
 
 impl RepositoryRequests {
@@ -81,7 +83,12 @@ impl RepositoryRequests {
         self.hot[class(status)].add(1);
     }
 
+    pub(crate) fn count_loop(&self) {
+        self.loops.fetch_add(1, Relaxed);
+    }
+
     fn reset(&self) {
+        self.loops.store(0, Relaxed);
         self.cells.iter().flatten().for_each(|cell| cell.store(0, Relaxed));
         self.hot.iter().for_each(Striped::reset);
     }
@@ -209,6 +216,7 @@ struct Scrape {
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         self.requests(&mut encoder)?;
+        self.loops(&mut encoder)?;
         let metrics = &self.metrics;
         let counters = [
             ("sent_bytes", "Body bytes handed to connections", metrics.bytes_sent.0.sum()),
@@ -249,6 +257,20 @@ impl Scrape {
             for (class_name, hot) in CLASSES.iter().zip(&requests.hot) {
                 encode_request(&mut family, [name, "hot", class_name], hot.sum())?;
             }
+        }
+        Ok(())
+    }
+
+    /// Those that have never counted are left out.
+    fn loops(&self, encoder: &mut DescriptorEncoder) -> Result<(), fmt::Error> {
+        let help = "Requests of larder's own that came back to it and were refused with 508, by repository (empty: none)";
+        let mut family = encoder.encode_descriptor("loops_refused", help, None, MetricType::Counter)?;
+        let all = self.metrics.repositories.read().unwrap_or_else(PoisonError::into_inner);
+        for (name, count) in
+            all.iter().map(|(name, requests)| (name, requests.loops.load(Relaxed))).filter(|(_, count)| *count > 0)
+        {
+            let labels = [("repository", name.as_str())];
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
         Ok(())
     }

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 
-use bytes::Bytes;
 use http::HeaderValue;
 use larder_core::ByteRange;
 
@@ -14,7 +13,7 @@ use crate::body::Piece;
 pub(crate) struct Multipart {
     boundary: String,
     /// Each range with the text before it.
-    parts: Vec<(String, ByteRange)>,
+    parts: Vec<(Vec<u8>, ByteRange)>,
     closing: String,
 }
 
@@ -24,11 +23,12 @@ impl Multipart {
         // 128 random bits: no body can be made to hold them.
         let random = |n: u8| RandomState::new().hash_one(n);
         let boundary = format!("{:016x}{:016x}", random(1), random(2));
-        let type_line = content_type.and_then(|value| value.to_str().ok()).map(|value| format!("Content-Type: {value}\r\n"));
-        let type_line = type_line.unwrap_or_default();
+        let type_line = content_type.map(|value| [b"Content-Type: ", value.as_bytes(), b"\r\n"].concat()).unwrap_or_default();
         let head = |range: &ByteRange| {
             let ByteRange { start, end } = range;
-            format!("\r\n--{boundary}\r\n{type_line}Content-Range: bytes {start}-{end}/{length}\r\n\r\n")
+            let opening = format!("\r\n--{boundary}\r\n");
+            let place = format!("Content-Range: bytes {start}-{end}/{length}\r\n\r\n");
+            [opening.as_bytes(), &type_line, place.as_bytes()].concat()
         };
         let parts = ranges.iter().map(|range| (head(range), *range)).collect();
         let closing = format!("\r\n--{boundary}--\r\n");
@@ -47,8 +47,7 @@ impl Multipart {
 
     /// The answer, with the ranges' bytes given by `bytes_of`.
     pub(crate) fn pieces(self, bytes_of: impl Fn(ByteRange) -> Option<Piece>) -> VecDeque<Piece> {
-        let text = |text: String| Piece::Bytes(Bytes::from(text));
-        let parts = self.parts.into_iter().flat_map(|(head, range)| [Some(text(head)), bytes_of(range)]);
-        parts.chain([Some(text(self.closing))]).flatten().collect()
+        let parts = self.parts.into_iter().flat_map(|(head, range)| [Some(Piece::Bytes(head.into())), bytes_of(range)]);
+        parts.chain([Some(Piece::Bytes(self.closing.into()))]).flatten().collect()
     }
 }

@@ -73,6 +73,11 @@ fn namespace(query: Option<&str>) -> Option<String> {
     parameters.find(|(name, _)| name == "ns").map(|(_, registry)| registry.to_ascii_lowercase())
 }
 
+/// The repository that a path below `/v2/` means, if it means one.
+pub(crate) fn repository_of<B: Backend>(exchange: &Exchange<'_, B>, rest: &str) -> Option<String> {
+    choose(exchange, rest).ok().map(|(name, _)| name)
+}
+
 async fn answer<B: Backend>(exchange: &Exchange<'_, B>, name: &str, path: &str) -> Handled {
     if matches!(exchange.head.method, Method::GET | Method::HEAD) {
         return artifact::serve(exchange, Address { repository: name, path, audience: Audience::Oci }, Bytes::new()).await;

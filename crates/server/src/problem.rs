@@ -98,6 +98,7 @@ fn status_of(kind: FaultKind) -> StatusCode {
         FaultKind::BadGateway => StatusCode::BAD_GATEWAY,
         FaultKind::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT,
         FaultKind::InsufficientStorage => StatusCode::INSUFFICIENT_STORAGE,
+        FaultKind::LoopDetected => StatusCode::LOOP_DETECTED,
         FaultKind::NotImplemented => StatusCode::NOT_IMPLEMENTED,
         FaultKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         FaultKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,

@@ -16,7 +16,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use larder_core::{
     ByteRange, CacheStatus, Conditions, Current, Precondition, RangeAnswer, Source, UnixMillis, evaluate_conditions,
-    evaluate_range,
+    evaluate_range, field_text, field_value,
 };
 use larder_sendfile::FileSender;
 
@@ -101,17 +101,24 @@ impl Prepared {
         Self { status, headers, began_at: from.began_at, length: from.length }
     }
 
+    /// The bytes of its fields.
+    pub(crate) fn weight(&self) -> usize {
+        self.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+    }
+
     /// Announces ranges; for bodies that have them.
     pub(crate) fn accept_ranges(&mut self) {
         self.headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     }
 
-    fn header(&self, name: &HeaderName) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
-    }
-
-    fn current(&self) -> Current<'_> {
-        Current { etag: self.header(&ETAG), last_modified: self.header(&LAST_MODIFIED), began_at: self.began_at }
+    /// What the request's conditions say of it, and which part of it is asked for, if it has parts and so many bytes.
+    fn judge(&self, asked: Asked<'_>, ranged: Option<u64>) -> (Precondition, RangeAnswer) {
+        let (etag, last_modified) = (self.headers.get(ETAG).map(field_text), self.headers.get(LAST_MODIFIED).map(field_text));
+        let current = Current { etag: etag.as_deref(), last_modified: last_modified.as_deref(), began_at: self.began_at };
+        let lines = ConditionLines::of(asked.headers);
+        let conditions = lines.conditions();
+        let range = ranged.filter(|_| asks_for_range(asked)).map(|length| evaluate_range(&conditions, &current, length));
+        (evaluate_conditions(&conditions, &current), range.unwrap_or(RangeAnswer::Whole))
     }
 }
 
@@ -173,15 +180,10 @@ pub(crate) fn respond(
     let length = prepared.length.or(payload.length());
     let mut answer = RangeAnswer::Whole;
     if prepared.status == StatusCode::OK && is_conditional(asked.headers) {
-        let lines = ConditionLines::of(asked.headers);
-        let (conditions, current) = (lines.conditions(), prepared.current());
-        match evaluate_conditions(&conditions, &current) {
-            Precondition::Proceed => {}
-            Precondition::NotModified => return Ok(not_modified(prepared.into_owned(), timing)),
-            Precondition::Failed => return Err(Unmet::Precondition),
-        }
-        if let (true, true, Some(length)) = (asks_for_range(asked), payload.has_ranges(), length) {
-            answer = evaluate_range(&conditions, &current, length);
+        match prepared.judge(asked, length.filter(|_| payload.has_ranges())) {
+            (Precondition::Proceed, part) => answer = part,
+            (Precondition::NotModified, _) => return Ok(not_modified(prepared.into_owned(), timing)),
+            (Precondition::Failed, _) => return Err(Unmet::Precondition),
         }
     }
     let mut status = prepared.status;
@@ -286,7 +288,8 @@ fn shown_in_vary(name: &str) -> Option<&str> {
 }
 
 pub(crate) fn insert(headers: &mut HeaderMap, name: HeaderName, value: String) {
-    if let Ok(value) = HeaderValue::try_from(value) {
+    let value = if value.is_ascii() { HeaderValue::try_from(value).ok() } else { field_value(&value) };
+    if let Some(value) = value {
         headers.insert(name, value);
     }
 }
@@ -332,7 +335,7 @@ impl<'h> ConditionLines<'h> {
 }
 
 fn joined<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<Cow<'h, str>> {
-    let mut lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
-    let first = Cow::Borrowed(lines.next()?);
+    let mut lines = headers.get_all(name).iter().map(field_text);
+    let first = lines.next()?;
     Some(lines.fold(first, |all, line| Cow::Owned(format!("{all}, {line}"))))
 }

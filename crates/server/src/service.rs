@@ -2,7 +2,7 @@
 //!
 //! 1. framing and addressing (`request_check.rs`): 4xx and the connection is closed;
 //! 2. on loopback, whether a browser has been led here by a foreign name (`origin_guard.rs`): 421;
-//! 3. the hot set (`hot.rs`): answered at once, counted, not logged unless asked for;
+//! 3. the hot set (`hot.rs`): answered at once, counted, not logged unless asked for; not for requests of larder's own (`loops.rs`);
 //! 4. request id, in-flight gauge, log span;
 //! 5. the URL table (`routes.rs`);
 //! 6. for what changes state, the guard (`origin_guard.rs`);
@@ -32,7 +32,7 @@ use crate::request_id::RequestId;
 use crate::respond::Asked;
 use crate::routes::{Endpoint, Found, find};
 use crate::state::{Connection, Shared};
-use crate::{admin, artifact, oci, request_check};
+use crate::{admin, artifact, loops, oci, request_check};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -89,7 +89,9 @@ impl<B: Backend> hyper::service::Service<Request<Incoming>> for Service<B> {
                 {
                     return Answering::Ready(Some(self.refuse(&request, &fault)));
                 }
-                if let Some(response) = self.hot_answer(&request, target, host) {
+                if !self.shared.has_seen(request.headers())
+                    && let Some(response) = self.hot_answer(&request, target, host)
+                {
                     return Answering::Ready(Some(response));
                 }
                 host.to_owned()
@@ -261,6 +263,9 @@ async fn named<F: Future>(id: RequestId, future: F) -> F::Output {
 }
 
 async fn dispatch<B: Backend>(exchange: &Exchange<'_, B>, body: &mut Incoming) -> Handled {
+    if exchange.shared.has_seen(&exchange.head.headers) {
+        return loops::refuse(exchange);
+    }
     let (endpoint, repository, rest) = match find(&exchange.head.method, exchange.head.uri.path()) {
         Found::Endpoint { endpoint, changes_state, repository, rest } => {
             if changes_state && let Err(fault) = guard(exchange) {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use larder_core::Secret;
+use larder_core::{Pseudonym, Secret};
 use url::Url;
 
 /// Everything the server is started with.
@@ -24,6 +24,8 @@ pub struct ServerSettings {
     pub limits: ServerLimits,
     /// Larder's version, for `GET /`.
     pub version: &'static str,
+    /// What larder calls itself in the `Via` of what it sends upstream: a request that carries it has come back.
+    pub pseudonym: Pseudonym,
     /// What a reload may change.
     pub live: LiveSettings,
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use larder_core::Pseudonym;
 use larder_sendfile::FileSender;
 
 use crate::activity::Activity;
@@ -22,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) bodies: BodyBudget,
     pub(crate) loopback_only: bool,
     pub(crate) version: &'static str,
+    /// What larder calls itself in the `Via` of what it sends.
+    pub(crate) pseudonym: Pseudonym,
 }
 
 /// Shared by the requests of one connection.

@@ -21,6 +21,10 @@ use crate::trust::Authorities;
 /// Idle connections are dropped after this; common servers keep them for 60 to 75 s.
 const POOL_IDLE: Duration = Duration::from_secs(50);
 const POOL_PER_HOST: usize = 32;
+/// Most fields of an answer's head, as curl takes them; the HTTP library's own limit of 100 refuses answers of real servers.
+const MOST_FIELDS: usize = 5_000;
+/// Longest head over HTTP/2, in bytes: as long as the HTTP library takes it over HTTP/1, where its default is 16 KiB.
+const LONGEST_HEAD: u32 = 400 << 10;
 
 /// Everything that makes two clients differ.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -129,6 +133,8 @@ impl Clients {
             .dns_resolver(resolver)
             .pool_idle_timeout(POOL_IDLE)
             .pool_max_idle_per_host(if key.keep_alive { POOL_PER_HOST } else { 0 })
+            .http1_max_headers(MOST_FIELDS)
+            .http2_max_header_list_size(LONGEST_HEAD)
             .http2_keep_alive_interval(Duration::from_secs(20))
             .http2_keep_alive_timeout(Duration::from_secs(10));
         let authorities = match &key.ca_file {

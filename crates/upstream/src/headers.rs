@@ -10,11 +10,12 @@ use http::header::{
     UPGRADE, USER_AGENT, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
-use larder_core::{Credentials, UpstreamSettings};
+use larder_core::{Credentials, Pseudonym, UpstreamSettings, field_value};
 use url::Url;
 
 use crate::hop::Bearing;
 use crate::request::UpstreamRequest;
+use crate::trail::passed;
 
 /// An entry of `headers:` that cannot be sent. Names the field, never its value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,7 +62,7 @@ pub(crate) fn outgoing(
 /// Validators, or the range to resume at. A resume goes out without its strong `If-Range` (RFC 9110 section 13.1.5) only if a digest
 /// vouches for the whole: a range of another version glued to what is there would be a wrong body.
 fn conditions(request: &UpstreamRequest, fields: &mut HeaderMap) {
-    let value = |text: &str| HeaderValue::from_bytes(text.as_bytes()).ok();
+    let value = field_value;
     if let Some(resume) = &request.resume {
         let strong = !resume.if_range.is_empty() && !resume.if_range.starts_with("W/");
         let if_range = value(&resume.if_range).filter(|_| strong);
@@ -76,6 +77,13 @@ fn conditions(request: &UpstreamRequest, fields: &mut HeaderMap) {
         if let Some(text) = text.as_deref().and_then(value) {
             fields.insert(name, text);
         }
+    }
+}
+
+/// `Via`: the larders that the request has passed, and this one. Beside a line that the operator may have configured.
+pub(crate) fn sign(fields: &mut HeaderMap, own: Pseudonym) {
+    if let Some(line) = field_value(&passed().line(own)) {
+        fields.append(VIA, line);
     }
 }
 

@@ -66,8 +66,9 @@ impl Hop<'_> {
 
     pub(crate) async fn send(&self, bearing: &Bearing) -> Result<UpstreamResponse, UpstreamError> {
         let reach = self.reach(bearing)?;
-        let fields = headers::outgoing(self.request, self.settings, self.url, bearing)
+        let mut fields = headers::outgoing(self.request, self.settings, self.url, bearing)
             .map_err(|unusable| self.error(UpstreamErrorKind::Protocol, unusable))?;
+        headers::sign(&mut fields, self.upstream.pseudonym);
         let deadline = self.settings.connect_timeout + self.settings.read_timeout + Duration::from_secs(5);
         let target = Target::new(self.settings, self.url);
         let permit = match self.upstream.breakers.admit(&target, deadline) {

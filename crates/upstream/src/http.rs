@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use larder_core::{Clock, RepositoryName, SafeUrl, SystemClock, UpstreamAuth, UpstreamSettings, shown};
+use larder_core::{Clock, Pseudonym, RepositoryName, SafeUrl, SystemClock, UpstreamAuth, UpstreamSettings, shown};
 use tracing::debug;
 use url::{Origin, Url};
 
@@ -28,12 +28,19 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Resolves host names; tests put their own here.
     pub lookup: Arc<dyn NameLookup>,
+    /// What larder calls itself in `Via`. The server must know it too, so that it knows its own requests.
+    pub pseudonym: Pseudonym,
 }
 
 impl Options {
-    /// The machine's clock and resolver.
+    /// The machine's clock and resolver, and a new pseudonym.
     pub fn new(user_agent: impl Into<String>) -> Self {
-        Self { user_agent: user_agent.into(), clock: Arc::new(SystemClock), lookup: Arc::new(SystemLookup) }
+        Self {
+            user_agent: user_agent.into(),
+            clock: Arc::new(SystemClock),
+            lookup: Arc::new(SystemLookup),
+            pseudonym: Pseudonym::random(),
+        }
     }
 }
 
@@ -79,6 +86,7 @@ pub struct HttpUpstream {
     pub(crate) clients: Clients,
     pub(crate) breakers: Arc<Breakers<Target>>,
     pub(crate) authority: Authority,
+    pub(crate) pseudonym: Pseudonym,
     targets: Mutex<HashMap<RepositoryName, Vec<Target>>>,
 }
 
@@ -88,6 +96,7 @@ impl HttpUpstream {
         Self {
             clients: Clients::new(options.user_agent, options.lookup),
             authority: Authority::new(Arc::clone(&options.clock)),
+            pseudonym: options.pseudonym,
             breakers: Arc::new(Breakers::new(options.clock)),
             targets: Mutex::default(),
         }

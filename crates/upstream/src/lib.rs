@@ -25,6 +25,7 @@ mod resolver;
 mod response;
 mod retry;
 mod scripted;
+mod trail;
 mod trust;
 
 pub use body::{BodyStream, Framing};
@@ -36,6 +37,7 @@ pub use resolver::{NameLookup, SystemLookup};
 pub use response::UpstreamResponse;
 pub use retry::retry_after;
 pub use scripted::{RecordedRequest, ScriptedReply, ScriptedUpstream};
+pub use trail::{on_behalf, spawn};
 
 use async_trait::async_trait;
 use larder_core::RepositoryName;

@@ -5,6 +5,7 @@ mod flush;
 mod freshness;
 mod head;
 mod quarantine;
+mod refusals;
 mod requests;
 mod statuses;
 #[path = "../support/mod.rs"]

@@ -271,3 +271,32 @@ async fn names_that_nobody_gets_put_no_mirror_aside() {
         assert!(mirror(&bench, "docker", origin).healthy);
     }
 }
+
+/// One mirror's word binds nobody else: only where all say so is nobody asked.
+#[tokio::test]
+async fn hazard_a9_one_mirrors_retry_after_does_not_keep_the_others_from_being_asked() {
+    let second = Origin::start().await;
+    let bench = two(&second).await;
+    let busy = |origin: &Origin, path: &str, after: &str| {
+        origin.behave(path, Behaviour::Status(429));
+        origin.behave(path, Behaviour::Header("Retry-After".to_owned(), after.to_owned()));
+    };
+    busy(&bench.origin, "/one", "30");
+    second.behave("/one", Behaviour::Status(500));
+    for times in [1, 2] {
+        bench.get("generic", "one").await.unwrap_err();
+        bench.settled().await;
+        assert_eq!(asked(&second, "/one"), times, "the second has not said when to come back");
+    }
+    busy(&bench.origin, "/both", "30");
+    busy(&second, "/both", "10");
+    for _ in 0..3 {
+        let fault = bench.get("generic", "both").await.unwrap_err();
+        assert_eq!(fault.kind, larder_core::FaultKind::Upstream(429));
+        bench.settled().await;
+    }
+    assert_eq!((asked(&bench.origin, "/both"), asked(&second, "/both")), (1, 1));
+    bench.wait(10);
+    bench.get("generic", "both").await.unwrap_err();
+    assert_eq!(asked(&second, "/both"), 2, "the first that may be asked again is");
+}

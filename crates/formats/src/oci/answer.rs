@@ -2,7 +2,7 @@
 
 use http::header::{CONTENT_TYPE, LINK};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use larder_core::{Digest, DigestAlgorithm, Repository};
+use larder_core::{Digest, DigestAlgorithm, Repository, field_value};
 
 use super::pages::{List, REFERRER_PARAMETERS, TAG_PARAMETERS};
 use super::path::{Route, Target};
@@ -55,7 +55,7 @@ fn link(repository: &Repository, route: &Route<'_>, held: &Held<'_>, known: &'st
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: Option<&str>) {
-    if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+    if let Some(value) = value.and_then(field_value) {
         headers.insert(name, value);
     }
 }

@@ -52,6 +52,8 @@ async fn statuses_of_the_upstream_are_kept_where_they_mean_something() {
         (503, 503),
         (504, 504),
     ] {
+        // A refusal that says when to come back stands for that time.
+        send("PUT", &larder.url("cache/flush"), &[]).await;
         let resource = Resource::new(page).status(status).content_type("text/html").header("Retry-After", "7");
         for (repository, path) in [
             ("generic", "x.bin"),

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::StatusCode;
 use larder_core::{
-    AccessPolicy, ByteRange, CachePolicy, CacheStatus, Fault, FaultKind, ForwardReason, PackageType, QuarantinePolicy,
+    AccessPolicy, ByteRange, CachePolicy, CacheStatus, Fault, FaultKind, ForwardReason, PackageType, Pseudonym, QuarantinePolicy,
     Repository, RepositoryKind, RepositoryName, Source, UnixMillis,
 };
 use larder_engine::{FlushReport, FlushRequest};
@@ -275,6 +275,7 @@ pub(crate) fn settings() -> ServerSettings {
         hot_files: 512,
         limits: ServerLimits::default(),
         version: "0.0.0-test",
+        pseudonym: Pseudonym::random(),
         live: LiveSettings { config_view: serde_json::json!({"remotes": {}}), ..LiveSettings::default() },
     }
 }

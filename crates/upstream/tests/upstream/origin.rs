@@ -17,6 +17,8 @@ pub(crate) struct Seen {
     pub(crate) nth: usize,
     /// Request line and fields, up to the blank line.
     pub(crate) head: String,
+    /// The same, byte for byte.
+    pub(crate) raw: Vec<u8>,
 }
 
 impl Seen {
@@ -126,9 +128,9 @@ async fn serve(mut stream: TcpStream, connection: usize, log: Arc<Mutex<Vec<Seen
                 return;
             }
         };
-        let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
-        buffer.drain(..end);
-        let seen = Seen { connection, nth, head };
+        let raw: Vec<u8> = buffer.drain(..end).collect();
+        let head = String::from_utf8_lossy(&raw).into_owned();
+        let seen = Seen { connection, nth, head, raw };
         let length = seen.field("content-length").map_or(0, |text| text.parse().unwrap());
         while buffer.len() < length {
             if !matches!(stream.read_buf(&mut buffer).await, Ok(1..)) {
