@@ -224,14 +224,11 @@ pub(crate) fn stored_headers(wanted: &Wanted, headers: &HeaderMap) -> StoredHead
         Some(((*name).to_owned(), value.to_owned()))
     });
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let is_tag = |tag: &String| {
-        let opaque = tag.strip_prefix("W/").unwrap_or(tag);
-        opaque.len() >= 2 && opaque.starts_with('"') && opaque.ends_with('"')
-    };
     let identity = |coding: &String| !coding.trim().is_empty() && !coding.trim().eq_ignore_ascii_case("identity");
     StoredHeaders {
         content_type: text(header::CONTENT_TYPE),
-        etag: text(header::ETAG).filter(is_tag),
+        // Well formed or not: to be served, and sent back, as it came.
+        etag: text(header::ETAG).filter(|tag| !tag.is_empty()),
         // Clients reject what is no HTTP date, so it is dropped; two obsolete forms become the current one.
         last_modified: text(header::LAST_MODIFIED).and_then(|t| UnixMillis::from_http_date(&t)).map(UnixMillis::to_http_date),
         content_disposition: text(header::CONTENT_DISPOSITION),
