@@ -144,7 +144,7 @@ async fn unknown_repositories_are_404_and_say_so() {
         assert_eq!(answer.status, 404, "{path}: {}", answer.text());
     }
     // Bad paths are refused before anything else, so before the repository is looked for.
-    for path in ["generic%2f/x", "%00/x", "../x", "./generic/x", "%2e%2e/x", "nobody/../x", "nobody/a%5cb", "nobody/a//b"] {
+    for path in ["generic%2f/x", "%00/x", "../x", "./generic/x", "%2e%2e/x", "nobody/../x", "nobody/a%5cb", "nobody/a%2fb"] {
         let request = format!("GET /api/v1/remote/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         let answer = crate::support::raw(larder.address(), request.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("invalid_path"), "{path}: {answer}");
