@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 from archives import noise, tar_gz
@@ -243,15 +244,65 @@ def apt(case):
     case.phases(use)
 
 
+def apt_flat(suite, spelling):
+    """A flat repository (`deb URL ./`, `deb URL /`): apt asks for `./Packages`, and for `./x.deb` where the index says so."""
+
+    def use_apt(case):
+        tool("apt-get")
+        origin = case.origin()
+        with signer(case) as key:
+            repository = flat_repository(case, key, spelling)
+            trusted = key.public_key(armored=True)
+        for path in sorted(repository.iterdir()):
+            origin.put(f"/{path.name}", path.read_bytes(), immutable=path.suffix == ".deb")
+        # An upstream that folds as file servers do: the outcome without larder is the one to reach.
+        plain = origin.respond
+        origin.respond = lambda request: plain(replace(request, path=folded(request.path)))
+        case.serve(
+            {
+                "flat": {
+                    "base_url": origin.url,
+                    "type": "remote",
+                    "package": "generic",
+                    "immutable_patterns": ["^[^/]+\\.deb$"],
+                    "mutable_patterns": ["^(InRelease|Release|Release\\.gpg|Packages(\\.[gx]z)?)$"],
+                    "cache": {"immutable_ttl": 0, "mutable_ttl": 0},
+                }
+            }
+        )
+        deb = (repository / "pantry-jam_1.0_amd64.deb").read_bytes()
+
+        def use(home, _):
+            mark = origin.mark()
+            do = Apt(home, case.repository("flat"), trusted, suite)
+            expect("Get:" in do("apt-get", "update"), "apt-get update fetched nothing")
+            again = do("apt-get", "update")
+            expect("Hit:" in again and "Get:" not in again, f"the second apt-get update fetched again:\n{again}")
+            do("apt-get", "download", "pantry-jam")
+            expect((home / "pantry-jam_1.0_amd64.deb").read_bytes() == deb, "the downloaded package differs")
+            asked = [request.target for request in origin.requests(mark)]
+            odd = [target for target in asked if "/./" in target or "//" in target]
+            expect(case.direct or not odd, f"the upstream was asked for {odd}")
+
+        case.phases(use)
+
+    return use_apt
+
+
+def folded(path):
+    """A path without empty and `.` segments."""
+    return "/" + "/".join(segment for segment in path.split("/") if segment not in ("", "."))
+
+
 class Apt:
     """apt in a root of its own: nothing of the host's apt is read or changed."""
 
-    def __init__(self, home, url, key):
+    def __init__(self, home, url, key, suite="stable main"):
         self._home = home
         for name in ("lists/partial", "cache/archives/partial", "empty"):
             (home / name).mkdir(parents=True)
         (home / "status").touch()
-        (home / "sources.list").write_text(f"deb [signed-by={key} arch=amd64] {url} stable main\n")
+        (home / "sources.list").write_text(f"deb [signed-by={key} arch=amd64] {url} {suite}\n")
         settings = {
             # Read before the host's own apt.conf and apt.conf.d, and leads away from them.
             "Dir::Etc::Main": home / "empty" / "apt.conf",
@@ -280,26 +331,11 @@ class Apt:
 def debian_repository(case, key):
     """A directory with one package, an index with by-hash names, and a signed InRelease."""
     home, root = case.home(), case.directory / "debian"
-    package, index = home / "package", root / "dists" / "stable" / "main" / "binary-amd64"
-    (package / "DEBIAN").mkdir(parents=True)
-    (package / "usr/share/pantry-jam").mkdir(parents=True)
+    index = root / "dists" / "stable" / "main" / "binary-amd64"
     (root / "pool").mkdir(parents=True)
     index.mkdir(parents=True)
-    fields = (
-        "Package: pantry-jam",
-        "Version: 1.0",
-        "Architecture: amd64",
-        "Maintainer: tester <tester@example.com>",
-        "Description: a test",
-    )
-    (package / "DEBIAN" / "control").write_text("\n".join(fields) + "\n")
-    (package / "usr/share/pantry-jam/jar").write_bytes(noise(100_000, "deb"))
     clean = environment(home)
-    run(
-        [tool("dpkg-deb"), "--build", "--root-owner-group", package, root / "pool" / "pantry-jam_1.0_amd64.deb"],
-        cwd=home,
-        env=clean,
-    )
+    debian_package(home, root / "pool")
     packages = run([tool("apt-ftparchive"), "packages", "pool"], cwd=root, env=clean).encode()
     for name, content in (("Packages", packages), ("Packages.gz", gzip.compress(packages, mtime=0))):
         (index / name).write_bytes(content)
@@ -316,6 +352,42 @@ def debian_repository(case, key):
     options = [f"-oAPT::FTPArchive::Release::{name}={value}" for name, value in release.items()]
     text = run([tool("apt-ftparchive"), *options, "release", "dists/stable"], cwd=root, env=clean)
     (root / "dists" / "stable" / "InRelease").write_text(key.clearsign(text))
+    return root
+
+
+def debian_package(home, directory):
+    """Builds pantry-jam 1.0 into a directory."""
+    package = home / "package"
+    (package / "DEBIAN").mkdir(parents=True)
+    (package / "usr/share/pantry-jam").mkdir(parents=True)
+    fields = (
+        "Package: pantry-jam",
+        "Version: 1.0",
+        "Architecture: amd64",
+        "Maintainer: tester <tester@example.com>",
+        "Description: a test",
+    )
+    (package / "DEBIAN" / "control").write_text("\n".join(fields) + "\n")
+    (package / "usr/share/pantry-jam/jar").write_bytes(noise(100_000, "deb"))
+    target = directory / "pantry-jam_1.0_amd64.deb"
+    run([tool("dpkg-deb"), "--build", "--root-owner-group", package, target], cwd=home, env=environment(home))
+
+
+def flat_repository(case, key, spelling):
+    """Package, index and signed InRelease in one directory; the index spells the package's path with `spelling` in front."""
+    home, root = case.home(), case.directory / "flat"
+    root.mkdir()
+    clean = environment(home)
+    debian_package(home, root)
+    packages = run([tool("apt-ftparchive"), "packages", "."], cwd=root, env=clean)
+    fields = [line for line in packages.splitlines() if not line.startswith("Filename: ")]
+    place = fields.index("Version: 1.0") + 1
+    fields.insert(place, f"Filename: {spelling}pantry-jam_1.0_amd64.deb")
+    packages = ("\n".join(fields) + "\n").encode()
+    (root / "Packages").write_bytes(packages)
+    (root / "Packages.gz").write_bytes(gzip.compress(packages, mtime=0))
+    text = run([tool("apt-ftparchive"), "release", "."], cwd=root, env=clean)
+    (root / "InRelease").write_text(key.clearsign(text))
     return root
 
 
@@ -414,5 +486,9 @@ CASES = {
     "generic-foreign-names": foreign_names,
     "generic-checked-each-time": checked_each_time,
     "generic-apt": apt,
+    "generic-apt-flat-dot": apt_flat("./", "./"),
+    "generic-apt-flat-dot-plain": apt_flat("./", ""),
+    "generic-apt-flat-slash": apt_flat("/", "./"),
+    "generic-apt-flat-slash-plain": apt_flat("/", ""),
     "generic-cargo": cargo,
 }

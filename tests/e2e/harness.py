@@ -240,6 +240,11 @@ class Case:
         self._larder = Larder(self._binary, self.directory, remotes, settings)
         self._larder.start()
 
+    def stop_larder(self):
+        """Ends larder; a case may then serve again, with other remotes."""
+        wrong, self._larder = self._larder.stop(), None
+        expect(wrong is None, wrong)
+
     def repository(self, name):
         """URL of a repository, with no slash at its end."""
         return self._direct[name] if self.direct else f"{self._larder.url}/api/v1/remote/{name}"

@@ -3,9 +3,10 @@
 import io
 import json
 import re
+import time
 import zipfile
 
-from harness import TOOLS, ask, environment, expect, expect_equal, run, tool
+from harness import TOOLS, Failed, ask, environment, expect, expect_equal, run, tool
 from pypi_packages import JSON, normalized, projects, serve_html_only, serve_json
 
 CACHE = {"immutable_ttl": 0, "mutable_ttl": 0}
@@ -193,6 +194,52 @@ def uv(upstream, *, reads_wheels):
     return use_uv
 
 
+def uv_believes_ages(case):
+    """uv asks for nothing while a copy that larder has held for most of its life is fresh.
+
+    uv's own cache counts as RFC 9111 says: of `max-age` what `Age` says has passed already. Without larder, from an index that says
+    `max-age=600`, the second and the third run ask for nothing; so they must through larder, in the second half of a copy's life too.
+    """
+    case.needs_larder()
+    for life in (24, 96):
+        if asks_once(case, f"pypi{life}", life):
+            return
+    raise Failed("three runs of uv took longer than half of a copy's life: nothing is shown")
+
+
+def asks_once(case, name, life):
+    """Whether three runs of uv came within what is left of a copy's life after three fifths of it."""
+    origin = case.origin(name)
+    serve_json(origin, origin)
+    entry = {"base_url": origin.url, "type": "remote", "package": "pypi"}
+    case.serve({name: {**entry, "cache": {"immutable_ttl": 0, "mutable_ttl": life}}})
+    index = f"{case.repository(name)}/simple"
+    do = Uv(case.home(), index)
+    begun = time.monotonic()
+    # Fills larder, and not the cache of the runs that count.
+    do("lock", "--refresh")
+    do.forget()
+    time.sleep(life * 0.6)
+    counts = []
+    for _ in range(3):
+        (do.project / "uv.lock").unlink()
+        do("lock")
+        counts.append(requests_at(case, name))
+    case.stop_larder()
+    if time.monotonic() - begun > life - 1:
+        return False
+    expect(counts[0] > 0, "uv asked for nothing at all: are requests counted?")
+    expect_equal("requests at larder after each of three runs", counts, [counts[0]] * 3)
+    return True
+
+
+def requests_at(case, name):
+    """How many requests larder has answered of a repository."""
+    lines = ask(case.listens_at + "/metrics").body.decode().splitlines()
+    counted = [line for line in lines if line.startswith(f'larder_requests_total{{repository="{name}"')]
+    return sum(int(float(line.rsplit(" ", 1)[1])) for line in counted)
+
+
 def check_lock(case, text):
     urls = re.findall(r'url = "([^"]+)"', text)
     expect(any(url.endswith(DEMO.name) for url in urls), f"uv.lock does not name {DEMO.name}:\n{text}")
@@ -273,5 +320,6 @@ CASES = {
     "pypi-html-both-forms": both_forms(html_only),
     "pypi-json-pip": pip(json_and_html),
     "pypi-json-uv": uv(json_and_html, reads_wheels=False),
+    "pypi-json-uv-ages": uv_believes_ages,
     "pypi-json-both-forms": both_forms(json_and_html),
 }

@@ -22,6 +22,8 @@ pub struct CachePolicy {
     pub stale_while_revalidate: Duration,
     /// How long an upstream 404 or 410 is remembered; zero = not at all.
     pub negative_ttl: Duration,
+    /// `missing_status`: upstream statuses other than 404 and 410 that say of a file that it is not there.
+    pub missing_status: Vec<u16>,
     /// `no_rollback`: an index that states a lower revision than the one held does not replace it.
     pub no_rollback: bool,
 }
@@ -37,6 +39,7 @@ impl Default for CachePolicy {
             stale_max_age: None,
             stale_while_revalidate: Duration::ZERO,
             negative_ttl: Duration::from_secs(10),
+            missing_status: Vec::new(),
             no_rollback: false,
         }
     }

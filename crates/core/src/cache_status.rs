@@ -28,6 +28,8 @@ pub enum ForwardReason {
     UriMiss,
     /// The copy had expired.
     Stale,
+    /// A fresh copy was held, and the request would not have it.
+    Request,
     /// The method is not cached (forwarded HEAD, POST).
     Method,
     /// Passed through by the format's rules.
@@ -39,13 +41,14 @@ impl ForwardReason {
         match self {
             Self::UriMiss => "uri-miss",
             Self::Stale => "stale",
+            Self::Request => "request",
             Self::Method => "method",
             Self::Bypass => "bypass",
         }
     }
 }
 
-/// The value of `Cache-Status`. Prints as RFC 9211 wants it, with `larder` as the cache's name.
+/// The value of `Cache-Status`. Neither `hit` nor `forward` stands in an answer of larder's own making. Prints as RFC 9211 wants it, with `larder` as the cache's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CacheStatus {
     /// Served without contact to the upstream.
@@ -60,8 +63,13 @@ pub struct CacheStatus {
     pub stored: bool,
     /// Whether the request joined another one's download.
     pub collapsed: bool,
-    /// A word about unusual ways: `stale-error`, `stale-revalidating`, `no-space`, `malformed`.
+    /// A word about unusual ways: `stale-error`, `stale-revalidating`, `unchanged`, `not-kept`.
     pub detail: Option<&'static str>,
+}
+
+impl CacheStatus {
+    /// The [`detail`](Self::detail) of a copy that was found unchanged by another answer than a 304.
+    pub const UNCHANGED: &'static str = "unchanged";
 }
 
 impl fmt::Display for CacheStatus {
@@ -102,8 +110,13 @@ mod tests {
         let none = CacheStatus::default();
         let hit = CacheStatus { hit: true, ttl: Some(376), ..none };
         assert_eq!(hit.to_string(), "larder; hit; ttl=376");
-        let stale = CacheStatus { hit: true, ttl: Some(-412), detail: Some("stale-error"), ..none };
-        assert_eq!(stale.to_string(), "larder; hit; ttl=-412; detail=stale-error");
+        let stale = CacheStatus { hit: true, ttl: Some(-412), detail: Some("stale-revalidating"), ..none };
+        assert_eq!(stale.to_string(), "larder; hit; ttl=-412; detail=stale-revalidating");
+        let failed =
+            CacheStatus { forward: Some(ForwardReason::Stale), forward_status: Some(503), detail: Some("stale-error"), ..none };
+        assert_eq!(failed.to_string(), "larder; fwd=stale; fwd-status=503; detail=stale-error");
+        let unwanted = CacheStatus { forward: Some(ForwardReason::Request), ..none };
+        assert_eq!(unwanted.to_string(), "larder; fwd=request");
         let miss = CacheStatus { forward: Some(ForwardReason::UriMiss), stored: true, ..none };
         assert_eq!(miss.to_string(), "larder; fwd=uri-miss; stored");
         let joined = CacheStatus { forward: Some(ForwardReason::UriMiss), collapsed: true, ..none };

@@ -26,7 +26,7 @@ pub enum FaultKind {
     UriTooLong,
     /// The request's host is not one that larder answers for (421).
     Misdirected,
-    /// The upstream's own status is passed on (403, 404, 410, 429, 451 or 5xx).
+    /// The upstream's own status is passed on (one that [keeps its status](crate::keeps_status)).
     Upstream(u16),
     /// The upstream cannot be reached, or answered something that cannot be used (502).
     BadGateway,

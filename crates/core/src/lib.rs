@@ -46,12 +46,12 @@ pub use error::{Fault, FaultKind};
 pub use field::{field_text, field_value};
 pub use join::join_url;
 pub use key::{RepresentationInputs, RepresentationKey, SourceKey};
-pub use path::{ArtifactPath, MAX_PATH_BYTES, PathError, PathRules};
+pub use path::{ArtifactPath, MAX_PATH_BYTES, PathError, PathRules, fold_segments};
 pub use policy::mutability::{BuiltIn, Mutability};
 pub use policy::pattern::{Pattern, PatternError, StepLimit};
 pub use policy::quarantine::{MissingDate, QuarantinePolicy, Verdict};
 pub use policy::{Access, AccessDenied, AccessPolicy};
-pub use precondition::{Conditions, Current, Precondition, evaluate_conditions};
+pub use precondition::{Conditions, Current, Precondition, evaluate_conditions, is_strong_tag};
 pub use range::{ByteRange, RangeAnswer, RangeSpec, evaluate_range, parse_range};
 pub use record::{ArtifactRecord, BlobDescriptor, Content, StoredHeaders};
 pub use repository::{
@@ -59,6 +59,6 @@ pub use repository::{
     UpstreamSettings,
 };
 pub use secret::{REDACTED, SafeUrl, Secret};
-pub use settle::{HeadVerdict, Outcome, Settlement, judge_head, settle};
+pub use settle::{HeadVerdict, Outcome, Settlement, confirms, judge_head, keeps_status, settle};
 pub use shown::shown;
 pub use via::{Pseudonym, Trail};

@@ -1,7 +1,8 @@
-//! Paths inside a repository: decoded once, at the edge, and refused rather than repaired.
+//! Paths inside a repository: folded and decoded once, at the edge; what could be read in two ways is refused.
 //!
 //! Knows the spelling of paths (spec section 1 "Paths", RFC 3986). Knows nothing of repositories, queries or files on disk.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -29,8 +30,8 @@ pub struct ArtifactPath {
 /// Why a path is refused, each a 400 but [`TooLong`](PathError::TooLong), which is a 414.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// `.` or `..` as a segment, in any encoding.
-    #[error("the path holds a '.' or '..' segment")]
+    /// `..` as a segment, in any encoding, or `.` in an encoding.
+    #[error("the path holds a '..' or an encoded '.' segment")]
     DotSegment,
     /// A backslash, plain or encoded.
     #[error("the path holds a backslash")]
@@ -44,7 +45,7 @@ pub enum PathError {
     /// `%2f` where it is not an npm scope's slash.
     #[error("the path holds an encoded slash")]
     EncodedSlash,
-    /// Two slashes in a row.
+    /// Nothing between two slashes of which one was encoded.
     #[error("the path holds an empty segment")]
     EmptySegment,
     /// Not UTF-8 after decoding.
@@ -61,19 +62,20 @@ pub enum PathError {
 impl ArtifactPath {
     /// Decodes the percent-encoded path of a request, without its leading slash and query, exactly once.
     ///
-    /// One slash at the start is folded: it comes from a base URL that ends in a slash followed by a path that starts with one.
-    /// A `%` that two hexadecimal digits do not follow stands for itself.
+    /// Empty segments and plain `.` segments are folded first ([`fold_segments`]): all spellings are one path, and the upstream is
+    /// asked for that one. A `%` that two hexadecimal digits do not follow stands for itself.
     ///
     /// ```
     /// use larder_core::{ArtifactPath, PathError, PathRules};
     ///
     /// let path = ArtifactPath::parse("pool/g%2B%2B.deb", PathRules::default())?;
     /// assert_eq!((path.as_str(), path.encoded()), ("pool/g++.deb", "pool/g%2B%2B.deb"));
+    /// assert_eq!(ArtifactPath::parse("./pool//g%2B%2B.deb", PathRules::default())?.encoded(), path.encoded());
     /// assert_eq!(ArtifactPath::parse("a/%2e%2E/b", PathRules::default()), Err(PathError::DotSegment));
     /// # Ok::<(), PathError>(())
     /// ```
     pub fn parse(raw: &str, rules: PathRules) -> Result<Self, PathError> {
-        let raw = raw.strip_prefix('/').unwrap_or(raw);
+        let raw = &*fold_segments(raw);
         let mut decoded = Vec::with_capacity(raw.len());
         let mut encoded = String::with_capacity(raw.len());
         let mut rest = raw.as_bytes();
@@ -162,6 +164,24 @@ impl Hash for ArtifactPath {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.decoded.hash(state);
     }
+}
+
+/// Takes empty segments and plain `.` segments out of an undecoded path (RFC 3986 section 5.2.4): apt asks flat repositories for
+/// `./Packages`, and two joined base addresses make `//`. A path that ends in one of them is a folder's, and ends in a slash. A dot
+/// that is percent-encoded is no `.` here, and stays to be refused.
+pub fn fold_segments(raw: &str) -> Cow<'_, str> {
+    let is_idle = |segment: &str| segment.is_empty() || segment == ".";
+    let (folder, name) = raw.rsplit_once('/').map_or((None, raw), |(folder, name)| (Some(folder), name));
+    if name != "." && !folder.is_some_and(|folder| folder.split('/').any(is_idle)) {
+        return Cow::Borrowed(raw);
+    }
+    let mut folded = String::with_capacity(raw.len());
+    for segment in folder.into_iter().flat_map(|folder| folder.split('/')).filter(|segment| !is_idle(segment)) {
+        folded.push_str(segment);
+        folded.push('/');
+    }
+    folded.push_str(if name == "." { "" } else { name });
+    Cow::Owned(folded)
 }
 
 /// The byte that `%XX` at the start of `rest` stands for.
@@ -266,12 +286,16 @@ mod tests {
 
     #[test]
     fn hazard_s1_everything_that_could_be_read_twice_is_refused() {
-        use PathError::{Backslash, DotSegment, DoubleEncoded, EmptySegment, EncodedSlash, NotUtf8};
+        use PathError::{Backslash, DotSegment, DoubleEncoded, EncodedSlash, NotUtf8};
         let rows = [
             ("..", DotSegment),
-            (".", DotSegment),
+            ("%2e", DotSegment),
             ("a/../b", DotSegment),
-            ("a/./b", DotSegment),
+            ("a/./../b", DotSegment),
+            ("a//../b", DotSegment),
+            ("a/%2e/b", DotSegment),
+            ("a/b/%2E", DotSegment),
+            ("a/.;/b", DotSegment),
             ("a/..", DotSegment),
             ("a/../", DotSegment),
             ("%2e%2e/secret", DotSegment),
@@ -282,10 +306,6 @@ mod tests {
             ("a\\b", Backslash),
             ("a%5c..%5cb", Backslash),
             ("a%5Cb", Backslash),
-            ("//evil/x", EmptySegment),
-            ("a//b", EmptySegment),
-            ("a//", EmptySegment),
-            ("//", EmptySegment),
             ("a%2fb", EncodedSlash),
             ("a/%2F..%2Fb", EncodedSlash),
             ("%2F%2F..%2F", EncodedSlash),
@@ -303,6 +323,38 @@ mod tests {
         for (raw, expected) in rows {
             assert_eq!(refusal(raw), expected, "{raw}");
         }
+    }
+
+    /// RFC 3986 section 5.2.4 for `.`; the upstream is asked for the same as by a client that never wrote the idle segments.
+    #[test]
+    fn idle_segments_are_folded_into_one_spelling() {
+        let rows = [
+            ("./x.deb", "x.deb"),
+            ("a/./b", "a/b"),
+            ("a/././b", "a/b"),
+            ("a//b", "a/b"),
+            ("a///b", "a/b"),
+            ("/a", "a"),
+            ("//a/b", "a/b"),
+            ("/./a", "a"),
+            ("a/.//./b", "a/b"),
+            (".", ""),
+            ("./", ""),
+            ("//", ""),
+            ("a/.", "a/"),
+            ("a/./", "a/"),
+            ("a//", "a/"),
+            ("a/b/.//", "a/b/"),
+            ("a/b%2Bc/./d%20e", "a/b%2Bc/d%20e"),
+            ("a/.hidden/..b/...", "a/.hidden/..b/..."),
+            (".hidden", ".hidden"),
+        ];
+        for (raw, spelling) in rows {
+            let (path, plain) = (ArtifactPath::parse(raw, PLAIN).expect(raw), ArtifactPath::parse(spelling, PLAIN).unwrap());
+            assert_eq!((&path, path.encoded()), (&plain, spelling), "{raw}");
+        }
+        assert!(matches!(fold_segments("a/b/"), Cow::Borrowed("a/b/")), "what has nothing to fold is not copied");
+        assert_eq!(ArtifactPath::parse(&format!("{}a", "./".repeat(3000)), PLAIN).unwrap().as_str(), "a", "what is left counts");
     }
 
     #[test]
@@ -331,6 +383,8 @@ mod tests {
         }
         assert_eq!(refusal("@babel%2f.."), PathError::DotSegment);
         assert_eq!(refusal("@babel%2f%2fcore"), PathError::EncodedSlash);
+        assert_eq!(refusal("@babel%2f/core"), PathError::EmptySegment, "which of the two slashes is one too many?");
+        assert_eq!(refusal("@babel%2f./core"), PathError::DotSegment);
         assert_eq!(refusal("@babel%252fcore"), PathError::DoubleEncoded);
     }
 

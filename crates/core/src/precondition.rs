@@ -84,14 +84,21 @@ fn not_modified_since(date: &str, current: &Current<'_>) -> bool {
     same_date(date, current.last_modified) || current.began_at.is_some_and(|began| since >= began)
 }
 
-/// Whether a list of entity tags, or `*`, names the current one.
+/// Whether a list of entity tags, or `*`, names the current one. A field that is malformed names nothing, but for the one thing that
+/// clients repeat as it came: the very tag that was served, well formed or not.
 fn names_current(list: &str, etag: Option<&str>, same: fn(&str, &str) -> bool) -> bool {
-    list.trim_matches(is_ows) == "*" || etag.is_some_and(|etag| entity_tags(list).any(|tag| same(tag, etag)))
+    let whole = list.trim_matches(is_ows);
+    if whole == "*" {
+        return true;
+    }
+    let Some(etag) = etag else { return false };
+    let names = |named: bool, tag: Option<&str>| Some(named | same(tag?, etag));
+    same(whole, etag) || entity_tags(list).try_fold(false, names).unwrap_or(false)
 }
 
-/// The elements of a list of entity tags. A comma within quotes belongs to the tag; a tag without quotes, which some servers
-/// send and clients repeat, ends at the next comma.
-fn entity_tags(list: &str) -> impl Iterator<Item = &str> {
+/// The elements of a list of entity tags; `None` for one that is malformed. A comma within quotes belongs to the tag; a tag without
+/// quotes, which some servers send and clients repeat, ends at the next comma.
+fn entity_tags(list: &str) -> impl Iterator<Item = Option<&str>> {
     let mut rest = list;
     std::iter::from_fn(move || {
         rest = rest.trim_start_matches([' ', '\t', ',']);
@@ -99,11 +106,21 @@ fn entity_tags(list: &str) -> impl Iterator<Item = &str> {
             return None;
         }
         let opening = if rest.starts_with("W/\"") { 3 } else { usize::from(rest.starts_with('"')) };
-        let closing = if opening > 0 { rest[opening..].find('"').map(|at| opening + at + 1) } else { rest.find(',') };
-        let (tag, tail) = rest.split_at(closing.unwrap_or(rest.len()));
+        let closing = if opening > 0 { rest[opening..].find('"').map(|at| opening + at + 1) } else { Some(0) };
+        let end = closing.and_then(|closing| rest[closing..].find(',').map(|at| closing + at)).unwrap_or(rest.len());
+        let (tag, tail) = rest.split_at(end);
         rest = tail;
-        Some(tag.trim_matches(is_ows))
+        let tag = tag.trim_matches(is_ows);
+        let well_formed = if opening > 0 { closing == Some(tag.len()) } else { tag != "*" && !tag.contains('"') };
+        Some(well_formed.then_some(tag))
     })
+}
+
+/// Whether a tag is a well formed strong validator (RFC 9110 section 8.8.3): only such a one says that two bodies are the same to the
+/// byte.
+pub fn is_strong_tag(tag: &str) -> bool {
+    let opaque = tag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    opaque.is_some_and(|opaque| !opaque.contains('"'))
 }
 
 /// Strong comparison (RFC 9110 section 8.8.3.2): equal, and neither is weak.
@@ -169,6 +186,27 @@ mod tests {
             ("", "\"a\"", Proceed),
             ("\"unclosed", "\"a\"", Proceed),
             ("abc, def", "def", NotModified),
+            // What is malformed matches nothing (RFC 9110 section 13.1.2 wants `*` or a list of entity tags) …
+            ("\"a\"x", "\"a\"", Proceed),
+            ("\"a\" x", "\"a\"", Proceed),
+            ("x\"a\"", "\"a\"", Proceed),
+            ("\"a\"\"b\"", "\"a\"", Proceed),
+            ("\"a\" \"b\"", "\"a\"", Proceed),
+            ("\"b\"x, \"a\"", "\"a\"", Proceed),
+            ("\"a\", \"b\"x", "\"a\"", Proceed),
+            ("\"a\", \"b", "\"a\"", Proceed),
+            ("*, \"a\"", "\"a\"", Proceed),
+            ("**", "\"a\"", Proceed),
+            ("w/\"a\"", "\"a\"", Proceed),
+            ("W/ \"a\"", "\"a\"", Proceed),
+            ("a", "\"a\"", Proceed),
+            ("\"a\"", "a", Proceed),
+            // … but the very tag that was served, as clients repeat it.
+            ("\"a\"x", "\"a\"x", NotModified),
+            ("\"unclosed", "\"unclosed", NotModified),
+            ("w/\"a\"", "w/\"a\"", NotModified),
+            ("a b, c", "a b, c", NotModified),
+            ("W/a", "W/a", NotModified),
         ];
         for (asked, etag, expected) in rows {
             let conditions = Conditions { if_none_match: Some(asked), ..Conditions::default() };
@@ -189,6 +227,9 @@ mod tests {
             ("\"a\"", "W/\"a\"", Failed),
             ("W/\"a\"", "W/\"a\"", Failed),
             ("\"b\"", "\"a\"", Failed),
+            ("\"a\"x", "\"a\"", Failed),
+            ("\"a\", \"b\"x", "\"a\"", Failed),
+            ("a", "a", Proceed),
         ];
         for (asked, etag, expected) in rows {
             let conditions = Conditions { if_match: Some(asked), ..Conditions::default() };

@@ -60,6 +60,23 @@ pub struct StoredHeaders {
     pub further: BTreeMap<String, String>,
 }
 
+impl StoredHeaders {
+    /// What a later answer tells of the same body: a 304, or a HEAD that found it unchanged (RFC 9111 sections 4.3.4 and 4.3.5). The
+    /// validators stay those of the answer that carried the body. `reads_as` says that the type tells how the bytes are to be read:
+    /// then it stays, too.
+    #[must_use]
+    pub fn renewed_by(&self, told: &Self, reads_as: bool) -> Self {
+        let newer = |told: &Option<String>, kept: &Option<String>| told.as_ref().or(kept.as_ref()).cloned();
+        Self {
+            content_type: if reads_as { self.content_type.clone() } else { newer(&told.content_type, &self.content_type) },
+            content_disposition: newer(&told.content_disposition, &self.content_disposition),
+            content_language: newer(&told.content_language, &self.content_language),
+            ..self.clone()
+        }
+    }
+}
+
+
 /// A further field in its map, beside its texts.
 const FURTHER_WEIGHT: usize = 2 * size_of::<String>() + 16;
 
@@ -144,6 +161,31 @@ mod tests {
     fn headers_that_a_later_version_adds_are_absent_from_an_old_record() {
         let headers: StoredHeaders = serde_json::from_str(r#"{"etag": "\"a\""}"#).unwrap();
         assert_eq!(headers, StoredHeaders { etag: Some("\"a\"".into()), ..StoredHeaders::default() });
+    }
+
+    #[test]
+    fn a_later_answer_renews_what_describes_the_body_and_nothing_that_proves_it() {
+        let text = |text: &str| Some(text.to_owned());
+        let kept = StoredHeaders {
+            content_type: text("text/plain"),
+            etag: text("\"a\""),
+            last_modified: text("Sun, 06 Nov 1994 08:49:37 GMT"),
+            content_language: text("en"),
+            content_encoding: text("gzip"),
+            ..StoredHeaders::default()
+        };
+        let told = StoredHeaders {
+            content_type: text("text/html"),
+            etag: text("\"b\""),
+            last_modified: text("Sun, 06 Nov 1994 08:49:38 GMT"),
+            content_disposition: text("attachment"),
+            ..StoredHeaders::default()
+        };
+        let renewed = kept.renewed_by(&told, false);
+        assert_eq!((renewed.content_type, renewed.content_disposition), (text("text/html"), text("attachment")));
+        assert_eq!((renewed.content_language, renewed.content_encoding), (text("en"), text("gzip")), "silence changes nothing");
+        assert_eq!((renewed.etag, renewed.last_modified), (kept.etag.clone(), kept.last_modified.clone()));
+        assert_eq!(kept.renewed_by(&told, true).content_type, text("text/plain"));
     }
 
     #[test]

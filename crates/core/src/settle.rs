@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::cache_policy::CachePolicy;
 use crate::clock::UnixMillis;
 use crate::decide::{Class, stale_allowed};
-use crate::precondition::weak_match;
+use crate::precondition::{is_strong_tag, weak_match};
 use crate::record::ArtifactRecord;
 
 /// What came of asking the upstream, without the body.
@@ -79,6 +79,16 @@ pub enum HeadVerdict {
     Other,
 }
 
+/// Whether an upstream's status is a client's business and reaches it as it is: it says something of the request or of the file
+/// that clients act on (they retry a 502 in vain). 401 and 407 speak of larder's own credentials; nothing else has a meaning for
+/// the client either.
+pub fn keeps_status(status: u16) -> bool {
+    matches!(
+        status,
+        400 | 403..=405 | 408..=410 | 414 | 416 | 421 | 425 | 426 | 428 | 429 | 431 | 451 | 500..=599
+    )
+}
+
 /// What to do about the upstream's `outcome`, given the `record` of before it (spec section 3 "Stale").
 ///
 /// The class is taken for symmetry with [`decide`](crate::decide()) and changes nothing: "an expired `immutable_ttl` follows the
@@ -128,15 +138,23 @@ fn settle_status(status: u16, retry_after: Option<Duration>, may_serve_stale: bo
             negative_ttl: Some(policy.negative_ttl).filter(|ttl| !ttl.is_zero()),
             retry_after,
         },
-        403 | 429 | 451 | 500..=599 => Settlement::PassOn { status, keep_copy: true, negative_ttl: None, retry_after },
-        // 401 and 407 speak of larder's own credentials, not of the client's; nothing else has a meaning for the client either.
+        status if keeps_status(status) => Settlement::PassOn { status, keep_copy: true, negative_ttl: None, retry_after },
         _ => Settlement::Fail { timed_out: false },
+    }
+}
+
+/// Whether a 304 with this entity tag is about the stored body of `record`. One that names another body by a strong tag is not, and
+/// must not renew it (RFC 9111 section 4.3.4).
+pub fn confirms(etag: Option<&str>, record: &ArtifactRecord) -> bool {
+    match (etag, record.headers.etag.as_deref()) {
+        (Some(now), Some(stored)) => !is_strong_tag(now) || weak_match(now, stored),
+        _ => true,
     }
 }
 
 /// What the answer to a revalidating HEAD says of the stored body of `record`.
 ///
-/// A 200 is "unchanged" if its entity tag is the stored one; without a tag on both sides, if `Last-Modified` and length are.
+/// A 304 is "unchanged" unless it [names another body](confirms). A 200 is "unchanged" if its entity tag is the stored one; without a tag on both sides, if `Last-Modified` and length are.
 /// Two different tags are a change even when the dates agree: a file can change twice within a second.
 pub fn judge_head(
     status: u16,
@@ -146,7 +164,8 @@ pub fn judge_head(
     record: &ArtifactRecord,
 ) -> HeadVerdict {
     match status {
-        304 => HeadVerdict::Unchanged,
+        304 if confirms(etag, record) => HeadVerdict::Unchanged,
+        304 => HeadVerdict::Changed,
         200 => {
             let same = match (etag, record.headers.etag.as_deref()) {
                 (Some(now), Some(stored)) => weak_match(now, stored),
@@ -195,7 +214,7 @@ mod tests {
         407           502      502      502      502      502       502        502
         403           keep     keep     keep     keep     keep      keep       keep
         451           keep     keep     keep     keep     keep      keep       keep
-        400           502      502      502      502      502       502        502
+        400           keep     keep     keep     keep     keep      keep       keep
         418           502      502      502      502      502       502        502
         429           keep     keep     keep     keep     keep      keep       keep
         500           keep     keep     keep     keep     keep      keep       keep
@@ -219,7 +238,7 @@ mod tests {
         407           502      502      502      502      502       502        502
         403           keep     keep     keep     keep     keep      keep       keep
         451           keep     keep     keep     keep     keep      keep       keep
-        400           502      stale    stale    stale    502       502        502
+        400           keep     stale    stale    stale    keep      keep       keep
         418           502      stale    stale    stale    502       502        502
         429           keep     stale    stale    stale    keep      keep       keep
         500           keep     stale    stale    stale    keep      keep       keep
@@ -315,6 +334,41 @@ mod tests {
         check(LISTED, &CachePolicy { stale_on_status, ..policy() });
     }
 
+    /// Each status of RFC 9110 section 15.5 and its extensions; the list of those that clients act on is the contract's.
+    #[test]
+    fn every_client_error_keeps_its_status_or_becomes_a_502() {
+        let kept = [400, 403, 404, 405, 408, 409, 410, 414, 416, 421, 425, 426, 428, 429, 431, 451];
+        for status in 400..500 {
+            let outcome = match status {
+                404 | 410 => Outcome::Missing(status),
+                _ => Outcome::Refused { status, retry_after: None },
+            };
+            let settlement = settle(outcome, None, Class::Immutable, &policy(), NOW);
+            let passed_on = matches!(settlement, Settlement::PassOn { status: seen, .. } if seen == status);
+            assert_eq!(passed_on, kept.contains(&status), "{status}: {settlement:?}");
+        }
+    }
+
+    /// RFC 9111 section 4.3.4: a 304 with a strong validator is about the stored responses that have the same, and about no other.
+    #[test]
+    fn a_304_that_names_another_body_renews_nothing() {
+        for (stored, now, unchanged) in [
+            (Some("\"v1\""), Some("\"v1\""), true),
+            (Some("\"v1\""), Some("\"v2\""), false),
+            (Some("W/\"v1\""), Some("\"v2\""), false),
+            (Some("W/\"v1\""), Some("\"v1\""), true),
+            (Some("\"v1\""), Some("W/\"v2\""), true),
+            (Some("\"v1\""), Some("v2"), true),
+            (Some("\"v1\""), None, true),
+            (None, Some("\"v2\""), true),
+        ] {
+            let mut copy = record();
+            copy.headers.etag = stored.map(str::to_owned);
+            let verdict = judge_head(304, now, None, None, &copy);
+            assert_eq!(verdict == HeadVerdict::Unchanged, unchanged, "{stored:?} {now:?}: {verdict:?}");
+        }
+    }
+
     #[test]
     fn without_a_bound_even_an_ancient_copy_serves_a_network_failure() {
         let policy = CachePolicy { stale_max_age: None, ..policy() };
@@ -406,7 +460,7 @@ mod tests {
             let held = record.as_ref().is_some_and(ArtifactRecord::has_body);
             match settle(outcome, record.as_ref(), class, &policy, now) {
                 Settlement::PassOn { status, keep_copy, negative_ttl, .. } => {
-                    prop_assert!(matches!(status, 403 | 404 | 410 | 429 | 451 | 500..=599), "{}", status);
+                    prop_assert!(!matches!(status, 401 | 407) && status >= 400, "{}", status);
                     prop_assert_eq!(keep_copy, !matches!(status, 404 | 410));
                     prop_assert!(negative_ttl.is_none_or(|ttl| !ttl.is_zero() && !keep_copy));
                 }

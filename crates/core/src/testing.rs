@@ -87,6 +87,7 @@ pub(crate) fn any_policy() -> impl Strategy<Value = CachePolicy> {
             immutable_ttl: lives.0,
             mutable_ttl: lives.1,
             negative_ttl: lives.2,
+            missing_status: Vec::new(),
             no_rollback: false,
             stale_while_revalidate: lives.3,
             stale_max_age,

@@ -307,6 +307,10 @@ fn not_built(entry: &Entry, what: &str) -> Fault {
 /// What is wrong with a path whatever the repository is: that is told first (spec section 1).
 fn bad_path(request: &ArtifactRequest<'_>) -> Option<Fault> {
     let path = request.raw_path.strip_prefix('/').unwrap_or(request.raw_path);
+    // Below the repository it is folded; the repository's own place in an address is not.
+    if request.repository == "." {
+        return Some(path_fault(PathError::DotSegment));
+    }
     let lenient = PathRules { encoded_scope_slash: true };
     ArtifactPath::parse(&format!("{}/{path}", request.repository), lenient).err().map(path_fault)
 }

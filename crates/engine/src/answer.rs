@@ -80,8 +80,8 @@ pub enum Body {
 /// How long the answer may be reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freshness {
-    /// Since the last good upstream contact.
-    pub age: Duration,
+    /// The last good upstream contact: `Date`, and where `Age` counts from.
+    pub contacted_at: UnixMillis,
     /// Remaining life; `None` = unlimited (`public, max-age=31536000, immutable`); zero when stale or mutable with TTL 0.
     pub remaining: Option<Duration>,
     /// `Cache-Control: no-store` instead (pass-through answers).

@@ -240,15 +240,12 @@ pub(crate) fn stored_headers(wanted: &Wanted, headers: &HeaderMap) -> StoredHead
         Some(lines.into_iter().map(field_text).collect::<Vec<_>>().join(", "))
     };
     let mut text = |name: &str| joined(name, 1);
-    let is_tag = |tag: &String| {
-        let opaque = tag.strip_prefix("W/").unwrap_or(tag);
-        opaque.len() >= 2 && opaque.starts_with('"') && opaque.ends_with('"')
-    };
     let identity = |coding: &String| !coding.trim().is_empty() && !coding.trim().eq_ignore_ascii_case("identity");
     StoredHeaders {
         content_encoding: text("content-encoding").filter(identity),
         content_type: text("content-type"),
-        etag: text("etag").filter(is_tag),
+        // Well formed or not: to be served, and sent back, as it came.
+        etag: text("etag").filter(|tag| !tag.is_empty()),
         // Clients reject what is no HTTP date, so it is dropped; two obsolete forms become the current one.
         last_modified: text("last-modified").and_then(|t| UnixMillis::from_http_date(&t)).map(UnixMillis::to_http_date),
         content_disposition: text("content-disposition"),

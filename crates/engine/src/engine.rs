@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use larder_core::{CacheStatus, Clock, Fault, FaultKind, ForwardReason, Repository, RepositoryName, Source, Trail, UnixMillis};
+use larder_core::{CacheStatus, Clock, Fault, FaultKind, Repository, RepositoryName, Source, Trail, UnixMillis};
 use larder_formats::{Form, Format, LinkBase, LinkKey, Operation};
 use larder_storage::{BlobStore, MetadataStore};
 use larder_upstream::{BreakerState, Upstream, on_behalf};
@@ -277,12 +277,12 @@ impl Engine {
                 let public = self.public_url.load();
                 let prefix = public.as_ref().as_ref().map_or("", |url| url.path().trim_end_matches('/'));
                 let location = format!("{prefix}/api/v1/remote/{}/{to}", entry.repository.name);
-                Ok(Answer { location: Some(location), ..plain(StatusCode::MOVED_PERMANENTLY, Body::Empty, Some(0)) })
+                Ok(Answer { location: Some(location), ..self.plain(StatusCode::MOVED_PERMANENTLY, Body::Empty, Some(0)) })
             }
             Operation::Answer(answer) => {
                 let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
                 let length = answer.body.len() as u64;
-                let mut made = plain(status, Body::Bytes(answer.body), Some(length));
+                let mut made = self.plain(status, Body::Bytes(answer.body), Some(length));
                 made.representation.content_type = Some(answer.content_type.to_owned());
                 Ok(made)
             }
@@ -314,18 +314,18 @@ impl Engine {
         self.flights.stop_all();
         let _ = tokio::time::timeout(Duration::from_secs(10), self.commits.barrier()).await;
     }
-}
 
-/// An answer that is no artifact and is not cached.
-fn plain(status: StatusCode, body: Body, length: Option<u64>) -> Answer {
-    Answer {
-        status,
-        representation: Representation { length, ..Representation::default() },
-        body: clear_non_artifact(body),
-        cache_status: CacheStatus { forward: Some(ForwardReason::Bypass), ..CacheStatus::default() },
-        source: Source::Cache,
-        freshness: Freshness { age: Duration::ZERO, remaining: Some(Duration::ZERO), no_store: false },
-        location: None,
-        hot: None,
+    /// An answer of larder's own making: it is no artifact and is not cached.
+    fn plain(&self, status: StatusCode, body: Body, length: Option<u64>) -> Answer {
+        Answer {
+            status,
+            representation: Representation { length, ..Representation::default() },
+            body: clear_non_artifact(body),
+            cache_status: CacheStatus::default(),
+            source: Source::Cache,
+            freshness: Freshness { contacted_at: self.now(), remaining: Some(Duration::ZERO), no_store: false },
+            location: None,
+            hot: None,
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{Method, StatusCode, header};
 use larder_core::{
     ArtifactRecord, CacheStatus, Content, Fault, FaultKind, ForwardReason, HeadVerdict, Outcome, RevalidateWith, Settlement,
-    Source, UnixMillis, field_text, judge_head, settle,
+    Source, UnixMillis, confirms, field_text, fresh_until, judge_head, settle,
 };
 use larder_storage::OpenBlob;
 use larder_upstream::{UpstreamError, UpstreamErrorKind, UpstreamResponse, retry_after};
@@ -17,12 +17,12 @@ use url::Url;
 use crate::admission::Wanted;
 use crate::commit::RecordChange;
 use crate::counters::count;
-use crate::download::{Filled, Stopped};
+use crate::download::{Filled, Stopped, stored_headers};
 use crate::engine::Engine;
 use crate::expectation::Expectation;
 use crate::flight::{Flight, Settled, SettledBody};
 use crate::mirrors::{Arrival, Ask, Mirror};
-use crate::obtain::{Arrived, Flown};
+use crate::obtain::{Arrived, Flown, remaining_seconds};
 
 /// An expired copy with its open file.
 pub(crate) type Copy = (Arc<ArtifactRecord>, OpenBlob);
@@ -40,6 +40,8 @@ const UNTOLD_RETRY_AFTER: Duration = Duration::from_mins(1);
 
 /// The word for an upstream that wants a login where the repository has none, and clients are better told of an absence.
 const ABSENT_OR_PRIVATE: &str = "name_unknown";
+/// The code of a reason not to ask the upstream at all.
+const NOT_ASKED: &str = "upstream_busy";
 
 /// Why there is no body: the outcome for `settle`, and the words for the user.
 #[derive(Debug, Clone)]
@@ -58,6 +60,22 @@ impl NoBody {
     fn is_of_the_mirror(&self) -> bool {
         let of_the_body = ["digest_mismatch", "malformed_document", "unasked_coding"];
         self.code.starts_with("upstream_") || of_the_body.contains(&self.code)
+    }
+}
+
+impl NoBody {
+    /// How a copy came to be served in place of the body: the upstream was asked in vain, or it had asked to be left alone.
+    fn cache_status(&self, copy: &ArtifactRecord, wanted: &Wanted, now: UnixMillis) -> CacheStatus {
+        let detail = Some("stale-error");
+        if self.code == NOT_ASKED {
+            let ttl = remaining_seconds(copy, wanted, now);
+            return CacheStatus { hit: true, ttl, detail, ..CacheStatus::default() };
+        }
+        let forward_status = match self.outcome {
+            Outcome::Missing(status) | Outcome::Denied(status) | Outcome::Refused { status, .. } => Some(status),
+            _ => None,
+        };
+        CacheStatus { forward: Some(ForwardReason::Stale), forward_status, detail, ..CacheStatus::default() }
     }
 }
 
@@ -97,7 +115,7 @@ impl Engine {
             match self.ask(wanted, &head).await {
                 Err(no_body) => return self.settle_failure(wanted, Some(copy), &no_body),
                 Ok(Arrival { response, failed, .. }) => match head_verdict(wanted, &response, &copy.0) {
-                    HeadVerdict::Unchanged => return Ok(self.renew(wanted, copy)),
+                    HeadVerdict::Unchanged => return Ok(self.renew(wanted, copy, &response)),
                     HeadVerdict::Changed => {
                         let stated = wanted.format.digest_in_head(&wanted.spec.key_path, &response.headers);
                         if let Some(stated) = stated
@@ -129,6 +147,7 @@ impl Engine {
         copy: Option<Copy>,
         conditional: bool,
     ) -> Flown {
+        flight.forwarded(self.reason_to_ask(wanted, copy.as_ref()));
         if let (Some(no_body), Some(_)) = (self.asked_to_wait(wanted), &copy) {
             return self.settle_failure(wanted, copy, &no_body);
         }
@@ -146,7 +165,7 @@ impl Engine {
         wanted: &Arc<Wanted>,
         prior: Option<Arc<ArtifactRecord>>,
         mut copy: Option<Copy>,
-        conditional: bool,
+        mut conditional: bool,
     ) -> Flown {
         let flushes = wanted.entry.flushes.load(Ordering::Acquire);
         // Files wait for their documents, so documents must never wait for files; a document that heads a generation waits for the files
@@ -163,10 +182,11 @@ impl Engine {
                 Err(no_body) => return self.settle_failure(wanted, copy, &failure.unwrap_or(no_body)),
             };
             let status = arrival.response.status;
-            if status == StatusCode::NOT_MODIFIED
-                && let Some(copy) = copy.take_if(|_| conditional)
-            {
-                return Ok(self.renew(wanted, copy));
+            if status == StatusCode::NOT_MODIFIED && std::mem::take(&mut conditional) {
+                match self.not_modified(wanted, &mut copy, &arrival.response) {
+                    Some(renewed) => return Ok(renewed),
+                    None => continue,
+                }
             }
             if status != StatusCode::OK {
                 // Where a mirror is avoided, not everybody has said so.
@@ -181,7 +201,7 @@ impl Engine {
             }
             let mirror = arrival.mirror.clone();
             let no_body = match self.fill(flight, wanted, prior.as_deref(), arrival, expectation).await {
-                Ok(filled) => return Ok(Self::arrived(filled, copy)),
+                Ok(filled) => return Ok(Self::arrived(filled, copy, flight.reason())),
                 Err(Stopped::Held { fault, record }) => {
                     return Err((fault, Some(RecordChange::Renew { record: Arc::new(record) })));
                 }
@@ -193,21 +213,24 @@ impl Engine {
             };
             self.put_aside(wanted, &mirror, &no_body);
             avoid.push(mirror);
-            failure.get_or_insert(no_body);
+            let no_body = failure.get_or_insert(no_body);
             if !Self::has_mirror_beside(wanted, &avoid) {
-                return match failure {
-                    Some(no_body) => self.settle_failure(wanted, copy, &no_body),
-                    None => Err((crate::serve::internal("a download failed without a reason"), None)),
-                };
+                return self.settle_failure(wanted, copy, no_body);
             }
         }
     }
 
+    /// Why the upstream is asked for a body, in the words of `Cache-Status`.
+    fn reason_to_ask(&self, wanted: &Wanted, copy: Option<&Copy>) -> ForwardReason {
+        let Some((record, _)) = copy else { return ForwardReason::UriMiss };
+        let until = fresh_until(record, wanted.class, &wanted.entry.repository.cache);
+        if until.is_none_or(|until| self.now() < until) { ForwardReason::Request } else { ForwardReason::Stale }
+    }
+
     /// A new body, as those get it who waited for it.
-    fn arrived(filled: Filled, copy: Option<Copy>) -> Arrived {
-        let forward = if copy.is_some() { ForwardReason::Stale } else { ForwardReason::UriMiss };
+    fn arrived(filled: Filled, copy: Option<Copy>, reason: ForwardReason) -> Arrived {
         let status = CacheStatus {
-            forward: Some(forward),
+            forward: Some(reason),
             forward_status: Some(200),
             stored: filled.change.is_some(),
             detail: filled.detail,
@@ -242,7 +265,7 @@ impl Engine {
         listed.then(|| NoBody {
             outcome: Outcome::Refused { status, retry_after: Some(pause) },
             message: "the upstream answered 429 a moment ago and said when to come back".to_owned(),
-            code: "upstream_status",
+            code: NOT_ASKED,
         })
     }
 
@@ -309,12 +332,29 @@ impl Engine {
         }
     }
 
-    /// The copy is unchanged: its life starts anew.
-    fn renew(&self, wanted: &Wanted, (record, open): Copy) -> Arrived {
+    /// A 304 came; `None` if it is said of another body than the one that is held: then only the body itself can tell.
+    fn not_modified(&self, wanted: &Wanted, copy: &mut Option<Copy>, response: &UpstreamResponse) -> Option<Arrived> {
+        let unchanged = copy.take_if(|(record, _)| is_about(wanted, response, record));
+        if unchanged.is_none() {
+            tracing::warn!(key = %wanted.key, "the upstream answered 304 with the tag of another body; it is asked without conditions");
+        }
+        unchanged.map(|copy| self.renew(wanted, copy, response))
+    }
+
+    /// The copy is unchanged, as `response` says: its life starts anew.
+    fn renew(&self, wanted: &Wanted, (record, open): Copy, response: &UpstreamResponse) -> Arrived {
         count(&wanted.entry.counters.revalidated);
         let now = self.now();
-        let renewed = Arc::new(ArtifactRecord { renewed_at: now, contacted_at: now, ..ArtifactRecord::clone(&record) });
-        let status = CacheStatus { forward: Some(ForwardReason::Stale), forward_status: Some(304), ..CacheStatus::default() };
+        // What was negotiated is read by its type, which an answer without a body may not know.
+        let reads_as = wanted.spec.accept.is_some();
+        let headers = record.headers.renewed_by(&stored_headers(wanted, &response.headers), reads_as);
+        let renewed = Arc::new(ArtifactRecord { renewed_at: now, contacted_at: now, headers, ..ArtifactRecord::clone(&record) });
+        let status = CacheStatus {
+            forward: Some(ForwardReason::Stale),
+            forward_status: Some(response.status.as_u16()),
+            detail: (response.status != StatusCode::NOT_MODIFIED).then_some(CacheStatus::UNCHANGED),
+            ..CacheStatus::default()
+        };
         let settled = Settled {
             record: Arc::clone(&renewed),
             body: SettledBody::Blob(open),
@@ -337,7 +377,7 @@ impl Engine {
                 count(&wanted.entry.counters.stale_served);
                 let record =
                     if renew { Arc::new(ArtifactRecord { renewed_at: now, ..ArtifactRecord::clone(&record) }) } else { record };
-                let status = CacheStatus { hit: true, detail: Some("stale-error"), ..CacheStatus::default() };
+                let status = no_body.cache_status(&record, wanted, now);
                 let change = renew.then(|| RecordChange::Renew { record: Arc::clone(&record) });
                 Ok((
                     Settled {
@@ -352,7 +392,6 @@ impl Engine {
                     None,
                 ))
             }
-            (Settlement::Renew, Some(copy)) => Ok(self.renew(wanted, copy)),
             (Settlement::PassOn { status, keep_copy, negative_ttl, retry_after }, copy) => {
                 let fault = passed_on(wanted, status, retry_after);
                 let change = match (negative_ttl, keep_copy, copy) {
@@ -399,10 +438,21 @@ fn no_body_of(wanted: &Wanted, arrival: &Arrival, has_copy: bool, now: UnixMilli
     }
 }
 
+/// Whether an answer states, by digest, which bytes it is about, and whether these are those of `record`.
+fn states_bytes_of(wanted: &Wanted, response: &UpstreamResponse, record: &ArtifactRecord) -> Option<bool> {
+    let stated = wanted.format.digest_in_head(&wanted.spec.key_path, &response.headers)?;
+    Some(record.headers.digest.as_ref() == Some(&stated) || record.blob().is_some_and(|blob| blob.digest == stated))
+}
+
+/// Whether a 304 is about the copy that was asked after.
+fn is_about(wanted: &Wanted, response: &UpstreamResponse, record: &ArtifactRecord) -> bool {
+    states_bytes_of(wanted, response, record).unwrap_or_else(|| confirms(text(response, header::ETAG).as_deref(), record))
+}
+
 pub(crate) fn head_verdict(wanted: &Wanted, response: &UpstreamResponse, record: &ArtifactRecord) -> HeadVerdict {
-    let stated = wanted.format.digest_in_head(&wanted.spec.key_path, &response.headers);
-    if let Some(stated) = stated.as_ref().filter(|_| response.status == StatusCode::OK) {
-        let held = record.headers.digest.as_ref() == Some(stated) || record.blob().is_some_and(|blob| blob.digest == *stated);
+    if matches!(response.status, StatusCode::OK | StatusCode::NOT_MODIFIED)
+        && let Some(held) = states_bytes_of(wanted, response, record)
+    {
         return if held { HeadVerdict::Unchanged } else { HeadVerdict::Changed };
     }
     let length = text(response, header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
@@ -425,7 +475,7 @@ pub(crate) fn status_outcome(wanted: &Wanted, response: &UpstreamResponse, now: 
     let outcome = match status {
         404 | 410 => Outcome::Missing(status),
         401 | 403 | 407 | 451 => Outcome::Denied(status),
-        400..=599 => Outcome::Refused { status, retry_after },
+        400..=599 => Outcome::Refused { status, retry_after: retry_after.filter(|_| matches!(status, 408 | 425 | 429 | 500..)) },
         _ => Outcome::Unusable,
     };
     let hint = match status {

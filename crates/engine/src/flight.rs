@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use larder_core::{ArtifactRecord, CacheStatus, Fault, FaultKind, Source, SourceKey};
+use larder_core::{ArtifactRecord, CacheStatus, Fault, FaultKind, ForwardReason, Source, SourceKey};
 use larder_storage::OpenBlob;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -57,6 +57,8 @@ pub(crate) struct Flight {
     /// Set by a flush: readers are served, nothing is committed.
     flushed: AtomicBool,
     waiting: AtomicUsize,
+    /// Why the upstream is asked; unset until it is.
+    reason: OnceLock<ForwardReason>,
     task: OnceLock<AbortHandle>,
 }
 
@@ -72,8 +74,19 @@ impl Flight {
             state: watch::Sender::new(State::Pending),
             flushed: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
+            reason: OnceLock::new(),
             task: OnceLock::new(),
         }
+    }
+
+    /// Notes why the upstream is asked; the first reason stays.
+    pub(crate) fn forwarded(&self, reason: ForwardReason) {
+        let _ = self.reason.set(reason);
+    }
+
+    /// Why the upstream was asked.
+    pub(crate) fn reason(&self) -> ForwardReason {
+        self.reason.get().copied().unwrap_or(ForwardReason::UriMiss)
     }
 
     /// Announces that the head is known and bytes are coming.

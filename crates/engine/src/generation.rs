@@ -239,7 +239,10 @@ impl Engine {
     async fn read_again(self: &Arc<Self>, wanted: &Arc<Wanted>, prior: Option<&Arc<ArtifactRecord>>) -> Option<Arrived> {
         let flight = Arc::new(Flight::detached(wanted.key.clone()));
         let arrived: Result<Arrived, (Fault, _)> = self.fetch(&flight, wanted, prior.cloned(), None, false).await;
-        let (settled, change, _) = arrived.ok()?;
+        let (mut settled, change, _) = arrived.ok()?;
+        if prior.is_some() {
+            settled.status.forward = Some(ForwardReason::Stale);
+        }
         change.is_some().then(|| (settled, change, prior.cloned()))
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use http::{Method, StatusCode};
 use larder_core::{
@@ -12,13 +11,13 @@ use larder_core::{
 use larder_upstream::UpstreamResponse;
 
 use crate::admission::{Admitted, Wanted};
-use crate::answer::{Answer, Body, Freshness};
+use crate::answer::{Answer, Body};
 use crate::clearance::{Dates, clear, clear_non_artifact};
 use crate::counters::count;
 use crate::download::stored_headers;
 use crate::engine::Engine;
 use crate::fetch::{NoBody, status_outcome};
-use crate::mirrors::Ask;
+use crate::mirrors::{Ask, wants_get};
 use crate::obtain::remaining_seconds;
 use crate::serve::{forwarded_status, representation};
 
@@ -63,8 +62,10 @@ impl Engine {
         }
         let mut representation = representation(wanted, headers, headers.digest.as_ref(), None, headers.length);
         representation.vary = crate::serve::vary(wanted.format.varies_by(&wanted.spec.key_path), false, false);
-        let unknown = Freshness { age: Duration::ZERO, remaining: Some(Duration::ZERO), no_store: false };
-        let freshness = if cache_status.hit { self.freshness(record, wanted, false) } else { unknown };
+        // As GET's: what is too large to be kept is for once.
+        let max_size = wanted.entry.repository.upstream.as_ref().and_then(|upstream| upstream.max_size);
+        let for_once = headers.length.zip(max_size).is_some_and(|(length, most)| length > most);
+        let freshness = self.freshness(record, wanted, for_once);
         Ok(Some(Answer {
             status: StatusCode::OK,
             representation,
@@ -138,7 +139,7 @@ impl Engine {
             Ok::<_, Fault>(arrival)
         };
         let mut arrival = ask(Method::HEAD).await?;
-        if matches!(arrival.response.status.as_u16(), 400 | 403 | 405 | 501) {
+        if wants_get(arrival.response.status) {
             arrival = ask(Method::GET).await?;
         }
         let response = &arrival.response;

@@ -181,7 +181,8 @@ impl Engine {
         // With nobody else to ask there is nothing to be put aside for.
         let several = wanted.entry.mirrors.len() > 1;
         let permit = route.mirror.as_ref().filter(|_| several).and_then(|m| self.mirrors.0.admit(&m.key, deadline).ok());
-        let answer = self.upstream.send(request).await;
+        let method = request.method.clone();
+        let answer = self.upstream.send(request).await.map(|response| read_absence(wanted, &method, response));
         match &answer {
             Ok(response) => wanted.entry.quota.heard(response, self.now()),
             Err(_) => count(&counters.upstream_errors),
@@ -348,6 +349,23 @@ fn asks_to_wait(answer: &Result<UpstreamResponse, UpstreamError>, now: UnixMilli
     retry_after(&response.headers, now).filter(|pause| !pause.is_zero())
 }
 
+/// Whether an answer to HEAD says only that this is no way to ask: then it is asked with GET.
+pub(crate) fn wants_get(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 400 | 403 | 405 | 501)
+}
+
+/// Reads a status that this upstream gives for what it does not have (`missing_status`) as a 404, before anybody else looks at it. What
+/// is asked again with GET is left alone: a signature may be for GET only.
+fn read_absence(wanted: &Wanted, method: &Method, mut response: UpstreamResponse) -> UpstreamResponse {
+    let status = response.status;
+    let reads = *method == Method::GET || (*method == Method::HEAD && !wants_get(status));
+    if reads && wanted.entry.repository.cache.missing_status.contains(&status.as_u16()) {
+        tracing::debug!(key = %wanted.key, status = status.as_u16(), "read as absence (missing_status)");
+        response.status = StatusCode::NOT_FOUND;
+    }
+    response
+}
+
 fn worth(answer: &Result<UpstreamResponse, UpstreamError>, ask: &Ask<'_>) -> Worth {
     let Ok(response) = answer else { return Worth::Failure };
     match response.status {
@@ -355,13 +373,8 @@ fn worth(answer: &Result<UpstreamResponse, UpstreamError>, ask: &Ask<'_>) -> Wor
         StatusCode::NOT_MODIFIED if ask.unless_changed.is_some() => Worth::Good,
         StatusCode::PARTIAL_CONTENT if ask.resume.is_some() => Worth::Good,
         StatusCode::NOT_FOUND | StatusCode::GONE => Worth::Absence,
-        // Asked again with GET.
-        StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED
-            if ask.method == Method::HEAD =>
-        {
-            Worth::Good
-        }
-        status if status.is_client_error() && !matches!(status.as_u16(), 401 | 407 | 429) => Worth::Refusal,
+        status if ask.method == Method::HEAD && wants_get(status) => Worth::Good,
+        status if status.is_client_error() && !matches!(status.as_u16(), 401 | 407 | 408 | 421 | 425 | 429) => Worth::Refusal,
         _ => Worth::Failure,
     }
 }

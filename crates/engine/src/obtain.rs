@@ -49,7 +49,7 @@ impl Engine {
                     // Others may have read on meanwhile, with no room for what they have read.
                     let Some(attached) = fill.attach_at_start() else { continue };
                     let status = CacheStatus {
-                        forward: Some(ForwardReason::UriMiss),
+                        forward: Some(flight.reason()),
                         forward_status: Some(200),
                         collapsed: !started,
                         stored: started && fill.will_be_kept,
@@ -70,7 +70,7 @@ impl Engine {
                         settled.source = Source::Cache;
                         settled.status = CacheStatus { hit: true, ttl, ..CacheStatus::default() };
                     }
-                    settled.status.collapsed |= !started && !is_held;
+                    settled.status.collapsed |= !started && !is_held && settled.status.forward.is_some();
                     return Ok(Obtained::Held(settled));
                 }
                 Ready::Done(Err(fault)) if fault.code == "interrupted" => {

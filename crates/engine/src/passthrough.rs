@@ -104,7 +104,7 @@ impl Engine {
             body: clear_non_artifact(Body::Stream(PassThroughBody(response.body))),
             cache_status: forwarded_status(ForwardReason::Bypass, 200),
             source: Source::Remote,
-            freshness: Freshness { age: Duration::ZERO, remaining: Some(Duration::ZERO), no_store: true },
+            freshness: Freshness { contacted_at: self.now(), remaining: Some(Duration::ZERO), no_store: true },
             location: None,
             hot: None,
         })

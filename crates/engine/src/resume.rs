@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode, header};
+use larder_core::is_strong_tag;
 use larder_upstream::{BodyStream, Resume};
 use url::Url;
 
@@ -71,7 +72,7 @@ impl FirstAnswer {
     }
 
     fn strong_tag(&self) -> Option<&str> {
-        self.etag.as_deref().filter(|tag| tag.starts_with('"'))
+        self.etag.as_deref().filter(|tag| is_strong_tag(tag))
     }
 
     pub(crate) fn has_strong_tag(&self) -> bool {

@@ -117,7 +117,7 @@ impl Engine {
         let now = self.now();
         let remaining = fresh_until(record, wanted.class, &wanted.entry.repository.cache).map(|until| until.since(now));
         let remaining = if for_once { Some(Duration::ZERO) } else { remaining };
-        Freshness { age: now.since(record.contacted_at), remaining, no_store: false }
+        Freshness { contacted_at: record.contacted_at, remaining, no_store: false }
     }
 
     /// Clears an artifact's own bytes; a sidecar's clearance is its subject's, which has been asked before.

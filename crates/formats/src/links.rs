@@ -13,7 +13,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use larder_core::{ArtifactPath, PackageType, PathRules, Repository, UpstreamSettings};
+use larder_core::{ArtifactPath, PackageType, PathRules, Repository, UpstreamSettings, fold_segments};
 use sha2::Sha256;
 use url::Url;
 
@@ -192,7 +192,7 @@ impl<'a> Links<'a> {
     fn path_below_root(&self, upstream: &UpstreamSettings, url: &Url) -> Option<String> {
         let rest = upstream.base_urls.iter().find_map(|root| below(root, url))?;
         // A leading slash would be folded away, and `_ext/` belongs to signed links.
-        if rest.starts_with(['/']) || rest.starts_with(EXTERNAL) || ArtifactPath::parse(rest, self.path_rules()).is_err() {
+        if rest.starts_with(['/']) || rest.starts_with(EXTERNAL) || !self.can_be_asked_for(rest) {
             return None;
         }
         match url.query() {
@@ -204,6 +204,11 @@ impl<'a> Links<'a> {
 
     fn forwards_queries(&self) -> bool {
         matches!(self.repository.package, PackageType::Generic | PackageType::Helm)
+    }
+
+    /// Whether a request for this path would be for what the link leads to: neither refused nor folded into another.
+    fn can_be_asked_for(&self, path: &str) -> bool {
+        matches!(fold_segments(path), Cow::Borrowed(_)) && ArtifactPath::parse(path, self.path_rules()).is_ok()
     }
 
     fn path_rules(&self) -> PathRules {
@@ -228,7 +233,7 @@ impl<'a> Links<'a> {
         signed.push_str(&host);
         signed.push('/');
         signed.push_str(path);
-        (plain || ArtifactPath::parse(&signed, self.path_rules()).is_ok()).then_some(signed)
+        (plain || self.can_be_asked_for(&signed)).then_some(signed)
     }
 
     /// The mac over repository, scheme, host, path and query. The path is taken decoded, because clients re-encode it (pip

@@ -42,9 +42,8 @@ async fn hazard_s1_traversal_in_every_encoding_is_refused_in_every_format() {
         "../secret",
         "a/../b",
         "a/..",
-        "./a",
-        "a/./b",
-        "a/.",
+        "./../a",
+        "a/.//../b",
         "%2e%2e/secret",
         "%2E%2e/secret",
         ".%2e/secret",
@@ -52,6 +51,7 @@ async fn hazard_s1_traversal_in_every_encoding_is_refused_in_every_format() {
         "a/%2e%2e/%2E%2E/z",
         "%2e/a",
         "a/%2e",
+        "./%2e/a",
         "..%2fsecret",
         "a/..%2F..%2fb",
         "%2e%2e%2fsecret",
@@ -71,6 +71,8 @@ async fn hazard_s1_traversal_in_every_encoding_is_refused_in_every_format() {
         "%2fetc/passwd",
         "%2Fetc%2Fpasswd",
         "a%2f%2fb",
+        "a%2f/b",
+        "a/%2fb",
         "/%2e%2e/secret",
         "simple/%2e%2e/secret",
         "charts/..%2findex.yaml",
@@ -88,7 +90,7 @@ async fn hazard_s1_traversal_in_every_encoding_is_refused_in_every_format() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hazard_s14_backslashes_nul_control_bytes_and_empty_segments_are_refused() {
+async fn hazard_s14_backslashes_nul_and_control_bytes_are_refused() {
     let origin = Origin::start().await;
     let larder = TestLarder::start(&one_of_each(&origin, "")).await;
     let mut paths: Vec<Vec<u8>> = [
@@ -104,11 +106,8 @@ async fn hazard_s14_backslashes_nul_control_bytes_and_empty_segments_are_refused
         b"a%09b",
         b"a%1bb",
         b"a%7fb",
-        b"a//b",
-        b"a///b",
-        b"//evil.example/x",
-        b"///evil.example/x",
-        b"a//",
+        b"a//\\b",
+        b"./%00",
     ]
     .map(<[u8]>::to_vec)
     .to_vec();
@@ -237,13 +236,16 @@ async fn hazard_s21_long_paths_are_414_and_the_longest_legal_one_is_served() {
     assert_eq!((again.status, again.text().as_str(), origin.requests().len()), (200, "reached", 1));
 }
 
-/// Spec section 1: a lone `%` is legal, one doubled slash right after the repository name is folded, npm scopes may encode their slash.
+/// Spec section 1: a lone `%` is legal, empty and plain `.` segments are folded, npm scopes may encode their slash.
 #[tokio::test(flavor = "multi_thread")]
 async fn legal_oddities_are_served_from_the_configured_upstream() {
     let origin = Origin::start().await;
     let larder = TestLarder::start(&one_of_each(&origin, "")).await;
     for (path, upstream) in [
         ("/evil.example/x", "/evil.example/x"),
+        ("//evil.example/y", "/evil.example/y"),
+        ("./a//b/./c", "/a/b/c"),
+        ("d/.?", "/d/"),
         ("@evil.example/x", "/@evil.example/x"),
         (".evil.example/x", "/.evil.example/x"),
         ("http:evil.example/x", "/http:evil.example/x"),

@@ -78,6 +78,7 @@ fn every_plus_key_of_a_remote_is_read() {
     revalidate: get
     stale: { on_status: [503, 429], max_age: 60, while_revalidate: 5 }
     negative_ttl: 0
+    missing_status: [403, 400, 403]
     timeouts: { connect: 2, read: 7 }
     allow_private: ['10.1.2.3:8080', 10.0.0.0/8]
     link_hosts: [CDN.example.com]
@@ -93,6 +94,7 @@ fn every_plus_key_of_a_remote_is_read() {
     assert_eq!(a.cache.stale_on_status, [429, 503]);
     assert_eq!((a.cache.stale_max_age, a.cache.stale_while_revalidate), (Some(Duration::from_mins(1)), Duration::from_secs(5)));
     assert_eq!(a.cache.negative_ttl, Duration::ZERO);
+    assert_eq!(a.cache.missing_status, [400, 403]);
     assert_eq!(a.quarantine.missing_date, MissingDate::FirstSeen);
     assert_eq!(a.access.classify("ok/bad", BuiltIn::None).unwrap_err().rule, "deny_patterns");
     assert_eq!(a.access.classify("other", BuiltIn::None).unwrap_err().rule, "allow_patterns");
@@ -163,6 +165,12 @@ fn values_that_make_no_sense_are_refused() {
         ("base_url: x", "stands twice"),
         ("stale: {on_status: [404]}", "must not hold 404"),
         ("stale: {on_status: [200]}", "takes 408, 425, 429 and 500 to 599"),
+        ("missing_status: [401]", "must not hold 401"),
+        ("missing_status: [403, 429]", "must not hold 429"),
+        ("missing_status: [503]", "must not hold 503"),
+        ("missing_status: [200]", "takes statuses from 400 to 499"),
+        ("missing_status: [forbidden]", "takes statuses from 400 to 499"),
+        ("missing_status: 403", "must be a list"),
         ("timeouts: {read: 0}", "from 1"),
         ("allow_private: [intranet]", "names are not taken"),
         ("link_hosts: ['https://x.example']", "no scheme, no path"),

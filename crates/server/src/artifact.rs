@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::CONTENT_RANGE;
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
-use larder_core::{Fault, FaultKind, Repository, RepositoryKind, Source, UnixMillis};
+use larder_core::{Fault, FaultKind, Repository, RepositoryKind, UnixMillis};
 
 use crate::backend::{ArtifactRequest, Backend, Content, Reply};
 use crate::body::ResponseBody;
@@ -105,7 +105,7 @@ async fn read<B: Backend>(
     let response = if exchange.shared.hot.is_enabled() && is_hot(&reply, &head.method) {
         remember_and_respond(exchange, address.repository, reply, asked, sent)
     } else {
-        respond_once(reply, asked, sent).await?
+        respond_once(reply, exchange.backend.now(), asked, sent).await?
     };
     Ok((response.unwrap_or_else(|unmet| unmet_response(exchange, unmet, address.audience, repository)), kind))
 }
@@ -133,12 +133,13 @@ fn prepare(reply: &mut Reply) -> Prepared {
     if reply.status == StatusCode::OK && !matches!(reply.content, Content::Stream(_)) {
         prepared.accept_ranges();
     }
+    prepared.date(reply.freshness.contacted_at);
     prepared
 }
 
-fn timing(reply: &Reply) -> Timing {
+fn timing(reply: &Reply, now: UnixMillis) -> Timing {
     Timing {
-        age: (reply.source == Source::Cache && !reply.freshness.no_store).then_some(reply.freshness.age),
+        age: now.since(reply.freshness.contacted_at),
         remaining: reply.freshness.remaining,
         no_store: reply.freshness.no_store,
         cache_status: reply.cache_status,
@@ -148,11 +149,12 @@ fn timing(reply: &Reply) -> Timing {
 
 async fn respond_once(
     mut reply: Reply,
+    now: UnixMillis,
     asked: Asked<'_>,
     sent: &BytesSent,
 ) -> Result<Result<Response<ResponseBody>, Unmet>, Fault> {
     let mut prepared = prepare(&mut reply);
-    let timing = timing(&reply);
+    let timing = timing(&reply, now);
     let payload = Payload::from(reply.content);
     if let Payload::InFlight(flight) = &payload
         && respond::asks_for_range(asked)
@@ -185,7 +187,8 @@ fn remember_and_respond<B: Backend>(
     asked: Asked<'_>,
     sent: &BytesSent,
 ) -> Result<Response<ResponseBody>, Unmet> {
-    let timing = timing(&reply);
+    let now = exchange.backend.now();
+    let timing = timing(&reply, now);
     let body = match &reply.content {
         Content::File { file, length } => HotBody::File { file: Arc::clone(file), length: *length },
         Content::Bytes(bytes) => HotBody::Bytes(bytes.clone()),
@@ -196,7 +199,6 @@ fn remember_and_respond<B: Backend>(
     let response = respond::respond(Cow::Borrowed(&prepared), body.payload(), timing, asked, sent);
     let target = exchange.head.uri.path_and_query().map_or("", |target| target.as_str());
     if let (Some(selector), Some(ticket)) = (selector, reply.ticket.take()) {
-        let now = exchange.backend.now();
         let requests = exchange.shared.metrics.repository(name);
         exchange.shared.hot.insert(target, HotVariant { selector, prepared, body, ticket, requests }, now);
     }

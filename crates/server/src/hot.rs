@@ -167,7 +167,7 @@ impl HotVariant {
         let remaining = self.ticket.fresh_until.map(|until| until.since(now));
         let ttl = remaining.map(|remaining| remaining.as_secs() as i64);
         Timing {
-            age: Some(now.since(self.ticket.contacted_at)),
+            age: now.since(self.ticket.contacted_at),
             remaining,
             no_store: false,
             cache_status: CacheStatus { hit: true, ttl, ..CacheStatus::default() },
@@ -347,7 +347,7 @@ mod tests {
         set.insert("/t", variant(&[], &headers(&[]), b"x", Some(UnixMillis(1_005_000))), NOW);
         let target = set.get("/t").unwrap();
         let timing = target.find(&headers(&[]), |_| false, NOW).unwrap().timing(NOW);
-        assert_eq!((timing.age.unwrap().as_secs(), timing.remaining.unwrap().as_secs()), (10, 5));
+        assert_eq!((timing.age.as_secs(), timing.remaining.unwrap().as_secs()), (10, 5));
         assert!(body_of(&set, &headers(&[]), "", UnixMillis(1_004_999)).is_some());
         assert!(body_of(&set, &headers(&[]), "", UnixMillis(1_005_000)).is_none());
         set.sweep(UnixMillis(1_005_000));

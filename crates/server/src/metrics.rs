@@ -53,8 +53,10 @@ impl RequestKind {
             CacheStatus { detail: Some(detail), .. } if detail.starts_with("stale") => Self::Stale,
             CacheStatus { hit: true, .. } => Self::Hit,
             CacheStatus { collapsed: true, .. } => Self::Collapsed,
-            CacheStatus { forward_status: Some(304), .. } => Self::Revalidated,
-            CacheStatus { forward: Some(ForwardReason::Method | ForwardReason::Bypass), .. } => Self::Bypass,
+            CacheStatus { forward_status: Some(304), .. } | CacheStatus { detail: Some(CacheStatus::UNCHANGED), .. } => {
+                Self::Revalidated
+            }
+            CacheStatus { forward: None | Some(ForwardReason::Method | ForwardReason::Bypass), .. } => Self::Bypass,
             _ => Self::Miss,
         }
     }

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Method, Response};
-use larder_core::{Fault, FaultKind, PackageType, Repository, RepositoryKind};
+use larder_core::{Fault, FaultKind, PackageType, Repository, RepositoryKind, fold_segments};
 
 use crate::artifact::{self, Address};
 use crate::backend::Backend;
@@ -20,6 +20,7 @@ pub(crate) const API_VERSION: (HeaderName, HeaderValue) =
 /// `/v2/{rest}`.
 pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, rest: &str) -> Handled {
     let reads = matches!(exchange.head.method, Method::GET | Method::HEAD);
+    let rest = &*fold_segments(rest);
     match rest {
         "" | "_catalog" if !reads => refuse(exchange, &not_offered(), None),
         "" => json(b"{}"),
@@ -35,6 +36,7 @@ pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, rest: &str) ->
 /// `/{repository}/v2/{path}`, as clients send it that put the path of a mirror in front of everything. `None`: there is no such registry.
 pub(crate) async fn serve_alias<B: Backend>(exchange: &Exchange<'_, B>, name: &str, path: &str) -> Option<Handled> {
     docker(exchange, name)?;
+    let path = &*fold_segments(path);
     Some(match (path, matches!(exchange.head.method, Method::GET | Method::HEAD)) {
         ("", true) => json(b"{}"),
         ("", false) => refuse(exchange, &not_offered(), None),

@@ -8,7 +8,7 @@ use http::header::{
     X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderValue, Response, StatusCode};
-use larder_core::{Fault, FaultKind, PackageType, Repository};
+use larder_core::{Fault, FaultKind, PackageType, Repository, keeps_status};
 
 use crate::backend::Backend;
 use crate::body::ResponseBody;
@@ -61,8 +61,10 @@ pub(crate) fn with_status<B: Backend>(
         insert(headers, QUARANTINE, format!("until={until:.0}"));
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        // What every artifact offers; a route that offers more says so itself.
-        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        // What every artifact offers; a route that offers more says so itself. An upstream that refuses a read offers nothing here
+        // (RFC 9110 section 10.2.1: an empty value).
+        let upstream = matches!(fault.kind, FaultKind::Upstream(_));
+        headers.insert(ALLOW, HeaderValue::from_static(if upstream { "" } else { "GET, HEAD" }));
     }
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"larder\""));
@@ -105,10 +107,9 @@ fn status_of(kind: FaultKind) -> StatusCode {
     }
 }
 
-/// Spec section 1: 403, 404, 410, 429, 451 and 5xx keep their status, everything else is the upstream's fault.
+/// What no client can act on is the upstream's fault.
 fn upstream_status(status: u16) -> StatusCode {
-    let kept = matches!(status, 403 | 404 | 410 | 429 | 451 | 500..=599);
-    kept.then(|| StatusCode::from_u16(status).ok()).flatten().unwrap_or(StatusCode::BAD_GATEWAY)
+    keeps_status(status).then(|| StatusCode::from_u16(status).ok()).flatten().unwrap_or(StatusCode::BAD_GATEWAY)
 }
 
 #[cfg(test)]
@@ -117,10 +118,10 @@ mod tests {
 
     #[test]
     fn upstream_statuses_that_are_kept_and_those_that_are_not() {
-        for kept in [403, 404, 410, 429, 451, 500, 502, 503, 504, 599] {
+        for kept in [400, 403, 404, 405, 408, 409, 410, 414, 416, 421, 425, 426, 428, 429, 431, 451, 500, 502, 503, 504, 599] {
             assert_eq!(status_of(FaultKind::Upstream(kept)).as_u16(), kept);
         }
-        for other in [100, 201, 204, 206, 301, 304, 400, 401, 407, 418, 0, 1000] {
+        for other in [100, 201, 204, 206, 301, 304, 401, 402, 406, 407, 411, 412, 413, 418, 0, 1000] {
             assert_eq!(status_of(FaultKind::Upstream(other)), StatusCode::BAD_GATEWAY, "{other}");
         }
     }

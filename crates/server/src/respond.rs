@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, DATE, ETAG, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
     IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION, RANGE, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
@@ -42,8 +42,8 @@ pub(crate) struct Prepared {
 /// The part that depends on when and how it is sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timing {
-    /// `None`: the bytes have come straight from the upstream (RFC 9111 section 5.1).
-    pub(crate) age: Option<Duration>,
+    /// Since the upstream was last heard.
+    pub(crate) age: Duration,
     /// Remaining life; `None` = unlimited.
     pub(crate) remaining: Option<Duration>,
     pub(crate) no_store: bool,
@@ -104,6 +104,11 @@ impl Prepared {
     /// The bytes of its fields.
     pub(crate) fn weight(&self) -> usize {
         self.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+    }
+
+    /// Dates the answer: what `Age` counts from (RFC 9111 section 4.2.3).
+    pub(crate) fn date(&mut self, contacted_at: UnixMillis) {
+        insert(&mut self.headers, DATE, contacted_at.to_http_date());
     }
 
     /// Announces ranges; for bodies that have them.
@@ -259,13 +264,19 @@ fn not_modified(prepared: Prepared, timing: Timing) -> Response<ResponseBody> {
 
 fn add_timing(headers: &mut HeaderMap, timing: Timing) {
     headers.insert(ARTIFACT_SOURCE, HeaderValue::from_static(timing.source.as_str()));
-    if let Some(age) = timing.age {
-        headers.insert(AGE, age.as_secs().into());
+    // Not where the bytes have come straight from the upstream (RFC 9111 section 5.1).
+    if timing.source == Source::Cache && !timing.no_store {
+        headers.insert(AGE, timing.age.as_secs().into());
     }
     match timing.remaining {
         _ if timing.no_store => drop(headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"))),
         None => drop(headers.insert(CACHE_CONTROL, IMMUTABLE)),
-        Some(remaining) => insert(headers, CACHE_CONTROL, format!("max-age={}", remaining.as_secs())),
+        // Counted from the contact with the upstream (RFC 9111 section 4.2.1), as is the age that clients take off again. What must not
+        // be used again has no life in any reading.
+        Some(remaining) => {
+            let life = if remaining.is_zero() { 0 } else { timing.age.as_secs() + remaining.as_secs() };
+            insert(headers, CACHE_CONTROL, format!("max-age={life}"));
+        }
     }
     match timing.cache_status {
         HIT => drop(headers.insert(CACHE_STATUS, HeaderValue::from_static("larder; hit"))),

@@ -97,6 +97,16 @@ pub(crate) fn basic(credentials: &Credentials) -> HeaderValue {
     value
 }
 
+/// Takes out of an answer what is for this connection only: `Connection` and each field that it names (RFC 9110 section 7.6.1).
+pub(crate) fn drop_of_the_connection(fields: &mut HeaderMap) {
+    let lines: Vec<HeaderValue> = fields.get_all(CONNECTION).iter().cloned().collect();
+    let names = lines.iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    for name in names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()) {
+        fields.remove(name);
+    }
+    fields.remove(CONNECTION);
+}
+
 fn of_the_connection(name: &HeaderName) -> bool {
     [CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
         || matches!(name.as_str(), "keep-alive" | "http2-settings")
@@ -128,4 +138,27 @@ fn passes(name: &HeaderName) -> bool {
         && !of_the_connection(name)
         && !name.as_str().starts_with("x-forwarded-")
         && !matches!(name.as_str(), "x-real-ip" | "x-api-key" | "x-auth-token")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 9110 section 7.6.1: an intermediary takes out the fields that `Connection` names, whatever they are.
+    #[test]
+    fn fields_that_connection_names_end_here() {
+        let mut fields = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, Content-Disposition"),
+            ("connection", " x-of-this-hop ,,not a name"),
+            ("content-disposition", "attachment"),
+            ("x-of-this-hop", "1"),
+            ("x-of-this-hop", "2"),
+            ("content-type", "text/plain"),
+        ] {
+            fields.append(name, HeaderValue::from_static(value));
+        }
+        drop_of_the_connection(&mut fields);
+        assert_eq!(fields.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["content-type"]);
+    }
 }

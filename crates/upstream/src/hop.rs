@@ -187,9 +187,10 @@ impl Hop<'_> {
     /// The response with a body that knows its own end.
     fn checked(&self, response: reqwest::Response) -> Result<UpstreamResponse, UpstreamError> {
         let (status, version) = (response.status(), response.version());
-        let headers = response.headers().clone();
+        let mut headers = response.headers().clone();
         let (declared, framing) = framing(&self.request.method, status, version, &headers)
             .map_err(|what| self.error(UpstreamErrorKind::Protocol, what))?;
+        headers::drop_of_the_connection(&mut headers);
         let origin = BodyOrigin { repository: self.request.repository.name.clone(), url: self.url.clone() };
         let place = origin.clone();
         let chunks = response.bytes_stream().map(move |chunk| {

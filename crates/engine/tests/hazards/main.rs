@@ -1,12 +1,14 @@
 //! What has gone wrong in systems like this one, class by class, and the rules of spec section 3 that follow from it.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program: its helpers panic to report")]
 
+mod answers;
 mod flush;
 mod freshness;
 mod head;
 mod quarantine;
 mod refusals;
 mod requests;
+mod spellings;
 mod statuses;
 #[path = "../support/mod.rs"]
 mod support;

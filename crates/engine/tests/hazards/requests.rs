@@ -178,7 +178,7 @@ async fn hazard_s21_nuls_and_tricks_are_refused_before_anyone_is_asked() {
         let bench = Bench::new().await;
         for path in [
             "a%00b", "a%01", "a%7f", "a%0d%0aX", "../a", "a/../b", "%2e%2e/a", "a/%2E./b", "a\\b", "a%5cb", "a%252e", "a%255c",
-            "a%2500", "a//b", "./a", "a/./b", "a%2525",
+            "a%2500", "a%2f/b", "./../a", "a/%2e/b", "a%2525",
         ] {
             assert_eq!(refusal(bench.get(format, path).await).0, FaultKind::BadRequest, "{format} {path}");
             assert_eq!(refusal(bench.ask(Method::HEAD, format, path, &[]).await).0, FaultKind::BadRequest, "{format} {path}");

@@ -165,6 +165,7 @@ fn cache_policy(section: &Section<'_>, report: &mut Report) -> CachePolicy {
     let revalidate = &[("head", Revalidate::Head), ("get", Revalidate::Get), ("never", Revalidate::Never)];
     policy.revalidate = section.word("revalidate", revalidate, report);
     policy.negative_ttl = section.seconds("negative_ttl", 0, report).unwrap_or(policy.negative_ttl);
+    policy.missing_status = missing_statuses(section, report);
     policy.no_rollback = section.truth("no_rollback", report).unwrap_or(false);
     if let Some(stale) = section.section("stale", schema::STALE, report) {
         policy.stale_on_status = stale_statuses(&stale, report);
@@ -185,6 +186,30 @@ fn stale_statuses(stale: &Section<'_>, report: &mut Report) -> Vec<u16> {
                 report.error(place, format!("`{}` must not hold {status}: {why}", stale.path("on_status")));
             }
             _ => report.error(place, format!("`{}` takes 408, 425, 429 and 500 to 599, not {text:?}", stale.path("on_status"))),
+        }
+    }
+    statuses.sort_unstable();
+    statuses.dedup();
+    statuses
+}
+
+/// Absence ends the life of a copy, so only a status that can be about one file may stand for it: not what speaks of larder's own
+/// credentials, of its rate, or of trouble that passes.
+fn missing_statuses(section: &Section<'_>, report: &mut Report) -> Vec<u16> {
+    let mut statuses = Vec::new();
+    for (text, place) in section.list("missing_status", report).unwrap_or_default() {
+        let path = section.path("missing_status");
+        match text.parse::<u16>() {
+            Ok(status @ (401 | 407)) => {
+                let why = "it speaks of larder's own credentials; set username and password";
+                report.error(place, format!("`{path}` must not hold {status}: {why}"));
+            }
+            Ok(status @ (408 | 421 | 425 | 429 | 500..=599)) => {
+                let why = "it says that the upstream is busy or broken, and held copies would be dropped";
+                report.error(place, format!("`{path}` must not hold {status}: {why}"));
+            }
+            Ok(status @ 400..=499) => statuses.push(status),
+            _ => report.error(place, format!("`{path}` takes statuses from 400 to 499, such as 403, not {text:?}")),
         }
     }
     statuses.sort_unstable();

@@ -32,10 +32,14 @@ async fn the_headers_of_the_specification() {
     server.script("x", Script::Bytes("body".into(), aged));
     server.script("forever", Script::Bytes("body".into(), spec(etag("v2"))));
     let answer = get(&server, "x", &[]).await;
+    // The moment from which both are counted.
+    let httpdate = UnixMillis(server.fake.now.load(std::sync::atomic::Ordering::SeqCst) - 77_000).to_http_date();
     for (name, value) in [
         ("x-artifact-source", "cache"),
         ("age", "77"),
-        ("cache-control", "max-age=23"),
+        // RFC 9111 section 4.2: what is left is the life less the age.
+        ("cache-control", "max-age=100"),
+        ("date", httpdate.as_str()),
         ("cache-status", "larder; hit; ttl=23"),
         ("accept-ranges", "bytes"),
         ("vary", "Accept, Accept-Encoding"),

@@ -180,7 +180,7 @@ impl FakeBackend {
             content,
             cache_status: CacheStatus { forward: Some(ForwardReason::UriMiss), stored: true, ..CacheStatus::default() },
             source: Source::Remote,
-            freshness: Freshness { age: Duration::ZERO, remaining: None, no_store: false },
+            freshness: Freshness { contacted_at: Backend::now(self), remaining: None, no_store: false },
             location: None,
             ticket: None,
         };
@@ -192,7 +192,7 @@ impl FakeBackend {
                 plain(Content::InFlight(Box::new(Frames { frames, length })), representation)
             }
             Script::Through(bytes) => Reply {
-                freshness: Freshness { age: Duration::ZERO, remaining: Some(Duration::ZERO), no_store: true },
+                freshness: Freshness { contacted_at: Backend::now(self), remaining: Some(Duration::ZERO), no_store: true },
                 cache_status: CacheStatus { forward: Some(ForwardReason::Bypass), ..CacheStatus::default() },
                 ..plain(Content::Stream(frames_stream(vec![Some(bytes)])), Representation::default())
             },
@@ -220,7 +220,7 @@ impl FakeBackend {
             content,
             cache_status: CacheStatus { hit: true, ttl, ..CacheStatus::default() },
             source: Source::Cache,
-            freshness: Freshness { age: spec.age, remaining: spec.remaining, no_store: false },
+            freshness: Freshness { contacted_at, remaining: spec.remaining, no_store: false },
             location: None,
             ticket: spec.hot.then(|| Ticket { is_good: Box::new(is_good), fresh_until, contacted_at }),
         }

@@ -17,12 +17,18 @@ fn hot(representation: Representation, remaining: Option<u64>) -> Spec {
 async fn a_hit_asks_nobody_and_carries_the_present_times() {
     let server = Server::start().await;
     server.script("x", Script::Bytes("body".into(), hot(etag("v1"), Some(60))));
-    assert_eq!(server.ask("GET", X, &[]).await.header("age"), Some("5"));
+    let first = server.ask("GET", X, &[]).await;
+    assert_eq!((first.header("age"), first.header("cache-control")), (Some("5"), Some("max-age=65")));
     server.fake.now.fetch_add(10_500, Ordering::SeqCst);
+    for (method, header) in [("GET", ("Accept", "*/*")), ("HEAD", ("Accept", "*/*")), ("GET", ("If-None-Match", "\"v1\""))] {
+        let answer = server.ask(method, X, &[header]).await;
+        // RFC 9111 section 4.2.3: all three speak of the same moment, that of the contact with the upstream.
+        assert_eq!(answer.header("age"), Some("15"), "{method} {header:?}");
+        assert_eq!(answer.header("cache-control"), Some("max-age=64"), "15 of them gone, 49 whole seconds left");
+        assert_eq!(answer.header("date"), first.header("date"), "{method} {header:?}");
+    }
     let answer = server.ask("GET", X, &[]).await;
     assert_eq!((answer.status, answer.text()), (200, "body"));
-    assert_eq!(answer.header("age"), Some("15"));
-    assert_eq!(answer.header("cache-control"), Some("max-age=49"));
     assert_eq!(answer.header("cache-status"), Some("larder; hit; ttl=49"));
     assert_eq!(answer.header("x-artifact-source"), Some("cache"));
     assert_eq!(server.questions(), 1);

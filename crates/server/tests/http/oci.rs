@@ -44,6 +44,27 @@ async fn oci_01_the_ping() {
     assert!(asked(&server).is_empty());
 }
 
+/// RFC 3986 section 5.2.4, as everywhere else: a mirror's address that ends in a slash makes `//`.
+#[tokio::test]
+async fn idle_segments_do_not_hide_which_repository_is_meant() {
+    let server = with_default(Some("hub")).await;
+    for target in [
+        format!("/v2//hub/{MANIFEST}"),
+        format!("/v2/./hub//{MANIFEST}"),
+        format!("/hub/v2//{MANIFEST}"),
+        format!("/hub/v2/./{MANIFEST}"),
+        format!("/v2//{MANIFEST}"),
+        format!("/v2/.//{MANIFEST}"),
+    ] {
+        assert_eq!(server.ask("GET", &target, &[]).await.text(), "manifest", "{target}");
+        let (repository, path) = asked(&server).remove(0);
+        assert_eq!((repository.as_str(), path.trim_start_matches('/')), ("hub", MANIFEST), "{target}");
+    }
+    for target in ["/v2//", "/v2/.", "/v2/./", "/hub/v2//", "/hub/v2/."] {
+        assert_eq!(server.ask("GET", target, &[]).await.text(), "{}", "{target}");
+    }
+}
+
 #[tokio::test]
 async fn images_are_asked_of_the_repository_that_their_name_begins_with() {
     let server = with_default(None).await;
@@ -53,8 +74,7 @@ async fn images_are_asked_of_the_repository_that_their_name_begins_with() {
         assert_eq!(answer.header(VERSION), Some("registry/2.0"));
         assert_eq!(asked(&server), [("hub".to_owned(), MANIFEST.to_owned())]);
     }
-    for target in [format!("/v2/{MANIFEST}"), format!("/v2/files/{MANIFEST}"), "/v2//hub/x".to_owned(), "/v2/h%75b/x".to_owned()]
-    {
+    for target in [format!("/v2/{MANIFEST}"), format!("/v2/files/{MANIFEST}"), "/v2/h%75b/x".to_owned()] {
         assert_error(&server.ask("GET", &target, &[]).await, 404, "unknown_repository");
     }
     let generic = server.ask("GET", &format!("/files/v2/{MANIFEST}"), &[]).await;
