@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn hazard_s1_everything_that_could_be_read_twice_is_refused() {
-        use PathError::{Backslash, DotSegment, DoubleEncoded, EmptySegment, EncodedSlash, NotUtf8};
+        use PathError::{Backslash, DotSegment, DoubleEncoded, EncodedSlash, NotUtf8};
         let rows = [
             ("..", DotSegment),
             ("%2e", DotSegment),
