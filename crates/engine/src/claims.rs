@@ -14,6 +14,7 @@ use url::Url;
 use crate::admission::Wanted;
 use crate::document::tell;
 use crate::engine::Engine;
+use crate::keys::key_of_named;
 use crate::flight::Settled;
 use crate::serve::{internal, malformed};
 
@@ -382,7 +383,7 @@ impl Engine {
         });
         let mut restated = Vec::new();
         for (path, stated) in differing.await.unwrap_or_default() {
-            let key = SourceKey { repository: wanted.key.repository.clone(), path: path.into(), variant: "".into() };
+            let key = key_of_named(&wanted.entry, &path);
             if self.is_held_otherwise(wanted, &key, &stated).await {
                 restated.push(key);
             }

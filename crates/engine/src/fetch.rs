@@ -1,6 +1,7 @@
 //! Step 5: ask the upstream, and settle what came of it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::{Method, StatusCode, header};
@@ -12,6 +13,7 @@ use larder_storage::OpenBlob;
 use larder_upstream::{UpstreamError, UpstreamErrorKind, UpstreamResponse, retry_after};
 use url::Url;
 
+use crate::absences::Absence;
 use crate::admission::Wanted;
 use crate::commit::RecordChange;
 use crate::counters::count;
@@ -331,7 +333,9 @@ impl Engine {
                 let fault = passed_on(wanted, status, retry_after);
                 let change = match (negative_ttl, keep_copy, copy) {
                     (Some(_), false, copy) => {
-                        Some(RecordChange::Renew { record: Arc::new(negative(wanted, status, copy.as_ref(), now)) })
+                        let arrivals = wanted.entry.arrivals.load(Ordering::Acquire);
+                        let absence = Absence { status, at: now, arrivals };
+                        Some(RecordChange::Absent { absence, was_held: copy.is_some() })
                     }
                     (None, false, Some(_)) => Some(RecordChange::Drop),
                     _ => None,
@@ -425,13 +429,14 @@ fn failed(wanted: &Wanted, timed_out: bool, no_body: &NoBody) -> Fault {
     Fault::new(kind, no_body.code, message).in_repository(&wanted.entry.repository.name).by_rule("upstream")
 }
 
-pub(crate) fn negative(wanted: &Wanted, status: u16, copy: Option<&Copy>, now: UnixMillis) -> ArtifactRecord {
+/// The record of a generation's member that its upstream does not have.
+pub(crate) fn negative(wanted: &Wanted, status: u16, now: UnixMillis) -> ArtifactRecord {
     ArtifactRecord {
         content: Content::Negative { status },
         headers: larder_core::StoredHeaders::default(),
         source_url: String::new(),
         published_at: None,
-        first_seen_at: copy.map_or(now, |(record, _)| record.first_seen_at),
+        first_seen_at: now,
         contacted_at: now,
         renewed_at: now,
         began_at: now,

@@ -1,10 +1,14 @@
 //! The state of the backends, asked at most every few seconds: a probe must never wait for a slow store.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use larder_core::RepositoryName;
+use larder_storage::StorageErrorKind;
 use tokio::time::Instant;
 
+use crate::counters::Counters;
 use crate::engine::Engine;
 
 const MAX_AGE: Duration = Duration::from_secs(5);
@@ -56,11 +60,48 @@ impl Engine {
 
     async fn metadata_health(&self) -> BackendHealth {
         let (ok, detail) = match tokio::time::timeout(PATIENCE, self.metadata.ping()).await {
-            Ok(Ok(())) => (true, None),
+            Ok(Ok(())) => (true, self.told_of_damage()),
+            // What cannot be looked up is asked of the upstreams.
+            Ok(Err(error)) if error.kind == StorageErrorKind::Corrupt || self.metadata.damage().is_replacing => {
+                (true, Some("damaged: files are served from the upstreams and not kept".to_owned()))
+            }
             Ok(Err(error)) => (false, Some(error.to_string())),
             Err(_) => (false, Some("no answer within two seconds".to_owned())),
         };
         BackendHealth { ok, kind: "sqlite", detail }
+    }
+
+    /// Damage that has been met with and got over.
+    fn told_of_damage(&self) -> Option<String> {
+        let damage = self.metadata.damage();
+        (damage.rows + damage.put_aside > 0).then(|| {
+            let (rows, put_aside) = (damage.rows, damage.put_aside);
+            format!("since the start {rows} damaged rows were dropped and {put_aside} damaged databases put aside: check disk and memory")
+        })
+    }
+
+    /// Takes over what the database counts itself.
+    pub(crate) fn count_damage(&self) {
+        let damage = self.metadata.damage();
+        let Counters { metadata_damaged_rows, metadata_damage_failures, metadata_put_aside, .. } = &self.counters;
+        metadata_damaged_rows.store(damage.rows, Ordering::Relaxed);
+        metadata_damage_failures.store(damage.failures, Ordering::Relaxed);
+        metadata_put_aside.store(damage.put_aside, Ordering::Relaxed);
+    }
+
+    /// Writes down which upstreams the repositories have, behind the scenes, and says where copies of others are left.
+    pub(crate) fn keep_origins(self: &Arc<Self>) {
+        let engine = Arc::clone(self);
+        tokio::spawn(async move {
+            let all = engine.repositories.load().all();
+            let marks = |index: &[Arc<str>; 2]| [index[0].to_string(), index[1].to_string()];
+            let current: Vec<(RepositoryName, [String; 2])> =
+                all.iter().map(|entry| (entry.repository.name.clone(), marks(&entry.origins))).collect();
+            match engine.metadata.keep_origins(&current).await {
+                Ok(others) => others.iter().for_each(|(repository, copies)| tell_of_others(repository, *copies)),
+                Err(error) => tracing::error!(%error, "it was not noted which upstreams copies came from"),
+            }
+        });
     }
 
     fn blob_health(&self) -> BackendHealth {
@@ -74,4 +115,14 @@ impl Engine {
             Err(error) => BackendHealth { ok: false, kind: "filesystem", detail: Some(error.to_string()) },
         }
     }
+}
+
+fn tell_of_others(repository: &RepositoryName, copies: u64) {
+    tracing::warn!(
+        %repository,
+        copies,
+        "base_url leads to another server than these copies came from: they are not served. To free their space, flush the repository \
+         (PUT /cache/flush?remote={repository}); if both addresses have the same files, list both in base_url once, then the old \
+         one can go"
+    );
 }

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use larder_core::{Repository, RepositoryName};
 use larder_formats::{Format, format_of};
+use larder_storage::MetadataStore;
+use url::Url;
 
 use crate::counters::{RepositoryCounters, UpstreamQuota};
 use crate::mirrors::Mirror;
@@ -14,6 +16,10 @@ use crate::mirrors::Mirror;
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) repository: Arc<Repository>,
+    /// The marks of the upstreams at `base_url` and at `index_url`: what came from another one is not theirs (docs/adr/0044).
+    pub(crate) origins: [Arc<str>; 2],
+    /// Documents that have arrived: one that came after an absence may name what was absent.
+    pub(crate) arrivals: Arc<AtomicU64>,
     /// Raised by flush, replacement of what was served, and reload: hot entries made before are void.
     pub(crate) epoch: Arc<AtomicU64>,
     pub(crate) counters: Arc<RepositoryCounters>,
@@ -38,13 +44,20 @@ pub(crate) struct Repositories(HashMap<RepositoryName, Arc<Entry>>);
 
 impl Repositories {
     /// The next generation: epochs and counters of repositories that stay are kept, and every epoch is raised.
-    pub(crate) fn next(&self, repositories: Vec<Arc<Repository>>, not_built: &BTreeMap<String, String>) -> Self {
+    pub(crate) fn next(
+        &self,
+        repositories: Vec<Arc<Repository>>,
+        not_built: &BTreeMap<String, String>,
+        metadata: &MetadataStore,
+    ) -> Self {
         for entry in self.0.values() {
             entry.bump();
         }
         let entry = |repository: Arc<Repository>| {
             let old = self.0.get(&repository.name);
             let entry = Entry {
+                origins: origins_of(&repository, metadata),
+                arrivals: old.map_or_else(Arc::default, |e| Arc::clone(&e.arrivals)),
                 epoch: old.map_or_else(Arc::default, |e| Arc::clone(&e.epoch)),
                 quota: old.map_or_else(Arc::default, |e| Arc::clone(&e.quota)),
                 counters: old.map_or_else(Arc::default, |e| Arc::clone(&e.counters)),
@@ -68,4 +81,25 @@ impl Repositories {
         all.sort_by(|a, b| a.repository.name.cmp(&b.repository.name));
         all
     }
+}
+
+/// Which upstreams a repository has, for its files and for its index, by the addresses that it is configured with.
+fn origins_of(repository: &Repository, metadata: &MetadataStore) -> [Arc<str>; 2] {
+    let Some(upstream) = &repository.upstream else { return Default::default() };
+    let addresses = |role: &str, urls: &[Url]| urls.iter().map(|url| format!("{role} {}", address(url))).collect::<Vec<_>>();
+    let files = metadata.origin(&repository.name, &addresses("files", &upstream.base_urls));
+    let index_urls = upstream.index_urls();
+    let index = if index_urls == upstream.base_urls {
+        files.clone()
+    } else {
+        metadata.origin(&repository.name, &addresses("index", &index_urls))
+    };
+    [files.into(), index.into()]
+}
+
+/// What tells one server's tree from another's: scheme, host, port and path. Neither a login nor a query does.
+fn address(url: &Url) -> String {
+    let port = url.port_or_known_default().map_or_else(String::new, |port| format!(":{port}"));
+    let path = url.path().trim_end_matches('/');
+    format!("{}://{}{port}{path}", url.scheme(), url.host_str().unwrap_or_default())
 }
