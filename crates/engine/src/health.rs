@@ -1,10 +1,9 @@
 //! The state of the backends, asked at most every few seconds: a probe must never wait for a slow store.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use larder_core::RepositoryName;
 use larder_storage::StorageErrorKind;
 use tokio::time::Instant;
 
@@ -89,21 +88,6 @@ impl Engine {
         metadata_put_aside.store(damage.put_aside, Ordering::Relaxed);
     }
 
-    /// Writes down which upstreams the repositories have, behind the scenes, and says where copies of others are left.
-    pub(crate) fn keep_origins(self: &Arc<Self>) {
-        let engine = Arc::clone(self);
-        tokio::spawn(async move {
-            let all = engine.repositories.load().all();
-            let marks = |index: &[Arc<str>; 2]| [index[0].to_string(), index[1].to_string()];
-            let current: Vec<(RepositoryName, [String; 2])> =
-                all.iter().map(|entry| (entry.repository.name.clone(), marks(&entry.origins))).collect();
-            match engine.metadata.keep_origins(&current).await {
-                Ok(others) => others.iter().for_each(|(repository, copies)| tell_of_others(repository, *copies)),
-                Err(error) => tracing::error!(%error, "it was not noted which upstreams copies came from"),
-            }
-        });
-    }
-
     fn blob_health(&self) -> BackendHealth {
         match self.blobs.free_space() {
             Ok(space) if space.is_low() => BackendHealth {
@@ -115,14 +99,4 @@ impl Engine {
             Err(error) => BackendHealth { ok: false, kind: "filesystem", detail: Some(error.to_string()) },
         }
     }
-}
-
-fn tell_of_others(repository: &RepositoryName, copies: u64) {
-    tracing::warn!(
-        %repository,
-        copies,
-        "base_url leads to another server than these copies came from: they are not served. To free their space, flush the repository \
-         (PUT /cache/flush?remote={repository}); if both addresses have the same files, list both in base_url once, then the old \
-         one can go"
-    );
 }

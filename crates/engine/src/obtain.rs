@@ -100,9 +100,14 @@ impl Engine {
         if let Some(settled) = self.of_generation(wanted).await? {
             return Ok(Some(settled));
         }
-        let record = match self.records.peek(&wanted.key) {
+        let in_memory = self.records.peek(&wanted.key);
+        if in_memory.is_none()
+            && let Some(status) = self.absence(wanted).await
+        {
+            return Err(negative_fault(wanted, status));
+        }
+        let record = match in_memory {
             Some(record) => Some(record),
-            None if let Some(status) = self.absence(wanted).await => return Err(negative_fault(wanted, status)),
             None => self.records.get(&wanted.key).await.map_err(|error| storage_fault(&wanted.entry, &error))?,
         };
         let policy = &wanted.entry.repository.cache;

@@ -10,6 +10,7 @@ use larder_storage::MetadataStore;
 use url::Url;
 
 use crate::counters::{RepositoryCounters, UpstreamQuota};
+use crate::engine::Engine;
 use crate::mirrors::Mirror;
 
 /// A repository as the engine keeps it.
@@ -102,4 +103,31 @@ fn address(url: &Url) -> String {
     let port = url.port_or_known_default().map_or_else(String::new, |port| format!(":{port}"));
     let path = url.path().trim_end_matches('/');
     format!("{}://{}{port}{path}", url.scheme(), url.host_str().unwrap_or_default())
+}
+
+impl Engine {
+    /// Writes down which upstreams the repositories have, behind the scenes, and says where copies of others are left.
+    pub(crate) fn keep_origins(self: &Arc<Self>) {
+        let engine = Arc::clone(self);
+        tokio::spawn(async move {
+            let all = engine.repositories.load().all();
+            let marks = |index: &[Arc<str>; 2]| [index[0].to_string(), index[1].to_string()];
+            let current: Vec<(RepositoryName, [String; 2])> =
+                all.iter().map(|entry| (entry.repository.name.clone(), marks(&entry.origins))).collect();
+            match engine.metadata.keep_origins(&current).await {
+                Ok(others) => others.iter().for_each(|(repository, copies)| tell_of_others(repository, *copies)),
+                Err(error) => tracing::error!(%error, "it was not noted which upstreams copies came from"),
+            }
+        });
+    }
+}
+
+fn tell_of_others(repository: &RepositoryName, copies: u64) {
+    tracing::warn!(
+        %repository,
+        copies,
+        "base_url leads to another server than these copies came from: they are not served. To free their space, flush the repository \
+         (PUT /cache/flush?remote={repository}); if both addresses have the same files, list both in base_url once, then the old \
+         one can go"
+    );
 }

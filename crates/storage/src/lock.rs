@@ -2,6 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use crate::error::{StorageError, StorageErrorKind};
@@ -19,7 +20,7 @@ impl DataDirectoryLock {
     pub fn take(directory: &Path) -> Result<Self, StorageError> {
         let failed = |error| StorageError::from_io("lock the data directory", error);
         let path = directory.join(NAME);
-        let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+        let mut file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(in_use(&mut file)),

@@ -2,6 +2,7 @@
 //! what it forgets.
 
 use std::fs::{self, File};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
@@ -26,7 +27,8 @@ impl Spare {
         if is_there || !self.has_room() {
             return;
         }
-        let made = File::create(&self.0).and_then(|file| Ok(fallocate(&file, FallocateFlags::empty(), 0, SIZE)?));
+        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&self.0);
+        let made = file.and_then(|file| Ok(fallocate(&file, FallocateFlags::empty(), 0, SIZE)?));
         if made.is_err() {
             // A file system that cannot promise space has none to set aside.
             let _ = fs::remove_file(&self.0);

@@ -33,7 +33,7 @@ impl MetadataStore {
             .bind(&*key.variant)
             .fetch_optional(&self.reader())
             .await;
-        let row = self.absent_if_damaged(row.map_err(|e| StorageError::from_sql("read a record", e)))?;
+        let row = self.row_or_none("read a record", &key.path, row)?;
         Ok(row.and_then(|text| parse(&self.shared.damage, [key.repository.as_str(), &key.path, &key.variant], &text)))
     }
 
@@ -75,9 +75,10 @@ impl MetadataStore {
             .bind(i64::from(limit))
             .fetch_all(&self.reader())
             .await;
-        let rows: Vec<(String, String, String)> = self.noticed(rows.map_err(|e| StorageError::from_sql("list records", e)))?;
+        let rows: Vec<(String, String, Vec<u8>)> = self.noticed(rows.map_err(|e| StorageError::from_sql("list records", e)))?;
         let records = rows.into_iter().map(|(path, variant, text)| {
-            let record = parse(&self.shared.damage, [repository.as_str(), &path, &variant], &text);
+            // What is not UTF-8 is not what was written, and the seal says so.
+            let record = parse(&self.shared.damage, [repository.as_str(), &path, &variant], &String::from_utf8_lossy(&text));
             (path, variant, record)
         });
         Ok(records.collect())

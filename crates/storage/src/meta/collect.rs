@@ -166,7 +166,11 @@ impl MetadataStore {
             for (digest, size) in &page {
                 let result = sqlx::query(DELETE_DUE).bind(&**digest).bind(now.0).execute(&mut *transaction).await;
                 if result.map_err(failed)?.rows_affected() > 0 {
-                    deleted.push((parse_digest(digest)?, *size as u64));
+                    match parse_digest(digest) {
+                        Ok(digest) => deleted.push((digest, size.unsigned_abs())),
+                        // Its file has no row, and goes as such.
+                        Err(_) => self.shared.damage.note_row("collect a blob", digest),
+                    }
                 }
             }
             transaction.commit().await.map_err(failed)?;

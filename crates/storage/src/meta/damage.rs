@@ -16,6 +16,9 @@ use crate::error::{StorageError, StorageErrorKind};
 const KEPT_ASIDE: usize = 3;
 /// Pause before another try, where a damaged database could not be put aside.
 const RETRY: Duration = Duration::from_secs(5);
+/// Pauses between looks at whether a replacement is over, and how many of them before it is given up.
+const LOOK: Duration = Duration::from_millis(10);
+const MOST_LOOKS: u32 = 1000;
 /// Statements that were running when the database was exchanged may still tell of the old one.
 const LATE_NEWS: Duration = Duration::from_secs(1);
 
@@ -74,6 +77,11 @@ impl Damage {
         self.state.load(Ordering::Acquire) == State::Replacing as u8
     }
 
+    /// Whether statements may still fail because of a database that is gone.
+    fn is_unsettled(&self) -> bool {
+        self.state.load(Ordering::Acquire) != State::Sound as u8
+    }
+
     fn set(&self, state: State) {
         self.state.store(state as u8, Ordering::Release);
     }
@@ -108,12 +116,33 @@ impl MetadataStore {
         result
     }
 
-    /// As [`noticed`](Self::noticed), for reading one thing: while the database is damaged or being replaced there is none.
-    pub(super) fn absent_if_damaged<T>(&self, result: Result<Option<T>, StorageError>) -> Result<Option<T>, StorageError> {
-        match self.noticed(result) {
-            Err(error) if error.kind == StorageErrorKind::Corrupt || self.shared.damage.is_replacing() => Ok(None),
+    /// One row, or none where it is damaged or the database is or was a moment ago.
+    pub(super) fn row_or_none<T>(
+        &self,
+        doing: &str,
+        key: &str,
+        result: Result<Option<T>, sqlx::Error>,
+    ) -> Result<Option<T>, StorageError> {
+        if let Err(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) = &result {
+            self.shared.damage.note_row(doing, key);
+            return Ok(None);
+        }
+        match self.noticed(result.map_err(|error| StorageError::from_sql(doing, error))) {
+            Err(error) if error.kind == StorageErrorKind::Corrupt || self.shared.damage.is_unsettled() => Ok(None),
             other => other,
         }
+    }
+
+    /// Waits until a replacement that has begun is over; whether there was one.
+    pub(super) async fn replaced(&self) -> bool {
+        let was_unsettled = self.shared.damage.is_unsettled();
+        for _ in 0..MOST_LOOKS {
+            if !self.shared.damage.is_replacing() {
+                break;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        was_unsettled
     }
 
     fn begin_replacement(&self, error: &StorageError) {
@@ -131,8 +160,8 @@ impl MetadataStore {
 
     async fn replace(&self) {
         let Some(file) = self.shared.file.clone() else { return };
-        self.close().await;
         loop {
+            self.close().await;
             let begun = match put_aside(&file) {
                 Ok(_) => self.begin_anew(&file).await,
                 Err(error) => Err(StorageError::from_io("put the damaged metadata database aside", error)),
@@ -152,10 +181,10 @@ impl MetadataStore {
 
 /// Renames the database at `path` and its logs; gives the new name, if there was a file. Of those put aside before, the newest stay.
 pub(super) fn put_aside(path: &Path) -> io::Result<Option<PathBuf>> {
-    let seconds = SystemClock.now().0 / 1000;
-    let mut aside = (seconds..).map(|stamp| with_suffix(path, &format!(".damaged-{stamp}")));
-    let free = |candidate: &PathBuf| !candidate.exists();
-    let Some(aside) = aside.find(free) else { return Ok(None) };
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let before = stamps(path, directory)?;
+    let stamp = (SystemClock.now().0 / 1000).max(before.last().map_or(0, |last| last + 1));
+    let aside = named(path, stamp);
     let mut moved = None;
     for log in ["-wal", "-shm", ""] {
         match fs::rename(with_suffix(path, log), with_suffix(&aside, log)) {
@@ -165,31 +194,28 @@ pub(super) fn put_aside(path: &Path) -> io::Result<Option<PathBuf>> {
             Err(error) => return Err(error),
         }
     }
-    let directory = path.parent().unwrap_or(Path::new("."));
-    forget_older(path, directory)?;
+    let surplus = (before.len() + 1).saturating_sub(KEPT_ASIDE);
+    for old in before.into_iter().take(surplus) {
+        for log in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(with_suffix(&named(path, old), log));
+        }
+    }
     File::open(directory)?.sync_all()?;
     Ok(moved)
 }
 
-fn forget_older(path: &Path, directory: &Path) -> io::Result<()> {
-    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(()) };
-    let prefix = format!("{name}.damaged-");
-    let mut aside: Vec<PathBuf> = fs::read_dir(directory)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            let stamp = path.file_name().and_then(|name| name.to_str()?.strip_prefix(&prefix));
-            stamp.is_some_and(|stamp| stamp.bytes().all(|byte| byte.is_ascii_digit()))
-        })
+/// When databases were put aside, in seconds since 1970, oldest first.
+fn stamps(path: &Path, directory: &Path) -> io::Result<Vec<i64>> {
+    let prefix = format!("{}.damaged-", path.file_name().unwrap_or_default().to_string_lossy());
+    let mut stamps: Vec<i64> = fs::read_dir(directory)?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix(&prefix)?.parse().ok())
         .collect();
-    // Ten digits each, for the next two hundred years.
-    aside.sort();
-    let surplus = aside.len().saturating_sub(KEPT_ASIDE);
-    for old in aside.iter().take(surplus) {
-        for log in ["", "-wal", "-shm"] {
-            let _ = fs::remove_file(with_suffix(old, log));
-        }
-    }
-    Ok(())
+    stamps.sort_unstable();
+    Ok(stamps)
+}
+
+fn named(path: &Path, stamp: i64) -> PathBuf {
+    with_suffix(path, &format!(".damaged-{stamp}"))
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -21,7 +21,7 @@ impl MetadataStore {
     /// The derived document under a hexadecimal representation key. One that is damaged counts as absent, and is made again.
     pub async fn derivation(&self, key: &str) -> Result<Option<DerivedRecord>, StorageError> {
         let row = sqlx::query_as(GET).bind(key).fetch_optional(&self.reader()).await;
-        let row = self.absent_if_damaged(row.map_err(|e| StorageError::from_sql("read a derivation", e)))?;
+        let row = self.row_or_none("read a derivation", key, row)?;
         let Some((digest, size, stored, made_at)): Option<(String, i64, String, i64)> = row else { return Ok(None) };
         let content_type = match unseal(&row_key(key, &digest, size, made_at).each_ref().map(String::as_str), &stored) {
             Unsealed::Intact(content_type) => content_type.to_owned(),

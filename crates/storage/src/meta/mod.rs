@@ -115,10 +115,10 @@ impl MetadataStore {
             damage.note_put_aside();
             opened = Pools::open(path).await;
         }
-        let (pools, version) = opened?;
-        let shared = Shared { file: Some(path.to_owned()), on_damage, damage, spare: Some(spare), ..Shared::of(pools) };
+        let Opened { pools, origins, version } = opened?;
+        let origins = Mutex::new(origins);
+        let shared = Shared { file: Some(path.to_owned()), on_damage, damage, spare: Some(spare), origins, ..Shared::of(pools) };
         let store = Self { shared: Arc::new(shared) };
-        *store.origins() = store.read_origins().await?;
         store.set_space_aside();
         if version == 1
             && let Err(error) = store.forget_absences(ABSENCES_AT_START).await
@@ -182,12 +182,20 @@ impl MetadataStore {
 
     /// Takes an empty database at `path` into use, in place of one that has been closed.
     async fn begin_anew(&self, path: &Path) -> Result<(), StorageError> {
-        let (pools, _) = Pools::open(path).await?;
+        let Opened { pools, .. } = Pools::open(path).await?;
         *self.shared.pools.write().unwrap_or_else(PoisonError::into_inner) = pools;
         self.restore_secrets().await?;
         self.keep_origins(&[]).await?;
         Ok(())
     }
+}
+
+/// A database that has been opened.
+struct Opened {
+    pools: Pools,
+    origins: origins::Origins,
+    /// The version that it had.
+    version: i64,
 }
 
 impl Shared {
@@ -206,16 +214,14 @@ impl Shared {
 }
 
 impl Pools {
-    /// Opens the file, making it if need be, and brings it up to date. Gives the version that it had.
-    async fn open(path: &Path) -> Result<(Self, i64), StorageError> {
+    /// Opens the file, making it if need be, and brings it up to date.
+    async fn open(path: &Path) -> Result<Opened, StorageError> {
         // Made here because it holds secrets; the log files take over its mode.
         let file = File::options().create(true).append(true).mode(0o600).open(path);
         file.map_err(|e| StorageError::from_io("open the metadata database", e))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
-            // Free pages can be cut off at the end, whatever they were used for.
-            .auto_vacuum(SqliteAutoVacuum::Incremental)
             // The log is synchronised at checkpoints: a power cut may lose the last transactions, never the database's consistency.
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(BUSY_TIMEOUT)
@@ -223,10 +229,18 @@ impl Pools {
             // Writing the log back needs room in the database file, so the log must stay well below the reserve of a small disk.
             .pragma("wal_autocheckpoint", "250")
             .pragma("journal_size_limit", "1048576");
-        let writer = pool(1).connect_with(options.clone()).await;
+        // Free pages can be cut off at the end, whatever they were used for.
+        let writer = pool(1).connect_with(options.clone().auto_vacuum(SqliteAutoVacuum::Incremental)).await;
         let writer = writer.map_err(|e| StorageError::from_sql("open the metadata database", e))?;
-        match migrate::migrate(&writer).await {
-            Ok(version) => Ok((Self { reader: pool(READERS).connect_lazy_with(options.read_only(true)), writer }, version)),
+        let look = async {
+            let version = migrate::migrate(&writer).await?;
+            Ok((version, origins::read_origins(&writer).await?))
+        };
+        match look.await {
+            Ok((version, origins)) => {
+                let reader = pool(READERS).connect_lazy_with(options.read_only(true));
+                Ok(Opened { pools: Self { reader, writer }, origins, version })
+            }
             Err(error) => {
                 // A file that is to be renamed must not be open: its log would go by its old name.
                 writer.close().await;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{MutexGuard, PoisonError};
 
 use larder_core::{RepositoryName, sha256};
+use sqlx::sqlite::SqlitePool;
 
 use super::MetadataStore;
 use crate::error::StorageError;
@@ -50,7 +51,7 @@ impl MetadataStore {
     async fn write_origins(&self, current: &[(RepositoryName, [String; 2])]) -> Result<Vec<(RepositoryName, u64)>, StorageError> {
         let failed = |error| StorageError::from_sql("note where copies come from", error);
         let all = self.origins().clone();
-        let stored = self.read_origins().await?;
+        let stored = read_origins(&self.writer()).await?;
         let mut transaction = self.begin().await.map_err(failed)?;
         for (repository, addresses) in &all {
             for (url, mark) in addresses {
@@ -76,22 +77,22 @@ impl MetadataStore {
         Ok(others)
     }
 
-    /// What the database knows.
-    pub(super) async fn read_origins(&self) -> Result<Origins, StorageError> {
-        let rows = sqlx::query_as(ALL).fetch_all(&self.writer()).await;
-        let rows: Vec<(String, String, String)> = rows.map_err(|e| StorageError::from_sql("read where copies come from", e))?;
-        let mut origins = Origins::new();
-        for (repository, url, mark) in rows {
-            if let Ok(repository) = RepositoryName::parse(&repository) {
-                origins.entry(repository).or_default().insert(url, mark);
-            }
-        }
-        Ok(origins)
-    }
-
     pub(super) fn origins(&self) -> MutexGuard<'_, Origins> {
         self.shared.origins.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the database knows.
+pub(super) async fn read_origins(pool: &SqlitePool) -> Result<Origins, StorageError> {
+    let rows = sqlx::query_as(ALL).fetch_all(pool).await;
+    let rows: Vec<(String, String, String)> = rows.map_err(|e| StorageError::from_sql("read where copies come from", e))?;
+    let mut origins = Origins::new();
+    for (repository, url, mark) in rows {
+        if let Ok(repository) = RepositoryName::parse(&repository) {
+            origins.entry(repository).or_default().insert(url, mark);
+        }
+    }
+    Ok(origins)
 }
 
 /// What an address is for: the word in front of it.

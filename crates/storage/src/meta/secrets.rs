@@ -7,14 +7,18 @@ use super::seal::{Unsealed, seal, unseal};
 use crate::error::{StorageError, StorageErrorKind};
 
 const OFFER: &str = "INSERT INTO secrets (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
-const REPLACE: &str = "UPDATE secrets SET value = $2 WHERE name = $1 AND value = $3";
+const REPLACE: &str = "UPDATE secrets SET value = $2 WHERE name = $1";
 const GET: &str = "SELECT value FROM secrets WHERE name = $1";
 
 impl MetadataStore {
     /// The secret called `name`: `candidate` if there was none yet, or one that is damaged; else the one that was stored first.
     pub async fn secret_bytes(&self, name: &str, candidate: &[u8]) -> Result<Vec<u8>, StorageError> {
         let result = self.stored_secret(name, candidate).await;
-        let secret = self.noticed(result)?;
+        let secret = match self.noticed(result) {
+            // Larder cannot serve without: it waits for the database that takes the damaged one's place.
+            Err(_) if self.replaced().await => self.stored_secret(name, candidate).await?,
+            other => other?,
+        };
         self.shared.secrets.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), secret.clone());
         Ok(secret)
     }
@@ -23,22 +27,22 @@ impl MetadataStore {
         let failed = |error| StorageError::from_sql("read a stored secret", error);
         let offered = seal(&[name], &to_hex(candidate));
         sqlx::query(OFFER).bind(name).bind(&*offered).execute(&self.writer()).await.map_err(failed)?;
-        let stored: String = sqlx::query_scalar(GET).bind(name).fetch_one(&self.writer()).await.map_err(failed)?;
+        let stored: Vec<u8> = sqlx::query_scalar(GET).bind(name).fetch_one(&self.writer()).await.map_err(failed)?;
+        let stored = String::from_utf8_lossy(&stored);
         match unseal(&[name], &stored) {
             Unsealed::Intact(text) => return from_hex(text),
             Unsealed::Bare(text) => {
                 if let Ok(secret) = from_hex(text) {
                     // Of a version that knew no checksums.
                     let sealed = seal(&[name], text);
-                    let put = sqlx::query(REPLACE).bind(name).bind(sealed).bind(&*stored);
-                    put.execute(&self.writer()).await.map_err(failed)?;
+                    sqlx::query(REPLACE).bind(name).bind(sealed).execute(&self.writer()).await.map_err(failed)?;
                     return Ok(secret);
                 }
             }
             Unsealed::Damaged => {}
         }
         self.shared.damage.note_row("secret", name);
-        sqlx::query(REPLACE).bind(name).bind(&*offered).bind(&*stored).execute(&self.writer()).await.map_err(failed)?;
+        sqlx::query(REPLACE).bind(name).bind(&*offered).execute(&self.writer()).await.map_err(failed)?;
         Ok(candidate.to_vec())
     }
 

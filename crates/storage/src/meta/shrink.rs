@@ -15,6 +15,10 @@ const INCREMENTAL: i64 = 2;
 
 /// Pages that are moved in one transaction: their log must fit into the space that a full disk has left.
 const STEP: &str = "PRAGMA incremental_vacuum(100)";
+/// Where there is room, larger steps are faster: each is synchronised.
+const LARGE_STEP: &str = "PRAGMA incremental_vacuum(4000)";
+const LARGE_ROOM: u64 = 256 << 20;
+const COPY_BACK: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 const WRITE_BACK: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
 
 impl MetadataStore {
@@ -32,16 +36,18 @@ impl MetadataStore {
         let free = self.pragma("PRAGMA freelist_count").await?;
         let page_size = self.pragma("PRAGMA page_size").await?;
         if self.pragma("PRAGMA auto_vacuum").await? == INCREMENTAL {
+            let step = if room > LARGE_ROOM { LARGE_STEP } else { STEP };
             let mut left = free;
             while left > SLACK {
-                sqlx::query(STEP).execute(&self.writer()).await.map_err(failed)?;
-                sqlx::query(WRITE_BACK).execute(&self.writer()).await.map_err(failed)?;
+                sqlx::query(step).execute(&self.writer()).await.map_err(failed)?;
+                sqlx::query(COPY_BACK).execute(&self.writer()).await.map_err(failed)?;
                 let now = self.pragma("PRAGMA freelist_count").await?;
                 if now >= left {
                     break;
                 }
                 left = now;
             }
+            sqlx::query(WRITE_BACK).execute(&self.writer()).await.map_err(failed)?;
         } else if free * page_size > WORTH && free > before / 4 {
             // The new file is written into the log first, and then over the old one.
             let needed = (before - free).saturating_mul(page_size).saturating_mul(3);
