@@ -14,8 +14,8 @@ use url::Url;
 use crate::admission::Wanted;
 use crate::document::tell;
 use crate::engine::Engine;
-use crate::keys::key_of_named;
 use crate::flight::Settled;
+use crate::keys::key_of_named;
 use crate::serve::{internal, malformed};
 
 /// What is claimed of one file.

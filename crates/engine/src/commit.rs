@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use larder_core::{ArtifactRecord, SourceKey, fresh_until};
+use larder_core::{ArtifactRecord, SourceKey, UnixMillis, fresh_until};
 use larder_storage::{BlobInfo, Change, SealedSpool, StorageError};
 use tokio::sync::{mpsc, oneshot};
 
@@ -42,7 +42,8 @@ pub(crate) enum RecordChange {
     Drop,
     /// There is nothing: remembered in memory only, and what was held goes.
     Absent {
-        absence: Absence,
+        status: u16,
+        at: UnixMillis,
         was_held: bool,
     },
 }
@@ -114,7 +115,8 @@ struct Prepared {
     record: Option<Arc<ArtifactRecord>>,
     blob: Option<BlobInfo>,
     is_new: bool,
-    absence: Option<Absence>,
+    /// The status that says that there is nothing, and when it came.
+    absence: Option<(u16, UnixMillis)>,
     /// Whether the database is told.
     written: bool,
 }
@@ -147,8 +149,8 @@ impl Engine {
                 RecordChange::Store { record, spool, also } => waiting.push((prepared(Some(record), true, also), spool)),
                 RecordChange::Renew { record } => ready.push(prepared(Some(record), false, None)),
                 RecordChange::Drop => ready.push(prepared(None, false, None)),
-                RecordChange::Absent { absence, was_held } => ready.push(Prepared {
-                    absence: Some(absence),
+                RecordChange::Absent { status, at, was_held } => ready.push(Prepared {
+                    absence: Some((status, at)),
                     written: was_held || is_known,
                     ..prepared(None, false, None)
                 }),
@@ -196,7 +198,8 @@ impl Engine {
     fn make_visible(self: &Arc<Self>, prepared: Prepared, applied: bool) {
         let Prepared { wanted, flight, replaces, key, also, record, is_new, absence, .. } = prepared;
         let before = replaces.clone().or_else(|| self.records.peek(&key));
-        if let Some(absence) = absence {
+        if let Some((status, at)) = absence {
+            let absence = Absence { status, at, arrivals: wanted.entry.arrivals.load(Ordering::Acquire) };
             self.absences.note(key.clone(), absence, wanted.entry.repository.cache.negative_ttl);
         }
         if applied {
@@ -211,7 +214,8 @@ impl Engine {
                 }
                 None => self.records.remove(&key),
             }
-            if is_new && wanted.spec.is_document {
+            let is_news = record.as_ref().is_some_and(|now| before.as_ref().is_none_or(|before| before.blob() != now.blob()));
+            if is_new && is_news && wanted.spec.is_document {
                 wanted.entry.arrivals.fetch_add(1, Ordering::AcqRel);
             }
             if is_new {

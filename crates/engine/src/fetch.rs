@@ -1,7 +1,6 @@
 //! Step 5: ask the upstream, and settle what came of it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::{Method, StatusCode, header};
@@ -13,7 +12,6 @@ use larder_storage::OpenBlob;
 use larder_upstream::{UpstreamError, UpstreamErrorKind, UpstreamResponse, retry_after};
 use url::Url;
 
-use crate::absences::Absence;
 use crate::admission::Wanted;
 use crate::commit::RecordChange;
 use crate::counters::count;
@@ -332,11 +330,7 @@ impl Engine {
             (Settlement::PassOn { status, keep_copy, negative_ttl, retry_after }, copy) => {
                 let fault = passed_on(wanted, status, retry_after);
                 let change = match (negative_ttl, keep_copy, copy) {
-                    (Some(_), false, copy) => {
-                        let arrivals = wanted.entry.arrivals.load(Ordering::Acquire);
-                        let absence = Absence { status, at: now, arrivals };
-                        Some(RecordChange::Absent { absence, was_held: copy.is_some() })
-                    }
+                    (Some(_), false, copy) => Some(RecordChange::Absent { status, at: now, was_held: copy.is_some() }),
                     (None, false, Some(_)) => Some(RecordChange::Drop),
                     _ => None,
                 };

@@ -130,14 +130,18 @@ async fn hazard_w12_a_damaged_database_is_no_outage() {
             "every tenth byte" => bytes.iter_mut().skip(100).step_by(10).for_each(|byte| *byte ^= 0x10),
             "cut" => bytes.truncate(bytes.len() / 2),
             "text" => bytes = b"this is no database ".repeat(500),
-            _ => bytes[4096..8192].fill(0),
+            _ => {
+                let record = bytes.windows(9).position(|window| window == b"\"content\"").unwrap();
+                bytes[record / 4096 * 4096..][..4096].fill(0);
+            }
         }
         std::fs::write(&database, &bytes).unwrap();
         larder.restart().await;
         for n in 0..40 {
             assert_eq!(body(&larder, &format!("f{n}")).await.0, format!("the bytes of {n}"), "after {damage}");
         }
-        let told = larder.metric("larder_metadata_put_aside_total", "").await + larder.metric("larder_metadata_damaged_rows_total", "").await;
+        let told = larder.metric("larder_metadata_put_aside_total", "").await
+            + larder.metric("larder_metadata_damaged_rows_total", "").await;
         assert!(told > 0.0, "{damage}: the metrics say so");
         assert!(larder.log().contains("ERROR"), "{damage}: the log says so");
     }

@@ -20,7 +20,8 @@ impl DataDirectoryLock {
     pub fn take(directory: &Path) -> Result<Self, StorageError> {
         let failed = |error| StorageError::from_io("lock the data directory", error);
         let path = directory.join(NAME);
-        let mut file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
+        let mut file =
+            File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(in_use(&mut file)),

@@ -148,5 +148,7 @@ fn parse(damage: &Damage, key: [&str; 3], stored: &str) -> Option<ArtifactRecord
         }
     };
     let [repository, path, _] = key;
-    parsed.inspect_err(|error| tracing::warn!(repository, path, %error, "a stored record cannot be read and counts as absent")).ok()
+    parsed
+        .inspect_err(|error| tracing::warn!(repository, path, %error, "a stored record cannot be read and counts as absent"))
+        .ok()
 }

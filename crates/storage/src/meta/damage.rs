@@ -66,7 +66,11 @@ impl Damage {
     /// A row is not what it should be.
     pub(super) fn note_row(&self, what: &str, key: &str) {
         self.rows.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(what, key, "a row of the metadata database is damaged and counts as absent: check the disk and the memory");
+        tracing::error!(
+            what,
+            key,
+            "a row of the metadata database is damaged and counts as absent: check the disk and the memory"
+        );
     }
 
     pub(super) fn note_put_aside(&self) {

@@ -86,7 +86,8 @@ async fn version(writer: &SqlitePool) -> Result<i64, StorageError> {
 async fn check_schema(writer: &SqlitePool) -> Result<(), StorageError> {
     let failed = |error| damaged_if_strange("read the metadata database", error);
     let schema = sqlx::query_as(SCHEMA).fetch_all(writer).await.map_err(failed)?;
-    let noted: Option<String> = sqlx::query_scalar(NOTED_SCHEMA).bind(SCHEMA_NAME).fetch_optional(writer).await.map_err(failed)?;
+    let noted: Option<String> =
+        sqlx::query_scalar(NOTED_SCHEMA).bind(SCHEMA_NAME).fetch_optional(writer).await.map_err(failed)?;
     match unseal(&[SCHEMA_NAME], &noted.unwrap_or_default()) {
         Unsealed::Intact(noted) if noted == fingerprint(&schema) => Ok(()),
         _ => Err(not_larders()),
@@ -99,7 +100,10 @@ fn fingerprint(schema: &[(String, String, String, String)]) -> String {
 }
 
 fn not_larders() -> StorageError {
-    StorageError::new(StorageErrorKind::Corrupt, "the metadata database is damaged: it is not what a version of larder has written")
+    StorageError::new(
+        StorageErrorKind::Corrupt,
+        "the metadata database is damaged: it is not what a version of larder has written",
+    )
 }
 
 /// Statements that are constants fail for want of a table or a column only where the schema is not what it was.

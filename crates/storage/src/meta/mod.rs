@@ -110,7 +110,8 @@ impl MetadataStore {
             && on_damage == OnDamage::PutAside
         {
             let cause = error.source.as_ref().map(ToString::to_string);
-            let aside = damage::put_aside(path).map_err(|e| StorageError::from_io("put the damaged metadata database aside", e))?;
+            let aside =
+                damage::put_aside(path).map_err(|e| StorageError::from_io("put the damaged metadata database aside", e))?;
             tracing::error!(%error, cause, ?aside, "the metadata database was damaged and has been put aside: the cache begins anew");
             damage.note_put_aside();
             opened = Pools::open(path).await;

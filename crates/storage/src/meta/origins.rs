@@ -43,7 +43,10 @@ impl MetadataStore {
 
     /// Writes down what [`origin`](Self::origin) has learnt, and gives for each of `current` (a repository with the marks of its files
     /// and of its index) how many copies are held of other upstreams.
-    pub async fn keep_origins(&self, current: &[(RepositoryName, [String; 2])]) -> Result<Vec<(RepositoryName, u64)>, StorageError> {
+    pub async fn keep_origins(
+        &self,
+        current: &[(RepositoryName, [String; 2])],
+    ) -> Result<Vec<(RepositoryName, u64)>, StorageError> {
         let result = self.write_origins(current).await;
         self.noticed(result)
     }

@@ -25,7 +25,8 @@ pub(super) enum Unsealed<'a> {
 /// Takes the checksum off `stored`, and compares it.
 pub(super) fn unseal<'a>(key: &[&str], stored: &'a str) -> Unsealed<'a> {
     let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    let Some((digits, text)) = stored.split_at_checked(DIGITS).filter(|(digits, _)| digits.as_bytes().iter().all(is_digit)) else {
+    let Some((digits, text)) = stored.split_at_checked(DIGITS).filter(|(digits, _)| digits.as_bytes().iter().all(is_digit))
+    else {
         return Unsealed::Bare(stored);
     };
     match text.strip_prefix(':') {
