@@ -76,7 +76,6 @@ impl StoredHeaders {
     }
 }
 
-
 /// A further field in its map, beside its texts.
 const FURTHER_WEIGHT: usize = 2 * size_of::<String>() + 16;
 

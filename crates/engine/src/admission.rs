@@ -1,5 +1,6 @@
 //! Steps 1 and 2: what is asked for, and may it be asked for? The only maker of [`Admitted`].
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,6 +12,7 @@ use larder_formats::{Form, Format, Links, Operation, Read, RequestParts, SourceB
 use crate::claims::StoredClaim;
 use crate::counters::count;
 use crate::engine::{ArtifactRequest, Engine};
+use crate::keys;
 use crate::repositories::Entry;
 
 /// Suffixes of sidecars that a link to another host may carry without being signed themselves.
@@ -30,17 +32,16 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     pub(crate) fn new(entry: Arc<Entry>, format: &'static dyn Format, spec: SourceSpec, class: Mutability) -> Self {
-        let path = match &spec.query {
-            Some(query) => format!("{}?{}", spec.key_path, format.query_in_key(query)).into(),
-            None => spec.key_path.as_str().into(),
-        };
-        // A question mark in the path itself must not be taken for the start of a query (hazard S22).
-        let variant = match spec.key_path.matches('?').count() {
-            0 => spec.variant.into(),
-            marks => format!("{}?{marks}", spec.variant).into(),
-        };
-        let key = SourceKey { repository: entry.repository.name.clone(), path, variant };
+        let key = keys::key_of(&entry, format, &spec);
         Self { entry, format, spec, class, key, stated: None }
+    }
+
+    /// What documents call it: its path with the whole of its query.
+    pub(crate) fn name(&self) -> Cow<'_, str> {
+        match &self.spec.query {
+            Some(query) if query.len() > keys::LONGEST_QUERY => Cow::Owned(format!("{}?{query}", self.spec.key_path)),
+            _ => Cow::Borrowed(&*self.key.path),
+        }
     }
 
     /// As this, with what its document says of it.

@@ -9,7 +9,7 @@ use larder_core::{
     sha256,
 };
 use larder_formats::{Document, Malformed};
-use larder_storage::{Change, OpenBlob};
+use larder_storage::OpenBlob;
 use url::Url;
 
 use crate::admission::Wanted;
@@ -85,10 +85,7 @@ impl Engine {
             return Ok(());
         }
         let record = Arc::new(ArtifactRecord { content: Content::Pointer(named.spec.key_path), ..told.clone() });
-        let change = Change::PutRecord { key: wanted.key.clone(), record: ArtifactRecord::clone(&record), blob: None };
-        self.metadata.apply(vec![change]).await.map_err(storage)?;
-        self.records.put(wanted.key.clone(), record);
-        Ok(())
+        self.remember(&wanted.key, record).await.map_err(storage)
     }
 
     /// Puts a file that its format looks into to the format's check.

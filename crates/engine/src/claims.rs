@@ -16,6 +16,7 @@ use crate::claim_tables::Gathering;
 use crate::document::tell;
 use crate::engine::Engine;
 use crate::flight::Settled;
+use crate::keys::key_of_named;
 use crate::serve::{internal, malformed};
 
 /// What is claimed of one file.
@@ -384,7 +385,7 @@ impl Engine {
         });
         let mut restated = Vec::new();
         for (path, stated) in differing.await.unwrap_or_default() {
-            let key = SourceKey { repository: wanted.key.repository.clone(), path: path.into(), variant: "".into() };
+            let key = key_of_named(&wanted.entry, &path);
             if self.is_held_otherwise(wanted, &key, &stated).await {
                 restated.push(key);
             }

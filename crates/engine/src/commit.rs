@@ -1,11 +1,13 @@
 //! Step 9: blob, then record, then the in-process copy, in this order and in groups. A flight stays joinable until its record is visible.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use larder_core::{ArtifactRecord, SourceKey, fresh_until};
-use larder_storage::{BlobInfo, Change, SealedSpool};
+use larder_core::{ArtifactRecord, SourceKey, UnixMillis, fresh_until};
+use larder_storage::{BlobInfo, Change, SealedSpool, StorageError};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::absences::Absence;
 use crate::admission::Wanted;
 use crate::counters::count;
 use crate::engine::Engine;
@@ -38,6 +40,12 @@ pub(crate) enum RecordChange {
         record: Arc<ArtifactRecord>,
     },
     Drop,
+    /// There is nothing: remembered in memory only, and what was held goes.
+    Absent {
+        status: u16,
+        at: UnixMillis,
+        was_held: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -107,6 +115,10 @@ struct Prepared {
     record: Option<Arc<ArtifactRecord>>,
     blob: Option<BlobInfo>,
     is_new: bool,
+    /// The status that says that there is nothing, and when it came.
+    absence: Option<(u16, UnixMillis)>,
+    /// Whether the database is told.
+    written: bool,
 }
 
 impl Engine {
@@ -120,18 +132,36 @@ impl Engine {
                 continue;
             }
             let key = wanted.key.clone();
-            let prepared = |record, is_new, also| Prepared { wanted, flight, replaces, key, also, record, blob: None, is_new };
+            let is_known = replaces.is_some() || self.records.peek(&key).is_some();
+            let prepared = |record, is_new, also| Prepared {
+                wanted,
+                flight,
+                replaces,
+                key,
+                also,
+                record,
+                blob: None,
+                is_new,
+                absence: None,
+                written: true,
+            };
             match change {
                 RecordChange::Store { record, spool, also } => waiting.push((prepared(Some(record), true, also), spool)),
                 RecordChange::Renew { record } => ready.push(prepared(Some(record), false, None)),
                 RecordChange::Drop => ready.push(prepared(None, false, None)),
+                RecordChange::Absent { status, at, was_held } => ready.push(Prepared {
+                    absence: Some((status, at)),
+                    written: was_held || is_known,
+                    ..prepared(None, false, None)
+                }),
             }
         }
         ready.extend(self.publish_group(waiting).await);
-        let changes = ready.iter().flat_map(changes_of).collect::<Vec<_>>();
-        if changes.is_empty() {
-            return;
+        if !ready.iter().any(|one| one.is_new) && self.is_disk_low() {
+            // What brings no bytes is remembered in memory until there is space again: each row is one more that a full disk has to take.
+            ready.iter_mut().filter(|one| one.record.is_some()).for_each(|one| one.written = false);
         }
+        let changes = ready.iter().filter(|one| one.written).flat_map(changes_of).collect::<Vec<_>>();
         let applied = self.metadata.apply(changes).await;
         if let Err(error) = &applied {
             tracing::error!(%error, "records could not be written; what was downloaded is served but not kept");
@@ -166,15 +196,27 @@ impl Engine {
     }
 
     fn make_visible(self: &Arc<Self>, prepared: Prepared, applied: bool) {
-        let Prepared { wanted, flight, replaces, key, also, record, is_new, .. } = prepared;
+        let Prepared { wanted, flight, replaces, key, also, record, is_new, absence, .. } = prepared;
         let before = replaces.clone().or_else(|| self.records.peek(&key));
+        if let Some((status, at)) = absence {
+            let absence = Absence { status, at, arrivals: wanted.entry.arrivals.load(Ordering::Acquire) };
+            self.absences.note(key.clone(), absence, wanted.entry.repository.cache.negative_ttl);
+        }
         if applied {
             if let (Some(also), Some(record)) = (also, &record) {
+                self.absences.remove(&also);
                 self.records.put(also, Arc::new(by_digest(record)));
             }
             match &record {
-                Some(record) => self.records.put(key, Arc::clone(record)),
+                Some(record) => {
+                    self.absences.remove(&key);
+                    self.records.put(key, Arc::clone(record));
+                }
                 None => self.records.remove(&key),
+            }
+            let is_news = record.as_ref().is_some_and(|now| before.as_ref().is_none_or(|before| before.blob() != now.blob()));
+            if is_new && is_news && wanted.spec.is_document {
+                wanted.entry.arrivals.fetch_add(1, Ordering::AcqRel);
             }
             if is_new {
                 count(&wanted.entry.counters.fills_committed);
@@ -191,6 +233,22 @@ impl Engine {
             let engine = Arc::clone(self);
             tokio::spawn(async move { engine.compare_claims(&wanted, replaces.as_ref(), &new).await });
         }
+    }
+
+    /// Whether nothing more is to be written but what frees space.
+    pub(crate) fn is_disk_low(&self) -> bool {
+        self.blobs.free_space().is_ok_and(|space| space.is_low())
+    }
+
+    /// Remembers what brings no bytes; on a nearly full disk in memory only.
+    pub(crate) async fn remember(&self, key: &SourceKey, record: Arc<ArtifactRecord>) -> Result<(), StorageError> {
+        if !self.is_disk_low() {
+            let change = Change::PutRecord { key: key.clone(), record: ArtifactRecord::clone(&record), blob: None };
+            self.metadata.apply(vec![change]).await?;
+        }
+        self.absences.remove(key);
+        self.records.put(key.clone(), record);
+        Ok(())
     }
 
     /// Whether a copy that was still fresh has given way to other bytes, or to none.

@@ -106,6 +106,12 @@ counters! {
         gc_bytes_freed,
         /// Derivations made.
         derivations,
+        /// Rows of the metadata database that were not what had been put there; since the start.
+        metadata_damaged_rows,
+        /// Statements that failed because the metadata database is damaged; since the start.
+        metadata_damage_failures,
+        /// Damaged metadata databases put aside; since the start.
+        metadata_put_aside,
     }
 }
 

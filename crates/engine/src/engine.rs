@@ -15,6 +15,7 @@ use larder_upstream::{BreakerState, Upstream, on_behalf};
 use tokio::sync::{Semaphore, mpsc};
 use url::Url;
 
+use crate::absences::Absences;
 use crate::admission::Admission;
 use crate::answer::{Answer, Body, Freshness, Representation};
 use crate::claim_tables::ClaimTables;
@@ -105,6 +106,7 @@ pub struct Engine {
     pub(crate) limits: Limits,
     pub(crate) records: Records,
     pub(crate) refusals: Refusals,
+    pub(crate) absences: Absences,
     pub(crate) flights: Flights,
     pub(crate) heads: Heads,
     pub(crate) readings: Readings,
@@ -126,7 +128,8 @@ impl Engine {
     pub fn new(parts: EngineParts) -> Arc<Self> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let mirrors = Mirrors::new(Arc::clone(&parts.clock));
-        let repositories = Repositories::default().next(parts.repositories, &parts.not_built, &parts.link_key);
+        let next = Repositories::default();
+        let repositories = next.next(parts.repositories, &parts.not_built, &parts.link_key, &parts.metadata);
         let engine = Arc::new(Self {
             repositories: ArcSwap::from_pointee(repositories),
             public_url: ArcSwap::from_pointee(parts.public_url),
@@ -138,6 +141,7 @@ impl Engine {
             clock: parts.clock,
             link_key: parts.link_key,
             limits: parts.limits,
+            absences: Absences::default(),
             flights: Flights::default(),
             heads: Heads::default(),
             readings: Readings::default(),
@@ -152,20 +156,22 @@ impl Engine {
             last_room_made: AtomicI64::new(i64::MIN),
         });
         Committer::start(&engine, receiver);
+        engine.keep_origins();
         engine
     }
 
     /// Takes a new configuration into use. What was served under the old one is no longer served from memory.
     pub fn replace_repositories(
-        &self,
+        self: &Arc<Self>,
         repositories: Vec<Arc<Repository>>,
         not_built: &BTreeMap<String, String>,
         public_url: Option<Url>,
     ) {
-        let next = self.repositories.load().next(repositories, not_built, &self.link_key);
+        let next = self.repositories.load().next(repositories, not_built, &self.link_key, &self.metadata);
         self.public_url.store(Arc::new(public_url));
         self.repositories.store(Arc::new(next));
         self.refusals.forget(|_| true);
+        self.keep_origins();
     }
 
     /// The repository of that name.
@@ -181,6 +187,7 @@ impl Engine {
 
     /// Counters of the whole process.
     pub fn counters(&self) -> &Counters {
+        self.count_damage();
         &self.counters
     }
 

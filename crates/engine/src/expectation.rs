@@ -1,6 +1,7 @@
 //! What a file on its way should be: known already, being looked up, or unknown.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use larder_core::{Digest, DigestAlgorithm, PackageType, StoredHeaders};
 use tokio::task::JoinHandle;
@@ -135,7 +136,7 @@ impl Engine {
         let document = wanted.spelt_alike(generation.document);
         let document = Arc::new(Wanted::naming_document(&wanted.entry, wanted.format, document));
         let record = self.records.get(&document.key).await.ok()?.filter(|record| record.blob().is_some())?;
-        let claim = self.claim_table(&document, &record).await.ok()?.find(&wanted.key.path)?;
+        let claim = self.claim_table(&document, &record).await.ok()?.find(&wanted.name())?;
         Some((document, claim))
     }
 
@@ -191,7 +192,7 @@ impl Engine {
                 continue;
             }
             let Ok(table) = self.claim_table(document, &record).await else { continue };
-            if let Some(claim) = self.claim_in(document, &table, &wanted.key.path).await {
+            if let Some(claim) = self.claim_in(document, &table, &wanted.name()).await {
                 return Known::Claim(claim);
             }
             let policy = &document.entry.repository.cache;
@@ -218,13 +219,28 @@ impl Engine {
         }
     }
 
+    /// What the upstream has said is not there, unless a document that has arrived since then names it.
+    pub(crate) async fn absence(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Option<u16> {
+        let entry = &wanted.entry;
+        let absence = self.absences.get(&wanted.key, entry.repository.cache.negative_ttl, self.now())?;
+        let arrivals = entry.arrivals.load(Ordering::Acquire);
+        if arrivals != absence.arrivals {
+            if self.held_claim(wanted).await.is_some() || self.named_in_generation(wanted).await.is_some() {
+                self.absences.remove(&wanted.key);
+                return None;
+            }
+            self.absences.confirm(&wanted.key, arrivals);
+        }
+        Some(absence.status)
+    }
+
     /// Obtains the document that is asked for first and looks the file up in it.
     async fn learn_first(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Lookup {
         let documents = self.naming_documents(wanted).await;
         let Some([document, ..]) = documents.as_deref() else { return Lookup::NotNamed };
         let lookup = self.learn_claim(wanted, document, false).await;
         if matches!(lookup, Lookup::NoDocument { unanswered: false })
-            && let Some(other) = wanted.format.else_named_by(&wanted.entry.repository, &wanted.key.path)
+            && let Some(other) = wanted.format.else_named_by(&wanted.entry.repository, &wanted.name())
         {
             let other = Arc::new(Wanted::naming_document(&wanted.entry, wanted.format, other));
             return self.learn_claim(wanted, &other, false).await;
@@ -245,7 +261,7 @@ impl Engine {
         };
         match self.arrived_claims(document, &settled).await {
             Ok(table) => {
-                let claim = self.claim_in(document, &table, &wanted.key.path).await;
+                let claim = self.claim_in(document, &table, &wanted.name()).await;
                 claim.map_or(Lookup::NotNamed, Lookup::Claim)
             }
             Err(_) => Lookup::NoDocument { unanswered: false },

@@ -395,9 +395,7 @@ impl Engine {
             (Settlement::PassOn { status, keep_copy, negative_ttl, retry_after }, copy) => {
                 let fault = passed_on(wanted, status, retry_after);
                 let change = match (negative_ttl, keep_copy, copy) {
-                    (Some(_), false, copy) => {
-                        Some(RecordChange::Renew { record: Arc::new(negative(wanted, status, copy.as_ref(), now)) })
-                    }
+                    (Some(_), false, copy) => Some(RecordChange::Absent { status, at: now, was_held: copy.is_some() }),
                     (None, false, Some(_)) => Some(RecordChange::Drop),
                     _ => None,
                 };
@@ -522,13 +520,14 @@ fn failed(wanted: &Wanted, timed_out: bool, no_body: &NoBody) -> Fault {
     Fault::new(kind, no_body.code, message).in_repository(&wanted.entry.repository.name).by_rule("upstream")
 }
 
-pub(crate) fn negative(wanted: &Wanted, status: u16, copy: Option<&Copy>, now: UnixMillis) -> ArtifactRecord {
+/// The record of a generation's member that its upstream does not have.
+pub(crate) fn negative(wanted: &Wanted, status: u16, now: UnixMillis) -> ArtifactRecord {
     ArtifactRecord {
         content: Content::Negative { status },
         headers: larder_core::StoredHeaders::default(),
         source_url: String::new(),
         published_at: None,
-        first_seen_at: copy.map_or(now, |(record, _)| record.first_seen_at),
+        first_seen_at: now,
         contacted_at: now,
         renewed_at: now,
         began_at: now,

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use larder_core::{ArtifactRecord, Fault, FaultKind, Pattern, RepositoryKind, SourceKey};
-use larder_storage::Change;
+use larder_storage::{Change, StorageError};
 
 use crate::engine::Engine;
 use crate::repositories::Entry;
@@ -14,6 +14,8 @@ use crate::serve::storage_fault;
 /// Unreferenced blobs and superseded derivations are kept this long: somebody may be reading them.
 const GRACE: Duration = Duration::from_hours(24);
 const PAGE: u32 = 500;
+/// Rows of earlier versions about what is not there that one collection deletes.
+const ABSENCES_AT_ONCE: usize = 200_000;
 /// How often a nearly full disk makes larder look for what can go, in milliseconds.
 const ROOM_EVERY_MS: i64 = 60_000;
 
@@ -64,10 +66,23 @@ impl Engine {
             Some(name) => vec![self.flushable(name)?],
             None => self.repositories.load().all(),
         };
+        let report = self.flush_all(&entries, &request, pattern.as_ref()).await?;
+        if request.cache_type != CacheType::Metrics {
+            self.shrink().await;
+        }
+        Ok(report)
+    }
+
+    async fn flush_all(
+        &self,
+        entries: &[Arc<Entry>],
+        request: &FlushRequest,
+        pattern: Option<&Pattern>,
+    ) -> Result<FlushReport, Fault> {
         let mut report = FlushReport::default();
         for entry in entries.iter().filter(|entry| entry.repository.kind != RepositoryKind::Local) {
             if request.cache_type != CacheType::Metrics {
-                self.flush_repository(entry, request.cache_type, pattern.as_ref(), &mut report).await?;
+                self.flush_repository(entry, request.cache_type, pattern, &mut report).await?;
             }
             if matches!(request.cache_type, CacheType::All | CacheType::Metrics) && pattern.is_none() {
                 entry.counters.reset();
@@ -79,6 +94,32 @@ impl Engine {
             self.counters.reset();
         }
         Ok(report)
+    }
+
+    /// Files that nothing vouches for at present: unverified from now on. Where that cannot be written they go.
+    async fn doubt(&self, files: Vec<(SourceKey, ArtifactRecord)>) -> Result<(), StorageError> {
+        let unverified = |(key, record): &(SourceKey, ArtifactRecord)| Change::PutRecord {
+            key: key.clone(),
+            record: ArtifactRecord { verified: false, ..record.clone() },
+            blob: None,
+        };
+        match self.metadata.apply(files.iter().map(unverified).collect()).await {
+            Err(error) if error.is_full() => {
+                let gone = files.into_iter().map(|(key, _)| Change::DeleteRecord { key });
+                self.metadata.apply(gone.collect()).await
+            }
+            other => other,
+        }
+    }
+
+    /// What the database no longer needs goes back to the file system.
+    async fn shrink(&self) {
+        let room = self.blobs.free_space().map_or(0, |space| space.available.saturating_sub(space.reserve));
+        match self.metadata.shrink(room).await {
+            Ok(0) => {}
+            Ok(bytes) => tracing::info!(bytes, "the metadata database became smaller"),
+            Err(error) => tracing::warn!(%error, "the metadata database could not be made smaller"),
+        }
     }
 
     fn flushable(&self, name: &str) -> Result<Arc<Entry>, Fault> {
@@ -118,27 +159,35 @@ impl Engine {
         self.commits.barrier().await;
         let mut after: Option<(String, String)> = None;
         loop {
-            let page = self.metadata.page(name, after.as_ref(), PAGE).await.map_err(|error| storage_fault(entry, &error))?;
+            let page = self.metadata.rows(name, after.as_ref(), PAGE).await.map_err(|error| storage_fault(entry, &error))?;
             let Some(last) = page.last().map(|(path, variant, _)| (path.clone(), variant.clone())) else { break };
-            let mut changes = Vec::new();
+            let (mut deleted, mut doubted) = (Vec::new(), Vec::new());
             for (path, variant, record) in page {
                 let hit = hit(&path);
                 let key = SourceKey { repository: name.clone(), path: path.into(), variant: variant.into() };
-                match hit {
-                    Some(mutable) => {
+                match (hit, record) {
+                    (Some(mutable), _) => {
                         *(if mutable { &mut report.index } else { &mut report.files }) += 1;
-                        changes.push(Change::DeleteRecord { key });
+                        deleted.push(Change::DeleteRecord { key });
                     }
                     // The document that vouched for it may be gone: it is checked when the next one is read.
-                    None if record.verified && cache_type != CacheType::Files && entry.is_named(&key.path) => {
-                        changes.push(Change::PutRecord { key, record: ArtifactRecord { verified: false, ..record }, blob: None });
+                    (None, Some(record)) if record.verified && cache_type != CacheType::Files && entry.is_named(&key.path) => {
+                        doubted.push((key, record));
                     }
-                    None => {}
+                    (None, _) => {}
                 }
             }
-            self.metadata.apply(changes).await.map_err(|error| storage_fault(entry, &error))?;
+            self.metadata.apply(deleted).await.map_err(|error| storage_fault(entry, &error))?;
+            self.doubt(doubted).await.map_err(|error| storage_fault(entry, &error))?;
             after = Some(last);
         }
+        self.absences.forget(self.now(), |key| {
+            let hit = if key.repository == *name { hit(&key.path) } else { None };
+            if let Some(mutable) = hit {
+                *(if mutable { &mut report.index } else { &mut report.files }) += 1;
+            }
+            hit.is_some()
+        });
         self.records.clear();
         entry.bump();
         Ok(())
@@ -161,7 +210,13 @@ impl Engine {
     }
 
     async fn collect(&self, grace: Duration) {
-        match self.metadata.collect(self.now(), grace, &self.blobs).await {
+        if let Err(error) = self.metadata.forget_absences(ABSENCES_AT_ONCE).await {
+            tracing::warn!(%error, "what an earlier version remembered of missing files could not be deleted");
+        }
+        self.absences.forget(self.now(), |_| false);
+        let collected = self.metadata.collect(self.now(), grace, &self.blobs).await;
+        self.shrink().await;
+        match collected {
             Ok(report) => {
                 self.counters.gc_blobs_deleted.fetch_add(report.blobs_deleted, Ordering::Relaxed);
                 self.counters.gc_bytes_freed.fetch_add(report.bytes_freed, Ordering::Relaxed);

@@ -160,10 +160,7 @@ impl Engine {
             return Ok(record);
         }
         let record = Arc::new(self.head_only(wanted, &response));
-        let change =
-            larder_storage::Change::PutRecord { key: wanted.key.clone(), record: ArtifactRecord::clone(&record), blob: None };
-        self.metadata.apply(vec![change]).await.map_err(storage)?;
-        self.records.put(wanted.key.clone(), Arc::clone(&record));
+        self.remember(&wanted.key, Arc::clone(&record)).await.map_err(storage)?;
         Ok(record)
     }
 

@@ -1,10 +1,13 @@
 //! The state of the backends, asked at most every few seconds: a probe must never wait for a slow store.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use larder_storage::StorageErrorKind;
 use tokio::time::Instant;
 
+use crate::counters::Counters;
 use crate::engine::Engine;
 
 const MAX_AGE: Duration = Duration::from_secs(5);
@@ -56,11 +59,33 @@ impl Engine {
 
     async fn metadata_health(&self) -> BackendHealth {
         let (ok, detail) = match tokio::time::timeout(PATIENCE, self.metadata.ping()).await {
-            Ok(Ok(())) => (true, None),
+            Ok(Ok(())) => (true, self.told_of_damage()),
+            // What cannot be looked up is asked of the upstreams.
+            Ok(Err(error)) if error.kind == StorageErrorKind::Corrupt || self.metadata.damage().is_replacing => {
+                (true, Some("damaged: files are served from the upstreams and not kept".to_owned()))
+            }
             Ok(Err(error)) => (false, Some(error.to_string())),
             Err(_) => (false, Some("no answer within two seconds".to_owned())),
         };
         BackendHealth { ok, kind: "sqlite", detail }
+    }
+
+    /// Damage that has been met with and got over.
+    fn told_of_damage(&self) -> Option<String> {
+        let damage = self.metadata.damage();
+        (damage.rows + damage.put_aside > 0).then(|| {
+            let (rows, put_aside) = (damage.rows, damage.put_aside);
+            format!("since the start {rows} damaged rows were dropped and {put_aside} damaged databases put aside: check disk and memory")
+        })
+    }
+
+    /// Takes over what the database counts itself.
+    pub(crate) fn count_damage(&self) {
+        let damage = self.metadata.damage();
+        let Counters { metadata_damaged_rows, metadata_damage_failures, metadata_put_aside, .. } = &self.counters;
+        metadata_damaged_rows.store(damage.rows, Ordering::Relaxed);
+        metadata_damage_failures.store(damage.failures, Ordering::Relaxed);
+        metadata_put_aside.store(damage.put_aside, Ordering::Relaxed);
     }
 
     fn blob_health(&self) -> BackendHealth {

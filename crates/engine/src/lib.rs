@@ -19,6 +19,7 @@
 //! | `derive.rs`, `coding.rs` | rewritten documents and their compressed forms |
 //! | `serve.rs` | 7: from what was obtained to an [`Answer`] |
 
+mod absences;
 mod admission;
 mod answer;
 mod by_digest;
@@ -42,6 +43,7 @@ mod head;
 mod heads;
 mod health;
 mod intake;
+mod keys;
 mod members;
 mod mirrors;
 mod obtain;

@@ -181,7 +181,7 @@ impl Engine {
             Ok((_, Some(change), _)) => Fetched::Arrived((member, change)),
             Ok((_, None, _)) => Fetched::Refused,
             Err((fault, _)) => fetched_of(&fault, || {
-                let absent = negative(&member, 404, None, settled.record.renewed_at);
+                let absent = negative(&member, 404, settled.record.renewed_at);
                 (Arc::clone(&member), RecordChange::Renew { record: Arc::new(absent) })
             }),
         }

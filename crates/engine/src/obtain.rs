@@ -100,7 +100,13 @@ impl Engine {
         if let Some(settled) = self.of_generation(wanted).await? {
             return Ok(Some(settled));
         }
-        let record = match self.records.peek(&wanted.key) {
+        let in_memory = self.records.peek(&wanted.key);
+        if in_memory.is_none()
+            && let Some(status) = self.absence(wanted).await
+        {
+            return Err(negative_fault(wanted, status));
+        }
+        let record = match in_memory {
             Some(record) => Some(record),
             None => self.records.get(&wanted.key).await.map_err(|error| storage_fault(&wanted.entry, &error))?,
         };
@@ -201,11 +207,8 @@ impl Engine {
             return None;
         }
         let verified = Arc::new(ArtifactRecord { verified: true, ..ArtifactRecord::clone(&record) });
-        let change =
-            larder_storage::Change::PutRecord { key: wanted.key.clone(), record: ArtifactRecord::clone(&verified), blob: None };
-        if self.metadata.apply(vec![change]).await.is_ok() {
-            self.records.put(wanted.key.clone(), Arc::clone(&verified));
-        }
+        // If this fails, it is compared again.
+        let _ = self.remember(&wanted.key, Arc::clone(&verified)).await;
         Some(verified)
     }
 
@@ -260,6 +263,12 @@ impl Engine {
             Ok(record) => record,
             Err(error) => return Err((storage_fault(&wanted.entry, &error), None)),
         };
+        if !force
+            && record.is_none()
+            && let Some(status) = self.absence(wanted).await
+        {
+            return Err((negative_fault(wanted, status), None));
+        }
         let mut followed = None;
         if let Some(pointer) = &record
             && let Some((resolved, _)) = self.follow_pointer(wanted, pointer).await

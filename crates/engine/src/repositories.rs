@@ -6,14 +6,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use larder_core::{Repository, RepositoryName};
 use larder_formats::{Format, LinkKey, format_of};
+use larder_storage::MetadataStore;
+use url::Url;
 
 use crate::counters::{RepositoryCounters, UpstreamQuota};
+use crate::engine::Engine;
 use crate::mirrors::Mirror;
 
 /// A repository as the engine keeps it.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) repository: Arc<Repository>,
+    /// The marks of the upstreams at `base_url` and at `index_url`: what came from another one is not theirs (docs/adr/0044).
+    pub(crate) origins: [Arc<str>; 2],
+    /// Documents that have arrived: one that came after an absence may name what was absent.
+    pub(crate) arrivals: Arc<AtomicU64>,
     /// Raised by flush, replacement of what was served, and reload: hot entries made before are void.
     pub(crate) epoch: Arc<AtomicU64>,
     /// Raised by flush and reload only.
@@ -52,6 +59,7 @@ impl Repositories {
         repositories: Vec<Arc<Repository>>,
         not_built: &BTreeMap<String, String>,
         link_key: &LinkKey,
+        metadata: &MetadataStore,
     ) -> Self {
         for entry in self.0.values() {
             entry.flushed();
@@ -60,6 +68,8 @@ impl Repositories {
         let entry = |repository: Arc<Repository>| {
             let old = self.0.get(&repository.name);
             let entry = Entry {
+                origins: origins_of(&repository, metadata),
+                arrivals: old.map_or_else(Arc::default, |e| Arc::clone(&e.arrivals)),
                 epoch: old.map_or_else(Arc::default, |e| Arc::clone(&e.epoch)),
                 flushes: old.map_or_else(Arc::default, |e| Arc::clone(&e.flushes)),
                 quota: old.map_or_else(Arc::default, |e| Arc::clone(&e.quota)),
@@ -85,4 +95,52 @@ impl Repositories {
         all.sort_by(|a, b| a.repository.name.cmp(&b.repository.name));
         all
     }
+}
+
+/// Which upstreams a repository has, for its files and for its index, by the addresses that it is configured with.
+fn origins_of(repository: &Repository, metadata: &MetadataStore) -> [Arc<str>; 2] {
+    let Some(upstream) = &repository.upstream else { return Default::default() };
+    let addresses = |role: &str, urls: &[Url]| urls.iter().map(|url| format!("{role} {}", address(url))).collect::<Vec<_>>();
+    let files = metadata.origin(&repository.name, &addresses("files", &upstream.base_urls));
+    let index_urls = upstream.index_urls();
+    let index = if index_urls == upstream.base_urls {
+        files.clone()
+    } else {
+        metadata.origin(&repository.name, &addresses("index", &index_urls))
+    };
+    [files.into(), index.into()]
+}
+
+/// What tells one server's tree from another's: scheme, host, port and path. Neither a login nor a query does.
+fn address(url: &Url) -> String {
+    let port = url.port_or_known_default().map_or_else(String::new, |port| format!(":{port}"));
+    let path = url.path().trim_end_matches('/');
+    format!("{}://{}{port}{path}", url.scheme(), url.host_str().unwrap_or_default())
+}
+
+impl Engine {
+    /// Writes down which upstreams the repositories have, behind the scenes, and says where copies of others are left.
+    pub(crate) fn keep_origins(self: &Arc<Self>) {
+        let engine = Arc::clone(self);
+        tokio::spawn(async move {
+            let all = engine.repositories.load().all();
+            let marks = |index: &[Arc<str>; 2]| [index[0].to_string(), index[1].to_string()];
+            let current: Vec<(RepositoryName, [String; 2])> =
+                all.iter().map(|entry| (entry.repository.name.clone(), marks(&entry.origins))).collect();
+            match engine.metadata.keep_origins(&current).await {
+                Ok(others) => others.iter().for_each(|(repository, copies)| tell_of_others(repository, *copies)),
+                Err(error) => tracing::error!(%error, "it was not noted which upstreams copies came from"),
+            }
+        });
+    }
+}
+
+fn tell_of_others(repository: &RepositoryName, copies: u64) {
+    tracing::warn!(
+        %repository,
+        copies,
+        "base_url leads to another server than these copies came from: they are not served. To free their space, flush the repository \
+         (PUT /cache/flush?remote={repository}); if both addresses have the same files, list both in base_url once, then the old \
+         one can go"
+    );
 }

@@ -10,6 +10,7 @@ use larder_storage::{Change, StorageError};
 use crate::admission::Wanted;
 use crate::claims::ClaimTable;
 use crate::engine::Engine;
+use crate::keys::same_origin;
 
 /// How long the files of a generation stay readable after it.
 const GRACE: Duration = Duration::from_hours(24);
@@ -34,7 +35,7 @@ impl Engine {
         let name = &document.entry.repository.name;
         let Some((folder, _)) = document.key.path.rsplit_once('/') else { return Ok(()) };
         let folder = format!("{folder}/");
-        let now = self.now();
+        let (now, is_low) = (self.now(), self.is_disk_low());
         let mut last = Some((folder.clone(), String::new()));
         while let Some(from) = last.take() {
             let page = self.metadata.page(name, Some(&from), PAGE).await?;
@@ -45,11 +46,15 @@ impl Engine {
                     break;
                 }
                 last = Some((path.clone(), variant.clone()));
-                if document.format.digest_in_name(&path).is_none() || after.find(&path).is_some() {
+                let is_other = !same_origin(&variant, &document.key.variant);
+                if is_other || document.format.digest_in_name(&path).is_none() || after.find(&path).is_some() {
                     continue;
                 }
                 let key = SourceKey { repository: name.clone(), path: path.as_str().into(), variant: variant.into() };
                 if before.find(&path).is_some() {
+                    if is_low {
+                        continue;
+                    }
                     // What is named by its digest has no other use for this time: its last day begins.
                     changes.push(Change::PutRecord { key, record: ArtifactRecord { renewed_at: now, ..record }, blob: None });
                 } else if record.renewed_at.plus(GRACE) < now {

@@ -167,6 +167,9 @@ impl Engine {
         if wanted.spec.is_document || self.flights.running(&wanted.key).is_some() {
             return Ok(true);
         }
+        if self.absence(wanted).await.is_some() {
+            return Ok(true);
+        }
         let record = self.records.get(&wanted.key).await.map_err(|error| storage_fault(&wanted.entry, &error))?;
         if let Some(pointer) = record.as_deref().filter(|record| matches!(record.content, Content::Pointer(_))) {
             return Ok(self.follow_pointer(wanted, pointer).await.is_some());

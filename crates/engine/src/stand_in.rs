@@ -11,6 +11,7 @@ use crate::counters::count;
 use crate::engine::Engine;
 use crate::fetch::Copy;
 use crate::flight::{Settled, SettledBody};
+use crate::keys::{format_variant, same_origin};
 
 /// No path has more variants: a tag has one for each set of manifest types that clients take.
 const VARIANTS: u32 = 32;
@@ -18,7 +19,7 @@ const VARIANTS: u32 = 32;
 impl Engine {
     /// The copy of another variant that was heard of last, and that may be served if nobody answers.
     pub(crate) async fn stand_in(&self, wanted: &Wanted) -> Option<Copy> {
-        if wanted.key.variant.is_empty() {
+        if wanted.spec.variant.is_empty() {
             return None;
         }
         let start = (wanted.key.path.to_string(), String::new());
@@ -27,7 +28,8 @@ impl Engine {
         for (_, variant, record) in rows.into_iter().take_while(|(path, ..)| *path == start.0) {
             let content_type = record.headers.content_type.as_deref().unwrap_or_default();
             let newer = best.as_ref().is_none_or(|(best, _)| best.contacted_at < record.contacted_at);
-            if !newer || *variant == *wanted.key.variant || !wanted.format.stands_in(&wanted.spec, &variant, content_type) {
+            let is_other = *variant != *wanted.key.variant && same_origin(&variant, &wanted.key.variant);
+            if !(newer && is_other && wanted.format.stands_in(&wanted.spec, format_variant(&variant), content_type)) {
                 continue;
             }
             let held = match self.follow_pointer(wanted, &record).await {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use larder_core::ByteRange;
+use larder_core::{ByteRange, Repository, Revalidate};
 use larder_engine::{Body, Limits};
 use larder_testkit::{Behaviour, Payload, Resource};
 use support::{Bench, FORMATS, Published, SmallDisk, fill, publish};
@@ -252,4 +252,63 @@ async fn hazard_r7_unasked_compression_is_undone_on_a_full_disk() {
     scene.fill_up(0).await;
     let got = bench.get("helm", "charts/demo-1.0.0.tgz.prov").await.unwrap();
     assert_eq!((got.bytes(), &got.answer.representation.content_encoding), (&text, &None));
+}
+
+/// What strangers make up, below the reserve: nothing of it is written; and a flush works however full the disk is.
+#[tokio::test]
+async fn hazard_r7_below_the_reserve_no_row_is_written_and_a_flush_works() {
+    let Some(scene) = Scene::set().await else { return };
+    let bench = &scene.bench;
+    for n in 0..50 {
+        bench.origin.put(&format!("/held/{n}"), Resource::new(format!("held {n}")).etag("\"1\""));
+        bench.get("generic", &format!("held/{n}")).await.unwrap();
+    }
+    bench.settled().await;
+    let rows = bench.metadata.counts().await.unwrap().records;
+    assert_eq!(rows, 50);
+    scene.fill_up(MIB).await;
+    let pages = || std::fs::metadata(scene.disk.path().join("larder.sqlite")).unwrap().len();
+    let before = pages();
+    for format in FORMATS {
+        for n in 0..200 {
+            let path = match format {
+                "npm" => format!("absent{n}/-/absent{n}-1.0.0.tgz"),
+                "pypi" => format!("packages/absent{n}-{}.whl", "x".repeat(1000)),
+                _ => format!("absent/{n}-{}.tgz", "x".repeat(1000)),
+            };
+            bench.get(format, &path).await.unwrap_err();
+        }
+    }
+    bench.settled().await;
+    assert_eq!(bench.metadata.counts().await.unwrap().records, rows);
+    assert_eq!(pages(), before);
+    // Not a block is left.
+    fill(&scene.disk.path().join("more"), 0);
+    let flushed = bench.engine.flush(larder_engine::FlushRequest::default()).await.unwrap();
+    assert!(flushed.files >= 50, "{flushed:?}");
+    assert_eq!(bench.metadata.counts().await.unwrap().records, 0);
+    let got = bench.get("generic", "held/7").await.unwrap();
+    assert_eq!((got.text(), got.is_hit()), ("held 7".to_owned(), false), "it is served as before");
+}
+
+/// Below the reserve a renewal counts, although it is not written.
+#[tokio::test]
+async fn hazard_r7_a_renewal_below_the_reserve_is_remembered() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let revalidating = |repository: &mut Repository| repository.cache.revalidate = Some(Revalidate::Get);
+    let scene = Scene { bench: Bench::in_directory(disk.path(), Limits::default(), revalidating).await, disk };
+    let bench = &scene.bench;
+    let file = publish(&bench.origin, "helm", &Payload::generated(20 * KIB, 1), "\"one\"");
+    bench.get("helm", file.document).await.unwrap();
+    bench.settled().await;
+    let written = bench.record("helm", file.document, "").await.unwrap();
+    scene.fill_up(MIB).await;
+    bench.wait(3601);
+    bench.origin.reset_log();
+    for _ in 0..2 {
+        bench.get("helm", file.document).await.unwrap();
+        bench.settled().await;
+    }
+    assert_eq!(bench.origin.requests().len(), 1, "asked once, and good for another life");
+    assert_eq!(bench.record("helm", file.document, "").await.unwrap(), written, "no row below the reserve");
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use crate::descriptors::{self, Shares};
 use larder::config::{Settings, Sources, watch};
-use larder_core::{Clock, Pseudonym, SystemClock};
+use larder_core::{Clock, Pseudonym, RepositoryKind, SystemClock};
 use larder_engine::{Engine, EngineParts, Limits};
 use larder_formats::LinkKey;
 use larder_server::{LiveSettings, ServerHandle, ServerLimits, ServerSettings, TlsFiles, bind};
-use larder_storage::{BlobStore, FsBlobStore, MetadataStore};
+use larder_storage::{BlobStore, DataDirectoryLock, FsBlobStore, MetadataStore, OnDamage};
 use larder_upstream::{HttpUpstream, Options};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -49,8 +49,10 @@ pub(crate) fn run(settings: Settings, sources: Sources) -> Result<(), Box<dyn Er
 async fn serve(settings: Settings, sources: Sources, shares: Shares) -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(&settings.data_dir)
         .map_err(|error| format!("the data directory {} cannot be made: {error}", settings.data_dir.display()))?;
+    // Held until the process ends.
+    let _lock = DataDirectoryLock::take(&settings.data_dir)?;
     let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(&settings.data_dir)?.keeping_open(shares.blobs));
-    let metadata = MetadataStore::open(&settings.data_dir.join("larder.sqlite")).await?;
+    let metadata = MetadataStore::open_with(&settings.data_dir.join("larder.sqlite"), on_damage(&settings)).await?;
     let link_key = link_key(&metadata).await?;
     let options = Options::new(format!("larder/{VERSION}"));
     let pseudonym = options.pseudonym;
@@ -82,6 +84,12 @@ async fn serve(settings: Settings, sources: Sources, shares: Shares) -> Result<(
     engine.drain(DRAIN).await;
     metadata.close().await;
     Ok(())
+}
+
+/// What remotes hold can be fetched again; what was uploaded cannot, and only the database knows its names.
+fn on_damage(settings: &Settings) -> OnDamage {
+    let has_uploads = settings.repositories.iter().any(|repository| repository.kind == RepositoryKind::Local);
+    if has_uploads { OnDamage::Refuse } else { OnDamage::PutAside }
 }
 
 fn server_settings(settings: &Settings, shares: Shares, pseudonym: Pseudonym) -> ServerSettings {

@@ -145,10 +145,16 @@ async fn plain_bytes_do_not_wait_for_the_cork_timer_while_a_mapping_is_alive() {
     let file = file_of(&pattern(200_000));
     let (mut server, mut client) = pair().await;
     let body = server.sender().map(&file, 0, 200_000).unwrap();
-    let started = Instant::now();
-    write_all_vectored(&mut server, vec![Bytes::from_static(b"alone")]).await.unwrap();
-    let mut received = [0; 5];
-    client.read_exact(&mut received).await.unwrap();
-    assert!(started.elapsed() < Duration::from_millis(150), "held back for {:?}", started.elapsed());
+    // The kernel holds corked bytes back for 200 ms. One quick passage of twenty shows that these are not: other processes on the
+    // machine may delay any of them.
+    let mut best = Duration::MAX;
+    for _ in 0..20 {
+        let started = Instant::now();
+        write_all_vectored(&mut server, vec![Bytes::from_static(b"alone")]).await.unwrap();
+        let mut received = [0; 5];
+        client.read_exact(&mut received).await.unwrap();
+        best = best.min(started.elapsed());
+    }
+    assert!(best < Duration::from_millis(150), "held back for {best:?}");
     drop(body);
 }

@@ -6,15 +6,19 @@
 //!
 //! * [`BlobStore`] with [`FsBlobStore`] and [`MemoryBlobStore`]; [`conformance`] is the suite that every one must pass.
 //! * [`Spool`]: a file that is written while others read it, and that leaves nothing behind unless it is published.
-//! * [`MetadataStore`]: records, derivations and the collector of unreferenced blobs, over SQLite.
+//! * [`MetadataStore`]: records, derivations and the collector of unreferenced blobs, over SQLite; what is damaged is put aside.
+//! * [`DataDirectoryLock`]: one process for each data directory.
 
 mod blob;
 mod error;
+mod lock;
 mod meta;
+mod spare;
 
 pub use blob::conformance;
 pub use blob::{
     BlobInfo, BlobPin, BlobStore, FsBlobStore, MOST_OPEN_BLOBS, MemoryBlobStore, OpenBlob, SealedSpool, Space, Spool, StoredBlob,
 };
 pub use error::{StorageError, StorageErrorKind};
-pub use meta::{Change, CollectReport, Counts, DerivedRecord, MetadataStore};
+pub use lock::DataDirectoryLock;
+pub use meta::{Change, CollectReport, Counts, DamageReport, DerivedRecord, MetadataStore, OnDamage, PageRow};

@@ -131,6 +131,29 @@ async fn hazard_l1_no_space_at_all_damages_nothing() {
     assert!(records.iter().all(|(_, _, record)| is_intact(&*blobs, record.blob().unwrap())));
 }
 
+/// What frees space is written although there is none: neither the database nor its log has a block to itself.
+#[tokio::test]
+async fn hazard_x6_rows_are_deleted_on_a_disk_without_a_free_block() {
+    let Some(disk) = small_disk() else { return };
+    let path = disk.path().join("larder.db");
+    let meta = MetadataStore::open(&path).await.unwrap();
+    let mut large = support::record(larder_core::Content::Negative { status: 404 });
+    large.source_url = "x".repeat(10_000);
+    let keys: Vec<_> = (0..1000).map(|n| key("r", &n.to_string())).collect();
+    let puts = keys.iter().map(|key| Change::PutRecord { key: key.clone(), record: large.clone(), blob: None });
+    meta.apply(puts.collect()).await.unwrap();
+    meta.close().await;
+    let meta = MetadataStore::open(&path).await.unwrap();
+    fill(&disk.path().join("filler"));
+    let put = Change::PutRecord { key: key("r", "more"), record: large, blob: None };
+    assert_eq!(meta.apply(vec![put]).await.unwrap_err().kind, StorageErrorKind::Full);
+    meta.apply(keys.into_iter().map(|key| Change::DeleteRecord { key }).collect()).await.unwrap();
+    assert_eq!(meta.counts().await.unwrap().records, 0);
+    meta.shrink(0).await.unwrap();
+    let free = rustix::fs::statvfs(disk.path()).unwrap();
+    assert!(free.f_bavail * free.f_frsize > 9 << 20, "the space is back: {}", free.f_bavail * free.f_frsize);
+}
+
 /// Takes up all space there is.
 fn fill(path: &Path) {
     let mut file = File::create(path).unwrap();

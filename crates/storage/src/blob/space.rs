@@ -24,7 +24,7 @@ pub struct Space {
 
 impl Space {
     /// Applies the reserve rule.
-    pub(super) fn new(total: u64, available: u64) -> Self {
+    pub(crate) fn new(total: u64, available: u64) -> Self {
         Self { total, available, reserve: (total / 20).min(MAX_RESERVE) }
     }
 

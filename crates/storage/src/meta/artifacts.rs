@@ -1,9 +1,10 @@
-//! Records: one row for each upstream document or file, under a key of repository, path and variant.
+//! Records: one row for each upstream document or file, under a key of repository, path and variant. Each is sealed with its key.
 
 use larder_core::{ArtifactRecord, BlobDescriptor, RepositoryName, SourceKey};
 use sqlx::sqlite::SqliteConnection;
 
-use super::MetadataStore;
+use super::seal::{Unsealed, seal, unseal};
+use super::{MetadataStore, damage::Damage};
 use crate::error::{StorageError, StorageErrorKind};
 
 const GET: &str = "SELECT record FROM artifacts WHERE repository = $1 AND path = $2 AND variant = $3";
@@ -13,19 +14,27 @@ const PUT: &str = "INSERT INTO artifacts (repository, path, variant, blob, size,
      VALUES ($1, $2, $3, $4, $5, $6, $7) \
      ON CONFLICT (repository, path, variant) DO UPDATE SET \
      blob = excluded.blob, size = excluded.size, updated_at = excluded.updated_at, record = excluded.record";
+/// A companion of a document (its name and four more letters) is exchanged with it: that it is not there is part of the generation.
+const ABSENCES: &str = "SELECT rowid FROM artifacts AS a WHERE rowid > $1 AND blob IS NULL \
+     AND record LIKE '{\"content\":{\"negative\":%' \
+     AND NOT EXISTS (SELECT 1 FROM artifacts AS d WHERE d.repository = a.repository AND d.blob IS NOT NULL \
+                     AND d.path = substr(a.path, 1, length(a.path) - 4)) \
+     ORDER BY rowid LIMIT $2";
+const DELETE_ROW: &str = "DELETE FROM artifacts WHERE rowid = $1";
 const DELETE: &str = "DELETE FROM artifacts WHERE repository = $1 AND path = $2 AND variant = $3";
 
 impl MetadataStore {
-    /// The record under `key`. One that cannot be parsed counts as absent: it will be fetched again and overwritten.
+    /// The record under `key`. One that cannot be parsed, is damaged, or stands in a damaged part of the database counts as absent: it
+    /// will be fetched again and overwritten.
     pub async fn record(&self, key: &SourceKey) -> Result<Option<ArtifactRecord>, StorageError> {
-        let row: Option<String> = sqlx::query_scalar(GET)
+        let row: Result<Option<String>, _> = sqlx::query_scalar(GET)
             .bind(key.repository.as_str())
             .bind(&*key.path)
             .bind(&*key.variant)
-            .fetch_optional(&self.reader)
-            .await
-            .map_err(|e| StorageError::from_sql("read a record", e))?;
-        Ok(row.and_then(|text| parse(key.repository.as_str(), &key.path, &text)))
+            .fetch_optional(&self.reader())
+            .await;
+        let row = self.row_or_none("read a record", &key.path, row)?;
+        Ok(row.and_then(|text| parse(&self.shared.damage, [key.repository.as_str(), &key.path, &key.variant], &text)))
     }
 
     /// Up to `limit` records of a repository after the path and variant `after`, ordered by them bytewise. Fewer than `limit` means
@@ -39,29 +48,60 @@ impl MetadataStore {
         let mut records = Vec::new();
         let mut after = after.cloned();
         while records.len() < limit as usize {
-            let (path, variant) = after.unwrap_or_default();
-            let wanted = i64::from(limit) - records.len() as i64;
-            let rows: Vec<(String, String, String)> = sqlx::query_as(PAGE)
-                .bind(repository.as_str())
-                .bind(path)
-                .bind(variant)
-                .bind(wanted)
-                .fetch_all(&self.reader)
-                .await
-                .map_err(|e| StorageError::from_sql("list records", e))?;
-            let last_page = (rows.len() as i64) < wanted;
+            let wanted = limit - records.len() as u32;
+            let rows = self.rows(repository, after.as_ref(), wanted).await?;
+            let last_page = rows.len() < wanted as usize;
             after = rows.last().map(|(path, variant, _)| (path.clone(), variant.clone()));
-            records.extend(rows.into_iter().filter_map(|(path, variant, text)| {
-                let record = parse(repository.as_str(), &path, &text)?;
-                Some((path, variant, record))
-            }));
+            records.extend(rows.into_iter().filter_map(|(path, variant, record)| Some((path, variant, record?))));
             if last_page {
                 break;
             }
         }
         Ok(records)
     }
+
+    /// As [`page`](Self::page), with `None` in place of a record that cannot be parsed or is damaged.
+    pub async fn rows(
+        &self,
+        repository: &RepositoryName,
+        after: Option<&(String, String)>,
+        limit: u32,
+    ) -> Result<Vec<PageRow>, StorageError> {
+        let (path, variant) = after.cloned().unwrap_or_default();
+        let rows = sqlx::query_as(PAGE)
+            .bind(repository.as_str())
+            .bind(path)
+            .bind(variant)
+            .bind(i64::from(limit))
+            .fetch_all(&self.reader())
+            .await;
+        let rows: Vec<(String, String, Vec<u8>)> = self.noticed(rows.map_err(|e| StorageError::from_sql("list records", e)))?;
+        let records = rows.into_iter().map(|(path, variant, text)| {
+            // What is not UTF-8 is not what was written, and the seal says so.
+            let record = parse(&self.shared.damage, [repository.as_str(), &path, &variant], &String::from_utf8_lossy(&text));
+            (path, variant, record)
+        });
+        Ok(records.collect())
+    }
+
+    /// Deletes up to `limit` rows after `after` that say that something is not there, and that no held document has beside it; gives
+    /// where to go on, `None` at the end. Earlier versions wrote such rows for whatever was asked for.
+    pub(super) async fn delete_absences(&self, after: i64, limit: i64) -> Result<Option<i64>, StorageError> {
+        let failed = |error| StorageError::from_sql("delete rows of what is not there", error);
+        let rows: Vec<i64> =
+            sqlx::query_scalar(ABSENCES).bind(after).bind(limit).fetch_all(&self.reader()).await.map_err(failed)?;
+        let Some(&last) = rows.last() else { return Ok(None) };
+        let mut transaction = self.begin().await.map_err(failed)?;
+        for row in rows {
+            sqlx::query(DELETE_ROW).bind(row).execute(&mut *transaction).await.map_err(failed)?;
+        }
+        transaction.commit().await.map_err(failed)?;
+        Ok(Some(last))
+    }
 }
+
+/// Path, variant and record of a row.
+pub type PageRow = (String, String, Option<ArtifactRecord>);
 
 /// Writes one row. The blob's row must exist.
 pub(super) async fn put(connection: &mut SqliteConnection, key: &SourceKey, record: &ArtifactRecord) -> Result<(), StorageError> {
@@ -78,7 +118,7 @@ pub(super) async fn put(connection: &mut SqliteConnection, key: &SourceKey, reco
         .bind(blob.map(|blob: &BlobDescriptor| blob.digest.to_string()))
         .bind(blob.map(|blob| blob.size as i64))
         .bind(record.renewed_at.0)
-        .bind(text)
+        .bind(seal(&[key.repository.as_str(), &key.path, &key.variant], &text))
         .execute(connection)
         .await
         .map_err(|e| StorageError::from_sql("write a record", e))?;
@@ -97,10 +137,20 @@ pub(super) async fn delete(connection: &mut SqliteConnection, key: &SourceKey) -
     Ok(())
 }
 
-fn parse(repository: &str, path: &str, text: &str) -> Option<ArtifactRecord> {
+fn parse(damage: &Damage, key: [&str; 3], stored: &str) -> Option<ArtifactRecord> {
+    // A row of a version that knew no checksums begins with a brace; it gets one when it is written again.
+    let parsed = match unseal(&key, stored) {
+        Unsealed::Intact(text) => serde_json::from_str(text),
+        Unsealed::Bare(text) if text.starts_with('{') => serde_json::from_str(text),
+        Unsealed::Bare(_) | Unsealed::Damaged => {
+            damage.note_row("record", &key.join(" "));
+            return None;
+        }
+    };
+    let [repository, path, _] = key;
     let tell = |error: &serde_json::Error| {
         let path = larder_core::shown(path.split('?').next().unwrap_or_default());
         tracing::warn!(repository, path = &*path, %error, "a stored record cannot be read and counts as absent");
     };
-    serde_json::from_str(text).inspect_err(tell).ok()
+    parsed.inspect_err(tell).ok()
 }

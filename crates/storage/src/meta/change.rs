@@ -8,6 +8,8 @@ use crate::blob::BlobInfo;
 use crate::error::StorageError;
 
 const EMPTY_LOG: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
+/// Deletions that are written together where there is no space.
+const FEW: usize = 20;
 const PUT_BLOB: &str = "INSERT INTO blobs (digest, size, modified_ns, delete_after) VALUES ($1, $2, $3, NULL) \
      ON CONFLICT (digest) DO UPDATE SET size = excluded.size, modified_ns = excluded.modified_ns, delete_after = NULL";
 const KEEP_BLOB: &str = "UPDATE blobs SET delete_after = NULL WHERE digest = $1";
@@ -63,23 +65,46 @@ pub struct DerivedRecord {
 }
 
 impl MetadataStore {
-    /// Applies all changes in their order, in one transaction. After an error nothing of them has happened.
+    /// Applies all changes in their order, in one transaction. After an error nothing of them has happened; but where there is no
+    /// space left and all of them only delete, they are applied a few at a time.
     pub async fn apply(&self, changes: Vec<Change>) -> Result<(), StorageError> {
         if changes.is_empty() {
             return Ok(());
         }
-        match self.apply_all(&changes).await {
+        let result = self.apply_with_little_space(&changes).await;
+        self.noticed(result)
+        // The pins in `changes` go here, after the commit.
+    }
+
+    async fn apply_with_little_space(&self, changes: &[Change]) -> Result<(), StorageError> {
+        match self.apply_all(changes).await {
             Err(error) if error.is_full() => {
                 // The write-ahead log may be what takes up the space: write it back, cut it off, and try once more.
-                let written_back = sqlx::query(EMPTY_LOG).execute(&self.writer).await;
-                if written_back.is_err() {
-                    return Err(error);
+                let written_back = sqlx::query(EMPTY_LOG).execute(&self.writer()).await;
+                match written_back {
+                    Ok(_) => match self.apply_all(changes).await {
+                        Err(error) if error.is_full() => self.delete_on_a_full_disk(changes, error).await,
+                        other => other,
+                    },
+                    Err(_) => self.delete_on_a_full_disk(changes, error).await,
                 }
-                self.apply_all(&changes).await
             }
             other => other,
         }
-        // The pins in `changes` go here, after the commit.
+    }
+
+    /// What frees space is done with the space that was set aside for it, a few rows at a time so that it suffices.
+    async fn delete_on_a_full_disk(&self, changes: &[Change], error: StorageError) -> Result<(), StorageError> {
+        let only_deletes = |change: &Change| matches!(change, Change::DeleteRecord { .. } | Change::DeleteDerivation { .. });
+        if !changes.iter().all(only_deletes) || !self.give_back_spare_space() {
+            return Err(error);
+        }
+        for few in changes.chunks(FEW) {
+            self.apply_all(few).await?;
+            let written_back = sqlx::query(EMPTY_LOG).execute(&self.writer()).await;
+            written_back.map_err(|error| StorageError::from_sql("write to the metadata database", error))?;
+        }
+        Ok(())
     }
 
     async fn apply_all(&self, changes: &[Change]) -> Result<(), StorageError> {

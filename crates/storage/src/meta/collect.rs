@@ -75,6 +75,16 @@ impl MetadataStore {
         grace: Duration,
         blobs: &Arc<dyn BlobStore>,
     ) -> Result<CollectReport, StorageError> {
+        let result = self.collect_all(now, grace, blobs).await;
+        self.noticed(result)
+    }
+
+    async fn collect_all(
+        &self,
+        now: UnixMillis,
+        grace: Duration,
+        blobs: &Arc<dyn BlobStore>,
+    ) -> Result<CollectReport, StorageError> {
         let mut report = CollectReport::default();
         let date = now.plus(grace);
         report.derivations_dropped = self.collect_derivations(now, date).await?;
@@ -89,14 +99,14 @@ impl MetadataStore {
 
     async fn collect_derivations(&self, now: UnixMillis, date: UnixMillis) -> Result<u64, StorageError> {
         let failed = |error| StorageError::from_sql("collect derivations", error);
-        sqlx::query(FOUND_SOURCES).execute(&self.writer).await.map_err(failed)?;
+        sqlx::query(FOUND_SOURCES).execute(&self.writer()).await.map_err(failed)?;
         let mut after = String::new();
         loop {
             let page: Vec<String> = sqlx::query_scalar(LOST_SOURCE)
                 .bind(&*after)
                 .bind(date.0)
                 .bind(PAGE)
-                .fetch_all(&self.reader)
+                .fetch_all(&self.reader())
                 .await
                 .map_err(failed)?;
             let Some(last) = page.last() else { break };
@@ -108,10 +118,10 @@ impl MetadataStore {
             transaction.commit().await.map_err(failed)?;
         }
         // Whose sources came back since they were dated.
-        sqlx::query(FOUND_SOURCES).execute(&self.writer).await.map_err(failed)?;
+        sqlx::query(FOUND_SOURCES).execute(&self.writer()).await.map_err(failed)?;
         let mut dropped = 0;
         loop {
-            let result = sqlx::query(DROP_DERIVATIONS).bind(now.0).bind(PAGE).execute(&self.writer).await.map_err(failed)?;
+            let result = sqlx::query(DROP_DERIVATIONS).bind(now.0).bind(PAGE).execute(&self.writer()).await.map_err(failed)?;
             dropped += result.rows_affected();
             if result.rows_affected() < PAGE as u64 {
                 return Ok(dropped);
@@ -128,7 +138,7 @@ impl MetadataStore {
                 .bind(&*after)
                 .bind(date.0)
                 .bind(PAGE)
-                .fetch_all(&self.reader)
+                .fetch_all(&self.reader())
                 .await
                 .map_err(failed)?;
             let Some(last) = page.last() else { return Ok(dated) };
@@ -149,21 +159,25 @@ impl MetadataStore {
         let mut after = String::new();
         loop {
             let page: Vec<(String, i64)> =
-                sqlx::query_as(DUE).bind(now.0).bind(&*after).bind(PAGE).fetch_all(&self.reader).await.map_err(failed)?;
+                sqlx::query_as(DUE).bind(now.0).bind(&*after).bind(PAGE).fetch_all(&self.reader()).await.map_err(failed)?;
             let Some((last, _)) = page.last() else { break };
             after.clone_from(last);
             let mut transaction = self.begin().await.map_err(failed)?;
             for (digest, size) in &page {
                 let result = sqlx::query(DELETE_DUE).bind(&**digest).bind(now.0).execute(&mut *transaction).await;
                 if result.map_err(failed)?.rows_affected() > 0 {
-                    deleted.push((parse_digest(digest)?, *size as u64));
+                    match parse_digest(digest) {
+                        Ok(digest) => deleted.push((digest, size.unsigned_abs())),
+                        // Its file has no row, and goes as such.
+                        Err(_) => self.shared.damage.note_row("collect a blob", digest),
+                    }
                 }
             }
             transaction.commit().await.map_err(failed)?;
         }
         if !deleted.is_empty() {
             // Else a power cut could bring the rows back after their files are gone.
-            sqlx::query(CHECKPOINT).execute(&self.writer).await.map_err(failed)?;
+            sqlx::query(CHECKPOINT).execute(&self.writer()).await.map_err(failed)?;
         }
         Ok(deleted)
     }
@@ -198,7 +212,7 @@ impl MetadataStore {
         let oldest_kept = now.0.saturating_sub(grace_ms).saturating_mul(1_000_000);
         let (mut count, mut bytes) = (0, 0);
         for _ in 0..SWEEP_PAGES {
-            let after = self.sweep.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let after = self.shared.sweep.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let page = on_blocking_thread(blobs, move |blobs| blobs.list(after.as_ref(), SWEEP_PAGE)).await?;
             let mut orphans = Vec::new();
             for StoredBlob { descriptor, modified_ns } in &page {
@@ -207,7 +221,7 @@ impl MetadataStore {
                 }
                 let rows: i64 = sqlx::query_scalar(HAS_ROW)
                     .bind(descriptor.digest.to_string())
-                    .fetch_one(&self.reader)
+                    .fetch_one(&self.reader())
                     .await
                     .map_err(failed)?;
                 if rows == 0 {
@@ -219,7 +233,7 @@ impl MetadataStore {
             bytes += sum;
             let finished = page.len() < SWEEP_PAGE;
             let next = page.into_iter().next_back().filter(|_| !finished).map(|blob| blob.descriptor.digest);
-            *self.sweep.lock().unwrap_or_else(PoisonError::into_inner) = next;
+            *self.shared.sweep.lock().unwrap_or_else(PoisonError::into_inner) = next;
             if finished {
                 break;
             }

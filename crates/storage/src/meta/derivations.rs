@@ -1,8 +1,10 @@
-//! Derived documents: one row under the key of everything that the derivation depends on, and the sources it was made from.
+//! Derived documents: one row under the key of everything that the derivation depends on, and the sources it was made from. Each is
+//! sealed with its key; a row without a seal is of an earlier version and is made again.
 
 use larder_core::{BlobDescriptor, Digest, RepositoryName, UnixMillis};
 use sqlx::sqlite::SqliteConnection;
 
+use super::seal::{Unsealed, seal, unseal};
 use super::{DerivedRecord, MetadataStore, parse_digest};
 use crate::error::StorageError;
 
@@ -16,21 +18,28 @@ const PUT_SOURCE: &str =
 const DELETE: &str = "DELETE FROM derivations WHERE derivation = $1";
 
 impl MetadataStore {
-    /// The derived document under a hexadecimal representation key.
+    /// The derived document under a hexadecimal representation key. One that is damaged counts as absent, and is made again.
     pub async fn derivation(&self, key: &str) -> Result<Option<DerivedRecord>, StorageError> {
-        let row: Option<(String, i64, String, i64)> = sqlx::query_as(GET)
-            .bind(key)
-            .fetch_optional(&self.reader)
-            .await
-            .map_err(|e| StorageError::from_sql("read a derivation", e))?;
-        let Some((digest, size, content_type, made_at)) = row else { return Ok(None) };
-        let Ok(digest) = parse_digest(&digest) else {
-            tracing::warn!(key, "a stored derivation cannot be read and counts as absent");
-            return Ok(None);
+        let row = sqlx::query_as(GET).bind(key).fetch_optional(&self.reader()).await;
+        let row = self.row_or_none("read a derivation", key, row)?;
+        let Some((digest, size, stored, made_at)): Option<(String, i64, String, i64)> = row else { return Ok(None) };
+        let content_type = match unseal(&row_key(key, &digest, size, made_at).each_ref().map(String::as_str), &stored) {
+            Unsealed::Intact(content_type) => content_type.to_owned(),
+            Unsealed::Bare(_) => return Ok(None),
+            Unsealed::Damaged => {
+                self.shared.damage.note_row("derivation", key);
+                return Ok(None);
+            }
         };
+        let Ok(digest) = parse_digest(&digest) else { return Ok(None) };
         let blob = BlobDescriptor { digest, size: size as u64 };
         Ok(Some(DerivedRecord { blob, content_type, made_at: UnixMillis(made_at) }))
     }
+}
+
+/// What a row's seal covers beside its content type.
+fn row_key(key: &str, digest: &str, size: i64, made_at: i64) -> [String; 4] {
+    [key.to_owned(), digest.to_owned(), size.to_string(), made_at.to_string()]
 }
 
 /// Writes one row and its sources. The blob's row must exist.
@@ -42,12 +51,13 @@ pub(super) async fn put(
     derived: &DerivedRecord,
 ) -> Result<(), StorageError> {
     let failed = |error| StorageError::from_sql("write a derivation", error);
+    let row = row_key(key, &derived.blob.digest.to_string(), derived.blob.size as i64, derived.made_at.0);
     sqlx::query(PUT)
         .bind(key)
         .bind(repository.as_str())
         .bind(derived.blob.digest.to_string())
         .bind(derived.blob.size as i64)
-        .bind(&*derived.content_type)
+        .bind(seal(&row.each_ref().map(String::as_str), &derived.content_type))
         .bind(derived.made_at.0)
         .execute(&mut *connection)
         .await

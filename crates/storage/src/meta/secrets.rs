@@ -1,27 +1,62 @@
 //! Secrets that larder makes for itself, such as the key that signs links: chosen once, then the same for every start and replica.
 
-use sqlx::Row as _;
+use std::sync::PoisonError;
 
 use super::MetadataStore;
+use super::seal::{Unsealed, seal, unseal};
 use crate::error::{StorageError, StorageErrorKind};
 
 const OFFER: &str = "INSERT INTO secrets (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
+const REPLACE: &str = "UPDATE secrets SET value = $2 WHERE name = $1";
 const GET: &str = "SELECT value FROM secrets WHERE name = $1";
 
 impl MetadataStore {
-    /// The secret called `name`: `candidate` if there was none yet, else the one that was stored first.
+    /// The secret called `name`: `candidate` if there was none yet, or one that is damaged; else the one that was stored first.
     pub async fn secret_bytes(&self, name: &str, candidate: &[u8]) -> Result<Vec<u8>, StorageError> {
+        let result = self.stored_secret(name, candidate).await;
+        let secret = match self.noticed(result) {
+            // Larder cannot serve without: it waits for the database that takes the damaged one's place.
+            Err(_) if self.replaced().await => self.stored_secret(name, candidate).await?,
+            other => other?,
+        };
+        self.shared.secrets.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), secret.clone());
+        Ok(secret)
+    }
+
+    async fn stored_secret(&self, name: &str, candidate: &[u8]) -> Result<Vec<u8>, StorageError> {
         let failed = |error| StorageError::from_sql("read a stored secret", error);
-        if let Some(row) = sqlx::query(GET).bind(name).fetch_optional(&self.reader).await.map_err(failed)? {
-            return from_hex(row.try_get(0).map_err(failed)?);
+        let offered = seal(&[name], &to_hex(candidate));
+        sqlx::query(OFFER).bind(name).bind(&*offered).execute(&self.writer()).await.map_err(failed)?;
+        let stored: Vec<u8> = sqlx::query_scalar(GET).bind(name).fetch_one(&self.writer()).await.map_err(failed)?;
+        let stored = String::from_utf8_lossy(&stored);
+        match unseal(&[name], &stored) {
+            Unsealed::Intact(text) => return from_hex(text),
+            Unsealed::Bare(text) => {
+                if let Ok(secret) = from_hex(text) {
+                    // Of a version that knew no checksums.
+                    let sealed = seal(&[name], text);
+                    sqlx::query(REPLACE).bind(name).bind(sealed).execute(&self.writer()).await.map_err(failed)?;
+                    return Ok(secret);
+                }
+            }
+            Unsealed::Damaged => {}
         }
-        sqlx::query(OFFER).bind(name).bind(to_hex(candidate)).execute(&self.writer).await.map_err(failed)?;
-        let row = sqlx::query(GET).bind(name).fetch_one(&self.writer).await.map_err(failed)?;
-        from_hex(row.try_get(0).map_err(failed)?)
+        self.shared.damage.note_row("secret", name);
+        sqlx::query(REPLACE).bind(name).bind(&*offered).execute(&self.writer()).await.map_err(failed)?;
+        Ok(candidate.to_vec())
+    }
+
+    /// Puts the secrets that this process uses into a database that has been begun anew, so that links made before stay good.
+    pub(super) async fn restore_secrets(&self) -> Result<(), StorageError> {
+        let secrets = self.shared.secrets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (name, secret) in secrets {
+            self.stored_secret(&name, &secret).await?;
+        }
+        Ok(())
     }
 }
 
-fn to_hex(bytes: &[u8]) -> String {
+pub(super) fn to_hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

@@ -1,0 +1,67 @@
+//! From a source to the key under which it is remembered: path and query, which of the upstream's forms, and whose.
+
+use std::borrow::Cow;
+
+use larder_core::{SourceKey, sha256};
+use larder_formats::{Format, SourceBase, SourceSpec};
+
+use crate::repositories::Entry;
+
+/// A longer query stands in the key as its SHA-256: whoever makes queries up does not choose how much is written for each.
+pub(crate) const LONGEST_QUERY: usize = 256;
+/// Marks a variant whose query is a digest, so that no query that reads like one meets it.
+const HASHED: char = '#';
+/// Stands in front of the mark of an upstream; no format has it in the name of a variant.
+const ORIGIN: char = '@';
+
+/// The key of a source of this repository.
+pub(crate) fn key_of(entry: &Entry, format: &dyn Format, spec: &SourceSpec) -> SourceKey {
+    let origin = &entry.origins[usize::from(spec.base == SourceBase::Index)];
+    let query = spec.query.as_deref().map(|query| format.query_in_key(query));
+    make(entry, &spec.key_path, query.as_deref(), spec.variant, origin)
+}
+
+/// The key of a file by the name that a document gives it, query and all.
+pub(crate) fn key_of_named(entry: &Entry, name: &str) -> SourceKey {
+    let (path, query) = name.split_once('?').map_or((name, None), |(path, query)| (path, Some(query)));
+    make(entry, path, query, "", &entry.origins[0])
+}
+
+/// The format's own part of a key's variant.
+pub(crate) fn format_variant(variant: &str) -> &str {
+    variant.split(['?', HASHED, ORIGIN]).next().unwrap_or_default()
+}
+
+/// Whether both keys are of one upstream's copies.
+pub(crate) fn same_origin(one: &str, other: &str) -> bool {
+    let origin = |variant: &str| variant.split_once(ORIGIN).map(|(_, origin)| origin.to_owned());
+    origin(one) == origin(other)
+}
+
+fn make(entry: &Entry, path: &str, query: Option<&str>, variant: &'static str, origin: &str) -> SourceKey {
+    let is_long = query.is_some_and(|query| query.len() > LONGEST_QUERY);
+    let key_path = match query {
+        Some(query) if is_long => format!("{path}?{}", sha256(query.as_bytes()).to_hex()).into(),
+        Some(query) => format!("{path}?{query}").into(),
+        None => path.into(),
+    };
+    // A question mark in the path itself must not be taken for the start of a query (hazard S22).
+    let marks = path.matches('?').count();
+    let variant = if marks == 0 && !is_long && origin.is_empty() {
+        Cow::Borrowed(variant)
+    } else {
+        let mut own = variant.to_owned();
+        if marks > 0 {
+            own.push_str(&format!("?{marks}"));
+        }
+        if is_long {
+            own.push(HASHED);
+        }
+        if !origin.is_empty() {
+            own.push(ORIGIN);
+            own.push_str(origin);
+        }
+        Cow::Owned(own)
+    };
+    SourceKey { repository: entry.repository.name.clone(), path: key_path, variant }
+}
