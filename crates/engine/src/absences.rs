@@ -188,6 +188,7 @@ mod tests {
             absences.note(key("same"), at(n), TTL);
         }
         absences.remove(&key("same"));
-        assert_eq!((absences.lock().bytes, absences.lock().turns.len()), (0, 0));
+        let held = absences.lock();
+        assert_eq!((held.bytes, held.turns.len(), held.by_key.len()), (0, 0, 0));
     }
 }

@@ -10,7 +10,7 @@ use crate::repositories::Entry;
 /// A longer query stands in the key as its SHA-256: whoever makes queries up does not choose how much is written for each.
 pub(crate) const LONGEST_QUERY: usize = 256;
 /// Marks a variant whose query is a digest, so that no query that reads like one meets it.
-const HASHED: char = '#';
+const HASHED: &str = "#";
 /// Stands in front of the mark of an upstream; no format has it in the name of a variant.
 const ORIGIN: char = '@';
 
@@ -50,18 +50,10 @@ fn make(entry: &Entry, path: &str, query: Option<&str>, variant: &'static str, o
     let variant = if marks == 0 && !is_long && origin.is_empty() {
         Cow::Borrowed(variant)
     } else {
-        let mut own = variant.to_owned();
-        if marks > 0 {
-            own.push_str(&format!("?{marks}"));
-        }
-        if is_long {
-            own.push(HASHED);
-        }
-        if !origin.is_empty() {
-            own.push(ORIGIN);
-            own.push_str(origin);
-        }
-        Cow::Owned(own)
+        let marks = if marks > 0 { format!("?{marks}") } else { String::new() };
+        let hashed = if is_long { HASHED } else { "" };
+        let origin = if origin.is_empty() { String::new() } else { format!("{ORIGIN}{origin}") };
+        Cow::Owned([variant, &marks, hashed, &origin].concat())
     };
     SourceKey { repository: entry.repository.name.clone(), path: key_path, variant }
 }

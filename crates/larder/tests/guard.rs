@@ -1,6 +1,6 @@
 //! What keeps a data directory from being mixed up: one process at a time, copies of one upstream at a time, and a database that is
 //! what it was.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests may fail loudly")]
+#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests may fail loudly")]
 
 mod support;
 
