@@ -28,6 +28,7 @@ use crate::health::HealthCache;
 use crate::mirrors::Mirrors;
 use crate::reading::Readings;
 use crate::records::Records;
+use crate::rereading::Rereadings;
 use crate::repositories::{Entry, Repositories};
 
 /// Bounds that protect the process.
@@ -106,12 +107,15 @@ pub struct Engine {
     pub(crate) flights: Flights,
     pub(crate) heads: Heads,
     pub(crate) readings: Readings,
+    pub(crate) rereadings: Rereadings,
     pub(crate) claim_tables: ClaimTables,
     pub(crate) derivations: Derivations,
     pub(crate) downloads: Arc<Semaphore>,
     /// Documents are parsed at most this many at once: each may hold twice its size.
     pub(crate) parsing: Arc<Semaphore>,
     pub(crate) commits: CommitQueue,
+    /// Held by whoever makes records visible that others are compared with.
+    pub(crate) committing: tokio::sync::Mutex<()>,
     pub(crate) counters: Counters,
     pub(crate) health: HealthCache,
     pub(crate) mirrors: Mirrors,
@@ -138,11 +142,13 @@ impl Engine {
             flights: Flights::default(),
             heads: Heads::default(),
             readings: Readings::default(),
+            rereadings: Rereadings::default(),
             claim_tables: ClaimTables::new(),
             derivations: Derivations::new(),
             downloads: Arc::new(Semaphore::new(parts.limits.downloads)),
             parsing: Arc::new(Semaphore::new(2)),
             commits: CommitQueue::new(sender),
+            committing: tokio::sync::Mutex::default(),
             counters: Counters::default(),
             health: HealthCache::default(),
             mirrors,

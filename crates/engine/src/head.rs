@@ -19,6 +19,7 @@ use crate::engine::Engine;
 use crate::fetch::{NoBody, status_outcome};
 use crate::mirrors::Ask;
 use crate::obtain::remaining_seconds;
+use crate::places::Spoilt;
 use crate::serve::{forwarded_status, representation};
 
 impl Engine {
@@ -118,21 +119,17 @@ impl Engine {
         }
     }
 
-    /// Sends HEAD, and GET closed after its head where HEAD is not supported; only a 200 is a success.
+    /// Sends HEAD to the places where the file may be, and GET closed after its head where HEAD is not supported; only a 200 is a
+    /// success.
     async fn ask_head(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Result<UpstreamResponse, Fault> {
-        let claimed = self.held_claim(wanted).await.and_then(|claim| url::Url::parse(&claim.url).ok());
-        let fault = |no_body: &NoBody| self.no_copy(wanted, no_body);
-        let ask = async |method| {
-            let asked = Ask { method, claimed: claimed.clone(), ..Ask::default() };
-            let arrival = self.ask(wanted, &asked).await.map_err(|error| fault(&error))?;
-            Ok::<_, Fault>(arrival.response)
-        };
-        let mut response = ask(Method::HEAD).await?;
-        if matches!(response.status.as_u16(), 400 | 403 | 405 | 501) {
-            response = ask(Method::GET).await?;
-        }
+        // No document is obtained as long as the file is where it is looked for.
+        let mut expectation = self.expect_of_held(wanted).await;
+        let head = Ask { method: Method::HEAD, ..Ask::default() };
+        let found = self.find(wanted, &mut expectation, &head, &Spoilt::default()).await;
+        let answer = found.map_or_else(|| Err(NoBody::unusable("internal", "no place was asked")), |found| found.answer);
+        let response = answer.map_err(|no_body| self.no_copy(wanted, &no_body))?.response;
         if response.status != StatusCode::OK {
-            return Err(fault(&status_outcome(wanted, &response, self.now())));
+            return Err(self.no_copy(wanted, &status_outcome(wanted, &response, self.now())));
         }
         Ok(response)
     }

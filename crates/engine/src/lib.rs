@@ -6,12 +6,15 @@
 //! | `admission.rs` | 1–2: parse the path, ask the format, apply the access rules; the only maker of `Admitted` |
 //! | `obtain.rs`, `fetch.rs` | 3–5: look up, decide, ask the upstream, settle |
 //! | `head.rs`, `heads.rs` | 5: HEAD on what is not held, one for all who ask meanwhile |
+//! | `places.rs` | 5: where a file may be, and which of the places has the last word |
 //! | `mirrors.rs` | 5: which of an upstream's places is asked, and who is asked next |
 //! | `clearance.rs` | 6: quarantine; the only maker of [`Cleared`] |
 //! | `flight.rs`, `download.rs`, `intake.rs`, `resume.rs` | 8: one detached download: its head, its body, what follows a cut |
 //! | `verify.rs` | 8: is it the right body? |
 //! | `fill.rs`, `reader.rs` | 8: the bytes while they arrive, many readers |
 //! | `expectation.rs`, `claims.rs`, `claim_tables.rs` | what a file's digest should be, and where its document says so |
+//! | `rereading.rs` | documents that are read once more because they do not name a file |
+//! | `landing.rs` | a new document becomes visible together with the loss of what it contradicts |
 //! | `generation.rs`, `members.rs`, `reading.rs`, `retire.rs` | documents that are right only together with other files |
 //! | `by_digest.rs` | names that stand for bytes which another name states by digest |
 //! | `commit.rs` | 9: blob, then record, in groups |
@@ -41,14 +44,17 @@ mod head;
 mod heads;
 mod health;
 mod intake;
+mod landing;
 mod members;
 mod mirrors;
 mod obtain;
 mod passthrough;
+mod places;
 mod reader;
 mod reading;
 mod records;
 mod repositories;
+mod rereading;
 mod resume;
 mod retire;
 mod serve;
