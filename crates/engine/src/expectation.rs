@@ -223,6 +223,9 @@ impl Engine {
     async fn known_claim(self: &Arc<Self>, wanted: &Arc<Wanted>, documents: &[Arc<Wanted>]) -> Known {
         let mut best = Known::NoDocument;
         for document in documents {
+            if let Some(claim) = self.just_claimed(wanted, document).await {
+                return Known::Claim(claim);
+            }
             let Ok(Some(record)) = self.records.get(&document.key).await else { continue };
             if record.blob().is_none() {
                 continue;
@@ -244,6 +247,13 @@ impl Engine {
             }
             best => best,
         }
+    }
+
+    /// What a document says that has arrived, and has been answered with, but is not held yet.
+    async fn just_claimed(self: &Arc<Self>, wanted: &Arc<Wanted>, document: &Arc<Wanted>) -> Option<StoredClaim> {
+        let settled = self.flights.running(&document.key)?.arrived()?;
+        let table = self.arrived_claims(document, &settled).await.ok()?;
+        self.claim_in(document, &table, &wanted.key.path).await
     }
 
     /// The claim of a held document for a file that is itself held, if there is one.
@@ -275,6 +285,10 @@ impl Engine {
         let Some(documents) = self.naming_documents(wanted).await else { return Lookup::NotNamed };
         let mut last = Lookup::NotNamed;
         for document in &documents {
+            let is_held = self.records.get(&document.key).await.ok().flatten().is_some_and(|record| record.blob().is_some());
+            if !is_held && self.flights.running(&document.key).is_none() {
+                continue;
+            }
             let lookup = match self.reread(document) {
                 Some(flight) => self.learn_from(wanted, document, &flight).await,
                 None => match self.known_claim(wanted, std::slice::from_ref(document)).await {

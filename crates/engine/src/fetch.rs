@@ -181,8 +181,9 @@ impl Engine {
                 self.put_aside(wanted, &mirror, &no_body);
                 avoid.push(mirror);
             }
-            let counts = !is_hint(wanted, place.as_ref());
-            if avoid.is_empty() || !Self::has_mirror_beside(wanted, &avoid) {
+            let is_another_left = !avoid.is_empty() && Self::has_mirror_beside(wanted, &avoid);
+            let counts = is_another_left || !is_hint(wanted, place.as_ref());
+            if !is_another_left {
                 // No mirror is left at this place; at another one they may have it.
                 avoid.clear();
                 spoilt.add(place);

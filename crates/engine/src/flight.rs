@@ -115,6 +115,14 @@ impl Flight {
         matches!(&*self.state.borrow(), State::Done(_))
     }
 
+    /// What came of it, if it has ended well.
+    pub(crate) fn arrived(&self) -> Option<Settled> {
+        match &*self.state.borrow() {
+            State::Done(Ok(settled)) => Some(settled.clone()),
+            State::Pending | State::Filling(_) | State::Done(Err(_)) => None,
+        }
+    }
+
     /// Whether all bytes are here and verified: who comes now gets what is kept already, or about to be.
     pub(crate) fn has_everything(&self) -> bool {
         match &*self.state.borrow() {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use larder_core::{ArtifactRecord, SourceKey};
-use larder_storage::OpenBlob;
+use larder_storage::{Change, OpenBlob};
 
 use crate::admission::Wanted;
 use crate::claims::{ClaimTable, Stated};
@@ -56,6 +56,27 @@ impl Engine {
         let stated: Vec<SourceKey> = restated.iter().map(|restated| restated.key.clone()).collect();
         let superseded = Superseded { held: &held, stated: &stated, entry: Some(&document.entry) };
         self.commit_group(commits, &superseded).await;
+    }
+
+    /// A held document is about to be dropped, for the upstream has it no more: what it vouched for is compared with the next one.
+    pub(crate) async fn no_longer_vouched_for(self: &Arc<Self>, document: &Arc<Wanted>) {
+        let held = self.records.get(&document.key).await.ok().flatten();
+        let Some(held) = held.filter(|held| document.spec.is_document && held.blob().is_some()) else { return };
+        let Ok(table) = self.claim_table(document, &held).await else { return };
+        let _alone = self.committing.lock().await;
+        let mut unvouched = Vec::new();
+        for (path, _) in table.iter() {
+            let key = SourceKey { repository: document.key.repository.clone(), path: path.into(), variant: "".into() };
+            let file = self.records.get(&key).await.ok().flatten();
+            if let Some(file) = file.filter(|file| file.verified && document.format.digest_in_name(path).is_none()) {
+                unvouched.push((key, ArtifactRecord { verified: false, ..ArtifactRecord::clone(&file) }));
+            }
+        }
+        let put = |(key, record): &(SourceKey, ArtifactRecord)| Change::PutRecord { key: key.clone(), record: record.clone(), blob: None };
+        if !unvouched.is_empty() && self.metadata.apply(unvouched.iter().map(put).collect()).await.is_ok() {
+            unvouched.into_iter().for_each(|(key, record)| self.records.put(key, Arc::new(record)));
+            document.entry.bump();
+        }
     }
 
     /// The files of which a document that has just arrived states something else than the one before it, or than another variant of

@@ -256,6 +256,7 @@ impl Engine {
                 self.flights.remove(&flight);
             }
             (Err((fault, Some(change))), _) => {
+                self.no_longer_vouched_for(&wanted).await;
                 self.commits.send(vec![Commit { wanted, flight: Arc::clone(&flight), change, replaces: None }]);
                 flight.finish(Err(fault));
             }

@@ -85,9 +85,9 @@ impl Engine {
     }
 }
 
-/// Whether a place other than the usual one is a hint for this source.
+/// Whether a place (`None`: the usual one) is a hint for this source. What no document names has no other place.
 pub(crate) fn is_hint(wanted: &Wanted, place: Option<&Url>) -> bool {
-    place.is_some() != wanted.format.links_elsewhere()
+    place.is_some() != (wanted.format.links_elsewhere() && !wanted.spec.is_document)
 }
 
 impl Search<'_> {

@@ -3,10 +3,12 @@
 //! These tests run on one thread, and a hit waits for nothing: whatever the engine does after it has answered it does after the next
 //! request, too. A file that is still a hit then was a hit while the new document was visible.
 
+use http::Method;
+use larder_core::Fault;
 use larder_testkit::Behaviour;
 
 use crate::repo::{MASTER, Style, generation};
-use crate::support::Bench;
+use crate::support::{Bench, Got};
 use crate::{LINKING, Version, assert_verified, body, document, name};
 
 const EXPIRED: u64 = 3_601;
@@ -24,9 +26,17 @@ async fn replaced(format: &'static str) -> (Bench, Version, Version) {
     (bench, old, new)
 }
 
-/// The variant in which a document is held.
+/// Whoever installs from npm asks for abbreviated packuments.
+const ACCEPT: &str = "application/vnd.npm.install-v1+json";
+
+/// The variant in which a document is held that was asked for so.
 fn variant(format: &str) -> &'static str {
     if format == "npm" { "abbreviated" } else { "" }
+}
+
+/// Asks for the document that names the files.
+async fn read(bench: &Bench, format: &str) -> Result<Got, Fault> {
+    bench.ask(Method::GET, format, document(format).0, &[("accept", ACCEPT)]).await
 }
 
 #[tokio::test]
@@ -38,7 +48,7 @@ async fn who_has_a_new_document_never_gets_the_old_file_as_a_hit() {
         // What the server's hot set would hold of the file.
         let remembered = bench.client(format, &old.path).answer().await.unwrap().hot.expect("a verified file may be remembered");
         assert!(remembered.is_good(bench.engine.now()));
-        bench.get(format, document(format).0).await.unwrap();
+        read(&bench, format).await.unwrap();
         assert!(!remembered.is_good(bench.engine.now()), "{format}: the hot set still has the old file");
         let got = bench.get(format, &old.path).await.unwrap();
         assert_eq!(got.bytes(), &new.bytes, "{format}: {}", got.answer.cache_status);
@@ -52,7 +62,7 @@ async fn a_new_document_is_not_held_before_the_old_file_is_gone() {
         let (bench, old, new) = replaced(format).await;
         new.put(&bench.origin);
         name(&bench.origin, &[&new]);
-        let reader = tokio::spawn(bench.client(format, document(format).0).run());
+        let reader = tokio::spawn(bench.client(format, document(format).0).header("accept", ACCEPT).run());
         let seen = async {
             loop {
                 // A document that is a hit is fresh, and so is the new one.
@@ -79,14 +89,15 @@ async fn a_download_of_the_old_file_that_ends_after_the_new_document_came_is_no_
         let new = Version::new(&bench.origin, format, "1.0.0", "new bytes");
         old.put(&bench.origin);
         name(&bench.origin, &[&old]);
-        body(&bench, format, document(format).0).await;
+        read(&bench, format).await.unwrap();
+        bench.settled().await;
         bench.origin.hold_body(&old.at, 3);
         let early = tokio::spawn(bench.client(format, &old.path).run());
         bench.origin.wait_for("GET", &old.at, 1).await;
         new.put(&bench.origin);
         name(&bench.origin, &[&new]);
         bench.wait(EXPIRED);
-        bench.get(format, document(format).0).await.unwrap();
+        read(&bench, format).await.unwrap();
         let late = tokio::spawn(bench.client(format, &old.path).run());
         bench.origin.wait_for("GET", &old.at, 2).await;
         bench.origin.release(&old.at);
@@ -107,7 +118,26 @@ async fn a_document_that_is_not_kept_takes_the_old_file_with_it() {
         name(&bench.origin, &[&new]);
         // Nothing marks the end of it, so it is served once and not kept.
         bench.origin.behave(document(format).1, Behaviour::UntilClose);
-        bench.get(format, document(format).0).await.unwrap();
+        read(&bench, format).await.unwrap();
+        let got = bench.get(format, &old.path).await.unwrap();
+        assert_eq!(got.bytes(), &new.bytes, "{format}: {}", got.answer.cache_status);
+    }
+}
+
+/// A document that was gone for a while comes back with other digests.
+#[tokio::test]
+async fn what_a_document_vouched_for_is_compared_with_the_next_one() {
+    for format in LINKING {
+        let (bench, old, new) = replaced(format).await;
+        bench.origin.remove(document(format).1);
+        crate::refusal(read(&bench, format).await);
+        bench.settled().await;
+        let hit = bench.get(format, &old.path).await.unwrap();
+        assert!(hit.is_hit() && !hit.answer.hot, "{format}: served, for nobody says otherwise, but never past the pipeline");
+        bench.wait(EXPIRED);
+        new.put(&bench.origin);
+        name(&bench.origin, &[&new]);
+        read(&bench, format).await.unwrap();
         let got = bench.get(format, &old.path).await.unwrap();
         assert_eq!(got.bytes(), &new.bytes, "{format}: {}", got.answer.cache_status);
     }
