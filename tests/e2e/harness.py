@@ -228,6 +228,10 @@ class Case:
         self._origins.append(Origin(name))
         return self._origins[-1]
 
+    def origins(self):
+        """The upstreams made so far."""
+        return list(self._origins)
+
     def serve(self, remotes, bases=None, **settings):
         """Starts larder with these `remotes` (None: with no configuration at all).
 
@@ -253,6 +257,10 @@ class Case:
     def listens_at(self):
         """URL of larder itself: what every link that a client keeps must begin with."""
         return self._larder.url
+
+    def flush(self):
+        """Makes larder forget what it holds."""
+        ask(f"{self._larder.url}/cache/flush", method="PUT")
 
     def log_lines(self, text):
         """The lines of larder's log with `text` in them, as objects."""

@@ -46,7 +46,15 @@ class Upstream:
         self._add("common", "1.0.0", f"{self.origin.url}/charts/common-1.0.0.tgz", ballast=900_000)
         self._add("remote", "1.0.0", f"{self.elsewhere.url}/downloads/remote-1.0.0.tgz")
         self.index = self._index()
-        self.origin.put("/charts/index.yaml", self.index, "text/yaml")
+        self.publish(self.index)
+
+    def publish(self, index):
+        self.origin.put("/charts/index.yaml", index, "text/yaml")
+
+    def index_before(self, name):
+        """The index before the last version of that chart was published."""
+        entries = {**self._entries, name: self._entries[name][:-1]}
+        return self._index(entries)
 
     @property
     def url(self):
@@ -65,10 +73,10 @@ class Upstream:
             signed = chart_yaml(name, version, '"1.0"') + f"\n...\nfiles:\n  {name}-{version}.tgz: sha256:{digest}\n"
             host.put(path + ".prov", key.clearsign(signed), "text/plain", immutable=True)
 
-    def _index(self):
+    def _index(self, entries=None):
         """Written as publishers do: comments, every style of scalar, an unusual order of keys."""
         lines = ["# kept as it is", "apiVersion: v1", "generated: 2024-01-02T03:04:05.000000Z", "entries:"]
-        for name, versions in self._entries.items():
+        for name, versions in (entries or self._entries).items():
             lines.append(f"  {name}:")
             for version, link, digest in versions:
                 lines += [
@@ -133,14 +141,38 @@ def helm(program):
     return use_helm
 
 
-def serve(case, upstream):
+def newer_chart(program):
+    """helm knows a version from its own copy of the index; larder's copy, still fresh, is from before it was published."""
+
+    def use_helm(case):
+        with signer(case) as key:
+            upstream = Upstream(case, key)
+        serve(case, upstream, {"immutable_ttl": 0, "mutable_ttl": 86_400})
+        base, do = case.repository("charts"), Helm(program, case.home())
+        do("repo", "add", "pantry", base)
+        last = "demo-0.2.1+build.5"
+        if not case.direct:
+            case.flush()
+            upstream.publish(upstream.index_before("demo"))
+            expect("build.5" not in ask(f"{base}/index.yaml").body.decode(), "this is not the index of before")
+            upstream.publish(upstream.index)
+            # Bytes that nobody vouches for must not come in through the gap.
+            upstream.origin.put(f"/charts/{last}.tgz", b"other bytes", "application/gzip", immutable=True)
+            ask(f"{base}/{last}.tgz", wanted=502)
+            upstream.origin.put(f"/charts/{last}.tgz", upstream.charts[last], "application/gzip", immutable=True)
+        pulled(do, upstream, "pantry/demo", "0.2.1+build.5")
+
+    return use_helm
+
+
+def serve(case, upstream, cache=CACHE):
     entry = {
         "base_url": upstream.url,
         "type": "remote",
         "package": "helm",
         "immutable_patterns": ["\\.tgz$"],
         "allow_private": [upstream.elsewhere.host],
-        "cache": CACHE,
+        "cache": cache,
     }
     case.serve({"charts": entry})
 
@@ -204,4 +236,10 @@ def refused(link):
     ask(forged, wanted=403)
 
 
-CASES = {"helm-helm4": helm("helm4"), "helm-helm3": helm("helm3"), "helm-index-bytes": index_bytes}
+CASES = {
+    "helm-helm4": helm("helm4"),
+    "helm-helm3": helm("helm3"),
+    "helm-newer-chart-helm4": newer_chart("helm4"),
+    "helm-newer-chart-helm3": newer_chart("helm3"),
+    "helm-index-bytes": index_bytes,
+}

@@ -13,10 +13,10 @@ WANTED = {"@pantry/spoon": "^1.0.0", "pantry-jam": "^1.0.0"}
 INSTALLED = "pantry-jam@1.1.0 pantry-jar@2.0.0 @pantry/spoon@1.0.0"
 
 
-def serve(case):
+def serve(case, mutable_ttl=0):
     origin = case.origin()
     tarballs = npm_packages.serve(origin)
-    cache = {"immutable_ttl": 0, "mutable_ttl": 0}
+    cache = {"immutable_ttl": 0, "mutable_ttl": mutable_ttl}
     case.serve({"npm": {"base_url": origin.url, "type": "remote", "package": "npm", "cache": cache}})
     return origin, tarballs
 
@@ -98,6 +98,37 @@ def client_case(client, install, frozen, lock_file):
             expect_equal(f"{lock_file} afterwards", (project.path / lock_file).read_text(), text)
 
         case.phases(use)
+
+    return use_client
+
+
+def newer_lock_case(client, install, frozen, lock_file):
+    """A lock file that is newer than the packuments that larder holds, fresh: it was made where the new versions are known."""
+
+    def use_client(case):
+        origin, tarballs = serve(case, mutable_ttl=86_400)
+        home = case.home()
+        project = Project(home, case.repository("npm"))
+        project(client, *install)
+        text = (project.path / lock_file).read_text()
+        if not case.direct:
+            case.flush()
+            npm_packages.serve(origin, npm_packages.BEFORE)
+            for name in npm_packages.BEFORE:
+                for accept in (ABBREVIATED, "application/json"):
+                    held = ask(f"{case.repository('npm')}/{name.replace('/', '%2f')}", Accept=accept)
+                    expect("2.0.0" not in held.body.decode(), f"{name} is not the packument of before")
+        npm_packages.serve(origin)
+        if not case.direct:
+            # Bytes that nobody vouches for must not come in through the gap.
+            link = npm_packages.tarball_path("pantry-jam", "1.1.0")
+            origin.put(link, b"other bytes", immutable=True)
+            ask(case.repository("npm") + link, wanted=502)
+            origin.put(link, tarballs["pantry-jam@1.1.0"], immutable=True)
+        project.forget()
+        project(client, *frozen)
+        expect_equal("installed from the lock file", project.installed(), INSTALLED)
+        expect_equal(f"{lock_file} afterwards", (project.path / lock_file).read_text(), text)
 
     return use_client
 
@@ -220,24 +251,26 @@ def packuments(case):
 
 QUIET = ("--no-audit", "--no-fund", "--loglevel=error")
 
-CASES = {
-    "npm-npm": client_case("npm", ["install", *QUIET], ["ci", *QUIET], "package-lock.json"),
-    "npm-yarn1": client_case(
-        "yarn1",
+# Each client's name, its ways to install without and with a lock file, and that file.
+CLIENTS = {
+    "npm": (["install", *QUIET], ["ci", *QUIET], "package-lock.json"),
+    "yarn1": (
         ["install", "--non-interactive", "--cache-folder", "../yarn-cache"],
         ["install", "--non-interactive", "--frozen-lockfile", "--cache-folder", "../yarn-cache"],
         "yarn.lock",
     ),
-    "npm-yarn4": client_case("yarn4", ["install", "--no-immutable"], ["install", "--immutable"], "yarn.lock"),
-    "npm-pnpm": client_case(
-        "pnpm",
+    "yarn4": (["install", "--no-immutable"], ["install", "--immutable"], "yarn.lock"),
+    "pnpm": (
         ["install", "--no-frozen-lockfile", "--store-dir=../pnpm-store"],
         ["install", "--frozen-lockfile", "--store-dir=../pnpm-store"],
         "pnpm-lock.yaml",
     ),
-    "npm-bun": client_case(
-        "bun", ["install", "--no-progress"], ["install", "--frozen-lockfile", "--no-progress"], "bun.lock"
-    ),
+    "bun": (["install", "--no-progress"], ["install", "--frozen-lockfile", "--no-progress"], "bun.lock"),
+}
+
+CASES = {
+    **{f"npm-{client}": client_case(client, *ways) for client, ways in CLIENTS.items()},
+    **{f"npm-newer-lock-{client}": newer_lock_case(client, *ways) for client, ways in CLIENTS.items()},
     "npm-commands": npm_commands,
     "npm-passed-through": passed_through,
     "npm-packuments": packuments,

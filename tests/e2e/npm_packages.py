@@ -58,10 +58,18 @@ def tarball(name, version, dependencies, ballast):
     return tar_gz(members), manifest
 
 
-def serve(origin):
+# The registry before the newest versions were published.
+BEFORE = {
+    "pantry-jam": ({"1.0.0": {}}, {"latest": "1.0.0"}, 0),
+    "pantry-jar": ({"1.0.0": {}}, {"latest": "1.0.0"}, 0),
+    "@pantry/spoon": ({"0.9.0": {}}, {"latest": "0.9.0"}, 0),
+}
+
+
+def serve(origin, packages=PACKAGES):
     """Fills `origin`; gives {"name@version": tarball}."""
     tarballs = {}
-    for name, (versions, tags, ballast) in PACKAGES.items():
+    for name, (versions, tags, ballast) in packages.items():
         described = {}
         for version, dependencies in versions.items():
             body, manifest = tarball(name, version, dependencies, ballast)

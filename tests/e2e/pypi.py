@@ -7,21 +7,21 @@ import time
 import zipfile
 
 from harness import TOOLS, Failed, ask, environment, expect, expect_equal, run, tool
-from pypi_packages import JSON, normalized, projects, serve_html_only, serve_json
+from pypi_packages import JSON, before, normalized, projects, serve_html_only, serve_json
 
 CACHE = {"immutable_ttl": 0, "mutable_ttl": 0}
 FILES = {file.name: file for files in projects().values() for file in files}
 DEMO = FILES["pantry_demo-1.1-py3-none-any.whl"]
 
 
-def html_only(case):
+def html_only(case, cache=CACHE):
     origin = case.origin()
     serve_html_only(origin)
-    case.serve({"pypi": {"base_url": origin.url, "type": "remote", "package": "pypi", "cache": CACHE}})
+    case.serve({"pypi": {"base_url": origin.url, "type": "remote", "package": "pypi", "cache": cache}})
     return origin
 
 
-def json_and_html(case):
+def json_and_html(case, cache=CACHE):
     index, files_host = case.origin("index"), case.origin("files")
     serve_json(index, files_host)
     entry = {
@@ -29,10 +29,24 @@ def json_and_html(case):
         "index_url": f"{index.url}/simple",
         "type": "remote",
         "package": "pypi",
-        "cache": CACHE,
+        "cache": cache,
     }
     case.serve({"pypi": entry}, bases={"pypi": index.url})
     return files_host
+
+
+LONG = {"immutable_ttl": 0, "mutable_ttl": 86_400}
+
+
+def html_only_republished(case):
+    origin = html_only(case, LONG)
+    return origin, lambda published=None: serve_html_only(origin, published)
+
+
+def json_and_html_republished(case):
+    files_host = json_and_html(case, LONG)
+    index = next(origin for origin in case.origins() if origin is not files_host)
+    return files_host, lambda published=None: serve_json(index, files_host, published)
 
 
 def simple(case):
@@ -240,6 +254,36 @@ def requests_at(case, name):
     return sum(int(float(line.rsplit(" ", 1)[1])) for line in counted)
 
 
+def uv_newer_lock(upstream):
+    """A lock file that is newer than the pages that larder holds, fresh: it was made where the new files are known."""
+
+    def use_uv(case):
+        files_host, publish = upstream(case)
+        do = Uv(case.home(), simple(case))
+        do("lock")
+        link = re.search(rf'url = "([^"]+/{re.escape(DEMO.name)})"', (do.project / "uv.lock").read_text()).group(1)
+        if not case.direct:
+            case.flush()
+            publish(before())
+            for name in before():
+                held = ask(f"{simple(case)}/{normalized(name)}/").body.decode()
+                expect("-0.1-" in held and DEMO.name not in held, f"this is not the page of before:\n{held}")
+        publish()
+        if not case.direct:
+            # Bytes that nobody vouches for must not come in through the gap.
+            path = link.removeprefix(case.repository("pypi"))
+            files_host.put(path, b"other bytes", immutable=True)
+            ask(link, wanted=502)
+            publish()
+        do.forget()
+        do("sync", "--frozen")
+        python = do.project / ".venv" / "bin" / "python"
+        expect_equal("uv sync installed", do.version_of("pantry_demo", python), "1.1")
+        expect_equal("uv sync built", do.version_of("pantry_source", python), "1.0")
+
+    return use_uv
+
+
 def check_lock(case, text):
     urls = re.findall(r'url = "([^"]+)"', text)
     expect(any(url.endswith(DEMO.name) for url in urls), f"uv.lock does not name {DEMO.name}:\n{text}")
@@ -316,6 +360,8 @@ CASES = {
     "pypi-html-pip": pip(html_only),
     "pypi-html-pip-lazy-wheel": pip_lazy_wheel,
     "pypi-html-uv": uv(html_only, reads_wheels=True),
+    "pypi-newer-lock-html-uv": uv_newer_lock(html_only_republished),
+    "pypi-newer-lock-json-uv": uv_newer_lock(json_and_html_republished),
     "pypi-html-ranges": lazy_reads,
     "pypi-html-both-forms": both_forms(html_only),
     "pypi-json-pip": pip(json_and_html),

@@ -113,23 +113,30 @@ def projects():
     }
 
 
-def serve_html_only(origin):
+def before():
+    """The projects before any of those files was published."""
+    return {name: [wheel(name, "0.1")] for name in projects()}
+
+
+def serve_html_only(origin, published=None):
     """Relative links, digests in fragments, no JSON whatever is asked for, no metadata files."""
-    names = "".join(f'<a href="{normalized(name)}/">{html.escape(name)}</a><br/>\n' for name in projects())
+    published = published or projects()
+    names = "".join(f'<a href="{normalized(name)}/">{html.escape(name)}</a><br/>\n' for name in published)
     origin.put("/simple/", page(names), "text/html")
-    for name, files in projects().items():
+    for name, files in published.items():
         links = "".join(anchor(f"../../files/{link_name(file)}", file, metadata=False) for file in files)
         origin.put(f"/simple/{normalized(name)}/", page(links), "text/html; charset=utf-8")
         for file in files:
             origin.put(f"/files/{file.name}", file.body, immutable=True)
 
 
-def serve_json(index, files_host):
+def serve_json(index, files_host, published=None):
     """PEP 691 by negotiation, PEP 658/714 metadata files, PEP 700 sizes and upload times; files on another host."""
-    listing = {"meta": {"api-version": "1.1"}, "projects": [{"name": name} for name in projects()]}
-    names = "".join(f'<a href="/simple/{normalized(name)}/">{html.escape(name)}</a>\n' for name in projects())
+    published = published or projects()
+    listing = {"meta": {"api-version": "1.1"}, "projects": [{"name": name} for name in published]}
+    names = "".join(f'<a href="/simple/{normalized(name)}/">{html.escape(name)}</a>\n' for name in published)
     index.answer("/simple/", negotiated(json.dumps(listing), page(names)))
-    for name, files in projects().items():
+    for name, files in published.items():
         described = [json_file(files_host.url, file) for file in files]
         detail = {
             "meta": {"api-version": "1.1", "_last-serial": 12345},

@@ -86,7 +86,8 @@ pub struct ArtifactRecord {
     pub content: Content,
     /// Headers that came with the body.
     pub headers: StoredHeaders,
-    /// The URL that the body came from after redirects, without query and user-info: base of relative links.
+    /// The URL that the body came from after redirects, without user-info and with `?` alone in the place of a query: base of
+    /// relative links.
     pub source_url: String,
     /// The upstream's `Last-Modified` at first contact, for quarantine; never moved by a fetch of equal bytes.
     pub published_at: Option<UnixMillis>,

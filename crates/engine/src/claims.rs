@@ -16,7 +16,6 @@ use crate::claim_tables::Gathering;
 use crate::document::tell;
 use crate::engine::Engine;
 use crate::flight::Settled;
-use crate::keys::key_of_named;
 use crate::serve::{internal, malformed};
 
 /// What is claimed of one file.
@@ -47,6 +46,18 @@ impl std::fmt::Display for Stated {
 }
 
 impl StoredClaim {
+    /// A file at its usual place, of which nothing is stated but a digest.
+    pub(crate) fn of_digest(digest: Digest) -> Self {
+        Self { url: String::new(), size: None, published_at: None, digests: vec![digest], identity: None }
+    }
+
+    /// The sidecar of a file that is claimed: it stands beside the file, and nothing is stated of it.
+    fn of_sidecar(self, suffix: &str) -> Self {
+        let (path, query) = self.url.split_at(self.url.find('?').unwrap_or(self.url.len()));
+        let url = if path.is_empty() { String::new() } else { format!("{path}{suffix}{query}") };
+        Self { url, size: None, digests: Vec::new(), identity: None, ..self }
+    }
+
     /// The strongest digest stated.
     pub(crate) fn strongest(&self) -> Option<&Digest> {
         self.digests.iter().max_by_key(|digest| digest.algorithm())
@@ -289,6 +300,10 @@ impl Engine {
         if let Some(claim) = table.find(path) {
             return Some(claim);
         }
+        let subject = document.format.subject(path).filter(|_| !document.format.names_sidecars());
+        if let Some((claim, suffix)) = subject.and_then(|subject| Some((table.find(subject)?, path.strip_prefix(subject)?))) {
+            return Some(claim.of_sidecar(suffix));
+        }
         let mut found = None;
         for table in self.nested_tables(document, table).await {
             found = found.or_else(|| table.find(path));
@@ -297,12 +312,26 @@ impl Engine {
     }
 
     /// The claims of those files that a document names and that name further files, as far as they are held.
-    pub(crate) async fn nested_tables(self: &Arc<Self>, document: &Arc<Wanted>, table: &ClaimTable) -> Vec<Arc<ClaimTable>> {
+    async fn nested_tables(self: &Arc<Self>, document: &Arc<Wanted>, table: &ClaimTable) -> Vec<Arc<ClaimTable>> {
+        self.nested_claims(document, table, &[]).await
+    }
+
+    /// As [`nested_tables`](Self::nested_tables), of a generation some of whose files have arrived and are not held yet.
+    pub(crate) async fn nested_claims(
+        self: &Arc<Self>,
+        document: &Arc<Wanted>,
+        table: &ClaimTable,
+        arrived: &[(Arc<Wanted>, Settled)],
+    ) -> Vec<Arc<ClaimTable>> {
         let mut tables = Vec::new();
         if !document.heads_generation() {
             return tables;
         }
         for (path, _) in table.iter().filter(|(path, _)| document.format.names_files(path)) {
+            if let Some((file, settled)) = arrived.iter().find(|(file, _)| file.spec.key_path == path) {
+                tables.extend(self.arrived_claims(file, settled).await.ok());
+                continue;
+            }
             let Some(file) = Self::named_file(&document.entry, document.format, path).map(Arc::new) else { continue };
             if let Ok(Some(record)) = self.records.get(&file.key).await
                 && record.blob().is_some()
@@ -319,25 +348,6 @@ impl Engine {
         larder_upstream::spawn(async move { engine.named_by_generation(&document, &record).await });
     }
 
-    /// After a document arrived: held files of which it states another digest than the one before it, or than another variant of it
-    /// that is held, are dropped, so that they are fetched and checked again.
-    pub(crate) async fn compare_claims(
-        self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
-        old: Option<&Arc<ArtifactRecord>>,
-        new: &Arc<ArtifactRecord>,
-    ) {
-        let befores = self.earlier_claims(wanted, old.filter(|old| old.blob() != new.blob())).await;
-        if befores.is_empty() {
-            return;
-        }
-        let Ok(after) = self.claim_table(wanted, new).await else { return };
-        for key in self.restated(wanted, befores, vec![after]).await {
-            tracing::warn!(%key, "the upstream's index states another digest for this file than before");
-            self.drop_record(&wanted.entry, &key).await;
-        }
-    }
-
     /// What the files of a held generation name.
     pub(crate) async fn named_by_generation(
         self: &Arc<Self>,
@@ -350,51 +360,8 @@ impl Engine {
         }
     }
 
-    /// The held files of which the files of a generation that has just arrived state another digest than they have. Its own
-    /// files are exchanged, or have names that say what they are.
-    pub(crate) async fn superseded_by(
-        self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
-        befores: &[Arc<ClaimTable>],
-        new: &Settled,
-    ) -> Vec<Arc<Wanted>> {
-        let Ok(after) = self.arrived_claims(wanted, new).await else { return Vec::new() };
-        let afters = self.nested_tables(wanted, &after).await;
-        let keys = self.restated(wanted, befores.to_vec(), afters).await;
-        keys.iter().filter_map(|key| Self::named_file(&wanted.entry, wanted.format, &key.path).map(Arc::new)).collect()
-    }
-
-    /// Keys of held files that are not what `afters` state, of those of which `befores` do not state the same.
-    async fn restated(
-        &self,
-        wanted: &Arc<Wanted>,
-        befores: Vec<Arc<ClaimTable>>,
-        afters: Vec<Arc<ClaimTable>>,
-    ) -> Vec<SourceKey> {
-        let differing = self.parse_blocking(move || {
-            let mut differing = Vec::new();
-            for (path, now) in afters.iter().flat_map(|after| after.iter()) {
-                let mut earlier = befores.iter().filter_map(|before| before.find(path)).peekable();
-                let as_before = earlier.peek().is_some()
-                    && earlier.all(|claim| claim.digests == now.digests && claim.identity == now.identity);
-                if let Some(stated) = now.stated().filter(|_| !as_before) {
-                    differing.push((path.to_owned(), stated));
-                }
-            }
-            differing
-        });
-        let mut restated = Vec::new();
-        for (path, stated) in differing.await.unwrap_or_default() {
-            let key = key_of_named(&wanted.entry, &path);
-            if self.is_held_otherwise(wanted, &key, &stated).await {
-                restated.push(key);
-            }
-        }
-        restated
-    }
-
     /// The claims of a document's predecessor and of its other variants, as far as they are held.
-    async fn earlier_claims(self: &Arc<Self>, wanted: &Arc<Wanted>, old: Option<&Arc<ArtifactRecord>>) -> Vec<Arc<ClaimTable>> {
+    pub(crate) async fn earlier_claims(self: &Arc<Self>, wanted: &Arc<Wanted>, old: Option<&Arc<ArtifactRecord>>) -> Vec<Arc<ClaimTable>> {
         let mut tables = Vec::new();
         if let Some(old) = old.filter(|old| old.blob().is_some()) {
             tables.extend(self.claim_table(wanted, old).await.ok());
@@ -411,7 +378,7 @@ impl Engine {
     }
 
     /// Whether bytes are held that are not what is stated of them.
-    async fn is_held_otherwise(&self, document: &Wanted, key: &SourceKey, stated: &Stated) -> bool {
+    pub(crate) async fn is_held_otherwise(&self, document: &Wanted, key: &SourceKey, stated: &Stated) -> bool {
         let Ok(Some(record)) = self.records.get(key).await else { return false };
         let Some(blob) = record.blob() else { return false };
         !self.blob_is(document, &key.path, blob, stated).await

@@ -12,6 +12,7 @@ use crate::admission::Wanted;
 use crate::counters::count;
 use crate::engine::Engine;
 use crate::flight::Flight;
+use crate::repositories::Entry;
 
 /// Fills that become durable together.
 const GROUP: usize = 64;
@@ -22,7 +23,7 @@ pub(crate) struct Commit {
     pub(crate) wanted: Arc<Wanted>,
     pub(crate) flight: Arc<Flight>,
     pub(crate) change: RecordChange,
-    /// The record that this one replaces, for comparing what documents claim.
+    /// The record that this one replaces.
     pub(crate) replaces: Option<Arc<ArtifactRecord>>,
 }
 
@@ -46,6 +47,23 @@ pub(crate) enum RecordChange {
         at: UnixMillis,
         was_held: bool,
     },
+}
+
+/// What a new document contradicts.
+#[derive(Debug, Default)]
+pub(crate) struct Superseded<'a> {
+    /// Held files that are dropped.
+    pub(crate) held: &'a [SourceKey],
+    /// Files of which it states other bytes than the document before it: downloads of them may be running.
+    pub(crate) stated: &'a [SourceKey],
+    /// Whose files they are.
+    pub(crate) entry: Option<&'a Entry>,
+}
+
+impl Superseded<'_> {
+    fn none() -> Self {
+        Self::default()
+    }
 }
 
 #[derive(Debug)]
@@ -97,7 +115,10 @@ impl Committer {
                         Message::Barrier(sender) => barriers.push(sender),
                     }
                 }
-                engine.commit_group(commits).await;
+                {
+                    let _alone = engine.committing.lock().await;
+                    engine.commit_group(commits, &Superseded::none()).await;
+                }
                 for barrier in barriers {
                     let _ = barrier.send(());
                 }
@@ -122,7 +143,9 @@ struct Prepared {
 }
 
 impl Engine {
-    async fn commit_group(self: &Arc<Self>, commits: Vec<Commit>) {
+    /// Makes changes durable and visible: those that are superseded by the others go with them and before them. The caller has
+    /// the lock.
+    pub(crate) async fn commit_group(&self, commits: Vec<Commit>, superseded: &Superseded<'_>) {
         let mut ready = Vec::new();
         let mut waiting = Vec::new();
         for Commit { wanted, flight, change, replaces } in commits {
@@ -132,6 +155,16 @@ impl Engine {
                 continue;
             }
             let key = wanted.key.clone();
+            // What vouched for it does so no more.
+            let trusted = |record: Arc<ArtifactRecord>| match flight.is_restated() {
+                true => Arc::new(ArtifactRecord { verified: false, ..ArtifactRecord::clone(&record) }),
+                false => record,
+            };
+            let change = match change {
+                RecordChange::Store { record, spool, also } => RecordChange::Store { record: trusted(record), spool, also },
+                RecordChange::Renew { record } => RecordChange::Renew { record: trusted(record) },
+                other @ (RecordChange::Drop | RecordChange::Absent { .. }) => other,
+            };
             let is_known = replaces.is_some() || self.records.peek(&key).is_some();
             let prepared = |record, is_new, also| Prepared {
                 wanted,
@@ -161,13 +194,22 @@ impl Engine {
             // What brings no bytes is remembered in memory until there is space again: each row is one more that a full disk has to take.
             ready.iter_mut().filter(|one| one.record.is_some()).for_each(|one| one.written = false);
         }
-        let changes = ready.iter().filter(|one| one.written).flat_map(changes_of).collect::<Vec<_>>();
+        let drops = superseded.held.iter().map(|key| Change::DeleteRecord { key: key.clone() });
+        let changes = drops.chain(ready.iter().filter(|one| one.written).flat_map(changes_of)).collect::<Vec<_>>();
         let applied = self.metadata.apply(changes).await;
         if let Err(error) = &applied {
             tracing::error!(%error, "records could not be written; what was downloaded is served but not kept");
         }
+        if applied.is_ok() && !superseded.held.is_empty() {
+            superseded.held.iter().for_each(|key| self.records.remove(key));
+            superseded.entry.iter().for_each(|entry| entry.bump());
+        }
         for prepared in ready {
             self.make_visible(prepared, applied.is_ok());
+        }
+        // Answers from these downloads carry the epoch of before.
+        if self.flights.restate(superseded.stated.iter()) {
+            superseded.entry.iter().for_each(|entry| entry.bump());
         }
     }
 
@@ -195,9 +237,9 @@ impl Engine {
         prepared
     }
 
-    fn make_visible(self: &Arc<Self>, prepared: Prepared, applied: bool) {
+    fn make_visible(&self, prepared: Prepared, applied: bool) {
         let Prepared { wanted, flight, replaces, key, also, record, is_new, absence, .. } = prepared;
-        let before = replaces.clone().or_else(|| self.records.peek(&key));
+        let before = replaces.or_else(|| self.records.peek(&key));
         if let Some((status, at)) = absence {
             let absence = Absence { status, at, arrivals: wanted.entry.arrivals.load(Ordering::Acquire) };
             self.absences.note(key.clone(), absence, wanted.entry.repository.cache.negative_ttl);
@@ -229,10 +271,6 @@ impl Engine {
             wanted.entry.bump();
         }
         self.flights.remove(&flight);
-        if let Some(new) = record.filter(|_| applied && is_new && wanted.spec.is_document && !wanted.heads_generation()) {
-            let engine = Arc::clone(self);
-            tokio::spawn(async move { engine.compare_claims(&wanted, replaces.as_ref(), &new).await });
-        }
     }
 
     /// Whether nothing more is to be written but what frees space.

@@ -24,6 +24,7 @@ use crate::fill::{Fill, Release};
 use crate::flight::{Flight, SettledBody};
 use crate::intake::Intake;
 use crate::mirrors::Arrival;
+use crate::places::is_hint;
 
 /// Until a new body's record is visible, the body before it may still be served here and there. A client that dates its copy by its own
 /// clock (apk) must not get a 304 for the old one later, so the new one counts as served from a moment that is surely past that.
@@ -101,9 +102,11 @@ impl Engine {
         let whole_only = is_checked || labelled || self.may_be_held(wanted, &draft, prior);
         let ring_capacity = if whole_only { self.limits.document_size as usize } else { self.limits.ring_bytes };
         let expects_digest = expectation.expects_digest();
+        // A redirect has led there, and the usual place may know better.
+        let is_led = arrival.claimed.is_some() && is_hint(wanted, arrival.claimed.as_ref());
         let release = if whole_only {
             Release::AtTheEnd
-        } else if expects_digest && arrival.has_mirror_beside {
+        } else if expects_digest && (arrival.has_mirror_beside || is_led) {
             Release::From(Instant::now() + self.limits.held_back)
         } else {
             Release::AtOnce
@@ -120,7 +123,7 @@ impl Engine {
             }
         };
         let end_marked = received.end_marked;
-        let finished = self.verify(wanted, &fill, received, &mut expectation, prior).await;
+        let finished = self.verify(flight, wanted, &fill, received, &mut expectation, prior).await;
         if finished.is_err() {
             fill.fail();
         }
@@ -215,8 +218,10 @@ fn draft(wanted: &Wanted, response: &UpstreamResponse, prior: Option<&ArtifactRe
     }
 }
 
+/// A query may be a secret. That there was one stays to be seen (`?`): such a URL is of one file, and leads to no other.
 fn without_secrets(url: &Url) -> String {
-    SafeUrl(url.clone()).to_string()
+    let mark = if url.query().is_some() { "?" } else { "" };
+    format!("{}{mark}", SafeUrl(url.clone()))
 }
 
 /// The longest value that is kept, in bytes.

@@ -30,6 +30,7 @@ use crate::mirrors::Mirrors;
 use crate::reading::Readings;
 use crate::records::Records;
 use crate::refusals::Refusals;
+use crate::rereading::Rereadings;
 use crate::repositories::{Entry, Repositories};
 
 /// Bounds that protect the process.
@@ -110,12 +111,15 @@ pub struct Engine {
     pub(crate) flights: Flights,
     pub(crate) heads: Heads,
     pub(crate) readings: Readings,
+    pub(crate) rereadings: Rereadings,
     pub(crate) claim_tables: ClaimTables,
     pub(crate) derivations: Derivations,
     pub(crate) downloads: Arc<Semaphore>,
     /// Documents are parsed at most this many at once: each may hold twice its size.
     pub(crate) parsing: Arc<Semaphore>,
     pub(crate) commits: CommitQueue,
+    /// Held by whoever makes records visible that others are compared with.
+    pub(crate) committing: tokio::sync::Mutex<()>,
     pub(crate) counters: Counters,
     pub(crate) health: HealthCache,
     pub(crate) mirrors: Mirrors,
@@ -145,11 +149,13 @@ impl Engine {
             flights: Flights::default(),
             heads: Heads::default(),
             readings: Readings::default(),
+            rereadings: Rereadings::default(),
             claim_tables: ClaimTables::new(),
             derivations: Derivations::new(),
             downloads: Arc::new(Semaphore::new(parts.limits.downloads)),
             parsing: Arc::new(Semaphore::new(2)),
             commits: CommitQueue::new(sender),
+            committing: tokio::sync::Mutex::default(),
             counters: Counters::default(),
             health: HealthCache::default(),
             mirrors,

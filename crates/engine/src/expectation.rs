@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use larder_core::{Digest, DigestAlgorithm, PackageType, StoredHeaders};
+use larder_core::{Digest, DigestAlgorithm, FaultKind, PackageType, StoredHeaders};
 use tokio::task::JoinHandle;
 
 use crate::admission::Wanted;
 use crate::claims::StoredClaim;
 use crate::engine::Engine;
-use crate::flight::Ready;
+use crate::flight::{Flight, Ready};
+use crate::obtain::Effort;
 
 /// What is known of a file's claim while it is being fetched.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(crate) enum Expectation {
     Known(StoredClaim),
     /// The document that may name it is on its way.
     Pending(JoinHandle<Lookup>),
+    /// No document that is held names it; others have not been asked for.
+    Unasked,
 }
 
 /// What reading a document for one file came to.
@@ -28,26 +31,41 @@ pub(crate) enum Lookup {
     Claim(StoredClaim),
     /// The document was read and does not name the file.
     NotNamed,
+    /// The document does not name the file, but may be older than the file is.
+    NotNamedLately,
     /// The document could not be read.
-    NoDocument {
-        /// No answer came, or none that could be understood: another try may help.
-        unanswered: bool,
-    },
+    NoDocument(Unread),
+}
+
+/// Why a document could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unread {
+    /// There is none.
+    Absent,
+    /// No answer came, or none that could be understood: another try may help.
+    Unanswered,
+    /// An answer that says nothing of the file.
+    Refused,
 }
 
 impl Lookup {
     fn claim(self) -> Option<StoredClaim> {
         match self {
             Self::Claim(claim) => Some(claim),
-            Self::NotNamed | Self::NoDocument { .. } => None,
+            Self::NotNamed | Self::NotNamedLately | Self::NoDocument(_) => None,
         }
+    }
+
+    /// Whether the upstream could say nothing else of the file at present.
+    pub(crate) fn is_last_word(&self) -> bool {
+        matches!(self, Self::Claim(_) | Self::NotNamed | Self::NoDocument(Unread::Absent))
     }
 }
 
 impl Expectation {
     /// A digest that is stated without a document; the file's URL is the usual one.
     fn of_digest(digest: Digest) -> Self {
-        Self::Known(StoredClaim { url: String::new(), size: None, published_at: None, digests: vec![digest], identity: None })
+        Self::Known(StoredClaim::of_digest(digest))
     }
 
     /// Takes up what the upstream's head states, unless more is known already.
@@ -59,19 +77,30 @@ impl Expectation {
 
     /// The claim, waiting for the document if need be.
     pub(crate) async fn resolve(&mut self, engine: &Arc<Engine>, wanted: &Arc<Wanted>) -> Option<StoredClaim> {
-        let claim = match std::mem::replace(self, Self::None) {
-            Self::None => None,
-            Self::Known(claim) => Some(claim),
+        self.look_up(engine, wanted, true).await.claim()
+    }
+
+    /// What the document says, waiting for it if need be. `is_somebody_there`: an answer came of the file itself, so that a document
+    /// that was not answered is worth another try (a breaker may have refused it, or an old copy is held).
+    pub(crate) async fn look_up(&mut self, engine: &Arc<Engine>, wanted: &Arc<Wanted>, is_somebody_there: bool) -> Lookup {
+        let lookup = match std::mem::replace(self, Self::None) {
+            Self::None => Lookup::NotNamed,
+            Self::Known(claim) => Lookup::Claim(claim),
+            Self::Unasked => engine.learn(wanted).await,
             Self::Pending(lookup) => match lookup.await.unwrap_or(Lookup::NotNamed) {
-                // The file came, so somebody is there: a breaker may have refused the document, of which an old copy is held.
-                Lookup::NoDocument { unanswered: true } => engine.learn_first(wanted).await.claim(),
-                lookup => lookup.claim(),
+                Lookup::NoDocument(Unread::Unanswered) if is_somebody_there => engine.learn_first(wanted).await,
+                lookup => lookup,
             },
         };
-        if let Some(claim) = &claim {
+        if let Lookup::Claim(claim) = &lookup {
             *self = Self::Known(claim.clone());
         }
-        claim
+        lookup
+    }
+
+    /// Whether it is known what the bytes are.
+    pub(crate) fn is_stated(&self) -> bool {
+        matches!(self, Self::Known(claim) if claim.stated().is_some())
     }
 
     /// Algorithms worth computing while the body arrives; all that may be needed if it cannot be read again.
@@ -81,44 +110,52 @@ impl Expectation {
             Self::Known(claim) => claim.strongest().map(Digest::algorithm).into_iter().collect(),
             Self::Pending(_) if !can_be_read_again => vec![Md5, Sha1, Sha384, Sha512],
             Self::Pending(_) if package == PackageType::Npm => vec![Sha1, Sha512],
-            Self::None | Self::Pending(_) => Vec::new(),
+            Self::None | Self::Unasked | Self::Pending(_) => Vec::new(),
         }
     }
 
     /// Whether a digest is or may be stated.
     pub(crate) fn expects_digest(&self) -> bool {
-        match self {
-            Self::None => false,
-            Self::Known(claim) => claim.stated().is_some(),
-            Self::Pending(_) => true,
-        }
+        matches!(self, Self::Pending(_) | Self::Unasked) || self.is_stated()
     }
 }
 
 impl Engine {
     /// Starts looking for what a document says of this file.
     pub(crate) async fn expect(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Expectation {
+        match self.expect_of_held(wanted).await {
+            Expectation::Unasked => {
+                let (engine, wanted) = (Arc::clone(self), Arc::clone(wanted));
+                Expectation::Pending(larder_upstream::spawn(async move { engine.learn(&wanted).await }))
+            }
+            expectation => expectation,
+        }
+    }
+
+    /// What is held says of this file; no upstream contact.
+    pub(crate) async fn expect_of_held(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Expectation {
         if let Some(claim) = &wanted.stated {
             return Expectation::Known(StoredClaim::clone(claim));
         }
         if let Some(digest) = wanted.format.digest_in_name(&wanted.spec.key_path) {
             let url = self.url_in_generation(wanted).await;
-            return Expectation::Known(StoredClaim {
-                url,
-                size: None,
-                published_at: None,
-                digests: vec![digest],
-                identity: None,
-            });
+            return Expectation::Known(StoredClaim { url, ..StoredClaim::of_digest(digest) });
         }
-        let Some(document) = self.naming_documents(wanted).await else { return Expectation::None };
-        match self.known_claim(wanted, &document).await {
+        let Some(documents) = self.naming_documents(wanted).await else { return Expectation::None };
+        match self.known_claim(wanted, &documents).await {
             Known::Claim(claim) => Expectation::Known(claim),
-            Known::NotNamed { fresh: true } => Expectation::None,
-            Known::NotNamed { fresh: false } | Known::NoDocument => {
-                let (engine, wanted) = (Arc::clone(self), Arc::clone(wanted));
-                Expectation::Pending(larder_upstream::spawn(async move { engine.learn_first(&wanted).await }))
-            }
+            Known::NotNamed { .. } | Known::NoDocument => Expectation::Unasked,
+        }
+    }
+
+    /// Looks the file up in the document that may name it: it is obtained if it is not held or has expired, and read once more if it
+    /// does not name the file, for then it may only be older than the file.
+    async fn learn(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Lookup {
+        let Some(documents) = self.naming_documents(wanted).await else { return Lookup::NotNamed };
+        match self.known_claim(wanted, &documents).await {
+            Known::Claim(claim) => Lookup::Claim(claim),
+            Known::NotNamed { fresh: true } => self.learn_again(wanted).await,
+            Known::NotNamed { fresh: false } | Known::NoDocument => self.learn_first(wanted).await,
         }
     }
 
@@ -147,7 +184,7 @@ impl Engine {
             && let Some((document, _)) = self.named_in_generation(wanted).await
         {
             tracing::info!(key = %wanted.key, "the upstream has no such file any more; the document that names it is read again");
-            self.flight(&document, true);
+            self.flight(&document, Effort::Anew);
         }
     }
 
@@ -187,6 +224,9 @@ impl Engine {
     async fn known_claim(self: &Arc<Self>, wanted: &Arc<Wanted>, documents: &[Arc<Wanted>]) -> Known {
         let mut best = Known::NoDocument;
         for document in documents {
+            if let Some(claim) = self.just_claimed(wanted, document).await {
+                return Known::Claim(claim);
+            }
             let Ok(Some(record)) = self.records.get(&document.key).await else { continue };
             if record.blob().is_none() {
                 continue;
@@ -208,6 +248,13 @@ impl Engine {
             }
             best => best,
         }
+    }
+
+    /// What a document says that has arrived, and has been answered with, but is not held yet.
+    async fn just_claimed(self: &Arc<Self>, wanted: &Arc<Wanted>, document: &Arc<Wanted>) -> Option<StoredClaim> {
+        let settled = self.flights.running(&document.key)?.arrived()?;
+        let table = self.arrived_claims(document, &settled).await.ok()?;
+        self.claim_in(document, &table, &wanted.name()).await
     }
 
     /// The claim of a held document for a file that is itself held, if there is one.
@@ -238,33 +285,65 @@ impl Engine {
     async fn learn_first(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Lookup {
         let documents = self.naming_documents(wanted).await;
         let Some([document, ..]) = documents.as_deref() else { return Lookup::NotNamed };
-        let lookup = self.learn_claim(wanted, document, false).await;
-        if matches!(lookup, Lookup::NoDocument { unanswered: false })
+        let lookup = self.learn_claim(wanted, document, Effort::IfDue).await;
+        if matches!(lookup, Lookup::NoDocument(Unread::Absent | Unread::Refused))
             && let Some(other) = wanted.format.else_named_by(&wanted.entry.repository, &wanted.name())
         {
             let other = Arc::new(Wanted::naming_document(&wanted.entry, wanted.format, other));
-            return self.learn_claim(wanted, &other, false).await;
+            return self.learn_claim(wanted, &other, Effort::IfDue).await;
         }
         lookup
     }
 
-    /// Obtains the document (afresh, if `refresh`) and looks the file up in it.
-    async fn learn_claim(self: &Arc<Self>, wanted: &Arc<Wanted>, document: &Arc<Wanted>, refresh: bool) -> Lookup {
-        let flight = self.flight(document, refresh);
+    /// Reads those documents once more that are held and do not name the file. Many who ask share one reading, and who comes just
+    /// after it takes what it brought (`rereading.rs`).
+    pub(crate) async fn learn_again(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Lookup {
+        let Some(documents) = self.naming_documents(wanted).await else { return Lookup::NotNamed };
+        let mut last = Lookup::NotNamed;
+        for document in &documents {
+            let is_held = self.records.get(&document.key).await.ok().flatten().is_some_and(|record| record.blob().is_some());
+            if !is_held && self.flights.running(&document.key).is_none() {
+                continue;
+            }
+            let lookup = match self.reread(document) {
+                Some(flight) => self.learn_from(wanted, document, &flight).await,
+                None => match self.known_claim(wanted, std::slice::from_ref(document)).await {
+                    Known::Claim(claim) => Lookup::Claim(claim),
+                    Known::NotNamed { .. } | Known::NoDocument => Lookup::NotNamedLately,
+                },
+            };
+            match lookup {
+                Lookup::Claim(_) => return lookup,
+                lookup if last.is_last_word() => last = lookup,
+                _ => {}
+            }
+        }
+        last
+    }
+
+    /// Obtains the document and looks the file up in it.
+    async fn learn_claim(self: &Arc<Self>, wanted: &Arc<Wanted>, document: &Arc<Wanted>, effort: Effort) -> Lookup {
+        let flight = self.flight(document, effort);
+        self.learn_from(wanted, document, &flight).await
+    }
+
+    async fn learn_from(self: &Arc<Self>, wanted: &Arc<Wanted>, document: &Arc<Wanted>, flight: &Flight) -> Lookup {
         let settled = match flight.ready(true).await {
             Ready::Done(Ok(settled)) => settled,
             Ready::Done(Err(fault)) => {
-                let unanswered = matches!(fault.code, "upstream_unreachable" | "upstream_protocol" | "upstream_cut");
-                return Lookup::NoDocument { unanswered };
+                return Lookup::NoDocument(match (fault.kind, fault.code) {
+                    (FaultKind::Upstream(404 | 410), _) => Unread::Absent,
+                    (_, "upstream_unreachable" | "upstream_protocol" | "upstream_cut") => Unread::Unanswered,
+                    _ => Unread::Refused,
+                });
             }
-            Ready::Filling(_) => return Lookup::NoDocument { unanswered: false },
+            Ready::Filling(_) => return Lookup::NoDocument(Unread::Refused),
         };
-        match self.arrived_claims(document, &settled).await {
-            Ok(table) => {
-                let claim = self.claim_in(document, &table, &wanted.name()).await;
-                claim.map_or(Lookup::NotNamed, Lookup::Claim)
-            }
-            Err(_) => Lookup::NoDocument { unanswered: false },
+        let Ok(table) = self.arrived_claims(document, &settled).await else { return Lookup::NoDocument(Unread::Refused) };
+        match self.claim_in(document, &table, &wanted.name()).await {
+            Some(claim) => Lookup::Claim(claim),
+            None if settled.is_old() => Lookup::NotNamedLately,
+            None => Lookup::NotNamed,
         }
     }
 
@@ -277,11 +356,11 @@ impl Engine {
             let held = self.records.get(&document.key).await.ok().flatten().is_some_and(|record| record.blob().is_some());
             if held {
                 any_held = true;
-                let learnt = self.learn_claim(wanted, document, true).await.claim();
+                let learnt = self.learn_claim(wanted, document, Effort::Anew).await.claim();
                 claim = claim.or(learnt);
             }
         }
-        if any_held { claim } else { self.learn_claim(wanted, documents.first()?, true).await.claim() }
+        if any_held { claim } else { self.learn_claim(wanted, documents.first()?, Effort::Anew).await.claim() }
     }
 }
 

@@ -12,7 +12,6 @@ use larder_core::{
 };
 use larder_storage::OpenBlob;
 use larder_upstream::{UpstreamError, UpstreamErrorKind, UpstreamResponse, retry_after};
-use url::Url;
 
 use crate::admission::Wanted;
 use crate::commit::RecordChange;
@@ -23,6 +22,7 @@ use crate::expectation::Expectation;
 use crate::flight::{Flight, Settled, SettledBody};
 use crate::mirrors::{Arrival, Ask, Mirror};
 use crate::obtain::{Arrived, Flown, remaining_seconds};
+use crate::places::{Found, Spoilt, is_hint};
 
 /// An expired copy with its open file.
 pub(crate) type Copy = (Arc<ArtifactRecord>, OpenBlob);
@@ -112,7 +112,10 @@ impl Engine {
         if with == RevalidateWith::Head {
             let dispensable = self.may_serve(wanted, &copy.0);
             let head = Ask { method: Method::HEAD, unless_changed: Some(&copy.0), dispensable, ..Ask::default() };
+            // Where a document says where the file is, this place is a guess, and its refusal says nothing: the GET asks all places.
+            let is_guess = !wanted.spec.is_document && is_hint(wanted, None);
             match self.ask(wanted, &head).await {
+                Err(_) if is_guess => {}
                 Err(no_body) => return self.settle_failure(wanted, Some(copy), &no_body),
                 Ok(Arrival { response, failed, .. }) => match head_verdict(wanted, &response, &copy.0) {
                     HeadVerdict::Unchanged => return Ok(self.renew(wanted, copy, &response)),
@@ -128,6 +131,7 @@ impl Engine {
                         return self.fetch(flight, wanted, prior, Some(copy), false).await;
                     }
                     HeadVerdict::AskWithGet => {}
+                    HeadVerdict::Other if is_guess => {}
                     HeadVerdict::Other => {
                         let no_body = failed.unwrap_or_else(|| status_outcome(wanted, &response, self.now()));
                         return self.settle_failure(wanted, Some(copy), &no_body);
@@ -172,14 +176,21 @@ impl Engine {
         // of it, so these must not wait either.
         let waited_for = wanted.spec.is_document || wanted.format.generation(&wanted.spec.key_path).is_some();
         let _permit = if waited_for { None } else { self.downloads.acquire().await.ok() };
-        let mut avoid = Vec::new();
-        let mut failure: Option<NoBody> = None;
+        let (mut avoid, mut spoilt) = (Vec::new(), Spoilt::default());
+        // What went wrong so far, and whether that counts more than what another place says.
+        let mut failure: Option<(NoBody, bool)> = None;
         loop {
             let mut expectation = self.expect(wanted).await;
             let fallback = copy.as_ref().map(|copy| Fallback { copy, conditional });
-            let arrival = match self.open_body(wanted, &mut expectation, fallback, &avoid).await {
+            let found = self.open_body(wanted, &mut expectation, fallback, &avoid, &spoilt).await;
+            let Some(Found { answer, is_final }) = found else {
+                let no_body = failure.map_or_else(nothing_left, |(no_body, _)| no_body);
+                return self.settle_failure(wanted, copy, &no_body);
+            };
+            let before = failure.take_if(|(_, counts)| *counts).map(|(no_body, _)| no_body);
+            let arrival = match answer {
                 Ok(arrival) => arrival,
-                Err(no_body) => return self.settle_failure(wanted, copy, &failure.unwrap_or(no_body)),
+                Err(no_body) => return self.settle_failure(wanted, copy, &before.unwrap_or(no_body)),
             };
             let status = arrival.response.status;
             if status == StatusCode::NOT_MODIFIED && std::mem::take(&mut conditional) {
@@ -190,16 +201,17 @@ impl Engine {
             }
             if status != StatusCode::OK {
                 // Where a mirror is avoided, not everybody has said so.
-                if copy.is_none() && avoid.is_empty() {
+                if is_final && copy.is_none() && avoid.is_empty() {
                     self.note_refusal(wanted, &arrival, flushes);
                 }
                 let no_body = no_body_of(wanted, &arrival, copy.is_some(), self.now());
                 if matches!(no_body.outcome, Outcome::Missing(_)) {
                     self.refresh_generation_of(wanted).await;
                 }
-                return self.settle_failure(wanted, copy, &failure.unwrap_or(no_body));
+                let flown = self.settle_failure(wanted, copy, &before.unwrap_or(no_body));
+                return if is_final { flown } else { flown.map_err(|(fault, _)| (fault, None)) };
             }
-            let mirror = arrival.mirror.clone();
+            let (mirror, place) = (arrival.mirror.clone(), arrival.claimed.clone());
             let no_body = match self.fill(flight, wanted, prior.as_deref(), arrival, expectation).await {
                 Ok(filled) => return Ok(Self::arrived(filled, copy, flight.reason())),
                 Err(Stopped::Held { fault, record }) => {
@@ -208,15 +220,21 @@ impl Engine {
                 Err(Stopped::NoBody(no_body)) => no_body,
             };
             count(&wanted.entry.counters.fills_failed);
-            let Some(mirror) = mirror.filter(|_| no_body.is_of_the_mirror()) else {
-                return self.settle_failure(wanted, copy, &failure.unwrap_or(no_body));
-            };
-            self.put_aside(wanted, &mirror, &no_body);
-            avoid.push(mirror);
-            let no_body = failure.get_or_insert(no_body);
-            if !Self::has_mirror_beside(wanted, &avoid) {
-                return self.settle_failure(wanted, copy, no_body);
+            if !no_body.is_of_the_mirror() {
+                return self.settle_failure(wanted, copy, &before.unwrap_or(no_body));
             }
+            if let Some(mirror) = mirror {
+                self.put_aside(wanted, &mirror, &no_body);
+                avoid.push(mirror);
+            }
+            let is_another_left = !avoid.is_empty() && Self::has_mirror_beside(wanted, &avoid);
+            let counts = is_another_left || !is_hint(wanted, place.as_ref());
+            if !is_another_left {
+                // No mirror is left at this place; at another one they may have it.
+                avoid.clear();
+                spoilt.add(place);
+            }
+            failure = Some((before.unwrap_or(no_body), counts));
         }
     }
 
@@ -269,67 +287,19 @@ impl Engine {
         })
     }
 
-    /// Sends the GET; where the usual place has nothing, the place that the document names is tried.
+    /// Sends the GET to the places where the body may be.
     async fn open_body(
         self: &Arc<Self>,
         wanted: &Arc<Wanted>,
         expectation: &mut Expectation,
         fallback: Option<Fallback<'_>>,
         avoid: &[Arc<Mirror>],
-    ) -> Result<Arrival, NoBody> {
-        let claimed = match expectation {
-            Expectation::Known(claim) => Url::parse(&claim.url).ok(),
-            Expectation::None | Expectation::Pending(_) => None,
-        };
+        spoilt: &Spoilt,
+    ) -> Option<Found> {
         let dispensable = fallback.is_some_and(|fallback| self.may_serve(wanted, &fallback.copy.0));
         let unless_changed = fallback.filter(|fallback| fallback.conditional).map(|fallback| fallback.copy.0.as_ref());
-        let led = claimed.is_some();
-        let answer = self.ask(wanted, &Ask { claimed, unless_changed, avoid, dispensable, ..Ask::default() }).await;
-        let arrival = match answer {
-            answer if led && unless_changed.is_none() && is_no_file(&answer) => {
-                self.ask_usual_place(wanted, expectation, answer, avoid).await?
-            }
-            answer => answer?,
-        };
-        if arrival.response.status != StatusCode::NOT_FOUND {
-            return Ok(arrival);
-        }
-        let claim = match expectation {
-            Expectation::None => return Ok(arrival),
-            Expectation::Pending(_) => expectation.resolve(self, wanted).await,
-            // The whole generation is read anew, behind the scenes.
-            Expectation::Known(_) if wanted.format.generation(&wanted.spec.key_path).is_some() => return Ok(arrival),
-            // The held document names what is gone: it is out of date, and is read once more.
-            Expectation::Known(_) => {
-                let claim = self.refreshed_claim(wanted).await;
-                *expectation = claim.clone().map_or(Expectation::None, Expectation::Known);
-                claim
-            }
-        };
-        match claim.and_then(|claim| Url::parse(&claim.url).ok()) {
-            Some(url) if url != arrival.asked => self.ask(wanted, &Ask { claimed: Some(url), avoid, ..Ask::default() }).await,
-            _ => Ok(arrival),
-        }
-    }
-
-    /// A document has led to a server that does not have the file (any more): the usual place is tried, if a digest will tell
-    /// whether it has the right one.
-    async fn ask_usual_place(
-        self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
-        expectation: &Expectation,
-        answer: Result<Arrival, NoBody>,
-        avoid: &[Arc<Mirror>],
-    ) -> Result<Arrival, NoBody> {
-        let proven = matches!(expectation, Expectation::Known(claim) if claim.stated().is_some());
-        let led_elsewhere = answer.as_ref().map_or(true, |arrival| arrival.mirror.is_none());
-        if !proven || !led_elsewhere {
-            return answer;
-        }
-        match self.ask(wanted, &Ask { avoid, ..Ask::default() }).await {
-            Ok(arrival) if arrival.response.status == StatusCode::OK => Ok(arrival),
-            _ => answer,
-        }
+        let ask = Ask { unless_changed, avoid, dispensable, ..Ask::default() };
+        self.find(wanted, expectation, &ask, spoilt).await
     }
 
     /// A 304 came; `None` if it is said of another body than the one that is held: then only the body itself can tell.
@@ -412,12 +382,9 @@ impl Engine {
     }
 }
 
-/// Whether an answer says that the file is not to be had there.
-fn is_no_file(answer: &Result<Arrival, NoBody>) -> bool {
-    match answer {
-        Ok(arrival) => matches!(arrival.response.status.as_u16(), 404 | 410 | 500..=599),
-        Err(no_body) => matches!(no_body.outcome, Outcome::Unreachable | Outcome::TimedOut),
-    }
+/// Wherever a body may be, it was wrong.
+fn nothing_left() -> NoBody {
+    NoBody::unusable("internal", "a download failed without a reason")
 }
 
 fn text(response: &UpstreamResponse, name: header::HeaderName) -> Option<Cow<'_, str>> {

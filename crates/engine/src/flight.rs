@@ -26,6 +26,25 @@ pub(crate) struct Settled {
     pub(crate) document: Option<Arc<LoadedDocument>>,
 }
 
+impl Settled {
+    /// Bytes with their record, of which nothing is told to anybody.
+    pub(crate) fn of_record(record: &Arc<ArtifactRecord>, body: SettledBody) -> Self {
+        Self {
+            record: Arc::clone(record),
+            body,
+            status: CacheStatus::default(),
+            source: Source::Remote,
+            for_once: false,
+            document: None,
+        }
+    }
+
+    /// Whether this is a copy that is served because nothing better came.
+    pub(crate) fn is_old(&self) -> bool {
+        self.status.detail.is_some() && self.document.is_none()
+    }
+}
+
 /// Where the bytes of a settled flight are.
 #[derive(Debug, Clone)]
 pub(crate) enum SettledBody {
@@ -56,6 +75,10 @@ pub(crate) struct Flight {
     state: watch::Sender<State>,
     /// Set by a flush: readers are served, nothing is committed.
     flushed: AtomicBool,
+    /// Set when a document is exchanged for one that states other bytes: what comes of this is to be compared with it.
+    restated: AtomicBool,
+    /// Whether the document is being read on this flight's account: it decides by what that says.
+    rereads: AtomicBool,
     waiting: AtomicUsize,
     /// Why the upstream is asked; unset until it is.
     reason: OnceLock<ForwardReason>,
@@ -73,6 +96,8 @@ impl Flight {
             key,
             state: watch::Sender::new(State::Pending),
             flushed: AtomicBool::new(false),
+            restated: AtomicBool::new(false),
+            rereads: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             reason: OnceLock::new(),
             task: OnceLock::new(),
@@ -103,6 +128,14 @@ impl Flight {
         matches!(&*self.state.borrow(), State::Done(_))
     }
 
+    /// What came of it, if it has ended well.
+    pub(crate) fn arrived(&self) -> Option<Settled> {
+        match &*self.state.borrow() {
+            State::Done(Ok(settled)) => Some(settled.clone()),
+            State::Pending | State::Filling(_) | State::Done(Err(_)) => None,
+        }
+    }
+
     /// Whether all bytes are here and verified: who comes now gets what is kept already, or about to be.
     pub(crate) fn has_everything(&self) -> bool {
         match &*self.state.borrow() {
@@ -126,6 +159,14 @@ impl Flight {
 
     pub(crate) fn is_flushed(&self) -> bool {
         self.flushed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_restated(&self) -> bool {
+        self.restated.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_rereads(&self, rereads: bool) {
+        self.rereads.store(rereads, Ordering::Release);
     }
 
     /// Waits until there is something to serve: the end, or (unless `whole`) a body large enough to be streamed.
@@ -253,6 +294,21 @@ impl Flights {
             }
             !hit
         });
+    }
+
+    /// A document that states other bytes for these files has become visible: downloads begun before serve their readers, can no
+    /// longer be joined, and what they bring is compared with the document before it is trusted. `true` if there were any.
+    pub(crate) fn restate<'k>(&self, keys: impl Iterator<Item = &'k SourceKey>) -> bool {
+        let mut flights = self.lock();
+        let mut any = false;
+        for key in keys {
+            if let Some(flight) = flights.get(key).filter(|flight| !flight.rereads.load(Ordering::Acquire)) {
+                flight.restated.store(true, Ordering::Release);
+                flights.remove(key);
+                any = true;
+            }
+        }
+        any
     }
 
     /// Stops flights that nobody reads.

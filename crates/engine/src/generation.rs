@@ -18,7 +18,7 @@ use crate::engine::Engine;
 use crate::fetch::head_verdict;
 use crate::flight::{Flight, Settled, SettledBody};
 use crate::members::{Doubt, Member};
-use crate::mirrors::Ask;
+use crate::mirrors::{Ask, elsewhere};
 use crate::obtain::Arrived;
 
 /// Times to read the document again when the upstream changes it while the other files are fetched.
@@ -64,32 +64,19 @@ impl Engine {
             self.flights.remove(&flight);
             return;
         };
-        let mut drops = Vec::new();
         let replaced = prior.filter(|_| changed);
-        let befores = match &replaced {
-            Some(prior) => self.named_by_generation(&wanted, prior).await,
-            None => Vec::new(),
-        };
+        let mut restated = Vec::new();
         if let Some(prior) = &replaced {
             // The files of the new generation are visible before it is.
             self.commits.barrier().await;
-            drops = self.superseded_by(&wanted, &befores, &settled).await;
+            restated = self.restated_by_generation(&wanted, prior, &settled, &members).await;
             self.until_unread(&wanted, prior, began).await;
         }
-        let names_files = members.iter().any(|(member, _)| member.format.names_files(&member.spec.key_path));
         let commit = |wanted, change, replaces| Commit { wanted, flight: Arc::clone(&flight), change, replaces };
         let mut commits = vec![commit(Arc::clone(&wanted), change, replaces)];
         commits.extend(members.into_iter().map(|(member, change)| commit(member, change, None)));
-        commits.extend(drops.into_iter().map(|file| commit(file, RecordChange::Drop, None)));
-        self.commits.send(commits);
-        self.commits.barrier().await;
+        self.exchange(&wanted, commits, &restated).await;
         self.readings.landed(&wanted.key);
-        if replaced.is_some() && names_files {
-            // These could be read only now.
-            for file in self.superseded_by(&wanted, &befores, &settled).await {
-                self.drop_record(&wanted.entry, &file.key).await;
-            }
-        }
         if changed {
             wanted.entry.bump();
             self.read_ahead(&wanted, &settled.record);
@@ -226,13 +213,17 @@ impl Engine {
         if !record.has_validators() {
             return false;
         }
-        // Of the very server that it came from: behind a redirector another one may be older or newer.
-        let claimed = url::Url::parse(&record.source_url).ok();
-        let ask = Ask { method: Method::HEAD, claimed, unless_changed: Some(record), ..Ask::default() };
-        match self.ask(wanted, &ask).await {
-            Ok(arrival) => head_verdict(wanted, &arrival.response, record) == HeadVerdict::Changed,
-            Err(_) => false,
+        // Of the very server that it came from: behind a redirector another one may be older or newer. That server may refuse, and
+        // what came from a URL with a query is asked of whoever made that.
+        let claimed = elsewhere(wanted, &record.source_url).filter(|url| url.query().is_none());
+        let is_led = claimed.is_some();
+        let mut ask = Ask { method: Method::HEAD, claimed, unless_changed: Some(record), ..Ask::default() };
+        let mut answer = self.ask(wanted, &ask).await;
+        if is_led && !answer.as_ref().is_ok_and(|arrival| matches!(arrival.response.status.as_u16(), 200 | 304)) {
+            ask.claimed = None;
+            answer = self.ask(wanted, &ask).await;
         }
+        answer.is_ok_and(|arrival| head_verdict(wanted, &arrival.response, record) == HeadVerdict::Changed)
     }
 
     /// The document as the upstream has it now.

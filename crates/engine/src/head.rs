@@ -17,8 +17,9 @@ use crate::counters::count;
 use crate::download::stored_headers;
 use crate::engine::Engine;
 use crate::fetch::{NoBody, status_outcome};
-use crate::mirrors::{Ask, wants_get};
+use crate::mirrors::Ask;
 use crate::obtain::remaining_seconds;
+use crate::places::{Found, Spoilt};
 use crate::serve::{forwarded_status, representation};
 
 impl Engine {
@@ -125,27 +126,25 @@ impl Engine {
         }
     }
 
-    /// Sends HEAD, and GET closed after its head where HEAD is not supported; only a 200 is a success.
+    /// Sends HEAD to the places where the file may be, and GET closed after its head where HEAD is not supported; only a 200 is a
+    /// success.
     async fn ask_head(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Result<UpstreamResponse, Fault> {
         if let Some(fault) = self.told_to_wait(wanted) {
             return Err(fault);
         }
         let flushes = wanted.entry.flushes.load(Ordering::Acquire);
-        let claimed = self.held_claim(wanted).await.and_then(|claim| url::Url::parse(&claim.url).ok());
-        let fault = |no_body: &NoBody| self.no_copy(wanted, no_body);
-        let ask = async |method| {
-            let asked = Ask { method, claimed: claimed.clone(), ..Ask::default() };
-            let arrival = self.ask(wanted, &asked).await.map_err(|error| fault(&error))?;
-            Ok::<_, Fault>(arrival)
+        // No document is obtained as long as the file is where it is looked for.
+        let mut expectation = self.expect_of_held(wanted).await;
+        let head = Ask { method: Method::HEAD, ..Ask::default() };
+        let Some(Found { answer, is_final }) = self.find(wanted, &mut expectation, &head, &Spoilt::default()).await else {
+            return Err(crate::serve::internal("no place was asked"));
         };
-        let mut arrival = ask(Method::HEAD).await?;
-        if wants_get(arrival.response.status) {
-            arrival = ask(Method::GET).await?;
-        }
-        let response = &arrival.response;
-        if response.status != StatusCode::OK {
-            self.note_refusal(wanted, &arrival, flushes);
-            return Err(fault(&status_outcome(wanted, response, self.now())));
+        let arrival = answer.map_err(|no_body| self.no_copy(wanted, &no_body))?;
+        if arrival.response.status != StatusCode::OK {
+            if is_final {
+                self.note_refusal(wanted, &arrival, flushes);
+            }
+            return Err(self.no_copy(wanted, &status_outcome(wanted, &arrival.response, self.now())));
         }
         Ok(arrival.response)
     }

@@ -29,7 +29,7 @@ pub(crate) fn key_of_named(entry: &Entry, name: &str) -> SourceKey {
 
 /// The format's own part of a key's variant.
 pub(crate) fn format_variant(variant: &str) -> &str {
-    variant.split(['?', HASHED, ORIGIN]).next().unwrap_or_default()
+    variant.split(['?', '#', ORIGIN]).next().unwrap_or_default()
 }
 
 /// Whether both keys are of one upstream's copies.

@@ -7,12 +7,15 @@
 //! | `obtain.rs`, `fetch.rs` | 3–5: look up, decide, ask the upstream, settle |
 //! | `head.rs`, `heads.rs` | 5: HEAD on what is not held, one for all who ask meanwhile |
 //! | `refusals.rs` | 5: paths that are not asked for, because the upstream has said when to come back |
+//! | `places.rs` | 5: where a file may be, and which of the places has the last word |
 //! | `mirrors.rs` | 5: which of an upstream's places is asked, and who is asked next |
 //! | `clearance.rs` | 6: quarantine; the only maker of [`Cleared`] |
 //! | `flight.rs`, `download.rs`, `intake.rs`, `resume.rs` | 8: one detached download: its head, its body, what follows a cut |
 //! | `verify.rs` | 8: is it the right body? |
 //! | `fill.rs`, `reader.rs` | 8: the bytes while they arrive, many readers |
 //! | `expectation.rs`, `claims.rs`, `claim_tables.rs` | what a file's digest should be, and where its document says so |
+//! | `rereading.rs` | documents that are read once more because they do not name a file |
+//! | `landing.rs` | a new document becomes visible together with the loss of what it contradicts |
 //! | `generation.rs`, `members.rs`, `reading.rs`, `retire.rs` | documents that are right only together with other files |
 //! | `by_digest.rs` | names that stand for bytes which another name states by digest |
 //! | `commit.rs` | 9: blob, then record, in groups |
@@ -44,15 +47,18 @@ mod heads;
 mod health;
 mod intake;
 mod keys;
+mod landing;
 mod members;
 mod mirrors;
 mod obtain;
 mod passthrough;
+mod places;
 mod reader;
 mod reading;
 mod records;
 mod refusals;
 mod repositories;
+mod rereading;
 mod resume;
 mod retire;
 mod serve;

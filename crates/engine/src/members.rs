@@ -14,6 +14,7 @@ use crate::commit::RecordChange;
 use crate::engine::Engine;
 use crate::fetch::negative;
 use crate::flight::{Flight, Ready, Settled, SettledBody};
+use crate::obtain::Effort;
 use crate::serve::negative_fault;
 
 /// A generation whose document has expired for longer than this is refreshed when one of its other files is asked for.
@@ -166,7 +167,7 @@ impl Engine {
             return self.member(file, held, settled).await;
         }
         // Its name says which generation it is of: it needs no exchange, and may be kept as soon as it is there.
-        match self.flight(&file, false).ready(true).await {
+        match self.flight(&file, Effort::IfDue).ready(true).await {
             Ready::Done(Ok(_)) => Fetched::There,
             Ready::Done(Err(fault)) => fetched_of(&fault, || (Arc::clone(&file), RecordChange::Drop)),
             Ready::Filling(_) => Fetched::Unreachable,
@@ -204,7 +205,7 @@ impl Engine {
         });
         let mut arrived = None;
         if !is_current {
-            match self.flight(&document, false).ready(true).await {
+            match self.flight(&document, Effort::IfDue).ready(true).await {
                 Ready::Done(Ok(settled)) => arrived = Some(settled),
                 // Without its document a file stands for itself.
                 Ready::Done(Err(_)) | Ready::Filling(_) => return Ok(None),
@@ -242,9 +243,11 @@ fn renewed(held: &ArtifactRecord, document: &ArtifactRecord) -> RecordChange {
     RecordChange::Renew { record: Arc::new(record) }
 }
 
-/// The URL of a companion on the server that the document came from, if the document has its own name there; else empty.
+/// The URL of a companion on the server that the document came from, if the document has its own name there; else empty. What a URL
+/// with a query leads to is one file, and says nothing of the next.
 fn beside(document_url: &str, document_path: &str, companion_path: &str) -> String {
     let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
-    let joined = Url::parse(document_url).ok().filter(|url| name(url.path()) == name(document_path));
+    let has_its_name = |url: &Url| url.query().is_none() && name(url.path()) == name(document_path);
+    let joined = Url::parse(document_url).ok().filter(has_its_name);
     joined.and_then(|url| url.join(&name(companion_path)).ok()).map_or_else(String::new, String::from)
 }

@@ -76,7 +76,7 @@ impl Mirrors {
 }
 
 /// What is asked of an upstream, whichever of its places it is.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Ask<'a> {
     pub(crate) method: Method,
     /// A URL that a document gave, in place of the usual one.
@@ -105,8 +105,8 @@ struct Route {
 pub(crate) struct Arrival {
     pub(crate) response: UpstreamResponse,
     pub(crate) mirror: Option<Arc<Mirror>>,
-    /// What was asked for, before redirects.
-    pub(crate) asked: Url,
+    /// The place that was asked instead of the usual one.
+    pub(crate) claimed: Option<Url>,
     /// Whether another mirror could be asked if this one's body turns out to be wrong.
     pub(crate) has_mirror_beside: bool,
     /// Why a mirror asked before it had nothing to say.
@@ -150,8 +150,8 @@ impl Engine {
             }
             let answer = match answer {
                 Ok(response) => {
-                    let Route { url: asked, mirror } = route;
-                    Ok(Arrival { response, mirror, asked, has_mirror_beside: position + 1 < count, failed: None, come_back_in })
+                    let (claimed, has_mirror_beside) = (ask.claimed.clone(), position + 1 < count);
+                    Ok(Arrival { response, mirror: route.mirror, claimed, has_mirror_beside, failed: None, come_back_in })
                 }
                 Err(error) => Err(NoBody::from(error)),
             };
@@ -256,6 +256,14 @@ impl Engine {
             }
         });
     }
+}
+
+/// Where a claim says that a source is, if that is another place than the usual one.
+pub(crate) fn elsewhere(wanted: &Wanted, url: &str) -> Option<Url> {
+    let url = Url::parse(url).ok()?;
+    let urls = |ask: &Ask<'_>| routes(wanted, ask).ok().map(|routes| routes.into_iter().map(|route| route.url).collect::<Vec<_>>());
+    let led = Ask { claimed: Some(url), ..Ask::default() };
+    if urls(&led) == urls(&Ask::default()) { None } else { led.claimed }
 }
 
 /// Every way to a source: below each mirror's root, or the one place where a document says it is.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use larder_core::{
-    ArtifactRecord, CachePolicy, CacheStatus, Content, Decision, Fault, ForwardReason, Source, UnixMillis, decide, fresh_until,
-    time_to_live,
+    ArtifactRecord, CachePolicy, CacheStatus, Content, Decision, Fault, ForwardReason, Revalidate, RevalidateWith, Source,
+    UnixMillis, decide, fresh_until, time_to_live,
 };
 use larder_storage::{OpenBlob, StorageError, StorageErrorKind};
 
@@ -24,6 +24,17 @@ pub(crate) enum Obtained {
     InFlight(Attached, CacheStatus),
 }
 
+/// How much a flight is to find out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// What is due: nothing, if a fresh copy is held.
+    IfDue,
+    /// Whether the copy is still what the upstream has, however fresh it is. If nothing is learnt, it stays as it was.
+    Recheck,
+    /// The upstream's answer, without conditions.
+    Anew,
+}
+
 /// Times to start over when what was joined turned out to be of no use (a ring that has moved on, an interrupted flight).
 const ATTEMPTS: usize = 3;
 
@@ -33,9 +44,10 @@ impl Engine {
         if !force && let Some(settled) = self.held(wanted).await? {
             return Ok(Obtained::Held(settled));
         }
+        let effort = if force { Effort::Anew } else { Effort::IfDue };
         let mut last = None;
         for _ in 0..ATTEMPTS {
-            let (flight, started) = self.flight_or_join(wanted, force);
+            let (flight, started) = self.flight_or_join(wanted, effort);
             // Its record is not visible yet, but to whoever comes now it is a copy that is held.
             let is_held = !started && flight.has_everything();
             let counters = &wanted.entry.counters;
@@ -84,14 +96,14 @@ impl Engine {
     }
 
     /// The running flight for this source, or a new one.
-    pub(crate) fn flight(self: &Arc<Self>, wanted: &Arc<Wanted>, force: bool) -> Arc<Flight> {
-        self.flight_or_join(wanted, force).0
+    pub(crate) fn flight(self: &Arc<Self>, wanted: &Arc<Wanted>, effort: Effort) -> Arc<Flight> {
+        self.flight_or_join(wanted, effort).0
     }
 
-    fn flight_or_join(self: &Arc<Self>, wanted: &Arc<Wanted>, force: bool) -> (Arc<Flight>, bool) {
+    fn flight_or_join(self: &Arc<Self>, wanted: &Arc<Wanted>, effort: Effort) -> (Arc<Flight>, bool) {
         self.flights.join_or_start(&wanted.key, !asks_always(wanted), |flight| {
             let (engine, wanted) = (Arc::clone(self), Arc::clone(wanted));
-            async move { engine.fly(flight, wanted, force).await }
+            async move { engine.fly(flight, wanted, effort).await }
         })
     }
 
@@ -145,7 +157,7 @@ impl Engine {
                 count(&wanted.entry.counters.hits);
                 let refreshing = decision == Decision::ServeAndRefresh;
                 if refreshing {
-                    self.flight(wanted, false);
+                    self.flight(wanted, Effort::IfDue);
                 }
                 Ok(Some(self.settled_copy(wanted, record, body, refreshing.then_some("stale-revalidating"))))
             }
@@ -195,6 +207,7 @@ impl Engine {
         if record.verified || wanted.spec.is_document || (wanted.class.is_mutable() && named.is_none()) {
             return Some(record);
         }
+        let by_name = named.is_some();
         let stated = match named {
             Some(digest) => Some(Stated::Digest(digest)),
             None => self.held_claim(wanted).await.and_then(|claim| claim.stated()),
@@ -205,6 +218,13 @@ impl Engine {
             tracing::warn!(key = %wanted.key, "a held file is not what its index or its name says and is fetched again");
             self.drop_record(&wanted.entry, &wanted.key).await;
             return None;
+        }
+        // What is being committed may be a document that states something else, and drops the record.
+        let _alone = self.committing.lock().await;
+        let is_held = self.records.get(&wanted.key).await.ok().flatten().is_some_and(|now| now.blob() == record.blob());
+        let is_stated = by_name || self.held_claim(wanted).await.and_then(|claim| claim.stated()) == Some(stated);
+        if !(is_held && is_stated) {
+            return is_held.then_some(record);
         }
         let verified = Arc::new(ArtifactRecord { verified: true, ..ArtifactRecord::clone(&record) });
         // If this fails, it is compared again.
@@ -223,17 +243,19 @@ impl Engine {
     }
 
     /// The whole life of a flight: decide again (things may have changed while it was started), obtain, end, commit.
-    async fn fly(self: Arc<Self>, flight: Arc<Flight>, wanted: Arc<Wanted>, force: bool) {
+    async fn fly(self: Arc<Self>, flight: Arc<Flight>, wanted: Arc<Wanted>, effort: Effort) {
         let began = tokio::time::Instant::now();
         if wanted.spec.is_document {
             self.readings.begins(&wanted.key);
         }
         // What is to be committed is in the queue before anybody is told: the next request waits for the queue to be empty, and must
         // find the record of what was served just now.
-        match (self.decide_and_fetch(&flight, &wanted, force).await, wanted.generation()) {
+        let flown = self.decide_and_fetch(&flight, &wanted, effort).await;
+        match (if effort == Effort::Recheck { unless_news(flown) } else { flown }, wanted.generation()) {
             (Ok(arrived), Some(generation)) => {
                 self.land_generation(flight, wanted, generation, arrived, began).await;
             }
+            (Ok(arrived), None) if arrived.0.document.is_some() => self.land_document(flight, wanted, arrived).await,
             (Ok((settled, Some(change), replaces)), None) => {
                 self.commits.send(vec![Commit { wanted, flight: Arc::clone(&flight), change, replaces }]);
                 flight.finish(Ok(settled));
@@ -243,6 +265,7 @@ impl Engine {
                 self.flights.remove(&flight);
             }
             (Err((fault, Some(change))), _) => {
+                self.no_longer_vouched_for(&wanted).await;
                 self.commits.send(vec![Commit { wanted, flight: Arc::clone(&flight), change, replaces: None }]);
                 flight.finish(Err(fault));
             }
@@ -254,7 +277,7 @@ impl Engine {
         }
     }
 
-    async fn decide_and_fetch(self: &Arc<Self>, flight: &Arc<Flight>, wanted: &Arc<Wanted>, force: bool) -> Flown {
+    async fn decide_and_fetch(self: &Arc<Self>, flight: &Arc<Flight>, wanted: &Arc<Wanted>, effort: Effort) -> Flown {
         if asks_always(wanted) {
             // The flight before this one may have ended without its record being visible yet: what it served must not be missed.
             self.commits.barrier().await;
@@ -263,7 +286,7 @@ impl Engine {
             Ok(record) => record,
             Err(error) => return Err((storage_fault(&wanted.entry, &error), None)),
         };
-        if !force
+        if effort == Effort::IfDue
             && record.is_none()
             && let Some(status) = self.absence(wanted).await
         {
@@ -278,10 +301,12 @@ impl Engine {
         }
         // What may be served while it is refreshed has been served; here it is refreshed.
         let policy = CachePolicy { stale_while_revalidate: std::time::Duration::ZERO, ..wanted.entry.repository.cache.clone() };
-        let mut decision = if force {
-            Decision::Fetch { expired: record.as_ref().is_some_and(|r| r.blob().is_some()) }
-        } else {
-            decide(record.as_deref(), wanted.class, &policy, self.now())
+        let anew = Decision::Fetch { expired: record.as_ref().is_some_and(|r| r.blob().is_some()) };
+        let may_compare = policy.revalidate != Some(Revalidate::Never) && record.as_ref().is_some_and(|r| r.has_validators());
+        let mut decision = match effort {
+            Effort::IfDue => decide(record.as_deref(), wanted.class, &policy, self.now()),
+            Effort::Recheck if may_compare => Decision::Revalidate(RevalidateWith::Get),
+            Effort::Recheck | Effort::Anew => anew,
         };
         let mut copy = None;
         if let Some(record) = record.clone().filter(|record| record.blob().is_some()) {
@@ -316,6 +341,15 @@ fn for_once((mut settled, change, _): Arrived) -> Arrived {
     }
     settled.status.forward = Some(ForwardReason::UriMiss);
     (settled, change, None)
+}
+
+/// A copy that was only looked at again stays as it was unless something was learnt of it.
+fn unless_news(flown: Flown) -> Flown {
+    match flown {
+        Ok((settled, _, _)) if settled.is_old() => Ok((settled, None, None)),
+        Err((fault, _)) => Err((fault, None)),
+        news => news,
+    }
 }
 
 /// Whether every request must ask the upstream (`mutable_ttl: 0`).

@@ -11,8 +11,8 @@ use url::Url;
 use crate::admission::Wanted;
 use crate::download::stored_headers;
 use crate::engine::Engine;
-use crate::expectation::Expectation;
 use crate::mirrors::{Arrival, Ask, Mirror};
+use crate::places::is_hint;
 
 /// What is needed to take a cut download up again.
 pub(crate) struct FirstAnswer {
@@ -21,6 +21,8 @@ pub(crate) struct FirstAnswer {
     coding: Option<String>,
     total: Option<u64>,
     mirror: Option<Arc<Mirror>>,
+    /// The place that was asked instead of the usual one.
+    claimed: Option<Url>,
 }
 
 /// Where a download was cut.
@@ -68,6 +70,7 @@ impl FirstAnswer {
             coding: headers.content_encoding,
             total: arrival.response.body.declared_length(),
             mirror: arrival.mirror.clone(),
+            claimed: arrival.claimed.clone(),
         }
     }
 
@@ -80,19 +83,23 @@ impl FirstAnswer {
     }
 
     /// Asks for the rest, from the first URL again: a signed one may have expired. Where there are several mirrors, the one that broke
-    /// off has been put aside, and the others are asked first.
+    /// off has been put aside, and the others are asked first. Where another place than the usual one does not go on, the usual one
+    /// is asked, if it has the last word or a digest will tell.
     pub(crate) async fn resume(&self, engine: &Arc<Engine>, wanted: &Arc<Wanted>, cut: &Cut<'_>) -> Result<Rest, ()> {
-        let claimed = match engine.expect(wanted).await {
-            Expectation::Known(claim) => Url::parse(&claim.url).ok(),
-            Expectation::None | Expectation::Pending(_) => None,
-        };
         let several = wanted.entry.mirrors.len() > 1;
         // Mirrors agree on digests more often than on tags.
         let vouched = several && cut.expects_digest;
         let if_range = if vouched { None } else { self.strong_tag().map(str::to_owned) };
         let resume = Some(Resume { offset: cut.offset, if_range: if_range.unwrap_or_default(), vouched });
-        let arrival = engine.ask(wanted, &Ask { claimed, resume, avoid: cut.avoid, ..Ask::default() }).await.map_err(drop)?;
-        self.join(wanted, arrival, cut, vouched)
+        let mut ask = Ask { claimed: self.claimed.clone(), resume, avoid: cut.avoid, ..Ask::default() };
+        let mut answer = engine.ask(wanted, &ask).await;
+        let goes_on = |arrival: &Arrival| matches!(arrival.response.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
+        let has_usual = ask.claimed.is_some() && (cut.expects_digest || is_hint(wanted, ask.claimed.as_ref()));
+        if has_usual && !answer.as_ref().is_ok_and(goes_on) {
+            ask.claimed = None;
+            answer = engine.ask(wanted, &ask).await;
+        }
+        self.join(wanted, answer.map_err(drop)?, cut, vouched)
     }
 
     fn join(&self, wanted: &Wanted, arrival: Arrival, cut: &Cut<'_>, vouched: bool) -> Result<Rest, ()> {
@@ -153,7 +160,7 @@ mod tests {
     fn continues(total: Option<u64>, range: &str, declared: Option<u64>) -> Option<u64> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_RANGE, range.parse().unwrap());
-        FirstAnswer { etag: None, last_modified: None, coding: None, total, mirror: None }.continues(&headers, 100, declared)
+        FirstAnswer { etag: None, last_modified: None, coding: None, total, mirror: None, claimed: None }.continues(&headers, 100, declared)
     }
 
     /// RFC 9110 section 14.4.

@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::expectation::Expectation;
 use crate::fetch::NoBody;
 use crate::fill::Fill;
-use crate::flight::SettledBody;
+use crate::flight::{Flight, SettledBody};
 
 /// A complete body, and the fill that it can be read from where the disk could not take it.
 pub(crate) struct Whole {
@@ -35,6 +35,7 @@ struct Proven {
 impl Engine {
     pub(crate) async fn verify(
         self: &Arc<Self>,
+        flight: &Flight,
         wanted: &Arc<Wanted>,
         fill: &Arc<Fill>,
         received: Received,
@@ -51,7 +52,7 @@ impl Engine {
         let claim = expectation.resolve(self, wanted).await;
         let size = claim.as_ref().and_then(|claim| claim.size);
         let proven = match claim.and_then(|claim| claim.stated()) {
-            Some(stated) => self.enforce(wanted, whole, coding.as_deref(), stated).await?,
+            Some(stated) => self.enforce(flight, wanted, whole, coding.as_deref(), stated).await?,
             None => self.accept_unproven(wanted, whole, coding.as_deref()).await?,
         };
         if proven.decoded {
@@ -113,6 +114,7 @@ impl Engine {
     /// The bytes as received, or what they decode to, must be what the ecosystem states of them.
     async fn enforce(
         self: &Arc<Self>,
+        flight: &Flight,
         wanted: &Arc<Wanted>,
         whole: Whole,
         coding: Option<&str>,
@@ -135,7 +137,9 @@ impl Engine {
             candidates.push(decoded);
         }
         // The document may be older than the file: it is read once more before giving up.
+        flight.set_rereads(true);
         let now = self.refreshed_claim(wanted).await.and_then(|claim| claim.stated());
+        flight.set_rereads(false);
         if let Some(now) = now.filter(|now| *now != stated) {
             for candidate in candidates {
                 if self.is_stated(wanted, &candidate.whole, &now).await {

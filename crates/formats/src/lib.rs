@@ -308,6 +308,11 @@ pub trait Format: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// Whether its documents state something of sidecars by themselves (`x.whl.metadata`); elsewhere a sidecar is where its subject is.
+    fn names_sidecars(&self) -> bool {
+        false
+    }
+
     /// Rules for paths.
     fn path_rules(&self) -> larder_core::PathRules {
         larder_core::PathRules::default()

@@ -33,6 +33,10 @@ impl Format for Pypi {
         true
     }
 
+    fn names_sidecars(&self) -> bool {
+        true
+    }
+
     fn operation(&self, request: &RequestParts<'_>) -> Operation {
         path::operation(request)
     }

@@ -166,7 +166,8 @@ fn remark_base(document: &Document<'_>, what: &str, base: &str) {
 }
 
 /// Where the files of a document's repository are found: on the server that the document itself came from, so that one
-/// generation comes from one mirror (hazard W10). Empty if that is where they would be looked for anyway.
+/// generation comes from one mirror (hazard W10). Empty if that is where they would be looked for anyway, and if the document came
+/// from a URL with a query: that is a signature for this one file, or names it, and leads to no other file.
 struct Place {
     root: String,
     /// The root on another server.
@@ -187,7 +188,8 @@ impl Place {
         let server = folder.filter(|_| !is_usual);
         let same_name = document.url.path().rsplit('/').next() == below.rsplit('/').next();
         let in_repodata = document.url.path().rsplit('/').nth(1) == Some("repodata");
-        Self { root, server: server.filter(|_| same_name && in_repodata), spelt }
+        let for_it_alone = document.url.query().is_some();
+        Self { root, server: server.filter(|_| same_name && in_repodata && !for_it_alone), spelt }
     }
 
     fn path(&self, href: &str) -> Option<String> {
