@@ -115,7 +115,7 @@ impl Engine {
         settled: &Settled,
         is_other: bool,
     ) -> (Fetched, bool, bool) {
-        let member = Wanted::naming_document(&document.entry, document.format, source.clone());
+        let member = Wanted::naming_document(&document.entry, document.format, document.spelt_alike(source.clone()));
         let held = self.records.get(&member.key).await.ok().flatten();
         let had_one = held.as_ref().is_some_and(|record| record.blob().is_some());
         if let Some(held) = held.as_ref().filter(|_| had_one && !is_other) {
@@ -147,6 +147,7 @@ impl Engine {
         settled: &Settled,
     ) -> Fetched {
         let Some(file) = Self::named_file(&document.entry, document.format, path) else { return Fetched::Refused };
+        let file = Wanted { spec: document.spelt_alike(file.spec.clone()), ..file };
         let held = self.records.get(&file.key).await.ok().flatten();
         let named_by_digest = document.format.digest_in_name(path).is_some();
         let stated = claim.stated();
