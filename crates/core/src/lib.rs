@@ -26,6 +26,7 @@ mod key;
 mod path;
 mod policy;
 mod precondition;
+mod public_urls;
 mod range;
 mod record;
 mod repository;
@@ -48,6 +49,7 @@ pub use policy::pattern::{Pattern, PatternError, StepLimit};
 pub use policy::quarantine::{MissingDate, QuarantinePolicy, Verdict};
 pub use policy::{Access, AccessDenied, AccessPolicy};
 pub use precondition::{Conditions, Current, Precondition, evaluate_conditions};
+pub use public_urls::PublicUrls;
 pub use range::{ByteRange, RangeAnswer, RangeSpec, evaluate_range, parse_range};
 pub use record::{ArtifactRecord, BlobDescriptor, Content, StoredHeaders};
 pub use repository::{

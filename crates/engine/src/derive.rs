@@ -100,7 +100,7 @@ struct Recipe {
     settled: Settled,
     form: &'static str,
     link_base: larder_formats::LinkBase,
-    /// Links that depend on the client's `Host` are not worth keeping over a restart.
+    /// Links that begin with whatever the client calls larder are not worth keeping over a restart.
     persist: bool,
 }
 
@@ -135,7 +135,7 @@ impl Engine {
             settled: settled.clone(),
             form,
             link_base: self.link_base(&wanted.entry, wanted.format, request.client_base),
-            persist: !by_host && !admitted.bypass_cache(),
+            persist: self.link_bases_are_known(wanted.format) && !admitted.bypass_cache(),
         };
         let identity = self.derived(&recipe).await?;
         let accepted: Vec<&str> =

@@ -61,7 +61,7 @@ async fn serve(settings: Settings, sources: Sources, shares: Shares) -> Result<(
         upstream: Arc::clone(&upstream) as Arc<dyn larder_upstream::Upstream>,
         clock,
         link_key,
-        public_url: settings.public_url.clone(),
+        public_urls: settings.public_urls.clone(),
         limits: Limits { document_size: settings.limits.document_size, downloads: shares.downloads, ..Limits::default() },
     });
     let server = bind(server_settings(&settings, shares)).await?;
@@ -95,7 +95,7 @@ fn server_settings(settings: &Settings, shares: Shares) -> ServerSettings {
 
 fn live_settings(settings: &Settings) -> LiveSettings {
     LiveSettings {
-        public_url: settings.public_url.clone(),
+        public_urls: settings.public_urls.clone(),
         trusted_proxies: settings.trusted_proxies.clone(),
         admin_token: settings.admin_token.clone(),
         docker_default_remote: settings.docker_default_remote.clone(),
@@ -113,7 +113,7 @@ async fn reload_on_change(
 ) {
     let apply = |settings: Settings| {
         upstream.reload();
-        engine.replace_repositories(settings.repositories.clone(), &settings.not_built, settings.public_url.clone());
+        engine.replace_repositories(settings.repositories.clone(), &settings.not_built, settings.public_urls.clone());
         handle.replace_live(live_settings(&settings));
         if let Err(error) = handle.reload_tls() {
             tracing::error!(%error, "the new certificate cannot be used; the old one stays");

@@ -104,7 +104,7 @@ async fn engine(
         upstream: Arc::new(HttpUpstream::new(options)),
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         link_key: LinkKey::from_bytes([7; 32]),
-        public_url: None,
+        public_urls: PublicUrls::default(),
         limits,
     });
     (engine, blobs, metadata)
