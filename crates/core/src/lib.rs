@@ -35,7 +35,7 @@ mod settle;
 #[cfg(test)]
 mod testing;
 
-pub use cache_policy::{CachePolicy, Revalidate};
+pub use cache_policy::{CachePolicy, Revalidate, Verify};
 pub use cache_status::{CacheStatus, ForwardReason, Source};
 pub use clock::{Clock, ManualClock, SystemClock, UnixMillis};
 pub use decide::{Class, Decision, RevalidateWith, decide, fresh_until, stale_allowed, time_to_live};

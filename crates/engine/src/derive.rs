@@ -23,6 +23,7 @@ use crate::counters::count;
 use crate::document::read_file;
 use crate::engine::{ArtifactRequest, Engine};
 use crate::flight::Settled;
+use crate::learnt::tell_left_out;
 use crate::obtain::Obtained;
 use crate::serve::{internal, malformed, representation, vary};
 
@@ -188,8 +189,10 @@ impl Engine {
             let (engine, base, form) = (Arc::clone(self), recipe.link_base.clone(), recipe.form);
             let derived = self.parse_blocking(move || {
                 let wanted = document.wanted();
-                let links = Links::new(&wanted.entry.repository, engine.link_key(), base);
+                let query = wanted.spec.query.as_deref();
+                let links = Links::new(&wanted.entry.repository, engine.link_key(), base).asked_with(query);
                 let derived = wanted.format.derive(&document.view(), form, &links)?;
+                tell_left_out(wanted, links.left_out());
                 Ok::<_, Malformed>((derived.body, derived.content_type))
             });
             let (body, content_type) = derived.await?.map_err(|error| malformed(&recipe.wanted, &error))?;

@@ -41,6 +41,7 @@ mod head;
 mod heads;
 mod health;
 mod intake;
+mod learnt;
 mod members;
 mod mirrors;
 mod obtain;
@@ -52,6 +53,7 @@ mod repositories;
 mod resume;
 mod retire;
 mod serve;
+mod tongue;
 mod verify;
 
 pub use answer::{Answer, Body, Freshness, HotTicket, Representation};

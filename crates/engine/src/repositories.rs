@@ -8,6 +8,7 @@ use larder_core::{Repository, RepositoryName};
 use larder_formats::{Format, format_of};
 
 use crate::counters::{RepositoryCounters, UpstreamQuota};
+use crate::learnt::Learnt;
 use crate::mirrors::Mirror;
 
 /// A repository as the engine keeps it.
@@ -21,6 +22,8 @@ pub(crate) struct Entry {
     pub(crate) mirrors: Vec<Arc<Mirror>>,
     /// How much more the upstream will let larder ask.
     pub(crate) quota: Arc<UpstreamQuota>,
+    /// What larder has found out about the upstream and its documents.
+    pub(crate) learnt: Arc<Learnt>,
     /// `None` if the format is not built.
     pub(crate) format: Option<&'static dyn Format>,
     /// Why requests are answered 501, if they are.
@@ -48,6 +51,7 @@ impl Repositories {
                 epoch: old.map_or_else(Arc::default, |e| Arc::clone(&e.epoch)),
                 quota: old.map_or_else(Arc::default, |e| Arc::clone(&e.quota)),
                 counters: old.map_or_else(Arc::default, |e| Arc::clone(&e.counters)),
+                learnt: Arc::default(),
                 mirrors: Mirror::all(&repository, old.map_or(&[], |e| &e.mirrors)),
                 format: format_of(repository.package),
                 not_built: not_built.get(repository.name.as_str()).map(|reason| reason.as_str().into()),

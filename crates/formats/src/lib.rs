@@ -24,7 +24,7 @@ use http::HeaderMap;
 use larder_core::{BuiltIn, Digest, Fault, PackageType, Repository, StoredHeaders, UnixMillis};
 use url::Url;
 
-pub use links::{ExternalLink, LinkBase, LinkKey, Links};
+pub use links::{ExternalLink, LeftOut, LinkBase, LinkKey, Links};
 pub use operation::{Form, Operation, PassThrough, Read, Refusal, RequestParts, SourceBase, SourceSpec, StaticAnswer};
 
 /// A whole upstream document, on its way to be checked or derived from.
@@ -236,6 +236,12 @@ pub trait Format: Send + Sync + std::fmt::Debug {
     /// The source that names the same bytes by their digest (an OCI tag's manifest): it is kept along with `source`, and its bytes
     /// are taken where the upstream says that `source` has that digest now.
     fn by_digest(&self, _repository: &Repository, _source: &SourceSpec, _digest: &Digest) -> Option<SourceSpec> {
+        None
+    }
+
+    /// The `Accept` with which a document is asked for once more where the upstream answered this status to its own: some servers have
+    /// nothing for those who mention a media type that they do not know. What has another one at all has one for 406.
+    fn accept_otherwise(&self, _source: &SourceSpec, _status: u16) -> Option<&'static str> {
         None
     }
 

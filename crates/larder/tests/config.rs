@@ -179,6 +179,7 @@ fn values_that_make_no_sense_are_refused() {
         ("max_size: lots", "a number of bytes"),
         ("password: canary", "without `username`"),
         ("revalidate: always", "one of head, get, never"),
+        ("verify: warning", "did you mean warn?"),
         ("cache: {immutable_ttl: 1.5}", "whole number of seconds"),
         ("immutable_patterns: x", "must be a list"),
         ("type: vrtual", "did you mean virtual?"),

@@ -55,7 +55,7 @@ fn cache(cache: &CachePolicy) -> Value {
         "check_mutable_updates": cache.check_mutable_updates, "revalidate": revalidate,
         "stale_on_status": cache.stale_on_status, "stale_max_age": cache.stale_max_age.map(|age| age.as_secs()),
         "stale_while_revalidate": cache.stale_while_revalidate.as_secs(), "negative_ttl": cache.negative_ttl.as_secs(),
-        "no_rollback": cache.no_rollback,
+        "no_rollback": cache.no_rollback, "verify_warns": cache.verify == larder_core::Verify::Warn,
     })
 }
 

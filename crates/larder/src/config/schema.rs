@@ -60,6 +60,7 @@ pub(super) const REPOSITORY: &[&str] = &[
     "offline",
     "max_size",
     "no_rollback",
+    "verify",
     "quarantine_date",
     "quarantine_index",
     "quarantine_missing_date",
@@ -92,6 +93,7 @@ pub(super) const REMOTE_ONLY: &[&str] = &[
     "offline",
     "max_size",
     "no_rollback",
+    "verify",
 ];
 
 /// Whether the value of a key is a secret, wherever the key stands.
