@@ -1,4 +1,4 @@
-"""npm registries with npm, yarn 1, yarn 4, pnpm and bun: an install makes a lock file, then one is bound by it."""
+"""npm registries with npm 11 and 12, yarn 1, yarn 4, pnpm and bun: an install makes a lock file, then one is bound by it."""
 
 import gzip
 import json
@@ -13,11 +13,11 @@ WANTED = {"@pantry/spoon": "^1.0.0", "pantry-jam": "^1.0.0"}
 INSTALLED = "pantry-jam@1.1.0 pantry-jar@2.0.0 @pantry/spoon@1.0.0"
 
 
-def serve(case):
+def serve(case, **settings):
     origin = case.origin()
     tarballs = npm_packages.serve(origin)
     cache = {"immutable_ttl": 0, "mutable_ttl": 0}
-    case.serve({"npm": {"base_url": origin.url, "type": "remote", "package": "npm", "cache": cache}})
+    case.serve({"npm": {"base_url": origin.url, "type": "remote", "package": "npm", "cache": cache}}, **settings)
     return origin, tarballs
 
 
@@ -100,6 +100,37 @@ def client_case(client, install, frozen, lock_file):
         case.phases(use)
 
     return use_client
+
+
+def public_urls(addresses, refused=()):
+    """npm 12 under several names of larder, where `public_url` is `addresses` (a function of larder's own URL): it takes no tarball
+    under another name than its registry's."""
+
+    def use_names(case):
+        case.needs_larder()
+        serve(case, **({"public_url": addresses} if addresses else {}))
+        own = case.repository("npm")
+
+        def use(home, _):
+            for name in ("127.0.0.1", "localhost"):
+                project = Project(home, own.replace("127.0.0.1", name), name)
+                if name in refused:
+                    said = project("npm12", "install", *QUIET, fails=True)
+                    expect("EALLOWREMOTE" in said, f"npm 12 took a tarball under another name, or said:\n{said}")
+                    continue
+                project("npm12", "install", *QUIET)
+                expect_equal(f"installed from {name}", project.installed(), INSTALLED)
+                project.forget()
+                project("npm12", "ci", *QUIET)
+                expect_equal(f"installed from the lock file of {name}", project.installed(), INSTALLED)
+
+        case.phases(use)
+
+    return use_names
+
+
+def named(url, host):
+    return url.replace("127.0.0.1", host)
 
 
 def check_lock(case, text):
@@ -222,6 +253,10 @@ QUIET = ("--no-audit", "--no-fund", "--loglevel=error")
 
 CASES = {
     "npm-npm": client_case("npm", ["install", *QUIET], ["ci", *QUIET], "package-lock.json"),
+    "npm-npm12": client_case("npm12", ["install", *QUIET], ["ci", *QUIET], "package-lock.json"),
+    "npm-npm12-no-public-url": public_urls(None),
+    "npm-npm12-one-public-url": public_urls(lambda own: named(own, "localhost"), refused=("127.0.0.1",)),
+    "npm-npm12-two-public-urls": public_urls(lambda own: [named(own, "localhost"), own]),
     "npm-yarn1": client_case(
         "yarn1",
         ["install", "--non-interactive", "--cache-folder", "../yarn-cache"],
