@@ -8,7 +8,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use larder_core::{CacheStatus, Clock, Fault, FaultKind, ForwardReason, PublicUrls, Repository, RepositoryName, Source, UnixMillis};
+use larder_core::{
+    CacheStatus, Clock, Fault, FaultKind, ForwardReason, PublicUrls, Repository, RepositoryName, Source, UnixMillis,
+};
 use larder_formats::{Form, Format, LinkBase, LinkKey, Operation};
 use larder_storage::{BlobStore, MetadataStore};
 use larder_upstream::{BreakerState, Upstream};

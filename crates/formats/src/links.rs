@@ -161,7 +161,9 @@ impl<'a> Links<'a> {
         if self.room.get() > 0 {
             return Ok(());
         }
-        Err(Malformed("its links are so many, and relative to an address so long, that they would not fit into memory".to_owned()))
+        Err(Malformed(
+            "its links are so many, and relative to an address so long, that they would not fit into memory".to_owned(),
+        ))
     }
 
     /// Remembers that a link is not carried.

@@ -85,7 +85,15 @@ async fn hazard_x8_every_spelling_of_a_link_leads_to_its_file_and_its_digest_is_
                 assert_eq!(answer.status, status, "{case} by {path}: {}", answer.text());
                 assert!(origin.count("GET", target) >= 1, "{case} by {path}: {:?}", origin.requests());
             }
-            assert_eq!(get(&larder.artifact(package, &links_back(&larder, package, &send("GET", &larder.artifact(package, at), &accept).await.text())[0])).await.text(), FILE);
+            assert_eq!(
+                get(&larder.artifact(
+                    package,
+                    &links_back(&larder, package, &send("GET", &larder.artifact(package, at), &accept).await.text())[0]
+                ))
+                .await
+                .text(),
+                FILE
+            );
         }
     }
 }
@@ -127,7 +135,9 @@ async fn relative_links_behind_a_redirect_lead_from_where_the_client_takes_them(
         let digest = sha256(FILE.as_bytes()).to_hex();
         let moved = "/root/deep/place/index";
         let document = match package {
-            "helm" => json!({"apiVersion": "v1", "entries": {"pantry": [{"name": "pantry", "version": "1.0.0", "urls": [link], "digest": digest}]}}),
+            "helm" => {
+                json!({"apiVersion": "v1", "entries": {"pantry": [{"name": "pantry", "version": "1.0.0", "urls": [link], "digest": digest}]}})
+            }
             _ => json!({"meta": {"api-version": "1.0"}, "name": "pantry",
                 "files": [{"filename": "pantry-1.0.tar.gz", "url": link, "hashes": {"sha256": digest}}]}),
         };
@@ -151,11 +161,11 @@ async fn of_several_digests_that_an_index_states_of_a_file_any_will_do() {
     for digests in [[&wrong, &right], [&right, &wrong]] {
         let index = json!({"apiVersion": "v1", "entries": {"pantry": digests.map(|digest| version(digest))}});
         origin.put("/index.yaml", Resource::new(index.to_string()).content_type("text/yaml"));
-        let anchors = digests.map(|digest| format!("<a href=\"/pantry-1.0.tar.gz#sha256={digest}\">pantry-1.0.tar.gz</a>")).concat();
-        origin.put("/simple/pantry/", Resource::new(format!("<title>Links for pantry</title>{anchors}")).content_type("text/html"));
-        for (package, path, at) in
-            [("helm", "index.yaml", "pantry-1.0.0.tgz"), ("pypi", "simple/pantry/", "pantry-1.0.tar.gz")]
-        {
+        let anchors =
+            digests.map(|digest| format!("<a href=\"/pantry-1.0.tar.gz#sha256={digest}\">pantry-1.0.tar.gz</a>")).concat();
+        origin
+            .put("/simple/pantry/", Resource::new(format!("<title>Links for pantry</title>{anchors}")).content_type("text/html"));
+        for (package, path, at) in [("helm", "index.yaml", "pantry-1.0.0.tgz"), ("pypi", "simple/pantry/", "pantry-1.0.tar.gz")] {
             assert_eq!(send("PUT", &larder.url("/cache/flush"), &[]).await.status, 200);
             assert_eq!(get(&larder.artifact(package, path)).await.status, 200);
             origin.put(&format!("/{at}"), Resource::new("neither"));

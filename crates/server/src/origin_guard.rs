@@ -46,7 +46,9 @@ pub(crate) fn may_change_state(attempt: Attempt<'_>, settings: &LiveSettings) ->
     let cross_site = attempt.headers.get_all("sec-fetch-site").iter().any(|site| site.as_bytes() == b"cross-site");
     let foreign = attempt.headers.get_all(ORIGIN).iter().any(|origin| {
         let origin = origin.to_str().ok().and_then(|text| Url::parse(text).ok());
-        !origin.is_some_and(|url| own.as_ref().is_some_and(|own| url.origin() == own.origin()) || settings.public_urls.names_place_of(&url))
+        !origin.is_some_and(|url| {
+            own.as_ref().is_some_and(|own| url.origin() == own.origin()) || settings.public_urls.names_place_of(&url)
+        })
     });
     if cross_site || foreign {
         return Err(forbidden("a page of another site asked for this"));

@@ -182,9 +182,13 @@ mod tests {
         let repository = remote("stable", PackageType::Helm, "https://charts.example.com/stable/");
         let url = "https://charts.example.com/stable/index.yaml".parse().unwrap();
         let mut taken = 0;
-        for (key_path, query) in
-            [("index.yaml", None), ("a/b/index.yaml", None), ("index.yaml", Some("q=1")), ("a b/index.yaml", None), ("_ext/index.yaml", None)]
-        {
+        for (key_path, query) in [
+            ("index.yaml", None),
+            ("a/b/index.yaml", None),
+            ("index.yaml", Some("q=1")),
+            ("a b/index.yaml", None),
+            ("_ext/index.yaml", None),
+        ] {
             let links = links(&repository).asked_with(query);
             let document = Document { body: b"", content_type: "", url: &url, key_path, variant: "", memo: None };
             let resolver = Resolver::new(&document, &links);

@@ -66,7 +66,8 @@ impl Links<'_> {
                 self.mac(signed).is_some_and(|m| m.verify_truncated_left(&mac).is_ok())
             };
             let subject = |suffix: &&&str| original_path.strip_suffix(**suffix).is_some_and(&signs);
-            let suffix = if signs(original_path) { "" } else { sidecar_suffixes.iter().find(subject).copied().unwrap_or_default() };
+            let suffix =
+                if signs(original_path) { "" } else { sidecar_suffixes.iter().find(subject).copied().unwrap_or_default() };
             if suffix.is_empty() && !signs(original_path) {
                 continue;
             }
@@ -104,8 +105,7 @@ impl Links<'_> {
     fn sign_respelt(&self, url: &Url, host: &str, path: &str) -> Option<String> {
         let readable = readable(path)?;
         let target = url.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
-        let signed =
-            Signed { scheme: url.scheme(), host, path: readable.as_str(), query: None, target: Some(&target) };
+        let signed = Signed { scheme: url.scheme(), host, path: readable.as_str(), query: None, target: Some(&target) };
         let path = self.signed_path(signed, &format!("..{}", URL_SAFE_NO_PAD.encode(&target)), readable.encoded())?;
         ArtifactPath::parse(&path, self.path_rules()).is_ok().then_some(path)
     }

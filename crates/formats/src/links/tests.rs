@@ -185,7 +185,8 @@ fn hazard_x8_a_root_with_escapes_is_one_root_in_every_spelling() {
 fn http_on_a_host_that_the_operator_named_as_https_is_read_as_https() {
     for package in [PackageType::Pypi, PackageType::Helm, PackageType::Npm] {
         let repository = remote("files", package, "https://files.example.com:8443/packages/");
-        let carry = |url: &str| links(&repository).carry(url.parse().unwrap()).map(|carried| (carried.path, carried.url.to_string()));
+        let carry =
+            |url: &str| links(&repository).carry(url.parse().unwrap()).map(|carried| (carried.path, carried.url.to_string()));
         let own = "https://files.example.com:8443/packages/a.tgz".to_owned();
         assert_eq!(carry("http://files.example.com:8443/packages/a.tgz"), Ok(("a.tgz".to_owned(), own)));
         let (path, url) = carry("http://files.example.com/b.tgz").unwrap();

@@ -128,7 +128,9 @@ mod tests {
     fn the_abbreviated_form_of_an_unpublished_package_has_no_versions() {
         let check = |body: &str| check_packument(body.as_bytes(), PackageName::parse("x").unwrap(), true);
         assert_eq!(check(r#"{"name":"x","modified":"2020-01-01T00:00:00.000Z"}"#), Ok(()));
-        for body in [r#"{"name":"y"}"#, r#"{"modified":"2020-01-01T00:00:00.000Z"}"#, r#"{"name":"x","versions":[]}"#, "{}", "<html>"] {
+        for body in
+            [r#"{"name":"y"}"#, r#"{"modified":"2020-01-01T00:00:00.000Z"}"#, r#"{"name":"x","versions":[]}"#, "{}", "<html>"]
+        {
             assert!(check(body).is_err(), "{body}");
         }
     }

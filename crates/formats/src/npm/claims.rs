@@ -267,8 +267,10 @@ mod tests {
         let mut found = Vec::new();
         let body = include_bytes!("testdata/manifest.json");
         let url = Url::parse(ROOT).unwrap();
-        claims_of_manifest(body, &url, PackageName::parse("left-pad").unwrap(), &links(&repository), &mut |claim| found.push(claim))
-            .unwrap();
+        claims_of_manifest(body, &url, PackageName::parse("left-pad").unwrap(), &links(&repository), &mut |claim| {
+            found.push(claim)
+        })
+        .unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].path, "left-pad/-/left-pad-1.3.0.tgz");
         assert_eq!(found[0].digests[0].to_string(), "sha1:5b8a3a7765dfe001261dde915589e782f8c94d1e");

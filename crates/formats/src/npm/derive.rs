@@ -102,13 +102,15 @@ mod tests {
 
     fn packument(body: &str, package: &str) -> String {
         let repository = remote(ROOT);
-        let out = rewrite_packument(body.as_bytes(), &url(package), PackageName::parse(package).unwrap(), &links(&repository)).unwrap();
+        let out =
+            rewrite_packument(body.as_bytes(), &url(package), PackageName::parse(package).unwrap(), &links(&repository)).unwrap();
         String::from_utf8(out).unwrap()
     }
 
     fn manifest(body: &str, package: &str) -> String {
         let repository = remote(ROOT);
-        let out = rewrite_manifest(body.as_bytes(), &url(package), PackageName::parse(package).unwrap(), &links(&repository)).unwrap();
+        let out =
+            rewrite_manifest(body.as_bytes(), &url(package), PackageName::parse(package).unwrap(), &links(&repository)).unwrap();
         String::from_utf8(out).unwrap()
     }
 

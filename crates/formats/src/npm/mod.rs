@@ -87,8 +87,12 @@ impl Format for Npm {
 
     fn derive(&self, document: &Document<'_>, form: &'static str, links: &Links<'_>) -> Result<Derived, Malformed> {
         let body = match (Route::parse(document.key_path), form) {
-            (Ok(Route::Packument(package)), request::FORM_PACKUMENT) => derive::rewrite_packument(document.body, document.url, package, links)?,
-            (Ok(Route::Manifest(package, _)), request::FORM_VERSION) => derive::rewrite_manifest(document.body, document.url, package, links)?,
+            (Ok(Route::Packument(package)), request::FORM_PACKUMENT) => {
+                derive::rewrite_packument(document.body, document.url, package, links)?
+            }
+            (Ok(Route::Manifest(package, _)), request::FORM_VERSION) => {
+                derive::rewrite_manifest(document.body, document.url, package, links)?
+            }
             _ => return Err(Malformed(format!("there is no form {form:?} of {:?}", document.key_path))),
         };
         let is_abbreviated = document.variant == request::ABBREVIATED && accept::is_abbreviated(document.content_type);

@@ -96,7 +96,9 @@ mod tests {
 
     #[test]
     fn names_by_the_grammar() {
-        for name in ["express", "-", "@babel/core", "JSONStream", "a.b_c-d~e", "old!pkg('x')*", "@s/_n", "0", "a-", &"a".repeat(214)] {
+        for name in
+            ["express", "-", "@babel/core", "JSONStream", "a.b_c-d~e", "old!pkg('x')*", "@s/_n", "0", "a-", &"a".repeat(214)]
+        {
             assert!(PackageName::parse(name).is_some(), "{name}");
         }
         for name in [

@@ -83,7 +83,9 @@ impl<'a> Resolver<'a> {
             Err((url, why)) => {
                 let path = url.as_ref().map_or(reference, Url::path);
                 // The page's other links (a parent folder, another order of the list, a mail address) are no loss.
-                if percent_decode(path.split(['?', '#']).next().unwrap_or_default()).is_none_or(|path| names::is_distribution(&path)) {
+                if percent_decode(path.split(['?', '#']).next().unwrap_or_default())
+                    .is_none_or(|path| names::is_distribution(&path))
+                {
                     self.leave_out(url.as_ref(), why);
                 }
                 None
