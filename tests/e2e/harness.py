@@ -135,6 +135,7 @@ class Larder:
         if remotes is not None:
             config = directory / "larder.yaml"
             # JSON is YAML, and needs no library to be written.
+            settings = {key: value(self.url) if callable(value) else value for key, value in settings.items()}
             config.write_text(json.dumps({**settings, "remotes": remotes}, indent=2) + "\n")
             self._command += ["--config", config]
         self._process = None
@@ -236,7 +237,7 @@ class Case:
         """Starts larder with these `remotes` (None: with no configuration at all).
 
         `bases` has the URL that stands for a remote when there is no larder, if that is not its `base_url`. `settings` are
-        further keys of the configuration.
+        further keys of the configuration; a function among them is called with larder's own URL.
         """
         if self.direct:
             self._direct = {name: (bases or {}).get(name, entry["base_url"]) for name, entry in remotes.items()}

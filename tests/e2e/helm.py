@@ -1,4 +1,5 @@
-"""Helm chart repositories with helm 4 and helm 3: relative and absolute links, charts on another host, signed charts."""
+"""Helm chart repositories with helm 4 and helm 3: relative and absolute links, charts on another host, signed charts, and an index behind
+a redirect."""
 
 import hashlib
 import json
@@ -177,6 +178,41 @@ def serve(case, upstream, cache=CACHE):
     case.serve({"charts": entry})
 
 
+def redirected(program):
+    """An index that is somewhere else, with links that climb: Helm resolves them against the repository URL that it is configured with."""
+
+    def use_helm(case):
+        origin = case.origin()
+        entries, charts = [], {}
+        for version, link, path in (
+            ("1.0.0", "demo-1.0.0.tgz", "/charts/demo-1.0.0.tgz"),
+            ("2.0.0", "../other/demo-2.0.0.tgz", "/other/demo-2.0.0.tgz"),
+            ("3.0.0", "./sub/../demo-3.0.0.tgz", "/charts/demo-3.0.0.tgz"),
+            ("4.0.0", "with space/demo-4.0.0.tgz", "/charts/with space/demo-4.0.0.tgz"),
+        ):
+            body = charts[version] = chart("demo", version)
+            origin.put(path, body, "application/gzip", immutable=True)
+            digest = hashlib.sha256(body).hexdigest()
+            entries.append(
+                f"  - name: demo\n    version: {version}\n    apiVersion: v2\n    digest: {digest}\n    urls:\n    - {link}\n"
+            )
+        origin.put("/moved/deep/index.yaml", f"apiVersion: v1\nentries:\n  demo:\n{''.join(entries)}", "text/yaml")
+        origin.redirect("/charts/index.yaml", f"{origin.url}/moved/deep/index.yaml")
+        entry = {"base_url": f"{origin.url}/charts", "type": "remote", "package": "helm", "cache": CACHE}
+        case.serve({"charts": entry})
+
+        def use(home, _):
+            do = Helm(program, home)
+            do("repo", "add", "pantry", case.repository("charts"))
+            for version, body in charts.items():
+                do("pull", "pantry/demo", "--version", version)
+                expect((home / f"demo-{version}.tgz").read_bytes() == body, f"demo {version} differs from the upstream's")
+
+        case.phases(use)
+
+    return use_helm
+
+
 def searched(do, url):
     """What helm reads out of the index: every chart and version, with the scalars as helm understands them."""
     do("repo", "add", "pantry", url)
@@ -241,5 +277,7 @@ CASES = {
     "helm-helm3": helm("helm3"),
     "helm-newer-chart-helm4": newer_chart("helm4"),
     "helm-newer-chart-helm3": newer_chart("helm3"),
+    "helm-helm4-redirected": redirected("helm4"),
+    "helm-helm3-redirected": redirected("helm3"),
     "helm-index-bytes": index_bytes,
 }

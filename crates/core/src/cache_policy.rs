@@ -26,6 +26,18 @@ pub struct CachePolicy {
     pub missing_status: Vec<u16>,
     /// `no_rollback`: an index that states a lower revision than the one held does not replace it.
     pub no_rollback: bool,
+    /// `verify`: what becomes of a file that contradicts the digest that an index states of it.
+    pub verify: Verify,
+}
+
+/// `verify` of a repository. A digest that is a file's own name (OCI, repository metadata) is enforced in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verify {
+    /// It is neither kept nor served.
+    #[default]
+    Enforce,
+    /// It is kept and served, counted and logged: for repositories whose index is wrong.
+    Warn,
 }
 
 impl Default for CachePolicy {
@@ -41,6 +53,7 @@ impl Default for CachePolicy {
             negative_ttl: Duration::from_secs(10),
             missing_status: Vec::new(),
             no_rollback: false,
+            verify: Verify::Enforce,
         }
     }
 }

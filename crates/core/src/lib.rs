@@ -27,6 +27,7 @@ mod key;
 mod path;
 mod policy;
 mod precondition;
+mod public_urls;
 mod range;
 mod record;
 mod repository;
@@ -37,7 +38,7 @@ mod shown;
 mod testing;
 mod via;
 
-pub use cache_policy::{CachePolicy, Revalidate};
+pub use cache_policy::{CachePolicy, Revalidate, Verify};
 pub use cache_status::{CacheStatus, ForwardReason, Source};
 pub use clock::{Clock, ManualClock, SystemClock, UnixMillis};
 pub use decide::{Class, Decision, RevalidateWith, believed, decide, fresh_until, stale_allowed, time_to_live};
@@ -52,6 +53,7 @@ pub use policy::pattern::{Pattern, PatternError, StepLimit};
 pub use policy::quarantine::{MissingDate, QuarantinePolicy, Verdict};
 pub use policy::{Access, AccessDenied, AccessPolicy};
 pub use precondition::{Conditions, Current, Precondition, evaluate_conditions, is_strong_tag};
+pub use public_urls::PublicUrls;
 pub use range::{ByteRange, RangeAnswer, RangeSpec, evaluate_range, parse_range};
 pub use record::{ArtifactRecord, BlobDescriptor, Content, StoredHeaders};
 pub use repository::{

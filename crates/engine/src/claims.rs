@@ -24,23 +24,26 @@ pub(crate) struct StoredClaim {
     pub(crate) url: String,
     pub(crate) size: Option<u64>,
     pub(crate) published_at: Option<UnixMillis>,
+    /// The bytes have one of these; the weaker ones that a document states of the same bytes are not among them.
     pub(crate) digests: Vec<Digest>,
+    /// Or one of these, separated by spaces.
     pub(crate) identity: Option<String>,
 }
 
-/// What a document says that a file's bytes are.
+/// What a document says that a file's bytes are. It may name a file more than once and say different things of it (an index that was
+/// not cleaned up after a file was packed anew): any of them will do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stated {
-    Digest(Digest),
+    Digests(Vec<Digest>),
     /// What the format's [`Identifier`](larder_formats::Identifier) has to compute of them (ADR 0026).
-    Identity(String),
+    Identities(Vec<String>),
 }
 
 impl std::fmt::Display for Stated {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Digest(digest) => digest.fmt(f),
-            Self::Identity(identity) => f.write_str(identity),
+            Self::Digests(digests) => f.write_str(&digests.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")),
+            Self::Identities(identities) => f.write_str(&identities.join(" or ")),
         }
     }
 }
@@ -58,15 +61,42 @@ impl StoredClaim {
         Self { url, size: None, digests: Vec::new(), identity: None, ..self }
     }
 
-    /// The strongest digest stated.
-    pub(crate) fn strongest(&self) -> Option<&Digest> {
-        self.digests.iter().max_by_key(|digest| digest.algorithm())
-    }
-
-    /// What the bytes are measured by: the strongest digest, else the identity; `None` if nothing is stated of them.
+    /// What the bytes are measured by: digests, else identities; `None` if nothing is stated of them.
     pub(crate) fn stated(&self) -> Option<Stated> {
-        self.strongest().cloned().map(Stated::Digest).or_else(|| self.identity.clone().map(Stated::Identity))
+        if !self.digests.is_empty() {
+            return Some(Stated::Digests(self.digests.clone()));
+        }
+        let identities = self.identity.as_ref()?.split(' ').map(str::to_owned);
+        Some(Stated::Identities(identities.collect()))
     }
+}
+
+/// The digests by which a claim is judged: those of its strongest algorithm.
+fn strongest(digests: &mut Vec<Digest>) {
+    if let Some(best) = digests.iter().map(Digest::algorithm).max() {
+        digests.retain(|digest| digest.algorithm() == best);
+    }
+}
+
+/// A claim for a path that another claim of the same document names too. The first one says where the file is.
+fn merge(first: &mut Claim, later: &mut Claim) {
+    for digest in later.digests.drain(..) {
+        if !first.digests.contains(&digest) {
+            first.digests.push(digest);
+        }
+    }
+    if let Some(identity) = later.identity.take() {
+        first.identity = Some(match first.identity.take() {
+            Some(known) if known.split(' ').any(|one| one == identity) => known,
+            Some(known) => format!("{known} {identity}"),
+            None => identity,
+        });
+    }
+    if first.size != later.size {
+        first.size = None;
+    }
+    // Quarantine must not end before that of the newer file would.
+    first.published_at = first.published_at.max(later.published_at);
 }
 
 /// Lines `path TAB url TAB size TAB published TAB digests`, and `TAB identity` if there is one, sorted by path.
@@ -78,9 +108,16 @@ impl ClaimTable {
         claims.retain(|claim| {
             [Some(&claim.path), Some(&claim.url), claim.identity.as_ref()].into_iter().flatten().all(|t| is_clean(t))
         });
-        // Stable: of two claims for one path the first in the document wins.
+        claims.iter_mut().for_each(|claim| strongest(&mut claim.digests));
+        // Stable: of two claims for one path the first in the document says where the file is.
         claims.sort_by(|a, b| a.path.cmp(&b.path));
-        claims.dedup_by(|later, first| later.path == first.path);
+        claims.dedup_by(|later, first| {
+            let same = later.path == first.path;
+            if same {
+                merge(first, later);
+            }
+            same
+        });
         let mut text = String::with_capacity(claims.len() * 160);
         for claim in claims {
             use std::fmt::Write as _;
@@ -192,7 +229,8 @@ pub(crate) fn derivation_key(
 ) -> Option<String> {
     let key = RepresentationKey::new(&RepresentationInputs {
         sources: &[&record.blob()?.digest],
-        source_urls: &[&record.source_url],
+        // The path, too: what a link or a project's name means may depend on where the document is asked for.
+        source_urls: &[&record.source_url, &wanted.key.path],
         rewriter_version: wanted.format.rewriter_version(),
         link_base,
         form,
@@ -259,7 +297,8 @@ impl Engine {
         let engine = Arc::clone(self);
         let parsed = self.parse_blocking(move || {
             let repository = Arc::clone(&document.wanted.entry.repository);
-            let links = Links::new(&repository, engine.link_key(), LinkBase(String::new()));
+            let query = document.wanted.spec.query.as_deref();
+            let links = Links::new(&repository, engine.link_key(), LinkBase(String::new())).asked_with(query);
             let mut claims = Gathering::default();
             document.wanted.format.claims(&document.view(), &links, &mut |claim| claims.add(claim))?;
             // Of a document itself this was told when it came.
@@ -361,7 +400,11 @@ impl Engine {
     }
 
     /// The claims of a document's predecessor and of its other variants, as far as they are held.
-    pub(crate) async fn earlier_claims(self: &Arc<Self>, wanted: &Arc<Wanted>, old: Option<&Arc<ArtifactRecord>>) -> Vec<Arc<ClaimTable>> {
+    pub(crate) async fn earlier_claims(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        old: Option<&Arc<ArtifactRecord>>,
+    ) -> Vec<Arc<ClaimTable>> {
         let mut tables = Vec::new();
         if let Some(old) = old.filter(|old| old.blob().is_some()) {
             tables.extend(self.claim_table(wanted, old).await.ok());
@@ -387,59 +430,30 @@ impl Engine {
     /// Whether the bytes held for a path are what is stated of them.
     pub(crate) async fn blob_is(&self, wanted: &Wanted, path: &str, blob: &BlobDescriptor, stated: &Stated) -> bool {
         match stated {
-            Stated::Digest(stated) if blob.digest.algorithm() == stated.algorithm() => blob.digest == *stated,
-            Stated::Digest(stated) => self.rehash(blob, stated.algorithm()).await.is_ok_and(|digest| digest == *stated),
-            Stated::Identity(stated) => match wanted.format.identifier(path) {
-                Some(identifier) => self.identify(blob, identifier).await.is_ok_and(|all| all.contains(stated)),
+            Stated::Digests(stated) => self.blob_has(blob, stated).await,
+            Stated::Identities(stated) => match wanted.format.identifier(path) {
+                Some(identifier) => {
+                    self.identify(blob, identifier).await.is_ok_and(|all| all.iter().any(|one| stated.contains(one)))
+                }
                 None => false,
             },
         }
     }
+
+    /// Whether held bytes have one of these digests. They are read once for each algorithm that is not the blob's own.
+    async fn blob_has(&self, blob: &BlobDescriptor, stated: &[Digest]) -> bool {
+        let mut measured = vec![blob.digest.clone()];
+        for digest in stated {
+            if !measured.iter().any(|known| known.algorithm() == digest.algorithm()) {
+                measured.extend(self.rehash(blob, digest.algorithm()).await.ok());
+            }
+            if measured.contains(digest) {
+                return true;
+            }
+        }
+        false
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use larder_core::sha256;
-    use proptest::prelude::*;
-
-    fn claim(path: &str, body: &str) -> Claim {
-        Claim {
-            path: path.to_owned(),
-            url: format!("https://files.example.com/{path}"),
-            digests: vec![sha256(body.as_bytes())],
-            identity: None,
-            size: Some(body.len() as u64),
-            published_at: Some(UnixMillis(-5)),
-        }
-    }
-
-    #[test]
-    fn the_first_claim_for_a_path_wins() {
-        let table = ClaimTable::build(vec![claim("b", "first"), claim("a", "x"), claim("b", "second")]);
-        assert_eq!(table.find("b").unwrap().digests, vec![sha256(b"first")]);
-        assert_eq!(table.find("b").unwrap().published_at, Some(UnixMillis(-5)));
-    }
-
-    #[test]
-    fn a_claim_with_a_control_character_is_left_out() {
-        let table = ClaimTable::build(vec![claim("a\tb", "x"), claim("a\nb", "x"), claim("c", "x")]);
-        assert_eq!(table.iter().count(), 1);
-    }
-
-    #[test]
-    fn an_empty_table_finds_nothing() {
-        assert_eq!(ClaimTable::build(Vec::new()).find("a"), None);
-    }
-
-    proptest! {
-        #[test]
-        fn every_path_is_found_and_no_other(paths in proptest::collection::btree_set("[a-z/%+.-]{1,12}", 0..60), other in "[A-Z]{1,5}") {
-            let table = ClaimTable::build(paths.iter().rev().map(|p| claim(p, p)).collect());
-            for path in &paths {
-                prop_assert_eq!(&table.find(path).unwrap().digests, &vec![sha256(path.as_bytes())]);
-            }
-            prop_assert_eq!(table.find(&other), None);
-        }
-    }
-}
+mod tests;

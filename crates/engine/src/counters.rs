@@ -53,6 +53,10 @@ counters! {
         upstream_bytes,
         /// Bodies whose digest was not the stated one.
         digest_mismatches,
+        /// Files that were kept although their index states another digest (`verify: warn`).
+        mismatches_kept,
+        /// Links of indexes that are not carried, counted whenever a form of such an index is made.
+        links_not_carried,
         /// Documents that could not be used.
         malformed_documents,
         /// Patterns that ran into their step limit.

@@ -21,6 +21,7 @@ use crate::counters::count;
 use crate::document::read_file;
 use crate::engine::{ArtifactRequest, Engine};
 use crate::flight::Settled;
+use crate::learnt::tell_left_out;
 use crate::obtain::Obtained;
 use crate::serve::{internal, malformed, representation, vary};
 
@@ -118,7 +119,7 @@ struct Recipe {
     settled: Settled,
     form: &'static str,
     link_base: larder_formats::LinkBase,
-    /// Links that depend on the client's `Host` are not worth keeping over a restart.
+    /// Links that begin with whatever the client calls larder are not worth keeping over a restart.
     persist: bool,
 }
 
@@ -153,7 +154,7 @@ impl Engine {
             settled: settled.clone(),
             form,
             link_base: self.link_base(&wanted.entry, wanted.format, request.client_base),
-            persist: !by_host && !admitted.bypass_cache(),
+            persist: self.link_bases_are_known(wanted.format) && !admitted.bypass_cache(),
         };
         let identity = self.derived(&recipe).await?;
         let accepted: Vec<&str> =
@@ -209,8 +210,10 @@ impl Engine {
             let (engine, base, form) = (Arc::clone(self), recipe.link_base.clone(), recipe.form);
             let derived = self.parse_blocking(move || {
                 let wanted = document.wanted();
-                let links = Links::new(&wanted.entry.repository, engine.link_key(), base);
+                let query = wanted.spec.query.as_deref();
+                let links = Links::new(&wanted.entry.repository, engine.link_key(), base).asked_with(query);
                 let derived = wanted.format.derive(&document.view(), form, &links)?;
+                tell_left_out(wanted, links.left_out());
                 Ok::<_, Malformed>((derived.body, derived.content_type))
             });
             let (body, content_type) = derived.await?.map_err(|error| malformed(&recipe.wanted, &error))?;

@@ -8,12 +8,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use larder_core::{CacheStatus, Clock, Fault, FaultKind, Repository, RepositoryName, Source, Trail, UnixMillis};
+use larder_core::{CacheStatus, Clock, Fault, FaultKind, PublicUrls, Repository, RepositoryName, Source, Trail, UnixMillis};
 use larder_formats::{Form, Format, LinkBase, LinkKey, Operation};
 use larder_storage::{BlobStore, MetadataStore};
 use larder_upstream::{BreakerState, Upstream, on_behalf};
 use tokio::sync::{Semaphore, mpsc};
-use url::Url;
 
 use crate::absences::Absences;
 use crate::admission::Admission;
@@ -30,8 +29,8 @@ use crate::mirrors::Mirrors;
 use crate::reading::Readings;
 use crate::records::Records;
 use crate::refusals::Refusals;
-use crate::rereading::Rereadings;
 use crate::repositories::{Entry, Repositories};
+use crate::rereading::Rereadings;
 
 /// Bounds that protect the process.
 #[derive(Debug, Clone, Copy)]
@@ -69,8 +68,8 @@ pub struct EngineParts {
     pub clock: Arc<dyn Clock>,
     /// Signs links to other hosts.
     pub link_key: LinkKey,
-    /// The address that clients use, if configured; may carry a path.
-    pub public_url: Option<Url>,
+    /// The addresses that clients use, as far as configured.
+    pub public_urls: PublicUrls,
     /// Bounds.
     pub limits: Limits,
 }
@@ -88,7 +87,7 @@ pub struct ArtifactRequest<'a> {
     pub method: &'a Method,
     /// All request headers.
     pub headers: &'a HeaderMap,
-    /// `http://host:port` as the client sees it, no trailing slash. A configured `public_url` takes its place.
+    /// `http://host:port` as the client sees it, no trailing slash. It chooses among the configured public URLs; one that is configured takes its place.
     pub client_base: &'a str,
     /// Request body; empty unless the method is POST.
     pub body: Bytes,
@@ -98,7 +97,7 @@ pub struct ArtifactRequest<'a> {
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) repositories: ArcSwap<Repositories>,
-    pub(crate) public_url: ArcSwap<Option<Url>>,
+    pub(crate) public_urls: ArcSwap<PublicUrls>,
     pub(crate) blobs: Arc<dyn BlobStore>,
     pub(crate) metadata: MetadataStore,
     pub(crate) upstream: Arc<dyn Upstream>,
@@ -136,7 +135,7 @@ impl Engine {
         let repositories = next.next(parts.repositories, &parts.not_built, &parts.link_key, &parts.metadata);
         let engine = Arc::new(Self {
             repositories: ArcSwap::from_pointee(repositories),
-            public_url: ArcSwap::from_pointee(parts.public_url),
+            public_urls: ArcSwap::from_pointee(parts.public_urls),
             records: Records::new(parts.metadata.clone(), Arc::clone(&parts.clock)),
             refusals: Refusals::new(),
             blobs: parts.blobs,
@@ -171,10 +170,10 @@ impl Engine {
         self: &Arc<Self>,
         repositories: Vec<Arc<Repository>>,
         not_built: &BTreeMap<String, String>,
-        public_url: Option<Url>,
+        public_urls: PublicUrls,
     ) {
         let next = self.repositories.load().next(repositories, not_built, &self.link_key, &self.metadata);
-        self.public_url.store(Arc::new(public_url));
+        self.public_urls.store(Arc::new(public_urls));
         self.repositories.store(Arc::new(next));
         self.refusals.forget(|_| true);
         self.keep_origins();
@@ -245,8 +244,8 @@ impl Engine {
 
     /// Where links into a repository start: the public URL, else what the client used; path-absolute where the format wants that.
     pub(crate) fn link_base(&self, entry: &Entry, format: &dyn Format, client_base: &str) -> LinkBase {
-        let public = self.public_url.load();
-        let root = match public.as_ref() {
+        let public = self.public_urls.load();
+        let root = match public.of_client(client_base) {
             Some(url) if format.absolute_links() => url.as_str().trim_end_matches('/').to_owned(),
             Some(url) => url.path().trim_end_matches('/').to_owned(),
             None if format.absolute_links() => client_base.to_owned(),
@@ -257,7 +256,12 @@ impl Engine {
 
     /// Whether links depend on the `Host` that the client used.
     pub(crate) fn links_depend_on_host(&self, format: &dyn Format) -> bool {
-        format.absolute_links() && self.public_url.load().is_none()
+        self.public_urls.load().depend_on_client(format.absolute_links())
+    }
+
+    /// Whether the bases of links are those that the operator has named, and not whatever clients call larder.
+    pub(crate) fn link_bases_are_known(&self, format: &dyn Format) -> bool {
+        !format.absolute_links() || !self.public_urls.load().is_empty()
     }
 
     /// Answers a request on `/api/v1/remote`. What it makes larder ask upstream says which larders it has passed.
@@ -287,8 +291,8 @@ impl Engine {
     ) -> Result<Answer, Fault> {
         match operation {
             Operation::Redirect(to) => {
-                let public = self.public_url.load();
-                let prefix = public.as_ref().as_ref().map_or("", |url| url.path().trim_end_matches('/'));
+                let public = self.public_urls.load();
+                let prefix = public.of_client(request.client_base).map_or("", |url| url.path().trim_end_matches('/'));
                 let location = format!("{prefix}/api/v1/remote/{}/{to}", entry.repository.name);
                 Ok(Answer { location: Some(location), ..self.plain(StatusCode::MOVED_PERMANENTLY, Body::Empty, Some(0)) })
             }

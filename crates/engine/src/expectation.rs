@@ -107,7 +107,11 @@ impl Expectation {
     pub(crate) fn algorithms(&self, package: PackageType, can_be_read_again: bool) -> Vec<DigestAlgorithm> {
         use DigestAlgorithm::{Md5, Sha1, Sha384, Sha512};
         match self {
-            Self::Known(claim) => claim.strongest().map(Digest::algorithm).into_iter().collect(),
+            Self::Known(claim) => {
+                let mut algorithms: Vec<_> = claim.digests.iter().map(Digest::algorithm).collect();
+                algorithms.dedup();
+                algorithms
+            }
             Self::Pending(_) if !can_be_read_again => vec![Md5, Sha1, Sha384, Sha512],
             Self::Pending(_) if package == PackageType::Npm => vec![Sha1, Sha512],
             Self::None | Self::Unasked | Self::Pending(_) => Vec::new(),

@@ -48,6 +48,7 @@ mod health;
 mod intake;
 mod keys;
 mod landing;
+mod learnt;
 mod members;
 mod mirrors;
 mod obtain;
@@ -63,6 +64,7 @@ mod resume;
 mod retire;
 mod serve;
 mod stand_in;
+mod tongue;
 mod verify;
 
 pub use answer::{Answer, Body, Freshness, HotTicket, Representation};

@@ -1,7 +1,8 @@
 //! Several places for one upstream (`base_url` as a list): which of them is asked, in which order, and who is asked next when one
 //! fails before the first byte of a body (ADR 0027). What happens after it stands in `resume.rs` and `fetch.rs`.
 //!
-//! Every request to an upstream goes through [`Engine::ask`]; with one place it is a plain request.
+//! Every request to an upstream goes through [`Engine::ask`] (`tongue.rs`) to [`Engine::ask_in_turn`]; with one place it is a plain
+//! request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,6 +80,8 @@ impl Mirrors {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ask<'a> {
     pub(crate) method: Method,
+    /// In place of the source's own.
+    pub(crate) accept: Option<&'static str>,
     /// A URL that a document gave, in place of the usual one.
     pub(crate) claimed: Option<Url>,
     /// Ask only whether this has changed.
@@ -131,7 +134,7 @@ enum Worth {
 impl Engine {
     /// Asks the places of an upstream one after the other until one gives what was asked for. If none does, the answer that says
     /// most is given: that there is no such file, before a refusal, before a failure.
-    pub(crate) async fn ask(self: &Arc<Self>, wanted: &Wanted, ask: &Ask<'_>) -> Result<Arrival, NoBody> {
+    pub(crate) async fn ask_in_turn(self: &Arc<Self>, wanted: &Wanted, ask: &Ask<'_>) -> Result<Arrival, NoBody> {
         let routes = self.in_order(wanted, routes(wanted, ask)?);
         let several = wanted.entry.mirrors.len() > 1;
         let mut best: Option<(Worth, Result<Arrival, NoBody>)> = None;
@@ -261,7 +264,8 @@ impl Engine {
 /// Where a claim says that a source is, if that is another place than the usual one.
 pub(crate) fn elsewhere(wanted: &Wanted, url: &str) -> Option<Url> {
     let url = Url::parse(url).ok()?;
-    let urls = |ask: &Ask<'_>| routes(wanted, ask).ok().map(|routes| routes.into_iter().map(|route| route.url).collect::<Vec<_>>());
+    let urls =
+        |ask: &Ask<'_>| routes(wanted, ask).ok().map(|routes| routes.into_iter().map(|route| route.url).collect::<Vec<_>>());
     let led = Ask { claimed: Some(url), ..Ask::default() };
     if urls(&led) == urls(&Ask::default()) { None } else { led.claimed }
 }
@@ -329,7 +333,7 @@ fn request(wanted: &Wanted, ask: &Ask<'_>, route: &Route, patience: Option<Durat
     let configured = settings(wanted).is_some_and(|settings| settings.is_configured_origin(&route.url));
     UpstreamRequest {
         learned: led && !configured,
-        accept: wanted.spec.accept,
+        accept: ask.accept.or(wanted.spec.accept),
         conditions: ask.unless_changed.map(|record| conditions(wanted, route, record)).unwrap_or_default(),
         resume: ask.resume.clone(),
         headers: ask.headers.clone(),

@@ -209,11 +209,14 @@ impl Engine {
         }
         let by_name = named.is_some();
         let stated = match named {
-            Some(digest) => Some(Stated::Digest(digest)),
+            Some(digest) => Some(Stated::Digests(vec![digest])),
             None => self.held_claim(wanted).await.and_then(|claim| claim.stated()),
         };
         let (Some(stated), Some(blob)) = (stated, record.blob()) else { return Some(record) };
-        if !self.blob_is(wanted, &wanted.key.path, blob, &stated).await {
+        let right = self.blob_is(wanted, &wanted.key.path, blob, &stated).await;
+        if !right && Self::keeps_contradicted(wanted) {
+            Self::tell_contradicted(wanted, &stated);
+        } else if !right {
             count(&wanted.entry.counters.digest_mismatches);
             tracing::warn!(key = %wanted.key, "a held file is not what its index or its name says and is fetched again");
             self.drop_record(&wanted.entry, &wanted.key).await;

@@ -11,6 +11,7 @@ use url::Url;
 
 use crate::counters::{RepositoryCounters, UpstreamQuota};
 use crate::engine::Engine;
+use crate::learnt::Learnt;
 use crate::mirrors::Mirror;
 
 /// A repository as the engine keeps it.
@@ -32,6 +33,8 @@ pub(crate) struct Entry {
     pub(crate) quota: Arc<UpstreamQuota>,
     /// Signs links, and what else clients are given to bring back unchanged.
     pub(crate) link_key: LinkKey,
+    /// What larder has found out about the upstream and its documents.
+    pub(crate) learnt: Arc<Learnt>,
     /// `None` if the format is not built.
     pub(crate) format: Option<&'static dyn Format>,
     /// Why requests are answered 501, if they are.
@@ -74,6 +77,7 @@ impl Repositories {
                 flushes: old.map_or_else(Arc::default, |e| Arc::clone(&e.flushes)),
                 quota: old.map_or_else(Arc::default, |e| Arc::clone(&e.quota)),
                 counters: old.map_or_else(Arc::default, |e| Arc::clone(&e.counters)),
+                learnt: Arc::default(),
                 mirrors: Mirror::all(&repository, old.map_or(&[], |e| &e.mirrors)),
                 link_key: link_key.clone(),
                 format: format_of(repository.package),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use larder_core::{ArtifactRecord, Digest, DigestAlgorithm, Hasher, PackageType};
+use larder_core::{ArtifactRecord, Digest, DigestAlgorithm, Hasher, PackageType, Verify};
 use larder_storage::{OpenBlob, SealedSpool};
 
 use crate::admission::Wanted;
@@ -141,11 +141,18 @@ impl Engine {
         let now = self.refreshed_claim(wanted).await.and_then(|claim| claim.stated());
         flight.set_rereads(false);
         if let Some(now) = now.filter(|now| *now != stated) {
-            for candidate in candidates {
-                if self.is_stated(wanted, &candidate.whole, &now).await {
-                    return Ok(candidate);
+            for at in 0..candidates.len() {
+                if self.is_stated(wanted, &candidates[at].whole, &now).await {
+                    return Ok(candidates.swap_remove(at));
                 }
             }
+        }
+        if Self::keeps_contradicted(wanted)
+            && let Some(first) = candidates.into_iter().next()
+        {
+            let kept = self.accept_unproven(wanted, first.whole, coding).await?;
+            Self::tell_contradicted(wanted, &stated);
+            return Ok(Proven { verified: true, ..kept });
         }
         count(&wanted.entry.counters.digest_mismatches);
         tracing::warn!(key = %wanted.key, stated = %stated, "the upstream sent other bytes than are stated; nothing is kept");
@@ -154,12 +161,37 @@ impl Engine {
 
     async fn is_stated(&self, wanted: &Wanted, whole: &Whole, stated: &Stated) -> bool {
         match stated {
-            Stated::Digest(stated) => {
-                self.digest_of(whole, stated.algorithm()).await.as_ref() == Some(stated)
-                    || Self::digest_of_part(wanted, whole, stated.algorithm()).as_ref() == Some(stated)
+            Stated::Digests(stated) => {
+                for digest in stated {
+                    if self.digest_of(whole, digest.algorithm()).await.as_ref() == Some(digest)
+                        || Self::digest_of_part(wanted, whole, digest.algorithm()).as_ref() == Some(digest)
+                    {
+                        return true;
+                    }
+                }
+                false
             }
-            Stated::Identity(stated) => self.identities_of(wanted, whole).await.is_some_and(|all| all.contains(stated)),
+            Stated::Identities(stated) => {
+                self.identities_of(wanted, whole).await.is_some_and(|all| all.iter().any(|one| stated.contains(one)))
+            }
         }
+    }
+
+    /// Whether a file is kept although the index states something else of it (`verify: warn`). A digest that is the file's own name is
+    /// enforced always, and so are the files of a generation, which are only right together.
+    pub(crate) fn keeps_contradicted(wanted: &Wanted) -> bool {
+        let repository = &wanted.entry.repository;
+        let path = &wanted.spec.key_path;
+        let by_index = wanted.format.digest_in_name(path).is_none() && wanted.format.generation(path).is_none();
+        repository.cache.verify == Verify::Warn && repository.package != PackageType::Docker && by_index
+    }
+
+    pub(crate) fn tell_contradicted(wanted: &Wanted, stated: &Stated) {
+        count(&wanted.entry.counters.mismatches_kept);
+        tracing::warn!(
+            key = %wanted.key, stated = %stated,
+            "the upstream's file is not what its index states; it is kept and served, because this repository has verify: warn"
+        );
     }
 
     /// The identities of received bytes: computed on the way, or now from where they are.
@@ -205,8 +237,8 @@ impl Engine {
 
 fn mismatch(wanted: &Wanted, stated: &Stated, length: u64) -> NoBody {
     let measure = match stated {
-        Stated::Digest(digest) => digest.algorithm().as_str(),
-        Stated::Identity(_) => "identity",
+        Stated::Digests(digests) => digests.first().map_or("digest", |digest| digest.algorithm().as_str()),
+        Stated::Identities(_) => "identity",
     };
     let message = format!(
         "the upstream of repository {} sent {length} bytes whose {measure} is not the one that is stated of them; nothing was kept",

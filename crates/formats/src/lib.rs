@@ -25,7 +25,7 @@ use http::HeaderMap;
 use larder_core::{BuiltIn, Digest, Fault, PackageType, Repository, StoredHeaders, UnixMillis};
 use url::Url;
 
-pub use links::{ExternalLink, LinkBase, LinkKey, Links};
+pub use links::{ExternalLink, LeftOut, LinkBase, LinkKey, Links};
 pub use operation::{Form, Operation, PassThrough, Read, Refusal, RequestParts, SourceBase, SourceSpec, StaticAnswer};
 
 /// A whole upstream document, on its way to be checked or derived from.
@@ -265,6 +265,12 @@ pub trait Format: Send + Sync + std::fmt::Debug {
 
     /// What clients are told where the upstream wants a login and the repository has none; `None`: that it is the operator's mistake.
     fn refused_to_anybody(&self, _repository: &Repository, _path: &str) -> Option<Refusal> {
+        None
+    }
+
+    /// The `Accept` with which a document is asked for once more where the upstream answered this status to its own: some servers have
+    /// nothing for those who mention a media type that they do not know. What has another one at all has one for 406.
+    fn accept_otherwise(&self, _source: &SourceSpec, _status: u16) -> Option<&'static str> {
         None
     }
 

@@ -1,28 +1,32 @@
 //! Pointing clients back at larder: the only place that builds public URLs, and that maps upstream URLs to repository paths.
 //!
-//! Knows the two shapes of a path: below a configured root (`charts/foo-1.0.0.tgz`), and signed, for any other place
-//! (`_ext/<mac>/<host[:port]>/<path>`). The mac binds the link to one repository and one URL, so that larder fetches from
-//! foreign hosts only what an index named (spec section 4, "Links."). Does not know which links a document holds.
+//! Links are read as clients read them (the WHATWG URL standard), and what was read is judged, not the text: below a configured root
+//! a link becomes the rest of its path (`charts/foo-1.0.0.tgz`), elsewhere a signed one (`_ext/<mac>/<host[:port]>/<path>`,
+//! `signed.rs`). Does not know which links a document holds.
 
 mod address;
+mod judge;
 mod reference;
+mod signed;
 
-use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use larder_core::{ArtifactPath, PackageType, PathRules, Repository, UpstreamSettings, fold_segments};
+use larder_core::{PackageType, PathRules, Repository, UpstreamSettings};
 use sha2::Sha256;
 use url::Url;
 
-pub(crate) use reference::{is_absolute, is_clean, is_plain, percent_decode};
+use crate::Malformed;
+pub(crate) use judge::{Carried, MAX_URL, NotCarried};
+pub(crate) use reference::{is_plain, percent_decode};
+pub use signed::ExternalLink;
 
 /// First segment of every signed path.
 const EXTERNAL: &str = "_ext/";
-/// Bytes of the HMAC that are kept: 128 bits.
-const MAC_BYTES: usize = 16;
+/// What the links of a document may take once they are resolved, beside four times its own length: a long base times many short links
+/// would be more than anybody has memory for.
+const ROOM: usize = 64 << 20;
 
 /// Where links start: `/larder/api/v1/remote/pypi/` (path-absolute) or `https://larder.example/api/v1/remote/npm/`; ends in a slash.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -68,6 +72,11 @@ pub struct Links<'a> {
     base: LinkBase,
     /// HMAC that has taken the key, the repository's name and a NUL.
     keyed: Option<Hmac<Sha256>>,
+    /// The query that the document was asked for with.
+    query: Option<&'a str>,
+    /// Bytes that resolved links may still take.
+    room: Cell<usize>,
+    left: RefCell<LeftOut>,
 }
 
 impl fmt::Debug for Links<'_> {
@@ -76,13 +85,13 @@ impl fmt::Debug for Links<'_> {
     }
 }
 
-/// A verified `_ext` path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExternalLink {
-    /// The URL to fetch.
-    pub url: Url,
-    /// The decoded path on the other host, without a leading slash: what patterns apply to.
-    pub original_path: String,
+/// The links of a document that larder does not carry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// How many they are.
+    pub count: u64,
+    /// Where the first of them leads (scheme and host), and why it is not carried.
+    pub first: Option<(String, &'static str)>,
 }
 
 impl<'a> Links<'a> {
@@ -94,7 +103,13 @@ impl<'a> Links<'a> {
             mac.update(&[0]);
             mac
         });
-        Self { repository, base, keyed }
+        Self { repository, base, keyed, query: None, room: Cell::new(ROOM), left: RefCell::default() }
+    }
+
+    /// The same for a document that was asked for with `query`: some clients (Helm) send that with every relative link.
+    #[must_use]
+    pub fn asked_with(self, query: Option<&'a str>) -> Self {
+        Self { query, ..self }
     }
 
     /// The repository that links lead to.
@@ -107,40 +122,9 @@ impl<'a> Links<'a> {
         &self.base
     }
 
-    /// The percent-encoded repository path under which clients get `url`; `None` if the link may not be carried: another
-    /// scheme than https (http only where the repository's own root is http), user-info, a host that `link_hosts` does not
-    /// name, a private address that is not the operator's, or a path that larder refuses.
-    ///
-    /// Below a configured root it is the rest of the path, with `?query` for package types that forward queries; else the
-    /// signed form. The fragment is dropped. `url` must come from a text without dot segments if those are to be refused:
-    /// parsing a URL resolves them.
-    pub fn path_of(&self, url: &Url) -> Option<String> {
-        let upstream = self.repository.upstream.as_ref()?;
-        if !matches!(url.scheme(), "http" | "https") || !url.username().is_empty() || url.password().is_some() {
-            return None;
-        }
-        let own = self.path_below_root(upstream, url);
-        if own.is_some() {
-            return own;
-        }
-        if !may_carry(upstream, url) {
-            return None;
-        }
-        self.sign(url)
-    }
-
-    /// Whether `url` lies below one of the repository's configured roots.
-    pub fn is_below_root(&self, url: &Url) -> bool {
-        let upstream = self.repository.upstream.as_ref();
-        upstream.is_some_and(|upstream| upstream.base_urls.iter().any(|root| below(root, url).is_some()))
-    }
-
-    /// As [`path_of`](Self::path_of), for the text of an absolute URL that starts with a configured root and goes on with
-    /// nothing that any rule speaks of: most links of an index, at a fraction of the cost. `None` says nothing.
-    pub(crate) fn plain_path_of<'t>(&self, text: &'t str) -> Option<&'t str> {
-        let upstream = self.repository.upstream.as_ref()?;
-        let rest = upstream.base_urls.iter().find_map(|root| text.strip_prefix(root.as_str()))?;
-        (is_plain(rest) && !rest.starts_with(EXTERNAL)).then_some(rest)
+    /// The query that the document was asked for with.
+    pub(crate) fn query(&self) -> Option<&'a str> {
+        self.query
     }
 
     /// A public link to an encoded repository path.
@@ -151,157 +135,75 @@ impl<'a> Links<'a> {
         href
     }
 
-    /// The public link to `url`; `None` where [`path_of`](Self::path_of) says so.
-    pub fn public(&self, url: &Url) -> Option<String> {
-        self.path_of(url).map(|path| self.href(&path))
-    }
-
-    /// Verifies a path that starts with `_ext/` and gives the URL it stands for; `None` (answer 403) if this repository did
-    /// not sign it, or would not carry it any more.
-    ///
-    /// A sidecar is reached by its subject's mac: if the path as it stands does not verify, each of `sidecar_suffixes` that
-    /// it ends in is taken off for the check, and the URL is the one with the suffix.
-    pub fn resolve_external(&self, path: &ArtifactPath, sidecar_suffixes: &[&str]) -> Option<ExternalLink> {
+    /// The repository path of the text of an absolute URL that starts with a configured root and goes on with nothing that any rule
+    /// speaks of: most links of an index, at a fraction of the cost. `None` says nothing.
+    pub(crate) fn plain_path_of<'t>(&self, text: &'t str) -> Option<&'t str> {
         let upstream = self.repository.upstream.as_ref()?;
-        let (signature, host, original_path) = split_external(path.as_str())?;
-        let (_, _, encoded_path) = split_external(path.encoded())?;
-        let (mac, query) = match signature.split_once('.') {
-            Some((mac, query)) => (mac, Some(String::from_utf8(URL_SAFE_NO_PAD.decode(query).ok()?).ok()?)),
-            None => (signature, None),
-        };
-        let mac = URL_SAFE_NO_PAD.decode(mac).ok().filter(|mac| mac.len() == MAC_BYTES)?;
-        let schemes: &[&str] = if has_plain_root(upstream) { &["https", "http"] } else { &["https"] };
-        for scheme in schemes {
-            let signs = |path: &str| {
-                self.mac(scheme, host, path, query.as_deref()).is_some_and(|m| m.verify_truncated_left(&mac).is_ok())
-            };
-            let subject = |suffix: &&str| original_path.strip_suffix(*suffix).is_some_and(&signs);
-            if !signs(original_path) && !sidecar_suffixes.iter().any(subject) {
-                continue;
-            }
-            let mut url = Url::parse(&format!("{scheme}://{host}/{encoded_path}")).ok()?;
-            url.set_query(query.as_deref());
-            // The mac proves that an index named the host; the operator may have forbidden it since.
-            let same_host = authority(&url).as_deref() == Some(host);
-            return (same_host && may_carry(upstream, &url))
-                .then(|| ExternalLink { url, original_path: original_path.to_owned() });
-        }
-        None
+        let rest = upstream.base_urls.iter().find_map(|root| text.strip_prefix(root.as_str()))?;
+        (is_plain(rest) && !rest.starts_with(EXTERNAL)).then_some(rest)
     }
 
-    fn path_below_root(&self, upstream: &UpstreamSettings, url: &Url) -> Option<String> {
-        let rest = upstream.base_urls.iter().find_map(|root| below(root, url))?;
-        // A leading slash would be folded away, and `_ext/` belongs to signed links.
-        if rest.starts_with(['/']) || rest.starts_with(EXTERNAL) || !self.can_be_asked_for(rest) {
-            return None;
+    /// A document of this length is read from its start.
+    pub(crate) fn begin(&self, document_length: usize) {
+        self.left.take();
+        self.room.set(ROOM.saturating_add(document_length.saturating_mul(4)));
+    }
+
+    /// Takes room for a resolved link; false once there is none left.
+    pub(crate) fn take_room(&self, bytes: usize) -> bool {
+        let left = self.room.get().checked_sub(bytes);
+        self.room.set(left.unwrap_or(0));
+        left.is_some()
+    }
+
+    /// Fails where the links took more than their room: such a document is an attack, or of no use.
+    pub(crate) fn end(&self) -> Result<(), Malformed> {
+        if self.room.get() > 0 {
+            return Ok(());
         }
-        match url.query() {
-            None => Some(rest.to_owned()),
-            Some(query) if self.forwards_queries() => Some(format!("{rest}?{query}")),
-            Some(_) => None,
-        }
+        Err(Malformed(
+            "its links are so many, and relative to an address so long, that they would not fit into memory".to_owned(),
+        ))
+    }
+
+    /// Remembers that a link is not carried.
+    pub(crate) fn leave_out(&self, url: Option<&Url>, why: NotCarried) {
+        let mut left = self.left.borrow_mut();
+        left.count += 1;
+        left.first.get_or_insert_with(|| (url.map_or_else(|| "no place".to_owned(), server), why.as_str()));
+    }
+
+    /// What was not carried until now.
+    pub fn left_out(&self) -> LeftOut {
+        self.left.borrow().clone()
+    }
+
+    fn upstream(&self) -> Option<&'a UpstreamSettings> {
+        self.repository.upstream.as_ref()
     }
 
     fn forwards_queries(&self) -> bool {
         matches!(self.repository.package, PackageType::Generic | PackageType::Helm)
     }
 
-    /// Whether a request for this path would be for what the link leads to: neither refused nor folded into another.
-    fn can_be_asked_for(&self, path: &str) -> bool {
-        matches!(fold_segments(path), Cow::Borrowed(_)) && ArtifactPath::parse(path, self.path_rules()).is_ok()
-    }
-
     fn path_rules(&self) -> PathRules {
         crate::format_of(self.repository.package).map_or_else(PathRules::default, crate::Format::path_rules)
-    }
-
-    fn sign(&self, url: &Url) -> Option<String> {
-        let host = authority(url)?;
-        let path = url.path().strip_prefix('/')?;
-        // Nothing in a plain path can be refused, and decoding would not change it.
-        let plain = is_plain(path) && url.query().is_none();
-        let decoded = if plain { Cow::Borrowed(path) } else { Cow::Owned(percent_decode(path)?) };
-        let mac = self.mac(url.scheme(), &host, &decoded, url.query())?.finalize().into_bytes();
-        let mut signed = String::with_capacity(EXTERNAL.len() + 24 + host.len() + 1 + path.len());
-        signed.push_str(EXTERNAL);
-        URL_SAFE_NO_PAD.encode_string(mac.get(..MAC_BYTES)?, &mut signed);
-        if let Some(query) = url.query() {
-            signed.push('.');
-            URL_SAFE_NO_PAD.encode_string(query, &mut signed);
-        }
-        signed.push('/');
-        signed.push_str(&host);
-        signed.push('/');
-        signed.push_str(path);
-        (plain || self.can_be_asked_for(&signed)).then_some(signed)
-    }
-
-    /// The mac over repository, scheme, host, path and query. The path is taken decoded, because clients re-encode it (pip
-    /// writes `+` as `%2B`) and larder names files by it; NUL cannot occur in any part.
-    fn mac(&self, scheme: &str, host: &str, decoded_path: &str, query: Option<&str>) -> Option<Hmac<Sha256>> {
-        let mut mac = self.keyed.clone()?;
-        for part in [scheme, "://", host, "/", decoded_path] {
-            mac.update(part.as_bytes());
-        }
-        if let Some(query) = query {
-            mac.update(&[0]);
-            mac.update(query.as_bytes());
-        }
-        Some(mac)
-    }
-}
-
-/// The rest of `url`'s path below `root`, as found; `None` if it is not below it.
-fn below<'u>(root: &Url, url: &'u Url) -> Option<&'u str> {
-    let same = root.scheme() == url.scheme() && root.host_str() == url.host_str() && root.port() == url.port();
-    if same { url.path().strip_prefix(root.path()) } else { None }
-}
-
-fn has_plain_root(upstream: &UpstreamSettings) -> bool {
-    upstream.base_urls.iter().any(|root| root.scheme() == "http")
-}
-
-/// Whether the operator lets larder follow a link to `url`'s scheme and host.
-fn may_carry(upstream: &UpstreamSettings, url: &Url) -> bool {
-    let scheme = url.scheme() == "https" || (url.scheme() == "http" && has_plain_root(upstream));
-    let Some(host) = url.host() else { return false };
-    let roots = upstream.base_urls.iter().chain([&upstream.index_url]);
-    let configured = roots.into_iter().any(|root| root.host() == Some(host.clone()));
-    let listed = match &upstream.link_hosts {
-        None => true,
-        Some(hosts) => configured || hosts.iter().any(|entry| names(entry, url)),
-    };
-    let port = url.port_or_known_default().unwrap_or(0);
-    scheme && listed && (configured || address::may_be_reached(&host, port, &upstream.allow_private))
-}
-
-/// Whether an entry of `link_hosts` (`host` or `host:port`) names `url`'s host.
-fn names(entry: &str, url: &Url) -> bool {
-    let Some(host) = url.host_str() else { return false };
-    match entry.strip_prefix(host) {
-        Some("") => true,
-        Some(rest) => rest.strip_prefix(':').and_then(|port| port.parse().ok()) == url.port_or_known_default(),
-        None => false,
     }
 }
 
 /// The server that a URL leads to, for messages: neither path nor credentials.
 pub(crate) fn server_of(url: &str) -> String {
-    let server = Url::parse(url).ok().and_then(|url| Some(format!("{}://{}", url.scheme(), authority(&url)?)));
-    server.unwrap_or_else(|| "another place".to_owned())
+    Url::parse(url).ok().filter(Url::has_host).as_ref().map_or_else(|| "another place".to_owned(), server)
+}
+
+fn server(url: &Url) -> String {
+    authority(url).map_or_else(|| format!("{}:", url.scheme()), |authority| format!("{}://{authority}", url.scheme()))
 }
 
 /// `host` or `host:port` of a URL, the scheme's own port left out.
 fn authority(url: &Url) -> Option<String> {
     let host = url.host_str()?;
     Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
-}
-
-/// Splits `_ext/<signature>/<host>/<path>`.
-fn split_external(path: &str) -> Option<(&str, &str, &str)> {
-    let (signature, rest) = path.strip_prefix(EXTERNAL)?.split_once('/')?;
-    let (host, rest) = rest.split_once('/')?;
-    Some((signature, host, rest))
 }
 
 #[cfg(test)]

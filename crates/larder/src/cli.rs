@@ -38,9 +38,9 @@ struct Flags {
     /// Where files and the database live [env: LARDER_DATA_DIR] [default: $XDG_DATA_HOME/larder or ~/.local/share/larder]
     #[arg(long, value_name = "PATH")]
     data_dir: Option<PathBuf>,
-    /// The address under which clients reach larder; may carry a path [env: LARDER_PUBLIC_URL]
+    /// The address under which clients reach larder; may carry a path, and be given more than once [env: LARDER_PUBLIC_URL]
     #[arg(long, value_name = "URL")]
-    public_url: Option<String>,
+    public_url: Vec<String>,
     /// File with the token that opens what changes state [env: LARDER_ADMIN_TOKEN holds the token itself]
     #[arg(long, value_name = "PATH")]
     admin_token_file: Option<PathBuf>,

@@ -66,7 +66,7 @@ async fn serve(settings: Settings, sources: Sources, shares: Shares) -> Result<(
         upstream: Arc::clone(&upstream) as Arc<dyn larder_upstream::Upstream>,
         clock,
         link_key,
-        public_url: settings.public_url.clone(),
+        public_urls: settings.public_urls.clone(),
         limits: Limits { document_size: settings.limits.document_size, downloads: shares.downloads, ..Limits::default() },
     });
     let server = bind(server_settings(&settings, shares, pseudonym)).await?;
@@ -107,7 +107,7 @@ fn server_settings(settings: &Settings, shares: Shares, pseudonym: Pseudonym) ->
 
 fn live_settings(settings: &Settings) -> LiveSettings {
     LiveSettings {
-        public_url: settings.public_url.clone(),
+        public_urls: settings.public_urls.clone(),
         trusted_proxies: settings.trusted_proxies.clone(),
         admin_token: settings.admin_token.clone(),
         docker_default_remote: settings.docker_default_remote.clone(),
@@ -119,7 +119,7 @@ fn live_settings(settings: &Settings) -> LiveSettings {
 
 /// The names that are larder's own, as far as a browser's `Host` is concerned.
 fn host_names(settings: &Settings) -> BTreeSet<String> {
-    let public = settings.public_url.iter().filter_map(|url| url.host_str()).map(str::to_owned);
+    let public = settings.public_urls.all().iter().filter_map(|url| url.host_str()).map(str::to_owned);
     public.chain(settings.hostnames.keys().cloned()).collect()
 }
 
@@ -132,7 +132,7 @@ async fn reload_on_change(
 ) {
     let apply = |settings: Settings| {
         upstream.reload();
-        engine.replace_repositories(settings.repositories.clone(), &settings.not_built, settings.public_url.clone());
+        engine.replace_repositories(settings.repositories.clone(), &settings.not_built, settings.public_urls.clone());
         handle.replace_live(live_settings(&settings));
         if let Err(error) = handle.reload_tls() {
             tracing::error!(%error, "the new certificate cannot be used; the old one stays");

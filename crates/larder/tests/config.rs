@@ -136,7 +136,7 @@ fn every_top_level_key_is_read() {
             "
 listen: ['127.0.0.1:1', '[::1]:2']
 data_dir: /d
-public_url: https://larder.example/sub
+public_url: [https://larder.example/sub, 'http://192.0.2.1:8000']
 trusted_proxies: [10.0.0.0/8, '::1']
 tls: {cert: cert.pem, key: key.pem}
 auth: {admin_token: 0123456789abcdef}
@@ -151,12 +151,16 @@ remotes:
     let directory = directory(&files);
     let settings = load(&sources(&directory.path().join("f.yaml"))).unwrap();
     assert_eq!(settings.listen.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:1", "[::1]:2"]);
-    assert_eq!(settings.public_url.unwrap().as_str(), "https://larder.example/sub/");
+    assert_eq!(public_urls(&settings), ["https://larder.example/sub/", "http://192.0.2.1:8000/"]);
     assert_eq!(settings.trusted_proxies, ["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
     assert_eq!(settings.tls.unwrap().cert, directory.path().join("cert.pem"));
     assert_eq!(settings.docker_default_remote.as_deref(), Some("images"));
     assert_eq!(settings.hot_set, 16 << 20);
     assert_eq!((settings.limits.document_size, settings.limits.connections, settings.limits.downloads), (1 << 30, 5, 6));
+}
+
+fn public_urls(settings: &larder::config::Settings) -> Vec<&str> {
+    settings.public_urls.all().iter().map(url::Url::as_str).collect()
 }
 
 #[test]
@@ -183,6 +187,7 @@ fn values_that_make_no_sense_are_refused() {
         ("max_size: lots", "a number of bytes"),
         ("password: canary", "without `username`"),
         ("revalidate: always", "one of head, get, never"),
+        ("verify: warning", "did you mean warn?"),
         ("cache: {immutable_ttl: 1.5}", "whole number of seconds"),
         ("immutable_patterns: x", "must be a list"),
         ("type: vrtual", "did you mean virtual?"),
@@ -198,6 +203,8 @@ fn values_that_make_no_sense_are_refused() {
         ("listen: []\n", "empty list"),
         ("listen: 8000\n", "is not an address and port"),
         ("public_url: larder.example\n", "not an absolute URL"),
+        ("public_url: []\n", "empty list"),
+        ("public_url: [https://a.example/x, 'https://a.example:443/']\n", "twice"),
         ("trusted_proxies: [proxy]\n", "not an address or a network"),
         ("hot_set: -1\n", "number of bytes"),
         ("config_dir: none\n", "cannot read the configuration directory"),

@@ -210,25 +210,26 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
         ("CONFIG_PATH", file.to_str().unwrap()),
         ("LARDER_LISTEN", "127.0.0.1:2, [::1]:2"),
         ("LARDER_DATA_DIR", "/env"),
-        ("LARDER_PUBLIC_URL", "http://env.example/larder"),
+        ("LARDER_PUBLIC_URL", "http://env.example/larder, https://env.example"),
         ("LARDER_ADMIN_TOKEN", "env-token-0123456"),
     ]);
     let from_environment = Sources { environment, ..Sources::default() };
     let settings = load(&from_environment).unwrap();
     assert_eq!((settings.listen.len(), settings.listen[1].port()), (2, 2));
     assert_eq!(settings.data_dir.to_str(), Some("/env"));
-    assert_eq!(settings.public_url.unwrap().as_str(), "http://env.example/larder/");
+    let public_urls: Vec<_> = settings.public_urls.all().iter().map(url::Url::as_str).collect();
+    assert_eq!(public_urls, ["http://env.example/larder/", "https://env.example/"]);
     assert_eq!(settings.admin_token.unwrap().expose(), "env-token-0123456");
     let flags = Sources {
         listen: vec!["127.0.0.1:3".to_owned()],
         data_dir: Some("/flag".into()),
-        public_url: Some("https://flag.example".to_owned()),
+        public_url: vec!["https://flag.example".to_owned()],
         admin_token_file: Some(directory.path().join("token")),
         ..from_environment
     };
     let settings = load(&flags).unwrap();
     assert_eq!((settings.listen[0].port(), settings.data_dir.to_str()), (3, Some("/flag")));
-    assert_eq!(settings.public_url.unwrap().as_str(), "https://flag.example/");
+    assert_eq!(settings.public_urls.all()[0].as_str(), "https://flag.example/");
     assert_eq!(settings.admin_token.unwrap().expose(), "flag-token-0123456");
 }
 

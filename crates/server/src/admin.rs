@@ -109,7 +109,7 @@ fn word(ok: bool) -> &'static str {
 
 fn root<B: Backend>(exchange: &Exchange<'_, B>) -> Response<ResponseBody> {
     let live = exchange.shared.live.load();
-    let base = live.public_url.as_ref().map_or(exchange.client.base.as_str(), |url| url.as_str());
+    let base = live.public_urls.of_client(&exchange.client.base).map_or(exchange.client.base.as_str(), |url| url.as_str());
     let base = base.trim_end_matches('/');
     let remotes: BTreeMap<String, Value> = exchange
         .backend

@@ -41,13 +41,13 @@ pub(crate) fn may_change_state(attempt: Attempt<'_>, settings: &LiveSettings) ->
         ));
     }
     let own = Url::parse(&format!("{}://{}", attempt.scheme, attempt.host)).ok();
-    if !own.as_ref().is_some_and(|url| is_loopback(url) || is_public(url, settings)) {
+    if !own.as_ref().is_some_and(|url| is_loopback(url) || settings.public_urls.names_place_of(url)) {
         return Err(forbidden("the request's Host is neither a loopback address nor that of public_url"));
     }
     let cross_site = attempt.headers.get_all("sec-fetch-site").iter().any(|site| site.as_bytes() == b"cross-site");
     let foreign = attempt.headers.get_all(ORIGIN).iter().any(|origin| {
         let origin = origin.to_str().ok().and_then(|text| Url::parse(text).ok());
-        let is_own = |url: &Url| own.iter().chain(settings.public_url.iter()).any(|own| url.origin() == own.origin());
+        let is_own = |url: &Url| own.iter().chain(settings.public_urls.all()).any(|own| url.origin() == own.origin());
         !origin.is_some_and(|url| is_own(&url))
     });
     if cross_site || foreign {
@@ -96,15 +96,6 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Whether `url` has the host and port of `public_url`. The scheme may differ: a proxy may have taken TLS off.
-fn is_public(url: &Url, settings: &LiveSettings) -> bool {
-    let same_place = |public: &Url| {
-        url.host() == public.host()
-            && (url.port() == public.port() || url.port_or_known_default() == public.port_or_known_default())
-    };
-    url.has_host() && settings.public_url.as_ref().is_some_and(same_place)
-}
-
 /// The token of `Authorization: Bearer`; the scheme's name is not case-sensitive (RFC 9110 section 11.1).
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
@@ -128,7 +119,7 @@ fn forbidden(message: &str) -> Fault {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
-    use larder_core::Secret;
+    use larder_core::{PublicUrls, Secret};
 
     use super::*;
 
@@ -153,7 +144,10 @@ mod tests {
             }
         }
         let settings = LiveSettings {
-            public_url: Some(Url::parse("https://larder.example/cache").unwrap()),
+            public_urls: PublicUrls::new(vec![
+                Url::parse("https://other.example:8443/").unwrap(),
+                Url::parse("https://larder.example/cache").unwrap(),
+            ]),
             admin_token: row.token.then(|| Secret::new("s3cret".to_owned())),
             ..LiveSettings::default()
         };
@@ -181,6 +175,8 @@ mod tests {
             Row { host: "localhost:8000", ..open },
             Row { host: "[::1]:8000", ..open },
             Row { host: "larder.example", ..open },
+            Row { host: "other.example:8443", ..open },
+            Row { origin: Some("https://other.example:8443"), ..open },
             Row { origin: Some(SAME), ..open },
             Row { origin: Some("https://larder.example"), ..open },
             Row { site: Some("same-origin"), ..open },

@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use larder_core::{Pseudonym, Secret};
-use url::Url;
+use larder_core::{Pseudonym, PublicUrls, Secret};
 
 /// Everything the server is started with.
 #[derive(Debug, Clone)]
@@ -33,8 +32,8 @@ pub struct ServerSettings {
 /// The settings that a reload may change while the server runs.
 #[derive(Debug, Clone, Default)]
 pub struct LiveSettings {
-    /// The address that clients use; may carry a path.
-    pub public_url: Option<Url>,
+    /// The addresses that clients use.
+    pub public_urls: PublicUrls,
     /// Peers whose `X-Forwarded-*` headers are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Opens what changes state (`auth.admin_token`).

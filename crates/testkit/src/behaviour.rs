@@ -60,6 +60,13 @@ pub enum Behaviour {
         /// What gets in.
         unless: String,
     },
+    /// Answers this status to requests whose `Accept` mentions a media type.
+    RefuseType {
+        /// What may not stand in `Accept`.
+        mentions: String,
+        /// 404, 406.
+        status: u16,
+    },
     /// Answers this status with a short text body.
     Status(u16),
     /// Answers 304 to anything, with the resource's validators.

@@ -107,6 +107,11 @@ fn replace_resource(resource: &mut Resource, request: &RecordedRequest, behaviou
             Behaviour::Challenge { challenge, unless } if request.header("authorization") != Some(unless) => {
                 *resource = Resource::new("{}").status(401).header("WWW-Authenticate", challenge);
             }
+            Behaviour::RefuseType { mentions, status }
+                if request.header("accept").is_some_and(|accept| accept.contains(mentions)) =>
+            {
+                *resource = Resource::new("no such type\n").status(*status).content_type("text/plain");
+            }
             Behaviour::Status(status) => {
                 *resource = Resource::new(format!("status {status}\n")).status(*status).content_type("text/plain");
             }

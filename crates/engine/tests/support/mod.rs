@@ -104,7 +104,7 @@ async fn engine(
         upstream: Arc::new(HttpUpstream::new(options)),
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         link_key: LinkKey::from_bytes([7; 32]),
-        public_url: None,
+        public_urls: PublicUrls::default(),
         limits,
     });
     (engine, blobs, metadata)
@@ -168,7 +168,7 @@ impl Bench {
             Arc::new(repository)
         };
         self.repositories = self.repositories.iter().map(changed).collect();
-        self.engine.replace_repositories(self.repositories.clone(), &BTreeMap::new(), None);
+        self.engine.replace_repositories(self.repositories.clone(), &BTreeMap::new(), PublicUrls::default());
     }
 
     pub(crate) async fn ask(&self, method: Method, repository: &str, path: &str, headers: &[(&str, &str)]) -> Result<Got, Fault> {

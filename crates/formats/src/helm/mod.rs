@@ -87,7 +87,7 @@ impl Format for Helm {
     }
 
     fn rewriter_version(&self) -> u32 {
-        1
+        2
     }
 }
 

@@ -1,35 +1,40 @@
 //! Which URL of an index leads where: chart links lead back to larder, everything else stays byte for byte.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 
-use larder_core::{Digest, DigestAlgorithm, UnixMillis};
+use larder_core::{Digest, DigestAlgorithm, UnixMillis, join_url};
 use url::Url;
 
 use super::index;
 use crate::generic::forwarded_query;
-use crate::links::{is_absolute, is_clean, is_plain, percent_decode};
+use crate::links::{Carried, MAX_URL, NotCarried, is_plain, percent_decode};
 use crate::splice::Splicer;
 use crate::{Claim, Document, Links, Malformed};
 
-/// The index with every chart URL that may be carried replaced (protocols/helm.md section 3).
+/// The index with every chart URL replaced: by a link to larder, or by the URL itself where that may not be carried. A relative one that
+/// stayed would lead to another chart, or into another repository, of larder's.
 pub(super) fn derive(document: &Document<'_>, links: &Links<'_>) -> Result<Vec<u8>, Malformed> {
     let (text, index) = index::of(document)?;
     let resolver = Resolver::new(document, links);
     let mut splicer = Splicer::new(document.body);
     for span in &index.urls {
         let Some((range, reference)) = span.decode(text) else { continue };
-        let Some(path) = resolver.path(&reference) else { continue };
-        splicer.replace_with(range, |out| span.encode_into(&[links.base().as_str(), &path], out));
+        match resolver.written(&reference) {
+            Some(Written::Path(path)) => {
+                splicer.replace_with(range, |out| span.encode_into(&[links.base().as_str(), &path], out));
+            }
+            Some(Written::Elsewhere(url)) => splicer.replace_with(range, |out| span.encode_into(&[url.as_str()], out)),
+            None => {}
+        }
     }
+    links.end()?;
     Ok(splicer.finish())
 }
 
-/// What the index says of the charts: one claim for each path, the first version that names it being right.
+/// What the index says of the charts: a claim for each time it names one.
 pub(super) fn claims(document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
     let (text, index) = index::of(document)?;
     let resolver = Resolver::new(document, links);
-    let mut seen = HashSet::with_capacity(index.urls.len());
     for version in &index.versions {
         let value = |span: Option<super::scan::Span>| span.and_then(|span| span.decode(text)).map(|(_, value)| value);
         let digest = value(version.digest).and_then(|text| digest(&text));
@@ -37,52 +42,62 @@ pub(super) fn claims(document: &Document<'_>, links: &Links<'_>, sink: &mut dyn 
         for span in index.urls.get(version.urls.start as usize..version.urls.end as usize).unwrap_or_default() {
             let Some((_, reference)) = span.decode(text) else { continue };
             let Some((url, path)) = resolver.url_and_key(&reference) else { continue };
-            if seen.insert(path.clone()) {
-                sink(Claim {
-                    path,
-                    url,
-                    digests: digest.clone().into_iter().collect(),
-                    identity: None,
-                    size: None,
-                    published_at,
-                });
-            }
+            let digests = digest.clone().into_iter().collect();
+            sink(Claim { path, url, digests, identity: None, size: None, published_at });
         }
     }
-    Ok(())
+    links.end()
+}
+
+/// What an index gets in the place of a link.
+#[derive(Debug, PartialEq, Eq)]
+enum Written<'t> {
+    /// A path within the repository.
+    Path(Cow<'t, str>),
+    /// The URL that a relative link means, which larder does not carry.
+    Elsewhere(Url),
 }
 
 /// Turns the text of a `urls` item into the URL it means and the repository path that carries it.
 struct Resolver<'a> {
-    document_url: &'a Url,
-    /// Helm replaces the query of a relative link by the repository URL's.
-    query: Option<&'a str>,
+    /// The repository URL that clients are configured with, as it would be without larder: Helm resolves relative links against it,
+    /// whatever redirects `index.yaml` took. `None` where it is too long to be multiplied.
+    folder_url: Option<Url>,
     links: &'a Links<'a>,
-    /// The folder of the document, as URL and as repository path, if plain links below it need no further thought.
-    folder: Option<(&'a str, &'a str)>,
+    /// The folder of the index, as URL and as repository path, if plain links below it need no further thought.
+    folder: Option<(String, String)>,
 }
 
 impl<'a> Resolver<'a> {
     fn new(document: &Document<'a>, links: &'a Links<'a>) -> Self {
-        // Elsewhere than below the repository's own root the query is the redirect's (a signature), and not the client's.
-        let own = links.is_below_root(document.url);
-        let query = document.url.query().filter(|_| own);
-        let folder = document.url.as_str().rsplit_once('/').and_then(|(folder, last)| {
-            let path = links.plain_path_of(document.url.as_str())?;
-            Some((document.url.as_str().get(..=folder.len())?, path.strip_suffix(last)?))
+        links.begin(document.body.len());
+        let folder_url = repository_url(document.key_path, links).filter(|url| url.as_str().len() <= MAX_URL);
+        // Helm replaces the query of a relative link by the repository URL's.
+        let plain = folder_url.as_ref().filter(|_| links.query().is_none());
+        let folder = plain.and_then(|url| {
+            let root = links.repository().upstream.as_ref()?.base_urls.first()?;
+            let path = url.as_str().strip_prefix(root.as_str())?;
+            let is_simple = path.strip_suffix('/').map_or(path.is_empty(), is_plain) && !path.starts_with("_ext/");
+            is_simple.then(|| (url.as_str().to_owned(), path.to_owned()))
         });
-        Self { document_url: document.url, query, links, folder }
+        Self { folder_url, links, folder }
     }
 
-    /// The encoded repository path that carries a link.
-    fn path<'t>(&self, reference: &'t str) -> Option<Cow<'t, str>> {
+    /// What is written in the place of a link; `None` for one that is left as it is, because it means the same everywhere, or nothing.
+    fn written<'t>(&self, reference: &'t str) -> Option<Written<'t>> {
         if let Some(path) = self.links.plain_path_of(reference) {
-            return Some(Cow::Borrowed(path));
+            return Some(Written::Path(Cow::Borrowed(path)));
         }
         if let Some((_, folder)) = self.plain_folder(reference) {
-            return Some(Cow::Owned([folder, reference].concat()));
+            return Some(Written::Path(Cow::Owned([folder, reference].concat())));
         }
-        self.resolve(reference).map(|(_, path)| Cow::Owned(path))
+        match self.resolve(reference) {
+            Ok(Carried { path, .. }) => Some(Written::Path(Cow::Owned(path))),
+            Err((url, why)) => {
+                self.links.leave_out(url.as_ref(), why);
+                url.filter(|_| !names_scheme(reference)).map(Written::Elsewhere)
+            }
+        }
     }
 
     /// The URL that a link means, and the name of its file in the cache.
@@ -93,34 +108,48 @@ impl<'a> Resolver<'a> {
         if let Some((url, folder)) = self.plain_folder(reference) {
             return Some(([url, reference].concat(), [folder, reference].concat()));
         }
-        let (url, path) = self.resolve(reference)?;
+        let Carried { path, url } = self.resolve(reference).ok()?;
         Some((url.into(), key_of(&path)?))
     }
 
     /// The folder that a plain relative link is appended to. `None` says nothing. Below `_ext/`, and where the whole is
     /// longer than paths may be, `resolve` decides.
-    fn plain_folder(&self, reference: &str) -> Option<(&'a str, &'a str)> {
-        self.folder.filter(|(_, path)| is_plain(reference) && !(path.is_empty() && reference.starts_with("_ext/")))
+    fn plain_folder(&self, reference: &str) -> Option<(&str, &str)> {
+        let (url, path) = self.folder.as_ref()?;
+        let reserved = path.is_empty() && reference.starts_with("_ext/");
+        let room = is_plain(reference) && !reserved && self.links.take_room(url.len() + path.len());
+        room.then_some((url, path))
     }
 
-    /// `None` for a link that is left as it is: another scheme (`oci:`, `s3:` …), a text that clients may read in two ways, a
-    /// place that larder may not fetch from.
-    fn resolve(&self, reference: &str) -> Option<(Url, String)> {
-        if reference.is_empty() || reference.contains('#') || !is_clean(reference) {
-            return None;
+    /// `Err` for a link that larder does not carry: another scheme (`oci:`, `s3:` …) or a place that it may not fetch from; with the
+    /// URL that clients would ask, if it is one.
+    fn resolve(&self, reference: &str) -> Result<Carried, (Option<Url>, NotCarried)> {
+        if reference.is_empty() {
+            return Err((None, NotCarried::Unreadable));
         }
-        let url = if is_absolute(reference) {
-            Url::parse(reference).ok()?
-        } else {
-            // A colon in the first segment would make it a scheme; Helm refuses such a link.
-            let first = reference.split(['/', '?']).next().unwrap_or(reference);
-            let mut url = (!first.contains(':')).then(|| self.document_url.join(reference).ok()).flatten()?;
-            url.set_query(self.query);
-            url
-        };
-        let path = self.links.path_of(&url).filter(|path| !path.is_empty())?;
-        Some((url, path))
+        let mut url = self.links.read(self.folder_url.as_ref(), reference).map_err(|why| (None, why))?;
+        if url.query() != self.links.query() && !names_scheme(reference) {
+            url.set_query(self.links.query());
+        }
+        match self.links.carry(url.clone()) {
+            // The repository itself is no chart.
+            Ok(carried) if carried.path.is_empty() => Err((Some(url), NotCarried::Path)),
+            Ok(carried) => Ok(carried),
+            Err(why) => Err((Some(url), why)),
+        }
     }
+}
+
+/// `https://host/root/folder/` for the index at `folder/index.yaml`.
+fn repository_url(key_path: &str, links: &Links<'_>) -> Option<Url> {
+    let root = links.repository().upstream.as_ref()?.base_urls.first()?;
+    let folder = larder_core::ArtifactPath::from_decoded(key_path.strip_suffix("index.yaml")?).ok()?;
+    join_url(root, folder.encoded(), None).ok()
+}
+
+/// Whether a reference begins with a scheme, so that it is relative to nothing.
+fn names_scheme(reference: &str) -> bool {
+    Url::parse(reference).is_ok()
 }
 
 /// The name of a carried path in the cache: decoded, the query raw.
@@ -151,17 +180,17 @@ mod tests {
     #[test]
     fn short_cuts_agree_with_the_long_way() {
         let repository = remote("stable", PackageType::Helm, "https://charts.example.com/stable/");
-        let links = links(&repository);
+        let url = "https://charts.example.com/stable/index.yaml".parse().unwrap();
         let mut taken = 0;
-        for url in [
-            "https://charts.example.com/stable/index.yaml",
-            "https://charts.example.com/stable/a/b/index.yaml",
-            "https://charts.example.com/stable/index.yaml?q=1",
-            "https://charts.example.com/index.yaml",
-            "https://charts.example.com/stable/%41/index.yaml",
+        for (key_path, query) in [
+            ("index.yaml", None),
+            ("a/b/index.yaml", None),
+            ("index.yaml", Some("q=1")),
+            ("a b/index.yaml", None),
+            ("_ext/index.yaml", None),
         ] {
-            let url = url.parse().unwrap();
-            let document = Document { body: b"", content_type: "", url: &url, key_path: "index.yaml", variant: "", memo: None };
+            let links = links(&repository).asked_with(query);
+            let document = Document { body: b"", content_type: "", url: &url, key_path, variant: "", memo: None };
             let resolver = Resolver::new(&document, &links);
             for reference in [
                 "x.tgz",
@@ -181,13 +210,12 @@ mod tests {
             ] {
                 let long = resolver.resolve(reference);
                 taken += usize::from(links.plain_path_of(reference).is_some() || resolver.plain_folder(reference).is_some());
-                assert_eq!(
-                    resolver.path(reference).map(Cow::into_owned),
-                    long.as_ref().map(|(_, path)| path.clone()),
-                    "{reference} in {url}"
-                );
-                let long = long.and_then(|(url, path)| Some((url.to_string(), key_of(&path)?)));
-                assert_eq!(resolver.url_and_key(reference), long, "{reference} in {url}");
+                let path = |carried: &Carried| Written::Path(carried.path.clone().into());
+                let left = |url: &Option<Url>| url.clone().filter(|_| !names_scheme(reference)).map(Written::Elsewhere);
+                let written = long.as_ref().map_or_else(|(url, _)| left(url), |carried| Some(path(carried)));
+                assert_eq!(resolver.written(reference), written, "{reference} in {key_path}");
+                let long = long.ok().and_then(|carried| Some((carried.url.to_string(), key_of(&carried.path)?)));
+                assert_eq!(resolver.url_and_key(reference), long, "{reference} in {key_path}");
             }
         }
         assert!(taken >= 9, "the short cuts were taken {taken} times");

@@ -1,4 +1,4 @@
-use larder_core::AllowPrivate;
+use larder_core::{AllowPrivate, ArtifactPath};
 
 use super::*;
 use crate::SIDECAR_SUFFIXES;
@@ -9,7 +9,7 @@ fn pypi() -> Repository {
 }
 
 fn path_of(repository: &Repository, url: &str) -> Option<String> {
-    links(repository).path_of(&url.parse().unwrap())
+    links(repository).carry(url.parse().unwrap()).ok().map(|carried| carried.path)
 }
 
 fn resolve(repository: &Repository, path: &str) -> Option<String> {
@@ -27,10 +27,7 @@ fn below_the_root_it_is_the_rest_of_the_path() {
     ] {
         assert_eq!(path_of(&repository, url).as_deref(), Some(path), "{url}");
     }
-    assert_eq!(
-        links(&repository).public(&"https://files.example.com/packages/x".parse().unwrap()).as_deref(),
-        Some("https://larder.example/api/v1/remote/pypi/x")
-    );
+    assert_eq!(links(&repository).href("x"), "https://larder.example/api/v1/remote/pypi/x");
 }
 
 #[test]
@@ -105,7 +102,6 @@ fn a_client_may_encode_the_path_anew() {
 #[test]
 fn plain_http_only_where_the_root_is_plain() {
     assert_eq!(path_of(&pypi(), "http://cdn.example.net/a"), None);
-    assert_eq!(path_of(&pypi(), "http://files.example.com/packages/a"), None);
     let plain = remote("plain", PackageType::Pypi, "http://files.example.com/packages/");
     let path = path_of(&plain, "http://cdn.example.net/a").unwrap();
     assert_eq!(resolve(&plain, &path).as_deref(), Some("http://cdn.example.net/a"));
@@ -124,12 +120,12 @@ fn links_that_are_not_carried() {
         "oci://cdn.example.net/a:1",
         "https://user@cdn.example.net/a",
         "https://user:password@files.example.com/packages/a",
-        "https://cdn.example.net/a%2fb",
-        "https://cdn.example.net/a%5Cb",
         "https://cdn.example.net/a%00b",
+        "https://cdn.example.net/a%0d%0ab",
+        "https://cdn.example.net/a%2f..%2f..%2fb",
+        "https://cdn.example.net/..%5Cb",
         "https://cdn.example.net/a%252e%252e/b",
-        "https://cdn.example.net/a//b",
-        "https://files.example.com/packages/a%2fb",
+        "https://cdn.example.net/a/..;/b",
         "https://127.0.0.1/a",
         "https://0x7f.1/a",
         "https://2130706433/a",
@@ -139,6 +135,68 @@ fn links_that_are_not_carried() {
     ] {
         assert_eq!(path_of(&pypi(), url), None, "{url}");
     }
+}
+
+/// What clients ask larder for must lead back to the URL byte for byte, whatever larder would make of its path.
+#[test]
+fn hazard_x8_spellings_that_larder_would_refuse_or_change_come_back_as_they_were() {
+    let repository = pypi();
+    for (url, path) in [
+        ("https://cdn.example.net/a%2fb.whl", "a/b.whl"),
+        ("https://cdn.example.net/a%5Cb.whl", "a/b.whl"),
+        ("https://cdn.example.net//a///b.whl?x=a%2Fb", "a/b.whl"),
+        ("https://cdn.example.net/%FFb.whl", "\u{fffd}b.whl"),
+        ("https://files.example.com/packages/a%2Fb.whl?", "packages/a/b.whl"),
+    ] {
+        let signed = path_of(&repository, url).unwrap_or_else(|| panic!("{url} is not carried"));
+        let parsed = ArtifactPath::parse(&signed, PathRules::default()).unwrap();
+        let link = links(&repository).resolve_external(&parsed, SIDECAR_SUFFIXES).unwrap();
+        assert_eq!((link.url.as_str(), link.original_path.as_str()), (url, path));
+        let beside = resolve(&repository, &format!("{signed}.metadata")).unwrap();
+        assert_eq!(beside, url.replace(".whl", ".whl.metadata"));
+        // Nothing of it can be changed.
+        for at in 0..signed.len() {
+            let mut changed = signed.clone().into_bytes();
+            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+            let Ok(changed) = ArtifactPath::parse(&String::from_utf8(changed).unwrap(), PathRules::default()) else { continue };
+            assert!(changed == parsed || links(&repository).resolve_external(&changed, SIDECAR_SUFFIXES).is_none(), "{changed}");
+        }
+    }
+}
+
+#[test]
+fn hazard_x8_a_root_with_escapes_is_one_root_in_every_spelling() {
+    let repository = remote("files", PackageType::Pypi, "https://files.example.com/my%20files/a%2Fb/%7Eme/");
+    for url in [
+        "https://files.example.com/my%20files/a%2Fb/%7Eme/c/x.whl",
+        "https://files.example.com/my files/a%2fb/~me/c/x.whl",
+        "https://files.example.com//my%20files/a%2Fb//%7Eme/c//x.whl",
+        "http://files.example.com/my%20files/a%2Fb/~me/c/./x.whl",
+    ] {
+        assert_eq!(path_of(&repository, url).as_deref(), Some("c/x.whl"), "{url}");
+    }
+    for url in ["https://files.example.com/my%20files/a/b/~me/x.whl", "https://files.example.com/my%20files/a%2Fb%2F~me/x.whl"] {
+        assert!(path_of(&repository, url).is_some_and(|path| path.starts_with("_ext/")), "{url}");
+    }
+}
+
+/// The issue of mixed content: an application behind a proxy that took TLS off writes http of its own host.
+#[test]
+fn http_on_a_host_that_the_operator_named_as_https_is_read_as_https() {
+    for package in [PackageType::Pypi, PackageType::Helm, PackageType::Npm] {
+        let repository = remote("files", package, "https://files.example.com:8443/packages/");
+        let carry =
+            |url: &str| links(&repository).carry(url.parse().unwrap()).map(|carried| (carried.path, carried.url.to_string()));
+        let own = "https://files.example.com:8443/packages/a.tgz".to_owned();
+        assert_eq!(carry("http://files.example.com:8443/packages/a.tgz"), Ok(("a.tgz".to_owned(), own)));
+        let (path, url) = carry("http://files.example.com/b.tgz").unwrap();
+        assert!(path.starts_with("_ext/") && url == "https://files.example.com/b.tgz", "{path} {url}");
+        assert_eq!(carry("http://cdn.example.net/a.tgz"), Err(NotCarried::PlainHttp));
+    }
+    // Named as both, it is what it says.
+    let mut both = pypi();
+    both.upstream.as_mut().unwrap().base_urls.push("http://files.example.com/packages/".parse().unwrap());
+    assert_eq!(links(&both).carry("http://files.example.com/packages/a".parse().unwrap()).unwrap().url.scheme(), "http");
 }
 
 #[test]

@@ -5,14 +5,15 @@ use super::json::Text;
 use super::name::{PackageName, is_version};
 use crate::Malformed;
 
-/// A packument names its package, and has `versions` unless the package was unpublished.
-pub(super) fn check_packument(body: &[u8], package: PackageName<'_>) -> Result<(), Malformed> {
+/// A packument names its package, and has `versions` unless the package was unpublished. Of that the full form says so in `time`, which
+/// the abbreviated one has not got.
+pub(super) fn check_packument(body: &[u8], package: PackageName<'_>, abbreviated: bool) -> Result<(), Malformed> {
     let mut seen = Seen::default();
     read_packument(body, &mut seen)?;
     check_name(seen.name, package)?;
     match seen.versions {
         Some(true) => Ok(()),
-        None if seen.unpublished => Ok(()),
+        None if seen.unpublished || abbreviated => Ok(()),
         None => Err(Malformed("it has no \"versions\"".to_owned())),
         Some(false) => Err(Malformed("its \"versions\" is no object".to_owned())),
     }
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     fn packument(body: &str, package: &str) -> Result<(), String> {
-        check_packument(body.as_bytes(), PackageName::parse(package).unwrap()).map_err(|e| e.0)
+        check_packument(body.as_bytes(), PackageName::parse(package).unwrap(), false).map_err(|e| e.0)
     }
 
     fn manifest(body: &str, asked: &str) -> Result<(), String> {
@@ -119,6 +120,18 @@ mod tests {
         assert!(packument(r#"{"name":"x"}"#, "x").is_err());
         for versions in ["null", "[]", "\"x\"", "1"] {
             assert!(packument(&format!("{{\"name\":\"x\",\"versions\":{versions}}}"), "x").unwrap_err().contains("no object"));
+        }
+    }
+
+    /// What the public registry answers for an unpublished package to who accepts the abbreviated form.
+    #[test]
+    fn the_abbreviated_form_of_an_unpublished_package_has_no_versions() {
+        let check = |body: &str| check_packument(body.as_bytes(), PackageName::parse("x").unwrap(), true);
+        assert_eq!(check(r#"{"name":"x","modified":"2020-01-01T00:00:00.000Z"}"#), Ok(()));
+        for body in
+            [r#"{"name":"y"}"#, r#"{"modified":"2020-01-01T00:00:00.000Z"}"#, r#"{"name":"x","versions":[]}"#, "{}", "<html>"]
+        {
+            assert!(check(body).is_err(), "{body}");
         }
     }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use larder_core::{Digest, DigestAlgorithm, UnixMillis};
+use url::Url;
 
 use super::document::{Sink, read_manifest, read_packument};
 use super::json::Text;
@@ -17,6 +18,7 @@ use crate::{Claim, Links, Malformed};
 /// One claim for each version of a packument that has a tarball which larder carries. Publish times are in full ones only.
 pub(super) fn claims_of_packument(
     body: &[u8],
+    url: &Url,
     package: PackageName<'_>,
     links: &Links<'_>,
     sink: &mut dyn FnMut(Claim),
@@ -28,19 +30,21 @@ pub(super) fn claims_of_packument(
     // A version that is there twice counts as it stands last.
     let versions: HashMap<Cow<'_, str>, Dist<'_>> =
         found.versions.iter().filter_map(|(version, dist)| Some((version.value()?, *dist))).collect();
-    let mut tarballs = Tarballs::new(package, links);
+    links.begin(body.len());
+    let mut tarballs = Tarballs::new(package, links, url);
     for (version, dist) in &versions {
         let published_at = times.get(version).and_then(Text::value).and_then(|time| parse_time(&time));
         if let Some(claim) = claim(&mut tarballs, version, dist, published_at) {
             sink(claim);
         }
     }
-    Ok(())
+    links.end()
 }
 
 /// The claim of a single version's manifest.
 pub(super) fn claims_of_manifest(
     body: &[u8],
+    url: &Url,
     package: PackageName<'_>,
     links: &Links<'_>,
     sink: &mut dyn FnMut(Claim),
@@ -48,7 +52,8 @@ pub(super) fn claims_of_manifest(
     let mut found = Found::default();
     read_manifest(body, &mut found)?;
     let Some(version) = found.version_text.and_then(|text| text.value()) else { return Ok(()) };
-    if let Some(claim) = claim(&mut Tarballs::new(package, links), &version, &found.top, None) {
+    links.begin(body.len());
+    if let Some(claim) = claim(&mut Tarballs::new(package, links, url), &version, &found.top, None) {
         sink(claim);
     }
     Ok(())
@@ -56,7 +61,7 @@ pub(super) fn claims_of_manifest(
 
 fn claim(tarballs: &mut Tarballs<'_>, version: &str, dist: &Dist<'_>, published_at: Option<UnixMillis>) -> Option<Claim> {
     let tarball = dist.tarball?.value()?;
-    let placed = tarballs.place(version, &tarball)?;
+    let placed = tarballs.place(version, &tarball).ok()?;
     Some(Claim {
         path: placed.path,
         url: placed.url.into_owned(),
@@ -76,20 +81,12 @@ struct Dist<'a> {
 }
 
 impl Dist<'_> {
-    /// All digests of `integrity`; only without a usable one the SHA-1 of `shasum`, all that old versions have.
+    /// All digests of `integrity`, those of one algorithm being alternatives (SRI section 3.3.4); only without a usable one the SHA-1 of
+    /// `shasum`, all that old versions have.
     fn digests(&self) -> Vec<Digest> {
         let mut stated = self.integrity.and_then(|text| text.value()).map_or_else(Vec::new, |sri| Digest::from_sri(&sri));
         stated.sort_unstable();
         stated.dedup();
-        // Several digests of one algorithm are alternatives (SRI section 3.3.4), so none of them is a must.
-        let alternatives: Vec<DigestAlgorithm> = stated
-            .windows(2)
-            .filter_map(|pair| match pair {
-                [a, b] if a.algorithm() == b.algorithm() => Some(a.algorithm()),
-                _ => None,
-            })
-            .collect();
-        stated.retain(|digest| !alternatives.contains(&digest.algorithm()));
         if stated.is_empty() {
             let shasum = self.shasum.and_then(|text| text.value());
             stated.extend(shasum.and_then(|hex| Digest::from_hex(DigestAlgorithm::Sha1, &hex).ok()));
@@ -164,7 +161,8 @@ mod tests {
     fn claims(body: &str, package: &str) -> Vec<Claim> {
         let repository = remote(ROOT);
         let mut found = Vec::new();
-        claims_of_packument(body.as_bytes(), PackageName::parse(package).unwrap(), &links(&repository), &mut |claim| {
+        let url = Url::parse(ROOT).unwrap().join(package).unwrap();
+        claims_of_packument(body.as_bytes(), &url, PackageName::parse(package).unwrap(), &links(&repository), &mut |claim| {
             found.push(claim);
         })
         .unwrap();
@@ -220,12 +218,13 @@ mod tests {
     }
 
     #[test]
-    fn several_algorithms_are_all_stated_but_alternatives_are_not() {
+    fn all_digests_of_an_integrity_are_stated() {
         let sha1 = "sha1-2jmj7l5rSw0yVb/vlWAYkK/YBwk=";
         assert_eq!(digests(&format!(r#","integrity":"{SHA512} {sha1}""#)).len(), 2);
         assert_eq!(digests(&format!(r#","integrity":"{SHA512} {SHA512}""#)).len(), 1);
         let other = format!("sha512-{}==", "A".repeat(86));
-        assert_eq!(digests(&format!(r#","integrity":"{SHA512} {other} {sha1}""#)), [format!("sha1:{SHA1_HEX}")]);
+        let stated = digests(&format!(r#","integrity":"{SHA512} {other} {sha1}""#));
+        assert_eq!(stated.iter().filter(|text| text.starts_with("sha512:")).count(), 2, "{stated:?}");
     }
 
     #[test]
@@ -258,7 +257,7 @@ mod tests {
     fn versions_without_a_usable_tarball_are_left_out() {
         let body = r#"{"name":"n","versions":{"1.0.0":{},"1.0.1":{"dist":null},"1.0.2":{"dist":{}},"1.0.3":{"dist":{"tarball":7}},
             "1.0.4":{"dist":{"tarball":"https://10.0.0.1/x.tgz"}},"__proto__":{"dist":{"tarball":"https://registry.example.com/npm/x.tgz"}},
-            "1.0.5":{"dist":{"tarball":"not a url"}},"\ud800":{"dist":{"tarball":"https://registry.example.com/npm/x.tgz"}}}}"#;
+            "1.0.5":{"dist":{"tarball":"https://[bad/x.tgz"}},"\ud800":{"dist":{"tarball":"https://registry.example.com/npm/x.tgz"}}}}"#;
         assert_eq!(claims(body, "n"), []);
     }
 
@@ -267,8 +266,11 @@ mod tests {
         let repository = remote(ROOT);
         let mut found = Vec::new();
         let body = include_bytes!("testdata/manifest.json");
-        claims_of_manifest(body, PackageName::parse("left-pad").unwrap(), &links(&repository), &mut |claim| found.push(claim))
-            .unwrap();
+        let url = Url::parse(ROOT).unwrap();
+        claims_of_manifest(body, &url, PackageName::parse("left-pad").unwrap(), &links(&repository), &mut |claim| {
+            found.push(claim)
+        })
+        .unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].path, "left-pad/-/left-pad-1.3.0.tgz");
         assert_eq!(found[0].digests[0].to_string(), "sha1:5b8a3a7765dfe001261dde915589e782f8c94d1e");

@@ -1,27 +1,38 @@
 //! Tarball links that lead back to larder; every other byte stays as the upstream sent it.
 
+use url::Url;
+
 use super::document::{Sink, read_manifest, read_packument};
 use super::json::Text;
 use super::name::PackageName;
-use super::tarball::Tarballs;
+use super::tarball::{Tarballs, Unplaced};
 use crate::splice::{Splicer, json_escape_into};
 use crate::{Links, Malformed};
 
 /// A packument with `versions.*.dist.tarball` replaced, wherever that occurs: of duplicate keys some clients read the first.
-pub(super) fn rewrite_packument(body: &[u8], package: PackageName<'_>, links: &Links<'_>) -> Result<Vec<u8>, Malformed> {
-    let mut rewriter = Rewriter { links, tarballs: Tarballs::new(package, links), splicer: Splicer::new(body), version: None };
+pub(super) fn rewrite_packument(
+    body: &[u8],
+    url: &Url,
+    package: PackageName<'_>,
+    links: &Links<'_>,
+) -> Result<Vec<u8>, Malformed> {
+    let mut rewriter = Rewriter::new(body, url, package, links, None);
     read_packument(body, &mut rewriter)?;
-    Ok(rewriter.splicer.finish())
+    rewriter.finish()
 }
 
 /// A manifest with `dist.tarball` replaced. Its `version` may stand behind `dist`, so it is read first.
-pub(super) fn rewrite_manifest(body: &[u8], package: PackageName<'_>, links: &Links<'_>) -> Result<Vec<u8>, Malformed> {
+pub(super) fn rewrite_manifest(
+    body: &[u8],
+    url: &Url,
+    package: PackageName<'_>,
+    links: &Links<'_>,
+) -> Result<Vec<u8>, Malformed> {
     let mut version = VersionOf(None);
     read_manifest(body, &mut version)?;
-    let mut rewriter =
-        Rewriter { links, tarballs: Tarballs::new(package, links), splicer: Splicer::new(body), version: version.0 };
+    let mut rewriter = Rewriter::new(body, url, package, links, version.0);
     read_manifest(body, &mut rewriter)?;
-    Ok(rewriter.splicer.finish())
+    rewriter.finish()
 }
 
 struct Rewriter<'a, 'l> {
@@ -32,6 +43,18 @@ struct Rewriter<'a, 'l> {
     version: Option<Text<'a>>,
 }
 
+impl<'a, 'l> Rewriter<'a, 'l> {
+    fn new(body: &'a [u8], url: &'l Url, package: PackageName<'l>, links: &'l Links<'l>, version: Option<Text<'a>>) -> Self {
+        links.begin(body.len());
+        Self { links, tarballs: Tarballs::new(package, links, url), splicer: Splicer::new(body), version }
+    }
+
+    fn finish(self) -> Result<Vec<u8>, Malformed> {
+        self.links.end()?;
+        Ok(self.splicer.finish())
+    }
+}
+
 impl<'a> Sink<'a> for Rewriter<'a, '_> {
     fn version(&mut self, key: Text<'a>) {
         self.version = Some(key);
@@ -40,9 +63,18 @@ impl<'a> Sink<'a> for Rewriter<'a, '_> {
     fn tarball(&mut self, url: Option<Text<'a>>) {
         let Some(url) = url else { return };
         let (Some(version), Some(link)) = (self.version.and_then(|text| text.value()), url.value()) else { return };
-        if let Some(placed) = self.tarballs.place(&version, &link) {
-            let href = self.links.href(&placed.path);
-            self.splicer.replace_with(url.range(), |text| json_escape_into(&href, text));
+        match self.tarballs.place(&version, &link) {
+            Ok(placed) => {
+                let href = self.links.href(&placed.path);
+                self.splicer.replace_with(url.range(), |text| json_escape_into(&href, text));
+            }
+            Err(Unplaced { url: place, why, is_relative }) => {
+                self.links.leave_out(place.as_ref(), why);
+                // A relative one that stayed would lead into another repository of larder's.
+                if let Some(place) = place.filter(|_| is_relative) {
+                    self.splicer.replace_with(url.range(), |text| json_escape_into(place.as_str(), text));
+                }
+            }
         }
     }
 }
@@ -63,15 +95,22 @@ mod tests {
     use super::super::fixture::{PUBLIC, ROOT, links, remote};
     use super::*;
 
+    /// Where the document of a package is.
+    fn url(package: &str) -> Url {
+        Url::parse(ROOT).unwrap().join(package).unwrap()
+    }
+
     fn packument(body: &str, package: &str) -> String {
         let repository = remote(ROOT);
-        let out = rewrite_packument(body.as_bytes(), PackageName::parse(package).unwrap(), &links(&repository)).unwrap();
+        let out =
+            rewrite_packument(body.as_bytes(), &url(package), PackageName::parse(package).unwrap(), &links(&repository)).unwrap();
         String::from_utf8(out).unwrap()
     }
 
     fn manifest(body: &str, package: &str) -> String {
         let repository = remote(ROOT);
-        let out = rewrite_manifest(body.as_bytes(), PackageName::parse(package).unwrap(), &links(&repository)).unwrap();
+        let out =
+            rewrite_manifest(body.as_bytes(), &url(package), PackageName::parse(package).unwrap(), &links(&repository)).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -119,8 +158,18 @@ mod tests {
     #[test]
     fn npm_14_what_may_not_be_carried_is_left_alone() {
         let body = r#"{"name":"n","versions":{"1.0.0":{"dist":{"tarball":"https://192.168.0.1/n-1.0.0.tgz"}},"latest":{"dist":{"tarball":"https://registry.example.com/npm/n/-/n-latest.tgz"}},
-            "1.0.1":{},"1.0.2":{"dist":null},"1.0.3":{"dist":{"tarball":["https://registry.example.com/npm/n/-/n-1.0.3.tgz"]}},"1.0.4":{"dist":{"tarball":"n-1.0.4.tgz"}}}}"#;
+            "1.0.1":{},"1.0.2":{"dist":null},"1.0.3":{"dist":{"tarball":["https://registry.example.com/npm/n/-/n-1.0.3.tgz"]}}}}"#;
         assert_eq!(packument(body, "n"), body);
+    }
+
+    #[test]
+    fn hazard_x8_relative_tarballs_never_stay_relative() {
+        let body = r#"{"name":"n","versions":{"1.0.4":{"dist":{"tarball":"n-1.0.4.tgz"}},"latest":{"dist":{"tarball":"../n-latest.tgz"}},"1.0.5":{"dist":{"tarball":"//10.0.0.1/n.tgz"}}}}"#;
+        let expected = body
+            .replace("\"n-1.0.4.tgz", &format!("\"{PUBLIC}n/-/n-1.0.4.tgz"))
+            .replace("\"../n-latest.tgz", "\"https://registry.example.com/n-latest.tgz")
+            .replace("\"//10.0.0.1", "\"https://10.0.0.1");
+        assert_eq!(packument(body, "n"), expected);
     }
 
     #[test]
@@ -153,8 +202,8 @@ mod tests {
             b"{\"a\":\"\xff\"}",
             b"\xef\xbb\xbf{}",
         ] {
-            assert!(rewrite_packument(body, name, &links).is_err());
-            assert!(rewrite_manifest(body, name, &links).is_err());
+            assert!(rewrite_packument(body, &url("n"), name, &links).is_err());
+            assert!(rewrite_manifest(body, &url("n"), name, &links).is_err());
         }
     }
 
@@ -229,11 +278,11 @@ mod tests {
             let repository = remote(ROOT);
             let links = links(&repository);
             let name = PackageName::parse("@babel/helper").unwrap();
-            let _ = rewrite_packument(&body, name, &links);
+            let _ = rewrite_packument(&body, &url("n"), name, &links);
             let whole = include_bytes!("testdata/full.json");
             let cut = cut.min(whole.len() - 2);
-            prop_assert!(rewrite_packument(&whole[..cut], name, &links).is_err());
-            prop_assert!(rewrite_manifest(&whole[..cut], name, &links).is_err());
+            prop_assert!(rewrite_packument(&whole[..cut], &url("n"), name, &links).is_err());
+            prop_assert!(rewrite_manifest(&whole[..cut], &url("n"), name, &links).is_err());
         }
     }
 }

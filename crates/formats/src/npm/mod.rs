@@ -67,9 +67,16 @@ impl Format for Npm {
         &[request::ABBREVIATED, request::FULL]
     }
 
+    /// npm itself asks for the full form where the abbreviated one is 404.
+    fn accept_otherwise(&self, source: &SourceSpec, status: u16) -> Option<&'static str> {
+        (source.variant == request::ABBREVIATED && status == 406).then_some("application/json")
+    }
+
     fn check(&self, _repository: &Repository, document: &Document<'_>) -> Result<(), Malformed> {
         match Route::parse(document.key_path) {
-            Ok(Route::Packument(package)) => check::check_packument(document.body, package),
+            Ok(Route::Packument(package)) => {
+                check::check_packument(document.body, package, document.variant == request::ABBREVIATED)
+            }
             Ok(Route::Manifest(package, version)) => check::check_manifest(document.body, package, version),
             _ => check::check_other(document.body),
         }
@@ -77,16 +84,20 @@ impl Format for Npm {
 
     fn claims(&self, document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
         match Route::parse(document.key_path) {
-            Ok(Route::Packument(package)) => claims::claims_of_packument(document.body, package, links, sink),
-            Ok(Route::Manifest(package, _)) => claims::claims_of_manifest(document.body, package, links, sink),
+            Ok(Route::Packument(package)) => claims::claims_of_packument(document.body, document.url, package, links, sink),
+            Ok(Route::Manifest(package, _)) => claims::claims_of_manifest(document.body, document.url, package, links, sink),
             _ => Ok(()),
         }
     }
 
     fn derive(&self, document: &Document<'_>, form: &'static str, links: &Links<'_>) -> Result<Derived, Malformed> {
         let body = match (Route::parse(document.key_path), form) {
-            (Ok(Route::Packument(package)), request::FORM_PACKUMENT) => derive::rewrite_packument(document.body, package, links)?,
-            (Ok(Route::Manifest(package, _)), request::FORM_VERSION) => derive::rewrite_manifest(document.body, package, links)?,
+            (Ok(Route::Packument(package)), request::FORM_PACKUMENT) => {
+                derive::rewrite_packument(document.body, document.url, package, links)?
+            }
+            (Ok(Route::Manifest(package, _)), request::FORM_VERSION) => {
+                derive::rewrite_manifest(document.body, document.url, package, links)?
+            }
             _ => return Err(Malformed(format!("there is no form {form:?} of {:?}", document.key_path))),
         };
         let is_abbreviated = document.variant == request::ABBREVIATED && accept::is_abbreviated(document.content_type);
@@ -105,7 +116,7 @@ impl Format for Npm {
     }
 
     fn rewriter_version(&self) -> u32 {
-        1
+        2
     }
 
     fn path_rules(&self) -> PathRules {

@@ -16,7 +16,8 @@ impl<'p> PackageName<'p> {
     pub(super) fn parse(name: &'p str) -> Option<Self> {
         let legal = match name.strip_prefix('@') {
             Some(scoped) => scoped.split_once('/').is_some_and(|(scope, base)| is_part(scope) && is_part(base)),
-            None => is_part(name) && !name.starts_with('_') && name != "-" && !is_reserved(name),
+            // One package is named `-`, as the first segment of all endpoints is.
+            None => is_part(name) && !name.starts_with('_') && !is_reserved(name),
         };
         (legal && name.len() <= MAX_NAME).then_some(Self(name))
     }
@@ -95,12 +96,13 @@ mod tests {
 
     #[test]
     fn names_by_the_grammar() {
-        for name in ["express", "@babel/core", "JSONStream", "a.b_c-d~e", "old!pkg('x')*", "@s/_n", "0", "a-", &"a".repeat(214)] {
+        for name in
+            ["express", "-", "@babel/core", "JSONStream", "a.b_c-d~e", "old!pkg('x')*", "@s/_n", "0", "a-", &"a".repeat(214)]
+        {
             assert!(PackageName::parse(name).is_some(), "{name}");
         }
         for name in [
             "",
-            "-",
             ".hidden",
             "_private",
             "@",

@@ -1,6 +1,6 @@
 //! What a decoded path within an npm repository names (protocols/npm.md section 1). Knows no method, query or header.
 
-use super::name::{PackageName, is_version_or_tag};
+use super::name::{PackageName, is_version, is_version_or_tag};
 
 /// A path of the registry API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +109,15 @@ fn parse_endpoint(endpoint: &str) -> Result<Route<'_>, Unroutable> {
     if let Some(name) = endpoint.strip_prefix("package/").and_then(|rest| rest.strip_suffix("/dist-tags")) {
         return PackageName::parse(name).map(Route::DistTags).ok_or(Unroutable::Name);
     }
+    // The package named `-` stands where the endpoints do; none of those is spelt like a file of it, or like a version.
+    if let Some(name) = PackageName::parse("-") {
+        if let Some(version) = endpoint.strip_prefix("-/").and_then(|file| name.version_of(file)) {
+            return Ok(Route::Tarball(name, version));
+        }
+        if is_version(endpoint) {
+            return Ok(Route::Manifest(name, endpoint));
+        }
+    }
     match endpoint {
         "v1/search" => Ok(Route::Search),
         "npm/v1/keys" => Ok(Route::Keys),
@@ -148,6 +157,10 @@ mod tests {
             ("@babel/core/7.26.0", Route::Manifest(name("@babel/core"), "7.26.0")),
             ("express/-/express-4.18.2.tgz", Route::Tarball(name("express"), "4.18.2")),
             ("@babel/core/-/core-7.26.0.tgz", Route::Tarball(name("@babel/core"), "7.26.0")),
+            // The package that is named as the endpoints' first segment is.
+            ("-", Route::Packument(name("-"))),
+            ("-/0.0.1", Route::Manifest(name("-"), "0.0.1")),
+            ("-/-/--0.0.1.tgz", Route::Tarball(name("-"), "0.0.1")),
             ("-/package/express/dist-tags", Route::DistTags(name("express"))),
             ("-/package/@babel/core/dist-tags", Route::DistTags(name("@babel/core"))),
             ("-/v1/search", Route::Search),
@@ -175,7 +188,6 @@ mod tests {
     fn npm_19_paths_that_name_nothing_are_refused() {
         let cases = [
             ("", Unroutable::Endpoint),
-            ("-", Unroutable::Name),
             ("@a", Unroutable::Name),
             ("@a/", Unroutable::Name),
             ("@a/b/c/d", Unroutable::Endpoint),

@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn npm_19_bad_names_are_refused() {
         let long = "a".repeat(215);
-        for path in [long.as_str(), "@a", "@a%20b/c", "_x", ".x", "a b", "%C3%A4", "n/a%20b", "-"] {
+        for path in [long.as_str(), "@a", "@a%20b/c", "_x", ".x", "a b", "%C3%A4", "n/a%20b"] {
             assert_eq!(refused(ask(path)), 400, "{path}");
         }
         for path in ["", "@a/b/c/d", "a/b/c", "-/all", "-/nothing", "n/-/n-1.0.0.tgz/x", "n/-rev/1"] {

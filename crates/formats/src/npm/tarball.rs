@@ -6,13 +6,15 @@ use url::Url;
 
 use super::name::{PackageName, is_version};
 use crate::Links;
-use crate::links::{is_absolute, is_clean};
+use crate::links::{MAX_URL, NotCarried};
 
 /// Places the tarballs of one package.
 #[derive(Debug)]
 pub(super) struct Tarballs<'l> {
     package: PackageName<'l>,
     links: &'l Links<'l>,
+    /// What relative links are relative to: the document's own URL.
+    base: Option<&'l Url>,
     /// What a URL starts with that has the conventional path below the repository's root, once one was seen: thousands of
     /// versions then cost a comparison each, not a URL parser.
     root: Option<String>,
@@ -27,57 +29,48 @@ pub(super) struct Placed<'u> {
     pub(super) url: Cow<'u, str>,
 }
 
-impl<'l> Tarballs<'l> {
-    /// For the versions of `package`.
-    pub(super) fn new(package: PackageName<'l>, links: &'l Links<'l>) -> Self {
-        Self { package, links, root: None }
-    }
-
-    /// `None` if the link must stay as it is: it is no absolute URL, larder may not carry it, or the version has no place in
-    /// the conventional layout. Plain http becomes https where the repository speaks https.
-    pub(super) fn place<'u>(&mut self, version: &str, link: &'u str) -> Option<Placed<'u>> {
-        if !is_version(version) {
-            return None;
-        }
-        let path = self.package.tarball(version);
-        let known_root = self.root.as_deref().is_some_and(|root| link.strip_prefix(root) == Some(path.as_str()));
-        if known_root {
-            return Some(Placed { path, url: Cow::Borrowed(link) });
-        }
-        let plain = plain_scope(link);
-        if !is_absolute(&plain) || !is_clean(&plain) {
-            return None;
-        }
-        let mut url = Url::parse(link).ok()?;
-        url.set_fragment(None);
-        let mut probe = match &plain {
-            Cow::Borrowed(_) => url.clone(),
-            Cow::Owned(plain) => Url::parse(plain).ok()?,
-        };
-        let mut own = self.links.path_of(&probe);
-        if own.is_none() && url.scheme() == "http" {
-            url.set_scheme("https").ok()?;
-            probe.set_scheme("https").ok()?;
-            own = self.links.path_of(&probe);
-        }
-        if own? == path && url.as_str() == link {
-            self.root = link.strip_suffix(path.as_str()).map(str::to_owned);
-        }
-        Some(Placed { path, url: Cow::Owned(url.into()) })
-    }
+/// A tarball that larder does not carry: why, and where it is, if that can be told.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unplaced {
+    pub(super) url: Option<Url>,
+    pub(super) why: NotCarried,
+    /// Whether the link as it stands names no scheme: some clients resolve that against larder's address.
+    pub(super) is_relative: bool,
 }
 
-/// Some registries encode the slash of a scope in their links too. It means the same, and is the one encoded slash that is
-/// no trick.
-fn plain_scope(link: &str) -> Cow<'_, str> {
-    let Some(at) = link.find("/@") else { return Cow::Borrowed(link) };
-    let (before, scope) = link.split_at(at + 1);
-    match scope.find(['/', '%', '?', '#']) {
-        Some(end) if scope.get(end..end + 3).is_some_and(|slash| slash.eq_ignore_ascii_case("%2f")) => {
-            let (scope, rest) = scope.split_at(end);
-            Cow::Owned([before, scope, "/", rest.get(3..).unwrap_or_default()].concat())
+impl<'l> Tarballs<'l> {
+    /// For the versions of `package` in the document that came from `url`.
+    pub(super) fn new(package: PackageName<'l>, links: &'l Links<'l>, url: &'l Url) -> Self {
+        Self { package, links, base: Some(url).filter(|url| url.as_str().len() <= MAX_URL), root: None }
+    }
+
+    /// Larder may not carry every link, and a version outside the grammar has no place in the conventional layout. Plain http becomes
+    /// https where the repository speaks https, as npm's own clients and servers do it.
+    pub(super) fn place<'u>(&mut self, version: &str, link: &'u str) -> Result<Placed<'u>, Unplaced> {
+        let path = is_version(version).then(|| self.package.tarball(version));
+        let known_root = |path: &String| self.root.as_deref().is_some_and(|root| link.strip_prefix(root) == Some(path.as_str()));
+        if let Some(path) = path.as_ref().filter(|path| known_root(path)) {
+            return Ok(Placed { path: path.clone(), url: Cow::Borrowed(link) });
         }
-        _ => Cow::Borrowed(link),
+        // Clients read it by itself; only what that does not explain is relative to anything.
+        let mut is_relative = false;
+        let read = self.links.read(None, link).or_else(|why| {
+            is_relative = why == NotCarried::Base;
+            if is_relative { self.links.read(self.base, link) } else { Err(why) }
+        });
+        let unplaced = |url, why| Unplaced { url, why, is_relative };
+        let url = read.map_err(|why| unplaced(None, why))?;
+        let Some(path) = path else { return Err(unplaced(Some(url), NotCarried::Version)) };
+        let mut carried = self.links.carry(url.clone());
+        if carried == Err(NotCarried::PlainHttp) {
+            let mut secure = url.clone();
+            carried = secure.set_scheme("https").map_err(|()| NotCarried::Scheme).and_then(|()| self.links.carry(secure));
+        }
+        let carried = carried.map_err(|why| unplaced(Some(url), why))?;
+        if carried.path == path && carried.url.as_str() == link {
+            self.root = link.strip_suffix(path.as_str()).map(str::to_owned);
+        }
+        Ok(Placed { path, url: Cow::Owned(carried.url.into()) })
     }
 }
 
@@ -88,11 +81,12 @@ mod tests {
 
     fn place(root: &str, package: &str, version: &str, link: &str) -> Option<(String, String)> {
         let repository = remote(root);
-        let links = links(&repository);
-        let mut tarballs = Tarballs::new(PackageName::parse(package).unwrap(), &links);
-        let placed = tarballs.place(version, link).map(|p| (p.path, p.url.into_owned()));
+        let (links, url) = (links(&repository), Url::parse(root).unwrap().join(package).unwrap());
+        let mut tarballs = Tarballs::new(PackageName::parse(package).unwrap(), &links, &url);
+        let mut place = || tarballs.place(version, link).map(|p| (p.path, p.url.into_owned())).ok();
+        let placed = place();
         // The second time the answer may come from the remembered root.
-        assert_eq!(tarballs.place(version, link).map(|p| (p.path, p.url.into_owned())), placed);
+        assert_eq!(place(), placed);
         placed
     }
 
@@ -146,31 +140,46 @@ mod tests {
         assert_placed("n", "1.0.0", &format!("{url}#sha1"), "n/-/n-1.0.0.tgz", url);
     }
 
+    /// Expected values by the URL standard: what `new URL(link)` gives in npm, pnpm and yarn.
     #[test]
-    fn hazard_s10_links_that_larder_may_not_carry_stay_as_they_are() {
-        for link in [
-            "",
-            "n-1.0.0.tgz",
-            "/n/-/n-1.0.0.tgz",
-            "//cdn.example.org/n.tgz",
-            "https:cdn.example.org/n.tgz",
-            "file:///etc/passwd",
-            "git+ssh://git@git.example.org/n.git",
-            "ftp://cdn.example.org/n.tgz",
-            "https://user:pw@cdn.example.org/n.tgz",
-            "https://127.0.0.1/n.tgz",
-            "https://[::1]/n.tgz",
-            "https://169.254.169.254/latest/meta-data",
-            "https://localhost/n.tgz",
-            "https://registry.example.com/npm/../secret/n.tgz",
-            "https://registry.example.com/npm/%2e%2e/n.tgz",
-            "https://registry.example.com/npm/a%2fb/n.tgz",
-            "https://registry.example.com\\n.tgz",
-            "https://cdn.example.org/ n.tgz",
-            "https://cdn.example.org/n.tgz\n",
-            "https://cdn.example.org/@s%2f..%2fx/n.tgz",
+    fn hazard_x8_links_are_read_as_clients_read_them() {
+        for (link, url) in [
+            ("https://cdn.example.org/ n.tgz", "https://cdn.example.org/%20n.tgz"),
+            ("https://cdn.example.org/n.tgz\n", "https://cdn.example.org/n.tgz"),
+            ("https://cdn.example.org/a\\n.tgz", "https://cdn.example.org/a/n.tgz"),
+            ("https://cdn.example.org//a//n.tgz", "https://cdn.example.org//a//n.tgz"),
+            ("https:cdn.example.org/n.tgz", "https://cdn.example.org/n.tgz"),
+            ("HTTPS://CDN.example.org/n.tgz", "https://cdn.example.org/n.tgz"),
+            ("https://registry.example.com/npm/../other/n.tgz", "https://registry.example.com/other/n.tgz"),
+            ("https://registry.example.com/npm/%2e%2e/n.tgz", "https://registry.example.com/n.tgz"),
+            ("https://registry.example.com/npm/a%2fb/n.tgz", "https://registry.example.com/npm/a%2fb/n.tgz"),
+            // Relative to the document, which no client of npm's does, but better than to larder.
+            ("n-1.0.0.tgz", "https://registry.example.com/npm/n-1.0.0.tgz"),
+            ("/n/-/n-1.0.0.tgz", "https://registry.example.com/n/-/n-1.0.0.tgz"),
+            ("//cdn.example.org/n.tgz", "https://cdn.example.org/n.tgz"),
         ] {
-            assert_eq!(place(ROOT, "n", "1.0.0", link), None, "{link:?}");
+            assert_placed("n", "1.0.0", link, "n/-/n-1.0.0.tgz", url);
+        }
+    }
+
+    #[test]
+    fn hazard_s10_what_larder_may_not_carry_is_told_with_its_reason() {
+        let repository = remote(ROOT);
+        let (links, url) = (links(&repository), Url::parse(ROOT).unwrap());
+        for (link, why) in [
+            ("file:///etc/passwd", NotCarried::Scheme),
+            ("git+ssh://git@git.example.org/n.git", NotCarried::Scheme),
+            ("ftp://cdn.example.org/n.tgz", NotCarried::Scheme),
+            ("https://user:pw@cdn.example.org/n.tgz", NotCarried::UserInfo),
+            ("https://127.0.0.1/n.tgz", NotCarried::Private),
+            ("https://[::1]/n.tgz", NotCarried::Private),
+            ("https://169.254.169.254/latest/meta-data", NotCarried::Private),
+            ("https://localhost/n.tgz", NotCarried::Private),
+            ("https://cdn.example.org/@s%2f..%2fx/n.tgz", NotCarried::Path),
+            ("https://[bad/n.tgz", NotCarried::Unreadable),
+        ] {
+            let mut tarballs = Tarballs::new(PackageName::parse("n").unwrap(), &links, &url);
+            assert_eq!(tarballs.place("1.0.0", link).unwrap_err().why, why, "{link:?}");
         }
     }
 
@@ -185,8 +194,8 @@ mod tests {
     #[test]
     fn the_remembered_root_is_the_repositorys_own() {
         let repository = remote(ROOT);
-        let links = links(&repository);
-        let mut tarballs = Tarballs::new(PackageName::parse("n").unwrap(), &links);
+        let (links, url) = (links(&repository), Url::parse(ROOT).unwrap());
+        let mut tarballs = Tarballs::new(PackageName::parse("n").unwrap(), &links, &url);
         tarballs.place("1.0.0", "https://cdn.example.org/n/-/n-1.0.0.tgz").unwrap();
         assert_eq!(tarballs.root, None);
         tarballs.place("1.0.0", "https://registry.example.com/npm/n/-/n-1.0.0.tgz").unwrap();

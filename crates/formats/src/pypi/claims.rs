@@ -51,7 +51,8 @@ fn is_entry(anchor: &Anchor<'_>, subject: Subject<'_>) -> bool {
 
 /// All files that a page names. Project lists name none.
 pub(super) fn claims(document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
-    match (syntax(document)?, subject(document.key_path)?) {
+    links.begin(document.body.len());
+    let read = match (syntax(document)?, subject(document.key_path)?) {
         (_, Subject::List) => Ok(()),
         (Syntax::Json, Subject::Project(project)) => {
             let resolver = Resolver::new(links, document.url, None);
@@ -87,7 +88,8 @@ pub(super) fn claims(document: &Document<'_>, links: &Links<'_>, sink: &mut dyn 
             });
             read.map(|_| ())
         }
-    }
+    };
+    read.and_then(|()| links.end())
 }
 
 /// What a page states of one file.

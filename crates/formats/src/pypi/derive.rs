@@ -6,6 +6,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use url::Url;
+
 use super::json_value::CoreMetadata;
 use super::negotiate;
 use super::page::{Subject, Syntax, subject, syntax};
@@ -14,7 +16,7 @@ use super::simple_html::Anchor;
 use super::simple_json::File;
 use super::target::{Resolver, Target, fragment_digests, split_fragment};
 use super::{names, simple_html, simple_json};
-use crate::links::percent_decode;
+use crate::links::{NotCarried, percent_decode};
 use crate::splice::{Splicer, json_escape_into};
 use crate::{Derived, Document, Links, Malformed};
 
@@ -22,6 +24,7 @@ use crate::{Derived, Document, Links, Malformed};
 pub(super) fn derive(document: &Document<'_>, form: &str, links: &Links<'_>) -> Result<Derived, Malformed> {
     let content_type = negotiate::content_type(form).ok_or_else(|| Malformed(format!("a simple page has no form {form:?}")))?;
     let subject = subject(document.key_path)?;
+    links.begin(document.body.len());
     let wants_json = form == negotiate::JSON;
     let mut body = match (syntax(document)?, subject) {
         (Syntax::Json, Subject::Project(project)) => {
@@ -49,6 +52,7 @@ pub(super) fn derive(document: &Document<'_>, form: &str, links: &Links<'_>) -> 
         }
         (Syntax::Html, Subject::List) => list_of_html(&lossy(document.body), wants_json, links)?,
     };
+    links.end()?;
     // Room was made for the largest result; what is kept should not hold more than it needs.
     body.shrink_to_fit();
     Ok(Derived { body, content_type })
@@ -70,13 +74,21 @@ pub(super) fn lossy(body: &[u8]) -> Cow<'_, str> {
 pub(super) fn target_of_file<'f>(file: &'f File<'_>, project: &str, resolver: &Resolver<'_>) -> Option<Target<'f>> {
     let target = resolver.resolve(split_fragment(&file.url).0)?;
     // Some clients read name and version from the one, some from the other.
-    (target.file_name == file.filename && !names::is_planted_wheel(&file.filename, project)).then_some(target)
+    let fits = target.file_name == file.filename && !names::is_planted_wheel(&file.filename, project);
+    if !fits {
+        resolver.leave_out(Url::parse(&target.url).ok().as_ref(), NotCarried::OtherFile);
+    }
+    fits.then_some(target)
 }
 
 /// Where an anchor of an HTML page leads; `None` if it may not stand on the page.
 pub(super) fn target_of_anchor<'v>(anchor: &'v Anchor<'_>, project: &str, resolver: &Resolver<'_>) -> Option<Target<'v>> {
     let target = resolver.resolve(split_fragment(&anchor.href).0)?;
-    (!names::is_planted_wheel(&target.file_name, project)).then_some(target)
+    let planted = names::is_planted_wheel(&target.file_name, project);
+    if planted {
+        resolver.leave_out(Url::parse(&target.url).ok().as_ref(), NotCarried::OtherFile);
+    }
+    (!planted).then_some(target)
 }
 
 fn json_of_json(text: &str, project: &str, resolver: &Resolver<'_>, links: &Links<'_>) -> Result<Vec<u8>, Malformed> {
@@ -85,6 +97,7 @@ fn json_of_json(text: &str, project: &str, resolver: &Resolver<'_>, links: &Link
         return Ok(body);
     }
     // Seldom needed, so only now it is found out where the elements begin and end.
+    links.begin(text.len());
     let elements = simple_json::element_spans(text)?;
     splice(text, project, resolver, links, Some(&elements)).map(|(body, _)| body)
 }

@@ -53,6 +53,11 @@ impl Format for Pypi {
         path::named_by(repository, path)
     }
 
+    /// Mirrors that know no JSON answer 406, or look for a file of the type's name and answer 404.
+    fn accept_otherwise(&self, source: &SourceSpec, status: u16) -> Option<&'static str> {
+        (source.is_document && matches!(status, 404 | 406)).then_some("text/html")
+    }
+
     fn check(&self, _repository: &Repository, document: &Document<'_>) -> Result<(), Malformed> {
         claims::check(document)
     }
@@ -74,6 +79,6 @@ impl Format for Pypi {
     }
 
     fn rewriter_version(&self) -> u32 {
-        1
+        2
     }
 }

@@ -1,7 +1,7 @@
 //! Where a page's link leads: from the text of a `url` or `href` to a path within the repository.
 //!
-//! Knows how PyPI pages write links (relative ones, `<base>`, fragments with digests) and what must be refused of them.
-//! Which hosts may be carried is decided by [`Links`].
+//! Knows how PyPI pages write links (relative ones, `<base>`, fragments with digests). What a link means and whether it may be carried is
+//! decided by [`Links`].
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -11,7 +11,7 @@ use url::Url;
 
 use super::names;
 use crate::Links;
-use crate::links::{is_absolute, is_clean, percent_decode};
+use crate::links::{Carried, MAX_URL, NotCarried, percent_decode};
 
 /// How many directories of relative links are remembered.
 const MAX_DIRECTORIES: usize = 8;
@@ -22,7 +22,7 @@ const MAX_PLAIN: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Resolver<'a> {
     links: &'a Links<'a>,
-    /// What relative links are relative to; `None` if the page names a base that may not be followed.
+    /// What relative links are relative to; `None` if the page names a base that may not be followed, or one that is too long.
     base: Option<Url>,
     /// Where the beginnings of relative links (`../../`) lead.
     directories: RefCell<Vec<(String, Option<Directory>)>>,
@@ -64,13 +64,38 @@ impl<'a> Resolver<'a> {
             None => Some(page.clone()),
             Some(text) => page.join(text).ok().filter(|base| is_trusted(links, page, base)),
         };
-        Self { links, base, directories: RefCell::default() }
+        let base = base.map(|mut base| {
+            base.set_query(None);
+            base
+        });
+        Self { links, base: base.filter(|base| base.as_str().len() <= MAX_URL), directories: RefCell::default() }
     }
 
-    /// Where `reference` (without its fragment) leads; `None` if larder may not carry it, or if it names no file.
+    /// Where `reference` (without its fragment) leads; `None` if larder may not carry it, or if it names no file. What clients would
+    /// take for a file and do not get is remembered by [`Links`].
     pub(super) fn resolve<'r>(&self, reference: &'r str) -> Option<Target<'r>> {
         let reference = reference.trim_matches(|c: char| c.is_ascii_whitespace());
-        self.resolve_plain(reference).or_else(|| self.resolve_any(reference))
+        if let Some(target) = self.resolve_plain(reference) {
+            return Some(target);
+        }
+        match self.resolve_any(reference) {
+            Ok(target) => target,
+            Err((url, why)) => {
+                let path = url.as_ref().map_or(reference, Url::path);
+                // The page's other links (a parent folder, another order of the list, a mail address) are no loss.
+                if percent_decode(path.split(['?', '#']).next().unwrap_or_default())
+                    .is_none_or(|path| names::is_distribution(&path))
+                {
+                    self.leave_out(url.as_ref(), why);
+                }
+                None
+            }
+        }
+    }
+
+    /// Remembers that an entry was dropped.
+    pub(super) fn leave_out(&self, url: Option<&Url>, why: NotCarried) {
+        self.links.leave_out(url, why);
     }
 
     /// [`resolve_any`](Self::resolve_any) by letters alone, for the links that nearly all pages consist of: below the file
@@ -86,7 +111,8 @@ impl<'a> Resolver<'a> {
         let directory = self.directory(reference.strip_suffix(inner)?)?;
         let path = directory.path + inner;
         let reserved = path.starts_with("_ext/") || path.len() > MAX_PLAIN;
-        (!reserved).then(|| Target { path: Cow::Owned(path), url: Cow::Owned(directory.url + inner), file_name })
+        let room = self.links.take_room(path.len() + directory.url.len() + inner.len());
+        (room && !reserved).then(|| Target { path: Cow::Owned(path), url: Cow::Owned(directory.url + inner), file_name })
     }
 
     /// Where relative links that start with `dots` lead to, if that is below the repository's root.
@@ -97,7 +123,7 @@ impl<'a> Resolver<'a> {
         }
         let found = self.base.as_ref().and_then(|base| {
             let url = base.join(if dots.is_empty() { "./" } else { dots }).ok()?;
-            let path = self.links.path_of(&url).filter(|path| !path.starts_with("_ext/"))?;
+            let Carried { path, url } = self.links.carry(url).ok().filter(|carried| !carried.path.starts_with("_ext/"))?;
             Some(Directory { url: url.into(), path })
         });
         if known.len() < MAX_DIRECTORIES {
@@ -106,17 +132,22 @@ impl<'a> Resolver<'a> {
         found
     }
 
-    fn resolve_any(&self, reference: &str) -> Option<Target<'static>> {
-        if reference.is_empty() || !is_clean(below_dots(reference)) {
-            return None;
+    /// `Ok(None)` if it names no file; else why it is not carried, and where it leads if that can be told.
+    fn resolve_any(&self, reference: &str) -> Result<Option<Target<'static>>, (Option<Url>, NotCarried)> {
+        if reference.is_empty() {
+            return Ok(None);
         }
-        let url = if is_absolute(reference) { Url::parse(reference).ok()? } else { self.base.as_ref()?.join(reference).ok()? };
-        let file_name = percent_decode(url.path().rsplit('/').next()?)?;
+        let url = self.links.read(self.base.as_ref(), reference).map_err(|why| (None, why))?;
+        let refused = |why| (Some(url.clone()), why);
+        let file_name = url.path().rsplit('/').next().and_then(percent_decode).ok_or_else(|| refused(NotCarried::Path))?;
+        if file_name.is_empty() {
+            return Ok(None);
+        }
         if !names::is_safe_file_name(&file_name) {
-            return None;
+            return Err(refused(NotCarried::Path));
         }
-        let path = self.links.path_of(&url)?;
-        Some(Target { path: Cow::Owned(path), url: Cow::Owned(url.into()), file_name: Cow::Owned(file_name) })
+        let Carried { path, url } = self.links.carry(url.clone()).map_err(refused)?;
+        Ok(Some(Target { path: Cow::Owned(path), url: Cow::Owned(url.into()), file_name: Cow::Owned(file_name) }))
     }
 }
 
@@ -260,22 +291,76 @@ mod tests {
         assert!(resolve(Some("https://evil.example.net/"), "https://files.example.com/x-1.0.whl").is_some());
     }
 
+    /// Expected values by the URL standard: what `new URL(reference, page)` gives, and uv, whose parser larder shares.
     #[test]
-    fn what_parsers_would_read_differently_is_refused() {
+    fn links_are_read_as_the_url_standard_says() {
+        for (reference, path) in [
+            ("https://files.example.com/a b-1.0.whl", "a%20b-1.0.whl"),
+            ("https://files.example.com/a//x-1.0.whl", "a/x-1.0.whl"),
+            ("https://files.example.com//x-1.0.whl", "x-1.0.whl"),
+            ("https://files.example.com/a/../x-1.0.whl", "x-1.0.whl"),
+            ("https://files.example.com/a/./x-1.0.whl", "a/x-1.0.whl"),
+            ("https://files.example.com/a/%2e%2E/x-1.0.whl", "x-1.0.whl"),
+            ("https://files.example.com\\a\\x-1.0.whl", "a/x-1.0.whl"),
+            ("https://files.exa\tmple.com/x-\n1.0.whl", "x-1.0.whl"),
+            ("HTTPS://FILES.example.com:443/x-1.0.whl", "x-1.0.whl"),
+            ("//files.example.com/x-1.0.whl", "x-1.0.whl"),
+            ("http://files.example.com/x-1.0.whl", "x-1.0.whl"),
+        ] {
+            assert_eq!(resolve(None, reference).as_deref(), Some(path), "{reference:?}");
+        }
+        let base = Some("https://files.example.com/a/b/");
+        for (reference, path) in [
+            ("x-1.0.whl", "a/b/x-1.0.whl"),
+            ("c/../x-1.0.whl", "a/b/x-1.0.whl"),
+            ("./x-1.0.whl", "a/b/x-1.0.whl"),
+            ("../../../x-1.0.whl", "x-1.0.whl"),
+            ("..\\x-1.0.whl", "a/x-1.0.whl"),
+            ("/x-1.0.whl", "x-1.0.whl"),
+        ] {
+            assert_eq!(resolve(base, reference).as_deref(), Some(path), "{reference:?}");
+        }
+    }
+
+    #[test]
+    fn what_names_no_file_or_climbs_once_it_is_decoded_is_dropped() {
         for reference in [
             "",
             "/",
             "a/",
             "java\nscript:x",
-            "https://files.example.com/a/../x.whl",
-            "https://files.example.com\\x.whl",
             "https://files.example.com/a%2f..%2fx.whl",
-            "https://files.example.com/%2e%2e/x.whl",
+            "https://files.example.com/a%2f..%2fb/x.whl",
+            "https://files.example.com/%252e%252e/x.whl",
+            "https://files.example.com/a%00/x.whl",
             "https://u:p@files.example.com/x.whl",
             "https://files.example.com/.hidden",
         ] {
             assert_eq!(resolve(None, reference), None, "{reference:?}");
         }
+    }
+
+    #[test]
+    fn hazard_x4_relative_links_are_not_multiplied_by_a_long_base() {
+        let long = format!("https://files.example.com/{}/", "a".repeat(MAX_URL));
+        assert_eq!(resolve(Some(&long), "x-1.0.whl"), None);
+        assert!(resolve(Some(&long), "https://files.example.com/x-1.0.whl").is_some());
+    }
+
+    #[test]
+    fn hazard_x8_dropped_files_are_counted_and_other_links_of_a_page_are_not() {
+        let repository = repository("https://files.example.com/", "https://index.example.com/simple/");
+        let links = links_of(&repository);
+        let resolver = Resolver::new(&links, &Url::parse("https://index.example.com/simple/foo/").unwrap(), None);
+        for other in ["../", "?C=N;O=D", "mailto:me@example.com", "https://example.com/", "#top", ""] {
+            assert_eq!(resolver.resolve(other), None, "{other}");
+        }
+        assert_eq!(links.left_out(), crate::LeftOut::default());
+        for dropped in ["ftp://user:secret@h.example/foo-1.0.tar.gz", "https://10.1.2.3/foo-1.0.whl"] {
+            assert_eq!(resolver.resolve(dropped), None, "{dropped}");
+        }
+        let left = links.left_out();
+        assert_eq!((left.count, left.first.unwrap().0.as_str()), (2, "ftp://h.example"));
     }
 
     proptest! {
@@ -297,7 +382,7 @@ mod tests {
                 // Twice: the second time, the directory is known.
                 for _ in 0..2 {
                     if let Some(target) = resolver.resolve_plain(&reference) {
-                        prop_assert_eq!(Some(target), resolver.resolve_any(&reference));
+                        prop_assert_eq!(Ok(Some(target)), resolver.resolve_any(&reference));
                     }
                 }
             }

@@ -128,7 +128,7 @@ impl Format for Rpm {
     }
 
     fn rewriter_version(&self) -> u32 {
-        2
+        3
     }
 }
 
@@ -145,14 +145,22 @@ fn source(path: &str) -> SourceSpec {
     }
 }
 
-/// The repository path that a `location` leads to; `None` if it leads anywhere else, or is written so that servers differ in
-/// where it leads.
-fn located(root: &str, href: &str) -> Option<String> {
-    if href.starts_with('/') || href.contains(['?', '#']) {
+/// What a `location` means below its repository's root: dnf and zypper append it to the root, and curl resolves `.` and `..` before it
+/// sends the request. `None` if it leads out of the root, or is written so that servers differ in where it leads.
+fn below_root(href: &str) -> Option<String> {
+    if href.contains(['?', '#']) || href.contains("://") {
         return None;
     }
-    let path = format!("{root}{href}");
-    ArtifactPath::from_decoded(&path).ok().map(|_| path)
+    let mut segments = Vec::new();
+    for segment in href.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()?),
+            segment => segments.push(segment),
+        }
+    }
+    let path = segments.join("/");
+    (!path.is_empty() && ArtifactPath::from_decoded(&path).is_ok()).then_some(path)
 }
 
 /// Says to the operator that a document leads clients elsewhere by `xml:base`. Where that is is neither asked nor resolved.
@@ -193,7 +201,8 @@ impl Place {
     }
 
     fn path(&self, href: &str) -> Option<String> {
-        located(&self.root, href)
+        let path = format!("{}{href}", self.root);
+        ArtifactPath::from_decoded(&path).ok().map(|_| path)
     }
 
     /// Where a package is. At the usual place it is asked for in its client's spelling.

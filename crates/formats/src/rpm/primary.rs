@@ -5,14 +5,20 @@ use larder_core::Digest;
 use super::repomd::digest;
 use super::unpack::unpack;
 use super::xml::{self, Element, Sink};
-use super::{Place, remark_base};
+use super::{Place, below_root, remark_base};
 use crate::{Claim, Document, Links, Malformed};
 
 /// The packages that a primary names.
 pub(super) fn claims(document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
     let place = Place::of(document, links);
-    let mut primary = Primary { place, package: Package::default(), base: None, sink };
+    let mut primary = Primary { place, package: Package::default(), base: None, outside: false, sink };
     xml::read(unpack(document.body)?, &mut primary)?;
+    if let (true, Some(memo)) = (primary.outside, document.memo) {
+        memo.remark(
+            "it places packages outside of its own folder (by `..`, a query or a whole address): they are not checked against it"
+                .to_owned(),
+        );
+    }
     if let Some(base) = primary.base {
         remark_base(document, "packages", &base);
     }
@@ -34,6 +40,8 @@ struct Primary<'s> {
     package: Package,
     /// The first place elsewhere.
     base: Option<String>,
+    /// Whether a package lies out of the repository's folder.
+    outside: bool,
     sink: &'s mut dyn FnMut(Claim),
 }
 
@@ -44,8 +52,12 @@ impl Primary<'_> {
             self.base = self.base.take().or(package.base);
             return;
         }
-        let Some(path) = self.place.path(&package.href).filter(|_| !package.href.is_empty()) else { return };
-        let url = self.place.url(&package.href);
+        let Some(href) = below_root(&package.href) else {
+            self.outside |= !package.href.is_empty();
+            return;
+        };
+        let Some(path) = self.place.path(&href) else { return };
+        let url = self.place.url(&href);
         (self.sink)(Claim {
             path,
             url,

@@ -3,7 +3,7 @@
 use larder_core::Digest;
 
 use super::xml::{self, Element, Sink};
-use super::{Place, path};
+use super::{Place, below_root, path};
 use crate::{Claim, Document, Links, Malformed};
 
 /// Largest master index. Real ones have a few kilobytes.
@@ -60,11 +60,9 @@ pub(super) fn read(body: &[u8]) -> Result<Repomd, Malformed> {
 pub(super) fn claims(document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
     let place = Place::of(document, links);
     for record in read(document.body)?.records {
-        let Some(path) = place.path(&record.href).filter(|path| record.base.is_none() && path::root_of_metadata(path).is_some())
-        else {
-            continue;
-        };
-        let url = place.url_beside(&record.href);
+        let Some(href) = below_root(&record.href).filter(|_| record.base.is_none()) else { continue };
+        let Some(path) = place.path(&href).filter(|path| path::root_of_metadata(path).is_some()) else { continue };
+        let url = place.url_beside(&href);
         sink(Claim {
             path,
             url,

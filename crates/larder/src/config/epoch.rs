@@ -56,6 +56,7 @@ fn cache(cache: &CachePolicy) -> Value {
         "stale_on_status": cache.stale_on_status, "stale_max_age": cache.stale_max_age.map(|age| age.as_secs()),
         "stale_while_revalidate": cache.stale_while_revalidate.as_secs(), "negative_ttl": cache.negative_ttl.as_secs(),
         "missing_status": cache.missing_status, "no_rollback": cache.no_rollback,
+        "verify_warns": cache.verify == larder_core::Verify::Warn,
     })
 }
 

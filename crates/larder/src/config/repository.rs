@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use larder_core::{
     AccessPolicy, CachePolicy, MissingDate, PackageType, Pattern, QuarantinePolicy, Repository, RepositoryKind, RepositoryName,
-    Revalidate,
+    Revalidate, Verify,
 };
 
 use super::diagnostic::{Place, Report};
@@ -55,6 +55,13 @@ pub(super) fn repository(entry: &Entry, environment: &Environment, report: &mut 
     if package == PackageType::Npm && access.immutable.is_some() && access.mutable.is_none() {
         let advice = "add mutable_patterns: ['^(?!.*\\.tgz$).*'], or leave both keys out";
         report.warning(&entry.place, format!("npm repository `{}` admits no package documents: {advice}", entry.key));
+    }
+    if cache.verify == Verify::Warn && matches!(package, PackageType::Docker | PackageType::Generic) {
+        let why = match package {
+            PackageType::Docker => "docker files are named by their digests, which are enforced always",
+            _ => "generic repositories have no index that states digests",
+        };
+        report.warning(section.key_place("verify"), format!("`{}` has no effect: {why}", section.path("verify")));
     }
     let not_built = unbuilt_part(kind);
     let mut repository =
@@ -166,6 +173,7 @@ fn cache_policy(section: &Section<'_>, report: &mut Report) -> CachePolicy {
     policy.revalidate = section.word("revalidate", revalidate, report);
     policy.negative_ttl = section.seconds("negative_ttl", 0, report).unwrap_or(policy.negative_ttl);
     policy.missing_status = missing_statuses(section, report);
+    policy.verify = section.word("verify", &[("enforce", Verify::Enforce), ("warn", Verify::Warn)], report).unwrap_or_default();
     policy.no_rollback = section.truth("no_rollback", report).unwrap_or(false);
     if let Some(stale) = section.section("stale", schema::STALE, report) {
         policy.stale_on_status = stale_statuses(&stale, report);

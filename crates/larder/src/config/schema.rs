@@ -62,6 +62,7 @@ pub(super) const REPOSITORY: &[&str] = &[
     "offline",
     "max_size",
     "no_rollback",
+    "verify",
     "quarantine_date",
     "quarantine_index",
     "quarantine_missing_date",
@@ -95,6 +96,7 @@ pub(super) const REMOTE_ONLY: &[&str] = &[
     "offline",
     "max_size",
     "no_rollback",
+    "verify",
 ];
 
 /// Whether the value of a key is a secret, wherever the key stands.

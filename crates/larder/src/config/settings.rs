@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use larder_core::{PackageType, Repository, RepositoryKind, Secret};
+use larder_core::{PackageType, PublicUrls, Repository, RepositoryKind, Secret};
 use url::Url;
 
 use super::diagnostic::{Diagnostic, Place, Report};
@@ -30,8 +30,8 @@ pub struct Sources {
     pub listen: Vec<String>,
     /// `--data-dir`; else `LARDER_DATA_DIR`; else `data_dir`.
     pub data_dir: Option<PathBuf>,
-    /// `--public-url`; else `LARDER_PUBLIC_URL`; else `public_url`.
-    pub public_url: Option<String>,
+    /// `--public-url`; else `LARDER_PUBLIC_URL` (separated by commas); else `public_url`.
+    pub public_url: Vec<String>,
     /// `--admin-token-file`; else `LARDER_ADMIN_TOKEN`; else `auth.admin_token`.
     pub admin_token_file: Option<PathBuf>,
     /// The environment.
@@ -91,8 +91,8 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// Where files and the database live.
     pub data_dir: PathBuf,
-    /// The address that clients use, with a final slash; may carry a path.
-    pub public_url: Option<Url>,
+    /// The addresses that clients use.
+    pub public_urls: PublicUrls,
     /// Peers whose `X-Forwarded-*` headers are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Serve HTTPS.
@@ -126,7 +126,7 @@ pub(super) fn validate(loaded: &Loaded, sources: &Sources, report: &mut Report) 
     let docker_default_remote = docker_default_remote(&top, &built, report);
     let listen = listen(&top, sources, report);
     let data_dir = data_dir(&top, sources, report);
-    let public_url = public_url(&top, sources, report);
+    let public_urls = public_urls(&top, sources, report);
     let trusted_proxies = trusted_proxies(&top, report);
     let tls = tls(&top, report);
     let admin_token = admin_token(&top, sources, report);
@@ -147,7 +147,7 @@ pub(super) fn validate(loaded: &Loaded, sources: &Sources, report: &mut Report) 
         hostnames,
         listen,
         data_dir: data_dir?,
-        public_url,
+        public_urls,
         trusted_proxies,
         tls,
         admin_token,
@@ -234,21 +234,32 @@ fn docker_default_remote(top: &Section<'_>, built: &[Built], report: &mut Report
     }
 }
 
-fn listen(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Vec<SocketAddr> {
-    let environment = sources.environment.get("LARDER_LISTEN");
-    let from_file = top.one_or_more("listen", report);
-    let texts: Vec<(&str, &str, Option<&Place>)> = if !sources.listen.is_empty() {
-        sources.listen.iter().map(|text| (text.as_str(), "--listen", None)).collect()
-    } else if let Some(list) = environment {
-        list.split(',').map(|text| (text, "LARDER_LISTEN", None)).collect()
-    } else if let Some(list) = from_file {
-        list.into_iter().map(|(text, place)| (text, "listen", Some(place))).collect()
-    } else {
-        vec![("127.0.0.1:8000", "listen", None)]
-    };
-    if texts.is_empty() {
-        report.error(top.key_place("listen"), "`listen` is an empty list: name at least one address");
+/// A setting that may be given more than once, each item with its name in messages: of the flag, else of the variable (separated by
+/// commas), else of the file.
+fn items_of<'a>(
+    top: &Section<'a>,
+    key: &'a str,
+    (flag, given): (&'a str, &'a [String]),
+    (variable, environment): (&'a str, &'a Environment),
+    report: &mut Report,
+) -> Option<Vec<(&'a str, &'a str, Option<&'a Place>)>> {
+    let from_file = top.one_or_more(key, report);
+    if !given.is_empty() {
+        return Some(given.iter().map(|text| (text.as_str(), flag, None)).collect());
     }
+    if let Some(list) = environment.get(variable) {
+        return Some(list.split(',').map(|text| (text.trim(), variable, None)).collect());
+    }
+    let items: Vec<_> = from_file?.into_iter().map(|(text, place)| (text, key, Some(place))).collect();
+    if items.is_empty() {
+        report.error(top.key_place(key), format!("`{key}` is an empty list: name at least one address"));
+    }
+    Some(items)
+}
+
+fn listen(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Vec<SocketAddr> {
+    let texts = items_of(top, "listen", ("--listen", &sources.listen), ("LARDER_LISTEN", &sources.environment), report);
+    let texts = texts.unwrap_or_else(|| vec![("127.0.0.1:8000", "listen", None)]);
     let mut addresses = Vec::new();
     for (text, name, place) in texts {
         match listen_address(text) {
@@ -276,13 +287,20 @@ fn data_dir(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Option
     chosen
 }
 
-fn public_url(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Option<Url> {
-    let from_file = top.text("public_url", report);
-    let flag = sources.public_url.as_deref().map(|text| (text, "--public-url", None));
-    let variable = || sources.environment.get("LARDER_PUBLIC_URL").map(|text| (text, "LARDER_PUBLIC_URL", None));
-    let (text, name, place) =
-        flag.or_else(variable).or_else(|| from_file.map(|(text, place)| (text, "`public_url`", Some(place))))?;
-    root_url(text).map_err(|why| report.error(place, format!("{name} {why}"))).ok()
+fn public_urls(top: &Section<'_>, sources: &Sources, report: &mut Report) -> PublicUrls {
+    let (flag, variable) = (("--public-url", sources.public_url.as_slice()), ("LARDER_PUBLIC_URL", &sources.environment));
+    let mut urls: Vec<Url> = Vec::new();
+    for (text, name, place) in items_of(top, "public_url", flag, variable, report).unwrap_or_default() {
+        match root_url(text) {
+            Ok(url) if urls.iter().any(|other| other.origin() == url.origin()) => {
+                let why = "names a scheme, host and port twice: a request's Host could not choose between them";
+                report.error(place, format!("{name} {why}"));
+            }
+            Ok(url) => urls.push(url),
+            Err(why) => report.error(place, format!("{name} {why}")),
+        }
+    }
+    PublicUrls::new(urls)
 }
 
 fn trusted_proxies(top: &Section<'_>, report: &mut Report) -> Vec<IpNet> {

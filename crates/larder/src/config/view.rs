@@ -21,8 +21,10 @@ pub(super) fn config_view(document: &Document, settings: &Settings) -> Json {
     let limits = settings.limits;
     let limits = json!({"document_size": limits.document_size, "connections": limits.connections, "downloads": limits.downloads});
     view.insert("limits".to_owned(), limits);
-    if let Some(url) = &settings.public_url {
-        view.insert("public_url".to_owned(), json!(url));
+    match settings.public_urls.all() {
+        [] => {}
+        [one] => drop(view.insert("public_url".to_owned(), json!(one))),
+        several => drop(view.insert("public_url".to_owned(), json!(several))),
     }
     if settings.admin_token.is_some() {
         view.insert("auth".to_owned(), json!({"admin_token": REDACTED}));

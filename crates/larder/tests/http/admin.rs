@@ -68,6 +68,37 @@ async fn public_url_stands_in_every_link() {
     assert_eq!(tarball, "https://larder.example/sub/api/v1/remote/npm/a/-/a-1.0.0.tgz");
 }
 
+/// npm 12 refuses a tarball that does not lie below the registry URL that it is configured with, so each name gets links of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_public_urls_the_one_of_the_requests_host_stands_in_links_redirects_and_the_root() {
+    let origin = Origin::start().await;
+    let config = "public_url: ['https://first.example/sub', 'http://second.example:81']\n";
+    let config = format!("{config}{}", one_of_each(&origin, "index_url: ORIGINsimple").replace("ORIGIN", &origin.url("/")));
+    let larder = Setup::new(&config).start().await;
+    let packument = r#"{"name":"a","dist-tags":{},"versions":{"1.0.0":{"name":"a","version":"1.0.0","dist":{"tarball":"ORIGINa/-/a-1.0.0.tgz"}}}}"#;
+    origin.put("/a", Resource::new(packument.replace("ORIGIN", &origin.url("/"))).content_type("application/json"));
+    let page = format!("<title>Links for b</title><a href=\"{}b-1.0.tar.gz\">b-1.0.tar.gz</a>", origin.url("/"));
+    origin.put("/simple/b/", Resource::new(page).content_type("text/html"));
+    for (host, absolute, path) in [
+        ("second.example:81", "http://second.example:81", ""),
+        ("first.example", "https://first.example/sub", "/sub"),
+        ("second.example", "https://first.example/sub", "/sub"),
+        ("elsewhere.example", "https://first.example/sub", "/sub"),
+        // Out of the hot set, too.
+        ("second.example:81", "http://second.example:81", ""),
+        ("first.example", "https://first.example/sub", "/sub"),
+    ] {
+        let ask = async |path: &str| send("GET", &larder.url(path), &[("Host", host)]).await;
+        assert_eq!(ask("/").await.json()["remotes"]["npm"]["url"], format!("{absolute}/api/v1/remote/npm"), "{host}");
+        let tarball = ask("/api/v1/remote/npm/a").await.json()["versions"]["1.0.0"]["dist"]["tarball"].clone();
+        assert_eq!(tarball, format!("{absolute}/api/v1/remote/npm/a/-/a-1.0.0.tgz"), "{host}");
+        let page = ask("/api/v1/remote/pypi/simple/b/").await.text();
+        assert!(page.contains(&format!("href=\"{path}/api/v1/remote/pypi/b-1.0.tar.gz\"")), "{host}: {page}");
+        let redirect = ask("/api/v1/remote/pypi/simple/B/").await;
+        assert_eq!(redirect.header("location"), format!("{path}/api/v1/remote/pypi/simple/b/"), "{host}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn hazard_s17_the_configuration_is_shown_without_its_secrets() {
     let origin = Origin::start().await;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use larder_core::Secret;
+use larder_core::{PublicUrls, Secret};
 use larder_engine::CacheType;
 use larder_server::{LiveSettings, ServerSettings};
 use url::Url;
@@ -177,8 +177,8 @@ async fn the_root_lists_the_repositories() {
     });
     assert_eq!(answer["remotes"]["npm"], expected);
     assert_eq!(answer["remotes"]["all"]["url"], "http://larder.example:8000/api/v1/virtual/all");
-    let public_url = Some(Url::parse("https://larder.example/cache/").unwrap());
-    server.handle.replace_live(LiveSettings { public_url, ..LiveSettings::default() });
+    let public_urls = PublicUrls::new(vec![Url::parse("https://larder.example/cache/").unwrap()]);
+    server.handle.replace_live(LiveSettings { public_urls, ..LiveSettings::default() });
     let answer = server.ask("GET", "/", &[]).await.json();
     assert_eq!(answer["remotes"]["npm"]["url"], "https://larder.example/cache/api/v1/remote/npm");
 }
