@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::{ArtifactRecord, BlobDescriptor, CachePolicy, Content, Mutability, Revalidate, StoredHeaders, UnixMillis, sha256};
+use crate::{
+    ArtifactRecord, BlobDescriptor, CachePolicy, Content, Mutability, Revalidate, StoredHeaders, UnixMillis, Verify, sha256,
+};
 
 pub(crate) const BUILT_IN: Mutability = Mutability::Mutable { user_defined: false, named_by_digest: false };
 pub(crate) const USER_DEFINED: Mutability = Mutability::Mutable { user_defined: true, named_by_digest: false };
@@ -88,6 +90,7 @@ pub(crate) fn any_policy() -> impl Strategy<Value = CachePolicy> {
             mutable_ttl: lives.1,
             negative_ttl: lives.2,
             no_rollback: false,
+            verify: Verify::Enforce,
             stale_while_revalidate: lives.3,
             stale_max_age,
             check_mutable_updates,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::Method;
-use larder_core::{AllowPrivate, Credentials, PackageType, Repository, RepositoryName, Secret, sha256};
+use larder_core::{AllowPrivate, Credentials, PackageType, PublicUrls, Repository, RepositoryName, Secret, sha256};
 use larder_testkit::{Behaviour, Origin, Payload, Resource};
 
 use crate::images::blob;
@@ -120,7 +120,7 @@ async fn oci_27_a_layer_is_stored_once_and_read_only_where_it_is_owned() {
         let repository = repository(PackageType::Docker, &base);
         Arc::new(Repository { name: RepositoryName::parse(name).unwrap(), ..repository })
     };
-    bench.engine.replace_repositories(vec![named("private"), named("public")], &BTreeMap::default(), None);
+    bench.engine.replace_repositories(vec![named("private"), named("public")], &BTreeMap::default(), PublicUrls::default());
     bench.get("private", &path).await.unwrap();
     bench.settled().await;
     // The other remote's upstream does not have it: what the store holds is no matter.

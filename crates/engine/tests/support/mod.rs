@@ -168,7 +168,7 @@ impl Bench {
             Arc::new(repository)
         };
         self.repositories = self.repositories.iter().map(changed).collect();
-        self.engine.replace_repositories(self.repositories.clone(), &BTreeMap::new(), None);
+        self.engine.replace_repositories(self.repositories.clone(), &BTreeMap::new(), PublicUrls::default());
     }
 
     pub(crate) async fn ask(&self, method: Method, repository: &str, path: &str, headers: &[(&str, &str)]) -> Result<Got, Fault> {

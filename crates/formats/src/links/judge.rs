@@ -94,12 +94,11 @@ impl Links<'_> {
         if is_downgraded(upstream, &url) {
             url.set_scheme("https").map_err(|()| NotCarried::Scheme)?;
         }
-        let path = match self.path_below_root(upstream, &url) {
-            Some(path) => path,
-            None => {
-                may_carry(upstream, &url)?;
-                self.sign(&url).ok_or(NotCarried::Path)?
-            }
+        let path = if let Some(path) = self.path_below_root(upstream, &url) {
+            path
+        } else {
+            may_carry(upstream, &url)?;
+            self.sign(&url).ok_or(NotCarried::Path)?
         };
         Ok(Carried { path, url })
     }
