@@ -111,13 +111,14 @@ async fn hazard_s9_nothing_of_the_client_s_headers_goes_upstream() {
     assert!(asked.len() >= 6, "{asked:?}");
     for request in asked {
         for (name, value) in &request.headers {
-            let known = ["host", "accept", "accept-encoding", "user-agent", "connection"];
+            let known = ["host", "accept", "accept-encoding", "user-agent", "connection", "via"];
             assert!(known.contains(&name.to_lowercase().as_str()), "{name}: {value} in {request:?}");
             assert!(!value.contains(CANARY), "{name}: {value} in {request:?}");
         }
         assert_eq!(request.header("host"), Some(&*origin.address().to_string()), "{request:?}");
         assert_eq!(request.header("accept-encoding"), Some("identity"), "{request:?}");
         assert!(request.header("user-agent").is_some_and(|agent| agent.starts_with("larder/")), "{request:?}");
+        assert!(request.header("via").is_some_and(|via| via.starts_with("1.1 larder-") && !via.contains(',')), "{request:?}");
     }
 }
 

@@ -285,8 +285,8 @@ async fn hazard_s10_forged_links_are_403_without_contact() {
     for path in &forged {
         for method in ["GET", "HEAD"] {
             let answer = send(method, &larder.artifact("helm", path), &[]).await;
-            let wanted = if path.contains("//") { 400 } else { 403 };
-            assert_eq!(answer.status, wanted, "{method} {path}: {}", answer.text());
+            // `//` is folded before anything looks at the path, so that no spelling is judged differently.
+            assert_eq!(answer.status, 403, "{method} {path}: {}", answer.text());
         }
     }
     // The mac is one of the repository that named the link.
