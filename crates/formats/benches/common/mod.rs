@@ -50,12 +50,12 @@ pub(crate) fn over<T>(
     bencher: Bencher,
     repository: &Repository,
     document: &Document<'_>,
-    run: impl Fn(&'static dyn larder_formats::Format, &Document<'_>, &Links<'_>) -> T + Sync,
+    run: impl Fn(&'static dyn larder_formats::Format, &Document<'_>, &Links<'_>) -> T,
 ) {
     let format = format_of(repository.package).unwrap();
     let base = LinkBase::new("https://larder.example/api/v1/remote/bench/");
     let links = Links::new(repository, &LinkKey::from_bytes([7; 32]), base);
-    bencher.counter(BytesCount::new(document.body.len())).bench(|| run(format, document, &links));
+    bencher.counter(BytesCount::new(document.body.len())).bench_local(|| run(format, document, &links));
 }
 
 /// Digits that do not repeat, so that nothing finds the same digest twice.
