@@ -108,7 +108,9 @@ impl ClaimTable {
         claims.retain(|claim| {
             [Some(&claim.path), Some(&claim.url), claim.identity.as_ref()].into_iter().flatten().all(|t| is_clean(t))
         });
-        claims.iter_mut().for_each(|claim| strongest(&mut claim.digests));
+        for claim in &mut claims {
+            strongest(&mut claim.digests);
+        }
         // Stable: of two claims for one path the first in the document says where the file is.
         claims.sort_by(|a, b| a.path.cmp(&b.path));
         claims.dedup_by(|later, first| {

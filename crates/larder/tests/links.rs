@@ -73,6 +73,10 @@ async fn hazard_x8_every_spelling_of_a_link_leads_to_its_file_and_its_digest_is_
         let larder = TestLarder::start(&below_root(package, &origin, ALWAYS)).await;
         for (link, target) in spellings(&origin) {
             let case = format!("{package} {link:?}");
+            // Nothing at the places of the others: a guess that finds the right bytes is right, too.
+            for (_, other) in spellings(&origin) {
+                origin.remove(other);
+            }
             let at = put_index(&origin, package, &link, FILE);
             let accept = [("accept", "application/vnd.pypi.simple.v1+json, */*;q=0.1")];
             for (body, status) in [("not what the index states", 502), (FILE, 200)] {
@@ -83,17 +87,9 @@ async fn hazard_x8_every_spelling_of_a_link_leads_to_its_file_and_its_digest_is_
                 origin.reset_log();
                 let answer = get(&larder.artifact(package, &path)).await;
                 assert_eq!(answer.status, status, "{case} by {path}: {}", answer.text());
+                assert!(status == 502 || answer.text() == FILE, "{case} by {path}: {}", answer.text());
                 assert!(origin.count("GET", target) >= 1, "{case} by {path}: {:?}", origin.requests());
             }
-            assert_eq!(
-                get(&larder.artifact(
-                    package,
-                    &links_back(&larder, package, &send("GET", &larder.artifact(package, at), &accept).await.text())[0]
-                ))
-                .await
-                .text(),
-                FILE
-            );
         }
     }
 }

@@ -50,7 +50,7 @@ pub(crate) fn over<T>(
     bencher: Bencher,
     repository: &Repository,
     document: &Document<'_>,
-    run: impl Fn(&'static dyn larder_formats::Format, &Document<'_>, &Links<'_>) -> T + Sync,
+    run: impl Fn(&'static dyn larder_formats::Format, &Document<'_>, &Links<'_>) -> T,
 ) {
     let format = format_of(repository.package).unwrap();
     let base = LinkBase::new("https://larder.example/api/v1/remote/bench/");

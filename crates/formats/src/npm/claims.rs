@@ -268,7 +268,7 @@ mod tests {
         let body = include_bytes!("testdata/manifest.json");
         let url = Url::parse(ROOT).unwrap();
         claims_of_manifest(body, &url, PackageName::parse("left-pad").unwrap(), &links(&repository), &mut |claim| {
-            found.push(claim)
+            found.push(claim);
         })
         .unwrap();
         assert_eq!(found.len(), 1);

@@ -32,11 +32,14 @@ fn hazard_x8_links_are_read_as_clients_read_them_and_never_left_relative() {
         let [claim] = claims(&body).try_into().unwrap();
         assert_eq!(claim.url, url, "{reference}");
         if let Some(signed) = carried(&text)[0].strip_prefix("_ext/") {
-            let (repository, path) =
-                (stable(), larder_core::ArtifactPath::parse(&format!("_ext/{signed}"), Default::default()).unwrap());
+            let (repository, path) = (
+                stable(),
+                larder_core::ArtifactPath::parse(&format!("_ext/{signed}"), larder_core::PathRules::default()).unwrap(),
+            );
             assert_eq!(claim.path, path.as_str());
             assert_eq!(links(&repository).resolve_external(&path, &[]).unwrap().url.as_str(), url, "{reference}");
-            let beside = larder_core::ArtifactPath::parse(&format!("_ext/{signed}.prov"), Default::default()).unwrap();
+            let beside =
+                larder_core::ArtifactPath::parse(&format!("_ext/{signed}.prov"), larder_core::PathRules::default()).unwrap();
             let beside = links(&repository).resolve_external(&beside, crate::SIDECAR_SUFFIXES).unwrap().url;
             assert_eq!(beside.as_str(), url.replace(".tgz", ".tgz.prov"), "{reference}");
         }
