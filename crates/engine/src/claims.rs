@@ -359,7 +359,11 @@ impl Engine {
     }
 
     /// The claims of a document's predecessor and of its other variants, as far as they are held.
-    pub(crate) async fn earlier_claims(self: &Arc<Self>, wanted: &Arc<Wanted>, old: Option<&Arc<ArtifactRecord>>) -> Vec<Arc<ClaimTable>> {
+    pub(crate) async fn earlier_claims(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        old: Option<&Arc<ArtifactRecord>>,
+    ) -> Vec<Arc<ClaimTable>> {
         let mut tables = Vec::new();
         if let Some(old) = old.filter(|old| old.blob().is_some()) {
             tables.extend(self.claim_table(wanted, old).await.ok());

@@ -28,8 +28,8 @@ use crate::health::HealthCache;
 use crate::mirrors::Mirrors;
 use crate::reading::Readings;
 use crate::records::Records;
-use crate::rereading::Rereadings;
 use crate::repositories::{Entry, Repositories};
+use crate::rereading::Rereadings;
 
 /// Bounds that protect the process.
 #[derive(Debug, Clone, Copy)]

@@ -72,9 +72,15 @@ impl Engine {
                 unvouched.push((key, ArtifactRecord { verified: false, ..ArtifactRecord::clone(&file) }));
             }
         }
-        let put = |(key, record): &(SourceKey, ArtifactRecord)| Change::PutRecord { key: key.clone(), record: record.clone(), blob: None };
+        let put = |(key, record): &(SourceKey, ArtifactRecord)| Change::PutRecord {
+            key: key.clone(),
+            record: record.clone(),
+            blob: None,
+        };
         if !unvouched.is_empty() && self.metadata.apply(unvouched.iter().map(put).collect()).await.is_ok() {
-            unvouched.into_iter().for_each(|(key, record)| self.records.put(key, Arc::new(record)));
+            for (key, record) in unvouched {
+                self.records.put(key, Arc::new(record));
+            }
             document.entry.bump();
         }
     }

@@ -255,7 +255,8 @@ impl Engine {
 /// Where a claim says that a source is, if that is another place than the usual one.
 pub(crate) fn elsewhere(wanted: &Wanted, url: &str) -> Option<Url> {
     let url = Url::parse(url).ok()?;
-    let urls = |ask: &Ask<'_>| routes(wanted, ask).ok().map(|routes| routes.into_iter().map(|route| route.url).collect::<Vec<_>>());
+    let urls =
+        |ask: &Ask<'_>| routes(wanted, ask).ok().map(|routes| routes.into_iter().map(|route| route.url).collect::<Vec<_>>());
     let led = Ask { claimed: Some(url), ..Ask::default() };
     if urls(&led) == urls(&Ask::default()) { None } else { led.claimed }
 }

@@ -159,7 +159,8 @@ mod tests {
     fn continues(total: Option<u64>, range: &str, declared: Option<u64>) -> Option<u64> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_RANGE, range.parse().unwrap());
-        FirstAnswer { etag: None, last_modified: None, coding: None, total, mirror: None, claimed: None }.continues(&headers, 100, declared)
+        FirstAnswer { etag: None, last_modified: None, coding: None, total, mirror: None, claimed: None }
+            .continues(&headers, 100, declared)
     }
 
     /// RFC 9110 section 14.4.
