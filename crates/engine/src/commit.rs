@@ -156,9 +156,9 @@ impl Engine {
             }
             let key = wanted.key.clone();
             // What vouched for it does so no more.
-            let trusted = |record: Arc<ArtifactRecord>| match flight.is_restated() {
-                true => Arc::new(ArtifactRecord { verified: false, ..ArtifactRecord::clone(&record) }),
-                false => record,
+            let trusted = |record: Arc<ArtifactRecord>| {
+                let unverified = || Arc::new(ArtifactRecord { verified: false, ..ArtifactRecord::clone(&record) });
+                if flight.is_restated() { unverified() } else { record }
             };
             let change = match change {
                 RecordChange::Store { record, spool, also } => RecordChange::Store { record: trusted(record), spool, also },
@@ -201,15 +201,17 @@ impl Engine {
             tracing::error!(%error, "records could not be written; what was downloaded is served but not kept");
         }
         if applied.is_ok() && !superseded.held.is_empty() {
-            superseded.held.iter().for_each(|key| self.records.remove(key));
-            superseded.entry.iter().for_each(|entry| entry.bump());
+            for key in superseded.held {
+                self.records.remove(key);
+            }
+            superseded.entry.inspect(|entry| entry.bump());
         }
         for prepared in ready {
             self.make_visible(prepared, applied.is_ok());
         }
         // Answers from these downloads carry the epoch of before.
         if self.flights.restate(superseded.stated.iter()) {
-            superseded.entry.iter().for_each(|entry| entry.bump());
+            superseded.entry.inspect(|entry| entry.bump());
         }
     }
 

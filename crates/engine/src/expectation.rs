@@ -56,6 +56,11 @@ impl Lookup {
         }
     }
 
+    /// The same where the reading may have begun before the file was asked for, and so before it was published.
+    fn by(self, started: bool) -> Self {
+        if !started && matches!(self, Self::NotNamed) { Self::NotNamedLately } else { self }
+    }
+
     /// Whether the upstream could say nothing else of the file at present.
     pub(crate) fn is_last_word(&self) -> bool {
         matches!(self, Self::Claim(_) | Self::NotNamed | Self::NoDocument(Unread::Absent))
@@ -228,8 +233,13 @@ impl Engine {
     async fn known_claim(self: &Arc<Self>, wanted: &Arc<Wanted>, documents: &[Arc<Wanted>]) -> Known {
         let mut best = Known::NoDocument;
         for document in documents {
-            if let Some(claim) = self.just_claimed(wanted, document).await {
-                return Known::Claim(claim);
+            match self.just_claimed(wanted, document).await {
+                Some(Some(claim)) => return Known::Claim(claim),
+                Some(None) => {
+                    best = Known::NotNamed { fresh: true };
+                    continue;
+                }
+                None => {}
             }
             let Ok(Some(record)) = self.records.get(&document.key).await else { continue };
             if record.blob().is_none() {
@@ -247,7 +257,7 @@ impl Engine {
         }
         match best {
             // What is on its way may name it.
-            Known::NotNamed { .. } if documents.first().is_some_and(|first| self.flights.running(&first.key).is_some()) => {
+            Known::NotNamed { .. } if documents.first().is_some_and(|first| self.is_coming(first)) => {
                 Known::NotNamed { fresh: false }
             }
             best => best,
@@ -255,10 +265,14 @@ impl Engine {
     }
 
     /// What a document says that has arrived, and has been answered with, but is not held yet.
-    async fn just_claimed(self: &Arc<Self>, wanted: &Arc<Wanted>, document: &Arc<Wanted>) -> Option<StoredClaim> {
+    async fn just_claimed(self: &Arc<Self>, wanted: &Arc<Wanted>, document: &Arc<Wanted>) -> Option<Option<StoredClaim>> {
         let settled = self.flights.running(&document.key)?.arrived()?;
         let table = self.arrived_claims(document, &settled).await.ok()?;
-        self.claim_in(document, &table, &wanted.name()).await
+        Some(self.claim_in(document, &table, &wanted.name()).await)
+    }
+
+    fn is_coming(&self, document: &Wanted) -> bool {
+        self.flights.running(&document.key).is_some_and(|flight| !flight.is_done())
     }
 
     /// The claim of a held document for a file that is itself held, if there is one.
@@ -310,7 +324,7 @@ impl Engine {
                 continue;
             }
             let lookup = match self.reread(document) {
-                Some(flight) => self.learn_from(wanted, document, &flight).await,
+                Some((flight, started)) => self.learn_from(wanted, document, &flight).await.by(started),
                 None => match self.known_claim(wanted, std::slice::from_ref(document)).await {
                     Known::Claim(claim) => Lookup::Claim(claim),
                     Known::NotNamed { .. } | Known::NoDocument => Lookup::NotNamedLately,
@@ -327,8 +341,8 @@ impl Engine {
 
     /// Obtains the document and looks the file up in it.
     async fn learn_claim(self: &Arc<Self>, wanted: &Arc<Wanted>, document: &Arc<Wanted>, effort: Effort) -> Lookup {
-        let flight = self.flight(document, effort);
-        self.learn_from(wanted, document, &flight).await
+        let (flight, started) = self.flight_or_join(document, effort);
+        self.learn_from(wanted, document, &flight).await.by(started)
     }
 
     async fn learn_from(self: &Arc<Self>, wanted: &Arc<Wanted>, document: &Arc<Wanted>, flight: &Flight) -> Lookup {

@@ -12,6 +12,7 @@ use larder_core::{
 };
 use larder_storage::OpenBlob;
 use larder_upstream::{UpstreamError, UpstreamErrorKind, UpstreamResponse, retry_after};
+use url::Url;
 
 use crate::admission::Wanted;
 use crate::commit::RecordChange;
@@ -33,6 +34,29 @@ struct Fallback<'a> {
     copy: &'a Copy,
     /// Whether only what has changed is wanted.
     conditional: bool,
+}
+
+/// What has been tried for one body, in vain.
+#[derive(Default)]
+struct Tried {
+    /// Mirrors of the place that is being tried.
+    avoid: Vec<Arc<Mirror>>,
+    spoilt: Spoilt,
+    /// What went wrong, and whether that counts more than what another place says.
+    failure: Option<(NoBody, bool)>,
+}
+
+impl Tried {
+    fn failed(&mut self, wanted: &Wanted, mirror: Option<Arc<Mirror>>, place: Option<Url>, why: NoBody) {
+        self.avoid.extend(mirror);
+        let is_another_left = !self.avoid.is_empty() && Engine::has_mirror_beside(wanted, &self.avoid);
+        self.failure = Some((why, is_another_left || !is_hint(wanted, place.as_ref())));
+        if !is_another_left {
+            // No mirror is left at this place; at another one they may have it.
+            self.avoid.clear();
+            self.spoilt.add(place);
+        }
+    }
 }
 
 /// For clients of an upstream that refuses more requests for now and does not say for how long.
@@ -176,18 +200,15 @@ impl Engine {
         // of it, so these must not wait either.
         let waited_for = wanted.spec.is_document || wanted.format.generation(&wanted.spec.key_path).is_some();
         let _permit = if waited_for { None } else { self.downloads.acquire().await.ok() };
-        let (mut avoid, mut spoilt) = (Vec::new(), Spoilt::default());
-        // What went wrong so far, and whether that counts more than what another place says.
-        let mut failure: Option<(NoBody, bool)> = None;
+        let mut tried = Tried::default();
         loop {
             let mut expectation = self.expect(wanted).await;
             let fallback = copy.as_ref().map(|copy| Fallback { copy, conditional });
-            let found = self.open_body(wanted, &mut expectation, fallback, &avoid, &spoilt).await;
+            let found = self.open_body(wanted, &mut expectation, fallback, &tried).await;
             let Some(Found { answer, is_final }) = found else {
-                let no_body = failure.map_or_else(nothing_left, |(no_body, _)| no_body);
-                return self.settle_failure(wanted, copy, &no_body);
+                return self.settle_failure(wanted, copy, &tried.failure.map_or_else(nothing_left, |(no_body, _)| no_body));
             };
-            let before = failure.take_if(|(_, counts)| *counts).map(|(no_body, _)| no_body);
+            let before = tried.failure.take_if(|(_, counts)| *counts).map(|(no_body, _)| no_body);
             let arrival = match answer {
                 Ok(arrival) => arrival,
                 Err(no_body) => return self.settle_failure(wanted, copy, &before.unwrap_or(no_body)),
@@ -201,7 +222,7 @@ impl Engine {
             }
             if status != StatusCode::OK {
                 // Where a mirror is avoided, not everybody has said so.
-                if is_final && copy.is_none() && avoid.is_empty() {
+                if is_final && copy.is_none() && tried.avoid.is_empty() {
                     self.note_refusal(wanted, &arrival, flushes);
                 }
                 let no_body = no_body_of(wanted, &arrival, copy.is_some(), self.now());
@@ -223,18 +244,10 @@ impl Engine {
             if !no_body.is_of_the_mirror() {
                 return self.settle_failure(wanted, copy, &before.unwrap_or(no_body));
             }
-            if let Some(mirror) = mirror {
-                self.put_aside(wanted, &mirror, &no_body);
-                avoid.push(mirror);
+            if let Some(mirror) = &mirror {
+                self.put_aside(wanted, mirror, &no_body);
             }
-            let is_another_left = !avoid.is_empty() && Self::has_mirror_beside(wanted, &avoid);
-            let counts = is_another_left || !is_hint(wanted, place.as_ref());
-            if !is_another_left {
-                // No mirror is left at this place; at another one they may have it.
-                avoid.clear();
-                spoilt.add(place);
-            }
-            failure = Some((before.unwrap_or(no_body), counts));
+            tried.failed(wanted, mirror, place, before.unwrap_or(no_body));
         }
     }
 
@@ -293,13 +306,12 @@ impl Engine {
         wanted: &Arc<Wanted>,
         expectation: &mut Expectation,
         fallback: Option<Fallback<'_>>,
-        avoid: &[Arc<Mirror>],
-        spoilt: &Spoilt,
+        tried: &Tried,
     ) -> Option<Found> {
         let dispensable = fallback.is_some_and(|fallback| self.may_serve(wanted, &fallback.copy.0));
         let unless_changed = fallback.filter(|fallback| fallback.conditional).map(|fallback| fallback.copy.0.as_ref());
-        let ask = Ask { unless_changed, avoid, dispensable, ..Ask::default() };
-        self.find(wanted, expectation, &ask, spoilt).await
+        let ask = Ask { unless_changed, avoid: &tried.avoid, dispensable, ..Ask::default() };
+        self.find(wanted, expectation, &ask, &tried.spoilt).await
     }
 
     /// A 304 came; `None` if it is said of another body than the one that is held: then only the body itself can tell.

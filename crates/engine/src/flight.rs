@@ -124,7 +124,8 @@ impl Flight {
         self.state.send_replace(State::Done(result));
     }
 
-    fn is_done(&self) -> bool {
+    /// Whether it has ended, though its record may not be visible yet.
+    pub(crate) fn is_done(&self) -> bool {
         matches!(&*self.state.borrow(), State::Done(_))
     }
 

@@ -79,7 +79,9 @@ impl Engine {
             blob: None,
         };
         if !unvouched.is_empty() && self.metadata.apply(unvouched.iter().map(put).collect()).await.is_ok() {
-            unvouched.into_iter().for_each(|(key, record)| self.records.put(key, Arc::new(record)));
+            for (key, record) in unvouched {
+                self.records.put(key, Arc::new(record));
+            }
             document.entry.bump();
         }
     }

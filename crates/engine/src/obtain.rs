@@ -100,8 +100,9 @@ impl Engine {
         self.flight_or_join(wanted, effort).0
     }
 
-    fn flight_or_join(self: &Arc<Self>, wanted: &Arc<Wanted>, effort: Effort) -> (Arc<Flight>, bool) {
-        self.flights.join_or_start(&wanted.key, !asks_always(wanted), |flight| {
+    /// The same; `true` if it is a new one.
+    pub(crate) fn flight_or_join(self: &Arc<Self>, wanted: &Arc<Wanted>, effort: Effort) -> (Arc<Flight>, bool) {
+        self.flights.join_or_start(&wanted.key, !asks_again(wanted, effort), |flight| {
             let (engine, wanted) = (Arc::clone(self), Arc::clone(wanted));
             async move { engine.fly(flight, wanted, effort).await }
         })
@@ -281,7 +282,7 @@ impl Engine {
     }
 
     async fn decide_and_fetch(self: &Arc<Self>, flight: &Arc<Flight>, wanted: &Arc<Wanted>, effort: Effort) -> Flown {
-        if asks_always(wanted) {
+        if asks_again(wanted, effort) {
             // The flight before this one may have ended without its record being visible yet: what it served must not be missed.
             self.commits.barrier().await;
         }
@@ -353,6 +354,11 @@ fn unless_news(flown: Flown) -> Flown {
         Err((fault, _)) => Err((fault, None)),
         news => news,
     }
+}
+
+/// Whether what a flight brought that has just ended is too old.
+fn asks_again(wanted: &Wanted, effort: Effort) -> bool {
+    asks_always(wanted) || effort == Effort::Recheck
 }
 
 /// Whether every request must ask the upstream (`mutable_ttl: 0`).

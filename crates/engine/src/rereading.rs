@@ -23,20 +23,21 @@ const CAPACITY: usize = 4_096;
 pub(crate) struct Rereadings(Mutex<HashMap<SourceKey, UnixMillis>>);
 
 impl Engine {
-    /// The reading that is running, or a new one; `None` if the last one is over and was a moment ago.
-    pub(crate) fn reread(self: &Arc<Self>, document: &Arc<Wanted>) -> Option<Arc<Flight>> {
+    /// The reading that is running, or a new one (`true`); `None` if the last one is over and was a moment ago.
+    pub(crate) fn reread(self: &Arc<Self>, document: &Arc<Wanted>) -> Option<(Arc<Flight>, bool)> {
         let now = self.now();
         // Under the lock, so that no one finds the last reading over and the next one not begun.
         let mut readings = self.rereadings.0.lock().unwrap_or_else(PoisonError::into_inner);
         if readings.get(&document.key).is_some_and(|began| is_recent(*began, now)) {
-            return self.flights.running(&document.key);
+            let running = self.flights.running(&document.key).filter(|flight| !flight.is_done());
+            return running.map(|flight| (flight, false));
         }
         if readings.len() >= CAPACITY {
             readings.retain(|_, began| is_recent(*began, now));
         }
         readings.insert(document.key.clone(), now);
         tracing::debug!(document = %document.key, "a document that does not name a file is read once more");
-        Some(self.flight(document, Effort::Recheck))
+        Some(self.flight_or_join(document, Effort::Recheck))
     }
 }
 

@@ -144,6 +144,22 @@ async fn a_sidecar_of_a_named_file_causes_no_reading_and_one_of_a_new_file_does(
     assert_eq!(bench.origin.count("*", "/index.yaml"), 1);
 }
 
+/// The document was read a moment before the file was published: its flight has ended and nothing of it is kept yet.
+#[tokio::test]
+async fn a_reading_that_has_just_ended_is_not_taken_for_another_one() {
+    for format in LINKING {
+        let bench = Bench::new().await;
+        let (old, new) =
+            (Version::new(&bench.origin, format, "1.0.0", "old"), Version::new(&bench.origin, format, "2.0.0", "brand new"));
+        name(&bench.origin, &[&old]);
+        // Nothing is waited for between these: on one thread the document is committed after the file has been asked for.
+        bench.get(format, document(format).0).await.unwrap();
+        bench.origin.put(&new.at, Resource::new("evil bytes"));
+        name(&bench.origin, &[&old, &new]);
+        assert_eq!(refusal(bench.get(format, &new.path).await), (FaultKind::BadGateway, "digest_mismatch"), "{format}");
+    }
+}
+
 /// A client that has newer metadata than larder: from another mirror, or from before a flush.
 #[tokio::test]
 async fn a_package_that_a_fresh_rpm_generation_does_not_name_is_right_by_the_generation_of_now() {
