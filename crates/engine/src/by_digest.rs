@@ -16,8 +16,8 @@ use crate::admission::Wanted;
 use crate::counters::count;
 use crate::document::{stopped, unusable_document};
 use crate::engine::Engine;
-use crate::fetch::NoBody;
 use crate::flight::{Settled, SettledBody};
+use crate::no_body::NoBody;
 use crate::verify::Whole;
 
 impl Wanted {

@@ -19,11 +19,11 @@ use crate::commit::RecordChange;
 use crate::counters::count;
 use crate::engine::Engine;
 use crate::expectation::Expectation;
-use crate::fetch::NoBody;
 use crate::fill::{Fill, Release};
 use crate::flight::{Flight, SettledBody};
 use crate::intake::Intake;
 use crate::mirrors::Arrival;
+use crate::no_body::NoBody;
 use crate::places::is_hint;
 
 /// Until a new body's record is visible, the body before it may still be served here and there. A client that dates its copy by its own

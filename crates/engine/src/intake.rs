@@ -17,9 +17,9 @@ use crate::counters::count;
 use crate::download::Received;
 use crate::engine::Engine;
 use crate::expectation::Expectation;
-use crate::fetch::NoBody;
 use crate::fill::Fill;
 use crate::mirrors::{Arrival, Mirror};
+use crate::no_body::NoBody;
 use crate::obtain::is_full;
 use crate::resume::{Cut, FirstAnswer, Joined, Rest};
 

@@ -6,6 +6,7 @@
 //! | `admission.rs` | 1–2: parse the path, ask the format, apply the access rules; the only maker of `Admitted` |
 //! | `obtain.rs`, `fetch.rs` | 3–5: look up, decide, ask the upstream, settle |
 //! | `head.rs`, `heads.rs` | 5: HEAD on what is not held, one for all who ask meanwhile |
+//! | `no_body.rs` | 5: why there is no body: what statuses and failures mean, and the words for users |
 //! | `refusals.rs` | 5: paths that are not asked for, because the upstream has said when to come back |
 //! | `places.rs` | 5: where a file may be, and which of the places has the last word |
 //! | `mirrors.rs` | 5: which of an upstream's places is asked, and who is asked next |
@@ -51,6 +52,7 @@ mod landing;
 mod learnt;
 mod members;
 mod mirrors;
+mod no_body;
 mod obtain;
 mod passthrough;
 mod places;

@@ -19,7 +19,7 @@ use url::Url;
 use crate::admission::Wanted;
 use crate::counters::{MirrorCounters, count};
 use crate::engine::Engine;
-use crate::fetch::{NoBody, status_outcome};
+use crate::no_body::{NoBody, status_outcome};
 
 /// Where there is somebody else to ask, a byte may take this long, or `timeouts.read` if that is less.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -18,8 +18,8 @@ use crate::admission::{Admission, Wanted};
 use crate::answer::{Answer, Body, Freshness, Representation};
 use crate::clearance::clear_non_artifact;
 use crate::engine::{ArtifactRequest, Engine};
-use crate::fetch::status_outcome;
 use crate::mirrors::Ask;
+use crate::no_body::status_outcome;
 use crate::repositories::Entry;
 use crate::serve::{forwarded_status, internal};
 

@@ -12,8 +12,8 @@ use url::Url;
 use crate::admission::Wanted;
 use crate::engine::Engine;
 use crate::expectation::{Expectation, Lookup};
-use crate::fetch::NoBody;
 use crate::mirrors::{Arrival, Ask, wants_get};
+use crate::no_body::NoBody;
 
 /// Places that are asked for one body at most: a document may name another one each time that it is read.
 const MOST: usize = 3;

@@ -11,8 +11,8 @@ use quick_cache::sync::Cache;
 use crate::admission::Wanted;
 use crate::counters::count;
 use crate::engine::Engine;
-use crate::fetch::passed_on;
 use crate::mirrors::Arrival;
+use crate::no_body::passed_on;
 
 /// After this an upstream is asked again, whatever it said.
 const LONGEST: Duration = Duration::from_secs(60);

@@ -10,9 +10,9 @@ use http::{Method, StatusCode};
 
 use crate::admission::Wanted;
 use crate::engine::Engine;
-use crate::fetch::NoBody;
 use crate::learnt::Tongue;
 use crate::mirrors::{Arrival, Ask};
+use crate::no_body::NoBody;
 
 impl Engine {
     /// Asks an upstream, in the media types that it answers.

@@ -13,9 +13,9 @@ use crate::counters::count;
 use crate::download::{Filled, Received, finished_record};
 use crate::engine::Engine;
 use crate::expectation::Expectation;
-use crate::fetch::NoBody;
 use crate::fill::Fill;
 use crate::flight::{Flight, SettledBody};
+use crate::no_body::NoBody;
 
 /// A complete body, and the fill that it can be read from where the disk could not take it.
 pub(crate) struct Whole {
