@@ -317,10 +317,12 @@ impl Engine {
     /// after it takes what it brought (`rereading.rs`).
     pub(crate) async fn learn_again(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Lookup {
         let Some(documents) = self.naming_documents(wanted).await else { return Lookup::NotNamed };
-        let mut last = Lookup::NotNamed;
+        let mut last = None;
         for document in &documents {
-            let is_held = self.records.get(&document.key).await.ok().flatten().is_some_and(|record| record.blob().is_some());
-            if !is_held && self.flights.running(&document.key).is_none() {
+            // In this order: what has ended is held.
+            let is_running = self.flights.running(&document.key).is_some();
+            let held = self.records.get(&document.key).await.ok().flatten();
+            if !is_running && held.is_none_or(|record| record.blob().is_none()) {
                 continue;
             }
             let lookup = match self.reread(document) {
@@ -332,11 +334,11 @@ impl Engine {
             };
             match lookup {
                 Lookup::Claim(_) => return lookup,
-                lookup if last.is_last_word() => last = lookup,
+                lookup if last.as_ref().is_none_or(Lookup::is_last_word) => last = Some(lookup),
                 _ => {}
             }
         }
-        last
+        last.unwrap_or(Lookup::NotNamedLately)
     }
 
     /// Obtains the document and looks the file up in it.
