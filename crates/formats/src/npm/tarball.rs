@@ -47,6 +47,10 @@ impl<'l> Tarballs<'l> {
     /// Larder may not carry every link, and a version outside the grammar has no place in the conventional layout. Plain http becomes
     /// https where the repository speaks https, as npm's own clients and servers do it.
     pub(super) fn place<'u>(&mut self, version: &str, link: &'u str) -> Result<Placed<'u>, Unplaced> {
+        if link.is_empty() {
+            // To clients it is no tarball, and not the document that a URL parser makes of it.
+            return Err(Unplaced { url: None, why: NotCarried::Unreadable, is_relative: false });
+        }
         let path = is_version(version).then(|| self.package.tarball(version));
         let known_root = |path: &String| self.root.as_deref().is_some_and(|root| link.strip_prefix(root) == Some(path.as_str()));
         if let Some(path) = path.as_ref().filter(|path| known_root(path)) {
