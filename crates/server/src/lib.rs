@@ -51,4 +51,4 @@ pub use hot::hot_files;
 pub use larder_sendfile::return_large_blocks;
 pub use listen::{BindError, BoundServer, ServerHandle, bind};
 pub use settings::{DEFAULT_HOT_SET_BYTES, LiveSettings, ServerLimits, ServerSettings, TlsFiles};
-pub use tls::TlsError;
+pub use tls::{CertificateDates, TlsError, check_tls};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use larder_core::UnixMillis;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -36,6 +37,33 @@ pub enum TlsError {
         /// What is wrong.
         reason: String,
     },
+}
+
+/// Between which moments the server's own certificate is valid (RFC 5280 section 4.1.2.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CertificateDates {
+    /// Before this moment clients refuse it.
+    pub not_before: UnixMillis,
+    /// After this moment clients refuse it.
+    pub not_after: UnixMillis,
+}
+
+/// Reads certificate and key as a start does, without serving: both readable, of supported kinds, and a pair. Gives the dates of the
+/// server's own certificate, the first of the chain; whether it has expired is the caller's to judge.
+///
+/// # Errors
+/// Why they cannot be used, for the operator.
+pub fn check_tls(files: &TlsFiles) -> Result<CertificateDates, TlsError> {
+    let key = read(files)?;
+    let dates = key.cert.first().and_then(|certificate| dates(certificate));
+    dates.ok_or_else(|| file_error(&files.cert, "the dates of its first certificate cannot be read"))
+}
+
+fn dates(certificate: &CertificateDer<'_>) -> Option<CertificateDates> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let validity = parsed.validity();
+    let millis = |time: x509_parser::time::ASN1Time| UnixMillis(time.timestamp().saturating_mul(1_000));
+    Some(CertificateDates { not_before: millis(validity.not_before), not_after: millis(validity.not_after) })
 }
 
 /// The certificate in force.
@@ -125,4 +153,31 @@ fn file_error(path: &Path, reason: &str) -> TlsError {
 
 fn pair_error(files: &TlsFiles, error: &rustls::Error) -> TlsError {
     TlsError::Pair { cert: files.cert.display().to_string(), key: files.key.display().to_string(), reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dates_are_those_of_the_first_certificate() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = TlsFiles { cert: directory.path().join("cert.pem"), key: directory.path().join("key.pem") };
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 2, 1);
+        let certificate = params.self_signed(&key).unwrap();
+        std::fs::write(&files.cert, certificate.pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+        // 2020-01-01 and 2020-02-01, midnight UTC.
+        let expected = CertificateDates { not_before: UnixMillis(1_577_836_800_000), not_after: UnixMillis(1_580_515_200_000) };
+        assert_eq!(check_tls(&files).unwrap(), expected);
+
+        let other = rcgen::KeyPair::generate().unwrap();
+        std::fs::write(&files.key, other.serialize_pem()).unwrap();
+        assert!(matches!(check_tls(&files), Err(TlsError::Pair { .. })), "another key");
+        std::fs::write(&files.cert, "").unwrap();
+        assert!(matches!(check_tls(&files), Err(TlsError::File { .. })), "an empty file");
+    }
 }
