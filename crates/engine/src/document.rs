@@ -192,7 +192,7 @@ impl Engine {
         match self.blobs.spool() {
             Ok(spool) => Some(spool),
             Err(error) => {
-                tracing::warn!(%error, "no room for another download: it is streamed and not kept");
+                self.warn_not_kept(&error);
                 self.make_room();
                 None
             }
@@ -313,7 +313,8 @@ pub(crate) fn stopped(fault: Fault) -> NoBody {
 }
 
 pub(crate) fn unusable_document(wanted: &Wanted, reason: &str) -> NoBody {
-    tracing::warn!(key = %wanted.key, reason, "the upstream sent a document that cannot be used");
+    // The log speaks of it with the upstream's other failures (`upstreams.rs`).
+    tracing::debug!(key = %wanted.key, reason, "the upstream sent a document that cannot be used");
     let message =
         format!("the upstream of repository {} sent something that cannot be used: {reason}", wanted.entry.repository.name);
     NoBody::unusable("malformed_document", message)

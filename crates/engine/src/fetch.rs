@@ -183,8 +183,9 @@ impl Engine {
             if !no_body.is_of_the_mirror() {
                 return self.settle_failure(wanted, copy, &before.unwrap_or(no_body));
             }
-            if let Some(mirror) = &mirror {
-                self.put_aside(wanted, mirror, &no_body);
+            match &mirror {
+                Some(mirror) => self.put_aside(wanted, mirror, &no_body),
+                None => self.note_body(wanted, None, place.as_ref(), &no_body),
             }
             tried.failed(wanted, mirror, place, before.unwrap_or(no_body));
         }
@@ -294,7 +295,10 @@ impl Engine {
         let record = copy.as_ref().map(|(record, _)| record.as_ref());
         match (settle(no_body.outcome, record, wanted.class, policy, now), copy) {
             (Settlement::ServeStale { renew }, Some((record, open))) => {
-                tracing::warn!(key = %wanted.key, reason = no_body.code, detail = no_body.message, "the expired copy is served");
+                if wanted.entry.learnt.warned.is_first("stale", no_body.code, now) {
+                    tracing::warn!(key = %wanted.key, reason = no_body.code, detail = no_body.message,
+                        "an expired copy is served; said once an hour, larder_repository_stale_served_total counts on");
+                }
                 count(&wanted.entry.counters.stale_served);
                 let record =
                     if renew { Arc::new(ArtifactRecord { renewed_at: now, ..ArtifactRecord::clone(&record) }) } else { record };

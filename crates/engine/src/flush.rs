@@ -22,7 +22,7 @@ const ROOM_EVERY_MS: i64 = 60_000;
 /// What to flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CacheType {
-    /// Documents, files and counters.
+    /// Documents and files.
     #[default]
     All,
     /// What is mutable: indexes, tags, negative answers.
@@ -84,8 +84,10 @@ impl Engine {
             if request.cache_type != CacheType::Metrics {
                 self.flush_repository(entry, request.cache_type, pattern, &mut report).await?;
             }
-            if matches!(request.cache_type, CacheType::All | CacheType::Metrics) && pattern.is_none() {
+            // Counters that fall back to zero with every flush of copies would tell nothing (docs/adr/0052).
+            if request.cache_type == CacheType::Metrics && pattern.is_none() {
                 entry.counters.reset();
+                entry.failures.reset();
                 entry.mirrors.iter().for_each(|mirror| mirror.counters().reset());
                 report.metrics = true;
             }

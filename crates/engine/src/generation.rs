@@ -123,7 +123,10 @@ impl Engine {
                 && self.goes_back(wanted, before, &arrived.0).await
                 && let Some(kept) = self.keep(wanted, before, "rollback-refused", true).await
             {
-                tracing::warn!(key = %wanted.key, "the upstream offers an older revision than before; the newer one is kept (no_rollback)");
+                if wanted.entry.learnt.warned.is_first("generation", "rollback", self.now()) {
+                    tracing::warn!(key = %wanted.key,
+                        "the upstream offers an older revision than before; the newer one is kept (no_rollback); said once an hour");
+                }
                 return Gathered { arrived: kept, members: Vec::new(), changed: false };
             }
             let around = self.fetch_around(wanted, generation, &arrived.0, before, until).await;
@@ -148,11 +151,23 @@ impl Engine {
                 if let Some(before) = before.filter(|before| self.prefers(wanted, before, doubt))
                     && let Some(kept) = self.keep(wanted, before, "stale-generation", false).await
                 {
-                    tracing::warn!(key = %wanted.key, ?doubt, "the upstream's new generation is not complete yet; the one before is served");
+                    self.warn_of_doubt(wanted, doubt);
                     return Gathered { arrived: kept, members: Vec::new(), changed: false };
                 }
                 return gathered(arrived);
             }
+        }
+    }
+
+    fn warn_of_doubt(&self, wanted: &Wanted, doubt: Doubt) {
+        let why = match doubt {
+            Doubt::Incomplete => "incomplete",
+            Doubt::Unsigned => "unsigned",
+            Doubt::Unreachable => "unreachable",
+        };
+        if wanted.entry.learnt.warned.is_first("generation", why, self.now()) {
+            tracing::warn!(key = %wanted.key, why,
+                "the upstream's new generation is not complete yet; the one before is served; said once an hour");
         }
     }
 

@@ -4,11 +4,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use larder_storage::StorageErrorKind;
+use larder_storage::{StorageError, StorageErrorKind};
 use tokio::time::Instant;
 
 use crate::counters::Counters;
 use crate::engine::Engine;
+use crate::warned::Warned;
 
 const MAX_AGE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -20,6 +21,26 @@ pub struct Health {
     pub metadata: BackendHealth,
     /// Where bytes are.
     pub blobs: BackendHealth,
+    /// The room that there is for them; `None` if it cannot be told.
+    pub disk: Option<DiskSpace>,
+}
+
+/// Room in the file system that holds the data directory, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// What larder may still write.
+    pub free: u64,
+    /// Size of the file system.
+    pub total: u64,
+    /// With less than this free, nothing more is kept.
+    pub reserve: u64,
+}
+
+impl DiskSpace {
+    /// Whether downloads are kept.
+    pub fn is_keeping(&self) -> bool {
+        self.free >= self.reserve
+    }
 }
 
 impl Health {
@@ -41,20 +62,30 @@ pub struct BackendHealth {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct HealthCache(Mutex<Option<(Instant, Health)>>);
+pub(crate) struct HealthCache {
+    last: Mutex<Option<(Instant, Health)>>,
+    /// What the log has spoken of.
+    warned: Warned,
+}
 
 impl Engine {
     /// The backends' state, at most five seconds old.
     pub async fn health(&self) -> Health {
-        let last = self.health.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let last = self.health.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((at, health)) = last
             && at.elapsed() < MAX_AGE
         {
             return health;
         }
-        let health = Health { metadata: self.metadata_health().await, blobs: self.blob_health() };
-        *self.health.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), health.clone()));
+        let (blobs, disk) = self.blob_health();
+        let health = Health { metadata: self.metadata_health().await, blobs, disk };
+        *self.health.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), health.clone()));
         health
+    }
+
+    /// The room that there was when [`health`](Self::health) last looked.
+    pub fn disk(&self) -> Option<DiskSpace> {
+        self.health.last.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.1.disk
     }
 
     async fn metadata_health(&self) -> BackendHealth {
@@ -88,15 +119,29 @@ impl Engine {
         metadata_put_aside.store(damage.put_aside, Ordering::Relaxed);
     }
 
-    fn blob_health(&self) -> BackendHealth {
+    fn blob_health(&self) -> (BackendHealth, Option<DiskSpace>) {
+        let kind = "filesystem";
         match self.blobs.free_space() {
-            Ok(space) if space.is_low() => BackendHealth {
-                ok: true,
-                kind: "filesystem",
-                detail: Some("nearly full: downloads are served but not kept".to_owned()),
-            },
-            Ok(_) => BackendHealth { ok: true, kind: "filesystem", detail: None },
-            Err(error) => BackendHealth { ok: false, kind: "filesystem", detail: Some(error.to_string()) },
+            Ok(space) => {
+                let disk = DiskSpace { free: space.available, total: space.total, reserve: space.reserve };
+                let detail = space.is_low().then(|| "nearly full: downloads are served but not kept".to_owned());
+                (BackendHealth { ok: true, kind, detail }, Some(disk))
+            }
+            Err(error) => (BackendHealth { ok: false, kind, detail: Some(error.to_string()) }, None),
+        }
+    }
+
+    /// A download cannot be kept, which may go for all of them.
+    pub(crate) fn warn_not_kept(&self, error: &StorageError) {
+        let why = if error.is_full() { "full" } else { "failed" };
+        if self.health.warned.is_first("not_kept", why, self.now()) {
+            tracing::warn!(
+                %error,
+                "a download cannot be kept on disk: it goes on through memory; said once an hour, \
+                 larder_repository_fills_not_kept_total counts on"
+            );
+        } else {
+            tracing::debug!(%error, "a download cannot be kept on disk: it goes on through memory");
         }
     }
 }

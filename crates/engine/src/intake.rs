@@ -20,7 +20,6 @@ use crate::expectation::Expectation;
 use crate::fill::Fill;
 use crate::mirrors::{Arrival, Mirror};
 use crate::no_body::NoBody;
-use crate::obtain::is_full;
 use crate::resume::{Cut, FirstAnswer, Joined, Rest};
 
 /// Chunks up to this size are hashed and written where they arrive; larger ones on a blocking thread.
@@ -185,7 +184,7 @@ impl Intake {
                     let counters = &wanted.entry.counters;
                     counters.upstream_bytes.fetch_add(chunk.len() as u64, std::sync::atomic::Ordering::Relaxed);
                     let is_slow = self.pace.is_slow(chunk.len());
-                    self.take(chunk).await.map_err(Broken::Fatal)?;
+                    self.take(engine, chunk).await.map_err(Broken::Fatal)?;
                     engine.refuse_oversized(wanted, Some(self.written)).map_err(Broken::Fatal)?;
                     if is_slow {
                         return Err(Broken::Slow);
@@ -205,7 +204,7 @@ impl Intake {
         }
     }
 
-    async fn take(&mut self, mut chunk: Bytes) -> Result<(), NoBody> {
+    async fn take(&mut self, engine: &Engine, mut chunk: Bytes) -> Result<(), NoBody> {
         if self.skip > 0 {
             let known = self.skip.min(chunk.len() as u64);
             self.skip -= known;
@@ -231,7 +230,7 @@ impl Intake {
                 .await
                 .map_err(|_| NoBody::unusable("unread", "nobody read this download and it could not be kept"))?;
         } else {
-            self.write(chunk).await?;
+            self.write(engine, chunk).await?;
         }
         let was_empty = self.written == 0;
         self.written += length;
@@ -241,7 +240,7 @@ impl Intake {
         Ok(())
     }
 
-    async fn write(&mut self, chunk: Bytes) -> Result<(), NoBody> {
+    async fn write(&mut self, engine: &Engine, chunk: Bytes) -> Result<(), NoBody> {
         let Some(mut spool) = self.spool.take() else {
             return Err(NoBody::unusable("internal", "the download lost its file"));
         };
@@ -265,7 +264,7 @@ impl Intake {
         match written {
             Ok(()) => self.spool = Some(spool),
             Err(error) => {
-                tracing::warn!(%error, full = is_full(&error), "a download cannot be kept on disk and goes on through memory");
+                engine.warn_not_kept(&error);
                 if spool.truncate_to(self.written).is_err() {
                     tracing::debug!("the tail of a spool was not cut off; it is never read");
                 }

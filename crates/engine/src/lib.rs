@@ -67,13 +67,16 @@ mod retire;
 mod serve;
 mod stand_in;
 mod tongue;
+mod upstreams;
 mod verify;
+mod warned;
 
 pub use answer::{Answer, Body, Freshness, HotTicket, Representation};
 pub use clearance::Cleared;
 pub use counters::{Counters, MirrorCounters, MirrorReport, RepositoryCounters, UpstreamQuota};
 pub use engine::{ArtifactRequest, Engine, EngineParts, Limits};
 pub use flush::{CacheType, FlushReport, FlushRequest};
-pub use health::{BackendHealth, Health};
+pub use health::{BackendHealth, DiskSpace, Health};
 pub use passthrough::PassThroughBody;
 pub use reader::{FlightBody, FlightReader};
+pub use upstreams::{UpstreamFailure, UpstreamReport, UpstreamStanding};

@@ -20,6 +20,7 @@ use crate::admission::Wanted;
 use crate::counters::{MirrorCounters, count};
 use crate::engine::Engine;
 use crate::no_body::{NoBody, status_outcome};
+use crate::upstreams::UpstreamState;
 
 /// Where there is somebody else to ask, a byte may take this long, or `timeouts.read` if that is less.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -30,6 +31,7 @@ pub(crate) struct Mirror {
     root: Url,
     key: MirrorKey,
     counters: MirrorCounters,
+    state: UpstreamState,
 }
 
 type MirrorKey = (RepositoryName, Arc<str>);
@@ -42,7 +44,8 @@ impl Mirror {
             let old = before.iter().find(|mirror| mirror.root == *root && mirror.key.0 == repository.name);
             old.cloned().unwrap_or_else(|| {
                 let key = (repository.name.clone(), root.as_str().into());
-                Arc::new(Self { root: root.clone(), key, counters: MirrorCounters::default() })
+                let (counters, state) = (MirrorCounters::default(), UpstreamState::default());
+                Arc::new(Self { root: root.clone(), key, counters, state })
             })
         };
         roots.iter().map(make).collect()
@@ -55,6 +58,11 @@ impl Mirror {
 
     pub(crate) fn counters(&self) -> &MirrorCounters {
         &self.counters
+    }
+
+    /// How it is doing, for operators.
+    pub(crate) fn state(&self) -> &UpstreamState {
+        &self.state
     }
 
     fn is(&self, other: &Self) -> bool {
@@ -190,6 +198,10 @@ impl Engine {
             Ok(response) => wanted.entry.quota.heard(response, self.now()),
             Err(_) => count(&counters.upstream_errors),
         }
+        // A HEAD that is not taken is asked again with GET, and that one tells.
+        if !answer.as_ref().is_ok_and(|response| method == Method::HEAD && wants_get(response.status)) {
+            self.note_answer(wanted, route.mirror.as_ref(), &route.url, answer.as_ref());
+        }
         let in_trouble = is_trouble(&answer) && !is_refused_to_anybody(wanted, &answer);
         if let Some(mirror) = &route.mirror {
             count(&mirror.counters.requests);
@@ -211,12 +223,13 @@ impl Engine {
     /// A mirror's body was wrong or broke off: it is put aside for a while, if there is another.
     pub(crate) fn put_aside(&self, wanted: &Wanted, mirror: &Arc<Mirror>, why: &NoBody) {
         count(&mirror.counters.failures);
+        self.note_body(wanted, Some(mirror), None, why);
         // A page in the place of a document may be this mirror's way of saying 404 to a path that a client made up.
         if wanted.entry.mirrors.len() < 2 || why.code == "malformed_document" {
             return;
         }
-        tracing::warn!(repository = %wanted.entry.repository.name, mirror = mirror.shown(), reason = why.code,
-            detail = why.message, "a mirror is put aside for a while");
+        tracing::debug!(repository = %wanted.entry.repository.name, mirror = mirror.shown(), reason = why.code,
+            "a mirror is put aside for a while");
         if let Ok(permit) = self.mirrors.0.admit(&mirror.key, PATIENCE) {
             permit.failed_badly();
         }
@@ -247,7 +260,7 @@ impl Engine {
         let Ok(permit) = self.mirrors.0.admit(&mirror.key, PATIENCE * 4) else { return };
         let head = Ask { method: Method::HEAD, dispensable: true, ..Ask::default() };
         let request = request(wanted, &head, route, Some(PATIENCE));
-        let engine = Arc::clone(self);
+        let (engine, entry) = (Arc::clone(self), Arc::clone(&wanted.entry));
         larder_upstream::spawn(async move {
             count(&mirror.counters.probes);
             let answer = engine.upstream.send(request).await;
@@ -255,7 +268,7 @@ impl Engine {
                 permit.failed();
             } else {
                 permit.succeeded();
-                tracing::info!(repository = %mirror.key.0, mirror = mirror.shown(), "a mirror is back");
+                entry.answered(Some(&mirror), engine.now());
             }
         });
     }

@@ -13,6 +13,7 @@ use crate::counters::{RepositoryCounters, UpstreamQuota};
 use crate::engine::Engine;
 use crate::learnt::Learnt;
 use crate::mirrors::Mirror;
+use crate::upstreams::{FailureCounters, UpstreamState};
 
 /// A repository as the engine keeps it.
 #[derive(Debug, Clone)]
@@ -29,6 +30,10 @@ pub(crate) struct Entry {
     pub(crate) counters: Arc<RepositoryCounters>,
     /// The places of its upstream, in the operator's order.
     pub(crate) mirrors: Vec<Arc<Mirror>>,
+    /// How other hosts are doing that documents lead to.
+    pub(crate) elsewhere: Arc<UpstreamState>,
+    /// Failures of all of them, by cause.
+    pub(crate) failures: Arc<FailureCounters>,
     /// How much more the upstream will let larder ask.
     pub(crate) quota: Arc<UpstreamQuota>,
     /// Signs links, and what else clients are given to bring back unchanged.
@@ -65,6 +70,7 @@ impl Repositories {
         metadata: &MetadataStore,
     ) -> Self {
         for entry in self.0.values() {
+            entry.mirrors.iter().for_each(|mirror| mirror.state().forget_told());
             entry.flushed();
             entry.bump();
         }
@@ -77,6 +83,8 @@ impl Repositories {
                 flushes: old.map_or_else(Arc::default, |e| Arc::clone(&e.flushes)),
                 quota: old.map_or_else(Arc::default, |e| Arc::clone(&e.quota)),
                 counters: old.map_or_else(Arc::default, |e| Arc::clone(&e.counters)),
+                failures: old.map_or_else(Arc::default, |e| Arc::clone(&e.failures)),
+                elsewhere: Arc::default(),
                 learnt: Arc::default(),
                 mirrors: Mirror::all(&repository, old.map_or(&[], |e| &e.mirrors)),
                 link_key: link_key.clone(),

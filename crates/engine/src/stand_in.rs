@@ -47,8 +47,11 @@ impl Engine {
         if !matches!(fault.code, "upstream_unreachable" | "upstream_timeout" | "offline") {
             return Err(fault);
         }
+        let fault_code = fault.code;
         let (record, open) = self.stand_in(wanted).await.ok_or(fault)?;
-        tracing::warn!(key = %wanted.key, "another variant's copy is served");
+        if wanted.entry.learnt.warned.is_first("stand_in", fault_code, self.now()) {
+            tracing::warn!(key = %wanted.key, reason = fault_code, "another variant's copy is served; said once an hour");
+        }
         count(&wanted.entry.counters.stale_served);
         let status = CacheStatus { hit: true, detail: Some("stale-error"), ..CacheStatus::default() };
         let body = SettledBody::Blob(open);

@@ -155,7 +155,8 @@ impl Engine {
             return Ok(Proven { verified: true, ..kept });
         }
         count(&wanted.entry.counters.digest_mismatches);
-        tracing::warn!(key = %wanted.key, stated = %stated, "the upstream sent other bytes than are stated; nothing is kept");
+        // The log speaks of it with the upstream's other failures (`upstreams.rs`).
+        tracing::debug!(key = %wanted.key, stated = %stated, "the upstream sent other bytes than are stated; nothing is kept");
         Err(mismatch(wanted, &stated, length))
     }
 

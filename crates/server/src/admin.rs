@@ -1,4 +1,4 @@
-//! What operators and monitoring ask: flush, health, configuration, metrics, the list of repositories.
+//! What operators and monitoring ask: flush, configuration, metrics, the list of repositories.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -9,8 +9,9 @@ use larder_core::{Fault, FaultKind, RepositoryKind};
 use larder_engine::{CacheType, FlushRequest};
 use serde_json::{Value, json};
 
-use crate::backend::{Backend, BackendState};
+use crate::backend::Backend;
 use crate::body::ResponseBody;
+use crate::health_page;
 use crate::openapi::OPENAPI;
 use crate::problem::{self, Audience};
 use crate::routes::Endpoint;
@@ -23,8 +24,8 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, endpoint: Endpoint) -> Handled {
     let result = match endpoint {
         Endpoint::Flush => flush(exchange).await,
-        Endpoint::Health => Ok(health(exchange).await),
-        Endpoint::Ready => Ok(ready(exchange).await),
+        Endpoint::Health => Ok(health_page::health(exchange).await),
+        Endpoint::Ready => Ok(health_page::ready(exchange).await),
         // Asks nobody: a slow store must not get the process killed (hazard A4).
         Endpoint::Live => Ok(json_response(StatusCode::OK, &json!({"status": "ok"}))),
         Endpoint::Config => Ok(json_response(StatusCode::OK, &exchange.shared.live.load().config_view)),
@@ -79,34 +80,6 @@ fn flush_request(query: &str) -> Result<FlushRequest, Fault> {
     Ok(FlushRequest { remote, cache_type, pattern })
 }
 
-async fn health<B: Backend>(exchange: &Exchange<'_, B>) -> Response<ResponseBody> {
-    let states = exchange.backend.health().await;
-    let ok = states.iter().all(|state| state.ok);
-    let backends: BTreeMap<&str, Value> = states.iter().map(|state| (state.role, state_json(state))).collect();
-    json_response(verdict(ok), &json!({"status": word(ok), "backends": backends}))
-}
-
-async fn ready<B: Backend>(exchange: &Exchange<'_, B>) -> Response<ResponseBody> {
-    let ok = exchange.backend.health().await.iter().all(|state| state.ok);
-    json_response(verdict(ok), &json!({"status": word(ok)}))
-}
-
-fn state_json(state: &BackendState) -> Value {
-    let mut shown = json!({"kind": state.kind, "status": word(state.ok)});
-    if let Some(detail) = &state.detail {
-        shown["detail"] = Value::from(detail.as_str());
-    }
-    shown
-}
-
-fn verdict(ok: bool) -> StatusCode {
-    if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
-}
-
-fn word(ok: bool) -> &'static str {
-    if ok { "ok" } else { "unavailable" }
-}
-
 fn root<B: Backend>(exchange: &Exchange<'_, B>) -> Response<ResponseBody> {
     let live = exchange.shared.live.load();
     let base = live.public_urls.of_client(&exchange.client.base).map_or(exchange.client.base.as_str(), |url| url.as_str());
@@ -156,7 +129,7 @@ fn older_text(open_metrics: &str) -> String {
     older
 }
 
-fn json_response(status: StatusCode, value: &Value) -> Response<ResponseBody> {
+pub(crate) fn json_response(status: StatusCode, value: &Value) -> Response<ResponseBody> {
     text(status, JSON, value.to_string())
 }
 

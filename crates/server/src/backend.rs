@@ -13,6 +13,7 @@ use futures_core::Stream;
 use http::StatusCode;
 use larder_core::{ByteRange, CacheStatus, Fault, PackageType, Repository, Source, UnixMillis};
 pub use larder_engine::{ArtifactRequest, Freshness, MirrorReport, Representation};
+pub use larder_engine::{DiskSpace, UpstreamFailure, UpstreamReport, UpstreamStanding};
 use larder_engine::{FlushReport, FlushRequest};
 
 /// A stream of body bytes. An error aborts the connection.
@@ -46,6 +47,16 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The state of each backend, from verdicts that are at most a few seconds old.
     fn health(&self) -> impl Future<Output = Vec<BackendState>> + Send;
+
+    /// How the upstreams are doing.
+    fn upstreams(&self) -> Vec<UpstreamReport> {
+        Vec::new()
+    }
+
+    /// The room on the disk when the backends' state was last looked at.
+    fn disk(&self) -> Option<DiskSpace> {
+        None
+    }
 
     /// Counters for `/metrics`.
     fn counters(&self) -> CounterSnapshot;
@@ -87,6 +98,8 @@ pub struct CounterSnapshot {
     pub mirrors: Vec<MirrorReport>,
     /// What upstreams last said of their rate limits, of each repository whose upstream says it.
     pub quotas: Vec<(String, Vec<(&'static str, u64)>)>,
+    /// Failures of the upstreams of each repository, by cause.
+    pub failures: Vec<(String, Vec<(&'static str, u64)>)>,
     /// Downloads that are running.
     pub flights_active: u64,
 }

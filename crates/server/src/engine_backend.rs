@@ -8,7 +8,8 @@ use larder_engine::{ArtifactRequest, BackendHealth, Body, Engine, FlightBody, Fl
 use larder_formats::{format_of, standard_error_body};
 
 use crate::backend::{
-    Backend, BackendState, BoxFuture, ByteStream, Content, CounterSnapshot, ErrorShape, InFlight, Reply, Ticket,
+    Backend, BackendState, BoxFuture, ByteStream, Content, CounterSnapshot, DiskSpace, ErrorShape, InFlight, Reply, Ticket,
+    UpstreamReport,
 };
 
 impl Backend for Arc<Engine> {
@@ -58,6 +59,14 @@ impl Backend for Arc<Engine> {
         vec![state("metadata", health.metadata), state("blobs", health.blobs)]
     }
 
+    fn upstreams(&self) -> Vec<UpstreamReport> {
+        self.upstream_reports()
+    }
+
+    fn disk(&self) -> Option<DiskSpace> {
+        Engine::disk(self)
+    }
+
     fn counters(&self) -> CounterSnapshot {
         let repositories = self.repository_counters().into_iter();
         CounterSnapshot {
@@ -65,6 +74,7 @@ impl Backend for Arc<Engine> {
             repositories: repositories.map(|(name, counters)| (name.to_string(), counters.snapshot())).collect(),
             mirrors: self.mirror_reports(),
             quotas: self.upstream_quotas().into_iter().map(|(name, quota)| (name.to_string(), quota.snapshot())).collect(),
+            failures: self.upstream_failures().into_iter().map(|(name, causes)| (name.to_string(), causes)).collect(),
             flights_active: self.flights_active() as u64,
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! | to learn | read |
 //! |---|---|
+//! | what monitoring is told | `health_page.rs`, `metrics/mod.rs` |
 //! | how connections come and go | `listen.rs`, `drive.rs` (time-outs), `tls.rs` |
 //! | in which order a request meets the layers | `service.rs` |
 //! | which URLs there are | `routes.rs` |
@@ -21,6 +22,7 @@ mod engine_backend;
 mod file_body;
 mod forwarded;
 mod framing;
+mod health_page;
 mod hot;
 mod lingering;
 mod listen;
@@ -44,9 +46,10 @@ mod tls;
 mod watched;
 
 pub use backend::{
-    ArtifactRequest, Backend, BackendState, BoxFuture, ByteStream, Content, CounterSnapshot, ErrorShape, Freshness, InFlight,
-    MirrorReport, Reply, Representation, Ticket,
+    ArtifactRequest, Backend, BackendState, BoxFuture, ByteStream, Content, CounterSnapshot, DiskSpace, ErrorShape, Freshness,
+    InFlight, MirrorReport, Reply, Representation, Ticket, UpstreamFailure, UpstreamReport, UpstreamStanding,
 };
+pub use health_page::ReloadReport;
 pub use hot::hot_files;
 pub use larder_sendfile::return_large_blocks;
 pub use listen::{BindError, BoundServer, ServerHandle, bind};

@@ -4,10 +4,11 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use larder_sendfile::{FileSender, SendfileStream};
@@ -19,6 +20,7 @@ use tokio::task::JoinSet;
 use crate::activity::Activity;
 use crate::backend::Backend;
 use crate::drive::{Drain, Drive};
+use crate::health_page::ReloadReport;
 use crate::hot::HotSet;
 use crate::metrics::Metrics;
 use crate::request_body::BodyBudget;
@@ -65,14 +67,12 @@ pub struct BoundServer {
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
     shared: Arc<Shared>,
-    tls: Option<Arc<Tls>>,
 }
 
 /// Changes a running server's settings. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ServerHandle {
     shared: Arc<Shared>,
-    tls: Option<Arc<Tls>>,
 }
 
 impl ServerHandle {
@@ -82,12 +82,22 @@ impl ServerHandle {
         self.shared.hot.clear();
     }
 
+    /// Keeps what came of a reload, for `/health` and the metrics.
+    pub fn note_reload(&self, report: ReloadReport) {
+        self.shared.reload.store(Some(Arc::new(report)));
+    }
+
+    /// `/ready` fails from now on; everything else is answered as before.
+    pub fn announce_stop(&self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+    }
+
     /// Reads the certificate again; a bad one leaves the old one in force. Without TLS nothing happens.
     ///
     /// # Errors
     /// What is wrong with the files.
     pub fn reload_tls(&self) -> Result<(), TlsError> {
-        self.tls.as_ref().map_or(Ok(()), |tls| tls.reload())
+        self.shared.tls.as_ref().map_or(Ok(()), |tls| tls.reload())
     }
 }
 
@@ -116,9 +126,13 @@ pub async fn bind(settings: ServerSettings) -> Result<BoundServer, BindError> {
         bodies: BodyBudget::new(settings.limits.bodies_bytes),
         loopback_only: addresses.iter().all(is_loopback),
         version: settings.version,
+        started: SystemTime::now().into(),
+        reload: ArcSwapOption::empty(),
+        stopping: AtomicBool::new(false),
+        tls,
         pseudonym: settings.pseudonym,
     });
-    Ok(BoundServer { listeners, addresses, shared, tls })
+    Ok(BoundServer { listeners, addresses, shared })
 }
 
 fn is_loopback(address: &SocketAddr) -> bool {
@@ -147,7 +161,7 @@ impl BoundServer {
 
     /// Changes settings while the server runs.
     pub fn handle(&self) -> ServerHandle {
-        ServerHandle { shared: Arc::clone(&self.shared), tls: self.tls.clone() }
+        ServerHandle { shared: Arc::clone(&self.shared) }
     }
 
     /// Serves until `shutdown` ends; then lets running answers finish, within `limits.drain_timeout`.
@@ -156,7 +170,6 @@ impl BoundServer {
         let acceptor = Acceptor {
             backend: Arc::new(backend),
             shared: self.shared,
-            tls: self.tls,
             drain: Arc::default(),
             on_loopback: self.addresses.iter().map(is_loopback).collect(),
             slots: Arc::new(Semaphore::new(limits.connections)),
@@ -196,7 +209,6 @@ fn report_panic(ended: Result<(), tokio::task::JoinError>) {
 struct Acceptor<B> {
     backend: Arc<B>,
     shared: Arc<Shared>,
-    tls: Option<Arc<Tls>>,
     drain: Arc<Drain>,
     /// Of each listener, whether its address is a loopback address.
     on_loopback: Arc<[bool]>,
@@ -215,7 +227,6 @@ impl<B> Clone for Acceptor<B> {
         Self {
             backend: Arc::clone(&self.backend),
             shared: Arc::clone(&self.shared),
-            tls: self.tls.clone(),
             drain: Arc::clone(&self.drain),
             on_loopback: Arc::clone(&self.on_loopback),
             slots: Arc::clone(&self.slots),
@@ -258,7 +269,7 @@ impl<B: Backend> Acceptor<B> {
             tracing::debug!(%error, %peer, "connection lost before it began");
             return;
         }
-        match &self.tls {
+        match &self.shared.tls {
             None => self.serve_plain(socket, origin).await,
             Some(tls) => {
                 let handshake = tls.acceptor().accept(socket);
@@ -326,7 +337,10 @@ impl<B: Backend> Acceptor<B> {
 
     fn keep_house(&self) {
         self.shared.hot.sweep(self.backend.now());
-        match self.tls.as_ref().map(|tls| tls.reload_if_changed()) {
+        if let Some(tls) = &self.shared.tls {
+            tls.remind(self.backend.now());
+        }
+        match self.shared.tls.as_ref().map(|tls| tls.reload_if_changed()) {
             Some(Ok(true)) => tracing::info!("the TLS certificate has been read again"),
             Some(Err(error)) => tracing::error!(%error, "the changed TLS certificate cannot be used; the old one stays"),
             Some(Ok(false)) | None => {}

@@ -2,16 +2,19 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
-use larder_core::Pseudonym;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use larder_core::{Pseudonym, UnixMillis};
 use larder_sendfile::FileSender;
 
 use crate::activity::Activity;
+use crate::health_page::ReloadReport;
 use crate::hot::HotSet;
 use crate::metrics::Metrics;
 use crate::request_body::BodyBudget;
 use crate::settings::{LiveSettings, ServerLimits};
+use crate::tls::Tls;
 
 /// Shared by all requests, whatever answers them.
 #[derive(Debug)]
@@ -23,8 +26,21 @@ pub(crate) struct Shared {
     pub(crate) bodies: BodyBudget,
     pub(crate) loopback_only: bool,
     pub(crate) version: &'static str,
+    pub(crate) started: UnixMillis,
+    /// The last reload of the configuration; none yet if empty.
+    pub(crate) reload: ArcSwapOption<ReloadReport>,
+    /// Larder has been told to stop, and still answers.
+    pub(crate) stopping: AtomicBool,
+    pub(crate) tls: Option<Arc<Tls>>,
     /// What larder calls itself in the `Via` of what it sends.
     pub(crate) pseudonym: Pseudonym,
+}
+
+impl Shared {
+    /// Whether larder has been told to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
 }
 
 /// Shared by the requests of one connection.

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use larder_core::UnixMillis;
@@ -15,6 +16,10 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
 use crate::settings::TlsFiles;
+
+/// From so long before its end on, the operator is reminded of a certificate, once a day.
+const SOON: Duration = Duration::from_hours(30 * 24);
+const BETWEEN_REMINDERS: Duration = Duration::from_hours(24);
 
 /// Why a certificate cannot be used. Names the file; never shows its content.
 #[derive(Debug, thiserror::Error)]
@@ -54,16 +59,33 @@ pub struct CertificateDates {
 /// # Errors
 /// Why they cannot be used, for the operator.
 pub fn check_tls(files: &TlsFiles) -> Result<CertificateDates, TlsError> {
-    let key = read(files)?;
-    let dates = key.cert.first().and_then(|certificate| dates(certificate));
-    dates.ok_or_else(|| file_error(&files.cert, "the dates of its first certificate cannot be read"))
+    Ok(described(files, &read(files)?)?.dates)
 }
 
-fn dates(certificate: &CertificateDer<'_>) -> Option<CertificateDates> {
+/// The server's own certificate, as far as operators are told.
+#[derive(Debug)]
+pub(crate) struct Certificate {
+    pub(crate) dates: CertificateDates,
+    /// The host names that it is for.
+    pub(crate) names: Vec<String>,
+}
+
+fn described(files: &TlsFiles, key: &CertifiedKey) -> Result<Certificate, TlsError> {
+    let certificate = key.cert.first().and_then(|certificate| parsed(certificate));
+    certificate.ok_or_else(|| file_error(&files.cert, "the dates of its first certificate cannot be read"))
+}
+
+fn parsed(certificate: &CertificateDer<'_>) -> Option<Certificate> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let validity = parsed.validity();
     let millis = |time: x509_parser::time::ASN1Time| UnixMillis(time.timestamp().saturating_mul(1_000));
-    Some(CertificateDates { not_before: millis(validity.not_before), not_after: millis(validity.not_after) })
+    let dates = CertificateDates { not_before: millis(validity.not_before), not_after: millis(validity.not_after) };
+    let alternatives = parsed.subject_alternative_name().ok().flatten();
+    let names = alternatives.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
+        x509_parser::extensions::GeneralName::DNSName(name) => Some((*name).to_owned()),
+        _ => None,
+    });
+    Some(Certificate { dates, names: names.collect() })
 }
 
 /// The certificate in force.
@@ -71,10 +93,13 @@ pub(crate) struct Tls {
     files: TlsFiles,
     current: Arc<Current>,
     acceptor: TlsAcceptor,
+    /// When the operator was last told of a certificate that is about to expire.
+    told: AtomicI64,
 }
 
 #[derive(Debug)]
 struct Current {
+    certificate: ArcSwap<Certificate>,
     key: ArcSwap<CertifiedKey>,
     changed: ArcSwap<Changed>,
 }
@@ -84,8 +109,12 @@ type Changed = [Option<SystemTime>; 2];
 
 impl Tls {
     pub(crate) fn load(files: TlsFiles) -> Result<Self, TlsError> {
-        let current =
-            Arc::new(Current { changed: ArcSwap::from_pointee(changed(&files)), key: ArcSwap::from_pointee(read(&files)?) });
+        let (changed, key) = (changed(&files), read(&files)?);
+        let current = Arc::new(Current {
+            certificate: ArcSwap::from_pointee(described(&files, &key)?),
+            changed: ArcSwap::from_pointee(changed),
+            key: ArcSwap::from_pointee(key),
+        });
         let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
         let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&versions)
@@ -93,7 +122,9 @@ impl Tls {
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { files, current, acceptor: TlsAcceptor::from(Arc::new(config)) })
+        let tls = Self { files, current, acceptor: TlsAcceptor::from(Arc::new(config)), told: AtomicI64::new(0) };
+        tls.tell_of_expiry(SystemTime::now().into());
+        Ok(tls)
     }
 
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
@@ -102,10 +133,41 @@ impl Tls {
 
     /// Reads the files again. A bad file leaves the certificate in force.
     pub(crate) fn reload(&self) -> Result<(), TlsError> {
-        let times = changed(&self.files);
-        self.current.key.store(Arc::new(read(&self.files)?));
+        let (times, key) = (changed(&self.files), read(&self.files)?);
+        self.current.certificate.store(Arc::new(described(&self.files, &key)?));
+        self.current.key.store(Arc::new(key));
         self.current.changed.store(Arc::new(times));
+        self.tell_of_expiry(SystemTime::now().into());
         Ok(())
+    }
+
+    /// The certificate in force.
+    pub(crate) fn certificate(&self) -> Arc<Certificate> {
+        self.current.certificate.load_full()
+    }
+
+    /// Tells the operator once a day of a certificate that has to be renewed.
+    pub(crate) fn remind(&self, now: UnixMillis) {
+        let told = UnixMillis(self.told.load(Ordering::Relaxed));
+        if told > now || now.since(told) >= BETWEEN_REMINDERS {
+            self.tell_of_expiry(now);
+        }
+    }
+
+    fn tell_of_expiry(&self, now: UnixMillis) {
+        self.told.store(now.0, Ordering::Relaxed);
+        let not_after = self.certificate().dates.not_after;
+        match expiry(not_after, now) {
+            Expiry::Far => {}
+            Expiry::Soon { days } => tracing::warn!(
+                file = %self.files.cert.display(), not_after = not_after.to_http_date(), days,
+                "larder's own certificate expires soon: renew it; it is read again when the file changes"
+            ),
+            Expiry::Over => tracing::error!(
+                file = %self.files.cert.display(), not_after = not_after.to_http_date(),
+                "larder's own certificate has expired: clients refuse it; renew it; it is read again when the file changes"
+            ),
+        }
     }
 
     /// Reads the files again if they have been modified since. Says whether they have.
@@ -118,6 +180,23 @@ impl Tls {
         self.current.changed.store(Arc::new(times));
         self.reload().map(|()| true)
     }
+}
+
+/// How far away the end of a certificate is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expiry {
+    Far,
+    Soon { days: u64 },
+    Over,
+}
+
+fn expiry(not_after: UnixMillis, now: UnixMillis) -> Expiry {
+    // RFC 5280 section 4.1.2.5: the last moment belongs to the time of validity.
+    if now > not_after {
+        return Expiry::Over;
+    }
+    let left = not_after.since(now);
+    if left < SOON { Expiry::Soon { days: left.as_secs() / 86_400 } } else { Expiry::Far }
 }
 
 impl fmt::Debug for Tls {
@@ -158,6 +237,15 @@ fn pair_error(files: &TlsFiles, error: &rustls::Error) -> TlsError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_is_spoken_of_from_thirty_days_before_its_end_on() {
+        let end = UnixMillis(100 * 86_400_000);
+        let days = |days: i64| expiry(end, UnixMillis(end.0 - days * 86_400_000));
+        assert_eq!((days(31), days(30)), (Expiry::Far, Expiry::Far));
+        assert_eq!((days(29), days(0)), (Expiry::Soon { days: 29 }, Expiry::Soon { days: 0 }));
+        assert_eq!((days(-1), expiry(end, UnixMillis(end.0 + 1))), (Expiry::Over, Expiry::Over));
+    }
 
     #[test]
     fn the_dates_are_those_of_the_first_certificate() {

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use crate::cause::Cause;
 use crate::error::UpstreamErrorKind;
 use crate::handshake;
 use crate::resolver::OutOfReach;
@@ -16,13 +17,17 @@ pub(crate) struct Failure {
     /// The connection died without an answer, or what came was none: on a kept connection that may be what an earlier answer left
     /// behind (hazard S13). Harmless to try again on another.
     pub(crate) connection_lost: bool,
-    /// The TLS handshake failed.
-    pub(crate) tls: bool,
+    /// What is wrong with the upstream.
+    pub(crate) cause: Option<Cause>,
 }
 
 impl Failure {
-    fn new(kind: UpstreamErrorKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into(), connection_lost: false, tls: false }
+    pub(crate) fn new(kind: UpstreamErrorKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into(), connection_lost: false, cause: kind.usual_cause() }
+    }
+
+    fn because(self, cause: Cause) -> Self {
+        Self { cause: Some(cause), ..self }
     }
 }
 
@@ -52,7 +57,7 @@ pub(crate) fn head_failure(error: &reqwest::Error) -> Failure {
         );
     }
     if let Some(tls) = cause::<rustls::Error>(error) {
-        return Failure { tls: true, ..Failure::new(Unreachable, format!("TLS failed: {}", handshake::explained(tls))) };
+        return Failure::new(Unreachable, format!("TLS failed: {}", handshake::explained(tls))).because(Cause::Tls);
     }
     let io_kind = cause::<io::Error>(error).map(io::Error::kind);
     if error.is_timeout() {
@@ -60,14 +65,15 @@ pub(crate) fn head_failure(error: &reqwest::Error) -> Failure {
         return Failure::new(TimedOut, text);
     }
     if error.is_dns() {
-        return Failure::new(Unreachable, "the host name cannot be resolved");
+        return Failure::new(Unreachable, "the host name cannot be resolved").because(Cause::Dns);
     }
     if error.is_connect() {
         let why = io_kind.map_or_else(|| "the proxy or server gave no usable answer".to_owned(), |kind| kind.to_string());
         return Failure::new(Unreachable, format!("cannot connect: {why}"));
     }
     if lost_connection(error, io_kind) {
-        return Failure { connection_lost: true, ..Failure::new(Unreachable, "the connection was closed before an answer came") };
+        let closed = Failure::new(Unreachable, "the connection was closed before an answer came").because(Cause::Cut);
+        return Failure { connection_lost: true, ..closed };
     }
     if error.is_builder() {
         return Failure::new(Protocol, "this URL cannot be sent over HTTP");

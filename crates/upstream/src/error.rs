@@ -4,6 +4,8 @@
 use larder_core::{RepositoryName, SafeUrl, shown};
 use url::Url;
 
+use crate::cause::Cause;
+
 /// What went wrong with an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UpstreamErrorKind {
@@ -25,6 +27,22 @@ pub enum UpstreamErrorKind {
     Truncated,
 }
 
+impl UpstreamErrorKind {
+    /// What is wrong with the upstream where nothing more is known.
+    pub(crate) fn usual_cause(self) -> Option<Cause> {
+        match self {
+            Self::Unreachable => Some(Cause::Refused),
+            Self::TimedOut => Some(Cause::Timeout),
+            Self::RefusedRedirect => Some(Cause::RedirectRefused),
+            Self::RefusedAddress => Some(Cause::AddressRefused),
+            Self::Offline => None,
+            Self::Protocol => Some(Cause::Protocol),
+            Self::Unauthorized => Some(Cause::Unauthorized),
+            Self::Truncated => Some(Cause::Cut),
+        }
+    }
+}
+
 /// An upstream failed. The message is for users: it holds no secret, no query string and no user-info.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("upstream of repository {repository}: {message}")]
@@ -35,11 +53,19 @@ pub struct UpstreamError {
     pub message: String,
     /// The repository whose upstream it was.
     pub repository: RepositoryName,
+    /// What is wrong with the upstream; `None` if it was not asked.
+    pub cause: Option<Cause>,
 }
 
 impl UpstreamError {
     /// An error about `url`; shown as `what` after the URL, cut, without its query.
     pub(crate) fn at(kind: UpstreamErrorKind, repository: &RepositoryName, url: &Url, what: impl std::fmt::Display) -> Self {
-        Self { kind, message: format!("{}: {what}", shown(&SafeUrl(url.clone()).to_string())), repository: repository.clone() }
+        let message = format!("{}: {what}", shown(&SafeUrl(url.clone()).to_string()));
+        Self { kind, message, repository: repository.clone(), cause: kind.usual_cause() }
+    }
+
+    /// The same, with a cause that the kind does not tell.
+    pub(crate) fn because(self, cause: Option<Cause>) -> Self {
+        Self { cause, ..self }
     }
 }

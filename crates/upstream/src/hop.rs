@@ -8,13 +8,13 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use larder_core::UpstreamSettings;
 use tokio::time::Instant;
-use tracing::warn;
 use url::{Host, Url};
 
 use crate::address::Reach;
 use crate::body::{BodyOrigin, BodyStream, Framing};
+use crate::cause::Cause;
 use crate::classify::{Failure, body_failure, head_failure};
-use crate::client::{ClientKey, PooledClient};
+use crate::client::{ClientError, ClientKey, PooledClient};
 use crate::connect_watch::ConnectWatch;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::{HttpUpstream, Target};
@@ -79,7 +79,7 @@ impl Hop<'_> {
             }
             Err(_) => {
                 let what = "not asked, because it failed several times in a row; it is tried again soon";
-                return Err(self.error(UpstreamErrorKind::Unreachable, what));
+                return Err(self.error(UpstreamErrorKind::Unreachable, what).because(None));
             }
         };
         let sent = Instant::now();
@@ -144,15 +144,15 @@ impl Hop<'_> {
     }
 
     async fn client(&self, key: &ClientKey) -> Result<PooledClient, UpstreamError> {
-        self.upstream.clients.get(key).await.map_err(|error| self.error(UpstreamErrorKind::Protocol, error))
+        let of_larder = |error: ClientError| {
+            let cause = if matches!(error, ClientError::Proxy(_)) { Cause::Refused } else { Cause::Tls };
+            self.error(UpstreamErrorKind::Protocol, error).because(Some(cause))
+        };
+        self.upstream.clients.get(key).await.map_err(of_larder)
     }
 
     fn explain(&self, failure: &Failure) -> UpstreamError {
-        if failure.tls {
-            let host = self.url.host_str().unwrap_or_default();
-            warn!(repository = %self.request.repository.name, host, "{}", failure.text);
-        }
-        self.error(failure.kind, &failure.text)
+        self.error(failure.kind, &failure.text).because(failure.cause)
     }
 
     /// One try: the head must begin to come within the read time-out, counted from when there is a connection.
@@ -175,12 +175,10 @@ impl Hop<'_> {
         }
         match outcome {
             Ok(result) => result.map_err(|error| head_failure(&error)),
-            Err(_) => Err(Failure {
-                kind: UpstreamErrorKind::TimedOut,
-                text: format!("no answer for {} s (timeouts.read)", read.as_secs_f32()),
-                connection_lost: false,
-                tls: false,
-            }),
+            Err(_) => {
+                let text = format!("no answer for {} s (timeouts.read)", read.as_secs_f32());
+                Err(Failure::new(UpstreamErrorKind::TimedOut, text))
+            }
         }
     }
 
@@ -196,7 +194,7 @@ impl Hop<'_> {
         let chunks = response.bytes_stream().map(move |chunk| {
             chunk.map_err(|error| {
                 let failure = body_failure(&error);
-                UpstreamError::at(failure.kind, &place.repository, &place.url, failure.text)
+                UpstreamError::at(failure.kind, &place.repository, &place.url, failure.text).because(failure.cause)
             })
         });
         let body = BodyStream::new(chunks, declared, framing, Some(self.request.read_timeout(self.settings)), origin);

@@ -11,6 +11,7 @@ mod address;
 mod auth;
 mod body;
 mod breaker;
+mod cause;
 mod classify;
 mod client;
 mod connect_watch;
@@ -30,6 +31,7 @@ mod trust;
 
 pub use body::{BodyStream, Framing};
 pub use breaker::{BreakerState, Breakers, Permit};
+pub use cause::Cause;
 pub use error::{UpstreamError, UpstreamErrorKind};
 pub use http::{HttpUpstream, Options};
 pub use request::{Conditions, Resume, UpstreamRequest};

@@ -28,7 +28,7 @@ use futures_util::stream;
 use http::header::{AUTHORIZATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use larder_core::{Clock, SafeUrl};
-use tracing::{debug, warn};
+use tracing::debug;
 use url::Url;
 
 use self::challenge::{Bearer, Challenge, challenges};
@@ -283,7 +283,7 @@ impl Exchange<'_> {
     /// A token for what is wanted, but not the one that was `tried`.
     async fn bearer(&self, wanted: Arc<Bearer>, tried: Option<&Ticket>) -> Result<Found, UpstreamError> {
         let refused = |error: realm::RefusedRealm| {
-            warn!(repository = %self.hop.request.repository.name, realm = %shown(&wanted.realm), "{error}");
+            debug!(repository = %self.hop.request.repository.name, realm = %shown(&wanted.realm), "{error}");
             self.error(error)
         };
         let realm = realm_url(&wanted.realm).map_err(refused)?;

@@ -1,0 +1,108 @@
+//! `GET /health` and `GET /ready`: how this node and the upstreams behind it are doing. Answered from memory and from verdicts that are
+//! a few seconds old; upstreams in trouble are shown and make nothing unavailable, for held copies are served without them.
+
+use std::collections::BTreeMap;
+
+use http::{Response, StatusCode};
+use jiff::Timestamp;
+use larder_core::UnixMillis;
+use serde_json::{Value, json};
+
+use crate::admin::json_response;
+use crate::backend::{Backend, BackendState, DiskSpace, UpstreamReport};
+use crate::body::ResponseBody;
+use crate::service::Exchange;
+use crate::state::Shared;
+use crate::tls::Certificate;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// What came of a reload of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReloadReport {
+    /// When it was.
+    pub at: UnixMillis,
+    /// The first thing that is wrong with the new configuration, without secrets; `None` if it is in force.
+    pub error: Option<String>,
+    /// What is new, changed or gone: `remotes.NAME`, or the name of a top-level key. Empty if nothing is, or the old one stays in force.
+    pub changed: Vec<String>,
+}
+
+pub(crate) async fn health<B: Backend>(exchange: &Exchange<'_, B>) -> Response<ResponseBody> {
+    let (backend, shared) = (exchange.backend, exchange.shared);
+    let states = backend.health().await;
+    let ok = states.iter().all(|state| state.ok);
+    let backends: BTreeMap<&str, Value> = states.iter().map(|state| (state.role, state_json(state))).collect();
+    let upstreams: Vec<Value> = backend.upstreams().iter().map(upstream_json).collect();
+    let page = json!({
+        "status": word(ok),
+        "version": shared.version,
+        "started": time(shared.started),
+        "backends": backends,
+        "upstreams": upstreams,
+        "disk": backend.disk().map(disk_json),
+        "reload": shared.reload.load().as_deref().map(reload_json),
+        "certificate": certificate_json(shared, backend.now()),
+    });
+    json_response(verdict(ok), &page)
+}
+
+/// Also 503 from the moment that larder is told to stop, so that nothing new is sent here.
+pub(crate) async fn ready<B: Backend>(exchange: &Exchange<'_, B>) -> Response<ResponseBody> {
+    if exchange.shared.is_stopping() {
+        return json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": "stopping"}));
+    }
+    let ok = exchange.backend.health().await.iter().all(|state| state.ok);
+    json_response(verdict(ok), &json!({"status": word(ok)}))
+}
+
+fn state_json(state: &BackendState) -> Value {
+    let mut shown = json!({"kind": state.kind, "status": word(state.ok)});
+    if let Some(detail) = &state.detail {
+        shown["detail"] = Value::from(detail.as_str());
+    }
+    shown
+}
+
+fn upstream_json(report: &UpstreamReport) -> Value {
+    let last_error = report.last_error.as_ref().map(|failure| {
+        json!({"at": time(failure.at), "cause": failure.cause.as_str(), "reason": failure.reason, "key": failure.key})
+    });
+    json!({
+        "repository": report.repository,
+        "upstream": report.upstream,
+        "state": report.standing.as_str(),
+        "since": report.since.map(time),
+        "failures": report.failures,
+        "last_error": last_error,
+    })
+}
+
+fn disk_json(disk: DiskSpace) -> Value {
+    json!({"free_bytes": disk.free, "total_bytes": disk.total, "reserve_bytes": disk.reserve, "keeping": disk.is_keeping()})
+}
+
+fn reload_json(reload: &ReloadReport) -> Value {
+    json!({"at": time(reload.at), "ok": reload.error.is_none(), "error": reload.error, "changed": reload.changed})
+}
+
+fn certificate_json(shared: &Shared, now: UnixMillis) -> Option<Value> {
+    let Certificate { dates, names } = &*shared.tls.as_ref()?.certificate();
+    let not_after = dates.not_after;
+    // Down, so that the last day counts as none, and an expired one as less than none.
+    let days = not_after.0.saturating_sub(now.0).div_euclid(DAY_MS);
+    Some(json!({"not_after": time(not_after), "expires_in_days": days, "names": names}))
+}
+
+/// RFC 3339, as people and monitoring read it.
+fn time(time: UnixMillis) -> String {
+    Timestamp::from_millisecond(time.0).map_or_else(|_| "unknown".to_owned(), |time| time.to_string())
+}
+
+fn verdict(ok: bool) -> StatusCode {
+    if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+fn word(ok: bool) -> &'static str {
+    if ok { "ok" } else { "unavailable" }
+}
