@@ -33,6 +33,18 @@ pub enum CacheType {
     Metrics,
 }
 
+impl CacheType {
+    /// As it is asked for.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Index => "index",
+            Self::Files => "files",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
 /// `PUT /cache/flush`.
 #[derive(Debug, Clone, Default)]
 pub struct FlushRequest {

@@ -1,6 +1,8 @@
 //! The `larder` program: reads the command line, loads the configuration, and hands over to [`wire`].
 
 mod descriptors;
+mod reload;
+mod stop;
 mod wire;
 
 use std::process::ExitCode;

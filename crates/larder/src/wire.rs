@@ -2,18 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::descriptors::{self, Shares};
-use larder::config::{Settings, Sources, watch};
+use crate::reload::{Reloading, reload_on_change};
+use crate::stop::{DrainTime, ignore_user_signals, until_stopped};
+use larder::config::{Settings, Sources};
 use larder_core::{Clock, Pseudonym, RepositoryKind, SystemClock};
 use larder_engine::{Engine, EngineParts, Limits};
 use larder_formats::LinkKey;
-use larder_server::{LiveSettings, ServerHandle, ServerLimits, ServerSettings, TlsFiles, bind};
+use larder_server::{LiveSettings, ServerLimits, ServerSettings, TlsFiles, bind};
 use larder_storage::{BlobStore, DataDirectoryLock, FsBlobStore, MetadataStore, OnDamage};
 use larder_upstream::{HttpUpstream, Options};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// The program's version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -40,13 +42,13 @@ pub(crate) fn run(settings: Settings, sources: Sources) -> Result<(), Box<dyn Er
     descriptors::warn_of_less(limit, wanted, shares);
     larder_server::return_large_blocks();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(serve(settings, sources, shares));
+    let served = runtime.block_on(serve(settings, sources, shares, limit));
     // A blocking read from a dead disk must not keep the process alive.
     runtime.shutdown_timeout(Duration::from_secs(2));
     served
 }
 
-async fn serve(settings: Settings, sources: Sources, shares: Shares) -> Result<(), Box<dyn Error>> {
+async fn serve(settings: Settings, sources: Sources, shares: Shares, open_files: usize) -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(&settings.data_dir)
         .map_err(|error| format!("the data directory {} cannot be made: {error}", settings.data_dir.display()))?;
     // Held until the process ends.
@@ -70,20 +72,41 @@ async fn serve(settings: Settings, sources: Sources, shares: Shares) -> Result<(
         limits: Limits { document_size: settings.limits.document_size, downloads: shares.downloads, ..Limits::default() },
     });
     let server = bind(server_settings(&settings, shares, pseudonym)).await?;
-    let scheme = if settings.tls.is_some() { "https" } else { "http" };
-    for address in server.local_addrs() {
-        tracing::info!(version = VERSION, repositories = settings.repositories.len(), "listening on {scheme}://{address}");
-    }
-    let handle = server.handle();
-    let reloads = tokio::spawn(reload_on_change(sources, settings, Arc::clone(&engine), upstream, handle));
-    let collector = tokio::spawn(collect_now_and_then(Arc::clone(&engine)));
-    server.run(Arc::clone(&engine), stop_signal()).await;
-    tracing::info!("stopping: what is being downloaded and read is finished first");
-    reloads.abort();
-    collector.abort();
+    tell_of_start(&settings, server.local_addrs(), shares, open_files);
+    let drain = DrainTime::new(settings.drain);
+    let stopped = until_stopped(server.handle(), drain.clone());
+    let reloading = Reloading { engine: Arc::clone(&engine), upstream, handle: server.handle(), drain };
+    let aside = [
+        tokio::spawn(ignore_user_signals()),
+        tokio::spawn(reload_on_change(sources, settings, reloading)),
+        tokio::spawn(collect_now_and_then(Arc::clone(&engine))),
+    ];
+    server.run(Arc::clone(&engine), stopped).await;
+    aside.iter().for_each(tokio::task::JoinHandle::abort);
     engine.drain(DRAIN).await;
     metadata.close().await;
     Ok(())
+}
+
+/// What this larder is: in one line, for whoever looks at the log of a machine that is new to them.
+fn tell_of_start(settings: &Settings, addresses: &[SocketAddr], shares: Shares, open_files: usize) {
+    let scheme = if settings.tls.is_some() { "https" } else { "http" };
+    let addresses: Vec<String> = addresses.iter().map(|address| format!("{scheme}://{address}")).collect();
+    let files: Vec<String> = settings.watched.iter().map(|path| path.display().to_string()).collect();
+    tracing::info!(
+        version = VERSION,
+        data_dir = %settings.data_dir.display(),
+        config = if files.is_empty() { "built-in".to_owned() } else { files.join(", ") },
+        repositories = settings.repositories.len(),
+        admin_token = if settings.admin_token.is_some() { "yes" } else { "no" },
+        connections = shares.connections,
+        downloads = shares.downloads,
+        document_size = settings.limits.document_size,
+        hot_set = settings.hot_set,
+        open_files,
+        "listening on {}",
+        addresses.join(" and ")
+    );
 }
 
 /// What remotes hold can be fetched again; what was uploaded cannot, and only the database knows its names.
@@ -105,7 +128,7 @@ fn server_settings(settings: &Settings, shares: Shares, pseudonym: Pseudonym) ->
     }
 }
 
-fn live_settings(settings: &Settings) -> LiveSettings {
+pub(crate) fn live_settings(settings: &Settings) -> LiveSettings {
     LiveSettings {
         public_urls: settings.public_urls.clone(),
         trusted_proxies: settings.trusted_proxies.clone(),
@@ -123,27 +146,6 @@ fn host_names(settings: &Settings) -> BTreeSet<String> {
     public.chain(settings.hostnames.keys().cloned()).collect()
 }
 
-async fn reload_on_change(
-    sources: Sources,
-    first: Settings,
-    engine: Arc<Engine>,
-    upstream: Arc<HttpUpstream>,
-    handle: ServerHandle,
-) {
-    let apply = |settings: Settings| {
-        upstream.reload();
-        engine.replace_repositories(settings.repositories.clone(), &settings.not_built, settings.public_urls.clone());
-        handle.replace_live(live_settings(&settings));
-        if let Err(error) = handle.reload_tls() {
-            tracing::error!(%error, "the new certificate cannot be used; the old one stays");
-        }
-        tracing::info!(repositories = settings.repositories.len(), "the new configuration is in force");
-    };
-    if let Err(error) = watch(sources, first, apply).await {
-        tracing::error!(%error, "the configuration is not watched: changes need a restart");
-    }
-}
-
 async fn collect_now_and_then(engine: Arc<Engine>) {
     tokio::time::sleep(COLLECT_FIRST).await;
     loop {
@@ -159,14 +161,4 @@ async fn link_key(metadata: &MetadataStore) -> Result<LinkKey, Box<dyn Error>> {
     let stored = metadata.secret_bytes("link_key", &candidate).await?;
     let key = <[u8; 32]>::try_from(stored.as_slice()).map_err(|_| "the link key in the metadata database is damaged")?;
     Ok(LinkKey::from_bytes(key))
-}
-
-async fn stop_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
 }

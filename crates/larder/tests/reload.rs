@@ -40,7 +40,11 @@ async fn changed_files_and_sighup_reload_and_bad_files_do_not() {
     let first = load(&sources).unwrap();
     assert_eq!(names(&first), ["one"]);
     let (send, mut applied) = mpsc::unbounded_channel();
-    let watching = tokio::spawn(watch(sources, first, move |settings| send.send(settings).unwrap()));
+    let watching = tokio::spawn(watch(sources, first, move |loaded| {
+        if let Ok(settings) = loaded {
+            send.send(settings).unwrap();
+        }
+    }));
 
     // Waits until the signal handler is there: before, SIGHUP would end this process.
     tokio::time::sleep(Duration::from_millis(500)).await;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Response, StatusCode};
-use larder_core::{Fault, FaultKind, RepositoryKind};
+use larder_core::{Fault, FaultKind, RepositoryKind, shown};
 use larder_engine::{CacheType, FlushRequest};
 use serde_json::{Value, json};
 
@@ -42,6 +42,7 @@ async fn flush<B: Backend>(exchange: &Exchange<'_, B>) -> Result<Response<Respon
     let request = flush_request(exchange.head.uri.query().unwrap_or_default())?;
     let everywhere = request.remote.is_none();
     let copies = !matches!(request.cache_type, CacheType::Metrics);
+    let asked = request.clone();
     let report = exchange.backend.flush(request).await?;
     if report.metrics && everywhere {
         exchange.shared.metrics.reset();
@@ -49,6 +50,11 @@ async fn flush<B: Backend>(exchange: &Exchange<'_, B>) -> Result<Response<Respon
     if copies {
         exchange.shared.hot.clear();
     }
+    tracing::info!(
+        client = %exchange.client.address, repository = &*shown(asked.remote.as_deref().unwrap_or("all")),
+        cache_type = asked.cache_type.as_str(), pattern = asked.pattern.as_deref().map(|pattern| shown(pattern).into_owned()),
+        index = report.index, files = report.files, metrics = report.metrics, "flushed"
+    );
     let counts = json!({"index": report.index, "files": report.files, "metrics": report.metrics});
     Ok(json_response(StatusCode::OK, &json!({"flushed": counts})))
 }

@@ -3,6 +3,7 @@
 //! One way in: bytes → tree with places ([`yaml`]) → merged document ([`file`], [`merge`]) → settings ([`settings`]), with
 //! every error of every file reported at once. Knows what keys mean; starts nothing.
 
+mod changes;
 mod defaults;
 mod diagnostic;
 mod env;
@@ -23,6 +24,7 @@ mod view;
 mod watch;
 mod yaml;
 
+pub use changes::Changes;
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use env::Environment;
 pub use settings::{DEFAULT_HOT_SET, Limits, Settings, Sources, Tls};

@@ -16,6 +16,7 @@ pub(super) const TOP: &[&str] = &[
     "docker_default_remote",
     "hot_set",
     "limits",
+    "drain",
 ];
 /// `s3`.
 pub(super) const S3: &[&str] = &["endpoint", "access_key", "secret_key", "bucket", "secure"];

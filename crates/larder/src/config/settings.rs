@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use larder_core::{PackageType, PublicUrls, Repository, RepositoryKind, Secret};
@@ -71,6 +72,9 @@ impl Default for Limits {
     }
 }
 
+/// The default of `drain`.
+const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
+
 /// The default of `hot_set`, in bytes.
 pub const DEFAULT_HOT_SET: u64 = 64 << 20;
 
@@ -103,6 +107,8 @@ pub struct Settings {
     pub hot_set: u64,
     /// Bounds.
     pub limits: Limits,
+    /// How long connections are still taken after the signal to stop.
+    pub drain: Duration,
     /// What `GET /config` shows: every secret already replaced.
     pub config_view: serde_json::Value,
     /// Warnings and notes of loading.
@@ -132,6 +138,7 @@ pub(super) fn validate(loaded: &Loaded, sources: &Sources, report: &mut Report) 
     let admin_token = admin_token(&top, sources, report);
     let hot_set = top.size("hot_set", report).unwrap_or(DEFAULT_HOT_SET);
     let limits = limits(&top, report);
+    let drain = top.number("drain", 0, 3_600, report).map_or(DEFAULT_DRAIN, Duration::from_secs);
     if report.has_errors() {
         return None;
     }
@@ -153,6 +160,7 @@ pub(super) fn validate(loaded: &Loaded, sources: &Sources, report: &mut Report) 
         admin_token,
         hot_set,
         limits,
+        drain,
         config_view: serde_json::Value::Null,
         warnings: Vec::new(),
         watched: loaded.watched.clone(),

@@ -17,6 +17,7 @@ pub(super) fn config_view(document: &Document, settings: &Settings) -> Json {
     let listen: Vec<String> = settings.listen.iter().map(ToString::to_string).collect();
     view.insert("listen".to_owned(), json!(listen));
     view.insert("data_dir".to_owned(), json!(settings.data_dir));
+    view.insert("drain".to_owned(), json!(settings.drain.as_secs()));
     view.insert("hot_set".to_owned(), json!(settings.hot_set));
     let limits = settings.limits;
     let limits = json!({"document_size": limits.document_size, "connections": limits.connections, "downloads": limits.downloads});

@@ -5,21 +5,22 @@ use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::diagnostic::Severity;
+use super::diagnostic::{Diagnostic, Severity};
 use super::file::list_yaml;
 use super::settings::{Settings, Sources};
 
 /// How often files are looked at.
 const POLL: Duration = Duration::from_secs(2);
 
-/// Runs until it is dropped. `apply` is given each new configuration that loads; what is wrong with the others is logged.
+/// Runs until it is dropped. `apply` is given each new configuration, or what is wrong with it; the warnings of those that load
+/// are logged.
 ///
 /// Keys that take effect only at start (`listen`, `data_dir`, `tls`, `hot_set`, `limits`) are compared with `first`, and a change
 /// of them is logged as waiting for a restart.
 ///
 /// # Errors
 /// The signal handler cannot be installed.
-pub async fn watch(sources: Sources, first: Settings, mut apply: impl FnMut(Settings) + Send) -> std::io::Result<()> {
+pub async fn watch(sources: Sources, first: Settings, mut apply: impl FnMut(Result<Settings, Vec<Diagnostic>>) + Send) -> std::io::Result<()> {
     let mut hang_up = signal(SignalKind::hangup())?;
     let mut watched = first.watched.clone();
     let mut seen = fingerprint(&watched);
@@ -37,13 +38,16 @@ pub async fn watch(sources: Sources, first: Settings, mut apply: impl FnMut(Sett
             continue;
         }
         seen = now;
-        let Some(settings) = reload(&sources, &first) else { continue };
+        let loaded = super::load(&sources);
         // A file that was written between comparing and reading differs from `seen` in the next round, and is read again.
-        if settings.watched != watched {
-            watched.clone_from(&settings.watched);
-            seen = fingerprint(&watched);
+        if let Ok(settings) = &loaded {
+            log_warnings(settings, &first);
+            if settings.watched != watched {
+                watched.clone_from(&settings.watched);
+                seen = fingerprint(&watched);
+            }
         }
-        apply(settings);
+        apply(loaded);
     }
 }
 
@@ -52,30 +56,16 @@ async fn fingerprint_after(watched: &[PathBuf], pause: Duration) -> Vec<Seen> {
     fingerprint(watched)
 }
 
-/// Loads again and logs what there is to say; `None` leaves the old configuration in force.
-fn reload(sources: &Sources, first: &Settings) -> Option<Settings> {
-    match super::load(sources) {
-        Ok(settings) => {
-            for found in &settings.warnings {
-                if found.severity == Severity::Note {
-                    tracing::info!("{found}");
-                } else {
-                    tracing::warn!("{found}");
-                }
-            }
-            for key in waiting_for_restart(first, &settings) {
-                tracing::warn!(key, "a changed `{key}` takes effect when larder is started again");
-            }
-            tracing::info!(repositories = settings.repositories.len(), "configuration reloaded");
-            Some(settings)
+fn log_warnings(settings: &Settings, first: &Settings) {
+    for found in &settings.warnings {
+        if found.severity == Severity::Note {
+            tracing::info!("{found}");
+        } else {
+            tracing::warn!("{found}");
         }
-        Err(found) => {
-            for found in found.iter().filter(|found| found.severity == Severity::Error) {
-                tracing::error!("{found}");
-            }
-            tracing::error!("the changed configuration cannot be used: the old one stays in force");
-            None
-        }
+    }
+    for key in waiting_for_restart(first, settings) {
+        tracing::warn!(key, "a changed `{key}` takes effect when larder is started again");
     }
 }
 

@@ -68,7 +68,7 @@ impl Setup {
     fn prepare(self) -> TestLarder {
         let home = tempfile::tempdir().expect("a temporary directory");
         if let Some(config) = &self.config {
-            std::fs::write(home.path().join("larder.yaml"), config).expect("a configuration file");
+            std::fs::write(home.path().join("larder.yaml"), undelayed(config)).expect("a configuration file");
         }
         TestLarder { setup: self, home, child: None, address: None, launches: 0, started: Instant::now() }
     }
@@ -129,7 +129,7 @@ impl TestLarder {
 
     /// Writes the configuration file anew.
     pub(crate) fn write_config(&mut self, config: &str) {
-        std::fs::write(self.config_path(), config).expect("a configuration file");
+        std::fs::write(self.config_path(), undelayed(config)).expect("a configuration file");
         self.setup.config = Some(config.to_owned());
     }
 
@@ -287,6 +287,15 @@ impl Drop for TestLarder {
             eprintln!("the last lines of larder's log:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
         }
     }
+}
+
+/// The configuration, with the wait before a stop left out: tests that are not about it need not sit through it.
+fn undelayed(config: &str) -> String {
+    if config.starts_with("drain:") || config.contains("\ndrain:") {
+        return config.to_owned();
+    }
+    let end = if config.ends_with('\n') { "" } else { "\n" };
+    format!("{config}{end}drain: 0\n")
 }
 
 /// The address in the line that larder logs once it listens.
