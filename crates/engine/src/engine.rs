@@ -233,6 +233,11 @@ impl Engine {
         self.flights.len()
     }
 
+    /// Downloads of files that may run at once.
+    pub fn downloads_limit(&self) -> usize {
+        self.limits.downloads
+    }
+
     /// The engine's present time.
     pub fn now(&self) -> UnixMillis {
         self.clock.now()

@@ -1,9 +1,9 @@
-//! What operators and monitoring ask: flush, configuration, metrics, the list of repositories.
+//! What operators and monitoring ask: flush, configuration, the list of repositories.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Response, StatusCode};
 use larder_core::{Fault, FaultKind, RepositoryKind, shown};
 use larder_engine::{CacheType, FlushRequest};
@@ -11,15 +11,13 @@ use serde_json::{Value, json};
 
 use crate::backend::Backend;
 use crate::body::ResponseBody;
-use crate::health_page;
+use crate::{health_page, metrics_page};
 use crate::openapi::OPENAPI;
 use crate::problem::{self, Audience};
 use crate::routes::Endpoint;
 use crate::service::{Exchange, Handled};
 
 const JSON: &str = "application/json";
-const TEXT_0_0_4: &str = "text/plain; version=0.0.4; charset=utf-8";
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, endpoint: Endpoint) -> Handled {
     let result = match endpoint {
@@ -30,7 +28,7 @@ pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, endpoint: Endp
         Endpoint::Live => Ok(json_response(StatusCode::OK, &json!({"status": "ok"}))),
         Endpoint::Config => Ok(json_response(StatusCode::OK, &exchange.shared.live.load().config_view)),
         Endpoint::Root => Ok(root(exchange)),
-        Endpoint::Metrics => metrics(exchange),
+        Endpoint::Metrics => metrics_page::serve(exchange).await,
         Endpoint::OpenApi => Ok(text(StatusCode::OK, JSON, OPENAPI)),
         _ => Err(Fault::new(FaultKind::NotImplemented, "not_implemented", "this is not built in this version of larder")),
     };
@@ -108,38 +106,11 @@ fn root<B: Backend>(exchange: &Exchange<'_, B>) -> Response<ResponseBody> {
     json_response(StatusCode::OK, &json!({"name": "larder", "version": exchange.shared.version, "remotes": remotes}))
 }
 
-fn metrics<B: Backend>(exchange: &Exchange<'_, B>) -> Result<Response<ResponseBody>, Fault> {
-    let shared = exchange.shared;
-    let text_format = shared.metrics.render(exchange.backend.counters(), shared.hot.size());
-    let body = text_format.map_err(|_| Fault::new(FaultKind::Internal, "internal", "the metrics cannot be rendered"))?;
-    let accept = exchange.head.headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
-    let open = accept.into_iter().any(|line| line.contains("application/openmetrics-text"));
-    Ok(if open { text(StatusCode::OK, OPEN_METRICS, body) } else { text(StatusCode::OK, TEXT_0_0_4, older_text(&body)) })
-}
-
-/// OpenMetrics as Prometheus' older text format: there, a counter's help and type stand under its sample's own name.
-fn older_text(open_metrics: &str) -> String {
-    let counters: HashSet<&str> =
-        open_metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
-    let mut older = String::with_capacity(open_metrics.len() + counters.len() * 16);
-    for line in open_metrics.lines().filter(|line| *line != "# EOF") {
-        let comment = line.strip_prefix("# ").and_then(|rest| rest.split_once(' '));
-        match comment.and_then(|(word, rest)| Some((word, rest.split_once(' ')?))) {
-            Some((word, (name, rest))) if counters.contains(name) => {
-                older.extend(["# ", word, " ", name, "_total ", rest]);
-            }
-            _ => older.push_str(line),
-        }
-        older.push('\n');
-    }
-    older
-}
-
 pub(crate) fn json_response(status: StatusCode, value: &Value) -> Response<ResponseBody> {
     text(status, JSON, value.to_string())
 }
 
-fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<ResponseBody> {
+pub(crate) fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::bytes(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -153,15 +124,6 @@ fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn counters_in_the_older_text_format_are_described_under_their_samples_names() {
-        let open = "# HELP larder_requests Requests answered.\n# TYPE larder_requests counter\nlarder_requests_total{a=\"b\"} 1\n\
-            # HELP larder_open Open connections.\n# TYPE larder_open gauge\nlarder_open 2\n# EOF\n";
-        let expected = "# HELP larder_requests_total Requests answered.\n# TYPE larder_requests_total counter\n\
-            larder_requests_total{a=\"b\"} 1\n# HELP larder_open Open connections.\n# TYPE larder_open gauge\nlarder_open 2\n";
-        assert_eq!(older_text(open), expected);
-    }
 
     #[test]
     fn the_parameters_of_a_flush() {

@@ -8,13 +8,13 @@ use bytes::Bytes;
 use http::header::CONTENT_RANGE;
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
-use larder_core::{Fault, FaultKind, Repository, RepositoryKind, UnixMillis};
+use larder_core::{Fault, FaultKind, Repository, RepositoryKind, UnixMillis, Source};
 
 use crate::backend::{ArtifactRequest, Backend, Content, Reply};
 use crate::body::ResponseBody;
 use crate::file_body::read_small;
 use crate::hot::{HotBody, HotVariant, MAX_IN_MEMORY, Selector};
-use crate::metrics::{BytesSent, RequestKind};
+use crate::metrics::{BytesSent, RepositoryRequests, RequestKind};
 use crate::oci::API_VERSION;
 use crate::problem::{self, Audience};
 use crate::request_body;
@@ -101,11 +101,12 @@ async fn read<B: Backend>(
     let kind = RequestKind::of(&reply.cache_status);
     load_small(&mut reply).await?;
     let asked = Asked { method: &head.method, headers: &head.headers, sender: exchange.connection.sender.as_ref() };
-    let sent = exchange.shared.metrics.bytes_sent();
+    let requests = exchange.shared.metrics.repository(address.repository);
     let response = if exchange.shared.hot.is_enabled() && is_hot(&reply, &head.method) {
-        remember_and_respond(exchange, address.repository, reply, asked, sent)
+        remember_and_respond(exchange, requests, reply, asked)
     } else {
-        respond_once(reply, exchange.backend.now(), asked, sent).await?
+        let sent = requests.sent(reply.source).clone();
+        respond_once(reply, exchange.backend.now(), asked, &sent).await?
     };
     Ok((response.unwrap_or_else(|unmet| unmet_response(exchange, unmet, address.audience, repository)), kind))
 }
@@ -182,10 +183,9 @@ fn is_hot(reply: &Reply, method: &Method) -> bool {
 
 fn remember_and_respond<B: Backend>(
     exchange: &Exchange<'_, B>,
-    name: &str,
+    requests: Arc<RepositoryRequests>,
     mut reply: Reply,
     asked: Asked<'_>,
-    sent: &BytesSent,
 ) -> Result<Response<ResponseBody>, Unmet> {
     let now = exchange.backend.now();
     let timing = timing(&reply, now);
@@ -196,10 +196,9 @@ fn remember_and_respond<B: Backend>(
     };
     let selector = Selector::new(reply.representation.vary, asked.headers, &exchange.client.base);
     let prepared = prepare(&mut reply);
-    let response = respond::respond(Cow::Borrowed(&prepared), body.payload(), timing, asked, sent);
+    let response = respond::respond(Cow::Borrowed(&prepared), body.payload(), timing, asked, requests.sent(reply.source));
     let target = exchange.head.uri.path_and_query().map_or("", |target| target.as_str());
     if let (Some(selector), Some(ticket)) = (selector, reply.ticket.take()) {
-        let requests = exchange.shared.metrics.repository(name);
         exchange.shared.hot.insert(target, HotVariant { selector, prepared, body, ticket, requests }, now);
     }
     response
@@ -209,9 +208,9 @@ fn remember_and_respond<B: Backend>(
 pub(crate) fn from_hot(
     variant: &HotVariant,
     asked: Asked<'_>,
-    sent: &BytesSent,
     now: UnixMillis,
 ) -> Option<Response<ResponseBody>> {
+    let sent = variant.requests.sent(Source::Cache);
     respond::respond(Cow::Borrowed(&variant.prepared), variant.body.payload(), variant.timing(now), asked, sent).ok()
 }
 

@@ -102,6 +102,8 @@ pub struct CounterSnapshot {
     pub failures: Vec<(String, Vec<(&'static str, u64)>)>,
     /// Downloads that are running.
     pub flights_active: u64,
+    /// Downloads of files that may run at once.
+    pub downloads_limit: u64,
 }
 
 /// An answer of the pipeline. Conditional headers, ranges and HEAD are applied by the server.

@@ -76,6 +76,7 @@ impl Backend for Arc<Engine> {
             quotas: self.upstream_quotas().into_iter().map(|(name, quota)| (name.to_string(), quota.snapshot())).collect(),
             failures: self.upstream_failures().into_iter().map(|(name, causes)| (name.to_string(), causes)).collect(),
             flights_active: self.flights_active() as u64,
+            downloads_limit: self.downloads_limit() as u64,
         }
     }
 

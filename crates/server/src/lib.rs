@@ -3,7 +3,7 @@
 //!
 //! | to learn | read |
 //! |---|---|
-//! | what monitoring is told | `health_page.rs`, `metrics/mod.rs` |
+//! | what monitoring is told | `health_page.rs`, `metrics_page.rs`, `metrics/mod.rs` |
 //! | how connections come and go | `listen.rs`, `drive.rs` (time-outs), `tls.rs` |
 //! | in which order a request meets the layers | `service.rs` |
 //! | which URLs there are | `routes.rs` |
@@ -28,6 +28,7 @@ mod lingering;
 mod listen;
 mod loops;
 mod metrics;
+mod metrics_page;
 mod multipart;
 mod oci;
 mod openapi;

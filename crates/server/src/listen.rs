@@ -122,6 +122,7 @@ pub async fn bind(settings: ServerSettings) -> Result<BoundServer, BindError> {
         live: ArcSwap::from_pointee(settings.live),
         hot: HotSet::new(settings.hot_set_bytes, settings.hot_files),
         metrics: Metrics::new(),
+        hot_set_limit: settings.hot_set_bytes,
         limits: settings.limits,
         bodies: BodyBudget::new(settings.limits.bodies_bytes),
         loopback_only: addresses.iter().all(is_loopback),

@@ -139,8 +139,7 @@ impl<B: Backend> Service<B> {
             return None;
         }
         let asked = Asked { method: request.method(), headers, sender: self.connection.sender.as_ref() };
-        let sent = self.shared.metrics.bytes_sent();
-        let mut response = artifact::from_hot(variant, asked, sent, now)?;
+        let mut response = artifact::from_hot(variant, asked, now)?;
         confirm_keep_alive(headers, &mut response);
         variant.requests.count_hot(response.status());
         tracing::debug!(

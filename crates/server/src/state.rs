@@ -23,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) hot: HotSet,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: ServerLimits,
+    /// Bytes that the hot set may take.
+    pub(crate) hot_set_limit: u64,
     pub(crate) bodies: BodyBudget,
     pub(crate) loopback_only: bool,
     pub(crate) version: &'static str,

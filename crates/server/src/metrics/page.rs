@@ -1,0 +1,393 @@
+//! The page of `/metrics`, in Prometheus' text format: the counters as they stand, and the state of the node beside them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use larder_core::UnixMillis;
+use larder_engine::MirrorReport;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric as _, MetricEncoder, NoLabelSet, text,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::help::sentence;
+use super::process::Process;
+use super::{CLASSES, HotSetSize, KINDS, Metrics, SOURCES};
+use crate::backend::{CounterSnapshot, DiskSpace, UpstreamReport, UpstreamStanding};
+
+/// What else the page shows: the state of the node at this moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Node {
+    pub(crate) version: &'static str,
+    pub(crate) connections_limit: u64,
+    pub(crate) hot_set_limit: u64,
+    pub(crate) disk: Option<DiskSpace>,
+    /// Whether the last load of the configuration went well, and when it was.
+    pub(crate) reload: (bool, UnixMillis),
+    pub(crate) certificate_expiry: Option<UnixMillis>,
+    pub(crate) upstreams: Vec<UpstreamReport>,
+    pub(crate) process: Process,
+}
+
+/// Everything in the text format of OpenMetrics.
+pub(super) fn render(
+    metrics: &Arc<Metrics>,
+    engine: CounterSnapshot,
+    hot: HotSetSize,
+    node: Node,
+) -> Result<String, fmt::Error> {
+    let process = node.process;
+    let mut own = Registry::with_prefix("larder");
+    own.register_collector(Box::new(Scrape { metrics: Arc::clone(metrics), engine, hot, node }));
+    let mut of_the_process = Registry::with_prefix("process");
+    of_the_process.register_collector(Box::new(process));
+    let mut text = String::new();
+    text::encode_registry(&mut text, &own)?;
+    text::encode_registry(&mut text, &of_the_process)?;
+    text::encode_eof(&mut text)?;
+    Ok(text)
+}
+
+/// One scrape: the counters as they stand.
+#[derive(Debug)]
+struct Scrape {
+    metrics: Arc<Metrics>,
+    engine: CounterSnapshot,
+    hot: HotSetSize,
+    node: Node,
+}
+
+/// Describes metrics by the sentences of the guide.
+struct Page<'a, 'e> {
+    encoder: &'a mut DescriptorEncoder<'e>,
+    prefix: &'static str,
+}
+
+impl Page<'_, '_> {
+    fn counters<'s>(&'s mut self, name: &'s str) -> Result<MetricEncoder<'s>, fmt::Error> {
+        let help = sentence(&format!("{}_{name}_total", self.prefix));
+        self.encoder.encode_descriptor(name, &help, None, MetricType::Counter)
+    }
+
+    fn gauges<'s>(&'s mut self, name: &'s str) -> Result<MetricEncoder<'s>, fmt::Error> {
+        let help = sentence(&format!("{}_{name}", self.prefix));
+        self.encoder.encode_descriptor(name, &help, None, MetricType::Gauge)
+    }
+
+    fn counter(&mut self, name: &str, value: impl EncodeCounterValue) -> fmt::Result {
+        self.counters(name)?.encode_counter::<NoLabelSet, _, u64>(&value, None)
+    }
+
+    fn gauge(&mut self, name: &str, value: impl EncodeGaugeValue) -> fmt::Result {
+        self.gauges(name)?.encode_gauge(&value)
+    }
+
+    /// Nothing at all where there is no value.
+    fn gauge_if(&mut self, name: &str, value: Option<impl EncodeGaugeValue>) -> fmt::Result {
+        value.map_or(Ok(()), |value| self.gauge(name, value))
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let page = &mut Page { encoder: &mut encoder, prefix: "larder" };
+        self.requests(page)?;
+        self.sent(page)?;
+        self.latency(page)?;
+        self.loops(page)?;
+        let metrics = &self.metrics;
+        page.counter("connections_failed", metrics.connections_refused.load(Relaxed))?;
+        page.gauge("connections", metrics.connections.load(Relaxed))?;
+        page.gauge("connections_limit", self.node.connections_limit)?;
+        page.gauge("requests_in_flight", metrics.in_flight.load(Relaxed))?;
+        page.gauge("downloads_in_flight", self.engine.flights_active)?;
+        page.gauge("downloads_limit", self.engine.downloads_limit)?;
+        page.gauge("hot_set_entries", self.hot.entries)?;
+        page.gauge("hot_set_bytes", self.hot.bytes)?;
+        page.gauge("hot_set_limit_bytes", self.node.hot_set_limit)?;
+        self.engine_counters(page)?;
+        self.quotas(page)?;
+        self.failures(page)?;
+        self.upstreams(page)?;
+        self.mirrors(page)?;
+        self.node(page)
+    }
+}
+
+impl Scrape {
+    fn requests(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let mut family = page.counters("requests")?;
+        for (name, requests) in self.metrics.repositories.load().iter() {
+            for (kind, kind_name) in KINDS {
+                for (class, class_name) in CLASSES.iter().enumerate() {
+                    let value = requests.cells[kind as usize][class].load(Relaxed);
+                    encode_request(&mut family, [name, kind_name, class_name], value)?;
+                }
+            }
+            for (class_name, hot) in CLASSES.iter().zip(&requests.hot) {
+                encode_request(&mut family, [name, "hot", class_name], hot.sum())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Of repositories only: what addresses none sends no artifact.
+    fn sent(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let mut family = page.counters("sent_bytes")?;
+        for (name, requests) in self.metrics.repositories.load().iter().filter(|(name, _)| !name.is_empty()) {
+            for (source, sent) in SOURCES.iter().zip(&requests.sent) {
+                let labels = [("repository", name.as_str()), ("source", *source)];
+                family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&sent.sum(), None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn latency(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let (name, help) = ("request_duration_seconds", sentence("larder_request_duration_seconds"));
+        let encoder = page.encoder.encode_descriptor(name, &help, None, MetricType::Histogram)?;
+        self.metrics.latency.encode(encoder)
+    }
+
+    /// Those that have never counted are left out.
+    fn loops(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let mut family = page.counters("loops_refused")?;
+        let all = self.metrics.repositories.load();
+        for (name, count) in
+            all.iter().map(|(name, requests)| (name, requests.loops.load(Relaxed))).filter(|(_, count)| *count > 0)
+        {
+            let labels = [("repository", name.as_str())];
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+        Ok(())
+    }
+
+    /// One metric for each counter of a mirror, with all mirrors under it, and whether each is healthy.
+    fn mirrors(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let mirrors = &self.engine.mirrors;
+        let labels = |mirror: &MirrorReport| [("repository", mirror.repository.clone()), ("mirror", mirror.mirror.clone())];
+        let names: BTreeSet<&str> = mirrors.iter().flat_map(|mirror| mirror.counters.iter().map(|(name, _)| *name)).collect();
+        for name in names {
+            let full_name = format!("mirror_{name}");
+            let mut family = page.counters(&full_name)?;
+            for mirror in mirrors {
+                let Some((_, value)) = mirror.counters.iter().find(|(known, _)| *known == name) else { continue };
+                family.encode_family(&labels(mirror))?.encode_counter::<NoLabelSet, _, u64>(value, None)?;
+            }
+        }
+        let mut family = page.gauges("mirror_healthy")?;
+        for mirror in mirrors {
+            family.encode_family(&labels(mirror))?.encode_gauge(&i64::from(mirror.healthy))?;
+        }
+        Ok(())
+    }
+
+    /// Whether each place answers; those that were not asked yet are left out.
+    fn upstreams(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let mut family = page.gauges("upstream_up")?;
+        for report in &self.node.upstreams {
+            let up = match report.standing {
+                UpstreamStanding::Unknown => continue,
+                UpstreamStanding::Ok => 1_i64,
+                UpstreamStanding::Failing => 0,
+            };
+            let labels = [("repository", report.repository.as_str()), ("upstream", report.upstream.as_str())];
+            family.encode_family(&labels)?.encode_gauge(&up)?;
+        }
+        Ok(())
+    }
+
+    fn failures(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let mut family = page.counters("upstream_failures")?;
+        for (repository, causes) in &self.engine.failures {
+            for (cause, count) in causes {
+                let labels = [("repository", repository.as_str()), ("cause", *cause)];
+                family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What upstreams said of their rate limits.
+    fn quotas(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        for name in ["upstream_quota_limit", "upstream_quota_remaining"] {
+            let said = |(repository, numbers): &(String, Vec<(&'static str, u64)>)| {
+                numbers.iter().find(|(said, _)| *said == name).map(|(_, number)| (repository.clone(), *number))
+            };
+            let values: Vec<(String, u64)> = self.engine.quotas.iter().filter_map(said).collect();
+            let full_name = format!("repository_{name}");
+            let mut family = page.gauges(&full_name)?;
+            for (repository, value) in values {
+                family.encode_family(&[("repository", repository.as_str())])?.encode_gauge(&value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One metric for each of the engine's names, with all repositories under it.
+    fn engine_counters(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        for (name, value) in &self.engine.process {
+            page.counter(name, *value)?;
+        }
+        let mut by_name: BTreeMap<&str, Vec<(&str, u64)>> = BTreeMap::new();
+        for (repository, counters) in &self.engine.repositories {
+            for (name, value) in counters {
+                by_name.entry(name).or_default().push((repository, *value));
+            }
+        }
+        for (name, values) in by_name {
+            let full_name = format!("repository_{name}");
+            let mut family = page.counters(&full_name)?;
+            for (repository, value) in values {
+                let labels = [("repository", repository)];
+                family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn node(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let node = &self.node;
+        page.gauges("build_info")?.encode_family(&[("version", node.version)])?.encode_gauge(&1_i64)?;
+        page.gauge_if("disk_free_bytes", node.disk.map(|disk| disk.free))?;
+        page.gauge_if("disk_total_bytes", node.disk.map(|disk| disk.total))?;
+        page.gauge_if("disk_reserve_bytes", node.disk.map(|disk| disk.reserve))?;
+        let (went_well, at) = node.reload;
+        page.gauge("config_reload_success", i64::from(went_well))?;
+        page.gauge("config_last_reload_timestamp_seconds", seconds(at))?;
+        page.gauge_if("certificate_expiry_timestamp_seconds", node.certificate_expiry.map(seconds))
+    }
+}
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let page = &mut Page { encoder: &mut encoder, prefix: "process" };
+        if let Some(cpu) = self.cpu {
+            page.counter("cpu_seconds", cpu.as_secs_f64())?;
+        }
+        page.gauge_if("resident_memory_bytes", self.resident)?;
+        page.gauge_if("virtual_memory_bytes", self.virtual_memory)?;
+        page.gauge_if("open_fds", self.open_files)?;
+        page.gauge_if("max_fds", self.most_open_files)?;
+        page.gauge_if("threads", self.threads)?;
+        page.gauge_if("start_time_seconds", self.started)
+    }
+}
+
+fn seconds(time: UnixMillis) -> f64 {
+    time.0 as f64 / 1_000.0
+}
+
+/// Cells that have never counted are left out: most repositories see few kinds.
+fn encode_request(family: &mut MetricEncoder<'_>, [repository, kind, class]: [&str; 3], value: u64) -> fmt::Result {
+    if value == 0 {
+        return Ok(());
+    }
+    let labels = [("repository", repository), ("kind", kind), ("status", class)];
+    family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::StatusCode;
+    use larder_core::Source;
+
+    use super::super::RequestKind;
+    use super::*;
+
+    fn node() -> Node {
+        let report = |upstream: &str, standing| UpstreamReport {
+            repository: "pypi".into(),
+            upstream: upstream.into(),
+            standing,
+            since: None,
+            failures: 0,
+            last_error: None,
+        };
+        Node {
+            version: "1.2.3",
+            connections_limit: 10_000,
+            hot_set_limit: 77,
+            disk: Some(DiskSpace { free: 30, total: 100, reserve: 5 }),
+            reload: (false, UnixMillis(1_500)),
+            certificate_expiry: Some(UnixMillis(9_000)),
+            upstreams: vec![
+                report("https://up.example.com/", UpstreamStanding::Ok),
+                report("https://down.example.com/", UpstreamStanding::Failing),
+                report("https://new.example.com/", UpstreamStanding::Unknown),
+            ],
+            process: Process { threads: Some(3), ..Process::default() },
+        }
+    }
+
+    fn engine() -> CounterSnapshot {
+        CounterSnapshot {
+            process: vec![("gc_blobs_deleted", 7)],
+            repositories: vec![("npm".into(), vec![("misses", 3)]), ("pypi".into(), vec![("misses", 4)])],
+            mirrors: vec![MirrorReport {
+                repository: "pypi".into(),
+                mirror: "https://mirror.example.com/".into(),
+                counters: vec![("requests", 5), ("failures", 1)],
+                healthy: false,
+            }],
+            quotas: vec![("hub".into(), vec![("upstream_quota_remaining", 76)])],
+            failures: vec![("pypi".into(), vec![("dns", 2)])],
+            flights_active: 2,
+            downloads_limit: 512,
+        }
+    }
+
+    #[test]
+    fn a_scrape_shows_what_was_counted() {
+        let metrics = Metrics::new();
+        let pypi = metrics.repository("pypi");
+        pypi.count(RequestKind::Miss, StatusCode::OK);
+        pypi.count_hot(StatusCode::NOT_MODIFIED);
+        pypi.sent(Source::Cache).add(1_234);
+        pypi.sent(Source::Remote).add(56);
+        metrics.observe(RequestKind::Miss, Duration::from_millis(3));
+        let text = render(&metrics, engine(), HotSetSize { entries: 1, bytes: 99 }, node()).unwrap();
+        for line in [
+            r#"larder_requests_total{repository="pypi",kind="miss",status="2xx"} 1"#,
+            r#"larder_requests_total{repository="pypi",kind="hot",status="3xx"} 1"#,
+            r#"larder_sent_bytes_total{repository="pypi",source="cache"} 1234"#,
+            r#"larder_sent_bytes_total{repository="pypi",source="remote"} 56"#,
+            "larder_gc_blobs_deleted_total 7",
+            r#"larder_repository_upstream_quota_remaining{repository="hub"} 76"#,
+            r#"larder_repository_misses_total{repository="npm"} 3"#,
+            r#"larder_repository_misses_total{repository="pypi"} 4"#,
+            r#"larder_mirror_requests_total{repository="pypi",mirror="https://mirror.example.com/"} 5"#,
+            r#"larder_mirror_failures_total{repository="pypi",mirror="https://mirror.example.com/"} 1"#,
+            r#"larder_mirror_healthy{repository="pypi",mirror="https://mirror.example.com/"} 0"#,
+            r#"larder_upstream_failures_total{repository="pypi",cause="dns"} 2"#,
+            r#"larder_upstream_up{repository="pypi",upstream="https://up.example.com/"} 1"#,
+            r#"larder_upstream_up{repository="pypi",upstream="https://down.example.com/"} 0"#,
+            "larder_downloads_in_flight 2",
+            "larder_downloads_limit 512",
+            "larder_connections_limit 10000",
+            "larder_hot_set_bytes 99",
+            "larder_hot_set_limit_bytes 77",
+            r#"larder_build_info{version="1.2.3"} 1"#,
+            "larder_disk_free_bytes 30",
+            "larder_disk_total_bytes 100",
+            "larder_disk_reserve_bytes 5",
+            "larder_config_reload_success 0",
+            "larder_config_last_reload_timestamp_seconds 1.5",
+            "larder_certificate_expiry_timestamp_seconds 9.0",
+            "process_threads 3",
+            r#"larder_request_duration_seconds_count{kind="miss"} 1"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("new.example.com") && text.matches("# EOF").count() == 1 && text.ends_with("# EOF\n"), "{text}");
+        metrics.reset();
+        let text = render(&metrics, CounterSnapshot::default(), HotSetSize::default(), Node::default()).unwrap();
+        assert!(text.lines().all(|line| !line.contains("pypi") || line.ends_with(" 0")), "{text}");
+    }
+}
