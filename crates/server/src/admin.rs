@@ -15,6 +15,7 @@ use crate::openapi::OPENAPI;
 use crate::problem::{self, Audience};
 use crate::routes::Endpoint;
 use crate::service::{Exchange, Handled};
+use crate::unknown;
 
 const JSON: &str = "application/json";
 const TEXT_0_0_4: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -41,7 +42,11 @@ async fn flush<B: Backend>(exchange: &Exchange<'_, B>) -> Result<Response<Respon
     let request = flush_request(exchange.head.uri.query().unwrap_or_default())?;
     let everywhere = request.remote.is_none();
     let copies = !matches!(request.cache_type, CacheType::Metrics);
-    let report = exchange.backend.flush(request).await?;
+    let remote = request.remote.clone();
+    let report = exchange.backend.flush(request).await.map_err(|fault| match remote {
+        Some(name) if fault.code == unknown::CODE => unknown::unknown(&**exchange.backend, &name, false).by_rule("remote"),
+        _ => fault,
+    })?;
     if report.metrics && everywhere {
         exchange.shared.metrics.reset();
     }
@@ -83,7 +88,7 @@ async fn health<B: Backend>(exchange: &Exchange<'_, B>) -> Response<ResponseBody
     let states = exchange.backend.health().await;
     let ok = states.iter().all(|state| state.ok);
     let backends: BTreeMap<&str, Value> = states.iter().map(|state| (state.role, state_json(state))).collect();
-    json_response(verdict(ok), &json!({"status": word(ok), "backends": backends}))
+    json_response(verdict(ok), &json!({"status": word(ok), "backends": backends, "refusals": exchange.shared.metrics.refused().report()}))
 }
 
 async fn ready<B: Backend>(exchange: &Exchange<'_, B>) -> Response<ResponseBody> {

@@ -18,6 +18,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::backend::CounterSnapshot;
+use crate::refused::Refused;
 use crate::striped::Striped;
 
 /// How a request was answered.
@@ -109,6 +110,7 @@ pub(crate) struct Metrics {
     connections: AtomicI64,
     connections_refused: AtomicU64,
     in_flight: AtomicI64,
+    refused: Refused,
     latency: Family<[(&'static str, &'static str); 1], Histogram>,
 }
 
@@ -142,12 +144,18 @@ impl Metrics {
             connections: AtomicI64::new(0),
             connections_refused: AtomicU64::new(0),
             in_flight: AtomicI64::new(0),
+            refused: Refused::default(),
             latency: Family::new_with_constructor(buckets),
         })
     }
 
     pub(crate) fn bytes_sent(&self) -> &BytesSent {
         &self.bytes_sent
+    }
+
+    /// What has been refused.
+    pub(crate) fn refused(&self) -> &Refused {
+        &self.refused
     }
 
     /// The counters of a configured repository; of none with the empty name.
@@ -194,6 +202,7 @@ impl Metrics {
         let help = "Seconds from a request's head to the head of its answer, the hot set's answers left out";
         registry.register("request_duration_seconds", help, self.latency.clone());
         registry.register_collector(Box::new(Scrape { metrics: Arc::clone(self), engine, hot }));
+        registry.register_collector(Box::new(self.refused.counts()));
         let mut text = String::new();
         text::encode(&mut text, &registry)?;
         Ok(text)
