@@ -236,6 +236,7 @@ impl Engine {
             outcome: Outcome::Refused { status, retry_after: Some(pause) },
             message: "the upstream answered 429 a moment ago and said when to come back".to_owned(),
             code: NOT_ASKED,
+            status: None,
         })
     }
 
