@@ -80,7 +80,16 @@ pub struct FaultDetail {
 impl Fault {
     /// A fault with only the essentials.
     pub fn new(kind: FaultKind, code: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, code, message: message.into(), repository: None, rule: None, retry_after: None, held_until: None, detail: None }
+        Self {
+            kind,
+            code,
+            message: message.into(),
+            repository: None,
+            rule: None,
+            retry_after: None,
+            held_until: None,
+            detail: None,
+        }
     }
 
     /// Names the repository.

@@ -101,7 +101,9 @@ mod tests {
 
     #[test]
     fn nothing_that_could_end_the_line_or_is_not_ascii_is_left() {
-        for hostile in ["a\r\nSet-Cookie: x=1\r\n\r\n<b>", "a\u{b}b\0c\u{7f}", "é\u{2028}\u{85}ü", "\u{1b}[31mred", &"é".repeat(300)] {
+        for hostile in
+            ["a\r\nSet-Cookie: x=1\r\n\r\n<b>", "a\u{b}b\0c\u{7f}", "é\u{2028}\u{85}ü", "\u{1b}[31mred", &"é".repeat(300)]
+        {
             for message in [hostile.to_owned(), format!("{}{hostile}", "y".repeat(115))] {
                 let said = reason_phrase(&fault(&message).by_rule(hostile));
                 assert!(!said.is_empty() && said.len() <= 120, "{said:?}");

@@ -4,9 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use larder_core::{
-    ArtifactPath, Fault, FaultKind, Mutability, PathError, PathRules, RepositoryKind, RepositoryName, SourceKey,
-};
+use larder_core::{ArtifactPath, Fault, FaultKind, Mutability, PathError, PathRules, RepositoryKind, RepositoryName, SourceKey};
 use larder_formats::{Form, Format, Links, Operation, Read, RequestParts, SourceBase, SourceSpec};
 
 use crate::claims::StoredClaim;

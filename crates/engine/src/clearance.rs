@@ -49,15 +49,14 @@ pub(crate) fn clear_non_artifact<T>(what: T) -> Cleared<T> {
 
 fn held(repository: &Repository, dates: Dates, until: Option<UnixMillis>, now: UnixMillis) -> Fault {
     let name = &repository.name;
-    let fault = Fault::new(FaultKind::NotFound, "quarantined", "").in_repository(name).retry_after(until.map(|until| until.since(now)));
+    let fault =
+        Fault::new(FaultKind::NotFound, "quarantined", "").in_repository(name).retry_after(until.map(|until| until.since(now)));
     let Some(until) = until else {
         let message = format!(
             "held back by quarantine: this artifact states no publish date, and repository {name} holds back what has none; \
              quarantine_missing_date: first_seen counts from when larder saw it first, allow lets it through"
         );
-        return Fault { message, ..fault }
-            .by_rule("quarantine_missing_date")
-            .briefly("Quarantined: it states no publish date");
+        return Fault { message, ..fault }.by_rule("quarantine_missing_date").briefly("Quarantined: it states no publish date");
     };
     let days = repository.quarantine.hold.unwrap_or_default().as_secs() / 86_400;
     let counted = match dates.published_at {

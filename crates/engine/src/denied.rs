@@ -31,15 +31,21 @@ pub(crate) fn fault(entry: &Entry, path: &str, denied: &AccessDenied) -> Fault {
         let tried = match rule {
             "allow_patterns" => said("allow_patterns", Some(list)),
             _ => {
-                let allow = if access.allow.is_empty() { String::new() } else { said("allow_patterns (which admit it)", None) + ", " };
+                let allow =
+                    if access.allow.is_empty() { String::new() } else { said("allow_patterns (which admit it)", None) + ", " };
                 let mutable = said("mutable_patterns", Some(access.mutable.as_deref().unwrap_or_default()));
-                format!("{allow}the built-in patterns of {} repositories, {mutable} and {}", repository.package.as_str(), said(rule, Some(list)))
+                format!(
+                    "{allow}the built-in patterns of {} repositories, {mutable} and {}",
+                    repository.package.as_str(),
+                    said(rule, Some(list))
+                )
             }
         };
         let also = if rule == "immutable_patterns" { " (or to mutable_patterns, if what is there changes)" } else { "" };
         (brief.clone(), format!("{brief}: tried were {tried}; add a pattern to {rule}{also} if the path should be served"))
     };
-    let fault = Fault::new(FaultKind::Forbidden, "pattern_denied", message).in_repository(name).by_rule(rule).about(&key(entry, path));
+    let fault =
+        Fault::new(FaultKind::Forbidden, "pattern_denied", message).in_repository(name).by_rule(rule).about(&key(entry, path));
     // A reason phrase has room for the pattern that matched, but not for the lists that were tried.
     if brief.is_empty() { fault } else { fault.briefly(brief) }
 }

@@ -27,6 +27,7 @@ mod absences;
 mod admission;
 mod answer;
 mod by_digest;
+mod causes;
 mod claim_tables;
 mod claims;
 mod clearance;

@@ -80,7 +80,8 @@ pub(crate) fn nothing_left() -> NoBody {
 /// file does not end the life of a copy.
 pub(crate) fn no_body_of(wanted: &Wanted, arrival: &Arrival, has_copy: bool, now: UnixMillis) -> NoBody {
     if arrival.response.status == StatusCode::NOT_MODIFIED {
-        let message = format!("the upstream of repository {} answered 304 to a request without conditions", wanted.entry.repository.name);
+        let message =
+            format!("the upstream of repository {} answered 304 to a request without conditions", wanted.entry.repository.name);
         return NoBody { status: Some(304), ..NoBody::unusable("upstream_protocol", message) };
     }
     match &arrival.failed {
@@ -97,7 +98,12 @@ pub(crate) fn status_outcome(wanted: &Wanted, response: &UpstreamResponse, now: 
         && let Some(refusal) = wanted.format.refused_to_anybody(&wanted.entry.repository, path)
     {
         // To larder it is a 401 all the same: no absence that would be remembered, nor end the life of a copy.
-        return NoBody { outcome: Outcome::Denied(status), message: refusal.message, code: ABSENT_OR_PRIVATE, status: Some(status) };
+        return NoBody {
+            outcome: Outcome::Denied(status),
+            message: refusal.message,
+            code: ABSENT_OR_PRIVATE,
+            status: Some(status),
+        };
     }
     let answered = status;
     let status = if wanted.format.is_missing(path, status) { 404 } else { status };
@@ -205,7 +211,9 @@ impl Said {
             "upstream_login" => {
                 upstream("gave no token", "no token", "; set username and password of the repository, or correct them")
             }
-            "upstream_protocol" => upstream("did not answer in valid HTTP", "no valid HTTP", "; correct base_url, or ask again later"),
+            "upstream_protocol" => {
+                upstream("did not answer in valid HTTP", "no valid HTTP", "; correct base_url, or ask again later")
+            }
             "upstream_cut" => upstream("broke off the transfer", "broken off", "; ask again"),
             "upstream_status" => upstream("gave no usable answer", "", ""),
             "redirect_refused" => upstream("redirects to where larder does not follow", "redirect refused", "; correct base_url"),
@@ -222,7 +230,9 @@ impl Said {
             "document_too_large" => {
                 Self { rule: "limits.document_size", ..upstream("sent a document that is too large", "too large", "") }
             }
-            "offline" => Self { rule: "offline", ..upstream("is not asked (offline)", "", "; set offline: false to let larder ask") },
+            "offline" => {
+                Self { rule: "offline", ..upstream("is not asked (offline)", "", "; set offline: false to let larder ask") }
+            }
             _ => upstream("", "", ""),
         }
     }

@@ -10,6 +10,7 @@ use larder_storage::{OpenBlob, StorageError, StorageErrorKind};
 use larder_upstream::in_request;
 
 use crate::admission::Wanted;
+use crate::causes::warn_once;
 use crate::claims::Stated;
 use crate::commit::{Commit, RecordChange};
 use crate::counters::count;
@@ -232,7 +233,9 @@ impl Engine {
             Self::tell_contradicted(wanted, &stated);
         } else if !right {
             count(&wanted.entry.counters.digest_mismatches);
-            in_request(|| tracing::warn!(key = %wanted.key, "a held file is not what its index or its name says and is fetched again"));
+            in_request(|| {
+                warn_once!(wanted, "held_mismatch", "a held file is not what its index or its name says and is fetched again");
+            });
             self.drop_record(&wanted.entry, &wanted.key).await;
             return None;
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use larder_core::{CacheStatus, Fault, Source};
 
 use crate::admission::Wanted;
+use crate::causes::warn_once;
 use crate::counters::count;
 use crate::engine::Engine;
 use crate::fetch::Copy;
@@ -48,7 +49,7 @@ impl Engine {
             return Err(fault);
         }
         let (record, open) = self.stand_in(wanted).await.ok_or(fault)?;
-        tracing::warn!(key = %wanted.key, "another variant's copy is served");
+        warn_once!(wanted, "stand_in", "another variant's copy is served");
         count(&wanted.entry.counters.stale_served);
         let status = CacheStatus { hit: true, detail: Some("stale-error"), ..CacheStatus::default() };
         let body = SettledBody::Blob(open);

@@ -355,11 +355,7 @@ pub fn standard_error_body(fault: &Fault) -> ErrorBody {
         repository: Option<&'a str>,
         rule: Option<&'a str>,
     }
-    let body = Body {
-        error: &fault.message,
-        code: fault.code,
-        repository: fault.repository.as_deref(),
-        rule: fault.rule.as_deref(),
-    };
+    let body =
+        Body { error: &fault.message, code: fault.code, repository: fault.repository.as_deref(), rule: fault.rule.as_deref() };
     ErrorBody { content_type: "application/json", body: serde_json::to_vec(&body).unwrap_or_default() }
 }

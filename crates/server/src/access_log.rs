@@ -34,10 +34,10 @@ pub(crate) struct Line<'a> {
 
 impl Line<'_> {
     /// Everything but hits and answers to probes at info. A refusal says why, and is counted.
-    pub(crate) fn log(&self, response: &Response<ResponseBody>, metrics: &Metrics, now: UnixMillis) {
+    pub(crate) fn log(&self, response: &Response<ResponseBody>, metrics: &Metrics, now: impl FnOnce() -> UnixMillis) {
         let (status, bytes) = (response.status(), response.body().length());
         if let Some(Said(fault)) = response.extensions().get::<Said>() {
-            self.warn(fault, metrics, now);
+            self.warn(fault, metrics, now());
             self.log_refusal(fault, status, bytes);
             return;
         }

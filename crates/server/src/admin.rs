@@ -88,7 +88,10 @@ async fn health<B: Backend>(exchange: &Exchange<'_, B>) -> Response<ResponseBody
     let states = exchange.backend.health().await;
     let ok = states.iter().all(|state| state.ok);
     let backends: BTreeMap<&str, Value> = states.iter().map(|state| (state.role, state_json(state))).collect();
-    json_response(verdict(ok), &json!({"status": word(ok), "backends": backends, "refusals": exchange.shared.metrics.refused().report()}))
+    json_response(
+        verdict(ok),
+        &json!({"status": word(ok), "backends": backends, "refusals": exchange.shared.metrics.refused().report()}),
+    )
 }
 
 async fn ready<B: Backend>(exchange: &Exchange<'_, B>) -> Response<ResponseBody> {

@@ -146,7 +146,9 @@ mod tests {
     #[test]
     fn what_is_nobody_s_fault_or_the_upstream_s_is_counted_only() {
         let refused = Refused::default();
-        for code in ["not_found", "precondition_failed", "range_not_satisfiable", "upstream_status", "upstream_timeout", "bad_request"] {
+        for code in
+            ["not_found", "precondition_failed", "range_not_satisfiable", "upstream_status", "upstream_timeout", "bad_request"]
+        {
             assert_eq!(refused.note("a", &fault(code), false, NOW), None, "{code}");
         }
         assert_eq!(refused.note("a", &fault("upstream_cut"), true, NOW), Some(1), "a body that broke off");

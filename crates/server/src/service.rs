@@ -184,7 +184,7 @@ impl<B: Backend> Service<B> {
             peer: self.connection.peer,
             repository: "",
         };
-        line.log(&response, &self.shared.metrics, self.backend.now());
+        line.log(&response, &self.shared.metrics, || self.backend.now());
         self.close(&mut response, request.version());
         name(&mut response, id);
         if *request.method() == Method::HEAD { without_body(response) } else { response }
@@ -259,7 +259,7 @@ impl<B: Backend> Service<B> {
             peer: self.connection.peer,
             repository,
         };
-        line.log(&handled.response, &self.shared.metrics, self.backend.now());
+        line.log(&handled.response, &self.shared.metrics, || self.backend.now());
     }
 }
 

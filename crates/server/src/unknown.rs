@@ -12,11 +12,9 @@ const MOST: usize = 3;
 /// There is no repository of that name, or not where it was asked for. `docker`: whether only those would do.
 pub(crate) fn unknown<B: Backend>(backend: &B, name: &str, docker: bool) -> Fault {
     let message = match backend.repository(name) {
-        Some(other) if docker && other.package != PackageType::Docker => format!(
-            "{name} is a {} repository and holds no images: it is at {}",
-            other.package.as_str(),
-            place(&other)
-        ),
+        Some(other) if docker && other.package != PackageType::Docker => {
+            format!("{name} is a {} repository and holds no images: it is at {}", other.package.as_str(), place(&other))
+        }
         Some(other) => format!("the repository {name} is at {}", place(&other)),
         None => absent(backend, name, docker),
     };

@@ -66,7 +66,10 @@ async fn deny_patterns_say_which_pattern_to_remove_or_narrow() {
             }
             assert!(!sentence.contains("add a pattern") && !sentence.contains("nothing"), "{repository}/{path}: {sentence}");
             let reason = reason(&larder, &url).await;
-            assert!(reason.contains("'[a-z]'") && reason.ends_with("(rule deny_patterns)") && reason.len() <= 120, "{repository}/{path}: {reason}");
+            assert!(
+                reason.contains("'[a-z]'") && reason.ends_with("(rule deny_patterns)") && reason.len() <= 120,
+                "{repository}/{path}: {reason}"
+            );
         }
     }
     assert_eq!(origin.connections(), 0);
@@ -83,7 +86,12 @@ async fn a_path_that_no_pattern_admits_is_told_which_lists_were_tried() {
         let answer = get(&url(&larder, repository, file)).await;
         let (sentence, rule) = said(&answer);
         assert_eq!((answer.status, rule.as_str()), (403, "immutable_patterns"), "{repository}: {sentence}");
-        for word in [repository, "mutable_patterns ('changes$')", "immutable_patterns ('one$', 'two$', 'three$' and 2 more)", "add a pattern"] {
+        for word in [
+            repository,
+            "mutable_patterns ('changes$')",
+            "immutable_patterns ('one$', 'two$', 'three$' and 2 more)",
+            "add a pattern",
+        ] {
             assert!(sentence.contains(word), "{repository}: {word}: {sentence}");
         }
         let (sentence, rule) = said(&get(&url(&empty, repository, file)).await);
@@ -131,7 +139,9 @@ async fn quarantine_says_until_when_by_which_date_and_which_key_changes_it() {
         let (sentence, rule) = said(&answer);
         assert_eq!((answer.status, rule.as_str()), (404, "quarantine_new"), "{repository}: {sentence}");
         // 1,600,000,000 s is 2020-09-13T12:26:40Z; 36,500 days later is 2120-08-20.
-        for word in ["until 2120-08-20T12:26:40Z", "2020-09-13T12:26:40Z", "Last-Modified", "36500 days", "quarantine_days", repository] {
+        for word in
+            ["until 2120-08-20T12:26:40Z", "2020-09-13T12:26:40Z", "Last-Modified", "36500 days", "quarantine_days", repository]
+        {
             assert!(sentence.contains(word), "{repository}: {word}: {sentence}");
         }
         assert_eq!(reason(&larder, &url).await, "Quarantined until 2120-08-20 (rule quarantine_new)", "{repository}");
@@ -171,7 +181,13 @@ async fn failures_of_upstreams_say_what_failed_and_which_keys_matter() {
         (Behaviour::Status(403), 403, &["403", "username", "missing_status"], "upstream", "answered 403"),
         (Behaviour::Status(429), 429, &["429", "later"], "upstream", "answered 429"),
         (Behaviour::Status(500), 500, &["500", "later", "stale.on_status"], "upstream", "answered 500"),
-        (Behaviour::Redirect { status: 302, location: "http://10.1.2.3/x".into() }, 502, &["10.1.2.3", "allow_private"], "allow_private", "private address"),
+        (
+            Behaviour::Redirect { status: 302, location: "http://10.1.2.3/x".into() },
+            502,
+            &["10.1.2.3", "allow_private"],
+            "allow_private",
+            "private address",
+        ),
         (Behaviour::Redirect { status: 302, location: "ftp://example.com/x".into() }, 502, &["http"], "upstream", "redirects"),
         (Behaviour::Garbage("nonsense <h1>upstream</h1>\r\n\r\n".into()), 502, &["HTTP"], "upstream", "HTTP"),
     ] {

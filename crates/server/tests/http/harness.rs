@@ -165,7 +165,9 @@ impl Backend for FakeBackend {
     fn error_body(&self, fault: &Fault, package: Option<PackageType>) -> ErrorShape {
         let body = match package {
             Some(PackageType::Docker) => serde_json::json!({"errors": [{"code": fault.code, "message": fault.message}]}),
-            _ => serde_json::json!({"error": fault.message, "code": fault.code, "repository": fault.repository, "rule": fault.rule}),
+            _ => {
+                serde_json::json!({"error": fault.message, "code": fault.code, "repository": fault.repository, "rule": fault.rule})
+            }
         };
         ErrorShape { content_type: "application/json", body: body.to_string().into_bytes() }
     }

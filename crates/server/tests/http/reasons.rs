@@ -181,6 +181,7 @@ async fn refusals_are_counted_by_repository_and_code() {
     let health = server.ask("GET", "/health", &[]).await.json();
     let files = health["refusals"].as_array().unwrap().iter().find(|one| one["repository"] == "files").unwrap().clone();
     // The scripted clock.
-    let expected = serde_json::json!({"repository": "files", "code": "pattern_denied", "count": 3, "last": "2023-11-14T22:13:20Z"});
+    let expected =
+        serde_json::json!({"repository": "files", "code": "pattern_denied", "count": 3, "last": "2023-11-14T22:13:20Z"});
     assert_eq!(files, expected);
 }
