@@ -38,6 +38,33 @@ impl UnixMillis {
         const LAST: UnixMillis = UnixMillis(253_402_300_799_000);
         httpdate::fmt_http_date(self.min(LAST).to_system_time())
     }
+
+    /// The day in UTC, as `2026-12-01`. Times before 1970 become 1970, later ones than 9999 its last day.
+    pub fn to_date(self) -> String {
+        self.to_rfc3339().split('T').next().unwrap_or_default().to_owned()
+    }
+
+    /// The second in UTC, as `2026-12-01T08:30:00Z` (RFC 3339). Times before 1970 become 1970, later ones than 9999 its last second.
+    ///
+    /// ```
+    /// assert_eq!(larder_core::UnixMillis(784_111_777_999).to_rfc3339(), "1994-11-06T08:49:37Z");
+    /// ```
+    pub fn to_rfc3339(self) -> String {
+        const LAST: u64 = 253_402_300_799;
+        let seconds = u64::try_from(self.0 / 1_000).unwrap_or(0).min(LAST);
+        let (days, second) = (seconds / 86_400, seconds % 86_400);
+        // Counted from the first of March of the year 0, leap days stand at the end of each period.
+        let days = days + 719_468;
+        let (era, day_of_era) = (days / 146_097, days % 146_097);
+        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let month = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * month + 2) / 5 + 1;
+        let month = if month < 10 { month + 3 } else { month - 9 };
+        let year = era * 400 + year_of_era + u64::from(month <= 2);
+        let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    }
 }
 
 impl From<SystemTime> for UnixMillis {

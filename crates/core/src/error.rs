@@ -1,5 +1,6 @@
 //! An error as a client will see it: whose fault it is, what happened, which repository and rule decided.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -61,12 +62,34 @@ pub struct Fault {
     pub retry_after: Option<Duration>,
     /// For `X-Larder-Quarantine: until=…`, RFC 3339.
     pub held_until: Option<crate::UnixMillis>,
+    /// What the body does not say.
+    pub detail: Option<Box<FaultDetail>>,
+}
+
+/// What is said of a fault beside its body: in the reason phrase of HTTP/1.1 and in log lines.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FaultDetail {
+    /// The message in few words of larder's own, where the message is long or repeats what an upstream wrote.
+    pub brief: Option<Cow<'static, str>>,
+    /// The upstream document or file concerned, as log lines show keys.
+    pub key: Option<String>,
+    /// What the upstream answered: its status, or a few words of larder's own on why there is none.
+    pub upstream: Option<Cow<'static, str>>,
 }
 
 impl Fault {
     /// A fault with only the essentials.
     pub fn new(kind: FaultKind, code: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, code, message: message.into(), repository: None, rule: None, retry_after: None, held_until: None }
+        Self {
+            kind,
+            code,
+            message: message.into(),
+            repository: None,
+            rule: None,
+            retry_after: None,
+            held_until: None,
+            detail: None,
+        }
     }
 
     /// Names the repository.
@@ -79,6 +102,38 @@ impl Fault {
     pub fn by_rule(mut self, rule: impl Into<String>) -> Self {
         self.rule = Some(rule.into());
         self
+    }
+
+    /// Says the message in few words, for the reason phrase.
+    pub fn briefly(mut self, brief: impl Into<Cow<'static, str>>) -> Self {
+        self.detail_mut().brief = Some(brief.into());
+        self
+    }
+
+    /// Names the document or file concerned, unless a nearer one is named already.
+    pub fn about(mut self, key: &dyn fmt::Display) -> Self {
+        self.detail_mut().key.get_or_insert_with(|| key.to_string());
+        self
+    }
+
+    /// Notes what the upstream answered.
+    pub fn upstream_said(mut self, said: impl Into<Cow<'static, str>>) -> Self {
+        self.detail_mut().upstream = Some(said.into());
+        self
+    }
+
+    /// The document or file concerned.
+    pub fn key(&self) -> Option<&str> {
+        self.detail.as_ref()?.key.as_deref()
+    }
+
+    /// What the upstream answered.
+    pub fn upstream(&self) -> Option<&str> {
+        self.detail.as_ref()?.upstream.as_deref()
+    }
+
+    fn detail_mut(&mut self) -> &mut FaultDetail {
+        self.detail.get_or_insert_default()
     }
 
     /// Sets `Retry-After`.

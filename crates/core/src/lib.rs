@@ -29,8 +29,10 @@ mod policy;
 mod precondition;
 mod public_urls;
 mod range;
+mod reason;
 mod record;
 mod repository;
+mod request_id;
 mod secret;
 mod settle;
 mod shown;
@@ -43,7 +45,7 @@ pub use cache_status::{CacheStatus, ForwardReason, Source};
 pub use clock::{Clock, ManualClock, SystemClock, UnixMillis};
 pub use decide::{Class, Decision, RevalidateWith, believed, decide, fresh_until, stale_allowed, time_to_live};
 pub use digest::{Digest, DigestAlgorithm, Hasher, InvalidDigest, sha256};
-pub use error::{Fault, FaultKind};
+pub use error::{Fault, FaultDetail, FaultKind};
 pub use field::{field_text, field_value};
 pub use join::join_url;
 pub use key::{RepresentationInputs, RepresentationKey, SourceKey};
@@ -55,11 +57,13 @@ pub use policy::{Access, AccessDenied, AccessPolicy};
 pub use precondition::{Conditions, Current, Precondition, evaluate_conditions, is_strong_tag};
 pub use public_urls::PublicUrls;
 pub use range::{ByteRange, RangeAnswer, RangeSpec, evaluate_range, parse_range};
+pub use reason::{MAX_REASON, reason_phrase};
 pub use record::{ArtifactRecord, BlobDescriptor, Content, StoredHeaders};
 pub use repository::{
     AllowPrivate, Credentials, InvalidRepositoryName, PackageType, Repository, RepositoryKind, RepositoryName, UpstreamAuth,
     UpstreamSettings,
 };
+pub use request_id::RequestId;
 pub use secret::{REDACTED, SafeUrl, Secret};
 pub use settle::{HeadVerdict, Outcome, Settlement, confirms, judge_head, keeps_status, settle};
 pub use shown::shown;

@@ -4,13 +4,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use larder_core::{
-    AccessDenied, ArtifactPath, Fault, FaultKind, Mutability, PathError, PathRules, RepositoryKind, RepositoryName, SourceKey,
-};
+use larder_core::{ArtifactPath, Fault, FaultKind, Mutability, PathError, PathRules, RepositoryKind, RepositoryName, SourceKey};
 use larder_formats::{Form, Format, Links, Operation, Read, RequestParts, SourceBase, SourceSpec};
 
 use crate::claims::StoredClaim;
 use crate::counters::count;
+use crate::denied;
 use crate::engine::{ArtifactRequest, Engine};
 use crate::keys;
 use crate::repositories::Entry;
@@ -182,11 +181,7 @@ impl Engine {
     ) -> Result<Admission, Fault> {
         read_only(entry, request)?;
         let links = Links::new(&entry.repository, self.link_key(), self.link_base(entry, format, request.client_base));
-        let forged = || {
-            Fault::new(FaultKind::Forbidden, "link_forged", "this link was not made by this repository")
-                .in_repository(&entry.repository.name)
-                .by_rule("_ext")
-        };
+        let forged = || denied::forged(entry, path);
         let external = |path: &ArtifactPath| links.resolve_external(path, SIDECARS).ok_or_else(forged);
         let link = external(path)?;
         let policy_path = format.subject(&link.original_path).unwrap_or(&link.original_path).to_owned();
@@ -266,7 +261,11 @@ impl Engine {
             return Err(not_built(&entry, reason));
         }
         if entry.repository.kind != RepositoryKind::Remote {
-            return Err(not_built(&entry, "its kind is not built in this version of larder"));
+            let place = match entry.repository.kind {
+                RepositoryKind::Virtual => format!("; its place is /api/v1/virtual/{}", entry.repository.name),
+                RepositoryKind::Local | RepositoryKind::Remote => String::new(),
+            };
+            return Err(not_built(&entry, &format!("its kind is not built in this version of larder{place}")));
         }
         Ok(entry)
     }
@@ -288,16 +287,8 @@ fn classify(entry: &Entry, format: &'static dyn Format, path: &str) -> Result<Mu
             count(&entry.counters.pattern_limits);
         }
         entry.counters.denied.fetch_add(1, Ordering::Relaxed);
-        denied_fault(entry, &denied)
+        denied::fault(entry, path, &denied)
     })
-}
-
-fn denied_fault(entry: &Entry, denied: &AccessDenied) -> Fault {
-    let message = format!(
-        "the rules of repository {} do not admit this path; if it should be served, add a pattern to {}",
-        entry.repository.name, denied.rule
-    );
-    Fault::new(FaultKind::Forbidden, "pattern_denied", message).in_repository(&entry.repository.name).by_rule(denied.rule)
 }
 
 fn not_built(entry: &Entry, what: &str) -> Fault {

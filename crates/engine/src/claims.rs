@@ -316,7 +316,7 @@ impl Engine {
         let Some(source) = record.blob().map(|blob| blob.digest.clone()) else { return };
         let (engine, table) = (Arc::clone(self), Arc::clone(table));
         let repository = wanted.entry.repository.name.clone();
-        tokio::spawn(async move {
+        larder_upstream::spawn(async move {
             let bytes = table.bytes().clone();
             let Ok(Some(info)) = engine.put_bytes(bytes).await else { return };
             let derived = DerivedRecord {

@@ -38,7 +38,7 @@ pub(crate) fn clear<T>(
     }
     match repository.quarantine.verdict(dates.published_at, dates.first_seen_at, now) {
         Verdict::Clear => Ok(Cleared(what)),
-        Verdict::Held { until } => Err(held(repository, until, now)),
+        Verdict::Held { until } => Err(held(repository, dates, until, now)),
     }
 }
 
@@ -47,17 +47,34 @@ pub(crate) fn clear_non_artifact<T>(what: T) -> Cleared<T> {
     Cleared(what)
 }
 
-fn held(repository: &Repository, until: Option<UnixMillis>, now: UnixMillis) -> Fault {
-    let message = match until {
-        Some(until) => {
-            format!("this artifact is newer than the repository's minimum age and is held back until {}", until.to_http_date())
-        }
-        None => "this artifact states no publish date and the repository holds back what has none".to_owned(),
+fn held(repository: &Repository, dates: Dates, until: Option<UnixMillis>, now: UnixMillis) -> Fault {
+    let name = &repository.name;
+    let fault =
+        Fault::new(FaultKind::NotFound, "quarantined", "").in_repository(name).retry_after(until.map(|until| until.since(now)));
+    let Some(until) = until else {
+        let message = format!(
+            "held back by quarantine: this artifact states no publish date, and repository {name} holds back what has none; \
+             quarantine_missing_date: first_seen counts from when larder saw it first, allow lets it through"
+        );
+        return Fault { message, ..fault }.by_rule("quarantine_missing_date").briefly("Quarantined: it states no publish date");
     };
-    let mut fault = Fault::new(FaultKind::NotFound, "quarantined", message)
-        .in_repository(&repository.name)
-        .by_rule("quarantine_new")
-        .retry_after(until.map(|until| until.since(now)));
-    fault.held_until = until;
+    let days = repository.quarantine.hold.unwrap_or_default().as_secs() / 86_400;
+    let counted = match dates.published_at {
+        Some(published) if published <= dates.first_seen_at => format!("published {} (Last-Modified)", published.to_rfc3339()),
+        Some(published) => format!(
+            "larder saw it first {}, for its publish date {} was still to come then",
+            dates.first_seen_at.to_rfc3339(),
+            published.to_rfc3339()
+        ),
+        None => format!("larder saw it first {}, for it states no publish date", dates.first_seen_at.to_rfc3339()),
+    };
+    let message = format!(
+        "quarantined until {}: {counted}, and repository {name} holds new files back for {days} days; ask again then, or change \
+         quarantine_days or quarantine_new",
+        until.to_rfc3339()
+    );
+    let brief = format!("Quarantined until {}", until.to_date());
+    let mut fault = Fault { message, ..fault }.by_rule("quarantine_new").briefly(brief);
+    fault.held_until = Some(until);
     fault
 }

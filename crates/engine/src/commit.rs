@@ -230,7 +230,8 @@ impl Engine {
             }
             failed => {
                 let reason = failed.and_then(Result::err).map_or_else(|| "interrupted".to_owned(), |e| e.to_string());
-                tracing::warn!(key = %one.key, reason, "a download was served but could not be kept");
+                let say = || tracing::warn!(key = %one.key, reason, "a download was served but could not be kept");
+                one.flight.span.in_scope(say);
                 count(&one.wanted.entry.counters.fills_not_kept);
                 self.flights.remove(&one.flight);
                 false

@@ -106,7 +106,7 @@ impl Derivations {
         if body.is_intact() {
             return Some(body);
         }
-        tracing::warn!(key, "a derivation's file has been shortened; it is made again");
+        larder_upstream::in_request(|| tracing::warn!(key, "a derivation's file has been shortened; it is made again"));
         self.0.remove(key);
         None
     }
@@ -237,7 +237,7 @@ impl Engine {
         }
         let at_once = identity.length <= CODED_AT_ONCE;
         let (engine, recipe, identity) = (Arc::clone(self), recipe.for_later(), Arc::clone(identity));
-        let making = tokio::spawn(async move {
+        let making = larder_upstream::spawn(async move {
             let make = async {
                 let plain = Arc::clone(&identity);
                 let coded = engine.parse_blocking(move || coding::encode(&plain.bytes()?, coding)).await?;
@@ -261,7 +261,7 @@ impl Engine {
         let bytes = Bytes::from(body);
         let body = Arc::new(DerivedBody::new(Place::Memory(bytes.clone()), content_type, key));
         let (engine, recipe, key, kept) = (Arc::clone(self), recipe.for_later(), key.to_owned(), Arc::clone(&body));
-        tokio::spawn(async move {
+        larder_upstream::spawn(async move {
             let (writing, unwritten) = (Arc::clone(&engine), bytes.clone());
             let write = tokio::task::spawn_blocking(move || {
                 let mut spool = writing.new_spool()?;

@@ -11,6 +11,7 @@ use larder_formats::{Identifier, Malformed, Memo};
 use larder_storage::{BlobInfo, OpenBlob, Spool, StorageError};
 
 use crate::admission::Wanted;
+use crate::causes::warn_once;
 use crate::claims::LoadedDocument;
 use crate::coding;
 use crate::counters::count;
@@ -313,8 +314,7 @@ pub(crate) fn stopped(fault: Fault) -> NoBody {
 }
 
 pub(crate) fn unusable_document(wanted: &Wanted, reason: &str) -> NoBody {
-    // The log speaks of it with the upstream's other failures (`upstreams.rs`).
-    tracing::debug!(key = %wanted.key, reason, "the upstream sent a document that cannot be used");
+    warn_once!(wanted, "malformed_document", "the upstream sent a document that cannot be used", reason = reason);
     let message =
         format!("the upstream of repository {} sent something that cannot be used: {reason}", wanted.entry.repository.name);
     NoBody::unusable("malformed_document", message)

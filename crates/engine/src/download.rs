@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use larder_core::{
-    ArtifactRecord, BlobDescriptor, Content, Digest, Fault, PackageType, SafeUrl, StoredHeaders, UnixMillis, field_text,
+    ArtifactRecord, BlobDescriptor, Content, Digest, Fault, Outcome, PackageType, SafeUrl, StoredHeaders, UnixMillis, field_text,
 };
 use larder_storage::Spool;
 use larder_upstream::{Framing, UpstreamResponse};
@@ -23,7 +23,7 @@ use crate::fill::{Fill, Release};
 use crate::flight::{Flight, SettledBody};
 use crate::intake::Intake;
 use crate::mirrors::Arrival;
-use crate::no_body::NoBody;
+use crate::no_body::{NoBody, failed};
 use crate::places::is_hint;
 
 /// Until a new body's record is visible, the body before it may still be served here and there. A client that dates its copy by its own
@@ -45,6 +45,11 @@ impl From<NoBody> for Stopped {
     fn from(no_body: NoBody) -> Self {
         Self::NoBody(no_body)
     }
+}
+
+/// Why a body broke off, for those who have its head already.
+fn cause(wanted: &Wanted, no_body: &NoBody) -> Fault {
+    failed(wanted, no_body.outcome == Outcome::TimedOut, no_body).about(&wanted.key)
 }
 
 /// A complete, verified body.
@@ -118,14 +123,14 @@ impl Engine {
         let received = match intake.run(self, wanted, arrival).await {
             Ok(received) => received,
             Err(no_body) => {
-                fill.fail();
+                fill.fail(cause(wanted, &no_body));
                 return Err(no_body.into());
             }
         };
         let end_marked = received.end_marked;
         let finished = self.verify(flight, wanted, &fill, received, &mut expectation, prior).await;
-        if finished.is_err() {
-            fill.fail();
+        if let Err(no_body) = &finished {
+            fill.fail(cause(wanted, no_body));
         }
         let mut filled = finished?;
         if let Some(RecordChange::Store { record, also, .. }) = &mut filled.change {

@@ -283,7 +283,8 @@ impl Engine {
             Admission::Read(admitted) => match admitted.form() {
                 Form::Verbatim => self.serve_verbatim(&admitted, &request).await,
                 Form::Derived(form) => self.serve_derived(&admitted, form, &request).await,
-            },
+            }
+            .map_err(|fault| fault.about(&admitted.wanted().key)),
             Admission::Other { entry, operation } => self.serve_other(&entry, operation, &request).await,
         }
     }

@@ -11,6 +11,7 @@ use crate::claims::StoredClaim;
 use crate::engine::Engine;
 use crate::flight::{Flight, Ready};
 use crate::obtain::Effort;
+use crate::remembered::Remembered;
 
 /// What is known of a file's claim while it is being fetched.
 #[derive(Debug)]
@@ -285,7 +286,7 @@ impl Engine {
     }
 
     /// What the upstream has said is not there, unless a document that has arrived since then names it.
-    pub(crate) async fn absence(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Option<u16> {
+    pub(crate) async fn absence(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Option<Remembered> {
         let entry = &wanted.entry;
         let absence = self.absences.get(&wanted.key, entry.repository.cache.negative_ttl, self.now())?;
         let arrivals = entry.arrivals.load(Ordering::Acquire);
@@ -296,7 +297,7 @@ impl Engine {
             }
             self.absences.confirm(&wanted.key, arrivals);
         }
-        Some(absence.status)
+        Some(Remembered { status: absence.status, over: Some(absence.at.plus(entry.repository.cache.negative_ttl)) })
     }
 
     /// Obtains the document that is asked for first and looks the file up in it.

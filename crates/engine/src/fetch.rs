@@ -14,6 +14,7 @@ use larder_upstream::UpstreamResponse;
 use url::Url;
 
 use crate::admission::Wanted;
+use crate::causes::warn_once;
 use crate::commit::RecordChange;
 use crate::counters::count;
 use crate::download::{Filled, Stopped, stored_headers};
@@ -237,6 +238,7 @@ impl Engine {
             outcome: Outcome::Refused { status, retry_after: Some(pause) },
             message: "the upstream answered 429 a moment ago and said when to come back".to_owned(),
             code: NOT_ASKED,
+            status: None,
         })
     }
 
@@ -258,7 +260,11 @@ impl Engine {
     fn not_modified(&self, wanted: &Wanted, copy: &mut Option<Copy>, response: &UpstreamResponse) -> Option<Arrived> {
         let unchanged = copy.take_if(|(record, _)| is_about(wanted, response, record));
         if unchanged.is_none() {
-            tracing::warn!(key = %wanted.key, "the upstream answered 304 with the tag of another body; it is asked without conditions");
+            warn_once!(
+                wanted,
+                "other_304",
+                "the upstream answered 304 with the tag of another body; it is asked without conditions"
+            );
         }
         unchanged.map(|copy| self.renew(wanted, copy, response))
     }
@@ -295,10 +301,7 @@ impl Engine {
         let record = copy.as_ref().map(|(record, _)| record.as_ref());
         match (settle(no_body.outcome, record, wanted.class, policy, now), copy) {
             (Settlement::ServeStale { renew }, Some((record, open))) => {
-                if wanted.entry.learnt.warned.is_first("stale", no_body.code, now) {
-                    tracing::warn!(key = %wanted.key, reason = no_body.code, detail = no_body.message,
-                        "an expired copy is served; said once an hour, larder_repository_stale_served_total counts on");
-                }
+                warn_once!(wanted, no_body.code, "the expired copy is served", reason = no_body.code, detail = no_body.message);
                 count(&wanted.entry.counters.stale_served);
                 let record =
                     if renew { Arc::new(ArtifactRecord { renewed_at: now, ..ArtifactRecord::clone(&record) }) } else { record };

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use larder_core::ArtifactRecord;
+use larder_core::{ArtifactRecord, Fault, FaultKind};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -73,6 +73,8 @@ pub(crate) struct Fill {
     ring_capacity: usize,
     ring_moved: Notify,
     progress: watch::Sender<Progress>,
+    /// Why it failed.
+    cause: OnceLock<Fault>,
     positions: Mutex<HashMap<u64, Arc<AtomicU64>>>,
     next_reader: AtomicU64,
 }
@@ -96,6 +98,7 @@ impl Fill {
             ring: Mutex::default(),
             ring_capacity,
             ring_moved: Notify::new(),
+            cause: OnceLock::new(),
             progress: watch::Sender::new(Progress { available: 0, end: End::Open }),
             positions: Mutex::default(),
             next_reader: AtomicU64::new(0),
@@ -208,8 +211,15 @@ impl Fill {
     }
 
     /// Readers get an error: their connections are aborted, never ended well.
-    pub(crate) fn fail(&self) {
+    pub(crate) fn fail(&self, cause: Fault) {
+        let _ = self.cause.set(cause);
         self.progress.send_modify(|progress| progress.end = End::Failed);
+    }
+
+    /// Why it failed.
+    pub(crate) fn cause(&self) -> Fault {
+        let unknown = || Fault::new(FaultKind::BadGateway, "upstream_cut", "the upstream broke off the transfer");
+        self.cause.get().cloned().unwrap_or_else(unknown)
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<Progress> {

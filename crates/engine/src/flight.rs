@@ -83,6 +83,8 @@ pub(crate) struct Flight {
     /// Why the upstream is asked; unset until it is.
     reason: OnceLock<ForwardReason>,
     task: OnceLock<AbortHandle>,
+    /// The request that it was begun for: what is said of the file later carries its id.
+    pub(crate) span: tracing::Span,
 }
 
 impl Flight {
@@ -101,6 +103,7 @@ impl Flight {
             waiting: AtomicUsize::new(0),
             reason: OnceLock::new(),
             task: OnceLock::new(),
+            span: larder_upstream::request_span(),
         }
     }
 
@@ -343,7 +346,7 @@ impl Drop for EndGuard {
             State::Pending => None,
         };
         if let Some(fill) = fill {
-            fill.fail();
+            fill.fail(lost());
         }
         self.0.finish(Err(lost()));
     }

@@ -13,6 +13,7 @@ use larder_formats::Generation;
 use tokio::time::Instant;
 
 use crate::admission::Wanted;
+use crate::causes::warn_once;
 use crate::commit::{Commit, RecordChange};
 use crate::engine::Engine;
 use crate::fetch::head_verdict;
@@ -123,10 +124,7 @@ impl Engine {
                 && self.goes_back(wanted, before, &arrived.0).await
                 && let Some(kept) = self.keep(wanted, before, "rollback-refused", true).await
             {
-                if wanted.entry.learnt.warned.is_first("generation", "rollback", self.now()) {
-                    tracing::warn!(key = %wanted.key,
-                        "the upstream offers an older revision than before; the newer one is kept (no_rollback); said once an hour");
-                }
+                warn_once!(wanted, "rollback", "the upstream offers an older revision than before; the newer one is kept (no_rollback)");
                 return Gathered { arrived: kept, members: Vec::new(), changed: false };
             }
             let around = self.fetch_around(wanted, generation, &arrived.0, before, until).await;
@@ -161,14 +159,11 @@ impl Engine {
 
     fn warn_of_doubt(&self, wanted: &Wanted, doubt: Doubt) {
         let why = match doubt {
-            Doubt::Incomplete => "incomplete",
-            Doubt::Unsigned => "unsigned",
-            Doubt::Unreachable => "unreachable",
+            Doubt::Incomplete => "generation_incomplete",
+            Doubt::Unsigned => "generation_unsigned",
+            Doubt::Unreachable => "generation_unreachable",
         };
-        if wanted.entry.learnt.warned.is_first("generation", why, self.now()) {
-            tracing::warn!(key = %wanted.key, why,
-                "the upstream's new generation is not complete yet; the one before is served; said once an hour");
-        }
+        warn_once!(wanted, why, "the upstream's new generation is not complete yet; the one before is served", reason = why);
     }
 
     /// Whether the generation before is better than one with this doubt.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::counters::Counters;
 use crate::engine::Engine;
-use crate::warned::Warned;
+use crate::causes::Causes;
 
 const MAX_AGE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -65,7 +65,7 @@ pub struct BackendHealth {
 pub(crate) struct HealthCache {
     last: Mutex<Option<(Instant, Health)>>,
     /// What the log has spoken of.
-    warned: Warned,
+    warned: Causes,
 }
 
 impl Engine {
@@ -134,9 +134,9 @@ impl Engine {
     /// A download cannot be kept, which may go for all of them.
     pub(crate) fn warn_not_kept(&self, error: &StorageError) {
         let why = if error.is_full() { "full" } else { "failed" };
-        if self.health.warned.is_first("not_kept", why, self.now()) {
+        if let Some(times) = self.health.warned.due(why) {
             tracing::warn!(
-                %error,
+                %error, times,
                 "a download cannot be kept on disk: it goes on through memory; said once an hour, \
                  larder_repository_fills_not_kept_total counts on"
             );

@@ -9,7 +9,7 @@ use larder_core::UnixMillis;
 use larder_formats::LeftOut;
 
 use crate::admission::Wanted;
-use crate::warned::Warned;
+use crate::causes::Causes;
 
 /// Documents of which it is remembered that something was said of their links.
 const MOST_TOLD: usize = 1024;
@@ -21,8 +21,8 @@ const BELIEVED: Duration = Duration::from_hours(1);
 pub(crate) struct Learnt {
     /// Documents of whose links the log has spoken.
     told: Mutex<HashSet<String>>,
-    /// What the log has spoken of that may happen at every request.
-    pub(crate) warned: Warned,
+    /// What has been warned of.
+    pub(crate) causes: Causes,
     /// Until when the usual `Accept` is known to be answered, in milliseconds.
     usual_until: AtomicI64,
     /// Until when it is known not to be.

@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::fetch::negative;
 use crate::flight::{Flight, Ready, Settled, SettledBody};
 use crate::obtain::Effort;
-use crate::serve::negative_fault;
+use crate::remembered::Remembered;
 
 /// A generation whose document has expired for longer than this is refreshed when one of its other files is asked for.
 const LEFT_BEHIND: std::time::Duration = std::time::Duration::from_secs(60);
@@ -214,7 +214,7 @@ impl Engine {
         }
         let Some(record) = self.records.get(&wanted.key).await.map_err(storage)? else { return Ok(None) };
         if let Content::Negative { status } = record.content {
-            return Err(negative_fault(wanted, status));
+            return Err(self.negative_fault(wanted, Remembered { status, over: None }));
         }
         let Some(open) = self.open_held(wanted, &record).await else { return Ok(None) };
         if is_companion {

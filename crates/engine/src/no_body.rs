@@ -24,11 +24,13 @@ pub(crate) struct NoBody {
     pub(crate) outcome: Outcome,
     pub(crate) message: String,
     pub(crate) code: &'static str,
+    /// The status that the upstream answered, if it answered.
+    pub(crate) status: Option<u16>,
 }
 
 impl NoBody {
     pub(crate) fn unusable(code: &'static str, message: impl Into<String>) -> Self {
-        Self { outcome: Outcome::Unusable, message: message.into(), code }
+        Self { outcome: Outcome::Unusable, message: message.into(), code, status: None }
     }
 
     /// Whether it is the fault of the place that was asked, so that another may have the right body.
@@ -65,7 +67,7 @@ impl From<UpstreamError> for NoBody {
             UpstreamErrorKind::Protocol => (Outcome::Unusable, "upstream_protocol"),
             UpstreamErrorKind::Truncated => (Outcome::Unusable, "upstream_cut"),
         };
-        Self { outcome, message: error.message, code }
+        Self { outcome, message: error.message, code, status: None }
     }
 }
 
@@ -78,7 +80,9 @@ pub(crate) fn nothing_left() -> NoBody {
 /// file does not end the life of a copy.
 pub(crate) fn no_body_of(wanted: &Wanted, arrival: &Arrival, has_copy: bool, now: UnixMillis) -> NoBody {
     if arrival.response.status == StatusCode::NOT_MODIFIED {
-        return NoBody::unusable("upstream_protocol", "the upstream answered 304 to a request without conditions");
+        let message =
+            format!("the upstream of repository {} answered 304 to a request without conditions", wanted.entry.repository.name);
+        return NoBody { status: Some(304), ..NoBody::unusable("upstream_protocol", message) };
     }
     match &arrival.failed {
         Some(failed) if has_copy => failed.clone(),
@@ -94,8 +98,14 @@ pub(crate) fn status_outcome(wanted: &Wanted, response: &UpstreamResponse, now: 
         && let Some(refusal) = wanted.format.refused_to_anybody(&wanted.entry.repository, path)
     {
         // To larder it is a 401 all the same: no absence that would be remembered, nor end the life of a copy.
-        return NoBody { outcome: Outcome::Denied(status), message: refusal.message, code: ABSENT_OR_PRIVATE };
+        return NoBody {
+            outcome: Outcome::Denied(status),
+            message: refusal.message,
+            code: ABSENT_OR_PRIVATE,
+            status: Some(status),
+        };
     }
+    let answered = status;
     let status = if wanted.format.is_missing(path, status) { 404 } else { status };
     let retry_after = retry_after(&response.headers, now);
     let outcome = match status {
@@ -105,12 +115,14 @@ pub(crate) fn status_outcome(wanted: &Wanted, response: &UpstreamResponse, now: 
         _ => Outcome::Unusable,
     };
     let hint = match status {
-        401 | 407 => "; check the repository's username and password",
+        401 | 407 => "; set username and password of the repository, or correct them",
+        300..=399 => "; it leads to no place that could be asked: correct base_url",
+        200..=299 => ", which is no answer to what was asked; correct base_url",
         _ => "",
     };
     let message = format!("the upstream of repository {} answered {status}{hint}", wanted.entry.repository.name);
     let code = if matches!(status, 401 | 407) { "upstream_unauthorized" } else { "upstream_status" };
-    NoBody { outcome, message, code }
+    NoBody { outcome, message, code, status: Some(answered) }
 }
 
 /// The upstream's own status, passed on.
@@ -121,29 +133,107 @@ pub(crate) fn passed_on(wanted: &Wanted, status: u16, retry_after: Option<Durati
         508 => "loop_detected",
         _ => "upstream_status",
     };
+    let name = &wanted.entry.repository.name;
     let path = larder_core::shown(&wanted.spec.key_path);
     let message = match status {
         508 => format!(
-            "repository {} leads back to where the request came from: its upstream answered 508 (Loop Detected); correct its base_url, \
-             or whatever redirects from there to here",
-            wanted.entry.repository.name
+            "repository {name} leads back to where the request came from: its upstream answered 508 (Loop Detected); correct its base_url, \
+             or whatever redirects from there to here"
         ),
-        _ => format!("the upstream of repository {} answered {status} for {path}", wanted.entry.repository.name),
+        _ => format!("the upstream of repository {name} answered {status} for {path}{}", remedy_of(status)),
     };
     // Who is told to come back later must be told when.
     let retry_after = retry_after.or((status == 429).then_some(UNTOLD_RETRY_AFTER));
     Fault::new(FaultKind::Upstream(status), code, message)
-        .in_repository(&wanted.entry.repository.name)
+        .in_repository(name)
         .by_rule("upstream")
+        .upstream_said(status.to_string())
         .retry_after(retry_after)
 }
 
+/// What to do about a status that is passed on.
+fn remedy_of(status: u16) -> &'static str {
+    match status {
+        403 => "; it may want a login (username, password), or say so of what is not there (missing_status)",
+        429 => "; it takes fewer requests for now: ask again later, or log in (username, password)",
+        500..=599 => "; that is the upstream's own trouble: ask again later (stale.on_status serves held copies meanwhile)",
+        _ => "",
+    }
+}
+
+/// No usable answer, and no copy.
 pub(crate) fn failed(wanted: &Wanted, timed_out: bool, no_body: &NoBody) -> Fault {
     let kind = match no_body.code {
         ABSENT_OR_PRIVATE => FaultKind::NotFound,
         _ if timed_out => FaultKind::GatewayTimeout,
         _ => FaultKind::BadGateway,
     };
-    let message = format!("{} (asked for {})", no_body.message, wanted.spec.key_path);
-    Fault::new(kind, no_body.code, message).in_repository(&wanted.entry.repository.name).by_rule("upstream")
+    let name = &wanted.entry.repository.name;
+    let said = Said::of(no_body);
+    let path = larder_core::shown(&wanted.spec.key_path);
+    let message = format!("{} (asked of repository {name} for {path}){}", no_body.message, said.remedy);
+    let fault = Fault::new(kind, no_body.code, message).in_repository(name).by_rule(said.rule);
+    let fault = match said.brief {
+        "" => fault,
+        brief => fault.briefly(format!("the upstream of repository {name} {brief}")),
+    };
+    match no_body.status {
+        Some(status) => fault.upstream_said(status.to_string()),
+        None if said.upstream.is_empty() => fault,
+        None => fault.upstream_said(said.upstream),
+    }
+}
+
+/// What is said of a failure beside what happened, in words of larder's own.
+struct Said {
+    rule: &'static str,
+    /// After "the upstream of repository …"; empty where the message itself is short.
+    brief: &'static str,
+    upstream: &'static str,
+    remedy: &'static str,
+}
+
+impl Said {
+    fn of(no_body: &NoBody) -> Self {
+        let upstream = |brief, upstream, remedy| Self { rule: "upstream", brief, upstream, remedy };
+        match no_body.code {
+            "upstream_unreachable" => upstream(
+                "cannot be reached",
+                "unreachable",
+                "; see that this host reaches it (base_url, proxy, ca_file), and ask again",
+            ),
+            "upstream_timeout" => upstream(
+                "did not answer in time",
+                "timed out",
+                "; ask again, or let it have more time (timeouts.connect, timeouts.read)",
+            ),
+            "upstream_unauthorized" => upstream("wants a login; set username and password", "", ""),
+            "upstream_login" => {
+                upstream("gave no token", "no token", "; set username and password of the repository, or correct them")
+            }
+            "upstream_protocol" => {
+                upstream("did not answer in valid HTTP", "no valid HTTP", "; correct base_url, or ask again later")
+            }
+            "upstream_cut" => upstream("broke off the transfer", "broken off", "; ask again"),
+            "upstream_status" => upstream("gave no usable answer", "", ""),
+            "redirect_refused" => upstream("redirects to where larder does not follow", "redirect refused", "; correct base_url"),
+            "address_refused" => Self { rule: "allow_private", ..upstream("leads to a private address", "address refused", "") },
+            "digest_mismatch" => Self {
+                rule: "verify",
+                ..upstream(
+                    "sent other bytes than are stated",
+                    "wrong digest",
+                    "; ask again when it has been corrected there (verify: warn would keep it)",
+                )
+            },
+            "malformed_document" | "unasked_coding" => upstream("sent a document that cannot be used", "malformed", ""),
+            "document_too_large" => {
+                Self { rule: "limits.document_size", ..upstream("sent a document that is too large", "too large", "") }
+            }
+            "offline" => {
+                Self { rule: "offline", ..upstream("is not asked (offline)", "", "; set offline: false to let larder ask") }
+            }
+            _ => upstream("", "", ""),
+        }
+    }
 }

@@ -7,15 +7,19 @@ use larder_core::{
     UnixMillis, decide, fresh_until, time_to_live,
 };
 use larder_storage::{OpenBlob, StorageError, StorageErrorKind};
+use larder_upstream::in_request;
 
 use crate::admission::Wanted;
+use crate::causes::warn_once;
 use crate::claims::Stated;
 use crate::commit::{Commit, RecordChange};
 use crate::counters::count;
+use crate::decided::words;
 use crate::engine::Engine;
 use crate::fill::Attached;
 use crate::flight::{Flight, Ready, Settled, SettledBody};
-use crate::serve::{negative_fault, storage_fault};
+use crate::remembered::Remembered;
+use crate::serve::storage_fault;
 
 /// How a request's bytes were come by.
 #[derive(Debug)]
@@ -41,7 +45,9 @@ const ATTEMPTS: usize = 3;
 impl Engine {
     /// Obtains a source for a client: from what is held, or from the one flight for it.
     pub(crate) async fn obtain(self: &Arc<Self>, wanted: &Arc<Wanted>, whole: bool, force: bool) -> Result<Obtained, Fault> {
-        if !force && let Some(settled) = self.held(wanted).await? {
+        if force {
+            self.tell(wanted, None, "fetch", "the request asks for it anew");
+        } else if let Some(settled) = self.held(wanted).await? {
             return Ok(Obtained::Held(settled));
         }
         let effort = if force { Effort::Anew } else { Effort::IfDue };
@@ -111,13 +117,16 @@ impl Engine {
     /// A held copy that may be served now, without asking anyone.
     async fn held(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Result<Option<Settled>, Fault> {
         if let Some(settled) = self.of_generation(wanted).await? {
+            self.tell(wanted, Some(&settled.record), "serve", "the index that it belongs to is held");
             return Ok(Some(settled));
         }
         let in_memory = self.records.peek(&wanted.key);
         if in_memory.is_none()
-            && let Some(status) = self.absence(wanted).await
+            && let Some(absence) = self.absence(wanted).await
         {
-            return Err(negative_fault(wanted, status));
+            let (decision, why) = words(Decision::ServeNegative(absence.status));
+            self.tell(wanted, None, decision, why);
+            return Err(self.negative_fault(wanted, absence));
         }
         let record = match in_memory {
             Some(record) => Some(record),
@@ -127,8 +136,10 @@ impl Engine {
         let now = self.now();
         let Some(record) = record else {
             if !wanted.entry.repository_is_offline() {
+                self.tell(wanted, None, "fetch", "nothing is held");
                 return Ok(None);
             }
+            self.tell(wanted, None, "serve what stands in, or nothing", "nothing is held, and the repository is offline");
             let (record, body) = self.stand_in(wanted).await.ok_or_else(|| crate::serve::offline(wanted))?;
             return Ok(Some(self.settled_copy(wanted, record, body, None)));
         };
@@ -136,6 +147,7 @@ impl Engine {
             && self.readings.is_exchanging(&wanted.key)
             && !self.readings.keeps(&wanted.key, tokio::time::Instant::now())
         {
+            self.tell(wanted, Some(&record), "wait", "the index is being exchanged together with its files");
             return Ok(None);
         }
         let offline = wanted.entry.repository_is_offline() && record.blob().is_some();
@@ -150,8 +162,10 @@ impl Engine {
             }
             decision => decision,
         };
+        let (done, why) = words(decision);
+        self.tell(wanted, Some(&record), done, if offline { "the repository is offline" } else { why });
         match decision {
-            Decision::ServeNegative(status) => Err(negative_fault(wanted, status)),
+            Decision::ServeNegative(status) => Err(self.negative_fault(wanted, Remembered::of_record(wanted, status, &record))),
             Decision::Serve | Decision::ServeAndRefresh => {
                 let Some(body) = self.open_held(wanted, &record).await else { return Ok(None) };
                 let Some(record) = self.still_claimed(wanted, record).await else { return Ok(None) };
@@ -192,7 +206,7 @@ impl Engine {
         match self.blobs.open(blob) {
             Ok(open) => Some(open),
             Err(error) => {
-                tracing::warn!(key = %wanted.key, %error, "a held copy cannot be read and is fetched again");
+                in_request(|| tracing::warn!(key = %wanted.key, %error, "a held copy cannot be read and is fetched again"));
                 if matches!(error.kind, StorageErrorKind::NotFound | StorageErrorKind::Corrupt) {
                     self.drop_record(&wanted.entry, &wanted.key).await;
                 }
@@ -219,7 +233,9 @@ impl Engine {
             Self::tell_contradicted(wanted, &stated);
         } else if !right {
             count(&wanted.entry.counters.digest_mismatches);
-            tracing::warn!(key = %wanted.key, "a held file is not what its index or its name says and is fetched again");
+            in_request(|| {
+                warn_once!(wanted, "held_mismatch", "a held file is not what its index or its name says and is fetched again");
+            });
             self.drop_record(&wanted.entry, &wanted.key).await;
             return None;
         }
@@ -240,7 +256,7 @@ impl Engine {
     pub(crate) async fn drop_record(&self, entry: &crate::repositories::Entry, key: &larder_core::SourceKey) {
         let change = larder_storage::Change::DeleteRecord { key: key.clone() };
         if let Err(error) = self.metadata.apply(vec![change]).await {
-            tracing::error!(%error, %key, "a record could not be dropped");
+            in_request(|| tracing::error!(%error, %key, "a record could not be dropped"));
         }
         self.records.remove(key);
         entry.bump();
@@ -292,9 +308,9 @@ impl Engine {
         };
         if effort == Effort::IfDue
             && record.is_none()
-            && let Some(status) = self.absence(wanted).await
+            && let Some(absence) = self.absence(wanted).await
         {
-            return Err((negative_fault(wanted, status), None));
+            return Err((self.negative_fault(wanted, absence), None));
         }
         let mut followed = None;
         if let Some(pointer) = &record
@@ -324,7 +340,10 @@ impl Engine {
             (Decision::Serve | Decision::ServeAndRefresh, Some((record, open))) => {
                 Ok((self.settled_copy(wanted, record, open, None), followed, None))
             }
-            (Decision::ServeNegative(status), _) => Err((negative_fault(wanted, status), None)),
+            (Decision::ServeNegative(status), _) => {
+                let absence = record.map_or(Remembered { status, over: None }, |r| Remembered::of_record(wanted, status, &r));
+                Err((self.negative_fault(wanted, absence), None))
+            }
             (Decision::Revalidate(with), Some(copy)) => self.revalidate(flight, wanted, copy, with).await,
             (_, copy) => {
                 let prior = record.filter(|record| !matches!(record.content, Content::Negative { .. }));

@@ -12,14 +12,14 @@ use futures_core::Stream;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use larder_core::{Fault, FaultKind, ForwardReason, Mutability, Source, field_text};
 use larder_formats::{Operation, PassThrough, SourceSpec};
-use larder_upstream::BodyStream;
+use larder_upstream::{BodyStream, UpstreamError};
 
 use crate::admission::{Admission, Wanted};
 use crate::answer::{Answer, Body, Freshness, Representation};
 use crate::clearance::clear_non_artifact;
 use crate::engine::{ArtifactRequest, Engine};
 use crate::mirrors::Ask;
-use crate::no_body::status_outcome;
+use crate::no_body::{NoBody, status_outcome};
 use crate::repositories::Entry;
 use crate::serve::{forwarded_status, internal};
 
@@ -33,8 +33,14 @@ impl Stream for PassThroughBody {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         Pin::new(&mut self.0)
             .poll_next(context)
-            .map(|item| item.map(|chunk| chunk.map_err(|error| io::Error::other(error.message))))
+            .map(|item| item.map(|chunk| chunk.map_err(|error| io::Error::other(broken_off(error)))))
     }
+}
+
+/// Why a body that is passed through breaks off.
+fn broken_off(error: UpstreamError) -> Fault {
+    let no_body = NoBody::from(error);
+    Fault::new(FaultKind::BadGateway, no_body.code, no_body.message).by_rule("upstream").upstream_said("broken off")
 }
 
 impl Engine {
@@ -72,6 +78,7 @@ impl Engine {
         };
         let class = Mutability::Mutable { user_defined: false, named_by_digest: false };
         let wanted = Wanted::new(Arc::clone(entry), format, spec, class);
+        self.tell(&wanted, None, "pass through", "the upstream answers such questions itself");
         self.told_to_wait(&wanted).map_or(Ok(()), Err)?;
         let flushes = entry.flushes.load(Ordering::Acquire);
         let ask = Ask {

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_core::Stream;
-use larder_core::{ByteRange, Fault, FaultKind};
+use larder_core::{ByteRange, Fault};
 
 use crate::fill::{Attached, End, HELD_BACK};
 
@@ -33,7 +33,7 @@ impl FlightBody {
         let ended = progress.wait_for(|progress| progress.end != End::Open).await.map(|progress| *progress);
         match ended {
             Ok(progress) if progress.end == End::Verified => Ok(progress.available),
-            _ => Err(Fault::new(FaultKind::BadGateway, "upstream_cut", "the upstream broke off the transfer")),
+            _ => Err(self.0.fill().cause()),
         }
     }
 
@@ -68,7 +68,7 @@ impl State {
             }
             let limit = match now.end {
                 End::Failed => {
-                    return Some((Err(io::Error::other("the upstream broke off the transfer or sent wrong bytes")), self));
+                    return Some((Err(io::Error::other(fill.cause())), self));
                 }
                 End::Verified => end.unwrap_or(now.available).min(now.available),
                 End::Open => {
@@ -89,7 +89,7 @@ impl State {
                 return None;
             }
             if progress.changed().await.is_err() {
-                return Some((Err(io::Error::other("the download was interrupted")), self));
+                return Some((Err(io::Error::other(crate::flight::lost())), self));
             }
         }
     }

@@ -76,10 +76,10 @@ impl Engine {
         let (status, pause) = self.refusals.standing(&wanted.key, self.now())?;
         count(&wanted.entry.counters.told_to_wait);
         let message = format!(
-            "the upstream of repository {} answered {status} for {} and said when to come back: it is not asked before that, nor for \
-             more than {} s",
+            "the upstream of repository {} answered {status} and said when to come back; {} is not asked for again before that, nor for \
+             more than {} s (a flush forgets it)",
             wanted.entry.repository.name,
-            wanted.spec.key_path,
+            larder_core::shown(&wanted.spec.key_path),
             LONGEST.as_secs()
         );
         Some(Fault { message, rule: Some("retry_after".to_owned()), ..passed_on(wanted, status, Some(pause)) })

@@ -11,6 +11,7 @@ use larder_core::{
 };
 use larder_formats::{Held, Malformed};
 use larder_storage::StorageError;
+use larder_upstream::in_request;
 
 use crate::admission::{Admitted, Wanted};
 use crate::answer::{Answer, Body, Freshness, HotTicket, Representation};
@@ -18,7 +19,6 @@ use crate::clearance::{Cleared, Dates, clear, clear_non_artifact};
 use crate::counters::count;
 use crate::engine::{ArtifactRequest, Engine};
 use crate::flight::{Settled, SettledBody};
-use crate::no_body::passed_on;
 use crate::obtain::Obtained;
 use crate::reader::FlightBody;
 use crate::repositories::Entry;
@@ -36,6 +36,7 @@ impl Engine {
         self.clear_known(admitted).await?;
         let vary = vary(wanted.format.varies_by(&wanted.spec.key_path), false, false);
         if request.method == Method::HEAD && !self.is_at_hand(wanted).await? {
+            self.tell(wanted, None, "forward", "a HEAD of what is not held");
             match self.forward_head(admitted).await {
                 Ok(Some(answer)) => return Ok(answer),
                 Ok(None) => {}
@@ -218,13 +219,6 @@ pub(crate) fn vary(by_format: &'static [&'static str], by_coding: bool, by_host:
     }
 }
 
-/// A negative answer that is remembered.
-pub(crate) fn negative_fault(wanted: &Wanted, status: u16) -> Fault {
-    let mut fault = passed_on(wanted, status, None);
-    fault.rule = Some("negative_ttl".to_owned());
-    fault
-}
-
 /// `offline: true` and nothing held.
 pub(crate) fn offline(wanted: &Wanted) -> Fault {
     let message = format!(
@@ -232,13 +226,17 @@ pub(crate) fn offline(wanted: &Wanted) -> Fault {
         wanted.entry.repository.name,
         larder_core::shown(&wanted.spec.key_path)
     );
-    Fault::new(FaultKind::BadGateway, "offline", message).in_repository(&wanted.entry.repository.name).by_rule("offline")
+    Fault::new(FaultKind::BadGateway, "offline", message)
+        .in_repository(&wanted.entry.repository.name)
+        .by_rule("offline")
+        .briefly(format!("repository {} is offline and does not hold this", wanted.entry.repository.name))
 }
 
 /// Storage did not do what was asked: the gate stays closed.
 pub(crate) fn storage_fault(entry: &Entry, error: &StorageError) -> Fault {
-    tracing::error!(repository = %entry.repository.name, %error, "storage failed");
-    Fault::new(FaultKind::Unavailable, "storage_unavailable", "larder's own storage did not answer; ask again in a moment")
+    in_request(|| tracing::error!(repository = %entry.repository.name, %error, "storage failed"));
+    let message = "larder's own storage did not answer; ask again in a moment (/health and the log say more)";
+    Fault::new(FaultKind::Unavailable, "storage_unavailable", message)
         .in_repository(&entry.repository.name)
         .retry_after(Some(Duration::from_secs(2)))
 }
@@ -247,8 +245,11 @@ pub(crate) fn storage_fault(entry: &Entry, error: &StorageError) -> Fault {
 pub(crate) fn malformed(wanted: &Wanted, error: &Malformed) -> Fault {
     count(&wanted.entry.counters.malformed_documents);
     let path = larder_core::shown(&wanted.spec.key_path);
-    let message = format!("the document {path} of repository {} cannot be used: {error}", wanted.entry.repository.name);
+    let name = &wanted.entry.repository.name;
+    let message = format!("the document {path} of repository {name} cannot be used: {error}");
     Fault::new(FaultKind::BadGateway, "malformed_document", message)
+        .briefly(format!("the upstream of repository {name} sent a document that cannot be used"))
+        .upstream_said("malformed")
         .in_repository(&wanted.entry.repository.name)
         .by_rule("upstream")
 }

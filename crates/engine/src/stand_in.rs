@@ -7,6 +7,7 @@ use std::sync::Arc;
 use larder_core::{CacheStatus, Fault, Source};
 
 use crate::admission::Wanted;
+use crate::causes::warn_once;
 use crate::counters::count;
 use crate::engine::Engine;
 use crate::fetch::Copy;
@@ -47,11 +48,8 @@ impl Engine {
         if !matches!(fault.code, "upstream_unreachable" | "upstream_timeout" | "offline") {
             return Err(fault);
         }
-        let fault_code = fault.code;
         let (record, open) = self.stand_in(wanted).await.ok_or(fault)?;
-        if wanted.entry.learnt.warned.is_first("stand_in", fault_code, self.now()) {
-            tracing::warn!(key = %wanted.key, reason = fault_code, "another variant's copy is served; said once an hour");
-        }
+        warn_once!(wanted, "stand_in", "another variant's copy is served");
         count(&wanted.entry.counters.stale_served);
         let status = CacheStatus { hit: true, detail: Some("stale-error"), ..CacheStatus::default() };
         let body = SettledBody::Blob(open);

@@ -286,8 +286,10 @@ impl Entry {
         }
         let upstream = mirror.map(|mirror| mirror.shown()).or(origin).unwrap_or_default();
         let failure = UpstreamFailure { at: now, cause, reason: reason.clone(), key: key.to_owned() };
+        // Of bodies the log has spoken with the request that met them (`causes.rs`).
+        let is_of_a_body = matches!(cause, Cause::WrongBytes | Cause::Malformed);
         let (repository, cause) = (&self.repository.name, cause.as_str());
-        if state.failed(scope, failure) {
+        if state.failed(scope, failure) && !is_of_a_body {
             tracing::warn!(
                 %repository, upstream, cause, key, reason,
                 "the upstream fails; this is said once for each cause, larder_upstream_failures_total counts on"

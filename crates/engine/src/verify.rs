@@ -6,6 +6,7 @@ use larder_core::{ArtifactRecord, Digest, DigestAlgorithm, Hasher, PackageType, 
 use larder_storage::{OpenBlob, SealedSpool};
 
 use crate::admission::Wanted;
+use crate::causes::warn_once;
 use crate::claims::Stated;
 use crate::coding::name_says_compressed;
 use crate::commit::RecordChange;
@@ -155,8 +156,8 @@ impl Engine {
             return Ok(Proven { verified: true, ..kept });
         }
         count(&wanted.entry.counters.digest_mismatches);
-        // The log speaks of it with the upstream's other failures (`upstreams.rs`).
-        tracing::debug!(key = %wanted.key, stated = %stated, "the upstream sent other bytes than are stated; nothing is kept");
+        let told = tracing::field::display(&stated);
+        warn_once!(wanted, "digest_mismatch", "the upstream sent other bytes than are stated; nothing is kept", stated = told);
         Err(mismatch(wanted, &stated, length))
     }
 
@@ -189,9 +190,12 @@ impl Engine {
 
     pub(crate) fn tell_contradicted(wanted: &Wanted, stated: &Stated) {
         count(&wanted.entry.counters.mismatches_kept);
-        tracing::warn!(
-            key = %wanted.key, stated = %stated,
-            "the upstream's file is not what its index states; it is kept and served, because this repository has verify: warn"
+        let stated = tracing::field::display(stated);
+        warn_once!(
+            wanted,
+            "mismatch_kept",
+            "the upstream's file is not what its index states; it is kept and served, because this repository has verify: warn",
+            stated = stated
         );
     }
 

@@ -324,7 +324,7 @@ pub trait Format: Send + Sync + std::fmt::Debug {
         larder_core::PathRules::default()
     }
 
-    /// The error body for this format's clients; the default is `{"error": {"code", "message", "repository", "rule"}}`.
+    /// The error body for this format's clients; the default is `{"error": "message", "code", "repository", "rule"}`.
     fn error_body(&self, fault: &Fault) -> ErrorBody {
         standard_error_body(fault)
     }
@@ -346,10 +346,16 @@ pub fn format_of(package: PackageType) -> Option<&'static dyn Format> {
     }
 }
 
-/// `{"error": {"code", "message", "repository", "rule"}}` (spec section 1).
+/// `{"error": "message", "code", "repository", "rule"}` (spec section 1): `error` is a string, for npm prints it wherever it lands.
 pub fn standard_error_body(fault: &Fault) -> ErrorBody {
-    let body = serde_json::json!({"error": {
-        "code": fault.code, "message": fault.message, "repository": fault.repository, "rule": fault.rule,
-    }});
-    ErrorBody { content_type: "application/json", body: body.to_string().into_bytes() }
+    #[derive(serde::Serialize)]
+    struct Body<'a> {
+        error: &'a str,
+        code: &'a str,
+        repository: Option<&'a str>,
+        rule: Option<&'a str>,
+    }
+    let body =
+        Body { error: &fault.message, code: fault.code, repository: fault.repository.as_deref(), rule: fault.rule.as_deref() };
+    ErrorBody { content_type: "application/json", body: serde_json::to_vec(&body).unwrap_or_default() }
 }

@@ -114,9 +114,9 @@ async fn hazard_s10_the_refusal_names_repository_rule_and_remedy() {
     let (origin, victim) = (Origin::start().await, victim().await);
     let larder = TestLarder::start(&remote("generic", &origin, "")).await;
     origin.behave("*", Behaviour::Redirect { status: 302, location: victim.url("/pantry-1.0.tar.gz") });
-    let error = get(&larder.artifact("generic", "a.tgz")).await.json()["error"].clone();
+    let error = get(&larder.artifact("generic", "a.tgz")).await.json();
     assert_eq!(error["repository"], "generic", "{error}");
-    let message = error["message"].as_str().unwrap_or_default();
+    let message = error["error"].as_str().unwrap_or_default();
     assert!(message.contains("allow_private") && message.contains("127.0.0.1"), "{message}");
 }
 

@@ -16,6 +16,7 @@ use crate::openapi::OPENAPI;
 use crate::problem::{self, Audience};
 use crate::routes::Endpoint;
 use crate::service::{Exchange, Handled};
+use crate::unknown;
 
 const JSON: &str = "application/json";
 
@@ -41,7 +42,10 @@ async fn flush<B: Backend>(exchange: &Exchange<'_, B>) -> Result<Response<Respon
     let everywhere = request.remote.is_none();
     let copies = !matches!(request.cache_type, CacheType::Metrics);
     let asked = request.clone();
-    let report = exchange.backend.flush(request).await?;
+    let report = exchange.backend.flush(request).await.map_err(|fault| match &asked.remote {
+        Some(name) if fault.code == unknown::CODE => unknown::unknown(&**exchange.backend, name, false).by_rule("remote"),
+        _ => fault,
+    })?;
     if report.metrics && everywhere {
         exchange.shared.metrics.reset();
     }

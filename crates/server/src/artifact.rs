@@ -17,9 +17,9 @@ use crate::hot::{HotBody, HotVariant, MAX_IN_MEMORY, Selector};
 use crate::metrics::{BytesSent, RepositoryRequests, RequestKind};
 use crate::oci::API_VERSION;
 use crate::problem::{self, Audience};
-use crate::request_body;
 use crate::respond::{self, Asked, Payload, Prepared, Timing, Unmet};
 use crate::service::{Exchange, Handled};
+use crate::{request_body, unknown};
 
 /// Something in a repository, and in which shape its client reads errors.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +42,7 @@ pub(crate) async fn serve_artifact<B: Backend>(
     let address = Address { repository: name, path, audience: Audience::Repository(repository.as_deref()) };
     match receive(exchange, address, body).await {
         Ok(body) => serve(exchange, address, body).await,
-        Err(fault) => refused(exchange, &fault, address, repository.clone()),
+        Err(fault) => refused(exchange, fault, address, repository.clone()),
     }
 }
 
@@ -57,11 +57,17 @@ async fn receive<B: Backend>(exchange: &Exchange<'_, B>, address: Address<'_>, b
 
 fn refused<B: Backend>(
     exchange: &Exchange<'_, B>,
-    fault: &Fault,
+    fault: Fault,
     address: Address<'_>,
     repository: Option<Arc<Repository>>,
 ) -> Handled {
-    let response = problem::response(&**exchange.backend, fault, address.audience);
+    let is_oci = matches!(address.audience, Audience::Oci);
+    let fault = match &repository {
+        None if fault.code == unknown::CODE => unknown::unknown(&**exchange.backend, address.repository, is_oci),
+        Some(repository) if fault.repository.is_none() => fault.in_repository(&repository.name),
+        _ => fault,
+    };
+    let response = problem::response(&**exchange.backend, &fault, address.audience);
     Handled { response, kind: RequestKind::Refused, repository }
 }
 
@@ -70,7 +76,7 @@ pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, address: Addre
     let repository = exchange.backend.repository(address.repository);
     match read(exchange, address, body, repository.as_deref()).await {
         Ok((response, kind)) => Handled { response, kind, repository },
-        Err(fault) => refused(exchange, &fault, address, repository),
+        Err(fault) => refused(exchange, fault, address, repository),
     }
 }
 
@@ -246,7 +252,7 @@ pub(crate) fn upload<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Hand
     let repository = exchange.backend.repository(name);
     let audience = Audience::Repository(repository.as_deref());
     let response = match repository.as_deref() {
-        None => problem::response(&**exchange.backend, &unknown(name), audience),
+        None => problem::response(&**exchange.backend, &unknown::unknown(&**exchange.backend, name, false), audience),
         Some(local) if local.kind == RepositoryKind::Local => problem::response(&**exchange.backend, &not_built(local), audience),
         Some(other) => {
             let message = format!("{name} is a {} repository: only local repositories take uploads", other.kind.as_str());
@@ -260,17 +266,16 @@ pub(crate) fn upload<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Hand
 /// `GET /api/v1/virtual/…`.
 pub(crate) fn serve_virtual<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Handled {
     let repository = exchange.backend.repository(name).filter(|repository| repository.kind == RepositoryKind::Virtual);
-    let fault = repository.as_deref().map_or_else(|| unknown(name), not_built);
+    let fault = repository.as_deref().map_or_else(|| unknown::unknown(&**exchange.backend, name, false), not_built);
     let response = problem::response(&**exchange.backend, &fault, Audience::Repository(repository.as_deref()));
     Handled { response, kind: RequestKind::Refused, repository }
 }
 
-pub(crate) fn unknown(name: &str) -> Fault {
-    let message = "there is no repository of this name and kind; GET / lists the repositories";
-    Fault { repository: Some(name.to_owned()), ..Fault::new(FaultKind::NotFound, "unknown_repository", message) }
-}
-
 pub(crate) fn not_built(repository: &Repository) -> Fault {
-    let message = format!("{} repositories are not built in this version of larder", repository.kind.as_str());
+    let message = format!(
+        "{} repositories are not built in this version of larder; {} can be taken out of the configuration",
+        repository.kind.as_str(),
+        repository.name
+    );
     Fault::new(FaultKind::NotImplemented, "not_implemented", message).in_repository(&repository.name)
 }

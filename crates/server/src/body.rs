@@ -11,9 +11,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use larder_core::ByteRange;
+use larder_core::{ByteRange, RequestId};
 use larder_sendfile::FileSender;
 
+use crate::access_log::BrokenOff;
 use crate::activity::Running;
 use crate::backend::{ByteStream, InFlight};
 use crate::file_body::FileBody;
@@ -44,6 +45,10 @@ struct Pieces {
     remaining: Option<u64>,
     sent: BytesSent,
     running: Option<Running>,
+    /// Bytes handed over.
+    handed_over: u64,
+    id: Option<RequestId>,
+    broken: Option<Box<BrokenOff>>,
 }
 
 enum Current {
@@ -64,13 +69,31 @@ impl ResponseBody {
 
     /// A body of several parts, of `length` bytes together if that is known.
     pub(crate) fn pieces(pieces: VecDeque<Piece>, length: Option<u64>, sender: Option<FileSender>, sent: BytesSent) -> Self {
-        Self(Kind::Pieces(Box::new(Pieces { current: None, rest: pieces, sender, remaining: length, sent, running: None })))
+        Self(Kind::Pieces(Box::new(Pieces {
+            current: None,
+            rest: pieces,
+            sender,
+            remaining: length,
+            sent,
+            running: None,
+            handed_over: 0,
+            id: None,
+            broken: None,
+        })))
     }
 
     /// The request counts as running until this body has been handed over. Bodies in memory are handed over at once.
     pub(crate) fn keep_running(mut self, running: Running) -> Self {
         if let Kind::Pieces(pieces) = &mut self.0 {
             pieces.running = Some(running);
+        }
+        self
+    }
+
+    /// Names the request, for the line that tells of a body that broke off; `broken` is made for bodies that may well do so.
+    pub(crate) fn named(mut self, id: RequestId, broken: impl FnOnce() -> Option<Box<BrokenOff>>) -> Self {
+        if let Kind::Pieces(pieces) = &mut self.0 {
+            (pieces.id, pieces.broken) = (Some(id), broken());
         }
         self
     }
@@ -118,6 +141,7 @@ impl Pieces {
     /// Counts `bytes`; too many or too few are an error of the source.
     fn account(&mut self, bytes: &Bytes) -> io::Result<()> {
         self.sent.add(bytes.len() as u64);
+        self.handed_over += bytes.len() as u64;
         if let Some(remaining) = &mut self.remaining {
             *remaining = remaining
                 .checked_sub(bytes.len() as u64)
@@ -134,7 +158,11 @@ impl Pieces {
             None => return Poll::Ready(None),
         };
         if let Err(error) = &result {
-            tracing::warn!(%error, "answer broken off: the connection is closed");
+            match (self.broken.take(), self.id) {
+                (Some(broken), _) => broken.log(error, self.handed_over),
+                (None, Some(id)) => tracing::warn!(%id, %error, "answer broken off: the connection is closed"),
+                (None, None) => tracing::warn!(%error, "answer broken off: the connection is closed"),
+            }
             // Chunked or not, a client can tell that a body without a length is cut; an HTTP/1.0 client only by a reset.
             if let (Some(running), None) = (&self.running, self.remaining) {
                 running.activity().ask_for_reset();

@@ -43,6 +43,7 @@ pub(crate) async fn health<B: Backend>(exchange: &Exchange<'_, B>) -> Response<R
         "disk": backend.disk().map(disk_json),
         "reload": shared.reload.load().as_deref().map(reload_json),
         "certificate": certificate_json(shared, backend.now()),
+        "refusals": shared.metrics.refused().report(),
     });
     json_response(verdict(ok), &page)
 }

@@ -6,12 +6,14 @@
 //! | what monitoring is told | `health_page.rs`, `metrics_page.rs`, `metrics/mod.rs` |
 //! | how connections come and go | `listen.rs`, `drive.rs` (time-outs), `tls.rs` |
 //! | in which order a request meets the layers | `service.rs` |
+//! | what the log says of a request, and what is counted of refusals | `access_log.rs`, `refused.rs` |
 //! | which URLs there are | `routes.rs` |
 //! | how an answer becomes a response | `artifact.rs`, `respond.rs`, `body.rs` |
 //! | why a hit costs next to nothing | `hot.rs`, `file_body.rs` |
 //! | which requests are refused before anything else | `request_check.rs`, `framing.rs`, `loops.rs`, `origin_guard.rs` |
 //! | what a client may send, and how it is told to stop | `request_body.rs`, `lingering.rs` |
 
+mod access_log;
 mod activity;
 mod admin;
 mod artifact;
@@ -34,9 +36,9 @@ mod oci;
 mod openapi;
 mod origin_guard;
 mod problem;
+mod refused;
 mod request_body;
 mod request_check;
-mod request_id;
 mod respond;
 mod routes;
 mod service;
@@ -44,6 +46,7 @@ mod settings;
 mod state;
 mod striped;
 mod tls;
+mod unknown;
 mod watched;
 
 pub use backend::{

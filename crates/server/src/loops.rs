@@ -42,8 +42,6 @@ pub(crate) fn refuse<B: Backend>(exchange: &Exchange<'_, B>) -> Handled {
         fault = fault.in_repository(&repository.name);
     }
     exchange.shared.metrics.repository(known).count_loop();
-    let (peer, path) = (exchange.connection.peer, exchange.head.uri.path());
-    tracing::warn!(repository = known, path, %peer, "a request of larder's own has come back to it and is refused with 508 (rule via)");
     let response: Response<ResponseBody> = problem::response(&**exchange.backend, &fault, audience);
     Handled { response, kind: RequestKind::Refused, repository }
 }

@@ -12,6 +12,7 @@ use crate::body::ResponseBody;
 use crate::metrics::RequestKind;
 use crate::problem::{self, Audience};
 use crate::service::{Exchange, Handled};
+use crate::unknown::unknown;
 
 /// Tells clients that this is a registry; on everything below `/v2/`.
 pub(crate) const API_VERSION: (HeaderName, HeaderValue) =
@@ -60,13 +61,14 @@ fn choose<'p, B: Backend>(exchange: &Exchange<'_, B>, rest: &'p str) -> Result<(
     if let Some(name) = meant.or(live.docker_default_remote.as_ref()) {
         return Ok((name.clone(), rest));
     }
-    let message = match exchange.backend.repository(first) {
-        Some(other) => format!("{first} is a {} repository: only docker repositories have images", other.package.as_str()),
-        None => "image names begin with the name of a docker repository (GET / lists them), unless docker_default_remote is set or `ns` \
-                 names the registry of one"
-            .to_owned(),
-    };
-    Err(Fault { repository: Some(first.to_owned()), ..Fault::new(FaultKind::NotFound, "unknown_repository", message) })
+    let mut fault = unknown(&**exchange.backend, first, true);
+    if exchange.backend.repository(first).is_none() {
+        fault.message.push_str(
+            "; image names begin with the name of a docker repository, unless docker_default_remote is set or `ns` names the registry \
+             of one",
+        );
+    }
+    Err(fault)
 }
 
 /// The registry that a client would have asked without larder.
@@ -91,7 +93,7 @@ async fn answer<B: Backend>(exchange: &Exchange<'_, B>, name: &str, path: &str) 
             let message = format!("{name} is a {} repository: images are pulled from it, not pushed to it", other.kind.as_str());
             Fault::new(FaultKind::MethodNotAllowed, "read_only", message).in_repository(&other.name)
         }
-        None => artifact::unknown(name),
+        None => unknown(&**exchange.backend, name, true),
     };
     refuse(exchange, &fault, repository)
 }

@@ -1,5 +1,6 @@
 //! From a [`Fault`] to a response: the only place that chooses an HTTP status. The body's shape is asked from the format.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +9,8 @@ use http::header::{
     X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderValue, Response, StatusCode};
-use larder_core::{Fault, FaultKind, PackageType, Repository, keeps_status};
+use hyper::ext::ReasonPhrase;
+use larder_core::{Fault, FaultKind, PackageType, Repository, keeps_status, reason_phrase};
 
 use crate::backend::Backend;
 use crate::body::ResponseBody;
@@ -19,11 +21,15 @@ const QUARANTINE: HeaderName = HeaderName::from_static("x-larder-quarantine");
 /// Who will read the error.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Audience<'a> {
-    /// The clients of a repository, or of none.
+    /// Whoever asks below `/api/v1`, or for what belongs to no repository.
     Repository(Option<&'a Repository>),
     /// OCI clients.
     Oci,
 }
+
+/// The fault that a response tells of, for the log: an extension of the response.
+#[derive(Debug, Clone)]
+pub(crate) struct Said(pub(crate) Arc<Fault>);
 
 /// The response to a fault.
 pub(crate) fn response<B: Backend>(backend: &B, fault: &Fault, audience: Audience<'_>) -> Response<ResponseBody> {
@@ -37,12 +43,21 @@ pub(crate) fn with_status<B: Backend>(
     fault: &Fault,
     audience: Audience<'_>,
 ) -> Response<ResponseBody> {
+    let mut fault = fault.clone();
+    if let (None, Audience::Repository(Some(repository))) = (&fault.repository, audience) {
+        fault = fault.in_repository(&repository.name);
+    }
     let shape = match audience {
-        Audience::Repository(repository) => backend.error_body(fault, repository.map(|repository| repository.package)),
-        Audience::Oci => backend.error_body(fault, Some(PackageType::Docker)),
+        // Below `/api/v1` the answer is larder's own, whatever the repository holds: its readers print `error`.
+        Audience::Repository(_) => backend.error_body(&fault, None),
+        Audience::Oci => backend.error_body(&fault, Some(PackageType::Docker)),
     };
     let mut response = Response::new(ResponseBody::bytes(Bytes::from(shape.body)));
     *response.status_mut() = status;
+    // HTTP/2 has no reason phrases, and hyper leaves it out there.
+    if let Ok(reason) = ReasonPhrase::try_from(reason_phrase(&fault).into_bytes()) {
+        response.extensions_mut().insert(reason);
+    }
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(shape.content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -69,6 +84,7 @@ pub(crate) fn with_status<B: Backend>(
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"larder\""));
     }
+    response.extensions_mut().insert(Said(Arc::new(fault)));
     response
 }
 

@@ -7,7 +7,7 @@
 //! 5. the URL table (`routes.rs`);
 //! 6. for what changes state, the guard (`origin_guard.rs`);
 //! 7. the handler (`artifact.rs`, `admin.rs`);
-//! 8. access log, latency, `Connection: close` where the body has not been read.
+//! 8. access log (`access_log.rs`), latency, `Connection: close` where the body has not been read.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -20,15 +20,15 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use larder_core::{Fault, FaultKind, Repository, shown};
+use larder_core::{Fault, FaultKind, Repository, RequestId, shown};
 
+use crate::access_log::{BrokenOff, Line};
 use crate::backend::Backend;
 use crate::body::ResponseBody;
 use crate::forwarded::{self, Client, Direct};
 use crate::metrics::RequestKind;
 use crate::origin_guard::{Attempt, is_browser, may_change_state, refuse_rebound};
 use crate::problem::{self, Audience};
-use crate::request_id::RequestId;
 use crate::respond::Asked;
 use crate::routes::{Endpoint, Found, find};
 use crate::state::{Connection, Shared};
@@ -168,13 +168,24 @@ impl<B: Backend> Service<B> {
 
     /// A request that fails the first checks: nothing else has looked at it, nothing else of this connection is read.
     fn refuse(&self, request: &Request<Incoming>, fault: &Fault) -> Response<ResponseBody> {
+        let id = RequestId::next();
         let mut response = problem::response(&*self.backend, fault, audience_at(request.uri().path()));
+        let kind = RequestKind::Refused;
+        self.shared.metrics.repository("").count(kind, response.status());
+        let line = Line {
+            id,
+            method: request.method(),
+            path: request.uri().path(),
+            headers: request.headers(),
+            kind,
+            ms: 0,
+            client: self.connection.peer.ip(),
+            peer: self.connection.peer,
+            repository: "",
+        };
+        line.log(&response, &self.shared.metrics, || self.backend.now());
         self.close(&mut response, request.version());
-        self.shared.metrics.repository("").count(RequestKind::Refused, response.status());
-        tracing::info!(
-            method = &*shown(request.method().as_str()), status = response.status().as_u16(), peer = %self.connection.peer,
-            reason = fault.message, "request refused"
-        );
+        name(&mut response, id);
         if *request.method() == Method::HEAD { without_body(response) } else { response }
     }
 
@@ -195,10 +206,8 @@ impl<B: Backend> Service<B> {
         };
         let mut handled = named(id, dispatch(&exchange, &mut body)).await;
         self.log(&head, &client, id, &handled, started);
-        if let Ok(id) = HeaderValue::try_from(id.to_string()) {
-            handled.response.headers_mut().insert(REQUEST_ID, id);
-        }
-        let mut response = handled.response;
+        name(&mut handled.response, id);
+        let Handled { mut response, kind, repository } = handled;
         // After a chunked body the raw heads can no longer be told apart; what nobody has read must not be taken for a head.
         if head.headers.contains_key(TRANSFER_ENCODING) || !body.is_end_stream() {
             self.close(&mut response, head.version);
@@ -208,7 +217,20 @@ impl<B: Backend> Service<B> {
         if head.method == Method::HEAD {
             response = without_body(response);
         }
-        response.map(|body| body.keep_running(running))
+        let broken = || (kind != RequestKind::Hit).then(|| Box::new(self.broken_off(id, repository.as_deref(), &head)));
+        response.map(|body| body.keep_running(running).named(id, broken))
+    }
+
+    /// What is to be said if the body does not come to its end.
+    fn broken_off(&self, id: RequestId, repository: Option<&Repository>, head: &request::Parts) -> BrokenOff {
+        let backend = Arc::clone(&self.backend);
+        BrokenOff {
+            id,
+            repository: repository.map_or_else(String::new, |repository| repository.name.to_string()),
+            path: head.uri.path().to_owned(),
+            metrics: Arc::clone(&self.shared.metrics),
+            now: Box::new(move || backend.now()),
+        }
     }
 
     /// Ends the connection with this answer. HTTP/2 ends the stream instead: there, requests cannot be mistaken for one another.
@@ -219,19 +241,31 @@ impl<B: Backend> Service<B> {
         }
     }
 
-    /// Everything but hits at info. Queries may hold secrets and are not logged.
+    /// Counts the answer and writes its line.
     fn log(&self, head: &request::Parts, client: &Client, id: RequestId, handled: &Handled, started: Instant) {
         let (status, elapsed) = (handled.response.status(), started.elapsed());
         let repository = handled.repository.as_ref().map_or("", |repository| repository.name.as_str());
         self.shared.metrics.repository(repository).count(handled.kind, status);
         self.shared.metrics.observe(handled.kind, elapsed);
-        let (method, path, kind) = (&*shown(head.method.as_str()), &*shown(head.uri.path()), handled.kind.as_str());
-        let (status, ms, client) = (status.as_u16(), elapsed.as_millis() as u64, client.address);
-        if handled.kind == RequestKind::Hit {
-            tracing::debug!(%id, method, path, status, kind, ms, %client, "request");
-        } else {
-            tracing::info!(%id, method, path, status, kind, ms, %client, "request");
-        }
+        let line = Line {
+            id,
+            method: &head.method,
+            path: head.uri.path(),
+            headers: &head.headers,
+            kind: handled.kind,
+            ms: elapsed.as_millis() as u64,
+            client: client.address,
+            peer: self.connection.peer,
+            repository,
+        };
+        line.log(&handled.response, &self.shared.metrics, || self.backend.now());
+    }
+}
+
+/// Puts the request's name into the answer.
+fn name(response: &mut Response<ResponseBody>, id: RequestId) {
+    if let Ok(id) = HeaderValue::try_from(id.to_string()) {
+        response.headers_mut().insert(REQUEST_ID, id);
     }
 }
 
@@ -243,18 +277,19 @@ fn confirm_keep_alive(asked: &http::HeaderMap, response: &mut Response<ResponseB
     }
 }
 
-/// Gives what the pipeline logs the request's name. What is at hand is answered at the first poll and logs nothing: a span would
-/// cost more than the answer.
+/// Gives what the pipeline logs the request's name. What is at hand is answered at the first poll and logs next to nothing: a span
+/// would cost more than the answer, and whoever has something to say then finds the name in [`RequestId::current`].
 async fn named<F: Future>(id: RequestId, future: F) -> F::Output {
     let mut future = std::pin::pin!(future);
     let mut span = None;
     std::future::poll_fn(move |cx| {
         let polled = {
             let _entered = span.as_ref().map(tracing::Span::enter);
-            future.as_mut().poll(cx)
+            id.while_current(|| future.as_mut().poll(cx))
         };
         if polled.is_pending() {
-            span.get_or_insert_with(|| tracing::info_span!("request", id = %id));
+            // Of the highest level: warnings are to carry it whatever else is filtered out.
+            span.get_or_insert_with(|| tracing::error_span!("request", id = %id));
         }
         polled
     })
@@ -322,7 +357,9 @@ fn fail<B: Backend>(exchange: &Exchange<'_, B>, fault: &Fault, endpoint: Endpoin
 
 /// Who reads an error, as far as the path alone tells.
 fn audience_at(path: &str) -> Audience<'static> {
-    if path.starts_with("/v2/") { Audience::Oci } else { Audience::Repository(None) }
+    let mut segments = path.split('/').skip(1);
+    let is_oci = segments.next() == Some("v2") || segments.next() == Some("v2") && !path.starts_with("/api/");
+    if is_oci { Audience::Oci } else { Audience::Repository(None) }
 }
 
 /// The answer to HEAD: the length of GET's body, and no body.

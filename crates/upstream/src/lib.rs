@@ -39,7 +39,7 @@ pub use resolver::{NameLookup, SystemLookup};
 pub use response::UpstreamResponse;
 pub use retry::retry_after;
 pub use scripted::{RecordedRequest, ScriptedReply, ScriptedUpstream};
-pub use trail::{on_behalf, spawn};
+pub use trail::{in_request, on_behalf, request_span, spawn};
 
 use async_trait::async_trait;
 use larder_core::RepositoryName;

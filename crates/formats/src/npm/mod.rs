@@ -23,10 +23,9 @@ mod path;
 mod request;
 mod tarball;
 
-use larder_core::{BuiltIn, Fault, PathRules, Repository};
-use serde::Serialize;
+use larder_core::{BuiltIn, PathRules, Repository};
 
-use crate::{Claim, Derived, Document, ErrorBody, Format, Links, Malformed, Operation, RequestParts, SourceSpec};
+use crate::{Claim, Derived, Document, Format, Links, Malformed, Operation, RequestParts, SourceSpec};
 use path::{Route, is_tarball};
 
 /// The npm registry.
@@ -122,33 +121,13 @@ impl Format for Npm {
     fn path_rules(&self) -> PathRules {
         PathRules { encoded_scope_slash: true }
     }
-
-    /// `{"error": "message", "code", "repository", "rule"}`: npm prints `error`.
-    fn error_body(&self, fault: &Fault) -> ErrorBody {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            error: &'a str,
-            code: &'a str,
-            repository: Option<&'a str>,
-            rule: Option<&'a str>,
-        }
-        let body = Body {
-            error: &fault.message,
-            code: fault.code,
-            repository: fault.repository.as_deref(),
-            rule: fault.rule.as_deref(),
-        };
-        // Strings and nothing else: this cannot fail.
-        let body = serde_json::to_vec(&body).unwrap_or_else(|_| b"{}".to_vec());
-        ErrorBody { content_type: "application/json", body }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use larder_core::FaultKind;
+    use larder_core::{Fault, FaultKind};
     use url::Url;
 
     use super::fixture::{PUBLIC, ROOT, links, remote};

@@ -225,7 +225,7 @@ async fn a_quarantined_file_is_404_on_every_way_in() {
             assert_eq!(answer.status, 404, "{round} {method} {path} {headers:?}: {}", answer.text());
             assert!(answer.header("x-larder-quarantine").starts_with("until=2"), "{method} {path}: {:?}", answer.headers);
             if method == "GET" {
-                let rule = answer.json()["error"]["rule"].as_str().unwrap_or_default().to_owned();
+                let rule = answer.json()["rule"].as_str().unwrap_or_default().to_owned();
                 assert!(rule.contains("quarantine"), "{}", answer.text());
             }
         }

@@ -119,7 +119,7 @@ async fn if_match_and_if_unmodified_since_fail_with_412() {
         let answer = send("GET", &url, &[(name, value)]).await;
         assert_eq!(answer.status, want, "{name}: {value}");
         if want == 412 {
-            assert_eq!(answer.json()["error"]["repository"], "generic", "{}", answer.text());
+            assert_eq!(answer.json()["repository"], "generic", "{}", answer.text());
         }
     }
 }

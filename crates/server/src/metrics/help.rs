@@ -24,6 +24,11 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
     ("larder_hot_set_bytes", "gauge", "bytes that the hot set takes"),
     ("larder_hot_set_limit_bytes", "gauge", "bytes that the hot set may take; 0: it is off"),
     (
+        "larder_refusals_total",
+        "counter",
+        "requests refused or failed, by the `code` of the error body, and answers that broke off; `/health` has the same with the time of the last",
+    ),
+    (
         "larder_loops_refused_total",
         "counter",
         "requests of larder's own that came back to it and were refused with 508: correct that repository's `base_url`, or that of the one which leads to it",

@@ -26,6 +26,7 @@ use prometheus_client::metrics::histogram::Histogram;
 pub(crate) use self::page::Node;
 pub(crate) use self::process::Process;
 use crate::backend::CounterSnapshot;
+use crate::refused::Refused;
 use crate::striped::Striped;
 
 /// How a request was answered.
@@ -132,6 +133,7 @@ pub(crate) struct Metrics {
     connections: AtomicI64,
     connections_refused: AtomicU64,
     in_flight: AtomicI64,
+    refused: Refused,
     latency: Family<[(&'static str, &'static str); 1], Histogram>,
 }
 
@@ -168,8 +170,14 @@ impl Metrics {
             connections: AtomicI64::new(0),
             connections_refused: AtomicU64::new(0),
             in_flight: AtomicI64::new(0),
+            refused: Refused::default(),
             latency: Family::new_with_constructor(buckets),
         })
+    }
+
+    /// What has been refused.
+    pub(crate) fn refused(&self) -> &Refused {
+        &self.refused
     }
 
     /// The counters of a configured repository; of none with the empty name.
@@ -212,6 +220,7 @@ impl Metrics {
     pub(crate) fn reset(&self) {
         self.repositories.load().values().for_each(|requests| requests.reset());
         self.connections_refused.store(0, Relaxed);
+        self.refused.reset();
         self.latency.clear();
     }
 

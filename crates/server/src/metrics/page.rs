@@ -99,6 +99,7 @@ impl Collector for Scrape {
         self.sent(page)?;
         self.latency(page)?;
         self.loops(page)?;
+        self.refusals(page)?;
         let metrics = &self.metrics;
         page.counter("connections_failed", metrics.connections_refused.load(Relaxed))?;
         page.gauge("connections", metrics.connections.load(Relaxed))?;
@@ -161,6 +162,15 @@ impl Scrape {
             all.iter().map(|(name, requests)| (name, requests.loops.load(Relaxed))).filter(|(_, count)| *count > 0)
         {
             let labels = [("repository", name.as_str())];
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+        Ok(())
+    }
+
+    fn refusals(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let mut family = page.counters("refusals")?;
+        for ((repository, code), count) in self.metrics.refused.counts() {
+            let labels = [("repository", repository.as_str()), ("code", code)];
             family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
         Ok(())

@@ -164,9 +164,10 @@ impl Backend for FakeBackend {
 
     fn error_body(&self, fault: &Fault, package: Option<PackageType>) -> ErrorShape {
         let body = match package {
-            Some(PackageType::Npm) => serde_json::json!({"error": fault.message, "code": fault.code}),
             Some(PackageType::Docker) => serde_json::json!({"errors": [{"code": fault.code, "message": fault.message}]}),
-            _ => serde_json::json!({"error": {"code": fault.code, "message": fault.message, "rule": fault.rule}}),
+            _ => {
+                serde_json::json!({"error": fault.message, "code": fault.code, "repository": fault.repository, "rule": fault.rule})
+            }
         };
         ErrorShape { content_type: "application/json", body: body.to_string().into_bytes() }
     }
@@ -338,6 +339,8 @@ pub(crate) struct Client(pub(crate) TcpStream);
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    /// The reason phrase.
+    pub(crate) reason: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
     /// Whether the body ended as its framing says.
@@ -390,10 +393,12 @@ impl Client {
         }
         let head = String::from_utf8(head).unwrap();
         let mut lines = head.trim_end().split("\r\n");
-        let status: u16 = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let mut status_line = lines.next().unwrap().splitn(3, ' ').skip(1);
+        let status: u16 = status_line.next().unwrap().parse().unwrap();
+        let reason = status_line.next().unwrap_or_default().to_owned();
         let headers: Vec<(String, String)> =
             lines.map(|line| line.split_once(": ").unwrap()).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let mut answer = Answer { status, headers, body: Vec::new(), complete: true };
+        let mut answer = Answer { status, reason, headers, body: Vec::new(), complete: true };
         if head_only || status == 304 || status == 204 {
             return answer;
         }

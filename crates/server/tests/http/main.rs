@@ -8,6 +8,7 @@ mod bad_input;
 mod harness;
 mod hot_set;
 mod oci;
+mod reasons;
 mod rebinding;
 mod request_bodies;
 mod timeouts;

@@ -1,0 +1,57 @@
+//! Warnings about single files: one for each repository and cause, and at most one an hour after that; the others are said at `info`.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// After this a cause that still holds is warned of again.
+const AGAIN: Duration = Duration::from_hours(1);
+
+/// What one repository has been warned of: when, and how often it has happened since.
+#[derive(Debug, Default)]
+pub(crate) struct Causes(Mutex<HashMap<&'static str, (Instant, u64)>>);
+
+impl Causes {
+    /// Counts one. If it is to be warned of: how many there have been since the last warning, this one included.
+    pub(crate) fn due(&self, cause: &'static str) -> Option<u64> {
+        self.due_at(cause, Instant::now())
+    }
+
+    fn due_at(&self, cause: &'static str, now: Instant) -> Option<u64> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((warned, since)) = all.get_mut(cause) else {
+            all.insert(cause, (now, 0));
+            return Some(1);
+        };
+        *since += 1;
+        if now.saturating_duration_since(*warned) < AGAIN {
+            return None;
+        }
+        *warned = now;
+        Some(std::mem::take(since))
+    }
+}
+
+/// Says something of a file: a warning if its cause is due for one, else information.
+macro_rules! warn_once {
+    ($wanted:expr, $cause:expr, $message:literal $(, $name:ident = $value:expr)*) => {
+        match $wanted.entry.learnt.causes.due($cause) {
+            Some(times) => tracing::warn!(key = %$wanted.key, times, $($name = $value,)* $message),
+            None => tracing::info!(key = %$wanted.key, $($name = $value,)* $message),
+        }
+    };
+}
+pub(crate) use warn_once;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_due_once_an_hour() {
+        let (causes, start) = (Causes::default(), Instant::now());
+        let due = |cause, minutes: u64| causes.due_at(cause, start + Duration::from_secs(60 * minutes));
+        assert_eq!((due("a", 0), due("a", 1), due("b", 1), due("a", 59)), (Some(1), None, Some(1), None));
+        assert_eq!((due("a", 60), due("a", 61), due("b", 61)), (Some(3), None, Some(1)));
+    }
+}

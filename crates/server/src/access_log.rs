@@ -1,0 +1,107 @@
+//! The lines that the log has of requests: one for each that was no plain hit, and one more where a body breaks off after its head.
+//! Queries may hold secrets and are not logged; what clients choose is cut.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::header::USER_AGENT;
+use http::{HeaderMap, Method, Response, StatusCode};
+use larder_core::{Fault, FaultKind, RequestId, UnixMillis, shown};
+
+use crate::body::ResponseBody;
+use crate::metrics::{Metrics, RequestKind};
+use crate::problem::Said;
+
+/// What monitoring asks every few seconds.
+const PROBES: [&str; 4] = ["/live", "/ready", "/health", "/metrics"];
+
+/// One request, for its line.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Line<'a> {
+    pub(crate) id: RequestId,
+    pub(crate) method: &'a Method,
+    pub(crate) path: &'a str,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) kind: RequestKind,
+    /// Milliseconds to the head of the answer.
+    pub(crate) ms: u64,
+    pub(crate) client: IpAddr,
+    pub(crate) peer: SocketAddr,
+    /// The configured repository that was addressed; empty if there is none of that name.
+    pub(crate) repository: &'a str,
+}
+
+impl Line<'_> {
+    /// Everything but hits and answers to probes at info. A refusal says why, and is counted.
+    pub(crate) fn log(&self, response: &Response<ResponseBody>, metrics: &Metrics, now: impl FnOnce() -> UnixMillis) {
+        let (status, bytes) = (response.status(), response.body().length());
+        if let Some(Said(fault)) = response.extensions().get::<Said>() {
+            self.warn(fault, metrics, now());
+            self.log_refusal(fault, status, bytes);
+            return;
+        }
+        let Self { id, client, ms, repository, .. } = *self;
+        let (method, path, kind) = (&*shown(self.method.as_str()), &*shown(self.path), self.kind.as_str());
+        let status = status.as_u16();
+        if self.kind == RequestKind::Hit || response.status().is_success() && PROBES.contains(&self.path) {
+            tracing::debug!(%id, method, path, status, kind, ms, %client, repository, bytes, "request");
+        } else {
+            tracing::info!(%id, method, path, status, kind, ms, %client, repository, bytes, "request");
+        }
+    }
+
+    fn log_refusal(&self, fault: &Fault, status: StatusCode, bytes: Option<u64>) {
+        let Self { id, client, peer, ms, .. } = *self;
+        let (method, path) = (&*shown(self.method.as_str()), &*shown(self.path));
+        let agent = self.headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()));
+        let agent = agent.as_deref().map(shown);
+        let repository = fault.repository.as_deref().map_or_else(|| self.repository.into(), shown);
+        tracing::info!(
+            %id, method, path, status = status.as_u16(), kind = self.kind.as_str(), ms, %client, %peer, agent = agent.as_deref(),
+            repository = &*repository, key = fault.key(), code = fault.code, rule = fault.rule.as_deref(), reason = fault.message,
+            upstream = fault.upstream(), bytes, "request"
+        );
+    }
+
+    fn warn(&self, fault: &Fault, metrics: &Metrics, now: UnixMillis) {
+        if let Some(requests) = metrics.refused().note(self.repository, fault, false, now) {
+            warn(self.id, self.repository, fault, requests);
+        }
+    }
+}
+
+/// Once for each repository and code, then at most once an hour.
+fn warn(id: RequestId, repository: &str, fault: &Fault, requests: u64) {
+    tracing::warn!(
+        %id, repository, key = fault.key(), code = fault.code, rule = fault.rule.as_deref(), reason = fault.message,
+        upstream = fault.upstream(), requests, "requests are refused; more of the same are counted, and said again in an hour"
+    );
+}
+
+/// What is said if the body of an answer breaks off.
+pub(crate) struct BrokenOff {
+    pub(crate) id: RequestId,
+    /// The configured repository; empty if there is none.
+    pub(crate) repository: String,
+    pub(crate) path: String,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) now: Box<dyn Fn() -> UnixMillis + Send>,
+}
+
+impl BrokenOff {
+    /// The line, with what the pipeline knows of the cause.
+    pub(crate) fn log(&self, error: &io::Error, sent: u64) {
+        let Self { id, repository, .. } = self;
+        let known = error.get_ref().and_then(|cause| cause.downcast_ref::<Fault>());
+        let unknown = || Fault::new(FaultKind::BadGateway, "broken_off", error.to_string());
+        let fault = known.cloned().unwrap_or_else(unknown);
+        if let Some(requests) = self.metrics.refused().note(repository, &fault, true, (self.now)()) {
+            warn(*id, repository, &fault, requests);
+        }
+        tracing::info!(
+            %id, repository, path = &*shown(&self.path), key = fault.key(), code = fault.code, rule = fault.rule.as_deref(),
+            reason = fault.message, upstream = fault.upstream(), bytes = sent, "answer broken off: the connection is closed"
+        );
+    }
+}

@@ -1,0 +1,162 @@
+//! What has been refused or has failed, by repository and code: counted for `/metrics` and `/health`, and warned of once where the
+//! cause lies with larder's own rules, documents or state. Failures of upstreams are warned of where upstreams are watched.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use larder_core::{Fault, UnixMillis};
+use serde_json::{Value, json};
+
+/// After this a cause that still holds is warned of again.
+const AGAIN: Duration = Duration::from_hours(1);
+/// Most pairs that are remembered: repositories come and go with the configuration, codes are few.
+const MOST: usize = 4096;
+
+/// The codes of what lies with larder: its rules and what they read, its own files, its configuration.
+const OWN: [&str; 21] = [
+    "address_refused",
+    "bad_url",
+    "cross_site",
+    "digest_mismatch",
+    "document_too_large",
+    "internal",
+    "link_forged",
+    "loop_detected",
+    "malformed_document",
+    "misdirected",
+    "no_mirror",
+    "not_implemented",
+    "offline",
+    "pattern_denied",
+    "quarantined",
+    "redirect_refused",
+    "storage",
+    "storage_unavailable",
+    "unasked_coding",
+    "unauthorized",
+    "unread",
+];
+
+/// A repository's name (empty: none) and a code.
+pub(crate) type Cause = (String, &'static str);
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    count: u64,
+    last: UnixMillis,
+    /// When it was warned of, and the count at that time.
+    warned: Option<(UnixMillis, u64)>,
+}
+
+/// Everything refused since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Refused(Mutex<BTreeMap<Cause, Seen>>);
+
+impl Refused {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Cause, Seen>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a refusal. If it is to be warned of: how many there have been since the last warning, this one included. What broke off
+    /// a `body` is warned of whatever it is: no status has told of it.
+    pub(crate) fn note(&self, repository: &str, fault: &Fault, body: bool, now: UnixMillis) -> Option<u64> {
+        let mut all = self.lock();
+        let cause = (repository.to_owned(), fault.code);
+        if all.len() >= MOST && !all.contains_key(&cause) {
+            let oldest = all.iter().min_by_key(|(_, seen)| seen.last).map(|(cause, _)| cause.clone());
+            oldest.and_then(|cause| all.remove(&cause));
+        }
+        let seen = all.entry(cause).or_insert(Seen { count: 0, last: now, warned: None });
+        seen.count += 1;
+        seen.last = now;
+        if !body && !OWN.contains(&fault.code) {
+            return None;
+        }
+        let before = match seen.warned {
+            // A clock that was set back does not silence a warning for longer.
+            Some((at, _)) if at <= now && now < at.plus(AGAIN) => return None,
+            Some((_, count)) => count,
+            None => 0,
+        };
+        seen.warned = Some((now, seen.count));
+        Some(seen.count - before)
+    }
+
+    /// For `/health`: each repository and code with its count and the time of the last.
+    pub(crate) fn report(&self) -> Value {
+        let all = self.lock();
+        let one = |((repository, code), seen): (&Cause, &Seen)| {
+            let last = jiff::Timestamp::from_millisecond(seen.last.0).map(|last| format!("{last:.0}")).unwrap_or_default();
+            json!({"repository": repository, "code": code, "count": seen.count, "last": last})
+        };
+        all.iter().map(one).collect()
+    }
+
+    /// For `/metrics`: each repository and code with its count.
+    pub(crate) fn counts(&self) -> Vec<(Cause, u64)> {
+        self.lock().iter().map(|(cause, seen)| (cause.clone(), seen.count)).collect()
+    }
+
+    /// Forgets all counts (`PUT /cache/flush?cache_type=metrics`).
+    pub(crate) fn reset(&self) {
+        self.lock().clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use larder_core::FaultKind;
+
+    const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+
+    fn fault(code: &'static str) -> Fault {
+        Fault::new(FaultKind::Forbidden, code, "no")
+    }
+
+    #[test]
+    fn a_cause_is_warned_of_once_an_hour_with_how_many_there_were() {
+        let refused = Refused::default();
+        let note = |repository: &str, code, minutes: u64| {
+            refused.note(repository, &fault(code), false, NOW.plus(Duration::from_secs(minutes * 60)))
+        };
+        assert_eq!(note("a", "pattern_denied", 0), Some(1));
+        assert_eq!((note("a", "pattern_denied", 1), note("a", "pattern_denied", 59)), (None, None));
+        assert_eq!((note("b", "pattern_denied", 1), note("a", "quarantined", 1)), (Some(1), Some(1)), "each for itself");
+        assert_eq!(note("a", "pattern_denied", 60), Some(3), "the two that were not said, and this one");
+        assert_eq!(note("a", "pattern_denied", 0), Some(1), "a clock that was set back");
+    }
+
+    #[test]
+    fn what_is_nobody_s_fault_or_the_upstream_s_is_counted_only() {
+        let refused = Refused::default();
+        for code in
+            ["not_found", "precondition_failed", "range_not_satisfiable", "upstream_status", "upstream_timeout", "bad_request"]
+        {
+            assert_eq!(refused.note("a", &fault(code), false, NOW), None, "{code}");
+        }
+        assert_eq!(refused.note("a", &fault("upstream_cut"), true, NOW), Some(1), "a body that broke off");
+        let report = refused.report();
+        assert_eq!(report.as_array().map(Vec::len), Some(7));
+        let first = json!({"repository": "a", "code": "bad_request", "count": 1, "last": "2023-11-14T22:13:20Z"});
+        assert_eq!(report[0], first);
+    }
+
+    #[test]
+    fn no_more_is_remembered_than_there_is_room_for() {
+        let refused = Refused::default();
+        for n in 0..MOST + 10 {
+            refused.note(&n.to_string(), &fault("not_found"), false, NOW.plus(Duration::from_millis(n as u64)));
+        }
+        let all = refused.lock();
+        assert_eq!(all.len(), MOST);
+        assert!(!all.contains_key(&("9".to_owned(), "not_found")) && all.contains_key(&("10".to_owned(), "not_found")));
+    }
+
+    #[test]
+    fn own_codes_are_sorted_and_none_of_them_is_an_upstream_s_answer() {
+        assert!(OWN.is_sorted());
+        assert!(!OWN.iter().any(|code| code.starts_with("upstream_")));
+    }
+}
