@@ -51,7 +51,8 @@ audit: ## licences, bans and sources of all dependencies (needs cargo-deny)
 build: ## the program as it is shipped: target/release/larder
 	$(CARGO) build --release --locked
 
-release: build package ## the program packed: target/dist with a tarball, checksums and what it is made of (CycloneDX)
+release: build ## the program packed: target/dist with a tarball, checksums and what it is made of (CycloneDX)
+	$(MAKE) package
 
 package: # only packs; another program than target/release/larder with LARDER=path
 	packaging/release.sh $(LARDER) $(TARGET)/dist
