@@ -36,9 +36,10 @@ fn files_below(folder: &str, ending: &str) -> Vec<PathBuf> {
 fn sources() -> BTreeMap<String, String> {
     let crates = ["core", "engine", "formats", "larder", "server", "storage", "upstream"];
     let files = crates.iter().flat_map(|name| files_below(&format!("crates/{name}/src"), ".rs"));
+    let tests = Regex::new(r"#\[cfg\(test\)\]\nmod \w+ \{").unwrap();
     let text = |path: &PathBuf| {
         let text = fs::read_to_string(path).expect("a source file");
-        text.split("#[cfg(test)]\nmod ").next().unwrap_or_default().to_owned()
+        tests.split(&text).next().unwrap_or_default().to_owned()
     };
     files.map(|path| (path.strip_prefix(root()).unwrap().to_string_lossy().into_owned(), text(&path))).collect()
 }

@@ -84,7 +84,7 @@ fn documented() -> BTreeMap<String, BTreeSet<String>> {
 /// A page after hits, misses, refusals and failures.
 async fn page() -> String {
     let origin = Origin::start().await;
-    origin.put("/a.txt", Resource::new(b"a".to_vec()));
+    origin.put("/a.txt", Resource::new("a"));
     let larder = TestLarder::start(&one_of_each(&origin, "deny_patterns: ['^denied']")).await;
     for path in ["a.txt", "a.txt", "denied", "missing"] {
         get(&larder.artifact("generic", path)).await;
