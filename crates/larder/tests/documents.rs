@@ -85,7 +85,15 @@ fn every_error_code_has_a_line_in_the_table_and_every_line_a_code() {
         assert!(captures[3].trim().len() > 10 && captures[4].trim().len() > 3, "what it means, what to do: {}", &captures[0]);
     }
     let codes = codes();
-    for known in ["pattern_denied", "quarantined", "upstream_unreachable", "upstream_timeout", "manifest_unknown", "rate_limited", "not_found"] {
+    for known in [
+        "pattern_denied",
+        "quarantined",
+        "upstream_unreachable",
+        "upstream_timeout",
+        "manifest_unknown",
+        "rate_limited",
+        "not_found",
+    ] {
         assert!(codes.contains(known), "{known} was not recognised in the sources: {codes:?}");
     }
     let missing: Vec<&String> = codes.difference(&listed).collect();
@@ -116,7 +124,8 @@ fn links_between_pages_lead_somewhere() {
     let fence = Regex::new(r"(?ms)^```.*?^```$").unwrap();
     let code = Regex::new(r"`[^`\n]*`").unwrap();
     let mut pages = files_below("docs", ".md");
-    pages.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(|name| root().join(name)));
+    pages
+        .extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(|name| root().join(name)));
     let (mut wrong, mut links) = (Vec::new(), 0);
     for page in &pages {
         let text = fs::read_to_string(page).expect("a page");
@@ -161,7 +170,11 @@ fn block(page: &str, first: &str) -> String {
 fn the_unit_and_the_image_that_pages_show_are_the_files() {
     let running = read("docs/operate/running.md");
     let unit = read("packaging/larder.service");
-    assert_eq!(block(&running, unit.lines().next().unwrap()), unit, "running.md shows another unit than packaging/larder.service");
+    assert_eq!(
+        block(&running, unit.lines().next().unwrap()),
+        unit,
+        "running.md shows another unit than packaging/larder.service"
+    );
     let sysusers = read("packaging/larder.sysusers.conf");
     assert_eq!(block(&running, sysusers.lines().next().unwrap()), sysusers);
     let containers = read("docs/operate/containers.md");

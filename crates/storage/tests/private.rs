@@ -22,7 +22,8 @@ async fn a_database_that_others_can_read_is_tightened_at_start_with_its_logs_and
     // Not closed: the logs of a killed process are there at the next start.
     let killed = MetadataStore::open(&path).await.unwrap();
     killed.secret_bytes("link_key", &[7; 32]).await.unwrap();
-    let files = ["larder.sqlite", "larder.sqlite-wal", "larder.sqlite-shm", "larder.spare"].map(|name| directory.path().join(name));
+    let files =
+        ["larder.sqlite", "larder.sqlite-wal", "larder.sqlite-shm", "larder.spare"].map(|name| directory.path().join(name));
     // On a disk below its reserve no space is set aside.
     let files: Vec<_> = files.into_iter().filter(|path| path.exists()).collect();
     assert!(files.len() >= 3, "{files:?}");

@@ -26,7 +26,8 @@ const OF_PROMETHEUS: &[&str] = &["up"];
 /// Every expression of the alert rules and of the dashboard, by where it stands.
 fn expressions() -> BTreeMap<String, String> {
     let rules = yaml::documents(ALERTS).remove(0);
-    let rules = rules["groups"].as_array().expect("groups").iter().flat_map(|group| group["rules"].as_array().expect("rules").clone());
+    let rules =
+        rules["groups"].as_array().expect("groups").iter().flat_map(|group| group["rules"].as_array().expect("rules").clone());
     let mut found: BTreeMap<String, String> = rules.map(|rule| (text(&rule["alert"]), text(&rule["expr"]))).collect();
     let dashboard: Value = serde_json::from_str(DASHBOARD).expect("JSON");
     for panel in dashboard["panels"].as_array().expect("panels") {
@@ -74,10 +75,14 @@ fn samples(page: &str) -> BTreeMap<String, BTreeSet<String>> {
 fn documented() -> BTreeMap<String, BTreeSet<String>> {
     let name = Regex::new(r"`((?:larder|process)_[a-z_]+)(?:\{([a-z_,]*)\})?`").unwrap();
     let rows = METRICS.lines().filter(|line| line.starts_with('|')).filter_map(|line| line.split('|').nth(1));
-    let names = rows.flat_map(|cell| name.captures_iter(cell).map(|found| {
-        let labels = found.get(2).map_or("", |labels| labels.as_str());
-        (found[1].to_owned(), labels.split(',').filter(|label| !label.is_empty()).map(str::to_owned).collect())
-    }).collect::<Vec<_>>());
+    let names = rows.flat_map(|cell| {
+        name.captures_iter(cell)
+            .map(|found| {
+                let labels = found.get(2).map_or("", |labels| labels.as_str());
+                (found[1].to_owned(), labels.split(',').filter(|label| !label.is_empty()).map(str::to_owned).collect())
+            })
+            .collect::<Vec<_>>()
+    });
     names.collect()
 }
 
@@ -158,7 +163,8 @@ fn the_manifest_fits_the_image_and_itself() {
     let port = container["ports"][0]["containerPort"].as_i64().expect("a port");
     assert!(image_variable("LARDER_LISTEN").ends_with(&format!(":{port}")), "the image listens elsewhere");
     let mounts = container["volumeMounts"].as_array().expect("mounts");
-    let mounted = |path: &str| mounts.iter().find(|mount| mount["mountPath"] == path).unwrap_or_else(|| panic!("{path} is not mounted"));
+    let mounted =
+        |path: &str| mounts.iter().find(|mount| mount["mountPath"] == path).unwrap_or_else(|| panic!("{path} is not mounted"));
     assert_eq!(mounted(&image_variable("LARDER_DATA_DIR"))["name"], spec["volumeClaimTemplates"][0]["metadata"]["name"]);
     assert!(mounted("/etc/larder")["subPath"].is_null(), "a file by itself is never seen to change");
     let user = Regex::new(r"(?m)^USER (\d+):(\d+)$").unwrap();
