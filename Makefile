@@ -6,7 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 LARDER := $(TARGET)/release/larder
 
 .DEFAULT_GOAL := help
-.PHONY: help run check test e2e stress bench fmt lint audit release tools
+.PHONY: help run check test e2e stress bench fmt lint audit build release package tools
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | while IFS='|' read -r name text; do printf '  %-9s %s\n' "$$name" "$$text"; done
@@ -26,18 +26,18 @@ test: tools ## everything that CI runs: all tests, then real clients against a r
 	$(CARGO) build --release --locked
 	$(PYTHON) tests/e2e/run.py --larder $(LARDER)
 
-e2e: tools release ## real clients only; choose some with E2E="--only npm helm"
+e2e: tools build ## real clients only; choose some with E2E="--only npm helm"
 	$(PYTHON) tests/e2e/run.py --larder $(LARDER) $(E2E)
 
 tools: # the clients that the end-to-end tests drive, in pinned versions
 	tests/install/clients.sh
 
 # Ignored tests named child_… are processes that other tests start.
-stress: release ## long and heavy tests: those that are marked `ignore`, and 64 clients for 1 GiB
+stress: build ## long and heavy tests: those that are marked `ignore`, and 64 clients for 1 GiB
 	$(CARGO) test --workspace --release --locked --no-fail-fast -- --ignored --nocapture --skip child_
 	$(PYTHON) tests/e2e/run.py --larder $(LARDER) --stress
 
-bench: release ## larder beside nginx in one run, and the document rewriters alone
+bench: build ## larder beside nginx in one run, and the document rewriters alone
 	tests/install/clients.sh --bench
 	$(CARGO) bench --workspace --locked
 	$(PYTHON) tests/bench/run.py --larder $(LARDER)
@@ -48,5 +48,11 @@ fmt: ## format all code
 audit: ## licences, bans and sources of all dependencies (needs cargo-deny)
 	$(CARGO) deny --locked check bans licenses sources
 
-release: ## the program as it is shipped: target/release/larder
+build: ## the program as it is shipped: target/release/larder
 	$(CARGO) build --release --locked
+
+release: build ## the program packed: target/dist with a tarball, checksums and what it is made of (CycloneDX)
+	$(MAKE) package
+
+package: # only packs; another program than target/release/larder with LARDER=path
+	packaging/release.sh $(LARDER) $(TARGET)/dist

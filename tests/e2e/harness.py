@@ -219,6 +219,11 @@ class Case:
     def direct(self):
         return self._binary is None
 
+    @property
+    def binary(self):
+        """The program under test."""
+        return self._binary
+
     def needs_larder(self):
         """Ends a case that would show nothing of a client or of an upstream alone."""
         if self.direct:

@@ -98,8 +98,8 @@ class Helm:
         folders = {f"HELM_{kind.upper()}_HOME": str(home / kind) for kind in ("config", "cache", "data")}
         self._environment = environment(home, HELM_REGISTRY_CONFIG=str(home / "registry.json"), **folders)
 
-    def __call__(self, *arguments, cwd=None):
-        return run([tool(self._program), *arguments], cwd=cwd or self.home, env=self._environment)
+    def __call__(self, *arguments, cwd=None, fails=False):
+        return run([tool(self._program), *arguments], cwd=cwd or self.home, env=self._environment, fails=fails)
 
 
 def helm(program):

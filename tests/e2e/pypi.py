@@ -64,9 +64,9 @@ class Pip:
             home, PIP_CONFIG_FILE="/dev/null", PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_RETRIES="0"
         )
 
-    def __call__(self, command, *arguments, index=True):
+    def __call__(self, command, *arguments, index=True, fails=False):
         always = ["--no-cache-dir", "--timeout", "20", *(["--index-url", self._index] if index else [])]
-        return run([tool("pip"), command, *always, *arguments], cwd=self.home, env=self._environment)
+        return run([tool("pip"), command, *always, *arguments], cwd=self.home, env=self._environment, fails=fails)
 
     def version_of(self, module, directory):
         code = f"import {module}; print({module}.version)"
@@ -157,8 +157,8 @@ class Uv:
         lines += ["[[tool.uv.index]]", 'name = "pantry"', f'url = "{index}"', "default = true", ""]
         (self.project / "pyproject.toml").write_text("\n".join(lines))
 
-    def __call__(self, *arguments):
-        return run([tool("uv"), *arguments], cwd=self.project, env=self._environment)
+    def __call__(self, *arguments, fails=False):
+        return run([tool("uv"), *arguments], cwd=self.project, env=self._environment, fails=fails)
 
     def forget(self):
         """Drops uv's cache, so that the next command asks for everything again."""

@@ -48,10 +48,10 @@ class Dnf:
         """Takes this .repo file in place of the one that it was made with."""
         (self._home / "repos" / "pantry.repo").write_text(text)
 
-    def __call__(self, *arguments):
+    def __call__(self, *arguments, fails=False):
         options = ["-y", "-c", self._home / "dnf.conf", "--installroot", self.root, "--releasever", "9"]
         arguments = [tool("dnf"), *options, "--forcearch", "x86_64", *arguments]
-        return run(arguments, cwd=self._home, env=environment(self._home))
+        return run(arguments, cwd=self._home, env=environment(self._home), fails=fails)
 
     def installed(self, name):
         path = self.root / "opt" / name / "version"

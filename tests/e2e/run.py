@@ -24,7 +24,10 @@ import integrity
 import npm
 import oci
 import oci_containerd
+import prints
+import prints_clients
 import pypi
+import release
 import rpm
 import stress
 from harness import ROOT, Case, Failed, Missing
@@ -40,6 +43,8 @@ CASES = {
     **oci.CASES,
     **oci_containerd.CASES,
     **integrity.CASES,
+    **prints_clients.CASES,
+    **release.CASES,
 }
 
 
@@ -57,6 +62,9 @@ def arguments():
     )
     parser.add_argument("--stress", action="store_true", help="the long and heavy cases instead")
     parser.add_argument("--direct", action="store_true", help="without larder: do the tests themselves work?")
+    parser.add_argument(
+        "--record", action="store_true", help="write what clients print into the guide: --only prints --record"
+    )
     parser.add_argument("--list", action="store_true", help="print the names of the cases and stop")
     return parser.parse_args()
 
@@ -78,6 +86,8 @@ def main():
     if not chosen:
         print("no case has such a name; --list prints them", file=sys.stderr)
         return 2
+    if options.record:
+        prints.RECORDING.set()
     # Cases share nothing: each has its larder, its upstreams, its ports and its directories.
     with ThreadPoolExecutor(options.jobs) as pool:
         counts = Counter(pool.map(lambda name: run_case(name, cases[name], options), chosen))

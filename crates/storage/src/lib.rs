@@ -13,6 +13,7 @@ mod blob;
 mod error;
 mod lock;
 mod meta;
+mod private;
 mod spare;
 
 pub use blob::conformance;

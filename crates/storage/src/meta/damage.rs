@@ -208,6 +208,15 @@ pub(super) fn put_aside(path: &Path) -> io::Result<Option<PathBuf>> {
     Ok(moved)
 }
 
+/// Every file that the database at `path` has, or that was a database of it: with its logs, its spare space, and those put aside.
+pub(super) fn files_of(path: &Path) -> Vec<PathBuf> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let aside = stamps(path, directory).unwrap_or_default().into_iter().map(|stamp| named(path, stamp));
+    let databases = aside.chain([path.to_owned()]);
+    let files = databases.flat_map(|database| ["", "-wal", "-shm"].map(|log| with_suffix(&database, log)));
+    files.chain([path.with_extension("spare")]).collect()
+}
+
 /// When databases were put aside, in seconds since 1970, oldest first.
 fn stamps(path: &Path, directory: &Path) -> io::Result<Vec<i64>> {
     let prefix = format!("{}.damaged-", path.file_name().unwrap_or_default().to_string_lossy());

@@ -99,6 +99,7 @@ impl MetadataStore {
 
     /// As [`open`](Self::open), with what to do about damage, now and as long as the database is open.
     pub async fn open_with(path: &Path, on_damage: OnDamage) -> Result<Self, StorageError> {
+        crate::private::tighten(damage::files_of(path));
         let spare = shrink::spare_beside(path);
         let mut opened = Pools::open(path).await;
         if matches!(&opened, Err(error) if error.is_full()) && spare.give_back() {
