@@ -214,7 +214,8 @@ mod tests {
     /// As Go's `httpproxy` has it: a proxy elsewhere has another loopback.
     #[test]
     fn loopback_is_proxied_only_by_a_repositorys_own_word() {
-        let loopback = ["http://localhost:1/", "http://a.localhost/", "http://127.0.0.9/", "http://[::1]/", "http://[::ffff:127.0.0.1]/"];
+        let loopback =
+            ["http://localhost:1/", "http://a.localhost/", "http://127.0.0.9/", "http://[::1]/", "http://[::ffff:127.0.0.1]/"];
         for target in loopback {
             assert!(!is_proxied("", target), "{target}");
             let own = ProxyRules::for_everything(url("http://proxy.example.com:3128"));

@@ -11,7 +11,8 @@ use crate::config::{Sources, nearest};
 const DEFAULT_LEVEL: &str = "info";
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// What is said of the forms that a filter may have.
-const FORMS: &str = "error, warn, info, debug, trace or off, and `MODULE=LEVEL` for one module, such as `info,larder_upstream=debug`";
+const FORMS: &str =
+    "error, warn, info, debug, trace or off, and `MODULE=LEVEL` for one module, such as `info,larder_upstream=debug`";
 
 /// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]

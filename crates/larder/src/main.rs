@@ -7,8 +7,8 @@ mod wire;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use check::check;
+use clap::Parser as _;
 use larder::cli::{Action, Cli, write_findings};
 use larder::config::{Environment, Settings, Severity, Sources, built_in, load};
 use larder::logging;

@@ -42,8 +42,10 @@ pub(super) fn check(environment: &Environment, referred: &[String], report: &mut
         !known && !referred.iter().any(|other| other == name) && !is_of_a_service(name, value)
     });
     for (name, _) in strange {
-        let near = hints::nearest(name, KNOWN.iter().copied());
-        let near = near.map_or_else(|| format!("known are {}", KNOWN.join(", ")), |near| format!("did you mean {near}?"));
+        // What all have in common makes none of them likelier.
+        let own = name.strip_prefix(PREFIX).unwrap_or_default();
+        let near = hints::nearest(own, KNOWN.iter().filter_map(|known| known.strip_prefix(PREFIX)));
+        let near = near.map_or_else(|| format!("known are {}", KNOWN.join(", ")), |near| format!("did you mean {PREFIX}{near}?"));
         report.error(None, format!("the environment variable {name} is none of larder's: {near}"));
     }
 }
@@ -80,7 +82,7 @@ mod tests {
     #[test]
     fn a_misspelt_variable_is_told_its_nearest() {
         assert!(said(&[("LARDER_LISTN", ":1")], &[]).contains("LARDER_LISTN is none of larder's: did you mean LARDER_LISTEN?"));
-        assert!(said(&[("LARDER_LOGLEVEL", "x")], &[]).contains("did you mean LARDER_LOG"));
+        assert!(said(&[("LARDER_LOGLEVEL", "x")], &[]).contains("did you mean LARDER_LOG?"));
         assert!(said(&[("LARDER_FROBNICATE", "x")], &[]).contains("known are LARDER_LISTEN, "));
         assert!(said(&[("LARDER_ADVERTISE", "a:1")], &[]).contains("several replicas are not built"));
         assert!(said(&[("DBPASS_FILE", "/run/x")], &[]).contains("PostgreSQL is not built"));

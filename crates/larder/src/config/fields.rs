@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::diagnostic::{Place, Report};
-use super::node::{Entry, Node, Value};
 use super::hints;
+use super::node::{Entry, Node, Value};
 use super::schema;
 
 /// A mapping whose keys have been checked.

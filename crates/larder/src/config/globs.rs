@@ -22,7 +22,8 @@ pub(super) fn refusal(text: &str, error: &PatternError) -> String {
 
 /// What to say about a text that reads as a glob: nobody writes `/*` or a leading `*` in a regular expression on purpose.
 pub(super) fn looks_like_one(text: &str) -> Option<String> {
-    let is_regular = text.contains(['\\', '^', '$', '(', ')', '|', '+', '[', ']', '{']) || text.contains(".*") || text.contains(".?");
+    let is_regular =
+        text.contains(['\\', '^', '$', '(', ')', '|', '+', '[', ']', '{']) || text.contains(".*") || text.contains(".?");
     let is_glob = text.starts_with('*') || text.contains("/*") || text.contains("**");
     if !is_glob || is_regular || text.contains(char::is_control) {
         return None;
@@ -79,7 +80,10 @@ mod tests {
     #[test]
     fn a_refusal_quotes_the_pattern_and_the_place() {
         for (text, want) in [
-            ("*.tar.gz", "`*.tar.gz`: pattern does not compile: repetition operator missing expression, at character 1 (`*.tar.gz`)"),
+            (
+                "*.tar.gz",
+                "`*.tar.gz`: pattern does not compile: repetition operator missing expression, at character 1 (`*.tar.gz`)",
+            ),
             ("a(b", "`a(b`: pattern does not compile: unclosed group, at character 2 (`(b`)"),
             ("x[z-a]", "at character 3 (`z-a]`)"),
         ] {

@@ -17,7 +17,10 @@ pub(super) fn of_top(entry: &Entry) -> String {
         return format!("it looks like a repository: put `remotes:` above it and indent it, `remotes: {{{}: …}}`", entry.key);
     }
     if is_repository_key(&entry.key) {
-        return format!("`{}` is a key of a repository: indent it below the repository's name, which stands under `remotes:`", entry.key);
+        return format!(
+            "`{}` is a key of a repository: indent it below the repository's name, which stands under `remotes:`",
+            entry.key
+        );
     }
     if matches!(entry.node.value, Value::Null) && synonyms::look_up(synonyms::TOP, &normal(&entry.key)).is_none() {
         let near = nearest(&entry.key, schema::TOP.iter().copied());
@@ -65,7 +68,8 @@ pub(super) fn of_value(key: &str, text: &str, words: &[&str]) -> String {
 }
 
 /// The ends that other programs put to the names of repositories.
-const ENDS: &[&str] = &["_remote", "_proxy", "_local", "_hosted", "_virtual", "_group", "_repository", "_repo", "_registry", "_mirror"];
+const ENDS: &[&str] =
+    &["_remote", "_proxy", "_local", "_hosted", "_virtual", "_group", "_repository", "_repo", "_registry", "_mirror"];
 
 fn package(word: &str) -> Option<String> {
     let stem = ENDS.iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word);
@@ -104,10 +108,17 @@ pub fn nearest<'w>(word: &str, words: impl IntoIterator<Item = &'w str>) -> Opti
     };
     let distance = |candidate: &str| strsim::damerau_levenshtein(&lower, &candidate.to_ascii_lowercase());
     let likeness = |candidate: &str| -(strsim::jaro_winkler(&lower, &candidate.to_ascii_lowercase()) * 1e6) as i64;
-    let best = words.into_iter().min_by_key(|candidate| (distance(candidate), likeness(candidate)))?;
-    let short = length.min(best.len());
-    let begins = short >= 4 && (lower.starts_with(best) || best.starts_with(lower.as_str()));
-    (distance(best) <= limit.min(short.saturating_sub(1).max(1)) || begins).then_some(best)
+    let words: Vec<&str> = words.into_iter().collect();
+    let best = words.iter().copied().min_by_key(|candidate| (distance(candidate), likeness(candidate)))?;
+    let short = length.min(best.chars().count());
+    if distance(best) <= limit.min(short.saturating_sub(1).max(1)) {
+        return Some(best);
+    }
+    let begins = |candidate: &str| {
+        let candidate = candidate.to_ascii_lowercase();
+        candidate.len().min(lower.len()) >= 3 && (lower.starts_with(&candidate) || candidate.starts_with(&lower))
+    };
+    words.into_iter().filter(|candidate| begins(candidate)).max_by_key(|candidate| candidate.len())
 }
 
 #[cfg(test)]

@@ -23,7 +23,9 @@ pub(super) fn check<'d>(document: &'d Document, report: &mut Report) -> Vec<&'d 
                 let name = &owner.key;
                 format!("`{key}` stands beside `{name}`, not below it: indent it by two more spaces than `{name}`")
             }
-            None => format!("`{key}` is a key of a repository, and stands where the names of repositories do: indent it below its own"),
+            None => format!(
+                "`{key}` is a key of a repository, and stands where the names of repositories do: indent it below its own"
+            ),
         };
         report.error(&entry.place, message);
     }

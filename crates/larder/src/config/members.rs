@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::diagnostic::Report;
-use super::repository::Built;
 use super::hints;
+use super::repository::Built;
 
 /// Checks the members of every virtual repository.
 pub(super) fn check_members(built: &[Built], report: &mut Report) {

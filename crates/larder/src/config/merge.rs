@@ -1,8 +1,8 @@
 //! Several files to one configuration: entries are replaced whole, and every replacement is told.
 
 use super::diagnostic::Report;
-use super::node::{Entry, Node, Value};
 use super::hints;
+use super::node::{Entry, Node, Value};
 use super::schema;
 
 /// The merged files.

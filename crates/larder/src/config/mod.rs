@@ -30,8 +30,8 @@ mod view;
 mod watch;
 mod yaml;
 
-pub use diagnostic::{Diagnostic, Place, Severity};
 pub use defaults::built_in;
+pub use diagnostic::{Diagnostic, Place, Severity};
 pub use env::Environment;
 pub use hints::nearest;
 pub use settings::{DEFAULT_HOT_SET, Limits, Settings, Sources, Tls};

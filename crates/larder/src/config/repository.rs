@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use larder_core::{
-    AccessPolicy, CachePolicy, MissingDate, PackageType, Pattern, ProxyRules, QuarantinePolicy, Repository, RepositoryKind, RepositoryName,
-    Revalidate, Verify,
+    AccessPolicy, CachePolicy, MissingDate, PackageType, Pattern, ProxyRules, QuarantinePolicy, Repository, RepositoryKind,
+    RepositoryName, Revalidate, Verify,
 };
 
 use super::diagnostic::{Place, Report};
@@ -196,7 +196,10 @@ fn stale_statuses(stale: &Section<'_>, report: &mut Report) -> Vec<u16> {
                 let why = "the upstream no longer has the file or may not show it, and larder must not go on serving it";
                 report.error(place, format!("`{}` must not hold {status}: {why}", stale.path("on_status")));
             }
-            _ => report.error(place, format!("`{}` takes 401, 403, 407, 408, 425, 429 and 500 to 599, not {text:?}", stale.path("on_status"))),
+            _ => report.error(
+                place,
+                format!("`{}` takes 401, 403, 407, 408, 425, 429 and 500 to 599, not {text:?}", stale.path("on_status")),
+            ),
         }
     }
     statuses.sort_unstable();

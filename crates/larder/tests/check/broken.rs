@@ -12,14 +12,24 @@ fn files() -> Vec<Case> {
     vec![
         Case::new("an unknown key", "listn: 127.0.0.1:0\n", &["larder.yaml:1", "nearest known key is `listen`"]),
         Case::new("no YAML", "remotes: [\n", &["larder.yaml:", "not valid YAML"]),
-        Case::new("no text", "", &["file is not UTF-8"]).file("larder.yaml", [0xff, 0xfe]).arguments(&["--config", "larder.yaml"]),
+        Case::new("no text", "", &["file is not UTF-8"])
+            .file("larder.yaml", [0xff, 0xfe])
+            .arguments(&["--config", "larder.yaml"]),
         Case::new("no file", "", &["cannot read the configuration file"]).env("CONFIG_PATH", "@HOME@/none.yaml"),
         Case::new("a directory that is none", "config_dir: none.d\n", &["cannot read the configuration directory"]),
         Case::new("a key twice", "hot_set: 0\nhot_set: 1\n", &["larder.yaml:2", "stands twice"]),
         Case::new("a list in place of repositories", "remotes: [a]\n", &["must be a mapping of names to repositories"]),
-        Case::new("keys beside their repository", "remotes:\n  pypi:\n  package: pypi\n", &["larder.yaml:3", "beside `pypi`, not below it"]),
+        Case::new(
+            "keys beside their repository",
+            "remotes:\n  pypi:\n  package: pypi\n",
+            &["larder.yaml:3", "beside `pypi`, not below it"],
+        ),
         Case::new("a repository at the top", "pypi:\n  package: pypi\n", &["larder.yaml:1", "put `remotes:` above it"]),
-        Case::new("a repository's key at the top", "remotes:\nbase_url: http://a.example.com\n", &["indent it below the repository's name"]),
+        Case::new(
+            "a repository's key at the top",
+            "remotes:\nbase_url: http://a.example.com\n",
+            &["indent it below the repository's name"],
+        ),
     ]
 }
 
@@ -35,9 +45,14 @@ fn repositories() -> Vec<Case> {
         Case::repository("a password alone", "password: x", &["without `username`"]),
         Case::repository("a status that is final", "stale: {on_status: [404]}", &["must not hold 404"]),
         Case::repository("a ca_file that is not there", "ca_file: none.pem", &["ca_file", "is not a file"]),
-        Case::repository("a ca_file without certificates", "ca_file: ca.pem", &["ca_file", "holds no PEM certificate"]).file("ca.pem", "x"),
+        Case::repository("a ca_file without certificates", "ca_file: ca.pem", &["ca_file", "holds no PEM certificate"])
+            .file("ca.pem", "x"),
         Case::repository("a proxy of another kind", "proxy: 'gopher://x'", &["http, https, socks5 or socks5h"]),
-        Case::new("no such member", "remotes: {v: {type: virtual, package: npm, members: [npn]}, npm: {package: npm}}\n", &["did you mean `npm`?"]),
+        Case::new(
+            "no such member",
+            "remotes: {v: {type: virtual, package: npm, members: [npn]}, npm: {package: npm}}\n",
+            &["did you mean `npm`?"],
+        ),
         Case::new("no such default", "docker_default_remote: x\nremotes: {}\n", &["there is no repository `x`"]),
     ]
 }
@@ -47,10 +62,18 @@ fn environment() -> Vec<Case> {
     vec![
         Case::repository("a variable that is not set", "username: u\n    password: '${NONE}'", &["NONE, which is not set"]),
         Case::repository("a variable without braces", "username: u\n    password: $PASS", &["`${NAME}`", "`$$`"]),
-        Case::repository("a default", "headers: {Authorization: 'Bearer ${A:-x}'}", &["defaults and other operators", "`${NAME}`"]),
+        Case::repository(
+            "a default",
+            "headers: {Authorization: 'Bearer ${A:-x}'}",
+            &["defaults and other operators", "`${NAME}`"],
+        ),
         Case::repository("no end", "headers: {Authorization: 'Bearer ${A'}", &["has no `}`"]),
         Case::repository("no name", "headers: {Authorization: '${}'}", &["holds no name"]),
-        Case::new("a variable elsewhere", "remotes: {a: {base_url: 'https://${HOST}/'}}\n", &["takes nothing from the environment"]),
+        Case::new(
+            "a variable elsewhere",
+            "remotes: {a: {base_url: 'https://${HOST}/'}}\n",
+            &["takes nothing from the environment"],
+        ),
         Case::repository("what GET /config shows for a secret", "username: u\n    password: '***'", &["holds `***`"]),
         Case::new("a misspelt variable", PLAIN, &["LARDER_LISTN", "did you mean LARDER_LISTEN?"]).env("LARDER_LISTN", ":1"),
         Case::new("a later version's variable", PLAIN, &["LARDER_ADVERTISE", "not built"]).env("LARDER_ADVERTISE", "a:1"),
@@ -81,7 +104,8 @@ fn machine(held: &str) -> Vec<Case> {
         Case::new("a damaged database that names uploads", local, &["metadata database", "damaged"])
             .file("data/larder.sqlite", "this is no database, and longer than a header of one ".repeat(200)),
         Case::new("an address that another program has", PLAIN, &[]).arguments(&["--listen", held]),
-        Case::new("an address of another machine", PLAIN, &["cannot listen on 192.0.2.1:8000"]).arguments(&["--listen", "192.0.2.1:8000"]),
+        Case::new("an address of another machine", PLAIN, &["cannot listen on 192.0.2.1:8000"])
+            .arguments(&["--listen", "192.0.2.1:8000"]),
         Case::new("no address", "listen: 8000\n", &["is not an address and port"]),
         Case::new("an address twice", "listen: ['127.0.0.1:8123', '127.0.0.1:8123']\nremotes: {}\n", &["stands twice"]),
         Case::new("no key", "tls: {cert: larder.yaml}\n", &["`key` is missing"]),

@@ -137,7 +137,8 @@ impl Started {
     /// The address that it listens on.
     pub(crate) fn address(&self) -> String {
         let log = self.log();
-        let after = log.split("listening on http").nth(1).expect("it listens").trim_start_matches("s://").trim_start_matches("://");
+        let after =
+            log.split("listening on http").nth(1).expect("it listens").trim_start_matches("s://").trim_start_matches("://");
         after.split(['"', ' ', '\n']).next().expect("an address").to_owned()
     }
 }

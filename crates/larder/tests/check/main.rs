@@ -3,5 +3,6 @@
 
 mod broken;
 mod case;
+mod proxied;
 mod running;
 mod sound;

@@ -22,7 +22,11 @@ fn cases() -> Vec<Case> {
         Case::new("a damaged database of what can be fetched again", PLAIN, &["warning: ", "would put it aside"])
             .file("data/larder.sqlite", "this is no database, and longer than a header of one ".repeat(200)),
         Case::new("an empty database file", PLAIN, &["0 warnings"]).file("data/larder.sqlite", ""),
-        Case::repository("patterns that end in a dollar", r"immutable_patterns: ['\.tgz$', '(a$|b$)', '^\$HOME/${1}']", &["0 warnings"]),
+        Case::repository(
+            "patterns that end in a dollar",
+            r"immutable_patterns: ['\.tgz$', '(a$|b$)', '^\$HOME/${1}']",
+            &["0 warnings"],
+        ),
         Case::repository("a path that reads as a glob", "mutable_patterns: ['pool/*']", &["looks like a glob", "1 warning"]),
         Case::repository("references", "headers: {Authorization: 'Bearer ${TOKEN}'}", &["0 warnings"]).env("TOKEN", "canary"),
         Case::repository("a dollar", "username: u\n    password: 'a$$b$'", &["note: ", "read as one `$`"]),
@@ -56,9 +60,12 @@ fn what_larder_starts_with_passes_the_check() {
         if said.contains("canary") || started.log().contains("canary") {
             wrong.push(format!("{}: a secret is shown:\n{said}\n{}", case.name, started.log()));
         }
-        wrong.extend(case.words.iter().filter(|word| !said.contains(**word)).map(|word| {
-            format!("{}: check does not say {word:?}:\n{said}", case.name)
-        }));
+        wrong.extend(
+            case.words
+                .iter()
+                .filter(|word| !said.contains(**word))
+                .map(|word| format!("{}: check does not say {word:?}:\n{said}", case.name)),
+        );
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -86,14 +93,14 @@ fn the_printed_default_loads_to_what_is_built_in() {
     assert_eq!(built_in.config_view, from_file.config_view);
 }
 
-/// What `GET /config` shows is a configuration file, as far as no secret is in it.
+/// What `GET /config` shows is a configuration file once its secrets are put back; that they are missing is said.
 #[test]
 fn what_get_config_shows_loads_to_the_same() {
     let environment = larder::config::Environment::of([("HOME", "/home/user")]);
     let load = |config: &std::path::Path| {
         let config = Some(config.to_owned());
         let sources = larder::config::Sources { config, environment: environment.clone(), ..Default::default() };
-        larder::config::load(&sources).unwrap_or_else(|found| panic!("{found:?}"))
+        larder::config::load(&sources).map_err(|found| format!("{found:?}"))
     };
     let folder = tempfile::tempdir().expect("a directory");
     let (main, more) = (folder.path().join("main.yaml"), folder.path().join("more"));
@@ -103,10 +110,13 @@ fn what_get_config_shows_loads_to_the_same() {
     let own = "config_dir: more\npublic_url: https://larder.example.com/sub\nhot_set: 16MiB\nremotes:\n  numbered:\n    \
                base_url: http://a.example.com\n    username: 007\n    description: yes\n";
     std::fs::write(&main, own).expect("written");
-    let first = load(&main);
+    let first = load(&main).expect("it loads");
     let shown = folder.path().join("shown.yaml");
-    std::fs::write(&shown, first.config_view.to_string()).expect("written");
-    let second = load(&shown);
+    let text = first.config_view.to_string();
+    std::fs::write(&shown, &text).expect("written");
+    assert!(load(&shown).is_err_and(|said| said.contains("`remotes.dockerhub.password` holds `***`")));
+    std::fs::write(&shown, text.replace("\"***\"", "\"put back\"")).expect("written");
+    let second = load(&shown).expect("it loads");
     assert!(first.repositories.len() > 10, "{}", first.repositories.len());
     assert_eq!(format!("{:?}", first.repositories), format!("{:?}", second.repositories));
     assert_eq!(first.config_view, second.config_view);

@@ -52,7 +52,8 @@ enum Step {
 /// Makes a file and removes it.
 fn try_writing(directory: &Path) -> io::Result<()> {
     let path = directory.join(format!("larder-check-{}", std::process::id()));
-    let written = File::options().write(true).create_new(true).open(&path).and_then(|mut file| io::Write::write_all(&mut file, b"x"));
+    let written =
+        File::options().write(true).create_new(true).open(&path).and_then(|mut file| io::Write::write_all(&mut file, b"x"));
     let removed = fs::remove_file(&path);
     written.and(removed)
 }
