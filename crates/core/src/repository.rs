@@ -12,6 +12,7 @@ use url::Url;
 use crate::cache_policy::CachePolicy;
 use crate::policy::AccessPolicy;
 use crate::policy::quarantine::QuarantinePolicy;
+use crate::proxies::ProxyRules;
 use crate::secret::{SafeUrl, Secret};
 
 /// The name under which clients reach a repository: 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with a dot.
@@ -143,8 +144,8 @@ pub struct UpstreamSettings {
     pub link_hosts: Option<Vec<String>>,
     /// Extra certificate authorities (PEM file) for this upstream.
     pub ca_file: Option<PathBuf>,
-    /// HTTP(S) or SOCKS proxy for this upstream.
-    pub proxy: Option<Url>,
+    /// HTTP(S) or SOCKS proxies for this upstream; `None` = it is reached directly.
+    pub proxy: Option<ProxyRules>,
     /// Never contact the upstream.
     pub offline: bool,
     /// Bodies above this many bytes are streamed and not kept.
@@ -157,7 +158,7 @@ impl fmt::Debug for UpstreamSettings {
         f.debug_struct("UpstreamSettings")
             .field("base_urls", &self.base_urls.iter().map(safe).collect::<Vec<_>>())
             .field("index_url", &safe(&self.index_url))
-            .field("proxy", &self.proxy.as_ref().map(safe))
+            .field("proxy", &self.proxy)
             .field("credentials", &self.credentials)
             .field("auth", &self.auth)
             .field("default_namespace", &self.default_namespace)
@@ -174,6 +175,11 @@ impl fmt::Debug for UpstreamSettings {
 }
 
 impl UpstreamSettings {
+    /// The proxy through which `url` is asked for; `None` = directly.
+    pub fn proxy_for(&self, url: &Url) -> Option<&Url> {
+        self.proxy.as_ref()?.for_url(url)
+    }
+
     /// The roots of the index: one for each of `base_urls` where it lies below the first of them in the usual place, else `index_url`
     /// alone.
     pub fn index_urls(&self) -> Vec<Url> {
@@ -292,7 +298,7 @@ mod tests {
             allow_private: vec![],
             link_hosts: None,
             ca_file: None,
-            proxy: Some(url("http://user:canary@proxy.example.com:3128/")),
+            proxy: Some(ProxyRules::for_everything(url("http://user:canary@proxy.example.com:3128/"))),
             offline: false,
             max_size: None,
         };

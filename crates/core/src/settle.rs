@@ -126,8 +126,9 @@ pub fn settle(
 
 /// The upstream answered with a status that is no success: normal expiry, the answer is passed on, unless the operator listed it.
 fn settle_status(status: u16, retry_after: Option<Duration>, may_serve_stale: bool, policy: &CachePolicy) -> Settlement {
-    // A statement about this very file or about rights is never papered over with an old copy.
-    let listable = !matches!(status, 401 | 403 | 404 | 407 | 410 | 451);
+    // What is gone, or may not be shown by law, is never papered over with an old copy. A refused login (401, 403, 407) may say that a
+    // password was rotated or that an account was withdrawn: the operator decides which, by listing it.
+    let listable = !matches!(status, 404 | 410 | 451);
     if listable && may_serve_stale && policy.stale_on_status.contains(&status) {
         return Settlement::ServeStale { renew: false };
     }
@@ -234,9 +235,9 @@ mod tests {
         unusable      502      stale    stale    stale    502       502        502
         404           neg      neg      neg      neg      neg       neg        neg
         410           neg      neg      neg      neg      neg       neg        neg
-        401           502      502      502      502      502       502        502
-        407           502      502      502      502      502       502        502
-        403           keep     keep     keep     keep     keep      keep       keep
+        401           502      stale    stale    stale    502       502        502
+        407           502      stale    stale    stale    502       502        502
+        403           keep     stale    stale    stale    keep      keep       keep
         451           keep     keep     keep     keep     keep      keep       keep
         400           keep     stale    stale    stale    keep      keep       keep
         418           502      stale    stale    stale    502       502        502
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn listed_statuses_serve_stale_but_never_those_about_rights_or_absence() {
+    fn listed_statuses_serve_stale_but_never_those_about_absence_or_the_law() {
         let stale_on_status = vec![400, 401, 403, 404, 407, 410, 418, 429, 451, 500, 503, 504];
         check(LISTED, &CachePolicy { stale_on_status, ..policy() });
     }

@@ -1,4 +1,4 @@
-//! The command line: `larder [serve]` and `larder check`.
+//! The command line: `larder [serve]`, `larder check` and `larder config default`.
 //!
 //! Knows flags. Environment variables are read with the configuration, so that precedence stands in one place.
 
@@ -7,11 +7,18 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Diagnostic, Environment, Settings, Severity, Sources, load};
+use crate::config::{Diagnostic, Environment, Sources};
+
+/// What follows every command's help.
+const EXIT_CODES: &str = "\
+Exit status:
+  0  all is well: larder was asked to stop and did, or `check` found nothing that would keep it from starting
+  1  larder cannot start or go on, or `check` found why it would not start
+  2  the command line itself is wrong: an unknown flag, command or argument";
 
 /// A caching artifact proxy and registry.
 #[derive(Debug, Parser)]
-#[command(name = "larder", version, about, args_conflicts_with_subcommands = true)]
+#[command(name = "larder", version, about, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -22,15 +29,36 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serves; what plain `larder` does.
+    #[command(after_help = EXIT_CODES)]
     Serve(Flags),
-    /// Validates the configuration, prints everything that is wrong with it, and starts nothing.
-    Check(Flags),
+    /// Does what a start does short of serving, prints everything that would keep larder from it, and changes nothing.
+    #[command(after_help = EXIT_CODES)]
+    Check(CheckFlags),
+    /// Prints configurations.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Prints the built-in repositories as a configuration file.
+    #[command(after_help = EXIT_CODES)]
+    Default,
+}
+
+#[derive(Debug, Clone, Args)]
+struct CheckFlags {
+    /// The same as --config
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
 }
 
 #[derive(Debug, Clone, Args)]
 struct Flags {
     /// Configuration file, or directory of *.yaml files [env: CONFIG_PATH] [default: built-in repositories]
-    #[arg(long, value_name = "PATH")]
+    #[arg(short, long, value_name = "PATH")]
     config: Option<PathBuf>,
     /// Address and port to listen on; may be given more than once [env: LARDER_LISTEN] [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDRESS")]
@@ -44,6 +72,12 @@ struct Flags {
     /// File with the token that opens what changes state [env: LARDER_ADMIN_TOKEN holds the token itself]
     #[arg(long, value_name = "PATH")]
     admin_token_file: Option<PathBuf>,
+    /// What is logged: error, warn, info, debug, trace or off; MODULE=LEVEL for one module [env: LARDER_LOG] [default: info]
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// The form of log lines: json or text [env: LARDER_LOG_FORMAT] [default: text on a terminal, else json]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
 }
 
 /// What the command line asks for.
@@ -53,6 +87,8 @@ pub enum Action {
     Serve(Sources),
     /// Only check it.
     Check(Sources),
+    /// Print the built-in repositories as a configuration file.
+    PrintDefault,
 }
 
 impl Cli {
@@ -64,46 +100,20 @@ impl Cli {
             data_dir: flags.data_dir,
             public_url: flags.public_url,
             admin_token_file: flags.admin_token_file,
+            log: flags.log,
+            log_format: flags.log_format,
             environment,
         };
         match self.command {
             None => Action::Serve(sources(self.serve)),
             Some(Command::Serve(flags)) => Action::Serve(sources(flags)),
-            Some(Command::Check(flags)) => Action::Check(sources(flags)),
+            Some(Command::Check(CheckFlags { file, flags })) => {
+                let config = flags.config.clone().or(file);
+                Action::Check(sources(Flags { config, ..flags }))
+            }
+            Some(Command::Config(ConfigCommand::Default)) => Action::PrintDefault,
         }
     }
-}
-
-/// `larder check`: writes every finding and a summary to `out`; gives whether the configuration can be used.
-///
-/// # Errors
-/// `out` cannot be written.
-pub fn check(sources: &Sources, out: &mut impl Write) -> std::io::Result<bool> {
-    let loaded = load(sources);
-    let found = match &loaded {
-        Ok(settings) => &settings.warnings,
-        Err(found) => found,
-    };
-    write_findings(found, out)?;
-    let count = |severity| found.iter().filter(|d| d.severity == severity).count();
-    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-    match &loaded {
-        Ok(Settings { repositories, .. }) => {
-            writeln!(
-                out,
-                "configuration is valid: {}, {}",
-                counted(repositories.len(), "repository", "repositories"),
-                counted(warnings, "warning", "warnings")
-            )?;
-        }
-        Err(_) => writeln!(
-            out,
-            "configuration cannot be used: {}, {}",
-            counted(errors, "error", "errors"),
-            counted(warnings, "warning", "warnings")
-        )?,
-    }
-    Ok(loaded.is_ok())
 }
 
 /// Writes findings, one a line.
@@ -112,10 +122,6 @@ pub fn check(sources: &Sources, out: &mut impl Write) -> std::io::Result<bool> {
 /// `out` cannot be written.
 pub fn write_findings(found: &[Diagnostic], out: &mut impl Write) -> std::io::Result<()> {
     found.iter().try_for_each(|found| writeln!(out, "{found}"))
-}
-
-fn counted(number: usize, one: &str, more: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { more })
 }
 
 #[cfg(test)]
@@ -137,13 +143,37 @@ mod tests {
             let Action::Serve(sources) = action(arguments) else { panic!("{arguments:?} serves") };
             assert_eq!((sources.listen, sources.data_dir), (vec!["127.0.0.1:1".to_owned()], Some("/d".into())));
         }
-        let Action::Check(sources) = action(&["check", "--config", "c.yaml"]) else { panic!("checks") };
-        assert_eq!(sources.config, Some("c.yaml".into()));
+        assert!(matches!(action(&["config", "default"]), Action::PrintDefault));
+    }
+
+    #[test]
+    fn check_takes_its_file_in_three_spellings() {
+        for arguments in [&["check", "c.yaml"][..], &["check", "-c", "c.yaml"], &["check", "--config", "c.yaml"]] {
+            let Action::Check(sources) = action(arguments) else { panic!("{arguments:?} checks") };
+            assert_eq!(sources.config, Some("c.yaml".into()), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn every_command_says_its_exit_status() {
+        let mut open = vec![Cli::command()];
+        while let Some(mut command) = open.pop() {
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Exit status:"), "{}: {help}", command.get_name());
+            open.extend(command.get_subcommands().filter(|command| command.get_name() != "help").cloned());
+        }
     }
 
     #[test]
     fn unknown_flags_and_arguments_are_refused() {
-        for arguments in [&["larder", "--confg", "x"][..], &["larder", "serv"], &["larder", "--listen", "a", "check"]] {
+        for arguments in [
+            &["larder", "--confg", "x"][..],
+            &["larder", "serv"],
+            &["larder", "--listen", "a", "check"],
+            &["larder", "check", "a.yaml", "--config", "b.yaml"],
+            &["larder", "check", "a.yaml", "b.yaml"],
+            &["larder", "config"],
+        ] {
             Cli::try_parse_from(arguments.iter().copied()).expect_err("refused");
         }
     }

@@ -1,15 +1,18 @@
 //! The `larder` program: reads the command line, loads the configuration, and hands over to [`wire`].
 
+mod check;
 mod descriptors;
+mod prepare;
 mod reload;
 mod stop;
 mod wire;
 
 use std::process::ExitCode;
 
+use check::check;
 use clap::Parser as _;
-use larder::cli::{Action, Cli, check, write_findings};
-use larder::config::{Environment, Settings, Severity, Sources, load};
+use larder::cli::{Action, Cli, write_findings};
+use larder::config::{Environment, Settings, Severity, Sources, built_in, load};
 use larder::logging;
 
 fn main() -> ExitCode {
@@ -19,12 +22,19 @@ fn main() -> ExitCode {
             // Also when standard output cannot be written: nobody has read the verdict.
             Ok(false) | Err(_) => ExitCode::FAILURE,
         },
+        Action::PrintDefault => {
+            use std::io::Write as _;
+            match std::io::stdout().lock().write_all(built_in().as_bytes()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            }
+        }
         Action::Serve(sources) => serve(sources),
     }
 }
 
 fn serve(sources: Sources) -> ExitCode {
-    if let Err(error) = logging::start(&sources.environment) {
+    if let Err(error) = logging::start(&sources) {
         return fail(&error.to_string());
     }
     let settings = match load(&sources) {

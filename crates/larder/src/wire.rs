@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::descriptors::{self, Shares};
+use crate::prepare::{Prepared, prepare};
 use crate::reload::{Reloading, reload_on_change};
 use crate::stop::{DrainTime, ignore_user_signals, until_stopped};
 use larder::config::{Settings, Sources};
-use larder_core::{Clock, Pseudonym, RepositoryKind, SystemClock};
+use larder_core::{Clock, Pseudonym, SystemClock};
 use larder_engine::{Engine, EngineParts, Limits};
-use larder_formats::LinkKey;
-use larder_server::{LiveSettings, ServerLimits, ServerSettings, TlsFiles, bind};
-use larder_storage::{BlobStore, DataDirectoryLock, FsBlobStore, MetadataStore, OnDamage};
+use larder_server::{LiveSettings, ServerLimits, ServerSettings, TlsFiles};
 use larder_upstream::{HttpUpstream, Options};
 
 /// The program's version.
@@ -32,12 +31,7 @@ const COLLECT_FIRST: Duration = Duration::from_mins(1);
 /// What kept larder from starting, for the operator.
 pub(crate) fn run(settings: Settings, sources: Sources) -> Result<(), Box<dyn Error>> {
     let limit = descriptors::raise_limit();
-    let wanted = Shares {
-        connections: settings.limits.connections,
-        downloads: settings.limits.downloads,
-        hot_files: larder_server::hot_files(settings.hot_set),
-        blobs: larder_storage::MOST_OPEN_BLOBS,
-    };
+    let wanted = wanted_shares(&settings);
     let shares = Shares::of(limit, wanted);
     descriptors::warn_of_less(limit, wanted, shares);
     larder_server::return_large_blocks();
@@ -48,16 +42,21 @@ pub(crate) fn run(settings: Settings, sources: Sources) -> Result<(), Box<dyn Er
     served
 }
 
+/// How many descriptors the large users would have if there were enough.
+pub(crate) fn wanted_shares(settings: &Settings) -> Shares {
+    Shares {
+        connections: settings.limits.connections,
+        downloads: settings.limits.downloads,
+        hot_files: larder_server::hot_files(settings.hot_set),
+        blobs: larder_storage::MOST_OPEN_BLOBS,
+    }
+}
+
 async fn serve(settings: Settings, sources: Sources, shares: Shares, open_files: usize) -> Result<(), Box<dyn Error>> {
-    std::fs::create_dir_all(&settings.data_dir)
-        .map_err(|error| format!("the data directory {} cannot be made: {error}", settings.data_dir.display()))?;
-    // Held until the process ends.
-    let _lock = DataDirectoryLock::take(&settings.data_dir)?;
-    let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(&settings.data_dir)?.keeping_open(shares.blobs));
-    let metadata = MetadataStore::open_with(&settings.data_dir.join("larder.sqlite"), on_damage(&settings)).await?;
-    let link_key = link_key(&metadata).await?;
     let options = Options::new(format!("larder/{VERSION}"));
     let pseudonym = options.pseudonym;
+    // The lock is held until the process ends.
+    let Prepared { _lock, blobs, metadata, link_key, server } = prepare(&settings, shares, pseudonym).await?;
     let upstream = Arc::new(HttpUpstream::new(options));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let engine = Engine::new(EngineParts {
@@ -71,7 +70,6 @@ async fn serve(settings: Settings, sources: Sources, shares: Shares, open_files:
         public_urls: settings.public_urls.clone(),
         limits: Limits { document_size: settings.limits.document_size, downloads: shares.downloads, ..Limits::default() },
     });
-    let server = bind(server_settings(&settings, shares, pseudonym)).await?;
     tell_of_start(&settings, server.local_addrs(), shares, open_files);
     let drain = DrainTime::new(settings.drain);
     let stopped = until_stopped(server.handle(), drain.clone());
@@ -109,16 +107,11 @@ fn tell_of_start(settings: &Settings, addresses: &[SocketAddr], shares: Shares, 
     );
 }
 
-/// What remotes hold can be fetched again; what was uploaded cannot, and only the database knows its names.
-fn on_damage(settings: &Settings) -> OnDamage {
-    let has_uploads = settings.repositories.iter().any(|repository| repository.kind == RepositoryKind::Local);
-    if has_uploads { OnDamage::Refuse } else { OnDamage::PutAside }
-}
-
-fn server_settings(settings: &Settings, shares: Shares, pseudonym: Pseudonym) -> ServerSettings {
+/// What the server is bound with.
+pub(crate) fn server_settings(settings: &Settings, shares: Shares, pseudonym: Pseudonym) -> ServerSettings {
     ServerSettings {
         listen: settings.listen.clone(),
-        tls: settings.tls.as_ref().map(|tls| TlsFiles { cert: tls.cert.clone(), key: tls.key.clone() }),
+        tls: tls_files(settings),
         hot_set_bytes: settings.hot_set,
         hot_files: shares.hot_files,
         limits: ServerLimits { connections: shares.connections, ..ServerLimits::default() },
@@ -126,6 +119,11 @@ fn server_settings(settings: &Settings, shares: Shares, pseudonym: Pseudonym) ->
         pseudonym,
         live: live_settings(settings),
     }
+}
+
+/// Certificate and key, where larder speaks HTTPS.
+pub(crate) fn tls_files(settings: &Settings) -> Option<TlsFiles> {
+    settings.tls.as_ref().map(|tls| TlsFiles { cert: tls.cert.clone(), key: tls.key.clone() })
 }
 
 pub(crate) fn live_settings(settings: &Settings) -> LiveSettings {
@@ -152,13 +150,4 @@ async fn collect_now_and_then(engine: Arc<Engine>) {
         engine.collect_garbage().await;
         tokio::time::sleep(COLLECT_EVERY).await;
     }
-}
-
-/// The key that signs links to other hosts: made once, kept in the metadata database.
-async fn link_key(metadata: &MetadataStore) -> Result<LinkKey, Box<dyn Error>> {
-    let mut candidate = [0_u8; 32];
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut candidate)?;
-    let stored = metadata.secret_bytes("link_key", &candidate).await?;
-    let key = <[u8; 32]>::try_from(stored.as_slice()).map_err(|_| "the link key in the metadata database is damaged")?;
-    Ok(LinkKey::from_bytes(key))
 }

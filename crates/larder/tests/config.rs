@@ -106,7 +106,8 @@ fn every_plus_key_of_a_remote_is_read() {
     assert_eq!(upstream.allow_private, private);
     assert_eq!(upstream.link_hosts.as_deref(), Some(&["cdn.example.com".to_owned()][..]));
     assert_eq!((upstream.headers[0].0.as_str(), upstream.headers[0].1.expose().as_str()), ("X-Team", "build"));
-    assert_eq!(upstream.proxy.as_ref().map(url::Url::as_str), Some("http://proxy.example.com:3128/"));
+    let proxy = upstream.proxy_for(&url::Url::parse("https://localhost/").unwrap());
+    assert_eq!(proxy.map(url::Url::as_str), Some("http://proxy.example.com:3128/"));
     assert!(upstream.offline);
     assert_eq!(upstream.max_size, Some(2 << 30));
 }
@@ -168,7 +169,7 @@ fn values_that_make_no_sense_are_refused() {
     for (keys, want) in [
         ("base_url: x", "stands twice"),
         ("stale: {on_status: [404]}", "must not hold 404"),
-        ("stale: {on_status: [200]}", "takes 408, 425, 429 and 500 to 599"),
+        ("stale: {on_status: [200]}", "takes 401, 403, 407, 408, 425, 429 and 500 to 599"),
         ("missing_status: [401]", "must not hold 401"),
         ("missing_status: [403, 429]", "must not hold 429"),
         ("missing_status: [503]", "must not hold 503"),

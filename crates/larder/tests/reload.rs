@@ -1,4 +1,4 @@
-//! Reloading (spec section 2): on SIGHUP and on change, a bad file leaves the old configuration in force; and `larder check`.
+//! Reloading (spec section 2): on SIGHUP and on change, a bad file leaves the old configuration in force.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests may fail loudly")]
 #![expect(dead_code, reason = "the common helpers are used by several test files, each in part")]
 
@@ -8,8 +8,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{data, directory, sources};
-use larder::cli::check;
+use common::{directory, sources};
 use larder::config::{Settings, load, watch};
 use tokio::sync::mpsc;
 
@@ -65,20 +64,4 @@ async fn changed_files_and_sighup_reload_and_bad_files_do_not() {
     std::fs::remove_file(&b).unwrap();
     assert_eq!(next(&mut applied).await, ["one"]);
     watching.abort();
-}
-
-#[test]
-fn check_prints_all_findings_and_says_whether_it_would_start() {
-    let run = |path: &Path| {
-        let mut out = Vec::new();
-        let good = check(&sources(path), &mut out).unwrap();
-        (good, String::from_utf8(out).unwrap())
-    };
-    let (good, said) = run(&data("contract.yaml"));
-    assert!(good && said.contains("configuration is valid: 10 repositories, 6 warnings"), "{said}");
-    assert_eq!(said.lines().filter(|line| line.contains(": warning: ")).count(), 6);
-    let directory = directory(&[("f.yaml", "a: 1\nb: 2\nremotes:\n  x: {type: local}\n")]);
-    let (good, said) = run(directory.path());
-    assert!(!good && said.contains("configuration cannot be used: 2 errors, 1 warning\n"), "{said}");
-    assert!(said.contains("f.yaml:1: unknown key `a`") && said.contains("f.yaml:2: unknown key `b`"), "{said}");
 }

@@ -34,15 +34,39 @@ impl DataDirectoryLock {
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Self { _file: file })
     }
+
+    /// Which process has the directory; `None` if none has. Holds the lock for a moment only, and makes no file.
+    ///
+    /// # Errors
+    /// The lock's file is there and cannot be opened, so that [`take`](Self::take) would fail too.
+    pub fn holder(directory: &Path) -> Result<Option<String>, StorageError> {
+        let failed = |error| StorageError::from_io("lock the data directory", error);
+        let mut file = match File::options().read(true).write(true).open(directory.join(NAME)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(None),
+            Err(TryLockError::WouldBlock) => Ok(Some(process(&mut file))),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(None),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+}
+
+/// Who has noted itself in the lock's file.
+fn process(file: &mut File) -> String {
+    let mut text = String::new();
+    let read = file.rewind().and_then(|()| file.take(32).read_to_string(&mut text));
+    match text.trim().parse::<u32>() {
+        Ok(id) if read.is_ok() => format!("process {id}"),
+        _ => "a process that has not said which".to_owned(),
+    }
 }
 
 fn in_use(file: &mut File) -> StorageError {
-    let mut text = String::new();
-    let read = file.rewind().and_then(|()| file.take(32).read_to_string(&mut text));
-    let process = match text.trim().parse::<u32>() {
-        Ok(id) if read.is_ok() => format!("process {id}"),
-        _ => "a process that has not said which".to_owned(),
-    };
+    let process = process(file);
     let message = format!(
         "the data directory is in use by another larder ({process}): stop that one, or give this one a directory of its own \
          with --data-dir"
@@ -61,7 +85,10 @@ mod tests {
         let refused = DataDirectoryLock::take(directory.path()).unwrap_err();
         assert_eq!(refused.kind, StorageErrorKind::Unavailable);
         assert!(refused.message.contains(&format!("process {}", std::process::id())), "{refused}");
+        let holder = DataDirectoryLock::holder(directory.path()).unwrap();
+        assert_eq!(holder, Some(format!("process {}", std::process::id())));
         drop(first);
+        assert_eq!(DataDirectoryLock::holder(directory.path()).unwrap(), None);
         // What a killed process leaves is the file, not the lock.
         assert!(directory.path().join(NAME).exists());
         DataDirectoryLock::take(directory.path()).unwrap();

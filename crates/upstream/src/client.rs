@@ -38,10 +38,11 @@ pub(crate) struct ClientKey {
 }
 
 impl ClientKey {
-    pub(crate) fn new(settings: &UpstreamSettings, reach: Reach) -> Self {
+    /// For requests to `url`, which decides on the proxy.
+    pub(crate) fn new(settings: &UpstreamSettings, url: &Url, reach: Reach) -> Self {
         Self {
             ca_file: settings.ca_file.clone(),
-            proxy: settings.proxy.clone(),
+            proxy: settings.proxy_for(url).cloned(),
             connect_timeout: settings.connect_timeout,
             reach,
             keep_alive: true,

@@ -83,7 +83,7 @@ impl Hop<'_> {
             }
         };
         let sent = Instant::now();
-        match self.try_twice(ClientKey::new(self.settings, reach), fields).await {
+        match self.try_twice(ClientKey::new(self.settings, self.url, reach), fields).await {
             Ok(response) => {
                 permit.succeeded();
                 self.checked(response)
@@ -110,7 +110,7 @@ impl Hop<'_> {
         let reach = Reach::of(self.settings, self.url);
         let local_name = matches!(self.url.host(), Some(Host::Domain(name)) if is_localhost(name))
             && !reach.admits(std::net::Ipv4Addr::LOCALHOST.into());
-        if reach.admits_literal(self.url) && !(local_name && self.settings.proxy.is_some()) {
+        if reach.admits_literal(self.url) && !(local_name && self.settings.proxy_for(self.url).is_some()) {
             return Ok(reach);
         }
         let led = if !self.first {

@@ -64,7 +64,7 @@ impl std::fmt::Debug for SafeText {
 
 impl Target {
     pub(crate) fn new(settings: &UpstreamSettings, url: &Url) -> Self {
-        Self { origin: url.origin(), proxy: settings.proxy.clone().map(SafeText), ca_file: settings.ca_file.clone() }
+        Self { origin: url.origin(), proxy: settings.proxy_for(url).cloned().map(SafeText), ca_file: settings.ca_file.clone() }
     }
 
     fn configured(settings: &UpstreamSettings) -> Vec<Self> {

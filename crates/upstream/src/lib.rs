@@ -40,6 +40,7 @@ pub use response::UpstreamResponse;
 pub use retry::retry_after;
 pub use scripted::{RecordedRequest, ScriptedReply, ScriptedUpstream};
 pub use trail::{in_request, on_behalf, request_span, spawn};
+pub use trust::check_ca_file;
 
 use async_trait::async_trait;
 use larder_core::RepositoryName;

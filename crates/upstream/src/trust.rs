@@ -18,6 +18,16 @@ use rustls_platform_verifier::Verifier;
 
 use crate::client::ClientError;
 
+/// Whether a `ca_file` can be used: readable, and nothing but PEM certificates in it. Blocking.
+///
+/// # Errors
+/// What is wrong with the file, without its path and content.
+pub fn check_ca_file(path: &Path) -> Result<(), String> {
+    let pem = std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let usable = Authorities::from_pem(&pem).map(drop);
+    usable.ok_or_else(|| "holds no PEM certificate, or one that cannot be read".to_owned())
+}
+
 /// The certificates of a `ca_file`.
 pub(crate) struct Authorities(Vec<CertificateDer<'static>>);
 

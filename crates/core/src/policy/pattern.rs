@@ -33,8 +33,13 @@ pub enum PatternError {
     #[error("pattern is too large once compiled: use smaller repetition counts")]
     TooBig,
     /// Refused by both engines.
-    #[error("pattern does not compile: {0}")]
-    Syntax(String),
+    #[error("pattern does not compile: {reason}{}", .at.map_or_else(String::new, |at| format!(", at character {at}")))]
+    Syntax {
+        /// What is wrong.
+        reason: String,
+        /// The character, from 1, where it is; `None` where the engine does not say.
+        at: Option<usize>,
+    },
 }
 
 /// The step limit was hit: the path is denied, whichever list the pattern stands in, and a metric rises.
@@ -123,8 +128,17 @@ fn compile_backtracking(text: &str, steps: usize, refused: &regex::Error) -> Res
             let said = refused.to_string();
             let reason = said.lines().last().unwrap_or_default().trim_start_matches("error: ");
             let unsupported = reason.contains("not supported");
-            PatternError::Syntax(if unsupported { error.to_string() } else { reason.to_owned() })
+            if unsupported {
+                return PatternError::Syntax { reason: error.to_string(), at: None };
+            }
+            PatternError::Syntax { reason: reason.to_owned(), at: place_in(&said) }
         })
+}
+
+/// Where the drawing of the linear engine points to: below the pattern, which it indents by four, it puts a `^`.
+fn place_in(said: &str) -> Option<usize> {
+    let pointer = said.lines().find(|line| line.contains('^') && line.chars().all(|c| matches!(c, ' ' | '^')))?;
+    (pointer.find('^')? + 1).checked_sub(4)
 }
 
 #[cfg(test)]

@@ -182,6 +182,36 @@ async fn stale_on_status_serves_the_copy_for_the_statuses_that_it_lists() {
     }
 }
 
+/// A rotated password stops no build where the operator says so: for what changes and for a file whose `immutable_ttl` is over.
+#[tokio::test]
+async fn refused_logins_serve_the_copy_where_they_are_listed() {
+    for (status, listed, served) in
+        [(401, vec![401], true), (403, vec![403], true), (407, vec![407], true), (401, vec![403], false), (403, vec![], false)]
+    {
+        let bench = expired(|r| {
+            r.cache.stale_on_status.clone_from(&listed);
+            r.cache.immutable_ttl = Some(Duration::from_secs(60));
+        })
+        .await;
+        bench.origin.put("/file.zip", text("kept"));
+        assert_eq!(bench.get("generic", "file.zip").await.unwrap().text(), "kept");
+        bench.settled().await;
+        bench.wait(61);
+        for (path, held) in [("idx", "one"), ("file.zip", "kept")] {
+            bench.origin.behave(&format!("/{path}"), Behaviour::Status(status));
+            match bench.get("generic", path).await {
+                Ok(got) => {
+                    assert!(served, "{status} {listed:?} {path}");
+                    assert_eq!(got.text(), held);
+                    assert_eq!(got.answer.freshness.remaining, Some(Duration::ZERO), "its life is not renewed");
+                }
+                Err(fault) => assert!(!served, "{status} {listed:?} {path}: {fault:?}"),
+            }
+            bench.settled().await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn stale_max_age_counts_from_the_last_good_contact() {
     let mut bench = expired(|r| r.cache.stale_max_age = Some(Duration::from_secs(10_000))).await;

@@ -55,7 +55,12 @@ pub(super) fn docker_hub() -> (&'static str, &'static str) {
     (DOCKER_HUB, DOCKER_HUB_NAMESPACE)
 }
 
-/// The repositories of a larder without configuration.
+/// The repositories of a larder without configuration, as a configuration file.
+pub fn built_in() -> &'static str {
+    BUILT_IN.trim_start()
+}
+
+/// The same, with a line break in front.
 pub(super) const BUILT_IN: &str = r"
 remotes:
   pypi:

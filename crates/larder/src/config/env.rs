@@ -30,6 +30,12 @@ impl Environment {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// The variables with this prefix that are set and not empty.
+    pub(super) fn named<'e>(&'e self, prefix: &'e str) -> impl Iterator<Item = (&'e str, &'e str)> {
+        let pairs = self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        pairs.filter(move |(name, value)| name.starts_with(prefix) && !value.is_empty())
+    }
+
     /// `$XDG_DATA_HOME/larder`, else `~/.local/share/larder`; `None` without a home.
     pub(super) fn default_data_dir(&self) -> Option<PathBuf> {
         let xdg = self.get("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::diagnostic::{Place, Report};
+use super::hints;
 use super::node::{Entry, Node, Value};
 use super::schema;
 
@@ -34,9 +35,17 @@ impl<'a> Section<'a> {
         let name = name.into();
         for entry in entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
             let within = if name.is_empty() { String::new() } else { format!(" in `{name}`") };
-            report.error(&entry.place, format!("unknown key `{}`{within}: {}", entry.key, schema::hint(&entry.key, known)));
+            report.error(&entry.place, format!("unknown key `{}`{within}: {}", entry.key, hints::of_key(&entry.key, known)));
         }
         Self { name, entries }
+    }
+
+    /// The top level, whose unknown keys may be repositories that stand too high.
+    pub(super) fn top(entries: &'a [Entry], report: &mut Report) -> Self {
+        for entry in entries.iter().filter(|entry| !schema::TOP.contains(&entry.key.as_str())) {
+            report.error(&entry.place, format!("unknown key `{}`: {}", entry.key, hints::of_top(entry)));
+        }
+        Self { name: String::new(), entries }
     }
 
     /// `name.key`, for messages.
@@ -116,9 +125,8 @@ impl<'a> Section<'a> {
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
             let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-            let near = schema::nearest(text, known.iter().copied()).unwrap_or_default();
-            let list = known.join(", ");
-            report.error(place, format!("`{}` is one of {list}, not {text:?}: did you mean {near}?", self.path(key)));
+            let hint = hints::of_value(key, text, &known);
+            report.error(place, format!("`{}` is one of {}, not {text:?}{hint}", self.path(key), known.join(", ")));
         }
         found
     }

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::diagnostic::Report;
+use super::hints;
 use super::repository::Built;
-use super::schema;
 
 /// Checks the members of every virtual repository.
 pub(super) fn check_members(built: &[Built], report: &mut Report) {
@@ -13,7 +13,7 @@ pub(super) fn check_members(built: &[Built], report: &mut Report) {
         let own = &owner.repository;
         for (member, place) in own.members.iter().zip(&owner.member_places) {
             let Some(found) = by_name.get(member.as_str()) else {
-                let near = schema::nearest(member.as_str(), by_name.keys().copied().filter(|name| *name != own.name.as_str()));
+                let near = hints::nearest(member.as_str(), by_name.keys().copied().filter(|name| *name != own.name.as_str()));
                 let near = near.map_or_else(String::new, |near| format!(": did you mean `{near}`?"));
                 report.error(place, format!("member `{member}` of `{}` does not exist{near}", own.name));
                 continue;

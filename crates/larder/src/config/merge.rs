@@ -1,11 +1,12 @@
 //! Several files to one configuration: entries are replaced whole, and every replacement is told.
 
 use super::diagnostic::Report;
+use super::hints;
 use super::node::{Entry, Node, Value};
 use super::schema;
 
 /// The merged files.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct Document {
     /// Top-level keys beside `remotes`.
     pub(super) top: Vec<Entry>,
@@ -34,7 +35,7 @@ impl Document {
                 let why = "files of `config_dir` contribute their `remotes` only: move it to the main file";
                 report.warning(&entry.place, format!("`{}` is not used here: {why}", entry.key));
             } else {
-                report.error(&entry.place, format!("unknown key `{}`: {}", entry.key, schema::hint(&entry.key, schema::TOP)));
+                report.error(&entry.place, format!("unknown key `{}`: {}", entry.key, hints::of_top(&entry)));
             }
         }
     }

@@ -7,17 +7,24 @@ mod changes;
 mod defaults;
 mod diagnostic;
 mod env;
+mod env_names;
 mod epoch;
 mod escape;
 mod fields;
 mod file;
+mod globs;
+mod hints;
+mod indents;
 mod members;
 mod merge;
 mod node;
+mod proxies;
+mod references;
 mod registries;
 mod repository;
 mod schema;
 mod settings;
+mod synonyms;
 mod upstream;
 mod urls;
 mod view;
@@ -25,8 +32,10 @@ mod watch;
 mod yaml;
 
 pub use changes::Changes;
+pub use defaults::built_in;
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use env::Environment;
+pub use hints::nearest;
 pub use settings::{DEFAULT_HOT_SET, Limits, Settings, Sources, Tls};
 pub use watch::watch;
 
@@ -39,7 +48,9 @@ use diagnostic::Report;
 pub fn load(sources: &Sources) -> Result<Settings, Vec<Diagnostic>> {
     let mut report = Report::default();
     let loaded = file::read(sources.config_path().as_deref(), &mut report);
-    let settings = settings::validate(&loaded, sources, &mut report);
+    env_names::check(&sources.environment, &references::names(&loaded.document), &mut report);
+    let resolved = references::resolve(&loaded.document, &sources.environment, &mut report);
+    let settings = settings::validate(&loaded, &resolved, sources, &mut report);
     let failed = report.has_errors();
     let found = report.into_sorted();
     match settings {

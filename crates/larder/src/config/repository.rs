@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use larder_core::{
-    AccessPolicy, CachePolicy, MissingDate, PackageType, Pattern, QuarantinePolicy, Repository, RepositoryKind, RepositoryName,
-    Revalidate, Verify,
+    AccessPolicy, CachePolicy, MissingDate, PackageType, Pattern, ProxyRules, QuarantinePolicy, Repository, RepositoryKind,
+    RepositoryName, Revalidate, Verify,
 };
 
 use super::diagnostic::{Place, Report};
-use super::env::Environment;
 use super::epoch::rules_epoch;
 use super::fields::Section;
+use super::globs;
 use super::node::Entry;
 use super::schema;
 use super::upstream::upstream;
@@ -34,8 +34,8 @@ pub(super) struct Built {
 const KINDS: &[(&str, RepositoryKind)] =
     &[("remote", RepositoryKind::Remote), ("local", RepositoryKind::Local), ("virtual", RepositoryKind::Virtual)];
 
-/// Validates an entry; `None` if it cannot become a repository. Errors in its parts are reported, all of them.
-pub(super) fn repository(entry: &Entry, environment: &Environment, report: &mut Report) -> Option<Built> {
+/// Validates an entry, with the `proxy` of repositories that name none; `None` if it cannot become a repository. Errors in its parts are reported, all of them.
+pub(super) fn repository(entry: &Entry, proxy: Option<&ProxyRules>, report: &mut Report) -> Option<Built> {
     let section = Section::open(&entry.node, format!("remotes.{}", entry.key), schema::REPOSITORY, report);
     let name = RepositoryName::parse(&entry.key).map_err(|error| report.error(&entry.place, error.to_string())).ok();
     let kind = if section.node("type").is_some() { section.word("type", KINDS, report) } else { Some(RepositoryKind::Remote) };
@@ -49,7 +49,7 @@ pub(super) fn repository(entry: &Entry, environment: &Environment, report: &mut 
     let hostnames = hostnames(&section, report);
     let (members, member_places) = members(&section, kind, &entry.place, report);
     let upstream = match kind {
-        RepositoryKind::Remote => Some(upstream(&section, package, &entry.place, environment, report)?),
+        RepositoryKind::Remote => Some(upstream(&section, package, &entry.place, proxy, report)?),
         RepositoryKind::Local | RepositoryKind::Virtual => None,
     };
     if package == PackageType::Npm && access.immutable.is_some() && access.mutable.is_none() {
@@ -156,7 +156,10 @@ fn patterns(section: &Section<'_>, key: &str, report: &mut Report) -> Option<Vec
     for (text, place) in items {
         match Pattern::compile(text) {
             Ok(pattern) => patterns.push(pattern),
-            Err(error) => report.error(place, format!("`{}`: {error}", section.path(key))),
+            Err(error) => report.error(place, format!("`{}`: {}", section.path(key), globs::refusal(text, &error))),
+        }
+        if let Some(advice) = globs::looks_like_one(text) {
+            report.warning(place, format!("`{}`: {advice}", section.path(key)));
         }
     }
     Some(patterns)
@@ -183,17 +186,20 @@ fn cache_policy(section: &Section<'_>, report: &mut Report) -> CachePolicy {
     policy
 }
 
-/// A stale copy may bridge an upstream that is busy or broken, never one that says the file is gone or forbidden.
+/// A stale copy may bridge an upstream that is busy, broken or does not let larder in, never one that says the file is gone.
 fn stale_statuses(stale: &Section<'_>, report: &mut Report) -> Vec<u16> {
     let mut statuses = Vec::new();
     for (text, place) in stale.list("on_status", report).unwrap_or_default() {
         match text.parse::<u16>() {
-            Ok(status @ (408 | 425 | 429 | 500..=599)) => statuses.push(status),
-            Ok(status @ (401 | 403 | 404 | 410 | 451)) => {
-                let why = "the upstream refuses the file or no longer has it, and larder must not go on serving it";
+            Ok(status @ (401 | 403 | 407 | 408 | 425 | 429 | 500..=599)) => statuses.push(status),
+            Ok(status @ (404 | 410 | 451)) => {
+                let why = "the upstream no longer has the file or may not show it, and larder must not go on serving it";
                 report.error(place, format!("`{}` must not hold {status}: {why}", stale.path("on_status")));
             }
-            _ => report.error(place, format!("`{}` takes 408, 425, 429 and 500 to 599, not {text:?}", stale.path("on_status"))),
+            _ => report.error(
+                place,
+                format!("`{}` takes 401, 403, 407, 408, 425, 429 and 500 to 599, not {text:?}", stale.path("on_status")),
+            ),
         }
     }
     statuses.sort_unstable();

@@ -1,4 +1,4 @@
-//! Every key that a configuration may hold, and the nearest one to a misspelt key (spec section 2).
+//! Every key that a configuration may hold (spec section 2).
 
 /// Top level of the main file.
 pub(super) const TOP: &[&str] = &[
@@ -14,6 +14,7 @@ pub(super) const TOP: &[&str] = &[
     "tls",
     "auth",
     "docker_default_remote",
+    "proxy",
     "hot_set",
     "limits",
     "drain",
@@ -105,50 +106,23 @@ pub(super) fn is_secret(key: &str) -> bool {
     matches!(key, "password" | "secret_key" | "access_key" | "admin_token")
 }
 
+/// Whether a key's value, and all below it, may refer to the environment: secrets and what belongs to them.
+pub(super) fn takes_references(key: &str) -> bool {
+    is_secret(key) || matches!(key, "username" | "proxy" | "headers")
+}
+
+/// Whether a key's value may hold any `$`: regular expressions and text for people.
+pub(super) fn is_free_text(key: &str) -> bool {
+    key.ends_with("_patterns") || matches!(key, "quarantine_exclude" | "description")
+}
+
 /// Sections whose keys people put one level too high or too low.
-const NESTED: &[(&str, &[&str])] =
+pub(super) const NESTED: &[(&str, &[&str])] =
     &[("cache", CACHE), ("stale", STALE), ("timeouts", TIMEOUTS), ("auth", AUTH), ("limits", LIMITS)];
-
-/// What to say about an unknown key: the nearest known one.
-pub(super) fn hint(key: &str, known: &[&str]) -> String {
-    let elsewhere = NESTED.iter().find(|(section, keys)| known.contains(section) && keys.contains(&key));
-    if let Some((section, _)) = elsewhere {
-        return format!("it belongs under `{section}:`");
-    }
-    match nearest(key, known.iter().copied()) {
-        Some(near) => format!("the nearest known key is `{near}`"),
-        None => "no key is known here".to_owned(),
-    }
-}
-
-/// The word most like `word`.
-pub(super) fn nearest<'w>(word: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
-    let lower = word.to_ascii_lowercase().replace('-', "_");
-    words.into_iter().min_by_key(|candidate| {
-        let similarity = strsim::jaro_winkler(&lower, candidate);
-        (strsim::damerau_levenshtein(&lower, candidate), (-similarity * 1e6) as i64)
-    })
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_the_nearest_key() {
-        for (typed, known, want) in [
-            ("mutable_paterns", REPOSITORY, "`mutable_patterns`"),
-            ("imutable_patterns", REPOSITORY, "`immutable_patterns`"),
-            ("Base-URL", REPOSITORY, "`base_url`"),
-            ("remote", TOP, "`remotes`"),
-            ("mutable_ttl", REPOSITORY, "under `cache:`"),
-            ("admin_token", TOP, "under `auth:`"),
-            ("publicurl", TOP, "`public_url`"),
-        ] {
-            let said = hint(typed, known);
-            assert!(said.contains(want), "{typed}: {said}");
-        }
-    }
 
     #[test]
     fn the_guide_describes_every_key() {

@@ -14,11 +14,13 @@ use super::diagnostic::{Diagnostic, Place, Report};
 use super::env::{Environment, UNBUILT_BACKENDS};
 use super::fields::Section;
 use super::file::{Loaded, beside};
+use super::indents;
 use super::members::check_members;
+use super::merge::Document;
+use super::proxies;
 use super::registries;
 use super::repository::{Built, repository};
 use super::schema;
-use super::upstream::secret;
 use super::urls::{listen_address, network, root_url};
 use super::view;
 
@@ -35,6 +37,10 @@ pub struct Sources {
     pub public_url: Vec<String>,
     /// `--admin-token-file`; else `LARDER_ADMIN_TOKEN`; else `auth.admin_token`.
     pub admin_token_file: Option<PathBuf>,
+    /// `--log`; else `LARDER_LOG`.
+    pub log: Option<String>,
+    /// `--log-format`; else `LARDER_LOG_FORMAT`.
+    pub log_format: Option<String>,
     /// The environment.
     pub environment: Environment,
 }
@@ -117,12 +123,14 @@ pub struct Settings {
     pub watched: Vec<PathBuf>,
 }
 
-/// Validates everything that was read. The result is only to be used if the report holds no error.
-pub(super) fn validate(loaded: &Loaded, sources: &Sources, report: &mut Report) -> Option<Settings> {
-    let top = Section::of_entries(&loaded.document.top, "", schema::TOP, report);
+/// Validates everything that was read, `document` being what it says once references to the environment are replaced. The result is only to
+/// be used if the report holds no error.
+pub(super) fn validate(loaded: &Loaded, document: &Document, sources: &Sources, report: &mut Report) -> Option<Settings> {
+    let remotes = indents::check(document, report);
+    let top = Section::top(&document.top, report);
+    let proxy = proxies::general(&top, &sources.environment, report);
     refuse_unbuilt_backends(&top, &sources.environment, report);
-    let built: Vec<Built> =
-        loaded.document.remotes.iter().filter_map(|entry| repository(entry, &sources.environment, report)).collect();
+    let built: Vec<Built> = remotes.into_iter().filter_map(|entry| repository(entry, proxy.as_ref(), report)).collect();
     check_members(&built, report);
     let hostnames = hostnames(&built, report);
     tell_unbuilt(&built, loaded.built_in, report);
@@ -271,6 +279,9 @@ fn listen(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Vec<Sock
     let mut addresses = Vec::new();
     for (text, name, place) in texts {
         match listen_address(text) {
+            Ok(address) if address.port() != 0 && addresses.contains(&address) => {
+                report.error(place, format!("{name}: {text:?} stands twice: an address can be listened on once"));
+            }
             Ok(address) => addresses.push(address),
             Err(why) => report.error(place, format!("{name}: {why}")),
         }
@@ -341,7 +352,7 @@ fn tls(top: &Section<'_>, report: &mut Report) -> Option<Tls> {
 
 fn admin_token(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Option<Secret<String>> {
     let section = top.section("auth", schema::AUTH, report);
-    let from_file = section.and_then(|section| secret(&section, "admin_token", &sources.environment, report));
+    let from_file = section.and_then(|section| section.text("admin_token", report)).map(|(text, _)| text.to_owned());
     let from_flag = sources.admin_token_file.as_deref().map(|path| match std::fs::read_to_string(path) {
         Ok(text) => text.trim().to_owned(),
         Err(error) => {

@@ -3,32 +3,32 @@
 use std::path::Path;
 use std::time::Duration;
 
-use larder_core::{Credentials, PackageType, Secret, UpstreamAuth, UpstreamSettings};
+use larder_core::{Credentials, PackageType, ProxyRules, Secret, UpstreamAuth, UpstreamSettings};
 use url::Url;
 
 use super::defaults;
 use super::diagnostic::{Place, Report};
-use super::env::Environment;
 use super::fields::Section;
 use super::file::beside;
+use super::proxies;
 use super::schema;
 use super::urls::{link_host, private_address, proxy_url, root_url};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Reads them all; `None` without a usable root.
+/// Reads them all; `None` without a usable root. `general` is the proxy of repositories that name none.
 pub(super) fn upstream(
     section: &Section<'_>,
     package: PackageType,
     place: &Place,
-    environment: &Environment,
+    general: Option<&ProxyRules>,
     report: &mut Report,
 ) -> Option<UpstreamSettings> {
     let roots = roots(section, package, place, report);
-    let credentials = credentials(section, environment, report);
+    let credentials = credentials(section, report);
     let auth = auth(section, package, report);
-    let headers = headers(section, environment, report);
+    let headers = headers(section, report);
     let timeouts = section.section("timeouts", schema::TIMEOUTS, report);
     let mut seconds = |key| timeouts.as_ref().and_then(|timeouts| timeouts.seconds(key, 1, report));
     let (connect_timeout, read_timeout) =
@@ -39,12 +39,19 @@ pub(super) fn upstream(
         let path = beside(Path::new(&*place.file), path);
         if !path.is_file() {
             report.error(place, format!("`{}`: {} is not a file", section.path("ca_file"), path.display()));
+        } else if let Err(why) = larder_upstream::check_ca_file(&path) {
+            report.error(place, format!("`{}`: {} {why}", section.path("ca_file"), path.display()));
         }
         path
     });
-    let proxy = section.text("proxy", report).and_then(|(text, place)| {
-        proxy_url(text).map_err(|why| report.error(place, format!("`{}` {why}", section.path("proxy")))).ok()
-    });
+    let proxy = match section.text("proxy", report) {
+        None => general.cloned(),
+        Some((text, _)) if proxies::is_off(text) => None,
+        Some((text, place)) => {
+            let url = proxy_url(text).map_err(|why| report.error(place, format!("`{}` {why}", section.path("proxy"))));
+            url.ok().map(ProxyRules::for_everything)
+        }
+    };
     let offline = section.truth("offline", report).unwrap_or(false);
     let max_size = section.size("max_size", report);
     let (base_urls, index_url) = roots?;
@@ -142,9 +149,9 @@ fn base_urls(section: &Section<'_>, package: PackageType, place: &Place, report:
     (!urls.is_empty() && urls.len() == texts.len()).then_some(urls)
 }
 
-fn credentials(section: &Section<'_>, environment: &Environment, report: &mut Report) -> Option<Credentials> {
+fn credentials(section: &Section<'_>, report: &mut Report) -> Option<Credentials> {
     let username = section.text("username", report).map(|(text, _)| text).filter(|text| !text.is_empty());
-    let password = secret(section, "password", environment, report).filter(|text| !text.is_empty());
+    let password = section.text("password", report).map(|(text, _)| text).filter(|text| !text.is_empty());
     match (username, password) {
         (Some(username), password) => {
             if username.contains(':') || username.contains(char::is_control) {
@@ -153,7 +160,7 @@ fn credentials(section: &Section<'_>, environment: &Environment, report: &mut Re
                     format!("`{}` holds a colon or a control character", section.path("username")),
                 );
             }
-            Some(Credentials { username: username.to_owned(), password: Secret::new(password.unwrap_or_default()) })
+            Some(Credentials { username: username.to_owned(), password: Secret::new(password.unwrap_or_default().to_owned()) })
         }
         (None, Some(_)) => {
             report.error(section.key_place("password"), format!("`{}` without `username`", section.path("password")));
@@ -174,24 +181,6 @@ fn auth(section: &Section<'_>, package: PackageType, report: &mut Report) -> Ups
         report.warning(place, format!("`{}` has no effect: only docker upstreams want tokens", section.path("token_hosts")));
     }
     UpstreamAuth::Basic
-}
-
-/// A secret: the text itself, or `${NAME}` for an environment variable.
-pub(super) fn secret(section: &Section<'_>, key: &str, environment: &Environment, report: &mut Report) -> Option<String> {
-    let (text, place) = section.text(key, report)?;
-    expand(text, &section.path(key), place, environment, report)
-}
-
-fn expand(text: &str, path: &str, place: &Place, environment: &Environment, report: &mut Report) -> Option<String> {
-    let is_name = |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    let Some(name) = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).filter(is_name) else {
-        return Some(text.to_owned());
-    };
-    let value = environment.get(name);
-    if value.is_none() {
-        report.error(place, format!("`{path}` takes the environment variable {name}, which is not set"));
-    }
-    value.map(str::to_owned)
 }
 
 /// Header fields that larder sets itself, or whose change would break caching or framing.
@@ -215,7 +204,7 @@ const OWN_HEADERS: &[&str] = &[
     "proxy-authorization",
 ];
 
-fn headers(section: &Section<'_>, environment: &Environment, report: &mut Report) -> Vec<(String, Secret<String>)> {
+fn headers(section: &Section<'_>, report: &mut Report) -> Vec<(String, Secret<String>)> {
     let Some(node) = section.node("headers") else { return Vec::new() };
     let names: Vec<&str> = node.entries().iter().map(|entry| entry.key.as_str()).collect();
     // The names are the operator's own, so that none is unknown; a section is opened to check the shape.
@@ -229,11 +218,11 @@ fn headers(section: &Section<'_>, environment: &Environment, report: &mut Report
             report.error(&entry.place, format!("`{path}` is not the name of a header field"));
         } else if OWN_HEADERS.contains(&entry.key.to_ascii_lowercase().as_str()) {
             report.error(&entry.place, format!("`{path}` is set by larder itself"));
-        } else if let Some(value) = expand(text, &path, place, environment, report) {
-            if value.contains(char::is_control) {
+        } else {
+            if text.contains(char::is_control) {
                 report.error(place, format!("`{path}` holds a control character"));
             }
-            headers.push((entry.key.clone(), Secret::new(value)));
+            headers.push((entry.key.clone(), Secret::new(text.to_owned())));
         }
     }
     headers
@@ -242,19 +231,6 @@ fn headers(section: &Section<'_>, environment: &Environment, report: &mut Report
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn environment_references_are_whole_values() {
-        let environment = Environment::of([("TOKEN", "canary")]);
-        let place = Place { file: "f.yaml".into(), line: 1, column: 1 };
-        let mut report = Report::default();
-        let mut read = |text| expand(text, "x", &place, &environment, &mut report);
-        assert_eq!(read("${TOKEN}").as_deref(), Some("canary"));
-        assert_eq!(read("a${TOKEN}").as_deref(), Some("a${TOKEN}"), "a password may hold anything");
-        assert_eq!(read("${}").as_deref(), Some("${}"));
-        assert_eq!(read("${OTHER}"), None);
-        assert!(report.into_sorted()[0].to_string().contains("OTHER, which is not set"));
-    }
 
     #[test]
     fn every_default_is_a_root() {

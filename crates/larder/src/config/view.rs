@@ -12,8 +12,10 @@ use super::settings::Settings;
 
 /// The files' content, completed by what flags, environment and defaults say.
 pub(super) fn config_view(document: &Document, settings: &Settings) -> Json {
+    // What stood in that directory is among the repositories, so that the whole is one file again.
+    let top = document.top.iter().filter(|entry| entry.key != "config_dir");
     let mut view: Map<String, Json> =
-        document.top.iter().map(|entry| (entry.key.clone(), to_json(&entry.node, schema::is_secret(&entry.key)))).collect();
+        top.map(|entry| (entry.key.clone(), to_json(&entry.node, schema::is_secret(&entry.key)))).collect();
     let listen: Vec<String> = settings.listen.iter().map(ToString::to_string).collect();
     view.insert("listen".to_owned(), json!(listen));
     view.insert("data_dir".to_owned(), json!(settings.data_dir));
@@ -85,7 +87,8 @@ fn scalar(text: &str, plain: bool) -> Json {
         "true" | "True" | "TRUE" if plain => Json::Bool(true),
         "false" | "False" | "FALSE" if plain => Json::Bool(false),
         _ => match text.parse::<u64>() {
-            Ok(number) if plain => json!(number),
+            // `007` is a number to nobody but us.
+            Ok(number) if plain && number.to_string() == text => json!(number),
             _ => json!(without_user_info(text)),
         },
     }

@@ -138,6 +138,27 @@ async fn a_withdrawn_account_is_not_covered_up_by_an_old_copy() {
     assert_eq!((answer.status, answer.text().as_str()), (200, MANIFEST));
 }
 
+/// A rotated password stops no build where the operator lists 401: whether the registry or its token server refuses it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_login_is_bridged_where_the_operator_says_so() {
+    let keys = "username: ci, password: secret, cache: { mutable_ttl: 0 }, stale: { on_status: [401, 403] }";
+    let (origin, larder) = images(keys).await;
+    let url = larder.url("v2/images/team/app/manifests/1.0");
+    assert_eq!(get(&url).await.status, 200);
+    let realm = format!("Bearer realm=\"{}\",service=\"registry\"", origin.url("/token"));
+    origin.behave("*", Behaviour::Challenge { challenge: realm, unless: "nothing".to_owned() });
+    for refusal in [401, 403] {
+        origin.behave("/token", Behaviour::Status(refusal));
+        let answer = get(&url).await;
+        assert_eq!((answer.status, answer.text().as_str()), (200, MANIFEST), "{refusal}");
+        assert_eq!(answer.source(), "cache");
+        origin.clear("/token");
+    }
+    origin.behave("/token", Behaviour::Status(401));
+    // Where nothing is held there is nothing to serve.
+    assert_eq!(get(&larder.url("v2/images/team/app/manifests/2.0")).await.status, 502);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn oci_16_a_busy_upstream_without_a_copy_is_429_with_retry_after() {
     let (origin, larder) = images("stale: { on_status: [429] }").await;

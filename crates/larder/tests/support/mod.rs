@@ -311,7 +311,7 @@ pub(crate) fn check(config: &str) -> (bool, String) {
     let path = home.path().join("larder.yaml");
     std::fs::write(&path, config).expect("a configuration file");
     let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
-    command.env_clear().env("HOME", home.path()).args(["check", "--config"]).arg(&path);
+    command.env_clear().env("HOME", home.path()).env("LARDER_LISTEN", "127.0.0.1:0").args(["check", "--config"]).arg(&path);
     let output = command.output().expect("the larder program");
     (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -54,6 +54,20 @@ pub(super) async fn migrate(writer: &SqlitePool) -> Result<i64, StorageError> {
     Ok(before)
 }
 
+/// As far as [`migrate`] looks at a database, without bringing it up to date.
+pub(super) async fn look(reader: &SqlitePool) -> Result<(), StorageError> {
+    let failed = |error| damaged_if_strange("read the metadata database", error);
+    if version(reader).await? < MIGRATIONS.len() as i64 {
+        return Ok(());
+    }
+    check_schema(reader).await?;
+    for table in TABLES {
+        let look = AssertSqlSafe(format!("SELECT * FROM {table} LIMIT 1"));
+        sqlx::query(look).fetch_optional(reader).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
 /// The version that the database has; 0 if it is empty.
 async fn version(writer: &SqlitePool) -> Result<i64, StorageError> {
     const EXISTS: &str = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'schema_version'";

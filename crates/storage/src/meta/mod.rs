@@ -21,6 +21,7 @@ use crate::spare::Spare;
 
 mod artifacts;
 mod change;
+mod check;
 mod collect;
 mod damage;
 mod derivations;

@@ -1,8 +1,9 @@
+use larder_core::{ProxyBypass, ProxyRules};
 use larder_upstream::{Upstream, UpstreamErrorKind, UpstreamRequest};
 use url::Url;
 
-use crate::origin::{Origin, ok};
-use crate::support::{CANARY, get, kind, repository, settings, text, upstream};
+use crate::origin::{Origin, ok, redirect, unauthorized};
+use crate::support::{CANARY, get, kind, registry, repository, settings, text, upstream};
 
 #[tokio::test]
 async fn hazard_s10_a_private_proxy_is_used_and_literals_are_still_judged() {
@@ -10,7 +11,8 @@ async fn hazard_s10_a_private_proxy_is_used_and_literals_are_still_judged() {
     let (upstream, names) = upstream();
     names.set("proxy.test", &["127.0.0.1"]);
     let mut settings = settings(&Url::parse("http://base.test/").unwrap());
-    settings.proxy = Some(Url::parse(&format!("http://user:{CANARY}@proxy.test:{}/", proxy.addr.port())).unwrap());
+    let address = Url::parse(&format!("http://user:{CANARY}@proxy.test:{}/", proxy.addr.port())).unwrap();
+    settings.proxy = Some(ProxyRules::for_everything(address));
     let repository = repository(settings);
     let learned = |text: &str| UpstreamRequest { learned: true, ..get(&repository, Url::parse(text).unwrap()) };
     for url in ["http://base.test/a", "http://elsewhere.test/b"] {
@@ -31,8 +33,51 @@ async fn hazard_s17_a_proxys_password_is_not_shown() {
     let base = Url::parse("http://base.test/").unwrap();
     for proxy in [format!("http://user:{CANARY}@127.0.0.1:1/"), format!("ftp://user:{CANARY}@127.0.0.1:1/")] {
         let mut settings = settings(&base);
-        settings.proxy = Some(Url::parse(&proxy).unwrap());
+        settings.proxy = Some(ProxyRules::for_everything(Url::parse(&proxy).unwrap()));
         let error = upstream.send(get(&repository(settings), base.clone())).await.unwrap_err();
         assert!(!format!("{error} {error:?} {upstream:?}").contains(CANARY), "{error}");
     }
+}
+
+/// What is not proxied is resolved here, and judged as if there were no proxy.
+#[tokio::test]
+async fn hazard_s10_exceptions_from_the_proxy_are_asked_directly_and_judged_here() {
+    let proxy = Origin::start(|_| ok("through the proxy")).await;
+    let direct = Origin::start(|_| ok("directly")).await;
+    let (upstream, names) = upstream();
+    names.set("proxy.test", &["127.0.0.1"]);
+    names.set("intra.test", &["127.0.0.1"]);
+    names.set("cdn.intra.test", &["10.0.0.1"]);
+    let own = format!("http://intra.test:{}/", direct.addr.port());
+    let mut settings = settings(&Url::parse(&own).unwrap());
+    let address = Url::parse(&format!("http://proxy.test:{}/", proxy.addr.port())).unwrap();
+    let bypass = ProxyBypass::parse("intra.test").unwrap();
+    settings.proxy = Some(ProxyRules::with_exceptions(Some(address), None, bypass));
+    let repository = repository(settings);
+    let learned = |text: &str| UpstreamRequest { learned: true, ..get(&repository, Url::parse(text).unwrap()) };
+    assert_eq!(text(&upstream, learned(&own)).await, "directly");
+    assert_eq!(text(&upstream, learned("http://elsewhere.test/")).await, "through the proxy");
+    for url in ["http://cdn.intra.test/", "http://localhost/", "http://127.0.0.1/"] {
+        assert_eq!(kind(upstream.send(learned(url)).await), UpstreamErrorKind::RefusedAddress, "{url}");
+    }
+    assert_eq!((proxy.seen().len(), direct.seen().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn redirects_and_token_servers_are_reached_through_the_proxy_too() {
+    let proxy = Origin::start(|seen| match (seen.target(), seen.field("authorization")) {
+        ("http://cdn.test/blob", None) => ok("the blob"),
+        (target, _) if target.starts_with("http://auth.base.test/token") => ok(r#"{"token":"t-1","expires_in":300}"#),
+        (_, Some("Bearer t-1")) => redirect(307, "http://cdn.test/blob"),
+        _ => unauthorized(r#"Bearer realm="http://auth.base.test/token",service="r.example",scope="repository:a:pull""#),
+    })
+    .await;
+    let (upstream, _) = upstream();
+    let mut settings = registry(settings(&Url::parse("http://base.test/").unwrap()));
+    let address = Url::parse(&format!("http://{}/", proxy.addr)).unwrap();
+    settings.proxy = Some(ProxyRules::with_exceptions(Some(address), None, ProxyBypass::default()));
+    let repository = repository(settings);
+    let url = Url::parse("http://base.test/v2/a/blobs/x").unwrap();
+    assert_eq!(text(&upstream, get(&repository, url)).await, "the blob");
+    assert_eq!(proxy.seen().len(), 4, "registry, token server, registry, store");
 }

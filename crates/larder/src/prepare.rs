@@ -1,0 +1,221 @@
+//! What a start needs before it serves: the data directory, its lock, the stores, the certificate and the addresses.
+//!
+//! [`prepare`] takes them for a start. [`rehearse`] goes through the same steps for `larder check`, with the same functions where they
+//! change nothing and with their counterparts that only look where they do (the lock, the database), and goes on after a failure.
+
+use std::error::Error;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder::config::{Diagnostic, Settings, Severity};
+use larder_core::{Clock as _, Pseudonym, RepositoryKind, SystemClock};
+use larder_formats::LinkKey;
+use larder_server::{BindError, BoundServer, CertificateDates, bind, check_tls};
+use larder_storage::{BlobStore, DataDirectoryLock, FsBlobStore, MetadataStore, OnDamage, StorageErrorKind};
+
+use crate::descriptors::Shares;
+use crate::wire::{server_settings, tls_files, wanted_shares};
+
+const DATABASE: &str = "larder.sqlite";
+/// A certificate that expires within this time is worth a warning.
+const SOON: Duration = Duration::from_hours(30 * 24);
+/// How long a running larder may take to say that it is one.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// All that a start has taken.
+pub(crate) struct Prepared {
+    pub(crate) _lock: DataDirectoryLock,
+    pub(crate) blobs: Arc<dyn BlobStore>,
+    pub(crate) metadata: MetadataStore,
+    pub(crate) link_key: LinkKey,
+    pub(crate) server: BoundServer,
+}
+
+/// Takes everything, or says what cannot be had.
+///
+/// # Errors
+/// What kept larder from starting, for the operator.
+pub(crate) async fn prepare(settings: &Settings, shares: Shares, pseudonym: Pseudonym) -> Result<Prepared, Box<dyn Error>> {
+    let directory = &settings.data_dir;
+    make_directory(directory)?;
+    let lock = DataDirectoryLock::take(directory)?;
+    let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(directory)?.keeping_open(shares.blobs));
+    let metadata = MetadataStore::open_with(&directory.join(DATABASE), on_damage(settings)).await?;
+    let link_key = link_key(&metadata).await?;
+    let server = bind(server_settings(settings, shares, pseudonym)).await?;
+    Ok(Prepared { _lock: lock, blobs, metadata, link_key, server })
+}
+
+/// Everything that would keep [`prepare`] from succeeding, and what is worth knowing. Leaves nothing behind.
+pub(crate) fn rehearse(settings: &Settings) -> Vec<Diagnostic> {
+    let mut found = Findings::default();
+    let is_held = data_directory(settings, &mut found);
+    if let Some(tls) = tls_files(settings) {
+        match check_tls(&tls) {
+            Ok(dates) => certificate_dates(dates, &mut found),
+            Err(error) => found.error(error.to_string()),
+        }
+    }
+    addresses(settings, is_held, &mut found);
+    found.0
+}
+
+#[derive(Default)]
+struct Findings(Vec<Diagnostic>);
+
+impl Findings {
+    fn error(&mut self, message: String) {
+        self.push(Severity::Error, message);
+    }
+
+    fn push(&mut self, severity: Severity, message: String) {
+        self.0.push(Diagnostic { severity, place: None, message });
+    }
+}
+
+fn make_directory(directory: &Path) -> Result<(), String> {
+    std::fs::create_dir_all(directory)
+        .map_err(|error| format!("the data directory {} cannot be made: {error}", directory.display()))
+}
+
+/// Looks at the data directory; says whether a running larder has it.
+fn data_directory(settings: &Settings, found: &mut Findings) -> bool {
+    let directory = &settings.data_dir;
+    let made = missing(directory);
+    if let Err(error) = make_directory(directory) {
+        found.error(error);
+        unmake(&made);
+        return false;
+    }
+    let is_held = match DataDirectoryLock::holder(directory) {
+        Ok(None) => false,
+        Ok(Some(process)) => {
+            found.push(Severity::Note, format!("the data directory is in use by a running larder ({process})"));
+            true
+        }
+        Err(error) => {
+            found.error(error.to_string());
+            false
+        }
+    };
+    if let Err(error) = FsBlobStore::check(directory) {
+        found.error(format!("{error} (in the data directory {})", directory.display()));
+    }
+    // A running larder has it open, and knows more of it than a second look can.
+    if !is_held {
+        database(settings, found);
+    }
+    unmake(&made);
+    is_held
+}
+
+fn database(settings: &Settings, found: &mut Findings) {
+    let path = settings.data_dir.join(DATABASE);
+    let looked = in_runtime(MetadataStore::check(&path));
+    match looked {
+        Err(error) => found.error(error.to_string()),
+        Ok(Ok(())) => {}
+        Ok(Err(error)) if error.kind == StorageErrorKind::Corrupt && on_damage(settings) == OnDamage::PutAside => {
+            found.push(Severity::Warning, format!("{error}; a start would put it aside and begin with an empty cache"));
+        }
+        Ok(Err(error)) => found.error(error.to_string()),
+    }
+}
+
+/// Runs what needs a runtime, in one that ends with it.
+fn in_runtime<T>(task: impl Future<Output = T>) -> std::io::Result<T> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(task))
+}
+
+fn certificate_dates(dates: CertificateDates, found: &mut Findings) {
+    let now = SystemClock.now();
+    let day = |moment: larder_core::UnixMillis| moment.to_http_date();
+    let warning = if now < dates.not_before {
+        format!("the certificate of `tls` is not valid before {}: clients refuse it", day(dates.not_before))
+    } else if now > dates.not_after {
+        format!("the certificate of `tls` expired on {}: clients refuse it", day(dates.not_after))
+    } else if dates.not_after.since(now) < SOON {
+        format!("the certificate of `tls` expires on {}", day(dates.not_after))
+    } else {
+        return;
+    };
+    found.push(Severity::Warning, warning);
+}
+
+/// Listens on all addresses as a start does, and stops at once. One that a running larder has is no fault.
+fn addresses(settings: &Settings, is_held: bool, found: &mut Findings) {
+    // The certificate is looked at by itself.
+    let mut open = Settings { tls: None, ..settings.clone() };
+    while !open.listen.is_empty() {
+        let shares = wanted_shares(&open);
+        let bound = in_runtime(async { bind(server_settings(&open, shares, Pseudonym::random())).await.map(drop) });
+        match bound {
+            Ok(Ok(())) => return,
+            Ok(Err(BindError::Address { address, source })) => {
+                open.listen.retain(|other| *other != address);
+                let in_use = source.kind() == std::io::ErrorKind::AddrInUse;
+                if in_use && is_held {
+                    found.push(Severity::Note, format!("{address} is in use, as it is by a running larder"));
+                } else if in_use && settings.tls.is_none() && answers_as_larder(address) {
+                    let why = "with another data directory: this one could not start beside it";
+                    found.push(Severity::Warning, format!("{address} is in use by a running larder, {why}"));
+                } else {
+                    found.error(BindError::Address { address, source }.to_string());
+                }
+            }
+            Ok(Err(error)) => return found.error(error.to_string()),
+            Err(error) => return found.error(error.to_string()),
+        }
+    }
+}
+
+/// Whether what listens there calls itself larder in `GET /`.
+fn answers_as_larder(address: SocketAddr) -> bool {
+    let mut target = address;
+    if target.ip().is_unspecified() {
+        target.set_ip(if target.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&target, ANSWER)?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        write!(stream, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut answer = Vec::new();
+        stream.take(64 << 10).read_to_end(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    };
+    ask().is_ok_and(|answer| answer.contains("\"name\":\"larder\""))
+}
+
+/// The directories that have to be made for `path`, the outermost first.
+fn missing(path: &Path) -> Vec<PathBuf> {
+    let mut missing: Vec<PathBuf> =
+        path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).map(Path::to_path_buf).collect();
+    missing.reverse();
+    missing
+}
+
+/// Removes directories that were made for the look, as far as they are still empty.
+fn unmake(made: &[PathBuf]) {
+    for directory in made.iter().rev() {
+        // Whatever else is in it now is not ours to remove.
+        let _ = std::fs::remove_dir(directory);
+    }
+}
+
+/// What remotes hold can be fetched again; what was uploaded cannot, and only the database knows its names.
+fn on_damage(settings: &Settings) -> OnDamage {
+    let has_uploads = settings.repositories.iter().any(|repository| repository.kind == RepositoryKind::Local);
+    if has_uploads { OnDamage::Refuse } else { OnDamage::PutAside }
+}
+
+/// The key that signs links to other hosts: made once, kept in the metadata database.
+async fn link_key(metadata: &MetadataStore) -> Result<LinkKey, Box<dyn Error>> {
+    let mut candidate = [0_u8; 32];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut candidate)?;
+    let stored = metadata.secret_bytes("link_key", &candidate).await?;
+    let key = <[u8; 32]>::try_from(stored.as_slice()).map_err(|_| "the link key in the metadata database is damaged")?;
+    Ok(LinkKey::from_bytes(key))
+}
