@@ -261,11 +261,7 @@ impl Engine {
             return Err(not_built(&entry, reason));
         }
         if entry.repository.kind != RepositoryKind::Remote {
-            let place = match entry.repository.kind {
-                RepositoryKind::Virtual => format!("; its place is /api/v1/virtual/{}", entry.repository.name),
-                RepositoryKind::Local | RepositoryKind::Remote => String::new(),
-            };
-            return Err(not_built(&entry, &format!("its kind is not built in this version of larder{place}")));
+            return Err(not_built(&entry, "its kind is not built in this version of larder"));
         }
         Ok(entry)
     }
@@ -292,7 +288,12 @@ fn classify(entry: &Entry, format: &'static dyn Format, path: &str) -> Result<Mu
 }
 
 fn not_built(entry: &Entry, what: &str) -> Fault {
-    let message = format!("repository {} cannot be served: {what}", entry.repository.name);
+    let name = &entry.repository.name;
+    let place = match entry.repository.kind {
+        RepositoryKind::Virtual => format!("; the repository {name} is at /api/v1/virtual/{name}"),
+        RepositoryKind::Local | RepositoryKind::Remote => String::new(),
+    };
+    let message = format!("repository {name} cannot be served: {what}{place}");
     Fault::new(FaultKind::NotImplemented, "not_implemented", message).in_repository(&entry.repository.name)
 }
 

@@ -53,7 +53,7 @@ fn held(repository: &Repository, dates: Dates, until: Option<UnixMillis>, now: U
         Fault::new(FaultKind::NotFound, "quarantined", "").in_repository(name).retry_after(until.map(|until| until.since(now)));
     let Some(until) = until else {
         let message = format!(
-            "held back by quarantine: this artifact states no publish date, and repository {name} holds back what has none; \
+            "Quarantined: it states no publish date, and repository {name} holds back what has none; \
              quarantine_missing_date: first_seen counts from when larder saw it first, allow lets it through"
         );
         return Fault { message, ..fault }.by_rule("quarantine_missing_date").briefly("Quarantined: it states no publish date");
@@ -69,7 +69,7 @@ fn held(repository: &Repository, dates: Dates, until: Option<UnixMillis>, now: U
         None => format!("larder saw it first {}, for it states no publish date", dates.first_seen_at.to_rfc3339()),
     };
     let message = format!(
-        "quarantined until {}: {counted}, and repository {name} holds new files back for {days} days; ask again then, or change \
+        "Quarantined until {}: {counted}, and repository {name} holds new files back for {days} days; ask again then, or change \
          quarantine_days or quarantine_new",
         until.to_rfc3339()
     );

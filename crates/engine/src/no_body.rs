@@ -171,7 +171,14 @@ pub(crate) fn failed(wanted: &Wanted, timed_out: bool, no_body: &NoBody) -> Faul
     let name = &wanted.entry.repository.name;
     let said = Said::of(no_body);
     let path = larder_core::shown(&wanted.spec.key_path);
-    let message = format!("{} (asked of repository {name} for {path}){}", no_body.message, said.remedy);
+    let names_it =
+        ["the upstream of repository", "the registry of repository"].iter().any(|who| no_body.message.starts_with(who));
+    let what = match said.brief {
+        _ if names_it => no_body.message.clone(),
+        "" => format!("repository {name}: {}", no_body.message),
+        brief => format!("the upstream of repository {name} {brief}: {}", no_body.message),
+    };
+    let message = format!("{what} (asked for {path}){}", said.remedy);
     let fault = Fault::new(kind, no_body.code, message).in_repository(name).by_rule(said.rule);
     let fault = match said.brief {
         "" => fault,
@@ -226,7 +233,7 @@ impl Said {
                     "; ask again when it has been corrected there (verify: warn would keep it)",
                 )
             },
-            "malformed_document" | "unasked_coding" => upstream("sent a document that cannot be used", "malformed", ""),
+            "malformed_document" | "unasked_coding" => upstream("sent something that cannot be used", "malformed", ""),
             "document_too_large" => {
                 Self { rule: "limits.document_size", ..upstream("sent a document that is too large", "too large", "") }
             }

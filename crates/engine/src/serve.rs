@@ -248,7 +248,7 @@ pub(crate) fn malformed(wanted: &Wanted, error: &Malformed) -> Fault {
     let name = &wanted.entry.repository.name;
     let message = format!("the document {path} of repository {name} cannot be used: {error}");
     Fault::new(FaultKind::BadGateway, "malformed_document", message)
-        .briefly(format!("the upstream of repository {name} sent a document that cannot be used"))
+        .briefly(format!("a document of repository {name} cannot be used"))
         .upstream_said("malformed")
         .in_repository(&wanted.entry.repository.name)
         .by_rule("upstream")

@@ -66,14 +66,15 @@ fn flush_request(query: &str) -> Result<FlushRequest, Fault> {
     let refuse = |message: String| Fault::new(FaultKind::BadRequest, "bad_request", message).by_rule("PUT /cache/flush");
     let (mut remote, mut cache_type, mut pattern) = (None, None, None);
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        let told = shown(&name);
         let slot = match &*name {
             "remote" => &mut remote,
             "cache_type" => &mut cache_type,
             "pattern" => &mut pattern,
-            _ => return Err(refuse(format!("unknown parameter {name:?}; known are remote, cache_type and pattern"))),
+            _ => return Err(refuse(format!("unknown parameter {told:?}; known are remote, cache_type and pattern"))),
         };
         if slot.replace(value.into_owned()).is_some() {
-            return Err(refuse(format!("the parameter {name:?} is given twice")));
+            return Err(refuse(format!("the parameter {told:?} is given twice")));
         }
     }
     let cache_type = match cache_type.as_deref() {
@@ -82,7 +83,7 @@ fn flush_request(query: &str) -> Result<FlushRequest, Fault> {
         Some("files") => CacheType::Files,
         Some("metrics") => CacheType::Metrics,
         Some(other) => {
-            return Err(refuse(format!("cache_type is {other:?}; it can be all, index, files or metrics")));
+            return Err(refuse(format!("cache_type is {:?}; it can be all, index, files or metrics", shown(other))));
         }
     };
     Ok(FlushRequest { remote, cache_type, pattern })

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::Method;
-use larder_core::Repository;
+use larder_core::{Repository, shown};
 
 use super::accept::Accepted;
 use super::pages::{List, REFERRER_PARAMETERS, TAG_PARAMETERS};
@@ -79,6 +79,7 @@ fn read_only(repository: &Repository) -> Operation {
 }
 
 fn refusal(why: Unroutable, path: &str) -> Refusal {
+    let path = &*shown(path);
     let (status, code, message) = match why {
         Unroutable::Shape => (
             404,

@@ -73,7 +73,8 @@ pub(super) fn operation(request: &RequestParts<'_>) -> Operation {
             status: 400,
             code: "invalid_name",
             message: format!(
-                "{name:?} is not the name of a Python project: letters, digits, '.', '_' and '-' are allowed, a letter or digit at both ends"
+                "{:?} is not the name of a Python project: letters, digits, '.', '_' and '-' are allowed, a letter or digit at both ends",
+                larder_core::shown(name)
             ),
         }),
         Place::Project(name) if names::normalize(name) == name => page(&format!("{name}/")),

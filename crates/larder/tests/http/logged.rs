@@ -220,7 +220,8 @@ async fn at_debug_each_decision_is_one_line_with_the_request_s_id() {
     origin.put("/file.bin", Resource::new("file"));
     origin.put("/index", Resource::new("index").etag("\"1\""));
     let keys = "mutable_patterns: ['index$']\nnegative_ttl: 60\nrevalidate: get\ncache: { mutable_ttl: 0 }";
-    let config = format!("hot_set: 0\n{}", remote("generic", &origin, keys));
+    crate::support::packages::put_indexes(&origin, &origin.url("pantry-1.0.tar.gz"));
+    let config = format!("hot_set: 0\n{}{}", remote("generic", &origin, keys), entry("pypi", "pypi", &origin, ""));
     let larder = Setup::new(&config).env("LARDER_LOG", "info,larder_engine=debug,larder_server=debug").start().await;
     for (method, path, class, held, decision) in [
         ("GET", "file.bin", "immutable", false, "fetch"),
@@ -230,8 +231,10 @@ async fn at_debug_each_decision_is_one_line_with_the_request_s_id() {
         ("HEAD", "other.bin", "immutable", false, "forward"),
         ("GET", "gone", "immutable", false, "fetch"),
         ("GET", "gone", "immutable", false, "refuse"),
+        ("GET", "pypi simple/pantry/", "mutable (built in)", false, "fetch"),
     ] {
-        let url = larder.artifact("generic", path);
+        let (repository, path) = path.split_once(' ').unwrap_or(("generic", path));
+        let url = larder.artifact(repository, path);
         if held {
             larder.until_held(path).await;
         }
@@ -241,11 +244,8 @@ async fn at_debug_each_decision_is_one_line_with_the_request_s_id() {
         let said = lines(&larder, "decision", |line| line["span"]["id"] == id.as_str());
         let [line] = &said[..] else { panic!("{method} {path}: {said:?}\n{}", larder.log()) };
         assert_eq!((line["class"].as_str(), line["held"].as_bool()), (Some(class), Some(held)), "{line}");
-        assert_eq!(
-            (line["decision"].as_str(), line["key"].as_str()),
-            (Some(decision), Some(&*format!("generic/{path}"))),
-            "{line}"
-        );
+        let key = line["key"].as_str().and_then(|key| key.split(' ').next());
+        assert_eq!((line["decision"].as_str(), key), (Some(decision), Some(&*format!("{repository}/{path}"))), "{line}");
         assert!(line["why"].as_str().is_some_and(|why| !why.is_empty()), "{line}");
         assert_eq!(line["age"].is_u64(), held, "{line}");
     }

@@ -208,6 +208,31 @@ async fn failures_of_upstreams_say_what_failed_and_which_keys_matter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_repository_s_wrong_name_is_told_the_right_one_wherever_it_stands() {
+    let origin = Origin::start().await;
+    let config = format!("{}  all: {{ type: virtual, package: helm, members: [helm] }}\n", all(&origin, ""));
+    let larder = TestLarder::start(&config).await;
+    for (method, path, status, word) in [
+        ("GET", "api/v1/remote/nmp/express", 404, "npm"),
+        ("GET", "api/v1/remote/pypi-remote/simple/x/", 404, "pypi"),
+        ("GET", "v2/dockr/library/x/manifests/1", 404, "docker"),
+        ("GET", "v2/npm/library/x/manifests/1", 404, "/api/v1/remote/npm"),
+        ("PUT", "cache/flush?remote=genric", 404, "generic"),
+        ("PUT", "api/v1/remote/genric/x", 404, "generic"),
+        ("GET", "api/v1/virtual/npm/x", 404, "/api/v1/remote/npm"),
+        ("GET", "api/v1/remote/all/index.yaml", 501, "/api/v1/virtual/all"),
+    ] {
+        let answer = send(method, &larder.url(path), &[]).await;
+        let (sentence, _) = said(&answer);
+        assert_eq!(answer.status, status, "{method} {path}: {sentence}");
+        assert!(sentence.contains(word), "{method} {path}: {word}: {sentence}");
+    }
+    let (sentence, _) = said(&get(&larder.url("api/v1/remote/maven-central/x")).await);
+    assert!(!sentence.contains("nearest"), "what differs widely is not offered: {sentence}");
+    assert_eq!(origin.connections(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_forged_link_names_its_host_and_where_right_ones_are() {
     let origin = Origin::start().await;
     let larder = TestLarder::start(&all(&origin, "")).await;
