@@ -62,7 +62,7 @@ impl From<UpstreamError> for NoBody {
             UpstreamErrorKind::TimedOut => (Outcome::TimedOut, "upstream_timeout"),
             UpstreamErrorKind::RefusedRedirect => (Outcome::Unusable, "redirect_refused"),
             UpstreamErrorKind::RefusedAddress => (Outcome::Unusable, "address_refused"),
-            // The registry's answer was 401: a statement about rights, which no old copy covers up.
+            // The registry's answer was 401: a statement about rights, which an old copy covers up only where the operator lists it.
             UpstreamErrorKind::Unauthorized => (Outcome::Denied(StatusCode::UNAUTHORIZED.as_u16()), "upstream_login"),
             UpstreamErrorKind::Protocol => (Outcome::Unusable, "upstream_protocol"),
             UpstreamErrorKind::Truncated => (Outcome::Unusable, "upstream_cut"),
