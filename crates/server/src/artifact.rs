@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::CONTENT_RANGE;
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
-use larder_core::{Fault, FaultKind, Repository, RepositoryKind, UnixMillis, Source};
+use larder_core::{Fault, FaultKind, Repository, RepositoryKind, Source, UnixMillis};
 
 use crate::backend::{ArtifactRequest, Backend, Content, Reply};
 use crate::body::ResponseBody;
@@ -205,11 +205,7 @@ fn remember_and_respond<B: Backend>(
 }
 
 /// The answer out of the hot set; `None` if it needs an error body, which the long way makes.
-pub(crate) fn from_hot(
-    variant: &HotVariant,
-    asked: Asked<'_>,
-    now: UnixMillis,
-) -> Option<Response<ResponseBody>> {
+pub(crate) fn from_hot(variant: &HotVariant, asked: Asked<'_>, now: UnixMillis) -> Option<Response<ResponseBody>> {
     let sent = variant.requests.sent(Source::Cache);
     respond::respond(Cow::Borrowed(&variant.prepared), variant.body.payload(), variant.timing(now), asked, sent).ok()
 }
