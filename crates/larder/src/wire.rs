@@ -49,6 +49,7 @@ pub(crate) fn run(settings: Settings, sources: Sources) -> Result<(), Box<dyn Er
 }
 
 async fn serve(settings: Settings, sources: Sources, shares: Shares, open_files: usize) -> Result<(), Box<dyn Error>> {
+    let ignoring = tokio::spawn(ignore_user_signals());
     std::fs::create_dir_all(&settings.data_dir)
         .map_err(|error| format!("the data directory {} cannot be made: {error}", settings.data_dir.display()))?;
     // Held until the process ends.
@@ -77,7 +78,7 @@ async fn serve(settings: Settings, sources: Sources, shares: Shares, open_files:
     let stopped = until_stopped(server.handle(), drain.clone());
     let reloading = Reloading { engine: Arc::clone(&engine), upstream, handle: server.handle(), drain };
     let aside = [
-        tokio::spawn(ignore_user_signals()),
+        ignoring,
         tokio::spawn(reload_on_change(sources, settings, reloading)),
         tokio::spawn(collect_now_and_then(Arc::clone(&engine))),
     ];

@@ -105,8 +105,8 @@ async fn read<B: Backend>(
     let response = if exchange.shared.hot.is_enabled() && is_hot(&reply, &head.method) {
         remember_and_respond(exchange, requests, reply, asked)
     } else {
-        let sent = requests.sent(reply.source).clone();
-        respond_once(reply, exchange.backend.now(), asked, &sent).await?
+        let sent = requests.sent(reply.source);
+        respond_once(reply, exchange.backend.now(), asked, sent).await?
     };
     Ok((response.unwrap_or_else(|unmet| unmet_response(exchange, unmet, address.audience, repository)), kind))
 }

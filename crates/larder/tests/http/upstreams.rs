@@ -47,9 +47,9 @@ impl Case {
         Self { cause, config, path: "f".to_owned(), state: "failing", _origin: Some(origin) }
     }
 
-    fn at(cause: &'static str, base_url: &str, origin: Option<Origin>) -> Self {
+    fn at(cause: &'static str, base_url: &str) -> Self {
         let config = format!("  {cause}:\n    package: generic\n    base_url: '{base_url}'\n");
-        Self { cause, config, path: "f".to_owned(), state: "failing", _origin: origin }
+        Self { cause, config, path: "f".to_owned(), state: "failing", _origin: None }
     }
 
     async fn wrong_bytes() -> Self {
@@ -72,9 +72,9 @@ impl Case {
         gone.stop().await;
         let redirect = |location: String| Behaviour::Redirect { status: 302, location };
         vec![
-            Self::at("dns", "http://nowhere.invalid/", None),
-            Self::at("refused", &gone.url("/"), None),
-            Self::at("tls", &format!("https://{}/", no_tls().await), None),
+            Self::at("dns", "http://nowhere.invalid/"),
+            Self::at("refused", &gone.url("/")),
+            Self::at("tls", &format!("https://{}/", no_tls().await)),
             Self::behaving("timeout", Behaviour::StallHead(Duration::from_secs(60))).await,
             Self::behaving("protocol", Behaviour::Garbage("SSH-2.0-OpenSSH\r\n".into())).await,
             Self::behaving("cut", Behaviour::ResetHead).await,
