@@ -145,7 +145,7 @@ class Larder(Server):
         self._binary = binary
         self._config = directory / "larder.yaml"
         # JSON is YAML, and needs no library to be written.
-        self._config.write_text(json.dumps({"remotes": repositories(origin), **settings}, indent=2) + "\n")
+        self._config.write_text(json.dumps({"drain": 0, "remotes": repositories(origin), **settings}, indent=2) + "\n")
 
     def command(self):
         options = ["--config", self._config, "--data-dir", self.data_directory, "--listen", f"127.0.0.1:{self.port}"]

@@ -136,7 +136,7 @@ class Larder:
             config = directory / "larder.yaml"
             # JSON is YAML, and needs no library to be written.
             settings = {key: value(self.url) if callable(value) else value for key, value in settings.items()}
-            config.write_text(json.dumps({**settings, "remotes": remotes}, indent=2) + "\n")
+            config.write_text(json.dumps({"drain": 0, **settings, "remotes": remotes}, indent=2) + "\n")
             self._command += ["--config", config]
         self._process = None
 

@@ -229,9 +229,10 @@ impl Engine {
                 true
             }
             failed => {
-                let reason = failed.and_then(Result::err).map_or_else(|| "interrupted".to_owned(), |e| e.to_string());
-                let say = || tracing::warn!(key = %one.key, reason, "a download was served but could not be kept");
-                one.flight.span.in_scope(say);
+                one.flight.span.in_scope(|| match failed.and_then(Result::err) {
+                    Some(error) => self.warn_not_kept(&error),
+                    None => tracing::warn!(key = %one.key, "a download was served and not kept: its writing was interrupted"),
+                });
                 count(&one.wanted.entry.counters.fills_not_kept);
                 self.flights.remove(&one.flight);
                 false

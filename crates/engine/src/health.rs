@@ -137,11 +137,11 @@ impl Engine {
         if let Some(times) = self.health.warned.due(why) {
             tracing::warn!(
                 %error, times,
-                "a download cannot be kept on disk: it goes on through memory; said once an hour, \
+                "a download cannot be kept on disk: it is served all the same; said once an hour, \
                  larder_repository_fills_not_kept_total counts on"
             );
         } else {
-            tracing::debug!(%error, "a download cannot be kept on disk: it goes on through memory");
+            tracing::debug!(%error, "a download cannot be kept on disk: it is served all the same");
         }
     }
 }

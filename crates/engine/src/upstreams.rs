@@ -367,6 +367,10 @@ mod tests {
         state.failed(scope(cause), failure(cause, seconds))
     }
 
+    fn standing(state: &UpstreamState) -> UpstreamStanding {
+        state.lock().standing
+    }
+
     fn answer(state: &UpstreamState, seconds: i64) -> Option<Over> {
         state.answered(UnixMillis(seconds * 1000))
     }
@@ -377,12 +381,12 @@ mod tests {
         assert_eq!(answer(&state, 0), None);
         assert!(fail(&state, Cause::Refused, 10));
         assert!((11..400).all(|second| !fail(&state, Cause::Refused, second)), "counted only");
-        assert_eq!(state.lock().standing, UpstreamStanding::Failing);
+        assert_eq!(standing(&state), UpstreamStanding::Failing);
         assert!(fail(&state, Cause::Dns, 400));
         assert!(!fail(&state, Cause::Dns, 401));
         assert_eq!(answer(&state, 410), Some(Over { failures: 392, lasted: Duration::from_secs(400) }));
         assert_eq!(answer(&state, 411), None);
-        assert_eq!((state.lock().standing, state.lock().failures), (UpstreamStanding::Ok, 0));
+        assert_eq!((standing(&state), state.lock().failures), (UpstreamStanding::Ok, 0));
         assert!(fail(&state, Cause::Refused, 500), "the next outage is told again");
     }
 
@@ -407,7 +411,7 @@ mod tests {
         let mut told = 0;
         for second in 1..7_200 {
             told += u32::from(fail(&state, Cause::Forbidden, second));
-            assert_eq!(state.lock().standing, UpstreamStanding::Ok);
+            assert_eq!(standing(&state), UpstreamStanding::Ok);
             assert_eq!(answer(&state, second), None, "nothing is back");
         }
         assert_eq!(told, 2);
@@ -421,12 +425,12 @@ mod tests {
         answer(&state, 0);
         assert!(fail(&state, Cause::Unauthorized, 1));
         assert!(!fail(&state, Cause::Unauthorized, 2) && !fail(&state, Cause::Unauthorized, 3));
-        assert_eq!((state.lock().standing, state.lock().since), (UpstreamStanding::Failing, Some(UnixMillis(1_000))));
+        assert_eq!((standing(&state), state.lock().since), (UpstreamStanding::Failing, Some(UnixMillis(1_000))));
         assert_eq!(answer(&state, 9), Some(Over { failures: 3, lasted: Duration::from_secs(8) }));
 
         let never_good = UpstreamState::default();
         fail(&never_good, Cause::Unauthorized, 1);
-        assert_eq!(never_good.lock().standing, UpstreamStanding::Failing, "there is no good answer to set against it");
+        assert_eq!(standing(&never_good), UpstreamStanding::Failing, "there is no good answer to set against it");
     }
 
     #[test]

@@ -49,8 +49,12 @@ impl Reloading {
         let message =
             if changes == Changes::default() { "the configuration is loaded again: nothing has changed" } else { IN_FORCE };
         tracing::info!(
-            repositories = settings.repositories.len(), added = list(&changes.added), removed = list(&changes.removed),
-            changed = list(&changes.changed), keys = list(&changes.keys), "{message}"
+            repositories = settings.repositories.len(),
+            added = list(&changes.added),
+            removed = list(&changes.removed),
+            changed = list(&changes.changed),
+            keys = list(&changes.keys),
+            "{message}"
         );
         self.note(error.map(|error| error.to_string()), changes.names());
     }

@@ -53,6 +53,7 @@ pub(crate) fn wanted_shares(settings: &Settings) -> Shares {
 }
 
 async fn serve(settings: Settings, sources: Sources, shares: Shares, open_files: usize) -> Result<(), Box<dyn Error>> {
+    let ignoring = tokio::spawn(ignore_user_signals());
     let options = Options::new(format!("larder/{VERSION}"));
     let pseudonym = options.pseudonym;
     // The lock is held until the process ends.
@@ -75,7 +76,7 @@ async fn serve(settings: Settings, sources: Sources, shares: Shares, open_files:
     let stopped = until_stopped(server.handle(), drain.clone());
     let reloading = Reloading { engine: Arc::clone(&engine), upstream, handle: server.handle(), drain };
     let aside = [
-        tokio::spawn(ignore_user_signals()),
+        ignoring,
         tokio::spawn(reload_on_change(sources, settings, reloading)),
         tokio::spawn(collect_now_and_then(Arc::clone(&engine))),
     ];

@@ -150,6 +150,66 @@ async fn sigterm_with_nothing_to_do_is_quick() {
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }
 
+/// Far longer than anybody waits here: what ends in time was ended by what the test did.
+const LONG_DRAIN: &str = "drain: 3600\n";
+
+async fn until_not_ready(larder: &TestLarder) {
+    let until = Instant::now() + PATIENCE;
+    while get(&larder.url("/ready")).await.status != 503 {
+        assert!(Instant::now() < until, "it is still ready");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_fails_ready_first_and_everything_else_is_served_until_drain_is_over() {
+    let origin = Origin::start().await;
+    origin.put("/f", Resource::new("content"));
+    let mut larder = TestLarder::start(&format!("{LONG_DRAIN}{}", remote("generic", &origin, ""))).await;
+    assert_eq!(get(&larder.url("/ready")).await.status, 200);
+    larder.signal(Signal::TERM);
+    until_not_ready(&larder).await;
+    for path in ["/live", "/health", "/metrics", "/api/v1/remote/generic/f"] {
+        assert_eq!(get(&larder.url(path)).await.status, 200, "{path}");
+    }
+    assert_eq!(larder.ended(), None);
+    larder.signal(Signal::TERM);
+    refused(&larder).await;
+    assert_eq!(larder.wait().code(), Some(0), "a second signal ends the wait, not the stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_drain_time_ends_by_itself_and_a_reload_changes_it() {
+    let origin = Origin::start().await;
+    let config = remote("generic", &origin, "");
+    let mut larder = TestLarder::start(&format!("{LONG_DRAIN}{config}")).await;
+    larder.write_config(&format!("drain: 1\n{config}"));
+    larder.signal(Signal::HUP);
+    larder.logged("the new configuration is in force").await;
+    let began = Instant::now();
+    larder.signal(Signal::INT);
+    assert_eq!(larder.wait().code(), Some(0));
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drain_is_five_seconds_where_nothing_is_said() {
+    let larder = support::Setup::without_config().start().await;
+    assert_eq!(get(&larder.url("/config")).await.json()["drain"], 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn user_signals_do_nothing_but_a_line_in_the_log() {
+    let origin = Origin::start().await;
+    let mut larder = TestLarder::start(&remote("generic", &origin, "")).await;
+    for (signal, name) in [(Signal::USR1, "SIGUSR1"), (Signal::USR2, "SIGUSR2")] {
+        larder.signal(signal);
+        larder.logged(name).await;
+        assert_eq!(get(&larder.url("/ready")).await.status, 200);
+    }
+    assert_eq!(larder.ended(), None);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sighup_reloads_without_dropping_a_running_download() {
     let (origin, body) = slow_origin().await;

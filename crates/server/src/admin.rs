@@ -11,12 +11,11 @@ use serde_json::{Value, json};
 
 use crate::backend::Backend;
 use crate::body::ResponseBody;
-use crate::{health_page, metrics_page};
 use crate::openapi::OPENAPI;
 use crate::problem::{self, Audience};
 use crate::routes::Endpoint;
 use crate::service::{Exchange, Handled};
-use crate::unknown;
+use crate::{health_page, metrics_page, unknown};
 
 const JSON: &str = "application/json";
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::CONTENT_RANGE;
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
-use larder_core::{Fault, FaultKind, Repository, RepositoryKind, UnixMillis, Source};
+use larder_core::{Fault, FaultKind, Repository, RepositoryKind, Source, UnixMillis};
 
 use crate::backend::{ArtifactRequest, Backend, Content, Reply};
 use crate::body::ResponseBody;
@@ -111,8 +111,8 @@ async fn read<B: Backend>(
     let response = if exchange.shared.hot.is_enabled() && is_hot(&reply, &head.method) {
         remember_and_respond(exchange, requests, reply, asked)
     } else {
-        let sent = requests.sent(reply.source).clone();
-        respond_once(reply, exchange.backend.now(), asked, &sent).await?
+        let sent = requests.sent(reply.source);
+        respond_once(reply, exchange.backend.now(), asked, sent).await?
     };
     Ok((response.unwrap_or_else(|unmet| unmet_response(exchange, unmet, address.audience, repository)), kind))
 }
@@ -211,11 +211,7 @@ fn remember_and_respond<B: Backend>(
 }
 
 /// The answer out of the hot set; `None` if it needs an error body, which the long way makes.
-pub(crate) fn from_hot(
-    variant: &HotVariant,
-    asked: Asked<'_>,
-    now: UnixMillis,
-) -> Option<Response<ResponseBody>> {
+pub(crate) fn from_hot(variant: &HotVariant, asked: Asked<'_>, now: UnixMillis) -> Option<Response<ResponseBody>> {
     let sent = variant.requests.sent(Source::Cache);
     respond::respond(Cow::Borrowed(&variant.prepared), variant.body.payload(), variant.timing(now), asked, sent).ok()
 }

@@ -66,9 +66,9 @@ fn state_json(state: &BackendState) -> Value {
 }
 
 fn upstream_json(report: &UpstreamReport) -> Value {
-    let last_error = report.last_error.as_ref().map(|failure| {
-        json!({"at": time(failure.at), "cause": failure.cause.as_str(), "reason": failure.reason, "key": failure.key})
-    });
+    let last_error = report.last_error.as_ref().map(
+        |failure| json!({"at": time(failure.at), "cause": failure.cause.as_str(), "reason": failure.reason, "key": failure.key}),
+    );
     json!({
         "repository": report.repository,
         "upstream": report.upstream,

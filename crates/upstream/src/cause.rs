@@ -104,8 +104,15 @@ mod tests {
         }
         let failures = [401, 403, 407, 408, 429, 500, 502, 503, 504].map(|status| Cause::of_status(status).unwrap().as_str());
         let expected = [
-            "unauthorized", "forbidden", "unauthorized", "timeout", "rate_limited", "server_error", "server_error",
-            "server_error", "server_error",
+            "unauthorized",
+            "forbidden",
+            "unauthorized",
+            "timeout",
+            "rate_limited",
+            "server_error",
+            "server_error",
+            "server_error",
+            "server_error",
         ];
         assert_eq!(failures, expected);
     }

@@ -173,13 +173,11 @@ impl Hop<'_> {
             let connected = watch.connected_at().unwrap_or(begun + connect);
             outcome = tokio::time::timeout_at(connected + read, &mut response).await;
         }
-        match outcome {
-            Ok(result) => result.map_err(|error| head_failure(&error)),
-            Err(_) => {
-                let text = format!("no answer for {} s (timeouts.read)", read.as_secs_f32());
-                Err(Failure::new(UpstreamErrorKind::TimedOut, text))
-            }
-        }
+        let in_time = outcome.map_err(|_| {
+            let text = format!("no answer for {} s (timeouts.read)", read.as_secs_f32());
+            Failure::new(UpstreamErrorKind::TimedOut, text)
+        });
+        in_time?.map_err(|error| head_failure(&error))
     }
 
     /// The response with a body that knows its own end.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use larder_core::{AllowPrivate, Credentials, FaultKind, Revalidate, Secret, UnixMillis};
+use larder_engine::UpstreamStanding;
 use larder_testkit::{Behaviour, Origin, Payload, Resource};
+use larder_upstream::Cause;
 use url::Url;
 
 use crate::support::{Bench, START, upstream};
@@ -25,6 +27,14 @@ async fn a_mirror_put_aside_is_probed_behind_the_scenes_and_comes_back_to_its_pl
         tokio::time::timeout(Duration::from_secs(10), changed).await.expect("the mirror's state changes");
     };
     assert!(!mirror(&bench, "generic", &bench.origin).healthy);
+    let report = |origin: &Origin| {
+        let all = bench.engine.upstream_reports();
+        all.into_iter().find(|report| report.repository == "generic" && report.upstream == origin.url("/")).unwrap()
+    };
+    let failed = report(&bench.origin);
+    assert_eq!((failed.standing, failed.since, failed.failures), (UpstreamStanding::Failing, Some(START), 1));
+    assert_eq!(failed.last_error.map(|error| error.cause), Some(Cause::Cut));
+    assert_eq!(report(&second).standing, UpstreamStanding::Ok);
     bench.origin.reset_log();
     bench.flush().await;
     get(&bench, &file).await;
@@ -52,6 +62,9 @@ async fn a_mirror_put_aside_is_probed_behind_the_scenes_and_comes_back_to_its_pl
     bench.flush().await;
     get(&bench, &file).await;
     assert_eq!((asked(&bench.origin, &file.at), asked(&second, &file.at)), (1, 4));
+    let back = report(&bench.origin);
+    assert_eq!((back.standing, back.failures), (UpstreamStanding::Ok, 0));
+    assert!(back.last_error.is_some(), "what was wrong can still be looked up");
 }
 
 #[tokio::test]

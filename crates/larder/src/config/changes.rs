@@ -46,7 +46,8 @@ impl Changes {
 
 fn keys(old: &Settings, new: &Settings) -> Vec<String> {
     let (Some(before), Some(after)) = (old.config_view.as_object(), new.config_view.as_object()) else { return Vec::new() };
-    let mut keys: Vec<String> = before.keys().chain(after.keys()).filter(|key| before.get(*key) != after.get(*key)).cloned().collect();
+    let mut keys: Vec<String> =
+        before.keys().chain(after.keys()).filter(|key| before.get(*key) != after.get(*key)).cloned().collect();
     // The view shows that there is a token, and not which.
     if old.admin_token != new.admin_token {
         keys.push("auth".to_owned());

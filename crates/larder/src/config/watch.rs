@@ -20,7 +20,11 @@ const POLL: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// The signal handler cannot be installed.
-pub async fn watch(sources: Sources, first: Settings, mut apply: impl FnMut(Result<Settings, Vec<Diagnostic>>) + Send) -> std::io::Result<()> {
+pub async fn watch(
+    sources: Sources,
+    first: Settings,
+    mut apply: impl FnMut(Result<Settings, Vec<Diagnostic>>) + Send,
+) -> std::io::Result<()> {
     let mut hang_up = signal(SignalKind::hangup())?;
     let mut watched = first.watched.clone();
     let mut seen = fingerprint(&watched);

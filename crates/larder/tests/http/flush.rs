@@ -50,7 +50,7 @@ async fn held(larder: &TestLarder, repository: &str) -> Vec<&'static str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_of_every_repository_without_parameters() {
     let (origin, larder) = filled().await;
-    assert_eq!(flush(&larder, "").await, (4, 6, true));
+    assert_eq!(flush(&larder, "").await, (4, 6, false));
     assert_eq!(held(&larder, "a").await, [""; 0]);
     assert_eq!(held(&larder, "b").await, [""; 0]);
     assert_eq!(origin.requests().len(), 10, "each was fetched anew");
@@ -83,6 +83,9 @@ async fn one_repository_one_kind_or_what_a_pattern_names() {
 async fn metrics_start_anew() {
     let (_origin, larder) = filled().await;
     assert!(larder.metric("larder_repository_misses_total", "\"a\"").await >= 5.0);
+    assert!(!flush(&larder, "?remote=b").await.2 && !flush(&larder, "?remote=b&cache_type=all").await.2);
+    assert!(larder.metric("larder_repository_misses_total", "\"b\"").await >= 5.0, "copies are flushed, counters count on");
+    assert!(larder.metric("larder_sent_bytes_total", "\"b\"").await >= 5.0);
     assert!(flush(&larder, "?cache_type=metrics").await.2);
     assert!(larder.metric("larder_repository_misses_total", "\"a\"").await < 1.0);
     assert_eq!(held(&larder, "a").await.len(), 5);

@@ -7,7 +7,7 @@ use larder_testkit::{Origin, Payload, Resource};
 use reqwest::Certificate;
 use rustix::process::Signal;
 
-use crate::support::client::{builder, raw, raw_status, try_send};
+use crate::support::client::{builder, get_timeout, raw, raw_status, try_send};
 use crate::support::packages::remote;
 use crate::support::{PATIENCE, Setup, TestLarder, check};
 
@@ -79,6 +79,36 @@ async fn a_renewed_certificate_is_taken_on_sighup_and_a_broken_one_is_not() {
         assert!(Instant::now() < until, "the new certificate is not used");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Clients will refuse it, but larder serves: what answers can be looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_has_expired_is_told_at_start_and_shown() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(["larder.example.com".to_owned(), "127.0.0.1".to_owned()]).expect("names");
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2020, 2, 1);
+    let certificate = params.self_signed(&key).expect("a certificate");
+    std::fs::write(folder.path().join("cert.pem"), certificate.pem()).expect("written");
+    std::fs::write(folder.path().join("key.pem"), key.serialize_pem()).expect("written");
+    let larder = start(&Origin::start().await, folder.path()).await;
+    let told: Vec<serde_json::Value> = larder.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let told: Vec<_> =
+        told.iter().filter(|line| line["message"].as_str().is_some_and(|said| said.contains("has expired"))).collect();
+    assert_eq!(told.len(), 1, "{}", larder.log());
+    assert_eq!(told[0]["level"], "ERROR");
+    let shown = get_timeout(&larder.url("/health")).await.expect("an answer").json()["certificate"].clone();
+    assert_eq!(
+        (&shown["not_after"], &shown["names"]),
+        (&"2020-02-01T00:00:00Z".into(), &serde_json::json!(["larder.example.com"]))
+    );
+    assert!(shown["expires_in_days"].as_i64().is_some_and(|days| days < 0), "{shown}");
+    // Midnight UTC of that day.
+    let page = get_timeout(&larder.url("/metrics")).await.expect("an answer").text();
+    let expiry =
+        page.lines().find_map(|line| line.strip_prefix("larder_certificate_expiry_timestamp_seconds ")).expect("a gauge");
+    assert_eq!(expiry.parse::<f64>().ok(), Some(1_580_515_200.0));
 }
 
 #[test]

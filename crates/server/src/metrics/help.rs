@@ -3,7 +3,11 @@
 /// Each metric by the name of its samples, with its type and its meaning.
 pub(super) const HELP: &[(&str, &str, &str)] = &[
     // Of the server.
-    ("larder_requests_total", "counter", "requests answered; `repository` is empty for what addresses none, `status` is `2xx` and so on"),
+    (
+        "larder_requests_total",
+        "counter",
+        "requests answered; `repository` is empty for what addresses none, `status` is `2xx` and so on",
+    ),
     (
         "larder_request_duration_seconds",
         "histogram",
@@ -49,7 +53,11 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
     ("larder_repository_upstream_bytes_total", "counter", "body bytes received from upstreams"),
     ("larder_repository_fills_committed_total", "counter", "downloads kept"),
     ("larder_repository_fills_failed_total", "counter", "downloads that failed"),
-    ("larder_repository_fills_not_kept_total", "counter", "downloads served and not kept (disk nearly full, `max_size`, a flush meanwhile)"),
+    (
+        "larder_repository_fills_not_kept_total",
+        "counter",
+        "downloads served and not kept (disk nearly full, `max_size`, a flush meanwhile)",
+    ),
     ("larder_repository_fills_resumed_total", "counter", "downloads taken up again after a cut"),
     ("larder_repository_digest_mismatches_total", "counter", "bodies that were not what the index states"),
     (
@@ -76,23 +84,11 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
         "gauge",
         "requests that the upstream still allows in its window, as it last said",
     ),
-    (
-        "larder_upstream_failures_total",
-        "counter",
-        "failures of the repository's upstreams by cause; a 404 is none",
-    ),
+    ("larder_upstream_failures_total", "counter", "failures of the repository's upstreams by cause; a 404 is none"),
     // Of each mirror.
-    (
-        "larder_upstream_up",
-        "gauge",
-        "1 while the upstream answers, 0 while it fails; not there before it was asked",
-    ),
+    ("larder_upstream_up", "gauge", "1 while the upstream answers, 0 while it fails; not there before it was asked"),
     ("larder_mirror_requests_total", "counter", "requests sent to it"),
-    (
-        "larder_mirror_failures_total",
-        "counter",
-        "no answer, 5xx, 429, refused credentials, a body that was cut or wrong",
-    ),
+    ("larder_mirror_failures_total", "counter", "no answer, 5xx, 429, refused credentials, a body that was cut or wrong"),
     ("larder_mirror_probes_total", "counter", "requests behind the scenes that asked whether it is back"),
     (
         "larder_mirror_healthy",
@@ -105,12 +101,12 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
     ("larder_disk_total_bytes", "gauge", "size of that file system"),
     ("larder_disk_reserve_bytes", "gauge", "with less than this free, downloads are served and not kept"),
     ("larder_config_reload_success", "gauge", "1 if the configuration was usable when it was last loaded, else 0"),
-    ("larder_config_last_reload_timestamp_seconds", "gauge", "when the configuration was last loaded, at the start or by a reload"),
     (
-        "larder_certificate_expiry_timestamp_seconds",
+        "larder_config_last_reload_timestamp_seconds",
         "gauge",
-        "when larder's own certificate expires; not there without `tls`",
+        "when the configuration was last loaded, at the start or by a reload",
     ),
+    ("larder_certificate_expiry_timestamp_seconds", "gauge", "when larder's own certificate expires; not there without `tls`"),
     ("larder_derivations_total", "counter", "documents rewritten"),
     ("larder_gc_blobs_deleted_total", "counter", "unreferenced blobs that the collector deleted"),
     ("larder_gc_bytes_freed_total", "counter", "bytes that this freed"),
@@ -119,11 +115,7 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
         "counter",
         "rows of the database that were not what had been put there; each counted as absent. Anything but 0: check disk and memory",
     ),
-    (
-        "larder_metadata_damage_failures_total",
-        "counter",
-        "statements that failed because the database file is damaged",
-    ),
+    ("larder_metadata_damage_failures_total", "counter", "statements that failed because the database file is damaged"),
     ("larder_metadata_put_aside_total", "counter", "damaged databases put aside, after which the cache began anew"),
     // Of the process, under the names that Prometheus' client libraries use.
     ("process_cpu_seconds_total", "counter", "user and system processor time in seconds"),

@@ -34,12 +34,7 @@ pub(crate) struct Node {
 }
 
 /// Everything in the text format of OpenMetrics.
-pub(super) fn render(
-    metrics: &Arc<Metrics>,
-    engine: CounterSnapshot,
-    hot: HotSetSize,
-    node: Node,
-) -> Result<String, fmt::Error> {
+pub(super) fn render(metrics: &Arc<Metrics>, engine: CounterSnapshot, hot: HotSetSize, node: Node) -> Result<String, fmt::Error> {
     let process = node.process;
     let mut own = Registry::with_prefix("larder");
     own.register_collector(Box::new(Scrape { metrics: Arc::clone(metrics), engine, hot, node }));

@@ -212,7 +212,7 @@ async fn the_metrics_tell_hot_answers_from_others() {
         r#"larder_requests_total{repository="files",kind="hot",status="2xx"} 2"#,
         r#"larder_requests_total{repository="",kind="refused",status="4xx"} 1"#,
         r#"larder_repository_misses_total{repository="files"} 5"#,
-        "larder_sent_bytes_total 12",
+        r#"larder_sent_bytes_total{repository="files",source="cache"} 12"#,
         "larder_hot_set_entries 1",
     ] {
         assert!(answer.text().lines().any(|found| found == line), "{line} is not in\n{}", answer.text());

@@ -75,7 +75,7 @@ async fn a_ca_file_makes_an_upstream_trusted_and_only_for_its_names() {
     let distrusting = repository(UpstreamSettings { ca_file: None, ..settings.clone() });
     let error = upstream.send(get(&distrusting, url.clone())).await.unwrap_err();
     assert!(error.message.contains("signed by an authority") && error.message.contains("ca_file"), "{error}");
-    assert_eq!(error.kind, UpstreamErrorKind::Unreachable);
+    assert_eq!((error.kind, error.cause), (UpstreamErrorKind::Unreachable, Some(larder_upstream::Cause::Tls)));
 
     let mut other = url.clone();
     other.set_host(Some("other.test")).unwrap();
