@@ -20,7 +20,6 @@ pub struct RequestId(u64);
 
 impl RequestId {
     /// The next one, from 1.
-    #[expect(clippy::should_implement_trait, reason = "no iterator: there is nothing to hold")]
     pub fn next() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(1);
         Self(COUNT.fetch_add(1, Ordering::Relaxed))

@@ -1,6 +1,6 @@
 //! What is said of a path that the rules do not let in: which list decided, by which pattern, and what an operator would change.
 
-use larder_core::{AccessDenied, ArtifactPath, Fault, FaultKind, Pattern, SourceKey, shown};
+use larder_core::{AccessDenied, ArtifactPath, Fault, FaultKind, Pattern, Repository, SourceKey, shown};
 
 use crate::repositories::Entry;
 
@@ -28,19 +28,7 @@ pub(crate) fn fault(entry: &Entry, path: &str, denied: &AccessDenied) -> Fault {
         (String::new(), format!("{what}; remove or narrow that pattern if the path should be served"))
     } else {
         let brief = format!("no pattern of repository {name} admits this path");
-        let tried = match rule {
-            "allow_patterns" => said("allow_patterns", Some(list)),
-            _ => {
-                let allow =
-                    if access.allow.is_empty() { String::new() } else { said("allow_patterns (which admit it)", None) + ", " };
-                let mutable = said("mutable_patterns", Some(access.mutable.as_deref().unwrap_or_default()));
-                format!(
-                    "{allow}the built-in patterns of {} repositories, {mutable} and {}",
-                    repository.package.as_str(),
-                    said(rule, Some(list))
-                )
-            }
-        };
+        let tried = if rule == "allow_patterns" { said(rule, Some(list)) } else { classes_tried(repository, rule, list) };
         let also = if rule == "immutable_patterns" { " (or to mutable_patterns, if what is there changes)" } else { "" };
         (brief.clone(), format!("{brief}: tried were {tried}; add a pattern to {rule}{also} if the path should be served"))
     };
@@ -48,6 +36,15 @@ pub(crate) fn fault(entry: &Entry, path: &str, denied: &AccessDenied) -> Fault {
         Fault::new(FaultKind::Forbidden, "pattern_denied", message).in_repository(name).by_rule(rule).about(&key(entry, path));
     // A reason phrase has room for the pattern that matched, but not for the lists that were tried.
     if brief.is_empty() { fault } else { fault.briefly(brief) }
+}
+
+/// The lists by which a path has a class, in the order in which they are tried.
+fn classes_tried(repository: &Repository, rule: &str, immutable: &[Pattern]) -> String {
+    let access = &repository.access;
+    let allow = if access.allow.is_empty() { String::new() } else { said("allow_patterns (which admit it)", None) + ", " };
+    let mutable = said("mutable_patterns", Some(access.mutable.as_deref().unwrap_or_default()));
+    let built_in = repository.package.as_str();
+    format!("{allow}the built-in patterns of {built_in} repositories, {mutable} and {}", said(rule, Some(immutable)))
 }
 
 /// A link to another host that this repository has not made, or not with its present key.

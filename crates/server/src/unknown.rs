@@ -59,7 +59,13 @@ fn distance(typed: &str, name: &str) -> Option<usize> {
     let known = name.to_ascii_lowercase();
     let edits = strsim::damerau_levenshtein(typed, &known);
     let longer = typed.len().max(known.len());
-    if edits <= (longer / 3).clamp(1, 3) && edits < longer {
+    let letters = |text: &str| {
+        let mut letters: Vec<char> = text.chars().collect();
+        letters.sort_unstable();
+        letters
+    };
+    let in_disorder = edits == 2 && letters(typed) == letters(&known);
+    if (edits <= (longer / 3).clamp(1, 3) || in_disorder) && edits < longer {
         return Some(edits);
     }
     let has_word = |text: &str, word: &str| word.len() > 2 && text.split(['-', '_', '.']).any(|part| part == word);
@@ -88,6 +94,7 @@ mod tests {
             ("x", &[]),
             ("", &[]),
             ("conda", &[]),
+            ("ruby", &[]),
         ] {
             assert_eq!(nearest(typed, NAMES.into_iter()), want, "{typed}");
         }
