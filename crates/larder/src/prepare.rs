@@ -101,8 +101,13 @@ fn data_directory(settings: &Settings, found: &mut Findings) -> bool {
             false
         }
     };
-    if let Err(error) = FsBlobStore::check(directory) {
-        found.error(format!("{error} (in the data directory {})", directory.display()));
+    match FsBlobStore::check(directory) {
+        Ok(()) => {}
+        // What is held can be served from a full disk; only a database that is not there yet cannot be made.
+        Err(error) if error.is_full() && directory.join(DATABASE).exists() => {
+            found.push(Severity::Warning, format!("{error}: larder would serve, and keep nothing"));
+        }
+        Err(error) => found.error(format!("{error} (in the data directory {})", directory.display())),
     }
     // A running larder has it open, and knows more of it than a second look can.
     if !is_held {

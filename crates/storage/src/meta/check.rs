@@ -66,6 +66,12 @@ mod tests {
         assert_eq!(names(directory.path()), before);
         assert!(std::fs::read(&path).unwrap() == bytes, "the file has changed");
 
+        let newer = MetadataStore::open(&path).await.unwrap();
+        sqlx::query("INSERT INTO schema_version (version) VALUES (3), (99)").execute(&newer.writer()).await.unwrap();
+        newer.close().await;
+        let refused = MetadataStore::check(&path).await.unwrap_err();
+        assert!(refused.kind == StorageErrorKind::Unavailable && refused.message.contains("version 99"), "{refused}");
+
         std::fs::write(&path, "no database at all, and long enough for one page of it".repeat(100)).unwrap();
         assert_eq!(MetadataStore::check(&path).await.unwrap_err().kind, StorageErrorKind::Corrupt);
         std::fs::remove_file(&path).unwrap();

@@ -48,6 +48,7 @@ async fn hazard_s10_exceptions_from_the_proxy_are_asked_directly_and_judged_here
     names.set("proxy.test", &["127.0.0.1"]);
     names.set("intra.test", &["127.0.0.1"]);
     names.set("cdn.intra.test", &["10.0.0.1"]);
+    names.set("localhost", &["127.0.0.1"]);
     let own = format!("http://intra.test:{}/", direct.addr.port());
     let mut settings = settings(&Url::parse(&own).unwrap());
     let address = Url::parse(&format!("http://proxy.test:{}/", proxy.addr.port())).unwrap();
