@@ -229,10 +229,14 @@ impl Engine {
                 true
             }
             failed => {
-                one.flight.span.in_scope(|| match failed.and_then(Result::err) {
-                    Some(error) => self.warn_not_kept(&error),
-                    None => tracing::warn!(key = %one.key, "a download was served and not kept: its writing was interrupted"),
-                });
+                let say = || {
+                    if let Some(error) = failed.and_then(Result::err) {
+                        self.warn_not_kept(&error);
+                    } else {
+                        tracing::warn!(key = %one.key, "a download was served and not kept: its writing was interrupted");
+                    }
+                };
+                one.flight.span.in_scope(say);
                 count(&one.wanted.entry.counters.fills_not_kept);
                 self.flights.remove(&one.flight);
                 false

@@ -1,9 +1,9 @@
 //! Reloads while larder serves: what a new configuration changes is put in force, told by name, and kept for `/health`.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use larder::config::{Changes, Diagnostic, Settings, Severity, Sources, watch};
+use larder_core::{Clock as _, SystemClock};
 use larder_engine::Engine;
 use larder_server::{ReloadReport, ServerHandle};
 use larder_upstream::HttpUpstream;
@@ -71,7 +71,7 @@ impl Reloading {
     }
 
     fn note(&self, error: Option<String>, changed: Vec<String>) {
-        self.handle.note_reload(ReloadReport { at: SystemTime::now().into(), error, changed });
+        self.handle.note_reload(ReloadReport { at: SystemClock.now(), error, changed });
     }
 }
 

@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use larder_core::{Clock as _, SystemClock};
 use larder_sendfile::{FileSender, SendfileStream};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -127,7 +128,7 @@ pub async fn bind(settings: ServerSettings) -> Result<BoundServer, BindError> {
         bodies: BodyBudget::new(settings.limits.bodies_bytes),
         loopback_only: addresses.iter().all(is_loopback),
         version: settings.version,
-        started: SystemTime::now().into(),
+        started: SystemClock.now(),
         reload: ArcSwapOption::empty(),
         stopping: AtomicBool::new(false),
         tls,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use larder_core::UnixMillis;
+use larder_core::{Clock as _, SystemClock, UnixMillis};
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -123,7 +123,7 @@ impl Tls {
             .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let tls = Self { files, current, acceptor: TlsAcceptor::from(Arc::new(config)), told: AtomicI64::new(0) };
-        tls.tell_of_expiry(SystemTime::now().into());
+        tls.tell_of_expiry(SystemClock.now());
         Ok(tls)
     }
 
@@ -137,7 +137,7 @@ impl Tls {
         self.current.certificate.store(Arc::new(described(&self.files, &key)?));
         self.current.key.store(Arc::new(key));
         self.current.changed.store(Arc::new(times));
-        self.tell_of_expiry(SystemTime::now().into());
+        self.tell_of_expiry(SystemClock.now());
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 
+use larder_core::{Clock as _, SystemClock};
 use larder_testkit::{Origin, Payload, Resource};
 
 use crate::support::packages::one_of_each;
@@ -64,7 +65,7 @@ async fn the_node_and_its_process_are_seen() {
     assert!((value("process_open_fds").await - files).abs() <= 5.0);
     assert!(value("process_max_fds").await >= files && value("process_threads").await >= 2.0);
     assert!(value("process_resident_memory_bytes").await > 1e6 && value("process_virtual_memory_bytes").await > 1e6);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs_f64();
+    let now = SystemClock.now().0 as f64 / 1_000.0;
     let started = value("process_start_time_seconds").await;
     assert!(started <= now + 2.0 && started > now - 600.0, "{started} {now}");
     assert!(value("process_cpu_seconds_total").await >= 0.0);

@@ -73,17 +73,17 @@ impl Page<'_, '_> {
         self.encoder.encode_descriptor(name, &help, None, MetricType::Gauge)
     }
 
-    fn counter(&mut self, name: &str, value: impl EncodeCounterValue) -> fmt::Result {
-        self.counters(name)?.encode_counter::<NoLabelSet, _, u64>(&value, None)
+    fn counter(&mut self, name: &str, value: &impl EncodeCounterValue) -> fmt::Result {
+        self.counters(name)?.encode_counter::<NoLabelSet, _, u64>(value, None)
     }
 
-    fn gauge(&mut self, name: &str, value: impl EncodeGaugeValue) -> fmt::Result {
-        self.gauges(name)?.encode_gauge(&value)
+    fn gauge(&mut self, name: &str, value: &impl EncodeGaugeValue) -> fmt::Result {
+        self.gauges(name)?.encode_gauge(value)
     }
 
     /// Nothing at all where there is no value.
     fn gauge_if(&mut self, name: &str, value: Option<impl EncodeGaugeValue>) -> fmt::Result {
-        value.map_or(Ok(()), |value| self.gauge(name, value))
+        value.map_or(Ok(()), |value| self.gauge(name, &value))
     }
 }
 
@@ -96,15 +96,15 @@ impl Collector for Scrape {
         self.loops(page)?;
         self.refusals(page)?;
         let metrics = &self.metrics;
-        page.counter("connections_failed", metrics.connections_refused.load(Relaxed))?;
-        page.gauge("connections", metrics.connections.load(Relaxed))?;
-        page.gauge("connections_limit", self.node.connections_limit)?;
-        page.gauge("requests_in_flight", metrics.in_flight.load(Relaxed))?;
-        page.gauge("downloads_in_flight", self.engine.flights_active)?;
-        page.gauge("downloads_limit", self.engine.downloads_limit)?;
-        page.gauge("hot_set_entries", self.hot.entries)?;
-        page.gauge("hot_set_bytes", self.hot.bytes)?;
-        page.gauge("hot_set_limit_bytes", self.node.hot_set_limit)?;
+        page.counter("connections_failed", &metrics.connections_refused.load(Relaxed))?;
+        page.gauge("connections", &metrics.connections.load(Relaxed))?;
+        page.gauge("connections_limit", &self.node.connections_limit)?;
+        page.gauge("requests_in_flight", &metrics.in_flight.load(Relaxed))?;
+        page.gauge("downloads_in_flight", &self.engine.flights_active)?;
+        page.gauge("downloads_limit", &self.engine.downloads_limit)?;
+        page.gauge("hot_set_entries", &self.hot.entries)?;
+        page.gauge("hot_set_bytes", &self.hot.bytes)?;
+        page.gauge("hot_set_limit_bytes", &self.node.hot_set_limit)?;
         self.engine_counters(page)?;
         self.quotas(page)?;
         self.failures(page)?;
@@ -236,7 +236,7 @@ impl Scrape {
     /// One metric for each of the engine's names, with all repositories under it.
     fn engine_counters(&self, page: &mut Page<'_, '_>) -> fmt::Result {
         for (name, value) in &self.engine.process {
-            page.counter(name, *value)?;
+            page.counter(name, value)?;
         }
         let mut by_name: BTreeMap<&str, Vec<(&str, u64)>> = BTreeMap::new();
         for (repository, counters) in &self.engine.repositories {
@@ -262,8 +262,8 @@ impl Scrape {
         page.gauge_if("disk_total_bytes", node.disk.map(|disk| disk.total))?;
         page.gauge_if("disk_reserve_bytes", node.disk.map(|disk| disk.reserve))?;
         let (went_well, at) = node.reload;
-        page.gauge("config_reload_success", i64::from(went_well))?;
-        page.gauge("config_last_reload_timestamp_seconds", seconds(at))?;
+        page.gauge("config_reload_success", &i64::from(went_well))?;
+        page.gauge("config_last_reload_timestamp_seconds", &seconds(at))?;
         page.gauge_if("certificate_expiry_timestamp_seconds", node.certificate_expiry.map(seconds))
     }
 }
@@ -272,7 +272,7 @@ impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let page = &mut Page { encoder: &mut encoder, prefix: "process" };
         if let Some(cpu) = self.cpu {
-            page.counter("cpu_seconds", cpu.as_secs_f64())?;
+            page.counter("cpu_seconds", &cpu.as_secs_f64())?;
         }
         page.gauge_if("resident_memory_bytes", self.resident)?;
         page.gauge_if("virtual_memory_bytes", self.virtual_memory)?;

@@ -58,6 +58,8 @@ fn kilobytes(text: &str, label: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use larder_core::{Clock as _, SystemClock};
+
     use super::*;
 
     #[test]
@@ -73,7 +75,7 @@ mod tests {
     #[test]
     fn this_process_is_seen_as_it_is() {
         let process = Process::read();
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        let now = SystemClock.now().0 as f64 / 1_000.0;
         assert!(process.started.is_some_and(|started| started <= now + 1.0 && started > now - 86_400.0), "{process:?}");
         assert!(process.resident.unwrap() > 1 << 20 && process.virtual_memory >= process.resident, "{process:?}");
         assert!(process.threads.unwrap() >= 1 && process.open_files.unwrap() >= 3, "{process:?}");
