@@ -51,7 +51,8 @@ class Said:
 
 def repositories(base_url, package, denied, **more):
     """One repository for each failure, all of one upstream; none of the misspelt name."""
-    entry = {"base_url": base_url, "type": "remote", "package": package, "cache": {"mutable_ttl": 0}, **more}
+    # A remembered 404 says for how long it is; without that, each answer is like the first.
+    entry = {"base_url": base_url, "type": "remote", "package": package, "negative_ttl": 0, "cache": {"mutable_ttl": 0}, **more}
     return {
         "pantry": entry,
         "pantry-denied": {**entry, "deny_patterns": [denied]},

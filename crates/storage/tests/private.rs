@@ -27,7 +27,9 @@ async fn a_database_that_others_can_read_is_tightened_at_start_with_its_logs_and
     // On a disk below its reserve no space is set aside.
     let files: Vec<_> = files.into_iter().filter(|path| path.exists()).collect();
     assert!(files.len() >= 3, "{files:?}");
-    files.iter().for_each(|path| widen(path));
+    for file in &files {
+        widen(file);
+    }
 
     let again = MetadataStore::open(&path).await.unwrap();
     for file in files.iter().filter(|path| path.exists()) {

@@ -71,19 +71,18 @@ fn samples(page: &str) -> BTreeMap<String, BTreeSet<String>> {
     found
 }
 
-/// What metrics.md says there is: each name of its tables, with its labels. Some appear on the page only after an event.
+/// What metrics.md says there is: each name with its labels. Some appear on the page only after an event.
 fn documented() -> BTreeMap<String, BTreeSet<String>> {
     let name = Regex::new(r"`((?:larder|process)_[a-z_]+)(?:\{([a-z_,]*)\})?`").unwrap();
-    let rows = METRICS.lines().filter(|line| line.starts_with('|')).filter_map(|line| line.split('|').nth(1));
-    let names = rows.flat_map(|cell| {
-        name.captures_iter(cell)
-            .map(|found| {
-                let labels = found.get(2).map_or("", |labels| labels.as_str());
-                (found[1].to_owned(), labels.split(',').filter(|label| !label.is_empty()).map(str::to_owned).collect())
-            })
-            .collect::<Vec<_>>()
-    });
-    names.collect()
+    let labels = |found: &regex::Captures<'_>| {
+        let labels = found.get(2).map_or("", |labels| labels.as_str());
+        labels.split(',').filter(|label| !label.is_empty()).map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for found in name.captures_iter(METRICS) {
+        all.entry(found[1].to_owned()).or_default().extend(labels(&found));
+    }
+    all
 }
 
 /// A page after hits, misses, refusals and failures.
