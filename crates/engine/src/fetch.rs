@@ -239,6 +239,7 @@ impl Engine {
             message: "the upstream answered 429 a moment ago and said when to come back".to_owned(),
             code: NOT_ASKED,
             status: None,
+            brief: "",
         })
     }
 

@@ -124,7 +124,11 @@ impl Engine {
                 && self.goes_back(wanted, before, &arrived.0).await
                 && let Some(kept) = self.keep(wanted, before, "rollback-refused", true).await
             {
-                warn_once!(wanted, "rollback", "the upstream offers an older revision than before; the newer one is kept (no_rollback)");
+                warn_once!(
+                    wanted,
+                    "rollback",
+                    "the upstream offers an older revision than before; the newer one is kept (no_rollback)"
+                );
                 return Gathered { arrived: kept, members: Vec::new(), changed: false };
             }
             let around = self.fetch_around(wanted, generation, &arrived.0, before, until).await;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use larder_storage::{StorageError, StorageErrorKind};
 use tokio::time::Instant;
 
+use crate::causes::Causes;
 use crate::counters::Counters;
 use crate::engine::Engine;
-use crate::causes::Causes;
 
 const MAX_AGE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -26,11 +26,13 @@ pub(crate) struct NoBody {
     pub(crate) code: &'static str,
     /// The status that the upstream answered, if it answered.
     pub(crate) status: Option<u16>,
+    /// Why the upstream cannot be reached, in a few words; may be empty.
+    pub(crate) brief: &'static str,
 }
 
 impl NoBody {
     pub(crate) fn unusable(code: &'static str, message: impl Into<String>) -> Self {
-        Self { outcome: Outcome::Unusable, message: message.into(), code, status: None }
+        Self { outcome: Outcome::Unusable, message: message.into(), code, status: None, brief: "" }
     }
 
     /// Whether it is the fault of the place that was asked, so that another may have the right body.
@@ -67,7 +69,7 @@ impl From<UpstreamError> for NoBody {
             UpstreamErrorKind::Protocol => (Outcome::Unusable, "upstream_protocol"),
             UpstreamErrorKind::Truncated => (Outcome::Unusable, "upstream_cut"),
         };
-        Self { outcome, message: error.message, code, status: None }
+        Self { outcome, message: error.message, code, status: None, brief: error.brief }
     }
 }
 
@@ -103,6 +105,7 @@ pub(crate) fn status_outcome(wanted: &Wanted, response: &UpstreamResponse, now: 
             message: refusal.message,
             code: ABSENT_OR_PRIVATE,
             status: Some(status),
+            brief: "",
         };
     }
     let answered = status;
@@ -122,7 +125,7 @@ pub(crate) fn status_outcome(wanted: &Wanted, response: &UpstreamResponse, now: 
     };
     let message = format!("the upstream of repository {} answered {status}{hint}", wanted.entry.repository.name);
     let code = if matches!(status, 401 | 407) { "upstream_unauthorized" } else { "upstream_status" };
-    NoBody { outcome, message, code, status: Some(answered) }
+    NoBody { outcome, message, code, status: Some(answered), brief: "" }
 }
 
 /// The upstream's own status, passed on.
@@ -180,12 +183,17 @@ pub(crate) fn failed(wanted: &Wanted, timed_out: bool, no_body: &NoBody) -> Faul
     };
     let message = format!("{what} (asked for {path}){}", said.remedy);
     let fault = Fault::new(kind, no_body.code, message).in_repository(name).by_rule(said.rule);
-    let fault = match said.brief {
-        "" => fault,
-        brief => fault.briefly(format!("the upstream of repository {name} {brief}")),
+    let fault = match (said.brief, no_body.status) {
+        ("", _) => fault,
+        (brief, Some(status @ (401 | 407))) => {
+            fault.briefly(format!("the upstream of repository {name} answered {status}: it {brief}"))
+        }
+        (brief, _) if no_body.brief.is_empty() => fault.briefly(format!("the upstream of repository {name} {brief}")),
+        (brief, _) => fault.briefly(format!("the upstream of repository {name} {brief}: {}", no_body.brief)),
     };
     match no_body.status {
         Some(status) => fault.upstream_said(status.to_string()),
+        None if !no_body.brief.is_empty() => fault.upstream_said(no_body.brief),
         None if said.upstream.is_empty() => fault,
         None => fault.upstream_said(said.upstream),
     }

@@ -289,6 +289,7 @@ impl Entry {
         // Of bodies the log has spoken with the request that met them (`causes.rs`).
         let is_of_a_body = matches!(cause, Cause::WrongBytes | Cause::Malformed);
         let (repository, cause) = (&self.repository.name, cause.as_str());
+        let key = format!("{repository}/{key}");
         if state.failed(scope, failure) && !is_of_a_body {
             tracing::warn!(
                 %repository, upstream, cause, key, reason,

@@ -65,7 +65,10 @@ impl Reloading {
         for error in &errors {
             tracing::error!("{error}");
         }
-        let first = errors.first().cloned().unwrap_or_else(|| "the configuration cannot be used".to_owned());
+        // `/health` is read by anybody: of a file its name, not where it lies.
+        let first =
+            found.iter().find(|found| found.severity == Severity::Error).map(|found| found.clone().by_file_name().to_string());
+        let first = first.unwrap_or_else(|| "the configuration cannot be used".to_owned());
         tracing::error!(errors = errors.len(), "the changed configuration cannot be used: the old one stays in force");
         self.note(Some(first), Vec::new());
     }

@@ -19,15 +19,21 @@ pub(crate) struct Failure {
     pub(crate) connection_lost: bool,
     /// What is wrong with the upstream.
     pub(crate) cause: Option<Cause>,
+    /// Why it cannot be reached, in a few words of larder's own; empty where the kind says it all.
+    pub(crate) brief: &'static str,
 }
 
 impl Failure {
     pub(crate) fn new(kind: UpstreamErrorKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into(), connection_lost: false, cause: kind.usual_cause() }
+        Self { kind, text: text.into(), connection_lost: false, cause: kind.usual_cause(), brief: "" }
     }
 
     fn because(self, cause: Cause) -> Self {
         Self { cause: Some(cause), ..self }
+    }
+
+    fn briefly(self, brief: &'static str) -> Self {
+        Self { brief, ..self }
     }
 }
 
@@ -57,7 +63,8 @@ pub(crate) fn head_failure(error: &reqwest::Error) -> Failure {
         );
     }
     if let Some(tls) = cause::<rustls::Error>(error) {
-        return Failure::new(Unreachable, format!("TLS failed: {}", handshake::explained(tls))).because(Cause::Tls);
+        let failed = Failure::new(Unreachable, format!("TLS failed: {}", handshake::explained(tls))).because(Cause::Tls);
+        return failed.briefly(handshake::brief(tls));
     }
     let io_kind = cause::<io::Error>(error).map(io::Error::kind);
     if error.is_timeout() {
@@ -65,20 +72,30 @@ pub(crate) fn head_failure(error: &reqwest::Error) -> Failure {
         return Failure::new(TimedOut, text);
     }
     if error.is_dns() {
-        return Failure::new(Unreachable, "the host name cannot be resolved").because(Cause::Dns);
+        let unknown = Failure::new(Unreachable, "the host name cannot be resolved").because(Cause::Dns);
+        return unknown.briefly("its host name cannot be resolved");
     }
     if error.is_connect() {
         let why = io_kind.map_or_else(|| "the proxy or server gave no usable answer".to_owned(), |kind| kind.to_string());
-        return Failure::new(Unreachable, format!("cannot connect: {why}"));
+        return Failure::new(Unreachable, format!("cannot connect: {why}")).briefly(brief_of_connecting(io_kind));
     }
     if lost_connection(error, io_kind) {
         let closed = Failure::new(Unreachable, "the connection was closed before an answer came").because(Cause::Cut);
-        return Failure { connection_lost: true, ..closed };
+        return Failure { connection_lost: true, ..closed }.briefly("it closed the connection");
     }
     if error.is_builder() {
         return Failure::new(Protocol, "this URL cannot be sent over HTTP");
     }
     Failure { connection_lost: true, ..Failure::new(Protocol, "the answer is not valid HTTP") }
+}
+
+fn brief_of_connecting(io_kind: Option<io::ErrorKind>) -> &'static str {
+    match io_kind {
+        Some(io::ErrorKind::ConnectionRefused) => "it refuses connections",
+        Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => "there is no route to it",
+        Some(io::ErrorKind::TimedOut) => "connecting took too long",
+        _ => "no connection could be made",
+    }
 }
 
 /// The HTTP library's words for a connection that died; its types are not reachable without depending on its engine. Integration tests

@@ -55,17 +55,24 @@ pub struct UpstreamError {
     pub repository: RepositoryName,
     /// What is wrong with the upstream; `None` if it was not asked.
     pub cause: Option<Cause>,
+    /// Why it cannot be reached, in a few words of larder's own after "the upstream cannot be reached"; empty where there is no more to say.
+    pub brief: &'static str,
 }
 
 impl UpstreamError {
     /// An error about `url`; shown as `what` after the URL, cut, without its query.
     pub(crate) fn at(kind: UpstreamErrorKind, repository: &RepositoryName, url: &Url, what: impl std::fmt::Display) -> Self {
         let message = format!("{}: {what}", shown(&SafeUrl(url.clone()).to_string()));
-        Self { kind, message, repository: repository.clone(), cause: kind.usual_cause() }
+        Self { kind, message, repository: repository.clone(), cause: kind.usual_cause(), brief: "" }
     }
 
     /// The same, with a cause that the kind does not tell.
     pub(crate) fn because(self, cause: Option<Cause>) -> Self {
         Self { cause, ..self }
+    }
+
+    /// The same, with a few words for where there is no room for more.
+    pub(crate) fn briefly(self, brief: &'static str) -> Self {
+        Self { brief, ..self }
     }
 }

@@ -29,6 +29,22 @@ pub(crate) fn explained(error: &Error) -> String {
     }
 }
 
+/// The same in a few words, none of which came from the server.
+pub(crate) fn brief(error: &Error) -> &'static str {
+    use CertificateError::{
+        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext, Revoked, UnknownIssuer,
+    };
+    let Error::InvalidCertificate(certificate) = error else { return "the TLS handshake failed" };
+    match certificate {
+        Expired | ExpiredContext { .. } => "its certificate has expired",
+        NotValidYet | NotValidYetContext { .. } => "its certificate is not valid yet",
+        NotValidForName | NotValidForNameContext { .. } => "its certificate is for another name",
+        UnknownIssuer => "its certificate is not trusted; ca_file may name its authority",
+        Revoked => "its certificate was revoked",
+        _ => "its certificate cannot be accepted",
+    }
+}
+
 fn of_certificate(error: &CertificateError) -> String {
     use CertificateError::{
         BadEncoding, BadSignature, Expired, ExpiredContext, InvalidPurpose, InvalidPurposeContext, NotValidForName,

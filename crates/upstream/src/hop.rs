@@ -152,7 +152,7 @@ impl Hop<'_> {
     }
 
     fn explain(&self, failure: &Failure) -> UpstreamError {
-        self.error(failure.kind, &failure.text).because(failure.cause)
+        self.error(failure.kind, &failure.text).because(failure.cause).briefly(failure.brief)
     }
 
     /// One try: the head must begin to come within the read time-out, counted from when there is a connection.

@@ -42,6 +42,18 @@ pub struct Diagnostic {
     pub message: String,
 }
 
+impl Diagnostic {
+    /// The same with the file's name alone in place of its path.
+    pub fn by_file_name(mut self) -> Self {
+        if let Some(place) = &mut self.place
+            && let Some((_, name)) = place.file.rsplit_once('/')
+        {
+            place.file = name.into();
+        }
+        self
+    }
+}
+
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(place) = &self.place {
