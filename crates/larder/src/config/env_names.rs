@@ -76,7 +76,7 @@ mod tests {
     fn said(variables: &[(&str, &str)], referred: &[String]) -> String {
         let mut report = Report::default();
         check(&Environment::of(variables.iter().copied()), referred, &mut report);
-        report.into_sorted().iter().map(|found| format!("{found}\n")).collect()
+        report.into_sorted().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
 
     #[test]

@@ -155,11 +155,13 @@ fn patterns(section: &Section<'_>, key: &str, report: &mut Report) -> Option<Vec
     let mut patterns = Vec::with_capacity(items.len());
     for (text, place) in items {
         match Pattern::compile(text) {
-            Ok(pattern) => patterns.push(pattern),
+            Ok(pattern) => {
+                if let Some(advice) = globs::looks_like_one(text) {
+                    report.warning(place, format!("`{}`: {advice}", section.path(key)));
+                }
+                patterns.push(pattern);
+            }
             Err(error) => report.error(place, format!("`{}`: {}", section.path(key), globs::refusal(text, &error))),
-        }
-        if let Some(advice) = globs::looks_like_one(text) {
-            report.warning(place, format!("`{}`: {advice}", section.path(key)));
         }
     }
     Some(patterns)
