@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{data, directory, sources};
+use common::{data, directory, load_text, sources};
 use larder::cli::check;
 use larder::config::{Settings, load, watch};
 use tokio::sync::mpsc;
@@ -81,4 +81,13 @@ fn check_prints_all_findings_and_says_whether_it_would_start() {
     let (good, said) = run(directory.path());
     assert!(!good && said.contains("configuration cannot be used: 2 errors, 1 warning\n"), "{said}");
     assert!(said.contains("f.yaml:1: unknown key `a`") && said.contains("f.yaml:2: unknown key `b`"), "{said}");
+}
+
+#[test]
+fn drain_is_a_whole_number_of_seconds_up_to_an_hour() {
+    let drain = |text: &str| load_text(&format!("{text}remotes: {{}}\n")).map(|settings| settings.drain.as_secs()).ok();
+    assert_eq!((drain(""), drain("drain: 0\n"), drain("drain: 3600\n")), (Some(5), Some(0), Some(3_600)));
+    for bad in ["-1", "3601", "5s", "1.5", "soon"] {
+        assert_eq!(drain(&format!("drain: {bad}\n")), None, "{bad}");
+    }
 }
