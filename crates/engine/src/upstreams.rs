@@ -99,11 +99,12 @@ impl FailureCounters {
     }
 }
 
-/// Whether a failure is of the place, or may be of one file there.
+/// Whether a failure is of the place, or may be of one file there; or of one of many other hosts, of which the next may be well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
     Place,
     File,
+    Elsewhere,
 }
 
 /// What a failure of the request itself is of. Failures of bodies are of the file: the head before them was an answer.
@@ -188,7 +189,8 @@ impl UpstreamState {
         inner.failures = inner.failures.saturating_add(1);
         inner.began.get_or_insert(now);
         inner.last_error = Some(failure);
-        let fails = scope == Scope::Place || inner.standing == UpstreamStanding::Unknown || inner.failures >= IN_A_ROW;
+        let nothing_good_is_known = scope == Scope::File && inner.standing == UpstreamStanding::Unknown;
+        let fails = scope == Scope::Place || nothing_good_is_known || inner.failures >= IN_A_ROW;
         if fails && inner.standing != UpstreamStanding::Failing {
             inner.standing = UpstreamStanding::Failing;
             inner.since = inner.began;
@@ -278,7 +280,7 @@ impl Entry {
     fn fell(&self, mirror: Option<&Arc<Mirror>>, key: &str, blow: Blow<'_>, now: UnixMillis) {
         let Blow { scope, cause, reason, url } = blow;
         self.failures.count(cause);
-        let scope = if mirror.is_some() { scope } else { Scope::File };
+        let scope = if mirror.is_some() { scope } else { Scope::Elsewhere };
         let origin = url.map(|url| url.origin().ascii_serialization());
         let state = self.state_of(mirror);
         if let Some(origin) = &origin {
@@ -432,6 +434,17 @@ mod tests {
         let never_good = UpstreamState::default();
         fail(&never_good, Cause::Unauthorized, 1);
         assert_eq!(standing(&never_good), UpstreamStanding::Failing, "there is no good answer to set against it");
+    }
+
+    #[test]
+    fn one_failure_elsewhere_says_nothing_of_other_hosts() {
+        let state = UpstreamState::default();
+        let elsewhere = |second| state.failed(Scope::Elsewhere, failure(Cause::Refused, second));
+        assert!(elsewhere(0));
+        assert_eq!(standing(&state), UpstreamStanding::Unknown);
+        assert!(!elsewhere(100) && !elsewhere(3_599), "told once an hour");
+        assert_eq!(standing(&state), UpstreamStanding::Failing, "three in a row");
+        assert!(elsewhere(3_600));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{directory, sources};
+use common::{directory, load_text, sources};
 use larder::config::{Settings, load, watch};
 use tokio::sync::mpsc;
 
@@ -64,4 +64,13 @@ async fn changed_files_and_sighup_reload_and_bad_files_do_not() {
     std::fs::remove_file(&b).unwrap();
     assert_eq!(next(&mut applied).await, ["one"]);
     watching.abort();
+}
+
+#[test]
+fn drain_is_a_whole_number_of_seconds_up_to_an_hour() {
+    let drain = |text: &str| load_text(&format!("{text}remotes: {{}}\n")).map(|settings| settings.drain.as_secs()).ok();
+    assert_eq!((drain(""), drain("drain: 0\n"), drain("drain: 3600\n")), (Some(5), Some(0), Some(3_600)));
+    for bad in ["-1", "3601", "5s", "1.5", "soon"] {
+        assert_eq!(drain(&format!("drain: {bad}\n")), None, "{bad}");
+    }
 }
