@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Diagnostic, Environment, Settings, Severity, Sources, load};
+use crate::remote_commands::{DuFlags, LsFlags, RemoteCommand};
 
 /// A caching artifact proxy and registry.
 #[derive(Debug, Parser)]
@@ -25,6 +26,10 @@ enum Command {
     Serve(Flags),
     /// Validates the configuration, prints everything that is wrong with it, and starts nothing.
     Check(Flags),
+    /// Shows how much a running larder holds, by repository.
+    Du(DuFlags),
+    /// Shows what a running larder holds.
+    Ls(LsFlags),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -53,11 +58,14 @@ pub enum Action {
     Serve(Sources),
     /// Only check it.
     Check(Sources),
+    /// Ask a running larder.
+    Ask(RemoteCommand, Environment),
 }
 
 impl Cli {
     /// The action, with the environment added.
     pub fn into_action(self, environment: Environment) -> Action {
+        let asked = environment.clone();
         let sources = |flags: Flags| Sources {
             config: flags.config,
             listen: flags.listen,
@@ -70,6 +78,8 @@ impl Cli {
             None => Action::Serve(sources(self.serve)),
             Some(Command::Serve(flags)) => Action::Serve(sources(flags)),
             Some(Command::Check(flags)) => Action::Check(sources(flags)),
+            Some(Command::Du(flags)) => Action::Ask(RemoteCommand::Du(flags), asked),
+            Some(Command::Ls(flags)) => Action::Ask(RemoteCommand::Ls(flags), asked),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use larder::cli::{Action, Cli, check, write_findings};
 use larder::config::{Environment, Settings, Severity, Sources, load};
-use larder::logging;
+use larder::{logging, remote_commands};
 
 fn main() -> ExitCode {
     match Cli::parse().into_action(Environment::of_process()) {
@@ -17,6 +17,10 @@ fn main() -> ExitCode {
             // Also when standard output cannot be written: nobody has read the verdict.
             Ok(false) | Err(_) => ExitCode::FAILURE,
         },
+        Action::Ask(command, environment) => {
+            let (mut out, mut err) = (std::io::BufWriter::new(std::io::stdout().lock()), std::io::stderr().lock());
+            ExitCode::from(remote_commands::run(&command, &environment, &mut out, &mut err))
+        }
         Action::Serve(sources) => serve(sources),
     }
 }

@@ -156,11 +156,11 @@ fn older_text(open_metrics: &str) -> String {
     older
 }
 
-fn json_response(status: StatusCode, value: &Value) -> Response<ResponseBody> {
+pub(crate) fn json_response(status: StatusCode, value: &Value) -> Response<ResponseBody> {
     text(status, JSON, value.to_string())
 }
 
-fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<ResponseBody> {
+pub(crate) fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::bytes(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -18,6 +18,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::backend::CounterSnapshot;
+use crate::held_gauges::HeldGauges;
 use crate::striped::Striped;
 
 /// How a request was answered.
@@ -193,6 +194,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("larder");
         let help = "Seconds from a request's head to the head of its answer, the hot set's answers left out";
         registry.register("request_duration_seconds", help, self.latency.clone());
+        registry.register_collector(Box::new(HeldGauges(engine.held.clone())));
         registry.register_collector(Box::new(Scrape { metrics: Arc::clone(self), engine, hot }));
         let mut text = String::new();
         text::encode(&mut text, &registry)?;
@@ -396,6 +398,7 @@ mod tests {
                 healthy: false,
             }],
             quotas: vec![("hub".into(), vec![("upstream_quota_remaining", 76)])],
+            held: Vec::new(),
             flights_active: 2,
         };
         let text = metrics.render(engine, HotSetSize { entries: 1, bytes: 99 }).unwrap();

@@ -8,6 +8,7 @@
 //! connection goes to a checked address, and a body either is complete or ends in an error.
 
 mod address;
+mod ask;
 mod auth;
 mod body;
 mod breaker;
@@ -28,13 +29,14 @@ mod scripted;
 mod trail;
 mod trust;
 
+pub use ask::{NoAnswer, ask};
 pub use body::{BodyStream, Framing};
 pub use breaker::{BreakerState, Breakers, Permit};
 pub use error::{UpstreamError, UpstreamErrorKind};
 pub use http::{HttpUpstream, Options};
 pub use request::{Conditions, Resume, UpstreamRequest};
 pub use resolver::{NameLookup, SystemLookup};
-pub use response::UpstreamResponse;
+pub use response::{FolderRedirect, UpstreamResponse};
 pub use retry::retry_after;
 pub use scripted::{RecordedRequest, ScriptedReply, ScriptedUpstream};
 pub use trail::{on_behalf, spawn};
