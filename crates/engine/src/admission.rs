@@ -308,7 +308,7 @@ fn bad_path(request: &ArtifactRequest<'_>) -> Option<Fault> {
     ArtifactPath::parse(&format!("{}/{path}", request.repository), lenient).err().map(path_fault)
 }
 
-fn path_fault(error: PathError) -> Fault {
+pub(crate) fn path_fault(error: PathError) -> Fault {
     let kind = if error == PathError::TooLong { FaultKind::UriTooLong } else { FaultKind::BadRequest };
     Fault::new(kind, "invalid_path", error.to_string()).by_rule("paths")
 }

@@ -299,7 +299,7 @@ impl Engine {
 
     /// Whether a copy that was still fresh has given way to other bytes, or to none.
     fn is_superseded(&self, wanted: &Wanted, before: &ArtifactRecord, after: Option<&ArtifactRecord>) -> bool {
-        let until = fresh_until(before, wanted.class, &wanted.entry.repository.cache);
+        let until = fresh_until(before, wanted.class_of(before), &wanted.entry.repository.cache);
         let was_fresh = before.blob().is_some() && until.is_none_or(|until| self.now() < until);
         was_fresh && after.is_none_or(|after| after.blob() != before.blob())
     }

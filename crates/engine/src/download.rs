@@ -94,7 +94,7 @@ impl Engine {
         let is_sidecar = wanted.format.subject(&wanted.spec.key_path).is_some();
         if !is_sidecar {
             let dates = Dates { published_at: draft.published_at, first_seen_at: draft.first_seen_at };
-            if let Err(fault) = clearance::clear(&wanted.entry.repository, wanted.class, dates, self.now(), ()) {
+            if let Err(fault) = clearance::clear(&wanted.entry.repository, wanted.class_to_clear(&draft), dates, self.now(), ()) {
                 count(&wanted.entry.counters.quarantined);
                 return Err(Stopped::Held { fault, record: draft });
             }
@@ -149,7 +149,7 @@ impl Engine {
         let published_at = draft.headers.last_modified.as_deref().and_then(UnixMillis::from_http_date);
         let dates = Dates { published_at, first_seen_at: draft.contacted_at };
         prior.is_some_and(|prior| prior.blob().is_some())
-            && clearance::clear(&wanted.entry.repository, wanted.class, dates, self.now(), ()).is_err()
+            && clearance::clear(&wanted.entry.repository, wanted.class_to_clear(draft), dates, self.now(), ()).is_err()
     }
 
     pub(crate) fn refuse_oversized(&self, wanted: &Wanted, length: Option<u64>) -> Result<(), NoBody> {
@@ -208,7 +208,8 @@ pub(crate) fn finished_record(
 
 /// What the upstream's head says, before there is a body.
 fn draft(wanted: &Wanted, response: &UpstreamResponse, prior: Option<&ArtifactRecord>, now: UnixMillis) -> ArtifactRecord {
-    let headers = stored_headers(wanted, &response.headers);
+    let mut headers = stored_headers(wanted, &response.headers);
+    crate::folder::note(wanted, response, &mut headers);
     let modified = headers.last_modified.as_deref().and_then(UnixMillis::from_http_date);
     ArtifactRecord {
         content: Content::HeadOnly,

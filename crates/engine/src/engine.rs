@@ -8,7 +8,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use larder_core::{CacheStatus, Clock, Fault, FaultKind, PublicUrls, Repository, RepositoryName, Source, Trail, UnixMillis};
+use larder_core::{
+    CacheStatus, Clock, Fault, FaultKind, PublicUrls, Repository, RepositoryKind, RepositoryName, Source, Trail, UnixMillis,
+};
 use larder_formats::{Form, Format, LinkBase, LinkKey, Operation};
 use larder_storage::{BlobStore, MetadataStore};
 use larder_upstream::{BreakerState, Upstream, on_behalf};
@@ -25,6 +27,7 @@ use crate::derive::Derivations;
 use crate::flight::Flights;
 use crate::heads::Heads;
 use crate::health::HealthCache;
+use crate::held::HeldSizes;
 use crate::mirrors::Mirrors;
 use crate::reading::Readings;
 use crate::records::Records;
@@ -121,6 +124,7 @@ pub struct Engine {
     pub(crate) committing: tokio::sync::Mutex<()>,
     pub(crate) counters: Counters,
     pub(crate) health: HealthCache,
+    pub(crate) held_sizes: HeldSizes,
     pub(crate) mirrors: Mirrors,
     /// When a full disk last made larder look for what can go, in milliseconds.
     pub(crate) last_room_made: AtomicI64,
@@ -157,6 +161,7 @@ impl Engine {
             committing: tokio::sync::Mutex::default(),
             counters: Counters::default(),
             health: HealthCache::default(),
+            held_sizes: HeldSizes::default(),
             mirrors,
             last_room_made: AtomicI64::new(i64::MIN),
         });
@@ -183,6 +188,18 @@ impl Engine {
     pub fn repository(&self, name: &str) -> Option<Arc<Repository>> {
         let name = RepositoryName::parse(name).ok()?;
         self.repositories.load().get(&name).map(|entry| Arc::clone(&entry.repository))
+    }
+
+    /// Why requests to the repository of that name are answered 501, if they are.
+    pub fn not_built(&self, name: &str) -> Option<String> {
+        let name = RepositoryName::parse(name).ok()?;
+        let entry = self.repositories.load().get(&name).cloned()?;
+        let kind = || {
+            let kind = entry.repository.kind;
+            (kind != RepositoryKind::Remote)
+                .then(|| format!("{} repositories are not built in this version of larder", kind.as_str()))
+        };
+        entry.not_built.as_deref().map(str::to_owned).or_else(kind)
     }
 
     /// All repositories, sorted by name.
@@ -297,9 +314,7 @@ impl Engine {
     ) -> Result<Answer, Fault> {
         match operation {
             Operation::Redirect(to) => {
-                let public = self.public_urls.load();
-                let prefix = public.of_client(request.client_base).map_or("", |url| url.path().trim_end_matches('/'));
-                let location = format!("{prefix}/api/v1/remote/{}/{to}", entry.repository.name);
+                let location = self.location(entry, &to, request.client_base);
                 Ok(Answer { location: Some(location), ..self.plain(StatusCode::MOVED_PERMANENTLY, Body::Empty, Some(0)) })
             }
             Operation::Answer(answer) => {
@@ -325,6 +340,13 @@ impl Engine {
         }
     }
 
+    /// The path at which this client finds something of a repository, percent-encoded and query included.
+    pub(crate) fn location(&self, entry: &Entry, to: &str, client_base: &str) -> String {
+        let public = self.public_urls.load();
+        let prefix = public.of_client(client_base).map_or("", |url| url.path().trim_end_matches('/'));
+        format!("{prefix}/api/v1/remote/{}/{to}", entry.repository.name)
+    }
+
     /// Stops what nobody waits for and gives the rest `grace`; then makes what was downloaded durable.
     pub async fn drain(&self, grace: Duration) {
         self.flights.stop_unread();
@@ -339,7 +361,7 @@ impl Engine {
     }
 
     /// An answer of larder's own making: it is no artifact and is not cached.
-    fn plain(&self, status: StatusCode, body: Body, length: Option<u64>) -> Answer {
+    pub(crate) fn plain(&self, status: StatusCode, body: Body, length: Option<u64>) -> Answer {
         Answer {
             status,
             representation: Representation { length, ..Representation::default() },

@@ -195,7 +195,7 @@ impl Engine {
     /// Why the upstream is asked for a body, in the words of `Cache-Status`.
     fn reason_to_ask(&self, wanted: &Wanted, copy: Option<&Copy>) -> ForwardReason {
         let Some((record, _)) = copy else { return ForwardReason::UriMiss };
-        let until = fresh_until(record, wanted.class, &wanted.entry.repository.cache);
+        let until = fresh_until(record, wanted.class_of(record), &wanted.entry.repository.cache);
         if until.is_none_or(|until| self.now() < until) { ForwardReason::Request } else { ForwardReason::Stale }
     }
 

@@ -289,15 +289,18 @@ impl Flights {
         }
     }
 
-    /// Flights whose key matches are marked as flushed and can no longer be joined.
-    pub(crate) fn flush(&self, matches: impl Fn(&SourceKey) -> bool) {
+    /// Flights whose key matches are marked as flushed and can no longer be joined; gives how many of them had brought everything.
+    pub(crate) fn flush(&self, matches: impl Fn(&SourceKey) -> bool) -> usize {
+        let mut complete = 0;
         self.lock().retain(|key, flight| {
             let hit = matches(key);
             if hit {
+                complete += usize::from(flight.has_everything());
                 flight.mark_flushed();
             }
             !hit
         });
+        complete
     }
 
     /// A document that states other bytes for these files has become visible: downloads begun before serve their readers, can no

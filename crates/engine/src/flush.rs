@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use larder_core::{ArtifactRecord, Fault, FaultKind, Pattern, RepositoryKind, SourceKey};
+use larder_core::{ArtifactRecord, Fault, FaultKind, Mutability, Pattern, RepositoryKind, SourceKey};
 use larder_storage::{Change, StorageError};
 
 use crate::engine::Engine;
@@ -111,7 +111,7 @@ impl Engine {
     }
 
     /// Files that nothing vouches for at present: unverified from now on. Where that cannot be written they go.
-    async fn doubt(&self, files: Vec<(SourceKey, ArtifactRecord)>) -> Result<(), StorageError> {
+    pub(crate) async fn doubt(&self, files: Vec<(SourceKey, ArtifactRecord)>) -> Result<(), StorageError> {
         let unverified = |(key, record): &(SourceKey, ArtifactRecord)| Change::PutRecord {
             key: key.clone(),
             record: ArtifactRecord { verified: false, ..record.clone() },
@@ -252,9 +252,14 @@ impl Entry {
     }
 
     fn is_mutable(&self, path: &str) -> bool {
-        let Some(format) = self.format else { return false };
+        self.class_at(path).is_some_and(Mutability::is_mutable)
+    }
+
+    /// The class of a path; `None` if the rules do not admit it.
+    pub(crate) fn class_at(&self, path: &str) -> Option<Mutability> {
+        let format = self.format?;
         let path = format.subject(path).unwrap_or(path);
         let built_in = format.built_in(&self.repository, path);
-        self.repository.access.classify(path, built_in).is_ok_and(|access| access.mutability.is_mutable())
+        self.repository.access.classify(path, built_in).ok().map(|access| access.mutability)
     }
 }

@@ -15,7 +15,7 @@ use crate::answer::{Answer, Body};
 use crate::clearance::{Dates, clear, clear_non_artifact};
 use crate::counters::count;
 use crate::download::stored_headers;
-use crate::engine::Engine;
+use crate::engine::{ArtifactRequest, Engine};
 use crate::mirrors::Ask;
 use crate::no_body::{NoBody, status_outcome};
 use crate::obtain::remaining_seconds;
@@ -24,11 +24,15 @@ use crate::serve::{forwarded_status, representation};
 
 impl Engine {
     /// `None`: this can only be answered with the body at hand.
-    pub(crate) async fn forward_head(self: &Arc<Self>, admitted: &Admitted) -> Result<Option<Answer>, Fault> {
+    pub(crate) async fn forward_head(
+        self: &Arc<Self>,
+        admitted: &Admitted,
+        request: &ArtifactRequest<'_>,
+    ) -> Result<Option<Answer>, Fault> {
         let wanted = admitted.wanted();
         if let Some(record) = self.told_before(wanted).await? {
             let status = CacheStatus { hit: true, ttl: remaining_seconds(&record, wanted, self.now()), ..CacheStatus::default() };
-            return self.answer_head(admitted, &record, status, Source::Cache);
+            return self.answer_head(admitted, &record, status, Source::Cache, request);
         }
         if wanted.entry.repository_is_offline() {
             return Err(crate::serve::offline(wanted));
@@ -41,7 +45,7 @@ impl Engine {
         }
         let record = told?;
         let status = CacheStatus { collapsed: !asked_here, ..forwarded_status(ForwardReason::Method, 200) };
-        self.answer_head(admitted, &record, status, Source::Remote)
+        self.answer_head(admitted, &record, status, Source::Remote, request)
     }
 
     /// The answer to HEAD from what the upstream's head told; `None` if it lacks a part that clients rely on.
@@ -51,11 +55,12 @@ impl Engine {
         record: &ArtifactRecord,
         cache_status: CacheStatus,
         source: Source,
+        request: &ArtifactRequest<'_>,
     ) -> Result<Option<Answer>, Fault> {
         let (wanted, headers) = (admitted.wanted(), &record.headers);
         if admitted.subject().is_none() {
             let dates = Dates { published_at: record.published_at, first_seen_at: record.first_seen_at };
-            clear(&wanted.entry.repository, wanted.class, dates, self.now(), ())
+            clear(&wanted.entry.repository, wanted.class_to_clear(record), dates, self.now(), ())
                 .inspect_err(|_| count(&wanted.entry.counters.quarantined))?;
         }
         if wanted.has_name_by_digest() && !tells_everything(headers) {
@@ -67,16 +72,10 @@ impl Engine {
         let max_size = wanted.entry.repository.upstream.as_ref().and_then(|upstream| upstream.max_size);
         let for_once = headers.length.zip(max_size).is_some_and(|(length, most)| length > most);
         let freshness = self.freshness(record, wanted, for_once);
-        Ok(Some(Answer {
-            status: StatusCode::OK,
-            representation,
-            body: clear_non_artifact(Body::Empty),
-            cache_status,
-            source,
-            freshness,
-            location: None,
-            hot: None,
-        }))
+        let body = clear_non_artifact(Body::Empty);
+        let answer =
+            Answer { status: StatusCode::OK, representation, body, cache_status, source, freshness, location: None, hot: None };
+        Ok(Some(self.passing_folder_on(wanted, headers, request, answer)))
     }
 
     /// What a HEAD told a moment ago of a name whose bytes are not held, as long as that is good.
@@ -108,6 +107,7 @@ impl Engine {
         // Servers that do not count what they do not send say 0.
         let length = response.declared_length().filter(|length| *length > 0);
         let mut headers = StoredHeaders { length, ..stored_headers(wanted, &response.headers) };
+        crate::folder::note(wanted, response, &mut headers);
         if headers.content_encoding.is_some() && wanted.entry.repository.package != PackageType::Generic {
             // A GET decodes such a body, unless its digest or its name says otherwise: length and tag are those of the coded form.
             (headers.content_encoding, headers.length, headers.etag) = (None, None, None);

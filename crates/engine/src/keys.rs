@@ -38,6 +38,35 @@ pub(crate) fn same_origin(one: &str, other: &str) -> bool {
     origin(one) == origin(other)
 }
 
+/// The key of a file that is kept under its own path, such as a link to another host.
+pub(crate) fn key_of_file(entry: &Entry, path: &str) -> SourceKey {
+    make(entry, path, None, "", &entry.origins[0])
+}
+
+/// Whether both keys are of the same path and query, whichever form and whichever upstream they are of.
+pub(crate) fn names_the_same(one: &SourceKey, other: &SourceKey) -> bool {
+    one.repository == other.repository && one.path == other.path && marks_of(&one.variant) == marks_of(&other.variant)
+}
+
+/// The path in a key's path, without the query.
+pub(crate) fn path_of<'p>(path: &'p str, variant: &str) -> &'p str {
+    let own: usize = marks_of(variant).trim_end_matches(HASHED).trim_start_matches('?').parse().unwrap_or(0);
+    path.match_indices('?').nth(own).map_or(path, |(at, _)| &path[..at])
+}
+
+/// Whether a key's variant is of one of the upstreams that the repository has at present.
+pub(crate) fn is_of_present_upstream(entry: &Entry, variant: &str) -> bool {
+    let origin = variant.split_once(ORIGIN).map_or("", |(_, origin)| origin);
+    entry.origins.iter().any(|present| **present == *origin)
+}
+
+/// The part of a variant that tells the query from the path.
+fn marks_of(variant: &str) -> &str {
+    let before_origin = variant.split(ORIGIN).next().unwrap_or_default();
+    let at = before_origin.find(['?', '#']).unwrap_or(before_origin.len());
+    &before_origin[at..]
+}
+
 fn make(entry: &Entry, path: &str, query: Option<&str>, variant: &'static str, origin: &str) -> SourceKey {
     let is_long = query.is_some_and(|query| query.len() > LONGEST_QUERY);
     let key_path = match query {

@@ -108,7 +108,8 @@ impl Engine {
 
     /// The same; `true` if it is a new one.
     pub(crate) fn flight_or_join(self: &Arc<Self>, wanted: &Arc<Wanted>, effort: Effort) -> (Arc<Flight>, bool) {
-        self.flights.join_or_start(&wanted.key, !asks_again(wanted, effort), |flight| {
+        let join_ended = !asks_again(wanted, effort) && !self.brought_a_folder(wanted);
+        self.flights.join_or_start(&wanted.key, join_ended, |flight| {
             let (engine, wanted) = (Arc::clone(self), Arc::clone(wanted));
             async move { engine.fly(flight, wanted, effort).await }
         })
@@ -151,7 +152,7 @@ impl Engine {
             return Ok(None);
         }
         let offline = wanted.entry.repository_is_offline() && record.blob().is_some();
-        let decision = match decide(Some(&record), wanted.class, policy, now) {
+        let decision = match decide(Some(&record), wanted.class_of(&record), policy, now) {
             _ if offline => Decision::Serve,
             // Whoever may have its companion gets it once more; the upstream is asked all the same, behind the scenes: a short life
             // (with `mutable_ttl: 0`, none) says how often to ask, and readers only put off the exchange.
@@ -324,7 +325,10 @@ impl Engine {
         let anew = Decision::Fetch { expired: record.as_ref().is_some_and(|r| r.blob().is_some()) };
         let may_compare = policy.revalidate != Some(Revalidate::Never) && record.as_ref().is_some_and(|r| r.has_validators());
         let mut decision = match effort {
-            Effort::IfDue => decide(record.as_deref(), wanted.class, &policy, self.now()),
+            Effort::IfDue => {
+                let class = record.as_deref().map_or(wanted.class, |record| wanted.class_of(record));
+                decide(record.as_deref(), class, &policy, self.now())
+            }
             Effort::Recheck if may_compare => Decision::Revalidate(RevalidateWith::Get),
             Effort::Recheck | Effort::Anew => anew,
         };
@@ -393,7 +397,7 @@ pub(crate) type Arrived = (Settled, Option<RecordChange>, Option<Arc<ArtifactRec
 
 /// Remaining life in whole seconds; `None` = unlimited.
 pub(crate) fn remaining_seconds(record: &ArtifactRecord, wanted: &Wanted, now: UnixMillis) -> Option<i64> {
-    let until = fresh_until(record, wanted.class, &wanted.entry.repository.cache)?;
+    let until = fresh_until(record, wanted.class_of(record), &wanted.entry.repository.cache)?;
     Some((until.0.saturating_sub(now.0)).div_euclid(1000))
 }
 

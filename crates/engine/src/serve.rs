@@ -37,18 +37,18 @@ impl Engine {
         let vary = vary(wanted.format.varies_by(&wanted.spec.key_path), false, false);
         if request.method == Method::HEAD && !self.is_at_hand(wanted).await? {
             self.tell(wanted, None, "forward", "a HEAD of what is not held");
-            match self.forward_head(admitted).await {
+            match self.forward_head(admitted, request).await {
                 Ok(Some(answer)) => return Ok(answer),
                 Ok(None) => {}
                 Err(fault) => {
                     let settled = self.lent_instead(wanted, fault).await?;
-                    return self.answer_settled(admitted, settled, epoch, vary);
+                    return self.answer_settled(admitted, settled, epoch, vary, request);
                 }
             }
         }
         let obtained = self.obtain(wanted, false, admitted.bypass_cache()).await?;
         match obtained {
-            Obtained::Held(settled) => self.answer_settled(admitted, settled, epoch, vary),
+            Obtained::Held(settled) => self.answer_settled(admitted, settled, epoch, vary, request),
             Obtained::InFlight(attached, cache_status) => {
                 let fill = Arc::clone(attached.fill());
                 let draft = &fill.draft;
@@ -57,7 +57,7 @@ impl Engine {
                 representation.vary = vary;
                 let freshness = self.freshness(draft, wanted, !fill.will_be_kept);
                 let body = self.clear_artifact(admitted, draft, Body::InFlight(FlightBody::new(attached)))?;
-                Ok(Answer {
+                let answer = Answer {
                     status: StatusCode::OK,
                     representation,
                     body,
@@ -66,7 +66,8 @@ impl Engine {
                     freshness,
                     location: None,
                     hot: None,
-                })
+                };
+                Ok(self.passing_folder_on(wanted, &draft.headers, request, answer))
             }
         }
     }
@@ -77,6 +78,7 @@ impl Engine {
         settled: Settled,
         epoch: u64,
         vary: &'static [&'static str],
+        request: &ArtifactRequest<'_>,
     ) -> Result<Answer, Fault> {
         let wanted = admitted.wanted();
         let Settled { record, body, status, source, for_once, document: _ } = settled;
@@ -97,12 +99,14 @@ impl Engine {
         let lasting = !for_once && checked && !admitted.bypass_cache() && wanted.member_of().is_none();
         let hot = lasting.then(|| self.ticket(wanted, &record, epoch)).flatten();
         let freshness = self.freshness(&record, wanted, for_once);
-        Ok(Answer { status: StatusCode::OK, representation, body, cache_status: status, source, freshness, location: None, hot })
+        let answer =
+            Answer { status: StatusCode::OK, representation, body, cache_status: status, source, freshness, location: None, hot };
+        Ok(self.passing_folder_on(wanted, &record.headers, request, answer))
     }
 
     /// What an answer made from this record may be remembered by.
     pub(crate) fn ticket(&self, wanted: &Wanted, record: &ArtifactRecord, epoch_value: u64) -> Option<HotTicket> {
-        let until = fresh_until(record, wanted.class, &wanted.entry.repository.cache);
+        let until = fresh_until(record, wanted.class_of(record), &wanted.entry.repository.cache);
         if until.is_some_and(|until| until <= self.now()) {
             return None;
         }
@@ -116,7 +120,8 @@ impl Engine {
 
     pub(crate) fn freshness(&self, record: &ArtifactRecord, wanted: &Wanted, for_once: bool) -> Freshness {
         let now = self.now();
-        let remaining = fresh_until(record, wanted.class, &wanted.entry.repository.cache).map(|until| until.since(now));
+        let remaining =
+            fresh_until(record, wanted.class_of(record), &wanted.entry.repository.cache).map(|until| until.since(now));
         let remaining = if for_once { Some(Duration::ZERO) } else { remaining };
         Freshness { contacted_at: record.contacted_at, remaining, no_store: false }
     }
@@ -131,7 +136,7 @@ impl Engine {
 
     fn clear_record<T>(&self, wanted: &Wanted, record: &ArtifactRecord, what: T) -> Result<Cleared<T>, Fault> {
         let dates = Dates { published_at: record.published_at, first_seen_at: record.first_seen_at };
-        clear(&wanted.entry.repository, wanted.class, dates, self.now(), what)
+        clear(&wanted.entry.repository, wanted.class_to_clear(record), dates, self.now(), what)
             .inspect_err(|_| count(&wanted.entry.counters.quarantined))
     }
 
@@ -175,7 +180,8 @@ impl Engine {
         if let Some(pointer) = record.as_deref().filter(|record| matches!(record.content, Content::Pointer(_))) {
             return Ok(self.follow_pointer(wanted, pointer).await.is_some());
         }
-        let decision = decide(record.as_deref(), wanted.class, &wanted.entry.repository.cache, self.now());
+        let class = record.as_deref().map_or(wanted.class, |record| wanted.class_of(record));
+        let decision = decide(record.as_deref(), class, &wanted.entry.repository.cache, self.now());
         Ok(decision != Decision::Fetch { expired: false })
     }
 }

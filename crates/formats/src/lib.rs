@@ -4,6 +4,7 @@
 //! What a format says is acted on by the one pipeline in `larder-engine`; a format never serves anything itself.
 
 mod alpine;
+mod client_lines;
 mod generic;
 mod helm;
 mod links;
@@ -25,6 +26,7 @@ use http::HeaderMap;
 use larder_core::{BuiltIn, Digest, Fault, PackageType, Repository, StoredHeaders, UnixMillis};
 use url::Url;
 
+pub use client_lines::{ClientLines, client_lines, repository_url};
 pub use links::{ExternalLink, LeftOut, LinkBase, LinkKey, Links};
 pub use operation::{Form, Operation, PassThrough, Read, Refusal, RequestParts, SourceBase, SourceSpec, StaticAnswer};
 
@@ -311,6 +313,12 @@ pub trait Format: Send + Sync + std::fmt::Debug {
 
     /// Whether its documents may link to other hosts, so that `_ext/` is for such links. Elsewhere it is a folder like any other.
     fn links_elsewhere(&self) -> bool {
+        false
+    }
+
+    /// Whether a path that the upstream redirects to a folder (a path that ends in a slash) is a folder itself: it is mutable, and
+    /// clients are redirected as well, because what comes from there has links that are relative to the folder.
+    fn passes_folders_on(&self) -> bool {
         false
     }
 

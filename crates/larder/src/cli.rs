@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Diagnostic, Environment, Sources};
+use crate::remote_commands::{DuFlags, LsFlags, RemoteCommand};
 
 /// What follows every command's help.
 const EXIT_CODES: &str = "\
@@ -37,6 +38,10 @@ enum Command {
     /// Prints configurations.
     #[command(subcommand, after_help = EXIT_CODES)]
     Config(ConfigCommand),
+    /// Shows how much a running larder holds, by repository.
+    Du(DuFlags),
+    /// Shows what a running larder holds.
+    Ls(LsFlags),
 }
 
 #[derive(Debug, Subcommand)]
@@ -89,11 +94,14 @@ pub enum Action {
     Check(Sources),
     /// Print the built-in repositories as a configuration file.
     PrintDefault,
+    /// Ask a running larder.
+    Ask(RemoteCommand, Environment),
 }
 
 impl Cli {
     /// The action, with the environment added.
     pub fn into_action(self, environment: Environment) -> Action {
+        let asked = environment.clone();
         let sources = |flags: Flags| Sources {
             config: flags.config,
             listen: flags.listen,
@@ -112,6 +120,8 @@ impl Cli {
                 Action::Check(sources(Flags { config, ..flags }))
             }
             Some(Command::Config(ConfigCommand::Default)) => Action::PrintDefault,
+            Some(Command::Du(flags)) => Action::Ask(RemoteCommand::Du(flags), asked),
+            Some(Command::Ls(flags)) => Action::Ask(RemoteCommand::Ls(flags), asked),
         }
     }
 }

@@ -13,7 +13,7 @@ use check::check;
 use clap::Parser as _;
 use larder::cli::{Action, Cli, write_findings};
 use larder::config::{Environment, Settings, Severity, Sources, built_in, load};
-use larder::logging;
+use larder::{logging, remote_commands};
 
 fn main() -> ExitCode {
     match Cli::parse().into_action(Environment::of_process()) {
@@ -28,6 +28,10 @@ fn main() -> ExitCode {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(_) => ExitCode::FAILURE,
             }
+        }
+        Action::Ask(command, environment) => {
+            let (mut out, mut err) = (std::io::BufWriter::new(std::io::stdout().lock()), std::io::stderr().lock());
+            ExitCode::from(remote_commands::run(&command, &environment, &mut out, &mut err))
         }
         Action::Serve(sources) => serve(sources),
     }

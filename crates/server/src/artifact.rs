@@ -253,7 +253,9 @@ pub(crate) fn upload<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Hand
         Some(other) => {
             let message = format!("{name} is a {} repository: only local repositories take uploads", other.kind.as_str());
             let fault = Fault::new(FaultKind::MethodNotAllowed, "read_only", message).in_repository(&other.name);
-            problem::not_allowed(&**exchange.backend, &fault, audience, "GET, HEAD, POST")
+            // Of a remote's path, DELETE is the flush.
+            let allow = if other.kind == RepositoryKind::Remote { "GET, HEAD, POST, DELETE" } else { "GET, HEAD, POST" };
+            problem::not_allowed(&**exchange.backend, &fault, audience, allow)
         }
     };
     Handled { response, kind: RequestKind::Refused, repository }

@@ -14,7 +14,7 @@ use http::StatusCode;
 use larder_core::{ByteRange, CacheStatus, Fault, PackageType, Repository, Source, UnixMillis};
 pub use larder_engine::{ArtifactRequest, Freshness, MirrorReport, Representation};
 pub use larder_engine::{DiskSpace, UpstreamFailure, UpstreamReport, UpstreamStanding};
-use larder_engine::{FlushReport, FlushRequest};
+use larder_engine::{FlushReport, FlushRequest, HeldPage, HeldRequest, HeldSize, HeldSummary};
 
 /// A stream of body bytes. An error aborts the connection.
 pub type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -39,11 +39,31 @@ pub trait Backend: Send + Sync + 'static {
     /// The fault that the request ends in whatever its body is.
     fn body_limit(&self, request: &ArtifactRequest<'_>) -> Result<Option<u64>, Fault>;
 
+    /// Why requests to the repository of that name are answered 501, if they are.
+    fn not_built(&self, _name: &str) -> Option<String> {
+        None
+    }
+
     /// Answers GET, HEAD and POST on `/api/v1/remote`, GET and HEAD below `/v2/`.
     fn read(&self, request: ArtifactRequest<'_>) -> impl Future<Output = Result<Reply, Fault>> + Send;
 
     /// Forgets copies (`PUT /cache/flush`).
     fn flush(&self, request: FlushRequest) -> impl Future<Output = Result<FlushReport, Fault>> + Send;
+
+    /// Forgets what is held under the path of a request (`DELETE`); whether there was anything.
+    fn forget(&self, _request: ArtifactRequest<'_>) -> impl Future<Output = Result<bool, Fault>> + Send {
+        async { Ok(false) }
+    }
+
+    /// A page of what is held.
+    fn held_artifacts(&self, _request: HeldRequest) -> impl Future<Output = Result<HeldPage, Fault>> + Send {
+        async { Ok(HeldPage::default()) }
+    }
+
+    /// How much is held, of one repository or of all.
+    fn held_summary(&self, _repository: Option<&str>) -> impl Future<Output = Result<HeldSummary, Fault>> + Send {
+        async { Ok(HeldSummary::default()) }
+    }
 
     /// The state of each backend, from verdicts that are at most a few seconds old.
     fn health(&self) -> impl Future<Output = Vec<BackendState>> + Send;
@@ -100,6 +120,8 @@ pub struct CounterSnapshot {
     pub quotas: Vec<(String, Vec<(&'static str, u64)>)>,
     /// Failures of the upstreams of each repository, by cause.
     pub failures: Vec<(String, Vec<(&'static str, u64)>)>,
+    /// What each repository holds, as it was last counted.
+    pub held: Vec<HeldSize>,
     /// Downloads that are running.
     pub flights_active: u64,
     /// Downloads of files that may run at once.

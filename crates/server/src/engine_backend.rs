@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use larder_core::{ByteRange, Fault, PackageType, Repository, UnixMillis};
-use larder_engine::{ArtifactRequest, BackendHealth, Body, Engine, FlightBody, FlushReport, FlushRequest, HotTicket};
+use larder_engine::{
+    ArtifactRequest, BackendHealth, Body, Engine, FlightBody, FlushReport, FlushRequest, HeldPage, HeldRequest, HeldSummary,
+    HotTicket,
+};
 use larder_formats::{format_of, standard_error_body};
 
 use crate::backend::{
@@ -27,6 +30,10 @@ impl Backend for Arc<Engine> {
 
     fn body_limit(&self, request: &ArtifactRequest<'_>) -> Result<Option<u64>, Fault> {
         Engine::body_limit(self, request)
+    }
+
+    fn not_built(&self, name: &str) -> Option<String> {
+        Engine::not_built(self, name)
     }
 
     async fn read(&self, request: ArtifactRequest<'_>) -> Result<Reply, Fault> {
@@ -54,6 +61,18 @@ impl Backend for Arc<Engine> {
         Engine::flush(self, request).await
     }
 
+    async fn forget(&self, request: ArtifactRequest<'_>) -> Result<bool, Fault> {
+        Engine::forget(self, &request).await
+    }
+
+    async fn held_artifacts(&self, request: HeldRequest) -> Result<HeldPage, Fault> {
+        Engine::held_artifacts(self, &request).await
+    }
+
+    async fn held_summary(&self, repository: Option<&str>) -> Result<HeldSummary, Fault> {
+        Engine::held_summary(self, repository).await
+    }
+
     async fn health(&self) -> Vec<BackendState> {
         let health = Engine::health(self).await;
         vec![state("metadata", health.metadata), state("blobs", health.blobs)]
@@ -75,6 +94,7 @@ impl Backend for Arc<Engine> {
             mirrors: self.mirror_reports(),
             quotas: self.upstream_quotas().into_iter().map(|(name, quota)| (name.to_string(), quota.snapshot())).collect(),
             failures: self.upstream_failures().into_iter().map(|(name, causes)| (name.to_string(), causes)).collect(),
+            held: self.held_sizes(),
             flights_active: self.flights_active() as u64,
             downloads_limit: self.downloads_limit() as u64,
         }

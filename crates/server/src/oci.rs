@@ -11,6 +11,7 @@ use crate::backend::Backend;
 use crate::body::ResponseBody;
 use crate::metrics::RequestKind;
 use crate::problem::{self, Audience};
+use crate::root_page;
 use crate::service::{Exchange, Handled};
 use crate::unknown::unknown;
 
@@ -28,10 +29,21 @@ pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, rest: &str) ->
         // Of what larder holds itself, that is: remotes are not listed, and there are no local repositories yet.
         "_catalog" => json(br#"{"repositories":[]}"#),
         _ => match choose(exchange, rest) {
-            Ok((repository, path)) => answer(exchange, &repository, path).await,
+            Ok((repository, path)) => match registry_page(exchange, &repository, path) {
+                Some(page) => page,
+                None => answer(exchange, &repository, path).await,
+            },
             Err(fault) => refuse(exchange, &fault, None),
         },
     }
+}
+
+/// `/v2/{repository}/`: no address of the distribution API, so people have it to themselves.
+fn registry_page<B: Backend>(exchange: &Exchange<'_, B>, name: &str, path: &str) -> Option<Handled> {
+    let mut page = if root_page::is_root(&exchange.head.method, path) { root_page::of(exchange, name)? } else { return None };
+    let (name, value) = API_VERSION;
+    page.response.headers_mut().insert(name, value);
+    Some(page)
 }
 
 /// `/{repository}/v2/{path}`, as clients send it that put the path of a mirror in front of everything. `None`: there is no such registry.

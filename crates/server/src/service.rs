@@ -30,9 +30,10 @@ use crate::metrics::RequestKind;
 use crate::origin_guard::{Attempt, is_browser, may_change_state, refuse_rebound};
 use crate::problem::{self, Audience};
 use crate::respond::Asked;
+use crate::root_page::{self, is_root};
 use crate::routes::{Endpoint, Found, find};
 use crate::state::{Connection, Shared};
-use crate::{admin, artifact, loops, oci, request_check};
+use crate::{admin, artifact, discovery, loops, oci, request_check};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -317,21 +318,30 @@ async fn dispatch<B: Backend>(exchange: &Exchange<'_, B>, body: &mut Incoming) -
         Found::Nothing => return nothing(exchange),
     };
     match endpoint {
+        Endpoint::Artifact if is_root(&exchange.head.method, rest) => root(exchange, repository, rest, body).await,
         Endpoint::Artifact => artifact::serve_artifact(exchange, repository, rest, body).await,
+        Endpoint::Upload if exchange.head.method == Method::DELETE => discovery::forget(exchange, repository, rest).await,
         Endpoint::Upload => artifact::upload(exchange, repository),
-        Endpoint::Virtual => artifact::serve_virtual(exchange, repository),
+        Endpoint::Virtual => {
+            let page = if is_root(&exchange.head.method, rest) { root_page::of_virtual(exchange, repository) } else { None };
+            page.unwrap_or_else(|| artifact::serve_virtual(exchange, repository))
+        }
         Endpoint::Oci => oci::serve(exchange, rest).await,
         Endpoint::OciAlias => match oci::serve_alias(exchange, repository, rest).await {
             Some(handled) => handled,
             None => nothing(exchange),
         },
-        Endpoint::Discovery => {
-            let message = "this part of the API is not built in this version of larder";
-            let fault = Fault::new(FaultKind::NotImplemented, "not_implemented", message);
-            Handled::other(fail(exchange, &fault, endpoint))
-        }
+        Endpoint::Discovery => discovery::serve(exchange, repository).await,
         _ => admin::serve(exchange, endpoint).await,
     }
+}
+
+/// A repository's root: larder's page, or what a generic repository's upstream has there.
+async fn root<B: Backend>(exchange: &Exchange<'_, B>, repository: &str, rest: &str, body: &mut Incoming) -> Handled {
+    if let Some(page) = root_page::of(exchange, repository).or_else(|| root_page::with_slash(exchange, repository)) {
+        return page;
+    }
+    root_page::instead_of(exchange, artifact::serve_artifact(exchange, repository, rest, body).await)
 }
 
 fn nothing<B: Backend>(exchange: &Exchange<'_, B>) -> Handled {

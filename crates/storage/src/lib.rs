@@ -22,4 +22,4 @@ pub use blob::{
 };
 pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;
-pub use meta::{Change, CollectReport, Counts, DamageReport, DerivedRecord, MetadataStore, OnDamage, PageRow};
+pub use meta::{Change, CollectReport, Counts, DamageReport, DerivedRecord, HeldRow, HeldSize, MetadataStore, OnDamage, PageRow};

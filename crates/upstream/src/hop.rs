@@ -196,7 +196,7 @@ impl Hop<'_> {
             })
         });
         let body = BodyStream::new(chunks, declared, framing, Some(self.request.read_timeout(self.settings)), origin);
-        Ok(UpstreamResponse { status, headers, final_url: self.url.clone(), body })
+        Ok(UpstreamResponse { status, headers, final_url: self.url.clone(), folder: None, body })
     }
 }
 

@@ -17,6 +17,7 @@ use crate::headers::basic;
 use crate::hop::{Bearing, Hop};
 use crate::redirect::{has_user_info, is_redirect, next_hop};
 use crate::resolver::{NameLookup, SystemLookup};
+use crate::response::FolderRedirect;
 use crate::{Upstream, UpstreamRequest, UpstreamResponse};
 
 /// What an [`HttpUpstream`] is made with.
@@ -136,6 +137,7 @@ impl Upstream for HttpUpstream {
         }
         self.remember_targets(&repository.name, settings);
         let mut followed = 0;
+        let mut folder: Option<FolderRedirect> = None;
         loop {
             let hop = Hop { upstream: self, request: &request, settings, url: &url, first: followed == 0 };
             let response = match &settings.auth {
@@ -146,11 +148,14 @@ impl Upstream for HttpUpstream {
                 }
             };
             if !is_redirect(response.status) {
-                return Ok(response);
+                return Ok(UpstreamResponse { folder, ..response });
             }
             // Dropping the redirect's body gives the connection back if nothing of it is left to come, else closes it.
             match next_hop(&request.method, &url, &response.headers, followed) {
                 Ok(next) => {
+                    if folder.is_none() && !url.path().ends_with('/') && next.path().ends_with('/') {
+                        folder = Some(FolderRedirect { status: response.status, to: next.clone() });
+                    }
                     let (from, to) = (SafeUrl(url).to_string(), SafeUrl(next.clone()).to_string());
                     debug!(repository = %repository.name, from = &*shown(&from), to = &*shown(&to), "redirect");
                     url = next;

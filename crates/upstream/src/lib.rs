@@ -8,6 +8,7 @@
 //! connection goes to a checked address, and a body either is complete or ends in an error.
 
 mod address;
+mod ask;
 mod auth;
 mod body;
 mod breaker;
@@ -29,6 +30,7 @@ mod scripted;
 mod trail;
 mod trust;
 
+pub use ask::{NoAnswer, ask};
 pub use body::{BodyStream, Framing};
 pub use breaker::{BreakerState, Breakers, Permit};
 pub use cause::Cause;
@@ -36,7 +38,7 @@ pub use error::{UpstreamError, UpstreamErrorKind};
 pub use http::{HttpUpstream, Options};
 pub use request::{Conditions, Resume, UpstreamRequest};
 pub use resolver::{NameLookup, SystemLookup};
-pub use response::UpstreamResponse;
+pub use response::{FolderRedirect, UpstreamResponse};
 pub use retry::retry_after;
 pub use scripted::{RecordedRequest, ScriptedReply, ScriptedUpstream};
 pub use trail::{in_request, on_behalf, request_span, spawn};

@@ -247,7 +247,7 @@ impl Upstream for ScriptedUpstream {
         });
         let final_url = reply.final_url.unwrap_or_else(|| origin.url.clone());
         let body = BodyStream::new(chunks, declared, framing, read_timeout, origin);
-        Ok(UpstreamResponse { status, headers: reply.headers, final_url, body })
+        Ok(UpstreamResponse { status, headers: reply.headers, final_url, folder: None, body })
     }
 
     fn health(&self, repository: &RepositoryName) -> BreakerState {

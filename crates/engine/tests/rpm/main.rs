@@ -4,6 +4,7 @@
 
 mod consistency;
 mod files;
+mod forget;
 mod integrity;
 mod mirrors;
 mod repo;

@@ -16,8 +16,12 @@ impl Format for Generic {
         Operation::Read(Read { source: file(request), form: Form::Verbatim, bypass_cache: false })
     }
 
-    fn built_in(&self, _repository: &Repository, _path: &str) -> BuiltIn {
-        BuiltIn::None
+    fn built_in(&self, repository: &Repository, path: &str) -> BuiltIn {
+        if is_folder(repository, path) { BuiltIn::Mutable } else { BuiltIn::None }
+    }
+
+    fn passes_folders_on(&self) -> bool {
+        true
     }
 
     fn subject<'p>(&self, path: &'p str) -> Option<&'p str> {
@@ -51,6 +55,17 @@ impl Format for Generic {
     fn rewriter_version(&self) -> u32 {
         1
     }
+}
+
+/// Whether a path is a folder (spec section 3 "Folders and roots"): it is the root, or ends in a slash. What the configured
+/// `immutable_patterns` name without that slash and not with it is a file, and a slash behind it opens no way around them.
+fn is_folder(repository: &Repository, path: &str) -> bool {
+    let Some(file) = path.strip_suffix('/') else { return path.is_empty() };
+    let named = |path: &str| {
+        let patterns = repository.access.immutable.as_deref().unwrap_or_default();
+        patterns.iter().any(|pattern| pattern.matches(path) != Ok(false))
+    };
+    named(path) || !named(file)
 }
 
 /// The file that a request names, below the repository's root, with its query.
@@ -107,6 +122,23 @@ mod tests {
         assert_eq!(read.source.key_path, "pool/g++.deb");
         assert_eq!(read.source.query.as_deref(), Some("v=1&sig=a%2Fb"));
         assert!(!read.source.is_document && !read.bypass_cache);
+    }
+
+    #[test]
+    fn folders_are_mutable_and_a_slash_makes_no_folder_of_a_file_that_the_patterns_name() {
+        let patterns = |texts: &[&str]| Some(texts.iter().map(|text| larder_core::Pattern::compile(text).unwrap()).collect());
+        let mut repository = remote("files", larder_core::PackageType::Generic, "https://files.example/pub/");
+        let mutable = |repository: &Repository, path| Generic.built_in(repository, path) == BuiltIn::Mutable;
+        for (immutable, folders, files) in [
+            (None, &["", "a/", "a/b.tgz/"][..], &["a", "a/b.tgz", "a/index.html"][..]),
+            (patterns(&[]), &["", "a/", "a/b.tgz/"], &["a"]),
+            (patterns(&[r"\.tgz$"]), &["", "a/"], &["a", "a/b.tgz", "a/b.tgz/"]),
+            (patterns(&["^a"]), &["", "a/", "a/b/"], &["a/b"]),
+        ] {
+            repository.access.immutable = immutable;
+            assert!(folders.iter().all(|path| mutable(&repository, path)), "{:?}", repository.access);
+            assert!(!files.iter().any(|path| mutable(&repository, path)), "{:?}", repository.access);
+        }
     }
 
     #[test]

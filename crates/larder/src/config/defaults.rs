@@ -81,6 +81,8 @@ remotes:
     immutable_patterns:
       - '^[^/]+/[^/]+/releases/download/[^/]+/[^/]+$'
       - '^[^/]+/[^/]+/archive/.+\.(tar\.gz|zip)$'
+    # No folders: what the site has there is its own pages.
+    deny_patterns: ['(^|/)$']
     cache: { immutable_ttl: 0, mutable_ttl: 3600 }
   prometheus-community:
     type: remote

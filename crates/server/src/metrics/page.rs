@@ -95,6 +95,7 @@ impl Collector for Scrape {
         self.latency(page)?;
         self.loops(page)?;
         self.refusals(page)?;
+        self.held(page)?;
         let metrics = &self.metrics;
         page.counter("connections_failed", &metrics.connections_refused.load(Relaxed))?;
         page.gauge("connections", &metrics.connections.load(Relaxed))?;
@@ -167,6 +168,23 @@ impl Scrape {
         for ((repository, code), count) in self.metrics.refused.counts() {
             let labels = [("repository", repository.as_str()), ("code", code)];
             family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+        Ok(())
+    }
+
+    /// What each repository holds, as it was last counted: a scrape waits for no count.
+    fn held(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let held = &self.engine.held;
+        if held.is_empty() {
+            return Ok(());
+        }
+        let mut bytes = page.gauges("repository_held_bytes")?;
+        for size in held {
+            bytes.encode_family(&[("repository", &*size.repository)])?.encode_gauge(&size.bytes)?;
+        }
+        let mut files = page.gauges("repository_held_files")?;
+        for size in held {
+            files.encode_family(&[("repository", &*size.repository)])?.encode_gauge(&size.files)?;
         }
         Ok(())
     }
@@ -342,6 +360,7 @@ mod tests {
                 healthy: false,
             }],
             quotas: vec![("hub".into(), vec![("upstream_quota_remaining", 76)])],
+            held: Vec::new(),
             failures: vec![("pypi".into(), vec![("dns", 2)])],
             flights_active: 2,
             downloads_limit: 512,

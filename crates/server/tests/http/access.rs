@@ -16,8 +16,8 @@ async fn what_is_not_built_yet_says_so() {
         ("GET", "/api/v1/virtual/all/index.yaml", 501),
         ("GET", "/api/v1/virtual/files/index.yaml", 404),
         ("GET", "/api/v1/virtual/unknown/index.yaml", 404),
-        ("GET", "/api/v1/artifacts", 501),
-        ("GET", "/api/v1/artifacts/files", 501),
+        ("GET", "/api/v1/artifacts?source=upstream", 501),
+        ("GET", "/api/v1/artifacts/files?source=upstream&name=x", 501),
         ("POST", "/api/v1/artifacts/files/cache", 501),
         ("GET", "/api/v1/jobs/1", 501),
         ("PUT", "/api/v1/remote/uploads/x", 501),
@@ -34,8 +34,8 @@ async fn what_is_not_built_yet_says_so() {
 async fn other_methods_and_other_paths() {
     let server = Server::start().await;
     for (method, target, allow) in [
-        ("PUT", "/api/v1/remote/files/x", "GET, HEAD, POST"),
-        ("DELETE", "/api/v1/remote/npm/x", "GET, HEAD, POST"),
+        ("PUT", "/api/v1/remote/files/x", "GET, HEAD, POST, DELETE"),
+        ("PUT", "/api/v1/remote/npm/x", "GET, HEAD, POST, DELETE"),
         ("DELETE", "/api/v1/remote/all/x", "GET, HEAD, POST"),
         ("PATCH", "/api/v1/remote/files/x", "GET, HEAD, POST, PUT, DELETE"),
         ("GET", "/cache/flush", "PUT"),

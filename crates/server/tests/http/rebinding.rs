@@ -16,7 +16,7 @@ const READ: &[(&str, u16)] = &[
     ("/config", 200),
     ("/metrics", 200),
     ("/api/openapi.json", 200),
-    ("/api/v1/artifacts", 501),
+    ("/api/v1/artifacts", 200),
     ("/api/v1/virtual/all/index.yaml", 501),
     ("/api/v1/remote/files/x", 200),
     ("/api/v1/remote/absent/x", 404),

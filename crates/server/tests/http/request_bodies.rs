@@ -12,7 +12,7 @@ const UNWANTED: &[(&str, &str, u16)] = &[
     ("POST", "/api/v1/remote/absent/-/audit", 404),
     ("PUT", "/api/v1/remote/absent/x", 404),
     ("PUT", "/api/v1/remote/files/x", 405),
-    ("DELETE", "/api/v1/remote/files/x", 405),
+    ("DELETE", "/api/v1/remote/files/x", 404),
     ("PATCH", "/api/v1/remote/npm/x", 405),
     ("PUT", "/api/v1/remote/uploads/x", 501),
     ("POST", "/api/v1/virtual/all/x", 405),

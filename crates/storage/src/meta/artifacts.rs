@@ -137,7 +137,7 @@ pub(super) async fn delete(connection: &mut SqliteConnection, key: &SourceKey) -
     Ok(())
 }
 
-fn parse(damage: &Damage, key: [&str; 3], stored: &str) -> Option<ArtifactRecord> {
+pub(super) fn parse(damage: &Damage, key: [&str; 3], stored: &str) -> Option<ArtifactRecord> {
     // A row of a version that knew no checksums begins with a brace; it gets one when it is written again.
     let parsed = match unseal(&key, stored) {
         Unsealed::Intact(text) => serde_json::from_str(text),

@@ -10,7 +10,11 @@ use super::secrets::to_hex;
 use crate::error::{StorageError, StorageErrorKind};
 
 /// Script `n` (counted from 1) leads from version `n - 1` to version `n`. Scripts are never edited, only added.
-const MIGRATIONS: [&str; 2] = [include_str!("migrations/0001_artifacts.sql"), include_str!("migrations/0002_origins.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("migrations/0001_artifacts.sql"),
+    include_str!("migrations/0002_origins.sql"),
+    include_str!("migrations/0003_held.sql"),
+];
 
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT PRIMARY KEY NOT NULL)";
 const VERSIONS: &str = "SELECT version FROM schema_version ORDER BY version";

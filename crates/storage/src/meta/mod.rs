@@ -25,6 +25,7 @@ mod check;
 mod collect;
 mod damage;
 mod derivations;
+mod held;
 mod migrate;
 mod origins;
 mod seal;
@@ -35,6 +36,7 @@ pub use artifacts::PageRow;
 pub use change::{Change, DerivedRecord};
 pub use collect::CollectReport;
 pub use damage::{DamageReport, OnDamage};
+pub use held::{HeldRow, HeldSize};
 
 /// How long a statement waits for another process's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

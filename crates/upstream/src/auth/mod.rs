@@ -323,7 +323,7 @@ impl Exchange<'_> {
         let origin = BodyOrigin { repository: self.hop.request.repository.name.clone(), url: self.challenger().clone() };
         let body = BodyStream::new(stream::empty(), Some(0), Framing::Length, None, origin);
         let headers = retry_after.into_iter().map(|value| (RETRY_AFTER, value)).collect();
-        UpstreamResponse { status, headers, final_url: self.challenger().clone(), body }
+        UpstreamResponse { status, headers, final_url: self.challenger().clone(), folder: None, body }
     }
 }
 

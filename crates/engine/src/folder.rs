@@ -1,0 +1,121 @@
+//! Folders: what an upstream redirects to a path that ends in a slash (docs/adr/0053). Such a path is mutable whatever its name says,
+//! and where the folder lies below the repository's upstream, clients are redirected too.
+
+use http::StatusCode;
+use larder_core::{ArtifactRecord, Mutability, StoredHeaders, time_to_live};
+use larder_upstream::UpstreamResponse;
+use url::Url;
+
+use crate::admission::Wanted;
+use crate::answer::{Answer, Body};
+use crate::engine::{ArtifactRequest, Engine};
+use crate::repositories::Entry;
+
+/// Stands beside the kept fields of an upstream's head; no upstream can send it, for no format keeps a field of this name. The
+/// status, a space, and the folder's address below the repository; the status alone if it lies elsewhere.
+const FOLDER: &str = "larder-folder";
+
+/// Notes in what is kept of a head that a redirect to a folder led to it.
+pub(crate) fn note(wanted: &Wanted, response: &UpstreamResponse, headers: &mut StoredHeaders) {
+    let Some(folder) = response.folder.as_ref().filter(|_| wanted.format.passes_folders_on()) else { return };
+    let upstream = wanted.entry.repository.upstream.as_ref();
+    let below = upstream.and_then(|upstream| upstream.base_urls.iter().find_map(|base| below(base, &folder.to)));
+    let text = format!("{} {}", folder.status.as_u16(), below.unwrap_or_default());
+    headers.further.insert(FOLDER.to_owned(), text.trim_end().to_owned());
+}
+
+/// The address of `url` relative to `base`, query included; `None` if it lies elsewhere. An upstream that has moved to https is the same.
+fn below(base: &Url, url: &Url) -> Option<String> {
+    let usual = |url: &Url| url.port().is_none();
+    let upgraded = base.scheme() == "http" && url.scheme() == "https" && usual(base) && usual(url) && base.host() == url.host();
+    if base.origin() != url.origin() && !upgraded {
+        return None;
+    }
+    let path = url.path().strip_prefix(base.path())?;
+    Some(url.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}")))
+}
+
+impl Wanted {
+    /// The class of what is remembered: a folder's is mutable, whatever the path's own is.
+    pub(crate) fn class_of(&self, record: &ArtifactRecord) -> Mutability {
+        class_of(self.class, record)
+    }
+
+    /// The class that quarantine goes by. A redirect that is passed on has nothing to hold back; what was fetched from a folder elsewhere
+    /// may be a file all the same (`/get/?file=…`), and stays what its path says.
+    pub(crate) fn class_to_clear(&self, record: &ArtifactRecord) -> Mutability {
+        let is_passed_on = record.headers.further.get(FOLDER).is_some_and(|text| text.contains(' '));
+        if is_passed_on { self.class_of(record) } else { self.class }
+    }
+}
+
+impl Entry {
+    /// The class of what is held under a path; `None` if the rules no longer admit it.
+    pub(crate) fn class_of_held(&self, path: &str, record: &ArtifactRecord) -> Option<Mutability> {
+        self.class_at(path).map(|class| class_of(class, record))
+    }
+}
+
+fn class_of(class: Mutability, record: &ArtifactRecord) -> Mutability {
+    if record.headers.further.contains_key(FOLDER) && !class.is_mutable() {
+        return Mutability::Mutable { user_defined: false, named_by_digest: false };
+    }
+    class
+}
+
+impl Engine {
+    /// Whether a flight that has just ended brought a folder of which every request must ask the upstream (`mutable_ttl: 0`): the path
+    /// alone does not tell.
+    pub(crate) fn brought_a_folder(&self, wanted: &Wanted) -> bool {
+        let asks_always = |class| time_to_live(class, &wanted.entry.repository.cache).is_some_and(|ttl| ttl.is_zero());
+        wanted.format.passes_folders_on()
+            && self
+                .flights
+                .running(&wanted.key)
+                .and_then(|flight| flight.arrived())
+                .is_some_and(|settled| asks_always(wanted.class_of(&settled.record)))
+    }
+
+    /// The redirect in place of an answer that was made from these headers; the answer itself if no folder is passed on.
+    pub(crate) fn passing_folder_on(
+        &self,
+        wanted: &Wanted,
+        headers: &StoredHeaders,
+        request: &ArtifactRequest<'_>,
+        answer: Answer,
+    ) -> Answer {
+        let to = headers.further.get(FOLDER).and_then(|text| text.split_once(' '));
+        let Some((status, to)) = to else { return answer };
+        let status = status.parse().ok().and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::FOUND);
+        let location = self.location(&wanted.entry, to, request.client_base);
+        let redirect = self.plain(status, Body::Empty, Some(0));
+        let Answer { cache_status, source, freshness, .. } = answer;
+        Answer { location: Some(location), cache_status, source, freshness, ..redirect }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_below_the_upstream_has_an_address_below_the_repository() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        let base = url("http://files.example.com/pub/");
+        for (to, expected) in [
+            ("http://files.example.com/pub/dir/", Some("dir/")),
+            ("http://files.example.com/pub/", Some("")),
+            ("http://files.example.com/pub/a/b/?C=M&O=D", Some("a/b/?C=M&O=D")),
+            ("http://files.example.com/pub/a%20b/", Some("a%20b/")),
+            ("https://files.example.com/pub/dir/", Some("dir/")),
+            ("http://files.example.com/other/dir/", None),
+            ("http://files.example.com/public/", None),
+            ("http://files.example.com:8080/pub/dir/", None),
+            ("https://files.example.com:8443/pub/dir/", None),
+            ("http://cdn.example.com/pub/dir/", None),
+        ] {
+            assert_eq!(below(&base, &url(to)).as_deref(), expected, "{to}");
+        }
+        assert_eq!(below(&url("https://files.example.com/"), &url("http://files.example.com/dir/")), None);
+    }
+}

@@ -1,0 +1,271 @@
+//! A repository's bare root: larder's own page, with what the repository is, how it does, and the lines that set each client up; HTML
+//! for those who prefer it, else text. It asks no upstream and is never kept. Of generic repositories the root is the upstream's folder;
+//! the page stands in where the upstream has none (docs/adr/0053).
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use http::header::{ACCEPT, CONTENT_TYPE, LOCATION, VARY};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use larder_core::{PackageType, Pattern, Repository, RepositoryKind, SafeUrl, fold_segments};
+use larder_formats::{ClientLines, client_lines, repository_url};
+
+use crate::admin::text;
+use crate::backend::Backend;
+use crate::body::ResponseBody;
+use crate::metrics::RequestKind;
+use crate::respond::insert;
+use crate::service::{Exchange, Handled};
+
+const HTML: &str = "text/html; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Whether a raw path below a repository is the repository's root, in any of its spellings, and is read.
+pub(crate) fn is_root(method: &Method, rest: &str) -> bool {
+    matches!(*method, Method::GET | Method::HEAD) && fold_segments(rest).trim_start_matches('/').is_empty()
+}
+
+/// The page of the repository of that name; `None` if there is none of it, or if its root is the upstream's.
+pub(crate) fn of<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Option<Handled> {
+    let repository = exchange.backend.repository(name)?;
+    let is_upstreams = repository.package == PackageType::Generic && repository.kind == RepositoryKind::Remote;
+    (!is_upstreams || exchange.backend.not_built(name).is_some()).then(|| page(exchange, &repository))
+}
+
+/// The page of a virtual repository: only these are below `/api/v1/virtual`.
+pub(crate) fn of_virtual<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Option<Handled> {
+    let repository = exchange.backend.repository(name).filter(|repository| repository.kind == RepositoryKind::Virtual)?;
+    Some(page(exchange, &repository))
+}
+
+/// The answer at the root of a generic repository, after its upstream has answered: the page where there is no folder to show.
+pub(crate) fn instead_of<B: Backend>(exchange: &Exchange<'_, B>, handled: Handled) -> Handled {
+    let has_none = matches!(
+        handled.response.status(),
+        StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE
+    );
+    match handled.repository.as_ref().filter(|_| has_none) {
+        Some(repository) => page(exchange, repository),
+        None => handled,
+    }
+}
+
+/// A folder's links are relative to its slash: a root that is asked for without is redirected to the one with it.
+pub(crate) fn with_slash<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Option<Handled> {
+    let uri = &exchange.head.uri;
+    if uri.path().ends_with('/') {
+        return None;
+    }
+    let repository = exchange.backend.repository(name)?;
+    let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
+    let mut response = text(StatusCode::MOVED_PERMANENTLY, TEXT, "");
+    insert(response.headers_mut(), LOCATION, format!("{name}/{query}"));
+    Some(Handled { response, kind: RequestKind::Other, repository: Some(repository) })
+}
+
+fn page<B: Backend>(exchange: &Exchange<'_, B>, repository: &Arc<Repository>) -> Handled {
+    let live = exchange.shared.live.load();
+    let base = live.public_urls.of_client(&exchange.client.base).map_or(exchange.client.base.as_str(), |url| url.as_str());
+    let facts = facts(exchange, repository, base);
+    let lines = client_lines(base, repository);
+    let response = if prefers_html(&exchange.head.headers) {
+        text(StatusCode::OK, HTML, html(repository, &facts, &lines))
+    } else {
+        text(StatusCode::OK, TEXT, plain(repository, &facts, &lines))
+    };
+    Handled { response: varying(response), kind: RequestKind::Other, repository: Some(Arc::clone(repository)) }
+}
+
+fn varying(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    debug_assert!(response.headers().contains_key(CONTENT_TYPE));
+    response
+}
+
+/// A word and what is to be said of it.
+type Fact = (&'static str, String);
+
+fn facts<B: Backend>(exchange: &Exchange<'_, B>, repository: &Repository, base: &str) -> Vec<Fact> {
+    let mut facts: Vec<Fact> =
+        vec![("Type", repository.kind.as_str().to_owned()), ("Package", repository.package.as_str().to_owned())];
+    if !repository.description.is_empty() {
+        facts.push(("Description", repository.description.clone()));
+    }
+    facts.push(("Address", repository_url(base, repository)));
+    let upstream = repository.upstream.as_ref();
+    if let Some(upstream) = upstream {
+        facts.extend(upstream.base_urls.iter().map(|url| ("Upstream", SafeUrl(url.clone()).to_string())));
+        if !upstream.base_urls.contains(&upstream.index_url) {
+            facts.push(("Index", SafeUrl(upstream.index_url.clone()).to_string()));
+        }
+    }
+    facts.push(("State", state(exchange, repository)));
+    let rules = &repository.access;
+    for (word, patterns) in [("Denied paths", &rules.deny), ("Allowed paths", &rules.allow)] {
+        if !patterns.is_empty() {
+            facts.push((word, listed(patterns)));
+        }
+    }
+    if let Some(patterns) = &rules.immutable {
+        let served = if patterns.is_empty() { "none but those that change".to_owned() } else { listed(patterns) };
+        facts.push(("Files served", served));
+    }
+    if let Some(patterns) = rules.mutable.as_ref().filter(|patterns| !patterns.is_empty()) {
+        facts.push(("Files that change", listed(patterns)));
+    }
+    if let Some(hold) = repository.quarantine.hold {
+        let days = hold.as_secs() / 86_400;
+        facts.push(("Quarantine", format!("files newer than {days} days are held back (quarantine_new)")));
+    }
+    facts
+}
+
+fn listed(patterns: &[Pattern]) -> String {
+    patterns.iter().map(Pattern::as_str).collect::<Vec<_>>().join("   ")
+}
+
+fn state<B: Backend>(exchange: &Exchange<'_, B>, repository: &Repository) -> String {
+    if let Some(reason) = exchange.backend.not_built(repository.name.as_str()) {
+        return format!("not served: {reason}; requests are answered 501");
+    }
+    if repository.upstream.as_ref().is_some_and(|upstream| upstream.offline) {
+        return "offline: what is held is served, and the upstream is not asked (offline: true)".to_owned();
+    }
+    let mirrors = exchange.backend.counters().mirrors;
+    let own = || mirrors.iter().filter(|mirror| mirror.repository == repository.name.as_str());
+    match (own().filter(|mirror| mirror.healthy).count(), own().count()) {
+        (0, all) if all > 0 => "the upstream has failed lately; what is held is served".to_owned(),
+        (healthy, all) if healthy < all => format!("serving; of {all} mirrors {} have failed lately", all - healthy),
+        _ => "serving".to_owned(),
+    }
+}
+
+fn plain(repository: &Repository, facts: &[Fact], lines: &[ClientLines]) -> String {
+    let mut page = format!("larder: repository {}\n\n", repository.name);
+    for (word, said) in facts {
+        // What an operator has written may have several lines.
+        let _ = writeln!(page, "{:<18}{}", format!("{word}:"), said.replace(['\r', '\n'], " "));
+    }
+    for ClientLines { client, place, text } in lines {
+        let _ = write!(page, "\n{client} ({place}):\n\n");
+        for line in text.lines() {
+            let indent = if line.is_empty() { "" } else { "    " };
+            let _ = writeln!(page, "{indent}{line}");
+        }
+    }
+    page
+}
+
+fn html(repository: &Repository, facts: &[Fact], lines: &[ClientLines]) -> String {
+    let name = escaped(repository.name.as_str());
+    let mut page = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>{name} - larder</title></head>\n<body>\n\
+         <h1>Repository {name}</h1>\n<dl>\n"
+    );
+    for (word, said) in facts {
+        let _ = writeln!(page, "<dt>{word}</dt><dd>{}</dd>", escaped(said));
+    }
+    page.push_str("</dl>\n<h2>To set a client up</h2>\n");
+    for ClientLines { client, place, text } in lines {
+        let _ = writeln!(page, "<h3>{} ({})</h3>\n<pre>{}</pre>", escaped(client), escaped(place), escaped(text));
+    }
+    page.push_str("</body>\n</html>\n");
+    page
+}
+
+fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.contains(['&', '<', '>', '"', '\'']) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            other => escaped.push(other),
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// Whether `Accept` puts HTML above plain text (RFC 9110 section 12.5.1): browsers do; `*/*`, and no field at all, do not.
+fn prefers_html(headers: &HeaderMap) -> bool {
+    let fields: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok()).collect();
+    quality(&fields, "html") > quality(&fields, "plain")
+}
+
+/// The quality of `text/{subtype}`, in thousandths, by the most specific range that names it.
+fn quality(fields: &[&str], subtype: &str) -> u32 {
+    let ranges = fields.iter().flat_map(|field| field.split(',')).filter_map(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let (kind, of_kind) = parts.next()?.split_once('/')?;
+        let specific = match (kind.to_ascii_lowercase().as_str(), of_kind.to_ascii_lowercase().as_str()) {
+            ("text", named) if named == subtype => 2,
+            ("text", "*") => 1,
+            ("*", "*") => 0,
+            _ => return None,
+        };
+        let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        let weight = weight.map_or(Some(1.0), |weight| weight.parse::<f32>().ok())?;
+        Some((specific, (weight.clamp(0.0, 1.0) * 1000.0) as u32))
+    });
+    ranges.max_by_key(|(specific, _)| *specific).map_or(0, |(_, weight)| weight)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn html_is_for_those_who_put_it_above_text() {
+        let prefers = |fields: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for field in fields {
+                headers.append(ACCEPT, HeaderValue::from_str(field).unwrap());
+            }
+            prefers_html(&headers)
+        };
+        let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+        for fields in [
+            &[browser][..],
+            &["text/html"],
+            &["TEXT/HTML"],
+            &["text/plain;q=0.5, text/*"],
+            &["application/json", "text/html;q=0.1"],
+        ] {
+            assert!(prefers(fields), "{fields:?}");
+        }
+        for fields in [
+            &[][..],
+            &["*/*"],
+            &["text/*"],
+            &["text/plain"],
+            &["text/html;q=0, */*"],
+            &["text/html, text/plain"],
+            &["application/json"],
+            &["text/html;q=x"],
+        ] {
+            assert!(!prefers(fields), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn the_root_in_all_its_spellings_and_nothing_else() {
+        for rest in ["", "/", "//", "./", ".", "/./"] {
+            assert!(is_root(&Method::GET, rest) && is_root(&Method::HEAD, rest), "{rest}");
+            assert!(!is_root(&Method::POST, rest), "{rest}");
+        }
+        for rest in ["a", "/a", "..", "%2e", "a/.", "-/ping"] {
+            assert!(!is_root(&Method::GET, rest), "{rest}");
+        }
+    }
+
+    #[test]
+    fn hazard_nothing_that_somebody_has_written_is_markup() {
+        assert_eq!(escaped("<script>'a' & \"b\"</script>"), "&lt;script&gt;&#39;a&#39; &amp; &quot;b&quot;&lt;/script&gt;");
+    }
+}
