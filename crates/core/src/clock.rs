@@ -199,6 +199,24 @@ mod tests {
         assert_eq!(UnixMillis(i64::MIN).since(UnixMillis(i64::MAX)), Duration::ZERO);
     }
 
+    /// Days around the ends of February: 2000 has a leap day, 2100 has none.
+    #[test]
+    fn dates_are_the_calendar_s() {
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (4_107_542_399, "2100-02-28T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (1_767_225_599, "2025-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(UnixMillis(seconds * 1_000).to_rfc3339(), expected);
+        }
+        assert_eq!(UnixMillis(i64::MAX).to_rfc3339(), "9999-12-31T23:59:59Z");
+        assert_eq!((UnixMillis(-1).to_date(), UnixMillis(951_782_400_000).to_date()), ("1970-01-01".into(), "2000-02-29".into()));
+    }
+
     #[test]
     fn times_no_date_can_tell_are_told_as_the_nearest_one() {
         assert_eq!(UnixMillis(i64::MAX).to_http_date(), "Fri, 31 Dec 9999 23:59:59 GMT");
