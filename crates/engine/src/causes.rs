@@ -1,4 +1,4 @@
-//! Warnings about single files: one for each repository and cause, and at most one an hour after that; the others are said at `info`.
+//! Warnings about single files: one for each repository and cause, and at most one an hour after that; the others are said at `debug`.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -32,12 +32,12 @@ impl Causes {
     }
 }
 
-/// Says something of a file: a warning if its cause is due for one, else information.
+/// Says something of a file: a warning if its cause is due for one, else at `debug`.
 macro_rules! warn_once {
     ($wanted:expr, $cause:expr, $message:literal $(, $name:ident = $value:expr)*) => {
         match $wanted.entry.learnt.causes.due($cause) {
             Some(times) => tracing::warn!(key = %$wanted.key, times, $($name = $value,)* $message),
-            None => tracing::info!(key = %$wanted.key, $($name = $value,)* $message),
+            None => tracing::debug!(key = %$wanted.key, $($name = $value,)* $message),
         }
     };
 }

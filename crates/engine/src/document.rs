@@ -11,7 +11,6 @@ use larder_formats::{Identifier, Malformed, Memo};
 use larder_storage::{BlobInfo, OpenBlob, Spool, StorageError};
 
 use crate::admission::Wanted;
-use crate::causes::warn_once;
 use crate::claims::LoadedDocument;
 use crate::coding;
 use crate::counters::count;
@@ -314,7 +313,8 @@ pub(crate) fn stopped(fault: Fault) -> NoBody {
 }
 
 pub(crate) fn unusable_document(wanted: &Wanted, reason: &str) -> NoBody {
-    warn_once!(wanted, "malformed_document", "the upstream sent a document that cannot be used", reason = reason);
+    // The log warns of it with the upstream's other failures (`upstreams.rs`).
+    tracing::debug!(key = %wanted.key, reason, "the upstream sent a document that cannot be used");
     let message =
         format!("the upstream of repository {} sent something that cannot be used: {reason}", wanted.entry.repository.name);
     NoBody::unusable("malformed_document", message)

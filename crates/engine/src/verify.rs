@@ -156,8 +156,8 @@ impl Engine {
             return Ok(Proven { verified: true, ..kept });
         }
         count(&wanted.entry.counters.digest_mismatches);
-        let told = tracing::field::display(&stated);
-        warn_once!(wanted, "digest_mismatch", "the upstream sent other bytes than are stated; nothing is kept", stated = told);
+        // The log warns of it with the upstream's other failures (`upstreams.rs`).
+        tracing::debug!(key = %wanted.key, stated = %stated, "the upstream sent other bytes than are stated; nothing is kept");
         Err(mismatch(wanted, &stated, length))
     }
 

@@ -14,7 +14,7 @@ use crate::remote_commands::{DuFlags, LsFlags, RemoteCommand};
 const EXIT_CODES: &str = "\
 Exit status:
   0  all is well: larder was asked to stop and did, or `check` found nothing that would keep it from starting
-  1  larder cannot start or go on, or `check` found why it would not start
+  1  larder cannot start or go on; `check` found why it would not start; `du` or `ls` got no answer, or a refusal
   2  the command line itself is wrong: an unknown flag, command or argument";
 
 /// A caching artifact proxy and registry.
@@ -39,8 +39,10 @@ enum Command {
     #[command(subcommand, after_help = EXIT_CODES)]
     Config(ConfigCommand),
     /// Shows how much a running larder holds, by repository.
+    #[command(after_help = EXIT_CODES)]
     Du(DuFlags),
     /// Shows what a running larder holds.
+    #[command(after_help = EXIT_CODES)]
     Ls(LsFlags),
 }
 

@@ -273,7 +273,7 @@ async fn unmatched_paths_are_403_without_contact() {
     let origin = Origin::start().await;
     let keys = "immutable_patterns: ['\\.tgz$']\ndeny_patterns: ['^secret/']";
     let larder = TestLarder::start(&remote("generic", &origin, keys)).await;
-    for path in ["a.zip", "", "a.tgz/x", "a.tgz%20", "secret/a.tgz", "a?.tgz", "%73ecret/a.tgz"] {
+    for path in ["a.zip", "a.tgz/x", "a.tgz%20", "secret/a.tgz", "a?.tgz", "%73ecret/a.tgz"] {
         for method in ["GET", "HEAD"] {
             let answer = send(method, &larder.artifact("generic", path), &[]).await;
             assert_eq!(answer.status, 403, "{method} {path:?}");

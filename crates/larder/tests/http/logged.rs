@@ -57,7 +57,7 @@ async fn every_refused_or_failed_request_says_why_in_one_line() {
         ("GET", "api/v1/remote/files/none", 404, "not_found", "upstream", "files", "files/none", "404"),
         ("GET", "api/v1/remote/files/none", 404, "not_found", "negative_ttl", "files", "files/none", "404 (remembered)"),
         ("GET", "api/v1/remote/files/broken", 503, "upstream_status", "upstream", "files", "files/broken", "503"),
-        ("GET", "api/v1/remote/down/x", 502, "upstream_unreachable", "upstream", "down", "down/x", "unreachable"),
+        ("GET", "api/v1/remote/down/x", 502, "upstream_unreachable", "upstream", "down", "down/x", "it refuses connections"),
         ("GET", "api/v1/remote/files/a%5cb", 400, "invalid_path", "paths", "files", "", ""),
         ("GET", "api/v1/remote/nobody/x", 404, "unknown_repository", "", "nobody", "", ""),
         ("PUT", "api/v1/remote/files/x", 405, "read_only", "", "files", "", ""),
@@ -178,16 +178,16 @@ async fn warnings_about_files_carry_the_id_of_the_request_that_began_the_downloa
     get(&larder.artifact("helm", "index.yaml")).await;
     let answer = get(&larder.artifact("helm", &path)).await;
     assert_eq!(answer.status, 502, "{}", answer.text());
-    larder.logged("nothing is kept").await;
-    let warned = lines(&larder, "the upstream sent other bytes", |line| line["level"] == "WARN");
+    larder.logged("\"cause\":\"wrong_bytes\"").await;
+    let warned = lines(&larder, "the upstream fails", |line| line["level"] == "WARN");
     assert!(!warned.is_empty(), "{}", larder.log());
     assert!(warned.iter().all(|line| line["span"]["id"] == answer.header("x-request-id")), "{warned:?}");
     let larder = Setup::new(&config).env("LARDER_LOG", "info").start().await;
     origin.put("/index.yaml", Resource::new("entries: 7").content_type("text/yaml"));
     let answer = get(&larder.artifact("helm", "index.yaml")).await;
     assert_eq!(answer.status, 502);
-    larder.logged("a document that cannot be used").await;
-    let warned = lines(&larder, "the upstream sent a document", |line| line["level"] == "WARN");
+    larder.logged("\"cause\":\"malformed\"").await;
+    let warned = lines(&larder, "the upstream fails", |line| line["level"] == "WARN");
     assert!(!warned.is_empty() && warned.iter().all(|line| line["span"]["id"] == answer.header("x-request-id")), "{warned:?}");
 }
 

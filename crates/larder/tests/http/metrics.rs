@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
+use std::time::Instant;
 
 use larder_core::{Clock as _, SystemClock};
 use larder_testkit::{Origin, Payload, Resource};
 
 use crate::support::packages::one_of_each;
-use crate::support::{TestLarder, get, send};
+use crate::support::{PATIENCE, TestLarder, get, send};
 
 /// Name, type and sentence of each metric in the guide's tables.
 fn documented() -> BTreeMap<String, (String, String)> {
@@ -28,7 +29,13 @@ async fn the_page_has_the_metrics_of_the_guide_with_its_sentences_and_no_others(
     origin.put("/a", Resource::new("content"));
     let larder = TestLarder::start(&one_of_each(&origin, "")).await;
     get(&larder.artifact("generic", "a")).await;
-    let page = get(&larder.url("/metrics")).await.text();
+    // What is held is counted after a scrape has asked for it.
+    let until = Instant::now() + PATIENCE;
+    let mut page = String::new();
+    while !page.contains("larder_repository_held_bytes") {
+        assert!(Instant::now() < until, "what is held is not counted:\n{page}");
+        page = get(&larder.url("/metrics")).await.text();
+    }
     let said = |word: &str| -> BTreeMap<String, String> {
         let lines = page.lines().filter_map(|line| line.strip_prefix(word)?.split_once(' '));
         lines.map(|(name, rest)| (name.to_owned(), rest.to_owned())).collect()

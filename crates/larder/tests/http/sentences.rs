@@ -167,7 +167,11 @@ async fn failures_of_upstreams_say_what_failed_and_which_keys_matter() {
                 assert!(sentence.contains(word), "{repository}/{path}: {word}: {sentence}");
             }
             let reason = reason(&larder, &url_down).await;
-            assert_eq!(reason, format!("the upstream of repository {repository} cannot be reached"), "{path}");
+            assert_eq!(
+                reason,
+                format!("the upstream of repository {repository} cannot be reached: it refuses connections"),
+                "{path}"
+            );
             let answer = get(&url(&offline, repository, path)).await;
             let (sentence, rule) = said(&answer);
             assert_eq!((answer.status, rule.as_str()), (502, "offline"), "{repository}/{path}: {sentence}");

@@ -263,6 +263,15 @@ impl TestLarder {
         samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
+    /// Waits until no download is running, nor on its way to the disk.
+    pub(crate) async fn until_idle(&self) {
+        let until = Instant::now() + PATIENCE;
+        while self.metric("larder_downloads_in_flight", "").await > 0.0 {
+            assert!(Instant::now() < until, "downloads do not end");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Waits until a repository's counter has reached `least`.
     pub(crate) async fn until_metric(&self, name: &str, repository: &str, least: f64) {
         let until = Instant::now() + PATIENCE;

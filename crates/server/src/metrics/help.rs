@@ -84,6 +84,12 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
         "gauge",
         "requests that the upstream still allows in its window, as it last said",
     ),
+    (
+        "larder_repository_held_bytes",
+        "gauge",
+        "bytes of the documents and files that are held, as they were last counted; what several repositories share is counted with each",
+    ),
+    ("larder_repository_held_files", "gauge", "documents and files that are held, as they were last counted"),
     ("larder_upstream_failures_total", "counter", "failures of the repository's upstreams by cause; a 404 is none"),
     // Of each mirror.
     ("larder_upstream_up", "gauge", "1 while the upstream answers, 0 while it fails; not there before it was asked"),

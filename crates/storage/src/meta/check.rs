@@ -67,7 +67,7 @@ mod tests {
         assert!(std::fs::read(&path).unwrap() == bytes, "the file has changed");
 
         let newer = MetadataStore::open(&path).await.unwrap();
-        sqlx::query("INSERT INTO schema_version (version) VALUES (3), (99)").execute(&newer.writer()).await.unwrap();
+        sqlx::query("INSERT INTO schema_version (version) VALUES (98), (99)").execute(&newer.writer()).await.unwrap();
         newer.close().await;
         let refused = MetadataStore::check(&path).await.unwrap_err();
         assert!(refused.kind == StorageErrorKind::Unavailable && refused.message.contains("version 99"), "{refused}");
