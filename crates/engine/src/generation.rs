@@ -153,7 +153,7 @@ impl Engine {
                 if let Some(before) = before.filter(|before| self.prefers(wanted, before, doubt))
                     && let Some(kept) = self.keep(wanted, before, "stale-generation", false).await
                 {
-                    self.warn_of_doubt(wanted, doubt);
+                    Self::warn_of_doubt(wanted, doubt);
                     return Gathered { arrived: kept, members: Vec::new(), changed: false };
                 }
                 return gathered(arrived);
@@ -161,7 +161,7 @@ impl Engine {
         }
     }
 
-    fn warn_of_doubt(&self, wanted: &Wanted, doubt: Doubt) {
+    fn warn_of_doubt(wanted: &Wanted, doubt: Doubt) {
         let why = match doubt {
             Doubt::Incomplete => "generation_incomplete",
             Doubt::Unsigned => "generation_unsigned",

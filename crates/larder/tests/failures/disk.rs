@@ -34,7 +34,7 @@ impl Drop for SmallDisk {
 /// Takes up all space there is but `leave` bytes.
 fn fill(path: &Path, leave: u64) {
     let mut file = File::create(path).expect("a file");
-    while file.write_all(&[9; 1 << 16]).is_ok() {}
+    while file.write_all(&vec![9; 1 << 16]).is_ok() {}
     let length = file.metadata().expect("its length").len();
     file.set_len(length.saturating_sub(leave)).expect("another length");
 }

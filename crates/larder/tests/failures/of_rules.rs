@@ -1,7 +1,6 @@
 //! Refusals by larder's own rules, and bodies that are not what their index states.
 
-use std::time::{Duration, SystemTime};
-
+use larder_core::{Clock as _, SystemClock, UnixMillis};
 use larder_testkit::{Behaviour, Origin, Resource};
 
 use crate::evidence::Cell::Says;
@@ -60,7 +59,7 @@ async fn a_file_that_is_too_new() {
         metrics: Says(&["larder_repository_quarantined_total{", "repository=\"up\"", "} 1"]),
     };
     let origin = Origin::start().await;
-    let yesterday = httpdate::fmt_http_date(SystemTime::now() - Duration::from_hours(24));
+    let yesterday = UnixMillis(SystemClock.now().0 - 86_400_000).to_http_date();
     origin.put("/pkg/tool-1.0.zip", Resource::new("tool"));
     origin.behave("*", Behaviour::Header("Last-Modified".into(), yesterday));
     let keys = "quarantine_new: true\nquarantine_days: 3";
