@@ -81,7 +81,8 @@ class Origin:
         self._lock = threading.Lock()
         self._log = []
         self._server = None
-        self.port = free_port()
+        # The system chooses the port while it binds it: nobody else can come in between.
+        self.port = 0
         self.start()
 
     @property
@@ -136,6 +137,7 @@ class Origin:
     def start(self):
         """Listens, on the same port as before if it was stopped."""
         self._server = _Server(("127.0.0.1", self.port), self)
+        self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def stop(self):
