@@ -12,7 +12,7 @@ tools=${LARDER_TEST_TOOLS:-$here/../../target/e2e-tools}
 . "$here/versions.sh"
 
 packages=(
-  ca-certificates curl gnupg gpg-agent python3 python3-venv apt-utils dpkg-dev openssl qemu-utils e2fsprogs
+  ca-certificates curl wget gnupg gpg-agent python3 python3-venv apt-utils dpkg-dev openssl qemu-utils e2fsprogs
   rpm createrepo-c dnf zypper skopeo podman buildah containerd docker-registry
 )
 [ "${1:-}" != --bench ] || packages+=(nginx-light wrk)
