@@ -28,6 +28,7 @@ import prints
 import prints_clients
 import pypi
 import release
+import roots
 import rpm
 import stress
 from harness import ROOT, Case, Failed, Missing
@@ -45,6 +46,7 @@ CASES = {
     **integrity.CASES,
     **prints_clients.CASES,
     **release.CASES,
+    **roots.CASES,
 }
 
 

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use larder_core::{ArtifactPath, Fault, FaultKind, Mutability, PathError, PathRules, RepositoryKind, RepositoryName, SourceKey};
+use larder_core::{
+    ArtifactPath, BuiltIn, Fault, FaultKind, Mutability, PathError, PathRules, RepositoryKind, RepositoryName, SourceKey,
+};
 use larder_formats::{Form, Format, Links, Operation, Read, RequestParts, SourceBase, SourceSpec};
 
 use crate::claims::StoredClaim;
@@ -276,8 +278,14 @@ fn read_only(entry: &Entry, request: &ArtifactRequest<'_>) -> Result<(), Fault> 
     Err(Fault::new(FaultKind::MethodNotAllowed, "method_not_allowed", message).in_repository(&entry.repository.name))
 }
 
+/// The class of a path by the rules, or the fault that names the one that keeps it out.
 fn classify(entry: &Entry, format: &'static dyn Format, path: &str) -> Result<Mutability, Fault> {
-    let access = entry.repository.access.classify(path, format.built_in(&entry.repository, path));
+    classify_as(entry, path, format.built_in(&entry.repository, path))
+}
+
+/// The same, where it is known what the format says of it.
+pub(crate) fn classify_as(entry: &Entry, path: &str, built_in: BuiltIn) -> Result<Mutability, Fault> {
+    let access = entry.repository.access.classify(path, built_in);
     access.map(|access| access.mutability).map_err(|denied| {
         if denied.pattern_limit {
             count(&entry.counters.pattern_limits);

@@ -39,6 +39,8 @@ pub(crate) enum Stopped {
         fault: Fault,
         record: ArtifactRecord,
     },
+    /// A rule refuses what the head shows it to be.
+    Refused(Fault),
 }
 
 impl From<NoBody> for Stopped {
@@ -91,15 +93,8 @@ impl Engine {
         let response = &arrival.response;
         let draft = draft(wanted, response, prior, self.now());
         expectation.learn_from_head(&draft.headers);
-        let is_sidecar = wanted.format.subject(&wanted.spec.key_path).is_some();
-        if !is_sidecar {
-            let dates = Dates { published_at: draft.published_at, first_seen_at: draft.first_seen_at };
-            if let Err(fault) = clearance::clear(&wanted.entry.repository, wanted.class_to_clear(&draft), dates, self.now(), ()) {
-                count(&wanted.entry.counters.quarantined);
-                return Err(Stopped::Held { fault, record: draft });
-            }
-        }
         let total = response.body.declared_length();
+        self.judge_head(wanted, &draft, total)?;
         self.refuse_oversized(wanted, total)?;
         let is_document = wanted.spec.is_document;
         let labelled = draft.headers.content_encoding.is_some() && wanted.entry.repository.package != PackageType::Generic;
@@ -144,12 +139,28 @@ impl Engine {
         Ok(filled)
     }
 
+    /// Whether what the head shows may come in, before any of the body does.
+    fn judge_head(&self, wanted: &Wanted, draft: &ArtifactRecord, total: Option<u64>) -> Result<(), Stopped> {
+        let class = wanted.judged(draft, total).map_err(Stopped::Refused)?;
+        if wanted.format.subject(&wanted.spec.key_path).is_some() {
+            return Ok(());
+        }
+        let dates = Dates { published_at: draft.published_at, first_seen_at: draft.first_seen_at };
+        clearance::clear(&wanted.entry.repository, class, dates, self.now(), ()).map(drop).map_err(|fault| {
+            count(&wanted.entry.counters.quarantined);
+            Stopped::Held { fault, record: draft.clone() }
+        })
+    }
+
     /// Whether quarantine lets these bytes through only if they are those that were held before: known at the end.
     fn may_be_held(&self, wanted: &Wanted, draft: &ArtifactRecord, prior: Option<&ArtifactRecord>) -> bool {
         let published_at = draft.headers.last_modified.as_deref().and_then(UnixMillis::from_http_date);
         let dates = Dates { published_at, first_seen_at: draft.contacted_at };
         prior.is_some_and(|prior| prior.blob().is_some())
-            && clearance::clear(&wanted.entry.repository, wanted.class_to_clear(draft), dates, self.now(), ()).is_err()
+            && wanted
+                .judged(draft, None)
+                .and_then(|class| clearance::clear(&wanted.entry.repository, class, dates, self.now(), ()))
+                .is_err()
     }
 
     pub(crate) fn refuse_oversized(&self, wanted: &Wanted, length: Option<u64>) -> Result<(), NoBody> {

@@ -178,6 +178,7 @@ impl Engine {
                 Err(Stopped::Held { fault, record }) => {
                     return Err((fault, Some(RecordChange::Renew { record: Arc::new(record) })));
                 }
+                Err(Stopped::Refused(fault)) => return Err((fault, None)),
                 Err(Stopped::NoBody(no_body)) => no_body,
             };
             count(&wanted.entry.counters.fills_failed);

@@ -2,13 +2,15 @@
 //! and where the folder lies below the repository's upstream, clients are redirected too.
 
 use http::StatusCode;
-use larder_core::{ArtifactRecord, Mutability, StoredHeaders, time_to_live};
+use larder_core::{ArtifactRecord, BuiltIn, Fault, Mutability, StoredHeaders, time_to_live};
+use larder_formats::SourceBase;
 use larder_upstream::UpstreamResponse;
 use url::Url;
 
-use crate::admission::Wanted;
+use crate::admission::{Wanted, classify_as};
 use crate::answer::{Answer, Body};
 use crate::engine::{ArtifactRequest, Engine};
+use crate::listing;
 use crate::repositories::Entry;
 
 /// Stands beside the kept fields of an upstream's head; no upstream can send it, for no format keeps a field of this name. The
@@ -41,11 +43,32 @@ impl Wanted {
         class_of(self.class, record)
     }
 
-    /// The class that quarantine goes by. A redirect that is passed on has nothing to hold back; what was fetched from a folder elsewhere
-    /// may be a file all the same (`/get/?file=…`), and stays what its path says.
-    pub(crate) fn class_to_clear(&self, record: &ArtifactRecord) -> Mutability {
+    /// The class that quarantine goes by, or the rule that keeps these bytes in. A redirect that is passed on has nothing to hold back;
+    /// what was fetched from a folder elsewhere may be a file all the same (`/get/?file=…`), and stays what its path says. What came from
+    /// a folder's own path and is no listing is judged as the file that the path names without its slash, in every format: a pattern that
+    /// denies `\.apk$` means `x.apk/`, too. `length` is the body's.
+    pub(crate) fn judged(&self, record: &ArtifactRecord, length: Option<u64>) -> Result<Mutability, Fault> {
         let is_passed_on = record.headers.further.get(FOLDER).is_some_and(|text| text.contains(' '));
-        if is_passed_on { self.class_of(record) } else { self.class }
+        if is_passed_on {
+            return Ok(self.class_of(record));
+        }
+        let path = &*self.spec.key_path;
+        // Documents are checked by their format, and a link to another host is one that a document has made.
+        let is_file = !self.spec.is_document && !matches!(self.spec.base, SourceBase::External(_));
+        let is_folder = is_file && (path.is_empty() || path.ends_with('/'));
+        if !is_folder || listing::is_one(path, &record.headers, length) {
+            return Ok(self.class);
+        }
+        let file = path.trim_end_matches('/');
+        let policy_path = self.format.subject(file).unwrap_or(file);
+        // The root is a folder to its format, and here it is not.
+        let built_in = if file.is_empty() { BuiltIn::None } else { self.format.built_in(&self.entry.repository, policy_path) };
+        classify_as(&self.entry, policy_path, built_in).map_err(|mut fault| {
+            fault
+                .message
+                .push_str("; the upstream has a file there and no listing, so that the slash behind its name does not count");
+            fault
+        })
     }
 }
 

@@ -59,8 +59,13 @@ impl Engine {
     ) -> Result<Option<Answer>, Fault> {
         let (wanted, headers) = (admitted.wanted(), &record.headers);
         if admitted.subject().is_none() {
+            let class = match wanted.judged(record, headers.length) {
+                // The head does not say what the body is, which may be an empty one.
+                Err(_) if headers.content_type.is_none() => return Ok(None),
+                judged => judged?,
+            };
             let dates = Dates { published_at: record.published_at, first_seen_at: record.first_seen_at };
-            clear(&wanted.entry.repository, wanted.class_to_clear(record), dates, self.now(), ())
+            clear(&wanted.entry.repository, class, dates, self.now(), ())
                 .inspect_err(|_| count(&wanted.entry.counters.quarantined))?;
         }
         if wanted.has_name_by_digest() && !tells_everything(headers) {

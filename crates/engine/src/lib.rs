@@ -56,6 +56,7 @@ mod intake;
 mod keys;
 mod landing;
 mod learnt;
+mod listing;
 mod members;
 mod mirrors;
 mod no_body;

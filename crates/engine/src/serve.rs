@@ -56,7 +56,7 @@ impl Engine {
                 representation.began_at = Some(draft.began_at);
                 representation.vary = vary;
                 let freshness = self.freshness(draft, wanted, !fill.will_be_kept);
-                let body = self.clear_artifact(admitted, draft, Body::InFlight(FlightBody::new(attached)))?;
+                let body = self.clear_artifact(admitted, draft, fill.total, Body::InFlight(FlightBody::new(attached)))?;
                 let answer = Answer {
                     status: StatusCode::OK,
                     representation,
@@ -93,7 +93,7 @@ impl Engine {
             SettledBody::Blob(open) => Body::File { file: open.file, length: open.length },
             SettledBody::Fill(fill) => Body::InFlight(FlightBody::new(fill.attach(0))),
         };
-        let body = self.clear_artifact(admitted, &record, body)?;
+        let body = self.clear_artifact(admitted, &record, length, body)?;
         let checked = record.verified || wanted.format.named_by(&wanted.entry.repository, &wanted.spec.key_path).is_none();
         // Whoever reads a file of a generation is to be known of.
         let lasting = !for_once && checked && !admitted.bypass_cache() && wanted.member_of().is_none();
@@ -127,17 +127,29 @@ impl Engine {
     }
 
     /// Clears an artifact's own bytes; a sidecar's clearance is its subject's, which has been asked before.
-    fn clear_artifact<T>(&self, admitted: &Admitted, record: &ArtifactRecord, body: T) -> Result<Cleared<T>, Fault> {
+    fn clear_artifact<T>(
+        &self,
+        admitted: &Admitted,
+        record: &ArtifactRecord,
+        length: Option<u64>,
+        body: T,
+    ) -> Result<Cleared<T>, Fault> {
         if admitted.subject().is_some() {
             return Ok(clear_non_artifact(body));
         }
-        self.clear_record(admitted.wanted(), record, body)
+        self.clear_record(admitted.wanted(), record, length, body)
     }
 
-    fn clear_record<T>(&self, wanted: &Wanted, record: &ArtifactRecord, what: T) -> Result<Cleared<T>, Fault> {
+    fn clear_record<T>(
+        &self,
+        wanted: &Wanted,
+        record: &ArtifactRecord,
+        length: Option<u64>,
+        what: T,
+    ) -> Result<Cleared<T>, Fault> {
+        let class = wanted.judged(record, length)?;
         let dates = Dates { published_at: record.published_at, first_seen_at: record.first_seen_at };
-        clear(&wanted.entry.repository, wanted.class_to_clear(record), dates, self.now(), what)
-            .inspect_err(|_| count(&wanted.entry.counters.quarantined))
+        clear(&wanted.entry.repository, class, dates, self.now(), what).inspect_err(|_| count(&wanted.entry.counters.quarantined))
     }
 
     /// What quarantine says from what is remembered: a held artifact is refused without asking the upstream again.
@@ -148,7 +160,7 @@ impl Engine {
         }
         match self.records.get(&wanted.key).await.map_err(|error| storage_fault(&wanted.entry, &error))? {
             Some(record) if !matches!(record.content, Content::Negative { .. }) => {
-                self.clear_record(wanted, &record, ()).map(drop)
+                self.clear_record(wanted, &record, None, ()).map(drop)
             }
             _ => Ok(()),
         }
@@ -165,7 +177,7 @@ impl Engine {
             Some(record) => record,
             None => self.first_contact(subject).await?,
         };
-        self.clear_record(subject, &record, ()).map(drop)
+        self.clear_record(subject, &record, None, ()).map(drop)
     }
 
     /// Whether a GET would be answered from what is held or running.

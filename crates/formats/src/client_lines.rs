@@ -179,7 +179,7 @@ fn alpine(place: &Place<'_>) -> Vec<ClientLines> {
     let root = &place.root;
     vec![
         lines("apk", "/etc/apk/repositories", format!("{root}/vVERSION/main\n{root}/vVERSION/community")),
-        lines("apk", SHELL, format!("sed -i 's|^https\\?://[^/]*/alpine|{root}|' /etc/apk/repositories")),
+        lines("apk", SHELL, format!("sed -i 's|https\\?://.*/alpine/|{root}/|' /etc/apk/repositories")),
     ]
 }
 

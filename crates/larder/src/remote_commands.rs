@@ -91,7 +91,9 @@ async fn execute(command: &RemoteCommand, environment: &Environment, out: &mut i
             }
             Ok(du(&answer, out)?)
         }
-        RemoteCommand::Ls(LsFlags { place: None, asked }) => {
+        RemoteCommand::Ls(LsFlags { place, asked })
+            if place.as_deref().is_none_or(|place| place.trim_matches('/').is_empty()) =>
+        {
             let answer = Server::new(asked, environment)?.get(None, &[("summary", "true")]).await?;
             for repository in items(&answer, "repositories") {
                 if asked.json {
@@ -102,7 +104,8 @@ async fn execute(command: &RemoteCommand, environment: &Environment, out: &mut i
             }
             Ok(())
         }
-        RemoteCommand::Ls(LsFlags { place: Some(place), asked }) => {
+        RemoteCommand::Ls(LsFlags { place, asked }) => {
+            let place = place.as_deref().unwrap_or_default().trim_start_matches('/');
             ls(&Server::new(asked, environment)?, place, asked.json, out).await
         }
     }

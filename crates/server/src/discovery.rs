@@ -125,6 +125,9 @@ fn parse(query: &str) -> Result<Listing, Fault> {
     if seen.iter().any(|name| name == "name") && !asked.of_upstream {
         return Err(refuse("name goes with source=upstream; what is held is chosen with pattern".to_owned()));
     }
+    if let (true, Some(name)) = (asked.summary, seen.iter().find(|name| !matches!(&***name, "summary" | "source" | "name"))) {
+        return Err(refuse(format!("{name} restricts a list; a summary is of all that a repository holds")));
+    }
     Ok(asked)
 }
 
@@ -212,6 +215,9 @@ mod tests {
             "patern=a",
             "pattern=a&pattern=b",
             "name=demo",
+            // A sum of everything is not what was asked for.
+            "summary=true&pattern=a",
+            "cached=false&summary=true",
         ] {
             assert_eq!(parse(query).map_err(|fault| fault.kind), Err(FaultKind::BadRequest), "{query}");
         }

@@ -15,15 +15,19 @@ fn leads_to(location: &str, status: u16) -> Resource {
     Resource::new("moved").status(status).header("Location", location)
 }
 
+fn listing(body: &'static str) -> Resource {
+    Resource::new(body).content_type("text/html; charset=utf-8")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_path_that_ends_in_a_slash_is_mutable_whatever_the_patterns_say() {
     let origin = Origin::start().await;
-    origin.put("/dir/", Resource::new("one"));
+    origin.put("/dir/", listing("one"));
     origin.put("/dir/x.tgz", Resource::new("file"));
     let larder = TestLarder::start(&remote("generic", &origin, &format!("{ALWAYS}\nimmutable_patterns: ['\\.tgz$']"))).await;
     let folder = larder.artifact("generic", "dir/");
     assert_eq!(get(&folder).await.text(), "one");
-    origin.put("/dir/", Resource::new("two"));
+    origin.put("/dir/", listing("two"));
     let answer = get(&folder).await;
     assert_eq!((answer.text().as_str(), answer.source()), ("two", "remote"));
     assert!(!answer.header("cache-control").contains("immutable"), "{:?}", answer.headers);
@@ -131,7 +135,7 @@ async fn an_upstream_below_a_path_and_larder_below_one() {
 async fn a_folder_is_not_held_back() {
     let origin = Origin::start().await;
     let now = crate::artifacts::httpdate(SystemTime::UNIX_EPOCH + Duration::from_secs(crate::artifacts::now_seconds()));
-    origin.put("/dir/", Resource::new("listing").last_modified(&now));
+    origin.put("/dir/", listing("listing").last_modified(&now));
     origin.put("/dir", leads_to("/dir/", 301));
     origin.put("/dir/new.tgz", Resource::new("new").last_modified(&now));
     // Not every path that ends in a slash is a folder: what is fetched from another host is what its own path says.

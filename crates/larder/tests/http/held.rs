@@ -196,6 +196,9 @@ async fn du_and_ls_ask_a_running_larder() {
     assert_eq!(said(&du.stdout), "{\"repositories\":[{\"bytes\":100,\"files\":1,\"repository\":\"b\"}]}\n");
     let ls = run(&["ls"], &from_environment).await;
     assert_eq!(said(&ls.stdout), "a\nb\nnpm\n");
+    for root in ["/", ""] {
+        assert_eq!(said(&run(&["ls", root], &from_environment).await.stdout), "a\nb\nnpm\n", "{root:?}");
+    }
     let ls = run(&["ls", "a/dir/"], &from_environment).await;
     let stdout = said(&ls.stdout);
     let paths: Vec<&str> = stdout.lines().filter_map(|line| line.split_whitespace().last()).collect();

@@ -23,6 +23,7 @@ mod node;
 mod ranges;
 mod roots;
 mod sentences;
+mod slashes;
 mod strangers;
 mod tls;
 mod upstreams;

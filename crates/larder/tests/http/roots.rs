@@ -132,7 +132,7 @@ async fn a_generic_root_is_the_upstream_s_folder_and_changes() {
     let larder = TestLarder::start(&remote("generic", &origin, "cache: { mutable_ttl: 0 }\nimmutable_patterns: []")).await;
     let root = larder.artifact("generic", "");
     assert_eq!(get(&root).await.text(), "<a href=\"a.txt\">a.txt</a>");
-    origin.put("/", Resource::new("another"));
+    origin.put("/", Resource::new("another").content_type("text/html"));
     assert_eq!(send("GET", &root, &[("Accept", BROWSER)]).await.text(), "another");
     // Without its slash relative links would lead elsewhere.
     let bare = get(&format!("{}?C=M", root.trim_end_matches('/'))).await;
