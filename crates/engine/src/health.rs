@@ -131,6 +131,16 @@ impl Engine {
         }
     }
 
+    /// The database takes no records, which goes for every download until it does again.
+    pub(crate) fn tell_unwritten(&self, error: &StorageError) {
+        match self.health.warned.trouble_due("records") {
+            Some(times) => {
+                tracing::error!(%error, times, "records could not be written; what was downloaded is served but not kept");
+            }
+            None => tracing::debug!(%error, "records could not be written again"),
+        }
+    }
+
     /// A download cannot be kept, which may go for all of them.
     pub(crate) fn warn_not_kept(&self, error: &StorageError) {
         let why = if error.is_full() { "full" } else { "failed" };

@@ -35,7 +35,8 @@ pub(crate) struct Line<'a> {
 impl Line<'_> {
     /// Everything but hits and answers to probes at info. A refusal says why, and is counted.
     pub(crate) fn log(&self, response: &Response<ResponseBody>, metrics: &Metrics, now: impl FnOnce() -> UnixMillis) {
-        let (status, bytes) = (response.status(), response.body().length());
+        let status = response.status();
+        let bytes = if *self.method == Method::HEAD { Some(0) } else { response.body().length() };
         if let Some(Said(fault)) = response.extensions().get::<Said>() {
             self.warn(fault, metrics, now());
             self.log_refusal(fault, status, bytes);
@@ -54,8 +55,7 @@ impl Line<'_> {
     fn log_refusal(&self, fault: &Fault, status: StatusCode, bytes: Option<u64>) {
         let Self { id, client, peer, ms, .. } = *self;
         let (method, path) = (&*shown(self.method.as_str()), &*shown(self.path));
-        let agent = self.headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()));
-        let agent = agent.as_deref().map(shown);
+        let agent = agent_of(self.headers);
         let repository = fault.repository.as_deref().map_or_else(|| self.repository.into(), shown);
         tracing::info!(
             %id, method, path, status = status.as_u16(), kind = self.kind.as_str(), ms, %client, %peer, agent = agent.as_deref(),
@@ -69,6 +69,12 @@ impl Line<'_> {
             warn(self.id, self.repository, fault, requests);
         }
     }
+}
+
+/// The client's `User-Agent`, as the log shows it.
+pub(crate) fn agent_of(headers: &HeaderMap) -> Option<String> {
+    let agent = headers.get(USER_AGENT)?;
+    Some(shown(&String::from_utf8_lossy(agent.as_bytes())).into_owned())
 }
 
 /// Once for each repository and code, then at most once an hour.
@@ -85,6 +91,8 @@ pub(crate) struct BrokenOff {
     /// The configured repository; empty if there is none.
     pub(crate) repository: String,
     pub(crate) path: String,
+    pub(crate) client: IpAddr,
+    pub(crate) agent: Option<String>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) now: Box<dyn Fn() -> UnixMillis + Send>,
 }
@@ -92,7 +100,7 @@ pub(crate) struct BrokenOff {
 impl BrokenOff {
     /// The line, with what the pipeline knows of the cause.
     pub(crate) fn log(&self, error: &io::Error, sent: u64) {
-        let Self { id, repository, .. } = self;
+        let Self { id, repository, client, .. } = self;
         let known = error.get_ref().and_then(|cause| cause.downcast_ref::<Fault>());
         let unknown = || Fault::new(FaultKind::BadGateway, "broken_off", error.to_string());
         let fault = known.cloned().unwrap_or_else(unknown);
@@ -100,8 +108,9 @@ impl BrokenOff {
             warn(*id, repository, &fault, requests);
         }
         tracing::info!(
-            %id, repository, path = &*shown(&self.path), key = fault.key(), code = fault.code, rule = fault.rule.as_deref(),
-            reason = fault.message, upstream = fault.upstream(), bytes = sent, "answer broken off: the connection is closed"
+            %id, %client, agent = self.agent.as_deref(), repository, path = &*shown(&self.path), key = fault.key(), code = fault.code,
+            rule = fault.rule.as_deref(), reason = fault.message, upstream = fault.upstream(), bytes = sent,
+            "answer broken off: the connection is closed"
         );
     }
 }
