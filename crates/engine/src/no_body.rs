@@ -188,6 +188,9 @@ pub(crate) fn failed(wanted: &Wanted, timed_out: bool, no_body: &NoBody) -> Faul
         (brief, Some(status @ (401 | 407))) => {
             fault.briefly(format!("the upstream of repository {name} answered {status}: it {brief}"))
         }
+        (brief, Some(status)) if no_body.code == "upstream_status" => {
+            fault.briefly(format!("the upstream of repository {name} answered {status}: it {brief}"))
+        }
         (brief, _) if no_body.brief.is_empty() => fault.briefly(format!("the upstream of repository {name} {brief}")),
         (brief, _) => fault.briefly(format!("the upstream of repository {name} {brief}: {}", no_body.brief)),
     };

@@ -343,7 +343,7 @@ impl<B: Backend> Acceptor<B> {
             tls.remind(self.backend.now());
         }
         match self.shared.tls.as_ref().map(|tls| tls.reload_if_changed()) {
-            Some(Ok(true)) => tracing::info!("the TLS certificate has been read again"),
+            Some(Ok(true)) => tracing::debug!("the TLS certificate has been read again"),
             Some(Err(error)) => tracing::error!(%error, "the changed TLS certificate cannot be used; the old one stays"),
             Some(Ok(false)) | None => {}
         }
