@@ -199,6 +199,8 @@ impl Engine {
         let applied = self.metadata.apply(changes).await;
         if let Err(error) = &applied {
             self.tell_unwritten(error);
+        } else if ready.iter().any(|one| one.is_new) {
+            self.note_kept();
         }
         if applied.is_ok() && !superseded.held.is_empty() {
             for key in superseded.held {
