@@ -138,19 +138,25 @@ pub(crate) fn passed_on(wanted: &Wanted, status: u16, retry_after: Option<Durati
     };
     let name = &wanted.entry.repository.name;
     let path = larder_core::shown(&wanted.spec.key_path);
+    // They were read as 404 where the answer came in (`mirrors.rs`).
+    let also = wanted.entry.repository.cache.missing_status.iter().map(u16::to_string).collect::<Vec<_>>().join(" or ");
     let message = match status {
         508 => format!(
             "repository {name} leads back to where the request came from: its upstream answered 508 (Loop Detected); correct its base_url, \
              or whatever redirects from there to here"
         ),
+        404 if !also.is_empty() => {
+            format!("the upstream of repository {name} answered 404 for {path}, or {also}, which missing_status reads as that")
+        }
         _ => format!("the upstream of repository {name} answered {status} for {path}{}", remedy_of(status)),
     };
+    let said = if status == 404 && !also.is_empty() { format!("404 or {also}") } else { status.to_string() };
     // Who is told to come back later must be told when.
     let retry_after = retry_after.or((status == 429).then_some(UNTOLD_RETRY_AFTER));
     Fault::new(FaultKind::Upstream(status), code, message)
         .in_repository(name)
         .by_rule("upstream")
-        .upstream_said(status.to_string())
+        .upstream_said(said)
         .retry_after(retry_after)
 }
 
@@ -244,10 +250,17 @@ impl Said {
                     "; ask again when it has been corrected there (verify: warn would keep it)",
                 )
             },
-            "malformed_document" | "unasked_coding" => upstream("sent something that cannot be used", "malformed", ""),
-            "document_too_large" => {
-                Self { rule: "limits.document_size", ..upstream("sent a document that is too large", "too large", "") }
+            "malformed_document" | "unasked_coding" => {
+                upstream("sent something that cannot be used", "malformed", "; look at what it sends there")
             }
+            "document_too_large" => Self {
+                rule: "limits.document_size",
+                ..upstream(
+                    "sent a document that is too large",
+                    "too large",
+                    "; raise limits.document_size if it should be so large",
+                )
+            },
             "offline" => {
                 Self { rule: "offline", ..upstream("is not asked (offline)", "", "; set offline: false to let larder ask") }
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::header::USER_AGENT;
 use http::{HeaderMap, Method, Response, StatusCode};
-use larder_core::{Fault, FaultKind, RequestId, UnixMillis, shown};
+use larder_core::{Clock as _, Fault, FaultKind, RequestId, SystemClock, UnixMillis, shown};
 
 use crate::body::ResponseBody;
 use crate::metrics::{Metrics, RequestKind};
@@ -83,6 +83,31 @@ fn warn(id: RequestId, repository: &str, fault: &Fault, requests: u64) {
         %id, repository, key = fault.key(), code = fault.code, rule = fault.rule.as_deref(), reason = fault.message,
         upstream = fault.upstream(), requests, "requests are refused; more of the same are counted, and said again in an hour"
     );
+}
+
+/// What is no request of HTTP/1.1: hyper has answered 400 or 431 and closed the connection. Nothing of it is shown.
+pub(crate) fn unreadable(error: &hyper::Error, peer: SocketAddr, is_plain: bool, metrics: &Metrics) {
+    let (status, hint) = match error.is_parse_too_large() {
+        true => (431, ""),
+        false if is_plain => (400, "; does the client say https:// where this is http://?"),
+        false => (400, ""),
+    };
+    let reason = format!("what the client sent is no request that can be read: {error}{hint}");
+    let fault = Fault::new(FaultKind::BadRequest, "bad_request", reason);
+    metrics.refused().note("", &fault, false, SystemClock.now());
+    tracing::info!(
+        client = %peer.ip(), %peer, status, repository = "", code = fault.code, reason = fault.message,
+        "unreadable request: the connection is closed"
+    );
+}
+
+/// Who only looks whether the port is open is no news.
+pub(crate) fn no_handshake(error: &io::Error, peer: SocketAddr) {
+    if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) {
+        tracing::debug!(%error, %peer, "TLS handshake failed");
+    } else {
+        tracing::info!(client = %peer.ip(), %peer, %error, "TLS handshake failed: the connection is closed");
+    }
 }
 
 /// What is said if the body of an answer breaks off.

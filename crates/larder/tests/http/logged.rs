@@ -200,6 +200,29 @@ async fn warnings_about_files_carry_the_id_of_the_request_that_began_the_downloa
     assert!(lines(&larder, "requests are refused", |_| true).is_empty(), "it is said once:\n{}", larder.log());
 }
 
+/// There is no request to speak of, but a client that has failed, and somebody who looks for the reason.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_as_a_request_has_a_line_and_is_counted() {
+    let larder = TestLarder::start("remotes: {}\n").await;
+    let fields: String = (0..200).map(|n| format!("X-{n}: c4n4ry\r\n")).collect();
+    let many = format!("GET /live HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
+    // RFC 8446 section 5.1: how a client that says https:// begins.
+    let hello: &[u8] = b"\x16\x03\x01\x00\x05c4n4ry";
+    for (sent, status, words) in [(hello, 400, "https://"), (many.as_bytes(), 431, "no request that can be read")] {
+        let answer = raw(larder.address(), sent).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        larder.logged(&format!("\"status\":{status}")).await;
+        let said = lines(&larder, "unreadable request", |line| line["status"] == status);
+        let [line] = &said[..] else { panic!("{said:?}") };
+        assert_eq!((line["code"].as_str(), line["client"].as_str()), (Some("bad_request"), Some("127.0.0.1")), "{line}");
+        assert!(line["reason"].as_str().is_some_and(|reason| reason.contains(words)), "{line}");
+    }
+    // Who only connects and goes is none of them.
+    drop(tokio::net::TcpStream::connect(larder.address()).await);
+    assert_eq!(larder.metric("larder_refusals_total", "repository=\"\",code=\"bad_request\"").await as u64, 2);
+    assert!(!larder.log().contains("c4n4ry"));
+}
+
 /// A chart repository whose index is made anew may state other digests of all its charts.
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_an_index_states_anew_are_one_warning_with_their_number() {

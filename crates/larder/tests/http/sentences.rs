@@ -3,7 +3,7 @@
 use larder_testkit::{Behaviour, Origin, Resource};
 use serde_json::Value;
 
-use crate::support::packages::entry;
+use crate::support::packages::{entry, remote};
 use crate::support::{Answer, TestLarder, get, raw, send};
 
 /// A document and a file of each type.
@@ -209,6 +209,20 @@ async fn failures_of_upstreams_say_what_failed_and_which_keys_matter() {
             let reason = reason(&larder, &url).await;
             assert!(reason.contains(phrase) && !reason.contains("h1"), "{behaviour:?} {repository}: {reason}");
         }
+    }
+}
+
+/// What looks like an absence may be a store that refuses: whoever looks for the reason needs to know that it is read so.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_absence_that_missing_status_makes_is_told_as_one() {
+    let origin = Origin::start().await;
+    origin.behave("*", Behaviour::Status(403));
+    let larder = TestLarder::start(&remote("generic", &origin, "missing_status: [403]\nnegative_ttl: 60")).await;
+    for rule in ["upstream", "negative_ttl"] {
+        let answer = get(&larder.artifact("generic", "absent.bin")).await;
+        let (sentence, decided) = said(&answer);
+        assert_eq!((answer.status, decided.as_str()), (404, rule), "{sentence}");
+        assert!(sentence.contains("404") && sentence.contains("403, which missing_status reads"), "{sentence}");
     }
 }
 
