@@ -118,7 +118,8 @@ pub(crate) fn status_outcome(wanted: &Wanted, response: &UpstreamResponse, now: 
         _ => Outcome::Unusable,
     };
     let hint = match status {
-        401 | 407 => "; set username and password of the repository, or correct them",
+        401 => "; set username and password of the repository, or correct them",
+        407 => "; the proxy on the way wants a login: write user and password into its URL (proxy)",
         300..=399 => "; it leads to no place that could be asked: correct base_url",
         200..=299 => ", which is no answer to what was asked; correct base_url",
         _ => "",
@@ -191,8 +192,9 @@ pub(crate) fn failed(wanted: &Wanted, timed_out: bool, no_body: &NoBody) -> Faul
     let fault = Fault::new(kind, no_body.code, message).in_repository(name).by_rule(said.rule);
     let fault = match (said.brief, no_body.status) {
         ("", _) => fault,
-        (brief, Some(status @ (401 | 407))) => {
-            fault.briefly(format!("the upstream of repository {name} answered {status}: it {brief}"))
+        (brief, Some(401)) => fault.briefly(format!("the upstream of repository {name} answered 401: it {brief}")),
+        (_, Some(407)) => {
+            fault.briefly(format!("the upstream of repository {name} answered 407: the proxy on the way wants a login"))
         }
         (brief, Some(status)) if no_body.code == "upstream_status" => {
             fault.briefly(format!("the upstream of repository {name} answered {status}: it {brief}"))

@@ -184,6 +184,7 @@ async fn failures_of_upstreams_say_what_failed_and_which_keys_matter() {
         (Behaviour::Status(401), 502, &["401", "username", "password"][..], "upstream", "wants a login"),
         (Behaviour::Status(403), 403, &["403", "username", "missing_status"], "upstream", "answered 403"),
         (Behaviour::Status(429), 429, &["429", "later"], "upstream", "answered 429"),
+        (Behaviour::Status(407), 502, &["407", "proxy"], "upstream", "the proxy on the way wants a login"),
         (Behaviour::Status(418), 502, &["418"], "upstream", "answered 418"),
         (Behaviour::Status(500), 500, &["500", "later", "stale.on_status"], "upstream", "answered 500"),
         (
