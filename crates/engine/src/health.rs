@@ -159,11 +159,10 @@ impl Engine {
     /// The database takes no records, which goes for every download until it does again.
     pub(crate) fn tell_unwritten(&self, error: &StorageError) {
         self.note_unwritten(error);
-        match self.health.warned.trouble_due("records") {
-            Some(times) => {
-                tracing::error!(%error, times, "records could not be written; what was downloaded is served but not kept");
-            }
-            None => tracing::debug!(%error, "records could not be written again"),
+        if let Some(times) = self.health.warned.trouble_due("records") {
+            tracing::error!(%error, times, "records could not be written; what was downloaded is served but not kept");
+        } else {
+            tracing::debug!(%error, "records could not be written again");
         }
     }
 

@@ -241,9 +241,12 @@ pub(crate) fn offline(wanted: &Wanted) -> Fault {
 /// Storage did not do what was asked: the gate stays closed. Said once a minute for each repository: every request meets it.
 pub(crate) fn storage_fault(entry: &Entry, error: &StorageError) -> Fault {
     let repository = &entry.repository.name;
-    in_request(|| match entry.learnt.causes.trouble_due("storage") {
-        Some(times) => tracing::error!(%repository, %error, times, "storage failed"),
-        None => tracing::debug!(%repository, %error, "storage failed again"),
+    in_request(|| {
+        if let Some(times) = entry.learnt.causes.trouble_due("storage") {
+            tracing::error!(%repository, %error, times, "storage failed");
+        } else {
+            tracing::debug!(%repository, %error, "storage failed again");
+        }
     });
     let message = "larder's own storage did not answer; ask again in a moment (/health and the log say more)";
     Fault::new(FaultKind::Unavailable, "storage_unavailable", message)

@@ -87,11 +87,8 @@ fn warn(id: RequestId, repository: &str, fault: &Fault, requests: u64) {
 
 /// What is no request of HTTP/1.1: hyper has answered 400 or 431 and closed the connection. Nothing of it is shown.
 pub(crate) fn unreadable(error: &hyper::Error, peer: SocketAddr, is_plain: bool, metrics: &Metrics) {
-    let (status, hint) = match error.is_parse_too_large() {
-        true => (431, ""),
-        false if is_plain => (400, "; does the client say https:// where this is http://?"),
-        false => (400, ""),
-    };
+    let status = if error.is_parse_too_large() { 431 } else { 400 };
+    let hint = if is_plain && status == 400 { "; does the client say https:// where this is http://?" } else { "" };
     let reason = format!("what the client sent is no request that can be read: {error}{hint}");
     let fault = Fault::new(FaultKind::BadRequest, "bad_request", reason);
     metrics.refused().note("", &fault, false, SystemClock.now());

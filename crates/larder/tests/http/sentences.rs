@@ -213,6 +213,21 @@ async fn failures_of_upstreams_say_what_failed_and_which_keys_matter() {
     }
 }
 
+/// One reason is shown; that it is not the only one keeps its reader from mending one mirror and wondering.
+#[tokio::test(flavor = "multi_thread")]
+async fn mirrors_that_all_fail_are_told_as_such() {
+    let mut gone = [Origin::start().await, Origin::start().await, Origin::start().await];
+    let list = gone.iter().map(|origin| format!("'{}'", origin.url("/"))).collect::<Vec<_>>().join(", ");
+    for origin in &mut gone {
+        origin.stop().await;
+    }
+    let larder = TestLarder::start(&format!("remotes:\n  files:\n    base_url: [{list}]\n")).await;
+    let answer = get(&larder.artifact("files", "x")).await;
+    let (sentence, _) = said(&answer);
+    assert_eq!(answer.status, 502, "{sentence}");
+    assert!(sentence.contains("connection refused") && sentence.contains("2 other mirrors"), "{sentence}");
+}
+
 /// What looks like an absence may be a store that refuses: whoever looks for the reason needs to know that it is read so.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_absence_that_missing_status_makes_is_told_as_one() {
