@@ -318,5 +318,6 @@ fn bad_path(request: &ArtifactRequest<'_>) -> Option<Fault> {
 
 pub(crate) fn path_fault(error: PathError) -> Fault {
     let kind = if error == PathError::TooLong { FaultKind::UriTooLong } else { FaultKind::BadRequest };
-    Fault::new(kind, "invalid_path", error.to_string()).by_rule("paths")
+    let message = format!("{error}: correct the client, or what rewrites its addresses on the way");
+    Fault::new(kind, "invalid_path", message).briefly(error.to_string()).by_rule("paths")
 }

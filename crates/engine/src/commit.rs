@@ -198,7 +198,9 @@ impl Engine {
         let changes = drops.chain(ready.iter().filter(|one| one.written).flat_map(changes_of)).collect::<Vec<_>>();
         let applied = self.metadata.apply(changes).await;
         if let Err(error) = &applied {
-            tracing::error!(%error, "records could not be written; what was downloaded is served but not kept");
+            self.tell_unwritten(error);
+        } else if ready.iter().any(|one| one.is_new) {
+            self.note_kept();
         }
         if applied.is_ok() && !superseded.held.is_empty() {
             for key in superseded.held {

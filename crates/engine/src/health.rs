@@ -1,7 +1,7 @@
 //! The state of the backends, asked at most every few seconds: a probe must never wait for a slow store.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use larder_storage::{StorageError, StorageErrorKind};
@@ -34,12 +34,14 @@ pub struct DiskSpace {
     pub total: u64,
     /// With less than this free, nothing more is kept.
     pub reserve: u64,
+    /// Whether the last download could not be written for another reason than want of room.
+    pub failing: bool,
 }
 
 impl DiskSpace {
     /// Whether downloads are kept.
     pub fn is_keeping(&self) -> bool {
-        self.free >= self.reserve
+        self.free >= self.reserve && !self.failing
     }
 }
 
@@ -66,6 +68,8 @@ pub(crate) struct HealthCache {
     last: Mutex<Option<(Instant, Health)>>,
     /// What the log has spoken of.
     warned: Causes,
+    /// Why the last download could not be written; not for want of room, which is seen anyway.
+    unwritten: Mutex<Option<String>>,
 }
 
 impl Engine {
@@ -123,16 +127,48 @@ impl Engine {
         let kind = "filesystem";
         match self.blobs.free_space() {
             Ok(space) => {
-                let disk = DiskSpace { free: space.available, total: space.total, reserve: space.reserve };
-                let detail = space.is_low().then(|| "nearly full: downloads are served but not kept".to_owned());
+                let unwritten = self.unwritten().clone();
+                let failing = unwritten.is_some();
+                let disk = DiskSpace { free: space.available, total: space.total, reserve: space.reserve, failing };
+                let detail = match unwritten {
+                    _ if space.is_low() => Some("nearly full: downloads are served but not kept".to_owned()),
+                    Some(why) => Some(format!("the last download was served but not kept: {why}")),
+                    None => None,
+                };
                 (BackendHealth { ok: true, kind, detail }, Some(disk))
             }
             Err(error) => (BackendHealth { ok: false, kind, detail: Some(error.to_string()) }, None),
         }
     }
 
+    fn unwritten(&self) -> MutexGuard<'_, Option<String>> {
+        self.health.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_unwritten(&self, error: &StorageError) {
+        if !error.is_full() {
+            *self.unwritten() = Some(error.to_string());
+        }
+    }
+
+    /// A download is kept: whatever was in the way is gone.
+    pub(crate) fn note_kept(&self) {
+        *self.unwritten() = None;
+    }
+
+    /// The database takes no records, which goes for every download until it does again.
+    pub(crate) fn tell_unwritten(&self, error: &StorageError) {
+        self.note_unwritten(error);
+        if let Some(times) = self.health.warned.trouble_due("records") {
+            tracing::error!(%error, times, "records could not be written; what was downloaded is served but not kept");
+        } else {
+            tracing::debug!(%error, "records could not be written again");
+        }
+    }
+
     /// A download cannot be kept, which may go for all of them.
     pub(crate) fn warn_not_kept(&self, error: &StorageError) {
+        self.note_unwritten(error);
         let why = if error.is_full() { "full" } else { "failed" };
         if let Some(times) = self.health.warned.due(why) {
             tracing::warn!(

@@ -50,9 +50,16 @@ impl Engine {
         let mut held = Vec::new();
         for Restated { key, stated } in restated {
             if self.is_held_otherwise(document, key, stated).await {
-                tracing::warn!(%key, "the upstream's index states another digest for this file than before");
+                tracing::debug!(%key, "the upstream's index states another digest for this file than before");
                 held.push(key.clone());
             }
+        }
+        // An index that is made anew may restate thousands.
+        if let Some(first) = held.first() {
+            tracing::warn!(
+                repository = %document.entry.repository.name, key = %first, files = held.len(), index = document.spec.key_path.as_str(),
+                "the upstream's index states another digest for held files than before: they are fetched again when they are asked for"
+            );
         }
         let stated: Vec<SourceKey> = restated.iter().map(|restated| restated.key.clone()).collect();
         let superseded = Superseded { held: &held, stated: &stated, entry: Some(&document.entry) };

@@ -180,7 +180,11 @@ impl Engine {
             }
         }
         let none = || NoBody::unusable("no_mirror", "no mirror of this repository is left to be asked");
-        best.map_or_else(|| Err(none()), |(_, answer)| answer.map(|arrival| Arrival { failed, come_back_in, ..arrival }))
+        match best {
+            None => Err(none()),
+            Some((_, Ok(arrival))) => Ok(Arrival { failed, come_back_in, ..arrival }),
+            Some((_, Err(why))) => Err(NoBody { message: and_others(why.message, count - 1), ..why }),
+        }
     }
 
     /// Sends to one place, and remembers how that went.
@@ -377,6 +381,15 @@ fn asks_to_wait(answer: &Result<UpstreamResponse, UpstreamError>, now: UnixMilli
 /// Whether an answer to HEAD says only that this is no way to ask: then it is asked with GET.
 pub(crate) fn wants_get(status: StatusCode) -> bool {
     matches!(status.as_u16(), 400 | 403 | 405 | 501)
+}
+
+/// Why nobody answered, where one reason is shown and the others are in the log and `/health`.
+fn and_others(message: String, others: usize) -> String {
+    match others {
+        0 => message,
+        1 => format!("{message}; the other mirror that was asked failed, too"),
+        _ => format!("{message}; {others} other mirrors that were asked failed, too"),
+    }
 }
 
 /// Reads a status that this upstream gives for what it does not have (`missing_status`) as a 404, before anybody else looks at it. What

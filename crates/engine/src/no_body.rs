@@ -118,7 +118,8 @@ pub(crate) fn status_outcome(wanted: &Wanted, response: &UpstreamResponse, now: 
         _ => Outcome::Unusable,
     };
     let hint = match status {
-        401 | 407 => "; set username and password of the repository, or correct them",
+        401 => "; set username and password of the repository, or correct them",
+        407 => "; the proxy on the way wants a login: write user and password into its URL (proxy)",
         300..=399 => "; it leads to no place that could be asked: correct base_url",
         200..=299 => ", which is no answer to what was asked; correct base_url",
         _ => "",
@@ -138,19 +139,25 @@ pub(crate) fn passed_on(wanted: &Wanted, status: u16, retry_after: Option<Durati
     };
     let name = &wanted.entry.repository.name;
     let path = larder_core::shown(&wanted.spec.key_path);
+    // They were read as 404 where the answer came in (`mirrors.rs`).
+    let also = wanted.entry.repository.cache.missing_status.iter().map(u16::to_string).collect::<Vec<_>>().join(" or ");
     let message = match status {
         508 => format!(
             "repository {name} leads back to where the request came from: its upstream answered 508 (Loop Detected); correct its base_url, \
              or whatever redirects from there to here"
         ),
+        404 if !also.is_empty() => {
+            format!("the upstream of repository {name} answered 404 for {path}, or {also}, which missing_status reads as that")
+        }
         _ => format!("the upstream of repository {name} answered {status} for {path}{}", remedy_of(status)),
     };
+    let said = if status == 404 && !also.is_empty() { format!("404 or {also}") } else { status.to_string() };
     // Who is told to come back later must be told when.
     let retry_after = retry_after.or((status == 429).then_some(UNTOLD_RETRY_AFTER));
     Fault::new(FaultKind::Upstream(status), code, message)
         .in_repository(name)
         .by_rule("upstream")
-        .upstream_said(status.to_string())
+        .upstream_said(said)
         .retry_after(retry_after)
 }
 
@@ -185,7 +192,11 @@ pub(crate) fn failed(wanted: &Wanted, timed_out: bool, no_body: &NoBody) -> Faul
     let fault = Fault::new(kind, no_body.code, message).in_repository(name).by_rule(said.rule);
     let fault = match (said.brief, no_body.status) {
         ("", _) => fault,
-        (brief, Some(status @ (401 | 407))) => {
+        (brief, Some(401)) => fault.briefly(format!("the upstream of repository {name} answered 401: it {brief}")),
+        (_, Some(407)) => {
+            fault.briefly(format!("the upstream of repository {name} answered 407: the proxy on the way wants a login"))
+        }
+        (brief, Some(status)) if no_body.code == "upstream_status" => {
             fault.briefly(format!("the upstream of repository {name} answered {status}: it {brief}"))
         }
         (brief, _) if no_body.brief.is_empty() => fault.briefly(format!("the upstream of repository {name} {brief}")),
@@ -241,10 +252,17 @@ impl Said {
                     "; ask again when it has been corrected there (verify: warn would keep it)",
                 )
             },
-            "malformed_document" | "unasked_coding" => upstream("sent something that cannot be used", "malformed", ""),
-            "document_too_large" => {
-                Self { rule: "limits.document_size", ..upstream("sent a document that is too large", "too large", "") }
+            "malformed_document" | "unasked_coding" => {
+                upstream("sent something that cannot be used", "malformed", "; look at what it sends there")
             }
+            "document_too_large" => Self {
+                rule: "limits.document_size",
+                ..upstream(
+                    "sent a document that is too large",
+                    "too large",
+                    "; raise limits.document_size if it should be so large",
+                )
+            },
             "offline" => {
                 Self { rule: "offline", ..upstream("is not asked (offline)", "", "; set offline: false to let larder ask") }
             }

@@ -207,7 +207,10 @@ impl Engine {
         match self.blobs.open(blob) {
             Ok(open) => Some(open),
             Err(error) => {
-                in_request(|| tracing::warn!(key = %wanted.key, %error, "a held copy cannot be read and is fetched again"));
+                let error_text = error.to_string();
+                in_request(|| {
+                    warn_once!(wanted, "unreadable", "a held copy cannot be read and is fetched again", error = error_text);
+                });
                 if matches!(error.kind, StorageErrorKind::NotFound | StorageErrorKind::Corrupt) {
                     self.drop_record(&wanted.entry, &wanted.key).await;
                 }

@@ -250,9 +250,16 @@ pub(crate) fn offline(wanted: &Wanted) -> Fault {
         .briefly(format!("repository {} is offline and does not hold this", wanted.entry.repository.name))
 }
 
-/// Storage did not do what was asked: the gate stays closed.
+/// Storage did not do what was asked: the gate stays closed. Said once a minute for each repository: every request meets it.
 pub(crate) fn storage_fault(entry: &Entry, error: &StorageError) -> Fault {
-    in_request(|| tracing::error!(repository = %entry.repository.name, %error, "storage failed"));
+    let repository = &entry.repository.name;
+    in_request(|| {
+        if let Some(times) = entry.learnt.causes.trouble_due("storage") {
+            tracing::error!(%repository, %error, times, "storage failed");
+        } else {
+            tracing::debug!(%repository, %error, "storage failed again");
+        }
+    });
     let message = "larder's own storage did not answer; ask again in a moment (/health and the log say more)";
     Fault::new(FaultKind::Unavailable, "storage_unavailable", message)
         .in_repository(&entry.repository.name)
@@ -267,7 +274,6 @@ pub(crate) fn malformed(wanted: &Wanted, error: &Malformed) -> Fault {
     let message = format!("the document {path} of repository {name} cannot be used: {error}");
     Fault::new(FaultKind::BadGateway, "malformed_document", message)
         .briefly(format!("a document of repository {name} cannot be used"))
-        .upstream_said("malformed")
         .in_repository(&wanted.entry.repository.name)
         .by_rule("upstream")
 }

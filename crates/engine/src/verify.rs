@@ -70,8 +70,13 @@ impl Engine {
         let Whole { received, fill: holder } = whole;
         if let Some(size) = size.filter(|size| verified && *size != received.length) {
             // ADR 0029.
-            tracing::warn!(key = %wanted.key, stated = size, sent = received.length,
-                "a file has another size than its index states, and the right digest: it is kept; the index should be mended");
+            warn_once!(
+                wanted,
+                "size",
+                "a file has another size than its index states, and the right digest: it is kept; the index should be mended",
+                stated = size,
+                sent = received.length
+            );
         }
         let record = finished_record(fill, headers, &received, verified, prior, self.now());
         holder.verified(received.length);
@@ -148,6 +153,12 @@ impl Engine {
                 }
             }
         }
+        let sent = match (&stated, candidates.first()) {
+            (Stated::Digests(digests), Some(first)) if !digests.is_empty() => {
+                self.digest_of(&first.whole, digests[0].algorithm()).await
+            }
+            _ => None,
+        };
         if Self::keeps_contradicted(wanted)
             && let Some(first) = candidates.into_iter().next()
         {
@@ -158,7 +169,7 @@ impl Engine {
         count(&wanted.entry.counters.digest_mismatches);
         // The log warns of it with the upstream's other failures (`upstreams.rs`).
         tracing::debug!(key = %wanted.key, stated = %stated, "the upstream sent other bytes than are stated; nothing is kept");
-        Err(mismatch(wanted, &stated, length))
+        Err(mismatch(wanted, &stated, sent.as_ref(), length))
     }
 
     async fn is_stated(&self, wanted: &Wanted, whole: &Whole, stated: &Stated) -> bool {
@@ -240,15 +251,22 @@ impl Engine {
     }
 }
 
-fn mismatch(wanted: &Wanted, stated: &Stated, length: u64) -> NoBody {
-    let measure = match stated {
-        Stated::Digests(digests) => digests.first().map_or("digest", |digest| digest.algorithm().as_str()),
-        Stated::Identities(_) => "identity",
+/// Of the digests as much as tells them apart.
+fn mismatch(wanted: &Wanted, stated: &Stated, sent: Option<&Digest>, length: u64) -> NoBody {
+    let begin = |digest: &Digest| digest.to_hex().chars().take(16).collect::<String>();
+    let what = match (stated, sent) {
+        (Stated::Digests(digests), Some(sent)) => {
+            let stated: Vec<String> = digests.iter().map(begin).collect();
+            format!("{} is {}…, where {}… is stated", sent.algorithm().as_str(), begin(sent), stated.join("… or "))
+        }
+        (Stated::Digests(digests), None) => {
+            let measure = digests.first().map_or("digest", |digest| digest.algorithm().as_str());
+            format!("{measure} is not the one that is stated of them")
+        }
+        (Stated::Identities(_), _) => "identity is not the one that is stated of them".to_owned(),
     };
-    let message = format!(
-        "the upstream of repository {} sent {length} bytes whose {measure} is not the one that is stated of them; nothing was kept",
-        wanted.entry.repository.name
-    );
+    let name = &wanted.entry.repository.name;
+    let message = format!("the upstream of repository {name} sent {length} bytes whose {what}; nothing was kept");
     NoBody::unusable("digest_mismatch", message)
 }
 

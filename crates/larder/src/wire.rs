@@ -84,6 +84,7 @@ async fn serve(settings: Settings, sources: Sources, shares: Shares, open_files:
     aside.iter().for_each(tokio::task::JoinHandle::abort);
     engine.drain(DRAIN).await;
     metadata.close().await;
+    tracing::info!("stopped: what was downloaded is on disk");
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::header::USER_AGENT;
 use http::{HeaderMap, Method, Response, StatusCode};
-use larder_core::{Fault, FaultKind, RequestId, UnixMillis, shown};
+use larder_core::{Clock as _, Fault, FaultKind, RequestId, SystemClock, UnixMillis, shown};
 
 use crate::body::ResponseBody;
 use crate::metrics::{Metrics, RequestKind};
@@ -35,7 +35,8 @@ pub(crate) struct Line<'a> {
 impl Line<'_> {
     /// Everything but hits and answers to probes at info. A refusal says why, and is counted.
     pub(crate) fn log(&self, response: &Response<ResponseBody>, metrics: &Metrics, now: impl FnOnce() -> UnixMillis) {
-        let (status, bytes) = (response.status(), response.body().length());
+        let status = response.status();
+        let bytes = if *self.method == Method::HEAD { Some(0) } else { response.body().length() };
         if let Some(Said(fault)) = response.extensions().get::<Said>() {
             self.warn(fault, metrics, now());
             self.log_refusal(fault, status, bytes);
@@ -54,8 +55,7 @@ impl Line<'_> {
     fn log_refusal(&self, fault: &Fault, status: StatusCode, bytes: Option<u64>) {
         let Self { id, client, peer, ms, .. } = *self;
         let (method, path) = (&*shown(self.method.as_str()), &*shown(self.path));
-        let agent = self.headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()));
-        let agent = agent.as_deref().map(shown);
+        let agent = agent_of(self.headers);
         let repository = fault.repository.as_deref().map_or_else(|| self.repository.into(), shown);
         tracing::info!(
             %id, method, path, status = status.as_u16(), kind = self.kind.as_str(), ms, %client, %peer, agent = agent.as_deref(),
@@ -71,6 +71,12 @@ impl Line<'_> {
     }
 }
 
+/// The client's `User-Agent`, as the log shows it.
+pub(crate) fn agent_of(headers: &HeaderMap) -> Option<String> {
+    let agent = headers.get(USER_AGENT)?;
+    Some(shown(&String::from_utf8_lossy(agent.as_bytes())).into_owned())
+}
+
 /// Once for each repository and code, then at most once an hour.
 fn warn(id: RequestId, repository: &str, fault: &Fault, requests: u64) {
     tracing::warn!(
@@ -79,12 +85,36 @@ fn warn(id: RequestId, repository: &str, fault: &Fault, requests: u64) {
     );
 }
 
+/// What is no request of HTTP/1.1: hyper has answered 400 or 431 and closed the connection. Nothing of it is shown.
+pub(crate) fn unreadable(error: &hyper::Error, peer: SocketAddr, is_plain: bool, metrics: &Metrics) {
+    let status = if error.is_parse_too_large() { 431 } else { 400 };
+    let hint = if is_plain && status == 400 { "; does the client say https:// where this is http://?" } else { "" };
+    let reason = format!("what the client sent is no request that can be read: {error}{hint}");
+    let fault = Fault::new(FaultKind::BadRequest, "bad_request", reason);
+    metrics.refused().note("", &fault, false, SystemClock.now());
+    tracing::info!(
+        client = %peer.ip(), %peer, status, repository = "", code = fault.code, reason = fault.message,
+        "unreadable request: the connection is closed"
+    );
+}
+
+/// Who only looks whether the port is open is no news.
+pub(crate) fn no_handshake(error: &io::Error, peer: SocketAddr) {
+    if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) {
+        tracing::debug!(%error, %peer, "TLS handshake failed");
+    } else {
+        tracing::info!(client = %peer.ip(), %peer, %error, "TLS handshake failed: the connection is closed");
+    }
+}
+
 /// What is said if the body of an answer breaks off.
 pub(crate) struct BrokenOff {
     pub(crate) id: RequestId,
     /// The configured repository; empty if there is none.
     pub(crate) repository: String,
     pub(crate) path: String,
+    pub(crate) client: IpAddr,
+    pub(crate) agent: Option<String>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) now: Box<dyn Fn() -> UnixMillis + Send>,
 }
@@ -92,7 +122,7 @@ pub(crate) struct BrokenOff {
 impl BrokenOff {
     /// The line, with what the pipeline knows of the cause.
     pub(crate) fn log(&self, error: &io::Error, sent: u64) {
-        let Self { id, repository, .. } = self;
+        let Self { id, repository, client, .. } = self;
         let known = error.get_ref().and_then(|cause| cause.downcast_ref::<Fault>());
         let unknown = || Fault::new(FaultKind::BadGateway, "broken_off", error.to_string());
         let fault = known.cloned().unwrap_or_else(unknown);
@@ -100,8 +130,9 @@ impl BrokenOff {
             warn(*id, repository, &fault, requests);
         }
         tracing::info!(
-            %id, repository, path = &*shown(&self.path), key = fault.key(), code = fault.code, rule = fault.rule.as_deref(),
-            reason = fault.message, upstream = fault.upstream(), bytes = sent, "answer broken off: the connection is closed"
+            %id, %client, agent = self.agent.as_deref(), repository, path = &*shown(&self.path), key = fault.key(), code = fault.code,
+            rule = fault.rule.as_deref(), reason = fault.message, upstream = fault.upstream(), bytes = sent,
+            "answer broken off: the connection is closed"
         );
     }
 }

@@ -13,7 +13,7 @@ use crate::activity::Activity;
 use crate::settings::ServerLimits;
 
 /// A connection of hyper that can be asked to end after the answers under way.
-pub(crate) trait Graceful: Future {
+pub(crate) trait Graceful: Future<Output = hyper::Result<()>> {
     /// Finish what is under way, take no further request.
     fn graceful_shutdown(self: Pin<&mut Self>);
 }
@@ -130,18 +130,18 @@ impl<C: Graceful> Drive<C> {
 }
 
 impl<C: Graceful> Future for Drive<C> {
-    type Output = ();
+    type Output = hyper::Result<()>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
         let this = &mut *self;
         this.check_drain(cx);
-        if this.connection.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
+        if let Poll::Ready(ended) = this.connection.as_mut().poll(cx) {
+            return Poll::Ready(ended);
         }
         // hyper lets a connection that has not sent anything yet wait for its first request.
         if this.draining && this.activity.is_http1() && this.activity.is_quiet() {
-            return Poll::Ready(());
+            return Poll::Ready(Ok(()));
         }
-        if this.is_overdue(cx) { Poll::Ready(()) } else { Poll::Pending }
+        if this.is_overdue(cx) { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 }

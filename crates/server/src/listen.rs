@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use crate::access_log;
 use crate::activity::Activity;
 use crate::backend::Backend;
 use crate::drive::{Drain, Drive};
@@ -284,7 +285,7 @@ impl<B: Backend> Acceptor<B> {
                     }
                     Ok(Err(error)) => {
                         self.shared.metrics.connection_failed();
-                        tracing::debug!(%error, %peer, "TLS handshake failed");
+                        access_log::no_handshake(&error, peer);
                     }
                     Err(_) => self.shared.metrics.connection_failed(),
                 }
@@ -303,7 +304,8 @@ impl<B: Backend> Acceptor<B> {
     where
         T: tokio::io::AsyncRead + tokio::io::AsyncWrite + crate::watched::Transport + Unpin,
     {
-        let (limits, activity) = (self.shared.limits, Arc::clone(&connection.activity));
+        let (limits, activity, peer) = (self.shared.limits, Arc::clone(&connection.activity), connection.peer);
+        let (metrics, is_plain) = (Arc::clone(&self.shared.metrics), self.shared.tls.is_none());
         let service = Service { backend: self.backend, shared: self.shared, connection };
         // No `pipeline_flush`: it would copy every body into one buffer. No `header_read_timeout`: `Drive` has its own, which
         // tells heads from pauses between requests.
@@ -315,7 +317,11 @@ impl<B: Backend> Acceptor<B> {
             .max_headers(MAX_FIELDS)
             .writev(true)
             .serve_connection(TokioIo::new(transport), service);
-        Drive::new(http, activity, limits, self.drain).await;
+        if let Err(error) = Drive::new(http, activity, limits, self.drain).await
+            && error.is_parse()
+        {
+            access_log::unreadable(&error, peer, is_plain, &metrics);
+        }
     }
 
     async fn serve_http2<T>(self, stream: T, origin: Origin)
@@ -334,7 +340,8 @@ impl<B: Backend> Acceptor<B> {
             .max_send_buf_size(BUFFER)
             .max_header_list_size(BUFFER as u32)
             .serve_connection(TokioIo::new(Watched::http2(stream, Arc::clone(&activity))), service);
-        Drive::new(http, activity, limits, self.drain).await;
+        // What goes wrong with a connection of many requests is said of these.
+        let _ = Drive::new(http, activity, limits, self.drain).await;
     }
 
     fn keep_house(&self) {
@@ -343,7 +350,7 @@ impl<B: Backend> Acceptor<B> {
             tls.remind(self.backend.now());
         }
         match self.shared.tls.as_ref().map(|tls| tls.reload_if_changed()) {
-            Some(Ok(true)) => tracing::info!("the TLS certificate has been read again"),
+            Some(Ok(true)) => tracing::debug!("the TLS certificate has been read again"),
             Some(Err(error)) => tracing::error!(%error, "the changed TLS certificate cannot be used; the old one stays"),
             Some(Ok(false)) | None => {}
         }

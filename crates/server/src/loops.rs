@@ -1,8 +1,10 @@
 //! Requests that this larder has sent itself, and that have come back to it (ADR 0041): a repository's upstream leads to larder, be it over
 //! other proxies. Each would wait for the one before it, so they are refused at once.
 
+use std::sync::Arc;
+
 use http::Response;
-use larder_core::{Fault, FaultKind, Trail};
+use larder_core::{Fault, FaultKind, Repository, Trail};
 
 use crate::backend::Backend;
 use crate::body::ResponseBody;
@@ -44,6 +46,11 @@ pub(crate) fn refuse<B: Backend>(exchange: &Exchange<'_, B>) -> Handled {
     exchange.shared.metrics.repository(known).count_loop();
     let response: Response<ResponseBody> = problem::response(&**exchange.backend, &fault, audience);
     Handled { response, kind: RequestKind::Refused, repository }
+}
+
+/// The configured repository that a request names.
+pub(crate) fn repository_of<B: Backend>(exchange: &Exchange<'_, B>) -> Option<Arc<Repository>> {
+    addressed(exchange).0.and_then(|name| exchange.backend.repository(&name))
 }
 
 /// The repository that a request names, and whether its clients are those of a container registry.

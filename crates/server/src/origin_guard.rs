@@ -42,7 +42,10 @@ pub(crate) fn may_change_state(attempt: Attempt<'_>, settings: &LiveSettings) ->
     }
     let own = Url::parse(&format!("{}://{}", attempt.scheme, attempt.host)).ok();
     if !own.as_ref().is_some_and(|url| is_loopback(url) || settings.public_urls.names_place_of(url)) {
-        return Err(forbidden("the request's Host is neither a loopback address nor that of public_url"));
+        return Err(forbidden(
+            "the request's Host is neither a loopback address nor that of public_url: ask a loopback address, or set public_url \
+             (LARDER_PUBLIC_URL) to the address that clients use",
+        ));
     }
     let cross_site = attempt.headers.get_all("sec-fetch-site").iter().any(|site| site.as_bytes() == b"cross-site");
     let foreign = attempt.headers.get_all(ORIGIN).iter().any(|origin| {
@@ -51,7 +54,10 @@ pub(crate) fn may_change_state(attempt: Attempt<'_>, settings: &LiveSettings) ->
         !origin.is_some_and(|url| is_own(&url))
     });
     if cross_site || foreign {
-        return Err(forbidden("a page of another site asked for this"));
+        return Err(forbidden(
+            "a page of another site asked for this: use a client that is no browser, or set public_url (LARDER_PUBLIC_URL) if the page \
+             is larder's own",
+        ));
     }
     Ok(())
 }

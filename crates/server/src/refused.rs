@@ -38,6 +38,12 @@ const OWN: [&str; 21] = [
     "unread",
 ];
 
+/// Whether an upstream's answer is behind this: then "the upstream fails" is the warning, which names the upstream, and comes also where a
+/// mirror or an older copy has spared the client. A document beyond larder's own limit is no failure of its upstream.
+fn is_told_of_the_upstream(fault: &Fault) -> bool {
+    fault.upstream().is_some() && fault.code != "document_too_large"
+}
+
 /// A repository's name (empty: none) and a code.
 pub(crate) type Cause = (String, &'static str);
 
@@ -59,7 +65,7 @@ impl Refused {
     }
 
     /// Counts a refusal. If it is to be warned of: how many there have been since the last warning, this one included. What broke off
-    /// a `body` is warned of whatever it is: no status has told of it.
+    /// a `body` is warned of whatever it is, for no status has told of it, unless the upstream's failure has its warning.
     pub(crate) fn note(&self, repository: &str, fault: &Fault, body: bool, now: UnixMillis) -> Option<u64> {
         let mut all = self.lock();
         let cause = (repository.to_owned(), fault.code);
@@ -70,7 +76,7 @@ impl Refused {
         let seen = all.entry(cause).or_insert(Seen { count: 0, last: now, warned: None });
         seen.count += 1;
         seen.last = now;
-        if !body && !OWN.contains(&fault.code) {
+        if !body && !OWN.contains(&fault.code) || is_told_of_the_upstream(fault) {
             return None;
         }
         let before = match seen.warned {
@@ -136,11 +142,27 @@ mod tests {
         {
             assert_eq!(refused.note("a", &fault(code), false, NOW), None, "{code}");
         }
-        assert_eq!(refused.note("a", &fault("upstream_cut"), true, NOW), Some(1), "a body that broke off");
+        assert_eq!(refused.note("a", &fault("broken_off"), true, NOW), Some(1), "a body that broke off");
         let report = refused.report();
         assert_eq!(report.as_array().map(Vec::len), Some(7));
         let first = json!({"repository": "a", "code": "bad_request", "count": 1, "last": "2023-11-14T22:13:20Z"});
         assert_eq!(report[0], first);
+    }
+
+    #[test]
+    fn what_an_upstream_sent_is_warned_of_as_its_failure_and_not_again() {
+        let refused = Refused::default();
+        for code in ["address_refused", "digest_mismatch", "loop_detected", "malformed_document", "redirect_refused"] {
+            assert_eq!(refused.note("a", &fault(code).upstream_said("wrong"), false, NOW), None, "{code}");
+        }
+        assert_eq!(
+            refused.note("a", &fault("upstream_cut").upstream_said("broken off"), true, NOW),
+            None,
+            "a body that broke off"
+        );
+        assert_eq!(refused.note("a", &fault("loop_detected"), false, NOW), Some(2), "larder itself found it");
+        assert_eq!(refused.note("a", &fault("malformed_document"), false, NOW), Some(2), "a held document");
+        assert_eq!(refused.note("a", &fault("document_too_large").upstream_said("too large"), false, NOW), Some(1), "a limit");
     }
 
     #[test]

@@ -20,9 +20,9 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use larder_core::{Fault, FaultKind, Repository, RequestId, shown};
+use larder_core::{Fault, FaultKind, Repository, RepositoryKind, RequestId, shown};
 
-use crate::access_log::{BrokenOff, Line};
+use crate::access_log::{self, BrokenOff, Line};
 use crate::backend::Backend;
 use crate::body::ResponseBody;
 use crate::forwarded::{self, Client, Direct};
@@ -218,17 +218,19 @@ impl<B: Backend> Service<B> {
         if head.method == Method::HEAD {
             response = without_body(response);
         }
-        let broken = || (kind != RequestKind::Hit).then(|| Box::new(self.broken_off(id, repository.as_deref(), &head)));
+        let broken = || (kind != RequestKind::Hit).then(|| Box::new(self.broken_off(id, repository.as_deref(), &head, &client)));
         response.map(|body| body.keep_running(running).named(id, broken))
     }
 
     /// What is to be said if the body does not come to its end.
-    fn broken_off(&self, id: RequestId, repository: Option<&Repository>, head: &request::Parts) -> BrokenOff {
+    fn broken_off(&self, id: RequestId, repository: Option<&Repository>, head: &request::Parts, client: &Client) -> BrokenOff {
         let backend = Arc::clone(&self.backend);
         BrokenOff {
             id,
             repository: repository.map_or_else(String::new, |repository| repository.name.to_string()),
             path: head.uri.path().to_owned(),
+            client: client.address,
+            agent: access_log::agent_of(&head.headers),
             metrics: Arc::clone(&self.shared.metrics),
             now: Box::new(move || backend.now()),
         }
@@ -304,7 +306,7 @@ async fn dispatch<B: Backend>(exchange: &Exchange<'_, B>, body: &mut Incoming) -
     let (endpoint, repository, rest) = match find(&exchange.head.method, exchange.head.uri.path()) {
         Found::Endpoint { endpoint, changes_state, repository, rest } => {
             if changes_state && let Err(fault) = guard(exchange) {
-                return Handled { kind: RequestKind::Refused, ..Handled::other(fail(exchange, &fault, endpoint)) };
+                return refuse_change(exchange, fault, endpoint);
             }
             (endpoint, repository, rest)
         }
@@ -357,6 +359,21 @@ fn guard<B>(exchange: &Exchange<'_, B>) -> Result<(), Fault> {
         loopback_only: exchange.shared.loopback_only,
     };
     may_change_state(attempt, &exchange.shared.live.load())
+}
+
+/// A change that this client may not make. Who means to publish to a copy of an upstream is told that no token would help.
+fn refuse_change<B: Backend>(exchange: &Exchange<'_, B>, mut fault: Fault, endpoint: Endpoint) -> Handled {
+    let repository = loops::repository_of(exchange);
+    if let Some(repository) = repository.as_deref() {
+        let is_upload =
+            exchange.head.method != Method::DELETE && matches!(endpoint, Endpoint::Upload | Endpoint::Oci | Endpoint::OciAlias);
+        if is_upload && repository.kind != RepositoryKind::Local {
+            let kind = repository.kind.as_str();
+            fault.message = format!("{} is a {kind} repository and takes no uploads; {}", repository.name, fault.message);
+        }
+        fault = fault.in_repository(&repository.name);
+    }
+    Handled { response: fail(exchange, &fault, endpoint), kind: RequestKind::Refused, repository }
 }
 
 fn fail<B: Backend>(exchange: &Exchange<'_, B>, fault: &Fault, endpoint: Endpoint) -> Response<ResponseBody> {

@@ -1,6 +1,7 @@
 //! HTTPS: the server's certificate, read from files and read again when they change.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -14,6 +15,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
+use x509_parser::extensions::GeneralName;
 
 use crate::settings::TlsFiles;
 
@@ -66,7 +68,7 @@ pub fn check_tls(files: &TlsFiles) -> Result<CertificateDates, TlsError> {
 #[derive(Debug)]
 pub(crate) struct Certificate {
     pub(crate) dates: CertificateDates,
-    /// The host names that it is for.
+    /// The host names and addresses that it is for.
     pub(crate) names: Vec<String>,
 }
 
@@ -82,7 +84,11 @@ fn parsed(certificate: &CertificateDer<'_>) -> Option<Certificate> {
     let dates = CertificateDates { not_before: millis(validity.not_before), not_after: millis(validity.not_after) };
     let alternatives = parsed.subject_alternative_name().ok().flatten();
     let names = alternatives.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
-        x509_parser::extensions::GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => <[u8; 4]>::try_from(*bytes)
+            .map(|bytes| IpAddr::from(bytes).to_string())
+            .or_else(|_| <[u8; 16]>::try_from(*bytes).map(|bytes| IpAddr::from(bytes).to_string()))
+            .ok(),
         _ => None,
     });
     Some(Certificate { dates, names: names.collect() })
@@ -134,7 +140,14 @@ impl Tls {
     /// Reads the files again. A bad file leaves the certificate in force.
     pub(crate) fn reload(&self) -> Result<(), TlsError> {
         let (times, key) = (changed(&self.files), read(&self.files)?);
-        self.current.certificate.store(Arc::new(described(&self.files, &key)?));
+        let certificate = described(&self.files, &key)?;
+        if self.current.key.load().cert != key.cert {
+            tracing::info!(
+                file = %self.files.cert.display(), not_after = certificate.dates.not_after.to_http_date(),
+                "a new certificate of larder's own is in force"
+            );
+        }
+        self.current.certificate.store(Arc::new(certificate));
         self.current.key.store(Arc::new(key));
         self.current.changed.store(Arc::new(times));
         self.tell_of_expiry(SystemClock.now());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
-use larder_core::UpstreamSettings;
+use larder_core::{SafeUrl, UpstreamSettings};
 use tokio::time::Instant;
 use url::{Host, Url};
 
@@ -152,7 +152,14 @@ impl Hop<'_> {
     }
 
     fn explain(&self, failure: &Failure) -> UpstreamError {
-        self.error(failure.kind, &failure.text).because(failure.cause).briefly(failure.brief)
+        let Some(proxy) = self.settings.proxy_for(self.url) else {
+            return self.error(failure.kind, &failure.text).because(failure.cause).briefly(failure.brief);
+        };
+        // Which of the two it was cannot always be told; an operator who does not think of the proxy looks in the wrong place.
+        let text = format!("{} (through the proxy {})", failure.text, SafeUrl(proxy.clone()));
+        let is_of_the_way = failure.kind == UpstreamErrorKind::Unreachable && failure.cause != Some(Cause::Tls);
+        let brief = if is_of_the_way { "no connection through its proxy" } else { failure.brief };
+        self.error(failure.kind, text).because(failure.cause).briefly(brief)
     }
 
     /// One try: the head must begin to come within the read time-out, counted from when there is a connection.

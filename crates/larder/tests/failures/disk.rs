@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use larder_testkit::{Origin, Payload, Resource};
 
 use crate::evidence::Cell::{Cannot, Says};
 use crate::evidence::{Row, ask};
 use crate::support::packages::entry;
-use crate::support::{PATIENCE, Setup};
+use crate::support::{PATIENCE, Setup, TestLarder, get};
 
 /// A tmpfs of its own, unmounted on drop.
 struct SmallDisk(tempfile::TempDir);
@@ -69,4 +70,39 @@ async fn the_disk_is_full() {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     row.is_told(&larder, &wire).await;
+}
+
+/// As after `chown` or `chmod` of the data directory, or a disk that has been mounted read-only.
+#[tokio::test]
+async fn the_data_directory_cannot_be_written() {
+    let row = Row {
+        failure: "a data directory that cannot be written",
+        body: Cannot("the file is served all the same: it is only not kept"),
+        reason: Cannot("the file is served all the same: it is only not kept"),
+        log: Says(&["\"level\":\"WARN\"", "cannot be kept on disk", "cannot make a spool"]),
+        health: Says(&["backends: ", "the last download was served but not kept: cannot make a spool"]),
+        metrics: Says(&["larder_repository_fills_not_kept_total{", "repository=\"up\"", "} 1"]),
+    };
+    let origin = Origin::start().await;
+    for name in ["a", "b"] {
+        origin.put(&format!("/{name}"), Resource::new("bytes"));
+    }
+    let larder = TestLarder::start(&format!("remotes:\n{}", entry("up", "generic", &origin, ""))).await;
+    let (blobs, aside) = (larder.data_dir().join("blobs"), larder.data_dir().join("aside"));
+    std::fs::rename(&blobs, &aside).expect("another name");
+    std::fs::write(&blobs, "").expect("a file in its place");
+    let wire = ask(&larder, "/api/v1/remote/up/a").await;
+    assert_eq!((wire.status, wire.body.as_str()), (200, "bytes"));
+    larder.until_metric("larder_repository_fills_not_kept_total", "up", 1.0).await;
+    row.is_told(&larder, &wire).await;
+    let keeping = async || get(&larder.url("health")).await.json()["disk"]["keeping"].as_bool();
+    assert_eq!(keeping().await, Some(false));
+    std::fs::remove_file(&blobs).expect("the file goes");
+    std::fs::rename(&aside, &blobs).expect("back again");
+    assert_eq!(ask(&larder, "/api/v1/remote/up/b").await.status, 200);
+    let until = Instant::now() + PATIENCE;
+    while keeping().await != Some(true) {
+        assert!(Instant::now() < until, "{}", get(&larder.url("health")).await.text());
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
 }

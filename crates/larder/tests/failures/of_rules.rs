@@ -12,9 +12,9 @@ use crate::support::packages::{File, entry, pypi_json};
 async fn a_body_with_another_digest_than_its_index_states() {
     let row = Row {
         failure: "wrong digest",
-        body: Says(&["sha256", "repository py"]),
+        body: Says(&["sha256 is ", "… is stated", "repository py"]),
         reason: Says(&["other bytes than are stated"]),
-        log: Says(&["\"level\":\"WARN\"", "\"repository\":\"py\"", "digest_mismatch", "\"id\":\""]),
+        log: Says(&["\"level\":\"WARN\"", "\"repository\":\"py\"", "\"cause\":\"wrong_bytes\"", "\"id\":\""]),
         health: Says(&["\"repository\":\"py\"", "wrong_bytes"]),
         metrics: Says(&["larder_repository_digest_mismatches_total{", "repository=\"py\"", "} 1"]),
     };

@@ -142,3 +142,26 @@ async fn a_5xx_of_the_upstream() {
     };
     answered(row, 500, Behaviour::Status(500), "").await;
 }
+
+/// The upstream is well; whoever looks there finds nothing.
+#[tokio::test]
+async fn a_proxy_that_cannot_be_reached() {
+    let row = Row {
+        failure: "proxy down",
+        body: Says(&["repository up", "cannot connect", "through the proxy http://127.0.0.1:"]),
+        reason: Says(&["upstream of repository up cannot be reached", "no connection through its proxy"]),
+        log: Says(&["\"repository\":\"up\"", "\"code\":\"upstream_unreachable\"", "through the proxy http://127.0.0.1:"]),
+        health: Says(&["upstreams: ", "\"repository\":\"up\"", "\"cause\":\"refused\"", "through the proxy"]),
+        metrics: Says(&["larder_upstream_failures_total{", "repository=\"up\"", "cause=\"refused\"", "} 1"]),
+    };
+    let origin = Origin::start().await;
+    let mut proxy = Origin::start().await;
+    let address = proxy.url("/").replace("://", "://ci:c4n4ry@");
+    proxy.stop().await;
+    let larder = TestLarder::start(&config(&origin, &format!("proxy: '{address}'"))).await;
+    let wire = ask(&larder, TARGET).await;
+    assert_eq!(wire.status, 502, "{wire:?}");
+    row.is_told(&larder, &wire).await;
+    assert!(!wire.body.contains("c4n4ry") && !larder.log().contains("c4n4ry"));
+    assert!(origin.requests().is_empty());
+}

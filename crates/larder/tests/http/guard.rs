@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use larder_testkit::{Origin, Resource};
 
-use crate::support::packages::remote;
+use crate::support::packages::{entry, remote};
 use crate::support::{Setup, TestLarder, get, send};
 
 /// A cell of the table: the request's headers, and whether it may change state.
@@ -129,6 +129,31 @@ async fn with_a_token_the_token_decides() {
         assert!(!get(&larder.url(path)).await.text().contains(token), "{path}");
     }
     assert!(!larder.log().contains(token));
+}
+
+/// Who would publish to a copy of an upstream needs no token, but another repository.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_is_refused_names_its_repository_and_whether_a_token_would_help() {
+    let origin = Origin::start().await;
+    let config = format!("remotes:\n{}{}", entry("files", "generic", &origin, ""), entry("hub", "docker", &origin, ""));
+    let larder = Setup::new(&config).env("LARDER_ADMIN_TOKEN", "t0ken-of-the-operator").start().await;
+    for (method, path, repository, is_upload) in [
+        ("PUT", "api/v1/remote/files/a", Some("files"), true),
+        ("DELETE", "api/v1/remote/files/a", Some("files"), false),
+        ("POST", "v2/hub/a/blobs/uploads/", Some("hub"), true),
+        ("PUT", "hub/v2/a/manifests/1", Some("hub"), true),
+        ("PUT", "api/v1/remote/nobody/a", None, false),
+        ("PUT", "cache/flush", None, false),
+    ] {
+        let answer = send(method, &larder.url(path), &[]).await;
+        assert_eq!(answer.status, 401, "{method} {path}: {}", answer.text());
+        let body = answer.json();
+        let detail = if body["errors"].is_array() { &body["errors"][0]["detail"] } else { &body };
+        assert_eq!(detail["repository"].as_str(), repository, "{method} {path}: {body}");
+        assert_eq!(answer.text().contains("takes no uploads"), is_upload, "{method} {path}: {body}");
+        assert!(answer.text().contains("auth.admin_token"), "{body}");
+    }
+    assert_eq!(larder.metric("larder_refusals_total", "repository=\"hub\",code=\"unauthorized\"").await as u64, 2);
 }
 
 /// Nothing is built in that would open anything: no password, no token, no key that two installations share.

@@ -94,6 +94,8 @@ async fn every_refused_or_failed_request_says_why_in_one_line() {
         let line = line_of(&larder, &id).await;
         assert_eq!((line["status"].as_u64(), line["code"].as_str()), (Some(status), Some(code)), "{line}");
     }
+    let answer = send("HEAD", &larder.artifact("files", "secret/x"), &[]).await;
+    assert_eq!(line_of(&larder, answer.header("x-request-id")).await["bytes"], 0, "HEAD has no body");
     // Refused before anything has looked at it.
     let answer = raw(larder.address(), b"GET /x HTTP/1.1\r\nHost: a\r\nHost: b\r\nUser-Agent: odd\r\n\r\n").await;
     let id = answer.lines().find_map(|line| line.strip_prefix("x-request-id: ")).unwrap_or_default().to_owned();
@@ -146,7 +148,8 @@ async fn a_body_that_breaks_off_has_a_line_with_the_request_s_id_and_the_cause()
             .await;
     get(&larder.artifact("helm", "index.yaml")).await;
     for (repository, path, code) in [("helm", path.as_str(), "digest_mismatch"), ("files", "cut", "upstream_cut")] {
-        let response = reqwest::get(&larder.artifact(repository, path)).await.unwrap();
+        let request = reqwest::Client::new().get(larder.artifact(repository, path)).header("User-Agent", "a-client/1.0");
+        let response = request.send().await.unwrap();
         let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
         assert_eq!(response.status().as_u16(), 200, "the head was good");
         assert!(response.bytes().await.is_err(), "{repository}: nothing wrong ends well");
@@ -160,8 +163,12 @@ async fn a_body_that_breaks_off_has_a_line_with_the_request_s_id_and_the_cause()
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         };
         assert_eq!((line["code"].as_str(), line["repository"].as_str()), (Some(code), Some(repository)), "{line}");
+        assert_eq!((line["client"].as_str(), line["agent"].as_str()), (Some("127.0.0.1"), Some("a-client/1.0")), "{line}");
         assert!(line["reason"].as_str().is_some_and(|reason| !reason.is_empty()) && line["bytes"].as_u64() > Some(0), "{line}");
         assert!(larder.metric("larder_refusals_total", &format!("repository=\"{repository}\",code=\"{code}\"")).await >= 1.0);
+        // The failure of the upstream is the one warning.
+        let warned = lines(&larder, "", |line| line["level"] == "WARN" && line["repository"] == repository);
+        assert!(matches!(&warned[..], [one] if one["cause"].is_string()), "{warned:?}");
     }
 }
 
@@ -182,6 +189,7 @@ async fn warnings_about_files_carry_the_id_of_the_request_that_began_the_downloa
     let warned = lines(&larder, "the upstream fails", |line| line["level"] == "WARN");
     assert!(!warned.is_empty(), "{}", larder.log());
     assert!(warned.iter().all(|line| line["span"]["id"] == answer.header("x-request-id")), "{warned:?}");
+    assert!(lines(&larder, "requests are refused", |_| true).is_empty(), "it is said once:\n{}", larder.log());
     let larder = Setup::new(&config).env("LARDER_LOG", "info").start().await;
     origin.put("/index.yaml", Resource::new("entries: 7").content_type("text/yaml"));
     let answer = get(&larder.artifact("helm", "index.yaml")).await;
@@ -189,6 +197,50 @@ async fn warnings_about_files_carry_the_id_of_the_request_that_began_the_downloa
     larder.logged("\"cause\":\"malformed\"").await;
     let warned = lines(&larder, "the upstream fails", |line| line["level"] == "WARN");
     assert!(!warned.is_empty() && warned.iter().all(|line| line["span"]["id"] == answer.header("x-request-id")), "{warned:?}");
+    assert!(lines(&larder, "requests are refused", |_| true).is_empty(), "it is said once:\n{}", larder.log());
+}
+
+/// There is no request to speak of, but a client that has failed, and somebody who looks for the reason.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_as_a_request_has_a_line_and_is_counted() {
+    let larder = TestLarder::start("remotes: {}\n").await;
+    let fields = "X-Field: c4n4ry\r\n".repeat(200);
+    let many = format!("GET /live HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
+    // RFC 8446 section 5.1: how a client that says https:// begins.
+    let hello: &[u8] = b"\x16\x03\x01\x00\x05c4n4ry";
+    for (sent, status, words) in [(hello, 400, "https://"), (many.as_bytes(), 431, "no request that can be read")] {
+        let answer = raw(larder.address(), sent).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        larder.logged(&format!("\"status\":{status}")).await;
+        let said = lines(&larder, "unreadable request", |line| line["status"] == status);
+        let [line] = &said[..] else { panic!("{said:?}") };
+        assert_eq!((line["code"].as_str(), line["client"].as_str()), (Some("bad_request"), Some("127.0.0.1")), "{line}");
+        assert!(line["reason"].as_str().is_some_and(|reason| reason.contains(words)), "{line}");
+    }
+    // Who only connects and goes is none of them.
+    drop(tokio::net::TcpStream::connect(larder.address()).await);
+    assert_eq!(larder.metric("larder_refusals_total", "repository=\"\",code=\"bad_request\"").await as u64, 2);
+    assert!(!larder.log().contains("c4n4ry"));
+}
+
+/// A chart repository whose index is made anew may state other digests of all its charts.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_an_index_states_anew_are_one_warning_with_their_number() {
+    let origin = Origin::start().await;
+    let charts = |seed| ["pantry", "cellar", "attic"].map(|name| File::generated(name, "1.0.0", 1000, seed));
+    let paths = helm(&origin, &charts(1));
+    let larder = TestLarder::start(&remote("helm", &origin, "cache: { mutable_ttl: 0 }")).await;
+    get(&larder.artifact("helm", "index.yaml")).await;
+    for path in &paths {
+        assert_eq!(get(&larder.artifact("helm", path)).await.status, 200, "{path}");
+        larder.until_held(path).await;
+    }
+    helm(&origin, &charts(2));
+    get(&larder.artifact("helm", "index.yaml")).await;
+    larder.logged("states another digest").await;
+    let warned = lines(&larder, "", |line| line["level"] == "WARN");
+    let [one] = &warned[..] else { panic!("{warned:?}") };
+    assert_eq!((one["repository"].as_str(), one["files"].as_u64()), (Some("helm"), Some(3)), "{one}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use larder_testkit::{Behaviour, Origin, Resource};
 use serde_json::Value;
 
-use crate::support::packages::entry;
+use crate::support::packages::{entry, remote};
 use crate::support::{Answer, TestLarder, get, raw, send};
 
 /// A document and a file of each type.
@@ -184,6 +184,8 @@ async fn failures_of_upstreams_say_what_failed_and_which_keys_matter() {
         (Behaviour::Status(401), 502, &["401", "username", "password"][..], "upstream", "wants a login"),
         (Behaviour::Status(403), 403, &["403", "username", "missing_status"], "upstream", "answered 403"),
         (Behaviour::Status(429), 429, &["429", "later"], "upstream", "answered 429"),
+        (Behaviour::Status(407), 502, &["407", "proxy"], "upstream", "the proxy on the way wants a login"),
+        (Behaviour::Status(418), 502, &["418"], "upstream", "answered 418"),
         (Behaviour::Status(500), 500, &["500", "later", "stale.on_status"], "upstream", "answered 500"),
         (
             Behaviour::Redirect { status: 302, location: "http://10.1.2.3/x".into() },
@@ -208,6 +210,35 @@ async fn failures_of_upstreams_say_what_failed_and_which_keys_matter() {
             let reason = reason(&larder, &url).await;
             assert!(reason.contains(phrase) && !reason.contains("h1"), "{behaviour:?} {repository}: {reason}");
         }
+    }
+}
+
+/// One reason is shown; that it is not the only one keeps its reader from mending one mirror and wondering.
+#[tokio::test(flavor = "multi_thread")]
+async fn mirrors_that_all_fail_are_told_as_such() {
+    let mut gone = [Origin::start().await, Origin::start().await, Origin::start().await];
+    let list = gone.iter().map(|origin| format!("'{}'", origin.url("/"))).collect::<Vec<_>>().join(", ");
+    for origin in &mut gone {
+        origin.stop().await;
+    }
+    let larder = TestLarder::start(&format!("remotes:\n  files:\n    base_url: [{list}]\n")).await;
+    let answer = get(&larder.artifact("files", "x")).await;
+    let (sentence, _) = said(&answer);
+    assert_eq!(answer.status, 502, "{sentence}");
+    assert!(sentence.contains("connection refused") && sentence.contains("2 other mirrors"), "{sentence}");
+}
+
+/// What looks like an absence may be a store that refuses: whoever looks for the reason needs to know that it is read so.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_absence_that_missing_status_makes_is_told_as_one() {
+    let origin = Origin::start().await;
+    origin.behave("*", Behaviour::Status(403));
+    let larder = TestLarder::start(&remote("generic", &origin, "missing_status: [403]\nnegative_ttl: 60")).await;
+    for rule in ["upstream", "negative_ttl"] {
+        let answer = get(&larder.artifact("generic", "absent.bin")).await;
+        let (sentence, decided) = said(&answer);
+        assert_eq!((answer.status, decided.as_str()), (404, rule), "{sentence}");
+        assert!(sentence.contains("404") && sentence.contains("403, which missing_status reads"), "{sentence}");
     }
 }
 

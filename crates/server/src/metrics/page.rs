@@ -337,7 +337,7 @@ mod tests {
             version: "1.2.3",
             connections_limit: 10_000,
             hot_set_limit: 77,
-            disk: Some(DiskSpace { free: 30, total: 100, reserve: 5 }),
+            disk: Some(DiskSpace { free: 30, total: 100, reserve: 5, failing: false }),
             reload: (false, UnixMillis(1_500)),
             certificate_expiry: Some(UnixMillis(9_000)),
             upstreams: vec![
