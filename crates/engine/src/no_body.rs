@@ -118,7 +118,8 @@ pub(crate) fn status_outcome(wanted: &Wanted, response: &UpstreamResponse, now: 
         _ => Outcome::Unusable,
     };
     let hint = match status {
-        401 | 407 => "; set username and password of the repository, or correct them",
+        401 => "; set username and password of the repository, or correct them",
+        407 => ", as proxies do that want a login; set or correct user name and password in its `proxy`",
         300..=399 => "; it leads to no place that could be asked: correct base_url",
         200..=299 => ", which is no answer to what was asked; correct base_url",
         _ => "",
@@ -137,7 +138,7 @@ pub(crate) fn passed_on(wanted: &Wanted, status: u16, retry_after: Option<Durati
         _ => "upstream_status",
     };
     let name = &wanted.entry.repository.name;
-    let path = larder_core::shown(&wanted.spec.key_path);
+    let path = shown_path(&wanted.spec.key_path);
     let message = match status {
         508 => format!(
             "repository {name} leads back to where the request came from: its upstream answered 508 (Loop Detected); correct its base_url, \
@@ -152,6 +153,11 @@ pub(crate) fn passed_on(wanted: &Wanted, status: u16, retry_after: Option<Durati
         .by_rule("upstream")
         .upstream_said(status.to_string())
         .retry_after(retry_after)
+}
+
+/// A path as messages show it.
+fn shown_path(path: &str) -> std::borrow::Cow<'_, str> {
+    if path.is_empty() { "its root".into() } else { larder_core::shown(path) }
 }
 
 /// What to do about a status that is passed on.
@@ -173,7 +179,7 @@ pub(crate) fn failed(wanted: &Wanted, timed_out: bool, no_body: &NoBody) -> Faul
     };
     let name = &wanted.entry.repository.name;
     let said = Said::of(no_body);
-    let path = larder_core::shown(&wanted.spec.key_path);
+    let path = shown_path(&wanted.spec.key_path);
     let names_it =
         ["the upstream of repository", "the registry of repository"].iter().any(|who| no_body.message.starts_with(who));
     let what = match said.brief {

@@ -248,7 +248,8 @@ fn cause_of_body(why: &NoBody) -> Option<Cause> {
 
 fn of_status(status: u16, url: &Url) -> String {
     let advice = match status {
-        401 | 407 => "; check the repository's username and password",
+        401 => "; check the repository's username and password",
+        407 => "; that is what proxies say: check user name and password in `proxy`",
         403 => {
             "; the account may not read this, or it is a store that says 403 for what it has not got (missing_status: [403] then)"
         }

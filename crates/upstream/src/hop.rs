@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
-use larder_core::UpstreamSettings;
+use larder_core::{SafeUrl, UpstreamSettings};
 use tokio::time::Instant;
 use url::{Host, Url};
 
@@ -152,7 +152,11 @@ impl Hop<'_> {
     }
 
     fn explain(&self, failure: &Failure) -> UpstreamError {
-        self.error(failure.kind, &failure.text).because(failure.cause).briefly(failure.brief)
+        let error = match self.settings.proxy_for(self.url) {
+            Some(proxy) => self.error(failure.kind, format!("{} (through the proxy {})", failure.text, SafeUrl(proxy.clone()))),
+            None => self.error(failure.kind, &failure.text),
+        };
+        error.because(failure.cause).briefly(failure.brief)
     }
 
     /// One try: the head must begin to come within the read time-out, counted from when there is a connection.
