@@ -303,6 +303,13 @@ fn data_dir(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Option
             "no data directory: set --data-dir, LARDER_DATA_DIR or `data_dir`, for neither XDG_DATA_HOME nor HOME is set",
         );
     }
+    // A shell takes `~` for the home directory, and only at the beginning of a word of its own.
+    if let Some(path) = chosen.as_deref().filter(|path| path.components().any(|part| part.as_os_str() == "~")) {
+        report.error(
+            top.key_place("data_dir"),
+            format!("the data directory {}: `~` is no home directory here: write the whole path", path.display()),
+        );
+    }
     chosen
 }
 

@@ -11,7 +11,7 @@ use url::Url;
 pub(super) fn root_url(text: &str) -> Result<Url, String> {
     let mut url = absolute(text, "http:// or https://")?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(format!("must be an http or https URL, not {}:", url.scheme()));
+        return Err(format!("must be an http or https URL, not {}: (it begins with http:// or https://)", url.scheme()));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err("must not carry a user name or password: use the keys `username` and `password`".to_owned());

@@ -28,6 +28,8 @@ fn yaml_by_hand() {
             "x-all: &all {cache: {mutable_ttl: 5}}\nremotes: {a: {<<: *all, package: npm}}\n",
             &["first repository that uses it"],
         ),
+        Case::new("a tilde", "data_dir: ~/cache\nremotes: {}\n", &["larder.yaml:1", "`~` is no home directory"]),
+        Case::new("a host and a port", "remotes: {a: {base_url: 'localhost:8080'}}\n", &["it begins with http:// or https://"]),
         Case::repository("a unit", "cache: {mutable_ttl: 10m}", &["a whole number of seconds", "10m is 600"]),
         Case::repository("another program's for ever", "cache: {immutable_ttl: -1}", &["for ever is 0"]),
     ]);
