@@ -21,6 +21,7 @@ use crate::descriptors::Shares;
 use crate::wire::{server_settings, tls_files, wanted_shares};
 
 const DATABASE: &str = "larder.sqlite";
+const LOCK: &str = "larder.lock";
 /// A certificate that expires within this time is worth a warning.
 const SOON: Duration = Duration::from_hours(30 * 24);
 /// How long a running larder may take to say that it is one.
@@ -95,16 +96,21 @@ fn of_directory(error: &StorageError, directory: &Path) -> String {
     format!("{error} (in the data directory {}{})", directory.display(), strangers(directory))
 }
 
-/// Says that a directory, or the one that it would be made in, belongs to another user than the one that larder runs as.
+/// Says what of a data directory belongs to another user than the one that larder runs as: the one that it would be made in, itself, or
+/// what somebody (often root, once) has left in it.
 fn strangers(directory: &Path) -> String {
-    let Some(nearest) = directory.ancestors().find(|path| path.exists()) else { return String::new() };
     let user = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.uid());
-    match (user(nearest), user(Path::new("/proc/self"))) {
-        (Some(owner), Some(own)) if owner != own && own != 0 => {
-            let which = if nearest == directory { "which".to_owned() } else { nearest.display().to_string() };
-            format!("; {which} belongs to user {owner}, and larder runs as user {own}")
-        }
-        _ => String::new(),
+    let Some(own) = user(Path::new("/proc/self")).filter(|own| *own != 0) else { return String::new() };
+    let Some(nearest) = directory.ancestors().find(|path| path.exists()) else { return String::new() };
+    let within = [LOCK, DATABASE, "blobs"].map(|name| directory.join(name));
+    let foreign = std::iter::once(nearest).chain(within.iter().map(PathBuf::as_path)).find_map(|path| {
+        let owner = user(path).filter(|owner| *owner != own)?;
+        Some((path, owner))
+    });
+    match foreign {
+        None => String::new(),
+        Some((path, owner)) if path == directory => format!(", which belongs to user {owner}, and larder runs as user {own}"),
+        Some((path, owner)) => format!("; {} belongs to user {owner}, and larder runs as user {own}", path.display()),
     }
 }
 
