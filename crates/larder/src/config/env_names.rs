@@ -57,11 +57,11 @@ pub(super) fn check(environment: &Environment, referred: &[String], report: &mut
 
 /// Reports values in quotation marks. A shell and systemd take them off; `docker --env-file` and Kubernetes hand them on.
 fn quoted(environment: &Environment, referred: &[String], report: &mut Report) {
+    const WHY: &str = "stands in quotation marks, which are part of it";
     let is_quoted = |name: &str| {
         let value = environment.get(name).unwrap_or_default();
         value.len() > 1 && ['"', '\''].into_iter().any(|mark| value.starts_with(mark) && value.ends_with(mark))
     };
-    const WHY: &str = "stands in quotation marks, which are part of it";
     // The log's are judged with the log's, before anything else.
     let own = KNOWN.iter().copied().chain(["CONFIG_PATH"]).filter(|name| !name.starts_with("LARDER_LOG"));
     for name in own.filter(|name| is_quoted(name)) {

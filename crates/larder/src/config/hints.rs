@@ -26,6 +26,9 @@ fn words(word: &str) -> String {
 /// What to say about an unknown key of the top level.
 pub(super) fn of_top(entry: &Entry) -> String {
     let below = entry.node.entries();
+    if entry.key.starts_with("//") {
+        return "comments begin with `#`".to_owned();
+    }
     let is_repository_key = |key: &str| schema::REPOSITORY.contains(&key) && !matches!(key, "proxy");
     if below.iter().any(|entry| is_repository_key(&entry.key) && entry.key != "type") {
         let key = &entry.key;

@@ -110,7 +110,7 @@ impl Builder<'_> {
                 let message = match error.info() {
                     // The scanner reads ahead and has a limit of its own for `[` and `{`.
                     "recursion limit exceeded" => TOO_DEEP.to_owned(),
-                    info => explained(info, source, error.marker().line()),
+                    info => explained(info, source),
                 };
                 Failed { marker: *error.marker(), message, unknown_escape }
             })?;

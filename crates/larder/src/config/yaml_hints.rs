@@ -10,16 +10,11 @@ const HINTS: &[(&str, &str)] = &[
     ("illegal placement of ':'", "is a `[` or `{` above not closed?"),
 ];
 
-/// The message for what the parser says of a line (from 1 on).
-pub(super) fn explained(info: &str, source: &str, line: usize) -> String {
+/// The message for what the parser says of a text.
+pub(super) fn explained(info: &str, source: &str) -> String {
     let said = format!("not valid YAML: {info}");
     if is_toml(source) {
         return format!("{said}; it looks like TOML, and larder reads YAML or JSON");
-    }
-    // The scanner may notice behind the line what began on it: both are looked at.
-    let around = source.lines().skip(line.saturating_sub(2)).take(2);
-    if info.contains("unexpected character") && around.clone().any(|line| line.trim_start().starts_with("//")) {
-        return format!("{said}; comments begin with `#`");
     }
     match HINTS.iter().find(|(part, _)| info.contains(part)) {
         Some((_, hint)) => format!("{said}; {hint}"),
@@ -52,10 +47,10 @@ mod tests {
             ("did not find expected <document start>", "# c\n[a]\nb = 1\n", "looks like TOML"),
             ("unexpected character: `%'", "a: %b\n", "quotation marks"),
         ] {
-            let said = explained(info, source, 1);
+            let said = explained(info, source);
             assert!(said.starts_with("not valid YAML: ") && said.contains(info) && said.contains(want), "{said}");
         }
-        assert_eq!(explained("some news", "a: 1\n", 1), "not valid YAML: some news");
+        assert_eq!(explained("some news", "a: 1\n"), "not valid YAML: some news");
         assert_eq!(
             missing_space("base_url:http://x", &["base_url"]).as_deref(),
             Some("a space must stand behind the colon: `base_url: …`")

@@ -16,6 +16,7 @@ fn yaml_by_hand() {
             "remotes:\n  a:\n    deny_patterns: [*.json]\n",
             &["larder.yaml:3", "quotation marks"],
         ),
+        Case::new("another language's comment", "{\n// mine\n\"remotes\": {}}\n", &["comments begin with `#`"]),
         Case::new("TOML", "[remotes.a]\nbase_url = 'http://a.example.com'\n", &["looks like TOML"]),
         Case::new("an open quotation mark", "remotes:\n  a:\n    base_url: \"http://a.example.com\n", &["is not closed"]),
         Case::new(
