@@ -139,7 +139,7 @@ fn domain(text: &str) -> Option<String> {
     let name = text.strip_prefix("*.").or_else(|| text.strip_prefix('.')).unwrap_or(text);
     let parsed = Url::parse(&format!("http://{name}/")).ok()?;
     // The parser takes more than names: what it took away (user, port, path) would be silently lost.
-    let legal = !name.is_empty() && !name.contains(['/', '@', ':', '?', '#', '\\', '*', '%']);
+    let legal = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'));
     match parsed.host() {
         Some(Host::Domain(name)) if legal => Some(name.strip_suffix('.').unwrap_or(name).to_owned()),
         _ => None,
@@ -206,7 +206,17 @@ mod tests {
         ] {
             assert_eq!(is_proxied(no_proxy, target), proxied, "NO_PROXY={no_proxy} {target}");
         }
-        for wrong in ["http://example.com", "10.0.0.0/33", "a b@c", "example.com:0", "example.com:port", "a/b", "*x"] {
+        for wrong in [
+            "http://example.com",
+            "10.0.0.0/33",
+            "a b@c",
+            "example.com:0",
+            "example.com:port",
+            "a/b",
+            "*x",
+            "a.example;b.example",
+            "\"a.example\"",
+        ] {
             ProxyBypass::parse(wrong).expect_err(wrong);
         }
     }

@@ -138,7 +138,7 @@ pub(crate) fn passed_on(wanted: &Wanted, status: u16, retry_after: Option<Durati
         _ => "upstream_status",
     };
     let name = &wanted.entry.repository.name;
-    let path = larder_core::shown(&wanted.spec.key_path);
+    let path = shown_path(&wanted.spec.key_path);
     // They were read as 404 where the answer came in (`mirrors.rs`).
     let also = wanted.entry.repository.cache.missing_status.iter().map(u16::to_string).collect::<Vec<_>>().join(" or ");
     let message = match status {
@@ -161,6 +161,11 @@ pub(crate) fn passed_on(wanted: &Wanted, status: u16, retry_after: Option<Durati
         .retry_after(retry_after)
 }
 
+/// A path as messages show it.
+fn shown_path(path: &str) -> std::borrow::Cow<'_, str> {
+    if path.is_empty() { "its root".into() } else { larder_core::shown(path) }
+}
+
 /// What to do about a status that is passed on.
 fn remedy_of(status: u16) -> &'static str {
     match status {
@@ -180,7 +185,7 @@ pub(crate) fn failed(wanted: &Wanted, timed_out: bool, no_body: &NoBody) -> Faul
     };
     let name = &wanted.entry.repository.name;
     let said = Said::of(no_body);
-    let path = larder_core::shown(&wanted.spec.key_path);
+    let path = shown_path(&wanted.spec.key_path);
     let names_it =
         ["the upstream of repository", "the registry of repository"].iter().any(|who| no_body.message.starts_with(who));
     let what = match said.brief {

@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +15,13 @@ use larder::config::{Diagnostic, Settings, Severity};
 use larder_core::{Clock as _, Pseudonym, RepositoryKind, SystemClock};
 use larder_formats::LinkKey;
 use larder_server::{BindError, BoundServer, CertificateDates, bind, check_tls};
-use larder_storage::{BlobStore, DataDirectoryLock, FsBlobStore, MetadataStore, OnDamage, StorageErrorKind};
+use larder_storage::{BlobStore, DataDirectoryLock, FsBlobStore, MetadataStore, OnDamage, StorageError, StorageErrorKind};
 
 use crate::descriptors::Shares;
 use crate::wire::{server_settings, tls_files, wanted_shares};
 
 const DATABASE: &str = "larder.sqlite";
+const LOCK: &str = "larder.lock";
 /// A certificate that expires within this time is worth a warning.
 const SOON: Duration = Duration::from_hours(30 * 24);
 /// How long a running larder may take to say that it is one.
@@ -41,9 +43,10 @@ pub(crate) struct Prepared {
 pub(crate) async fn prepare(settings: &Settings, shares: Shares, pseudonym: Pseudonym) -> Result<Prepared, Box<dyn Error>> {
     let directory = &settings.data_dir;
     make_directory(directory)?;
-    let lock = DataDirectoryLock::take(directory)?;
-    let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(directory)?.keeping_open(shares.blobs));
-    let metadata = MetadataStore::open_with(&directory.join(DATABASE), on_damage(settings)).await?;
+    let within = |error| of_directory(&error, directory);
+    let lock = DataDirectoryLock::take(directory).map_err(within)?;
+    let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(directory).map_err(within)?.keeping_open(shares.blobs));
+    let metadata = MetadataStore::open_with(&directory.join(DATABASE), on_damage(settings)).await.map_err(within)?;
     let link_key = link_key(&metadata).await?;
     let server = bind(server_settings(settings, shares, pseudonym)).await?;
     Ok(Prepared { _lock: lock, blobs, metadata, link_key, server })
@@ -77,8 +80,38 @@ impl Findings {
 }
 
 fn make_directory(directory: &Path) -> Result<(), String> {
-    std::fs::create_dir_all(directory)
-        .map_err(|error| format!("the data directory {} cannot be made: {error}", directory.display()))
+    std::fs::create_dir_all(directory).map_err(|error| {
+        let leads_nowhere = directory.is_symlink() && !directory.exists();
+        let why = if leads_nowhere { "it is a link that leads nowhere".to_owned() } else { error.to_string() };
+        format!("the data directory {} cannot be made: {why}{}", directory.display(), strangers(directory))
+    })
+}
+
+/// A failure in the data directory, with the directory and whose it is.
+fn of_directory(error: &StorageError, directory: &Path) -> String {
+    // Whoever holds the lock is named already.
+    if error.kind == StorageErrorKind::Unavailable {
+        return error.to_string();
+    }
+    format!("{error} (in the data directory {}{})", directory.display(), strangers(directory))
+}
+
+/// Says what of a data directory belongs to another user than the one that larder runs as: the one that it would be made in, itself, or
+/// what somebody (often root, once) has left in it.
+fn strangers(directory: &Path) -> String {
+    let user = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.uid());
+    let Some(own) = user(Path::new("/proc/self")).filter(|own| *own != 0) else { return String::new() };
+    let Some(nearest) = directory.ancestors().find(|path| path.exists()) else { return String::new() };
+    let within = [LOCK, DATABASE, "blobs"].map(|name| directory.join(name));
+    let foreign = std::iter::once(nearest).chain(within.iter().map(PathBuf::as_path)).find_map(|path| {
+        let owner = user(path).filter(|owner| *owner != own)?;
+        Some((path, owner))
+    });
+    match foreign {
+        None => String::new(),
+        Some((path, owner)) if path == directory => format!(", which belongs to user {owner}, and larder runs as user {own}"),
+        Some((path, owner)) => format!("; {} belongs to user {owner}, and larder runs as user {own}", path.display()),
+    }
 }
 
 /// Looks at the data directory; says whether a running larder has it.
@@ -97,7 +130,7 @@ fn data_directory(settings: &Settings, found: &mut Findings) -> bool {
             true
         }
         Err(error) => {
-            found.error(error.to_string());
+            found.error(of_directory(&error, directory));
             false
         }
     };
@@ -107,7 +140,7 @@ fn data_directory(settings: &Settings, found: &mut Findings) -> bool {
         Err(error) if error.is_full() && directory.join(DATABASE).exists() => {
             found.push(Severity::Warning, format!("{error}: larder would serve, and keep nothing"));
         }
-        Err(error) => found.error(format!("{error} (in the data directory {})", directory.display())),
+        Err(error) => found.error(of_directory(&error, directory)),
     }
     // A running larder has it open, and knows more of it than a second look can.
     if !is_held {
@@ -126,7 +159,7 @@ fn database(settings: &Settings, found: &mut Findings) {
         Ok(Err(error)) if error.kind == StorageErrorKind::Corrupt && on_damage(settings) == OnDamage::PutAside => {
             found.push(Severity::Warning, format!("{error}; a start would put it aside and begin with an empty cache"));
         }
-        Ok(Err(error)) => found.error(error.to_string()),
+        Ok(Err(error)) => found.error(of_directory(&error, &settings.data_dir)),
     }
 }
 
@@ -162,7 +195,10 @@ fn addresses(settings: &Settings, is_held: bool, found: &mut Findings) {
             Ok(Err(BindError::Address { address, source })) => {
                 open.listen.retain(|other| *other != address);
                 let in_use = source.kind() == std::io::ErrorKind::AddrInUse;
-                if in_use && is_held {
+                if in_use && is_held && settings.tls.is_none() && !answers_as_larder(address) {
+                    let why = "and what listens there does not answer as a larder: if it is none, a start would fail";
+                    found.push(Severity::Warning, format!("{address} is in use, {why}"));
+                } else if in_use && is_held {
                     found.push(Severity::Note, format!("{address} is in use, as it is by a running larder"));
                 } else if in_use && settings.tls.is_none() && answers_as_larder(address) {
                     let why = "with another data directory: this one could not start beside it";

@@ -4,7 +4,7 @@
 //! | to learn | read |
 //! |---|---|
 //! | what monitoring is told | `health_page.rs`, `metrics_page.rs`, `metrics/mod.rs` |
-//! | how connections come and go | `listen.rs`, `drive.rs` (time-outs), `tls.rs` |
+//! | how connections come and go | `listen.rs`, `drive.rs` (time-outs), `tls.rs`, `pem.rs` |
 //! | in which order a request meets the layers | `service.rs` |
 //! | what the log says of a request, and what is counted of refusals | `access_log.rs`, `refused.rs` |
 //! | which URLs there are | `routes.rs` |
@@ -36,6 +36,7 @@ mod multipart;
 mod oci;
 mod openapi;
 mod origin_guard;
+mod pem;
 mod problem;
 mod refused;
 mod request_body;

@@ -48,7 +48,7 @@ const HOUSEKEEPING: Duration = Duration::from_mins(1);
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source}{}", privileged(*address, source))]
     Address {
         /// The address as configured.
         address: SocketAddr,
@@ -61,6 +61,14 @@ pub enum BindError {
     /// `listen` is empty.
     #[error("no address to listen on is configured")]
     NoAddress,
+}
+
+/// What helps where the system keeps ports to itself.
+fn privileged(address: SocketAddr, source: &io::Error) -> &'static str {
+    if source.kind() == io::ErrorKind::PermissionDenied && address.port() < 1024 {
+        return "; ports below 1024 need root or the capability CAP_NET_BIND_SERVICE";
+    }
+    ""
 }
 
 /// A server that holds its addresses and does not answer yet.

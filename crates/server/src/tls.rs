@@ -12,11 +12,11 @@ use larder_core::{Clock as _, SystemClock, UnixMillis};
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::CertificateDer;
 use tokio_rustls::TlsAcceptor;
 use x509_parser::extensions::GeneralName;
 
+use crate::pem;
 use crate::settings::TlsFiles;
 
 /// From so long before its end on, the operator is reminded of a certificate, once a day.
@@ -124,7 +124,7 @@ impl Tls {
         let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
         let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&versions)
-            .map_err(|error| pair_error(&files, &error))?
+            .map_err(|error| pair_error(&files, error.to_string()))?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -229,22 +229,17 @@ fn changed(files: &TlsFiles) -> Changed {
 }
 
 fn read(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&files.cert)
-        .and_then(Iterator::collect)
-        .map_err(|error| file_error(&files.cert, &error.to_string()))?;
-    if chain.is_empty() {
-        return Err(file_error(&files.cert, "it holds no certificate"));
-    }
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| file_error(&files.key, &error.to_string()))?;
-    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|error| pair_error(files, &error))
+    let chain = pem::certificates(&files.cert).map_err(|reason| file_error(&files.cert, &reason))?;
+    let key = pem::key(&files.key).map_err(|reason| file_error(&files.key, &reason))?;
+    pem::pair(chain, key).map_err(|reason| pair_error(files, reason))
 }
 
 fn file_error(path: &Path, reason: &str) -> TlsError {
     TlsError::File { file: path.display().to_string(), reason: reason.to_owned() }
 }
 
-fn pair_error(files: &TlsFiles, error: &rustls::Error) -> TlsError {
-    TlsError::Pair { cert: files.cert.display().to_string(), key: files.key.display().to_string(), reason: error.to_string() }
+fn pair_error(files: &TlsFiles, reason: String) -> TlsError {
+    TlsError::Pair { cert: files.cert.display().to_string(), key: files.key.display().to_string(), reason }
 }
 
 #[cfg(test)]

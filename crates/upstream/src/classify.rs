@@ -76,6 +76,9 @@ pub(crate) fn head_failure(error: &reqwest::Error) -> Failure {
         return unknown.briefly("its host name cannot be resolved");
     }
     if error.is_connect() {
+        if let Some(refused) = refused_by_proxy(error) {
+            return refused;
+        }
         let why = io_kind.map_or_else(|| "the proxy or server gave no usable answer".to_owned(), |kind| kind.to_string());
         return Failure::new(Unreachable, format!("cannot connect: {why}")).briefly(brief_of_connecting(io_kind));
     }
@@ -87,6 +90,23 @@ pub(crate) fn head_failure(error: &reqwest::Error) -> Failure {
         return Failure::new(Protocol, "this URL cannot be sent over HTTP");
     }
     Failure { connection_lost: true, ..Failure::new(Protocol, "the answer is not valid HTTP") }
+}
+
+/// A proxy that does not connect to the upstream (RFC 9110 section 9.3.6: any answer to CONNECT but 2xx). The types of the HTTP library's
+/// engine are not reachable; integration tests hold its words.
+fn refused_by_proxy(error: &reqwest::Error) -> Option<Failure> {
+    let leaf = causes(error).last()?.to_string();
+    if leaf.contains("proxy authorization required") {
+        let text = "the proxy wants a login, or refuses the one that it is given; correct user name and password in `proxy`";
+        return Some(
+            Failure::new(UpstreamErrorKind::Unreachable, text).because(Cause::Unauthorized).briefly("its proxy wants a login"),
+        );
+    }
+    let refuses = leaf.contains("tunnel error: unsuccessful");
+    refuses.then(|| {
+        let text = "the proxy refuses to connect to it; its log says why";
+        Failure::new(UpstreamErrorKind::Unreachable, text).briefly("its proxy refuses to connect to it")
+    })
 }
 
 fn brief_of_connecting(io_kind: Option<io::ErrorKind>) -> &'static str {

@@ -34,6 +34,7 @@ const NOT_BUILT: &[(&str, &str)] = &[
 /// Reports every variable with larder's prefix that is none of its own. `referred` are names that the configuration refers to, which are
 /// the operator's to choose.
 pub(super) fn check(environment: &Environment, referred: &[String], report: &mut Report) {
+    quoted(environment, referred, report);
     for (name, what) in NOT_BUILT.iter().filter(|(name, _)| environment.get(name).is_some()) {
         report.error(None, format!("{name} is set, but {what} not built in this version of larder: unset it"));
     }
@@ -42,11 +43,35 @@ pub(super) fn check(environment: &Environment, referred: &[String], report: &mut
         !known && !referred.iter().any(|other| other == name) && !is_of_a_service(name, value)
     });
     for (name, _) in strange {
+        if name.starts_with("LARDER_CONF") {
+            report.error(None, format!("the environment variable {name} is none of larder's: did you mean CONFIG_PATH?"));
+            continue;
+        }
         // What all have in common makes none of them likelier.
         let own = name.strip_prefix(PREFIX).unwrap_or_default();
         let near = hints::nearest(own, KNOWN.iter().filter_map(|known| known.strip_prefix(PREFIX)));
         let near = near.map_or_else(|| format!("known are {}", KNOWN.join(", ")), |near| format!("did you mean {PREFIX}{near}?"));
         report.error(None, format!("the environment variable {name} is none of larder's: {near}"));
+    }
+}
+
+/// Reports values in quotation marks. A shell and systemd take them off; `docker --env-file` and Kubernetes hand them on.
+fn quoted(environment: &Environment, referred: &[String], report: &mut Report) {
+    const WHY: &str = "stands in quotation marks, which are part of it";
+    let is_quoted = |name: &str| {
+        let value = environment.get(name).unwrap_or_default();
+        value.len() > 1 && ['"', '\''].into_iter().any(|mark| value.starts_with(mark) && value.ends_with(mark))
+    };
+    // The log's are judged with the log's, before anything else.
+    let own = KNOWN.iter().copied().chain(["CONFIG_PATH"]).filter(|name| !name.starts_with("LARDER_LOG"));
+    for name in own.filter(|name| is_quoted(name)) {
+        report.error(None, format!("the value of the environment variable {name} {WHY}: take them off"));
+    }
+    let mut referred: Vec<&str> = referred.iter().map(String::as_str).filter(|name| is_quoted(name)).collect();
+    referred.sort_unstable();
+    referred.dedup();
+    for name in referred {
+        report.warning(None, format!("the value of the environment variable {name} {WHY}: is that meant?"));
     }
 }
 
@@ -83,6 +108,8 @@ mod tests {
     fn a_misspelt_variable_is_told_its_nearest() {
         assert!(said(&[("LARDER_LISTN", ":1")], &[]).contains("LARDER_LISTN is none of larder's: did you mean LARDER_LISTEN?"));
         assert!(said(&[("LARDER_LOGLEVEL", "x")], &[]).contains("did you mean LARDER_LOG?"));
+        assert!(said(&[("LARDER_CONFIG", "/x")], &[]).contains("did you mean CONFIG_PATH?"));
+        assert!(said(&[("LARDER_CONFIG_FILE", "/x")], &[]).contains("did you mean CONFIG_PATH?"));
         assert!(said(&[("LARDER_FROBNICATE", "x")], &[]).contains("known are LARDER_LISTEN, "));
         assert!(said(&[("LARDER_ADVERTISE", "a:1")], &[]).contains("several replicas are not built"));
         assert!(said(&[("DBPASS_FILE", "/run/x")], &[]).contains("PostgreSQL is not built"));
@@ -90,6 +117,20 @@ mod tests {
         assert_eq!(said(&known, &[]), "");
         assert_eq!(said(&[("LARDER_LISTN", ""), ("OTHER", "x")], &[]), "", "empty is absent, and others are not larder's");
         assert_eq!(said(&[("LARDER_OWN", "x")], &["LARDER_OWN".to_owned()]), "", "the configuration refers to it");
+    }
+
+    #[test]
+    fn quotation_marks_are_part_of_a_value() {
+        for (name, value) in
+            [("LARDER_DATA_DIR", "\"/srv\""), ("CONFIG_PATH", "'/etc/x'"), ("LARDER_PUBLIC_URL", "\"https://a\"")]
+        {
+            let said = said(&[(name, value)], &[]);
+            assert!(said.contains(name) && said.contains("in quotation marks") && !said.starts_with("warning"), "{said}");
+        }
+        let secret = said(&[("PASS", "'canary'")], &["PASS".to_owned(), "PASS".to_owned()]);
+        assert!(secret.starts_with("warning: ") && secret.contains("PASS") && !secret.contains("canary"), "{secret}");
+        assert_eq!(secret.lines().count(), 1);
+        assert_eq!(said(&[("LARDER_DATA_DIR", "/a\"b"), ("PASS", "\"x"), ("OTHER", "\"x\"")], &["PASS".to_owned()]), "");
     }
 
     /// The names that Kubernetes documents for the variables of a service, and of Docker's links.

@@ -9,6 +9,7 @@ use super::diagnostic::{Place, Report};
 use super::hints;
 use super::node::{Entry, Node, Value};
 use super::schema;
+use super::yaml_hints::missing_space;
 
 /// A mapping whose keys have been checked.
 pub(super) struct Section<'a> {
@@ -25,7 +26,11 @@ impl<'a> Section<'a> {
     pub(super) fn open(node: &'a Node, name: impl Into<String>, known: &[&str], report: &mut Report) -> Self {
         let name = name.into();
         if !matches!(node.value, Value::Map(_) | Value::Null) {
-            report.error(&node.place, format!("`{name}` must be a mapping, but is {}", node.kind()));
+            let hint = match &node.value {
+                Value::Scalar { text, .. } => missing_space(text, known).map(|hint| format!(": {hint}")),
+                _ => None,
+            };
+            report.error(&node.place, format!("`{name}` must be a mapping, but is {}{}", node.kind(), hint.unwrap_or_default()));
         }
         Self::of_entries(node.entries(), name, known, report)
     }
@@ -103,7 +108,9 @@ impl<'a> Section<'a> {
         let number = text.parse::<u64>().ok().filter(|n| (least..=MAX_SECONDS).contains(n));
         if number.is_none() {
             let bounds = format!("a whole number of seconds from {least} to {MAX_SECONDS}, without a unit");
-            report.error(place, format!("`{}` must be {bounds}", self.path(key)));
+            let meant = seconds_meant(text).map_or_else(String::new, |seconds| format!(": {text} is {seconds}"));
+            let meant = if key == "immutable_ttl" && text == "-1" { ": for ever is 0".to_owned() } else { meant };
+            report.error(place, format!("`{}` must be {bounds}{meant}", self.path(key)));
         }
         number.map(Duration::from_secs)
     }
@@ -161,6 +168,21 @@ fn text_of<'n>(node: &'n Node, path: &str, report: &mut Report) -> Option<&'n st
     Some(text)
 }
 
+/// What a duration with a unit (`10m`, `1 hour`, `7d`) is in seconds.
+fn seconds_meant(text: &str) -> Option<u64> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let number: u64 = text[..digits].parse().ok()?;
+    let unit = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "s" | "sec" | "secs" | "second" | "seconds" => 1,
+        "m" | "min" | "mins" | "minute" | "minutes" => 60,
+        "h" | "hour" | "hours" => 3_600,
+        "d" | "day" | "days" => 86_400,
+        "w" | "week" | "weeks" => 7 * 86_400,
+        _ => return None,
+    };
+    number.checked_mul(unit)
+}
+
 /// Bytes, from `1048576`, `1MiB`, `1 MiB`, `1MB`, `1M` (decimal without the `i`).
 fn parse_size(text: &str) -> Option<u64> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -183,6 +205,21 @@ fn parse_size(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_with_a_unit_are_told_in_seconds() {
+        for (text, want) in [
+            ("10m", Some(600)),
+            ("1 hour", Some(3600)),
+            ("7d", Some(604_800)),
+            ("30s", Some(30)),
+            ("-1", None),
+            ("1.5h", None),
+            ("", None),
+        ] {
+            assert_eq!(seconds_meant(text), want, "{text}");
+        }
+    }
 
     #[test]
     fn sizes() {

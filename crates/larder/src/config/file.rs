@@ -80,8 +80,8 @@ pub(super) fn list_yaml(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let yaml = path.extension().is_some_and(|e| e == "yaml" || e == "yml");
-        // Through links: a mounted ConfigMap is a directory of links.
-        if yaml && !name.starts_with('.') && path.is_file() {
+        // Through links: a mounted ConfigMap is a directory of links. One that leads nowhere is for the reader to complain of.
+        if yaml && !name.starts_with('.') && (path.is_file() || !path.exists()) {
             files.push(path);
         }
     }

@@ -31,6 +31,23 @@ pub(super) fn looks_like_one(text: &str) -> Option<String> {
     Some(format!("it looks like a glob; as a regular expression that is '{}'", regular(text)))
 }
 
+/// What to say about a text that no path can match: paths have neither a leading slash nor a scheme.
+pub(super) fn never_matches(text: &str) -> Option<&'static str> {
+    if text.contains('|') {
+        return None;
+    }
+    if text.starts_with("^/") {
+        return Some(
+            "no path begins with a slash here: it is searched in what stands behind the repository's name, without the slash",
+        );
+    }
+    let scheme = ["^http://", "^https://", "^https?://", "http://", "https://"];
+    scheme
+        .iter()
+        .any(|scheme| text.starts_with(scheme))
+        .then_some("no path holds a scheme and a host: it is searched in the path alone")
+}
+
 /// The regular expression for a glob. It is searched anywhere, so that stars in front say nothing.
 fn regular(glob: &str) -> String {
     let inner = glob.trim_start_matches(['*', '/']);

@@ -9,12 +9,33 @@ fn normal(word: &str) -> String {
     word.trim().to_ascii_lowercase().replace(['-', ' ', '.'], "_")
 }
 
+/// The same with the words of `camelCase` told apart: `remoteUrl` reads as `remote_url`.
+fn words(word: &str) -> String {
+    let mut apart = String::with_capacity(word.len() + 4);
+    let mut after_small = false;
+    for c in word.chars() {
+        if c.is_ascii_uppercase() && after_small {
+            apart.push('_');
+        }
+        after_small = c.is_ascii_lowercase() || c.is_ascii_digit();
+        apart.push(c);
+    }
+    normal(&apart)
+}
+
 /// What to say about an unknown key of the top level.
 pub(super) fn of_top(entry: &Entry) -> String {
     let below = entry.node.entries();
+    if entry.key.starts_with("//") {
+        return "comments begin with `#`".to_owned();
+    }
     let is_repository_key = |key: &str| schema::REPOSITORY.contains(&key) && !matches!(key, "proxy");
     if below.iter().any(|entry| is_repository_key(&entry.key) && entry.key != "type") {
-        return format!("it looks like a repository: put `remotes:` above it and indent it, `remotes: {{{}: …}}`", entry.key);
+        let key = &entry.key;
+        if key.starts_with("x-") {
+            return "no key is for anchors alone: put the anchor (`&name`) at the first repository that uses it".to_owned();
+        }
+        return format!("it looks like a repository: put `remotes:` above it and indent it, `remotes: {{{key}: …}}`");
     }
     if is_repository_key(&entry.key) {
         return format!(
@@ -45,7 +66,7 @@ pub(super) fn of_key(key: &str, known: &[&str]) -> String {
     } else {
         known.contains(&"remotes").then_some(synonyms::TOP)
     };
-    if let Some(said) = table.and_then(|table| look_up(table, &word)) {
+    if let Some(said) = table.and_then(|table| look_up(table, &word).or_else(|| look_up(table, &words(key)))) {
         return said.to_owned();
     }
     match nearest(key, known.iter().copied()) {
@@ -77,11 +98,16 @@ fn package(word: &str) -> Option<String> {
     if let Some(meant) = known.or_else(|| look_up(synonyms::PACKAGES, stem)).or_else(|| look_up(synonyms::PACKAGES, word)) {
         return Some(format!(": did you mean {meant}?"));
     }
-    if synonyms::SERVED_AS_FILES.contains(&stem) {
-        let advice = "`package: generic` keeps the files of such a server as they are";
-        return Some(format!(": {stem} has no type of its own; {advice} (docs/guide/generic.md says what that can do)"));
-    }
-    look_up(synonyms::KINDS, word).map(|kind| format!(": whether it is a remote, local or virtual repository is `type: {kind}`"))
+    served_as_files(stem).or_else(|| served_as_files(word)).or_else(|| {
+        look_up(synonyms::KINDS, word)
+            .map(|kind| format!(": whether it is a remote, local or virtual repository is `type: {kind}`"))
+    })
+}
+
+fn served_as_files(word: &str) -> Option<String> {
+    let advice = "`package: generic` keeps the files of such a server as they are";
+    let known = synonyms::SERVED_AS_FILES.contains(&word);
+    known.then(|| format!(": {word} has no type of its own; {advice} (docs/guide/generic.md says what that can do)"))
 }
 
 fn kind(word: &str) -> Option<String> {
@@ -93,7 +119,7 @@ fn kind(word: &str) -> Option<String> {
         return Some(format!(": did you mean {meant}?"));
     }
     let known = larder_core::PackageType::ALL.iter().map(|package| package.as_str()).find(|known| *known == word);
-    let package = known.or_else(|| look_up(synonyms::PACKAGES, word))?;
+    let Some(package) = known.or_else(|| look_up(synonyms::PACKAGES, word)) else { return served_as_files(word) };
     Some(format!(": the kind of packages is `package: {package}`"))
 }
 
@@ -156,6 +182,16 @@ mod tests {
             ("ttl", REPOSITORY, "`cache: {"),
             ("insecure", REPOSITORY, "`ca_file`"),
             ("exclude", REPOSITORY, "`deny_patterns`"),
+            ("retrievalCachePeriodSecs", REPOSITORY, "`cache: {"),
+            ("missedRetrievalCachePeriodSecs", REPOSITORY, "`negative_ttl`"),
+            ("contentMaxAge", REPOSITORY, "`cache: {"),
+            ("negativeCache", REPOSITORY, "`negative_ttl`"),
+            ("mirror_cache_expiry", REPOSITORY, "`cache: {"),
+            ("includesPattern", REPOSITORY, "`allow_patterns`"),
+            ("assumedOfflinePeriodSecs", REPOSITORY, "by itself"),
+            ("proxy_pass", REPOSITORY, "`base_url`"),
+            ("proxy_cache_valid", REPOSITORY, "`cache: {"),
+            ("remoteRepositories", TOP, "`remotes`"),
             ("port", TOP, "`listen: "),
             ("host", TOP, "`listen: "),
             ("storage", TOP, "`data_dir`"),
@@ -190,6 +226,7 @@ mod tests {
             ("type", "group", "did you mean virtual?"),
             ("type", "vrtual", "did you mean virtual?"),
             ("type", "npm", "`package: npm`"),
+            ("type", "deb", "docs/guide/generic.md"),
         ] {
             let words: &[&str] = if key == "package" { &packages } else { &kinds };
             let said = of_value(key, typed, words);

@@ -30,6 +30,7 @@ mod urls;
 mod view;
 mod watch;
 mod yaml;
+mod yaml_hints;
 
 pub use changes::Changes;
 pub use defaults::built_in;

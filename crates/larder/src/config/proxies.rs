@@ -57,7 +57,7 @@ fn variable(names: [&'static str; 2], environment: &Environment, report: &mut Re
     match proxy_url(whole.trim()) {
         Ok(url) => Some((name, url)),
         Err(why) => {
-            report.error(None, format!("the environment variable {name} {why}: correct it, unset it, or write `proxy: none`"));
+            report.error(None, format!("the environment variable {name} {why}; correct it, unset it, or write `proxy: none`"));
             None
         }
     }

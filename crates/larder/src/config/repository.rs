@@ -156,7 +156,8 @@ fn patterns(section: &Section<'_>, key: &str, report: &mut Report) -> Option<Vec
     for (text, place) in items {
         match Pattern::compile(text) {
             Ok(pattern) => {
-                if let Some(advice) = globs::looks_like_one(text) {
+                let advice = globs::looks_like_one(text).or_else(|| globs::never_matches(text).map(str::to_owned));
+                if let Some(advice) = advice {
                     report.warning(place, format!("`{}`: {advice}", section.path(key)));
                 }
                 patterns.push(pattern);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use larder_core::{PackageType, PublicUrls, Repository, RepositoryKind, Secret};
+use larder_core::{PackageType, PublicUrls, REDACTED, Repository, RepositoryKind, Secret};
 use url::Url;
 
 use super::diagnostic::{Diagnostic, Place, Report};
@@ -303,6 +303,13 @@ fn data_dir(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Option
             "no data directory: set --data-dir, LARDER_DATA_DIR or `data_dir`, for neither XDG_DATA_HOME nor HOME is set",
         );
     }
+    // A shell takes `~` for the home directory, and only at the beginning of a word of its own.
+    if let Some(path) = chosen.as_deref().filter(|path| path.components().any(|part| part.as_os_str() == "~")) {
+        report.error(
+            top.key_place("data_dir"),
+            format!("the data directory {}: `~` is no home directory here: write the whole path", path.display()),
+        );
+    }
     chosen
 }
 
@@ -360,17 +367,23 @@ fn admin_token(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Opt
             "unread-but-reported".to_owned()
         }
     });
-    let token = from_flag.or_else(|| sources.environment.get("LARDER_ADMIN_TOKEN").map(str::to_owned)).or(from_file)?;
+    let from_flag = from_flag.map(|token| (token, "--admin-token-file", None));
+    let from_variable = || Some((sources.environment.get("LARDER_ADMIN_TOKEN")?.to_owned(), "LARDER_ADMIN_TOKEN", None));
     let place = top.key_place("auth");
+    let (token, whence, place) =
+        from_flag.or_else(from_variable).or_else(|| from_file.map(|token| (token, "`auth.admin_token`", place)))?;
     // RFC 6750 section 2.1: what may follow `Bearer`.
     let legal = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b);
-    if token.is_empty() || !token.bytes().all(legal) {
-        report.error(
-            place,
-            "the admin token must be letters, digits and - . _ ~ + / = (it follows `Bearer` in a header), and not empty",
-        );
+    if token == REDACTED {
+        // Reported with the references.
+    } else if token.is_empty() || !token.bytes().all(legal) {
+        let form = "the admin token must be letters, digits and - . _ ~ + / = (it follows `Bearer` in a header), and not empty";
+        report.error(place, format!("{whence}: {form}"));
     } else if token.len() < 16 {
-        report.warning(place, "the admin token is shorter than 16 characters: anyone who reaches larder may guess it");
+        report.warning(
+            place,
+            format!("{whence}: the admin token is shorter than 16 characters: anyone who reaches larder may guess it"),
+        );
     }
     Some(Secret::new(token))
 }

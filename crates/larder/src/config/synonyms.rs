@@ -28,6 +28,8 @@ pub(super) const REPOSITORY: Synonyms = &[
             "address",
             "root",
             "baseurl",
+            "remote_storage",
+            "proxy_pass",
         ],
         "the upstream's address is `base_url`",
     ),
@@ -52,11 +54,21 @@ pub(super) const REPOSITORY: Synonyms = &[
             "content_max_age",
             "metadata_max_age",
             "retrieval_cache_period_secs",
+            "metadata_age",
+            "mirror_cache_expiry",
+            "proxy_cache_valid",
         ],
         "how long copies are good is `cache: {immutable_ttl: 0, mutable_ttl: 3600}`, in seconds",
     ),
     (
-        &["negative_cache", "negative_cache_ttl", "not_found_ttl", "missed_cache_ttl", "missing_ttl"],
+        &[
+            "negative_cache",
+            "negative_cache_ttl",
+            "not_found_ttl",
+            "missed_cache_ttl",
+            "missing_ttl",
+            "missed_retrieval_cache_period_secs",
+        ],
         "how long a 404 is remembered is `negative_ttl`",
     ),
     (
@@ -110,6 +122,15 @@ pub(super) const REPOSITORY: Synonyms = &[
     (&["size_limit", "max_file_size", "maxsize"], "larger files are not kept with `max_size`"),
     (&["serve_stale", "stale_if_error"], "on which statuses an expired copy is served is `stale: {on_status: […]}`"),
     (&["header", "extra_headers", "request_headers", "custom_headers"], "extra request headers are `headers`"),
+    (
+        &["auto_block", "assumed_offline_period_secs", "max_fails", "fail_timeout"],
+        "larder leaves alone by itself, for 5 to 30 seconds, what does not answer; `offline: true` never asks",
+    ),
+    (
+        &["proxy_cache_use_stale", "proxy_cache_background_update"],
+        "when expired copies are served is `stale: {on_status: […], while_revalidate: 60}`",
+    ),
+    (&["proxy_cache_revalidate"], "a conditional request on expiry is `revalidate: get`"),
     (&["comment", "desc", "title", "label"], "free text is `description`"),
 ];
 
@@ -136,7 +157,19 @@ pub(super) const TOP: Synonyms = &[
         "the address under which clients reach larder is `public_url`",
     ),
     (
-        &["repositories", "repos", "repository", "registries", "upstreams", "uplinks", "proxies", "mirrors", "sources"],
+        &[
+            "repositories",
+            "repos",
+            "repository",
+            "registries",
+            "upstreams",
+            "uplinks",
+            "proxies",
+            "mirrors",
+            "sources",
+            "remote_repositories",
+            "packages",
+        ],
         "repositories stand under `remotes`, by name",
     ),
     (

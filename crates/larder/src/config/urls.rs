@@ -9,9 +9,9 @@ use url::Url;
 /// An upstream root or the public URL: http or https, no user-info, no query, no fragment. Gets its final slash.
 /// The message of an error does not repeat the text, which may hold a password.
 pub(super) fn root_url(text: &str) -> Result<Url, String> {
-    let mut url = Url::parse(text).map_err(|error| format!("is not an absolute URL ({error})"))?;
+    let mut url = absolute(text, "http:// or https://")?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(format!("must be an http or https URL, not {}:", url.scheme()));
+        return Err(format!("must be an http or https URL, not {}: (it begins with http:// or https://)", url.scheme()));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err("must not carry a user name or password: use the keys `username` and `password`".to_owned());
@@ -29,14 +29,27 @@ pub(super) fn root_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
+fn absolute(text: &str, beginnings: &str) -> Result<Url, String> {
+    Url::parse(text).map_err(|error| match error {
+        url::ParseError::RelativeUrlWithoutBase => format!("is not an absolute URL: it must begin with {beginnings}"),
+        error => format!("is not an absolute URL ({error})"),
+    })
+}
+
 /// A proxy: http, https, socks5 or socks5h; user-info is allowed, for there is no other place for it.
 pub(super) fn proxy_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| format!("is not an absolute URL ({error})"))?;
+    let url = absolute(text, "http://, https://, socks5:// or socks5h://")?;
     if !matches!(url.scheme(), "http" | "https" | "socks5" | "socks5h") {
         return Err(format!("must be an http, https, socks5 or socks5h URL, not {}:", url.scheme()));
     }
     if url.host_str().is_none_or(str::is_empty) {
         return Err("names no host".to_owned());
+    }
+    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        return Err(
+            "must not carry a path or a query: a proxy is a host and a port, and files of proxy settings (PAC) are not read"
+                .to_owned(),
+        );
     }
     Ok(url)
 }

@@ -11,6 +11,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use super::diagnostic::{Place, Report};
 use super::escape::{Repair, repair};
 use super::node::{Entry, Node, Value};
+use super::yaml_hints::explained;
 
 /// Largest configuration file, in bytes.
 const MAX_BYTES: usize = 8 << 20;
@@ -109,7 +110,7 @@ impl Builder<'_> {
                 let message = match error.info() {
                     // The scanner reads ahead and has a limit of its own for `[` and `{`.
                     "recursion limit exceeded" => TOO_DEEP.to_owned(),
-                    info => format!("not valid YAML: {info}"),
+                    info => explained(info, source),
                 };
                 Failed { marker: *error.marker(), message, unknown_escape }
             })?;

@@ -1,6 +1,7 @@
 //! One set-up: files, environment and flags in a directory of its own, and the program run on it.
 
 use std::collections::BTreeSet;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ pub(crate) struct Case {
     directories: Vec<&'static str>,
     environment: Vec<(&'static str, String)>,
     arguments: Vec<String>,
+    user: Option<u32>,
     pub(crate) words: Vec<&'static str>,
 }
 
@@ -27,7 +29,7 @@ impl Case {
     pub(crate) fn new(name: &'static str, config: &str, words: &[&'static str]) -> Self {
         let config = (!config.is_empty()).then(|| config.to_owned());
         let (files, directories, environment, arguments) = Default::default();
-        Self { name, config, files, directories, environment, arguments, words: words.to_vec() }
+        Self { name, config, files, directories, environment, arguments, user: None, words: words.to_vec() }
     }
 
     /// One repository with these keys.
@@ -52,6 +54,12 @@ impl Case {
 
     pub(crate) fn arguments(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// Runs larder as this user, which only root may.
+    pub(crate) fn user(mut self, user: u32) -> Self {
+        self.user = Some(user);
         self
     }
 
@@ -80,6 +88,9 @@ impl Case {
     fn command(&self, home: &Path, command: &str) -> Command {
         let mut larder = Command::new(env!("CARGO_BIN_EXE_larder"));
         larder.env_clear().current_dir(home).env("HOME", home).stdin(Stdio::null()).arg(command);
+        if let Some(user) = self.user {
+            larder.uid(user).gid(user);
+        }
         let config = self.config.clone().unwrap_or_default();
         let says = |key: &str, flag: &str| config.contains(key) || self.arguments.iter().any(|argument| argument == flag);
         if self.config.is_some() {

@@ -3,6 +3,8 @@
 
 mod broken;
 mod case;
+mod mistakes;
 mod proxied;
 mod running;
 mod sound;
+mod strangers;

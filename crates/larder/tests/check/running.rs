@@ -27,6 +27,13 @@ fn what_a_running_larder_has_is_said_and_no_fault() {
     assert!(said.contains("warning: ") && said.contains("with another data directory"), "{said}");
     assert_eq!(names(), before, "nothing is left behind");
 
+    // An address that another program has is not taken for the running larder's.
+    let stranger = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let held = stranger.local_addr().expect("its address").to_string();
+    std::thread::spawn(move || stranger.incoming().for_each(drop));
+    let (status, said) = Case::new("moved", PLAIN, &[]).arguments(&["--listen", &held]).check(home.path());
+    assert!(status == Some(0) && said.contains("warning: ") && said.contains("does not answer as a larder"), "{said}");
+
     // It goes on all the while.
     drop(running);
     let again = first.start(home.path());

@@ -28,6 +28,11 @@ fn cases() -> Vec<Case> {
             &["0 warnings"],
         ),
         Case::repository("a path that reads as a glob", "mutable_patterns: ['pool/*']", &["looks like a glob", "1 warning"]),
+        Case::repository(
+            "patterns that match nothing",
+            "allow_patterns: ['^/pool/', '^https?://files', '^pool/|^/x']",
+            &["no path begins with a slash here", "no path holds a scheme", "2 warnings"],
+        ),
         Case::repository("references", "headers: {Authorization: 'Bearer ${TOKEN}'}", &["0 warnings"]).env("TOKEN", "canary"),
         Case::repository("a dollar", "username: u\n    password: 'a$$b$'", &["note: ", "read as one `$`"]),
         Case::repository("refused logins that copies bridge", "stale: {on_status: [401, 403, 407]}", &["0 warnings"]),

@@ -116,7 +116,8 @@ impl MetadataStore {
             let cause = error.source.as_ref().map(ToString::to_string);
             let aside =
                 damage::put_aside(path).map_err(|e| StorageError::from_io("put the damaged metadata database aside", e))?;
-            tracing::error!(%error, cause, ?aside, "the metadata database was damaged and has been put aside: the cache begins anew");
+            let aside = aside.map(|path| path.display().to_string());
+            tracing::error!(%error, cause, aside, "the metadata database was damaged and has been put aside: the cache begins anew");
             damage.note_put_aside();
             opened = Pools::open(path).await;
         }

@@ -2,7 +2,7 @@ use larder_core::{ProxyBypass, ProxyRules};
 use larder_upstream::{Upstream, UpstreamErrorKind, UpstreamRequest};
 use url::Url;
 
-use crate::origin::{Origin, ok, redirect, unauthorized};
+use crate::origin::{Origin, ok, redirect, send, unauthorized};
 use crate::support::{CANARY, get, kind, registry, repository, settings, text, upstream};
 
 #[tokio::test]
@@ -81,4 +81,33 @@ async fn redirects_and_token_servers_are_reached_through_the_proxy_too() {
     let url = Url::parse("http://base.test/v2/a/blobs/x").unwrap();
     assert_eq!(text(&upstream, get(&repository, url)).await, "the blob");
     assert_eq!(proxy.seen().len(), 4, "registry, token server, registry, store");
+}
+
+/// What fails on the way through a proxy names the proxy, and tells its refusals from the upstream's: whoever looks for the fault must know
+/// whom to ask. RFC 9110 sections 9.3.6 (CONNECT) and 15.5.8 (407).
+#[tokio::test]
+async fn failures_on_the_way_through_a_proxy_name_it() {
+    let base = Url::parse("https://base.test/").unwrap();
+    for (status, said, brief) in [
+        (407, "the proxy wants a login", "its proxy wants a login"),
+        (403, "the proxy refuses to connect", "its proxy refuses to connect to it"),
+        (502, "the proxy refuses to connect", "its proxy refuses to connect to it"),
+    ] {
+        let proxy =
+            Origin::start(move |_| send(format!("HTTP/1.1 {status} No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"))).await;
+        let (upstream, _) = upstream();
+        let mut settings = settings(&base);
+        let address = Url::parse(&format!("http://user:{CANARY}@{}/", proxy.addr)).unwrap();
+        settings.proxy = Some(ProxyRules::for_everything(address));
+        let error = upstream.send(get(&repository(settings), base.clone())).await.unwrap_err();
+        assert_eq!((error.kind, error.brief), (UpstreamErrorKind::Unreachable, brief), "{status}: {error}");
+        let named = format!("(through the proxy http://{}/)", proxy.addr);
+        assert!(error.message.contains(said) && error.message.contains(&named), "{status}: {error}");
+        assert!(!error.message.contains(CANARY), "{error}");
+    }
+    let (upstream, _) = upstream();
+    let mut settings = settings(&base);
+    settings.proxy = Some(ProxyRules::for_everything(Url::parse("http://127.0.0.1:1/").unwrap()));
+    let error = upstream.send(get(&repository(settings), base)).await.unwrap_err();
+    assert!(error.message.contains("connection refused (through the proxy http://127.0.0.1:1/)"), "{error}");
 }
