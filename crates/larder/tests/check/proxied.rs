@@ -8,6 +8,11 @@ use crate::case::{Case, PATIENCE};
 
 /// A server that answers everything with `body`, and the request lines that have come.
 fn server(body: &'static str) -> (String, Receiver<String>) {
+    answering("200 OK", body)
+}
+
+/// The same with another status.
+fn answering(status: &'static str, body: &'static str) -> (String, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address").to_string();
     let (send, seen) = channel();
@@ -15,7 +20,7 @@ fn server(body: &'static str) -> (String, Receiver<String>) {
         for stream in listener.incoming() {
             let mut stream = stream.expect("a connection");
             let head = head(&mut stream);
-            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
             stream.write_all(answer.as_bytes()).expect("sent");
             // Nobody listens once the test is over.
             if send.send(head.lines().next().unwrap_or_default().to_owned()).is_err() {
@@ -36,9 +41,14 @@ fn head(stream: &mut TcpStream) -> String {
 
 /// The body of a file of a repository.
 fn get(larder: &str, repository: &str) -> String {
+    get_at(larder, &format!("{repository}/file"))
+}
+
+/// The body of the answer for a path below `/api/v1/remote/`.
+fn get_at(larder: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(larder).expect("larder");
     stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
-    let request = format!("GET /api/v1/remote/{repository}/file HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let request = format!("GET /api/v1/remote/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
@@ -83,4 +93,21 @@ fn upstreams_are_reached_as_the_nearest_word_says() {
     let larder = case.start(home.path());
     assert!(larder.ended.is_none() && !larder.log().contains("through the proxy"), "{}", larder.log());
     assert_eq!(get(&larder.address(), "near"), "directly");
+}
+
+/// 407 is a proxy's word (RFC 9110 section 15.5.8), and no login of the repository helps; a path that is empty has a name in sentences.
+#[test]
+fn a_login_that_the_proxy_wants_is_told_as_the_proxys() {
+    let (proxy, _proxied) = answering("407 Proxy Authentication Required", "");
+    let case = Case::new("a proxy's login", "remotes: {far: {base_url: 'http://files.example.com'}}\n", &[])
+        .env("HTTP_PROXY", &format!("http://user:canary@{proxy}"));
+    let home = case.lay_out();
+    let larder = case.start(home.path());
+    assert!(larder.ended.is_none(), "{}", larder.log());
+    for (path, asked) in [("far/file", "asked for file"), ("far/", "asked for its root")] {
+        let body = get_at(&larder.address(), path);
+        assert!(body.contains("in its `proxy`") && !body.contains("of the repository, or correct"), "{body}");
+        assert!(body.contains(asked), "{body}");
+    }
+    assert!(!larder.log().contains("canary"), "{}", larder.log());
 }
