@@ -157,7 +157,8 @@ impl Hop<'_> {
         };
         // Which of the two it was cannot always be told; an operator who does not think of the proxy looks in the wrong place.
         let text = format!("{} (through the proxy {})", failure.text, SafeUrl(proxy.clone()));
-        let is_of_the_way = failure.kind == UpstreamErrorKind::Unreachable && failure.cause != Some(Cause::Tls);
+        let is_told = failure.cause == Some(Cause::Tls) || failure.brief.starts_with("its proxy");
+        let is_of_the_way = failure.kind == UpstreamErrorKind::Unreachable && !is_told;
         let brief = if is_of_the_way { "no connection through its proxy" } else { failure.brief };
         self.error(failure.kind, text).because(failure.cause).briefly(brief)
     }

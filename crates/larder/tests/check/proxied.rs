@@ -106,7 +106,7 @@ fn a_login_that_the_proxy_wants_is_told_as_the_proxys() {
     assert!(larder.ended.is_none(), "{}", larder.log());
     for (path, asked) in [("far/file", "asked for file"), ("far/", "asked for its root")] {
         let body = get_at(&larder.address(), path);
-        assert!(body.contains("in its `proxy`") && !body.contains("of the repository, or correct"), "{body}");
+        assert!(body.contains("its URL (proxy)") && !body.contains("of the repository, or correct"), "{body}");
         assert!(body.contains(asked), "{body}");
     }
     assert!(!larder.log().contains("canary"), "{}", larder.log());
