@@ -12,7 +12,7 @@ use larder_core::{PackageType, Pattern, Repository, RepositoryKind, SafeUrl, fol
 use larder_formats::{ClientLines, client_lines, repository_url};
 
 use crate::admin::text;
-use crate::backend::Backend;
+use crate::backend::{Backend, UpstreamStanding};
 use crate::body::ResponseBody;
 use crate::metrics::RequestKind;
 use crate::respond::insert;
@@ -132,13 +132,17 @@ fn state<B: Backend>(exchange: &Exchange<'_, B>, repository: &Repository) -> Str
     if repository.upstream.as_ref().is_some_and(|upstream| upstream.offline) {
         return "offline: what is held is served, and the upstream is not asked (offline: true)".to_owned();
     }
-    let mirrors = exchange.backend.counters().mirrors;
-    let own = || mirrors.iter().filter(|mirror| mirror.repository == repository.name.as_str());
-    match (own().filter(|mirror| mirror.healthy).count(), own().count()) {
-        (0, all) if all > 0 => "the upstream has failed lately; what is held is served".to_owned(),
-        (healthy, all) if healthy < all => format!("serving; of {all} mirrors {} have failed lately", all - healthy),
-        _ => "serving".to_owned(),
+    let reports = exchange.backend.upstreams();
+    let own: Vec<_> = reports.iter().filter(|report| report.repository == repository.name.as_str()).collect();
+    let failing: Vec<_> = own.iter().filter(|report| report.standing == UpstreamStanding::Failing).collect();
+    let Some(last) = failing.iter().filter_map(|report| report.last_error.as_ref()).max_by_key(|failure| failure.at) else {
+        return "serving".to_owned();
+    };
+    let why = format!("last failure: {} ({})", last.cause.as_str(), last.at.to_http_date());
+    if failing.len() == own.len() {
+        return format!("the upstream fails, what is held is served; {why}; /health says more");
     }
+    format!("serving; {} of {} upstreams fail; {why}; /health says more", failing.len(), own.len())
 }
 
 fn plain(repository: &Repository, facts: &[Fact], lines: &[ClientLines]) -> String {

@@ -104,6 +104,22 @@ async fn the_page_tells_rules_and_state_and_no_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_page_tells_that_the_upstream_fails_and_that_it_is_back() {
+    let mut origin = Origin::start().await;
+    origin.put("/simple/demo/", Resource::new("<a href='demo-1.0.tar.gz'>demo</a>").content_type("text/html"));
+    origin.stop().await;
+    let larder = TestLarder::start(&remote("pypi", &origin, "negative_ttl: 0")).await;
+    let page = || async { get(&larder.artifact("pypi", "")).await.text() };
+    assert!(page().await.contains("State:            serving\n"), "nobody has asked it yet");
+    assert_eq!(get(&larder.artifact("pypi", "simple/demo/")).await.status, 502);
+    let failing = page().await;
+    assert!(failing.contains("State:            the upstream fails") && failing.contains("last failure: refused"), "{failing}");
+    origin.restart();
+    assert_eq!(get(&larder.artifact("pypi", "simple/demo/")).await.status, 200);
+    assert!(page().await.contains("State:            serving\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_built_has_a_page_that_says_so() {
     let origin = Origin::start().await;
     let charts = entry("charts", "helm", &origin, "");
