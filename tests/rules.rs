@@ -1,6 +1,9 @@
 //! The rules of the house that no compiler checks: who may import whom, where heavy crates and public addresses live, how long
 //! files are. Reads `cargo metadata` and the sources; builds nothing of larder.
-#![expect(clippy::expect_used, reason = "a test program: what it cannot read, it cannot judge")]
+#![expect(
+    clippy::expect_used,
+    reason = "a test program: what it cannot read, it cannot judge"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,10 +18,45 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("larder-formats", &["larder-core"]),
     ("larder-storage", &["larder-core"]),
     ("larder-upstream", &["larder-core"]),
-    ("larder-engine", &["larder-core", "larder-formats", "larder-storage", "larder-upstream"]),
-    ("larder-server", &["larder-core", "larder-engine", "larder-formats", "larder-sendfile"]),
-    ("larder", &["larder-core", "larder-engine", "larder-formats", "larder-server", "larder-storage", "larder-upstream"]),
-    ("larder-testkit", &["larder-core", "larder-storage", "larder-upstream", "larder-engine", "larder-server"]),
+    (
+        "larder-engine",
+        &[
+            "larder-core",
+            "larder-formats",
+            "larder-storage",
+            "larder-upstream",
+        ],
+    ),
+    (
+        "larder-server",
+        &[
+            "larder-core",
+            "larder-engine",
+            "larder-formats",
+            "larder-sendfile",
+        ],
+    ),
+    (
+        "larder",
+        &[
+            "larder-core",
+            "larder-engine",
+            "larder-formats",
+            "larder-server",
+            "larder-storage",
+            "larder-upstream",
+        ],
+    ),
+    (
+        "larder-testkit",
+        &[
+            "larder-core",
+            "larder-storage",
+            "larder-upstream",
+            "larder-engine",
+            "larder-server",
+        ],
+    ),
 ];
 
 /// For tests only, and then for everyone.
@@ -52,16 +90,30 @@ const MAX_LINES: usize = 500;
 fn root() -> PathBuf {
     // Compiled as a test of crates/testkit, wherever that lies in the tree.
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let root = manifest.ancestors().find(|directory| directory.join("Cargo.lock").is_file());
+    let root = manifest
+        .ancestors()
+        .find(|directory| directory.join("Cargo.lock").is_file());
     root.expect("the workspace's directory").to_owned()
 }
 
 /// Packages of the workspace as `cargo metadata` describes them; nothing is resolved, nothing is downloaded.
 fn members() -> Vec<Value> {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["metadata", "--no-deps", "--format-version", "1", "--offline"]).current_dir(root());
+    cargo
+        .args([
+            "metadata",
+            "--no-deps",
+            "--format-version",
+            "1",
+            "--offline",
+        ])
+        .current_dir(root());
     let output = cargo.output().expect("cargo runs");
-    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "cargo metadata: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     metadata["packages"].as_array().expect("packages").clone()
 }
@@ -80,7 +132,14 @@ fn edges(members: &[Value]) -> Vec<Edge<'_>> {
 fn edges_of(member: &Value) -> Vec<Edge<'_>> {
     let from = text(&member["name"]);
     let dependencies = member["dependencies"].as_array().expect("dependencies");
-    dependencies.iter().map(|to| Edge { from, to: text(&to["name"]), tests_only: text(&to["kind"]) == "dev" }).collect()
+    dependencies
+        .iter()
+        .map(|to| Edge {
+            from,
+            to: text(&to["name"]),
+            tests_only: text(&to["kind"]) == "dev",
+        })
+        .collect()
 }
 
 fn text(value: &Value) -> &str {
@@ -89,7 +148,11 @@ fn text(value: &Value) -> &str {
 
 /// What is wrong with one dependency; `None` if it is allowed.
 fn objection(edge: &Edge<'_>) -> Option<String> {
-    let Edge { from, to, tests_only } = *edge;
+    let Edge {
+        from,
+        to,
+        tests_only,
+    } = *edge;
     if to == TEST_KIT {
         return (!tests_only).then(|| format!("{from} imports {to} outside its tests"));
     }
@@ -108,16 +171,31 @@ fn crates_import_each_other_one_way_only() {
     let mut known: Vec<&str> = MAY_IMPORT.iter().map(|(name, _)| *name).collect();
     names.sort_unstable();
     known.sort_unstable();
-    assert_eq!(names, known, "a new crate needs a line in MAY_IMPORT and a place in ARCHITECTURE.md");
+    assert_eq!(
+        names, known,
+        "a new crate needs a line in MAY_IMPORT and a place in ARCHITECTURE.md"
+    );
     let wrong: Vec<String> = edges(&members).iter().filter_map(objection).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
 fn a_forbidden_import_is_noticed() {
-    let judge = |from, to, tests_only| objection(&Edge { from, to, tests_only });
-    assert_eq!(judge("larder-server", "larder-storage", false).as_deref(), Some("larder-server must not import larder-storage"));
-    assert!(judge("larder-server", "larder-storage", true).is_some(), "nor in tests");
+    let judge = |from, to, tests_only| {
+        objection(&Edge {
+            from,
+            to,
+            tests_only,
+        })
+    };
+    assert_eq!(
+        judge("larder-server", "larder-storage", false).as_deref(),
+        Some("larder-server must not import larder-storage")
+    );
+    assert!(
+        judge("larder-server", "larder-storage", true).is_some(),
+        "nor in tests"
+    );
     assert!(judge("larder-core", "larder-formats", false).is_some());
     assert!(judge("larder-engine", "larder-testkit", false).is_some());
     assert_eq!(judge("larder-engine", "larder-testkit", true), None);
@@ -132,8 +210,11 @@ fn a_forbidden_import_is_noticed() {
 fn banned_crates_are_nobodys_dependency() {
     let members = members();
     let direct = edges(&members);
-    let wrong: Vec<String> =
-        direct.iter().filter(|edge| BANNED.contains(&edge.to)).map(|edge| format!("{} uses {}", edge.from, edge.to)).collect();
+    let wrong: Vec<String> = direct
+        .iter()
+        .filter(|edge| BANNED.contains(&edge.to))
+        .map(|edge| format!("{} uses {}", edge.from, edge.to))
+        .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -144,17 +225,34 @@ fn members_take_lints_and_versions_from_the_workspace() {
         let name = text(&member["name"]);
         let manifest = fs::read_to_string(text(&member["manifest_path"])).expect("a manifest");
         if name != "larder-sendfile" {
-            assert!(manifest.contains("[lints]\nworkspace = true"), "{name} does not inherit the workspace's lints");
+            assert!(
+                manifest.contains("[lints]\nworkspace = true"),
+                "{name} does not inherit the workspace's lints"
+            );
         }
-        let sections = manifest.split("\n[").filter(|section| section.contains("dependencies]"));
-        let pinned = sections.flat_map(str::lines).find(|line| line.contains('=') && !line.contains("workspace"));
-        assert_eq!(pinned, None, "{name} has a version of its own: it belongs into the workspace's Cargo.toml");
+        let sections = manifest
+            .split("\n[")
+            .filter(|section| section.contains("dependencies]"));
+        let pinned = sections
+            .flat_map(str::lines)
+            .find(|line| line.contains('=') && !line.contains("workspace"));
+        assert_eq!(
+            pinned, None,
+            "{name} has a version of its own: it belongs into the workspace's Cargo.toml"
+        );
     }
 }
 
 /// Every file of the project with its path from the root: what a checkout has, not what tools have left in it.
 fn files() -> Vec<(String, PathBuf)> {
-    const LEFT_BEHIND: &[&str] = &[".git", "target", ".venv", "bench-data", "node_modules", "__pycache__"];
+    const LEFT_BEHIND: &[&str] = &[
+        ".git",
+        "target",
+        ".venv",
+        "bench-data",
+        "node_modules",
+        "__pycache__",
+    ];
     let root = root();
     let mut found = Vec::new();
     let mut open = vec![root.clone()];
@@ -162,8 +260,13 @@ fn files() -> Vec<(String, PathBuf)> {
         for entry in fs::read_dir(&directory).expect("a directory") {
             let entry = entry.expect("an entry");
             let (path, kind) = (entry.path(), entry.file_type().expect("its type"));
-            let name = path.strip_prefix(&root).expect("below the root").to_string_lossy().into_owned();
-            if kind.is_dir() && !LEFT_BEHIND.contains(&entry.file_name().to_string_lossy().as_ref()) {
+            let name = path
+                .strip_prefix(&root)
+                .expect("below the root")
+                .to_string_lossy()
+                .into_owned();
+            if kind.is_dir() && !LEFT_BEHIND.contains(&entry.file_name().to_string_lossy().as_ref())
+            {
                 open.push(path);
             } else if kind.is_file() {
                 found.push((name, path));
@@ -177,12 +280,29 @@ fn files() -> Vec<(String, PathBuf)> {
 #[test]
 fn no_source_file_is_longer_than_one_idea() {
     let is_source = |name: &str| {
-        let tests = name.split('/').any(|part| matches!(part, "tests" | "benches" | "fuzz")) || name.ends_with("tests.rs");
-        Path::new(name).extension().is_some_and(|extension| extension == "rs") && !tests
+        let tests = name
+            .split('/')
+            .any(|part| matches!(part, "tests" | "benches" | "fuzz"))
+            || name.ends_with("tests.rs");
+        Path::new(name)
+            .extension()
+            .is_some_and(|extension| extension == "rs")
+            && !tests
     };
-    let files: Vec<_> = files().into_iter().filter(|(name, _)| is_source(name)).collect();
-    assert!(files.iter().any(|(name, _)| name == DEFAULTS), "the sources were not found");
-    let lines = |path: &Path| fs::read_to_string(path).expect("a source file").lines().count();
+    let files: Vec<_> = files()
+        .into_iter()
+        .filter(|(name, _)| is_source(name))
+        .collect();
+    assert!(
+        files.iter().any(|(name, _)| name == DEFAULTS),
+        "the sources were not found"
+    );
+    let lines = |path: &Path| {
+        fs::read_to_string(path)
+            .expect("a source file")
+            .lines()
+            .count()
+    };
     let long: Vec<String> = files
         .iter()
         .map(|(name, path)| (name, lines(path)))
@@ -196,9 +316,13 @@ fn no_source_file_is_longer_than_one_idea() {
 fn hosts(source: &str) -> Vec<String> {
     let is_host = |token: &str| {
         let last = token.rsplit('.').next().unwrap_or_default();
-        token.contains('.') && !token.starts_with('.') && last.len() > 1 && last.bytes().all(|b| b.is_ascii_lowercase())
+        token.contains('.')
+            && !token.starts_with('.')
+            && last.len() > 1
+            && last.bytes().all(|b| b.is_ascii_lowercase())
     };
-    let part_of_host = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-');
+    let part_of_host =
+        |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-');
     let mut hosts: Vec<String> = Vec::new();
     for (at, _) in source.match_indices(['/', '"', '[']) {
         let rest = source.get(at + 1..).unwrap_or_default();
@@ -217,7 +341,9 @@ fn names(text: &str, host: &str) -> bool {
     let part_of_word = |c: char| c.is_ascii_alphanumeric() || c == '-';
     text.match_indices(host).any(|(at, _)| {
         let before = text.get(..at).and_then(|text| text.chars().next_back());
-        let after = text.get(at + host.len()..).and_then(|text| text.chars().next());
+        let after = text
+            .get(at + host.len()..)
+            .and_then(|text| text.chars().next());
         !before.is_some_and(part_of_word) && !after.is_some_and(part_of_word)
     })
 }
@@ -226,7 +352,10 @@ fn names(text: &str, host: &str) -> bool {
 fn public_addresses_stand_in_one_file() {
     let defaults = fs::read_to_string(root().join(DEFAULTS)).expect("the defaults");
     let hosts = hosts(&defaults);
-    assert!(hosts.len() >= 10, "too few hosts were recognised: {hosts:?}");
+    assert!(
+        hosts.len() >= 10,
+        "too few hosts were recognised: {hosts:?}"
+    );
     let mut wrong = Vec::new();
     for (name, path) in files() {
         // The lock file names the registry that every crate comes from.
@@ -235,19 +364,37 @@ fn public_addresses_stand_in_one_file() {
         }
         let bytes = fs::read(&path).expect("a file");
         let text = String::from_utf8_lossy(&bytes);
-        wrong.extend(hosts.iter().filter(|host| names(&text, host)).map(|host| format!("{name} names {host}")));
+        wrong.extend(
+            hosts
+                .iter()
+                .filter(|host| names(&text, host))
+                .map(|host| format!("{name} names {host}")),
+        );
     }
-    assert!(wrong.is_empty(), "public upstream hosts belong into {DEFAULTS} alone:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "public upstream hosts belong into {DEFAULTS} alone:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
 fn hosts_are_recognised() {
     let source = "const A: &str = \"https://a.example.com/x/\";\nconst B: &[&str] = &[\"b.example.org\", \"c.example.net\"];\n\
                   base: https://d.example.io\nlink_hosts: [e.example.com]\nurl.host_str() '\\.(tar\\.gz|zip)$' use a::b;\n";
-    let wanted = ["a.example.com", "b.example.org", "c.example.net", "d.example.io", "e.example.com"];
+    let wanted = [
+        "a.example.com",
+        "b.example.org",
+        "c.example.net",
+        "d.example.io",
+        "e.example.com",
+    ];
     let mut found = hosts(source);
     found.sort();
     assert_eq!(found, wanted);
-    assert!(names("see https://b.example.org.", "b.example.org") && names("(x.b.example.org)", "b.example.org"));
+    assert!(
+        names("see https://b.example.org.", "b.example.org")
+            && names("(x.b.example.org)", "b.example.org")
+    );
     assert!(!names("ab.example.org b.example.organ", "b.example.org"));
 }

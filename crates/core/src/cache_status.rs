@@ -108,24 +108,64 @@ mod tests {
     #[test]
     fn prints_as_the_rfc_writes_it() {
         let none = CacheStatus::default();
-        let hit = CacheStatus { hit: true, ttl: Some(376), ..none };
+        let hit = CacheStatus {
+            hit: true,
+            ttl: Some(376),
+            ..none
+        };
         assert_eq!(hit.to_string(), "larder; hit; ttl=376");
-        let stale = CacheStatus { hit: true, ttl: Some(-412), detail: Some("stale-revalidating"), ..none };
-        assert_eq!(stale.to_string(), "larder; hit; ttl=-412; detail=stale-revalidating");
-        let failed =
-            CacheStatus { forward: Some(ForwardReason::Stale), forward_status: Some(503), detail: Some("stale-error"), ..none };
-        assert_eq!(failed.to_string(), "larder; fwd=stale; fwd-status=503; detail=stale-error");
-        let unwanted = CacheStatus { forward: Some(ForwardReason::Request), ..none };
+        let stale = CacheStatus {
+            hit: true,
+            ttl: Some(-412),
+            detail: Some("stale-revalidating"),
+            ..none
+        };
+        assert_eq!(
+            stale.to_string(),
+            "larder; hit; ttl=-412; detail=stale-revalidating"
+        );
+        let failed = CacheStatus {
+            forward: Some(ForwardReason::Stale),
+            forward_status: Some(503),
+            detail: Some("stale-error"),
+            ..none
+        };
+        assert_eq!(
+            failed.to_string(),
+            "larder; fwd=stale; fwd-status=503; detail=stale-error"
+        );
+        let unwanted = CacheStatus {
+            forward: Some(ForwardReason::Request),
+            ..none
+        };
         assert_eq!(unwanted.to_string(), "larder; fwd=request");
-        let miss = CacheStatus { forward: Some(ForwardReason::UriMiss), stored: true, ..none };
+        let miss = CacheStatus {
+            forward: Some(ForwardReason::UriMiss),
+            stored: true,
+            ..none
+        };
         assert_eq!(miss.to_string(), "larder; fwd=uri-miss; stored");
-        let joined = CacheStatus { forward: Some(ForwardReason::UriMiss), collapsed: true, ..none };
+        let joined = CacheStatus {
+            forward: Some(ForwardReason::UriMiss),
+            collapsed: true,
+            ..none
+        };
         assert_eq!(joined.to_string(), "larder; fwd=uri-miss; collapsed");
-        let revalidated = CacheStatus { forward: Some(ForwardReason::Stale), forward_status: Some(304), ..none };
+        let revalidated = CacheStatus {
+            forward: Some(ForwardReason::Stale),
+            forward_status: Some(304),
+            ..none
+        };
         assert_eq!(revalidated.to_string(), "larder; fwd=stale; fwd-status=304");
-        let head = CacheStatus { forward: Some(ForwardReason::Method), ..none };
+        let head = CacheStatus {
+            forward: Some(ForwardReason::Method),
+            ..none
+        };
         assert_eq!(head.to_string(), "larder; fwd=method");
-        let passed = CacheStatus { forward: Some(ForwardReason::Bypass), ..none };
+        let passed = CacheStatus {
+            forward: Some(ForwardReason::Bypass),
+            ..none
+        };
         assert_eq!(passed.to_string(), "larder; fwd=bypass");
     }
 }

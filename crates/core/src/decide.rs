@@ -42,14 +42,21 @@ pub enum Decision {
 /// The life of a copy of this class; `None` = unlimited.
 pub fn time_to_live(class: Class, policy: &CachePolicy) -> Option<Duration> {
     match class {
-        Mutability::Mutable { named_by_digest: true, .. } => None,
+        Mutability::Mutable {
+            named_by_digest: true,
+            ..
+        } => None,
         Mutability::Mutable { .. } => Some(policy.mutable_ttl),
         Mutability::Immutable => policy.immutable_ttl,
     }
 }
 
 /// When the copy expires; `None` = never. A copy is fresh while `now` is before this.
-pub fn fresh_until(record: &ArtifactRecord, class: Class, policy: &CachePolicy) -> Option<UnixMillis> {
+pub fn fresh_until(
+    record: &ArtifactRecord,
+    class: Class,
+    policy: &CachePolicy,
+) -> Option<UnixMillis> {
     time_to_live(class, policy).map(|ttl| record.renewed_at.plus(ttl))
 }
 
@@ -68,7 +75,11 @@ fn implausible(time: UnixMillis, now: UnixMillis) -> bool {
 pub fn believed(record: ArtifactRecord, now: UnixMillis) -> ArtifactRecord {
     let no_later = |time: UnixMillis| if implausible(time, now) { now } else { time };
     ArtifactRecord {
-        renewed_at: if implausible(record.renewed_at, now) { UnixMillis::default() } else { record.renewed_at },
+        renewed_at: if implausible(record.renewed_at, now) {
+            UnixMillis::default()
+        } else {
+            record.renewed_at
+        },
         contacted_at: no_later(record.contacted_at),
         began_at: no_later(record.began_at),
         first_seen_at: no_later(record.first_seen_at),
@@ -92,9 +103,9 @@ fn expired_for(renewed_at: UnixMillis, ttl: Duration, now: UnixMillis) -> Option
 /// `stale.max_age` ago (spec section 2; `None` = no bound).
 pub fn stale_allowed(record: &ArtifactRecord, policy: &CachePolicy, now: UnixMillis) -> bool {
     record.has_body()
-        && policy
-            .stale_max_age
-            .is_none_or(|bound| !implausible(record.contacted_at, now) && now.since(record.contacted_at) <= bound)
+        && policy.stale_max_age.is_none_or(|bound| {
+            !implausible(record.contacted_at, now) && now.since(record.contacted_at) <= bound
+        })
 }
 
 /// What to do with a request for a file of `class`, given what is remembered of it (spec section 3).
@@ -105,18 +116,32 @@ pub fn stale_allowed(record: &ArtifactRecord, policy: &CachePolicy, now: UnixMil
 /// let nothing_held = decide(None, Mutability::Immutable, &CachePolicy::default(), UnixMillis(0));
 /// assert_eq!(nothing_held, Decision::Fetch { expired: false });
 /// ```
-pub fn decide(record: Option<&ArtifactRecord>, class: Class, policy: &CachePolicy, now: UnixMillis) -> Decision {
-    let Some(record) = record else { return Decision::Fetch { expired: false } };
+pub fn decide(
+    record: Option<&ArtifactRecord>,
+    class: Class,
+    policy: &CachePolicy,
+    now: UnixMillis,
+) -> Decision {
+    let Some(record) = record else {
+        return Decision::Fetch { expired: false };
+    };
     match record.content {
         Content::HeadOnly => Decision::Fetch { expired: false },
-        Content::Negative { status } => match expired_for(record.renewed_at, policy.negative_ttl, now) {
-            None => Decision::ServeNegative(status),
-            Some(_) => Decision::Fetch { expired: false },
-        },
+        Content::Negative { status } => {
+            match expired_for(record.renewed_at, policy.negative_ttl, now) {
+                None => Decision::ServeNegative(status),
+                Some(_) => Decision::Fetch { expired: false },
+            }
+        }
         Content::Blob(_) | Content::Pointer(_) => {
-            match time_to_live(class, policy).and_then(|ttl| expired_for(record.renewed_at, ttl, now)) {
+            match time_to_live(class, policy)
+                .and_then(|ttl| expired_for(record.renewed_at, ttl, now))
+            {
                 None => Decision::Serve,
-                Some(expired) if expired < policy.stale_while_revalidate && stale_allowed(record, policy, now) => {
+                Some(expired)
+                    if expired < policy.stale_while_revalidate
+                        && stale_allowed(record, policy, now) =>
+                {
                     Decision::ServeAndRefresh
                 }
                 Some(_) => refresh(record, class, policy),
@@ -137,7 +162,12 @@ fn refresh(record: &ArtifactRecord, class: Class, policy: &CachePolicy) -> Decis
         (Some(Revalidate::Head), _) => head,
         (Some(Revalidate::Get), _) => get,
         // The contract: only what the operator called mutable is asked about, built-in patterns are fetched again.
-        (None, Mutability::Mutable { user_defined: true, .. }) if policy.check_mutable_updates => head,
+        (
+            None,
+            Mutability::Mutable {
+                user_defined: true, ..
+            },
+        ) if policy.check_mutable_updates => head,
         (Some(Revalidate::Never) | None, _) => plain,
     }
 }
@@ -148,7 +178,8 @@ mod tests {
 
     use super::*;
     use crate::testing::{
-        BUILT_IN, NAMED_BY_DIGEST, NOW, USER_DEFINED, any_class, any_interval, any_policy, any_record, record, seconds_ago,
+        BUILT_IN, NAMED_BY_DIGEST, NOW, USER_DEFINED, any_class, any_interval, any_policy,
+        any_record, record, seconds_ago,
     };
 
     /// Every state of the record (rows, with every class) under every setting of `revalidate` (columns), from spec section 3.
@@ -229,14 +260,28 @@ mod tests {
             negative_ttl: Duration::from_secs(10),
             stale_max_age: Some(Duration::from_secs(5_000)),
             check_mutable_updates: column == 1,
-            revalidate: [None, None, Some(Revalidate::Head), Some(Revalidate::Get), Some(Revalidate::Never)][column],
+            revalidate: [
+                None,
+                None,
+                Some(Revalidate::Head),
+                Some(Revalidate::Get),
+                Some(Revalidate::Never),
+            ][column],
             ..CachePolicy::default()
         }
     }
 
     /// The record of a state, and the policy with what the state needs of it.
-    fn state(name: &str, class: Class, mut policy: CachePolicy) -> (Option<ArtifactRecord>, CachePolicy) {
-        let ttl = if class == Mutability::Immutable { 1_000 } else { 100 };
+    fn state(
+        name: &str,
+        class: Class,
+        mut policy: CachePolicy,
+    ) -> (Option<ArtifactRecord>, CachePolicy) {
+        let ttl = if class == Mutability::Immutable {
+            1_000
+        } else {
+            100
+        };
         let mut copy = record();
         copy.renewed_at = seconds_ago(ttl);
         copy.contacted_at = seconds_ago(ttl);
@@ -245,8 +290,11 @@ mod tests {
             "head-only" => copy.content = Content::HeadOnly,
             "negative-fresh" | "negative-expired" => {
                 copy.content = Content::Negative { status: 410 };
-                copy.renewed_at =
-                    if name == "negative-fresh" { seconds_ago(10).plus(Duration::from_millis(1)) } else { seconds_ago(10) };
+                copy.renewed_at = if name == "negative-fresh" {
+                    seconds_ago(10).plus(Duration::from_millis(1))
+                } else {
+                    seconds_ago(10)
+                };
             }
             "fresh" => copy.renewed_at = seconds_ago(ttl).plus(Duration::from_millis(1)),
             "expired" => {}
@@ -263,7 +311,9 @@ mod tests {
             }
             "from-the-future" => {
                 policy.stale_while_revalidate = Duration::from_mins(1);
-                copy.renewed_at = NOW.plus(Duration::from_mins(5)).plus(Duration::from_millis(1));
+                copy.renewed_at = NOW
+                    .plus(Duration::from_mins(5))
+                    .plus(Duration::from_millis(1));
             }
             other => panic!("no state {other}"),
         }
@@ -273,9 +323,15 @@ mod tests {
     #[test]
     fn every_state_class_and_setting_decides_as_the_specification_says() {
         let mut seen = std::collections::BTreeSet::new();
-        for line in TABLE.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        for line in TABLE
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        {
             let words: Vec<&str> = line.split_whitespace().collect();
-            let [name, class_name, cells @ ..] = words.as_slice() else { panic!("short row: {line}") };
+            let [name, class_name, cells @ ..] = words.as_slice() else {
+                panic!("short row: {line}")
+            };
             assert_eq!(cells.len(), SETTINGS, "{line}");
             let class = class_named(class_name);
             for (column, cell) in cells.iter().enumerate() {
@@ -290,8 +346,15 @@ mod tests {
                     other => panic!("no decision {other}"),
                 };
                 let (record, policy) = state(name, class, policy(column));
-                assert_eq!(decide(record.as_ref(), class, &policy, NOW), expected, "column {column} of: {line}");
-                assert!(seen.insert((name.to_string(), class_name.to_string(), column)), "twice: {line}");
+                assert_eq!(
+                    decide(record.as_ref(), class, &policy, NOW),
+                    expected,
+                    "column {column} of: {line}"
+                );
+                assert!(
+                    seen.insert((name.to_string(), class_name.to_string(), column)),
+                    "twice: {line}"
+                );
             }
         }
         assert_eq!(seen.len(), STATES * CLASSES * SETTINGS, "every cell once");
@@ -299,68 +362,133 @@ mod tests {
 
     #[test]
     fn zero_immutable_ttl_is_for_ever_and_zero_mutable_ttl_asks_every_time() {
-        let policy = CachePolicy { mutable_ttl: Duration::ZERO, ..CachePolicy::default() };
+        let policy = CachePolicy {
+            mutable_ttl: Duration::ZERO,
+            ..CachePolicy::default()
+        };
         let mut copy = record();
         copy.renewed_at = UnixMillis(0);
-        assert_eq!(decide(Some(&copy), Mutability::Immutable, &policy, NOW), Decision::Serve);
+        assert_eq!(
+            decide(Some(&copy), Mutability::Immutable, &policy, NOW),
+            Decision::Serve
+        );
         // Another replica's clock is a little ahead: still no request goes unasked.
         copy.renewed_at = NOW.plus(Duration::from_secs(5));
-        assert_eq!(decide(Some(&copy), BUILT_IN, &policy, NOW), Decision::Fetch { expired: true });
+        assert_eq!(
+            decide(Some(&copy), BUILT_IN, &policy, NOW),
+            Decision::Fetch { expired: true }
+        );
     }
 
     /// The clock was a year or an hour ahead when the record was written: nothing of it is from the future any more, and its life is over,
     /// however it is looked at. What other machines' clocks make of a few minutes is let be.
     #[test]
     fn hazard_a_record_from_the_future_counts_as_contacted_now_and_expired() {
-        let policy = CachePolicy { immutable_ttl: Some(Duration::from_hours(24)), ..CachePolicy::default() };
-        for ahead in [Duration::from_mins(6), Duration::from_hours(1), Duration::from_hours(24 * 365)] {
+        let policy = CachePolicy {
+            immutable_ttl: Some(Duration::from_hours(24)),
+            ..CachePolicy::default()
+        };
+        for ahead in [
+            Duration::from_mins(6),
+            Duration::from_hours(1),
+            Duration::from_hours(24 * 365),
+        ] {
             let late = NOW.plus(ahead);
-            let wrong = ArtifactRecord { first_seen_at: late, contacted_at: late, renewed_at: late, began_at: late, ..record() };
+            let wrong = ArtifactRecord {
+                first_seen_at: late,
+                contacted_at: late,
+                renewed_at: late,
+                began_at: late,
+                ..record()
+            };
             let record = believed(wrong, NOW);
-            assert_eq!((record.contacted_at, record.began_at, record.first_seen_at), (NOW, NOW, NOW));
+            assert_eq!(
+                (record.contacted_at, record.began_at, record.first_seen_at),
+                (NOW, NOW, NOW)
+            );
             for class in [Mutability::Immutable, BUILT_IN, USER_DEFINED] {
-                assert!(fresh_until(&record, class, &policy).unwrap() < NOW, "{ahead:?}");
-                assert!(!matches!(decide(Some(&record), class, &policy, NOW), Decision::Serve), "{ahead:?}");
+                assert!(
+                    fresh_until(&record, class, &policy).unwrap() < NOW,
+                    "{ahead:?}"
+                );
+                assert!(
+                    !matches!(decide(Some(&record), class, &policy, NOW), Decision::Serve),
+                    "{ahead:?}"
+                );
             }
-            assert_eq!(decide(Some(&record), NAMED_BY_DIGEST, &policy, NOW), Decision::Serve, "what has no life does not end");
+            assert_eq!(
+                decide(Some(&record), NAMED_BY_DIGEST, &policy, NOW),
+                Decision::Serve,
+                "what has no life does not end"
+            );
         }
-        let skewed = ArtifactRecord { renewed_at: NOW.plus(Duration::from_mins(2)), ..record() };
+        let skewed = ArtifactRecord {
+            renewed_at: NOW.plus(Duration::from_mins(2)),
+            ..record()
+        };
         assert_eq!(believed(skewed.clone(), NOW), skewed);
     }
 
     #[test]
     fn negative_ttl_zero_remembers_nothing() {
-        let policy = CachePolicy { negative_ttl: Duration::ZERO, ..CachePolicy::default() };
+        let policy = CachePolicy {
+            negative_ttl: Duration::ZERO,
+            ..CachePolicy::default()
+        };
         let mut absent = record();
         absent.content = Content::Negative { status: 404 };
-        assert_eq!(decide(Some(&absent), BUILT_IN, &policy, NOW), Decision::Fetch { expired: false });
+        assert_eq!(
+            decide(Some(&absent), BUILT_IN, &policy, NOW),
+            Decision::Fetch { expired: false }
+        );
     }
 
     #[test]
     fn a_clock_that_went_back_makes_no_record_immortal() {
-        let policy = CachePolicy { stale_max_age: Some(Duration::from_hours(1)), ..CachePolicy::default() };
+        let policy = CachePolicy {
+            stale_max_age: Some(Duration::from_hours(1)),
+            ..CachePolicy::default()
+        };
         let mut copy = record();
         copy.renewed_at = NOW.plus(Duration::from_hours(25));
         copy.contacted_at = copy.renewed_at;
-        assert_eq!(decide(Some(&copy), BUILT_IN, &policy, NOW), Decision::Fetch { expired: true });
+        assert_eq!(
+            decide(Some(&copy), BUILT_IN, &policy, NOW),
+            Decision::Fetch { expired: true }
+        );
         assert!(!stale_allowed(&copy, &policy, NOW));
         let mut absent = copy;
         absent.content = Content::Negative { status: 404 };
-        assert_eq!(decide(Some(&absent), BUILT_IN, &policy, NOW), Decision::Fetch { expired: false });
+        assert_eq!(
+            decide(Some(&absent), BUILT_IN, &policy, NOW),
+            Decision::Fetch { expired: false }
+        );
     }
 
     #[test]
     fn stale_max_age_counts_from_the_last_good_contact_and_includes_its_end() {
-        let policy = CachePolicy { stale_max_age: Some(Duration::from_mins(1)), ..CachePolicy::default() };
+        let policy = CachePolicy {
+            stale_max_age: Some(Duration::from_mins(1)),
+            ..CachePolicy::default()
+        };
         let mut copy = record();
         copy.renewed_at = NOW;
         copy.contacted_at = seconds_ago(60);
         assert!(stale_allowed(&copy, &policy, NOW));
         copy.contacted_at = UnixMillis(seconds_ago(60).0 - 1);
-        assert!(!stale_allowed(&copy, &policy, NOW), "a stale renewal is no contact");
-        assert!(stale_allowed(&copy, &CachePolicy::default(), NOW), "no bound");
+        assert!(
+            !stale_allowed(&copy, &policy, NOW),
+            "a stale renewal is no contact"
+        );
+        assert!(
+            stale_allowed(&copy, &CachePolicy::default(), NOW),
+            "no bound"
+        );
         copy.content = Content::HeadOnly;
-        assert!(!stale_allowed(&copy, &CachePolicy::default(), NOW), "nothing to serve");
+        assert!(
+            !stale_allowed(&copy, &CachePolicy::default(), NOW),
+            "nothing to serve"
+        );
     }
 
     #[test]
@@ -368,10 +496,19 @@ mod tests {
         let policy = policy(0);
         let mut copy = record();
         copy.renewed_at = UnixMillis(7);
-        assert_eq!(fresh_until(&copy, BUILT_IN, &policy), Some(UnixMillis(100_007)));
-        assert_eq!(fresh_until(&copy, Mutability::Immutable, &policy), Some(UnixMillis(1_000_007)));
+        assert_eq!(
+            fresh_until(&copy, BUILT_IN, &policy),
+            Some(UnixMillis(100_007))
+        );
+        assert_eq!(
+            fresh_until(&copy, Mutability::Immutable, &policy),
+            Some(UnixMillis(1_000_007))
+        );
         assert_eq!(fresh_until(&copy, NAMED_BY_DIGEST, &policy), None);
-        assert_eq!(fresh_until(&copy, Mutability::Immutable, &CachePolicy::default()), None);
+        assert_eq!(
+            fresh_until(&copy, Mutability::Immutable, &CachePolicy::default()),
+            None
+        );
     }
 
     proptest! {

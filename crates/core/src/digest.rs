@@ -36,7 +36,10 @@ impl DigestAlgorithm {
     }
 
     /// Length of the digest in bytes.
-    #[expect(clippy::len_without_is_empty, reason = "no algorithm has an empty digest")]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "no algorithm has an empty digest"
+    )]
     pub fn len(self) -> usize {
         match self {
             Self::Md5 => 16,
@@ -48,9 +51,15 @@ impl DigestAlgorithm {
     }
 
     fn from_name(name: &str) -> Option<Self> {
-        [Self::Md5, Self::Sha1, Self::Sha256, Self::Sha384, Self::Sha512]
-            .into_iter()
-            .find(|a| name.eq_ignore_ascii_case(a.as_str()))
+        [
+            Self::Md5,
+            Self::Sha1,
+            Self::Sha256,
+            Self::Sha384,
+            Self::Sha512,
+        ]
+        .into_iter()
+        .find(|a| name.eq_ignore_ascii_case(a.as_str()))
     }
 }
 
@@ -70,7 +79,10 @@ pub struct InvalidDigest(pub String);
 impl Digest {
     /// From raw bytes; `None` if the length is not the algorithm's.
     pub fn new(algorithm: DigestAlgorithm, bytes: &[u8]) -> Option<Self> {
-        (bytes.len() == algorithm.len()).then(|| Self { algorithm, bytes: bytes.into() })
+        (bytes.len() == algorithm.len()).then(|| Self {
+            algorithm,
+            bytes: bytes.into(),
+        })
     }
 
     /// From hexadecimal digits of either case.
@@ -79,10 +91,21 @@ impl Digest {
         if hex.len() != algorithm.len() * 2 || !hex.is_ascii() {
             return Err(invalid());
         }
-        let nibble = |b: u8| (b as char).to_digit(16).map(|d| d as u8).ok_or_else(invalid);
-        let bytes =
-            hex.as_bytes().chunks_exact(2).map(|p| Ok(nibble(p[0])? << 4 | nibble(p[1])?)).collect::<Result<Vec<u8>, _>>()?;
-        Ok(Self { algorithm, bytes: bytes.into() })
+        let nibble = |b: u8| {
+            (b as char)
+                .to_digit(16)
+                .map(|d| d as u8)
+                .ok_or_else(invalid)
+        };
+        let bytes = hex
+            .as_bytes()
+            .chunks_exact(2)
+            .map(|p| Ok(nibble(p[0])? << 4 | nibble(p[1])?))
+            .collect::<Result<Vec<u8>, _>>()?;
+        Ok(Self {
+            algorithm,
+            bytes: bytes.into(),
+        })
     }
 
     /// Every known digest of a Subresource Integrity text (`sha512-<base64> sha1-…`); unknown algorithms and malformed parts are skipped.
@@ -99,7 +122,8 @@ impl Digest {
 
     /// From an algorithm's name (any case) and hexadecimal digits, as in PyPI's `hashes` and `#sha256=…`.
     pub fn from_name_and_hex(name: &str, hex: &str) -> Result<Self, InvalidDigest> {
-        let algorithm = DigestAlgorithm::from_name(name).ok_or_else(|| InvalidDigest(name.to_owned()))?;
+        let algorithm =
+            DigestAlgorithm::from_name(name).ok_or_else(|| InvalidDigest(name.to_owned()))?;
         Self::from_hex(algorithm, hex)
     }
 
@@ -118,7 +142,10 @@ impl Digest {
         // Asked for on the way to every stored file: digit by digit from a table, not through the formatter.
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-        self.bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+        self.bytes
+            .iter()
+            .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
+            .collect()
     }
 }
 
@@ -131,7 +158,9 @@ impl fmt::Display for Digest {
 impl FromStr for Digest {
     type Err = InvalidDigest;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (name, hex) = text.split_once(':').ok_or_else(|| InvalidDigest(text.to_owned()))?;
+        let (name, hex) = text
+            .split_once(':')
+            .ok_or_else(|| InvalidDigest(text.to_owned()))?;
         Self::from_name_and_hex(name, hex)
     }
 }
@@ -197,17 +226,38 @@ impl Hasher {
 
     /// The SHA-256 alone.
     pub fn finish_sha256(self) -> Digest {
-        Digest { algorithm: DigestAlgorithm::Sha256, bytes: self.sha256.finalize().as_slice().into() }
+        Digest {
+            algorithm: DigestAlgorithm::Sha256,
+            bytes: self.sha256.finalize().as_slice().into(),
+        }
     }
 
     /// All digests that were asked for; SHA-256 comes first.
     pub fn finish(self) -> Vec<Digest> {
-        let make = |algorithm, bytes: &[u8]| Digest { algorithm, bytes: bytes.into() };
-        let mut all = vec![make(DigestAlgorithm::Sha256, self.sha256.finalize().as_slice())];
-        all.extend(self.md5.map(|h| make(DigestAlgorithm::Md5, h.finalize().as_slice())));
-        all.extend(self.sha1.map(|h| make(DigestAlgorithm::Sha1, h.finalize().as_slice())));
-        all.extend(self.sha384.map(|h| make(DigestAlgorithm::Sha384, h.finalize().as_slice())));
-        all.extend(self.sha512.map(|h| make(DigestAlgorithm::Sha512, h.finalize().as_slice())));
+        let make = |algorithm, bytes: &[u8]| Digest {
+            algorithm,
+            bytes: bytes.into(),
+        };
+        let mut all = vec![make(
+            DigestAlgorithm::Sha256,
+            self.sha256.finalize().as_slice(),
+        )];
+        all.extend(
+            self.md5
+                .map(|h| make(DigestAlgorithm::Md5, h.finalize().as_slice())),
+        );
+        all.extend(
+            self.sha1
+                .map(|h| make(DigestAlgorithm::Sha1, h.finalize().as_slice())),
+        );
+        all.extend(
+            self.sha384
+                .map(|h| make(DigestAlgorithm::Sha384, h.finalize().as_slice())),
+        );
+        all.extend(
+            self.sha512
+                .map(|h| make(DigestAlgorithm::Sha512, h.finalize().as_slice())),
+        );
         all
     }
 }
@@ -226,8 +276,14 @@ mod tests {
     /// The message "abc": RFC 1321 appendix A.5, FIPS 180 examples.
     const ABC: [(DigestAlgorithm, &str); 5] = [
         (DigestAlgorithm::Md5, "900150983cd24fb0d6963f7d28e17f72"),
-        (DigestAlgorithm::Sha1, "a9993e364706816aba3e25717850c26c9cd0d89d"),
-        (DigestAlgorithm::Sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+        (
+            DigestAlgorithm::Sha1,
+            "a9993e364706816aba3e25717850c26c9cd0d89d",
+        ),
+        (
+            DigestAlgorithm::Sha256,
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+        ),
         (
             DigestAlgorithm::Sha384,
             "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7",
@@ -245,16 +301,27 @@ mod tests {
         hasher.update(b"a");
         hasher.update(b"bc");
         let all = hasher.finish();
-        assert_eq!(all[0].algorithm(), DigestAlgorithm::Sha256, "the store's own comes first");
+        assert_eq!(
+            all[0].algorithm(),
+            DigestAlgorithm::Sha256,
+            "the store's own comes first"
+        );
         assert_eq!(all.len(), ABC.len());
         for (algorithm, hex) in ABC {
-            let digest = all.iter().find(|digest| digest.algorithm() == algorithm).unwrap();
+            let digest = all
+                .iter()
+                .find(|digest| digest.algorithm() == algorithm)
+                .unwrap();
             assert_eq!(digest.to_hex(), hex);
             assert_eq!(digest.to_string(), format!("{}:{hex}", algorithm.as_str()));
             assert_eq!(digest.as_bytes().len(), algorithm.len());
         }
         assert_eq!(sha256(b"abc").to_hex(), ABC[2].1);
-        assert_eq!(Hasher::new(&[DigestAlgorithm::Md5]).finish().len(), 2, "only what was asked for");
+        assert_eq!(
+            Hasher::new(&[DigestAlgorithm::Md5]).finish().len(),
+            2,
+            "only what was asked for"
+        );
     }
 
     #[test]
@@ -262,7 +329,15 @@ mod tests {
         let (_, hex) = ABC[2];
         let digest: Digest = format!("SHA256:{}", hex.to_uppercase()).parse().unwrap();
         assert_eq!(digest, sha256(b"abc"));
-        for text in ["", "sha256", "sha256:", "sha256:ba78", "md5:zz0150983cd24fb0d6963f7d28e17f72", "crc32:00000000", hex] {
+        for text in [
+            "",
+            "sha256",
+            "sha256:",
+            "sha256:ba78",
+            "md5:zz0150983cd24fb0d6963f7d28e17f72",
+            "crc32:00000000",
+            hex,
+        ] {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
         // Two-byte characters: the length in bytes is right, the digits are not.
@@ -280,7 +355,8 @@ mod tests {
         let mut hasher = Hasher::new(&[DigestAlgorithm::Sha384]);
         hasher.update(b"alert('Hello, world.');");
         assert_eq!(Digest::from_sri(sha384), hasher.finish()[1..]);
-        let mixed = format!("blake3-AAAA {sha384}?ct=text sha1-!! sha1-qZk+NkcGgWq6PiVxeFDCbJzQ2J0= md5");
+        let mixed =
+            format!("blake3-AAAA {sha384}?ct=text sha1-!! sha1-qZk+NkcGgWq6PiVxeFDCbJzQ2J0= md5");
         let found = Digest::from_sri(&mixed);
         assert_eq!(found.len(), 2);
         assert_eq!(found[1].to_hex(), ABC[1].1);

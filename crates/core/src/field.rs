@@ -10,7 +10,13 @@ use http::HeaderValue;
 pub fn field_text(value: &HeaderValue) -> Cow<'_, str> {
     match value.to_str() {
         Ok(text) => Cow::Borrowed(text),
-        Err(_) => Cow::Owned(value.as_bytes().iter().map(|&byte| char::from(byte)).collect()),
+        Err(_) => Cow::Owned(
+            value
+                .as_bytes()
+                .iter()
+                .map(|&byte| char::from(byte))
+                .collect(),
+        ),
     }
 }
 
@@ -19,7 +25,10 @@ pub fn field_value(text: &str) -> Option<HeaderValue> {
     if text.is_ascii() {
         return HeaderValue::from_str(text).ok();
     }
-    let bytes: Vec<u8> = text.chars().map(|character| u8::try_from(character).ok()).collect::<Option<_>>()?;
+    let bytes: Vec<u8> = text
+        .chars()
+        .map(|character| u8::try_from(character).ok())
+        .collect::<Option<_>>()?;
     HeaderValue::try_from(bytes).ok()
 }
 
@@ -30,12 +39,23 @@ mod tests {
     /// RFC 9110 section 5.5: field-vchar is VCHAR / obs-text, and obs-text is %x80-FF.
     #[test]
     fn every_legal_octet_comes_back_as_it_went() {
-        let all: Vec<u8> = (0..=255).filter(|byte| !matches!(byte, 0..=8 | 10..=31 | 127)).collect();
-        for bytes in [&all[..], "attachment; filename=\"资.zip\"".as_bytes(), b"\"\xe9\xff\"", b"plain", b""] {
+        let all: Vec<u8> = (0..=255)
+            .filter(|byte| !matches!(byte, 0..=8 | 10..=31 | 127))
+            .collect();
+        for bytes in [
+            &all[..],
+            "attachment; filename=\"资.zip\"".as_bytes(),
+            b"\"\xe9\xff\"",
+            b"plain",
+            b"",
+        ] {
             let value = HeaderValue::from_bytes(bytes).unwrap();
             let text = field_text(&value);
             assert_eq!(field_value(&text).unwrap().as_bytes(), bytes);
-            assert_eq!(serde_json::from_str::<String>(&serde_json::to_string(&text).unwrap()).unwrap(), text);
+            assert_eq!(
+                serde_json::from_str::<String>(&serde_json::to_string(&text).unwrap()).unwrap(),
+                text
+            );
         }
     }
 

@@ -35,8 +35,13 @@ pub fn join_url(base: &Url, encoded_path: &str, query: Option<&str>) -> Result<U
     url.set_fragment(None);
     url.set_path(&path);
     url.set_query(query);
-    let same_server = url.scheme() == base.scheme() && url.host() == base.host() && url.port() == base.port();
-    if same_server && url.path().starts_with(&path[..prefix]) { Ok(url) } else { Err(PathError::LeavesBase) }
+    let same_server =
+        url.scheme() == base.scheme() && url.host() == base.host() && url.port() == base.port();
+    if same_server && url.path().starts_with(&path[..prefix]) {
+        Ok(url)
+    } else {
+        Err(PathError::LeavesBase)
+    }
 }
 
 #[cfg(test)]
@@ -53,7 +58,10 @@ mod tests {
     #[test]
     fn the_client_s_encoding_and_query_are_kept() {
         let joined = join_url(&base(), "a%2Bb/c+d/@s%2fn/%7Ex;v=1", Some("b=%20&a=1+2")).unwrap();
-        assert_eq!(joined.as_str(), "https://example.com:8443/pub/a%2Bb/c+d/@s%2fn/%7Ex;v=1?b=%20&a=1+2");
+        assert_eq!(
+            joined.as_str(),
+            "https://example.com:8443/pub/a%2Bb/c+d/@s%2fn/%7Ex;v=1?b=%20&a=1+2"
+        );
         assert_eq!(join_url(&base(), "", None).unwrap(), base());
         assert_eq!(join_url(&base(), "dir/", None).unwrap().path(), "/pub/dir/");
     }
@@ -61,17 +69,32 @@ mod tests {
     #[test]
     fn a_base_without_its_slash_is_still_a_folder() {
         let base = Url::parse("https://example.com/simple?x#y").unwrap();
-        assert_eq!(join_url(&base, "six/", None).unwrap().as_str(), "https://example.com/simple/six/");
+        assert_eq!(
+            join_url(&base, "six/", None).unwrap().as_str(),
+            "https://example.com/simple/six/"
+        );
     }
 
     #[test]
     fn what_looks_like_a_url_is_only_a_path() {
-        for text in ["http:x", "@evil.example/x", ".evil.example/x", "evil.example:80/x", "file:etc"] {
+        for text in [
+            "http:x",
+            "@evil.example/x",
+            ".evil.example/x",
+            "evil.example:80/x",
+            "file:etc",
+        ] {
             let joined = join_url(&base(), text, None).unwrap();
-            assert_eq!(joined.as_str(), format!("https://example.com:8443/pub/{text}"));
+            assert_eq!(
+                joined.as_str(),
+                format!("https://example.com:8443/pub/{text}")
+            );
         }
         // A question mark or number sign cannot begin a query or fragment from within the path.
-        assert_eq!(join_url(&base(), "a?b#c", None).unwrap().as_str(), "https://example.com:8443/pub/a%3Fb%23c");
+        assert_eq!(
+            join_url(&base(), "a?b#c", None).unwrap().as_str(),
+            "https://example.com:8443/pub/a%3Fb%23c"
+        );
     }
 
     #[test]

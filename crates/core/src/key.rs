@@ -16,7 +16,10 @@ pub struct SourceKey {
     /// The repository that owns the copy.
     pub repository: RepositoryName,
     /// Decoded path within the repository; for types that forward queries followed by `?` and the raw query.
-    #[serde(serialize_with = "shared_text::serialize", deserialize_with = "shared_text::deserialize")]
+    #[serde(
+        serialize_with = "shared_text::serialize",
+        deserialize_with = "shared_text::deserialize"
+    )]
     pub path: Arc<str>,
     /// Which of the upstream's negotiated forms; empty where there is one.
     pub variant: Cow<'static, str>,
@@ -48,11 +51,16 @@ mod shared_text {
 
     use serde::{Deserialize as _, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        text: &Arc<str>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(text)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<str>, D::Error> {
         String::deserialize(deserializer).map(Arc::from)
     }
 }
@@ -125,22 +133,44 @@ mod tests {
         assert_eq!(key("").to_string(), "pypi/simple/six/");
         assert_eq!(key("json").to_string(), "pypi/simple/six/ [json]");
         let text = serde_json::to_string(&key("json")).unwrap();
-        assert_eq!(text, r#"{"repository":"pypi","path":"simple/six/","variant":"json"}"#);
-        assert_eq!(serde_json::from_str::<SourceKey>(&text).unwrap(), key("json"));
+        assert_eq!(
+            text,
+            r#"{"repository":"pypi","path":"simple/six/","variant":"json"}"#
+        );
+        assert_eq!(
+            serde_json::from_str::<SourceKey>(&text).unwrap(),
+            key("json")
+        );
     }
 
     /// Log lines show keys: strangers choose the paths, and queries may be signatures.
     #[test]
     fn hazard_a_key_is_shown_bounded_on_one_line_and_without_its_query() {
         let shown = |path: &str| {
-            let key =
-                SourceKey { repository: RepositoryName::parse("files").unwrap(), path: path.into(), variant: Cow::Borrowed("") };
+            let key = SourceKey {
+                repository: RepositoryName::parse("files").unwrap(),
+                path: path.into(),
+                variant: Cow::Borrowed(""),
+            };
             key.to_string()
         };
         assert_eq!(shown("a.deb?token=s3cret&b=c"), "files/a.deb?…");
-        assert_eq!(shown(&"x".repeat(2_048)), format!("files/{}… (2048 bytes)", "x".repeat(200)));
-        assert_eq!(shown(&format!("{}?token={}", "x".repeat(190), "s3cret".repeat(500))), format!("files/{}?…", "x".repeat(190)));
-        assert_eq!(shown("a\nlevel=\"error\"\u{1b}[31m\\"), "files/a\\nlevel=\\\"error\\\"\\u{1b}[31m\\\\");
+        assert_eq!(
+            shown(&"x".repeat(2_048)),
+            format!("files/{}… (2048 bytes)", "x".repeat(200))
+        );
+        assert_eq!(
+            shown(&format!(
+                "{}?token={}",
+                "x".repeat(190),
+                "s3cret".repeat(500)
+            )),
+            format!("files/{}?…", "x".repeat(190))
+        );
+        assert_eq!(
+            shown("a\nlevel=\"error\"\u{1b}[31m\\"),
+            "files/a\\nlevel=\\\"error\\\"\\u{1b}[31m\\\\"
+        );
     }
 
     #[test]
@@ -157,24 +187,68 @@ mod tests {
         };
         let (one_text, two_text) = (one.to_string(), two.to_string());
         let others = [
-            RepresentationInputs { sources: &[&two, &one], ..base },
-            RepresentationInputs { sources: &[&one], ..base },
-            RepresentationInputs { source_urls: &["https://example.com/b"], ..base },
-            RepresentationInputs { source_urls: &["https://example.com/a", ""], ..base },
-            RepresentationInputs { rewriter_version: 2, ..base },
-            RepresentationInputs { link_base: "/xh", form: "tml", ..base },
-            RepresentationInputs { link_base: "", form: "/xhtml", ..base },
-            RepresentationInputs { form: "json", ..base },
-            RepresentationInputs { coding: "identity", ..base },
-            RepresentationInputs { rules_epoch: 2, ..base },
+            RepresentationInputs {
+                sources: &[&two, &one],
+                ..base
+            },
+            RepresentationInputs {
+                sources: &[&one],
+                ..base
+            },
+            RepresentationInputs {
+                source_urls: &["https://example.com/b"],
+                ..base
+            },
+            RepresentationInputs {
+                source_urls: &["https://example.com/a", ""],
+                ..base
+            },
+            RepresentationInputs {
+                rewriter_version: 2,
+                ..base
+            },
+            RepresentationInputs {
+                link_base: "/xh",
+                form: "tml",
+                ..base
+            },
+            RepresentationInputs {
+                link_base: "",
+                form: "/xhtml",
+                ..base
+            },
+            RepresentationInputs {
+                form: "json",
+                ..base
+            },
+            RepresentationInputs {
+                coding: "identity",
+                ..base
+            },
+            RepresentationInputs {
+                rules_epoch: 2,
+                ..base
+            },
             // What ends one list may not begin the next.
-            RepresentationInputs { sources: &[&one], source_urls: &[&two_text, "https://example.com/a"], ..base },
-            RepresentationInputs { sources: &[], source_urls: &[&one_text, &two_text, "https://example.com/a"], ..base },
+            RepresentationInputs {
+                sources: &[&one],
+                source_urls: &[&two_text, "https://example.com/a"],
+                ..base
+            },
+            RepresentationInputs {
+                sources: &[],
+                source_urls: &[&one_text, &two_text, "https://example.com/a"],
+                ..base
+            },
         ];
-        let mut keys: std::collections::BTreeSet<_> = others.iter().map(RepresentationKey::new).collect();
+        let mut keys: std::collections::BTreeSet<_> =
+            others.iter().map(RepresentationKey::new).collect();
         keys.insert(RepresentationKey::new(&base));
         assert_eq!(keys.len(), others.len() + 1);
-        assert_eq!(RepresentationKey::new(&base), RepresentationKey::new(&base.clone()));
+        assert_eq!(
+            RepresentationKey::new(&base),
+            RepresentationKey::new(&base.clone())
+        );
         assert_eq!(RepresentationKey::new(&base).to_hex().len(), 64);
     }
 }

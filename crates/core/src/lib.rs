@@ -44,7 +44,9 @@ mod via;
 pub use cache_policy::{CachePolicy, Revalidate, Verify};
 pub use cache_status::{CacheStatus, ForwardReason, Source};
 pub use clock::{Clock, ManualClock, SystemClock, UnixMillis};
-pub use decide::{Class, Decision, RevalidateWith, believed, decide, fresh_until, stale_allowed, time_to_live};
+pub use decide::{
+    Class, Decision, RevalidateWith, believed, decide, fresh_until, stale_allowed, time_to_live,
+};
 pub use digest::{Digest, DigestAlgorithm, Hasher, InvalidDigest, sha256};
 pub use error::{Fault, FaultDetail, FaultKind};
 pub use field::{field_text, field_value};
@@ -62,8 +64,8 @@ pub use range::{ByteRange, RangeAnswer, RangeSpec, evaluate_range, parse_range};
 pub use reason::{MAX_REASON, reason_phrase};
 pub use record::{ArtifactRecord, BlobDescriptor, Content, StoredHeaders};
 pub use repository::{
-    AllowPrivate, Credentials, InvalidRepositoryName, PackageType, Repository, RepositoryKind, RepositoryName, UpstreamAuth,
-    UpstreamSettings,
+    AllowPrivate, Credentials, InvalidRepositoryName, PackageType, Repository, RepositoryKind,
+    RepositoryName, UpstreamAuth, UpstreamSettings,
 };
 pub use request_id::RequestId;
 pub use secret::{REDACTED, SafeUrl, Secret};

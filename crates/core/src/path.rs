@@ -95,15 +95,23 @@ impl ArtifactPath {
         }
         let decoded = String::from_utf8(decoded).map_err(|_| PathError::NotUtf8)?;
         check(&decoded)?;
-        Ok(Self { decoded: decoded.into(), encoded: encoded.into() })
+        Ok(Self {
+            decoded: decoded.into(),
+            encoded: encoded.into(),
+        })
     }
 
     /// Takes a path that is already decoded, such as one out of the database or of a document. Nothing is folded.
     pub fn from_decoded(decoded: &str) -> Result<Self, PathError> {
         check(decoded)?;
         let mut encoded = String::with_capacity(decoded.len());
-        decoded.bytes().for_each(|byte| push_encoded(&mut encoded, byte));
-        Ok(Self { decoded: decoded.into(), encoded: encoded.into() })
+        decoded
+            .bytes()
+            .for_each(|byte| push_encoded(&mut encoded, byte));
+        Ok(Self {
+            decoded: decoded.into(),
+            encoded: encoded.into(),
+        })
     }
 
     /// The decoded form: what patterns see and what keys are made of.
@@ -171,12 +179,18 @@ impl Hash for ArtifactPath {
 /// that is percent-encoded is no `.` here, and stays to be refused.
 pub fn fold_segments(raw: &str) -> Cow<'_, str> {
     let is_idle = |segment: &str| segment.is_empty() || segment == ".";
-    let (folder, name) = raw.rsplit_once('/').map_or((None, raw), |(folder, name)| (Some(folder), name));
+    let (folder, name) = raw
+        .rsplit_once('/')
+        .map_or((None, raw), |(folder, name)| (Some(folder), name));
     if name != "." && !folder.is_some_and(|folder| folder.split('/').any(is_idle)) {
         return Cow::Borrowed(raw);
     }
     let mut folded = String::with_capacity(raw.len());
-    for segment in folder.into_iter().flat_map(|folder| folder.split('/')).filter(|segment| !is_idle(segment)) {
+    for segment in folder
+        .into_iter()
+        .flat_map(|folder| folder.split('/'))
+        .filter(|segment| !is_idle(segment))
+    {
         folded.push_str(segment);
         folded.push('/');
     }
@@ -186,7 +200,9 @@ pub fn fold_segments(raw: &str) -> Cow<'_, str> {
 
 /// The byte that `%XX` at the start of `rest` stands for.
 fn escaped(rest: &[u8]) -> Option<u8> {
-    let [b'%', high, low, ..] = rest else { return None };
+    let [b'%', high, low, ..] = rest else {
+        return None;
+    };
     let digit = |b: u8| char::from(b).to_digit(16);
     Some((digit(*high)? * 16 + digit(*low)?) as u8)
 }
@@ -194,7 +210,12 @@ fn escaped(rest: &[u8]) -> Option<u8> {
 /// Whether what was decoded so far ends in a scope, so that its slash comes next: at the start, or below npm's reserved
 /// first segment (`-/package/@scope%2fname/dist-tags`).
 fn is_scope(decoded: &[u8]) -> bool {
-    let (before, last) = decoded.split_at(decoded.iter().rposition(|&b| b == b'/').map_or(0, |slash| slash + 1));
+    let (before, last) = decoded.split_at(
+        decoded
+            .iter()
+            .rposition(|&b| b == b'/')
+            .map_or(0, |slash| slash + 1),
+    );
     matches!(last, [b'@', _, ..]) && (before.is_empty() || before.starts_with(b"-/"))
 }
 
@@ -216,7 +237,11 @@ fn check(decoded: &str) -> Result<(), PathError> {
     if (0..bytes.len()).any(twice) {
         return Err(PathError::DoubleEncoded);
     }
-    if bytes.len() > MAX_PATH_BYTES { Err(PathError::TooLong) } else { Ok(()) }
+    if bytes.len() > MAX_PATH_BYTES {
+        Err(PathError::TooLong)
+    } else {
+        Ok(())
+    }
 }
 
 /// Refuses what could move between segments or servers.
@@ -248,8 +273,12 @@ mod tests {
 
     use super::*;
 
-    const PLAIN: PathRules = PathRules { encoded_scope_slash: false };
-    const NPM: PathRules = PathRules { encoded_scope_slash: true };
+    const PLAIN: PathRules = PathRules {
+        encoded_scope_slash: false,
+    };
+    const NPM: PathRules = PathRules {
+        encoded_scope_slash: true,
+    };
 
     fn refusal(raw: &str) -> PathError {
         ArtifactPath::parse(raw, NPM).expect_err(raw)
@@ -269,13 +298,21 @@ mod tests {
             ("..a/b..", "..a/b..", "..a/b.."),
             ("caf%C3%A9", "café", "caf%C3%A9"),
             ("café", "café", "caf%C3%A9"),
-            ("a b\"<>{}|^`[]", "a b\"<>{}|^`[]", "a%20b%22%3C%3E%7B%7D%7C%5E%60%5B%5D"),
+            (
+                "a b\"<>{}|^`[]",
+                "a b\"<>{}|^`[]",
+                "a%20b%22%3C%3E%7B%7D%7C%5E%60%5B%5D",
+            ),
             ("100%", "100%", "100%25"),
             ("100%/x", "100%/x", "100%25/x"),
             ("%zz%4", "%zz%4", "%25zz%254"),
             ("100%25", "100%", "100%25"),
             ("%2530", "%30", "%2530"),
-            ("a;b=1/c:d@e!$&'()*,", "a;b=1/c:d@e!$&'()*,", "a;b=1/c:d@e!$&'()*,"),
+            (
+                "a;b=1/c:d@e!$&'()*,",
+                "a;b=1/c:d@e!$&'()*,",
+                "a;b=1/c:d@e!$&'()*,",
+            ),
             ("a%3Fb%23c", "a?b#c", "a%3Fb%23c"),
         ];
         for (raw, decoded, encoded) in rows {
@@ -350,71 +387,143 @@ mod tests {
             (".hidden", ".hidden"),
         ];
         for (raw, spelling) in rows {
-            let (path, plain) = (ArtifactPath::parse(raw, PLAIN).expect(raw), ArtifactPath::parse(spelling, PLAIN).unwrap());
+            let (path, plain) = (
+                ArtifactPath::parse(raw, PLAIN).expect(raw),
+                ArtifactPath::parse(spelling, PLAIN).unwrap(),
+            );
             assert_eq!((&path, path.encoded()), (&plain, spelling), "{raw}");
         }
-        assert!(matches!(fold_segments("a/b/"), Cow::Borrowed("a/b/")), "what has nothing to fold is not copied");
-        assert_eq!(ArtifactPath::parse(&format!("{}a", "./".repeat(3000)), PLAIN).unwrap().as_str(), "a", "what is left counts");
+        assert!(
+            matches!(fold_segments("a/b/"), Cow::Borrowed("a/b/")),
+            "what has nothing to fold is not copied"
+        );
+        assert_eq!(
+            ArtifactPath::parse(&format!("{}a", "./".repeat(3000)), PLAIN)
+                .unwrap()
+                .as_str(),
+            "a",
+            "what is left counts"
+        );
     }
 
     #[test]
     fn hazard_s21_nul_and_control_characters_and_long_names_are_refused() {
-        for raw in ["a%00b", "a%0d%0ab", "%1f", "%7F", "a\u{1}", "a\tb", "a%C2%85b"] {
+        for raw in [
+            "a%00b", "a%0d%0ab", "%1f", "%7F", "a\u{1}", "a\tb", "a%C2%85b",
+        ] {
             assert_eq!(refusal(raw), PathError::Control, "{raw:?}");
         }
         assert!(ArtifactPath::parse(&"a".repeat(2048), PLAIN).is_ok());
         assert_eq!(refusal(&"a".repeat(2049)), PathError::TooLong);
-        assert!(ArtifactPath::parse(&"%61".repeat(2048), PLAIN).is_ok(), "the decoded length counts");
-        assert_eq!(ArtifactPath::from_decoded(&"a".repeat(2049)), Err(PathError::TooLong));
+        assert!(
+            ArtifactPath::parse(&"%61".repeat(2048), PLAIN).is_ok(),
+            "the decoded length counts"
+        );
+        assert_eq!(
+            ArtifactPath::from_decoded(&"a".repeat(2049)),
+            Err(PathError::TooLong)
+        );
         let long_and_bad = format!("{}/../b", "a".repeat(3000));
         assert_eq!(refusal(&long_and_bad), PathError::DotSegment);
     }
 
     #[test]
     fn only_npm_may_encode_the_slash_of_a_scope() {
-        for raw in ["@babel%2fcore", "@babel%2Fcore", "%40babel%2fcore", "/@babel%2fcore", "@babel/core"] {
+        for raw in [
+            "@babel%2fcore",
+            "@babel%2Fcore",
+            "%40babel%2fcore",
+            "/@babel%2fcore",
+            "@babel/core",
+        ] {
             let path = ArtifactPath::parse(raw, NPM).expect(raw);
             assert_eq!(path.as_str(), "@babel/core", "{raw}");
         }
-        assert_eq!(ArtifactPath::parse("@babel%2fcore/1.0", NPM).unwrap().encoded(), "@babel%2fcore/1.0");
-        assert_eq!(ArtifactPath::parse("@babel%2fcore", PLAIN), Err(PathError::EncodedSlash));
-        for raw in ["@babel%2fcore%2f1.0", "@babel/core%2f1.0", "babel%2fcore", "@%2fcore", "x/@babel%2fcore"] {
+        assert_eq!(
+            ArtifactPath::parse("@babel%2fcore/1.0", NPM)
+                .unwrap()
+                .encoded(),
+            "@babel%2fcore/1.0"
+        );
+        assert_eq!(
+            ArtifactPath::parse("@babel%2fcore", PLAIN),
+            Err(PathError::EncodedSlash)
+        );
+        for raw in [
+            "@babel%2fcore%2f1.0",
+            "@babel/core%2f1.0",
+            "babel%2fcore",
+            "@%2fcore",
+            "x/@babel%2fcore",
+        ] {
             assert_eq!(refusal(raw), PathError::EncodedSlash, "{raw}");
         }
         assert_eq!(refusal("@babel%2f.."), PathError::DotSegment);
         assert_eq!(refusal("@babel%2f%2fcore"), PathError::EncodedSlash);
-        assert_eq!(refusal("@babel%2f/core"), PathError::EmptySegment, "which of the two slashes is one too many?");
+        assert_eq!(
+            refusal("@babel%2f/core"),
+            PathError::EmptySegment,
+            "which of the two slashes is one too many?"
+        );
         assert_eq!(refusal("@babel%2f./core"), PathError::DotSegment);
         assert_eq!(refusal("@babel%252fcore"), PathError::DoubleEncoded);
     }
 
     #[test]
     fn a_decoded_path_is_checked_but_not_decoded_again() {
-        assert_eq!(ArtifactPath::from_decoded("a+b 100%/?#é").unwrap().encoded(), "a+b%20100%25/%3F%23%C3%A9");
+        assert_eq!(
+            ArtifactPath::from_decoded("a+b 100%/?#é")
+                .unwrap()
+                .encoded(),
+            "a+b%20100%25/%3F%23%C3%A9"
+        );
         assert_eq!(ArtifactPath::from_decoded("%41").unwrap().as_str(), "%41");
-        assert_eq!(ArtifactPath::from_decoded("/a"), Err(PathError::EmptySegment));
-        assert_eq!(ArtifactPath::from_decoded("a/../b"), Err(PathError::DotSegment));
-        assert_eq!(ArtifactPath::from_decoded("a%2fb"), Err(PathError::DoubleEncoded));
+        assert_eq!(
+            ArtifactPath::from_decoded("/a"),
+            Err(PathError::EmptySegment)
+        );
+        assert_eq!(
+            ArtifactPath::from_decoded("a/../b"),
+            Err(PathError::DotSegment)
+        );
+        assert_eq!(
+            ArtifactPath::from_decoded("a%2fb"),
+            Err(PathError::DoubleEncoded)
+        );
     }
 
     #[test]
     fn names_and_equality_follow_the_decoded_form() {
         let path = |raw| ArtifactPath::parse(raw, PLAIN).unwrap();
         assert_eq!(path("a%2Bb"), path("a+b"));
-        assert_eq!(std::collections::HashSet::from([path("a%2Bb"), path("a+b")]).len(), 1);
+        assert_eq!(
+            std::collections::HashSet::from([path("a%2Bb"), path("a+b")]).len(),
+            1
+        );
         assert_eq!(path("x/y%20z").file_name(), "y z");
-        assert_eq!((path("x/").file_name(), path("").file_name(), path("x").file_name()), ("", "", "x"));
+        assert_eq!(
+            (
+                path("x/").file_name(),
+                path("").file_name(),
+                path("x").file_name()
+            ),
+            ("", "", "x")
+        );
         assert!(path("").is_root() && path("/").is_root() && !path("x").is_root());
-        assert_eq!(format!("{} {:?}", path("a%20b"), path("a%20b")), "a b \"a b\"");
+        assert_eq!(
+            format!("{} {:?}", path("a%20b"), path("a%20b")),
+            "a b \"a b\""
+        );
     }
 
     /// Texts full of what attackers combine.
     fn hostile() -> impl Strategy<Value = String> {
         let pieces = vec![
-            "a", ".", "..", "/", "//", "%", "%2", "%2e", "%2E", "%2f", "%5c", "%25", "%252e", "%00", "%zz", "@", ";", "\\", "?",
-            "é", "%c3%a9", "%ff", "2e", "f", " ", "+",
+            "a", ".", "..", "/", "//", "%", "%2", "%2e", "%2E", "%2f", "%5c", "%25", "%252e",
+            "%00", "%zz", "@", ";", "\\", "?", "é", "%c3%a9", "%ff", "2e", "f", " ", "+",
         ];
-        proptest::collection::vec(proptest::sample::select(pieces), 0..12).prop_map(|parts| parts.concat())
+        proptest::collection::vec(proptest::sample::select(pieces), 0..12)
+            .prop_map(|parts| parts.concat())
     }
 
     proptest! {

@@ -70,17 +70,25 @@ pub fn evaluate_conditions(conditions: &Conditions<'_>, current: &Current<'_>) -
         (None, Some(date)) => not_modified_since(date, current),
         (None, None) => false,
     };
-    if client_has_it { Precondition::NotModified } else { Precondition::Proceed }
+    if client_has_it {
+        Precondition::NotModified
+    } else {
+        Precondition::Proceed
+    }
 }
 
 /// `If-Unmodified-Since`; dates that cannot be read or compared are ignored.
 fn unmodified_since(date: &str, current: &Current<'_>) -> bool {
     let served = current.last_modified.and_then(UnixMillis::from_http_date);
-    UnixMillis::from_http_date(date).zip(served).is_none_or(|(date, served)| served <= date)
+    UnixMillis::from_http_date(date)
+        .zip(served)
+        .is_none_or(|(date, served)| served <= date)
 }
 
 fn not_modified_since(date: &str, current: &Current<'_>) -> bool {
-    let Some(since) = UnixMillis::from_http_date(date) else { return false };
+    let Some(since) = UnixMillis::from_http_date(date) else {
+        return false;
+    };
     same_date(date, current.last_modified) || current.began_at.is_some_and(|began| since >= began)
 }
 
@@ -105,13 +113,27 @@ fn entity_tags(list: &str) -> impl Iterator<Item = Option<&str>> {
         if rest.is_empty() {
             return None;
         }
-        let opening = if rest.starts_with("W/\"") { 3 } else { usize::from(rest.starts_with('"')) };
-        let closing = if opening > 0 { rest[opening..].find('"').map(|at| opening + at + 1) } else { Some(0) };
-        let end = closing.and_then(|closing| rest[closing..].find(',').map(|at| closing + at)).unwrap_or(rest.len());
+        let opening = if rest.starts_with("W/\"") {
+            3
+        } else {
+            usize::from(rest.starts_with('"'))
+        };
+        let closing = if opening > 0 {
+            rest[opening..].find('"').map(|at| opening + at + 1)
+        } else {
+            Some(0)
+        };
+        let end = closing
+            .and_then(|closing| rest[closing..].find(',').map(|at| closing + at))
+            .unwrap_or(rest.len());
         let (tag, tail) = rest.split_at(end);
         rest = tail;
         let tag = tag.trim_matches(is_ows);
-        let well_formed = if opening > 0 { closing == Some(tag.len()) } else { tag != "*" && !tag.contains('"') };
+        let well_formed = if opening > 0 {
+            closing == Some(tag.len())
+        } else {
+            tag != "*" && !tag.contains('"')
+        };
         Some(well_formed.then_some(tag))
     })
 }
@@ -119,7 +141,9 @@ fn entity_tags(list: &str) -> impl Iterator<Item = Option<&str>> {
 /// Whether a tag is a well formed strong validator (RFC 9110 section 8.8.3): only such a one says that two bodies are the same to the
 /// byte.
 pub fn is_strong_tag(tag: &str) -> bool {
-    let opaque = tag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let opaque = tag
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
     opaque.is_some_and(|opaque| !opaque.contains('"'))
 }
 
@@ -136,7 +160,10 @@ pub(crate) fn weak_match(a: &str, b: &str) -> bool {
 /// `If-Range`: an entity tag by strong comparison, or exactly the date served (section 13.1.5).
 pub(crate) fn if_range_holds(validator: &str, current: &Current<'_>) -> bool {
     let validator = validator.trim_matches(is_ows);
-    if current.etag.is_some_and(|etag| strong_match(validator, etag)) {
+    if current
+        .etag
+        .is_some_and(|etag| strong_match(validator, etag))
+    {
         return true;
     }
     same_date(validator, current.last_modified)
@@ -144,7 +171,8 @@ pub(crate) fn if_range_holds(validator: &str, current: &Current<'_>) -> bool {
 
 /// Whether `date` is a date and the one of `last_modified`.
 fn same_date(date: &str, last_modified: Option<&str>) -> bool {
-    UnixMillis::from_http_date(date).is_some_and(|date| Some(date) == last_modified.and_then(UnixMillis::from_http_date))
+    UnixMillis::from_http_date(date)
+        .is_some_and(|date| Some(date) == last_modified.and_then(UnixMillis::from_http_date))
 }
 
 /// Optional white space within a header (RFC 9110 section 5.6.3).
@@ -165,7 +193,11 @@ mod tests {
     const BEGAN_AFTER: &str = "Sun, 06 Nov 1994 08:45:01 GMT";
 
     fn with_tag(etag: &str) -> Current<'_> {
-        Current { etag: Some(etag), last_modified: Some(DATE), began_at: None }
+        Current {
+            etag: Some(etag),
+            last_modified: Some(DATE),
+            began_at: None,
+        }
     }
 
     #[test]
@@ -209,11 +241,25 @@ mod tests {
             ("W/a", "W/a", NotModified),
         ];
         for (asked, etag, expected) in rows {
-            let conditions = Conditions { if_none_match: Some(asked), ..Conditions::default() };
-            assert_eq!(evaluate_conditions(&conditions, &with_tag(etag)), expected, "{asked} against {etag}");
+            let conditions = Conditions {
+                if_none_match: Some(asked),
+                ..Conditions::default()
+            };
+            assert_eq!(
+                evaluate_conditions(&conditions, &with_tag(etag)),
+                expected,
+                "{asked} against {etag}"
+            );
         }
-        let any = Conditions { if_none_match: Some("*"), ..Conditions::default() };
-        assert_eq!(evaluate_conditions(&any, &Current::default()), NotModified, "a body exists, with or without a tag");
+        let any = Conditions {
+            if_none_match: Some("*"),
+            ..Conditions::default()
+        };
+        assert_eq!(
+            evaluate_conditions(&any, &Current::default()),
+            NotModified,
+            "a body exists, with or without a tag"
+        );
     }
 
     #[test]
@@ -232,8 +278,15 @@ mod tests {
             ("a", "a", Proceed),
         ];
         for (asked, etag, expected) in rows {
-            let conditions = Conditions { if_match: Some(asked), ..Conditions::default() };
-            assert_eq!(evaluate_conditions(&conditions, &with_tag(etag)), expected, "{asked} against {etag}");
+            let conditions = Conditions {
+                if_match: Some(asked),
+                ..Conditions::default()
+            };
+            assert_eq!(
+                evaluate_conditions(&conditions, &with_tag(etag)),
+                expected,
+                "{asked} against {etag}"
+            );
         }
     }
 
@@ -241,10 +294,26 @@ mod tests {
     fn if_unmodified_since_fails_only_on_a_later_body() {
         use Precondition::{Failed, Proceed};
         let current = with_tag("\"a\"");
-        for (date, expected) in [(EARLIER, Failed), (DATE, Proceed), (LATER, Proceed), ("soon", Proceed)] {
-            let conditions = Conditions { if_unmodified_since: Some(date), ..Conditions::default() };
-            assert_eq!(evaluate_conditions(&conditions, &current), expected, "{date}");
-            assert_eq!(evaluate_conditions(&conditions, &Current::default()), Proceed, "no date to compare with");
+        for (date, expected) in [
+            (EARLIER, Failed),
+            (DATE, Proceed),
+            (LATER, Proceed),
+            ("soon", Proceed),
+        ] {
+            let conditions = Conditions {
+                if_unmodified_since: Some(date),
+                ..Conditions::default()
+            };
+            assert_eq!(
+                evaluate_conditions(&conditions, &current),
+                expected,
+                "{date}"
+            );
+            assert_eq!(
+                evaluate_conditions(&conditions, &Current::default()),
+                Proceed,
+                "no date to compare with"
+            );
         }
     }
 
@@ -254,43 +323,114 @@ mod tests {
         let current = with_tag("\"a\"");
         let none = Conditions::default();
         assert_eq!(evaluate_conditions(&none, &current), Precondition::Proceed);
-        let changed_tag = Conditions { if_none_match: Some("\"b\""), if_modified_since: Some(DATE), ..none };
-        assert_eq!(evaluate_conditions(&changed_tag, &current), Precondition::Proceed);
-        let matching = Conditions { if_match: Some("\"a\""), if_unmodified_since: Some(EARLIER), ..none };
-        assert_eq!(evaluate_conditions(&matching, &current), Precondition::Proceed);
-        let failing = Conditions { if_match: Some("\"b\""), if_none_match: Some("\"a\""), ..none };
-        assert_eq!(evaluate_conditions(&failing, &current), Precondition::Failed);
-        let both_hold = Conditions { if_match: Some("\"a\""), if_none_match: Some("\"a\""), ..none };
-        assert_eq!(evaluate_conditions(&both_hold, &current), Precondition::NotModified);
+        let changed_tag = Conditions {
+            if_none_match: Some("\"b\""),
+            if_modified_since: Some(DATE),
+            ..none
+        };
+        assert_eq!(
+            evaluate_conditions(&changed_tag, &current),
+            Precondition::Proceed
+        );
+        let matching = Conditions {
+            if_match: Some("\"a\""),
+            if_unmodified_since: Some(EARLIER),
+            ..none
+        };
+        assert_eq!(
+            evaluate_conditions(&matching, &current),
+            Precondition::Proceed
+        );
+        let failing = Conditions {
+            if_match: Some("\"b\""),
+            if_none_match: Some("\"a\""),
+            ..none
+        };
+        assert_eq!(
+            evaluate_conditions(&failing, &current),
+            Precondition::Failed
+        );
+        let both_hold = Conditions {
+            if_match: Some("\"a\""),
+            if_none_match: Some("\"a\""),
+            ..none
+        };
+        assert_eq!(
+            evaluate_conditions(&both_hold, &current),
+            Precondition::NotModified
+        );
     }
 
     fn since(date: &str, current: &Current<'_>) -> Precondition {
-        evaluate_conditions(&Conditions { if_modified_since: Some(date), ..Conditions::default() }, current)
+        evaluate_conditions(
+            &Conditions {
+                if_modified_since: Some(date),
+                ..Conditions::default()
+            },
+            current,
+        )
     }
 
     /// apk sends the time of its own file. The upstream's date is older than the moment larder switched to that body, so a
     /// client's date in between may belong to the body before.
     #[test]
     fn if_modified_since_between_upstream_s_date_and_larder_s_switch_is_no_304() {
-        let switched = Current { etag: None, last_modified: Some("Sun, 06 Nov 1994 08:00:00 GMT"), began_at: Some(BEGAN) };
-        assert_eq!(since("Sun, 06 Nov 1994 08:00:00 GMT", &switched), Precondition::NotModified, "the date served");
-        assert_eq!(since("Sun, 06 Nov 1994 07:59:59 GMT", &switched), Precondition::Proceed);
-        assert_eq!(since("Sun, 06 Nov 1994 08:20:00 GMT", &switched), Precondition::Proceed, "in between");
-        assert_eq!(since(BEGAN_BEFORE, &switched), Precondition::Proceed, "in the second of the switch, perhaps before it");
+        let switched = Current {
+            etag: None,
+            last_modified: Some("Sun, 06 Nov 1994 08:00:00 GMT"),
+            began_at: Some(BEGAN),
+        };
+        assert_eq!(
+            since("Sun, 06 Nov 1994 08:00:00 GMT", &switched),
+            Precondition::NotModified,
+            "the date served"
+        );
+        assert_eq!(
+            since("Sun, 06 Nov 1994 07:59:59 GMT", &switched),
+            Precondition::Proceed
+        );
+        assert_eq!(
+            since("Sun, 06 Nov 1994 08:20:00 GMT", &switched),
+            Precondition::Proceed,
+            "in between"
+        );
+        assert_eq!(
+            since(BEGAN_BEFORE, &switched),
+            Precondition::Proceed,
+            "in the second of the switch, perhaps before it"
+        );
         assert_eq!(since(BEGAN_AFTER, &switched), Precondition::NotModified);
-        let whole_second = Current { began_at: UnixMillis::from_http_date(BEGAN_BEFORE), ..switched };
-        assert_eq!(since(BEGAN_BEFORE, &whole_second), Precondition::NotModified, "not before that moment");
+        let whole_second = Current {
+            began_at: UnixMillis::from_http_date(BEGAN_BEFORE),
+            ..switched
+        };
+        assert_eq!(
+            since(BEGAN_BEFORE, &whole_second),
+            Precondition::NotModified,
+            "not before that moment"
+        );
     }
 
     #[test]
     fn if_modified_since_without_that_moment_wants_the_very_date() {
         let current = with_tag("\"a\"");
         assert_eq!(since(DATE, &current), Precondition::NotModified);
-        assert_eq!(since("Sunday, 06-Nov-94 08:49:37 GMT", &current), Precondition::NotModified, "the obsolete forms too");
-        assert_eq!(since("Sun Nov  6 08:49:37 1994", &current), Precondition::NotModified);
+        assert_eq!(
+            since("Sunday, 06-Nov-94 08:49:37 GMT", &current),
+            Precondition::NotModified,
+            "the obsolete forms too"
+        );
+        assert_eq!(
+            since("Sun Nov  6 08:49:37 1994", &current),
+            Precondition::NotModified
+        );
         assert_eq!(since(LATER, &current), Precondition::Proceed);
         assert_eq!(since(EARLIER, &current), Precondition::Proceed);
-        assert_eq!(since("yesterday", &current), Precondition::Proceed, "what is no date is ignored");
+        assert_eq!(
+            since("yesterday", &current),
+            Precondition::Proceed,
+            "what is no date is ignored"
+        );
         assert_eq!(since(DATE, &Current::default()), Precondition::Proceed);
     }
 }

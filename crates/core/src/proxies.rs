@@ -21,12 +21,20 @@ pub struct ProxyRules {
 impl ProxyRules {
     /// This proxy for every request, whatever its host: a repository's own `proxy`.
     pub fn for_everything(proxy: Url) -> Self {
-        Self { http: Some(proxy.clone()), https: Some(proxy), bypass: None }
+        Self {
+            http: Some(proxy.clone()),
+            https: Some(proxy),
+            bypass: None,
+        }
     }
 
     /// A proxy for each scheme, with exceptions. Loopback is always one: a proxy elsewhere has another.
     pub fn with_exceptions(http: Option<Url>, https: Option<Url>, bypass: ProxyBypass) -> Self {
-        Self { http, https, bypass: Some(bypass) }
+        Self {
+            http,
+            https,
+            bypass: Some(bypass),
+        }
     }
 
     /// The proxy for a request to `url`; `None` = directly.
@@ -42,8 +50,17 @@ impl ProxyRules {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn for_url(&self, url: &Url) -> Option<&Url> {
-        let proxy = if url.scheme() == "https" { self.https.as_ref() } else { self.http.as_ref() };
-        proxy.filter(|_| !self.bypass.as_ref().is_some_and(|bypass| is_loopback(url) || bypass.covers(url)))
+        let proxy = if url.scheme() == "https" {
+            self.https.as_ref()
+        } else {
+            self.http.as_ref()
+        };
+        proxy.filter(|_| {
+            !self
+                .bypass
+                .as_ref()
+                .is_some_and(|bypass| is_loopback(url) || bypass.covers(url))
+        })
     }
 }
 
@@ -84,13 +101,21 @@ impl ProxyBypass {
     /// # Errors
     /// The entry that is none of these.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let entries = text.split([',', ' ', '\t', '\n']).filter(|entry| !entry.is_empty());
-        entries.map(|entry| exception(entry).ok_or_else(|| entry.to_owned())).collect::<Result<_, _>>().map(Self)
+        let entries = text
+            .split([',', ' ', '\t', '\n'])
+            .filter(|entry| !entry.is_empty());
+        entries
+            .map(|entry| exception(entry).ok_or_else(|| entry.to_owned()))
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     fn covers(&self, url: &Url) -> bool {
         self.0.iter().any(|exception| {
-            exception.port.is_none_or(|port| Some(port) == url.port_or_known_default()) && exception.what.covers(url)
+            exception
+                .port
+                .is_none_or(|port| Some(port) == url.port_or_known_default())
+                && exception.what.covers(url)
         })
     }
 }
@@ -99,7 +124,9 @@ impl What {
     fn covers(&self, url: &Url) -> bool {
         match (self, url.host()) {
             (Self::Everything, _) => true,
-            (Self::Network(network), Some(host)) => address(&host).is_some_and(|address| network.contains(&address)),
+            (Self::Network(network), Some(host)) => {
+                address(&host).is_some_and(|address| network.contains(&address))
+            }
             (Self::Domain(domain), Some(Host::Domain(name))) => {
                 let name = name.strip_suffix('.').unwrap_or(name);
                 let above = name.strip_suffix(domain.as_str());
@@ -112,13 +139,22 @@ impl What {
 
 fn exception(entry: &str) -> Option<Exception> {
     if entry == "*" {
-        return Some(Exception { what: What::Everything, port: None });
+        return Some(Exception {
+            what: What::Everything,
+            port: None,
+        });
     }
     if let Some(network) = network(entry) {
-        return Some(Exception { what: What::Network(network), port: None });
+        return Some(Exception {
+            what: What::Network(network),
+            port: None,
+        });
     }
     let (host, port) = match entry.rsplit_once(':') {
-        Some((host, port)) => (host, Some(port.parse::<u16>().ok().filter(|port| *port > 0)?)),
+        Some((host, port)) => (
+            host,
+            Some(port.parse::<u16>().ok().filter(|port| *port > 0)?),
+        ),
         None => (entry, None),
     };
     let what = match network(host) {
@@ -130,18 +166,32 @@ fn exception(entry: &str) -> Option<Exception> {
 
 /// An address with or without brackets, or a network.
 fn network(text: &str) -> Option<IpNet> {
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    let address = bare.parse::<IpAddr>().ok().map(|address| IpNet::from(address.to_canonical()));
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
+    let address = bare
+        .parse::<IpAddr>()
+        .ok()
+        .map(|address| IpNet::from(address.to_canonical()));
     address.or_else(|| text.parse::<IpNet>().ok().map(|network| network.trunc()))
 }
 
 fn domain(text: &str) -> Option<String> {
-    let name = text.strip_prefix("*.").or_else(|| text.strip_prefix('.')).unwrap_or(text);
+    let name = text
+        .strip_prefix("*.")
+        .or_else(|| text.strip_prefix('.'))
+        .unwrap_or(text);
     let parsed = Url::parse(&format!("http://{name}/")).ok()?;
     // The parser takes more than names: what it took away (user, port, path) would be silently lost.
-    let legal = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    let legal = !name.is_empty()
+        && name
+            .chars()
+            .all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'));
     match parsed.host() {
-        Some(Host::Domain(name)) if legal => Some(name.strip_suffix('.').unwrap_or(name).to_owned()),
+        Some(Host::Domain(name)) if legal => {
+            Some(name.strip_suffix('.').unwrap_or(name).to_owned())
+        }
         _ => None,
     }
 }
@@ -175,7 +225,11 @@ mod tests {
 
     fn is_proxied(no_proxy: &str, target: &str) -> bool {
         let proxy = Some(url("http://proxy.example.com:3128"));
-        let rules = ProxyRules::with_exceptions(proxy.clone(), proxy, ProxyBypass::parse(no_proxy).unwrap());
+        let rules = ProxyRules::with_exceptions(
+            proxy.clone(),
+            proxy,
+            ProxyBypass::parse(no_proxy).unwrap(),
+        );
         rules.for_url(&url(target)).is_some()
     }
 
@@ -204,7 +258,11 @@ mod tests {
             ("2001:db8::/32", "http://[2001:db8:1::1]/", false),
             ("10.0.0.0/8", "http://ten.example/", true),
         ] {
-            assert_eq!(is_proxied(no_proxy, target), proxied, "NO_PROXY={no_proxy} {target}");
+            assert_eq!(
+                is_proxied(no_proxy, target),
+                proxied,
+                "NO_PROXY={no_proxy} {target}"
+            );
         }
         for wrong in [
             "http://example.com",
@@ -224,8 +282,13 @@ mod tests {
     /// As Go's `httpproxy` has it: a proxy elsewhere has another loopback.
     #[test]
     fn loopback_is_proxied_only_by_a_repositorys_own_word() {
-        let loopback =
-            ["http://localhost:1/", "http://a.localhost/", "http://127.0.0.9/", "http://[::1]/", "http://[::ffff:127.0.0.1]/"];
+        let loopback = [
+            "http://localhost:1/",
+            "http://a.localhost/",
+            "http://127.0.0.9/",
+            "http://[::1]/",
+            "http://[::ffff:127.0.0.1]/",
+        ];
         for target in loopback {
             assert!(!is_proxied("", target), "{target}");
             let own = ProxyRules::for_everything(url("http://proxy.example.com:3128"));
@@ -235,8 +298,15 @@ mod tests {
 
     #[test]
     fn each_scheme_has_its_proxy() {
-        let rules = ProxyRules::with_exceptions(Some(url("http://a.example")), None, ProxyBypass::default());
-        assert_eq!(rules.for_url(&url("http://x.example/")), Some(&url("http://a.example")));
+        let rules = ProxyRules::with_exceptions(
+            Some(url("http://a.example")),
+            None,
+            ProxyBypass::default(),
+        );
+        assert_eq!(
+            rules.for_url(&url("http://x.example/")),
+            Some(&url("http://a.example"))
+        );
         assert_eq!(rules.for_url(&url("https://x.example/")), None);
     }
 

@@ -29,9 +29,16 @@ impl PublicUrls {
         if self.0.len() == 1 {
             return Some(first);
         }
-        let Ok(client) = Url::parse(client_base) else { return Some(first) };
+        let Ok(client) = Url::parse(client_base) else {
+            return Some(first);
+        };
         let fitting = || self.0.iter().filter(|url| is_same_place(url, &client));
-        Some(fitting().find(|url| url.scheme() == client.scheme()).or_else(|| fitting().next()).unwrap_or(first))
+        Some(
+            fitting()
+                .find(|url| url.scheme() == client.scheme())
+                .or_else(|| fitting().next())
+                .unwrap_or(first),
+        )
     }
 
     /// Whether `url` has the host and port of one of them. The scheme may differ: a proxy may have taken TLS off.
@@ -43,7 +50,9 @@ impl PublicUrls {
     pub fn depend_on_client(&self, absolute: bool) -> bool {
         match self.0.as_slice() {
             [] => absolute,
-            [first, others @ ..] => others.iter().any(|other| absolute || other.path() != first.path()),
+            [first, others @ ..] => others
+                .iter()
+                .any(|other| absolute || other.path() != first.path()),
         }
     }
 }
@@ -51,7 +60,8 @@ impl PublicUrls {
 fn is_same_place(public: &Url, url: &Url) -> bool {
     url.has_host()
         && url.host() == public.host()
-        && (url.port() == public.port() || url.port_or_known_default() == public.port_or_known_default())
+        && (url.port() == public.port()
+            || url.port_or_known_default() == public.port_or_known_default())
 }
 
 #[cfg(test)]
@@ -64,7 +74,12 @@ mod tests {
 
     #[test]
     fn of_several_public_urls_the_one_with_the_requests_host_and_port_counts_else_the_first() {
-        let several = urls(&["https://a.example/", "http://b.example:8080/sub/", "http://c.example/", "https://c.example/tls/"]);
+        let several = urls(&[
+            "https://a.example/",
+            "http://b.example:8080/sub/",
+            "http://c.example/",
+            "https://c.example/tls/",
+        ]);
         for (client, want) in [
             ("https://a.example", "https://a.example/"),
             // Behind a proxy that took TLS off.
@@ -79,9 +94,18 @@ mod tests {
             ("http://127.0.0.1:8000", "https://a.example/"),
             ("http://", "https://a.example/"),
         ] {
-            assert_eq!(several.of_client(client).map(Url::as_str), Some(want), "{client}");
+            assert_eq!(
+                several.of_client(client).map(Url::as_str),
+                Some(want),
+                "{client}"
+            );
         }
-        assert_eq!(urls(&["https://a.example/"]).of_client("http://b.example").map(Url::as_str), Some("https://a.example/"));
+        assert_eq!(
+            urls(&["https://a.example/"])
+                .of_client("http://b.example")
+                .map(Url::as_str),
+            Some("https://a.example/")
+        );
         assert_eq!(urls(&[]).of_client("http://b.example"), None);
     }
 
@@ -90,11 +114,19 @@ mod tests {
         for (texts, absolute, path_absolute) in [
             (&[][..], true, false),
             (&["https://a.example/x/"], false, false),
-            (&["https://a.example/x/", "http://b.example/x/"], true, false),
+            (
+                &["https://a.example/x/", "http://b.example/x/"],
+                true,
+                false,
+            ),
             (&["https://a.example/x/", "http://b.example/"], true, true),
         ] {
             let urls = urls(texts);
-            assert_eq!((urls.depend_on_client(true), urls.depend_on_client(false)), (absolute, path_absolute), "{texts:?}");
+            assert_eq!(
+                (urls.depend_on_client(true), urls.depend_on_client(false)),
+                (absolute, path_absolute),
+                "{texts:?}"
+            );
         }
     }
 }

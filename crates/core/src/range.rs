@@ -15,7 +15,10 @@ pub struct ByteRange {
 
 impl ByteRange {
     /// Number of bytes; never zero.
-    #[expect(clippy::len_without_is_empty, reason = "a range that holds no byte cannot be made")]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "a range that holds no byte cannot be made"
+    )]
     pub fn len(&self) -> u64 {
         self.end - self.start + 1
     }
@@ -53,9 +56,15 @@ impl RangeSpec {
         match self {
             Self::From(start) | Self::FromTo(start, _) if start > last => None,
             Self::From(start) => Some(ByteRange { start, end: last }),
-            Self::FromTo(start, end) => Some(ByteRange { start, end: end.min(last) }),
+            Self::FromTo(start, end) => Some(ByteRange {
+                start,
+                end: end.min(last),
+            }),
             Self::Suffix(0) => None,
-            Self::Suffix(count) => Some(ByteRange { start: length.saturating_sub(count), end: last }),
+            Self::Suffix(count) => Some(ByteRange {
+                start: length.saturating_sub(count),
+                end: last,
+            }),
         }
     }
 }
@@ -77,7 +86,10 @@ pub fn parse_range(text: &str) -> Option<Vec<RangeSpec>> {
         return None;
     }
     // Empty list elements are legal (section 5.6.1.2), a list of nothing else is not.
-    let elements = set.split(',').map(|element| element.trim_matches(is_ows)).filter(|element| !element.is_empty());
+    let elements = set
+        .split(',')
+        .map(|element| element.trim_matches(is_ows))
+        .filter(|element| !element.is_empty());
     let specs = elements.map(parse_spec).collect::<Option<Vec<_>>>()?;
     (!specs.is_empty()).then_some(specs)
 }
@@ -105,13 +117,26 @@ fn parse_number(digits: &str) -> Option<u64> {
 ///
 /// Overlapping and adjacent ranges are merged, so that the parts together are never longer than the body; more than 256 parts
 /// after that give the whole body.
-pub fn evaluate_range(conditions: &Conditions<'_>, current: &Current<'_>, length: u64) -> RangeAnswer {
-    let Some(specs) = conditions.range.and_then(parse_range) else { return RangeAnswer::Whole };
-    if conditions.if_range.is_some_and(|validator| !if_range_holds(validator, current)) {
+pub fn evaluate_range(
+    conditions: &Conditions<'_>,
+    current: &Current<'_>,
+    length: u64,
+) -> RangeAnswer {
+    let Some(specs) = conditions.range.and_then(parse_range) else {
+        return RangeAnswer::Whole;
+    };
+    if conditions
+        .if_range
+        .is_some_and(|validator| !if_range_holds(validator, current))
+    {
         return RangeAnswer::Whole;
     }
     // A non-zero suffix is satisfiable even of an empty body (section 14.1.2), but `Content-Range` cannot express it.
-    if length == 0 && specs.iter().any(|spec| matches!(spec, RangeSpec::Suffix(1..))) {
+    if length == 0
+        && specs
+            .iter()
+            .any(|spec| matches!(spec, RangeSpec::Suffix(1..)))
+    {
         return RangeAnswer::Whole;
     }
     let ranges = merge(specs.into_iter().filter_map(|spec| spec.resolve(length)));
@@ -148,7 +173,10 @@ mod tests {
     use super::*;
 
     fn answer(range: &str, length: u64) -> RangeAnswer {
-        let conditions = Conditions { range: Some(range), ..Conditions::default() };
+        let conditions = Conditions {
+            range: Some(range),
+            ..Conditions::default()
+        };
         evaluate_range(&conditions, &Current::default(), length)
     }
 
@@ -157,7 +185,12 @@ mod tests {
     }
 
     fn multiple(ranges: &[(u64, u64)]) -> RangeAnswer {
-        RangeAnswer::Multiple(ranges.iter().map(|&(start, end)| ByteRange { start, end }).collect())
+        RangeAnswer::Multiple(
+            ranges
+                .iter()
+                .map(|&(start, end)| ByteRange { start, end })
+                .collect(),
+        )
     }
 
     /// The examples of RFC 9110 section 14.1.2, for a representation of 10,000 bytes.
@@ -167,8 +200,14 @@ mod tests {
         assert_eq!(answer("bytes=500-999", 10_000), single(500, 999));
         assert_eq!(answer("bytes=-500", 10_000), single(9_500, 9_999));
         assert_eq!(answer("bytes=9500-", 10_000), single(9_500, 9_999));
-        assert_eq!(answer("bytes=0-0,-1", 10_000), multiple(&[(0, 0), (9_999, 9_999)]));
-        assert_eq!(answer("bytes= 0-999, 4500-5499, -1000", 10_000), multiple(&[(0, 999), (4_500, 5_499), (9_000, 9_999)]));
+        assert_eq!(
+            answer("bytes=0-0,-1", 10_000),
+            multiple(&[(0, 0), (9_999, 9_999)])
+        );
+        assert_eq!(
+            answer("bytes= 0-999, 4500-5499, -1000", 10_000),
+            multiple(&[(0, 999), (4_500, 5_499), (9_000, 9_999)])
+        );
         // "other valid (but not canonical) specifications of the second 500 bytes"
         assert_eq!(answer("bytes=500-600,601-999", 10_000), single(500, 999));
         assert_eq!(answer("bytes=500-700,601-999", 10_000), single(500, 999));
@@ -182,7 +221,11 @@ mod tests {
         assert_eq!(answer("bytes=10-", 10), RangeAnswer::NotSatisfiable);
         assert_eq!(answer("bytes=10-20,30-", 10), RangeAnswer::NotSatisfiable);
         assert_eq!(answer("bytes=-0", 10), RangeAnswer::NotSatisfiable);
-        assert_eq!(answer("bytes=10-20,3-4", 10), single(3, 4), "unsatisfiable ones are left out");
+        assert_eq!(
+            answer("bytes=10-20,3-4", 10),
+            single(3, 4),
+            "unsatisfiable ones are left out"
+        );
     }
 
     #[test]
@@ -218,8 +261,15 @@ mod tests {
             assert_eq!(parse_range(text), None, "{text}");
             assert_eq!(answer(text, 100), RangeAnswer::Whole, "{text}");
         }
-        assert_eq!(parse_range(" Bytes=1-2\t"), Some(vec![RangeSpec::FromTo(1, 2)]), "units have no case");
-        assert_eq!(parse_range("bytes=,1-2,, 3- ,"), Some(vec![RangeSpec::FromTo(1, 2), RangeSpec::From(3)]));
+        assert_eq!(
+            parse_range(" Bytes=1-2\t"),
+            Some(vec![RangeSpec::FromTo(1, 2)]),
+            "units have no case"
+        );
+        assert_eq!(
+            parse_range("bytes=,1-2,, 3- ,"),
+            Some(vec![RangeSpec::FromTo(1, 2), RangeSpec::From(3)])
+        );
     }
 
     /// CVE-2017-7529: a suffix beyond the file made a negative start, and the answer held bytes before the body.
@@ -234,35 +284,84 @@ mod tests {
         ] {
             assert_eq!(answer(text, 623), single(0, 622), "{text}");
         }
-        assert_eq!(answer("bytes=18446744073709551615-", u64::MAX), RangeAnswer::NotSatisfiable);
-        assert_eq!(answer("bytes=99999999999999999999-", 10), RangeAnswer::NotSatisfiable);
-        assert_eq!(answer("bytes=0-99999999999999999999", u64::MAX), single(0, u64::MAX - 1));
-        assert_eq!(ByteRange { start: 0, end: u64::MAX - 1 }.len(), u64::MAX);
+        assert_eq!(
+            answer("bytes=18446744073709551615-", u64::MAX),
+            RangeAnswer::NotSatisfiable
+        );
+        assert_eq!(
+            answer("bytes=99999999999999999999-", 10),
+            RangeAnswer::NotSatisfiable
+        );
+        assert_eq!(
+            answer("bytes=0-99999999999999999999", u64::MAX),
+            single(0, u64::MAX - 1)
+        );
+        assert_eq!(
+            ByteRange {
+                start: 0,
+                end: u64::MAX - 1
+            }
+            .len(),
+            u64::MAX
+        );
     }
 
     /// CVE-2011-3192: many overlapping ranges of one file.
     #[test]
     fn hazard_w8_overlapping_ranges_are_merged_and_their_number_is_bounded() {
-        let overlapping = (0..1_300).map(|i| format!("5-{}", i + 5)).collect::<Vec<_>>().join(",");
-        assert_eq!(answer(&format!("bytes=0-,{overlapping}"), 2_000), single(0, 1_999));
-        let apart = |count: u64| (0..count).map(|i| format!("{0}-{0}", i * 2)).collect::<Vec<_>>().join(",");
-        let RangeAnswer::Multiple(parts) = answer(&format!("bytes={}", apart(256)), 1_000) else { panic!("not multiple") };
+        let overlapping = (0..1_300)
+            .map(|i| format!("5-{}", i + 5))
+            .collect::<Vec<_>>()
+            .join(",");
+        assert_eq!(
+            answer(&format!("bytes=0-,{overlapping}"), 2_000),
+            single(0, 1_999)
+        );
+        let apart = |count: u64| {
+            (0..count)
+                .map(|i| format!("{0}-{0}", i * 2))
+                .collect::<Vec<_>>()
+                .join(",")
+        };
+        let RangeAnswer::Multiple(parts) = answer(&format!("bytes={}", apart(256)), 1_000) else {
+            panic!("not multiple")
+        };
         assert_eq!(parts.len(), 256);
-        assert_eq!(answer(&format!("bytes={}", apart(257)), 1_000), RangeAnswer::Whole);
+        assert_eq!(
+            answer(&format!("bytes={}", apart(257)), 1_000),
+            RangeAnswer::Whole
+        );
     }
 
     #[test]
     fn parts_come_in_the_order_asked_for() {
-        assert_eq!(answer("bytes=-1,0-0,5-6", 10), multiple(&[(9, 9), (0, 0), (5, 6)]));
-        assert_eq!(answer("bytes=6-7,0-0,8-8,4-5", 10), multiple(&[(4, 8), (0, 0)]));
+        assert_eq!(
+            answer("bytes=-1,0-0,5-6", 10),
+            multiple(&[(9, 9), (0, 0), (5, 6)])
+        );
+        assert_eq!(
+            answer("bytes=6-7,0-0,8-8,4-5", 10),
+            multiple(&[(4, 8), (0, 0)])
+        );
     }
 
     #[test]
     fn if_range_needs_a_strong_tag_or_the_very_date() {
         const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
-        let strong = Current { etag: Some("\"a\""), last_modified: Some(DATE), began_at: None };
-        let weak = Current { etag: Some("W/\"a\""), ..strong };
-        let bare = Current { etag: None, last_modified: None, began_at: None };
+        let strong = Current {
+            etag: Some("\"a\""),
+            last_modified: Some(DATE),
+            began_at: None,
+        };
+        let weak = Current {
+            etag: Some("W/\"a\""),
+            ..strong
+        };
+        let bare = Current {
+            etag: None,
+            last_modified: None,
+            began_at: None,
+        };
         let rows = [
             ("\"a\"", strong, true),
             ("\"b\"", strong, false),
@@ -277,12 +376,28 @@ mod tests {
             ("\"a\"", bare, false),
         ];
         for (if_range, current, holds) in rows {
-            let conditions = Conditions { range: Some("bytes=1-2"), if_range: Some(if_range), ..Conditions::default() };
-            let expected = if holds { single(1, 2) } else { RangeAnswer::Whole };
-            assert_eq!(evaluate_range(&conditions, &current, 10), expected, "{if_range} {current:?}");
+            let conditions = Conditions {
+                range: Some("bytes=1-2"),
+                if_range: Some(if_range),
+                ..Conditions::default()
+            };
+            let expected = if holds {
+                single(1, 2)
+            } else {
+                RangeAnswer::Whole
+            };
+            assert_eq!(
+                evaluate_range(&conditions, &current, 10),
+                expected,
+                "{if_range} {current:?}"
+            );
         }
         // An old If-Range hides even a range that could not be satisfied.
-        let conditions = Conditions { range: Some("bytes=50-"), if_range: Some("\"b\""), ..Conditions::default() };
+        let conditions = Conditions {
+            range: Some("bytes=50-"),
+            if_range: Some("\"b\""),
+            ..Conditions::default()
+        };
         assert_eq!(evaluate_range(&conditions, &strong, 10), RangeAnswer::Whole);
     }
 

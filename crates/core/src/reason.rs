@@ -20,10 +20,17 @@ const LEAST: usize = 30;
 /// assert_eq!(reason_phrase(&fault), "Quarantined until 2026-12-01 (rule quarantine_new)");
 /// ```
 pub fn reason_phrase(fault: &Fault) -> String {
-    let brief = fault.detail.as_ref().and_then(|detail| detail.brief.as_deref());
+    let brief = fault
+        .detail
+        .as_ref()
+        .and_then(|detail| detail.brief.as_deref());
     let text = plain(brief.unwrap_or(&fault.message));
     // What the upstream did, or what a path may be, is no rule that somebody could look up and change.
-    let rule = fault.rule.as_deref().map(plain).filter(|rule| !matches!(&**rule, "" | "upstream" | "paths" | "via"));
+    let rule = fault
+        .rule
+        .as_deref()
+        .map(plain)
+        .filter(|rule| !matches!(&**rule, "" | "upstream" | "paths" | "via"));
     let rule = rule.map_or_else(String::new, |rule| format!(" (rule {rule})"));
     let room = MAX_REASON.saturating_sub(rule.len());
     if room < LEAST || text.contains(rule.trim_start()) && !rule.is_empty() {
@@ -57,14 +64,28 @@ fn cut(text: &str, room: usize) -> String {
         return text.to_owned();
     }
     let within = &text[..room];
-    let part = ["; ", ". "].iter().filter_map(|end| within.rfind(end)).max().filter(|end| *end >= LEAST);
+    let part = ["; ", ". "]
+        .iter()
+        .filter_map(|end| within.rfind(end))
+        .max()
+        .filter(|end| *end >= LEAST);
     if let Some(end) = part {
         return within[..end].to_owned();
     }
     let within = &text[..room - CUT.len()];
     let whole_word = text[within.len()..].starts_with(' ');
-    let end = if whole_word { within.len() } else { within.rfind(' ').filter(|end| *end >= LEAST).unwrap_or(within.len()) };
-    format!("{}{CUT}", within[..end].trim_end_matches([' ', ',', ':', ';']))
+    let end = if whole_word {
+        within.len()
+    } else {
+        within
+            .rfind(' ')
+            .filter(|end| *end >= LEAST)
+            .unwrap_or(within.len())
+    };
+    format!(
+        "{}{CUT}",
+        within[..end].trim_end_matches([' ', ',', ':', ';'])
+    )
 }
 
 #[cfg(test)]
@@ -79,18 +100,36 @@ mod tests {
     #[test]
     fn a_short_sentence_is_said_whole_with_its_rule() {
         assert_eq!(reason_phrase(&fault("no")), "no");
-        assert_eq!(reason_phrase(&fault("no").by_rule("deny_patterns")), "no (rule deny_patterns)");
-        assert_eq!(reason_phrase(&fault("the upstream answered 503").by_rule("upstream")), "the upstream answered 503");
-        assert_eq!(reason_phrase(&fault("a long story").briefly("short").by_rule("r")), "short (rule r)");
+        assert_eq!(
+            reason_phrase(&fault("no").by_rule("deny_patterns")),
+            "no (rule deny_patterns)"
+        );
+        assert_eq!(
+            reason_phrase(&fault("the upstream answered 503").by_rule("upstream")),
+            "the upstream answered 503"
+        );
+        assert_eq!(
+            reason_phrase(&fault("a long story").briefly("short").by_rule("r")),
+            "short (rule r)"
+        );
     }
 
     #[test]
     fn a_long_one_ends_after_a_part_of_a_sentence_or_after_a_word() {
-        let parts = format!("repository files has no such file today; {}", "ask somebody else ".repeat(20));
-        assert_eq!(reason_phrase(&fault(&parts)), "repository files has no such file today");
+        let parts = format!(
+            "repository files has no such file today; {}",
+            "ask somebody else ".repeat(20)
+        );
+        assert_eq!(
+            reason_phrase(&fault(&parts)),
+            "repository files has no such file today"
+        );
         let words = "word ".repeat(60);
         let cut = reason_phrase(&fault(&words).by_rule("offline"));
-        assert!(cut.ends_with("word... (rule offline)") && cut.len() <= 120 && cut.len() > 110, "{cut}");
+        assert!(
+            cut.ends_with("word... (rule offline)") && cut.len() <= 120 && cut.len() > 110,
+            "{cut}"
+        );
         for length in 100..140 {
             let text = "x".repeat(length);
             let said = reason_phrase(&fault(&text));
@@ -101,15 +140,25 @@ mod tests {
 
     #[test]
     fn nothing_that_could_end_the_line_or_is_not_ascii_is_left() {
-        for hostile in
-            ["a\r\nSet-Cookie: x=1\r\n\r\n<b>", "a\u{b}b\0c\u{7f}", "é\u{2028}\u{85}ü", "\u{1b}[31mred", &"é".repeat(300)]
-        {
+        for hostile in [
+            "a\r\nSet-Cookie: x=1\r\n\r\n<b>",
+            "a\u{b}b\0c\u{7f}",
+            "é\u{2028}\u{85}ü",
+            "\u{1b}[31mred",
+            &"é".repeat(300),
+        ] {
             for message in [hostile.to_owned(), format!("{}{hostile}", "y".repeat(115))] {
                 let said = reason_phrase(&fault(&message).by_rule(hostile));
                 assert!(!said.is_empty() && said.len() <= 120, "{said:?}");
-                assert!(said.bytes().all(|byte| (0x20..0x7f).contains(&byte)), "{said:?}");
+                assert!(
+                    said.bytes().all(|byte| (0x20..0x7f).contains(&byte)),
+                    "{said:?}"
+                );
             }
         }
-        assert_eq!(reason_phrase(&fault("tool-é.tgz\r\nX: y")), "tool-?.tgz X: y");
+        assert_eq!(
+            reason_phrase(&fault("tool-é.tgz\r\nX: y")),
+            "tool-?.tgz X: y"
+        );
     }
 }

@@ -66,9 +66,14 @@ impl StoredHeaders {
     /// then it stays, too.
     #[must_use]
     pub fn renewed_by(&self, told: &Self, reads_as: bool) -> Self {
-        let newer = |told: &Option<String>, kept: &Option<String>| told.as_ref().or(kept.as_ref()).cloned();
+        let newer =
+            |told: &Option<String>, kept: &Option<String>| told.as_ref().or(kept.as_ref()).cloned();
         Self {
-            content_type: if reads_as { self.content_type.clone() } else { newer(&told.content_type, &self.content_type) },
+            content_type: if reads_as {
+                self.content_type.clone()
+            } else {
+                newer(&told.content_type, &self.content_type)
+            },
             content_disposition: newer(&told.content_disposition, &self.content_disposition),
             content_language: newer(&told.content_language, &self.content_language),
             ..self.clone()
@@ -123,10 +128,17 @@ impl ArtifactRecord {
             &headers.content_language,
             &headers.content_encoding,
         ];
-        let pointer = if let Content::Pointer(to) = &self.content { to.capacity() } else { 0 };
+        let pointer = if let Content::Pointer(to) = &self.content {
+            to.capacity()
+        } else {
+            0
+        };
         let texts: usize = texts.into_iter().flatten().map(String::capacity).sum();
-        let further: usize =
-            headers.further.iter().map(|(name, value)| FURTHER_WEIGHT + name.capacity() + value.capacity()).sum();
+        let further: usize = headers
+            .further
+            .iter()
+            .map(|(name, value)| FURTHER_WEIGHT + name.capacity() + value.capacity())
+            .sum();
         (size_of::<Self>() + pointer + texts + further + self.source_url.capacity()) as u64
     }
 
@@ -137,7 +149,9 @@ impl ArtifactRecord {
 
     /// Whether the upstream gave anything to compare with.
     pub fn has_validators(&self) -> bool {
-        self.headers.etag.is_some() || self.headers.last_modified.is_some() || self.headers.digest.is_some()
+        self.headers.etag.is_some()
+            || self.headers.last_modified.is_some()
+            || self.headers.digest.is_some()
     }
 }
 
@@ -148,19 +162,34 @@ mod tests {
 
     #[test]
     fn a_record_survives_its_stored_form() {
-        for content in
-            [record().content, Content::Pointer("generation/1".into()), Content::Negative { status: 410 }, Content::HeadOnly]
-        {
-            let stored = ArtifactRecord { content, ..record() };
+        for content in [
+            record().content,
+            Content::Pointer("generation/1".into()),
+            Content::Negative { status: 410 },
+            Content::HeadOnly,
+        ] {
+            let stored = ArtifactRecord {
+                content,
+                ..record()
+            };
             let text = serde_json::to_string(&stored).unwrap();
-            assert_eq!(serde_json::from_str::<ArtifactRecord>(&text).unwrap(), stored);
+            assert_eq!(
+                serde_json::from_str::<ArtifactRecord>(&text).unwrap(),
+                stored
+            );
         }
     }
 
     #[test]
     fn headers_that_a_later_version_adds_are_absent_from_an_old_record() {
         let headers: StoredHeaders = serde_json::from_str(r#"{"etag": "\"a\""}"#).unwrap();
-        assert_eq!(headers, StoredHeaders { etag: Some("\"a\"".into()), ..StoredHeaders::default() });
+        assert_eq!(
+            headers,
+            StoredHeaders {
+                etag: Some("\"a\"".into()),
+                ..StoredHeaders::default()
+            }
+        );
     }
 
     #[test]
@@ -182,15 +211,31 @@ mod tests {
             ..StoredHeaders::default()
         };
         let renewed = kept.renewed_by(&told, false);
-        assert_eq!((renewed.content_type, renewed.content_disposition), (text("text/html"), text("attachment")));
-        assert_eq!((renewed.content_language, renewed.content_encoding), (text("en"), text("gzip")), "silence changes nothing");
-        assert_eq!((renewed.etag, renewed.last_modified), (kept.etag.clone(), kept.last_modified.clone()));
-        assert_eq!(kept.renewed_by(&told, true).content_type, text("text/plain"));
+        assert_eq!(
+            (renewed.content_type, renewed.content_disposition),
+            (text("text/html"), text("attachment"))
+        );
+        assert_eq!(
+            (renewed.content_language, renewed.content_encoding),
+            (text("en"), text("gzip")),
+            "silence changes nothing"
+        );
+        assert_eq!(
+            (renewed.etag, renewed.last_modified),
+            (kept.etag.clone(), kept.last_modified.clone())
+        );
+        assert_eq!(
+            kept.renewed_by(&told, true).content_type,
+            text("text/plain")
+        );
     }
 
     #[test]
     fn only_a_blob_has_bytes_and_a_pointer_leads_to_some() {
-        let with = |content| ArtifactRecord { content, ..record() };
+        let with = |content| ArtifactRecord {
+            content,
+            ..record()
+        };
         assert!(record().blob().is_some() && record().has_body());
         let pointer = with(Content::Pointer("p".into()));
         assert!(pointer.blob().is_none() && pointer.has_body());

@@ -22,14 +22,17 @@ pub struct RepositoryName(Arc<str>);
 
 /// Why a text is not a repository name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a repository name: 1 to 128 of A-Z a-z 0-9 . _ - are allowed, and no dot in front")]
+#[error(
+    "{0:?} is not a repository name: 1 to 128 of A-Z a-z 0-9 . _ - are allowed, and no dot in front"
+)]
 pub struct InvalidRepositoryName(pub String);
 
 impl RepositoryName {
     /// Checks the grammar.
     pub fn parse(text: &str) -> Result<Self, InvalidRepositoryName> {
         let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        if text.is_empty() || text.len() > 128 || text.starts_with('.') || !text.bytes().all(legal) {
+        if text.is_empty() || text.len() > 128 || text.starts_with('.') || !text.bytes().all(legal)
+        {
             return Err(InvalidRepositoryName(text.to_owned()));
         }
         Ok(Self(text.into()))
@@ -116,7 +119,15 @@ impl PackageType {
     }
 
     /// All package types, in the order of the specification.
-    pub const ALL: [Self; 7] = [Self::Generic, Self::Alpine, Self::Rpm, Self::Docker, Self::Pypi, Self::Npm, Self::Helm];
+    pub const ALL: [Self; 7] = [
+        Self::Generic,
+        Self::Alpine,
+        Self::Rpm,
+        Self::Docker,
+        Self::Pypi,
+        Self::Npm,
+        Self::Helm,
+    ];
 }
 
 /// How to reach a remote repository's upstream. `Debug` shows URLs without the credentials that they may carry.
@@ -156,7 +167,10 @@ impl fmt::Debug for UpstreamSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let safe = |url: &Url| SafeUrl(url.clone());
         f.debug_struct("UpstreamSettings")
-            .field("base_urls", &self.base_urls.iter().map(safe).collect::<Vec<_>>())
+            .field(
+                "base_urls",
+                &self.base_urls.iter().map(safe).collect::<Vec<_>>(),
+            )
             .field("index_url", &safe(&self.index_url))
             .field("proxy", &self.proxy)
             .field("credentials", &self.credentials)
@@ -186,7 +200,9 @@ impl UpstreamSettings {
         let usual = |base: &Url| base.join("simple/").ok();
         match self.base_urls.first() {
             Some(first) if self.index_url == *first => self.base_urls.clone(),
-            Some(first) if usual(first).as_ref() == Some(&self.index_url) => self.base_urls.iter().filter_map(usual).collect(),
+            Some(first) if usual(first).as_ref() == Some(&self.index_url) => {
+                self.base_urls.iter().filter_map(usual).collect()
+            }
             _ => vec![self.index_url.clone()],
         }
     }
@@ -263,11 +279,36 @@ mod tests {
     #[test]
     fn names_keep_to_their_grammar() {
         let longest = "a".repeat(128);
-        for name in ["pypi", "a", "Docker-Hub_2.x", "_", "-", "a.", longest.as_str()] {
-            assert_eq!(RepositoryName::parse(name).map(|n| n.to_string()).as_deref(), Ok(name));
+        for name in [
+            "pypi",
+            "a",
+            "Docker-Hub_2.x",
+            "_",
+            "-",
+            "a.",
+            longest.as_str(),
+        ] {
+            assert_eq!(
+                RepositoryName::parse(name)
+                    .map(|n| n.to_string())
+                    .as_deref(),
+                Ok(name)
+            );
         }
         let too_long = "a".repeat(129);
-        for name in ["", ".", "..", ".hidden", "a/b", "a b", "a%2f", "ä", "a\0", "a:b", too_long.as_str()] {
+        for name in [
+            "",
+            ".",
+            "..",
+            ".hidden",
+            "a/b",
+            "a b",
+            "a%2f",
+            "ä",
+            "a\0",
+            "a:b",
+            too_long.as_str(),
+        ] {
             assert!(RepositoryName::parse(name).is_err(), "{name:?}");
         }
         assert!(serde_json::from_str::<RepositoryName>("\"../x\"").is_err());
@@ -277,9 +318,20 @@ mod tests {
 
     #[test]
     fn words_are_those_of_the_configuration() {
-        let words: Vec<_> = PackageType::ALL.iter().map(|package| package.as_str()).collect();
-        assert_eq!(words, ["generic", "alpine", "rpm", "docker", "pypi", "npm", "helm"]);
-        let kinds = [RepositoryKind::Remote, RepositoryKind::Local, RepositoryKind::Virtual].map(RepositoryKind::as_str);
+        let words: Vec<_> = PackageType::ALL
+            .iter()
+            .map(|package| package.as_str())
+            .collect();
+        assert_eq!(
+            words,
+            ["generic", "alpine", "rpm", "docker", "pypi", "npm", "helm"]
+        );
+        let kinds = [
+            RepositoryKind::Remote,
+            RepositoryKind::Local,
+            RepositoryKind::Virtual,
+        ]
+        .map(RepositoryKind::as_str);
         assert_eq!(kinds, ["remote", "local", "virtual"]);
     }
 
@@ -287,9 +339,15 @@ mod tests {
     fn hazard_s10_credentials_go_to_scheme_host_and_port_of_a_configured_root_only() {
         let url = |text: &str| Url::parse(text).unwrap();
         let upstream = UpstreamSettings {
-            base_urls: vec![url("https://files.example.com/pub/"), url("http://mirror.example.com:8080/")],
+            base_urls: vec![
+                url("https://files.example.com/pub/"),
+                url("http://mirror.example.com:8080/"),
+            ],
             index_url: url("https://index.example.com/simple/"),
-            credentials: Some(Credentials { username: "u".into(), password: Secret::new("canary".into()) }),
+            credentials: Some(Credentials {
+                username: "u".into(),
+                password: Secret::new("canary".into()),
+            }),
             auth: UpstreamAuth::Basic,
             default_namespace: None,
             headers: vec![("X-Token".into(), Secret::new("canary".into()))],
@@ -298,7 +356,9 @@ mod tests {
             allow_private: vec![],
             link_hosts: None,
             ca_file: None,
-            proxy: Some(ProxyRules::for_everything(url("http://user:canary@proxy.example.com:3128/"))),
+            proxy: Some(ProxyRules::for_everything(url(
+                "http://user:canary@proxy.example.com:3128/",
+            ))),
             offline: false,
             max_size: None,
         };

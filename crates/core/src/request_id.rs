@@ -59,8 +59,16 @@ mod tests {
     fn a_thread_answers_one_request_at_a_time_and_then_none() {
         assert_eq!(RequestId::current(), None);
         let (outer, inner) = (RequestId::next(), RequestId::next());
-        let seen = outer.while_current(|| (inner.while_current(RequestId::current), RequestId::current()));
-        assert_eq!((seen, RequestId::current()), ((Some(inner), Some(outer)), None));
+        let seen = outer.while_current(|| {
+            (
+                inner.while_current(RequestId::current),
+                RequestId::current(),
+            )
+        });
+        assert_eq!(
+            (seen, RequestId::current()),
+            ((Some(inner), Some(outer)), None)
+        );
         assert_ne!(outer.to_string(), inner.to_string());
     }
 }

@@ -66,13 +66,17 @@ mod tests {
     fn hazard_s17_secrets_cannot_be_printed() {
         let secret = Secret::new(CANARY.to_owned());
         let shown = format!("{secret} {secret:?} {secret:#?} {:?}", Some(&secret));
-        assert!(!shown.contains(CANARY) && shown.contains(REDACTED), "{shown}");
+        assert!(
+            !shown.contains(CANARY) && shown.contains(REDACTED),
+            "{shown}"
+        );
         assert_eq!(secret.expose(), CANARY);
     }
 
     #[test]
     fn hazard_s17_urls_are_shown_without_user_info_query_and_fragment() {
-        let text = format!("https://{CANARY}:{CANARY}@example.com:8443/a%20b?sig={CANARY}#{CANARY}");
+        let text =
+            format!("https://{CANARY}:{CANARY}@example.com:8443/a%20b?sig={CANARY}#{CANARY}");
         let url = SafeUrl(Url::parse(&text).unwrap());
         assert_eq!(url.to_string(), "https://example.com:8443/a%20b");
         assert_eq!(format!("{url:?}"), "https://example.com:8443/a%20b");

@@ -109,7 +109,11 @@ pub fn settle(
 ) -> Settlement {
     let may_serve_stale = record.is_some_and(|r| stale_allowed(r, policy, now));
     let stale_or_fail = |renew, timed_out| {
-        if may_serve_stale { Settlement::ServeStale { renew } } else { Settlement::Fail { timed_out } }
+        if may_serve_stale {
+            Settlement::ServeStale { renew }
+        } else {
+            Settlement::Fail { timed_out }
+        }
     };
     match outcome {
         Outcome::Body => Settlement::Replace,
@@ -119,13 +123,23 @@ pub fn settle(
         Outcome::Unreachable => stale_or_fail(true, false),
         Outcome::TimedOut => stale_or_fail(true, true),
         Outcome::Unusable => stale_or_fail(false, false),
-        Outcome::Missing(status) | Outcome::Denied(status) => settle_status(status, None, may_serve_stale, policy),
-        Outcome::Refused { status, retry_after } => settle_status(status, retry_after, may_serve_stale, policy),
+        Outcome::Missing(status) | Outcome::Denied(status) => {
+            settle_status(status, None, may_serve_stale, policy)
+        }
+        Outcome::Refused {
+            status,
+            retry_after,
+        } => settle_status(status, retry_after, may_serve_stale, policy),
     }
 }
 
 /// The upstream answered with a status that is no success: normal expiry, the answer is passed on, unless the operator listed it.
-fn settle_status(status: u16, retry_after: Option<Duration>, may_serve_stale: bool, policy: &CachePolicy) -> Settlement {
+fn settle_status(
+    status: u16,
+    retry_after: Option<Duration>,
+    may_serve_stale: bool,
+    policy: &CachePolicy,
+) -> Settlement {
     // What is gone, or may not be shown by law, is never papered over with an old copy. A refused login (401, 403, 407) may say that a
     // password was rotated or that an account was withdrawn: the operator decides which, by listing it.
     let listable = !matches!(status, 404 | 410 | 451);
@@ -139,7 +153,12 @@ fn settle_status(status: u16, retry_after: Option<Duration>, may_serve_stale: bo
             negative_ttl: Some(policy.negative_ttl).filter(|ttl| !ttl.is_zero()),
             retry_after,
         },
-        status if keeps_status(status) => Settlement::PassOn { status, keep_copy: true, negative_ttl: None, retry_after },
+        status if keeps_status(status) => Settlement::PassOn {
+            status,
+            keep_copy: true,
+            negative_ttl: None,
+            retry_after,
+        },
         _ => Settlement::Fail { timed_out: false },
     }
 }
@@ -172,7 +191,11 @@ pub fn judge_head(
                 (Some(now), Some(stored)) => weak_match(now, stored),
                 _ => same_date_and_length(last_modified, content_length, record),
             };
-            if same { HeadVerdict::Unchanged } else { HeadVerdict::Changed }
+            if same {
+                HeadVerdict::Unchanged
+            } else {
+                HeadVerdict::Changed
+            }
         }
         400 | 403 | 405 | 501 => HeadVerdict::AskWithGet,
         _ => HeadVerdict::Other,
@@ -180,10 +203,16 @@ pub fn judge_head(
 }
 
 /// Whether date and length are both known on both sides, and equal.
-fn same_date_and_length(last_modified: Option<&str>, content_length: Option<u64>, record: &ArtifactRecord) -> bool {
+fn same_date_and_length(
+    last_modified: Option<&str>,
+    content_length: Option<u64>,
+    record: &ArtifactRecord,
+) -> bool {
     let date = |text: Option<&str>| text.and_then(UnixMillis::from_http_date);
-    let same_date = date(last_modified).is_some_and(|now| Some(now) == date(record.headers.last_modified.as_deref()));
-    let same_length = content_length.is_some_and(|length| record.blob().is_some_and(|blob| blob.size == length));
+    let same_date = date(last_modified)
+        .is_some_and(|now| Some(now) == date(record.headers.last_modified.as_deref()));
+    let same_length =
+        content_length.is_some_and(|length| record.blob().is_some_and(|blob| blob.size == length));
     same_date && same_length
 }
 
@@ -193,7 +222,9 @@ mod tests {
 
     use super::*;
     use crate::record::Content;
-    use crate::testing::{CLASSES, NOW, any_class, any_interval, any_policy, any_record, record, seconds_ago};
+    use crate::testing::{
+        CLASSES, NOW, any_class, any_interval, any_policy, any_record, record, seconds_ago,
+    };
 
     const RETRY: Duration = Duration::from_secs(7);
 
@@ -250,15 +281,32 @@ mod tests {
     ";
 
     fn records() -> [Option<ArtifactRecord>; 7] {
-        let expired = ArtifactRecord { renewed_at: seconds_ago(50), contacted_at: seconds_ago(50), ..record() };
+        let expired = ArtifactRecord {
+            renewed_at: seconds_ago(50),
+            contacted_at: seconds_ago(50),
+            ..record()
+        };
         [
             None,
             Some(record()),
             Some(expired.clone()),
-            Some(ArtifactRecord { content: Content::Pointer("p".into()), contacted_at: seconds_ago(100), ..expired.clone() }),
-            Some(ArtifactRecord { content: Content::Negative { status: 404 }, ..expired.clone() }),
-            Some(ArtifactRecord { content: Content::HeadOnly, ..expired.clone() }),
-            Some(ArtifactRecord { contacted_at: seconds_ago(101), ..expired }),
+            Some(ArtifactRecord {
+                content: Content::Pointer("p".into()),
+                contacted_at: seconds_ago(100),
+                ..expired.clone()
+            }),
+            Some(ArtifactRecord {
+                content: Content::Negative { status: 404 },
+                ..expired.clone()
+            }),
+            Some(ArtifactRecord {
+                content: Content::HeadOnly,
+                ..expired.clone()
+            }),
+            Some(ArtifactRecord {
+                contacted_at: seconds_ago(101),
+                ..expired
+            }),
         ]
     }
 
@@ -281,14 +329,20 @@ mod tests {
             "unusable" => Outcome::Unusable,
             "404" | "410" => Outcome::Missing(name.parse().unwrap()),
             "401" | "407" | "403" | "451" => Outcome::Denied(name.parse().unwrap()),
-            _ => Outcome::Refused { status: name.parse().unwrap(), retry_after: Some(RETRY) },
+            _ => Outcome::Refused {
+                status: name.parse().unwrap(),
+                retry_after: Some(RETRY),
+            },
         }
     }
 
     fn settlement_named(cell: &str, outcome: Outcome) -> Settlement {
         let (status, retry_after) = match outcome {
             Outcome::Missing(status) | Outcome::Denied(status) => (status, None),
-            Outcome::Refused { status, retry_after } => (status, retry_after),
+            Outcome::Refused {
+                status,
+                retry_after,
+            } => (status, retry_after),
             _ => (0, None),
         };
         match cell {
@@ -296,10 +350,20 @@ mod tests {
             "renew" => Settlement::Renew,
             "stale+" => Settlement::ServeStale { renew: true },
             "stale" => Settlement::ServeStale { renew: false },
-            "keep" => Settlement::PassOn { status, keep_copy: true, negative_ttl: None, retry_after },
+            "keep" => Settlement::PassOn {
+                status,
+                keep_copy: true,
+                negative_ttl: None,
+                retry_after,
+            },
             "neg" => {
                 let negative_ttl = Some(Duration::from_secs(10));
-                Settlement::PassOn { status, keep_copy: false, negative_ttl, retry_after }
+                Settlement::PassOn {
+                    status,
+                    keep_copy: false,
+                    negative_ttl,
+                    retry_after,
+                }
             }
             "502" => Settlement::Fail { timed_out: false },
             "504" => Settlement::Fail { timed_out: true },
@@ -309,14 +373,22 @@ mod tests {
 
     fn check(table: &str, policy: &CachePolicy) {
         let mut outcomes = std::collections::BTreeSet::new();
-        for line in table.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        for line in table
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        {
             let words: Vec<&str> = line.split_whitespace().collect();
             let outcome = outcome_named(words[0]);
             assert_eq!(words.len(), 1 + records().len(), "{line}");
             for (column, (cell, record)) in words[1..].iter().zip(records()).enumerate() {
                 for class in CLASSES {
                     let settlement = settle(outcome, record.as_ref(), class, policy, NOW);
-                    assert_eq!(settlement, settlement_named(cell, outcome), "{class:?}, column {column} of: {line}");
+                    assert_eq!(
+                        settlement,
+                        settlement_named(cell, outcome),
+                        "{class:?}, column {column} of: {line}"
+                    );
                 }
             }
             assert!(outcomes.insert(words[0].to_owned()), "twice: {line}");
@@ -332,21 +404,37 @@ mod tests {
     #[test]
     fn listed_statuses_serve_stale_but_never_those_about_absence_or_the_law() {
         let stale_on_status = vec![400, 401, 403, 404, 407, 410, 418, 429, 451, 500, 503, 504];
-        check(LISTED, &CachePolicy { stale_on_status, ..policy() });
+        check(
+            LISTED,
+            &CachePolicy {
+                stale_on_status,
+                ..policy()
+            },
+        );
     }
 
     /// Each status of RFC 9110 section 15.5 and its extensions; the list of those that clients act on is the contract's.
     #[test]
     fn every_client_error_keeps_its_status_or_becomes_a_502() {
-        let kept = [400, 403, 404, 405, 408, 409, 410, 414, 416, 421, 425, 426, 428, 429, 431, 451];
+        let kept = [
+            400, 403, 404, 405, 408, 409, 410, 414, 416, 421, 425, 426, 428, 429, 431, 451,
+        ];
         for status in 400..500 {
             let outcome = match status {
                 404 | 410 => Outcome::Missing(status),
-                _ => Outcome::Refused { status, retry_after: None },
+                _ => Outcome::Refused {
+                    status,
+                    retry_after: None,
+                },
             };
             let settlement = settle(outcome, None, Class::Immutable, &policy(), NOW);
-            let passed_on = matches!(settlement, Settlement::PassOn { status: seen, .. } if seen == status);
-            assert_eq!(passed_on, kept.contains(&status), "{status}: {settlement:?}");
+            let passed_on =
+                matches!(settlement, Settlement::PassOn { status: seen, .. } if seen == status);
+            assert_eq!(
+                passed_on,
+                kept.contains(&status),
+                "{status}: {settlement:?}"
+            );
         }
     }
 
@@ -366,23 +454,48 @@ mod tests {
             let mut copy = record();
             copy.headers.etag = stored.map(str::to_owned);
             let verdict = judge_head(304, now, None, None, &copy);
-            assert_eq!(verdict == HeadVerdict::Unchanged, unchanged, "{stored:?} {now:?}: {verdict:?}");
+            assert_eq!(
+                verdict == HeadVerdict::Unchanged,
+                unchanged,
+                "{stored:?} {now:?}: {verdict:?}"
+            );
         }
     }
 
     #[test]
     fn without_a_bound_even_an_ancient_copy_serves_a_network_failure() {
-        let policy = CachePolicy { stale_max_age: None, ..policy() };
-        let ancient = ArtifactRecord { contacted_at: UnixMillis(0), renewed_at: UnixMillis(0), ..record() };
-        let settlement = settle(Outcome::Unreachable, Some(&ancient), Class::Immutable, &policy, NOW);
+        let policy = CachePolicy {
+            stale_max_age: None,
+            ..policy()
+        };
+        let ancient = ArtifactRecord {
+            contacted_at: UnixMillis(0),
+            renewed_at: UnixMillis(0),
+            ..record()
+        };
+        let settlement = settle(
+            Outcome::Unreachable,
+            Some(&ancient),
+            Class::Immutable,
+            &policy,
+            NOW,
+        );
         assert_eq!(settlement, Settlement::ServeStale { renew: true });
     }
 
     #[test]
     fn negative_ttl_zero_remembers_no_absence() {
-        let policy = CachePolicy { negative_ttl: Duration::ZERO, ..policy() };
+        let policy = CachePolicy {
+            negative_ttl: Duration::ZERO,
+            ..policy()
+        };
         let settlement = settle(Outcome::Missing(404), None, Class::Immutable, &policy, NOW);
-        let expected = Settlement::PassOn { status: 404, keep_copy: false, negative_ttl: None, retry_after: None };
+        let expected = Settlement::PassOn {
+            status: 404,
+            keep_copy: false,
+            negative_ttl: None,
+            retry_after: None,
+        };
         assert_eq!(settlement, expected);
     }
 
@@ -401,7 +514,13 @@ mod tests {
             (200, Some("\"v2\""), Some(DATE), Some(5), Changed),
             (200, Some("\"v1\""), Some(LATER), Some(6), Unchanged),
             (200, None, Some(DATE), Some(5), Unchanged),
-            (200, None, Some("Sunday, 06-Nov-94 08:49:37 GMT"), Some(5), Unchanged),
+            (
+                200,
+                None,
+                Some("Sunday, 06-Nov-94 08:49:37 GMT"),
+                Some(5),
+                Unchanged,
+            ),
             (200, None, Some(DATE), Some(6), Changed),
             (200, None, Some(DATE), None, Changed),
             (200, None, Some(LATER), Some(5), Changed),
@@ -430,11 +549,25 @@ mod tests {
     fn a_head_cannot_confirm_what_was_never_stored() {
         let mut bare = record();
         bare.headers.etag = None;
-        assert_eq!(judge_head(200, Some("\"v1\""), Some(DATE), Some(5), &bare), HeadVerdict::Unchanged, "date and length");
+        assert_eq!(
+            judge_head(200, Some("\"v1\""), Some(DATE), Some(5), &bare),
+            HeadVerdict::Unchanged,
+            "date and length"
+        );
         bare.headers.last_modified = Some("not a date".into());
-        assert_eq!(judge_head(200, Some("\"v1\""), Some("not a date"), Some(5), &bare), HeadVerdict::Changed);
-        let pointer = ArtifactRecord { content: Content::Pointer("p".into()), ..bare };
-        assert_eq!(judge_head(200, None, Some(DATE), Some(5), &pointer), HeadVerdict::Changed, "length unknown");
+        assert_eq!(
+            judge_head(200, Some("\"v1\""), Some("not a date"), Some(5), &bare),
+            HeadVerdict::Changed
+        );
+        let pointer = ArtifactRecord {
+            content: Content::Pointer("p".into()),
+            ..bare
+        };
+        assert_eq!(
+            judge_head(200, None, Some(DATE), Some(5), &pointer),
+            HeadVerdict::Changed,
+            "length unknown"
+        );
     }
 
     fn any_outcome() -> impl Strategy<Value = Outcome> {
@@ -447,7 +580,10 @@ mod tests {
             Just(Outcome::Unusable),
             (100_u16..700).prop_map(Outcome::Missing),
             (100_u16..700).prop_map(Outcome::Denied),
-            (100_u16..700, retry).prop_map(|(status, retry_after)| Outcome::Refused { status, retry_after }),
+            (100_u16..700, retry).prop_map(|(status, retry_after)| Outcome::Refused {
+                status,
+                retry_after
+            }),
         ]
     }
 

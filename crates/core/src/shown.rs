@@ -24,7 +24,9 @@ pub fn shown(text: &str) -> Cow<'_, str> {
 /// Writes a path into the middle of a line: bounded as by [`shown`], control characters, quotes and backslashes escaped, and of its
 /// query only that there is one, for queries may hold signatures.
 pub(crate) fn write_path(f: &mut fmt::Formatter<'_>, path: &str) -> fmt::Result {
-    let (path, query) = path.split_once('?').map_or((path, ""), |(path, _)| (path, "?…"));
+    let (path, query) = path
+        .split_once('?')
+        .map_or((path, ""), |(path, _)| (path, "?…"));
     for character in shown(path).chars() {
         match character {
             '"' | '\\' => f.write_char('\\').and_then(|()| f.write_char(character))?,

@@ -5,13 +5,28 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::{
-    ArtifactRecord, BlobDescriptor, CachePolicy, Content, Mutability, Revalidate, StoredHeaders, UnixMillis, Verify, sha256,
+    ArtifactRecord, BlobDescriptor, CachePolicy, Content, Mutability, Revalidate, StoredHeaders,
+    UnixMillis, Verify, sha256,
 };
 
-pub(crate) const BUILT_IN: Mutability = Mutability::Mutable { user_defined: false, named_by_digest: false };
-pub(crate) const USER_DEFINED: Mutability = Mutability::Mutable { user_defined: true, named_by_digest: false };
-pub(crate) const NAMED_BY_DIGEST: Mutability = Mutability::Mutable { user_defined: false, named_by_digest: true };
-pub(crate) const CLASSES: [Mutability; 4] = [Mutability::Immutable, BUILT_IN, USER_DEFINED, NAMED_BY_DIGEST];
+pub(crate) const BUILT_IN: Mutability = Mutability::Mutable {
+    user_defined: false,
+    named_by_digest: false,
+};
+pub(crate) const USER_DEFINED: Mutability = Mutability::Mutable {
+    user_defined: true,
+    named_by_digest: false,
+};
+pub(crate) const NAMED_BY_DIGEST: Mutability = Mutability::Mutable {
+    user_defined: false,
+    named_by_digest: true,
+};
+pub(crate) const CLASSES: [Mutability; 4] = [
+    Mutability::Immutable,
+    BUILT_IN,
+    USER_DEFINED,
+    NAMED_BY_DIGEST,
+];
 
 /// 2027-01-15T08:00:00Z.
 pub(crate) const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -23,7 +38,10 @@ pub(crate) fn seconds_ago(seconds: u64) -> UnixMillis {
 /// A blob of five bytes with both validators, renewed at [`NOW`].
 pub(crate) fn record() -> ArtifactRecord {
     ArtifactRecord {
-        content: Content::Blob(BlobDescriptor { digest: sha256(b"hello"), size: 5 }),
+        content: Content::Blob(BlobDescriptor {
+            digest: sha256(b"hello"),
+            size: 5,
+        }),
         headers: StoredHeaders {
             etag: Some("\"v1\"".into()),
             last_modified: Some("Sun, 06 Nov 1994 08:49:37 GMT".into()),
@@ -49,7 +67,11 @@ fn any_time() -> impl Strategy<Value = UnixMillis> {
 
 /// Milliseconds from a remembered time to now: minutes, days or decades, and some of them backwards.
 pub(crate) fn any_interval() -> impl Strategy<Value = i64> {
-    prop_oneof![-200_000_i64..200_000, -200_000_000_i64..200_000_000, 0_i64..2_000_000_000_000]
+    prop_oneof![
+        -200_000_i64..200_000,
+        -200_000_000_i64..200_000_000,
+        0_i64..2_000_000_000_000
+    ]
 }
 
 fn any_life() -> impl Strategy<Value = Duration> {
@@ -67,35 +89,56 @@ pub(crate) fn any_record() -> impl Strategy<Value = ArtifactRecord> {
         1 => proptest::sample::select(vec![404, 410]).prop_map(|status| Content::Negative { status }),
         1 => Just(Content::HeadOnly),
     ];
-    (content, any::<bool>(), any_time(), any_time()).prop_map(|(content, validators, contacted_at, renewed_at)| {
-        let mut made = ArtifactRecord { content, contacted_at, renewed_at, ..record() };
-        if !validators {
-            made.headers = StoredHeaders::default();
-        }
-        made
-    })
+    (content, any::<bool>(), any_time(), any_time()).prop_map(
+        |(content, validators, contacted_at, renewed_at)| {
+            let mut made = ArtifactRecord {
+                content,
+                contacted_at,
+                renewed_at,
+                ..record()
+            };
+            if !validators {
+                made.headers = StoredHeaders::default();
+            }
+            made
+        },
+    )
 }
 
 pub(crate) fn any_policy() -> impl Strategy<Value = CachePolicy> {
-    let ways = vec![None, Some(Revalidate::Head), Some(Revalidate::Get), Some(Revalidate::Never)];
+    let ways = vec![
+        None,
+        Some(Revalidate::Head),
+        Some(Revalidate::Get),
+        Some(Revalidate::Never),
+    ];
     (
-        (proptest::option::of(any_life()), any_life(), any_life(), any_life()),
+        (
+            proptest::option::of(any_life()),
+            any_life(),
+            any_life(),
+            any_life(),
+        ),
         proptest::option::of(any_life()),
         any::<bool>(),
         proptest::sample::select(ways),
         proptest::collection::vec(400_u16..600, 0..20),
     )
-        .prop_map(|(lives, stale_max_age, check_mutable_updates, revalidate, stale_on_status)| CachePolicy {
-            immutable_ttl: lives.0,
-            mutable_ttl: lives.1,
-            negative_ttl: lives.2,
-            missing_status: Vec::new(),
-            no_rollback: false,
-            verify: Verify::Enforce,
-            stale_while_revalidate: lives.3,
-            stale_max_age,
-            check_mutable_updates,
-            revalidate,
-            stale_on_status,
-        })
+        .prop_map(
+            |(lives, stale_max_age, check_mutable_updates, revalidate, stale_on_status)| {
+                CachePolicy {
+                    immutable_ttl: lives.0,
+                    mutable_ttl: lives.1,
+                    negative_ttl: lives.2,
+                    missing_status: Vec::new(),
+                    no_rollback: false,
+                    verify: Verify::Enforce,
+                    stale_while_revalidate: lives.3,
+                    stale_max_age,
+                    check_mutable_updates,
+                    revalidate,
+                    stale_on_status,
+                }
+            },
+        )
 }

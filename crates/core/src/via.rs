@@ -32,9 +32,12 @@ impl Pseudonym {
     fn read(word: &[u8]) -> Option<Self> {
         let word = std::str::from_utf8(word).ok()?;
         let (prefix, digits) = word.split_at_checked(PREFIX.len())?;
-        let is_one =
-            prefix.eq_ignore_ascii_case(PREFIX) && digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_hexdigit());
-        is_one.then(|| u128::from_str_radix(digits, 16).ok().map(Self)).flatten()
+        let is_one = prefix.eq_ignore_ascii_case(PREFIX)
+            && digits.len() == DIGITS
+            && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        is_one
+            .then(|| u128::from_str_radix(digits, 16).ok().map(Self))
+            .flatten()
     }
 }
 
@@ -55,7 +58,11 @@ impl Trail {
         for line in headers.get_all(VIA) {
             read_line(line.as_bytes(), &mut passed);
         }
-        if passed.is_empty() { Self::default() } else { Self(passed.into()) }
+        if passed.is_empty() {
+            Self::default()
+        } else {
+            Self(passed.into())
+        }
     }
 
     /// Whether it has passed none.
@@ -70,7 +77,12 @@ impl Trail {
 
     /// The field of the request that `own` sends on.
     pub fn line(&self, own: Pseudonym) -> String {
-        let all: Vec<String> = self.0.iter().chain([&own]).map(|passed| format!("1.1 {passed}")).collect();
+        let all: Vec<String> = self
+            .0
+            .iter()
+            .chain([&own])
+            .map(|passed| format!("1.1 {passed}"))
+            .collect();
         all.join(", ")
     }
 }
@@ -89,11 +101,17 @@ fn read_line(line: &[u8], passed: &mut Vec<Pseudonym>) {
                 None => comments_close = false,
             },
             _ => {
-                let length = line[at + 1..].iter().position(|byte| matches!(byte, b',' | b' ' | b'\t' | b'('));
+                let length = line[at + 1..]
+                    .iter()
+                    .position(|byte| matches!(byte, b',' | b' ' | b'\t' | b'('));
                 let end = length.map_or(line.len(), |length| at + 1 + length);
                 words += 1;
                 // The second word; the first of a proxy that leaves the protocol out.
-                passed.extend((words <= 2).then(|| Pseudonym::read(&line[at..end])).flatten());
+                passed.extend(
+                    (words <= 2)
+                        .then(|| Pseudonym::read(&line[at..end]))
+                        .flatten(),
+                );
                 at = end;
             }
         }
@@ -146,7 +164,10 @@ mod tests {
             format!("1.1 fred (never closed, 1.1 {own}"),
             format!("1.1 fr\u{e9}d, 1.1 {own}"),
         ] {
-            assert!(trail(&[b"1.1 before", text.as_bytes()]).is_loop(OWN), "{text}");
+            assert!(
+                trail(&[b"1.1 before", text.as_bytes()]).is_loop(OWN),
+                "{text}"
+            );
         }
         for text in [
             "1.1 larder-00000000000000000000000000c0ffef".to_owned(),
@@ -167,7 +188,11 @@ mod tests {
     #[test]
     fn loop_a_trail_goes_on_with_ones_own_at_its_end_and_without_strangers() {
         let (a, b) = (Pseudonym(10), Pseudonym(11));
-        let line = trail(&[format!("1.1 fred, 1.1 {a}").as_bytes(), b"1.0 proxy.internal (secret)"]).line(b);
+        let line = trail(&[
+            format!("1.1 fred, 1.1 {a}").as_bytes(),
+            b"1.0 proxy.internal (secret)",
+        ])
+        .line(b);
         assert_eq!(line, format!("1.1 {a}, 1.1 {b}"));
         assert_eq!(Trail::default().line(a), format!("1.1 {a}"));
         let onward = trail(&[line.as_bytes()]);
@@ -176,7 +201,12 @@ mod tests {
 
     #[test]
     fn loop_a_trail_without_end_is_one_and_is_read_no_further() {
-        let many = |count: usize| (0..count).map(|n| format!("1.1 {}", Pseudonym(n as u128 + 1))).collect::<Vec<_>>().join(",");
+        let many = |count: usize| {
+            (0..count)
+                .map(|n| format!("1.1 {}", Pseudonym(n as u128 + 1)))
+                .collect::<Vec<_>>()
+                .join(",")
+        };
         assert!(!trail(&[many(MOST_PASSED).as_bytes()]).is_loop(Pseudonym(0)));
         let endless = trail(&[many(10_000).as_bytes(), many(10_000).as_bytes()]);
         assert!(endless.is_loop(Pseudonym(0)));

@@ -10,7 +10,8 @@ use larder_core::{SourceKey, UnixMillis};
 /// Bytes that all of them may take up together.
 const BUDGET: usize = 8 << 20;
 /// What one takes up beside the bytes of its key: it stands in two tables, neither of which is ever quite full.
-const ENTRY: usize = 2 * (2 * size_of::<SourceKey>() + size_of::<Absence>() + size_of::<Turn>()) + 32;
+const ENTRY: usize =
+    2 * (2 * size_of::<SourceKey>() + size_of::<Absence>() + size_of::<Turn>()) + 32;
 
 /// Something that is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +91,12 @@ impl Absences {
     pub(crate) fn forget(&self, now: UnixMillis, mut which: impl FnMut(&SourceKey) -> bool) {
         let mut held = self.lock();
         held.expire(now);
-        let going: Vec<SourceKey> = held.by_key.keys().filter(|key| which(key)).cloned().collect();
+        let going: Vec<SourceKey> = held
+            .by_key
+            .keys()
+            .filter(|key| which(key))
+            .cloned()
+            .collect();
         for key in going {
             held.remove(&key);
         }
@@ -115,7 +121,10 @@ impl Held {
         }
         if self.by_key.is_empty() {
             // A table keeps the room that it once needed.
-            *self = Self { serial: self.serial, ..Self::default() };
+            *self = Self {
+                serial: self.serial,
+                ..Self::default()
+            };
         }
     }
 }
@@ -134,11 +143,19 @@ mod tests {
     const TTL: Duration = Duration::from_secs(10);
 
     fn key(path: &str) -> SourceKey {
-        SourceKey { repository: RepositoryName::parse("r").unwrap(), path: path.into(), variant: "".into() }
+        SourceKey {
+            repository: RepositoryName::parse("r").unwrap(),
+            path: path.into(),
+            variant: "".into(),
+        }
     }
 
     fn at(millis: i64) -> Absence {
-        Absence { status: 404, at: UnixMillis(millis), arrivals: 0 }
+        Absence {
+            status: 404,
+            at: UnixMillis(millis),
+            arrivals: 0,
+        }
     }
 
     #[test]
@@ -150,9 +167,23 @@ mod tests {
         }
         let held = absences.lock();
         let paths: usize = held.by_key.keys().map(|key| key.path.len()).sum();
-        assert!(held.bytes <= BUDGET && paths <= BUDGET, "{} {paths}", held.bytes);
-        assert!(held.bytes > BUDGET - 4096, "what may be used is used: {}", held.bytes);
-        assert_eq!((held.by_key.len(), held.turns.len()), (held.bytes / weight(&key(&"0".repeat(2048))), held.by_key.len()));
+        assert!(
+            held.bytes <= BUDGET && paths <= BUDGET,
+            "{} {paths}",
+            held.bytes
+        );
+        assert!(
+            held.bytes > BUDGET - 4096,
+            "what may be used is used: {}",
+            held.bytes
+        );
+        assert_eq!(
+            (held.by_key.len(), held.turns.len()),
+            (
+                held.bytes / weight(&key(&"0".repeat(2048))),
+                held.by_key.len()
+            )
+        );
     }
 
     #[test]
@@ -165,13 +196,20 @@ mod tests {
         assert_eq!(absences.lock().by_key.len(), 1);
         absences.forget(UnixMillis(30_000), |_| false);
         let held = absences.lock();
-        assert_eq!((held.by_key.capacity(), held.turns.len(), held.bytes), (0, 0, 0));
+        assert_eq!(
+            (held.by_key.capacity(), held.turns.len(), held.bytes),
+            (0, 0, 0)
+        );
     }
 
     #[test]
     fn hazard_a6_an_absence_holds_for_its_time_and_no_longer() {
         let absences = Absences::default();
-        let get = |now| absences.get(&key("a"), TTL, UnixMillis(now)).map(|absence| absence.status);
+        let get = |now| {
+            absences
+                .get(&key("a"), TTL, UnixMillis(now))
+                .map(|absence| absence.status)
+        };
         absences.note(key("a"), at(1000), TTL);
         assert_eq!((get(1000), get(10_999)), (Some(404), Some(404)));
         assert_eq!(get(11_000), None);

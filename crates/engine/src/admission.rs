@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use larder_core::{
-    ArtifactPath, BuiltIn, Fault, FaultKind, Mutability, PathError, PathRules, RepositoryKind, RepositoryName, SourceKey,
+    ArtifactPath, BuiltIn, Fault, FaultKind, Mutability, PathError, PathRules, RepositoryKind,
+    RepositoryName, SourceKey,
 };
 use larder_formats::{Form, Format, Links, Operation, Read, RequestParts, SourceBase, SourceSpec};
 
@@ -32,40 +33,64 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    pub(crate) fn new(entry: Arc<Entry>, format: &'static dyn Format, spec: SourceSpec, class: Mutability) -> Self {
+    pub(crate) fn new(
+        entry: Arc<Entry>,
+        format: &'static dyn Format,
+        spec: SourceSpec,
+        class: Mutability,
+    ) -> Self {
         let key = keys::key_of(&entry, format, &spec);
-        Self { entry, format, spec, class, key, stated: None }
+        Self {
+            entry,
+            format,
+            spec,
+            class,
+            key,
+            stated: None,
+        }
     }
 
     /// What documents call it: its path with the whole of its query.
     pub(crate) fn name(&self) -> Cow<'_, str> {
         match &self.spec.query {
-            Some(query) if query.len() > keys::LONGEST_QUERY => Cow::Owned(format!("{}?{query}", self.spec.key_path)),
+            Some(query) if query.len() > keys::LONGEST_QUERY => {
+                Cow::Owned(format!("{}?{query}", self.spec.key_path))
+            }
             _ => Cow::Borrowed(&*self.key.path),
         }
     }
 
     /// As this, with what its document says of it.
     pub(crate) fn stating(self, claim: StoredClaim) -> Self {
-        Self { stated: Some(Arc::new(claim)), ..self }
+        Self {
+            stated: Some(Arc::new(claim)),
+            ..self
+        }
     }
 
     /// The same document in another variant.
     pub(crate) fn in_variant(&self, variant: &'static str) -> Self {
-        let spec = SourceSpec { variant, ..self.spec.clone() };
+        let spec = SourceSpec {
+            variant,
+            ..self.spec.clone()
+        };
         Self::new(Arc::clone(&self.entry), self.format, spec, self.class)
     }
 
     /// The generation that this document heads.
     pub(crate) fn generation(&self) -> Option<larder_formats::Generation> {
         let generation = self.format.generation(&self.spec.key_path)?;
-        (self.spec.is_document && generation.document.key_path == self.spec.key_path).then_some(generation)
+        (self.spec.is_document && generation.document.key_path == self.spec.key_path)
+            .then_some(generation)
     }
 
     /// The generation of which this is a companion, or another file whose name does not say what it is.
     pub(crate) fn member_of(&self) -> Option<larder_formats::Generation> {
         let path = &self.spec.key_path;
-        if self.spec.is_document || !self.class.is_mutable() || self.format.digest_in_name(path).is_some() {
+        if self.spec.is_document
+            || !self.class.is_mutable()
+            || self.format.digest_in_name(path).is_some()
+        {
             return None;
         }
         self.format.generation(path)
@@ -76,13 +101,27 @@ impl Wanted {
         let folders = |path: &str| path.bytes().filter(|&byte| byte == b'/').count();
         let own = &self.spec;
         // An escape may be a slash (npm): then spelling and meaning do not go side by side.
-        if folders(&own.path) != folders(&own.key_path) || folders(&other.path) != folders(&other.key_path) {
+        if folders(&own.path) != folders(&own.key_path)
+            || folders(&other.path) != folders(&other.key_path)
+        {
             return other;
         }
-        let both = own.key_path.split('/').zip(other.key_path.split('/')).take(folders(&own.path).min(folders(&other.path)));
+        let both = own
+            .key_path
+            .split('/')
+            .zip(other.key_path.split('/'))
+            .take(folders(&own.path).min(folders(&other.path)));
         let shared = both.take_while(|(own, other)| own == other).count();
-        let path: Vec<&str> = own.path.split('/').take(shared).chain(other.path.split('/').skip(shared)).collect();
-        SourceSpec { path: path.join("/"), ..other }
+        let path: Vec<&str> = own
+            .path
+            .split('/')
+            .take(shared)
+            .chain(other.path.split('/').skip(shared))
+            .collect();
+        SourceSpec {
+            path: path.join("/"),
+            ..other
+        }
     }
 
     pub(crate) fn heads_generation(&self) -> bool {
@@ -90,13 +129,23 @@ impl Wanted {
     }
 
     /// For a document that the engine reads on its own account, to learn what it says of a file.
-    pub(crate) fn naming_document(entry: &Arc<Entry>, format: &'static dyn Format, spec: SourceSpec) -> Self {
+    pub(crate) fn naming_document(
+        entry: &Arc<Entry>,
+        format: &'static dyn Format,
+        spec: SourceSpec,
+    ) -> Self {
         let built_in = format.built_in(&entry.repository, &spec.key_path);
         let class = entry
             .repository
             .access
             .classify(&spec.key_path, built_in)
-            .map_or(Mutability::Mutable { user_defined: false, named_by_digest: false }, |access| access.mutability);
+            .map_or(
+                Mutability::Mutable {
+                    user_defined: false,
+                    named_by_digest: false,
+                },
+                |access| access.mutability,
+            );
         Self::new(Arc::clone(entry), format, spec, class)
     }
 }
@@ -140,13 +189,21 @@ pub(crate) enum Admission {
 impl Engine {
     /// Parses and admits a request, or says why not. No I/O.
     pub(crate) fn admit(&self, request: &ArtifactRequest<'_>) -> Result<Admission, Fault> {
-        let entry = self.entry(request.repository).map_err(|fault| bad_path(request).unwrap_or(fault))?;
+        let entry = self
+            .entry(request.repository)
+            .map_err(|fault| bad_path(request).unwrap_or(fault))?;
         let Some(format) = entry.format else {
-            return Err(not_built(&entry, "its package type is not built in this version of larder"));
+            return Err(not_built(
+                &entry,
+                "its package type is not built in this version of larder",
+            ));
         };
         let named = |fault: Fault| fault.in_repository(&entry.repository.name);
-        let path = ArtifactPath::parse(request.raw_path, format.path_rules()).map_err(|e| named(path_fault(e)))?;
-        if format.links_elsewhere() && (path.as_str() == "_ext" || path.as_str().starts_with("_ext/")) {
+        let path = ArtifactPath::parse(request.raw_path, format.path_rules())
+            .map_err(|e| named(path_fault(e)))?;
+        if format.links_elsewhere()
+            && (path.as_str() == "_ext" || path.as_str().starts_with("_ext/"))
+        {
             return self.admit_external(&entry, format, request, &path);
         }
         let parts = RequestParts {
@@ -162,7 +219,10 @@ impl Engine {
             operation => return Ok(Admission::Other { entry, operation }),
         };
         read_only(&entry, request)?;
-        let policy_path = format.subject(&read.source.key_path).unwrap_or(&read.source.key_path).to_owned();
+        let policy_path = format
+            .subject(&read.source.key_path)
+            .unwrap_or(&read.source.key_path)
+            .to_owned();
         let class = classify(&entry, format, &policy_path)?;
         let subject = Self::subject_of(&entry, format, &read, request);
         Ok(Admission::Read(Box::new(Admitted {
@@ -182,11 +242,19 @@ impl Engine {
         path: &ArtifactPath,
     ) -> Result<Admission, Fault> {
         read_only(entry, request)?;
-        let links = Links::new(&entry.repository, self.link_key(), self.link_base(entry, format, request.client_base));
+        let links = Links::new(
+            &entry.repository,
+            self.link_key(),
+            self.link_base(entry, format, request.client_base),
+        );
         let forged = || denied::forged(entry, path);
-        let external = |path: &ArtifactPath| links.resolve_external(path, SIDECARS).ok_or_else(forged);
+        let external =
+            |path: &ArtifactPath| links.resolve_external(path, SIDECARS).ok_or_else(forged);
         let link = external(path)?;
-        let policy_path = format.subject(&link.original_path).unwrap_or(&link.original_path).to_owned();
+        let policy_path = format
+            .subject(&link.original_path)
+            .unwrap_or(&link.original_path)
+            .to_owned();
         let class = classify(entry, format, &policy_path)?;
         let spec = |path: &ArtifactPath, url| SourceSpec {
             base: SourceBase::External(Box::new(url)),
@@ -197,17 +265,30 @@ impl Engine {
             variant: "",
             is_document: false,
         };
-        let subject = match format.subject(path.as_str()).map(ArtifactPath::from_decoded) {
+        let subject = match format
+            .subject(path.as_str())
+            .map(ArtifactPath::from_decoded)
+        {
             Some(Ok(subject_path)) => {
                 let link = external(&subject_path)?;
-                Some(Arc::new(Wanted::new(Arc::clone(entry), format, spec(&subject_path, link.url), class)))
+                Some(Arc::new(Wanted::new(
+                    Arc::clone(entry),
+                    format,
+                    spec(&subject_path, link.url),
+                    class,
+                )))
             }
             _ => None,
         };
         Ok(Admission::Read(Box::new(Admitted {
             form: Form::Verbatim,
             bypass_cache: false,
-            wanted: Arc::new(Wanted::new(Arc::clone(entry), format, spec(path, link.url), class)),
+            wanted: Arc::new(Wanted::new(
+                Arc::clone(entry),
+                format,
+                spec(path, link.url),
+                class,
+            )),
             subject,
         })))
     }
@@ -228,13 +309,24 @@ impl Engine {
             headers: request.headers,
             key: &entry.link_key,
         };
-        let Operation::Read(subject) = format.operation(&parts) else { return None };
+        let Operation::Read(subject) = format.operation(&parts) else {
+            return None;
+        };
         let class = classify(entry, format, path.as_str()).ok()?;
-        Some(Arc::new(Wanted::new(Arc::clone(entry), format, subject.source, class)))
+        Some(Arc::new(Wanted::new(
+            Arc::clone(entry),
+            format,
+            subject.source,
+            class,
+        )))
     }
 
     /// A file that a document names, by its decoded path; `None` if the rules do not admit it.
-    pub(crate) fn named_file(entry: &Arc<Entry>, format: &'static dyn Format, path: &str) -> Option<Wanted> {
+    pub(crate) fn named_file(
+        entry: &Arc<Entry>,
+        format: &'static dyn Format,
+        path: &str,
+    ) -> Option<Wanted> {
         let parsed = ArtifactPath::from_decoded(path).ok()?;
         let headers = http::HeaderMap::new();
         let parts = RequestParts {
@@ -245,25 +337,41 @@ impl Engine {
             headers: &headers,
             key: &entry.link_key,
         };
-        let Operation::Read(read) = format.operation(&parts) else { return None };
+        let Operation::Read(read) = format.operation(&parts) else {
+            return None;
+        };
         let class = classify(entry, format, format.subject(path).unwrap_or(path)).ok()?;
         Some(Wanted::new(Arc::clone(entry), format, read.source, class))
     }
 
     /// The repository, or the fault that says what is wrong with it.
     pub(crate) fn entry(&self, name: &str) -> Result<Arc<Entry>, Fault> {
-        let name = RepositoryName::parse(name)
-            .map_err(|_| Fault::new(FaultKind::NotFound, "unknown_repository", "there is no repository of that name"))?;
+        let name = RepositoryName::parse(name).map_err(|_| {
+            Fault::new(
+                FaultKind::NotFound,
+                "unknown_repository",
+                "there is no repository of that name",
+            )
+        })?;
         let unknown = || {
-            let message = format!("there is no repository named {name}; GET / lists the repositories");
+            let message =
+                format!("there is no repository named {name}; GET / lists the repositories");
             Fault::new(FaultKind::NotFound, "unknown_repository", message).in_repository(&name)
         };
-        let entry = self.repositories.load().get(&name).cloned().ok_or_else(unknown)?;
+        let entry = self
+            .repositories
+            .load()
+            .get(&name)
+            .cloned()
+            .ok_or_else(unknown)?;
         if let Some(reason) = &entry.not_built {
             return Err(not_built(&entry, reason));
         }
         if entry.repository.kind != RepositoryKind::Remote {
-            return Err(not_built(&entry, "its kind is not built in this version of larder"));
+            return Err(not_built(
+                &entry,
+                "its kind is not built in this version of larder",
+            ));
         }
         Ok(entry)
     }
@@ -274,8 +382,14 @@ fn read_only(entry: &Entry, request: &ArtifactRequest<'_>) -> Result<(), Fault> 
     if matches!(*request.method, http::Method::GET | http::Method::HEAD) {
         return Ok(());
     }
-    let message = format!("{} is a remote repository: its artifacts are read with GET and HEAD", entry.repository.name);
-    Err(Fault::new(FaultKind::MethodNotAllowed, "method_not_allowed", message).in_repository(&entry.repository.name))
+    let message = format!(
+        "{} is a remote repository: its artifacts are read with GET and HEAD",
+        entry.repository.name
+    );
+    Err(
+        Fault::new(FaultKind::MethodNotAllowed, "method_not_allowed", message)
+            .in_repository(&entry.repository.name),
+    )
 }
 
 /// The class of a path by the rules, or the fault that names the one that keeps it out.
@@ -284,7 +398,11 @@ fn classify(entry: &Entry, format: &'static dyn Format, path: &str) -> Result<Mu
 }
 
 /// The same, where it is known what the format says of it.
-pub(crate) fn classify_as(entry: &Entry, path: &str, built_in: BuiltIn) -> Result<Mutability, Fault> {
+pub(crate) fn classify_as(
+    entry: &Entry,
+    path: &str,
+    built_in: BuiltIn,
+) -> Result<Mutability, Fault> {
     let access = entry.repository.access.classify(path, built_in);
     access.map(|access| access.mutability).map_err(|denied| {
         if denied.pattern_limit {
@@ -302,22 +420,36 @@ fn not_built(entry: &Entry, what: &str) -> Fault {
         RepositoryKind::Local | RepositoryKind::Remote => String::new(),
     };
     let message = format!("repository {name} cannot be served: {what}{place}");
-    Fault::new(FaultKind::NotImplemented, "not_implemented", message).in_repository(&entry.repository.name)
+    Fault::new(FaultKind::NotImplemented, "not_implemented", message)
+        .in_repository(&entry.repository.name)
 }
 
 /// What is wrong with a path whatever the repository is: that is told first (spec section 1).
 fn bad_path(request: &ArtifactRequest<'_>) -> Option<Fault> {
-    let path = request.raw_path.strip_prefix('/').unwrap_or(request.raw_path);
+    let path = request
+        .raw_path
+        .strip_prefix('/')
+        .unwrap_or(request.raw_path);
     // Below the repository it is folded; the repository's own place in an address is not.
     if request.repository == "." {
         return Some(path_fault(PathError::DotSegment));
     }
-    let lenient = PathRules { encoded_scope_slash: true };
-    ArtifactPath::parse(&format!("{}/{path}", request.repository), lenient).err().map(path_fault)
+    let lenient = PathRules {
+        encoded_scope_slash: true,
+    };
+    ArtifactPath::parse(&format!("{}/{path}", request.repository), lenient)
+        .err()
+        .map(path_fault)
 }
 
 pub(crate) fn path_fault(error: PathError) -> Fault {
-    let kind = if error == PathError::TooLong { FaultKind::UriTooLong } else { FaultKind::BadRequest };
+    let kind = if error == PathError::TooLong {
+        FaultKind::UriTooLong
+    } else {
+        FaultKind::BadRequest
+    };
     let message = format!("{error}: correct the client, or what rewrites its addresses on the way");
-    Fault::new(kind, "invalid_path", message).briefly(error.to_string()).by_rule("paths")
+    Fault::new(kind, "invalid_path", message)
+        .briefly(error.to_string())
+        .by_rule("paths")
 }

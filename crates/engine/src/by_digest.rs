@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use larder_core::{
-    ArtifactRecord, CacheStatus, Content, Digest, Fault, ForwardReason, Mutability, Source, SourceKey, StoredHeaders, UnixMillis,
-    sha256,
+    ArtifactRecord, CacheStatus, Content, Digest, Fault, ForwardReason, Mutability, Source,
+    SourceKey, StoredHeaders, UnixMillis, sha256,
 };
 use larder_formats::{Document, Malformed};
 use larder_storage::OpenBlob;
@@ -23,8 +23,15 @@ use crate::verify::Whole;
 impl Wanted {
     /// The source that names the bytes by `digest`.
     fn by_digest(&self, digest: &Digest) -> Option<Self> {
-        let spec = self.format.by_digest(&self.entry.repository, &self.spec, digest)?;
-        Some(Self::new(Arc::clone(&self.entry), self.format, spec, Mutability::Immutable))
+        let spec = self
+            .format
+            .by_digest(&self.entry.repository, &self.spec, digest)?;
+        Some(Self::new(
+            Arc::clone(&self.entry),
+            self.format,
+            spec,
+            Mutability::Immutable,
+        ))
     }
 
     /// Whether these bytes have a name by digest at all.
@@ -35,16 +42,25 @@ impl Wanted {
 
 impl Engine {
     /// The name by digest under which new bytes are to be remembered too, unless they are already.
-    pub(crate) async fn unheld_by_digest(&self, wanted: &Wanted, record: &ArtifactRecord) -> Option<SourceKey> {
+    pub(crate) async fn unheld_by_digest(
+        &self,
+        wanted: &Wanted,
+        record: &ArtifactRecord,
+    ) -> Option<SourceKey> {
         let blob = record.blob()?;
         // The name that clients are told: the upstream's, where it states one.
         let named = wanted.by_digest(record.headers.digest.as_ref().unwrap_or(&blob.digest))?;
         let held = self.records.get(&named.key).await.ok().flatten();
-        held.is_none_or(|held| held.blob().is_none()).then_some(named.key)
+        held.is_none_or(|held| held.blob().is_none())
+            .then_some(named.key)
     }
 
     /// The bytes with that digest, if they are held under their name by digest.
-    async fn held_by_digest(&self, wanted: &Wanted, digest: &Digest) -> Option<(Arc<ArtifactRecord>, OpenBlob)> {
+    async fn held_by_digest(
+        &self,
+        wanted: &Wanted,
+        digest: &Digest,
+    ) -> Option<(Arc<ArtifactRecord>, OpenBlob)> {
         let named = wanted.by_digest(digest)?;
         let record = self.records.get(&named.key).await.ok().flatten()?;
         let open = self.open_held(&named, &record).await?;
@@ -52,13 +68,33 @@ impl Engine {
     }
 
     /// The upstream says that a name stands for other bytes than before, which are held: they need not be fetched.
-    pub(crate) async fn switch_to(&self, wanted: &Wanted, digest: &Digest, prior: &ArtifactRecord) -> Option<Settled> {
+    pub(crate) async fn switch_to(
+        &self,
+        wanted: &Wanted,
+        digest: &Digest,
+        prior: &ArtifactRecord,
+    ) -> Option<Settled> {
         let (held, open) = self.held_by_digest(wanted, digest).await?;
         let now = self.now();
-        let began_at = if held.blob() == prior.blob() { prior.began_at } else { now };
+        let began_at = if held.blob() == prior.blob() {
+            prior.began_at
+        } else {
+            now
+        };
         let record = Arc::new(named(&held, digest, [now, now, began_at]));
-        let status = CacheStatus { forward: Some(ForwardReason::Stale), forward_status: Some(200), ..CacheStatus::default() };
-        Some(Settled { record, body: SettledBody::Blob(open), status, source: Source::Cache, for_once: false, document: None })
+        let status = CacheStatus {
+            forward: Some(ForwardReason::Stale),
+            forward_status: Some(200),
+            ..CacheStatus::default()
+        };
+        Some(Settled {
+            record,
+            body: SettledBody::Blob(open),
+            status,
+            source: Source::Cache,
+            for_once: false,
+            document: None,
+        })
     }
 
     /// A name of which a forwarded HEAD has told the digest only: its record with the bytes, if they are held by now.
@@ -67,7 +103,10 @@ impl Engine {
         wanted: &Wanted,
         pointer: &ArtifactRecord,
     ) -> Option<(Arc<ArtifactRecord>, OpenBlob)> {
-        let (Content::Pointer(_), Some(digest)) = (&pointer.content, &pointer.headers.digest) else { return None };
+        let (Content::Pointer(_), Some(digest)) = (&pointer.content, &pointer.headers.digest)
+        else {
+            return None;
+        };
         let (held, open) = self.held_by_digest(wanted, digest).await?;
         let times = [pointer.contacted_at, pointer.renewed_at, pointer.began_at];
         Some((Arc::new(named(&held, digest, times)), open))
@@ -75,21 +114,45 @@ impl Engine {
 
     /// Remembers which digest a forwarded HEAD told, so that the next request needs no other. `epoch` is that of before the HEAD: what a
     /// flush has overtaken is not remembered.
-    pub(crate) async fn remember_digest(&self, wanted: &Wanted, told: &ArtifactRecord, epoch: u64) -> Result<(), Fault> {
-        let Some(named) = told.headers.digest.as_ref().and_then(|digest| wanted.by_digest(digest)) else { return Ok(()) };
+    pub(crate) async fn remember_digest(
+        &self,
+        wanted: &Wanted,
+        told: &ArtifactRecord,
+        epoch: u64,
+    ) -> Result<(), Fault> {
+        let Some(named) = told
+            .headers
+            .digest
+            .as_ref()
+            .and_then(|digest| wanted.by_digest(digest))
+        else {
+            return Ok(());
+        };
         let storage = |error| crate::serve::storage_fault(&wanted.entry, &error);
         // A GET that came meanwhile knows more.
         let overtaken = self.flights.running(&wanted.key).is_some()
-            || self.records.get(&wanted.key).await.map_err(storage)?.is_some_and(|record| record.blob().is_some());
+            || self
+                .records
+                .get(&wanted.key)
+                .await
+                .map_err(storage)?
+                .is_some_and(|record| record.blob().is_some());
         if overtaken || wanted.entry.epoch.load(Ordering::Acquire) != epoch {
             return Ok(());
         }
-        let record = Arc::new(ArtifactRecord { content: Content::Pointer(named.spec.key_path), ..told.clone() });
+        let record = Arc::new(ArtifactRecord {
+            content: Content::Pointer(named.spec.key_path),
+            ..told.clone()
+        });
         self.remember(&wanted.key, record).await.map_err(storage)
     }
 
     /// Puts a file that its format looks into to the format's check.
-    pub(crate) async fn check_whole(&self, wanted: &Arc<Wanted>, whole: &Whole) -> Result<(), NoBody> {
+    pub(crate) async fn check_whole(
+        &self,
+        wanted: &Arc<Wanted>,
+        whole: &Whole,
+    ) -> Result<(), NoBody> {
         let body = Self::received_bytes(&whole.fill, &whole.received)?;
         let draft = &whole.fill.draft;
         let content_type = draft.headers.content_type.clone().unwrap_or_default();
@@ -107,15 +170,31 @@ impl Engine {
             };
             checked.format.check(&checked.entry.repository, &document)
         });
-        verdict.await.map_err(stopped)?.map_err(|Malformed(reason)| {
-            count(&wanted.entry.counters.malformed_documents);
-            unusable_document(wanted, &reason)
-        })
+        verdict
+            .await
+            .map_err(stopped)?
+            .map_err(|Malformed(reason)| {
+                count(&wanted.entry.counters.malformed_documents);
+                unusable_document(wanted, &reason)
+            })
     }
 }
 
 /// The record of a name that stands for bytes held under their digest: last contact, renewal and beginning are its own.
-fn named(held: &ArtifactRecord, digest: &Digest, [contacted_at, renewed_at, began_at]: [UnixMillis; 3]) -> ArtifactRecord {
-    let headers = StoredHeaders { digest: Some(digest.clone()), ..held.headers.clone() };
-    ArtifactRecord { contacted_at, renewed_at, began_at, headers, ..held.clone() }
+fn named(
+    held: &ArtifactRecord,
+    digest: &Digest,
+    [contacted_at, renewed_at, began_at]: [UnixMillis; 3],
+) -> ArtifactRecord {
+    let headers = StoredHeaders {
+        digest: Some(digest.clone()),
+        ..held.headers.clone()
+    };
+    ArtifactRecord {
+        contacted_at,
+        renewed_at,
+        began_at,
+        headers,
+        ..held.clone()
+    }
 }

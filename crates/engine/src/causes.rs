@@ -59,15 +59,32 @@ mod tests {
     #[test]
     fn a_cause_is_due_once_an_hour() {
         let (causes, start) = (Causes::default(), Instant::now());
-        let due = |cause, minutes: u64| causes.due_at(cause, AGAIN, start + Duration::from_secs(60 * minutes));
-        assert_eq!((due("a", 0), due("a", 1), due("b", 1), due("a", 59)), (Some(1), None, Some(1), None));
-        assert_eq!((due("a", 60), due("a", 61), due("b", 61)), (Some(3), None, Some(1)));
+        let due = |cause, minutes: u64| {
+            causes.due_at(cause, AGAIN, start + Duration::from_secs(60 * minutes))
+        };
+        assert_eq!(
+            (due("a", 0), due("a", 1), due("b", 1), due("a", 59)),
+            (Some(1), None, Some(1), None)
+        );
+        assert_eq!(
+            (due("a", 60), due("a", 61), due("b", 61)),
+            (Some(3), None, Some(1))
+        );
     }
 
     #[test]
     fn larder_s_own_trouble_is_due_once_a_minute() {
         let (causes, start) = (Causes::default(), Instant::now());
-        let due = |seconds: u64| causes.due_at("storage", TROUBLE_AGAIN, start + Duration::from_secs(seconds));
-        assert_eq!((due(0), due(1), due(59), due(60), due(61)), (Some(1), None, None, Some(3), None));
+        let due = |seconds: u64| {
+            causes.due_at(
+                "storage",
+                TROUBLE_AGAIN,
+                start + Duration::from_secs(seconds),
+            )
+        };
+        assert_eq!(
+            (due(0), due(1), due(59), due(60), due(61)),
+            (Some(1), None, None, Some(3), None)
+        );
     }
 }

@@ -22,7 +22,9 @@ pub(crate) struct Gathering {
 
 impl Gathering {
     pub(crate) fn add(&mut self, claim: Claim) {
-        let texts = claim.path.capacity() + claim.url.capacity() + claim.identity.as_ref().map_or(0, String::capacity);
+        let texts = claim.path.capacity()
+            + claim.url.capacity()
+            + claim.identity.as_ref().map_or(0, String::capacity);
         self.weight += size_of::<Claim>() + texts + claim.digests.capacity() * DIGEST_WEIGHT;
         if self.weight <= MOST_CLAIMED {
             self.claims.push(claim);
@@ -37,7 +39,10 @@ impl Gathering {
     /// They are too many.
     pub(crate) fn all(self) -> Result<Vec<Claim>, Malformed> {
         if self.weight > MOST_CLAIMED {
-            return Err(Malformed(format!("what it says of the files it names takes more than {} MiB", MOST_CLAIMED >> 20)));
+            return Err(Malformed(format!(
+                "what it says of the files it names takes more than {} MiB",
+                MOST_CLAIMED >> 20
+            )));
         }
         Ok(self.claims)
     }
@@ -90,7 +95,14 @@ mod tests {
         assert_eq!(fits.all().unwrap().len(), 100);
         for n in 0..300 {
             endless.add(claim(n));
-            assert!(endless.claims.iter().map(|claim| claim.url.len()).sum::<usize>() <= MOST_CLAIMED);
+            assert!(
+                endless
+                    .claims
+                    .iter()
+                    .map(|claim| claim.url.len())
+                    .sum::<usize>()
+                    <= MOST_CLAIMED
+            );
         }
         assert!(endless.all().is_err());
     }
@@ -98,9 +110,14 @@ mod tests {
     /// Of the index of a large distribution: 60,000 packages are 9 MiB.
     #[test]
     fn a_large_table_is_remembered() {
-        let (tables, large) = (ClaimTables::new(), Arc::new(ClaimTable::from_bytes(vec![b'x'; 12 << 20].into())));
+        let (tables, large) = (
+            ClaimTables::new(),
+            Arc::new(ClaimTable::from_bytes(vec![b'x'; 12 << 20].into())),
+        );
         for number in 0..2 {
-            tables.0.insert(format!("large {number}"), Arc::clone(&large));
+            tables
+                .0
+                .insert(format!("large {number}"), Arc::clone(&large));
         }
         assert!((0..2).all(|number| tables.0.get(&format!("large {number}")).is_some()));
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_core::{
-    ArtifactRecord, BlobDescriptor, Digest, Fault, RepresentationInputs, RepresentationKey, SourceKey, UnixMillis,
+    ArtifactRecord, BlobDescriptor, Digest, Fault, RepresentationInputs, RepresentationKey,
+    SourceKey, UnixMillis,
 };
 use larder_formats::{Claim, Document, LinkBase, Links, Malformed, Memo};
 use larder_storage::{Change, DerivedRecord};
@@ -42,7 +43,13 @@ pub(crate) enum Stated {
 impl std::fmt::Display for Stated {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Digests(digests) => f.write_str(&digests.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")),
+            Self::Digests(digests) => f.write_str(
+                &digests
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(" or "),
+            ),
             Self::Identities(identities) => f.write_str(&identities.join(" or ")),
         }
     }
@@ -51,14 +58,32 @@ impl std::fmt::Display for Stated {
 impl StoredClaim {
     /// A file at its usual place, of which nothing is stated but a digest.
     pub(crate) fn of_digest(digest: Digest) -> Self {
-        Self { url: String::new(), size: None, published_at: None, digests: vec![digest], identity: None }
+        Self {
+            url: String::new(),
+            size: None,
+            published_at: None,
+            digests: vec![digest],
+            identity: None,
+        }
     }
 
     /// The sidecar of a file that is claimed: it stands beside the file, and nothing is stated of it.
     fn of_sidecar(self, suffix: &str) -> Self {
-        let (path, query) = self.url.split_at(self.url.find('?').unwrap_or(self.url.len()));
-        let url = if path.is_empty() { String::new() } else { format!("{path}{suffix}{query}") };
-        Self { url, size: None, digests: Vec::new(), identity: None, ..self }
+        let (path, query) = self
+            .url
+            .split_at(self.url.find('?').unwrap_or(self.url.len()));
+        let url = if path.is_empty() {
+            String::new()
+        } else {
+            format!("{path}{suffix}{query}")
+        };
+        Self {
+            url,
+            size: None,
+            digests: Vec::new(),
+            identity: None,
+            ..self
+        }
     }
 
     /// What the bytes are measured by: digests, else identities; `None` if nothing is stated of them.
@@ -106,7 +131,10 @@ pub(crate) struct ClaimTable(Bytes);
 impl ClaimTable {
     pub(crate) fn build(mut claims: Vec<Claim>) -> Self {
         claims.retain(|claim| {
-            [Some(&claim.path), Some(&claim.url), claim.identity.as_ref()].into_iter().flatten().all(|t| is_clean(t))
+            [Some(&claim.path), Some(&claim.url), claim.identity.as_ref()]
+                .into_iter()
+                .flatten()
+                .all(|t| is_clean(t))
         });
         for claim in &mut claims {
             strongest(&mut claim.digests);
@@ -127,7 +155,13 @@ impl ClaimTable {
             let size = number(claim.size.and_then(|size| i64::try_from(size).ok()));
             let published = number(claim.published_at.map(|at| at.0));
             let digests: Vec<String> = claim.digests.iter().map(ToString::to_string).collect();
-            let _ = write!(text, "{}\t{}\t{size}\t{published}\t{}", claim.path, claim.url, digests.join(" "));
+            let _ = write!(
+                text,
+                "{}\t{}\t{size}\t{published}\t{}",
+                claim.path,
+                claim.url,
+                digests.join(" ")
+            );
             if let Some(identity) = claim.identity {
                 let _ = write!(text, "\t{identity}");
             }
@@ -150,8 +184,14 @@ impl ClaimTable {
         let (mut low, mut high) = (0, table.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            let start = table[..middle].iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
-            let end = table[start..].iter().position(|&b| b == b'\n').map_or(table.len(), |at| start + at);
+            let start = table[..middle]
+                .iter()
+                .rposition(|&b| b == b'\n')
+                .map_or(0, |at| at + 1);
+            let end = table[start..]
+                .iter()
+                .position(|&b| b == b'\n')
+                .map_or(table.len(), |at| start + at);
             let line = std::str::from_utf8(&table[start..end]).ok()?;
             match line.split('\t').next()?.cmp(path) {
                 std::cmp::Ordering::Equal => return parse(line).map(|(_, claim)| claim),
@@ -164,7 +204,10 @@ impl ClaimTable {
 
     /// All claims, sorted by path.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, StoredClaim)> {
-        std::str::from_utf8(&self.0).unwrap_or_default().lines().filter_map(parse)
+        std::str::from_utf8(&self.0)
+            .unwrap_or_default()
+            .lines()
+            .filter_map(parse)
     }
 }
 
@@ -178,9 +221,22 @@ fn parse(line: &str) -> Option<(&str, StoredClaim)> {
     let url = fields.next()?.to_owned();
     let size = fields.next()?.parse().ok();
     let published_at = fields.next()?.parse().ok().map(UnixMillis);
-    let digests = fields.next()?.split(' ').filter_map(|text| text.parse().ok()).collect();
+    let digests = fields
+        .next()?
+        .split(' ')
+        .filter_map(|text| text.parse().ok())
+        .collect();
     let identity = fields.next().map(str::to_owned);
-    Some((path, StoredClaim { url, size, published_at, digests, identity }))
+    Some((
+        path,
+        StoredClaim {
+            url,
+            size,
+            published_at,
+            digests,
+            identity,
+        },
+    ))
 }
 
 /// A document's bytes with what is needed to read it.
@@ -194,8 +250,13 @@ pub(crate) struct LoadedDocument {
 }
 
 impl LoadedDocument {
-    pub(crate) fn new(body: Vec<u8>, record: &ArtifactRecord, wanted: Arc<Wanted>) -> Result<Self, Fault> {
-        let url = Url::parse(&record.source_url).map_err(|_| internal("a document's URL was not kept"))?;
+    pub(crate) fn new(
+        body: Vec<u8>,
+        record: &ArtifactRecord,
+        wanted: Arc<Wanted>,
+    ) -> Result<Self, Fault> {
+        let url = Url::parse(&record.source_url)
+            .map_err(|_| internal("a document's URL was not kept"))?;
         Ok(Self {
             body,
             content_type: record.headers.content_type.clone().unwrap_or_default(),
@@ -300,31 +361,54 @@ impl Engine {
         let parsed = self.parse_blocking(move || {
             let repository = Arc::clone(&document.wanted.entry.repository);
             let query = document.wanted.spec.query.as_deref();
-            let links = Links::new(&repository, engine.link_key(), LinkBase(String::new())).asked_with(query);
+            let links = Links::new(&repository, engine.link_key(), LinkBase(String::new()))
+                .asked_with(query);
             let mut claims = Gathering::default();
-            document.wanted.format.claims(&document.view(), &links, &mut |claim| claims.add(claim))?;
+            document
+                .wanted
+                .format
+                .claims(&document.view(), &links, &mut |claim| claims.add(claim))?;
             // Of a document itself this was told when it came.
             if !document.wanted.spec.is_document {
                 tell(&document);
             }
             Ok::<_, Malformed>(ClaimTable::build(claims.all()?))
         });
-        parsed.await?.map(Arc::new).map_err(|error| malformed(wanted, &error))
+        parsed
+            .await?
+            .map(Arc::new)
+            .map_err(|error| malformed(wanted, &error))
     }
 
-    fn keep_claims(self: &Arc<Self>, key: String, wanted: &Arc<Wanted>, record: &Arc<ArtifactRecord>, table: &Arc<ClaimTable>) {
-        let Some(source) = record.blob().map(|blob| blob.digest.clone()) else { return };
+    fn keep_claims(
+        self: &Arc<Self>,
+        key: String,
+        wanted: &Arc<Wanted>,
+        record: &Arc<ArtifactRecord>,
+        table: &Arc<ClaimTable>,
+    ) {
+        let Some(source) = record.blob().map(|blob| blob.digest.clone()) else {
+            return;
+        };
         let (engine, table) = (Arc::clone(self), Arc::clone(table));
         let repository = wanted.entry.repository.name.clone();
         larder_upstream::spawn(async move {
             let bytes = table.bytes().clone();
-            let Ok(Some(info)) = engine.put_bytes(bytes).await else { return };
+            let Ok(Some(info)) = engine.put_bytes(bytes).await else {
+                return;
+            };
             let derived = DerivedRecord {
                 blob: info.descriptor.clone(),
                 content_type: "text/tab-separated-values".to_owned(),
                 made_at: engine.now(),
             };
-            let change = Change::PutDerivation { key, repository, sources: vec![source], derived, blob: info };
+            let change = Change::PutDerivation {
+                key,
+                repository,
+                sources: vec![source],
+                derived,
+                blob: info,
+            };
             if let Err(error) = engine.metadata.apply(vec![change]).await {
                 tracing::warn!(%error, "a table of claims was not kept");
             }
@@ -341,8 +425,13 @@ impl Engine {
         if let Some(claim) = table.find(path) {
             return Some(claim);
         }
-        let subject = document.format.subject(path).filter(|_| !document.format.names_sidecars());
-        if let Some((claim, suffix)) = subject.and_then(|subject| Some((table.find(subject)?, path.strip_prefix(subject)?))) {
+        let subject = document
+            .format
+            .subject(path)
+            .filter(|_| !document.format.names_sidecars());
+        if let Some((claim, suffix)) =
+            subject.and_then(|subject| Some((table.find(subject)?, path.strip_prefix(subject)?)))
+        {
             return Some(claim.of_sidecar(suffix));
         }
         let mut found = None;
@@ -353,7 +442,11 @@ impl Engine {
     }
 
     /// The claims of those files that a document names and that name further files, as far as they are held.
-    async fn nested_tables(self: &Arc<Self>, document: &Arc<Wanted>, table: &ClaimTable) -> Vec<Arc<ClaimTable>> {
+    async fn nested_tables(
+        self: &Arc<Self>,
+        document: &Arc<Wanted>,
+        table: &ClaimTable,
+    ) -> Vec<Arc<ClaimTable>> {
         self.nested_claims(document, table, &[]).await
     }
 
@@ -368,12 +461,20 @@ impl Engine {
         if !document.heads_generation() {
             return tables;
         }
-        for (path, _) in table.iter().filter(|(path, _)| document.format.names_files(path)) {
-            if let Some((file, settled)) = arrived.iter().find(|(file, _)| file.spec.key_path == path) {
+        for (path, _) in table
+            .iter()
+            .filter(|(path, _)| document.format.names_files(path))
+        {
+            if let Some((file, settled)) =
+                arrived.iter().find(|(file, _)| file.spec.key_path == path)
+            {
                 tables.extend(self.arrived_claims(file, settled).await.ok());
                 continue;
             }
-            let Some(file) = Self::named_file(&document.entry, document.format, path).map(Arc::new) else { continue };
+            let Some(file) = Self::named_file(&document.entry, document.format, path).map(Arc::new)
+            else {
+                continue;
+            };
             if let Ok(Some(record)) = self.records.get(&file.key).await
                 && record.blob().is_some()
             {
@@ -384,8 +485,13 @@ impl Engine {
     }
 
     /// Reads what a new document's files name, before the first client asks for one of them.
-    pub(crate) fn read_ahead(self: &Arc<Self>, document: &Arc<Wanted>, record: &Arc<ArtifactRecord>) {
-        let (engine, document, record) = (Arc::clone(self), Arc::clone(document), Arc::clone(record));
+    pub(crate) fn read_ahead(
+        self: &Arc<Self>,
+        document: &Arc<Wanted>,
+        record: &Arc<ArtifactRecord>,
+    ) {
+        let (engine, document, record) =
+            (Arc::clone(self), Arc::clone(document), Arc::clone(record));
         larder_upstream::spawn(async move { engine.named_by_generation(&document, &record).await });
     }
 
@@ -411,7 +517,12 @@ impl Engine {
         if let Some(old) = old.filter(|old| old.blob().is_some()) {
             tables.extend(self.claim_table(wanted, old).await.ok());
         }
-        for variant in wanted.format.document_variants().iter().filter(|variant| **variant != wanted.spec.variant) {
+        for variant in wanted
+            .format
+            .document_variants()
+            .iter()
+            .filter(|variant| **variant != wanted.spec.variant)
+        {
             let other = Arc::new(wanted.in_variant(variant));
             if let Ok(Some(record)) = self.records.get(&other.key).await
                 && record.blob().is_some()
@@ -423,20 +534,36 @@ impl Engine {
     }
 
     /// Whether bytes are held that are not what is stated of them.
-    pub(crate) async fn is_held_otherwise(&self, document: &Wanted, key: &SourceKey, stated: &Stated) -> bool {
-        let Ok(Some(record)) = self.records.get(key).await else { return false };
-        let Some(blob) = record.blob() else { return false };
+    pub(crate) async fn is_held_otherwise(
+        &self,
+        document: &Wanted,
+        key: &SourceKey,
+        stated: &Stated,
+    ) -> bool {
+        let Ok(Some(record)) = self.records.get(key).await else {
+            return false;
+        };
+        let Some(blob) = record.blob() else {
+            return false;
+        };
         !self.blob_is(document, &key.path, blob, stated).await
     }
 
     /// Whether the bytes held for a path are what is stated of them.
-    pub(crate) async fn blob_is(&self, wanted: &Wanted, path: &str, blob: &BlobDescriptor, stated: &Stated) -> bool {
+    pub(crate) async fn blob_is(
+        &self,
+        wanted: &Wanted,
+        path: &str,
+        blob: &BlobDescriptor,
+        stated: &Stated,
+    ) -> bool {
         match stated {
             Stated::Digests(stated) => self.blob_has(blob, stated).await,
             Stated::Identities(stated) => match wanted.format.identifier(path) {
-                Some(identifier) => {
-                    self.identify(blob, identifier).await.is_ok_and(|all| all.iter().any(|one| stated.contains(one)))
-                }
+                Some(identifier) => self
+                    .identify(blob, identifier)
+                    .await
+                    .is_ok_and(|all| all.iter().any(|one| stated.contains(one))),
                 None => false,
             },
         }
@@ -446,7 +573,10 @@ impl Engine {
     async fn blob_has(&self, blob: &BlobDescriptor, stated: &[Digest]) -> bool {
         let mut measured = vec![blob.digest.clone()];
         for digest in stated {
-            if !measured.iter().any(|known| known.algorithm() == digest.algorithm()) {
+            if !measured
+                .iter()
+                .any(|known| known.algorithm() == digest.algorithm())
+            {
                 measured.extend(self.rehash(blob, digest.algorithm()).await.ok());
             }
             if measured.contains(digest) {

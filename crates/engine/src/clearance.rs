@@ -36,7 +36,10 @@ pub(crate) fn clear<T>(
     if class.is_mutable() {
         return Ok(Cleared(what));
     }
-    match repository.quarantine.verdict(dates.published_at, dates.first_seen_at, now) {
+    match repository
+        .quarantine
+        .verdict(dates.published_at, dates.first_seen_at, now)
+    {
         Verdict::Clear => Ok(Cleared(what)),
         Verdict::Held { until } => Err(held(repository, dates, until, now)),
     }
@@ -47,26 +50,39 @@ pub(crate) fn clear_non_artifact<T>(what: T) -> Cleared<T> {
     Cleared(what)
 }
 
-fn held(repository: &Repository, dates: Dates, until: Option<UnixMillis>, now: UnixMillis) -> Fault {
+fn held(
+    repository: &Repository,
+    dates: Dates,
+    until: Option<UnixMillis>,
+    now: UnixMillis,
+) -> Fault {
     let name = &repository.name;
-    let fault =
-        Fault::new(FaultKind::NotFound, "quarantined", "").in_repository(name).retry_after(until.map(|until| until.since(now)));
+    let fault = Fault::new(FaultKind::NotFound, "quarantined", "")
+        .in_repository(name)
+        .retry_after(until.map(|until| until.since(now)));
     let Some(until) = until else {
         let message = format!(
             "Quarantined: it states no publish date, and repository {name} holds back what has none; \
              quarantine_missing_date: first_seen counts from when larder saw it first, allow lets it through"
         );
-        return Fault { message, ..fault }.by_rule("quarantine_missing_date").briefly("Quarantined: it states no publish date");
+        return Fault { message, ..fault }
+            .by_rule("quarantine_missing_date")
+            .briefly("Quarantined: it states no publish date");
     };
     let days = repository.quarantine.hold.unwrap_or_default().as_secs() / 86_400;
     let counted = match dates.published_at {
-        Some(published) if published <= dates.first_seen_at => format!("published {} (Last-Modified)", published.to_rfc3339()),
+        Some(published) if published <= dates.first_seen_at => {
+            format!("published {} (Last-Modified)", published.to_rfc3339())
+        }
         Some(published) => format!(
             "larder saw it first {}, for its publish date {} was still to come then",
             dates.first_seen_at.to_rfc3339(),
             published.to_rfc3339()
         ),
-        None => format!("larder saw it first {}, for it states no publish date", dates.first_seen_at.to_rfc3339()),
+        None => format!(
+            "larder saw it first {}, for it states no publish date",
+            dates.first_seen_at.to_rfc3339()
+        ),
     };
     let message = format!(
         "Quarantined until {}: {counted}, and repository {name} holds new files back for {days} days; ask again then, or change \
@@ -74,7 +90,9 @@ fn held(repository: &Repository, dates: Dates, until: Option<UnixMillis>, now: U
         until.to_rfc3339()
     );
     let brief = format!("Quarantined until {}", until.to_date());
-    let mut fault = Fault { message, ..fault }.by_rule("quarantine_new").briefly(brief);
+    let mut fault = Fault { message, ..fault }
+        .by_rule("quarantine_new")
+        .briefly(brief);
     fault.held_until = Some(until);
     fault
 }

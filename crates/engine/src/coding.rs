@@ -23,12 +23,16 @@ impl Coding {
 /// The best coding that `Accept-Encoding` allows: zstd, then gzip, then identity. `*` alone does not mean zstd: who says so is likely
 /// older than it.
 pub(crate) fn negotiate(accept_encoding: Option<&str>) -> Coding {
-    let Some(header) = accept_encoding else { return Coding::Identity };
+    let Some(header) = accept_encoding else {
+        return Coding::Identity;
+    };
     let quality = |wanted: &str| -> Option<f32> {
         header.split(',').find_map(|part| {
             let mut fields = part.split(';').map(str::trim);
             let name = fields.next()?;
-            let q = fields.find_map(|field| field.strip_prefix("q=")).map_or(1.0, |q| q.parse().unwrap_or(0.0));
+            let q = fields
+                .find_map(|field| field.strip_prefix("q="))
+                .map_or(1.0, |q| q.parse().unwrap_or(0.0));
             name.eq_ignore_ascii_case(wanted).then_some(q)
         })
     };
@@ -51,7 +55,10 @@ pub(crate) fn encode(bytes: &[u8], coding: Coding) -> std::io::Result<Vec<u8>> {
         Coding::Identity => Ok(bytes.to_vec()),
         Coding::Zstd => zstd::bulk::compress(bytes, 3),
         Coding::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(bytes.len() / 4), flate2::Compression::new(6));
+            let mut encoder = flate2::write::GzEncoder::new(
+                Vec::with_capacity(bytes.len() / 4),
+                flate2::Compression::new(6),
+            );
             encoder.write_all(bytes)?;
             encoder.finish()
         }
@@ -66,7 +73,10 @@ pub(crate) fn decode(bytes: &[u8], label: &str, limit: u64) -> Result<Vec<u8>, S
     }
     let mut plain = Vec::new();
     let decoder = flate2::read::MultiGzDecoder::new(bytes);
-    decoder.take(limit + 1).read_to_end(&mut plain).map_err(|_| "its gzip coding is damaged".to_owned())?;
+    decoder
+        .take(limit + 1)
+        .read_to_end(&mut plain)
+        .map_err(|_| "its gzip coding is damaged".to_owned())?;
     if plain.len() as u64 > limit {
         return Err(format!("it unpacks to more than {limit} bytes"));
     }
@@ -75,7 +85,9 @@ pub(crate) fn decode(bytes: &[u8], label: &str, limit: u64) -> Result<Vec<u8>, S
 
 /// Names whose compression is the file's own, so that a `Content-Encoding` label on top of it is a server's mistake (design section 11).
 pub(crate) fn name_says_compressed(path: &str) -> bool {
-    [".gz", ".tgz", ".apk", ".whl"].iter().any(|ending| path.len() > ending.len() && path.to_ascii_lowercase().ends_with(ending))
+    [".gz", ".tgz", ".apk", ".whl"]
+        .iter()
+        .any(|ending| path.len() > ending.len() && path.to_ascii_lowercase().ends_with(ending))
 }
 
 #[cfg(test)]

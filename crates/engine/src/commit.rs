@@ -106,7 +106,9 @@ impl Committer {
         tokio::spawn(async move {
             let mut messages = Vec::with_capacity(GROUP);
             while queue.recv_many(&mut messages, GROUP).await > 0 {
-                let Some(engine) = engine.upgrade() else { return };
+                let Some(engine) = engine.upgrade() else {
+                    return;
+                };
                 let mut commits = Vec::new();
                 let mut barriers = Vec::new();
                 for message in messages.drain(..) {
@@ -148,7 +150,13 @@ impl Engine {
     pub(crate) async fn commit_group(&self, commits: Vec<Commit>, superseded: &Superseded<'_>) {
         let mut ready = Vec::new();
         let mut waiting = Vec::new();
-        for Commit { wanted, flight, change, replaces } in commits {
+        for Commit {
+            wanted,
+            flight,
+            change,
+            replaces,
+        } in commits
+        {
             if flight.is_flushed() {
                 self.flights.remove(&flight);
                 count(&wanted.entry.counters.fills_not_kept);
@@ -157,12 +165,31 @@ impl Engine {
             let key = wanted.key.clone();
             // What vouched for it does so no more.
             let trusted = |record: Arc<ArtifactRecord>| {
-                let unverified = || Arc::new(ArtifactRecord { verified: false, ..ArtifactRecord::clone(&record) });
-                if flight.is_restated() { unverified() } else { record }
+                let unverified = || {
+                    Arc::new(ArtifactRecord {
+                        verified: false,
+                        ..ArtifactRecord::clone(&record)
+                    })
+                };
+                if flight.is_restated() {
+                    unverified()
+                } else {
+                    record
+                }
             };
             let change = match change {
-                RecordChange::Store { record, spool, also } => RecordChange::Store { record: trusted(record), spool, also },
-                RecordChange::Renew { record } => RecordChange::Renew { record: trusted(record) },
+                RecordChange::Store {
+                    record,
+                    spool,
+                    also,
+                } => RecordChange::Store {
+                    record: trusted(record),
+                    spool,
+                    also,
+                },
+                RecordChange::Renew { record } => RecordChange::Renew {
+                    record: trusted(record),
+                },
                 other @ (RecordChange::Drop | RecordChange::Absent { .. }) => other,
             };
             let is_known = replaces.is_some() || self.records.peek(&key).is_some();
@@ -179,10 +206,18 @@ impl Engine {
                 written: true,
             };
             match change {
-                RecordChange::Store { record, spool, also } => waiting.push((prepared(Some(record), true, also), spool)),
+                RecordChange::Store {
+                    record,
+                    spool,
+                    also,
+                } => waiting.push((prepared(Some(record), true, also), spool)),
                 RecordChange::Renew { record } => ready.push(prepared(Some(record), false, None)),
                 RecordChange::Drop => ready.push(prepared(None, false, None)),
-                RecordChange::Absent { status, at, was_held } => ready.push(Prepared {
+                RecordChange::Absent {
+                    status,
+                    at,
+                    was_held,
+                } => ready.push(Prepared {
                     absence: Some((status, at)),
                     written: was_held || is_known,
                     ..prepared(None, false, None)
@@ -192,10 +227,18 @@ impl Engine {
         ready.extend(self.publish_group(waiting).await);
         if !ready.iter().any(|one| one.is_new) && self.is_disk_low() {
             // What brings no bytes is remembered in memory until there is space again: each row is one more that a full disk has to take.
-            ready.iter_mut().filter(|one| one.record.is_some()).for_each(|one| one.written = false);
+            ready
+                .iter_mut()
+                .filter(|one| one.record.is_some())
+                .for_each(|one| one.written = false);
         }
-        let drops = superseded.held.iter().map(|key| Change::DeleteRecord { key: key.clone() });
-        let changes = drops.chain(ready.iter().filter(|one| one.written).flat_map(changes_of)).collect::<Vec<_>>();
+        let drops = superseded
+            .held
+            .iter()
+            .map(|key| Change::DeleteRecord { key: key.clone() });
+        let changes = drops
+            .chain(ready.iter().filter(|one| one.written).flat_map(changes_of))
+            .collect::<Vec<_>>();
         let applied = self.metadata.apply(changes).await;
         if let Err(error) = &applied {
             self.tell_unwritten(error);
@@ -223,7 +266,9 @@ impl Engine {
         }
         let (mut prepared, spools): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
         let blobs = Arc::clone(&self.blobs);
-        let published = tokio::task::spawn_blocking(move || blobs.publish(spools)).await.unwrap_or_default();
+        let published = tokio::task::spawn_blocking(move || blobs.publish(spools))
+            .await
+            .unwrap_or_default();
         let mut results = published.into_iter();
         prepared.retain_mut(|one| match results.next() {
             Some(Ok(info)) => {
@@ -248,11 +293,29 @@ impl Engine {
     }
 
     fn make_visible(&self, prepared: Prepared, applied: bool) {
-        let Prepared { wanted, flight, replaces, key, also, record, is_new, absence, .. } = prepared;
+        let Prepared {
+            wanted,
+            flight,
+            replaces,
+            key,
+            also,
+            record,
+            is_new,
+            absence,
+            ..
+        } = prepared;
         let before = replaces.or_else(|| self.records.peek(&key));
         if let Some((status, at)) = absence {
-            let absence = Absence { status, at, arrivals: wanted.entry.arrivals.load(Ordering::Acquire) };
-            self.absences.note(key.clone(), absence, wanted.entry.repository.cache.negative_ttl);
+            let absence = Absence {
+                status,
+                at,
+                arrivals: wanted.entry.arrivals.load(Ordering::Acquire),
+            };
+            self.absences.note(
+                key.clone(),
+                absence,
+                wanted.entry.repository.cache.negative_ttl,
+            );
         }
         if applied {
             if let (Some(also), Some(record)) = (also, &record) {
@@ -266,7 +329,11 @@ impl Engine {
                 }
                 None => self.records.remove(&key),
             }
-            let is_news = record.as_ref().is_some_and(|now| before.as_ref().is_none_or(|before| before.blob() != now.blob()));
+            let is_news = record.as_ref().is_some_and(|now| {
+                before
+                    .as_ref()
+                    .is_none_or(|before| before.blob() != now.blob())
+            });
             if is_new && is_news && wanted.spec.is_document {
                 wanted.entry.arrivals.fetch_add(1, Ordering::AcqRel);
             }
@@ -277,7 +344,9 @@ impl Engine {
             count(&wanted.entry.counters.fills_not_kept);
         }
         // What was remembered of an expired copy has expired with it; a copy that is replaced before its time is taken back.
-        if applied && before.is_some_and(|before| self.is_superseded(&wanted, &before, record.as_deref())) {
+        if applied
+            && before.is_some_and(|before| self.is_superseded(&wanted, &before, record.as_deref()))
+        {
             wanted.entry.bump();
         }
         self.flights.remove(&flight);
@@ -289,9 +358,17 @@ impl Engine {
     }
 
     /// Remembers what brings no bytes; on a nearly full disk in memory only.
-    pub(crate) async fn remember(&self, key: &SourceKey, record: Arc<ArtifactRecord>) -> Result<(), StorageError> {
+    pub(crate) async fn remember(
+        &self,
+        key: &SourceKey,
+        record: Arc<ArtifactRecord>,
+    ) -> Result<(), StorageError> {
         if !self.is_disk_low() {
-            let change = Change::PutRecord { key: key.clone(), record: ArtifactRecord::clone(&record), blob: None };
+            let change = Change::PutRecord {
+                key: key.clone(),
+                record: ArtifactRecord::clone(&record),
+                blob: None,
+            };
             self.metadata.apply(vec![change]).await?;
         }
         self.absences.remove(key);
@@ -300,8 +377,17 @@ impl Engine {
     }
 
     /// Whether a copy that was still fresh has given way to other bytes, or to none.
-    fn is_superseded(&self, wanted: &Wanted, before: &ArtifactRecord, after: Option<&ArtifactRecord>) -> bool {
-        let until = fresh_until(before, wanted.class_of(before), &wanted.entry.repository.cache);
+    fn is_superseded(
+        &self,
+        wanted: &Wanted,
+        before: &ArtifactRecord,
+        after: Option<&ArtifactRecord>,
+    ) -> bool {
+        let until = fresh_until(
+            before,
+            wanted.class_of(before),
+            &wanted.entry.repository.cache,
+        );
         let was_fresh = before.blob().is_some() && until.is_none_or(|until| self.now() < until);
         was_fresh && after.is_none_or(|after| after.blob() != before.blob())
     }
@@ -309,9 +395,16 @@ impl Engine {
 
 fn changes_of(prepared: &Prepared) -> impl Iterator<Item = Change> {
     let key = prepared.key.clone();
-    let put = |key, record| Change::PutRecord { key, record, blob: prepared.blob.clone() };
+    let put = |key, record| Change::PutRecord {
+        key,
+        record,
+        blob: prepared.blob.clone(),
+    };
     let (change, also) = match (&prepared.record, &prepared.also) {
-        (Some(record), Some(also)) => (put(key, ArtifactRecord::clone(record)), Some(put(also.clone(), by_digest(record)))),
+        (Some(record), Some(also)) => (
+            put(key, ArtifactRecord::clone(record)),
+            Some(put(also.clone(), by_digest(record))),
+        ),
         (Some(record), None) => (put(key, ArtifactRecord::clone(record)), None),
         (None, _) => (Change::DeleteRecord { key }, None),
     };
@@ -320,5 +413,8 @@ fn changes_of(prepared: &Prepared) -> impl Iterator<Item = Change> {
 
 /// The same bytes under their digest's name, which they have just been found to have.
 fn by_digest(record: &ArtifactRecord) -> ArtifactRecord {
-    ArtifactRecord { verified: true, ..record.clone() }
+    ArtifactRecord {
+        verified: true,
+        ..record.clone()
+    }
 }

@@ -135,8 +135,16 @@ struct Said(AtomicU64);
 impl Said {
     fn note(&self, headers: &HeaderMap, name: &str) {
         // `100;w=21600`: so many in a window of so many seconds.
-        let number =
-            headers.get(name).and_then(|value| value.to_str().ok()?.split([';', ',']).next()?.trim().parse::<u64>().ok());
+        let number = headers.get(name).and_then(|value| {
+            value
+                .to_str()
+                .ok()?
+                .split([';', ','])
+                .next()?
+                .trim()
+                .parse::<u64>()
+                .ok()
+        });
         if let Some(number) = number {
             self.0.store(number.saturating_add(1), Ordering::Relaxed);
         }
@@ -166,13 +174,20 @@ impl UpstreamQuota {
     /// How long it still wants to be left alone. Longer than `Retry-After` may be is the mark of a clock that was set back.
     pub(crate) fn busy_for(&self, now: UnixMillis) -> Option<Duration> {
         let until = UnixMillis(self.busy_until.load(Ordering::Relaxed));
-        (now < until).then(|| until.since(now)).filter(|pause| *pause <= LONGEST_PAUSE)
+        (now < until)
+            .then(|| until.since(now))
+            .filter(|pause| *pause <= LONGEST_PAUSE)
     }
 
     /// Every number that was said, with its name.
     pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
-        let said = [("upstream_quota_limit", self.limit.get()), ("upstream_quota_remaining", self.remaining.get())];
-        said.into_iter().filter_map(|(name, number)| Some((name, number?))).collect()
+        let said = [
+            ("upstream_quota_limit", self.limit.get()),
+            ("upstream_quota_remaining", self.remaining.get()),
+        ];
+        said.into_iter()
+            .filter_map(|(name, number)| Some((name, number?)))
+            .collect()
     }
 }
 

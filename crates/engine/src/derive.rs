@@ -61,16 +61,28 @@ impl DerivedBody {
         let (length, weight) = match &place {
             Place::File(open) => (open.length, 0),
             // Moves to a file in a moment, and must not crowd out everything else until then.
-            Place::Memory(bytes) => (bytes.len() as u64, (bytes.len() as u64 / 8).min(MOST_WEIGHT)),
+            Place::Memory(bytes) => (
+                bytes.len() as u64,
+                (bytes.len() as u64 / 8).min(MOST_WEIGHT),
+            ),
             Place::Stuck(bytes) => (bytes.len() as u64, bytes.len() as u64),
         };
-        Self { place, length, content_type, etag: tag(key), weight: FILE_WEIGHT + weight }
+        Self {
+            place,
+            length,
+            content_type,
+            etag: tag(key),
+            weight: FILE_WEIGHT + weight,
+        }
     }
 
     /// Whether its file still has all its bytes.
     fn is_intact(&self) -> bool {
         match &self.place {
-            Place::File(open) => open.file.metadata().is_ok_and(|metadata| metadata.len() == open.length),
+            Place::File(open) => open
+                .file
+                .metadata()
+                .is_ok_and(|metadata| metadata.len() == open.length),
             Place::Memory(_) | Place::Stuck(_) => true,
         }
     }
@@ -106,7 +118,12 @@ impl Derivations {
         if body.is_intact() {
             return Some(body);
         }
-        larder_upstream::in_request(|| tracing::warn!(key, "a derivation's file has been shortened; it is made again"));
+        larder_upstream::in_request(|| {
+            tracing::warn!(
+                key,
+                "a derivation's file has been shortened; it is made again"
+            )
+        });
         self.0.remove(key);
         None
     }
@@ -126,12 +143,24 @@ struct Recipe {
 impl Recipe {
     /// For work behind the scenes, which must not hold a large document in memory.
     fn for_later(&self) -> Self {
-        Self { settled: Settled { document: None, ..self.settled.clone() }, ..self.clone() }
+        Self {
+            settled: Settled {
+                document: None,
+                ..self.settled.clone()
+            },
+            ..self.clone()
+        }
     }
 
     fn key(&self, coding: Coding) -> Result<String, Fault> {
-        derivation_key(&self.wanted, &self.settled.record, &self.link_base.0, self.form, coding.as_str())
-            .ok_or_else(|| internal("a document has no bytes"))
+        derivation_key(
+            &self.wanted,
+            &self.settled.record,
+            &self.link_base.0,
+            self.form,
+            coding.as_str(),
+        )
+        .ok_or_else(|| internal("a document has no bytes"))
     }
 }
 
@@ -145,7 +174,8 @@ impl Engine {
     ) -> Result<Answer, Fault> {
         let wanted = admitted.wanted();
         let epoch = wanted.entry.epoch.load(Ordering::Acquire);
-        let Obtained::Held(settled) = self.obtain(wanted, true, admitted.bypass_cache()).await? else {
+        let Obtained::Held(settled) = self.obtain(wanted, true, admitted.bypass_cache()).await?
+        else {
             return Err(internal("a document was not whole"));
         };
         let by_host = self.links_depend_on_host(wanted.format);
@@ -157,9 +187,17 @@ impl Engine {
             persist: self.link_bases_are_known(wanted.format) && !admitted.bypass_cache(),
         };
         let identity = self.derived(&recipe).await?;
-        let accepted: Vec<&str> =
-            request.headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).collect();
-        let coding = coding::negotiate((!accepted.is_empty()).then(|| accepted.join(",")).as_deref());
+        let accepted: Vec<&str> = request
+            .headers
+            .get_all(header::ACCEPT_ENCODING)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .collect();
+        let coding = coding::negotiate(
+            (!accepted.is_empty())
+                .then(|| accepted.join(","))
+                .as_deref(),
+        );
         let coded = if coding == Coding::Identity || identity.length < SMALLEST_CODED {
             None
         } else {
@@ -172,19 +210,33 @@ impl Engine {
             None => (identity, Coding::Identity),
         };
         let record = &settled.record;
-        let mut representation = representation(wanted, &record.headers, None, None, Some(body.length));
+        let mut representation =
+            representation(wanted, &record.headers, None, None, Some(body.length));
         representation.content_type = Some(body.content_type.clone());
-        representation.content_encoding = (coding != Coding::Identity).then(|| coding.as_str().to_owned());
+        representation.content_encoding =
+            (coding != Coding::Identity).then(|| coding.as_str().to_owned());
         representation.etag = Some(body.etag.clone());
         representation.began_at = Some(record.began_at);
-        representation.vary = vary(wanted.format.varies_by(&wanted.spec.key_path), true, by_host);
+        representation.vary = vary(
+            wanted.format.varies_by(&wanted.spec.key_path),
+            true,
+            by_host,
+        );
         let (place, settling) = match &body.place {
-            Place::File(open) => (Body::File { file: Arc::clone(&open.file), length: open.length }, false),
+            Place::File(open) => (
+                Body::File {
+                    file: Arc::clone(&open.file),
+                    length: open.length,
+                },
+                false,
+            ),
             Place::Memory(bytes) | Place::Stuck(bytes) => (Body::Bytes(bytes.clone()), true),
         };
         // What is in memory only until its file is written is not remembered: the file will be.
         let lasting = !settled.for_once && !waiting && !settling && !admitted.bypass_cache();
-        let hot = lasting.then(|| self.ticket(wanted, record, epoch)).flatten();
+        let hot = lasting
+            .then(|| self.ticket(wanted, record, epoch))
+            .flatten();
         Ok(Answer {
             status: StatusCode::OK,
             representation,
@@ -206,17 +258,22 @@ impl Engine {
             if let Some(body) = self.stored_derivation(&key).await {
                 return Ok(body);
             }
-            let document = self.settled_document(&recipe.wanted, &recipe.settled).await?;
+            let document = self
+                .settled_document(&recipe.wanted, &recipe.settled)
+                .await?;
             let (engine, base, form) = (Arc::clone(self), recipe.link_base.clone(), recipe.form);
             let derived = self.parse_blocking(move || {
                 let wanted = document.wanted();
                 let query = wanted.spec.query.as_deref();
-                let links = Links::new(&wanted.entry.repository, engine.link_key(), base).asked_with(query);
+                let links =
+                    Links::new(&wanted.entry.repository, engine.link_key(), base).asked_with(query);
                 let derived = wanted.format.derive(&document.view(), form, &links)?;
                 tell_left_out(wanted, links.left_out());
                 Ok::<_, Malformed>((derived.body, derived.content_type))
             });
-            let (body, content_type) = derived.await?.map_err(|error| malformed(&recipe.wanted, &error))?;
+            let (body, content_type) = derived
+                .await?
+                .map_err(|error| malformed(&recipe.wanted, &error))?;
             count(&self.counters.derivations);
             Ok(self.keep_derivation(recipe, &key, body, content_type.to_owned()))
         };
@@ -224,7 +281,12 @@ impl Engine {
     }
 
     /// The compressed form, if it is made. Else it is made now: of a short document at once, of a long one behind the scenes.
-    async fn coded(self: &Arc<Self>, recipe: &Recipe, identity: &Arc<DerivedBody>, coding: Coding) -> Option<Arc<DerivedBody>> {
+    async fn coded(
+        self: &Arc<Self>,
+        recipe: &Recipe,
+        identity: &Arc<DerivedBody>,
+        coding: Coding,
+    ) -> Option<Arc<DerivedBody>> {
         let key = recipe.key(coding).ok()?;
         if let Some(body) = self.derivations.get(&key) {
             return Some(body);
@@ -236,31 +298,63 @@ impl Engine {
             return Some(body);
         }
         let at_once = identity.length <= CODED_AT_ONCE;
-        let (engine, recipe, identity) = (Arc::clone(self), recipe.for_later(), Arc::clone(identity));
+        let (engine, recipe, identity) =
+            (Arc::clone(self), recipe.for_later(), Arc::clone(identity));
         let making = larder_upstream::spawn(async move {
             let make = async {
                 let plain = Arc::clone(&identity);
-                let coded = engine.parse_blocking(move || coding::encode(&plain.bytes()?, coding)).await?;
+                let coded = engine
+                    .parse_blocking(move || coding::encode(&plain.bytes()?, coding))
+                    .await?;
                 let coded = coded.map_err(|_| internal("a document could not be compressed"))?;
-                Ok::<_, Fault>(engine.keep_derivation(&recipe, &key, coded, identity.content_type.clone()))
+                Ok::<_, Fault>(engine.keep_derivation(
+                    &recipe,
+                    &key,
+                    coded,
+                    identity.content_type.clone(),
+                ))
             };
             let made = engine.derivations.0.get_or_insert_async(&key, make).await;
-            made.inspect_err(|fault| tracing::warn!(%fault, "a compressed form was not made")).ok()
+            made.inspect_err(|fault| tracing::warn!(%fault, "a compressed form was not made"))
+                .ok()
         });
-        if at_once { making.await.ok().flatten() } else { None }
+        if at_once {
+            making.await.ok().flatten()
+        } else {
+            None
+        }
     }
 
     async fn stored_derivation(&self, key: &str) -> Option<Arc<DerivedBody>> {
         let derived = self.metadata.derivation(key).await.ok()??;
         let open = self.blobs.open(&derived.blob).ok()?;
-        Some(Arc::new(DerivedBody::new(Place::File(open), derived.content_type, key)))
+        Some(Arc::new(DerivedBody::new(
+            Place::File(open),
+            derived.content_type,
+            key,
+        )))
     }
 
     /// Serves a derivation from memory until it is in a file; persistent ones are then made durable. Both behind the scenes.
-    fn keep_derivation(self: &Arc<Self>, recipe: &Recipe, key: &str, body: Vec<u8>, content_type: String) -> Arc<DerivedBody> {
+    fn keep_derivation(
+        self: &Arc<Self>,
+        recipe: &Recipe,
+        key: &str,
+        body: Vec<u8>,
+        content_type: String,
+    ) -> Arc<DerivedBody> {
         let bytes = Bytes::from(body);
-        let body = Arc::new(DerivedBody::new(Place::Memory(bytes.clone()), content_type, key));
-        let (engine, recipe, key, kept) = (Arc::clone(self), recipe.for_later(), key.to_owned(), Arc::clone(&body));
+        let body = Arc::new(DerivedBody::new(
+            Place::Memory(bytes.clone()),
+            content_type,
+            key,
+        ));
+        let (engine, recipe, key, kept) = (
+            Arc::clone(self),
+            recipe.for_later(),
+            key.to_owned(),
+            Arc::clone(&body),
+        );
         larder_upstream::spawn(async move {
             let (writing, unwritten) = (Arc::clone(&engine), bytes.clone());
             let write = tokio::task::spawn_blocking(move || {
@@ -272,8 +366,13 @@ impl Engine {
                 engine.derivations.0.insert(key.clone(), Arc::new(settled));
             };
             // Without room on the disk it stays in memory, weighed for what it is; the longest are made again when they are asked for.
-            let Ok(Some(spool)) = write.await else { return settle(Place::Stuck(unwritten)) };
-            settle(Place::File(OpenBlob { file: spool.reader(), length: kept.length }));
+            let Ok(Some(spool)) = write.await else {
+                return settle(Place::Stuck(unwritten));
+            };
+            settle(Place::File(OpenBlob {
+                file: spool.reader(),
+                length: kept.length,
+            }));
             if recipe.persist {
                 engine.store_derivation(&recipe, key, spool, &kept).await;
             }
@@ -281,17 +380,47 @@ impl Engine {
         body
     }
 
-    async fn store_derivation(&self, recipe: &Recipe, key: String, spool: Spool, body: &DerivedBody) {
-        let Ok(digest) = self.hash_file(spool.reader(), body.length, DigestAlgorithm::Sha256).await else { return };
-        let spool = SealedSpool { spool, descriptor: BlobDescriptor { digest, size: body.length } };
+    async fn store_derivation(
+        &self,
+        recipe: &Recipe,
+        key: String,
+        spool: Spool,
+        body: &DerivedBody,
+    ) {
+        let Ok(digest) = self
+            .hash_file(spool.reader(), body.length, DigestAlgorithm::Sha256)
+            .await
+        else {
+            return;
+        };
+        let spool = SealedSpool {
+            spool,
+            descriptor: BlobDescriptor {
+                digest,
+                size: body.length,
+            },
+        };
         let blobs = Arc::clone(&self.blobs);
         let published = tokio::task::spawn_blocking(move || blobs.publish(vec![spool]).pop()).await;
-        let Ok(Some(Ok(blob))) = published else { return };
-        let Some(source) = recipe.settled.record.blob().map(|blob| blob.digest.clone()) else { return };
-        let derived =
-            DerivedRecord { blob: blob.descriptor.clone(), content_type: body.content_type.clone(), made_at: self.now() };
+        let Ok(Some(Ok(blob))) = published else {
+            return;
+        };
+        let Some(source) = recipe.settled.record.blob().map(|blob| blob.digest.clone()) else {
+            return;
+        };
+        let derived = DerivedRecord {
+            blob: blob.descriptor.clone(),
+            content_type: body.content_type.clone(),
+            made_at: self.now(),
+        };
         let repository = recipe.wanted.entry.repository.name.clone();
-        let change = Change::PutDerivation { key, repository, sources: vec![source], derived, blob };
+        let change = Change::PutDerivation {
+            key,
+            repository,
+            sources: vec![source],
+            derived,
+            blob,
+        };
         if let Err(error) = self.metadata.apply(vec![change]).await {
             tracing::warn!(%error, "a derivation was not kept");
         }
@@ -311,10 +440,18 @@ mod tests {
     #[test]
     fn hazard_x2_a_body_that_has_got_its_file_weighs_what_a_file_does() {
         let derivations = Derivations::new();
-        let put = |place| derivations.0.insert("k".to_owned(), Arc::new(DerivedBody::new(place, String::new(), "k")));
+        let put = |place| {
+            derivations.0.insert(
+                "k".to_owned(),
+                Arc::new(DerivedBody::new(place, String::new(), "k")),
+            )
+        };
         for _ in 0..100 {
             put(Place::Memory(Bytes::from(vec![b'x'; 4 << 20])));
-            put(Place::File(OpenBlob { file: Arc::new(tempfile::tempfile().unwrap()), length: 4 << 20 }));
+            put(Place::File(OpenBlob {
+                file: Arc::new(tempfile::tempfile().unwrap()),
+                length: 4 << 20,
+            }));
             assert_eq!(derivations.0.weight(), FILE_WEIGHT);
         }
         derivations.0.remove("k");
@@ -326,9 +463,16 @@ mod tests {
         let derivations = Derivations::new();
         for n in 0..100 {
             let place = Place::Stuck(Bytes::from(vec![b'x'; 1 << 20]));
-            derivations.0.insert(n.to_string(), Arc::new(DerivedBody::new(place, String::new(), "k")));
+            derivations.0.insert(
+                n.to_string(),
+                Arc::new(DerivedBody::new(place, String::new(), "k")),
+            );
         }
-        assert!(derivations.0.len() as u64 * (1 << 20) <= BUDGET, "{} MiB", derivations.0.len());
+        assert!(
+            derivations.0.len() as u64 * (1 << 20) <= BUDGET,
+            "{} MiB",
+            derivations.0.len()
+        );
         assert!(derivations.0.len() > 10);
     }
 }

@@ -41,11 +41,17 @@ impl Engine {
             (headers.etag, headers.last_modified) = (None, None);
         }
         // An index that is an archive by its name is signed as it is: a label on top is a server's mistake (design section 11).
-        let label = headers.content_encoding.take().filter(|_| !coding::name_says_compressed(&wanted.spec.key_path));
+        let label = headers
+            .content_encoding
+            .take()
+            .filter(|_| !coding::name_says_compressed(&wanted.spec.key_path));
         if let Some(label) = label {
             let bytes = Self::received_bytes(fill, &received)?;
             let limit = self.limits.document_size;
-            let plain = self.parse_blocking(move || coding::decode(&bytes, &label, limit)).await.map_err(stopped)?;
+            let plain = self
+                .parse_blocking(move || coding::decode(&bytes, &label, limit))
+                .await
+                .map_err(stopped)?;
             let plain = plain.map_err(|message| unusable_document(wanted, &message))?;
             // The upstream's tag belongs to the coded form.
             headers.etag = None;
@@ -61,7 +67,9 @@ impl Engine {
         let document = LoadedDocument::new(body, &record, Arc::clone(wanted)).map_err(stopped)?;
         let checked = self.parse_blocking(move || {
             let wanted = document.wanted();
-            let verdict = wanted.format.check(&wanted.entry.repository, &document.view());
+            let verdict = wanted
+                .format
+                .check(&wanted.entry.repository, &document.view());
             (verdict, document)
         });
         let (verdict, document) = checked.await.map_err(stopped)?;
@@ -74,13 +82,19 @@ impl Engine {
         }
         let fill = if decoded_here && received.spool.is_none() {
             // The decoded bytes are not what the fill holds.
-            Arc::new(Fill::complete(fill.draft.clone(), Bytes::copy_from_slice(document.view().body)))
+            Arc::new(Fill::complete(
+                fill.draft.clone(),
+                Bytes::copy_from_slice(document.view().body),
+            ))
         } else {
             Arc::clone(fill)
         };
         fill.verified(received.length);
         let filled = Self::hand_over(wanted, &fill, received, record);
-        Ok(Filled { document: Some(Arc::new(document)), ..filled })
+        Ok(Filled {
+            document: Some(Arc::new(document)),
+            ..filled
+        })
     }
 
     pub(crate) fn received_bytes(fill: &Arc<Fill>, received: &Received) -> Result<Vec<u8>, NoBody> {
@@ -88,7 +102,9 @@ impl Engine {
             Some(spool) => read_file(&spool.reader(), received.length),
             None => Self::read_fill(fill, received.length),
         };
-        read.map_err(|_| NoBody::unusable("internal", "a downloaded document could not be read back"))
+        read.map_err(|_| {
+            NoBody::unusable("internal", "a downloaded document could not be read back")
+        })
     }
 
     /// All bytes of a fill that holds everything.
@@ -105,7 +121,9 @@ impl Engine {
     fn rewritten(self: &Arc<Self>, bytes: &[u8], from: &Received) -> Received {
         let mut hasher = Hasher::new(&[]);
         hasher.update(bytes);
-        let spool = self.new_spool().and_then(|mut spool| spool.append(bytes).ok().map(|()| spool));
+        let spool = self
+            .new_spool()
+            .and_then(|mut spool| spool.append(bytes).ok().map(|()| spool));
         Received {
             spool,
             digests: hasher.finish(),
@@ -118,7 +136,12 @@ impl Engine {
     }
 
     /// Decodes a file whose upstream compressed it unasked.
-    pub(crate) async fn decode(self: &Arc<Self>, wanted: &Wanted, whole: &Whole, label: &str) -> Result<Whole, NoBody> {
+    pub(crate) async fn decode(
+        self: &Arc<Self>,
+        wanted: &Wanted,
+        whole: &Whole,
+        label: &str,
+    ) -> Result<Whole, NoBody> {
         let received = &whole.received;
         let limit = self.limits.document_size;
         if received.length > limit || !(received.spool.is_some() || whole.fill.holds_everything()) {
@@ -127,7 +150,10 @@ impl Engine {
         }
         let coded = Self::received_bytes(&whole.fill, received)?;
         let label = label.to_owned();
-        let plain = self.parse_blocking(move || coding::decode(&coded, &label, limit)).await.map_err(stopped)?;
+        let plain = self
+            .parse_blocking(move || coding::decode(&coded, &label, limit))
+            .await
+            .map_err(stopped)?;
         let plain = plain.map_err(|message| unusable_document(wanted, &message))?;
         let received = self.rewritten(&plain, received);
         // Without a file of their own the decoded bytes need a place: the fill holds the coded ones.
@@ -144,13 +170,22 @@ impl Engine {
         wanted: &Arc<Wanted>,
         record: &ArtifactRecord,
     ) -> Result<Arc<LoadedDocument>, Fault> {
-        let blob = record.blob().ok_or_else(|| internal("a document has no bytes"))?;
-        let body = self.read_blob(blob).await.map_err(|error| storage_fault(&wanted.entry, &error))?;
+        let blob = record
+            .blob()
+            .ok_or_else(|| internal("a document has no bytes"))?;
+        let body = self
+            .read_blob(blob)
+            .await
+            .map_err(|error| storage_fault(&wanted.entry, &error))?;
         LoadedDocument::new(body, record, Arc::clone(wanted)).map(Arc::new)
     }
 
     /// The bytes behind a settled flight, for derivations.
-    pub(crate) async fn settled_document(&self, wanted: &Arc<Wanted>, settled: &Settled) -> Result<Arc<LoadedDocument>, Fault> {
+    pub(crate) async fn settled_document(
+        &self,
+        wanted: &Arc<Wanted>,
+        settled: &Settled,
+    ) -> Result<Arc<LoadedDocument>, Fault> {
         if let Some(document) = &settled.document {
             return Ok(Arc::clone(document));
         }
@@ -163,7 +198,10 @@ impl Engine {
                     .map_err(|_| internal("interrupted"))?
                     .map_err(lost)?
             }
-            SettledBody::Fill(fill) => Self::read_fill(fill, settled.record.blob().map_or(0, |blob| blob.size)).map_err(lost)?,
+            SettledBody::Fill(fill) => {
+                Self::read_fill(fill, settled.record.blob().map_or(0, |blob| blob.size))
+                    .map_err(lost)?
+            }
         };
         LoadedDocument::new(bytes, &settled.record, Arc::clone(wanted)).map(Arc::new)
     }
@@ -200,9 +238,18 @@ impl Engine {
     }
 
     /// Parses on a blocking thread, few at a time: each parse may hold twice its document.
-    pub(crate) async fn parse_blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
-        let _permit = self.parsing.acquire().await.map_err(|_| internal("shutting down"))?;
-        tokio::task::spawn_blocking(work).await.map_err(|_| internal("a parser stopped unexpectedly"))
+    pub(crate) async fn parse_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Fault> {
+        let _permit = self
+            .parsing
+            .acquire()
+            .await
+            .map_err(|_| internal("shutting down"))?;
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|_| internal("a parser stopped unexpectedly"))
     }
 
     pub(crate) async fn hash_file(
@@ -242,7 +289,11 @@ impl Engine {
         self.identify_file(open.file, open.length, identifier).await
     }
 
-    pub(crate) async fn rehash(&self, blob: &BlobDescriptor, algorithm: DigestAlgorithm) -> Result<Digest, StorageError> {
+    pub(crate) async fn rehash(
+        &self,
+        blob: &BlobDescriptor,
+        algorithm: DigestAlgorithm,
+    ) -> Result<Digest, StorageError> {
         let open = self.blobs.open(blob)?;
         self.hash_file(open.file, open.length, algorithm).await
     }
@@ -279,7 +330,9 @@ async fn measure<T: Send + 'static>(
 /// Reads a whole file by position, so that its offset, which others share, does not matter.
 pub(crate) fn read_file(file: &File, length: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(length as usize);
-    Positioned { file, at: 0 }.take(length).read_to_end(&mut bytes)?;
+    Positioned { file, at: 0 }
+        .take(length)
+        .read_to_end(&mut bytes)?;
     if bytes.len() as u64 != length {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
@@ -315,7 +368,9 @@ pub(crate) fn stopped(fault: Fault) -> NoBody {
 pub(crate) fn unusable_document(wanted: &Wanted, reason: &str) -> NoBody {
     // The log warns of it with the upstream's other failures (`upstreams.rs`).
     tracing::debug!(key = %wanted.key, reason, "the upstream sent a document that cannot be used");
-    let message =
-        format!("the upstream of repository {} sent something that cannot be used: {reason}", wanted.entry.repository.name);
+    let message = format!(
+        "the upstream of repository {} sent something that cannot be used: {reason}",
+        wanted.entry.repository.name
+    );
     NoBody::unusable("malformed_document", message)
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use larder_core::{
-    ArtifactRecord, BlobDescriptor, Content, Digest, Fault, Outcome, PackageType, SafeUrl, StoredHeaders, UnixMillis, field_text,
+    ArtifactRecord, BlobDescriptor, Content, Digest, Fault, Outcome, PackageType, SafeUrl,
+    StoredHeaders, UnixMillis, field_text,
 };
 use larder_storage::Spool;
 use larder_upstream::{Framing, UpstreamResponse};
@@ -97,10 +98,15 @@ impl Engine {
         self.judge_head(wanted, &draft, total)?;
         self.refuse_oversized(wanted, total)?;
         let is_document = wanted.spec.is_document;
-        let labelled = draft.headers.content_encoding.is_some() && wanted.entry.repository.package != PackageType::Generic;
+        let labelled = draft.headers.content_encoding.is_some()
+            && wanted.entry.repository.package != PackageType::Generic;
         let is_checked = self.check_limit(wanted).is_some();
         let whole_only = is_checked || labelled || self.may_be_held(wanted, &draft, prior);
-        let ring_capacity = if whole_only { self.limits.document_size as usize } else { self.limits.ring_bytes };
+        let ring_capacity = if whole_only {
+            self.limits.document_size as usize
+        } else {
+            self.limits.ring_bytes
+        };
         let expects_digest = expectation.expects_digest();
         // A redirect has led there, and the usual place may know better.
         let is_led = arrival.claimed.is_some() && is_hint(wanted, arrival.claimed.as_ref());
@@ -112,7 +118,14 @@ impl Engine {
             Release::AtOnce
         };
         let will_be_kept = response.body.framing() != Framing::ConnectionClose || expects_digest;
-        let fill = Arc::new(Fill::new(draft, total, expects_digest, release, will_be_kept, ring_capacity));
+        let fill = Arc::new(Fill::new(
+            draft,
+            total,
+            expects_digest,
+            release,
+            will_be_kept,
+            ring_capacity,
+        ));
         let intake = Intake::new(self, wanted, &fill, &expectation);
         flight.begin_fill(Arc::clone(&fill));
         let received = match intake.run(self, wanted, arrival).await {
@@ -123,7 +136,9 @@ impl Engine {
             }
         };
         let end_marked = received.end_marked;
-        let finished = self.verify(flight, wanted, &fill, received, &mut expectation, prior).await;
+        let finished = self
+            .verify(flight, wanted, &fill, received, &mut expectation, prior)
+            .await;
         if let Err(no_body) = &finished {
             fill.fail(cause(wanted, no_body));
         }
@@ -140,37 +155,73 @@ impl Engine {
     }
 
     /// Whether what the head shows may come in, before any of the body does.
-    fn judge_head(&self, wanted: &Wanted, draft: &ArtifactRecord, total: Option<u64>) -> Result<(), Stopped> {
+    fn judge_head(
+        &self,
+        wanted: &Wanted,
+        draft: &ArtifactRecord,
+        total: Option<u64>,
+    ) -> Result<(), Stopped> {
         let class = wanted.judged(draft, total).map_err(Stopped::Refused)?;
         if wanted.format.subject(&wanted.spec.key_path).is_some() {
             return Ok(());
         }
-        let dates = Dates { published_at: draft.published_at, first_seen_at: draft.first_seen_at };
-        clearance::clear(&wanted.entry.repository, class, dates, self.now(), ()).map(drop).map_err(|fault| {
-            count(&wanted.entry.counters.quarantined);
-            Stopped::Held { fault, record: draft.clone() }
-        })
+        let dates = Dates {
+            published_at: draft.published_at,
+            first_seen_at: draft.first_seen_at,
+        };
+        clearance::clear(&wanted.entry.repository, class, dates, self.now(), ())
+            .map(drop)
+            .map_err(|fault| {
+                count(&wanted.entry.counters.quarantined);
+                Stopped::Held {
+                    fault,
+                    record: draft.clone(),
+                }
+            })
     }
 
     /// Whether quarantine lets these bytes through only if they are those that were held before: known at the end.
-    fn may_be_held(&self, wanted: &Wanted, draft: &ArtifactRecord, prior: Option<&ArtifactRecord>) -> bool {
-        let published_at = draft.headers.last_modified.as_deref().and_then(UnixMillis::from_http_date);
-        let dates = Dates { published_at, first_seen_at: draft.contacted_at };
+    fn may_be_held(
+        &self,
+        wanted: &Wanted,
+        draft: &ArtifactRecord,
+        prior: Option<&ArtifactRecord>,
+    ) -> bool {
+        let published_at = draft
+            .headers
+            .last_modified
+            .as_deref()
+            .and_then(UnixMillis::from_http_date);
+        let dates = Dates {
+            published_at,
+            first_seen_at: draft.contacted_at,
+        };
         prior.is_some_and(|prior| prior.blob().is_some())
             && wanted
                 .judged(draft, None)
-                .and_then(|class| clearance::clear(&wanted.entry.repository, class, dates, self.now(), ()))
+                .and_then(|class| {
+                    clearance::clear(&wanted.entry.repository, class, dates, self.now(), ())
+                })
                 .is_err()
     }
 
-    pub(crate) fn refuse_oversized(&self, wanted: &Wanted, length: Option<u64>) -> Result<(), NoBody> {
-        let Some(limit) = self.check_limit(wanted).filter(|limit| length.is_some_and(|length| length > *limit)) else {
+    pub(crate) fn refuse_oversized(
+        &self,
+        wanted: &Wanted,
+        length: Option<u64>,
+    ) -> Result<(), NoBody> {
+        let Some(limit) = self
+            .check_limit(wanted)
+            .filter(|limit| length.is_some_and(|length| length > *limit))
+        else {
             return Ok(());
         };
         let message = if wanted.spec.is_document {
             format!("the document is larger than limits.document_size ({limit} bytes)")
         } else {
-            format!("the upstream sent more than {limit} bytes, which is more than such a file may have")
+            format!(
+                "the upstream sent more than {limit} bytes, which is more than such a file may have"
+            )
         };
         Err(NoBody::unusable("document_too_large", message))
     }
@@ -191,8 +242,15 @@ pub(crate) fn finished_record(
     prior: Option<&ArtifactRecord>,
     now: UnixMillis,
 ) -> ArtifactRecord {
-    let digest = received.digests.first().cloned().unwrap_or_else(|| larder_core::sha256(b""));
-    let blob = BlobDescriptor { digest, size: received.length };
+    let digest = received
+        .digests
+        .first()
+        .cloned()
+        .unwrap_or_else(|| larder_core::sha256(b""));
+    let blob = BlobDescriptor {
+        digest,
+        size: received.length,
+    };
     let same = prior.filter(|prior| prior.blob() == Some(&blob));
     let draft = &fill.draft;
     let first_body = prior.is_none_or(|prior| prior.blob().is_none());
@@ -202,9 +260,17 @@ pub(crate) fn finished_record(
             Some(prior) => prior.published_at,
             // Other bytes under an old name start their quarantine anew.
             None if first_body => draft.published_at,
-            None => draft.headers.last_modified.as_deref().and_then(UnixMillis::from_http_date),
+            None => draft
+                .headers
+                .last_modified
+                .as_deref()
+                .and_then(UnixMillis::from_http_date),
         },
-        first_seen_at: if same.is_some() || first_body { draft.first_seen_at } else { draft.contacted_at },
+        first_seen_at: if same.is_some() || first_body {
+            draft.first_seen_at
+        } else {
+            draft.contacted_at
+        },
         began_at: match same {
             Some(prior) => prior.began_at,
             // There was no body before it that could still be served.
@@ -218,10 +284,18 @@ pub(crate) fn finished_record(
 }
 
 /// What the upstream's head says, before there is a body.
-fn draft(wanted: &Wanted, response: &UpstreamResponse, prior: Option<&ArtifactRecord>, now: UnixMillis) -> ArtifactRecord {
+fn draft(
+    wanted: &Wanted,
+    response: &UpstreamResponse,
+    prior: Option<&ArtifactRecord>,
+    now: UnixMillis,
+) -> ArtifactRecord {
     let mut headers = stored_headers(wanted, &response.headers);
     crate::folder::note(wanted, response, &mut headers);
-    let modified = headers.last_modified.as_deref().and_then(UnixMillis::from_http_date);
+    let modified = headers
+        .last_modified
+        .as_deref()
+        .and_then(UnixMillis::from_http_date);
     ArtifactRecord {
         content: Content::HeadOnly,
         source_url: without_secrets(&response.final_url),
@@ -253,23 +327,37 @@ pub(crate) fn stored_headers(wanted: &Wanted, headers: &HeaderMap) -> StoredHead
     let mut room = MOST_KEPT;
     let mut joined = |name: &str, lines: usize| {
         let lines: Vec<_> = headers.get_all(name).iter().take(lines).collect();
-        let length = lines.iter().map(|line| line.len() + 2).sum::<usize>().checked_sub(2)?;
+        let length = lines
+            .iter()
+            .map(|line| line.len() + 2)
+            .sum::<usize>()
+            .checked_sub(2)?;
         if length > LONGEST_VALUE.min(room) {
             tracing::debug!(key = %wanted.key, field = name, bytes = length, "a field is too long to be kept");
             return None;
         }
         room -= length;
-        Some(lines.into_iter().map(field_text).collect::<Vec<_>>().join(", "))
+        Some(
+            lines
+                .into_iter()
+                .map(field_text)
+                .collect::<Vec<_>>()
+                .join(", "),
+        )
     };
     let mut text = |name: &str| joined(name, 1);
-    let identity = |coding: &String| !coding.trim().is_empty() && !coding.trim().eq_ignore_ascii_case("identity");
+    let identity = |coding: &String| {
+        !coding.trim().is_empty() && !coding.trim().eq_ignore_ascii_case("identity")
+    };
     StoredHeaders {
         content_encoding: text("content-encoding").filter(identity),
         content_type: text("content-type"),
         // Well formed or not: to be served, and sent back, as it came.
         etag: text("etag").filter(|tag| !tag.is_empty()),
         // Clients reject what is no HTTP date, so it is dropped; two obsolete forms become the current one.
-        last_modified: text("last-modified").and_then(|t| UnixMillis::from_http_date(&t)).map(UnixMillis::to_http_date),
+        last_modified: text("last-modified")
+            .and_then(|t| UnixMillis::from_http_date(&t))
+            .map(UnixMillis::to_http_date),
         content_disposition: text("content-disposition"),
         content_language: text("content-language"),
         digest: wanted.format.digest_in_head(&wanted.spec.key_path, headers),

@@ -9,7 +9,8 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use larder_core::{
-    CacheStatus, Clock, Fault, FaultKind, PublicUrls, Repository, RepositoryKind, RepositoryName, Source, Trail, UnixMillis,
+    CacheStatus, Clock, Fault, FaultKind, PublicUrls, Repository, RepositoryKind, RepositoryName,
+    Source, Trail, UnixMillis,
 };
 use larder_formats::{Form, Format, LinkBase, LinkKey, Operation};
 use larder_storage::{BlobStore, MetadataStore};
@@ -50,7 +51,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { document_size: 256 << 20, downloads: 512, ring_bytes: 4 << 20, held_back: Duration::from_secs(2) }
+        Self {
+            document_size: 256 << 20,
+            downloads: 512,
+            ring_bytes: 4 << 20,
+            held_back: Duration::from_secs(2),
+        }
     }
 }
 
@@ -136,7 +142,12 @@ impl Engine {
         let (sender, receiver) = mpsc::unbounded_channel();
         let mirrors = Mirrors::new(Arc::clone(&parts.clock));
         let next = Repositories::default();
-        let repositories = next.next(parts.repositories, &parts.not_built, &parts.link_key, &parts.metadata);
+        let repositories = next.next(
+            parts.repositories,
+            &parts.not_built,
+            &parts.link_key,
+            &parts.metadata,
+        );
         let engine = Arc::new(Self {
             repositories: ArcSwap::from_pointee(repositories),
             public_urls: ArcSwap::from_pointee(parts.public_urls),
@@ -177,7 +188,10 @@ impl Engine {
         not_built: &BTreeMap<String, String>,
         public_urls: PublicUrls,
     ) {
-        let next = self.repositories.load().next(repositories, not_built, &self.link_key, &self.metadata);
+        let next =
+            self.repositories
+                .load()
+                .next(repositories, not_built, &self.link_key, &self.metadata);
         self.public_urls.store(Arc::new(public_urls));
         self.repositories.store(Arc::new(next));
         self.refusals.forget(|_| true);
@@ -187,7 +201,10 @@ impl Engine {
     /// The repository of that name.
     pub fn repository(&self, name: &str) -> Option<Arc<Repository>> {
         let name = RepositoryName::parse(name).ok()?;
-        self.repositories.load().get(&name).map(|entry| Arc::clone(&entry.repository))
+        self.repositories
+            .load()
+            .get(&name)
+            .map(|entry| Arc::clone(&entry.repository))
     }
 
     /// Why requests to the repository of that name are answered 501, if they are.
@@ -196,15 +213,24 @@ impl Engine {
         let entry = self.repositories.load().get(&name).cloned()?;
         let kind = || {
             let kind = entry.repository.kind;
-            (kind != RepositoryKind::Remote)
-                .then(|| format!("{} repositories are not built in this version of larder", kind.as_str()))
+            (kind != RepositoryKind::Remote).then(|| {
+                format!(
+                    "{} repositories are not built in this version of larder",
+                    kind.as_str()
+                )
+            })
         };
         entry.not_built.as_deref().map(str::to_owned).or_else(kind)
     }
 
     /// All repositories, sorted by name.
     pub fn repositories(&self) -> Vec<Arc<Repository>> {
-        self.repositories.load().all().into_iter().map(|entry| Arc::clone(&entry.repository)).collect()
+        self.repositories
+            .load()
+            .all()
+            .into_iter()
+            .map(|entry| Arc::clone(&entry.repository))
+            .collect()
     }
 
     /// Counters of the whole process.
@@ -216,7 +242,9 @@ impl Engine {
     /// Counters of each repository, sorted by name.
     pub fn repository_counters(&self) -> Vec<(RepositoryName, Arc<RepositoryCounters>)> {
         let all = self.repositories.load().all();
-        all.into_iter().map(|entry| (entry.repository.name.clone(), Arc::clone(&entry.counters))).collect()
+        all.into_iter()
+            .map(|entry| (entry.repository.name.clone(), Arc::clone(&entry.counters)))
+            .collect()
     }
 
     /// Every mirror of every repository, as it does at present.
@@ -242,7 +270,9 @@ impl Engine {
     /// What each repository's upstream last said of its rate limit, sorted by name.
     pub fn upstream_quotas(&self) -> Vec<(RepositoryName, Arc<UpstreamQuota>)> {
         let all = self.repositories.load().all();
-        all.into_iter().map(|entry| (entry.repository.name.clone(), Arc::clone(&entry.quota))).collect()
+        all.into_iter()
+            .map(|entry| (entry.repository.name.clone(), Arc::clone(&entry.quota)))
+            .collect()
     }
 
     /// Downloads that are running.
@@ -265,7 +295,12 @@ impl Engine {
     }
 
     /// Where links into a repository start: the public URL, else what the client used; path-absolute where the format wants that.
-    pub(crate) fn link_base(&self, entry: &Entry, format: &dyn Format, client_base: &str) -> LinkBase {
+    pub(crate) fn link_base(
+        &self,
+        entry: &Entry,
+        format: &dyn Format,
+        client_base: &str,
+    ) -> LinkBase {
         let public = self.public_urls.load();
         let root = match public.of_client(client_base) {
             Some(url) if format.absolute_links() => url.as_str().trim_end_matches('/').to_owned(),
@@ -278,7 +313,9 @@ impl Engine {
 
     /// Whether links depend on the `Host` that the client used.
     pub(crate) fn links_depend_on_host(&self, format: &dyn Format) -> bool {
-        self.public_urls.load().depend_on_client(format.absolute_links())
+        self.public_urls
+            .load()
+            .depend_on_client(format.absolute_links())
     }
 
     /// Whether the bases of links are those that the operator has named, and not whatever clients call larder.
@@ -302,7 +339,9 @@ impl Engine {
                 Form::Derived(form) => self.serve_derived(&admitted, form, &request).await,
             }
             .map_err(|fault| fault.about(&admitted.wanted().key)),
-            Admission::Other { entry, operation } => self.serve_other(&entry, operation, &request).await,
+            Admission::Other { entry, operation } => {
+                self.serve_other(&entry, operation, &request).await
+            }
         }
     }
 
@@ -315,7 +354,10 @@ impl Engine {
         match operation {
             Operation::Redirect(to) => {
                 let location = self.location(entry, &to, request.client_base);
-                Ok(Answer { location: Some(location), ..self.plain(StatusCode::MOVED_PERMANENTLY, Body::Empty, Some(0)) })
+                Ok(Answer {
+                    location: Some(location),
+                    ..self.plain(StatusCode::MOVED_PERMANENTLY, Body::Empty, Some(0))
+                })
             }
             Operation::Answer(answer) => {
                 let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
@@ -334,16 +376,23 @@ impl Engine {
                     413 => FaultKind::TooLarge,
                     _ => FaultKind::BadRequest,
                 };
-                Err(Fault::new(kind, refusal.code, refusal.message).in_repository(&entry.repository.name))
+                Err(Fault::new(kind, refusal.code, refusal.message)
+                    .in_repository(&entry.repository.name))
             }
-            Operation::Read(_) => Err(Fault::new(FaultKind::Internal, "internal", "a read was not admitted")),
+            Operation::Read(_) => Err(Fault::new(
+                FaultKind::Internal,
+                "internal",
+                "a read was not admitted",
+            )),
         }
     }
 
     /// The path at which this client finds something of a repository, percent-encoded and query included.
     pub(crate) fn location(&self, entry: &Entry, to: &str, client_base: &str) -> String {
         let public = self.public_urls.load();
-        let prefix = public.of_client(client_base).map_or("", |url| url.path().trim_end_matches('/'));
+        let prefix = public
+            .of_client(client_base)
+            .map_or("", |url| url.path().trim_end_matches('/'));
         format!("{prefix}/api/v1/remote/{}/{to}", entry.repository.name)
     }
 
@@ -364,11 +413,18 @@ impl Engine {
     pub(crate) fn plain(&self, status: StatusCode, body: Body, length: Option<u64>) -> Answer {
         Answer {
             status,
-            representation: Representation { length, ..Representation::default() },
+            representation: Representation {
+                length,
+                ..Representation::default()
+            },
             body: clear_non_artifact(body),
             cache_status: CacheStatus::default(),
             source: Source::Cache,
-            freshness: Freshness { contacted_at: self.now(), remaining: Some(Duration::ZERO), no_store: false },
+            freshness: Freshness {
+                contacted_at: self.now(),
+                remaining: Some(Duration::ZERO),
+                no_store: false,
+            },
             location: None,
             hot: None,
         }

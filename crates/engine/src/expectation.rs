@@ -59,12 +59,19 @@ impl Lookup {
 
     /// The same where the reading may have begun before the file was asked for, and so before it was published.
     fn by(self, started: bool) -> Self {
-        if !started && matches!(self, Self::NotNamed) { Self::NotNamedLately } else { self }
+        if !started && matches!(self, Self::NotNamed) {
+            Self::NotNamedLately
+        } else {
+            self
+        }
     }
 
     /// Whether the upstream could say nothing else of the file at present.
     pub(crate) fn is_last_word(&self) -> bool {
-        matches!(self, Self::Claim(_) | Self::NotNamed | Self::NoDocument(Unread::Absent))
+        matches!(
+            self,
+            Self::Claim(_) | Self::NotNamed | Self::NoDocument(Unread::Absent)
+        )
     }
 }
 
@@ -82,19 +89,30 @@ impl Expectation {
     }
 
     /// The claim, waiting for the document if need be.
-    pub(crate) async fn resolve(&mut self, engine: &Arc<Engine>, wanted: &Arc<Wanted>) -> Option<StoredClaim> {
+    pub(crate) async fn resolve(
+        &mut self,
+        engine: &Arc<Engine>,
+        wanted: &Arc<Wanted>,
+    ) -> Option<StoredClaim> {
         self.look_up(engine, wanted, true).await.claim()
     }
 
     /// What the document says, waiting for it if need be. `is_somebody_there`: an answer came of the file itself, so that a document
     /// that was not answered is worth another try (a breaker may have refused it, or an old copy is held).
-    pub(crate) async fn look_up(&mut self, engine: &Arc<Engine>, wanted: &Arc<Wanted>, is_somebody_there: bool) -> Lookup {
+    pub(crate) async fn look_up(
+        &mut self,
+        engine: &Arc<Engine>,
+        wanted: &Arc<Wanted>,
+        is_somebody_there: bool,
+    ) -> Lookup {
         let lookup = match std::mem::replace(self, Self::None) {
             Self::None => Lookup::NotNamed,
             Self::Known(claim) => Lookup::Claim(claim),
             Self::Unasked => engine.learn(wanted).await,
             Self::Pending(lookup) => match lookup.await.unwrap_or(Lookup::NotNamed) {
-                Lookup::NoDocument(Unread::Unanswered) if is_somebody_there => engine.learn_first(wanted).await,
+                Lookup::NoDocument(Unread::Unanswered) if is_somebody_there => {
+                    engine.learn_first(wanted).await
+                }
                 lookup => lookup,
             },
         };
@@ -110,7 +128,11 @@ impl Expectation {
     }
 
     /// Algorithms worth computing while the body arrives; all that may be needed if it cannot be read again.
-    pub(crate) fn algorithms(&self, package: PackageType, can_be_read_again: bool) -> Vec<DigestAlgorithm> {
+    pub(crate) fn algorithms(
+        &self,
+        package: PackageType,
+        can_be_read_again: bool,
+    ) -> Vec<DigestAlgorithm> {
         use DigestAlgorithm::{Md5, Sha1, Sha384, Sha512};
         match self {
             Self::Known(claim) => {
@@ -136,7 +158,9 @@ impl Engine {
         match self.expect_of_held(wanted).await {
             Expectation::Unasked => {
                 let (engine, wanted) = (Arc::clone(self), Arc::clone(wanted));
-                Expectation::Pending(larder_upstream::spawn(async move { engine.learn(&wanted).await }))
+                Expectation::Pending(larder_upstream::spawn(async move {
+                    engine.learn(&wanted).await
+                }))
             }
             expectation => expectation,
         }
@@ -149,9 +173,14 @@ impl Engine {
         }
         if let Some(digest) = wanted.format.digest_in_name(&wanted.spec.key_path) {
             let url = self.url_in_generation(wanted).await;
-            return Expectation::Known(StoredClaim { url, ..StoredClaim::of_digest(digest) });
+            return Expectation::Known(StoredClaim {
+                url,
+                ..StoredClaim::of_digest(digest)
+            });
         }
-        let Some(documents) = self.naming_documents(wanted).await else { return Expectation::None };
+        let Some(documents) = self.naming_documents(wanted).await else {
+            return Expectation::None;
+        };
         match self.known_claim(wanted, &documents).await {
             Known::Claim(claim) => Expectation::Known(claim),
             Known::NotNamed { .. } | Known::NoDocument => Expectation::Unasked,
@@ -161,7 +190,9 @@ impl Engine {
     /// Looks the file up in the document that may name it: it is obtained if it is not held or has expired, and read once more if it
     /// does not name the file, for then it may only be older than the file.
     async fn learn(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Lookup {
-        let Some(documents) = self.naming_documents(wanted).await else { return Lookup::NotNamed };
+        let Some(documents) = self.naming_documents(wanted).await else {
+            return Lookup::NotNamed;
+        };
         match self.known_claim(wanted, &documents).await {
             Known::Claim(claim) => Lookup::Claim(claim),
             Known::NotNamed { fresh: true } => self.learn_again(wanted).await,
@@ -178,12 +209,31 @@ impl Engine {
     }
 
     /// The held document of a file's generation and what it says of the file.
-    async fn named_in_generation(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Option<(Arc<Wanted>, StoredClaim)> {
-        let generation = wanted.format.generation(&wanted.spec.key_path).filter(|_| !wanted.spec.is_document)?;
+    async fn named_in_generation(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+    ) -> Option<(Arc<Wanted>, StoredClaim)> {
+        let generation = wanted
+            .format
+            .generation(&wanted.spec.key_path)
+            .filter(|_| !wanted.spec.is_document)?;
         let document = wanted.spelt_alike(generation.document);
-        let document = Arc::new(Wanted::naming_document(&wanted.entry, wanted.format, document));
-        let record = self.records.get(&document.key).await.ok()?.filter(|record| record.blob().is_some())?;
-        let claim = self.claim_table(&document, &record).await.ok()?.find(&wanted.name())?;
+        let document = Arc::new(Wanted::naming_document(
+            &wanted.entry,
+            wanted.format,
+            document,
+        ));
+        let record = self
+            .records
+            .get(&document.key)
+            .await
+            .ok()?
+            .filter(|record| record.blob().is_some())?;
+        let claim = self
+            .claim_table(&document, &record)
+            .await
+            .ok()?
+            .find(&wanted.name())?;
         Some((document, claim))
     }
 
@@ -202,17 +252,32 @@ impl Engine {
     /// one key per variant in which the one that is asked for may be held.
     async fn naming_documents(&self, wanted: &Arc<Wanted>) -> Option<Vec<Arc<Wanted>>> {
         // What is stated already, or by the name itself, is not for a document to say.
-        let stated = wanted.stated.is_some() || wanted.format.digest_in_name(&wanted.spec.key_path).is_some();
+        let stated = wanted.stated.is_some()
+            || wanted
+                .format
+                .digest_in_name(&wanted.spec.key_path)
+                .is_some();
         if wanted.spec.is_document || stated {
             return None;
         }
         let repository = &wanted.entry.repository;
         let (mut coming, mut held) = (Vec::new(), Vec::new());
-        for spec in wanted.format.possibly_named_by(repository, &wanted.spec.key_path) {
-            let document = Wanted::naming_document(&wanted.entry, wanted.format, wanted.spelt_alike(spec));
+        for spec in wanted
+            .format
+            .possibly_named_by(repository, &wanted.spec.key_path)
+        {
+            let document =
+                Wanted::naming_document(&wanted.entry, wanted.format, wanted.spelt_alike(spec));
             if self.flights.running(&document.key).is_some() {
                 coming.push(Arc::new(document));
-            } else if self.records.get(&document.key).await.ok().flatten().is_some_and(|record| record.blob().is_some()) {
+            } else if self
+                .records
+                .get(&document.key)
+                .await
+                .ok()
+                .flatten()
+                .is_some_and(|record| record.blob().is_some())
+            {
                 held.push(Arc::new(document));
             }
         }
@@ -223,7 +288,10 @@ impl Engine {
         let mut all = vec![spec.clone()];
         for variant in wanted.format.document_variants() {
             if *variant != spec.variant {
-                all.push(larder_formats::SourceSpec { variant, ..spec.clone() });
+                all.push(larder_formats::SourceSpec {
+                    variant,
+                    ..spec.clone()
+                });
             }
         }
         let make = |spec| Arc::new(Wanted::naming_document(&wanted.entry, wanted.format, spec));
@@ -231,7 +299,11 @@ impl Engine {
     }
 
     /// What a document that is already held says of this file; no upstream contact.
-    async fn known_claim(self: &Arc<Self>, wanted: &Arc<Wanted>, documents: &[Arc<Wanted>]) -> Known {
+    async fn known_claim(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        documents: &[Arc<Wanted>],
+    ) -> Known {
         let mut best = Known::NoDocument;
         for document in documents {
             match self.just_claimed(wanted, document).await {
@@ -242,23 +314,30 @@ impl Engine {
                 }
                 None => {}
             }
-            let Ok(Some(record)) = self.records.get(&document.key).await else { continue };
+            let Ok(Some(record)) = self.records.get(&document.key).await else {
+                continue;
+            };
             if record.blob().is_none() {
                 continue;
             }
-            let Ok(table) = self.claim_table(document, &record).await else { continue };
+            let Ok(table) = self.claim_table(document, &record).await else {
+                continue;
+            };
             if let Some(claim) = self.claim_in(document, &table, &wanted.name()).await {
                 return Known::Claim(claim);
             }
             let policy = &document.entry.repository.cache;
-            let fresh = larder_core::fresh_until(&record, document.class, policy).is_none_or(|until| self.now() < until);
+            let fresh = larder_core::fresh_until(&record, document.class, policy)
+                .is_none_or(|until| self.now() < until);
             if fresh || matches!(best, Known::NoDocument) {
                 best = Known::NotNamed { fresh };
             }
         }
         match best {
             // What is on its way may name it.
-            Known::NotNamed { .. } if documents.first().is_some_and(|first| self.is_coming(first)) => {
+            Known::NotNamed { .. }
+                if documents.first().is_some_and(|first| self.is_coming(first)) =>
+            {
                 Known::NotNamed { fresh: false }
             }
             best => best,
@@ -266,14 +345,20 @@ impl Engine {
     }
 
     /// What a document says that has arrived, and has been answered with, but is not held yet.
-    async fn just_claimed(self: &Arc<Self>, wanted: &Arc<Wanted>, document: &Arc<Wanted>) -> Option<Option<StoredClaim>> {
+    async fn just_claimed(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        document: &Arc<Wanted>,
+    ) -> Option<Option<StoredClaim>> {
         let settled = self.flights.running(&document.key)?.arrived()?;
         let table = self.arrived_claims(document, &settled).await.ok()?;
         Some(self.claim_in(document, &table, &wanted.name()).await)
     }
 
     fn is_coming(&self, document: &Wanted) -> bool {
-        self.flights.running(&document.key).is_some_and(|flight| !flight.is_done())
+        self.flights
+            .running(&document.key)
+            .is_some_and(|flight| !flight.is_done())
     }
 
     /// The claim of a held document for a file that is itself held, if there is one.
@@ -288,25 +373,36 @@ impl Engine {
     /// What the upstream has said is not there, unless a document that has arrived since then names it.
     pub(crate) async fn absence(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Option<Remembered> {
         let entry = &wanted.entry;
-        let absence = self.absences.get(&wanted.key, entry.repository.cache.negative_ttl, self.now())?;
+        let absence =
+            self.absences
+                .get(&wanted.key, entry.repository.cache.negative_ttl, self.now())?;
         let arrivals = entry.arrivals.load(Ordering::Acquire);
         if arrivals != absence.arrivals {
-            if self.held_claim(wanted).await.is_some() || self.named_in_generation(wanted).await.is_some() {
+            if self.held_claim(wanted).await.is_some()
+                || self.named_in_generation(wanted).await.is_some()
+            {
                 self.absences.remove(&wanted.key);
                 return None;
             }
             self.absences.confirm(&wanted.key, arrivals);
         }
-        Some(Remembered { status: absence.status, over: Some(absence.at.plus(entry.repository.cache.negative_ttl)) })
+        Some(Remembered {
+            status: absence.status,
+            over: Some(absence.at.plus(entry.repository.cache.negative_ttl)),
+        })
     }
 
     /// Obtains the document that is asked for first and looks the file up in it.
     async fn learn_first(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Lookup {
         let documents = self.naming_documents(wanted).await;
-        let Some([document, ..]) = documents.as_deref() else { return Lookup::NotNamed };
+        let Some([document, ..]) = documents.as_deref() else {
+            return Lookup::NotNamed;
+        };
         let lookup = self.learn_claim(wanted, document, Effort::IfDue).await;
         if matches!(lookup, Lookup::NoDocument(Unread::Absent | Unread::Refused))
-            && let Some(other) = wanted.format.else_named_by(&wanted.entry.repository, &wanted.name())
+            && let Some(other) = wanted
+                .format
+                .else_named_by(&wanted.entry.repository, &wanted.name())
         {
             let other = Arc::new(Wanted::naming_document(&wanted.entry, wanted.format, other));
             return self.learn_claim(wanted, &other, Effort::IfDue).await;
@@ -317,7 +413,9 @@ impl Engine {
     /// Reads those documents once more that are held and do not name the file. Many who ask share one reading, and who comes just
     /// after it takes what it brought (`rereading.rs`).
     pub(crate) async fn learn_again(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Lookup {
-        let Some(documents) = self.naming_documents(wanted).await else { return Lookup::NotNamed };
+        let Some(documents) = self.naming_documents(wanted).await else {
+            return Lookup::NotNamed;
+        };
         let mut last = None;
         for document in &documents {
             // In this order: what has ended is held.
@@ -327,8 +425,13 @@ impl Engine {
                 continue;
             }
             let lookup = match self.reread(document) {
-                Some((flight, started)) => self.learn_from(wanted, document, &flight).await.by(started),
-                None => match self.known_claim(wanted, std::slice::from_ref(document)).await {
+                Some((flight, started)) => {
+                    self.learn_from(wanted, document, &flight).await.by(started)
+                }
+                None => match self
+                    .known_claim(wanted, std::slice::from_ref(document))
+                    .await
+                {
                     Known::Claim(claim) => Lookup::Claim(claim),
                     Known::NotNamed { .. } | Known::NoDocument => Lookup::NotNamedLately,
                 },
@@ -343,24 +446,38 @@ impl Engine {
     }
 
     /// Obtains the document and looks the file up in it.
-    async fn learn_claim(self: &Arc<Self>, wanted: &Arc<Wanted>, document: &Arc<Wanted>, effort: Effort) -> Lookup {
+    async fn learn_claim(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        document: &Arc<Wanted>,
+        effort: Effort,
+    ) -> Lookup {
         let (flight, started) = self.flight_or_join(document, effort);
         self.learn_from(wanted, document, &flight).await.by(started)
     }
 
-    async fn learn_from(self: &Arc<Self>, wanted: &Arc<Wanted>, document: &Arc<Wanted>, flight: &Flight) -> Lookup {
+    async fn learn_from(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        document: &Arc<Wanted>,
+        flight: &Flight,
+    ) -> Lookup {
         let settled = match flight.ready(true).await {
             Ready::Done(Ok(settled)) => settled,
             Ready::Done(Err(fault)) => {
                 return Lookup::NoDocument(match (fault.kind, fault.code) {
                     (FaultKind::Upstream(404 | 410), _) => Unread::Absent,
-                    (_, "upstream_unreachable" | "upstream_protocol" | "upstream_cut") => Unread::Unanswered,
+                    (_, "upstream_unreachable" | "upstream_protocol" | "upstream_cut") => {
+                        Unread::Unanswered
+                    }
                     _ => Unread::Refused,
                 });
             }
             Ready::Filling(_) => return Lookup::NoDocument(Unread::Refused),
         };
-        let Ok(table) = self.arrived_claims(document, &settled).await else { return Lookup::NoDocument(Unread::Refused) };
+        let Ok(table) = self.arrived_claims(document, &settled).await else {
+            return Lookup::NoDocument(Unread::Refused);
+        };
         match self.claim_in(document, &table, &wanted.name()).await {
             Some(claim) => Lookup::Claim(claim),
             None if settled.is_old() => Lookup::NotNamedLately,
@@ -369,19 +486,37 @@ impl Engine {
     }
 
     /// After a mismatch: what does the document say now? Every variant that is held is read anew, or they would contradict each other.
-    pub(crate) async fn refreshed_claim(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Option<StoredClaim> {
+    pub(crate) async fn refreshed_claim(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+    ) -> Option<StoredClaim> {
         let documents = self.naming_documents(wanted).await?;
         let mut claim = None;
         let mut any_held = false;
         for document in &documents {
-            let held = self.records.get(&document.key).await.ok().flatten().is_some_and(|record| record.blob().is_some());
+            let held = self
+                .records
+                .get(&document.key)
+                .await
+                .ok()
+                .flatten()
+                .is_some_and(|record| record.blob().is_some());
             if held {
                 any_held = true;
-                let learnt = self.learn_claim(wanted, document, Effort::Anew).await.claim();
+                let learnt = self
+                    .learn_claim(wanted, document, Effort::Anew)
+                    .await
+                    .claim();
                 claim = claim.or(learnt);
             }
         }
-        if any_held { claim } else { self.learn_claim(wanted, documents.first()?, Effort::Anew).await.claim() }
+        if any_held {
+            claim
+        } else {
+            self.learn_claim(wanted, documents.first()?, Effort::Anew)
+                .await
+                .claim()
+        }
     }
 }
 

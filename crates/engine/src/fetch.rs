@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 
 use http::{Method, StatusCode, header};
 use larder_core::{
-    ArtifactRecord, CacheStatus, Content, ForwardReason, HeadVerdict, Outcome, RevalidateWith, Settlement, Source, UnixMillis,
-    confirms, field_text, fresh_until, judge_head, settle,
+    ArtifactRecord, CacheStatus, Content, ForwardReason, HeadVerdict, Outcome, RevalidateWith,
+    Settlement, Source, UnixMillis, confirms, field_text, fresh_until, judge_head, settle,
 };
 use larder_storage::OpenBlob;
 use larder_upstream::UpstreamResponse;
@@ -22,7 +22,9 @@ use crate::engine::Engine;
 use crate::expectation::Expectation;
 use crate::flight::{Flight, Settled, SettledBody};
 use crate::mirrors::{Arrival, Ask, Mirror};
-use crate::no_body::{NOT_ASKED, NoBody, failed, no_body_of, nothing_left, passed_on, status_outcome};
+use crate::no_body::{
+    NOT_ASKED, NoBody, failed, no_body_of, nothing_left, passed_on, status_outcome,
+};
 use crate::obtain::{Arrived, Flown};
 use crate::places::{Found, Spoilt, is_hint};
 
@@ -48,9 +50,16 @@ struct Tried {
 }
 
 impl Tried {
-    fn failed(&mut self, wanted: &Wanted, mirror: Option<Arc<Mirror>>, place: Option<Url>, why: NoBody) {
+    fn failed(
+        &mut self,
+        wanted: &Wanted,
+        mirror: Option<Arc<Mirror>>,
+        place: Option<Url>,
+        why: NoBody,
+    ) {
         self.avoid.extend(mirror);
-        let is_another_left = !self.avoid.is_empty() && Engine::has_mirror_beside(wanted, &self.avoid);
+        let is_another_left =
+            !self.avoid.is_empty() && Engine::has_mirror_beside(wanted, &self.avoid);
         self.failure = Some((why, is_another_left || !is_hint(wanted, place.as_ref())));
         if !is_another_left {
             // No mirror is left at this place; at another one they may have it.
@@ -75,21 +84,32 @@ impl Engine {
         let prior = Some(Arc::clone(&copy.0));
         if with == RevalidateWith::Head {
             let dispensable = self.may_serve(wanted, &copy.0);
-            let head = Ask { method: Method::HEAD, unless_changed: Some(&copy.0), dispensable, ..Ask::default() };
+            let head = Ask {
+                method: Method::HEAD,
+                unless_changed: Some(&copy.0),
+                dispensable,
+                ..Ask::default()
+            };
             // Where a document says where the file is, this place is a guess, and its refusal says nothing: the GET asks all places.
             let is_guess = !wanted.spec.is_document && is_hint(wanted, None);
             match self.ask(wanted, &head).await {
                 Err(_) if is_guess => {}
                 Err(no_body) => return self.settle_failure(wanted, Some(copy), &no_body),
-                Ok(Arrival { response, failed, .. }) => match head_verdict(wanted, &response, &copy.0) {
+                Ok(Arrival {
+                    response, failed, ..
+                }) => match head_verdict(wanted, &response, &copy.0) {
                     HeadVerdict::Unchanged => return Ok(self.renew(wanted, copy, &response)),
                     HeadVerdict::Changed => {
-                        let stated = wanted.format.digest_in_head(&wanted.spec.key_path, &response.headers);
+                        let stated = wanted
+                            .format
+                            .digest_in_head(&wanted.spec.key_path, &response.headers);
                         if let Some(stated) = stated
                             && let Some(settled) = self.switch_to(wanted, &stated, &copy.0).await
                         {
                             count(&wanted.entry.counters.revalidated);
-                            let change = RecordChange::Renew { record: Arc::clone(&settled.record) };
+                            let change = RecordChange::Renew {
+                                record: Arc::clone(&settled.record),
+                            };
                             return Ok((settled, Some(change), prior));
                         }
                         return self.fetch(flight, wanted, prior, Some(copy), false).await;
@@ -97,7 +117,8 @@ impl Engine {
                     HeadVerdict::AskWithGet => {}
                     HeadVerdict::Other if is_guess => {}
                     HeadVerdict::Other => {
-                        let no_body = failed.unwrap_or_else(|| status_outcome(wanted, &response, self.now()));
+                        let no_body =
+                            failed.unwrap_or_else(|| status_outcome(wanted, &response, self.now()));
                         return self.settle_failure(wanted, Some(copy), &no_body);
                     }
                 },
@@ -124,7 +145,8 @@ impl Engine {
         {
             return Err((fault, None));
         }
-        self.fetch_now(flight, wanted, prior, copy, conditional).await
+        self.fetch_now(flight, wanted, prior, copy, conditional)
+            .await
     }
 
     async fn fetch_now(
@@ -138,20 +160,38 @@ impl Engine {
         let flushes = wanted.entry.flushes.load(Ordering::Acquire);
         // Files wait for their documents, so documents must never wait for files; a document that heads a generation waits for the files
         // of it, so these must not wait either.
-        let waited_for = wanted.spec.is_document || wanted.format.generation(&wanted.spec.key_path).is_some();
-        let _permit = if waited_for { None } else { self.downloads.acquire().await.ok() };
+        let waited_for =
+            wanted.spec.is_document || wanted.format.generation(&wanted.spec.key_path).is_some();
+        let _permit = if waited_for {
+            None
+        } else {
+            self.downloads.acquire().await.ok()
+        };
         let mut tried = Tried::default();
         loop {
             let mut expectation = self.expect(wanted).await;
             let fallback = copy.as_ref().map(|copy| Fallback { copy, conditional });
-            let found = self.open_body(wanted, &mut expectation, fallback, &tried).await;
+            let found = self
+                .open_body(wanted, &mut expectation, fallback, &tried)
+                .await;
             let Some(Found { answer, is_final }) = found else {
-                return self.settle_failure(wanted, copy, &tried.failure.map_or_else(nothing_left, |(no_body, _)| no_body));
+                return self.settle_failure(
+                    wanted,
+                    copy,
+                    &tried
+                        .failure
+                        .map_or_else(nothing_left, |(no_body, _)| no_body),
+                );
             };
-            let before = tried.failure.take_if(|(_, counts)| *counts).map(|(no_body, _)| no_body);
+            let before = tried
+                .failure
+                .take_if(|(_, counts)| *counts)
+                .map(|(no_body, _)| no_body);
             let arrival = match answer {
                 Ok(arrival) => arrival,
-                Err(no_body) => return self.settle_failure(wanted, copy, &before.unwrap_or(no_body)),
+                Err(no_body) => {
+                    return self.settle_failure(wanted, copy, &before.unwrap_or(no_body));
+                }
             };
             let status = arrival.response.status;
             if status == StatusCode::NOT_MODIFIED && std::mem::take(&mut conditional) {
@@ -170,13 +210,25 @@ impl Engine {
                     self.refresh_generation_of(wanted).await;
                 }
                 let flown = self.settle_failure(wanted, copy, &before.unwrap_or(no_body));
-                return if is_final { flown } else { flown.map_err(|(fault, _)| (fault, None)) };
+                return if is_final {
+                    flown
+                } else {
+                    flown.map_err(|(fault, _)| (fault, None))
+                };
             }
             let (mirror, place) = (arrival.mirror.clone(), arrival.claimed.clone());
-            let no_body = match self.fill(flight, wanted, prior.as_deref(), arrival, expectation).await {
+            let no_body = match self
+                .fill(flight, wanted, prior.as_deref(), arrival, expectation)
+                .await
+            {
                 Ok(filled) => return Ok(Self::arrived(filled, copy, flight.reason())),
                 Err(Stopped::Held { fault, record }) => {
-                    return Err((fault, Some(RecordChange::Renew { record: Arc::new(record) })));
+                    return Err((
+                        fault,
+                        Some(RecordChange::Renew {
+                            record: Arc::new(record),
+                        }),
+                    ));
                 }
                 Err(Stopped::Refused(fault)) => return Err((fault, None)),
                 Err(Stopped::NoBody(no_body)) => no_body,
@@ -195,9 +247,19 @@ impl Engine {
 
     /// Why the upstream is asked for a body, in the words of `Cache-Status`.
     fn reason_to_ask(&self, wanted: &Wanted, copy: Option<&Copy>) -> ForwardReason {
-        let Some((record, _)) = copy else { return ForwardReason::UriMiss };
-        let until = fresh_until(record, wanted.class_of(record), &wanted.entry.repository.cache);
-        if until.is_none_or(|until| self.now() < until) { ForwardReason::Request } else { ForwardReason::Stale }
+        let Some((record, _)) = copy else {
+            return ForwardReason::UriMiss;
+        };
+        let until = fresh_until(
+            record,
+            wanted.class_of(record),
+            &wanted.entry.repository.cache,
+        );
+        if until.is_none_or(|until| self.now() < until) {
+            ForwardReason::Request
+        } else {
+            ForwardReason::Stale
+        }
     }
 
     /// A new body, as those get it who waited for it.
@@ -223,7 +285,16 @@ impl Engine {
     /// Whether this expired copy would be served if nobody answered.
     pub(crate) fn may_serve(&self, wanted: &Wanted, copy: &ArtifactRecord) -> bool {
         let policy = &wanted.entry.repository.cache;
-        matches!(settle(Outcome::Unreachable, Some(copy), wanted.class, policy, self.now()), Settlement::ServeStale { .. })
+        matches!(
+            settle(
+                Outcome::Unreachable,
+                Some(copy),
+                wanted.class,
+                policy,
+                self.now()
+            ),
+            Settlement::ServeStale { .. }
+        )
     }
 
     /// The upstream has said when to come back, and copies may serve until then (`stale.on_status`): it is not asked.
@@ -234,9 +305,17 @@ impl Engine {
             return None;
         }
         let pause = wanted.entry.quota.busy_for(self.now())?;
-        let listed = wanted.entry.repository.cache.stale_on_status.contains(&status);
+        let listed = wanted
+            .entry
+            .repository
+            .cache
+            .stale_on_status
+            .contains(&status);
         listed.then(|| NoBody {
-            outcome: Outcome::Refused { status, retry_after: Some(pause) },
+            outcome: Outcome::Refused {
+                status,
+                retry_after: Some(pause),
+            },
             message: "the upstream answered 429 a moment ago and said when to come back".to_owned(),
             code: NOT_ASKED,
             status: None,
@@ -253,13 +332,25 @@ impl Engine {
         tried: &Tried,
     ) -> Option<Found> {
         let dispensable = fallback.is_some_and(|fallback| self.may_serve(wanted, &fallback.copy.0));
-        let unless_changed = fallback.filter(|fallback| fallback.conditional).map(|fallback| fallback.copy.0.as_ref());
-        let ask = Ask { unless_changed, avoid: &tried.avoid, dispensable, ..Ask::default() };
+        let unless_changed = fallback
+            .filter(|fallback| fallback.conditional)
+            .map(|fallback| fallback.copy.0.as_ref());
+        let ask = Ask {
+            unless_changed,
+            avoid: &tried.avoid,
+            dispensable,
+            ..Ask::default()
+        };
         self.find(wanted, expectation, &ask, &tried.spoilt).await
     }
 
     /// A 304 came; `None` if it is said of another body than the one that is held: then only the body itself can tell.
-    fn not_modified(&self, wanted: &Wanted, copy: &mut Option<Copy>, response: &UpstreamResponse) -> Option<Arrived> {
+    fn not_modified(
+        &self,
+        wanted: &Wanted,
+        copy: &mut Option<Copy>,
+        response: &UpstreamResponse,
+    ) -> Option<Arrived> {
         let unchanged = copy.take_if(|(record, _)| is_about(wanted, response, record));
         if unchanged.is_none() {
             warn_once!(
@@ -277,8 +368,15 @@ impl Engine {
         let now = self.now();
         // What was negotiated is read by its type, which an answer without a body may not know.
         let reads_as = wanted.spec.accept.is_some();
-        let headers = record.headers.renewed_by(&stored_headers(wanted, &response.headers), reads_as);
-        let renewed = Arc::new(ArtifactRecord { renewed_at: now, contacted_at: now, headers, ..ArtifactRecord::clone(&record) });
+        let headers = record
+            .headers
+            .renewed_by(&stored_headers(wanted, &response.headers), reads_as);
+        let renewed = Arc::new(ArtifactRecord {
+            renewed_at: now,
+            contacted_at: now,
+            headers,
+            ..ArtifactRecord::clone(&record)
+        });
         let status = CacheStatus {
             forward: Some(ForwardReason::Stale),
             forward_status: Some(response.status.as_u16()),
@@ -297,18 +395,40 @@ impl Engine {
     }
 
     /// Nothing new came: serve the copy, pass the status on, or fail, as `settle` says.
-    pub(crate) fn settle_failure(&self, wanted: &Wanted, copy: Option<Copy>, no_body: &NoBody) -> Flown {
+    pub(crate) fn settle_failure(
+        &self,
+        wanted: &Wanted,
+        copy: Option<Copy>,
+        no_body: &NoBody,
+    ) -> Flown {
         let now = self.now();
         let policy = &wanted.entry.repository.cache;
         let record = copy.as_ref().map(|(record, _)| record.as_ref());
-        match (settle(no_body.outcome, record, wanted.class, policy, now), copy) {
+        match (
+            settle(no_body.outcome, record, wanted.class, policy, now),
+            copy,
+        ) {
             (Settlement::ServeStale { renew }, Some((record, open))) => {
-                warn_once!(wanted, no_body.code, "the expired copy is served", reason = no_body.code, detail = no_body.message);
+                warn_once!(
+                    wanted,
+                    no_body.code,
+                    "the expired copy is served",
+                    reason = no_body.code,
+                    detail = no_body.message
+                );
                 count(&wanted.entry.counters.stale_served);
-                let record =
-                    if renew { Arc::new(ArtifactRecord { renewed_at: now, ..ArtifactRecord::clone(&record) }) } else { record };
+                let record = if renew {
+                    Arc::new(ArtifactRecord {
+                        renewed_at: now,
+                        ..ArtifactRecord::clone(&record)
+                    })
+                } else {
+                    record
+                };
                 let status = no_body.cache_status(&record, wanted, now);
-                let change = renew.then(|| RecordChange::Renew { record: Arc::clone(&record) });
+                let change = renew.then(|| RecordChange::Renew {
+                    record: Arc::clone(&record),
+                });
                 Ok((
                     Settled {
                         record,
@@ -322,10 +442,22 @@ impl Engine {
                     None,
                 ))
             }
-            (Settlement::PassOn { status, keep_copy, negative_ttl, retry_after }, copy) => {
+            (
+                Settlement::PassOn {
+                    status,
+                    keep_copy,
+                    negative_ttl,
+                    retry_after,
+                },
+                copy,
+            ) => {
                 let fault = passed_on(wanted, status, retry_after);
                 let change = match (negative_ttl, keep_copy, copy) {
-                    (Some(_), false, copy) => Some(RecordChange::Absent { status, at: now, was_held: copy.is_some() }),
+                    (Some(_), false, copy) => Some(RecordChange::Absent {
+                        status,
+                        at: now,
+                        was_held: copy.is_some(),
+                    }),
                     (None, false, Some(_)) => Some(RecordChange::Drop),
                     _ => None,
                 };
@@ -347,25 +479,52 @@ fn text(response: &UpstreamResponse, name: header::HeaderName) -> Option<Cow<'_,
 }
 
 /// Whether an answer states, by digest, which bytes it is about, and whether these are those of `record`.
-fn states_bytes_of(wanted: &Wanted, response: &UpstreamResponse, record: &ArtifactRecord) -> Option<bool> {
-    let stated = wanted.format.digest_in_head(&wanted.spec.key_path, &response.headers)?;
-    Some(record.headers.digest.as_ref() == Some(&stated) || record.blob().is_some_and(|blob| blob.digest == stated))
+fn states_bytes_of(
+    wanted: &Wanted,
+    response: &UpstreamResponse,
+    record: &ArtifactRecord,
+) -> Option<bool> {
+    let stated = wanted
+        .format
+        .digest_in_head(&wanted.spec.key_path, &response.headers)?;
+    Some(
+        record.headers.digest.as_ref() == Some(&stated)
+            || record.blob().is_some_and(|blob| blob.digest == stated),
+    )
 }
 
 /// Whether a 304 is about the copy that was asked after.
 fn is_about(wanted: &Wanted, response: &UpstreamResponse, record: &ArtifactRecord) -> bool {
-    states_bytes_of(wanted, response, record).unwrap_or_else(|| confirms(text(response, header::ETAG).as_deref(), record))
+    states_bytes_of(wanted, response, record)
+        .unwrap_or_else(|| confirms(text(response, header::ETAG).as_deref(), record))
 }
 
-pub(crate) fn head_verdict(wanted: &Wanted, response: &UpstreamResponse, record: &ArtifactRecord) -> HeadVerdict {
+pub(crate) fn head_verdict(
+    wanted: &Wanted,
+    response: &UpstreamResponse,
+    record: &ArtifactRecord,
+) -> HeadVerdict {
     if matches!(response.status, StatusCode::OK | StatusCode::NOT_MODIFIED)
         && let Some(held) = states_bytes_of(wanted, response, record)
     {
-        return if held { HeadVerdict::Unchanged } else { HeadVerdict::Changed };
+        return if held {
+            HeadVerdict::Unchanged
+        } else {
+            HeadVerdict::Changed
+        };
     }
     let length = text(response, header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
-    let (etag, date) = (text(response, header::ETAG), text(response, header::LAST_MODIFIED));
-    judge_head(response.status.as_u16(), etag.as_deref(), date.as_deref(), length, record)
+    let (etag, date) = (
+        text(response, header::ETAG),
+        text(response, header::LAST_MODIFIED),
+    );
+    judge_head(
+        response.status.as_u16(),
+        etag.as_deref(),
+        date.as_deref(),
+        length,
+        record,
+    )
 }
 
 /// The record of a generation's member that its upstream does not have.

@@ -99,7 +99,10 @@ impl Fill {
             ring_capacity,
             ring_moved: Notify::new(),
             cause: OnceLock::new(),
-            progress: watch::Sender::new(Progress { available: 0, end: End::Open }),
+            progress: watch::Sender::new(Progress {
+                available: 0,
+                end: End::Open,
+            }),
             positions: Mutex::default(),
             next_reader: AtomicU64::new(0),
         }
@@ -108,7 +111,14 @@ impl Fill {
     /// A body that is complete and in memory.
     pub(crate) fn complete(draft: ArtifactRecord, body: Bytes) -> Self {
         let length = body.len() as u64;
-        let fill = Self::new(draft, Some(length), false, Release::AtOnce, true, body.len());
+        let fill = Self::new(
+            draft,
+            Some(length),
+            false,
+            Release::AtOnce,
+            true,
+            body.len(),
+        );
         {
             let mut ring = fill.ring();
             ring.started = true;
@@ -148,7 +158,10 @@ impl Fill {
                 return Ok(());
             }
             let unread = self.readers() == 0;
-            if tokio::time::timeout(UNREAD_RING, moved).await.is_err() && unread && self.readers() == 0 {
+            if tokio::time::timeout(UNREAD_RING, moved).await.is_err()
+                && unread
+                && self.readers() == 0
+            {
                 return Err(Unread);
             }
         }
@@ -159,7 +172,9 @@ impl Fill {
         let mut ring = self.ring();
         let slowest = self.slowest_reader();
         while ring.held + chunk.len() > self.ring_capacity {
-            let Some(front) = ring.chunks.front() else { break };
+            let Some(front) = ring.chunks.front() else {
+                break;
+            };
             let front_length = front.len();
             // A chunk goes only when every reader is past it, and never while nobody has come to read.
             if slowest.is_none_or(|position| position < ring.base + front_length as u64) {
@@ -176,11 +191,16 @@ impl Fill {
     }
 
     fn positions(&self) -> MutexGuard<'_, HashMap<u64, Arc<AtomicU64>>> {
-        self.positions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.positions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn slowest_reader(&self) -> Option<u64> {
-        self.positions().values().map(|position| position.load(Ordering::Acquire)).min()
+        self.positions()
+            .values()
+            .map(|position| position.load(Ordering::Acquire))
+            .min()
     }
 
     pub(crate) fn readers(&self) -> usize {
@@ -198,27 +218,42 @@ impl Fill {
         let id = self.next_reader.fetch_add(1, Ordering::Relaxed);
         let position = Arc::new(AtomicU64::new(start));
         self.positions().insert(id, Arc::clone(&position));
-        Attached { fill: Arc::clone(self), id, position }
+        Attached {
+            fill: Arc::clone(self),
+            id,
+            position,
+        }
     }
 
     /// Tells readers how far the body has come.
     pub(crate) fn publish(&self, available: u64) {
-        self.progress.send_modify(|progress| progress.available = available);
+        self.progress
+            .send_modify(|progress| progress.available = available);
     }
 
     pub(crate) fn verified(&self, available: u64) {
-        self.progress.send_replace(Progress { available, end: End::Verified });
+        self.progress.send_replace(Progress {
+            available,
+            end: End::Verified,
+        });
     }
 
     /// Readers get an error: their connections are aborted, never ended well.
     pub(crate) fn fail(&self, cause: Fault) {
         let _ = self.cause.set(cause);
-        self.progress.send_modify(|progress| progress.end = End::Failed);
+        self.progress
+            .send_modify(|progress| progress.end = End::Failed);
     }
 
     /// Why it failed.
     pub(crate) fn cause(&self) -> Fault {
-        let unknown = || Fault::new(FaultKind::BadGateway, "upstream_cut", "the upstream broke off the transfer");
+        let unknown = || {
+            Fault::new(
+                FaultKind::BadGateway,
+                "upstream_cut",
+                "the upstream broke off the transfer",
+            )
+        };
         self.cause.get().cloned().unwrap_or_else(unknown)
     }
 
@@ -251,7 +286,10 @@ impl Fill {
             return std::future::pending().await;
         }
         let mut progress = self.subscribe();
-        let large = progress.wait_for(|progress| self.is_large(*progress)).await.is_ok();
+        let large = progress
+            .wait_for(|progress| self.is_large(*progress))
+            .await
+            .is_ok();
         if !large {
             std::future::pending::<()>().await;
         }
@@ -265,7 +303,9 @@ impl Fill {
         let end = position + bytes.len() as u64;
         let mut rest = bytes;
         while !rest.is_empty() {
-            let Ok(held) = self.read_at(end - rest.len() as u64, end) else { return false };
+            let Ok(held) = self.read_at(end - rest.len() as u64, end) else {
+                return false;
+            };
             match rest.split_at_checked(held.len()) {
                 Some((here, after)) if !held.is_empty() && *here == *held => rest = after,
                 _ => return false,
@@ -281,9 +321,16 @@ impl Fill {
         if ring.started && position >= ring.base {
             return read_ring(&ring, position, want);
         }
-        let want = if ring.started { want.min(ring.base - position) } else { want };
+        let want = if ring.started {
+            want.min(ring.base - position)
+        } else {
+            want
+        };
         drop(ring);
-        let file = self.spool.get().ok_or_else(|| io::Error::other("bytes of this download are gone"))?;
+        let file = self
+            .spool
+            .get()
+            .ok_or_else(|| io::Error::other("bytes of this download are gone"))?;
         let mut buffer = vec![0; want as usize];
         file.read_exact_at(&mut buffer, position)?;
         Ok(buffer.into())
@@ -325,7 +372,8 @@ impl Attached {
     pub(crate) fn read(&self, limit: u64) -> io::Result<Bytes> {
         let position = self.position.load(Ordering::Acquire);
         let bytes = self.fill.read_at(position, limit)?;
-        self.position.store(position + bytes.len() as u64, Ordering::Release);
+        self.position
+            .store(position + bytes.len() as u64, Ordering::Release);
         self.fill.ring_moved.notify_waiters();
         Ok(bytes)
     }

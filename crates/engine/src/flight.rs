@@ -5,7 +5,9 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use larder_core::{ArtifactRecord, CacheStatus, Fault, FaultKind, ForwardReason, Source, SourceKey};
+use larder_core::{
+    ArtifactRecord, CacheStatus, Fault, FaultKind, ForwardReason, Source, SourceKey,
+};
 use larder_storage::OpenBlob;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -152,7 +154,11 @@ impl Flight {
     /// Whether a newcomer can still get everything from here.
     fn is_joinable(&self) -> bool {
         match &*self.state.borrow() {
-            State::Filling(fill) | State::Done(Ok(Settled { body: SettledBody::Fill(fill), .. })) => fill.holds_everything(),
+            State::Filling(fill)
+            | State::Done(Ok(Settled {
+                body: SettledBody::Fill(fill),
+                ..
+            })) => fill.holds_everything(),
             State::Pending | State::Done(_) => true,
         }
     }
@@ -180,7 +186,9 @@ impl Flight {
         loop {
             let fill = match &*state.borrow_and_update() {
                 State::Done(result) => return Ready::Done(result.clone()),
-                State::Filling(fill) if !whole && fill.may_stream() => return Ready::Filling(Arc::clone(fill)),
+                State::Filling(fill) if !whole && fill.may_stream() => {
+                    return Ready::Filling(Arc::clone(fill));
+                }
                 State::Filling(fill) if !whole => Some(Arc::clone(fill)),
                 State::Filling(_) | State::Pending => None,
             };
@@ -231,7 +239,11 @@ impl Drop for Waiting<'_> {
 
 /// The task that others waited for ended without a word.
 pub(crate) fn lost() -> Fault {
-    Fault::new(FaultKind::Unavailable, "interrupted", "the download was interrupted; ask again")
+    Fault::new(
+        FaultKind::Unavailable,
+        "interrupted",
+        "the download was interrupted; ask again",
+    )
 }
 
 /// The flights under way.
@@ -249,7 +261,10 @@ impl Flights {
 
     /// The running flight of that key, if a newcomer can use it.
     pub(crate) fn running(&self, key: &SourceKey) -> Option<Arc<Flight>> {
-        self.lock().get(key).filter(|flight| flight.is_joinable()).cloned()
+        self.lock()
+            .get(key)
+            .filter(|flight| flight.is_joinable())
+            .cloned()
     }
 
     /// Joins the running flight of that key, or starts one; `true` if it was started here. A flight that has ended and waits for
@@ -264,7 +279,8 @@ impl Flights {
         F: Future<Output = ()> + Send + 'static,
     {
         let mut flights = self.lock();
-        let usable = |flight: &&Arc<Flight>| flight.is_joinable() && (join_ended || !flight.is_done());
+        let usable =
+            |flight: &&Arc<Flight>| flight.is_joinable() && (join_ended || !flight.is_done());
         if let Some(flight) = flights.get(key).filter(usable) {
             return (Arc::clone(flight), false);
         }
@@ -284,7 +300,10 @@ impl Flights {
     /// Takes a flight out of the table, unless another has taken its place.
     pub(crate) fn remove(&self, flight: &Arc<Flight>) {
         let mut flights = self.lock();
-        if flights.get(&flight.key).is_some_and(|present| Arc::ptr_eq(present, flight)) {
+        if flights
+            .get(&flight.key)
+            .is_some_and(|present| Arc::ptr_eq(present, flight))
+        {
             flights.remove(&flight.key);
         }
     }
@@ -309,7 +328,10 @@ impl Flights {
         let mut flights = self.lock();
         let mut any = false;
         for key in keys {
-            if let Some(flight) = flights.get(key).filter(|flight| !flight.rereads.load(Ordering::Acquire)) {
+            if let Some(flight) = flights
+                .get(key)
+                .filter(|flight| !flight.rereads.load(Ordering::Acquire))
+            {
                 flight.restated.store(true, Ordering::Release);
                 flights.remove(key);
                 any = true;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use larder_core::{ArtifactRecord, Fault, FaultKind, Mutability, Pattern, RepositoryKind, SourceKey};
+use larder_core::{
+    ArtifactRecord, Fault, FaultKind, Mutability, Pattern, RepositoryKind, SourceKey,
+};
 use larder_storage::{Change, StorageError};
 
 use crate::engine::Engine;
@@ -70,10 +72,19 @@ pub struct FlushReport {
 impl Engine {
     /// Drops held copies. Downloads begun before serve their readers and commit nothing. Local repositories' files are never touched.
     pub async fn flush(&self, request: FlushRequest) -> Result<FlushReport, Fault> {
-        let pattern = request.pattern.as_deref().map(Pattern::compile).transpose().map_err(|error| {
-            Fault::new(FaultKind::BadRequest, "invalid_pattern", format!("the flush pattern cannot be used: {error}"))
+        let pattern = request
+            .pattern
+            .as_deref()
+            .map(Pattern::compile)
+            .transpose()
+            .map_err(|error| {
+                Fault::new(
+                    FaultKind::BadRequest,
+                    "invalid_pattern",
+                    format!("the flush pattern cannot be used: {error}"),
+                )
                 .by_rule("pattern")
-        })?;
+            })?;
         let entries = match &request.remote {
             Some(name) => vec![self.flushable(name)?],
             None => self.repositories.load().all(),
@@ -92,15 +103,22 @@ impl Engine {
         pattern: Option<&Pattern>,
     ) -> Result<FlushReport, Fault> {
         let mut report = FlushReport::default();
-        for entry in entries.iter().filter(|entry| entry.repository.kind != RepositoryKind::Local) {
+        for entry in entries
+            .iter()
+            .filter(|entry| entry.repository.kind != RepositoryKind::Local)
+        {
             if request.cache_type != CacheType::Metrics {
-                self.flush_repository(entry, request.cache_type, pattern, &mut report).await?;
+                self.flush_repository(entry, request.cache_type, pattern, &mut report)
+                    .await?;
             }
             // Counters that fall back to zero with every flush of copies would tell nothing (docs/adr/0052).
             if request.cache_type == CacheType::Metrics && pattern.is_none() {
                 entry.counters.reset();
                 entry.failures.reset();
-                entry.mirrors.iter().for_each(|mirror| mirror.counters().reset());
+                entry
+                    .mirrors
+                    .iter()
+                    .for_each(|mirror| mirror.counters().reset());
                 report.metrics = true;
             }
         }
@@ -111,15 +129,27 @@ impl Engine {
     }
 
     /// Files that nothing vouches for at present: unverified from now on. Where that cannot be written they go.
-    pub(crate) async fn doubt(&self, files: Vec<(SourceKey, ArtifactRecord)>) -> Result<(), StorageError> {
+    pub(crate) async fn doubt(
+        &self,
+        files: Vec<(SourceKey, ArtifactRecord)>,
+    ) -> Result<(), StorageError> {
         let unverified = |(key, record): &(SourceKey, ArtifactRecord)| Change::PutRecord {
             key: key.clone(),
-            record: ArtifactRecord { verified: false, ..record.clone() },
+            record: ArtifactRecord {
+                verified: false,
+                ..record.clone()
+            },
             blob: None,
         };
-        match self.metadata.apply(files.iter().map(unverified).collect()).await {
+        match self
+            .metadata
+            .apply(files.iter().map(unverified).collect())
+            .await
+        {
             Err(error) if error.is_full() => {
-                let gone = files.into_iter().map(|(key, _)| Change::DeleteRecord { key });
+                let gone = files
+                    .into_iter()
+                    .map(|(key, _)| Change::DeleteRecord { key });
                 self.metadata.apply(gone.collect()).await
             }
             other => other,
@@ -128,7 +158,10 @@ impl Engine {
 
     /// What the database no longer needs goes back to the file system.
     async fn shrink(&self) {
-        let room = self.blobs.free_space().map_or(0, |space| space.available.saturating_sub(space.reserve));
+        let room = self
+            .blobs
+            .free_space()
+            .map_or(0, |space| space.available.saturating_sub(space.reserve));
         match self.metadata.shrink(room).await {
             Ok(0) => {}
             Ok(bytes) => tracing::info!(bytes, "the metadata database became smaller"),
@@ -137,10 +170,20 @@ impl Engine {
     }
 
     fn flushable(&self, name: &str) -> Result<Arc<Entry>, Fault> {
-        let unknown =
-            || Fault::new(FaultKind::NotFound, "unknown_repository", "there is no repository of that name").by_rule("remote");
+        let unknown = || {
+            Fault::new(
+                FaultKind::NotFound,
+                "unknown_repository",
+                "there is no repository of that name",
+            )
+            .by_rule("remote")
+        };
         let name = larder_core::RepositoryName::parse(name).map_err(|_| unknown())?;
-        self.repositories.load().get(&name).cloned().ok_or_else(unknown)
+        self.repositories
+            .load()
+            .get(&name)
+            .cloned()
+            .ok_or_else(unknown)
     }
 
     async fn flush_repository(
@@ -173,32 +216,66 @@ impl Engine {
         self.commits.barrier().await;
         let mut after: Option<(String, String)> = None;
         loop {
-            let page = self.metadata.rows(name, after.as_ref(), PAGE).await.map_err(|error| storage_fault(entry, &error))?;
-            let Some(last) = page.last().map(|(path, variant, _)| (path.clone(), variant.clone())) else { break };
+            let page = self
+                .metadata
+                .rows(name, after.as_ref(), PAGE)
+                .await
+                .map_err(|error| storage_fault(entry, &error))?;
+            let Some(last) = page
+                .last()
+                .map(|(path, variant, _)| (path.clone(), variant.clone()))
+            else {
+                break;
+            };
             let (mut deleted, mut doubted) = (Vec::new(), Vec::new());
             for (path, variant, record) in page {
                 let hit = hit(&path);
-                let key = SourceKey { repository: name.clone(), path: path.into(), variant: variant.into() };
+                let key = SourceKey {
+                    repository: name.clone(),
+                    path: path.into(),
+                    variant: variant.into(),
+                };
                 match (hit, record) {
                     (Some(mutable), _) => {
-                        *(if mutable { &mut report.index } else { &mut report.files }) += 1;
+                        *(if mutable {
+                            &mut report.index
+                        } else {
+                            &mut report.files
+                        }) += 1;
                         deleted.push(Change::DeleteRecord { key });
                     }
                     // The document that vouched for it may be gone: it is checked when the next one is read.
-                    (None, Some(record)) if record.verified && cache_type != CacheType::Files && entry.is_named(&key.path) => {
+                    (None, Some(record))
+                        if record.verified
+                            && cache_type != CacheType::Files
+                            && entry.is_named(&key.path) =>
+                    {
                         doubted.push((key, record));
                     }
                     (None, _) => {}
                 }
             }
-            self.metadata.apply(deleted).await.map_err(|error| storage_fault(entry, &error))?;
-            self.doubt(doubted).await.map_err(|error| storage_fault(entry, &error))?;
+            self.metadata
+                .apply(deleted)
+                .await
+                .map_err(|error| storage_fault(entry, &error))?;
+            self.doubt(doubted)
+                .await
+                .map_err(|error| storage_fault(entry, &error))?;
             after = Some(last);
         }
         self.absences.forget(self.now(), |key| {
-            let hit = if key.repository == *name { hit(&key.path) } else { None };
+            let hit = if key.repository == *name {
+                hit(&key.path)
+            } else {
+                None
+            };
             if let Some(mutable) = hit {
-                *(if mutable { &mut report.index } else { &mut report.files }) += 1;
+                *(if mutable {
+                    &mut report.index
+                } else {
+                    &mut report.files
+                }) += 1;
             }
             hit.is_some()
         });
@@ -217,7 +294,12 @@ impl Engine {
         let now = self.now().0;
         let last = self.last_room_made.load(Ordering::Acquire);
         let due = now.saturating_sub(last) >= ROOM_EVERY_MS || last > now;
-        if due && self.last_room_made.compare_exchange(last, now, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+        if due
+            && self
+                .last_room_made
+                .compare_exchange(last, now, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
+        {
             let engine = Arc::clone(self);
             tokio::spawn(async move { engine.collect(Duration::ZERO).await });
         }
@@ -232,13 +314,23 @@ impl Engine {
         self.shrink().await;
         match collected {
             Ok(report) => {
-                self.counters.gc_blobs_deleted.fetch_add(report.blobs_deleted, Ordering::Relaxed);
-                self.counters.gc_bytes_freed.fetch_add(report.bytes_freed, Ordering::Relaxed);
+                self.counters
+                    .gc_blobs_deleted
+                    .fetch_add(report.blobs_deleted, Ordering::Relaxed);
+                self.counters
+                    .gc_bytes_freed
+                    .fetch_add(report.bytes_freed, Ordering::Relaxed);
                 if report.blobs_deleted > 0 {
-                    tracing::info!(blobs = report.blobs_deleted, bytes = report.bytes_freed, "unreferenced blobs were deleted");
+                    tracing::info!(
+                        blobs = report.blobs_deleted,
+                        bytes = report.bytes_freed,
+                        "unreferenced blobs were deleted"
+                    );
                 }
             }
-            Err(error) => tracing::warn!(%error, "the collection of unreferenced blobs was interrupted and will be tried again"),
+            Err(error) => {
+                tracing::warn!(%error, "the collection of unreferenced blobs was interrupted and will be tried again")
+            }
         }
     }
 }
@@ -247,7 +339,8 @@ impl Entry {
     /// Whether a document states what the file at `path` should be.
     fn is_named(&self, path: &str) -> bool {
         self.format.is_some_and(|format| {
-            format.named_by(&self.repository, path).is_some() || !format.possibly_named_by(&self.repository, path).is_empty()
+            format.named_by(&self.repository, path).is_some()
+                || !format.possibly_named_by(&self.repository, path).is_empty()
         })
     }
 
@@ -260,6 +353,10 @@ impl Entry {
         let format = self.format?;
         let path = format.subject(path).unwrap_or(path);
         let built_in = format.built_in(&self.repository, path);
-        self.repository.access.classify(path, built_in).ok().map(|access| access.mutability)
+        self.repository
+            .access
+            .classify(path, built_in)
+            .ok()
+            .map(|access| access.mutability)
     }
 }

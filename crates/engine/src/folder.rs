@@ -19,22 +19,42 @@ const FOLDER: &str = "larder-folder";
 
 /// Notes in what is kept of a head that a redirect to a folder led to it.
 pub(crate) fn note(wanted: &Wanted, response: &UpstreamResponse, headers: &mut StoredHeaders) {
-    let Some(folder) = response.folder.as_ref().filter(|_| wanted.format.passes_folders_on()) else { return };
+    let Some(folder) = response
+        .folder
+        .as_ref()
+        .filter(|_| wanted.format.passes_folders_on())
+    else {
+        return;
+    };
     let upstream = wanted.entry.repository.upstream.as_ref();
-    let below = upstream.and_then(|upstream| upstream.base_urls.iter().find_map(|base| below(base, &folder.to)));
+    let below = upstream.and_then(|upstream| {
+        upstream
+            .base_urls
+            .iter()
+            .find_map(|base| below(base, &folder.to))
+    });
     let text = format!("{} {}", folder.status.as_u16(), below.unwrap_or_default());
-    headers.further.insert(FOLDER.to_owned(), text.trim_end().to_owned());
+    headers
+        .further
+        .insert(FOLDER.to_owned(), text.trim_end().to_owned());
 }
 
 /// The address of `url` relative to `base`, query included; `None` if it lies elsewhere. An upstream that has moved to https is the same.
 fn below(base: &Url, url: &Url) -> Option<String> {
     let usual = |url: &Url| url.port().is_none();
-    let upgraded = base.scheme() == "http" && url.scheme() == "https" && usual(base) && usual(url) && base.host() == url.host();
+    let upgraded = base.scheme() == "http"
+        && url.scheme() == "https"
+        && usual(base)
+        && usual(url)
+        && base.host() == url.host();
     if base.origin() != url.origin() && !upgraded {
         return None;
     }
     let path = url.path().strip_prefix(base.path())?;
-    Some(url.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}")))
+    Some(
+        url.query()
+            .map_or_else(|| path.to_owned(), |query| format!("{path}?{query}")),
+    )
 }
 
 impl Wanted {
@@ -47,8 +67,16 @@ impl Wanted {
     /// what was fetched from a folder elsewhere may be a file all the same (`/get/?file=…`), and stays what its path says. What came from
     /// a folder's own path and is no listing is judged as the file that the path names without its slash, in every format: a pattern that
     /// denies `\.apk$` means `x.apk/`, too. `length` is the body's.
-    pub(crate) fn judged(&self, record: &ArtifactRecord, length: Option<u64>) -> Result<Mutability, Fault> {
-        let is_passed_on = record.headers.further.get(FOLDER).is_some_and(|text| text.contains(' '));
+    pub(crate) fn judged(
+        &self,
+        record: &ArtifactRecord,
+        length: Option<u64>,
+    ) -> Result<Mutability, Fault> {
+        let is_passed_on = record
+            .headers
+            .further
+            .get(FOLDER)
+            .is_some_and(|text| text.contains(' '));
         if is_passed_on {
             return Ok(self.class_of(record));
         }
@@ -62,7 +90,11 @@ impl Wanted {
         let file = path.trim_end_matches('/');
         let policy_path = self.format.subject(file).unwrap_or(file);
         // The root is a folder to its format, and here it is not.
-        let built_in = if file.is_empty() { BuiltIn::None } else { self.format.built_in(&self.entry.repository, policy_path) };
+        let built_in = if file.is_empty() {
+            BuiltIn::None
+        } else {
+            self.format.built_in(&self.entry.repository, policy_path)
+        };
         classify_as(&self.entry, policy_path, built_in).map_err(|mut fault| {
             fault
                 .message
@@ -81,7 +113,10 @@ impl Entry {
 
 fn class_of(class: Mutability, record: &ArtifactRecord) -> Mutability {
     if record.headers.further.contains_key(FOLDER) && !class.is_mutable() {
-        return Mutability::Mutable { user_defined: false, named_by_digest: false };
+        return Mutability::Mutable {
+            user_defined: false,
+            named_by_digest: false,
+        };
     }
     class
 }
@@ -90,7 +125,9 @@ impl Engine {
     /// Whether a flight that has just ended brought a folder of which every request must ask the upstream (`mutable_ttl: 0`): the path
     /// alone does not tell.
     pub(crate) fn brought_a_folder(&self, wanted: &Wanted) -> bool {
-        let asks_always = |class| time_to_live(class, &wanted.entry.repository.cache).is_some_and(|ttl| ttl.is_zero());
+        let asks_always = |class| {
+            time_to_live(class, &wanted.entry.repository.cache).is_some_and(|ttl| ttl.is_zero())
+        };
         wanted.format.passes_folders_on()
             && self
                 .flights
@@ -107,13 +144,33 @@ impl Engine {
         request: &ArtifactRequest<'_>,
         answer: Answer,
     ) -> Answer {
-        let to = headers.further.get(FOLDER).and_then(|text| text.split_once(' '));
-        let Some((status, to)) = to else { return answer };
-        let status = status.parse().ok().and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::FOUND);
+        let to = headers
+            .further
+            .get(FOLDER)
+            .and_then(|text| text.split_once(' '));
+        let Some((status, to)) = to else {
+            return answer;
+        };
+        let status = status
+            .parse()
+            .ok()
+            .and_then(|status| StatusCode::from_u16(status).ok())
+            .unwrap_or(StatusCode::FOUND);
         let location = self.location(&wanted.entry, to, request.client_base);
         let redirect = self.plain(status, Body::Empty, Some(0));
-        let Answer { cache_status, source, freshness, .. } = answer;
-        Answer { location: Some(location), cache_status, source, freshness, ..redirect }
+        let Answer {
+            cache_status,
+            source,
+            freshness,
+            ..
+        } = answer;
+        Answer {
+            location: Some(location),
+            cache_status,
+            source,
+            freshness,
+            ..redirect
+        }
     }
 }
 
@@ -128,7 +185,10 @@ mod tests {
         for (to, expected) in [
             ("http://files.example.com/pub/dir/", Some("dir/")),
             ("http://files.example.com/pub/", Some("")),
-            ("http://files.example.com/pub/a/b/?C=M&O=D", Some("a/b/?C=M&O=D")),
+            (
+                "http://files.example.com/pub/a/b/?C=M&O=D",
+                Some("a/b/?C=M&O=D"),
+            ),
             ("http://files.example.com/pub/a%20b/", Some("a%20b/")),
             ("https://files.example.com/pub/dir/", Some("dir/")),
             ("http://files.example.com/other/dir/", None),
@@ -139,6 +199,12 @@ mod tests {
         ] {
             assert_eq!(below(&base, &url(to)).as_deref(), expected, "{to}");
         }
-        assert_eq!(below(&url("https://files.example.com/"), &url("http://files.example.com/dir/")), None);
+        assert_eq!(
+            below(
+                &url("https://files.example.com/"),
+                &url("http://files.example.com/dir/")
+            ),
+            None
+        );
     }
 }

@@ -35,15 +35,24 @@ impl Engine {
     /// admit can be flushed as well. A download begun before serves its readers and commits nothing.
     pub async fn forget(&self, request: &ArtifactRequest<'_>) -> Result<bool, Fault> {
         let entry = self.entry(request.repository)?;
-        let Some(format) = entry.format else { return Ok(false) };
+        let Some(format) = entry.format else {
+            return Ok(false);
+        };
         let (keys, document) = match named(&entry, format, request)? {
             Named::Nothing => return Ok(false),
             Named::External(key) => (vec![key], None),
             Named::Source(wanted) => {
                 let mut keys = vec![wanted.key.clone()];
                 // What signs a document says nothing of another one, and is exchanged with it.
-                let companions = wanted.generation().map(|generation| generation.companions).unwrap_or_default();
-                keys.extend(companions.iter().map(|companion| keys::key_of(&entry, format, &companion.source)));
+                let companions = wanted
+                    .generation()
+                    .map(|generation| generation.companions)
+                    .unwrap_or_default();
+                keys.extend(
+                    companions
+                        .iter()
+                        .map(|companion| keys::key_of(&entry, format, &companion.source)),
+                );
                 (keys, wanted.spec.is_document.then_some(wanted))
             }
         };
@@ -78,40 +87,79 @@ impl Engine {
         for meant in keys {
             let variants = self.metadata.variants(&meant.repository, &meant.path).await;
             let variants = variants.map_err(|error| storage_fault(entry, &error))?;
-            let of_variant = |variant: String| SourceKey { variant: Cow::Owned(variant), ..meant.clone() };
-            let meant = variants.into_iter().map(of_variant).filter(|key| keys::names_the_same(meant, key));
+            let of_variant = |variant: String| SourceKey {
+                variant: Cow::Owned(variant),
+                ..meant.clone()
+            };
+            let meant = variants
+                .into_iter()
+                .map(of_variant)
+                .filter(|key| keys::names_the_same(meant, key));
             deleted.extend(meant.map(|key| Change::DeleteRecord { key }));
         }
         let count = deleted.len();
-        self.metadata.apply(deleted).await.map_err(|error| storage_fault(entry, &error))?;
+        self.metadata
+            .apply(deleted)
+            .await
+            .map_err(|error| storage_fault(entry, &error))?;
         Ok(count)
     }
 
     /// The document that vouched for these files is gone: they are checked when the next one is read.
-    async fn doubt_what_it_names(&self, entry: &Entry, format: &dyn Format, document: &Wanted) -> Result<(), Fault> {
+    async fn doubt_what_it_names(
+        &self,
+        entry: &Entry,
+        format: &dyn Format,
+        document: &Wanted,
+    ) -> Result<(), Fault> {
         let (repository, name) = (&entry.repository, &entry.repository.name);
         let is_named = |path: &str| {
             let is_it = |spec: &larder_formats::SourceSpec| spec.key_path == document.spec.key_path;
-            format.named_by(repository, path).as_ref().is_some_and(is_it)
+            format
+                .named_by(repository, path)
+                .as_ref()
+                .is_some_and(is_it)
                 || format.possibly_named_by(repository, path).iter().any(is_it)
         };
         let mut after = (String::new(), String::new());
         loop {
-            let page = self.metadata.rows(name, Some(&after), PAGE).await.map_err(|error| storage_fault(entry, &error))?;
-            let Some((path, variant, _)) = page.last() else { return Ok(()) };
+            let page = self
+                .metadata
+                .rows(name, Some(&after), PAGE)
+                .await
+                .map_err(|error| storage_fault(entry, &error))?;
+            let Some((path, variant, _)) = page.last() else {
+                return Ok(());
+            };
             after = (path.clone(), variant.clone());
             let doubted = page.into_iter().filter_map(|(path, variant, record)| {
                 let record = record.filter(|record| record.verified && is_named(&path))?;
-                Some((SourceKey { repository: name.clone(), path: path.into(), variant: variant.into() }, record))
+                Some((
+                    SourceKey {
+                        repository: name.clone(),
+                        path: path.into(),
+                        variant: variant.into(),
+                    },
+                    record,
+                ))
             });
-            self.doubt(doubted.collect()).await.map_err(|error| storage_fault(entry, &error))?;
+            self.doubt(doubted.collect())
+                .await
+                .map_err(|error| storage_fault(entry, &error))?;
         }
     }
 }
 
 /// What a request's path names, as GET reads it: encoded, folded, and in the spelling that GET is redirected to.
-fn named(entry: &Arc<Entry>, format: &'static dyn Format, request: &ArtifactRequest<'_>) -> Result<Named, Fault> {
-    let (mut raw, mut query) = (request.raw_path.to_owned(), request.query.map(str::to_owned));
+fn named(
+    entry: &Arc<Entry>,
+    format: &'static dyn Format,
+    request: &ArtifactRequest<'_>,
+) -> Result<Named, Fault> {
+    let (mut raw, mut query) = (
+        request.raw_path.to_owned(),
+        request.query.map(str::to_owned),
+    );
     for _ in 0..SPELLINGS {
         let path = ArtifactPath::parse(&raw, format.path_rules());
         let path = path.map_err(|error| path_fault(error).in_repository(&entry.repository.name))?;
@@ -127,9 +175,17 @@ fn named(entry: &Arc<Entry>, format: &'static dyn Format, request: &ArtifactRequ
             key: &entry.link_key,
         };
         match format.operation(&parts) {
-            Operation::Read(read) => return Ok(Named::Source(Box::new(Wanted::naming_document(entry, format, read.source)))),
+            Operation::Read(read) => {
+                return Ok(Named::Source(Box::new(Wanted::naming_document(
+                    entry,
+                    format,
+                    read.source,
+                ))));
+            }
             Operation::Redirect(to) => {
-                let (path, after) = to.split_once('?').map_or((&*to, None), |(path, query)| (path, Some(query)));
+                let (path, after) = to
+                    .split_once('?')
+                    .map_or((&*to, None), |(path, query)| (path, Some(query)));
                 (raw, query) = (path.to_owned(), after.map(str::to_owned));
             }
             Operation::Answer(_) | Operation::PassThrough(_) | Operation::Refuse(_) => break,

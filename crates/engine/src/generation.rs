@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use larder_core::{ArtifactRecord, CacheStatus, Fault, ForwardReason, HeadVerdict, Source, fresh_until};
+use larder_core::{
+    ArtifactRecord, CacheStatus, Fault, ForwardReason, HeadVerdict, Source, fresh_until,
+};
 use larder_formats::Generation;
 use tokio::time::Instant;
 
@@ -54,11 +56,26 @@ impl Engine {
     ) {
         // Nothing was learnt from the upstream, or nothing can be kept: there is nothing to exchange.
         let is_news = arrived.0.status.forward.is_some() && arrived.1.is_some();
-        let prior = self.records.get(&wanted.key).await.ok().flatten().filter(|record| record.blob().is_some());
-        let Gathered { arrived: (settled, change, replaces), members, changed } = if is_news {
-            self.gather(&wanted, &generation, arrived, prior.as_ref()).await
+        let prior = self
+            .records
+            .get(&wanted.key)
+            .await
+            .ok()
+            .flatten()
+            .filter(|record| record.blob().is_some());
+        let Gathered {
+            arrived: (settled, change, replaces),
+            members,
+            changed,
+        } = if is_news {
+            self.gather(&wanted, &generation, arrived, prior.as_ref())
+                .await
         } else {
-            Gathered { arrived, members: Vec::new(), changed: false }
+            Gathered {
+                arrived,
+                members: Vec::new(),
+                changed: false,
+            }
         };
         let Some(change) = change else {
             flight.finish(Ok(settled));
@@ -70,12 +87,23 @@ impl Engine {
         if let Some(prior) = &replaced {
             // The files of the new generation are visible before it is.
             self.commits.barrier().await;
-            restated = self.restated_by_generation(&wanted, prior, &settled, &members).await;
+            restated = self
+                .restated_by_generation(&wanted, prior, &settled, &members)
+                .await;
             self.until_unread(&wanted, prior, began).await;
         }
-        let commit = |wanted, change, replaces| Commit { wanted, flight: Arc::clone(&flight), change, replaces };
+        let commit = |wanted, change, replaces| Commit {
+            wanted,
+            flight: Arc::clone(&flight),
+            change,
+            replaces,
+        };
         let mut commits = vec![commit(Arc::clone(&wanted), change, replaces)];
-        commits.extend(members.into_iter().map(|(member, change)| commit(member, change, None)));
+        commits.extend(
+            members
+                .into_iter()
+                .map(|(member, change)| commit(member, change, None)),
+        );
         self.exchange(&wanted, commits, &restated).await;
         self.readings.landed(&wanted.key);
         if changed {
@@ -91,11 +119,16 @@ impl Engine {
     /// Lets nobody begin to read the old document any more, and waits for those who have.
     async fn until_unread(&self, wanted: &Wanted, prior: &ArtifactRecord, began: Instant) {
         let policy = &wanted.entry.repository.cache;
-        let until = fresh_until(prior, wanted.class, policy).map(|until| until.plus(policy.stale_while_revalidate));
+        let until = fresh_until(prior, wanted.class, policy)
+            .map(|until| until.plus(policy.stale_while_revalidate));
         let now = Instant::now();
         self.readings.exchange(&wanted.key, now);
         // Had it expired, then all who came since the flight began have been waiting for its end.
-        let began = if until.is_some_and(|until| until <= self.now()) { began } else { now };
+        let began = if until.is_some_and(|until| until <= self.now()) {
+            began
+        } else {
+            now
+        };
         wanted.entry.bump();
         loop {
             let quiet = self.readings.quiet_after(&wanted.key, began);
@@ -114,7 +147,12 @@ impl Engine {
         mut arrived: Arrived,
         prior: Option<&Arc<ArtifactRecord>>,
     ) -> Gathered {
-        let until = Instant::now() + if prior.is_some() { PATIENCE } else { FIRST_PATIENCE };
+        let until = Instant::now()
+            + if prior.is_some() {
+                PATIENCE
+            } else {
+                FIRST_PATIENCE
+            };
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -129,20 +167,41 @@ impl Engine {
                     "rollback",
                     "the upstream offers an older revision than before; the newer one is kept (no_rollback)"
                 );
-                return Gathered { arrived: kept, members: Vec::new(), changed: false };
+                return Gathered {
+                    arrived: kept,
+                    members: Vec::new(),
+                    changed: false,
+                };
             }
-            let around = self.fetch_around(wanted, generation, &arrived.0, before, until).await;
+            let around = self
+                .fetch_around(wanted, generation, &arrived.0, before, until)
+                .await;
             let doubt = match around.doubt {
-                None if around.signed && changed && self.has_moved_on(wanted, &arrived.0.record).await => Some(Doubt::Incomplete),
+                None if around.signed
+                    && changed
+                    && self.has_moved_on(wanted, &arrived.0.record).await =>
+                {
+                    Some(Doubt::Incomplete)
+                }
                 doubt => doubt,
             };
-            let gathered = |arrived| Gathered { arrived, members: around.members, changed };
-            let Some(doubt) = doubt else { return gathered(arrived) };
-            let mut settled_for = attempt >= ATTEMPTS || matches!(doubt, Doubt::Unreachable) || Instant::now() >= until;
+            let gathered = |arrived| Gathered {
+                arrived,
+                members: around.members,
+                changed,
+            };
+            let Some(doubt) = doubt else {
+                return gathered(arrived);
+            };
+            let mut settled_for = attempt >= ATTEMPTS
+                || matches!(doubt, Doubt::Unreachable)
+                || Instant::now() >= until;
             if !settled_for {
                 tokio::time::sleep(PAUSE).await;
                 let now = self.read_again(wanted, prior).await;
-                let moved = now.as_ref().is_some_and(|now| now.0.record.blob() != arrived.0.record.blob());
+                let moved = now
+                    .as_ref()
+                    .is_some_and(|now| now.0.record.blob() != arrived.0.record.blob());
                 // An upstream that says the same twice means it.
                 settled_for = !moved && doubt == Doubt::Incomplete && attempt > 1;
                 if let Some(now) = now.filter(|_| moved) {
@@ -154,7 +213,11 @@ impl Engine {
                     && let Some(kept) = self.keep(wanted, before, "stale-generation", false).await
                 {
                     Self::warn_of_doubt(wanted, doubt);
-                    return Gathered { arrived: kept, members: Vec::new(), changed: false };
+                    return Gathered {
+                        arrived: kept,
+                        members: Vec::new(),
+                        changed: false,
+                    };
                 }
                 return gathered(arrived);
             }
@@ -167,7 +230,12 @@ impl Engine {
             Doubt::Unsigned => "generation_unsigned",
             Doubt::Unreachable => "generation_unreachable",
         };
-        warn_once!(wanted, why, "the upstream's new generation is not complete yet; the one before is served", reason = why);
+        warn_once!(
+            wanted,
+            why,
+            "the upstream's new generation is not complete yet; the one before is served",
+            reason = why
+        );
     }
 
     /// Whether the generation before is better than one with this doubt.
@@ -194,7 +262,11 @@ impl Engine {
         let open = self.open_held(wanted, before).await?;
         let now = self.now();
         let record = if renew {
-            Arc::new(ArtifactRecord { renewed_at: now, contacted_at: now, ..ArtifactRecord::clone(before) })
+            Arc::new(ArtifactRecord {
+                renewed_at: now,
+                contacted_at: now,
+                ..ArtifactRecord::clone(before)
+            })
         } else {
             Arc::clone(before)
         };
@@ -204,19 +276,36 @@ impl Engine {
             detail: Some(detail),
             ..CacheStatus::default()
         };
-        let change = renew.then(|| RecordChange::Renew { record: Arc::clone(&record) });
-        let settled =
-            Settled { record, body: SettledBody::Blob(open), status, source: Source::Cache, for_once: !renew, document: None };
+        let change = renew.then(|| RecordChange::Renew {
+            record: Arc::clone(&record),
+        });
+        let settled = Settled {
+            record,
+            body: SettledBody::Blob(open),
+            status,
+            source: Source::Cache,
+            for_once: !renew,
+            document: None,
+        };
         Some((settled, change, None))
     }
 
     /// Whether a new document is older than the one held, and the operator forbids that.
-    async fn goes_back(self: &Arc<Self>, wanted: &Arc<Wanted>, before: &ArtifactRecord, now: &Settled) -> bool {
+    async fn goes_back(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        before: &ArtifactRecord,
+        now: &Settled,
+    ) -> bool {
         if !wanted.entry.repository.cache.no_rollback {
             return false;
         }
-        let revision = |document: &crate::claims::LoadedDocument| wanted.format.revision(&document.view());
-        let (Ok(old), Ok(new)) = (self.load_document(wanted, before).await, self.settled_document(wanted, now).await) else {
+        let revision =
+            |document: &crate::claims::LoadedDocument| wanted.format.revision(&document.view());
+        let (Ok(old), Ok(new)) = (
+            self.load_document(wanted, before).await,
+            self.settled_document(wanted, now).await,
+        ) else {
             return false;
         };
         matches!((revision(&old), revision(&new)), (Some(old), Some(new)) if new < old)
@@ -231,19 +320,36 @@ impl Engine {
         // what came from a URL with a query is asked of whoever made that.
         let claimed = elsewhere(wanted, &record.source_url).filter(|url| url.query().is_none());
         let is_led = claimed.is_some();
-        let mut ask = Ask { method: Method::HEAD, claimed, unless_changed: Some(record), ..Ask::default() };
+        let mut ask = Ask {
+            method: Method::HEAD,
+            claimed,
+            unless_changed: Some(record),
+            ..Ask::default()
+        };
         let mut answer = self.ask(wanted, &ask).await;
-        if is_led && !answer.as_ref().is_ok_and(|arrival| matches!(arrival.response.status.as_u16(), 200 | 304)) {
+        if is_led
+            && !answer
+                .as_ref()
+                .is_ok_and(|arrival| matches!(arrival.response.status.as_u16(), 200 | 304))
+        {
             ask.claimed = None;
             answer = self.ask(wanted, &ask).await;
         }
-        answer.is_ok_and(|arrival| head_verdict(wanted, &arrival.response, record) == HeadVerdict::Changed)
+        answer.is_ok_and(|arrival| {
+            head_verdict(wanted, &arrival.response, record) == HeadVerdict::Changed
+        })
     }
 
     /// The document as the upstream has it now.
-    async fn read_again(self: &Arc<Self>, wanted: &Arc<Wanted>, prior: Option<&Arc<ArtifactRecord>>) -> Option<Arrived> {
+    async fn read_again(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        prior: Option<&Arc<ArtifactRecord>>,
+    ) -> Option<Arrived> {
         let flight = Arc::new(Flight::detached(wanted.key.clone()));
-        let arrived: Result<Arrived, (Fault, _)> = self.fetch(&flight, wanted, prior.cloned(), None, false).await;
+        let arrived: Result<Arrived, (Fault, _)> = self
+            .fetch(&flight, wanted, prior.cloned(), None, false)
+            .await;
         let (mut settled, change, _) = arrived.ok()?;
         if prior.is_some() {
             settled.status.forward = Some(ForwardReason::Stale);

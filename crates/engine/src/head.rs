@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use http::{Method, StatusCode};
 use larder_core::{
-    ArtifactRecord, CacheStatus, Content, Decision, Fault, FaultKind, ForwardReason, PackageType, Source, StoredHeaders,
-    UnixMillis, decide,
+    ArtifactRecord, CacheStatus, Content, Decision, Fault, FaultKind, ForwardReason, PackageType,
+    Source, StoredHeaders, UnixMillis, decide,
 };
 use larder_upstream::UpstreamResponse;
 
@@ -31,20 +31,33 @@ impl Engine {
     ) -> Result<Option<Answer>, Fault> {
         let wanted = admitted.wanted();
         if let Some(record) = self.told_before(wanted).await? {
-            let status = CacheStatus { hit: true, ttl: remaining_seconds(&record, wanted, self.now()), ..CacheStatus::default() };
+            let status = CacheStatus {
+                hit: true,
+                ttl: remaining_seconds(&record, wanted, self.now()),
+                ..CacheStatus::default()
+            };
             return self.answer_head(admitted, &record, status, Source::Cache, request);
         }
         if wanted.entry.repository_is_offline() {
             return Err(crate::serve::offline(wanted));
         }
-        let key = (wanted.key.clone(), wanted.entry.epoch.load(Ordering::Acquire));
+        let key = (
+            wanted.key.clone(),
+            wanted.entry.epoch.load(Ordering::Acquire),
+        );
         let (engine, asked_for) = (Arc::clone(self), Arc::clone(wanted));
-        let (told, asked_here) = self.heads.join_or_ask(key, async move { engine.learn_head(&asked_for).await }).await;
+        let (told, asked_here) = self
+            .heads
+            .join_or_ask(key, async move { engine.learn_head(&asked_for).await })
+            .await;
         if !asked_here {
             count(&wanted.entry.counters.collapsed);
         }
         let record = told?;
-        let status = CacheStatus { collapsed: !asked_here, ..forwarded_status(ForwardReason::Method, 200) };
+        let status = CacheStatus {
+            collapsed: !asked_here,
+            ..forwarded_status(ForwardReason::Method, 200)
+        };
         self.answer_head(admitted, &record, status, Source::Remote, request)
     }
 
@@ -64,36 +77,78 @@ impl Engine {
                 Err(_) if headers.content_type.is_none() => return Ok(None),
                 judged => judged?,
             };
-            let dates = Dates { published_at: record.published_at, first_seen_at: record.first_seen_at };
+            let dates = Dates {
+                published_at: record.published_at,
+                first_seen_at: record.first_seen_at,
+            };
             clear(&wanted.entry.repository, class, dates, self.now(), ())
                 .inspect_err(|_| count(&wanted.entry.counters.quarantined))?;
         }
         if wanted.has_name_by_digest() && !tells_everything(headers) {
             return Ok(None);
         }
-        let mut representation = representation(wanted, headers, headers.digest.as_ref(), None, headers.length);
-        representation.vary = crate::serve::vary(wanted.format.varies_by(&wanted.spec.key_path), false, false);
+        let mut representation = representation(
+            wanted,
+            headers,
+            headers.digest.as_ref(),
+            None,
+            headers.length,
+        );
+        representation.vary =
+            crate::serve::vary(wanted.format.varies_by(&wanted.spec.key_path), false, false);
         // As GET's: what is too large to be kept is for once.
-        let max_size = wanted.entry.repository.upstream.as_ref().and_then(|upstream| upstream.max_size);
-        let for_once = headers.length.zip(max_size).is_some_and(|(length, most)| length > most);
+        let max_size = wanted
+            .entry
+            .repository
+            .upstream
+            .as_ref()
+            .and_then(|upstream| upstream.max_size);
+        let for_once = headers
+            .length
+            .zip(max_size)
+            .is_some_and(|(length, most)| length > most);
         let freshness = self.freshness(record, wanted, for_once);
         let body = clear_non_artifact(Body::Empty);
-        let answer =
-            Answer { status: StatusCode::OK, representation, body, cache_status, source, freshness, location: None, hot: None };
-        Ok(Some(self.passing_folder_on(wanted, headers, request, answer)))
+        let answer = Answer {
+            status: StatusCode::OK,
+            representation,
+            body,
+            cache_status,
+            source,
+            freshness,
+            location: None,
+            hot: None,
+        };
+        Ok(Some(
+            self.passing_folder_on(wanted, headers, request, answer),
+        ))
     }
 
     /// What a HEAD told a moment ago of a name whose bytes are not held, as long as that is good.
     async fn told_before(&self, wanted: &Wanted) -> Result<Option<Arc<ArtifactRecord>>, Fault> {
-        let record = self.records.get(&wanted.key).await.map_err(|error| crate::serve::storage_fault(&wanted.entry, &error))?;
+        let record = self
+            .records
+            .get(&wanted.key)
+            .await
+            .map_err(|error| crate::serve::storage_fault(&wanted.entry, &error))?;
         Ok(record.filter(|record| {
-            let decision = decide(Some(record), wanted.class, &wanted.entry.repository.cache, self.now());
-            matches!(record.content, Content::Pointer(_)) && tells_everything(&record.headers) && decision == Decision::Serve
+            let decision = decide(
+                Some(record),
+                wanted.class,
+                &wanted.entry.repository.cache,
+                self.now(),
+            );
+            matches!(record.content, Content::Pointer(_))
+                && tells_everything(&record.headers)
+                && decision == Decision::Serve
         }))
     }
 
     /// Asks the upstream for the head, on behalf of all who wait for it; a digest is remembered.
-    async fn learn_head(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Result<Arc<ArtifactRecord>, Fault> {
+    async fn learn_head(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+    ) -> Result<Arc<ArtifactRecord>, Fault> {
         let epoch = wanted.entry.epoch.load(Ordering::Acquire);
         // The one who asked before may just have been answered.
         if let Some(record) = self.told_before(wanted).await? {
@@ -111,9 +166,14 @@ impl Engine {
     fn head_only(&self, wanted: &Wanted, response: &UpstreamResponse) -> ArtifactRecord {
         // Servers that do not count what they do not send say 0.
         let length = response.declared_length().filter(|length| *length > 0);
-        let mut headers = StoredHeaders { length, ..stored_headers(wanted, &response.headers) };
+        let mut headers = StoredHeaders {
+            length,
+            ..stored_headers(wanted, &response.headers)
+        };
         crate::folder::note(wanted, response, &mut headers);
-        if headers.content_encoding.is_some() && wanted.entry.repository.package != PackageType::Generic {
+        if headers.content_encoding.is_some()
+            && wanted.entry.repository.package != PackageType::Generic
+        {
             // A GET decodes such a body, unless its digest or its name says otherwise: length and tag are those of the coded form.
             (headers.content_encoding, headers.length, headers.etag) = (None, None, None);
         }
@@ -121,7 +181,10 @@ impl Engine {
         ArtifactRecord {
             content: Content::HeadOnly,
             source_url: String::new(),
-            published_at: headers.last_modified.as_deref().and_then(UnixMillis::from_http_date),
+            published_at: headers
+                .last_modified
+                .as_deref()
+                .and_then(UnixMillis::from_http_date),
             first_seen_at: now,
             contacted_at: now,
             renewed_at: now,
@@ -140,8 +203,14 @@ impl Engine {
         let flushes = wanted.entry.flushes.load(Ordering::Acquire);
         // No document is obtained as long as the file is where it is looked for.
         let mut expectation = self.expect_of_held(wanted).await;
-        let head = Ask { method: Method::HEAD, ..Ask::default() };
-        let Some(Found { answer, is_final }) = self.find(wanted, &mut expectation, &head, &Spoilt::default()).await else {
+        let head = Ask {
+            method: Method::HEAD,
+            ..Ask::default()
+        };
+        let Some(Found { answer, is_final }) = self
+            .find(wanted, &mut expectation, &head, &Spoilt::default())
+            .await
+        else {
             return Err(crate::serve::internal("no place was asked"));
         };
         let arrival = answer.map_err(|no_body| self.no_copy(wanted, &no_body))?;
@@ -149,22 +218,32 @@ impl Engine {
             if is_final {
                 self.note_refusal(wanted, &arrival, flushes);
             }
-            return Err(self.no_copy(wanted, &status_outcome(wanted, &arrival.response, self.now())));
+            return Err(self.no_copy(
+                wanted,
+                &status_outcome(wanted, &arrival.response, self.now()),
+            ));
         }
         Ok(arrival.response)
     }
 
     /// The first contact with a sidecar's subject: its date is remembered, its body is not fetched.
-    pub(crate) async fn first_contact(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Result<Arc<ArtifactRecord>, Fault> {
+    pub(crate) async fn first_contact(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+    ) -> Result<Arc<ArtifactRecord>, Fault> {
         let response = self.ask_head(wanted).await?;
         let storage = |error| crate::serve::storage_fault(&wanted.entry, &error);
         // The subject itself may have been fetched meanwhile, and its record says more.
         let meanwhile = self.records.get(&wanted.key).await.map_err(storage)?;
-        if let Some(record) = meanwhile.filter(|record| !matches!(record.content, Content::Negative { .. })) {
+        if let Some(record) =
+            meanwhile.filter(|record| !matches!(record.content, Content::Negative { .. }))
+        {
             return Ok(record);
         }
         let record = Arc::new(self.head_only(wanted, &response));
-        self.remember(&wanted.key, Arc::clone(&record)).await.map_err(storage)?;
+        self.remember(&wanted.key, Arc::clone(&record))
+            .await
+            .map_err(storage)?;
         Ok(record)
     }
 

@@ -75,34 +75,63 @@ pub(crate) struct HealthCache {
 impl Engine {
     /// The backends' state, at most five seconds old.
     pub async fn health(&self) -> Health {
-        let last = self.health.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let last = self
+            .health
+            .last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         if let Some((at, health)) = last
             && at.elapsed() < MAX_AGE
         {
             return health;
         }
         let (blobs, disk) = self.blob_health();
-        let health = Health { metadata: self.metadata_health().await, blobs, disk };
-        *self.health.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), health.clone()));
+        let health = Health {
+            metadata: self.metadata_health().await,
+            blobs,
+            disk,
+        };
+        *self
+            .health
+            .last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), health.clone()));
         health
     }
 
     /// The room that there was when [`health`](Self::health) last looked.
     pub fn disk(&self) -> Option<DiskSpace> {
-        self.health.last.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.1.disk
+        self.health
+            .last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()?
+            .1
+            .disk
     }
 
     async fn metadata_health(&self) -> BackendHealth {
         let (ok, detail) = match tokio::time::timeout(PATIENCE, self.metadata.ping()).await {
             Ok(Ok(())) => (true, self.told_of_damage()),
             // What cannot be looked up is asked of the upstreams.
-            Ok(Err(error)) if error.kind == StorageErrorKind::Corrupt || self.metadata.damage().is_replacing => {
-                (true, Some("damaged: files are served from the upstreams and not kept".to_owned()))
+            Ok(Err(error))
+                if error.kind == StorageErrorKind::Corrupt
+                    || self.metadata.damage().is_replacing =>
+            {
+                (
+                    true,
+                    Some("damaged: files are served from the upstreams and not kept".to_owned()),
+                )
             }
             Ok(Err(error)) => (false, Some(error.to_string())),
             Err(_) => (false, Some("no answer within two seconds".to_owned())),
         };
-        BackendHealth { ok, kind: "sqlite", detail }
+        BackendHealth {
+            ok,
+            kind: "sqlite",
+            detail,
+        }
     }
 
     /// Damage that has been met with and got over.
@@ -117,7 +146,12 @@ impl Engine {
     /// Takes over what the database counts itself.
     pub(crate) fn count_damage(&self) {
         let damage = self.metadata.damage();
-        let Counters { metadata_damaged_rows, metadata_damage_failures, metadata_put_aside, .. } = &self.counters;
+        let Counters {
+            metadata_damaged_rows,
+            metadata_damage_failures,
+            metadata_put_aside,
+            ..
+        } = &self.counters;
         metadata_damaged_rows.store(damage.rows, Ordering::Relaxed);
         metadata_damage_failures.store(damage.failures, Ordering::Relaxed);
         metadata_put_aside.store(damage.put_aside, Ordering::Relaxed);
@@ -129,20 +163,44 @@ impl Engine {
             Ok(space) => {
                 let unwritten = self.unwritten().clone();
                 let failing = unwritten.is_some();
-                let disk = DiskSpace { free: space.available, total: space.total, reserve: space.reserve, failing };
+                let disk = DiskSpace {
+                    free: space.available,
+                    total: space.total,
+                    reserve: space.reserve,
+                    failing,
+                };
                 let detail = match unwritten {
-                    _ if space.is_low() => Some("nearly full: downloads are served but not kept".to_owned()),
+                    _ if space.is_low() => {
+                        Some("nearly full: downloads are served but not kept".to_owned())
+                    }
                     Some(why) => Some(format!("the last download was served but not kept: {why}")),
                     None => None,
                 };
-                (BackendHealth { ok: true, kind, detail }, Some(disk))
+                (
+                    BackendHealth {
+                        ok: true,
+                        kind,
+                        detail,
+                    },
+                    Some(disk),
+                )
             }
-            Err(error) => (BackendHealth { ok: false, kind, detail: Some(error.to_string()) }, None),
+            Err(error) => (
+                BackendHealth {
+                    ok: false,
+                    kind,
+                    detail: Some(error.to_string()),
+                },
+                None,
+            ),
         }
     }
 
     fn unwritten(&self) -> MutexGuard<'_, Option<String>> {
-        self.health.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
+        self.health
+            .unwritten
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note_unwritten(&self, error: &StorageError) {

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use larder_core::{ArtifactRecord, Fault, FaultKind, Pattern, RepositoryKind, UnixMillis, fresh_until};
+use larder_core::{
+    ArtifactRecord, Fault, FaultKind, Pattern, RepositoryKind, UnixMillis, fresh_until,
+};
 use larder_storage::{HeldRow, HeldSize};
 
 use crate::engine::Engine;
@@ -100,7 +102,10 @@ struct Counted {
 
 impl HeldSizes {
     fn last(&self) -> Option<Counted> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -115,7 +120,9 @@ impl Engine {
     /// old, the next one is started behind the scenes.
     pub fn held_sizes(self: &Arc<Self>) -> Vec<HeldSize> {
         let last = self.held_sizes.last();
-        if last.as_ref().is_none_or(Counted::is_due) && !self.held_sizes.counting.swap(true, Ordering::AcqRel) {
+        if last.as_ref().is_none_or(Counted::is_due)
+            && !self.held_sizes.counting.swap(true, Ordering::AcqRel)
+        {
             let engine = Arc::clone(self);
             tokio::spawn(async move {
                 if let Err(error) = engine.count_held().await {
@@ -124,17 +131,31 @@ impl Engine {
                 engine.held_sizes.counting.store(false, Ordering::Release);
             });
         }
-        let Some(counted) = last else { return Vec::new() };
+        let Some(counted) = last else {
+            return Vec::new();
+        };
         let entries = self.repositories.load().all();
-        let remotes = entries.iter().filter(|entry| entry.repository.kind == RepositoryKind::Remote);
-        remotes.map(|entry| size_of(&counted.sizes, entry.repository.name.as_str())).collect()
+        let remotes = entries
+            .iter()
+            .filter(|entry| entry.repository.kind == RepositoryKind::Remote);
+        remotes
+            .map(|entry| size_of(&counted.sizes, entry.repository.name.as_str()))
+            .collect()
     }
 
     async fn count_held(&self) -> Result<Arc<Vec<HeldSize>>, larder_storage::StorageError> {
         let started = Instant::now();
         let sizes = Arc::new(self.metadata.held_sizes().await?);
-        let counted = Counted { at: Instant::now(), took: started.elapsed(), sizes: Arc::clone(&sizes) };
-        *self.held_sizes.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted);
+        let counted = Counted {
+            at: Instant::now(),
+            took: started.elapsed(),
+            sizes: Arc::clone(&sizes),
+        };
+        *self
+            .held_sizes
+            .last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(counted);
         Ok(sizes)
     }
 
@@ -142,7 +163,11 @@ impl Engine {
     pub async fn held_summary(&self, repository: Option<&str>) -> Result<HeldSummary, Fault> {
         let only = repository.map(|name| self.entry(name)).transpose()?;
         let failed = |error| storage_unavailable(&error);
-        let sizes = match self.held_sizes.last().filter(|last| last.took > Duration::from_millis(20) && !last.is_due()) {
+        let sizes = match self
+            .held_sizes
+            .last()
+            .filter(|last| last.took > Duration::from_millis(20) && !last.is_due())
+        {
             Some(last) => last.sizes,
             None => self.count_held().await.map_err(failed)?,
         };
@@ -153,9 +178,12 @@ impl Engine {
             });
         }
         let entries = self.repositories.load().all();
-        let remotes = entries.iter().filter(|entry| entry.repository.kind == RepositoryKind::Remote);
-        let names =
-            remotes.map(|entry| entry.repository.name.to_string()).chain(sizes.iter().map(|size| size.repository.clone()));
+        let remotes = entries
+            .iter()
+            .filter(|entry| entry.repository.kind == RepositoryKind::Remote);
+        let names = remotes
+            .map(|entry| entry.repository.name.to_string())
+            .chain(sizes.iter().map(|size| size.repository.clone()));
         let names: std::collections::BTreeSet<String> = names.collect();
         let counts = self.metadata.counts().await.map_err(failed)?;
         Ok(HeldSummary {
@@ -167,23 +195,47 @@ impl Engine {
 
     /// A page of what is held. A page may be shorter than asked for and still have a next one.
     pub async fn held_artifacts(&self, request: &HeldRequest) -> Result<HeldPage, Fault> {
-        let pattern = request.pattern.as_deref().map(Pattern::compile).transpose().map_err(|error| {
-            Fault::new(FaultKind::BadRequest, "invalid_pattern", format!("the pattern cannot be used: {error}"))
+        let pattern = request
+            .pattern
+            .as_deref()
+            .map(Pattern::compile)
+            .transpose()
+            .map_err(|error| {
+                Fault::new(
+                    FaultKind::BadRequest,
+                    "invalid_pattern",
+                    format!("the pattern cannot be used: {error}"),
+                )
                 .by_rule("pattern")
-        })?;
+            })?;
         let entries = match &request.repository {
             Some(name) => vec![self.entry(name)?],
             None => self.repositories.load().all(),
         };
         let mut page = HeldPage::default();
         let mut rows_left = MOST_ROWS;
-        let first = request.after.as_ref().map_or("", |after| &*after.repository);
-        let remotes = entries.iter().filter(|entry| entry.repository.kind == RepositoryKind::Remote);
+        let first = request
+            .after
+            .as_ref()
+            .map_or("", |after| &*after.repository);
+        let remotes = entries
+            .iter()
+            .filter(|entry| entry.repository.kind == RepositoryKind::Remote);
         for entry in remotes.filter(|entry| entry.repository.name.as_str() >= first) {
-            let after = request.after.as_ref().filter(|after| after.repository == entry.repository.name.as_str());
+            let after = request
+                .after
+                .as_ref()
+                .filter(|after| after.repository == entry.repository.name.as_str());
             let mut place = self.place_of(entry, after).await?;
             loop {
-                let rows = self.metadata.held_rows(&entry.repository.name, (&place.0, &place.1), PAGE.min(rows_left)).await;
+                let rows = self
+                    .metadata
+                    .held_rows(
+                        &entry.repository.name,
+                        (&place.0, &place.1),
+                        PAGE.min(rows_left),
+                    )
+                    .await;
                 let rows = rows.map_err(|error| storage_fault(entry, &error))?;
                 let is_last = (rows.len() as u32) < PAGE.min(rows_left);
                 for row in rows {
@@ -194,7 +246,8 @@ impl Engine {
                         row: row.row,
                         path: keys::path_of(&row.path, &row.variant).to_owned(),
                     };
-                    page.artifacts.extend(artifact(entry, &row, pattern.as_ref(), request.cached));
+                    page.artifacts
+                        .extend(artifact(entry, &row, pattern.as_ref(), request.cached));
                     if page.artifacts.len() >= request.limit as usize || rows_left == 0 {
                         page.next = Some(cursor());
                         return Ok(page);
@@ -209,22 +262,42 @@ impl Engine {
     }
 
     /// Where the rows after a cursor begin.
-    async fn place_of(&self, entry: &Entry, after: Option<&HeldCursor>) -> Result<(String, String), Fault> {
-        let Some(after) = after else { return Ok(Default::default()) };
-        let place = self.metadata.held_place(&entry.repository.name, after.row).await;
+    async fn place_of(
+        &self,
+        entry: &Entry,
+        after: Option<&HeldCursor>,
+    ) -> Result<(String, String), Fault> {
+        let Some(after) = after else {
+            return Ok(Default::default());
+        };
+        let place = self
+            .metadata
+            .held_place(&entry.repository.name, after.row)
+            .await;
         let place = place.map_err(|error| storage_fault(entry, &error))?;
         let is_it = |(path, variant): &(String, String)| keys::path_of(path, variant) == after.path;
-        Ok(place.filter(is_it).unwrap_or_else(|| (after.path.clone(), String::new())))
+        Ok(place
+            .filter(is_it)
+            .unwrap_or_else(|| (after.path.clone(), String::new())))
     }
 }
 
 fn size_of(sizes: &[HeldSize], name: &str) -> HeldSize {
     let known = sizes.iter().find(|size| size.repository == name).cloned();
-    known.unwrap_or_else(|| HeldSize { repository: name.to_owned(), files: 0, bytes: 0 })
+    known.unwrap_or_else(|| HeldSize {
+        repository: name.to_owned(),
+        files: 0,
+        bytes: 0,
+    })
 }
 
 /// A row as an artifact; `None` if it holds no bytes or is not wanted.
-fn artifact(entry: &Entry, row: &HeldRow, pattern: Option<&Pattern>, cached: Option<bool>) -> Option<HeldArtifact> {
+fn artifact(
+    entry: &Entry,
+    row: &HeldRow,
+    pattern: Option<&Pattern>,
+    cached: Option<bool>,
+) -> Option<HeldArtifact> {
     let record: &ArtifactRecord = row.record.as_ref()?;
     let blob = record.blob()?;
     let path = keys::path_of(&row.path, &row.variant);
@@ -242,12 +315,18 @@ fn artifact(entry: &Entry, row: &HeldRow, pattern: Option<&Pattern>, cached: Opt
         sha256: blob.digest.to_hex(),
         cached: is_cached,
         cached_at: record.began_at.min(record.contacted_at),
-        fresh_until: entry.class_of_held(path, record).and_then(|class| fresh_until(record, class, &entry.repository.cache)),
+        fresh_until: entry
+            .class_of_held(path, record)
+            .and_then(|class| fresh_until(record, class, &entry.repository.cache)),
     })
 }
 
 fn storage_unavailable(error: &larder_storage::StorageError) -> Fault {
     tracing::error!(%error, "storage failed");
-    Fault::new(FaultKind::Unavailable, "storage_unavailable", "larder's own storage did not answer; ask again in a moment")
-        .retry_after(Some(Duration::from_secs(2)))
+    Fault::new(
+        FaultKind::Unavailable,
+        "storage_unavailable",
+        "larder's own storage did not answer; ask again in a moment",
+    )
+    .retry_after(Some(Duration::from_secs(2)))
 }

@@ -55,8 +55,18 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    pub(crate) fn new(engine: &Arc<Engine>, wanted: &Wanted, fill: &Arc<Fill>, expectation: &Expectation) -> Self {
-        let max_size = wanted.entry.repository.upstream.as_ref().and_then(|upstream| upstream.max_size);
+    pub(crate) fn new(
+        engine: &Arc<Engine>,
+        wanted: &Wanted,
+        fill: &Arc<Fill>,
+        expectation: &Expectation,
+    ) -> Self {
+        let max_size = wanted
+            .entry
+            .repository
+            .upstream
+            .as_ref()
+            .and_then(|upstream| upstream.max_size);
         let keep_up_to = max_size.unwrap_or(u64::MAX);
         let too_large = fill.total.is_some_and(|total| total > keep_up_to);
         let spool = if too_large { None } else { engine.new_spool() };
@@ -72,8 +82,13 @@ impl Intake {
             spool,
             keep_up_to,
             measures: Measures {
-                hasher: Hasher::new(&expectation.algorithms(wanted.entry.repository.package, is_kept)),
-                identifier: wanted.format.identifier(&wanted.spec.key_path).filter(|_| expectation.expects_digest()),
+                hasher: Hasher::new(
+                    &expectation.algorithms(wanted.entry.repository.package, is_kept),
+                ),
+                identifier: wanted
+                    .format
+                    .identifier(&wanted.spec.key_path)
+                    .filter(|_| expectation.expects_digest()),
             },
             written: 0,
             published: 0,
@@ -88,7 +103,12 @@ impl Intake {
         }
     }
 
-    pub(crate) async fn run(mut self, engine: &Arc<Engine>, wanted: &Arc<Wanted>, arrival: Arrival) -> Result<Received, NoBody> {
+    pub(crate) async fn run(
+        mut self,
+        engine: &Arc<Engine>,
+        wanted: &Arc<Wanted>,
+        arrival: Arrival,
+    ) -> Result<Received, NoBody> {
         let first = FirstAnswer::of(wanted, &arrival);
         let several = wanted.entry.mirrors.len() > 1;
         let can_be_joined = first.has_strong_tag() || self.fill.expects_digest;
@@ -104,7 +124,10 @@ impl Intake {
                 Err(Broken::Slow) => {
                     self.pace.is_watched = false;
                     let Some(slow) = &mirror else { continue };
-                    let message = format!("it sent less than {} bytes a second", Pace::LEAST / Pace::WINDOW.as_secs());
+                    let message = format!(
+                        "it sent less than {} bytes a second",
+                        Pace::LEAST / Pace::WINDOW.as_secs()
+                    );
                     engine.put_aside(wanted, slow, &NoBody::unusable("upstream_slow", message));
                     let cut = self.cut(slice::from_ref(slow));
                     // Whatever comes of it, the body that is slow is still there.
@@ -125,13 +148,18 @@ impl Intake {
                     self.publish();
                     resumes += 1;
                     resumed_at = self.written;
-                    let Ok(rest) = first.resume(engine, wanted, &self.cut(&[])).await else { return Err(error) };
+                    let Ok(rest) = first.resume(engine, wanted, &self.cut(&[])).await else {
+                        return Err(error);
+                    };
                     (body, mirror) = self.adopt(wanted, rest);
                 }
             }
         }
         if self.skip > 0 || self.total.is_some_and(|total| total != self.written) {
-            return Err(NoBody::unusable("upstream_cut", "the upstream sent fewer or more bytes than it declared"));
+            return Err(NoBody::unusable(
+                "upstream_cut",
+                "the upstream sent fewer or more bytes than it declared",
+            ));
         }
         self.publish();
         Ok(Received {
@@ -146,7 +174,11 @@ impl Intake {
     }
 
     fn cut<'a>(&self, avoid: &'a [Arc<Mirror>]) -> Cut<'a> {
-        Cut { offset: self.written, expects_digest: self.fill.expects_digest, avoid }
+        Cut {
+            offset: self.written,
+            expects_digest: self.fill.expects_digest,
+            avoid,
+        }
     }
 
     /// Goes on with the rest that another answer brings.
@@ -162,11 +194,17 @@ impl Intake {
     }
 
     /// Takes the body until it ends.
-    async fn drain(&mut self, engine: &Arc<Engine>, wanted: &Wanted, body: &mut BodyStream) -> Result<(), Broken> {
+    async fn drain(
+        &mut self,
+        engine: &Arc<Engine>,
+        wanted: &Wanted,
+        body: &mut BodyStream,
+    ) -> Result<(), Broken> {
         loop {
             let began = Instant::now();
             let next = if self.published < self.written {
-                let next = tokio::time::timeout_at(self.published_at + PUBLISH_AFTER, body.next()).await;
+                let next =
+                    tokio::time::timeout_at(self.published_at + PUBLISH_AFTER, body.next()).await;
                 self.pace.waited += began.elapsed();
                 let Ok(next) = next else {
                     self.publish();
@@ -182,10 +220,14 @@ impl Intake {
                 None => return Ok(()),
                 Some(Ok(chunk)) => {
                     let counters = &wanted.entry.counters;
-                    counters.upstream_bytes.fetch_add(chunk.len() as u64, std::sync::atomic::Ordering::Relaxed);
+                    counters
+                        .upstream_bytes
+                        .fetch_add(chunk.len() as u64, std::sync::atomic::Ordering::Relaxed);
                     let is_slow = self.pace.is_slow(chunk.len());
                     self.take(engine, chunk).await.map_err(Broken::Fatal)?;
-                    engine.refuse_oversized(wanted, Some(self.written)).map_err(Broken::Fatal)?;
+                    engine
+                        .refuse_oversized(wanted, Some(self.written))
+                        .map_err(Broken::Fatal)?;
                     if is_slow {
                         return Err(Broken::Slow);
                     }
@@ -198,7 +240,11 @@ impl Intake {
                             | UpstreamErrorKind::Protocol
                             | UpstreamErrorKind::Unreachable
                     );
-                    return Err(if cut { Broken::Cut(error.into()) } else { Broken::Fatal(error.into()) });
+                    return Err(if cut {
+                        Broken::Cut(error.into())
+                    } else {
+                        Broken::Fatal(error.into())
+                    });
                 }
             }
         }
@@ -225,16 +271,21 @@ impl Intake {
         }
         if self.in_ring {
             self.measures.update(&chunk);
-            self.fill
-                .push_ring(chunk)
-                .await
-                .map_err(|_| NoBody::unusable("unread", "nobody read this download and it could not be kept"))?;
+            self.fill.push_ring(chunk).await.map_err(|_| {
+                NoBody::unusable(
+                    "unread",
+                    "nobody read this download and it could not be kept",
+                )
+            })?;
         } else {
             self.write(engine, chunk).await?;
         }
         let was_empty = self.written == 0;
         self.written += length;
-        if was_empty || self.written - self.published >= PUBLISH_BYTES || self.published_at.elapsed() >= PUBLISH_AFTER {
+        if was_empty
+            || self.written - self.published >= PUBLISH_BYTES
+            || self.published_at.elapsed() >= PUBLISH_AFTER
+        {
             self.publish();
         }
         Ok(())
@@ -256,7 +307,10 @@ impl Intake {
                 (spool, measures, result)
             });
             let Ok((back, measures, result)) = work.await else {
-                return Err(NoBody::unusable("internal", "the download's writer stopped"));
+                return Err(NoBody::unusable(
+                    "internal",
+                    "the download's writer stopped",
+                ));
             };
             (spool, self.measures) = (back, measures);
             result
@@ -270,7 +324,12 @@ impl Intake {
                 }
                 self.enter_ring();
                 let pushed = self.fill.push_ring(chunk).await;
-                pushed.map_err(|_| NoBody::unusable("unread", "nobody read this download and it could not be kept"))?;
+                pushed.map_err(|_| {
+                    NoBody::unusable(
+                        "unread",
+                        "nobody read this download and it could not be kept",
+                    )
+                })?;
             }
         }
         Ok(())
@@ -299,7 +358,10 @@ struct Measures {
 
 impl Measures {
     fn none() -> Self {
-        Self { hasher: Hasher::new(&[]), identifier: None }
+        Self {
+            hasher: Hasher::new(&[]),
+            identifier: None,
+        }
     }
 
     fn update(&mut self, bytes: &[u8]) {

@@ -17,13 +17,24 @@ const ORIGIN: char = '@';
 /// The key of a source of this repository.
 pub(crate) fn key_of(entry: &Entry, format: &dyn Format, spec: &SourceSpec) -> SourceKey {
     let origin = &entry.origins[usize::from(spec.base == SourceBase::Index)];
-    let query = spec.query.as_deref().map(|query| format.query_in_key(query));
-    make(entry, &spec.key_path, query.as_deref(), spec.variant, origin)
+    let query = spec
+        .query
+        .as_deref()
+        .map(|query| format.query_in_key(query));
+    make(
+        entry,
+        &spec.key_path,
+        query.as_deref(),
+        spec.variant,
+        origin,
+    )
 }
 
 /// The key of a file by the name that a document gives it, query and all.
 pub(crate) fn key_of_named(entry: &Entry, name: &str) -> SourceKey {
-    let (path, query) = name.split_once('?').map_or((name, None), |(path, query)| (path, Some(query)));
+    let (path, query) = name
+        .split_once('?')
+        .map_or((name, None), |(path, query)| (path, Some(query)));
     make(entry, path, query, "", &entry.origins[0])
 }
 
@@ -34,7 +45,11 @@ pub(crate) fn format_variant(variant: &str) -> &str {
 
 /// Whether both keys are of one upstream's copies.
 pub(crate) fn same_origin(one: &str, other: &str) -> bool {
-    let origin = |variant: &str| variant.split_once(ORIGIN).map(|(_, origin)| origin.to_owned());
+    let origin = |variant: &str| {
+        variant
+            .split_once(ORIGIN)
+            .map(|(_, origin)| origin.to_owned())
+    };
     origin(one) == origin(other)
 }
 
@@ -45,13 +60,21 @@ pub(crate) fn key_of_file(entry: &Entry, path: &str) -> SourceKey {
 
 /// Whether both keys are of the same path and query, whichever form and whichever upstream they are of.
 pub(crate) fn names_the_same(one: &SourceKey, other: &SourceKey) -> bool {
-    one.repository == other.repository && one.path == other.path && marks_of(&one.variant) == marks_of(&other.variant)
+    one.repository == other.repository
+        && one.path == other.path
+        && marks_of(&one.variant) == marks_of(&other.variant)
 }
 
 /// The path in a key's path, without the query.
 pub(crate) fn path_of<'p>(path: &'p str, variant: &str) -> &'p str {
-    let own: usize = marks_of(variant).trim_end_matches(HASHED).trim_start_matches('?').parse().unwrap_or(0);
-    path.match_indices('?').nth(own).map_or(path, |(at, _)| &path[..at])
+    let own: usize = marks_of(variant)
+        .trim_end_matches(HASHED)
+        .trim_start_matches('?')
+        .parse()
+        .unwrap_or(0);
+    path.match_indices('?')
+        .nth(own)
+        .map_or(path, |(at, _)| &path[..at])
 }
 
 /// Whether a key's variant is of one of the upstreams that the repository has at present.
@@ -63,11 +86,19 @@ pub(crate) fn is_of_present_upstream(entry: &Entry, variant: &str) -> bool {
 /// The part of a variant that tells the query from the path.
 fn marks_of(variant: &str) -> &str {
     let before_origin = variant.split(ORIGIN).next().unwrap_or_default();
-    let at = before_origin.find(['?', '#']).unwrap_or(before_origin.len());
+    let at = before_origin
+        .find(['?', '#'])
+        .unwrap_or(before_origin.len());
     &before_origin[at..]
 }
 
-fn make(entry: &Entry, path: &str, query: Option<&str>, variant: &'static str, origin: &str) -> SourceKey {
+fn make(
+    entry: &Entry,
+    path: &str,
+    query: Option<&str>,
+    variant: &'static str,
+    origin: &str,
+) -> SourceKey {
     let is_long = query.is_some_and(|query| query.len() > LONGEST_QUERY);
     let key_path = match query {
         Some(query) if is_long => format!("{path}?{}", sha256(query.as_bytes()).to_hex()).into(),
@@ -79,10 +110,22 @@ fn make(entry: &Entry, path: &str, query: Option<&str>, variant: &'static str, o
     let variant = if marks == 0 && !is_long && origin.is_empty() {
         Cow::Borrowed(variant)
     } else {
-        let marks = if marks > 0 { format!("?{marks}") } else { String::new() };
+        let marks = if marks > 0 {
+            format!("?{marks}")
+        } else {
+            String::new()
+        };
         let hashed = if is_long { HASHED } else { "" };
-        let origin = if origin.is_empty() { String::new() } else { format!("{ORIGIN}{origin}") };
+        let origin = if origin.is_empty() {
+            String::new()
+        } else {
+            format!("{ORIGIN}{origin}")
+        };
         Cow::Owned([variant, &marks, hashed, &origin].concat())
     };
-    SourceKey { repository: entry.repository.name.clone(), path: key_path, variant }
+    SourceKey {
+        repository: entry.repository.name.clone(),
+        path: key_path,
+        variant,
+    }
 }

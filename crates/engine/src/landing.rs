@@ -24,11 +24,21 @@ pub(crate) struct Restated {
 
 impl Engine {
     /// Keeps and shows a new document.
-    pub(crate) async fn land_document(self: &Arc<Self>, flight: Arc<Flight>, wanted: Arc<Wanted>, arrived: Arrived) {
+    pub(crate) async fn land_document(
+        self: &Arc<Self>,
+        flight: Arc<Flight>,
+        wanted: Arc<Wanted>,
+        arrived: Arrived,
+    ) {
         let (settled, change, replaces) = arrived;
         let restated = self.restated_by(&wanted, replaces.as_ref(), &settled).await;
         let is_kept = change.is_some();
-        let commit = change.map(|change| Commit { wanted: Arc::clone(&wanted), flight: Arc::clone(&flight), change, replaces });
+        let commit = change.map(|change| Commit {
+            wanted: Arc::clone(&wanted),
+            flight: Arc::clone(&flight),
+            change,
+            replaces,
+        });
         let commits: Vec<Commit> = commit.into_iter().collect();
         if restated.is_empty() {
             self.commits.send(commits);
@@ -43,7 +53,12 @@ impl Engine {
     }
 
     /// Makes changes visible, and takes back what is held of files that are restated by them.
-    pub(crate) async fn exchange(&self, document: &Wanted, commits: Vec<Commit>, restated: &[Restated]) {
+    pub(crate) async fn exchange(
+        &self,
+        document: &Wanted,
+        commits: Vec<Commit>,
+        restated: &[Restated],
+    ) {
         // What came before is kept first, and found among what is held; what comes later is told that it is restated.
         self.commits.barrier().await;
         let _alone = self.committing.lock().await;
@@ -61,23 +76,43 @@ impl Engine {
                 "the upstream's index states another digest for held files than before: they are fetched again when they are asked for"
             );
         }
-        let stated: Vec<SourceKey> = restated.iter().map(|restated| restated.key.clone()).collect();
-        let superseded = Superseded { held: &held, stated: &stated, entry: Some(&document.entry) };
+        let stated: Vec<SourceKey> = restated
+            .iter()
+            .map(|restated| restated.key.clone())
+            .collect();
+        let superseded = Superseded {
+            held: &held,
+            stated: &stated,
+            entry: Some(&document.entry),
+        };
         self.commit_group(commits, &superseded).await;
     }
 
     /// A held document is about to be dropped, for the upstream has it no more: what it vouched for is compared with the next one.
     pub(crate) async fn no_longer_vouched_for(self: &Arc<Self>, document: &Arc<Wanted>) {
         let held = self.records.get(&document.key).await.ok().flatten();
-        let Some(held) = held.filter(|held| document.spec.is_document && held.blob().is_some()) else { return };
-        let Ok(table) = self.claim_table(document, &held).await else { return };
+        let Some(held) = held.filter(|held| document.spec.is_document && held.blob().is_some())
+        else {
+            return;
+        };
+        let Ok(table) = self.claim_table(document, &held).await else {
+            return;
+        };
         let _alone = self.committing.lock().await;
         let mut unvouched = Vec::new();
         for (path, _) in table.iter() {
             let key = key_of_named(&document.entry, path);
             let file = self.records.get(&key).await.ok().flatten();
-            if let Some(file) = file.filter(|file| file.verified && document.format.digest_in_name(path).is_none()) {
-                unvouched.push((key, ArtifactRecord { verified: false, ..ArtifactRecord::clone(&file) }));
+            if let Some(file) =
+                file.filter(|file| file.verified && document.format.digest_in_name(path).is_none())
+            {
+                unvouched.push((
+                    key,
+                    ArtifactRecord {
+                        verified: false,
+                        ..ArtifactRecord::clone(&file)
+                    },
+                ));
             }
         }
         let put = |(key, record): &(SourceKey, ArtifactRecord)| Change::PutRecord {
@@ -85,7 +120,13 @@ impl Engine {
             record: record.clone(),
             blob: None,
         };
-        if !unvouched.is_empty() && self.metadata.apply(unvouched.iter().map(put).collect()).await.is_ok() {
+        if !unvouched.is_empty()
+            && self
+                .metadata
+                .apply(unvouched.iter().map(put).collect())
+                .await
+                .is_ok()
+        {
             for (key, record) in unvouched {
                 self.records.put(key, Arc::new(record));
             }
@@ -101,11 +142,15 @@ impl Engine {
         old: Option<&Arc<ArtifactRecord>>,
         new: &Settled,
     ) -> Vec<Restated> {
-        let befores = self.earlier_claims(wanted, old.filter(|old| old.blob() != new.record.blob())).await;
+        let befores = self
+            .earlier_claims(wanted, old.filter(|old| old.blob() != new.record.blob()))
+            .await;
         if befores.is_empty() {
             return Vec::new();
         }
-        let Ok(after) = self.arrived_claims(wanted, new).await else { return Vec::new() };
+        let Ok(after) = self.arrived_claims(wanted, new).await else {
+            return Vec::new();
+        };
         self.restated(wanted, befores, vec![after]).await
     }
 
@@ -119,23 +164,38 @@ impl Engine {
         members: &[Member],
     ) -> Vec<Restated> {
         let befores = self.named_by_generation(wanted, old).await;
-        let Ok(after) = self.arrived_claims(wanted, new).await else { return Vec::new() };
+        let Ok(after) = self.arrived_claims(wanted, new).await else {
+            return Vec::new();
+        };
         let arrived: Vec<_> = members.iter().filter_map(as_settled).collect();
         let afters = self.nested_claims(wanted, &after, &arrived).await;
         let restated = self.restated(wanted, befores, afters).await;
-        let is_admitted = |one: &Restated| Self::named_file(&wanted.entry, wanted.format, &one.key.path).is_some();
+        let is_admitted = |one: &Restated| {
+            Self::named_file(&wanted.entry, wanted.format, &one.key.path).is_some()
+        };
         restated.into_iter().filter(is_admitted).collect()
     }
 
     /// Of the files that `afters` state something of which `befores` do not state: those that were stated otherwise, and those that
     /// are held and are something else.
-    async fn restated(&self, wanted: &Arc<Wanted>, befores: Vec<Arc<ClaimTable>>, afters: Vec<Arc<ClaimTable>>) -> Vec<Restated> {
+    async fn restated(
+        &self,
+        wanted: &Arc<Wanted>,
+        befores: Vec<Arc<ClaimTable>>,
+        afters: Vec<Arc<ClaimTable>>,
+    ) -> Vec<Restated> {
         let differing = self.parse_blocking(move || {
             let mut differing = Vec::new();
             for (path, now) in afters.iter().flat_map(|after| after.iter()) {
-                let mut earlier = befores.iter().filter_map(|before| before.find(path)).peekable();
+                let mut earlier = befores
+                    .iter()
+                    .filter_map(|before| before.find(path))
+                    .peekable();
                 let was_stated = earlier.peek().is_some();
-                let as_before = was_stated && earlier.all(|claim| claim.digests == now.digests && claim.identity == now.identity);
+                let as_before = was_stated
+                    && earlier.all(|claim| {
+                        claim.digests == now.digests && claim.identity == now.identity
+                    });
                 if let Some(stated) = now.stated().filter(|_| !as_before) {
                     differing.push((path.to_owned(), stated, was_stated));
                 }
@@ -155,7 +215,12 @@ impl Engine {
 
 /// A file of a generation that has arrived and is not kept yet, to be read.
 fn as_settled((member, change): &Member) -> Option<(Arc<Wanted>, Settled)> {
-    let RecordChange::Store { record, spool, .. } = change else { return None };
-    let body = SettledBody::Blob(OpenBlob { file: spool.spool.reader(), length: spool.descriptor.size });
+    let RecordChange::Store { record, spool, .. } = change else {
+        return None;
+    };
+    let body = SettledBody::Blob(OpenBlob {
+        file: spool.spool.reader(),
+        length: spool.descriptor.size,
+    });
     Some((Arc::clone(member), Settled::of_record(record, body)))
 }

@@ -42,7 +42,9 @@ pub(crate) enum Tongue {
 impl Learnt {
     /// Whether this document has not been spoken of before. Of more documents than are remembered the log speaks again.
     fn is_news(&self, document: &str) -> bool {
-        let Ok(mut told) = self.told.lock() else { return false };
+        let Ok(mut told) = self.told.lock() else {
+            return false;
+        };
         if told.len() >= MOST_TOLD {
             told.clear();
         }
@@ -67,13 +69,24 @@ impl Learnt {
 }
 
 fn until(now: UnixMillis) -> i64 {
-    now.0.saturating_add(i64::try_from(BELIEVED.as_millis()).unwrap_or(i64::MAX))
+    now.0
+        .saturating_add(i64::try_from(BELIEVED.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Counts the links of an index that are not carried, and says it once for each document.
 pub(crate) fn tell_left_out(wanted: &Wanted, left: LeftOut) {
-    let LeftOut { count, first: Some((place, why)) } = left else { return };
-    wanted.entry.counters.links_not_carried.fetch_add(count, Ordering::Relaxed);
+    let LeftOut {
+        count,
+        first: Some((place, why)),
+    } = left
+    else {
+        return;
+    };
+    wanted
+        .entry
+        .counters
+        .links_not_carried
+        .fetch_add(count, Ordering::Relaxed);
     if wanted.entry.learnt.is_news(&wanted.key.path) {
         tracing::warn!(
             repository = %wanted.entry.repository.name, document = wanted.spec.key_path.as_str(), links = count, first = place, why,
@@ -101,7 +114,11 @@ mod tests {
     #[test]
     fn a_document_is_news_once_and_what_is_remembered_is_bounded() {
         let learnt = Learnt::default();
-        assert!(learnt.is_news("index.yaml") && !learnt.is_news("index.yaml") && learnt.is_news("sub/index.yaml"));
+        assert!(
+            learnt.is_news("index.yaml")
+                && !learnt.is_news("index.yaml")
+                && learnt.is_news("sub/index.yaml")
+        );
         for number in 0..3 * MOST_TOLD {
             learnt.is_news(&number.to_string());
         }

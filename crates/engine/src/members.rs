@@ -70,8 +70,12 @@ impl Engine {
         until: Instant,
     ) -> Around {
         let is_other = before.is_some();
-        let companions =
-            join_all(generation.companions.iter().map(|companion| self.companion(wanted, companion, settled, is_other)));
+        let companions = join_all(
+            generation
+                .companions
+                .iter()
+                .map(|companion| self.companion(wanted, companion, settled, is_other)),
+        );
         let files = tokio::time::timeout_at(until, self.essential_files(wanted, settled));
         let (companions, files) = tokio::join!(companions, files);
         let mut around = Around::default();
@@ -95,12 +99,19 @@ impl Engine {
                 Fetched::Unreachable | Fetched::There | Fetched::Wrong | Fetched::Refused => {}
             }
         }
-        let Ok(files) = files else { return Around { doubt: Some(Doubt::Unreachable), ..around } };
+        let Ok(files) = files else {
+            return Around {
+                doubt: Some(Doubt::Unreachable),
+                ..around
+            };
+        };
         for file in files {
             match file {
                 Fetched::There | Fetched::Refused => {}
                 Fetched::Arrived(member) => around.members.push(member),
-                Fetched::Missing(_) | Fetched::Wrong => around.doubt = around.doubt.or(Some(Doubt::Incomplete)),
+                Fetched::Missing(_) | Fetched::Wrong => {
+                    around.doubt = around.doubt.or(Some(Doubt::Incomplete))
+                }
                 Fetched::Unreachable => around.doubt = Some(Doubt::Unreachable),
             }
         }
@@ -115,27 +126,60 @@ impl Engine {
         settled: &Settled,
         is_other: bool,
     ) -> (Fetched, bool, bool) {
-        let member = Wanted::naming_document(&document.entry, document.format, document.spelt_alike(source.clone()));
+        let member = Wanted::naming_document(
+            &document.entry,
+            document.format,
+            document.spelt_alike(source.clone()),
+        );
         let held = self.records.get(&member.key).await.ok().flatten();
         let had_one = held.as_ref().is_some_and(|record| record.blob().is_some());
         if let Some(held) = held.as_ref().filter(|_| had_one && !is_other) {
-            return (Fetched::Arrived((Arc::new(member), renewed(held, &settled.record))), had_one && *signs, false);
+            return (
+                Fetched::Arrived((Arc::new(member), renewed(held, &settled.record))),
+                had_one && *signs,
+                false,
+            );
         }
-        let url = beside(&settled.record.source_url, &document.spec.path, &source.path);
-        let claim = StoredClaim { url, size: None, published_at: None, digests: Vec::new(), identity: None };
-        let fetched = self.member(Arc::new(member.stating(claim)), held.clone(), settled).await;
+        let url = beside(
+            &settled.record.source_url,
+            &document.spec.path,
+            &source.path,
+        );
+        let claim = StoredClaim {
+            url,
+            size: None,
+            published_at: None,
+            digests: Vec::new(),
+            identity: None,
+        };
+        let fetched = self
+            .member(Arc::new(member.stating(claim)), held.clone(), settled)
+            .await;
         let same = match (&fetched, &held) {
-            (Fetched::Arrived((_, RecordChange::Store { record, .. })), Some(held)) => record.blob() == held.blob(),
+            (Fetched::Arrived((_, RecordChange::Store { record, .. })), Some(held)) => {
+                record.blob() == held.blob()
+            }
             _ => false,
         };
         (fetched, had_one && *signs, same && *signs)
     }
 
     /// The files that clients of this generation ask for as a matter of course.
-    async fn essential_files(self: &Arc<Self>, document: &Arc<Wanted>, settled: &Settled) -> Vec<Fetched> {
-        let Ok(table) = self.arrived_claims(document, settled).await else { return Vec::new() };
-        let essential = |(path, _): &(&str, StoredClaim)| document.format.is_essential(path) && *path != document.spec.key_path;
-        let files = table.iter().filter(essential).map(|(path, claim)| self.essential_file(document, path, claim, settled));
+    async fn essential_files(
+        self: &Arc<Self>,
+        document: &Arc<Wanted>,
+        settled: &Settled,
+    ) -> Vec<Fetched> {
+        let Ok(table) = self.arrived_claims(document, settled).await else {
+            return Vec::new();
+        };
+        let essential = |(path, _): &(&str, StoredClaim)| {
+            document.format.is_essential(path) && *path != document.spec.key_path
+        };
+        let files = table
+            .iter()
+            .filter(essential)
+            .map(|(path, claim)| self.essential_file(document, path, claim, settled));
         join_all(files).await
     }
 
@@ -146,8 +190,13 @@ impl Engine {
         claim: StoredClaim,
         settled: &Settled,
     ) -> Fetched {
-        let Some(file) = Self::named_file(&document.entry, document.format, path) else { return Fetched::Refused };
-        let file = Wanted { spec: document.spelt_alike(file.spec.clone()), ..file };
+        let Some(file) = Self::named_file(&document.entry, document.format, path) else {
+            return Fetched::Refused;
+        };
+        let file = Wanted {
+            spec: document.spelt_alike(file.spec.clone()),
+            ..file
+        };
         let held = self.records.get(&file.key).await.ok().flatten();
         let named_by_digest = document.format.digest_in_name(path).is_some();
         let stated = claim.stated();
@@ -159,7 +208,9 @@ impl Engine {
             };
             match (right, named_by_digest) {
                 (true, true) => return Fetched::There,
-                (true, false) => return Fetched::Arrived((Arc::new(file), renewed(held, &settled.record))),
+                (true, false) => {
+                    return Fetched::Arrived((Arc::new(file), renewed(held, &settled.record)));
+                }
                 (false, _) => {}
             }
         }
@@ -170,13 +221,20 @@ impl Engine {
         // Its name says which generation it is of: it needs no exchange, and may be kept as soon as it is there.
         match self.flight(&file, Effort::IfDue).ready(true).await {
             Ready::Done(Ok(_)) => Fetched::There,
-            Ready::Done(Err(fault)) => fetched_of(&fault, || (Arc::clone(&file), RecordChange::Drop)),
+            Ready::Done(Err(fault)) => {
+                fetched_of(&fault, || (Arc::clone(&file), RecordChange::Drop))
+            }
             Ready::Filling(_) => Fetched::Unreachable,
         }
     }
 
     /// Fetches a file that is to be exchanged together with its document.
-    async fn member(self: &Arc<Self>, member: Arc<Wanted>, held: Option<Arc<ArtifactRecord>>, settled: &Settled) -> Fetched {
+    async fn member(
+        self: &Arc<Self>,
+        member: Arc<Wanted>,
+        held: Option<Arc<ArtifactRecord>>,
+        settled: &Settled,
+    ) -> Fetched {
         let flight = Arc::new(Flight::detached(member.key.clone()));
         let prior = held.filter(|record| !matches!(record.content, Content::Negative { .. }));
         match self.fetch(&flight, &member, prior, None, false).await {
@@ -184,26 +242,45 @@ impl Engine {
             Ok((_, None, _)) => Fetched::Refused,
             Err((fault, _)) => fetched_of(&fault, || {
                 let absent = negative(&member, 404, settled.record.renewed_at);
-                (Arc::clone(&member), RecordChange::Renew { record: Arc::new(absent) })
+                (
+                    Arc::clone(&member),
+                    RecordChange::Renew {
+                        record: Arc::new(absent),
+                    },
+                )
             }),
         }
     }
 
     /// A companion, or another file of a generation whose name says nothing, is served as of the document that is held:
     /// whoever asks for it has read that document (docs/adr/0023). `None` if this is no such file.
-    pub(crate) async fn of_generation(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Result<Option<Settled>, Fault> {
+    pub(crate) async fn of_generation(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+    ) -> Result<Option<Settled>, Fault> {
         let path = &wanted.spec.key_path;
-        let Some(generation) = wanted.member_of() else { return Ok(None) };
-        let is_companion = generation.companions.iter().any(|companion| companion.source.key_path == *path);
+        let Some(generation) = wanted.member_of() else {
+            return Ok(None);
+        };
+        let is_companion = generation
+            .companions
+            .iter()
+            .any(|companion| companion.source.key_path == *path);
         let document = wanted.spelt_alike(generation.document);
-        let document = Arc::new(Wanted::naming_document(&wanted.entry, wanted.format, document));
+        let document = Arc::new(Wanted::naming_document(
+            &wanted.entry,
+            wanted.format,
+            document,
+        ));
         let storage = |error| crate::serve::storage_fault(&wanted.entry, &error);
         let held = self.records.get(&document.key).await.map_err(storage)?;
         let now = self.now();
-        let is_current = held.filter(|held| held.blob().is_some()).is_some_and(|held| {
-            let until = fresh_until(&held, document.class, &document.entry.repository.cache);
-            until.is_none_or(|until| now < until.plus(LEFT_BEHIND))
-        });
+        let is_current = held
+            .filter(|held| held.blob().is_some())
+            .is_some_and(|held| {
+                let until = fresh_until(&held, document.class, &document.entry.repository.cache);
+                until.is_none_or(|until| now < until.plus(LEFT_BEHIND))
+            });
         let mut arrived = None;
         if !is_current {
             match self.flight(&document, Effort::IfDue).ready(true).await {
@@ -212,19 +289,27 @@ impl Engine {
                 Ready::Done(Err(_)) | Ready::Filling(_) => return Ok(None),
             }
         }
-        let Some(record) = self.records.get(&wanted.key).await.map_err(storage)? else { return Ok(None) };
+        let Some(record) = self.records.get(&wanted.key).await.map_err(storage)? else {
+            return Ok(None);
+        };
         if let Content::Negative { status } = record.content {
             return Err(self.negative_fault(wanted, Remembered { status, over: None }));
         }
-        let Some(open) = self.open_held(wanted, &record).await else { return Ok(None) };
+        let Some(open) = self.open_held(wanted, &record).await else {
+            return Ok(None);
+        };
         if is_companion {
             self.readings.note(&document.key, Instant::now());
         }
         let mut settled = self.settled_copy(wanted, record, open, None);
         if let Some(document) = arrived {
-            (settled.status, settled.source, settled.for_once) = (document.status, document.source, document.for_once);
+            (settled.status, settled.source, settled.for_once) =
+                (document.status, document.source, document.for_once);
         }
-        Ok(Some(Settled { body: SettledBody::clone(&settled.body), ..settled }))
+        Ok(Some(Settled {
+            body: SettledBody::clone(&settled.body),
+            ..settled
+        }))
     }
 }
 
@@ -232,16 +317,23 @@ fn fetched_of(fault: &Fault, missing: impl FnOnce() -> Member) -> Fetched {
     match (fault.kind, fault.code) {
         (FaultKind::Upstream(404 | 410), _) => Fetched::Missing(missing()),
         (_, "digest_mismatch") => Fetched::Wrong,
-        (_, "upstream_unreachable" | "upstream_timeout" | "upstream_cut" | "interrupted") => Fetched::Unreachable,
+        (_, "upstream_unreachable" | "upstream_timeout" | "upstream_cut" | "interrupted") => {
+            Fetched::Unreachable
+        }
         _ => Fetched::Refused,
     }
 }
 
 /// The member lives as long as its document.
 fn renewed(held: &ArtifactRecord, document: &ArtifactRecord) -> RecordChange {
-    let record =
-        ArtifactRecord { renewed_at: document.renewed_at, contacted_at: document.contacted_at, ..ArtifactRecord::clone(held) };
-    RecordChange::Renew { record: Arc::new(record) }
+    let record = ArtifactRecord {
+        renewed_at: document.renewed_at,
+        contacted_at: document.contacted_at,
+        ..ArtifactRecord::clone(held)
+    };
+    RecordChange::Renew {
+        record: Arc::new(record),
+    }
 }
 
 /// The URL of a companion on the server that the document came from, if the document has its own name there; else empty. What a URL
@@ -250,5 +342,7 @@ fn beside(document_url: &str, document_path: &str, companion_path: &str) -> Stri
     let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
     let has_its_name = |url: &Url| url.query().is_none() && name(url.path()) == name(document_path);
     let joined = Url::parse(document_url).ok().filter(has_its_name);
-    joined.and_then(|url| url.join(&name(companion_path)).ok()).map_or_else(String::new, String::from)
+    joined
+        .and_then(|url| url.join(&name(companion_path)).ok())
+        .map_or_else(String::new, String::from)
 }

@@ -9,10 +9,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use larder_core::{ArtifactRecord, Clock, Repository, RepositoryName, SafeUrl, UnixMillis, UpstreamSettings, join_url, shown};
+use larder_core::{
+    ArtifactRecord, Clock, Repository, RepositoryName, SafeUrl, UnixMillis, UpstreamSettings,
+    join_url, shown,
+};
 use larder_formats::SourceBase;
 use larder_upstream::{
-    BreakerState, Breakers, Conditions, Resume, UpstreamError, UpstreamErrorKind, UpstreamRequest, UpstreamResponse, retry_after,
+    BreakerState, Breakers, Conditions, Resume, UpstreamError, UpstreamErrorKind, UpstreamRequest,
+    UpstreamResponse, retry_after,
 };
 use url::Url;
 
@@ -39,13 +43,23 @@ type MirrorKey = (RepositoryName, Arc<str>);
 impl Mirror {
     /// The places of a repository, in the operator's order; those of `before` keep their counters.
     pub(crate) fn all(repository: &Repository, before: &[Arc<Self>]) -> Vec<Arc<Self>> {
-        let roots = repository.upstream.as_ref().map_or(&[][..], |upstream| &upstream.base_urls);
+        let roots = repository
+            .upstream
+            .as_ref()
+            .map_or(&[][..], |upstream| &upstream.base_urls);
         let make = |root: &Url| {
-            let old = before.iter().find(|mirror| mirror.root == *root && mirror.key.0 == repository.name);
+            let old = before
+                .iter()
+                .find(|mirror| mirror.root == *root && mirror.key.0 == repository.name);
             old.cloned().unwrap_or_else(|| {
                 let key = (repository.name.clone(), root.as_str().into());
                 let (counters, state) = (MirrorCounters::default(), UpstreamState::default());
-                Arc::new(Self { root: root.clone(), key, counters, state })
+                Arc::new(Self {
+                    root: root.clone(),
+                    key,
+                    counters,
+                    state,
+                })
             })
         };
         roots.iter().map(make).collect()
@@ -142,7 +156,11 @@ enum Worth {
 impl Engine {
     /// Asks the places of an upstream one after the other until one gives what was asked for. If none does, the answer that says
     /// most is given: that there is no such file, before a refusal, before a failure.
-    pub(crate) async fn ask_in_turn(self: &Arc<Self>, wanted: &Wanted, ask: &Ask<'_>) -> Result<Arrival, NoBody> {
+    pub(crate) async fn ask_in_turn(
+        self: &Arc<Self>,
+        wanted: &Wanted,
+        ask: &Ask<'_>,
+    ) -> Result<Arrival, NoBody> {
         let routes = self.in_order(wanted, routes(wanted, ask)?);
         let several = wanted.entry.mirrors.len() > 1;
         let mut best: Option<(Worth, Result<Arrival, NoBody>)> = None;
@@ -151,10 +169,16 @@ impl Engine {
         let count = if idempotent { routes.len() } else { 1 };
         for (position, route) in routes.into_iter().enumerate().take(count) {
             let patience = (position + 1 < count).then_some(PATIENCE);
-            let answer = self.send_by(wanted, &route, request(wanted, ask, &route, patience)).await;
+            let answer = self
+                .send_by(wanted, &route, request(wanted, ask, &route, patience))
+                .await;
             let worth = worth(&answer, ask);
             let pause = asks_to_wait(&answer, self.now());
-            come_back_in = if position == 0 { pause } else { come_back_in.min(pause) };
+            come_back_in = if position == 0 {
+                pause
+            } else {
+                come_back_in.min(pause)
+            };
             if several {
                 let url = SafeUrl(route.url.clone()).to_string();
                 tracing::debug!(repository = %wanted.entry.repository.name, url = &*shown(&url), ?worth, "a mirror was asked");
@@ -162,7 +186,14 @@ impl Engine {
             let answer = match answer {
                 Ok(response) => {
                     let (claimed, has_mirror_beside) = (ask.claimed.clone(), position + 1 < count);
-                    Ok(Arrival { response, mirror: route.mirror, claimed, has_mirror_beside, failed: None, come_back_in })
+                    Ok(Arrival {
+                        response,
+                        mirror: route.mirror,
+                        claimed,
+                        has_mirror_beside,
+                        failed: None,
+                        come_back_in,
+                    })
                 }
                 Err(error) => Err(NoBody::from(error)),
             };
@@ -179,31 +210,61 @@ impl Engine {
                 best = Some((worth, answer));
             }
         }
-        let none = || NoBody::unusable("no_mirror", "no mirror of this repository is left to be asked");
+        let none = || {
+            NoBody::unusable(
+                "no_mirror",
+                "no mirror of this repository is left to be asked",
+            )
+        };
         match best {
             None => Err(none()),
-            Some((_, Ok(arrival))) => Ok(Arrival { failed, come_back_in, ..arrival }),
-            Some((_, Err(why))) => Err(NoBody { message: and_others(why.message, count - 1), ..why }),
+            Some((_, Ok(arrival))) => Ok(Arrival {
+                failed,
+                come_back_in,
+                ..arrival
+            }),
+            Some((_, Err(why))) => Err(NoBody {
+                message: and_others(why.message, count - 1),
+                ..why
+            }),
         }
     }
 
     /// Sends to one place, and remembers how that went.
-    async fn send_by(&self, wanted: &Wanted, route: &Route, request: UpstreamRequest) -> Result<UpstreamResponse, UpstreamError> {
+    async fn send_by(
+        &self,
+        wanted: &Wanted,
+        route: &Route,
+        request: UpstreamRequest,
+    ) -> Result<UpstreamResponse, UpstreamError> {
         let counters = &wanted.entry.counters;
         count(&counters.upstream_requests);
         let settings = request.repository.upstream.as_ref();
-        let deadline = settings.map_or(PATIENCE, |settings| settings.connect_timeout + settings.read_timeout + PATIENCE);
+        let deadline = settings.map_or(PATIENCE, |settings| {
+            settings.connect_timeout + settings.read_timeout + PATIENCE
+        });
         // With nobody else to ask there is nothing to be put aside for.
         let several = wanted.entry.mirrors.len() > 1;
-        let permit = route.mirror.as_ref().filter(|_| several).and_then(|m| self.mirrors.0.admit(&m.key, deadline).ok());
+        let permit = route
+            .mirror
+            .as_ref()
+            .filter(|_| several)
+            .and_then(|m| self.mirrors.0.admit(&m.key, deadline).ok());
         let method = request.method.clone();
-        let answer = self.upstream.send(request).await.map(|response| read_absence(wanted, &method, response));
+        let answer = self
+            .upstream
+            .send(request)
+            .await
+            .map(|response| read_absence(wanted, &method, response));
         match &answer {
             Ok(response) => wanted.entry.quota.heard(response, self.now()),
             Err(_) => count(&counters.upstream_errors),
         }
         // A HEAD that is not taken is asked again with GET, and that one tells.
-        if !answer.as_ref().is_ok_and(|response| method == Method::HEAD && wants_get(response.status)) {
+        if !answer
+            .as_ref()
+            .is_ok_and(|response| method == Method::HEAD && wants_get(response.status))
+        {
             self.note_answer(wanted, route.mirror.as_ref(), &route.url, answer.as_ref());
         }
         let in_trouble = is_trouble(&answer) && !is_refused_to_anybody(wanted, &answer);
@@ -241,7 +302,11 @@ impl Engine {
 
     /// Whether there is a mirror for this source that is not to be avoided.
     pub(crate) fn has_mirror_beside(wanted: &Wanted, avoid: &[Arc<Mirror>]) -> bool {
-        wanted.entry.mirrors.iter().any(|mirror| !avoid.iter().any(|other| other.is(mirror)))
+        wanted
+            .entry
+            .mirrors
+            .iter()
+            .any(|mirror| !avoid.iter().any(|other| other.is(mirror)))
     }
 
     /// Healthy mirrors first, in the operator's order. Those that were put aside come last; of those whose pause is over, one request
@@ -250,19 +315,37 @@ impl Engine {
         if wanted.entry.mirrors.len() < 2 {
             return routes;
         }
-        let state = |route: &Route| route.mirror.as_ref().map_or(BreakerState::Closed, |mirror| self.mirrors.state(mirror));
-        let (mut ready, aside): (Vec<_>, Vec<_>) = routes.into_iter().partition(|route| state(route) == BreakerState::Closed);
+        let state = |route: &Route| {
+            route
+                .mirror
+                .as_ref()
+                .map_or(BreakerState::Closed, |mirror| self.mirrors.state(mirror))
+        };
+        let (mut ready, aside): (Vec<_>, Vec<_>) = routes
+            .into_iter()
+            .partition(|route| state(route) == BreakerState::Closed);
         if !ready.is_empty() {
-            aside.iter().filter(|route| state(route) == BreakerState::HalfOpen).for_each(|route| self.probe(wanted, route));
+            aside
+                .iter()
+                .filter(|route| state(route) == BreakerState::HalfOpen)
+                .for_each(|route| self.probe(wanted, route));
         }
         ready.extend(aside);
         ready
     }
 
     fn probe(self: &Arc<Self>, wanted: &Wanted, route: &Route) {
-        let Some(mirror) = route.mirror.clone() else { return };
-        let Ok(permit) = self.mirrors.0.admit(&mirror.key, PATIENCE * 4) else { return };
-        let head = Ask { method: Method::HEAD, dispensable: true, ..Ask::default() };
+        let Some(mirror) = route.mirror.clone() else {
+            return;
+        };
+        let Ok(permit) = self.mirrors.0.admit(&mirror.key, PATIENCE * 4) else {
+            return;
+        };
+        let head = Ask {
+            method: Method::HEAD,
+            dispensable: true,
+            ..Ask::default()
+        };
         let request = request(wanted, &head, route, Some(PATIENCE));
         let (engine, entry) = (Arc::clone(self), Arc::clone(&wanted.entry));
         larder_upstream::spawn(async move {
@@ -281,19 +364,35 @@ impl Engine {
 /// Where a claim says that a source is, if that is another place than the usual one.
 pub(crate) fn elsewhere(wanted: &Wanted, url: &str) -> Option<Url> {
     let url = Url::parse(url).ok()?;
-    let urls =
-        |ask: &Ask<'_>| routes(wanted, ask).ok().map(|routes| routes.into_iter().map(|route| route.url).collect::<Vec<_>>());
-    let led = Ask { claimed: Some(url), ..Ask::default() };
-    if urls(&led) == urls(&Ask::default()) { None } else { led.claimed }
+    let urls = |ask: &Ask<'_>| {
+        routes(wanted, ask).ok().map(|routes| {
+            routes
+                .into_iter()
+                .map(|route| route.url)
+                .collect::<Vec<_>>()
+        })
+    };
+    let led = Ask {
+        claimed: Some(url),
+        ..Ask::default()
+    };
+    if urls(&led) == urls(&Ask::default()) {
+        None
+    } else {
+        led.claimed
+    }
 }
 
 /// Every way to a source: below each mirror's root, or the one place where a document says it is.
 fn routes(wanted: &Wanted, ask: &Ask<'_>) -> Result<Vec<Route>, NoBody> {
     let bad = |message: String| NoBody::unusable("bad_url", message);
-    let settings = settings(wanted).ok_or_else(|| bad("this repository has no upstream".to_owned()))?;
+    let settings =
+        settings(wanted).ok_or_else(|| bad("this repository has no upstream".to_owned()))?;
     let mirrors = &wanted.entry.mirrors;
     let spec = &wanted.spec;
-    let join = |base: &Url| join_url(base, &spec.path, spec.query.as_deref()).map_err(|error| bad(error.to_string()));
+    let join = |base: &Url| {
+        join_url(base, &spec.path, spec.query.as_deref()).map_err(|error| bad(error.to_string()))
+    };
     let given = match (&ask.claimed, &spec.base) {
         (Some(url), _) => Some(url),
         (None, SourceBase::External(url)) => Some(&**url),
@@ -303,30 +402,54 @@ fn routes(wanted: &Wanted, ask: &Ask<'_>) -> Result<Vec<Route>, NoBody> {
     if let Some(url) = given {
         let below = |mirror: &Arc<Mirror>| url.as_str().strip_prefix(mirror.root.as_str());
         // A query may be a signature: it is for the place that the link names, and for no other.
-        let rest = mirrors.iter().find_map(below).filter(|_| url.query().is_none() || mirrors.len() < 2);
+        let rest = mirrors
+            .iter()
+            .find_map(below)
+            .filter(|_| url.query().is_none() || mirrors.len() < 2);
         let Some(rest) = rest else {
-            return Ok(vec![Route { url: url.clone(), mirror: None }]);
+            return Ok(vec![Route {
+                url: url.clone(),
+                mirror: None,
+            }]);
         };
         for mirror in mirrors {
-            let there = Url::parse(&format!("{}{rest}", mirror.root)).map_err(|error| bad(error.to_string()))?;
-            all.push(Route { url: there, mirror: Some(Arc::clone(mirror)) });
+            let there = Url::parse(&format!("{}{rest}", mirror.root))
+                .map_err(|error| bad(error.to_string()))?;
+            all.push(Route {
+                url: there,
+                mirror: Some(Arc::clone(mirror)),
+            });
         }
     } else if spec.base == SourceBase::Index {
         let indexes = settings.index_urls();
         for (at, index) in indexes.iter().enumerate() {
             // An index of its own place is no mirror's.
-            let mirror = mirrors.get(at).filter(|_| indexes.len() == mirrors.len()).cloned();
-            all.push(Route { url: join(&parent(index))?, mirror });
+            let mirror = mirrors
+                .get(at)
+                .filter(|_| indexes.len() == mirrors.len())
+                .cloned();
+            all.push(Route {
+                url: join(&parent(index))?,
+                mirror,
+            });
         }
     } else {
         for mirror in mirrors {
-            all.push(Route { url: join(&mirror.root)?, mirror: Some(Arc::clone(mirror)) });
+            all.push(Route {
+                url: join(&mirror.root)?,
+                mirror: Some(Arc::clone(mirror)),
+            });
         }
     }
     if all.is_empty() {
         return Err(bad("this repository has no base_url".to_owned()));
     }
-    let avoided = |route: &Route| route.mirror.as_ref().is_some_and(|mirror| ask.avoid.iter().any(|other| other.is(mirror)));
+    let avoided = |route: &Route| {
+        route
+            .mirror
+            .as_ref()
+            .is_some_and(|mirror| ask.avoid.iter().any(|other| other.is(mirror)))
+    };
     all.retain(|route| !avoided(route));
     Ok(all)
 }
@@ -344,26 +467,42 @@ fn parent(index_url: &Url) -> Url {
     parent
 }
 
-fn request(wanted: &Wanted, ask: &Ask<'_>, route: &Route, patience: Option<Duration>) -> UpstreamRequest {
+fn request(
+    wanted: &Wanted,
+    ask: &Ask<'_>,
+    route: &Route,
+    patience: Option<Duration>,
+) -> UpstreamRequest {
     let repository = &wanted.entry.repository;
     let led = ask.claimed.is_some() || matches!(wanted.spec.base, SourceBase::External(_));
-    let configured = settings(wanted).is_some_and(|settings| settings.is_configured_origin(&route.url));
+    let configured =
+        settings(wanted).is_some_and(|settings| settings.is_configured_origin(&route.url));
     UpstreamRequest {
         learned: led && !configured,
         accept: ask.accept.or(wanted.spec.accept),
-        conditions: ask.unless_changed.map(|record| conditions(wanted, route, record)).unwrap_or_default(),
+        conditions: ask
+            .unless_changed
+            .map(|record| conditions(wanted, route, record))
+            .unwrap_or_default(),
         resume: ask.resume.clone(),
         headers: ask.headers.clone(),
         body: ask.body.clone(),
         patience,
         dispensable: ask.dispensable,
-        ..UpstreamRequest::new(Arc::clone(repository), ask.method.clone(), route.url.clone())
+        ..UpstreamRequest::new(
+            Arc::clone(repository),
+            ask.method.clone(),
+            route.url.clone(),
+        )
     }
 }
 
 /// The validators of a copy. A date says something only where the copy came from; a tag that two places share means the same bytes.
 fn conditions(wanted: &Wanted, route: &Route, record: &ArtifactRecord) -> Conditions {
-    let root = route.mirror.as_ref().map_or("", |mirror| mirror.root.as_str());
+    let root = route
+        .mirror
+        .as_ref()
+        .map_or("", |mirror| mirror.root.as_str());
     let its_own = wanted.entry.mirrors.len() < 2 || record.source_url.starts_with(root);
     Conditions {
         if_none_match: record.headers.etag.clone(),
@@ -372,7 +511,10 @@ fn conditions(wanted: &Wanted, route: &Route, record: &ArtifactRecord) -> Condit
 }
 
 /// How long this place wants to be left alone with what it was asked.
-fn asks_to_wait(answer: &Result<UpstreamResponse, UpstreamError>, now: UnixMillis) -> Option<Duration> {
+fn asks_to_wait(
+    answer: &Result<UpstreamResponse, UpstreamError>,
+    now: UnixMillis,
+) -> Option<Duration> {
     let refused = |response: &&UpstreamResponse| matches!(response.status.as_u16(), 429 | 503);
     let response = answer.as_ref().ok().filter(refused)?;
     retry_after(&response.headers, now).filter(|pause| !pause.is_zero())
@@ -394,10 +536,21 @@ fn and_others(message: String, others: usize) -> String {
 
 /// Reads a status that this upstream gives for what it does not have (`missing_status`) as a 404, before anybody else looks at it. What
 /// is asked again with GET is left alone: a signature may be for GET only.
-fn read_absence(wanted: &Wanted, method: &Method, mut response: UpstreamResponse) -> UpstreamResponse {
+fn read_absence(
+    wanted: &Wanted,
+    method: &Method,
+    mut response: UpstreamResponse,
+) -> UpstreamResponse {
     let status = response.status;
     let reads = *method == Method::GET || (*method == Method::HEAD && !wants_get(status));
-    if reads && wanted.entry.repository.cache.missing_status.contains(&status.as_u16()) {
+    if reads
+        && wanted
+            .entry
+            .repository
+            .cache
+            .missing_status
+            .contains(&status.as_u16())
+    {
         tracing::debug!(key = %wanted.key, status = status.as_u16(), "read as absence (missing_status)");
         response.status = StatusCode::NOT_FOUND;
     }
@@ -405,22 +558,38 @@ fn read_absence(wanted: &Wanted, method: &Method, mut response: UpstreamResponse
 }
 
 fn worth(answer: &Result<UpstreamResponse, UpstreamError>, ask: &Ask<'_>) -> Worth {
-    let Ok(response) = answer else { return Worth::Failure };
+    let Ok(response) = answer else {
+        return Worth::Failure;
+    };
     match response.status {
         StatusCode::OK => Worth::Good,
         StatusCode::NOT_MODIFIED if ask.unless_changed.is_some() => Worth::Good,
         StatusCode::PARTIAL_CONTENT if ask.resume.is_some() => Worth::Good,
         StatusCode::NOT_FOUND | StatusCode::GONE => Worth::Absence,
         status if ask.method == Method::HEAD && wants_get(status) => Worth::Good,
-        status if status.is_client_error() && !matches!(status.as_u16(), 401 | 407 | 408 | 421 | 425 | 429) => Worth::Refusal,
+        status
+            if status.is_client_error()
+                && !matches!(status.as_u16(), 401 | 407 | 408 | 421 | 425 | 429) =>
+        {
+            Worth::Refusal
+        }
         _ => Worth::Failure,
     }
 }
 
 /// Whether a mirror says what registries say to names that do not exist: no client may put a mirror aside by a name it made up.
-fn is_refused_to_anybody(wanted: &Wanted, answer: &Result<UpstreamResponse, UpstreamError>) -> bool {
-    let refused = answer.as_ref().is_ok_and(|response| response.status == StatusCode::UNAUTHORIZED);
-    refused && wanted.format.refused_to_anybody(&wanted.entry.repository, &wanted.spec.key_path).is_some()
+fn is_refused_to_anybody(
+    wanted: &Wanted,
+    answer: &Result<UpstreamResponse, UpstreamError>,
+) -> bool {
+    let refused = answer
+        .as_ref()
+        .is_ok_and(|response| response.status == StatusCode::UNAUTHORIZED);
+    refused
+        && wanted
+            .format
+            .refused_to_anybody(&wanted.entry.repository, &wanted.spec.key_path)
+            .is_some()
 }
 
 /// Whether a mirror has failed, rather than said something about a file.
@@ -428,7 +597,9 @@ fn is_trouble(answer: &Result<UpstreamResponse, UpstreamError>) -> bool {
     match answer {
         // A way that leads back here says nothing of who stands at its end, and the next request may come another way.
         Ok(response) if response.status == StatusCode::LOOP_DETECTED => false,
-        Ok(response) => response.status.is_server_error() || matches!(response.status.as_u16(), 401 | 407 | 429),
+        Ok(response) => {
+            response.status.is_server_error() || matches!(response.status.as_u16(), 401 | 407 | 429)
+        }
         Err(error) => error.kind != UpstreamErrorKind::Offline,
     }
 }

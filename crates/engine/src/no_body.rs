@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use larder_core::{ArtifactRecord, CacheStatus, Fault, FaultKind, ForwardReason, Outcome, UnixMillis};
+use larder_core::{
+    ArtifactRecord, CacheStatus, Fault, FaultKind, ForwardReason, Outcome, UnixMillis,
+};
 use larder_upstream::{UpstreamError, UpstreamErrorKind, UpstreamResponse, retry_after};
 
 use crate::admission::Wanted;
@@ -32,7 +34,13 @@ pub(crate) struct NoBody {
 
 impl NoBody {
     pub(crate) fn unusable(code: &'static str, message: impl Into<String>) -> Self {
-        Self { outcome: Outcome::Unusable, message: message.into(), code, status: None, brief: "" }
+        Self {
+            outcome: Outcome::Unusable,
+            message: message.into(),
+            code,
+            status: None,
+            brief: "",
+        }
     }
 
     /// Whether it is the fault of the place that was asked, so that another may have the right body.
@@ -42,17 +50,34 @@ impl NoBody {
     }
 
     /// How a copy came to be served in place of the body: the upstream was asked in vain, or it had asked to be left alone.
-    pub(crate) fn cache_status(&self, copy: &ArtifactRecord, wanted: &Wanted, now: UnixMillis) -> CacheStatus {
+    pub(crate) fn cache_status(
+        &self,
+        copy: &ArtifactRecord,
+        wanted: &Wanted,
+        now: UnixMillis,
+    ) -> CacheStatus {
         let detail = Some("stale-error");
         if self.code == NOT_ASKED {
             let ttl = remaining_seconds(copy, wanted, now);
-            return CacheStatus { hit: true, ttl, detail, ..CacheStatus::default() };
+            return CacheStatus {
+                hit: true,
+                ttl,
+                detail,
+                ..CacheStatus::default()
+            };
         }
         let forward_status = match self.outcome {
-            Outcome::Missing(status) | Outcome::Denied(status) | Outcome::Refused { status, .. } => Some(status),
+            Outcome::Missing(status)
+            | Outcome::Denied(status)
+            | Outcome::Refused { status, .. } => Some(status),
             _ => None,
         };
-        CacheStatus { forward: Some(ForwardReason::Stale), forward_status, detail, ..CacheStatus::default() }
+        CacheStatus {
+            forward: Some(ForwardReason::Stale),
+            forward_status,
+            detail,
+            ..CacheStatus::default()
+        }
     }
 }
 
@@ -65,11 +90,20 @@ impl From<UpstreamError> for NoBody {
             UpstreamErrorKind::RefusedRedirect => (Outcome::Unusable, "redirect_refused"),
             UpstreamErrorKind::RefusedAddress => (Outcome::Unusable, "address_refused"),
             // The registry's answer was 401: a statement about rights, which an old copy covers up only where the operator lists it.
-            UpstreamErrorKind::Unauthorized => (Outcome::Denied(StatusCode::UNAUTHORIZED.as_u16()), "upstream_login"),
+            UpstreamErrorKind::Unauthorized => (
+                Outcome::Denied(StatusCode::UNAUTHORIZED.as_u16()),
+                "upstream_login",
+            ),
             UpstreamErrorKind::Protocol => (Outcome::Unusable, "upstream_protocol"),
             UpstreamErrorKind::Truncated => (Outcome::Unusable, "upstream_cut"),
         };
-        Self { outcome, message: error.message, code, status: None, brief: error.brief }
+        Self {
+            outcome,
+            message: error.message,
+            code,
+            status: None,
+            brief: error.brief,
+        }
     }
 }
 
@@ -80,11 +114,21 @@ pub(crate) fn nothing_left() -> NoBody {
 
 /// Why an answer other than 200 and an expected 304 has no body. Where another mirror could not be asked, one that has not got the
 /// file does not end the life of a copy.
-pub(crate) fn no_body_of(wanted: &Wanted, arrival: &Arrival, has_copy: bool, now: UnixMillis) -> NoBody {
+pub(crate) fn no_body_of(
+    wanted: &Wanted,
+    arrival: &Arrival,
+    has_copy: bool,
+    now: UnixMillis,
+) -> NoBody {
     if arrival.response.status == StatusCode::NOT_MODIFIED {
-        let message =
-            format!("the upstream of repository {} answered 304 to a request without conditions", wanted.entry.repository.name);
-        return NoBody { status: Some(304), ..NoBody::unusable("upstream_protocol", message) };
+        let message = format!(
+            "the upstream of repository {} answered 304 to a request without conditions",
+            wanted.entry.repository.name
+        );
+        return NoBody {
+            status: Some(304),
+            ..NoBody::unusable("upstream_protocol", message)
+        };
     }
     match &arrival.failed {
         Some(failed) if has_copy => failed.clone(),
@@ -93,11 +137,17 @@ pub(crate) fn no_body_of(wanted: &Wanted, arrival: &Arrival, has_copy: bool, now
 }
 
 /// What a status other than 200 and an expected 304 means.
-pub(crate) fn status_outcome(wanted: &Wanted, response: &UpstreamResponse, now: UnixMillis) -> NoBody {
+pub(crate) fn status_outcome(
+    wanted: &Wanted,
+    response: &UpstreamResponse,
+    now: UnixMillis,
+) -> NoBody {
     let status = response.status.as_u16();
     let path = &wanted.spec.key_path;
     if status == 401
-        && let Some(refusal) = wanted.format.refused_to_anybody(&wanted.entry.repository, path)
+        && let Some(refusal) = wanted
+            .format
+            .refused_to_anybody(&wanted.entry.repository, path)
     {
         // To larder it is a 401 all the same: no absence that would be remembered, nor end the life of a copy.
         return NoBody {
@@ -109,12 +159,19 @@ pub(crate) fn status_outcome(wanted: &Wanted, response: &UpstreamResponse, now: 
         };
     }
     let answered = status;
-    let status = if wanted.format.is_missing(path, status) { 404 } else { status };
+    let status = if wanted.format.is_missing(path, status) {
+        404
+    } else {
+        status
+    };
     let retry_after = retry_after(&response.headers, now);
     let outcome = match status {
         404 | 410 => Outcome::Missing(status),
         401 | 403 | 407 | 451 => Outcome::Denied(status),
-        400..=599 => Outcome::Refused { status, retry_after: retry_after.filter(|_| matches!(status, 408 | 425 | 429 | 500..)) },
+        400..=599 => Outcome::Refused {
+            status,
+            retry_after: retry_after.filter(|_| matches!(status, 408 | 425 | 429 | 500..)),
+        },
         _ => Outcome::Unusable,
     };
     let hint = match status {
@@ -124,9 +181,22 @@ pub(crate) fn status_outcome(wanted: &Wanted, response: &UpstreamResponse, now: 
         200..=299 => ", which is no answer to what was asked; correct base_url",
         _ => "",
     };
-    let message = format!("the upstream of repository {} answered {status}{hint}", wanted.entry.repository.name);
-    let code = if matches!(status, 401 | 407) { "upstream_unauthorized" } else { "upstream_status" };
-    NoBody { outcome, message, code, status: Some(answered), brief: "" }
+    let message = format!(
+        "the upstream of repository {} answered {status}{hint}",
+        wanted.entry.repository.name
+    );
+    let code = if matches!(status, 401 | 407) {
+        "upstream_unauthorized"
+    } else {
+        "upstream_status"
+    };
+    NoBody {
+        outcome,
+        message,
+        code,
+        status: Some(answered),
+        brief: "",
+    }
 }
 
 /// The upstream's own status, passed on.
@@ -140,18 +210,35 @@ pub(crate) fn passed_on(wanted: &Wanted, status: u16, retry_after: Option<Durati
     let name = &wanted.entry.repository.name;
     let path = shown_path(&wanted.spec.key_path);
     // They were read as 404 where the answer came in (`mirrors.rs`).
-    let also = wanted.entry.repository.cache.missing_status.iter().map(u16::to_string).collect::<Vec<_>>().join(" or ");
+    let also = wanted
+        .entry
+        .repository
+        .cache
+        .missing_status
+        .iter()
+        .map(u16::to_string)
+        .collect::<Vec<_>>()
+        .join(" or ");
     let message = match status {
         508 => format!(
             "repository {name} leads back to where the request came from: its upstream answered 508 (Loop Detected); correct its base_url, \
              or whatever redirects from there to here"
         ),
         404 if !also.is_empty() => {
-            format!("the upstream of repository {name} answered 404 for {path}, or {also}, which missing_status reads as that")
+            format!(
+                "the upstream of repository {name} answered 404 for {path}, or {also}, which missing_status reads as that"
+            )
         }
-        _ => format!("the upstream of repository {name} answered {status} for {path}{}", remedy_of(status)),
+        _ => format!(
+            "the upstream of repository {name} answered {status} for {path}{}",
+            remedy_of(status)
+        ),
     };
-    let said = if status == 404 && !also.is_empty() { format!("404 or {also}") } else { status.to_string() };
+    let said = if status == 404 && !also.is_empty() {
+        format!("404 or {also}")
+    } else {
+        status.to_string()
+    };
     // Who is told to come back later must be told when.
     let retry_after = retry_after.or((status == 429).then_some(UNTOLD_RETRY_AFTER));
     Fault::new(FaultKind::Upstream(status), code, message)
@@ -163,15 +250,23 @@ pub(crate) fn passed_on(wanted: &Wanted, status: u16, retry_after: Option<Durati
 
 /// A path as messages show it.
 fn shown_path(path: &str) -> std::borrow::Cow<'_, str> {
-    if path.is_empty() { "its root".into() } else { larder_core::shown(path) }
+    if path.is_empty() {
+        "its root".into()
+    } else {
+        larder_core::shown(path)
+    }
 }
 
 /// What to do about a status that is passed on.
 fn remedy_of(status: u16) -> &'static str {
     match status {
-        403 => "; it may want a login (username, password), or say so of what is not there (missing_status)",
+        403 => {
+            "; it may want a login (username, password), or say so of what is not there (missing_status)"
+        }
         429 => "; it takes fewer requests for now: ask again later, or log in (username, password)",
-        500..=599 => "; that is the upstream's own trouble: ask again later (stale.on_status serves held copies meanwhile)",
+        500..=599 => {
+            "; that is the upstream's own trouble: ask again later (stale.on_status serves held copies meanwhile)"
+        }
         _ => "",
     }
 }
@@ -186,26 +281,39 @@ pub(crate) fn failed(wanted: &Wanted, timed_out: bool, no_body: &NoBody) -> Faul
     let name = &wanted.entry.repository.name;
     let said = Said::of(no_body);
     let path = shown_path(&wanted.spec.key_path);
-    let names_it =
-        ["the upstream of repository", "the registry of repository"].iter().any(|who| no_body.message.starts_with(who));
+    let names_it = ["the upstream of repository", "the registry of repository"]
+        .iter()
+        .any(|who| no_body.message.starts_with(who));
     let what = match said.brief {
         _ if names_it => no_body.message.clone(),
         "" => format!("repository {name}: {}", no_body.message),
-        brief => format!("the upstream of repository {name} {brief}: {}", no_body.message),
+        brief => format!(
+            "the upstream of repository {name} {brief}: {}",
+            no_body.message
+        ),
     };
     let message = format!("{what} (asked for {path}){}", said.remedy);
-    let fault = Fault::new(kind, no_body.code, message).in_repository(name).by_rule(said.rule);
+    let fault = Fault::new(kind, no_body.code, message)
+        .in_repository(name)
+        .by_rule(said.rule);
     let fault = match (said.brief, no_body.status) {
         ("", _) => fault,
-        (brief, Some(401)) => fault.briefly(format!("the upstream of repository {name} answered 401: it {brief}")),
-        (_, Some(407)) => {
-            fault.briefly(format!("the upstream of repository {name} answered 407: the proxy on the way wants a login"))
+        (brief, Some(401)) => fault.briefly(format!(
+            "the upstream of repository {name} answered 401: it {brief}"
+        )),
+        (_, Some(407)) => fault.briefly(format!(
+            "the upstream of repository {name} answered 407: the proxy on the way wants a login"
+        )),
+        (brief, Some(status)) if no_body.code == "upstream_status" => fault.briefly(format!(
+            "the upstream of repository {name} answered {status}: it {brief}"
+        )),
+        (brief, _) if no_body.brief.is_empty() => {
+            fault.briefly(format!("the upstream of repository {name} {brief}"))
         }
-        (brief, Some(status)) if no_body.code == "upstream_status" => {
-            fault.briefly(format!("the upstream of repository {name} answered {status}: it {brief}"))
-        }
-        (brief, _) if no_body.brief.is_empty() => fault.briefly(format!("the upstream of repository {name} {brief}")),
-        (brief, _) => fault.briefly(format!("the upstream of repository {name} {brief}: {}", no_body.brief)),
+        (brief, _) => fault.briefly(format!(
+            "the upstream of repository {name} {brief}: {}",
+            no_body.brief
+        )),
     };
     match no_body.status {
         Some(status) => fault.upstream_said(status.to_string()),
@@ -226,7 +334,12 @@ struct Said {
 
 impl Said {
     fn of(no_body: &NoBody) -> Self {
-        let upstream = |brief, upstream, remedy| Self { rule: "upstream", brief, upstream, remedy };
+        let upstream = |brief, upstream, remedy| Self {
+            rule: "upstream",
+            brief,
+            upstream,
+            remedy,
+        };
         match no_body.code {
             "upstream_unreachable" => upstream(
                 "cannot be reached",
@@ -239,16 +352,27 @@ impl Said {
                 "; ask again, or let it have more time (timeouts.connect, timeouts.read)",
             ),
             "upstream_unauthorized" => upstream("wants a login; set username and password", "", ""),
-            "upstream_login" => {
-                upstream("gave no token", "no token", "; set username and password of the repository, or correct them")
-            }
-            "upstream_protocol" => {
-                upstream("did not answer in valid HTTP", "no valid HTTP", "; correct base_url, or ask again later")
-            }
+            "upstream_login" => upstream(
+                "gave no token",
+                "no token",
+                "; set username and password of the repository, or correct them",
+            ),
+            "upstream_protocol" => upstream(
+                "did not answer in valid HTTP",
+                "no valid HTTP",
+                "; correct base_url, or ask again later",
+            ),
             "upstream_cut" => upstream("broke off the transfer", "broken off", "; ask again"),
             "upstream_status" => upstream("gave no usable answer", "", ""),
-            "redirect_refused" => upstream("redirects to where larder does not follow", "redirect refused", "; correct base_url"),
-            "address_refused" => Self { rule: "allow_private", ..upstream("leads to a private address", "address refused", "") },
+            "redirect_refused" => upstream(
+                "redirects to where larder does not follow",
+                "redirect refused",
+                "; correct base_url",
+            ),
+            "address_refused" => Self {
+                rule: "allow_private",
+                ..upstream("leads to a private address", "address refused", "")
+            },
             "digest_mismatch" => Self {
                 rule: "verify",
                 ..upstream(
@@ -257,9 +381,11 @@ impl Said {
                     "; ask again when it has been corrected there (verify: warn would keep it)",
                 )
             },
-            "malformed_document" | "unasked_coding" => {
-                upstream("sent something that cannot be used", "malformed", "; look at what it sends there")
-            }
+            "malformed_document" | "unasked_coding" => upstream(
+                "sent something that cannot be used",
+                "malformed",
+                "; look at what it sends there",
+            ),
             "document_too_large" => Self {
                 rule: "limits.document_size",
                 ..upstream(
@@ -268,9 +394,14 @@ impl Said {
                     "; raise limits.document_size if it should be so large",
                 )
             },
-            "offline" => {
-                Self { rule: "offline", ..upstream("is not asked (offline)", "", "; set offline: false to let larder ask") }
-            }
+            "offline" => Self {
+                rule: "offline",
+                ..upstream(
+                    "is not asked (offline)",
+                    "",
+                    "; set offline: false to let larder ask",
+                )
+            },
             _ => upstream("", "", ""),
         }
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use larder_core::{
-    ArtifactRecord, CachePolicy, CacheStatus, Content, Decision, Fault, ForwardReason, Revalidate, RevalidateWith, Source,
-    UnixMillis, decide, fresh_until, time_to_live,
+    ArtifactRecord, CachePolicy, CacheStatus, Content, Decision, Fault, ForwardReason, Revalidate,
+    RevalidateWith, Source, UnixMillis, decide, fresh_until, time_to_live,
 };
 use larder_storage::{OpenBlob, StorageError, StorageErrorKind};
 use larder_upstream::in_request;
@@ -44,7 +44,12 @@ const ATTEMPTS: usize = 3;
 
 impl Engine {
     /// Obtains a source for a client: from what is held, or from the one flight for it.
-    pub(crate) async fn obtain(self: &Arc<Self>, wanted: &Arc<Wanted>, whole: bool, force: bool) -> Result<Obtained, Fault> {
+    pub(crate) async fn obtain(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        whole: bool,
+        force: bool,
+    ) -> Result<Obtained, Fault> {
         if force {
             self.tell(wanted, None, "fetch", "the request asks for it anew");
         } else if let Some(settled) = self.held(wanted).await? {
@@ -65,7 +70,9 @@ impl Engine {
             match flight.ready(whole).await {
                 Ready::Filling(fill) => {
                     // Others may have read on meanwhile, with no room for what they have read.
-                    let Some(attached) = fill.attach_at_start() else { continue };
+                    let Some(attached) = fill.attach_at_start() else {
+                        continue;
+                    };
                     let status = CacheStatus {
                         forward: Some(flight.reason()),
                         forward_status: Some(200),
@@ -86,9 +93,14 @@ impl Engine {
                     if is_held && settled.source == Source::Remote && !settled.for_once {
                         let ttl = remaining_seconds(&settled.record, wanted, self.now());
                         settled.source = Source::Cache;
-                        settled.status = CacheStatus { hit: true, ttl, ..CacheStatus::default() };
+                        settled.status = CacheStatus {
+                            hit: true,
+                            ttl,
+                            ..CacheStatus::default()
+                        };
                     }
-                    settled.status.collapsed |= !started && !is_held && settled.status.forward.is_some();
+                    settled.status.collapsed |=
+                        !started && !is_held && settled.status.forward.is_some();
                     return Ok(Obtained::Held(settled));
                 }
                 Ready::Done(Err(fault)) if fault.code == "interrupted" => {
@@ -107,18 +119,28 @@ impl Engine {
     }
 
     /// The same; `true` if it is a new one.
-    pub(crate) fn flight_or_join(self: &Arc<Self>, wanted: &Arc<Wanted>, effort: Effort) -> (Arc<Flight>, bool) {
+    pub(crate) fn flight_or_join(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        effort: Effort,
+    ) -> (Arc<Flight>, bool) {
         let join_ended = !asks_again(wanted, effort) && !self.brought_a_folder(wanted);
-        self.flights.join_or_start(&wanted.key, join_ended, |flight| {
-            let (engine, wanted) = (Arc::clone(self), Arc::clone(wanted));
-            async move { engine.fly(flight, wanted, effort).await }
-        })
+        self.flights
+            .join_or_start(&wanted.key, join_ended, |flight| {
+                let (engine, wanted) = (Arc::clone(self), Arc::clone(wanted));
+                async move { engine.fly(flight, wanted, effort).await }
+            })
     }
 
     /// A held copy that may be served now, without asking anyone.
     async fn held(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Result<Option<Settled>, Fault> {
         if let Some(settled) = self.of_generation(wanted).await? {
-            self.tell(wanted, Some(&settled.record), "serve", "the index that it belongs to is held");
+            self.tell(
+                wanted,
+                Some(&settled.record),
+                "serve",
+                "the index that it belongs to is held",
+            );
             return Ok(Some(settled));
         }
         let in_memory = self.records.peek(&wanted.key);
@@ -131,7 +153,11 @@ impl Engine {
         }
         let record = match in_memory {
             Some(record) => Some(record),
-            None => self.records.get(&wanted.key).await.map_err(|error| storage_fault(&wanted.entry, &error))?,
+            None => self
+                .records
+                .get(&wanted.key)
+                .await
+                .map_err(|error| storage_fault(&wanted.entry, &error))?,
         };
         let policy = &wanted.entry.repository.cache;
         let now = self.now();
@@ -140,15 +166,30 @@ impl Engine {
                 self.tell(wanted, None, "fetch", "nothing is held");
                 return Ok(None);
             }
-            self.tell(wanted, None, "serve what stands in, or nothing", "nothing is held, and the repository is offline");
-            let (record, body) = self.stand_in(wanted).await.ok_or_else(|| crate::serve::offline(wanted))?;
+            self.tell(
+                wanted,
+                None,
+                "serve what stands in, or nothing",
+                "nothing is held, and the repository is offline",
+            );
+            let (record, body) = self
+                .stand_in(wanted)
+                .await
+                .ok_or_else(|| crate::serve::offline(wanted))?;
             return Ok(Some(self.settled_copy(wanted, record, body, None)));
         };
         if wanted.spec.is_document
             && self.readings.is_exchanging(&wanted.key)
-            && !self.readings.keeps(&wanted.key, tokio::time::Instant::now())
+            && !self
+                .readings
+                .keeps(&wanted.key, tokio::time::Instant::now())
         {
-            self.tell(wanted, Some(&record), "wait", "the index is being exchanged together with its files");
+            self.tell(
+                wanted,
+                Some(&record),
+                "wait",
+                "the index is being exchanged together with its files",
+            );
             return Ok(None);
         }
         let offline = wanted.entry.repository_is_offline() && record.blob().is_some();
@@ -157,25 +198,48 @@ impl Engine {
             // Whoever may have its companion gets it once more; the upstream is asked all the same, behind the scenes: a short life
             // (with `mutable_ttl: 0`, none) says how often to ask, and readers only put off the exchange.
             Decision::Fetch { .. } | Decision::Revalidate(_)
-                if wanted.heads_generation() && self.readings.keeps(&wanted.key, tokio::time::Instant::now()) =>
+                if wanted.heads_generation()
+                    && self
+                        .readings
+                        .keeps(&wanted.key, tokio::time::Instant::now()) =>
             {
                 Decision::ServeAndRefresh
             }
             decision => decision,
         };
         let (done, why) = words(decision);
-        self.tell(wanted, Some(&record), done, if offline { "the repository is offline" } else { why });
+        self.tell(
+            wanted,
+            Some(&record),
+            done,
+            if offline {
+                "the repository is offline"
+            } else {
+                why
+            },
+        );
         match decision {
-            Decision::ServeNegative(status) => Err(self.negative_fault(wanted, Remembered::of_record(wanted, status, &record))),
+            Decision::ServeNegative(status) => {
+                Err(self.negative_fault(wanted, Remembered::of_record(wanted, status, &record)))
+            }
             Decision::Serve | Decision::ServeAndRefresh => {
-                let Some(body) = self.open_held(wanted, &record).await else { return Ok(None) };
-                let Some(record) = self.still_claimed(wanted, record).await else { return Ok(None) };
+                let Some(body) = self.open_held(wanted, &record).await else {
+                    return Ok(None);
+                };
+                let Some(record) = self.still_claimed(wanted, record).await else {
+                    return Ok(None);
+                };
                 count(&wanted.entry.counters.hits);
                 let refreshing = decision == Decision::ServeAndRefresh;
                 if refreshing {
                     self.flight(wanted, Effort::IfDue);
                 }
-                Ok(Some(self.settled_copy(wanted, record, body, refreshing.then_some("stale-revalidating"))))
+                Ok(Some(self.settled_copy(
+                    wanted,
+                    record,
+                    body,
+                    refreshing.then_some("stale-revalidating"),
+                )))
             }
             Decision::Revalidate(_) | Decision::Fetch { .. } => Ok(None),
         }
@@ -190,7 +254,12 @@ impl Engine {
         stale: Option<&'static str>,
     ) -> Settled {
         let ttl = remaining_seconds(&record, wanted, self.now());
-        let status = CacheStatus { hit: true, ttl, detail: stale, ..CacheStatus::default() };
+        let status = CacheStatus {
+            hit: true,
+            ttl,
+            detail: stale,
+            ..CacheStatus::default()
+        };
         Settled {
             record,
             body: SettledBody::Blob(body),
@@ -202,16 +271,28 @@ impl Engine {
     }
 
     /// Opens a record's blob; a record whose bytes are gone or damaged is dropped, so that they are fetched again.
-    pub(crate) async fn open_held(&self, wanted: &Wanted, record: &ArtifactRecord) -> Option<OpenBlob> {
+    pub(crate) async fn open_held(
+        &self,
+        wanted: &Wanted,
+        record: &ArtifactRecord,
+    ) -> Option<OpenBlob> {
         let blob = record.blob()?;
         match self.blobs.open(blob) {
             Ok(open) => Some(open),
             Err(error) => {
                 let error_text = error.to_string();
                 in_request(|| {
-                    warn_once!(wanted, "unreadable", "a held copy cannot be read and is fetched again", error = error_text);
+                    warn_once!(
+                        wanted,
+                        "unreadable",
+                        "a held copy cannot be read and is fetched again",
+                        error = error_text
+                    );
                 });
-                if matches!(error.kind, StorageErrorKind::NotFound | StorageErrorKind::Corrupt) {
+                if matches!(
+                    error.kind,
+                    StorageErrorKind::NotFound | StorageErrorKind::Corrupt
+                ) {
                     self.drop_record(&wanted.entry, &wanted.key).await;
                 }
                 None
@@ -221,43 +302,77 @@ impl Engine {
 
     /// A file that was kept before its document could be read is checked when the document has been read. `None`: it was wrong, and is
     /// dropped.
-    async fn still_claimed(self: &Arc<Self>, wanted: &Arc<Wanted>, record: Arc<ArtifactRecord>) -> Option<Arc<ArtifactRecord>> {
+    async fn still_claimed(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        record: Arc<ArtifactRecord>,
+    ) -> Option<Arc<ArtifactRecord>> {
         let named = wanted.format.digest_in_name(&wanted.spec.key_path);
-        if record.verified || wanted.spec.is_document || (wanted.class.is_mutable() && named.is_none()) {
+        if record.verified
+            || wanted.spec.is_document
+            || (wanted.class.is_mutable() && named.is_none())
+        {
             return Some(record);
         }
         let by_name = named.is_some();
         let stated = match named {
             Some(digest) => Some(Stated::Digests(vec![digest])),
-            None => self.held_claim(wanted).await.and_then(|claim| claim.stated()),
+            None => self
+                .held_claim(wanted)
+                .await
+                .and_then(|claim| claim.stated()),
         };
-        let (Some(stated), Some(blob)) = (stated, record.blob()) else { return Some(record) };
+        let (Some(stated), Some(blob)) = (stated, record.blob()) else {
+            return Some(record);
+        };
         let right = self.blob_is(wanted, &wanted.key.path, blob, &stated).await;
         if !right && Self::keeps_contradicted(wanted) {
             Self::tell_contradicted(wanted, &stated);
         } else if !right {
             count(&wanted.entry.counters.digest_mismatches);
             in_request(|| {
-                warn_once!(wanted, "held_mismatch", "a held file is not what its index or its name says and is fetched again");
+                warn_once!(
+                    wanted,
+                    "held_mismatch",
+                    "a held file is not what its index or its name says and is fetched again"
+                );
             });
             self.drop_record(&wanted.entry, &wanted.key).await;
             return None;
         }
         // What is being committed may be a document that states something else, and drops the record.
         let _alone = self.committing.lock().await;
-        let is_held = self.records.get(&wanted.key).await.ok().flatten().is_some_and(|now| now.blob() == record.blob());
-        let is_stated = by_name || self.held_claim(wanted).await.and_then(|claim| claim.stated()) == Some(stated);
+        let is_held = self
+            .records
+            .get(&wanted.key)
+            .await
+            .ok()
+            .flatten()
+            .is_some_and(|now| now.blob() == record.blob());
+        let is_stated = by_name
+            || self
+                .held_claim(wanted)
+                .await
+                .and_then(|claim| claim.stated())
+                == Some(stated);
         if !(is_held && is_stated) {
             return is_held.then_some(record);
         }
-        let verified = Arc::new(ArtifactRecord { verified: true, ..ArtifactRecord::clone(&record) });
+        let verified = Arc::new(ArtifactRecord {
+            verified: true,
+            ..ArtifactRecord::clone(&record)
+        });
         // If this fails, it is compared again.
         let _ = self.remember(&wanted.key, Arc::clone(&verified)).await;
         Some(verified)
     }
 
     /// Takes a record out of the database, memory and the hot set.
-    pub(crate) async fn drop_record(&self, entry: &crate::repositories::Entry, key: &larder_core::SourceKey) {
+    pub(crate) async fn drop_record(
+        &self,
+        entry: &crate::repositories::Entry,
+        key: &larder_core::SourceKey,
+    ) {
         let change = larder_storage::Change::DeleteRecord { key: key.clone() };
         if let Err(error) = self.metadata.apply(vec![change]).await {
             in_request(|| tracing::error!(%error, %key, "a record could not be dropped"));
@@ -275,13 +390,28 @@ impl Engine {
         // What is to be committed is in the queue before anybody is told: the next request waits for the queue to be empty, and must
         // find the record of what was served just now.
         let flown = self.decide_and_fetch(&flight, &wanted, effort).await;
-        match (if effort == Effort::Recheck { unless_news(flown) } else { flown }, wanted.generation()) {
+        match (
+            if effort == Effort::Recheck {
+                unless_news(flown)
+            } else {
+                flown
+            },
+            wanted.generation(),
+        ) {
             (Ok(arrived), Some(generation)) => {
-                self.land_generation(flight, wanted, generation, arrived, began).await;
+                self.land_generation(flight, wanted, generation, arrived, began)
+                    .await;
             }
-            (Ok(arrived), None) if arrived.0.document.is_some() => self.land_document(flight, wanted, arrived).await,
+            (Ok(arrived), None) if arrived.0.document.is_some() => {
+                self.land_document(flight, wanted, arrived).await
+            }
             (Ok((settled, Some(change), replaces)), None) => {
-                self.commits.send(vec![Commit { wanted, flight: Arc::clone(&flight), change, replaces }]);
+                self.commits.send(vec![Commit {
+                    wanted,
+                    flight: Arc::clone(&flight),
+                    change,
+                    replaces,
+                }]);
                 flight.finish(Ok(settled));
             }
             (Ok((settled, None, _)), None) => {
@@ -290,7 +420,12 @@ impl Engine {
             }
             (Err((fault, Some(change))), _) => {
                 self.no_longer_vouched_for(&wanted).await;
-                self.commits.send(vec![Commit { wanted, flight: Arc::clone(&flight), change, replaces: None }]);
+                self.commits.send(vec![Commit {
+                    wanted,
+                    flight: Arc::clone(&flight),
+                    change,
+                    replaces: None,
+                }]);
                 flight.finish(Err(fault));
             }
             (Err((fault, None)), _) => {
@@ -301,7 +436,12 @@ impl Engine {
         }
     }
 
-    async fn decide_and_fetch(self: &Arc<Self>, flight: &Arc<Flight>, wanted: &Arc<Wanted>, effort: Effort) -> Flown {
+    async fn decide_and_fetch(
+        self: &Arc<Self>,
+        flight: &Arc<Flight>,
+        wanted: &Arc<Wanted>,
+        effort: Effort,
+    ) -> Flown {
         if asks_again(wanted, effort) {
             // The flight before this one may have ended without its record being visible yet: what it served must not be missed.
             self.commits.barrier().await;
@@ -320,16 +460,26 @@ impl Engine {
         if let Some(pointer) = &record
             && let Some((resolved, _)) = self.follow_pointer(wanted, pointer).await
         {
-            followed = Some(RecordChange::Renew { record: Arc::clone(&resolved) });
+            followed = Some(RecordChange::Renew {
+                record: Arc::clone(&resolved),
+            });
             record = Some(resolved);
         }
         // What may be served while it is refreshed has been served; here it is refreshed.
-        let policy = CachePolicy { stale_while_revalidate: std::time::Duration::ZERO, ..wanted.entry.repository.cache.clone() };
-        let anew = Decision::Fetch { expired: record.as_ref().is_some_and(|r| r.blob().is_some()) };
-        let may_compare = policy.revalidate != Some(Revalidate::Never) && record.as_ref().is_some_and(|r| r.has_validators());
+        let policy = CachePolicy {
+            stale_while_revalidate: std::time::Duration::ZERO,
+            ..wanted.entry.repository.cache.clone()
+        };
+        let anew = Decision::Fetch {
+            expired: record.as_ref().is_some_and(|r| r.blob().is_some()),
+        };
+        let may_compare = policy.revalidate != Some(Revalidate::Never)
+            && record.as_ref().is_some_and(|r| r.has_validators());
         let mut decision = match effort {
             Effort::IfDue => {
-                let class = record.as_deref().map_or(wanted.class, |record| wanted.class_of(record));
+                let class = record
+                    .as_deref()
+                    .map_or(wanted.class, |record| wanted.class_of(record));
                 decide(record.as_deref(), class, &policy, self.now())
             }
             Effort::Recheck if may_compare => Decision::Revalidate(RevalidateWith::Get),
@@ -338,24 +488,38 @@ impl Engine {
         let mut copy = None;
         if let Some(record) = record.clone().filter(|record| record.blob().is_some()) {
             // An expired copy, too, is renewed or served stale only if it is what its index says by now.
-            match (self.open_held(wanted, &record).await, self.still_claimed(wanted, record).await) {
+            match (
+                self.open_held(wanted, &record).await,
+                self.still_claimed(wanted, record).await,
+            ) {
                 (Some(open), Some(record)) => copy = Some((record, open)),
                 _ => decision = Decision::Fetch { expired: false },
             }
         }
         match (decision, copy) {
-            (Decision::Serve | Decision::ServeAndRefresh, Some((record, open))) => {
-                Ok((self.settled_copy(wanted, record, open, None), followed, None))
-            }
+            (Decision::Serve | Decision::ServeAndRefresh, Some((record, open))) => Ok((
+                self.settled_copy(wanted, record, open, None),
+                followed,
+                None,
+            )),
             (Decision::ServeNegative(status), _) => {
-                let absence = record.map_or(Remembered { status, over: None }, |r| Remembered::of_record(wanted, status, &r));
+                let absence = record.map_or(Remembered { status, over: None }, |r| {
+                    Remembered::of_record(wanted, status, &r)
+                });
                 Err((self.negative_fault(wanted, absence), None))
             }
-            (Decision::Revalidate(with), Some(copy)) => self.revalidate(flight, wanted, copy, with).await,
+            (Decision::Revalidate(with), Some(copy)) => {
+                self.revalidate(flight, wanted, copy, with).await
+            }
             (_, copy) => {
-                let prior = record.filter(|record| !matches!(record.content, Content::Negative { .. }));
+                let prior =
+                    record.filter(|record| !matches!(record.content, Content::Negative { .. }));
                 let own = copy.is_some();
-                let copy = if own { copy } else { self.stand_in(wanted).await };
+                let copy = if own {
+                    copy
+                } else {
+                    self.stand_in(wanted).await
+                };
                 let flown = self.fetch(flight, wanted, prior, copy, false).await;
                 if own { flown } else { flown.map(for_once) }
             }
@@ -399,14 +563,25 @@ pub(crate) type Flown = Result<Arrived, (Fault, Option<RecordChange>)>;
 pub(crate) type Arrived = (Settled, Option<RecordChange>, Option<Arc<ArtifactRecord>>);
 
 /// Remaining life in whole seconds; `None` = unlimited.
-pub(crate) fn remaining_seconds(record: &ArtifactRecord, wanted: &Wanted, now: UnixMillis) -> Option<i64> {
-    let until = fresh_until(record, wanted.class_of(record), &wanted.entry.repository.cache)?;
+pub(crate) fn remaining_seconds(
+    record: &ArtifactRecord,
+    wanted: &Wanted,
+    now: UnixMillis,
+) -> Option<i64> {
+    let until = fresh_until(
+        record,
+        wanted.class_of(record),
+        &wanted.entry.repository.cache,
+    )?;
     Some((until.0.saturating_sub(now.0)).div_euclid(1000))
 }
 
 impl crate::repositories::Entry {
     pub(crate) fn repository_is_offline(&self) -> bool {
-        self.repository.upstream.as_ref().is_some_and(|upstream| upstream.offline)
+        self.repository
+            .upstream
+            .as_ref()
+            .is_some_and(|upstream| upstream.offline)
     }
 }
 

@@ -31,16 +31,18 @@ impl Stream for PassThroughBody {
     type Item = io::Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Pin::new(&mut self.0)
-            .poll_next(context)
-            .map(|item| item.map(|chunk| chunk.map_err(|error| io::Error::other(broken_off(error)))))
+        Pin::new(&mut self.0).poll_next(context).map(|item| {
+            item.map(|chunk| chunk.map_err(|error| io::Error::other(broken_off(error))))
+        })
     }
 }
 
 /// Why a body that is passed through breaks off.
 fn broken_off(error: UpstreamError) -> Fault {
     let no_body = NoBody::from(error);
-    Fault::new(FaultKind::BadGateway, no_body.code, no_body.message).by_rule("upstream").upstream_said("broken off")
+    Fault::new(FaultKind::BadGateway, no_body.code, no_body.message)
+        .by_rule("upstream")
+        .upstream_said("broken off")
 }
 
 impl Engine {
@@ -51,7 +53,10 @@ impl Engine {
     /// The fault that the request ends in whatever its body is: no such repository, a path that is refused, a method that is not offered.
     pub fn body_limit(&self, request: &ArtifactRequest<'_>) -> Result<Option<u64>, Fault> {
         Ok(match self.admit(request)? {
-            Admission::Other { operation: Operation::PassThrough(pass), .. } => Some(pass.max_body),
+            Admission::Other {
+                operation: Operation::PassThrough(pass),
+                ..
+            } => Some(pass.max_body),
             Admission::Other { .. } | Admission::Read(_) => None,
         })
     }
@@ -62,10 +67,13 @@ impl Engine {
         pass: &PassThrough,
         request: &ArtifactRequest<'_>,
     ) -> Result<Answer, Fault> {
-        let format = entry.format.ok_or_else(|| internal("a format is missing"))?;
+        let format = entry
+            .format
+            .ok_or_else(|| internal("a format is missing"))?;
         if request.body.len() as u64 > pass.max_body {
             let message = format!("the request body is larger than {} bytes", pass.max_body);
-            return Err(Fault::new(FaultKind::TooLarge, "too_large", message).in_repository(&entry.repository.name));
+            return Err(Fault::new(FaultKind::TooLarge, "too_large", message)
+                .in_repository(&entry.repository.name));
         }
         let spec = SourceSpec {
             base: pass.base.clone(),
@@ -76,9 +84,17 @@ impl Engine {
             variant: "",
             is_document: false,
         };
-        let class = Mutability::Mutable { user_defined: false, named_by_digest: false };
+        let class = Mutability::Mutable {
+            user_defined: false,
+            named_by_digest: false,
+        };
         let wanted = Wanted::new(Arc::clone(entry), format, spec, class);
-        self.tell(&wanted, None, "pass through", "the upstream answers such questions itself");
+        self.tell(
+            &wanted,
+            None,
+            "pass through",
+            "the upstream answers such questions itself",
+        );
         self.told_to_wait(&wanted).map_or(Ok(()), Err)?;
         let flushes = entry.flushes.load(Ordering::Acquire);
         let ask = Ask {
@@ -87,13 +103,24 @@ impl Engine {
             body: (*request.method == Method::POST).then(|| request.body.clone()),
             ..Ask::default()
         };
-        let arrival = self.ask(&wanted, &ask).await.map_err(|no_body| self.no_copy(&wanted, &no_body))?;
+        let arrival = self
+            .ask(&wanted, &ask)
+            .await
+            .map_err(|no_body| self.no_copy(&wanted, &no_body))?;
         if arrival.response.status != StatusCode::OK {
             self.note_refusal(&wanted, &arrival, flushes);
-            return Err(self.no_copy(&wanted, &status_outcome(&wanted, &arrival.response, self.now())));
+            return Err(self.no_copy(
+                &wanted,
+                &status_outcome(&wanted, &arrival.response, self.now()),
+            ));
         }
         let response = arrival.response;
-        let text = |name: HeaderName| response.headers.get(name).map(|value| field_text(value).into_owned());
+        let text = |name: HeaderName| {
+            response
+                .headers
+                .get(name)
+                .map(|value| field_text(value).into_owned())
+        };
         let mut extra = only(&response.headers, pass.response_headers);
         for separately in [header::CONTENT_TYPE, header::CONTENT_ENCODING] {
             extra.remove(separately);
@@ -103,7 +130,8 @@ impl Engine {
             status: StatusCode::OK,
             representation: Representation {
                 content_type: text(header::CONTENT_TYPE).filter(|_| keep("content-type")),
-                content_encoding: text(header::CONTENT_ENCODING).filter(|_| keep("content-encoding")),
+                content_encoding: text(header::CONTENT_ENCODING)
+                    .filter(|_| keep("content-encoding")),
                 length: response.body.declared_length(),
                 extra,
                 ..Representation::default()
@@ -111,7 +139,11 @@ impl Engine {
             body: clear_non_artifact(Body::Stream(PassThroughBody(response.body))),
             cache_status: forwarded_status(ForwardReason::Bypass, 200),
             source: Source::Remote,
-            freshness: Freshness { contacted_at: self.now(), remaining: Some(Duration::ZERO), no_store: true },
+            freshness: Freshness {
+                contacted_at: self.now(),
+                remaining: Some(Duration::ZERO),
+                no_store: true,
+            },
             location: None,
             hot: None,
         })

@@ -44,7 +44,10 @@ pub(crate) struct Found {
 
 impl Found {
     fn last_word(answer: Result<Arrival, NoBody>) -> Self {
-        Self { answer, is_final: true }
+        Self {
+            answer,
+            is_final: true,
+        }
     }
 }
 
@@ -65,7 +68,12 @@ impl Engine {
         ask: &Ask<'_>,
         spoilt: &Spoilt,
     ) -> Option<Found> {
-        let search = Search { engine: self, wanted, ask, spoilt };
+        let search = Search {
+            engine: self,
+            wanted,
+            ask,
+            spoilt,
+        };
         if spoilt.has(&None) {
             // The guess was wrong: only the document may know better.
             expectation.look_up(self, wanted, true).await;
@@ -93,51 +101,90 @@ pub(crate) fn is_hint(wanted: &Wanted, place: Option<&Url>) -> bool {
 impl Search<'_> {
     /// A place other than the usual one that is known and not spoilt.
     fn named(&self, expectation: &Expectation) -> Place {
-        let Expectation::Known(claim) = expectation else { return None };
+        let Expectation::Known(claim) = expectation else {
+            return None;
+        };
         let place = crate::mirrors::elsewhere(self.wanted, &claim.url);
         place.filter(|place| !self.spoilt.has(&Some(place.clone())))
     }
 
     /// Asks one place; where HEAD is not supported, with a GET that is closed after its head.
     async fn at(&self, place: Place) -> Result<Arrival, NoBody> {
-        let ask = Ask { claimed: place, ..self.ask.clone() };
+        let ask = Ask {
+            claimed: place,
+            ..self.ask.clone()
+        };
         let answer = self.engine.ask(self.wanted, &ask).await;
-        if ask.method == Method::HEAD && answer.as_ref().is_ok_and(|arrival| wants_get(arrival.response.status)) {
-            return self.engine.ask(self.wanted, &Ask { method: Method::GET, ..ask }).await;
+        if ask.method == Method::HEAD
+            && answer
+                .as_ref()
+                .is_ok_and(|arrival| wants_get(arrival.response.status))
+        {
+            return self
+                .engine
+                .ask(
+                    self.wanted,
+                    &Ask {
+                        method: Method::GET,
+                        ..ask
+                    },
+                )
+                .await;
         }
         answer
     }
 
     fn is_given(&self, answer: &Result<Arrival, NoBody>) -> bool {
-        answer.as_ref().is_ok_and(|arrival| match arrival.response.status {
-            StatusCode::OK => true,
-            StatusCode::NOT_MODIFIED => self.ask.unless_changed.is_some(),
-            _ => false,
-        })
+        answer
+            .as_ref()
+            .is_ok_and(|arrival| match arrival.response.status {
+                StatusCode::OK => true,
+                StatusCode::NOT_MODIFIED => self.ask.unless_changed.is_some(),
+                _ => false,
+            })
     }
 
     /// The usual place does not give it. If that was a guess, its failure says nothing, and the document is waited for.
-    async fn after_usual(&self, expectation: &mut Expectation, answer: Result<Arrival, NoBody>) -> Found {
+    async fn after_usual(
+        &self,
+        expectation: &mut Expectation,
+        answer: Result<Arrival, NoBody>,
+    ) -> Found {
         let is_final = match expectation {
             Expectation::None => return Found::last_word(answer),
             // A generation is read anew as a whole, behind the scenes.
-            Expectation::Known(_) if self.wanted.format.generation(&self.wanted.spec.key_path).is_some() => {
+            Expectation::Known(_)
+                if self
+                    .wanted
+                    .format
+                    .generation(&self.wanted.spec.key_path)
+                    .is_some() =>
+            {
                 return Found::last_word(answer);
             }
             Expectation::Known(_) => self.read_again_if(is_gone(&answer), expectation).await,
-            Expectation::Pending(_) | Expectation::Unasked => {
-                expectation.look_up(self.engine, self.wanted, answer.is_ok()).await.is_last_word()
-            }
+            Expectation::Pending(_) | Expectation::Unasked => expectation
+                .look_up(self.engine, self.wanted, answer.is_ok())
+                .await
+                .is_last_word(),
         };
         match self.named(expectation) {
             Some(place) => Found::last_word(self.at(Some(place)).await),
             // Where no document says where files are, the usual place has the last word whatever the document says of this one.
-            None => Found { answer, is_final: is_final || !self.wanted.format.links_elsewhere() },
+            None => Found {
+                answer,
+                is_final: is_final || !self.wanted.format.links_elsewhere(),
+            },
         }
     }
 
     /// A place that a document has named or a redirect has led to does not give it.
-    async fn after_named(&self, expectation: &mut Expectation, place: Url, answer: Result<Arrival, NoBody>) -> Found {
+    async fn after_named(
+        &self,
+        expectation: &mut Expectation,
+        place: Url,
+        answer: Result<Arrival, NoBody>,
+    ) -> Found {
         let is_hint = is_hint(self.wanted, Some(&place));
         // What is not vouched for is not taken from where the document does not say that it is.
         let is_allowed = is_hint || expectation.is_stated();

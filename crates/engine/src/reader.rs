@@ -30,7 +30,10 @@ impl FlightBody {
             return Ok(total);
         }
         let mut progress = self.0.fill().subscribe();
-        let ended = progress.wait_for(|progress| progress.end != End::Open).await.map(|progress| *progress);
+        let ended = progress
+            .wait_for(|progress| progress.end != End::Open)
+            .await
+            .map(|progress| *progress);
         match ended {
             Ok(progress) if progress.end == End::Verified => Ok(progress.available),
             _ => Err(self.0.fill().cause()),
@@ -43,7 +46,10 @@ impl FlightBody {
         let attached = self.0.fill().attach(start);
         // The reader paces the download from here on; the body it came from only holds what further ranges may ask for.
         self.0.seek(range.map_or(u64::MAX, |range| range.end + 1));
-        let state = State { attached, end: range.map(|range| range.end + 1) };
+        let state = State {
+            attached,
+            end: range.map(|range| range.end + 1),
+        };
         FlightReader(Box::pin(futures_util::stream::unfold(state, State::next)))
     }
 }
@@ -61,7 +67,11 @@ impl State {
         loop {
             let now = *progress.borrow_and_update();
             let position = self.attached.position();
-            let total = if now.end == End::Verified { Some(now.available) } else { fill.total };
+            let total = if now.end == End::Verified {
+                Some(now.available)
+            } else {
+                fill.total
+            };
             let end = self.end.or(total);
             if end.is_some_and(|end| position >= end) {
                 return None;
@@ -73,7 +83,8 @@ impl State {
                 End::Verified => end.unwrap_or(now.available).min(now.available),
                 End::Open => {
                     // The last bytes wait for verification; of a range, too, where a digest is expected.
-                    let verdict_matters = fill.expects_digest || self.end.is_none() || self.end == fill.total;
+                    let verdict_matters =
+                        fill.expects_digest || self.end.is_none() || self.end == fill.total;
                     let held = match end {
                         Some(end) if verdict_matters => end.saturating_sub(HELD_BACK),
                         Some(end) => end,

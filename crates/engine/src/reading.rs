@@ -40,17 +40,24 @@ impl Readings {
         if readings.len() >= CAPACITY {
             readings.retain(|_, reading| reading.exchanging || now - reading.last < LONGEST);
         }
-        readings.entry(document.clone()).and_modify(|reading| reading.last = now).or_insert(Reading {
-            last: now,
-            kept_since: None,
-            exchanging: false,
-        });
+        readings
+            .entry(document.clone())
+            .and_modify(|reading| reading.last = now)
+            .or_insert(Reading {
+                last: now,
+                kept_since: None,
+                exchanging: false,
+            });
     }
 
     /// From now on nobody begins to read this document, until it has [`landed`](Self::landed); who may be reading it already
     /// gets it a little longer.
     pub(crate) fn exchange(&self, document: &SourceKey, now: Instant) {
-        let reading = Reading { last: now, kept_since: Some(now), exchanging: true };
+        let reading = Reading {
+            last: now,
+            kept_since: Some(now),
+            exchanging: true,
+        };
         let mut readings = self.lock();
         let known = readings.entry(document.clone());
         known
@@ -62,13 +69,20 @@ impl Readings {
     }
 
     pub(crate) fn is_exchanging(&self, document: &SourceKey) -> bool {
-        self.lock().get(document).is_some_and(|reading| reading.exchanging)
+        self.lock()
+            .get(document)
+            .is_some_and(|reading| reading.exchanging)
     }
 
     /// Whether a document that has expired is still to be served, to someone who may have its companion.
     pub(crate) fn keeps(&self, document: &SourceKey, now: Instant) -> bool {
         let mut readings = self.lock();
-        let Some(reading) = readings.get_mut(document).filter(|reading| now - reading.last < READING) else { return false };
+        let Some(reading) = readings
+            .get_mut(document)
+            .filter(|reading| now - reading.last < READING)
+        else {
+            return false;
+        };
         let keeps = now - *reading.kept_since.get_or_insert(now) < LONGEST;
         if keeps {
             // Whoever gets it now may be one who asks for the companion afterwards.
@@ -79,7 +93,10 @@ impl Readings {
 
     /// When a document may be exchanged that nobody has begun to read since `began`, as far as is known now.
     pub(crate) fn quiet_after(&self, document: &SourceKey, began: Instant) -> Instant {
-        let last = self.lock().get(document).map_or(began, |reading| reading.last);
+        let last = self
+            .lock()
+            .get(document)
+            .map_or(began, |reading| reading.last);
         (began.max(last) + READING).min(began + LONGEST + READING)
     }
 
@@ -104,7 +121,11 @@ mod tests {
     use larder_core::RepositoryName;
 
     fn key() -> SourceKey {
-        SourceKey { repository: RepositoryName::parse("rpm").unwrap(), path: "repodata/repomd.xml".into(), variant: "".into() }
+        SourceKey {
+            repository: RepositoryName::parse("rpm").unwrap(),
+            path: "repodata/repomd.xml".into(),
+            variant: "".into(),
+        }
     }
 
     #[test]
@@ -113,7 +134,10 @@ mod tests {
         assert!(!readings.keeps(&document, start));
         readings.note(&document, start);
         assert!(readings.keeps(&document, start + READING / 2));
-        assert!(!readings.keeps(&document, start + READING / 2 + READING), "nobody reads any more");
+        assert!(
+            !readings.keeps(&document, start + READING / 2 + READING),
+            "nobody reads any more"
+        );
         readings.landed(&document);
         let mut now = start + READING * 2;
         let end = now + LONGEST;
@@ -136,7 +160,10 @@ mod tests {
         readings.note(&document, last);
         assert_eq!(readings.quiet_after(&document, began), last + READING);
         readings.note(&document, began + LONGEST * 3);
-        assert_eq!(readings.quiet_after(&document, began), began + LONGEST + READING);
+        assert_eq!(
+            readings.quiet_after(&document, began),
+            began + LONGEST + READING
+        );
     }
 
     #[test]

@@ -33,18 +33,27 @@ pub(crate) struct Records {
 
 impl Records {
     pub(crate) fn new(metadata: MetadataStore, clock: Arc<dyn Clock>) -> Self {
-        Self { cache: Cache::with_weighter(USUAL, BUDGET, ByBytes), metadata, clock }
+        Self {
+            cache: Cache::with_weighter(USUAL, BUDGET, ByBytes),
+            metadata,
+            clock,
+        }
     }
 
     /// The record, from memory or from the database.
-    pub(crate) async fn get(&self, key: &SourceKey) -> Result<Option<Arc<ArtifactRecord>>, StorageError> {
+    pub(crate) async fn get(
+        &self,
+        key: &SourceKey,
+    ) -> Result<Option<Arc<ArtifactRecord>>, StorageError> {
         if let Some(record) = self.cache.get(key) {
             return Ok(Some(record));
         }
         match self.cache.get_value_or_guard_async(key).await {
             Ok(record) => Ok(Some(record)),
             Err(guard) => {
-                let Some(record) = self.metadata.record(key).await? else { return Ok(None) };
+                let Some(record) = self.metadata.record(key).await? else {
+                    return Ok(None);
+                };
                 // The clock may have been set back since it was written.
                 let record = Arc::new(believed(record, self.clock.now()));
                 // Fails if a commit put a newer record there meanwhile: then that one stays.
@@ -85,7 +94,10 @@ mod tests {
         let now = UnixMillis(0);
         Arc::new(ArtifactRecord {
             content: Content::HeadOnly,
-            headers: StoredHeaders { content_disposition: Some("x".repeat(text)), ..StoredHeaders::default() },
+            headers: StoredHeaders {
+                content_disposition: Some("x".repeat(text)),
+                ..StoredHeaders::default()
+            },
             source_url: "y".repeat(text),
             published_at: None,
             first_seen_at: now,
@@ -100,7 +112,9 @@ mod tests {
     #[tokio::test]
     async fn hazard_x2_records_in_memory_are_bounded_by_bytes_and_not_by_number() {
         let directory = tempfile::tempdir().unwrap();
-        let metadata = MetadataStore::open(&directory.path().join("db")).await.unwrap();
+        let metadata = MetadataStore::open(&directory.path().join("db"))
+            .await
+            .unwrap();
         let records = Records::new(metadata, Arc::new(larder_core::SystemClock));
         let key = |n: usize| SourceKey {
             repository: RepositoryName::parse("r").unwrap(),
@@ -111,9 +125,17 @@ mod tests {
             records.put(key(n), record(4_000));
         }
         // 10,000 bytes of text in each.
-        let held = (0..5_000).filter(|n| records.peek(&key(*n)).is_some()).count();
-        assert!(held * 10_000 <= BUDGET as usize, "{held} records of 10,000 bytes and more");
+        let held = (0..5_000)
+            .filter(|n| records.peek(&key(*n)).is_some())
+            .count();
+        assert!(
+            held * 10_000 <= BUDGET as usize,
+            "{held} records of 10,000 bytes and more"
+        );
         assert!(held > 1_000, "{held}: the budget is used");
-        assert!(records.peek(&key(4_999)).is_some(), "a record of common size is not refused");
+        assert!(
+            records.peek(&key(4_999)).is_some(),
+            "a record of common size is not refused"
+        );
     }
 }

@@ -50,7 +50,11 @@ impl Refusals {
     }
 
     fn note(&self, key: &SourceKey, status: u16, pause: Duration, now: UnixMillis) {
-        let refusal = Refusal { status, over: now.plus(pause), asked_again: now.plus(pause.min(LONGEST)) };
+        let refusal = Refusal {
+            status,
+            over: now.plus(pause),
+            asked_again: now.plus(pause.min(LONGEST)),
+        };
         self.0.insert(key.clone(), refusal);
     }
 
@@ -82,14 +86,23 @@ impl Engine {
             larder_core::shown(&wanted.spec.key_path),
             LONGEST.as_secs()
         );
-        Some(Fault { message, rule: Some("retry_after".to_owned()), ..passed_on(wanted, status, Some(pause)) })
+        Some(Fault {
+            message,
+            rule: Some("retry_after".to_owned()),
+            ..passed_on(wanted, status, Some(pause))
+        })
     }
 
     /// Takes note of a refusal that says when to come back, unless a flush has come since the upstream was asked in `epoch`.
     pub(crate) fn note_refusal(&self, wanted: &Wanted, arrival: &Arrival, epoch: u64) {
         let flushed = wanted.entry.flushes.load(Ordering::Acquire) != epoch;
         if let Some(pause) = arrival.come_back_in.filter(|_| !flushed) {
-            self.refusals.note(&wanted.key, arrival.response.status.as_u16(), pause, self.now());
+            self.refusals.note(
+                &wanted.key,
+                arrival.response.status.as_u16(),
+                pause,
+                self.now(),
+            );
         }
     }
 }
@@ -102,7 +115,11 @@ mod tests {
     const NOW: UnixMillis = UnixMillis(1_000_000_000);
 
     fn key(path: &str) -> SourceKey {
-        SourceKey { repository: RepositoryName::parse("r").unwrap(), path: path.into(), variant: "".into() }
+        SourceKey {
+            repository: RepositoryName::parse("r").unwrap(),
+            path: path.into(),
+            variant: "".into(),
+        }
     }
 
     #[test]
@@ -111,16 +128,27 @@ mod tests {
         refusals.note(&key("short"), 429, Duration::from_secs(7), NOW);
         refusals.note(&key("long"), 503, Duration::from_secs(3600), NOW);
         let standing = |path: &str, after: u64| {
-            refusals.standing(&key(path), NOW.plus(Duration::from_secs(after))).map(|(status, pause)| (status, pause.as_secs()))
+            refusals
+                .standing(&key(path), NOW.plus(Duration::from_secs(after)))
+                .map(|(status, pause)| (status, pause.as_secs()))
         };
         assert_eq!(standing("short", 0), Some((429, 7)));
         assert_eq!(standing("short", 5), Some((429, 2)));
         assert_eq!(standing("short", 7), None);
-        assert_eq!(standing("long", 59), Some((503, 3541)), "the upstream's own word, to the client");
+        assert_eq!(
+            standing("long", 59),
+            Some((503, 3541)),
+            "the upstream's own word, to the client"
+        );
         assert_eq!(standing("long", 60), None);
         assert_eq!(standing("other", 0), None);
         refusals.note(&key("back"), 429, Duration::from_secs(60), NOW);
-        assert!(refusals.standing(&key("back"), UnixMillis(NOW.0 - 600_000)).is_none(), "a clock that was set back");
+        assert!(
+            refusals
+                .standing(&key("back"), UnixMillis(NOW.0 - 600_000))
+                .is_none(),
+            "a clock that was set back"
+        );
     }
 
     /// Paths are up to 2,048 bytes, and strangers choose them.
@@ -128,9 +156,19 @@ mod tests {
     fn any_number_of_refusals_takes_no_more_than_their_budget() {
         let refusals = Refusals::new();
         for n in 0..20_000 {
-            refusals.note(&key(&format!("{n}{}", "x".repeat(2_000))), 429, Duration::from_secs(60), NOW);
+            refusals.note(
+                &key(&format!("{n}{}", "x".repeat(2_000))),
+                429,
+                Duration::from_secs(60),
+                NOW,
+            );
         }
-        assert!(refusals.0.weight() <= BUDGET && refusals.0.len() <= 1_000, "{} of {}", refusals.0.weight(), refusals.0.len());
+        assert!(
+            refusals.0.weight() <= BUDGET && refusals.0.len() <= 1_000,
+            "{} of {}",
+            refusals.0.weight(),
+            refusals.0.len()
+        );
         assert!(refusals.0.len() > 100);
     }
 }

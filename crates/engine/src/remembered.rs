@@ -20,7 +20,14 @@ pub(crate) struct Remembered {
 impl Remembered {
     /// The absence that a record tells of (that of a generation's companion).
     pub(crate) fn of_record(wanted: &Wanted, status: u16, record: &ArtifactRecord) -> Self {
-        Self { status, over: Some(record.contacted_at.plus(wanted.entry.repository.cache.negative_ttl)) }
+        Self {
+            status,
+            over: Some(
+                record
+                    .contacted_at
+                    .plus(wanted.entry.repository.cache.negative_ttl),
+            ),
+        }
     }
 }
 
@@ -33,11 +40,17 @@ impl Engine {
             || "as long as the index that it belongs to is the same".to_owned(),
             |over| {
                 let left = over.since(self.now());
-                let seconds = left.as_secs() + u64::from(left > Duration::from_secs(left.as_secs()));
+                let seconds =
+                    left.as_secs() + u64::from(left > Duration::from_secs(left.as_secs()));
                 format!("for {seconds} more seconds (negative_ttl of repository {name})")
             },
         );
-        let message = format!("{}; that is remembered {holds}, and a flush forgets it", fault.message);
-        Fault { message, ..fault }.by_rule("negative_ttl").upstream_said(format!("{} (remembered)", absence.status))
+        let message = format!(
+            "{}; that is remembered {holds}, and a flush forgets it",
+            fault.message
+        );
+        Fault { message, ..fault }
+            .by_rule("negative_ttl")
+            .upstream_said(format!("{} (remembered)", absence.status))
     }
 }

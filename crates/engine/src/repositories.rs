@@ -70,7 +70,10 @@ impl Repositories {
         metadata: &MetadataStore,
     ) -> Self {
         for entry in self.0.values() {
-            entry.mirrors.iter().for_each(|mirror| mirror.state().forget_told());
+            entry
+                .mirrors
+                .iter()
+                .for_each(|mirror| mirror.state().forget_told());
             entry.flushed();
             entry.bump();
         }
@@ -89,7 +92,9 @@ impl Repositories {
                 mirrors: Mirror::all(&repository, old.map_or(&[], |e| &e.mirrors)),
                 link_key: link_key.clone(),
                 format: format_of(repository.package),
-                not_built: not_built.get(repository.name.as_str()).map(|reason| reason.as_str().into()),
+                not_built: not_built
+                    .get(repository.name.as_str())
+                    .map(|reason| reason.as_str().into()),
                 repository: Arc::clone(&repository),
             };
             (repository.name.clone(), Arc::new(entry))
@@ -111,8 +116,14 @@ impl Repositories {
 
 /// Which upstreams a repository has, for its files and for its index, by the addresses that it is configured with.
 fn origins_of(repository: &Repository, metadata: &MetadataStore) -> [Arc<str>; 2] {
-    let Some(upstream) = &repository.upstream else { return Default::default() };
-    let addresses = |role: &str, urls: &[Url]| urls.iter().map(|url| format!("{role} {}", address(url))).collect::<Vec<_>>();
+    let Some(upstream) = &repository.upstream else {
+        return Default::default();
+    };
+    let addresses = |role: &str, urls: &[Url]| {
+        urls.iter()
+            .map(|url| format!("{role} {}", address(url)))
+            .collect::<Vec<_>>()
+    };
     let files = metadata.origin(&repository.name, &addresses("files", &upstream.base_urls));
     let index_urls = upstream.index_urls();
     let index = if index_urls == upstream.base_urls {
@@ -125,9 +136,15 @@ fn origins_of(repository: &Repository, metadata: &MetadataStore) -> [Arc<str>; 2
 
 /// What tells one server's tree from another's: scheme, host, port and path. Neither a login nor a query does.
 fn address(url: &Url) -> String {
-    let port = url.port_or_known_default().map_or_else(String::new, |port| format!(":{port}"));
+    let port = url
+        .port_or_known_default()
+        .map_or_else(String::new, |port| format!(":{port}"));
     let path = url.path().trim_end_matches('/');
-    format!("{}://{}{port}{path}", url.scheme(), url.host_str().unwrap_or_default())
+    format!(
+        "{}://{}{port}{path}",
+        url.scheme(),
+        url.host_str().unwrap_or_default()
+    )
 }
 
 impl Engine {
@@ -137,11 +154,17 @@ impl Engine {
         tokio::spawn(async move {
             let all = engine.repositories.load().all();
             let marks = |index: &[Arc<str>; 2]| [index[0].to_string(), index[1].to_string()];
-            let current: Vec<(RepositoryName, [String; 2])> =
-                all.iter().map(|entry| (entry.repository.name.clone(), marks(&entry.origins))).collect();
+            let current: Vec<(RepositoryName, [String; 2])> = all
+                .iter()
+                .map(|entry| (entry.repository.name.clone(), marks(&entry.origins)))
+                .collect();
             match engine.metadata.keep_origins(&current).await {
-                Ok(others) => others.iter().for_each(|(repository, copies)| tell_of_others(repository, *copies)),
-                Err(error) => tracing::error!(%error, "it was not noted which upstreams copies came from"),
+                Ok(others) => others
+                    .iter()
+                    .for_each(|(repository, copies)| tell_of_others(repository, *copies)),
+                Err(error) => {
+                    tracing::error!(%error, "it was not noted which upstreams copies came from")
+                }
             }
         });
     }

@@ -27,9 +27,19 @@ impl Engine {
     pub(crate) fn reread(self: &Arc<Self>, document: &Arc<Wanted>) -> Option<(Arc<Flight>, bool)> {
         let now = self.now();
         // Under the lock, so that no one finds the last reading over and the next one not begun.
-        let mut readings = self.rereadings.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if readings.get(&document.key).is_some_and(|began| is_recent(*began, now)) {
-            let running = self.flights.running(&document.key).filter(|flight| !flight.is_done());
+        let mut readings = self
+            .rereadings
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if readings
+            .get(&document.key)
+            .is_some_and(|began| is_recent(*began, now))
+        {
+            let running = self
+                .flights
+                .running(&document.key)
+                .filter(|flight| !flight.is_done());
             return running.map(|flight| (flight, false));
         }
         if readings.len() >= CAPACITY {

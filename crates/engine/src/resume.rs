@@ -85,16 +85,40 @@ impl FirstAnswer {
     /// Asks for the rest, from the first URL again: a signed one may have expired. Where there are several mirrors, the one that broke
     /// off has been put aside, and the others are asked first. Where another place than the usual one does not go on, the usual one
     /// is asked, if it has the last word or a digest will tell.
-    pub(crate) async fn resume(&self, engine: &Arc<Engine>, wanted: &Arc<Wanted>, cut: &Cut<'_>) -> Result<Rest, ()> {
+    pub(crate) async fn resume(
+        &self,
+        engine: &Arc<Engine>,
+        wanted: &Arc<Wanted>,
+        cut: &Cut<'_>,
+    ) -> Result<Rest, ()> {
         let several = wanted.entry.mirrors.len() > 1;
         // Mirrors agree on digests more often than on tags.
         let vouched = several && cut.expects_digest;
-        let if_range = if vouched { None } else { self.strong_tag().map(str::to_owned) };
-        let resume = Some(Resume { offset: cut.offset, if_range: if_range.unwrap_or_default(), vouched });
-        let mut ask = Ask { claimed: self.claimed.clone(), resume, avoid: cut.avoid, ..Ask::default() };
+        let if_range = if vouched {
+            None
+        } else {
+            self.strong_tag().map(str::to_owned)
+        };
+        let resume = Some(Resume {
+            offset: cut.offset,
+            if_range: if_range.unwrap_or_default(),
+            vouched,
+        });
+        let mut ask = Ask {
+            claimed: self.claimed.clone(),
+            resume,
+            avoid: cut.avoid,
+            ..Ask::default()
+        };
         let mut answer = engine.ask(wanted, &ask).await;
-        let goes_on = |arrival: &Arrival| matches!(arrival.response.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
-        let has_usual = ask.claimed.is_some() && (cut.expects_digest || is_hint(wanted, ask.claimed.as_ref()));
+        let goes_on = |arrival: &Arrival| {
+            matches!(
+                arrival.response.status,
+                StatusCode::OK | StatusCode::PARTIAL_CONTENT
+            )
+        };
+        let has_usual =
+            ask.claimed.is_some() && (cut.expects_digest || is_hint(wanted, ask.claimed.as_ref()));
         if has_usual && !answer.as_ref().is_ok_and(goes_on) {
             ask.claimed = None;
             answer = engine.ask(wanted, &ask).await;
@@ -102,8 +126,16 @@ impl FirstAnswer {
         self.join(wanted, answer.map_err(drop)?, cut, vouched)
     }
 
-    fn join(&self, wanted: &Wanted, arrival: Arrival, cut: &Cut<'_>, vouched: bool) -> Result<Rest, ()> {
-        let Arrival { response, mirror, .. } = arrival;
+    fn join(
+        &self,
+        wanted: &Wanted,
+        arrival: Arrival,
+        cut: &Cut<'_>,
+        vouched: bool,
+    ) -> Result<Rest, ()> {
+        let Arrival {
+            response, mirror, ..
+        } = arrival;
         let now = stored_headers(wanted, &response.headers);
         let elsewhere = mirror.as_ref().map(Arc::as_ptr) != self.mirror.as_ref().map(Arc::as_ptr);
         let same_tag = self.strong_tag().is_none() || now.etag.as_deref() == self.strong_tag();
@@ -115,7 +147,9 @@ impl FirstAnswer {
         let by_tag = self.has_strong_tag() && same_tag && (same_date || !elsewhere);
         let (known, total, joined) = match response.status {
             StatusCode::PARTIAL_CONTENT => {
-                let total = self.continues(&response.headers, cut.offset, declared).ok_or(())?;
+                let total = self
+                    .continues(&response.headers, cut.offset, declared)
+                    .ok_or(())?;
                 // Without a tag only the digest can tell, be it from the same server or from another.
                 let joined = match (by_tag, cut.expects_digest) {
                     (true, _) => Joined::ByTag,
@@ -136,7 +170,14 @@ impl FirstAnswer {
             _ => return Err(()),
         };
         let of_another_mirror = elsewhere && !(same_tag && same_date);
-        Ok(Rest { body: response.body, known, total, joined, mirror, of_another_mirror })
+        Ok(Rest {
+            body: response.body,
+            known,
+            total,
+            joined,
+            mirror,
+            of_another_mirror,
+        })
     }
 
     /// The length of the whole, if a 206 is all the rest of it and nothing else.
@@ -145,7 +186,11 @@ impl FirstAnswer {
         let (span, total) = range.strip_prefix("bytes ")?.split_once('/')?;
         let (start, last) = span.split_once('-')?;
         let end = last.parse::<u64>().ok()?.checked_add(1)?;
-        let total = if total == "*" { self.total? } else { total.parse().ok()? };
+        let total = if total == "*" {
+            self.total?
+        } else {
+            total.parse().ok()?
+        };
         let is_the_rest = start.parse() == Ok(offset) && end == total && offset < end;
         let same_total = self.total.is_none_or(|expected| expected == total);
         let whole = declared.is_none_or(|declared| Some(declared) == end.checked_sub(offset));
@@ -160,16 +205,29 @@ mod tests {
     fn continues(total: Option<u64>, range: &str, declared: Option<u64>) -> Option<u64> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_RANGE, range.parse().unwrap());
-        FirstAnswer { etag: None, last_modified: None, coding: None, total, mirror: None, claimed: None }
-            .continues(&headers, 100, declared)
+        FirstAnswer {
+            etag: None,
+            last_modified: None,
+            coding: None,
+            total,
+            mirror: None,
+            claimed: None,
+        }
+        .continues(&headers, 100, declared)
     }
 
     /// RFC 9110 section 14.4.
     #[test]
     fn hazard_w1_only_all_the_rest_continues_a_body() {
-        assert_eq!(continues(Some(300), "bytes 100-299/300", Some(200)), Some(300));
+        assert_eq!(
+            continues(Some(300), "bytes 100-299/300", Some(200)),
+            Some(300)
+        );
         assert_eq!(continues(None, "bytes 100-299/300", None), Some(300));
-        assert_eq!(continues(Some(300), "bytes 100-299/*", Some(200)), Some(300));
+        assert_eq!(
+            continues(Some(300), "bytes 100-299/*", Some(200)),
+            Some(300)
+        );
         for (total, range, declared) in [
             (Some(300), "bytes 99-299/300", Some(201)),
             (Some(300), "bytes 100-199/300", Some(100)),
@@ -182,7 +240,11 @@ mod tests {
             (None, "bytes 100-18446744073709551615/0", None),
             (None, "bytes 100-99/100", Some(0)),
         ] {
-            assert_eq!(continues(total, range, declared), None, "{total:?} {range} {declared:?}");
+            assert_eq!(
+                continues(total, range, declared),
+                None,
+                "{total:?} {range} {declared:?}"
+            );
         }
     }
 }

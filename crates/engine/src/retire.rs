@@ -20,20 +20,37 @@ const PAGE: u32 = 500;
 impl Engine {
     /// After an exchange, behind the scenes: the files named by their digest that stand beside the document and that it no
     /// longer names begin their last day, or have had it.
-    pub(crate) fn retire(self: &Arc<Self>, document: &Arc<Wanted>, before: Arc<ArtifactRecord>, after: Arc<ArtifactRecord>) {
+    pub(crate) fn retire(
+        self: &Arc<Self>,
+        document: &Arc<Wanted>,
+        before: Arc<ArtifactRecord>,
+        after: Arc<ArtifactRecord>,
+    ) {
         let (engine, document) = (Arc::clone(self), Arc::clone(document));
         tokio::spawn(async move {
-            let tables = (engine.claim_table(&document, &before).await, engine.claim_table(&document, &after).await);
-            let (Ok(before), Ok(after)) = tables else { return };
+            let tables = (
+                engine.claim_table(&document, &before).await,
+                engine.claim_table(&document, &after).await,
+            );
+            let (Ok(before), Ok(after)) = tables else {
+                return;
+            };
             if let Err(error) = engine.retire_files(&document, &before, &after).await {
                 tracing::warn!(%error, key = %document.key, "files of earlier generations were not looked through");
             }
         });
     }
 
-    async fn retire_files(&self, document: &Wanted, before: &ClaimTable, after: &ClaimTable) -> Result<(), StorageError> {
+    async fn retire_files(
+        &self,
+        document: &Wanted,
+        before: &ClaimTable,
+        after: &ClaimTable,
+    ) -> Result<(), StorageError> {
         let name = &document.entry.repository.name;
-        let Some((folder, _)) = document.key.path.rsplit_once('/') else { return Ok(()) };
+        let Some((folder, _)) = document.key.path.rsplit_once('/') else {
+            return Ok(());
+        };
         let folder = format!("{folder}/");
         let (now, is_low) = (self.now(), self.is_disk_low());
         let mut last = Some((folder.clone(), String::new()));
@@ -47,16 +64,30 @@ impl Engine {
                 }
                 last = Some((path.clone(), variant.clone()));
                 let is_other = !same_origin(&variant, &document.key.variant);
-                if is_other || document.format.digest_in_name(&path).is_none() || after.find(&path).is_some() {
+                if is_other
+                    || document.format.digest_in_name(&path).is_none()
+                    || after.find(&path).is_some()
+                {
                     continue;
                 }
-                let key = SourceKey { repository: name.clone(), path: path.as_str().into(), variant: variant.into() };
+                let key = SourceKey {
+                    repository: name.clone(),
+                    path: path.as_str().into(),
+                    variant: variant.into(),
+                };
                 if before.find(&path).is_some() {
                     if is_low {
                         continue;
                     }
                     // What is named by its digest has no other use for this time: its last day begins.
-                    changes.push(Change::PutRecord { key, record: ArtifactRecord { renewed_at: now, ..record }, blob: None });
+                    changes.push(Change::PutRecord {
+                        key,
+                        record: ArtifactRecord {
+                            renewed_at: now,
+                            ..record
+                        },
+                        blob: None,
+                    });
                 } else if record.renewed_at.plus(GRACE) < now {
                     changes.push(Change::DeleteRecord { key });
                 }

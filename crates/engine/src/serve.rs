@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use http::{Method, StatusCode, header};
 use larder_core::{
-    ArtifactRecord, CacheStatus, Content, Decision, Digest, Fault, FaultKind, Source, StoredHeaders, decide, field_text,
-    fresh_until,
+    ArtifactRecord, CacheStatus, Content, Decision, Digest, Fault, FaultKind, Source,
+    StoredHeaders, decide, field_text, fresh_until,
 };
 use larder_formats::{Held, Malformed};
 use larder_storage::StorageError;
@@ -52,11 +52,17 @@ impl Engine {
             Obtained::InFlight(attached, cache_status) => {
                 let fill = Arc::clone(attached.fill());
                 let draft = &fill.draft;
-                let mut representation = representation(wanted, &draft.headers, None, None, fill.total);
+                let mut representation =
+                    representation(wanted, &draft.headers, None, None, fill.total);
                 representation.began_at = Some(draft.began_at);
                 representation.vary = vary;
                 let freshness = self.freshness(draft, wanted, !fill.will_be_kept);
-                let body = self.clear_artifact(admitted, draft, fill.total, Body::InFlight(FlightBody::new(attached)))?;
+                let body = self.clear_artifact(
+                    admitted,
+                    draft,
+                    fill.total,
+                    Body::InFlight(FlightBody::new(attached)),
+                )?;
                 let answer = Answer {
                     status: StatusCode::OK,
                     representation,
@@ -81,32 +87,75 @@ impl Engine {
         request: &ArtifactRequest<'_>,
     ) -> Result<Answer, Fault> {
         let wanted = admitted.wanted();
-        let Settled { record, body, status, source, for_once, document: _ } = settled;
-        let tag_of_digest = || record.blob().map(|blob| format!("\"sha256-{}\"", blob.digest.to_hex()));
-        let digest_tag = if record.headers.etag.is_none() { tag_of_digest() } else { None };
+        let Settled {
+            record,
+            body,
+            status,
+            source,
+            for_once,
+            document: _,
+        } = settled;
+        let tag_of_digest = || {
+            record
+                .blob()
+                .map(|blob| format!("\"sha256-{}\"", blob.digest.to_hex()))
+        };
+        let digest_tag = if record.headers.etag.is_none() {
+            tag_of_digest()
+        } else {
+            None
+        };
         let length = record.blob().map(|blob| blob.size);
         let digest = record.blob().map(|blob| &blob.digest);
-        let mut representation = representation(wanted, &record.headers, digest, digest_tag, length);
+        let mut representation =
+            representation(wanted, &record.headers, digest, digest_tag, length);
         representation.began_at = Some(record.began_at);
         representation.vary = vary;
         let body = match body {
-            SettledBody::Blob(open) => Body::File { file: open.file, length: open.length },
+            SettledBody::Blob(open) => Body::File {
+                file: open.file,
+                length: open.length,
+            },
             SettledBody::Fill(fill) => Body::InFlight(FlightBody::new(fill.attach(0))),
         };
         let body = self.clear_artifact(admitted, &record, length, body)?;
-        let checked = record.verified || wanted.format.named_by(&wanted.entry.repository, &wanted.spec.key_path).is_none();
+        let checked = record.verified
+            || wanted
+                .format
+                .named_by(&wanted.entry.repository, &wanted.spec.key_path)
+                .is_none();
         // Whoever reads a file of a generation is to be known of.
-        let lasting = !for_once && checked && !admitted.bypass_cache() && wanted.member_of().is_none();
-        let hot = lasting.then(|| self.ticket(wanted, &record, epoch)).flatten();
+        let lasting =
+            !for_once && checked && !admitted.bypass_cache() && wanted.member_of().is_none();
+        let hot = lasting
+            .then(|| self.ticket(wanted, &record, epoch))
+            .flatten();
         let freshness = self.freshness(&record, wanted, for_once);
-        let answer =
-            Answer { status: StatusCode::OK, representation, body, cache_status: status, source, freshness, location: None, hot };
+        let answer = Answer {
+            status: StatusCode::OK,
+            representation,
+            body,
+            cache_status: status,
+            source,
+            freshness,
+            location: None,
+            hot,
+        };
         Ok(self.passing_folder_on(wanted, &record.headers, request, answer))
     }
 
     /// What an answer made from this record may be remembered by.
-    pub(crate) fn ticket(&self, wanted: &Wanted, record: &ArtifactRecord, epoch_value: u64) -> Option<HotTicket> {
-        let until = fresh_until(record, wanted.class_of(record), &wanted.entry.repository.cache);
+    pub(crate) fn ticket(
+        &self,
+        wanted: &Wanted,
+        record: &ArtifactRecord,
+        epoch_value: u64,
+    ) -> Option<HotTicket> {
+        let until = fresh_until(
+            record,
+            wanted.class_of(record),
+            &wanted.entry.repository.cache,
+        );
         if until.is_some_and(|until| until <= self.now()) {
             return None;
         }
@@ -118,12 +167,29 @@ impl Engine {
         })
     }
 
-    pub(crate) fn freshness(&self, record: &ArtifactRecord, wanted: &Wanted, for_once: bool) -> Freshness {
+    pub(crate) fn freshness(
+        &self,
+        record: &ArtifactRecord,
+        wanted: &Wanted,
+        for_once: bool,
+    ) -> Freshness {
         let now = self.now();
-        let remaining =
-            fresh_until(record, wanted.class_of(record), &wanted.entry.repository.cache).map(|until| until.since(now));
-        let remaining = if for_once { Some(Duration::ZERO) } else { remaining };
-        Freshness { contacted_at: record.contacted_at, remaining, no_store: false }
+        let remaining = fresh_until(
+            record,
+            wanted.class_of(record),
+            &wanted.entry.repository.cache,
+        )
+        .map(|until| until.since(now));
+        let remaining = if for_once {
+            Some(Duration::ZERO)
+        } else {
+            remaining
+        };
+        Freshness {
+            contacted_at: record.contacted_at,
+            remaining,
+            no_store: false,
+        }
     }
 
     /// Clears an artifact's own bytes; a sidecar's clearance is its subject's, which has been asked before.
@@ -148,17 +214,29 @@ impl Engine {
         what: T,
     ) -> Result<Cleared<T>, Fault> {
         let class = wanted.judged(record, length)?;
-        let dates = Dates { published_at: record.published_at, first_seen_at: record.first_seen_at };
-        clear(&wanted.entry.repository, class, dates, self.now(), what).inspect_err(|_| count(&wanted.entry.counters.quarantined))
+        let dates = Dates {
+            published_at: record.published_at,
+            first_seen_at: record.first_seen_at,
+        };
+        clear(&wanted.entry.repository, class, dates, self.now(), what)
+            .inspect_err(|_| count(&wanted.entry.counters.quarantined))
     }
 
     /// What quarantine says from what is remembered: a held artifact is refused without asking the upstream again.
     async fn clear_known(&self, admitted: &Admitted) -> Result<(), Fault> {
         let wanted = admitted.wanted();
-        if wanted.entry.repository.quarantine.hold.is_none() || wanted.class.is_mutable() || admitted.subject().is_some() {
+        if wanted.entry.repository.quarantine.hold.is_none()
+            || wanted.class.is_mutable()
+            || admitted.subject().is_some()
+        {
             return Ok(());
         }
-        match self.records.get(&wanted.key).await.map_err(|error| storage_fault(&wanted.entry, &error))? {
+        match self
+            .records
+            .get(&wanted.key)
+            .await
+            .map_err(|error| storage_fault(&wanted.entry, &error))?
+        {
             Some(record) if !matches!(record.content, Content::Negative { .. }) => {
                 self.clear_record(wanted, &record, None, ()).map(drop)
             }
@@ -168,15 +246,22 @@ impl Engine {
 
     /// A sidecar is cleared by its subject's date.
     async fn clear_subject(self: &Arc<Self>, admitted: &Admitted) -> Result<(), Fault> {
-        let Some(subject) = admitted.subject() else { return Ok(()) };
+        let Some(subject) = admitted.subject() else {
+            return Ok(());
+        };
         if subject.entry.repository.quarantine.hold.is_none() || subject.class.is_mutable() {
             return Ok(());
         }
-        let known = self.records.get(&subject.key).await.map_err(|error| storage_fault(&subject.entry, &error))?;
-        let record = match known.filter(|record| !matches!(record.content, Content::Negative { .. })) {
-            Some(record) => record,
-            None => self.first_contact(subject).await?,
-        };
+        let known = self
+            .records
+            .get(&subject.key)
+            .await
+            .map_err(|error| storage_fault(&subject.entry, &error))?;
+        let record =
+            match known.filter(|record| !matches!(record.content, Content::Negative { .. })) {
+                Some(record) => record,
+                None => self.first_contact(subject).await?,
+            };
         self.clear_record(subject, &record, None, ()).map(drop)
     }
 
@@ -188,12 +273,26 @@ impl Engine {
         if self.absence(wanted).await.is_some() {
             return Ok(true);
         }
-        let record = self.records.get(&wanted.key).await.map_err(|error| storage_fault(&wanted.entry, &error))?;
-        if let Some(pointer) = record.as_deref().filter(|record| matches!(record.content, Content::Pointer(_))) {
+        let record = self
+            .records
+            .get(&wanted.key)
+            .await
+            .map_err(|error| storage_fault(&wanted.entry, &error))?;
+        if let Some(pointer) = record
+            .as_deref()
+            .filter(|record| matches!(record.content, Content::Pointer(_)))
+        {
             return Ok(self.follow_pointer(wanted, pointer).await.is_some());
         }
-        let class = record.as_deref().map_or(wanted.class, |record| wanted.class_of(record));
-        let decision = decide(record.as_deref(), class, &wanted.entry.repository.cache, self.now());
+        let class = record
+            .as_deref()
+            .map_or(wanted.class, |record| wanted.class_of(record));
+        let decision = decide(
+            record.as_deref(),
+            class,
+            &wanted.entry.repository.cache,
+            self.now(),
+        );
         Ok(decision != Decision::Fetch { expired: false })
     }
 }
@@ -206,9 +305,18 @@ pub(crate) fn representation(
     fallback_tag: Option<String>,
     length: Option<u64>,
 ) -> Representation {
-    let held = Held { path: &wanted.spec.key_path, digest, headers, key: &wanted.entry.link_key };
-    let mut extra = wanted.format.answer_headers(&wanted.entry.repository, &held);
-    let own_type = extra.remove(header::CONTENT_TYPE).map(|value| field_text(&value).into_owned());
+    let held = Held {
+        path: &wanted.spec.key_path,
+        digest,
+        headers,
+        key: &wanted.entry.link_key,
+    };
+    let mut extra = wanted
+        .format
+        .answer_headers(&wanted.entry.repository, &held);
+    let own_type = extra
+        .remove(header::CONTENT_TYPE)
+        .map(|value| field_text(&value).into_owned());
     Representation {
         content_type: own_type.or_else(|| headers.content_type.clone()),
         content_encoding: headers.content_encoding.clone(),
@@ -224,7 +332,11 @@ pub(crate) fn representation(
 }
 
 /// The names that choose between representations. `host` tells the hot set only; it is never sent.
-pub(crate) fn vary(by_format: &'static [&'static str], by_coding: bool, by_host: bool) -> &'static [&'static str] {
+pub(crate) fn vary(
+    by_format: &'static [&'static str],
+    by_coding: bool,
+    by_host: bool,
+) -> &'static [&'static str] {
     match (!by_format.is_empty(), by_coding, by_host) {
         (false, false, false) => &[],
         (true, false, false) => &["accept"],
@@ -247,7 +359,10 @@ pub(crate) fn offline(wanted: &Wanted) -> Fault {
     Fault::new(FaultKind::BadGateway, "offline", message)
         .in_repository(&wanted.entry.repository.name)
         .by_rule("offline")
-        .briefly(format!("repository {} is offline and does not hold this", wanted.entry.repository.name))
+        .briefly(format!(
+            "repository {} is offline and does not hold this",
+            wanted.entry.repository.name
+        ))
 }
 
 /// Storage did not do what was asked: the gate stays closed. Said once a minute for each repository: every request meets it.
@@ -260,7 +375,8 @@ pub(crate) fn storage_fault(entry: &Entry, error: &StorageError) -> Fault {
             tracing::debug!(%repository, %error, "storage failed again");
         }
     });
-    let message = "larder's own storage did not answer; ask again in a moment (/health and the log say more)";
+    let message =
+        "larder's own storage did not answer; ask again in a moment (/health and the log say more)";
     Fault::new(FaultKind::Unavailable, "storage_unavailable", message)
         .in_repository(&entry.repository.name)
         .retry_after(Some(Duration::from_secs(2)))
@@ -285,5 +401,9 @@ pub(crate) fn internal(message: &str) -> Fault {
 
 /// The status of an answer that nothing was cached for.
 pub(crate) fn forwarded_status(reason: larder_core::ForwardReason, status: u16) -> CacheStatus {
-    CacheStatus { forward: Some(reason), forward_status: Some(status), ..CacheStatus::default() }
+    CacheStatus {
+        forward: Some(reason),
+        forward_status: Some(status),
+        ..CacheStatus::default()
+    }
 }

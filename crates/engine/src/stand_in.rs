@@ -24,35 +24,70 @@ impl Engine {
             return None;
         }
         let start = (wanted.key.path.to_string(), String::new());
-        let rows = self.metadata.page(&wanted.key.repository, Some(&start), VARIANTS).await.ok()?;
+        let rows = self
+            .metadata
+            .page(&wanted.key.repository, Some(&start), VARIANTS)
+            .await
+            .ok()?;
         let mut best: Option<Copy> = None;
         for (_, variant, record) in rows.into_iter().take_while(|(path, ..)| *path == start.0) {
             let content_type = record.headers.content_type.as_deref().unwrap_or_default();
-            let newer = best.as_ref().is_none_or(|(best, _)| best.contacted_at < record.contacted_at);
-            let is_other = *variant != *wanted.key.variant && same_origin(&variant, &wanted.key.variant);
-            if !(newer && is_other && wanted.format.stands_in(&wanted.spec, format_variant(&variant), content_type)) {
+            let newer = best
+                .as_ref()
+                .is_none_or(|(best, _)| best.contacted_at < record.contacted_at);
+            let is_other =
+                *variant != *wanted.key.variant && same_origin(&variant, &wanted.key.variant);
+            if !(newer
+                && is_other
+                && wanted
+                    .format
+                    .stands_in(&wanted.spec, format_variant(&variant), content_type))
+            {
                 continue;
             }
             let held = match self.follow_pointer(wanted, &record).await {
                 Some(held) => Some(held),
-                None => record.blob().and_then(|blob| self.blobs.open(blob).ok()).map(|open| (Arc::new(record), open)),
+                None => record
+                    .blob()
+                    .and_then(|blob| self.blobs.open(blob).ok())
+                    .map(|open| (Arc::new(record), open)),
             };
             let offline = wanted.entry.repository_is_offline();
-            best = held.filter(|(record, _)| offline || self.may_serve(wanted, record)).or(best);
+            best = held
+                .filter(|(record, _)| offline || self.may_serve(wanted, record))
+                .or(best);
         }
         best
     }
 
     /// A stand-in for the head of what nobody could be asked for; any other fault stands.
-    pub(crate) async fn lent_instead(&self, wanted: &Wanted, fault: Fault) -> Result<Settled, Fault> {
-        if !matches!(fault.code, "upstream_unreachable" | "upstream_timeout" | "offline") {
+    pub(crate) async fn lent_instead(
+        &self,
+        wanted: &Wanted,
+        fault: Fault,
+    ) -> Result<Settled, Fault> {
+        if !matches!(
+            fault.code,
+            "upstream_unreachable" | "upstream_timeout" | "offline"
+        ) {
             return Err(fault);
         }
         let (record, open) = self.stand_in(wanted).await.ok_or(fault)?;
         warn_once!(wanted, "stand_in", "another variant's copy is served");
         count(&wanted.entry.counters.stale_served);
-        let status = CacheStatus { hit: true, detail: Some("stale-error"), ..CacheStatus::default() };
+        let status = CacheStatus {
+            hit: true,
+            detail: Some("stale-error"),
+            ..CacheStatus::default()
+        };
         let body = SettledBody::Blob(open);
-        Ok(Settled { record, body, status, source: Source::Cache, for_once: true, document: None })
+        Ok(Settled {
+            record,
+            body,
+            status,
+            source: Source::Cache,
+            for_once: true,
+            document: None,
+        })
     }
 }

@@ -16,8 +16,16 @@ use crate::no_body::NoBody;
 
 impl Engine {
     /// Asks an upstream, in the media types that it answers.
-    pub(crate) async fn ask(self: &Arc<Self>, wanted: &Wanted, ask: &Ask<'_>) -> Result<Arrival, NoBody> {
-        let otherwise = |status: StatusCode| wanted.format.accept_otherwise(&wanted.spec, status.as_u16());
+    pub(crate) async fn ask(
+        self: &Arc<Self>,
+        wanted: &Wanted,
+        ask: &Ask<'_>,
+    ) -> Result<Arrival, NoBody> {
+        let otherwise = |status: StatusCode| {
+            wanted
+                .format
+                .accept_otherwise(&wanted.spec, status.as_u16())
+        };
         let other = otherwise(StatusCode::NOT_ACCEPTABLE);
         if other.is_none() || !matches!(ask.method, Method::GET | Method::HEAD) {
             return self.ask_in_turn(wanted, ask).await;
@@ -25,7 +33,15 @@ impl Engine {
         let learnt = &wanted.entry.learnt;
         let tongue = learnt.tongue(self.now());
         if tongue == Tongue::Other {
-            return self.ask_in_turn(wanted, &Ask { accept: other, ..ask.clone() }).await;
+            return self
+                .ask_in_turn(
+                    wanted,
+                    &Ask {
+                        accept: other,
+                        ..ask.clone()
+                    },
+                )
+                .await;
         }
         let answer = self.ask_in_turn(wanted, ask).await?;
         let status = answer.response.status;
@@ -34,10 +50,21 @@ impl Engine {
             return Ok(answer);
         }
         // Who has answered before knows the types: what is missing is missing.
-        let Some(accept) = otherwise(status).filter(|_| tongue == Tongue::Unknown || status != StatusCode::NOT_FOUND) else {
+        let Some(accept) = otherwise(status)
+            .filter(|_| tongue == Tongue::Unknown || status != StatusCode::NOT_FOUND)
+        else {
             return Ok(answer);
         };
-        match self.ask_in_turn(wanted, &Ask { accept: Some(accept), ..ask.clone() }).await {
+        match self
+            .ask_in_turn(
+                wanted,
+                &Ask {
+                    accept: Some(accept),
+                    ..ask.clone()
+                },
+            )
+            .await
+        {
             Ok(second) if has_document(second.response.status) => {
                 learnt.answers_other(self.now());
                 tracing::info!(

@@ -90,12 +90,17 @@ impl FailureCounters {
 
     /// Those that have counted.
     pub(crate) fn snapshot(&self) -> Vec<(&'static str, u64)> {
-        let all = Cause::ALL.iter().zip(&self.0).map(|(cause, count)| (cause.as_str(), count.load(Ordering::Relaxed)));
+        let all = Cause::ALL
+            .iter()
+            .zip(&self.0)
+            .map(|(cause, count)| (cause.as_str(), count.load(Ordering::Relaxed)));
         all.filter(|(_, count)| *count > 0).collect()
     }
 
     pub(crate) fn reset(&self) {
-        self.0.iter().for_each(|count| count.store(0, Ordering::Relaxed));
+        self.0
+            .iter()
+            .for_each(|count| count.store(0, Ordering::Relaxed));
     }
 }
 
@@ -177,8 +182,12 @@ impl UpstreamState {
         let told = inner.told_now.take();
         self.is_calm.store(true, Ordering::Relaxed);
         // What may have been one file's trouble is not over with another file's answer.
-        let of_the_place = told.is_some_and(|cause| scope(cause) == Scope::Place || failures >= IN_A_ROW);
-        of_the_place.then(|| Over { failures, lasted: began.map_or(Duration::ZERO, |began| now.since(began)) })
+        let of_the_place =
+            told.is_some_and(|cause| scope(cause) == Scope::Place || failures >= IN_A_ROW);
+        of_the_place.then(|| Over {
+            failures,
+            lasted: began.map_or(Duration::ZERO, |began| now.since(began)),
+        })
     }
 
     /// It failed. Says whether to tell it.
@@ -189,14 +198,20 @@ impl UpstreamState {
         inner.failures = inner.failures.saturating_add(1);
         inner.began.get_or_insert(now);
         inner.last_error = Some(failure);
-        let nothing_good_is_known = scope == Scope::File && inner.standing == UpstreamStanding::Unknown;
+        let nothing_good_is_known =
+            scope == Scope::File && inner.standing == UpstreamStanding::Unknown;
         let fails = scope == Scope::Place || nothing_good_is_known || inner.failures >= IN_A_ROW;
         if fails && inner.standing != UpstreamStanding::Failing {
             inner.standing = UpstreamStanding::Failing;
             inner.since = inner.began;
         }
-        let pause = if scope == Scope::Place { BETWEEN_OUTAGES } else { BETWEEN_REMINDERS };
-        let rests = inner.told[cause as usize].is_some_and(|told| told <= now && now.since(told) < pause);
+        let pause = if scope == Scope::Place {
+            BETWEEN_OUTAGES
+        } else {
+            BETWEEN_REMINDERS
+        };
+        let rests =
+            inner.told[cause as usize].is_some_and(|told| told <= now && now.since(told) < pause);
         let is_known = scope == Scope::Place && inner.told_now == Some(cause);
         if rests || is_known {
             return false;
@@ -213,7 +228,11 @@ impl UpstreamState {
         inner.told_now = None;
     }
 
-    fn report(&self, repository: &RepositoryName, upstream: Option<String>) -> Option<UpstreamReport> {
+    fn report(
+        &self,
+        repository: &RepositoryName,
+        upstream: Option<String>,
+    ) -> Option<UpstreamReport> {
         let inner = self.lock();
         Some(UpstreamReport {
             repository: repository.to_string(),
@@ -258,7 +277,10 @@ fn of_status(status: u16, url: &Url) -> String {
         500.. => "; the trouble is there",
         _ => "",
     };
-    format!("{}: answered {status}{advice}", shown(&SafeUrl(url.clone()).to_string()))
+    format!(
+        "{}: answered {status}{advice}",
+        shown(&SafeUrl(url.clone()).to_string())
+    )
 }
 
 impl Entry {
@@ -269,7 +291,9 @@ impl Entry {
 
     /// A place answered.
     pub(crate) fn answered(&self, mirror: Option<&Arc<Mirror>>, now: UnixMillis) {
-        let Some(over) = self.state_of(mirror).answered(now) else { return };
+        let Some(over) = self.state_of(mirror).answered(now) else {
+            return;
+        };
         // Which of many other hosts it was is not remembered.
         let Some(mirror) = mirror else { return };
         tracing::info!(
@@ -279,16 +303,33 @@ impl Entry {
     }
 
     fn fell(&self, mirror: Option<&Arc<Mirror>>, key: &str, blow: Blow<'_>, now: UnixMillis) {
-        let Blow { scope, cause, reason, url } = blow;
+        let Blow {
+            scope,
+            cause,
+            reason,
+            url,
+        } = blow;
         self.failures.count(cause);
-        let scope = if mirror.is_some() { scope } else { Scope::Elsewhere };
+        let scope = if mirror.is_some() {
+            scope
+        } else {
+            Scope::Elsewhere
+        };
         let origin = url.map(|url| url.origin().ascii_serialization());
         let state = self.state_of(mirror);
         if let Some(origin) = &origin {
             state.lock().origin = Some(origin.clone());
         }
-        let upstream = mirror.map(|mirror| mirror.shown()).or(origin).unwrap_or_default();
-        let failure = UpstreamFailure { at: now, cause, reason: reason.clone(), key: key.to_owned() };
+        let upstream = mirror
+            .map(|mirror| mirror.shown())
+            .or(origin)
+            .unwrap_or_default();
+        let failure = UpstreamFailure {
+            at: now,
+            cause,
+            reason: reason.clone(),
+            key: key.to_owned(),
+        };
         let (repository, cause) = (&self.repository.name, cause.as_str());
         let key = format!("{repository}/{key}");
         if state.failed(scope, failure) {
@@ -315,27 +356,56 @@ impl Engine {
         let blow = match answer {
             // Larder itself did not ask.
             Err(UpstreamError { cause: None, .. }) => return,
-            Err(UpstreamError { cause: Some(cause), message, .. }) => {
-                Blow { scope: scope(*cause), cause: *cause, reason: message.clone(), url: Some(url) }
-            }
+            Err(UpstreamError {
+                cause: Some(cause),
+                message,
+                ..
+            }) => Blow {
+                scope: scope(*cause),
+                cause: *cause,
+                reason: message.clone(),
+                url: Some(url),
+            },
             Ok(response) => {
                 let status = response.status.as_u16();
                 let says_absent = wanted.format.is_missing(key, status)
-                    || (status == 401 && wanted.format.refused_to_anybody(&wanted.entry.repository, key).is_some());
+                    || (status == 401
+                        && wanted
+                            .format
+                            .refused_to_anybody(&wanted.entry.repository, key)
+                            .is_some());
                 let Some(cause) = Cause::of_status(status).filter(|_| !says_absent) else {
                     return wanted.entry.answered(mirror, self.now());
                 };
-                Blow { scope: scope(cause), cause, reason: of_status(status, url), url: Some(url) }
+                Blow {
+                    scope: scope(cause),
+                    cause,
+                    reason: of_status(status, url),
+                    url: Some(url),
+                }
             }
         };
         wanted.entry.fell(mirror, key, blow, self.now());
     }
 
     /// Notes a body that was wrong or broke off.
-    pub(crate) fn note_body(&self, wanted: &Wanted, mirror: Option<&Arc<Mirror>>, place: Option<&Url>, why: &NoBody) {
+    pub(crate) fn note_body(
+        &self,
+        wanted: &Wanted,
+        mirror: Option<&Arc<Mirror>>,
+        place: Option<&Url>,
+        why: &NoBody,
+    ) {
         if let Some(cause) = cause_of_body(why) {
-            let blow = Blow { scope: Scope::File, cause, reason: why.message.clone(), url: place };
-            wanted.entry.fell(mirror, &wanted.spec.key_path, blow, self.now());
+            let blow = Blow {
+                scope: Scope::File,
+                cause,
+                reason: why.message.clone(),
+                url: place,
+            };
+            wanted
+                .entry
+                .fell(mirror, &wanted.spec.key_path, blow, self.now());
         }
     }
 
@@ -344,7 +414,12 @@ impl Engine {
         let mut reports = Vec::new();
         for entry in self.repositories.load().all() {
             let name = &entry.repository.name;
-            reports.extend(entry.mirrors.iter().filter_map(|mirror| mirror.state().report(name, Some(mirror.shown()))));
+            reports.extend(
+                entry
+                    .mirrors
+                    .iter()
+                    .filter_map(|mirror| mirror.state().report(name, Some(mirror.shown()))),
+            );
             reports.extend(entry.elsewhere.report(name, None));
         }
         reports
@@ -353,7 +428,9 @@ impl Engine {
     /// Failures of the upstreams of each repository by cause; those that have counted.
     pub fn upstream_failures(&self) -> Vec<(RepositoryName, Vec<(&'static str, u64)>)> {
         let all = self.repositories.load().all();
-        all.into_iter().map(|entry| (entry.repository.name.clone(), entry.failures.snapshot())).collect()
+        all.into_iter()
+            .map(|entry| (entry.repository.name.clone(), entry.failures.snapshot()))
+            .collect()
     }
 }
 
@@ -362,7 +439,12 @@ mod tests {
     use super::*;
 
     fn failure(cause: Cause, seconds: i64) -> UpstreamFailure {
-        UpstreamFailure { at: UnixMillis(seconds * 1000), cause, reason: String::new(), key: String::new() }
+        UpstreamFailure {
+            at: UnixMillis(seconds * 1000),
+            cause,
+            reason: String::new(),
+            key: String::new(),
+        }
     }
 
     fn fail(state: &UpstreamState, cause: Cause, seconds: i64) -> bool {
@@ -382,14 +464,29 @@ mod tests {
         let state = UpstreamState::default();
         assert_eq!(answer(&state, 0), None);
         assert!(fail(&state, Cause::Refused, 10));
-        assert!((11..400).all(|second| !fail(&state, Cause::Refused, second)), "counted only");
+        assert!(
+            (11..400).all(|second| !fail(&state, Cause::Refused, second)),
+            "counted only"
+        );
         assert_eq!(standing(&state), UpstreamStanding::Failing);
         assert!(fail(&state, Cause::Dns, 400));
         assert!(!fail(&state, Cause::Dns, 401));
-        assert_eq!(answer(&state, 410), Some(Over { failures: 392, lasted: Duration::from_secs(400) }));
+        assert_eq!(
+            answer(&state, 410),
+            Some(Over {
+                failures: 392,
+                lasted: Duration::from_secs(400)
+            })
+        );
         assert_eq!(answer(&state, 411), None);
-        assert_eq!((standing(&state), state.lock().failures), (UpstreamStanding::Ok, 0));
-        assert!(fail(&state, Cause::Refused, 500), "the next outage is told again");
+        assert_eq!(
+            (standing(&state), state.lock().failures),
+            (UpstreamStanding::Ok, 0)
+        );
+        assert!(
+            fail(&state, Cause::Refused, 500),
+            "the next outage is told again"
+        );
     }
 
     #[test]
@@ -418,7 +515,10 @@ mod tests {
         }
         assert_eq!(told, 2);
         state.forget_told();
-        assert!(fail(&state, Cause::Forbidden, 7_200), "after a reload it is told at once");
+        assert!(
+            fail(&state, Cause::Forbidden, 7_200),
+            "after a reload it is told at once"
+        );
     }
 
     #[test]
@@ -427,12 +527,25 @@ mod tests {
         answer(&state, 0);
         assert!(fail(&state, Cause::Unauthorized, 1));
         assert!(!fail(&state, Cause::Unauthorized, 2) && !fail(&state, Cause::Unauthorized, 3));
-        assert_eq!((standing(&state), state.lock().since), (UpstreamStanding::Failing, Some(UnixMillis(1_000))));
-        assert_eq!(answer(&state, 9), Some(Over { failures: 3, lasted: Duration::from_secs(8) }));
+        assert_eq!(
+            (standing(&state), state.lock().since),
+            (UpstreamStanding::Failing, Some(UnixMillis(1_000)))
+        );
+        assert_eq!(
+            answer(&state, 9),
+            Some(Over {
+                failures: 3,
+                lasted: Duration::from_secs(8)
+            })
+        );
 
         let never_good = UpstreamState::default();
         fail(&never_good, Cause::Unauthorized, 1);
-        assert_eq!(standing(&never_good), UpstreamStanding::Failing, "there is no good answer to set against it");
+        assert_eq!(
+            standing(&never_good),
+            UpstreamStanding::Failing,
+            "there is no good answer to set against it"
+        );
     }
 
     #[test]
@@ -442,7 +555,11 @@ mod tests {
         assert!(elsewhere(0));
         assert_eq!(standing(&state), UpstreamStanding::Unknown);
         assert!(!elsewhere(100) && !elsewhere(3_599), "told once an hour");
-        assert_eq!(standing(&state), UpstreamStanding::Failing, "three in a row");
+        assert_eq!(
+            standing(&state),
+            UpstreamStanding::Failing,
+            "three in a row"
+        );
         assert!(elsewhere(3_600));
     }
 

@@ -48,13 +48,26 @@ impl Engine {
         }
         let mut headers = fill.draft.headers.clone();
         // Generic files keep their coding; elsewhere a file is what its name says (design section 11, "Content-Encoding").
-        let coding = if wanted.entry.repository.package == PackageType::Generic { None } else { headers.content_encoding.take() };
-        let whole = Whole { received, fill: Arc::clone(fill) };
+        let coding = if wanted.entry.repository.package == PackageType::Generic {
+            None
+        } else {
+            headers.content_encoding.take()
+        };
+        let whole = Whole {
+            received,
+            fill: Arc::clone(fill),
+        };
         let claim = expectation.resolve(self, wanted).await;
         let size = claim.as_ref().and_then(|claim| claim.size);
         let proven = match claim.and_then(|claim| claim.stated()) {
-            Some(stated) => self.enforce(flight, wanted, whole, coding.as_deref(), stated).await?,
-            None => self.accept_unproven(wanted, whole, coding.as_deref()).await?,
+            Some(stated) => {
+                self.enforce(flight, wanted, whole, coding.as_deref(), stated)
+                    .await?
+            }
+            None => {
+                self.accept_unproven(wanted, whole, coding.as_deref())
+                    .await?
+            }
         };
         if proven.decoded {
             // The upstream's tag belongs to the coded form.
@@ -63,11 +76,16 @@ impl Engine {
         if proven.whole.received.of_another_mirror {
             (headers.etag, headers.last_modified) = (None, None);
         }
-        let Proven { whole, verified, .. } = proven;
+        let Proven {
+            whole, verified, ..
+        } = proven;
         if wanted.format.check_limit(&wanted.spec.key_path).is_some() {
             self.check_whole(wanted, &whole).await?;
         }
-        let Whole { received, fill: holder } = whole;
+        let Whole {
+            received,
+            fill: holder,
+        } = whole;
         if let Some(size) = size.filter(|size| verified && *size != received.length) {
             // ADR 0029.
             warn_once!(
@@ -84,16 +102,40 @@ impl Engine {
     }
 
     /// From verified bytes to what is served and what is committed.
-    pub(crate) fn hand_over(wanted: &Wanted, fill: &Arc<Fill>, received: Received, record: ArtifactRecord) -> Filled {
+    pub(crate) fn hand_over(
+        wanted: &Wanted,
+        fill: &Arc<Fill>,
+        received: Received,
+        record: ArtifactRecord,
+    ) -> Filled {
         let record = Arc::new(record);
         if let (Some(spool), Some(descriptor)) = (received.spool, record.blob().cloned()) {
-            let body = SettledBody::Blob(OpenBlob { file: spool.reader(), length: received.length });
+            let body = SettledBody::Blob(OpenBlob {
+                file: spool.reader(),
+                length: received.length,
+            });
             let spool = SealedSpool { spool, descriptor };
-            let change = Some(RecordChange::Store { record: Arc::clone(&record), spool, also: None });
-            return Filled { record, body, change, detail: None, document: None };
+            let change = Some(RecordChange::Store {
+                record: Arc::clone(&record),
+                spool,
+                also: None,
+            });
+            return Filled {
+                record,
+                body,
+                change,
+                detail: None,
+                document: None,
+            };
         }
         count(&wanted.entry.counters.fills_not_kept);
-        Filled { record, body: SettledBody::Fill(Arc::clone(fill)), change: None, detail: Some("not-kept"), document: None }
+        Filled {
+            record,
+            body: SettledBody::Fill(Arc::clone(fill)),
+            change: None,
+            detail: Some("not-kept"),
+            document: None,
+        }
     }
 
     /// Nothing is stated of the bytes.
@@ -104,15 +146,22 @@ impl Engine {
         coding: Option<&str>,
     ) -> Result<Proven, NoBody> {
         if whole.received.needs_digest {
-            let message =
-                "the upstream broke off the transfer, and nothing says whether what it sent then belongs to the same file";
+            let message = "the upstream broke off the transfer, and nothing says whether what it sent then belongs to the same file";
             return Err(NoBody::unusable("upstream_cut", message));
         }
         match coding.filter(|_| !name_says_compressed(&wanted.spec.key_path)) {
-            None => Ok(Proven { whole, verified: false, decoded: false }),
+            None => Ok(Proven {
+                whole,
+                verified: false,
+                decoded: false,
+            }),
             Some(coding) => {
                 let whole = self.decode(wanted, &whole, coding).await?;
-                Ok(Proven { whole, verified: false, decoded: true })
+                Ok(Proven {
+                    whole,
+                    verified: false,
+                    decoded: true,
+                })
             }
         }
     }
@@ -127,16 +176,28 @@ impl Engine {
         stated: Stated,
     ) -> Result<Proven, NoBody> {
         if self.is_stated(wanted, &whole, &stated).await {
-            return Ok(Proven { whole, verified: true, decoded: false });
+            return Ok(Proven {
+                whole,
+                verified: true,
+                decoded: false,
+            });
         }
         let length = whole.received.length;
         let decoded = match coding {
             Some(coding) => self.decode(wanted, &whole, coding).await.ok(),
             None => None,
         };
-        let mut candidates = vec![Proven { whole, verified: true, decoded: false }];
+        let mut candidates = vec![Proven {
+            whole,
+            verified: true,
+            decoded: false,
+        }];
         if let Some(whole) = decoded {
-            let decoded = Proven { whole, verified: true, decoded: true };
+            let decoded = Proven {
+                whole,
+                verified: true,
+                decoded: true,
+            };
             if self.is_stated(wanted, &decoded.whole, &stated).await {
                 return Ok(decoded);
             }
@@ -144,7 +205,10 @@ impl Engine {
         }
         // The document may be older than the file: it is read once more before giving up.
         flight.set_rereads(true);
-        let now = self.refreshed_claim(wanted).await.and_then(|claim| claim.stated());
+        let now = self
+            .refreshed_claim(wanted)
+            .await
+            .and_then(|claim| claim.stated());
         flight.set_rereads(false);
         if let Some(now) = now.filter(|now| *now != stated) {
             for at in 0..candidates.len() {
@@ -164,7 +228,10 @@ impl Engine {
         {
             let kept = self.accept_unproven(wanted, first.whole, coding).await?;
             Self::tell_contradicted(wanted, &stated);
-            return Ok(Proven { verified: true, ..kept });
+            return Ok(Proven {
+                verified: true,
+                ..kept
+            });
         }
         count(&wanted.entry.counters.digest_mismatches);
         // The log warns of it with the upstream's other failures (`upstreams.rs`).
@@ -177,16 +244,18 @@ impl Engine {
             Stated::Digests(stated) => {
                 for digest in stated {
                     if self.digest_of(whole, digest.algorithm()).await.as_ref() == Some(digest)
-                        || Self::digest_of_part(wanted, whole, digest.algorithm()).as_ref() == Some(digest)
+                        || Self::digest_of_part(wanted, whole, digest.algorithm()).as_ref()
+                            == Some(digest)
                     {
                         return true;
                     }
                 }
                 false
             }
-            Stated::Identities(stated) => {
-                self.identities_of(wanted, whole).await.is_some_and(|all| all.iter().any(|one| stated.contains(one)))
-            }
+            Stated::Identities(stated) => self
+                .identities_of(wanted, whole)
+                .await
+                .is_some_and(|all| all.iter().any(|one| stated.contains(one))),
         }
     }
 
@@ -195,8 +264,11 @@ impl Engine {
     pub(crate) fn keeps_contradicted(wanted: &Wanted) -> bool {
         let repository = &wanted.entry.repository;
         let path = &wanted.spec.key_path;
-        let by_index = wanted.format.digest_in_name(path).is_none() && wanted.format.generation(path).is_none();
-        repository.cache.verify == Verify::Warn && repository.package != PackageType::Docker && by_index
+        let by_index = wanted.format.digest_in_name(path).is_none()
+            && wanted.format.generation(path).is_none();
+        repository.cache.verify == Verify::Warn
+            && repository.package != PackageType::Docker
+            && by_index
     }
 
     pub(crate) fn tell_contradicted(wanted: &Wanted, stated: &Stated) {
@@ -211,13 +283,20 @@ impl Engine {
     }
 
     /// The identities of received bytes: computed on the way, or now from where they are.
-    async fn identities_of(&self, wanted: &Wanted, Whole { received, fill }: &Whole) -> Option<Vec<String>> {
+    async fn identities_of(
+        &self,
+        wanted: &Wanted,
+        Whole { received, fill }: &Whole,
+    ) -> Option<Vec<String>> {
         if received.identities.is_some() {
             return received.identities.clone();
         }
         let mut identifier = wanted.format.identifier(&wanted.spec.key_path)?;
         match &received.spool {
-            Some(spool) => self.identify_file(spool.reader(), received.length, identifier).await.ok(),
+            Some(spool) => self
+                .identify_file(spool.reader(), received.length, identifier)
+                .await
+                .ok(),
             None if fill.holds_everything() => {
                 identifier.update(&Self::read_fill(fill, received.length).ok()?);
                 Some(identifier.finish())
@@ -227,21 +306,39 @@ impl Engine {
     }
 
     /// The digest of the part that the format says it is of. Such bodies are short.
-    fn digest_of_part(wanted: &Wanted, whole: &Whole, algorithm: DigestAlgorithm) -> Option<Digest> {
+    fn digest_of_part(
+        wanted: &Wanted,
+        whole: &Whole,
+        algorithm: DigestAlgorithm,
+    ) -> Option<Digest> {
         let limit = wanted.format.check_limit(&wanted.spec.key_path)?;
         let content_type = whole.fill.draft.headers.content_type.as_deref()?;
-        let body = (whole.received.length <= limit).then(|| Self::received_bytes(&whole.fill, &whole.received).ok())??;
-        let part = wanted.format.digested_part(&wanted.spec.key_path, content_type, &body)?;
+        let body = (whole.received.length <= limit)
+            .then(|| Self::received_bytes(&whole.fill, &whole.received).ok())??;
+        let part = wanted
+            .format
+            .digested_part(&wanted.spec.key_path, content_type, &body)?;
         Some(hash_bytes(&part, algorithm))
     }
 
     /// The digest of received bytes: computed on the way, or now from where they are.
-    async fn digest_of(&self, Whole { received, fill }: &Whole, algorithm: DigestAlgorithm) -> Option<Digest> {
-        if let Some(digest) = received.digests.iter().find(|digest| digest.algorithm() == algorithm) {
+    async fn digest_of(
+        &self,
+        Whole { received, fill }: &Whole,
+        algorithm: DigestAlgorithm,
+    ) -> Option<Digest> {
+        if let Some(digest) = received
+            .digests
+            .iter()
+            .find(|digest| digest.algorithm() == algorithm)
+        {
             return Some(digest.clone());
         }
         match &received.spool {
-            Some(spool) => self.hash_file(spool.reader(), received.length, algorithm).await.ok(),
+            Some(spool) => self
+                .hash_file(spool.reader(), received.length, algorithm)
+                .await
+                .ok(),
             None if fill.holds_everything() => {
                 let bytes = Self::read_fill(fill, received.length).ok()?;
                 Some(hash_bytes(&bytes, algorithm))
@@ -257,16 +354,25 @@ fn mismatch(wanted: &Wanted, stated: &Stated, sent: Option<&Digest>, length: u64
     let what = match (stated, sent) {
         (Stated::Digests(digests), Some(sent)) => {
             let stated: Vec<String> = digests.iter().map(begin).collect();
-            format!("{} is {}…, where {}… is stated", sent.algorithm().as_str(), begin(sent), stated.join("… or "))
+            format!(
+                "{} is {}…, where {}… is stated",
+                sent.algorithm().as_str(),
+                begin(sent),
+                stated.join("… or ")
+            )
         }
         (Stated::Digests(digests), None) => {
-            let measure = digests.first().map_or("digest", |digest| digest.algorithm().as_str());
+            let measure = digests
+                .first()
+                .map_or("digest", |digest| digest.algorithm().as_str());
             format!("{measure} is not the one that is stated of them")
         }
         (Stated::Identities(_), _) => "identity is not the one that is stated of them".to_owned(),
     };
     let name = &wanted.entry.repository.name;
-    let message = format!("the upstream of repository {name} sent {length} bytes whose {what}; nothing was kept");
+    let message = format!(
+        "the upstream of repository {name} sent {length} bytes whose {what}; nothing was kept"
+    );
     NoBody::unusable("digest_mismatch", message)
 }
 
@@ -278,6 +384,9 @@ fn hash_bytes(bytes: &[u8], algorithm: DigestAlgorithm) -> Digest {
 
 pub(crate) fn last_of(hasher: Hasher, algorithm: DigestAlgorithm) -> Digest {
     let mut all = hasher.finish();
-    let at = all.iter().position(|digest| digest.algorithm() == algorithm).unwrap_or(0);
+    let at = all
+        .iter()
+        .position(|digest| digest.algorithm() == algorithm)
+        .unwrap_or(0);
     all.swap_remove(at)
 }

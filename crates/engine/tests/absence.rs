@@ -1,6 +1,9 @@
 //! What is not there is remembered in memory only (hazards R7, X6), for its time (hazard A6); what strangers make up leaves nothing
 //! behind that grows with what they send.
-#![expect(clippy::unwrap_used, reason = "a test program: its helpers panic to report")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test program: its helpers panic to report"
+)]
 
 mod support;
 
@@ -34,11 +37,19 @@ async fn hazard_x6_what_is_not_there_leaves_no_row() {
     for (repository, path) in MISSING {
         for method in [Method::GET, Method::HEAD] {
             let fault = bench.ask(method, repository, path, &[]).await.unwrap_err();
-            assert_eq!((fault.kind, fault.rule.as_deref()), (FaultKind::Upstream(404), Some("negative_ttl")), "{repository}");
+            assert_eq!(
+                (fault.kind, fault.rule.as_deref()),
+                (FaultKind::Upstream(404), Some("negative_ttl")),
+                "{repository}"
+            );
         }
     }
     assert_eq!(bench.origin.requests().len(), asked, "remembered");
-    assert_eq!(bench.metadata.counts().await.unwrap().records, 0, "but not written");
+    assert_eq!(
+        bench.metadata.counts().await.unwrap().records,
+        0,
+        "but not written"
+    );
     bench.restart().await;
     assert_eq!(bench.metadata.counts().await.unwrap().records, 0);
 }
@@ -46,7 +57,10 @@ async fn hazard_x6_what_is_not_there_leaves_no_row() {
 /// A copy that its upstream no longer has goes, and nothing takes its place in the database.
 #[tokio::test]
 async fn hazard_x6_a_copy_that_is_gone_upstream_leaves_no_row() {
-    let bench = Bench::with(|repository| repository.cache.immutable_ttl = Some(std::time::Duration::from_secs(60))).await;
+    let bench = Bench::with(|repository| {
+        repository.cache.immutable_ttl = Some(std::time::Duration::from_secs(60))
+    })
+    .await;
     bench.origin.put("/f", Resource::new("one").etag("\"1\""));
     bench.get("generic", "f").await.unwrap();
     bench.settled().await;
@@ -54,15 +68,26 @@ async fn hazard_x6_a_copy_that_is_gone_upstream_leaves_no_row() {
     bench.wait(61);
     bench.origin.remove("/f");
     for _ in 0..2 {
-        assert_eq!(bench.get("generic", "f").await.unwrap_err().kind, FaultKind::Upstream(404));
+        assert_eq!(
+            bench.get("generic", "f").await.unwrap_err().kind,
+            FaultKind::Upstream(404)
+        );
         bench.settled().await;
     }
-    assert_eq!(bench.origin.count("GET", "/f"), 2, "the absence is remembered");
+    assert_eq!(
+        bench.origin.count("GET", "/f"),
+        2,
+        "the absence is remembered"
+    );
     assert_eq!(bench.metadata.counts().await.unwrap().records, 0);
 }
 
 async fn flush(bench: &Bench, remote: Option<&str>, cache_type: CacheType, pattern: Option<&str>) {
-    let request = FlushRequest { remote: remote.map(Into::into), cache_type, pattern: pattern.map(Into::into) };
+    let request = FlushRequest {
+        remote: remote.map(Into::into),
+        cache_type,
+        pattern: pattern.map(Into::into),
+    };
     bench.engine.flush(request).await.unwrap();
 }
 
@@ -74,7 +99,10 @@ async fn hazard_a6_a_flush_forgets_absences_by_remote_type_and_pattern() {
     let ask = async || {
         for path in [file, index] {
             let kind = bench.get("helm", path).await.unwrap_err().kind;
-            assert!(matches!(kind, FaultKind::Upstream(404) | FaultKind::BadGateway), "{path}: {kind:?}");
+            assert!(
+                matches!(kind, FaultKind::Upstream(404) | FaultKind::BadGateway),
+                "{path}: {kind:?}"
+            );
             bench.settled().await;
         }
         let counted = (asked(file), asked(index));
@@ -97,7 +125,10 @@ async fn hazard_a6_a_flush_forgets_absences_by_remote_type_and_pattern() {
     assert_eq!(files, 1, "these paths");
     flush(&bench, None, CacheType::Index, None).await;
     let (files, indexes) = ask().await;
-    assert!(files == 0 && indexes >= 1, "what is mutable: {files} {indexes}");
+    assert!(
+        files == 0 && indexes >= 1,
+        "what is mutable: {files} {indexes}"
+    );
 }
 
 /// A publisher uploads; a build that asked a moment too early must not wait for `negative_ttl` once the index names the file.
@@ -110,25 +141,41 @@ async fn hazard_a6_a_new_document_that_names_a_file_ends_its_absence() {
         })
         .await;
         let body = Payload::generated(5000, 1);
-        let Published { path, at, document, document_at, .. } = publish(&bench.origin, format, &body, "\"1\"");
+        let Published {
+            path,
+            at,
+            document,
+            document_at,
+            ..
+        } = publish(&bench.origin, format, &body, "\"1\"");
         // Not yet: the document names another file.
         bench.origin.remove(&at);
         let other = larder_core::sha256(b"other");
         let earlier = match format {
-            "pypi" => pypi_page(&bench.origin.url("/packages/demo-0.9-py3-none-any.whl"), &other),
+            "pypi" => pypi_page(
+                &bench.origin.url("/packages/demo-0.9-py3-none-any.whl"),
+                &other,
+            ),
             "npm" => npm_packument(&bench.origin.url("/demo/-/demo-0.9.0.tgz"), b"other"),
             _ => helm_index("charts/demo-0.9.0.tgz", &other),
         };
         bench.origin.put(document_at, earlier);
         bench.get(format, document).await.unwrap();
         bench.settled().await;
-        assert_eq!(bench.get(format, &path).await.unwrap_err().kind, FaultKind::Upstream(404), "{format}");
+        assert_eq!(
+            bench.get(format, &path).await.unwrap_err().kind,
+            FaultKind::Upstream(404),
+            "{format}"
+        );
         bench.settled().await;
         publish(&bench.origin, format, &body, "\"1\"");
         bench.wait(6);
         bench.get(format, document).await.unwrap();
         bench.settled().await;
-        let got = bench.get(format, &path).await.unwrap_or_else(|fault| panic!("{format}: {fault:?}"));
+        let got = bench
+            .get(format, &path)
+            .await
+            .unwrap_or_else(|fault| panic!("{format}: {fault:?}"));
         assert_eq!(got.bytes(), &body.slice(0, 5000), "{format}");
     }
 }
@@ -139,21 +186,46 @@ async fn hazard_x6_long_queries_are_keyed_by_their_digest() {
     let bench = Bench::new().await;
     let long = |end: &str| format!("q={}{end}", "x".repeat(6000));
     let hashed = larder_core::sha256(long("a").as_bytes()).to_hex();
-    let queries = [long("a"), long("b"), "q=1".to_owned(), hashed.clone(), format!("sha256:{hashed}")];
+    let queries = [
+        long("a"),
+        long("b"),
+        "q=1".to_owned(),
+        hashed.clone(),
+        format!("sha256:{hashed}"),
+    ];
     for (n, query) in queries.iter().enumerate() {
-        bench.origin.put(&format!("/f?{query}"), Resource::new(format!("answer {n}")));
+        bench
+            .origin
+            .put(&format!("/f?{query}"), Resource::new(format!("answer {n}")));
     }
     for round in 0..2 {
         for (n, query) in queries.iter().enumerate() {
-            let got = bench.client("generic", &format!("f?{query}")).run().await.unwrap();
-            assert_eq!((got.text(), got.is_hit()), (format!("answer {n}"), round == 1), "{}", &query[..4.min(query.len())]);
+            let got = bench
+                .client("generic", &format!("f?{query}"))
+                .run()
+                .await
+                .unwrap();
+            assert_eq!(
+                (got.text(), got.is_hit()),
+                (format!("answer {n}"), round == 1),
+                "{}",
+                &query[..4.min(query.len())]
+            );
             bench.settled().await;
         }
     }
     let name = larder_core::RepositoryName::parse("generic").unwrap();
     let rows = bench.metadata.rows(&name, None, 100).await.unwrap();
     assert_eq!(rows.len(), queries.len());
-    assert!(rows.iter().all(|(path, variant, _)| path.len() + variant.len() < 300), "{rows:?}");
+    assert!(
+        rows.iter()
+            .all(|(path, variant, _)| path.len() + variant.len() < 300),
+        "{rows:?}"
+    );
     flush(&bench, Some("generic"), CacheType::All, Some("^f$")).await;
-    assert_eq!(bench.metadata.counts().await.unwrap().records, 0, "a pattern sees the path");
+    assert_eq!(
+        bench.metadata.counts().await.unwrap().records,
+        0,
+        "a pattern sees the path"
+    );
 }

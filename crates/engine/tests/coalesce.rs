@@ -1,7 +1,10 @@
 //! One download per file, whoever asks and however they read (spec section 3 "One download per file", hazards A1, A2, R5).
 //!
 //! What is measured runs in a process of its own: see `support/memory.rs`.
-#![expect(clippy::unwrap_used, reason = "a test program: its helpers panic to report")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test program: its helpers panic to report"
+)]
 
 mod support;
 
@@ -40,8 +43,17 @@ impl Scene {
         let bench = Bench::new().await;
         let payload = Payload::generated(size, 7);
         let file = publish(&bench.origin, format, &payload, "\"strong\"");
-        bench.origin.behave(&file.at, Behaviour::Throttle { bytes_per_second: TEN_MB_PER_SECOND });
-        Self { bench, file, body: payload.slice(0, size) }
+        bench.origin.behave(
+            &file.at,
+            Behaviour::Throttle {
+                bytes_per_second: TEN_MB_PER_SECOND,
+            },
+        );
+        Self {
+            bench,
+            file,
+            body: payload.slice(0, size),
+        }
     }
 
     fn client(&self) -> Client {
@@ -51,16 +63,34 @@ impl Scene {
     /// Everything that is made on first use is made before memory is measured.
     async fn warm_up(&self) {
         let payload = Payload::generated(100, 1);
-        self.bench.origin.put("/warm", larder_testkit::Resource::new(payload));
+        self.bench
+            .origin
+            .put("/warm", larder_testkit::Resource::new(payload));
         self.bench.get("generic", "warm").await.unwrap();
         self.bench.settled().await;
     }
 
     fn assert_one_download(&self, trouble: Trouble) {
-        let gets: Vec<_> = self.bench.origin.requests().into_iter().filter(|request| request.target == self.file.at).collect();
-        let ranges = gets.iter().filter(|request| request.header("range").is_some()).count();
-        assert!(gets.iter().all(|request| request.method == "GET"), "{gets:?}");
-        assert_eq!((gets.len() - ranges, ranges), (1, usize::from(trouble == Trouble::Cut)), "{gets:?}");
+        let gets: Vec<_> = self
+            .bench
+            .origin
+            .requests()
+            .into_iter()
+            .filter(|request| request.target == self.file.at)
+            .collect();
+        let ranges = gets
+            .iter()
+            .filter(|request| request.header("range").is_some())
+            .count();
+        assert!(
+            gets.iter().all(|request| request.method == "GET"),
+            "{gets:?}"
+        );
+        assert_eq!(
+            (gets.len() - ranges, ranges),
+            (1, usize::from(trouble == Trouble::Cut)),
+            "{gets:?}"
+        );
         if self.file.has_document() {
             assert_eq!(self.bench.origin.count("*", self.file.document_at), 1);
         }
@@ -72,21 +102,42 @@ async fn crowd(format: &str, size: u64, readers: usize, trouble: Trouble, most_g
     let scene = Scene::set(format, size).await;
     scene.warm_up().await;
     if trouble == Trouble::Cut {
-        scene.bench.origin.behave_once(&scene.file.at, Behaviour::Truncate { after: size / 2 });
+        scene
+            .bench
+            .origin
+            .behave_once(&scene.file.at, Behaviour::Truncate { after: size / 2 });
     }
     let (hurry, hurried) = watch::channel(false);
     let peak = Peak::watch();
     let began = Instant::now();
     let first = if trouble == Trouble::FirstLeaves {
         // Alone at first, so that the download is surely its own.
-        let first = tokio::spawn(scene.client().expect(&scene.body).leave_after((size / 100).max(1)).run());
-        tokio::time::timeout(Duration::from_secs(5), scene.bench.origin.wait_for("GET", &scene.file.at, 1)).await.unwrap();
+        let first = tokio::spawn(
+            scene
+                .client()
+                .expect(&scene.body)
+                .leave_after((size / 100).max(1))
+                .run(),
+        );
+        tokio::time::timeout(
+            Duration::from_secs(5),
+            scene.bench.origin.wait_for("GET", &scene.file.at, 1),
+        )
+        .await
+        .unwrap();
         Some(first)
     } else {
         None
     };
-    let slow =
-        (trouble == Trouble::OneIsSlow).then(|| tokio::spawn(scene.client().expect(&scene.body).slow(10_000, hurried).run()));
+    let slow = (trouble == Trouble::OneIsSlow).then(|| {
+        tokio::spawn(
+            scene
+                .client()
+                .expect(&scene.body)
+                .slow(10_000, hurried)
+                .run(),
+        )
+    });
     let mut clients = JoinSet::new();
     for _ in 0..readers - usize::from(slow.is_some()) {
         clients.spawn(scene.client().expect(&scene.body).run());
@@ -104,7 +155,10 @@ async fn crowd(format: &str, size: u64, readers: usize, trouble: Trouble, most_g
     }
     if let Some(slow) = slow {
         // At 10 KB/s it is still near its start; from here on it may hurry, and gets the right bytes to the end.
-        assert!(size < MIB || !slow.is_finished(), "the slow reader was as fast as the others");
+        assert!(
+            size < MIB || !slow.is_finished(),
+            "the slow reader was as fast as the others"
+        );
         hurry.send_replace(true);
         slow.await.unwrap().unwrap().body.unwrap();
     }
@@ -118,7 +172,9 @@ async fn crowd(format: &str, size: u64, readers: usize, trouble: Trouble, most_g
     assert!(growth <= most_growth, "memory grew by {} KiB", growth / KIB);
     // Of 512 readers each takes its turn; the promise about time is one about 64.
     if readers <= 64 && spread > Duration::from_millis(100) {
-        too_slow(&format!("the last reader's first byte came {spread:?} after the first reader's"));
+        too_slow(&format!(
+            "the last reader's first byte came {spread:?} after the first reader's"
+        ));
     }
     let ideal = Duration::from_secs_f64(size as f64 / TEN_MB_PER_SECOND as f64);
     if readers <= 64 && took > ideal * 2 + Duration::from_secs(1) {
@@ -126,9 +182,21 @@ async fn crowd(format: &str, size: u64, readers: usize, trouble: Trouble, most_g
     }
     scene.bench.settled().await;
     let hit = scene.client().expect(&scene.body).run().await.unwrap();
-    assert!(hit.answer.cache_status.contains("hit"), "{}", hit.answer.cache_status);
-    let record = scene.bench.record(scene.file.repository, &scene.file.path, "").await.unwrap();
-    assert_eq!(record.verified, scene.file.has_document(), "kept as verified if and only if a digest was stated");
+    assert!(
+        hit.answer.cache_status.contains("hit"),
+        "{}",
+        hit.answer.cache_status
+    );
+    let record = scene
+        .bench
+        .record(scene.file.repository, &scene.file.path, "")
+        .await
+        .unwrap();
+    assert_eq!(
+        record.verified,
+        scene.file.has_document(),
+        "kept as verified if and only if a digest was stated"
+    );
 }
 
 macro_rules! crowds {
@@ -185,24 +253,46 @@ async fn hazard_w3_a_client_that_leaves_before_the_head_takes_nothing_with_it() 
         scene.bench.origin.release(&scene.file.at);
         scene.bench.settled().await;
         let hit = scene.client().expect(&scene.body).run().await.unwrap();
-        assert!(hit.answer.cache_status.contains("hit"), "{format}: {}", hit.answer.cache_status);
+        assert!(
+            hit.answer.cache_status.contains("hit"),
+            "{format}: {}",
+            hit.answer.cache_status
+        );
         scene.assert_one_download(Trouble::None);
     }
 }
 
 #[tokio::test]
 async fn every_form_and_coding_of_a_page_comes_from_one_download() {
-    const ACCEPT: [&str; 3] = ["application/vnd.pypi.simple.v1+json", "application/vnd.pypi.simple.v1+html", "text/html"];
+    const ACCEPT: [&str; 3] = [
+        "application/vnd.pypi.simple.v1+json",
+        "application/vnd.pypi.simple.v1+html",
+        "text/html",
+    ];
     let bench = Bench::new().await;
     let file = publish(&bench.origin, "pypi", &Payload::generated(KIB, 3), "\"f\"");
     let links: Vec<String> = (0..500)
         .map(|n| format!(r#"{{"filename":"demo-1.{n}.tar.gz","url":"../../packages/demo-1.{n}.tar.gz","hashes":{{}}}}"#))
         .collect();
-    let page = format!(r#"{{"meta":{{"api-version":"1.0"}},"name":"demo","files":[{}]}}"#, links.join(","));
-    bench.origin.put(file.document_at, larder_testkit::Resource::new(page).content_type(ACCEPT[0]));
-    bench.origin.behave(file.document_at, Behaviour::Throttle { bytes_per_second: 1_000_000 });
+    let page = format!(
+        r#"{{"meta":{{"api-version":"1.0"}},"name":"demo","files":[{}]}}"#,
+        links.join(",")
+    );
+    bench.origin.put(
+        file.document_at,
+        larder_testkit::Resource::new(page).content_type(ACCEPT[0]),
+    );
+    bench.origin.behave(
+        file.document_at,
+        Behaviour::Throttle {
+            bytes_per_second: 1_000_000,
+        },
+    );
     let ask = |accept: &str, coding: &str| {
-        bench.client("pypi", file.document).header("accept", accept).header("accept-encoding", coding)
+        bench
+            .client("pypi", file.document)
+            .header("accept", accept)
+            .header("accept-encoding", coding)
     };
     let mut clients = JoinSet::new();
     for accept in ACCEPT {
@@ -228,7 +318,9 @@ async fn every_form_and_coding_of_a_page_comes_from_one_download() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), coded).await.expect("a compressed form is made");
+        tokio::time::timeout(Duration::from_secs(10), coded)
+            .await
+            .expect("a compressed form is made");
     }
     assert_eq!(bench.origin.count("*", file.document_at), 1);
 }
@@ -240,7 +332,11 @@ fn check_page(got: &Got) {
         None => got.text(),
         Some("gzip") => {
             let mut text = String::new();
-            std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&got.bytes()[..]), &mut text).unwrap();
+            std::io::Read::read_to_string(
+                &mut flate2::read::GzDecoder::new(&got.bytes()[..]),
+                &mut text,
+            )
+            .unwrap();
             text
         }
         other => unreachable!("not asked for: {other:?}"),
@@ -248,7 +344,10 @@ fn check_page(got: &Got) {
     let links = text.matches("/api/v1/remote/pypi/packages/demo-1.").count();
     assert_eq!(links, 500, "{:?}", of.content_type);
     let is_json = serde_json::from_str::<serde_json::Value>(&text).is_ok();
-    assert_eq!(is_json, of.content_type.as_deref() == Some("application/vnd.pypi.simple.v1+json"));
+    assert_eq!(
+        is_json,
+        of.content_type.as_deref() == Some("application/vnd.pypi.simple.v1+json")
+    );
     assert_eq!(of.vary, ["accept", "accept-encoding"]);
 }
 
@@ -265,15 +364,34 @@ async fn ranges_ahead_of_the_download_wait_for_it_and_cause_no_other() {
     let whole = tokio::spawn(scene.client().run());
     // What has arrived is given while the rest is held back.
     for (client, start) in [(first, 0), (behind, MIB)] {
-        let got = tokio::time::timeout(Duration::from_secs(5), client).await.expect("waits for nothing").unwrap().unwrap();
-        assert_eq!((got.answer.status, got.bytes()), (206, &scene.body.slice(start as usize..start as usize + 100)));
+        let got = tokio::time::timeout(Duration::from_secs(5), client)
+            .await
+            .expect("waits for nothing")
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (got.answer.status, got.bytes()),
+            (206, &scene.body.slice(start as usize..start as usize + 100))
+        );
         assert!(got.answer.in_flight);
     }
-    assert!(!ahead.is_finished() && !suffix.is_finished() && !open.is_finished() && !whole.is_finished());
+    assert!(
+        !ahead.is_finished()
+            && !suffix.is_finished()
+            && !open.is_finished()
+            && !whole.is_finished()
+    );
     scene.bench.origin.release(&scene.file.at);
-    for (client, start) in [(ahead, 4 * MIB), (suffix, 5 * MIB - 100), (open, 5 * MIB - 100)] {
+    for (client, start) in [
+        (ahead, 4 * MIB),
+        (suffix, 5 * MIB - 100),
+        (open, 5 * MIB - 100),
+    ] {
         let got = client.await.unwrap().unwrap();
-        assert_eq!((got.answer.status, got.bytes()), (206, &scene.body.slice(start as usize..start as usize + 100)));
+        assert_eq!(
+            (got.answer.status, got.bytes()),
+            (206, &scene.body.slice(start as usize..start as usize + 100))
+        );
     }
     assert_eq!(whole.await.unwrap().unwrap().bytes(), &scene.body);
     scene.assert_one_download(Trouble::None);
@@ -283,7 +401,10 @@ async fn ranges_ahead_of_the_download_wait_for_it_and_cause_no_other() {
 async fn a_suffix_of_an_unknown_length_waits_for_the_end() {
     for format in FORMATS {
         let scene = Scene::set(format, 3 * MIB).await;
-        scene.bench.origin.behave(&scene.file.at, Behaviour::Chunked);
+        scene
+            .bench
+            .origin
+            .behave(&scene.file.at, Behaviour::Chunked);
         scene.bench.origin.hold_body(&scene.file.at, 2 * MIB);
         let suffix = tokio::spawn(scene.client().header("range", "bytes=-1000").run());
         let whole = tokio::spawn(scene.client().run());
@@ -291,8 +412,16 @@ async fn a_suffix_of_an_unknown_length_waits_for_the_end() {
         assert!(!suffix.is_finished());
         scene.bench.origin.release(&scene.file.at);
         let got = suffix.await.unwrap().unwrap();
-        assert_eq!((got.answer.status, got.bytes()), (206, &scene.body.slice(scene.body.len() - 1000..)), "{format}");
-        assert_eq!(whole.await.unwrap().unwrap().bytes(), &scene.body, "{format}");
+        assert_eq!(
+            (got.answer.status, got.bytes()),
+            (206, &scene.body.slice(scene.body.len() - 1000..)),
+            "{format}"
+        );
+        assert_eq!(
+            whole.await.unwrap().unwrap().bytes(),
+            &scene.body,
+            "{format}"
+        );
         scene.assert_one_download(Trouble::None);
     }
 }
@@ -303,10 +432,19 @@ async fn a_head_joins_a_running_download() {
     scene.bench.origin.hold_body(&scene.file.at, MIB);
     let whole = tokio::spawn(scene.client().run());
     scene.bench.origin.wait_for("GET", &scene.file.at, 1).await;
-    let head = tokio::time::timeout(Duration::from_secs(5), scene.client().method(http::Method::HEAD).run());
+    let head = tokio::time::timeout(
+        Duration::from_secs(5),
+        scene.client().method(http::Method::HEAD).run(),
+    );
     let head = head.await.expect("a head waits for no body").unwrap();
-    assert_eq!((head.answer.representation.length, head.answer.source), (Some(3 * MIB), larder_core::Source::Remote));
-    assert_eq!(head.answer.representation.etag.as_deref(), Some("\"strong\""));
+    assert_eq!(
+        (head.answer.representation.length, head.answer.source),
+        (Some(3 * MIB), larder_core::Source::Remote)
+    );
+    assert_eq!(
+        head.answer.representation.etag.as_deref(),
+        Some("\"strong\"")
+    );
     scene.bench.origin.release(&scene.file.at);
     assert_eq!(whole.await.unwrap().unwrap().bytes(), &scene.body);
     scene.assert_one_download(Trouble::None);
@@ -317,7 +455,9 @@ async fn heads_of_what_is_not_held_are_forwarded_once_for_all_who_wait() {
     let scene = Scene::set("generic", 5000).await;
     let (origin, at) = (&scene.bench.origin, &scene.file.at);
     origin.hold(at);
-    let heads: Vec<_> = (0..16).map(|_| tokio::spawn(scene.client().method(http::Method::HEAD).run())).collect();
+    let heads: Vec<_> = (0..16)
+        .map(|_| tokio::spawn(scene.client().method(http::Method::HEAD).run()))
+        .collect();
     origin.wait_for("HEAD", at, 1).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     origin.release(at);
@@ -328,7 +468,12 @@ async fn heads_of_what_is_not_held_are_forwarded_once_for_all_who_wait() {
         collapsed += usize::from(head.answer.cache_status.contains("; collapsed"));
     }
     assert_eq!((origin.count("HEAD", at), collapsed), (1, 15));
-    scene.client().method(http::Method::HEAD).run().await.unwrap();
+    scene
+        .client()
+        .method(http::Method::HEAD)
+        .run()
+        .await
+        .unwrap();
     assert_eq!(origin.count("HEAD", at), 2, "nothing is remembered of it");
     assert_eq!(origin.count("GET", at), 0);
 }

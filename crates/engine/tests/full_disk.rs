@@ -1,6 +1,9 @@
 //! A data directory that is full: downloads go on being served whole, uncached; nothing corrupt; caching resumes when space is back
 //! (spec section 3 "Disk nearly full", hazard R7).
-#![expect(clippy::unwrap_used, reason = "a test program: its helpers panic to report")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test program: its helpers panic to report"
+)]
 
 mod support;
 
@@ -50,7 +53,10 @@ impl Scene {
     async fn assert_served(&self, file: &Published, body: &Payload, hit: bool) {
         let got = self.bench.get(file.repository, &file.path).await.unwrap();
         assert!(got.body.is_ok(), "{file:?}: {got:?}");
-        assert!(got.bytes() == &body.slice(0, body.length()), "{file:?}: wrong bytes ended well");
+        assert!(
+            got.bytes() == &body.slice(0, body.length()),
+            "{file:?}: wrong bytes ended well"
+        );
         assert_eq!(got.is_hit(), hit, "{file:?}: {}", got.answer.cache_status);
         self.bench.settled().await;
     }
@@ -69,7 +75,9 @@ impl Scene {
 #[tokio::test]
 async fn hazard_r7_a_full_disk_is_no_outage() {
     for format in FORMATS {
-        let Some(scene) = Scene::set().await else { return };
+        let Some(scene) = Scene::set().await else {
+            return;
+        };
         let bench = &scene.bench;
         // Held from before.
         let old = Payload::generated(20 * KIB, 1);
@@ -126,7 +134,9 @@ async fn hazard_r7_a_full_disk_is_no_outage() {
 
 #[tokio::test]
 async fn hazard_r7_rewritten_documents_are_whole_on_a_full_disk() {
-    let Some(scene) = Scene::set().await else { return };
+    let Some(scene) = Scene::set().await else {
+        return;
+    };
     let bench = &scene.bench;
     let links: Vec<String> = (0..20_000)
         .map(|n| {
@@ -136,9 +146,15 @@ async fn hazard_r7_rewritten_documents_are_whole_on_a_full_disk() {
             )
         })
         .collect();
-    let page = format!(r#"{{"meta":{{"api-version":"1.0"}},"name":"demo","files":[{}]}}"#, links.join(","));
+    let page = format!(
+        r#"{{"meta":{{"api-version":"1.0"}},"name":"demo","files":[{}]}}"#,
+        links.join(",")
+    );
     assert!(page.len() > 2 << 20, "larger than what is streamed");
-    bench.origin.put("/simple/demo/", Resource::new(page).content_type("application/vnd.pypi.simple.v1+json"));
+    bench.origin.put(
+        "/simple/demo/",
+        Resource::new(page).content_type("application/vnd.pypi.simple.v1+json"),
+    );
     scene.fill_up(0).await;
     for behaviour in [None, Some(Behaviour::Gzip), Some(Behaviour::Chunked)] {
         if let Some(behaviour) = behaviour.clone() {
@@ -148,17 +164,30 @@ async fn hazard_r7_rewritten_documents_are_whole_on_a_full_disk() {
         for accept in ["application/vnd.pypi.simple.v1+json", "text/html"] {
             let mut clients = tokio::task::JoinSet::new();
             for _ in 0..4 {
-                clients.spawn(bench.client("pypi", "simple/demo/").header("accept", accept).run());
+                clients.spawn(
+                    bench
+                        .client("pypi", "simple/demo/")
+                        .header("accept", accept)
+                        .run(),
+                );
             }
             while let Some(got) = clients.join_next().await {
                 let text = got.unwrap().unwrap().text();
-                assert_eq!(text.matches("/api/v1/remote/pypi/packages/demo-1.").count(), 20_000, "{behaviour:?}");
+                assert_eq!(
+                    text.matches("/api/v1/remote/pypi/packages/demo-1.").count(),
+                    20_000,
+                    "{behaviour:?}"
+                );
                 pages.push(text.len());
             }
             bench.settled().await;
         }
         bench.origin.clear("/simple/demo/");
-        assert_eq!(bench.record("pypi", "simple/demo/", "").await, None, "served and not kept");
+        assert_eq!(
+            bench.record("pypi", "simple/demo/", "").await,
+            None,
+            "served and not kept"
+        );
     }
     scene.make_room().await;
     bench.get("pypi", "simple/demo/").await.unwrap();
@@ -168,14 +197,24 @@ async fn hazard_r7_rewritten_documents_are_whole_on_a_full_disk() {
 
 #[tokio::test]
 async fn hazard_r7_a_digest_is_enforced_on_a_full_disk() {
-    let Some(scene) = Scene::set().await else { return };
+    let Some(scene) = Scene::set().await else {
+        return;
+    };
     let bench = &scene.bench;
     scene.fill_up(0).await;
     for format in ["pypi", "npm", "helm"] {
         for size in [20 * KIB, 10 * MIB] {
             bench.forget(format).await;
-            let file = publish(&bench.origin, format, &Payload::generated(size, 1), "\"one\"");
-            bench.origin.behave(&file.at, Behaviour::Body(Payload::generated(size, 2).slice(0, size)));
+            let file = publish(
+                &bench.origin,
+                format,
+                &Payload::generated(size, 1),
+                "\"one\"",
+            );
+            bench.origin.behave(
+                &file.at,
+                Behaviour::Body(Payload::generated(size, 2).slice(0, size)),
+            );
             match bench.get(format, &file.path).await {
                 Ok(got) => assert!(size > MIB && got.body.is_err(), "{format} {size}"),
                 Err(fault) => assert_eq!(fault.code, "digest_mismatch", "{format} {size}"),
@@ -189,7 +228,9 @@ async fn hazard_r7_a_digest_is_enforced_on_a_full_disk() {
 #[tokio::test]
 async fn hazard_r7_a_disk_that_fills_midway_keeps_the_prefix_and_goes_on_through_memory() {
     for format in FORMATS {
-        let Some(scene) = Scene::set().await else { return };
+        let Some(scene) = Scene::set().await else {
+            return;
+        };
         let bench = &scene.bench;
         let body = Payload::generated(30 * MIB, 1);
         let file = publish(&bench.origin, format, &body, "\"one\"");
@@ -201,8 +242,13 @@ async fn hazard_r7_a_disk_that_fills_midway_keeps_the_prefix_and_goes_on_through
         for _ in 0..4 {
             clients.spawn(bench.client(format, &file.path).expect(&whole).run());
         }
-        clients
-            .spawn(bench.client(format, &file.path).expect(&whole.slice(MIB as usize..)).header("range", "bytes=1048576-").run());
+        clients.spawn(
+            bench
+                .client(format, &file.path)
+                .expect(&whole.slice(MIB as usize..))
+                .header("range", "bytes=1048576-")
+                .run(),
+        );
         bench.origin.wait_for("GET", &file.at, 1).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
         bench.origin.release(&file.at);
@@ -210,8 +256,16 @@ async fn hazard_r7_a_disk_that_fills_midway_keeps_the_prefix_and_goes_on_through
             got.unwrap().unwrap().body.unwrap();
         }
         bench.settled().await;
-        assert_eq!(bench.origin.count("GET", &file.at), 1, "{format}: one download, before and after");
-        assert_eq!(bench.record(format, &file.path, "").await, None, "nothing is committed");
+        assert_eq!(
+            bench.origin.count("GET", &file.at),
+            1,
+            "{format}: one download, before and after"
+        );
+        assert_eq!(
+            bench.record(format, &file.path, "").await,
+            None,
+            "nothing is committed"
+        );
         assert!(bench.files_of_size(body.length()).is_empty());
         scene.make_room().await;
         scene.assert_served(&file, &body, false).await;
@@ -223,15 +277,22 @@ async fn hazard_r7_a_disk_that_fills_midway_keeps_the_prefix_and_goes_on_through
 /// A client that asks for several ranges reads them one after the other; what it has yet to read is not let go.
 #[tokio::test]
 async fn hazard_r7_several_ranges_of_a_body_that_is_not_kept() {
-    let Some(scene) = Scene::set().await else { return };
+    let Some(scene) = Scene::set().await else {
+        return;
+    };
     let bench = &scene.bench;
     let body = Payload::generated(20 * MIB, 1);
     let file = publish(&bench.origin, "generic", &body, "\"one\"");
     scene.fill_up(MIB).await;
     let answer = bench.client("generic", &file.path).answer().await.unwrap();
-    let Body::InFlight(flight) = answer.body.into_inner() else { unreachable!("it is not kept, so it cannot be a file") };
+    let Body::InFlight(flight) = answer.body.into_inner() else {
+        unreachable!("it is not kept, so it cannot be a file")
+    };
     for start in [0, 3 * MIB, 12 * MIB, 20 * MIB - 1000] {
-        let range = ByteRange { start, end: start + 999 };
+        let range = ByteRange {
+            start,
+            end: start + 999,
+        };
         let mut part = Vec::new();
         let mut reader = flight.reader(Some(range));
         while let Some(chunk) = reader.next().await {
@@ -244,30 +305,49 @@ async fn hazard_r7_several_ranges_of_a_body_that_is_not_kept() {
 /// What no one can tell from its name is unpacked, too, when there is no room for it.
 #[tokio::test]
 async fn hazard_r7_unasked_compression_is_undone_on_a_full_disk() {
-    let Some(scene) = Scene::set().await else { return };
+    let Some(scene) = Scene::set().await else {
+        return;
+    };
     let bench = &scene.bench;
     let text = Bytes::from("-----BEGIN PGP SIGNED MESSAGE-----\n".repeat(1000));
-    bench.origin.put("/charts/demo-1.0.0.tgz.prov", Resource::new(text.clone()));
+    bench
+        .origin
+        .put("/charts/demo-1.0.0.tgz.prov", Resource::new(text.clone()));
     bench.origin.behave("*", Behaviour::Gzip);
     scene.fill_up(0).await;
-    let got = bench.get("helm", "charts/demo-1.0.0.tgz.prov").await.unwrap();
-    assert_eq!((got.bytes(), &got.answer.representation.content_encoding), (&text, &None));
+    let got = bench
+        .get("helm", "charts/demo-1.0.0.tgz.prov")
+        .await
+        .unwrap();
+    assert_eq!(
+        (got.bytes(), &got.answer.representation.content_encoding),
+        (&text, &None)
+    );
 }
 
 /// What strangers make up, below the reserve: nothing of it is written; and a flush works however full the disk is.
 #[tokio::test]
 async fn hazard_r7_below_the_reserve_no_row_is_written_and_a_flush_works() {
-    let Some(scene) = Scene::set().await else { return };
+    let Some(scene) = Scene::set().await else {
+        return;
+    };
     let bench = &scene.bench;
     for n in 0..50 {
-        bench.origin.put(&format!("/held/{n}"), Resource::new(format!("held {n}")).etag("\"1\""));
+        bench.origin.put(
+            &format!("/held/{n}"),
+            Resource::new(format!("held {n}")).etag("\"1\""),
+        );
         bench.get("generic", &format!("held/{n}")).await.unwrap();
     }
     bench.settled().await;
     let rows = bench.metadata.counts().await.unwrap().records;
     assert_eq!(rows, 50);
     scene.fill_up(MIB).await;
-    let pages = || std::fs::metadata(scene.disk.path().join("larder.sqlite")).unwrap().len();
+    let pages = || {
+        std::fs::metadata(scene.disk.path().join("larder.sqlite"))
+            .unwrap()
+            .len()
+    };
     let before = pages();
     for format in FORMATS {
         for n in 0..200 {
@@ -284,21 +364,40 @@ async fn hazard_r7_below_the_reserve_no_row_is_written_and_a_flush_works() {
     assert_eq!(pages(), before);
     // Not a block is left.
     fill(&scene.disk.path().join("more"), 0);
-    let flushed = bench.engine.flush(larder_engine::FlushRequest::default()).await.unwrap();
+    let flushed = bench
+        .engine
+        .flush(larder_engine::FlushRequest::default())
+        .await
+        .unwrap();
     assert!(flushed.files >= 50, "{flushed:?}");
     assert_eq!(bench.metadata.counts().await.unwrap().records, 0);
     let got = bench.get("generic", "held/7").await.unwrap();
-    assert_eq!((got.text(), got.is_hit()), ("held 7".to_owned(), false), "it is served as before");
+    assert_eq!(
+        (got.text(), got.is_hit()),
+        ("held 7".to_owned(), false),
+        "it is served as before"
+    );
 }
 
 /// Below the reserve a renewal counts, although it is not written.
 #[tokio::test]
 async fn hazard_r7_a_renewal_below_the_reserve_is_remembered() {
-    let Some(disk) = SmallDisk::mount() else { return };
-    let revalidating = |repository: &mut Repository| repository.cache.revalidate = Some(Revalidate::Get);
-    let scene = Scene { bench: Bench::in_directory(disk.path(), Limits::default(), revalidating).await, disk };
+    let Some(disk) = SmallDisk::mount() else {
+        return;
+    };
+    let revalidating =
+        |repository: &mut Repository| repository.cache.revalidate = Some(Revalidate::Get);
+    let scene = Scene {
+        bench: Bench::in_directory(disk.path(), Limits::default(), revalidating).await,
+        disk,
+    };
     let bench = &scene.bench;
-    let file = publish(&bench.origin, "helm", &Payload::generated(20 * KIB, 1), "\"one\"");
+    let file = publish(
+        &bench.origin,
+        "helm",
+        &Payload::generated(20 * KIB, 1),
+        "\"one\"",
+    );
     bench.get("helm", file.document).await.unwrap();
     bench.settled().await;
     let written = bench.record("helm", file.document, "").await.unwrap();
@@ -309,6 +408,14 @@ async fn hazard_r7_a_renewal_below_the_reserve_is_remembered() {
         bench.get("helm", file.document).await.unwrap();
         bench.settled().await;
     }
-    assert_eq!(bench.origin.requests().len(), 1, "asked once, and good for another life");
-    assert_eq!(bench.record("helm", file.document, "").await.unwrap(), written, "no row below the reserve");
+    assert_eq!(
+        bench.origin.requests().len(),
+        1,
+        "asked once, and good for another life"
+    );
+    assert_eq!(
+        bench.record("helm", file.document, "").await.unwrap(),
+        written,
+        "no row below the reserve"
+    );
 }

@@ -3,7 +3,10 @@
 //!
 //! The lists of packages are generated, with as much text for each as a large public distribution has.
 
-#![expect(clippy::unwrap_used, reason = "a benchmark may stop at what must not happen")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a benchmark may stop at what must not happen"
+)]
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -29,13 +32,27 @@ fn main() {
 fn claims(bencher: Bencher, package: PackageType, key_path: &str, body: &[u8], count: usize) {
     let repository = remote(package, ROOT);
     let url = format!("{ROOT}{key_path}").parse().unwrap();
-    let document = Document { body, content_type: "", url: &url, key_path, variant: "", memo: None };
-    over(bencher, &repository, &document, |format, document, links| {
-        let mut all: Vec<Claim> = Vec::new();
-        format.claims(document, links, &mut |claim| all.push(claim)).unwrap();
-        assert_eq!(all.len(), count);
-        all
-    });
+    let document = Document {
+        body,
+        content_type: "",
+        url: &url,
+        key_path,
+        variant: "",
+        memo: None,
+    };
+    over(
+        bencher,
+        &repository,
+        &document,
+        |format, document, links| {
+            let mut all: Vec<Claim> = Vec::new();
+            format
+                .claims(document, links, &mut |claim| all.push(claim))
+                .unwrap();
+            assert_eq!(all.len(), count);
+            all
+        },
+    );
 }
 
 /// `primary.xml` of 60,000 packages: about 150 MB.
@@ -59,9 +76,16 @@ fn rpm_primary(bencher: Bencher, packing: &str) {
         }
         text.push_str("    </rpm:provides>\n    <rpm:requires>\n");
         for entry in 0..10 {
-            let _ = writeln!(text, "      <rpm:entry name=\"lib{}.so.{entry}(GLIBC_2.{entry})(64bit)\"/>", hex(n + entry, 5));
+            let _ = writeln!(
+                text,
+                "      <rpm:entry name=\"lib{}.so.{entry}(GLIBC_2.{entry})(64bit)\"/>",
+                hex(n + entry, 5)
+            );
         }
-        let _ = write!(text, "    </rpm:requires>\n    <file>/usr/lib64/lib{name}.so</file>\n  </format>\n</package>\n");
+        let _ = write!(
+            text,
+            "    </rpm:requires>\n    <file>/usr/lib64/lib{name}.so</file>\n  </format>\n</package>\n"
+        );
     }
     text.push_str("</metadata>\n");
     let packed = match packing {
@@ -79,7 +103,13 @@ fn rpm_primary(bencher: Bencher, packing: &str) {
         "zst" => zstd::encode_all(text.as_bytes(), 3).unwrap(),
         _ => text.into_bytes(),
     };
-    claims(bencher, PackageType::Rpm, "x86_64/os/repodata/primary.xml", &packed, 60_000);
+    claims(
+        bencher,
+        PackageType::Rpm,
+        "x86_64/os/repodata/primary.xml",
+        &packed,
+        60_000,
+    );
 }
 
 fn gzip(plain: &[u8]) -> Vec<u8> {
@@ -103,7 +133,10 @@ fn alpine_apkindex(bencher: Bencher) {
         for entry in 0..6 {
             let _ = write!(records, "so:lib{}.so.{entry} ", hex(n + entry, 6));
         }
-        let _ = write!(records, "\np:so:lib{name}.so.1=1.{n} cmd:{name}={n}.2.1-r0\n\n");
+        let _ = write!(
+            records,
+            "\np:so:lib{name}.so.1=1.{n} cmd:{name}={n}.2.1-r0\n\n"
+        );
     }
     let mut header = vec![0; 512];
     header[..8].copy_from_slice(b"APKINDEX");
@@ -114,5 +147,11 @@ fn alpine_apkindex(bencher: Bencher) {
     header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
     let mut archive = [&header, records.as_bytes()].concat();
     archive.resize(archive.len().next_multiple_of(512) + 1024, 0);
-    claims(bencher, PackageType::Alpine, "v3.23/main/x86_64/APKINDEX.tar.gz", &gzip(&archive), 30_000);
+    claims(
+        bencher,
+        PackageType::Alpine,
+        "v3.23/main/x86_64/APKINDEX.tar.gz",
+        &gzip(&archive),
+        30_000,
+    );
 }

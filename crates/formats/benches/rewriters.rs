@@ -3,7 +3,10 @@
 //! Each format has a module with generated documents of the size that `performance` goals speak of. To add one: write the
 //! generator, and a module like `helm` below.
 
-#![expect(clippy::unwrap_used, reason = "a benchmark may stop at what must not happen")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a benchmark may stop at what must not happen"
+)]
 
 mod common;
 
@@ -27,7 +30,11 @@ mod helm {
 
     /// An index of about 20 MB: 68 charts with 225 versions each, as a large public repository has.
     fn index(kind: &str) -> String {
-        let host = if kind == "other host" { "releases.example.net" } else { "charts.example.com" };
+        let host = if kind == "other host" {
+            "releases.example.net"
+        } else {
+            "charts.example.com"
+        };
         let mut text = String::with_capacity(21 << 20);
         text.push_str("apiVersion: v1\nentries:\n");
         for chart in 0..68 {
@@ -49,7 +56,14 @@ mod helm {
             text,
             "  - annotations:\n      category: Database\n      images: |\n        - name: chart{chart}\n          image: registry.example.com/charts/chart{chart}:{version}.1.0-debian-12-r1\n        - name: os-shell\n          image: registry.example.com/charts/os-shell:12-debian-12-r{version}\n      licenses: Apache-2.0\n    apiVersion: v2\n    appVersion: {version}.1.0\n    created: \"2024-03-06T16:23:20.499814565Z\"\n    dependencies:\n    - name: common\n      repository: oci://registry.example.com/charts\n      tags:\n      - common\n      version: 2.x.x\n    description: Chart {chart} is an open source object store. It is a description that is long\n      enough to be folded by the emitter, as descriptions usually are.\n    digest: {chart:032x}{version:032x}\n    home: https://charts.example.com/home\n    icon: https://charts.example.com/icons/chart{chart}.svg\n    keywords:\n"
         );
-        for keyword in ["database", "sql", "replication", "cluster", "storage", "cloud"] {
+        for keyword in [
+            "database",
+            "sql",
+            "replication",
+            "cluster",
+            "storage",
+            "cloud",
+        ] {
             let _ = writeln!(text, "    - {keyword}");
         }
         let _ = write!(
@@ -60,15 +74,29 @@ mod helm {
 
     /// The same number of versions in JSON.
     fn json(yaml: &str) -> String {
-        let urls = yaml.lines().filter_map(|line| line.strip_prefix("    - ").filter(|url| url.contains("/stable/chart")));
+        let urls = yaml.lines().filter_map(|line| {
+            line.strip_prefix("    - ")
+                .filter(|url| url.contains("/stable/chart"))
+        });
         let filler = "x".repeat(1100);
-        let versions: Vec<_> =
-            urls.map(|url| format!("{{\"name\":\"c\",\"description\":\"{filler}\",\"urls\":[\"{url}\"]}}")).collect();
-        format!("{{\"apiVersion\":\"v1\",\"entries\":{{\"c\":[{}]}}}}", versions.join(","))
+        let versions: Vec<_> = urls
+            .map(|url| {
+                format!("{{\"name\":\"c\",\"description\":\"{filler}\",\"urls\":[\"{url}\"]}}")
+            })
+            .collect();
+        format!(
+            "{{\"apiVersion\":\"v1\",\"entries\":{{\"c\":[{}]}}}}",
+            versions.join(",")
+        )
     }
 
     fn with_document(kind: &str, run: impl FnOnce(&Document<'_>)) {
-        let (text, url): (String, Url) = (index(kind), "https://charts.example.com/stable/index.yaml".parse().unwrap());
+        let (text, url): (String, Url) = (
+            index(kind),
+            "https://charts.example.com/stable/index.yaml"
+                .parse()
+                .unwrap(),
+        );
         run(&Document {
             body: text.as_bytes(),
             content_type: "text/yaml",
@@ -83,7 +111,9 @@ mod helm {
     fn derive(bencher: Bencher, kind: &str) {
         let repository = remote(PackageType::Helm, "https://charts.example.com/stable/");
         with_document(kind, |document| {
-            over(bencher, &repository, document, |format, document, links| format.derive(document, "index", links));
+            over(bencher, &repository, document, |format, document, links| {
+                format.derive(document, "index", links)
+            });
         });
     }
 
@@ -103,7 +133,9 @@ mod helm {
     fn check(bencher: Bencher, kind: &str) {
         let repository = remote(PackageType::Helm, "https://charts.example.com/stable/");
         with_document(kind, |document| {
-            over(bencher, &repository, document, |format, document, _| format.check(&repository, document));
+            over(bencher, &repository, document, |format, document, _| {
+                format.check(&repository, document)
+            });
         });
     }
 }
@@ -124,8 +156,14 @@ mod npm {
 
     /// A full packument of about 10 MB: thousands of versions with dependencies, signatures and times.
     fn packument(kind: &str) -> String {
-        let files = if kind == "other host" { "https://cdn.example.org/files/" } else { ROOT };
-        let mut text = String::from(r#"{"_id":"@scope/pack","name":"@scope/pack","dist-tags":{"latest":"0.0.0"},"versions":{"#);
+        let files = if kind == "other host" {
+            "https://cdn.example.org/files/"
+        } else {
+            ROOT
+        };
+        let mut text = String::from(
+            r#"{"_id":"@scope/pack","name":"@scope/pack","dist-tags":{"latest":"0.0.0"},"versions":{"#,
+        );
         let mut times = String::new();
         for n in 0_u32.. {
             if text.len() >= 10_000_000 {
@@ -138,7 +176,11 @@ mod npm {
                 r#"{comma}"{version}":{{"name":"@scope/pack","version":"{version}","license":"MIT","dependencies":{{"#
             );
             for d in 0..40 {
-                let _ = write!(text, r#"{}"@scope/dependency-{d}":"^{version}""#, if d == 0 { "" } else { "," });
+                let _ = write!(
+                    text,
+                    r#"{}"@scope/dependency-{d}":"^{version}""#,
+                    if d == 0 { "" } else { "," }
+                );
             }
             let _ = write!(
                 text,
@@ -152,16 +194,28 @@ mod npm {
     }
 
     fn with_document(kind: &str, run: impl FnOnce(&Document<'_>)) {
-        let (text, url): (String, Url) = (packument(kind), format!("{ROOT}@scope%2fpack").parse().unwrap());
+        let (text, url): (String, Url) = (
+            packument(kind),
+            format!("{ROOT}@scope%2fpack").parse().unwrap(),
+        );
         let content_type = "application/json";
-        run(&Document { body: text.as_bytes(), content_type, url: &url, key_path: "@scope/pack", variant: "full", memo: None });
+        run(&Document {
+            body: text.as_bytes(),
+            content_type,
+            url: &url,
+            key_path: "@scope/pack",
+            variant: "full",
+            memo: None,
+        });
     }
 
     #[divan::bench(args = KINDS)]
     fn derive(bencher: Bencher, kind: &str) {
         let repository = remote(PackageType::Npm, ROOT);
         with_document(kind, |document| {
-            over(bencher, &repository, document, |format, document, links| format.derive(document, "packument", links));
+            over(bencher, &repository, document, |format, document, links| {
+                format.derive(document, "packument", links)
+            });
         });
     }
 
@@ -181,7 +235,9 @@ mod npm {
     fn check(bencher: Bencher) {
         let repository = remote(PackageType::Npm, ROOT);
         with_document("own host", |document| {
-            over(bencher, &repository, document, |format, document, _| format.check(&repository, document));
+            over(bencher, &repository, document, |format, document, _| {
+                format.check(&repository, document)
+            });
         });
     }
 }
@@ -209,7 +265,11 @@ mod pypi {
 
     /// The page of a project with 3,000 wheels: 2.0 MB of JSON, 1.7 MB of HTML.
     fn page(syntax: &str) -> String {
-        let host = if syntax == "other host" { "https://cdn.example.net/" } else { ROOT };
+        let host = if syntax == "other host" {
+            "https://cdn.example.net/"
+        } else {
+            ROOT
+        };
         let mut text = String::from(if syntax == "html" {
             "<!DOCTYPE html>\n<html><head><title>Links for demo-project</title></head><body>\n"
         } else {
@@ -223,7 +283,12 @@ mod pypi {
                 n % 10
             );
             let (metadata, digest) = (hex(n, 64), hex(n + 10_000, 64));
-            let url = format!("{host}packages/{}/{}/{}/{name}", hex(n, 2), hex(n + 3, 2), hex(n + 9, 60));
+            let url = format!(
+                "{host}packages/{}/{}/{}/{name}",
+                hex(n, 2),
+                hex(n + 3, 2),
+                hex(n + 9, 60)
+            );
             let _ = if syntax == "html" {
                 writeln!(
                     text,
@@ -250,24 +315,48 @@ mod pypi {
         let mut text = String::from("{\"meta\":{\"api-version\":\"1.4\"},\"projects\":[");
         for n in 0..600_000 {
             let comma = if n == 0 { "" } else { "," };
-            let _ = write!(text, "{comma}{{\"_last-serial\":{},\"name\":\"project-{}\"}}", 3_000_000 + n, hex(n, 8));
+            let _ = write!(
+                text,
+                "{comma}{{\"_last-serial\":{},\"name\":\"project-{}\"}}",
+                3_000_000 + n,
+                hex(n, 8)
+            );
         }
         text.push_str("]}");
         text
     }
 
     fn with_document(syntax: &str, key_path: &str, run: impl FnOnce(&Document<'_>)) {
-        let text = if key_path == "simple/" { list() } else { page(syntax) };
-        let url: Url = format!("https://index.example.com/{key_path}").parse().unwrap();
-        let content_type = if syntax == "html" { "text/html" } else { "application/vnd.pypi.simple.v1+json" };
-        run(&Document { body: text.as_bytes(), content_type, url: &url, key_path, variant: "", memo: None });
+        let text = if key_path == "simple/" {
+            list()
+        } else {
+            page(syntax)
+        };
+        let url: Url = format!("https://index.example.com/{key_path}")
+            .parse()
+            .unwrap();
+        let content_type = if syntax == "html" {
+            "text/html"
+        } else {
+            "application/vnd.pypi.simple.v1+json"
+        };
+        run(&Document {
+            body: text.as_bytes(),
+            content_type,
+            url: &url,
+            key_path,
+            variant: "",
+            memo: None,
+        });
     }
 
     #[divan::bench(args = KINDS)]
     fn derive(bencher: Bencher, (syntax, form): (&str, &'static str)) {
         let repository = remote(PackageType::Pypi, ROOT);
         with_document(syntax, "simple/demo-project/", |document| {
-            over(bencher, &repository, document, |format, document, links| format.derive(document, form, links).unwrap());
+            over(bencher, &repository, document, |format, document, links| {
+                format.derive(document, form, links).unwrap()
+            });
         });
     }
 
@@ -275,7 +364,9 @@ mod pypi {
     fn derive_list(bencher: Bencher, form: &'static str) {
         let repository = remote(PackageType::Pypi, ROOT);
         with_document("json", "simple/", |document| {
-            over(bencher, &repository, document, |format, document, links| format.derive(document, form, links).unwrap());
+            over(bencher, &repository, document, |format, document, links| {
+                format.derive(document, form, links).unwrap()
+            });
         });
     }
 
@@ -295,7 +386,9 @@ mod pypi {
     fn check(bencher: Bencher, syntax: &str) {
         let repository = remote(PackageType::Pypi, ROOT);
         with_document(syntax, "simple/demo-project/", |document| {
-            over(bencher, &repository, document, |format, document, _| format.check(&repository, document).unwrap());
+            over(bencher, &repository, document, |format, document, _| {
+                format.check(&repository, document).unwrap()
+            });
         });
     }
 }

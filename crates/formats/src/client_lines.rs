@@ -49,15 +49,30 @@ pub fn client_lines(base: &str, repository: &Repository) -> Vec<ClientLines> {
 
 /// The address of a repository, without a slash at its end.
 pub fn repository_url(base: &str, repository: &Repository) -> String {
-    let kind = if repository.kind == RepositoryKind::Virtual { "virtual" } else { "remote" };
-    format!("{}/api/v1/{kind}/{}", base.trim_end_matches('/'), repository.name)
+    let kind = if repository.kind == RepositoryKind::Virtual {
+        "virtual"
+    } else {
+        "remote"
+    };
+    format!(
+        "{}/api/v1/{kind}/{}",
+        base.trim_end_matches('/'),
+        repository.name
+    )
 }
 
 impl<'a> Place<'a> {
     fn new(base: &'a str, repository: &'a Repository) -> Self {
         let url = Url::parse(base).ok();
-        let host = url.as_ref().and_then(Url::host_str).unwrap_or_default().to_owned();
-        let port = url.as_ref().and_then(Url::port).map_or_else(String::new, |port| format!(":{port}"));
+        let host = url
+            .as_ref()
+            .and_then(Url::host_str)
+            .unwrap_or_default()
+            .to_owned();
+        let port = url
+            .as_ref()
+            .and_then(Url::port)
+            .map_or_else(String::new, |port| format!(":{port}"));
         let is_loopback = match url.as_ref().and_then(Url::host) {
             Some(Host::Domain(name)) => name == "localhost",
             Some(Host::Ipv4(address)) => address.is_loopback(),
@@ -77,7 +92,11 @@ impl<'a> Place<'a> {
 }
 
 fn lines(client: &'static str, place: &'static str, text: String) -> ClientLines {
-    ClientLines { client, place, text }
+    ClientLines {
+        client,
+        place,
+        text,
+    }
 }
 
 fn pypi(place: &Place<'_>) -> Vec<ClientLines> {
@@ -89,21 +108,32 @@ fn pypi(place: &Place<'_>) -> Vec<ClientLines> {
         String::new()
     };
     vec![
-        lines("pip", SHELL, format!("pip config set global.index-url {index}{trusted}")),
+        lines(
+            "pip",
+            SHELL,
+            format!("pip config set global.index-url {index}{trusted}"),
+        ),
         lines("uv", SHELL, format!("export UV_DEFAULT_INDEX={index}")),
         lines(
             "uv",
             "pyproject.toml, for uv lock and uv sync",
             format!("[[tool.uv.index]]\nname = \"larder\"\nurl = \"{index}\"\ndefault = true"),
         ),
-        lines("poetry", "in a shell, in the project", format!("poetry source add --priority=primary larder {index}")),
+        lines(
+            "poetry",
+            "in a shell, in the project",
+            format!("poetry source add --priority=primary larder {index}"),
+        ),
     ]
 }
 
 fn npm(place: &Place<'_>) -> Vec<ClientLines> {
     let root = &place.root;
     let plain = if place.is_plain {
-        format!("\nyarn config set --json unsafeHttpWhitelist '[\"{}\"]'", place.host)
+        format!(
+            "\nyarn config set --json unsafeHttpWhitelist '[\"{}\"]'",
+            place.host
+        )
     } else {
         String::new()
     };
@@ -112,34 +142,65 @@ fn npm(place: &Place<'_>) -> Vec<ClientLines> {
         lines("pnpm", SHELL, format!("pnpm config set registry {root}/")),
         lines("npm, pnpm", ".npmrc", format!("registry={root}/")),
         lines("yarn 1", SHELL, format!("yarn config set registry {root}/")),
-        lines("yarn 4", "in a shell, in the project", format!("yarn config set npmRegistryServer {root}{plain}")),
-        lines("bun", "bunfig.toml", format!("[install]\nregistry = \"{root}/\"")),
+        lines(
+            "yarn 4",
+            "in a shell, in the project",
+            format!("yarn config set npmRegistryServer {root}{plain}"),
+        ),
+        lines(
+            "bun",
+            "bunfig.toml",
+            format!("[install]\nregistry = \"{root}/\""),
+        ),
     ]
 }
 
 fn helm(place: &Place<'_>) -> Vec<ClientLines> {
     let (name, root) = (place.name, &place.root);
     vec![
-        lines("helm", SHELL, format!("helm repo add {name} {root}\nhelm repo update {name}\nhelm pull {name}/CHART")),
-        lines("helm", "Chart.yaml, in an entry of dependencies", format!("repository: {root}")),
+        lines(
+            "helm",
+            SHELL,
+            format!("helm repo add {name} {root}\nhelm repo update {name}\nhelm pull {name}/CHART"),
+        ),
+        lines(
+            "helm",
+            "Chart.yaml, in an entry of dependencies",
+            format!("repository: {root}"),
+        ),
     ]
 }
 
 fn docker(place: &Place<'_>, repository: &Repository) -> Vec<ClientLines> {
     let (name, authority, base) = (place.name, &place.authority, place.base);
     let image = format!("{authority}/{name}/IMAGE:TAG");
-    let plain = if place.is_plain { " --tls-verify=false" } else { "" };
+    let plain = if place.is_plain {
+        " --tls-verify=false"
+    } else {
+        ""
+    };
     let mut all = vec![
         lines("docker", SHELL, format!("docker pull {image}")),
         lines("podman", SHELL, format!("podman pull{plain} {image}")),
-        lines("skopeo", SHELL, format!("skopeo inspect{plain} docker://{image}")),
+        lines(
+            "skopeo",
+            SHELL,
+            format!("skopeo inspect{plain} docker://{image}"),
+        ),
     ];
     if place.is_plain && !place.is_loopback {
         let engine = format!("{{ \"insecure-registries\": [\"{authority}\"] }}");
-        all.push(lines("docker", "/etc/docker/daemon.json, for larder is reached without TLS", engine));
+        all.push(lines(
+            "docker",
+            "/etc/docker/daemon.json, for larder is reached without TLS",
+            engine,
+        ));
     }
-    let registry =
-        repository.upstream.as_ref().and_then(|upstream| upstream.base_urls.first()).filter(|url| url.host().is_some());
+    let registry = repository
+        .upstream
+        .as_ref()
+        .and_then(|upstream| upstream.base_urls.first())
+        .filter(|url| url.host().is_some());
     if let Some(registry) = registry {
         let server = registry.origin().ascii_serialization();
         all.push(lines(
@@ -149,7 +210,11 @@ fn docker(place: &Place<'_>, repository: &Repository) -> Vec<ClientLines> {
                 "server = \"{server}\"\n\n[host.\"{base}/v2/{name}\"]\n  capabilities = [\"pull\", \"resolve\"]\n  override_path = true"
             ),
         ));
-        let insecure = if place.is_plain { "\ninsecure = true" } else { "" };
+        let insecure = if place.is_plain {
+            "\ninsecure = true"
+        } else {
+            ""
+        };
         all.push(lines(
             "podman, skopeo, as a mirror",
             "/etc/containers/registries.conf.d/larder.conf",
@@ -171,15 +236,27 @@ fn rpm(place: &Place<'_>) -> Vec<ClientLines> {
                 "[larder-{name}]\nname={name} through larder\nbaseurl={root}/FOLDER/\nenabled=1\ngpgcheck=1\ngpgkey=FILE-OR-ADDRESS-OF-THE-KEY"
             ),
         ),
-        lines("zypper", SHELL, format!("zypper addrepo --refresh --gpgcheck {root}/FOLDER {name}")),
+        lines(
+            "zypper",
+            SHELL,
+            format!("zypper addrepo --refresh --gpgcheck {root}/FOLDER {name}"),
+        ),
     ]
 }
 
 fn alpine(place: &Place<'_>) -> Vec<ClientLines> {
     let root = &place.root;
     vec![
-        lines("apk", "/etc/apk/repositories", format!("{root}/vVERSION/main\n{root}/vVERSION/community")),
-        lines("apk", SHELL, format!("sed -i 's|https\\?://.*/alpine/|{root}/|' /etc/apk/repositories")),
+        lines(
+            "apk",
+            "/etc/apk/repositories",
+            format!("{root}/vVERSION/main\n{root}/vVERSION/community"),
+        ),
+        lines(
+            "apk",
+            SHELL,
+            format!("sed -i 's|https\\?://.*/alpine/|{root}/|' /etc/apk/repositories"),
+        ),
     ]
 }
 
@@ -188,7 +265,11 @@ fn generic(place: &Place<'_>) -> Vec<ClientLines> {
     vec![
         lines("curl", SHELL, format!("curl -fLO {root}/PATH")),
         lines("wget", SHELL, format!("wget {root}/PATH")),
-        lines("apt", "/etc/apt/sources.list.d/larder.list", format!("deb [signed-by=KEYRING] {root} SUITE COMPONENT")),
+        lines(
+            "apt",
+            "/etc/apt/sources.list.d/larder.list",
+            format!("deb [signed-by=KEYRING] {root} SUITE COMPONENT"),
+        ),
     ]
 }
 
@@ -199,8 +280,11 @@ mod tests {
 
     fn text_of(base: &str, package: PackageType, client: &str) -> String {
         let repository = remote("main", package, "https://upstream.example.com/");
-        let found: Vec<String> =
-            client_lines(base, &repository).into_iter().filter(|lines| lines.client == client).map(|lines| lines.text).collect();
+        let found: Vec<String> = client_lines(base, &repository)
+            .into_iter()
+            .filter(|lines| lines.client == client)
+            .map(|lines| lines.text)
+            .collect();
         found.join("\n\n")
     }
 
@@ -210,9 +294,15 @@ mod tests {
             (PackageType::Generic, &["curl", "wget", "apt"]),
             (PackageType::Alpine, &["apk"]),
             (PackageType::Rpm, &["dnf, yum", "zypper"]),
-            (PackageType::Docker, &["docker", "podman", "skopeo", "containerd, as a mirror"]),
+            (
+                PackageType::Docker,
+                &["docker", "podman", "skopeo", "containerd, as a mirror"],
+            ),
             (PackageType::Pypi, &["pip", "uv", "poetry"]),
-            (PackageType::Npm, &["npm", "pnpm", "yarn 1", "yarn 4", "bun"]),
+            (
+                PackageType::Npm,
+                &["npm", "pnpm", "yarn 1", "yarn 4", "bun"],
+            ),
             (PackageType::Helm, &["helm"]),
         ];
         for (package, clients) in clients {
@@ -237,8 +327,14 @@ mod tests {
             text_of(loopback, PackageType::Pypi, "pip"),
             "pip config set global.index-url http://127.0.0.1:8000/api/v1/remote/main/simple/"
         );
-        assert!(text_of(host, PackageType::Pypi, "pip").ends_with("\npip config set global.trusted-host larder.example.com"));
-        assert!(!text_of("https://larder.example.com", PackageType::Pypi, "pip").contains("trusted-host"));
+        assert!(
+            text_of(host, PackageType::Pypi, "pip")
+                .ends_with("\npip config set global.trusted-host larder.example.com")
+        );
+        assert!(
+            !text_of("https://larder.example.com", PackageType::Pypi, "pip")
+                .contains("trusted-host")
+        );
         assert_eq!(
             text_of(loopback, PackageType::Docker, "podman"),
             "podman pull --tls-verify=false 127.0.0.1:8000/main/IMAGE:TAG"
@@ -247,14 +343,23 @@ mod tests {
             text_of("https://larder.example.com", PackageType::Docker, "podman"),
             "podman pull larder.example.com/main/IMAGE:TAG"
         );
-        assert!(text_of(loopback, PackageType::Npm, "yarn 4").contains("unsafeHttpWhitelist '[\"127.0.0.1\"]'"));
-        assert!(!text_of("https://larder.example.com", PackageType::Npm, "yarn 4").contains("unsafeHttp"));
+        assert!(
+            text_of(loopback, PackageType::Npm, "yarn 4")
+                .contains("unsafeHttpWhitelist '[\"127.0.0.1\"]'")
+        );
+        assert!(
+            !text_of("https://larder.example.com", PackageType::Npm, "yarn 4")
+                .contains("unsafeHttp")
+        );
     }
 
     #[test]
     fn a_virtual_repository_has_its_own_address() {
         let mut repository = remote("all", PackageType::Helm, "https://upstream.example.com/");
         repository.kind = RepositoryKind::Virtual;
-        assert_eq!(repository_url("http://localhost:8000/", &repository), "http://localhost:8000/api/v1/virtual/all");
+        assert_eq!(
+            repository_url("http://localhost:8000/", &repository),
+            "http://localhost:8000/api/v1/virtual/all"
+        );
     }
 }

@@ -28,7 +28,9 @@ use url::Url;
 
 pub use client_lines::{ClientLines, client_lines, repository_url};
 pub use links::{ExternalLink, LeftOut, LinkBase, LinkKey, Links};
-pub use operation::{Form, Operation, PassThrough, Read, Refusal, RequestParts, SourceBase, SourceSpec, StaticAnswer};
+pub use operation::{
+    Form, Operation, PassThrough, Read, Refusal, RequestParts, SourceBase, SourceSpec, StaticAnswer,
+};
 
 /// A whole upstream document, on its way to be checked or derived from.
 #[derive(Debug, Clone, Copy)]
@@ -80,7 +82,10 @@ impl Memo {
 
 impl fmt::Debug for Memo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Memo").field("found", &self.found.get().is_some()).field("remark", &self.remark.get()).finish()
+        f.debug_struct("Memo")
+            .field("found", &self.found.get().is_some())
+            .field("remark", &self.remark.get())
+            .finish()
     }
 }
 
@@ -240,7 +245,12 @@ pub trait Format: Send + Sync + std::fmt::Debug {
 
     /// The source that names the same bytes by their digest (an OCI tag's manifest): it is kept along with `source`, and its bytes
     /// are taken where the upstream says that `source` has that digest now.
-    fn by_digest(&self, _repository: &Repository, _source: &SourceSpec, _digest: &Digest) -> Option<SourceSpec> {
+    fn by_digest(
+        &self,
+        _repository: &Repository,
+        _source: &SourceSpec,
+        _digest: &Digest,
+    ) -> Option<SourceSpec> {
         None
     }
 
@@ -292,10 +302,20 @@ pub trait Format: Send + Sync + std::fmt::Debug {
     }
 
     /// All files that a document names, in any order. A claim whose link may not be carried is left out.
-    fn claims(&self, document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed>;
+    fn claims(
+        &self,
+        document: &Document<'_>,
+        links: &Links<'_>,
+        sink: &mut dyn FnMut(Claim),
+    ) -> Result<(), Malformed>;
 
     /// Makes `form` of a document, links leading back to larder.
-    fn derive(&self, document: &Document<'_>, form: &'static str, links: &Links<'_>) -> Result<Derived, Malformed>;
+    fn derive(
+        &self,
+        document: &Document<'_>,
+        form: &'static str,
+        links: &Links<'_>,
+    ) -> Result<Derived, Malformed>;
 
     /// What computes the identity of the file at a decoded path; `None` where documents state digests, or nothing.
     fn identifier(&self, _path: &str) -> Option<Box<dyn Identifier>> {
@@ -363,7 +383,14 @@ pub fn standard_error_body(fault: &Fault) -> ErrorBody {
         repository: Option<&'a str>,
         rule: Option<&'a str>,
     }
-    let body =
-        Body { error: &fault.message, code: fault.code, repository: fault.repository.as_deref(), rule: fault.rule.as_deref() };
-    ErrorBody { content_type: "application/json", body: serde_json::to_vec(&body).unwrap_or_default() }
+    let body = Body {
+        error: &fault.message,
+        code: fault.code,
+        repository: fault.repository.as_deref(),
+        rule: fault.rule.as_deref(),
+    };
+    ErrorBody {
+        content_type: "application/json",
+        body: serde_json::to_vec(&body).unwrap_or_default(),
+    }
 }

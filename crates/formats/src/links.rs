@@ -81,7 +81,10 @@ pub struct Links<'a> {
 
 impl fmt::Debug for Links<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Links").field("repository", &self.repository.name).field("base", &self.base).finish_non_exhaustive()
+        f.debug_struct("Links")
+            .field("repository", &self.repository.name)
+            .field("base", &self.base)
+            .finish_non_exhaustive()
     }
 }
 
@@ -103,7 +106,14 @@ impl<'a> Links<'a> {
             mac.update(&[0]);
             mac
         });
-        Self { repository, base, keyed, query: None, room: Cell::new(ROOM), left: RefCell::default() }
+        Self {
+            repository,
+            base,
+            keyed,
+            query: None,
+            room: Cell::new(ROOM),
+            left: RefCell::default(),
+        }
     }
 
     /// The same for a document that was asked for with `query`: some clients (Helm) send that with every relative link.
@@ -139,14 +149,18 @@ impl<'a> Links<'a> {
     /// speaks of: most links of an index, at a fraction of the cost. `None` says nothing.
     pub(crate) fn plain_path_of<'t>(&self, text: &'t str) -> Option<&'t str> {
         let upstream = self.repository.upstream.as_ref()?;
-        let rest = upstream.base_urls.iter().find_map(|root| text.strip_prefix(root.as_str()))?;
+        let rest = upstream
+            .base_urls
+            .iter()
+            .find_map(|root| text.strip_prefix(root.as_str()))?;
         (is_plain(rest) && !rest.starts_with(EXTERNAL)).then_some(rest)
     }
 
     /// A document of this length is read from its start.
     pub(crate) fn begin(&self, document_length: usize) {
         self.left.take();
-        self.room.set(ROOM.saturating_add(document_length.saturating_mul(4)));
+        self.room
+            .set(ROOM.saturating_add(document_length.saturating_mul(4)));
     }
 
     /// Takes room for a resolved link; false once there is none left.
@@ -170,7 +184,12 @@ impl<'a> Links<'a> {
     pub(crate) fn leave_out(&self, url: Option<&Url>, why: NotCarried) {
         let mut left = self.left.borrow_mut();
         left.count += 1;
-        left.first.get_or_insert_with(|| (url.map_or_else(|| "no place".to_owned(), server), why.as_str()));
+        left.first.get_or_insert_with(|| {
+            (
+                url.map_or_else(|| "no place".to_owned(), server),
+                why.as_str(),
+            )
+        });
     }
 
     /// What was not carried until now.
@@ -183,27 +202,41 @@ impl<'a> Links<'a> {
     }
 
     fn forwards_queries(&self) -> bool {
-        matches!(self.repository.package, PackageType::Generic | PackageType::Helm)
+        matches!(
+            self.repository.package,
+            PackageType::Generic | PackageType::Helm
+        )
     }
 
     fn path_rules(&self) -> PathRules {
-        crate::format_of(self.repository.package).map_or_else(PathRules::default, crate::Format::path_rules)
+        crate::format_of(self.repository.package)
+            .map_or_else(PathRules::default, crate::Format::path_rules)
     }
 }
 
 /// The server that a URL leads to, for messages: neither path nor credentials.
 pub(crate) fn server_of(url: &str) -> String {
-    Url::parse(url).ok().filter(Url::has_host).as_ref().map_or_else(|| "another place".to_owned(), server)
+    Url::parse(url)
+        .ok()
+        .filter(Url::has_host)
+        .as_ref()
+        .map_or_else(|| "another place".to_owned(), server)
 }
 
 fn server(url: &Url) -> String {
-    authority(url).map_or_else(|| format!("{}:", url.scheme()), |authority| format!("{}://{authority}", url.scheme()))
+    authority(url).map_or_else(
+        || format!("{}:", url.scheme()),
+        |authority| format!("{}://{authority}", url.scheme()),
+    )
 }
 
 /// `host` or `host:port` of a URL, the scheme's own port left out.
 fn authority(url: &Url) -> Option<String> {
     let host = url.host_str()?;
-    Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+    Some(
+        url.port()
+            .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")),
+    )
 }
 
 #[cfg(test)]

@@ -18,7 +18,12 @@ pub(crate) struct Splicer<'a> {
 impl<'a> Splicer<'a> {
     /// Nothing is replaced yet.
     pub(crate) fn new(source: &'a [u8]) -> Self {
-        Self { source, edits: Vec::new(), text: String::new(), removed: 0 }
+        Self {
+            source,
+            edits: Vec::new(),
+            text: String::new(),
+            removed: 0,
+        }
     }
 
     /// Replaces `range` by `replacement`. A range that lies outside the document, or before the end of the one given last,
@@ -45,7 +50,12 @@ impl<'a> Splicer<'a> {
         let mut copied = 0;
         for (range, replacement) in &self.edits {
             out.extend_from_slice(self.source.get(copied..range.start).unwrap_or_default());
-            out.extend_from_slice(self.text.as_bytes().get(replacement.clone()).unwrap_or_default());
+            out.extend_from_slice(
+                self.text
+                    .as_bytes()
+                    .get(replacement.clone())
+                    .unwrap_or_default(),
+            );
             copied = range.end;
         }
         out.extend_from_slice(self.source.get(copied..).unwrap_or_default());
@@ -59,7 +69,9 @@ pub(crate) fn json_unescape(inner: &str) -> Option<Cow<'_, str>> {
     if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
         return Some(Cow::Borrowed(inner));
     }
-    serde_json::from_str::<String>(&format!("\"{inner}\"")).ok().map(Cow::Owned)
+    serde_json::from_str::<String>(&format!("\"{inner}\""))
+        .ok()
+        .map(Cow::Owned)
 }
 
 /// Appends `value` to `out` as the inside of a JSON string, without quotes.
@@ -103,7 +115,10 @@ mod tests {
 
     #[test]
     fn json_escapes_follow_rfc_8259() {
-        assert_eq!(json_unescape(r"a\u0041\/\n\ud83d\ude00").as_deref(), Some("aA/\n\u{1f600}"));
+        assert_eq!(
+            json_unescape(r"a\u0041\/\n\ud83d\ude00").as_deref(),
+            Some("aA/\n\u{1f600}")
+        );
         assert_eq!(json_unescape("plain").as_deref(), Some("plain"));
         assert_eq!(json_unescape(r"\ud83d"), None);
         assert_eq!(json_unescape(r"\x"), None);

@@ -2,8 +2,8 @@
 
 use http::{HeaderMap, Method};
 use larder_core::{
-    AccessPolicy, ArtifactPath, CachePolicy, PackageType, PathRules, QuarantinePolicy, Repository, RepositoryKind,
-    RepositoryName, UpstreamAuth, UpstreamSettings,
+    AccessPolicy, ArtifactPath, CachePolicy, PackageType, PathRules, QuarantinePolicy, Repository,
+    RepositoryKind, RepositoryName, UpstreamAuth, UpstreamSettings,
 };
 use std::time::Duration;
 use url::Url;
@@ -44,16 +44,31 @@ pub(crate) fn remote(name: &str, package: PackageType, base_url: &str) -> Reposi
 
 /// Links of `repository` below `https://larder.example/api/v1/remote/NAME/`.
 pub(crate) fn links(repository: &Repository) -> Links<'_> {
-    let base = LinkBase::new(format!("https://larder.example/api/v1/remote/{}", repository.name));
+    let base = LinkBase::new(format!(
+        "https://larder.example/api/v1/remote/{}",
+        repository.name
+    ));
     Links::new(repository, &LinkKey::from_bytes([7; 32]), base)
 }
 
 /// What `format` makes of a GET, which must be a read.
-pub(crate) fn read(format: &dyn Format, repository: &Repository, path: &str, query: Option<&str>) -> Read {
+pub(crate) fn read(
+    format: &dyn Format,
+    repository: &Repository,
+    path: &str,
+    query: Option<&str>,
+) -> Read {
     let path = ArtifactPath::parse(path, PathRules::default()).unwrap();
     let headers = HeaderMap::new();
     let key = LinkKey::from_bytes([7; 32]);
-    let request = RequestParts { repository, method: &Method::GET, path: &path, query, headers: &headers, key: &key };
+    let request = RequestParts {
+        repository,
+        method: &Method::GET,
+        path: &path,
+        query,
+        headers: &headers,
+        key: &key,
+    };
     match format.operation(&request) {
         Operation::Read(read) => read,
         other => panic!("not a read: {other:?}"),

@@ -15,7 +15,11 @@ use crate::prepare;
 pub(crate) fn check(sources: &Sources, out: &mut impl Write) -> std::io::Result<bool> {
     let mut found: Vec<Diagnostic> = Vec::new();
     if let Err(error) = logging::check(sources) {
-        found.push(Diagnostic { severity: Severity::Error, place: None, message: error.to_string() });
+        found.push(Diagnostic {
+            severity: Severity::Error,
+            place: None,
+            message: error.to_string(),
+        });
     }
     let loaded = load(sources);
     match &loaded {
@@ -31,10 +35,22 @@ pub(crate) fn check(sources: &Sources, out: &mut impl Write) -> std::io::Result<
     let warned = counted(warnings, "warning", "warnings");
     match &loaded {
         Ok(Settings { repositories, .. }) if errors == 0 => {
-            writeln!(out, "configuration is valid: {}, {warned}", counted(repositories.len(), "repository", "repositories"))?;
+            writeln!(
+                out,
+                "configuration is valid: {}, {warned}",
+                counted(repositories.len(), "repository", "repositories")
+            )?;
         }
-        Ok(_) => writeln!(out, "larder would not start: {}, {warned}", counted(errors, "error", "errors"))?,
-        Err(_) => writeln!(out, "configuration cannot be used: {}, {warned}", counted(errors, "error", "errors"))?,
+        Ok(_) => writeln!(
+            out,
+            "larder would not start: {}, {warned}",
+            counted(errors, "error", "errors")
+        )?,
+        Err(_) => writeln!(
+            out,
+            "configuration cannot be used: {}, {warned}",
+            counted(errors, "error", "errors")
+        )?,
     }
     Ok(errors == 0)
 }

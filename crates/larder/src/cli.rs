@@ -143,25 +143,42 @@ mod tests {
 
     fn action(arguments: &[&str]) -> Action {
         let arguments = std::iter::once("larder").chain(arguments.iter().copied());
-        Cli::try_parse_from(arguments).unwrap().into_action(Environment::default())
+        Cli::try_parse_from(arguments)
+            .unwrap()
+            .into_action(Environment::default())
     }
 
     #[test]
     fn plain_larder_serves() {
         Cli::command().debug_assert();
-        for arguments in
-            [&["--listen", "127.0.0.1:1", "--data-dir", "/d"][..], &["serve", "--listen", "127.0.0.1:1", "--data-dir", "/d"]]
-        {
-            let Action::Serve(sources) = action(arguments) else { panic!("{arguments:?} serves") };
-            assert_eq!((sources.listen, sources.data_dir), (vec!["127.0.0.1:1".to_owned()], Some("/d".into())));
+        for arguments in [
+            &["--listen", "127.0.0.1:1", "--data-dir", "/d"][..],
+            &["serve", "--listen", "127.0.0.1:1", "--data-dir", "/d"],
+        ] {
+            let Action::Serve(sources) = action(arguments) else {
+                panic!("{arguments:?} serves")
+            };
+            assert_eq!(
+                (sources.listen, sources.data_dir),
+                (vec!["127.0.0.1:1".to_owned()], Some("/d".into()))
+            );
         }
-        assert!(matches!(action(&["config", "default"]), Action::PrintDefault));
+        assert!(matches!(
+            action(&["config", "default"]),
+            Action::PrintDefault
+        ));
     }
 
     #[test]
     fn check_takes_its_file_in_three_spellings() {
-        for arguments in [&["check", "c.yaml"][..], &["check", "-c", "c.yaml"], &["check", "--config", "c.yaml"]] {
-            let Action::Check(sources) = action(arguments) else { panic!("{arguments:?} checks") };
+        for arguments in [
+            &["check", "c.yaml"][..],
+            &["check", "-c", "c.yaml"],
+            &["check", "--config", "c.yaml"],
+        ] {
+            let Action::Check(sources) = action(arguments) else {
+                panic!("{arguments:?} checks")
+            };
             assert_eq!(sources.config, Some("c.yaml".into()), "{arguments:?}");
         }
     }
@@ -171,8 +188,17 @@ mod tests {
         let mut open = vec![Cli::command()];
         while let Some(mut command) = open.pop() {
             let help = command.render_long_help().to_string();
-            assert!(help.contains("Exit status:"), "{}: {help}", command.get_name());
-            open.extend(command.get_subcommands().filter(|command| command.get_name() != "help").cloned());
+            assert!(
+                help.contains("Exit status:"),
+                "{}: {help}",
+                command.get_name()
+            );
+            open.extend(
+                command
+                    .get_subcommands()
+                    .filter(|command| command.get_name() != "help")
+                    .cloned(),
+            );
         }
     }
 

@@ -38,7 +38,10 @@ pub(crate) fn raise_limit() -> usize {
         tracing::warn!(%error, "the limit of open files could not be raised");
         limits.current = before;
     }
-    limits.current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+    limits
+        .current
+        .and_then(|limit| usize::try_from(limit).ok())
+        .unwrap_or(usize::MAX)
 }
 
 /// Tells the operator when fewer connections or downloads than configured are possible.
@@ -58,7 +61,12 @@ pub(crate) fn warn_of_less(limit: usize, wanted: Shares, shares: Shares) {
 mod tests {
     use super::*;
 
-    const WANTED: Shares = Shares { connections: 10_000, downloads: 512, hot_files: 4_096, blobs: 1_024 };
+    const WANTED: Shares = Shares {
+        connections: 10_000,
+        downloads: 512,
+        hot_files: 4_096,
+        blobs: 1_024,
+    };
 
     #[test]
     fn a_usual_limit_gives_everybody_what_is_wanted() {
@@ -71,8 +79,14 @@ mod tests {
         for limit in [64, 256, 1_024, 4_096, 20_000] {
             let shares = Shares::of(limit, WANTED);
             let used = shares.connections + 2 * shares.downloads + shares.hot_files + shares.blobs;
-            assert!(used <= limit - limit / 16, "{limit}: {shares:?}: some are left for everything else");
-            assert!(shares.connections >= limit / 2 && shares.downloads >= (limit / 8).min(512), "{limit}: {shares:?}");
+            assert!(
+                used <= limit - limit / 16,
+                "{limit}: {shares:?}: some are left for everything else"
+            );
+            assert!(
+                shares.connections >= limit / 2 && shares.downloads >= (limit / 8).min(512),
+                "{limit}: {shares:?}"
+            );
         }
     }
 

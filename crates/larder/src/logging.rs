@@ -11,8 +11,7 @@ use crate::config::{Sources, nearest};
 const DEFAULT_LEVEL: &str = "info";
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// What is said of the forms that a filter may have.
-const FORMS: &str =
-    "error, warn, info, debug, trace or off, and `MODULE=LEVEL` for one module, such as `info,larder_upstream=debug`";
+const FORMS: &str = "error, warn, info, debug, trace or off, and `MODULE=LEVEL` for one module, such as `info,larder_upstream=debug`";
 
 /// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +54,8 @@ enum Format {
 pub fn start(sources: &Sources) -> Result<(), LoggingError> {
     let terminal = std::io::stderr().is_terminal();
     let subscriber = subscriber(sources, terminal, std::io::stderr)?;
-    tracing::subscriber::set_global_default(subscriber).map_err(|error| LoggingError::Started(error.to_string()))
+    tracing::subscriber::set_global_default(subscriber)
+        .map_err(|error| LoggingError::Started(error.to_string()))
 }
 
 /// Whether [`start`] would succeed; starts nothing.
@@ -72,18 +72,35 @@ fn setting<'s>(
     variable: &'static str,
     sources: &'s Sources,
 ) -> Option<(&'static str, &'s str)> {
-    let from_environment = || sources.environment.get(variable).map(|text| (variable, text));
-    given.as_deref().map(|text| (flag, text)).or_else(from_environment)
+    let from_environment = || {
+        sources
+            .environment
+            .get(variable)
+            .map(|text| (variable, text))
+    };
+    given
+        .as_deref()
+        .map(|text| (flag, text))
+        .or_else(from_environment)
 }
 
 /// The directives of a filter. A level alone is larder's own; what larder is built on stays at `warn`, unless it is named.
 fn filter((name, text): (&'static str, &str)) -> Result<EnvFilter, LoggingError> {
     let refused = |word: &str| {
-        let near = nearest(word, LEVELS).map_or_else(String::new, |near| format!(" (did you mean {near}?)"));
-        LoggingError::Filter { name, word: word.to_owned(), hint: near }
+        let near = nearest(word, LEVELS)
+            .map_or_else(String::new, |near| format!(" (did you mean {near}?)"));
+        LoggingError::Filter {
+            name,
+            word: word.to_owned(),
+            hint: near,
+        }
     };
     let (mut general, mut named) = (DEFAULT_LEVEL, Vec::new());
-    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+    for word in text
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+    {
         match word.rsplit_once('=') {
             None => general = level(word).ok_or_else(|| refused(word))?,
             Some((module, at)) => {
@@ -96,16 +113,28 @@ fn filter((name, text): (&'static str, &str)) -> Result<EnvFilter, LoggingError>
             }
         }
     }
-    let others = if matches!(general, "off" | "error") { general } else { "warn" };
+    let others = if matches!(general, "off" | "error") {
+        general
+    } else {
+        "warn"
+    };
     // A module's name stands for all that begin with it: `larder` for every crate of larder's.
-    let directives = [vec![others.to_owned(), format!("larder={general}")], named].concat().join(",");
-    EnvFilter::builder().parse(&directives).map_err(|_| refused(text))
+    let directives = [vec![others.to_owned(), format!("larder={general}")], named]
+        .concat()
+        .join(",");
+    EnvFilter::builder()
+        .parse(&directives)
+        .map_err(|_| refused(text))
 }
 
 /// A level in any case, `warning` included.
 fn level(word: &str) -> Option<&'static str> {
     let lower = word.trim().to_ascii_lowercase();
-    let lower = if lower == "warning" { "warn" } else { lower.as_str() };
+    let lower = if lower == "warning" {
+        "warn"
+    } else {
+        lower.as_str()
+    };
     LEVELS.into_iter().find(|level| *level == lower)
 }
 
@@ -114,17 +143,37 @@ fn subscriber(
     terminal: bool,
     writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static,
 ) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, LoggingError> {
-    let filter = filter(setting(("--log", &sources.log), "LARDER_LOG", sources).unwrap_or(("--log", DEFAULT_LEVEL)))?;
-    let format = match setting(("--log-format", &sources.log_format), "LARDER_LOG_FORMAT", sources) {
+    let filter = filter(
+        setting(("--log", &sources.log), "LARDER_LOG", sources).unwrap_or(("--log", DEFAULT_LEVEL)),
+    )?;
+    let format = match setting(
+        ("--log-format", &sources.log_format),
+        "LARDER_LOG_FORMAT",
+        sources,
+    ) {
         Some((_, "json")) => Format::Json,
         Some((_, "text")) => Format::Text,
-        Some((name, word)) => return Err(LoggingError::Format { name, word: word.to_owned() }),
+        Some((name, word)) => {
+            return Err(LoggingError::Format {
+                name,
+                word: word.to_owned(),
+            });
+        }
         None if terminal => Format::Text,
         None => Format::Json,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer);
     Ok(match format {
-        Format::Json => Box::new(builder.json().flatten_event(true).with_current_span(true).with_span_list(false).finish()),
+        Format::Json => Box::new(
+            builder
+                .json()
+                .flatten_event(true)
+                .with_current_span(true)
+                .with_span_list(false)
+                .finish(),
+        ),
         Format::Text => Box::new(builder.with_ansi(terminal).finish()),
     })
 }
@@ -150,7 +199,10 @@ mod tests {
     }
 
     fn sources(variables: &[(&str, &str)]) -> Sources {
-        Sources { environment: Environment::of(variables.iter().copied()), ..Sources::default() }
+        Sources {
+            environment: Environment::of(variables.iter().copied()),
+            ..Sources::default()
+        }
     }
 
     fn logged(sources: &Sources) -> String {
@@ -172,7 +224,11 @@ mod tests {
         let text = logged(&sources(&[("LARDER_LOG", "info,sqlx=off")]));
         let line: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
-            (line["level"].as_str(), line["message"].as_str(), line["repository"].as_str()),
+            (
+                line["level"].as_str(),
+                line["message"].as_str(),
+                line["repository"].as_str()
+            ),
             (Some("INFO"), Some("served"), Some("pypi"))
         );
         assert!(line["timestamp"].is_string());
@@ -181,8 +237,16 @@ mod tests {
     #[test]
     fn a_level_is_larders_own_and_dependencies_stay_at_warn_unless_named() {
         for (filter, says, does_not) in [
-            ("info", &["served", "slow"][..], &["details", "of a dependency", "of a crate"][..]),
-            ("debug", &["served", "details", "of a crate", "slow"], &["of a dependency"]),
+            (
+                "info",
+                &["served", "slow"][..],
+                &["details", "of a dependency", "of a crate"][..],
+            ),
+            (
+                "debug",
+                &["served", "details", "of a crate", "slow"],
+                &["of a dependency"],
+            ),
             ("DEBUG", &["details"], &["of a dependency"]),
             ("trace", &["details", "of a crate"], &["of a dependency"]),
             ("warning", &["slow"], &["served", "of a dependency"]),
@@ -190,8 +254,16 @@ mod tests {
             ("error", &[], &["served", "slow"]),
             ("off", &[], &["served", "slow"]),
             ("debug,hyper=info", &["of a dependency", "details"], &[]),
-            ("larder_upstream=debug", &["served", "of a crate", "slow"], &["details"]),
-            ("info, larder_upstream=debug", &["served", "of a crate"], &["details"]),
+            (
+                "larder_upstream=debug",
+                &["served", "of a crate", "slow"],
+                &["details"],
+            ),
+            (
+                "info, larder_upstream=debug",
+                &["served", "of a crate"],
+                &["details"],
+            ),
         ] {
             let text = logged(&sources(&[("LARDER_LOG", filter)]));
             for word in says {
@@ -207,17 +279,31 @@ mod tests {
     fn a_flag_wins_over_the_variable() {
         let environment = Environment::of([("LARDER_LOG", "off"), ("LARDER_LOG_FORMAT", "json")]);
         let flags = (Some("debug".to_owned()), Some("text".to_owned()));
-        let sources = Sources { log: flags.0, log_format: flags.1, environment, ..Sources::default() };
+        let sources = Sources {
+            log: flags.0,
+            log_format: flags.1,
+            environment,
+            ..Sources::default()
+        };
         let text = logged(&sources);
-        assert!(text.contains("repository=\"pypi\"") && text.contains("details"), "{text}");
+        assert!(
+            text.contains("repository=\"pypi\"") && text.contains("details"),
+            "{text}"
+        );
     }
 
     #[test]
     fn what_is_no_filter_is_refused_with_the_name_of_the_setting() {
         let refuse = |name, value| check(&sources(&[(name, value)])).unwrap_err().to_string();
-        assert_eq!(refuse("LARDER_LOG_FORMAT", "xml"), "LARDER_LOG_FORMAT is json or text, not \"xml\"");
+        assert_eq!(
+            refuse("LARDER_LOG_FORMAT", "xml"),
+            "LARDER_LOG_FORMAT is json or text, not \"xml\""
+        );
         for (filter, want) in [
-            ("verbose", "LARDER_LOG holds \"verbose\", which is no level: it takes error, warn, info"),
+            (
+                "verbose",
+                "LARDER_LOG holds \"verbose\", which is no level: it takes error, warn, info",
+            ),
             ("inof", "did you mean info?"),
             ("info,larder_upstream", "holds \"larder_upstream\""),
             ("larder_upstream=loud", "holds \"loud\""),
@@ -227,7 +313,15 @@ mod tests {
             let said = refuse("LARDER_LOG", filter);
             assert!(said.contains(want), "{filter}: {said}");
         }
-        let flag = Sources { log: Some("loud".to_owned()), ..Sources::default() };
-        assert!(check(&flag).unwrap_err().to_string().starts_with("--log holds \"loud\""));
+        let flag = Sources {
+            log: Some("loud".to_owned()),
+            ..Sources::default()
+        };
+        assert!(
+            check(&flag)
+                .unwrap_err()
+                .to_string()
+                .starts_with("--log holds \"loud\"")
+        );
     }
 }

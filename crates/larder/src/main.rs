@@ -30,8 +30,16 @@ fn main() -> ExitCode {
             }
         }
         Action::Ask(command, environment) => {
-            let (mut out, mut err) = (std::io::BufWriter::new(std::io::stdout().lock()), std::io::stderr().lock());
-            ExitCode::from(remote_commands::run(&command, &environment, &mut out, &mut err))
+            let (mut out, mut err) = (
+                std::io::BufWriter::new(std::io::stdout().lock()),
+                std::io::stderr().lock(),
+            );
+            ExitCode::from(remote_commands::run(
+                &command,
+                &environment,
+                &mut out,
+                &mut err,
+            ))
         }
         Action::Serve(sources) => serve(sources),
     }
@@ -46,7 +54,9 @@ fn serve(sources: Sources) -> ExitCode {
         Err(found) => {
             // Standard error is the last resort: if it cannot be written, the exit code still tells.
             let _ = write_findings(&found, &mut std::io::stderr().lock());
-            return fail("the configuration cannot be used; `larder check` says the same without starting");
+            return fail(
+                "the configuration cannot be used; `larder check` says the same without starting",
+            );
         }
     };
     log_warnings(&settings);

@@ -15,7 +15,10 @@ use larder::config::{Diagnostic, Settings, Severity};
 use larder_core::{Clock as _, Pseudonym, RepositoryKind, SystemClock};
 use larder_formats::LinkKey;
 use larder_server::{BindError, BoundServer, CertificateDates, bind, check_tls};
-use larder_storage::{BlobStore, DataDirectoryLock, FsBlobStore, MetadataStore, OnDamage, StorageError, StorageErrorKind};
+use larder_storage::{
+    BlobStore, DataDirectoryLock, FsBlobStore, MetadataStore, OnDamage, StorageError,
+    StorageErrorKind,
+};
 
 use crate::descriptors::Shares;
 use crate::wire::{server_settings, tls_files, wanted_shares};
@@ -40,16 +43,32 @@ pub(crate) struct Prepared {
 ///
 /// # Errors
 /// What kept larder from starting, for the operator.
-pub(crate) async fn prepare(settings: &Settings, shares: Shares, pseudonym: Pseudonym) -> Result<Prepared, Box<dyn Error>> {
+pub(crate) async fn prepare(
+    settings: &Settings,
+    shares: Shares,
+    pseudonym: Pseudonym,
+) -> Result<Prepared, Box<dyn Error>> {
     let directory = &settings.data_dir;
     make_directory(directory)?;
     let within = |error| of_directory(&error, directory);
     let lock = DataDirectoryLock::take(directory).map_err(within)?;
-    let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(directory).map_err(within)?.keeping_open(shares.blobs));
-    let metadata = MetadataStore::open_with(&directory.join(DATABASE), on_damage(settings)).await.map_err(within)?;
+    let blobs: Arc<dyn BlobStore> = Arc::new(
+        FsBlobStore::open(directory)
+            .map_err(within)?
+            .keeping_open(shares.blobs),
+    );
+    let metadata = MetadataStore::open_with(&directory.join(DATABASE), on_damage(settings))
+        .await
+        .map_err(within)?;
     let link_key = link_key(&metadata).await?;
     let server = bind(server_settings(settings, shares, pseudonym)).await?;
-    Ok(Prepared { _lock: lock, blobs, metadata, link_key, server })
+    Ok(Prepared {
+        _lock: lock,
+        blobs,
+        metadata,
+        link_key,
+        server,
+    })
 }
 
 /// Everything that would keep [`prepare`] from succeeding, and what is worth knowing. Leaves nothing behind.
@@ -75,15 +94,27 @@ impl Findings {
     }
 
     fn push(&mut self, severity: Severity, message: String) {
-        self.0.push(Diagnostic { severity, place: None, message });
+        self.0.push(Diagnostic {
+            severity,
+            place: None,
+            message,
+        });
     }
 }
 
 fn make_directory(directory: &Path) -> Result<(), String> {
     std::fs::create_dir_all(directory).map_err(|error| {
         let leads_nowhere = directory.is_symlink() && !directory.exists();
-        let why = if leads_nowhere { "it is a link that leads nowhere".to_owned() } else { error.to_string() };
-        format!("the data directory {} cannot be made: {why}{}", directory.display(), strangers(directory))
+        let why = if leads_nowhere {
+            "it is a link that leads nowhere".to_owned()
+        } else {
+            error.to_string()
+        };
+        format!(
+            "the data directory {} cannot be made: {why}{}",
+            directory.display(),
+            strangers(directory)
+        )
     })
 }
 
@@ -93,24 +124,39 @@ fn of_directory(error: &StorageError, directory: &Path) -> String {
     if error.kind == StorageErrorKind::Unavailable {
         return error.to_string();
     }
-    format!("{error} (in the data directory {}{})", directory.display(), strangers(directory))
+    format!(
+        "{error} (in the data directory {}{})",
+        directory.display(),
+        strangers(directory)
+    )
 }
 
 /// Says what of a data directory belongs to another user than the one that larder runs as: the one that it would be made in, itself, or
 /// what somebody (often root, once) has left in it.
 fn strangers(directory: &Path) -> String {
     let user = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.uid());
-    let Some(own) = user(Path::new("/proc/self")).filter(|own| *own != 0) else { return String::new() };
-    let Some(nearest) = directory.ancestors().find(|path| path.exists()) else { return String::new() };
+    let Some(own) = user(Path::new("/proc/self")).filter(|own| *own != 0) else {
+        return String::new();
+    };
+    let Some(nearest) = directory.ancestors().find(|path| path.exists()) else {
+        return String::new();
+    };
     let within = [LOCK, DATABASE, "blobs"].map(|name| directory.join(name));
-    let foreign = std::iter::once(nearest).chain(within.iter().map(PathBuf::as_path)).find_map(|path| {
-        let owner = user(path).filter(|owner| *owner != own)?;
-        Some((path, owner))
-    });
+    let foreign = std::iter::once(nearest)
+        .chain(within.iter().map(PathBuf::as_path))
+        .find_map(|path| {
+            let owner = user(path).filter(|owner| *owner != own)?;
+            Some((path, owner))
+        });
     match foreign {
         None => String::new(),
-        Some((path, owner)) if path == directory => format!(", which belongs to user {owner}, and larder runs as user {own}"),
-        Some((path, owner)) => format!("; {} belongs to user {owner}, and larder runs as user {own}", path.display()),
+        Some((path, owner)) if path == directory => {
+            format!(", which belongs to user {owner}, and larder runs as user {own}")
+        }
+        Some((path, owner)) => format!(
+            "; {} belongs to user {owner}, and larder runs as user {own}",
+            path.display()
+        ),
     }
 }
 
@@ -126,7 +172,10 @@ fn data_directory(settings: &Settings, found: &mut Findings) -> bool {
     let is_held = match DataDirectoryLock::holder(directory) {
         Ok(None) => false,
         Ok(Some(process)) => {
-            found.push(Severity::Note, format!("the data directory is in use by a running larder ({process})"));
+            found.push(
+                Severity::Note,
+                format!("the data directory is in use by a running larder ({process})"),
+            );
             true
         }
         Err(error) => {
@@ -138,7 +187,10 @@ fn data_directory(settings: &Settings, found: &mut Findings) -> bool {
         Ok(()) => {}
         // What is held can be served from a full disk; only a database that is not there yet cannot be made.
         Err(error) if error.is_full() && directory.join(DATABASE).exists() => {
-            found.push(Severity::Warning, format!("{error}: larder would serve, and keep nothing"));
+            found.push(
+                Severity::Warning,
+                format!("{error}: larder would serve, and keep nothing"),
+            );
         }
         Err(error) => found.error(of_directory(&error, directory)),
     }
@@ -156,8 +208,14 @@ fn database(settings: &Settings, found: &mut Findings) {
     match looked {
         Err(error) => found.error(error.to_string()),
         Ok(Ok(())) => {}
-        Ok(Err(error)) if error.kind == StorageErrorKind::Corrupt && on_damage(settings) == OnDamage::PutAside => {
-            found.push(Severity::Warning, format!("{error}; a start would put it aside and begin with an empty cache"));
+        Ok(Err(error))
+            if error.kind == StorageErrorKind::Corrupt
+                && on_damage(settings) == OnDamage::PutAside =>
+        {
+            found.push(
+                Severity::Warning,
+                format!("{error}; a start would put it aside and begin with an empty cache"),
+            );
         }
         Ok(Err(error)) => found.error(of_directory(&error, &settings.data_dir)),
     }
@@ -165,18 +223,30 @@ fn database(settings: &Settings, found: &mut Findings) {
 
 /// Runs what needs a runtime, in one that ends with it.
 fn in_runtime<T>(task: impl Future<Output = T>) -> std::io::Result<T> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(task))
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(task))
 }
 
 fn certificate_dates(dates: CertificateDates, found: &mut Findings) {
     let now = SystemClock.now();
     let day = |moment: larder_core::UnixMillis| moment.to_http_date();
     let warning = if now < dates.not_before {
-        format!("the certificate of `tls` is not valid before {}: clients refuse it", day(dates.not_before))
+        format!(
+            "the certificate of `tls` is not valid before {}: clients refuse it",
+            day(dates.not_before)
+        )
     } else if now > dates.not_after {
-        format!("the certificate of `tls` expired on {}: clients refuse it", day(dates.not_after))
+        format!(
+            "the certificate of `tls` expired on {}: clients refuse it",
+            day(dates.not_after)
+        )
     } else if dates.not_after.since(now) < SOON {
-        format!("the certificate of `tls` expires on {}", day(dates.not_after))
+        format!(
+            "the certificate of `tls` expires on {}",
+            day(dates.not_after)
+        )
     } else {
         return;
     };
@@ -186,10 +256,17 @@ fn certificate_dates(dates: CertificateDates, found: &mut Findings) {
 /// Listens on all addresses as a start does, and stops at once. One that a running larder has is no fault.
 fn addresses(settings: &Settings, is_held: bool, found: &mut Findings) {
     // The certificate is looked at by itself.
-    let mut open = Settings { tls: None, ..settings.clone() };
+    let mut open = Settings {
+        tls: None,
+        ..settings.clone()
+    };
     while !open.listen.is_empty() {
         let shares = wanted_shares(&open);
-        let bound = in_runtime(async { bind(server_settings(&open, shares, Pseudonym::random())).await.map(drop) });
+        let bound = in_runtime(async {
+            bind(server_settings(&open, shares, Pseudonym::random()))
+                .await
+                .map(drop)
+        });
         match bound {
             Ok(Ok(())) => return,
             Ok(Err(BindError::Address { address, source })) => {
@@ -199,10 +276,16 @@ fn addresses(settings: &Settings, is_held: bool, found: &mut Findings) {
                     let why = "and what listens there does not answer as a larder: if it is none, a start would fail";
                     found.push(Severity::Warning, format!("{address} is in use, {why}"));
                 } else if in_use && is_held {
-                    found.push(Severity::Note, format!("{address} is in use, as it is by a running larder"));
+                    found.push(
+                        Severity::Note,
+                        format!("{address} is in use, as it is by a running larder"),
+                    );
                 } else if in_use && settings.tls.is_none() && answers_as_larder(address) {
                     let why = "with another data directory: this one could not start beside it";
-                    found.push(Severity::Warning, format!("{address} is in use by a running larder, {why}"));
+                    found.push(
+                        Severity::Warning,
+                        format!("{address} is in use by a running larder, {why}"),
+                    );
                 } else {
                     found.error(BindError::Address { address, source }.to_string());
                 }
@@ -217,12 +300,19 @@ fn addresses(settings: &Settings, is_held: bool, found: &mut Findings) {
 fn answers_as_larder(address: SocketAddr) -> bool {
     let mut target = address;
     if target.ip().is_unspecified() {
-        target.set_ip(if target.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+        target.set_ip(if target.is_ipv4() {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            Ipv6Addr::LOCALHOST.into()
+        });
     }
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&target, ANSWER)?;
         stream.set_read_timeout(Some(ANSWER))?;
-        write!(stream, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        write!(
+            stream,
+            "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )?;
         let mut answer = Vec::new();
         stream.take(64 << 10).read_to_end(&mut answer)?;
         Ok(String::from_utf8_lossy(&answer).into_owned())
@@ -232,8 +322,11 @@ fn answers_as_larder(address: SocketAddr) -> bool {
 
 /// The directories that have to be made for `path`, the outermost first.
 fn missing(path: &Path) -> Vec<PathBuf> {
-    let mut missing: Vec<PathBuf> =
-        path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).map(Path::to_path_buf).collect();
+    let mut missing: Vec<PathBuf> = path
+        .ancestors()
+        .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
+        .map(Path::to_path_buf)
+        .collect();
     missing.reverse();
     missing
 }
@@ -248,8 +341,15 @@ fn unmake(made: &[PathBuf]) {
 
 /// What remotes hold can be fetched again; what was uploaded cannot, and only the database knows its names.
 fn on_damage(settings: &Settings) -> OnDamage {
-    let has_uploads = settings.repositories.iter().any(|repository| repository.kind == RepositoryKind::Local);
-    if has_uploads { OnDamage::Refuse } else { OnDamage::PutAside }
+    let has_uploads = settings
+        .repositories
+        .iter()
+        .any(|repository| repository.kind == RepositoryKind::Local);
+    if has_uploads {
+        OnDamage::Refuse
+    } else {
+        OnDamage::PutAside
+    }
 }
 
 /// The key that signs links to other hosts: made once, kept in the metadata database.
@@ -257,6 +357,7 @@ async fn link_key(metadata: &MetadataStore) -> Result<LinkKey, Box<dyn Error>> {
     let mut candidate = [0_u8; 32];
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut candidate)?;
     let stored = metadata.secret_bytes("link_key", &candidate).await?;
-    let key = <[u8; 32]>::try_from(stored.as_slice()).map_err(|_| "the link key in the metadata database is damaged")?;
+    let key = <[u8; 32]>::try_from(stored.as_slice())
+        .map_err(|_| "the link key in the metadata database is damaged")?;
     Ok(LinkKey::from_bytes(key))
 }

@@ -38,7 +38,11 @@ impl Reloading {
     fn put_in_force(&self, current: &Settings, settings: &Settings) {
         let changes = Changes::between(current, settings);
         self.upstream.reload();
-        self.engine.replace_repositories(settings.repositories.clone(), &settings.not_built, settings.public_urls.clone());
+        self.engine.replace_repositories(
+            settings.repositories.clone(),
+            &settings.not_built,
+            settings.public_urls.clone(),
+        );
         self.handle.replace_live(live_settings(settings));
         self.drain.set(settings.drain);
         let error = self.handle.reload_tls().err();
@@ -46,8 +50,11 @@ impl Reloading {
             tracing::error!(%error, "the new certificate cannot be used; the old one stays");
         }
         let list = |names: &[String]| names.join(", ");
-        let message =
-            if changes == Changes::default() { "the configuration is loaded again: nothing has changed" } else { IN_FORCE };
+        let message = if changes == Changes::default() {
+            "the configuration is loaded again: nothing has changed"
+        } else {
+            IN_FORCE
+        };
         tracing::info!(
             repositories = settings.repositories.len(),
             added = list(&changes.added),
@@ -60,21 +67,33 @@ impl Reloading {
     }
 
     fn refuse(&self, found: &[Diagnostic]) {
-        let errors: Vec<String> =
-            found.iter().filter(|found| found.severity == Severity::Error).map(ToString::to_string).collect();
+        let errors: Vec<String> = found
+            .iter()
+            .filter(|found| found.severity == Severity::Error)
+            .map(ToString::to_string)
+            .collect();
         for error in &errors {
             tracing::error!("{error}");
         }
         // `/health` is read by anybody: of a file its name, not where it lies.
-        let first =
-            found.iter().find(|found| found.severity == Severity::Error).map(|found| found.clone().by_file_name().to_string());
+        let first = found
+            .iter()
+            .find(|found| found.severity == Severity::Error)
+            .map(|found| found.clone().by_file_name().to_string());
         let first = first.unwrap_or_else(|| "the configuration cannot be used".to_owned());
-        tracing::error!(errors = errors.len(), "the changed configuration cannot be used: the old one stays in force");
+        tracing::error!(
+            errors = errors.len(),
+            "the changed configuration cannot be used: the old one stays in force"
+        );
         self.note(Some(first), Vec::new());
     }
 
     fn note(&self, error: Option<String>, changed: Vec<String>) {
-        self.handle.note_reload(ReloadReport { at: SystemClock.now(), error, changed });
+        self.handle.note_reload(ReloadReport {
+            at: SystemClock.now(),
+            error,
+            changed,
+        });
     }
 }
 

@@ -68,13 +68,22 @@ impl From<std::io::Error> for Failure {
 }
 
 /// Runs a command and gives its exit code. The answer goes to `out`, what is wrong to `err`.
-pub fn run(command: &RemoteCommand, environment: &Environment, out: &mut impl Write, err: &mut impl Write) -> u8 {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+pub fn run(
+    command: &RemoteCommand,
+    environment: &Environment,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> u8 {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(execute(command, environment, out)),
         Err(error) => Err(Failure(FAILED, error.to_string())),
     };
-    let Err(Failure(code, message)) = result.and_then(|()| Ok(out.flush()?)) else { return 0 };
+    let Err(Failure(code, message)) = result.and_then(|()| Ok(out.flush()?)) else {
+        return 0;
+    };
     if !message.is_empty() {
         // The exit code tells if standard error cannot be written.
         let _ = writeln!(err, "larder: {message}");
@@ -82,19 +91,29 @@ pub fn run(command: &RemoteCommand, environment: &Environment, out: &mut impl Wr
     code
 }
 
-async fn execute(command: &RemoteCommand, environment: &Environment, out: &mut impl Write) -> Result<(), Failure> {
+async fn execute(
+    command: &RemoteCommand,
+    environment: &Environment,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
     match command {
         RemoteCommand::Du(DuFlags { repository, asked }) => {
-            let answer = Server::new(asked, environment)?.get(repository.as_deref(), &[("summary", "true")]).await?;
+            let answer = Server::new(asked, environment)?
+                .get(repository.as_deref(), &[("summary", "true")])
+                .await?;
             if asked.json {
                 return Ok(writeln!(out, "{answer}")?);
             }
             Ok(du(&answer, out)?)
         }
         RemoteCommand::Ls(LsFlags { place, asked })
-            if place.as_deref().is_none_or(|place| place.trim_matches('/').is_empty()) =>
+            if place
+                .as_deref()
+                .is_none_or(|place| place.trim_matches('/').is_empty()) =>
         {
-            let answer = Server::new(asked, environment)?.get(None, &[("summary", "true")]).await?;
+            let answer = Server::new(asked, environment)?
+                .get(None, &[("summary", "true")])
+                .await?;
             for repository in items(&answer, "repositories") {
                 if asked.json {
                     writeln!(out, "{repository}")?;
@@ -113,10 +132,20 @@ async fn execute(command: &RemoteCommand, environment: &Environment, out: &mut i
 
 fn du(answer: &Value, out: &mut impl Write) -> std::io::Result<()> {
     let repositories = items(answer, "repositories");
-    let width = repositories.iter().map(|repository| text(repository, "repository").len()).max().unwrap_or_default();
-    let line = |name: &str, files: u64, bytes: u64| format!("{name:<width$}  {files:>9} files  {:>10}", size(bytes));
+    let width = repositories
+        .iter()
+        .map(|repository| text(repository, "repository").len())
+        .max()
+        .unwrap_or_default();
+    let line = |name: &str, files: u64, bytes: u64| {
+        format!("{name:<width$}  {files:>9} files  {:>10}", size(bytes))
+    };
     for repository in repositories {
-        let line = line(text(repository, "repository"), number(repository, "files"), number(repository, "bytes"));
+        let line = line(
+            text(repository, "repository"),
+            number(repository, "files"),
+            number(repository, "bytes"),
+        );
         writeln!(out, "{line}")?;
     }
     if let Some(stored) = answer.get("stored") {
@@ -142,7 +171,11 @@ async fn ls(server: &Server, place: &str, json: bool, out: &mut impl Write) -> R
                 writeln!(out, "{artifact}")?;
                 continue;
             }
-            let (bytes, at, path) = (size(number(artifact, "size")), text(artifact, "cached_at"), text(artifact, "path"));
+            let (bytes, at, path) = (
+                size(number(artifact, "size")),
+                text(artifact, "cached_at"),
+                text(artifact, "path"),
+            );
             writeln!(out, "{bytes:>10}  {at}  {repository}/{path}")?;
         }
         match page.get("next").and_then(Value::as_str) {
@@ -160,29 +193,55 @@ struct Server {
 
 impl Server {
     fn new(asked: &Asked, environment: &Environment) -> Result<Self, Failure> {
-        let named = asked.server.as_deref().or_else(|| environment.get("LARDER_URL")).unwrap_or(DEFAULT_SERVER);
-        let base = Url::parse(named).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        let no_address = || Failure(MISUSED, format!("{named:?} is no address of a larder; it looks like {DEFAULT_SERVER}"));
-        Ok(Self { base: base.ok_or_else(no_address)?, token: environment.get("LARDER_TOKEN").map(str::to_owned) })
+        let named = asked
+            .server
+            .as_deref()
+            .or_else(|| environment.get("LARDER_URL"))
+            .unwrap_or(DEFAULT_SERVER);
+        let base = Url::parse(named)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let no_address = || {
+            Failure(
+                MISUSED,
+                format!("{named:?} is no address of a larder; it looks like {DEFAULT_SERVER}"),
+            )
+        };
+        Ok(Self {
+            base: base.ok_or_else(no_address)?,
+            token: environment.get("LARDER_TOKEN").map(str::to_owned),
+        })
     }
 
     /// `GET /api/v1/artifacts[/REPO]`.
-    async fn get(&self, repository: Option<&str>, query: &[(&str, &str)]) -> Result<Value, Failure> {
+    async fn get(
+        &self,
+        repository: Option<&str>,
+        query: &[(&str, &str)],
+    ) -> Result<Value, Failure> {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(["api", "v1", "artifacts"]).extend(repository);
+            segments
+                .pop_if_empty()
+                .extend(["api", "v1", "artifacts"])
+                .extend(repository);
         }
         url.query_pairs_mut().clear().extend_pairs(query);
         let shown = larder_core::SafeUrl(self.base.clone());
         let answer = ask(url, self.token.as_deref()).await;
-        let (status, body) = answer.map_err(|error| Failure(FAILED, format!("no larder answers at {shown}: {error}")))?;
+        let (status, body) = answer
+            .map_err(|error| Failure(FAILED, format!("no larder answers at {shown}: {error}")))?;
         let body: Option<Value> = serde_json::from_slice(&body).ok().filter(Value::is_object);
         match (status, body) {
             (200, Some(answer)) => Ok(answer),
-            (_, Some(answer)) if answer.get("error").is_some() => Err(Failure(FAILED, told(&answer))),
+            (_, Some(answer)) if answer.get("error").is_some() => {
+                Err(Failure(FAILED, told(&answer)))
+            }
             _ => Err(Failure(
                 FAILED,
-                format!("what answers at {shown} (status {status}) is no larder, or one that has no lists yet"),
+                format!(
+                    "what answers at {shown} (status {status}) is no larder, or one that has no lists yet"
+                ),
             )),
         }
     }
@@ -191,11 +250,18 @@ impl Server {
 /// The sentence of an error's body.
 fn told(answer: &Value) -> String {
     let error = answer.get("error").unwrap_or(answer);
-    error.as_str().or_else(|| error.get("message")?.as_str()).unwrap_or("larder refused and did not say why").to_owned()
+    error
+        .as_str()
+        .or_else(|| error.get("message")?.as_str())
+        .unwrap_or("larder refused and did not say why")
+        .to_owned()
 }
 
 fn items<'v>(value: &'v Value, name: &str) -> &'v [Value] {
-    value.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    value
+        .get(name)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
 }
 
 fn text<'v>(value: &'v Value, name: &str) -> &'v str {
@@ -247,17 +313,37 @@ mod tests {
 
     #[test]
     fn errors_of_both_shapes_are_told() {
-        assert_eq!(told(&serde_json::json!({"error": "a sentence", "code": "x"})), "a sentence");
-        assert_eq!(told(&serde_json::json!({"error": {"message": "a sentence"}})), "a sentence");
+        assert_eq!(
+            told(&serde_json::json!({"error": "a sentence", "code": "x"})),
+            "a sentence"
+        );
+        assert_eq!(
+            told(&serde_json::json!({"error": {"message": "a sentence"}})),
+            "a sentence"
+        );
     }
 
     #[test]
     fn an_address_that_is_none_is_a_mistake_of_the_command_line() {
-        let asked = Asked { server: Some("larder.example.com:8000".into()), json: false };
-        let code = Server::new(&asked, &Environment::default()).err().map(|failure| failure.0);
+        let asked = Asked {
+            server: Some("larder.example.com:8000".into()),
+            json: false,
+        };
+        let code = Server::new(&asked, &Environment::default())
+            .err()
+            .map(|failure| failure.0);
         assert_eq!(code, Some(MISUSED));
         let of_environment = Environment::of([("LARDER_URL", "https://larder.example.com/cache/")]);
-        let server = Server::new(&Asked { server: None, json: false }, &of_environment);
-        assert_eq!(server.ok().map(|server| server.base.to_string()).as_deref(), Some("https://larder.example.com/cache/"));
+        let server = Server::new(
+            &Asked {
+                server: None,
+                json: false,
+            },
+            &of_environment,
+        );
+        assert_eq!(
+            server.ok().map(|server| server.base.to_string()).as_deref(),
+            Some("https://larder.example.com/cache/")
+        );
     }
 }

@@ -28,7 +28,10 @@ impl DrainTime {
 /// Ends when the listeners are to be closed: `drain` after the first signal, so that whoever sends requests here has seen `/ready` fail
 /// and sends them elsewhere; or at a second signal.
 pub(crate) async fn until_stopped(handle: ServerHandle, drain: DrainTime) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         return std::future::pending().await;
     };
     either(&mut terminate, &mut interrupt).await;
@@ -54,7 +57,10 @@ async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
 
 /// SIGUSR1 and SIGUSR2 mean something to other servers, whose scripts are left in place; their default would end the process.
 pub(crate) async fn ignore_user_signals() {
-    let (Ok(mut one), Ok(mut two)) = (signal(SignalKind::user_defined1()), signal(SignalKind::user_defined2())) else {
+    let (Ok(mut one), Ok(mut two)) = (
+        signal(SignalKind::user_defined1()),
+        signal(SignalKind::user_defined2()),
+    ) else {
         return;
     };
     loop {
@@ -62,6 +68,9 @@ pub(crate) async fn ignore_user_signals() {
             _ = one.recv() => "SIGUSR1",
             _ = two.recv() => "SIGUSR2",
         };
-        tracing::info!(signal = name, "ignored: this signal means nothing to larder");
+        tracing::info!(
+            signal = name,
+            "ignored: this signal means nothing to larder"
+        );
     }
 }

@@ -35,7 +35,9 @@ pub(crate) fn run(settings: Settings, sources: Sources) -> Result<(), Box<dyn Er
     let shares = Shares::of(limit, wanted);
     descriptors::warn_of_less(limit, wanted, shares);
     larder_server::return_large_blocks();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let served = runtime.block_on(serve(settings, sources, shares, limit));
     // A blocking read from a dead disk must not keep the process alive.
     runtime.shutdown_timeout(Duration::from_secs(2));
@@ -52,12 +54,23 @@ pub(crate) fn wanted_shares(settings: &Settings) -> Shares {
     }
 }
 
-async fn serve(settings: Settings, sources: Sources, shares: Shares, open_files: usize) -> Result<(), Box<dyn Error>> {
+async fn serve(
+    settings: Settings,
+    sources: Sources,
+    shares: Shares,
+    open_files: usize,
+) -> Result<(), Box<dyn Error>> {
     let ignoring = tokio::spawn(ignore_user_signals());
     let options = Options::new(format!("larder/{VERSION}"));
     let pseudonym = options.pseudonym;
     // The lock is held until the process ends.
-    let Prepared { _lock, blobs, metadata, link_key, server } = prepare(&settings, shares, pseudonym).await?;
+    let Prepared {
+        _lock,
+        blobs,
+        metadata,
+        link_key,
+        server,
+    } = prepare(&settings, shares, pseudonym).await?;
     let upstream = Arc::new(HttpUpstream::new(options));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let engine = Engine::new(EngineParts {
@@ -69,12 +82,21 @@ async fn serve(settings: Settings, sources: Sources, shares: Shares, open_files:
         clock,
         link_key,
         public_urls: settings.public_urls.clone(),
-        limits: Limits { document_size: settings.limits.document_size, downloads: shares.downloads, ..Limits::default() },
+        limits: Limits {
+            document_size: settings.limits.document_size,
+            downloads: shares.downloads,
+            ..Limits::default()
+        },
     });
     tell_of_start(&settings, server.local_addrs(), shares, open_files);
     let drain = DrainTime::new(settings.drain);
     let stopped = until_stopped(server.handle(), drain.clone());
-    let reloading = Reloading { engine: Arc::clone(&engine), upstream, handle: server.handle(), drain };
+    let reloading = Reloading {
+        engine: Arc::clone(&engine),
+        upstream,
+        handle: server.handle(),
+        drain,
+    };
     let aside = [
         ignoring,
         tokio::spawn(reload_on_change(sources, settings, reloading)),
@@ -90,9 +112,20 @@ async fn serve(settings: Settings, sources: Sources, shares: Shares, open_files:
 
 /// What this larder is: in one line, for whoever looks at the log of a machine that is new to them.
 fn tell_of_start(settings: &Settings, addresses: &[SocketAddr], shares: Shares, open_files: usize) {
-    let scheme = if settings.tls.is_some() { "https" } else { "http" };
-    let addresses: Vec<String> = addresses.iter().map(|address| format!("{scheme}://{address}")).collect();
-    let files: Vec<String> = settings.watched.iter().map(|path| path.display().to_string()).collect();
+    let scheme = if settings.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let addresses: Vec<String> = addresses
+        .iter()
+        .map(|address| format!("{scheme}://{address}"))
+        .collect();
+    let files: Vec<String> = settings
+        .watched
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
     tracing::info!(
         version = VERSION,
         data_dir = %settings.data_dir.display(),
@@ -110,13 +143,20 @@ fn tell_of_start(settings: &Settings, addresses: &[SocketAddr], shares: Shares, 
 }
 
 /// What the server is bound with.
-pub(crate) fn server_settings(settings: &Settings, shares: Shares, pseudonym: Pseudonym) -> ServerSettings {
+pub(crate) fn server_settings(
+    settings: &Settings,
+    shares: Shares,
+    pseudonym: Pseudonym,
+) -> ServerSettings {
     ServerSettings {
         listen: settings.listen.clone(),
         tls: tls_files(settings),
         hot_set_bytes: settings.hot_set,
         hot_files: shares.hot_files,
-        limits: ServerLimits { connections: shares.connections, ..ServerLimits::default() },
+        limits: ServerLimits {
+            connections: shares.connections,
+            ..ServerLimits::default()
+        },
         version: VERSION,
         pseudonym,
         live: live_settings(settings),
@@ -125,7 +165,10 @@ pub(crate) fn server_settings(settings: &Settings, shares: Shares, pseudonym: Ps
 
 /// Certificate and key, where larder speaks HTTPS.
 pub(crate) fn tls_files(settings: &Settings) -> Option<TlsFiles> {
-    settings.tls.as_ref().map(|tls| TlsFiles { cert: tls.cert.clone(), key: tls.key.clone() })
+    settings.tls.as_ref().map(|tls| TlsFiles {
+        cert: tls.cert.clone(),
+        key: tls.key.clone(),
+    })
 }
 
 pub(crate) fn live_settings(settings: &Settings) -> LiveSettings {
@@ -142,7 +185,12 @@ pub(crate) fn live_settings(settings: &Settings) -> LiveSettings {
 
 /// The names that are larder's own, as far as a browser's `Host` is concerned.
 fn host_names(settings: &Settings) -> BTreeSet<String> {
-    let public = settings.public_urls.all().iter().filter_map(|url| url.host_str()).map(str::to_owned);
+    let public = settings
+        .public_urls
+        .all()
+        .iter()
+        .filter_map(|url| url.host_str())
+        .map(str::to_owned);
     public.chain(settings.hostnames.keys().cloned()).collect()
 }
 

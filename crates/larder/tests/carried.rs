@@ -1,6 +1,10 @@
 //! What larder carries where: credentials (hazard S6), the client's headers and the upstream's (S9), and links that follow the wrong
 //! Host (S12).
-#![expect(clippy::panic, clippy::expect_used, reason = "helpers of tests may fail loudly")]
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    reason = "helpers of tests may fail loudly"
+)]
 
 mod support;
 
@@ -25,17 +29,43 @@ async fn hazard_s6_credentials_go_to_the_configured_origin_and_nowhere_else() {
         base64::engine::general_purpose::STANDARD.encode(format!("reader:pass-{CANARY}"))
     };
     for status in [301, 302, 303, 307, 308] {
-        origin.behave(&format!("/r{status}"), Behaviour::Redirect { status, location: elsewhere.url("/pantry-1.0.tar.gz") });
+        origin.behave(
+            &format!("/r{status}"),
+            Behaviour::Redirect {
+                status,
+                location: elsewhere.url("/pantry-1.0.tar.gz"),
+            },
+        );
         for method in ["HEAD", "GET"] {
-            let answer = send(method, &larder.artifact("generic", &format!("r{status}")), &[]).await;
+            let answer = send(
+                method,
+                &larder.artifact("generic", &format!("r{status}")),
+                &[],
+            )
+            .await;
             assert_eq!(answer.status, 200, "{method} {status}: {}", answer.text());
         }
     }
     // There and back: the hop to the configured origin may have them again.
-    elsewhere.behave("/back", Behaviour::Redirect { status: 302, location: origin.url("/home") });
-    origin.behave("/round", Behaviour::Redirect { status: 302, location: elsewhere.url("/back") });
+    elsewhere.behave(
+        "/back",
+        Behaviour::Redirect {
+            status: 302,
+            location: origin.url("/home"),
+        },
+    );
+    origin.behave(
+        "/round",
+        Behaviour::Redirect {
+            status: 302,
+            location: elsewhere.url("/back"),
+        },
+    );
     origin.put("/home", Resource::new("home"));
-    assert_eq!(get(&larder.artifact("generic", "round")).await.text(), "home");
+    assert_eq!(
+        get(&larder.artifact("generic", "round")).await.text(),
+        "home"
+    );
     put_indexes(&origin, &elsewhere.url("/pantry-1.0.tar.gz"));
     for (repository, path) in INDEXES {
         let index = get(&larder.artifact(repository, path)).await.text();
@@ -44,28 +74,60 @@ async fn hazard_s6_credentials_go_to_the_configured_origin_and_nowhere_else() {
         }
     }
     // And when it fails, or is asked for credentials that it does not have.
-    elsewhere.put("/denied", Resource::new("who?").status(401).header("WWW-Authenticate", "Basic realm=\"x\""));
-    origin.behave("/denied", Behaviour::Redirect { status: 302, location: elsewhere.url("/denied") });
+    elsewhere.put(
+        "/denied",
+        Resource::new("who?")
+            .status(401)
+            .header("WWW-Authenticate", "Basic realm=\"x\""),
+    );
+    origin.behave(
+        "/denied",
+        Behaviour::Redirect {
+            status: 302,
+            location: elsewhere.url("/denied"),
+        },
+    );
     let denied = get(&larder.artifact("generic", "denied")).await;
     assert_eq!(denied.status, 502, "{}", denied.text());
 
-    assert!(elsewhere.requests().len() >= 10, "{:?}", elsewhere.requests());
+    assert!(
+        elsewhere.requests().len() >= 10,
+        "{:?}",
+        elsewhere.requests()
+    );
     for request in elsewhere.requests() {
         assert_eq!(request.header("authorization"), None, "{request:?}");
-        assert!(!format!("{request:?}").contains(CANARY) && !format!("{request:?}").contains(&basic), "{request:?}");
+        assert!(
+            !format!("{request:?}").contains(CANARY) && !format!("{request:?}").contains(&basic),
+            "{request:?}"
+        );
     }
     for request in origin.requests() {
-        assert_eq!(request.header("authorization"), Some(&*format!("Basic {basic}")), "{request:?}");
-        assert_eq!(request.header("x-secret"), Some(&*format!("token-{CANARY}")), "{request:?}");
+        assert_eq!(
+            request.header("authorization"),
+            Some(&*format!("Basic {basic}")),
+            "{request:?}"
+        );
+        assert_eq!(
+            request.header("x-secret"),
+            Some(&*format!("token-{CANARY}")),
+            "{request:?}"
+        );
     }
     // Nor do they show in what clients and operators read.
     for path in ["/config", "/metrics", "/health", "/"] {
         let text = get(&larder.url(path)).await.text();
-        assert!(!text.contains(CANARY) && !text.contains(&basic), "{path}: {text}");
+        assert!(
+            !text.contains(CANARY) && !text.contains(&basic),
+            "{path}: {text}"
+        );
     }
     assert!(!denied.text().contains(CANARY) && !denied.text().contains(&basic));
     larder.terminate();
-    assert!(!larder.log().contains(CANARY) && !larder.log().contains(&basic), "in the log");
+    assert!(
+        !larder.log().contains(CANARY) && !larder.log().contains(&basic),
+        "in the log"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,14 +158,32 @@ async fn hazard_s9_nothing_of_the_client_s_headers_goes_upstream() {
         "If-None-Match",
     ]
     .iter()
-    .map(|name| (*name, if name.starts_with("If-") { format!("\"{CANARY}\"") } else { CANARY.to_owned() }))
+    .map(|name| {
+        (
+            *name,
+            if name.starts_with("If-") {
+                format!("\"{CANARY}\"")
+            } else {
+                CANARY.to_owned()
+            },
+        )
+    })
     .collect();
-    let mut headers: Vec<(&str, &str)> = canary.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    headers.extend([("Range", "bytes=1-2"), ("Accept-Encoding", "br;q=0.5, gzip"), ("Accept", "application/c4n4ry, */*;q=0.1")]);
+    let mut headers: Vec<(&str, &str)> = canary
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    headers.extend([
+        ("Range", "bytes=1-2"),
+        ("Accept-Encoding", "br;q=0.5, gzip"),
+        ("Accept", "application/c4n4ry, */*;q=0.1"),
+    ]);
     for method in ["HEAD", "GET"] {
-        for (repository, path) in
-            INDEXES.into_iter().chain([("generic", "pantry-1.0.tar.gz"), ("generic", "none"), ("npm", "-/v1/search?text=x")])
-        {
+        for (repository, path) in INDEXES.into_iter().chain([
+            ("generic", "pantry-1.0.tar.gz"),
+            ("generic", "none"),
+            ("npm", "-/v1/search?text=x"),
+        ]) {
             send(method, &larder.artifact(repository, path), &headers).await;
         }
     }
@@ -111,14 +191,42 @@ async fn hazard_s9_nothing_of_the_client_s_headers_goes_upstream() {
     assert!(asked.len() >= 6, "{asked:?}");
     for request in asked {
         for (name, value) in &request.headers {
-            let known = ["host", "accept", "accept-encoding", "user-agent", "connection", "via"];
-            assert!(known.contains(&name.to_lowercase().as_str()), "{name}: {value} in {request:?}");
+            let known = [
+                "host",
+                "accept",
+                "accept-encoding",
+                "user-agent",
+                "connection",
+                "via",
+            ];
+            assert!(
+                known.contains(&name.to_lowercase().as_str()),
+                "{name}: {value} in {request:?}"
+            );
             assert!(!value.contains(CANARY), "{name}: {value} in {request:?}");
         }
-        assert_eq!(request.header("host"), Some(&*origin.address().to_string()), "{request:?}");
-        assert_eq!(request.header("accept-encoding"), Some("identity"), "{request:?}");
-        assert!(request.header("user-agent").is_some_and(|agent| agent.starts_with("larder/")), "{request:?}");
-        assert!(request.header("via").is_some_and(|via| via.starts_with("1.1 larder-") && !via.contains(',')), "{request:?}");
+        assert_eq!(
+            request.header("host"),
+            Some(&*origin.address().to_string()),
+            "{request:?}"
+        );
+        assert_eq!(
+            request.header("accept-encoding"),
+            Some("identity"),
+            "{request:?}"
+        );
+        assert!(
+            request
+                .header("user-agent")
+                .is_some_and(|agent| agent.starts_with("larder/")),
+            "{request:?}"
+        );
+        assert!(
+            request
+                .header("via")
+                .is_some_and(|via| via.starts_with("1.1 larder-") && !via.contains(',')),
+            "{request:?}"
+        );
     }
 }
 
@@ -149,12 +257,20 @@ async fn hazard_s9_nothing_but_what_describes_the_body_comes_back() {
     for (name, value) in drop {
         origin.behave("*", Behaviour::Header(name.to_owned(), value.to_owned()));
     }
-    for (name, value) in
-        [("Content-Disposition", "attachment; filename=it.tgz"), ("Content-Language", "da"), ("ETag", "\"mine\"")]
-    {
-        origin.behave("/pantry-1.0.tar.gz", Behaviour::Header(name.to_owned(), value.to_owned()));
+    for (name, value) in [
+        ("Content-Disposition", "attachment; filename=it.tgz"),
+        ("Content-Language", "da"),
+        ("ETag", "\"mine\""),
+    ] {
+        origin.behave(
+            "/pantry-1.0.tar.gz",
+            Behaviour::Header(name.to_owned(), value.to_owned()),
+        );
     }
-    origin.put("/pantry-1.0.tar.gz", Resource::new("file").content_type("application/gzip"));
+    origin.put(
+        "/pantry-1.0.tar.gz",
+        Resource::new("file").content_type("application/gzip"),
+    );
     let mut targets: Vec<(&str, &str)> = INDEXES.to_vec();
     targets.extend([("generic", "pantry-1.0.tar.gz"), ("generic", "none")]);
     for (repository, path) in targets {
@@ -162,10 +278,17 @@ async fn hazard_s9_nothing_but_what_describes_the_body_comes_back() {
             let answer = send(method, &larder.artifact(repository, path), &[]).await;
             let case = format!("{method} {repository}/{path}: {:?}", answer.headers);
             assert!(!format!("{:?}", answer.headers).contains(CANARY), "{case}");
-            assert_eq!(answer.headers.get_all("set-cookie").iter().count(), 0, "{case}");
+            assert_eq!(
+                answer.headers.get_all("set-cookie").iter().count(),
+                0,
+                "{case}"
+            );
             assert_ne!(answer.header("age"), "12345", "{case}");
             assert_eq!(
-                (answer.header("x-content-type-options"), answer.header("content-security-policy")),
+                (
+                    answer.header("x-content-type-options"),
+                    answer.header("content-security-policy")
+                ),
                 ("nosniff", "sandbox"),
                 "{case}"
             );
@@ -203,15 +326,30 @@ async fn hazard_s12_links_follow_the_host_of_their_own_request_only() {
                 let answer = send("GET", &url, &forged).await;
                 let text = answer.text();
                 assert_eq!(answer.status, 200, "{text}");
-                assert!(text.contains(&format!("http://{host}/api/v1/remote/{repository}/")), "{round} {host}: {text}");
+                assert!(
+                    text.contains(&format!("http://{host}/api/v1/remote/{repository}/")),
+                    "{round} {host}: {text}"
+                );
                 assert!(!text.contains("evil"), "{round} {host}: {text}");
-                for other in ["one.example", "two.example", "three.example"].iter().filter(|other| !host.starts_with(**other)) {
+                for other in ["one.example", "two.example", "three.example"]
+                    .iter()
+                    .filter(|other| !host.starts_with(**other))
+                {
                     assert!(!text.contains(other), "{round} {host}: {text}");
                 }
             }
         }
     }
     // PyPI's links name no host at all.
-    let page = send("GET", &larder.artifact("pypi", "simple/pantry/"), &[("Host", "one.example")]).await.text();
-    assert!(page.contains("\"/api/v1/remote/pypi/pantry-1.0.tar.gz\"") && !page.contains("one.example"), "{page}");
+    let page = send(
+        "GET",
+        &larder.artifact("pypi", "simple/pantry/"),
+        &[("Host", "one.example")],
+    )
+    .await
+    .text();
+    assert!(
+        page.contains("\"/api/v1/remote/pypi/pantry-1.0.tar.gz\"") && !page.contains("one.example"),
+        "{page}"
+    );
 }

@@ -1,5 +1,9 @@
 //! What is refused, what is warned of, and the keys that are ours (spec section 2, [plus]).
-#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests may fail loudly")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests may fail loudly"
+)]
 
 mod common;
 
@@ -56,13 +60,24 @@ limits: {downloads: 0}
 
 #[test]
 fn errors_of_several_files_come_together() {
-    let directory = directory(&[("a.yaml", "remotes: [x]\n"), ("b.yaml", "bogus: 1\n"), ("c.yaml", "a: [\n")]);
+    let directory = directory(&[
+        ("a.yaml", "remotes: [x]\n"),
+        ("b.yaml", "bogus: 1\n"),
+        ("c.yaml", "a: [\n"),
+    ]);
     let said = lines(&load(&sources(directory.path())).unwrap_err());
-    for want in ["a.yaml:1: `remotes` must be a mapping", "b.yaml:1: unknown key `bogus`", "c.yaml:2: not valid YAML"] {
+    for want in [
+        "a.yaml:1: `remotes` must be a mapping",
+        "b.yaml:1: unknown key `bogus`",
+        "c.yaml:2: not valid YAML",
+    ] {
         assert!(said.contains(want), "{want}\nin\n{said}");
     }
     let missing = lines(&load(&sources(&directory.path().join("none.yaml"))).unwrap_err());
-    assert!(missing.contains("cannot read the configuration file"), "{missing}");
+    assert!(
+        missing.contains("cannot read the configuration file"),
+        "{missing}"
+    );
 }
 
 #[test]
@@ -92,22 +107,55 @@ fn every_plus_key_of_a_remote_is_read() {
     let a = repository(&settings, "a");
     assert_eq!(a.cache.revalidate, Some(Revalidate::Get));
     assert_eq!(a.cache.stale_on_status, [429, 503]);
-    assert_eq!((a.cache.stale_max_age, a.cache.stale_while_revalidate), (Some(Duration::from_mins(1)), Duration::from_secs(5)));
+    assert_eq!(
+        (a.cache.stale_max_age, a.cache.stale_while_revalidate),
+        (Some(Duration::from_mins(1)), Duration::from_secs(5))
+    );
     assert_eq!(a.cache.negative_ttl, Duration::ZERO);
     assert_eq!(a.cache.missing_status, [400, 403]);
     assert_eq!(a.quarantine.missing_date, MissingDate::FirstSeen);
-    assert_eq!(a.access.classify("ok/bad", BuiltIn::None).unwrap_err().rule, "deny_patterns");
-    assert_eq!(a.access.classify("other", BuiltIn::None).unwrap_err().rule, "allow_patterns");
+    assert_eq!(
+        a.access.classify("ok/bad", BuiltIn::None).unwrap_err().rule,
+        "deny_patterns"
+    );
+    assert_eq!(
+        a.access.classify("other", BuiltIn::None).unwrap_err().rule,
+        "allow_patterns"
+    );
     let upstream = a.upstream.as_ref().unwrap();
-    assert_eq!(upstream.base_urls[0].as_str(), "https://files.example.com/x/");
-    assert_eq!(upstream.index_url.as_str(), "https://index.example.com/simple/");
-    assert_eq!((upstream.connect_timeout, upstream.read_timeout), (Duration::from_secs(2), Duration::from_secs(7)));
-    let private = [AllowPrivate::Socket("10.1.2.3:8080".parse().unwrap()), AllowPrivate::Network("10.0.0.0/8".parse().unwrap())];
+    assert_eq!(
+        upstream.base_urls[0].as_str(),
+        "https://files.example.com/x/"
+    );
+    assert_eq!(
+        upstream.index_url.as_str(),
+        "https://index.example.com/simple/"
+    );
+    assert_eq!(
+        (upstream.connect_timeout, upstream.read_timeout),
+        (Duration::from_secs(2), Duration::from_secs(7))
+    );
+    let private = [
+        AllowPrivate::Socket("10.1.2.3:8080".parse().unwrap()),
+        AllowPrivate::Network("10.0.0.0/8".parse().unwrap()),
+    ];
     assert_eq!(upstream.allow_private, private);
-    assert_eq!(upstream.link_hosts.as_deref(), Some(&["cdn.example.com".to_owned()][..]));
-    assert_eq!((upstream.headers[0].0.as_str(), upstream.headers[0].1.expose().as_str()), ("X-Team", "build"));
+    assert_eq!(
+        upstream.link_hosts.as_deref(),
+        Some(&["cdn.example.com".to_owned()][..])
+    );
+    assert_eq!(
+        (
+            upstream.headers[0].0.as_str(),
+            upstream.headers[0].1.expose().as_str()
+        ),
+        ("X-Team", "build")
+    );
     let proxy = upstream.proxy_for(&url::Url::parse("https://localhost/").unwrap());
-    assert_eq!(proxy.map(url::Url::as_str), Some("http://proxy.example.com:3128/"));
+    assert_eq!(
+        proxy.map(url::Url::as_str),
+        Some("http://proxy.example.com:3128/")
+    );
     assert!(upstream.offline);
     assert_eq!(upstream.max_size, Some(2 << 30));
 }
@@ -120,11 +168,22 @@ fn only_docker_upstreams_are_asked_what_they_want() {
   files: {base_url: 'https://files.example.com', token_hosts: [auth.example.net]}
 ",
     );
-    let auth = |name| repository(&settings, name).upstream.as_ref().unwrap().auth.clone();
+    let auth = |name| {
+        repository(&settings, name)
+            .upstream
+            .as_ref()
+            .unwrap()
+            .auth
+            .clone()
+    };
     let token_hosts = vec!["auth.example.net".to_owned(), "10.1.2.3:8443".to_owned()];
     assert_eq!(auth("images"), UpstreamAuth::Challenge { token_hosts });
     assert_eq!(auth("files"), UpstreamAuth::Basic);
-    assert!(lines(&settings.warnings).contains("`remotes.files.token_hosts` has no effect"), "{}", lines(&settings.warnings));
+    assert!(
+        lines(&settings.warnings).contains("`remotes.files.token_hosts` has no effect"),
+        "{}",
+        lines(&settings.warnings)
+    );
 }
 
 #[test]
@@ -151,17 +210,45 @@ remotes:
     ];
     let directory = directory(&files);
     let settings = load(&sources(&directory.path().join("f.yaml"))).unwrap();
-    assert_eq!(settings.listen.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:1", "[::1]:2"]);
-    assert_eq!(public_urls(&settings), ["https://larder.example/sub/", "http://192.0.2.1:8000/"]);
-    assert_eq!(settings.trusted_proxies, ["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
-    assert_eq!(settings.tls.unwrap().cert, directory.path().join("cert.pem"));
+    assert_eq!(
+        settings
+            .listen
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+        ["127.0.0.1:1", "[::1]:2"]
+    );
+    assert_eq!(
+        public_urls(&settings),
+        ["https://larder.example/sub/", "http://192.0.2.1:8000/"]
+    );
+    assert_eq!(
+        settings.trusted_proxies,
+        ["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]
+    );
+    assert_eq!(
+        settings.tls.unwrap().cert,
+        directory.path().join("cert.pem")
+    );
     assert_eq!(settings.docker_default_remote.as_deref(), Some("images"));
     assert_eq!(settings.hot_set, 16 << 20);
-    assert_eq!((settings.limits.document_size, settings.limits.connections, settings.limits.downloads), (1 << 30, 5, 6));
+    assert_eq!(
+        (
+            settings.limits.document_size,
+            settings.limits.connections,
+            settings.limits.downloads
+        ),
+        (1 << 30, 5, 6)
+    );
 }
 
 fn public_urls(settings: &larder::config::Settings) -> Vec<&str> {
-    settings.public_urls.all().iter().map(url::Url::as_str).collect()
+    settings
+        .public_urls
+        .all()
+        .iter()
+        .map(url::Url::as_str)
+        .collect()
 }
 
 #[test]
@@ -169,17 +256,26 @@ fn values_that_make_no_sense_are_refused() {
     for (keys, want) in [
         ("base_url: x", "stands twice"),
         ("stale: {on_status: [404]}", "must not hold 404"),
-        ("stale: {on_status: [200]}", "takes 401, 403, 407, 408, 425, 429 and 500 to 599"),
+        (
+            "stale: {on_status: [200]}",
+            "takes 401, 403, 407, 408, 425, 429 and 500 to 599",
+        ),
         ("missing_status: [401]", "must not hold 401"),
         ("missing_status: [403, 429]", "must not hold 429"),
         ("missing_status: [503]", "must not hold 503"),
         ("missing_status: [200]", "takes statuses from 400 to 499"),
-        ("missing_status: [forbidden]", "takes statuses from 400 to 499"),
+        (
+            "missing_status: [forbidden]",
+            "takes statuses from 400 to 499",
+        ),
         ("missing_status: 403", "must be a list"),
         ("timeouts: {read: 0}", "from 1"),
         ("allow_private: [intranet]", "names are not taken"),
         ("link_hosts: ['https://x.example']", "no scheme, no path"),
-        ("token_hosts: ['https://x.example/token']", "no scheme, no path"),
+        (
+            "token_hosts: ['https://x.example/token']",
+            "no scheme, no path",
+        ),
         ("headers: {Host: x}", "set by larder itself"),
         ("headers: {'a b': x}", "not the name of a header"),
         ("headers: {X-A: \"x\\r\\nY: z\"}", "control character"),
@@ -195,20 +291,32 @@ fn values_that_make_no_sense_are_refused() {
         ("description: {a: b}", "must be a single value"),
     ] {
         let said = refused(&one(keys));
-        assert!(said.contains(want) && !said.contains("canary"), "{keys}: {said}");
+        assert!(
+            said.contains(want) && !said.contains("canary"),
+            "{keys}: {said}"
+        );
     }
     for (text, want) in [
         ("docker_default_remote: x\n", "there is no repository `x`"),
         ("tls: {cert: f.yaml}\n", "`key` is missing"),
-        ("auth: {admin_token: 'a b'}\n", "admin token must be letters"),
+        (
+            "auth: {admin_token: 'a b'}\n",
+            "admin token must be letters",
+        ),
         ("listen: []\n", "empty list"),
         ("listen: 8000\n", "is not an address and port"),
         ("public_url: larder.example\n", "not an absolute URL"),
         ("public_url: []\n", "empty list"),
-        ("public_url: [https://a.example/x, 'https://a.example:443/']\n", "twice"),
+        (
+            "public_url: [https://a.example/x, 'https://a.example:443/']\n",
+            "twice",
+        ),
         ("trusted_proxies: [proxy]\n", "not an address or a network"),
         ("hot_set: -1\n", "number of bytes"),
-        ("config_dir: none\n", "cannot read the configuration directory"),
+        (
+            "config_dir: none\n",
+            "cannot read the configuration directory",
+        ),
         ("just text\n", "a configuration file is a mapping"),
     ] {
         let said = refused(text);
@@ -250,23 +358,49 @@ fn pypi_index_and_files_may_live_on_two_hosts() {
     assert_ne!(index, files);
     // Either public address, with or without a path, means both.
     for base in [index, files] {
-        let settings = loaded(&format!("remotes:\n  a: {{package: pypi, base_url: '{base}'}}\n"));
+        let settings = loaded(&format!(
+            "remotes:\n  a: {{package: pypi, base_url: '{base}'}}\n"
+        ));
         let a = repository(&settings, "a");
         let upstream = a.upstream.as_ref().unwrap();
-        assert_eq!((upstream.index_url.as_str(), upstream.base_urls[0].as_str()), (index, files));
+        assert_eq!(
+            (upstream.index_url.as_str(), upstream.base_urls[0].as_str()),
+            (index, files)
+        );
     }
     // Two hosts are no mirror: nothing of a list is dropped silently.
-    for list in [format!("['https://devpi.example', '{files}']"), format!("['{index}', 'https://devpi.example']")] {
-        let said = refused(&format!("remotes:\n  a:\n    package: pypi\n    base_url: {list}\n"));
+    for list in [
+        format!("['https://devpi.example', '{files}']"),
+        format!("['{index}', 'https://devpi.example']"),
+    ] {
+        let said = refused(&format!(
+            "remotes:\n  a:\n    package: pypi\n    base_url: {list}\n"
+        ));
         assert!(said.contains("f.yaml:4: `remotes.a.base_url`: PyPI's public hosts cannot be one of several mirrors"), "{said}");
     }
-    let own = loaded("remotes:\n  a: {package: pypi, base_url: 'https://devpi.example/root/dev'}\n");
+    let own =
+        loaded("remotes:\n  a: {package: pypi, base_url: 'https://devpi.example/root/dev'}\n");
     let a = repository(&own, "a");
-    assert_eq!(a.upstream.as_ref().unwrap().index_url.as_str(), "https://devpi.example/root/dev/simple/");
-    let simple = loaded("remotes:\n  a: {package: pypi, base_url: 'https://devpi.example/simple'}\n");
+    assert_eq!(
+        a.upstream.as_ref().unwrap().index_url.as_str(),
+        "https://devpi.example/root/dev/simple/"
+    );
+    let simple =
+        loaded("remotes:\n  a: {package: pypi, base_url: 'https://devpi.example/simple'}\n");
     assert!(lines(&simple.warnings).contains("leave `/simple` out of base_url, or set index_url"));
-    let mirror = loaded(&format!("remotes:\n  a: {{package: pypi, base_url: '{files}', index_url: 'http://own.example/s'}}\n"));
-    assert_eq!(repository(&mirror, "a").upstream.as_ref().unwrap().index_url.as_str(), "http://own.example/s/", "explicit wins");
+    let mirror = loaded(&format!(
+        "remotes:\n  a: {{package: pypi, base_url: '{files}', index_url: 'http://own.example/s'}}\n"
+    ));
+    assert_eq!(
+        repository(&mirror, "a")
+            .upstream
+            .as_ref()
+            .unwrap()
+            .index_url
+            .as_str(),
+        "http://own.example/s/",
+        "explicit wins"
+    );
 }
 
 #[test]
@@ -282,14 +416,22 @@ fn what_comes_later_is_warned_of() {
     ] {
         assert!(warned.contains(key), "{key} in {warned}");
     }
-    let quiet = loaded(&one("quarantine_new: true\n    quarantine_date: last_modified\n    quarantine_index: false"));
+    let quiet = loaded(&one(
+        "quarantine_new: true\n    quarantine_date: last_modified\n    quarantine_index: false",
+    ));
     assert!(quiet.warnings.is_empty(), "{}", lines(&quiet.warnings));
     let open = loaded("listen: 0.0.0.0:1\nremotes: {}\n");
-    assert!(lines(&open.warnings).contains("auth.admin_token, LARDER_ADMIN_TOKEN or --admin-token-file opens it"));
+    assert!(
+        lines(&open.warnings)
+            .contains("auth.admin_token, LARDER_ADMIN_TOKEN or --admin-token-file opens it")
+    );
     let npm = loaded("remotes:\n  a: {package: npm, immutable_patterns: ['\\.tgz$']}\n");
     assert!(lines(&npm.warnings).contains("admits no package documents"));
     let idle = loaded("remotes:\n  a: {type: local, base_url: 'http://example.com'}\n");
-    assert!(lines(&idle.warnings).contains("`remotes.a.base_url` has no effect: this is a local repository"));
+    assert!(
+        lines(&idle.warnings)
+            .contains("`remotes.a.base_url` has no effect: this is a local repository")
+    );
 }
 
 #[test]
@@ -301,7 +443,10 @@ fn hazard_r6_config_patterns_that_explode_are_refused_or_bounded() {
         (&"a".repeat(5000), "longer than 4096 bytes"),
     ] {
         let said = refused(&one(&format!("immutable_patterns: ['{pattern}']")));
-        assert!(said.contains("f.yaml:4: `remotes.a.immutable_patterns`") && said.contains(want), "{pattern}: {said}");
+        assert!(
+            said.contains("f.yaml:4: `remotes.a.immutable_patterns`") && said.contains(want),
+            "{pattern}: {said}"
+        );
     }
     for control in ["\\b", "\\t", "\\e", "\\x07"] {
         let said = refused(&one(&format!("immutable_patterns: [\"{control}x\"]")));
@@ -310,8 +455,15 @@ fn hazard_r6_config_patterns_that_explode_are_refused_or_bounded() {
     let settings = loaded(&one("immutable_patterns: ['^(?=(a+)+$)(a|a)*b']"));
     let path = "a".repeat(2000);
     let began = Instant::now();
-    let denied = repository(&settings, "a").access.classify(&path, BuiltIn::None).unwrap_err();
-    assert!(denied.rule == "immutable_patterns" && began.elapsed() < Duration::from_secs(2), "{denied:?} {:?}", began.elapsed());
+    let denied = repository(&settings, "a")
+        .access
+        .classify(&path, BuiltIn::None)
+        .unwrap_err();
+    assert!(
+        denied.rule == "immutable_patterns" && began.elapsed() < Duration::from_secs(2),
+        "{denied:?} {:?}",
+        began.elapsed()
+    );
 }
 
 const CANARIES: &str = "
@@ -343,19 +495,50 @@ fn hazard_s17_config_view_and_messages_show_no_secret() {
         ("LARDER_ADMIN_TOKEN", "canary-admin-from-env"),
         ("DBPASS", "canary-dbpass"),
     ]);
-    let sources = Sources { config: Some(directory.path().join("f.yaml")), environment, ..Sources::default() };
+    let sources = Sources {
+        config: Some(directory.path().join("f.yaml")),
+        environment,
+        ..Sources::default()
+    };
     let settings = load(&sources).unwrap();
     let a = repository(&settings, "a");
-    assert_eq!(a.upstream.as_ref().unwrap().credentials.as_ref().unwrap().password.expose(), "canary-password", "really loaded");
+    assert_eq!(
+        a.upstream
+            .as_ref()
+            .unwrap()
+            .credentials
+            .as_ref()
+            .unwrap()
+            .password
+            .expose(),
+        "canary-password",
+        "really loaded"
+    );
     let b = repository(&settings, "b");
-    assert_eq!(b.upstream.as_ref().unwrap().headers[0].1.expose(), "canary-environment");
-    assert_eq!(b.upstream.as_ref().unwrap().credentials.as_ref().unwrap().password.expose(), "canary\\.escape");
+    assert_eq!(
+        b.upstream.as_ref().unwrap().headers[0].1.expose(),
+        "canary-environment"
+    );
+    assert_eq!(
+        b.upstream
+            .as_ref()
+            .unwrap()
+            .credentials
+            .as_ref()
+            .unwrap()
+            .password
+            .expose(),
+        "canary\\.escape"
+    );
     for (name, text) in [
         ("/config", settings.config_view.to_string()),
         ("warnings", lines(&settings.warnings)),
         ("sources", format!("{sources:?}")),
         ("token", format!("{:?}", settings.admin_token)),
-        ("credentials", format!("{:?}", a.upstream.as_ref().unwrap().credentials)),
+        (
+            "credentials",
+            format!("{:?}", a.upstream.as_ref().unwrap().credentials),
+        ),
     ] {
         assert!(!text.contains("canary"), "{name}: {text}");
     }
@@ -363,9 +546,16 @@ fn hazard_s17_config_view_and_messages_show_no_secret() {
     assert_eq!(view["remotes"]["a"]["password"], "***", "presence shows");
     assert_eq!(view["remotes"]["a"]["headers"]["Authorization"], "***");
     assert_eq!(view["remotes"]["a"]["username"], "visible-user");
-    assert_eq!(view["remotes"]["a"]["proxy"], "http://***@proxy.example.com:3128");
     assert_eq!(
-        (&view["auth"]["admin_token"], &view["s3"]["secret_key"], &view["database"]["password"]),
+        view["remotes"]["a"]["proxy"],
+        "http://***@proxy.example.com:3128"
+    );
+    assert_eq!(
+        (
+            &view["auth"]["admin_token"],
+            &view["s3"]["secret_key"],
+            &view["database"]["password"]
+        ),
         (&"***".into(), &"***".into(), &"***".into())
     );
     assert!(
@@ -381,7 +571,10 @@ fn hazard_s17_config_view_and_messages_show_no_secret() {
         .replace("base_url: http://", "base_url: http://u:canary-base@")
         .replace("username", "usrname");
     let said = refused(&wrong);
-    assert!(said.contains("user name or password") && !said.contains("canary"), "{said}");
+    assert!(
+        said.contains("user name or password") && !said.contains("canary"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -389,9 +582,18 @@ fn the_view_has_the_shape_of_the_file() {
     let settings = load(&sources(&data("contract.yaml"))).unwrap();
     let github = &settings.config_view["remotes"]["github"];
     assert_eq!(github["base_url"], "https://git.example.com");
-    assert_eq!((&github["check_mutable_updates"], &github["cache"]["mutable_ttl"]), (&true.into(), &7200.into()));
+    assert_eq!(
+        (
+            &github["check_mutable_updates"],
+            &github["cache"]["mutable_ttl"]
+        ),
+        (&true.into(), &7200.into())
+    );
     assert_eq!(github["mutable_patterns"][0], "latest\\.json$");
-    assert_eq!(settings.config_view["remotes"]["more-charts"]["cache"]["mutable_ttl"], 3600, "defaults are filled in");
+    assert_eq!(
+        settings.config_view["remotes"]["more-charts"]["cache"]["mutable_ttl"], 3600,
+        "defaults are filled in"
+    );
     assert_eq!(settings.config_view["listen"][0], "127.0.0.1:8000");
 }
 
@@ -399,8 +601,16 @@ fn the_view_has_the_shape_of_the_file() {
 fn the_rules_epoch_follows_the_rules_and_nothing_else() {
     let epoch = |keys: &str| repository(&loaded(&one(keys)), "a").rules_epoch;
     let plain = epoch("description: x");
-    assert_eq!(plain, epoch("description: y"), "the same on every replica and after every restart");
-    assert_eq!(plain, epoch("username: u\n    password: p"), "credentials do not count");
+    assert_eq!(
+        plain,
+        epoch("description: y"),
+        "the same on every replica and after every restart"
+    );
+    assert_eq!(
+        plain,
+        epoch("username: u\n    password: p"),
+        "credentials do not count"
+    );
     let mut all = vec![plain];
     for keys in [
         "immutable_patterns: []",
@@ -434,7 +644,10 @@ fn hazard_r3_config_a_yaml_bomb_is_refused() {
     }
     let began = Instant::now();
     let said = lines(&load_text(&bomb).unwrap_err());
-    assert!(said.contains("after expanding anchors") && began.elapsed() < Duration::from_secs(10), "{said}");
+    assert!(
+        said.contains("after expanding anchors") && began.elapsed() < Duration::from_secs(10),
+        "{said}"
+    );
 }
 
 /// Spec section 4: `library/` belongs to the public hub, whose address is the default.
@@ -449,11 +662,28 @@ fn a_docker_repository_stands_for_the_registry_that_it_pulls_from() {
          \x20 twin-b: {package: docker, base_url: 'https://twin.example.com/'}\n\
          \x20 files: {package: generic, base_url: 'https://files.example.com'}\n",
     );
-    let named: Vec<_> = settings.docker_registries.iter().map(|(host, name)| (host.as_str(), name.as_str())).collect();
-    assert_eq!(named, [("127.0.0.1:5000", "port"), ("mirror.example.com", "port"), ("registry.example.com", "one")]);
+    let named: Vec<_> = settings
+        .docker_registries
+        .iter()
+        .map(|(host, name)| (host.as_str(), name.as_str()))
+        .collect();
+    assert_eq!(
+        named,
+        [
+            ("127.0.0.1:5000", "port"),
+            ("mirror.example.com", "port"),
+            ("registry.example.com", "one")
+        ]
+    );
     let hub = loaded("remotes:\n\x20 hub: {package: docker}\n");
-    let upstream = repository(&hub, "hub").upstream.as_ref().unwrap().base_urls[0].host_str().unwrap().to_owned();
-    assert_eq!(hub.docker_registries.get(&upstream).map(String::as_str), Some("hub"));
+    let upstream = repository(&hub, "hub").upstream.as_ref().unwrap().base_urls[0]
+        .host_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(
+        hub.docker_registries.get(&upstream).map(String::as_str),
+        Some("hub")
+    );
     assert!(hub.docker_registries.len() > 1, "the hub has several names");
 }
 
@@ -465,7 +695,14 @@ fn oci_11_only_the_public_hub_has_a_namespace_for_short_names() {
          \x20 other: {package: docker, base_url: 'https://registry.example.com'}\n\
          \x20 files: {package: generic, base_url: 'https://example.com'}\n",
     );
-    let namespace = |name| repository(&settings, name).upstream.as_ref().unwrap().default_namespace.clone();
+    let namespace = |name| {
+        repository(&settings, name)
+            .upstream
+            .as_ref()
+            .unwrap()
+            .default_namespace
+            .clone()
+    };
     assert_eq!(namespace("hub").as_deref(), Some("library"));
     assert_eq!((namespace("other"), namespace("files")), (None, None));
 }
@@ -478,19 +715,34 @@ fn host_names_are_names_of_one_repository_each() {
          \x20 npm: {package: npm, base_url: 'https://example.com', hostnames: [NPM.example.com, n.example.com]}\n\
          \x20 pypi: {package: pypi, base_url: 'https://example.com', hostnames: []}\n",
     );
-    let owners: Vec<_> = settings.hostnames.iter().map(|(name, owner)| (name.as_str(), owner.as_str())).collect();
-    assert_eq!(owners, [("n.example.com", "npm"), ("npm.example.com", "npm")]);
+    let owners: Vec<_> = settings
+        .hostnames
+        .iter()
+        .map(|(name, owner)| (name.as_str(), owner.as_str()))
+        .collect();
+    assert_eq!(
+        owners,
+        [("n.example.com", "npm"), ("npm.example.com", "npm")]
+    );
     let said = lines(&settings.warnings);
-    assert!(said.contains("hostnames") && said.contains("not built in this version"), "{said}");
+    assert!(
+        said.contains("hostnames") && said.contains("not built in this version"),
+        "{said}"
+    );
     let twice = refused(
         "remotes:\n\
          \x20 a: {base_url: 'https://example.com', hostnames: [files.example.com]}\n\
          \x20 b: {base_url: 'https://example.com', hostnames: [Files.example.com]}\n",
     );
-    assert!(twice.contains("f.yaml:3") && twice.contains("`a`") && twice.contains("`b`"), "{twice}");
+    assert!(
+        twice.contains("f.yaml:3") && twice.contains("`a`") && twice.contains("`b`"),
+        "{twice}"
+    );
     let wrong = "https://x.example x.example:8000 x.example/ 127.0.0.1 '[::1]' localhost a.localhost '*.example' -a.example ''";
     for wrong in wrong.split(' ') {
-        let said = refused(&format!("remotes:\n  a: {{base_url: 'https://example.com', hostnames: [{wrong}]}}\n"));
+        let said = refused(&format!(
+            "remotes:\n  a: {{base_url: 'https://example.com', hostnames: [{wrong}]}}\n"
+        ));
         assert!(said.contains("hostnames"), "{wrong}: {said}");
     }
 }

@@ -1,6 +1,10 @@
 //! kill -9 under load (hazards L1, L2): whatever the moment, the next start is quick, and what is then served from the cache is what
 //! the upstream sent. `LARDER_KILL_CYCLES` sets the number of cycles; `make stress` runs 200.
-#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests may fail loudly")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests may fail loudly"
+)]
 
 mod support;
 
@@ -21,7 +25,10 @@ const RESTART: Duration = Duration::from_secs(1);
 /// Clients at once.
 const CLIENTS: u64 = 6;
 
-#[expect(clippy::disallowed_methods, reason = "a setting of the test, not of the program")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a setting of the test, not of the program"
+)]
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
@@ -81,7 +88,11 @@ async fn kill_cycles(cycles: u64) {
     let mut origin = Origin::start().await;
     let keys = "immutable_patterns: ['^c[0-9]']\nmutable_patterns: ['^live$']\ncache: { mutable_ttl: 0 }\nnegative_ttl: 0";
     let config = ["generic", "pypi", "npm"].map(|package| {
-        let keys = if package == "generic" { keys } else { "negative_ttl: 0" };
+        let keys = if package == "generic" {
+            keys
+        } else {
+            "negative_ttl: 0"
+        };
         entry(package, package, &origin, keys)
     });
     let mut larder = TestLarder::start(&format!("remotes:\n{}", config.concat())).await;
@@ -115,8 +126,14 @@ async fn kill_cycles(cycles: u64) {
         check_whole(&larder, &sample).await;
     }
     eprintln!("{seen:?}");
-    assert!(seen.hits > 0, "nothing was ever held: the kills came too early to test anything");
-    assert!(seen.lost > 0, "everything was always held: the kills came too late to test anything");
+    assert!(
+        seen.hits > 0,
+        "nothing was ever held: the kills came too early to test anything"
+    );
+    assert!(
+        seen.lost > 0,
+        "everything was always held: the kills came too late to test anything"
+    );
 
     for expected in &all {
         check_whole(&larder, expected).await;
@@ -126,8 +143,16 @@ async fn kill_cycles(cycles: u64) {
     origin.stop().await;
     for expected in &all {
         let answer = get(&larder.artifact(expected.repository, &expected.path)).await;
-        assert_eq!((answer.status, answer.source()), (200, "cache"), "{expected:?}: {}", answer.text());
-        assert!(answer.body == expected.file.bytes(), "{expected:?}: other bytes");
+        assert_eq!(
+            (answer.status, answer.source()),
+            (200, "cache"),
+            "{expected:?}: {}",
+            answer.text()
+        );
+        assert!(
+            answer.body == expected.file.bytes(),
+            "{expected:?}: other bytes"
+        );
     }
     assert!(larder.terminate().success());
     check_blobs(&larder.data_dir(), &all);
@@ -142,22 +167,47 @@ async fn restart(larder: &mut TestLarder, seen: &mut Seen) {
 /// New files at the upstream: without digests, and named by indexes with SHA-256 and SHA-512.
 fn publish(origin: &Origin, cycle: u64) -> Vec<Expected> {
     let name = format!("c{cycle}");
-    let file = |number: u64, length: u64| File::generated(&name, &format!("{number}.0.0"), length, cycle * 100 + number + 1);
+    let file = |number: u64, length: u64| {
+        File::generated(
+            &name,
+            &format!("{number}.0.0"),
+            length,
+            cycle * 100 + number + 1,
+        )
+    };
     let mut all = Vec::new();
-    for (number, length) in [0, 1, 1_000, 4_096, 70_000, 200_000, 1_300_000].into_iter().enumerate() {
+    for (number, length) in [0, 1, 1_000, 4_096, 70_000, 200_000, 1_300_000]
+        .into_iter()
+        .enumerate()
+    {
         let file = file(number as u64, length);
         let path = format!("{name}/{number}.bin");
         origin.put(&format!("/{path}"), Resource::new(file.body.clone()));
-        all.push(Expected { repository: "generic", path, file });
+        all.push(Expected {
+            repository: "generic",
+            path,
+            file,
+        });
     }
-    let wheels: Vec<File> =
-        [2_000, 60_000, 300_000].into_iter().enumerate().map(|(n, length)| file(10 + n as u64, length)).collect();
-    let tarballs: Vec<File> =
-        [2_000, 60_000, 1_100_000].into_iter().enumerate().map(|(n, length)| file(20 + n as u64, length)).collect();
-    for (repository, paths, files) in
-        [("pypi", pypi_json(origin, &name, &wheels), wheels), ("npm", npm(origin, &name, &tarballs), tarballs)]
-    {
-        all.extend(paths.into_iter().zip(files).map(|(path, file)| Expected { repository, path, file }));
+    let wheels: Vec<File> = [2_000, 60_000, 300_000]
+        .into_iter()
+        .enumerate()
+        .map(|(n, length)| file(10 + n as u64, length))
+        .collect();
+    let tarballs: Vec<File> = [2_000, 60_000, 1_100_000]
+        .into_iter()
+        .enumerate()
+        .map(|(n, length)| file(20 + n as u64, length))
+        .collect();
+    for (repository, paths, files) in [
+        ("pypi", pypi_json(origin, &name, &wheels), wheels),
+        ("npm", npm(origin, &name, &tarballs), tarballs),
+    ] {
+        all.extend(paths.into_iter().zip(files).map(|(path, file)| Expected {
+            repository,
+            path,
+            file,
+        }));
     }
     let live = format!("version {cycle} {}", "x".repeat(5_000));
     origin.put("/live", Resource::new(live).etag(&format!("\"v{cycle}\"")));
@@ -165,14 +215,24 @@ fn publish(origin: &Origin, cycle: u64) -> Vec<Expected> {
 }
 
 /// Clients ask for everything in any order, over and over, until the process is killed. What ends well must be right.
-async fn load_and_kill(larder: &mut TestLarder, files: &[Expected], random: &mut Random, flushing: bool) {
+async fn load_and_kill(
+    larder: &mut TestLarder,
+    files: &[Expected],
+    random: &mut Random,
+    flushing: bool,
+) {
     let stop = Arc::new(AtomicBool::new(false));
     let answered = Arc::new(AtomicUsize::new(0));
-    let indexes = [larder.artifact("pypi", &index("simple", files)), larder.artifact("npm", &index("", files))];
+    let indexes = [
+        larder.artifact("pypi", &index("simple", files)),
+        larder.artifact("npm", &index("", files)),
+    ];
     let mut clients = Vec::new();
     for number in 0..CLIENTS {
-        let mut order: Vec<(String, Option<File>)> =
-            files.iter().map(|f| (larder.artifact(f.repository, &f.path), Some(f.file.clone()))).collect();
+        let mut order: Vec<(String, Option<File>)> = files
+            .iter()
+            .map(|f| (larder.artifact(f.repository, &f.path), Some(f.file.clone())))
+            .collect();
         order.extend(indexes.iter().map(|url| (url.clone(), None)));
         order.push((larder.artifact("generic", "live"), None));
         random.shuffle(&mut order);
@@ -182,10 +242,15 @@ async fn load_and_kill(larder: &mut TestLarder, files: &[Expected], random: &mut
             let client = client();
             while !stop.load(Ordering::Relaxed) {
                 for (url, file) in &order {
-                    let Ok(answer) = try_send(&client, "GET", url, &[]).await else { continue };
+                    let Ok(answer) = try_send(&client, "GET", url, &[]).await else {
+                        continue;
+                    };
                     answered.fetch_add(1, Ordering::Relaxed);
                     assert_eq!(answer.status, 200, "{url}: {}", answer.text());
-                    assert!(file.as_ref().is_none_or(|file| answer.body == file.bytes()), "{url}: other bytes");
+                    assert!(
+                        file.as_ref().is_none_or(|file| answer.body == file.bytes()),
+                        "{url}: other bytes"
+                    );
                 }
                 if let Some(flush) = &flush {
                     // Killed in the middle of it, perhaps.
@@ -204,7 +269,11 @@ async fn load_and_kill(larder: &mut TestLarder, files: &[Expected], random: &mut
 
 fn index(root: &str, files: &[Expected]) -> String {
     let name = files[0].path.split('/').next().unwrap_or_default();
-    if root.is_empty() { name.to_owned() } else { format!("{root}/{name}/") }
+    if root.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{root}/{name}/")
+    }
 }
 
 /// With the upstream gone: right bytes out of the cache, or an honest 502.
@@ -213,7 +282,11 @@ async fn check_held(larder: &TestLarder, expected: &Expected, seen: &mut Seen) {
     match answer.status {
         200 => {
             assert_eq!(answer.source(), "cache", "{expected:?}");
-            assert!(answer.body == expected.file.bytes(), "{expected:?}: other bytes ({} of them)", answer.body.len());
+            assert!(
+                answer.body == expected.file.bytes(),
+                "{expected:?}: other bytes ({} of them)",
+                answer.body.len()
+            );
             seen.hits += 1;
         }
         502 => {
@@ -230,9 +303,18 @@ async fn check_live(larder: &TestLarder, cycle: u64) {
     let answer = get(&larder.artifact("generic", "live")).await;
     if answer.status == 200 {
         let text = answer.text();
-        let version: u64 = text.split(' ').nth(1).and_then(|n| n.parse().ok()).expect("a version");
+        let version: u64 = text
+            .split(' ')
+            .nth(1)
+            .and_then(|n| n.parse().ok())
+            .expect("a version");
         assert!(version <= cycle && text.len() > 5_000, "{text}");
-        assert_eq!(answer.header("etag"), format!("\"v{version}\""), "{}", &text[..20]);
+        assert_eq!(
+            answer.header("etag"),
+            format!("\"v{version}\""),
+            "{}",
+            &text[..20]
+        );
     } else {
         assert_eq!(answer.status, 502, "{}", answer.text());
     }
@@ -242,33 +324,58 @@ async fn check_live(larder: &TestLarder, cycle: u64) {
 async fn check_whole(larder: &TestLarder, expected: &Expected) {
     let answer = get(&larder.artifact(expected.repository, &expected.path)).await;
     assert_eq!(answer.status, 200, "{expected:?}: {}", answer.text());
-    assert!(answer.body == expected.file.bytes(), "{expected:?}: other bytes");
+    assert!(
+        answer.body == expected.file.bytes(),
+        "{expected:?}: other bytes"
+    );
 }
 
 /// The names directly below the data directory, without the journals that SQLite keeps beside its file.
 fn top_level(data: &Path) -> BTreeSet<String> {
-    names(data).into_iter().filter(|name| !name.ends_with("-wal") && !name.ends_with("-shm")).collect()
+    names(data)
+        .into_iter()
+        .filter(|name| !name.ends_with("-wal") && !name.ends_with("-shm"))
+        .collect()
 }
 
 fn names(directory: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
-    entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+    let entries = std::fs::read_dir(directory)
+        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    entries
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect()
 }
 
 /// Nothing of the killed process's unfinished work is left in the data directory.
 fn no_leftovers(larder: &TestLarder, clean: &BTreeSet<String>, cycle: u64) {
     let data = larder.data_dir();
     assert_eq!(top_level(&data), *clean, "cycle {cycle}");
-    assert_eq!(names(&data.join("blobs/spool")), Vec::<String>::new(), "cycle {cycle}: unfinished downloads");
+    assert_eq!(
+        names(&data.join("blobs/spool")),
+        Vec::<String>::new(),
+        "cycle {cycle}: unfinished downloads"
+    );
 }
 
 fn blob_path(data: &Path, hex: &str) -> PathBuf {
-    data.join("blobs/sha256").join(&hex[..2]).join(&hex[2..4]).join(hex)
+    data.join("blobs/sha256")
+        .join(&hex[..2])
+        .join(&hex[2..4])
+        .join(hex)
 }
 
 /// Every blob is what its name says, and there are hardly more of them than the records need.
 fn check_blobs(data: &Path, all: &[Expected]) {
-    let files: BTreeSet<String> = all.iter().map(|expected| sha256(&expected.file.bytes()).to_hex()).collect();
+    let files: BTreeSet<String> = all
+        .iter()
+        .map(|expected| sha256(&expected.file.bytes()).to_hex())
+        .collect();
     let root = data.join("blobs/sha256");
     let (mut known, mut others) = (0, 0);
     for upper in names(&root) {
@@ -277,7 +384,11 @@ fn check_blobs(data: &Path, all: &[Expected]) {
             for name in names(&directory) {
                 let bytes = std::fs::read(directory.join(&name)).expect("a blob");
                 assert_eq!(sha256(&bytes).to_hex(), name, "a blob under another's name");
-                *(if files.contains(&name) { &mut known } else { &mut others }) += 1;
+                *(if files.contains(&name) {
+                    &mut known
+                } else {
+                    &mut others
+                }) += 1;
             }
         }
     }
@@ -285,27 +396,58 @@ fn check_blobs(data: &Path, all: &[Expected]) {
     // Per cycle: two indexes, `live`, and what was derived from the indexes (link and coding forms).
     let cycles = all.len() / 13;
     eprintln!("{known} blobs of files, {others} of documents and derivations in {cycles} cycles");
-    assert!(others <= cycles * 12, "{others} further blobs after {cycles} cycles");
+    assert!(
+        others <= cycles * 12,
+        "{others} further blobs after {cycles} cycles"
+    );
 }
 
 /// What larder counts as kept is held: its bytes and its record were written before it was counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn hazard_l2_what_was_kept_is_held_after_a_kill() {
     let mut origin = Origin::start().await;
-    let mut larder = TestLarder::start(&format!("remotes:\n{}", entry("generic", "generic", &origin, "negative_ttl: 0"))).await;
+    let mut larder = TestLarder::start(&format!(
+        "remotes:\n{}",
+        entry("generic", "generic", &origin, "negative_ttl: 0")
+    ))
+    .await;
     for cycle in 0..5 {
-        let files: Vec<Expected> = publish(&origin, cycle).into_iter().filter(|file| file.repository == "generic").collect();
+        let files: Vec<Expected> = publish(&origin, cycle)
+            .into_iter()
+            .filter(|file| file.repository == "generic")
+            .collect();
         for expected in &files {
-            assert_eq!(get(&larder.artifact("generic", &expected.path)).await.status, 200);
+            assert_eq!(
+                get(&larder.artifact("generic", &expected.path))
+                    .await
+                    .status,
+                200
+            );
         }
-        larder.until_metric("larder_repository_fills_committed_total", "generic", files.len() as f64).await;
+        larder
+            .until_metric(
+                "larder_repository_fills_committed_total",
+                "generic",
+                files.len() as f64,
+            )
+            .await;
         larder.kill9();
         larder.restart().await;
         origin.stop().await;
         for expected in &files {
             let answer = get(&larder.artifact("generic", &expected.path)).await;
-            assert_eq!((answer.status, answer.source()), (200, "cache"), "{}: {}", expected.path, answer.text());
-            assert!(answer.body == expected.file.bytes(), "{}: other bytes", expected.path);
+            assert_eq!(
+                (answer.status, answer.source()),
+                (200, "cache"),
+                "{}: {}",
+                expected.path,
+                answer.text()
+            );
+            assert!(
+                answer.body == expected.file.bytes(),
+                "{}: other bytes",
+                expected.path
+            );
         }
         origin.restart();
     }
@@ -316,17 +458,36 @@ async fn hazard_l2_what_was_kept_is_held_after_a_kill() {
 async fn hazard_l2_what_was_flushed_does_not_come_back_after_a_kill() {
     let origin = Origin::start().await;
     origin.put("/a", Resource::new("old"));
-    let mut larder = TestLarder::start(&format!("remotes:\n{}", entry("generic", "generic", &origin, "negative_ttl: 0"))).await;
+    let mut larder = TestLarder::start(&format!(
+        "remotes:\n{}",
+        entry("generic", "generic", &origin, "negative_ttl: 0")
+    ))
+    .await;
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(3) {
         assert_eq!(get(&larder.artifact("generic", "a")).await.status, 200);
-        larder.until_metric("larder_repository_fills_committed_total", "generic", 1.0).await;
-        assert_eq!(send("PUT", &larder.url("/cache/flush"), &[]).await.json()["flushed"]["files"], 1);
+        larder
+            .until_metric("larder_repository_fills_committed_total", "generic", 1.0)
+            .await;
+        assert_eq!(
+            send("PUT", &larder.url("/cache/flush"), &[]).await.json()["flushed"]["files"],
+            1
+        );
         larder.kill9();
         larder.restart().await;
         origin.reset_log();
-        assert_eq!(get(&larder.artifact("generic", "a")).await.source(), "remote");
-        assert_eq!(origin.count("GET", "/a"), 1, "the flushed copy must not be served");
-        assert_eq!(send("PUT", &larder.url("/cache/flush"), &[]).await.status, 200);
+        assert_eq!(
+            get(&larder.artifact("generic", "a")).await.source(),
+            "remote"
+        );
+        assert_eq!(
+            origin.count("GET", "/a"),
+            1,
+            "the flushed copy must not be served"
+        );
+        assert_eq!(
+            send("PUT", &larder.url("/cache/flush"), &[]).await.status,
+            200
+        );
     }
 }

@@ -1,5 +1,9 @@
 //! Signals: SIGTERM finishes what is running and refuses what is new; SIGHUP reloads without dropping anything.
-#![expect(clippy::panic, clippy::expect_used, reason = "helpers of tests may fail loudly")]
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    reason = "helpers of tests may fail loudly"
+)]
 
 mod support;
 
@@ -32,7 +36,12 @@ async fn slow_origin() -> (Origin, Payload) {
 async fn running(url: &str) -> JoinHandle<Vec<u8>> {
     let mut response = client().get(url).send().await.expect("a head");
     assert_eq!(response.status(), 200);
-    let mut body = response.chunk().await.expect("a first piece").expect("not the end").to_vec();
+    let mut body = response
+        .chunk()
+        .await
+        .expect("a first piece")
+        .expect("not the end")
+        .to_vec();
     tokio::spawn(async move {
         while let Some(piece) = response.chunk().await.expect("the body goes on") {
             body.extend_from_slice(&piece);
@@ -42,8 +51,15 @@ async fn running(url: &str) -> JoinHandle<Vec<u8>> {
 }
 
 async fn whole(download: JoinHandle<Vec<u8>>, body: &Payload) {
-    let got = tokio::time::timeout(PATIENCE, download).await.expect("in time").expect("without a break");
-    assert!(got == body.slice(0, LENGTH), "{} of {LENGTH} bytes, or other ones", got.len());
+    let got = tokio::time::timeout(PATIENCE, download)
+        .await
+        .expect("in time")
+        .expect("without a break");
+    assert!(
+        got == body.slice(0, LENGTH),
+        "{} of {LENGTH} bytes, or other ones",
+        got.len()
+    );
 }
 
 async fn refused(larder: &TestLarder) {
@@ -86,18 +102,33 @@ async fn sigterm_lets_a_slow_reader_of_a_held_file_end() {
     get(&url).await;
     larder.hit(&url).await;
     let mut response = client().get(&url).send().await.expect("a head");
-    let mut got = response.chunk().await.expect("a first piece").expect("not the end").to_vec();
+    let mut got = response
+        .chunk()
+        .await
+        .expect("a first piece")
+        .expect("not the end")
+        .to_vec();
     larder.signal(Signal::TERM);
     refused(&larder).await;
     // Slowly at first, then all of it.
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_millis(20)).await;
-        got.extend_from_slice(&response.chunk().await.expect("the body goes on").expect("not the end"));
+        got.extend_from_slice(
+            &response
+                .chunk()
+                .await
+                .expect("the body goes on")
+                .expect("not the end"),
+        );
     }
     while let Some(piece) = response.chunk().await.expect("the body goes on") {
         got.extend_from_slice(&piece);
     }
-    assert!(got == body.slice(0, LENGTH), "{} of {LENGTH} bytes, or other ones", got.len());
+    assert!(
+        got == body.slice(0, LENGTH),
+        "{} of {LENGTH} bytes, or other ones",
+        got.len()
+    );
     assert_eq!(larder.wait().code(), Some(0));
 }
 
@@ -107,12 +138,18 @@ async fn sigterm_lets_a_slow_reader_of_a_held_file_end() {
 async fn sigterm_does_not_wait_for_connections_without_a_request() {
     let origin = Origin::start().await;
     for (case, sent, seconds) in [
-        ("kept alive", "GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n", 3),
+        (
+            "kept alive",
+            "GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            3,
+        ),
         ("silent", "", 3),
         ("half a head", "GET /live HTTP/1.1\r\nHost: loc", 12),
     ] {
         let mut larder = TestLarder::start(&remote("generic", &origin, "")).await;
-        let mut socket = TcpStream::connect(larder.address()).await.expect("a connection");
+        let mut socket = TcpStream::connect(larder.address())
+            .await
+            .expect("a connection");
         socket.write_all(sent.as_bytes()).await.expect("written");
         if case == "kept alive" {
             assert!(socket.read(&mut [0; 1024]).await.expect("an answer") > 0);
@@ -120,7 +157,11 @@ async fn sigterm_does_not_wait_for_connections_without_a_request() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let began = Instant::now();
         assert_eq!(larder.terminate().code(), Some(0));
-        assert!(began.elapsed() < Duration::from_secs(seconds), "{case}: {:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_secs(seconds),
+            "{case}: {:?}",
+            began.elapsed()
+        );
     }
 }
 
@@ -128,16 +169,28 @@ async fn sigterm_does_not_wait_for_connections_without_a_request() {
 async fn sigterm_does_not_wait_for_a_download_that_nobody_reads() {
     let (origin, _) = slow_origin().await;
     let mut larder = TestLarder::start(&remote("generic", &origin, "")).await;
-    let mut gone = client().get(larder.artifact("generic", "slow")).send().await.expect("a head");
+    let mut gone = client()
+        .get(larder.artifact("generic", "slow"))
+        .send()
+        .await
+        .expect("a head");
     gone.chunk().await.expect("a first piece");
     drop(gone);
     tokio::time::sleep(Duration::from_millis(200)).await;
     let began = Instant::now();
     assert_eq!(larder.terminate().code(), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
     larder.restart().await;
     origin.release("/slow");
-    assert_eq!(get(&larder.artifact("generic", "slow")).await.source(), "remote", "half a file is no file");
+    assert_eq!(
+        get(&larder.artifact("generic", "slow")).await.source(),
+        "remote",
+        "half a file is no file"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,7 +200,11 @@ async fn sigterm_with_nothing_to_do_is_quick() {
     assert_eq!(get(&larder.url("/live")).await.status, 200);
     let began = Instant::now();
     assert_eq!(larder.terminate().code(), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 /// Far longer than anybody waits here: what ends in time was ended by what the test did.
@@ -165,7 +222,8 @@ async fn until_not_ready(larder: &TestLarder) {
 async fn sigterm_fails_ready_first_and_everything_else_is_served_until_drain_is_over() {
     let origin = Origin::start().await;
     origin.put("/f", Resource::new("content"));
-    let mut larder = TestLarder::start(&format!("{LONG_DRAIN}{}", remote("generic", &origin, ""))).await;
+    let mut larder =
+        TestLarder::start(&format!("{LONG_DRAIN}{}", remote("generic", &origin, ""))).await;
     assert_eq!(get(&larder.url("/ready")).await.status, 200);
     larder.signal(Signal::TERM);
     until_not_ready(&larder).await;
@@ -175,7 +233,11 @@ async fn sigterm_fails_ready_first_and_everything_else_is_served_until_drain_is_
     assert_eq!(larder.ended(), None);
     larder.signal(Signal::TERM);
     refused(&larder).await;
-    assert_eq!(larder.wait().code(), Some(0), "a second signal ends the wait, not the stop");
+    assert_eq!(
+        larder.wait().code(),
+        Some(0),
+        "a second signal ends the wait, not the stop"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,7 +251,11 @@ async fn the_drain_time_ends_by_itself_and_a_reload_changes_it() {
     let began = Instant::now();
     larder.signal(Signal::INT);
     assert_eq!(larder.wait().code(), Some(0));
-    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() >= Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -231,7 +297,11 @@ async fn sighup_reloads_without_dropping_a_running_download() {
     whole(other, &body).await;
     assert_eq!(origin.count("GET", "/slow"), 2, "one for each repository");
     let listed = get(&larder.url("/")).await.json();
-    let names: Vec<&String> = listed["remotes"].as_object().expect("an object").keys().collect();
+    let names: Vec<&String> = listed["remotes"]
+        .as_object()
+        .expect("an object")
+        .keys()
+        .collect();
     assert_eq!(names, ["keep", "new"]);
     // The files of a repository that is back are still there.
     larder.write_config(&format!("remotes:\n{keep}{gone}"));
@@ -271,26 +341,40 @@ async fn a_bad_new_file_leaves_the_old_configuration_in_force() {
     for (bad, said) in [
         ("remotes: [".to_owned(), "not valid YAML"),
         (old.replace("base_url", "base_ulr"), "base_ulr"),
-        ("remotes:\n  generic:\n    base_url: 'http://x'\n    immutable_patterns: ['(']\n".to_owned(), "immutable_patterns"),
+        (
+            "remotes:\n  generic:\n    base_url: 'http://x'\n    immutable_patterns: ['(']\n"
+                .to_owned(),
+            "immutable_patterns",
+        ),
         (format!("{old}redis: {{ url: 'redis://x' }}\n"), "redis.url"),
     ] {
         larder.write_config(&bad);
         larder.signal(Signal::HUP);
         larder.logged(said).await;
         larder.logged("the old one stays in force").await;
-        assert_eq!(get(&larder.artifact("generic", "quick")).await.text(), "quick", "{said}");
+        assert_eq!(
+            get(&larder.artifact("generic", "quick")).await.text(),
+            "quick",
+            "{said}"
+        );
         assert_eq!(get(&larder.url("/config")).await.json(), before, "{said}");
     }
     std::fs::remove_file(larder.config_path()).expect("removed");
     larder.signal(Signal::HUP);
     larder.logged("cannot read the configuration file").await;
-    assert_eq!(get(&larder.artifact("generic", "quick")).await.text(), "quick");
+    assert_eq!(
+        get(&larder.artifact("generic", "quick")).await.text(),
+        "quick"
+    );
     origin.release("/slow");
     whole(download, &body).await;
     larder.write_config(&format!("{old}{}", entry("second", "generic", &origin, "")));
     larder.signal(Signal::HUP);
     larder.logged("the new configuration is in force").await;
-    assert_eq!(get(&larder.artifact("second", "quick")).await.text(), "quick");
+    assert_eq!(
+        get(&larder.artifact("second", "quick")).await.text(),
+        "quick"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -298,8 +382,14 @@ async fn a_changed_file_is_noticed_without_a_signal() {
     let origin = Origin::start().await;
     origin.put("/quick", Resource::new("quick"));
     let mut larder = TestLarder::start(&remote("generic", &origin, "")).await;
-    larder.write_config(&format!("remotes:\n{}", entry("other", "generic", &origin, "")));
+    larder.write_config(&format!(
+        "remotes:\n{}",
+        entry("other", "generic", &origin, "")
+    ));
     larder.logged("the new configuration is in force").await;
-    assert_eq!(get(&larder.artifact("other", "quick")).await.text(), "quick");
+    assert_eq!(
+        get(&larder.artifact("other", "quick")).await.text(),
+        "quick"
+    );
     assert_eq!(get(&larder.artifact("generic", "quick")).await.status, 404);
 }

@@ -1,5 +1,9 @@
 //! Getting into container registries: the program in front of a registry and a token server.
-#![expect(clippy::panic, clippy::expect_used, reason = "helpers of tests may fail loudly")]
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    reason = "helpers of tests may fail loudly"
+)]
 
 mod support;
 
@@ -36,7 +40,12 @@ impl Image {
             layer.len()
         );
         let digest = sha256(manifest.as_bytes()).to_string();
-        Self { manifest, digest, layer, layer_digest }
+        Self {
+            manifest,
+            digest,
+            layer,
+            layer_digest,
+        }
     }
 
     /// Puts it into a registry; gives the paths of its files there.
@@ -51,20 +60,31 @@ impl Image {
             let manifest = Resource::new(self.manifest.clone()).content_type(MANIFEST_TYPE);
             origin.put(path, manifest.header("Docker-Content-Digest", &self.digest));
         }
-        origin.put(&paths[2], Resource::new(self.layer).content_type("application/octet-stream"));
+        origin.put(
+            &paths[2],
+            Resource::new(self.layer).content_type("application/octet-stream"),
+        );
         paths
     }
 
     /// Pulls it as clients do, and compares.
     async fn pull(&self, larder: &TestLarder) {
         let head = send("HEAD", &larder.url(TAG), &[("accept", MANIFEST_TYPE)]).await;
-        assert_eq!((head.status, head.header("docker-content-digest")), (200, self.digest.as_str()));
+        assert_eq!(
+            (head.status, head.header("docker-content-digest")),
+            (200, self.digest.as_str())
+        );
         let by_digest = format!("v2/images/pantry/app/manifests/{}", self.digest);
         for path in [TAG, &by_digest] {
             let answer = send("GET", &larder.url(path), &[("accept", MANIFEST_TYPE)]).await;
-            assert_eq!((answer.status, answer.text().as_str()), (200, self.manifest.as_str()), "{path}");
+            assert_eq!(
+                (answer.status, answer.text().as_str()),
+                (200, self.manifest.as_str()),
+                "{path}"
+            );
         }
-        let layer = get(&larder.url(&format!("v2/images/pantry/app/blobs/{}", self.layer_digest))).await;
+        let layer =
+            get(&larder.url(&format!("v2/images/pantry/app/blobs/{}", self.layer_digest))).await;
         assert_eq!((layer.status, layer.text().as_str()), (200, self.layer));
     }
 }
@@ -74,22 +94,35 @@ fn docker(origin: &Origin, keys: &str) -> String {
 }
 
 fn bearer(realm: &str) -> String {
-    format!(r#"Bearer realm="{realm}",service="registry.example",scope="repository:pantry/app:pull""#)
+    format!(
+        r#"Bearer realm="{realm}",service="registry.example",scope="repository:pantry/app:pull""#
+    )
 }
 
 fn token(name: &str) -> Resource {
-    Resource::new(format!(r#"{{"token":"{name}","expires_in":300}}"#)).content_type("application/json")
+    Resource::new(format!(r#"{{"token":"{name}","expires_in":300}}"#))
+        .content_type("application/json")
 }
 
 /// From now on, `token` gets in.
 fn admits(origin: &Origin, realm: &str, token: &str) {
     origin.clear_all();
-    origin.behave("*", Behaviour::Challenge { challenge: bearer(realm), unless: format!("Bearer {token}") });
+    origin.behave(
+        "*",
+        Behaviour::Challenge {
+            challenge: bearer(realm),
+            unless: format!("Bearer {token}"),
+        },
+    );
 }
 
 /// The registry's own error, in the form of the specification; gives code and message.
 fn error(answer: &Answer) -> (String, String) {
-    assert_eq!(answer.header("www-authenticate"), "", "an upstream's challenge is not the client's");
+    assert_eq!(
+        answer.header("www-authenticate"),
+        "",
+        "an upstream's challenge is not the client's"
+    );
     assert!(!answer.text().contains(CANARY), "{}", answer.text());
     let error = answer.json()["errors"][0].clone();
     let text = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
@@ -98,8 +131,11 @@ fn error(answer: &Answer) -> (String, String) {
 
 /// `Authorization` of all requests, each kind once, in order.
 fn shown(origin: &Origin) -> Vec<String> {
-    let mut shown: Vec<String> =
-        origin.requests().iter().map(|request| request.header("authorization").unwrap_or("-").to_owned()).collect();
+    let mut shown: Vec<String> = origin
+        .requests()
+        .iter()
+        .map(|request| request.header("authorization").unwrap_or("-").to_owned())
+        .collect();
     shown.dedup();
     shown
 }
@@ -111,7 +147,12 @@ async fn pulls_work_without_login_with_basic_and_with_tokens_and_a_warm_pull_ask
         ("", None, vec![], vec!["-"]),
         (LOGIN, Some("Basic"), vec![], vec!["-", ACCOUNT]),
         ("", Some("Bearer"), vec!["-"], vec!["-", "Bearer t-1"]),
-        (LOGIN, Some("Bearer"), vec![ACCOUNT], vec!["-", "Bearer t-1"]),
+        (
+            LOGIN,
+            Some("Bearer"),
+            vec![ACCOUNT],
+            vec!["-", "Bearer t-1"],
+        ),
     ] {
         let (origin, realm) = (Origin::start().await, Origin::start().await);
         let paths = image.put(&origin);
@@ -119,25 +160,57 @@ async fn pulls_work_without_login_with_basic_and_with_tokens_and_a_warm_pull_ask
         match challenge {
             Some("Basic") => {
                 let challenge = r#"Basic realm="registry""#.to_owned();
-                origin.behave("*", Behaviour::Challenge { challenge, unless: ACCOUNT.to_owned() });
+                origin.behave(
+                    "*",
+                    Behaviour::Challenge {
+                        challenge,
+                        unless: ACCOUNT.to_owned(),
+                    },
+                );
             }
             Some(_) => admits(&origin, &realm.url("/token"), "t-1"),
             None => {}
         }
-        let larder = Setup::new(&docker(&origin, login)).env("LARDER_LOG", "debug").start().await;
+        let larder = Setup::new(&docker(&origin, login))
+            .env("LARDER_LOG", "debug")
+            .start()
+            .await;
         image.pull(&larder).await;
-        assert_eq!((shown(&realm), shown(&origin)), (to_strings(&asked_at_realm), to_strings(&sent)), "{login} {challenge:?}");
-        let token = realm.requests().first().map(|request| request.target.clone());
+        assert_eq!(
+            (shown(&realm), shown(&origin)),
+            (to_strings(&asked_at_realm), to_strings(&sent)),
+            "{login} {challenge:?}"
+        );
+        let token = realm
+            .requests()
+            .first()
+            .map(|request| request.target.clone());
         let want = "/token?service=registry.example&scope=repository%3Apantry%2Fapp%3Apull";
         assert!(token.is_none_or(|target| target == want));
         let layers = origin.count("GET", &paths[2]);
-        larder.hit(&larder.url(&format!("v2/images/pantry/app/blobs/{}", image.layer_digest))).await;
+        larder
+            .hit(&larder.url(&format!(
+                "v2/images/pantry/app/blobs/{}",
+                image.layer_digest
+            )))
+            .await;
         larder.hit(&larder.url(TAG)).await;
         let before = origin.requests().len();
         image.pull(&larder).await;
-        assert_eq!((origin.count("GET", &paths[2]), origin.requests().len()), (layers, before), "warm");
-        for text in [larder.log(), get(&larder.url("config")).await.text(), get(&larder.url("metrics")).await.text()] {
-            assert!(!text.contains(CANARY) && !text.contains("dXNlcj") && !text.contains("t-1"), "{text}");
+        assert_eq!(
+            (origin.count("GET", &paths[2]), origin.requests().len()),
+            (layers, before),
+            "warm"
+        );
+        for text in [
+            larder.log(),
+            get(&larder.url("config")).await.text(),
+            get(&larder.url("metrics")).await.text(),
+        ] {
+            assert!(
+                !text.contains(CANARY) && !text.contains("dXNlcj") && !text.contains("t-1"),
+                "{text}"
+            );
         }
     }
 }
@@ -153,12 +226,23 @@ async fn oci_10_64_cold_clients_cause_one_token_request_and_an_expired_token_is_
     let paths = image.put(&origin);
     realm.put("/token", token("t-1"));
     admits(&origin, &realm.url("/token"), "t-1");
-    let larder = TestLarder::start(&docker(&origin, &format!("{LOGIN}cache: {{ mutable_ttl: 0 }}"))).await;
+    let larder = TestLarder::start(&docker(
+        &origin,
+        &format!("{LOGIN}cache: {{ mutable_ttl: 0 }}"),
+    ))
+    .await;
     realm.behave("/token", Behaviour::StallHead(Duration::from_millis(300)));
-    let layer = larder.url(&format!("v2/images/pantry/app/blobs/{}", image.layer_digest));
+    let layer = larder.url(&format!(
+        "v2/images/pantry/app/blobs/{}",
+        image.layer_digest
+    ));
     let mut clients = tokio::task::JoinSet::new();
     for number in 0..64 {
-        let url = if number % 2 == 0 { larder.url(TAG) } else { layer.clone() };
+        let url = if number % 2 == 0 {
+            larder.url(TAG)
+        } else {
+            layer.clone()
+        };
         clients.spawn(async move { send("GET", &url, &[("accept", MANIFEST_TYPE)]).await.status });
     }
     assert!(clients.join_all().await.iter().all(|status| *status == 200));
@@ -182,25 +266,43 @@ async fn oci_09_a_realm_elsewhere_gets_no_password_and_the_client_a_502_that_say
     realm.put("/token", token("t-1"));
     admits(&origin, &realm.url("/token"), "t-1");
     // The upstream by another name than the realm's.
-    let (url, other) = (origin.url("/"), format!("http://localhost:{}/", origin.address().port()));
+    let (url, other) = (
+        origin.url("/"),
+        format!("http://localhost:{}/", origin.address().port()),
+    );
     let named = |keys: &str| docker(&origin, keys).replace(&url, &other);
     for (keys, word) in [
         (LOGIN.to_owned(), "token_hosts"),
-        (format!("{LOGIN}allow_private: [127.0.0.0/8]"), "token_hosts"),
-        (format!("{LOGIN}token_hosts: [auth.example.com]"), "token_hosts"),
+        (
+            format!("{LOGIN}allow_private: [127.0.0.0/8]"),
+            "token_hosts",
+        ),
+        (
+            format!("{LOGIN}token_hosts: [auth.example.com]"),
+            "token_hosts",
+        ),
         (String::new(), "allow_private"),
     ] {
         let larder = TestLarder::start(&named(&keys)).await;
-        for path in [TAG.to_owned(), format!("v2/images/pantry/app/blobs/{}", image.layer_digest)] {
+        for path in [
+            TAG.to_owned(),
+            format!("v2/images/pantry/app/blobs/{}", image.layer_digest),
+        ] {
             let answer = get(&larder.url(&path)).await;
             let (_, message) = error(&answer);
             assert_eq!(answer.status, 502, "{keys} {message}");
-            assert!(message.contains(word) && message.contains("127.0.0.1"), "{keys} {message}");
+            assert!(
+                message.contains(word) && message.contains("127.0.0.1"),
+                "{keys} {message}"
+            );
         }
         assert!(!larder.log().contains(CANARY), "{}", larder.log());
     }
     assert_eq!(realm.connections(), 0, "{:?}", realm.requests());
-    let listed = named(&LOGIN.replace("user\n", &format!("user\ntoken_hosts: ['{}']\n", realm.address())));
+    let listed = named(&LOGIN.replace(
+        "user\n",
+        &format!("user\ntoken_hosts: ['{}']\n", realm.address()),
+    ));
     image.pull(&TestLarder::start(&listed).await).await;
     assert_eq!(shown(&realm), [ACCOUNT]);
 }
@@ -208,15 +310,35 @@ async fn oci_09_a_realm_elsewhere_gets_no_password_and_the_client_a_502_that_say
 #[tokio::test(flavor = "multi_thread")]
 async fn oci_07_redirects_take_neither_account_nor_token_along() {
     let image = Image::new();
-    let (origin, cdn, realm) = (Origin::start().await, Origin::start().await, Origin::start().await);
+    let (origin, cdn, realm) = (
+        Origin::start().await,
+        Origin::start().await,
+        Origin::start().await,
+    );
     let paths = image.put(&origin);
     cdn.put("/layer", Resource::new(image.layer));
     realm.put("/token", token("t-1"));
     admits(&origin, &realm.url("/token"), "t-1");
     // Of two behaviours the later replaces: nobody is sent on before showing the token.
-    let larder = TestLarder::start(&docker(&origin, &format!("{LOGIN}allow_private: ['{}']", cdn.address()))).await;
-    origin.behave(&paths[2], Behaviour::Redirect { status: 307, location: cdn.url("/layer?signature=1") });
-    origin.behave(&paths[2], Behaviour::Challenge { challenge: bearer(&realm.url("/token")), unless: "Bearer t-1".to_owned() });
+    let larder = TestLarder::start(&docker(
+        &origin,
+        &format!("{LOGIN}allow_private: ['{}']", cdn.address()),
+    ))
+    .await;
+    origin.behave(
+        &paths[2],
+        Behaviour::Redirect {
+            status: 307,
+            location: cdn.url("/layer?signature=1"),
+        },
+    );
+    origin.behave(
+        &paths[2],
+        Behaviour::Challenge {
+            challenge: bearer(&realm.url("/token")),
+            unless: "Bearer t-1".to_owned(),
+        },
+    );
     image.pull(&larder).await;
     assert_eq!(shown(&cdn), ["-"]);
     let request = cdn.requests().remove(0);
@@ -244,18 +366,39 @@ async fn oci_20_a_private_image_without_login_is_a_404_without_the_registrys_cha
         for path in &paths {
             for method in ["HEAD", "GET"] {
                 let answer = send(method, &larder.url(path), &[("accept", MANIFEST_TYPE)]).await;
-                assert_eq!(answer.status, 404, "{name}: {method} {path}: {}", answer.text());
-                assert_eq!(answer.header("www-authenticate"), "", "{name}: {method} {path}");
-                assert_eq!(answer.header("content-type"), "application/json", "{name}: {method} {path}");
+                assert_eq!(
+                    answer.status,
+                    404,
+                    "{name}: {method} {path}: {}",
+                    answer.text()
+                );
+                assert_eq!(
+                    answer.header("www-authenticate"),
+                    "",
+                    "{name}: {method} {path}"
+                );
+                assert_eq!(
+                    answer.header("content-type"),
+                    "application/json",
+                    "{name}: {method} {path}"
+                );
                 if method == "GET" {
                     let (code, message) = error(&answer);
                     assert_eq!(code, "NAME_UNKNOWN", "{name}: {path}: {message}");
-                    assert!(message.contains("repository images"), "{name}: {path}: {message}");
                     assert!(
-                        message.contains("username and password") && message.contains("absent or private"),
+                        message.contains("repository images"),
                         "{name}: {path}: {message}"
                     );
-                    assert!(!answer.text().contains("registry.example"), "{name}: the upstream's challenge in {}", answer.text());
+                    assert!(
+                        message.contains("username and password")
+                            && message.contains("absent or private"),
+                        "{name}: {path}: {message}"
+                    );
+                    assert!(
+                        !answer.text().contains("registry.example"),
+                        "{name}: the upstream's challenge in {}",
+                        answer.text()
+                    );
                 }
             }
         }
@@ -272,12 +415,21 @@ async fn oci_20_a_private_image_without_login_is_a_404_without_the_registrys_cha
     realm.clear_all();
     origin.clear_all();
     origin.behave("*", Behaviour::Status(403));
-    origin.behave("*", Behaviour::Challenge { challenge: bearer(&realm.url("/token")), unless: "Bearer worthless".to_owned() });
+    origin.behave(
+        "*",
+        Behaviour::Challenge {
+            challenge: bearer(&realm.url("/token")),
+            unless: "Bearer worthless".to_owned(),
+        },
+    );
     refused("denied").await;
     origin.clear_all();
     origin.behave(
         "*",
-        Behaviour::Challenge { challenge: r#"Basic realm="registry.example""#.to_owned(), unless: ACCOUNT.to_owned() },
+        Behaviour::Challenge {
+            challenge: r#"Basic realm="registry.example""#.to_owned(),
+            unless: ACCOUNT.to_owned(),
+        },
     );
     refused("password").await;
 }
@@ -291,7 +443,10 @@ async fn a_wrong_password_is_a_502_that_names_it() {
     let answer = get(&larder.url(TAG)).await;
     let (_, message) = error(&answer);
     assert_eq!(answer.status, 502, "{message}");
-    assert!(message.contains("username and password") && message.contains("/token"), "{message}");
+    assert!(
+        message.contains("username and password") && message.contains("/token"),
+        "{message}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -299,7 +454,10 @@ async fn oci_16_a_busy_token_server_is_a_429_with_its_retry_after() {
     let (origin, realm) = (Origin::start().await, Origin::start().await);
     admits(&origin, &realm.url("/token"), "t-1");
     realm.behave("/token", Behaviour::Status(429));
-    realm.behave("/token", Behaviour::Header("Retry-After".to_owned(), "17".to_owned()));
+    realm.behave(
+        "/token",
+        Behaviour::Header("Retry-After".to_owned(), "17".to_owned()),
+    );
     let larder = TestLarder::start(&docker(&origin, "")).await;
     let answer = get(&larder.url(TAG)).await;
     assert_eq!((answer.status, answer.header("retry-after")), (429, "17"));
@@ -321,11 +479,18 @@ async fn oci_18_a_copy_is_served_when_the_token_server_is_gone() {
     // Copy and token expire; the copy is then served for want of a token.
     loop {
         let answer = get(&larder.url(TAG)).await;
-        assert_eq!((answer.status, answer.text().as_str()), (200, image.manifest.as_str()));
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (200, image.manifest.as_str())
+        );
         if answer.cache_status().contains("stale") {
             break;
         }
-        assert!(Instant::now() < until, "never stale: {}", answer.cache_status());
+        assert!(
+            Instant::now() < until,
+            "never stale: {}",
+            answer.cache_status()
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -337,7 +502,10 @@ async fn hazard_s8_another_account_after_a_reload_gets_another_token() {
     image.put(&origin);
     admits(&origin, &realm.url("/token"), "t-1");
     realm.put("/token", token("t-1"));
-    let only_members = Behaviour::Challenge { challenge: r#"Basic realm="tokens""#.to_owned(), unless: ACCOUNT.to_owned() };
+    let only_members = Behaviour::Challenge {
+        challenge: r#"Basic realm="tokens""#.to_owned(),
+        unless: ACCOUNT.to_owned(),
+    };
     realm.behave("/token", only_members);
     let manifest = |larder: &TestLarder| larder.url(TAG);
     let mut larder = TestLarder::start(&docker(&origin, &LOGIN.replace(CANARY, "mistyped"))).await;
@@ -347,7 +515,10 @@ async fn hazard_s8_another_account_after_a_reload_gets_another_token() {
     assert_eq!(answer.text(), image.manifest, "{}", larder.log());
     // Without account nothing more is had, though the account's token is still good.
     reload(&mut larder, &docker(&origin, ""), "anonymous").await;
-    let layer = larder.url(&format!("v2/images/pantry/app/blobs/{}", image.layer_digest));
+    let layer = larder.url(&format!(
+        "v2/images/pantry/app/blobs/{}",
+        image.layer_digest
+    ));
     let answer = get(&layer).await;
     assert_ne!(answer.status, 200, "{}", answer.text());
     let last = origin.requests().pop().expect("it was asked");

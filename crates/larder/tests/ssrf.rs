@@ -1,5 +1,9 @@
 //! Where larder may be led: redirects and links to private addresses, and forged links (hazard S10).
-#![expect(clippy::panic, clippy::expect_used, reason = "helpers of tests may fail loudly")]
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    reason = "helpers of tests may fail loudly"
+)]
 
 mod support;
 
@@ -53,7 +57,10 @@ fn forbidden(port: u16) -> Vec<String> {
         "[::ffff:10.0.0.1]",
         "[::ffff:169.254.169.254]",
     ];
-    let mut all: Vec<String> = with_port.iter().map(|host| format!("http://{host}:{port}/pantry-1.0.tar.gz")).collect();
+    let mut all: Vec<String> = with_port
+        .iter()
+        .map(|host| format!("http://{host}:{port}/pantry-1.0.tar.gz"))
+        .collect();
     all.extend([
         format!("//127.0.0.1:{port}/pantry-1.0.tar.gz"),
         format!("\\\\127.0.0.1:{port}\\pantry-1.0.tar.gz"),
@@ -84,7 +91,11 @@ async fn victim() -> Origin {
 /// A refusal: a 502 that came at once, with the secret nowhere.
 fn assert_refused(answer: &Answer, took: Duration, case: &str) {
     assert_eq!(answer.status, 502, "{case}: {}", answer.text());
-    assert!(!answer.text().contains("\"secret\""), "{case}: {}", answer.text());
+    assert!(
+        !answer.text().contains("\"secret\""),
+        "{case}: {}",
+        answer.text()
+    );
     // A connection attempt to an address that does not answer would take its time-out.
     assert!(took < Duration::from_secs(3), "{case}: {took:?}");
 }
@@ -95,7 +106,13 @@ async fn hazard_s10_redirects_to_private_addresses_are_refused_in_every_spelling
     let larder = TestLarder::start(&remote("generic", &origin, "negative_ttl: 0")).await;
     for (number, location) in forbidden(victim.address().port()).into_iter().enumerate() {
         let status = [301, 302, 303, 307, 308][number % 5];
-        origin.behave("/a.tgz", Behaviour::Redirect { status, location: location.clone() });
+        origin.behave(
+            "/a.tgz",
+            Behaviour::Redirect {
+                status,
+                location: location.clone(),
+            },
+        );
         for method in ["GET", "HEAD"] {
             let began = Instant::now();
             let answer = send(method, &larder.artifact("generic", "a.tgz"), &[]).await;
@@ -106,18 +123,30 @@ async fn hazard_s10_redirects_to_private_addresses_are_refused_in_every_spelling
     assert_eq!(victim.connections(), 0, "{:?}", victim.requests());
     // The refusals have left nothing behind, and have not been held against the upstream.
     origin.put("/a.tgz", Resource::new("good"));
-    assert_eq!(get(&larder.artifact("generic", "a.tgz")).await.text(), "good");
+    assert_eq!(
+        get(&larder.artifact("generic", "a.tgz")).await.text(),
+        "good"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hazard_s10_the_refusal_names_repository_rule_and_remedy() {
     let (origin, victim) = (Origin::start().await, victim().await);
     let larder = TestLarder::start(&remote("generic", &origin, "")).await;
-    origin.behave("*", Behaviour::Redirect { status: 302, location: victim.url("/pantry-1.0.tar.gz") });
+    origin.behave(
+        "*",
+        Behaviour::Redirect {
+            status: 302,
+            location: victim.url("/pantry-1.0.tar.gz"),
+        },
+    );
     let error = get(&larder.artifact("generic", "a.tgz")).await.json();
     assert_eq!(error["repository"], "generic", "{error}");
     let message = error["error"].as_str().unwrap_or_default();
-    assert!(message.contains("allow_private") && message.contains("127.0.0.1"), "{message}");
+    assert!(
+        message.contains("allow_private") && message.contains("127.0.0.1"),
+        "{message}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,10 +154,25 @@ async fn hazard_s10_the_hop_after_an_allowed_hop_is_checked_too() {
     let (origin, middle, victim) = (Origin::start().await, Origin::start().await, victim().await);
     let allow = format!("allow_private: ['{}']", middle.address());
     let larder = TestLarder::start(&remote("generic", &origin, &allow)).await;
-    origin.behave("/a.tgz", Behaviour::Redirect { status: 302, location: middle.url("/b.tgz") });
-    middle.behave("/b.tgz", Behaviour::Redirect { status: 302, location: victim.url("/pantry-1.0.tar.gz") });
+    origin.behave(
+        "/a.tgz",
+        Behaviour::Redirect {
+            status: 302,
+            location: middle.url("/b.tgz"),
+        },
+    );
+    middle.behave(
+        "/b.tgz",
+        Behaviour::Redirect {
+            status: 302,
+            location: victim.url("/pantry-1.0.tar.gz"),
+        },
+    );
     assert_eq!(get(&larder.artifact("generic", "a.tgz")).await.status, 502);
-    assert_eq!((middle.count("GET", "/b.tgz"), victim.connections()), (1, 0));
+    assert_eq!(
+        (middle.count("GET", "/b.tgz"), victim.connections()),
+        (1, 0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,38 +180,81 @@ async fn redirects_within_the_origin_are_followed_and_endless_ones_are_not() {
     let origin = Origin::start().await;
     let larder = TestLarder::start(&remote("generic", &origin, "negative_ttl: 0")).await;
     origin.put("/d/c.tgz", Resource::new("there").etag("\"t\""));
-    for (path, location) in [("a", "/b"), ("b", "d/c.tgz"), ("e", &origin.url("/d/c.tgz")), ("f", "d/./c.tgz")] {
-        origin.behave(&format!("/{path}"), Behaviour::Redirect { status: 302, location: location.to_owned() });
+    for (path, location) in [
+        ("a", "/b"),
+        ("b", "d/c.tgz"),
+        ("e", &origin.url("/d/c.tgz")),
+        ("f", "d/./c.tgz"),
+    ] {
+        origin.behave(
+            &format!("/{path}"),
+            Behaviour::Redirect {
+                status: 302,
+                location: location.to_owned(),
+            },
+        );
     }
     for path in ["b", "a", "e", "f"] {
         let answer = get(&larder.artifact("generic", path)).await;
-        assert_eq!((answer.status, answer.text().as_str(), answer.header("etag")), (200, "there", "\"t\""), "{path}");
-        assert_eq!(answer.header("location"), "", "redirects are followed, never passed on");
+        assert_eq!(
+            (answer.status, answer.text().as_str(), answer.header("etag")),
+            (200, "there", "\"t\""),
+            "{path}"
+        );
+        assert_eq!(
+            answer.header("location"),
+            "",
+            "redirects are followed, never passed on"
+        );
     }
-    origin.behave("/loop", Behaviour::Redirect { status: 302, location: "/loop".to_owned() });
+    origin.behave(
+        "/loop",
+        Behaviour::Redirect {
+            status: 302,
+            location: "/loop".to_owned(),
+        },
+    );
     let answer = get(&larder.artifact("generic", "loop")).await;
     assert_eq!(answer.status, 502, "{}", answer.text());
-    assert!(origin.count("GET", "/loop") <= 11, "{} hops", origin.count("GET", "/loop"));
+    assert!(
+        origin.count("GET", "/loop") <= 11,
+        "{} hops",
+        origin.count("GET", "/loop")
+    );
     assert!(answer.text().contains("redirect"), "{}", answer.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hazard_s10_links_to_private_addresses_are_never_followed() {
     let (origin, victim) = (Origin::start().await, victim().await);
-    let larder = TestLarder::start(&one_of_each(&origin, "cache: { mutable_ttl: 0 }\nnegative_ttl: 0")).await;
+    let larder = TestLarder::start(&one_of_each(
+        &origin,
+        "cache: { mutable_ttl: 0 }\nnegative_ttl: 0",
+    ))
+    .await;
     for url in forbidden(victim.address().port()) {
         put_indexes(&origin, &url);
         for (repository, path) in INDEXES {
             let index = get(&larder.artifact(repository, path)).await;
             // An index that names an unusable link may be refused as a whole, or served without leading there.
-            assert!(matches!(index.status, 200 | 502), "{repository} {url:?}: {} {}", index.status, index.text());
+            assert!(
+                matches!(index.status, 200 | 502),
+                "{repository} {url:?}: {} {}",
+                index.status,
+                index.text()
+            );
             let mut paths = links_back(&larder, repository, &index.text());
             // Clients that have the link from elsewhere ask for the file under its usual name.
             paths.extend(["pantry/-/pantry-1.0.0.tgz", "pantry-1.0.tar.gz"].map(str::to_owned));
             for file in paths {
                 let answer = get(&larder.artifact(repository, &file)).await;
                 assert_ne!(answer.text(), "secret", "{repository} {url:?} {file}");
-                assert_ne!(answer.status, 200, "{repository} {url:?} {file}: {}", answer.text());
+                assert_ne!(
+                    answer.status,
+                    200,
+                    "{repository} {url:?} {file}: {}",
+                    answer.text()
+                );
             }
         }
         assert_eq!(victim.connections(), 0, "{url:?}: {:?}", victim.requests());
@@ -177,42 +264,93 @@ async fn hazard_s10_links_to_private_addresses_are_never_followed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hazard_s10_allow_private_opens_exactly_what_it_names() {
     let (origin, named, other) = (Origin::start().await, victim().await, victim().await);
-    let socket = format!("negative_ttl: 0\ncache: {{ mutable_ttl: 0 }}\nallow_private: ['{}']", named.address());
+    let socket = format!(
+        "negative_ttl: 0\ncache: {{ mutable_ttl: 0 }}\nallow_private: ['{}']",
+        named.address()
+    );
     let config = one_of_each(&origin, &socket);
-    let network = entry("network", "generic", &origin, "allow_private: [127.0.0.0/8]");
-    let foreign = entry("foreign", "generic", &origin, "allow_private: [10.0.0.0/8, '127.0.0.2']");
+    let network = entry(
+        "network",
+        "generic",
+        &origin,
+        "allow_private: [127.0.0.0/8]",
+    );
+    let foreign = entry(
+        "foreign",
+        "generic",
+        &origin,
+        "allow_private: [10.0.0.0/8, '127.0.0.2']",
+    );
     let larder = TestLarder::start(&format!("{config}{network}{foreign}")).await;
-    origin.behave("/to-named", Behaviour::Redirect { status: 302, location: named.url("/pantry-1.0.tar.gz") });
-    origin.behave("/to-other", Behaviour::Redirect { status: 302, location: other.url("/pantry-1.0.tar.gz") });
-    for (repository, path, want) in
-        [("generic", "to-named", 200), ("generic", "to-other", 502), ("foreign", "to-named", 502), ("foreign", "to-other", 502)]
-    {
+    origin.behave(
+        "/to-named",
+        Behaviour::Redirect {
+            status: 302,
+            location: named.url("/pantry-1.0.tar.gz"),
+        },
+    );
+    origin.behave(
+        "/to-other",
+        Behaviour::Redirect {
+            status: 302,
+            location: other.url("/pantry-1.0.tar.gz"),
+        },
+    );
+    for (repository, path, want) in [
+        ("generic", "to-named", 200),
+        ("generic", "to-other", 502),
+        ("foreign", "to-named", 502),
+        ("foreign", "to-other", 502),
+    ] {
         let answer = get(&larder.artifact(repository, path)).await;
-        assert_eq!(answer.status, want, "{repository}/{path}: {}", answer.text());
+        assert_eq!(
+            answer.status,
+            want,
+            "{repository}/{path}: {}",
+            answer.text()
+        );
     }
     // Links: the named one is carried and followed, the other is not.
     for (target, follows) in [(&named, true), (&other, false)] {
         put_indexes(&origin, &target.url("/pantry-1.0.tar.gz"));
         // npm's tarball has the same path wherever it comes from.
-        assert_eq!(send("PUT", &larder.url("/cache/flush"), &[]).await.status, 200);
+        assert_eq!(
+            send("PUT", &larder.url("/cache/flush"), &[]).await.status,
+            200
+        );
         for (repository, path) in INDEXES {
             let index = get(&larder.artifact(repository, path)).await;
-            let links: Vec<String> =
-                links_back(&larder, repository, &index.text()).into_iter().filter(|link| link.starts_with("_ext/")).collect();
+            let links: Vec<String> = links_back(&larder, repository, &index.text())
+                .into_iter()
+                .filter(|link| link.starts_with("_ext/"))
+                .collect();
             let mut bodies = Vec::new();
             for link in &links {
                 bodies.push(get(&larder.artifact(repository, link)).await.text());
             }
             // npm clients are led to the tarball under its package.
             if repository == "npm" {
-                bodies.push(get(&larder.artifact("npm", "pantry/-/pantry-1.0.0.tgz")).await.text());
+                bodies.push(
+                    get(&larder.artifact("npm", "pantry/-/pantry-1.0.0.tgz"))
+                        .await
+                        .text(),
+                );
             }
-            assert_eq!(bodies.iter().any(|body| body == "secret"), follows, "{repository} {path}: {links:?} {}", index.text());
+            assert_eq!(
+                bodies.iter().any(|body| body == "secret"),
+                follows,
+                "{repository} {path}: {links:?} {}",
+                index.text()
+            );
         }
     }
     assert_eq!(other.connections(), 0, "{:?}", other.requests());
     for path in ["to-named", "to-other"] {
-        assert_eq!(get(&larder.artifact("network", path)).await.text(), "secret", "a whole network is open: {path}");
+        assert_eq!(
+            get(&larder.artifact("network", path)).await.text(),
+            "secret",
+            "a whole network is open: {path}"
+        );
     }
 }
 
@@ -223,11 +361,24 @@ async fn hazard_s10_link_hosts_restrict_and_open_nothing_by_themselves() {
     let only = |more: &str| format!("link_hosts: ['{}']\n{more}", listed.address());
     let config = [
         entry("restricted", "helm", &origin, &only(both)),
-        entry("closed", "helm", &origin, &only("negative_ttl: 0\ncache: { mutable_ttl: 0 }")),
-        entry("none", "helm", &origin, &format!("link_hosts: [cdn.example.com]\n{both}")),
+        entry(
+            "closed",
+            "helm",
+            &origin,
+            &only("negative_ttl: 0\ncache: { mutable_ttl: 0 }"),
+        ),
+        entry(
+            "none",
+            "helm",
+            &origin,
+            &format!("link_hosts: [cdn.example.com]\n{both}"),
+        ),
     ];
     // The upstream by another name than the links' hosts: its own host is the operator's word, whatever `link_hosts` says.
-    let config = config.concat().replace(&origin.url("/"), &format!("http://localhost:{}/", origin.address().port()));
+    let config = config.concat().replace(
+        &origin.url("/"),
+        &format!("http://localhost:{}/", origin.address().port()),
+    );
     let larder = TestLarder::start(&format!("remotes:\n{config}")).await;
     for (repository, target, follows) in [
         ("restricted", &listed, true),
@@ -244,7 +395,12 @@ async fn hazard_s10_link_hosts_restrict_and_open_nothing_by_themselves() {
             followed |= get(&larder.artifact(repository, &link)).await.text() == "secret";
         }
         assert_eq!(followed, follows, "{repository}: {}", index.text());
-        assert_eq!(target.connections() > before, follows, "{repository}: {:?}", target.requests());
+        assert_eq!(
+            target.connections() > before,
+            follows,
+            "{repository}: {:?}",
+            target.requests()
+        );
     }
 }
 
@@ -257,10 +413,19 @@ async fn hazard_s10_forged_links_are_403_without_contact() {
     let larder = TestLarder::start(&format!("{}{second}", one_of_each(&origin, keys))).await;
     put_indexes(&origin, &cdn.url("/pantry-1.0.tar.gz"));
     let index = get(&larder.artifact("helm", "index.yaml")).await.text();
-    let good = links_back(&larder, "helm", &index).into_iter().find(|link| link.starts_with("_ext/")).expect("a signed link");
-    let [_, mac, host, _] = good.split('/').collect::<Vec<_>>()[..] else { panic!("_ext/mac/host/path: {good}") };
+    let good = links_back(&larder, "helm", &index)
+        .into_iter()
+        .find(|link| link.starts_with("_ext/"))
+        .expect("a signed link");
+    let [_, mac, host, _] = good.split('/').collect::<Vec<_>>()[..] else {
+        panic!("_ext/mac/host/path: {good}")
+    };
     assert_eq!(host, cdn.address().to_string());
-    let other_mac = if mac.starts_with('A') { mac.replacen('A', "B", 1) } else { format!("A{}", &mac[1..]) };
+    let other_mac = if mac.starts_with('A') {
+        mac.replacen('A', "B", 1)
+    } else {
+        format!("A{}", &mac[1..])
+    };
     let victim_host = victim.address();
     let forged = [
         format!("_ext/{mac}/{victim_host}/pantry-1.0.tar.gz"),
@@ -294,9 +459,23 @@ async fn hazard_s10_forged_links_are_403_without_contact() {
         let answer = get(&larder.artifact(repository, &good)).await;
         assert_eq!(answer.status, 403, "{repository}: {}", answer.text());
     }
-    assert_eq!((cdn.connections(), victim.connections(), origin.requests().len()), (connections, 0, asked));
+    assert_eq!(
+        (
+            cdn.connections(),
+            victim.connections(),
+            origin.requests().len()
+        ),
+        (connections, 0, asked)
+    );
     // To a type without links it is a path like any other, of its own upstream.
     assert_eq!(get(&larder.artifact("generic", &good)).await.status, 404);
-    assert_eq!((cdn.connections(), origin.count("GET", &format!("/{good}"))), (connections, 1));
-    assert_eq!(get(&larder.artifact("helm", &good)).await.text(), "secret", "the true one works");
+    assert_eq!(
+        (cdn.connections(), origin.count("GET", &format!("/{good}"))),
+        (connections, 1)
+    );
+    assert_eq!(
+        get(&larder.artifact("helm", &good)).await.text(),
+        "secret",
+        "the true one works"
+    );
 }

@@ -1,5 +1,9 @@
 //! Zero configuration (spec section 2): larder starts with a useful set of remotes, quickly, and says so.
-#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests may fail loudly")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests may fail loudly"
+)]
 
 mod support;
 
@@ -16,11 +20,18 @@ const QUICK: Duration = Duration::from_secs(1);
 async fn without_configuration_the_built_in_repositories_are_there() {
     let larder = Setup::without_config().start().await;
     let root = get(&larder.url("/")).await;
-    assert_eq!((root.status, root.header("content-type")), (200, "application/json"));
+    assert_eq!(
+        (root.status, root.header("content-type")),
+        (200, "application/json")
+    );
     let listed = root.json();
     assert_eq!(listed["name"], "larder");
     assert_eq!(listed["version"], env!("CARGO_PKG_VERSION"));
-    let package = |name: &str| listed["remotes"][name]["package"].as_str().map(str::to_owned);
+    let package = |name: &str| {
+        listed["remotes"][name]["package"]
+            .as_str()
+            .map(str::to_owned)
+    };
     for (name, want) in [
         ("pypi", "pypi"),
         ("npm", "npm"),
@@ -33,12 +44,35 @@ async fn without_configuration_the_built_in_repositories_are_there() {
     ] {
         assert_eq!(package(name).as_deref(), Some(want), "{name}");
         assert_eq!(listed["remotes"][name]["type"], "remote", "{name}");
-        assert_eq!(listed["remotes"][name]["url"], larder.artifact(name, "").trim_end_matches('/'), "{name}");
-        assert!(listed["remotes"][name]["description"].as_str().is_some_and(|text| !text.is_empty()), "{name}");
+        assert_eq!(
+            listed["remotes"][name]["url"],
+            larder.artifact(name, "").trim_end_matches('/'),
+            "{name}"
+        );
+        assert!(
+            listed["remotes"][name]["description"]
+                .as_str()
+                .is_some_and(|text| !text.is_empty()),
+            "{name}"
+        );
     }
     let remotes = listed["remotes"].as_object().expect("an object");
-    assert!(remotes.values().filter(|remote| remote["package"] == "helm").count() >= 2, "two Helm repositories");
-    for path in ["/live", "/ready", "/health", "/config", "/metrics", "/api/openapi.json"] {
+    assert!(
+        remotes
+            .values()
+            .filter(|remote| remote["package"] == "helm")
+            .count()
+            >= 2,
+        "two Helm repositories"
+    );
+    for path in [
+        "/live",
+        "/ready",
+        "/health",
+        "/config",
+        "/metrics",
+        "/api/openapi.json",
+    ] {
         assert_eq!(get(&larder.url(path)).await.status, 200, "{path}");
     }
     let config = get(&larder.url("/config")).await.json();
@@ -71,7 +105,11 @@ async fn a_stop_and_a_start_lose_nothing() {
     let paths = npm(&origin, "pantry", &files);
     let mut larder = TestLarder::start(&one_of_each(&origin, "")).await;
     for path in ["pantry", &paths[0]] {
-        assert_eq!(get(&larder.artifact("npm", path)).await.status, 200, "{path}");
+        assert_eq!(
+            get(&larder.artifact("npm", path)).await.status,
+            200,
+            "{path}"
+        );
     }
     assert!(larder.terminate().success());
     larder.restart().await;
@@ -79,7 +117,10 @@ async fn a_stop_and_a_start_lose_nothing() {
     let tarball = get(&larder.artifact("npm", &paths[0])).await;
     assert_eq!((tarball.status, tarball.source()), (200, "cache"));
     assert!(tarball.body == files[0].bytes(), "other bytes");
-    assert_eq!(get(&larder.artifact("npm", "pantry")).await.source(), "cache");
+    assert_eq!(
+        get(&larder.artifact("npm", "pantry")).await.source(),
+        "cache"
+    );
     assert_eq!(origin.requests(), [], "nobody was asked");
 }
 
@@ -87,7 +128,10 @@ async fn a_stop_and_a_start_lose_nothing() {
 async fn two_processes_do_not_share_a_port() {
     let first = Setup::without_config().start().await;
     let address = first.address().to_string();
-    let (status, said) = Setup::without_config().argument("--listen").argument(&address).run_to_end();
+    let (status, said) = Setup::without_config()
+        .argument("--listen")
+        .argument(&address)
+        .run_to_end();
     assert!(!status.success());
     assert!(said.contains(&address), "{said}");
 }
@@ -95,7 +139,9 @@ async fn two_processes_do_not_share_a_port() {
 #[tokio::test(flavor = "multi_thread")]
 async fn backends_that_are_not_built_are_refused_and_never_replaced() {
     for variable in ["DBHOST", "REDIS_URL", "MINIO_ENDPOINT"] {
-        let (status, said) = Setup::without_config().env(variable, "backend.example:1").run_to_end();
+        let (status, said) = Setup::without_config()
+            .env(variable, "backend.example:1")
+            .run_to_end();
         assert_eq!(status.code(), Some(1), "{variable}");
         assert!(said.contains(variable), "{said}");
     }

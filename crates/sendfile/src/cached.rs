@@ -63,21 +63,43 @@ fn is_cached(result: io::Result<usize>) -> io::Result<bool> {
 }
 
 /// `None`: not cached, or not supported by this file system.
-fn nowait_read(file: &File, offset: u64, buffer: &mut [std::mem::MaybeUninit<u8>]) -> io::Result<Option<usize>> {
+fn nowait_read(
+    file: &File,
+    offset: u64,
+    buffer: &mut [std::mem::MaybeUninit<u8>],
+) -> io::Result<Option<usize>> {
     match nowait_read_raw(file, offset, buffer) {
         Ok(count) => Ok(Some(count)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock || is_unsupported(&error) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock || is_unsupported(&error) => {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }
 
-fn nowait_read_raw(file: &File, offset: u64, buffer: &mut [std::mem::MaybeUninit<u8>]) -> io::Result<usize> {
-    let offset = libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+fn nowait_read_raw(
+    file: &File,
+    offset: u64,
+    buffer: &mut [std::mem::MaybeUninit<u8>],
+) -> io::Result<usize> {
+    let offset =
+        libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let iov = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
     loop {
         // SAFETY: `iov` describes `buffer`, which is writable, outlives the call and is not otherwise borrowed; the descriptor
         // is open because `file` is.
-        let count = unsafe { libc::preadv2(file.as_raw_fd(), &raw const iov, 1, offset, libc::RWF_NOWAIT) };
+        let count = unsafe {
+            libc::preadv2(
+                file.as_raw_fd(),
+                &raw const iov,
+                1,
+                offset,
+                libc::RWF_NOWAIT,
+            )
+        };
         match usize::try_from(count) {
             Ok(count) => return Ok(count),
             Err(_) => match io::Error::last_os_error() {
@@ -90,7 +112,10 @@ fn nowait_read_raw(file: &File, offset: u64, buffer: &mut [std::mem::MaybeUninit
 
 /// File systems without `RWF_NOWAIT`, and kernels before 4.14.
 fn is_unsupported(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)
+    )
 }
 
 #[cfg(test)]

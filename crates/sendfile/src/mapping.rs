@@ -34,13 +34,18 @@ impl FileSender {
         if length < MIN_MAPPED {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let end = offset.checked_add(length).ok_or(io::ErrorKind::InvalidInput)?;
+        let end = offset
+            .checked_add(length)
+            .ok_or(io::ErrorKind::InvalidInput)?;
         // A mapping beyond the end of the file would be a SIGBUS for whoever touches it.
         if file.metadata()?.len() < end {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let mapping = Mapping::new(Arc::clone(file), offset, length)?;
-        Ok(Bytes::from_owner(Registered::new(mapping, Arc::clone(&self.registry))))
+        Ok(Bytes::from_owner(Registered::new(
+            mapping,
+            Arc::clone(&self.registry),
+        )))
     }
 }
 
@@ -60,8 +65,13 @@ impl Registry {
     pub(crate) fn find(&self, slice: &[u8]) -> Option<FilePosition> {
         let address = slice.as_ptr() as usize;
         let ranges = self.lock();
-        let range = ranges.iter().find(|range| range.contains(address, slice.len()))?;
-        Some(FilePosition { file: Arc::clone(&range.file), offset: range.offset + (address - range.address) as u64 })
+        let range = ranges
+            .iter()
+            .find(|range| range.contains(address, slice.len()))?;
+        Some(FilePosition {
+            file: Arc::clone(&range.file),
+            offset: range.offset + (address - range.address) as u64,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<MappedRange>> {
@@ -123,22 +133,42 @@ impl Mapping {
     fn new(file: Arc<File>, offset: u64, length: u64) -> io::Result<Self> {
         let page = page_size();
         let lead = offset % page;
-        let mapped_length = usize::try_from(length + lead).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let start = libc::off_t::try_from(offset - lead).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mapped_length =
+            usize::try_from(length + lead).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let start =
+            libc::off_t::try_from(offset - lead).map_err(|_| io::ErrorKind::InvalidInput)?;
         // SAFETY: a new mapping at an address of the kernel's choice; the descriptor is open because `file` is.
         let base = unsafe {
-            libc::mmap(std::ptr::null_mut(), mapped_length, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), start)
+            libc::mmap(
+                std::ptr::null_mut(),
+                mapped_length,
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                start,
+            )
         };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self { base, mapped_length, lead: lead as usize, file, offset })
+        Ok(Self {
+            base,
+            mapped_length,
+            lead: lead as usize,
+            file,
+            offset,
+        })
     }
 
     fn bytes(&self) -> &[u8] {
         // SAFETY: `base` starts a mapping of `mapped_length` bytes that lives as long as `self`; `lead` is less than that. The
         // pages are not written: stored files are immutable (the contract of `FileSender::map`).
-        unsafe { std::slice::from_raw_parts(self.base.cast::<u8>().add(self.lead), self.mapped_length - self.lead) }
+        unsafe {
+            std::slice::from_raw_parts(
+                self.base.cast::<u8>().add(self.lead),
+                self.mapped_length - self.lead,
+            )
+        }
     }
 }
 
@@ -183,14 +213,19 @@ impl Drop for Registered {
 
 impl fmt::Debug for Registered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registered").field("offset", &self.mapping.offset).finish_non_exhaustive()
+        f.debug_struct("Registered")
+            .field("offset", &self.mapping.offset)
+            .finish_non_exhaustive()
     }
 }
 
 fn page_size() -> u64 {
     // SAFETY: no arguments that could be wrong, no memory involved.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u64::try_from(size).ok().filter(|size| *size > 0).unwrap_or(4096)
+    u64::try_from(size)
+        .ok()
+        .filter(|size| *size > 0)
+        .unwrap_or(4096)
 }
 
 #[cfg(test)]
@@ -241,7 +276,13 @@ mod tests {
     fn short_frames_and_overflowing_ranges_are_refused() {
         let sender = FileSender::new(Arc::default());
         let file = numbered_file();
-        assert_eq!(sender.map(&file, 0, MIN_MAPPED - 1).unwrap_err().kind(), io::ErrorKind::InvalidInput);
-        assert_eq!(sender.map(&file, u64::MAX, MIN_MAPPED).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(
+            sender.map(&file, 0, MIN_MAPPED - 1).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
+        assert_eq!(
+            sender.map(&file, u64::MAX, MIN_MAPPED).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
     }
 }

@@ -27,7 +27,10 @@ pub struct SendfileStream {
 impl SendfileStream {
     /// Wraps a connection. Nothing of its options is changed.
     pub fn new(stream: TcpStream) -> Self {
-        Self { stream, registry: Arc::default() }
+        Self {
+            stream,
+            registry: Arc::default(),
+        }
     }
 
     /// Makes response bodies for this connection, and for this one only: written elsewhere they are ordinary bytes.
@@ -55,7 +58,10 @@ impl SendfileStream {
                 let plain = self.plain_run(rest);
                 let (run, after) = rest.split_at(plain);
                 rest = after;
-                (self.send_slices(run, after.iter().any(|slice| !slice.is_empty())), run.iter().map(|slice| slice.len()).sum())
+                (
+                    self.send_slices(run, after.iter().any(|slice| !slice.is_empty())),
+                    run.iter().map(|slice| slice.len()).sum(),
+                )
             };
             match step {
                 (Ok(count), wanted) => {
@@ -64,7 +70,9 @@ impl SendfileStream {
                         return Ok(written);
                     }
                 }
-                (Err(error), _) if written > 0 && error.kind() == io::ErrorKind::WouldBlock => return Ok(written),
+                (Err(error), _) if written > 0 && error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(written);
+                }
                 (Err(error), _) => return Err(error),
             }
         }
@@ -74,7 +82,10 @@ impl SendfileStream {
     /// How many slices at the front are not mapped. Whatever follows them is.
     fn plain_run(&self, slices: &[IoSlice<'_>]) -> usize {
         let limit = slices.len().min(MAX_SLICES);
-        slices[..limit].iter().position(|slice| !slice.is_empty() && self.registry.find(slice).is_some()).unwrap_or(limit)
+        slices[..limit]
+            .iter()
+            .position(|slice| !slice.is_empty() && self.registry.find(slice).is_some())
+            .unwrap_or(limit)
     }
 
     /// `more`: a mapped slice follows at once, so that the kernel may put both into one segment. It must not be set
@@ -96,11 +107,13 @@ impl SendfileStream {
 
     fn send_file(&self, position: &FilePosition, length: usize) -> io::Result<usize> {
         let (socket, file) = (self.stream.as_raw_fd(), position.file.as_raw_fd());
-        let start = libc::off_t::try_from(position.offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let start =
+            libc::off_t::try_from(position.offset).map_err(|_| io::ErrorKind::InvalidInput)?;
         let count = self.stream.try_io(Interest::WRITABLE, || {
             let mut offset = start;
             // SAFETY: both descriptors are open because their owners are alive; `offset` outlives the call.
-            let count = unsafe { libc::sendfile(socket, file, &raw mut offset, length.min(MAX_SENDFILE)) };
+            let count =
+                unsafe { libc::sendfile(socket, file, &raw mut offset, length.min(MAX_SENDFILE)) };
             usize::try_from(count).map_err(|_| io::Error::last_os_error())
         })?;
         if count == 0 {
@@ -112,24 +125,40 @@ impl SendfileStream {
 }
 
 impl AsyncRead for SendfileStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for SendfileStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         if self.registry.is_empty() {
             return Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         }
         loop {
             ready!(self.stream.poll_write_ready(cx))?;
             match self.try_write(slices) {
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                    ) => {}
                 result => return Poll::Ready(result),
             }
         }

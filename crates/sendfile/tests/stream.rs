@@ -22,7 +22,9 @@ async fn pair() -> (SendfileStream, TcpStream) {
 
 /// Bytes in which every position can be told from its neighbours.
 fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+    (0..length)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect()
 }
 
 fn file_of(bytes: &[u8]) -> Arc<File> {
@@ -32,10 +34,14 @@ fn file_of(bytes: &[u8]) -> Arc<File> {
 }
 
 /// What hyper does: one vectored write after another, until all buffers are consumed.
-async fn write_all_vectored(stream: &mut SendfileStream, mut buffers: Vec<Bytes>) -> std::io::Result<()> {
+async fn write_all_vectored(
+    stream: &mut SendfileStream,
+    mut buffers: Vec<Bytes>,
+) -> std::io::Result<()> {
     while buffers.iter().any(Buf::has_remaining) {
         let mut written = std::future::poll_fn(|cx| {
-            let slices: Vec<IoSlice<'_>> = buffers.iter().map(|bytes| IoSlice::new(bytes)).collect();
+            let slices: Vec<IoSlice<'_>> =
+                buffers.iter().map(|bytes| IoSlice::new(bytes)).collect();
             Pin::new(&mut *stream).poll_write_vectored(cx, &slices)
         })
         .await?;
@@ -59,12 +65,22 @@ async fn head_body_and_tail_arrive_in_order() {
         client.read_to_end(&mut received).await.unwrap();
         received
     });
-    let buffers = vec![Bytes::from_static(b"head:"), Bytes::new(), body, Bytes::from_static(b":tail")];
+    let buffers = vec![
+        Bytes::from_static(b"head:"),
+        Bytes::new(),
+        body,
+        Bytes::from_static(b":tail"),
+    ];
     write_all_vectored(&mut server, buffers).await.unwrap();
     server.shutdown().await.unwrap();
     let received = reader.await.unwrap();
     let expected = [b"head:".as_slice(), &content, b":tail"].concat();
-    assert!(received == expected, "{} bytes received, {} expected", received.len(), expected.len());
+    assert!(
+        received == expected,
+        "{} bytes received, {} expected",
+        received.len(),
+        expected.len()
+    );
 }
 
 #[tokio::test]
@@ -100,7 +116,9 @@ async fn a_slow_reader_gets_every_byte_through_partial_writes() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     });
-    write_all_vectored(&mut server, vec![Bytes::from_static(b"x"), body]).await.unwrap();
+    write_all_vectored(&mut server, vec![Bytes::from_static(b"x"), body])
+        .await
+        .unwrap();
     server.shutdown().await.unwrap();
     let received = reader.await.unwrap();
     assert!(received[1..] == content);
@@ -120,7 +138,11 @@ async fn a_client_that_leaves_midway_is_an_error_and_frees_the_mapping() {
     let result = write_all_vectored(&mut server, vec![body]).await;
     leave.await.unwrap();
     assert!(result.is_err());
-    assert_eq!(Arc::strong_count(&file), 1, "the mapping still holds the file");
+    assert_eq!(
+        Arc::strong_count(&file),
+        1,
+        "the mapping still holds the file"
+    );
 }
 
 #[tokio::test]
@@ -134,7 +156,9 @@ async fn a_file_truncated_after_mapping_is_an_error_not_a_signal() {
         let _ = client.read_to_end(&mut received).await;
         received.len()
     });
-    let error = write_all_vectored(&mut server, vec![body]).await.unwrap_err();
+    let error = write_all_vectored(&mut server, vec![body])
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
     drop(server);
     assert_eq!(reader.await.unwrap(), 500_000);
@@ -150,7 +174,9 @@ async fn plain_bytes_do_not_wait_for_the_cork_timer_while_a_mapping_is_alive() {
     let mut best = Duration::MAX;
     for _ in 0..20 {
         let started = Instant::now();
-        write_all_vectored(&mut server, vec![Bytes::from_static(b"alone")]).await.unwrap();
+        write_all_vectored(&mut server, vec![Bytes::from_static(b"alone")])
+            .await
+            .unwrap();
         let mut received = [0; 5];
         client.read_exact(&mut received).await.unwrap();
         best = best.min(started.elapsed());

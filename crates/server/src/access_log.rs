@@ -34,18 +34,39 @@ pub(crate) struct Line<'a> {
 
 impl Line<'_> {
     /// Everything but hits and answers to probes at info. A refusal says why, and is counted.
-    pub(crate) fn log(&self, response: &Response<ResponseBody>, metrics: &Metrics, now: impl FnOnce() -> UnixMillis) {
+    pub(crate) fn log(
+        &self,
+        response: &Response<ResponseBody>,
+        metrics: &Metrics,
+        now: impl FnOnce() -> UnixMillis,
+    ) {
         let status = response.status();
-        let bytes = if *self.method == Method::HEAD { Some(0) } else { response.body().length() };
+        let bytes = if *self.method == Method::HEAD {
+            Some(0)
+        } else {
+            response.body().length()
+        };
         if let Some(Said(fault)) = response.extensions().get::<Said>() {
             self.warn(fault, metrics, now());
             self.log_refusal(fault, status, bytes);
             return;
         }
-        let Self { id, client, ms, repository, .. } = *self;
-        let (method, path, kind) = (&*shown(self.method.as_str()), &*shown(self.path), self.kind.as_str());
+        let Self {
+            id,
+            client,
+            ms,
+            repository,
+            ..
+        } = *self;
+        let (method, path, kind) = (
+            &*shown(self.method.as_str()),
+            &*shown(self.path),
+            self.kind.as_str(),
+        );
         let status = status.as_u16();
-        if self.kind == RequestKind::Hit || response.status().is_success() && PROBES.contains(&self.path) {
+        if self.kind == RequestKind::Hit
+            || response.status().is_success() && PROBES.contains(&self.path)
+        {
             tracing::debug!(%id, method, path, status, kind, ms, %client, repository, bytes, "request");
         } else {
             tracing::info!(%id, method, path, status, kind, ms, %client, repository, bytes, "request");
@@ -53,10 +74,19 @@ impl Line<'_> {
     }
 
     fn log_refusal(&self, fault: &Fault, status: StatusCode, bytes: Option<u64>) {
-        let Self { id, client, peer, ms, .. } = *self;
+        let Self {
+            id,
+            client,
+            peer,
+            ms,
+            ..
+        } = *self;
         let (method, path) = (&*shown(self.method.as_str()), &*shown(self.path));
         let agent = agent_of(self.headers);
-        let repository = fault.repository.as_deref().map_or_else(|| self.repository.into(), shown);
+        let repository = fault
+            .repository
+            .as_deref()
+            .map_or_else(|| self.repository.into(), shown);
         tracing::info!(
             %id, method, path, status = status.as_u16(), kind = self.kind.as_str(), ms, %client, %peer, agent = agent.as_deref(),
             repository = &*repository, key = fault.key(), code = fault.code, rule = fault.rule.as_deref(), reason = fault.message,
@@ -86,9 +116,18 @@ fn warn(id: RequestId, repository: &str, fault: &Fault, requests: u64) {
 }
 
 /// What is no request of HTTP/1.1: hyper has answered 400 or 431 and closed the connection. Nothing of it is shown.
-pub(crate) fn unreadable(error: &hyper::Error, peer: SocketAddr, is_plain: bool, metrics: &Metrics) {
+pub(crate) fn unreadable(
+    error: &hyper::Error,
+    peer: SocketAddr,
+    is_plain: bool,
+    metrics: &Metrics,
+) {
     let status = if error.is_parse_too_large() { 431 } else { 400 };
-    let hint = if is_plain && status == 400 { "; does the client say https:// where this is http://?" } else { "" };
+    let hint = if is_plain && status == 400 {
+        "; does the client say https:// where this is http://?"
+    } else {
+        ""
+    };
     let reason = format!("what the client sent is no request that can be read: {error}{hint}");
     let fault = Fault::new(FaultKind::BadRequest, "bad_request", reason);
     metrics.refused().note("", &fault, false, SystemClock.now());
@@ -100,7 +139,10 @@ pub(crate) fn unreadable(error: &hyper::Error, peer: SocketAddr, is_plain: bool,
 
 /// Who only looks whether the port is open is no news.
 pub(crate) fn no_handshake(error: &io::Error, peer: SocketAddr) {
-    if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) {
+    if matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    ) {
         tracing::debug!(%error, %peer, "TLS handshake failed");
     } else {
         tracing::info!(client = %peer.ip(), %peer, %error, "TLS handshake failed: the connection is closed");
@@ -122,11 +164,22 @@ pub(crate) struct BrokenOff {
 impl BrokenOff {
     /// The line, with what the pipeline knows of the cause.
     pub(crate) fn log(&self, error: &io::Error, sent: u64) {
-        let Self { id, repository, client, .. } = self;
-        let known = error.get_ref().and_then(|cause| cause.downcast_ref::<Fault>());
+        let Self {
+            id,
+            repository,
+            client,
+            ..
+        } = self;
+        let known = error
+            .get_ref()
+            .and_then(|cause| cause.downcast_ref::<Fault>());
         let unknown = || Fault::new(FaultKind::BadGateway, "broken_off", error.to_string());
         let fault = known.cloned().unwrap_or_else(unknown);
-        if let Some(requests) = self.metrics.refused().note(repository, &fault, true, (self.now)()) {
+        if let Some(requests) = self
+            .metrics
+            .refused()
+            .note(repository, &fault, true, (self.now)())
+        {
             warn(*id, repository, &fault, requests);
         }
         tracing::info!(

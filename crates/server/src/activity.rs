@@ -155,7 +155,10 @@ impl Activity {
 
 fn defect_of(number: u8) -> FramingDefect {
     use FramingDefect::{BadLength, LengthAndEncoding, RepeatedEncoding, RepeatedLength};
-    [RepeatedLength, LengthAndEncoding, RepeatedEncoding].into_iter().find(|defect| *defect as u8 == number).unwrap_or(BadLength)
+    [RepeatedLength, LengthAndEncoding, RepeatedEncoding]
+        .into_iter()
+        .find(|defect| *defect as u8 == number)
+        .unwrap_or(BadLength)
 }
 
 /// Marks a request as running.

@@ -26,13 +26,22 @@ pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, endpoint: Endp
         Endpoint::Ready => Ok(health_page::ready(exchange).await),
         // Asks nobody: a slow store must not get the process killed (hazard A4).
         Endpoint::Live => Ok(json_response(StatusCode::OK, &json!({"status": "ok"}))),
-        Endpoint::Config => Ok(json_response(StatusCode::OK, &exchange.shared.live.load().config_view)),
+        Endpoint::Config => Ok(json_response(
+            StatusCode::OK,
+            &exchange.shared.live.load().config_view,
+        )),
         Endpoint::Root => Ok(root(exchange)),
         Endpoint::Metrics => metrics_page::serve(exchange).await,
         Endpoint::OpenApi => Ok(text(StatusCode::OK, JSON, OPENAPI)),
-        _ => Err(Fault::new(FaultKind::NotImplemented, "not_implemented", "this is not built in this version of larder")),
+        _ => Err(Fault::new(
+            FaultKind::NotImplemented,
+            "not_implemented",
+            "this is not built in this version of larder",
+        )),
     };
-    let response = result.unwrap_or_else(|fault| problem::response(&**exchange.backend, &fault, Audience::Repository(None)));
+    let response = result.unwrap_or_else(|fault| {
+        problem::response(&**exchange.backend, &fault, Audience::Repository(None))
+    });
     Handled::other(response)
 }
 
@@ -41,10 +50,16 @@ async fn flush<B: Backend>(exchange: &Exchange<'_, B>) -> Result<Response<Respon
     let everywhere = request.remote.is_none();
     let copies = !matches!(request.cache_type, CacheType::Metrics);
     let asked = request.clone();
-    let report = exchange.backend.flush(request).await.map_err(|fault| match &asked.remote {
-        Some(name) if fault.code == unknown::CODE => unknown::unknown(&**exchange.backend, name, false).by_rule("remote"),
-        _ => fault,
-    })?;
+    let report = exchange
+        .backend
+        .flush(request)
+        .await
+        .map_err(|fault| match &asked.remote {
+            Some(name) if fault.code == unknown::CODE => {
+                unknown::unknown(&**exchange.backend, name, false).by_rule("remote")
+            }
+            _ => fault,
+        })?;
     if report.metrics && everywhere {
         exchange.shared.metrics.reset();
     }
@@ -62,7 +77,9 @@ async fn flush<B: Backend>(exchange: &Exchange<'_, B>) -> Result<Response<Respon
 
 /// Parses the query of `PUT /cache/flush`. A parameter that is not known could be a misspelt restriction: it is refused.
 fn flush_request(query: &str) -> Result<FlushRequest, Fault> {
-    let refuse = |message: String| Fault::new(FaultKind::BadRequest, "bad_request", message).by_rule("PUT /cache/flush");
+    let refuse = |message: String| {
+        Fault::new(FaultKind::BadRequest, "bad_request", message).by_rule("PUT /cache/flush")
+    };
     let (mut remote, mut cache_type, mut pattern) = (None, None, None);
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         let told = shown(&name);
@@ -70,7 +87,11 @@ fn flush_request(query: &str) -> Result<FlushRequest, Fault> {
             "remote" => &mut remote,
             "cache_type" => &mut cache_type,
             "pattern" => &mut pattern,
-            _ => return Err(refuse(format!("unknown parameter {told:?}; known are remote, cache_type and pattern"))),
+            _ => {
+                return Err(refuse(format!(
+                    "unknown parameter {told:?}; known are remote, cache_type and pattern"
+                )));
+            }
         };
         if slot.replace(value.into_owned()).is_some() {
             return Err(refuse(format!("the parameter {told:?} is given twice")));
@@ -82,22 +103,36 @@ fn flush_request(query: &str) -> Result<FlushRequest, Fault> {
         Some("files") => CacheType::Files,
         Some("metrics") => CacheType::Metrics,
         Some(other) => {
-            return Err(refuse(format!("cache_type is {:?}; it can be all, index, files or metrics", shown(other))));
+            return Err(refuse(format!(
+                "cache_type is {:?}; it can be all, index, files or metrics",
+                shown(other)
+            )));
         }
     };
-    Ok(FlushRequest { remote, cache_type, pattern })
+    Ok(FlushRequest {
+        remote,
+        cache_type,
+        pattern,
+    })
 }
 
 fn root<B: Backend>(exchange: &Exchange<'_, B>) -> Response<ResponseBody> {
     let live = exchange.shared.live.load();
-    let base = live.public_urls.of_client(&exchange.client.base).map_or(exchange.client.base.as_str(), |url| url.as_str());
+    let base = live
+        .public_urls
+        .of_client(&exchange.client.base)
+        .map_or(exchange.client.base.as_str(), |url| url.as_str());
     let base = base.trim_end_matches('/');
     let remotes: BTreeMap<String, Value> = exchange
         .backend
         .repositories()
         .iter()
         .map(|repository| {
-            let root = if repository.kind == RepositoryKind::Virtual { "virtual" } else { "remote" };
+            let root = if repository.kind == RepositoryKind::Virtual {
+                "virtual"
+            } else {
+                "remote"
+            };
             let shown = json!({
                 "type": repository.kind.as_str(),
                 "package": repository.package.as_str(),
@@ -107,14 +142,21 @@ fn root<B: Backend>(exchange: &Exchange<'_, B>) -> Response<ResponseBody> {
             (repository.name.to_string(), shown)
         })
         .collect();
-    json_response(StatusCode::OK, &json!({"name": "larder", "version": exchange.shared.version, "remotes": remotes}))
+    json_response(
+        StatusCode::OK,
+        &json!({"name": "larder", "version": exchange.shared.version, "remotes": remotes}),
+    )
 }
 
 pub(crate) fn json_response(status: StatusCode, value: &Value) -> Response<ResponseBody> {
     text(status, JSON, value.to_string())
 }
 
-pub(crate) fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<ResponseBody> {
+pub(crate) fn text(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::bytes(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -142,8 +184,18 @@ mod tests {
 
     #[test]
     fn what_could_be_a_misspelt_restriction_is_refused() {
-        for query in ["remotes=pypi", "cache_type=indexes", "cache_type=", "remote=a&remote=b", "type=index"] {
-            assert_eq!(flush_request(query).unwrap_err().kind, FaultKind::BadRequest, "{query}");
+        for query in [
+            "remotes=pypi",
+            "cache_type=indexes",
+            "cache_type=",
+            "remote=a&remote=b",
+            "type=index",
+        ] {
+            assert_eq!(
+                flush_request(query).unwrap_err().kind,
+                FaultKind::BadRequest,
+                "{query}"
+            );
         }
     }
 }

@@ -39,7 +39,11 @@ pub(crate) async fn serve_artifact<B: Backend>(
     body: &mut Incoming,
 ) -> Handled {
     let repository = exchange.backend.repository(name);
-    let address = Address { repository: name, path, audience: Audience::Repository(repository.as_deref()) };
+    let address = Address {
+        repository: name,
+        path,
+        audience: Audience::Repository(repository.as_deref()),
+    };
     match receive(exchange, address, body).await {
         Ok(body) => serve(exchange, address, body).await,
         Err(fault) => refused(exchange, fault, address, repository.clone()),
@@ -47,11 +51,20 @@ pub(crate) async fn serve_artifact<B: Backend>(
 }
 
 /// The body of a request that may have one. Whether it may is asked first: nothing is read for what will be refused.
-async fn receive<B: Backend>(exchange: &Exchange<'_, B>, address: Address<'_>, body: &mut Incoming) -> Result<Bytes, Fault> {
+async fn receive<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    address: Address<'_>,
+    body: &mut Incoming,
+) -> Result<Bytes, Fault> {
     if exchange.head.method != Method::POST {
         return Ok(Bytes::new());
     }
-    let Some(most) = exchange.backend.body_limit(&request(exchange, address, Bytes::new()))? else { return Ok(Bytes::new()) };
+    let Some(most) = exchange
+        .backend
+        .body_limit(&request(exchange, address, Bytes::new()))?
+    else {
+        return Ok(Bytes::new());
+    };
     request_body::collect(body, most, &exchange.shared.bodies, &exchange.shared.limits).await
 }
 
@@ -63,24 +76,42 @@ fn refused<B: Backend>(
 ) -> Handled {
     let is_oci = matches!(address.audience, Audience::Oci);
     let fault = match &repository {
-        None if fault.code == unknown::CODE => unknown::unknown(&**exchange.backend, address.repository, is_oci),
+        None if fault.code == unknown::CODE => {
+            unknown::unknown(&**exchange.backend, address.repository, is_oci)
+        }
         Some(repository) if fault.repository.is_none() => fault.in_repository(&repository.name),
         _ => fault,
     };
     let response = problem::response(&**exchange.backend, &fault, address.audience);
-    Handled { response, kind: RequestKind::Refused, repository }
+    Handled {
+        response,
+        kind: RequestKind::Refused,
+        repository,
+    }
 }
 
 /// Answers a read.
-pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, address: Address<'_>, body: Bytes) -> Handled {
+pub(crate) async fn serve<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    address: Address<'_>,
+    body: Bytes,
+) -> Handled {
     let repository = exchange.backend.repository(address.repository);
     match read(exchange, address, body, repository.as_deref()).await {
-        Ok((response, kind)) => Handled { response, kind, repository },
+        Ok((response, kind)) => Handled {
+            response,
+            kind,
+            repository,
+        },
         Err(fault) => refused(exchange, fault, address, repository),
     }
 }
 
-fn request<'e, B>(exchange: &'e Exchange<'_, B>, address: Address<'e>, body: Bytes) -> ArtifactRequest<'e> {
+fn request<'e, B>(
+    exchange: &'e Exchange<'_, B>,
+    address: Address<'e>,
+    body: Bytes,
+) -> ArtifactRequest<'e> {
     ArtifactRequest {
         repository: address.repository,
         raw_path: address.path,
@@ -99,14 +130,21 @@ async fn read<B: Backend>(
     repository: Option<&Repository>,
 ) -> Result<(Response<ResponseBody>, RequestKind), Fault> {
     let head = exchange.head;
-    let mut reply = exchange.backend.read(request(exchange, address, body)).await?;
+    let mut reply = exchange
+        .backend
+        .read(request(exchange, address, body))
+        .await?;
     if matches!(address.audience, Audience::Oci) {
         let (name, value) = API_VERSION;
         reply.representation.extra.insert(name, value);
     }
     let kind = RequestKind::of(&reply.cache_status);
     load_small(&mut reply).await?;
-    let asked = Asked { method: &head.method, headers: &head.headers, sender: exchange.connection.sender.as_ref() };
+    let asked = Asked {
+        method: &head.method,
+        headers: &head.headers,
+        sender: exchange.connection.sender.as_ref(),
+    };
     let requests = exchange.shared.metrics.repository(address.repository);
     let response = if exchange.shared.hot.is_enabled() && is_hot(&reply, &head.method) {
         remember_and_respond(exchange, requests, reply, asked)
@@ -114,7 +152,11 @@ async fn read<B: Backend>(
         let sent = requests.sent(reply.source);
         respond_once(reply, exchange.backend.now(), asked, sent).await?
     };
-    Ok((response.unwrap_or_else(|unmet| unmet_response(exchange, unmet, address.audience, repository)), kind))
+    Ok((
+        response
+            .unwrap_or_else(|unmet| unmet_response(exchange, unmet, address.audience, repository)),
+        kind,
+    ))
 }
 
 /// Short files are read once, here: the page cache answers without a detour.
@@ -122,7 +164,9 @@ async fn load_small(reply: &mut Reply) -> Result<(), Fault> {
     if let Content::File { file, length } = &reply.content
         && *length <= MAX_IN_MEMORY
     {
-        let bytes = read_small(file, *length).await.map_err(|error| unreadable(&error))?;
+        let bytes = read_small(file, *length)
+            .await
+            .map_err(|error| unreadable(&error))?;
         reply.content = Content::Bytes(bytes);
     }
     Ok(())
@@ -130,7 +174,11 @@ async fn load_small(reply: &mut Reply) -> Result<(), Fault> {
 
 fn unreadable(error: &io::Error) -> Fault {
     tracing::error!(%error, "a stored file cannot be read");
-    Fault::new(FaultKind::Internal, "storage", "a stored file cannot be read; the log says why")
+    Fault::new(
+        FaultKind::Internal,
+        "storage",
+        "a stored file cannot be read; the log says why",
+    )
 }
 
 /// Takes what does not change out of a reply.
@@ -170,7 +218,13 @@ async fn respond_once(
         // Which bytes are meant, and whether there are any, is known at the end only.
         prepared.length = Some(flight.wait_length().await?);
     }
-    Ok(respond::respond(Cow::Owned(prepared), payload, timing, asked, sent))
+    Ok(respond::respond(
+        Cow::Owned(prepared),
+        payload,
+        timing,
+        asked,
+        sent,
+    ))
 }
 
 /// Whether an answer can go into the hot set: whole, in memory or in a file, and with the pipeline's permission.
@@ -196,24 +250,62 @@ fn remember_and_respond<B: Backend>(
     let now = exchange.backend.now();
     let timing = timing(&reply, now);
     let body = match &reply.content {
-        Content::File { file, length } => HotBody::File { file: Arc::clone(file), length: *length },
+        Content::File { file, length } => HotBody::File {
+            file: Arc::clone(file),
+            length: *length,
+        },
         Content::Bytes(bytes) => HotBody::Bytes(bytes.clone()),
         _ => HotBody::Bytes(Bytes::new()),
     };
-    let selector = Selector::new(reply.representation.vary, asked.headers, &exchange.client.base);
+    let selector = Selector::new(
+        reply.representation.vary,
+        asked.headers,
+        &exchange.client.base,
+    );
     let prepared = prepare(&mut reply);
-    let response = respond::respond(Cow::Borrowed(&prepared), body.payload(), timing, asked, requests.sent(reply.source));
-    let target = exchange.head.uri.path_and_query().map_or("", |target| target.as_str());
+    let response = respond::respond(
+        Cow::Borrowed(&prepared),
+        body.payload(),
+        timing,
+        asked,
+        requests.sent(reply.source),
+    );
+    let target = exchange
+        .head
+        .uri
+        .path_and_query()
+        .map_or("", |target| target.as_str());
     if let (Some(selector), Some(ticket)) = (selector, reply.ticket.take()) {
-        exchange.shared.hot.insert(target, HotVariant { selector, prepared, body, ticket, requests }, now);
+        exchange.shared.hot.insert(
+            target,
+            HotVariant {
+                selector,
+                prepared,
+                body,
+                ticket,
+                requests,
+            },
+            now,
+        );
     }
     response
 }
 
 /// The answer out of the hot set; `None` if it needs an error body, which the long way makes.
-pub(crate) fn from_hot(variant: &HotVariant, asked: Asked<'_>, now: UnixMillis) -> Option<Response<ResponseBody>> {
+pub(crate) fn from_hot(
+    variant: &HotVariant,
+    asked: Asked<'_>,
+    now: UnixMillis,
+) -> Option<Response<ResponseBody>> {
     let sent = variant.requests.sent(Source::Cache);
-    respond::respond(Cow::Borrowed(&variant.prepared), variant.body.payload(), variant.timing(now), asked, sent).ok()
+    respond::respond(
+        Cow::Borrowed(&variant.prepared),
+        variant.body.payload(),
+        variant.timing(now),
+        asked,
+        sent,
+    )
+    .ok()
 }
 
 fn unmet_response<B: Backend>(
@@ -229,15 +321,28 @@ fn unmet_response<B: Backend>(
     match unmet {
         Unmet::Precondition => {
             let message = "a condition of the request does not hold for the present body";
-            let fault = named(Fault::new(FaultKind::PreconditionFailed, "precondition_failed", message));
+            let fault = named(Fault::new(
+                FaultKind::PreconditionFailed,
+                "precondition_failed",
+                message,
+            ));
             problem::response(&**exchange.backend, &fault, audience)
         }
         Unmet::Range(length) => {
-            let message = format!("no byte of the ranges asked for exists: the body has {length} bytes");
-            let fault = named(Fault::new(FaultKind::BadRequest, "range_not_satisfiable", message));
+            let message =
+                format!("no byte of the ranges asked for exists: the body has {length} bytes");
+            let fault = named(Fault::new(
+                FaultKind::BadRequest,
+                "range_not_satisfiable",
+                message,
+            ));
             let status = StatusCode::RANGE_NOT_SATISFIABLE;
             let mut response = problem::with_status(status, &**exchange.backend, &fault, audience);
-            respond::insert(response.headers_mut(), CONTENT_RANGE, format!("bytes */{length}"));
+            respond::insert(
+                response.headers_mut(),
+                CONTENT_RANGE,
+                format!("bytes */{length}"),
+            );
             response
         }
     }
@@ -248,25 +353,57 @@ pub(crate) fn upload<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Hand
     let repository = exchange.backend.repository(name);
     let audience = Audience::Repository(repository.as_deref());
     let response = match repository.as_deref() {
-        None => problem::response(&**exchange.backend, &unknown::unknown(&**exchange.backend, name, false), audience),
-        Some(local) if local.kind == RepositoryKind::Local => problem::response(&**exchange.backend, &not_built(local), audience),
+        None => problem::response(
+            &**exchange.backend,
+            &unknown::unknown(&**exchange.backend, name, false),
+            audience,
+        ),
+        Some(local) if local.kind == RepositoryKind::Local => {
+            problem::response(&**exchange.backend, &not_built(local), audience)
+        }
         Some(other) => {
-            let message = format!("{name} is a {} repository: only local repositories take uploads", other.kind.as_str());
-            let fault = Fault::new(FaultKind::MethodNotAllowed, "read_only", message).in_repository(&other.name);
+            let message = format!(
+                "{name} is a {} repository: only local repositories take uploads",
+                other.kind.as_str()
+            );
+            let fault = Fault::new(FaultKind::MethodNotAllowed, "read_only", message)
+                .in_repository(&other.name);
             // Of a remote's path, DELETE is the flush.
-            let allow = if other.kind == RepositoryKind::Remote { "GET, HEAD, POST, DELETE" } else { "GET, HEAD, POST" };
+            let allow = if other.kind == RepositoryKind::Remote {
+                "GET, HEAD, POST, DELETE"
+            } else {
+                "GET, HEAD, POST"
+            };
             problem::not_allowed(&**exchange.backend, &fault, audience, allow)
         }
     };
-    Handled { response, kind: RequestKind::Refused, repository }
+    Handled {
+        response,
+        kind: RequestKind::Refused,
+        repository,
+    }
 }
 
 /// `GET /api/v1/virtual/…`.
 pub(crate) fn serve_virtual<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Handled {
-    let repository = exchange.backend.repository(name).filter(|repository| repository.kind == RepositoryKind::Virtual);
-    let fault = repository.as_deref().map_or_else(|| unknown::unknown(&**exchange.backend, name, false), not_built);
-    let response = problem::response(&**exchange.backend, &fault, Audience::Repository(repository.as_deref()));
-    Handled { response, kind: RequestKind::Refused, repository }
+    let repository = exchange
+        .backend
+        .repository(name)
+        .filter(|repository| repository.kind == RepositoryKind::Virtual);
+    let fault = repository.as_deref().map_or_else(
+        || unknown::unknown(&**exchange.backend, name, false),
+        not_built,
+    );
+    let response = problem::response(
+        &**exchange.backend,
+        &fault,
+        Audience::Repository(repository.as_deref()),
+    );
+    Handled {
+        response,
+        kind: RequestKind::Refused,
+        repository,
+    }
 }
 
 pub(crate) fn not_built(repository: &Repository) -> Fault {
@@ -275,5 +412,6 @@ pub(crate) fn not_built(repository: &Repository) -> Fault {
         repository.kind.as_str(),
         repository.name
     );
-    Fault::new(FaultKind::NotImplemented, "not_implemented", message).in_repository(&repository.name)
+    Fault::new(FaultKind::NotImplemented, "not_implemented", message)
+        .in_repository(&repository.name)
 }

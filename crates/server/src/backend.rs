@@ -45,23 +45,38 @@ pub trait Backend: Send + Sync + 'static {
     }
 
     /// Answers GET, HEAD and POST on `/api/v1/remote`, GET and HEAD below `/v2/`.
-    fn read(&self, request: ArtifactRequest<'_>) -> impl Future<Output = Result<Reply, Fault>> + Send;
+    fn read(
+        &self,
+        request: ArtifactRequest<'_>,
+    ) -> impl Future<Output = Result<Reply, Fault>> + Send;
 
     /// Forgets copies (`PUT /cache/flush`).
-    fn flush(&self, request: FlushRequest) -> impl Future<Output = Result<FlushReport, Fault>> + Send;
+    fn flush(
+        &self,
+        request: FlushRequest,
+    ) -> impl Future<Output = Result<FlushReport, Fault>> + Send;
 
     /// Forgets what is held under the path of a request (`DELETE`); whether there was anything.
-    fn forget(&self, _request: ArtifactRequest<'_>) -> impl Future<Output = Result<bool, Fault>> + Send {
+    fn forget(
+        &self,
+        _request: ArtifactRequest<'_>,
+    ) -> impl Future<Output = Result<bool, Fault>> + Send {
         async { Ok(false) }
     }
 
     /// A page of what is held.
-    fn held_artifacts(&self, _request: HeldRequest) -> impl Future<Output = Result<HeldPage, Fault>> + Send {
+    fn held_artifacts(
+        &self,
+        _request: HeldRequest,
+    ) -> impl Future<Output = Result<HeldPage, Fault>> + Send {
         async { Ok(HeldPage::default()) }
     }
 
     /// How much is held, of one repository or of all.
-    fn held_summary(&self, _repository: Option<&str>) -> impl Future<Output = Result<HeldSummary, Fault>> + Send {
+    fn held_summary(
+        &self,
+        _repository: Option<&str>,
+    ) -> impl Future<Output = Result<HeldSummary, Fault>> + Send {
         async { Ok(HeldSummary::default()) }
     }
 

@@ -23,8 +23,15 @@ use crate::metrics::BytesSent;
 /// A part of a body.
 pub(crate) enum Piece {
     Bytes(Bytes),
-    File { file: Arc<File>, offset: u64, length: u64 },
-    InFlight { flight: Arc<dyn InFlight>, range: Option<ByteRange> },
+    File {
+        file: Arc<File>,
+        offset: u64,
+        length: u64,
+    },
+    InFlight {
+        flight: Arc<dyn InFlight>,
+        range: Option<ByteRange>,
+    },
     Stream(ByteStream),
 }
 
@@ -68,7 +75,12 @@ impl ResponseBody {
     }
 
     /// A body of several parts, of `length` bytes together if that is known.
-    pub(crate) fn pieces(pieces: VecDeque<Piece>, length: Option<u64>, sender: Option<FileSender>, sent: BytesSent) -> Self {
+    pub(crate) fn pieces(
+        pieces: VecDeque<Piece>,
+        length: Option<u64>,
+        sender: Option<FileSender>,
+        sent: BytesSent,
+    ) -> Self {
         Self(Kind::Pieces(Box::new(Pieces {
             current: None,
             rest: pieces,
@@ -91,7 +103,11 @@ impl ResponseBody {
     }
 
     /// Names the request, for the line that tells of a body that broke off; `broken` is made for bodies that may well do so.
-    pub(crate) fn named(mut self, id: RequestId, broken: impl FnOnce() -> Option<Box<BrokenOff>>) -> Self {
+    pub(crate) fn named(
+        mut self,
+        id: RequestId,
+        broken: impl FnOnce() -> Option<Box<BrokenOff>>,
+    ) -> Self {
         if let Kind::Pieces(pieces) = &mut self.0 {
             (pieces.id, pieces.broken) = (Some(id), broken());
         }
@@ -131,10 +147,16 @@ impl Pieces {
 
     fn begin(&self, piece: Piece) -> Current {
         match piece {
-            Piece::File { file, offset, length } => Current::File(FileBody::new(file, offset, length, self.sender.clone())),
+            Piece::File {
+                file,
+                offset,
+                length,
+            } => Current::File(FileBody::new(file, offset, length, self.sender.clone())),
             Piece::InFlight { flight, range } => Current::Stream(flight.reader(range)),
             Piece::Stream(stream) => Current::Stream(stream),
-            Piece::Bytes(bytes) => Current::Stream(Box::pin(futures_util::stream::once(async move { Ok(bytes) }))),
+            Piece::Bytes(bytes) => Current::Stream(Box::pin(futures_util::stream::once(
+                async move { Ok(bytes) },
+            ))),
         }
     }
 
@@ -143,9 +165,9 @@ impl Pieces {
         self.sent.add(bytes.len() as u64);
         self.handed_over += bytes.len() as u64;
         if let Some(remaining) = &mut self.remaining {
-            *remaining = remaining
-                .checked_sub(bytes.len() as u64)
-                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "more bytes than announced"))?;
+            *remaining = remaining.checked_sub(bytes.len() as u64).ok_or_else(|| {
+                io::Error::new(io::ErrorKind::InvalidData, "more bytes than announced")
+            })?;
         }
         Ok(())
     }
@@ -154,14 +176,20 @@ impl Pieces {
         let result = match ready!(self.poll_bytes(cx)) {
             Some(Ok(bytes)) => self.account(&bytes).map(|()| bytes),
             Some(Err(error)) => Err(error),
-            None if self.remaining.is_some_and(|remaining| remaining > 0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            None if self.remaining.is_some_and(|remaining| remaining > 0) => {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
             None => return Poll::Ready(None),
         };
         if let Err(error) = &result {
             match (self.broken.take(), self.id) {
                 (Some(broken), _) => broken.log(error, self.handed_over),
-                (None, Some(id)) => tracing::warn!(%id, %error, "answer broken off: the connection is closed"),
-                (None, None) => tracing::warn!(%error, "answer broken off: the connection is closed"),
+                (None, Some(id)) => {
+                    tracing::warn!(%id, %error, "answer broken off: the connection is closed")
+                }
+                (None, None) => {
+                    tracing::warn!(%error, "answer broken off: the connection is closed")
+                }
             }
             // Chunked or not, a client can tell that a body without a length is cut; an HTTP/1.0 client only by a reset.
             if let (Some(running), None) = (&self.running, self.remaining) {
@@ -176,11 +204,16 @@ impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut self.0 {
             Kind::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
             Kind::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Kind::Pieces(pieces) => pieces.poll_accounted(cx).map(|next| next.map(|result| result.map(Frame::data))),
+            Kind::Pieces(pieces) => pieces
+                .poll_accounted(cx)
+                .map(|next| next.map(|result| result.map(Frame::data))),
         }
     }
 
@@ -192,7 +225,8 @@ impl http_body::Body for ResponseBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.length().map_or_else(SizeHint::new, SizeHint::with_exact)
+        self.length()
+            .map_or_else(SizeHint::new, SizeHint::with_exact)
     }
 }
 

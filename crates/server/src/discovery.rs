@@ -33,20 +33,36 @@ struct Listing {
 /// `/api/v1/artifacts…` and `/api/v1/jobs/{id}`; `repository` is empty where the path names none.
 pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, repository: &str) -> Handled {
     let path = exchange.head.uri.path();
-    let lists = matches!(exchange.head.method, Method::GET | Method::HEAD) && path.starts_with("/api/v1/artifacts");
-    let response = if lists { listing(exchange, repository).await } else { Err(not_built("bulk caching and its jobs are")) };
-    let response = response.unwrap_or_else(|fault| problem::response(&**exchange.backend, &fault, Audience::Repository(None)));
+    let lists = matches!(exchange.head.method, Method::GET | Method::HEAD)
+        && path.starts_with("/api/v1/artifacts");
+    let response = if lists {
+        listing(exchange, repository).await
+    } else {
+        Err(not_built("bulk caching and its jobs are"))
+    };
+    let response = response.unwrap_or_else(|fault| {
+        problem::response(&**exchange.backend, &fault, Audience::Repository(None))
+    });
     Handled::other(response)
 }
 
 fn not_built(what: &str) -> Fault {
-    Fault::new(FaultKind::NotImplemented, "not_implemented", format!("{what} not built in this version of larder"))
+    Fault::new(
+        FaultKind::NotImplemented,
+        "not_implemented",
+        format!("{what} not built in this version of larder"),
+    )
 }
 
-async fn listing<B: Backend>(exchange: &Exchange<'_, B>, repository: &str) -> Result<Response<ResponseBody>, Fault> {
+async fn listing<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    repository: &str,
+) -> Result<Response<ResponseBody>, Fault> {
     let asked = parse(exchange.head.uri.query().unwrap_or_default())?;
     if asked.of_upstream {
-        return Err(not_built("lists of what upstreams offer (source=upstream) are"));
+        return Err(not_built(
+            "lists of what upstreams offer (source=upstream) are",
+        ));
     }
     let repository = (!repository.is_empty()).then(|| repository.to_owned());
     if asked.summary {
@@ -58,11 +74,29 @@ async fn listing<B: Backend>(exchange: &Exchange<'_, B>, repository: &str) -> Re
         }
         return Ok(json_response(StatusCode::OK, &shown));
     }
-    let Listing { pattern, cached, limit, cursor, .. } = asked;
+    let Listing {
+        pattern,
+        cached,
+        limit,
+        cursor,
+        ..
+    } = asked;
     let limit = limit.unwrap_or(DEFAULT_LIMIT).min(MOST);
-    let page = exchange.backend.held_artifacts(HeldRequest { repository, pattern, cached, limit, after: cursor }).await?;
+    let page = exchange
+        .backend
+        .held_artifacts(HeldRequest {
+            repository,
+            pattern,
+            cached,
+            limit,
+            after: cursor,
+        })
+        .await?;
     let artifacts: Vec<Value> = page.artifacts.iter().map(artifact_json).collect();
-    Ok(json_response(StatusCode::OK, &json!({"artifacts": artifacts, "next": page.next.as_ref().map(cursor_text)})))
+    Ok(json_response(
+        StatusCode::OK,
+        &json!({"artifacts": artifacts, "next": page.next.as_ref().map(cursor_text)}),
+    ))
 }
 
 fn size_json(size: &HeldSize) -> Value {
@@ -70,7 +104,15 @@ fn size_json(size: &HeldSize) -> Value {
 }
 
 fn artifact_json(artifact: &HeldArtifact) -> Value {
-    let HeldArtifact { repository, path, size, sha256, cached, cached_at, fresh_until } = artifact;
+    let HeldArtifact {
+        repository,
+        path,
+        size,
+        sha256,
+        cached,
+        cached_at,
+        fresh_until,
+    } = artifact;
     json!({
         "repository": repository, "path": path, "size": size, "sha256": sha256, "cached": cached,
         "cached_at": time(*cached_at), "fresh_until": fresh_until.and_then(time),
@@ -79,16 +121,22 @@ fn artifact_json(artifact: &HeldArtifact) -> Value {
 
 /// RFC 3339, in UTC.
 fn time(at: UnixMillis) -> Option<String> {
-    jiff::Timestamp::from_millisecond(at.0).ok().map(|at| format!("{at:.0}"))
+    jiff::Timestamp::from_millisecond(at.0)
+        .ok()
+        .map(|at| format!("{at:.0}"))
 }
 
 /// Parses the query. A parameter that is not known could be a misspelt restriction: it is refused.
 fn parse(query: &str) -> Result<Listing, Fault> {
-    let refuse = |message: String| Fault::new(FaultKind::BadRequest, "bad_request", message).by_rule("GET /api/v1/artifacts");
+    let refuse = |message: String| {
+        Fault::new(FaultKind::BadRequest, "bad_request", message).by_rule("GET /api/v1/artifacts")
+    };
     let truth = |name: &str, value: &str| match value {
         "true" => Ok(true),
         "false" => Ok(false),
-        other => Err(refuse(format!("{name} is {other:?}; it can be true or false"))),
+        other => Err(refuse(format!(
+            "{name} is {other:?}; it can be true or false"
+        ))),
     };
     let mut asked = Listing::default();
     let mut seen: Vec<String> = Vec::new();
@@ -106,27 +154,43 @@ fn parse(query: &str) -> Result<Listing, Fault> {
             }
             "cursor" => {
                 let cursor = cursor_of(&value);
-                asked.cursor = Some(cursor.ok_or_else(|| refuse("cursor is none of larder's; begin without one".to_owned()))?);
+                asked.cursor = Some(cursor.ok_or_else(|| {
+                    refuse("cursor is none of larder's; begin without one".to_owned())
+                })?);
             }
             "source" => match &*value {
                 "held" => {}
                 "upstream" => asked.of_upstream = true,
-                other => return Err(refuse(format!("source is {other:?}; it can be held or upstream"))),
+                other => {
+                    return Err(refuse(format!(
+                        "source is {other:?}; it can be held or upstream"
+                    )));
+                }
             },
             // What of the upstream's offer is meant.
             "name" => {}
             _ => {
                 let known = "pattern, cached, limit, cursor, source, summary and, with source=upstream, name";
-                return Err(refuse(format!("unknown parameter {name:?}; known are {known}")));
+                return Err(refuse(format!(
+                    "unknown parameter {name:?}; known are {known}"
+                )));
             }
         }
         seen.push(name.into_owned());
     }
     if seen.iter().any(|name| name == "name") && !asked.of_upstream {
-        return Err(refuse("name goes with source=upstream; what is held is chosen with pattern".to_owned()));
+        return Err(refuse(
+            "name goes with source=upstream; what is held is chosen with pattern".to_owned(),
+        ));
     }
-    if let (true, Some(name)) = (asked.summary, seen.iter().find(|name| !matches!(&***name, "summary" | "source" | "name"))) {
-        return Err(refuse(format!("{name} restricts a list; a summary is of all that a repository holds")));
+    if let (true, Some(name)) = (
+        asked.summary,
+        seen.iter()
+            .find(|name| !matches!(&***name, "summary" | "source" | "name")),
+    ) {
+        return Err(refuse(format!(
+            "{name} restricts a list; a summary is of all that a repository holds"
+        )));
     }
     Ok(asked)
 }
@@ -134,31 +198,47 @@ fn parse(query: &str) -> Result<Listing, Fault> {
 /// A number from 1; what is too large for one is capped like any other that is too large.
 fn limit(text: &str) -> Option<u32> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| text.parse().unwrap_or(u32::MAX)).filter(|limit| *limit > 0)
+    is_number
+        .then(|| text.parse().unwrap_or(u32::MAX))
+        .filter(|limit| *limit > 0)
 }
 
 fn cursor_text(cursor: &HeldCursor) -> String {
     let text = format!("{}\0{}\0{}", cursor.repository, cursor.row, cursor.path);
-    text.bytes().fold(String::with_capacity(2 * text.len()), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    text.bytes()
+        .fold(String::with_capacity(2 * text.len()), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
 }
 
 fn cursor_of(text: &str) -> Option<HeldCursor> {
     let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
     let pairs = text.as_bytes().chunks(2);
-    let bytes = pairs.map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)).collect::<Option<Vec<u8>>>()?;
+    let bytes = pairs
+        .map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?))
+        .collect::<Option<Vec<u8>>>()?;
     let text = String::from_utf8(bytes).ok()?;
     let mut parts = text.splitn(3, '\0');
     let (repository, row, path) = (parts.next()?, parts.next()?, parts.next()?);
-    Some(HeldCursor { repository: repository.to_owned(), row: row.parse().ok()?, path: path.to_owned() })
+    Some(HeldCursor {
+        repository: repository.to_owned(),
+        row: row.parse().ok()?,
+        path: path.to_owned(),
+    })
 }
 
 /// `DELETE` on a path: the flush of exactly that path of a remote repository.
-pub(crate) async fn forget<B: Backend>(exchange: &Exchange<'_, B>, name: &str, path: &str) -> Handled {
+pub(crate) async fn forget<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    name: &str,
+    path: &str,
+) -> Handled {
     let repository = exchange.backend.repository(name);
-    let Some(remote) = repository.as_ref().filter(|repository| repository.kind == RepositoryKind::Remote) else {
+    let Some(remote) = repository
+        .as_ref()
+        .filter(|repository| repository.kind == RepositoryKind::Remote)
+    else {
         return artifact::upload(exchange, name);
     };
     let request = ArtifactRequest {
@@ -172,15 +252,31 @@ pub(crate) async fn forget<B: Backend>(exchange: &Exchange<'_, B>, name: &str, p
     };
     let audience = Audience::Repository(Some(remote));
     let (response, kind) = match exchange.backend.forget(request).await {
-        Ok(true) => (text(StatusCode::NO_CONTENT, "text/plain", ""), RequestKind::Other),
+        Ok(true) => (
+            text(StatusCode::NO_CONTENT, "text/plain", ""),
+            RequestKind::Other,
+        ),
         Ok(false) => {
-            let message = format!("repository {name} holds nothing under this path: there is nothing to flush");
-            let fault = Fault::new(FaultKind::NotFound, "not_held", message).in_repository(&remote.name);
-            (problem::response(&**exchange.backend, &fault, audience), RequestKind::Other)
+            let message = format!(
+                "repository {name} holds nothing under this path: there is nothing to flush"
+            );
+            let fault =
+                Fault::new(FaultKind::NotFound, "not_held", message).in_repository(&remote.name);
+            (
+                problem::response(&**exchange.backend, &fault, audience),
+                RequestKind::Other,
+            )
         }
-        Err(fault) => (problem::response(&**exchange.backend, &fault, audience), RequestKind::Refused),
+        Err(fault) => (
+            problem::response(&**exchange.backend, &fault, audience),
+            RequestKind::Refused,
+        ),
     };
-    Handled { response, kind, repository }
+    Handled {
+        response,
+        kind,
+        repository,
+    }
 }
 
 #[cfg(test)]
@@ -190,10 +286,17 @@ mod tests {
     #[test]
     fn the_parameters_of_a_list() {
         let asked = parse("pattern=%5Ea%2F&cached=true&limit=7&source=held&summary=false").unwrap();
-        assert_eq!((asked.pattern.as_deref(), asked.cached, asked.limit), (Some("^a/"), Some(true), Some(7)));
+        assert_eq!(
+            (asked.pattern.as_deref(), asked.cached, asked.limit),
+            (Some("^a/"), Some(true), Some(7))
+        );
         assert!(!asked.of_upstream && !asked.summary);
         assert!(parse("source=upstream&name=demo").unwrap().of_upstream);
-        assert_eq!(parse("limit=99999999999999999999").unwrap().limit, Some(u32::MAX), "capped afterwards");
+        assert_eq!(
+            parse("limit=99999999999999999999").unwrap().limit,
+            Some(u32::MAX),
+            "capped afterwards"
+        );
         assert_eq!(parse("").unwrap(), Listing::default());
     }
 
@@ -219,13 +322,21 @@ mod tests {
             "summary=true&pattern=a",
             "cached=false&summary=true",
         ] {
-            assert_eq!(parse(query).map_err(|fault| fault.kind), Err(FaultKind::BadRequest), "{query}");
+            assert_eq!(
+                parse(query).map_err(|fault| fault.kind),
+                Err(FaultKind::BadRequest),
+                "{query}"
+            );
         }
     }
 
     #[test]
     fn a_cursor_comes_back_as_it_was() {
-        let cursor = HeldCursor { repository: "files".into(), row: 42, path: "dir/ü+%2F\u{1F600}".into() };
+        let cursor = HeldCursor {
+            repository: "files".into(),
+            row: 42,
+            path: "dir/ü+%2F\u{1F600}".into(),
+        };
         assert_eq!(cursor_of(&cursor_text(&cursor)), Some(cursor));
     }
 }

@@ -79,7 +79,12 @@ pub(crate) struct Drive<C> {
 }
 
 impl<C: Graceful> Drive<C> {
-    pub(crate) fn new(connection: C, activity: Arc<Activity>, limits: ServerLimits, drain: Arc<Drain>) -> Self {
+    pub(crate) fn new(
+        connection: C,
+        activity: Arc<Activity>,
+        limits: ServerLimits,
+        drain: Arc<Drain>,
+    ) -> Self {
         Self {
             connection: Box::pin(connection),
             activity,
@@ -142,6 +147,10 @@ impl<C: Graceful> Future for Drive<C> {
         if this.draining && this.activity.is_http1() && this.activity.is_quiet() {
             return Poll::Ready(Ok(()));
         }
-        if this.is_overdue(cx) { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if this.is_overdue(cx) {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
+        }
     }
 }

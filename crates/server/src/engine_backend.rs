@@ -5,14 +5,14 @@ use std::sync::Arc;
 use http::StatusCode;
 use larder_core::{ByteRange, Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    ArtifactRequest, BackendHealth, Body, Engine, FlightBody, FlushReport, FlushRequest, HeldPage, HeldRequest, HeldSummary,
-    HotTicket,
+    ArtifactRequest, BackendHealth, Body, Engine, FlightBody, FlushReport, FlushRequest, HeldPage,
+    HeldRequest, HeldSummary, HotTicket,
 };
 use larder_formats::{format_of, standard_error_body};
 
 use crate::backend::{
-    Backend, BackendState, BoxFuture, ByteStream, Content, CounterSnapshot, DiskSpace, ErrorShape, InFlight, Reply, Ticket,
-    UpstreamReport,
+    Backend, BackendState, BoxFuture, ByteStream, Content, CounterSnapshot, DiskSpace, ErrorShape,
+    InFlight, Reply, Ticket, UpstreamReport,
 };
 
 impl Backend for Arc<Engine> {
@@ -53,7 +53,10 @@ impl Backend for Arc<Engine> {
             source: answer.source,
             freshness: answer.freshness,
             location: answer.location,
-            ticket: answer.hot.filter(|_| answer.status == StatusCode::OK).map(ticket),
+            ticket: answer
+                .hot
+                .filter(|_| answer.status == StatusCode::OK)
+                .map(ticket),
         })
     }
 
@@ -75,7 +78,10 @@ impl Backend for Arc<Engine> {
 
     async fn health(&self) -> Vec<BackendState> {
         let health = Engine::health(self).await;
-        vec![state("metadata", health.metadata), state("blobs", health.blobs)]
+        vec![
+            state("metadata", health.metadata),
+            state("blobs", health.blobs),
+        ]
     }
 
     fn upstreams(&self) -> Vec<UpstreamReport> {
@@ -90,10 +96,20 @@ impl Backend for Arc<Engine> {
         let repositories = self.repository_counters().into_iter();
         CounterSnapshot {
             process: Engine::counters(self).snapshot(),
-            repositories: repositories.map(|(name, counters)| (name.to_string(), counters.snapshot())).collect(),
+            repositories: repositories
+                .map(|(name, counters)| (name.to_string(), counters.snapshot()))
+                .collect(),
             mirrors: self.mirror_reports(),
-            quotas: self.upstream_quotas().into_iter().map(|(name, quota)| (name.to_string(), quota.snapshot())).collect(),
-            failures: self.upstream_failures().into_iter().map(|(name, causes)| (name.to_string(), causes)).collect(),
+            quotas: self
+                .upstream_quotas()
+                .into_iter()
+                .map(|(name, quota)| (name.to_string(), quota.snapshot()))
+                .collect(),
+            failures: self
+                .upstream_failures()
+                .into_iter()
+                .map(|(name, causes)| (name.to_string(), causes))
+                .collect(),
             held: self.held_sizes(),
             flights_active: self.flights_active() as u64,
             downloads_limit: self.downloads_limit() as u64,
@@ -102,8 +118,14 @@ impl Backend for Arc<Engine> {
 
     fn error_body(&self, fault: &Fault, package: Option<PackageType>) -> ErrorShape {
         let format = package.and_then(format_of);
-        let shape = format.map_or_else(|| standard_error_body(fault), |format| format.error_body(fault));
-        ErrorShape { content_type: shape.content_type, body: shape.body }
+        let shape = format.map_or_else(
+            || standard_error_body(fault),
+            |format| format.error_body(fault),
+        );
+        ErrorShape {
+            content_type: shape.content_type,
+            body: shape.body,
+        }
     }
 }
 
@@ -116,7 +138,12 @@ fn ticket(ticket: HotTicket) -> Ticket {
 }
 
 fn state(role: &'static str, health: BackendHealth) -> BackendState {
-    BackendState { role, kind: health.kind, ok: health.ok, detail: health.detail }
+    BackendState {
+        role,
+        kind: health.kind,
+        ok: health.ok,
+        detail: health.detail,
+    }
 }
 
 impl InFlight for FlightBody {

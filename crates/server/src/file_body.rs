@@ -42,8 +42,19 @@ enum Warmed {
 }
 
 impl FileBody {
-    pub(crate) fn new(file: Arc<File>, offset: u64, length: u64, sender: Option<FileSender>) -> Self {
-        Self { file, offset, remaining: length, sender, job: None }
+    pub(crate) fn new(
+        file: Arc<File>,
+        offset: u64,
+        length: u64,
+        sender: Option<FileSender>,
+    ) -> Self {
+        Self {
+            file,
+            offset,
+            remaining: length,
+            sender,
+            job: None,
+        }
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
@@ -54,10 +65,12 @@ impl FileBody {
             Some(job) => {
                 let done = ready!(Pin::new(job).poll(cx));
                 self.job = None;
-                done.map_err(io::Error::other).flatten().and_then(|warmed| match warmed {
-                    Warmed::Frame(bytes) => Ok(bytes),
-                    Warmed::PageCache(length) => self.map(length),
-                })
+                done.map_err(io::Error::other)
+                    .flatten()
+                    .and_then(|warmed| match warmed {
+                        Warmed::Frame(bytes) => Ok(bytes),
+                        Warmed::PageCache(length) => self.map(length),
+                    })
             }
             None => match self.next_cached() {
                 Ok(Some(bytes)) => Ok(bytes),
@@ -78,7 +91,11 @@ impl FileBody {
     fn next_cached(&self) -> io::Result<Option<Bytes>> {
         if self.maps() {
             let cached = cached_prefix(&self.file, self.offset, self.remaining.min(WINDOW))?;
-            return if cached < MIN_MAPPED { Ok(None) } else { self.map(cached).map(Some) };
+            return if cached < MIN_MAPPED {
+                Ok(None)
+            } else {
+                self.map(cached).map(Some)
+            };
         }
         match read_cached(&self.file, self.offset, self.remaining.min(READ) as usize)? {
             CachedRead::Bytes(bytes) => Ok(Some(bytes.into())),
@@ -100,10 +117,14 @@ impl FileBody {
         let (file, offset) = (Arc::clone(&self.file), self.offset);
         self.job = Some(if self.maps() {
             let length = self.remaining.min(WARM);
-            tokio::task::spawn_blocking(move || warm(&file, offset, length).map(|()| Warmed::PageCache(length)))
+            tokio::task::spawn_blocking(move || {
+                warm(&file, offset, length).map(|()| Warmed::PageCache(length))
+            })
         } else {
             let length = self.remaining.min(READ) as usize;
-            tokio::task::spawn_blocking(move || read_exactly(&file, offset, length).map(Warmed::Frame))
+            tokio::task::spawn_blocking(move || {
+                read_exactly(&file, offset, length).map(Warmed::Frame)
+            })
         });
     }
 }
@@ -139,7 +160,9 @@ pub(crate) async fn read_small(file: &Arc<File>, length: u64) -> io::Result<Byte
         return Ok(bytes.into());
     }
     let file = Arc::clone(file);
-    tokio::task::spawn_blocking(move || read_exactly(&file, 0, length as usize)).await.map_err(io::Error::other)?
+    tokio::task::spawn_blocking(move || read_exactly(&file, 0, length as usize))
+        .await
+        .map_err(io::Error::other)?
 }
 
 #[cfg(test)]
@@ -166,8 +189,18 @@ mod tests {
     #[tokio::test]
     async fn a_range_is_read_exactly() {
         let (file, content) = file_of(900_000);
-        assert!(collect(FileBody::new(Arc::clone(&file), 0, 900_000, None)).await.unwrap() == content);
-        assert!(collect(FileBody::new(file, 5, 600_000, None)).await.unwrap() == content[5..600_005]);
+        assert!(
+            collect(FileBody::new(Arc::clone(&file), 0, 900_000, None))
+                .await
+                .unwrap()
+                == content
+        );
+        assert!(
+            collect(FileBody::new(file, 5, 600_000, None))
+                .await
+                .unwrap()
+                == content[5..600_005]
+        );
     }
 
     #[tokio::test]
@@ -181,12 +214,17 @@ mod tests {
     #[tokio::test]
     async fn a_part_that_was_fetched_from_the_disk_is_mapped_and_the_rest_follows() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let socket = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let socket = tokio::net::TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
         let sender = larder_sendfile::SendfileStream::new(socket).sender();
         let (file, content) = file_of(5_000_000);
         let mut body = FileBody::new(file, 7, 4_999_993, Some(sender));
         body.start_job();
-        let first = std::future::poll_fn(|cx| body.poll_frame(cx)).await.unwrap().unwrap();
+        let first = std::future::poll_fn(|cx| body.poll_frame(cx))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(first.len() as u64, WARM);
         let rest = collect(body).await.unwrap();
         assert!([first.to_vec(), rest].concat() == content[7..]);
@@ -195,8 +233,13 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_is_too_short_is_an_error_not_a_short_body() {
         let (file, _) = file_of(1_000);
-        let error = collect(FileBody::new(Arc::clone(&file), 500, 1_000, None)).await.unwrap_err();
+        let error = collect(FileBody::new(Arc::clone(&file), 500, 1_000, None))
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-        assert_eq!(read_small(&file, 1_001).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(
+            read_small(&file, 1_001).await.unwrap_err().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
     }
 }

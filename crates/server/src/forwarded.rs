@@ -31,7 +31,9 @@ pub(crate) fn is_trusted(peer: IpAddr, proxies: &[IpNet]) -> bool {
 
 /// Whether any header that [`client`] would read is there.
 pub(crate) fn is_forwarded(headers: &HeaderMap) -> bool {
-    [FOR, HOST, PROTO].iter().any(|name| headers.contains_key(*name))
+    [FOR, HOST, PROTO]
+        .iter()
+        .any(|name| headers.contains_key(*name))
 }
 
 const FOR: &str = "x-forwarded-for";
@@ -40,20 +42,40 @@ const PROTO: &str = "x-forwarded-proto";
 
 /// The client's address and the base of the URLs it uses.
 pub(crate) fn client(direct: Direct<'_>, headers: &HeaderMap, proxies: &[IpNet]) -> Client {
-    let own = || Client { address: direct.peer.to_canonical(), base: format!("{}://{}", direct.scheme, direct.host) };
+    let own = || Client {
+        address: direct.peer.to_canonical(),
+        base: format!("{}://{}", direct.scheme, direct.host),
+    };
     if !is_trusted(direct.peer, proxies) {
         return own();
     }
-    let chain: Vec<IpAddr> = values(headers, FOR).into_iter().rev().map_while(parse_address).collect();
+    let chain: Vec<IpAddr> = values(headers, FOR)
+        .into_iter()
+        .rev()
+        .map_while(parse_address)
+        .collect();
     // The peer, and every proxy that a trusted one names as the sender before it.
-    let trusted_hops = 1 + chain.iter().take_while(|address| is_trusted(**address, proxies)).count();
-    let address = chain.get(trusted_hops - 1).or(chain.last()).copied().unwrap_or(direct.peer).to_canonical();
+    let trusted_hops = 1 + chain
+        .iter()
+        .take_while(|address| is_trusted(**address, proxies))
+        .count();
+    let address = chain
+        .get(trusted_hops - 1)
+        .or(chain.last())
+        .copied()
+        .unwrap_or(direct.peer)
+        .to_canonical();
     let scheme = nth_from_right(&values(headers, PROTO), trusted_hops)
         .map(str::to_ascii_lowercase)
         .filter(|scheme| scheme == "http" || scheme == "https");
     let hosts = values(headers, HOST);
-    let host = nth_from_right(&hosts, trusted_hops).filter(|host| is_host(host)).unwrap_or(direct.host);
-    Client { address, base: format!("{}://{host}", scheme.as_deref().unwrap_or(direct.scheme)) }
+    let host = nth_from_right(&hosts, trusted_hops)
+        .filter(|host| is_host(host))
+        .unwrap_or(direct.host);
+    Client {
+        address,
+        base: format!("{}://{host}", scheme.as_deref().unwrap_or(direct.scheme)),
+    }
 }
 
 /// What the outermost trusted proxy has written: each one may have appended a value, or the last one has replaced them all.
@@ -63,20 +85,32 @@ fn nth_from_right<'v>(values: &[&'v str], hops: usize) -> Option<&'v str> {
 
 /// All elements of a list header, over all its lines.
 fn values<'h>(headers: &'h HeaderMap, name: &str) -> Vec<&'h str> {
-    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|value| !value.is_empty()).collect()
+    let lines = headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|line| line.to_str().ok());
+    lines
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
+        .filter(|value| !value.is_empty())
+        .collect()
 }
 
 /// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
 fn parse_address(text: &str) -> Option<IpAddr> {
-    let socket = || text.parse::<std::net::SocketAddr>().ok().map(|socket| socket.ip());
+    let socket = || {
+        text.parse::<std::net::SocketAddr>()
+            .ok()
+            .map(|socket| socket.ip())
+    };
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
     text.parse().ok().or_else(socket).or_else(bracketed)
 }
 
 /// Whether a text can be the host of a URL: it goes into documents, so nothing else may pass.
 pub(crate) fn is_host(text: &str) -> bool {
-    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
+    let legal =
+        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
     !text.is_empty() && text.len() <= 255 && text.bytes().all(legal)
 }
 
@@ -91,8 +125,15 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_static(value));
         }
-        let proxies = ["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
-        let direct = Direct { peer: peer.parse().unwrap(), scheme: "http", host: "inner:8000" };
+        let proxies = [
+            "10.0.0.0/8".parse().unwrap(),
+            "2001:db8::/32".parse().unwrap(),
+        ];
+        let direct = Direct {
+            peer: peer.parse().unwrap(),
+            scheme: "http",
+            host: "inner:8000",
+        };
         let client = client(direct, &map, &proxies);
         (client.address.to_string(), client.base)
     }
@@ -101,18 +142,30 @@ mod tests {
         (address.to_owned(), base.to_owned())
     }
 
-    const ALL: [(&str, &str); 3] =
-        [("x-forwarded-for", "198.51.100.7"), ("x-forwarded-host", "larder.example"), ("x-forwarded-proto", "https")];
+    const ALL: [(&str, &str); 3] = [
+        ("x-forwarded-for", "198.51.100.7"),
+        ("x-forwarded-host", "larder.example"),
+        ("x-forwarded-proto", "https"),
+    ];
 
     #[test]
     fn hazard_s18_strangers_are_not_believed() {
-        assert_eq!(ask("192.0.2.1", &ALL), pair("192.0.2.1", "http://inner:8000"));
+        assert_eq!(
+            ask("192.0.2.1", &ALL),
+            pair("192.0.2.1", "http://inner:8000")
+        );
     }
 
     #[test]
     fn hazard_s18_a_trusted_peer_is_believed() {
-        assert_eq!(ask("10.1.1.1", &ALL), pair("198.51.100.7", "https://larder.example"));
-        assert_eq!(ask("::ffff:10.1.1.1", &ALL), pair("198.51.100.7", "https://larder.example"));
+        assert_eq!(
+            ask("10.1.1.1", &ALL),
+            pair("198.51.100.7", "https://larder.example")
+        );
+        assert_eq!(
+            ask("::ffff:10.1.1.1", &ALL),
+            pair("198.51.100.7", "https://larder.example")
+        );
     }
 
     #[test]
@@ -122,7 +175,10 @@ mod tests {
             ("x-forwarded-host", "evil.example, larder.example"),
             ("x-forwarded-proto", "ftp, https"),
         ];
-        assert_eq!(ask("10.1.1.1", &headers), pair("198.51.100.7", "https://larder.example"));
+        assert_eq!(
+            ask("10.1.1.1", &headers),
+            pair("198.51.100.7", "https://larder.example")
+        );
     }
 
     #[test]
@@ -130,9 +186,15 @@ mod tests {
         let headers = [
             ("x-forwarded-for", "203.0.113.99"),
             ("x-forwarded-for", "198.51.100.7, [2001:db8::2]:443"),
-            ("x-forwarded-host", "evil.example, larder.example, inner.example"),
+            (
+                "x-forwarded-host",
+                "evil.example, larder.example, inner.example",
+            ),
         ];
-        assert_eq!(ask("10.1.1.1", &headers), pair("198.51.100.7", "http://larder.example"));
+        assert_eq!(
+            ask("10.1.1.1", &headers),
+            pair("198.51.100.7", "http://larder.example")
+        );
     }
 
     #[test]
@@ -140,7 +202,13 @@ mod tests {
         for host in ["larder.example/x", "a b", "user@larder.example", "x\"y", ""] {
             assert!(!is_host(host));
         }
-        let headers = [("x-forwarded-host", "evil.example/<script>"), ("x-forwarded-proto", "javascript")];
-        assert_eq!(ask("10.1.1.1", &headers), pair("10.1.1.1", "http://inner:8000"));
+        let headers = [
+            ("x-forwarded-host", "evil.example/<script>"),
+            ("x-forwarded-proto", "javascript"),
+        ];
+        assert_eq!(
+            ask("10.1.1.1", &headers),
+            pair("10.1.1.1", "http://inner:8000")
+        );
     }
 }

@@ -66,7 +66,11 @@ impl HeadScanner {
                 State::Body(left) => {
                     let step = left.min(bytes.len() as u64);
                     bytes = &bytes[step as usize..];
-                    self.state = if step == left { State::Between } else { State::Body(left - step) };
+                    self.state = if step == left {
+                        State::Between
+                    } else {
+                        State::Body(left - step)
+                    };
                 }
                 State::Between | State::Head => {
                     let Some(end) = memchr::memchr(b'\n', bytes) else {
@@ -121,7 +125,9 @@ impl HeadScanner {
 
     fn content_length(&mut self, value: &[u8]) {
         let digits = value.trim_ascii();
-        let number = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+        let number = std::str::from_utf8(digits)
+            .ok()
+            .filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
         self.defect = match number.and_then(|text| text.parse().ok()) {
             None => Some(FramingDefect::BadLength),
             Some(_) if self.encoding => Some(FramingDefect::LengthAndEncoding),
@@ -165,34 +171,52 @@ mod tests {
 
     #[test]
     fn hazard_s11_both_lengths_and_encodings_in_either_order() {
-        let cl_te = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
-        let te_cl = "POST / HTTP/1.1\r\nHost: a\r\ntransfer-encoding: chunked\r\nCONTENT-LENGTH:3\r\n\r\n";
+        let cl_te =
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let te_cl =
+            "POST / HTTP/1.1\r\nHost: a\r\ntransfer-encoding: chunked\r\nCONTENT-LENGTH:3\r\n\r\n";
         assert_eq!(scan(cl_te), Some((0, FramingDefect::LengthAndEncoding)));
         assert_eq!(scan(te_cl), Some((0, FramingDefect::LengthAndEncoding)));
     }
 
     #[test]
     fn hazard_s11_repeated_headers_even_when_equal() {
-        assert_eq!(scan("GET / HTTP/1.1\nContent-Length: 0\nContent-Length: 0\n\n"), Some((0, FramingDefect::RepeatedLength)));
-        let twice = "POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(
+            scan("GET / HTTP/1.1\nContent-Length: 0\nContent-Length: 0\n\n"),
+            Some((0, FramingDefect::RepeatedLength))
+        );
+        let twice =
+            "POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n";
         assert_eq!(scan(twice), Some((0, FramingDefect::RepeatedEncoding)));
     }
 
     #[test]
     fn hazard_s11_lengths_that_are_not_plain_numbers() {
         for value in ["+3", "3,3", "0x3", "3 3", "99999999999999999999999"] {
-            assert_eq!(scan(&format!("POST / HTTP/1.1\r\nContent-Length: {value}\r\n\r\n")), Some((0, FramingDefect::BadLength)));
+            assert_eq!(
+                scan(&format!(
+                    "POST / HTTP/1.1\r\nContent-Length: {value}\r\n\r\n"
+                )),
+                Some((0, FramingDefect::BadLength))
+            );
         }
-        let padded = format!("POST / HTTP/1.1\r\nContent-Length: {}3\r\n\r\n", " ".repeat(200));
+        let padded = format!(
+            "POST / HTTP/1.1\r\nContent-Length: {}3\r\n\r\n",
+            " ".repeat(200)
+        );
         assert_eq!(scan(&padded), Some((0, FramingDefect::BadLength)));
     }
 
     #[test]
     fn bodies_are_not_taken_for_heads() {
         let body = "Content-Length: 1\nContent-Length: 1\n";
-        let first = format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let first = format!(
+            "POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
         assert_eq!(scan(&first), None);
-        let then = format!("{first}GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n");
+        let then =
+            format!("{first}GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n");
         assert_eq!(scan(&then), Some((1, FramingDefect::RepeatedLength)));
     }
 

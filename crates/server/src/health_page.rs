@@ -32,7 +32,10 @@ pub(crate) async fn health<B: Backend>(exchange: &Exchange<'_, B>) -> Response<R
     let (backend, shared) = (exchange.backend, exchange.shared);
     let states = backend.health().await;
     let ok = states.iter().all(|state| state.ok);
-    let backends: BTreeMap<&str, Value> = states.iter().map(|state| (state.role, state_json(state))).collect();
+    let backends: BTreeMap<&str, Value> = states
+        .iter()
+        .map(|state| (state.role, state_json(state)))
+        .collect();
     let upstreams: Vec<Value> = backend.upstreams().iter().map(upstream_json).collect();
     let page = json!({
         "status": word(ok),
@@ -51,7 +54,10 @@ pub(crate) async fn health<B: Backend>(exchange: &Exchange<'_, B>) -> Response<R
 /// Also 503 from the moment that larder is told to stop, so that nothing new is sent here.
 pub(crate) async fn ready<B: Backend>(exchange: &Exchange<'_, B>) -> Response<ResponseBody> {
     if exchange.shared.is_stopping() {
-        return json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": "stopping"}));
+        return json_response(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &json!({"status": "stopping"}),
+        );
     }
     let ok = exchange.backend.health().await.iter().all(|state| state.ok);
     json_response(verdict(ok), &json!({"status": word(ok)}))
@@ -97,11 +103,16 @@ fn certificate_json(shared: &Shared, now: UnixMillis) -> Option<Value> {
 
 /// RFC 3339, as people and monitoring read it.
 fn time(time: UnixMillis) -> String {
-    Timestamp::from_millisecond(time.0).map_or_else(|_| "unknown".to_owned(), |time| time.to_string())
+    Timestamp::from_millisecond(time.0)
+        .map_or_else(|_| "unknown".to_owned(), |time| time.to_string())
 }
 
 fn verdict(ok: bool) -> StatusCode {
-    if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+    if ok {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
 }
 
 fn word(ok: bool) -> &'static str {

@@ -94,18 +94,27 @@ impl Criterion {
             return None;
         }
         let copy = |line: &HeaderValue| HeaderValue::from_bytes(line.as_bytes()).ok();
-        lines.iter().map(copy).collect::<Option<_>>().map(Self::Exactly)
+        lines
+            .iter()
+            .map(copy)
+            .collect::<Option<_>>()
+            .map(Self::Exactly)
     }
 
     fn weight(&self) -> usize {
         match self {
             Self::Anything => 0,
-            Self::Exactly(lines) => lines.iter().map(|line| size_of::<HeaderValue>() + line.len()).sum(),
+            Self::Exactly(lines) => lines
+                .iter()
+                .map(|line| size_of::<HeaderValue>() + line.len())
+                .sum(),
         }
     }
 
     fn is_met_by(&self, headers: &HeaderMap, name: &HeaderName) -> bool {
-        let Self::Exactly(wanted) = self else { return true };
+        let Self::Exactly(wanted) = self else {
+            return true;
+        };
         headers.get_all(name).iter().eq(wanted)
     }
 }
@@ -113,7 +122,11 @@ impl Criterion {
 impl Selector {
     /// For the answer to a request with these headers; `None` if it varies by something that is not compared here.
     pub(crate) fn new(vary: &[&str], headers: &HeaderMap, base: &str) -> Option<Self> {
-        let mut selector = Self { accept: Criterion::Anything, accept_encoding: Criterion::Anything, base: None };
+        let mut selector = Self {
+            accept: Criterion::Anything,
+            accept_encoding: Criterion::Anything,
+            base: None,
+        };
         for name in vary {
             if name.eq_ignore_ascii_case("accept") {
                 selector.accept = Criterion::of(headers, &ACCEPT)?;
@@ -130,7 +143,9 @@ impl Selector {
     }
 
     fn weight(&self) -> usize {
-        self.accept.weight() + self.accept_encoding.weight() + self.base.as_ref().map_or(0, String::len)
+        self.accept.weight()
+            + self.accept_encoding.weight()
+            + self.base.as_ref().map_or(0, String::len)
     }
 
     fn fits(&self, headers: &HeaderMap, is_base: impl Fn(&str) -> bool) -> bool {
@@ -142,13 +157,24 @@ impl Selector {
 
 impl HotTarget {
     /// The answer for a request, if there is one and it still holds. `is_base` tells whether the client used that base URL.
-    pub(crate) fn find(&self, headers: &HeaderMap, is_base: impl Fn(&str) -> bool, now: UnixMillis) -> Option<&HotVariant> {
-        let fitting = self.variants.iter().find(|variant| variant.selector.fits(headers, &is_base))?;
+    pub(crate) fn find(
+        &self,
+        headers: &HeaderMap,
+        is_base: impl Fn(&str) -> bool,
+        now: UnixMillis,
+    ) -> Option<&HotVariant> {
+        let fitting = self
+            .variants
+            .iter()
+            .find(|variant| variant.selector.fits(headers, &is_base))?;
         (fitting.ticket.is_good)(now).then_some(fitting)
     }
 
     fn weight(&self, file_weight: u64) -> u64 {
-        self.variants.iter().map(|variant| variant.weight(file_weight)).sum()
+        self.variants
+            .iter()
+            .map(|variant| variant.weight(file_weight))
+            .sum()
     }
 }
 
@@ -170,7 +196,11 @@ impl HotVariant {
             age: now.since(self.ticket.contacted_at),
             remaining,
             no_store: false,
-            cache_status: CacheStatus { hit: true, ttl, ..CacheStatus::default() },
+            cache_status: CacheStatus {
+                hit: true,
+                ttl,
+                ..CacheStatus::default()
+            },
             source: Source::Cache,
         }
     }
@@ -185,7 +215,9 @@ impl HotBody {
     pub(crate) fn is_intact(&self) -> bool {
         match self {
             Self::Bytes(_) => true,
-            Self::File { file, length } => file.metadata().is_ok_and(|metadata| metadata.len() == *length),
+            Self::File { file, length } => file
+                .metadata()
+                .is_ok_and(|metadata| metadata.len() == *length),
         }
     }
 
@@ -202,7 +234,10 @@ impl HotSet {
     pub(crate) fn new(bytes: u64, files: usize) -> Self {
         let items = hot_files(bytes).clamp(16, 65_536);
         let file_weight = FILE_WEIGHT.max(bytes.div_ceil(files.max(1) as u64));
-        Self { cache: (bytes > 0).then(|| Cache::with_weighter(items, bytes, ByWeight { file_weight })) }
+        Self {
+            cache: (bytes > 0)
+                .then(|| Cache::with_weighter(items, bytes, ByWeight { file_weight })),
+        }
     }
 
     pub(crate) fn is_enabled(&self) -> bool {
@@ -219,7 +254,9 @@ impl HotSet {
         let Some(cache) = &self.cache else { return };
         let held = cache.peek(target);
         let held = held.iter().flat_map(|target| &target.variants);
-        let still_good = held.filter(|other| (other.ticket.is_good)(now) && other.selector != variant.selector).map(Arc::clone);
+        let still_good = held
+            .filter(|other| (other.ticket.is_good)(now) && other.selector != variant.selector)
+            .map(Arc::clone);
         let mut variants: Vec<_> = still_good.collect();
         if variants.len() >= MAX_VARIANTS {
             variants.remove(0);
@@ -238,7 +275,12 @@ impl HotSet {
     /// Drops what no longer holds, and with it open files whose blobs may be gone from the disk.
     pub(crate) fn sweep(&self, now: UnixMillis) {
         if let Some(cache) = &self.cache {
-            cache.retain(|_, target| target.variants.iter().any(|variant| (variant.ticket.is_good)(now)));
+            cache.retain(|_, target| {
+                target
+                    .variants
+                    .iter()
+                    .any(|variant| (variant.ticket.is_good)(now))
+            });
         }
     }
 
@@ -251,7 +293,10 @@ impl HotSet {
     pub(crate) fn size(&self) -> HotSetSize {
         self.cache
             .as_ref()
-            .map_or_else(HotSetSize::default, |cache| HotSetSize { entries: cache.len() as u64, bytes: cache.weight() })
+            .map_or_else(HotSetSize::default, |cache| HotSetSize {
+                entries: cache.len() as u64,
+                bytes: cache.weight(),
+            })
     }
 }
 
@@ -288,7 +333,12 @@ mod tests {
         map
     }
 
-    fn variant(vary: &[&str], request: &HeaderMap, body: &[u8], fresh_until: Option<UnixMillis>) -> HotVariant {
+    fn variant(
+        vary: &[&str],
+        request: &HeaderMap,
+        body: &[u8],
+        fresh_until: Option<UnixMillis>,
+    ) -> HotVariant {
         HotVariant {
             selector: Selector::new(vary, request, "http://a").unwrap(),
             prepared: Prepared::new(http::StatusCode::OK, Representation::default(), None),
@@ -305,7 +355,9 @@ mod tests {
     fn body_of(set: &HotSet, request: &HeaderMap, base: &str, now: UnixMillis) -> Option<Vec<u8>> {
         let target = set.get("/t")?;
         let found = target.find(request, |wanted| wanted == base, now)?;
-        let HotBody::Bytes(bytes) = &found.body else { panic!("not in memory") };
+        let HotBody::Bytes(bytes) = &found.body else {
+            panic!("not in memory")
+        };
         Some(bytes.to_vec())
     }
 
@@ -314,15 +366,26 @@ mod tests {
         let set = HotSet::new(1 << 20, 4_096);
         let json = headers(&[("accept", "application/json")]);
         let html = headers(&[("accept", "text/html"), ("accept-encoding", "gzip")]);
-        set.insert("/t", variant(&["accept", "accept-encoding"], &json, b"json", None), NOW);
-        set.insert("/t", variant(&["accept", "accept-encoding"], &html, b"html", None), NOW);
+        set.insert(
+            "/t",
+            variant(&["accept", "accept-encoding"], &json, b"json", None),
+            NOW,
+        );
+        set.insert(
+            "/t",
+            variant(&["accept", "accept-encoding"], &html, b"html", None),
+            NOW,
+        );
         assert_eq!(body_of(&set, &json, "x", NOW).unwrap(), b"json");
         assert_eq!(body_of(&set, &html, "x", NOW).unwrap(), b"html");
         for other in [
             headers(&[]),
             headers(&[("accept", "text/html")]),
             headers(&[("accept", "application/json"), ("accept-encoding", "gzip")]),
-            headers(&[("accept", "application/json"), ("accept", "application/json")]),
+            headers(&[
+                ("accept", "application/json"),
+                ("accept", "application/json"),
+            ]),
         ] {
             assert_eq!(body_of(&set, &other, "x", NOW), None, "{other:?}");
         }
@@ -331,23 +394,40 @@ mod tests {
     #[test]
     fn absolute_links_belong_to_one_base() {
         let set = HotSet::new(1 << 20, 4_096);
-        set.insert("/t", variant(&["host"], &headers(&[]), b"links to a", None), NOW);
+        set.insert(
+            "/t",
+            variant(&["host"], &headers(&[]), b"links to a", None),
+            NOW,
+        );
         assert!(body_of(&set, &headers(&[]), "http://a", NOW).is_some());
         assert!(body_of(&set, &headers(&[]), "http://b", NOW).is_none());
     }
 
     #[test]
     fn what_varies_by_anything_else_is_not_remembered() {
-        assert_eq!(Selector::new(&["accept", "user-agent"], &headers(&[]), "http://a"), None);
+        assert_eq!(
+            Selector::new(&["accept", "user-agent"], &headers(&[]), "http://a"),
+            None
+        );
     }
 
     #[test]
     fn an_answer_holds_until_its_ticket_ends() {
         let set = HotSet::new(1 << 20, 4_096);
-        set.insert("/t", variant(&[], &headers(&[]), b"x", Some(UnixMillis(1_005_000))), NOW);
+        set.insert(
+            "/t",
+            variant(&[], &headers(&[]), b"x", Some(UnixMillis(1_005_000))),
+            NOW,
+        );
         let target = set.get("/t").unwrap();
-        let timing = target.find(&headers(&[]), |_| false, NOW).unwrap().timing(NOW);
-        assert_eq!((timing.age.as_secs(), timing.remaining.unwrap().as_secs()), (10, 5));
+        let timing = target
+            .find(&headers(&[]), |_| false, NOW)
+            .unwrap()
+            .timing(NOW);
+        assert_eq!(
+            (timing.age.as_secs(), timing.remaining.unwrap().as_secs()),
+            (10, 5)
+        );
         assert!(body_of(&set, &headers(&[]), "", UnixMillis(1_004_999)).is_some());
         assert!(body_of(&set, &headers(&[]), "", UnixMillis(1_005_000)).is_none());
         set.sweep(UnixMillis(1_005_000));
@@ -360,15 +440,24 @@ mod tests {
         let requests: Vec<HeaderMap> = (0..9)
             .map(|n| {
                 let mut map = HeaderMap::new();
-                map.insert("accept", HeaderValue::from_str(&format!("type/{n}")).unwrap());
+                map.insert(
+                    "accept",
+                    HeaderValue::from_str(&format!("type/{n}")).unwrap(),
+                );
                 map
             })
             .collect();
         for request in &requests {
             set.insert("/t", variant(&["accept"], request, b"x", None), NOW);
         }
-        let held: Vec<bool> = requests.iter().map(|request| body_of(&set, request, "", NOW).is_some()).collect();
-        assert_eq!(held, [false, true, true, true, true, true, true, true, true]);
+        let held: Vec<bool> = requests
+            .iter()
+            .map(|request| body_of(&set, request, "", NOW).is_some())
+            .collect();
+        assert_eq!(
+            held,
+            [false, true, true, true, true, true, true, true, true]
+        );
     }
 
     fn tempfile() -> File {
@@ -379,17 +468,35 @@ mod tests {
     fn the_set_is_bounded_by_weight_and_zero_holds_nothing() {
         let set = HotSet::new(1 << 20, 4_096);
         for n in 0..200 {
-            set.insert(&format!("/{n}"), variant(&[], &headers(&[]), &vec![0; 60_000], None), NOW);
+            set.insert(
+                &format!("/{n}"),
+                variant(&[], &headers(&[]), &vec![0; 60_000], None),
+                NOW,
+            );
         }
         assert!(set.size().bytes <= 1 << 20, "{:?}", set.size());
         assert!(set.size().entries > 0);
         let few = HotSet::new(64 << 20, 128);
         for n in 0..1000 {
-            let file = HotBody::File { file: Arc::new(tempfile()), length: 1 << 20 };
-            few.insert(&format!("/{n}"), HotVariant { body: file, ..variant(&[], &headers(&[]), b"", None) }, NOW);
+            let file = HotBody::File {
+                file: Arc::new(tempfile()),
+                length: 1 << 20,
+            };
+            few.insert(
+                &format!("/{n}"),
+                HotVariant {
+                    body: file,
+                    ..variant(&[], &headers(&[]), b"", None)
+                },
+                NOW,
+            );
         }
         assert!((64..=128).contains(&few.size().entries), "{:?}", few.size());
-        assert_eq!((hot_files(64 << 20), hot_files(1 << 30)), (4_096, 65_536), "a larger set has room for more files");
+        assert_eq!(
+            (hot_files(64 << 20), hot_files(1 << 30)),
+            (4_096, 65_536),
+            "a larger set has room for more files"
+        );
         let none = HotSet::new(0, 4_096);
         none.insert("/t", variant(&[], &headers(&[]), b"x", None), NOW);
         assert!(none.get("/t").is_none());
@@ -402,11 +509,17 @@ mod tests {
         buffer[..16].copy_from_slice(b"application/json");
         let buffer = Bytes::from(buffer);
         let mut request = HeaderMap::new();
-        request.insert("accept", HeaderValue::from_maybe_shared(buffer.slice(..16)).unwrap());
+        request.insert(
+            "accept",
+            HeaderValue::from_maybe_shared(buffer.slice(..16)).unwrap(),
+        );
         let variant = variant(&["accept"], &request, b"x", None);
         drop(request);
         assert!(buffer.is_unique(), "only the test holds the buffer");
-        assert_eq!(variant.selector.accept, Criterion::Exactly(vec![HeaderValue::from_static("application/json")]));
+        assert_eq!(
+            variant.selector.accept,
+            Criterion::Exactly(vec![HeaderValue::from_static("application/json")])
+        );
     }
 
     #[test]
@@ -414,15 +527,31 @@ mod tests {
         let request = |length: usize, lines: usize| {
             let mut map = HeaderMap::new();
             for _ in 0..lines {
-                map.append("accept", HeaderValue::from_str(&"x".repeat(length)).unwrap());
+                map.append(
+                    "accept",
+                    HeaderValue::from_str(&"x".repeat(length)).unwrap(),
+                );
             }
             map
         };
-        for (length, lines, kept) in [(1_024, 1, true), (1_025, 1, false), (64, 16, true), (65, 16, false), (1, 17, false)] {
+        for (length, lines, kept) in [
+            (1_024, 1, true),
+            (1_025, 1, false),
+            (64, 16, true),
+            (65, 16, false),
+            (1, 17, false),
+        ] {
             let selector = Selector::new(&["accept"], &request(length, lines), "http://a");
             assert_eq!(selector.is_some(), kept, "{lines} lines of {length}");
         }
-        assert!(Selector::new(&["host"], &HeaderMap::new(), &format!("http://{}", "h".repeat(2_000))).is_none());
+        assert!(
+            Selector::new(
+                &["host"],
+                &HeaderMap::new(),
+                &format!("http://{}", "h".repeat(2_000))
+            )
+            .is_none()
+        );
     }
 
     #[test]
@@ -431,10 +560,16 @@ mod tests {
         request.insert("accept", HeaderValue::from_static("a"));
         long.insert("accept", HeaderValue::from_str(&"a".repeat(1_000)).unwrap());
         let weight = |request: &HeaderMap, disposition: usize| {
-            let representation =
-                Representation { content_disposition: Some("d".repeat(disposition)), ..Representation::default() };
+            let representation = Representation {
+                content_disposition: Some("d".repeat(disposition)),
+                ..Representation::default()
+            };
             let prepared = Prepared::new(http::StatusCode::OK, representation, None);
-            HotVariant { prepared, ..variant(&["accept"], request, b"x", None) }.weight(FILE_WEIGHT)
+            HotVariant {
+                prepared,
+                ..variant(&["accept"], request, b"x", None)
+            }
+            .weight(FILE_WEIGHT)
         };
         assert_eq!(weight(&long, 1) - weight(&request, 1), 999);
         assert_eq!(weight(&request, 4_000) - weight(&request, 1), 3_999);

@@ -53,8 +53,9 @@ mod unknown;
 mod watched;
 
 pub use backend::{
-    ArtifactRequest, Backend, BackendState, BoxFuture, ByteStream, Content, CounterSnapshot, DiskSpace, ErrorShape, Freshness,
-    InFlight, MirrorReport, Reply, Representation, Ticket, UpstreamFailure, UpstreamReport, UpstreamStanding,
+    ArtifactRequest, Backend, BackendState, BoxFuture, ByteStream, Content, CounterSnapshot,
+    DiskSpace, ErrorShape, Freshness, InFlight, MirrorReport, Reply, Representation, Ticket,
+    UpstreamFailure, UpstreamReport, UpstreamStanding,
 };
 pub use health_page::ReloadReport;
 pub use hot::hot_files;

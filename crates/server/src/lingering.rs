@@ -24,7 +24,10 @@ pub(crate) struct Lingering {
 
 impl Lingering {
     pub(crate) fn new() -> Self {
-        Self { timer: Box::pin(tokio::time::sleep(PATIENCE)), left: MOST }
+        Self {
+            timer: Box::pin(tokio::time::sleep(PATIENCE)),
+            left: MOST,
+        }
     }
 
     /// Ready when the client has closed its side, or has been listened to long enough.

@@ -143,7 +143,11 @@ pub async fn bind(settings: ServerSettings) -> Result<BoundServer, BindError> {
         tls,
         pseudonym: settings.pseudonym,
     });
-    Ok(BoundServer { listeners, addresses, shared })
+    Ok(BoundServer {
+        listeners,
+        addresses,
+        shared,
+    })
 }
 
 fn is_loopback(address: &SocketAddr) -> bool {
@@ -151,7 +155,11 @@ fn is_loopback(address: &SocketAddr) -> bool {
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     // A restart must not wait for the connections of the process before.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -172,7 +180,9 @@ impl BoundServer {
 
     /// Changes settings while the server runs.
     pub fn handle(&self) -> ServerHandle {
-        ServerHandle { shared: Arc::clone(&self.shared) }
+        ServerHandle {
+            shared: Arc::clone(&self.shared),
+        }
     }
 
     /// Serves until `shutdown` ends; then lets running answers finish, within `limits.drain_timeout`.
@@ -201,8 +211,14 @@ impl BoundServer {
         drop(self.listeners);
         acceptor.drain.begin();
         let all_ended = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(limits.drain_timeout, all_ended).await.is_err() {
-            tracing::warn!(open = connections.len(), "connections are cut off: they did not end in time");
+        if tokio::time::timeout(limits.drain_timeout, all_ended)
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                open = connections.len(),
+                "connections are cut off: they did not end in time"
+            );
             connections.shutdown().await;
         }
     }
@@ -247,7 +263,10 @@ impl<B> Clone for Acceptor<B> {
 
 impl<B: Backend> Acceptor<B> {
     /// The next connection, once there is room for it.
-    async fn next(&self, listeners: &[TcpListener]) -> (TcpStream, Origin, Option<OwnedSemaphorePermit>) {
+    async fn next(
+        &self,
+        listeners: &[TcpListener],
+    ) -> (TcpStream, Origin, Option<OwnedSemaphorePermit>) {
         // The semaphore is never closed; without a permit the connection would only go uncounted.
         let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
         loop {
@@ -256,7 +275,9 @@ impl<B: Backend> Acceptor<B> {
                     .iter()
                     .zip(&*self.on_loopback)
                     .find_map(|(listener, &on_loopback)| match listener.poll_accept(cx) {
-                        Poll::Ready(Ok((socket, peer))) => Some(Poll::Ready(Ok((socket, Origin { peer, on_loopback })))),
+                        Poll::Ready(Ok((socket, peer))) => {
+                            Some(Poll::Ready(Ok((socket, Origin { peer, on_loopback }))))
+                        }
                         Poll::Ready(Err(error)) => Some(Poll::Ready(Err(error))),
                         Poll::Pending => None,
                     })
@@ -285,11 +306,14 @@ impl<B: Backend> Acceptor<B> {
             Some(tls) => {
                 let handshake = tls.acceptor().accept(socket);
                 match tokio::time::timeout(self.shared.limits.handshake_timeout, handshake).await {
-                    Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => self.serve_http2(stream, origin).await,
+                    Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                        self.serve_http2(stream, origin).await
+                    }
                     Ok(Ok(stream)) => {
                         let activity = Activity::new(true);
                         let connection = connection(origin, "https", None, &activity);
-                        self.serve_http1(Watched::http1(stream, activity), connection).await;
+                        self.serve_http1(Watched::http1(stream, activity), connection)
+                            .await;
                     }
                     Ok(Err(error)) => {
                         self.shared.metrics.connection_failed();
@@ -305,16 +329,25 @@ impl<B: Backend> Acceptor<B> {
         let stream = SendfileStream::new(socket);
         let activity = Activity::new(true);
         let connection = connection(origin, "http", Some(stream.sender()), &activity);
-        self.serve_http1(Watched::http1(stream, activity), connection).await;
+        self.serve_http1(Watched::http1(stream, activity), connection)
+            .await;
     }
 
     async fn serve_http1<T>(self, transport: Watched<T>, connection: Arc<Connection>)
     where
         T: tokio::io::AsyncRead + tokio::io::AsyncWrite + crate::watched::Transport + Unpin,
     {
-        let (limits, activity, peer) = (self.shared.limits, Arc::clone(&connection.activity), connection.peer);
+        let (limits, activity, peer) = (
+            self.shared.limits,
+            Arc::clone(&connection.activity),
+            connection.peer,
+        );
         let (metrics, is_plain) = (Arc::clone(&self.shared.metrics), self.shared.tls.is_none());
-        let service = Service { backend: self.backend, shared: self.shared, connection };
+        let service = Service {
+            backend: self.backend,
+            shared: self.shared,
+            connection,
+        };
         // No `pipeline_flush`: it would copy every body into one buffer. No `header_read_timeout`: `Drive` has its own, which
         // tells heads from pauses between requests.
         let http = http1::Builder::new()
@@ -334,12 +367,20 @@ impl<B: Backend> Acceptor<B> {
 
     async fn serve_http2<T>(self, stream: T, origin: Origin)
     where
-        T: tokio::io::AsyncRead + tokio::io::AsyncWrite + crate::watched::Transport + Unpin + 'static,
+        T: tokio::io::AsyncRead
+            + tokio::io::AsyncWrite
+            + crate::watched::Transport
+            + Unpin
+            + 'static,
     {
         let activity = Activity::new(false);
         let connection = connection(origin, "https", None, &activity);
         let limits = self.shared.limits;
-        let service = Service { backend: self.backend, shared: self.shared, connection };
+        let service = Service {
+            backend: self.backend,
+            shared: self.shared,
+            connection,
+        };
         let http = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_concurrent_streams(128)
@@ -347,7 +388,10 @@ impl<B: Backend> Acceptor<B> {
             .initial_connection_window_size(UNREAD)
             .max_send_buf_size(BUFFER)
             .max_header_list_size(BUFFER as u32)
-            .serve_connection(TokioIo::new(Watched::http2(stream, Arc::clone(&activity))), service);
+            .serve_connection(
+                TokioIo::new(Watched::http2(stream, Arc::clone(&activity))),
+                service,
+            );
         // What goes wrong with a connection of many requests is said of these.
         let _ = Drive::new(http, activity, limits, self.drain).await;
     }
@@ -359,15 +403,28 @@ impl<B: Backend> Acceptor<B> {
         }
         match self.shared.tls.as_ref().map(|tls| tls.reload_if_changed()) {
             Some(Ok(true)) => tracing::debug!("the TLS certificate has been read again"),
-            Some(Err(error)) => tracing::error!(%error, "the changed TLS certificate cannot be used; the old one stays"),
+            Some(Err(error)) => {
+                tracing::error!(%error, "the changed TLS certificate cannot be used; the old one stays")
+            }
             Some(Ok(false)) | None => {}
         }
     }
 }
 
-fn connection(origin: Origin, scheme: &'static str, sender: Option<FileSender>, activity: &Arc<Activity>) -> Arc<Connection> {
+fn connection(
+    origin: Origin,
+    scheme: &'static str,
+    sender: Option<FileSender>,
+    activity: &Arc<Activity>,
+) -> Arc<Connection> {
     let Origin { peer, on_loopback } = origin;
-    Arc::new(Connection { peer, scheme, on_loopback, sender, activity: Arc::clone(activity) })
+    Arc::new(Connection {
+        peer,
+        scheme,
+        on_loopback,
+        sender,
+        activity: Arc::clone(activity),
+    })
 }
 
 /// Head and body leave at once, and a client that no longer acknowledges anything is given up.
@@ -379,5 +436,8 @@ fn prepare(socket: &TcpStream, stall_timeout: Duration) -> io::Result<()> {
 /// Errors of `accept` that concern the connection only, not the listener.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
 }

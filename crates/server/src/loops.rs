@@ -25,9 +25,17 @@ impl Shared {
 /// 508 (RFC 5842 section 7.2), in the shape that the path's clients read.
 pub(crate) fn refuse<B: Backend>(exchange: &Exchange<'_, B>) -> Handled {
     let (name, is_oci) = addressed(exchange);
-    let repository = name.as_deref().and_then(|name| exchange.backend.repository(name));
-    let audience = if is_oci { Audience::Oci } else { Audience::Repository(repository.as_deref()) };
-    let known = repository.as_ref().map_or("", |repository| repository.name.as_str());
+    let repository = name
+        .as_deref()
+        .and_then(|name| exchange.backend.repository(name));
+    let audience = if is_oci {
+        Audience::Oci
+    } else {
+        Audience::Repository(repository.as_deref())
+    };
+    let known = repository
+        .as_ref()
+        .map_or("", |repository| repository.name.as_str());
     let message = match known {
         "" => {
             "this request was sent by this larder itself: an upstream of one of its repositories leads back to it; correct that \
@@ -45,19 +53,35 @@ pub(crate) fn refuse<B: Backend>(exchange: &Exchange<'_, B>) -> Handled {
     }
     exchange.shared.metrics.repository(known).count_loop();
     let response: Response<ResponseBody> = problem::response(&**exchange.backend, &fault, audience);
-    Handled { response, kind: RequestKind::Refused, repository }
+    Handled {
+        response,
+        kind: RequestKind::Refused,
+        repository,
+    }
 }
 
 /// The configured repository that a request names.
 pub(crate) fn repository_of<B: Backend>(exchange: &Exchange<'_, B>) -> Option<Arc<Repository>> {
-    addressed(exchange).0.and_then(|name| exchange.backend.repository(&name))
+    addressed(exchange)
+        .0
+        .and_then(|name| exchange.backend.repository(&name))
 }
 
 /// The repository that a request names, and whether its clients are those of a container registry.
 fn addressed<B: Backend>(exchange: &Exchange<'_, B>) -> (Option<String>, bool) {
     match find(&exchange.head.method, exchange.head.uri.path()) {
-        Found::Endpoint { endpoint: Endpoint::Oci, rest, .. } => (oci::repository_of(exchange, rest), true),
-        Found::Endpoint { endpoint, repository, .. } => (Some(repository.to_owned()), endpoint == Endpoint::OciAlias),
-        Found::OtherMethods(_) | Found::Nothing => (None, exchange.head.uri.path().starts_with("/v2/")),
+        Found::Endpoint {
+            endpoint: Endpoint::Oci,
+            rest,
+            ..
+        } => (oci::repository_of(exchange, rest), true),
+        Found::Endpoint {
+            endpoint,
+            repository,
+            ..
+        } => (Some(repository.to_owned()), endpoint == Endpoint::OciAlias),
+        Found::OtherMethods(_) | Found::Nothing => {
+            (None, exchange.head.uri.path().starts_with("/v2/"))
+        }
     }
 }

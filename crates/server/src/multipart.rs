@@ -19,11 +19,17 @@ pub(crate) struct Multipart {
 
 impl Multipart {
     /// `content_type` and `length` are those of the whole body.
-    pub(crate) fn new(ranges: &[ByteRange], content_type: Option<&HeaderValue>, length: u64) -> Self {
+    pub(crate) fn new(
+        ranges: &[ByteRange],
+        content_type: Option<&HeaderValue>,
+        length: u64,
+    ) -> Self {
         // 128 random bits: no body can be made to hold them.
         let random = |n: u8| RandomState::new().hash_one(n);
         let boundary = format!("{:016x}{:016x}", random(1), random(2));
-        let type_line = content_type.map(|value| [b"Content-Type: ", value.as_bytes(), b"\r\n"].concat()).unwrap_or_default();
+        let type_line = content_type
+            .map(|value| [b"Content-Type: ", value.as_bytes(), b"\r\n"].concat())
+            .unwrap_or_default();
         let head = |range: &ByteRange| {
             let ByteRange { start, end } = range;
             let opening = format!("\r\n--{boundary}\r\n");
@@ -32,7 +38,11 @@ impl Multipart {
         };
         let parts = ranges.iter().map(|range| (head(range), *range)).collect();
         let closing = format!("\r\n--{boundary}--\r\n");
-        Self { boundary, parts, closing }
+        Self {
+            boundary,
+            parts,
+            closing,
+        }
     }
 
     pub(crate) fn content_type(&self) -> String {
@@ -41,13 +51,23 @@ impl Multipart {
 
     /// Length of the whole answer.
     pub(crate) fn length(&self) -> u64 {
-        let parts: u64 = self.parts.iter().map(|(head, range)| head.len() as u64 + (range.end - range.start + 1)).sum();
+        let parts: u64 = self
+            .parts
+            .iter()
+            .map(|(head, range)| head.len() as u64 + (range.end - range.start + 1))
+            .sum();
         parts + self.closing.len() as u64
     }
 
     /// The answer, with the ranges' bytes given by `bytes_of`.
     pub(crate) fn pieces(self, bytes_of: impl Fn(ByteRange) -> Option<Piece>) -> VecDeque<Piece> {
-        let parts = self.parts.into_iter().flat_map(|(head, range)| [Some(Piece::Bytes(head.into())), bytes_of(range)]);
-        parts.chain([Some(Piece::Bytes(self.closing.into()))]).flatten().collect()
+        let parts = self
+            .parts
+            .into_iter()
+            .flat_map(|(head, range)| [Some(Piece::Bytes(head.into())), bytes_of(range)]);
+        parts
+            .chain([Some(Piece::Bytes(self.closing.into()))])
+            .flatten()
+            .collect()
     }
 }

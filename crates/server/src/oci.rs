@@ -16,8 +16,10 @@ use crate::service::{Exchange, Handled};
 use crate::unknown::unknown;
 
 /// Tells clients that this is a registry; on everything below `/v2/`.
-pub(crate) const API_VERSION: (HeaderName, HeaderValue) =
-    (HeaderName::from_static("docker-distribution-api-version"), HeaderValue::from_static("registry/2.0"));
+pub(crate) const API_VERSION: (HeaderName, HeaderValue) = (
+    HeaderName::from_static("docker-distribution-api-version"),
+    HeaderValue::from_static("registry/2.0"),
+);
 
 /// `/v2/{rest}`.
 pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, rest: &str) -> Handled {
@@ -39,37 +41,64 @@ pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, rest: &str) ->
 }
 
 /// `/v2/{repository}/`: no address of the distribution API, so people have it to themselves.
-fn registry_page<B: Backend>(exchange: &Exchange<'_, B>, name: &str, path: &str) -> Option<Handled> {
-    let mut page = if root_page::is_root(&exchange.head.method, path) { root_page::of(exchange, name)? } else { return None };
+fn registry_page<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    name: &str,
+    path: &str,
+) -> Option<Handled> {
+    let mut page = if root_page::is_root(&exchange.head.method, path) {
+        root_page::of(exchange, name)?
+    } else {
+        return None;
+    };
     let (name, value) = API_VERSION;
     page.response.headers_mut().insert(name, value);
     Some(page)
 }
 
 /// `/{repository}/v2/{path}`, as clients send it that put the path of a mirror in front of everything. `None`: there is no such registry.
-pub(crate) async fn serve_alias<B: Backend>(exchange: &Exchange<'_, B>, name: &str, path: &str) -> Option<Handled> {
+pub(crate) async fn serve_alias<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    name: &str,
+    path: &str,
+) -> Option<Handled> {
     docker(exchange, name)?;
     let path = &*fold_segments(path);
-    Some(match (path, matches!(exchange.head.method, Method::GET | Method::HEAD)) {
-        ("", true) => json(b"{}"),
-        ("", false) => refuse(exchange, &not_offered(), None),
-        _ => answer(exchange, name, path).await,
-    })
+    Some(
+        match (
+            path,
+            matches!(exchange.head.method, Method::GET | Method::HEAD),
+        ) {
+            ("", true) => json(b"{}"),
+            ("", false) => refuse(exchange, &not_offered(), None),
+            _ => answer(exchange, name, path).await,
+        },
+    )
 }
 
-fn docker<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Option<std::sync::Arc<Repository>> {
-    exchange.backend.repository(name).filter(|repository| repository.package == PackageType::Docker)
+fn docker<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    name: &str,
+) -> Option<std::sync::Arc<Repository>> {
+    exchange
+        .backend
+        .repository(name)
+        .filter(|repository| repository.package == PackageType::Docker)
 }
 
 /// A first segment that is a docker repository's name always means it. Anything else is an image of the repository that stands for the
 /// registry whose mirror the client takes larder for (`?ns=`), else of the default remote.
-fn choose<'p, B: Backend>(exchange: &Exchange<'_, B>, rest: &'p str) -> Result<(String, &'p str), Fault> {
+fn choose<'p, B: Backend>(
+    exchange: &Exchange<'_, B>,
+    rest: &'p str,
+) -> Result<(String, &'p str), Fault> {
     let (first, after) = rest.split_once('/').unwrap_or((rest, ""));
     if docker(exchange, first).is_some() {
         return Ok((first.to_owned(), after));
     }
     let live = exchange.shared.live.load();
-    let meant = namespace(exchange.head.uri.query()).and_then(|registry| live.docker_registries.get(&registry));
+    let meant = namespace(exchange.head.uri.query())
+        .and_then(|registry| live.docker_registries.get(&registry));
     if let Some(name) = meant.or(live.docker_default_remote.as_ref()) {
         return Ok((name.clone(), rest));
     }
@@ -86,7 +115,9 @@ fn choose<'p, B: Backend>(exchange: &Exchange<'_, B>, rest: &'p str) -> Result<(
 /// The registry that a client would have asked without larder.
 fn namespace(query: Option<&str>) -> Option<String> {
     let mut parameters = url::form_urlencoded::parse(query?.as_bytes());
-    parameters.find(|(name, _)| name == "ns").map(|(_, registry)| registry.to_ascii_lowercase())
+    parameters
+        .find(|(name, _)| name == "ns")
+        .map(|(_, registry)| registry.to_ascii_lowercase())
 }
 
 /// The repository that a path below `/v2/` means, if it means one.
@@ -96,13 +127,25 @@ pub(crate) fn repository_of<B: Backend>(exchange: &Exchange<'_, B>, rest: &str) 
 
 async fn answer<B: Backend>(exchange: &Exchange<'_, B>, name: &str, path: &str) -> Handled {
     if matches!(exchange.head.method, Method::GET | Method::HEAD) {
-        return artifact::serve(exchange, Address { repository: name, path, audience: Audience::Oci }, Bytes::new()).await;
+        return artifact::serve(
+            exchange,
+            Address {
+                repository: name,
+                path,
+                audience: Audience::Oci,
+            },
+            Bytes::new(),
+        )
+        .await;
     }
     let repository = exchange.backend.repository(name);
     let fault = match repository.as_deref() {
         Some(local) if local.kind == RepositoryKind::Local => artifact::not_built(local),
         Some(other) => {
-            let message = format!("{name} is a {} repository: images are pulled from it, not pushed to it", other.kind.as_str());
+            let message = format!(
+                "{name} is a {} repository: images are pulled from it, not pushed to it",
+                other.kind.as_str()
+            );
             Fault::new(FaultKind::MethodNotAllowed, "read_only", message).in_repository(&other.name)
         }
         None => unknown(&**exchange.backend, name, true),
@@ -110,20 +153,36 @@ async fn answer<B: Backend>(exchange: &Exchange<'_, B>, name: &str, path: &str) 
     refuse(exchange, &fault, repository)
 }
 
-fn refuse<B: Backend>(exchange: &Exchange<'_, B>, fault: &Fault, repository: Option<std::sync::Arc<Repository>>) -> Handled {
+fn refuse<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    fault: &Fault,
+    repository: Option<std::sync::Arc<Repository>>,
+) -> Handled {
     let response = problem::response(&**exchange.backend, fault, Audience::Oci);
-    Handled { response, kind: RequestKind::Refused, repository }
+    Handled {
+        response,
+        kind: RequestKind::Refused,
+        repository,
+    }
 }
 
 fn not_offered() -> Fault {
-    Fault::new(FaultKind::MethodNotAllowed, "method_not_allowed", "this address is read with GET and HEAD")
+    Fault::new(
+        FaultKind::MethodNotAllowed,
+        "method_not_allowed",
+        "this address is read with GET and HEAD",
+    )
 }
 
 fn json(body: &'static [u8]) -> Handled {
     let mut response = Response::new(ResponseBody::bytes(Bytes::from_static(body)));
     let (name, value) = API_VERSION;
     response.headers_mut().insert(name, value);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     Handled::other(response)
 }

@@ -19,12 +19,19 @@ mod tests {
             .iter()
             .flat_map(|(path, operations)| {
                 let methods = operations.as_object().unwrap().keys();
-                methods.map(|method| (path.clone(), method.to_uppercase())).collect::<Vec<_>>()
+                methods
+                    .map(|method| (path.clone(), method.to_uppercase()))
+                    .collect::<Vec<_>>()
             })
             .collect();
         let routed: BTreeSet<(String, String)> = ROUTES
             .iter()
-            .flat_map(|route| route.methods.iter().map(|method| (route.template.to_owned(), method.to_string())))
+            .flat_map(|route| {
+                route
+                    .methods
+                    .iter()
+                    .map(|method| (route.template.to_owned(), method.to_string()))
+            })
             .collect();
         assert_eq!(described, routed);
     }
@@ -33,11 +40,22 @@ mod tests {
     fn every_parameter_of_a_path_is_described() {
         let document: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
         for route in ROUTES {
-            let operation = &document["paths"][route.template][route.methods[0].as_str().to_lowercase()];
-            for name in route.template.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
+            let operation =
+                &document["paths"][route.template][route.methods[0].as_str().to_lowercase()];
+            for name in route
+                .template
+                .split('/')
+                .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+            {
                 let reference = format!("#/components/parameters/{name}");
                 let parameters = operation["parameters"].as_array().unwrap();
-                assert!(parameters.iter().any(|parameter| parameter["$ref"] == reference.as_str()), "{}: {name}", route.template);
+                assert!(
+                    parameters
+                        .iter()
+                        .any(|parameter| parameter["$ref"] == reference.as_str()),
+                    "{}: {name}",
+                    route.template
+                );
             }
         }
     }

@@ -29,7 +29,9 @@ pub(crate) fn may_change_state(attempt: Attempt<'_>, settings: &LiveSettings) ->
     if let Some(token) = &settings.admin_token {
         return match bearer(attempt.headers) {
             Some(given) if same(given.as_bytes(), token.expose().as_bytes()) => Ok(()),
-            Some(_) => Err(unauthorized("the bearer token is not the configured auth.admin_token")),
+            Some(_) => Err(unauthorized(
+                "the bearer token is not the configured auth.admin_token",
+            )),
             None => Err(unauthorized(
                 "this changes state and needs 'Authorization: Bearer <token>' with the token of the setting auth.admin_token (LARDER_ADMIN_TOKEN)",
             )),
@@ -41,16 +43,27 @@ pub(crate) fn may_change_state(attempt: Attempt<'_>, settings: &LiveSettings) ->
         ));
     }
     let own = Url::parse(&format!("{}://{}", attempt.scheme, attempt.host)).ok();
-    if !own.as_ref().is_some_and(|url| is_loopback(url) || settings.public_urls.names_place_of(url)) {
+    if !own
+        .as_ref()
+        .is_some_and(|url| is_loopback(url) || settings.public_urls.names_place_of(url))
+    {
         return Err(forbidden(
             "the request's Host is neither a loopback address nor that of public_url: ask a loopback address, or set public_url \
              (LARDER_PUBLIC_URL) to the address that clients use",
         ));
     }
-    let cross_site = attempt.headers.get_all("sec-fetch-site").iter().any(|site| site.as_bytes() == b"cross-site");
+    let cross_site = attempt
+        .headers
+        .get_all("sec-fetch-site")
+        .iter()
+        .any(|site| site.as_bytes() == b"cross-site");
     let foreign = attempt.headers.get_all(ORIGIN).iter().any(|origin| {
         let origin = origin.to_str().ok().and_then(|text| Url::parse(text).ok());
-        let is_own = |url: &Url| own.iter().chain(settings.public_urls.all()).any(|own| url.origin() == own.origin());
+        let is_own = |url: &Url| {
+            own.iter()
+                .chain(settings.public_urls.all())
+                .any(|own| url.origin() == own.origin())
+        };
         !origin.is_some_and(|url| is_own(&url))
     });
     if cross_site || foreign {
@@ -64,7 +77,10 @@ pub(crate) fn may_change_state(attempt: Attempt<'_>, settings: &LiveSettings) ->
 
 /// Whether a browser asks. A page cannot change what it calls itself; package clients call themselves something else.
 pub(crate) fn is_browser(headers: &HeaderMap) -> bool {
-    headers.get_all(USER_AGENT).iter().any(|agent| agent.as_bytes().starts_with(b"Mozilla/"))
+    headers
+        .get_all(USER_AGENT)
+        .iter()
+        .any(|agent| agent.as_bytes().starts_with(b"Mozilla/"))
 }
 
 /// Refuses a browser's request on loopback by a name that larder does not know: a page whose own name has been made to lead here
@@ -110,7 +126,10 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 /// Compares in a time that depends on the lengths only.
 fn same(given: &[u8], expected: &[u8]) -> bool {
-    let difference = given.iter().zip(expected).fold(0, |difference, (a, b)| difference | (a ^ b));
+    let difference = given
+        .iter()
+        .zip(expected)
+        .fold(0, |difference, (a, b)| difference | (a ^ b));
     given.len() == expected.len() && !expected.is_empty() && std::hint::black_box(difference) == 0
 }
 
@@ -119,7 +138,8 @@ fn unauthorized(message: &str) -> Fault {
 }
 
 fn forbidden(message: &str) -> Fault {
-    Fault::new(FaultKind::Forbidden, "cross_site", message).by_rule("requests that change state (safe defaults)")
+    Fault::new(FaultKind::Forbidden, "cross_site", message)
+        .by_rule("requests that change state (safe defaults)")
 }
 
 #[cfg(test)]
@@ -143,7 +163,11 @@ mod tests {
 
     fn judge(row: &Row) -> Option<FaultKind> {
         let mut headers = HeaderMap::new();
-        let all = [("origin", row.origin), ("sec-fetch-site", row.site), ("authorization", row.authorization)];
+        let all = [
+            ("origin", row.origin),
+            ("sec-fetch-site", row.site),
+            ("authorization", row.authorization),
+        ];
         for (name, value) in all {
             if let Some(value) = value {
                 headers.insert(name, HeaderValue::from_static(value));
@@ -157,8 +181,15 @@ mod tests {
             admin_token: row.token.then(|| Secret::new("s3cret".to_owned())),
             ..LiveSettings::default()
         };
-        let attempt = Attempt { headers: &headers, scheme: "http", host: row.host, loopback_only: row.loopback_only };
-        may_change_state(attempt, &settings).err().map(|fault| fault.kind)
+        let attempt = Attempt {
+            headers: &headers,
+            scheme: "http",
+            host: row.host,
+            loopback_only: row.loopback_only,
+        };
+        may_change_state(attempt, &settings)
+            .err()
+            .map(|fault| fault.kind)
     }
 
     /// Spec section 6, cell by cell.
@@ -178,41 +209,169 @@ mod tests {
         let rows = [
             // Loopback, no token: everything works.
             Row { ..open },
-            Row { host: "localhost:8000", ..open },
-            Row { host: "[::1]:8000", ..open },
-            Row { host: "larder.example", ..open },
-            Row { host: "other.example:8443", ..open },
-            Row { origin: Some("https://other.example:8443"), ..open },
-            Row { origin: Some(SAME), ..open },
-            Row { origin: Some("https://larder.example"), ..open },
-            Row { site: Some("same-origin"), ..open },
-            Row { site: Some("none"), ..open },
+            Row {
+                host: "localhost:8000",
+                ..open
+            },
+            Row {
+                host: "[::1]:8000",
+                ..open
+            },
+            Row {
+                host: "larder.example",
+                ..open
+            },
+            Row {
+                host: "other.example:8443",
+                ..open
+            },
+            Row {
+                origin: Some("https://other.example:8443"),
+                ..open
+            },
+            Row {
+                origin: Some(SAME),
+                ..open
+            },
+            Row {
+                origin: Some("https://larder.example"),
+                ..open
+            },
+            Row {
+                site: Some("same-origin"),
+                ..open
+            },
+            Row {
+                site: Some("none"),
+                ..open
+            },
             // … but not for another site in the user's browser, or behind a rebound name.
-            Row { host: "evil.example", expected: no, ..open },
-            Row { host: "127.0.0.1.evil.example:8000", expected: no, ..open },
-            Row { host: "larder.example:99", expected: no, ..open },
-            Row { host: "192.0.2.1:8000", expected: no, ..open },
-            Row { host: "", expected: no, ..open },
-            Row { origin: Some("https://evil.example"), expected: no, ..open },
-            Row { origin: Some("http://127.0.0.1:3000"), expected: no, ..open },
-            Row { origin: Some("http://larder.example"), expected: no, ..open },
-            Row { origin: Some("https://larder.example:8443"), expected: no, ..open },
-            Row { origin: Some("null"), expected: no, ..open },
-            Row { site: Some("cross-site"), expected: no, ..open },
-            Row { origin: Some(SAME), site: Some("cross-site"), expected: no, ..open },
+            Row {
+                host: "evil.example",
+                expected: no,
+                ..open
+            },
+            Row {
+                host: "127.0.0.1.evil.example:8000",
+                expected: no,
+                ..open
+            },
+            Row {
+                host: "larder.example:99",
+                expected: no,
+                ..open
+            },
+            Row {
+                host: "192.0.2.1:8000",
+                expected: no,
+                ..open
+            },
+            Row {
+                host: "",
+                expected: no,
+                ..open
+            },
+            Row {
+                origin: Some("https://evil.example"),
+                expected: no,
+                ..open
+            },
+            Row {
+                origin: Some("http://127.0.0.1:3000"),
+                expected: no,
+                ..open
+            },
+            Row {
+                origin: Some("http://larder.example"),
+                expected: no,
+                ..open
+            },
+            Row {
+                origin: Some("https://larder.example:8443"),
+                expected: no,
+                ..open
+            },
+            Row {
+                origin: Some("null"),
+                expected: no,
+                ..open
+            },
+            Row {
+                site: Some("cross-site"),
+                expected: no,
+                ..open
+            },
+            Row {
+                origin: Some(SAME),
+                site: Some("cross-site"),
+                expected: no,
+                ..open
+            },
             // Loopback with a token: the token is asked for everywhere.
-            Row { token: true, expected: login, ..open },
-            Row { token: true, authorization: Some("Bearer s3cret"), ..open },
-            Row { token: true, authorization: Some("bearer  s3cret"), ..open },
-            Row { token: true, authorization: Some("Bearer s3cre"), expected: login, ..open },
-            Row { token: true, authorization: Some("Bearer s3cret1"), expected: login, ..open },
-            Row { token: true, authorization: Some("Bearer "), expected: login, ..open },
-            Row { token: true, authorization: Some("Basic s3cret"), expected: login, ..open },
+            Row {
+                token: true,
+                expected: login,
+                ..open
+            },
+            Row {
+                token: true,
+                authorization: Some("Bearer s3cret"),
+                ..open
+            },
+            Row {
+                token: true,
+                authorization: Some("bearer  s3cret"),
+                ..open
+            },
+            Row {
+                token: true,
+                authorization: Some("Bearer s3cre"),
+                expected: login,
+                ..open
+            },
+            Row {
+                token: true,
+                authorization: Some("Bearer s3cret1"),
+                expected: login,
+                ..open
+            },
+            Row {
+                token: true,
+                authorization: Some("Bearer "),
+                expected: login,
+                ..open
+            },
+            Row {
+                token: true,
+                authorization: Some("Basic s3cret"),
+                expected: login,
+                ..open
+            },
             // Elsewhere: only with a token.
-            Row { loopback_only: false, expected: login, ..open },
-            Row { loopback_only: false, authorization: Some("Bearer s3cret"), expected: login, ..open },
-            Row { loopback_only: false, token: true, expected: login, ..open },
-            Row { loopback_only: false, token: true, authorization: Some("Bearer s3cret"), host: "any.example", ..open },
+            Row {
+                loopback_only: false,
+                expected: login,
+                ..open
+            },
+            Row {
+                loopback_only: false,
+                authorization: Some("Bearer s3cret"),
+                expected: login,
+                ..open
+            },
+            Row {
+                loopback_only: false,
+                token: true,
+                expected: login,
+                ..open
+            },
+            Row {
+                loopback_only: false,
+                token: true,
+                authorization: Some("Bearer s3cret"),
+                host: "any.example",
+                ..open
+            },
         ];
         for (number, row) in rows.iter().enumerate() {
             assert_eq!(judge(row), row.expected, "row {number}");
@@ -221,7 +380,12 @@ mod tests {
 
     #[test]
     fn the_refusal_names_the_setting_that_opens_it() {
-        let attempt = Attempt { headers: &HeaderMap::new(), scheme: "http", host: "a.example", loopback_only: false };
+        let attempt = Attempt {
+            headers: &HeaderMap::new(),
+            scheme: "http",
+            host: "a.example",
+            loopback_only: false,
+        };
         let fault = may_change_state(attempt, &LiveSettings::default()).unwrap_err();
         assert!(fault.message.contains("auth.admin_token"));
     }
@@ -229,8 +393,10 @@ mod tests {
     /// DNS rebinding, cell by cell: which hosts a browser may name on loopback.
     #[test]
     fn hazard_names_that_lead_a_browser_to_loopback() {
-        let settings =
-            LiveSettings { host_names: ["larder.example", "npm.example"].map(str::to_owned).into(), ..LiveSettings::default() };
+        let settings = LiveSettings {
+            host_names: ["larder.example", "npm.example"].map(str::to_owned).into(),
+            ..LiveSettings::default()
+        };
         let own = [
             "localhost",
             "localhost:8000",
@@ -240,13 +406,34 @@ mod tests {
             "LARDER.example:8443",
             "npm.example.",
         ];
-        let addresses = ["127.0.0.1:8000", "127.8.9.10", "[::1]:8000", "192.0.2.1", "[2001:db8::1]", "2130706433", "0x7f.1"];
+        let addresses = [
+            "127.0.0.1:8000",
+            "127.8.9.10",
+            "[::1]:8000",
+            "192.0.2.1",
+            "[2001:db8::1]",
+            "2130706433",
+            "0x7f.1",
+        ];
         for host in own.into_iter().chain(addresses) {
             assert_eq!(refuse_rebound(host, &settings), Ok(()), "{host}");
         }
-        let foreign =
-            ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "xlocalhost", "intranet"];
-        let near = ["larder.example.evil.example", "x.larder.example", "a:b:c", "[::1", "..", "-"];
+        let foreign = [
+            "evil.example",
+            "evil.example:8000",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "xlocalhost",
+            "intranet",
+        ];
+        let near = [
+            "larder.example.evil.example",
+            "x.larder.example",
+            "a:b:c",
+            "[::1",
+            "..",
+            "-",
+        ];
         for host in foreign.into_iter().chain(near) {
             let fault = refuse_rebound(host, &settings).expect_err(host);
             assert_eq!(fault.kind, FaultKind::Misdirected, "{host}");
@@ -256,9 +443,20 @@ mod tests {
 
     #[test]
     fn browsers_are_told_by_what_they_call_themselves() {
-        let agent = |text: &'static str| HeaderMap::from_iter([(USER_AGENT, HeaderValue::from_static(text))]);
-        assert!(is_browser(&agent("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")));
-        for client in ["pip/26.2 {}", "npm/12.0.0 node/v24", "docker/28.0 go/go1.24", "curl/8.5.0", "x Mozilla/5.0", ""] {
+        let agent = |text: &'static str| {
+            HeaderMap::from_iter([(USER_AGENT, HeaderValue::from_static(text))])
+        };
+        assert!(is_browser(&agent(
+            "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+        )));
+        for client in [
+            "pip/26.2 {}",
+            "npm/12.0.0 node/v24",
+            "docker/28.0 go/go1.24",
+            "curl/8.5.0",
+            "x Mozilla/5.0",
+            "",
+        ] {
             assert!(!is_browser(&agent(client)), "{client}");
         }
         assert!(!is_browser(&HeaderMap::new()));

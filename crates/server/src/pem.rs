@@ -15,8 +15,9 @@ const KEYS: &str = "larder takes RSA keys of 2048 bits and more, ECDSA keys on P
 /// # Errors
 /// Why there is none, for the operator.
 pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let chain: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|error| damaged(path, &error))?;
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|error| damaged(path, &error))?;
     if !chain.is_empty() {
         return Ok(chain);
     }
@@ -61,7 +62,10 @@ pub(crate) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
 ///
 /// # Errors
 /// Why they cannot be used together, for the operator.
-pub(crate) fn pair(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<CertifiedKey, String> {
+pub(crate) fn pair(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<CertifiedKey, String> {
     let provider = aws_lc_rs::default_provider();
     let later = chain.get(1..).unwrap_or_default().to_vec();
     let kept = key.clone_key();
@@ -84,9 +88,10 @@ pub(crate) fn pair(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'stat
 fn damaged(path: &Path, error: &pem::Error) -> String {
     match error {
         // Read again for the words of the operating system.
-        pem::Error::Io(_) => {
-            std::fs::read(path).err().map_or_else(|| error.to_string(), |error| format!("cannot be read: {error}"))
-        }
+        pem::Error::Io(_) => std::fs::read(path).err().map_or_else(
+            || error.to_string(),
+            |error| format!("cannot be read: {error}"),
+        ),
         _ => format!("it is damaged PEM ({error})"),
     }
 }
@@ -107,7 +112,10 @@ impl Held {
     fn at(path: &Path) -> Self {
         let bytes = std::fs::read(path).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
-        let begins = |kind: &str| text.lines().any(|line| line.starts_with("-----BEGIN ") && line.contains(kind));
+        let begins = |kind: &str| {
+            text.lines()
+                .any(|line| line.starts_with("-----BEGIN ") && line.contains(kind))
+        };
         // RFC 1421 section 4.6.1.1 marks keys of the older form by a field.
         if begins("ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED") {
             Self::Encrypted

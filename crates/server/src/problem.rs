@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE,
-    X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, RETRY_AFTER,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderValue, Response, StatusCode};
 use hyper::ext::ReasonPhrase;
@@ -32,7 +32,11 @@ pub(crate) enum Audience<'a> {
 pub(crate) struct Said(pub(crate) Arc<Fault>);
 
 /// The response to a fault.
-pub(crate) fn response<B: Backend>(backend: &B, fault: &Fault, audience: Audience<'_>) -> Response<ResponseBody> {
+pub(crate) fn response<B: Backend>(
+    backend: &B,
+    fault: &Fault,
+    audience: Audience<'_>,
+) -> Response<ResponseBody> {
     with_status(status_of(fault.kind), backend, fault, audience)
 }
 
@@ -79,17 +83,28 @@ pub(crate) fn with_status<B: Backend>(
         // What every artifact offers; a route that offers more says so itself. An upstream that refuses a read offers nothing here
         // (RFC 9110 section 10.2.1: an empty value).
         let upstream = matches!(fault.kind, FaultKind::Upstream(_));
-        headers.insert(ALLOW, HeaderValue::from_static(if upstream { "" } else { "GET, HEAD" }));
+        headers.insert(
+            ALLOW,
+            HeaderValue::from_static(if upstream { "" } else { "GET, HEAD" }),
+        );
     }
     if status == StatusCode::UNAUTHORIZED {
-        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"larder\""));
+        headers.insert(
+            WWW_AUTHENTICATE,
+            HeaderValue::from_static("Bearer realm=\"larder\""),
+        );
     }
     response.extensions_mut().insert(Said(Arc::new(fault)));
     response
 }
 
 /// 405 with the methods that are allowed.
-pub(crate) fn not_allowed<B: Backend>(backend: &B, fault: &Fault, audience: Audience<'_>, allow: &str) -> Response<ResponseBody> {
+pub(crate) fn not_allowed<B: Backend>(
+    backend: &B,
+    fault: &Fault,
+    audience: Audience<'_>,
+    allow: &str,
+) -> Response<ResponseBody> {
     let mut response = response(backend, fault, audience);
     insert(response.headers_mut(), ALLOW, allow.to_owned());
     response
@@ -125,7 +140,10 @@ fn status_of(kind: FaultKind) -> StatusCode {
 
 /// What no client can act on is the upstream's fault.
 fn upstream_status(status: u16) -> StatusCode {
-    keeps_status(status).then(|| StatusCode::from_u16(status).ok()).flatten().unwrap_or(StatusCode::BAD_GATEWAY)
+    keeps_status(status)
+        .then(|| StatusCode::from_u16(status).ok())
+        .flatten()
+        .unwrap_or(StatusCode::BAD_GATEWAY)
 }
 
 #[cfg(test)]
@@ -134,11 +152,20 @@ mod tests {
 
     #[test]
     fn upstream_statuses_that_are_kept_and_those_that_are_not() {
-        for kept in [400, 403, 404, 405, 408, 409, 410, 414, 416, 421, 425, 426, 428, 429, 431, 451, 500, 502, 503, 504, 599] {
+        for kept in [
+            400, 403, 404, 405, 408, 409, 410, 414, 416, 421, 425, 426, 428, 429, 431, 451, 500,
+            502, 503, 504, 599,
+        ] {
             assert_eq!(status_of(FaultKind::Upstream(kept)).as_u16(), kept);
         }
-        for other in [100, 201, 204, 206, 301, 304, 401, 402, 406, 407, 411, 412, 413, 418, 0, 1000] {
-            assert_eq!(status_of(FaultKind::Upstream(other)), StatusCode::BAD_GATEWAY, "{other}");
+        for other in [
+            100, 201, 204, 206, 301, 304, 401, 402, 406, 407, 411, 412, 413, 418, 0, 1000,
+        ] {
+            assert_eq!(
+                status_of(FaultKind::Upstream(other)),
+                StatusCode::BAD_GATEWAY,
+                "{other}"
+            );
         }
     }
 

@@ -66,14 +66,27 @@ impl Refused {
 
     /// Counts a refusal. If it is to be warned of: how many there have been since the last warning, this one included. What broke off
     /// a `body` is warned of whatever it is, for no status has told of it, unless the upstream's failure has its warning.
-    pub(crate) fn note(&self, repository: &str, fault: &Fault, body: bool, now: UnixMillis) -> Option<u64> {
+    pub(crate) fn note(
+        &self,
+        repository: &str,
+        fault: &Fault,
+        body: bool,
+        now: UnixMillis,
+    ) -> Option<u64> {
         let mut all = self.lock();
         let cause = (repository.to_owned(), fault.code);
         if all.len() >= MOST && !all.contains_key(&cause) {
-            let oldest = all.iter().min_by_key(|(_, seen)| seen.last).map(|(cause, _)| cause.clone());
+            let oldest = all
+                .iter()
+                .min_by_key(|(_, seen)| seen.last)
+                .map(|(cause, _)| cause.clone());
             oldest.and_then(|cause| all.remove(&cause));
         }
-        let seen = all.entry(cause).or_insert(Seen { count: 0, last: now, warned: None });
+        let seen = all.entry(cause).or_insert(Seen {
+            count: 0,
+            last: now,
+            warned: None,
+        });
         seen.count += 1;
         seen.last = now;
         if !body && !OWN.contains(&fault.code) || is_told_of_the_upstream(fault) {
@@ -93,7 +106,9 @@ impl Refused {
     pub(crate) fn report(&self) -> Value {
         let all = self.lock();
         let one = |((repository, code), seen): (&Cause, &Seen)| {
-            let last = jiff::Timestamp::from_millisecond(seen.last.0).map(|last| format!("{last:.0}")).unwrap_or_default();
+            let last = jiff::Timestamp::from_millisecond(seen.last.0)
+                .map(|last| format!("{last:.0}"))
+                .unwrap_or_default();
             json!({"repository": repository, "code": code, "count": seen.count, "last": last})
         };
         all.iter().map(one).collect()
@@ -101,7 +116,10 @@ impl Refused {
 
     /// For `/metrics`: each repository and code with its count.
     pub(crate) fn counts(&self) -> Vec<(Cause, u64)> {
-        self.lock().iter().map(|(cause, seen)| (cause.clone(), seen.count)).collect()
+        self.lock()
+            .iter()
+            .map(|(cause, seen)| (cause.clone(), seen.count))
+            .collect()
     }
 
     /// Forgets all counts (`PUT /cache/flush?cache_type=metrics`).
@@ -125,24 +143,56 @@ mod tests {
     fn a_cause_is_warned_of_once_an_hour_with_how_many_there_were() {
         let refused = Refused::default();
         let note = |repository: &str, code, minutes: u64| {
-            refused.note(repository, &fault(code), false, NOW.plus(Duration::from_secs(minutes * 60)))
+            refused.note(
+                repository,
+                &fault(code),
+                false,
+                NOW.plus(Duration::from_secs(minutes * 60)),
+            )
         };
         assert_eq!(note("a", "pattern_denied", 0), Some(1));
-        assert_eq!((note("a", "pattern_denied", 1), note("a", "pattern_denied", 59)), (None, None));
-        assert_eq!((note("b", "pattern_denied", 1), note("a", "quarantined", 1)), (Some(1), Some(1)), "each for itself");
-        assert_eq!(note("a", "pattern_denied", 60), Some(3), "the two that were not said, and this one");
-        assert_eq!(note("a", "pattern_denied", 0), Some(1), "a clock that was set back");
+        assert_eq!(
+            (
+                note("a", "pattern_denied", 1),
+                note("a", "pattern_denied", 59)
+            ),
+            (None, None)
+        );
+        assert_eq!(
+            (note("b", "pattern_denied", 1), note("a", "quarantined", 1)),
+            (Some(1), Some(1)),
+            "each for itself"
+        );
+        assert_eq!(
+            note("a", "pattern_denied", 60),
+            Some(3),
+            "the two that were not said, and this one"
+        );
+        assert_eq!(
+            note("a", "pattern_denied", 0),
+            Some(1),
+            "a clock that was set back"
+        );
     }
 
     #[test]
     fn what_is_nobody_s_fault_or_the_upstream_s_is_counted_only() {
         let refused = Refused::default();
-        for code in
-            ["not_found", "precondition_failed", "range_not_satisfiable", "upstream_status", "upstream_timeout", "bad_request"]
-        {
+        for code in [
+            "not_found",
+            "precondition_failed",
+            "range_not_satisfiable",
+            "upstream_status",
+            "upstream_timeout",
+            "bad_request",
+        ] {
             assert_eq!(refused.note("a", &fault(code), false, NOW), None, "{code}");
         }
-        assert_eq!(refused.note("a", &fault("broken_off"), true, NOW), Some(1), "a body that broke off");
+        assert_eq!(
+            refused.note("a", &fault("broken_off"), true, NOW),
+            Some(1),
+            "a body that broke off"
+        );
         let report = refused.report();
         assert_eq!(report.as_array().map(Vec::len), Some(7));
         let first = json!({"repository": "a", "code": "bad_request", "count": 1, "last": "2023-11-14T22:13:20Z"});
@@ -152,28 +202,68 @@ mod tests {
     #[test]
     fn what_an_upstream_sent_is_warned_of_as_its_failure_and_not_again() {
         let refused = Refused::default();
-        for code in ["address_refused", "digest_mismatch", "loop_detected", "malformed_document", "redirect_refused"] {
-            assert_eq!(refused.note("a", &fault(code).upstream_said("wrong"), false, NOW), None, "{code}");
+        for code in [
+            "address_refused",
+            "digest_mismatch",
+            "loop_detected",
+            "malformed_document",
+            "redirect_refused",
+        ] {
+            assert_eq!(
+                refused.note("a", &fault(code).upstream_said("wrong"), false, NOW),
+                None,
+                "{code}"
+            );
         }
         assert_eq!(
-            refused.note("a", &fault("upstream_cut").upstream_said("broken off"), true, NOW),
+            refused.note(
+                "a",
+                &fault("upstream_cut").upstream_said("broken off"),
+                true,
+                NOW
+            ),
             None,
             "a body that broke off"
         );
-        assert_eq!(refused.note("a", &fault("loop_detected"), false, NOW), Some(2), "larder itself found it");
-        assert_eq!(refused.note("a", &fault("malformed_document"), false, NOW), Some(2), "a held document");
-        assert_eq!(refused.note("a", &fault("document_too_large").upstream_said("too large"), false, NOW), Some(1), "a limit");
+        assert_eq!(
+            refused.note("a", &fault("loop_detected"), false, NOW),
+            Some(2),
+            "larder itself found it"
+        );
+        assert_eq!(
+            refused.note("a", &fault("malformed_document"), false, NOW),
+            Some(2),
+            "a held document"
+        );
+        assert_eq!(
+            refused.note(
+                "a",
+                &fault("document_too_large").upstream_said("too large"),
+                false,
+                NOW
+            ),
+            Some(1),
+            "a limit"
+        );
     }
 
     #[test]
     fn no_more_is_remembered_than_there_is_room_for() {
         let refused = Refused::default();
         for n in 0..MOST + 10 {
-            refused.note(&n.to_string(), &fault("not_found"), false, NOW.plus(Duration::from_millis(n as u64)));
+            refused.note(
+                &n.to_string(),
+                &fault("not_found"),
+                false,
+                NOW.plus(Duration::from_millis(n as u64)),
+            );
         }
         let all = refused.lock();
         assert_eq!(all.len(), MOST);
-        assert!(!all.contains_key(&("9".to_owned(), "not_found")) && all.contains_key(&("10".to_owned(), "not_found")));
+        assert!(
+            !all.contains_key(&("9".to_owned(), "not_found"))
+                && all.contains_key(&("10".to_owned(), "not_found"))
+        );
     }
 
     #[test]

@@ -60,7 +60,12 @@ impl AsRef<[u8]> for Leased {
 }
 
 /// The whole body, of at most `most` bytes. What is too long is refused by its `Content-Length`, before anything is read.
-pub(crate) async fn collect(body: &mut Incoming, most: u64, budget: &BodyBudget, limits: &ServerLimits) -> Result<Bytes, Fault> {
+pub(crate) async fn collect(
+    body: &mut Incoming,
+    most: u64,
+    budget: &BodyBudget,
+    limits: &ServerLimits,
+) -> Result<Bytes, Fault> {
     let most = most.min(limits.body_bytes as u64);
     let declared = body.size_hint().exact();
     if declared.is_some_and(|length| length > most) {
@@ -74,19 +79,32 @@ pub(crate) async fn collect(body: &mut Incoming, most: u64, budget: &BodyBudget,
     let mut pace = Pace::new(declared.unwrap_or(ASSUMED), limits);
     let mut all = BytesMut::with_capacity(first);
     while let Some(frame) = pace.next(body).await? {
-        let Ok(data) = frame.into_data() else { continue };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
         let length = all.len() + data.len();
         if length as u64 > most {
             return Err(too_large(most));
         }
         if length > room.num_permits() {
-            room.merge(budget.lease(length + STEP - room.num_permits(), limits.body_patience).await?);
+            room.merge(
+                budget
+                    .lease(length + STEP - room.num_permits(), limits.body_patience)
+                    .await?,
+            );
         }
         all.extend_from_slice(&data);
         pace.received = length as u64;
     }
-    drop(room.num_permits().checked_sub(all.len()).and_then(|unused| room.split(unused)));
-    Ok(Bytes::from_owner(Leased { bytes: all.freeze(), _room: room }))
+    drop(
+        room.num_permits()
+            .checked_sub(all.len())
+            .and_then(|unused| room.split(unused)),
+    );
+    Ok(Bytes::from_owner(Leased {
+        bytes: all.freeze(),
+        _room: room,
+    }))
 }
 
 /// How fast a body must come: never silent for long, and no later at any point than one that would be whole just in time.
@@ -101,7 +119,13 @@ struct Pace {
 impl Pace {
     fn new(expected: u64, limits: &ServerLimits) -> Self {
         let (silence, total) = (limits.body_timeout, limits.body_total);
-        Self { started: Instant::now(), silence, total, expected: expected.max(1), received: 0 }
+        Self {
+            started: Instant::now(),
+            silence,
+            total,
+            expected: expected.max(1),
+            received: 0,
+        }
     }
 
     /// When the next bytes must have come.
@@ -115,10 +139,18 @@ impl Pace {
         match timeout_at(self.deadline(Instant::now()), body.frame()).await {
             Ok(None) => Ok(None),
             Ok(Some(Ok(frame))) => Ok(Some(frame)),
-            Ok(Some(Err(_))) => Err(Fault::new(FaultKind::BadRequest, "bad_request", "the request body is broken off")),
+            Ok(Some(Err(_))) => Err(Fault::new(
+                FaultKind::BadRequest,
+                "bad_request",
+                "the request body is broken off",
+            )),
             Err(_) => {
                 let message = "the request body did not arrive in time; send it faster, or in smaller requests";
-                Err(Fault::new(FaultKind::RequestTimeout, "request_timeout", message))
+                Err(Fault::new(
+                    FaultKind::RequestTimeout,
+                    "request_timeout",
+                    message,
+                ))
             }
         }
     }
@@ -137,23 +169,42 @@ mod tests {
     #[test]
     fn hazard_r1_a_body_that_drips_falls_behind() {
         let due = |received| {
-            let pace = Pace { received, ..Pace::new(1_000, &ServerLimits::default()) };
+            let pace = Pace {
+                received,
+                ..Pace::new(1_000, &ServerLimits::default())
+            };
             (pace.deadline(pace.started + Duration::from_hours(1)) - pace.started).as_secs()
         };
         assert_eq!([due(0), due(500), due(1_000), due(9_000)], [10, 35, 60, 60]);
-        let pace = Pace { received: 900, ..Pace::new(1_000, &ServerLimits::default()) };
-        assert_eq!(pace.deadline(pace.started), pace.started + Duration::from_secs(10), "nor may it be silent for longer");
+        let pace = Pace {
+            received: 900,
+            ..Pace::new(1_000, &ServerLimits::default())
+        };
+        assert_eq!(
+            pace.deadline(pace.started),
+            pace.started + Duration::from_secs(10),
+            "nor may it be silent for longer"
+        );
     }
 
     #[tokio::test]
     async fn hazard_x3_room_is_taken_before_and_given_back_with_the_last_copy_of_the_bytes() {
         let budget = BodyBudget::new(100);
         let room = budget.lease(80, Duration::from_secs(1)).await.unwrap();
-        let bytes = Bytes::from_owner(Leased { bytes: Bytes::from_static(b"x"), _room: room });
+        let bytes = Bytes::from_owner(Leased {
+            bytes: Bytes::from_static(b"x"),
+            _room: room,
+        });
         let copy = bytes.clone();
         drop(bytes);
-        let fault = budget.lease(30, Duration::from_millis(10)).await.unwrap_err();
-        assert_eq!((fault.kind, fault.retry_after.is_some()), (FaultKind::Unavailable, true));
+        let fault = budget
+            .lease(30, Duration::from_millis(10))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (fault.kind, fault.retry_after.is_some()),
+            (FaultKind::Unavailable, true)
+        );
         drop(copy);
         assert!(budget.lease(100, Duration::from_secs(1)).await.is_ok());
     }

@@ -12,7 +12,10 @@ use crate::framing::FramingDefect;
 const MAX_TARGET: usize = 8 << 10;
 
 /// Checks a request, and gives its target and the host that the client used. `defect` is what the raw head showed.
-pub(crate) fn check<B: http_body::Body>(request: &Request<B>, defect: Option<FramingDefect>) -> Result<(&str, &str), Fault> {
+pub(crate) fn check<B: http_body::Body>(
+    request: &Request<B>,
+    defect: Option<FramingDefect>,
+) -> Result<(&str, &str), Fault> {
     if let Some(defect) = defect {
         return Err(bad_request(defect.message()));
     }
@@ -35,26 +38,45 @@ fn check_target<B>(request: &Request<B>, http1: bool) -> Result<&str, Fault> {
     }
     // In HTTP/2 scheme and authority are pseudo-headers and always there.
     if http1 && (uri.scheme().is_some() || uri.authority().is_some()) {
-        return Err(bad_request("the request target must be a path, not a whole URL"));
+        return Err(bad_request(
+            "the request target must be a path, not a whole URL",
+        ));
     }
     let target = uri.path_and_query().map_or("", |target| target.as_str());
     if target.len() > MAX_TARGET {
-        return Err(Fault::new(FaultKind::UriTooLong, "uri_too_long", "the request target is longer than 8 KiB"));
+        return Err(Fault::new(
+            FaultKind::UriTooLong,
+            "uri_too_long",
+            "the request target is longer than 8 KiB",
+        ));
     }
     if !target.starts_with('/') || target.starts_with("//") {
-        return Err(bad_request("the request target must be a path that starts with one slash"));
+        return Err(bad_request(
+            "the request target must be a path that starts with one slash",
+        ));
     }
     if target.bytes().any(|b| b.is_ascii_control() || b == b'\\') {
-        return Err(bad_request("the request target holds a backslash or a control character"));
+        return Err(bad_request(
+            "the request target holds a backslash or a control character",
+        ));
     }
     Ok(target)
 }
 
 fn check_framing(headers: &HeaderMap) -> Result<(), Fault> {
     let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
-    let Some(encoding) = encodings.next() else { return Ok(()) };
-    if encodings.next().is_some() || !encoding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
-        return Err(bad_request("the only Transfer-Encoding that larder accepts is 'chunked'"));
+    let Some(encoding) = encodings.next() else {
+        return Ok(());
+    };
+    if encodings.next().is_some()
+        || !encoding
+            .as_bytes()
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"chunked")
+    {
+        return Err(bad_request(
+            "the only Transfer-Encoding that larder accepts is 'chunked'",
+        ));
     }
     if headers.contains_key(CONTENT_LENGTH) {
         return Err(bad_request(FramingDefect::LengthAndEncoding.message()));
@@ -80,7 +102,13 @@ fn check_host<B>(request: &Request<B>, http1: bool) -> Result<&str, Fault> {
         (None, _) if request.version() < Version::HTTP_11 => return Ok("localhost"),
         (None, _) => return Err(bad_request("the request has no Host")),
     };
-    if is_host(host) { Ok(host) } else { Err(bad_request("the request's Host is not a host name with an optional port")) }
+    if is_host(host) {
+        Ok(host)
+    } else {
+        Err(bad_request(
+            "the request's Host is not a host name with an optional port",
+        ))
+    }
 }
 
 fn bad_request(message: &'static str) -> Fault {

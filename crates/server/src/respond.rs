@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, DATE, ETAG, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION, RANGE, VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE,
+    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, DATE, ETAG, HeaderName,
+    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED,
+    LOCATION, RANGE, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use larder_core::{
-    ByteRange, CacheStatus, Conditions, Current, Precondition, RangeAnswer, Source, UnixMillis, evaluate_conditions,
-    evaluate_range, field_text, field_value,
+    ByteRange, CacheStatus, Conditions, Current, Precondition, RangeAnswer, Source, UnixMillis,
+    evaluate_conditions, evaluate_range, field_text, field_value,
 };
 use larder_sendfile::FileSender;
 
@@ -94,16 +95,29 @@ impl Prepared {
         set(ETAG, from.etag);
         set(LAST_MODIFIED, from.last_modified);
         set(LOCATION, location);
-        let vary: Vec<&str> = from.vary.iter().copied().filter_map(shown_in_vary).collect();
+        let vary: Vec<&str> = from
+            .vary
+            .iter()
+            .copied()
+            .filter_map(shown_in_vary)
+            .collect();
         set(VARY, (!vary.is_empty()).then(|| vary.join(", ")));
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
-        Self { status, headers, began_at: from.began_at, length: from.length }
+        Self {
+            status,
+            headers,
+            began_at: from.began_at,
+            length: from.length,
+        }
     }
 
     /// The bytes of its fields.
     pub(crate) fn weight(&self) -> usize {
-        self.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+        self.headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len())
+            .sum()
     }
 
     /// Dates the answer: what `Age` counts from (RFC 9111 section 4.2.3).
@@ -113,17 +127,30 @@ impl Prepared {
 
     /// Announces ranges; for bodies that have them.
     pub(crate) fn accept_ranges(&mut self) {
-        self.headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        self.headers
+            .insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     }
 
     /// What the request's conditions say of it, and which part of it is asked for, if it has parts and so many bytes.
     fn judge(&self, asked: Asked<'_>, ranged: Option<u64>) -> (Precondition, RangeAnswer) {
-        let (etag, last_modified) = (self.headers.get(ETAG).map(field_text), self.headers.get(LAST_MODIFIED).map(field_text));
-        let current = Current { etag: etag.as_deref(), last_modified: last_modified.as_deref(), began_at: self.began_at };
+        let (etag, last_modified) = (
+            self.headers.get(ETAG).map(field_text),
+            self.headers.get(LAST_MODIFIED).map(field_text),
+        );
+        let current = Current {
+            etag: etag.as_deref(),
+            last_modified: last_modified.as_deref(),
+            began_at: self.began_at,
+        };
         let lines = ConditionLines::of(asked.headers);
         let conditions = lines.conditions();
-        let range = ranged.filter(|_| asks_for_range(asked)).map(|length| evaluate_range(&conditions, &current, length));
-        (evaluate_conditions(&conditions, &current), range.unwrap_or(RangeAnswer::Whole))
+        let range = ranged
+            .filter(|_| asks_for_range(asked))
+            .map(|length| evaluate_range(&conditions, &current, length));
+        (
+            evaluate_conditions(&conditions, &current),
+            range.unwrap_or(RangeAnswer::Whole),
+        )
     }
 }
 
@@ -157,13 +184,21 @@ impl Payload {
     fn piece(&self, range: ByteRange) -> Option<Piece> {
         Some(match self {
             Self::Bytes(bytes) => {
-                let (start, end) = (usize::try_from(range.start).ok()?, usize::try_from(range.end).ok()?);
+                let (start, end) = (
+                    usize::try_from(range.start).ok()?,
+                    usize::try_from(range.end).ok()?,
+                );
                 (end < bytes.len()).then(|| Piece::Bytes(bytes.slice(start..=end)))?
             }
-            Self::File { file, .. } => {
-                Piece::File { file: Arc::clone(file), offset: range.start, length: range.end - range.start + 1 }
-            }
-            Self::InFlight(flight) => Piece::InFlight { flight: Arc::clone(flight), range: Some(range) },
+            Self::File { file, .. } => Piece::File {
+                file: Arc::clone(file),
+                offset: range.start,
+                length: range.end - range.start + 1,
+            },
+            Self::InFlight(flight) => Piece::InFlight {
+                flight: Arc::clone(flight),
+                range: Some(range),
+            },
             Self::Empty | Self::Stream(_) => return None,
         })
     }
@@ -187,7 +222,9 @@ pub(crate) fn respond(
     if prepared.status == StatusCode::OK && is_conditional(asked.headers) {
         match prepared.judge(asked, length.filter(|_| payload.has_ranges())) {
             (Precondition::Proceed, part) => answer = part,
-            (Precondition::NotModified, _) => return Ok(not_modified(prepared.into_owned(), timing)),
+            (Precondition::NotModified, _) => {
+                return Ok(not_modified(prepared.into_owned(), timing));
+            }
             (Precondition::Failed, _) => return Err(Unmet::Precondition),
         }
     }
@@ -201,8 +238,17 @@ pub(crate) fn respond(
         (RangeAnswer::NotSatisfiable, length) => return Err(Unmet::Range(length.unwrap_or(0))),
         (RangeAnswer::Single(range), Some(length)) if payload.piece(range).is_some() => {
             status = StatusCode::PARTIAL_CONTENT;
-            insert(&mut headers, CONTENT_RANGE, format!("bytes {}-{}/{length}", range.start, range.end));
-            one_piece(payload.piece(range), Some(range.end - range.start + 1), asked, sent)
+            insert(
+                &mut headers,
+                CONTENT_RANGE,
+                format!("bytes {}-{}/{length}", range.start, range.end),
+            );
+            one_piece(
+                payload.piece(range),
+                Some(range.end - range.start + 1),
+                asked,
+                sent,
+            )
         }
         (RangeAnswer::Multiple(ranges), Some(length)) => {
             status = StatusCode::PARTIAL_CONTENT;
@@ -220,7 +266,13 @@ pub(crate) fn respond(
     Ok(response)
 }
 
-fn whole(payload: Payload, length: Option<u64>, headers: &mut HeaderMap, asked: Asked<'_>, sent: &BytesSent) -> ResponseBody {
+fn whole(
+    payload: Payload,
+    length: Option<u64>,
+    headers: &mut HeaderMap,
+    asked: Asked<'_>,
+    sent: &BytesSent,
+) -> ResponseBody {
     if asked.method == Method::HEAD {
         if let Some(length) = length {
             headers.insert(CONTENT_LENGTH, length.into());
@@ -233,19 +285,46 @@ fn whole(payload: Payload, length: Option<u64>, headers: &mut HeaderMap, asked: 
             sent.add(bytes.len() as u64);
             ResponseBody::bytes(bytes)
         }
-        Payload::File { file, length } => one_piece(Some(Piece::File { file, offset: 0, length }), Some(length), asked, sent),
-        Payload::InFlight(flight) => one_piece(Some(Piece::InFlight { flight, range: None }), length, asked, sent),
+        Payload::File { file, length } => one_piece(
+            Some(Piece::File {
+                file,
+                offset: 0,
+                length,
+            }),
+            Some(length),
+            asked,
+            sent,
+        ),
+        Payload::InFlight(flight) => one_piece(
+            Some(Piece::InFlight {
+                flight,
+                range: None,
+            }),
+            length,
+            asked,
+            sent,
+        ),
         Payload::Stream(stream) => one_piece(Some(Piece::Stream(stream)), length, asked, sent),
     }
 }
 
-fn one_piece(piece: Option<Piece>, length: Option<u64>, asked: Asked<'_>, sent: &BytesSent) -> ResponseBody {
+fn one_piece(
+    piece: Option<Piece>,
+    length: Option<u64>,
+    asked: Asked<'_>,
+    sent: &BytesSent,
+) -> ResponseBody {
     match piece {
         Some(Piece::Bytes(bytes)) => {
             sent.add(bytes.len() as u64);
             ResponseBody::bytes(bytes)
         }
-        piece => ResponseBody::pieces(VecDeque::from_iter(piece), length, asked.sender.cloned(), sent.clone()),
+        piece => ResponseBody::pieces(
+            VecDeque::from_iter(piece),
+            length,
+            asked.sender.cloned(),
+            sent.clone(),
+        ),
     }
 }
 
@@ -255,7 +334,13 @@ fn not_modified(prepared: Prepared, timing: Timing) -> Response<ResponseBody> {
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     let headers = response.headers_mut();
     *headers = prepared.headers;
-    for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_DISPOSITION, ACCEPT_RANGES] {
+    for name in [
+        CONTENT_TYPE,
+        CONTENT_ENCODING,
+        CONTENT_LANGUAGE,
+        CONTENT_DISPOSITION,
+        ACCEPT_RANGES,
+    ] {
         headers.remove(name);
     }
     add_timing(headers, timing);
@@ -263,18 +348,27 @@ fn not_modified(prepared: Prepared, timing: Timing) -> Response<ResponseBody> {
 }
 
 fn add_timing(headers: &mut HeaderMap, timing: Timing) {
-    headers.insert(ARTIFACT_SOURCE, HeaderValue::from_static(timing.source.as_str()));
+    headers.insert(
+        ARTIFACT_SOURCE,
+        HeaderValue::from_static(timing.source.as_str()),
+    );
     // Not where the bytes have come straight from the upstream (RFC 9111 section 5.1).
     if timing.source == Source::Cache && !timing.no_store {
         headers.insert(AGE, timing.age.as_secs().into());
     }
     match timing.remaining {
-        _ if timing.no_store => drop(headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"))),
+        _ if timing.no_store => {
+            drop(headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store")))
+        }
         None => drop(headers.insert(CACHE_CONTROL, IMMUTABLE)),
         // Counted from the contact with the upstream (RFC 9111 section 4.2.1), as is the age that clients take off again. What must not
         // be used again has no life in any reading.
         Some(remaining) => {
-            let life = if remaining.is_zero() { 0 } else { timing.age.as_secs() + remaining.as_secs() };
+            let life = if remaining.is_zero() {
+                0
+            } else {
+                timing.age.as_secs() + remaining.as_secs()
+            };
             insert(headers, CACHE_CONTROL, format!("max-age={life}"));
         }
     }
@@ -285,8 +379,15 @@ fn add_timing(headers: &mut HeaderMap, timing: Timing) {
 }
 
 /// A hit of unlimited life: by far the most frequent status, so its text is ready.
-const HIT: CacheStatus =
-    CacheStatus { hit: true, forward: None, forward_status: None, ttl: None, stored: false, collapsed: false, detail: None };
+const HIT: CacheStatus = CacheStatus {
+    hit: true,
+    forward: None,
+    forward_status: None,
+    ttl: None,
+    stored: false,
+    collapsed: false,
+    detail: None,
+};
 
 /// A field's name as `Vary` shows it. That links depend on `Host` is between the pipeline and the hot set; every cache keys on it anyway.
 fn shown_in_vary(name: &str) -> Option<&str> {
@@ -299,16 +400,26 @@ fn shown_in_vary(name: &str) -> Option<&str> {
 }
 
 pub(crate) fn insert(headers: &mut HeaderMap, name: HeaderName, value: String) {
-    let value = if value.is_ascii() { HeaderValue::try_from(value).ok() } else { field_value(&value) };
+    let value = if value.is_ascii() {
+        HeaderValue::try_from(value).ok()
+    } else {
+        field_value(&value)
+    };
     if let Some(value) = value {
         headers.insert(name, value);
     }
 }
 
 fn is_conditional(headers: &HeaderMap) -> bool {
-    [&RANGE, &IF_NONE_MATCH, &IF_MODIFIED_SINCE, &IF_MATCH, &IF_UNMODIFIED_SINCE]
-        .into_iter()
-        .any(|name| headers.contains_key(name))
+    [
+        &RANGE,
+        &IF_NONE_MATCH,
+        &IF_MODIFIED_SINCE,
+        &IF_MATCH,
+        &IF_UNMODIFIED_SINCE,
+    ]
+    .into_iter()
+    .any(|name| headers.contains_key(name))
 }
 
 /// The conditional headers, repeated lines joined.

@@ -23,19 +23,25 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Whether a raw path below a repository is the repository's root, in any of its spellings, and is read.
 pub(crate) fn is_root(method: &Method, rest: &str) -> bool {
-    matches!(*method, Method::GET | Method::HEAD) && fold_segments(rest).trim_start_matches('/').is_empty()
+    matches!(*method, Method::GET | Method::HEAD)
+        && fold_segments(rest).trim_start_matches('/').is_empty()
 }
 
 /// The page of the repository of that name; `None` if there is none of it, or if its root is the upstream's.
 pub(crate) fn of<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Option<Handled> {
     let repository = exchange.backend.repository(name)?;
-    let is_upstreams = repository.package == PackageType::Generic && repository.kind == RepositoryKind::Remote;
-    (!is_upstreams || exchange.backend.not_built(name).is_some()).then(|| page(exchange, &repository))
+    let is_upstreams =
+        repository.package == PackageType::Generic && repository.kind == RepositoryKind::Remote;
+    (!is_upstreams || exchange.backend.not_built(name).is_some())
+        .then(|| page(exchange, &repository))
 }
 
 /// The page of a virtual repository: only these are below `/api/v1/virtual`.
 pub(crate) fn of_virtual<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Option<Handled> {
-    let repository = exchange.backend.repository(name).filter(|repository| repository.kind == RepositoryKind::Virtual)?;
+    let repository = exchange
+        .backend
+        .repository(name)
+        .filter(|repository| repository.kind == RepositoryKind::Virtual)?;
     Some(page(exchange, &repository))
 }
 
@@ -43,7 +49,10 @@ pub(crate) fn of_virtual<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> 
 pub(crate) fn instead_of<B: Backend>(exchange: &Exchange<'_, B>, handled: Handled) -> Handled {
     let has_none = matches!(
         handled.response.status(),
-        StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE
+        StatusCode::FORBIDDEN
+            | StatusCode::NOT_FOUND
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::GONE
     );
     match handled.repository.as_ref().filter(|_| has_none) {
         Some(repository) => page(exchange, repository),
@@ -58,15 +67,24 @@ pub(crate) fn with_slash<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> 
         return None;
     }
     let repository = exchange.backend.repository(name)?;
-    let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
+    let query = uri
+        .query()
+        .map_or_else(String::new, |query| format!("?{query}"));
     let mut response = text(StatusCode::MOVED_PERMANENTLY, TEXT, "");
     insert(response.headers_mut(), LOCATION, format!("{name}/{query}"));
-    Some(Handled { response, kind: RequestKind::Other, repository: Some(repository) })
+    Some(Handled {
+        response,
+        kind: RequestKind::Other,
+        repository: Some(repository),
+    })
 }
 
 fn page<B: Backend>(exchange: &Exchange<'_, B>, repository: &Arc<Repository>) -> Handled {
     let live = exchange.shared.live.load();
-    let base = live.public_urls.of_client(&exchange.client.base).map_or(exchange.client.base.as_str(), |url| url.as_str());
+    let base = live
+        .public_urls
+        .of_client(&exchange.client.base)
+        .map_or(exchange.client.base.as_str(), |url| url.as_str());
     let facts = facts(exchange, repository, base);
     let lines = client_lines(base, repository);
     let response = if prefers_html(&exchange.head.headers) {
@@ -74,11 +92,17 @@ fn page<B: Backend>(exchange: &Exchange<'_, B>, repository: &Arc<Repository>) ->
     } else {
         text(StatusCode::OK, TEXT, plain(repository, &facts, &lines))
     };
-    Handled { response: varying(response), kind: RequestKind::Other, repository: Some(Arc::clone(repository)) }
+    Handled {
+        response: varying(response),
+        kind: RequestKind::Other,
+        repository: Some(Arc::clone(repository)),
+    }
 }
 
 fn varying(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
-    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
+        .headers_mut()
+        .insert(VARY, HeaderValue::from_static("Accept"));
     debug_assert!(response.headers().contains_key(CONTENT_TYPE));
     response
 }
@@ -87,71 +111,129 @@ fn varying(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
 type Fact = (&'static str, String);
 
 fn facts<B: Backend>(exchange: &Exchange<'_, B>, repository: &Repository, base: &str) -> Vec<Fact> {
-    let mut facts: Vec<Fact> =
-        vec![("Type", repository.kind.as_str().to_owned()), ("Package", repository.package.as_str().to_owned())];
+    let mut facts: Vec<Fact> = vec![
+        ("Type", repository.kind.as_str().to_owned()),
+        ("Package", repository.package.as_str().to_owned()),
+    ];
     if !repository.description.is_empty() {
         facts.push(("Description", repository.description.clone()));
     }
     facts.push(("Address", repository_url(base, repository)));
     let upstream = repository.upstream.as_ref();
     if let Some(upstream) = upstream {
-        facts.extend(upstream.base_urls.iter().map(|url| ("Upstream", SafeUrl(url.clone()).to_string())));
+        facts.extend(
+            upstream
+                .base_urls
+                .iter()
+                .map(|url| ("Upstream", SafeUrl(url.clone()).to_string())),
+        );
         if !upstream.base_urls.contains(&upstream.index_url) {
             facts.push(("Index", SafeUrl(upstream.index_url.clone()).to_string()));
         }
     }
     facts.push(("State", state(exchange, repository)));
     let rules = &repository.access;
-    for (word, patterns) in [("Denied paths", &rules.deny), ("Allowed paths", &rules.allow)] {
+    for (word, patterns) in [
+        ("Denied paths", &rules.deny),
+        ("Allowed paths", &rules.allow),
+    ] {
         if !patterns.is_empty() {
             facts.push((word, listed(patterns)));
         }
     }
     if let Some(patterns) = &rules.immutable {
-        let served = if patterns.is_empty() { "none but those that change".to_owned() } else { listed(patterns) };
+        let served = if patterns.is_empty() {
+            "none but those that change".to_owned()
+        } else {
+            listed(patterns)
+        };
         facts.push(("Files served", served));
     }
-    if let Some(patterns) = rules.mutable.as_ref().filter(|patterns| !patterns.is_empty()) {
+    if let Some(patterns) = rules
+        .mutable
+        .as_ref()
+        .filter(|patterns| !patterns.is_empty())
+    {
         facts.push(("Files that change", listed(patterns)));
     }
     if let Some(hold) = repository.quarantine.hold {
         let days = hold.as_secs() / 86_400;
-        facts.push(("Quarantine", format!("files newer than {days} days are held back (quarantine_new)")));
+        facts.push((
+            "Quarantine",
+            format!("files newer than {days} days are held back (quarantine_new)"),
+        ));
     }
     facts
 }
 
 fn listed(patterns: &[Pattern]) -> String {
-    patterns.iter().map(Pattern::as_str).collect::<Vec<_>>().join("   ")
+    patterns
+        .iter()
+        .map(Pattern::as_str)
+        .collect::<Vec<_>>()
+        .join("   ")
 }
 
 fn state<B: Backend>(exchange: &Exchange<'_, B>, repository: &Repository) -> String {
     if let Some(reason) = exchange.backend.not_built(repository.name.as_str()) {
         return format!("not served: {reason}; requests are answered 501");
     }
-    if repository.upstream.as_ref().is_some_and(|upstream| upstream.offline) {
-        return "offline: what is held is served, and the upstream is not asked (offline: true)".to_owned();
+    if repository
+        .upstream
+        .as_ref()
+        .is_some_and(|upstream| upstream.offline)
+    {
+        return "offline: what is held is served, and the upstream is not asked (offline: true)"
+            .to_owned();
     }
     let reports = exchange.backend.upstreams();
-    let own: Vec<_> = reports.iter().filter(|report| report.repository == repository.name.as_str()).collect();
-    let failing: Vec<_> = own.iter().filter(|report| report.standing == UpstreamStanding::Failing).collect();
-    let Some(last) = failing.iter().filter_map(|report| report.last_error.as_ref()).max_by_key(|failure| failure.at) else {
+    let own: Vec<_> = reports
+        .iter()
+        .filter(|report| report.repository == repository.name.as_str())
+        .collect();
+    let failing: Vec<_> = own
+        .iter()
+        .filter(|report| report.standing == UpstreamStanding::Failing)
+        .collect();
+    let Some(last) = failing
+        .iter()
+        .filter_map(|report| report.last_error.as_ref())
+        .max_by_key(|failure| failure.at)
+    else {
         return "serving".to_owned();
     };
-    let why = format!("last failure: {} ({})", last.cause.as_str(), last.at.to_http_date());
+    let why = format!(
+        "last failure: {} ({})",
+        last.cause.as_str(),
+        last.at.to_http_date()
+    );
     if failing.len() == own.len() {
         return format!("the upstream fails, what is held is served; {why}; /health says more");
     }
-    format!("serving; {} of {} upstreams fail; {why}; /health says more", failing.len(), own.len())
+    format!(
+        "serving; {} of {} upstreams fail; {why}; /health says more",
+        failing.len(),
+        own.len()
+    )
 }
 
 fn plain(repository: &Repository, facts: &[Fact], lines: &[ClientLines]) -> String {
     let mut page = format!("larder: repository {}\n\n", repository.name);
     for (word, said) in facts {
         // What an operator has written may have several lines.
-        let _ = writeln!(page, "{:<18}{}", format!("{word}:"), said.replace(['\r', '\n'], " "));
+        let _ = writeln!(
+            page,
+            "{:<18}{}",
+            format!("{word}:"),
+            said.replace(['\r', '\n'], " ")
+        );
     }
-    for ClientLines { client, place, text } in lines {
+    for ClientLines {
+        client,
+        place,
+        text,
+    } in lines
+    {
         let _ = write!(page, "\n{client} ({place}):\n\n");
         for line in text.lines() {
             let indent = if line.is_empty() { "" } else { "    " };
@@ -171,8 +253,19 @@ fn html(repository: &Repository, facts: &[Fact], lines: &[ClientLines]) -> Strin
         let _ = writeln!(page, "<dt>{word}</dt><dd>{}</dd>", escaped(said));
     }
     page.push_str("</dl>\n<h2>To set a client up</h2>\n");
-    for ClientLines { client, place, text } in lines {
-        let _ = writeln!(page, "<h3>{} ({})</h3>\n<pre>{}</pre>", escaped(client), escaped(place), escaped(text));
+    for ClientLines {
+        client,
+        place,
+        text,
+    } in lines
+    {
+        let _ = writeln!(
+            page,
+            "<h3>{} ({})</h3>\n<pre>{}</pre>",
+            escaped(client),
+            escaped(place),
+            escaped(text)
+        );
     }
     page.push_str("</body>\n</html>\n");
     page
@@ -198,26 +291,39 @@ fn escaped(text: &str) -> Cow<'_, str> {
 
 /// Whether `Accept` puts HTML above plain text (RFC 9110 section 12.5.1): browsers do; `*/*`, and no field at all, do not.
 fn prefers_html(headers: &HeaderMap) -> bool {
-    let fields: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok()).collect();
+    let fields: Vec<&str> = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .collect();
     quality(&fields, "html") > quality(&fields, "plain")
 }
 
 /// The quality of `text/{subtype}`, in thousandths, by the most specific range that names it.
 fn quality(fields: &[&str], subtype: &str) -> u32 {
-    let ranges = fields.iter().flat_map(|field| field.split(',')).filter_map(|range| {
-        let mut parts = range.split(';').map(str::trim);
-        let (kind, of_kind) = parts.next()?.split_once('/')?;
-        let specific = match (kind.to_ascii_lowercase().as_str(), of_kind.to_ascii_lowercase().as_str()) {
-            ("text", named) if named == subtype => 2,
-            ("text", "*") => 1,
-            ("*", "*") => 0,
-            _ => return None,
-        };
-        let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
-        let weight = weight.map_or(Some(1.0), |weight| weight.parse::<f32>().ok())?;
-        Some((specific, (weight.clamp(0.0, 1.0) * 1000.0) as u32))
-    });
-    ranges.max_by_key(|(specific, _)| *specific).map_or(0, |(_, weight)| weight)
+    let ranges = fields
+        .iter()
+        .flat_map(|field| field.split(','))
+        .filter_map(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let (kind, of_kind) = parts.next()?.split_once('/')?;
+            let specific = match (
+                kind.to_ascii_lowercase().as_str(),
+                of_kind.to_ascii_lowercase().as_str(),
+            ) {
+                ("text", named) if named == subtype => 2,
+                ("text", "*") => 1,
+                ("*", "*") => 0,
+                _ => return None,
+            };
+            let weight =
+                parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+            let weight = weight.map_or(Some(1.0), |weight| weight.parse::<f32>().ok())?;
+            Some((specific, (weight.clamp(0.0, 1.0) * 1000.0) as u32))
+        });
+    ranges
+        .max_by_key(|(specific, _)| *specific)
+        .map_or(0, |(_, weight)| weight)
 }
 
 #[cfg(test)]
@@ -260,7 +366,10 @@ mod tests {
     #[test]
     fn the_root_in_all_its_spellings_and_nothing_else() {
         for rest in ["", "/", "//", "./", ".", "/./"] {
-            assert!(is_root(&Method::GET, rest) && is_root(&Method::HEAD, rest), "{rest}");
+            assert!(
+                is_root(&Method::GET, rest) && is_root(&Method::HEAD, rest),
+                "{rest}"
+            );
             assert!(!is_root(&Method::POST, rest), "{rest}");
         }
         for rest in ["a", "/a", "..", "%2e", "a/.", "-/ping"] {
@@ -270,6 +379,9 @@ mod tests {
 
     #[test]
     fn hazard_nothing_that_somebody_has_written_is_markup() {
-        assert_eq!(escaped("<script>'a' & \"b\"</script>"), "&lt;script&gt;&#39;a&#39; &amp; &quot;b&quot;&lt;/script&gt;");
+        assert_eq!(
+            escaped("<script>'a' & \"b\"</script>"),
+            "&lt;script&gt;&#39;a&#39; &amp; &quot;b&quot;&lt;/script&gt;"
+        );
     }
 }

@@ -36,26 +36,52 @@ const READ: &[Method] = &[Method::GET, Method::HEAD];
 const WRITE_OCI: &[Method] = &[Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
 const fn reads(template: &'static str, methods: &'static [Method], endpoint: Endpoint) -> Route {
-    Route { template, methods, endpoint, changes_state: false }
+    Route {
+        template,
+        methods,
+        endpoint,
+        changes_state: false,
+    }
 }
 
 const fn writes(template: &'static str, methods: &'static [Method], endpoint: Endpoint) -> Route {
-    Route { template, methods, endpoint, changes_state: true }
+    Route {
+        template,
+        methods,
+        endpoint,
+        changes_state: true,
+    }
 }
 
 pub(crate) const ROUTES: &[Route] = &[
     reads("/api/v1/remote/{repo}/{path}", READ, Endpoint::Artifact),
     // What a format passes through to its upstream, such as npm's audit: the body is a question.
-    reads("/api/v1/remote/{repo}/{path}", &[Method::POST], Endpoint::Artifact),
-    writes("/api/v1/remote/{repo}/{path}", &[Method::PUT, Method::DELETE], Endpoint::Upload),
+    reads(
+        "/api/v1/remote/{repo}/{path}",
+        &[Method::POST],
+        Endpoint::Artifact,
+    ),
+    writes(
+        "/api/v1/remote/{repo}/{path}",
+        &[Method::PUT, Method::DELETE],
+        Endpoint::Upload,
+    ),
     reads("/api/v1/virtual/{repo}/{path}", READ, Endpoint::Virtual),
     reads("/v2/{path}", READ, Endpoint::Oci),
     writes("/v2/{path}", WRITE_OCI, Endpoint::Oci),
     writes("/cache/flush", &[Method::PUT], Endpoint::Flush),
     reads("/api/v1/artifacts", READ, Endpoint::Discovery),
-    writes("/api/v1/artifacts/cache", &[Method::POST], Endpoint::Discovery),
+    writes(
+        "/api/v1/artifacts/cache",
+        &[Method::POST],
+        Endpoint::Discovery,
+    ),
     reads("/api/v1/artifacts/{repo}", READ, Endpoint::Discovery),
-    writes("/api/v1/artifacts/{repo}/cache", &[Method::POST], Endpoint::Discovery),
+    writes(
+        "/api/v1/artifacts/{repo}/cache",
+        &[Method::POST],
+        Endpoint::Discovery,
+    ),
     reads("/api/v1/jobs/{id}", READ, Endpoint::Discovery),
     reads("/health", READ, Endpoint::Health),
     reads("/ready", READ, Endpoint::Ready),
@@ -73,7 +99,12 @@ pub(crate) const ROUTES: &[Route] = &[
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found<'p> {
     /// An endpoint, with the repository's name and the raw path below it where the template has them.
-    Endpoint { endpoint: Endpoint, changes_state: bool, repository: &'p str, rest: &'p str },
+    Endpoint {
+        endpoint: Endpoint,
+        changes_state: bool,
+        repository: &'p str,
+        rest: &'p str,
+    },
     /// The path is there, the method is not: what `Allow` says.
     OtherMethods(String),
     /// No such path.
@@ -84,13 +115,24 @@ pub(crate) enum Found<'p> {
 pub(crate) fn find<'p>(method: &Method, path: &'p str) -> Found<'p> {
     let mut allowed: Vec<&str> = Vec::new();
     for route in ROUTES {
-        let Some((repository, rest)) = matches(route.template, path) else { continue };
+        let Some((repository, rest)) = matches(route.template, path) else {
+            continue;
+        };
         if route.methods.contains(method) {
-            return Found::Endpoint { endpoint: route.endpoint, changes_state: route.changes_state, repository, rest };
+            return Found::Endpoint {
+                endpoint: route.endpoint,
+                changes_state: route.changes_state,
+                repository,
+                rest,
+            };
         }
         allowed.extend(route.methods.iter().map(Method::as_str));
     }
-    if allowed.is_empty() { Found::Nothing } else { Found::OtherMethods(allowed.join(", ")) }
+    if allowed.is_empty() {
+        Found::Nothing
+    } else {
+        Found::OtherMethods(allowed.join(", "))
+    }
 }
 
 /// The repository segment and the rest of a path that fits a template.
@@ -125,23 +167,49 @@ mod tests {
 
     #[test]
     fn an_artifact_s_path_is_passed_on_raw() {
-        let artifact =
-            |repository, rest| Found::Endpoint { endpoint: Endpoint::Artifact, changes_state: false, repository, rest };
+        let artifact = |repository, rest| Found::Endpoint {
+            endpoint: Endpoint::Artifact,
+            changes_state: false,
+            repository,
+            rest,
+        };
         let get = |path| find(&Method::GET, path);
-        assert_eq!(get("/api/v1/remote/npm/@a%2fb/-/c.tgz"), artifact("npm", "@a%2fb/-/c.tgz"));
-        assert_eq!(get("/api/v1/remote/pypi//simple/"), artifact("pypi", "/simple/"));
+        assert_eq!(
+            get("/api/v1/remote/npm/@a%2fb/-/c.tgz"),
+            artifact("npm", "@a%2fb/-/c.tgz")
+        );
+        assert_eq!(
+            get("/api/v1/remote/pypi//simple/"),
+            artifact("pypi", "/simple/")
+        );
         assert_eq!(get("/api/v1/remote/pypi/"), artifact("pypi", ""));
         assert_eq!(get("/api/v1/remote/pypi"), artifact("pypi", ""));
-        assert_eq!(get("/api/v1/remote/pypi/a/../b"), artifact("pypi", "a/../b"));
+        assert_eq!(
+            get("/api/v1/remote/pypi/a/../b"),
+            artifact("pypi", "a/../b")
+        );
     }
 
     #[test]
     fn hazard_s1_nothing_is_decoded_or_repaired_to_find_a_route() {
-        for path in ["/api/v1/remote//x", "/api/v1/rem%6fte/npm/x", "/api//v1/remote/npm/x", "/config/", "/health/x", "/Config"] {
+        for path in [
+            "/api/v1/remote//x",
+            "/api/v1/rem%6fte/npm/x",
+            "/api//v1/remote/npm/x",
+            "/config/",
+            "/health/x",
+            "/Config",
+        ] {
             assert_eq!(find(&Method::GET, path), Found::Nothing, "{path}");
         }
         // The name of a repository is not decoded either: this one does not exist.
-        assert!(matches!(find(&Method::GET, "/api/v1/remote/pri%76ate/x"), Found::Endpoint { repository: "pri%76ate", .. }));
+        assert!(matches!(
+            find(&Method::GET, "/api/v1/remote/pri%76ate/x"),
+            Found::Endpoint {
+                repository: "pri%76ate",
+                ..
+            }
+        ));
     }
 
     #[test]
@@ -149,22 +217,40 @@ mod tests {
         let get = |path| endpoint(&Method::GET, path);
         assert_eq!(get("/"), Some(Endpoint::Root));
         assert_eq!(get("/v2/"), Some(Endpoint::Oci));
-        assert_eq!(get("/v2/hub/library/alpine/manifests/latest"), Some(Endpoint::Oci));
+        assert_eq!(
+            get("/v2/hub/library/alpine/manifests/latest"),
+            Some(Endpoint::Oci)
+        );
         assert_eq!(get("/v2"), Some(Endpoint::Oci));
-        assert_eq!(get("/hub/v2/library/alpine/manifests/latest"), Some(Endpoint::OciAlias));
+        assert_eq!(
+            get("/hub/v2/library/alpine/manifests/latest"),
+            Some(Endpoint::OciAlias)
+        );
         assert_eq!(get("/v2/v2/a/manifests/latest"), Some(Endpoint::Oci));
-        assert_eq!(get("/api/v1/virtual/all/index.yaml"), Some(Endpoint::Virtual));
+        assert_eq!(
+            get("/api/v1/virtual/all/index.yaml"),
+            Some(Endpoint::Virtual)
+        );
         assert_eq!(get("/api/v1/artifacts"), Some(Endpoint::Discovery));
         assert_eq!(get("/api/v1/artifacts/npm"), Some(Endpoint::Discovery));
         assert_eq!(get("/api/v1/jobs/7"), Some(Endpoint::Discovery));
-        assert_eq!(endpoint(&Method::POST, "/api/v1/artifacts/npm/cache"), Some(Endpoint::Discovery));
+        assert_eq!(
+            endpoint(&Method::POST, "/api/v1/artifacts/npm/cache"),
+            Some(Endpoint::Discovery)
+        );
         assert_eq!(endpoint(&Method::HEAD, "/live"), Some(Endpoint::Live));
     }
 
     #[test]
     fn other_methods_are_told_which_ones_are_allowed() {
-        assert_eq!(find(&Method::GET, "/cache/flush"), Found::OtherMethods("PUT".into()));
-        assert_eq!(find(&Method::OPTIONS, "/config"), Found::OtherMethods("GET, HEAD".into()));
+        assert_eq!(
+            find(&Method::GET, "/cache/flush"),
+            Found::OtherMethods("PUT".into())
+        );
+        assert_eq!(
+            find(&Method::OPTIONS, "/config"),
+            Found::OtherMethods("GET, HEAD".into())
+        );
         let artifact = Found::OtherMethods("GET, HEAD, POST, PUT, DELETE".into());
         assert_eq!(find(&Method::PATCH, "/api/v1/remote/npm/x"), artifact);
     }
@@ -174,7 +260,13 @@ mod tests {
         for route in ROUTES {
             let safe = route.methods.iter().all(Method::is_safe);
             let passes_through = route.endpoint == Endpoint::Artifact;
-            assert_eq!(route.changes_state, !safe && !passes_through, "{} {:?}", route.template, route.methods);
+            assert_eq!(
+                route.changes_state,
+                !safe && !passes_through,
+                "{} {:?}",
+                route.template,
+                route.methods
+            );
         }
     }
 }

@@ -46,7 +46,11 @@ pub(crate) struct Service<B> {
 
 impl<B> Clone for Service<B> {
     fn clone(&self) -> Self {
-        Self { backend: Arc::clone(&self.backend), shared: Arc::clone(&self.shared), connection: Arc::clone(&self.connection) }
+        Self {
+            backend: Arc::clone(&self.backend),
+            shared: Arc::clone(&self.shared),
+            connection: Arc::clone(&self.connection),
+        }
     }
 }
 
@@ -71,7 +75,11 @@ pub(crate) struct Handled {
 
 impl Handled {
     pub(crate) fn other(response: Response<ResponseBody>) -> Self {
-        Self { response, kind: RequestKind::Other, repository: None }
+        Self {
+            response,
+            kind: RequestKind::Other,
+            repository: None,
+        }
     }
 }
 
@@ -115,7 +123,9 @@ impl Future for Answering {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
-            Self::Ready(response) => response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
+            Self::Ready(response) => response
+                .take()
+                .map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
             Self::Waiting(future) => future.as_mut().poll(cx).map(Ok),
         }
     }
@@ -123,7 +133,12 @@ impl Future for Answering {
 
 impl<B: Backend> Service<B> {
     /// The answer out of the hot set, if it has one. No lock is held, nobody is asked, next to nothing is allocated.
-    fn hot_answer(&self, request: &Request<Incoming>, target: &str, host: &str) -> Option<Response<ResponseBody>> {
+    fn hot_answer(
+        &self,
+        request: &Request<Incoming>,
+        target: &str,
+        host: &str,
+    ) -> Option<Response<ResponseBody>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return None;
         }
@@ -139,7 +154,11 @@ impl<B: Backend> Service<B> {
             self.shared.hot.remove(target);
             return None;
         }
-        let asked = Asked { method: request.method(), headers, sender: self.connection.sender.as_ref() };
+        let asked = Asked {
+            method: request.method(),
+            headers,
+            sender: self.connection.sender.as_ref(),
+        };
         let mut response = artifact::from_hot(variant, asked, now)?;
         confirm_keep_alive(headers, &mut response);
         variant.requests.count_hot(response.status());
@@ -147,7 +166,8 @@ impl<B: Backend> Service<B> {
             method = %request.method(), path = &*shown(request.uri().path()), status = response.status().as_u16(),
             peer = %self.connection.peer, "hot"
         );
-        let running = (!response.body().is_end_stream() && variant.body.is_file()).then(|| self.connection.activity.begin());
+        let running = (!response.body().is_end_stream() && variant.body.is_file())
+            .then(|| self.connection.activity.begin());
         Some(match running {
             Some(running) => response.map(|body| body.keep_running(running)),
             None => response,
@@ -158,21 +178,31 @@ impl<B: Backend> Service<B> {
         if forwarded::is_forwarded(request.headers()) {
             return self.client(request.headers(), host).base == base;
         }
-        let after_scheme = base.strip_prefix(self.connection.scheme).and_then(|rest| rest.strip_prefix("://"));
+        let after_scheme = base
+            .strip_prefix(self.connection.scheme)
+            .and_then(|rest| rest.strip_prefix("://"));
         after_scheme == Some(host)
     }
 
     fn client(&self, headers: &http::HeaderMap, host: &str) -> Client {
-        let direct = Direct { peer: self.connection.peer.ip(), scheme: self.connection.scheme, host };
+        let direct = Direct {
+            peer: self.connection.peer.ip(),
+            scheme: self.connection.scheme,
+            host,
+        };
         forwarded::client(direct, headers, &self.shared.live.load().trusted_proxies)
     }
 
     /// A request that fails the first checks: nothing else has looked at it, nothing else of this connection is read.
     fn refuse(&self, request: &Request<Incoming>, fault: &Fault) -> Response<ResponseBody> {
         let id = RequestId::next();
-        let mut response = problem::response(&*self.backend, fault, audience_at(request.uri().path()));
+        let mut response =
+            problem::response(&*self.backend, fault, audience_at(request.uri().path()));
         let kind = RequestKind::Refused;
-        self.shared.metrics.repository("").count(kind, response.status());
+        self.shared
+            .metrics
+            .repository("")
+            .count(kind, response.status());
         let line = Line {
             id,
             method: request.method(),
@@ -187,7 +217,11 @@ impl<B: Backend> Service<B> {
         line.log(&response, &self.shared.metrics, || self.backend.now());
         self.close(&mut response, request.version());
         name(&mut response, id);
-        if *request.method() == Method::HEAD { without_body(response) } else { response }
+        if *request.method() == Method::HEAD {
+            without_body(response)
+        } else {
+            response
+        }
     }
 
     async fn answer(self, request: Request<Incoming>, host: String) -> Response<ResponseBody> {
@@ -208,7 +242,11 @@ impl<B: Backend> Service<B> {
         let mut handled = named(id, dispatch(&exchange, &mut body)).await;
         self.log(&head, &client, id, &handled, started);
         name(&mut handled.response, id);
-        let Handled { mut response, kind, repository } = handled;
+        let Handled {
+            mut response,
+            kind,
+            repository,
+        } = handled;
         // After a chunked body the raw heads can no longer be told apart; what nobody has read must not be taken for a head.
         if head.headers.contains_key(TRANSFER_ENCODING) || !body.is_end_stream() {
             self.close(&mut response, head.version);
@@ -218,16 +256,26 @@ impl<B: Backend> Service<B> {
         if head.method == Method::HEAD {
             response = without_body(response);
         }
-        let broken = || (kind != RequestKind::Hit).then(|| Box::new(self.broken_off(id, repository.as_deref(), &head, &client)));
+        let broken = || {
+            (kind != RequestKind::Hit)
+                .then(|| Box::new(self.broken_off(id, repository.as_deref(), &head, &client)))
+        };
         response.map(|body| body.keep_running(running).named(id, broken))
     }
 
     /// What is to be said if the body does not come to its end.
-    fn broken_off(&self, id: RequestId, repository: Option<&Repository>, head: &request::Parts, client: &Client) -> BrokenOff {
+    fn broken_off(
+        &self,
+        id: RequestId,
+        repository: Option<&Repository>,
+        head: &request::Parts,
+        client: &Client,
+    ) -> BrokenOff {
         let backend = Arc::clone(&self.backend);
         BrokenOff {
             id,
-            repository: repository.map_or_else(String::new, |repository| repository.name.to_string()),
+            repository: repository
+                .map_or_else(String::new, |repository| repository.name.to_string()),
             path: head.uri.path().to_owned(),
             client: client.address,
             agent: access_log::agent_of(&head.headers),
@@ -239,16 +287,31 @@ impl<B: Backend> Service<B> {
     /// Ends the connection with this answer. HTTP/2 ends the stream instead: there, requests cannot be mistaken for one another.
     fn close(&self, response: &mut Response<ResponseBody>, version: Version) {
         if version < Version::HTTP_2 {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
             self.connection.activity.ask_to_linger();
         }
     }
 
     /// Counts the answer and writes its line.
-    fn log(&self, head: &request::Parts, client: &Client, id: RequestId, handled: &Handled, started: Instant) {
+    fn log(
+        &self,
+        head: &request::Parts,
+        client: &Client,
+        id: RequestId,
+        handled: &Handled,
+        started: Instant,
+    ) {
         let (status, elapsed) = (handled.response.status(), started.elapsed());
-        let repository = handled.repository.as_ref().map_or("", |repository| repository.name.as_str());
-        self.shared.metrics.repository(repository).count(handled.kind, status);
+        let repository = handled
+            .repository
+            .as_ref()
+            .map_or("", |repository| repository.name.as_str());
+        self.shared
+            .metrics
+            .repository(repository)
+            .count(handled.kind, status);
         self.shared.metrics.observe(handled.kind, elapsed);
         let line = Line {
             id,
@@ -261,7 +324,9 @@ impl<B: Backend> Service<B> {
             peer: self.connection.peer,
             repository,
         };
-        line.log(&handled.response, &self.shared.metrics, || self.backend.now());
+        line.log(&handled.response, &self.shared.metrics, || {
+            self.backend.now()
+        });
     }
 }
 
@@ -274,9 +339,13 @@ fn name(response: &mut Response<ResponseBody>, id: RequestId) {
 
 /// Connections of HTTP/1.1 stay open unsaid, but apk and others that use libfetch open a new one for each file unless they are told.
 fn confirm_keep_alive(asked: &http::HeaderMap, response: &mut Response<ResponseBody>) {
-    let wanted = asked.get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
+    let wanted = asked
+        .get(CONNECTION)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
     if wanted && !response.headers().contains_key(CONNECTION) {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("keep-alive"));
     }
 }
 
@@ -304,14 +373,22 @@ async fn dispatch<B: Backend>(exchange: &Exchange<'_, B>, body: &mut Incoming) -
         return loops::refuse(exchange);
     }
     let (endpoint, repository, rest) = match find(&exchange.head.method, exchange.head.uri.path()) {
-        Found::Endpoint { endpoint, changes_state, repository, rest } => {
+        Found::Endpoint {
+            endpoint,
+            changes_state,
+            repository,
+            rest,
+        } => {
             if changes_state && let Err(fault) = guard(exchange) {
                 return refuse_change(exchange, fault, endpoint);
             }
             (endpoint, repository, rest)
         }
         Found::OtherMethods(allow) => {
-            let message = format!("{} is not offered here; these are: {allow}", shown(exchange.head.method.as_str()));
+            let message = format!(
+                "{} is not offered here; these are: {allow}",
+                shown(exchange.head.method.as_str())
+            );
             let fault = Fault::new(FaultKind::MethodNotAllowed, "method_not_allowed", message);
             let audience = audience_at(exchange.head.uri.path());
             let response = problem::not_allowed(&**exchange.backend, &fault, audience, &allow);
@@ -320,12 +397,20 @@ async fn dispatch<B: Backend>(exchange: &Exchange<'_, B>, body: &mut Incoming) -
         Found::Nothing => return nothing(exchange),
     };
     match endpoint {
-        Endpoint::Artifact if is_root(&exchange.head.method, rest) => root(exchange, repository, rest, body).await,
+        Endpoint::Artifact if is_root(&exchange.head.method, rest) => {
+            root(exchange, repository, rest, body).await
+        }
         Endpoint::Artifact => artifact::serve_artifact(exchange, repository, rest, body).await,
-        Endpoint::Upload if exchange.head.method == Method::DELETE => discovery::forget(exchange, repository, rest).await,
+        Endpoint::Upload if exchange.head.method == Method::DELETE => {
+            discovery::forget(exchange, repository, rest).await
+        }
         Endpoint::Upload => artifact::upload(exchange, repository),
         Endpoint::Virtual => {
-            let page = if is_root(&exchange.head.method, rest) { root_page::of_virtual(exchange, repository) } else { None };
+            let page = if is_root(&exchange.head.method, rest) {
+                root_page::of_virtual(exchange, repository)
+            } else {
+                None
+            };
             page.unwrap_or_else(|| artifact::serve_virtual(exchange, repository))
         }
         Endpoint::Oci => oci::serve(exchange, rest).await,
@@ -339,15 +424,29 @@ async fn dispatch<B: Backend>(exchange: &Exchange<'_, B>, body: &mut Incoming) -
 }
 
 /// A repository's root: larder's page, or what a generic repository's upstream has there.
-async fn root<B: Backend>(exchange: &Exchange<'_, B>, repository: &str, rest: &str, body: &mut Incoming) -> Handled {
-    if let Some(page) = root_page::of(exchange, repository).or_else(|| root_page::with_slash(exchange, repository)) {
+async fn root<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    repository: &str,
+    rest: &str,
+    body: &mut Incoming,
+) -> Handled {
+    if let Some(page) =
+        root_page::of(exchange, repository).or_else(|| root_page::with_slash(exchange, repository))
+    {
         return page;
     }
-    root_page::instead_of(exchange, artifact::serve_artifact(exchange, repository, rest, body).await)
+    root_page::instead_of(
+        exchange,
+        artifact::serve_artifact(exchange, repository, rest, body).await,
+    )
 }
 
 fn nothing<B: Backend>(exchange: &Exchange<'_, B>) -> Handled {
-    let fault = Fault::new(FaultKind::NotFound, "not_found", "there is nothing at this address; GET / lists the repositories");
+    let fault = Fault::new(
+        FaultKind::NotFound,
+        "not_found",
+        "there is nothing at this address; GET / lists the repositories",
+    );
     Handled::other(fail(exchange, &fault, Endpoint::Root))
 }
 
@@ -362,37 +461,64 @@ fn guard<B>(exchange: &Exchange<'_, B>) -> Result<(), Fault> {
 }
 
 /// A change that this client may not make. Who means to publish to a copy of an upstream is told that no token would help.
-fn refuse_change<B: Backend>(exchange: &Exchange<'_, B>, mut fault: Fault, endpoint: Endpoint) -> Handled {
+fn refuse_change<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    mut fault: Fault,
+    endpoint: Endpoint,
+) -> Handled {
     let repository = loops::repository_of(exchange);
     if let Some(repository) = repository.as_deref() {
-        let is_upload =
-            exchange.head.method != Method::DELETE && matches!(endpoint, Endpoint::Upload | Endpoint::Oci | Endpoint::OciAlias);
+        let is_upload = exchange.head.method != Method::DELETE
+            && matches!(
+                endpoint,
+                Endpoint::Upload | Endpoint::Oci | Endpoint::OciAlias
+            );
         if is_upload && repository.kind != RepositoryKind::Local {
             let kind = repository.kind.as_str();
-            fault.message = format!("{} is a {kind} repository and takes no uploads; {}", repository.name, fault.message);
+            fault.message = format!(
+                "{} is a {kind} repository and takes no uploads; {}",
+                repository.name, fault.message
+            );
         }
         fault = fault.in_repository(&repository.name);
     }
-    Handled { response: fail(exchange, &fault, endpoint), kind: RequestKind::Refused, repository }
+    Handled {
+        response: fail(exchange, &fault, endpoint),
+        kind: RequestKind::Refused,
+        repository,
+    }
 }
 
-fn fail<B: Backend>(exchange: &Exchange<'_, B>, fault: &Fault, endpoint: Endpoint) -> Response<ResponseBody> {
-    let audience =
-        if matches!(endpoint, Endpoint::Oci | Endpoint::OciAlias) { Audience::Oci } else { Audience::Repository(None) };
+fn fail<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    fault: &Fault,
+    endpoint: Endpoint,
+) -> Response<ResponseBody> {
+    let audience = if matches!(endpoint, Endpoint::Oci | Endpoint::OciAlias) {
+        Audience::Oci
+    } else {
+        Audience::Repository(None)
+    };
     problem::response(&**exchange.backend, fault, audience)
 }
 
 /// Who reads an error, as far as the path alone tells.
 fn audience_at(path: &str) -> Audience<'static> {
     let mut segments = path.split('/').skip(1);
-    let is_oci = segments.next() == Some("v2") || segments.next() == Some("v2") && !path.starts_with("/api/");
-    if is_oci { Audience::Oci } else { Audience::Repository(None) }
+    let is_oci = segments.next() == Some("v2")
+        || segments.next() == Some("v2") && !path.starts_with("/api/");
+    if is_oci {
+        Audience::Oci
+    } else {
+        Audience::Repository(None)
+    }
 }
 
 /// The answer to HEAD: the length of GET's body, and no body.
 fn without_body(response: Response<ResponseBody>) -> Response<ResponseBody> {
     let (mut head, body) = response.into_parts();
-    let bodiless = head.status == StatusCode::NOT_MODIFIED || head.headers.contains_key(CONTENT_LENGTH);
+    let bodiless =
+        head.status == StatusCode::NOT_MODIFIED || head.headers.contains_key(CONTENT_LENGTH);
     if let (Some(length), false) = (body.length(), bodiless)
         && length > 0
     {

@@ -74,24 +74,41 @@ pub(crate) struct Certificate {
 
 fn described(files: &TlsFiles, key: &CertifiedKey) -> Result<Certificate, TlsError> {
     let certificate = key.cert.first().and_then(|certificate| parsed(certificate));
-    certificate.ok_or_else(|| file_error(&files.cert, "the dates of its first certificate cannot be read"))
+    certificate.ok_or_else(|| {
+        file_error(
+            &files.cert,
+            "the dates of its first certificate cannot be read",
+        )
+    })
 }
 
 fn parsed(certificate: &CertificateDer<'_>) -> Option<Certificate> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let validity = parsed.validity();
-    let millis = |time: x509_parser::time::ASN1Time| UnixMillis(time.timestamp().saturating_mul(1_000));
-    let dates = CertificateDates { not_before: millis(validity.not_before), not_after: millis(validity.not_after) };
+    let millis =
+        |time: x509_parser::time::ASN1Time| UnixMillis(time.timestamp().saturating_mul(1_000));
+    let dates = CertificateDates {
+        not_before: millis(validity.not_before),
+        not_after: millis(validity.not_after),
+    };
     let alternatives = parsed.subject_alternative_name().ok().flatten();
-    let names = alternatives.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        GeneralName::IPAddress(bytes) => <[u8; 4]>::try_from(*bytes)
-            .map(|bytes| IpAddr::from(bytes).to_string())
-            .or_else(|_| <[u8; 16]>::try_from(*bytes).map(|bytes| IpAddr::from(bytes).to_string()))
-            .ok(),
-        _ => None,
-    });
-    Some(Certificate { dates, names: names.collect() })
+    let names = alternatives
+        .iter()
+        .flat_map(|names| &names.value.general_names)
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => <[u8; 4]>::try_from(*bytes)
+                .map(|bytes| IpAddr::from(bytes).to_string())
+                .or_else(|_| {
+                    <[u8; 16]>::try_from(*bytes).map(|bytes| IpAddr::from(bytes).to_string())
+                })
+                .ok(),
+            _ => None,
+        });
+    Some(Certificate {
+        dates,
+        names: names.collect(),
+    })
 }
 
 /// The certificate in force.
@@ -122,13 +139,19 @@ impl Tls {
             key: ArcSwap::from_pointee(key),
         });
         let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
-        let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_protocol_versions(&versions)
-            .map_err(|error| pair_error(&files, error.to_string()))?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
+        let mut config =
+            rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_protocol_versions(&versions)
+                .map_err(|error| pair_error(&files, error.to_string()))?
+                .with_no_client_auth()
+                .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let tls = Self { files, current, acceptor: TlsAcceptor::from(Arc::new(config)), told: AtomicI64::new(0) };
+        let tls = Self {
+            files,
+            current,
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            told: AtomicI64::new(0),
+        };
         tls.tell_of_expiry(SystemClock.now());
         Ok(tls)
     }
@@ -209,7 +232,13 @@ fn expiry(not_after: UnixMillis, now: UnixMillis) -> Expiry {
         return Expiry::Over;
     }
     let left = not_after.since(now);
-    if left < SOON { Expiry::Soon { days: left.as_secs() / 86_400 } } else { Expiry::Far }
+    if left < SOON {
+        Expiry::Soon {
+            days: left.as_secs() / 86_400,
+        }
+    } else {
+        Expiry::Far
+    }
 }
 
 impl fmt::Debug for Tls {
@@ -225,21 +254,33 @@ impl ResolvesServerCert for Current {
 }
 
 fn changed(files: &TlsFiles) -> Changed {
-    [&files.cert, &files.key].map(|path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok())
+    [&files.cert, &files.key].map(|path| {
+        std::fs::metadata(path)
+            .and_then(|metadata| metadata.modified())
+            .ok()
+    })
 }
 
 fn read(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
-    let chain = pem::certificates(&files.cert).map_err(|reason| file_error(&files.cert, &reason))?;
+    let chain =
+        pem::certificates(&files.cert).map_err(|reason| file_error(&files.cert, &reason))?;
     let key = pem::key(&files.key).map_err(|reason| file_error(&files.key, &reason))?;
     pem::pair(chain, key).map_err(|reason| pair_error(files, reason))
 }
 
 fn file_error(path: &Path, reason: &str) -> TlsError {
-    TlsError::File { file: path.display().to_string(), reason: reason.to_owned() }
+    TlsError::File {
+        file: path.display().to_string(),
+        reason: reason.to_owned(),
+    }
 }
 
 fn pair_error(files: &TlsFiles, reason: String) -> TlsError {
-    TlsError::Pair { cert: files.cert.display().to_string(), key: files.key.display().to_string(), reason }
+    TlsError::Pair {
+        cert: files.cert.display().to_string(),
+        key: files.key.display().to_string(),
+        reason,
+    }
 }
 
 #[cfg(test)]
@@ -251,14 +292,23 @@ mod tests {
         let end = UnixMillis(100 * 86_400_000);
         let days = |days: i64| expiry(end, UnixMillis(end.0 - days * 86_400_000));
         assert_eq!((days(31), days(30)), (Expiry::Far, Expiry::Far));
-        assert_eq!((days(29), days(0)), (Expiry::Soon { days: 29 }, Expiry::Soon { days: 0 }));
-        assert_eq!((days(-1), expiry(end, UnixMillis(end.0 + 1))), (Expiry::Over, Expiry::Over));
+        assert_eq!(
+            (days(29), days(0)),
+            (Expiry::Soon { days: 29 }, Expiry::Soon { days: 0 })
+        );
+        assert_eq!(
+            (days(-1), expiry(end, UnixMillis(end.0 + 1))),
+            (Expiry::Over, Expiry::Over)
+        );
     }
 
     #[test]
     fn the_dates_are_those_of_the_first_certificate() {
         let directory = tempfile::tempdir().unwrap();
-        let files = TlsFiles { cert: directory.path().join("cert.pem"), key: directory.path().join("key.pem") };
+        let files = TlsFiles {
+            cert: directory.path().join("cert.pem"),
+            key: directory.path().join("key.pem"),
+        };
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
         params.not_before = rcgen::date_time_ymd(2020, 1, 1);
@@ -267,13 +317,22 @@ mod tests {
         std::fs::write(&files.cert, certificate.pem()).unwrap();
         std::fs::write(&files.key, key.serialize_pem()).unwrap();
         // 2020-01-01 and 2020-02-01, midnight UTC.
-        let expected = CertificateDates { not_before: UnixMillis(1_577_836_800_000), not_after: UnixMillis(1_580_515_200_000) };
+        let expected = CertificateDates {
+            not_before: UnixMillis(1_577_836_800_000),
+            not_after: UnixMillis(1_580_515_200_000),
+        };
         assert_eq!(check_tls(&files).unwrap(), expected);
 
         let other = rcgen::KeyPair::generate().unwrap();
         std::fs::write(&files.key, other.serialize_pem()).unwrap();
-        assert!(matches!(check_tls(&files), Err(TlsError::Pair { .. })), "another key");
+        assert!(
+            matches!(check_tls(&files), Err(TlsError::Pair { .. })),
+            "another key"
+        );
         std::fs::write(&files.cert, "").unwrap();
-        assert!(matches!(check_tls(&files), Err(TlsError::File { .. })), "an empty file");
+        assert!(
+            matches!(check_tls(&files), Err(TlsError::File { .. })),
+            "an empty file"
+        );
     }
 }

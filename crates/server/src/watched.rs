@@ -45,11 +45,21 @@ pub(crate) struct Watched<T: Transport> {
 
 impl<T: Transport> Watched<T> {
     pub(crate) fn http1(transport: T, activity: Arc<Activity>) -> Self {
-        Self { transport, activity, scanner: Some(HeadScanner::default()), lingering: None }
+        Self {
+            transport,
+            activity,
+            scanner: Some(HeadScanner::default()),
+            lingering: None,
+        }
     }
 
     pub(crate) fn http2(transport: T, activity: Arc<Activity>) -> Self {
-        Self { transport, activity, scanner: None, lingering: None }
+        Self {
+            transport,
+            activity,
+            scanner: None,
+            lingering: None,
+        }
     }
 
     fn note_write<R>(&self, poll: Poll<R>) -> Poll<R> {
@@ -62,7 +72,8 @@ impl<T: Transport> Drop for Watched<T> {
     fn drop(&mut self) {
         // Ended in the usual way, a body without a stated length would look complete.
         if self.activity.reset_asked()
-            && let Err(error) = SockRef::from(self.transport.socket()).set_linger(Some(Duration::ZERO))
+            && let Err(error) =
+                SockRef::from(self.transport.socket()).set_linger(Some(Duration::ZERO))
         {
             tracing::warn!(%error, "cannot reset a connection");
         }
@@ -70,13 +81,22 @@ impl<T: Transport> Drop for Watched<T> {
 }
 
 impl<T: AsyncRead + Transport + Unpin> AsyncRead for Watched<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let poll = Pin::new(&mut self.transport).poll_read(cx, buffer);
         let this = &mut *self;
-        if let (Poll::Ready(Ok(())), Some(bytes @ [_, ..])) = (&poll, buffer.filled().get(before..)) {
+        if let (Poll::Ready(Ok(())), Some(bytes @ [_, ..])) = (&poll, buffer.filled().get(before..))
+        {
             this.activity.bytes_read();
-            if let Some((number, defect)) = this.scanner.as_mut().and_then(|scanner| scanner.feed(bytes)) {
+            if let Some((number, defect)) = this
+                .scanner
+                .as_mut()
+                .and_then(|scanner| scanner.feed(bytes))
+            {
                 this.activity.set_defect(number, defect);
             }
         }
@@ -85,12 +105,20 @@ impl<T: AsyncRead + Transport + Unpin> AsyncRead for Watched<T> {
 }
 
 impl<T: AsyncWrite + Transport + Unpin> AsyncWrite for Watched<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.transport).poll_write(cx, bytes);
         self.note_write(poll)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.transport).poll_write_vectored(cx, slices);
         self.note_write(poll)
     }
@@ -112,6 +140,9 @@ impl<T: AsyncWrite + Transport + Unpin> AsyncWrite for Watched<T> {
                 return Poll::Ready(Ok(()));
             }
         }
-        this.lingering.get_or_insert_with(Lingering::new).poll(cx, this.transport.socket()).map(Ok)
+        this.lingering
+            .get_or_insert_with(Lingering::new)
+            .poll(cx, this.transport.socket())
+            .map(Ok)
     }
 }

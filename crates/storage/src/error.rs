@@ -36,13 +36,19 @@ pub struct StorageError {
 impl StorageError {
     /// An error without a deeper cause.
     pub fn new(kind: StorageErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self {
+            kind,
+            message: message.into(),
+            source: None,
+        }
     }
 
     /// Classifies an I/O error; `doing` completes the sentence "cannot …".
     pub fn from_io(doing: &str, error: io::Error) -> Self {
         let kind = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => StorageErrorKind::Full,
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => StorageErrorKind::Full,
             io::ErrorKind::NotFound => StorageErrorKind::NotFound,
             _ => StorageErrorKind::Io,
         };
@@ -50,7 +56,11 @@ impl StorageError {
             StorageErrorKind::Full => "no space left in the data directory".to_owned(),
             _ => error.kind().to_string(),
         };
-        Self { kind, message: format!("cannot {doing}: {reason}"), source: Some(Box::new(error)) }
+        Self {
+            kind,
+            message: format!("cannot {doing}: {reason}"),
+            source: Some(Box::new(error)),
+        }
     }
 
     /// Whether the cause is a lack of space.
@@ -60,8 +70,15 @@ impl StorageError {
 
     /// The same error for another item of a batch. The cause is kept as text.
     pub(crate) fn again(&self) -> Self {
-        let source = self.source.as_ref().map(|cause| Box::<dyn StdError + Send + Sync>::from(cause.to_string()));
-        Self { kind: self.kind, message: self.message.clone(), source }
+        let source = self
+            .source
+            .as_ref()
+            .map(|cause| Box::<dyn StdError + Send + Sync>::from(cause.to_string()));
+        Self {
+            kind: self.kind,
+            message: self.message.clone(),
+            source,
+        }
     }
 
     /// Classifies a database error; `doing` completes the sentence "cannot …".
@@ -69,15 +86,21 @@ impl StorageError {
         let (kind, reason) = match &error {
             sqlx::Error::Database(database) => sqlite_kind(database.code().as_deref()),
             sqlx::Error::RowNotFound => (StorageErrorKind::NotFound, "no such row"),
-            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
-                (StorageErrorKind::Unavailable, "the metadata database does not answer")
-            }
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
-                (StorageErrorKind::Corrupt, "the metadata database holds a value of the wrong type")
-            }
+            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => (
+                StorageErrorKind::Unavailable,
+                "the metadata database does not answer",
+            ),
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => (
+                StorageErrorKind::Corrupt,
+                "the metadata database holds a value of the wrong type",
+            ),
             _ => (StorageErrorKind::Io, "the metadata database failed"),
         };
-        Self { kind, message: format!("cannot {doing}: {reason}"), source: Some(Box::new(error)) }
+        Self {
+            kind,
+            message: format!("cannot {doing}: {reason}"),
+            source: Some(Box::new(error)),
+        }
     }
 }
 
@@ -92,16 +115,31 @@ fn sqlite_kind(code: Option<&str>) -> (StorageErrorKind, &'static str) {
     const DAMAGE: [i32; 7] = [266, 522, 3338, 8458, 1555, 2067, 2579];
     let code = code.and_then(|text| text.parse::<i32>().ok()).unwrap_or(0);
     if code == SHMSIZE {
-        return (StorageErrorKind::Full, "no space left for the metadata database");
+        return (
+            StorageErrorKind::Full,
+            "no space left for the metadata database",
+        );
     }
     if DAMAGE.contains(&code) {
         return (StorageErrorKind::Corrupt, DAMAGED);
     }
     match code & 0xff {
-        5 | 6 => (StorageErrorKind::Unavailable, "the metadata database is locked by another process"),
-        8 => (StorageErrorKind::Unavailable, "the metadata database cannot be written"),
-        13 => (StorageErrorKind::Full, "no space left for the metadata database"),
-        14 => (StorageErrorKind::Unavailable, "the metadata database cannot be opened"),
+        5 | 6 => (
+            StorageErrorKind::Unavailable,
+            "the metadata database is locked by another process",
+        ),
+        8 => (
+            StorageErrorKind::Unavailable,
+            "the metadata database cannot be written",
+        ),
+        13 => (
+            StorageErrorKind::Full,
+            "no space left for the metadata database",
+        ),
+        14 => (
+            StorageErrorKind::Unavailable,
+            "the metadata database cannot be opened",
+        ),
         11 | 26 => (StorageErrorKind::Corrupt, DAMAGED),
         _ => (StorageErrorKind::Io, "the metadata database failed"),
     }
@@ -121,22 +159,60 @@ mod tests {
         assert_eq!(kind(2), StorageErrorKind::NotFound, "ENOENT");
         assert_eq!(kind(5), StorageErrorKind::Io, "EIO");
         // Values from sqlite.org/rescode.html.
-        assert_eq!(sqlite_kind(Some("13")).0, StorageErrorKind::Full, "SQLITE_FULL");
-        assert_eq!(sqlite_kind(Some("4874")).0, StorageErrorKind::Full, "SQLITE_IOERR_SHMSIZE");
-        assert_eq!(sqlite_kind(Some("261")).0, StorageErrorKind::Unavailable, "SQLITE_BUSY_RECOVERY");
-        assert_eq!(sqlite_kind(Some("26")).0, StorageErrorKind::Corrupt, "SQLITE_NOTADB");
-        assert_eq!(sqlite_kind(Some("779")).0, StorageErrorKind::Corrupt, "SQLITE_CORRUPT_INDEX");
-        assert_eq!(sqlite_kind(Some("522")).0, StorageErrorKind::Corrupt, "SQLITE_IOERR_SHORT_READ");
-        assert_eq!(sqlite_kind(Some("2067")).0, StorageErrorKind::Corrupt, "SQLITE_CONSTRAINT_UNIQUE");
-        assert_eq!(sqlite_kind(Some("787")).0, StorageErrorKind::Io, "SQLITE_CONSTRAINT_FOREIGNKEY");
-        assert_eq!(sqlite_kind(Some("778")).0, StorageErrorKind::Io, "SQLITE_IOERR_WRITE");
+        assert_eq!(
+            sqlite_kind(Some("13")).0,
+            StorageErrorKind::Full,
+            "SQLITE_FULL"
+        );
+        assert_eq!(
+            sqlite_kind(Some("4874")).0,
+            StorageErrorKind::Full,
+            "SQLITE_IOERR_SHMSIZE"
+        );
+        assert_eq!(
+            sqlite_kind(Some("261")).0,
+            StorageErrorKind::Unavailable,
+            "SQLITE_BUSY_RECOVERY"
+        );
+        assert_eq!(
+            sqlite_kind(Some("26")).0,
+            StorageErrorKind::Corrupt,
+            "SQLITE_NOTADB"
+        );
+        assert_eq!(
+            sqlite_kind(Some("779")).0,
+            StorageErrorKind::Corrupt,
+            "SQLITE_CORRUPT_INDEX"
+        );
+        assert_eq!(
+            sqlite_kind(Some("522")).0,
+            StorageErrorKind::Corrupt,
+            "SQLITE_IOERR_SHORT_READ"
+        );
+        assert_eq!(
+            sqlite_kind(Some("2067")).0,
+            StorageErrorKind::Corrupt,
+            "SQLITE_CONSTRAINT_UNIQUE"
+        );
+        assert_eq!(
+            sqlite_kind(Some("787")).0,
+            StorageErrorKind::Io,
+            "SQLITE_CONSTRAINT_FOREIGNKEY"
+        );
+        assert_eq!(
+            sqlite_kind(Some("778")).0,
+            StorageErrorKind::Io,
+            "SQLITE_IOERR_WRITE"
+        );
     }
 
     #[test]
     fn display_names_no_path() {
         let cause = std::fs::File::open("/nonexistent/secret-place").unwrap_err();
-        let error =
-            StorageError::from_io("open a blob", io::Error::new(cause.kind(), format!("/nonexistent/secret-place: {cause}")));
+        let error = StorageError::from_io(
+            "open a blob",
+            io::Error::new(cause.kind(), format!("/nonexistent/secret-place: {cause}")),
+        );
         assert_eq!(error.to_string(), "cannot open a blob: entity not found");
         assert!(error.source.is_some());
     }

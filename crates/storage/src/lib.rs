@@ -18,8 +18,12 @@ mod spare;
 
 pub use blob::conformance;
 pub use blob::{
-    BlobInfo, BlobPin, BlobStore, FsBlobStore, MOST_OPEN_BLOBS, MemoryBlobStore, OpenBlob, SealedSpool, Space, Spool, StoredBlob,
+    BlobInfo, BlobPin, BlobStore, FsBlobStore, MOST_OPEN_BLOBS, MemoryBlobStore, OpenBlob,
+    SealedSpool, Space, Spool, StoredBlob,
 };
 pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;
-pub use meta::{Change, CollectReport, Counts, DamageReport, DerivedRecord, HeldRow, HeldSize, MetadataStore, OnDamage, PageRow};
+pub use meta::{
+    Change, CollectReport, Counts, DamageReport, DerivedRecord, HeldRow, HeldSize, MetadataStore,
+    OnDamage, PageRow,
+};

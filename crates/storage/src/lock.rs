@@ -20,18 +20,28 @@ impl DataDirectoryLock {
     pub fn take(directory: &Path) -> Result<Self, StorageError> {
         let failed = |error| StorageError::from_io("lock the data directory", error);
         let path = directory.join(NAME);
-        let mut file =
-            File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(in_use(&mut file)),
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
-                tracing::warn!("the data directory's file system knows no locks: see to it that only one larder uses it");
+                tracing::warn!(
+                    "the data directory's file system knows no locks: see to it that only one larder uses it"
+                );
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         // For whoever is refused. Where it cannot be written (a full disk), the lock holds all the same.
-        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        let _ = file
+            .set_len(0)
+            .and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Self { _file: file })
     }
 
@@ -41,7 +51,11 @@ impl DataDirectoryLock {
     /// The lock's file is there and cannot be opened, so that [`take`](Self::take) would fail too.
     pub fn holder(directory: &Path) -> Result<Option<String>, StorageError> {
         let failed = |error| StorageError::from_io("lock the data directory", error);
-        let mut file = match File::options().read(true).write(true).open(directory.join(NAME)) {
+        let mut file = match File::options()
+            .read(true)
+            .write(true)
+            .open(directory.join(NAME))
+        {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(error)),
@@ -49,7 +63,9 @@ impl DataDirectoryLock {
         match file.try_lock_shared() {
             Ok(()) => Ok(None),
             Err(TryLockError::WouldBlock) => Ok(Some(process(&mut file))),
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(None),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                Ok(None)
+            }
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
     }
@@ -58,7 +74,9 @@ impl DataDirectoryLock {
 /// Who has noted itself in the lock's file.
 fn process(file: &mut File) -> String {
     let mut text = String::new();
-    let read = file.rewind().and_then(|()| file.take(32).read_to_string(&mut text));
+    let read = file
+        .rewind()
+        .and_then(|()| file.take(32).read_to_string(&mut text));
     match text.trim().parse::<u32>() {
         Ok(id) if read.is_ok() => format!("process {id}"),
         _ => "a process that has not said which".to_owned(),
@@ -84,7 +102,12 @@ mod tests {
         let first = DataDirectoryLock::take(directory.path()).unwrap();
         let refused = DataDirectoryLock::take(directory.path()).unwrap_err();
         assert_eq!(refused.kind, StorageErrorKind::Unavailable);
-        assert!(refused.message.contains(&format!("process {}", std::process::id())), "{refused}");
+        assert!(
+            refused
+                .message
+                .contains(&format!("process {}", std::process::id())),
+            "{refused}"
+        );
         let holder = DataDirectoryLock::holder(directory.path()).unwrap();
         assert_eq!(holder, Some(format!("process {}", std::process::id())));
         drop(first);

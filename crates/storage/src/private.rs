@@ -56,12 +56,26 @@ mod tests {
     #[test]
     fn what_others_may_read_or_write_is_the_owners_alone_afterwards() {
         let directory = tempfile::tempdir().unwrap();
-        for (before, after) in [(0o644, 0o600), (0o660, 0o600), (0o604, 0o600), (0o600, 0o600), (0o400, 0o400)] {
+        for (before, after) in [
+            (0o644, 0o600),
+            (0o660, 0o600),
+            (0o604, 0o600),
+            (0o600, 0o600),
+            (0o400, 0o400),
+        ] {
             let path = directory.path().join(format!("{before:o}"));
             fs::write(&path, b"x").unwrap();
             fs::set_permissions(&path, Permissions::from_mode(before)).unwrap();
-            assert_eq!(tighten_one(&path).unwrap().is_some(), before != after, "{before:o}");
-            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, after, "{before:o}");
+            assert_eq!(
+                tighten_one(&path).unwrap().is_some(),
+                before != after,
+                "{before:o}"
+            );
+            assert_eq!(
+                fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
+                after,
+                "{before:o}"
+            );
         }
         assert_eq!(tighten_one(&directory.path().join("absent")).unwrap(), None);
     }

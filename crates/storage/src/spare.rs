@@ -27,7 +27,12 @@ impl Spare {
         if is_there || !self.has_room() {
             return;
         }
-        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&self.0);
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&self.0);
         let made = file.and_then(|file| Ok(fallocate(&file, FallocateFlags::empty(), 0, SIZE)?));
         if made.is_err() {
             // A file system that cannot promise space has none to set aside.
@@ -43,7 +48,10 @@ impl Spare {
     fn has_room(&self) -> bool {
         let directory = self.0.parent().unwrap_or(Path::new("."));
         statvfs(directory).is_ok_and(|found| {
-            let space = Space::new(found.f_blocks.saturating_mul(found.f_frsize), found.f_bavail.saturating_mul(found.f_frsize));
+            let space = Space::new(
+                found.f_blocks.saturating_mul(found.f_frsize),
+                found.f_bavail.saturating_mul(found.f_frsize),
+            );
             space.available > space.reserve.saturating_add(SIZE)
         })
     }

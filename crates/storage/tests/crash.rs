@@ -1,5 +1,8 @@
 //! A process killed at any moment leaves nothing wrong behind (hazards L1, L2).
-#![expect(clippy::unwrap_used, reason = "a test program: its helpers panic to report")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test program: its helpers panic to report"
+)]
 
 mod support;
 
@@ -24,42 +27,69 @@ async fn hazard_l2_kill_at_any_moment_leaves_no_record_without_its_bytes() {
     for _ in 0..KILLS {
         acknowledged.extend(run_and_kill(directory.path()));
         let start = Instant::now();
-        let meta = MetadataStore::open(&directory.path().join("larder.db")).await.unwrap();
+        let meta = MetadataStore::open(&directory.path().join("larder.db"))
+            .await
+            .unwrap();
         let blobs = FsBlobStore::open(directory.path()).unwrap();
         let took = start.elapsed();
-        assert!(took < Duration::from_secs(1), "a restart takes no second: {took:?}");
+        assert!(
+            took < Duration::from_secs(1),
+            "a restart takes no second: {took:?}"
+        );
         let records = all(&meta, "r").await;
         for (path, _, record) in &records {
             assert!(is_intact(&blobs, record.blob().unwrap()), "{path}");
         }
         for path in &acknowledged {
-            assert!(records.iter().any(|(found, _, _)| found == path), "{path} was acknowledged");
+            assert!(
+                records.iter().any(|(found, _, _)| found == path),
+                "{path} was acknowledged"
+            );
         }
-        let leftovers = std::fs::read_dir(directory.path().join("blobs/spool")).unwrap().count();
+        let leftovers = std::fs::read_dir(directory.path().join("blobs/spool"))
+            .unwrap()
+            .count();
         assert_eq!(leftovers, 0, "unfinished spools leave nothing");
         meta.close().await;
     }
-    println!("{} records acknowledged over {KILLS} kills, all whole", acknowledged.len());
-    assert!(acknowledged.len() > KILLS as usize, "the child was at work when it was killed");
+    println!(
+        "{} records acknowledged over {KILLS} kills, all whole",
+        acknowledged.len()
+    );
+    assert!(
+        acknowledged.len() > KILLS as usize,
+        "the child was at work when it was killed"
+    );
 }
 
 /// Starts this test program again as a writer, kills it some time later, and gives the paths whose storing it had acknowledged.
 fn run_and_kill(directory: &Path) -> Vec<String> {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child_that_writes_until_it_is_killed", "--ignored", "--nocapture"])
+        .args([
+            "--exact",
+            "child_that_writes_until_it_is_killed",
+            "--ignored",
+            "--nocapture",
+        ])
         .env(DIRECTORY, directory)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let ready = lines.by_ref().map(Result::unwrap).any(|line| line.ends_with("ready"));
+    let ready = lines
+        .by_ref()
+        .map(Result::unwrap)
+        .any(|line| line.ends_with("ready"));
     assert!(ready, "the child ended before it began");
     std::thread::sleep(Duration::from_micros(random() % 100_000));
     child.kill().unwrap();
     child.wait().unwrap();
     // The last line may be cut off.
-    lines.map_while(Result::ok).filter_map(|line| Some(line.strip_prefix("stored ")?.strip_suffix(';')?.to_owned())).collect()
+    lines
+        .map_while(Result::ok)
+        .filter_map(|line| Some(line.strip_prefix("stored ")?.strip_suffix(';')?.to_owned()))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,7 +97,9 @@ fn run_and_kill(directory: &Path) -> Vec<String> {
 async fn child_that_writes_until_it_is_killed() {
     let directory = std::env::var_os(DIRECTORY).expect("started by its parent");
     let directory = Path::new(&directory);
-    let meta = MetadataStore::open(&directory.join("larder.db")).await.unwrap();
+    let meta = MetadataStore::open(&directory.join("larder.db"))
+        .await
+        .unwrap();
     let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(directory).unwrap());
     println!("ready");
     for writer in 0..3 {
@@ -79,9 +111,14 @@ async fn child_that_writes_until_it_is_killed() {
 async fn write_for_ever(writer: u32, meta: MetadataStore, blobs: Arc<dyn BlobStore>) {
     loop {
         let seed = random();
-        let bytes: Vec<u8> = (0..seed % 200_000).map(|n| (n.wrapping_mul(seed) >> 7) as u8).collect();
+        let bytes: Vec<u8> = (0..seed % 200_000)
+            .map(|n| (n.wrapping_mul(seed) >> 7) as u8)
+            .collect();
         let target = Arc::clone(&blobs);
-        let info = tokio::task::spawn_blocking(move || target.put_bytes(&bytes)).await.unwrap().unwrap();
+        let info = tokio::task::spawn_blocking(move || target.put_bytes(&bytes))
+            .await
+            .unwrap()
+            .unwrap();
         let path = format!("{writer}/{}", seed % 50);
         meta.apply(vec![put(&key("r", &path), info)]).await.unwrap();
         let line = format!("stored {path};\n");

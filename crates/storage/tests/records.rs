@@ -1,5 +1,8 @@
 //! Records, derivations and secrets: what is put in comes out, paths are data, and a damaged row harms nobody.
-#![expect(clippy::unwrap_used, reason = "a test program: its helpers panic to report")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test program: its helpers panic to report"
+)]
 
 mod support;
 
@@ -7,7 +10,8 @@ use std::sync::Arc;
 
 use larder_core::{Content, UnixMillis, sha256};
 use larder_storage::{
-    BlobStore, Change, DerivedRecord, FsBlobStore, MemoryBlobStore, MetadataStore, StorageErrorKind, conformance,
+    BlobStore, Change, DerivedRecord, FsBlobStore, MemoryBlobStore, MetadataStore,
+    StorageErrorKind, conformance,
 };
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
@@ -18,7 +22,9 @@ fn blobs() -> Arc<dyn BlobStore> {
 }
 
 async fn raw(path: &std::path::Path) -> SqlitePool {
-    SqlitePool::connect_with(SqliteConnectOptions::new().filename(path)).await.unwrap()
+    SqlitePool::connect_with(SqliteConnectOptions::new().filename(path))
+        .await
+        .unwrap()
 }
 
 #[test]
@@ -39,21 +45,45 @@ async fn what_is_put_comes_out_again_after_a_restart() {
     {
         let meta = MetadataStore::open(&path).await.unwrap();
         store(&meta, &blobs, &key("pypi", "simple/six/"), b"html").await;
-        let put_negative = Change::PutRecord { key: variant.clone(), record: negative.clone(), blob: None };
+        let put_negative = Change::PutRecord {
+            key: variant.clone(),
+            record: negative.clone(),
+            blob: None,
+        };
         meta.apply(vec![put_negative]).await.unwrap();
         meta.close().await;
-        assert_eq!(meta.ping().await.unwrap_err().kind, StorageErrorKind::Unavailable);
+        assert_eq!(
+            meta.ping().await.unwrap_err().kind,
+            StorageErrorKind::Unavailable
+        );
     }
     let meta = MetadataStore::open(&path).await.unwrap();
     meta.ping().await.unwrap();
-    let html = meta.record(&key("pypi", "simple/six/")).await.unwrap().unwrap();
+    let html = meta
+        .record(&key("pypi", "simple/six/"))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(html.blob().unwrap().digest, sha256(b"html"));
     assert_eq!(meta.record(&variant).await.unwrap(), Some(negative));
     assert_eq!(meta.record(&key("pypi", "simple/six")).await.unwrap(), None);
-    assert_eq!(meta.record(&key("other", "simple/six/")).await.unwrap(), None, "reading stays per repository");
+    assert_eq!(
+        meta.record(&key("other", "simple/six/")).await.unwrap(),
+        None,
+        "reading stays per repository"
+    );
     let counts = meta.counts().await.unwrap();
     assert_eq!((counts.records, counts.blobs, counts.bytes), (2, 1, 4));
-    meta.apply(vec![Change::DeleteRecord { key: variant.clone() }, Change::DeleteRecord { key: variant.clone() }]).await.unwrap();
+    meta.apply(vec![
+        Change::DeleteRecord {
+            key: variant.clone(),
+        },
+        Change::DeleteRecord {
+            key: variant.clone(),
+        },
+    ])
+    .await
+    .unwrap();
     assert_eq!(meta.record(&variant).await.unwrap(), None);
 }
 
@@ -61,24 +91,37 @@ async fn what_is_put_comes_out_again_after_a_restart() {
 async fn only_the_owner_reads_the_database_file() {
     use std::os::unix::fs::MetadataExt as _;
     let directory = tempfile::tempdir().unwrap();
-    let meta = MetadataStore::open(&directory.path().join("larder.db")).await.unwrap();
+    let meta = MetadataStore::open(&directory.path().join("larder.db"))
+        .await
+        .unwrap();
     meta.secret_bytes("link", b"key").await.unwrap();
     for entry in std::fs::read_dir(directory.path()).unwrap() {
         let entry = entry.unwrap();
-        assert_eq!(entry.metadata().unwrap().mode() & 0o077, 0, "{:?}", entry.file_name());
+        assert_eq!(
+            entry.metadata().unwrap().mode() & 0o077,
+            0,
+            "{:?}",
+            entry.file_name()
+        );
     }
 }
 
 #[tokio::test]
 async fn hazard_s22_a_name_may_be_file_and_directory() {
     let (meta, blobs) = (MetadataStore::in_memory().await.unwrap(), blobs());
-    let names = ["a", "a/b", "a/b/c", "a/", "A", "../a", "a//b", "a b", "a%2Fb", "ä"];
+    let names = [
+        "a", "a/b", "a/b/c", "a/", "A", "../a", "a//b", "a b", "a%2Fb", "ä",
+    ];
     for name in names {
         store(&meta, &blobs, &key("files", name), name.as_bytes()).await;
     }
     for name in names {
         let record = meta.record(&key("files", name)).await.unwrap().unwrap();
-        assert_eq!(record.blob().unwrap().digest, sha256(name.as_bytes()), "{name:?}");
+        assert_eq!(
+            record.blob().unwrap().digest,
+            sha256(name.as_bytes()),
+            "{name:?}"
+        );
     }
     assert_eq!(meta.counts().await.unwrap().records, names.len() as u64);
 }
@@ -86,7 +129,9 @@ async fn hazard_s22_a_name_may_be_file_and_directory() {
 #[tokio::test]
 async fn hazard_s21_long_names_are_data() {
     let directory = tempfile::tempdir().unwrap();
-    let meta = MetadataStore::open(&directory.path().join("larder.db")).await.unwrap();
+    let meta = MetadataStore::open(&directory.path().join("larder.db"))
+        .await
+        .unwrap();
     let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(directory.path()).unwrap());
     let one = "x".repeat(2048);
     let other = format!("{}y", "x".repeat(2047));
@@ -113,9 +158,18 @@ async fn pages_are_complete_and_in_byte_order() {
     }
     store(&meta, &blobs, &key("r2", "0"), b"of another repository").await;
     expected.sort();
-    let found: Vec<(String, String)> = all(&meta, "r").await.into_iter().map(|(path, variant, _)| (path, variant)).collect();
+    let found: Vec<(String, String)> = all(&meta, "r")
+        .await
+        .into_iter()
+        .map(|(path, variant, _)| (path, variant))
+        .collect();
     assert_eq!(found, expected);
-    assert!(meta.page(&repository("r"), None, 0).await.unwrap().is_empty());
+    assert!(
+        meta.page(&repository("r"), None, 0)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -127,11 +181,18 @@ async fn a_damaged_record_counts_as_absent_and_hides_no_other() {
         store(&meta, &blobs, &key("r", &format!("{n:02}")), b"x").await;
     }
     let damage = "UPDATE artifacts SET record = '{\"content\":' WHERE path < '20' OR path = '25'";
-    sqlx::query(damage).execute(&raw(&path).await).await.unwrap();
+    sqlx::query(damage)
+        .execute(&raw(&path).await)
+        .await
+        .unwrap();
     assert_eq!(meta.record(&key("r", "07")).await.unwrap(), None);
     let page = meta.page(&repository("r"), None, 7).await.unwrap();
     let paths: Vec<&str> = page.iter().map(|(path, _, _)| path.as_str()).collect();
-    assert_eq!(paths, ["20", "21", "22", "23", "24", "26", "27"], "a page is full although twenty rows before it are damaged");
+    assert_eq!(
+        paths,
+        ["20", "21", "22", "23", "24", "26", "27"],
+        "a page is full although twenty rows before it are damaged"
+    );
     store(&meta, &blobs, &key("r", "07"), b"again").await;
     assert!(meta.record(&key("r", "07")).await.unwrap().is_some());
 }
@@ -157,8 +218,11 @@ async fn derivations_are_kept_under_their_key() {
     let (meta, blobs) = (MetadataStore::in_memory().await.unwrap(), blobs());
     let source = store(&meta, &blobs, &key("r", "index"), b"source").await;
     let info = blobs.put_bytes(b"derived").unwrap();
-    let derived =
-        DerivedRecord { blob: info.descriptor.clone(), content_type: "text/html".to_owned(), made_at: UnixMillis(1234) };
+    let derived = DerivedRecord {
+        blob: info.descriptor.clone(),
+        content_type: "text/html".to_owned(),
+        made_at: UnixMillis(1234),
+    };
     let change = Change::PutDerivation {
         key: "ab".repeat(32),
         repository: repository("r"),
@@ -167,9 +231,16 @@ async fn derivations_are_kept_under_their_key() {
         blob: info,
     };
     meta.apply(vec![change.clone(), change]).await.unwrap();
-    assert_eq!(meta.derivation(&"ab".repeat(32)).await.unwrap(), Some(derived));
+    assert_eq!(
+        meta.derivation(&"ab".repeat(32)).await.unwrap(),
+        Some(derived)
+    );
     assert_eq!(meta.derivation(&"cd".repeat(32)).await.unwrap(), None);
-    meta.apply(vec![Change::DeleteDerivation { key: "ab".repeat(32) }]).await.unwrap();
+    meta.apply(vec![Change::DeleteDerivation {
+        key: "ab".repeat(32),
+    }])
+    .await
+    .unwrap();
     assert_eq!(meta.derivation(&"ab".repeat(32)).await.unwrap(), None);
 }
 
@@ -177,8 +248,14 @@ async fn derivations_are_kept_under_their_key() {
 async fn the_first_secret_wins() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("larder.db");
-    let (one, two) = (MetadataStore::open(&path).await.unwrap(), MetadataStore::open(&path).await.unwrap());
-    let (a, b) = tokio::join!(one.secret_bytes("link", &[0, 1, 255]), two.secret_bytes("link", &[7]));
+    let (one, two) = (
+        MetadataStore::open(&path).await.unwrap(),
+        MetadataStore::open(&path).await.unwrap(),
+    );
+    let (a, b) = tokio::join!(
+        one.secret_bytes("link", &[0, 1, 255]),
+        two.secret_bytes("link", &[7])
+    );
     let chosen = a.unwrap();
     assert_eq!(chosen, b.unwrap());
     assert!(chosen == [0, 1, 255] || chosen == [7]);
@@ -193,10 +270,16 @@ async fn a_newer_database_is_refused_with_advice() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("larder.db");
     MetadataStore::open(&path).await.unwrap().close().await;
-    sqlx::query("INSERT INTO schema_version VALUES (99)").execute(&raw(&path).await).await.unwrap();
+    sqlx::query("INSERT INTO schema_version VALUES (99)")
+        .execute(&raw(&path).await)
+        .await
+        .unwrap();
     let error = MetadataStore::open(&path).await.unwrap_err();
     assert_eq!(error.kind, StorageErrorKind::Unavailable);
-    assert!(error.message.contains("version 99") && error.message.contains("newer larder"), "{error}");
+    assert!(
+        error.message.contains("version 99") && error.message.contains("newer larder"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -207,13 +290,18 @@ async fn what_is_no_database_is_refused_and_left_alone() {
     std::fs::write(&path, &text).unwrap();
     let error = MetadataStore::open(&path).await.unwrap_err();
     assert_eq!(error.kind, StorageErrorKind::Corrupt, "{error:?}");
-    assert!(!error.to_string().contains("larder.db"), "no path in what users see: {error}");
+    assert!(
+        !error.to_string().contains("larder.db"),
+        "no path in what users see: {error}"
+    );
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
 }
 
 #[tokio::test]
 async fn a_missing_directory_is_an_error_not_a_panic() {
-    let error = MetadataStore::open(std::path::Path::new("/nonexistent/larder.db")).await.unwrap_err();
+    let error = MetadataStore::open(std::path::Path::new("/nonexistent/larder.db"))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, StorageErrorKind::NotFound);
 }
 
@@ -223,15 +311,41 @@ async fn hazard_l2_a_renewal_cannot_bring_back_a_row_without_a_blob() {
     let flushed = key("r", "flushed");
     store(&meta, &blobs, &flushed, b"bytes").await;
     let held = meta.record(&flushed).await.unwrap().unwrap();
-    meta.apply(vec![Change::DeleteRecord { key: flushed.clone() }]).await.unwrap();
-    let renew = Change::PutRecord { key: flushed.clone(), record: held.clone(), blob: None };
+    meta.apply(vec![Change::DeleteRecord {
+        key: flushed.clone(),
+    }])
+    .await
+    .unwrap();
+    let renew = Change::PutRecord {
+        key: flushed.clone(),
+        record: held.clone(),
+        blob: None,
+    };
     // While the blob is still there, renewing saves it from the collector …
-    meta.collect(UnixMillis(0), std::time::Duration::from_secs(1), &blobs).await.unwrap();
+    meta.collect(UnixMillis(0), std::time::Duration::from_secs(1), &blobs)
+        .await
+        .unwrap();
     meta.apply(vec![renew.clone()]).await.unwrap();
-    assert_eq!(meta.collect(UnixMillis(5000), std::time::Duration::from_secs(1), &blobs).await.unwrap().blobs_deleted, 0);
+    assert_eq!(
+        meta.collect(UnixMillis(5000), std::time::Duration::from_secs(1), &blobs)
+            .await
+            .unwrap()
+            .blobs_deleted,
+        0
+    );
     // … and afterwards there is nothing to renew, while the other changes of the batch go through.
-    meta.apply(vec![Change::DeleteRecord { key: flushed.clone() }]).await.unwrap();
-    assert_eq!(meta.collect(UnixMillis(9000), std::time::Duration::ZERO, &blobs).await.unwrap().blobs_deleted, 1);
+    meta.apply(vec![Change::DeleteRecord {
+        key: flushed.clone(),
+    }])
+    .await
+    .unwrap();
+    assert_eq!(
+        meta.collect(UnixMillis(9000), std::time::Duration::ZERO, &blobs)
+            .await
+            .unwrap()
+            .blobs_deleted,
+        1
+    );
     let other = put(&key("r", "other"), blobs.put_bytes(b"other").unwrap());
     meta.apply(vec![renew, other]).await.unwrap();
     assert_eq!(meta.record(&flushed).await.unwrap(), None);

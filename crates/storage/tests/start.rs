@@ -1,5 +1,8 @@
 //! Opening takes the same time however much is stored.
-#![expect(clippy::unwrap_used, reason = "a test program: its helpers panic to report")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test program: its helpers panic to report"
+)]
 
 mod support;
 
@@ -30,7 +33,10 @@ async fn a_hundred_thousand_records_open_within_ten_milliseconds() {
         let opened = start.elapsed();
         let found = meta.record(&key("r", "pool/file-77777")).await.unwrap();
         assert!(found.is_some());
-        println!("opened in {opened:?}, first record after {:?}", start.elapsed());
+        println!(
+            "opened in {opened:?}, first record after {:?}",
+            start.elapsed()
+        );
         best = best.min(opened);
         meta.close().await;
     }
@@ -38,16 +44,33 @@ async fn a_hundred_thousand_records_open_within_ten_milliseconds() {
 }
 
 async fn fill(path: &std::path::Path) {
-    let pool = SqlitePool::connect_with(SqliteConnectOptions::new().filename(path)).await.unwrap();
-    let sample = record(Content::Blob(BlobDescriptor { digest: sha256(b"sample"), size: 6 }));
+    let pool = SqlitePool::connect_with(SqliteConnectOptions::new().filename(path))
+        .await
+        .unwrap();
+    let sample = record(Content::Blob(BlobDescriptor {
+        digest: sha256(b"sample"),
+        size: 6,
+    }));
     let json = serde_json::to_string(&sample).unwrap();
-    let numbers = format!("WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {} )", RECORDS - 1);
-    let blobs = format!("{numbers} INSERT INTO blobs SELECT printf('sha256:%064x', i * 7919), 6, 0, NULL FROM n");
-    sqlx::query(AssertSqlSafe(blobs)).execute(&pool).await.unwrap();
+    let numbers = format!(
+        "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {} )",
+        RECORDS - 1
+    );
+    let blobs = format!(
+        "{numbers} INSERT INTO blobs SELECT printf('sha256:%064x', i * 7919), 6, 0, NULL FROM n"
+    );
+    sqlx::query(AssertSqlSafe(blobs))
+        .execute(&pool)
+        .await
+        .unwrap();
     let records = format!(
         "{numbers} INSERT INTO artifacts SELECT 'r', 'pool/file-' || i, '', printf('sha256:%064x', i * 7919), 6, 0, $1 FROM n"
     );
-    let done = sqlx::query(AssertSqlSafe(records)).bind(json).execute(&pool).await.unwrap();
+    let done = sqlx::query(AssertSqlSafe(records))
+        .bind(json)
+        .execute(&pool)
+        .await
+        .unwrap();
     assert_eq!(done.rows_affected(), u64::from(RECORDS));
     pool.close().await;
 }

@@ -23,14 +23,19 @@ enum Next {
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve(mut socket: TcpStream, shared: &Shared, number: u64) -> std::io::Result<()> {
+pub(crate) async fn serve(
+    mut socket: TcpStream,
+    shared: &Shared,
+    number: u64,
+) -> std::io::Result<()> {
     socket.set_nodelay(true)?;
     let mut buffer = BytesMut::new();
     while let Some(request) = read_request(&mut socket, &mut buffer, number).await? {
         let (resource, behaviours, gates) = shared.take(&request);
         shared.pass_gate(&request, None).await;
         let mut plan = plan(&request, resource.as_ref(), &behaviours);
-        plan.events.extend(gates.into_iter().map(|after| (after, Event::Gate)));
+        plan.events
+            .extend(gates.into_iter().map(|after| (after, Event::Gate)));
         plan.events.sort_by_key(|(at, _)| *at);
         match respond(&mut socket, &plan, shared, &request).await? {
             Next::KeepAlive => {}
@@ -45,7 +50,10 @@ pub(crate) async fn serve(mut socket: TcpStream, shared: &Shared, number: u64) -
     socket.shutdown().await?;
     let mut sink = BytesMut::with_capacity(4096);
     let drain = async {
-        while tokio::io::AsyncReadExt::read_buf(&mut socket, &mut sink).await.is_ok_and(|n| n > 0) {
+        while tokio::io::AsyncReadExt::read_buf(&mut socket, &mut sink)
+            .await
+            .is_ok_and(|n| n > 0)
+        {
             sink.clear();
         }
     };
@@ -53,7 +61,12 @@ pub(crate) async fn serve(mut socket: TcpStream, shared: &Shared, number: u64) -
     Ok(())
 }
 
-async fn respond(socket: &mut TcpStream, plan: &Plan, shared: &Shared, request: &RecordedRequest) -> std::io::Result<Next> {
+async fn respond(
+    socket: &mut TcpStream,
+    plan: &Plan,
+    shared: &Shared,
+    request: &RecordedRequest,
+) -> std::io::Result<Next> {
     if let Some(pause) = plan.stall {
         tokio::time::sleep(pause).await;
     }
@@ -72,7 +85,13 @@ async fn respond(socket: &mut TcpStream, plan: &Plan, shared: &Shared, request: 
     if let (Next::KeepAlive, Some(surplus)) = (&next, &plan.surplus) {
         socket.write_all(surplus).await?;
     }
-    Ok(if next == Next::KeepAlive && (plan.close || plan.framing == Framing::UntilClose) { Next::Close } else { next })
+    Ok(
+        if next == Next::KeepAlive && (plan.close || plan.framing == Framing::UntilClose) {
+            Next::Close
+        } else {
+            next
+        },
+    )
 }
 
 fn head(plan: &Plan) -> String {
@@ -86,9 +105,14 @@ fn head(plan: &Plan) -> String {
     for (name, value) in &plan.headers {
         line(name, value);
     }
-    let own_framing = plan.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case("content-length"));
+    let own_framing = plan
+        .headers
+        .iter()
+        .any(|(n, _)| n.eq_ignore_ascii_case("content-length"));
     match plan.framing {
-        Framing::Length(n) if plan.status != 304 && !own_framing => line("Content-Length", &n.to_string()),
+        Framing::Length(n) if plan.status != 304 && !own_framing => {
+            line("Content-Length", &n.to_string())
+        }
         Framing::Chunked if plan.status != 304 => line("Transfer-Encoding", "chunked"),
         _ => {}
     }
@@ -117,8 +141,15 @@ fn reason(status: u16) -> &'static str {
     }
 }
 
-async fn send_body(socket: &mut TcpStream, plan: &Plan, shared: &Shared, request: &RecordedRequest) -> std::io::Result<Next> {
-    let Some((payload, start, end)) = &plan.body else { return Ok(Next::KeepAlive) };
+async fn send_body(
+    socket: &mut TcpStream,
+    plan: &Plan,
+    shared: &Shared,
+    request: &RecordedRequest,
+) -> std::io::Result<Next> {
+    let Some((payload, start, end)) = &plan.body else {
+        return Ok(Next::KeepAlive);
+    };
     let length = end - start;
     let began = tokio::time::Instant::now();
     let mut events = plan.events.iter().peekable();
@@ -141,12 +172,15 @@ async fn send_body(socket: &mut TcpStream, plan: &Plan, shared: &Shared, request
             break;
         }
         let until = events.peek().map_or(length, |(at, _)| (*at).min(length));
-        let pace = plan.throttle.map_or(PIECE, |rate| (rate / 50).clamp(1, PIECE));
+        let pace = plan
+            .throttle
+            .map_or(PIECE, |rate| (rate / 50).clamp(1, PIECE));
         let piece = payload.slice(start + sent, pace.min(until - sent));
         write_piece(socket, &piece, plan.framing).await?;
         sent += piece.len() as u64;
         if let Some(rate) = plan.throttle {
-            tokio::time::sleep_until(began + Duration::from_secs_f64(sent as f64 / rate as f64)).await;
+            tokio::time::sleep_until(began + Duration::from_secs_f64(sent as f64 / rate as f64))
+                .await;
         }
     }
     if plan.framing == Framing::Chunked {
@@ -155,9 +189,15 @@ async fn send_body(socket: &mut TcpStream, plan: &Plan, shared: &Shared, request
     Ok(Next::KeepAlive)
 }
 
-async fn write_piece(socket: &mut TcpStream, piece: &[u8], framing: Framing) -> std::io::Result<()> {
+async fn write_piece(
+    socket: &mut TcpStream,
+    piece: &[u8],
+    framing: Framing,
+) -> std::io::Result<()> {
     if framing == Framing::Chunked {
-        socket.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).await?;
+        socket
+            .write_all(format!("{:x}\r\n", piece.len()).as_bytes())
+            .await?;
         socket.write_all(piece).await?;
         return socket.write_all(b"\r\n").await;
     }

@@ -44,20 +44,36 @@ impl Shared {
     }
 
     /// Records the request; gives what is at its path, the behaviours for it (one-shot ones are used up), and the body gates.
-    pub(crate) fn take(&self, request: &RecordedRequest) -> (Option<Resource>, Vec<Behaviour>, Vec<u64>) {
+    pub(crate) fn take(
+        &self,
+        request: &RecordedRequest,
+    ) -> (Option<Resource>, Vec<Behaviour>, Vec<u64>) {
         let mut state = self.lock();
         state.log.push(request.clone());
-        let found = [request.target.clone(), request.path().to_owned(), percent_decode(request.path())]
-            .iter()
-            .find_map(|key| state.resources.get(key))
-            .cloned();
+        let found = [
+            request.target.clone(),
+            request.path().to_owned(),
+            percent_decode(request.path()),
+        ]
+        .iter()
+        .find_map(|key| state.resources.get(key))
+        .cloned();
         let mut behaviours = Vec::new();
-        for rule in state.rules.iter_mut().filter(|rule| request.is_for(&rule.path)) {
+        for rule in state
+            .rules
+            .iter_mut()
+            .filter(|rule| request.is_for(&rule.path))
+        {
             behaviours.push(rule.behaviour.clone());
             rule.left = rule.left.map(|n| n - 1);
         }
         state.rules.retain(|rule| rule.left != Some(0));
-        let gates = state.gates.iter().filter(|(path, _)| request.is_for(path)).filter_map(|(_, after)| *after).collect();
+        let gates = state
+            .gates
+            .iter()
+            .filter(|(path, _)| request.is_for(path))
+            .filter_map(|(_, after)| *after)
+            .collect();
         drop(state);
         self.changed.notify_waiters();
         (found, behaviours, gates)
@@ -106,7 +122,10 @@ pub struct Origin {
 
 impl Origin {
     /// Starts an origin. Must be called within a tokio runtime.
-    #[expect(clippy::unused_async, reason = "needs the runtime that awaiting proves, and leaves room for a bind that waits")]
+    #[expect(
+        clippy::unused_async,
+        reason = "needs the runtime that awaiting proves, and leaves room for a bind that waits"
+    )]
     pub async fn start() -> Self {
         // A bind to a loopback port fails only if the machine is out of ports or file handles: no test can go on then.
         Self::try_start().unwrap_or_else(|error| unreachable!("no loopback port: {error}"))
@@ -117,7 +136,12 @@ impl Origin {
         reservation.set_reuseaddr(true)?;
         reservation.bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let address = reservation.local_addr()?;
-        let mut origin = Self { shared: Arc::default(), address, _reservation: reservation, listener: None };
+        let mut origin = Self {
+            shared: Arc::default(),
+            address,
+            _reservation: reservation,
+            listener: None,
+        };
         origin.restart();
         Ok(origin)
     }
@@ -129,12 +153,19 @@ impl Origin {
 
     /// The absolute URL of a path; a leading slash is optional.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}/{}", self.address, path.strip_prefix('/').unwrap_or(path))
+        format!(
+            "http://{}/{}",
+            self.address,
+            path.strip_prefix('/').unwrap_or(path)
+        )
     }
 
     /// Serves a resource at a path, in place of what was there.
     pub fn put(&self, path: &str, resource: Resource) {
-        self.shared.lock().resources.insert(path.to_owned(), resource);
+        self.shared
+            .lock()
+            .resources
+            .insert(path.to_owned(), resource);
     }
 
     /// Takes a resource away.
@@ -160,7 +191,11 @@ impl Origin {
     }
 
     fn rule(&self, path: &str, left: Option<u32>, behaviour: Behaviour) {
-        self.shared.lock().rules.push_back(Rule { path: path.to_owned(), left, behaviour });
+        self.shared.lock().rules.push_back(Rule {
+            path: path.to_owned(),
+            left,
+            behaviour,
+        });
     }
 
     /// Ends the behaviours set for exactly this path (`"*"`: those set for all paths).
@@ -180,7 +215,10 @@ impl Origin {
 
     /// Holds answers to `path` back after `after` bytes of the body, until [`release`](Self::release).
     pub fn hold_body(&self, path: &str, after: u64) {
-        self.shared.lock().gates.push((path.to_owned(), Some(after)));
+        self.shared
+            .lock()
+            .gates
+            .push((path.to_owned(), Some(after)));
     }
 
     /// Opens the gates of exactly this path.
@@ -197,13 +235,19 @@ impl Origin {
     /// How many requests with this method (`"*"` = any) came for this path (`"*"` = any).
     pub fn count(&self, method: &str, path: &str) -> usize {
         let state = self.shared.lock();
-        state.log.iter().filter(|r| (method == "*" || r.method == method) && r.is_for(path)).count()
+        state
+            .log
+            .iter()
+            .filter(|r| (method == "*" || r.method == method) && r.is_for(path))
+            .count()
     }
 
     /// Waits until [`count`](Self::count) is at least `number`. Bound it with a time-out.
     pub async fn wait_for(&self, method: &str, path: &str, number: usize) {
         let hit = |r: &&RecordedRequest| (method == "*" || r.method == method) && r.is_for(path);
-        self.shared.until(|state| state.log.iter().filter(hit).count() >= number).await;
+        self.shared
+            .until(|state| state.log.iter().filter(hit).count() >= number)
+            .await;
     }
 
     /// How many connections were accepted so far.
@@ -231,7 +275,9 @@ impl Origin {
         if self.listener.is_some() {
             return;
         }
-        let listener = self.listen().unwrap_or_else(|error| unreachable!("the reserved port is ours: {error}"));
+        let listener = self
+            .listen()
+            .unwrap_or_else(|error| unreachable!("the reserved port is ours: {error}"));
         let shared = Arc::clone(&self.shared);
         let accept = async move {
             // Connections die with this set when the task is aborted.

@@ -20,7 +20,10 @@ pub struct RecordedRequest {
 impl RecordedRequest {
     /// The first value of a header field, by case-insensitive name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+        self.headers
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v.as_str())
     }
 
     /// The target without its query.
@@ -30,7 +33,10 @@ impl RecordedRequest {
 
     /// Whether `path` names this request: the raw target, the raw path, or the percent-decoded path.
     pub(crate) fn is_for(&self, path: &str) -> bool {
-        path == "*" || self.target == path || self.path() == path || percent_decode(self.path()) == path
+        path == "*"
+            || self.target == path
+            || self.path() == path
+            || percent_decode(self.path()) == path
     }
 }
 
@@ -41,7 +47,9 @@ pub(crate) fn percent_decode(text: &str) -> String {
     let mut at = 0;
     while at < bytes.len() {
         let escape = bytes.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
-        let value = escape.and_then(|hex| std::str::from_utf8(hex).ok()).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let value = escape
+            .and_then(|hex| std::str::from_utf8(hex).ok())
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         out.push(value.unwrap_or(bytes[at]));
         at += if value.is_some() { 3 } else { 1 };
     }

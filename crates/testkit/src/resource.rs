@@ -110,7 +110,13 @@ pub struct Resource {
 impl Resource {
     /// 200 with these bytes, without validators.
     pub fn new(body: impl Into<Payload>) -> Self {
-        Self { status: 200, headers: Vec::new(), body: body.into(), etag: None, last_modified: None }
+        Self {
+            status: 200,
+            headers: Vec::new(),
+            body: body.into(),
+            etag: None,
+            last_modified: None,
+        }
     }
 
     /// Another status.

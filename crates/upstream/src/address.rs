@@ -35,7 +35,9 @@ impl Reach {
             .iter()
             .filter_map(|entry| match entry {
                 AllowPrivate::Network(network) => Some(*network),
-                AllowPrivate::Socket(socket) => (Some(socket.port()) == port).then(|| IpNet::from(socket.ip().to_canonical())),
+                AllowPrivate::Socket(socket) => {
+                    (Some(socket.port()) == port).then(|| IpNet::from(socket.ip().to_canonical()))
+                }
             })
             .collect();
         allowed.sort();
@@ -228,7 +230,9 @@ mod tests {
 
     #[test]
     fn hazard_s10_every_spelling_of_a_literal_is_judged() {
-        let reach = Reach::Public { allowed: Vec::new() };
+        let reach = Reach::Public {
+            allowed: Vec::new(),
+        };
         for host in [
             "127.0.0.1",
             "127.1",
@@ -255,17 +259,33 @@ mod tests {
             assert!(!reach.admits_literal(&url), "{host} -> {url}");
         }
         assert!(reach.admits_literal(&url("http://1.1.1.1/")));
-        assert!(reach.admits_literal(&url("http://localhost/")), "names are judged when they are resolved");
+        assert!(
+            reach.admits_literal(&url("http://localhost/")),
+            "names are judged when they are resolved"
+        );
     }
 
     #[test]
     fn hazard_s10_configured_origins_are_the_operators_word_and_their_neighbours_are_not() {
         let mut s = settings(Vec::new());
         s.base_urls.push(url("http://10.0.0.5:8080/"));
-        assert_eq!(Reach::of(&s, &url("http://10.0.0.5:8080/other/path?x=1")), Reach::Configured);
-        assert_eq!(Reach::of(&s, &url("https://index.example.com/")), Reach::Configured);
-        for neighbour in ["http://10.0.0.5:8081/", "https://10.0.0.5:8080/", "http://10.0.0.6:8080/"] {
-            assert!(!Reach::of(&s, &url(neighbour)).admits_literal(&url(neighbour)), "{neighbour}");
+        assert_eq!(
+            Reach::of(&s, &url("http://10.0.0.5:8080/other/path?x=1")),
+            Reach::Configured
+        );
+        assert_eq!(
+            Reach::of(&s, &url("https://index.example.com/")),
+            Reach::Configured
+        );
+        for neighbour in [
+            "http://10.0.0.5:8081/",
+            "https://10.0.0.5:8080/",
+            "http://10.0.0.6:8080/",
+        ] {
+            assert!(
+                !Reach::of(&s, &url(neighbour)).admits_literal(&url(neighbour)),
+                "{neighbour}"
+            );
         }
     }
 
@@ -287,7 +307,11 @@ mod tests {
             ("http://172.32.0.1:9/", true), // public anyway,
             ("http://192.168.0.1/", false),
         ] {
-            assert_eq!(Reach::of(&s, &url(text)).admits_literal(&url(text)), admitted, "{text}");
+            assert_eq!(
+                Reach::of(&s, &url(text)).admits_literal(&url(text)),
+                admitted,
+                "{text}"
+            );
         }
     }
 }

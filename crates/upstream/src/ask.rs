@@ -19,13 +19,29 @@ pub struct NoAnswer(String);
 /// # Errors
 /// Nobody answered, or not to the end.
 pub async fn ask(url: Url, token: Option<&str>) -> Result<(u16, Vec<u8>), NoAnswer> {
-    let client = Client::builder().no_proxy().redirect(redirect::Policy::none()).connect_timeout(CONNECT).read_timeout(SILENCE);
-    let client = client.build().map_err(|_| NoAnswer("TLS cannot be set up; are root certificates installed?".to_owned()))?;
+    let client = Client::builder()
+        .no_proxy()
+        .redirect(redirect::Policy::none())
+        .connect_timeout(CONNECT)
+        .read_timeout(SILENCE);
+    let client = client.build().map_err(|_| {
+        NoAnswer("TLS cannot be set up; are root certificates installed?".to_owned())
+    })?;
     let request = client.get(url);
-    let request = if let Some(token) = token { request.bearer_auth(token) } else { request };
-    let response = request.send().await.map_err(|error| NoAnswer(cause(&error)))?;
+    let request = if let Some(token) = token {
+        request.bearer_auth(token)
+    } else {
+        request
+    };
+    let response = request
+        .send()
+        .await
+        .map_err(|error| NoAnswer(cause(&error)))?;
     let status = response.status().as_u16();
-    let body = response.bytes().await.map_err(|error| NoAnswer(cause(&error)))?;
+    let body = response
+        .bytes()
+        .await
+        .map_err(|error| NoAnswer(cause(&error)))?;
     Ok((status, body.to_vec()))
 }
 

@@ -59,8 +59,19 @@ impl BodyStream {
         read_timeout: Option<Duration>,
         origin: BodyOrigin,
     ) -> Self {
-        let stall = read_timeout.map(|limit| Stall { limit, timer: Box::pin(tokio::time::sleep(limit)), armed: false });
-        Self { inner: Some(Box::pin(chunks)), declared, framing, received: 0, stall, origin }
+        let stall = read_timeout.map(|limit| Stall {
+            limit,
+            timer: Box::pin(tokio::time::sleep(limit)),
+            armed: false,
+        });
+        Self {
+            inner: Some(Box::pin(chunks)),
+            declared,
+            framing,
+            received: 0,
+            stall,
+            origin,
+        }
     }
 
     /// How many bytes are to come in all, if the upstream said so. 0 for HEAD, 204 and 304.
@@ -78,9 +89,18 @@ impl BodyStream {
         self.framing
     }
 
-    fn fail(&mut self, kind: UpstreamErrorKind, what: impl fmt::Display) -> Poll<Option<Result<Bytes, UpstreamError>>> {
+    fn fail(
+        &mut self,
+        kind: UpstreamErrorKind,
+        what: impl fmt::Display,
+    ) -> Poll<Option<Result<Bytes, UpstreamError>>> {
         self.inner = None;
-        Poll::Ready(Some(Err(UpstreamError::at(kind, &self.origin.repository, &self.origin.url, what))))
+        Poll::Ready(Some(Err(UpstreamError::at(
+            kind,
+            &self.origin.repository,
+            &self.origin.url,
+            what,
+        ))))
     }
 
     fn accept(&mut self, chunk: Bytes) -> Poll<Option<Result<Bytes, UpstreamError>>> {
@@ -99,7 +119,10 @@ impl BodyStream {
         match self.declared {
             Some(declared) if self.received < declared => {
                 let received = self.received;
-                self.fail(UpstreamErrorKind::Truncated, format_args!("the body ended after {received} of {declared} bytes"))
+                self.fail(
+                    UpstreamErrorKind::Truncated,
+                    format_args!("the body ended after {received} of {declared} bytes"),
+                )
             }
             _ => Poll::Ready(None),
         }
@@ -111,7 +134,9 @@ impl Stream for BodyStream {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        let Some(inner) = this.inner.as_mut() else { return Poll::Ready(None) };
+        let Some(inner) = this.inner.as_mut() else {
+            return Poll::Ready(None);
+        };
         loop {
             match inner.as_mut().poll_next(cx) {
                 // An empty chunk is no byte: it must not keep a stalled transfer alive.
@@ -132,7 +157,9 @@ impl Stream for BodyStream {
                 Poll::Pending => break,
             }
         }
-        let Some(stall) = &mut this.stall else { return Poll::Pending };
+        let Some(stall) = &mut this.stall else {
+            return Poll::Pending;
+        };
         if !stall.armed {
             stall.timer.as_mut().reset(Instant::now() + stall.limit);
             stall.armed = true;
@@ -143,7 +170,10 @@ impl Stream for BodyStream {
         let (limit, received) = (stall.limit, this.received);
         this.fail(
             UpstreamErrorKind::TimedOut,
-            format_args!("no byte came for {} s (timeouts.read), after {received} bytes", limit.as_secs_f32()),
+            format_args!(
+                "no byte came for {} s (timeouts.read), after {received} bytes",
+                limit.as_secs_f32()
+            ),
         )
     }
 }
@@ -193,11 +223,26 @@ mod tests {
 
     #[tokio::test]
     async fn hazard_w1_a_body_is_whole_only_at_its_declared_length() {
-        assert_eq!(outcome(body(vec![b"abc", b"de"], Some(5))).await, (b"abcde".to_vec(), None));
-        assert_eq!(outcome(body(vec![b"abc"], Some(5))).await, (b"abc".to_vec(), Some(UpstreamErrorKind::Truncated)));
-        assert_eq!(outcome(body(vec![], Some(5))).await, (vec![], Some(UpstreamErrorKind::Truncated)));
-        assert_eq!(outcome(body(vec![b"abc", b"def"], Some(5))).await, (b"abc".to_vec(), Some(UpstreamErrorKind::Protocol)));
-        assert_eq!(outcome(body(vec![b"abc"], None)).await, (b"abc".to_vec(), None));
+        assert_eq!(
+            outcome(body(vec![b"abc", b"de"], Some(5))).await,
+            (b"abcde".to_vec(), None)
+        );
+        assert_eq!(
+            outcome(body(vec![b"abc"], Some(5))).await,
+            (b"abc".to_vec(), Some(UpstreamErrorKind::Truncated))
+        );
+        assert_eq!(
+            outcome(body(vec![], Some(5))).await,
+            (vec![], Some(UpstreamErrorKind::Truncated))
+        );
+        assert_eq!(
+            outcome(body(vec![b"abc", b"def"], Some(5))).await,
+            (b"abc".to_vec(), Some(UpstreamErrorKind::Protocol))
+        );
+        assert_eq!(
+            outcome(body(vec![b"abc"], None)).await,
+            (b"abc".to_vec(), None)
+        );
         assert_eq!(outcome(body(vec![], Some(0))).await, (vec![], None));
     }
 
@@ -218,7 +263,10 @@ mod tests {
             tokio::time::sleep(Duration::from_hours(1)).await;
         }
         let started = Instant::now();
-        assert_eq!(body.next().await.unwrap().unwrap_err().kind, UpstreamErrorKind::TimedOut);
+        assert_eq!(
+            body.next().await.unwrap().unwrap_err().kind,
+            UpstreamErrorKind::TimedOut
+        );
         assert_eq!(started.elapsed().as_secs(), 30);
         assert!(body.next().await.is_none());
     }
@@ -229,7 +277,16 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(1)).await;
             Some((Ok(Bytes::new()), ()))
         });
-        let mut body = BodyStream::new(chunks, None, Framing::EndMark, Some(Duration::from_secs(5)), origin());
-        assert_eq!(body.next().await.unwrap().unwrap_err().kind, UpstreamErrorKind::TimedOut);
+        let mut body = BodyStream::new(
+            chunks,
+            None,
+            Framing::EndMark,
+            Some(Duration::from_secs(5)),
+            origin(),
+        );
+        assert_eq!(
+            body.next().await.unwrap().unwrap_err().kind,
+            UpstreamErrorKind::TimedOut
+        );
     }
 }

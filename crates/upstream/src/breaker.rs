@@ -64,7 +64,11 @@ impl Pause {
     }
 
     fn state(&self, now: UnixMillis) -> BreakerState {
-        if Self::over(self.since, self.length, now) { BreakerState::HalfOpen } else { BreakerState::Open }
+        if Self::over(self.since, self.length, now) {
+            BreakerState::HalfOpen
+        } else {
+            BreakerState::Open
+        }
     }
 }
 
@@ -111,7 +115,11 @@ impl Word {
 impl<K: Hash + Eq + Clone> Breakers<K> {
     /// All closed; `clock` times the pauses.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, jitter: RandomState::new(), troubles: Mutex::default() }
+        Self {
+            clock,
+            jitter: RandomState::new(),
+            troubles: Mutex::default(),
+        }
     }
 
     /// Asks to send one request to `key`. A probe that has not reported within `deadline` loses its place to another.
@@ -127,34 +135,55 @@ impl<K: Hash + Eq + Clone> Breakers<K> {
             if pause.state(now) == BreakerState::Open {
                 return Err(BreakerState::Open);
             }
-            if pause.probe.is_some_and(|probe| !Pause::over(probe.since, probe.deadline, now)) {
+            if pause
+                .probe
+                .is_some_and(|probe| !Pause::over(probe.since, probe.deadline, now))
+            {
                 return Err(BreakerState::HalfOpen);
             }
             *counter += 1;
             pause.generation = *counter;
-            pause.probe = Some(Probe { since: now, deadline });
+            pause.probe = Some(Probe {
+                since: now,
+                deadline,
+            });
             word = Word::Probe(*counter);
         }
         drop(guard);
-        Ok(Permit { breakers: Arc::clone(self), key: Some(key.clone()), word })
+        Ok(Permit {
+            breakers: Arc::clone(self),
+            key: Some(key.clone()),
+            word,
+        })
     }
 
     /// Whether `key` fails without making anybody wait.
     pub fn fails_at_once(&self, key: &K) -> bool {
-        self.lock().0.get(key).is_some_and(|trouble| trouble.at_once)
+        self.lock()
+            .0
+            .get(key)
+            .is_some_and(|trouble| trouble.at_once)
     }
 
     /// Sends one request to `key` whatever the breaker says: for whoever has nothing to fall back on.
     pub fn insist(self: &Arc<Self>, key: &K) -> Permit<K> {
         let pause = self.lock().0.get(key).and_then(|trouble| trouble.pause);
         let word = pause.map_or(Word::Plain, |pause| Word::Insisted(pause.since));
-        Permit { breakers: Arc::clone(self), key: Some(key.clone()), word }
+        Permit {
+            breakers: Arc::clone(self),
+            key: Some(key.clone()),
+            word,
+        }
     }
 
     /// The state of `key` now.
     pub fn state(&self, key: &K) -> BreakerState {
         let now = self.clock.now();
-        self.lock().0.get(key).and_then(|t| t.pause).map_or(BreakerState::Closed, |pause| pause.state(now))
+        self.lock()
+            .0
+            .get(key)
+            .and_then(|t| t.pause)
+            .map_or(BreakerState::Closed, |pause| pause.state(now))
     }
 
     fn lock(&self) -> MutexGuard<'_, (HashMap<K, Trouble>, u64)> {
@@ -168,12 +197,20 @@ impl<K: Hash + Eq + Clone> Breakers<K> {
         let (troubles, counter) = &mut *guard;
         if troubles.len() >= MAX_REMEMBERED
             && !troubles.contains_key(&key)
-            && let Some(oldest) = troubles.iter().min_by_key(|(_, t)| t.last_change).map(|(k, _)| k.clone())
+            && let Some(oldest) = troubles
+                .iter()
+                .min_by_key(|(_, t)| t.last_change)
+                .map(|(k, _)| k.clone())
         {
             troubles.remove(&oldest);
         }
-        let trouble =
-            troubles.entry(key).or_insert(Trouble { failures: 0, at_once: false, pauses: 0, pause: None, last_change: now });
+        let trouble = troubles.entry(key).or_insert(Trouble {
+            failures: 0,
+            at_once: false,
+            pauses: 0,
+            pause: None,
+            last_change: now,
+        });
         let counts = if let Some(pause) = trouble.pause {
             // Requests that were under way when the breaker opened say nothing new.
             word.is_of(&pause)
@@ -187,15 +224,24 @@ impl<K: Hash + Eq + Clone> Breakers<K> {
             *counter += 1;
             let length = self.pause_length(trouble.pauses, *counter);
             trouble.pauses = trouble.pauses.saturating_add(1);
-            trouble.pause = Some(Pause { since: now, length, probe: None, generation: *counter });
+            trouble.pause = Some(Pause {
+                since: now,
+                length,
+                probe: None,
+                generation: *counter,
+            });
         }
     }
 
     fn succeeded(&self, key: &K, word: Word) {
         let mut guard = self.lock();
-        let Some(trouble) = guard.0.get(key) else { return };
+        let Some(trouble) = guard.0.get(key) else {
+            return;
+        };
         // A late success of a request sent before the pause is good news about the past only.
-        let ends = |pause: Pause| word.is_of(&pause) || matches!(word, Word::Insisted(since) if since == pause.since);
+        let ends = |pause: Pause| {
+            word.is_of(&pause) || matches!(word, Word::Insisted(since) if since == pause.since)
+        };
         if trouble.pause.is_none_or(ends) {
             guard.0.remove(key);
         }
@@ -212,7 +258,9 @@ impl<K: Hash + Eq + Clone> Breakers<K> {
 
     /// 5 s, 10 s, 20 s, then 30 s; up to a fifth less, so that many nodes do not probe in step.
     fn pause_length(&self, pauses: u32, salt: u64) -> Duration {
-        let full = FIRST_PAUSE.saturating_mul(1 << pauses.min(8)).min(LONGEST_PAUSE);
+        let full = FIRST_PAUSE
+            .saturating_mul(1 << pauses.min(8))
+            .min(LONGEST_PAUSE);
         let per_mille = 800 + (self.jitter.hash_one(salt) % 201) as u32;
         full * per_mille / 1000
     }
@@ -256,7 +304,9 @@ impl<K: Hash + Eq + Clone> Permit<K> {
 
 impl<K: Hash + Eq + Clone> fmt::Debug for Permit<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("word", &self.word).finish_non_exhaustive()
+        f.debug_struct("Permit")
+            .field("word", &self.word)
+            .finish_non_exhaustive()
     }
 }
 
@@ -308,10 +358,17 @@ mod tests {
         fail(&breakers, 2);
         ask(&breakers).ok().unwrap().succeeded();
         fail(&breakers, 2);
-        assert_eq!(breakers.state(&"origin"), BreakerState::Closed, "a success in between starts the count anew");
+        assert_eq!(
+            breakers.state(&"origin"),
+            BreakerState::Closed,
+            "a success in between starts the count anew"
+        );
         fail(&breakers, 1);
         assert_eq!(ask(&breakers).err(), Some(BreakerState::Open));
-        assert!(breakers.admit(&"other", DEADLINE).is_ok(), "origins are apart");
+        assert!(
+            breakers.admit(&"other", DEADLINE).is_ok(),
+            "origins are apart"
+        );
         clock.advance(Duration::from_millis(3_900));
         assert_eq!(ask(&breakers).err(), Some(BreakerState::Open));
         clock.advance(Duration::from_millis(1_100));
@@ -366,8 +423,15 @@ mod tests {
         clock.advance(Duration::from_millis(1));
         let second = ask(&breakers).ok().unwrap();
         hanging.failed();
-        assert_eq!(breakers.state(&"origin"), BreakerState::HalfOpen, "the late word of an old generation opens nothing");
-        assert!(ask(&breakers).is_err(), "nor does it free the second probe's place");
+        assert_eq!(
+            breakers.state(&"origin"),
+            BreakerState::HalfOpen,
+            "the late word of an old generation opens nothing"
+        );
+        assert!(
+            ask(&breakers).is_err(),
+            "nor does it free the second probe's place"
+        );
         second.succeeded();
         assert_eq!(breakers.state(&"origin"), BreakerState::Closed);
     }
@@ -382,7 +446,10 @@ mod tests {
         good.succeeded();
         assert_eq!(breakers.state(&"origin"), BreakerState::Open);
         clock.advance(Duration::from_secs(5));
-        assert!(ask(&breakers).is_ok(), "twenty more failures made the pause no longer");
+        assert!(
+            ask(&breakers).is_ok(),
+            "twenty more failures made the pause no longer"
+        );
     }
 
     #[test]
@@ -391,10 +458,28 @@ mod tests {
         let breakers = Arc::new(Breakers::new(Arc::clone(&clock) as Arc<dyn Clock>));
         fail(&breakers, 3);
         // The manual clock only goes forward; a pause that starts in the future is the same situation.
-        breakers.lock().0.get_mut("origin").unwrap().pause.as_mut().unwrap().since = UnixMillis(99_000_000);
+        breakers
+            .lock()
+            .0
+            .get_mut("origin")
+            .unwrap()
+            .pause
+            .as_mut()
+            .unwrap()
+            .since = UnixMillis(99_000_000);
         let probe = ask(&breakers).ok().unwrap();
-        breakers.lock().0.get_mut("origin").unwrap().pause.as_mut().unwrap().probe.as_mut().unwrap().since =
-            UnixMillis(99_000_000);
+        breakers
+            .lock()
+            .0
+            .get_mut("origin")
+            .unwrap()
+            .pause
+            .as_mut()
+            .unwrap()
+            .probe
+            .as_mut()
+            .unwrap()
+            .since = UnixMillis(99_000_000);
         assert!(ask(&breakers).is_ok());
         drop(probe);
     }
@@ -406,16 +491,28 @@ mod tests {
         breakers.insist(&"origin").failed();
         assert_eq!(ask(&breakers).err(), Some(BreakerState::Open));
         clock.advance(Duration::from_secs(5));
-        assert_eq!(breakers.state(&"origin"), BreakerState::HalfOpen, "the failure made the pause no longer");
+        assert_eq!(
+            breakers.state(&"origin"),
+            BreakerState::HalfOpen,
+            "the failure made the pause no longer"
+        );
         let late = breakers.insist(&"origin");
         ask(&breakers).ok().unwrap().failed();
         clock.advance(Duration::from_secs(1));
         late.succeeded();
-        assert_eq!(breakers.state(&"origin"), BreakerState::Open, "the next pause began after it was sent");
+        assert_eq!(
+            breakers.state(&"origin"),
+            BreakerState::Open,
+            "the next pause began after it was sent"
+        );
         breakers.insist(&"origin").succeeded();
         assert_eq!(breakers.state(&"origin"), BreakerState::Closed);
         breakers.insist(&"origin").failed();
-        assert_eq!(breakers.state(&"origin"), BreakerState::Closed, "without a pause it counts as any other");
+        assert_eq!(
+            breakers.state(&"origin"),
+            BreakerState::Closed,
+            "without a pause it counts as any other"
+        );
         fail(&breakers, 2);
         assert_eq!(breakers.state(&"origin"), BreakerState::Open);
     }

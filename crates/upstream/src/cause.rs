@@ -102,7 +102,8 @@ mod tests {
         for status in [200, 206, 301, 304, 400, 404, 405, 410, 451] {
             assert_eq!(Cause::of_status(status), None, "{status}");
         }
-        let failures = [401, 403, 407, 408, 429, 500, 502, 503, 504].map(|status| Cause::of_status(status).unwrap().as_str());
+        let failures = [401, 403, 407, 408, 429, 500, 502, 503, 504]
+            .map(|status| Cause::of_status(status).unwrap().as_str());
         let expected = [
             "unauthorized",
             "forbidden",

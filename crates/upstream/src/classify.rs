@@ -25,11 +25,20 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(kind: UpstreamErrorKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into(), connection_lost: false, cause: kind.usual_cause(), brief: "" }
+        Self {
+            kind,
+            text: text.into(),
+            connection_lost: false,
+            cause: kind.usual_cause(),
+            brief: "",
+        }
     }
 
     fn because(self, cause: Cause) -> Self {
-        Self { cause: Some(cause), ..self }
+        Self {
+            cause: Some(cause),
+            ..self
+        }
     }
 
     fn briefly(self, brief: &'static str) -> Self {
@@ -41,7 +50,9 @@ impl Failure {
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
         let error: &'a (dyn Error + 'static) = *error;
-        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let wrapped = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
         match wrapped {
             Some(inner) => Some(inner as &(dyn Error + 'static)),
             None => error.source(),
@@ -63,33 +74,57 @@ pub(crate) fn head_failure(error: &reqwest::Error) -> Failure {
         );
     }
     if let Some(tls) = cause::<rustls::Error>(error) {
-        let failed = Failure::new(Unreachable, format!("TLS failed: {}", handshake::explained(tls))).because(Cause::Tls);
+        let failed = Failure::new(
+            Unreachable,
+            format!("TLS failed: {}", handshake::explained(tls)),
+        )
+        .because(Cause::Tls);
         return failed.briefly(handshake::brief(tls));
     }
     let io_kind = cause::<io::Error>(error).map(io::Error::kind);
     if error.is_timeout() {
-        let text = if error.is_connect() { "connecting took longer than timeouts.connect" } else { "no answer in time" };
+        let text = if error.is_connect() {
+            "connecting took longer than timeouts.connect"
+        } else {
+            "no answer in time"
+        };
         return Failure::new(TimedOut, text);
     }
     if error.is_dns() {
-        let unknown = Failure::new(Unreachable, "the host name cannot be resolved").because(Cause::Dns);
+        let unknown =
+            Failure::new(Unreachable, "the host name cannot be resolved").because(Cause::Dns);
         return unknown.briefly("its host name cannot be resolved");
     }
     if error.is_connect() {
         if let Some(refused) = refused_by_proxy(error) {
             return refused;
         }
-        let why = io_kind.map_or_else(|| "the proxy or server gave no usable answer".to_owned(), |kind| kind.to_string());
-        return Failure::new(Unreachable, format!("cannot connect: {why}")).briefly(brief_of_connecting(io_kind));
+        let why = io_kind.map_or_else(
+            || "the proxy or server gave no usable answer".to_owned(),
+            |kind| kind.to_string(),
+        );
+        return Failure::new(Unreachable, format!("cannot connect: {why}"))
+            .briefly(brief_of_connecting(io_kind));
     }
     if lost_connection(error, io_kind) {
-        let closed = Failure::new(Unreachable, "the connection was closed before an answer came").because(Cause::Cut);
-        return Failure { connection_lost: true, ..closed }.briefly("it closed the connection");
+        let closed = Failure::new(
+            Unreachable,
+            "the connection was closed before an answer came",
+        )
+        .because(Cause::Cut);
+        return Failure {
+            connection_lost: true,
+            ..closed
+        }
+        .briefly("it closed the connection");
     }
     if error.is_builder() {
         return Failure::new(Protocol, "this URL cannot be sent over HTTP");
     }
-    Failure { connection_lost: true, ..Failure::new(Protocol, "the answer is not valid HTTP") }
+    Failure {
+        connection_lost: true,
+        ..Failure::new(Protocol, "the answer is not valid HTTP")
+    }
 }
 
 /// A proxy that does not connect to the upstream (RFC 9110 section 9.3.6: any answer to CONNECT but 2xx). The types of the HTTP library's
@@ -99,20 +134,25 @@ fn refused_by_proxy(error: &reqwest::Error) -> Option<Failure> {
     if leaf.contains("proxy authorization required") {
         let text = "the proxy wants a login, or refuses the one that it is given; correct user name and password in `proxy`";
         return Some(
-            Failure::new(UpstreamErrorKind::Unreachable, text).because(Cause::Unauthorized).briefly("its proxy wants a login"),
+            Failure::new(UpstreamErrorKind::Unreachable, text)
+                .because(Cause::Unauthorized)
+                .briefly("its proxy wants a login"),
         );
     }
     let refuses = leaf.contains("tunnel error: unsuccessful");
     refuses.then(|| {
         let text = "the proxy refuses to connect to it; its log says why";
-        Failure::new(UpstreamErrorKind::Unreachable, text).briefly("its proxy refuses to connect to it")
+        Failure::new(UpstreamErrorKind::Unreachable, text)
+            .briefly("its proxy refuses to connect to it")
     })
 }
 
 fn brief_of_connecting(io_kind: Option<io::ErrorKind>) -> &'static str {
     match io_kind {
         Some(io::ErrorKind::ConnectionRefused) => "it refuses connections",
-        Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => "there is no route to it",
+        Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => {
+            "there is no route to it"
+        }
         Some(io::ErrorKind::TimedOut) => "connecting took too long",
         _ => "no connection could be made",
     }
@@ -130,8 +170,13 @@ const LOST: [&str; 5] = [
 ];
 
 fn lost_connection(error: &reqwest::Error, io_kind: Option<io::ErrorKind>) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
-    if matches!(io_kind, Some(BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)) {
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof,
+    };
+    if matches!(
+        io_kind,
+        Some(BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)
+    ) {
         return true;
     }
     causes(error).last().is_some_and(|leaf| {
@@ -144,8 +189,17 @@ fn lost_connection(error: &reqwest::Error, io_kind: Option<io::ErrorKind>) -> bo
 pub(crate) fn body_failure(error: &reqwest::Error) -> Failure {
     use io::ErrorKind::{InvalidData, InvalidInput, TimedOut};
     match cause::<io::Error>(error).map(io::Error::kind) {
-        Some(TimedOut) => Failure::new(UpstreamErrorKind::TimedOut, "the connection died while the body was read"),
-        Some(InvalidData | InvalidInput) => Failure::new(UpstreamErrorKind::Protocol, "the body's chunked coding is broken"),
-        _ => Failure::new(UpstreamErrorKind::Truncated, "the body was cut before its end"),
+        Some(TimedOut) => Failure::new(
+            UpstreamErrorKind::TimedOut,
+            "the connection died while the body was read",
+        ),
+        Some(InvalidData | InvalidInput) => Failure::new(
+            UpstreamErrorKind::Protocol,
+            "the body's chunked coding is broken",
+        ),
+        _ => Failure::new(
+            UpstreamErrorKind::Truncated,
+            "the body was cut before its end",
+        ),
     }
 }

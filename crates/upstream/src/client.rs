@@ -51,7 +51,10 @@ impl ClientKey {
 
     /// The same way of connecting, without kept connections.
     pub(crate) fn without_keep_alive(&self) -> Self {
-        Self { keep_alive: false, ..self.clone() }
+        Self {
+            keep_alive: false,
+            ..self.clone()
+        }
     }
 }
 
@@ -79,7 +82,10 @@ pub(crate) struct PooledClient {
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum ClientError {
     #[error("ca_file {} cannot be read: {cause}", path.display())]
-    Unreadable { path: PathBuf, cause: std::io::ErrorKind },
+    Unreadable {
+        path: PathBuf,
+        cause: std::io::ErrorKind,
+    },
     #[error("ca_file {} holds no PEM certificate, or one that cannot be read", .0.display())]
     NoCertificate(PathBuf),
     #[error("proxy: {0} is not a proxy URL (http, https, socks4, socks4a, socks5 or socks5h)")]
@@ -97,7 +103,11 @@ pub(crate) struct Clients {
 
 impl Clients {
     pub(crate) fn new(user_agent: String, lookup: Arc<dyn NameLookup>) -> Self {
-        Self { user_agent, lookup, built: Mutex::default() }
+        Self {
+            user_agent,
+            lookup,
+            built: Mutex::default(),
+        }
     }
 
     /// The client for `key`. Many may ask at once; one builds.
@@ -114,14 +124,20 @@ impl Clients {
 
     /// Forgets the clients with a `ca_file`, whose content may have changed. Transfers under way go on.
     pub(crate) fn forget_certificates(&self) {
-        self.built.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| key.ca_file.is_none());
+        self.built
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|key, _| key.ca_file.is_none());
     }
 
     async fn build(&self, key: &ClientKey) -> Result<PooledClient, ClientError> {
         let resolver = CheckedResolver {
             lookup: Arc::clone(&self.lookup),
             reach: key.reach.clone(),
-            proxy_host: key.proxy.as_ref().and_then(|proxy| proxy.host_str().map(str::to_owned)),
+            proxy_host: key
+                .proxy
+                .as_ref()
+                .and_then(|proxy| proxy.host_str().map(str::to_owned)),
         };
         let mut builder = Client::builder()
             .user_agent(&self.user_agent)
@@ -143,7 +159,9 @@ impl Clients {
             None => None,
         };
         if let Some(url) = &key.proxy {
-            builder = builder.proxy(Proxy::all(url.clone()).map_err(|_| ClientError::Proxy(SafeUrl(url.clone())))?);
+            builder = builder.proxy(
+                Proxy::all(url.clone()).map_err(|_| ClientError::Proxy(SafeUrl(url.clone())))?,
+            );
         }
         // Reading the machine's root certificates takes tens of milliseconds.
         let build = move || {
@@ -154,13 +172,20 @@ impl Clients {
             };
             builder.build().map_err(|_| ClientError::Tls)
         };
-        let client = tokio::task::spawn_blocking(build).await.map_err(|_| ClientError::Tls)??;
-        Ok(PooledClient { client, budget: Arc::new(RetryBudget::new()) })
+        let client = tokio::task::spawn_blocking(build)
+            .await
+            .map_err(|_| ClientError::Tls)??;
+        Ok(PooledClient {
+            client,
+            budget: Arc::new(RetryBudget::new()),
+        })
     }
 }
 
 impl fmt::Debug for Clients {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Clients").field("user_agent", &self.user_agent).finish_non_exhaustive()
+        f.debug_struct("Clients")
+            .field("user_agent", &self.user_agent)
+            .finish_non_exhaustive()
     }
 }

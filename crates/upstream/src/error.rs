@@ -61,9 +61,20 @@ pub struct UpstreamError {
 
 impl UpstreamError {
     /// An error about `url`; shown as `what` after the URL, cut, without its query.
-    pub(crate) fn at(kind: UpstreamErrorKind, repository: &RepositoryName, url: &Url, what: impl std::fmt::Display) -> Self {
+    pub(crate) fn at(
+        kind: UpstreamErrorKind,
+        repository: &RepositoryName,
+        url: &Url,
+        what: impl std::fmt::Display,
+    ) -> Self {
         let message = format!("{}: {what}", shown(&SafeUrl(url.clone()).to_string()));
-        Self { kind, message, repository: repository.clone(), cause: kind.usual_cause(), brief: "" }
+        Self {
+            kind,
+            message,
+            repository: repository.clone(),
+            cause: kind.usual_cause(),
+            brief: "",
+        }
     }
 
     /// The same, with a cause that the kind does not tell.

@@ -32,9 +32,12 @@ pub(crate) fn explained(error: &Error) -> String {
 /// The same in a few words, none of which came from the server.
 pub(crate) fn brief(error: &Error) -> &'static str {
     use CertificateError::{
-        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext, Revoked, UnknownIssuer,
+        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
+        NotValidYetContext, Revoked, UnknownIssuer,
     };
-    let Error::InvalidCertificate(certificate) = error else { return "the TLS handshake failed" };
+    let Error::InvalidCertificate(certificate) = error else {
+        return "the TLS handshake failed";
+    };
     match certificate {
         Expired | ExpiredContext { .. } => "its certificate has expired",
         NotValidYet | NotValidYetContext { .. } => "its certificate is not valid yet",
@@ -47,8 +50,9 @@ pub(crate) fn brief(error: &Error) -> &'static str {
 
 fn of_certificate(error: &CertificateError) -> String {
     use CertificateError::{
-        BadEncoding, BadSignature, Expired, ExpiredContext, InvalidPurpose, InvalidPurposeContext, NotValidForName,
-        NotValidForNameContext, NotValidYet, NotValidYetContext, Revoked, UnknownIssuer, UnsupportedSignatureAlgorithmContext,
+        BadEncoding, BadSignature, Expired, ExpiredContext, InvalidPurpose, InvalidPurposeContext,
+        NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext, Revoked,
+        UnknownIssuer, UnsupportedSignatureAlgorithmContext,
         UnsupportedSignatureAlgorithmForPublicKeyContext,
     };
     match error {
@@ -87,7 +91,8 @@ fn of_certificate(error: &CertificateError) -> String {
 
 fn of_alert(alert: AlertDescription) -> String {
     use AlertDescription::{
-        AccessDenied, CertificateRequired, HandshakeFailure, InternalError, ProtocolVersion, UnrecognisedName,
+        AccessDenied, CertificateRequired, HandshakeFailure, InternalError, ProtocolVersion,
+        UnrecognisedName,
     };
     match alert {
         HandshakeFailure | ProtocolVersion => {
@@ -102,22 +107,40 @@ fn of_alert(alert: AlertDescription) -> String {
 }
 
 fn date(time: UnixTime) -> String {
-    let seconds = i64::try_from(time.as_secs()).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
-    seconds.map_or_else(|| "a date that cannot be told".to_owned(), |date| date.to_string())
+    let seconds = i64::try_from(time.as_secs())
+        .ok()
+        .and_then(|seconds| Timestamp::from_second(seconds).ok());
+    seconds.map_or_else(
+        || "a date that cannot be told".to_owned(),
+        |date| date.to_string(),
+    )
 }
 
 /// The names of a certificate. They arrive as `DnsName("a.example")` and `IpAddress(192.0.2.1)`, and say what the server likes.
 fn names(presented: &[String]) -> String {
-    let is_plain = |name: &&str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._*:".contains(&byte));
+    let is_plain = |name: &&str| {
+        name.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._*:".contains(&byte))
+    };
     let plain: Vec<&str> = presented
         .iter()
         .filter_map(|name| {
-            let dns = name.strip_prefix("DnsName(\"").and_then(|rest| rest.strip_suffix("\")"));
-            dns.or_else(|| name.strip_prefix("IpAddress(").and_then(|rest| rest.strip_suffix(')')))
+            let dns = name
+                .strip_prefix("DnsName(\"")
+                .and_then(|rest| rest.strip_suffix("\")"));
+            dns.or_else(|| {
+                name.strip_prefix("IpAddress(")
+                    .and_then(|rest| rest.strip_suffix(')'))
+            })
         })
         .filter(is_plain)
         .collect();
-    let shown = plain.iter().take(NAMES).copied().collect::<Vec<_>>().join(", ");
+    let shown = plain
+        .iter()
+        .take(NAMES)
+        .copied()
+        .collect::<Vec<_>>()
+        .join(", ");
     match plain.len() {
         0 => "no name or address (its subjectAltName names none)".to_owned(),
         all if all > NAMES => format!("{shown} and {} more", all - NAMES),
@@ -131,13 +154,25 @@ mod tests {
 
     #[test]
     fn names_are_shown_bare_and_a_few() {
-        let names = |list: &[&str]| names(&list.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
+        let names =
+            |list: &[&str]| names(&list.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
         assert_eq!(
-            names(&["DnsName(\"*.example.com\")", "IpAddress(192.0.2.1)", "IpAddress(::1)"]),
+            names(&[
+                "DnsName(\"*.example.com\")",
+                "IpAddress(192.0.2.1)",
+                "IpAddress(::1)"
+            ]),
             "*.example.com, 192.0.2.1, ::1"
         );
         assert_eq!(
-            names(&["DnsName(\"a\")", "DnsName(\"b\")", "DnsName(\"c\")", "DnsName(\"d\")", "DnsName(\"e\")", "DnsName(\"f\")"]),
+            names(&[
+                "DnsName(\"a\")",
+                "DnsName(\"b\")",
+                "DnsName(\"c\")",
+                "DnsName(\"d\")",
+                "DnsName(\"e\")",
+                "DnsName(\"f\")"
+            ]),
             "a, b, c, d, e and 1 more"
         );
         let nothing = "no name or address (its subjectAltName names none)";
@@ -156,8 +191,14 @@ mod tests {
         let certificates = [
             C::UnknownIssuer,
             C::Expired,
-            C::ExpiredContext { time, not_after: time },
-            C::NotValidYetContext { time, not_before: time },
+            C::ExpiredContext {
+                time,
+                not_after: time,
+            },
+            C::NotValidYetContext {
+                time,
+                not_before: time,
+            },
             C::NotValidForName,
             C::Revoked,
             C::BadEncoding,
@@ -167,13 +208,33 @@ mod tests {
             C::UnhandledCriticalExtension,
         ];
         let alerts = (0..=u8::MAX).map(|code| Error::AlertReceived(AlertDescription::from(code)));
-        let others = [Error::DecryptError, Error::NoCertificatesPresented, Error::General("CamelCase".to_owned())];
-        for error in certificates.into_iter().map(Error::InvalidCertificate).chain(alerts).chain(others) {
+        let others = [
+            Error::DecryptError,
+            Error::NoCertificatesPresented,
+            Error::General("CamelCase".to_owned()),
+        ];
+        for error in certificates
+            .into_iter()
+            .map(Error::InvalidCertificate)
+            .chain(alerts)
+            .chain(others)
+        {
             let text = explained(&error);
-            let camel = |word: &str| word.chars().zip(word.chars().skip(1)).any(|(a, b)| a.is_lowercase() && b.is_uppercase());
+            let camel = |word: &str| {
+                word.chars()
+                    .zip(word.chars().skip(1))
+                    .any(|(a, b)| a.is_lowercase() && b.is_uppercase())
+            };
             assert!(!text.split(' ').any(camel), "{text}");
         }
-        let expired = Error::InvalidCertificate(C::ExpiredContext { time, not_after: time });
-        assert!(explained(&expired).contains("2023-11-14T22:13:20Z"), "{}", explained(&expired));
+        let expired = Error::InvalidCertificate(C::ExpiredContext {
+            time,
+            not_after: time,
+        });
+        assert!(
+            explained(&expired).contains("2023-11-14T22:13:20Z"),
+            "{}",
+            explained(&expired)
+        );
     }
 }

@@ -5,9 +5,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, IF_MATCH,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, REFERER, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE, USER_AGENT, VIA,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED,
+    HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
+    REFERER, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 use larder_core::{Credentials, Pseudonym, UpstreamSettings, field_value};
@@ -39,16 +39,27 @@ pub(crate) fn outgoing(
             fields.append(name.clone(), value.clone());
         }
     }
-    fields.insert(ACCEPT, HeaderValue::from_static(request.accept.unwrap_or("*/*")));
+    fields.insert(
+        ACCEPT,
+        HeaderValue::from_static(request.accept.unwrap_or("*/*")),
+    );
     // Stored and hashed bytes are the bytes on the wire.
     fields.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     conditions(request, &mut fields);
-    fields.extend(bearing.authorization().map(|value| (AUTHORIZATION, value.clone())));
+    fields.extend(
+        bearing
+            .authorization()
+            .map(|value| (AUTHORIZATION, value.clone())),
+    );
     if configured && bearing.own_headers() {
         for (name, value) in &settings.headers {
             let unusable = || UnusableHeader(name.clone());
             let field = HeaderName::try_from(name).map_err(|_| unusable())?;
-            if of_the_connection(&field) || field == ACCEPT_ENCODING || field == RANGE || field == IF_RANGE {
+            if of_the_connection(&field)
+                || field == ACCEPT_ENCODING
+                || field == RANGE
+                || field == IF_RANGE
+            {
                 return Err(unusable());
             }
             let mut value = HeaderValue::try_from(value.expose()).map_err(|_| unusable())?;
@@ -72,7 +83,10 @@ fn conditions(request: &UpstreamRequest, fields: &mut HeaderMap) {
         }
         return;
     }
-    let given = [(IF_NONE_MATCH, &request.conditions.if_none_match), (IF_MODIFIED_SINCE, &request.conditions.if_modified_since)];
+    let given = [
+        (IF_NONE_MATCH, &request.conditions.if_none_match),
+        (IF_MODIFIED_SINCE, &request.conditions.if_modified_since),
+    ];
     for (name, text) in given {
         if let Some(text) = text.as_deref().and_then(value) {
             fields.insert(name, text);
@@ -92,7 +106,8 @@ pub(crate) fn basic(credentials: &Credentials) -> HeaderValue {
     let pair = format!("{}:{}", credentials.username, credentials.password.expose());
     let text = format!("Basic {}", STANDARD.encode(pair));
     // Base64 is always a legal field value.
-    let mut value = HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("Basic"));
+    let mut value =
+        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("Basic"));
     value.set_sensitive(true);
     value
 }
@@ -100,7 +115,9 @@ pub(crate) fn basic(credentials: &Credentials) -> HeaderValue {
 /// Takes out of an answer what is for this connection only: `Connection` and each field that it names (RFC 9110 section 7.6.1).
 pub(crate) fn drop_of_the_connection(fields: &mut HeaderMap) {
     let lines: Vec<HeaderValue> = fields.get_all(CONNECTION).iter().cloned().collect();
-    let names = lines.iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    let names = lines
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
     for name in names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()) {
         fields.remove(name);
     }
@@ -108,7 +125,16 @@ pub(crate) fn drop_of_the_connection(fields: &mut HeaderMap) {
 }
 
 fn of_the_connection(name: &HeaderName) -> bool {
-    [CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
+    [
+        CONNECTION,
+        CONTENT_LENGTH,
+        EXPECT,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ]
+    .contains(name)
         || matches!(name.as_str(), "keep-alive" | "http2-settings")
         || name.as_str().starts_with("proxy-")
 }
@@ -159,6 +185,9 @@ mod tests {
             fields.append(name, HeaderValue::from_static(value));
         }
         drop_of_the_connection(&mut fields);
-        assert_eq!(fields.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["content-type"]);
+        assert_eq!(
+            fields.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
+            ["content-type"]
+        );
     }
 }

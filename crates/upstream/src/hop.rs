@@ -55,12 +55,23 @@ impl Bearing {
     }
 
     pub(crate) fn own_headers(&self) -> bool {
-        matches!(self, Self::Own(_) | Self::Token { own_headers: true, .. })
+        matches!(
+            self,
+            Self::Own(_)
+                | Self::Token {
+                    own_headers: true,
+                    ..
+                }
+        )
     }
 }
 
 impl Hop<'_> {
-    pub(crate) fn error(&self, kind: UpstreamErrorKind, what: impl std::fmt::Display) -> UpstreamError {
+    pub(crate) fn error(
+        &self,
+        kind: UpstreamErrorKind,
+        what: impl std::fmt::Display,
+    ) -> UpstreamError {
         UpstreamError::at(kind, &self.request.repository.name, self.url, what)
     }
 
@@ -69,28 +80,39 @@ impl Hop<'_> {
         let mut fields = headers::outgoing(self.request, self.settings, self.url, bearing)
             .map_err(|unusable| self.error(UpstreamErrorKind::Protocol, unusable))?;
         headers::sign(&mut fields, self.upstream.pseudonym);
-        let deadline = self.settings.connect_timeout + self.settings.read_timeout + Duration::from_secs(5);
+        let deadline =
+            self.settings.connect_timeout + self.settings.read_timeout + Duration::from_secs(5);
         let target = Target::new(self.settings, self.url);
         let permit = match self.upstream.breakers.admit(&target, deadline) {
             Ok(permit) => permit,
             // Whoever has nothing to fall back on is let through, and whoever need not wait.
-            Err(_) if !self.request.dispensable || self.upstream.breakers.fails_at_once(&target) => {
+            Err(_)
+                if !self.request.dispensable || self.upstream.breakers.fails_at_once(&target) =>
+            {
                 self.upstream.breakers.insist(&target)
             }
             Err(_) => {
-                let what = "not asked, because it failed several times in a row; it is tried again soon";
-                return Err(self.error(UpstreamErrorKind::Unreachable, what).because(None));
+                let what =
+                    "not asked, because it failed several times in a row; it is tried again soon";
+                return Err(self
+                    .error(UpstreamErrorKind::Unreachable, what)
+                    .because(None));
             }
         };
         let sent = Instant::now();
-        match self.try_twice(ClientKey::new(self.settings, self.url, reach), fields).await {
+        match self
+            .try_twice(ClientKey::new(self.settings, self.url, reach), fields)
+            .await
+        {
             Ok(response) => {
                 permit.succeeded();
                 self.checked(response)
             }
             Err(error) => {
                 match error.kind {
-                    UpstreamErrorKind::Unreachable if sent.elapsed() < SLOW => permit.failed_at_once(),
+                    UpstreamErrorKind::Unreachable if sent.elapsed() < SLOW => {
+                        permit.failed_at_once()
+                    }
                     UpstreamErrorKind::Unreachable | UpstreamErrorKind::TimedOut => permit.failed(),
                     // Nonsense came, but it came.
                     UpstreamErrorKind::Protocol => permit.succeeded(),
@@ -104,13 +126,21 @@ impl Hop<'_> {
     /// How far this hop may go; refuses addresses that are written in the URL itself. Names are judged by the client's resolver, unless
     /// a proxy resolves them: what a name means to a proxy cannot be known here, so the proxy has to guard its own network.
     fn reach(&self, bearing: &Bearing) -> Result<Reach, UpstreamError> {
-        if matches!(bearing, Bearing::Token { configured: true, .. }) {
+        if matches!(
+            bearing,
+            Bearing::Token {
+                configured: true,
+                ..
+            }
+        ) {
             return Ok(Reach::Configured);
         }
         let reach = Reach::of(self.settings, self.url);
         let local_name = matches!(self.url.host(), Some(Host::Domain(name)) if is_localhost(name))
             && !reach.admits(std::net::Ipv4Addr::LOCALHOST.into());
-        if reach.admits_literal(self.url) && !(local_name && self.settings.proxy_for(self.url).is_some()) {
+        if reach.admits_literal(self.url)
+            && !(local_name && self.settings.proxy_for(self.url).is_some())
+        {
             return Ok(reach);
         }
         let led = if !self.first {
@@ -122,12 +152,18 @@ impl Hop<'_> {
         } else {
             "this URL"
         };
-        let what = format!("{led} leads to a private address; list it in allow_private if larder may go there");
+        let what = format!(
+            "{led} leads to a private address; list it in allow_private if larder may go there"
+        );
         Err(self.error(UpstreamErrorKind::RefusedAddress, what))
     }
 
     /// Sends, and sends once more if a kept connection turns out to be dead and the request can do no harm twice.
-    async fn try_twice(&self, key: ClientKey, fields: HeaderMap) -> Result<reqwest::Response, UpstreamError> {
+    async fn try_twice(
+        &self,
+        key: ClientKey,
+        fields: HeaderMap,
+    ) -> Result<reqwest::Response, UpstreamError> {
         let client = self.client(&key).await?;
         client.budget.earn();
         let watch = ConnectWatch::default();
@@ -140,27 +176,47 @@ impl Hop<'_> {
             return Err(self.explain(&failure));
         }
         let fresh = self.client(&key.without_keep_alive()).await?;
-        self.attempt(&fresh, fields, &ConnectWatch::default()).await.map_err(|failure| self.explain(&failure))
+        self.attempt(&fresh, fields, &ConnectWatch::default())
+            .await
+            .map_err(|failure| self.explain(&failure))
     }
 
     async fn client(&self, key: &ClientKey) -> Result<PooledClient, UpstreamError> {
         let of_larder = |error: ClientError| {
-            let cause = if matches!(error, ClientError::Proxy(_)) { Cause::Refused } else { Cause::Tls };
-            self.error(UpstreamErrorKind::Protocol, error).because(Some(cause))
+            let cause = if matches!(error, ClientError::Proxy(_)) {
+                Cause::Refused
+            } else {
+                Cause::Tls
+            };
+            self.error(UpstreamErrorKind::Protocol, error)
+                .because(Some(cause))
         };
         self.upstream.clients.get(key).await.map_err(of_larder)
     }
 
     fn explain(&self, failure: &Failure) -> UpstreamError {
         let Some(proxy) = self.settings.proxy_for(self.url) else {
-            return self.error(failure.kind, &failure.text).because(failure.cause).briefly(failure.brief);
+            return self
+                .error(failure.kind, &failure.text)
+                .because(failure.cause)
+                .briefly(failure.brief);
         };
         // Which of the two it was cannot always be told; an operator who does not think of the proxy looks in the wrong place.
-        let text = format!("{} (through the proxy {})", failure.text, SafeUrl(proxy.clone()));
+        let text = format!(
+            "{} (through the proxy {})",
+            failure.text,
+            SafeUrl(proxy.clone())
+        );
         let is_told = failure.cause == Some(Cause::Tls) || failure.brief.starts_with("its proxy");
         let is_of_the_way = failure.kind == UpstreamErrorKind::Unreachable && !is_told;
-        let brief = if is_of_the_way { "no connection through its proxy" } else { failure.brief };
-        self.error(failure.kind, text).because(failure.cause).briefly(brief)
+        let brief = if is_of_the_way {
+            "no connection through its proxy"
+        } else {
+            failure.brief
+        };
+        self.error(failure.kind, text)
+            .because(failure.cause)
+            .briefly(brief)
     }
 
     /// One try: the head must begin to come within the read time-out, counted from when there is a connection.
@@ -174,7 +230,10 @@ impl Hop<'_> {
         *request.headers_mut() = fields;
         *request.body_mut() = self.request.body.clone().map(Into::into);
         let mut response = std::pin::pin!(watch.over(client.client.execute(request)));
-        let (connect, read) = (self.settings.connect_timeout, self.request.read_timeout(self.settings));
+        let (connect, read) = (
+            self.settings.connect_timeout,
+            self.request.read_timeout(self.settings),
+        );
         let begun = Instant::now();
         let mut outcome = tokio::time::timeout(read, &mut response).await;
         if outcome.is_err() && watch.opened_connection() {
@@ -195,16 +254,32 @@ impl Hop<'_> {
         let (declared, framing) = framing(&self.request.method, status, version, &headers)
             .map_err(|what| self.error(UpstreamErrorKind::Protocol, what))?;
         headers::drop_of_the_connection(&mut headers);
-        let origin = BodyOrigin { repository: self.request.repository.name.clone(), url: self.url.clone() };
+        let origin = BodyOrigin {
+            repository: self.request.repository.name.clone(),
+            url: self.url.clone(),
+        };
         let place = origin.clone();
         let chunks = response.bytes_stream().map(move |chunk| {
             chunk.map_err(|error| {
                 let failure = body_failure(&error);
-                UpstreamError::at(failure.kind, &place.repository, &place.url, failure.text).because(failure.cause)
+                UpstreamError::at(failure.kind, &place.repository, &place.url, failure.text)
+                    .because(failure.cause)
             })
         });
-        let body = BodyStream::new(chunks, declared, framing, Some(self.request.read_timeout(self.settings)), origin);
-        Ok(UpstreamResponse { status, headers, final_url: self.url.clone(), folder: None, body })
+        let body = BodyStream::new(
+            chunks,
+            declared,
+            framing,
+            Some(self.request.read_timeout(self.settings)),
+            origin,
+        );
+        Ok(UpstreamResponse {
+            status,
+            headers,
+            final_url: self.url.clone(),
+            folder: None,
+            body,
+        })
     }
 }
 
@@ -224,13 +299,19 @@ fn framing(
     version: Version,
     headers: &HeaderMap,
 ) -> Result<(Option<u64>, Framing), &'static str> {
-    if *method == Method::HEAD || status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+    if *method == Method::HEAD
+        || status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
     {
         return Ok((Some(0), Framing::Length));
     }
     let mut length = None;
     for value in headers.get_all(CONTENT_LENGTH) {
-        let this = value.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit())).and_then(|text| text.parse().ok());
+        let this = value
+            .to_str()
+            .ok()
+            .filter(|text| text.bytes().all(|b| b.is_ascii_digit()))
+            .and_then(|text| text.parse().ok());
         let this: u64 = this.ok_or("the answer's Content-Length is not a number")?;
         if length.is_some_and(|other| other != this) {
             return Err("the answer has two different Content-Lengths");

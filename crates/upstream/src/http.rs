@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use larder_core::{Clock, Pseudonym, RepositoryName, SafeUrl, SystemClock, UpstreamAuth, UpstreamSettings, shown};
+use larder_core::{
+    Clock, Pseudonym, RepositoryName, SafeUrl, SystemClock, UpstreamAuth, UpstreamSettings, shown,
+};
 use tracing::debug;
 use url::{Origin, Url};
 
@@ -65,7 +67,11 @@ impl std::fmt::Debug for SafeText {
 
 impl Target {
     pub(crate) fn new(settings: &UpstreamSettings, url: &Url) -> Self {
-        Self { origin: url.origin(), proxy: settings.proxy_for(url).cloned().map(SafeText), ca_file: settings.ca_file.clone() }
+        Self {
+            origin: url.origin(),
+            proxy: settings.proxy_for(url).cloned().map(SafeText),
+            ca_file: settings.ca_file.clone(),
+        }
     }
 
     fn configured(settings: &UpstreamSettings) -> Vec<Self> {
@@ -125,25 +131,50 @@ impl Upstream for HttpUpstream {
         let repository = Arc::clone(&request.repository);
         let mut url = request.url.clone();
         url.set_fragment(None);
-        let fail = |kind, url: &Url, what: &dyn std::fmt::Display| Err(UpstreamError::at(kind, &repository.name, url, what));
+        let fail = |kind, url: &Url, what: &dyn std::fmt::Display| {
+            Err(UpstreamError::at(kind, &repository.name, url, what))
+        };
         let Some(settings) = repository.upstream.as_ref() else {
-            return fail(UpstreamErrorKind::Protocol, &url, &"this repository has no upstream");
+            return fail(
+                UpstreamErrorKind::Protocol,
+                &url,
+                &"this repository has no upstream",
+            );
         };
         if settings.offline {
-            return fail(UpstreamErrorKind::Offline, &url, &"not asked, because the repository is configured with offline: true");
+            return fail(
+                UpstreamErrorKind::Offline,
+                &url,
+                &"not asked, because the repository is configured with offline: true",
+            );
         }
         if !matches!(url.scheme(), "http" | "https") || has_user_info(&url) {
-            return fail(UpstreamErrorKind::RefusedAddress, &url, &"only http and https URLs without user name are contacted");
+            return fail(
+                UpstreamErrorKind::RefusedAddress,
+                &url,
+                &"only http and https URLs without user name are contacted",
+            );
         }
         self.remember_targets(&repository.name, settings);
         let mut followed = 0;
         let mut folder: Option<FolderRedirect> = None;
         loop {
-            let hop = Hop { upstream: self, request: &request, settings, url: &url, first: followed == 0 };
+            let hop = Hop {
+                upstream: self,
+                request: &request,
+                settings,
+                url: &url,
+                first: followed == 0,
+            };
             let response = match &settings.auth {
-                UpstreamAuth::Challenge { token_hosts } => Exchange { hop, token_hosts }.send().await?,
+                UpstreamAuth::Challenge { token_hosts } => {
+                    Exchange { hop, token_hosts }.send().await?
+                }
                 UpstreamAuth::Basic => {
-                    let credentials = settings.credentials.as_ref().filter(|_| settings.is_configured_origin(&url));
+                    let credentials = settings
+                        .credentials
+                        .as_ref()
+                        .filter(|_| settings.is_configured_origin(&url));
                     hop.send(&Bearing::Own(credentials.map(basic))).await?
                 }
             };
@@ -153,8 +184,12 @@ impl Upstream for HttpUpstream {
             // Dropping the redirect's body gives the connection back if nothing of it is left to come, else closes it.
             match next_hop(&request.method, &url, &response.headers, followed) {
                 Ok(next) => {
-                    if folder.is_none() && !url.path().ends_with('/') && next.path().ends_with('/') {
-                        folder = Some(FolderRedirect { status: response.status, to: next.clone() });
+                    if folder.is_none() && !url.path().ends_with('/') && next.path().ends_with('/')
+                    {
+                        folder = Some(FolderRedirect {
+                            status: response.status,
+                            to: next.clone(),
+                        });
                     }
                     let (from, to) = (SafeUrl(url).to_string(), SafeUrl(next.clone()).to_string());
                     debug!(repository = %repository.name, from = &*shown(&from), to = &*shown(&to), "redirect");
@@ -169,6 +204,9 @@ impl Upstream for HttpUpstream {
     fn health(&self, repository: &RepositoryName) -> BreakerState {
         let known = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         let targets = known.get(repository).into_iter().flatten();
-        targets.map(|target| self.breakers.state(target)).max().unwrap_or_default()
+        targets
+            .map(|target| self.breakers.state(target))
+            .max()
+            .unwrap_or_default()
     }
 }

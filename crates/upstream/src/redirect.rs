@@ -34,7 +34,12 @@ pub(crate) fn is_redirect(status: StatusCode) -> bool {
 ///
 /// # Errors
 /// The redirect is not followed.
-pub(crate) fn next_hop(method: &Method, current: &Url, headers: &HeaderMap, followed: usize) -> Result<Url, RefusedRedirect> {
+pub(crate) fn next_hop(
+    method: &Method,
+    current: &Url,
+    headers: &HeaderMap,
+    followed: usize,
+) -> Result<Url, RefusedRedirect> {
     if !matches!(*method, Method::GET | Method::HEAD) {
         return Err(RefusedRedirect::Method);
     }
@@ -42,13 +47,18 @@ pub(crate) fn next_hop(method: &Method, current: &Url, headers: &HeaderMap, foll
         return Err(RefusedRedirect::TooMany);
     }
     let mut locations = headers.get_all(LOCATION).iter();
-    let (Some(location), None) = (locations.next(), locations.next()) else { return Err(RefusedRedirect::Location) };
+    let (Some(location), None) = (locations.next(), locations.next()) else {
+        return Err(RefusedRedirect::Location);
+    };
     // Raw UTF-8 is not legal in Location, but servers send it; the URL parser encodes it.
-    let location = std::str::from_utf8(location.as_bytes()).map_err(|_| RefusedRedirect::Location)?;
+    let location =
+        std::str::from_utf8(location.as_bytes()).map_err(|_| RefusedRedirect::Location)?;
     if location.trim().is_empty() {
         return Err(RefusedRedirect::Location);
     }
-    let mut next = current.join(location).map_err(|_| RefusedRedirect::Location)?;
+    let mut next = current
+        .join(location)
+        .map_err(|_| RefusedRedirect::Location)?;
     next.set_fragment(None);
     match (current.scheme(), next.scheme()) {
         ("https", "http") => Err(RefusedRedirect::Downgrade),
@@ -84,7 +94,10 @@ mod tests {
             ("?x", "https://files.example.com/a/b?x"),
             ("//cdn.example.net/c", "https://cdn.example.net/c"),
             ("\\\\cdn.example.net\\c", "https://cdn.example.net/c"),
-            ("https://cdn.example.net/c?sig=%2B+#part", "https://cdn.example.net/c?sig=%2B+"),
+            (
+                "https://cdn.example.net/c?sig=%2B+#part",
+                "https://cdn.example.net/c?sig=%2B+",
+            ),
             ("/é", "https://files.example.com/%C3%A9"),
         ] {
             assert_eq!(hop(base, location.as_bytes()).unwrap(), want);
@@ -94,16 +107,49 @@ mod tests {
     #[test]
     fn hazard_s6_refused_redirects() {
         let https = "https://files.example.com/a";
-        assert_eq!(hop(https, b"http://files.example.com/a"), Err(RefusedRedirect::Downgrade));
-        assert_eq!(hop(https, b"https://user@files.example.com/a"), Err(RefusedRedirect::UserInfo));
-        assert_eq!(hop(https, b"https://:pw@files.example.com/a"), Err(RefusedRedirect::UserInfo));
-        for other in ["file:///etc/passwd", "ftp://files.example.com/a", "data:,x", "javascript:x", "gopher://x/"] {
-            assert_eq!(hop(https, other.as_bytes()), Err(RefusedRedirect::Scheme), "{other}");
+        assert_eq!(
+            hop(https, b"http://files.example.com/a"),
+            Err(RefusedRedirect::Downgrade)
+        );
+        assert_eq!(
+            hop(https, b"https://user@files.example.com/a"),
+            Err(RefusedRedirect::UserInfo)
+        );
+        assert_eq!(
+            hop(https, b"https://:pw@files.example.com/a"),
+            Err(RefusedRedirect::UserInfo)
+        );
+        for other in [
+            "file:///etc/passwd",
+            "ftp://files.example.com/a",
+            "data:,x",
+            "javascript:x",
+            "gopher://x/",
+        ] {
+            assert_eq!(
+                hop(https, other.as_bytes()),
+                Err(RefusedRedirect::Scheme),
+                "{other}"
+            );
         }
-        for broken in [&b""[..], b" ", b"http://", b"https://[::1", b"\xff\xfe", b"https://a b/"] {
-            assert_eq!(hop(https, broken), Err(RefusedRedirect::Location), "{broken:?}");
+        for broken in [
+            &b""[..],
+            b" ",
+            b"http://",
+            b"https://[::1",
+            b"\xff\xfe",
+            b"https://a b/",
+        ] {
+            assert_eq!(
+                hop(https, broken),
+                Err(RefusedRedirect::Location),
+                "{broken:?}"
+            );
         }
-        assert_eq!(hop("http://files.example.com/", b"https://files.example.com/").unwrap(), "https://files.example.com/");
+        assert_eq!(
+            hop("http://files.example.com/", b"https://files.example.com/").unwrap(),
+            "https://files.example.com/"
+        );
     }
 
     #[test]
@@ -112,8 +158,14 @@ mod tests {
         headers.append(LOCATION, HeaderValue::from_static("/a"));
         headers.append(LOCATION, HeaderValue::from_static("/b"));
         let url = Url::parse("http://files.example.com/").unwrap();
-        assert_eq!(next_hop(&Method::GET, &url, &headers, 0), Err(RefusedRedirect::Location));
-        assert_eq!(next_hop(&Method::GET, &url, &HeaderMap::new(), 0), Err(RefusedRedirect::Location));
+        assert_eq!(
+            next_hop(&Method::GET, &url, &headers, 0),
+            Err(RefusedRedirect::Location)
+        );
+        assert_eq!(
+            next_hop(&Method::GET, &url, &HeaderMap::new(), 0),
+            Err(RefusedRedirect::Location)
+        );
     }
 
     #[test]
@@ -121,14 +173,22 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(LOCATION, HeaderValue::from_static("/a"));
         let url = Url::parse("http://files.example.com/").unwrap();
-        assert_eq!(next_hop(&Method::POST, &url, &headers, 0), Err(RefusedRedirect::Method));
+        assert_eq!(
+            next_hop(&Method::POST, &url, &headers, 0),
+            Err(RefusedRedirect::Method)
+        );
         assert!(next_hop(&Method::HEAD, &url, &headers, 9).is_ok());
-        assert_eq!(next_hop(&Method::GET, &url, &headers, 10), Err(RefusedRedirect::TooMany));
+        assert_eq!(
+            next_hop(&Method::GET, &url, &headers, 10),
+            Err(RefusedRedirect::TooMany)
+        );
     }
 
     #[test]
     fn which_statuses_redirect() {
-        let followed: Vec<u16> = (300..400).filter(|s| is_redirect(StatusCode::from_u16(*s).unwrap())).collect();
+        let followed: Vec<u16> = (300..400)
+            .filter(|s| is_redirect(StatusCode::from_u16(*s).unwrap()))
+            .collect();
         assert_eq!(followed, [301, 302, 303, 307, 308]);
     }
 }

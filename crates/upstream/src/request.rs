@@ -60,7 +60,9 @@ pub struct UpstreamRequest {
 impl UpstreamRequest {
     /// How long a byte may take.
     pub(crate) fn read_timeout(&self, settings: &UpstreamSettings) -> Duration {
-        self.patience.map_or(settings.read_timeout, |patience| patience.min(settings.read_timeout))
+        self.patience.map_or(settings.read_timeout, |patience| {
+            patience.min(settings.read_timeout)
+        })
     }
 
     /// A plain request without conditions.
@@ -97,7 +99,14 @@ impl fmt::Debug for UpstreamRequest {
             .field("accept", &self.accept)
             .field("conditions", &self.conditions)
             .field("resume", &self.resume)
-            .field("headers", &self.headers.keys().map(http::HeaderName::as_str).collect::<Vec<_>>())
+            .field(
+                "headers",
+                &self
+                    .headers
+                    .keys()
+                    .map(http::HeaderName::as_str)
+                    .collect::<Vec<_>>(),
+            )
             .field("body_length", &self.body.as_ref().map(Bytes::len))
             .field("patience", &self.patience)
             .field("dispensable", &self.dispensable)

@@ -28,7 +28,10 @@ pub struct SystemLookup;
 #[async_trait]
 impl NameLookup for SystemLookup {
     async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        Ok(tokio::net::lookup_host((name, 0)).await?.map(|socket| socket.ip()).collect())
+        Ok(tokio::net::lookup_host((name, 0))
+            .await?
+            .map(|socket| socket.ip())
+            .collect())
     }
 }
 
@@ -49,8 +52,15 @@ pub(crate) struct CheckedResolver {
 impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let lookup = Arc::clone(&self.lookup);
-        let is_proxy = self.proxy_host.as_deref().is_some_and(|host| host.eq_ignore_ascii_case(name.as_str()));
-        let reach = if is_proxy { Reach::Configured } else { self.reach.clone() };
+        let is_proxy = self
+            .proxy_host
+            .as_deref()
+            .is_some_and(|host| host.eq_ignore_ascii_case(name.as_str()));
+        let reach = if is_proxy {
+            Reach::Configured
+        } else {
+            self.reach.clone()
+        };
         Box::pin(async move {
             let found = lookup.addresses(name.as_str()).await?;
             let admitted = within(&reach, &found)?;
@@ -61,8 +71,16 @@ impl Resolve for CheckedResolver {
 
 /// The admitted ones of `found`.
 fn within(reach: &Reach, found: &[IpAddr]) -> Result<Vec<IpAddr>, OutOfReach> {
-    let admitted: Vec<IpAddr> = found.iter().copied().filter(|ip| reach.admits(*ip)).collect();
-    if admitted.is_empty() && !found.is_empty() { Err(OutOfReach) } else { Ok(admitted) }
+    let admitted: Vec<IpAddr> = found
+        .iter()
+        .copied()
+        .filter(|ip| reach.admits(*ip))
+        .collect();
+    if admitted.is_empty() && !found.is_empty() {
+        Err(OutOfReach)
+    } else {
+        Ok(admitted)
+    }
 }
 
 #[cfg(test)]
@@ -75,11 +93,33 @@ mod tests {
 
     #[test]
     fn hazard_s10_of_mixed_addresses_only_the_admitted_are_used() {
-        let public = Reach::Public { allowed: vec!["10.0.0.0/8".parse().unwrap()] };
-        let found = ips(&["127.0.0.1", "1.1.1.1", "::ffff:192.168.0.1", "10.9.9.9", "fd00::1", "2606:4700::1111"]);
-        assert_eq!(within(&public, &found), Ok(ips(&["1.1.1.1", "10.9.9.9", "2606:4700::1111"])));
-        assert_eq!(within(&public, &ips(&["127.0.0.1", "169.254.169.254"])), Err(OutOfReach));
-        assert_eq!(within(&public, &[]), Ok(Vec::new()), "no address at all is a DNS failure, not a refusal");
-        assert_eq!(within(&Reach::Configured, &ips(&["127.0.0.1"])), Ok(ips(&["127.0.0.1"])));
+        let public = Reach::Public {
+            allowed: vec!["10.0.0.0/8".parse().unwrap()],
+        };
+        let found = ips(&[
+            "127.0.0.1",
+            "1.1.1.1",
+            "::ffff:192.168.0.1",
+            "10.9.9.9",
+            "fd00::1",
+            "2606:4700::1111",
+        ]);
+        assert_eq!(
+            within(&public, &found),
+            Ok(ips(&["1.1.1.1", "10.9.9.9", "2606:4700::1111"]))
+        );
+        assert_eq!(
+            within(&public, &ips(&["127.0.0.1", "169.254.169.254"])),
+            Err(OutOfReach)
+        );
+        assert_eq!(
+            within(&public, &[]),
+            Ok(Vec::new()),
+            "no address at all is a DNS failure, not a refusal"
+        );
+        assert_eq!(
+            within(&Reach::Configured, &ips(&["127.0.0.1"])),
+            Ok(ips(&["127.0.0.1"]))
+        );
     }
 }

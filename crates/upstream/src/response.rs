@@ -35,14 +35,22 @@ pub struct UpstreamResponse {
 
 impl fmt::Debug for FolderRedirect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FolderRedirect").field("status", &self.status).field("to", &SafeUrl(self.to.clone())).finish()
+        f.debug_struct("FolderRedirect")
+            .field("status", &self.status)
+            .field("to", &SafeUrl(self.to.clone()))
+            .finish()
     }
 }
 
 impl UpstreamResponse {
     /// `Content-Length` in bytes, for HEAD too (where no body follows); `None` if absent or not a number.
     pub fn declared_length(&self) -> Option<u64> {
-        self.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+        self.headers
+            .get(CONTENT_LENGTH)?
+            .to_str()
+            .ok()?
+            .parse()
+            .ok()
     }
 
     /// The text of a header field; `None` if absent or not visible ASCII.
@@ -56,7 +64,14 @@ impl fmt::Debug for UpstreamResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UpstreamResponse")
             .field("status", &self.status)
-            .field("headers", &self.headers.keys().map(http::HeaderName::as_str).collect::<Vec<_>>())
+            .field(
+                "headers",
+                &self
+                    .headers
+                    .keys()
+                    .map(http::HeaderName::as_str)
+                    .collect::<Vec<_>>(),
+            )
             .field("final_url", &SafeUrl(self.final_url.clone()))
             .field("folder", &self.folder)
             .field("body", &self.body)

@@ -35,17 +35,25 @@ impl RetryBudget {
     const RESERVE: u32 = 100;
 
     pub(crate) fn new() -> Self {
-        Self { tenths: AtomicU32::new(Self::RESERVE) }
+        Self {
+            tenths: AtomicU32::new(Self::RESERVE),
+        }
     }
 
     /// Counts a request; it earns a tenth of a retry.
     pub(crate) fn earn(&self) {
-        let _ = self.tenths.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |t| (t < Self::RESERVE).then_some(t + 1));
+        let _ = self
+            .tenths
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |t| {
+                (t < Self::RESERVE).then_some(t + 1)
+            });
     }
 
     /// Takes one retry, if there is one.
     pub(crate) fn spend(&self) -> bool {
-        self.tenths.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |t| t.checked_sub(10)).is_ok()
+        self.tenths
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |t| t.checked_sub(10))
+            .is_ok()
     }
 }
 

@@ -68,18 +68,29 @@ impl ScriptedReply {
     #[expect(clippy::expect_used, reason = "a test's own script is wrong")]
     pub fn status(status: u16) -> Self {
         let status = StatusCode::from_u16(status).expect("a status code");
-        Self { head: Ok(status), head_steps: Vec::new(), headers: HeaderMap::new(), final_url: None, steps: Vec::new() }
+        Self {
+            head: Ok(status),
+            head_steps: Vec::new(),
+            headers: HeaderMap::new(),
+            final_url: None,
+            steps: Vec::new(),
+        }
     }
 
     /// Status 200 with `body` and its true `Content-Length`.
     pub fn ok(body: impl Into<Bytes>) -> Self {
         let body = body.into();
-        Self::status(200).header("content-length", &body.len().to_string()).chunk(body)
+        Self::status(200)
+            .header("content-length", &body.len().to_string())
+            .chunk(body)
     }
 
     /// No head arrives; `send` fails.
     pub fn error(kind: UpstreamErrorKind) -> Self {
-        Self { head: Err(kind), ..Self::status(200) }
+        Self {
+            head: Err(kind),
+            ..Self::status(200)
+        }
     }
 
     /// Adds a header field. `Content-Length` is never added on its own: without it the body ends by its end mark.
@@ -89,7 +100,8 @@ impl ScriptedReply {
     #[expect(clippy::expect_used, reason = "a test's own script is wrong")]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let name = HeaderName::try_from(name).expect("a field name");
-        self.headers.append(name, HeaderValue::from_str(value).expect("a field value"));
+        self.headers
+            .append(name, HeaderValue::from_str(value).expect("a field value"));
         self
     }
 
@@ -154,12 +166,20 @@ pub struct ScriptedUpstream {
 impl ScriptedUpstream {
     /// Answers from the queue only.
     pub fn new() -> Self {
-        Self { state: Mutex::default(), answer: None }
+        Self {
+            state: Mutex::default(),
+            answer: None,
+        }
     }
 
     /// Answers by `answer` whatever the queue does not.
-    pub fn answering(answer: impl Fn(&RecordedRequest) -> ScriptedReply + Send + Sync + 'static) -> Self {
-        Self { state: Mutex::default(), answer: Some(Box::new(answer)) }
+    pub fn answering(
+        answer: impl Fn(&RecordedRequest) -> ScriptedReply + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            state: Mutex::default(),
+            answer: Some(Box::new(answer)),
+        }
     }
 
     /// Queues the answer to the next unanswered request.
@@ -198,7 +218,9 @@ impl Default for ScriptedUpstream {
 
 impl fmt::Debug for ScriptedUpstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ScriptedUpstream").field("requests", &self.state().requests.len()).finish_non_exhaustive()
+        f.debug_struct("ScriptedUpstream")
+            .field("requests", &self.state().requests.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -209,7 +231,12 @@ impl Upstream for ScriptedUpstream {
         let name = request.repository.name.clone();
         let settings = request.repository.upstream.as_ref();
         if settings.is_some_and(|settings| settings.offline) {
-            return Err(UpstreamError::at(UpstreamErrorKind::Offline, &name, &request.url, "offline"));
+            return Err(UpstreamError::at(
+                UpstreamErrorKind::Offline,
+                &name,
+                &request.url,
+                "offline",
+            ));
         }
         let read_timeout = settings.map(|settings| settings.read_timeout);
         let method = request.method.clone();
@@ -224,20 +251,34 @@ impl Upstream for ScriptedUpstream {
             headers: request.headers,
             body: request.body,
         };
-        let reply = self.next_reply(&recorded).unwrap_or_else(|| ScriptedReply::error(UpstreamErrorKind::Unreachable));
-        let origin = BodyOrigin { repository: name, url: request.url };
+        let reply = self
+            .next_reply(&recorded)
+            .unwrap_or_else(|| ScriptedReply::error(UpstreamErrorKind::Unreachable));
+        let origin = BodyOrigin {
+            repository: name,
+            url: request.url,
+        };
         for step in &reply.head_steps {
             take(step, &origin).await;
         }
-        let status = reply.head.map_err(|kind| UpstreamError::at(kind, &origin.repository, &origin.url, "scripted failure"))?;
+        let status = reply.head.map_err(|kind| {
+            UpstreamError::at(kind, &origin.repository, &origin.url, "scripted failure")
+        })?;
         let bodiless = method == Method::HEAD || matches!(status.as_u16(), 204 | 304);
-        let length = reply.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let length = reply
+            .headers
+            .get(CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse().ok());
         let (declared, framing) = match length {
             _ if bodiless => (Some(0), Framing::Length),
             Some(length) => (Some(length), Framing::Length),
             None => (None, Framing::EndMark),
         };
-        let steps = if bodiless { VecDeque::new() } else { VecDeque::from(reply.steps) };
+        let steps = if bodiless {
+            VecDeque::new()
+        } else {
+            VecDeque::from(reply.steps)
+        };
         let chunks = stream::unfold((steps, origin.clone()), |(mut steps, origin)| async move {
             loop {
                 if let Some(item) = take(&steps.pop_front()?, &origin).await {
@@ -247,11 +288,21 @@ impl Upstream for ScriptedUpstream {
         });
         let final_url = reply.final_url.unwrap_or_else(|| origin.url.clone());
         let body = BodyStream::new(chunks, declared, framing, read_timeout, origin);
-        Ok(UpstreamResponse { status, headers: reply.headers, final_url, folder: None, body })
+        Ok(UpstreamResponse {
+            status,
+            headers: reply.headers,
+            final_url,
+            folder: None,
+            body,
+        })
     }
 
     fn health(&self, repository: &RepositoryName) -> BreakerState {
-        self.state().health.get(repository).copied().unwrap_or_default()
+        self.state()
+            .health
+            .get(repository)
+            .copied()
+            .unwrap_or_default()
     }
 }
 
@@ -259,7 +310,14 @@ impl Upstream for ScriptedUpstream {
 async fn take(step: &Step, origin: &BodyOrigin) -> Option<Result<Bytes, UpstreamError>> {
     match step {
         Step::Chunk(bytes) => return Some(Ok(bytes.clone())),
-        Step::Fail(kind) => return Some(Err(UpstreamError::at(*kind, &origin.repository, &origin.url, "scripted failure"))),
+        Step::Fail(kind) => {
+            return Some(Err(UpstreamError::at(
+                *kind,
+                &origin.repository,
+                &origin.url,
+                "scripted failure",
+            )));
+        }
         Step::Pause(delay) => tokio::time::sleep(*delay).await,
         Step::Wait(gate) => gate.notified().await,
     }

@@ -13,7 +13,9 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
 use rustls_platform_verifier::Verifier;
 
 use crate::client::ClientError;
@@ -37,15 +39,23 @@ impl Authorities {
         let pem = tokio::task::spawn_blocking(move || std::fs::read(reading))
             .await
             .unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into()))
-            .map_err(|error| ClientError::Unreadable { path: path.to_path_buf(), cause: error.kind() })?;
+            .map_err(|error| ClientError::Unreadable {
+                path: path.to_path_buf(),
+                cause: error.kind(),
+            })?;
         Self::from_pem(&pem).ok_or_else(|| ClientError::NoCertificate(PathBuf::from(path)))
     }
 
     /// `None` if there is no certificate, or one that cannot be understood.
     fn from_pem(pem: &[u8]) -> Option<Self> {
-        let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().ok()?;
+        let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
+            .collect::<Result<_, _>>()
+            .ok()?;
         let mut roots = RootCertStore::empty();
-        certificates.iter().try_for_each(|certificate| roots.add(certificate.clone())).ok()?;
+        certificates
+            .iter()
+            .try_for_each(|certificate| roots.add(certificate.clone()))
+            .ok()?;
         (!certificates.is_empty()).then_some(Self(certificates))
     }
 
@@ -56,7 +66,10 @@ impl Authorities {
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Trust { usual, listed: self.0 }))
+            .with_custom_certificate_verifier(Arc::new(Trust {
+                usual,
+                listed: self.0,
+            }))
             .with_no_client_auth();
         // As the HTTP library has it where it makes the configuration itself.
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -80,11 +93,20 @@ impl ServerCertVerifier for Trust {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        match self.usual.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+        match self.usual.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        ) {
             // This gives away nothing: who holds the key of a listed authority could sign a certificate for any name with it.
             // The dates are checked before the verdict that the certificate is an authority's (a test holds that), so that an
             // expired one does not come here; the handshake's signature is verified as always, below.
-            Err(error) if is_authority_as_server(&error) && self.listed.iter().any(|listed| listed == end_entity) => {
+            Err(error)
+                if is_authority_as_server(&error)
+                    && self.listed.iter().any(|listed| listed == end_entity) =>
+            {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())
             }
@@ -117,6 +139,11 @@ impl ServerCertVerifier for Trust {
 
 /// Whether a server was refused because its certificate is marked as an authority.
 pub(crate) fn is_authority_as_server(error: &Error) -> bool {
-    let Error::InvalidCertificate(CertificateError::Other(other)) = error else { return false };
-    matches!(other.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
+    let Error::InvalidCertificate(CertificateError::Other(other)) = error else {
+        return false;
+    };
+    matches!(
+        other.0.downcast_ref(),
+        Some(webpki::Error::CaUsedAsEndEntity)
+    )
 }

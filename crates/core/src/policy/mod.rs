@@ -55,25 +55,47 @@ impl AccessPolicy {
     /// ```
     pub fn classify(&self, path: &str, built_in: BuiltIn) -> Result<Access, AccessDenied> {
         if any_match(&self.deny, path, "deny_patterns")? {
-            return Err(AccessDenied { rule: "deny_patterns", pattern_limit: false });
+            return Err(AccessDenied {
+                rule: "deny_patterns",
+                pattern_limit: false,
+            });
         }
         if !self.allow.is_empty() && !any_match(&self.allow, path, "allow_patterns")? {
-            return Err(AccessDenied { rule: "allow_patterns", pattern_limit: false });
+            return Err(AccessDenied {
+                rule: "allow_patterns",
+                pattern_limit: false,
+            });
         }
         let built_in_mutable = match built_in {
             BuiltIn::Mutable | BuiltIn::MutableNamedByDigest => true,
             BuiltIn::MutableUnlessConfigured => self.mutable.is_none() && self.immutable.is_none(),
             BuiltIn::None => false,
         };
-        if built_in_mutable || any_match(self.mutable.as_deref().unwrap_or_default(), path, "mutable_patterns")? {
+        if built_in_mutable
+            || any_match(
+                self.mutable.as_deref().unwrap_or_default(),
+                path,
+                "mutable_patterns",
+            )?
+        {
             let named_by_digest = built_in == BuiltIn::MutableNamedByDigest;
-            return Ok(Access { mutability: Mutability::Mutable { user_defined: !built_in_mutable, named_by_digest } });
+            return Ok(Access {
+                mutability: Mutability::Mutable {
+                    user_defined: !built_in_mutable,
+                    named_by_digest,
+                },
+            });
         }
         match &self.immutable {
             Some(patterns) if !any_match(patterns, path, "immutable_patterns")? => {
-                Err(AccessDenied { rule: "immutable_patterns", pattern_limit: false })
+                Err(AccessDenied {
+                    rule: "immutable_patterns",
+                    pattern_limit: false,
+                })
             }
-            Some(_) | None => Ok(Access { mutability: Mutability::Immutable }),
+            Some(_) | None => Ok(Access {
+                mutability: Mutability::Immutable,
+            }),
         }
     }
 }
@@ -84,7 +106,12 @@ fn any_match(patterns: &[Pattern], path: &str, rule: &'static str) -> Result<boo
         match pattern.matches(path) {
             Ok(true) => return Ok(true),
             Ok(false) => {}
-            Err(pattern::StepLimit) => return Err(AccessDenied { rule, pattern_limit: true }),
+            Err(pattern::StepLimit) => {
+                return Err(AccessDenied {
+                    rule,
+                    pattern_limit: true,
+                });
+            }
         }
     }
     Ok(false)
@@ -97,24 +124,49 @@ mod tests {
     use super::*;
 
     const IMMUTABLE: Mutability = Mutability::Immutable;
-    const BUILT_IN: Mutability = Mutability::Mutable { user_defined: false, named_by_digest: false };
-    const USER: Mutability = Mutability::Mutable { user_defined: true, named_by_digest: false };
-    const DIGEST: Mutability = Mutability::Mutable { user_defined: false, named_by_digest: true };
+    const BUILT_IN: Mutability = Mutability::Mutable {
+        user_defined: false,
+        named_by_digest: false,
+    };
+    const USER: Mutability = Mutability::Mutable {
+        user_defined: true,
+        named_by_digest: false,
+    };
+    const DIGEST: Mutability = Mutability::Mutable {
+        user_defined: false,
+        named_by_digest: true,
+    };
 
     fn patterns(texts: &[&str]) -> Vec<Pattern> {
-        texts.iter().map(|text| Pattern::compile(text).unwrap()).collect()
+        texts
+            .iter()
+            .map(|text| Pattern::compile(text).unwrap())
+            .collect()
     }
 
     fn rules(mutable: Option<&[&str]>, immutable: Option<&[&str]>) -> AccessPolicy {
-        AccessPolicy { mutable: mutable.map(patterns), immutable: immutable.map(patterns), ..AccessPolicy::default() }
+        AccessPolicy {
+            mutable: mutable.map(patterns),
+            immutable: immutable.map(patterns),
+            ..AccessPolicy::default()
+        }
     }
 
     fn denied(rule: &'static str) -> Result<Mutability, AccessDenied> {
-        Err(AccessDenied { rule, pattern_limit: false })
+        Err(AccessDenied {
+            rule,
+            pattern_limit: false,
+        })
     }
 
-    fn class(rules: &AccessPolicy, path: &str, built_in: BuiltIn) -> Result<Mutability, AccessDenied> {
-        rules.classify(path, built_in).map(|access| access.mutability)
+    fn class(
+        rules: &AccessPolicy,
+        path: &str,
+        built_in: BuiltIn,
+    ) -> Result<Mutability, AccessDenied> {
+        rules
+            .classify(path, built_in)
+            .map(|access| access.mutability)
     }
 
     /// Spec section 3 "Class", every row of it.
@@ -128,13 +180,49 @@ mod tests {
             (none, none, "x", BuiltIn::None, Ok(IMMUTABLE)),
             (none, none, "x", BuiltIn::Mutable, Ok(BUILT_IN)),
             (none, none, "x", BuiltIn::MutableNamedByDigest, Ok(DIGEST)),
-            (none, none, "x", BuiltIn::MutableUnlessConfigured, Ok(BUILT_IN)),
-            (none, nothing, "x", BuiltIn::None, denied("immutable_patterns")),
+            (
+                none,
+                none,
+                "x",
+                BuiltIn::MutableUnlessConfigured,
+                Ok(BUILT_IN),
+            ),
+            (
+                none,
+                nothing,
+                "x",
+                BuiltIn::None,
+                denied("immutable_patterns"),
+            ),
             (none, nothing, "x", BuiltIn::Mutable, Ok(BUILT_IN)),
-            (none, nothing, "x", BuiltIn::MutableNamedByDigest, Ok(DIGEST)),
-            (none, nothing, "x", BuiltIn::MutableUnlessConfigured, denied("immutable_patterns")),
-            (nothing, none, "x", BuiltIn::MutableUnlessConfigured, Ok(IMMUTABLE)),
-            (m, none, "x", BuiltIn::MutableUnlessConfigured, Ok(IMMUTABLE)),
+            (
+                none,
+                nothing,
+                "x",
+                BuiltIn::MutableNamedByDigest,
+                Ok(DIGEST),
+            ),
+            (
+                none,
+                nothing,
+                "x",
+                BuiltIn::MutableUnlessConfigured,
+                denied("immutable_patterns"),
+            ),
+            (
+                nothing,
+                none,
+                "x",
+                BuiltIn::MutableUnlessConfigured,
+                Ok(IMMUTABLE),
+            ),
+            (
+                m,
+                none,
+                "x",
+                BuiltIn::MutableUnlessConfigured,
+                Ok(IMMUTABLE),
+            ),
             (m, none, "index", BuiltIn::MutableUnlessConfigured, Ok(USER)),
             (m, none, "x", BuiltIn::None, Ok(IMMUTABLE)),
             (m, i, "x", BuiltIn::None, denied("immutable_patterns")),
@@ -145,11 +233,20 @@ mod tests {
             (m, i, "file", BuiltIn::None, Ok(IMMUTABLE)),
             (m, i, "index-file", BuiltIn::None, Ok(USER)),
             (m, nothing, "index", BuiltIn::None, Ok(USER)),
-            (m, nothing, "file", BuiltIn::None, denied("immutable_patterns")),
+            (
+                m,
+                nothing,
+                "file",
+                BuiltIn::None,
+                denied("immutable_patterns"),
+            ),
         ];
         for (mutable, immutable, path, built_in, expected) in rows {
             let found = class(&rules(mutable, immutable), path, built_in);
-            assert_eq!(found, expected, "{mutable:?} {immutable:?} {path} {built_in:?}");
+            assert_eq!(
+                found, expected,
+                "{mutable:?} {immutable:?} {path} {built_in:?}"
+            );
         }
     }
 
@@ -160,9 +257,20 @@ mod tests {
         policy.allow = patterns(&["^team/", "^shared/"]);
         assert_eq!(class(&policy, "team/tool", BuiltIn::None), Ok(IMMUTABLE));
         assert_eq!(class(&policy, "shared/index", BuiltIn::None), Ok(USER));
-        for built_in in [BuiltIn::None, BuiltIn::Mutable, BuiltIn::MutableNamedByDigest, BuiltIn::MutableUnlessConfigured] {
-            assert_eq!(class(&policy, "other/index", built_in), denied("allow_patterns"));
-            assert_eq!(class(&policy, "team/secret/index", built_in), denied("deny_patterns"));
+        for built_in in [
+            BuiltIn::None,
+            BuiltIn::Mutable,
+            BuiltIn::MutableNamedByDigest,
+            BuiltIn::MutableUnlessConfigured,
+        ] {
+            assert_eq!(
+                class(&policy, "other/index", built_in),
+                denied("allow_patterns")
+            );
+            assert_eq!(
+                class(&policy, "team/secret/index", built_in),
+                denied("deny_patterns")
+            );
         }
     }
 
@@ -171,16 +279,49 @@ mod tests {
     fn hazard_r6_a_step_limit_denies_and_is_marked() {
         let explosive = r"(.*)(.*)(.*)(.*)\1x";
         let path = "a/".repeat(500);
-        let limit = |rule| Err(AccessDenied { rule, pattern_limit: true });
-        let deny = AccessPolicy { deny: patterns(&[explosive]), ..AccessPolicy::default() };
-        let allow = AccessPolicy { allow: patterns(&[explosive]), ..AccessPolicy::default() };
-        assert_eq!(class(&deny, &path, BuiltIn::Mutable), limit("deny_patterns"));
-        assert_eq!(class(&allow, &path, BuiltIn::Mutable), limit("allow_patterns"));
-        assert_eq!(class(&rules(Some(&[explosive]), None), &path, BuiltIn::None), limit("mutable_patterns"));
-        assert_eq!(class(&rules(None, Some(&[explosive])), &path, BuiltIn::None), limit("immutable_patterns"));
+        let limit = |rule| {
+            Err(AccessDenied {
+                rule,
+                pattern_limit: true,
+            })
+        };
+        let deny = AccessPolicy {
+            deny: patterns(&[explosive]),
+            ..AccessPolicy::default()
+        };
+        let allow = AccessPolicy {
+            allow: patterns(&[explosive]),
+            ..AccessPolicy::default()
+        };
+        assert_eq!(
+            class(&deny, &path, BuiltIn::Mutable),
+            limit("deny_patterns")
+        );
+        assert_eq!(
+            class(&allow, &path, BuiltIn::Mutable),
+            limit("allow_patterns")
+        );
+        assert_eq!(
+            class(&rules(Some(&[explosive]), None), &path, BuiltIn::None),
+            limit("mutable_patterns")
+        );
+        assert_eq!(
+            class(&rules(None, Some(&[explosive])), &path, BuiltIn::None),
+            limit("immutable_patterns")
+        );
         // A pattern that has matched before it, or a built-in one, has already decided.
-        assert_eq!(class(&rules(Some(&["^a/", explosive]), None), &path, BuiltIn::None), Ok(USER));
-        assert_eq!(class(&rules(Some(&[explosive]), None), &path, BuiltIn::Mutable), Ok(BUILT_IN));
+        assert_eq!(
+            class(
+                &rules(Some(&["^a/", explosive]), None),
+                &path,
+                BuiltIn::None
+            ),
+            Ok(USER)
+        );
+        assert_eq!(
+            class(&rules(Some(&[explosive]), None), &path, BuiltIn::Mutable),
+            Ok(BUILT_IN)
+        );
     }
 
     proptest! {

@@ -27,7 +27,9 @@ pub enum PatternError {
     #[error("pattern is longer than 4096 bytes")]
     TooLong,
     /// Holds a control character: most often `"\b"` or `"\t"` inside double quotes.
-    #[error("pattern holds the control character {0:?}: inside double quotes write \"\\\\b\", or use single quotes")]
+    #[error(
+        "pattern holds the control character {0:?}: inside double quotes write \"\\\\b\", or use single quotes"
+    )]
     Control(char),
     /// Compiles to more than the size limit.
     #[error("pattern is too large once compiled: use smaller repetition counts")]
@@ -79,7 +81,10 @@ impl Pattern {
         if let Some(control) = text.chars().find(|c| c.is_control()) {
             return Err(PatternError::Control(control));
         }
-        let linear = regex::RegexBuilder::new(text).size_limit(COMPILED_LIMIT).dfa_size_limit(DFA_LIMIT).build();
+        let linear = regex::RegexBuilder::new(text)
+            .size_limit(COMPILED_LIMIT)
+            .dfa_size_limit(DFA_LIMIT)
+            .build();
         let engine = match linear {
             Ok(regex) => Engine::Linear(regex),
             Err(regex::Error::CompiledTooBig(_)) => return Err(PatternError::TooBig),
@@ -88,7 +93,10 @@ impl Pattern {
                 long: compile_backtracking(text, LONG_PATH_STEPS, &refused)?,
             },
         };
-        Ok(Self { source: text.into(), engine: engine.into() })
+        Ok(Self {
+            source: text.into(),
+            engine: engine.into(),
+        })
     }
 
     /// Whether the pattern is found anywhere in `path`.
@@ -96,7 +104,11 @@ impl Pattern {
         match &*self.engine {
             Engine::Linear(regex) => Ok(regex.is_match(path)),
             Engine::Backtracking { short, long } => {
-                let regex = if path.len() <= SHORT_PATH { short } else { long };
+                let regex = if path.len() <= SHORT_PATH {
+                    short
+                } else {
+                    long
+                };
                 regex.is_match(path).map_err(|_| StepLimit)
             }
         }
@@ -117,7 +129,11 @@ impl PartialEq for Pattern {
 impl Eq for Pattern {}
 
 /// The engine for look-around and back-references. `refused` is what the linear engine said of the same text.
-fn compile_backtracking(text: &str, steps: usize, refused: &regex::Error) -> Result<fancy_regex::Regex, PatternError> {
+fn compile_backtracking(
+    text: &str,
+    steps: usize,
+    refused: &regex::Error,
+) -> Result<fancy_regex::Regex, PatternError> {
     fancy_regex::RegexBuilder::new(text)
         .backtrack_limit(steps)
         .delegate_size_limit(COMPILED_LIMIT)
@@ -126,18 +142,30 @@ fn compile_backtracking(text: &str, steps: usize, refused: &regex::Error) -> Res
         .map_err(|error| {
             // The linear engine's last line says what is wrong; the lines before it draw the pattern.
             let said = refused.to_string();
-            let reason = said.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            let reason = said
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .trim_start_matches("error: ");
             let unsupported = reason.contains("not supported");
             if unsupported {
-                return PatternError::Syntax { reason: error.to_string(), at: None };
+                return PatternError::Syntax {
+                    reason: error.to_string(),
+                    at: None,
+                };
             }
-            PatternError::Syntax { reason: reason.to_owned(), at: place_in(&said) }
+            PatternError::Syntax {
+                reason: reason.to_owned(),
+                at: place_in(&said),
+            }
         })
 }
 
 /// Where the drawing of the linear engine points to: below the pattern, which it indents by four, it puts a `^`.
 fn place_in(said: &str) -> Option<usize> {
-    let pointer = said.lines().find(|line| line.contains('^') && line.chars().all(|c| matches!(c, ' ' | '^')))?;
+    let pointer = said
+        .lines()
+        .find(|line| line.contains('^') && line.chars().all(|c| matches!(c, ' ' | '^')))?;
     (pointer.find('^')? + 1).checked_sub(4)
 }
 
@@ -154,10 +182,20 @@ mod tests {
     #[test]
     fn look_ahead_as_in_wide_use_behaves_as_written() {
         let all_but_tarballs = pattern(r"^(?!.*\.tgz$).*");
-        for path in ["express", "@babel/core", "-/npm/v1/security/advisories/bulk", "x.tgz/y", ""] {
+        for path in [
+            "express",
+            "@babel/core",
+            "-/npm/v1/security/advisories/bulk",
+            "x.tgz/y",
+            "",
+        ] {
             assert_eq!(all_but_tarballs.matches(path), Ok(true), "{path}");
         }
-        for path in ["express/-/express-4.18.2.tgz", "@babel/core/-/core-7.0.0.tgz", ".tgz"] {
+        for path in [
+            "express/-/express-4.18.2.tgz",
+            "@babel/core/-/core-7.0.0.tgz",
+            ".tgz",
+        ] {
             assert_eq!(all_but_tarballs.matches(path), Ok(false), "{path}");
         }
     }
@@ -174,17 +212,33 @@ mod tests {
     #[test]
     fn plain_patterns_run_on_the_linear_engine() {
         assert!(matches!(*pattern(r"\.tar\.gz$").engine, Engine::Linear(_)));
-        assert!(matches!(*pattern(r"(?<!-debug)\.rpm$").engine, Engine::Backtracking { .. }));
-        assert!(matches!(*pattern(r"(\w+)/\1\.zip$").engine, Engine::Backtracking { .. }));
+        assert!(matches!(
+            *pattern(r"(?<!-debug)\.rpm$").engine,
+            Engine::Backtracking { .. }
+        ));
+        assert!(matches!(
+            *pattern(r"(\w+)/\1\.zip$").engine,
+            Engine::Backtracking { .. }
+        ));
     }
 
     #[test]
     fn what_cannot_be_a_pattern_is_refused_with_its_reason() {
-        assert_eq!(Pattern::compile("a\u{8}"), Err(PatternError::Control('\u{8}')));
+        assert_eq!(
+            Pattern::compile("a\u{8}"),
+            Err(PatternError::Control('\u{8}'))
+        );
         assert_eq!(Pattern::compile("a\n"), Err(PatternError::Control('\n')));
         assert!(Pattern::compile(&"a".repeat(4096)).is_ok());
-        assert_eq!(Pattern::compile(&"a".repeat(4097)), Err(PatternError::TooLong));
-        for (text, said) in [("(", "unclosed group"), ("*a", "repetition operator missing"), (r"(?!a", "parenthesis")] {
+        assert_eq!(
+            Pattern::compile(&"a".repeat(4097)),
+            Err(PatternError::TooLong)
+        );
+        for (text, said) in [
+            ("(", "unclosed group"),
+            ("*a", "repetition operator missing"),
+            (r"(?!a", "parenthesis"),
+        ] {
             let error = Pattern::compile(text).expect_err(text).to_string();
             assert!(error.contains(said), "{text}: {error}");
         }
@@ -221,19 +275,37 @@ mod tests {
             r"(?:(?![a!/]*[^a!/])a|aa|/)+(?!x)#",
         ] {
             let catastrophic = pattern(text);
-            assert_eq!(bounded(&catastrophic, &format!("{}!", "a".repeat(2_047))), Err(StepLimit), "{text}");
+            assert_eq!(
+                bounded(&catastrophic, &format!("{}!", "a".repeat(2_047))),
+                Err(StepLimit),
+                "{text}"
+            );
             let _ = bounded(&catastrophic, &"a/".repeat(1_024));
             let _ = bounded(&catastrophic, &format!("{}!", "a".repeat(SHORT_PATH - 1)));
         }
         // Exponential for a backtracking engine, linear here.
-        assert_eq!(bounded(&pattern(r"^(a+)+$"), &format!("{}!", "a".repeat(2_047))), Ok(false));
+        assert_eq!(
+            bounded(&pattern(r"^(a+)+$"), &format!("{}!", "a".repeat(2_047))),
+            Ok(false)
+        );
     }
 
     #[test]
     fn ordinary_look_around_stays_within_the_step_limit() {
-        let short = format!("{}package-name-1.2.3-4.x86_64.deb", "some-dir-name/".repeat(14));
-        let long = format!("{}package-name-1.2.3-4.x86_64.deb", "some-dir-name/".repeat(140));
-        for text in [r"^(?!.*-debug).*\.rpm$", r"(?!.*beta).*\.whl$", r"^(?:(?!test).)*\.zip$", r"(?=.*linux)(?=.*arm).*\.tgz$"] {
+        let short = format!(
+            "{}package-name-1.2.3-4.x86_64.deb",
+            "some-dir-name/".repeat(14)
+        );
+        let long = format!(
+            "{}package-name-1.2.3-4.x86_64.deb",
+            "some-dir-name/".repeat(140)
+        );
+        for text in [
+            r"^(?!.*-debug).*\.rpm$",
+            r"(?!.*beta).*\.whl$",
+            r"^(?:(?!test).)*\.zip$",
+            r"(?=.*linux)(?=.*arm).*\.tgz$",
+        ] {
             assert_eq!(pattern(text).matches(&short), Ok(false), "{text}");
             assert_eq!(pattern(text).matches(&long), Ok(false), "{text}");
         }
@@ -243,10 +315,15 @@ mod tests {
     #[test]
     fn hazard_r6_patterns_that_explode_on_compiling_are_refused() {
         let start = Instant::now();
-        assert_eq!(Pattern::compile(r"((\w{1000}){1000}){1000}"), Err(PatternError::TooBig));
+        assert_eq!(
+            Pattern::compile(r"((\w{1000}){1000}){1000}"),
+            Err(PatternError::TooBig)
+        );
         assert!(Pattern::compile(r"(?!x)((\w{1000}){1000}){1000}").is_err());
         assert!(Pattern::compile(&"(".repeat(2_000)).is_err());
-        assert!(Pattern::compile(&format!("{}(?!a){}", "(".repeat(1_500), ")".repeat(1_500))).is_err());
+        assert!(
+            Pattern::compile(&format!("{}(?!a){}", "(".repeat(1_500), ")".repeat(1_500))).is_err()
+        );
         assert!(start.elapsed() < Duration::from_secs(10));
     }
 }

@@ -53,8 +53,15 @@ impl QuarantinePolicy {
     /// assert_eq!(policy.verdict(published, UnixMillis(5), UnixMillis(59_999)), held);
     /// assert_eq!(policy.verdict(published, UnixMillis(5), UnixMillis(60_000)), Verdict::Clear);
     /// ```
-    pub fn verdict(&self, published_at: Option<UnixMillis>, first_seen_at: UnixMillis, now: UnixMillis) -> Verdict {
-        let Some(hold) = self.hold else { return Verdict::Clear };
+    pub fn verdict(
+        &self,
+        published_at: Option<UnixMillis>,
+        first_seen_at: UnixMillis,
+        now: UnixMillis,
+    ) -> Verdict {
+        let Some(hold) = self.hold else {
+            return Verdict::Clear;
+        };
         let since = match (published_at, self.missing_date) {
             (Some(published), _) => published.min(first_seen_at),
             (None, MissingDate::FirstSeen) => first_seen_at,
@@ -62,7 +69,11 @@ impl QuarantinePolicy {
             (None, MissingDate::Deny) => return Verdict::Held { until: None },
         };
         let until = since.plus(hold);
-        if now < until { Verdict::Held { until: Some(until) } } else { Verdict::Clear }
+        if now < until {
+            Verdict::Held { until: Some(until) }
+        } else {
+            Verdict::Clear
+        }
     }
 }
 
@@ -79,13 +90,24 @@ mod tests {
     }
 
     fn held(until: i64) -> Verdict {
-        Verdict::Held { until: Some(UnixMillis(until)) }
+        Verdict::Held {
+            until: Some(UnixMillis(until)),
+        }
     }
 
     #[test]
     fn held_until_the_hold_is_over_and_clear_at_that_very_moment() {
-        let policy = QuarantinePolicy { hold: Some(days(3)), missing_date: MissingDate::Allow };
-        let verdict = |now| policy.verdict(Some(UnixMillis(10 * DAY)), UnixMillis(11 * DAY), UnixMillis(now));
+        let policy = QuarantinePolicy {
+            hold: Some(days(3)),
+            missing_date: MissingDate::Allow,
+        };
+        let verdict = |now| {
+            policy.verdict(
+                Some(UnixMillis(10 * DAY)),
+                UnixMillis(11 * DAY),
+                UnixMillis(now),
+            )
+        };
         assert_eq!(verdict(11 * DAY), held(13 * DAY));
         assert_eq!(verdict(13 * DAY - 1), held(13 * DAY));
         assert_eq!(verdict(13 * DAY), Verdict::Clear);
@@ -94,10 +116,20 @@ mod tests {
 
     #[test]
     fn off_means_off() {
-        for missing_date in [MissingDate::Allow, MissingDate::Deny, MissingDate::FirstSeen] {
-            let policy = QuarantinePolicy { hold: None, missing_date };
+        for missing_date in [
+            MissingDate::Allow,
+            MissingDate::Deny,
+            MissingDate::FirstSeen,
+        ] {
+            let policy = QuarantinePolicy {
+                hold: None,
+                missing_date,
+            };
             for published in [None, Some(UnixMillis(DAY))] {
-                assert_eq!(policy.verdict(published, UnixMillis(DAY), UnixMillis(DAY)), Verdict::Clear);
+                assert_eq!(
+                    policy.verdict(published, UnixMillis(DAY), UnixMillis(DAY)),
+                    Verdict::Clear
+                );
             }
         }
     }
@@ -105,27 +137,56 @@ mod tests {
     #[test]
     fn without_a_date_the_setting_decides() {
         let verdict = |missing_date, now| {
-            QuarantinePolicy { hold: Some(days(3)), missing_date }.verdict(None, UnixMillis(10 * DAY), UnixMillis(now))
+            QuarantinePolicy {
+                hold: Some(days(3)),
+                missing_date,
+            }
+            .verdict(None, UnixMillis(10 * DAY), UnixMillis(now))
         };
-        assert_eq!(verdict(MissingDate::Allow, 10 * DAY), Verdict::Clear, "the contract lets it through");
-        assert_eq!(verdict(MissingDate::Deny, 1_000 * DAY), Verdict::Held { until: None });
-        assert_eq!(verdict(MissingDate::FirstSeen, 13 * DAY - 1), held(13 * DAY));
+        assert_eq!(
+            verdict(MissingDate::Allow, 10 * DAY),
+            Verdict::Clear,
+            "the contract lets it through"
+        );
+        assert_eq!(
+            verdict(MissingDate::Deny, 1_000 * DAY),
+            Verdict::Held { until: None }
+        );
+        assert_eq!(
+            verdict(MissingDate::FirstSeen, 13 * DAY - 1),
+            held(13 * DAY)
+        );
         assert_eq!(verdict(MissingDate::FirstSeen, 13 * DAY), Verdict::Clear);
         assert_eq!(QuarantinePolicy::default().missing_date, MissingDate::Allow);
     }
 
     #[test]
     fn a_date_in_the_future_counts_as_first_seen() {
-        let policy = QuarantinePolicy { hold: Some(days(3)), missing_date: MissingDate::Allow };
-        let verdict = |now| policy.verdict(Some(UnixMillis(5_000 * DAY)), UnixMillis(10 * DAY), UnixMillis(now));
+        let policy = QuarantinePolicy {
+            hold: Some(days(3)),
+            missing_date: MissingDate::Allow,
+        };
+        let verdict = |now| {
+            policy.verdict(
+                Some(UnixMillis(5_000 * DAY)),
+                UnixMillis(10 * DAY),
+                UnixMillis(now),
+            )
+        };
         assert_eq!(verdict(10 * DAY), held(13 * DAY));
         assert_eq!(verdict(13 * DAY), Verdict::Clear);
     }
 
     #[test]
     fn an_enormous_hold_does_not_wrap_round() {
-        let policy = QuarantinePolicy { hold: Some(Duration::MAX), missing_date: MissingDate::Allow };
-        assert_eq!(policy.verdict(Some(UnixMillis(0)), UnixMillis(0), UnixMillis(i64::MAX - 1)), held(i64::MAX));
+        let policy = QuarantinePolicy {
+            hold: Some(Duration::MAX),
+            missing_date: MissingDate::Allow,
+        };
+        assert_eq!(
+            policy.verdict(Some(UnixMillis(0)), UnixMillis(0), UnixMillis(i64::MAX - 1)),
+            held(i64::MAX)
+        );
     }
 
     proptest! {

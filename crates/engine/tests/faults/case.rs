@@ -57,7 +57,9 @@ pub(crate) struct Case {
 impl std::fmt::Debug for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let short = |all: &[(Behaviour, Lasting)]| -> Vec<String> {
-            all.iter().map(|(behaviour, lasting)| format!("{:.80} {lasting:?}", format!("{behaviour:?}"))).collect()
+            all.iter()
+                .map(|(behaviour, lasting)| format!("{:.80} {lasting:?}", format!("{behaviour:?}")))
+                .collect()
         };
         f.debug_struct("Case")
             .field("number", &self.number)
@@ -100,10 +102,26 @@ impl Case {
         if format != "generic" && chance.percent(25) {
             document_behaviours.push(document_fault(&mut chance));
         }
-        let rounds = (0..=chance.below(2)).map(|_| round(&mut chance, size, number)).collect();
-        let afterwards = if chance.percent(75) { Afterwards::Healthy } else { Afterwards::Stopped };
+        let rounds = (0..=chance.below(2))
+            .map(|_| round(&mut chance, size, number))
+            .collect();
+        let afterwards = if chance.percent(75) {
+            Afterwards::Healthy
+        } else {
+            Afterwards::Stopped
+        };
         let last_modified = chance.percent(50);
-        Self { number, format, size, etag, last_modified, behaviours, document_behaviours, rounds, afterwards }
+        Self {
+            number,
+            format,
+            size,
+            etag,
+            last_modified,
+            behaviours,
+            document_behaviours,
+            rounds,
+            afterwards,
+        }
     }
 
     fn path(&self) -> String {
@@ -130,15 +148,25 @@ impl Case {
     pub(crate) async fn run(self, bench: &Arc<Bench>) -> u64 {
         let truth = Payload::generated(self.size, self.number);
         self.set_up(bench, &truth).await;
-        let behaviours: Vec<Behaviour> = self.behaviours.iter().map(|(behaviour, _)| behaviour.clone()).collect();
+        let behaviours: Vec<Behaviour> = self
+            .behaviours
+            .iter()
+            .map(|(behaviour, _)| behaviour.clone())
+            .collect();
         let oracle = Oracle::new(truth.slice(0, self.size), &behaviours);
         // While its document is out of order nothing vouches for a file.
-        let trust = if self.format != "generic" && self.document_behaviours.is_empty() { Trust::Digest } else { Trust::Upstream };
+        let trust = if self.format != "generic" && self.document_behaviours.is_empty() {
+            Trust::Digest
+        } else {
+            Trust::Upstream
+        };
         let mut well = 0;
         for (askings, between) in &self.rounds {
             let mut clients = tokio::task::JoinSet::new();
             for asking in askings {
-                let mut client = bench.client(self.format, &self.path()).method(asking.method.clone());
+                let mut client = bench
+                    .client(self.format, &self.path())
+                    .method(asking.method.clone());
                 for (name, value) in &asking.headers {
                     client = client.header(name, value);
                 }
@@ -167,7 +195,10 @@ impl Case {
         // Breakers that an earlier case opened are closed, and the one Helm index is read anew.
         bench.wait(60);
         if self.format == "helm" {
-            let flush = FlushRequest { remote: Some("helm".to_owned()), ..FlushRequest::default() };
+            let flush = FlushRequest {
+                remote: Some("helm".to_owned()),
+                ..FlushRequest::default()
+            };
             bench.engine.flush(flush).await.unwrap();
         }
         let (path, document) = (self.path(), self.document());
@@ -183,7 +214,10 @@ impl Case {
         };
         if let Some(made) = made {
             let text = String::from_utf8(made.body.slice(0, made.body.length()).to_vec()).unwrap();
-            let renamed = Resource { body: text.replace("\"demo\"", &format!("\"{name}\"")).into(), ..made };
+            let renamed = Resource {
+                body: text.replace("\"demo\"", &format!("\"{name}\"")).into(),
+                ..made
+            };
             origin.put(&format!("/{document}"), renamed);
         }
         let mut file = Resource::new(truth.clone()).content_type("application/octet-stream");
@@ -193,7 +227,10 @@ impl Case {
         }
         origin.put("/alias", file.clone());
         origin.put(&at, file);
-        for (place, all) in [(at, &self.behaviours), (format!("/{document}"), &self.document_behaviours)] {
+        for (place, all) in [
+            (at, &self.behaviours),
+            (format!("/{document}"), &self.document_behaviours),
+        ] {
             for (behaviour, lasting) in all {
                 match lasting {
                     Lasting::Times(times) => origin.behave_times(&place, *times, behaviour.clone()),
@@ -207,7 +244,10 @@ impl Case {
         match between {
             Between::Nothing => {}
             Between::Flush => {
-                let flush = FlushRequest { remote: Some(self.format.to_owned()), ..FlushRequest::default() };
+                let flush = FlushRequest {
+                    remote: Some(self.format.to_owned()),
+                    ..FlushRequest::default()
+                };
                 bench.engine.flush(flush).await.unwrap();
             }
             Between::Minutes => bench.wait(101),
@@ -238,7 +278,10 @@ impl Case {
             well += check(oracle, Ok(got), Trust::Digest, "a healthy upstream");
             bench.settled().await;
         }
-        let record = bench.record(self.format, &self.path(), "").await.expect("a right file is kept");
+        let record = bench
+            .record(self.format, &self.path(), "")
+            .await
+            .expect("a right file is kept");
         assert!(record.verified, "{record:?}");
         well
     }
@@ -260,20 +303,34 @@ impl Case {
 
     /// A document that ends well names its file, whatever happened to it on the way.
     fn check_document(&self, result: Result<Got, Fault>) -> u64 {
-        let Ok(Got { body: Ok(body), .. }) = result else { return 0 };
+        let Ok(Got { body: Ok(body), .. }) = result else {
+            return 0;
+        };
         let text = String::from_utf8(body.to_vec()).unwrap();
-        assert!(text.contains(&self.path()), "a document without its file: {text}");
+        assert!(
+            text.contains(&self.path()),
+            "a document without its file: {text}"
+        );
         1
     }
 
     /// Without an upstream, what is served is what was kept.
     async fn when_cut_off(&self, bench: &Bench, oracle: &Oracle, trust: Trust) -> u64 {
-        let kept = if trust == Trust::Digest { Trust::Digest } else { Trust::Kept };
+        let kept = if trust == Trust::Digest {
+            Trust::Digest
+        } else {
+            Trust::Kept
+        };
         bench.origin.behave("*", Behaviour::ResetHead);
         let mut well = 0;
         for wait in [0, 101] {
             bench.wait(wait);
-            well += check(oracle, bench.get(self.format, &self.path()).await, kept, "without an upstream");
+            well += check(
+                oracle,
+                bench.get(self.format, &self.path()).await,
+                kept,
+                "without an upstream",
+            );
             bench.settled().await;
         }
         bench.origin.clear("*");
@@ -286,7 +343,9 @@ impl Case {
 #[track_caller]
 fn check(oracle: &Oracle, result: Result<Got, Fault>, trust: Trust, whose: &str) -> u64 {
     let Ok(got) = result else { return 0 };
-    let (Ok(body), of) = (&got.body, &got.answer.representation) else { return 0 };
+    let (Ok(body), of) = (&got.body, &got.answer.representation) else {
+        return 0;
+    };
     let (start, length) = match got.answer.range {
         Some(range) => (range.start, of.length),
         None => (0, Some(body.len() as u64)),
@@ -311,7 +370,10 @@ fn check(oracle: &Oracle, result: Result<Got, Fault>, trust: Trust, whose: &str)
 }
 
 fn replaces_the_body(behaviour: &Behaviour) -> bool {
-    matches!(behaviour, Behaviour::Body(_) | Behaviour::LoginPage | Behaviour::JsonNesting { .. } | Behaviour::Gzip)
+    matches!(
+        behaviour,
+        Behaviour::Body(_) | Behaviour::LoginPage | Behaviour::JsonNesting { .. } | Behaviour::Gzip
+    )
 }
 
 /// A departure of the file's upstream from good service.
@@ -332,10 +394,13 @@ fn fault(chance: &mut Chance, size: u64) -> (Behaviour, Lasting) {
         9..=10 => Behaviour::LieAboutLength(chance.one_of(&[-1, 1, -100, 100, -70_000, 70_000])),
         11 => Behaviour::ResetHead,
         12..=13 => Behaviour::ResetBody { after },
-        14 => Behaviour::Redirect { status: chance.one_of(&[301, 302, 303, 307, 308]), location: location(chance) },
-        15 => Behaviour::Status(
-            chance.one_of(&[201, 204, 206, 300, 400, 401, 403, 404, 407, 410, 416, 429, 451, 500, 502, 503, 599]),
-        ),
+        14 => Behaviour::Redirect {
+            status: chance.one_of(&[301, 302, 303, 307, 308]),
+            location: location(chance),
+        },
+        15 => Behaviour::Status(chance.one_of(&[
+            201, 204, 206, 300, 400, 401, 403, 404, 407, 410, 416, 429, 451, 500, 502, 503, 599,
+        ])),
         16 => Behaviour::NotModified,
         17..=18 => Behaviour::Gzip,
         19 => Behaviour::LabelEncoding(chance.one_of(&["gzip", "br", "identity", "x"]).to_owned()),
@@ -351,13 +416,27 @@ fn fault(chance: &mut Chance, size: u64) -> (Behaviour, Lasting) {
                 .into(),
         ),
         22 => Behaviour::LoginPage,
-        23 => Behaviour::JsonNesting { depth: 1 + chance.below(100_000) },
+        23 => Behaviour::JsonNesting {
+            depth: 1 + chance.below(100_000),
+        },
         24 => Behaviour::Surplus(vec![b'#'; 1 + chance.below(200) as usize].into()),
         _ => Behaviour::Body(
-            Payload::generated(if chance.percent(50) { size } else { chance.size() }, chance.below(1 << 40)).slice(0, u64::MAX),
+            Payload::generated(
+                if chance.percent(50) {
+                    size
+                } else {
+                    chance.size()
+                },
+                chance.below(1 << 40),
+            )
+            .slice(0, u64::MAX),
         ),
     };
-    let lasting = if chance.percent(60) { Lasting::Times(1 + chance.below(3) as u32) } else { Lasting::Always };
+    let lasting = if chance.percent(60) {
+        Lasting::Times(1 + chance.below(3) as u32)
+    } else {
+        Lasting::Always
+    };
     (behaviour, lasting)
 }
 
@@ -383,8 +462,12 @@ fn location(chance: &mut Chance) -> String {
 fn document_fault(chance: &mut Chance) -> (Behaviour, Lasting) {
     let behaviour = match chance.below(12) {
         0 => Behaviour::StallHead(Duration::from_millis(1500)),
-        1 => Behaviour::Truncate { after: chance.below(100) },
-        2 => Behaviour::CutChunked { after: chance.below(100) },
+        1 => Behaviour::Truncate {
+            after: chance.below(100),
+        },
+        2 => Behaviour::CutChunked {
+            after: chance.below(100),
+        },
         3 => Behaviour::LieAboutLength(-1 - chance.below(40) as i64),
         4 => Behaviour::ResetHead,
         5 => Behaviour::Status(chance.one_of(&[403, 404, 500, 503])),
@@ -395,12 +478,18 @@ fn document_fault(chance: &mut Chance) -> (Behaviour, Lasting) {
         10 => Behaviour::NotModified,
         _ => Behaviour::Body("{\"name\":".into()),
     };
-    let lasting = if chance.percent(50) { Lasting::Times(1 + chance.below(3) as u32) } else { Lasting::Always };
+    let lasting = if chance.percent(50) {
+        Lasting::Times(1 + chance.below(3) as u32)
+    } else {
+        Lasting::Always
+    };
     (behaviour, lasting)
 }
 
 fn round(chance: &mut Chance, size: u64, number: u64) -> (Vec<Asking>, Between) {
-    let askings = (0..=chance.below(4)).map(|_| asking(chance, size, number)).collect();
+    let askings = (0..=chance.below(4))
+        .map(|_| asking(chance, size, number))
+        .collect();
     let between = match chance.below(10) {
         0..=1 => Between::Flush,
         2 => Between::Minutes,
@@ -426,12 +515,30 @@ fn asking(chance: &mut Chance, size: u64, number: u64) -> Asking {
         }
     }
     if chance.percent(15) {
-        headers.push(("if-none-match", chance.one_of(&[format!("\"{number}\""), "\"other\"".to_owned(), "*".to_owned()])));
+        headers.push((
+            "if-none-match",
+            chance.one_of(&[
+                format!("\"{number}\""),
+                "\"other\"".to_owned(),
+                "*".to_owned(),
+            ]),
+        ));
     }
     if chance.percent(10) {
-        headers.push(("if-modified-since", "Fri, 01 Jan 2100 00:00:00 GMT".to_owned()));
+        headers.push((
+            "if-modified-since",
+            "Fri, 01 Jan 2100 00:00:00 GMT".to_owned(),
+        ));
     }
-    let method = if chance.percent(10) { Method::HEAD } else { Method::GET };
+    let method = if chance.percent(10) {
+        Method::HEAD
+    } else {
+        Method::GET
+    };
     let leave_after = chance.percent(20).then(|| chance.below(size + 1));
-    Asking { method, headers, leave_after }
+    Asking {
+        method,
+        headers,
+        leave_after,
+    }
 }

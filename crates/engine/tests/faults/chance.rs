@@ -34,7 +34,9 @@ impl Chance {
     /// From a byte to three mebibytes, every order of magnitude alike, and often right at a bound of the engine's.
     pub(crate) fn size(&mut self) -> u64 {
         if self.percent(15) {
-            return self.one_of(&[1, 65_535, 65_536, 65_537, 131_072, 1_048_575, 1_048_576, 1_048_577, 1_114_112]);
+            return self.one_of(&[
+                1, 65_535, 65_536, 65_537, 131_072, 1_048_575, 1_048_576, 1_048_577, 1_114_112,
+            ]);
         }
         let magnitude = 1_u64 << self.below(22);
         (magnitude + self.below(magnitude)).min(3 << 20)

@@ -2,7 +2,12 @@
 //!
 //! `LARDER_FAULT_RUNS` sets the number of cases, `LARDER_FAULT_SEED` the seed, `LARDER_FAULT_ONLY` the one case to run, as a failure
 //! names it. A case is a function of seed and number; only the timing differs from run to run.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program: its helpers panic to report")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test program: its helpers panic to report"
+)]
 
 mod case;
 mod chance;
@@ -26,7 +31,11 @@ const SEED: u64 = 0x001a_2d0e_2001;
 const LANES: u64 = 8;
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var_os(name).map(|text| text.to_str().and_then(|text| text.parse().ok()).expect("a number"))
+    std::env::var_os(name).map(|text| {
+        text.to_str()
+            .and_then(|text| text.parse().ok())
+            .expect("a number")
+    })
 }
 
 #[test]
@@ -48,7 +57,11 @@ fn run(runs: u64) {
     let began = Instant::now();
     let done = Arc::new(AtomicU64::new(0));
     let well = Arc::new(AtomicU64::new(0));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let mut lanes = tokio::task::JoinSet::new();
         for lane in 0..LANES {
@@ -78,8 +91,14 @@ fn run(runs: u64) {
         }
     });
     let (done, well) = (done.load(Ordering::Relaxed), well.load(Ordering::Relaxed));
-    println!("{done} fault runs in {:?}: {well} bodies ended well, all of them right; nothing wrong was kept", began.elapsed());
-    assert!(only.is_some() || done == runs && well > runs, "faults everywhere, and still most clients get what they want");
+    println!(
+        "{done} fault runs in {:?}: {well} bodies ended well, all of them right; nothing wrong was kept",
+        began.elapsed()
+    );
+    assert!(
+        only.is_some() || done == runs && well > runs,
+        "faults everywhere, and still most clients get what they want"
+    );
 }
 
 /// Lanes differ in how expired files are brought up to date.
@@ -89,7 +108,8 @@ async fn bench(lane: u64) -> Arc<Bench> {
         if lane % 2 == 1 {
             r.cache.immutable_ttl = Some(Duration::from_secs(100));
         }
-        r.cache.revalidate = [None, Some(Revalidate::Head), Some(Revalidate::Get)][lane as usize % 3];
+        r.cache.revalidate =
+            [None, Some(Revalidate::Head), Some(Revalidate::Get)][lane as usize % 3];
         if lane % 4 == 3 {
             r.cache.stale_on_status = vec![429, 500, 502, 503, 504];
         }

@@ -31,7 +31,10 @@ impl Oracle {
             }
         }
         // Compressed as often as that is in force.
-        for _ in behaviours.iter().filter(|behaviour| **behaviour == Behaviour::Gzip) {
+        for _ in behaviours
+            .iter()
+            .filter(|behaviour| **behaviour == Behaviour::Gzip)
+        {
             let coded: Vec<Bytes> = words.iter().map(|word| gzip_stored(word)).collect();
             words.extend(coded);
         }
@@ -39,11 +42,18 @@ impl Oracle {
             Behaviour::Surplus(bytes) => Some(bytes.clone()),
             _ => None,
         });
-        let with_surplus = |word: &Bytes| [&word[..], surplus.as_deref().unwrap_or_default()].concat();
+        let with_surplus =
+            |word: &Bytes| [&word[..], surplus.as_deref().unwrap_or_default()].concat();
         // A false length is the upstream's word too, if as many bytes follow.
         let lies: Vec<i64> = behaviours
             .iter()
-            .filter_map(|behaviour| if let Behaviour::LieAboutLength(by) = behaviour { Some(*by) } else { None })
+            .filter_map(|behaviour| {
+                if let Behaviour::LieAboutLength(by) = behaviour {
+                    Some(*by)
+                } else {
+                    None
+                }
+            })
             .collect();
         let mut told = Vec::new();
         for word in &words {
@@ -58,36 +68,62 @@ impl Oracle {
             for word in &words {
                 unmarked.push(with_surplus(word).into());
                 for behaviour in behaviours {
-                    if let Behaviour::Truncate { after } | Behaviour::CutChunked { after } = behaviour {
+                    if let Behaviour::Truncate { after } | Behaviour::CutChunked { after } =
+                        behaviour
+                    {
                         unmarked.extend(word.get(..*after as usize).map(Bytes::copy_from_slice));
                     }
                 }
             }
         }
-        Self { truth, words, unmarked, lies }
+        Self {
+            truth,
+            words,
+            unmarked,
+            lies,
+        }
     }
 
     /// Whether `part` is the range from `start` of a right body of `length`, as far as that is known. `vouched`: a digest decides.
-    pub(crate) fn allows(&self, part: &[u8], start: u64, length: Option<u64>, trust: Trust) -> bool {
+    pub(crate) fn allows(
+        &self,
+        part: &[u8],
+        start: u64,
+        length: Option<u64>,
+        trust: Trust,
+    ) -> bool {
         let start = start as usize;
         let is_part = |word: &Bytes| word.get(start..start + part.len()) == Some(part);
         let is_whole = |word: &Bytes| length.is_none_or(|length| length == word.len() as u64);
         // A range in flight is given under the length that was declared, before it can be seen to be false.
-        let is_declared = |word: &Bytes| length.is_some_and(|length| declared(&self.lies, word.len() as u64).contains(&length));
+        let is_declared = |word: &Bytes| {
+            length.is_some_and(|length| declared(&self.lies, word.len() as u64).contains(&length))
+        };
         match trust {
             Trust::Digest => is_part(&self.truth) && is_whole(&self.truth),
-            Trust::Kept => self.words.iter().any(|word| is_part(word) && is_whole(word)),
-            Trust::Upstream => {
-                self.words.iter().chain(&self.unmarked).any(|word| is_part(word) && (is_whole(word) || is_declared(word)))
-            }
+            Trust::Kept => self
+                .words
+                .iter()
+                .any(|word| is_part(word) && is_whole(word)),
+            Trust::Upstream => self
+                .words
+                .iter()
+                .chain(&self.unmarked)
+                .any(|word| is_part(word) && (is_whole(word) || is_declared(word))),
         }
     }
 }
 
 /// The lengths that lies make of one. Not every lie is in force each time, and no length is below zero.
 fn declared(lies: &[i64], length: u64) -> Vec<u64> {
-    let some = |set: u32| lies.iter().enumerate().filter(move |(place, _)| set >> place & 1 == 1);
-    (1..1 << lies.len()).map(|set| some(set).fold(length, |length, (_, by)| length.saturating_add_signed(*by))).collect()
+    let some = |set: u32| {
+        lies.iter()
+            .enumerate()
+            .filter(move |(place, _)| set >> place & 1 == 1)
+    };
+    (1..1 << lies.len())
+        .map(|set| some(set).fold(length, |length, (_, by)| length.saturating_add_signed(*by)))
+        .collect()
 }
 
 /// Who vouches for a body.
@@ -106,7 +142,11 @@ fn stored_blocks_unpack() {
     for size in [0, 1, 65_535, 200_000] {
         let data = vec![7; size];
         let mut plain = Vec::new();
-        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&gzip_stored(&data)[..]), &mut plain).unwrap();
+        std::io::Read::read_to_end(
+            &mut flate2::read::GzDecoder::new(&gzip_stored(&data)[..]),
+            &mut plain,
+        )
+        .unwrap();
         assert_eq!(plain, data);
     }
 }

@@ -1,5 +1,10 @@
 //! What has gone wrong in systems like this one, class by class, and the rules of spec section 3 that follow from it.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program: its helpers panic to report")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test program: its helpers panic to report"
+)]
 
 mod answers;
 mod flush;
@@ -27,7 +32,10 @@ const MIB: u64 = 1 << 20;
 
 /// A small text with validators.
 fn text(body: &'static str) -> Resource {
-    Resource::new(body).etag(&format!("\"{body}\"")).last_modified("Thu, 01 Jan 2026 00:00:00 GMT").content_type("text/plain")
+    Resource::new(body)
+        .etag(&format!("\"{body}\""))
+        .last_modified("Thu, 01 Jan 2026 00:00:00 GMT")
+        .content_type("text/plain")
 }
 
 /// The kind and code of a refusal.
@@ -35,7 +43,10 @@ fn text(body: &'static str) -> Resource {
 fn refusal(result: Result<Got, Fault>) -> (FaultKind, &'static str) {
     match result {
         Err(fault) => (fault.kind, fault.code),
-        Ok(got) => panic!("answered {} ({}) with {:?}", got.answer.status, got.answer.cache_status, got.body),
+        Ok(got) => panic!(
+            "answered {} ({}) with {:?}",
+            got.answer.status, got.answer.cache_status, got.body
+        ),
     }
 }
 
@@ -43,8 +54,17 @@ fn refusal(result: Result<Got, Fault>) -> (FaultKind, &'static str) {
 async fn assert_nothing_kept(bench: &Bench, file: &Published, body: &Payload) {
     bench.settled().await;
     let record = bench.record(file.repository, &file.path, "").await;
-    assert!(record.as_ref().is_none_or(|record| record.blob().is_none()), "{record:?}");
-    let sizes: Vec<u64> = bench.blobs.list(None, 1000).unwrap().into_iter().map(|blob| blob.descriptor.size).collect();
+    assert!(
+        record.as_ref().is_none_or(|record| record.blob().is_none()),
+        "{record:?}"
+    );
+    let sizes: Vec<u64> = bench
+        .blobs
+        .list(None, 1000)
+        .unwrap()
+        .into_iter()
+        .map(|blob| blob.descriptor.size)
+        .collect();
     assert!(!sizes.contains(&body.length()), "{sizes:?}");
 }
 
@@ -58,7 +78,9 @@ async fn remembered(bench: &Bench, repository: &str, target: &str) -> HotTicket 
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), asking).await.expect("the answer may be remembered at last")
+    tokio::time::timeout(Duration::from_secs(10), asking)
+        .await
+        .expect("the answer may be remembered at last")
 }
 
 /// The published file is served whole from what is held.
@@ -66,5 +88,10 @@ async fn assert_hit(bench: &Bench, file: &Published, body: &Payload) {
     bench.settled().await;
     let got = bench.get(file.repository, &file.path).await.unwrap();
     assert_eq!(got.bytes(), &body.slice(0, body.length()));
-    assert!(got.is_hit(), "{}: {}", file.repository, got.answer.cache_status);
+    assert!(
+        got.is_hit(),
+        "{}: {}",
+        file.repository,
+        got.answer.cache_status
+    );
 }

@@ -22,7 +22,11 @@ fn assert_held(result: Result<Got, Fault>) {
                 (fault.kind, fault.code, fault.rule.as_deref()),
                 (FaultKind::NotFound, "quarantined", Some("quarantine_new"))
             );
-            assert_eq!(fault.held_until, Some(UnixMillis(START.0 + 2 * 86_400_000)), "published a day ago, held for three");
+            assert_eq!(
+                fault.held_until,
+                Some(UnixMillis(START.0 + 2 * 86_400_000)),
+                "published a day ago, held for three"
+            );
         }
         Ok(got) => panic!("served: {got:?}"),
     }
@@ -37,7 +41,10 @@ async fn ask_every_way(bench: &Bench, repository: &str, path: &str) -> Vec<Resul
         (Method::GET, &[("range", "bytes=0-0")]),
         (Method::GET, &[("if-none-match", "\"tag\"")]),
         (Method::GET, &[("if-none-match", "*")]),
-        (Method::HEAD, &[("if-modified-since", "Fri, 01 Jan 2100 00:00:00 GMT")]),
+        (
+            Method::HEAD,
+            &[("if-modified-since", "Fri, 01 Jan 2100 00:00:00 GMT")],
+        ),
         (Method::GET, &[("accept-encoding", "gzip")]),
     ] {
         all.push(bench.ask(method, repository, path, headers).await);
@@ -47,7 +54,9 @@ async fn ask_every_way(bench: &Bench, repository: &str, path: &str) -> Vec<Resul
 }
 
 fn young(size: u64) -> Resource {
-    Resource::new(Payload::generated(size, 1)).etag("\"tag\"").last_modified(&days_ago(1))
+    Resource::new(Payload::generated(size, 1))
+        .etag("\"tag\"")
+        .last_modified(&days_ago(1))
 }
 
 #[tokio::test]
@@ -61,9 +70,15 @@ async fn a_young_file_is_held_however_it_is_asked_for() {
             for way in ask_every_way(&bench, format, &file.path).await {
                 assert_held(way);
             }
-            assert!(bench.origin.count("*", &file.at) <= 1, "a held file is not asked for again");
+            assert!(
+                bench.origin.count("*", &file.at) <= 1,
+                "a held file is not asked for again"
+            );
             if file.has_document() {
-                bench.get(format, file.document).await.expect("index pages stay available");
+                bench
+                    .get(format, file.document)
+                    .await
+                    .expect("index pages stay available");
             }
             bench.restart().await;
             for way in ask_every_way(&bench, format, &file.path).await {
@@ -74,10 +89,17 @@ async fn a_young_file_is_held_however_it_is_asked_for() {
                 assert_held(way);
             }
             bench.wait(2 * 86_400 - 1);
-            assert!(bench.get(format, &file.path).await.is_err(), "a second too early");
+            assert!(
+                bench.get(format, &file.path).await.is_err(),
+                "a second too early"
+            );
             bench.settled().await;
             bench.wait(1);
-            assert_eq!(bench.get(format, &file.path).await.unwrap().bytes(), &body.slice(0, size), "{format}");
+            assert_eq!(
+                bench.get(format, &file.path).await.unwrap().bytes(),
+                &body.slice(0, size),
+                "{format}"
+            );
         }
     }
 }
@@ -86,13 +108,21 @@ async fn a_young_file_is_held_however_it_is_asked_for() {
 async fn a_file_that_is_held_already_is_held_back_too() {
     for format in FORMATS {
         let mut bench = Bench::new().await;
-        let file = publish(&bench.origin, format, &Payload::generated(100, 1), "\"tag\"");
+        let file = publish(
+            &bench.origin,
+            format,
+            &Payload::generated(100, 1),
+            "\"tag\"",
+        );
         bench.origin.put(&file.at, young(100));
         bench.get(format, &file.path).await.unwrap();
         bench.settled().await;
         let remembered = crate::remembered(&bench, format, &file.path).await;
         bench.reload(three_days);
-        assert!(!remembered.is_good(bench.engine.now()), "what was remembered under the old rules is void");
+        assert!(
+            !remembered.is_good(bench.engine.now()),
+            "what was remembered under the old rules is void"
+        );
         for way in ask_every_way(&bench, format, &file.path).await {
             assert_held(way);
         }
@@ -104,7 +134,11 @@ async fn a_file_that_is_held_already_is_held_back_too() {
 #[tokio::test]
 async fn sidecars_take_the_clearance_of_their_subject() {
     for (repository, subject, sidecars) in [
-        ("pypi", "packages/demo-1.0-py3-none-any.whl", &[".metadata", ".asc"][..]),
+        (
+            "pypi",
+            "packages/demo-1.0-py3-none-any.whl",
+            &[".metadata", ".asc"][..],
+        ),
         ("helm", "charts/demo-1.0.0.tgz", &[".prov"]),
         ("generic", "tool-1.0.tar.gz", &[".asc", ".sig"]),
     ] {
@@ -118,7 +152,10 @@ async fn sidecars_take_the_clearance_of_their_subject() {
             for suffix in sidecars {
                 let path = format!("{subject}{suffix}");
                 // Old itself: its own date does not count.
-                bench.origin.put(&format!("/{path}"), Resource::new("sidecar").last_modified(&days_ago(1000)));
+                bench.origin.put(
+                    &format!("/{path}"),
+                    Resource::new("sidecar").last_modified(&days_ago(1000)),
+                );
                 for way in ask_every_way(&bench, repository, &path).await {
                     assert_held(way);
                 }
@@ -126,7 +163,14 @@ async fn sidecars_take_the_clearance_of_their_subject() {
             }
             bench.wait(2 * 86_400);
             for suffix in sidecars {
-                assert_eq!(bench.get(repository, &format!("{subject}{suffix}")).await.unwrap().text(), "sidecar");
+                assert_eq!(
+                    bench
+                        .get(repository, &format!("{subject}{suffix}"))
+                        .await
+                        .unwrap()
+                        .text(),
+                    "sidecar"
+                );
             }
         }
     }
@@ -137,9 +181,14 @@ async fn a_sidecar_that_is_held_already_is_held_back_too() {
     let mut bench = Bench::new().await;
     let subject = "packages/demo-1.0-py3-none-any.whl";
     bench.origin.put(&format!("/{subject}"), young(100));
-    bench.origin.put(&format!("/{subject}.metadata"), Resource::new("m"));
+    bench
+        .origin
+        .put(&format!("/{subject}.metadata"), Resource::new("m"));
     bench.get("pypi", subject).await.unwrap();
-    bench.get("pypi", &format!("{subject}.metadata")).await.unwrap();
+    bench
+        .get("pypi", &format!("{subject}.metadata"))
+        .await
+        .unwrap();
     bench.settled().await;
     bench.reload(three_days);
     for way in ask_every_way(&bench, "pypi", &format!("{subject}.metadata")).await {
@@ -150,14 +199,41 @@ async fn a_sidecar_that_is_held_already_is_held_back_too() {
 #[tokio::test]
 async fn every_spelling_of_a_file_is_held() {
     let bench = Bench::with(three_days).await;
-    bench.origin.put("/packages/demo-1.0+local-py3-none-any.whl", young(100));
-    for spelling in ["demo-1.0+local", "demo-1.0%2Blocal", "demo-1.0%2blocal", "d%65mo-1.0+local"] {
-        assert_held(bench.get("pypi", &format!("packages/{spelling}-py3-none-any.whl")).await);
+    bench
+        .origin
+        .put("/packages/demo-1.0+local-py3-none-any.whl", young(100));
+    for spelling in [
+        "demo-1.0+local",
+        "demo-1.0%2Blocal",
+        "demo-1.0%2blocal",
+        "d%65mo-1.0+local",
+    ] {
+        assert_held(
+            bench
+                .get("pypi", &format!("packages/{spelling}-py3-none-any.whl"))
+                .await,
+        );
         bench.settled().await;
-        assert_held(bench.get("pypi", &format!("packages/{spelling}-py3-none-any.whl.metadata")).await);
+        assert_held(
+            bench
+                .get(
+                    "pypi",
+                    &format!("packages/{spelling}-py3-none-any.whl.metadata"),
+                )
+                .await,
+        );
         bench.settled().await;
     }
-    assert_eq!(bench.origin.requests().iter().filter(|r| r.target.starts_with("/packages/")).count(), 1, "one file, one contact");
+    assert_eq!(
+        bench
+            .origin
+            .requests()
+            .iter()
+            .filter(|r| r.target.starts_with("/packages/"))
+            .count(),
+        1,
+        "one file, one contact"
+    );
 }
 
 #[tokio::test]
@@ -170,12 +246,25 @@ async fn a_link_to_another_host_is_held_too() {
     .await;
     let body = Payload::generated(100, 1);
     let name = "demo-1.0-py3-none-any.whl";
-    bench.origin.put("/simple/demo/", pypi_page(&other.url(name), &larder_core::sha256(&body.slice(0, 100))));
+    bench.origin.put(
+        "/simple/demo/",
+        pypi_page(&other.url(name), &larder_core::sha256(&body.slice(0, 100))),
+    );
     other.put(&format!("/{name}"), young(100));
     other.put(&format!("/{name}.metadata"), Resource::new("m"));
-    let page = bench.client("pypi", "simple/demo/").header("accept", "application/vnd.pypi.simple.v1+json").run().await.unwrap();
+    let page = bench
+        .client("pypi", "simple/demo/")
+        .header("accept", "application/vnd.pypi.simple.v1+json")
+        .run()
+        .await
+        .unwrap();
     let page: serde_json::Value = serde_json::from_slice(page.bytes()).unwrap();
-    let link = page["files"][0]["url"].as_str().unwrap().strip_prefix("/api/v1/remote/pypi/").unwrap().to_owned();
+    let link = page["files"][0]["url"]
+        .as_str()
+        .unwrap()
+        .strip_prefix("/api/v1/remote/pypi/")
+        .unwrap()
+        .to_owned();
     assert!(link.starts_with("_ext/"), "{link}");
     for path in [link.clone(), format!("{link}.metadata")] {
         for way in ask_every_way(&bench, "pypi", &path).await {
@@ -183,27 +272,50 @@ async fn a_link_to_another_host_is_held_too() {
         }
     }
     bench.wait(2 * 86_400);
-    assert_eq!(bench.get("pypi", &link).await.unwrap().bytes(), &body.slice(0, 100));
-    assert_eq!(bench.get("pypi", &format!("{link}.metadata")).await.unwrap().text(), "m");
+    assert_eq!(
+        bench.get("pypi", &link).await.unwrap().bytes(),
+        &body.slice(0, 100)
+    );
+    assert_eq!(
+        bench
+            .get("pypi", &format!("{link}.metadata"))
+            .await
+            .unwrap()
+            .text(),
+        "m"
+    );
     let forged = link.replace(name, "other-1.0-py3-none-any.whl");
-    assert_eq!(crate::refusal(bench.get("pypi", &forged).await), (FaultKind::Forbidden, "link_forged"));
+    assert_eq!(
+        crate::refusal(bench.get("pypi", &forged).await),
+        (FaultKind::Forbidden, "link_forged")
+    );
 }
 
 #[tokio::test]
 async fn without_a_date_the_operator_decides() {
-    for (missing, served_now, served_later) in
-        [(MissingDate::Allow, true, true), (MissingDate::FirstSeen, false, true), (MissingDate::Deny, false, false)]
-    {
+    for (missing, served_now, served_later) in [
+        (MissingDate::Allow, true, true),
+        (MissingDate::FirstSeen, false, true),
+        (MissingDate::Deny, false, false),
+    ] {
         let bench = Bench::with(|r| {
             three_days(r);
             r.quarantine.missing_date = missing;
         })
         .await;
         bench.origin.put("/f.tgz", Resource::new("undated"));
-        assert_eq!(bench.get("generic", "f.tgz").await.is_ok(), served_now, "{missing:?}");
+        assert_eq!(
+            bench.get("generic", "f.tgz").await.is_ok(),
+            served_now,
+            "{missing:?}"
+        );
         bench.settled().await;
         bench.wait(THREE_DAYS);
-        assert_eq!(bench.get("generic", "f.tgz").await.is_ok(), served_later, "{missing:?}");
+        assert_eq!(
+            bench.get("generic", "f.tgz").await.is_ok(),
+            served_later,
+            "{missing:?}"
+        );
     }
 }
 
@@ -216,7 +328,8 @@ async fn a_refetch_of_the_same_bytes_moves_no_date_and_other_bytes_begin_anew() 
         })
         .await;
         let old = Payload::generated(size, 1);
-        let dated = |body: &Payload, days| Resource::new(body.clone()).last_modified(&days_ago(days));
+        let dated =
+            |body: &Payload, days| Resource::new(body.clone()).last_modified(&days_ago(days));
         bench.origin.put("/f.tgz", dated(&old, 10));
         bench.get("generic", "f.tgz").await.unwrap();
         bench.settled().await;
@@ -230,9 +343,14 @@ async fn a_refetch_of_the_same_bytes_moves_no_date_and_other_bytes_begin_anew() 
         );
         bench.settled().await;
         bench.wait(101);
-        bench.origin.put("/f.tgz", dated(&Payload::generated(size, 2), 0));
+        bench
+            .origin
+            .put("/f.tgz", dated(&Payload::generated(size, 2), 0));
         let held = bench.get("generic", "f.tgz").await.unwrap_err();
-        assert_eq!(held.code, "quarantined", "other bytes are new, even under a known name");
+        assert_eq!(
+            held.code, "quarantined",
+            "other bytes are new, even under a known name"
+        );
     }
 }
 

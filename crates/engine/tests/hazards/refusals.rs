@@ -11,7 +11,10 @@ use crate::text;
 
 fn refuse(bench: &Bench, path: &str, status: u16, retry_after: &str) {
     bench.origin.behave(path, Behaviour::Status(status));
-    bench.origin.behave(path, Behaviour::Header("Retry-After".to_owned(), retry_after.to_owned()));
+    bench.origin.behave(
+        path,
+        Behaviour::Header("Retry-After".to_owned(), retry_after.to_owned()),
+    );
 }
 
 #[tokio::test]
@@ -25,21 +28,35 @@ async fn hazard_a9_a_refused_path_is_not_asked_for_before_its_time() {
             for (later, left) in [(0, 20), (5, 15), (14, 1)] {
                 bench.wait(later);
                 for method in [Method::GET, Method::HEAD] {
-                    let fault = bench.ask(method, format, &file.path, &[]).await.unwrap_err();
+                    let fault = bench
+                        .ask(method, format, &file.path, &[])
+                        .await
+                        .unwrap_err();
                     bench.settled().await;
                     assert_eq!(fault.kind, FaultKind::Upstream(status), "{format}");
-                    assert_eq!(fault.retry_after, Some(Duration::from_secs(left)), "{format}");
+                    assert_eq!(
+                        fault.retry_after,
+                        Some(Duration::from_secs(left)),
+                        "{format}"
+                    );
                 }
             }
             assert_eq!(bench.origin.count("*", &file.at), 1, "{format}: asked once");
             bench.origin.clear(&file.at);
             bench.wait(1);
-            let (a, b, c) =
-                tokio::join!(bench.get(format, &file.path), bench.get(format, &file.path), bench.get(format, &file.path));
+            let (a, b, c) = tokio::join!(
+                bench.get(format, &file.path),
+                bench.get(format, &file.path),
+                bench.get(format, &file.path)
+            );
             for got in [a, b, c] {
                 assert_eq!(got.unwrap().bytes(), &body.slice(0, 3_000));
             }
-            assert_eq!(bench.origin.count("*", &file.at), 2, "{format}: and once when the time is over");
+            assert_eq!(
+                bench.origin.count("*", &file.at),
+                2,
+                "{format}: and once when the time is over"
+            );
         }
     }
 }
@@ -53,10 +70,21 @@ async fn hazard_a9_documents_are_left_alone_as_files_are_and_a_date_is_a_time() 
             continue;
         }
         // 30 s after the bench's clock.
-        refuse(&bench, file.document_at, 429, &crate::support::START.plus(Duration::from_secs(30)).to_http_date());
+        refuse(
+            &bench,
+            file.document_at,
+            429,
+            &crate::support::START
+                .plus(Duration::from_secs(30))
+                .to_http_date(),
+        );
         for _ in 0..3 {
             let fault = bench.get(format, file.document).await.unwrap_err();
-            assert_eq!((fault.kind, fault.retry_after), (FaultKind::Upstream(429), Some(Duration::from_secs(30))), "{format}");
+            assert_eq!(
+                (fault.kind, fault.retry_after),
+                (FaultKind::Upstream(429), Some(Duration::from_secs(30))),
+                "{format}"
+            );
             bench.settled().await;
         }
         assert_eq!(bench.origin.count("*", file.document_at), 1, "{format}");
@@ -93,7 +121,9 @@ async fn hazard_a9_without_a_time_or_with_a_copy_the_upstream_is_asked() {
         }
         assert_eq!(bench.origin.count("*", "/f"), 2, "{retry_after:?}");
     }
-    let bench = Bench::with(|repository| repository.cache.immutable_ttl = Some(Duration::from_secs(10))).await;
+    let bench =
+        Bench::with(|repository| repository.cache.immutable_ttl = Some(Duration::from_secs(10)))
+            .await;
     bench.origin.put("/f", text("there"));
     bench.get("generic", "f").await.unwrap();
     bench.settled().await;

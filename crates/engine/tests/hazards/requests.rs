@@ -36,19 +36,35 @@ fn request_for_full(request: &larder_testkit::RecordedRequest) -> bool {
 async fn hazard_s9_exactly_these_headers_go_upstream() {
     for format in FORMATS {
         let bench = Bench::new().await;
-        let file = publish(&bench.origin, format, &Payload::generated(100, 1), "\"tag\"");
+        let file = publish(
+            &bench.origin,
+            format,
+            &Payload::generated(100, 1),
+            "\"tag\"",
+        );
         for method in [Method::HEAD, Method::GET] {
-            bench.ask(method, format, &file.path, &PRIVATE).await.unwrap();
+            bench
+                .ask(method, format, &file.path, &PRIVATE)
+                .await
+                .unwrap();
         }
         if file.has_document() {
-            bench.ask(Method::GET, format, file.document, &PRIVATE).await.unwrap();
+            bench
+                .ask(Method::GET, format, file.document, &PRIVATE)
+                .await
+                .unwrap();
         }
         for request in bench.origin.requests() {
-            let mut headers: Vec<(String, &str)> =
-                request.headers.iter().map(|(name, value)| (name.to_lowercase(), value.as_str())).collect();
+            let mut headers: Vec<(String, &str)> = request
+                .headers
+                .iter()
+                .map(|(name, value)| (name.to_lowercase(), value.as_str()))
+                .collect();
             headers.sort();
             // Which larder it comes from, and nothing of what a client says that it has passed.
-            let via = headers.iter().position(|(name, value)| name == "via" && value.len() == "1.1 larder-".len() + 32);
+            let via = headers
+                .iter()
+                .position(|(name, value)| name == "via" && value.len() == "1.1 larder-".len() + 32);
             headers.remove(via.expect("Via"));
             let host = bench.origin.address().to_string();
             let accept = match (format, request.target == file.document_at) {
@@ -57,11 +73,21 @@ async fn hazard_s9_exactly_these_headers_go_upstream() {
                 }
                 // What npm itself sends, for the abbreviated form; a client that names no form gets the full one.
                 ("npm", true) if request_for_full(&request) => "application/json",
-                ("npm", true) => "application/vnd.npm.install-v1+json; q=1.0, application/json; q=0.8, */*",
+                ("npm", true) => {
+                    "application/vnd.npm.install-v1+json; q=1.0, application/json; q=0.8, */*"
+                }
                 _ => "*/*",
             };
-            let expected = [("accept", accept), ("accept-encoding", "identity"), ("host", &host), ("user-agent", "larder/test")];
-            let expected: Vec<(String, &str)> = expected.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+            let expected = [
+                ("accept", accept),
+                ("accept-encoding", "identity"),
+                ("host", &host),
+                ("user-agent", "larder/test"),
+            ];
+            let expected: Vec<(String, &str)> = expected
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), *value))
+                .collect();
             assert_eq!(headers, expected, "{format} {}", request.target);
             assert_eq!(request.body, "");
         }
@@ -73,26 +99,47 @@ async fn hazard_s9_credentials_go_to_the_configured_origin_only() {
     let other = Origin::start().await;
     let bench = Bench::with(|r| {
         let settings = upstream(r);
-        settings.credentials = Some(Credentials { username: "user".to_owned(), password: Secret::new("canary".to_owned()) });
+        settings.credentials = Some(Credentials {
+            username: "user".to_owned(),
+            password: Secret::new("canary".to_owned()),
+        });
         settings.headers = vec![("x-token".to_owned(), Secret::new("canary".to_owned()))];
         settings.allow_private = vec![larder_core::AllowPrivate::Socket(other.address())];
     })
     .await;
     other.put("/f", text("elsewhere"));
     let location = other.url("/f");
-    bench.origin.behave("/f", larder_testkit::Behaviour::Redirect { status: 302, location });
+    bench.origin.behave(
+        "/f",
+        larder_testkit::Behaviour::Redirect {
+            status: 302,
+            location,
+        },
+    );
     assert_eq!(bench.get("generic", "f").await.unwrap().text(), "elsewhere");
     let own = &bench.origin.requests()[0];
     // RFC 7617: base 64 of "user:canary".
-    assert_eq!((own.header("authorization"), own.header("x-token")), (Some("Basic dXNlcjpjYW5hcnk="), Some("canary")));
+    assert_eq!(
+        (own.header("authorization"), own.header("x-token")),
+        (Some("Basic dXNlcjpjYW5hcnk="), Some("canary"))
+    );
     let foreign = &other.requests()[0];
-    assert!(foreign.headers.iter().all(|(_, value)| !value.contains("canary") && !value.contains("dXNl")), "{foreign:?}");
+    assert!(
+        foreign
+            .headers
+            .iter()
+            .all(|(_, value)| !value.contains("canary") && !value.contains("dXNl")),
+        "{foreign:?}"
+    );
 }
 
 #[tokio::test]
 async fn hazard_s9_the_upstreams_cookies_stay_outside() {
     let bench = Bench::new().await;
-    let cookie = text("body").header("Set-Cookie", "session=canary").header("X-Upstream", "canary").header("Vary", "Cookie");
+    let cookie = text("body")
+        .header("Set-Cookie", "session=canary")
+        .header("X-Upstream", "canary")
+        .header("Vary", "Cookie");
     bench.origin.put("/f", cookie);
     for _ in 0..2 {
         let got = bench.get("generic", "f").await.unwrap();
@@ -120,12 +167,23 @@ async fn hazard_s12_no_header_of_a_client_changes_what_another_gets() {
             &[("accept", "text/html"), ("accept-encoding", "br")],
         ] {
             bench.flush().await;
-            let _ = bench.ask(Method::GET, format, &file.path, headers).await.unwrap();
+            let _ = bench
+                .ask(Method::GET, format, &file.path, headers)
+                .await
+                .unwrap();
             bench.settled().await;
             let hit = bench.get(format, &file.path).await.unwrap();
-            assert_eq!((hit.answer.status, hit.bytes(), hit.is_hit()), (200, &body.slice(0, 1000), true), "{format} {headers:?}");
+            assert_eq!(
+                (hit.answer.status, hit.bytes(), hit.is_hit()),
+                (200, &body.slice(0, 1000), true),
+                "{format} {headers:?}"
+            );
         }
-        let strange = bench.origin.requests().into_iter().find(|request| request.headers.len() > 5);
+        let strange = bench
+            .origin
+            .requests()
+            .into_iter()
+            .find(|request| request.headers.len() > 5);
         assert_eq!(strange, None);
     }
 }
@@ -137,7 +195,12 @@ async fn hazard_s12_the_key_is_repository_path_and_what_the_format_names() {
     bench.origin.put("/f?v=1", text("one"));
     bench.origin.put("/f?v=2", text("two"));
     for _ in 0..2 {
-        for (target, body) in [("f", "plain"), ("f?v=1", "one"), ("f?v=2", "two"), ("f?ns=registry.example", "plain")] {
+        for (target, body) in [
+            ("f", "plain"),
+            ("f?v=1", "one"),
+            ("f?v=2", "two"),
+            ("f?ns=registry.example", "plain"),
+        ] {
             assert_eq!(bench.get("generic", target).await.unwrap().text(), body);
             bench.settled().await;
         }
@@ -152,7 +215,15 @@ async fn hazard_s12_the_key_is_repository_path_and_what_the_format_names() {
         assert_eq!(bench.get("pypi", target).await.unwrap().text(), "wheel");
         bench.settled().await;
     }
-    assert_eq!(bench.origin.requests().iter().filter(|request| request.target.contains("x.whl")).count(), 1);
+    assert_eq!(
+        bench
+            .origin
+            .requests()
+            .iter()
+            .filter(|request| request.target.contains("x.whl"))
+            .count(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -164,7 +235,10 @@ async fn hazard_s13_what_follows_an_answer_is_not_the_next_one() {
             let (a, b) = (format!("a{round}"), format!("b{round}"));
             bench.origin.put(&format!("/{a}"), text("first"));
             bench.origin.put(&format!("/{b}"), text("second"));
-            bench.origin.behave(&format!("/{a}"), larder_testkit::Behaviour::Surplus(surplus.into()));
+            bench.origin.behave(
+                &format!("/{a}"),
+                larder_testkit::Behaviour::Surplus(surplus.into()),
+            );
             assert_eq!(bench.get("generic", &a).await.unwrap().text(), "first");
             assert_eq!(bench.get("generic", &b).await.unwrap().text(), "second");
         }
@@ -177,14 +251,28 @@ async fn hazard_s21_nuls_and_tricks_are_refused_before_anyone_is_asked() {
     for format in FORMATS {
         let bench = Bench::new().await;
         for path in [
-            "a%00b", "a%01", "a%7f", "a%0d%0aX", "../a", "a/../b", "%2e%2e/a", "a/%2E./b", "a\\b", "a%5cb", "a%252e", "a%255c",
-            "a%2500", "a%2f/b", "./../a", "a/%2e/b", "a%2525",
+            "a%00b", "a%01", "a%7f", "a%0d%0aX", "../a", "a/../b", "%2e%2e/a", "a/%2E./b", "a\\b",
+            "a%5cb", "a%252e", "a%255c", "a%2500", "a%2f/b", "./../a", "a/%2e/b", "a%2525",
         ] {
-            assert_eq!(refusal(bench.get(format, path).await).0, FaultKind::BadRequest, "{format} {path}");
-            assert_eq!(refusal(bench.ask(Method::HEAD, format, path, &[]).await).0, FaultKind::BadRequest, "{format} {path}");
+            assert_eq!(
+                refusal(bench.get(format, path).await).0,
+                FaultKind::BadRequest,
+                "{format} {path}"
+            );
+            assert_eq!(
+                refusal(bench.ask(Method::HEAD, format, path, &[]).await).0,
+                FaultKind::BadRequest,
+                "{format} {path}"
+            );
         }
-        assert_eq!(refusal(bench.get(format, &"a".repeat(2049)).await).0, FaultKind::UriTooLong);
-        assert_eq!(refusal(bench.get(format, &"%61".repeat(2049)).await).0, FaultKind::UriTooLong);
+        assert_eq!(
+            refusal(bench.get(format, &"a".repeat(2049)).await).0,
+            FaultKind::UriTooLong
+        );
+        assert_eq!(
+            refusal(bench.get(format, &"%61".repeat(2049)).await).0,
+            FaultKind::UriTooLong
+        );
         assert_eq!(bench.origin.requests(), []);
     }
 }
@@ -197,50 +285,92 @@ async fn hazard_s21_long_names_are_kept_like_any_other() {
         bench.origin.put(&format!("/{path}"), text("long"));
         bench.get("generic", &path).await.unwrap();
         bench.settled().await;
-        assert!(bench.get("generic", &path).await.unwrap().is_hit(), "{length}");
+        assert!(
+            bench.get("generic", &path).await.unwrap().is_hit(),
+            "{length}"
+        );
     }
 }
 
 #[tokio::test]
 async fn hazard_s22_names_never_collide() {
     let bench = Bench::new().await;
-    let names = ["a", "a/b", "a/b/c", "A", "a%20", "ä", "a%CC%88", "a?b", "a%3Fb", "con", "a/index.html", "a%7E", "a.", "a/"];
+    let names = [
+        "a",
+        "a/b",
+        "a/b/c",
+        "A",
+        "a%20",
+        "ä",
+        "a%CC%88",
+        "a?b",
+        "a%3Fb",
+        "con",
+        "a/index.html",
+        "a%7E",
+        "a.",
+        "a/",
+    ];
     for name in names {
-        bench.origin.put(&format!("/{name}"), Resource::new(format!("body of {name}")));
+        bench.origin.put(
+            &format!("/{name}"),
+            Resource::new(format!("body of {name}")),
+        );
     }
     for _ in 0..2 {
         for name in names.iter().filter(|name| name.is_ascii()) {
-            assert_eq!(bench.get("generic", name).await.unwrap().text(), format!("body of {name}"));
+            assert_eq!(
+                bench.get("generic", name).await.unwrap().text(),
+                format!("body of {name}")
+            );
             bench.settled().await;
         }
     }
-    assert_eq!(bench.origin.requests().len(), names.len() - 1, "each was fetched once");
+    assert_eq!(
+        bench.origin.requests().len(),
+        names.len() - 1,
+        "each was fetched once"
+    );
 }
 
 /// A reader that takes next to nothing of a large file costs a buffer, not the file.
 #[test]
 fn hazard_r5_a_slow_reader_costs_a_buffer() {
-    alone("requests::hazard_r5_a_slow_reader_costs_a_buffer", || async {
-        let bench = Bench::new().await;
-        let body = Payload::generated(200 * MIB, 1);
-        let file = publish(&bench.origin, "generic", &body, "\"tag\"");
-        bench.origin.put("/warm", text("warm"));
-        bench.get("generic", "warm").await.unwrap();
-        let peak = Peak::watch();
-        let (_hurry, hurried) = watch::channel(false);
-        let slow: Vec<_> = (0..8)
-            .map(|_| tokio::spawn(bench.client("generic", &file.path).slow(10_000, hurried.clone()).leave_after(100 * KIB).run()))
-            .collect();
-        // The download goes on beside them to its end.
-        bench.settled_within(Duration::from_secs(60)).await;
-        assert!(slow.iter().all(|reader| !reader.is_finished()));
-        for reader in slow {
-            reader.abort();
-        }
-        let growth = peak.growth();
-        println!("= 8 slow readers of 200 MiB: {} KiB more memory", growth / KIB);
-        assert!(growth < 24 * MIB, "memory grew by {} KiB", growth / KIB);
-    });
+    alone(
+        "requests::hazard_r5_a_slow_reader_costs_a_buffer",
+        || async {
+            let bench = Bench::new().await;
+            let body = Payload::generated(200 * MIB, 1);
+            let file = publish(&bench.origin, "generic", &body, "\"tag\"");
+            bench.origin.put("/warm", text("warm"));
+            bench.get("generic", "warm").await.unwrap();
+            let peak = Peak::watch();
+            let (_hurry, hurried) = watch::channel(false);
+            let slow: Vec<_> = (0..8)
+                .map(|_| {
+                    tokio::spawn(
+                        bench
+                            .client("generic", &file.path)
+                            .slow(10_000, hurried.clone())
+                            .leave_after(100 * KIB)
+                            .run(),
+                    )
+                })
+                .collect();
+            // The download goes on beside them to its end.
+            bench.settled_within(Duration::from_secs(60)).await;
+            assert!(slow.iter().all(|reader| !reader.is_finished()));
+            for reader in slow {
+                reader.abort();
+            }
+            let growth = peak.growth();
+            println!(
+                "= 8 slow readers of 200 MiB: {} KiB more memory",
+                growth / KIB
+            );
+            assert!(growth < 24 * MIB, "memory grew by {} KiB", growth / KIB);
+        },
+    );
 }
 
 #[tokio::test]
@@ -249,7 +379,10 @@ async fn hazard_a1_a_request_in_the_tail_of_a_transfer_joins_it() {
     let bench = Bench::new().await;
     for round in 0..40 {
         let path = format!("f{round}");
-        bench.origin.put(&format!("/{path}"), Resource::new(Payload::generated(20 * KIB, round)));
+        bench.origin.put(
+            &format!("/{path}"),
+            Resource::new(Payload::generated(20 * KIB, round)),
+        );
         bench.get("generic", &path).await.unwrap();
         for _ in 0..5 {
             bench.get("generic", &path).await.unwrap();

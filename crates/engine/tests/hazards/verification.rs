@@ -22,7 +22,10 @@ async fn up_to_a_mebibyte_nothing_is_sent_before_it_is_verified() {
             bench.origin.hold(file.document_at);
             let answer = tokio::spawn(bench.client(format, &file.path).run());
             tokio::time::sleep(A_WHILE).await;
-            assert!(!answer.is_finished(), "{format} {size}: all bytes are there and nobody has vouched for them");
+            assert!(
+                !answer.is_finished(),
+                "{format} {size}: all bytes are there and nobody has vouched for them"
+            );
             bench.origin.release(file.document_at);
             assert_eq!(answer.await.unwrap().unwrap().bytes(), &body.slice(0, size));
         }
@@ -37,12 +40,26 @@ async fn above_a_mebibyte_the_last_64_kib_wait() {
         let file = publish(&bench.origin, format, &body, "\"strong\"");
         bench.origin.hold(file.document_at);
         // Leaves as soon as it has everything that is given before verification.
-        let early = bench.client(format, &file.path).leave_after(MIB + 1 - 64 * KIB).run();
-        let early = tokio::time::timeout(Duration::from_secs(5), early).await.expect("the rest waits, not this").unwrap();
+        let early = bench
+            .client(format, &file.path)
+            .leave_after(MIB + 1 - 64 * KIB)
+            .run();
+        let early = tokio::time::timeout(Duration::from_secs(5), early)
+            .await
+            .expect("the rest waits, not this")
+            .unwrap();
         assert_eq!(early.body.unwrap_err(), "left");
-        let one_more = tokio::spawn(bench.client(format, &file.path).leave_after(MIB + 2 - 64 * KIB).run());
+        let one_more = tokio::spawn(
+            bench
+                .client(format, &file.path)
+                .leave_after(MIB + 2 - 64 * KIB)
+                .run(),
+        );
         tokio::time::sleep(A_WHILE).await;
-        assert!(!one_more.is_finished(), "{format}: one byte too many was sent");
+        assert!(
+            !one_more.is_finished(),
+            "{format}: one byte too many was sent"
+        );
         bench.origin.release(file.document_at);
         one_more.await.unwrap().unwrap();
         assert_hit(&bench, &file, &body).await;
@@ -55,9 +72,20 @@ async fn the_last_bytes_of_a_body_without_a_digest_wait_for_its_length() {
     let body = Payload::generated(2 * MIB, 1);
     let file = publish(&bench.origin, "generic", &body, "\"strong\"");
     bench.origin.hold_body(&file.at, 2 * MIB - 1);
-    let early = bench.client("generic", &file.path).leave_after(2 * MIB - 64 * KIB).run();
-    tokio::time::timeout(Duration::from_secs(5), early).await.expect("the rest waits, not this").unwrap();
-    let one_more = tokio::spawn(bench.client("generic", &file.path).leave_after(2 * MIB - 64 * KIB + 1).run());
+    let early = bench
+        .client("generic", &file.path)
+        .leave_after(2 * MIB - 64 * KIB)
+        .run();
+    tokio::time::timeout(Duration::from_secs(5), early)
+        .await
+        .expect("the rest waits, not this")
+        .unwrap();
+    let one_more = tokio::spawn(
+        bench
+            .client("generic", &file.path)
+            .leave_after(2 * MIB - 64 * KIB + 1)
+            .run(),
+    );
     tokio::time::sleep(A_WHILE).await;
     assert!(!one_more.is_finished());
     bench.origin.release(&file.at);
@@ -72,19 +100,40 @@ async fn a_range_in_flight_waits_for_a_digest_where_one_is_expected_only() {
         let body = Payload::generated(3 * MIB, 1);
         let file = publish(&bench.origin, format, &body, "\"strong\"");
         bench.origin.hold_body(&file.at, 2 * MIB);
-        let range = tokio::spawn(bench.client(format, &file.path).header("range", middle).run());
+        let range = tokio::spawn(
+            bench
+                .client(format, &file.path)
+                .header("range", middle)
+                .run(),
+        );
         tokio::time::sleep(A_WHILE).await;
         assert_eq!(range.is_finished(), format == "generic", "{format}");
         bench.origin.release(&file.at);
         let got = range.await.unwrap().unwrap();
-        assert_eq!((got.answer.status, got.bytes()), (206, &body.slice(MIB, 1000)));
+        assert_eq!(
+            (got.answer.status, got.bytes()),
+            (206, &body.slice(MIB, 1000))
+        );
     }
     // And a range of wrong bytes does not end well.
     for format in ["pypi", "npm", "helm"] {
         let bench = Bench::new().await;
-        let file = publish(&bench.origin, format, &Payload::generated(3 * MIB, 1), "\"strong\"");
-        bench.origin.behave(&file.at, Behaviour::Body(Payload::generated(3 * MIB, 2).slice(0, 3 * MIB)));
-        let got = bench.client(format, &file.path).header("range", middle).run().await.unwrap();
+        let file = publish(
+            &bench.origin,
+            format,
+            &Payload::generated(3 * MIB, 1),
+            "\"strong\"",
+        );
+        bench.origin.behave(
+            &file.at,
+            Behaviour::Body(Payload::generated(3 * MIB, 2).slice(0, 3 * MIB)),
+        );
+        let got = bench
+            .client(format, &file.path)
+            .header("range", middle)
+            .run()
+            .await
+            .unwrap();
         assert!(got.body.is_err(), "{format}");
     }
 }
@@ -93,13 +142,27 @@ async fn a_range_in_flight_waits_for_a_digest_where_one_is_expected_only() {
 async fn a_mismatch_reads_the_document_once_more_and_then_fails() {
     for format in ["pypi", "npm", "helm"] {
         let bench = Bench::new().await;
-        let file = publish(&bench.origin, format, &Payload::generated(1000, 1), "\"strong\"");
+        let file = publish(
+            &bench.origin,
+            format,
+            &Payload::generated(1000, 1),
+            "\"strong\"",
+        );
         bench.get(format, file.document).await.unwrap();
         bench.settled().await;
-        bench.origin.put(&file.at, Resource::new(Payload::generated(1000, 2)));
-        assert_eq!(refusal(bench.get(format, &file.path).await), (FaultKind::BadGateway, "digest_mismatch"));
+        bench
+            .origin
+            .put(&file.at, Resource::new(Payload::generated(1000, 2)));
+        assert_eq!(
+            refusal(bench.get(format, &file.path).await),
+            (FaultKind::BadGateway, "digest_mismatch")
+        );
         bench.settled().await;
-        assert_eq!(bench.origin.count("*", file.document_at), 2, "{format}: once more, and not again");
+        assert_eq!(
+            bench.origin.count("*", file.document_at),
+            2,
+            "{format}: once more, and not again"
+        );
         assert_eq!(bench.origin.count("*", &file.at), 1);
     }
 }
@@ -113,9 +176,17 @@ async fn a_file_newer_than_its_document_is_right_by_the_newer_document() {
         let before = bench.get(format, file.document).await.unwrap();
         bench.settled().await;
         publish(&bench.origin, format, &new, "\"two\"");
-        assert_eq!(bench.get(format, &file.path).await.unwrap().bytes(), &new.slice(0, 1000), "{format}");
+        assert_eq!(
+            bench.get(format, &file.path).await.unwrap().bytes(),
+            &new.slice(0, 1000),
+            "{format}"
+        );
         assert_hit(&bench, &file, &new).await;
-        assert_ne!(bench.get(format, file.document).await.unwrap().bytes(), before.bytes(), "the newer document is kept");
+        assert_ne!(
+            bench.get(format, file.document).await.unwrap().bytes(),
+            before.bytes(),
+            "the newer document is kept"
+        );
     }
 }
 
@@ -123,12 +194,22 @@ async fn a_file_newer_than_its_document_is_right_by_the_newer_document() {
 #[tokio::test]
 async fn what_was_remembered_of_a_document_ends_when_it_is_replaced_before_its_time() {
     let bench = Bench::new().await;
-    let file = publish(&bench.origin, "npm", &Payload::generated(1000, 1), "\"one\"");
+    let file = publish(
+        &bench.origin,
+        "npm",
+        &Payload::generated(1000, 1),
+        "\"one\"",
+    );
     bench.get("npm", file.document).await.unwrap();
     bench.settled().await;
     let remembered = remembered(&bench, "npm", file.document).await;
     assert!(remembered.is_good(bench.engine.now()));
-    publish(&bench.origin, "npm", &Payload::generated(1000, 2), "\"two\"");
+    publish(
+        &bench.origin,
+        "npm",
+        &Payload::generated(1000, 2),
+        "\"two\"",
+    );
     bench.get("npm", &file.path).await.unwrap();
     bench.settled().await;
     assert!(!remembered.is_good(bench.engine.now()));
@@ -152,10 +233,15 @@ async fn a_file_whose_stated_digest_changed_is_dropped() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(5), dropped).await.expect("the old record is dropped");
+        tokio::time::timeout(Duration::from_secs(5), dropped)
+            .await
+            .expect("the old record is dropped");
         tokio::time::sleep(Duration::from_millis(20)).await;
         assert!(!remembered.is_good(bench.engine.now()), "{format}");
-        assert_eq!(bench.get(format, &file.path).await.unwrap().bytes(), &new.slice(0, 1000));
+        assert_eq!(
+            bench.get(format, &file.path).await.unwrap().bytes(),
+            &new.slice(0, 1000)
+        );
     }
 }
 
@@ -166,7 +252,9 @@ async fn a_file_is_kept_unverified_while_its_document_is_down_and_checked_when_t
             let bench = Bench::new().await;
             let (body, other) = (Payload::generated(1000, 1), Payload::generated(1000, 2));
             let file = publish(&bench.origin, format, &body, "\"one\"");
-            bench.origin.behave(file.document_at, Behaviour::Status(503));
+            bench
+                .origin
+                .behave(file.document_at, Behaviour::Status(503));
             if !right {
                 bench.origin.put(&file.at, Resource::new(other.clone()));
             }
@@ -174,7 +262,10 @@ async fn a_file_is_kept_unverified_while_its_document_is_down_and_checked_when_t
             bench.settled().await;
             assert!(!bench.record(format, &file.path, "").await.unwrap().verified);
             let hit = bench.get(format, &file.path).await.unwrap();
-            assert!(hit.is_hit() && !hit.answer.hot, "served, but never past the pipeline");
+            assert!(
+                hit.is_hit() && !hit.answer.hot,
+                "served, but never past the pipeline"
+            );
             bench.origin.clear(file.document_at);
             bench.get(format, file.document).await.unwrap();
             bench.settled().await;
@@ -182,7 +273,11 @@ async fn a_file_is_kept_unverified_while_its_document_is_down_and_checked_when_t
                 assert_hit(&bench, &file, &body).await;
                 assert!(bench.record(format, &file.path, "").await.unwrap().verified);
             } else {
-                assert_eq!(refusal(bench.get(format, &file.path).await).1, "digest_mismatch", "{format}");
+                assert_eq!(
+                    refusal(bench.get(format, &file.path).await).1,
+                    "digest_mismatch",
+                    "{format}"
+                );
             }
         }
     }
@@ -197,12 +292,19 @@ async fn files_are_checked_anew_when_their_index_was_flushed() {
         let file = publish(&bench.origin, format, &old, "\"one\"");
         bench.get(format, &file.path).await.unwrap();
         assert_hit(&bench, &file, &old).await;
-        let index = larder_engine::FlushRequest { cache_type: larder_engine::CacheType::Index, ..Default::default() };
+        let index = larder_engine::FlushRequest {
+            cache_type: larder_engine::CacheType::Index,
+            ..Default::default()
+        };
         bench.engine.flush(index).await.unwrap();
         publish(&bench.origin, format, &new, "\"two\"");
         bench.get(format, file.document).await.unwrap();
         bench.settled().await;
-        assert_eq!(bench.get(format, &file.path).await.unwrap().bytes(), &new.slice(0, 1000), "{format}");
+        assert_eq!(
+            bench.get(format, &file.path).await.unwrap().bytes(),
+            &new.slice(0, 1000),
+            "{format}"
+        );
     }
 }
 
@@ -222,12 +324,22 @@ async fn a_malformed_document_leaves_the_old_copy_or_is_a_502_that_says_what_was
             npm_packument("https://registry.example.com/demo/-/demo-1.0.0.tgz", b""),
             r#"{"name":"demo","versions":"#,
         ),
-        ("helm", "index.yaml", helm_index("https://charts.example.com/demo-1.0.0.tgz", &larder_core::sha256(b"")), "entries: ["),
+        (
+            "helm",
+            "index.yaml",
+            helm_index(
+                "https://charts.example.com/demo-1.0.0.tgz",
+                &larder_core::sha256(b""),
+            ),
+            "entries: [",
+        ),
     ] {
         let bench = Bench::new().await;
         let at = format!("/{path}");
         bench.origin.put(&at, good.clone());
-        bench.origin.behave(&at, Behaviour::Body(Bytes::from_static(bad.as_bytes())));
+        bench
+            .origin
+            .behave(&at, Behaviour::Body(Bytes::from_static(bad.as_bytes())));
         let fault = bench.get(format, path).await.unwrap_err();
         assert_eq!(
             (fault.kind, fault.code, fault.repository.as_deref()),
@@ -238,16 +350,26 @@ async fn a_malformed_document_leaves_the_old_copy_or_is_a_502_that_says_what_was
         let whole = bench.get(format, path).await.unwrap();
         bench.settled().await;
         bench.wait(3601);
-        bench.origin.behave(&at, Behaviour::Body(Bytes::from_static(bad.as_bytes())));
+        bench
+            .origin
+            .behave(&at, Behaviour::Body(Bytes::from_static(bad.as_bytes())));
         for _ in 0..2 {
             let stale = bench.get(format, path).await.unwrap();
             assert_eq!(stale.bytes(), whole.bytes(), "{format}");
-            assert!(stale.answer.cache_status.contains("detail=stale-error"), "{}", stale.answer.cache_status);
+            assert!(
+                stale.answer.cache_status.contains("detail=stale-error"),
+                "{}",
+                stale.answer.cache_status
+            );
             bench.settled().await;
         }
         bench.origin.clear(&at);
         let good = bench.get(format, path).await.unwrap();
-        assert!(!good.answer.cache_status.contains("detail"), "{}", good.answer.cache_status);
+        assert!(
+            !good.answer.cache_status.contains("detail"),
+            "{}",
+            good.answer.cache_status
+        );
     }
 }
 
@@ -263,7 +385,10 @@ async fn hazard_l2_a_record_without_its_blob_is_fetched_again() {
         }
         bench.restart().await;
         for blob in bench.blobs.list(None, 100).unwrap() {
-            assert!(bench.blobs.delete(&blob.descriptor.digest).unwrap(), "{format}: nothing in use");
+            assert!(
+                bench.blobs.delete(&blob.descriptor.digest).unwrap(),
+                "{format}: nothing in use"
+            );
         }
         let again = bench.get(format, &file.path).await.unwrap();
         assert_eq!(again.bytes(), &body.slice(0, body.length()));
@@ -285,7 +410,15 @@ async fn hazard_l2_a_blob_of_another_size_is_never_served() {
     bench.restart().await;
     let found = bench.files_of_size(10_000);
     assert_eq!(found.len(), 1);
-    std::fs::OpenOptions::new().write(true).open(&found[0]).unwrap().set_len(5000).unwrap();
-    assert_eq!(bench.get("generic", &file.path).await.unwrap().bytes(), &body.slice(0, 10_000));
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(&found[0])
+        .unwrap()
+        .set_len(5000)
+        .unwrap();
+    assert_eq!(
+        bench.get("generic", &file.path).await.unwrap().bytes(),
+        &body.slice(0, 10_000)
+    );
     assert_hit(&bench, &file, &body).await;
 }

@@ -1,6 +1,11 @@
 //! A place learnt on the way is a hint, a document that does not name a file may only be older than the file, and a new document and
 //! the loss of what it contradicts become visible together (docs/adr/0035, 0036).
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program: its helpers panic to report")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test program: its helpers panic to report"
+)]
 
 mod guesses;
 mod newer;
@@ -24,7 +29,10 @@ const LINKING: [&str; 3] = ["pypi", "npm", "helm"];
 fn refusal(result: Result<Got, Fault>) -> (FaultKind, &'static str) {
     match result {
         Err(fault) => (fault.kind, fault.code),
-        Ok(got) => panic!("answered {} ({}) with {:?}", got.answer.status, got.answer.cache_status, got.body),
+        Ok(got) => panic!(
+            "answered {} ({}) with {:?}",
+            got.answer.status, got.answer.cache_status, got.body
+        ),
     }
 }
 
@@ -53,7 +61,14 @@ impl Version {
     }
 
     /// Version `number`, with `bytes`, which the document places at `at`.
-    fn at(origin: &Origin, format: &'static str, number: &str, bytes: &str, at: &str, path: String) -> Self {
+    fn at(
+        origin: &Origin,
+        format: &'static str,
+        number: &str,
+        bytes: &str,
+        at: &str,
+        path: String,
+    ) -> Self {
         let (url, bytes) = (origin.url(at), bytes.as_bytes().to_vec());
         let entry = match format {
             "pypi" => format!(
@@ -69,7 +84,13 @@ impl Version {
                 sha256(&bytes).to_hex()
             ),
         };
-        Self { format, path, at: format!("/{at}"), bytes, entry }
+        Self {
+            format,
+            path,
+            at: format!("/{at}"),
+            bytes,
+            entry,
+        }
     }
 
     fn put(&self, origin: &Origin) {
@@ -80,7 +101,11 @@ impl Version {
 fn sha1(bytes: &[u8]) -> Digest {
     let mut hasher = Hasher::new(&[DigestAlgorithm::Sha1]);
     hasher.update(bytes);
-    hasher.finish().into_iter().find(|digest| digest.algorithm() == DigestAlgorithm::Sha1).unwrap()
+    hasher
+        .finish()
+        .into_iter()
+        .find(|digest| digest.algorithm() == DigestAlgorithm::Sha1)
+        .unwrap()
 }
 
 /// With the strong tag of its bytes.
@@ -99,28 +124,46 @@ fn document(format: &str) -> (&'static str, &'static str) {
 
 /// Puts a document at the origin that names these versions.
 fn name(origin: &Origin, versions: &[&Version]) {
-    let entries: Vec<&str> = versions.iter().map(|version| version.entry.as_str()).collect();
+    let entries: Vec<&str> = versions
+        .iter()
+        .map(|version| version.entry.as_str())
+        .collect();
     let format = versions[0].format;
     let (body, content_type) = match format {
         "pypi" => (
-            format!(r#"{{"meta":{{"api-version":"1.1"}},"name":"demo","versions":[],"files":[{}]}}"#, entries.join(",")),
+            format!(
+                r#"{{"meta":{{"api-version":"1.1"}},"name":"demo","versions":[],"files":[{}]}}"#,
+                entries.join(",")
+            ),
             "application/vnd.pypi.simple.v1+json",
         ),
         "npm" => (
-            format!(r#"{{"name":"demo","dist-tags":{{}},"versions":{{{}}}}}"#, entries.join(",")),
+            format!(
+                r#"{{"name":"demo","dist-tags":{{}},"versions":{{{}}}}}"#,
+                entries.join(",")
+            ),
             "application/vnd.npm.install-v1+json",
         ),
         _ => (
-            format!("apiVersion: v1\nentries:\n  demo:\n{}generated: \"2026-01-01T00:00:00Z\"\n", entries.concat()),
+            format!(
+                "apiVersion: v1\nentries:\n  demo:\n{}generated: \"2026-01-01T00:00:00Z\"\n",
+                entries.concat()
+            ),
             "application/yaml",
         ),
     };
-    origin.put(document(format).1, resource(body.as_bytes()).content_type(content_type));
+    origin.put(
+        document(format).1,
+        resource(body.as_bytes()).content_type(content_type),
+    );
 }
 
 /// The body of a file that is fetched or held.
 async fn body(bench: &Bench, repository: &str, path: &str) -> Vec<u8> {
-    let got = bench.get(repository, path).await.unwrap_or_else(|fault| panic!("{path}: {} {}", fault.code, fault.message));
+    let got = bench
+        .get(repository, path)
+        .await
+        .unwrap_or_else(|fault| panic!("{path}: {} {}", fault.code, fault.message));
     let bytes = got.bytes().to_vec();
     bench.settled().await;
     bytes
@@ -129,5 +172,8 @@ async fn body(bench: &Bench, repository: &str, path: &str) -> Vec<u8> {
 /// The file is held, found right by its document, and served from there.
 #[track_caller]
 fn assert_verified(record: Option<larder_core::ArtifactRecord>, what: &str) {
-    assert!(record.expect("it is held").verified, "{what}: kept without having been compared with what the document states");
+    assert!(
+        record.expect("it is held").verified,
+        "{what}: kept without having been compared with what the document states"
+    );
 }

@@ -18,8 +18,14 @@ async fn mirrors_are_asked_in_their_order() {
         let body = Payload::generated(1000, 1);
         let file = publish_both(&bench, &second, format, &body, ["\"a\"", "\"a\""]);
         assert_eq!(get(&bench, &file).await.bytes(), &body.slice(0, 1000));
-        assert!(second.requests().is_empty(), "{format}: the first had everything");
-        assert_eq!(counter(&mirror(&bench, format, &bench.origin), "failures"), 0);
+        assert!(
+            second.requests().is_empty(),
+            "{format}: the first had everything"
+        );
+        assert_eq!(
+            counter(&mirror(&bench, format, &bench.origin), "failures"),
+            0
+        );
     }
 }
 
@@ -36,7 +42,11 @@ async fn a_dead_mirror_is_not_noticed() {
         if file.has_document() {
             bench.get(format, file.document).await.unwrap();
         }
-        assert_eq!(get(&bench, &file).await.bytes(), &body.slice(0, 2 * MIB), "{format}");
+        assert_eq!(
+            get(&bench, &file).await.bytes(),
+            &body.slice(0, 2 * MIB),
+            "{format}"
+        );
         assert_kept(&bench, &file, &body).await;
         assert!(!mirror(&bench, format, &bench.origin).healthy);
         assert!(mirror(&bench, format, &second).healthy);
@@ -45,9 +55,18 @@ async fn a_dead_mirror_is_not_noticed() {
     let gone = Origin::start().await;
     let url = Url::parse(&gone.url("/")).unwrap();
     drop(gone);
-    let bench = Bench::with(|repository| upstream(repository).base_urls.insert(0, url.clone())).await;
-    let file = publish(&bench.origin, "generic", &Payload::generated(1000, 1), "\"a\"");
-    assert_eq!(get(&bench, &file).await.bytes(), &Payload::generated(1000, 1).slice(0, 1000));
+    let bench =
+        Bench::with(|repository| upstream(repository).base_urls.insert(0, url.clone())).await;
+    let file = publish(
+        &bench.origin,
+        "generic",
+        &Payload::generated(1000, 1),
+        "\"a\"",
+    );
+    assert_eq!(
+        get(&bench, &file).await.bytes(),
+        &Payload::generated(1000, 1).slice(0, 1000)
+    );
 }
 
 #[tokio::test]
@@ -58,14 +77,23 @@ async fn a_slow_mirror_is_left_for_another_and_then_put_aside() {
         let body = Payload::generated(1000, 1);
         let file = publish_both(&bench, &second, format, &body, ["\"a\"", "\"a\""]);
         for path in [file.at.as_str(), file.document_at] {
-            bench.origin.behave(path, Behaviour::StallHead(Duration::from_mins(2)));
+            bench
+                .origin
+                .behave(path, Behaviour::StallHead(Duration::from_mins(2)));
         }
-        assert_eq!(get(&bench, &file).await.bytes(), &body.slice(0, 1000), "{format}");
+        assert_eq!(
+            get(&bench, &file).await.bytes(),
+            &body.slice(0, 1000),
+            "{format}"
+        );
         assert!(!mirror(&bench, format, &bench.origin).healthy);
         bench.flush().await;
         let begun = Instant::now();
         get(&bench, &file).await;
-        assert!(begun.elapsed() < Duration::from_millis(1200), "{format}: nobody waits for it a second time");
+        assert!(
+            begun.elapsed() < Duration::from_millis(1200),
+            "{format}: nobody waits for it a second time"
+        );
     }
 }
 
@@ -79,10 +107,19 @@ async fn the_last_mirror_is_given_timeouts_read() {
         upstream(repository).read_timeout = Duration::from_secs(20);
     })
     .await;
-    let file = publish_both(&bench, &second, "generic", &Payload::generated(10, 1), ["\"a\"", "\"a\""]);
+    let file = publish_both(
+        &bench,
+        &second,
+        "generic",
+        &Payload::generated(10, 1),
+        ["\"a\"", "\"a\""],
+    );
     bench.origin.behave(&file.at, Behaviour::ResetHead);
     second.behave(&file.at, Behaviour::StallHead(Duration::from_secs(6)));
-    assert_eq!(get(&bench, &file).await.bytes(), &Payload::generated(10, 1).slice(0, 10));
+    assert_eq!(
+        get(&bench, &file).await.bytes(),
+        &Payload::generated(10, 1).slice(0, 10)
+    );
 }
 
 #[tokio::test]
@@ -96,7 +133,10 @@ async fn wrong_bytes_are_not_noticed_and_never_kept() {
             if document_first {
                 bench.get(format, file.document).await.unwrap();
             }
-            bench.origin.behave(&file.at, Behaviour::Body(Payload::generated(MIB, 2).slice(0, MIB)));
+            bench.origin.behave(
+                &file.at,
+                Behaviour::Body(Payload::generated(MIB, 2).slice(0, MIB)),
+            );
             let got = get(&bench, &file).await;
             assert_eq!(sha256(got.bytes()), sha256(&body.slice(0, MIB)), "{format}");
             assert_kept(&bench, &file, &body).await;
@@ -115,14 +155,23 @@ async fn large_wrong_bytes_are_not_noticed_while_they_are_held_back() {
         let bench = two_held_back(&second, Duration::from_mins(1)).await;
         let body = Payload::generated(24 * MIB, 1);
         let file = publish_both(&bench, &second, format, &body, ["\"a\"", "\"a\""]);
-        bench.origin.behave(&file.at, Behaviour::Body(Payload::generated(24 * MIB, 2).slice(0, 24 * MIB)));
+        bench.origin.behave(
+            &file.at,
+            Behaviour::Body(Payload::generated(24 * MIB, 2).slice(0, 24 * MIB)),
+        );
         let whole = body.slice(0, 24 * MIB);
-        let clients: Vec<_> = (0..4).map(|_| tokio::spawn(bench.client(format, &file.path).expect(&whole).run())).collect();
+        let clients: Vec<_> = (0..4)
+            .map(|_| tokio::spawn(bench.client(format, &file.path).expect(&whole).run()))
+            .collect();
         for client in clients {
             client.await.unwrap().unwrap().body.unwrap();
         }
         assert_kept(&bench, &file, &body).await;
-        assert_eq!((asked(&bench.origin, &file.at), asked(&second, &file.at)), (1, 1), "{format}");
+        assert_eq!(
+            (asked(&bench.origin, &file.at), asked(&second, &file.at)),
+            (1, 1),
+            "{format}"
+        );
     }
 }
 
@@ -134,26 +183,48 @@ async fn a_body_that_takes_long_is_not_held_back_to_its_end() {
     let body = Payload::generated(3 * MIB, 1);
     let file = publish_both(&bench, &second, "pypi", &body, ["\"a\"", "\"a\""]);
     let pause = Duration::from_secs(4);
-    bench.origin.behave(&file.at, Behaviour::StallBody { after: 2 * MIB, pause });
+    bench.origin.behave(
+        &file.at,
+        Behaviour::StallBody {
+            after: 2 * MIB,
+            pause,
+        },
+    );
     let asked_at = std::time::Instant::now();
-    bench.client("pypi", &file.path).leave_after(1 << 10).run().await.unwrap();
-    assert!(asked_at.elapsed() < pause, "bytes came while the body was in flight");
+    bench
+        .client("pypi", &file.path)
+        .leave_after(1 << 10)
+        .run()
+        .await
+        .unwrap();
+    assert!(
+        asked_at.elapsed() < pause,
+        "bytes came while the body was in flight"
+    );
 }
 
 /// What has left cannot be taken back: the connection is cut. But the right bytes are there when the client asks again.
 #[tokio::test]
-async fn large_wrong_bytes_that_have_left_end_in_an_error_and_the_next_client_gets_the_right_ones() {
+async fn large_wrong_bytes_that_have_left_end_in_an_error_and_the_next_client_gets_the_right_ones()
+{
     for format in ["pypi", "npm", "helm"] {
         let second = Origin::start().await;
         let bench = two_held_back(&second, Duration::ZERO).await;
         let body = Payload::generated(3 * MIB, 1);
         let file = publish_both(&bench, &second, format, &body, ["\"a\"", "\"a\""]);
-        bench.origin.behave(&file.at, Behaviour::Body(Payload::generated(3 * MIB, 2).slice(0, 3 * MIB)));
+        bench.origin.behave(
+            &file.at,
+            Behaviour::Body(Payload::generated(3 * MIB, 2).slice(0, 3 * MIB)),
+        );
         let cut = bench.get(format, &file.path).await;
         assert!(cut.is_err() || cut.unwrap().body.is_err(), "{format}");
         assert_kept(&bench, &file, &body).await;
         assert_eq!(get(&bench, &file).await.bytes(), &body.slice(0, 3 * MIB));
-        assert_eq!((asked(&bench.origin, &file.at), asked(&second, &file.at)), (1, 1), "{format}");
+        assert_eq!(
+            (asked(&bench.origin, &file.at), asked(&second, &file.at)),
+            (1, 1),
+            "{format}"
+        );
     }
 }
 
@@ -162,12 +233,24 @@ async fn both_wrong_is_a_502_and_nothing_is_kept() {
     for format in ["pypi", "npm", "helm"] {
         let second = Origin::start().await;
         let bench = two(&second).await;
-        let file = publish_both(&bench, &second, format, &Payload::generated(1000, 1), ["\"a\"", "\"a\""]);
+        let file = publish_both(
+            &bench,
+            &second,
+            format,
+            &Payload::generated(1000, 1),
+            ["\"a\"", "\"a\""],
+        );
         for origin in [&bench.origin, &second] {
-            origin.behave(&file.at, Behaviour::Body(Payload::generated(1000, 2).slice(0, 1000)));
+            origin.behave(
+                &file.at,
+                Behaviour::Body(Payload::generated(1000, 2).slice(0, 1000)),
+            );
         }
         let fault = bench.get(format, &file.path).await.unwrap_err();
-        assert_eq!((fault.kind, fault.code), (FaultKind::BadGateway, "digest_mismatch"));
+        assert_eq!(
+            (fault.kind, fault.code),
+            (FaultKind::BadGateway, "digest_mismatch")
+        );
         bench.settled().await;
         assert!(bench.record(format, &file.path, "").await.is_none());
         assert!(bench.files_of_size(1000).is_empty());
@@ -185,39 +268,101 @@ async fn statuses_that_say_nothing_of_the_file_are_asked_again_elsewhere() {
             for path in [file.at.as_str(), file.document_at] {
                 bench.origin.behave(path, Behaviour::Status(status));
             }
-            assert_eq!(get(&bench, &file).await.bytes(), &body.slice(0, 1000), "{format} {status}");
-            let head = bench.ask(Method::HEAD, format, &file.path, &[]).await.unwrap();
-            assert_eq!(head.answer.representation.length, Some(1000), "{format} {status}");
+            assert_eq!(
+                get(&bench, &file).await.bytes(),
+                &body.slice(0, 1000),
+                "{format} {status}"
+            );
+            let head = bench
+                .ask(Method::HEAD, format, &file.path, &[])
+                .await
+                .unwrap();
+            assert_eq!(
+                head.answer.representation.length,
+                Some(1000),
+                "{format} {status}"
+            );
         }
     }
 }
 
 #[tokio::test]
 async fn head_of_what_is_not_held_is_asked_of_the_next_mirror_too() {
-    for behaviour in [Behaviour::Status(503), Behaviour::Status(404), Behaviour::ResetHead] {
+    for behaviour in [
+        Behaviour::Status(503),
+        Behaviour::Status(404),
+        Behaviour::ResetHead,
+    ] {
         let second = Origin::start().await;
         let bench = two(&second).await;
-        let file = publish_both(&bench, &second, "generic", &Payload::generated(1000, 1), ["\"a\"", "\"a\""]);
+        let file = publish_both(
+            &bench,
+            &second,
+            "generic",
+            &Payload::generated(1000, 1),
+            ["\"a\"", "\"a\""],
+        );
         bench.origin.behave(&file.at, behaviour.clone());
-        let head = bench.ask(Method::HEAD, "generic", &file.path, &[]).await.unwrap();
-        assert_eq!(head.answer.representation.length, Some(1000), "{behaviour:?}");
+        let head = bench
+            .ask(Method::HEAD, "generic", &file.path, &[])
+            .await
+            .unwrap();
+        assert_eq!(
+            head.answer.representation.length,
+            Some(1000),
+            "{behaviour:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn of_answers_that_bring_nothing_the_one_that_says_most_is_given() {
     for (first, other, expected) in [
-        (Behaviour::Status(404), Behaviour::Status(404), FaultKind::Upstream(404)),
-        (Behaviour::Status(503), Behaviour::Status(404), FaultKind::Upstream(404)),
-        (Behaviour::ResetHead, Behaviour::Status(404), FaultKind::Upstream(404)),
-        (Behaviour::Status(404), Behaviour::ResetHead, FaultKind::Upstream(404)),
-        (Behaviour::Status(403), Behaviour::Status(503), FaultKind::Upstream(403)),
-        (Behaviour::Status(503), Behaviour::ResetHead, FaultKind::Upstream(503)),
-        (Behaviour::ResetHead, Behaviour::ResetHead, FaultKind::BadGateway),
+        (
+            Behaviour::Status(404),
+            Behaviour::Status(404),
+            FaultKind::Upstream(404),
+        ),
+        (
+            Behaviour::Status(503),
+            Behaviour::Status(404),
+            FaultKind::Upstream(404),
+        ),
+        (
+            Behaviour::ResetHead,
+            Behaviour::Status(404),
+            FaultKind::Upstream(404),
+        ),
+        (
+            Behaviour::Status(404),
+            Behaviour::ResetHead,
+            FaultKind::Upstream(404),
+        ),
+        (
+            Behaviour::Status(403),
+            Behaviour::Status(503),
+            FaultKind::Upstream(403),
+        ),
+        (
+            Behaviour::Status(503),
+            Behaviour::ResetHead,
+            FaultKind::Upstream(503),
+        ),
+        (
+            Behaviour::ResetHead,
+            Behaviour::ResetHead,
+            FaultKind::BadGateway,
+        ),
     ] {
         let second = Origin::start().await;
         let bench = two(&second).await;
-        let file = publish_both(&bench, &second, "generic", &Payload::generated(10, 1), ["\"a\"", "\"a\""]);
+        let file = publish_both(
+            &bench,
+            &second,
+            "generic",
+            &Payload::generated(10, 1),
+            ["\"a\"", "\"a\""],
+        );
         bench.origin.behave(&file.at, first.clone());
         second.behave(&file.at, other.clone());
         let fault = bench.get("generic", &file.path).await.unwrap_err();
@@ -230,14 +375,27 @@ async fn of_answers_that_bring_nothing_the_one_that_says_most_is_given() {
 async fn a_404_of_one_mirror_while_another_is_down_keeps_the_copy() {
     let second = Origin::start().await;
     let bench = two(&second).await;
-    bench.origin.put("/v1/index.yaml", Resource::new("apiVersion: v1\nentries: {}\n"));
+    bench.origin.put(
+        "/v1/index.yaml",
+        Resource::new("apiVersion: v1\nentries: {}\n"),
+    );
     bench.get("helm", "v1/index.yaml").await.unwrap();
     bench.settled().await;
     bench.wait(100_000);
     bench.origin.behave("/v1/index.yaml", Behaviour::ResetHead);
-    assert_eq!(bench.get("helm", "v1/index.yaml").await.unwrap().text(), "apiVersion: v1\nentries: {}\n");
+    assert_eq!(
+        bench.get("helm", "v1/index.yaml").await.unwrap().text(),
+        "apiVersion: v1\nentries: {}\n"
+    );
     bench.settled().await;
-    assert!(matches!(bench.record("helm", "v1/index.yaml", "").await.unwrap().content, Content::Blob(_)));
+    assert!(matches!(
+        bench
+            .record("helm", "v1/index.yaml", "")
+            .await
+            .unwrap()
+            .content,
+        Content::Blob(_)
+    ));
 }
 
 #[tokio::test]
@@ -250,7 +408,11 @@ async fn a_document_that_cannot_be_used_is_looked_for_elsewhere() {
         bench.origin.behave(file.document_at, Behaviour::LoginPage);
         bench.get(format, file.document).await.unwrap();
         bench.settled().await;
-        assert_eq!(get(&bench, &file).await.bytes(), &body.slice(0, 1000), "{format}");
+        assert_eq!(
+            get(&bench, &file).await.bytes(),
+            &body.slice(0, 1000),
+            "{format}"
+        );
     }
 }
 
@@ -263,8 +425,14 @@ async fn names_that_nobody_gets_put_no_mirror_aside() {
         origin.behave("*", Behaviour::Status(401));
     }
     for number in 0..5 {
-        let fault = bench.get("docker", &format!("mistyped/manifests/{number}")).await.unwrap_err();
-        assert_eq!((fault.kind, fault.code), (FaultKind::NotFound, "name_unknown"));
+        let fault = bench
+            .get("docker", &format!("mistyped/manifests/{number}"))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (fault.kind, fault.code),
+            (FaultKind::NotFound, "name_unknown")
+        );
     }
     for origin in [&bench.origin, &second] {
         assert_eq!(counter(&mirror(&bench, "docker", origin), "failures"), 0);
@@ -279,14 +447,21 @@ async fn hazard_a9_one_mirrors_retry_after_does_not_keep_the_others_from_being_a
     let bench = two(&second).await;
     let busy = |origin: &Origin, path: &str, after: &str| {
         origin.behave(path, Behaviour::Status(429));
-        origin.behave(path, Behaviour::Header("Retry-After".to_owned(), after.to_owned()));
+        origin.behave(
+            path,
+            Behaviour::Header("Retry-After".to_owned(), after.to_owned()),
+        );
     };
     busy(&bench.origin, "/one", "30");
     second.behave("/one", Behaviour::Status(500));
     for times in [1, 2] {
         bench.get("generic", "one").await.unwrap_err();
         bench.settled().await;
-        assert_eq!(asked(&second, "/one"), times, "the second has not said when to come back");
+        assert_eq!(
+            asked(&second, "/one"),
+            times,
+            "the second has not said when to come back"
+        );
     }
     busy(&bench.origin, "/both", "30");
     busy(&second, "/both", "10");
@@ -295,8 +470,15 @@ async fn hazard_a9_one_mirrors_retry_after_does_not_keep_the_others_from_being_a
         assert_eq!(fault.kind, larder_core::FaultKind::Upstream(429));
         bench.settled().await;
     }
-    assert_eq!((asked(&bench.origin, "/both"), asked(&second, "/both")), (1, 1));
+    assert_eq!(
+        (asked(&bench.origin, "/both"), asked(&second, "/both")),
+        (1, 1)
+    );
     bench.wait(10);
     bench.get("generic", "both").await.unwrap_err();
-    assert_eq!(asked(&second, "/both"), 2, "the first that may be asked again is");
+    assert_eq!(
+        asked(&second, "/both"),
+        2,
+        "the first that may be asked again is"
+    );
 }

@@ -15,7 +15,13 @@ use crate::{asked, counter, get, mirror, publish_both, two};
 async fn a_mirror_put_aside_is_probed_behind_the_scenes_and_comes_back_to_its_place() {
     let second = Origin::start().await;
     let bench = two(&second).await;
-    let file = publish_both(&bench, &second, "generic", &Payload::generated(10, 1), ["\"a\"", "\"a\""]);
+    let file = publish_both(
+        &bench,
+        &second,
+        "generic",
+        &Payload::generated(10, 1),
+        ["\"a\"", "\"a\""],
+    );
     bench.origin.behave(&file.at, Behaviour::ResetHead);
     get(&bench, &file).await;
     let aside = async |expected: bool| {
@@ -24,21 +30,31 @@ async fn a_mirror_put_aside_is_probed_behind_the_scenes_and_comes_back_to_its_pl
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), changed).await.expect("the mirror's state changes");
+        tokio::time::timeout(Duration::from_secs(10), changed)
+            .await
+            .expect("the mirror's state changes");
     };
     assert!(!mirror(&bench, "generic", &bench.origin).healthy);
     let report = |origin: &Origin| {
         let all = bench.engine.upstream_reports();
-        all.into_iter().find(|report| report.repository == "generic" && report.upstream == origin.url("/")).unwrap()
+        all.into_iter()
+            .find(|report| report.repository == "generic" && report.upstream == origin.url("/"))
+            .unwrap()
     };
     let failed = report(&bench.origin);
-    assert_eq!((failed.standing, failed.since, failed.failures), (UpstreamStanding::Failing, Some(START), 1));
+    assert_eq!(
+        (failed.standing, failed.since, failed.failures),
+        (UpstreamStanding::Failing, Some(START), 1)
+    );
     assert_eq!(failed.last_error.map(|error| error.cause), Some(Cause::Cut));
     assert_eq!(report(&second).standing, UpstreamStanding::Ok);
     bench.origin.reset_log();
     bench.flush().await;
     get(&bench, &file).await;
-    assert!(bench.origin.requests().is_empty(), "left alone during its pause");
+    assert!(
+        bench.origin.requests().is_empty(),
+        "left alone during its pause"
+    );
 
     // Still down: the probe fails, and no client has waited for it.
     bench.wait(6);
@@ -49,7 +65,9 @@ async fn a_mirror_put_aside_is_probed_behind_the_scenes_and_comes_back_to_its_pl
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), probed).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), probed)
+        .await
+        .unwrap();
     assert_eq!(asked(&bench.origin, &file.at), 0, "probes are HEAD");
     assert_eq!(asked(&second, &file.at), 3);
 
@@ -61,21 +79,36 @@ async fn a_mirror_put_aside_is_probed_behind_the_scenes_and_comes_back_to_its_pl
     aside(false).await;
     bench.flush().await;
     get(&bench, &file).await;
-    assert_eq!((asked(&bench.origin, &file.at), asked(&second, &file.at)), (1, 4));
+    assert_eq!(
+        (asked(&bench.origin, &file.at), asked(&second, &file.at)),
+        (1, 4)
+    );
     let back = report(&bench.origin);
     assert_eq!((back.standing, back.failures), (UpstreamStanding::Ok, 0));
-    assert!(back.last_error.is_some(), "what was wrong can still be looked up");
+    assert!(
+        back.last_error.is_some(),
+        "what was wrong can still be looked up"
+    );
 }
 
 #[tokio::test]
 async fn with_every_mirror_put_aside_they_are_asked_all_the_same() {
     let second = Origin::start().await;
     let bench = two(&second).await;
-    let file = publish_both(&bench, &second, "generic", &Payload::generated(10, 1), ["\"a\"", "\"a\""]);
+    let file = publish_both(
+        &bench,
+        &second,
+        "generic",
+        &Payload::generated(10, 1),
+        ["\"a\"", "\"a\""],
+    );
     for origin in [&bench.origin, &second] {
         origin.behave_times(&file.at, 2, Behaviour::ResetHead);
     }
-    assert_eq!(bench.get("generic", &file.path).await.unwrap_err().kind, FaultKind::BadGateway);
+    assert_eq!(
+        bench.get("generic", &file.path).await.unwrap_err().kind,
+        FaultKind::BadGateway
+    );
     for origin in [&bench.origin, &second] {
         origin.clear_all();
     }
@@ -93,7 +126,11 @@ async fn a_date_is_told_only_to_the_mirror_that_gave_it() {
     })
     .await;
     let date = UnixMillis(START.0 - 86_400_000).to_http_date();
-    let index = || Resource::new("apiVersion: v1\nentries: {}\n").etag("\"one\"").last_modified(&date);
+    let index = || {
+        Resource::new("apiVersion: v1\nentries: {}\n")
+            .etag("\"one\"")
+            .last_modified(&date)
+    };
     for origin in [&bench.origin, &second] {
         origin.put("/index.yaml", index());
     }
@@ -103,12 +140,24 @@ async fn a_date_is_told_only_to_the_mirror_that_gave_it() {
     bench.get("helm", "index.yaml").await.unwrap();
     bench.settled().await;
     let last = bench.origin.requests().pop().unwrap();
-    assert_eq!((last.header("if-none-match"), last.header("if-modified-since")), (Some("\"one\""), Some(date.as_str())));
+    assert_eq!(
+        (
+            last.header("if-none-match"),
+            last.header("if-modified-since")
+        ),
+        (Some("\"one\""), Some(date.as_str()))
+    );
     bench.origin.behave("/index.yaml", Behaviour::ResetHead);
     bench.wait(100_000);
     bench.get("helm", "index.yaml").await.unwrap();
     let last = second.requests().pop().unwrap();
-    assert_eq!((last.header("if-none-match"), last.header("if-modified-since")), (Some("\"one\""), None));
+    assert_eq!(
+        (
+            last.header("if-none-match"),
+            last.header("if-modified-since")
+        ),
+        (Some("\"one\""), None)
+    );
 }
 
 /// Hazard S10, for mirrors: what is meant for the configured origins does not follow a mirror's redirect elsewhere.
@@ -120,21 +169,37 @@ async fn hazard_s10_credentials_reach_mirrors_and_nobody_whom_a_mirror_names() {
     let bench = Bench::with(|repository| {
         let settings = upstream(repository);
         settings.base_urls.push(url.clone());
-        settings.credentials = Some(Credentials { username: "u".into(), password: Secret::new("canary".into()) });
+        settings.credentials = Some(Credentials {
+            username: "u".into(),
+            password: Secret::new("canary".into()),
+        });
         settings.headers = vec![("X-Token".into(), Secret::new("canary".into()))];
         settings.allow_private = vec![allowed.clone()];
     })
     .await;
     bench.origin.behave("/f", Behaviour::ResetHead);
-    second.behave("/f", Behaviour::Redirect { status: 302, location: elsewhere.url("/f") });
+    second.behave(
+        "/f",
+        Behaviour::Redirect {
+            status: 302,
+            location: elsewhere.url("/f"),
+        },
+    );
     elsewhere.put("/f", Resource::new("f"));
     assert_eq!(bench.get("generic", "f").await.unwrap().text(), "f");
     for origin in [&bench.origin, &second] {
-        assert!(origin.requests().iter().all(|request| request.header("authorization").is_some()));
+        assert!(
+            origin
+                .requests()
+                .iter()
+                .all(|request| request.header("authorization").is_some())
+        );
     }
     let strangers = elsewhere.requests();
     assert_eq!(strangers.len(), 1);
-    assert!(strangers[0].header("authorization").is_none() && strangers[0].header("x-token").is_none());
+    assert!(
+        strangers[0].header("authorization").is_none() && strangers[0].header("x-token").is_none()
+    );
 }
 
 /// A private address in a mirror's redirect is refused like any other, and the next mirror is asked.
@@ -142,7 +207,13 @@ async fn hazard_s10_credentials_reach_mirrors_and_nobody_whom_a_mirror_names() {
 async fn hazard_s10_a_mirror_cannot_lead_into_the_private_network() {
     let (second, inside) = (Origin::start().await, Origin::start().await);
     let bench = two(&second).await;
-    bench.origin.behave("/f", Behaviour::Redirect { status: 302, location: inside.url("/f") });
+    bench.origin.behave(
+        "/f",
+        Behaviour::Redirect {
+            status: 302,
+            location: inside.url("/f"),
+        },
+    );
     inside.put("/f", Resource::new("secret"));
     second.put("/f", Resource::new("f"));
     assert_eq!(bench.get("generic", "f").await.unwrap().text(), "f");

@@ -1,7 +1,12 @@
 //! `base_url` as a list: one of two mirrors is dead, slow, wrong, or dies in mid-body, and the client does not notice (ADR 0027).
 //!
 //! The first mirror of each bench is `bench.origin`; the second is given beside it.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test program"
+)]
 
 #[path = "../faults/chance.rs"]
 mod chance;
@@ -32,15 +37,27 @@ async fn two(second: &Origin) -> Bench {
 /// As [`two`], where the first byte of a large body waits so long for its digest.
 async fn two_held_back(second: &Origin, held_back: Duration) -> Bench {
     let url = Url::parse(&second.url("/")).unwrap();
-    Bench::limited(Limits { held_back, ..Limits::default() }, |repository| {
-        upstream(repository).base_urls.push(url.clone());
-        repository.cache.mutable_ttl = Duration::from_secs(600);
-    })
+    Bench::limited(
+        Limits {
+            held_back,
+            ..Limits::default()
+        },
+        |repository| {
+            upstream(repository).base_urls.push(url.clone());
+            repository.cache.mutable_ttl = Duration::from_secs(600);
+        },
+    )
     .await
 }
 
 /// The same file at both mirrors; what is said of it is the first's.
-fn publish_both(bench: &Bench, second: &Origin, format: &str, body: &Payload, tags: [&str; 2]) -> Published {
+fn publish_both(
+    bench: &Bench,
+    second: &Origin,
+    format: &str,
+    body: &Payload,
+    tags: [&str; 2],
+) -> Published {
     publish(second, format, body, tags[1]);
     publish(&bench.origin, format, body, tags[0])
 }
@@ -58,16 +75,31 @@ fn asked(origin: &Origin, path: &str) -> usize {
 /// What is kept of the file is `body`.
 async fn assert_kept(bench: &Bench, file: &Published, body: &Payload) {
     bench.settled().await;
-    let record = bench.record(file.repository, &file.path, "").await.expect("kept");
-    assert_eq!(record.blob().unwrap().digest, sha256(&body.slice(0, body.length())), "{}", file.repository);
+    let record = bench
+        .record(file.repository, &file.path, "")
+        .await
+        .expect("kept");
+    assert_eq!(
+        record.blob().unwrap().digest,
+        sha256(&body.slice(0, body.length())),
+        "{}",
+        file.repository
+    );
 }
 
 fn mirror(bench: &Bench, repository: &str, origin: &Origin) -> larder_engine::MirrorReport {
     let url = origin.url("/");
     let all = bench.engine.mirror_reports();
-    all.into_iter().find(|report| report.repository == repository && report.mirror == url).unwrap()
+    all.into_iter()
+        .find(|report| report.repository == repository && report.mirror == url)
+        .unwrap()
 }
 
 fn counter(report: &larder_engine::MirrorReport, name: &str) -> u64 {
-    report.counters.iter().find(|(known, _)| *known == name).unwrap().1
+    report
+        .counters
+        .iter()
+        .find(|(known, _)| *known == name)
+        .unwrap()
+        .1
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::Method;
-use larder_core::{AllowPrivate, Credentials, PackageType, PublicUrls, Repository, RepositoryName, Secret, sha256};
+use larder_core::{
+    AllowPrivate, Credentials, PackageType, PublicUrls, Repository, RepositoryName, Secret, sha256,
+};
 use larder_testkit::{Behaviour, Origin, Payload, Resource};
 
 use crate::images::blob;
@@ -19,7 +21,10 @@ async fn with_cdn() -> (Bench, Origin) {
     let address = cdn.address();
     let bench = Bench::with(|repository| {
         let settings = upstream(repository);
-        settings.credentials = Some(Credentials { username: "puller".into(), password: Secret::new("canary".into()) });
+        settings.credentials = Some(Credentials {
+            username: "puller".into(),
+            password: Secret::new("canary".into()),
+        });
         settings.allow_private = vec![AllowPrivate::Socket(address)];
     })
     .await;
@@ -31,17 +36,32 @@ async fn oci_07_credentials_stay_with_the_registry_when_it_redirects() {
     let (bench, cdn) = with_cdn().await;
     let body = Payload::generated(3 << 20, 1);
     let path = blob(&bench.origin, "app", &body);
-    cdn.put("/object", Resource::new(body.clone()).content_type("binary/octet-stream"));
+    cdn.put(
+        "/object",
+        Resource::new(body.clone()).content_type("binary/octet-stream"),
+    );
     let location = cdn.url("/object?X-Amz-Signature=abc");
-    bench.origin.behave(&format!("/v2/{path}"), Behaviour::Redirect { status: 307, location });
+    bench.origin.behave(
+        &format!("/v2/{path}"),
+        Behaviour::Redirect {
+            status: 307,
+            location,
+        },
+    );
     let got = bench.get(REPOSITORY, &path).await.unwrap();
     assert_eq!((got.answer.status, got.bytes().len()), (200, 3 << 20));
     assert_eq!(got.answer.location, None);
-    assert_eq!(got.answer.representation.content_type.as_deref(), Some("application/octet-stream"));
+    assert_eq!(
+        got.answer.representation.content_type.as_deref(),
+        Some("application/octet-stream")
+    );
     let asked = cdn.requests();
     assert_eq!(asked.len(), 1);
     assert_eq!(asked[0].header("authorization"), None);
-    assert!(bench.origin.requests()[0].header("authorization").is_some(), "the registry itself is told who asks");
+    assert!(
+        bench.origin.requests()[0].header("authorization").is_some(),
+        "the registry itself is told who asks"
+    );
 }
 
 #[tokio::test]
@@ -53,7 +73,10 @@ async fn oci_08_a_link_that_ends_midway_is_asked_for_anew_at_the_registry() {
     for link in ["/first", "/second"] {
         cdn.put(link, Resource::new(body.clone()));
     }
-    let redirect = |link: &str| Behaviour::Redirect { status: 307, location: cdn.url(link) };
+    let redirect = |link: &str| Behaviour::Redirect {
+        status: 307,
+        location: cdn.url(link),
+    };
     bench.origin.behave_once(&at, redirect("/first"));
     cdn.behave_once("/first", Behaviour::Truncate { after: 1 << 20 });
     bench.origin.hold(&at);
@@ -67,10 +90,16 @@ async fn oci_08_a_link_that_ends_midway_is_asked_for_anew_at_the_registry() {
         bench.origin.behave(&at, redirect("/second"));
     };
     let (got, ()) = tokio::join!(getting, switching);
-    assert_eq!(sha256(got.unwrap().bytes()).to_string(), path.rsplit_once('/').unwrap().1);
+    assert_eq!(
+        sha256(got.unwrap().bytes()).to_string(),
+        path.rsplit_once('/').unwrap().1
+    );
     bench.settled().await;
     assert_eq!(bench.origin.count("GET", &at), 2);
-    assert_eq!((cdn.count("GET", "/first"), cdn.count("GET", "/second")), (1, 1));
+    assert_eq!(
+        (cdn.count("GET", "/first"), cdn.count("GET", "/second")),
+        (1, 1)
+    );
     assert!(bench.get(REPOSITORY, &path).await.unwrap().is_hit());
 }
 
@@ -79,17 +108,36 @@ async fn oci_19_ranges_of_a_hit_and_of_a_miss() {
     let bench = Bench::new().await;
     let body = Payload::generated(4 << 20, 3);
     let path = blob(&bench.origin, "app", &body);
-    let range = |from: u64, to: u64| bench.client(REPOSITORY, &path).header("range", &format!("bytes={from}-{to}")).run();
-    let (a, b, c, d) =
-        tokio::join!(range(0, 999_999), range(1_000_000, 1_999_999), range(2_000_000, 2_999_999), range(3_000_000, 3_999_999));
+    let range = |from: u64, to: u64| {
+        bench
+            .client(REPOSITORY, &path)
+            .header("range", &format!("bytes={from}-{to}"))
+            .run()
+    };
+    let (a, b, c, d) = tokio::join!(
+        range(0, 999_999),
+        range(1_000_000, 1_999_999),
+        range(2_000_000, 2_999_999),
+        range(3_000_000, 3_999_999)
+    );
     for (part, from) in [(a, 0), (b, 1_000_000), (c, 2_000_000), (d, 3_000_000)] {
         let part = part.unwrap();
-        assert_eq!((part.answer.status, part.bytes()), (206, &body.slice(from, 1_000_000)));
+        assert_eq!(
+            (part.answer.status, part.bytes()),
+            (206, &body.slice(from, 1_000_000))
+        );
     }
     bench.settled().await;
-    assert_eq!(bench.origin.requests().len(), 1, "four ranges, one download");
+    assert_eq!(
+        bench.origin.requests().len(),
+        1,
+        "four ranges, one download"
+    );
     let hit = range(1000, 1999).await.unwrap();
-    assert_eq!((hit.answer.status, hit.bytes()), (206, &body.slice(1000, 1000)));
+    assert_eq!(
+        (hit.answer.status, hit.bytes()),
+        (206, &body.slice(1000, 1000))
+    );
     assert!(hit.is_hit());
 }
 
@@ -101,7 +149,9 @@ async fn oci_19_sixty_four_cold_pulls_cost_one_get() {
     let at = format!("/v2/{path}");
     bench.origin.hold_body(&at, 2 << 20);
     let expected = body.slice(0, body.length());
-    let pulls: Vec<_> = (0..64).map(|_| tokio::spawn(bench.client(REPOSITORY, &path).expect(&expected).run())).collect();
+    let pulls: Vec<_> = (0..64)
+        .map(|_| tokio::spawn(bench.client(REPOSITORY, &path).expect(&expected).run()))
+        .collect();
     bench.origin.wait_for("GET", &at, 1).await;
     bench.origin.release(&at);
     for pull in pulls {
@@ -118,36 +168,71 @@ async fn oci_27_a_layer_is_stored_once_and_read_only_where_it_is_owned() {
     let base = bench.origin.url("/");
     let named = |name: &str| {
         let repository = repository(PackageType::Docker, &base);
-        Arc::new(Repository { name: RepositoryName::parse(name).unwrap(), ..repository })
+        Arc::new(Repository {
+            name: RepositoryName::parse(name).unwrap(),
+            ..repository
+        })
     };
-    bench.engine.replace_repositories(vec![named("private"), named("public")], &BTreeMap::default(), PublicUrls::default());
+    bench.engine.replace_repositories(
+        vec![named("private"), named("public")],
+        &BTreeMap::default(),
+        PublicUrls::default(),
+    );
     bench.get("private", &path).await.unwrap();
     bench.settled().await;
     // The other remote's upstream does not have it: what the store holds is no matter.
-    bench.origin.behave_once(&format!("/v2/{path}"), Behaviour::Status(404));
+    bench
+        .origin
+        .behave_once(&format!("/v2/{path}"), Behaviour::Status(404));
     assert_eq!(refusal(bench.get("public", &path).await).1, "blob_unknown");
     let other_name = path.replace("app/", "other/");
-    assert_eq!(refusal(bench.get("private", &other_name).await).1, "blob_unknown");
+    assert_eq!(
+        refusal(bench.get("private", &other_name).await).1,
+        "blob_unknown"
+    );
     bench.settled().await;
     bench.wait(11);
     let got = bench.get("public", &path).await.unwrap();
     assert!(!got.is_hit() && got.bytes().len() == 2 << 20);
     bench.settled().await;
     let stored = bench.blobs.list(None, 1000).unwrap();
-    assert_eq!(stored.iter().filter(|blob| blob.descriptor.size == 2 << 20).count(), 1);
+    assert_eq!(
+        stored
+            .iter()
+            .filter(|blob| blob.descriptor.size == 2 << 20)
+            .count(),
+        1
+    );
 }
 
 #[tokio::test]
 async fn oci_28_layers_are_never_coded_on_the_way() {
     let bench = Bench::new().await;
-    let body = Payload::Repeat { byte: b'a', length: 100_000 };
+    let body = Payload::Repeat {
+        byte: b'a',
+        length: 100_000,
+    };
     let path = blob(&bench.origin, "app", &body);
     for _ in 0..2 {
-        let got = bench.client(REPOSITORY, &path).header("accept-encoding", "zstd, gzip, deflate").run().await.unwrap();
-        assert_eq!((got.answer.representation.content_encoding.as_deref(), got.bytes().len()), (None, 100_000));
+        let got = bench
+            .client(REPOSITORY, &path)
+            .header("accept-encoding", "zstd, gzip, deflate")
+            .run()
+            .await
+            .unwrap();
+        assert_eq!(
+            (
+                got.answer.representation.content_encoding.as_deref(),
+                got.bytes().len()
+            ),
+            (None, 100_000)
+        );
         bench.settled().await;
     }
-    assert_eq!(bench.origin.requests()[0].header("accept-encoding"), Some("identity"));
+    assert_eq!(
+        bench.origin.requests()[0].header("accept-encoding"),
+        Some("identity")
+    );
 }
 
 #[tokio::test]
@@ -156,8 +241,14 @@ async fn heads_of_blobs_state_digest_and_length() {
     let path = blob(&bench.origin, "app", &Payload::generated(5000, 6));
     let digest = path.rsplit_once('/').unwrap().1;
     for _ in 0..2 {
-        let head = bench.ask(Method::HEAD, REPOSITORY, &path, &[]).await.unwrap();
-        assert_eq!(field(&head, "docker-content-digest").as_deref(), Some(digest));
+        let head = bench
+            .ask(Method::HEAD, REPOSITORY, &path, &[])
+            .await
+            .unwrap();
+        assert_eq!(
+            field(&head, "docker-content-digest").as_deref(),
+            Some(digest)
+        );
         assert_eq!(head.answer.representation.length, Some(5000));
         bench.get(REPOSITORY, &path).await.unwrap();
         bench.settled().await;

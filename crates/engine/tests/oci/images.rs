@@ -22,7 +22,9 @@ impl Manifest {
     }
 
     pub(crate) fn resource(&self) -> Resource {
-        Resource::new(self.body.clone()).content_type(self.media_type).header("Docker-Content-Digest", &self.digest())
+        Resource::new(self.body.clone())
+            .content_type(self.media_type)
+            .header("Docker-Content-Digest", &self.digest())
     }
 }
 
@@ -36,8 +38,14 @@ pub(crate) fn image(media_type: &'static str, note: &str) -> Manifest {
 
 /// An index over manifests.
 pub(crate) fn index(media_type: &'static str, of: &[&Manifest]) -> Manifest {
-    let entries: Vec<String> = of.iter().map(|manifest| format!("{{\"digest\":\"{}\"}}", manifest.digest())).collect();
-    let body = format!("{{\"schemaVersion\":2,\"mediaType\":\"{media_type}\",\n \"manifests\":[{}]}}", entries.join(",\n"));
+    let entries: Vec<String> = of
+        .iter()
+        .map(|manifest| format!("{{\"digest\":\"{}\"}}", manifest.digest()))
+        .collect();
+    let body = format!(
+        "{{\"schemaVersion\":2,\"mediaType\":\"{media_type}\",\n \"manifests\":[{}]}}",
+        entries.join(",\n")
+    );
     Manifest { body, media_type }
 }
 
@@ -59,6 +67,9 @@ pub(crate) fn tag(origin: &Origin, path: &str, manifest: &Manifest) {
 pub(crate) fn blob(origin: &Origin, name: &str, body: &Payload) -> String {
     let digest = sha256(&body.slice(0, body.length()));
     let path = format!("{name}/blobs/{digest}");
-    origin.put(&format!("/v2/{path}"), Resource::new(body.clone()).content_type("application/octet-stream"));
+    origin.put(
+        &format!("/v2/{path}"),
+        Resource::new(body.clone()).content_type("application/octet-stream"),
+    );
     path
 }

@@ -1,5 +1,9 @@
 //! The acceptance list of protocols/oci.md, as far as it is the pipeline's: tests carry the numbers of its lines.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test program: its helpers panic to report")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test program: its helpers panic to report"
+)]
 
 mod blobs;
 mod images;
@@ -19,11 +23,18 @@ use support::Got;
 fn refusal(result: Result<Got, Fault>) -> (FaultKind, &'static str) {
     match result {
         Err(fault) => (fault.kind, fault.code),
-        Ok(got) => panic!("answered {} ({}) with {:?}", got.answer.status, got.answer.cache_status, got.body),
+        Ok(got) => panic!(
+            "answered {} ({}) with {:?}",
+            got.answer.status, got.answer.cache_status, got.body
+        ),
     }
 }
 
 /// A field that the format adds to an answer.
 fn field(got: &Got, name: &str) -> Option<String> {
-    got.answer.representation.extra.get(name).map(|value| value.to_str().unwrap().to_owned())
+    got.answer
+        .representation
+        .extra
+        .get(name)
+        .map(|value| value.to_str().unwrap().to_owned())
 }

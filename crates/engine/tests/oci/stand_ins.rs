@@ -22,7 +22,10 @@ const WIDE: &[(&str, &str)] = &[
     ("accept", OCI_MANIFEST),
     ("accept", SCHEMA2),
     ("accept", SCHEMA1),
-    ("accept", "application/vnd.docker.distribution.manifest.list.v2+json"),
+    (
+        "accept",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+    ),
     ("accept", OCI_INDEX),
 ];
 
@@ -43,19 +46,36 @@ async fn warmed(manifest: &Manifest, accept: &[(&str, &str)]) -> Bench {
 #[tokio::test]
 async fn a_held_tag_serves_whoever_takes_what_it_is_when_the_registry_is_gone() {
     let manifest = image(OCI_MANIFEST, "one");
-    for (first, second) in [(NARROW, WIDE), (WIDE, NARROW), (&[][..], NARROW), (NARROW, &[])] {
+    for (first, second) in [
+        (NARROW, WIDE),
+        (WIDE, NARROW),
+        (&[][..], NARROW),
+        (NARROW, &[]),
+    ] {
         // Fresh by its own words, and expired.
         for wait in [0, 7200] {
             let bench = warmed(&manifest, first).await;
             bench.wait(wait);
             for _ in 0..2 {
-                let head = bench.ask(Method::HEAD, REPOSITORY, TAG, second).await.unwrap();
+                let head = bench
+                    .ask(Method::HEAD, REPOSITORY, TAG, second)
+                    .await
+                    .unwrap();
                 let got = get(&bench, second).await.unwrap();
                 assert_eq!(got.text(), manifest.body);
                 for answer in [&head, &got] {
-                    assert_eq!(field(answer, "docker-content-digest"), Some(manifest.digest()));
-                    assert_eq!(answer.answer.representation.content_type.as_deref(), Some(OCI_MANIFEST));
-                    assert_eq!(answer.answer.representation.length, Some(manifest.body.len() as u64));
+                    assert_eq!(
+                        field(answer, "docker-content-digest"),
+                        Some(manifest.digest())
+                    );
+                    assert_eq!(
+                        answer.answer.representation.content_type.as_deref(),
+                        Some(OCI_MANIFEST)
+                    );
+                    assert_eq!(
+                        answer.answer.representation.length,
+                        Some(manifest.body.len() as u64)
+                    );
                     assert!(!answer.answer.hot, "it is for once");
                 }
                 bench.settled().await;
@@ -70,13 +90,24 @@ async fn a_held_tag_does_not_serve_whom_it_is_nothing_for() {
     let bench = warmed(&index(OCI_INDEX, &[&one]), WIDE).await;
     assert_eq!(refusal(get(&bench, NARROW).await).0, FaultKind::BadGateway);
     // Another tag of the image is another thing.
-    assert_eq!(refusal(bench.ask(Method::GET, REPOSITORY, "app/manifests/1", WIDE).await).0, FaultKind::BadGateway);
+    assert_eq!(
+        refusal(
+            bench
+                .ask(Method::GET, REPOSITORY, "app/manifests/1", WIDE)
+                .await
+        )
+        .0,
+        FaultKind::BadGateway
+    );
 }
 
 /// What another client's words have brought is not what a registry gives for these: it is asked as soon as it is back.
 #[tokio::test]
 async fn a_registry_that_is_there_is_asked_by_each_client_s_own_words() {
-    let (one, multi) = (image(OCI_MANIFEST, "one"), index(OCI_INDEX, &[&image(OCI_MANIFEST, "one")]));
+    let (one, multi) = (
+        image(OCI_MANIFEST, "one"),
+        index(OCI_INDEX, &[&image(OCI_MANIFEST, "one")]),
+    );
     let mut bench = warmed(&one, NARROW).await;
     assert_eq!(get(&bench, WIDE).await.unwrap().text(), one.body);
     bench.settled().await;
@@ -85,11 +116,23 @@ async fn a_registry_that_is_there_is_asked_by_each_client_s_own_words() {
     bench.wait(60);
     let got = get(&bench, WIDE).await.unwrap();
     assert_eq!(got.text(), multi.body);
-    assert!(got.answer.cache_status.contains("fwd=uri-miss"), "{}", got.answer.cache_status);
+    assert!(
+        got.answer.cache_status.contains("fwd=uri-miss"),
+        "{}",
+        got.answer.cache_status
+    );
     bench.settled().await;
-    assert_eq!(get(&bench, NARROW).await.unwrap().text(), one.body, "whose copy is fresh");
+    assert_eq!(
+        get(&bench, NARROW).await.unwrap().text(),
+        one.body,
+        "whose copy is fresh"
+    );
     // What the registry says stands: a 404, a 401 and a 500 are no failures of the network.
-    for (status, kind) in [(404, FaultKind::Upstream(404)), (401, FaultKind::NotFound), (500, FaultKind::Upstream(500))] {
+    for (status, kind) in [
+        (404, FaultKind::Upstream(404)),
+        (401, FaultKind::NotFound),
+        (500, FaultKind::Upstream(500)),
+    ] {
         bench.forget(REPOSITORY).await;
         bench.origin.put(AT, one.resource());
         get(&bench, NARROW).await.unwrap();
@@ -97,7 +140,11 @@ async fn a_registry_that_is_there_is_asked_by_each_client_s_own_words() {
         bench.origin.behave_once(AT, Behaviour::Status(status));
         assert_eq!(refusal(get(&bench, WIDE).await).0, kind);
         bench.settled().await;
-        assert_eq!(get(&bench, NARROW).await.unwrap().text(), one.body, "{status}");
+        assert_eq!(
+            get(&bench, NARROW).await.unwrap().text(),
+            one.body,
+            "{status}"
+        );
     }
 }
 
@@ -105,7 +152,10 @@ async fn a_registry_that_is_there_is_asked_by_each_client_s_own_words() {
 async fn an_old_copy_stands_in_no_longer_than_its_owner_allows() {
     let manifest = image(OCI_MANIFEST, "one");
     let mut bench = Bench::with(|repository| {
-        repository.cache = CachePolicy { stale_max_age: Some(Duration::from_secs(60)), ..CachePolicy::default() }
+        repository.cache = CachePolicy {
+            stale_max_age: Some(Duration::from_secs(60)),
+            ..CachePolicy::default()
+        }
     })
     .await;
     tag(&bench.origin, TAG, &manifest);
@@ -126,7 +176,10 @@ async fn a_repository_that_is_offline_serves_what_it_holds_in_any_words() {
     bench.reload(|repository| upstream(repository).offline = true);
     for method in [Method::GET, Method::HEAD] {
         let got = bench.ask(method, REPOSITORY, TAG, WIDE).await.unwrap();
-        assert_eq!(field(&got, "docker-content-digest"), Some(manifest.digest()));
+        assert_eq!(
+            field(&got, "docker-content-digest"),
+            Some(manifest.digest())
+        );
     }
 }
 
@@ -134,16 +187,25 @@ async fn a_repository_that_is_offline_serves_what_it_holds_in_any_words() {
 /// (`Accept: application/vnd.npm.install-v1+json; q=1.0, application/json; q=0.8, */*`).
 #[tokio::test]
 async fn a_held_packument_serves_whoever_prefers_the_short_form() {
-    const SHORT: &[(&str, &str)] = &[("accept", "application/vnd.npm.install-v1+json; q=1.0, application/json; q=0.8, */*")];
+    const SHORT: &[(&str, &str)] = &[(
+        "accept",
+        "application/vnd.npm.install-v1+json; q=1.0, application/json; q=0.8, */*",
+    )];
     const LONG: &[(&str, &str)] = &[("accept", "application/json")];
     let mut bench = Bench::new().await;
     let body = r#"{"name":"demo","dist-tags":{"latest":"1.0.0"},"versions":{"1.0.0":{"name":"demo","version":"1.0.0","dist":{"tarball":"https://registry.example/demo/-/demo-1.0.0.tgz"}}}}"#;
-    bench.origin.put("/demo", Resource::new(body).content_type("application/json"));
+    bench.origin.put(
+        "/demo",
+        Resource::new(body).content_type("application/json"),
+    );
     bench.ask(Method::GET, "npm", "demo", LONG).await.unwrap();
     bench.settled().await;
     bench.origin.stop().await;
     for method in [Method::GET, Method::HEAD] {
         let got = bench.ask(method, "npm", "demo", SHORT).await.unwrap();
-        assert_eq!(got.answer.representation.content_type.as_deref(), Some("application/json"));
+        assert_eq!(
+            got.answer.representation.content_type.as_deref(),
+            Some("application/json")
+        );
     }
 }

@@ -24,13 +24,25 @@ async fn oci_06_a_blob_that_is_not_its_digest_is_not_kept_and_is_asked_for_again
         let body = Payload::generated(length, 1);
         let path = blob(&bench.origin, "app", &body);
         let at = format!("/v2/{path}");
-        bench.origin.behave_once(&at, Behaviour::Body(Payload::generated(length, 2).slice(0, length)));
+        bench.origin.behave_once(
+            &at,
+            Behaviour::Body(Payload::generated(length, 2).slice(0, length)),
+        );
         match bench.get(REPOSITORY, &path).await {
-            Err(fault) => assert_eq!((fault.kind, fault.code), (FaultKind::BadGateway, "digest_mismatch")),
-            Ok(got) => assert!(length > 1 << 20 && got.body.is_err(), "a long transfer is aborted, never ended well"),
+            Err(fault) => assert_eq!(
+                (fault.kind, fault.code),
+                (FaultKind::BadGateway, "digest_mismatch")
+            ),
+            Ok(got) => assert!(
+                length > 1 << 20 && got.body.is_err(),
+                "a long transfer is aborted, never ended well"
+            ),
         }
         assert_empty(&bench).await;
-        assert_eq!(bench.get(REPOSITORY, &path).await.unwrap().bytes(), &body.slice(0, length));
+        assert_eq!(
+            bench.get(REPOSITORY, &path).await.unwrap().bytes(),
+            &body.slice(0, length)
+        );
         assert_eq!(bench.origin.count("GET", &at), 2);
     }
 }
@@ -38,9 +50,13 @@ async fn oci_06_a_blob_that_is_not_its_digest_is_not_kept_and_is_asked_for_again
 /// A manifest that names one layer, and says that it has so many bytes.
 fn naming(layer: &str, size: u64) -> Manifest {
     let digest = layer.rsplit_once('/').unwrap().1;
-    let layer = format!(r#"{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"{digest}","size":{size}}}"#);
+    let layer = format!(
+        r#"{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"{digest}","size":{size}}}"#
+    );
     Manifest {
-        body: format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}","config":{{}},"layers":[{layer}]}}"#),
+        body: format!(
+            r#"{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}","config":{{}},"layers":[{layer}]}}"#
+        ),
         media_type: OCI_MANIFEST,
     }
 }
@@ -48,20 +64,41 @@ fn naming(layer: &str, size: u64) -> Manifest {
 /// More and fewer bytes than the manifest says: they have another digest, too.
 #[tokio::test]
 async fn oci_06_a_layer_of_another_length_than_its_manifest_states_is_refused() {
-    for (length, sent) in [(5_000, 4_999), (5_000, 5_001), (5_000, 0), (3 << 20, (3 << 20) + 1), (3 << 20, 2 << 20)] {
+    for (length, sent) in [
+        (5_000, 4_999),
+        (5_000, 5_001),
+        (5_000, 0),
+        (3 << 20, (3 << 20) + 1),
+        (3 << 20, 2 << 20),
+    ] {
         let bench = Bench::new().await;
         let body = Payload::generated(length, 1);
         let path = blob(&bench.origin, "app", &body);
         tag(&bench.origin, TAG, &naming(&path, length));
         bench.get(REPOSITORY, TAG).await.unwrap();
         // It begins as it should.
-        bench.origin.behave(&format!("/v2/{path}"), Behaviour::Body(Payload::generated(length + 1, 1).slice(0, sent)));
+        bench.origin.behave(
+            &format!("/v2/{path}"),
+            Behaviour::Body(Payload::generated(length + 1, 1).slice(0, sent)),
+        );
         match bench.get(REPOSITORY, &path).await {
             Err(fault) => {
-                assert_eq!((fault.kind, fault.code), (FaultKind::BadGateway, "digest_mismatch"));
-                assert!(fault.message.contains(&format!("sent {sent} bytes whose sha256")), "{}", fault.message);
+                assert_eq!(
+                    (fault.kind, fault.code),
+                    (FaultKind::BadGateway, "digest_mismatch")
+                );
+                assert!(
+                    fault
+                        .message
+                        .contains(&format!("sent {sent} bytes whose sha256")),
+                    "{}",
+                    fault.message
+                );
             }
-            Ok(got) => assert!(length > 1 << 20 && got.body.is_err(), "a long transfer is aborted, never ended well"),
+            Ok(got) => assert!(
+                length > 1 << 20 && got.body.is_err(),
+                "a long transfer is aborted, never ended well"
+            ),
         }
         bench.settled().await;
         assert_eq!(bench.record(REPOSITORY, &path, "").await, None);
@@ -80,9 +117,19 @@ async fn oci_06_a_manifest_that_states_a_wrong_size_withholds_its_layers_from_no
         for size in [length - 1, length + 1] {
             let lying = naming(&path, size);
             tag(&bench.origin, TAG, &lying);
-            assert_eq!(bench.get(REPOSITORY, &put(&bench.origin, "app", &lying)).await.unwrap().text(), lying.body);
+            assert_eq!(
+                bench
+                    .get(REPOSITORY, &put(&bench.origin, "app", &lying))
+                    .await
+                    .unwrap()
+                    .text(),
+                lying.body
+            );
         }
-        assert_eq!(bench.get(REPOSITORY, &path).await.unwrap().bytes(), &body.slice(0, length));
+        assert_eq!(
+            bench.get(REPOSITORY, &path).await.unwrap().bytes(),
+            &body.slice(0, length)
+        );
         bench.settled().await;
         assert!(bench.get(REPOSITORY, &path).await.unwrap().is_hit());
     }
@@ -98,46 +145,78 @@ async fn oci_06_sha512_digests_are_enforced_like_any_other() {
     let path = format!("app/blobs/{digest}");
     let wrong = format!("app/blobs/sha512:{}", "0".repeat(128));
     for path in [&path, &wrong] {
-        bench.origin.put(&format!("/v2/{path}"), Resource::new(body.clone()));
+        bench
+            .origin
+            .put(&format!("/v2/{path}"), Resource::new(body.clone()));
     }
     assert!(bench.get(REPOSITORY, &wrong).await.unwrap().body.is_err());
     assert_empty(&bench).await;
-    assert_eq!(bench.get(REPOSITORY, &path).await.unwrap().bytes().len(), 3 << 20);
+    assert_eq!(
+        bench.get(REPOSITORY, &path).await.unwrap().bytes().len(),
+        3 << 20
+    );
 }
 
 #[tokio::test]
 async fn hazard_w6_a_lying_digest_field_is_found_out() {
     let bench = Bench::new().await;
     let (one, two) = (image(OCI_MANIFEST, "one"), image(OCI_MANIFEST, "two"));
-    bench
-        .origin
-        .put(AT, Resource::new(one.body.clone()).content_type(OCI_MANIFEST).header("Docker-Content-Digest", &two.digest()));
+    bench.origin.put(
+        AT,
+        Resource::new(one.body.clone())
+            .content_type(OCI_MANIFEST)
+            .header("Docker-Content-Digest", &two.digest()),
+    );
     let fault = bench.get(REPOSITORY, TAG).await.unwrap_err();
-    assert_eq!((fault.kind, fault.code), (FaultKind::BadGateway, "digest_mismatch"));
+    assert_eq!(
+        (fault.kind, fault.code),
+        (FaultKind::BadGateway, "digest_mismatch")
+    );
     assert_empty(&bench).await;
     // By digest it is the path that counts, not the field.
     let path = put(&bench.origin, "app", &one);
-    bench.origin.behave(&format!("/v2/{path}"), Behaviour::Header("Docker-Content-Digest".to_owned(), two.digest()));
+    bench.origin.behave(
+        &format!("/v2/{path}"),
+        Behaviour::Header("Docker-Content-Digest".to_owned(), two.digest()),
+    );
     let got = bench.get(REPOSITORY, &path).await.unwrap();
-    assert_eq!(crate::field(&got, "docker-content-digest"), Some(one.digest()));
+    assert_eq!(
+        crate::field(&got, "docker-content-digest"),
+        Some(one.digest())
+    );
     let path = format!("app/manifests/{}", two.digest());
     bench.origin.put(&format!("/v2/{path}"), one.resource());
-    assert_eq!(refusal(bench.get(REPOSITORY, &path).await).1, "digest_mismatch");
+    assert_eq!(
+        refusal(bench.get(REPOSITORY, &path).await).1,
+        "digest_mismatch"
+    );
 }
 
 #[tokio::test]
 async fn hazard_w6_manifests_that_could_be_two_things_are_refused() {
     let both = r#"{"schemaVersion":2,"config":{},"layers":[],"manifests":[]}"#.to_owned();
     let other_type = format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[]}}"#);
-    for (body, reason) in
-        [(both, "both `layers` and `manifests`"), (other_type, "says that it is"), ("<html>".to_owned(), "is not one")]
-    {
+    for (body, reason) in [
+        (both, "both `layers` and `manifests`"),
+        (other_type, "says that it is"),
+        ("<html>".to_owned(), "is not one"),
+    ] {
         let bench = Bench::new().await;
-        let manifest = Manifest { body, media_type: OCI_MANIFEST };
+        let manifest = Manifest {
+            body,
+            media_type: OCI_MANIFEST,
+        };
         tag(&bench.origin, TAG, &manifest);
-        for path in [TAG.to_owned(), format!("app/manifests/{}", manifest.digest())] {
+        for path in [
+            TAG.to_owned(),
+            format!("app/manifests/{}", manifest.digest()),
+        ] {
             let fault = bench.get(REPOSITORY, &path).await.unwrap_err();
-            assert_eq!((fault.kind, fault.code), (FaultKind::BadGateway, "malformed_document"), "{path}");
+            assert_eq!(
+                (fault.kind, fault.code),
+                (FaultKind::BadGateway, "malformed_document"),
+                "{path}"
+            );
             assert!(fault.message.contains(reason), "{}", fault.message);
         }
         assert_empty(&bench).await;
@@ -152,8 +231,14 @@ async fn hazard_w6_a_good_manifest_outlives_a_bad_one_in_its_place() {
     bench.get(REPOSITORY, TAG).await.unwrap();
     bench.settled().await;
     bench.wait(3601);
-    bench.origin.behave(AT, Behaviour::Body("{\"layers\":[],\"manifests\":[]}".into()));
-    bench.origin.behave(AT, Behaviour::WithoutHeader("Docker-Content-Digest".to_owned()));
+    bench.origin.behave(
+        AT,
+        Behaviour::Body("{\"layers\":[],\"manifests\":[]}".into()),
+    );
+    bench.origin.behave(
+        AT,
+        Behaviour::WithoutHeader("Docker-Content-Digest".to_owned()),
+    );
     assert_eq!(bench.get(REPOSITORY, TAG).await.unwrap().text(), good.body);
 }
 
@@ -161,12 +246,20 @@ async fn hazard_w6_a_good_manifest_outlives_a_bad_one_in_its_place() {
 async fn manifests_have_a_largest_size() {
     for declared in [true, false] {
         let bench = Bench::new().await;
-        let huge = Payload::Repeat { byte: b' ', length: (8 << 20) + 1 };
-        bench.origin.put(AT, Resource::new(huge).content_type(OCI_MANIFEST));
+        let huge = Payload::Repeat {
+            byte: b' ',
+            length: (8 << 20) + 1,
+        };
+        bench
+            .origin
+            .put(AT, Resource::new(huge).content_type(OCI_MANIFEST));
         if !declared {
             bench.origin.behave(AT, Behaviour::Chunked);
         }
-        assert_eq!(refusal(bench.get(REPOSITORY, TAG).await).1, "document_too_large");
+        assert_eq!(
+            refusal(bench.get(REPOSITORY, TAG).await).1,
+            "document_too_large"
+        );
         assert_empty(&bench).await;
     }
 }

@@ -31,13 +31,32 @@ async fn a_master_index_takes_its_signature_along_and_nothing_that_is_named_by_i
     let (master, signature) = (format!("el9/{MASTER}"), format!("el9/{SIGNATURE}"));
     body(&bench, &master).await;
     body(&bench, &format!("el9/{package}")).await;
-    assert!(bench.record("rpm", &format!("el9/{package}"), "").await.is_some_and(|record| record.verified));
+    assert!(
+        bench
+            .record("rpm", &format!("el9/{package}"), "")
+            .await
+            .is_some_and(|record| record.verified)
+    );
     assert!(forget(&bench, &master).await);
     assert_eq!(bench.record("rpm", &master, "").await, None);
     assert_eq!(bench.record("rpm", &signature, "").await, None);
-    let primary = one.metadata.keys().find(|path| path.contains("primary")).unwrap();
-    assert!(bench.record("rpm", &format!("el9/{primary}"), "").await.is_some());
-    assert!(bench.record("rpm", &format!("el9/{package}"), "").await.is_some());
+    let primary = one
+        .metadata
+        .keys()
+        .find(|path| path.contains("primary"))
+        .unwrap();
+    assert!(
+        bench
+            .record("rpm", &format!("el9/{primary}"), "")
+            .await
+            .is_some()
+    );
+    assert!(
+        bench
+            .record("rpm", &format!("el9/{package}"), "")
+            .await
+            .is_some()
+    );
     assert!(!forget(&bench, &master).await, "there is nothing left");
     assert_eq!(body(&bench, &master).await, one.repomd);
     assert_eq!(body(&bench, &signature).await, one.metadata[SIGNATURE]);

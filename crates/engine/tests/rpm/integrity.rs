@@ -1,7 +1,8 @@
 //! Nothing is kept that is not what its name or its index says.
 
 use larder_core::{
-    ArtifactRecord, BlobDescriptor, Content, DigestAlgorithm, FaultKind, RepositoryName, SourceKey, StoredHeaders,
+    ArtifactRecord, BlobDescriptor, Content, DigestAlgorithm, FaultKind, RepositoryName, SourceKey,
+    StoredHeaders,
 };
 use larder_storage::Change;
 use larder_testkit::{Behaviour, Resource};
@@ -15,17 +16,36 @@ const PACKAGES: &[(&str, &str)] = &[("Packages/x-1.x86_64.rpm", "the package")];
 
 #[tokio::test]
 async fn rpm_05_metadata_named_by_its_digest_is_renewed_without_contact() {
-    for algorithm in [DigestAlgorithm::Sha256, DigestAlgorithm::Sha512, DigestAlgorithm::Sha1, DigestAlgorithm::Md5] {
+    for algorithm in [
+        DigestAlgorithm::Sha256,
+        DigestAlgorithm::Sha512,
+        DigestAlgorithm::Sha1,
+        DigestAlgorithm::Md5,
+    ] {
         let bench = Bench::new().await;
-        let one = generation(Style { algorithm, ..Style::revision(1) }, PACKAGES);
+        let one = generation(
+            Style {
+                algorithm,
+                ..Style::revision(1)
+            },
+            PACKAGES,
+        );
         one.publish(&bench.origin, "el9/", None);
         // Without its master index, too.
         let path = format!("el9/{}", one.path_of("other"));
-        assert_eq!(body(&bench, &path).await, one.body_of("other"), "{algorithm:?}");
+        assert_eq!(
+            body(&bench, &path).await,
+            one.body_of("other"),
+            "{algorithm:?}"
+        );
         bench.wait(100 * EXPIRED);
         bench.origin.reset_log();
         let got = bench.get("rpm", &path).await.unwrap();
-        assert!(got.is_hit() && got.bytes() == one.body_of("other"), "{algorithm:?}: {}", got.answer.cache_status);
+        assert!(
+            got.is_hit() && got.bytes() == one.body_of("other"),
+            "{algorithm:?}: {}",
+            got.answer.cache_status
+        );
         assert_eq!(bench.origin.count("*", "*"), 0, "{algorithm:?}");
     }
 }
@@ -34,7 +54,13 @@ async fn rpm_05_metadata_named_by_its_digest_is_renewed_without_contact() {
 #[tokio::test]
 async fn a_size_that_alone_differs_from_the_metadata_s_refuses_no_file() {
     let bench = Bench::new().await;
-    let mut one = generation(Style { signed: false, ..Style::revision(1) }, PACKAGES);
+    let mut one = generation(
+        Style {
+            signed: false,
+            ..Style::revision(1)
+        },
+        PACKAGES,
+    );
     let of_metadata = format!("<size>{}</size>", one.body_of("primary").len());
     let text = String::from_utf8(one.repomd.clone()).unwrap();
     assert!(text.contains(&of_metadata));
@@ -55,7 +81,10 @@ async fn rpm_06_bytes_that_do_not_match_their_name_are_dropped_and_fetched_again
     // As a larder kept it that took this for plain files.
     let info = bench.blobs.put_bytes(b"something else").unwrap();
     let record = ArtifactRecord {
-        content: Content::Blob(BlobDescriptor { digest: larder_core::sha256(b"something else"), size: 14 }),
+        content: Content::Blob(BlobDescriptor {
+            digest: larder_core::sha256(b"something else"),
+            size: 14,
+        }),
         headers: StoredHeaders::default(),
         source_url: bench.origin.url(&path),
         published_at: None,
@@ -65,8 +94,20 @@ async fn rpm_06_bytes_that_do_not_match_their_name_are_dropped_and_fetched_again
         began_at: START,
         verified: false,
     };
-    let key = SourceKey { repository: RepositoryName::parse("rpm").unwrap(), path: path.as_str().into(), variant: "".into() };
-    bench.metadata.apply(vec![Change::PutRecord { key, record, blob: Some(info) }]).await.unwrap();
+    let key = SourceKey {
+        repository: RepositoryName::parse("rpm").unwrap(),
+        path: path.as_str().into(),
+        variant: "".into(),
+    };
+    bench
+        .metadata
+        .apply(vec![Change::PutRecord {
+            key,
+            record,
+            blob: Some(info),
+        }])
+        .await
+        .unwrap();
     assert_eq!(body(&bench, &path).await, one.body_of("primary"));
     assert_eq!(bench.origin.count("GET", &format!("/{path}")), 1);
 }
@@ -77,11 +118,21 @@ async fn rpm_06_an_upstream_that_sends_other_bytes_than_the_name_says_is_refused
     let one = generation(Style::revision(1), PACKAGES);
     one.publish(&bench.origin, "el9/", None);
     let path = one.path_of("other");
-    bench.origin.put(&format!("/el9/{path}"), resource(b"something else"));
+    bench
+        .origin
+        .put(&format!("/el9/{path}"), resource(b"something else"));
     for _ in 0..2 {
-        assert_eq!(refusal(bench.get("rpm", &format!("el9/{path}")).await), (FaultKind::BadGateway, "digest_mismatch"));
+        assert_eq!(
+            refusal(bench.get("rpm", &format!("el9/{path}")).await),
+            (FaultKind::BadGateway, "digest_mismatch")
+        );
         bench.settled().await;
-        assert!(bench.record("rpm", &format!("el9/{path}"), "").await.is_none_or(|record| record.blob().is_none()));
+        assert!(
+            bench
+                .record("rpm", &format!("el9/{path}"), "")
+                .await
+                .is_none_or(|record| record.blob().is_none())
+        );
     }
 }
 
@@ -90,14 +141,30 @@ async fn rpm_16_a_package_that_differs_from_primary_costs_one_refresh_and_is_ref
     let bench = Bench::new().await;
     let one = generation(Style::revision(1), PACKAGES);
     one.publish(&bench.origin, "el9/", None);
-    bench.origin.put(&format!("/{PACKAGE}"), resource(b"another package"));
+    bench
+        .origin
+        .put(&format!("/{PACKAGE}"), resource(b"another package"));
     body(&bench, "el9/repodata/repomd.xml").await;
-    assert_eq!(refusal(bench.get("rpm", PACKAGE).await), (FaultKind::BadGateway, "digest_mismatch"));
+    assert_eq!(
+        refusal(bench.get("rpm", PACKAGE).await),
+        (FaultKind::BadGateway, "digest_mismatch")
+    );
     bench.settled().await;
-    assert_eq!(bench.origin.count("GET", "/el9/repodata/repomd.xml"), 2, "asked once more");
-    assert!(bench.record("rpm", PACKAGE, "").await.is_none_or(|record| record.blob().is_none()));
+    assert_eq!(
+        bench.origin.count("GET", "/el9/repodata/repomd.xml"),
+        2,
+        "asked once more"
+    );
+    assert!(
+        bench
+            .record("rpm", PACKAGE, "")
+            .await
+            .is_none_or(|record| record.blob().is_none())
+    );
     // What it should be is taken at once.
-    bench.origin.put(&format!("/{PACKAGE}"), resource(b"the package"));
+    bench
+        .origin
+        .put(&format!("/{PACKAGE}"), resource(b"the package"));
     assert_eq!(body(&bench, PACKAGE).await, b"the package");
     assert!(bench.record("rpm", PACKAGE, "").await.unwrap().verified);
 }
@@ -105,8 +172,13 @@ async fn rpm_16_a_package_that_differs_from_primary_costs_one_refresh_and_is_ref
 #[tokio::test]
 async fn rpm_16_a_package_that_is_newer_than_the_held_primary_is_right_after_one_refresh() {
     let bench = Bench::new().await;
-    let (one, two) =
-        (generation(Style::revision(1), PACKAGES), generation(Style::revision(2), &[("Packages/x-1.x86_64.rpm", "signed anew")]));
+    let (one, two) = (
+        generation(Style::revision(1), PACKAGES),
+        generation(
+            Style::revision(2),
+            &[("Packages/x-1.x86_64.rpm", "signed anew")],
+        ),
+    );
     one.publish(&bench.origin, "el9/", None);
     body(&bench, "el9/repodata/repomd.xml").await;
     two.publish(&bench.origin, "el9/", Some(&one));
@@ -117,7 +189,10 @@ async fn rpm_16_a_package_that_is_newer_than_the_held_primary_is_right_after_one
 #[tokio::test]
 async fn rpm_16_a_package_that_was_signed_anew_replaces_the_one_that_is_held() {
     for unique in [true, false] {
-        let style = |revision| Style { unique, ..Style::revision(revision) };
+        let style = |revision| Style {
+            unique,
+            ..Style::revision(revision)
+        };
         let bench = Bench::new().await;
         let (one, gap) = (generation(style(1), PACKAGES), generation(style(2), &[]));
         let two = generation(style(3), &[("Packages/x-1.x86_64.rpm", "signed anew")]);
@@ -132,7 +207,11 @@ async fn rpm_16_a_package_that_was_signed_anew_replaces_the_one_that_is_held() {
         two.publish(&bench.origin, "el9/", Some(&gap));
         bench.wait(EXPIRED);
         body(&bench, "el9/repodata/repomd.xml").await;
-        assert_eq!(body(&bench, PACKAGE).await, b"signed anew", "unique names: {unique}");
+        assert_eq!(
+            body(&bench, PACKAGE).await,
+            b"signed anew",
+            "unique names: {unique}"
+        );
     }
 }
 
@@ -141,10 +220,18 @@ async fn rpm_16_a_package_kept_before_its_metadata_was_known_is_checked_when_it_
     let bench = Bench::new().await;
     let one = generation(Style::revision(1), PACKAGES);
     one.publish(&bench.origin, "el9/", None);
-    bench.origin.put(&format!("/{PACKAGE}"), resource(b"another package"));
-    assert_eq!(body(&bench, PACKAGE).await, b"another package", "nothing is known of it yet");
+    bench
+        .origin
+        .put(&format!("/{PACKAGE}"), resource(b"another package"));
+    assert_eq!(
+        body(&bench, PACKAGE).await,
+        b"another package",
+        "nothing is known of it yet"
+    );
     body(&bench, "el9/repodata/repomd.xml").await;
-    bench.origin.put(&format!("/{PACKAGE}"), resource(b"the package"));
+    bench
+        .origin
+        .put(&format!("/{PACKAGE}"), resource(b"the package"));
     assert_eq!(body(&bench, PACKAGE).await, b"the package");
 }
 
@@ -155,10 +242,17 @@ async fn rpm_18_a_coding_label_on_compressed_metadata_is_dropped() {
         let one = generation(Style::revision(1), PACKAGES);
         one.publish(&bench.origin, "el9/", None);
         for path in one.metadata.keys().filter(|path| path.contains(".xml.gz")) {
-            bench.origin.behave(&format!("/el9/{path}"), Behaviour::LabelEncoding(label.to_owned()));
+            bench.origin.behave(
+                &format!("/el9/{path}"),
+                Behaviour::LabelEncoding(label.to_owned()),
+            );
         }
         body(&bench, "el9/repodata/repomd.xml").await;
-        for (path, bytes) in one.metadata.iter().filter(|(path, _)| path.contains(".xml.gz")) {
+        for (path, bytes) in one
+            .metadata
+            .iter()
+            .filter(|(path, _)| path.contains(".xml.gz"))
+        {
             let got = bench.get("rpm", &format!("el9/{path}")).await.unwrap();
             assert_eq!(got.bytes(), bytes, "{path}");
             assert_eq!(got.answer.representation.content_encoding, None, "{path}");
@@ -169,19 +263,37 @@ async fn rpm_18_a_coding_label_on_compressed_metadata_is_dropped() {
 /// "Billion laughs", an external entity, a plain document type, endless depth, a token without end.
 #[tokio::test]
 async fn rpm_24_a_master_index_with_a_document_type_is_refused_within_limits() {
-    let entity =
-        "<!DOCTYPE repomd [<!ENTITY a \"aaaaaaaaaa\"><!ENTITY b \"&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;\">]><repomd>&b;</repomd>";
+    let entity = "<!DOCTYPE repomd [<!ENTITY a \"aaaaaaaaaa\"><!ENTITY b \"&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;\">]><repomd>&b;</repomd>";
     let external = "<!DOCTYPE repomd [<!ENTITY x SYSTEM \"file:///etc/passwd\">]><repomd><revision>&x;</revision></repomd>";
     let deep = "<repomd>".to_owned() + &"<a>".repeat(100_000);
     let undefined = "<repomd><revision>&nobody;</revision></repomd>".to_owned();
     let large = format!("<repomd><!-- {} --></repomd>", "x".repeat(2 << 20));
-    for bomb in [entity.to_owned(), external.to_owned(), "<!DOCTYPE html><html/>".to_owned(), deep, undefined, large] {
+    for bomb in [
+        entity.to_owned(),
+        external.to_owned(),
+        "<!DOCTYPE html><html/>".to_owned(),
+        deep,
+        undefined,
+        large,
+    ] {
         let bench = Bench::new().await;
-        bench.origin.put("/el9/repodata/repomd.xml", Resource::new(bomb.clone()));
+        bench
+            .origin
+            .put("/el9/repodata/repomd.xml", Resource::new(bomb.clone()));
         let refused = bench.get("rpm", "el9/repodata/repomd.xml").await;
-        assert_eq!(refusal(refused), (FaultKind::BadGateway, "malformed_document"), "{}", &bomb[..bomb.len().min(60)]);
+        assert_eq!(
+            refusal(refused),
+            (FaultKind::BadGateway, "malformed_document"),
+            "{}",
+            &bomb[..bomb.len().min(60)]
+        );
         bench.settled().await;
-        assert!(bench.record("rpm", "el9/repodata/repomd.xml", "").await.is_none());
+        assert!(
+            bench
+                .record("rpm", "el9/repodata/repomd.xml", "")
+                .await
+                .is_none()
+        );
     }
 }
 
@@ -196,10 +308,20 @@ async fn rpm_24_a_primary_that_is_a_bomb_says_nothing_and_stops_nobody() {
     let repomd = format!(
         "<repomd><data type=\"primary\"><checksum type=\"sha256\">{digest}</checksum><location href=\"repodata/{digest}-primary.xml.gz\"/></data></repomd>"
     );
-    bench.origin.put("/el9/repodata/repomd.xml", resource(repomd.as_bytes()));
-    bench.origin.put(&format!("/el9/repodata/{digest}-primary.xml.gz"), resource(&bomb));
-    bench.origin.put(&format!("/{PACKAGE}"), resource(b"the package"));
-    assert_eq!(body(&bench, "el9/repodata/repomd.xml").await, repomd.as_bytes());
+    bench
+        .origin
+        .put("/el9/repodata/repomd.xml", resource(repomd.as_bytes()));
+    bench.origin.put(
+        &format!("/el9/repodata/{digest}-primary.xml.gz"),
+        resource(&bomb),
+    );
+    bench
+        .origin
+        .put(&format!("/{PACKAGE}"), resource(b"the package"));
+    assert_eq!(
+        body(&bench, "el9/repodata/repomd.xml").await,
+        repomd.as_bytes()
+    );
     assert_eq!(body(&bench, PACKAGE).await, b"the package");
 }
 
@@ -209,11 +331,19 @@ async fn hazard_w6_another_kind_of_document_is_not_taken_for_the_one_asked_for()
     let bench = Bench::new().await;
     let one = generation(Style::revision(1), PACKAGES);
     one.publish(&bench.origin, "el9/", None);
-    bench.origin.behave_once("/el9/repodata/repomd.xml", Behaviour::LoginPage);
-    assert_eq!(refusal(bench.get("rpm", "el9/repodata/repomd.xml").await), (FaultKind::BadGateway, "malformed_document"));
+    bench
+        .origin
+        .behave_once("/el9/repodata/repomd.xml", Behaviour::LoginPage);
+    assert_eq!(
+        refusal(bench.get("rpm", "el9/repodata/repomd.xml").await),
+        (FaultKind::BadGateway, "malformed_document")
+    );
     bench.settled().await;
     assert_eq!(body(&bench, "el9/repodata/repomd.xml").await, one.repomd);
     let metalink = Resource::new("<metalink/>").content_type("application/metalink+xml");
     bench.origin.put(&format!("/{PACKAGE}"), metalink);
-    assert_eq!(refusal(bench.get("rpm", PACKAGE).await), (FaultKind::BadGateway, "digest_mismatch"));
+    assert_eq!(
+        refusal(bench.get("rpm", PACKAGE).await),
+        (FaultKind::BadGateway, "digest_mismatch")
+    );
 }

@@ -1,6 +1,10 @@
 //! The acceptance list for RPM repositories (the numbers in the names), and the hazards that it comes from. What takes real
 //! clients stands in `tests/e2e/rpm.py`, what takes an HTTP server in `crates/larder/tests/http`.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test program: its helpers panic to report")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test program: its helpers panic to report"
+)]
 
 mod consistency;
 mod files;
@@ -22,13 +26,19 @@ const EXPIRED: u64 = 3_601;
 fn refusal(result: Result<Got, Fault>) -> (FaultKind, &'static str) {
     match result {
         Err(fault) => (fault.kind, fault.code),
-        Ok(got) => panic!("answered {} ({}) with {:?}", got.answer.status, got.answer.cache_status, got.body),
+        Ok(got) => panic!(
+            "answered {} ({}) with {:?}",
+            got.answer.status, got.answer.cache_status, got.body
+        ),
     }
 }
 
 /// The body of a file of the rpm repository, when all downloads have come to rest.
 async fn body(bench: &Bench, path: &str) -> Vec<u8> {
-    let got = bench.get("rpm", path).await.unwrap_or_else(|fault| panic!("{path}: {} {}", fault.code, fault.message));
+    let got = bench
+        .get("rpm", path)
+        .await
+        .unwrap_or_else(|fault| panic!("{path}: {} {}", fault.code, fault.message));
     let bytes = got.bytes().to_vec();
     bench.settled().await;
     bytes

@@ -27,7 +27,12 @@ pub(crate) struct Style {
 
 impl Style {
     pub(crate) fn revision(revision: u64) -> Self {
-        Self { unique: true, algorithm: DigestAlgorithm::Sha256, signed: true, revision }
+        Self {
+            unique: true,
+            algorithm: DigestAlgorithm::Sha256,
+            signed: true,
+            revision,
+        }
     }
 }
 
@@ -36,19 +41,31 @@ pub(crate) const SIGNATURE: &str = "repodata/repomd.xml.asc";
 
 /// A generation with these packages.
 pub(crate) fn generation(style: Style, packages: &[(&str, &str)]) -> Generation {
-    let packages: BTreeMap<String, Vec<u8>> =
-        packages.iter().map(|(path, body)| ((*path).to_owned(), body.as_bytes().to_vec())).collect();
+    let packages: BTreeMap<String, Vec<u8>> = packages
+        .iter()
+        .map(|(path, body)| ((*path).to_owned(), body.as_bytes().to_vec()))
+        .collect();
     let primary = gzip(primary_xml(&packages).as_bytes());
     let kinds = [
         ("primary", primary),
-        ("filelists", gzip(format!("<filelists revision=\"{}\"/>", style.revision).as_bytes())),
-        ("other", gzip(format!("<otherdata revision=\"{}\"/>", style.revision).as_bytes())),
+        (
+            "filelists",
+            gzip(format!("<filelists revision=\"{}\"/>", style.revision).as_bytes()),
+        ),
+        (
+            "other",
+            gzip(format!("<otherdata revision=\"{}\"/>", style.revision).as_bytes()),
+        ),
     ];
     let mut metadata = BTreeMap::new();
     let mut records = String::new();
     for (kind, body) in kinds {
         let digest = digest(style.algorithm, &body);
-        let name = if style.unique { format!("{}-{kind}.xml.gz", digest.to_hex()) } else { format!("{kind}.xml.gz") };
+        let name = if style.unique {
+            format!("{}-{kind}.xml.gz", digest.to_hex())
+        } else {
+            format!("{kind}.xml.gz")
+        };
         write!(
             records,
             "  <data type=\"{kind}\">\n    <checksum type=\"{}\">{}</checksum>\n    <location href=\"repodata/{name}\"/>\n    \
@@ -70,7 +87,11 @@ pub(crate) fn generation(style: Style, packages: &[(&str, &str)]) -> Generation 
     if style.signed {
         metadata.insert(SIGNATURE.to_owned(), signature(&repomd));
     }
-    Generation { metadata, packages, repomd }
+    Generation {
+        metadata,
+        packages,
+        repomd,
+    }
 }
 
 /// What stands for the signature of a master index.
@@ -102,7 +123,11 @@ fn primary_xml(packages: &BTreeMap<String, Vec<u8>>) -> String {
 pub(crate) fn digest(algorithm: DigestAlgorithm, body: &[u8]) -> Digest {
     let mut hasher = Hasher::new(&[algorithm]);
     hasher.update(body);
-    hasher.finish().into_iter().find(|digest| digest.algorithm() == algorithm).unwrap()
+    hasher
+        .finish()
+        .into_iter()
+        .find(|digest| digest.algorithm() == algorithm)
+        .unwrap()
 }
 
 pub(crate) fn gzip(plain: &[u8]) -> Vec<u8> {
@@ -114,7 +139,11 @@ pub(crate) fn gzip(plain: &[u8]) -> Vec<u8> {
 impl Generation {
     /// Path below the root of the metadata of a kind.
     pub(crate) fn path_of(&self, kind: &str) -> String {
-        self.metadata.keys().find(|path| path.ends_with(&format!("{kind}.xml.gz"))).unwrap().clone()
+        self.metadata
+            .keys()
+            .find(|path| path.ends_with(&format!("{kind}.xml.gz")))
+            .unwrap()
+            .clone()
     }
 
     pub(crate) fn body_of(&self, kind: &str) -> &[u8] {
@@ -135,5 +164,7 @@ impl Generation {
 
 pub(crate) fn resource(body: &[u8]) -> Resource {
     let tag = format!("\"{}\"", &sha256(body).to_hex()[..16]);
-    Resource::new(body.to_vec()).etag(&tag).content_type("application/octet-stream")
+    Resource::new(body.to_vec())
+        .etag(&tag)
+        .content_type("application/octet-stream")
 }

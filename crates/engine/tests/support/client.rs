@@ -90,7 +90,10 @@ impl Client {
     }
 
     pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
-        self.headers.append(http::HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        self.headers.append(
+            http::HeaderName::from_static(name),
+            HeaderValue::from_str(value).unwrap(),
+        );
         self
     }
 
@@ -115,7 +118,12 @@ impl Client {
 
     /// The pipeline's answer, its body unread.
     pub(crate) async fn answer(&self) -> Result<Answer, Fault> {
-        let (path, query) = self.target.split_once('?').map_or((self.target.as_str(), None), |(path, query)| (path, Some(query)));
+        let (path, query) = self
+            .target
+            .split_once('?')
+            .map_or((self.target.as_str(), None), |(path, query)| {
+                (path, Some(query))
+            });
         let request = ArtifactRequest {
             repository: &self.repository,
             raw_path: path,
@@ -144,7 +152,10 @@ impl Client {
         let mut body = answer.body.into_inner();
         if let Body::InFlight(flight) = body {
             head.in_flight = true;
-            if head.representation.length.is_none() && self.headers.contains_key("range") && self.method == Method::GET {
+            if head.representation.length.is_none()
+                && self.headers.contains_key("range")
+                && self.method == Method::GET
+            {
                 // Which bytes are meant is known at the end only.
                 head.representation.length = Some(flight.wait_length().await?);
             }
@@ -157,7 +168,11 @@ impl Client {
         } else {
             self.read(stream(body, head.range), &mut first_byte).await
         };
-        Ok(Got { answer: head, body, first_byte })
+        Ok(Got {
+            answer: head,
+            body,
+            first_byte,
+        })
     }
 
     /// Applies conditions and a single range; `true` if there is no body.
@@ -175,7 +190,11 @@ impl Client {
             range: text("range"),
         };
         let of = head.representation.clone();
-        let current = Current { etag: of.etag.as_deref(), last_modified: of.last_modified.as_deref(), began_at: of.began_at };
+        let current = Current {
+            etag: of.etag.as_deref(),
+            last_modified: of.last_modified.as_deref(),
+            began_at: of.began_at,
+        };
         match evaluate_conditions(&conditions, &current) {
             Precondition::Proceed => {}
             Precondition::NotModified => head.status = 304,
@@ -184,7 +203,13 @@ impl Client {
         if head.status != 200 {
             return true;
         }
-        let Some(length) = head.representation.length.filter(|_| self.method == Method::GET) else { return false };
+        let Some(length) = head
+            .representation
+            .length
+            .filter(|_| self.method == Method::GET)
+        else {
+            return false;
+        };
         match evaluate_range(&conditions, &current, length) {
             RangeAnswer::Whole => {}
             RangeAnswer::Single(range) => (head.status, head.range) = (206, Some(range)),
@@ -194,7 +219,11 @@ impl Client {
         head.status == 416
     }
 
-    async fn read(mut self, mut stream: ByteStream, first_byte: &mut Instant) -> Result<Bytes, String> {
+    async fn read(
+        mut self,
+        mut stream: ByteStream,
+        first_byte: &mut Instant,
+    ) -> Result<Bytes, String> {
         let mut all = Vec::new();
         let mut position = 0_usize;
         while let Some(chunk) = stream.next().await {
@@ -204,11 +233,18 @@ impl Client {
             }
             match &self.expected {
                 None => all.extend_from_slice(&chunk),
-                Some(expected) if expected.get(position..position + chunk.len()) == Some(&chunk[..]) => {}
-                Some(_) => panic!("wrong bytes between {position} and {}", position + chunk.len()),
+                Some(expected)
+                    if expected.get(position..position + chunk.len()) == Some(&chunk[..]) => {}
+                Some(_) => panic!(
+                    "wrong bytes between {position} and {}",
+                    position + chunk.len()
+                ),
             }
             position += chunk.len();
-            if self.leave_after.is_some_and(|limit| position as u64 >= limit) {
+            if self
+                .leave_after
+                .is_some_and(|limit| position as u64 >= limit)
+            {
                 return Err("left".to_owned());
             }
             if let (Some(pace), Some(hurry)) = (self.pace, &mut self.hurry) {
@@ -217,7 +253,9 @@ impl Client {
             }
         }
         match &self.expected {
-            Some(expected) if expected.len() != position => panic!("{position} of {} bytes ended well", expected.len()),
+            Some(expected) if expected.len() != position => {
+                panic!("{position} of {} bytes ended well", expected.len())
+            }
             _ => Ok(all.into()),
         }
     }
@@ -263,7 +301,9 @@ pub(crate) async fn ask(
     let mut client = Client::new(engine, repository, target).method(method);
     for (name, value) in headers {
         let name = http::HeaderName::from_bytes(name.as_bytes()).unwrap();
-        client.headers.append(name, HeaderValue::from_str(value).unwrap());
+        client
+            .headers
+            .append(name, HeaderValue::from_str(value).unwrap());
     }
     client.run().await
 }

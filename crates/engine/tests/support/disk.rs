@@ -13,13 +13,20 @@ impl SmallDisk {
 
     /// `None`, after saying so, where it cannot be had.
     pub(crate) fn mount() -> Option<Self> {
-        Self::try_mount().inspect_err(|why| eprintln!("SKIPPED: no tmpfs can be mounted here ({why}); needs root")).ok()
+        Self::try_mount()
+            .inspect_err(|why| {
+                eprintln!("SKIPPED: no tmpfs can be mounted here ({why}); needs root")
+            })
+            .ok()
     }
 
     fn try_mount() -> Result<Self, String> {
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
         let size = format!("size={}", Self::SIZE);
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(directory.path()).output();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(directory.path())
+            .output();
         let output = mount.map_err(|error| format!("mount cannot be run: {error}"))?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());

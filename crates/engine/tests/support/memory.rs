@@ -17,20 +17,43 @@ const TRIES: u32 = 4;
 pub(crate) fn alone<F: Future<Output = ()>>(test: &str, body: impl FnOnce() -> F) {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     if std::env::var_os(ALONE).is_some_and(|name| name == test) {
-        return tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(body());
+        return tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(body());
     }
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     for attempt in 1..=TRIES {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        let output = command.args(["--exact", test, "--nocapture", "--include-ignored"]).env(ALONE, test).output().unwrap();
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let output = command
+            .args(["--exact", test, "--nocapture", "--include-ignored"])
+            .env(ALONE, test)
+            .output()
+            .unwrap();
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
         if output.status.success() {
-            assert!(text.contains("1 passed"), "no test is called {test}:\n{text}");
-            let figures = text.lines().filter(|line| line.starts_with("= ")).collect::<Vec<_>>().join("\n");
+            assert!(
+                text.contains("1 passed"),
+                "no test is called {test}:\n{text}"
+            );
+            let figures = text
+                .lines()
+                .filter(|line| line.starts_with("= "))
+                .collect::<Vec<_>>()
+                .join("\n");
             println!("{test}\n{figures}");
             return;
         }
-        assert!(text.contains(TOO_SLOW) && attempt < TRIES, "{test} failed:\n{text}");
+        assert!(
+            text.contains(TOO_SLOW) && attempt < TRIES,
+            "{test} failed:\n{text}"
+        );
     }
 }
 
@@ -42,8 +65,16 @@ pub(crate) fn too_slow(what: &str) -> ! {
 /// Anonymous memory of this process, in bytes (proc(5), `RssAnon`).
 fn rss_anon() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("RssAnon:"))
+        .unwrap();
+    line.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<u64>()
+        .unwrap()
+        * 1024
 }
 
 /// Watches how far the process's anonymous memory grows.
@@ -66,7 +97,11 @@ impl Peak {
             }
             peak.max(rss_anon())
         });
-        Self { baseline, stop, watcher }
+        Self {
+            baseline,
+            stop,
+            watcher,
+        }
     }
 
     /// Bytes by which it grew at most.

@@ -7,7 +7,12 @@
 //! | `memory.rs` | what a process holds in memory, measured in a process of its own |
 //! | `disk.rs` | a small file system that can be filled |
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program: its helpers panic to report")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test program: its helpers panic to report"
+)]
 
 mod client;
 mod disk;
@@ -31,7 +36,9 @@ use url::Url;
 
 pub(crate) use client::{Client, Got, Head, ask, read};
 pub(crate) use disk::{SmallDisk, fill};
-pub(crate) use documents::{FORMATS, Published, base64, helm_index, npm_packument, publish, pypi_page};
+pub(crate) use documents::{
+    FORMATS, Published, base64, helm_index, npm_packument, publish, pypi_page,
+};
 pub(crate) use memory::{Peak, alone, too_slow};
 
 pub(crate) struct Bench {
@@ -51,7 +58,11 @@ pub(crate) const START: UnixMillis = UnixMillis(1_780_000_000_000);
 
 pub(crate) fn repository(package: PackageType, base: &str) -> Repository {
     let base_url = Url::parse(base).unwrap();
-    let index_url = if package == PackageType::Pypi { base_url.join("simple/").unwrap() } else { base_url.clone() };
+    let index_url = if package == PackageType::Pypi {
+        base_url.join("simple/").unwrap()
+    } else {
+        base_url.clone()
+    };
     Repository {
         name: RepositoryName::parse(package.as_str()).unwrap(),
         kind: RepositoryKind::Remote,
@@ -93,9 +104,14 @@ async fn engine(
     clock: &Arc<ManualClock>,
 ) -> (Arc<Engine>, Arc<dyn BlobStore>, MetadataStore) {
     let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(path).unwrap());
-    let metadata = MetadataStore::open(&path.join("larder.sqlite")).await.unwrap();
+    let metadata = MetadataStore::open(&path.join("larder.sqlite"))
+        .await
+        .unwrap();
     // The breaker's pauses run on the same clock, so that a test decides when an origin is asked again.
-    let options = Options { clock: Arc::clone(clock) as Arc<dyn Clock>, ..Options::new("larder/test") };
+    let options = Options {
+        clock: Arc::clone(clock) as Arc<dyn Clock>,
+        ..Options::new("larder/test")
+    };
     let engine = Engine::new(EngineParts {
         repositories: repositories.to_vec(),
         not_built: BTreeMap::new(),
@@ -125,11 +141,18 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().to_owned();
         let bench = Self::in_directory(&path, limits, change).await;
-        Self { _directory: Some(directory), ..bench }
+        Self {
+            _directory: Some(directory),
+            ..bench
+        }
     }
 
     /// As [`with`](Self::with), with its data in a directory of the caller's.
-    pub(crate) async fn in_directory(path: &Path, limits: Limits, change: impl Fn(&mut Repository)) -> Self {
+    pub(crate) async fn in_directory(
+        path: &Path,
+        limits: Limits,
+        change: impl Fn(&mut Repository),
+    ) -> Self {
         let origin = Origin::start().await;
         let base = origin.url("/");
         let make = |package| {
@@ -149,7 +172,17 @@ impl Bench {
         let repositories: Vec<_> = packages.into_iter().map(make).collect();
         let clock = Arc::new(ManualClock::new(START));
         let (engine, blobs, metadata) = engine(path, &repositories, limits, &clock).await;
-        Self { engine, origin, clock, blobs, metadata, repositories, limits, path: path.to_owned(), _directory: None }
+        Self {
+            engine,
+            origin,
+            clock,
+            blobs,
+            metadata,
+            repositories,
+            limits,
+            path: path.to_owned(),
+            _directory: None,
+        }
     }
 
     /// A new process over the same data: nothing in memory survives.
@@ -157,7 +190,8 @@ impl Bench {
         self.settled().await;
         self.engine.drain(Duration::from_secs(5)).await;
         self.metadata.close().await;
-        (self.engine, self.blobs, self.metadata) = engine(&self.path, &self.repositories, self.limits, &self.clock).await;
+        (self.engine, self.blobs, self.metadata) =
+            engine(&self.path, &self.repositories, self.limits, &self.clock).await;
     }
 
     /// Takes repositories into use that `change` has had its way with, as a reload does.
@@ -168,10 +202,20 @@ impl Bench {
             Arc::new(repository)
         };
         self.repositories = self.repositories.iter().map(changed).collect();
-        self.engine.replace_repositories(self.repositories.clone(), &BTreeMap::new(), PublicUrls::default());
+        self.engine.replace_repositories(
+            self.repositories.clone(),
+            &BTreeMap::new(),
+            PublicUrls::default(),
+        );
     }
 
-    pub(crate) async fn ask(&self, method: Method, repository: &str, path: &str, headers: &[(&str, &str)]) -> Result<Got, Fault> {
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        repository: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Got, Fault> {
         ask(&self.engine, method, repository, path, headers).await
     }
 
@@ -194,15 +238,27 @@ impl Bench {
 
     /// Flushes one repository and forgets what was asked of the origin.
     pub(crate) async fn forget(&self, repository: &str) {
-        let request = FlushRequest { remote: Some(repository.to_owned()), ..FlushRequest::default() };
+        let request = FlushRequest {
+            remote: Some(repository.to_owned()),
+            ..FlushRequest::default()
+        };
         self.engine.flush(request).await.unwrap();
         self.origin.reset_log();
     }
 
     /// What is remembered of a file or document; `variant` is empty for most.
-    pub(crate) async fn record(&self, repository: &str, path: &str, variant: &str) -> Option<ArtifactRecord> {
+    pub(crate) async fn record(
+        &self,
+        repository: &str,
+        path: &str,
+        variant: &str,
+    ) -> Option<ArtifactRecord> {
         let repository = RepositoryName::parse(repository).unwrap();
-        let key = SourceKey { repository, path: path.into(), variant: variant.to_owned().into() };
+        let key = SourceKey {
+            repository,
+            path: path.into(),
+            variant: variant.to_owned().into(),
+        };
         self.metadata.record(&key).await.unwrap()
     }
 
@@ -217,7 +273,9 @@ impl Bench {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        tokio::time::timeout(patience, settled).await.expect("flights end");
+        tokio::time::timeout(patience, settled)
+            .await
+            .expect("flights end");
     }
 
     /// The files of this size below the data directory.

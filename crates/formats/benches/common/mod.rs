@@ -7,8 +7,8 @@ use std::time::Duration;
 use divan::Bencher;
 use divan::counter::BytesCount;
 use larder_core::{
-    AccessPolicy, CachePolicy, PackageType, QuarantinePolicy, Repository, RepositoryKind, RepositoryName, UpstreamAuth,
-    UpstreamSettings,
+    AccessPolicy, CachePolicy, PackageType, QuarantinePolicy, Repository, RepositoryKind,
+    RepositoryName, UpstreamAuth, UpstreamSettings,
 };
 use larder_formats::{Document, LinkBase, LinkKey, Links, format_of};
 use url::Url;
@@ -55,7 +55,9 @@ pub(crate) fn over<T>(
     let format = format_of(repository.package).unwrap();
     let base = LinkBase::new("https://larder.example/api/v1/remote/bench/");
     let links = Links::new(repository, &LinkKey::from_bytes([7; 32]), base);
-    bencher.counter(BytesCount::new(document.body.len())).bench_local(|| run(format, document, &links));
+    bencher
+        .counter(BytesCount::new(document.body.len()))
+        .bench_local(|| run(format, document, &links));
 }
 
 /// Digits that do not repeat, so that nothing finds the same digest twice.
@@ -63,7 +65,9 @@ pub(crate) fn hex(seed: u64, digits: usize) -> String {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
     let mut text = String::new();
     while text.len() < digits {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         let _ = write!(text, "{:08x}", state >> 32);
     }
     text.truncate(digits);

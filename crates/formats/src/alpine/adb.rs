@@ -49,19 +49,28 @@ impl Packing {
 
 /// All plain bytes of a container.
 pub(super) fn unpack(body: &[u8]) -> Result<Vec<u8>, Malformed> {
-    let (packing, head) = Packing::of(body).ok_or_else(|| Malformed("it does not begin as a database of apk does".to_owned()))?;
+    let (packing, head) = Packing::of(body)
+        .ok_or_else(|| Malformed("it does not begin as a database of apk does".to_owned()))?;
     let packed = body.get(head..).unwrap_or_default();
-    let allowed = (body.len() as u64).saturating_mul(MAX_RATIO).clamp(ALWAYS_ALLOWED, MAX_UNPACKED);
+    let allowed = (body.len() as u64)
+        .saturating_mul(MAX_RATIO)
+        .clamp(ALWAYS_ALLOWED, MAX_UNPACKED);
     let mut plain = Vec::new();
     let read = match packing {
         Packing::None => packed.take(allowed).read_to_end(&mut plain),
-        Packing::Deflate => flate2::bufread::DeflateDecoder::new(packed).take(allowed).read_to_end(&mut plain),
+        Packing::Deflate => flate2::bufread::DeflateDecoder::new(packed)
+            .take(allowed)
+            .read_to_end(&mut plain),
         Packing::Zstd => unpack_zstd(packed, allowed, &mut plain),
     };
     match read {
-        Ok(length) if length as u64 == allowed => Err(Malformed("it unpacks to far more than its size".to_owned())),
+        Ok(length) if length as u64 == allowed => {
+            Err(Malformed("it unpacks to far more than its size".to_owned()))
+        }
         Ok(_) => Ok(plain),
-        Err(error) => Err(Malformed(format!("its compression cannot be read: {error}"))),
+        Err(error) => Err(Malformed(format!(
+            "its compression cannot be read: {error}"
+        ))),
     }
 }
 
@@ -74,7 +83,9 @@ fn unpack_zstd(packed: &[u8], allowed: u64, plain: &mut Vec<u8>) -> io::Result<u
 /// The schema of a container, if it begins as one.
 pub(super) fn schema(plain: &[u8]) -> Option<[u8; 4]> {
     let header = plain.first_chunk::<HEADER>()?;
-    let [b'A', b'D', b'B', b'.', schema @ ..] = *header else { return None };
+    let [b'A', b'D', b'B', b'.', schema @ ..] = *header else {
+        return None;
+    };
     Some(schema)
 }
 
@@ -112,7 +123,11 @@ impl Block {
         let word = u32::from_le_bytes(*bytes.first_chunk()?);
         let (kind, low) = (word >> 30, word & 0x3fff_ffff);
         let (kind, header, size) = if kind == 3 {
-            (low, LONGEST, u64::from_le_bytes(*bytes.get(8..)?.first_chunk()?))
+            (
+                low,
+                LONGEST,
+                u64::from_le_bytes(*bytes.get(8..)?.first_chunk()?),
+            )
         } else {
             (kind, 4, u64::from(low))
         };
@@ -123,7 +138,12 @@ impl Block {
             _ => return None,
         };
         let length = size.checked_sub(header as u64)?;
-        Some(Self { kind, header, length, padding: size.checked_next_multiple_of(8)? - size })
+        Some(Self {
+            kind,
+            header,
+            length,
+            padding: size.checked_next_multiple_of(8)? - size,
+        })
     }
 }
 
@@ -131,12 +151,16 @@ impl Block {
 pub(super) fn tree(plain: &[u8], expected: [u8; 4]) -> Result<Tree<'_>, Malformed> {
     let damaged = || Malformed("it is no database of apk, or it is damaged".to_owned());
     if schema(plain) != Some(expected) {
-        return Err(Malformed("it is no index of apk, though it may be another file of it".to_owned()));
+        return Err(Malformed(
+            "it is no index of apk, though it may be another file of it".to_owned(),
+        ));
     }
     let (mut rest, mut tree) = (&plain[HEADER..], None);
     while !rest.is_empty() {
         let block = Block::parse(rest).ok_or_else(damaged)?;
-        let content = usize::try_from(block.length).ok().and_then(|length| rest.get(block.header..)?.get(..length));
+        let content = usize::try_from(block.length)
+            .ok()
+            .and_then(|length| rest.get(block.header..)?.get(..length));
         let content = content.ok_or_else(damaged)?;
         match (block.kind, tree.is_some()) {
             (Kind::Tree, false) => tree = Some(Tree::of(content).ok_or_else(damaged)?),
@@ -144,7 +168,9 @@ pub(super) fn tree(plain: &[u8], expected: [u8; 4]) -> Result<Tree<'_>, Malforme
             _ => return Err(damaged()),
         }
         // Padding is missing only at the very end.
-        rest = rest.get(block.header + content.len() + block.padding as usize..).unwrap_or_default();
+        rest = rest
+            .get(block.header + content.len() + block.padding as usize..)
+            .unwrap_or_default();
     }
     tree.ok_or_else(damaged)
 }
@@ -177,7 +203,9 @@ impl Slots<'_> {
     }
 
     pub(super) fn get(&self, at: usize) -> Value {
-        let word = at.checked_mul(4).and_then(|from| self.0.get(from..)?.first_chunk());
+        let word = at
+            .checked_mul(4)
+            .and_then(|from| self.0.get(from..)?.first_chunk());
         Value(word.map_or(0, |word| u32::from_le_bytes(*word)))
     }
 }
@@ -186,7 +214,8 @@ impl<'a> Tree<'a> {
     /// A tree in the content of its block.
     pub(super) fn of(content: &'a [u8]) -> Option<Self> {
         // Another compatible version than 0 would be something else.
-        (content.len() >= 8 && content.len() as u64 <= MAX_TREE && content[0] == 0).then_some(Self(content))
+        (content.len() >= 8 && content.len() as u64 <= MAX_TREE && content[0] == 0)
+            .then_some(Self(content))
     }
 
     pub(super) fn root(&self) -> Slots<'a> {
@@ -195,7 +224,10 @@ impl<'a> Tree<'a> {
 
     pub(super) fn slots(&self, value: Value) -> Slots<'a> {
         let all = || {
-            let slots = self.0.get(value.low()..).filter(|_| matches!(value.kind(), 0xd | 0xe))?;
+            let slots = self
+                .0
+                .get(value.low()..)
+                .filter(|_| matches!(value.kind(), 0xd | 0xe))?;
             let count = u32::from_le_bytes(*slots.first_chunk()?) as usize;
             slots.get(..count.checked_mul(4)?)
         };
@@ -206,8 +238,12 @@ impl<'a> Tree<'a> {
         let at = self.0.get(value.low()..).unwrap_or_default();
         match value.kind() {
             1 => value.low() as u64,
-            2 => at.first_chunk().map_or(0, |bytes| u64::from(u32::from_le_bytes(*bytes))),
-            3 => at.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)),
+            2 => at
+                .first_chunk()
+                .map_or(0, |bytes| u64::from(u32::from_le_bytes(*bytes))),
+            3 => at
+                .first_chunk()
+                .map_or(0, |bytes| u64::from_le_bytes(*bytes)),
             _ => 0,
         }
     }
@@ -226,6 +262,8 @@ impl<'a> Tree<'a> {
     /// A short text; what is longer reads as nothing, since many values may be the same bytes.
     pub(super) fn text(&self, value: Value) -> &'a str {
         let bytes = self.bytes(value).filter(|bytes| bytes.len() <= MAX_TEXT);
-        bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
+        bytes
+            .and_then(|bytes| std::str::from_utf8(bytes).ok())
+            .unwrap_or_default()
     }
 }

@@ -29,24 +29,34 @@ pub(super) fn read(body: &[u8], sink: &mut dyn FnMut(Record)) -> Result<(), Malf
         io::copy(&mut member, &mut io::sink()).map_err(damaged)?;
         budget = member.limit();
         if budget == 0 {
-            return Err(Malformed(format!("it unpacks to more than {MAX_UNPACKED} bytes")));
+            return Err(Malformed(format!(
+                "it unpacks to more than {MAX_UNPACKED} bytes"
+            )));
         }
         rest = member.into_inner().into_inner();
         if is_index {
-            return if rest.is_empty() { Ok(()) } else { Err(Malformed("something follows the index".to_owned())) };
+            return if rest.is_empty() {
+                Ok(())
+            } else {
+                Err(Malformed("something follows the index".to_owned()))
+            };
         }
         if rest.is_empty() {
             return Err(Malformed("it holds no file named APKINDEX".to_owned()));
         }
     }
-    Err(Malformed(format!("more than {MAX_SIGNATURES} signatures stand before the index")))
+    Err(Malformed(format!(
+        "more than {MAX_SIGNATURES} signatures stand before the index"
+    )))
 }
 
 /// Reads one member; `false` if it holds signatures.
 fn read_member(member: &mut impl Read, sink: &mut dyn FnMut(Record)) -> Result<bool, Malformed> {
     let mut signatures = false;
     while let Some(header) = next_header(member).map_err(damaged)? {
-        let padded = header.padded_size().ok_or_else(|| Malformed("it names a file of impossible length".to_owned()))?;
+        let padded = header
+            .padded_size()
+            .ok_or_else(|| Malformed("it names a file of impossible length".to_owned()))?;
         if header.name == "APKINDEX" && header.is_file && !signatures {
             let mut content = BufReader::new(member.take(header.size));
             read_records(&mut content, sink)?;
@@ -58,7 +68,11 @@ fn read_member(member: &mut impl Read, sink: &mut dyn FnMut(Record)) -> Result<b
             return Err(damaged(io::ErrorKind::UnexpectedEof.into()));
         }
     }
-    if signatures { Ok(false) } else { Err(Malformed("it holds no file named APKINDEX".to_owned())) }
+    if signatures {
+        Ok(false)
+    } else {
+        Err(Malformed("it holds no file named APKINDEX".to_owned()))
+    }
 }
 
 /// Records are lines `X:value`; a blank line ends one.
@@ -67,12 +81,17 @@ fn read_records(content: &mut impl BufRead, sink: &mut dyn FnMut(Record)) -> Res
     let mut number = 0;
     loop {
         line.clear();
-        let length = content.take(MAX_LINE).read_until(b'\n', &mut line).map_err(damaged)?;
+        let length = content
+            .take(MAX_LINE)
+            .read_until(b'\n', &mut line)
+            .map_err(damaged)?;
         number += 1;
         if line.last() == Some(&b'\n') {
             line.pop();
         } else if length as u64 == MAX_LINE {
-            return Err(Malformed(format!("line {number} of APKINDEX is longer than {MAX_LINE} bytes")));
+            return Err(Malformed(format!(
+                "line {number} of APKINDEX is longer than {MAX_LINE} bytes"
+            )));
         }
         if line.is_empty() {
             if record != Record::default() {
@@ -83,12 +102,16 @@ fn read_records(content: &mut impl BufRead, sink: &mut dyn FnMut(Record)) -> Res
                 return Ok(());
             }
             if records > MAX_RECORDS {
-                return Err(Malformed(format!("it names more than {MAX_RECORDS} packages")));
+                return Err(Malformed(format!(
+                    "it names more than {MAX_RECORDS} packages"
+                )));
             }
             continue;
         }
         let [field, b':', value @ ..] = line.as_slice() else {
-            return Err(Malformed(format!("line {number} of APKINDEX is not a letter, a colon and a value")));
+            return Err(Malformed(format!(
+                "line {number} of APKINDEX is not a letter, a colon and a value"
+            )));
         };
         let value = || String::from_utf8_lossy(value).into_owned();
         match field {
@@ -111,7 +134,10 @@ fn damaged(error: io::Error) -> Malformed {
 }
 
 /// What an index says of its packages.
-pub(super) fn claims(document: &Document<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
+pub(super) fn claims(
+    document: &Document<'_>,
+    sink: &mut dyn FnMut(Claim),
+) -> Result<(), Malformed> {
     let mut packages = Packages::of(document.key_path, Naming::USUAL);
     read(document.body, &mut |record| packages.add(&record))?;
     packages.claims(sink);

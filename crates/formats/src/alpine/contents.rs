@@ -42,7 +42,12 @@ pub(super) struct Broken;
 impl Contents {
     pub(super) fn of(tree: Vec<u8>) -> Result<Self, Broken> {
         Tree::of(&tree).ok_or(Broken)?;
-        Ok(Self { tree, folder: 1, file: 0, steps: 0 })
+        Ok(Self {
+            tree,
+            folder: 1,
+            file: 0,
+            steps: 0,
+        })
     }
 
     /// The next file whose bytes come; `None` after the last.
@@ -62,7 +67,11 @@ impl Contents {
                 }
                 let digest = digest(&tree, fields).ok_or(Broken)?;
                 let number = |at: usize| u32::try_from(at).map_err(|_| Broken);
-                return Ok(Some(File { position: [number(self.folder)?, number(self.file)?], size, digest }));
+                return Ok(Some(File {
+                    position: [number(self.folder)?, number(self.file)?],
+                    size,
+                    digest,
+                }));
             }
             step(&mut self.steps)?;
             (self.folder, self.file) = (self.folder + 1, 0);
@@ -75,7 +84,11 @@ impl Contents {
     pub(super) fn identities(&self) -> Vec<String> {
         let hash = sha256(&[&self.tree]);
         let whole = hash.as_bytes();
-        let all = [identity_of(whole), identity_of(&whole[..20]), self.unique_identifier()];
+        let all = [
+            identity_of(whole),
+            identity_of(&whole[..20]),
+            self.unique_identifier(),
+        ];
         all.into_iter().flatten().collect()
     }
 
@@ -93,13 +106,22 @@ impl Contents {
 
 fn step(steps: &mut u64) -> Result<(), Broken> {
     *steps += 1;
-    if *steps > MAX_STEPS { Err(Broken) } else { Ok(()) }
+    if *steps > MAX_STEPS {
+        Err(Broken)
+    } else {
+        Ok(())
+    }
 }
 
 fn digest(tree: &Tree<'_>, fields: Slots<'_>) -> Option<Digest> {
     let bytes = tree.bytes(fields.get(FILE_HASH))?;
-    let all = [DigestAlgorithm::Sha256, DigestAlgorithm::Sha1, DigestAlgorithm::Sha512];
-    all.into_iter().find_map(|algorithm| Digest::new(algorithm, bytes))
+    let all = [
+        DigestAlgorithm::Sha256,
+        DigestAlgorithm::Sha1,
+        DigestAlgorithm::Sha512,
+    ];
+    all.into_iter()
+        .find_map(|algorithm| Digest::new(algorithm, bytes))
 }
 
 fn sha256(parts: &[&[u8]]) -> Digest {

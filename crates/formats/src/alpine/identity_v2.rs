@@ -28,7 +28,11 @@ enum Part {
     /// A signature or the control member: which of them shows when it has been unpacked.
     Member(Box<Member>),
     /// What follows the control member, whose SHA-1 this is.
-    Data { control: Digest, stated: Digest, seen: Hasher },
+    Data {
+        control: Digest,
+        stated: Digest,
+        seen: Hasher,
+    },
     /// The control member names no digest of the data: then the identity is that of both together.
     Undivided(Hasher),
     /// Not a package of apk 2.
@@ -43,19 +47,28 @@ struct Member {
 
 impl std::fmt::Debug for Member {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Member").field("plain", &self.plain.len()).finish_non_exhaustive()
+        f.debug_struct("Member")
+            .field("plain", &self.plain.len())
+            .finish_non_exhaustive()
     }
 }
 
 impl Member {
     fn new() -> Self {
-        Self { hasher: Hasher::new(&[DigestAlgorithm::Sha1]), inflate: Decompress::new_gzip(15), plain: Vec::new() }
+        Self {
+            hasher: Hasher::new(&[DigestAlgorithm::Sha1]),
+            inflate: Decompress::new_gzip(15),
+            plain: Vec::new(),
+        }
     }
 }
 
 impl Version2 {
     pub(super) fn new() -> Self {
-        Self { unpacked: 0, part: Part::Member(Box::new(Member::new())) }
+        Self {
+            unpacked: 0,
+            part: Part::Member(Box::new(Member::new())),
+        }
     }
 
     /// Takes what belongs to the present part; gives the rest.
@@ -69,7 +82,10 @@ impl Version2 {
             Part::Member(member) => {
                 let mut out = [0; STEP];
                 let (read, written) = (member.inflate.total_in(), member.inflate.total_out());
-                let Ok(status) = member.inflate.decompress(bytes, &mut out, FlushDecompress::None) else {
+                let Ok(status) = member
+                    .inflate
+                    .decompress(bytes, &mut out, FlushDecompress::None)
+                else {
                     self.part = Part::Other;
                     return &[];
                 };
@@ -90,12 +106,20 @@ impl Version2 {
     }
 
     fn end_member(&mut self) {
-        let Part::Member(member) = std::mem::replace(&mut self.part, Part::Other) else { return };
+        let Part::Member(member) = std::mem::replace(&mut self.part, Part::Other) else {
+            return;
+        };
         self.part = match Header::parse_first(&member.plain) {
-            Some(first) if first.name.starts_with(SIGNATURE) => Part::Member(Box::new(Member::new())),
+            Some(first) if first.name.starts_with(SIGNATURE) => {
+                Part::Member(Box::new(Member::new()))
+            }
             Some(_) => match data_hash(&member.plain) {
                 Some(stated) => match sha1(member.hasher) {
-                    Some(control) => Part::Data { control, stated, seen: Hasher::new(&[]) },
+                    Some(control) => Part::Data {
+                        control,
+                        stated,
+                        seen: Hasher::new(&[]),
+                    },
                     None => Part::Other,
                 },
                 None => Part::Undivided(member.hasher),
@@ -115,16 +139,26 @@ impl Version2 {
 
     pub(super) fn finish(self) -> Vec<String> {
         let control = match self.part {
-            Part::Data { control, stated, seen } if seen.clone().finish_sha256() == stated => Some(control),
+            Part::Data {
+                control,
+                stated,
+                seen,
+            } if seen.clone().finish_sha256() == stated => Some(control),
             Part::Undivided(hasher) => sha1(hasher),
             Part::Data { .. } | Part::Member(_) | Part::Other => None,
         };
-        control.and_then(|control| identity_of(control.as_bytes())).into_iter().collect()
+        control
+            .and_then(|control| identity_of(control.as_bytes()))
+            .into_iter()
+            .collect()
     }
 }
 
 fn sha1(hasher: Hasher) -> Option<Digest> {
-    hasher.finish().into_iter().find(|digest| digest.algorithm() == DigestAlgorithm::Sha1)
+    hasher
+        .finish()
+        .into_iter()
+        .find(|digest| digest.algorithm() == DigestAlgorithm::Sha1)
 }
 
 impl Header {
@@ -142,9 +176,17 @@ fn data_hash(plain: &[u8]) -> Option<Digest> {
         rest = &rest[BLOCK..];
         if header.name == ".PKGINFO" && header.is_file {
             let info = rest.get(..usize::try_from(header.size).ok()?)?;
-            let values = info.split(|&byte| byte == b'\n').filter_map(|line| line.strip_prefix(b"datahash"));
-            let value = values.filter_map(|rest| rest.trim_ascii_start().strip_prefix(b"=")).next_back()?;
-            return Digest::from_hex(DigestAlgorithm::Sha256, std::str::from_utf8(value.trim_ascii()).ok()?).ok();
+            let values = info
+                .split(|&byte| byte == b'\n')
+                .filter_map(|line| line.strip_prefix(b"datahash"));
+            let value = values
+                .filter_map(|rest| rest.trim_ascii_start().strip_prefix(b"="))
+                .next_back()?;
+            return Digest::from_hex(
+                DigestAlgorithm::Sha256,
+                std::str::from_utf8(value.trim_ascii()).ok()?,
+            )
+            .ok();
         }
         rest = rest.get(usize::try_from(header.padded_size()?).ok()?..)?;
     }

@@ -61,7 +61,9 @@ impl Unpacker {
             Packing::Deflate => Self::Deflate(Box::new(Decompress::new(false))),
             Packing::Zstd => {
                 let mut decoder = Decoder::new().ok()?;
-                decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG)).ok()?;
+                decoder
+                    .set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG))
+                    .ok()?;
                 Self::Zstd(decoder, false)
             }
         })
@@ -78,7 +80,10 @@ impl Unpacker {
             Self::Deflate(inflate) => {
                 let (read, written) = (inflate.total_in(), inflate.total_out());
                 let status = inflate.decompress(bytes, out, FlushDecompress::None).ok()?;
-                let done = ((inflate.total_in() - read) as usize, (inflate.total_out() - written) as usize);
+                let done = (
+                    (inflate.total_in() - read) as usize,
+                    (inflate.total_out() - written) as usize,
+                );
                 if status == Status::StreamEnd {
                     *self = Self::Ended;
                 }
@@ -100,7 +105,13 @@ impl Unpacker {
 
 impl Version3 {
     pub(super) fn new() -> Self {
-        Self { length: 0, unpacked: 0, packing: Unpacker::Head(Vec::new()), plain: Plain::default(), broken: false }
+        Self {
+            length: 0,
+            unpacked: 0,
+            packing: Unpacker::Head(Vec::new()),
+            plain: Plain::default(),
+            broken: false,
+        }
     }
 
     pub(super) fn update(&mut self, bytes: &[u8]) {
@@ -146,7 +157,10 @@ impl Version3 {
 
     pub(super) fn finish(self) -> Vec<String> {
         // What is packed says itself where it ends; without its end it is cut, even if nothing more comes of that.
-        let cut = matches!(self.packing, Unpacker::Head(_) | Unpacker::Deflate(_) | Unpacker::Zstd(_, false));
+        let cut = matches!(
+            self.packing,
+            Unpacker::Head(_) | Unpacker::Deflate(_) | Unpacker::Zstd(_, false)
+        );
         if self.broken || cut {
             return Vec::new();
         }
@@ -167,7 +181,12 @@ enum Part {
     /// Which file the bytes of a block belong to.
     Position(Block),
     /// A file's bytes.
-    File { file: File, hasher: Box<Hasher>, left: u64, padding: u64 },
+    File {
+        file: File,
+        hasher: Box<Hasher>,
+        left: u64,
+        padding: u64,
+    },
     /// Signatures, and what fills blocks up.
     Pass(u64),
 }
@@ -195,7 +214,9 @@ impl Plain {
     fn step<'b>(&mut self, bytes: &'b [u8]) -> Option<&'b [u8]> {
         match &mut self.part {
             Part::Pass(left) => {
-                let count = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                let count = usize::try_from(*left)
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len());
                 *left -= count as u64;
                 if *left == 0 {
                     self.part = Part::Block;
@@ -203,7 +224,9 @@ impl Plain {
                 Some(&bytes[count..])
             }
             Part::File { hasher, left, .. } => {
-                let count = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                let count = usize::try_from(*left)
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len());
                 hasher.update(&bytes[..count]);
                 *left -= count as u64;
                 if *left == 0 {
@@ -250,14 +273,21 @@ impl Plain {
             }
             Part::Position(block) => {
                 let file = self.contents.as_mut()?.next().ok()??;
-                let numbers = [&whole[..4], &whole[4..]].map(|word| word.first_chunk().map(|word| u32::from_le_bytes(*word)));
-                let is_next = numbers == file.position.map(Some) && block.length - POSITION as u64 == file.size;
+                let numbers = [&whole[..4], &whole[4..]]
+                    .map(|word| word.first_chunk().map(|word| u32::from_le_bytes(*word)));
+                let is_next = numbers == file.position.map(Some)
+                    && block.length - POSITION as u64 == file.size;
                 let also: &[DigestAlgorithm] = match file.digest.algorithm() {
                     DigestAlgorithm::Sha256 => &[],
                     _ => &[file.digest.algorithm()],
                 };
                 let (left, hasher) = (file.size, Box::new(Hasher::new(also)));
-                self.part = Part::File { file, hasher, left, padding: block.padding };
+                self.part = Part::File {
+                    file,
+                    hasher,
+                    left,
+                    padding: block.padding,
+                };
                 is_next.then_some(())
             }
             Part::File { .. } | Part::Pass(_) => None,
@@ -266,8 +296,12 @@ impl Plain {
 
     fn begin(&mut self, block: Block) -> Option<()> {
         match (block.kind, &self.contents) {
-            (Kind::Tree, None) if (8..=MAX_TREE).contains(&block.length) => self.part = Part::Tree(block),
-            (Kind::Signature, Some(_)) if !self.has_data => self.pass(block.length.checked_add(block.padding)?),
+            (Kind::Tree, None) if (8..=MAX_TREE).contains(&block.length) => {
+                self.part = Part::Tree(block)
+            }
+            (Kind::Signature, Some(_)) if !self.has_data => {
+                self.pass(block.length.checked_add(block.padding)?)
+            }
             (Kind::Data, Some(_)) if block.length > POSITION as u64 => {
                 self.has_data = true;
                 self.part = Part::Position(block);
@@ -278,11 +312,23 @@ impl Plain {
     }
 
     fn pass(&mut self, count: u64) {
-        self.part = if count == 0 { Part::Block } else { Part::Pass(count) };
+        self.part = if count == 0 {
+            Part::Block
+        } else {
+            Part::Pass(count)
+        };
     }
 
     fn end_file(&mut self) -> Option<()> {
-        let Part::File { file, hasher, padding, .. } = std::mem::take(&mut self.part) else { return None };
+        let Part::File {
+            file,
+            hasher,
+            padding,
+            ..
+        } = std::mem::take(&mut self.part)
+        else {
+            return None;
+        };
         self.pass(padding);
         hasher.finish().contains(&file.digest).then_some(())
     }

@@ -30,7 +30,8 @@ use larder_core::{ArtifactPath, BuiltIn, Repository};
 
 use crate::generic::{file, subject};
 use crate::{
-    Claim, Derived, Document, Form, Format, Identifier, Links, Malformed, Operation, Read, RequestParts, SourceBase, SourceSpec,
+    Claim, Derived, Document, Form, Format, Identifier, Links, Malformed, Operation, Read,
+    RequestParts, SourceBase, SourceSpec,
 };
 
 /// Alpine repositories.
@@ -40,14 +41,28 @@ pub(crate) struct Alpine;
 impl Format for Alpine {
     fn operation(&self, request: &RequestParts<'_>) -> Operation {
         // No endpoint of an Alpine mirror has parameters.
-        let source = SourceSpec { query: None, ..file(request) };
+        let source = SourceSpec {
+            query: None,
+            ..file(request)
+        };
         let is_document = path::is_index(&source.key_path);
-        let source = SourceSpec { is_document, ..source };
-        Operation::Read(Read { source, form: Form::Verbatim, bypass_cache: false })
+        let source = SourceSpec {
+            is_document,
+            ..source
+        };
+        Operation::Read(Read {
+            source,
+            form: Form::Verbatim,
+            bypass_cache: false,
+        })
     }
 
     fn built_in(&self, _repository: &Repository, path: &str) -> BuiltIn {
-        if path::changes(path) { BuiltIn::Mutable } else { BuiltIn::None }
+        if path::changes(path) {
+            BuiltIn::Mutable
+        } else {
+            BuiltIn::None
+        }
     }
 
     fn subject<'p>(&self, path: &'p str) -> Option<&'p str> {
@@ -63,7 +78,10 @@ impl Format for Alpine {
     }
 
     fn possibly_named_by(&self, _repository: &Repository, path: &str) -> Vec<SourceSpec> {
-        path::indexes_of(path).iter().filter_map(|index| source(index)).collect()
+        path::indexes_of(path)
+            .iter()
+            .filter_map(|index| source(index))
+            .collect()
     }
 
     fn check(&self, _repository: &Repository, document: &Document<'_>) -> Result<(), Malformed> {
@@ -73,19 +91,30 @@ impl Format for Alpine {
         apkindex::read(document.body, &mut |_| ())
     }
 
-    fn claims(&self, document: &Document<'_>, _links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
+    fn claims(
+        &self,
+        document: &Document<'_>,
+        _links: &Links<'_>,
+        sink: &mut dyn FnMut(Claim),
+    ) -> Result<(), Malformed> {
         if path::is_v3_index(document.key_path) {
             return packages_adb::claims(document, sink);
         }
         apkindex::claims(document, sink)
     }
 
-    fn derive(&self, _document: &Document<'_>, form: &'static str, _links: &Links<'_>) -> Result<Derived, Malformed> {
+    fn derive(
+        &self,
+        _document: &Document<'_>,
+        form: &'static str,
+        _links: &Links<'_>,
+    ) -> Result<Derived, Malformed> {
         Err(Malformed(format!("a signed index has no form {form:?}")))
     }
 
     fn identifier(&self, path: &str) -> Option<Box<dyn Identifier>> {
-        path::is_package(path).then(|| Box::new(identity::PackageIdentifier::new()) as Box<dyn Identifier>)
+        path::is_package(path)
+            .then(|| Box::new(identity::PackageIdentifier::new()) as Box<dyn Identifier>)
     }
 
     fn varies_by(&self, _path: &str) -> &'static [&'static str] {

@@ -28,7 +28,10 @@ pub(super) fn check(document: &Document<'_>) -> Result<(), Malformed> {
 }
 
 /// What an index says of its packages. Of those that are elsewhere it says nothing that larder is asked for.
-pub(super) fn claims(document: &Document<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
+pub(super) fn claims(
+    document: &Document<'_>,
+    sink: &mut dyn FnMut(Claim),
+) -> Result<(), Malformed> {
     let plain = adb::unpack(document.body)?;
     let index = Index::of(&plain)?;
     if index.naming.leads_elsewhere().is_some() {
@@ -53,10 +56,16 @@ impl<'a> Index<'a> {
         let tree = adb::tree(plain, adb::INDEX)?;
         let packages = tree.slots(tree.root().get(INDEX_PACKAGES));
         if packages.count() > MAX_RECORDS {
-            return Err(Malformed(format!("it names more than {MAX_RECORDS} packages")));
+            return Err(Malformed(format!(
+                "it names more than {MAX_RECORDS} packages"
+            )));
         }
         let naming = Naming::stated(tree.text(tree.root().get(INDEX_NAMING)));
-        Ok(Self { tree, packages, naming })
+        Ok(Self {
+            tree,
+            packages,
+            naming,
+        })
     }
 
     fn record(&self, at: usize) -> Record {
@@ -66,7 +75,11 @@ impl<'a> Index<'a> {
             name: text(NAME),
             version: text(VERSION),
             arch: text(ARCH),
-            identity: self.tree.bytes(fields.get(HASHES)).and_then(identity_of).unwrap_or_default(),
+            identity: self
+                .tree
+                .bytes(fields.get(HASHES))
+                .and_then(identity_of)
+                .unwrap_or_default(),
             // An index that states none has the number zero there.
             size: Some(self.tree.number(fields.get(FILE_SIZE))).filter(|size| *size > 0),
         }

@@ -7,7 +7,17 @@ const INDEX_V3: &str = "Packages.adb";
 /// Unsigned helpers at a mirror's root that change in place.
 const HELPERS: &[&str] = &["last-updated", "MIRRORS.txt", "latest-releases.yaml"];
 /// What Alpine is built for: folders whose indexes may name packages without an architecture.
-const ARCHITECTURES: [&str; 9] = ["x86_64", "aarch64", "armv7", "armhf", "x86", "ppc64le", "s390x", "riscv64", "loongarch64"];
+const ARCHITECTURES: [&str; 9] = [
+    "x86_64",
+    "aarch64",
+    "armv7",
+    "armhf",
+    "x86",
+    "ppc64le",
+    "s390x",
+    "riscv64",
+    "loongarch64",
+];
 /// Folders above a package in which an index of apk 3 is looked for.
 const MAX_FOLDERS: usize = 3;
 
@@ -32,7 +42,9 @@ pub(super) fn changes(path: &str) -> bool {
 
 /// Whether a path is a package.
 pub(super) fn is_package(path: &str) -> bool {
-    file_name(path).strip_suffix(".apk").is_some_and(|stem| !stem.is_empty())
+    file_name(path)
+        .strip_suffix(".apk")
+        .is_some_and(|stem| !stem.is_empty())
 }
 
 /// The index that names a package, if none is held: the one of version 2 in its folder.
@@ -52,8 +64,11 @@ pub(super) fn indexes_of(path: &str) -> Vec<String> {
         return Vec::new();
     }
     let mut all = vec![beside(path, INDEX), beside(path, INDEX_V3)];
-    if let Some(repository) = above(path).filter(|above| path[above.len()..].starts_with("noarch/")) {
-        let folders = ARCHITECTURES.iter().flat_map(|arch| [INDEX, INDEX_V3].map(|index| format!("{repository}{arch}/{index}")));
+    if let Some(repository) = above(path).filter(|above| path[above.len()..].starts_with("noarch/"))
+    {
+        let folders = ARCHITECTURES
+            .iter()
+            .flat_map(|arch| [INDEX, INDEX_V3].map(|index| format!("{repository}{arch}/{index}")));
         all.extend(folders);
     }
     let mut folder = path;

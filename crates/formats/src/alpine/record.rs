@@ -54,7 +54,10 @@ impl<'a> Naming<'a> {
 
     /// Where clients ask for a package: of a repository named by its root, and of an index named by its own URL.
     fn paths(&self, index: &str, record: &Record) -> Vec<String> {
-        let rules = self.0.map_or(["${arch}/${name}-${version}.apk", "${name}-${version}.apk"], |rule| [rule; 2]);
+        let rules = self.0.map_or(
+            ["${arch}/${name}-${version}.apk", "${name}-${version}.apk"],
+            |rule| [rule; 2],
+        );
         let folders = [above(index).map(str::to_owned), Some(beside(index, ""))];
         let named = |(folder, rule): (Option<String>, &str)| {
             let path = format!("{}{}", folder?, substituted(rule, record)?);
@@ -91,7 +94,11 @@ fn substituted(rule: &str, record: &Record) -> Option<String> {
 
 fn hex(identity: &str) -> Option<String> {
     let bytes = STANDARD.decode(identity.get(2..)?).ok()?;
-    let algorithm = if bytes.len() == 32 { DigestAlgorithm::Sha256 } else { DigestAlgorithm::Sha1 };
+    let algorithm = if bytes.len() == 32 {
+        DigestAlgorithm::Sha256
+    } else {
+        DigestAlgorithm::Sha1
+    };
     Digest::new(algorithm, &bytes).map(|digest| digest.to_hex())
 }
 
@@ -104,16 +111,29 @@ pub(super) struct Packages<'a> {
 
 impl<'a> Packages<'a> {
     pub(super) fn of(index: &'a str, naming: Naming<'a>) -> Self {
-        Self { index, naming, all: Vec::new() }
+        Self {
+            index,
+            naming,
+            all: Vec::new(),
+        }
     }
 
     pub(super) fn add(&mut self, record: &Record) {
-        if !is_name(&record.name) || !is_name(&record.version) || !(record.arch.is_empty() || is_name(&record.arch)) {
+        if !is_name(&record.name)
+            || !is_name(&record.version)
+            || !(record.arch.is_empty() || is_name(&record.arch))
+        {
             return;
         }
-        let identity = Some(&record.identity).filter(|identity| matches!(identity.get(..2), Some("Q1" | "Q2"))).cloned();
+        let identity = Some(&record.identity)
+            .filter(|identity| matches!(identity.get(..2), Some("Q1" | "Q2")))
+            .cloned();
         let paths = self.naming.paths(self.index, record);
-        self.all.extend(paths.into_iter().map(|path| (path, identity.clone(), record.size)));
+        self.all.extend(
+            paths
+                .into_iter()
+                .map(|path| (path, identity.clone(), record.size)),
+        );
     }
 
     /// Of two records for one file name nobody can say which is meant: they claim nothing.
@@ -128,7 +148,14 @@ impl<'a> Packages<'a> {
         });
         for (path, identity, size) in self.all {
             // Packages are fetched from where they are asked for, in the client's own spelling.
-            sink(Claim { path, url: String::new(), digests: Vec::new(), identity, size, published_at: None });
+            sink(Claim {
+                path,
+                url: String::new(),
+                digests: Vec::new(),
+                identity,
+                size,
+                published_at: None,
+            });
         }
     }
 }
@@ -136,5 +163,8 @@ impl<'a> Packages<'a> {
 /// Names, versions and architectures: what the grammar has, and nothing that could make a path of a name.
 fn is_name(text: &str) -> bool {
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'+' | b'-' | b'~');
-    text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric()) && text.bytes().all(legal)
+    text.bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_alphanumeric())
+        && text.bytes().all(legal)
 }

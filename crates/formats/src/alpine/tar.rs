@@ -24,7 +24,11 @@ impl Header {
             return None;
         }
         let size = octal(&block[124..136])?;
-        Some(Self { name: name.to_owned(), size, is_file: matches!(block[156], b'0' | 0) })
+        Some(Self {
+            name: name.to_owned(),
+            size,
+            is_file: matches!(block[156], b'0' | 0),
+        })
     }
 
     /// Length of the content with its padding; `None` if that is no number.
@@ -47,11 +51,16 @@ pub(super) fn next_header(archive: &mut impl Read) -> io::Result<Option<Header>>
     if block.iter().all(|&byte| byte == 0) {
         return Ok(None);
     }
-    Header::parse(&block).map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    Header::parse(&block)
+        .map(Some)
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 fn text(field: &[u8]) -> Option<&str> {
-    let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
+    let end = field
+        .iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(field.len());
     std::str::from_utf8(&field[..end]).ok()
 }
 
@@ -64,6 +73,16 @@ fn octal(field: &[u8]) -> Option<u64> {
 /// The sum of all bytes of the header, its own field taken as blanks.
 fn checksum_holds(block: &[u8; BLOCK]) -> bool {
     let field = 148..156;
-    let sum: u64 = block.iter().enumerate().map(|(at, &byte)| if field.contains(&at) { 32 } else { u64::from(byte) }).sum();
+    let sum: u64 = block
+        .iter()
+        .enumerate()
+        .map(|(at, &byte)| {
+            if field.contains(&at) {
+                32
+            } else {
+                u64::from(byte)
+            }
+        })
+        .sum();
     octal(&block[field]) == Some(sum)
 }

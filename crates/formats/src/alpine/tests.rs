@@ -22,25 +22,47 @@ const LIBSTDCPP_IS: &str = "Q1FHdWypjZVn18gcM+IoWdG7ywhlM=";
 const PLACE: &str = "v3.23/main/x86_64/APKINDEX.tar.gz";
 
 fn repository() -> Repository {
-    remote("alpine", PackageType::Alpine, "https://mirror.example.com/alpine/")
+    remote(
+        "alpine",
+        PackageType::Alpine,
+        "https://mirror.example.com/alpine/",
+    )
 }
 
 fn claims(body: &[u8], key_path: &str) -> Result<Vec<Claim>, Malformed> {
     let repository = repository();
-    let url = Url::parse("https://mirror.example.com/alpine/").unwrap().join(key_path).unwrap();
-    let document = Document { body, content_type: "", url: &url, key_path, variant: "", memo: None };
+    let url = Url::parse("https://mirror.example.com/alpine/")
+        .unwrap()
+        .join(key_path)
+        .unwrap();
+    let document = Document {
+        body,
+        content_type: "",
+        url: &url,
+        key_path,
+        variant: "",
+        memo: None,
+    };
     let verdict = Alpine.check(&repository, &document);
     let mut all = Vec::new();
     let claimed = Alpine.claims(&document, &links(&repository), &mut |claim| all.push(claim));
-    assert_eq!(verdict, claimed, "check refuses whatever claims would refuse");
+    assert_eq!(
+        verdict, claimed,
+        "check refuses whatever claims would refuse"
+    );
     claimed.map(|()| all)
 }
 
 fn identity(bytes: &[u8], step: usize) -> Option<String> {
     let mut identifier = Alpine.identifier("x86_64/a-1.apk").unwrap();
-    bytes.chunks(step).for_each(|chunk| identifier.update(chunk));
+    bytes
+        .chunks(step)
+        .for_each(|chunk| identifier.update(chunk));
     let mut all = identifier.finish();
-    assert!(all.len() < 2, "a package of version 2 has one identity: {all:?}");
+    assert!(
+        all.len() < 2,
+        "a package of version 2 has one identity: {all:?}"
+    );
     all.pop()
 }
 
@@ -65,7 +87,14 @@ fn entry(name: &str, content: &[u8]) -> Vec<u8> {
 }
 
 fn index(text: &str) -> Vec<u8> {
-    gzip(&[entry("DESCRIPTION", b"v1"), entry("APKINDEX", text.as_bytes()), vec![0; 1024]].concat())
+    gzip(
+        &[
+            entry("DESCRIPTION", b"v1"),
+            entry("APKINDEX", text.as_bytes()),
+            vec![0; 1024],
+        ]
+        .concat(),
+    )
 }
 
 fn why(body: &[u8]) -> String {
@@ -74,11 +103,17 @@ fn why(body: &[u8]) -> String {
 
 #[test]
 fn apk_03_plus_is_a_letter_and_goes_upstream_as_it_came() {
-    for (path, sent) in [("v3.23/main/x86_64/g++-14.apk", "g++-14.apk"), ("v3.23/main/x86_64/g%2B%2b-14.apk", "g%2B%2b-14.apk")] {
+    for (path, sent) in [
+        ("v3.23/main/x86_64/g++-14.apk", "g++-14.apk"),
+        ("v3.23/main/x86_64/g%2B%2b-14.apk", "g%2B%2b-14.apk"),
+    ] {
         let read = read(&Alpine, &repository(), path, Some("x=1"));
         assert_eq!(read.source.key_path, "v3.23/main/x86_64/g++-14.apk");
         assert_eq!(read.source.path, format!("v3.23/main/x86_64/{sent}"));
-        assert_eq!((read.source.query, read.form, read.source.is_document), (None, Form::Verbatim, false));
+        assert_eq!(
+            (read.source.query, read.form, read.source.is_document),
+            (None, Form::Verbatim, false)
+        );
     }
 }
 
@@ -99,18 +134,42 @@ fn apk_15_indexes_of_both_versions_and_helpers_are_mutable_and_packages_are_not(
         // The contract's pattern is not anchored at its start.
         ("x86_64/old-APKINDEX.tar.gz", true, false),
     ] {
-        assert_eq!(Alpine.built_in(&repository(), path) == BuiltIn::Mutable, mutable, "{path}");
-        assert_eq!(read(&Alpine, &repository(), path, None).source.is_document, document, "{path}");
+        assert_eq!(
+            Alpine.built_in(&repository(), path) == BuiltIn::Mutable,
+            mutable,
+            "{path}"
+        );
+        assert_eq!(
+            read(&Alpine, &repository(), path, None).source.is_document,
+            document,
+            "{path}"
+        );
     }
 }
 
 #[test]
 fn apk_16_a_package_is_named_by_the_index_of_its_own_folder() {
-    let named = |path| Alpine.named_by(&repository(), path).map(|spec| spec.key_path);
-    assert_eq!(named("v3.20/main/x86_64/a-1.apk").as_deref(), Some("v3.20/main/x86_64/APKINDEX.tar.gz"));
-    assert_eq!(named("v3.20/community/x86_64/a-1.apk").as_deref(), Some("v3.20/community/x86_64/APKINDEX.tar.gz"));
+    let named = |path| {
+        Alpine
+            .named_by(&repository(), path)
+            .map(|spec| spec.key_path)
+    };
+    assert_eq!(
+        named("v3.20/main/x86_64/a-1.apk").as_deref(),
+        Some("v3.20/main/x86_64/APKINDEX.tar.gz")
+    );
+    assert_eq!(
+        named("v3.20/community/x86_64/a-1.apk").as_deref(),
+        Some("v3.20/community/x86_64/APKINDEX.tar.gz")
+    );
     assert_eq!(named("a-1.apk").as_deref(), Some("APKINDEX.tar.gz"));
-    for path in ["x86_64/APKINDEX.tar.gz", "x86_64/Packages.adb", "x86_64/.apk", "x86_64/a.tar.gz", "x86_64/a-1.apk.asc"] {
+    for path in [
+        "x86_64/APKINDEX.tar.gz",
+        "x86_64/Packages.adb",
+        "x86_64/.apk",
+        "x86_64/a.tar.gz",
+        "x86_64/a-1.apk.asc",
+    ] {
         assert_eq!(named(path), None, "{path}");
     }
 }
@@ -118,19 +177,38 @@ fn apk_16_a_package_is_named_by_the_index_of_its_own_folder() {
 #[test]
 fn apk_12_an_index_names_packages_by_what_their_bytes_are() {
     let claims = claims(INDEX, PLACE).unwrap();
-    let said: Vec<_> = claims.iter().map(|c| (c.path.as_str(), c.identity.as_deref(), c.size)).collect();
+    let said: Vec<_> = claims
+        .iter()
+        .map(|c| (c.path.as_str(), c.identity.as_deref(), c.size))
+        .collect();
     let folder = "v3.23/main/x86_64";
     assert_eq!(
         said,
         [
-            (&*format!("{folder}/demo-1.0-r0.apk"), Some(DEMO_IS), Some(907)),
-            (&*format!("{folder}/libstdc++-13.2.1_git20240309-r0.apk"), Some(LIBSTDCPP_IS), Some(939)),
+            (
+                &*format!("{folder}/demo-1.0-r0.apk"),
+                Some(DEMO_IS),
+                Some(907)
+            ),
+            (
+                &*format!("{folder}/libstdc++-13.2.1_git20240309-r0.apk"),
+                Some(LIBSTDCPP_IS),
+                Some(939)
+            ),
         ]
     );
-    assert!(claims.iter().all(|claim| claim.url.is_empty() && claim.digests.is_empty()));
+    assert!(
+        claims
+            .iter()
+            .all(|claim| claim.url.is_empty() && claim.digests.is_empty())
+    );
     for step in [1, 7, 512, 4096] {
         assert_eq!(identity(DEMO, step).as_deref(), Some(DEMO_IS), "{step}");
-        assert_eq!(identity(LIBSTDCPP, step).as_deref(), Some(LIBSTDCPP_IS), "{step}");
+        assert_eq!(
+            identity(LIBSTDCPP, step).as_deref(),
+            Some(LIBSTDCPP_IS),
+            "{step}"
+        );
     }
 }
 
@@ -147,15 +225,29 @@ fn apk_12_no_bit_of_control_or_data_can_change_unseen() {
     // The signature is not part of the identity; the client checks it.
     assert!(unseen.iter().all(|&at| at < control_begins()), "{unseen:?}");
     for length in 0..DEMO.len() {
-        assert_ne!(identity(&DEMO[..length], 4096).as_deref(), Some(DEMO_IS), "cut after {length} bytes");
+        assert_ne!(
+            identity(&DEMO[..length], 4096).as_deref(),
+            Some(DEMO_IS),
+            "cut after {length} bytes"
+        );
     }
-    assert_ne!(identity(&[DEMO, &[0]].concat(), 4096).as_deref(), Some(DEMO_IS), "something follows");
-    assert_ne!(identity(&[DEMO, DEMO].concat(), 4096).as_deref(), Some(DEMO_IS));
+    assert_ne!(
+        identity(&[DEMO, &[0]].concat(), 4096).as_deref(),
+        Some(DEMO_IS),
+        "something follows"
+    );
+    assert_ne!(
+        identity(&[DEMO, DEMO].concat(), 4096).as_deref(),
+        Some(DEMO_IS)
+    );
 }
 
 /// Where the control member begins: at the second gzip header.
 fn control_begins() -> usize {
-    let headers = DEMO.windows(3).enumerate().filter(|(_, three)| *three == [0x1f, 0x8b, 8]);
+    let headers = DEMO
+        .windows(3)
+        .enumerate()
+        .filter(|(_, three)| *three == [0x1f, 0x8b, 8]);
     let starts: Vec<_> = headers.map(|(at, _)| at).collect();
     assert_eq!(starts.len(), 3, "signature, control, data: {starts:?}");
     starts[1]
@@ -182,7 +274,10 @@ fn two_records_for_one_file_claim_nothing() {
     let both = index(&(record("Q1AAAA=") + &record("Q1BBBB=")));
     let claims = |body: &[u8]| claims(body, "x/APKINDEX.tar.gz").unwrap();
     assert_eq!(claims(&both).len(), 1);
-    assert_eq!((claims(&both)[0].identity.clone(), claims(&both)[0].size), (None, None));
+    assert_eq!(
+        (claims(&both)[0].identity.clone(), claims(&both)[0].size),
+        (None, None)
+    );
     let twice = index(&(record("Q1AAAA=") + &record("Q1AAAA=")));
     assert_eq!(claims(&twice)[0].identity.as_deref(), Some("Q1AAAA="));
 }
@@ -191,7 +286,11 @@ fn two_records_for_one_file_claim_nothing() {
 fn records_are_read_as_apk_writes_them_and_hostile_names_make_no_paths() {
     let text = "C:Q1AAAA=\nP:a\nV:1~2f_git3\nS:5\nx:unknown\nD:so:b c>1\n\n\n\
                 P:../../etc/passwd\nV:1\nS:1\nC:Q1A\n\nP:b/c\nV:1\n\nP:d\nV:\n\nP:e\nV:2\nC:X9AA\nS:1\n\nP:f\nV:3\nC:Q1A\nS:x";
-    let said: Vec<_> = claims(&index(text), "r/APKINDEX.tar.gz").unwrap().into_iter().map(|c| (c.path, c.identity)).collect();
+    let said: Vec<_> = claims(&index(text), "r/APKINDEX.tar.gz")
+        .unwrap()
+        .into_iter()
+        .map(|c| (c.path, c.identity))
+        .collect();
     assert_eq!(
         said,
         [
@@ -208,19 +307,35 @@ fn records_are_read_as_apk_writes_them_and_hostile_names_make_no_paths() {
 #[test]
 fn a_package_is_named_in_the_folder_of_its_own_architecture_too() {
     let text = "C:Q1AAAA=\nP:a\nV:1\nA:noarch\nS:5\n\nC:Q1BBBB=\nP:b\nV:2\nA:x86_64\nS:6\n\nC:Q1CCCC=\nP:c\nV:3\nA:../etc\nS:7\n";
-    let paths = |place| -> Vec<_> { claims(&index(text), place).unwrap().into_iter().map(|claim| claim.path).collect() };
+    let paths = |place| -> Vec<_> {
+        claims(&index(text), place)
+            .unwrap()
+            .into_iter()
+            .map(|claim| claim.path)
+            .collect()
+    };
     assert_eq!(
         paths("v3.23/main/x86_64/APKINDEX.tar.gz"),
-        ["v3.23/main/noarch/a-1.apk", "v3.23/main/x86_64/a-1.apk", "v3.23/main/x86_64/b-2.apk"]
+        [
+            "v3.23/main/noarch/a-1.apk",
+            "v3.23/main/x86_64/a-1.apk",
+            "v3.23/main/x86_64/b-2.apk"
+        ]
     );
-    assert_eq!(paths("x86_64/APKINDEX.tar.gz"), ["noarch/a-1.apk", "x86_64/a-1.apk", "x86_64/b-2.apk"]);
+    assert_eq!(
+        paths("x86_64/APKINDEX.tar.gz"),
+        ["noarch/a-1.apk", "x86_64/a-1.apk", "x86_64/b-2.apk"]
+    );
     assert_eq!(paths("APKINDEX.tar.gz"), ["a-1.apk", "b-2.apk"]);
 }
 
 #[test]
 fn what_is_no_index_is_refused() {
     for (body, expected) in [
-        (&b"<!doctype html><title>log in</title>"[..], "no gzip-compressed tar"),
+        (
+            &b"<!doctype html><title>log in</title>"[..],
+            "no gzip-compressed tar",
+        ),
         (b"", "ends too early"),
         (&INDEX[..INDEX.len() - 9], "ends too early"),
         (&gzip(b"hello"), "ends too early"),
@@ -229,7 +344,10 @@ fn what_is_no_index_is_refused() {
         (&[INDEX, INDEX].concat(), "something follows"),
         (&index("no field\n"), "line 1"),
         (&index(&format!("D:{}", "x".repeat(2 << 20))), "longer than"),
-        (&gzip(&entry(".SIGN.RSA.k", b"x")).repeat(40), "more than 16 signatures"),
+        (
+            &gzip(&entry(".SIGN.RSA.k", b"x")).repeat(40),
+            "more than 16 signatures",
+        ),
         (&gzip(&entry(".SIGN.RSA.k", b"x")), "no file named APKINDEX"),
     ] {
         let why = why(body);
@@ -245,7 +363,11 @@ fn what_is_no_index_is_refused() {
 
 #[test]
 fn apk_15_an_index_of_version_3_is_told_from_a_log_in_page() {
-    let paths: Vec<_> = claims(INDEX_V3, "x86_64/Packages.adb").unwrap().into_iter().map(|claim| claim.path).collect();
+    let paths: Vec<_> = claims(INDEX_V3, "x86_64/Packages.adb")
+        .unwrap()
+        .into_iter()
+        .map(|claim| claim.path)
+        .collect();
     assert_eq!(paths, ["x86_64/third-1.0-r0.apk"]);
     assert!(claims(b"<!doctype html>", "x86_64/Packages.adb").is_err());
     assert!(claims(b"", "x86_64/Packages.adb").is_err());

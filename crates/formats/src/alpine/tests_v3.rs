@@ -37,23 +37,47 @@ const DEMO_HASH: &str = "68bbb9364569a2c08552a8771ca8af9c2b9a4574";
 
 /// The identity that an index states with this hash (`Q1`: 20 bytes, `Q2`: 32).
 fn is(hash: &str) -> String {
-    let bytes: Vec<u8> = (0..hash.len()).step_by(2).map(|at| u8::from_str_radix(&hash[at..at + 2], 16).unwrap()).collect();
-    format!("Q{}{}", if bytes.len() == 32 { 2 } else { 1 }, STANDARD.encode(bytes))
+    let bytes: Vec<u8> = (0..hash.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&hash[at..at + 2], 16).unwrap())
+        .collect();
+    format!(
+        "Q{}{}",
+        if bytes.len() == 32 { 2 } else { 1 },
+        STANDARD.encode(bytes)
+    )
 }
 
 fn repository() -> Repository {
-    remote("alpine", PackageType::Alpine, "https://mirror.example.com/alpine/")
+    remote(
+        "alpine",
+        PackageType::Alpine,
+        "https://mirror.example.com/alpine/",
+    )
 }
 
 fn read(body: &[u8], key_path: &str) -> (Result<Vec<Claim>, Malformed>, Option<String>) {
     let repository = repository();
-    let url = Url::parse("https://mirror.example.com/alpine/").unwrap().join(key_path).unwrap();
+    let url = Url::parse("https://mirror.example.com/alpine/")
+        .unwrap()
+        .join(key_path)
+        .unwrap();
     let memo = Memo::default();
-    let document = Document { body, content_type: "", url: &url, key_path, variant: "", memo: Some(&memo) };
+    let document = Document {
+        body,
+        content_type: "",
+        url: &url,
+        key_path,
+        variant: "",
+        memo: Some(&memo),
+    };
     let verdict = Alpine.check(&repository, &document);
     let mut all = Vec::new();
     let claimed = Alpine.claims(&document, &links(&repository), &mut |claim| all.push(claim));
-    assert_eq!(verdict, claimed, "check refuses whatever claims would refuse");
+    assert_eq!(
+        verdict, claimed,
+        "check refuses whatever claims would refuse"
+    );
     (claimed.map(|()| all), memo.remarked().map(str::to_owned))
 }
 
@@ -61,13 +85,22 @@ fn said(body: &[u8], key_path: &str) -> Vec<(String, Option<String>)> {
     let (claims, remark) = read(body, key_path);
     assert_eq!(remark, None);
     let claims = claims.unwrap();
-    assert!(claims.iter().all(|claim| claim.url.is_empty() && claim.digests.is_empty() && claim.size.is_some()));
-    claims.into_iter().map(|claim| (claim.path, claim.identity)).collect()
+    assert!(
+        claims
+            .iter()
+            .all(|claim| claim.url.is_empty() && claim.digests.is_empty() && claim.size.is_some())
+    );
+    claims
+        .into_iter()
+        .map(|claim| (claim.path, claim.identity))
+        .collect()
 }
 
 fn identities(bytes: &[u8], step: usize) -> Vec<String> {
     let mut identifier = Alpine.identifier("x86_64/a-1.apk").unwrap();
-    bytes.chunks(step).for_each(|chunk| identifier.update(chunk));
+    bytes
+        .chunks(step)
+        .for_each(|chunk| identifier.update(chunk));
     identifier.finish()
 }
 
@@ -79,30 +112,53 @@ fn apk_12_an_index_of_version_3_names_packages_by_the_hash_of_their_tree() {
         said(INDEX, "v3.24/main/x86_64/Packages.adb"),
         [
             // apk takes a package's folder from its own architecture, but for an index that is named by its own URL.
-            ("v3.24/main/noarch/plain-1.0-r0.apk".to_owned(), hash(PLAIN_HASH)),
+            (
+                "v3.24/main/noarch/plain-1.0-r0.apk".to_owned(),
+                hash(PLAIN_HASH)
+            ),
             (at("deflated"), hash(DEFLATED_HASH)),
             (at("deflated9"), hash(DEFLATED_9_HASH)),
             (at("plain"), hash(PLAIN_HASH)),
         ]
     );
     for step in [1, 2, 7, 512, 4096] {
-        assert!(identities(DEFLATED, step).contains(&is(DEFLATED_HASH)), "{step}");
+        assert!(
+            identities(DEFLATED, step).contains(&is(DEFLATED_HASH)),
+            "{step}"
+        );
         assert!(identities(PLAIN, step).contains(&is(PLAIN_HASH)), "{step}");
     }
 }
 
 #[test]
 fn apk_12_hashes_of_20_bytes_are_the_beginning_of_the_same_or_the_package_s_own_identifier() {
-    let short: Vec<_> = said(SHORT, "x86_64/Packages.adb").into_iter().map(|(_, identity)| identity.unwrap()).collect();
-    assert_eq!(short, [is(&PLAIN_HASH[..40]), is(&DEFLATED_HASH[..40]), is(&DEFLATED_9_HASH[..40]), is(&PLAIN_HASH[..40])]);
+    let short: Vec<_> = said(SHORT, "x86_64/Packages.adb")
+        .into_iter()
+        .map(|(_, identity)| identity.unwrap())
+        .collect();
+    assert_eq!(
+        short,
+        [
+            is(&PLAIN_HASH[..40]),
+            is(&DEFLATED_HASH[..40]),
+            is(&DEFLATED_9_HASH[..40]),
+            is(&PLAIN_HASH[..40])
+        ]
+    );
     assert!(identities(DEFLATED, 512).contains(&is(&DEFLATED_HASH[..40])));
     let plain = identities(PLAIN, 512);
-    assert_eq!(plain, [is(PLAIN_HASH), is(&PLAIN_HASH[..40]), is(PLAIN_UNIQUE)]);
+    assert_eq!(
+        plain,
+        [is(PLAIN_HASH), is(&PLAIN_HASH[..40]), is(PLAIN_UNIQUE)]
+    );
     // The identifier in the package is not believed if it is not right.
     let mut forged = PLAIN.to_vec();
     let unique = is(PLAIN_UNIQUE);
     let bytes = STANDARD.decode(&unique[2..30]).unwrap();
-    let at = forged.windows(20).position(|window| window == bytes).unwrap();
+    let at = forged
+        .windows(20)
+        .position(|window| window == bytes)
+        .unwrap();
     forged[at] ^= 1;
     assert_eq!(identities(&forged, 512).len(), 2);
 }
@@ -110,7 +166,10 @@ fn apk_12_hashes_of_20_bytes_are_the_beginning_of_the_same_or_the_package_s_own_
 #[test]
 fn apk_12_a_package_of_version_2_is_named_by_an_index_of_version_3_too() {
     let said = said(MIXED, "x86_64/Packages.adb");
-    assert!(said.contains(&("x86_64/demo-1.0-r0.apk".to_owned(), Some(is(DEMO_HASH)))), "{said:?}");
+    assert!(
+        said.contains(&("x86_64/demo-1.0-r0.apk".to_owned(), Some(is(DEMO_HASH)))),
+        "{said:?}"
+    );
     assert_eq!(identities(DEMO, 512), [is(DEMO_HASH)]);
 }
 
@@ -118,8 +177,16 @@ fn apk_12_a_package_of_version_2_is_named_by_an_index_of_version_3_too() {
 fn apk_12_no_bit_of_the_tree_or_of_a_file_can_change_unseen() {
     // As `adbdump` shows it: a tree of 576 bytes, a signature, and two blocks of data (57 and 6 bytes behind their positions).
     let tree = 12..12 + 576;
-    let files: [&[u8]; 2] = [b"a longer text of no meaning, a longer text of no meaning\n", b"third\n"];
-    let places = files.map(|file| PLAIN.windows(file.len()).position(|window| window == file).unwrap());
+    let files: [&[u8]; 2] = [
+        b"a longer text of no meaning, a longer text of no meaning\n",
+        b"third\n",
+    ];
+    let places = files.map(|file| {
+        PLAIN
+            .windows(file.len())
+            .position(|window| window == file)
+            .unwrap()
+    });
     let mut unseen = Vec::new();
     for at in 0..PLAIN.len() * 8 {
         let mut changed = PLAIN.to_vec();
@@ -130,16 +197,36 @@ fn apk_12_no_bit_of_the_tree_or_of_a_file_can_change_unseen() {
     }
     assert!(unseen.iter().all(|at| !tree.contains(at)), "{unseen:?}");
     for (place, file) in places.into_iter().zip(files) {
-        assert!(unseen.iter().all(|at| !(place - 8..place + file.len()).contains(at)), "{unseen:?}");
+        assert!(
+            unseen
+                .iter()
+                .all(|at| !(place - 8..place + file.len()).contains(at)),
+            "{unseen:?}"
+        );
     }
     for length in 0..PLAIN.len() {
-        assert_eq!(identities(&PLAIN[..length], 4096), [""; 0], "cut after {length} bytes");
+        assert_eq!(
+            identities(&PLAIN[..length], 4096),
+            [""; 0],
+            "cut after {length} bytes"
+        );
     }
     for length in 0..DEFLATED.len() {
-        assert!(!identities(&DEFLATED[..length], 4096).contains(&is(DEFLATED_HASH)), "cut after {length} bytes");
+        assert!(
+            !identities(&DEFLATED[..length], 4096).contains(&is(DEFLATED_HASH)),
+            "cut after {length} bytes"
+        );
     }
-    assert_eq!(identities(&[PLAIN, &[0; 8]].concat(), 4096), [""; 0], "something follows");
-    assert_eq!(identities(&[DEFLATED, &[0; 8]].concat(), 4096), [""; 0], "something follows");
+    assert_eq!(
+        identities(&[PLAIN, &[0; 8]].concat(), 4096),
+        [""; 0],
+        "something follows"
+    );
+    assert_eq!(
+        identities(&[DEFLATED, &[0; 8]].concat(), 4096),
+        [""; 0],
+        "something follows"
+    );
 }
 
 #[test]
@@ -154,14 +241,25 @@ fn packages_and_indexes_may_be_packed_in_every_way_that_apk_knows() {
             [b"ADBd".to_vec(), deflated(plain)].concat(),
             [b"ADBc\x00\x00".to_vec(), plain.to_vec()].concat(),
             [b"ADBc\x01\x09".to_vec(), deflated(plain)].concat(),
-            [b"ADBc\x02\x03".to_vec(), zstd::encode_all(plain, 3).unwrap()].concat(),
+            [
+                b"ADBc\x02\x03".to_vec(),
+                zstd::encode_all(plain, 3).unwrap(),
+            ]
+            .concat(),
         ]
     };
     for package in packed(PLAIN) {
-        assert!(identities(&package, 7).contains(&is(PLAIN_HASH)), "{:?}", &package[..6]);
+        assert!(
+            identities(&package, 7).contains(&is(PLAIN_HASH)),
+            "{:?}",
+            &package[..6]
+        );
     }
     for index in packed(SHORT) {
-        assert_eq!(said(&index, "r/x86_64/Packages.adb"), said(SHORT, "r/x86_64/Packages.adb"));
+        assert_eq!(
+            said(&index, "r/x86_64/Packages.adb"),
+            said(SHORT, "r/x86_64/Packages.adb")
+        );
     }
     let unknown = [b"ADBc\x03\x01".to_vec(), PLAIN.to_vec()].concat();
     assert_eq!(identities(&unknown, 7), [""; 0]);
@@ -170,8 +268,15 @@ fn packages_and_indexes_may_be_packed_in_every_way_that_apk_knows() {
 
 #[test]
 fn an_index_may_have_folders_of_its_own_and_its_packages_find_it() {
-    let paths: Vec<_> = said(POOL, "edge/x86_64/Packages.adb").into_iter().map(|(path, _)| path).collect();
-    let expected = ["edge/pool/def/deflated-1.0-r0.apk", "edge/pool/def/deflated9-1.0-r0.apk", "edge/pool/pla/plain-1.0-r0.apk"];
+    let paths: Vec<_> = said(POOL, "edge/x86_64/Packages.adb")
+        .into_iter()
+        .map(|(path, _)| path)
+        .collect();
+    let expected = [
+        "edge/pool/def/deflated-1.0-r0.apk",
+        "edge/pool/def/deflated9-1.0-r0.apk",
+        "edge/pool/pla/plain-1.0-r0.apk",
+    ];
     assert_eq!(paths[..3], expected);
     let below = [
         "edge/x86_64/pool/def/deflated-1.0-r0.apk",
@@ -180,7 +285,12 @@ fn an_index_may_have_folders_of_its_own_and_its_packages_find_it() {
     ];
     assert_eq!(paths[3..], below);
     let possible = Alpine.possibly_named_by(&repository(), below[0]);
-    assert!(possible.iter().any(|index| index.key_path == "edge/x86_64/Packages.adb"), "{possible:?}");
+    assert!(
+        possible
+            .iter()
+            .any(|index| index.key_path == "edge/x86_64/Packages.adb"),
+        "{possible:?}"
+    );
 }
 
 #[test]
@@ -188,20 +298,45 @@ fn an_index_that_leads_past_larder_is_remarked_upon() {
     let (claims, remark) = read(ABSOLUTE, "edge/x86_64/Packages.adb");
     assert_eq!(claims, Ok(Vec::new()));
     let remark = remark.unwrap();
-    assert!(remark.contains("from https://files.example.com by itself"), "{remark}");
+    assert!(
+        remark.contains("from https://files.example.com by itself"),
+        "{remark}"
+    );
 }
 
 #[test]
 fn packages_without_an_architecture_are_looked_for_in_the_indexes_of_all() {
-    let possible =
-        |path| -> Vec<_> { Alpine.possibly_named_by(&repository(), path).into_iter().map(|index| index.key_path).collect() };
+    let possible = |path| -> Vec<_> {
+        Alpine
+            .possibly_named_by(&repository(), path)
+            .into_iter()
+            .map(|index| index.key_path)
+            .collect()
+    };
     let of_noarch = possible("v3.23/main/noarch/plain-1.0-r0.apk");
-    for index in ["x86_64/APKINDEX.tar.gz", "x86_64/Packages.adb", "aarch64/APKINDEX.tar.gz", "noarch/APKINDEX.tar.gz"] {
-        assert!(of_noarch.contains(&format!("v3.23/main/{index}")), "{index} is not in {of_noarch:?}");
+    for index in [
+        "x86_64/APKINDEX.tar.gz",
+        "x86_64/Packages.adb",
+        "aarch64/APKINDEX.tar.gz",
+        "noarch/APKINDEX.tar.gz",
+    ] {
+        assert!(
+            of_noarch.contains(&format!("v3.23/main/{index}")),
+            "{index} is not in {of_noarch:?}"
+        );
     }
     let of_one = possible("v3.23/main/x86_64/plain-1.0-r0.apk");
-    assert_eq!(of_one[..2], ["v3.23/main/x86_64/APKINDEX.tar.gz", "v3.23/main/x86_64/Packages.adb"]);
-    assert!(of_one.iter().all(|index| !index.contains("aarch64")), "{of_one:?}");
+    assert_eq!(
+        of_one[..2],
+        [
+            "v3.23/main/x86_64/APKINDEX.tar.gz",
+            "v3.23/main/x86_64/Packages.adb"
+        ]
+    );
+    assert!(
+        of_one.iter().all(|index| !index.contains("aarch64")),
+        "{of_one:?}"
+    );
     assert_eq!(possible("noarch/a-1.apk")[2], "x86_64/APKINDEX.tar.gz");
     assert_eq!(possible("x86_64/APKINDEX.tar.gz"), [""; 0]);
 }
@@ -217,7 +352,10 @@ fn bomb() -> Vec<u8> {
 #[test]
 fn what_is_no_index_of_version_3_is_refused() {
     for (body, expected) in [
-        (&b"<!doctype html><title>log in</title>"[..], "does not begin"),
+        (
+            &b"<!doctype html><title>log in</title>"[..],
+            "does not begin",
+        ),
         (b"", "does not begin"),
         (b"ADB.", "no index"),
         (PLAIN, "no index"),
@@ -243,7 +381,13 @@ fn a_tree_that_holds_one_list_many_times_is_given_up() {
     let mut tree = vec![0, 0, 0, 0];
     tree.extend(word(0xe, root));
     tree.extend(1_u32.to_le_bytes());
-    let array = |count: usize, item: [u8; 4]| [(count as u32).to_le_bytes().to_vec(), item.repeat(count - 1)].concat();
+    let array = |count: usize, item: [u8; 4]| {
+        [
+            (count as u32).to_le_bytes().to_vec(),
+            item.repeat(count - 1),
+        ]
+        .concat()
+    };
     tree.extend(array(many, word(0xe, file)));
     tree.extend([4_u32.to_le_bytes(), [0; 4], [0; 4], word(0xd, files)].concat());
     tree.extend(array(many, word(0xe, folder)));

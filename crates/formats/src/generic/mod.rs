@@ -5,7 +5,10 @@
 
 use larder_core::{BuiltIn, Repository};
 
-use crate::{Claim, Derived, Document, Form, Format, Links, Malformed, Operation, Read, RequestParts, SourceBase, SourceSpec};
+use crate::{
+    Claim, Derived, Document, Form, Format, Links, Malformed, Operation, Read, RequestParts,
+    SourceBase, SourceSpec,
+};
 
 /// Generic file servers.
 #[derive(Debug, Clone, Copy, Default)]
@@ -13,11 +16,19 @@ pub(crate) struct Generic;
 
 impl Format for Generic {
     fn operation(&self, request: &RequestParts<'_>) -> Operation {
-        Operation::Read(Read { source: file(request), form: Form::Verbatim, bypass_cache: false })
+        Operation::Read(Read {
+            source: file(request),
+            form: Form::Verbatim,
+            bypass_cache: false,
+        })
     }
 
     fn built_in(&self, repository: &Repository, path: &str) -> BuiltIn {
-        if is_folder(repository, path) { BuiltIn::Mutable } else { BuiltIn::None }
+        if is_folder(repository, path) {
+            BuiltIn::Mutable
+        } else {
+            BuiltIn::None
+        }
     }
 
     fn passes_folders_on(&self) -> bool {
@@ -36,12 +47,24 @@ impl Format for Generic {
         Ok(())
     }
 
-    fn claims(&self, _document: &Document<'_>, _links: &Links<'_>, _sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
+    fn claims(
+        &self,
+        _document: &Document<'_>,
+        _links: &Links<'_>,
+        _sink: &mut dyn FnMut(Claim),
+    ) -> Result<(), Malformed> {
         Ok(())
     }
 
-    fn derive(&self, _document: &Document<'_>, form: &'static str, _links: &Links<'_>) -> Result<Derived, Malformed> {
-        Err(Malformed(format!("files of a generic repository have no form {form:?}")))
+    fn derive(
+        &self,
+        _document: &Document<'_>,
+        form: &'static str,
+        _links: &Links<'_>,
+    ) -> Result<Derived, Malformed> {
+        Err(Malformed(format!(
+            "files of a generic repository have no form {form:?}"
+        )))
     }
 
     fn varies_by(&self, _path: &str) -> &'static [&'static str] {
@@ -60,10 +83,14 @@ impl Format for Generic {
 /// Whether a path is a folder (spec section 3 "Folders and roots"): it is the root, or ends in a slash. What the configured
 /// `immutable_patterns` name without that slash and not with it is a file, and a slash behind it opens no way around them.
 fn is_folder(repository: &Repository, path: &str) -> bool {
-    let Some(file) = path.strip_suffix('/') else { return path.is_empty() };
+    let Some(file) = path.strip_suffix('/') else {
+        return path.is_empty();
+    };
     let named = |path: &str| {
         let patterns = repository.access.immutable.as_deref().unwrap_or_default();
-        patterns.iter().any(|pattern| pattern.matches(path) != Ok(false))
+        patterns
+            .iter()
+            .any(|pattern| pattern.matches(path) != Ok(false))
     };
     named(path) || !named(file)
 }
@@ -115,8 +142,17 @@ mod tests {
 
     #[test]
     fn a_file_is_read_verbatim_and_its_query_is_part_of_the_source() {
-        let repository = remote("files", larder_core::PackageType::Generic, "https://files.example/pub/");
-        let read = read(&Generic, &repository, "pool/g%2B%2B.deb", Some("v=1&sig=a%2Fb"));
+        let repository = remote(
+            "files",
+            larder_core::PackageType::Generic,
+            "https://files.example/pub/",
+        );
+        let read = read(
+            &Generic,
+            &repository,
+            "pool/g%2B%2B.deb",
+            Some("v=1&sig=a%2Fb"),
+        );
         assert_eq!(read.form, Form::Verbatim);
         assert_eq!(read.source.path, "pool/g%2B%2B.deb");
         assert_eq!(read.source.key_path, "pool/g++.deb");
@@ -126,25 +162,56 @@ mod tests {
 
     #[test]
     fn folders_are_mutable_and_a_slash_makes_no_folder_of_a_file_that_the_patterns_name() {
-        let patterns = |texts: &[&str]| Some(texts.iter().map(|text| larder_core::Pattern::compile(text).unwrap()).collect());
-        let mut repository = remote("files", larder_core::PackageType::Generic, "https://files.example/pub/");
-        let mutable = |repository: &Repository, path| Generic.built_in(repository, path) == BuiltIn::Mutable;
+        let patterns = |texts: &[&str]| {
+            Some(
+                texts
+                    .iter()
+                    .map(|text| larder_core::Pattern::compile(text).unwrap())
+                    .collect(),
+            )
+        };
+        let mut repository = remote(
+            "files",
+            larder_core::PackageType::Generic,
+            "https://files.example/pub/",
+        );
+        let mutable =
+            |repository: &Repository, path| Generic.built_in(repository, path) == BuiltIn::Mutable;
         for (immutable, folders, files) in [
-            (None, &["", "a/", "a/b.tgz/"][..], &["a", "a/b.tgz", "a/index.html"][..]),
+            (
+                None,
+                &["", "a/", "a/b.tgz/"][..],
+                &["a", "a/b.tgz", "a/index.html"][..],
+            ),
             (patterns(&[]), &["", "a/", "a/b.tgz/"], &["a"]),
-            (patterns(&[r"\.tgz$"]), &["", "a/"], &["a", "a/b.tgz", "a/b.tgz/"]),
+            (
+                patterns(&[r"\.tgz$"]),
+                &["", "a/"],
+                &["a", "a/b.tgz", "a/b.tgz/"],
+            ),
             (patterns(&["^a"]), &["", "a/", "a/b/"], &["a/b"]),
         ] {
             repository.access.immutable = immutable;
-            assert!(folders.iter().all(|path| mutable(&repository, path)), "{:?}", repository.access);
-            assert!(!files.iter().any(|path| mutable(&repository, path)), "{:?}", repository.access);
+            assert!(
+                folders.iter().all(|path| mutable(&repository, path)),
+                "{:?}",
+                repository.access
+            );
+            assert!(
+                !files.iter().any(|path| mutable(&repository, path)),
+                "{:?}",
+                repository.access
+            );
         }
     }
 
     #[test]
     fn parameters_for_mirrors_are_dropped() {
         assert_eq!(forwarded_query("ns=registry.example"), None);
-        assert_eq!(forwarded_query("a=1&countme=3&b&ns=x&nsx=2"), Some("a=1&b&nsx=2".to_owned()));
+        assert_eq!(
+            forwarded_query("a=1&countme=3&b&ns=x&nsx=2"),
+            Some("a=1&b&nsx=2".to_owned())
+        );
         assert_eq!(forwarded_query(""), None);
     }
 

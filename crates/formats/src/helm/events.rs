@@ -38,7 +38,9 @@ fn parse(text: &str, sink: &mut impl Sink) -> Result<(), Malformed> {
     let mut aliases = Aliases::default();
     while let Some(event) = parser.next_event() {
         if leash.is_taut.get() {
-            return Err(Malformed(format!("index.yaml has a scalar or a flow collection of more than {LEASH} characters")));
+            return Err(Malformed(format!(
+                "index.yaml has a scalar or a flow collection of more than {LEASH} characters"
+            )));
         }
         let (event, span) = event.map_err(|error| malformed(&error))?;
         leash.end.set(span.end.index() + LEASH);
@@ -56,12 +58,19 @@ fn parse(text: &str, sink: &mut impl Sink) -> Result<(), Malformed> {
                 sink.end();
             }
             Event::Scalar(value, style, anchor, tag) => {
-                let (from, to) = (cursor.byte_of(span.start.index()), cursor.byte_of(span.end.index()));
+                let (from, to) = (
+                    cursor.byte_of(span.start.index()),
+                    cursor.byte_of(span.end.index()),
+                );
                 let has_properties = anchor > 0 || tag.is_some();
                 let style = style_of(style);
                 // An absent value has a span all the same, over what stands beside it.
                 let absent = style == Style::Plain && value.is_empty();
-                let range = if absent { from..from } else { tighten(content, from..to, style, has_properties) };
+                let range = if absent {
+                    from..from
+                } else {
+                    tighten(content, from..to, style, has_properties)
+                };
                 sink.scalar(Span::new(skipped + range.start..skipped + range.end, style));
             }
             Event::Alias(anchor) => {
@@ -77,7 +86,12 @@ fn parse(text: &str, sink: &mut impl Sink) -> Result<(), Malformed> {
 
 fn malformed(error: &ScanError) -> Malformed {
     let at = error.marker();
-    Malformed(format!("index.yaml is not YAML: {} at line {} column {}", error.info(), at.line(), at.col() + 1))
+    Malformed(format!(
+        "index.yaml is not YAML: {} at line {} column {}",
+        error.info(),
+        at.line(),
+        at.col() + 1
+    ))
 }
 
 fn style_of(style: ScalarStyle) -> Style {
@@ -96,7 +110,10 @@ fn tighten(text: &str, range: Range<usize>, style: Style, has_properties: bool) 
     if has_properties {
         start = after_properties(bytes, start);
         if style == Style::Block {
-            start = bytes.get(start..).and_then(|rest| memchr(b'\n', rest)).map_or(range.end, |header| start + header + 1);
+            start = bytes
+                .get(start..)
+                .and_then(|rest| memchr(b'\n', rest))
+                .map_or(range.end, |header| start + header + 1);
         }
     }
     let end = match style {
@@ -117,7 +134,10 @@ fn after_properties(bytes: &[u8], mut at: usize) -> usize {
         };
         at += 1;
         if !byte.is_ascii_whitespace() {
-            at += bytes.get(at..).and_then(|rest| rest.iter().position(ends)).unwrap_or(0);
+            at += bytes
+                .get(at..)
+                .and_then(|rest| rest.iter().position(ends))
+                .unwrap_or(0);
         }
     }
     at
@@ -132,7 +152,10 @@ struct Leash {
 
 impl Default for Leash {
     fn default() -> Self {
-        Self { end: Cell::new(LEASH), is_taut: Cell::new(false) }
+        Self {
+            end: Cell::new(LEASH),
+            is_taut: Cell::new(false),
+        }
     }
 }
 
@@ -158,7 +181,11 @@ struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     fn new(text: &'a str) -> Self {
-        Self { text, characters: 0, bytes: 0 }
+        Self {
+            text,
+            characters: 0,
+            bytes: 0,
+        }
     }
 
     /// The byte offset of a character not before the one asked for last.
@@ -168,7 +195,10 @@ impl<'a> Cursor<'a> {
         // Most of an index is ASCII, where the two are equal.
         let step = match rest.as_bytes().get(..wanted) {
             Some(run) if run.is_ascii() => wanted,
-            _ => rest.char_indices().nth(wanted).map_or(rest.len(), |(at, _)| at),
+            _ => rest
+                .char_indices()
+                .nth(wanted)
+                .map_or(rest.len(), |(at, _)| at),
         };
         self.characters += wanted;
         self.bytes += step;
@@ -201,11 +231,18 @@ impl Aliases {
 
     fn expand(&mut self, anchor: usize) -> Result<(), Malformed> {
         if self.open.iter().any(|(open, _)| *open == anchor) {
-            return Err(Malformed("index.yaml has an alias that contains itself".to_owned()));
+            return Err(Malformed(
+                "index.yaml has an alias that contains itself".to_owned(),
+            ));
         }
-        self.total = self.total.saturating_add(1).saturating_add(self.weight.get(&anchor).copied().unwrap_or(0));
+        self.total = self
+            .total
+            .saturating_add(1)
+            .saturating_add(self.weight.get(&anchor).copied().unwrap_or(0));
         if self.total > MAX_EXPANSIONS {
-            return Err(Malformed(format!("index.yaml has aliases that stand for more than {MAX_EXPANSIONS} nodes")));
+            return Err(Malformed(format!(
+                "index.yaml has aliases that stand for more than {MAX_EXPANSIONS} nodes"
+            )));
         }
         Ok(())
     }

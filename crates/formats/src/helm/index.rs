@@ -42,8 +42,12 @@ pub(super) fn of<'a>(document: &Document<'a>) -> Result<(&'a str, Arc<Index>), M
 }
 
 fn text_of(body: &[u8]) -> Result<&str, Malformed> {
-    std::str::from_utf8(body)
-        .map_err(|error| Malformed(format!("index.yaml is not UTF-8: byte {} is no character", error.valid_up_to())))
+    std::str::from_utf8(body).map_err(|error| {
+        Malformed(format!(
+            "index.yaml is not UTF-8: byte {} is no character",
+            error.valid_up_to()
+        ))
+    })
 }
 
 /// Reads an index. Fails on what Helm would refuse as a whole, and on what is a bomb.
@@ -54,7 +58,10 @@ pub(super) fn read(body: &[u8]) -> Result<(&str, Index), Malformed> {
     }
     let begin = text.trim_start_matches('\u{feff}').trim_ascii_start();
     if begin.starts_with('<') {
-        return Err(Malformed("index.yaml is a web page (HTML), not an index: the upstream may ask for a login".to_owned()));
+        return Err(Malformed(
+            "index.yaml is a web page (HTML), not an index: the upstream may ask for a login"
+                .to_owned(),
+        ));
     }
     if begin.starts_with('{') {
         let mut builder = Builder::new(text);
@@ -143,7 +150,9 @@ impl<'a> Builder<'a> {
 
     /// The value that starts now takes the awaited key with it.
     fn take_key(&mut self) -> (Part, Option<Key>) {
-        self.open.last_mut().map_or((Part::Other, None), |open| (open.part, open.key.take()))
+        self.open
+            .last_mut()
+            .map_or((Part::Other, None), |open| (open.part, open.key.take()))
     }
 
     fn key(&self, part: Part, span: Span) -> Key {
@@ -169,7 +178,10 @@ impl<'a> Builder<'a> {
     }
 
     fn value(&mut self, key: Key, span: Span) {
-        let given = !matches!(self.text.get(span.range()), None | Some("" | "~" | "null" | "\"\"" | "''"));
+        let given = !matches!(
+            self.text.get(span.range()),
+            None | Some("" | "~" | "null" | "\"\"" | "''")
+        );
         match key {
             Key::ApiVersion => self.has_api_version = given,
             Key::Entries => self.bad_entries = given,
@@ -183,7 +195,9 @@ impl<'a> Builder<'a> {
 impl Sink for Builder<'_> {
     fn start(&mut self, kind: Kind) -> Result<(), Malformed> {
         if self.open.len() >= MAX_DEPTH {
-            return Err(Malformed(format!("index.yaml is nested more than {MAX_DEPTH} levels deep")));
+            return Err(Malformed(format!(
+                "index.yaml is nested more than {MAX_DEPTH} levels deep"
+            )));
         }
         let is_mapping = kind == Kind::Mapping;
         let part = if self.open.is_empty() {
@@ -203,22 +217,40 @@ impl Sink for Builder<'_> {
             }
         };
         if part == Part::Version {
-            (self.digest, self.created, self.first_url) = (None, None, self.index.urls.len() as u32);
+            (self.digest, self.created, self.first_url) =
+                (None, None, self.index.urls.len() as u32);
         }
-        self.open.push(Open { part, is_mapping, key: None });
+        self.open.push(Open {
+            part,
+            is_mapping,
+            key: None,
+        });
         Ok(())
     }
 
     fn end(&mut self) {
-        let Some(closed) = self.open.pop() else { return };
+        let Some(closed) = self.open.pop() else {
+            return;
+        };
         if closed.part == Part::Version {
             let urls = self.first_url..self.index.urls.len() as u32;
-            self.index.versions.push(Version { urls, digest: self.digest.take(), created: self.created.take() });
+            self.index.versions.push(Version {
+                urls,
+                digest: self.digest.take(),
+                created: self.created.take(),
+            });
         }
     }
 
     fn scalar(&mut self, span: Span) {
-        let Some(&Open { part, is_mapping, key }) = self.open.last() else { return };
+        let Some(&Open {
+            part,
+            is_mapping,
+            key,
+        }) = self.open.last()
+        else {
+            return;
+        };
         match key {
             None if is_mapping => {
                 let key = self.key(part, span);

@@ -28,7 +28,10 @@ pub(super) fn read(text: &str, sink: &mut impl Sink) -> Result<bool, Malformed> 
             b',' | b':' | b' ' | b'\t' | b'\n' | b'\r' => {}
             _ => {
                 let ends = |b: &u8| matches!(b, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
-                at = bytes.get(at..).and_then(|rest| rest.iter().position(ends)).map_or(bytes.len(), |length| at + length);
+                at = bytes
+                    .get(at..)
+                    .and_then(|rest| rest.iter().position(ends))
+                    .map_or(bytes.len(), |length| at + length);
                 sink.scalar(Span::new(from..at, Style::Plain));
             }
         }

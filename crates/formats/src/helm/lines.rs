@@ -39,7 +39,9 @@ pub(super) fn read(text: &str, sink: &mut impl Sink) -> Result<bool, Malformed> 
 /// Whether there is a control character other than line feed and tab. Without a branch per byte: this runs at memory speed.
 fn has_control(bytes: &[u8]) -> bool {
     let control = |b: u8| matches!(b, 0..=8 | 0x0b..=0x1f | 0x7f);
-    bytes.chunks(4096).any(|chunk| chunk.iter().fold(false, |found, &b| found | control(b)))
+    bytes
+        .chunks(4096)
+        .any(|chunk| chunk.iter().fold(false, |found, &b| found | control(b)))
 }
 
 enum Stop {
@@ -132,7 +134,11 @@ impl<S: Sink> Scanner<'_, S> {
         }
         let rest = self.text.get(self.next..).filter(|rest| !rest.is_empty())?;
         let end = self.next + memchr(b'\n', rest).unwrap_or(rest.len());
-        self.peeked = Line { start: self.next, content: skip_spaces(self.text, self.next, end), end };
+        self.peeked = Line {
+            start: self.next,
+            content: skip_spaces(self.text, self.next, end),
+            end,
+        };
         Some(self.peeked)
     }
 
@@ -153,7 +159,9 @@ impl<S: Sink> Scanner<'_, S> {
         let dash = is_dash(self.text, line.content, line.end);
         match self.awaited.take() {
             Some(Awaited::Root) => return Ok(Some(-1)),
-            Some(Awaited::Value(parent)) if indent > parent || (indent == parent && dash) => return Ok(Some(parent as isize)),
+            Some(Awaited::Value(parent)) if indent > parent || (indent == parent && dash) => {
+                return Ok(Some(parent as isize));
+            }
             Some(Awaited::Item(parent)) if indent > parent => return Ok(Some(parent as isize)),
             Some(_) => self.absent(line.start),
             None => {}
@@ -201,9 +209,12 @@ impl<S: Sink> Scanner<'_, S> {
                 parent = Some(column as isize);
                 continue;
             }
-            let Some((key, after)) = key_end(self.text, at, line.end).ok_or(Stop::Unrecognised)? else {
+            let Some((key, after)) = key_end(self.text, at, line.end).ok_or(Stop::Unrecognised)?
+            else {
                 // A line of its own in a mapping must have a key, and so must one at the root.
-                let parent = parent.filter(|parent| *parent >= 0).ok_or(Stop::Unrecognised)?;
+                let parent = parent
+                    .filter(|parent| *parent >= 0)
+                    .ok_or(Stop::Unrecognised)?;
                 return self.value(at, line.end, parent as usize);
             };
             if parent.is_some() {
@@ -230,15 +241,22 @@ impl<S: Sink> Scanner<'_, S> {
             b'|' | b'>' => self.block(at, end, parent),
             b'[' => self.empty_flow(at, end, b"[]", Kind::Sequence),
             b'{' => self.empty_flow(at, end, b"{}", Kind::Mapping),
-            b'&' | b'*' | b'!' | b'%' | b'@' | b'`' | b',' | b']' | b'}' | b'#' | b'\t' => Err(Stop::Unrecognised),
-            b'-' | b'?' | b':' if matches!(self.at(at + 1), b' ' | b'\t' | b'\n') => Err(Stop::Unrecognised),
+            b'&' | b'*' | b'!' | b'%' | b'@' | b'`' | b',' | b']' | b'}' | b'#' | b'\t' => {
+                Err(Stop::Unrecognised)
+            }
+            b'-' | b'?' | b':' if matches!(self.at(at + 1), b' ' | b'\t' | b'\n') => {
+                Err(Stop::Unrecognised)
+            }
             _ => self.plain(at, end, parent),
         }
     }
 
     fn empty_flow(&mut self, at: usize, end: usize, both: &[u8], kind: Kind) -> Result<(), Stop> {
         let rest = self.text.get(at..end).unwrap_or_default();
-        if rest.strip_prefix(both).is_none_or(|tail| !tail.iter().all(|&b| b == b' ')) {
+        if rest
+            .strip_prefix(both)
+            .is_none_or(|tail| !tail.iter().all(|&b| b == b' '))
+        {
             return Err(Stop::Unrecognised);
         }
         self.sink.start(kind)?;
@@ -260,7 +278,8 @@ impl<S: Sink> Scanner<'_, S> {
             if self.at(line.content) == b'\t' {
                 return Err(Stop::Unrecognised);
             }
-            (stop, comment) = plain_end(self.text, line.content, line.end).ok_or(Stop::Unrecognised)?;
+            (stop, comment) =
+                plain_end(self.text, line.content, line.end).ok_or(Stop::Unrecognised)?;
             resume = self.next;
         }
         self.next = resume;
@@ -284,14 +303,19 @@ impl<S: Sink> Scanner<'_, S> {
         if after < line_end && !comment {
             return Err(Stop::Unrecognised);
         }
-        let style = if self.at(at) == b'"' { Style::Double } else { Style::Single };
+        let style = if self.at(at) == b'"' {
+            Style::Double
+        } else {
+            Style::Single
+        };
         self.sink.scalar(Span::new(at..stop, style));
         Ok(())
     }
 
     /// A literal or folded scalar: its header's line, then every line that is blank or indented enough.
     fn block(&mut self, at: usize, end: usize, parent: usize) -> Result<(), Stop> {
-        let explicit = block_header(self.text.get(at..end).unwrap_or_default()).ok_or(Stop::Unrecognised)?;
+        let explicit =
+            block_header(self.text.get(at..end).unwrap_or_default()).ok_or(Stop::Unrecognised)?;
         let mut required = explicit.map(|indentation| parent + indentation);
         let mut lines: Option<(usize, usize)> = None;
         let mut widest_blank = 0;
@@ -305,15 +329,21 @@ impl<S: Sink> Scanner<'_, S> {
                 }
                 let required = *required.get_or_insert(indent);
                 // Too little indentation is an error there; so are blank lines wider than the first that is not.
-                let ambiguous = lines.is_none() && (widest_blank > required || self.at(line.content) == b'\t');
+                let ambiguous =
+                    lines.is_none() && (widest_blank > required || self.at(line.content) == b'\t');
                 if indent < required || ambiguous {
                     return Err(Stop::Unrecognised);
                 }
-                lines = Some((lines.map_or(line.start + required, |(first, _)| first), line.end));
+                lines = Some((
+                    lines.map_or(line.start + required, |(first, _)| first),
+                    line.end,
+                ));
             }
             self.next = line.end + 1;
         }
-        let tab_follows = self.peek().is_some_and(|line| self.at(line.content) == b'\t');
+        let tab_follows = self
+            .peek()
+            .is_some_and(|line| self.at(line.content) == b'\t');
         // A block of blank lines only has a value too; leave it to the parser.
         let (first, last) = lines.filter(|_| !tab_follows).ok_or(Stop::Unrecognised)?;
         self.sink.scalar(Span::new(first..last, Style::Block));

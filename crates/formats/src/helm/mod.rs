@@ -21,7 +21,10 @@ mod scan;
 use larder_core::{BuiltIn, Repository};
 
 use crate::generic::{file, subject};
-use crate::{Claim, Derived, Document, Form, Format, Links, Malformed, Operation, Read, RequestParts, SourceBase, SourceSpec};
+use crate::{
+    Claim, Derived, Document, Form, Format, Links, Malformed, Operation, Read, RequestParts,
+    SourceBase, SourceSpec,
+};
 
 /// Helm chart repositories.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,13 +41,25 @@ impl Format for Helm {
     fn operation(&self, request: &RequestParts<'_>) -> Operation {
         let mut source = file(request);
         source.is_document = is_index(&source.key_path);
-        let form = if source.is_document { Form::Derived(INDEX) } else { Form::Verbatim };
-        Operation::Read(Read { source, form, bypass_cache: false })
+        let form = if source.is_document {
+            Form::Derived(INDEX)
+        } else {
+            Form::Verbatim
+        };
+        Operation::Read(Read {
+            source,
+            form,
+            bypass_cache: false,
+        })
     }
 
     fn built_in(&self, _repository: &Repository, path: &str) -> BuiltIn {
         // The contract's `index\.yaml$`, unanchored at its start.
-        if path.ends_with("index.yaml") { BuiltIn::Mutable } else { BuiltIn::None }
+        if path.ends_with("index.yaml") {
+            BuiltIn::Mutable
+        } else {
+            BuiltIn::None
+        }
     }
 
     fn subject<'p>(&self, path: &'p str) -> Option<&'p str> {
@@ -67,13 +82,26 @@ impl Format for Helm {
         index::of(document).map(|_| ())
     }
 
-    fn claims(&self, document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
+    fn claims(
+        &self,
+        document: &Document<'_>,
+        links: &Links<'_>,
+        sink: &mut dyn FnMut(Claim),
+    ) -> Result<(), Malformed> {
         rewrite::claims(document, links, sink)
     }
 
-    fn derive(&self, document: &Document<'_>, form: &'static str, links: &Links<'_>) -> Result<Derived, Malformed> {
+    fn derive(
+        &self,
+        document: &Document<'_>,
+        form: &'static str,
+        links: &Links<'_>,
+    ) -> Result<Derived, Malformed> {
         match form {
-            INDEX => rewrite::derive(document, links).map(|body| Derived { body, content_type: "application/yaml" }),
+            INDEX => rewrite::derive(document, links).map(|body| Derived {
+                body,
+                content_type: "application/yaml",
+            }),
             _ => Err(Malformed(format!("a Helm index has no form {form:?}"))),
         }
     }
@@ -93,7 +121,8 @@ impl Format for Helm {
 
 /// Whether a path is an index that Helm would ask for: `<repository URL>/index.yaml`.
 fn is_index(path: &str) -> bool {
-    path.strip_suffix("index.yaml").is_some_and(|folder| folder.is_empty() || folder.ends_with('/'))
+    path.strip_suffix("index.yaml")
+        .is_some_and(|folder| folder.is_empty() || folder.ends_with('/'))
 }
 
 #[cfg(test)]

@@ -18,12 +18,18 @@ pub(super) fn derive(document: &Document<'_>, links: &Links<'_>) -> Result<Vec<u
     let resolver = Resolver::new(document, links);
     let mut splicer = Splicer::new(document.body);
     for span in &index.urls {
-        let Some((range, reference)) = span.decode(text) else { continue };
+        let Some((range, reference)) = span.decode(text) else {
+            continue;
+        };
         match resolver.written(&reference) {
             Some(Written::Path(path)) => {
-                splicer.replace_with(range, |out| span.encode_into(&[links.base().as_str(), &path], out));
+                splicer.replace_with(range, |out| {
+                    span.encode_into(&[links.base().as_str(), &path], out)
+                });
             }
-            Some(Written::Elsewhere(url)) => splicer.replace_with(range, |out| span.encode_into(&[url.as_str()], out)),
+            Some(Written::Elsewhere(url)) => {
+                splicer.replace_with(range, |out| span.encode_into(&[url.as_str()], out))
+            }
             None => {}
         }
     }
@@ -32,18 +38,40 @@ pub(super) fn derive(document: &Document<'_>, links: &Links<'_>) -> Result<Vec<u
 }
 
 /// What the index says of the charts: a claim for each time it names one.
-pub(super) fn claims(document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
+pub(super) fn claims(
+    document: &Document<'_>,
+    links: &Links<'_>,
+    sink: &mut dyn FnMut(Claim),
+) -> Result<(), Malformed> {
     let (text, index) = index::of(document)?;
     let resolver = Resolver::new(document, links);
     for version in &index.versions {
-        let value = |span: Option<super::scan::Span>| span.and_then(|span| span.decode(text)).map(|(_, value)| value);
+        let value = |span: Option<super::scan::Span>| {
+            span.and_then(|span| span.decode(text))
+                .map(|(_, value)| value)
+        };
         let digest = value(version.digest).and_then(|text| digest(&text));
         let published_at = value(version.created).and_then(|text| instant(&text));
-        for span in index.urls.get(version.urls.start as usize..version.urls.end as usize).unwrap_or_default() {
-            let Some((_, reference)) = span.decode(text) else { continue };
-            let Some((url, path)) = resolver.url_and_key(&reference) else { continue };
+        for span in index
+            .urls
+            .get(version.urls.start as usize..version.urls.end as usize)
+            .unwrap_or_default()
+        {
+            let Some((_, reference)) = span.decode(text) else {
+                continue;
+            };
+            let Some((url, path)) = resolver.url_and_key(&reference) else {
+                continue;
+            };
             let digests = digest.clone().into_iter().collect();
-            sink(Claim { path, url, digests, identity: None, size: None, published_at });
+            sink(Claim {
+                path,
+                url,
+                digests,
+                identity: None,
+                size: None,
+                published_at,
+            });
         }
     }
     links.end()
@@ -71,16 +99,22 @@ struct Resolver<'a> {
 impl<'a> Resolver<'a> {
     fn new(document: &Document<'a>, links: &'a Links<'a>) -> Self {
         links.begin(document.body.len());
-        let folder_url = repository_url(document.key_path, links).filter(|url| url.as_str().len() <= MAX_URL);
+        let folder_url =
+            repository_url(document.key_path, links).filter(|url| url.as_str().len() <= MAX_URL);
         // Helm replaces the query of a relative link by the repository URL's.
         let plain = folder_url.as_ref().filter(|_| links.query().is_none());
         let folder = plain.and_then(|url| {
             let root = links.repository().upstream.as_ref()?.base_urls.first()?;
             let path = url.as_str().strip_prefix(root.as_str())?;
-            let is_simple = path.strip_suffix('/').map_or(path.is_empty(), is_plain) && !path.starts_with("_ext/");
+            let is_simple = path.strip_suffix('/').map_or(path.is_empty(), is_plain)
+                && !path.starts_with("_ext/");
             is_simple.then(|| (url.as_str().to_owned(), path.to_owned()))
         });
-        Self { folder_url, links, folder }
+        Self {
+            folder_url,
+            links,
+            folder,
+        }
     }
 
     /// What is written in the place of a link; `None` for one that is left as it is, because it means the same everywhere, or nothing.
@@ -95,7 +129,8 @@ impl<'a> Resolver<'a> {
             Ok(Carried { path, .. }) => Some(Written::Path(Cow::Owned(path))),
             Err((url, why)) => {
                 self.links.leave_out(url.as_ref(), why);
-                url.filter(|_| !names_scheme(reference)).map(Written::Elsewhere)
+                url.filter(|_| !names_scheme(reference))
+                    .map(Written::Elsewhere)
             }
         }
     }
@@ -127,7 +162,10 @@ impl<'a> Resolver<'a> {
         if reference.is_empty() {
             return Err((None, NotCarried::Unreadable));
         }
-        let mut url = self.links.read(self.folder_url.as_ref(), reference).map_err(|why| (None, why))?;
+        let mut url = self
+            .links
+            .read(self.folder_url.as_ref(), reference)
+            .map_err(|why| (None, why))?;
         if url.query() != self.links.query() && !names_scheme(reference) {
             url.set_query(self.links.query());
         }
@@ -143,7 +181,8 @@ impl<'a> Resolver<'a> {
 /// `https://host/root/folder/` for the index at `folder/index.yaml`.
 fn repository_url(key_path: &str, links: &Links<'_>) -> Option<Url> {
     let root = links.repository().upstream.as_ref()?.base_urls.first()?;
-    let folder = larder_core::ArtifactPath::from_decoded(key_path.strip_suffix("index.yaml")?).ok()?;
+    let folder =
+        larder_core::ArtifactPath::from_decoded(key_path.strip_suffix("index.yaml")?).ok()?;
     join_url(root, folder.encoded(), None).ok()
 }
 
@@ -154,7 +193,11 @@ fn names_scheme(reference: &str) -> bool {
 
 /// The name of a carried path in the cache: decoded, the query raw.
 fn key_of(encoded: &str) -> Option<String> {
-    let (path, query) = encoded.split_once('?').map_or((encoded, None), |(path, query)| (path, forwarded_query(query)));
+    let (path, query) = encoded
+        .split_once('?')
+        .map_or((encoded, None), |(path, query)| {
+            (path, forwarded_query(query))
+        });
     let path = percent_decode(path)?;
     Some(query.map_or_else(|| path.clone(), |query| format!("{path}?{query}")))
 }
@@ -167,7 +210,9 @@ fn digest(text: &str) -> Option<Digest> {
 
 /// An RFC 3339 time.
 fn instant(text: &str) -> Option<UnixMillis> {
-    text.parse::<jiff::Timestamp>().ok().map(|time| UnixMillis(time.as_millisecond()))
+    text.parse::<jiff::Timestamp>()
+        .ok()
+        .map(|time| UnixMillis(time.as_millisecond()))
 }
 
 #[cfg(test)]
@@ -179,8 +224,14 @@ mod tests {
     /// The short cuts for plain links give what the long way gives.
     #[test]
     fn short_cuts_agree_with_the_long_way() {
-        let repository = remote("stable", PackageType::Helm, "https://charts.example.com/stable/");
-        let url = "https://charts.example.com/stable/index.yaml".parse().unwrap();
+        let repository = remote(
+            "stable",
+            PackageType::Helm,
+            "https://charts.example.com/stable/",
+        );
+        let url = "https://charts.example.com/stable/index.yaml"
+            .parse()
+            .unwrap();
         let mut taken = 0;
         for (key_path, query) in [
             ("index.yaml", None),
@@ -190,7 +241,14 @@ mod tests {
             ("_ext/index.yaml", None),
         ] {
             let links = links(&repository).asked_with(query);
-            let document = Document { body: b"", content_type: "", url: &url, key_path, variant: "", memo: None };
+            let document = Document {
+                body: b"",
+                content_type: "",
+                url: &url,
+                key_path,
+                variant: "",
+                memo: None,
+            };
             let resolver = Resolver::new(&document, &links);
             for reference in [
                 "x.tgz",
@@ -209,13 +267,32 @@ mod tests {
                 "https://charts.example.com:443/stable/x.tgz",
             ] {
                 let long = resolver.resolve(reference);
-                taken += usize::from(links.plain_path_of(reference).is_some() || resolver.plain_folder(reference).is_some());
+                taken += usize::from(
+                    links.plain_path_of(reference).is_some()
+                        || resolver.plain_folder(reference).is_some(),
+                );
                 let path = |carried: &Carried| Written::Path(carried.path.clone().into());
-                let left = |url: &Option<Url>| url.clone().filter(|_| !names_scheme(reference)).map(Written::Elsewhere);
-                let written = long.as_ref().map_or_else(|(url, _)| left(url), |carried| Some(path(carried)));
-                assert_eq!(resolver.written(reference), written, "{reference} in {key_path}");
-                let long = long.ok().and_then(|carried| Some((carried.url.to_string(), key_of(&carried.path)?)));
-                assert_eq!(resolver.url_and_key(reference), long, "{reference} in {key_path}");
+                let left = |url: &Option<Url>| {
+                    url.clone()
+                        .filter(|_| !names_scheme(reference))
+                        .map(Written::Elsewhere)
+                };
+                let written = long
+                    .as_ref()
+                    .map_or_else(|(url, _)| left(url), |carried| Some(path(carried)));
+                assert_eq!(
+                    resolver.written(reference),
+                    written,
+                    "{reference} in {key_path}"
+                );
+                let long = long
+                    .ok()
+                    .and_then(|carried| Some((carried.url.to_string(), key_of(&carried.path)?)));
+                assert_eq!(
+                    resolver.url_and_key(reference),
+                    long,
+                    "{reference} in {key_path}"
+                );
             }
         }
         assert!(taken >= 9, "the short cuts were taken {taken} times");

@@ -32,7 +32,12 @@ impl Span {
     /// have in the place of [`decode`](Self::decode)'s range.
     pub(super) fn encode_into(self, parts: &[&str], out: &mut String) {
         // Inside `[…]` these characters would end a plain text. Double quotes are good everywhere.
-        let quote = if self.style == Style::Plain && parts.iter().any(|part| has_flow_indicator(part)) { "\"" } else { "" };
+        let quote =
+            if self.style == Style::Plain && parts.iter().any(|part| has_flow_indicator(part)) {
+                "\""
+            } else {
+                ""
+            };
         let double = self.style == Style::Single && parts.iter().any(|part| part.contains('\''));
         out.push_str(quote);
         for part in parts {
@@ -48,7 +53,9 @@ impl Span {
 
 /// Without a branch per byte: most texts have none.
 fn has_flow_indicator(text: &str) -> bool {
-    text.bytes().fold(false, |found, b| found | matches!(b, b',' | b'[' | b']' | b'{' | b'}'))
+    text.bytes().fold(false, |found, b| {
+        found | matches!(b, b',' | b'[' | b']' | b'{' | b'}')
+    })
 }
 
 /// The one line of a block scalar whose value is that line: `>-` or `|-`, without a final line break.
@@ -56,7 +63,13 @@ fn block_line(text: &str, range: Range<usize>) -> Option<(Range<usize>, Cow<'_, 
     let body = text.get(range.clone())?;
     let line = body.trim_ascii();
     let start = range.start + body.len() - body.trim_ascii_start().len();
-    let header = text.get(..start)?.trim_end_matches(' ').strip_suffix('\n')?.rsplit('\n').next()?.trim_ascii_end();
+    let header = text
+        .get(..start)?
+        .trim_end_matches(' ')
+        .strip_suffix('\n')?
+        .rsplit('\n')
+        .next()?
+        .trim_ascii_end();
     let strips = (header.ends_with(">-") || header.ends_with("|-")) && !header.contains('#');
     let single = !line.is_empty() && !line.contains(['\n', '\r']);
     (strips && single).then(|| (start..start + line.len(), Cow::Borrowed(line)))
@@ -106,7 +119,12 @@ fn code_point(digits: &str, width: char) -> Option<(char, usize)> {
         'u' => 4,
         _ => 8,
     };
-    let hex = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u32::from_str_radix(text, 16).ok()).flatten();
+    let hex = |text: &str| {
+        text.bytes()
+            .all(|b| b.is_ascii_hexdigit())
+            .then(|| u32::from_str_radix(text, 16).ok())
+            .flatten()
+    };
     let high = hex(digits.get(..length)?)?;
     if width == 'u' && (0xd800..0xdc00).contains(&high) {
         let low = hex(digits.get(4..)?.strip_prefix("\\u")?.get(..4)?)?;
@@ -121,26 +139,42 @@ mod tests {
     use super::*;
 
     fn value(text: &str, style: Style) -> Option<String> {
-        Span::new(0..text.len(), style).decode(text).map(|(_, value)| value.into_owned())
+        Span::new(0..text.len(), style)
+            .decode(text)
+            .map(|(_, value)| value.into_owned())
     }
 
     #[test]
     fn each_style_has_its_value() {
         assert_eq!(value("a/b.tgz", Style::Plain).as_deref(), Some("a/b.tgz"));
         assert_eq!(value("'it''s'", Style::Single).as_deref(), Some("it's"));
-        assert_eq!(value(r#""a\/b\x2Bc\u002bd\U0000002b""#, Style::Double).as_deref(), Some("a/b+c+d+"));
-        assert_eq!(value(r#""\ud83d\ude00""#, Style::Double).as_deref(), Some("\u{1f600}"));
+        assert_eq!(
+            value(r#""a\/b\x2Bc\u002bd\U0000002b""#, Style::Double).as_deref(),
+            Some("a/b+c+d+")
+        );
+        assert_eq!(
+            value(r#""\ud83d\ude00""#, Style::Double).as_deref(),
+            Some("\u{1f600}")
+        );
     }
 
     #[test]
     fn a_block_of_one_line_without_line_break_has_a_value() {
         let value = |text: &str| {
             let start = text.find('x').unwrap();
-            Span::new(start..text.len(), Style::Block).decode(text).map(|(range, _)| text[range].to_owned())
+            Span::new(start..text.len(), Style::Block)
+                .decode(text)
+                .map(|(range, _)| text[range].to_owned())
         };
         assert_eq!(value("- >-\n    x.tgz\n").as_deref(), Some("x.tgz"));
         assert_eq!(value("|-  \n  x\n").as_deref(), Some("x"));
-        for text in ["|\n  x\n", "|+\n  x\n", ">-\n  x\n  y\n", "|-\n\n  x\n", "| # >-\n  x\n"] {
+        for text in [
+            "|\n  x\n",
+            "|+\n  x\n",
+            ">-\n  x\n  y\n",
+            "|-\n\n  x\n",
+            "| # >-\n  x\n",
+        ] {
             assert_eq!(value(text), None, "{text:?}");
         }
     }
@@ -169,7 +203,10 @@ mod tests {
             Span::new(0..0, style).encode_into(&[value], &mut out);
             out
         };
-        assert_eq!(encode("https://h.example/x", Style::Plain), "https://h.example/x");
+        assert_eq!(
+            encode("https://h.example/x", Style::Plain),
+            "https://h.example/x"
+        );
         assert_eq!(encode("http://[::1]/x", Style::Plain), "\"http://[::1]/x\"");
         assert_eq!(encode("http://[::1]/x", Style::Double), "http://[::1]/x");
         assert_eq!(encode("h/it's", Style::Single), "h/it''s");

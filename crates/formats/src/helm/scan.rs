@@ -32,7 +32,11 @@ pub(super) struct Span {
 
 impl Span {
     pub(super) fn new(range: Range<usize>, style: Style) -> Self {
-        Self { start: range.start as u32, end: range.end as u32, style }
+        Self {
+            start: range.start as u32,
+            end: range.end as u32,
+            style,
+        }
     }
 
     pub(super) fn range(self) -> Range<usize> {

@@ -61,7 +61,8 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
 /// Only global unicast (2000::/3) and NAT64 are public; addresses that carry an IPv4 address are as public as that one.
 fn is_public_v6(ip: Ipv6Addr) -> bool {
     let s = ip.segments();
-    let embedded = |high: u16, low: u16| is_public_v4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
+    let embedded =
+        |high: u16, low: u16| is_public_v4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
     match s {
         [0x2002, high, low, ..] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
         // Teredo hides its IPv4 address.
@@ -76,7 +77,11 @@ mod tests {
 
     fn reach(url: &str, allowed: &[AllowPrivate]) -> bool {
         let url = url::Url::parse(url).unwrap();
-        may_be_reached(&url.host().unwrap(), url.port_or_known_default().unwrap(), allowed)
+        may_be_reached(
+            &url.host().unwrap(),
+            url.port_or_known_default().unwrap(),
+            allowed,
+        )
     }
 
     #[test]

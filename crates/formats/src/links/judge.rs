@@ -51,14 +51,18 @@ impl NotCarried {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Unreadable => "it is no URL",
-            Self::Base => "it is relative to an address that is too long, or on a host that link_hosts does not name",
+            Self::Base => {
+                "it is relative to an address that is too long, or on a host that link_hosts does not name"
+            }
             Self::Scheme => "only http and https are carried",
             Self::PlainHttp => "it is plain http, which is followed only where base_url is http",
             Self::UserInfo => "it carries credentials",
             Self::Unlisted => "link_hosts does not name its host",
             Self::Private => "its host is a private address that allow_private does not name",
             Self::Path => "its path is one that larder refuses",
-            Self::OtherFile => "it leads to another file, or another project's, than its entry names",
+            Self::OtherFile => {
+                "it leads to another file, or another project's, than its entry names"
+            }
             Self::Version => "its version breaks the grammar of versions",
         }
     }
@@ -71,10 +75,13 @@ impl Links<'_> {
         if !self.take_room(length) {
             return Err(NotCarried::Unreadable);
         }
-        Url::options().base_url(base).parse(text).map_err(|error| match error {
-            url::ParseError::RelativeUrlWithoutBase => NotCarried::Base,
-            _ => NotCarried::Unreadable,
-        })
+        Url::options()
+            .base_url(base)
+            .parse(text)
+            .map_err(|error| match error {
+                url::ParseError::RelativeUrlWithoutBase => NotCarried::Base,
+                _ => NotCarried::Unreadable,
+            })
     }
 
     /// Under which path clients get `url`: below a configured root the rest of its path, where that is a path which larder takes; else
@@ -105,7 +112,10 @@ impl Links<'_> {
 
     /// The path of what lies below a configured root; `None` if it does not, or is spelt so that no client could ask larder for it.
     fn path_below_root(&self, upstream: &UpstreamSettings, url: &Url) -> Option<String> {
-        let rest = upstream.base_urls.iter().find_map(|root| below(root, url))?;
+        let rest = upstream
+            .base_urls
+            .iter()
+            .find_map(|root| below(root, url))?;
         let rest = fold(rest);
         // `_ext/` belongs to signed links.
         if rest.starts_with(EXTERNAL) || ArtifactPath::parse(&rest, self.path_rules()).is_err() {
@@ -122,7 +132,9 @@ impl Links<'_> {
 /// The rest of `url`'s path below `root`, as found; `None` if it is not below it. Escapes (`%7E` for `~`, `%2f` for `%2F`) and doubled
 /// slashes do not make it another place.
 fn below<'u>(root: &Url, url: &'u Url) -> Option<&'u str> {
-    let same = root.scheme() == url.scheme() && root.host_str() == url.host_str() && root.port() == url.port();
+    let same = root.scheme() == url.scheme()
+        && root.host_str() == url.host_str()
+        && root.port() == url.port();
     if !same {
         return None;
     }
@@ -154,7 +166,10 @@ fn is_downgraded(upstream: &UpstreamSettings, url: &Url) -> bool {
 }
 
 pub(super) fn has_plain_root(upstream: &UpstreamSettings) -> bool {
-    upstream.base_urls.iter().any(|root| root.scheme() == "http")
+    upstream
+        .base_urls
+        .iter()
+        .any(|root| root.scheme() == "http")
 }
 
 /// Whether the operator lets larder follow a link to `url`'s scheme and host.
@@ -164,21 +179,34 @@ pub(super) fn may_carry(upstream: &UpstreamSettings, url: &Url) -> Result<(), No
     }
     let host = url.host().ok_or(NotCarried::Unreadable)?;
     let roots = upstream.base_urls.iter().chain([&upstream.index_url]);
-    let configured = roots.into_iter().any(|root| root.host() == Some(host.clone()));
-    let listed = upstream.link_hosts.as_ref().is_none_or(|hosts| configured || hosts.iter().any(|entry| names(entry, url)));
+    let configured = roots
+        .into_iter()
+        .any(|root| root.host() == Some(host.clone()));
+    let listed = upstream
+        .link_hosts
+        .as_ref()
+        .is_none_or(|hosts| configured || hosts.iter().any(|entry| names(entry, url)));
     if !listed {
         return Err(NotCarried::Unlisted);
     }
     let port = url.port_or_known_default().unwrap_or(0);
-    if configured || address::may_be_reached(&host, port, &upstream.allow_private) { Ok(()) } else { Err(NotCarried::Private) }
+    if configured || address::may_be_reached(&host, port, &upstream.allow_private) {
+        Ok(())
+    } else {
+        Err(NotCarried::Private)
+    }
 }
 
 /// Whether an entry of `link_hosts` (`host` or `host:port`) names `url`'s host.
 fn names(entry: &str, url: &Url) -> bool {
-    let Some(host) = url.host_str() else { return false };
+    let Some(host) = url.host_str() else {
+        return false;
+    };
     match entry.strip_prefix(host) {
         Some("") => true,
-        Some(rest) => rest.strip_prefix(':').and_then(|port| port.parse().ok()) == url.port_or_known_default(),
+        Some(rest) => {
+            rest.strip_prefix(':').and_then(|port| port.parse().ok()) == url.port_or_known_default()
+        }
         None => false,
     }
 }

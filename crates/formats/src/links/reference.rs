@@ -34,7 +34,11 @@ pub(crate) fn fold(path: &str) -> Cow<'_, str> {
 
 /// Decodes `%XX`; a `%` that starts no escape stands for itself. `None` if the result is not UTF-8.
 pub(crate) fn percent_decode(text: &str) -> Option<String> {
-    if text.contains('%') { String::from_utf8(decoded(text)).ok() } else { Some(text.to_owned()) }
+    if text.contains('%') {
+        String::from_utf8(decoded(text)).ok()
+    } else {
+        Some(text.to_owned())
+    }
 }
 
 /// As [`percent_decode`], with what is not UTF-8 replaced.
@@ -68,9 +72,10 @@ mod tests {
         for path in ["a.tgz", "charts/foo-1.0.0+build.4.tgz", "a/b_c~d"] {
             assert!(is_plain(path), "{path}");
         }
-        for path in
-            ["", "/a", "a/", "a//b", ".a", "a/../b", "a/.b", "a%2Fb", "a b", "a?b", "a#b", "a:b", "a\\b", "\u{e9}", "a;b", "@a/b"]
-        {
+        for path in [
+            "", "/a", "a/", "a//b", ".a", "a/../b", "a/.b", "a%2Fb", "a b", "a?b", "a#b", "a:b",
+            "a\\b", "\u{e9}", "a;b", "@a/b",
+        ] {
             assert!(!is_plain(path), "{path}");
         }
         assert!(!is_plain(&"a".repeat(1025)));
@@ -78,7 +83,14 @@ mod tests {
 
     #[test]
     fn doubled_slashes_are_one() {
-        for (path, folded) in [("a/b", "a/b"), ("a//b///c", "a/b/c"), ("//a", "a"), ("a//", "a/"), ("", ""), ("/", "")] {
+        for (path, folded) in [
+            ("a/b", "a/b"),
+            ("a//b///c", "a/b/c"),
+            ("//a", "a"),
+            ("a//", "a/"),
+            ("", ""),
+            ("/", ""),
+        ] {
             assert_eq!(fold(path), folded, "{path}");
         }
     }

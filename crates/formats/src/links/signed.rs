@@ -47,41 +47,74 @@ impl Links<'_> {
     ///
     /// A sidecar is reached by its subject's mac: if the path as it stands does not verify, each of `sidecar_suffixes` that
     /// it ends in is taken off for the check, and the URL is the one with the suffix.
-    pub fn resolve_external(&self, path: &ArtifactPath, sidecar_suffixes: &[&str]) -> Option<ExternalLink> {
+    pub fn resolve_external(
+        &self,
+        path: &ArtifactPath,
+        sidecar_suffixes: &[&str],
+    ) -> Option<ExternalLink> {
         let upstream = self.upstream()?;
         let (signature, host, original_path) = split_external(path.as_str())?;
         let (_, _, encoded_path) = split_external(path.encoded())?;
         let decode = |text: &str| String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok();
-        let (mac, rest) = signature.split_once('.').map_or((signature, None), |(mac, rest)| (mac, Some(rest)));
+        let (mac, rest) = signature
+            .split_once('.')
+            .map_or((signature, None), |(mac, rest)| (mac, Some(rest)));
         let (query, target) = match rest.map(|rest| (rest, rest.strip_prefix('.'))) {
             None => (None, None),
             Some((_, Some(target))) => (None, Some(decode(target)?)),
             Some((query, None)) => (Some(decode(query)?), None),
         };
-        let mac = URL_SAFE_NO_PAD.decode(mac).ok().filter(|mac| mac.len() == MAC_BYTES)?;
-        let schemes: &[&str] = if has_plain_root(upstream) { &["https", "http"] } else { &["https"] };
+        let mac = URL_SAFE_NO_PAD
+            .decode(mac)
+            .ok()
+            .filter(|mac| mac.len() == MAC_BYTES)?;
+        let schemes: &[&str] = if has_plain_root(upstream) {
+            &["https", "http"]
+        } else {
+            &["https"]
+        };
         for scheme in schemes {
             let signs = |path: &str| {
-                let signed = Signed { scheme, host, path, query: query.as_deref(), target: target.as_deref() };
-                self.mac(signed).is_some_and(|m| m.verify_truncated_left(&mac).is_ok())
+                let signed = Signed {
+                    scheme,
+                    host,
+                    path,
+                    query: query.as_deref(),
+                    target: target.as_deref(),
+                };
+                self.mac(signed)
+                    .is_some_and(|m| m.verify_truncated_left(&mac).is_ok())
             };
             let subject = |suffix: &&&str| original_path.strip_suffix(**suffix).is_some_and(&signs);
-            let suffix =
-                if signs(original_path) { "" } else { sidecar_suffixes.iter().find(subject).copied().unwrap_or_default() };
+            let suffix = if signs(original_path) {
+                ""
+            } else {
+                sidecar_suffixes
+                    .iter()
+                    .find(subject)
+                    .copied()
+                    .unwrap_or_default()
+            };
             if suffix.is_empty() && !signs(original_path) {
                 continue;
             }
             let mut url = match &target {
                 None => Url::parse(&format!("{scheme}://{host}/{encoded_path}")).ok()?,
-                Some(target) => Url::parse(&format!("{scheme}://{host}/{}", with_suffix(target, suffix))).ok()?,
+                Some(target) => Url::parse(&format!(
+                    "{scheme}://{host}/{}",
+                    with_suffix(target, suffix)
+                ))
+                .ok()?,
             };
             if target.is_none() {
                 url.set_query(query.as_deref());
             }
             // The mac proves that an index named the host; the operator may have forbidden it since.
             let same_host = authority(&url).as_deref() == Some(host);
-            return (same_host && may_carry(upstream, &url).is_ok())
-                .then(|| ExternalLink { url, original_path: original_path.to_owned() });
+            return (same_host && may_carry(upstream, &url).is_ok()).then(|| ExternalLink {
+                url,
+                original_path: original_path.to_owned(),
+            });
         }
         None
     }
@@ -92,27 +125,61 @@ impl Links<'_> {
         let path = url.path().strip_prefix('/')?;
         // Nothing in a plain path can be refused, and decoding would not change it.
         let plain = is_plain(path) && url.query().is_none();
-        let decoded = if plain { Some(Cow::Borrowed(path)) } else { percent_decode(path).map(Cow::Owned) };
-        let Some(decoded) = decoded.filter(|_| fold(path) == path) else { return self.sign_respelt(url, &host, path) };
-        let signed = Signed { scheme: url.scheme(), host: &host, path: &decoded, query: url.query(), target: None };
-        let tail = url.query().map_or_else(String::new, |query| format!(".{}", URL_SAFE_NO_PAD.encode(query)));
+        let decoded = if plain {
+            Some(Cow::Borrowed(path))
+        } else {
+            percent_decode(path).map(Cow::Owned)
+        };
+        let Some(decoded) = decoded.filter(|_| fold(path) == path) else {
+            return self.sign_respelt(url, &host, path);
+        };
+        let signed = Signed {
+            scheme: url.scheme(),
+            host: &host,
+            path: &decoded,
+            query: url.query(),
+            target: None,
+        };
+        let tail = url.query().map_or_else(String::new, |query| {
+            format!(".{}", URL_SAFE_NO_PAD.encode(query))
+        });
         let text = self.signed_path(signed, &tail, path)?;
         let as_it_is = plain || ArtifactPath::parse(&text, self.path_rules()).is_ok();
-        if as_it_is { Some(text) } else { self.sign_respelt(url, &host, path) }
+        if as_it_is {
+            Some(text)
+        } else {
+            self.sign_respelt(url, &host, path)
+        }
     }
 
     /// The same for a path that larder would refuse or change.
     fn sign_respelt(&self, url: &Url, host: &str, path: &str) -> Option<String> {
         let readable = readable(path)?;
-        let target = url.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
-        let signed = Signed { scheme: url.scheme(), host, path: readable.as_str(), query: None, target: Some(&target) };
-        let path = self.signed_path(signed, &format!("..{}", URL_SAFE_NO_PAD.encode(&target)), readable.encoded())?;
-        ArtifactPath::parse(&path, self.path_rules()).is_ok().then_some(path)
+        let target = url
+            .query()
+            .map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+        let signed = Signed {
+            scheme: url.scheme(),
+            host,
+            path: readable.as_str(),
+            query: None,
+            target: Some(&target),
+        };
+        let path = self.signed_path(
+            signed,
+            &format!("..{}", URL_SAFE_NO_PAD.encode(&target)),
+            readable.encoded(),
+        )?;
+        ArtifactPath::parse(&path, self.path_rules())
+            .is_ok()
+            .then_some(path)
     }
 
     fn signed_path(&self, signed: Signed<'_>, tail: &str, path: &str) -> Option<String> {
         let mac = self.mac(signed)?.finalize().into_bytes();
-        let mut text = String::with_capacity(EXTERNAL.len() + 24 + tail.len() + signed.host.len() + 1 + path.len());
+        let mut text = String::with_capacity(
+            EXTERNAL.len() + 24 + tail.len() + signed.host.len() + 1 + path.len(),
+        );
         text.push_str(EXTERNAL);
         URL_SAFE_NO_PAD.encode_string(mac.get(..MAC_BYTES)?, &mut text);
         for part in [tail, "/", signed.host, "/", path] {

@@ -11,7 +11,10 @@ const FULL: &str = "application/json";
 pub(super) fn prefers_abbreviated(headers: &HeaderMap) -> bool {
     let mut abbreviated = 0;
     let mut full = 0;
-    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let values = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
     for range in values.flat_map(|value| value.split(',')) {
         let mut parts = range.split(';').map(str::trim);
         let media = parts.next().unwrap_or_default();
@@ -27,7 +30,12 @@ pub(super) fn prefers_abbreviated(headers: &HeaderMap) -> bool {
 
 /// Whether a `Content-Type` is that of an abbreviated packument.
 pub(super) fn is_abbreviated(content_type: &str) -> bool {
-    content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(ABBREVIATED)
+    content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .eq_ignore_ascii_case(ABBREVIATED)
 }
 
 /// `q=0.8` in thousandths. What is no weight counts as the default, 1.
@@ -82,13 +90,18 @@ mod tests {
     fn several_header_lines_are_one_list() {
         let mut headers = HeaderMap::new();
         headers.append(ACCEPT, "application/json; q=0.8".parse().unwrap());
-        headers.append(ACCEPT, "application/vnd.npm.install-v1+json".parse().unwrap());
+        headers.append(
+            ACCEPT,
+            "application/vnd.npm.install-v1+json".parse().unwrap(),
+        );
         assert!(prefers_abbreviated(&headers));
     }
 
     #[test]
     fn content_types_are_compared_without_parameters() {
-        assert!(is_abbreviated("application/vnd.npm.install-v1+json; charset=utf-8"));
+        assert!(is_abbreviated(
+            "application/vnd.npm.install-v1+json; charset=utf-8"
+        ));
         assert!(!is_abbreviated("application/json; charset=utf-8"));
         assert!(!is_abbreviated(""));
     }

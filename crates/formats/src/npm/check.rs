@@ -7,7 +7,11 @@ use crate::Malformed;
 
 /// A packument names its package, and has `versions` unless the package was unpublished. Of that the full form says so in `time`, which
 /// the abbreviated one has not got.
-pub(super) fn check_packument(body: &[u8], package: PackageName<'_>, abbreviated: bool) -> Result<(), Malformed> {
+pub(super) fn check_packument(
+    body: &[u8],
+    package: PackageName<'_>,
+    abbreviated: bool,
+) -> Result<(), Malformed> {
     let mut seen = Seen::default();
     read_packument(body, &mut seen)?;
     check_name(seen.name, package)?;
@@ -20,17 +24,25 @@ pub(super) fn check_packument(body: &[u8], package: PackageName<'_>, abbreviated
 }
 
 /// A manifest names its package and version: the one asked for, unless that was a tag.
-pub(super) fn check_manifest(body: &[u8], package: PackageName<'_>, asked: &str) -> Result<(), Malformed> {
+pub(super) fn check_manifest(
+    body: &[u8],
+    package: PackageName<'_>,
+    asked: &str,
+) -> Result<(), Malformed> {
     let mut seen = Seen::default();
     read_manifest(body, &mut seen)?;
     check_name(seen.name, package)?;
     let Some(version) = seen.version.and_then(|text| text.value()) else {
-        return Err(Malformed("it has no \"version\", or one that is no string".to_owned()));
+        return Err(Malformed(
+            "it has no \"version\", or one that is no string".to_owned(),
+        ));
     };
     // Build metadata does not tell versions apart; registries leave it out.
     let core = |version: &str| version.split('+').next().unwrap_or_default().to_owned();
     if is_version(asked) && core(asked) != core(&version) {
-        return Err(Malformed(format!("its \"version\" is {version:?}, but {asked:?} was asked for")));
+        return Err(Malformed(format!(
+            "its \"version\" is {version:?}, but {asked:?} was asked for"
+        )));
     }
     Ok(())
 }
@@ -42,13 +54,18 @@ pub(super) fn check_other(body: &[u8]) -> Result<(), Malformed> {
 
 fn check_name(name: Option<Text<'_>>, package: PackageName<'_>) -> Result<(), Malformed> {
     let Some(name) = name else {
-        return Err(Malformed("it has no \"name\", or one that is no string".to_owned()));
+        return Err(Malformed(
+            "it has no \"name\", or one that is no string".to_owned(),
+        ));
     };
     if name.is(package.as_str()) {
         return Ok(());
     }
     let name: String = name.value().unwrap_or_default().chars().take(100).collect();
-    Err(Malformed(format!("its \"name\" is {name:?}, but {:?} was asked for", package.as_str())))
+    Err(Malformed(format!(
+        "its \"name\" is {name:?}, but {:?} was asked for",
+        package.as_str()
+    )))
 }
 
 /// What the last occurrence of each key said.
@@ -83,7 +100,8 @@ mod tests {
     use super::*;
 
     fn packument(body: &str, package: &str) -> Result<(), String> {
-        check_packument(body.as_bytes(), PackageName::parse(package).unwrap(), false).map_err(|e| e.0)
+        check_packument(body.as_bytes(), PackageName::parse(package).unwrap(), false)
+            .map_err(|e| e.0)
     }
 
     fn manifest(body: &str, asked: &str) -> Result<(), String> {
@@ -92,11 +110,26 @@ mod tests {
 
     #[test]
     fn real_documents_pass() {
-        assert_eq!(packument(include_str!("testdata/full.json"), "@babel/helper"), Ok(()));
-        assert_eq!(packument(include_str!("testdata/abbreviated.json"), "@babel/helper"), Ok(()));
-        assert_eq!(packument(include_str!("testdata/verdaccio.json"), "left-pad"), Ok(()));
-        assert_eq!(packument(include_str!("testdata/github.json"), "@octo/tool"), Ok(()));
-        assert_eq!(packument(include_str!("testdata/unpublished.json"), "gone"), Ok(()));
+        assert_eq!(
+            packument(include_str!("testdata/full.json"), "@babel/helper"),
+            Ok(())
+        );
+        assert_eq!(
+            packument(include_str!("testdata/abbreviated.json"), "@babel/helper"),
+            Ok(())
+        );
+        assert_eq!(
+            packument(include_str!("testdata/verdaccio.json"), "left-pad"),
+            Ok(())
+        );
+        assert_eq!(
+            packument(include_str!("testdata/github.json"), "@octo/tool"),
+            Ok(())
+        );
+        assert_eq!(
+            packument(include_str!("testdata/unpublished.json"), "gone"),
+            Ok(())
+        );
         assert_eq!(
             manifest(include_str!("testdata/manifest.json"), "latest"),
             Err("its \"name\" is \"left-pad\", but \"x\" was asked for".to_owned())
@@ -105,39 +138,75 @@ mod tests {
 
     #[test]
     fn the_name_must_be_the_one_asked_for() {
-        assert_eq!(packument(r#"{"name":"@s\/x","versions":{}}"#, "@s/x"), Ok(()));
-        assert!(packument(r#"{"name":"y","versions":{}}"#, "x").unwrap_err().contains("\"y\""));
+        assert_eq!(
+            packument(r#"{"name":"@s\/x","versions":{}}"#, "@s/x"),
+            Ok(())
+        );
+        assert!(
+            packument(r#"{"name":"y","versions":{}}"#, "x")
+                .unwrap_err()
+                .contains("\"y\"")
+        );
         assert!(packument(r#"{"name":"X","versions":{}}"#, "x").is_err());
         assert!(packument(r#"{"name":["x"],"versions":{}}"#, "x").is_err());
-        assert!(packument(r#"{"_id":"x","versions":{}}"#, "x").unwrap_err().contains("no \"name\""));
+        assert!(
+            packument(r#"{"_id":"x","versions":{}}"#, "x")
+                .unwrap_err()
+                .contains("no \"name\"")
+        );
         assert!(packument(r#"{"error":"not found"}"#, "x").is_err());
     }
 
     #[test]
     fn versions_may_be_absent_only_after_unpublishing() {
-        assert_eq!(packument(r#"{"name":"x","time":{"unpublished":{"name":"me"}}}"#, "x"), Ok(()));
-        assert!(packument(r#"{"name":"x","time":{"created":"2020-01-01T00:00:00Z"}}"#, "x").unwrap_err().contains("versions"));
+        assert_eq!(
+            packument(r#"{"name":"x","time":{"unpublished":{"name":"me"}}}"#, "x"),
+            Ok(())
+        );
+        assert!(
+            packument(
+                r#"{"name":"x","time":{"created":"2020-01-01T00:00:00Z"}}"#,
+                "x"
+            )
+            .unwrap_err()
+            .contains("versions")
+        );
         assert!(packument(r#"{"name":"x"}"#, "x").is_err());
         for versions in ["null", "[]", "\"x\"", "1"] {
-            assert!(packument(&format!("{{\"name\":\"x\",\"versions\":{versions}}}"), "x").unwrap_err().contains("no object"));
+            assert!(
+                packument(&format!("{{\"name\":\"x\",\"versions\":{versions}}}"), "x")
+                    .unwrap_err()
+                    .contains("no object")
+            );
         }
     }
 
     /// What the public registry answers for an unpublished package to who accepts the abbreviated form.
     #[test]
     fn the_abbreviated_form_of_an_unpublished_package_has_no_versions() {
-        let check = |body: &str| check_packument(body.as_bytes(), PackageName::parse("x").unwrap(), true);
-        assert_eq!(check(r#"{"name":"x","modified":"2020-01-01T00:00:00.000Z"}"#), Ok(()));
-        for body in
-            [r#"{"name":"y"}"#, r#"{"modified":"2020-01-01T00:00:00.000Z"}"#, r#"{"name":"x","versions":[]}"#, "{}", "<html>"]
-        {
+        let check =
+            |body: &str| check_packument(body.as_bytes(), PackageName::parse("x").unwrap(), true);
+        assert_eq!(
+            check(r#"{"name":"x","modified":"2020-01-01T00:00:00.000Z"}"#),
+            Ok(())
+        );
+        for body in [
+            r#"{"name":"y"}"#,
+            r#"{"modified":"2020-01-01T00:00:00.000Z"}"#,
+            r#"{"name":"x","versions":[]}"#,
+            "{}",
+            "<html>",
+        ] {
             assert!(check(body).is_err(), "{body}");
         }
     }
 
     #[test]
     fn of_duplicate_keys_the_last_counts() {
-        assert_eq!(packument(r#"{"name":"y","name":"x","versions":1,"versions":{}}"#, "x"), Ok(()));
+        assert_eq!(
+            packument(r#"{"name":"y","name":"x","versions":1,"versions":{}}"#, "x"),
+            Ok(())
+        );
         assert!(packument(r#"{"name":"x","name":"y","versions":{}}"#, "x").is_err());
         assert!(packument(r#"{"name":"x","versions":{},"versions":1}"#, "x").is_err());
         assert!(packument(r#"{"name":"x","time":{"unpublished":{}},"time":{}}"#, "x").is_err());
@@ -150,7 +219,11 @@ mod tests {
             assert_eq!(manifest(body, asked), Ok(()), "{asked}");
         }
         assert!(manifest(body, "1.2.4").unwrap_err().contains("1.2.4"));
-        assert!(manifest(r#"{"name":"x"}"#, "latest").unwrap_err().contains("version"));
+        assert!(
+            manifest(r#"{"name":"x"}"#, "latest")
+                .unwrap_err()
+                .contains("version")
+        );
     }
 
     #[test]

@@ -25,15 +25,24 @@ pub(super) fn claims_of_packument(
 ) -> Result<(), Malformed> {
     let mut found = Found::default();
     read_packument(body, &mut found)?;
-    let times: HashMap<Cow<'_, str>, Text<'_>> =
-        found.times.iter().filter_map(|(version, time)| Some((version.value()?, (*time)?))).collect();
+    let times: HashMap<Cow<'_, str>, Text<'_>> = found
+        .times
+        .iter()
+        .filter_map(|(version, time)| Some((version.value()?, (*time)?)))
+        .collect();
     // A version that is there twice counts as it stands last.
-    let versions: HashMap<Cow<'_, str>, Dist<'_>> =
-        found.versions.iter().filter_map(|(version, dist)| Some((version.value()?, *dist))).collect();
+    let versions: HashMap<Cow<'_, str>, Dist<'_>> = found
+        .versions
+        .iter()
+        .filter_map(|(version, dist)| Some((version.value()?, *dist)))
+        .collect();
     links.begin(body.len());
     let mut tarballs = Tarballs::new(package, links, url);
     for (version, dist) in &versions {
-        let published_at = times.get(version).and_then(Text::value).and_then(|time| parse_time(&time));
+        let published_at = times
+            .get(version)
+            .and_then(Text::value)
+            .and_then(|time| parse_time(&time));
         if let Some(claim) = claim(&mut tarballs, version, dist, published_at) {
             sink(claim);
         }
@@ -51,15 +60,27 @@ pub(super) fn claims_of_manifest(
 ) -> Result<(), Malformed> {
     let mut found = Found::default();
     read_manifest(body, &mut found)?;
-    let Some(version) = found.version_text.and_then(|text| text.value()) else { return Ok(()) };
+    let Some(version) = found.version_text.and_then(|text| text.value()) else {
+        return Ok(());
+    };
     links.begin(body.len());
-    if let Some(claim) = claim(&mut Tarballs::new(package, links, url), &version, &found.top, None) {
+    if let Some(claim) = claim(
+        &mut Tarballs::new(package, links, url),
+        &version,
+        &found.top,
+        None,
+    ) {
         sink(claim);
     }
     Ok(())
 }
 
-fn claim(tarballs: &mut Tarballs<'_>, version: &str, dist: &Dist<'_>, published_at: Option<UnixMillis>) -> Option<Claim> {
+fn claim(
+    tarballs: &mut Tarballs<'_>,
+    version: &str,
+    dist: &Dist<'_>,
+    published_at: Option<UnixMillis>,
+) -> Option<Claim> {
     let tarball = dist.tarball?.value()?;
     let placed = tarballs.place(version, &tarball).ok()?;
     Some(Claim {
@@ -84,12 +105,16 @@ impl Dist<'_> {
     /// All digests of `integrity`, those of one algorithm being alternatives (SRI section 3.3.4); only without a usable one the SHA-1 of
     /// `shasum`, all that old versions have.
     fn digests(&self) -> Vec<Digest> {
-        let mut stated = self.integrity.and_then(|text| text.value()).map_or_else(Vec::new, |sri| Digest::from_sri(&sri));
+        let mut stated = self
+            .integrity
+            .and_then(|text| text.value())
+            .map_or_else(Vec::new, |sri| Digest::from_sri(&sri));
         stated.sort_unstable();
         stated.dedup();
         if stated.is_empty() {
             let shasum = self.shasum.and_then(|text| text.value());
-            stated.extend(shasum.and_then(|hex| Digest::from_hex(DigestAlgorithm::Sha1, &hex).ok()));
+            stated
+                .extend(shasum.and_then(|hex| Digest::from_hex(DigestAlgorithm::Sha1, &hex).ok()));
         }
         stated
     }
@@ -107,7 +132,9 @@ struct Found<'a> {
 
 impl<'a> Found<'a> {
     fn current(&mut self) -> &mut Dist<'a> {
-        self.versions.last_mut().map_or(&mut self.top, |(_, dist)| dist)
+        self.versions
+            .last_mut()
+            .map_or(&mut self.top, |(_, dist)| dist)
     }
 }
 
@@ -162,9 +189,15 @@ mod tests {
         let repository = remote(ROOT);
         let mut found = Vec::new();
         let url = Url::parse(ROOT).unwrap().join(package).unwrap();
-        claims_of_packument(body.as_bytes(), &url, PackageName::parse(package).unwrap(), &links(&repository), &mut |claim| {
-            found.push(claim);
-        })
+        claims_of_packument(
+            body.as_bytes(),
+            &url,
+            PackageName::parse(package).unwrap(),
+            &links(&repository),
+            &mut |claim| {
+                found.push(claim);
+            },
+        )
         .unwrap();
         found.sort_by(|a, b| a.path.cmp(&b.path));
         found
@@ -182,16 +215,30 @@ mod tests {
     }
 
     fn digests(dist: &str) -> Vec<String> {
-        one(dist).unwrap().digests.iter().map(ToString::to_string).collect()
+        one(dist)
+            .unwrap()
+            .digests
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
     fn a_full_packument_states_digest_url_and_time() {
         let found = claims(include_str!("testdata/full.json"), "@babel/helper");
         let paths: Vec<&str> = found.iter().map(|claim| claim.path.as_str()).collect();
-        assert_eq!(paths, ["@babel/helper/-/helper-7.0.0.tgz", "@babel/helper/-/helper-7.1.0-beta.2.tgz"]);
+        assert_eq!(
+            paths,
+            [
+                "@babel/helper/-/helper-7.0.0.tgz",
+                "@babel/helper/-/helper-7.1.0-beta.2.tgz"
+            ]
+        );
         let first = &found[0];
-        assert_eq!(first.url, "https://registry.example.com/npm/@babel/helper/-/helper-7.0.0.tgz");
+        assert_eq!(
+            first.url,
+            "https://registry.example.com/npm/@babel/helper/-/helper-7.0.0.tgz"
+        );
         assert_eq!(first.digests, Digest::from_sri(SHA512));
         // 2018-08-27T21:43:30.441Z
         assert_eq!(first.published_at, Some(UnixMillis(1_535_406_210_441)));
@@ -201,7 +248,10 @@ mod tests {
     #[test]
     fn npm_8_integrity_wins_over_shasum() {
         assert_eq!(
-            digests(&format!(r#","shasum":"{SHA1_HEX}","integrity":"{}""#, SHA512.replace('/', "\\/"))),
+            digests(&format!(
+                r#","shasum":"{SHA1_HEX}","integrity":"{}""#,
+                SHA512.replace('/', "\\/")
+            )),
             [Digest::from_sri(SHA512)[0].to_string()]
         );
     }
@@ -209,10 +259,24 @@ mod tests {
     #[test]
     fn npm_9_a_version_with_only_shasum_has_its_sha1() {
         let expected = format!("sha1:{SHA1_HEX}");
-        assert_eq!(digests(&format!(r#","shasum":"{SHA1_HEX}""#)), [expected.as_str()]);
-        assert_eq!(digests(&format!(r#","shasum":"{SHA1_HEX}","integrity":"""#)), [expected.as_str()]);
-        assert_eq!(digests(&format!(r#","shasum":"{SHA1_HEX}","integrity":"sha999-AAAA""#)), [expected.as_str()]);
-        assert_eq!(digests(&format!(r#","shasum":"{SHA1_HEX}","integrity":null"#)), [expected.as_str()]);
+        assert_eq!(
+            digests(&format!(r#","shasum":"{SHA1_HEX}""#)),
+            [expected.as_str()]
+        );
+        assert_eq!(
+            digests(&format!(r#","shasum":"{SHA1_HEX}","integrity":"""#)),
+            [expected.as_str()]
+        );
+        assert_eq!(
+            digests(&format!(
+                r#","shasum":"{SHA1_HEX}","integrity":"sha999-AAAA""#
+            )),
+            [expected.as_str()]
+        );
+        assert_eq!(
+            digests(&format!(r#","shasum":"{SHA1_HEX}","integrity":null"#)),
+            [expected.as_str()]
+        );
         assert!(digests(r#","shasum":"zz""#).is_empty());
         assert!(digests("").is_empty());
     }
@@ -220,30 +284,67 @@ mod tests {
     #[test]
     fn all_digests_of_an_integrity_are_stated() {
         let sha1 = "sha1-2jmj7l5rSw0yVb/vlWAYkK/YBwk=";
-        assert_eq!(digests(&format!(r#","integrity":"{SHA512} {sha1}""#)).len(), 2);
-        assert_eq!(digests(&format!(r#","integrity":"{SHA512} {SHA512}""#)).len(), 1);
+        assert_eq!(
+            digests(&format!(r#","integrity":"{SHA512} {sha1}""#)).len(),
+            2
+        );
+        assert_eq!(
+            digests(&format!(r#","integrity":"{SHA512} {SHA512}""#)).len(),
+            1
+        );
         let other = format!("sha512-{}==", "A".repeat(86));
         let stated = digests(&format!(r#","integrity":"{SHA512} {other} {sha1}""#));
-        assert_eq!(stated.iter().filter(|text| text.starts_with("sha512:")).count(), 2, "{stated:?}");
+        assert_eq!(
+            stated
+                .iter()
+                .filter(|text| text.starts_with("sha512:"))
+                .count(),
+            2,
+            "{stated:?}"
+        );
     }
 
     #[test]
     fn of_duplicate_keys_the_last_counts() {
         let tarball = |version: &str| {
-            format!(r#"{{"dist":{{"tarball":"https://registry.example.com/npm/n/-/n-{version}.tgz","shasum":"{SHA1_HEX}"}}}}"#)
+            format!(
+                r#"{{"dist":{{"tarball":"https://registry.example.com/npm/n/-/n-{version}.tgz","shasum":"{SHA1_HEX}"}}}}"#
+            )
         };
-        let paths = |body: &str| claims(body, "n").into_iter().map(|claim| claim.path).collect::<Vec<_>>();
+        let paths = |body: &str| {
+            claims(body, "n")
+                .into_iter()
+                .map(|claim| claim.path)
+                .collect::<Vec<_>>()
+        };
         let (one, two) = (tarball("1.0.0"), tarball("2.0.0"));
-        assert_eq!(paths(&format!(r#"{{"versions":{{"1.0.0":{one}}},"versions":{{"2.0.0":{two}}}}}"#)), ["n/-/n-2.0.0.tgz"]);
-        assert_eq!(paths(&format!(r#"{{"versions":{{"1.0.0":{one},"1.0.0":{{}}}}}}"#)), Vec::<String>::new());
-        assert_eq!(paths(&format!(r#"{{"versions":{{"1.0.0":{{}},"1.0.0":{one}}}}}"#)), ["n/-/n-1.0.0.tgz"]);
-        assert_eq!(paths(&format!(r#"{{"versions":{{"1.0.0":{one}}},"versions":0}}"#)), Vec::<String>::new());
+        assert_eq!(
+            paths(&format!(
+                r#"{{"versions":{{"1.0.0":{one}}},"versions":{{"2.0.0":{two}}}}}"#
+            )),
+            ["n/-/n-2.0.0.tgz"]
+        );
+        assert_eq!(
+            paths(&format!(r#"{{"versions":{{"1.0.0":{one},"1.0.0":{{}}}}}}"#)),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            paths(&format!(r#"{{"versions":{{"1.0.0":{{}},"1.0.0":{one}}}}}"#)),
+            ["n/-/n-1.0.0.tgz"]
+        );
+        assert_eq!(
+            paths(&format!(r#"{{"versions":{{"1.0.0":{one}}},"versions":0}}"#)),
+            Vec::<String>::new()
+        );
     }
 
     #[test]
     fn npm_3_5_a_foreign_tarball_is_claimed_under_the_conventional_path() {
         let found = claims(include_str!("testdata/github.json"), "@octo/tool");
-        let pairs: Vec<(&str, &str)> = found.iter().map(|claim| (claim.path.as_str(), claim.url.as_str())).collect();
+        let pairs: Vec<(&str, &str)> = found
+            .iter()
+            .map(|claim| (claim.path.as_str(), claim.url.as_str()))
+            .collect();
         assert_eq!(
             pairs,
             [(
@@ -267,13 +368,22 @@ mod tests {
         let mut found = Vec::new();
         let body = include_bytes!("testdata/manifest.json");
         let url = Url::parse(ROOT).unwrap();
-        claims_of_manifest(body, &url, PackageName::parse("left-pad").unwrap(), &links(&repository), &mut |claim| {
-            found.push(claim);
-        })
+        claims_of_manifest(
+            body,
+            &url,
+            PackageName::parse("left-pad").unwrap(),
+            &links(&repository),
+            &mut |claim| {
+                found.push(claim);
+            },
+        )
         .unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].path, "left-pad/-/left-pad-1.3.0.tgz");
-        assert_eq!(found[0].digests[0].to_string(), "sha1:5b8a3a7765dfe001261dde915589e782f8c94d1e");
+        assert_eq!(
+            found[0].digests[0].to_string(),
+            "sha1:5b8a3a7765dfe001261dde915589e782f8c94d1e"
+        );
         assert_eq!(found[0].published_at, None);
     }
 
@@ -290,12 +400,20 @@ mod tests {
         ] {
             assert_eq!(parse_time(text), expected, "{text}");
         }
-        for text in
-            ["", "yesterday", "2024-13-01T00:00:00Z", "1704164645000", "99999-01-01T00:00:00Z", "2024-01-02T03:04:05+99:00"]
-        {
+        for text in [
+            "",
+            "yesterday",
+            "2024-13-01T00:00:00Z",
+            "1704164645000",
+            "99999-01-01T00:00:00Z",
+            "2024-01-02T03:04:05+99:00",
+        ] {
             assert_eq!(parse_time(text), None, "{text}");
         }
-        assert_eq!(parse_time("1960-01-01T00:00:00Z"), Some(UnixMillis(-315_619_200_000)));
+        assert_eq!(
+            parse_time("1960-01-01T00:00:00Z"),
+            Some(UnixMillis(-315_619_200_000))
+        );
         assert!(parse_time("9999-12-30T00:00:00Z").is_some());
     }
 }

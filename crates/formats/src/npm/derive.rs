@@ -44,9 +44,20 @@ struct Rewriter<'a, 'l> {
 }
 
 impl<'a, 'l> Rewriter<'a, 'l> {
-    fn new(body: &'a [u8], url: &'l Url, package: PackageName<'l>, links: &'l Links<'l>, version: Option<Text<'a>>) -> Self {
+    fn new(
+        body: &'a [u8],
+        url: &'l Url,
+        package: PackageName<'l>,
+        links: &'l Links<'l>,
+        version: Option<Text<'a>>,
+    ) -> Self {
         links.begin(body.len());
-        Self { links, tarballs: Tarballs::new(package, links, url), splicer: Splicer::new(body), version }
+        Self {
+            links,
+            tarballs: Tarballs::new(package, links, url),
+            splicer: Splicer::new(body),
+            version,
+        }
     }
 
     fn finish(self) -> Result<Vec<u8>, Malformed> {
@@ -62,17 +73,26 @@ impl<'a> Sink<'a> for Rewriter<'a, '_> {
 
     fn tarball(&mut self, url: Option<Text<'a>>) {
         let Some(url) = url else { return };
-        let (Some(version), Some(link)) = (self.version.and_then(|text| text.value()), url.value()) else { return };
+        let (Some(version), Some(link)) = (self.version.and_then(|text| text.value()), url.value())
+        else {
+            return;
+        };
         match self.tarballs.place(&version, &link) {
             Ok(placed) => {
                 let href = self.links.href(&placed.path);
-                self.splicer.replace_with(url.range(), |text| json_escape_into(&href, text));
+                self.splicer
+                    .replace_with(url.range(), |text| json_escape_into(&href, text));
             }
-            Err(Unplaced { url: place, why, is_relative }) => {
+            Err(Unplaced {
+                url: place,
+                why,
+                is_relative,
+            }) => {
                 self.links.leave_out(place.as_ref(), why);
                 // A relative one that stayed would lead into another repository of larder's.
                 if let Some(place) = place.filter(|_| is_relative) {
-                    self.splicer.replace_with(url.range(), |text| json_escape_into(place.as_str(), text));
+                    self.splicer
+                        .replace_with(url.range(), |text| json_escape_into(place.as_str(), text));
                 }
             }
         }
@@ -102,15 +122,25 @@ mod tests {
 
     fn packument(body: &str, package: &str) -> String {
         let repository = remote(ROOT);
-        let out =
-            rewrite_packument(body.as_bytes(), &url(package), PackageName::parse(package).unwrap(), &links(&repository)).unwrap();
+        let out = rewrite_packument(
+            body.as_bytes(),
+            &url(package),
+            PackageName::parse(package).unwrap(),
+            &links(&repository),
+        )
+        .unwrap();
         String::from_utf8(out).unwrap()
     }
 
     fn manifest(body: &str, package: &str) -> String {
         let repository = remote(ROOT);
-        let out =
-            rewrite_manifest(body.as_bytes(), &url(package), PackageName::parse(package).unwrap(), &links(&repository)).unwrap();
+        let out = rewrite_manifest(
+            body.as_bytes(),
+            &url(package),
+            PackageName::parse(package).unwrap(),
+            &links(&repository),
+        )
+        .unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -123,8 +153,14 @@ mod tests {
         ] {
             // In these documents the registry's own address stands in tarballs and in attestation URLs only.
             let expected = body
-                .replace(&format!("\"{ROOT}{package}/-/"), &format!("\"{PUBLIC}{package}/-/"))
-                .replace("\"http://registry.example.com/npm/left-pad/-/", &format!("\"{PUBLIC}left-pad/-/"));
+                .replace(
+                    &format!("\"{ROOT}{package}/-/"),
+                    &format!("\"{PUBLIC}{package}/-/"),
+                )
+                .replace(
+                    "\"http://registry.example.com/npm/left-pad/-/",
+                    &format!("\"{PUBLIC}left-pad/-/"),
+                );
             assert_ne!(expected, body);
             assert_eq!(packument(body, package), expected);
         }
@@ -141,14 +177,22 @@ mod tests {
     #[test]
     fn npm_3_5_foreign_layouts_get_the_conventional_path() {
         let rewritten = packument(include_str!("testdata/github.json"), "@octo/tool");
-        assert!(rewritten.contains(&format!("\"tarball\":\"{PUBLIC}@octo/tool/-/tool-1.0.0.tgz\"")), "{rewritten}");
+        assert!(
+            rewritten.contains(&format!(
+                "\"tarball\":\"{PUBLIC}@octo/tool/-/tool-1.0.0.tgz\""
+            )),
+            "{rewritten}"
+        );
         assert!(!rewritten.contains("/download/"));
     }
 
     #[test]
     fn npm_13_manifests_of_versions_and_tags_are_rewritten() {
         let body = include_str!("testdata/manifest.json");
-        let expected = body.replace(&format!("{ROOT}left-pad/-/"), &format!("{PUBLIC}left-pad/-/"));
+        let expected = body.replace(
+            &format!("{ROOT}left-pad/-/"),
+            &format!("{PUBLIC}left-pad/-/"),
+        );
         assert_ne!(expected, body);
         assert_eq!(manifest(body, "left-pad"), expected);
         let behind = r#"{"dist":{"tarball":"https://registry.example.com/npm/x/-/x-1.0.0.tgz"},"name":"x","version":"1.0.0"}"#;
@@ -167,7 +211,10 @@ mod tests {
         let body = r#"{"name":"n","versions":{"1.0.4":{"dist":{"tarball":"n-1.0.4.tgz"}},"latest":{"dist":{"tarball":"../n-latest.tgz"}},"1.0.5":{"dist":{"tarball":"//10.0.0.1/n.tgz"}}}}"#;
         let expected = body
             .replace("\"n-1.0.4.tgz", &format!("\"{PUBLIC}n/-/n-1.0.4.tgz"))
-            .replace("\"../n-latest.tgz", "\"https://registry.example.com/n-latest.tgz")
+            .replace(
+                "\"../n-latest.tgz",
+                "\"https://registry.example.com/n-latest.tgz",
+            )
             .replace("\"//10.0.0.1", "\"https://10.0.0.1");
         assert_eq!(packument(body, "n"), expected);
     }
@@ -175,16 +222,19 @@ mod tests {
     #[test]
     fn spelling_of_everything_else_is_kept() {
         let body = "{ \"name\" :\"n\",\r\n\"x\":1.50E+01, \"x\":[ -0, 1e3 ],\"\\u0076ersions\":{\"1.0.0\": {\"\\u0064ist\" : {\"tarball\"\t:\t\"https:\\/\\/registry.example.com\\/npm\\/n\\/-\\/n-1.0.0.tgz\" , \"z\":\"\\ud800\"}}}}\n";
-        let expected =
-            body.replace("https:\\/\\/registry.example.com\\/npm\\/n\\/-\\/n-1.0.0.tgz", &format!("{PUBLIC}n/-/n-1.0.0.tgz"));
+        let expected = body.replace(
+            "https:\\/\\/registry.example.com\\/npm\\/n\\/-\\/n-1.0.0.tgz",
+            &format!("{PUBLIC}n/-/n-1.0.0.tgz"),
+        );
         assert_eq!(packument(body, "n"), expected);
     }
 
     #[test]
     fn every_duplicate_leads_back() {
         let dist = r#""dist":{"tarball":"https://registry.example.com/npm/n/-/n-1.0.0.tgz","tarball":"https://registry.example.com/npm/n/-/n-1.0.0.tgz"}"#;
-        let body =
-            format!(r#"{{"versions":{{"1.0.0":{{{dist},{dist}}},"1.0.0":{{{dist}}}}},"versions":{{"1.0.0":{{{dist}}}}}}}"#);
+        let body = format!(
+            r#"{{"versions":{{"1.0.0":{{{dist},{dist}}},"1.0.0":{{{dist}}}}},"versions":{{"1.0.0":{{{dist}}}}}}}"#
+        );
         let rewritten = packument(&body, "n");
         assert_eq!(rewritten.matches(PUBLIC).count(), 8);
         assert!(!rewritten.contains(ROOT));
@@ -211,8 +261,12 @@ mod tests {
     fn expected(mut document: Value) -> Value {
         let versions = document.get_mut("versions").and_then(Value::as_object_mut);
         for (version, manifest) in versions.into_iter().flatten() {
-            if let Some(tarball) = manifest.get_mut("dist").and_then(|dist| dist.get_mut("tarball"))
-                && tarball.as_str().is_some_and(|url| url.starts_with("https://"))
+            if let Some(tarball) = manifest
+                .get_mut("dist")
+                .and_then(|dist| dist.get_mut("tarball"))
+                && tarball
+                    .as_str()
+                    .is_some_and(|url| url.starts_with("https://"))
                 && version.starts_with(|c: char| c.is_ascii_digit())
             {
                 *tarball = json!(format!("{PUBLIC}n/-/n-{version}.tgz"));
@@ -230,12 +284,19 @@ mod tests {
             "(x:(\\PC{0,8}|[\"\\\\\n\u{1}]{0,4}))?".prop_map(Value::from),
             Just(json!("https://registry.example.com/npm/n/-/n-1.0.0.tgz")),
         ];
-        let key =
-            || prop_oneof![Just("versions".to_owned()), Just("dist".to_owned()), Just("tarball".to_owned()), "[a-z\"\\\\]{0,3}"];
+        let key = || {
+            prop_oneof![
+                Just("versions".to_owned()),
+                Just("dist".to_owned()),
+                Just("tarball".to_owned()),
+                "[a-z\"\\\\]{0,3}"
+            ]
+        };
         leaf.prop_recursive(5, 40, 5, move |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-                prop::collection::btree_map(key(), inner, 0..5).prop_map(|map| Value::Object(map.into_iter().collect())),
+                prop::collection::btree_map(key(), inner, 0..5)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
             ]
         })
     }
@@ -247,16 +308,22 @@ mod tests {
             Just("latest".to_owned())
         ];
         let link = prop_oneof![
-            "https://registry\\.example\\.com/npm/n/-/n-[0-9]\\.[0-9]\\.[0-9]\\.tgz".prop_map(Value::from),
+            "https://registry\\.example\\.com/npm/n/-/n-[0-9]\\.[0-9]\\.[0-9]\\.tgz"
+                .prop_map(Value::from),
             "https://cdn\\.example\\.org/[a-z]{1,5}(\\?q=[a-z])?".prop_map(Value::from),
             any_json(),
         ];
         let manifest = (link, any_json(), any::<bool>()).prop_map(|(link, other, has_dist)| {
-            if has_dist { json!({"a": other, "dist": {"b": other, "tarball": link, "z": other}}) } else { other }
+            if has_dist {
+                json!({"a": other, "dist": {"b": other, "tarball": link, "z": other}})
+            } else {
+                other
+            }
         });
-        let versions =
-            prop::collection::btree_map(version, manifest, 0..6).prop_map(|map| Value::Object(map.into_iter().collect()));
-        (versions, any_json(), any_json()).prop_map(|(versions, a, z)| json!({"a": a, "name": "n", "versions": versions, "z": z}))
+        let versions = prop::collection::btree_map(version, manifest, 0..6)
+            .prop_map(|map| Value::Object(map.into_iter().collect()));
+        (versions, any_json(), any_json())
+            .prop_map(|(versions, a, z)| json!({"a": a, "name": "n", "versions": versions, "z": z}))
     }
 
     proptest! {

@@ -33,7 +33,10 @@ pub(super) trait Sink<'a> {
 }
 
 /// Reads a packument, full or abbreviated. Refuses what is not one well-formed JSON object.
-pub(super) fn read_packument<'a, S: Sink<'a>>(body: &'a [u8], sink: &mut S) -> Result<(), Malformed> {
+pub(super) fn read_packument<'a, S: Sink<'a>>(
+    body: &'a [u8],
+    sink: &mut S,
+) -> Result<(), Malformed> {
     let mut versions = Keys("versions", 0);
     let mut times = Keys("time", 0);
     read_object(body, |scanner, key| {
@@ -62,7 +65,10 @@ pub(super) fn read_packument<'a, S: Sink<'a>>(body: &'a [u8], sink: &mut S) -> R
 }
 
 /// Reads the manifest of one version.
-pub(super) fn read_manifest<'a, S: Sink<'a>>(body: &'a [u8], sink: &mut S) -> Result<(), Malformed> {
+pub(super) fn read_manifest<'a, S: Sink<'a>>(
+    body: &'a [u8],
+    sink: &mut S,
+) -> Result<(), Malformed> {
     read_object(body, |scanner, key| {
         if key.is("name") {
             sink.name(scanner.string_or_skip()?);
@@ -87,7 +93,11 @@ fn read_object<'a>(
     let mut scanner = Scanner::new(body)?;
     match scanner.peek() {
         Some(b'{') => {}
-        Some(b'<') => return Err(Malformed("it is HTML or XML, perhaps a login or error page, where JSON should be".to_owned())),
+        Some(b'<') => {
+            return Err(Malformed(
+                "it is HTML or XML, perhaps a login or error page, where JSON should be".to_owned(),
+            ));
+        }
         Some(_) => return Err(Malformed("it does not begin with a JSON object".to_owned())),
         None => return Err(Malformed("it is empty".to_owned())),
     }
@@ -99,11 +109,19 @@ fn object_or_skip<'a>(
     scanner: &mut Scanner<'a>,
     member: impl FnMut(&mut Scanner<'a>, Text<'a>) -> Result<(), Malformed>,
 ) -> Result<(), Malformed> {
-    if scanner.peek() == Some(b'{') { scanner.object(member) } else { scanner.skip() }
+    if scanner.peek() == Some(b'{') {
+        scanner.object(member)
+    } else {
+        scanner.skip()
+    }
 }
 
 /// Reads a member of a version; only `dist` is of interest.
-fn read_dist<'a, S: Sink<'a>>(scanner: &mut Scanner<'a>, key: Text<'a>, sink: &mut S) -> Result<(), Malformed> {
+fn read_dist<'a, S: Sink<'a>>(
+    scanner: &mut Scanner<'a>,
+    key: Text<'a>,
+    sink: &mut S,
+) -> Result<(), Malformed> {
     if !key.is("dist") {
         return scanner.skip();
     }
@@ -129,7 +147,10 @@ impl Keys {
     fn count(&mut self) -> Result<(), Malformed> {
         self.1 += 1;
         if self.1 > MAX_KEYS {
-            return Err(Malformed(format!("\"{}\" has more than {MAX_KEYS} keys", self.0)));
+            return Err(Malformed(format!(
+                "\"{}\" has more than {MAX_KEYS} keys",
+                self.0
+            )));
         }
         Ok(())
     }
@@ -145,7 +166,11 @@ mod tests {
 
     impl Log {
         fn put(&mut self, what: &str, text: Option<Text<'_>>) {
-            self.0.push(format!("{what} {}", text.and_then(|t| t.value().map(String::from)).unwrap_or("-".to_owned())));
+            self.0.push(format!(
+                "{what} {}",
+                text.and_then(|t| t.value().map(String::from))
+                    .unwrap_or("-".to_owned())
+            ));
         }
     }
 
@@ -212,7 +237,10 @@ mod tests {
     #[test]
     fn keys_are_compared_by_value() {
         let text = r#"{"versio\u006es":{"1.0.0":{"\u0064ist":{"tarb\u0061ll":"yes"}}}}"#;
-        assert_eq!(packument(text), ["versions true", "version 1.0.0", "dist", "tarball yes"]);
+        assert_eq!(
+            packument(text),
+            ["versions true", "version 1.0.0", "dist", "tarball yes"]
+        );
     }
 
     #[test]
@@ -222,8 +250,18 @@ mod tests {
             ["name -", "versions false", "time"]
         );
         assert_eq!(
-            packument(r#"{"versions":{"1.0.0":null,"2.0.0":{"dist":"x"},"3.0.0":{"dist":{"tarball":["x"]}}}}"#),
-            ["versions true", "version 1.0.0", "version 2.0.0", "dist", "version 3.0.0", "dist", "tarball -"]
+            packument(
+                r#"{"versions":{"1.0.0":null,"2.0.0":{"dist":"x"},"3.0.0":{"dist":{"tarball":["x"]}}}}"#
+            ),
+            [
+                "versions true",
+                "version 1.0.0",
+                "version 2.0.0",
+                "dist",
+                "version 3.0.0",
+                "dist",
+                "tarball -"
+            ]
         );
     }
 
@@ -232,12 +270,18 @@ mod tests {
         let mut log = Log::default();
         let text = r#"{"name":"x","version":"1.0.0","versions":{"2.0.0":{"dist":{"tarball":"no"}}},"dist":{"tarball":"yes"}}"#;
         read_manifest(text.as_bytes(), &mut log).unwrap();
-        assert_eq!(log.0, ["name x", "version_text 1.0.0", "dist", "tarball yes"]);
+        assert_eq!(
+            log.0,
+            ["name x", "version_text 1.0.0", "dist", "tarball yes"]
+        );
     }
 
     #[test]
     fn hazard_r3_key_counts_are_bounded() {
-        let text = format!("{{\"versions\":{{{}}}}}", vec!["\"\":0"; MAX_KEYS + 1].join(","));
+        let text = format!(
+            "{{\"versions\":{{{}}}}}",
+            vec!["\"\":0"; MAX_KEYS + 1].join(",")
+        );
         let error = read_packument(text.as_bytes(), &mut Log::default()).unwrap_err();
         assert_eq!(error.0, "\"versions\" has more than 200000 keys");
     }

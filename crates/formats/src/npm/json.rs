@@ -26,12 +26,20 @@ pub(super) struct Text<'a> {
 impl<'a> Text<'a> {
     /// The value; `None` if it holds half a surrogate pair.
     pub(super) fn value(&self) -> Option<Cow<'a, str>> {
-        if self.escaped { json_unescape(self.raw) } else { Some(Cow::Borrowed(self.raw)) }
+        if self.escaped {
+            json_unescape(self.raw)
+        } else {
+            Some(Cow::Borrowed(self.raw))
+        }
     }
 
     /// Whether the value is `other`.
     pub(super) fn is(&self, other: &str) -> bool {
-        if self.escaped { self.value().is_some_and(|value| value == other) } else { self.raw == other }
+        if self.escaped {
+            self.value().is_some_and(|value| value == other)
+        } else {
+            self.raw == other
+        }
     }
 
     /// The bytes between the quotes.
@@ -52,10 +60,17 @@ impl<'a> Scanner<'a> {
     /// At the start of `body`, which must be UTF-8 without a byte order mark.
     pub(super) fn new(body: &'a [u8]) -> Result<Self, Malformed> {
         if body.starts_with(b"\xef\xbb\xbf") {
-            return Err(Malformed("it starts with a byte order mark, which JSON does not allow".to_owned()));
+            return Err(Malformed(
+                "it starts with a byte order mark, which JSON does not allow".to_owned(),
+            ));
         }
-        let text = std::str::from_utf8(body).map_err(|e| Malformed(format!("it is not UTF-8 at byte {}", e.valid_up_to())))?;
-        Ok(Self { text, at: 0, depth: 0 })
+        let text = std::str::from_utf8(body)
+            .map_err(|e| Malformed(format!("it is not UTF-8 at byte {}", e.valid_up_to())))?;
+        Ok(Self {
+            text,
+            at: 0,
+            depth: 0,
+        })
     }
 
     /// The first byte of the next value; `None` at the end of the document.
@@ -149,7 +164,13 @@ impl<'a> Scanner<'a> {
                     }
                     Some(b'}') if in_object => {}
                     Some(b']') if !in_object => {}
-                    _ => return Err(self.expected(if in_object { "',' or '}'" } else { "',' or ']'" })),
+                    _ => {
+                        return Err(self.expected(if in_object {
+                            "',' or '}'"
+                        } else {
+                            "',' or ']'"
+                        }));
+                    }
                 }
                 self.at += 1;
                 objects >>= 1;
@@ -173,7 +194,10 @@ impl<'a> Scanner<'a> {
     /// Steps over an opening bracket, `level` levels below the scanner's own depth.
     fn open(&mut self, level: u32) -> Result<(), Malformed> {
         if self.depth + level >= MAX_DEPTH {
-            return Err(Malformed(format!("it is nested deeper than {MAX_DEPTH} levels at byte {}", self.at)));
+            return Err(Malformed(format!(
+                "it is nested deeper than {MAX_DEPTH} levels at byte {}",
+                self.at
+            )));
         }
         self.at += 1;
         Ok(())
@@ -213,7 +237,11 @@ impl<'a> Scanner<'a> {
                 Some(b'"') => {
                     let raw = self.text.get(start..self.at).unwrap_or_default();
                     self.at += 1;
-                    return Ok(Text { raw, start, escaped });
+                    return Ok(Text {
+                        raw,
+                        start,
+                        escaped,
+                    });
                 }
                 Some(b'\\') => {
                     escaped = true;
@@ -274,15 +302,25 @@ impl<'a> Scanner<'a> {
         while self.byte().is_some_and(|b| b.is_ascii_digit()) {
             self.at += 1;
         }
-        if self.at == start { Err(self.expected("a digit")) } else { Ok(()) }
+        if self.at == start {
+            Err(self.expected("a digit"))
+        } else {
+            Ok(())
+        }
     }
 
     fn expected(&self, what: &str) -> Malformed {
-        Malformed(format!("it is not well-formed JSON: {what} expected at byte {}", self.at))
+        Malformed(format!(
+            "it is not well-formed JSON: {what} expected at byte {}",
+            self.at
+        ))
     }
 
     fn malformed(&self, what: &str) -> Malformed {
-        Malformed(format!("it is not well-formed JSON: {what} at byte {}", self.at))
+        Malformed(format!(
+            "it is not well-formed JSON: {what} at byte {}",
+            self.at
+        ))
     }
 }
 
@@ -299,7 +337,10 @@ fn plain_until(bytes: &[u8], mut at: usize) -> usize {
         }
         at += 8;
     }
-    while bytes.get(at).is_some_and(|&b| b >= b' ' && b != b'"' && b != b'\\') {
+    while bytes
+        .get(at)
+        .is_some_and(|&b| b >= b' ' && b != b'"' && b != b'\\')
+    {
         at += 1;
     }
     at
@@ -312,7 +353,9 @@ fn special(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
     let below = |word: u64, n: u8| word.wrapping_sub(ONES * u64::from(n)) & !word & HIGH;
-    below(word, b' ') | below(word ^ (ONES * u64::from(b'"')), 1) | below(word ^ (ONES * u64::from(b'\\')), 1)
+    below(word, b' ')
+        | below(word ^ (ONES * u64::from(b'"')), 1)
+        | below(word ^ (ONES * u64::from(b'\\')), 1)
 }
 
 #[cfg(test)]
@@ -417,20 +460,39 @@ mod tests {
 
     #[test]
     fn refuses_invalid_utf8_and_byte_order_marks() {
-        assert_eq!(scan(b"\"a\xff\""), Err(Malformed("it is not UTF-8 at byte 2".to_owned())));
+        assert_eq!(
+            scan(b"\"a\xff\""),
+            Err(Malformed("it is not UTF-8 at byte 2".to_owned()))
+        );
         assert!(scan(b"\"\xed\xa0\x80\"").is_err());
-        assert!(scan(b"\xef\xbb\xbf{}").unwrap_err().0.contains("byte order mark"));
+        assert!(
+            scan(b"\xef\xbb\xbf{}")
+                .unwrap_err()
+                .0
+                .contains("byte order mark")
+        );
         assert!(scan(b"\xff\xfe{\0}\0").is_err());
     }
 
     #[test]
     fn hazard_r3_depth_is_bounded_without_recursion() {
-        let nested = |open: &str, close: &str, n: usize| format!("{}1{}", open.repeat(n), close.repeat(n));
+        let nested =
+            |open: &str, close: &str, n: usize| format!("{}1{}", open.repeat(n), close.repeat(n));
         assert_eq!(scan(nested("[", "]", 128).as_bytes()), Ok(()));
         assert_eq!(scan(nested("{\"a\":", "}", 128).as_bytes()), Ok(()));
         for levels in [129, 1_000_000] {
-            assert!(scan(nested("[", "]", levels).as_bytes()).unwrap_err().0.contains("128 levels"));
-            assert!(scan(nested("{\"a\":", "}", levels).as_bytes()).unwrap_err().0.contains("128 levels"));
+            assert!(
+                scan(nested("[", "]", levels).as_bytes())
+                    .unwrap_err()
+                    .0
+                    .contains("128 levels")
+            );
+            assert!(
+                scan(nested("{\"a\":", "}", levels).as_bytes())
+                    .unwrap_err()
+                    .0
+                    .contains("128 levels")
+            );
             assert!(scan("[".repeat(levels).as_bytes()).is_err());
         }
     }
@@ -454,7 +516,9 @@ mod tests {
                 }
             }
         }
-        let plain: Vec<u8> = (0..=255).filter(|b| *b >= b' ' && *b != b'"' && *b != b'\\').collect();
+        let plain: Vec<u8> = (0..=255)
+            .filter(|b| *b >= b' ' && *b != b'"' && *b != b'\\')
+            .collect();
         assert_eq!(plain_until(&plain, 0), plain.len());
     }
 
@@ -475,7 +539,13 @@ mod tests {
             })
             .unwrap();
         scanner.finish().unwrap();
-        assert_eq!(seen, [("key".to_owned(), true, Some((17..21, "v/w".to_owned()))), ("n".to_owned(), false, None)]);
+        assert_eq!(
+            seen,
+            [
+                ("key".to_owned(), true, Some((17..21, "v/w".to_owned()))),
+                ("n".to_owned(), false, None)
+            ]
+        );
         assert_eq!(&body[17..21], br"v\/w");
     }
 

@@ -25,7 +25,9 @@ mod tarball;
 
 use larder_core::{BuiltIn, PathRules, Repository};
 
-use crate::{Claim, Derived, Document, Format, Links, Malformed, Operation, RequestParts, SourceSpec};
+use crate::{
+    Claim, Derived, Document, Format, Links, Malformed, Operation, RequestParts, SourceSpec,
+};
 use path::{Route, is_tarball};
 
 /// The npm registry.
@@ -42,7 +44,11 @@ impl Format for Npm {
     }
 
     fn built_in(&self, _repository: &Repository, path: &str) -> BuiltIn {
-        if is_tarball(path) { BuiltIn::None } else { BuiltIn::MutableUnlessConfigured }
+        if is_tarball(path) {
+            BuiltIn::None
+        } else {
+            BuiltIn::MutableUnlessConfigured
+        }
     }
 
     fn subject<'p>(&self, _path: &'p str) -> Option<&'p str> {
@@ -52,8 +58,13 @@ impl Format for Npm {
     /// The abbreviated packument, which is the smaller one and usually there already; under quarantine the full one, since
     /// only that has publish times.
     fn named_by(&self, repository: &Repository, path: &str) -> Option<SourceSpec> {
-        let Ok(Route::Tarball(package, _)) = Route::parse(path) else { return None };
-        Some(request::packument(Route::Packument(package), repository.quarantine.hold.is_none()))
+        let Ok(Route::Tarball(package, _)) = Route::parse(path) else {
+            return None;
+        };
+        Some(request::packument(
+            Route::Packument(package),
+            repository.quarantine.hold.is_none(),
+        ))
     }
 
     /// Whoever asks for the short form takes the long one, too.
@@ -73,23 +84,41 @@ impl Format for Npm {
 
     fn check(&self, _repository: &Repository, document: &Document<'_>) -> Result<(), Malformed> {
         match Route::parse(document.key_path) {
-            Ok(Route::Packument(package)) => {
-                check::check_packument(document.body, package, document.variant == request::ABBREVIATED)
+            Ok(Route::Packument(package)) => check::check_packument(
+                document.body,
+                package,
+                document.variant == request::ABBREVIATED,
+            ),
+            Ok(Route::Manifest(package, version)) => {
+                check::check_manifest(document.body, package, version)
             }
-            Ok(Route::Manifest(package, version)) => check::check_manifest(document.body, package, version),
             _ => check::check_other(document.body),
         }
     }
 
-    fn claims(&self, document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
+    fn claims(
+        &self,
+        document: &Document<'_>,
+        links: &Links<'_>,
+        sink: &mut dyn FnMut(Claim),
+    ) -> Result<(), Malformed> {
         match Route::parse(document.key_path) {
-            Ok(Route::Packument(package)) => claims::claims_of_packument(document.body, document.url, package, links, sink),
-            Ok(Route::Manifest(package, _)) => claims::claims_of_manifest(document.body, document.url, package, links, sink),
+            Ok(Route::Packument(package)) => {
+                claims::claims_of_packument(document.body, document.url, package, links, sink)
+            }
+            Ok(Route::Manifest(package, _)) => {
+                claims::claims_of_manifest(document.body, document.url, package, links, sink)
+            }
             _ => Ok(()),
         }
     }
 
-    fn derive(&self, document: &Document<'_>, form: &'static str, links: &Links<'_>) -> Result<Derived, Malformed> {
+    fn derive(
+        &self,
+        document: &Document<'_>,
+        form: &'static str,
+        links: &Links<'_>,
+    ) -> Result<Derived, Malformed> {
         let body = match (Route::parse(document.key_path), form) {
             (Ok(Route::Packument(package)), request::FORM_PACKUMENT) => {
                 derive::rewrite_packument(document.body, document.url, package, links)?
@@ -97,10 +126,23 @@ impl Format for Npm {
             (Ok(Route::Manifest(package, _)), request::FORM_VERSION) => {
                 derive::rewrite_manifest(document.body, document.url, package, links)?
             }
-            _ => return Err(Malformed(format!("there is no form {form:?} of {:?}", document.key_path))),
+            _ => {
+                return Err(Malformed(format!(
+                    "there is no form {form:?} of {:?}",
+                    document.key_path
+                )));
+            }
         };
-        let is_abbreviated = document.variant == request::ABBREVIATED && accept::is_abbreviated(document.content_type);
-        Ok(Derived { body, content_type: if is_abbreviated { accept::ABBREVIATED } else { "application/json" } })
+        let is_abbreviated = document.variant == request::ABBREVIATED
+            && accept::is_abbreviated(document.content_type);
+        Ok(Derived {
+            body,
+            content_type: if is_abbreviated {
+                accept::ABBREVIATED
+            } else {
+                "application/json"
+            },
+        })
     }
 
     fn varies_by(&self, path: &str) -> &'static [&'static str] {
@@ -119,7 +161,9 @@ impl Format for Npm {
     }
 
     fn path_rules(&self) -> PathRules {
-        PathRules { encoded_scope_slash: true }
+        PathRules {
+            encoded_scope_slash: true,
+        }
     }
 }
 
@@ -133,10 +177,23 @@ mod tests {
     use super::fixture::{PUBLIC, ROOT, links, remote};
     use super::*;
 
-    fn derive(body: &str, key_path: &str, variant: &str, content_type: &str, form: &'static str) -> Result<Derived, Malformed> {
+    fn derive(
+        body: &str,
+        key_path: &str,
+        variant: &str,
+        content_type: &str,
+        form: &'static str,
+    ) -> Result<Derived, Malformed> {
         let repository = remote(ROOT);
         let url: Url = ROOT.parse().unwrap();
-        let document = Document { body: body.as_bytes(), content_type, url: &url, key_path, variant, memo: None };
+        let document = Document {
+            body: body.as_bytes(),
+            content_type,
+            url: &url,
+            key_path,
+            variant,
+            memo: None,
+        };
         Npm.check(&repository, &document)?;
         Npm.derive(&document, form, &links(&repository))
     }
@@ -146,15 +203,34 @@ mod tests {
         let install = "application/vnd.npm.install-v1+json";
         let full = include_str!("testdata/full.json");
         let abbreviated = include_str!("testdata/abbreviated.json");
-        let of =
-            |body, variant, content_type| derive(body, "@babel/helper", variant, content_type, "packument").unwrap().content_type;
-        assert_eq!(of(abbreviated, "abbreviated", "application/vnd.npm.install-v1+json; charset=utf-8"), install);
+        let of = |body, variant, content_type| {
+            derive(body, "@babel/helper", variant, content_type, "packument")
+                .unwrap()
+                .content_type
+        };
+        assert_eq!(
+            of(
+                abbreviated,
+                "abbreviated",
+                "application/vnd.npm.install-v1+json; charset=utf-8"
+            ),
+            install
+        );
         assert_eq!(of(full, "full", "application/json"), "application/json");
         // A registry without the abbreviated form answers with the full one.
-        assert_eq!(of(full, "abbreviated", "application/json; charset=utf-8"), "application/json");
+        assert_eq!(
+            of(full, "abbreviated", "application/json; charset=utf-8"),
+            "application/json"
+        );
         assert_eq!(of(full, "full", install), "application/json");
-        let manifest =
-            derive(include_str!("testdata/manifest.json"), "left-pad/latest", "version", "application/json", "version").unwrap();
+        let manifest = derive(
+            include_str!("testdata/manifest.json"),
+            "left-pad/latest",
+            "version",
+            "application/json",
+            "version",
+        )
+        .unwrap();
         assert_eq!(manifest.content_type, "application/json");
         assert!(String::from_utf8(manifest.body).unwrap().contains(PUBLIC));
     }
@@ -164,13 +240,25 @@ mod tests {
         let manifest = include_str!("testdata/manifest.json");
         assert!(derive(manifest, "left-pad/latest", "version", "", "packument").is_err());
         assert!(derive("{}", "-/npm/v1/keys", "", "", "packument").is_err());
-        assert!(derive(include_str!("testdata/full.json"), "@babel/helper", "full", "", "simple+html").is_err());
+        assert!(
+            derive(
+                include_str!("testdata/full.json"),
+                "@babel/helper",
+                "full",
+                "",
+                "simple+html"
+            )
+            .is_err()
+        );
     }
 
     #[test]
     fn npm_10_only_tarballs_are_immutable() {
         let repository = remote(ROOT);
-        for path in ["express/-/express-4.18.2.tgz", "@babel/core/-/core-7.26.0.tgz"] {
+        for path in [
+            "express/-/express-4.18.2.tgz",
+            "@babel/core/-/core-7.26.0.tgz",
+        ] {
             assert_eq!(Npm.built_in(&repository, path), BuiltIn::None, "{path}");
         }
         for path in [
@@ -183,23 +271,44 @@ mod tests {
             "x.tgz",
             "x/y.tgz",
         ] {
-            assert_eq!(Npm.built_in(&repository, path), BuiltIn::MutableUnlessConfigured, "{path}");
+            assert_eq!(
+                Npm.built_in(&repository, path),
+                BuiltIn::MutableUnlessConfigured,
+                "{path}"
+            );
         }
     }
 
     #[test]
     fn a_tarball_is_named_by_its_packument() {
         let mut repository = remote(ROOT);
-        let source = Npm.named_by(&repository, "@babel/core/-/core-7.26.0.tgz").unwrap();
+        let source = Npm
+            .named_by(&repository, "@babel/core/-/core-7.26.0.tgz")
+            .unwrap();
         assert_eq!(
-            (source.key_path.as_str(), source.path.as_str(), source.variant),
+            (
+                source.key_path.as_str(),
+                source.path.as_str(),
+                source.variant
+            ),
             ("@babel/core", "@babel%2fcore", "abbreviated")
         );
         assert!(source.is_document);
         assert!(Npm.document_variants().contains(&source.variant));
         repository.quarantine.hold = Some(Duration::from_hours(72));
-        assert_eq!(Npm.named_by(&repository, "n/-/n-1.0.0.tgz").unwrap().variant, "full");
-        for path in ["n", "n/1.0.0", "n/-/m-1.0.0.tgz", "-/npm/v1/keys", "_ext/mac/host/n-1.0.0.tgz"] {
+        assert_eq!(
+            Npm.named_by(&repository, "n/-/n-1.0.0.tgz")
+                .unwrap()
+                .variant,
+            "full"
+        );
+        for path in [
+            "n",
+            "n/1.0.0",
+            "n/-/m-1.0.0.tgz",
+            "-/npm/v1/keys",
+            "_ext/mac/host/n-1.0.0.tgz",
+        ] {
             assert_eq!(Npm.named_by(&repository, path), None, "{path}");
         }
     }
@@ -209,13 +318,25 @@ mod tests {
         let repository = remote(ROOT);
         let url: Url = ROOT.parse().unwrap();
         let body = include_bytes!("testdata/verdaccio.json");
-        let document =
-            Document { body, content_type: "application/json", url: &url, key_path: "left-pad", variant: "full", memo: None };
+        let document = Document {
+            body,
+            content_type: "application/json",
+            url: &url,
+            key_path: "left-pad",
+            variant: "full",
+            memo: None,
+        };
         let mut claims = Vec::new();
-        Npm.claims(&document, &links(&repository), &mut |claim| claims.push(claim)).unwrap();
+        Npm.claims(&document, &links(&repository), &mut |claim| {
+            claims.push(claim)
+        })
+        .unwrap();
         assert_eq!(claims.len(), 2);
         for claim in claims {
-            assert_eq!(Npm.named_by(&repository, &claim.path).unwrap().key_path, "left-pad");
+            assert_eq!(
+                Npm.named_by(&repository, &claim.path).unwrap().key_path,
+                "left-pad"
+            );
         }
     }
 
@@ -223,14 +344,20 @@ mod tests {
     fn only_packuments_vary() {
         assert_eq!(Npm.varies_by("@babel/core"), ["accept"]);
         assert_eq!(Npm.varies_by("express"), ["accept"]);
-        for path in ["express/latest", "express/-/express-4.18.2.tgz", "-/v1/search", ""] {
+        for path in [
+            "express/latest",
+            "express/-/express-4.18.2.tgz",
+            "-/v1/search",
+            "",
+        ] {
             assert!(Npm.varies_by(path).is_empty(), "{path}");
         }
     }
 
     #[test]
     fn npm_18_errors_are_printed_by_npm() {
-        let mut fault = Fault::new(FaultKind::Upstream(404), "not_found", "There is no \"x\".").by_rule("upstream");
+        let mut fault = Fault::new(FaultKind::Upstream(404), "not_found", "There is no \"x\".")
+            .by_rule("upstream");
         fault.repository = Some("npm".to_owned());
         let body = Npm.error_body(&fault);
         assert_eq!(body.content_type, "application/json");

@@ -15,7 +15,9 @@ impl<'p> PackageName<'p> {
     /// the lower-case ones (protocols/npm.md section 5).
     pub(super) fn parse(name: &'p str) -> Option<Self> {
         let legal = match name.strip_prefix('@') {
-            Some(scoped) => scoped.split_once('/').is_some_and(|(scope, base)| is_part(scope) && is_part(base)),
+            Some(scoped) => scoped
+                .split_once('/')
+                .is_some_and(|(scope, base)| is_part(scope) && is_part(base)),
             // One package is named `-`, as the first segment of all endpoints is.
             None => is_part(name) && !name.starts_with('_') && !is_reserved(name),
         };
@@ -50,14 +52,23 @@ impl<'p> PackageName<'p> {
 
     /// The version in a tarball's file name; `None` if the file is not one of this package's.
     pub(super) fn version_of(self, file: &str) -> Option<&str> {
-        let version = file.strip_prefix(self.base())?.strip_prefix('-')?.strip_suffix(".tgz")?;
+        let version = file
+            .strip_prefix(self.base())?
+            .strip_prefix('-')?
+            .strip_suffix(".tgz")?;
         is_version(version).then_some(version)
     }
 }
 
 /// `encodeURIComponent(part) === part`, and no leading dot.
 fn is_part(part: &str) -> bool {
-    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'!' | b'~' | b'*' | b'\'' | b'(' | b')');
+    let legal = |b: u8| {
+        b.is_ascii_alphanumeric()
+            || matches!(
+                b,
+                b'-' | b'_' | b'.' | b'!' | b'~' | b'*' | b'\'' | b'(' | b')'
+            )
+    };
     !part.is_empty() && !part.starts_with('.') && part.bytes().all(legal)
 }
 
@@ -77,17 +88,25 @@ pub(super) fn is_version(text: &str) -> bool {
         }
         rest = rest.get(digits..).unwrap_or_default();
         if let Some(separator) = separator {
-            let Some(after) = rest.strip_prefix(separator) else { return false };
+            let Some(after) = rest.strip_prefix(separator) else {
+                return false;
+            };
             rest = after;
         }
     }
-    text.len() <= MAX_VERSION && rest.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'+'))
+    text.len() <= MAX_VERSION
+        && rest
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'+'))
 }
 
 /// Whether a text can stand where a request names a version or a tag. Not `-…`: registries keep that for endpoints.
 pub(super) fn is_version_or_tag(text: &str) -> bool {
     let legal = |b: u8| b.is_ascii_alphanumeric() || b"-_.!~*'()+=:@,;$&".contains(&b);
-    !text.is_empty() && text.len() <= MAX_VERSION && !text.starts_with('-') && text.bytes().all(legal)
+    !text.is_empty()
+        && text.len() <= MAX_VERSION
+        && !text.starts_with('-')
+        && text.bytes().all(legal)
 }
 
 #[cfg(test)]
@@ -96,9 +115,18 @@ mod tests {
 
     #[test]
     fn names_by_the_grammar() {
-        for name in
-            ["express", "-", "@babel/core", "JSONStream", "a.b_c-d~e", "old!pkg('x')*", "@s/_n", "0", "a-", &"a".repeat(214)]
-        {
+        for name in [
+            "express",
+            "-",
+            "@babel/core",
+            "JSONStream",
+            "a.b_c-d~e",
+            "old!pkg('x')*",
+            "@s/_n",
+            "0",
+            "a-",
+            &"a".repeat(214),
+        ] {
             assert!(PackageName::parse(name).is_some(), "{name}");
         }
         for name in [
@@ -134,14 +162,20 @@ mod tests {
         let core = PackageName::parse("@babel/core").unwrap();
         assert_eq!(core.encoded(), "@babel%2fcore");
         assert_eq!(core.tarball("7.26.0"), "@babel/core/-/core-7.26.0.tgz");
-        assert_eq!(PackageName::parse("express").unwrap().tarball("4.18.2"), "express/-/express-4.18.2.tgz");
+        assert_eq!(
+            PackageName::parse("express").unwrap().tarball("4.18.2"),
+            "express/-/express-4.18.2.tgz"
+        );
     }
 
     #[test]
     fn a_tarball_must_belong_to_its_package() {
         let react = PackageName::parse("react").unwrap();
         assert_eq!(react.version_of("react-18.2.0.tgz"), Some("18.2.0"));
-        assert_eq!(react.version_of("react-18.0.0-rc.1+b.7.tgz"), Some("18.0.0-rc.1+b.7"));
+        assert_eq!(
+            react.version_of("react-18.0.0-rc.1+b.7.tgz"),
+            Some("18.0.0-rc.1+b.7")
+        );
         for file in [
             "react-dom-18.2.0.tgz",
             "vue-1.0.0.tgz",
@@ -158,19 +192,40 @@ mod tests {
 
     #[test]
     fn versions() {
-        for text in ["1.0.0", "0.0.1-security", "1.0.0-alpha.1+x.y", "1.0.0beta", "2024.01.09"] {
+        for text in [
+            "1.0.0",
+            "0.0.1-security",
+            "1.0.0-alpha.1+x.y",
+            "1.0.0beta",
+            "2024.01.09",
+        ] {
             assert!(is_version(text), "{text}");
         }
-        for text in
-            ["", "1", "1.0", "v1.0.0", "latest", "1.0.0/x", "1.0.0 ", "1.0.0%2f", "1..0", ".1.0.0", "__proto__", "1.0.0\u{e9}"]
-        {
+        for text in [
+            "",
+            "1",
+            "1.0",
+            "v1.0.0",
+            "latest",
+            "1.0.0/x",
+            "1.0.0 ",
+            "1.0.0%2f",
+            "1..0",
+            ".1.0.0",
+            "__proto__",
+            "1.0.0\u{e9}",
+        ] {
             assert!(!is_version(text), "{text}");
         }
     }
 
     #[test]
     fn tags() {
-        assert!(is_version_or_tag("latest") && is_version_or_tag("next-11") && is_version_or_tag("1.0.0+build"));
+        assert!(
+            is_version_or_tag("latest")
+                && is_version_or_tag("next-11")
+                && is_version_or_tag("1.0.0+build")
+        );
         for text in ["", "-", "-rev", "a/b", "a b", "a?b", "a#b", "a%b", "\u{e4}"] {
             assert!(!is_version_or_tag(text), "{text}");
         }

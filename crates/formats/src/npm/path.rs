@@ -50,19 +50,32 @@ impl<'p> Route<'p> {
             return parse_endpoint(endpoint);
         }
         let (name, rest) = split_name(path);
-        let name = PackageName::parse(name).ok_or(if path.is_empty() { Unroutable::Endpoint } else { Unroutable::Name })?;
-        let Some(rest) = rest else { return Ok(Self::Packument(name)) };
+        let name = PackageName::parse(name).ok_or(if path.is_empty() {
+            Unroutable::Endpoint
+        } else {
+            Unroutable::Name
+        })?;
+        let Some(rest) = rest else {
+            return Ok(Self::Packument(name));
+        };
         if let Some(file) = rest.strip_prefix("-/") {
             // `-/{file}/-rev/{rev}` and the like belong to publishing.
             if file.contains('/') {
                 return Err(Unroutable::Endpoint);
             }
-            return name.version_of(file).map(|version| Self::Tarball(name, version)).ok_or(Unroutable::File);
+            return name
+                .version_of(file)
+                .map(|version| Self::Tarball(name, version))
+                .ok_or(Unroutable::File);
         }
         if rest.contains('/') || rest.starts_with('-') {
             return Err(Unroutable::Endpoint);
         }
-        if is_version_or_tag(rest) { Ok(Self::Manifest(name, rest)) } else { Err(Unroutable::Version) }
+        if is_version_or_tag(rest) {
+            Ok(Self::Manifest(name, rest))
+        } else {
+            Err(Unroutable::Version)
+        }
     }
 
     /// The decoded path by which records are named: one for all spellings.
@@ -72,7 +85,9 @@ impl<'p> Route<'p> {
             Self::Manifest(name, version) => format!("{}/{version}", name.as_str()),
             Self::Tarball(name, version) => name.tarball(version),
             Self::DistTags(name) => format!("-/package/{}/dist-tags", name.as_str()),
-            Self::Attestations(name, version) => format!("-/npm/v1/attestations/{}@{version}", name.as_str()),
+            Self::Attestations(name, version) => {
+                format!("-/npm/v1/attestations/{}@{version}", name.as_str())
+            }
             Self::Search => "-/v1/search".to_owned(),
             Self::Keys => "-/npm/v1/keys".to_owned(),
             Self::Audit | Self::Ping | Self::Account | Self::Login => String::new(),
@@ -85,7 +100,9 @@ impl<'p> Route<'p> {
             Self::Packument(name) => name.encoded(),
             Self::Manifest(name, version) => format!("{}/{version}", name.encoded()),
             Self::DistTags(name) => format!("-/package/{}/dist-tags", name.encoded()),
-            Self::Attestations(name, version) => format!("-/npm/v1/attestations/{}@{version}", name.encoded()),
+            Self::Attestations(name, version) => {
+                format!("-/npm/v1/attestations/{}@{version}", name.encoded())
+            }
             _ => self.key_path(),
         }
     }
@@ -93,25 +110,44 @@ impl<'p> Route<'p> {
 
 /// Whether a decoded path names a tarball: what is immutable in a repository without patterns.
 pub(super) fn is_tarball(path: &str) -> bool {
-    path.strip_suffix(".tgz").is_some_and(|file| file.contains("/-/"))
+    path.strip_suffix(".tgz")
+        .is_some_and(|file| file.contains("/-/"))
 }
 
 fn parse_endpoint(endpoint: &str) -> Result<Route<'_>, Unroutable> {
-    let below = |prefix: &str| endpoint.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let below = |prefix: &str| {
+        endpoint
+            .strip_prefix(prefix)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
     if let Some(subject) = endpoint.strip_prefix("npm/v1/attestations/") {
         // The `@` of the version, not the scope's.
-        let at = subject.rfind('@').filter(|at| *at > 0).ok_or(Unroutable::Version)?;
+        let at = subject
+            .rfind('@')
+            .filter(|at| *at > 0)
+            .ok_or(Unroutable::Version)?;
         let (name, version) = subject.split_at(at);
         let name = PackageName::parse(name).ok_or(Unroutable::Name)?;
-        let version = version.get(1..).filter(|version| is_version_or_tag(version)).ok_or(Unroutable::Version)?;
+        let version = version
+            .get(1..)
+            .filter(|version| is_version_or_tag(version))
+            .ok_or(Unroutable::Version)?;
         return Ok(Route::Attestations(name, version));
     }
-    if let Some(name) = endpoint.strip_prefix("package/").and_then(|rest| rest.strip_suffix("/dist-tags")) {
-        return PackageName::parse(name).map(Route::DistTags).ok_or(Unroutable::Name);
+    if let Some(name) = endpoint
+        .strip_prefix("package/")
+        .and_then(|rest| rest.strip_suffix("/dist-tags"))
+    {
+        return PackageName::parse(name)
+            .map(Route::DistTags)
+            .ok_or(Unroutable::Name);
     }
     // The package named `-` stands where the endpoints do; none of those is spelt like a file of it, or like a version.
     if let Some(name) = PackageName::parse("-") {
-        if let Some(version) = endpoint.strip_prefix("-/").and_then(|file| name.version_of(file)) {
+        if let Some(version) = endpoint
+            .strip_prefix("-/")
+            .and_then(|file| name.version_of(file))
+        {
             return Ok(Route::Tarball(name, version));
         }
         if is_version(endpoint) {
@@ -121,7 +157,9 @@ fn parse_endpoint(endpoint: &str) -> Result<Route<'_>, Unroutable> {
     match endpoint {
         "v1/search" => Ok(Route::Search),
         "npm/v1/keys" => Ok(Route::Keys),
-        "npm/v1/security/advisories/bulk" | "npm/v1/security/audits/quick" | "npm/v1/security/audits" => Ok(Route::Audit),
+        "npm/v1/security/advisories/bulk"
+        | "npm/v1/security/audits/quick"
+        | "npm/v1/security/audits" => Ok(Route::Audit),
         "ping" => Ok(Route::Ping),
         "whoami" => Ok(Route::Account),
         _ if below("npm/v1/user") || below("npm/v1/tokens") => Ok(Route::Account),
@@ -132,9 +170,16 @@ fn parse_endpoint(endpoint: &str) -> Result<Route<'_>, Unroutable> {
 
 /// The package name at the front of a path, and what follows the slash behind it.
 fn split_name(path: &str) -> (&str, Option<&str>) {
-    let from = if path.starts_with('@') { path.find('/').map_or(path.len(), |slash| slash + 1) } else { 0 };
+    let from = if path.starts_with('@') {
+        path.find('/').map_or(path.len(), |slash| slash + 1)
+    } else {
+        0
+    };
     match path.get(from..).and_then(|rest| rest.find('/')) {
-        Some(slash) => (path.get(..from + slash).unwrap_or(path), path.get(from + slash + 1..)),
+        Some(slash) => (
+            path.get(..from + slash).unwrap_or(path),
+            path.get(from + slash + 1..),
+        ),
         None => (path, None),
     }
 }
@@ -154,19 +199,40 @@ mod tests {
             ("express/", Route::Packument(name("express"))),
             ("@babel/core", Route::Packument(name("@babel/core"))),
             ("express/latest", Route::Manifest(name("express"), "latest")),
-            ("@babel/core/7.26.0", Route::Manifest(name("@babel/core"), "7.26.0")),
-            ("express/-/express-4.18.2.tgz", Route::Tarball(name("express"), "4.18.2")),
-            ("@babel/core/-/core-7.26.0.tgz", Route::Tarball(name("@babel/core"), "7.26.0")),
+            (
+                "@babel/core/7.26.0",
+                Route::Manifest(name("@babel/core"), "7.26.0"),
+            ),
+            (
+                "express/-/express-4.18.2.tgz",
+                Route::Tarball(name("express"), "4.18.2"),
+            ),
+            (
+                "@babel/core/-/core-7.26.0.tgz",
+                Route::Tarball(name("@babel/core"), "7.26.0"),
+            ),
             // The package that is named as the endpoints' first segment is.
             ("-", Route::Packument(name("-"))),
             ("-/0.0.1", Route::Manifest(name("-"), "0.0.1")),
             ("-/-/--0.0.1.tgz", Route::Tarball(name("-"), "0.0.1")),
-            ("-/package/express/dist-tags", Route::DistTags(name("express"))),
-            ("-/package/@babel/core/dist-tags", Route::DistTags(name("@babel/core"))),
+            (
+                "-/package/express/dist-tags",
+                Route::DistTags(name("express")),
+            ),
+            (
+                "-/package/@babel/core/dist-tags",
+                Route::DistTags(name("@babel/core")),
+            ),
             ("-/v1/search", Route::Search),
             ("-/npm/v1/keys", Route::Keys),
-            ("-/npm/v1/attestations/sigstore@1.4.0", Route::Attestations(name("sigstore"), "1.4.0")),
-            ("-/npm/v1/attestations/@babel/core@7.26.0", Route::Attestations(name("@babel/core"), "7.26.0")),
+            (
+                "-/npm/v1/attestations/sigstore@1.4.0",
+                Route::Attestations(name("sigstore"), "1.4.0"),
+            ),
+            (
+                "-/npm/v1/attestations/@babel/core@7.26.0",
+                Route::Attestations(name("@babel/core"), "7.26.0"),
+            ),
             ("-/npm/v1/security/advisories/bulk", Route::Audit),
             ("-/npm/v1/security/audits/quick", Route::Audit),
             ("-/npm/v1/security/audits", Route::Audit),
@@ -242,7 +308,13 @@ mod tests {
         assert_eq!(upstream("@b/c"), "@b%2fc");
         assert_eq!(upstream("@b/c/1.0.0"), "@b%2fc/1.0.0");
         assert_eq!(upstream("@b/c/-/c-1.0.0.tgz"), "@b/c/-/c-1.0.0.tgz");
-        assert_eq!(upstream("-/package/@b/c/dist-tags"), "-/package/@b%2fc/dist-tags");
-        assert_eq!(upstream("-/npm/v1/attestations/@b/c@1.0.0"), "-/npm/v1/attestations/@b%2fc@1.0.0");
+        assert_eq!(
+            upstream("-/package/@b/c/dist-tags"),
+            "-/package/@b%2fc/dist-tags"
+        );
+        assert_eq!(
+            upstream("-/npm/v1/attestations/@b/c@1.0.0"),
+            "-/npm/v1/attestations/@b%2fc@1.0.0"
+        );
     }
 }

@@ -5,7 +5,9 @@ use http::Method;
 
 use super::accept;
 use super::path::{Route, Unroutable};
-use crate::{Form, Operation, PassThrough, Read, Refusal, RequestParts, SourceBase, SourceSpec, StaticAnswer};
+use crate::{
+    Form, Operation, PassThrough, Read, Refusal, RequestParts, SourceBase, SourceSpec, StaticAnswer,
+};
 
 /// Variants of a source: which of the upstream's documents it is.
 pub(super) const FULL: &str = "full";
@@ -18,13 +20,21 @@ pub(super) const FORM_VERSION: &str = "version";
 
 const ACCEPT_JSON: &str = "application/json";
 /// What npm itself sends; registries without the abbreviated form then answer with the full one.
-const ACCEPT_ABBREVIATED: &str = "application/vnd.npm.install-v1+json; q=1.0, application/json; q=0.8, */*";
+const ACCEPT_ABBREVIATED: &str =
+    "application/vnd.npm.install-v1+json; q=1.0, application/json; q=0.8, */*";
 /// Largest audit request: a lock file's worth of names and versions, compressed.
 const MAX_AUDIT_BODY: u64 = 10 << 20;
 /// Largest page of search results that is asked for upstream (hazard S16).
 const MAX_SEARCH_SIZE: u32 = 1000;
 /// The parameters of a search, in the order in which they are part of the key.
-const SEARCH_PARAMETERS: [&str; 6] = ["text", "size", "from", "quality", "popularity", "maintenance"];
+const SEARCH_PARAMETERS: [&str; 6] = [
+    "text",
+    "size",
+    "from",
+    "quality",
+    "popularity",
+    "maintenance",
+];
 
 /// Parses a request to a remote repository.
 pub(super) fn operation(request: &RequestParts<'_>) -> Operation {
@@ -42,13 +52,19 @@ pub(super) fn operation(request: &RequestParts<'_>) -> Operation {
             "unauthorized",
             "This repository is a cache without accounts: there is no user and no token to tell about.",
         ),
-        Route::Login => refuse(404, "not_found", "This repository is a cache without accounts: installing needs no login."),
+        Route::Login => refuse(
+            404,
+            "not_found",
+            "This repository is a cache without accounts: installing needs no login.",
+        ),
         Route::Audit if !is_read => audit(request.path.as_str()),
         Route::Audit => refuse_method(),
         _ if !is_read => refuse_method(),
-        Route::Ping => {
-            Operation::Answer(StaticAnswer { status: 200, content_type: "application/json", body: Bytes::from_static(b"{}") })
-        }
+        Route::Ping => Operation::Answer(StaticAnswer {
+            status: 200,
+            content_type: "application/json",
+            body: Bytes::from_static(b"{}"),
+        }),
         Route::Packument(_) => Operation::Read(Read {
             source: packument(route, accept::prefers_abbreviated(request.headers)),
             form: Form::Derived(FORM_PACKUMENT),
@@ -59,10 +75,20 @@ pub(super) fn operation(request: &RequestParts<'_>) -> Operation {
             form: Form::Derived(FORM_VERSION),
             bypass_cache: asks_for_the_live_document(request.query),
         }),
-        Route::Tarball(..) => verbatim(SourceSpec { is_document: false, ..source(route, None, "") }, request.query),
-        Route::Search => {
-            verbatim(SourceSpec { query: search_query(request.query), ..source(route, Some(ACCEPT_JSON), "") }, request.query)
-        }
+        Route::Tarball(..) => verbatim(
+            SourceSpec {
+                is_document: false,
+                ..source(route, None, "")
+            },
+            request.query,
+        ),
+        Route::Search => verbatim(
+            SourceSpec {
+                query: search_query(request.query),
+                ..source(route, Some(ACCEPT_JSON), "")
+            },
+            request.query,
+        ),
         Route::DistTags(_) | Route::Keys | Route::Attestations(..) => {
             verbatim(source(route, Some(ACCEPT_JSON), ""), request.query)
         }
@@ -71,7 +97,11 @@ pub(super) fn operation(request: &RequestParts<'_>) -> Operation {
 
 /// A packument as a source.
 pub(super) fn packument(route: Route<'_>, abbreviated: bool) -> SourceSpec {
-    let (accept, variant) = if abbreviated { (ACCEPT_ABBREVIATED, ABBREVIATED) } else { (ACCEPT_JSON, FULL) };
+    let (accept, variant) = if abbreviated {
+        (ACCEPT_ABBREVIATED, ABBREVIATED)
+    } else {
+        (ACCEPT_JSON, FULL)
+    };
     source(route, Some(accept), variant)
 }
 
@@ -89,7 +119,11 @@ fn source(route: Route<'_>, accept: Option<&'static str>, variant: &'static str)
 
 fn verbatim(source: SourceSpec, query: Option<&str>) -> Operation {
     let bypass_cache = source.is_document && asks_for_the_live_document(query);
-    Operation::Read(Read { source, form: Form::Verbatim, bypass_cache })
+    Operation::Read(Read {
+        source,
+        form: Form::Verbatim,
+        bypass_cache,
+    })
 }
 
 fn audit(path: &str) -> Operation {
@@ -112,7 +146,9 @@ fn asks_for_the_live_document(query: Option<&str>) -> bool {
 fn search_query(query: Option<&str>) -> Option<String> {
     let mut kept = String::new();
     for name in SEARCH_PARAMETERS {
-        let Some((_, value)) = parameters(query).find(|(other, _)| *other == name) else { continue };
+        let Some((_, value)) = parameters(query).find(|(other, _)| *other == name) else {
+            continue;
+        };
         let too_large = |size: &str| {
             !size.is_empty()
                 && size.bytes().all(|b| b.is_ascii_digit())
@@ -133,11 +169,18 @@ fn search_query(query: Option<&str>) -> Option<String> {
 }
 
 fn parameters(query: Option<&str>) -> impl Iterator<Item = (&str, &str)> {
-    query.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+    query
+        .unwrap_or_default()
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
 fn refuse_method() -> Operation {
-    refuse(405, "method_not_allowed", "This repository is a read-only copy of a registry: publish to the registry itself.")
+    refuse(
+        405,
+        "method_not_allowed",
+        "This repository is a read-only copy of a registry: publish to the registry itself.",
+    )
 }
 
 fn refuse_path(reason: Unroutable) -> Operation {
@@ -153,12 +196,20 @@ fn refuse_path(reason: Unroutable) -> Operation {
             "not_found",
             "This package has no such file: its tarballs are {package}/-/{name}-{version}.tgz, the name being without its scope.",
         ),
-        Unroutable::Endpoint => refuse(404, "not_found", "A remote npm repository does not offer this path."),
+        Unroutable::Endpoint => refuse(
+            404,
+            "not_found",
+            "A remote npm repository does not offer this path.",
+        ),
     }
 }
 
 fn refuse(status: u16, code: &'static str, message: &str) -> Operation {
-    Operation::Refuse(Refusal { status, code, message: message.to_owned() })
+    Operation::Refuse(Refusal {
+        status,
+        code,
+        message: message.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -170,9 +221,20 @@ mod tests {
     use super::super::fixture::{ROOT, remote};
     use super::*;
 
-    fn ask_with(method: &Method, path: &str, query: Option<&str>, accept: Option<&str>) -> Operation {
+    fn ask_with(
+        method: &Method,
+        path: &str,
+        query: Option<&str>,
+        accept: Option<&str>,
+    ) -> Operation {
         let repository = remote(ROOT);
-        let path = ArtifactPath::parse(path, PathRules { encoded_scope_slash: true }).unwrap();
+        let path = ArtifactPath::parse(
+            path,
+            PathRules {
+                encoded_scope_slash: true,
+            },
+        )
+        .unwrap();
         let mut headers = HeaderMap::new();
         if let Some(accept) = accept {
             headers.insert(ACCEPT, accept.parse().unwrap());
@@ -207,20 +269,34 @@ mod tests {
         }
     }
 
-    const INSTALL: &str = "application/vnd.npm.install-v1+json; q=1.0, application/json; q=0.8, */*";
+    const INSTALL: &str =
+        "application/vnd.npm.install-v1+json; q=1.0, application/json; q=0.8, */*";
 
     #[test]
     fn npm_2_all_spellings_of_a_scope_are_one_source() {
         let expected = read(ask("@babel/core"));
         assert_eq!(expected.source.key_path, "@babel/core");
         assert_eq!(expected.source.path, "@babel%2fcore");
-        for path in ["@babel%2fcore", "@babel%2Fcore", "%40babel%2fcore", "%40babel/core", "@babel/core/", "@b%61bel/core"] {
+        for path in [
+            "@babel%2fcore",
+            "@babel%2Fcore",
+            "%40babel%2fcore",
+            "%40babel/core",
+            "@babel/core/",
+            "@b%61bel/core",
+        ] {
             assert_eq!(read(ask(path)), expected, "{path}");
         }
         for rest in ["/latest", "/-/core-7.26.0.tgz"] {
-            assert_eq!(read(ask(&format!("@babel%2fcore{rest}"))), read(ask(&format!("@babel/core{rest}"))));
+            assert_eq!(
+                read(ask(&format!("@babel%2fcore{rest}"))),
+                read(ask(&format!("@babel/core{rest}")))
+            );
         }
-        assert_eq!(read(ask("-/package/@babel%2fcore/dist-tags")), read(ask("-/package/@babel/core/dist-tags")));
+        assert_eq!(
+            read(ask("-/package/@babel%2fcore/dist-tags")),
+            read(ask("-/package/@babel/core/dist-tags"))
+        );
         assert_eq!(
             read(ask("-/npm/v1/attestations/@babel%2fcore@7.26.0")),
             read(ask("-/npm/v1/attestations/@babel/core@7.26.0"))
@@ -231,18 +307,35 @@ mod tests {
     fn npm_3_each_form_has_its_own_source() {
         let full = read(ask_with(&Method::GET, "x", None, Some("application/json")));
         let abbreviated = read(ask_with(&Method::GET, "x", None, Some(INSTALL)));
-        assert_eq!((full.source.variant, full.source.accept), ("full", Some("application/json")));
-        assert_eq!((abbreviated.source.variant, abbreviated.source.accept), ("abbreviated", Some(INSTALL)));
+        assert_eq!(
+            (full.source.variant, full.source.accept),
+            ("full", Some("application/json"))
+        );
+        assert_eq!(
+            (abbreviated.source.variant, abbreviated.source.accept),
+            ("abbreviated", Some(INSTALL))
+        );
         assert_eq!(full.source.key_path, abbreviated.source.key_path);
-        assert_eq!((full.form, abbreviated.form), (Form::Derived("packument"), Form::Derived("packument")));
+        assert_eq!(
+            (full.form, abbreviated.form),
+            (Form::Derived("packument"), Form::Derived("packument"))
+        );
         assert!(full.source.is_document && abbreviated.source.is_document);
         assert_eq!(read(ask("x")), full);
-        assert_eq!(read(ask_with(&Method::HEAD, "x", None, Some(INSTALL))), abbreviated);
+        assert_eq!(
+            read(ask_with(&Method::HEAD, "x", None, Some(INSTALL))),
+            abbreviated
+        );
     }
 
     #[test]
     fn tarballs_are_plain_files_of_their_package() {
-        let tarball = read(ask_with(&Method::GET, "@s/n/-/n-1.0.0.tgz", Some("cache=0"), Some(INSTALL)));
+        let tarball = read(ask_with(
+            &Method::GET,
+            "@s/n/-/n-1.0.0.tgz",
+            Some("cache=0"),
+            Some(INSTALL),
+        ));
         assert_eq!(
             tarball,
             Read {
@@ -268,7 +361,11 @@ mod tests {
         for (path, upstream) in [("n/1.0.0", "n/1.0.0"), ("@s/n/latest", "@s%2fn/latest")] {
             let manifest = read(ask(path));
             assert_eq!(
-                (manifest.source.variant, manifest.source.path.as_str(), manifest.form),
+                (
+                    manifest.source.variant,
+                    manifest.source.path.as_str(),
+                    manifest.form
+                ),
                 ("version", upstream, Form::Derived("version"))
             );
             assert!(manifest.source.is_document);
@@ -280,16 +377,27 @@ mod tests {
         for query in ["write=true", "a=b&write=true"] {
             let live = read(ask_with(&Method::GET, "n", Some(query), None));
             assert!(live.bypass_cache);
-            assert_eq!(live.source, read(ask("n")).source, "the key is that of the cached copy");
+            assert_eq!(
+                live.source,
+                read(ask("n")).source,
+                "the key is that of the cached copy"
+            );
         }
         for query in ["write=false", "write", "rewrite=true", "writes=true", ""] {
-            assert!(!read(ask_with(&Method::GET, "n", Some(query), None)).bypass_cache, "{query}");
+            assert!(
+                !read(ask_with(&Method::GET, "n", Some(query), None)).bypass_cache,
+                "{query}"
+            );
         }
     }
 
     #[test]
     fn search_passes_on_only_what_npm_names() {
-        let query = |raw| read(ask_with(&Method::GET, "-/v1/search", raw, None)).source.query;
+        let query = |raw| {
+            read(ask_with(&Method::GET, "-/v1/search", raw, None))
+                .source
+                .query
+        };
         assert_eq!(
             query(Some("from=20&text=left+pad%26&size=20&ns=x&token=secret")).as_deref(),
             Some("text=left+pad%26&size=20&from=20")
@@ -305,26 +413,54 @@ mod tests {
 
     #[test]
     fn hazard_s16_page_sizes_are_bounded() {
-        let query = |raw| read(ask_with(&Method::GET, "-/v1/search", Some(raw), None)).source.query;
+        let query = |raw| {
+            read(ask_with(&Method::GET, "-/v1/search", Some(raw), None))
+                .source
+                .query
+        };
         assert_eq!(query("size=1000").as_deref(), Some("size=1000"));
         assert_eq!(query("size=1001").as_deref(), Some("size=1000"));
-        assert_eq!(query("size=99999999999999999999").as_deref(), Some("size=1000"));
+        assert_eq!(
+            query("size=99999999999999999999").as_deref(),
+            Some("size=1000")
+        );
     }
 
     #[test]
     fn other_documents_go_through_as_they_are() {
-        for path in ["-/npm/v1/keys", "-/package/n/dist-tags", "-/npm/v1/attestations/n@1.0.0", "-/v1/search"] {
+        for path in [
+            "-/npm/v1/keys",
+            "-/package/n/dist-tags",
+            "-/npm/v1/attestations/n@1.0.0",
+            "-/v1/search",
+        ] {
             let other = read(ask(path));
-            assert_eq!((other.form, other.source.path.as_str(), other.source.variant), (Form::Verbatim, path, ""));
-            assert!(other.source.is_document, "{path}: checked before it is stored");
+            assert_eq!(
+                (other.form, other.source.path.as_str(), other.source.variant),
+                (Form::Verbatim, path, "")
+            );
+            assert!(
+                other.source.is_document,
+                "{path}: checked before it is stored"
+            );
         }
     }
 
     #[test]
     fn npm_7_audits_pass_through_with_their_coding() {
-        for path in ["-/npm/v1/security/advisories/bulk", "-/npm/v1/security/audits/quick", "-/npm/v1/security/audits"] {
-            let Operation::PassThrough(pass) = ask_with(&Method::POST, path, Some("x=1"), None) else { panic!("{path}") };
-            assert_eq!((pass.path.as_str(), pass.query.as_deref(), pass.max_body), (path, None, 10_485_760));
+        for path in [
+            "-/npm/v1/security/advisories/bulk",
+            "-/npm/v1/security/audits/quick",
+            "-/npm/v1/security/audits",
+        ] {
+            let Operation::PassThrough(pass) = ask_with(&Method::POST, path, Some("x=1"), None)
+            else {
+                panic!("{path}")
+            };
+            assert_eq!(
+                (pass.path.as_str(), pass.query.as_deref(), pass.max_body),
+                (path, None, 10_485_760)
+            );
             assert_eq!(pass.request_headers, ["content-type", "content-encoding"]);
             assert_eq!(pass.response_headers, ["content-type", "content-encoding"]);
             assert_eq!(refused(ask(path)), 405);
@@ -333,18 +469,41 @@ mod tests {
 
     #[test]
     fn ping_is_answered_here() {
-        let Operation::Answer(answer) = ask_with(&Method::GET, "-/ping", Some("write=true"), None) else { panic!() };
-        assert_eq!((answer.status, answer.content_type, &answer.body[..]), (200, "application/json", &b"{}"[..]));
+        let Operation::Answer(answer) = ask_with(&Method::GET, "-/ping", Some("write=true"), None)
+        else {
+            panic!()
+        };
+        assert_eq!(
+            (answer.status, answer.content_type, &answer.body[..]),
+            (200, "application/json", &b"{}"[..])
+        );
     }
 
     #[test]
     fn npm_20_accounts_never_reach_the_upstream() {
         for method in [Method::GET, Method::POST] {
-            for path in ["-/whoami", "-/npm/v1/user", "-/npm/v1/tokens", "-/npm/v1/tokens/token/abc"] {
-                assert_eq!(refused(ask_with(&method, path, None, None)), 401, "{method} {path}");
+            for path in [
+                "-/whoami",
+                "-/npm/v1/user",
+                "-/npm/v1/tokens",
+                "-/npm/v1/tokens/token/abc",
+            ] {
+                assert_eq!(
+                    refused(ask_with(&method, path, None, None)),
+                    401,
+                    "{method} {path}"
+                );
             }
-            for path in ["-/v1/login", "-/user/org.couchdb.user:me", "-/user/token/abc"] {
-                assert_eq!(refused(ask_with(&method, path, None, None)), 404, "{method} {path}");
+            for path in [
+                "-/v1/login",
+                "-/user/org.couchdb.user:me",
+                "-/user/token/abc",
+            ] {
+                assert_eq!(
+                    refused(ask_with(&method, path, None, None)),
+                    404,
+                    "{method} {path}"
+                );
             }
         }
     }
@@ -352,26 +511,73 @@ mod tests {
     #[test]
     fn a_remote_is_read_only() {
         for method in [Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS] {
-            for path in ["n", "n/-rev/1", "-/user/org.couchdb.user:me", "-/package/n/dist-tags/latest", "n/-/n-1.0.0.tgz"] {
-                assert_eq!(refused(ask_with(&method, path, None, None)), 405, "{method} {path}");
+            for path in [
+                "n",
+                "n/-rev/1",
+                "-/user/org.couchdb.user:me",
+                "-/package/n/dist-tags/latest",
+                "n/-/n-1.0.0.tgz",
+            ] {
+                assert_eq!(
+                    refused(ask_with(&method, path, None, None)),
+                    405,
+                    "{method} {path}"
+                );
             }
         }
-        for path in ["n", "n/1.0.0", "n/-/n-1.0.0.tgz", "-/ping", "-/npm/v1/keys", "-/v1/search"] {
-            assert_eq!(refused(ask_with(&Method::POST, path, None, None)), 405, "{path}");
+        for path in [
+            "n",
+            "n/1.0.0",
+            "n/-/n-1.0.0.tgz",
+            "-/ping",
+            "-/npm/v1/keys",
+            "-/v1/search",
+        ] {
+            assert_eq!(
+                refused(ask_with(&Method::POST, path, None, None)),
+                405,
+                "{path}"
+            );
         }
     }
 
     #[test]
     fn npm_19_bad_names_are_refused() {
         let long = "a".repeat(215);
-        for path in [long.as_str(), "@a", "@a%20b/c", "_x", ".x", "a b", "%C3%A4", "n/a%20b"] {
+        for path in [
+            long.as_str(),
+            "@a",
+            "@a%20b/c",
+            "_x",
+            ".x",
+            "a b",
+            "%C3%A4",
+            "n/a%20b",
+        ] {
             assert_eq!(refused(ask(path)), 400, "{path}");
         }
-        for path in ["", "@a/b/c/d", "a/b/c", "-/all", "-/nothing", "n/-/n-1.0.0.tgz/x", "n/-rev/1"] {
+        for path in [
+            "",
+            "@a/b/c/d",
+            "a/b/c",
+            "-/all",
+            "-/nothing",
+            "n/-/n-1.0.0.tgz/x",
+            "n/-rev/1",
+        ] {
             assert_eq!(refused(ask(path)), 404, "{path}");
         }
-        let rules = PathRules { encoded_scope_slash: true };
-        for path in ["a%2fb", "%2e%2e/x", "n/-/..%2f..%2fx.tgz", "@a%2fb%2fc", "@a/b%2fc", "@a%252fb"] {
+        let rules = PathRules {
+            encoded_scope_slash: true,
+        };
+        for path in [
+            "a%2fb",
+            "%2e%2e/x",
+            "n/-/..%2f..%2fx.tgz",
+            "@a%2fb%2fc",
+            "@a/b%2fc",
+            "@a%252fb",
+        ] {
             assert!(ArtifactPath::parse(path, rules).is_err(), "{path}");
         }
     }

@@ -41,40 +41,76 @@ pub(super) struct Unplaced {
 impl<'l> Tarballs<'l> {
     /// For the versions of `package` in the document that came from `url`.
     pub(super) fn new(package: PackageName<'l>, links: &'l Links<'l>, url: &'l Url) -> Self {
-        Self { package, links, base: Some(url).filter(|url| url.as_str().len() <= MAX_URL), root: None }
+        Self {
+            package,
+            links,
+            base: Some(url).filter(|url| url.as_str().len() <= MAX_URL),
+            root: None,
+        }
     }
 
     /// Larder may not carry every link, and a version outside the grammar has no place in the conventional layout. Plain http becomes
     /// https where the repository speaks https, as npm's own clients and servers do it.
-    pub(super) fn place<'u>(&mut self, version: &str, link: &'u str) -> Result<Placed<'u>, Unplaced> {
+    pub(super) fn place<'u>(
+        &mut self,
+        version: &str,
+        link: &'u str,
+    ) -> Result<Placed<'u>, Unplaced> {
         if link.is_empty() {
             // To clients it is no tarball, and not the document that a URL parser makes of it.
-            return Err(Unplaced { url: None, why: NotCarried::Unreadable, is_relative: false });
+            return Err(Unplaced {
+                url: None,
+                why: NotCarried::Unreadable,
+                is_relative: false,
+            });
         }
         let path = is_version(version).then(|| self.package.tarball(version));
-        let known_root = |path: &String| self.root.as_deref().is_some_and(|root| link.strip_prefix(root) == Some(path.as_str()));
+        let known_root = |path: &String| {
+            self.root
+                .as_deref()
+                .is_some_and(|root| link.strip_prefix(root) == Some(path.as_str()))
+        };
         if let Some(path) = path.as_ref().filter(|path| known_root(path)) {
-            return Ok(Placed { path: path.clone(), url: Cow::Borrowed(link) });
+            return Ok(Placed {
+                path: path.clone(),
+                url: Cow::Borrowed(link),
+            });
         }
         // Clients read it by itself; only what that does not explain is relative to anything.
         let mut is_relative = false;
         let read = self.links.read(None, link).or_else(|why| {
             is_relative = why == NotCarried::Base;
-            if is_relative { self.links.read(self.base, link) } else { Err(why) }
+            if is_relative {
+                self.links.read(self.base, link)
+            } else {
+                Err(why)
+            }
         });
-        let unplaced = |url, why| Unplaced { url, why, is_relative };
+        let unplaced = |url, why| Unplaced {
+            url,
+            why,
+            is_relative,
+        };
         let url = read.map_err(|why| unplaced(None, why))?;
-        let Some(path) = path else { return Err(unplaced(Some(url), NotCarried::Version)) };
+        let Some(path) = path else {
+            return Err(unplaced(Some(url), NotCarried::Version));
+        };
         let mut carried = self.links.carry(url.clone());
         if carried == Err(NotCarried::PlainHttp) {
             let mut secure = url.clone();
-            carried = secure.set_scheme("https").map_err(|()| NotCarried::Scheme).and_then(|()| self.links.carry(secure));
+            carried = secure
+                .set_scheme("https")
+                .map_err(|()| NotCarried::Scheme)
+                .and_then(|()| self.links.carry(secure));
         }
         let carried = carried.map_err(|why| unplaced(Some(url), why))?;
         if carried.path == path && carried.url.as_str() == link {
             self.root = link.strip_suffix(path.as_str()).map(str::to_owned);
         }
-        Ok(Placed { path, url: Cow::Owned(carried.url.into()) })
+        Ok(Placed {
+            path,
+            url: Cow::Owned(carried.url.into()),
+        })
     }
 }
 
@@ -85,9 +121,17 @@ mod tests {
 
     fn place(root: &str, package: &str, version: &str, link: &str) -> Option<(String, String)> {
         let repository = remote(root);
-        let (links, url) = (links(&repository), Url::parse(root).unwrap().join(package).unwrap());
+        let (links, url) = (
+            links(&repository),
+            Url::parse(root).unwrap().join(package).unwrap(),
+        );
         let mut tarballs = Tarballs::new(PackageName::parse(package).unwrap(), &links, &url);
-        let mut place = || tarballs.place(version, link).map(|p| (p.path, p.url.into_owned())).ok();
+        let mut place = || {
+            tarballs
+                .place(version, link)
+                .map(|p| (p.path, p.url.into_owned()))
+                .ok()
+        };
         let placed = place();
         // The second time the answer may come from the remembered root.
         assert_eq!(place(), placed);
@@ -96,15 +140,31 @@ mod tests {
 
     #[track_caller]
     fn assert_placed(package: &str, version: &str, link: &str, path: &str, url: &str) {
-        assert_eq!(place(ROOT, package, version, link), Some((path.to_owned(), url.to_owned())), "{link}");
+        assert_eq!(
+            place(ROOT, package, version, link),
+            Some((path.to_owned(), url.to_owned())),
+            "{link}"
+        );
     }
 
     #[test]
     fn the_conventional_layout() {
         let url = "https://registry.example.com/npm/express/-/express-4.18.2.tgz";
-        assert_placed("express", "4.18.2", url, "express/-/express-4.18.2.tgz", url);
+        assert_placed(
+            "express",
+            "4.18.2",
+            url,
+            "express/-/express-4.18.2.tgz",
+            url,
+        );
         let url = "https://registry.example.com/npm/@babel/core/-/core-7.26.0.tgz";
-        assert_placed("@babel/core", "7.26.0", url, "@babel/core/-/core-7.26.0.tgz", url);
+        assert_placed(
+            "@babel/core",
+            "7.26.0",
+            url,
+            "@babel/core/-/core-7.26.0.tgz",
+            url,
+        );
     }
 
     #[test]
@@ -133,9 +193,18 @@ mod tests {
             path,
             "https://registry.example.com/npm/n/-/n-1.0.0.tgz",
         );
-        assert_placed("n", "1.0.0", "http://cdn.example.org/n.tgz", path, "https://cdn.example.org/n.tgz");
+        assert_placed(
+            "n",
+            "1.0.0",
+            "http://cdn.example.org/n.tgz",
+            path,
+            "https://cdn.example.org/n.tgz",
+        );
         let plain = format!("{PLAIN_ROOT}n/-/n-1.0.0.tgz");
-        assert_eq!(place(PLAIN_ROOT, "n", "1.0.0", &plain), Some((path.to_owned(), plain.clone())));
+        assert_eq!(
+            place(PLAIN_ROOT, "n", "1.0.0", &plain),
+            Some((path.to_owned(), plain.clone()))
+        );
     }
 
     #[test]
@@ -148,18 +217,51 @@ mod tests {
     #[test]
     fn hazard_x8_links_are_read_as_clients_read_them() {
         for (link, url) in [
-            ("https://cdn.example.org/ n.tgz", "https://cdn.example.org/%20n.tgz"),
-            ("https://cdn.example.org/n.tgz\n", "https://cdn.example.org/n.tgz"),
-            ("https://cdn.example.org/a\\n.tgz", "https://cdn.example.org/a/n.tgz"),
-            ("https://cdn.example.org//a//n.tgz", "https://cdn.example.org//a//n.tgz"),
-            ("https:cdn.example.org/n.tgz", "https://cdn.example.org/n.tgz"),
-            ("HTTPS://CDN.example.org/n.tgz", "https://cdn.example.org/n.tgz"),
-            ("https://registry.example.com/npm/../other/n.tgz", "https://registry.example.com/other/n.tgz"),
-            ("https://registry.example.com/npm/%2e%2e/n.tgz", "https://registry.example.com/n.tgz"),
-            ("https://registry.example.com/npm/a%2fb/n.tgz", "https://registry.example.com/npm/a%2fb/n.tgz"),
+            (
+                "https://cdn.example.org/ n.tgz",
+                "https://cdn.example.org/%20n.tgz",
+            ),
+            (
+                "https://cdn.example.org/n.tgz\n",
+                "https://cdn.example.org/n.tgz",
+            ),
+            (
+                "https://cdn.example.org/a\\n.tgz",
+                "https://cdn.example.org/a/n.tgz",
+            ),
+            (
+                "https://cdn.example.org//a//n.tgz",
+                "https://cdn.example.org//a//n.tgz",
+            ),
+            (
+                "https:cdn.example.org/n.tgz",
+                "https://cdn.example.org/n.tgz",
+            ),
+            (
+                "HTTPS://CDN.example.org/n.tgz",
+                "https://cdn.example.org/n.tgz",
+            ),
+            (
+                "https://registry.example.com/npm/../other/n.tgz",
+                "https://registry.example.com/other/n.tgz",
+            ),
+            (
+                "https://registry.example.com/npm/%2e%2e/n.tgz",
+                "https://registry.example.com/n.tgz",
+            ),
+            (
+                "https://registry.example.com/npm/a%2fb/n.tgz",
+                "https://registry.example.com/npm/a%2fb/n.tgz",
+            ),
             // Relative to the document, which no client of npm's does, but better than to larder.
-            ("n-1.0.0.tgz", "https://registry.example.com/npm/n-1.0.0.tgz"),
-            ("/n/-/n-1.0.0.tgz", "https://registry.example.com/n/-/n-1.0.0.tgz"),
+            (
+                "n-1.0.0.tgz",
+                "https://registry.example.com/npm/n-1.0.0.tgz",
+            ),
+            (
+                "/n/-/n-1.0.0.tgz",
+                "https://registry.example.com/n/-/n-1.0.0.tgz",
+            ),
             ("//cdn.example.org/n.tgz", "https://cdn.example.org/n.tgz"),
         ] {
             assert_placed("n", "1.0.0", link, "n/-/n-1.0.0.tgz", url);
@@ -174,22 +276,43 @@ mod tests {
             ("file:///etc/passwd", NotCarried::Scheme),
             ("git+ssh://git@git.example.org/n.git", NotCarried::Scheme),
             ("ftp://cdn.example.org/n.tgz", NotCarried::Scheme),
-            ("https://user:pw@cdn.example.org/n.tgz", NotCarried::UserInfo),
+            (
+                "https://user:pw@cdn.example.org/n.tgz",
+                NotCarried::UserInfo,
+            ),
             ("https://127.0.0.1/n.tgz", NotCarried::Private),
             ("https://[::1]/n.tgz", NotCarried::Private),
-            ("https://169.254.169.254/latest/meta-data", NotCarried::Private),
+            (
+                "https://169.254.169.254/latest/meta-data",
+                NotCarried::Private,
+            ),
             ("https://localhost/n.tgz", NotCarried::Private),
-            ("https://cdn.example.org/@s%2f..%2fx/n.tgz", NotCarried::Path),
+            (
+                "https://cdn.example.org/@s%2f..%2fx/n.tgz",
+                NotCarried::Path,
+            ),
             ("https://[bad/n.tgz", NotCarried::Unreadable),
         ] {
             let mut tarballs = Tarballs::new(PackageName::parse("n").unwrap(), &links, &url);
-            assert_eq!(tarballs.place("1.0.0", link).unwrap_err().why, why, "{link:?}");
+            assert_eq!(
+                tarballs.place("1.0.0", link).unwrap_err().why,
+                why,
+                "{link:?}"
+            );
         }
     }
 
     #[test]
     fn a_version_outside_the_grammar_has_no_place() {
-        for version in ["", "latest", "__proto__", "constructor", "../1.0.0", "1.0.0/../../x", "1.0"] {
+        for version in [
+            "",
+            "latest",
+            "__proto__",
+            "constructor",
+            "../1.0.0",
+            "1.0.0/../../x",
+            "1.0",
+        ] {
             let link = format!("https://registry.example.com/npm/n/-/n-{version}.tgz");
             assert_eq!(place(ROOT, "n", version, &link), None, "{version}");
         }
@@ -200,14 +323,23 @@ mod tests {
         let repository = remote(ROOT);
         let (links, url) = (links(&repository), Url::parse(ROOT).unwrap());
         let mut tarballs = Tarballs::new(PackageName::parse("n").unwrap(), &links, &url);
-        tarballs.place("1.0.0", "https://cdn.example.org/n/-/n-1.0.0.tgz").unwrap();
+        tarballs
+            .place("1.0.0", "https://cdn.example.org/n/-/n-1.0.0.tgz")
+            .unwrap();
         assert_eq!(tarballs.root, None);
-        tarballs.place("1.0.0", "https://registry.example.com/npm/n/-/n-1.0.0.tgz").unwrap();
+        tarballs
+            .place("1.0.0", "https://registry.example.com/npm/n/-/n-1.0.0.tgz")
+            .unwrap();
         assert_eq!(tarballs.root.as_deref(), Some(ROOT));
-        let other = tarballs.place("1.0.1", "https://registry.example.com/npm/n/-/n-1.0.2.tgz").unwrap();
+        let other = tarballs
+            .place("1.0.1", "https://registry.example.com/npm/n/-/n-1.0.2.tgz")
+            .unwrap();
         assert_eq!(
             other,
-            Placed { path: "n/-/n-1.0.1.tgz".to_owned(), url: "https://registry.example.com/npm/n/-/n-1.0.2.tgz".into() }
+            Placed {
+                path: "n/-/n-1.0.1.tgz".to_owned(),
+                url: "https://registry.example.com/npm/n/-/n-1.0.2.tgz".into()
+            }
         );
     }
 }

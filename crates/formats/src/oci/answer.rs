@@ -18,7 +18,11 @@ pub(super) const KEPT: &[&str] = &["link", "oci-filters-applied"];
 /// The digest that the upstream states of a manifest; `None` if it states none that can be checked.
 pub(super) fn stated_digest(headers: &HeaderMap) -> Option<Digest> {
     let digest: Digest = headers.get(DIGEST)?.to_str().ok()?.trim().parse().ok()?;
-    matches!(digest.algorithm(), DigestAlgorithm::Sha256 | DigestAlgorithm::Sha512).then_some(digest)
+    matches!(
+        digest.algorithm(),
+        DigestAlgorithm::Sha256 | DigestAlgorithm::Sha512
+    )
+    .then_some(digest)
 }
 
 /// The fields of an answer.
@@ -27,31 +31,58 @@ pub(super) fn headers(repository: &Repository, route: &Route<'_>, held: &Held<'_
     let kept = |name: &HeaderName| held.headers.further.get(name.as_str()).map(String::as_str);
     match &route.target {
         Target::Tag(_) | Target::Manifest(_) => {}
-        Target::Blob(_) => drop(headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))),
+        Target::Blob(_) => drop(headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        )),
         Target::Tags => {
-            insert(&mut headers, LINK, link(repository, route, held, TAG_PARAMETERS).as_deref());
+            insert(
+                &mut headers,
+                LINK,
+                link(repository, route, held, TAG_PARAMETERS).as_deref(),
+            );
             return headers;
         }
         Target::Referrers(_) => {
-            insert(&mut headers, LINK, link(repository, route, held, REFERRER_PARAMETERS).as_deref());
+            insert(
+                &mut headers,
+                LINK,
+                link(repository, route, held, REFERRER_PARAMETERS).as_deref(),
+            );
             insert(&mut headers, FILTERS, kept(&FILTERS));
             return headers;
         }
     }
     // Of a tag's digests (sha256 is always computed) the one is told that the upstream has stated, and that the bytes were compared
     // with: by it a client that asked the registry itself would ask next.
-    let told = held.digest.map(|computed| held.headers.digest.as_ref().unwrap_or(computed));
+    let told = held
+        .digest
+        .map(|computed| held.headers.digest.as_ref().unwrap_or(computed));
     let digest = route.digest().or(told).map(ToString::to_string);
     insert(&mut headers, DIGEST, digest.as_deref());
     headers
 }
 
 /// Where a list goes on: below larder, whatever the upstream's own link says.
-fn link(repository: &Repository, route: &Route<'_>, held: &Held<'_>, known: &'static [&'static str]) -> Option<String> {
+fn link(
+    repository: &Repository,
+    route: &Route<'_>,
+    held: &Held<'_>,
+    known: &'static [&'static str],
+) -> Option<String> {
     let upstream = held.headers.further.get(LINK.as_str())?;
-    let query = List { repository, key: held.key, path: held.path, known }.next_page(upstream)?;
+    let query = List {
+        repository,
+        key: held.key,
+        path: held.path,
+        known,
+    }
+    .next_page(upstream)?;
     let list = held.path.strip_prefix(route.name)?;
-    Some(format!("</v2/{}/{}{list}?{query}>; rel=\"next\"", repository.name, route.name))
+    Some(format!(
+        "</v2/{}/{}{list}?{query}>; rel=\"next\"",
+        repository.name, route.name
+    ))
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: Option<&str>) {
@@ -72,7 +103,12 @@ mod tests {
         };
         assert!(stated(&format!("sha256:{}", "ab".repeat(32))).is_some());
         assert!(stated(&format!("sha512:{}", "ab".repeat(64))).is_some());
-        for text in ["", "sha256:ab", "md5:d41d8cd98f00b204e9800998ecf8427e", "blake3:00"] {
+        for text in [
+            "",
+            "sha256:ab",
+            "md5:d41d8cd98f00b204e9800998ecf8427e",
+            "blake3:00",
+        ] {
             assert_eq!(stated(text), None, "{text}");
         }
         assert_eq!(stated_digest(&HeaderMap::new()), None);

@@ -27,7 +27,10 @@ pub(super) fn body(fault: &Fault) -> ErrorBody {
         "code": code(fault), "message": fault.message,
         "detail": {"code": fault.code, "repository": fault.repository, "rule": fault.rule},
     }]});
-    ErrorBody { content_type: "application/json", body: body.to_string().into_bytes() }
+    ErrorBody {
+        content_type: "application/json",
+        body: body.to_string().into_bytes(),
+    }
 }
 
 fn code(fault: &Fault) -> &'static str {
@@ -53,7 +56,11 @@ mod tests {
     #[test]
     fn errors_have_the_specification_s_codes() {
         for (kind, word, expected) in [
-            (FaultKind::Upstream(404), "manifest_unknown", "MANIFEST_UNKNOWN"),
+            (
+                FaultKind::Upstream(404),
+                "manifest_unknown",
+                "MANIFEST_UNKNOWN",
+            ),
             (FaultKind::Upstream(404), "blob_unknown", "BLOB_UNKNOWN"),
             (FaultKind::Upstream(429), "rate_limited", "TOOMANYREQUESTS"),
             (FaultKind::Upstream(403), "upstream_status", "DENIED"),
@@ -64,7 +71,11 @@ mod tests {
             (FaultKind::MethodNotAllowed, "read_only", "UNSUPPORTED"),
             (FaultKind::Unauthorized, "token_needed", "UNAUTHORIZED"),
             (FaultKind::BadGateway, "digest_mismatch", "DIGEST_INVALID"),
-            (FaultKind::BadGateway, "malformed_document", "MANIFEST_INVALID"),
+            (
+                FaultKind::BadGateway,
+                "malformed_document",
+                "MANIFEST_INVALID",
+            ),
             (FaultKind::BadRequest, "invalid_path", "NAME_INVALID"),
             (FaultKind::BadGateway, "upstream_unreachable", "UNSUPPORTED"),
             (FaultKind::BadGateway, "upstream_login", "UNAUTHORIZED"),
@@ -79,7 +90,13 @@ mod tests {
                 (Some(expected), Some("what \"happened\"")),
                 "{word}"
             );
-            assert_eq!((error["detail"]["code"].as_str(), error["detail"]["rule"].as_str()), (Some(word), Some("upstream")));
+            assert_eq!(
+                (
+                    error["detail"]["code"].as_str(),
+                    error["detail"]["rule"].as_str()
+                ),
+                (Some(word), Some("upstream"))
+            );
         }
     }
 }

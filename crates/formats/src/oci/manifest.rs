@@ -18,10 +18,15 @@ pub(super) const MAX_TAGS: u64 = 64 << 20;
 const MAX_DESCRIPTORS: usize = 20_000;
 
 /// The media types of indexes: these have `manifests` and no `layers`.
-const INDEXES: [&str; 2] =
-    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
+const INDEXES: [&str; 2] = [
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+];
 /// The media types of manifests of one image: these have `layers` and no `manifests`.
-const IMAGES: [&str; 2] = ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
+const IMAGES: [&str; 2] = [
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+];
 
 /// The top level of a manifest. What stands below it is counted, not kept.
 #[derive(Debug, Default)]
@@ -32,7 +37,14 @@ struct Outline {
 }
 
 /// The members by which readers tell one kind of document from another.
-const TELLING: [&str; 6] = ["mediaType", "config", "layers", "manifests", "fsLayers", "blobs"];
+const TELLING: [&str; 6] = [
+    "mediaType",
+    "config",
+    "layers",
+    "manifests",
+    "fsLayers",
+    "blobs",
+];
 
 impl<'de> Deserialize<'de> for Outline {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -47,13 +59,18 @@ impl<'de> Deserialize<'de> for Outline {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Outline, A::Error> {
                 let mut outline = Outline::default();
                 while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
-                    let Some(known) = TELLING.into_iter().find(|known| known.eq_ignore_ascii_case(&key)) else {
+                    let Some(known) = TELLING
+                        .into_iter()
+                        .find(|known| known.eq_ignore_ascii_case(&key))
+                    else {
                         map.next_value::<IgnoredAny>()?;
                         continue;
                     };
                     // Readers differ in which of two they take, and some do not mind the case: there must be one.
                     if !outline.members.insert(known) {
-                        return Err(serde::de::Error::custom(format!("`{known}` stands twice in it")));
+                        return Err(serde::de::Error::custom(format!(
+                            "`{known}` stands twice in it"
+                        )));
                     }
                     match known {
                         // `null` is no type, as clients read it.
@@ -81,20 +98,27 @@ pub(super) fn check_manifest(body: &[u8], content_type: &str) -> Result<(), Malf
     };
     let has = |member| outline.members.contains(member);
     if has("manifests") && (has("layers") || has("fsLayers")) {
-        return refuse("has both `layers` and `manifests`: readers would not agree on what it is".to_owned());
+        return refuse(
+            "has both `layers` and `manifests`: readers would not agree on what it is".to_owned(),
+        );
     }
     let sent = content_type.split(';').next().unwrap_or_default().trim();
     if let Some(stated) = &outline.media_type
         && !stated.eq_ignore_ascii_case(sent)
     {
-        return refuse(format!("says that it is {stated:?}, and was sent as {sent:?}"));
+        return refuse(format!(
+            "says that it is {stated:?}, and was sent as {sent:?}"
+        ));
     }
     let is = |types: &[&str]| types.iter().any(|known| sent.eq_ignore_ascii_case(known));
     if is(&INDEXES) && !has("manifests") || is(&IMAGES) && (has("manifests") || has("fsLayers")) {
         return refuse(format!("was sent as {sent:?}, and is something else"));
     }
     if outline.descriptors > MAX_DESCRIPTORS {
-        return refuse(format!("names {} blobs; larder takes {MAX_DESCRIPTORS}", outline.descriptors));
+        return refuse(format!(
+            "names {} blobs; larder takes {MAX_DESCRIPTORS}",
+            outline.descriptors
+        ));
     }
     Ok(())
 }
@@ -108,7 +132,9 @@ pub(super) fn check_tags(body: &[u8]) -> Result<(), Malformed> {
         tags: Option<Vec<IgnoredAny>>,
     }
     let parsed: Result<Tags, _> = serde_json::from_slice(body);
-    parsed.map(drop).map_err(|error| Malformed(format!("the list of tags is not one: {error}")))
+    parsed
+        .map(drop)
+        .map_err(|error| Malformed(format!("the list of tags is not one: {error}")))
 }
 
 #[cfg(test)]
@@ -124,34 +150,108 @@ mod tests {
     #[test]
     fn manifests_of_every_kind_pass() {
         for (body, content_type) in [
-            (format!(r#"{{"schemaVersion":2,"mediaType":"{OCI}","config":{{}},"layers":[{{}}]}}"#), OCI),
-            (r#"{"schemaVersion":2,"config":{},"layers":[]}"#.to_owned(), OCI),
-            (r#"{"schemaVersion":2,"mediaType":null,"config":{},"layers":[]}"#.to_owned(), OCI),
-            (r#"{"schemaVersion":2,"mediaType":null,"manifests":[]}"#.to_owned(), INDEX),
-            (format!(r#"{{"mediaType":"{SCHEMA2}","config":{{}},"layers":[]}}"#), SCHEMA2),
-            (format!(r#"{{"mediaType":"{INDEX}","manifests":[{{}},{{}}]}}"#), INDEX),
+            (
+                format!(
+                    r#"{{"schemaVersion":2,"mediaType":"{OCI}","config":{{}},"layers":[{{}}]}}"#
+                ),
+                OCI,
+            ),
+            (
+                r#"{"schemaVersion":2,"config":{},"layers":[]}"#.to_owned(),
+                OCI,
+            ),
+            (
+                r#"{"schemaVersion":2,"mediaType":null,"config":{},"layers":[]}"#.to_owned(),
+                OCI,
+            ),
+            (
+                r#"{"schemaVersion":2,"mediaType":null,"manifests":[]}"#.to_owned(),
+                INDEX,
+            ),
+            (
+                format!(r#"{{"mediaType":"{SCHEMA2}","config":{{}},"layers":[]}}"#),
+                SCHEMA2,
+            ),
+            (
+                format!(r#"{{"mediaType":"{INDEX}","manifests":[{{}},{{}}]}}"#),
+                INDEX,
+            ),
             (r#"{"manifests":[]}"#.to_owned(), LIST),
-            (r#"{"schemaVersion":1,"fsLayers":[{}],"history":[]}"#.to_owned(), SIGNED),
-            (format!(r#"{{"mediaType":"{OCI}","config":{{}},"layers":[]}}"#), &format!("{OCI}; charset=utf-8")),
+            (
+                r#"{"schemaVersion":1,"fsLayers":[{}],"history":[]}"#.to_owned(),
+                SIGNED,
+            ),
+            (
+                format!(r#"{{"mediaType":"{OCI}","config":{{}},"layers":[]}}"#),
+                &format!("{OCI}; charset=utf-8"),
+            ),
         ] {
-            assert_eq!(check_manifest(body.as_bytes(), content_type), Ok(()), "{body}");
+            assert_eq!(
+                check_manifest(body.as_bytes(), content_type),
+                Ok(()),
+                "{body}"
+            );
         }
     }
 
     #[test]
     fn hazard_w6_what_readers_may_take_for_two_things_is_refused() {
         for (body, content_type, reason) in [
-            (r#"{"layers":[],"manifests":[]}"#.to_owned(), OCI, "both `layers` and `manifests`"),
-            (r#"{"manifests":[],"Layers":[]}"#.to_owned(), INDEX, "both `layers` and `manifests`"),
-            (r#"{"manifests":[],"fsLayers":[]}"#.to_owned(), INDEX, "both"),
-            (format!(r#"{{"mediaType":"{INDEX}","manifests":[]}}"#), OCI, "was sent as"),
-            (format!(r#"{{"mediaType":"{OCI}","layers":[]}}"#), "", "was sent as"),
-            (format!(r#"{{"mediaType":"{OCI}","mediaType":"{INDEX}","layers":[]}}"#), OCI, "stands twice"),
-            (format!(r#"{{"mediaType":null,"mediaType":"{INDEX}","layers":[]}}"#), OCI, "stands twice"),
-            (r#"{"mediaType":null,"layers":[],"config":{}}"#.to_owned(), INDEX, "is something else"),
-            (r#"{"mediaType":7,"layers":[],"config":{}}"#.to_owned(), OCI, "is not one"),
-            (r#"{"layers":[],"config":{}}"#.to_owned(), INDEX, "is something else"),
-            (r#"{"manifests":[]}"#.to_owned(), SCHEMA2, "is something else"),
+            (
+                r#"{"layers":[],"manifests":[]}"#.to_owned(),
+                OCI,
+                "both `layers` and `manifests`",
+            ),
+            (
+                r#"{"manifests":[],"Layers":[]}"#.to_owned(),
+                INDEX,
+                "both `layers` and `manifests`",
+            ),
+            (
+                r#"{"manifests":[],"fsLayers":[]}"#.to_owned(),
+                INDEX,
+                "both",
+            ),
+            (
+                format!(r#"{{"mediaType":"{INDEX}","manifests":[]}}"#),
+                OCI,
+                "was sent as",
+            ),
+            (
+                format!(r#"{{"mediaType":"{OCI}","layers":[]}}"#),
+                "",
+                "was sent as",
+            ),
+            (
+                format!(r#"{{"mediaType":"{OCI}","mediaType":"{INDEX}","layers":[]}}"#),
+                OCI,
+                "stands twice",
+            ),
+            (
+                format!(r#"{{"mediaType":null,"mediaType":"{INDEX}","layers":[]}}"#),
+                OCI,
+                "stands twice",
+            ),
+            (
+                r#"{"mediaType":null,"layers":[],"config":{}}"#.to_owned(),
+                INDEX,
+                "is something else",
+            ),
+            (
+                r#"{"mediaType":7,"layers":[],"config":{}}"#.to_owned(),
+                OCI,
+                "is not one",
+            ),
+            (
+                r#"{"layers":[],"config":{}}"#.to_owned(),
+                INDEX,
+                "is something else",
+            ),
+            (
+                r#"{"manifests":[]}"#.to_owned(),
+                SCHEMA2,
+                "is something else",
+            ),
             ("<html>".to_owned(), OCI, "is not one"),
             ("[]".to_owned(), OCI, "is not one"),
             (r#"{"layers":[]}x"#.to_owned(), OCI, "is not one"),
@@ -164,16 +264,29 @@ mod tests {
 
     #[test]
     fn depth_costs_no_stack_and_the_number_of_descriptors_is_bounded() {
-        let deep = format!(r#"{{"layers":[],"x":{}{}}}"#, "[".repeat(2 << 20), "]".repeat(2 << 20));
+        let deep = format!(
+            r#"{{"layers":[],"x":{}{}}}"#,
+            "[".repeat(2 << 20),
+            "]".repeat(2 << 20)
+        );
         assert_eq!(check_manifest(deep.as_bytes(), OCI), Ok(()));
         let of = |count: usize| format!(r#"{{"layers":[{}]}}"#, vec!["{}"; count].join(","));
         assert_eq!(check_manifest(of(20_000).as_bytes(), OCI), Ok(()));
-        assert!(check_manifest(of(20_001).as_bytes(), OCI).unwrap_err().0.contains("20001 blobs"));
+        assert!(
+            check_manifest(of(20_001).as_bytes(), OCI)
+                .unwrap_err()
+                .0
+                .contains("20001 blobs")
+        );
     }
 
     #[test]
     fn lists_of_tags() {
-        for body in [r#"{"name":"a","tags":["1"]}"#, r#"{"name":"a","tags":null}"#, r#"{"tags":[]}"#] {
+        for body in [
+            r#"{"name":"a","tags":["1"]}"#,
+            r#"{"name":"a","tags":null}"#,
+            r#"{"tags":[]}"#,
+        ] {
             assert_eq!(check_tags(body.as_bytes()), Ok(()), "{body}");
         }
         for body in ["", "[]", r#"{"tags":"x"}"#, "<html>"] {

@@ -29,7 +29,10 @@ use std::borrow::Cow;
 use http::HeaderMap;
 use larder_core::{BuiltIn, Digest, Fault, Repository};
 
-use crate::{Claim, Derived, Document, ErrorBody, Format, Held, Links, Malformed, Operation, Refusal, RequestParts, SourceSpec};
+use crate::{
+    Claim, Derived, Document, ErrorBody, Format, Held, Links, Malformed, Operation, Refusal,
+    RequestParts, SourceSpec,
+};
 use path::{Route, Target};
 
 /// Docker and OCI registries.
@@ -69,7 +72,9 @@ impl Format for Oci {
 
     fn check_limit(&self, path: &str) -> Option<u64> {
         match Route::parse(path).ok()?.target {
-            Target::Tag(_) | Target::Manifest(_) | Target::Referrers(_) => Some(manifest::MAX_MANIFEST),
+            Target::Tag(_) | Target::Manifest(_) | Target::Referrers(_) => {
+                Some(manifest::MAX_MANIFEST)
+            }
             Target::Tags => Some(manifest::MAX_TAGS),
             Target::Blob(_) => None,
         }
@@ -86,8 +91,19 @@ impl Format for Oci {
         }
     }
 
-    fn by_digest(&self, repository: &Repository, source: &SourceSpec, digest: &Digest) -> Option<SourceSpec> {
-        let Route { name, target: Target::Tag(_) } = Route::parse(&source.key_path).ok()? else { return None };
+    fn by_digest(
+        &self,
+        repository: &Repository,
+        source: &SourceSpec,
+        digest: &Digest,
+    ) -> Option<SourceSpec> {
+        let Route {
+            name,
+            target: Target::Tag(_),
+        } = Route::parse(&source.key_path).ok()?
+        else {
+            return None;
+        };
         let key_path = format!("{name}/manifests/{digest}");
         Some(SourceSpec {
             path: request::upstream_path(repository, &key_path),
@@ -100,9 +116,20 @@ impl Format for Oci {
 
     /// A tag's manifest, whatever else the client that brought it would have taken.
     fn stands_in(&self, source: &SourceSpec, _variant: &str, content_type: &str) -> bool {
-        let is_tag = matches!(Route::parse(&source.key_path), Ok(Route { target: Target::Tag(_), .. }));
+        let is_tag = matches!(
+            Route::parse(&source.key_path),
+            Ok(Route {
+                target: Target::Tag(_),
+                ..
+            })
+        );
         let sent = content_type.split(';').next().unwrap_or_default().trim();
-        is_tag && source.accept.is_some_and(|accept| accept.split(", ").any(|known| known.eq_ignore_ascii_case(sent)))
+        is_tag
+            && source.accept.is_some_and(|accept| {
+                accept
+                    .split(", ")
+                    .any(|known| known.eq_ignore_ascii_case(sent))
+            })
     }
 
     fn digested_part(&self, _path: &str, content_type: &str, body: &[u8]) -> Option<Vec<u8>> {
@@ -115,7 +142,13 @@ impl Format for Oci {
 
     /// Clients ask for a tag made of the digest where there is no list of referrers, and only a 404 says that there is none.
     fn is_missing(&self, path: &str, status: u16) -> bool {
-        let is_referrers = matches!(Route::parse(path), Ok(Route { target: Target::Referrers(_), .. }));
+        let is_referrers = matches!(
+            Route::parse(path),
+            Ok(Route {
+                target: Target::Referrers(_),
+                ..
+            })
+        );
         is_referrers && matches!(status, 400 | 405 | 406 | 501)
     }
 
@@ -128,7 +161,9 @@ impl Format for Oci {
     }
 
     fn answer_headers(&self, repository: &Repository, held: &Held<'_>) -> HeaderMap {
-        Route::parse(held.path).map(|route| answer::headers(repository, &route, held)).unwrap_or_default()
+        Route::parse(held.path)
+            .map(|route| answer::headers(repository, &route, held))
+            .unwrap_or_default()
     }
 
     fn missing_code(&self, path: &str) -> &'static str {
@@ -139,12 +174,24 @@ impl Format for Oci {
         }
     }
 
-    fn claims(&self, _document: &Document<'_>, _links: &Links<'_>, _sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
+    fn claims(
+        &self,
+        _document: &Document<'_>,
+        _links: &Links<'_>,
+        _sink: &mut dyn FnMut(Claim),
+    ) -> Result<(), Malformed> {
         Ok(())
     }
 
-    fn derive(&self, _document: &Document<'_>, form: &'static str, _links: &Links<'_>) -> Result<Derived, Malformed> {
-        Err(Malformed(format!("what a registry holds has no form {form:?}")))
+    fn derive(
+        &self,
+        _document: &Document<'_>,
+        form: &'static str,
+        _links: &Links<'_>,
+    ) -> Result<Derived, Malformed> {
+        Err(Malformed(format!(
+            "what a registry holds has no form {form:?}"
+        )))
     }
 
     fn varies_by(&self, path: &str) -> &'static [&'static str] {

@@ -39,13 +39,20 @@ impl List<'_> {
         let target = next_target(link)?;
         let (before, query) = target.split_once('?')?;
         let query = query.split('#').next().unwrap_or_default();
-        if !query.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\' | b'<' | b'>')) {
+        if !query
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\' | b'<' | b'>'))
+        {
             return None;
         }
         // Registries behind proxies do not know their own host. What they do not name here is for larder to ask, at any rate; what only
         // they understand is theirs, if the link is to this very list.
-        let written: Vec<&str> = query.split('&').filter(|pair| name(pair) != SIGNATURE && name(pair) != "ns").collect();
-        if written.iter().all(|pair| self.known.contains(&name(pair))) || !self.is_this_list(before) {
+        let written: Vec<&str> = query
+            .split('&')
+            .filter(|pair| name(pair) != SIGNATURE && name(pair) != "ns")
+            .collect();
+        if written.iter().all(|pair| self.known.contains(&name(pair))) || !self.is_this_list(before)
+        {
             return only(query, self.known);
         }
         let mac = self.mac(&written)?;
@@ -54,8 +61,13 @@ impl List<'_> {
 
     /// What of a client's query goes to the registry: all that a link of its own has named, else what anybody may send.
     pub(super) fn query(&self, query: &str) -> Option<String> {
-        let given = query.split('&').find_map(|pair| pair.strip_prefix(SIGNATURE)?.strip_prefix('='));
-        let written: Vec<&str> = query.split('&').filter(|pair| name(pair) != SIGNATURE && name(pair) != "ns").collect();
+        let given = query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix(SIGNATURE)?.strip_prefix('='));
+        let written: Vec<&str> = query
+            .split('&')
+            .filter(|pair| name(pair) != SIGNATURE && name(pair) != "ns")
+            .collect();
         match given {
             // Whoever tries to guess it learns nothing from how long this takes: the right one is handed out with every page.
             Some(given) if self.mac(&written).as_deref() == Some(given) => Some(written.join("&")),
@@ -65,11 +77,20 @@ impl List<'_> {
 
     /// Whether the target of a link, without its query, is this list's own.
     fn is_this_list(&self, target: &str) -> bool {
-        let bases = self.repository.upstream.iter().flat_map(|upstream| &upstream.base_urls);
+        let bases = self
+            .repository
+            .upstream
+            .iter()
+            .flat_map(|upstream| &upstream.base_urls);
         let mut on_it = bases.filter_map(|base| base.join(target).ok().map(|url| (base, url)));
         on_it.any(|(base, url)| {
-            let own = url.path().strip_suffix(self.path).is_some_and(|before| before.ends_with("/v2/") || before == base.path());
-            own && url.origin() == base.origin() && url.username().is_empty() && url.password().is_none()
+            let own = url
+                .path()
+                .strip_suffix(self.path)
+                .is_some_and(|before| before.ends_with("/v2/") || before == base.path());
+            own && url.origin() == base.origin()
+                && url.username().is_empty()
+                && url.password().is_none()
         })
     }
 
@@ -100,7 +121,9 @@ impl List<'_> {
 
 /// A query in keys and logs. What only a registry understands may be a credential: of it stands there what tells it from others.
 pub(super) fn in_key(query: &str) -> Cow<'_, str> {
-    let known = |pair: &str| TAG_PARAMETERS.contains(&name(pair)) || REFERRER_PARAMETERS.contains(&name(pair));
+    let known = |pair: &str| {
+        TAG_PARAMETERS.contains(&name(pair)) || REFERRER_PARAMETERS.contains(&name(pair))
+    };
     if query.split('&').all(known) {
         return Cow::Borrowed(query);
     }
@@ -121,13 +144,21 @@ fn next_target(link: &str) -> Option<&str> {
 }
 
 fn is_next(parameters: &str) -> bool {
-    let compact: String = parameters.chars().filter(|c| !c.is_whitespace() && *c != '"').collect();
-    compact.split([';', ',']).any(|parameter| parameter.eq_ignore_ascii_case("rel=next"))
+    let compact: String = parameters
+        .chars()
+        .filter(|c| !c.is_whitespace() && *c != '"')
+        .collect();
+    compact
+        .split([';', ','])
+        .any(|parameter| parameter.eq_ignore_ascii_case("rel=next"))
 }
 
 /// The parameters of a query that travel on, as they came; `None` if none is left.
 fn only(query: &str, parameters: &[&str]) -> Option<String> {
-    let kept: Vec<&str> = query.split('&').filter(|pair| parameters.contains(&name(pair))).collect();
+    let kept: Vec<&str> = query
+        .split('&')
+        .filter(|pair| parameters.contains(&name(pair)))
+        .collect();
     (!kept.is_empty()).then(|| kept.join("&"))
 }
 
@@ -142,9 +173,23 @@ mod tests {
     use super::*;
     use crate::testing::remote;
 
-    fn with_list<T>(base: &str, key: u8, path: &str, known: &'static [&'static str], run: impl FnOnce(&List<'_>) -> T) -> T {
-        let (repository, key) = (remote("images", PackageType::Docker, base), LinkKey::from_bytes([key; 32]));
-        run(&List { repository: &repository, key: &key, path, known })
+    fn with_list<T>(
+        base: &str,
+        key: u8,
+        path: &str,
+        known: &'static [&'static str],
+        run: impl FnOnce(&List<'_>) -> T,
+    ) -> T {
+        let (repository, key) = (
+            remote("images", PackageType::Docker, base),
+            LinkKey::from_bytes([key; 32]),
+        );
+        run(&List {
+            repository: &repository,
+            key: &key,
+            path,
+            known,
+        })
     }
 
     fn tags<T>(run: impl FnOnce(&List<'_>) -> T) -> T {
@@ -154,14 +199,27 @@ mod tests {
     #[test]
     fn oci_14_the_next_page_is_taken_from_any_link_and_never_its_host() {
         for (link, query) in [
-            (r#"</v2/library/nginx/tags/list?last=1.9&n=100>; rel="next""#, Some("last=1.9&n=100")),
-            (r"<https://other.example/v2/a/tags/list?n=2&last=a%2Fb%3D>;rel=next", Some("n=2&last=a%2Fb%3D")),
-            (r#"</first?n=1>; rel="prev", </v2/a/tags/list?next_page=xyz>; rel="next""#, Some("next_page=xyz")),
+            (
+                r#"</v2/library/nginx/tags/list?last=1.9&n=100>; rel="next""#,
+                Some("last=1.9&n=100"),
+            ),
+            (
+                r"<https://other.example/v2/a/tags/list?n=2&last=a%2Fb%3D>;rel=next",
+                Some("n=2&last=a%2Fb%3D"),
+            ),
+            (
+                r#"</first?n=1>; rel="prev", </v2/a/tags/list?next_page=xyz>; rel="next""#,
+                Some("next_page=xyz"),
+            ),
             (r#"</v2/a/tags/list?n=2>; rel="prev""#, None),
             (r#"</v2/a/tags/list>; rel="next""#, None),
             ("nonsense", None),
         ] {
-            assert_eq!(tags(|list| list.next_page(link)).as_deref(), query, "{link}");
+            assert_eq!(
+                tags(|list| list.next_page(link)).as_deref(),
+                query,
+                "{link}"
+            );
         }
     }
 
@@ -170,24 +228,66 @@ mod tests {
     #[test]
     fn whatever_stands_in_a_registry_s_link_comes_back_to_it() {
         for (base, path, known, target) in [
-            ("https://r.example/", "a/tags/list", TAG_PARAMETERS, "/v2/a/tags/list"),
-            ("https://r.example/", "a/tags/list", TAG_PARAMETERS, "https://r.example/v2/a/tags/list"),
-            ("https://r.example/hub/", "a/tags/list", TAG_PARAMETERS, "/hub/v2/a/tags/list"),
-            ("https://r.example/v2/", "a/tags/list", TAG_PARAMETERS, "/v2/a/tags/list"),
-            ("https://r.example/v2/mirror/", "a/tags/list", TAG_PARAMETERS, "/v2/mirror/a/tags/list"),
-            ("https://r.example/", "a/referrers/sha256:00", REFERRER_PARAMETERS, "/v2/a/referrers/sha256:00"),
+            (
+                "https://r.example/",
+                "a/tags/list",
+                TAG_PARAMETERS,
+                "/v2/a/tags/list",
+            ),
+            (
+                "https://r.example/",
+                "a/tags/list",
+                TAG_PARAMETERS,
+                "https://r.example/v2/a/tags/list",
+            ),
+            (
+                "https://r.example/hub/",
+                "a/tags/list",
+                TAG_PARAMETERS,
+                "/hub/v2/a/tags/list",
+            ),
+            (
+                "https://r.example/v2/",
+                "a/tags/list",
+                TAG_PARAMETERS,
+                "/v2/a/tags/list",
+            ),
+            (
+                "https://r.example/v2/mirror/",
+                "a/tags/list",
+                TAG_PARAMETERS,
+                "/v2/mirror/a/tags/list",
+            ),
+            (
+                "https://r.example/",
+                "a/referrers/sha256:00",
+                REFERRER_PARAMETERS,
+                "/v2/a/referrers/sha256:00",
+            ),
         ] {
-            for query in ["n=2&last=b&cursor=a%2Fb%3D", "page=2", "artifactType=x%2Fy&token=c3%3D&token=d", "last&state"] {
+            for query in [
+                "n=2&last=b&cursor=a%2Fb%3D",
+                "page=2",
+                "artifactType=x%2Fy&token=c3%3D&token=d",
+                "last&state",
+            ] {
                 with_list(base, 7, path, known, |list| {
-                    let link = list.next_page(&format!("<{target}?{query}#x>; rel=\"next\"")).unwrap();
+                    let link = list
+                        .next_page(&format!("<{target}?{query}#x>; rel=\"next\""))
+                        .unwrap();
                     assert_eq!(list.query(&link).as_deref(), Some(query), "{link}");
-                    assert_eq!(list.query(&format!("ns=docker.example&{link}")).as_deref(), Some(query));
+                    assert_eq!(
+                        list.query(&format!("ns=docker.example&{link}")).as_deref(),
+                        Some(query)
+                    );
                     // Go's `url.Values.Encode` sorts.
                     let mut sorted: Vec<&str> = link.split('&').collect();
                     sorted.sort_unstable();
                     let back = list.query(&sorted.join("&")).unwrap();
                     let pairs = |text: &str| {
-                        let mut pairs: Vec<_> = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
+                        let mut pairs: Vec<_> = form_urlencoded::parse(text.as_bytes())
+                            .into_owned()
+                            .collect();
                         pairs.sort();
                         pairs
                     };
@@ -207,13 +307,22 @@ mod tests {
             &link.replace("=x", "=y"),
             &format!("{link}&more=1"),
         ] {
-            assert_eq!(tags(|list| list.query(made_up)).as_deref(), Some("n=2"), "{made_up}");
+            assert_eq!(
+                tags(|list| list.query(made_up)).as_deref(),
+                Some("n=2"),
+                "{made_up}"
+            );
         }
         // What anybody may send is not signed.
-        assert_eq!(tags(|list| list.query(&link.replace("n=2", "n=5"))).as_deref(), Some("n=5&cursor=x"));
+        assert_eq!(
+            tags(|list| list.query(&link.replace("n=2", "n=5"))).as_deref(),
+            Some("n=5&cursor=x")
+        );
         // Another list's signature, another repository's key.
         for (key, path) in [(7, "b/tags/list"), (8, "a/tags/list")] {
-            let given = with_list("https://r.example/", key, path, TAG_PARAMETERS, |list| list.query(&link));
+            let given = with_list("https://r.example/", key, path, TAG_PARAMETERS, |list| {
+                list.query(&link)
+            });
             assert_eq!(given.as_deref(), Some("n=2"));
         }
     }
@@ -229,7 +338,11 @@ mod tests {
             "http://r.example/v2/a/tags/list",
         ] {
             let link = format!("<{target}?last=x&cursor=1>; rel=next");
-            assert_eq!(tags(|list| list.next_page(&link)).as_deref(), Some("last=x"), "{target}");
+            assert_eq!(
+                tags(|list| list.next_page(&link)).as_deref(),
+                Some("last=x"),
+                "{target}"
+            );
         }
     }
 

@@ -59,7 +59,11 @@ impl<'p> Route<'p> {
             "tags" if last == "list" => Target::Tags,
             _ => return Err(Unroutable::Shape),
         };
-        if is_name(name) { Ok(Self { name, target }) } else { Err(Unroutable::Name) }
+        if is_name(name) {
+            Ok(Self { name, target })
+        } else {
+            Err(Unroutable::Name)
+        }
     }
 
     /// The digest that the path states of its own bytes.
@@ -73,21 +77,33 @@ impl<'p> Route<'p> {
 
     /// Whether the bytes may change under the path.
     pub(super) fn is_mutable(&self) -> bool {
-        matches!(self.target, Target::Tag(_) | Target::Tags | Target::Referrers(_))
+        matches!(
+            self.target,
+            Target::Tag(_) | Target::Tags | Target::Referrers(_)
+        )
     }
 }
 
 /// `sha256:…` or `sha512:…`; the hexadecimal digits are lower case by the grammar.
 fn digest(text: &str) -> Result<Digest, Unroutable> {
     let parsed: Digest = text.parse().map_err(|_| Unroutable::Digest)?;
-    let known = matches!(parsed.algorithm(), DigestAlgorithm::Sha256 | DigestAlgorithm::Sha512);
-    if known && parsed.to_string() == text { Ok(parsed) } else { Err(Unroutable::Digest) }
+    let known = matches!(
+        parsed.algorithm(),
+        DigestAlgorithm::Sha256 | DigestAlgorithm::Sha512
+    );
+    if known && parsed.to_string() == text {
+        Ok(parsed)
+    } else {
+        Err(Unroutable::Digest)
+    }
 }
 
 /// `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`
 fn is_tag(text: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    text.len() <= MAX_TAG && text.bytes().next().is_some_and(word) && text.bytes().all(|b| word(b) || matches!(b, b'.' | b'-'))
+    text.len() <= MAX_TAG
+        && text.bytes().next().is_some_and(word)
+        && text.bytes().all(|b| word(b) || matches!(b, b'.' | b'-'))
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, components separated by slashes.
@@ -97,11 +113,15 @@ fn is_name(text: &str) -> bool {
 
 fn is_component(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let separates = |separator: &str| matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-');
+    let separates = |separator: &str| {
+        matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
+    };
     let ends_well = |edge: Option<u8>| edge.is_some_and(plain);
     ends_well(text.bytes().next())
         && ends_well(text.bytes().last())
-        && text.split(|c: char| c.is_ascii() && plain(c as u8)).all(separates)
+        && text
+            .split(|c: char| c.is_ascii() && plain(c as u8))
+            .all(separates)
 }
 
 #[cfg(test)]
@@ -115,9 +135,17 @@ mod tests {
         let blob = format!("a/manifests/b/blobs/{SHA256}");
         let digest: Digest = SHA256.parse().unwrap();
         for (path, name, target) in [
-            ("library/blobs/manifests/latest", "library/blobs", Target::Tag("latest")),
+            (
+                "library/blobs/manifests/latest",
+                "library/blobs",
+                Target::Tag("latest"),
+            ),
             ("a/b/c/manifests/blobs", "a/b/c", Target::Tag("blobs")),
-            ("manifests/manifests/manifests", "manifests", Target::Tag("manifests")),
+            (
+                "manifests/manifests/manifests",
+                "manifests",
+                Target::Tag("manifests"),
+            ),
             ("x/manifests/list", "x", Target::Tag("list")),
             ("x/tags/tags/list", "x/tags", Target::Tags),
             (blob.as_str(), "a/manifests/b", Target::Blob(digest)),
@@ -130,20 +158,54 @@ mod tests {
     #[test]
     fn names_and_tags_keep_to_their_grammar() {
         let longest = "a".repeat(255);
-        for name in ["a", "library/nginx", "a.b", "a_b", "a__b", "a-b", "a----b", "0/1/2", "a.b_c--d/e", longest.as_str()] {
+        for name in [
+            "a",
+            "library/nginx",
+            "a.b",
+            "a_b",
+            "a__b",
+            "a-b",
+            "a----b",
+            "0/1/2",
+            "a.b_c--d/e",
+            longest.as_str(),
+        ] {
             assert!(is_name(name), "{name}");
         }
         let too_long = "a".repeat(256);
-        for name in
-            ["", "A", "a/", "/a", "a//b", "a..b", "a___b", "a._b", "a-.b", "-a", "a-", "a b", "ä", "a%2fb", too_long.as_str()]
-        {
+        for name in [
+            "",
+            "A",
+            "a/",
+            "/a",
+            "a//b",
+            "a..b",
+            "a___b",
+            "a._b",
+            "a-.b",
+            "-a",
+            "a-",
+            "a b",
+            "ä",
+            "a%2fb",
+            too_long.as_str(),
+        ] {
             assert!(!is_name(name), "{name}");
         }
         let longest = format!("v{}", ".".repeat(127));
         for tag in ["latest", "_", "1.0.0_x", "V1-a.b", longest.as_str()] {
             assert!(is_tag(tag), "{tag}");
         }
-        for tag in ["", ".a", "-a", "a+b", "a/b", "a b", "ä", &format!("{longest}.")] {
+        for tag in [
+            "",
+            ".a",
+            "-a",
+            "a+b",
+            "a/b",
+            "a b",
+            "ä",
+            &format!("{longest}."),
+        ] {
             assert!(!is_tag(tag), "{tag}");
         }
     }
@@ -152,7 +214,14 @@ mod tests {
     fn only_the_specification_s_digests_are_digests() {
         let sha512 = format!("sha512:{}", "0".repeat(128));
         for text in [SHA256, &sha512] {
-            assert_eq!(Route::parse(&format!("a/blobs/{text}")).unwrap().digest().unwrap().to_string(), text);
+            assert_eq!(
+                Route::parse(&format!("a/blobs/{text}"))
+                    .unwrap()
+                    .digest()
+                    .unwrap()
+                    .to_string(),
+                text
+            );
         }
         let md5 = "md5:d41d8cd98f00b204e9800998ecf8427e".to_owned();
         for text in [
@@ -163,15 +232,31 @@ mod tests {
             "latest".into(),
             "sha256:".into(),
         ] {
-            assert_eq!(Route::parse(&format!("a/blobs/{text}")), Err(Unroutable::Digest), "{text}");
-            assert_eq!(Route::parse(&format!("a/referrers/{text}")), Err(Unroutable::Digest), "{text}");
+            assert_eq!(
+                Route::parse(&format!("a/blobs/{text}")),
+                Err(Unroutable::Digest),
+                "{text}"
+            );
+            assert_eq!(
+                Route::parse(&format!("a/referrers/{text}")),
+                Err(Unroutable::Digest),
+                "{text}"
+            );
         }
         assert_eq!(Route::parse("a/manifests/md5:00"), Err(Unroutable::Digest));
     }
 
     #[test]
     fn what_is_no_endpoint_is_said_to_be_none() {
-        for path in ["", "a", "a/b", "manifests/latest", "a/blobs/uploads/", "a/tags/other", "a/b/c"] {
+        for path in [
+            "",
+            "a",
+            "a/b",
+            "manifests/latest",
+            "a/blobs/uploads/",
+            "a/tags/other",
+            "a/b/c",
+        ] {
             assert!(Route::parse(path).is_err(), "{path}");
         }
         assert_eq!(Route::parse("A/manifests/latest"), Err(Unroutable::Name));

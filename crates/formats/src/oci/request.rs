@@ -28,7 +28,11 @@ pub(super) fn operation(request: &RequestParts<'_>) -> Operation {
         });
     }
     match Route::parse(request.path.as_str()) {
-        Ok(route) => Operation::Read(Read { source: source(request, &route), form: Form::Verbatim, bypass_cache: false }),
+        Ok(route) => Operation::Read(Read {
+            source: source(request, &route),
+            form: Form::Verbatim,
+            bypass_cache: false,
+        }),
         Err(why) => Operation::Refuse(refusal(why, request.path.as_str())),
     }
 }
@@ -44,7 +48,12 @@ fn source(request: &RequestParts<'_>, route: &Route<'_>) -> SourceSpec {
         Target::Blob(_) => (None, "", &[]),
     };
     let key_path = full_path(request.repository, request.path.as_str(), route);
-    let list = List { repository: request.repository, key: request.key, path: &key_path, known: parameters };
+    let list = List {
+        repository: request.repository,
+        key: request.key,
+        path: &key_path,
+        known: parameters,
+    };
     SourceSpec {
         base: SourceBase::Files,
         path: upstream_path(request.repository, &key_path),
@@ -58,7 +67,10 @@ fn source(request: &RequestParts<'_>, route: &Route<'_>) -> SourceSpec {
 
 /// The path with the namespace that short names have on the public hub.
 fn full_path<'p>(repository: &Repository, path: &'p str, route: &Route<'_>) -> Cow<'p, str> {
-    let namespace = repository.upstream.as_ref().and_then(|upstream| upstream.default_namespace.as_deref());
+    let namespace = repository
+        .upstream
+        .as_ref()
+        .and_then(|upstream| upstream.default_namespace.as_deref());
     match namespace {
         Some(namespace) if !route.name.contains('/') => Cow::Owned(format!("{namespace}/{path}")),
         _ => Cow::Borrowed(path),
@@ -68,14 +80,29 @@ fn full_path<'p>(repository: &Repository, path: &'p str, route: &Route<'_>) -> C
 /// Below `base_url`, the registry's API begins with `v2/`; a `base_url` that holds it already names a part of the registry.
 /// The grammar has no character that would have to be encoded.
 pub(super) fn upstream_path(repository: &Repository, key_path: &str) -> String {
-    let base = repository.upstream.as_ref().and_then(|upstream| upstream.base_urls.first());
-    let within = base.is_some_and(|base| base.path().starts_with("/v2/") || base.path().ends_with("/v2/"));
-    if within { key_path.to_owned() } else { format!("v2/{key_path}") }
+    let base = repository
+        .upstream
+        .as_ref()
+        .and_then(|upstream| upstream.base_urls.first());
+    let within =
+        base.is_some_and(|base| base.path().starts_with("/v2/") || base.path().ends_with("/v2/"));
+    if within {
+        key_path.to_owned()
+    } else {
+        format!("v2/{key_path}")
+    }
 }
 
 fn read_only(repository: &Repository) -> Operation {
-    let message = format!("{} pulls from another registry: images cannot be pushed to it", repository.name);
-    Operation::Refuse(Refusal { status: 405, code: "read_only", message })
+    let message = format!(
+        "{} pulls from another registry: images cannot be pushed to it",
+        repository.name
+    );
+    Operation::Refuse(Refusal {
+        status: 405,
+        code: "read_only",
+        message,
+    })
 }
 
 fn refusal(why: Unroutable, path: &str) -> Refusal {
@@ -91,22 +118,37 @@ fn refusal(why: Unroutable, path: &str) -> Refusal {
         Unroutable::Name => (
             400,
             "name_invalid",
-            format!("{path:?} holds no name of an image: lower-case letters, digits, and . _ - between them"),
+            format!(
+                "{path:?} holds no name of an image: lower-case letters, digits, and . _ - between them"
+            ),
         ),
-        Unroutable::Tag => (400, "manifest_invalid", format!("{path:?} does not end in a tag or digest")),
+        Unroutable::Tag => (
+            400,
+            "manifest_invalid",
+            format!("{path:?} does not end in a tag or digest"),
+        ),
         Unroutable::Digest => (
             400,
             "digest_invalid",
-            format!("{path:?} does not end in a digest: sha256: with 64 or sha512: with 128 hexadecimal digits, lower case"),
+            format!(
+                "{path:?} does not end in a digest: sha256: with 64 or sha512: with 128 hexadecimal digits, lower case"
+            ),
         ),
     };
-    Refusal { status, code, message }
+    Refusal {
+        status,
+        code,
+        message,
+    }
 }
 
 /// Without a login, a registry does not tell what is private from what is not there, and neither can larder.
 pub(super) fn refused_to_anybody(repository: &Repository, path: &str) -> Option<Refusal> {
     let upstream = repository.upstream.as_ref()?;
-    let own = upstream.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+    let own = upstream
+        .headers
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
     if own || upstream.credentials.is_some() {
         return None;
     }
@@ -116,5 +158,9 @@ pub(super) fn refused_to_anybody(repository: &Repository, path: &str) -> Option<
          and password of repository {}",
         repository.name, repository.name
     );
-    Some(Refusal { status: 404, code: "name_unknown", message })
+    Some(Refusal {
+        status: 404,
+        code: "name_unknown",
+        message,
+    })
 }

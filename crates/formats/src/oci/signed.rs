@@ -37,7 +37,10 @@ pub(super) fn payload(content_type: &str, body: &[u8]) -> Option<Vec<u8>> {
     }
     let signed: Signed = serde_json::from_slice(body).ok()?;
     let decode = |text: &str| URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok();
-    let mut formats = signed.signatures.iter().map(|signature| serde_json::from_slice(&decode(&signature.protected)?).ok());
+    let mut formats = signed
+        .signatures
+        .iter()
+        .map(|signature| serde_json::from_slice(&decode(&signature.protected)?).ok());
     let format: Format = formats.next()??;
     if !formats.all(|other| other.as_ref() == Some(&format)) {
         return None;
@@ -52,7 +55,9 @@ mod tests {
     use super::*;
 
     fn protected(length: usize, tail: &str) -> String {
-        URL_SAFE_NO_PAD.encode(format!(r#"{{"formatLength":{length},"formatTail":"{tail}","time":"2016-01-01T00:00:00Z"}}"#))
+        URL_SAFE_NO_PAD.encode(format!(
+            r#"{{"formatLength":{length},"formatTail":"{tail}","time":"2016-01-01T00:00:00Z"}}"#
+        ))
     }
 
     /// `Cn0` is "\n}" (RFC 4648), with which libtrust ends a payload whose signatures it has taken out.
@@ -62,7 +67,13 @@ mod tests {
             .iter()
             .map(|text| format!("{{\"header\":{{\"alg\":\"ES256\"}},\"signature\":\"c2ln\",\"protected\":\"{text}\"}}"))
             .collect();
-        (format!("{start},\n   \"signatures\": [{}]\n}}", signatures.join(",")), format!("{start}\n}}"))
+        (
+            format!(
+                "{start},\n   \"signatures\": [{}]\n}}",
+                signatures.join(",")
+            ),
+            format!("{start}\n}}"),
+        )
     }
 
     #[test]
@@ -70,9 +81,21 @@ mod tests {
         let length = body(&[]).1.len() - 2;
         for signatures in 1..=2 {
             let (signed, plain) = body(&vec![protected(length, "Cn0"); signatures]);
-            assert_eq!(payload(MEDIA_TYPE, signed.as_bytes()).unwrap(), plain.as_bytes());
-            assert_eq!(payload(&format!("{MEDIA_TYPE}; charset=utf-8"), signed.as_bytes()).unwrap(), plain.as_bytes());
-            assert_eq!(payload("application/vnd.docker.distribution.manifest.v1+json", signed.as_bytes()), None);
+            assert_eq!(
+                payload(MEDIA_TYPE, signed.as_bytes()).unwrap(),
+                plain.as_bytes()
+            );
+            assert_eq!(
+                payload(&format!("{MEDIA_TYPE}; charset=utf-8"), signed.as_bytes()).unwrap(),
+                plain.as_bytes()
+            );
+            assert_eq!(
+                payload(
+                    "application/vnd.docker.distribution.manifest.v1+json",
+                    signed.as_bytes()
+                ),
+                None
+            );
         }
     }
 
@@ -87,7 +110,11 @@ mod tests {
             vec!["e30".to_owned()],
             vec!["?".to_owned()],
         ] {
-            assert_eq!(payload(MEDIA_TYPE, body(&signatures).0.as_bytes()), None, "{signatures:?}");
+            assert_eq!(
+                payload(MEDIA_TYPE, body(&signatures).0.as_bytes()),
+                None,
+                "{signatures:?}"
+            );
         }
         assert_eq!(payload(MEDIA_TYPE, b"{}"), None);
     }

@@ -23,13 +23,26 @@ fn hub() -> Repository {
     repository
 }
 
-fn operation(repository: &Repository, method: &Method, path: &str, query: Option<&str>, accept: &[&str]) -> Operation {
+fn operation(
+    repository: &Repository,
+    method: &Method,
+    path: &str,
+    query: Option<&str>,
+    accept: &[&str],
+) -> Operation {
     let path = ArtifactPath::parse(path, PathRules::default()).unwrap();
     let mut headers = HeaderMap::new();
     for line in accept {
         headers.append("accept", line.parse().unwrap());
     }
-    Oci.operation(&RequestParts { repository, method, path: &path, query, headers: &headers, key: &key() })
+    Oci.operation(&RequestParts {
+        repository,
+        method,
+        path: &path,
+        query,
+        headers: &headers,
+        key: &key(),
+    })
 }
 
 fn read(repository: &Repository, path: &str, query: Option<&str>) -> Read {
@@ -49,26 +62,60 @@ fn refusal(path: &str) -> Refusal {
 #[test]
 fn oci_11_short_names_are_in_the_library_on_the_hub_only() {
     for (repository, path, upstream) in [
-        (hub(), "nginx/manifests/1.27", "v2/library/nginx/manifests/1.27"),
-        (hub(), "library/nginx/manifests/1.27", "v2/library/nginx/manifests/1.27"),
+        (
+            hub(),
+            "nginx/manifests/1.27",
+            "v2/library/nginx/manifests/1.27",
+        ),
+        (
+            hub(),
+            "library/nginx/manifests/1.27",
+            "v2/library/nginx/manifests/1.27",
+        ),
         (hub(), "team/app/manifests/1", "v2/team/app/manifests/1"),
         (hub(), "nginx/tags/list", "v2/library/nginx/tags/list"),
-        (registry(), "nginx/manifests/1.27", "v2/nginx/manifests/1.27"),
+        (
+            registry(),
+            "nginx/manifests/1.27",
+            "v2/nginx/manifests/1.27",
+        ),
     ] {
         let source = read(&repository, path, None).source;
         assert_eq!(source.path, upstream, "{path}");
-        assert_eq!(format!("v2/{}", source.key_path), upstream, "one key for both spellings of {path}");
+        assert_eq!(
+            format!("v2/{}", source.key_path),
+            upstream,
+            "one key for both spellings of {path}"
+        );
     }
 }
 
 #[test]
 fn oci_12_ns_reaches_neither_the_upstream_nor_the_key() {
-    for path in ["a/manifests/1".to_owned(), format!("a/blobs/{DIGEST}"), "a/tags/list".to_owned()] {
-        assert_eq!(read(&registry(), &path, Some("ns=docker.example")).source, read(&registry(), &path, None).source, "{path}");
+    for path in [
+        "a/manifests/1".to_owned(),
+        format!("a/blobs/{DIGEST}"),
+        "a/tags/list".to_owned(),
+    ] {
+        assert_eq!(
+            read(&registry(), &path, Some("ns=docker.example")).source,
+            read(&registry(), &path, None).source,
+            "{path}"
+        );
     }
-    let paged = read(&registry(), "a/tags/list", Some("ns=x&n=5&other=1&last=b%2Fc")).source;
+    let paged = read(
+        &registry(),
+        "a/tags/list",
+        Some("ns=x&n=5&other=1&last=b%2Fc"),
+    )
+    .source;
     assert_eq!(paged.query.as_deref(), Some("n=5&last=b%2Fc"));
-    let filtered = read(&registry(), &format!("a/referrers/{DIGEST}"), Some("artifactType=x%2Fy&n=1")).source;
+    let filtered = read(
+        &registry(),
+        &format!("a/referrers/{DIGEST}"),
+        Some("artifactType=x%2Fy&n=1"),
+    )
+    .source;
     assert_eq!(filtered.query.as_deref(), Some("artifactType=x%2Fy"));
 }
 
@@ -82,14 +129,22 @@ fn a_base_url_may_hold_the_api_s_root() {
         ("https://r.example/hub/v2/", "a/manifests/1"),
     ] {
         let repository = remote("images", PackageType::Docker, base);
-        assert_eq!(read(&repository, "a/manifests/1", None).source.path, upstream, "{base}");
+        assert_eq!(
+            read(&repository, "a/manifests/1", None).source.path,
+            upstream,
+            "{base}"
+        );
     }
 }
 
 #[test]
 fn tags_change_and_digests_do_not() {
     let repository = registry();
-    for path in ["a/manifests/latest", "a/tags/list", &format!("a/referrers/{DIGEST}")] {
+    for path in [
+        "a/manifests/latest",
+        "a/tags/list",
+        &format!("a/referrers/{DIGEST}"),
+    ] {
         assert_eq!(Oci.built_in(&repository, path), BuiltIn::Mutable, "{path}");
         assert_eq!(Oci.digest_in_name(path), None, "{path}");
     }
@@ -106,7 +161,10 @@ fn a_tag_is_kept_under_its_digest_too() {
     let repository = hub();
     let tag = read(&repository, "nginx/manifests/1.27", None).source;
     let named = Oci.by_digest(&repository, &tag, &sha256(b"")).unwrap();
-    assert_eq!(named, read(&repository, &format!("nginx/manifests/{DIGEST}"), None).source);
+    assert_eq!(
+        named,
+        read(&repository, &format!("nginx/manifests/{DIGEST}"), None).source
+    );
     assert_eq!(Oci.by_digest(&repository, &named, &sha256(b"")), None);
 }
 
@@ -123,7 +181,9 @@ fn refusals_say_what_is_wrong() {
         assert_eq!((refusal.status, refusal.code), (status, code), "{path}");
     }
     for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
-        let Operation::Refuse(refusal) = operation(&registry(), &method, "a/blobs/uploads/", None, &[]) else {
+        let Operation::Refuse(refusal) =
+            operation(&registry(), &method, "a/blobs/uploads/", None, &[])
+        else {
             panic!("{method} is not refused")
         };
         assert_eq!((refusal.status, refusal.code), (405, "read_only"));
@@ -134,41 +194,110 @@ fn refusals_say_what_is_wrong() {
 fn a_tag_s_digest_is_the_one_that_its_registry_stated() {
     let stated: Digest = format!("sha512:{}", "0".repeat(128)).parse().unwrap();
     let told = |path: &str, stated: Option<&Digest>, digest: Option<&Digest>| {
-        let stored = StoredHeaders { digest: stated.cloned(), ..StoredHeaders::default() };
-        let headers = Oci.answer_headers(&registry(), &Held { path, digest, headers: &stored, key: &key() });
-        headers.get("docker-content-digest").map(|value| value.to_str().unwrap().to_owned())
+        let stored = StoredHeaders {
+            digest: stated.cloned(),
+            ..StoredHeaders::default()
+        };
+        let headers = Oci.answer_headers(
+            &registry(),
+            &Held {
+                path,
+                digest,
+                headers: &stored,
+                key: &key(),
+            },
+        );
+        headers
+            .get("docker-content-digest")
+            .map(|value| value.to_str().unwrap().to_owned())
     };
     let computed = sha256(b"");
-    assert_eq!(told("a/manifests/latest", Some(&stated), Some(&computed)), Some(stated.to_string()));
-    assert_eq!(told("a/manifests/latest", None, Some(&computed)).as_deref(), Some(DIGEST));
-    assert_eq!(told("a/manifests/latest", Some(&stated), None), None, "not before the bytes were compared with it");
     assert_eq!(
-        told(&format!("a/manifests/{DIGEST}"), Some(&stated), Some(&computed)).as_deref(),
+        told("a/manifests/latest", Some(&stated), Some(&computed)),
+        Some(stated.to_string())
+    );
+    assert_eq!(
+        told("a/manifests/latest", None, Some(&computed)).as_deref(),
+        Some(DIGEST)
+    );
+    assert_eq!(
+        told("a/manifests/latest", Some(&stated), None),
+        None,
+        "not before the bytes were compared with it"
+    );
+    assert_eq!(
+        told(
+            &format!("a/manifests/{DIGEST}"),
+            Some(&stated),
+            Some(&computed)
+        )
+        .as_deref(),
         Some(DIGEST),
         "the path decides"
     );
 }
 
 fn headers(path: &str, digest: Option<&Digest>, further: &[(&str, &str)]) -> HeaderMap {
-    let further = further.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let stored = StoredHeaders { further, ..StoredHeaders::default() };
-    Oci.answer_headers(&registry(), &Held { path, digest, headers: &stored, key: &key() })
+    let further = further
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    let stored = StoredHeaders {
+        further,
+        ..StoredHeaders::default()
+    };
+    Oci.answer_headers(
+        &registry(),
+        &Held {
+            path,
+            digest,
+            headers: &stored,
+            key: &key(),
+        },
+    )
 }
 
 #[test]
 fn every_manifest_and_blob_states_its_digest() {
-    let text = |headers: &HeaderMap, name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+    let text = |headers: &HeaderMap, name: &str| {
+        headers
+            .get(name)
+            .map(|value| value.to_str().unwrap().to_owned())
+    };
     let of_tag = headers("a/manifests/latest", Some(&sha256(b"")), &[]);
-    assert_eq!(text(&of_tag, "docker-content-digest").as_deref(), Some(DIGEST));
+    assert_eq!(
+        text(&of_tag, "docker-content-digest").as_deref(),
+        Some(DIGEST)
+    );
     let blob = headers(&format!("a/blobs/{DIGEST}"), None, &[]);
-    assert_eq!(text(&blob, "docker-content-digest").as_deref(), Some(DIGEST));
-    assert_eq!(text(&blob, "content-type").as_deref(), Some("application/octet-stream"));
+    assert_eq!(
+        text(&blob, "docker-content-digest").as_deref(),
+        Some(DIGEST)
+    );
+    assert_eq!(
+        text(&blob, "content-type").as_deref(),
+        Some("application/octet-stream")
+    );
     let sha512 = format!("sha512:{}", "0".repeat(128));
     let by_sha512 = headers(&format!("a/manifests/{sha512}"), Some(&sha256(b"")), &[]);
     assert_eq!(text(&by_sha512, "docker-content-digest"), Some(sha512));
-    let tags = headers("a/b/tags/list", Some(&sha256(b"")), &[("link", "</v2/a/b/tags/list?n=2&last=x>; rel=\"next\"")]);
-    assert_eq!(text(&tags, "link").as_deref(), Some("</v2/images/a/b/tags/list?n=2&last=x>; rel=\"next\""));
+    let tags = headers(
+        "a/b/tags/list",
+        Some(&sha256(b"")),
+        &[("link", "</v2/a/b/tags/list?n=2&last=x>; rel=\"next\"")],
+    );
+    assert_eq!(
+        text(&tags, "link").as_deref(),
+        Some("</v2/images/a/b/tags/list?n=2&last=x>; rel=\"next\"")
+    );
     assert_eq!(text(&tags, "docker-content-digest"), None);
-    let referrers = headers(&format!("a/referrers/{DIGEST}"), None, &[("oci-filters-applied", "artifactType")]);
-    assert_eq!(text(&referrers, "oci-filters-applied").as_deref(), Some("artifactType"));
+    let referrers = headers(
+        &format!("a/referrers/{DIGEST}"),
+        None,
+        &[("oci-filters-applied", "artifactType")],
+    );
+    assert_eq!(
+        text(&referrers, "oci-filters-applied").as_deref(),
+        Some("artifactType")
+    );
 }

@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use larder_core::{Digest, UnixMillis};
 
-use super::derive::{Metadata, anchor_metadata, listed_project, lossy, target_of_anchor, target_of_file, utf8};
+use super::derive::{
+    Metadata, anchor_metadata, listed_project, lossy, target_of_anchor, target_of_file, utf8,
+};
 use super::json_value::{CoreMetadata, Hashes};
 use super::page::{Subject, Syntax, subject, syntax};
 use super::simple_html::{Anchor, Signs};
@@ -13,13 +15,23 @@ use crate::links::percent_decode;
 use crate::{Claim, Document, Links, Malformed};
 
 /// Words in the titles that index servers give their pages.
-const TITLES: [&str; 5] = ["links for", "simple index", "simple list", "simple repository", "index of"];
+const TITLES: [&str; 5] = [
+    "links for",
+    "simple index",
+    "simple list",
+    "simple repository",
+    "index of",
+];
 
 /// Refuses a document that is no simple page.
 pub(super) fn check(document: &Document<'_>) -> Result<(), Malformed> {
     match (syntax(document)?, subject(document.key_path)?) {
-        (Syntax::Json, Subject::List) => simple_json::read_list(utf8(document.body)?, &mut |_| ()).map(|_| ()),
-        (Syntax::Json, Subject::Project(_)) => simple_json::read_project(utf8(document.body)?, &mut |_| ()).map(|_| ()),
+        (Syntax::Json, Subject::List) => {
+            simple_json::read_list(utf8(document.body)?, &mut |_| ()).map(|_| ())
+        }
+        (Syntax::Json, Subject::Project(_)) => {
+            simple_json::read_project(utf8(document.body)?, &mut |_| ()).map(|_| ())
+        }
         (Syntax::Html, subject) => check_html(&lossy(document.body), subject),
     }
 }
@@ -27,16 +39,22 @@ pub(super) fn check(document: &Document<'_>) -> Result<(), Malformed> {
 fn check_html(html: &str, subject: Subject<'_>) -> Result<(), Malformed> {
     simple_html::base(html)?;
     let mut entries = false;
-    let (head, signs) = simple_html::read(html, &mut |anchor| entries = entries || is_entry(&anchor, subject))?;
+    let (head, signs) = simple_html::read(html, &mut |anchor| {
+        entries = entries || is_entry(&anchor, subject)
+    })?;
     let Signs { title, password } = signs;
     if password {
-        return Err(Malformed("the HTML page asks for a password: it is a login page, not a simple index".to_owned()));
+        return Err(Malformed(
+            "the HTML page asks for a password: it is a login page, not a simple index".to_owned(),
+        ));
     }
     // A project may have no files, but then its page says what it is.
     if entries || head.api_version.is_some() || TITLES.iter().any(|words| title.contains(words)) {
         return Ok(());
     }
-    Err(Malformed("the HTML page neither lists a package nor says that it is a simple index".to_owned()))
+    Err(Malformed(
+        "the HTML page neither lists a package nor says that it is a simple index".to_owned(),
+    ))
 }
 
 fn is_entry(anchor: &Anchor<'_>, subject: Subject<'_>) -> bool {
@@ -50,25 +68,44 @@ fn is_entry(anchor: &Anchor<'_>, subject: Subject<'_>) -> bool {
 }
 
 /// All files that a page names. Project lists name none.
-pub(super) fn claims(document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
+pub(super) fn claims(
+    document: &Document<'_>,
+    links: &Links<'_>,
+    sink: &mut dyn FnMut(Claim),
+) -> Result<(), Malformed> {
     links.begin(document.body.len());
     let read = match (syntax(document)?, subject(document.key_path)?) {
         (_, Subject::List) => Ok(()),
         (Syntax::Json, Subject::Project(project)) => {
             let resolver = Resolver::new(links, document.url, None);
             let read = simple_json::read_project(utf8(document.body)?, &mut |file| {
-                let Some(target) = target_of_file(&file, project, &resolver) else { return };
+                let Some(target) = target_of_file(&file, project, &resolver) else {
+                    return;
+                };
                 let fragment = split_fragment(&file.url).1.unwrap_or_default();
                 let mut digests = known(&file.hashes);
                 if file.hashes.0.is_empty() {
                     digests.extend(fragment_digests(fragment).map(|(.., digest)| digest));
                 }
-                let metadata = file.core_metadata.as_ref().and_then(|metadata| match metadata {
-                    CoreMetadata::Yes(hashes) => Some(known(hashes)),
-                    CoreMetadata::No => None,
-                });
+                let metadata = file
+                    .core_metadata
+                    .as_ref()
+                    .and_then(|metadata| match metadata {
+                        CoreMetadata::Yes(hashes) => Some(known(hashes)),
+                        CoreMetadata::No => None,
+                    });
                 let published_at = file.upload_time.as_deref().and_then(instant);
-                give(project, &target, Stated { digests, size: file.size, published_at, metadata }, sink);
+                give(
+                    project,
+                    &target,
+                    Stated {
+                        digests,
+                        size: file.size,
+                        published_at,
+                        metadata,
+                    },
+                    sink,
+                );
             });
             read.map(|_| ())
         }
@@ -77,14 +114,28 @@ pub(super) fn claims(document: &Document<'_>, links: &Links<'_>, sink: &mut dyn 
             let base = simple_html::base(&html)?;
             let resolver = Resolver::new(links, document.url, base.as_deref());
             let read = simple_html::read(&html, &mut |anchor| {
-                let Some(target) = target_of_anchor(&anchor, project, &resolver) else { return };
+                let Some(target) = target_of_anchor(&anchor, project, &resolver) else {
+                    return;
+                };
                 let fragment = split_fragment(&anchor.href).1.unwrap_or_default();
-                let digests = fragment_digests(fragment).map(|(.., digest)| digest).collect();
+                let digests = fragment_digests(fragment)
+                    .map(|(.., digest)| digest)
+                    .collect();
                 let metadata = anchor_metadata(&anchor).map(|stated| match stated {
                     Metadata::Hashed(name, hex) => digest((name, hex)).into_iter().collect(),
                     Metadata::Present => Vec::new(),
                 });
-                give(project, &target, Stated { digests, size: None, published_at: None, metadata }, sink);
+                give(
+                    project,
+                    &target,
+                    Stated {
+                        digests,
+                        size: None,
+                        published_at: None,
+                        metadata,
+                    },
+                    sink,
+                );
             });
             read.map(|_| ())
         }
@@ -106,13 +157,34 @@ fn give(project: &str, target: &Target<'_>, stated: Stated, sink: &mut dyn FnMut
     if !names::may_belong_to(&target.file_name, project) {
         return;
     }
-    let Some(path) = percent_decode(&target.path) else { return };
-    let Stated { digests, size, published_at, metadata } = stated;
+    let Some(path) = percent_decode(&target.path) else {
+        return;
+    };
+    let Stated {
+        digests,
+        size,
+        published_at,
+        metadata,
+    } = stated;
     if let Some(digests) = metadata {
         let url = target.sidecar_url(".metadata");
-        sink(Claim { path: format!("{path}.metadata"), url, digests, identity: None, size: None, published_at });
+        sink(Claim {
+            path: format!("{path}.metadata"),
+            url,
+            digests,
+            identity: None,
+            size: None,
+            published_at,
+        });
     }
-    sink(Claim { path, url: target.url.clone().into_owned(), digests, identity: None, size, published_at });
+    sink(Claim {
+        path,
+        url: target.url.clone().into_owned(),
+        digests,
+        identity: None,
+        size,
+        published_at,
+    });
 }
 
 fn digest((name, hex): (&str, &str)) -> Option<Digest> {
@@ -120,10 +192,16 @@ fn digest((name, hex): (&str, &str)) -> Option<Digest> {
 }
 
 fn known(hashes: &Hashes<'_>) -> Vec<Digest> {
-    hashes.0.iter().filter_map(|(name, hex)| digest((name, hex))).collect()
+    hashes
+        .0
+        .iter()
+        .filter_map(|(name, hex)| digest((name, hex)))
+        .collect()
 }
 
 /// An RFC 3339 time.
 fn instant(text: &str) -> Option<UnixMillis> {
-    text.parse::<Timestamp>().ok().map(|time| UnixMillis(time.as_millisecond()))
+    text.parse::<Timestamp>()
+        .ok()
+        .map(|time| UnixMillis(time.as_millisecond()))
 }

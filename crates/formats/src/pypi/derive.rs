@@ -21,8 +21,13 @@ use crate::splice::{Splicer, json_escape_into};
 use crate::{Derived, Document, Links, Malformed};
 
 /// Makes `form` of a document.
-pub(super) fn derive(document: &Document<'_>, form: &str, links: &Links<'_>) -> Result<Derived, Malformed> {
-    let content_type = negotiate::content_type(form).ok_or_else(|| Malformed(format!("a simple page has no form {form:?}")))?;
+pub(super) fn derive(
+    document: &Document<'_>,
+    form: &str,
+    links: &Links<'_>,
+) -> Result<Derived, Malformed> {
+    let content_type = negotiate::content_type(form)
+        .ok_or_else(|| Malformed(format!("a simple page has no form {form:?}")))?;
     let subject = subject(document.key_path)?;
     links.begin(document.body.len());
     let wants_json = form == negotiate::JSON;
@@ -48,7 +53,11 @@ pub(super) fn derive(document: &Document<'_>, form: &str, links: &Links<'_>) -> 
         }
         (Syntax::Json, Subject::List) => {
             let text = utf8(document.body)?;
-            if wants_json { json_list_of_json(text)? } else { html_list_of_json(text, links)? }
+            if wants_json {
+                json_list_of_json(text)?
+            } else {
+                html_list_of_json(text, links)?
+            }
         }
         (Syntax::Html, Subject::List) => list_of_html(&lossy(document.body), wants_json, links)?,
     };
@@ -60,8 +69,12 @@ pub(super) fn derive(document: &Document<'_>, form: &str, links: &Links<'_>) -> 
 
 /// The text of a JSON document.
 pub(super) fn utf8(body: &[u8]) -> Result<&str, Malformed> {
-    std::str::from_utf8(body)
-        .map_err(|error| Malformed(format!("the JSON simple page is not UTF-8 at byte {}", error.valid_up_to())))
+    std::str::from_utf8(body).map_err(|error| {
+        Malformed(format!(
+            "the JSON simple page is not UTF-8 at byte {}",
+            error.valid_up_to()
+        ))
+    })
 }
 
 /// The text of an HTML document. Bytes that are not UTF-8 are replaced, as browsers do.
@@ -71,10 +84,15 @@ pub(super) fn lossy(body: &[u8]) -> Cow<'_, str> {
 }
 
 /// Where a file of a JSON page leads; `None` if it may not stand on the page.
-pub(super) fn target_of_file<'f>(file: &'f File<'_>, project: &str, resolver: &Resolver<'_>) -> Option<Target<'f>> {
+pub(super) fn target_of_file<'f>(
+    file: &'f File<'_>,
+    project: &str,
+    resolver: &Resolver<'_>,
+) -> Option<Target<'f>> {
     let target = resolver.resolve(split_fragment(&file.url).0)?;
     // Some clients read name and version from the one, some from the other.
-    let fits = target.file_name == file.filename && !names::is_planted_wheel(&file.filename, project);
+    let fits =
+        target.file_name == file.filename && !names::is_planted_wheel(&file.filename, project);
     if !fits {
         resolver.leave_out(Url::parse(&target.url).ok().as_ref(), NotCarried::OtherFile);
     }
@@ -82,7 +100,11 @@ pub(super) fn target_of_file<'f>(file: &'f File<'_>, project: &str, resolver: &R
 }
 
 /// Where an anchor of an HTML page leads; `None` if it may not stand on the page.
-pub(super) fn target_of_anchor<'v>(anchor: &'v Anchor<'_>, project: &str, resolver: &Resolver<'_>) -> Option<Target<'v>> {
+pub(super) fn target_of_anchor<'v>(
+    anchor: &'v Anchor<'_>,
+    project: &str,
+    resolver: &Resolver<'_>,
+) -> Option<Target<'v>> {
     let target = resolver.resolve(split_fragment(&anchor.href).0)?;
     let planted = names::is_planted_wheel(&target.file_name, project);
     if planted {
@@ -91,7 +113,12 @@ pub(super) fn target_of_anchor<'v>(anchor: &'v Anchor<'_>, project: &str, resolv
     (!planted).then_some(target)
 }
 
-fn json_of_json(text: &str, project: &str, resolver: &Resolver<'_>, links: &Links<'_>) -> Result<Vec<u8>, Malformed> {
+fn json_of_json(
+    text: &str,
+    project: &str,
+    resolver: &Resolver<'_>,
+    links: &Links<'_>,
+) -> Result<Vec<u8>, Malformed> {
     let (body, dropped) = splice(text, project, resolver, links, None)?;
     if !dropped {
         return Ok(body);
@@ -141,7 +168,12 @@ fn removal(elements: &[Range<usize>], index: usize, kept_before: bool) -> Option
     }
 }
 
-fn replace_values(file: &File<'_>, target: &Target<'_>, links: &Links<'_>, splicer: &mut Splicer<'_>) {
+fn replace_values(
+    file: &File<'_>,
+    target: &Target<'_>,
+    links: &Links<'_>,
+    splicer: &mut Splicer<'_>,
+) {
     let mark_yanked = |splicer: &mut Splicer<'_>| {
         // Readers take an empty reason for "not yanked" as often as for "yanked".
         if file.yanked.as_deref() == Some("") {
@@ -166,14 +198,23 @@ fn replace_values(file: &File<'_>, target: &Target<'_>, links: &Links<'_>, splic
     }
 }
 
-fn html_of_json(text: &str, project: &str, resolver: &Resolver<'_>, links: &Links<'_>) -> Result<Vec<u8>, Malformed> {
+fn html_of_json(
+    text: &str,
+    project: &str,
+    resolver: &Resolver<'_>,
+    links: &Links<'_>,
+) -> Result<Vec<u8>, Malformed> {
     let mut page = HtmlPage::with_capacity(text.len());
     let head = simple_json::read_project(text, &mut |file| {
-        let Some(target) = target_of_file(&file, project, resolver) else { return };
+        let Some(target) = target_of_file(&file, project, resolver) else {
+            return;
+        };
         let href = links.href(&target.path);
         let metadata = file.core_metadata.as_ref().and_then(metadata_attribute);
         let metadata = metadata.as_deref();
-        let gpg = file.gpg_sig.map(|signed| if signed { "true" } else { "false" });
+        let gpg = file
+            .gpg_sig
+            .map(|signed| if signed { "true" } else { "false" });
         let attributes = [
             ("data-requires-python", file.requires_python.as_deref()),
             ("data-yanked", file.yanked.as_deref()),
@@ -183,7 +224,9 @@ fn html_of_json(text: &str, project: &str, resolver: &Resolver<'_>, links: &Link
             ("data-gpg-sig", gpg),
             ("data-provenance", file.provenance.as_deref()),
         ];
-        let stated = attributes.into_iter().filter_map(|(name, value)| value.map(|value| (name, value)));
+        let stated = attributes
+            .into_iter()
+            .filter_map(|(name, value)| value.map(|value| (name, value)));
         match fragment(&file) {
             Some(fragment) => page.anchor(&[&href, "#", &fragment], stated, &file.filename),
             None => page.anchor(&[&href], stated, &file.filename),
@@ -199,7 +242,9 @@ fn fragment<'f>(file: &'f File<'_>) -> Option<Cow<'f, str>> {
         return own.map(Cow::Borrowed);
     }
     let stated = |algorithm: &&str| file.hashes.0.iter().find(|(name, _)| name == algorithm);
-    let best = ["sha256", "sha512", "sha384", "sha1", "md5"].iter().find_map(stated);
+    let best = ["sha256", "sha512", "sha384", "sha1", "md5"]
+        .iter()
+        .find_map(stated);
     let (name, hex) = best.filter(|(_, hex)| hex.bytes().all(|b| b.is_ascii_hexdigit()))?;
     Some(Cow::Owned(match own {
         Some(own) => format!("{own}&{name}={hex}"),
@@ -209,18 +254,40 @@ fn fragment<'f>(file: &'f File<'_>) -> Option<Cow<'f, str>> {
 
 /// `true` or `sha256=…` (PEP 714).
 fn metadata_attribute<'f>(metadata: &'f CoreMetadata<'_>) -> Option<Cow<'f, str>> {
-    let CoreMetadata::Yes(hashes) = metadata else { return None };
+    let CoreMetadata::Yes(hashes) = metadata else {
+        return None;
+    };
     let sha256 = hashes.0.iter().find(|(name, _)| name == "sha256");
-    Some(sha256.or(hashes.0.first()).map_or(Cow::Borrowed("true"), |(name, hex)| Cow::Owned(format!("{name}={hex}"))))
+    Some(
+        sha256
+            .or(hashes.0.first())
+            .map_or(Cow::Borrowed("true"), |(name, hex)| {
+                Cow::Owned(format!("{name}={hex}"))
+            }),
+    )
 }
 
-fn html_of_html(html: &str, project: &str, resolver: &Resolver<'_>, links: &Links<'_>) -> Result<Vec<u8>, Malformed> {
+fn html_of_html(
+    html: &str,
+    project: &str,
+    resolver: &Resolver<'_>,
+    links: &Links<'_>,
+) -> Result<Vec<u8>, Malformed> {
     let mut page = HtmlPage::with_capacity(html.len());
     let (head, _) = simple_html::read(html, &mut |anchor| {
-        let Some(target) = target_of_anchor(&anchor, project, resolver) else { return };
+        let Some(target) = target_of_anchor(&anchor, project, resolver) else {
+            return;
+        };
         let href = links.href(&target.path);
-        let attributes = anchor.attributes.iter().map(|(name, value)| (name.as_ref(), value.as_ref()));
-        let text = if anchor.text.is_empty() { target.file_name.as_ref() } else { &anchor.text };
+        let attributes = anchor
+            .attributes
+            .iter()
+            .map(|(name, value)| (name.as_ref(), value.as_ref()));
+        let text = if anchor.text.is_empty() {
+            target.file_name.as_ref()
+        } else {
+            &anchor.text
+        };
         match split_fragment(&anchor.href).1 {
             Some(fragment) => page.anchor(&[&href, "#", fragment], attributes, text),
             None => page.anchor(&[&href], attributes, text),
@@ -229,7 +296,12 @@ fn html_of_html(html: &str, project: &str, resolver: &Resolver<'_>, links: &Link
     Ok(page.finish(&head, Subject::Project(project)))
 }
 
-fn json_of_html(html: &str, project: &str, resolver: &Resolver<'_>, links: &Links<'_>) -> Result<Vec<u8>, Malformed> {
+fn json_of_html(
+    html: &str,
+    project: &str,
+    resolver: &Resolver<'_>,
+    links: &Links<'_>,
+) -> Result<Vec<u8>, Malformed> {
     let mut out = String::with_capacity(html.len());
     out.push_str("{\"files\":[");
     let (head, _) = simple_html::read(html, &mut |anchor| {
@@ -247,11 +319,21 @@ fn json_of_html(html: &str, project: &str, resolver: &Resolver<'_>, links: &Link
     out.push('}');
     member("name", Json::Text(project), &mut out);
     if !head.alternate_locations.is_empty() {
-        member("alternate-locations", Json::Array(&head.alternate_locations), &mut out);
+        member(
+            "alternate-locations",
+            Json::Array(&head.alternate_locations),
+            &mut out,
+        );
     }
     if let Some(status) = &head.status {
-        let reason = head.status_reason.as_deref().map(|reason| ("reason", reason));
-        let members: Vec<_> = [("status", status.as_ref())].into_iter().chain(reason).collect();
+        let reason = head
+            .status_reason
+            .as_deref()
+            .map(|reason| ("reason", reason));
+        let members: Vec<_> = [("status", status.as_ref())]
+            .into_iter()
+            .chain(reason)
+            .collect();
         member("project-status", Json::Object(&members), &mut out);
     }
     out.push('}');
@@ -260,7 +342,9 @@ fn json_of_html(html: &str, project: &str, resolver: &Resolver<'_>, links: &Link
 
 fn json_file(anchor: &Anchor<'_>, target: &Target<'_>, links: &Links<'_>, out: &mut String) {
     let fragment = split_fragment(&anchor.href).1.unwrap_or_default();
-    let digests: Vec<_> = fragment_digests(fragment).map(|(name, hex, _)| (name, hex)).collect();
+    let digests: Vec<_> = fragment_digests(fragment)
+        .map(|(name, hex, _)| (name, hex))
+        .collect();
     let mut url = links.href(&target.path);
     // Digests stand in `hashes`; a fragment that says more is kept.
     if digests.len() < fragment.split('&').filter(|part| !part.is_empty()).count() {
@@ -271,16 +355,25 @@ fn json_file(anchor: &Anchor<'_>, target: &Target<'_>, links: &Links<'_>, out: &
     member("filename", Json::Text(&target.file_name), out);
     member("url", Json::Text(&url), out);
     member("hashes", Json::Object(&digests), out);
-    if let Some(requirement) = anchor.attribute("data-requires-python").filter(|text| !text.is_empty()) {
+    if let Some(requirement) = anchor
+        .attribute("data-requires-python")
+        .filter(|text| !text.is_empty())
+    {
         member("requires-python", Json::Text(requirement), out);
     }
     match anchor_metadata(anchor) {
-        Some(Metadata::Hashed(name, hex)) => member("core-metadata", Json::Object(&[(name, hex)]), out),
+        Some(Metadata::Hashed(name, hex)) => {
+            member("core-metadata", Json::Object(&[(name, hex)]), out)
+        }
         Some(Metadata::Present) => member("core-metadata", Json::Bool(true), out),
         None => {}
     }
     if let Some(signed) = anchor.attribute("data-gpg-sig") {
-        member("gpg-sig", Json::Bool(!signed.eq_ignore_ascii_case("false")), out);
+        member(
+            "gpg-sig",
+            Json::Bool(!signed.eq_ignore_ascii_case("false")),
+            out,
+        );
     }
     match anchor.attribute("data-yanked") {
         Some("") => member("yanked", Json::Bool(true), out),
@@ -304,8 +397,12 @@ pub(super) enum Metadata<'v> {
 
 /// Whether an anchor says that its file's metadata can be had (PEP 658, 714).
 pub(super) fn anchor_metadata<'v>(anchor: &'v Anchor<'_>) -> Option<Metadata<'v>> {
-    let value = anchor.attribute("data-core-metadata").or_else(|| anchor.attribute("data-dist-info-metadata"))?;
-    let stated = value.split_once('=').map_or(Metadata::Present, |(name, hex)| Metadata::Hashed(name, hex));
+    let value = anchor
+        .attribute("data-core-metadata")
+        .or_else(|| anchor.attribute("data-dist-info-metadata"))?;
+    let stated = value
+        .split_once('=')
+        .map_or(Metadata::Present, |(name, hex)| Metadata::Hashed(name, hex));
     (!value.eq_ignore_ascii_case("false")).then_some(stated)
 }
 
@@ -342,7 +439,10 @@ fn list_of_html(html: &str, wants_json: bool, links: &Links<'_>) -> Result<Vec<u
     let mut page = HtmlPage::with_capacity(html.len());
     let (head, _) = simple_html::read(html, &mut |anchor| {
         if let Some(name) = listed_project(&anchor) {
-            let attributes = anchor.attributes.iter().map(|(name, value)| (name.as_ref(), value.as_ref()));
+            let attributes = anchor
+                .attributes
+                .iter()
+                .map(|(name, value)| (name.as_ref(), value.as_ref()));
             page.anchor(&[&project_href(&name, links)], attributes, &name);
         }
     })?;

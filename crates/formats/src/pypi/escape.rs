@@ -36,12 +36,22 @@ const NAMED: [(&str, char); 26] = [
 ];
 
 /// Names that history allows without a semicolon.
-const WITHOUT_SEMICOLON: [(&str, char); 8] =
-    [("amp", '&'), ("lt", '<'), ("gt", '>'), ("quot", '"'), ("AMP", '&'), ("LT", '<'), ("GT", '>'), ("QUOT", '"')];
+const WITHOUT_SEMICOLON: [(&str, char); 8] = [
+    ("amp", '&'),
+    ("lt", '<'),
+    ("gt", '>'),
+    ("quot", '"'),
+    ("AMP", '&'),
+    ("LT", '<'),
+    ("GT", '>'),
+    ("QUOT", '"'),
+];
 
 /// Replaces character references by what they stand for.
 pub(super) fn decode(text: &str, in_attribute: bool) -> Cow<'_, str> {
-    let Some(first) = memchr::memchr(b'&', text.as_bytes()) else { return Cow::Borrowed(text) };
+    let Some(first) = memchr::memchr(b'&', text.as_bytes()) else {
+        return Cow::Borrowed(text);
+    };
     let mut out = String::with_capacity(text.len());
     let (before, mut rest) = text.split_at(first);
     out.push_str(before);
@@ -53,7 +63,8 @@ pub(super) fn decode(text: &str, in_attribute: bool) -> Cow<'_, str> {
             out.push('&');
             rest = reference;
         }
-        let (plain, next) = rest.split_at(memchr::memchr(b'&', rest.as_bytes()).unwrap_or(rest.len()));
+        let (plain, next) =
+            rest.split_at(memchr::memchr(b'&', rest.as_bytes()).unwrap_or(rest.len()));
         out.push_str(plain);
         rest = next;
     }
@@ -65,13 +76,18 @@ fn character(reference: &str, in_attribute: bool) -> Option<(char, usize)> {
     if let Some(number) = reference.strip_prefix('#') {
         return numeric(number).map(|(c, length)| (c, length + 1));
     }
-    let name_end = reference.bytes().position(|b| !b.is_ascii_alphanumeric()).unwrap_or(reference.len());
+    let name_end = reference
+        .bytes()
+        .position(|b| !b.is_ascii_alphanumeric())
+        .unwrap_or(reference.len());
     let name = reference.get(..name_end)?;
     let named = || NAMED.iter().find(|(known, _)| *known == name);
     if let (Some(b';'), Some((_, c))) = (reference.as_bytes().get(name_end), named()) {
         return Some((*c, name_end + 1));
     }
-    let (known, c) = WITHOUT_SEMICOLON.iter().find(|(known, _)| name.starts_with(known))?;
+    let (known, c) = WITHOUT_SEMICOLON
+        .iter()
+        .find(|(known, _)| name.starts_with(known))?;
     let next = reference.as_bytes().get(known.len());
     match next {
         Some(b';') => Some((*c, known.len() + 1)),
@@ -92,9 +108,17 @@ fn numeric(number: &str) -> Option<(char, usize)> {
     }
     // Leading zeros may be any number; a value that does not fit is no character either way.
     let value = digits.get(..count)?.trim_start_matches('0');
-    let value = if value.is_empty() { 0 } else { u32::from_str_radix(value, radix).unwrap_or(u32::MAX) };
+    let value = if value.is_empty() {
+        0
+    } else {
+        u32::from_str_radix(value, radix).unwrap_or(u32::MAX)
+    };
     let semicolon = usize::from(digits.as_bytes().get(count) == Some(&b';'));
-    let c = if value == 0 { char::REPLACEMENT_CHARACTER } else { char::from_u32(value).unwrap_or(char::REPLACEMENT_CHARACTER) };
+    let c = if value == 0 {
+        char::REPLACEMENT_CHARACTER
+    } else {
+        char::from_u32(value).unwrap_or(char::REPLACEMENT_CHARACTER)
+    };
     Some((c, prefix + count + semicolon))
 }
 
@@ -102,7 +126,9 @@ fn numeric(number: &str) -> Option<(char, usize)> {
 pub(super) fn escape_into(text: &str, out: &mut String) {
     let bytes = text.as_bytes();
     // Nearly every text of a page is a name, a link or a digest with nothing to escape: two quick looks say so.
-    if memchr::memchr3(b'&', b'<', b'>', bytes).is_none() && memchr::memchr3(b'"', b'\r', 0, bytes).is_none() {
+    if memchr::memchr3(b'&', b'<', b'>', bytes).is_none()
+        && memchr::memchr3(b'"', b'\r', 0, bytes).is_none()
+    {
         out.push_str(text);
         return;
     }
@@ -138,9 +164,15 @@ mod tests {
             ("a&amp;b&#38;c&#x26;d&#X26;e", "a&b&c&d&e"),
             ("&lt;script&gt;", "<script>"),
             ("javascript&colon;alert&lpar;1&rpar;", "javascript:alert(1)"),
-            ("&#0;&#x110000;&#xD800;&#99999999999;", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}"),
+            (
+                "&#0;&#x110000;&#xD800;&#99999999999;",
+                "\u{fffd}\u{fffd}\u{fffd}\u{fffd}",
+            ),
             ("&#0000000000062;", ">"),
-            ("&unknown; & && &; &#; &#x; &", "&unknown; & && &; &#; &#x; &"),
+            (
+                "&unknown; & && &; &#; &#x; &",
+                "&unknown; & && &; &#; &#x; &",
+            ),
             ("&#62x", ">x"),
             ("plain", "plain"),
         ] {

@@ -36,7 +36,9 @@ pub(super) fn check_depth<E: de::Error>(value: &RawValue, above: usize) -> Resul
             _ => {}
         }
         if depth > MAX_DEPTH {
-            return Err(E::custom(format_args!("it nests more than {MAX_DEPTH} levels deep")));
+            return Err(E::custom(format_args!(
+                "it nests more than {MAX_DEPTH} levels deep"
+            )));
         }
         at += 1;
     }
@@ -46,7 +48,10 @@ pub(super) fn check_depth<E: de::Error>(value: &RawValue, above: usize) -> Resul
 /// The closing quote of the string that opens at `open`, in text that is known to be valid JSON.
 fn string_end(bytes: &[u8], open: usize) -> usize {
     let mut at = open + 1;
-    while let Some(found) = bytes.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+    while let Some(found) = bytes
+        .get(at..)
+        .and_then(|rest| memchr::memchr2(b'"', b'\\', rest))
+    {
         at += found;
         if bytes.get(at) == Some(&b'"') {
             return at;
@@ -116,10 +121,15 @@ impl<'de> Visitor<'de> for HashesVisitor {
         let mut hashes = Vec::with_capacity(1);
         while let Some((name, value)) = map.next_entry::<Text<'de>, Text<'de>>()? {
             if hashes.iter().any(|(known, _)| *known == name.0) {
-                return Err(de::Error::custom(format_args!("the hash {:?} is stated twice", name.0)));
+                return Err(de::Error::custom(format_args!(
+                    "the hash {:?} is stated twice",
+                    name.0
+                )));
             }
             if hashes.len() == MAX_HASHES {
-                return Err(de::Error::custom(format_args!("more than {MAX_HASHES} hashes are stated")));
+                return Err(de::Error::custom(format_args!(
+                    "more than {MAX_HASHES} hashes are stated"
+                )));
             }
             hashes.push((name.0, value.0));
         }
@@ -156,7 +166,11 @@ impl<'de> Visitor<'de> for CoreMetadataVisitor {
     }
 
     fn visit_bool<E>(self, yes: bool) -> Result<Self::Value, E> {
-        Ok(if yes { CoreMetadata::Yes(Hashes::default()) } else { CoreMetadata::No })
+        Ok(if yes {
+            CoreMetadata::Yes(Hashes::default())
+        } else {
+            CoreMetadata::No
+        })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
@@ -170,7 +184,9 @@ pub(super) fn yanked<E: de::Error>(raw: &RawValue) -> Result<Option<Cow<'_, str>
         "true" => Ok(Some(Cow::Borrowed(""))),
         "false" | "null" => Ok(None),
         // An empty reason is a reason: a yanked file must never lose its mark.
-        _ => string_of(raw).map(Some).ok_or_else(|| E::custom("`yanked` is neither a boolean nor a string")),
+        _ => string_of(raw)
+            .map(Some)
+            .ok_or_else(|| E::custom("`yanked` is neither a boolean nor a string")),
     }
 }
 
@@ -200,20 +216,33 @@ mod tests {
         assert_eq!(read("null"), Some(CoreMetadata::No));
         assert_eq!(read("\"sha256=x\""), None);
         assert_eq!(read("{\"sha256\":1}"), None);
-        assert_eq!(read("{\"sha256\":\"a\",\"sha\\u0032\\u0035\\u0036\":\"b\"}"), None);
+        assert_eq!(
+            read("{\"sha256\":\"a\",\"sha\\u0032\\u0035\\u0036\":\"b\"}"),
+            None
+        );
     }
 
     #[test]
     fn a_file_has_only_so_many_hashes() {
-        let hashes = |count: usize| format!("{{{}}}", (0..count).map(|n| format!("\"h{n}\":\"\"")).collect::<Vec<_>>().join(","));
+        let hashes = |count: usize| {
+            format!(
+                "{{{}}}",
+                (0..count)
+                    .map(|n| format!("\"h{n}\":\"\""))
+                    .collect::<Vec<_>>()
+                    .join(",")
+            )
+        };
         assert!(serde_json::from_str::<Hashes<'_>>(&hashes(MAX_HASHES)).is_ok());
         assert!(serde_json::from_str::<Hashes<'_>>(&hashes(MAX_HASHES + 1)).is_err());
     }
 
     #[test]
     fn checklist_9_every_yank_counts() {
-        let read =
-            |text| yanked::<serde_json::Error>(serde_json::from_str(text).unwrap()).map(|reason| reason.map(Cow::into_owned));
+        let read = |text| {
+            yanked::<serde_json::Error>(serde_json::from_str(text).unwrap())
+                .map(|reason| reason.map(Cow::into_owned))
+        };
         assert_eq!(read("true").unwrap().as_deref(), Some(""));
         assert_eq!(read("\"\"").unwrap().as_deref(), Some(""));
         assert_eq!(read("\"br\\u006fken\"").unwrap().as_deref(), Some("broken"));

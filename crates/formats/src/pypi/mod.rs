@@ -22,7 +22,9 @@ mod tests;
 
 use larder_core::{BuiltIn, Repository};
 
-use crate::{Claim, Derived, Document, Format, Links, Malformed, Operation, RequestParts, SourceSpec};
+use crate::{
+    Claim, Derived, Document, Format, Links, Malformed, Operation, RequestParts, SourceSpec,
+};
 
 /// Python package indexes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -62,16 +64,30 @@ impl Format for Pypi {
         claims::check(document)
     }
 
-    fn claims(&self, document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
+    fn claims(
+        &self,
+        document: &Document<'_>,
+        links: &Links<'_>,
+        sink: &mut dyn FnMut(Claim),
+    ) -> Result<(), Malformed> {
         claims::claims(document, links, sink)
     }
 
-    fn derive(&self, document: &Document<'_>, form: &'static str, links: &Links<'_>) -> Result<Derived, Malformed> {
+    fn derive(
+        &self,
+        document: &Document<'_>,
+        form: &'static str,
+        links: &Links<'_>,
+    ) -> Result<Derived, Malformed> {
         derive::derive(document, form, links)
     }
 
     fn varies_by(&self, path: &str) -> &'static [&'static str] {
-        if path::is_page(path) { &["accept"] } else { &[] }
+        if path::is_page(path) {
+            &["accept"]
+        } else {
+            &[]
+        }
     }
 
     fn absolute_links(&self) -> bool {

@@ -7,15 +7,19 @@ pub(super) const SIDECARS: [&str; 3] = [".metadata", ".asc", ".sig"];
 
 /// Suffixes of distribution files, of today and of former times.
 const DISTRIBUTIONS: [&str; 17] = [
-    ".whl", ".tar.gz", ".zip", ".tar.bz2", ".tar.xz", ".tgz", ".egg", ".exe", ".msi", ".rpm", ".deb", ".dmg", ".tar.z",
-    ".tar.lz", ".tar", ".tbz", ".txz",
+    ".whl", ".tar.gz", ".zip", ".tar.bz2", ".tar.xz", ".tgz", ".egg", ".exe", ".msi", ".rpm",
+    ".deb", ".dmg", ".tar.z", ".tar.lz", ".tar", ".tbz", ".txz",
 ];
 
 /// Whether `name` follows the grammar `^([A-Z0-9]|[A-Z0-9][A-Z0-9._-]*[A-Z0-9])$`, in either case.
 pub(super) fn is_valid(name: &str) -> bool {
     let ends = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = name.as_bytes();
-    ends(bytes.first()) && ends(bytes.last()) && bytes.iter().all(|&b| b.is_ascii_alphanumeric() || is_separator(b))
+    ends(bytes.first())
+        && ends(bytes.last())
+        && bytes
+            .iter()
+            .all(|&b| b.is_ascii_alphanumeric() || is_separator(b))
 }
 
 /// The normal form: lower case, each run of `-`, `_` and `.` a single `-`.
@@ -39,7 +43,13 @@ fn folded(name: &str) -> impl Iterator<Item = u8> + '_ {
         let separator = is_separator(byte);
         let skip = separator && after_separator;
         after_separator = separator;
-        (!skip).then(|| if separator { b'-' } else { byte.to_ascii_lowercase() })
+        (!skip).then(|| {
+            if separator {
+                b'-'
+            } else {
+                byte.to_ascii_lowercase()
+            }
+        })
     })
 }
 
@@ -50,7 +60,10 @@ pub(super) fn is_distribution(file: &str) -> bool {
 
 /// The distribution file that `file` (a name or a path) stands beside; `None` if it is no sidecar.
 pub(super) fn subject_of(file: &str) -> Option<&str> {
-    SIDECARS.iter().find_map(|suffix| file.strip_suffix(suffix)).filter(|subject| is_distribution(subject))
+    SIDECARS
+        .iter()
+        .find_map(|suffix| file.strip_suffix(suffix))
+        .filter(|subject| is_distribution(subject))
 }
 
 /// The stem and the suffix (as listed, in lower case) of a distribution file's name.
@@ -58,7 +71,8 @@ fn split_extension(file: &str) -> Option<(&str, &'static str)> {
     DISTRIBUTIONS.iter().find_map(|&suffix| {
         let at = file.len().checked_sub(suffix.len()).filter(|&at| at > 0)?;
         let stem = file.get(..at)?;
-        (!stem.ends_with('/') && file.get(at..)?.eq_ignore_ascii_case(suffix)).then_some((stem, suffix))
+        (!stem.ends_with('/') && file.get(at..)?.eq_ignore_ascii_case(suffix))
+            .then_some((stem, suffix))
     })
 }
 
@@ -79,16 +93,25 @@ pub(super) fn project_of(file: &str) -> Option<String> {
 
 fn before_version(stem: &str) -> Option<&str> {
     let bytes = stem.as_bytes();
-    let dashes = || (1..bytes.len()).rev().filter(|&at| bytes.get(at) == Some(&b'-'));
+    let dashes = || {
+        (1..bytes.len())
+            .rev()
+            .filter(|&at| bytes.get(at) == Some(&b'-'))
+    };
     let digit_follows = |&at: &usize| bytes.get(at + 1).is_some_and(u8::is_ascii_digit);
-    dashes().find(digit_follows).or_else(|| dashes().next()).and_then(|at| stem.get(..at))
+    dashes()
+        .find(digit_follows)
+        .or_else(|| dashes().next())
+        .and_then(|at| stem.get(..at))
 }
 
 /// Whether a file of this name may stand on the page of `project`: wheels and eggs must name it, of other files the name
 /// must start with it.
 pub(super) fn may_belong_to(file: &str, project: &str) -> bool {
     match split_extension(file) {
-        Some((stem, ".whl" | ".egg")) => stem.split_once('-').is_some_and(|(name, _)| is_name_of(name, project)),
+        Some((stem, ".whl" | ".egg")) => stem
+            .split_once('-')
+            .is_some_and(|(name, _)| is_name_of(name, project)),
         Some((stem, _)) => starts_with_project(stem, project),
         None => starts_with_project(file, project),
     }
@@ -96,20 +119,27 @@ pub(super) fn may_belong_to(file: &str, project: &str) -> bool {
 
 fn starts_with_project(stem: &str, project: &str) -> bool {
     let mut folded = folded(stem);
-    project.bytes().all(|byte| folded.next() == Some(byte)) && matches!(folded.next(), None | Some(b'-'))
+    project.bytes().all(|byte| folded.next() == Some(byte))
+        && matches!(folded.next(), None | Some(b'-'))
 }
 
 /// Whether this is a well-formed wheel of another project: nobody needs it on `project`'s page, and clients that trust the
 /// page more than the name would install it.
 pub(super) fn is_planted_wheel(file: &str, project: &str) -> bool {
-    let Some((stem, ".whl")) = split_extension(file) else { return false };
+    let Some((stem, ".whl")) = split_extension(file) else {
+        return false;
+    };
     let dashes = stem.bytes().filter(|&b| b == b'-').count();
     (4..=5).contains(&dashes) && !may_belong_to(file, project)
 }
 
 /// Whether `name` can be a file's name at all: not empty, no separator of any system, no control character, no dot in front.
 pub(super) fn is_safe_file_name(name: &str) -> bool {
-    !name.is_empty() && !name.starts_with('.') && !name.chars().any(|c| matches!(c, '/' | '\\') || c.is_control())
+    !name.is_empty()
+        && !name.starts_with('.')
+        && !name
+            .chars()
+            .any(|c| matches!(c, '/' | '\\') || c.is_control())
 }
 
 #[cfg(test)]
@@ -139,7 +169,9 @@ mod tests {
         for name in ["a", "0", "A.b-c_d", "zope.interface"] {
             assert!(is_valid(name), "{name}");
         }
-        for name in ["", "-a", "a-", ".a", "a.", "_", "a b", "a/b", "é", "a\n", "a%2fb", ".."] {
+        for name in [
+            "", "-a", "a-", ".a", "a.", "_", "a b", "a/b", "é", "a\n", "a%2fb", "..",
+        ] {
             assert!(!is_valid(name), "{name:?}");
         }
     }
@@ -148,7 +180,10 @@ mod tests {
     fn file_names_tell_their_project() {
         for (file, project) in [
             ("beautifulsoup4-4.12.3-py3-none-any.whl", "beautifulsoup4"),
-            ("Foo_Bar-1.0-1-cp312-cp312-manylinux_2_17_x86_64.whl", "foo-bar"),
+            (
+                "Foo_Bar-1.0-1-cp312-cp312-manylinux_2_17_x86_64.whl",
+                "foo-bar",
+            ),
             ("torch-2.4.0+cu121-cp312-cp312-linux_x86_64.whl", "torch"),
             ("typing_extensions-4.12.0.tar.gz", "typing-extensions"),
             ("python-3parclient-4.2.tar.gz", "python-3parclient"),
@@ -162,17 +197,34 @@ mod tests {
         ] {
             assert_eq!(project_of(file).as_deref(), Some(project), "{file}");
         }
-        for file in ["foo.whl", "README.txt", "-1.0.tar.gz", "foo.tar.gz", "python-foo_1.0_all.deb", ".whl", ""] {
+        for file in [
+            "foo.whl",
+            "README.txt",
+            "-1.0.tar.gz",
+            "foo.tar.gz",
+            "python-foo_1.0_all.deb",
+            ".whl",
+            "",
+        ] {
             assert_eq!(project_of(file), None, "{file}");
         }
     }
 
     #[test]
     fn sidecars_have_a_subject() {
-        assert_eq!(subject_of("packages/x-1.0-py3-none-any.whl.metadata"), Some("packages/x-1.0-py3-none-any.whl"));
+        assert_eq!(
+            subject_of("packages/x-1.0-py3-none-any.whl.metadata"),
+            Some("packages/x-1.0-py3-none-any.whl")
+        );
         assert_eq!(subject_of("x-1.0.tar.gz.asc"), Some("x-1.0.tar.gz"));
         assert_eq!(subject_of("x-1.0.tar.gz.sig"), Some("x-1.0.tar.gz"));
-        for file in ["x-1.0.tar.gz", "notes.txt.asc", ".metadata", "packages/.whl.metadata", "simple/foo/"] {
+        for file in [
+            "x-1.0.tar.gz",
+            "notes.txt.asc",
+            ".metadata",
+            "packages/.whl.metadata",
+            "simple/foo/",
+        ] {
             assert_eq!(subject_of(file), None, "{file}");
         }
     }
@@ -180,7 +232,10 @@ mod tests {
     #[test]
     fn planted_wheels_are_told_from_odd_names() {
         assert!(is_planted_wheel("requests-9.0-py3-none-any.whl", "evil"));
-        assert!(!is_planted_wheel("Requests-9.0-py3-none-any.whl", "requests"));
+        assert!(!is_planted_wheel(
+            "Requests-9.0-py3-none-any.whl",
+            "requests"
+        ));
         assert!(!is_planted_wheel("odd.whl", "evil"));
         assert!(may_belong_to("python-foo-1.0-beta.tar.gz", "python-foo"));
         assert!(!may_belong_to("requests-9.0.tar.gz", "evil"));

@@ -27,8 +27,12 @@ pub(super) fn content_type(form: &str) -> Option<&'static str> {
 /// The form that a media type names. The meta version `latest` is answered as `v1`.
 fn form_of(media_type: &str) -> Option<&'static str> {
     match media_type.to_ascii_lowercase().as_str() {
-        "application/vnd.pypi.simple.v1+json" | "application/vnd.pypi.simple.latest+json" => Some(JSON),
-        "application/vnd.pypi.simple.v1+html" | "application/vnd.pypi.simple.latest+html" => Some(V1_HTML),
+        "application/vnd.pypi.simple.v1+json" | "application/vnd.pypi.simple.latest+json" => {
+            Some(JSON)
+        }
+        "application/vnd.pypi.simple.v1+html" | "application/vnd.pypi.simple.latest+html" => {
+            Some(V1_HTML)
+        }
         "text/html" => Some(HTML),
         _ => None,
     }
@@ -36,11 +40,16 @@ fn form_of(media_type: &str) -> Option<&'static str> {
 
 /// The form to answer with: `?format=` if it names one, else the most wanted of `Accept`, else HTML.
 pub(super) fn form(headers: &HeaderMap, query: Option<&str>) -> &'static str {
-    query.and_then(format_parameter).or_else(|| accepted(headers)).unwrap_or(HTML)
+    query
+        .and_then(format_parameter)
+        .or_else(|| accepted(headers))
+        .unwrap_or(HTML)
 }
 
 fn format_parameter(query: &str) -> Option<&'static str> {
-    let value = query.split('&').find_map(|pair| pair.strip_prefix("format="))?;
+    let value = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("format="))?;
     // A `+` may arrive as itself, as `%2B`, or as the space that form decoding makes of it.
     form_of(percent_decode(value)?.replace(' ', "+").as_str())
 }
@@ -51,7 +60,9 @@ type Rank = (u16, u8, u8);
 fn accepted(headers: &HeaderMap) -> Option<&'static str> {
     let mut best: Option<(Rank, &'static str)> = None;
     for form in [JSON, V1_HTML, HTML] {
-        let Some(rank) = rank(headers, form) else { continue };
+        let Some(rank) = rank(headers, form) else {
+            continue;
+        };
         if best.is_none_or(|(other, _)| rank > other) {
             best = Some((rank, form));
         }
@@ -60,7 +71,11 @@ fn accepted(headers: &HeaderMap) -> Option<&'static str> {
 }
 
 fn rank(headers: &HeaderMap, form: &'static str) -> Option<Rank> {
-    let ranges = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let ranges = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
     // The most specific range decides (RFC 9110 section 12.5.1); of equally specific ones the kindest.
     let (exactness, quality) = ranges.filter_map(|range| matches(range, form)).max()?;
     // Named by a client that knows it: the richer form first. Swept up by a wildcard: what any client reads.
@@ -85,10 +100,17 @@ fn matches(range: &str, form: &'static str) -> Option<(u8, u16)> {
         _ if form_of(media_type) == Some(form) => EXACT,
         _ => return None,
     };
-    let quality = parts.filter_map(|part| part.split_once('=')).find(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
+    let quality = parts
+        .filter_map(|part| part.split_once('='))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
     let quality = match quality {
         None => 1000,
-        Some((_, value)) => value.trim().parse::<f32>().ok().filter(|q| (0.0..=1.0).contains(q)).map(|q| (q * 1000.0) as u16)?,
+        Some((_, value)) => value
+            .trim()
+            .parse::<f32>()
+            .ok()
+            .filter(|q| (0.0..=1.0).contains(q))
+            .map(|q| (q * 1000.0) as u16)?,
     };
     Some((exactness, quality))
 }
@@ -111,13 +133,22 @@ mod tests {
         assert_eq!(ask(&["text/html"], None), HTML);
         assert_eq!(ask(&[], None), HTML);
         assert_eq!(ask(&["application/vnd.pypi.simple.v1+html"], None), V1_HTML);
-        assert_eq!(content_type(JSON), Some("application/vnd.pypi.simple.v1+json"));
+        assert_eq!(
+            content_type(JSON),
+            Some("application/vnd.pypi.simple.v1+json")
+        );
     }
 
     #[test]
     fn checklist_2_latest_is_answered_as_v1() {
-        assert_eq!(ask(&["application/vnd.pypi.simple.latest+json"], None), JSON);
-        assert_eq!(ask(&["application/vnd.pypi.simple.latest+html"], None), V1_HTML);
+        assert_eq!(
+            ask(&["application/vnd.pypi.simple.latest+json"], None),
+            JSON
+        );
+        assert_eq!(
+            ask(&["application/vnd.pypi.simple.latest+html"], None),
+            V1_HTML
+        );
     }
 
     #[test]
@@ -126,15 +157,39 @@ mod tests {
         assert_eq!(ask(&[pip], None), JSON);
         let uv = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01";
         assert_eq!(ask(&[uv], None), JSON);
-        assert_eq!(ask(&["text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"], None), HTML);
+        assert_eq!(
+            ask(
+                &["text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"],
+                None
+            ),
+            HTML
+        );
         assert_eq!(ask(&["*/*"], None), HTML);
     }
 
     #[test]
     fn qualities_decide_across_header_lines() {
-        assert_eq!(ask(&["application/vnd.pypi.simple.v1+json;q=0.3", "text/html;q=0.4"], None), HTML);
-        assert_eq!(ask(&["application/vnd.pypi.simple.v1+json; Q=0.9", "*/*;q=0.1"], None), JSON);
-        assert_eq!(ask(&["Application/Vnd.PyPI.simple.v1+JSON, text/html"], None), JSON);
+        assert_eq!(
+            ask(
+                &[
+                    "application/vnd.pypi.simple.v1+json;q=0.3",
+                    "text/html;q=0.4"
+                ],
+                None
+            ),
+            HTML
+        );
+        assert_eq!(
+            ask(
+                &["application/vnd.pypi.simple.v1+json; Q=0.9", "*/*;q=0.1"],
+                None
+            ),
+            JSON
+        );
+        assert_eq!(
+            ask(&["Application/Vnd.PyPI.simple.v1+JSON, text/html"], None),
+            JSON
+        );
         // The exact range decides over the wildcard.
         assert_eq!(ask(&["text/html;q=0, */*"], None), V1_HTML);
         assert_eq!(ask(&["application/*"], None), V1_HTML);
@@ -144,18 +199,36 @@ mod tests {
     fn nothing_acceptable_gives_html() {
         assert_eq!(ask(&["application/json"], None), HTML);
         assert_eq!(ask(&["application/vnd.pypi.simple.v2+json"], None), HTML);
-        assert_eq!(ask(&["application/vnd.pypi.simple.v1+json;q=0"], None), HTML);
+        assert_eq!(
+            ask(&["application/vnd.pypi.simple.v1+json;q=0"], None),
+            HTML
+        );
         assert_eq!(ask(&[";;;,,q=1,/,*"], None), HTML);
-        assert_eq!(ask(&["application/vnd.pypi.simple.v1+json;q=nan"], None), HTML);
+        assert_eq!(
+            ask(&["application/vnd.pypi.simple.v1+json;q=nan"], None),
+            HTML
+        );
     }
 
     #[test]
     fn the_format_parameter_wins() {
         let json = ["application/vnd.pypi.simple.v1+json"];
         assert_eq!(ask(&json, Some("format=text/html")), HTML);
-        assert_eq!(ask(&[], Some("x=1&format=application%2Fvnd.pypi.simple.v1%2Bjson")), JSON);
-        assert_eq!(ask(&[], Some("format=application/vnd.pypi.simple.latest+json")), JSON);
-        assert_eq!(ask(&[], Some("format=application/vnd.pypi.simple.v1%20html")), V1_HTML);
+        assert_eq!(
+            ask(
+                &[],
+                Some("x=1&format=application%2Fvnd.pypi.simple.v1%2Bjson")
+            ),
+            JSON
+        );
+        assert_eq!(
+            ask(&[], Some("format=application/vnd.pypi.simple.latest+json")),
+            JSON
+        );
+        assert_eq!(
+            ask(&[], Some("format=application/vnd.pypi.simple.v1%20html")),
+            V1_HTML
+        );
         assert_eq!(ask(&json, Some("format=unheard-of")), JSON);
     }
 }

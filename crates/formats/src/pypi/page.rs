@@ -44,13 +44,21 @@ pub(super) struct Head<'a> {
 pub(super) fn syntax(document: &Document<'_>) -> Result<Syntax, Malformed> {
     if document.body.len() > MAX_BYTES {
         let length = document.body.len();
-        return Err(Malformed(format!("the simple page is {length} bytes long; larder reads pages of up to {MAX_BYTES} bytes")));
+        return Err(Malformed(format!(
+            "the simple page is {length} bytes long; larder reads pages of up to {MAX_BYTES} bytes"
+        )));
     }
-    let essence = document.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let essence = document
+        .content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
     match essence.as_str() {
-        "application/vnd.pypi.simple.v1+json" | "application/vnd.pypi.simple.latest+json" | "application/json" => {
-            Ok(Syntax::Json)
-        }
+        "application/vnd.pypi.simple.v1+json"
+        | "application/vnd.pypi.simple.latest+json"
+        | "application/json" => Ok(Syntax::Json),
         "text/html"
         | "application/vnd.pypi.simple.v1+html"
         | "application/vnd.pypi.simple.latest+html"
@@ -66,11 +74,15 @@ pub(super) fn syntax(document: &Document<'_>) -> Result<Syntax, Malformed> {
 
 /// What the page at `simple/` or `simple/{project}/` is about.
 pub(super) fn subject(key_path: &str) -> Result<Subject<'_>, Malformed> {
-    let project = key_path.strip_prefix("simple/").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    let project = key_path
+        .strip_prefix("simple/")
+        .map(|rest| rest.strip_suffix('/').unwrap_or(rest));
     match project {
         Some("") => Ok(Subject::List),
         Some(project) if !project.contains('/') => Ok(Subject::Project(project)),
-        _ => Err(Malformed(format!("{key_path:?} is not the path of a simple page"))),
+        _ => Err(Malformed(format!(
+            "{key_path:?} is not the path of a simple page"
+        ))),
     }
 }
 
@@ -82,16 +94,38 @@ mod tests {
 
     fn kind(content_type: &str, body: &[u8]) -> Result<Syntax, Malformed> {
         let url = Url::parse("https://index.example.com/simple/foo/").unwrap();
-        syntax(&Document { body, content_type, url: &url, key_path: "simple/foo/", variant: "", memo: None })
+        syntax(&Document {
+            body,
+            content_type,
+            url: &url,
+            key_path: "simple/foo/",
+            variant: "",
+            memo: None,
+        })
     }
 
     #[test]
     fn hazard_w11_other_content_types_are_no_index() {
-        assert_eq!(kind("application/vnd.pypi.simple.v1+json", b""), Ok(Syntax::Json));
-        assert_eq!(kind("Application/JSON; charset=utf-8", b""), Ok(Syntax::Json));
+        assert_eq!(
+            kind("application/vnd.pypi.simple.v1+json", b""),
+            Ok(Syntax::Json)
+        );
+        assert_eq!(
+            kind("Application/JSON; charset=utf-8", b""),
+            Ok(Syntax::Json)
+        );
         assert_eq!(kind("text/html; charset=UTF-8", b""), Ok(Syntax::Html));
-        assert_eq!(kind("application/vnd.pypi.simple.v1+html", b""), Ok(Syntax::Html));
-        for other in ["", "text/plain", "application/octet-stream", "application/vnd.pypi.simple.v2+json", "image/svg+xml"] {
+        assert_eq!(
+            kind("application/vnd.pypi.simple.v1+html", b""),
+            Ok(Syntax::Html)
+        );
+        for other in [
+            "",
+            "text/plain",
+            "application/octet-stream",
+            "application/vnd.pypi.simple.v2+json",
+            "image/svg+xml",
+        ] {
             assert!(kind(other, b"{}").is_err(), "{other}");
         }
     }
@@ -99,7 +133,12 @@ mod tests {
     #[test]
     fn pages_have_a_largest_size() {
         assert!(kind("text/html", &vec![b' '; MAX_BYTES]).is_ok());
-        assert!(kind("text/html", &vec![b' '; MAX_BYTES + 1]).unwrap_err().0.contains("67108865"));
+        assert!(
+            kind("text/html", &vec![b' '; MAX_BYTES + 1])
+                .unwrap_err()
+                .0
+                .contains("67108865")
+        );
     }
 
     #[test]

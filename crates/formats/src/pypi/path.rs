@@ -30,7 +30,9 @@ fn place(path: &str) -> Place<'_> {
         return Place::Misspelt("");
     }
     if let Some(rest) = path.strip_prefix("simple/") {
-        let page = rest.strip_suffix("/index.html").or_else(|| (rest == "index.html").then_some(""));
+        let page = rest
+            .strip_suffix("/index.html")
+            .or_else(|| (rest == "index.html").then_some(""));
         return match (page.unwrap_or(rest), page.is_some()) {
             ("", false) => Place::List,
             (name, true) if !name.contains('/') => Place::Misspelt(name),
@@ -41,7 +43,10 @@ fn place(path: &str) -> Place<'_> {
             },
         };
     }
-    let is_api = |rest: &str| rest.strip_suffix("/json").is_some_and(|rest| !rest.is_empty() && rest.split('/').count() <= 2);
+    let is_api = |rest: &str| {
+        rest.strip_suffix("/json")
+            .is_some_and(|rest| !rest.is_empty() && rest.split('/').count() <= 2)
+    };
     if path.starts_with("integrity/") || path.strip_prefix("pypi/").is_some_and(is_api) {
         return Place::IndexFile;
     }
@@ -64,21 +69,30 @@ pub(super) fn operation(request: &RequestParts<'_>) -> Operation {
     let page = |rest: &str| {
         let form = negotiate::form(request.headers, request.query);
         let source = page_source(request.repository, rest);
-        Operation::Read(Read { source, form: Form::Derived(form), bypass_cache: false })
+        Operation::Read(Read {
+            source,
+            form: Form::Derived(form),
+            bypass_cache: false,
+        })
     };
     match place(request.path.as_str()) {
         Place::List => page(""),
         Place::Misspelt("") => redirect("simple/", request.query),
-        Place::Project(name) | Place::Misspelt(name) if !names::is_valid(name) => Operation::Refuse(Refusal {
-            status: 400,
-            code: "invalid_name",
-            message: format!(
-                "{:?} is not the name of a Python project: letters, digits, '.', '_' and '-' are allowed, a letter or digit at both ends",
-                larder_core::shown(name)
-            ),
-        }),
+        Place::Project(name) | Place::Misspelt(name) if !names::is_valid(name) => {
+            Operation::Refuse(Refusal {
+                status: 400,
+                code: "invalid_name",
+                message: format!(
+                    "{:?} is not the name of a Python project: letters, digits, '.', '_' and '-' are allowed, a letter or digit at both ends",
+                    larder_core::shown(name)
+                ),
+            })
+        }
         Place::Project(name) if names::normalize(name) == name => page(&format!("{name}/")),
-        Place::Project(name) | Place::Misspelt(name) => redirect(&format!("simple/{}/", names::normalize(name)), request.query),
+        Place::Project(name) | Place::Misspelt(name) => redirect(
+            &format!("simple/{}/", names::normalize(name)),
+            request.query,
+        ),
         Place::IndexFile => file(request, SourceBase::Index),
         Place::File => file(request, SourceBase::Files),
     }
@@ -99,7 +113,11 @@ fn file(request: &RequestParts<'_>, base: SourceBase) -> Operation {
         variant: "",
         is_document: false,
     };
-    Operation::Read(Read { source, form: Form::Verbatim, bypass_cache: false })
+    Operation::Read(Read {
+        source,
+        form: Form::Verbatim,
+        bypass_cache: false,
+    })
 }
 
 /// The source of `simple/` (`rest` empty) or `simple/{project}/`.
@@ -118,7 +136,9 @@ pub(super) fn page_source(repository: &Repository, rest: &str) -> SourceSpec {
 /// The last segment of the simple root with its slash, percent-encoded: usually `simple/`, devpi's `+simple/`; empty if the
 /// root of the host is the simple root.
 fn simple_root(repository: &Repository) -> String {
-    let Some(upstream) = &repository.upstream else { return "simple/".to_owned() };
+    let Some(upstream) = &repository.upstream else {
+        return "simple/".to_owned();
+    };
     let path = upstream.index_url.path().trim_end_matches('/');
     match path.rsplit('/').next() {
         Some("") | None => String::new(),
@@ -132,14 +152,20 @@ pub(super) fn built_in(path: &str) -> BuiltIn {
     match place(path) {
         Place::List | Place::Project(_) | Place::Misspelt(_) | Place::IndexFile => BuiltIn::Mutable,
         // Some servers keep files beside their pages; files do not change, and quarantine must see them.
-        Place::File if path.starts_with("simple/") && !names::is_distribution(file) => BuiltIn::Mutable,
+        Place::File if path.starts_with("simple/") && !names::is_distribution(file) => {
+            BuiltIn::Mutable
+        }
         Place::File => BuiltIn::None,
     }
 }
 
 /// The distribution file that a sidecar stands beside.
 pub(super) fn subject(path: &str) -> Option<&str> {
-    if place(path) == Place::File { names::subject_of(path) } else { None }
+    if place(path) == Place::File {
+        names::subject_of(path)
+    } else {
+        None
+    }
 }
 
 /// The page that names the file at `path`.
@@ -154,5 +180,8 @@ pub(super) fn named_by(repository: &Repository, path: &str) -> Option<SourceSpec
 
 /// Whether the path has several forms.
 pub(super) fn is_page(path: &str) -> bool {
-    matches!(place(path), Place::List | Place::Project(_) | Place::Misspelt(_))
+    matches!(
+        place(path),
+        Place::List | Place::Project(_) | Place::Misspelt(_)
+    )
 }

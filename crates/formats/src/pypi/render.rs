@@ -17,11 +17,18 @@ pub(super) struct HtmlPage {
 impl HtmlPage {
     /// An empty page, with room for `capacity` bytes.
     pub(super) fn with_capacity(capacity: usize) -> Self {
-        Self { anchors: String::with_capacity(capacity) }
+        Self {
+            anchors: String::with_capacity(capacity),
+        }
     }
 
     /// Adds an anchor. `href` is given in parts that follow each other.
-    pub(super) fn anchor<'v>(&mut self, href: &[&str], attributes: impl IntoIterator<Item = (&'v str, &'v str)>, text: &str) {
+    pub(super) fn anchor<'v>(
+        &mut self,
+        href: &[&str],
+        attributes: impl IntoIterator<Item = (&'v str, &'v str)>,
+        text: &str,
+    ) {
         let out = &mut self.anchors;
         out.push_str("<a href=\"");
         for part in href {
@@ -42,14 +49,20 @@ impl HtmlPage {
     pub(super) fn finish(self, head: &Head<'_>, subject: Subject<'_>) -> Vec<u8> {
         let mut top = String::from("<!DOCTYPE html>\n<html>\n<head>\n<meta charset=\"utf-8\">\n");
         let version = head.api_version.as_deref().unwrap_or("1.0");
-        let named = [("pypi:project-status", &head.status), ("pypi:project-status-reason", &head.status_reason)];
+        let named = [
+            ("pypi:project-status", &head.status),
+            ("pypi:project-status-reason", &head.status_reason),
+        ];
         meta("pypi:repository-version", version, &mut top);
         for (name, value) in named {
             if let Some(value) = value {
                 meta(name, value, &mut top);
             }
         }
-        for (name, urls) in [("pypi:tracks", &head.tracks), ("pypi:alternate-locations", &head.alternate_locations)] {
+        for (name, urls) in [
+            ("pypi:tracks", &head.tracks),
+            ("pypi:alternate-locations", &head.alternate_locations),
+        ] {
             for url in urls {
                 meta(name, url, &mut top);
             }
@@ -62,7 +75,13 @@ impl HtmlPage {
                 escape_into(project, &mut title);
             }
         }
-        for part in ["<title>", &title, "</title>\n</head>\n<body>\n<h1>", &title, "</h1>\n"] {
+        for part in [
+            "<title>",
+            &title,
+            "</title>\n</head>\n<body>\n<h1>",
+            &title,
+            "</h1>\n",
+        ] {
             top.push_str(part);
         }
         let mut page = self.anchors;
@@ -90,7 +109,8 @@ fn attribute(name: &str, value: &str, out: &mut String) {
 /// Whether an upstream's attribute may be repeated: a plain name, and none that runs a script, restyles the page or sends
 /// requests of its own.
 fn is_harmless(name: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
+    let plain =
+        |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
     name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.bytes().all(plain)
         && !name.starts_with("on")
@@ -153,21 +173,49 @@ mod tests {
 
     fn page(attributes: &[(&str, &str)], text: &str) -> String {
         let mut page = HtmlPage::with_capacity(0);
-        page.anchor(&["/r/", "x.whl", "#", "sha256=a&b"], attributes.iter().copied(), text);
+        page.anchor(
+            &["/r/", "x.whl", "#", "sha256=a&b"],
+            attributes.iter().copied(),
+            text,
+        );
         String::from_utf8(page.finish(&Head::default(), Subject::Project("x"))).unwrap()
     }
 
     #[test]
     fn hazard_s15_attributes_that_act_are_left_out() {
-        let acting = ["onclick", "onmouseover", "style", "ping", "href", "xlink:href", "a\"b", "<img", "=x", "", "\u{e9}"];
-        let attributes: Vec<_> = acting.iter().map(|name| (*name, "javascript:alert(1)")).collect();
-        assert!(page(&attributes, "x.whl").contains("<a href=\"/r/x.whl#sha256=a&amp;b\">x.whl</a>"));
+        let acting = [
+            "onclick",
+            "onmouseover",
+            "style",
+            "ping",
+            "href",
+            "xlink:href",
+            "a\"b",
+            "<img",
+            "=x",
+            "",
+            "\u{e9}",
+        ];
+        let attributes: Vec<_> = acting
+            .iter()
+            .map(|name| (*name, "javascript:alert(1)"))
+            .collect();
+        assert!(
+            page(&attributes, "x.whl").contains("<a href=\"/r/x.whl#sha256=a&amp;b\">x.whl</a>")
+        );
     }
 
     #[test]
     fn checklist_6_attributes_are_kept_and_escaped_again() {
-        let html =
-            page(&[("data-requires-python", ">=3.8"), ("data-yanked", ""), ("rel", "internal"), ("data-new_1.x", "\"'")], "<b>");
+        let html = page(
+            &[
+                ("data-requires-python", ">=3.8"),
+                ("data-yanked", ""),
+                ("rel", "internal"),
+                ("data-new_1.x", "\"'"),
+            ],
+            "<b>",
+        );
         assert!(html.contains(
             "data-requires-python=\"&gt;=3.8\" data-yanked=\"\" rel=\"internal\" data-new_1.x=\"&quot;'\">&lt;b&gt;</a>"
         ));
@@ -178,7 +226,11 @@ mod tests {
         let mut out = String::from("{");
         member("a\"", Json::Text("\n\u{e9}"), &mut out);
         member("b", Json::Bool(false), &mut out);
-        member("c", Json::Object(&[("sha256", "00"), ("md5", "11")]), &mut out);
+        member(
+            "c",
+            Json::Object(&[("sha256", "00"), ("md5", "11")]),
+            &mut out,
+        );
         member("d", Json::Array(&["[".into(), "{".into()]), &mut out);
         member("e", Json::Object(&[]), &mut out);
         out.push('}');

@@ -35,7 +35,10 @@ pub(super) struct Anchor<'a> {
 impl Anchor<'_> {
     /// The value of an attribute; empty if it has none.
     pub(super) fn attribute(&self, name: &str) -> Option<&str> {
-        self.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_ref())
+        self.attributes
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_ref())
     }
 }
 
@@ -58,8 +61,18 @@ struct State<'a, 'e> {
 }
 
 /// Reads a page, giving each anchor to `each`.
-pub(super) fn read<'a>(html: &'a str, each: &mut dyn FnMut(Anchor<'a>)) -> Result<(Head<'a>, Signs), Malformed> {
-    let state = RefCell::new(State { html, each, anchor: None, anchors: 0, head: Head::default(), signs: Signs::default() });
+pub(super) fn read<'a>(
+    html: &'a str,
+    each: &mut dyn FnMut(Anchor<'a>),
+) -> Result<(Head<'a>, Signs), Malformed> {
+    let state = RefCell::new(State {
+        html,
+        each,
+        anchor: None,
+        anchors: 0,
+        head: Head::default(),
+        signs: Signs::default(),
+    });
     let settings = settings()
         .append_element_content_handler(element!("a", |element| state.borrow_mut().open(element)))
         .append_element_content_handler(text!("a", |chunk| {
@@ -75,7 +88,9 @@ pub(super) fn read<'a>(html: &'a str, each: &mut dyn FnMut(Anchor<'a>)) -> Resul
             Ok(())
         }))
         .append_element_content_handler(element!("input", |element| {
-            let password = element.get_attribute("type").is_some_and(|kind| kind.trim().eq_ignore_ascii_case("password"));
+            let password = element
+                .get_attribute("type")
+                .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("password"));
             state.borrow_mut().signs.password |= password;
             Ok(())
         }));
@@ -89,7 +104,11 @@ pub(super) fn read<'a>(html: &'a str, each: &mut dyn FnMut(Anchor<'a>)) -> Resul
 pub(super) fn base(html: &str) -> Result<Option<String>, Malformed> {
     // Most pages have none, and looking for the letters is fifty times faster than reading the page.
     let mut tags = memchr::memchr_iter(b'<', html.as_bytes());
-    if !tags.any(|at| html.as_bytes().get(at + 1..at + 5).is_some_and(|name| name.eq_ignore_ascii_case(b"base"))) {
+    if !tags.any(|at| {
+        html.as_bytes()
+            .get(at + 1..at + 5)
+            .is_some_and(|name| name.eq_ignore_ascii_case(b"base"))
+    }) {
         return Ok(None);
     }
     let mut found = None;
@@ -105,20 +124,27 @@ pub(super) fn base(html: &str) -> Result<Option<String>, Malformed> {
 
 fn settings<'h, 's>() -> Settings<'h, 's> {
     let memory = MemorySettings::new().with_max_allowed_memory_usage(MAX_PARSER_MEMORY);
-    Settings::new().with_strict(false).with_memory_settings(memory)
+    Settings::new()
+        .with_strict(false)
+        .with_memory_settings(memory)
 }
 
 fn run(html: &str, settings: Settings<'_, '_>) -> Result<(), Malformed> {
     let mut rewriter = HtmlRewriter::new(settings, |_: &[u8]| ());
-    rewriter.write(html.as_bytes()).and_then(|()| rewriter.end()).map_err(|error| {
-        Malformed(match error {
-            RewritingError::MemoryLimitExceeded(_) => {
-                "the HTML simple page nests too deep, or one of its tags is too long".to_owned()
-            }
-            RewritingError::ContentHandlerError(reason) => format!("the HTML simple page cannot be read: {reason}"),
-            other => format!("the HTML simple page cannot be read: {other}"),
+    rewriter
+        .write(html.as_bytes())
+        .and_then(|()| rewriter.end())
+        .map_err(|error| {
+            Malformed(match error {
+                RewritingError::MemoryLimitExceeded(_) => {
+                    "the HTML simple page nests too deep, or one of its tags is too long".to_owned()
+                }
+                RewritingError::ContentHandlerError(reason) => {
+                    format!("the HTML simple page cannot be read: {reason}")
+                }
+                other => format!("the HTML simple page cannot be read: {other}"),
+            })
         })
-    })
 }
 
 impl<'a> State<'a, '_> {
@@ -129,12 +155,16 @@ impl<'a> State<'a, '_> {
             return Err(format!("it has more than {MAX_ENTRIES} anchors").into());
         }
         if element.attributes().len() > MAX_ATTRIBUTES {
-            return Err(format!("one of its anchors has more than {MAX_ATTRIBUTES} attributes").into());
+            return Err(
+                format!("one of its anchors has more than {MAX_ATTRIBUTES} attributes").into(),
+            );
         }
         let mut href = None;
         let mut attributes: Vec<(Cow<'a, str>, Cow<'a, str>)> = Vec::new();
         for attribute in element.attributes() {
-            let Some(name) = self.slice(attribute.name_source_location()) else { continue };
+            let Some(name) = self.slice(attribute.name_source_location()) else {
+                continue;
+            };
             let name = lower_case(name);
             let value = self.value(attribute);
             // Of two attributes of one name a parser takes the first.
@@ -144,7 +174,11 @@ impl<'a> State<'a, '_> {
                 attributes.push((name, value));
             }
         }
-        self.anchor = href.map(|href| Anchor { href, attributes, text: String::new() });
+        self.anchor = href.map(|href| Anchor {
+            href,
+            attributes,
+            text: String::new(),
+        });
         Ok(())
     }
 
@@ -165,7 +199,9 @@ impl<'a> State<'a, '_> {
 
     fn meta(&mut self, element: &Element<'_, '_>) {
         let attribute = |name| element.attributes().iter().find(|a| a.name() == name);
-        let (Some(name), Some(content)) = (attribute("name"), attribute("content")) else { return };
+        let (Some(name), Some(content)) = (attribute("name"), attribute("content")) else {
+            return;
+        };
         let content = self.value(content);
         match name.value().trim().to_ascii_lowercase().as_str() {
             "pypi:repository-version" => self.head.api_version = Some(content),
@@ -179,13 +215,19 @@ impl<'a> State<'a, '_> {
 
     fn title(&mut self, chunk: &str) {
         if self.signs.title.len() < MAX_TITLE {
-            self.signs.title.extend(chunk.chars().take(MAX_TITLE).map(|c| c.to_ascii_lowercase()));
+            self.signs.title.extend(
+                chunk
+                    .chars()
+                    .take(MAX_TITLE)
+                    .map(|c| c.to_ascii_lowercase()),
+            );
             self.signs.title.push(' ');
         }
     }
 
     fn value(&self, attribute: &Attribute<'_>) -> Cow<'a, str> {
-        self.slice(attribute.value_source_location()).map_or(Cow::Borrowed(""), |value| decode(value, true))
+        self.slice(attribute.value_source_location())
+            .map_or(Cow::Borrowed(""), |value| decode(value, true))
     }
 
     fn slice(&self, location: Option<SourceLocation>) -> Option<&'a str> {
@@ -195,7 +237,11 @@ impl<'a> State<'a, '_> {
 }
 
 fn lower_case(name: &str) -> Cow<'_, str> {
-    if name.bytes().any(|b| b.is_ascii_uppercase()) { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) }
+    if name.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    }
 }
 
 #[cfg(test)]
@@ -208,7 +254,11 @@ mod tests {
     fn anchors(html: &str) -> Vec<Found> {
         let mut all = Vec::new();
         read(html, &mut |anchor| {
-            let attributes = anchor.attributes.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
+            let attributes = anchor
+                .attributes
+                .iter()
+                .map(|(n, v)| (n.to_string(), v.to_string()))
+                .collect();
             all.push((anchor.href.to_string(), anchor.text.clone(), attributes));
         })
         .unwrap();
@@ -221,12 +271,20 @@ mod tests {
             "<a HREF='x-1.0.whl#sha256=ab' data-requires-python=\"&gt;=3.8\" data-yanked data-X='1' data-x=2> x-1.0.whl\n</a>\
              <p><a href=y&amp;z>y <b>b&amp;</b>c</a> outside <a name=top>no link</a>",
         );
-        let attributes =
-            [("data-requires-python", ">=3.8"), ("data-yanked", ""), ("data-x", "1")].map(|(n, v)| (n.to_owned(), v.to_owned()));
+        let attributes = [
+            ("data-requires-python", ">=3.8"),
+            ("data-yanked", ""),
+            ("data-x", "1"),
+        ]
+        .map(|(n, v)| (n.to_owned(), v.to_owned()));
         assert_eq!(
             found,
             [
-                ("x-1.0.whl#sha256=ab".to_owned(), "x-1.0.whl".to_owned(), attributes.to_vec()),
+                (
+                    "x-1.0.whl#sha256=ab".to_owned(),
+                    "x-1.0.whl".to_owned(),
+                    attributes.to_vec()
+                ),
                 ("y&z".to_owned(), "y b&c".to_owned(), vec![]),
             ]
         );
@@ -259,17 +317,25 @@ mod tests {
         assert_eq!(head.api_version.as_deref(), Some("1.4"));
         assert_eq!(head.status.as_deref(), Some("quarantined"));
         assert_eq!(head.status_reason.as_deref(), Some("a <b>"));
-        assert_eq!(head.tracks, ["https://a.example.com/", "https://b.example.com/"]);
+        assert_eq!(
+            head.tracks,
+            ["https://a.example.com/", "https://b.example.com/"]
+        );
         assert!(signs.title.contains("links for x") && signs.password);
     }
 
     #[test]
     fn the_first_base_counts() {
         assert_eq!(
-            base("<a href=x>x</a><BASE target=_blank><base href='/a&amp;b/'><base href=/c/>").unwrap().as_deref(),
+            base("<a href=x>x</a><BASE target=_blank><base href='/a&amp;b/'><base href=/c/>")
+                .unwrap()
+                .as_deref(),
             Some("/a&b/")
         );
-        assert_eq!(base("<!-- <base href=/x/> --><script>'<base href=/y/>'</script>").unwrap(), None);
+        assert_eq!(
+            base("<!-- <base href=/x/> --><script>'<base href=/y/>'</script>").unwrap(),
+            None
+        );
         assert_eq!(base("<a href=x>base</a>").unwrap(), None);
     }
 
@@ -280,7 +346,12 @@ mod tests {
             format!("<a href=x {}>x</a>", attributes.join(" "))
         };
         assert!(read(&anchor(MAX_ATTRIBUTES), &mut |_| ()).is_ok());
-        assert!(read(&anchor(MAX_ATTRIBUTES + 1), &mut |_| ()).unwrap_err().0.contains("attributes"));
+        assert!(
+            read(&anchor(MAX_ATTRIBUTES + 1), &mut |_| ())
+                .unwrap_err()
+                .0
+                .contains("attributes")
+        );
     }
 
     #[test]

@@ -38,12 +38,18 @@ pub(super) struct File<'a> {
 }
 
 /// Reads a project page, giving each file to `each`.
-pub(super) fn read_project<'a>(text: &'a str, each: &mut dyn FnMut(File<'a>)) -> Result<Head<'a>, Malformed> {
+pub(super) fn read_project<'a>(
+    text: &'a str,
+    each: &mut dyn FnMut(File<'a>),
+) -> Result<Head<'a>, Malformed> {
     read(text, &mut Files(each))
 }
 
 /// Reads a project list, giving each name to `each`.
-pub(super) fn read_list<'a>(text: &'a str, each: &mut dyn FnMut(Cow<'a, str>)) -> Result<Head<'a>, Malformed> {
+pub(super) fn read_list<'a>(
+    text: &'a str,
+    each: &mut dyn FnMut(Cow<'a, str>),
+) -> Result<Head<'a>, Malformed> {
     read(text, &mut Projects(each))
 }
 
@@ -67,7 +73,8 @@ trait List<'a> {
     const KEY: &'static str;
 
     /// Reads one element; `false` at the end.
-    fn next<A: SeqAccess<'a>>(&mut self, text: &'a str, elements: &mut A) -> Result<bool, A::Error>;
+    fn next<A: SeqAccess<'a>>(&mut self, text: &'a str, elements: &mut A)
+    -> Result<bool, A::Error>;
 }
 
 struct Files<'e, 'a>(&'e mut dyn FnMut(File<'a>));
@@ -75,8 +82,15 @@ struct Files<'e, 'a>(&'e mut dyn FnMut(File<'a>));
 impl<'a> List<'a> for Files<'_, 'a> {
     const KEY: &'static str = "files";
 
-    fn next<A: SeqAccess<'a>>(&mut self, text: &'a str, elements: &mut A) -> Result<bool, A::Error> {
-        Ok(elements.next_element_seed(FileSeed(text))?.map(&mut self.0).is_some())
+    fn next<A: SeqAccess<'a>>(
+        &mut self,
+        text: &'a str,
+        elements: &mut A,
+    ) -> Result<bool, A::Error> {
+        Ok(elements
+            .next_element_seed(FileSeed(text))?
+            .map(&mut self.0)
+            .is_some())
     }
 }
 
@@ -86,7 +100,10 @@ impl<'a> List<'a> for Projects<'_, 'a> {
     const KEY: &'static str = "projects";
 
     fn next<A: SeqAccess<'a>>(&mut self, _: &'a str, elements: &mut A) -> Result<bool, A::Error> {
-        Ok(elements.next_element_seed(ProjectSeed)?.map(&mut self.0).is_some())
+        Ok(elements
+            .next_element_seed(ProjectSeed)?
+            .map(&mut self.0)
+            .is_some())
     }
 }
 
@@ -95,9 +112,15 @@ struct Spans(Vec<Range<usize>>);
 impl<'a> List<'a> for Spans {
     const KEY: &'static str = "files";
 
-    fn next<A: SeqAccess<'a>>(&mut self, text: &'a str, elements: &mut A) -> Result<bool, A::Error> {
+    fn next<A: SeqAccess<'a>>(
+        &mut self,
+        text: &'a str,
+        elements: &mut A,
+    ) -> Result<bool, A::Error> {
         let element = elements.next_element::<&'a RawValue>()?;
-        Ok(element.map(|raw| self.0.push(span_of(text, raw.get()))).is_some())
+        Ok(element
+            .map(|raw| self.0.push(span_of(text, raw.get())))
+            .is_some())
     }
 }
 
@@ -121,15 +144,18 @@ impl<'a, L: List<'a>> Visitor<'a> for PageVisitor<'_, 'a, L> {
                 if std::mem::replace(&mut seen, true) {
                     return Err(duplicate(L::KEY));
                 }
-                map.next_value_seed(ListSeed { text: self.text, list: &mut *self.list })?;
+                map.next_value_seed(ListSeed {
+                    text: self.text,
+                    list: &mut *self.list,
+                })?;
                 continue;
             }
             let value: &'a RawValue = map.next_value()?;
             check_depth(value, 1)?;
             match key.as_ref() {
                 "meta" => {
-                    let meta: Meta<'a> =
-                        serde_json::from_str(value.get()).map_err(|_| de::Error::custom("`meta` is not an object"))?;
+                    let meta: Meta<'a> = serde_json::from_str(value.get())
+                        .map_err(|_| de::Error::custom("`meta` is not an object"))?;
                     head.api_version = meta.api_version.and_then(string_of);
                     head.tracks = strings(meta.tracks);
                 }
@@ -142,7 +168,11 @@ impl<'a, L: List<'a>> Visitor<'a> for PageVisitor<'_, 'a, L> {
                 _ => {}
             }
         }
-        if seen { Ok(head) } else { Err(de::Error::missing_field(L::KEY)) }
+        if seen {
+            Ok(head)
+        } else {
+            Err(de::Error::missing_field(L::KEY))
+        }
     }
 }
 
@@ -165,7 +195,9 @@ struct Status<'a> {
 }
 
 fn strings(raw: Option<&RawValue>) -> Vec<Cow<'_, str>> {
-    let texts: Vec<Text<'_>> = raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
+    let texts: Vec<Text<'_>> = raw
+        .and_then(|raw| serde_json::from_str(raw.get()).ok())
+        .unwrap_or_default();
     texts.into_iter().map(|Text(text)| text).collect()
 }
 
@@ -198,7 +230,10 @@ impl<'a, L: List<'a>> Visitor<'a> for ListSeed<'_, 'a, L> {
         while self.list.next(self.text, &mut elements)? {
             count += 1;
             if count > MAX_ENTRIES {
-                return Err(de::Error::custom(format_args!("it lists more than {MAX_ENTRIES} {}", L::KEY)));
+                return Err(de::Error::custom(format_args!(
+                    "it lists more than {MAX_ENTRIES} {}",
+                    L::KEY
+                )));
             }
         }
         Ok(())
@@ -268,7 +303,8 @@ impl<'a> Visitor<'a> for FileSeed<'a> {
                     seen.once("url")?;
                     let raw: &'a RawValue = map.next_value()?;
                     file.url_span = span_of(self.0, raw.get());
-                    file.url = string_of(raw).ok_or_else(|| de::Error::custom("`url` is not a string"))?;
+                    file.url =
+                        string_of(raw).ok_or_else(|| de::Error::custom("`url` is not a string"))?;
                 }
                 "hashes" => {
                     seen.once("hashes")?;
@@ -276,7 +312,8 @@ impl<'a> Visitor<'a> for FileSeed<'a> {
                 }
                 "requires-python" => {
                     seen.once("requires-python")?;
-                    file.requires_python = map.next_value::<Option<Text<'a>>>()?.map(|Text(text)| text);
+                    file.requires_python =
+                        map.next_value::<Option<Text<'a>>>()?.map(|Text(text)| text);
                 }
                 "yanked" => {
                     seen.once("yanked")?;
@@ -293,7 +330,12 @@ impl<'a> Visitor<'a> for FileSeed<'a> {
     }
 }
 
-fn read_less_common<'a, A: MapAccess<'a>>(file: &mut File<'a>, seen: &mut Seen, key: &str, map: &mut A) -> Result<(), A::Error> {
+fn read_less_common<'a, A: MapAccess<'a>>(
+    file: &mut File<'a>,
+    seen: &mut Seen,
+    key: &str,
+    map: &mut A,
+) -> Result<(), A::Error> {
     match key {
         "core-metadata" => {
             seen.once("core-metadata")?;
@@ -301,12 +343,16 @@ fn read_less_common<'a, A: MapAccess<'a>>(file: &mut File<'a>, seen: &mut Seen, 
         }
         "dist-info-metadata" | "data-dist-info-metadata" => {
             let former = map.next_value()?;
-            if !seen.has("core-metadata") && !matches!(file.core_metadata, Some(CoreMetadata::Yes(_))) {
+            if !seen.has("core-metadata")
+                && !matches!(file.core_metadata, Some(CoreMetadata::Yes(_)))
+            {
                 file.core_metadata = Some(former);
             }
         }
         "gpg-sig" => file.gpg_sig = map.next_value()?,
-        "provenance" => file.provenance = map.next_value::<Option<Text<'a>>>()?.map(|Text(text)| text),
+        "provenance" => {
+            file.provenance = map.next_value::<Option<Text<'a>>>()?.map(|Text(text)| text)
+        }
         // Of another type than the specification's these say nothing; clients ignore them too.
         "size" => file.size = map.next_value::<&RawValue>()?.get().parse().ok(),
         "upload-time" => file.upload_time = string_of(map.next_value()?),
@@ -344,6 +390,10 @@ impl Seen {
     }
 
     fn need<E: de::Error>(&self, field: &'static str) -> Result<(), E> {
-        if self.has(field) { Ok(()) } else { Err(E::missing_field(field)) }
+        if self.has(field) {
+            Ok(())
+        } else {
+            Err(E::missing_field(field))
+        }
     }
 }

@@ -49,7 +49,9 @@ pub(super) struct Target<'r> {
 impl Target<'_> {
     /// The true URL of the file beside this one whose name has `suffix`.
     pub(super) fn sidecar_url(&self, suffix: &str) -> String {
-        let (path, query) = self.url.split_at(self.url.find('?').unwrap_or(self.url.len()));
+        let (path, query) = self
+            .url
+            .split_at(self.url.find('?').unwrap_or(self.url.len()));
         format!("{path}{suffix}{query}")
     }
 }
@@ -62,13 +64,20 @@ impl<'a> Resolver<'a> {
     pub(super) fn new(links: &'a Links<'a>, page: &Url, base: Option<&str>) -> Self {
         let base = match base {
             None => Some(page.clone()),
-            Some(text) => page.join(text).ok().filter(|base| is_trusted(links, page, base)),
+            Some(text) => page
+                .join(text)
+                .ok()
+                .filter(|base| is_trusted(links, page, base)),
         };
         let base = base.map(|mut base| {
             base.set_query(None);
             base
         });
-        Self { links, base: base.filter(|base| base.as_str().len() <= MAX_URL), directories: RefCell::default() }
+        Self {
+            links,
+            base: base.filter(|base| base.as_str().len() <= MAX_URL),
+            directories: RefCell::default(),
+        }
     }
 
     /// Where `reference` (without its fragment) leads; `None` if larder may not carry it, or if it names no file. What clients would
@@ -102,17 +111,32 @@ impl<'a> Resolver<'a> {
     /// root, or relative to a directory that is, and made of characters that mean themselves. Five times as fast.
     fn resolve_plain<'r>(&self, reference: &'r str) -> Option<Target<'r>> {
         let roots = &self.links.repository().upstream.as_ref()?.base_urls;
-        if let Some(path) = roots.iter().find_map(|root| reference.strip_prefix(root.as_str())) {
+        if let Some(path) = roots
+            .iter()
+            .find_map(|root| reference.strip_prefix(root.as_str()))
+        {
             let file_name = plain_file_name(path)?;
-            return Some(Target { path: Cow::Borrowed(path), url: Cow::Borrowed(reference), file_name });
+            return Some(Target {
+                path: Cow::Borrowed(path),
+                url: Cow::Borrowed(reference),
+                file_name,
+            });
         }
-        let inner = reference.strip_prefix('/').unwrap_or_else(|| below_dots(reference));
+        let inner = reference
+            .strip_prefix('/')
+            .unwrap_or_else(|| below_dots(reference));
         let file_name = plain_file_name(inner)?;
         let directory = self.directory(reference.strip_suffix(inner)?)?;
         let path = directory.path + inner;
         let reserved = path.starts_with("_ext/") || path.len() > MAX_PLAIN;
-        let room = self.links.take_room(path.len() + directory.url.len() + inner.len());
-        (room && !reserved).then(|| Target { path: Cow::Owned(path), url: Cow::Owned(directory.url + inner), file_name })
+        let room = self
+            .links
+            .take_room(path.len() + directory.url.len() + inner.len());
+        (room && !reserved).then(|| Target {
+            path: Cow::Owned(path),
+            url: Cow::Owned(directory.url + inner),
+            file_name,
+        })
     }
 
     /// Where relative links that start with `dots` lead to, if that is below the repository's root.
@@ -123,8 +147,15 @@ impl<'a> Resolver<'a> {
         }
         let found = self.base.as_ref().and_then(|base| {
             let url = base.join(if dots.is_empty() { "./" } else { dots }).ok()?;
-            let Carried { path, url } = self.links.carry(url).ok().filter(|carried| !carried.path.starts_with("_ext/"))?;
-            Some(Directory { url: url.into(), path })
+            let Carried { path, url } = self
+                .links
+                .carry(url)
+                .ok()
+                .filter(|carried| !carried.path.starts_with("_ext/"))?;
+            Some(Directory {
+                url: url.into(),
+                path,
+            })
         });
         if known.len() < MAX_DIRECTORIES {
             known.push((dots.to_owned(), found.clone()));
@@ -133,13 +164,24 @@ impl<'a> Resolver<'a> {
     }
 
     /// `Ok(None)` if it names no file; else why it is not carried, and where it leads if that can be told.
-    fn resolve_any(&self, reference: &str) -> Result<Option<Target<'static>>, (Option<Url>, NotCarried)> {
+    fn resolve_any(
+        &self,
+        reference: &str,
+    ) -> Result<Option<Target<'static>>, (Option<Url>, NotCarried)> {
         if reference.is_empty() {
             return Ok(None);
         }
-        let url = self.links.read(self.base.as_ref(), reference).map_err(|why| (None, why))?;
+        let url = self
+            .links
+            .read(self.base.as_ref(), reference)
+            .map_err(|why| (None, why))?;
         let refused = |why| (Some(url.clone()), why);
-        let file_name = url.path().rsplit('/').next().and_then(percent_decode).ok_or_else(|| refused(NotCarried::Path))?;
+        let file_name = url
+            .path()
+            .rsplit('/')
+            .next()
+            .and_then(percent_decode)
+            .ok_or_else(|| refused(NotCarried::Path))?;
         if file_name.is_empty() {
             return Ok(None);
         }
@@ -147,14 +189,21 @@ impl<'a> Resolver<'a> {
             return Err(refused(NotCarried::Path));
         }
         let Carried { path, url } = self.links.carry(url.clone()).map_err(refused)?;
-        Ok(Some(Target { path: Cow::Owned(path), url: Cow::Owned(url.into()), file_name: Cow::Owned(file_name) }))
+        Ok(Some(Target {
+            path: Cow::Owned(path),
+            url: Cow::Owned(url.into()),
+            file_name: Cow::Owned(file_name),
+        }))
     }
 }
 
 /// What follows the leading `../` and `./` of a relative link.
 fn below_dots(reference: &str) -> &str {
     let mut inner = reference;
-    while let Some(rest) = inner.strip_prefix("../").or_else(|| inner.strip_prefix("./")) {
+    while let Some(rest) = inner
+        .strip_prefix("../")
+        .or_else(|| inner.strip_prefix("./"))
+    {
         inner = rest;
     }
     inner
@@ -200,7 +249,9 @@ fn plain_file_name(path: &str) -> Option<Cow<'_, str>> {
             Plain::NotFirst => before != b'/',
             Plain::Escape => {
                 escapes = true;
-                bytes.get(at + 1..at + 3).is_some_and(|digits| digits.eq_ignore_ascii_case(b"2b"))
+                bytes
+                    .get(at + 1..at + 3)
+                    .is_some_and(|digits| digits.eq_ignore_ascii_case(b"2b"))
             }
             Plain::No => false,
         };
@@ -213,23 +264,37 @@ fn plain_file_name(path: &str) -> Option<Cow<'_, str>> {
         return None;
     }
     let last = path.rsplit('/').next()?;
-    if escapes { percent_decode(last).map(Cow::Owned) } else { Some(Cow::Borrowed(last)) }
+    if escapes {
+        percent_decode(last).map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(last))
+    }
 }
 
 fn is_trusted(links: &Links<'_>, page: &Url, base: &Url) -> bool {
-    let Some(upstream) = &links.repository().upstream else { return false };
+    let Some(upstream) = &links.repository().upstream else {
+        return false;
+    };
     let listed = || {
         let host = base.host_str().unwrap_or_default();
-        let with_port = base.port_or_known_default().map(|port| format!("{host}:{port}"));
+        let with_port = base
+            .port_or_known_default()
+            .map(|port| format!("{host}:{port}"));
         let hosts = upstream.link_hosts.as_deref().unwrap_or_default();
-        hosts.iter().any(|entry| entry == host || Some(entry) == with_port.as_ref())
+        hosts
+            .iter()
+            .any(|entry| entry == host || Some(entry) == with_port.as_ref())
     };
-    base.has_host() && (base.origin() == page.origin() || upstream.is_configured_origin(base) || listed())
+    base.has_host()
+        && (base.origin() == page.origin() || upstream.is_configured_origin(base) || listed())
 }
 
 /// Splits a link at its first `#`: the reference, and the fragment as it stands.
 pub(super) fn split_fragment(link: &str) -> (&str, Option<&str>) {
-    link.split_once('#').map_or((link, None), |(reference, fragment)| (reference, Some(fragment)))
+    link.split_once('#')
+        .map_or((link, None), |(reference, fragment)| {
+            (reference, Some(fragment))
+        })
 }
 
 /// The digests that a fragment states (`sha256=…`, also beside `egg=…`), each with its text. Unknown algorithms are skipped.
@@ -237,7 +302,11 @@ pub(super) fn fragment_digests(fragment: &str) -> impl Iterator<Item = (&str, &s
     fragment
         .split('&')
         .filter_map(|pair| pair.split_once('='))
-        .filter_map(|(name, hex)| Digest::from_name_and_hex(name, hex).ok().map(|digest| (name, hex, digest)))
+        .filter_map(|(name, hex)| {
+            Digest::from_name_and_hex(name, hex)
+                .ok()
+                .map(|digest| (name, hex, digest))
+        })
 }
 
 #[cfg(test)]
@@ -248,34 +317,71 @@ mod tests {
     use super::*;
 
     fn resolve(base: Option<&str>, reference: &str) -> Option<String> {
-        let repository = repository("https://files.example.com/", "https://index.example.com/simple/");
+        let repository = repository(
+            "https://files.example.com/",
+            "https://index.example.com/simple/",
+        );
         let links = links_of(&repository);
         let page = Url::parse("https://index.example.com/simple/foo/").unwrap();
-        Resolver::new(&links, &page, base).resolve(reference).map(|target| target.path.into_owned())
+        Resolver::new(&links, &page, base)
+            .resolve(reference)
+            .map(|target| target.path.into_owned())
     }
 
     #[test]
     fn links_to_the_file_host_become_paths() {
-        assert_eq!(resolve(None, "https://files.example.com/packages/x-1.0.whl").as_deref(), Some("packages/x-1.0.whl"));
-        assert_eq!(resolve(None, "https://files.example.com/whl/x-1.0%2Bcpu.whl").as_deref(), Some("whl/x-1.0%2Bcpu.whl"));
-        assert_eq!(resolve(None, " //files.example.com/x-1.0.whl\n").as_deref(), Some("x-1.0.whl"));
-        assert_eq!(resolve(Some("https://files.example.com/a/b/"), "../x-1.0.whl").as_deref(), Some("a/x-1.0.whl"));
+        assert_eq!(
+            resolve(None, "https://files.example.com/packages/x-1.0.whl").as_deref(),
+            Some("packages/x-1.0.whl")
+        );
+        assert_eq!(
+            resolve(None, "https://files.example.com/whl/x-1.0%2Bcpu.whl").as_deref(),
+            Some("whl/x-1.0%2Bcpu.whl")
+        );
+        assert_eq!(
+            resolve(None, " //files.example.com/x-1.0.whl\n").as_deref(),
+            Some("x-1.0.whl")
+        );
+        assert_eq!(
+            resolve(Some("https://files.example.com/a/b/"), "../x-1.0.whl").as_deref(),
+            Some("a/x-1.0.whl")
+        );
     }
 
     #[test]
     fn links_to_other_hosts_are_signed() {
         let path = resolve(None, "https://cdn.example.net/x-1.0.whl").unwrap();
-        assert!(path.starts_with("_ext/") && path.ends_with("/cdn.example.net/x-1.0.whl"), "{path}");
+        assert!(
+            path.starts_with("_ext/") && path.ends_with("/cdn.example.net/x-1.0.whl"),
+            "{path}"
+        );
         let path = resolve(None, "../../packages/x-1.0.whl").unwrap();
-        assert!(path.ends_with("/index.example.com/packages/x-1.0.whl"), "{path}");
+        assert!(
+            path.ends_with("/index.example.com/packages/x-1.0.whl"),
+            "{path}"
+        );
     }
 
     #[test]
     fn checklist_13_a_foreign_base_and_other_schemes_are_not_reachable() {
-        for reference in ["x-1.0.whl", "/x-1.0.whl", "//evil.example.net/x-1.0.whl", "../x-1.0.whl"] {
-            assert_eq!(resolve(Some("https://evil.example.net/"), reference), None, "{reference}");
+        for reference in [
+            "x-1.0.whl",
+            "/x-1.0.whl",
+            "//evil.example.net/x-1.0.whl",
+            "../x-1.0.whl",
+        ] {
+            assert_eq!(
+                resolve(Some("https://evil.example.net/"), reference),
+                None,
+                "{reference}"
+            );
         }
-        for base in ["javascript:alert(1)", "data:text/html,x", "file:///etc/", "https://"] {
+        for base in [
+            "javascript:alert(1)",
+            "data:text/html,x",
+            "file:///etc/",
+            "https://",
+        ] {
             assert_eq!(resolve(Some(base), "x-1.0.whl"), None, "{base}");
         }
         for reference in [
@@ -288,7 +394,13 @@ mod tests {
             assert_eq!(resolve(None, reference), None, "{reference}");
         }
         // A foreign base does not touch links that name their host.
-        assert!(resolve(Some("https://evil.example.net/"), "https://files.example.com/x-1.0.whl").is_some());
+        assert!(
+            resolve(
+                Some("https://evil.example.net/"),
+                "https://files.example.com/x-1.0.whl"
+            )
+            .is_some()
+        );
     }
 
     /// Expected values by the URL standard: what `new URL(reference, page)` gives, and uv, whose parser larder shares.
@@ -307,7 +419,11 @@ mod tests {
             ("//files.example.com/x-1.0.whl", "x-1.0.whl"),
             ("http://files.example.com/x-1.0.whl", "x-1.0.whl"),
         ] {
-            assert_eq!(resolve(None, reference).as_deref(), Some(path), "{reference:?}");
+            assert_eq!(
+                resolve(None, reference).as_deref(),
+                Some(path),
+                "{reference:?}"
+            );
         }
         let base = Some("https://files.example.com/a/b/");
         for (reference, path) in [
@@ -318,7 +434,11 @@ mod tests {
             ("..\\x-1.0.whl", "a/x-1.0.whl"),
             ("/x-1.0.whl", "x-1.0.whl"),
         ] {
-            assert_eq!(resolve(base, reference).as_deref(), Some(path), "{reference:?}");
+            assert_eq!(
+                resolve(base, reference).as_deref(),
+                Some(path),
+                "{reference:?}"
+            );
         }
     }
 
@@ -349,18 +469,38 @@ mod tests {
 
     #[test]
     fn hazard_x8_dropped_files_are_counted_and_other_links_of_a_page_are_not() {
-        let repository = repository("https://files.example.com/", "https://index.example.com/simple/");
+        let repository = repository(
+            "https://files.example.com/",
+            "https://index.example.com/simple/",
+        );
         let links = links_of(&repository);
-        let resolver = Resolver::new(&links, &Url::parse("https://index.example.com/simple/foo/").unwrap(), None);
-        for other in ["../", "?C=N;O=D", "mailto:me@example.com", "https://example.com/", "#top", ""] {
+        let resolver = Resolver::new(
+            &links,
+            &Url::parse("https://index.example.com/simple/foo/").unwrap(),
+            None,
+        );
+        for other in [
+            "../",
+            "?C=N;O=D",
+            "mailto:me@example.com",
+            "https://example.com/",
+            "#top",
+            "",
+        ] {
             assert_eq!(resolver.resolve(other), None, "{other}");
         }
         assert_eq!(links.left_out(), crate::LeftOut::default());
-        for dropped in ["ftp://user:secret@h.example/foo-1.0.tar.gz", "https://10.1.2.3/foo-1.0.whl"] {
+        for dropped in [
+            "ftp://user:secret@h.example/foo-1.0.tar.gz",
+            "https://10.1.2.3/foo-1.0.whl",
+        ] {
             assert_eq!(resolver.resolve(dropped), None, "{dropped}");
         }
         let left = links.left_out();
-        assert_eq!((left.count, left.first.unwrap().0.as_str()), (2, "ftp://h.example"));
+        assert_eq!(
+            (left.count, left.first.unwrap().0.as_str()),
+            (2, "ftp://h.example")
+        );
     }
 
     proptest! {
@@ -391,23 +531,44 @@ mod tests {
 
     #[test]
     fn the_links_of_real_pages_are_resolved_by_letters() {
-        let repository = repository("https://host.example.com/", "https://host.example.com/simple/");
+        let repository = repository(
+            "https://host.example.com/",
+            "https://host.example.com/simple/",
+        );
         let links = links_of(&repository);
-        let resolver = Resolver::new(&links, &Url::parse("https://host.example.com/simple/foo/").unwrap(), None);
+        let resolver = Resolver::new(
+            &links,
+            &Url::parse("https://host.example.com/simple/foo/").unwrap(),
+            None,
+        );
         for (reference, path) in [
-            ("https://host.example.com/packages/aa/foo-1.0%2Bcpu.whl", "packages/aa/foo-1.0%2Bcpu.whl"),
+            (
+                "https://host.example.com/packages/aa/foo-1.0%2Bcpu.whl",
+                "packages/aa/foo-1.0%2Bcpu.whl",
+            ),
             ("../../packages/foo-1.0.whl", "packages/foo-1.0.whl"),
             ("/packages/foo-1.0.whl", "packages/foo-1.0.whl"),
             ("foo-1.0.whl", "simple/foo/foo-1.0.whl"),
         ] {
-            assert_eq!(resolver.resolve_plain(reference).unwrap().path, path, "{reference}");
+            assert_eq!(
+                resolver.resolve_plain(reference).unwrap().path,
+                path,
+                "{reference}"
+            );
         }
     }
 
     #[test]
     fn sidecars_stand_before_the_query() {
-        let target = |url| Target { path: "x".into(), url: Cow::Borrowed(url), file_name: "x".into() };
-        assert_eq!(target("https://h.example.com/x.whl").sidecar_url(".metadata"), "https://h.example.com/x.whl.metadata");
+        let target = |url| Target {
+            path: "x".into(),
+            url: Cow::Borrowed(url),
+            file_name: "x".into(),
+        };
+        assert_eq!(
+            target("https://h.example.com/x.whl").sidecar_url(".metadata"),
+            "https://h.example.com/x.whl.metadata"
+        );
         assert_eq!(
             target("https://h.example.com/x.whl?a=/").sidecar_url(".metadata"),
             "https://h.example.com/x.whl.metadata?a=/"

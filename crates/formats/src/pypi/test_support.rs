@@ -6,7 +6,10 @@ use larder_core::{ArtifactPath, PackageType, PathRules, Repository};
 use url::Url;
 
 use super::Pypi;
-use crate::{Claim, Derived, Document, Format as _, LinkBase, LinkKey, Links, Malformed, Operation, RequestParts, testing};
+use crate::{
+    Claim, Derived, Document, Format as _, LinkBase, LinkKey, Links, Malformed, Operation,
+    RequestParts, testing,
+};
 
 /// Where links of the tests' repository begin.
 pub(super) const BASE: &str = "/api/v1/remote/py/";
@@ -20,18 +23,30 @@ pub(super) fn repository(base_url: &str, index_url: &str) -> Repository {
 
 /// The remote of most tests: files and index on hosts of their own, links to no others.
 pub(super) fn two_hosts() -> Repository {
-    let mut repository = repository("https://files.example.com/", "https://index.example.com/simple/");
+    let mut repository = repository(
+        "https://files.example.com/",
+        "https://index.example.com/simple/",
+    );
     repository.upstream.as_mut().unwrap().link_hosts = Some(vec!["cdn.example.net".to_owned()]);
     repository
 }
 
 /// Path-absolute links, as pypi has them.
 pub(super) fn links_of(repository: &Repository) -> Links<'_> {
-    Links::new(repository, &LinkKey::from_bytes([7; 32]), LinkBase::new(BASE))
+    Links::new(
+        repository,
+        &LinkKey::from_bytes([7; 32]),
+        LinkBase::new(BASE),
+    )
 }
 
 /// A request with this method, path, query and `Accept`.
-pub(super) fn ask(method: &Method, path: &str, query: Option<&str>, accept: Option<&str>) -> Operation {
+pub(super) fn ask(
+    method: &Method,
+    path: &str,
+    query: Option<&str>,
+    accept: Option<&str>,
+) -> Operation {
     ask_of(&two_hosts(), method, path, query, accept)
 }
 
@@ -71,9 +86,22 @@ pub(super) struct Page {
 impl Page {
     /// A page of the usual remote: `simple/{project}/`, or the project list if `project` is empty.
     pub(super) fn new(project: &str, content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
-        let key_path = if project.is_empty() { "simple/".to_owned() } else { format!("simple/{project}/") };
-        let url = Url::parse("https://index.example.com/").unwrap().join(&key_path).unwrap();
-        Self { repository: two_hosts(), url, key_path, content_type, body: body.into() }
+        let key_path = if project.is_empty() {
+            "simple/".to_owned()
+        } else {
+            format!("simple/{project}/")
+        };
+        let url = Url::parse("https://index.example.com/")
+            .unwrap()
+            .join(&key_path)
+            .unwrap();
+        Self {
+            repository: two_hosts(),
+            url,
+            key_path,
+            content_type,
+            body: body.into(),
+        }
     }
 
     /// JSON.
@@ -130,7 +158,12 @@ impl Page {
 
     pub(super) fn claims(&self) -> Vec<Claim> {
         let mut claims = Vec::new();
-        Pypi.claims(&self.document(), &links_of(&self.repository), &mut |claim| claims.push(claim)).unwrap();
+        Pypi.claims(
+            &self.document(),
+            &links_of(&self.repository),
+            &mut |claim| claims.push(claim),
+        )
+        .unwrap();
         claims.sort_by(|a, b| a.path.cmp(&b.path));
         claims
     }

@@ -11,16 +11,26 @@ pub(super) const METALINK: &str = "metalink";
 /// The last segment of a mirror list's path, and the name of the form.
 pub(super) const MIRRORLIST: &str = "mirrorlist";
 
-pub(super) fn derive(document: &Document<'_>, form: &'static str, links: &Links<'_>) -> Result<Derived, Malformed> {
+pub(super) fn derive(
+    document: &Document<'_>,
+    form: &'static str,
+    links: &Links<'_>,
+) -> Result<Derived, Malformed> {
     let root = path::root_of_metadata(document.key_path).unwrap_or_default();
     match form {
         MIRRORLIST => {
             let line = format!("{}\n", links.href(&path::encoded(root)));
-            Ok(Derived { body: line.into_bytes(), content_type: "text/plain" })
+            Ok(Derived {
+                body: line.into_bytes(),
+                content_type: "text/plain",
+            })
         }
         METALINK => {
             let url = links.href(&path::encoded(document.key_path));
-            Ok(Derived { body: metalink(document.body, &url)?.into_bytes(), content_type: "application/metalink+xml" })
+            Ok(Derived {
+                body: metalink(document.body, &url)?.into_bytes(),
+                content_type: "application/metalink+xml",
+            })
         }
         _ => Err(Malformed(format!("repomd.xml has no form {form:?}"))),
     }
@@ -29,12 +39,33 @@ pub(super) fn derive(document: &Document<'_>, form: &'static str, links: &Links<
 /// Metalink 3.0 with the extension of mirror managers that librepo reads (`mm0:timestamp`).
 fn metalink(body: &[u8], url: &str) -> Result<String, Malformed> {
     let timestamp = repomd::read(body)?.timestamp();
-    let timestamp = timestamp.map_or_else(String::new, |at| format!("   <mm0:timestamp>{at}</mm0:timestamp>\n"));
-    let mut hasher = Hasher::new(&[DigestAlgorithm::Md5, DigestAlgorithm::Sha1, DigestAlgorithm::Sha512]);
+    let timestamp = timestamp.map_or_else(String::new, |at| {
+        format!("   <mm0:timestamp>{at}</mm0:timestamp>\n")
+    });
+    let mut hasher = Hasher::new(&[
+        DigestAlgorithm::Md5,
+        DigestAlgorithm::Sha1,
+        DigestAlgorithm::Sha512,
+    ]);
     hasher.update(body);
-    let hash = |digest: &Digest| format!("    <hash type=\"{}\">{}</hash>\n", digest.algorithm().as_str(), digest.to_hex());
-    let hashes = hasher.finish().iter().map(hash).collect::<Vec<_>>().concat();
-    let scheme = if url.starts_with("https:") { "https" } else { "http" };
+    let hash = |digest: &Digest| {
+        format!(
+            "    <hash type=\"{}\">{}</hash>\n",
+            digest.algorithm().as_str(),
+            digest.to_hex()
+        )
+    };
+    let hashes = hasher
+        .finish()
+        .iter()
+        .map(hash)
+        .collect::<Vec<_>>()
+        .concat();
+    let scheme = if url.starts_with("https:") {
+        "https"
+    } else {
+        "http"
+    };
     let size = body.len();
     let url = escaped(url);
     Ok(format!(
@@ -56,5 +87,8 @@ fn metalink(body: &[u8], url: &str) -> Result<String, Malformed> {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }

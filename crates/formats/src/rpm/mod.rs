@@ -24,7 +24,8 @@ use larder_core::{ArtifactPath, BuiltIn, Digest, Repository};
 use crate::generic::{file, subject};
 use crate::links::{percent_decode, server_of};
 use crate::{
-    Claim, Companion, Derived, Document, Form, Format, Generation, Links, Malformed, Operation, Read, RequestParts, SourceSpec,
+    Claim, Companion, Derived, Document, Form, Format, Generation, Links, Malformed, Operation,
+    Read, RequestParts, SourceSpec,
 };
 
 /// RPM repositories, for dnf, yum and zypper.
@@ -37,15 +38,34 @@ impl Format for Rpm {
         if let Some((root, form)) = path::listing(path) {
             let master = source(&path::master(root));
             // The root as the client spells it: an escape is never a slash, so that the last one ends both.
-            let spelt = request.path.encoded().rsplit_once('/').map_or_else(String::new, |(root, _)| format!("{root}/"));
-            let source = SourceSpec { path: path::master(&spelt), ..master };
-            return Operation::Read(Read { source, form: Form::Derived(form), bypass_cache: false });
+            let spelt = request
+                .path
+                .encoded()
+                .rsplit_once('/')
+                .map_or_else(String::new, |(root, _)| format!("{root}/"));
+            let source = SourceSpec {
+                path: path::master(&spelt),
+                ..master
+            };
+            return Operation::Read(Read {
+                source,
+                form: Form::Derived(form),
+                bypass_cache: false,
+            });
         }
         // One key for `+`, `%2B` and `%2b`: the path as decoded; the upstream is asked in the client's spelling. Queries say
         // nothing here: `countme`, `repo` and `arch` are addressed to mirror managers.
-        let source = SourceSpec { query: None, is_document: path::is_master(path), ..file(request) };
+        let source = SourceSpec {
+            query: None,
+            is_document: path::is_master(path),
+            ..file(request)
+        };
         let form = Form::Verbatim;
-        Operation::Read(Read { source, form, bypass_cache: false })
+        Operation::Read(Read {
+            source,
+            form,
+            bypass_cache: false,
+        })
     }
 
     fn built_in(&self, _repository: &Repository, path: &str) -> BuiltIn {
@@ -69,7 +89,9 @@ impl Format for Rpm {
 
     fn possibly_named_by(&self, _repository: &Repository, path: &str) -> Vec<SourceSpec> {
         if path::is_package(path) {
-            path::roots_above(path).map(|root| source(&path::master(root))).collect()
+            path::roots_above(path)
+                .map(|root| source(&path::master(root)))
+                .collect()
         } else {
             Vec::new()
         }
@@ -78,9 +100,18 @@ impl Format for Rpm {
     fn generation(&self, path: &str) -> Option<Generation> {
         let root = path::root_of_metadata(path)?;
         let master = path::master(root);
-        let companion = |(suffix, signs): &(_, bool)| Companion { source: source(&format!("{master}{suffix}")), signs: *signs };
+        let companion = |(suffix, signs): &(_, bool)| Companion {
+            source: source(&format!("{master}{suffix}")),
+            signs: *signs,
+        };
         let companions = path::COMPANIONS.iter().map(companion).collect();
-        Some(Generation { document: SourceSpec { is_document: true, ..source(&master) }, companions })
+        Some(Generation {
+            document: SourceSpec {
+                is_document: true,
+                ..source(&master)
+            },
+            companions,
+        })
     }
 
     fn is_essential(&self, path: &str) -> bool {
@@ -107,7 +138,12 @@ impl Format for Rpm {
         Ok(())
     }
 
-    fn claims(&self, document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
+    fn claims(
+        &self,
+        document: &Document<'_>,
+        links: &Links<'_>,
+        sink: &mut dyn FnMut(Claim),
+    ) -> Result<(), Malformed> {
         if path::is_master(document.key_path) {
             repomd::claims(document, links, sink)
         } else {
@@ -115,7 +151,12 @@ impl Format for Rpm {
         }
     }
 
-    fn derive(&self, document: &Document<'_>, form: &'static str, links: &Links<'_>) -> Result<Derived, Malformed> {
+    fn derive(
+        &self,
+        document: &Document<'_>,
+        form: &'static str,
+        links: &Links<'_>,
+    ) -> Result<Derived, Malformed> {
         metalink::derive(document, form, links)
     }
 
@@ -186,18 +227,32 @@ struct Place {
 
 impl Place {
     fn of(document: &Document<'_>, links: &Links<'_>) -> Self {
-        let root = path::root_of_metadata(document.key_path).unwrap_or_default().to_owned();
+        let root = path::root_of_metadata(document.key_path)
+            .unwrap_or_default()
+            .to_owned();
         let below = path::encoded(document.key_path);
-        let base = links.repository().upstream.as_ref().and_then(|upstream| upstream.base_urls.first());
+        let base = links
+            .repository()
+            .upstream
+            .as_ref()
+            .and_then(|upstream| upstream.base_urls.first());
         let usual = base.and_then(|base| larder_core::join_url(base, &below, None).ok());
-        let is_usual = usual.as_ref().is_some_and(|usual| is_one_place(usual, document.url));
+        let is_usual = usual
+            .as_ref()
+            .is_some_and(|usual| is_one_place(usual, document.url));
         let folder = document.url.join("../").ok();
-        let spelt = folder.clone().filter(|_| is_usual && usual.as_ref() != Some(document.url));
+        let spelt = folder
+            .clone()
+            .filter(|_| is_usual && usual.as_ref() != Some(document.url));
         let server = folder.filter(|_| !is_usual);
         let same_name = document.url.path().rsplit('/').next() == below.rsplit('/').next();
         let in_repodata = document.url.path().rsplit('/').nth(1) == Some("repodata");
         let for_it_alone = document.url.query().is_some();
-        Self { root, server: server.filter(|_| same_name && in_repodata && !for_it_alone), spelt }
+        Self {
+            root,
+            server: server.filter(|_| same_name && in_repodata && !for_it_alone),
+            spelt,
+        }
     }
 
     fn path(&self, href: &str) -> Option<String> {
@@ -208,18 +263,26 @@ impl Place {
     /// Where a package is. At the usual place it is asked for in its client's spelling.
     fn url(&self, href: &str) -> String {
         // A store that speaks S3 reads a plain `+` as a space.
-        join(self.server.as_ref(), &path::encoded(href).replace('+', "%2B"))
+        join(
+            self.server.as_ref(),
+            &path::encoded(href).replace('+', "%2B"),
+        )
     }
 
     /// Where a file is that larder fetches of its own accord: there is no client whose spelling could be taken, but there was
     /// one for the document.
     fn url_beside(&self, href: &str) -> String {
-        if self.server.is_some() { self.url(href) } else { join(self.spelt.as_ref(), &path::encoded(href)) }
+        if self.server.is_some() {
+            self.url(href)
+        } else {
+            join(self.spelt.as_ref(), &path::encoded(href))
+        }
     }
 }
 
 fn join(root: Option<&url::Url>, encoded: &str) -> String {
-    root.and_then(|root| larder_core::join_url(root, encoded, None).ok()).map_or_else(String::new, String::from)
+    root.and_then(|root| larder_core::join_url(root, encoded, None).ok())
+        .map_or_else(String::new, String::from)
 }
 
 /// Whether two URLs are one place, however their paths are spelt.

@@ -13,7 +13,11 @@ const MAX_DEPTH: usize = 16;
 /// The root of the repository whose metadata this is, with its slash; `None` if the path is no file of a `repodata` folder.
 pub(super) fn root_of_metadata(path: &str) -> Option<&str> {
     let (folder, name) = path.rsplit_once('/')?;
-    let root = if folder == "repodata" { "" } else { path.get(..folder.strip_suffix("/repodata")?.len() + 1)? };
+    let root = if folder == "repodata" {
+        ""
+    } else {
+        path.get(..folder.strip_suffix("/repodata")?.len() + 1)?
+    };
     (!name.is_empty() && !is_package(path)).then_some(root)
 }
 
@@ -32,27 +36,42 @@ pub(super) fn is_master(path: &str) -> bool {
 }
 
 pub(super) fn is_package(path: &str) -> bool {
-    path.strip_suffix(".rpm").is_some_and(|stem| !stem.is_empty() && !stem.ends_with('/'))
+    path.strip_suffix(".rpm")
+        .is_some_and(|stem| !stem.is_empty() && !stem.ends_with('/'))
 }
 
 /// The contract's built-in patterns: `repomd\.xml$`, what is in a `repodata` folder, `Packages\.gz$`; and `repomd.xml`'s
 /// companions and `.treeinfo`, which change with it.
 pub(super) fn is_metadata(path: &str) -> bool {
-    let names = [MASTER, "repomd.xml.asc", "repomd.xml.key", "Packages.gz", ".treeinfo"];
+    let names = [
+        MASTER,
+        "repomd.xml.asc",
+        "repomd.xml.key",
+        "Packages.gz",
+        ".treeinfo",
+    ];
     names.iter().any(|name| path.ends_with(name)) || root_of_metadata(path).is_some()
 }
 
 /// What zypper probes for before anything else: where there are no media, it must get the upstream's 404, not a refusal.
 pub(super) fn is_media_description(path: &str) -> bool {
-    let Some((folder, name)) = path.rsplit_once('/') else { return false };
-    let number = folder.rsplit('/').next().and_then(|folder| folder.strip_prefix("media."));
-    matches!(name, "media" | "products") && number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    let Some((folder, name)) = path.rsplit_once('/') else {
+        return false;
+    };
+    let number = folder
+        .rsplit('/')
+        .next()
+        .and_then(|folder| folder.strip_prefix("media."));
+    matches!(name, "media" | "products")
+        && number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// `metalink` and `mirrorlist`: the root they stand for and the form that is derived from its master index.
 pub(super) fn listing(path: &str) -> Option<(&str, &'static str)> {
     let name = path.rsplit('/').next()?;
-    let form = [super::metalink::METALINK, super::metalink::MIRRORLIST].into_iter().find(|form| *form == name)?;
+    let form = [super::metalink::METALINK, super::metalink::MIRRORLIST]
+        .into_iter()
+        .find(|form| *form == name)?;
     Some((path.get(..path.len() - name.len())?, form))
 }
 
@@ -68,7 +87,11 @@ pub(super) fn digest_in_name(path: &str) -> Option<Digest> {
         128 => DigestAlgorithm::Sha512,
         _ => return None,
     };
-    if rest.is_empty() { None } else { Digest::from_hex(algorithm, hex).ok() }
+    if rest.is_empty() {
+        None
+    } else {
+        Digest::from_hex(algorithm, hex).ok()
+    }
 }
 
 /// What a metadata file is called without its digest.
@@ -94,10 +117,16 @@ pub(super) fn is_essential(path: &str) -> bool {
 
 /// The folders above a file that may be its repository's root, the nearest first.
 pub(super) fn roots_above(path: &str) -> impl Iterator<Item = &str> {
-    let ends = path.bytes().enumerate().filter(|(_, byte)| *byte == b'/').map(|(at, _)| at + 1);
+    let ends = path
+        .bytes()
+        .enumerate()
+        .filter(|(_, byte)| *byte == b'/')
+        .map(|(at, _)| at + 1);
     let mut ends: Vec<usize> = std::iter::once(0).chain(ends).collect();
     ends.reverse();
-    ends.into_iter().take(MAX_DEPTH).filter_map(|end| path.get(..end))
+    ends.into_iter()
+        .take(MAX_DEPTH)
+        .filter_map(|end| path.get(..end))
 }
 
 /// How larder spells a path of its own accord, where there is no client whose spelling could be taken: what RFC 3986 allows in

@@ -9,9 +9,19 @@ use super::{Place, below_root, remark_base};
 use crate::{Claim, Document, Links, Malformed};
 
 /// The packages that a primary names.
-pub(super) fn claims(document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
+pub(super) fn claims(
+    document: &Document<'_>,
+    links: &Links<'_>,
+    sink: &mut dyn FnMut(Claim),
+) -> Result<(), Malformed> {
     let place = Place::of(document, links);
-    let mut primary = Primary { place, package: Package::default(), base: None, outside: false, sink };
+    let mut primary = Primary {
+        place,
+        package: Package::default(),
+        base: None,
+        outside: false,
+        sink,
+    };
     xml::read(unpack(document.body)?, &mut primary)?;
     if let (true, Some(memo)) = (primary.outside, document.memo) {
         memo.remark(
@@ -56,7 +66,9 @@ impl Primary<'_> {
             self.outside |= !package.href.is_empty();
             return;
         };
-        let Some(path) = self.place.path(&href) else { return };
+        let Some(path) = self.place.path(&href) else {
+            return;
+        };
         let url = self.place.url(&href);
         (self.sink)(Claim {
             path,
@@ -73,12 +85,21 @@ impl Sink for Primary<'_> {
     fn open(&mut self, path: &[Box<[u8]>], element: &Element<'_>) -> Result<(), Malformed> {
         match path {
             [root] if **root != *b"metadata" => {
-                return Err(Malformed(format!("it is not primary.xml: its root element is {:?}", String::from_utf8_lossy(root))));
+                return Err(Malformed(format!(
+                    "it is not primary.xml: its root element is {:?}",
+                    String::from_utf8_lossy(root)
+                )));
             }
             [_, package] if **package == *b"package" => self.package = Package::default(),
             [_, _, field] => match &**field {
-                b"checksum" => self.package.checksum_type = element.attribute("type")?.unwrap_or_default(),
-                b"size" => self.package.size = element.attribute("package")?.and_then(|size| size.parse().ok()),
+                b"checksum" => {
+                    self.package.checksum_type = element.attribute("type")?.unwrap_or_default()
+                }
+                b"size" => {
+                    self.package.size = element
+                        .attribute("package")?
+                        .and_then(|size| size.parse().ok())
+                }
                 b"location" => {
                     self.package.href = element.attribute("href")?.unwrap_or_default();
                     self.package.base = element.attribute("xml:base")?;
@@ -93,7 +114,9 @@ impl Sink for Primary<'_> {
     fn close(&mut self, path: &[Box<[u8]>], text: &str) -> Result<(), Malformed> {
         match path {
             [_, package] if **package == *b"package" => self.emit(),
-            [_, _, field] if **field == *b"checksum" => self.package.digest = digest(&self.package.checksum_type, text),
+            [_, _, field] if **field == *b"checksum" => {
+                self.package.digest = digest(&self.package.checksum_type, text)
+            }
             _ => {}
         }
         Ok(())

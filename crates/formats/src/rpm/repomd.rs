@@ -37,19 +37,26 @@ impl Repomd {
 
     /// The first place elsewhere.
     pub(super) fn base(&self) -> Option<&str> {
-        self.records.iter().find_map(|record| record.base.as_deref())
+        self.records
+            .iter()
+            .find_map(|record| record.base.as_deref())
     }
 
     /// The newest timestamp of a record.
     pub(super) fn timestamp(&self) -> Option<u64> {
-        self.records.iter().filter_map(|record| record.timestamp).max()
+        self.records
+            .iter()
+            .filter_map(|record| record.timestamp)
+            .max()
     }
 }
 
 /// Reads a master index, and refuses what is none.
 pub(super) fn read(body: &[u8]) -> Result<Repomd, Malformed> {
     if body.len() > MAX_SIZE {
-        return Err(Malformed(format!("repomd.xml is larger than {MAX_SIZE} bytes")));
+        return Err(Malformed(format!(
+            "repomd.xml is larger than {MAX_SIZE} bytes"
+        )));
     }
     let mut repomd = Repomd::default();
     xml::read(body, &mut repomd)?;
@@ -57,11 +64,22 @@ pub(super) fn read(body: &[u8]) -> Result<Repomd, Malformed> {
 }
 
 /// The files that a master index names.
-pub(super) fn claims(document: &Document<'_>, links: &Links<'_>, sink: &mut dyn FnMut(Claim)) -> Result<(), Malformed> {
+pub(super) fn claims(
+    document: &Document<'_>,
+    links: &Links<'_>,
+    sink: &mut dyn FnMut(Claim),
+) -> Result<(), Malformed> {
     let place = Place::of(document, links);
     for record in read(document.body)?.records {
-        let Some(href) = below_root(&record.href).filter(|_| record.base.is_none()) else { continue };
-        let Some(path) = place.path(&href).filter(|path| path::root_of_metadata(path).is_some()) else { continue };
+        let Some(href) = below_root(&record.href).filter(|_| record.base.is_none()) else {
+            continue;
+        };
+        let Some(path) = place
+            .path(&href)
+            .filter(|path| path::root_of_metadata(path).is_some())
+        else {
+            continue;
+        };
         let url = place.url_beside(&href);
         sink(Claim {
             path,
@@ -84,21 +102,26 @@ pub(super) fn digest(name: &str, hex: &str) -> Option<Digest> {
 impl Sink for Repomd {
     fn open(&mut self, path: &[Box<[u8]>], element: &Element<'_>) -> Result<(), Malformed> {
         match names(path).as_slice() {
-            [root] if *root != b"repomd" => {
-                Err(Malformed(format!("it is not repomd.xml: its root element is {:?}", String::from_utf8_lossy(root))))
-            }
+            [root] if *root != b"repomd" => Err(Malformed(format!(
+                "it is not repomd.xml: its root element is {:?}",
+                String::from_utf8_lossy(root)
+            ))),
             [_, b"data"] => {
                 self.records.push(Record::default());
                 Ok(())
             }
             [_, b"data", b"location"] => {
-                let Some(record) = self.records.last_mut() else { return Ok(()) };
+                let Some(record) = self.records.last_mut() else {
+                    return Ok(());
+                };
                 record.href = element.attribute("href")?.unwrap_or_default();
                 record.base = element.attribute("xml:base")?;
                 Ok(())
             }
             [_, b"data", b"checksum"] => {
-                let Some(record) = self.records.last_mut() else { return Ok(()) };
+                let Some(record) = self.records.last_mut() else {
+                    return Ok(());
+                };
                 record.checksum_type = element.attribute("type")?.unwrap_or_default();
                 Ok(())
             }
@@ -111,19 +134,30 @@ impl Sink for Repomd {
         if let [_, b"revision"] = names.as_slice() {
             text.clone_into(&mut self.revision);
         }
-        let ([_, b"data", field], Some(record)) = (names.as_slice(), self.records.last_mut()) else { return Ok(()) };
+        let ([_, b"data", field], Some(record)) = (names.as_slice(), self.records.last_mut())
+        else {
+            return Ok(());
+        };
         match *field {
             b"checksum" => record.digest = digest(&record.checksum_type, text),
             b"size" => record.size = text.parse().ok(),
             // Some tools write fractions of a second.
-            b"timestamp" => record.timestamp = text.split('.').next().and_then(|seconds| seconds.parse().ok()),
+            b"timestamp" => {
+                record.timestamp = text
+                    .split('.')
+                    .next()
+                    .and_then(|seconds| seconds.parse().ok())
+            }
             _ => {}
         }
         Ok(())
     }
 
     fn wants_text(&self, path: &[Box<[u8]>]) -> bool {
-        matches!(names(path).as_slice(), [_, b"revision"] | [_, b"data", b"checksum" | b"size" | b"timestamp"])
+        matches!(
+            names(path).as_slice(),
+            [_, b"revision"] | [_, b"data", b"checksum" | b"size" | b"timestamp"]
+        )
     }
 }
 

@@ -22,11 +22,19 @@ pub(super) fn unpack(packed: &[u8]) -> Result<impl BufRead, Malformed> {
     let plain: Box<dyn Read + '_> = match packed {
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
-            let decoder = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED);
-            Box::new(liblzma::bufread::XzDecoder::new_stream(packed, decoder.map_err(|error| broken(error.into()))?))
+            let decoder = liblzma::stream::Stream::new_stream_decoder(
+                XZ_MEMORY,
+                liblzma::stream::CONCATENATED,
+            );
+            Box::new(liblzma::bufread::XzDecoder::new_stream(
+                packed,
+                decoder.map_err(|error| broken(error.into()))?,
+            ))
         }
         // Its blocks are 900 KB at most, and so is what it needs of memory, four times over.
-        [b'B', b'Z', b'h', b'1'..=b'9', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(packed)),
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => {
+            Box::new(bzip2::bufread::MultiBzDecoder::new(packed))
+        }
         [0x28, 0xb5, 0x2f, 0xfd, ..] => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(broken)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(broken)?;
@@ -34,8 +42,16 @@ pub(super) fn unpack(packed: &[u8]) -> Result<impl BufRead, Malformed> {
         }
         _ => Box::new(packed),
     };
-    let allowed = (packed.len() as u64).saturating_mul(MAX_RATIO).clamp(ALWAYS_ALLOWED, MAX_UNPACKED);
-    Ok(BufReader::with_capacity(CHUNK, Limited { plain, left: allowed }))
+    let allowed = (packed.len() as u64)
+        .saturating_mul(MAX_RATIO)
+        .clamp(ALWAYS_ALLOWED, MAX_UNPACKED);
+    Ok(BufReader::with_capacity(
+        CHUNK,
+        Limited {
+            plain,
+            left: allowed,
+        },
+    ))
 }
 
 /// Fails, where `take` would end, so that a bomb is not mistaken for a whole document.
@@ -47,8 +63,10 @@ struct Limited<R> {
 impl<R: Read> Read for Limited<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.plain.read(buffer)?;
-        self.left =
-            self.left.checked_sub(count as u64).ok_or_else(|| io::Error::other("it unpacks to far more than its size"))?;
+        self.left = self
+            .left
+            .checked_sub(count as u64)
+            .ok_or_else(|| io::Error::other("it unpacks to far more than its size"))?;
         Ok(count)
     }
 }

@@ -30,11 +30,17 @@ pub(super) struct Element<'a>(&'a BytesStart<'a>);
 impl Element<'_> {
     /// The value of an attribute, by its name as written.
     pub(super) fn attribute(&self, name: &str) -> Result<Option<String>, Malformed> {
-        match self.0.try_get_attribute(name).map_err(|error| Malformed(format!("a broken attribute: {error}")))? {
+        match self
+            .0
+            .try_get_attribute(name)
+            .map_err(|error| Malformed(format!("a broken attribute: {error}")))?
+        {
             None => Ok(None),
             Some(attribute) => {
                 let value = attribute.normalized_value(XmlVersion::Implicit1_0);
-                value.map(|value| Some(value.into_owned())).map_err(|error| Malformed(format!("a broken attribute: {error}")))
+                value
+                    .map(|value| Some(value.into_owned()))
+                    .map_err(|error| Malformed(format!("a broken attribute: {error}")))
             }
         }
     }
@@ -42,7 +48,10 @@ impl Element<'_> {
 
 /// Reads all of `source` into `sink`.
 pub(super) fn read<R: BufRead>(source: R, sink: &mut dyn Sink) -> Result<(), Malformed> {
-    let mut reader = Reader::from_reader(Bounded { source, left: MAX_TOKEN });
+    let mut reader = Reader::from_reader(Bounded {
+        source,
+        left: MAX_TOKEN,
+    });
     reader.config_mut().expand_empty_elements = true;
     let mut buffer = Vec::new();
     let mut path: Vec<Box<[u8]>> = Vec::new();
@@ -52,13 +61,18 @@ pub(super) fn read<R: BufRead>(source: R, sink: &mut dyn Sink) -> Result<(), Mal
     loop {
         buffer.clear();
         reader.get_mut().left = MAX_TOKEN;
-        let broken = |at: u64, what: &dyn std::fmt::Display| Malformed(format!("XML that cannot be read, at byte {at}: {what}"));
+        let broken = |at: u64, what: &dyn std::fmt::Display| {
+            Malformed(format!("XML that cannot be read, at byte {at}: {what}"))
+        };
         let event = reader.read_event_into(&mut buffer);
         let at = reader.buffer_position();
         match event.map_err(|error| broken(at, &error))? {
             Event::Start(tag) => {
                 if path.len() >= MAX_DEPTH || (path.is_empty() && rooted) {
-                    return Err(broken(at, &"elements nested too deeply, or more than one root"));
+                    return Err(broken(
+                        at,
+                        &"elements nested too deeply, or more than one root",
+                    ));
                 }
                 rooted = true;
                 path.push(tag.local_name().as_ref().into());
@@ -72,21 +86,39 @@ pub(super) fn read<R: BufRead>(source: R, sink: &mut dyn Sink) -> Result<(), Mal
                 text.clear();
                 wanted = false;
             }
-            Event::Text(part) if wanted => text.push_str(&part.decode().map_err(|error| broken(at, &error))?),
-            Event::CData(part) if wanted => text.push_str(&part.decode().map_err(|error| broken(at, &error))?),
+            Event::Text(part) if wanted => {
+                text.push_str(&part.decode().map_err(|error| broken(at, &error))?)
+            }
+            Event::CData(part) if wanted => {
+                text.push_str(&part.decode().map_err(|error| broken(at, &error))?)
+            }
             Event::GeneralRef(reference) => {
-                let character = match reference.resolve_char_ref().map_err(|error| broken(at, &error))? {
+                let character = match reference
+                    .resolve_char_ref()
+                    .map_err(|error| broken(at, &error))?
+                {
                     Some(character) => character,
-                    None => predefined(&reference).ok_or_else(|| broken(at, &"an entity that XML itself does not define"))?,
+                    None => predefined(&reference)
+                        .ok_or_else(|| broken(at, &"an entity that XML itself does not define"))?,
                 };
                 if wanted {
                     text.push(character);
                 }
             }
-            Event::DocType(_) => return Err(broken(at, &"a document type, which repository metadata must not have")),
+            Event::DocType(_) => {
+                return Err(broken(
+                    at,
+                    &"a document type, which repository metadata must not have",
+                ));
+            }
             Event::Eof if path.is_empty() && rooted => return Ok(()),
             Event::Eof => return Err(broken(at, &"it ends too early")),
-            Event::Text(_) | Event::CData(_) | Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
+            Event::Text(_)
+            | Event::CData(_)
+            | Event::Empty(_)
+            | Event::Comment(_)
+            | Event::Decl(_)
+            | Event::PI(_) => {}
         }
     }
 }

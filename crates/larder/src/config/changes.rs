@@ -21,9 +21,16 @@ impl Changes {
     /// Compares the configuration in force with the next one.
     pub fn between(old: &Settings, new: &Settings) -> Self {
         let find = |settings: &Settings, name: &str| {
-            settings.repositories.iter().find(|repository| repository.name.as_str() == name).cloned()
+            settings
+                .repositories
+                .iter()
+                .find(|repository| repository.name.as_str() == name)
+                .cloned()
         };
-        let mut changes = Self { keys: keys(old, new), ..Self::default() };
+        let mut changes = Self {
+            keys: keys(old, new),
+            ..Self::default()
+        };
         for repository in &new.repositories {
             let name = repository.name.to_string();
             match find(old, &name) {
@@ -32,7 +39,10 @@ impl Changes {
                 Some(_) => {}
             }
         }
-        let gone = old.repositories.iter().map(|repository| repository.name.to_string());
+        let gone = old
+            .repositories
+            .iter()
+            .map(|repository| repository.name.to_string());
         changes.removed = gone.filter(|name| find(new, name).is_none()).collect();
         changes
     }
@@ -40,14 +50,24 @@ impl Changes {
     /// All names in one list, repositories as `remotes.NAME`.
     pub fn names(&self) -> Vec<String> {
         let repositories = self.added.iter().chain(&self.removed).chain(&self.changed);
-        repositories.map(|name| format!("remotes.{name}")).chain(self.keys.iter().cloned()).collect()
+        repositories
+            .map(|name| format!("remotes.{name}"))
+            .chain(self.keys.iter().cloned())
+            .collect()
     }
 }
 
 fn keys(old: &Settings, new: &Settings) -> Vec<String> {
-    let (Some(before), Some(after)) = (old.config_view.as_object(), new.config_view.as_object()) else { return Vec::new() };
-    let mut keys: Vec<String> =
-        before.keys().chain(after.keys()).filter(|key| before.get(*key) != after.get(*key)).cloned().collect();
+    let (Some(before), Some(after)) = (old.config_view.as_object(), new.config_view.as_object())
+    else {
+        return Vec::new();
+    };
+    let mut keys: Vec<String> = before
+        .keys()
+        .chain(after.keys())
+        .filter(|key| before.get(*key) != after.get(*key))
+        .cloned()
+        .collect();
     // The view shows that there is a token, and not which.
     if old.admin_token != new.admin_token {
         keys.push("auth".to_owned());
@@ -64,7 +84,14 @@ fn is_same(one: &Repository, other: &Repository) -> bool {
 }
 
 fn secrets(repository: &Repository) -> Vec<&Secret<String>> {
-    let Some(upstream) = &repository.upstream else { return Vec::new() };
-    let password = upstream.credentials.iter().map(|credentials| &credentials.password);
-    password.chain(upstream.headers.iter().map(|(_, value)| value)).collect()
+    let Some(upstream) = &repository.upstream else {
+        return Vec::new();
+    };
+    let password = upstream
+        .credentials
+        .iter()
+        .map(|credentials| &credentials.password);
+    password
+        .chain(upstream.headers.iter().map(|(_, value)| value))
+        .collect()
 }

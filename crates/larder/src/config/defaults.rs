@@ -10,13 +10,23 @@ const PYPI_SIMPLE: &str = "https://pypi.org/simple/";
 /// Root of PyPI's files.
 const PYPI_FILES: &str = "https://files.pythonhosted.org/";
 /// Hosts that mean PyPI when they stand in `base_url`.
-const PYPI_HOSTS: &[&str] = &["files.pythonhosted.org", "pypi.org", "www.pypi.org", "pypi.python.org"];
+const PYPI_HOSTS: &[&str] = &[
+    "files.pythonhosted.org",
+    "pypi.org",
+    "www.pypi.org",
+    "pypi.python.org",
+];
 /// The npm registry.
 const NPM: &str = "https://registry.npmjs.org/";
 /// Docker Hub.
 const DOCKER_HUB: &str = "https://registry-1.docker.io/";
 /// Hosts that mean Docker Hub when they stand in `base_url`.
-const DOCKER_HUB_HOSTS: &[&str] = &["registry-1.docker.io", "docker.io", "index.docker.io", "registry.hub.docker.com"];
+const DOCKER_HUB_HOSTS: &[&str] = &[
+    "registry-1.docker.io",
+    "docker.io",
+    "index.docker.io",
+    "registry.hub.docker.com",
+];
 /// Docker Hub's namespace for image names without a slash.
 const DOCKER_HUB_NAMESPACE: &str = "library";
 
@@ -32,7 +42,9 @@ pub(super) fn public_registry(package: PackageType) -> Option<&'static str> {
 
 /// Whether a pypi `base_url` means the public PyPI, whose pages and files live on two hosts.
 pub(super) fn is_public_pypi(base_url: &Url) -> bool {
-    base_url.host_str().is_some_and(|host| PYPI_HOSTS.contains(&host))
+    base_url
+        .host_str()
+        .is_some_and(|host| PYPI_HOSTS.contains(&host))
 }
 
 /// The public PyPI's simple root and file root.
@@ -42,7 +54,9 @@ pub(super) fn public_pypi() -> (&'static str, &'static str) {
 
 /// Whether a docker `base_url` means Docker Hub.
 pub(super) fn is_docker_hub(base_url: &Url) -> bool {
-    base_url.host_str().is_some_and(|host| DOCKER_HUB_HOSTS.contains(&host))
+    base_url
+        .host_str()
+        .is_some_and(|host| DOCKER_HUB_HOSTS.contains(&host))
 }
 
 /// The hosts that mean Docker Hub.

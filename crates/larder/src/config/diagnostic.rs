@@ -75,20 +75,36 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn error<'p>(&mut self, place: impl Into<Option<&'p Place>>, message: impl Into<String>) {
+    pub(super) fn error<'p>(
+        &mut self,
+        place: impl Into<Option<&'p Place>>,
+        message: impl Into<String>,
+    ) {
         self.push(Severity::Error, place.into(), message.into());
     }
 
-    pub(super) fn warning<'p>(&mut self, place: impl Into<Option<&'p Place>>, message: impl Into<String>) {
+    pub(super) fn warning<'p>(
+        &mut self,
+        place: impl Into<Option<&'p Place>>,
+        message: impl Into<String>,
+    ) {
         self.push(Severity::Warning, place.into(), message.into());
     }
 
-    pub(super) fn note<'p>(&mut self, place: impl Into<Option<&'p Place>>, message: impl Into<String>) {
+    pub(super) fn note<'p>(
+        &mut self,
+        place: impl Into<Option<&'p Place>>,
+        message: impl Into<String>,
+    ) {
         self.push(Severity::Note, place.into(), message.into());
     }
 
     fn push(&mut self, severity: Severity, place: Option<&Place>, message: String) {
-        self.found.push(Diagnostic { severity, place: place.cloned(), message });
+        self.found.push(Diagnostic {
+            severity,
+            place: place.cloned(),
+            message,
+        });
     }
 
     pub(super) fn has_errors(&self) -> bool {

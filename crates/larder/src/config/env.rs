@@ -17,29 +17,50 @@ impl fmt::Debug for Environment {
 impl Environment {
     /// The environment of this process. Variables that are not UTF-8 are left out.
     pub fn of_process() -> Self {
-        Self(std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect())
+        Self(
+            std::env::vars_os()
+                .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+                .collect(),
+        )
     }
 
     /// An environment of these variables, for tests.
     pub fn of<'v>(variables: impl IntoIterator<Item = (&'v str, &'v str)>) -> Self {
-        Self(variables.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
+        Self(
+            variables
+                .into_iter()
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .collect(),
+        )
     }
 
     /// The value of a variable; an empty one counts as absent, as compose files leave them.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        self.0
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
     }
 
     /// The variables with this prefix that are set and not empty.
     pub(super) fn named<'e>(&'e self, prefix: &'e str) -> impl Iterator<Item = (&'e str, &'e str)> {
-        let pairs = self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let pairs = self
+            .0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
         pairs.filter(move |(name, value)| name.starts_with(prefix) && !value.is_empty())
     }
 
     /// `$XDG_DATA_HOME/larder`, else `~/.local/share/larder`; `None` without a home.
     pub(super) fn default_data_dir(&self) -> Option<PathBuf> {
-        let xdg = self.get("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-        let home = || self.get("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+        let xdg = self
+            .get("XDG_DATA_HOME")
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute());
+        let home = || {
+            self.get("HOME")
+                .map(|home| PathBuf::from(home).join(".local/share"))
+        };
         xdg.or_else(home).map(|base| base.join("larder"))
     }
 }

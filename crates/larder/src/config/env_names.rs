@@ -24,7 +24,10 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("LARDER_CLUSTER_SECRET", "several replicas are"),
     ("LARDER_CLUSTER_SECRET_FILE", "several replicas are"),
     ("LARDER_ADVERTISE", "several replicas are"),
-    ("LARDER_ADMIN_TOKEN_FILE", "secrets in files that variables name are (use --admin-token-file)"),
+    (
+        "LARDER_ADMIN_TOKEN_FILE",
+        "secrets in files that variables name are (use --admin-token-file)",
+    ),
     ("DBPASS_FILE", "PostgreSQL is"),
     ("REDIS_URL_FILE", "Redis is"),
     ("MINIO_ACCESS_KEY_FILE", "S3-compatible storage is"),
@@ -35,8 +38,14 @@ const NOT_BUILT: &[(&str, &str)] = &[
 /// the operator's to choose.
 pub(super) fn check(environment: &Environment, referred: &[String], report: &mut Report) {
     quoted(environment, referred, report);
-    for (name, what) in NOT_BUILT.iter().filter(|(name, _)| environment.get(name).is_some()) {
-        report.error(None, format!("{name} is set, but {what} not built in this version of larder: unset it"));
+    for (name, what) in NOT_BUILT
+        .iter()
+        .filter(|(name, _)| environment.get(name).is_some())
+    {
+        report.error(
+            None,
+            format!("{name} is set, but {what} not built in this version of larder: unset it"),
+        );
     }
     let strange = environment.named(PREFIX).filter(|(name, value)| {
         let known = KNOWN.contains(name) || NOT_BUILT.iter().any(|(other, _)| other == name);
@@ -44,14 +53,28 @@ pub(super) fn check(environment: &Environment, referred: &[String], report: &mut
     });
     for (name, _) in strange {
         if name.starts_with("LARDER_CONF") {
-            report.error(None, format!("the environment variable {name} is none of larder's: did you mean CONFIG_PATH?"));
+            report.error(
+                None,
+                format!(
+                    "the environment variable {name} is none of larder's: did you mean CONFIG_PATH?"
+                ),
+            );
             continue;
         }
         // What all have in common makes none of them likelier.
         let own = name.strip_prefix(PREFIX).unwrap_or_default();
-        let near = hints::nearest(own, KNOWN.iter().filter_map(|known| known.strip_prefix(PREFIX)));
-        let near = near.map_or_else(|| format!("known are {}", KNOWN.join(", ")), |near| format!("did you mean {PREFIX}{near}?"));
-        report.error(None, format!("the environment variable {name} is none of larder's: {near}"));
+        let near = hints::nearest(
+            own,
+            KNOWN.iter().filter_map(|known| known.strip_prefix(PREFIX)),
+        );
+        let near = near.map_or_else(
+            || format!("known are {}", KNOWN.join(", ")),
+            |near| format!("did you mean {PREFIX}{near}?"),
+        );
+        report.error(
+            None,
+            format!("the environment variable {name} is none of larder's: {near}"),
+        );
     }
 }
 
@@ -60,18 +83,35 @@ fn quoted(environment: &Environment, referred: &[String], report: &mut Report) {
     const WHY: &str = "stands in quotation marks, which are part of it";
     let is_quoted = |name: &str| {
         let value = environment.get(name).unwrap_or_default();
-        value.len() > 1 && ['"', '\''].into_iter().any(|mark| value.starts_with(mark) && value.ends_with(mark))
+        value.len() > 1
+            && ['"', '\'']
+                .into_iter()
+                .any(|mark| value.starts_with(mark) && value.ends_with(mark))
     };
     // The log's are judged with the log's, before anything else.
-    let own = KNOWN.iter().copied().chain(["CONFIG_PATH"]).filter(|name| !name.starts_with("LARDER_LOG"));
+    let own = KNOWN
+        .iter()
+        .copied()
+        .chain(["CONFIG_PATH"])
+        .filter(|name| !name.starts_with("LARDER_LOG"));
     for name in own.filter(|name| is_quoted(name)) {
-        report.error(None, format!("the value of the environment variable {name} {WHY}: take them off"));
+        report.error(
+            None,
+            format!("the value of the environment variable {name} {WHY}: take them off"),
+        );
     }
-    let mut referred: Vec<&str> = referred.iter().map(String::as_str).filter(|name| is_quoted(name)).collect();
+    let mut referred: Vec<&str> = referred
+        .iter()
+        .map(String::as_str)
+        .filter(|name| is_quoted(name))
+        .collect();
     referred.sort_unstable();
     referred.dedup();
     for name in referred {
-        report.warning(None, format!("the value of the environment variable {name} {WHY}: is that meant?"));
+        report.warning(
+            None,
+            format!("the value of the environment variable {name} {WHY}: is that meant?"),
+        );
     }
 }
 
@@ -79,10 +119,16 @@ fn quoted(environment: &Environment, referred: &[String], report: &mut Report) {
 /// `LARDER_SERVICE_HOST`, `LARDER_SERVICE_PORT_HTTP`, `LARDER_PORT=tcp://…`, `LARDER_PORT_8000_TCP_ADDR`.
 fn is_of_a_service(name: &str, value: &str) -> bool {
     const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
-    if name.ends_with("_SERVICE_HOST") || name.ends_with("_SERVICE_PORT") || name.contains("_SERVICE_PORT_") {
+    if name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+    {
         return true;
     }
-    let Some((_, after)) = name.rsplit_once("_PORT_").or_else(|| Some((name.strip_suffix("_PORT")?, ""))) else {
+    let Some((_, after)) = name
+        .rsplit_once("_PORT_")
+        .or_else(|| Some((name.strip_suffix("_PORT")?, "")))
+    else {
         return false;
     };
     if after.is_empty() {
@@ -100,37 +146,84 @@ mod tests {
 
     fn said(variables: &[(&str, &str)], referred: &[String]) -> String {
         let mut report = Report::default();
-        check(&Environment::of(variables.iter().copied()), referred, &mut report);
-        report.into_sorted().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        check(
+            &Environment::of(variables.iter().copied()),
+            referred,
+            &mut report,
+        );
+        report
+            .into_sorted()
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     #[test]
     fn a_misspelt_variable_is_told_its_nearest() {
-        assert!(said(&[("LARDER_LISTN", ":1")], &[]).contains("LARDER_LISTN is none of larder's: did you mean LARDER_LISTEN?"));
+        assert!(
+            said(&[("LARDER_LISTN", ":1")], &[])
+                .contains("LARDER_LISTN is none of larder's: did you mean LARDER_LISTEN?")
+        );
         assert!(said(&[("LARDER_LOGLEVEL", "x")], &[]).contains("did you mean LARDER_LOG?"));
         assert!(said(&[("LARDER_CONFIG", "/x")], &[]).contains("did you mean CONFIG_PATH?"));
         assert!(said(&[("LARDER_CONFIG_FILE", "/x")], &[]).contains("did you mean CONFIG_PATH?"));
         assert!(said(&[("LARDER_FROBNICATE", "x")], &[]).contains("known are LARDER_LISTEN, "));
-        assert!(said(&[("LARDER_ADVERTISE", "a:1")], &[]).contains("several replicas are not built"));
+        assert!(
+            said(&[("LARDER_ADVERTISE", "a:1")], &[]).contains("several replicas are not built")
+        );
         assert!(said(&[("DBPASS_FILE", "/run/x")], &[]).contains("PostgreSQL is not built"));
         let known: Vec<_> = KNOWN.iter().map(|name| (*name, "x")).collect();
         assert_eq!(said(&known, &[]), "");
-        assert_eq!(said(&[("LARDER_LISTN", ""), ("OTHER", "x")], &[]), "", "empty is absent, and others are not larder's");
-        assert_eq!(said(&[("LARDER_OWN", "x")], &["LARDER_OWN".to_owned()]), "", "the configuration refers to it");
+        assert_eq!(
+            said(&[("LARDER_LISTN", ""), ("OTHER", "x")], &[]),
+            "",
+            "empty is absent, and others are not larder's"
+        );
+        assert_eq!(
+            said(&[("LARDER_OWN", "x")], &["LARDER_OWN".to_owned()]),
+            "",
+            "the configuration refers to it"
+        );
     }
 
     #[test]
     fn quotation_marks_are_part_of_a_value() {
-        for (name, value) in
-            [("LARDER_DATA_DIR", "\"/srv\""), ("CONFIG_PATH", "'/etc/x'"), ("LARDER_PUBLIC_URL", "\"https://a\"")]
-        {
+        for (name, value) in [
+            ("LARDER_DATA_DIR", "\"/srv\""),
+            ("CONFIG_PATH", "'/etc/x'"),
+            ("LARDER_PUBLIC_URL", "\"https://a\""),
+        ] {
             let said = said(&[(name, value)], &[]);
-            assert!(said.contains(name) && said.contains("in quotation marks") && !said.starts_with("warning"), "{said}");
+            assert!(
+                said.contains(name)
+                    && said.contains("in quotation marks")
+                    && !said.starts_with("warning"),
+                "{said}"
+            );
         }
-        let secret = said(&[("PASS", "'canary'")], &["PASS".to_owned(), "PASS".to_owned()]);
-        assert!(secret.starts_with("warning: ") && secret.contains("PASS") && !secret.contains("canary"), "{secret}");
+        let secret = said(
+            &[("PASS", "'canary'")],
+            &["PASS".to_owned(), "PASS".to_owned()],
+        );
+        assert!(
+            secret.starts_with("warning: ")
+                && secret.contains("PASS")
+                && !secret.contains("canary"),
+            "{secret}"
+        );
         assert_eq!(secret.lines().count(), 1);
-        assert_eq!(said(&[("LARDER_DATA_DIR", "/a\"b"), ("PASS", "\"x"), ("OTHER", "\"x\"")], &["PASS".to_owned()]), "");
+        assert_eq!(
+            said(
+                &[
+                    ("LARDER_DATA_DIR", "/a\"b"),
+                    ("PASS", "\"x"),
+                    ("OTHER", "\"x\"")
+                ],
+                &["PASS".to_owned()]
+            ),
+            ""
+        );
     }
 
     /// The names that Kubernetes documents for the variables of a service, and of Docker's links.
@@ -148,6 +241,9 @@ mod tests {
             ("LARDER_MAIN_SERVICE_HOST", "10.0.0.11"),
         ];
         assert_eq!(said(&service, &[]), "");
-        assert!(said(&[("LARDER_PORT", "8000")], &[]).contains("LARDER_PORT is none of larder's"), "somebody means the port");
+        assert!(
+            said(&[("LARDER_PORT", "8000")], &[]).contains("LARDER_PORT is none of larder's"),
+            "somebody means the port"
+        );
     }
 }

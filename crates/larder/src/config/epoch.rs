@@ -3,12 +3,18 @@
 //! It is the same on every replica and after every restart, for it depends on the validated entry alone: derived documents
 //! stay valid. Credentials, descriptions and time-outs do not count, since they do not change what an upstream's file means.
 
-use larder_core::{AccessPolicy, CachePolicy, Pattern, QuarantinePolicy, Repository, UpstreamSettings, sha256};
+use larder_core::{
+    AccessPolicy, CachePolicy, Pattern, QuarantinePolicy, Repository, UpstreamSettings, sha256,
+};
 use serde_json::{Value, json};
 
 /// The first eight bytes of the SHA-256 of a canonical text of the rules.
 pub(super) fn rules_epoch(repository: &Repository) -> u64 {
-    let members: Vec<&str> = repository.members.iter().map(larder_core::RepositoryName::as_str).collect();
+    let members: Vec<&str> = repository
+        .members
+        .iter()
+        .map(larder_core::RepositoryName::as_str)
+        .collect();
     let rules = json!({
         "kind": repository.kind.as_str(),
         "package": repository.package.as_str(),
@@ -19,7 +25,11 @@ pub(super) fn rules_epoch(repository: &Repository) -> u64 {
         "members": members,
     });
     let digest = sha256(rules.to_string().as_bytes());
-    digest.as_bytes().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+    digest
+        .as_bytes()
+        .iter()
+        .take(8)
+        .fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 fn upstream(upstream: &UpstreamSettings) -> Value {
@@ -37,7 +47,12 @@ fn upstream(upstream: &UpstreamSettings) -> Value {
 }
 
 fn access(access: &AccessPolicy) -> Value {
-    let texts = |patterns: &[Pattern]| patterns.iter().map(|p| p.as_str().to_owned()).collect::<Vec<_>>();
+    let texts = |patterns: &[Pattern]| {
+        patterns
+            .iter()
+            .map(|p| p.as_str().to_owned())
+            .collect::<Vec<_>>()
+    };
     json!({
         "allow": texts(&access.allow), "deny": texts(&access.deny),
         "mutable": access.mutable.as_deref().map(texts), "immutable": access.immutable.as_deref().map(texts),

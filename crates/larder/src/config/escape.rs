@@ -44,7 +44,12 @@ pub(super) fn repair(source: &str, line: usize, column: usize) -> Option<Repair>
     };
     let written = source[start..start + length].to_owned();
     let source = [&source[..start], &corrected, &source[start + length..]].concat();
-    escape.map(|escape| Repair { source, written, corrected, escape })
+    escape.map(|escape| Repair {
+        source,
+        written,
+        corrected,
+        escape,
+    })
 }
 
 /// Byte offset of a position. Lines end as in YAML: LF, CR LF or CR.
@@ -52,8 +57,16 @@ fn offset(source: &str, line: usize, column: usize) -> Option<usize> {
     let bytes = source.as_bytes();
     let mut start = 0;
     for _ in 1..line {
-        let end = start + bytes.get(start..)?.iter().position(|b| matches!(b, b'\n' | b'\r'))?;
-        start = if bytes[end] == b'\r' && bytes.get(end + 1) == Some(&b'\n') { end + 2 } else { end + 1 };
+        let end = start
+            + bytes
+                .get(start..)?
+                .iter()
+                .position(|b| matches!(b, b'\n' | b'\r'))?;
+        start = if bytes[end] == b'\r' && bytes.get(end + 1) == Some(&b'\n') {
+            end + 2
+        } else {
+            end + 1
+        };
     }
     let (at, _) = source[start..].char_indices().nth(column)?;
     Some(start + at)
@@ -70,7 +83,10 @@ mod tests {
         assert_eq!(made.written, r#""\.t\\.gz\"\d$""#);
         assert_eq!(made.corrected, r#""\\.t\\.gz\"\\d$""#);
         assert_eq!(made.escape, "\\.");
-        assert_eq!(made.source, "a: 'x\\.y'\r\nb: [ \"ü\", \"\\\\.t\\\\.gz\\\"\\\\d$\" ] # \"\\.\"\n");
+        assert_eq!(
+            made.source,
+            "a: 'x\\.y'\r\nb: [ \"ü\", \"\\\\.t\\\\.gz\\\"\\\\d$\" ] # \"\\.\"\n"
+        );
     }
 
     #[test]

@@ -23,44 +23,94 @@ const MAX_SECONDS: u64 = 100 * 366 * 86_400;
 
 impl<'a> Section<'a> {
     /// Opens a mapping and reports every key that is not in `known`. Something that is no mapping reads as an empty one.
-    pub(super) fn open(node: &'a Node, name: impl Into<String>, known: &[&str], report: &mut Report) -> Self {
+    pub(super) fn open(
+        node: &'a Node,
+        name: impl Into<String>,
+        known: &[&str],
+        report: &mut Report,
+    ) -> Self {
         let name = name.into();
         if !matches!(node.value, Value::Map(_) | Value::Null) {
             let hint = match &node.value {
-                Value::Scalar { text, .. } => missing_space(text, known).map(|hint| format!(": {hint}")),
+                Value::Scalar { text, .. } => {
+                    missing_space(text, known).map(|hint| format!(": {hint}"))
+                }
                 _ => None,
             };
-            report.error(&node.place, format!("`{name}` must be a mapping, but is {}{}", node.kind(), hint.unwrap_or_default()));
+            report.error(
+                &node.place,
+                format!(
+                    "`{name}` must be a mapping, but is {}{}",
+                    node.kind(),
+                    hint.unwrap_or_default()
+                ),
+            );
         }
         Self::of_entries(node.entries(), name, known, report)
     }
 
     /// The same for entries that were put together from several files.
-    pub(super) fn of_entries(entries: &'a [Entry], name: impl Into<String>, known: &[&str], report: &mut Report) -> Self {
+    pub(super) fn of_entries(
+        entries: &'a [Entry],
+        name: impl Into<String>,
+        known: &[&str],
+        report: &mut Report,
+    ) -> Self {
         let name = name.into();
-        for entry in entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
-            let within = if name.is_empty() { String::new() } else { format!(" in `{name}`") };
-            report.error(&entry.place, format!("unknown key `{}`{within}: {}", entry.key, hints::of_key(&entry.key, known)));
+        for entry in entries
+            .iter()
+            .filter(|entry| !known.contains(&entry.key.as_str()))
+        {
+            let within = if name.is_empty() {
+                String::new()
+            } else {
+                format!(" in `{name}`")
+            };
+            report.error(
+                &entry.place,
+                format!(
+                    "unknown key `{}`{within}: {}",
+                    entry.key,
+                    hints::of_key(&entry.key, known)
+                ),
+            );
         }
         Self { name, entries }
     }
 
     /// The top level, whose unknown keys may be repositories that stand too high.
     pub(super) fn top(entries: &'a [Entry], report: &mut Report) -> Self {
-        for entry in entries.iter().filter(|entry| !schema::TOP.contains(&entry.key.as_str())) {
-            report.error(&entry.place, format!("unknown key `{}`: {}", entry.key, hints::of_top(entry)));
+        for entry in entries
+            .iter()
+            .filter(|entry| !schema::TOP.contains(&entry.key.as_str()))
+        {
+            report.error(
+                &entry.place,
+                format!("unknown key `{}`: {}", entry.key, hints::of_top(entry)),
+            );
         }
-        Self { name: String::new(), entries }
+        Self {
+            name: String::new(),
+            entries,
+        }
     }
 
     /// `name.key`, for messages.
     pub(super) fn path(&self, key: &str) -> String {
-        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
+        if self.name.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.name)
+        }
     }
 
     /// The value of a key, if there is one.
     pub(super) fn node(&self, key: &str) -> Option<&'a Node> {
-        self.entries.iter().find(|e| e.key == key).map(|e| &e.node).filter(|node| !matches!(node.value, Value::Null))
+        self.entries
+            .iter()
+            .find(|e| e.key == key)
+            .map(|e| &e.node)
+            .filter(|node| !matches!(node.value, Value::Null))
     }
 
     /// Where a key stands, even with nothing behind it.
@@ -69,8 +119,14 @@ impl<'a> Section<'a> {
     }
 
     /// A mapping below this one.
-    pub(super) fn section(&self, key: &str, known: &[&str], report: &mut Report) -> Option<Section<'a>> {
-        self.node(key).map(|node| Section::open(node, self.path(key), known, report))
+    pub(super) fn section(
+        &self,
+        key: &str,
+        known: &[&str],
+        report: &mut Report,
+    ) -> Option<Section<'a>> {
+        self.node(key)
+            .map(|node| Section::open(node, self.path(key), known, report))
     }
 
     /// A text.
@@ -93,11 +149,26 @@ impl<'a> Section<'a> {
     }
 
     /// A whole number within bounds.
-    pub(super) fn number(&self, key: &str, least: u64, most: u64, report: &mut Report) -> Option<u64> {
+    pub(super) fn number(
+        &self,
+        key: &str,
+        least: u64,
+        most: u64,
+        report: &mut Report,
+    ) -> Option<u64> {
         let (text, place) = self.text(key, report)?;
-        let number = text.parse::<u64>().ok().filter(|n| (least..=most).contains(n));
+        let number = text
+            .parse::<u64>()
+            .ok()
+            .filter(|n| (least..=most).contains(n));
         if number.is_none() {
-            report.error(place, format!("`{}` must be a whole number from {least} to {most}", self.path(key)));
+            report.error(
+                place,
+                format!(
+                    "`{}` must be a whole number from {least} to {most}",
+                    self.path(key)
+                ),
+            );
         }
         number
     }
@@ -105,12 +176,24 @@ impl<'a> Section<'a> {
     /// A duration in seconds: whole numbers only.
     pub(super) fn seconds(&self, key: &str, least: u64, report: &mut Report) -> Option<Duration> {
         let (text, place) = self.text(key, report)?;
-        let number = text.parse::<u64>().ok().filter(|n| (least..=MAX_SECONDS).contains(n));
+        let number = text
+            .parse::<u64>()
+            .ok()
+            .filter(|n| (least..=MAX_SECONDS).contains(n));
         if number.is_none() {
-            let bounds = format!("a whole number of seconds from {least} to {MAX_SECONDS}, without a unit");
-            let meant = seconds_meant(text).map_or_else(String::new, |seconds| format!(": {text} is {seconds}"));
-            let meant = if key == "immutable_ttl" && text == "-1" { ": for ever is 0".to_owned() } else { meant };
-            report.error(place, format!("`{}` must be {bounds}{meant}", self.path(key)));
+            let bounds =
+                format!("a whole number of seconds from {least} to {MAX_SECONDS}, without a unit");
+            let meant = seconds_meant(text)
+                .map_or_else(String::new, |seconds| format!(": {text} is {seconds}"));
+            let meant = if key == "immutable_ttl" && text == "-1" {
+                ": for ever is 0".to_owned()
+            } else {
+                meant
+            };
+            report.error(
+                place,
+                format!("`{}` must be {bounds}{meant}", self.path(key)),
+            );
         }
         number.map(Duration::from_secs)
     }
@@ -120,20 +203,40 @@ impl<'a> Section<'a> {
         let (text, place) = self.text(key, report)?;
         let size = parse_size(text);
         if size.is_none() {
-            report
-                .error(place, format!("`{}` must be a number of bytes, or one with a unit such as 64MiB or 2GB", self.path(key)));
+            report.error(
+                place,
+                format!(
+                    "`{}` must be a number of bytes, or one with a unit such as 64MiB or 2GB",
+                    self.path(key)
+                ),
+            );
         }
         size
     }
 
     /// One of a few words; the nearest is named when it is none of them.
-    pub(super) fn word<T: Copy>(&self, key: &str, words: &[(&str, T)], report: &mut Report) -> Option<T> {
+    pub(super) fn word<T: Copy>(
+        &self,
+        key: &str,
+        words: &[(&str, T)],
+        report: &mut Report,
+    ) -> Option<T> {
         let (text, place) = self.text(key, report)?;
-        let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        let found = words
+            .iter()
+            .find(|(word, _)| *word == text)
+            .map(|(_, value)| *value);
         if found.is_none() {
             let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
             let hint = hints::of_value(key, text, &known);
-            report.error(place, format!("`{}` is one of {}, not {text:?}{hint}", self.path(key), known.join(", ")));
+            report.error(
+                place,
+                format!(
+                    "`{}` is one of {}, not {text:?}{hint}",
+                    self.path(key),
+                    known.join(", ")
+                ),
+            );
         }
         found
     }
@@ -143,16 +246,30 @@ impl<'a> Section<'a> {
         let entry = self.entries.iter().find(|e| e.key == key)?;
         let Value::List(items) = &entry.node.value else {
             let path = self.path(key);
-            report
-                .error(&entry.node.place, format!("`{path}` must be a list, but is {}: write `{key}: [ … ]`", entry.node.kind()));
+            report.error(
+                &entry.node.place,
+                format!(
+                    "`{path}` must be a list, but is {}: write `{key}: [ … ]`",
+                    entry.node.kind()
+                ),
+            );
             return None;
         };
         let path = format!("an item of {}", self.path(key));
-        Some(items.iter().filter_map(|item| text_of(item, &path, report).map(|text| (text, &item.place))).collect())
+        Some(
+            items
+                .iter()
+                .filter_map(|item| text_of(item, &path, report).map(|text| (text, &item.place)))
+                .collect(),
+        )
     }
 
     /// One text or a list of texts.
-    pub(super) fn one_or_more(&self, key: &str, report: &mut Report) -> Option<Vec<(&'a str, &'a Place)>> {
+    pub(super) fn one_or_more(
+        &self,
+        key: &str,
+        report: &mut Report,
+    ) -> Option<Vec<(&'a str, &'a Place)>> {
         match self.node(key)?.value {
             Value::List(_) => self.list(key, report),
             _ => self.text(key, report).map(|one| vec![one]),
@@ -162,7 +279,10 @@ impl<'a> Section<'a> {
 
 fn text_of<'n>(node: &'n Node, path: &str, report: &mut Report) -> Option<&'n str> {
     let Value::Scalar { text, .. } = &node.value else {
-        report.error(&node.place, format!("`{path}` must be a single value, but is {}", node.kind()));
+        report.error(
+            &node.place,
+            format!("`{path}` must be a single value, but is {}", node.kind()),
+        );
         return None;
     };
     Some(text)
@@ -199,7 +319,9 @@ fn parse_size(text: &str) -> Option<u64> {
         "ti" | "tib" => 1 << 40,
         _ => return None,
     };
-    number.checked_mul(unit).filter(|bytes| i64::try_from(*bytes).is_ok())
+    number
+        .checked_mul(unit)
+        .filter(|bytes| i64::try_from(*bytes).is_ok())
 }
 
 #[cfg(test)]

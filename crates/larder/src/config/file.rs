@@ -23,10 +23,16 @@ pub(super) struct Loaded {
 pub(super) fn read(path: Option<&Path>, report: &mut Report) -> Loaded {
     let mut document = Document::default();
     let Some(path) = path else {
-        if let Some(root) = parse(&"built-in".into(), BUILT_IN, report).and_then(|parsed| parsed.root) {
+        if let Some(root) =
+            parse(&"built-in".into(), BUILT_IN, report).and_then(|parsed| parsed.root)
+        {
             document.add(root, report);
         }
-        return Loaded { document, watched: Vec::new(), built_in: true };
+        return Loaded {
+            document,
+            watched: Vec::new(),
+            built_in: true,
+        };
     };
     let mut watched = vec![path.to_owned()];
     if path.is_dir() {
@@ -39,7 +45,11 @@ pub(super) fn read(path: Option<&Path>, report: &mut Report) -> Loaded {
             report
                 .error(&entry.place, "`config_dir` belongs to a single main file, but the configuration is a directory already");
         }
-        return Loaded { document, watched, built_in: false };
+        return Loaded {
+            document,
+            watched,
+            built_in: false,
+        };
     }
     if let Some(root) = read_file(path, report) {
         document.add(root, report);
@@ -52,7 +62,11 @@ pub(super) fn read(path: Option<&Path>, report: &mut Report) -> Loaded {
         }
         watched.push(directory);
     }
-    Loaded { document, watched, built_in: false }
+    Loaded {
+        document,
+        watched,
+        built_in: false,
+    }
 }
 
 /// The directory that the main file names, relative to that file.
@@ -62,7 +76,10 @@ fn config_dir(document: &Document, main: &Path, report: &mut Report) -> Option<(
         Value::Null => None,
         Value::Scalar { text, .. } => Some((beside(main, text), entry.node.place.clone())),
         _ => {
-            report.error(&entry.node.place, "`config_dir` must be the path of a directory");
+            report.error(
+                &entry.node.place,
+                "`config_dir` must be the path of a directory",
+            );
             None
         }
     }
@@ -93,12 +110,21 @@ fn yaml_files(directory: &Path, named_at: Option<&Place>, report: &mut Report) -
     match list_yaml(directory) {
         Ok(files) => {
             if files.is_empty() {
-                report.warning(named_at, format!("no *.yaml or *.yml file in {}", directory.display()));
+                report.warning(
+                    named_at,
+                    format!("no *.yaml or *.yml file in {}", directory.display()),
+                );
             }
             files
         }
         Err(error) => {
-            report.error(named_at, format!("cannot read the configuration directory {}: {error}", directory.display()));
+            report.error(
+                named_at,
+                format!(
+                    "cannot read the configuration directory {}: {error}",
+                    directory.display()
+                ),
+            );
             Vec::new()
         }
     }
@@ -108,13 +134,26 @@ fn read_file(path: &Path, report: &mut Report) -> Option<Node> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) => {
-            report.error(None, format!("cannot read the configuration file {}: {error}", path.display()));
+            report.error(
+                None,
+                format!(
+                    "cannot read the configuration file {}: {error}",
+                    path.display()
+                ),
+            );
             return None;
         }
     };
     let name: Arc<str> = path.display().to_string().into();
     let Ok(text) = String::from_utf8(bytes) else {
-        report.error(&Place { file: name, line: 1, column: 1 }, "file is not UTF-8 text");
+        report.error(
+            &Place {
+                file: name,
+                line: 1,
+                column: 1,
+            },
+            "file is not UTF-8 text",
+        );
         return None;
     };
     let parsed = parse(&name, &text, report)?;
@@ -134,7 +173,8 @@ fn tell_repairs(parsed: &Parsed, report: &mut Report) {
         // A later repair on the line shifts columns, so that the line alone decides: rather too little shown than a secret.
         if short && !secrets.iter().any(|secret| secret.line == place.line) {
             let (written, corrected) = (&repair.written, &repair.corrected);
-            let plain = format!("`{escape}` in {written} is not a YAML escape: read as {corrected}");
+            let plain =
+                format!("`{escape}` in {written} is not a YAML escape: read as {corrected}");
             report.warning(place, format!("{plain}; write that, or use single quotes"));
         } else {
             let plain = "the text holds a backslash that starts no YAML escape, read as if doubled";
@@ -148,10 +188,16 @@ fn secret_places<'n>(node: &'n Node, secret: bool, found: &mut Vec<&'n Place>) {
     match &node.value {
         Value::Scalar { .. } if secret => found.push(&node.place),
         Value::Scalar { .. } | Value::Null => {}
-        Value::List(items) => items.iter().for_each(|item| secret_places(item, secret, found)),
+        Value::List(items) => items
+            .iter()
+            .for_each(|item| secret_places(item, secret, found)),
         Value::Map(entries) => {
             for entry in entries {
-                secret_places(&entry.node, secret || schema::is_secret(&entry.key) || entry.key == "headers", found);
+                secret_places(
+                    &entry.node,
+                    secret || schema::is_secret(&entry.key) || entry.key == "headers",
+                    found,
+                );
             }
         }
     }

@@ -7,12 +7,24 @@ const QUOTED: usize = 120;
 
 /// What to say about a pattern that does not compile: the pattern itself, the place in it, and what was meant if it looks like a glob.
 pub(super) fn refusal(text: &str, error: &PatternError) -> String {
-    let quoted: String = text.chars().take(QUOTED).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    let more = if text.chars().count() > QUOTED { "…" } else { "" };
+    let quoted: String = text
+        .chars()
+        .take(QUOTED)
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect();
+    let more = if text.chars().count() > QUOTED {
+        "…"
+    } else {
+        ""
+    };
     let place = match error {
         PatternError::Syntax { at: Some(at), .. } => {
             let rest: String = text.chars().skip(at - 1).take(20).collect();
-            if rest.is_empty() { " (its end)".to_owned() } else { format!(" (`{rest}`)") }
+            if rest.is_empty() {
+                " (its end)".to_owned()
+            } else {
+                format!(" (`{rest}`)")
+            }
         }
         _ => String::new(),
     };
@@ -22,13 +34,17 @@ pub(super) fn refusal(text: &str, error: &PatternError) -> String {
 
 /// What to say about a text that reads as a glob: nobody writes `/*` or a leading `*` in a regular expression on purpose.
 pub(super) fn looks_like_one(text: &str) -> Option<String> {
-    let is_regular =
-        text.contains(['\\', '^', '$', '(', ')', '|', '+', '[', ']', '{']) || text.contains(".*") || text.contains(".?");
+    let is_regular = text.contains(['\\', '^', '$', '(', ')', '|', '+', '[', ']', '{'])
+        || text.contains(".*")
+        || text.contains(".?");
     let is_glob = text.starts_with('*') || text.contains("/*") || text.contains("**");
     if !is_glob || is_regular || text.contains(char::is_control) {
         return None;
     }
-    Some(format!("it looks like a glob; as a regular expression that is '{}'", regular(text)))
+    Some(format!(
+        "it looks like a glob; as a regular expression that is '{}'",
+        regular(text)
+    ))
 }
 
 /// What to say about a text that no path can match: paths have neither a leading slash nor a scheme.
@@ -58,7 +74,11 @@ fn regular(glob: &str) -> String {
             '*' if chars.peek() == Some(&'*') => {
                 while chars.next_if_eq(&'*').is_some() {}
                 // `**/` is any number of folders, also none.
-                if chars.next_if_eq(&'/').is_some() { made.push_str("(.*/)?") } else { made.push_str(".*") }
+                if chars.next_if_eq(&'/').is_some() {
+                    made.push_str("(.*/)?")
+                } else {
+                    made.push_str(".*")
+                }
             }
             '*' => made.push_str("[^/]*"),
             '?' => made.push_str("[^/]"),
@@ -83,13 +103,34 @@ mod tests {
             ("**/*.whl", r"\.whl$", "a/b.whl", "a/b.whl.asc"),
             ("pool/*", "^pool/[^/]*$", "pool/x", "pool/x/y"),
             ("pool/**", "^pool/.*$", "pool/x/y", "other/pool"),
-            ("a/**/b?.zip", r"^a/(.*/)?b[^/]\.zip$", "a/b1.zip", "a/b.zip"),
+            (
+                "a/**/b?.zip",
+                r"^a/(.*/)?b[^/]\.zip$",
+                "a/b1.zip",
+                "a/b.zip",
+            ),
         ] {
-            assert!(looks_like_one(glob).is_some_and(|said| said.contains(&format!("'{regex}'"))), "{glob}");
+            assert!(
+                looks_like_one(glob).is_some_and(|said| said.contains(&format!("'{regex}'"))),
+                "{glob}"
+            );
             let pattern = Pattern::compile(regex).unwrap();
-            assert_eq!((pattern.matches(matching), pattern.matches(other)), (Ok(true), Ok(false)), "{glob}");
+            assert_eq!(
+                (pattern.matches(matching), pattern.matches(other)),
+                (Ok(true), Ok(false)),
+                "{glob}"
+            );
         }
-        for regex in [r"\.tgz$", "(a$|b$)", ".*", "a/.*", "x", "^(?!.*x).*", "[*]", ""] {
+        for regex in [
+            r"\.tgz$",
+            "(a$|b$)",
+            ".*",
+            "a/.*",
+            "x",
+            "^(?!.*x).*",
+            "[*]",
+            "",
+        ] {
             assert_eq!(looks_like_one(regex), None, "{regex}");
         }
     }
@@ -101,7 +142,10 @@ mod tests {
                 "*.tar.gz",
                 "`*.tar.gz`: pattern does not compile: repetition operator missing expression, at character 1 (`*.tar.gz`)",
             ),
-            ("a(b", "`a(b`: pattern does not compile: unclosed group, at character 2 (`(b`)"),
+            (
+                "a(b",
+                "`a(b`: pattern does not compile: unclosed group, at character 2 (`(b`)",
+            ),
             ("x[z-a]", "at character 3 (`z-a]`)"),
         ] {
             let said = refusal(text, &Pattern::compile(text).unwrap_err());

@@ -6,7 +6,9 @@ use super::synonyms::{self, look_up};
 
 /// How a word is compared: in lower case, words joined by `_`. `baseURL` reads as `baseurl`.
 fn normal(word: &str) -> String {
-    word.trim().to_ascii_lowercase().replace(['-', ' ', '.'], "_")
+    word.trim()
+        .to_ascii_lowercase()
+        .replace(['-', ' ', '.'], "_")
 }
 
 /// The same with the words of `camelCase` told apart: `remoteUrl` reads as `remote_url`.
@@ -29,13 +31,19 @@ pub(super) fn of_top(entry: &Entry) -> String {
     if entry.key.starts_with("//") {
         return "comments begin with `#`".to_owned();
     }
-    let is_repository_key = |key: &str| schema::REPOSITORY.contains(&key) && !matches!(key, "proxy");
-    if below.iter().any(|entry| is_repository_key(&entry.key) && entry.key != "type") {
+    let is_repository_key =
+        |key: &str| schema::REPOSITORY.contains(&key) && !matches!(key, "proxy");
+    if below
+        .iter()
+        .any(|entry| is_repository_key(&entry.key) && entry.key != "type")
+    {
         let key = &entry.key;
         if key.starts_with("x-") {
             return "no key is for anchors alone: put the anchor (`&name`) at the first repository that uses it".to_owned();
         }
-        return format!("it looks like a repository: put `remotes:` above it and indent it, `remotes: {{{key}: …}}`");
+        return format!(
+            "it looks like a repository: put `remotes:` above it and indent it, `remotes: {{{key}: …}}`"
+        );
     }
     if is_repository_key(&entry.key) {
         return format!(
@@ -43,10 +51,16 @@ pub(super) fn of_top(entry: &Entry) -> String {
             entry.key
         );
     }
-    if matches!(entry.node.value, Value::Null) && synonyms::look_up(synonyms::TOP, &normal(&entry.key)).is_none() {
+    if matches!(entry.node.value, Value::Null)
+        && synonyms::look_up(synonyms::TOP, &normal(&entry.key)).is_none()
+    {
         let near = nearest(&entry.key, schema::TOP.iter().copied());
-        let near = near.map_or_else(String::new, |near| format!("the nearest known key is `{near}`; "));
-        return format!("{near}if it is a repository's name, put it under `remotes:`, and its keys below it, indented");
+        let near = near.map_or_else(String::new, |near| {
+            format!("the nearest known key is `{near}`; ")
+        });
+        return format!(
+            "{near}if it is a repository's name, put it under `remotes:`, and its keys below it, indented"
+        );
     }
     of_key(&entry.key, schema::TOP)
 }
@@ -54,11 +68,16 @@ pub(super) fn of_top(entry: &Entry) -> String {
 /// What to say about an unknown key where `known` ones may stand.
 pub(super) fn of_key(key: &str, known: &[&str]) -> String {
     let word = normal(key);
-    let elsewhere = schema::NESTED.iter().find(|(section, keys)| known.contains(section) && keys.contains(&word.as_str()));
+    let elsewhere = schema::NESTED
+        .iter()
+        .find(|(section, keys)| known.contains(section) && keys.contains(&word.as_str()));
     if let Some((section, _)) = elsewhere {
         return format!("it belongs under `{section}:`");
     }
-    if let Some(near) = known.iter().find(|near| near.replace('_', "") == word.replace('_', "")) {
+    if let Some(near) = known
+        .iter()
+        .find(|near| near.replace('_', "") == word.replace('_', ""))
+    {
         return format!("the nearest known key is `{near}`");
     }
     let table = if known.contains(&"base_url") {
@@ -66,7 +85,9 @@ pub(super) fn of_key(key: &str, known: &[&str]) -> String {
     } else {
         known.contains(&"remotes").then_some(synonyms::TOP)
     };
-    if let Some(said) = table.and_then(|table| look_up(table, &word).or_else(|| look_up(table, &words(key)))) {
+    if let Some(said) =
+        table.and_then(|table| look_up(table, &word).or_else(|| look_up(table, &words(key))))
+    {
         return said.to_owned();
     }
     match nearest(key, known.iter().copied()) {
@@ -84,24 +105,47 @@ pub(super) fn of_value(key: &str, text: &str, words: &[&str]) -> String {
         "type" => kind(&word),
         _ => None,
     };
-    let near = || nearest(text, words.iter().copied()).map(|near| format!(": did you mean {near}?"));
+    let near =
+        || nearest(text, words.iter().copied()).map(|near| format!(": did you mean {near}?"));
     meant.or_else(near).unwrap_or_default()
 }
 
 /// The ends that other programs put to the names of repositories.
-const ENDS: &[&str] =
-    &["_remote", "_proxy", "_local", "_hosted", "_virtual", "_group", "_repository", "_repo", "_registry", "_mirror"];
+const ENDS: &[&str] = &[
+    "_remote",
+    "_proxy",
+    "_local",
+    "_hosted",
+    "_virtual",
+    "_group",
+    "_repository",
+    "_repo",
+    "_registry",
+    "_mirror",
+];
 
 fn package(word: &str) -> Option<String> {
-    let stem = ENDS.iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word);
-    let known = larder_core::PackageType::ALL.iter().map(|package| package.as_str()).find(|known| *known == stem);
-    if let Some(meant) = known.or_else(|| look_up(synonyms::PACKAGES, stem)).or_else(|| look_up(synonyms::PACKAGES, word)) {
+    let stem = ENDS
+        .iter()
+        .find_map(|end| word.strip_suffix(end))
+        .unwrap_or(word);
+    let known = larder_core::PackageType::ALL
+        .iter()
+        .map(|package| package.as_str())
+        .find(|known| *known == stem);
+    if let Some(meant) = known
+        .or_else(|| look_up(synonyms::PACKAGES, stem))
+        .or_else(|| look_up(synonyms::PACKAGES, word))
+    {
         return Some(format!(": did you mean {meant}?"));
     }
-    served_as_files(stem).or_else(|| served_as_files(word)).or_else(|| {
-        look_up(synonyms::KINDS, word)
-            .map(|kind| format!(": whether it is a remote, local or virtual repository is `type: {kind}`"))
-    })
+    served_as_files(stem)
+        .or_else(|| served_as_files(word))
+        .or_else(|| {
+            look_up(synonyms::KINDS, word).map(|kind| {
+                format!(": whether it is a remote, local or virtual repository is `type: {kind}`")
+            })
+        })
 }
 
 fn served_as_files(word: &str) -> Option<String> {
@@ -114,12 +158,23 @@ fn kind(word: &str) -> Option<String> {
     if let Some(meant) = look_up(synonyms::KINDS, word) {
         return Some(format!(": did you mean {meant}?"));
     }
-    let ends = [("_remote", "remote"), ("_proxy", "remote"), ("_local", "local"), ("_hosted", "local"), ("_group", "virtual")];
+    let ends = [
+        ("_remote", "remote"),
+        ("_proxy", "remote"),
+        ("_local", "local"),
+        ("_hosted", "local"),
+        ("_group", "virtual"),
+    ];
     if let Some((_, meant)) = ends.iter().find(|(end, _)| word.ends_with(end)) {
         return Some(format!(": did you mean {meant}?"));
     }
-    let known = larder_core::PackageType::ALL.iter().map(|package| package.as_str()).find(|known| *known == word);
-    let Some(package) = known.or_else(|| look_up(synonyms::PACKAGES, word)) else { return served_as_files(word) };
+    let known = larder_core::PackageType::ALL
+        .iter()
+        .map(|package| package.as_str())
+        .find(|known| *known == word);
+    let Some(package) = known.or_else(|| look_up(synonyms::PACKAGES, word)) else {
+        return served_as_files(word);
+    };
     Some(format!(": the kind of packages is `package: {package}`"))
 }
 
@@ -132,19 +187,29 @@ pub fn nearest<'w>(word: &str, words: impl IntoIterator<Item = &'w str>) -> Opti
         4..=8 => 2,
         _ => length / 4,
     };
-    let distance = |candidate: &str| strsim::damerau_levenshtein(&lower, &candidate.to_ascii_lowercase());
-    let likeness = |candidate: &str| -(strsim::jaro_winkler(&lower, &candidate.to_ascii_lowercase()) * 1e6) as i64;
+    let distance =
+        |candidate: &str| strsim::damerau_levenshtein(&lower, &candidate.to_ascii_lowercase());
+    let likeness = |candidate: &str| {
+        -(strsim::jaro_winkler(&lower, &candidate.to_ascii_lowercase()) * 1e6) as i64
+    };
     let words: Vec<&str> = words.into_iter().collect();
-    let best = words.iter().copied().min_by_key(|candidate| (distance(candidate), likeness(candidate)))?;
+    let best = words
+        .iter()
+        .copied()
+        .min_by_key(|candidate| (distance(candidate), likeness(candidate)))?;
     let short = length.min(best.chars().count());
     if distance(best) <= limit.min(short.saturating_sub(1).max(1)) {
         return Some(best);
     }
     let begins = |candidate: &str| {
         let candidate = candidate.to_ascii_lowercase();
-        candidate.len().min(lower.len()) >= 3 && (lower.starts_with(&candidate) || candidate.starts_with(&lower))
+        candidate.len().min(lower.len()) >= 3
+            && (lower.starts_with(&candidate) || candidate.starts_with(&lower))
     };
-    words.into_iter().filter(|candidate| begins(candidate)).max_by_key(|candidate| candidate.len())
+    words
+        .into_iter()
+        .filter(|candidate| begins(candidate))
+        .max_by_key(|candidate| candidate.len())
 }
 
 #[cfg(test)]
@@ -183,7 +248,11 @@ mod tests {
             ("insecure", REPOSITORY, "`ca_file`"),
             ("exclude", REPOSITORY, "`deny_patterns`"),
             ("retrievalCachePeriodSecs", REPOSITORY, "`cache: {"),
-            ("missedRetrievalCachePeriodSecs", REPOSITORY, "`negative_ttl`"),
+            (
+                "missedRetrievalCachePeriodSecs",
+                REPOSITORY,
+                "`negative_ttl`",
+            ),
             ("contentMaxAge", REPOSITORY, "`cache: {"),
             ("negativeCache", REPOSITORY, "`negative_ttl`"),
             ("mirror_cache_expiry", REPOSITORY, "`cache: {"),
@@ -241,6 +310,9 @@ mod tests {
             assert!(!of_key(word, REPOSITORY).contains("nearest"), "{word}");
         }
         assert_eq!(of_value("package", "frobnicate", &["pypi", "npm"]), "");
-        assert_eq!(of_key("frobnicate", CACHE), "known keys are immutable_ttl, mutable_ttl");
+        assert_eq!(
+            of_key("frobnicate", CACHE),
+            "known keys are immutable_ttl, mutable_ttl"
+        );
     }
 }

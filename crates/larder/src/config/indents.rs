@@ -21,7 +21,9 @@ pub(super) fn check<'d>(document: &'d Document, report: &mut Report) -> Vec<&'d 
             Some(owner) => {
                 repositories.retain(|entry| entry.key != owner.key);
                 let name = &owner.key;
-                format!("`{key}` stands beside `{name}`, not below it: indent it by two more spaces than `{name}`")
+                format!(
+                    "`{key}` stands beside `{name}`, not below it: indent it by two more spaces than `{name}`"
+                )
             }
             None => format!(
                 "`{key}` is a key of a repository, and stands where the names of repositories do: indent it below its own"
@@ -44,7 +46,9 @@ fn is_key(entry: &Entry) -> bool {
         _ => &[],
     };
     match &entry.node.value {
-        Value::Map(entries) => entries.iter().any(|entry| within.contains(&entry.key.as_str())),
+        Value::Map(entries) => entries
+            .iter()
+            .any(|entry| within.contains(&entry.key.as_str())),
         Value::Null => false,
         Value::Scalar { .. } | Value::List(_) => true,
     }

@@ -33,9 +33,15 @@ impl Document {
                 self.add_remotes(entry, report);
             } else if schema::TOP.contains(&entry.key.as_str()) {
                 let why = "files of `config_dir` contribute their `remotes` only: move it to the main file";
-                report.warning(&entry.place, format!("`{}` is not used here: {why}", entry.key));
+                report.warning(
+                    &entry.place,
+                    format!("`{}` is not used here: {why}", entry.key),
+                );
             } else {
-                report.error(&entry.place, format!("unknown key `{}`: {}", entry.key, hints::of_top(&entry)));
+                report.error(
+                    &entry.place,
+                    format!("unknown key `{}`: {}", entry.key, hints::of_top(&entry)),
+                );
             }
         }
     }
@@ -50,7 +56,10 @@ impl Document {
             Value::Null => {}
             _ => report.error(
                 &remotes.node.place,
-                format!("`remotes` must be a mapping of names to repositories, but is {}", remotes.node.kind()),
+                format!(
+                    "`remotes` must be a mapping of names to repositories, but is {}",
+                    remotes.node.kind()
+                ),
             ),
         }
     }
@@ -66,7 +75,13 @@ fn root_entries(root: Node, report: &mut Report) -> Vec<Entry> {
         Value::Map(entries) => entries,
         Value::Null => Vec::new(),
         _ => {
-            report.error(&root.place, format!("a configuration file is a mapping, but this is {}", root.kind()));
+            report.error(
+                &root.place,
+                format!(
+                    "a configuration file is a mapping, but this is {}",
+                    root.kind()
+                ),
+            );
             Vec::new()
         }
     }
@@ -77,6 +92,12 @@ fn replace(entries: &mut Vec<Entry>, new: Entry, what: &str, report: &mut Report
         entries.push(new);
         return;
     };
-    report.note(&new.place, format!("{what} `{}` replaces the one of {}, whole", new.key, old.place));
+    report.note(
+        &new.place,
+        format!(
+            "{what} `{}` replaces the one of {}, whole",
+            new.key, old.place
+        ),
+    );
     *old = new;
 }

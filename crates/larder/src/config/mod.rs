@@ -49,13 +49,20 @@ use diagnostic::Report;
 pub fn load(sources: &Sources) -> Result<Settings, Vec<Diagnostic>> {
     let mut report = Report::default();
     let loaded = file::read(sources.config_path().as_deref(), &mut report);
-    env_names::check(&sources.environment, &references::names(&loaded.document), &mut report);
+    env_names::check(
+        &sources.environment,
+        &references::names(&loaded.document),
+        &mut report,
+    );
     let resolved = references::resolve(&loaded.document, &sources.environment, &mut report);
     let settings = settings::validate(&loaded, &resolved, sources, &mut report);
     let failed = report.has_errors();
     let found = report.into_sorted();
     match settings {
-        Some(settings) if !failed => Ok(Settings { warnings: found, ..settings }),
+        Some(settings) if !failed => Ok(Settings {
+            warnings: found,
+            ..settings
+        }),
         _ => Err(found),
     }
 }

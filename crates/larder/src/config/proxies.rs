@@ -18,16 +18,26 @@ pub(super) fn is_off(text: &str) -> bool {
 
 /// Reads them, and tells which are used. A key of the file wins over the variables, which are the whole machine's; `NO_PROXY` holds for
 /// both.
-pub(super) fn general(top: &Section<'_>, environment: &Environment, report: &mut Report) -> Option<ProxyRules> {
+pub(super) fn general(
+    top: &Section<'_>,
+    environment: &Environment,
+    report: &mut Report,
+) -> Option<ProxyRules> {
     let bypass = |report: &mut Report| bypass(environment, report);
     if let Some((text, place)) = top.text("proxy", report) {
         if is_off(text) {
             return None;
         }
-        let url = proxy_url(text).map_err(|why| report.error(place, format!("`proxy` {why}"))).ok()?;
+        let url = proxy_url(text)
+            .map_err(|why| report.error(place, format!("`proxy` {why}")))
+            .ok()?;
         let bypass = bypass(report);
         tell(report, "upstreams", &url, "`proxy`");
-        return Some(ProxyRules::with_exceptions(Some(url.clone()), Some(url), bypass));
+        return Some(ProxyRules::with_exceptions(
+            Some(url.clone()),
+            Some(url),
+            bypass,
+        ));
     }
     let all = variable(["ALL_PROXY", "all_proxy"], environment, report);
     let mut one = |scheme, names| {
@@ -46,14 +56,29 @@ pub(super) fn general(top: &Section<'_>, environment: &Environment, report: &mut
 
 fn tell(report: &mut Report, what: &str, url: &Url, whence: &str) {
     let shown = SafeUrl(url.clone());
-    report.note(None, format!("{what} are reached through the proxy {shown} ({whence}), but for loopback and NO_PROXY"));
+    report.note(
+        None,
+        format!(
+            "{what} are reached through the proxy {shown} ({whence}), but for loopback and NO_PROXY"
+        ),
+    );
 }
 
 /// A proxy that the environment names, by the first of these variables that is set.
-fn variable(names: [&'static str; 2], environment: &Environment, report: &mut Report) -> Option<(&'static str, Url)> {
-    let (name, text) = names.into_iter().find_map(|name| Some((name, environment.get(name)?)))?;
+fn variable(
+    names: [&'static str; 2],
+    environment: &Environment,
+    report: &mut Report,
+) -> Option<(&'static str, Url)> {
+    let (name, text) = names
+        .into_iter()
+        .find_map(|name| Some((name, environment.get(name)?)))?;
     // Other programs take a host and port alone for an http proxy.
-    let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let whole = if text.contains("://") {
+        text.to_owned()
+    } else {
+        format!("http://{text}")
+    };
     match proxy_url(whole.trim()) {
         Ok(url) => Some((name, url)),
         Err(why) => {
@@ -64,7 +89,10 @@ fn variable(names: [&'static str; 2], environment: &Environment, report: &mut Re
 }
 
 fn bypass(environment: &Environment, report: &mut Report) -> ProxyBypass {
-    let Some((name, text)) = ["NO_PROXY", "no_proxy"].into_iter().find_map(|name| Some((name, environment.get(name)?))) else {
+    let Some((name, text)) = ["NO_PROXY", "no_proxy"]
+        .into_iter()
+        .find_map(|name| Some((name, environment.get(name)?)))
+    else {
         return ProxyBypass::default();
     };
     ProxyBypass::parse(text).unwrap_or_else(|entry| {

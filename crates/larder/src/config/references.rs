@@ -24,10 +24,25 @@ enum Dollar {
 }
 
 /// The document with every reference replaced, and each wrong one reported. Messages never show the text, which may be a secret.
-pub(super) fn resolve(document: &Document, environment: &Environment, report: &mut Report) -> Document {
-    let mut resolver = Resolver { environment, report };
-    let top = document.top.iter().map(|entry| resolver.entry(entry, "", Dollar::MustNotRefer)).collect();
-    let remotes = document.remotes.iter().map(|entry| resolver.entry(entry, "remotes", Dollar::MustNotRefer)).collect();
+pub(super) fn resolve(
+    document: &Document,
+    environment: &Environment,
+    report: &mut Report,
+) -> Document {
+    let mut resolver = Resolver {
+        environment,
+        report,
+    };
+    let top = document
+        .top
+        .iter()
+        .map(|entry| resolver.entry(entry, "", Dollar::MustNotRefer))
+        .collect();
+    let remotes = document
+        .remotes
+        .iter()
+        .map(|entry| resolver.entry(entry, "remotes", Dollar::MustNotRefer))
+        .collect();
     Document { top, remotes }
 }
 
@@ -38,7 +53,11 @@ struct Resolver<'a> {
 
 impl Resolver<'_> {
     fn entry(&mut self, entry: &Entry, above: &str, inherited: Dollar) -> Entry {
-        let path = if above.is_empty() { entry.key.clone() } else { format!("{above}.{}", entry.key) };
+        let path = if above.is_empty() {
+            entry.key.clone()
+        } else {
+            format!("{above}.{}", entry.key)
+        };
         let own = match entry.key.as_str() {
             // Below `headers`, and below a repository that is called like a key, names are the operator's own.
             _ if inherited == Dollar::Refers || above == "remotes" => inherited,
@@ -46,7 +65,11 @@ impl Resolver<'_> {
             key if schema::is_free_text(key) => Dollar::IsPlain,
             _ => inherited,
         };
-        Entry { key: entry.key.clone(), place: entry.place.clone(), node: self.node(&entry.node, &path, own) }
+        Entry {
+            key: entry.key.clone(),
+            place: entry.place.clone(),
+            node: self.node(&entry.node, &path, own),
+        }
     }
 
     fn node(&mut self, node: &Node, path: &str, dollar: Dollar) -> Node {
@@ -54,28 +77,51 @@ impl Resolver<'_> {
             Value::Scalar { text, plain } => {
                 if dollar == Dollar::Refers && (text == REDACTED || text.contains("://***@")) {
                     let why = "which stands for a secret in what `GET /config` shows: put the secret itself or `${NAME}` there";
-                    self.report.error(&node.place, format!("`{path}` holds `{REDACTED}`, {why}"));
+                    self.report
+                        .error(&node.place, format!("`{path}` holds `{REDACTED}`, {why}"));
                 }
-                let text = if dollar == Dollar::IsPlain { text.clone() } else { self.text(text, path, &node.place, dollar) };
-                Value::Scalar { text, plain: *plain }
+                let text = if dollar == Dollar::IsPlain {
+                    text.clone()
+                } else {
+                    self.text(text, path, &node.place, dollar)
+                };
+                Value::Scalar {
+                    text,
+                    plain: *plain,
+                }
             }
-            Value::List(items) => Value::List(items.iter().map(|item| self.node(item, path, dollar)).collect()),
-            Value::Map(entries) => Value::Map(entries.iter().map(|entry| self.entry(entry, path, dollar)).collect()),
+            Value::List(items) => Value::List(
+                items
+                    .iter()
+                    .map(|item| self.node(item, path, dollar))
+                    .collect(),
+            ),
+            Value::Map(entries) => Value::Map(
+                entries
+                    .iter()
+                    .map(|entry| self.entry(entry, path, dollar))
+                    .collect(),
+            ),
             Value::Null => Value::Null,
         };
-        Node { place: node.place.clone(), value }
+        Node {
+            place: node.place.clone(),
+            value,
+        }
     }
 
     fn text(&mut self, text: &str, path: &str, place: &Place, dollar: Dollar) -> String {
         match replaced(text, self.environment, dollar) {
             Ok(Replaced { text, escaped }) => {
                 if escaped {
-                    self.report.note(place, format!("`$$` in `{path}` is read as one `$`"));
+                    self.report
+                        .note(place, format!("`$$` in `{path}` is read as one `$`"));
                 }
                 text
             }
             Err(wrong) => {
-                self.report.error(place, format!("`{path}`: {}", wrong.said()));
+                self.report
+                    .error(place, format!("`{path}`: {}", wrong.said()));
                 // A text that passes most checks, so that the one mistake is not told twice.
                 text.replace('$', "")
             }
@@ -107,28 +153,43 @@ impl Wrong {
             Self::Unset(name) => format!("takes the environment variable {name}, which is not set"),
             Self::Unclosed => format!("`${{` has no `}}`: {FORM}"),
             Self::NoName => {
-                format!("`${{…}}` holds no name of a variable (letters, digits and `_`, not beginning with a digit): {FORM}")
+                format!(
+                    "`${{…}}` holds no name of a variable (letters, digits and `_`, not beginning with a digit): {FORM}"
+                )
             }
             Self::Operator(name) => {
-                format!("`${{{name}…}}` holds more than a name: defaults and other operators of shells are not known; {FORM}")
+                format!(
+                    "`${{{name}…}}` holds more than a name: defaults and other operators of shells are not known; {FORM}"
+                )
             }
-            Self::Bare => format!("`$` stands before a name without braces, which is no reference: {FORM}"),
+            Self::Bare => {
+                format!("`$` stands before a name without braces, which is no reference: {FORM}")
+            }
             Self::NotHere => {
-                let keys = "`username`, `password`, `admin_token`, `proxy` and values below `headers`";
-                format!("takes nothing from the environment, only {keys} do: write the value itself, or `$$` for a `$`")
+                let keys =
+                    "`username`, `password`, `admin_token`, `proxy` and values below `headers`";
+                format!(
+                    "takes nothing from the environment, only {keys} do: write the value itself, or `$$` for a `$`"
+                )
             }
         }
     }
 }
 
 fn replaced(text: &str, environment: &Environment, dollar: Dollar) -> Result<Replaced, Wrong> {
-    let mut made = Replaced { text: String::with_capacity(text.len()), escaped: false };
+    let mut made = Replaced {
+        text: String::with_capacity(text.len()),
+        escaped: false,
+    };
     let mut rest = text;
     while let Some(at) = rest.find('$') {
         let (before, from) = rest.split_at(at);
         made.text.push_str(before);
         let after = from.get(1..).unwrap_or_default();
-        if after.strip_prefix('$').is_some_and(|more| more.starts_with(begins_reference)) {
+        if after
+            .strip_prefix('$')
+            .is_some_and(|more| more.starts_with(begins_reference))
+        {
             made.escaped = true;
             made.text.push('$');
             // The second `$` and what it would have begun, but for its first character, which cannot be a `$`.
@@ -140,7 +201,11 @@ fn replaced(text: &str, environment: &Environment, dollar: Dollar) -> Result<Rep
             let inner = after.strip_prefix('{').ok_or(Wrong::Bare)?;
             let (name, more) = inner.split_once('}').ok_or(Wrong::Unclosed)?;
             check_name(name)?;
-            made.text.push_str(environment.get(name).ok_or_else(|| Wrong::Unset(name.to_owned()))?);
+            made.text.push_str(
+                environment
+                    .get(name)
+                    .ok_or_else(|| Wrong::Unset(name.to_owned()))?,
+            );
             rest = more;
         } else {
             made.text.push('$');
@@ -156,13 +221,20 @@ fn begins_reference(c: char) -> bool {
 }
 
 fn check_name(name: &str) -> Result<(), Wrong> {
-    let length = name.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count();
+    let length = name
+        .bytes()
+        .take_while(|b| b.is_ascii_alphanumeric() || *b == b'_')
+        .count();
     let (word, more) = name.split_at(length);
     if word.is_empty() || word.starts_with(|c: char| c.is_ascii_digit()) {
         return Err(Wrong::NoName);
     }
     // The rest may be a default, and so a secret: it is not shown.
-    if more.is_empty() { Ok(()) } else { Err(Wrong::Operator(word.to_owned())) }
+    if more.is_empty() {
+        Ok(())
+    } else {
+        Err(Wrong::Operator(word.to_owned()))
+    }
 }
 
 /// The names that a document refers to: such variables may be called as the operator likes.
@@ -178,10 +250,16 @@ fn names_in(node: &Node, found: &mut Vec<String>) {
     match &node.value {
         Value::Scalar { text, .. } => {
             let after = text.split("${").skip(1);
-            found.extend(after.filter_map(|rest| rest.split_once('}')).map(|(name, _)| name.to_owned()));
+            found.extend(
+                after
+                    .filter_map(|rest| rest.split_once('}'))
+                    .map(|(name, _)| name.to_owned()),
+            );
         }
         Value::List(items) => items.iter().for_each(|item| names_in(item, found)),
-        Value::Map(entries) => entries.iter().for_each(|entry| names_in(&entry.node, found)),
+        Value::Map(entries) => entries
+            .iter()
+            .for_each(|entry| names_in(&entry.node, found)),
         Value::Null => {}
     }
 }
@@ -228,7 +306,11 @@ mod tests {
         ] {
             let wrong = read(text, Dollar::Refers).unwrap_err();
             assert!(!wrong.said().contains("secret"), "{text}: {}", wrong.said());
-            assert!(matches!(wrong, Wrong::Unset(_)) || wrong.said().contains("`${NAME}`"), "{text}: {}", wrong.said());
+            assert!(
+                matches!(wrong, Wrong::Unset(_)) || wrong.said().contains("`${NAME}`"),
+                "{text}: {}",
+                wrong.said()
+            );
             assert_eq!(wrong, want, "{text}");
         }
     }
@@ -236,9 +318,16 @@ mod tests {
     #[test]
     fn where_nothing_is_replaced_a_reference_is_an_error_and_a_dollar_is_not() {
         for text in ["${TOKEN}", "$HOME/x", "${}"] {
-            assert_eq!(read(text, Dollar::MustNotRefer), Err(Wrong::NotHere), "{text}");
+            assert_eq!(
+                read(text, Dollar::MustNotRefer),
+                Err(Wrong::NotHere),
+                "{text}"
+            );
         }
-        assert_eq!(read("https://example.com/$$web/", Dollar::MustNotRefer).as_deref(), Ok("https://example.com/$web/"));
+        assert_eq!(
+            read("https://example.com/$$web/", Dollar::MustNotRefer).as_deref(),
+            Ok("https://example.com/$web/")
+        );
         assert_eq!(read("5$", Dollar::MustNotRefer).as_deref(), Ok("5$"));
     }
 }

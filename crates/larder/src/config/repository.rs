@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use larder_core::{
-    AccessPolicy, CachePolicy, MissingDate, PackageType, Pattern, ProxyRules, QuarantinePolicy, Repository, RepositoryKind,
-    RepositoryName, Revalidate, Verify,
+    AccessPolicy, CachePolicy, MissingDate, PackageType, Pattern, ProxyRules, QuarantinePolicy,
+    Repository, RepositoryKind, RepositoryName, Revalidate, Verify,
 };
 
 use super::diagnostic::{Place, Report};
@@ -31,19 +31,39 @@ pub(super) struct Built {
     pub(super) member_places: Vec<Place>,
 }
 
-const KINDS: &[(&str, RepositoryKind)] =
-    &[("remote", RepositoryKind::Remote), ("local", RepositoryKind::Local), ("virtual", RepositoryKind::Virtual)];
+const KINDS: &[(&str, RepositoryKind)] = &[
+    ("remote", RepositoryKind::Remote),
+    ("local", RepositoryKind::Local),
+    ("virtual", RepositoryKind::Virtual),
+];
 
 /// Validates an entry, with the `proxy` of repositories that name none; `None` if it cannot become a repository. Errors in its parts are reported, all of them.
-pub(super) fn repository(entry: &Entry, proxy: Option<&ProxyRules>, report: &mut Report) -> Option<Built> {
-    let section = Section::open(&entry.node, format!("remotes.{}", entry.key), schema::REPOSITORY, report);
-    let name = RepositoryName::parse(&entry.key).map_err(|error| report.error(&entry.place, error.to_string())).ok();
-    let kind = if section.node("type").is_some() { section.word("type", KINDS, report) } else { Some(RepositoryKind::Remote) };
+pub(super) fn repository(
+    entry: &Entry,
+    proxy: Option<&ProxyRules>,
+    report: &mut Report,
+) -> Option<Built> {
+    let section = Section::open(
+        &entry.node,
+        format!("remotes.{}", entry.key),
+        schema::REPOSITORY,
+        report,
+    );
+    let name = RepositoryName::parse(&entry.key)
+        .map_err(|error| report.error(&entry.place, error.to_string()))
+        .ok();
+    let kind = if section.node("type").is_some() {
+        section.word("type", KINDS, report)
+    } else {
+        Some(RepositoryKind::Remote)
+    };
     let package = package_type(&section, report);
     let access = access(&section, report);
     let cache = cache_policy(&section, report);
     let quarantine = quarantine(&section, report);
-    let description = section.text("description", report).map_or_else(String::new, |(text, _)| text.to_owned());
+    let description = section
+        .text("description", report)
+        .map_or_else(String::new, |(text, _)| text.to_owned());
     let (kind, package) = (kind?, package?);
     warn_of_idle_keys(&section, kind, report);
     let hostnames = hostnames(&section, report);
@@ -54,20 +74,48 @@ pub(super) fn repository(entry: &Entry, proxy: Option<&ProxyRules>, report: &mut
     };
     if package == PackageType::Npm && access.immutable.is_some() && access.mutable.is_none() {
         let advice = "add mutable_patterns: ['^(?!.*\\.tgz$).*'], or leave both keys out";
-        report.warning(&entry.place, format!("npm repository `{}` admits no package documents: {advice}", entry.key));
+        report.warning(
+            &entry.place,
+            format!(
+                "npm repository `{}` admits no package documents: {advice}",
+                entry.key
+            ),
+        );
     }
-    if cache.verify == Verify::Warn && matches!(package, PackageType::Docker | PackageType::Generic) {
+    if cache.verify == Verify::Warn && matches!(package, PackageType::Docker | PackageType::Generic)
+    {
         let why = match package {
-            PackageType::Docker => "docker files are named by their digests, which are enforced always",
+            PackageType::Docker => {
+                "docker files are named by their digests, which are enforced always"
+            }
             _ => "generic repositories have no index that states digests",
         };
-        report.warning(section.key_place("verify"), format!("`{}` has no effect: {why}", section.path("verify")));
+        report.warning(
+            section.key_place("verify"),
+            format!("`{}` has no effect: {why}", section.path("verify")),
+        );
     }
     let not_built = unbuilt_part(kind);
-    let mut repository =
-        Repository { name: name?, kind, package, description, upstream, access, cache, quarantine, members, rules_epoch: 0 };
+    let mut repository = Repository {
+        name: name?,
+        kind,
+        package,
+        description,
+        upstream,
+        access,
+        cache,
+        quarantine,
+        members,
+        rules_epoch: 0,
+    };
     repository.rules_epoch = rules_epoch(&repository);
-    Some(Built { repository, not_built, place: entry.place.clone(), hostnames, member_places })
+    Some(Built {
+        repository,
+        not_built,
+        place: entry.place.clone(),
+        hostnames,
+        member_places,
+    })
 }
 
 fn package_type(section: &Section<'_>, report: &mut Report) -> Option<PackageType> {
@@ -90,22 +138,48 @@ fn unbuilt_part(kind: RepositoryKind) -> Option<String> {
 
 /// Keys that say nothing for this kind of repository.
 fn warn_of_idle_keys(section: &Section<'_>, kind: RepositoryKind, report: &mut Report) {
-    let idle: &[&str] = if kind == RepositoryKind::Remote { &["members"] } else { schema::REMOTE_ONLY };
-    let local_members: &[&str] = if kind == RepositoryKind::Local { &["members"] } else { &[] };
-    for key in idle.iter().chain(local_members).filter(|key| section.node(key).is_some()) {
+    let idle: &[&str] = if kind == RepositoryKind::Remote {
+        &["members"]
+    } else {
+        schema::REMOTE_ONLY
+    };
+    let local_members: &[&str] = if kind == RepositoryKind::Local {
+        &["members"]
+    } else {
+        &[]
+    };
+    for key in idle
+        .iter()
+        .chain(local_members)
+        .filter(|key| section.node(key).is_some())
+    {
         let kind = kind.as_str();
-        report.warning(section.key_place(key), format!("`{}` has no effect: this is a {kind} repository", section.path(key)));
+        report.warning(
+            section.key_place(key),
+            format!(
+                "`{}` has no effect: this is a {kind} repository",
+                section.path(key)
+            ),
+        );
     }
 }
 
-fn members(section: &Section<'_>, kind: RepositoryKind, place: &Place, report: &mut Report) -> (Vec<RepositoryName>, Vec<Place>) {
+fn members(
+    section: &Section<'_>,
+    kind: RepositoryKind,
+    place: &Place,
+    report: &mut Report,
+) -> (Vec<RepositoryName>, Vec<Place>) {
     if kind != RepositoryKind::Virtual {
         return Default::default();
     }
     if section.node("members").is_none() {
         report.error(
             place,
-            format!("a virtual repository needs `{}`: the names of the repositories it merges", section.path("members")),
+            format!(
+                "a virtual repository needs `{}`: the names of the repositories it merges",
+                section.path("members")
+            ),
         );
         return Default::default();
     }
@@ -113,7 +187,10 @@ fn members(section: &Section<'_>, kind: RepositoryKind, place: &Place, report: &
     for (text, place) in section.list("members", report).unwrap_or_default() {
         match RepositoryName::parse(text) {
             Ok(name) if names.contains(&name) => {
-                report.error(place, format!("`{text}` stands twice in `{}`", section.path("members")));
+                report.error(
+                    place,
+                    format!("`{text}` stands twice in `{}`", section.path("members")),
+                );
             }
             Ok(name) => {
                 names.push(name);
@@ -134,8 +211,15 @@ fn hostnames(section: &Section<'_>, report: &mut Report) -> Vec<(String, Place)>
         }
     }
     if !names.is_empty() {
-        let instead = "browsers may use these names, and find the repository below them at its usual path";
-        not_yet(section, "hostnames", "roots of repositories at host names of their own", instead, report);
+        let instead =
+            "browsers may use these names, and find the repository below them at its usual path";
+        not_yet(
+            section,
+            "hostnames",
+            "roots of repositories at host names of their own",
+            instead,
+            report,
+        );
     }
     names
 }
@@ -156,13 +240,17 @@ fn patterns(section: &Section<'_>, key: &str, report: &mut Report) -> Option<Vec
     for (text, place) in items {
         match Pattern::compile(text) {
             Ok(pattern) => {
-                let advice = globs::looks_like_one(text).or_else(|| globs::never_matches(text).map(str::to_owned));
+                let advice = globs::looks_like_one(text)
+                    .or_else(|| globs::never_matches(text).map(str::to_owned));
                 if let Some(advice) = advice {
                     report.warning(place, format!("`{}`: {advice}", section.path(key)));
                 }
                 patterns.push(pattern);
             }
-            Err(error) => report.error(place, format!("`{}`: {}", section.path(key), globs::refusal(text, &error))),
+            Err(error) => report.error(
+                place,
+                format!("`{}`: {}", section.path(key), globs::refusal(text, &error)),
+            ),
         }
     }
     Some(patterns)
@@ -171,20 +259,42 @@ fn patterns(section: &Section<'_>, key: &str, report: &mut Report) -> Option<Vec
 fn cache_policy(section: &Section<'_>, report: &mut Report) -> CachePolicy {
     let mut policy = CachePolicy::default();
     if let Some(cache) = section.section("cache", schema::CACHE, report) {
-        policy.immutable_ttl = cache.seconds("immutable_ttl", 0, report).filter(|ttl| !ttl.is_zero());
-        policy.mutable_ttl = cache.seconds("mutable_ttl", 0, report).unwrap_or(policy.mutable_ttl);
+        policy.immutable_ttl = cache
+            .seconds("immutable_ttl", 0, report)
+            .filter(|ttl| !ttl.is_zero());
+        policy.mutable_ttl = cache
+            .seconds("mutable_ttl", 0, report)
+            .unwrap_or(policy.mutable_ttl);
     }
-    policy.check_mutable_updates = section.truth("check_mutable_updates", report).unwrap_or(false);
-    let revalidate = &[("head", Revalidate::Head), ("get", Revalidate::Get), ("never", Revalidate::Never)];
+    policy.check_mutable_updates = section
+        .truth("check_mutable_updates", report)
+        .unwrap_or(false);
+    let revalidate = &[
+        ("head", Revalidate::Head),
+        ("get", Revalidate::Get),
+        ("never", Revalidate::Never),
+    ];
     policy.revalidate = section.word("revalidate", revalidate, report);
-    policy.negative_ttl = section.seconds("negative_ttl", 0, report).unwrap_or(policy.negative_ttl);
+    policy.negative_ttl = section
+        .seconds("negative_ttl", 0, report)
+        .unwrap_or(policy.negative_ttl);
     policy.missing_status = missing_statuses(section, report);
-    policy.verify = section.word("verify", &[("enforce", Verify::Enforce), ("warn", Verify::Warn)], report).unwrap_or_default();
+    policy.verify = section
+        .word(
+            "verify",
+            &[("enforce", Verify::Enforce), ("warn", Verify::Warn)],
+            report,
+        )
+        .unwrap_or_default();
     policy.no_rollback = section.truth("no_rollback", report).unwrap_or(false);
     if let Some(stale) = section.section("stale", schema::STALE, report) {
         policy.stale_on_status = stale_statuses(&stale, report);
-        policy.stale_max_age = stale.seconds("max_age", 0, report).filter(|age| !age.is_zero());
-        policy.stale_while_revalidate = stale.seconds("while_revalidate", 0, report).unwrap_or_default();
+        policy.stale_max_age = stale
+            .seconds("max_age", 0, report)
+            .filter(|age| !age.is_zero());
+        policy.stale_while_revalidate = stale
+            .seconds("while_revalidate", 0, report)
+            .unwrap_or_default();
     }
     policy
 }
@@ -197,11 +307,20 @@ fn stale_statuses(stale: &Section<'_>, report: &mut Report) -> Vec<u16> {
             Ok(status @ (401 | 403 | 407 | 408 | 425 | 429 | 500..=599)) => statuses.push(status),
             Ok(status @ (404 | 410 | 451)) => {
                 let why = "the upstream no longer has the file or may not show it, and larder must not go on serving it";
-                report.error(place, format!("`{}` must not hold {status}: {why}", stale.path("on_status")));
+                report.error(
+                    place,
+                    format!(
+                        "`{}` must not hold {status}: {why}",
+                        stale.path("on_status")
+                    ),
+                );
             }
             _ => report.error(
                 place,
-                format!("`{}` takes 401, 403, 407, 408, 425, 429 and 500 to 599, not {text:?}", stale.path("on_status")),
+                format!(
+                    "`{}` takes 401, 403, 407, 408, 425, 429 and 500 to 599, not {text:?}",
+                    stale.path("on_status")
+                ),
             ),
         }
     }
@@ -222,11 +341,15 @@ fn missing_statuses(section: &Section<'_>, report: &mut Report) -> Vec<u16> {
                 report.error(place, format!("`{path}` must not hold {status}: {why}"));
             }
             Ok(status @ (408 | 421 | 425 | 429 | 500..=599)) => {
-                let why = "it says that the upstream is busy or broken, and held copies would be dropped";
+                let why =
+                    "it says that the upstream is busy or broken, and held copies would be dropped";
                 report.error(place, format!("`{path}` must not hold {status}: {why}"));
             }
             Ok(status @ 400..=499) => statuses.push(status),
-            _ => report.error(place, format!("`{path}` takes statuses from 400 to 499, such as 403, not {text:?}")),
+            _ => report.error(
+                place,
+                format!("`{path}` takes statuses from 400 to 499, such as 403, not {text:?}"),
+            ),
         }
     }
     statuses.sort_unstable();
@@ -247,26 +370,63 @@ fn quarantine(section: &Section<'_>, report: &mut Report) -> QuarantinePolicy {
         let advice = "add `quarantine_new: true` to hold new artifacts back";
         report.warning(
             section.key_place("quarantine_days"),
-            format!("`{}` has no effect: {advice}", section.path("quarantine_days")),
+            format!(
+                "`{}` has no effect: {advice}",
+                section.path("quarantine_days")
+            ),
         );
     }
-    let dates = &[("ecosystem", QuarantineDate::Ecosystem), ("last_modified", QuarantineDate::LastModified)];
+    let dates = &[
+        ("ecosystem", QuarantineDate::Ecosystem),
+        ("last_modified", QuarantineDate::LastModified),
+    ];
     if section.word("quarantine_date", dates, report) == Some(QuarantineDate::Ecosystem) {
-        not_yet(section, "quarantine_date", "dates stated by the ecosystem", "Last-Modified is used", report);
+        not_yet(
+            section,
+            "quarantine_date",
+            "dates stated by the ecosystem",
+            "Last-Modified is used",
+            report,
+        );
     }
     if section.truth("quarantine_index", report) == Some(true) {
-        not_yet(section, "quarantine_index", "filtering of indexes", "held versions stay listed and answer 404", report);
+        not_yet(
+            section,
+            "quarantine_index",
+            "filtering of indexes",
+            "held versions stay listed and answer 404",
+            report,
+        );
     }
     if patterns(section, "quarantine_exclude", report).is_some_and(|list| !list.is_empty()) {
-        not_yet(section, "quarantine_exclude", "exceptions from quarantine", "what they name is held as well", report);
+        not_yet(
+            section,
+            "quarantine_exclude",
+            "exceptions from quarantine",
+            "what they name is held as well",
+            report,
+        );
     }
-    let missing = &[("allow", MissingDate::Allow), ("deny", MissingDate::Deny), ("first_seen", MissingDate::FirstSeen)];
-    let missing_date = section.word("quarantine_missing_date", missing, report).unwrap_or_default();
-    let hold = (on == Some(true)).then(|| Duration::from_secs(days.unwrap_or(DEFAULT_QUARANTINE_DAYS) * 86_400));
-    QuarantinePolicy { hold: hold.filter(|hold| !hold.is_zero()), missing_date }
+    let missing = &[
+        ("allow", MissingDate::Allow),
+        ("deny", MissingDate::Deny),
+        ("first_seen", MissingDate::FirstSeen),
+    ];
+    let missing_date = section
+        .word("quarantine_missing_date", missing, report)
+        .unwrap_or_default();
+    let hold = (on == Some(true))
+        .then(|| Duration::from_secs(days.unwrap_or(DEFAULT_QUARANTINE_DAYS) * 86_400));
+    QuarantinePolicy {
+        hold: hold.filter(|hold| !hold.is_zero()),
+        missing_date,
+    }
 }
 
 fn not_yet(section: &Section<'_>, key: &str, what: &str, instead: &str, report: &mut Report) {
-    let message = format!("`{}`: not built in this version: {what}; {instead}", section.path(key));
+    let message = format!(
+        "`{}`: not built in this version: {what}; {instead}",
+        section.path(key)
+    );
     report.warning(section.key_place(key), message);
 }

@@ -103,7 +103,10 @@ pub(super) const REMOTE_ONLY: &[&str] = &[
 
 /// Whether the value of a key is a secret, wherever the key stands.
 pub(super) fn is_secret(key: &str) -> bool {
-    matches!(key, "password" | "secret_key" | "access_key" | "admin_token")
+    matches!(
+        key,
+        "password" | "secret_key" | "access_key" | "admin_token"
+    )
 }
 
 /// Whether a key's value, and all below it, may refer to the environment: secrets and what belongs to them.
@@ -117,8 +120,13 @@ pub(super) fn is_free_text(key: &str) -> bool {
 }
 
 /// Sections whose keys people put one level too high or too low.
-pub(super) const NESTED: &[(&str, &[&str])] =
-    &[("cache", CACHE), ("stale", STALE), ("timeouts", TIMEOUTS), ("auth", AUTH), ("limits", LIMITS)];
+pub(super) const NESTED: &[(&str, &[&str])] = &[
+    ("cache", CACHE),
+    ("stale", STALE),
+    ("timeouts", TIMEOUTS),
+    ("auth", AUTH),
+    ("limits", LIMITS),
+];
 
 #[cfg(test)]
 mod tests {
@@ -127,19 +135,33 @@ mod tests {
     #[test]
     fn the_guide_describes_every_key() {
         let guide = include_str!("../../../../docs/guide/configuration.md");
-        let under = |section: &str, keys: &[&str]| keys.iter().map(|key| format!("{section}.{key}")).collect::<Vec<_>>();
-        let plain = TOP
-            .iter()
-            .chain(REPOSITORY)
-            .filter(|key| !matches!(**key, "tls" | "auth" | "limits" | "cache" | "stale" | "timeouts"));
+        let under = |section: &str, keys: &[&str]| {
+            keys.iter()
+                .map(|key| format!("{section}.{key}"))
+                .collect::<Vec<_>>()
+        };
+        let plain = TOP.iter().chain(REPOSITORY).filter(|key| {
+            !matches!(
+                **key,
+                "tls" | "auth" | "limits" | "cache" | "stale" | "timeouts"
+            )
+        });
         let mut keys: Vec<String> = plain.map(|key| (*key).to_owned()).collect();
-        for (section, known) in
-            [("tls", TLS), ("auth", AUTH), ("limits", LIMITS), ("cache", CACHE), ("stale", STALE), ("timeouts", TIMEOUTS)]
-        {
+        for (section, known) in [
+            ("tls", TLS),
+            ("auth", AUTH),
+            ("limits", LIMITS),
+            ("cache", CACHE),
+            ("stale", STALE),
+            ("timeouts", TIMEOUTS),
+        ] {
             keys.extend(under(section, known));
         }
         for key in keys {
-            assert!(guide.contains(&format!("`{key}`")), "{key} is not in docs/guide/configuration.md");
+            assert!(
+                guide.contains(&format!("`{key}`")),
+                "{key} is not in docs/guide/configuration.md"
+            );
         }
     }
 }

@@ -48,7 +48,9 @@ pub struct Sources {
 impl Sources {
     /// The file or directory that is read, if any.
     pub fn config_path(&self) -> Option<PathBuf> {
-        self.config.clone().or_else(|| self.environment.get("CONFIG_PATH").map(PathBuf::from))
+        self.config
+            .clone()
+            .or_else(|| self.environment.get("CONFIG_PATH").map(PathBuf::from))
     }
 }
 
@@ -74,7 +76,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { document_size: 256 << 20, connections: 10_000, downloads: 512 }
+        Self {
+            document_size: 256 << 20,
+            connections: 10_000,
+            downloads: 512,
+        }
     }
 }
 
@@ -125,17 +131,28 @@ pub struct Settings {
 
 /// Validates everything that was read, `document` being what it says once references to the environment are replaced. The result is only to
 /// be used if the report holds no error.
-pub(super) fn validate(loaded: &Loaded, document: &Document, sources: &Sources, report: &mut Report) -> Option<Settings> {
+pub(super) fn validate(
+    loaded: &Loaded,
+    document: &Document,
+    sources: &Sources,
+    report: &mut Report,
+) -> Option<Settings> {
     let remotes = indents::check(document, report);
     let top = Section::top(&document.top, report);
     let proxy = proxies::general(&top, &sources.environment, report);
     refuse_unbuilt_backends(&top, &sources.environment, report);
-    let built: Vec<Built> = remotes.into_iter().filter_map(|entry| repository(entry, proxy.as_ref(), report)).collect();
+    let built: Vec<Built> = remotes
+        .into_iter()
+        .filter_map(|entry| repository(entry, proxy.as_ref(), report))
+        .collect();
     check_members(&built, report);
     let hostnames = hostnames(&built, report);
     tell_unbuilt(&built, loaded.built_in, report);
     if loaded.document.remotes.is_empty() && !report.has_errors() {
-        report.warning(None, "the configuration names no repositories: every artifact request will answer 404");
+        report.warning(
+            None,
+            "the configuration names no repositories: every artifact request will answer 404",
+        );
     }
     let docker_default_remote = docker_default_remote(&top, &built, report);
     let listen = listen(&top, sources, report);
@@ -146,7 +163,9 @@ pub(super) fn validate(loaded: &Loaded, document: &Document, sources: &Sources, 
     let admin_token = admin_token(&top, sources, report);
     let hot_set = top.size("hot_set", report).unwrap_or(DEFAULT_HOT_SET);
     let limits = limits(&top, report);
-    let drain = top.number("drain", 0, 3_600, report).map_or(DEFAULT_DRAIN, Duration::from_secs);
+    let drain = top
+        .number("drain", 0, 3_600, report)
+        .map_or(DEFAULT_DRAIN, Duration::from_secs);
     if report.has_errors() {
         return None;
     }
@@ -155,9 +174,15 @@ pub(super) fn validate(loaded: &Loaded, document: &Document, sources: &Sources, 
         report.warning(None, format!("listening beyond loopback without an admin token: what changes state answers 401; {open}"));
     }
     let mut settings = Settings {
-        not_built: built.iter().filter_map(|b| Some((b.repository.name.to_string(), b.not_built.clone()?))).collect(),
+        not_built: built
+            .iter()
+            .filter_map(|b| Some((b.repository.name.to_string(), b.not_built.clone()?)))
+            .collect(),
         docker_registries: registries::by_host(built.iter().map(|built| &built.repository)),
-        repositories: built.into_iter().map(|built| Arc::new(built.repository)).collect(),
+        repositories: built
+            .into_iter()
+            .map(|built| Arc::new(built.repository))
+            .collect(),
         docker_default_remote,
         hostnames,
         listen,
@@ -186,10 +211,16 @@ fn refuse_unbuilt_backends(top: &Section<'_>, environment: &Environment, report:
             "redis" => schema::REDIS,
             _ => schema::S3,
         };
-        let why =
-            format!("{what} is not built in this version of larder, and the embedded default would not be what you asked for");
+        let why = format!(
+            "{what} is not built in this version of larder, and the embedded default would not be what you asked for"
+        );
         if environment.get(variable).is_some() {
-            report.error(None, format!("{variable} is set, but {why}: unset it to run on the data directory alone"));
+            report.error(
+                None,
+                format!(
+                    "{variable} is set, but {why}: unset it to run on the data directory alone"
+                ),
+            );
         }
         let fields = top.section(section, known, report);
         if let Some((text, place)) = fields.and_then(|fields| fields.text(key, report))
@@ -201,7 +232,10 @@ fn refuse_unbuilt_backends(top: &Section<'_>, environment: &Environment, report:
 }
 
 fn tell_unbuilt(built: &[Built], built_in: bool, report: &mut Report) {
-    for (built, why) in built.iter().filter_map(|built| Some((built, built.not_built.as_ref()?))) {
+    for (built, why) in built
+        .iter()
+        .filter_map(|built| Some((built, built.not_built.as_ref()?)))
+    {
         let message = format!("repository `{}` answers 501: {why}", built.repository.name);
         if built_in {
             report.note(&built.place, message);
@@ -232,19 +266,34 @@ fn hostnames(built: &[Built], report: &mut Report) -> BTreeMap<String, String> {
     owners
 }
 
-fn docker_default_remote(top: &Section<'_>, built: &[Built], report: &mut Report) -> Option<String> {
+fn docker_default_remote(
+    top: &Section<'_>,
+    built: &[Built],
+    report: &mut Report,
+) -> Option<String> {
     let (name, place) = top.text("docker_default_remote", report)?;
-    let found = built.iter().find(|built| built.repository.name.as_str() == name);
+    let found = built
+        .iter()
+        .find(|built| built.repository.name.as_str() == name);
     match found {
-        Some(found) if found.repository.package == PackageType::Docker && found.repository.kind != RepositoryKind::Local => {
+        Some(found)
+            if found.repository.package == PackageType::Docker
+                && found.repository.kind != RepositoryKind::Local =>
+        {
             Some(name.to_owned())
         }
         Some(_) => {
-            report.error(place, format!("`docker_default_remote`: `{name}` is not a docker repository that pulls"));
+            report.error(
+                place,
+                format!("`docker_default_remote`: `{name}` is not a docker repository that pulls"),
+            );
             None
         }
         None => {
-            report.error(place, format!("`docker_default_remote`: there is no repository `{name}`"));
+            report.error(
+                place,
+                format!("`docker_default_remote`: there is no repository `{name}`"),
+            );
             None
         }
     }
@@ -261,26 +310,50 @@ fn items_of<'a>(
 ) -> Option<Vec<(&'a str, &'a str, Option<&'a Place>)>> {
     let from_file = top.one_or_more(key, report);
     if !given.is_empty() {
-        return Some(given.iter().map(|text| (text.as_str(), flag, None)).collect());
+        return Some(
+            given
+                .iter()
+                .map(|text| (text.as_str(), flag, None))
+                .collect(),
+        );
     }
     if let Some(list) = environment.get(variable) {
-        return Some(list.split(',').map(|text| (text.trim(), variable, None)).collect());
+        return Some(
+            list.split(',')
+                .map(|text| (text.trim(), variable, None))
+                .collect(),
+        );
     }
-    let items: Vec<_> = from_file?.into_iter().map(|(text, place)| (text, key, Some(place))).collect();
+    let items: Vec<_> = from_file?
+        .into_iter()
+        .map(|(text, place)| (text, key, Some(place)))
+        .collect();
     if items.is_empty() {
-        report.error(top.key_place(key), format!("`{key}` is an empty list: name at least one address"));
+        report.error(
+            top.key_place(key),
+            format!("`{key}` is an empty list: name at least one address"),
+        );
     }
     Some(items)
 }
 
 fn listen(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Vec<SocketAddr> {
-    let texts = items_of(top, "listen", ("--listen", &sources.listen), ("LARDER_LISTEN", &sources.environment), report);
+    let texts = items_of(
+        top,
+        "listen",
+        ("--listen", &sources.listen),
+        ("LARDER_LISTEN", &sources.environment),
+        report,
+    );
     let texts = texts.unwrap_or_else(|| vec![("127.0.0.1:8000", "listen", None)]);
     let mut addresses = Vec::new();
     for (text, name, place) in texts {
         match listen_address(text) {
             Ok(address) if address.port() != 0 && addresses.contains(&address) => {
-                report.error(place, format!("{name}: {text:?} stands twice: an address can be listened on once"));
+                report.error(
+                    place,
+                    format!("{name}: {text:?} stands twice: an address can be listened on once"),
+                );
             }
             Ok(address) => addresses.push(address),
             Err(why) => report.error(place, format!("{name}: {why}")),
@@ -290,11 +363,18 @@ fn listen(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Vec<Sock
 }
 
 fn data_dir(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Option<PathBuf> {
-    let from_file = top.text("data_dir", report).map(|(path, place)| beside(Path::new(&*place.file), path));
+    let from_file = top
+        .text("data_dir", report)
+        .map(|(path, place)| beside(Path::new(&*place.file), path));
     let chosen = sources
         .data_dir
         .clone()
-        .or_else(|| sources.environment.get("LARDER_DATA_DIR").map(PathBuf::from))
+        .or_else(|| {
+            sources
+                .environment
+                .get("LARDER_DATA_DIR")
+                .map(PathBuf::from)
+        })
         .or(from_file)
         .or_else(|| sources.environment.default_data_dir());
     if chosen.is_none() {
@@ -304,19 +384,30 @@ fn data_dir(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Option
         );
     }
     // A shell takes `~` for the home directory, and only at the beginning of a word of its own.
-    if let Some(path) = chosen.as_deref().filter(|path| path.components().any(|part| part.as_os_str() == "~")) {
+    if let Some(path) = chosen
+        .as_deref()
+        .filter(|path| path.components().any(|part| part.as_os_str() == "~"))
+    {
         report.error(
             top.key_place("data_dir"),
-            format!("the data directory {}: `~` is no home directory here: write the whole path", path.display()),
+            format!(
+                "the data directory {}: `~` is no home directory here: write the whole path",
+                path.display()
+            ),
         );
     }
     chosen
 }
 
 fn public_urls(top: &Section<'_>, sources: &Sources, report: &mut Report) -> PublicUrls {
-    let (flag, variable) = (("--public-url", sources.public_url.as_slice()), ("LARDER_PUBLIC_URL", &sources.environment));
+    let (flag, variable) = (
+        ("--public-url", sources.public_url.as_slice()),
+        ("LARDER_PUBLIC_URL", &sources.environment),
+    );
     let mut urls: Vec<Url> = Vec::new();
-    for (text, name, place) in items_of(top, "public_url", flag, variable, report).unwrap_or_default() {
+    for (text, name, place) in
+        items_of(top, "public_url", flag, variable, report).unwrap_or_default()
+    {
         match root_url(text) {
             Ok(url) if urls.iter().any(|other| other.origin() == url.origin()) => {
                 let why = "names a scheme, host and port twice: a request's Host could not choose between them";
@@ -331,10 +422,18 @@ fn public_urls(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Pub
 
 fn trusted_proxies(top: &Section<'_>, report: &mut Report) -> Vec<IpNet> {
     let mut proxies = Vec::new();
-    for (text, place) in top.one_or_more("trusted_proxies", report).unwrap_or_default() {
+    for (text, place) in top
+        .one_or_more("trusted_proxies", report)
+        .unwrap_or_default()
+    {
         match network(text) {
             Some(network) => proxies.push(network.trunc()),
-            None => report.error(place, format!("`trusted_proxies`: {text:?} is not an address or a network such as 10.0.0.0/8")),
+            None => report.error(
+                place,
+                format!(
+                    "`trusted_proxies`: {text:?} is not an address or a network such as 10.0.0.0/8"
+                ),
+            ),
         }
     }
     proxies
@@ -344,34 +443,66 @@ fn tls(top: &Section<'_>, report: &mut Report) -> Option<Tls> {
     let section = top.section("tls", schema::TLS, report)?;
     let mut file = |key| {
         let Some((path, place)) = section.text(key, report) else {
-            report.error(top.key_place("tls"), format!("`tls` needs `cert` and `key`; `{key}` is missing"));
+            report.error(
+                top.key_place("tls"),
+                format!("`tls` needs `cert` and `key`; `{key}` is missing"),
+            );
             return None;
         };
         let path = beside(Path::new(&*place.file), path);
         if !path.is_file() {
-            report.error(place, format!("`tls.{key}`: {} is not a file", path.display()));
+            report.error(
+                place,
+                format!("`tls.{key}`: {} is not a file", path.display()),
+            );
         }
         Some(path)
     };
     let (cert, key) = (file("cert"), file("key"));
-    Some(Tls { cert: cert?, key: key? })
+    Some(Tls {
+        cert: cert?,
+        key: key?,
+    })
 }
 
-fn admin_token(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Option<Secret<String>> {
+fn admin_token(
+    top: &Section<'_>,
+    sources: &Sources,
+    report: &mut Report,
+) -> Option<Secret<String>> {
     let section = top.section("auth", schema::AUTH, report);
-    let from_file = section.and_then(|section| section.text("admin_token", report)).map(|(text, _)| text.to_owned());
-    let from_flag = sources.admin_token_file.as_deref().map(|path| match std::fs::read_to_string(path) {
-        Ok(text) => text.trim().to_owned(),
-        Err(error) => {
-            report.error(None, format!("--admin-token-file: cannot read {}: {error}", path.display()));
-            "unread-but-reported".to_owned()
-        }
-    });
+    let from_file = section
+        .and_then(|section| section.text("admin_token", report))
+        .map(|(text, _)| text.to_owned());
+    let from_flag =
+        sources
+            .admin_token_file
+            .as_deref()
+            .map(|path| match std::fs::read_to_string(path) {
+                Ok(text) => text.trim().to_owned(),
+                Err(error) => {
+                    report.error(
+                        None,
+                        format!(
+                            "--admin-token-file: cannot read {}: {error}",
+                            path.display()
+                        ),
+                    );
+                    "unread-but-reported".to_owned()
+                }
+            });
     let from_flag = from_flag.map(|token| (token, "--admin-token-file", None));
-    let from_variable = || Some((sources.environment.get("LARDER_ADMIN_TOKEN")?.to_owned(), "LARDER_ADMIN_TOKEN", None));
+    let from_variable = || {
+        Some((
+            sources.environment.get("LARDER_ADMIN_TOKEN")?.to_owned(),
+            "LARDER_ADMIN_TOKEN",
+            None,
+        ))
+    };
     let place = top.key_place("auth");
-    let (token, whence, place) =
-        from_flag.or_else(from_variable).or_else(|| from_file.map(|token| (token, "`auth.admin_token`", place)))?;
+    let (token, whence, place) = from_flag
+        .or_else(from_variable)
+        .or_else(|| from_file.map(|token| (token, "`auth.admin_token`", place)))?;
     // RFC 6750 section 2.1: what may follow `Bearer`.
     let legal = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b);
     if token == REDACTED {
@@ -391,7 +522,9 @@ fn admin_token(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Opt
 fn limits(top: &Section<'_>, report: &mut Report) -> Limits {
     let mut limits = Limits::default();
     if let Some(section) = top.section("limits", schema::LIMITS, report) {
-        limits.document_size = section.size("document_size", report).unwrap_or(limits.document_size);
+        limits.document_size = section
+            .size("document_size", report)
+            .unwrap_or(limits.document_size);
         let connections = section.number("connections", 1, 1_000_000, report);
         let downloads = section.number("downloads", 1, 100_000, report);
         limits.connections = connections.map_or(limits.connections, |n| n as usize);

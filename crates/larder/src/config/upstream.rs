@@ -30,17 +30,33 @@ pub(super) fn upstream(
     let auth = auth(section, package, report);
     let headers = headers(section, report);
     let timeouts = section.section("timeouts", schema::TIMEOUTS, report);
-    let mut seconds = |key| timeouts.as_ref().and_then(|timeouts| timeouts.seconds(key, 1, report));
-    let (connect_timeout, read_timeout) =
-        (seconds("connect").unwrap_or(CONNECT_TIMEOUT), seconds("read").unwrap_or(READ_TIMEOUT));
+    let mut seconds = |key| {
+        timeouts
+            .as_ref()
+            .and_then(|timeouts| timeouts.seconds(key, 1, report))
+    };
+    let (connect_timeout, read_timeout) = (
+        seconds("connect").unwrap_or(CONNECT_TIMEOUT),
+        seconds("read").unwrap_or(READ_TIMEOUT),
+    );
     let allow_private = each(section, "allow_private", private_address, report).unwrap_or_default();
     let link_hosts = each(section, "link_hosts", link_host, report);
     let ca_file = section.text("ca_file", report).map(|(path, place)| {
         let path = beside(Path::new(&*place.file), path);
         if !path.is_file() {
-            report.error(place, format!("`{}`: {} is not a file", section.path("ca_file"), path.display()));
+            report.error(
+                place,
+                format!(
+                    "`{}`: {} is not a file",
+                    section.path("ca_file"),
+                    path.display()
+                ),
+            );
         } else if let Err(why) = larder_upstream::check_ca_file(&path) {
-            report.error(place, format!("`{}`: {} {why}", section.path("ca_file"), path.display()));
+            report.error(
+                place,
+                format!("`{}`: {} {why}", section.path("ca_file"), path.display()),
+            );
         }
         path
     });
@@ -48,14 +64,16 @@ pub(super) fn upstream(
         None => general.cloned(),
         Some((text, _)) if proxies::is_off(text) => None,
         Some((text, place)) => {
-            let url = proxy_url(text).map_err(|why| report.error(place, format!("`{}` {why}", section.path("proxy"))));
+            let url = proxy_url(text)
+                .map_err(|why| report.error(place, format!("`{}` {why}", section.path("proxy"))));
             url.ok().map(ProxyRules::for_everything)
         }
     };
     let offline = section.truth("offline", report).unwrap_or(false);
     let max_size = section.size("max_size", report);
     let (base_urls, index_url) = roots?;
-    let is_hub = package == PackageType::Docker && base_urls.first().is_some_and(defaults::is_docker_hub);
+    let is_hub =
+        package == PackageType::Docker && base_urls.first().is_some_and(defaults::is_docker_hub);
     let default_namespace = is_hub.then(|| defaults::docker_hub().1.to_owned());
     Some(UpstreamSettings {
         base_urls,
@@ -76,7 +94,12 @@ pub(super) fn upstream(
 }
 
 /// The items of a list, each through `read`.
-fn each<T>(section: &Section<'_>, key: &str, read: fn(&str) -> Result<T, String>, report: &mut Report) -> Option<Vec<T>> {
+fn each<T>(
+    section: &Section<'_>,
+    key: &str,
+    read: fn(&str) -> Result<T, String>,
+    report: &mut Report,
+) -> Option<Vec<T>> {
     let items = section.node(key).and_then(|_| section.list(key, report))?;
     let mut values = Vec::with_capacity(items.len());
     for (text, place) in items {
@@ -89,13 +112,26 @@ fn each<T>(section: &Section<'_>, key: &str, read: fn(&str) -> Result<T, String>
 }
 
 /// The roots of the files, and the root of the index.
-fn roots(section: &Section<'_>, package: PackageType, place: &Place, report: &mut Report) -> Option<(Vec<Url>, Url)> {
+fn roots(
+    section: &Section<'_>,
+    package: PackageType,
+    place: &Place,
+    report: &mut Report,
+) -> Option<(Vec<Url>, Url)> {
     let base_urls = base_urls(section, package, place, report);
     let index_url = section.text("index_url", report).and_then(|(text, place)| {
         if package != PackageType::Pypi {
-            report.warning(place, format!("`{}` has no effect: only pypi has an index of its own", section.path("index_url")));
+            report.warning(
+                place,
+                format!(
+                    "`{}` has no effect: only pypi has an index of its own",
+                    section.path("index_url")
+                ),
+            );
         }
-        root_url(text).map_err(|why| report.error(place, format!("`{}` {why}", section.path("index_url")))).ok()
+        root_url(text)
+            .map_err(|why| report.error(place, format!("`{}` {why}", section.path("index_url"))))
+            .ok()
     });
     let mut base_urls = base_urls?;
     let first = base_urls.first()?.clone();
@@ -110,7 +146,10 @@ fn roots(section: &Section<'_>, package: PackageType, place: &Place, report: &mu
     if base_urls.len() > 1 && base_urls.iter().any(defaults::is_public_pypi) {
         let why = "PyPI's public hosts cannot be one of several mirrors, for their pages and files live apart";
         let advice = "give them a repository of their own";
-        report.error(section.key_place("base_url").unwrap_or(place), format!("`{}`: {why}: {advice}", section.path("base_url")));
+        report.error(
+            section.key_place("base_url").unwrap_or(place),
+            format!("`{}`: {why}: {advice}", section.path("base_url")),
+        );
     }
     // PyPI's pages and files live on two hosts, whichever of them `base_url` names (spec section 4).
     if defaults::is_public_pypi(&first) {
@@ -120,24 +159,43 @@ fn roots(section: &Section<'_>, package: PackageType, place: &Place, report: &mu
     }
     if index_url.is_none() && first.path().ends_with("/simple/") {
         let advice = "leave `/simple` out of base_url, or set index_url";
-        report.warning(section.key_place("base_url"), format!("the index is looked for below {first}simple/: {advice}"));
+        report.warning(
+            section.key_place("base_url"),
+            format!("the index is looked for below {first}simple/: {advice}"),
+        );
     }
     let index_url = index_url.or_else(|| first.join("simple/").ok())?;
     Some((base_urls, index_url))
 }
 
-fn base_urls(section: &Section<'_>, package: PackageType, place: &Place, report: &mut Report) -> Option<Vec<Url>> {
+fn base_urls(
+    section: &Section<'_>,
+    package: PackageType,
+    place: &Place,
+    report: &mut Report,
+) -> Option<Vec<Url>> {
     let path = section.path("base_url");
     let Some(texts) = section.one_or_more("base_url", report) else {
-        let public = defaults::public_registry(package).filter(|_| section.node("base_url").is_none());
+        let public =
+            defaults::public_registry(package).filter(|_| section.node("base_url").is_none());
         if section.node("base_url").is_none() && public.is_none() {
             let package = package.as_str();
-            report.error(place, format!("`{path}` is missing: {package} has no single public registry to fall back on"));
+            report.error(
+                place,
+                format!(
+                    "`{path}` is missing: {package} has no single public registry to fall back on"
+                ),
+            );
         }
-        return public.and_then(|url| Url::parse(url).ok()).map(|url| vec![url]);
+        return public
+            .and_then(|url| Url::parse(url).ok())
+            .map(|url| vec![url]);
     };
     if texts.is_empty() {
-        report.error(section.key_place("base_url"), format!("`{path}` is an empty list: name at least one address"));
+        report.error(
+            section.key_place("base_url"),
+            format!("`{path}` is an empty list: name at least one address"),
+        );
     }
     let mut urls = Vec::with_capacity(texts.len());
     for (text, place) in &texts {
@@ -150,20 +208,35 @@ fn base_urls(section: &Section<'_>, package: PackageType, place: &Place, report:
 }
 
 fn credentials(section: &Section<'_>, report: &mut Report) -> Option<Credentials> {
-    let username = section.text("username", report).map(|(text, _)| text).filter(|text| !text.is_empty());
-    let password = section.text("password", report).map(|(text, _)| text).filter(|text| !text.is_empty());
+    let username = section
+        .text("username", report)
+        .map(|(text, _)| text)
+        .filter(|text| !text.is_empty());
+    let password = section
+        .text("password", report)
+        .map(|(text, _)| text)
+        .filter(|text| !text.is_empty());
     match (username, password) {
         (Some(username), password) => {
             if username.contains(':') || username.contains(char::is_control) {
                 report.error(
                     section.key_place("username"),
-                    format!("`{}` holds a colon or a control character", section.path("username")),
+                    format!(
+                        "`{}` holds a colon or a control character",
+                        section.path("username")
+                    ),
                 );
             }
-            Some(Credentials { username: username.to_owned(), password: Secret::new(password.unwrap_or_default().to_owned()) })
+            Some(Credentials {
+                username: username.to_owned(),
+                password: Secret::new(password.unwrap_or_default().to_owned()),
+            })
         }
         (None, Some(_)) => {
-            report.error(section.key_place("password"), format!("`{}` without `username`", section.path("password")));
+            report.error(
+                section.key_place("password"),
+                format!("`{}` without `username`", section.path("password")),
+            );
             None
         }
         (None, None) => None,
@@ -174,11 +247,19 @@ fn credentials(section: &Section<'_>, report: &mut Report) -> Option<Credentials
 fn auth(section: &Section<'_>, package: PackageType, report: &mut Report) -> UpstreamAuth {
     let token_hosts = each(section, "token_hosts", link_host, report);
     if package == PackageType::Docker {
-        return UpstreamAuth::Challenge { token_hosts: token_hosts.unwrap_or_default() };
+        return UpstreamAuth::Challenge {
+            token_hosts: token_hosts.unwrap_or_default(),
+        };
     }
     if token_hosts.is_some() {
         let place = section.key_place("token_hosts");
-        report.warning(place, format!("`{}` has no effect: only docker upstreams want tokens", section.path("token_hosts")));
+        report.warning(
+            place,
+            format!(
+                "`{}` has no effect: only docker upstreams want tokens",
+                section.path("token_hosts")
+            ),
+        );
     }
     UpstreamAuth::Basic
 }
@@ -205,17 +286,28 @@ const OWN_HEADERS: &[&str] = &[
 ];
 
 fn headers(section: &Section<'_>, report: &mut Report) -> Vec<(String, Secret<String>)> {
-    let Some(node) = section.node("headers") else { return Vec::new() };
-    let names: Vec<&str> = node.entries().iter().map(|entry| entry.key.as_str()).collect();
+    let Some(node) = section.node("headers") else {
+        return Vec::new();
+    };
+    let names: Vec<&str> = node
+        .entries()
+        .iter()
+        .map(|entry| entry.key.as_str())
+        .collect();
     // The names are the operator's own, so that none is unknown; a section is opened to check the shape.
     let fields = Section::open(node, section.path("headers"), &names, report);
     let mut headers = Vec::new();
     for entry in node.entries() {
         let path = fields.path(&entry.key);
-        let Some((text, place)) = fields.text(&entry.key, report) else { continue };
+        let Some((text, place)) = fields.text(&entry.key, report) else {
+            continue;
+        };
         let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
         if entry.key.is_empty() || !entry.key.bytes().all(token) {
-            report.error(&entry.place, format!("`{path}` is not the name of a header field"));
+            report.error(
+                &entry.place,
+                format!("`{path}` is not the name of a header field"),
+            );
         } else if OWN_HEADERS.contains(&entry.key.to_ascii_lowercase().as_str()) {
             report.error(&entry.place, format!("`{path}` is set by larder itself"));
         } else {
@@ -242,6 +334,9 @@ mod tests {
         let (hub, _) = defaults::docker_hub();
         assert!(defaults::is_docker_hub(&root_url(hub).unwrap()));
         let (simple, files) = defaults::public_pypi();
-        assert!(defaults::is_public_pypi(&root_url(simple).unwrap()) && defaults::is_public_pypi(&root_url(files).unwrap()));
+        assert!(
+            defaults::is_public_pypi(&root_url(simple).unwrap())
+                && defaults::is_public_pypi(&root_url(files).unwrap())
+        );
     }
 }

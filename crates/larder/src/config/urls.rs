@@ -11,10 +11,16 @@ use url::Url;
 pub(super) fn root_url(text: &str) -> Result<Url, String> {
     let mut url = absolute(text, "http:// or https://")?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(format!("must be an http or https URL, not {}: (it begins with http:// or https://)", url.scheme()));
+        return Err(format!(
+            "must be an http or https URL, not {}: (it begins with http:// or https://)",
+            url.scheme()
+        ));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("must not carry a user name or password: use the keys `username` and `password`".to_owned());
+        return Err(
+            "must not carry a user name or password: use the keys `username` and `password`"
+                .to_owned(),
+        );
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err("must not carry a query or a fragment".to_owned());
@@ -31,7 +37,9 @@ pub(super) fn root_url(text: &str) -> Result<Url, String> {
 
 fn absolute(text: &str, beginnings: &str) -> Result<Url, String> {
     Url::parse(text).map_err(|error| match error {
-        url::ParseError::RelativeUrlWithoutBase => format!("is not an absolute URL: it must begin with {beginnings}"),
+        url::ParseError::RelativeUrlWithoutBase => {
+            format!("is not an absolute URL: it must begin with {beginnings}")
+        }
         error => format!("is not an absolute URL ({error})"),
     })
 }
@@ -40,7 +48,10 @@ fn absolute(text: &str, beginnings: &str) -> Result<Url, String> {
 pub(super) fn proxy_url(text: &str) -> Result<Url, String> {
     let url = absolute(text, "http://, https://, socks5:// or socks5h://")?;
     if !matches!(url.scheme(), "http" | "https" | "socks5" | "socks5h") {
-        return Err(format!("must be an http, https, socks5 or socks5h URL, not {}:", url.scheme()));
+        return Err(format!(
+            "must be an http, https, socks5 or socks5h URL, not {}:",
+            url.scheme()
+        ));
     }
     if url.host_str().is_none_or(str::is_empty) {
         return Err("names no host".to_owned());
@@ -62,12 +73,16 @@ pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
         Some(("localhost", port)) => format!("127.0.0.1:{port}"),
         _ => text.to_owned(),
     };
-    numeric.parse().map_err(|_| format!("{text:?} is not an address and port such as 127.0.0.1:8000 or [::1]:8000"))
+    numeric.parse().map_err(|_| {
+        format!("{text:?} is not an address and port such as 127.0.0.1:8000 or [::1]:8000")
+    })
 }
 
 /// `10.0.0.0/8`, or one address.
 pub(super) fn network(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+    text.parse()
+        .ok()
+        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 /// `10.0.0.0/8`, `10.1.2.3`, `10.1.2.3:8080` or `[fd00::1]:8080`.
@@ -83,11 +98,21 @@ pub(super) fn private_address(text: &str) -> Result<AllowPrivate, String> {
 
 /// A host name of a repository's own, in lower case: no address, no port, and not a name that is the machine's own.
 pub(super) fn host_name(text: &str) -> Result<String, String> {
-    let bad = || format!("{text:?} is not a host name such as npm.example.com (no scheme, no port, no path, no address)");
+    let bad = || {
+        format!(
+            "{text:?} is not a host name such as npm.example.com (no scheme, no port, no path, no address)"
+        )
+    };
     let name = text.to_ascii_lowercase();
     let legal = |label: &str| {
-        let inner = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        inner && !label.is_empty() && label.len() <= 63 && !label.starts_with('-') && !label.ends_with('-')
+        let inner = label
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        inner
+            && !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
     };
     let parsed = Url::parse(&format!("http://{name}/")).map_err(|_| bad())?;
     let is_name = matches!(parsed.host(), Some(url::Host::Domain(_)));
@@ -95,20 +120,29 @@ pub(super) fn host_name(text: &str) -> Result<String, String> {
         return Err(bad());
     }
     if name == "localhost" || name.ends_with(".localhost") {
-        return Err(format!("{text:?} is the machine's own name, by which all repositories are reached"));
+        return Err(format!(
+            "{text:?} is the machine's own name, by which all repositories are reached"
+        ));
     }
     Ok(name)
 }
 
 /// A host, with port or without, in lower case.
 pub(super) fn link_host(text: &str) -> Result<String, String> {
-    let bad = || format!("{text:?} is not a host such as cdn.example.com or cdn.example.com:8443 (no scheme, no path)");
+    let bad = || {
+        format!(
+            "{text:?} is not a host such as cdn.example.com or cdn.example.com:8443 (no scheme, no path)"
+        )
+    };
     if text.contains(['/', '@', '?', '#', '\\', '*']) || text.is_empty() {
         return Err(bad());
     }
     let url = Url::parse(&format!("http://{text}/")).map_err(|_| bad())?;
     let host = url.host_str().filter(|h| !h.is_empty()).ok_or_else(bad)?;
-    let port = text.rsplit_once(':').filter(|(before, _)| !before.contains(':') || before.ends_with(']')).map(|(_, port)| port);
+    let port = text
+        .rsplit_once(':')
+        .filter(|(before, _)| !before.contains(':') || before.ends_with(']'))
+        .map(|(_, port)| port);
     Ok(port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
 }
 
@@ -118,8 +152,14 @@ mod tests {
 
     #[test]
     fn roots() {
-        assert_eq!(root_url("https://Example.com").unwrap().as_str(), "https://example.com/");
-        assert_eq!(root_url("http://example.com:81/a/b").unwrap().as_str(), "http://example.com:81/a/b/");
+        assert_eq!(
+            root_url("https://Example.com").unwrap().as_str(),
+            "https://example.com/"
+        );
+        assert_eq!(
+            root_url("http://example.com:81/a/b").unwrap().as_str(),
+            "http://example.com:81/a/b/"
+        );
         for bad in [
             "example.com",
             "/a",
@@ -137,15 +177,25 @@ mod tests {
 
     #[test]
     fn hazard_s17_user_info_in_a_url_is_refused_without_repeating_it() {
-        for bad in ["https://canary:pass@example.com/", "https://canary@example.com", "https://:canary@example.com/"] {
+        for bad in [
+            "https://canary:pass@example.com/",
+            "https://canary@example.com",
+            "https://:canary@example.com/",
+        ] {
             let said = root_url(bad).unwrap_err();
-            assert!(said.contains("`password`") && !said.contains("canary"), "{said}");
+            assert!(
+                said.contains("`password`") && !said.contains("canary"),
+                "{said}"
+            );
         }
     }
 
     #[test]
     fn addresses() {
-        assert_eq!(listen_address("localhost:80").unwrap().to_string(), "127.0.0.1:80");
+        assert_eq!(
+            listen_address("localhost:80").unwrap().to_string(),
+            "127.0.0.1:80"
+        );
         assert_eq!(listen_address(":80").unwrap().to_string(), "0.0.0.0:80");
         assert_eq!(listen_address("[::1]:0").unwrap().to_string(), "[::1]:0");
         for bad in ["8000", "127.0.0.1", "example.com:80", "127.0.0.1:99999", ""] {
@@ -156,7 +206,10 @@ mod tests {
         assert_eq!(private_address("10.1.2.3/8"), Ok(net("10.0.0.0/8")));
         assert_eq!(private_address("10.1.2.3"), Ok(net("10.1.2.3/32")));
         assert_eq!(private_address("::1"), Ok(net("::1/128")));
-        assert_eq!(private_address("10.1.2.3:8080"), Ok(AllowPrivate::Socket("10.1.2.3:8080".parse().unwrap())));
+        assert_eq!(
+            private_address("10.1.2.3:8080"),
+            Ok(AllowPrivate::Socket("10.1.2.3:8080".parse().unwrap()))
+        );
         for bad in ["intranet", "10.0.0.0/33", "10.0.0.0/8:80", "*"] {
             private_address(bad).expect_err(bad);
         }
@@ -164,10 +217,24 @@ mod tests {
 
     #[test]
     fn link_hosts() {
-        assert_eq!(link_host("CDN.Example.com"), Ok("cdn.example.com".to_owned()));
-        assert_eq!(link_host("cdn.example.com:8443"), Ok("cdn.example.com:8443".to_owned()));
+        assert_eq!(
+            link_host("CDN.Example.com"),
+            Ok("cdn.example.com".to_owned())
+        );
+        assert_eq!(
+            link_host("cdn.example.com:8443"),
+            Ok("cdn.example.com:8443".to_owned())
+        );
         assert_eq!(link_host("[::1]:8443"), Ok("[::1]:8443".to_owned()));
-        for bad in ["https://cdn.example.com", "cdn.example.com/x", "a@b", "", "*.example.com", "a b", "a:b"] {
+        for bad in [
+            "https://cdn.example.com",
+            "cdn.example.com/x",
+            "a@b",
+            "",
+            "*.example.com",
+            "a b",
+            "a:b",
+        ] {
             link_host(bad).expect_err(bad);
         }
     }

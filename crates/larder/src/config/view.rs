@@ -13,9 +13,18 @@ use super::settings::Settings;
 /// The files' content, completed by what flags, environment and defaults say.
 pub(super) fn config_view(document: &Document, settings: &Settings) -> Json {
     // What stood in that directory is among the repositories, so that the whole is one file again.
-    let top = document.top.iter().filter(|entry| entry.key != "config_dir");
-    let mut view: Map<String, Json> =
-        top.map(|entry| (entry.key.clone(), to_json(&entry.node, schema::is_secret(&entry.key)))).collect();
+    let top = document
+        .top
+        .iter()
+        .filter(|entry| entry.key != "config_dir");
+    let mut view: Map<String, Json> = top
+        .map(|entry| {
+            (
+                entry.key.clone(),
+                to_json(&entry.node, schema::is_secret(&entry.key)),
+            )
+        })
+        .collect();
     let listen: Vec<String> = settings.listen.iter().map(ToString::to_string).collect();
     view.insert("listen".to_owned(), json!(listen));
     view.insert("data_dir".to_owned(), json!(settings.data_dir));
@@ -34,8 +43,14 @@ pub(super) fn config_view(document: &Document, settings: &Settings) -> Json {
     }
     let remotes = document.remotes.iter().map(|entry| {
         let shown = to_json(&entry.node, false);
-        let repository = settings.repositories.iter().find(|r| r.name.as_str() == entry.key);
-        (entry.key.clone(), repository.map_or(shown.clone(), |repository| complete(shown, repository)))
+        let repository = settings
+            .repositories
+            .iter()
+            .find(|r| r.name.as_str() == entry.key);
+        (
+            entry.key.clone(),
+            repository.map_or(shown.clone(), |repository| complete(shown, repository)),
+        )
     });
     let remotes: Map<String, Json> = remotes.collect();
     view.insert("remotes".to_owned(), Json::Object(remotes));
@@ -44,7 +59,9 @@ pub(super) fn config_view(document: &Document, settings: &Settings) -> Json {
 
 /// Adds the defaults that users ask about most.
 fn complete(shown: Json, repository: &Repository) -> Json {
-    let Json::Object(mut shown) = shown else { return shown };
+    let Json::Object(mut shown) = shown else {
+        return shown;
+    };
     let mut fill = |key: &str, value: Json| {
         let slot = shown.entry(key).or_insert(Json::Null);
         if slot.is_null() {
@@ -61,7 +78,10 @@ fn complete(shown: Json, repository: &Repository) -> Json {
     }
     let cache = &repository.cache;
     let immutable_ttl = cache.immutable_ttl.map_or(0, |ttl| ttl.as_secs());
-    shown.insert("cache".to_owned(), json!({"immutable_ttl": immutable_ttl, "mutable_ttl": cache.mutable_ttl.as_secs()}));
+    shown.insert(
+        "cache".to_owned(),
+        json!({"immutable_ttl": immutable_ttl, "mutable_ttl": cache.mutable_ttl.as_secs()}),
+    );
     Json::Object(shown)
 }
 
@@ -102,7 +122,9 @@ fn without_user_info(text: &str) -> String {
         let (before, after) = rest.split_at(at + 3);
         shown.push_str(before);
         // The authority ends at `/`, `?`, `#` or a space; a password may hold `@`, so that the last one counts.
-        let end = after.find(['/', '?', '#', ' ', '"', '\'']).unwrap_or(after.len());
+        let end = after
+            .find(['/', '?', '#', ' ', '"', '\''])
+            .unwrap_or(after.len());
         match after[..end].rfind('@') {
             Some(user_info) => {
                 shown.push_str(REDACTED);
@@ -123,8 +145,14 @@ mod tests {
     fn hazard_s17_user_info_disappears_from_any_text() {
         for (text, want) in [
             ("http://a:b@example.com/x", "http://***@example.com/x"),
-            ("see socks5://tok@h:1 and redis://:p@ss@h", "see socks5://***@h:1 and redis://***@h"),
-            ("https://example.com/@scope/x", "https://example.com/@scope/x"),
+            (
+                "see socks5://tok@h:1 and redis://:p@ss@h",
+                "see socks5://***@h:1 and redis://***@h",
+            ),
+            (
+                "https://example.com/@scope/x",
+                "https://example.com/@scope/x",
+            ),
             ("me@example.com", "me@example.com"),
             ("://", "://"),
         ] {

@@ -69,7 +69,10 @@ fn log_warnings(settings: &Settings, first: &Settings) {
         }
     }
     for key in waiting_for_restart(first, settings) {
-        tracing::warn!(key, "a changed `{key}` takes effect when larder is started again");
+        tracing::warn!(
+            key,
+            "a changed `{key}` takes effect when larder is started again"
+        );
     }
 }
 
@@ -81,7 +84,10 @@ fn waiting_for_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("hot_set", old.hot_set != new.hot_set),
         ("limits", old.limits != new.limits),
     ];
-    keys.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
+    keys.into_iter()
+        .filter(|(_, changed)| *changed)
+        .map(|(key, _)| key)
+        .collect()
 }
 
 /// What tells one state of a file from another.
@@ -97,7 +103,12 @@ fn fingerprint(watched: &[PathBuf]) -> Vec<Seen> {
     for path in watched {
         all.push(seen(path));
         if path.is_dir() {
-            all.extend(list_yaml(path).unwrap_or_default().iter().map(|file| seen(file)));
+            all.extend(
+                list_yaml(path)
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|file| seen(file)),
+            );
         }
     }
     all
@@ -109,5 +120,8 @@ fn seen(path: &Path) -> Seen {
         .ok()
         .filter(|meta| !meta.is_dir())
         .and_then(|meta| Some((meta.modified().ok()?, meta.len(), meta.ino())));
-    Seen { path: path.to_owned(), state }
+    Seen {
+        path: path.to_owned(),
+        state,
+    }
 }

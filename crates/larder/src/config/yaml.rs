@@ -33,22 +33,38 @@ pub(super) struct Parsed {
 
 /// Parses one file; `None` if it cannot be used (the report says why).
 pub(super) fn parse(file: &Arc<str>, source: &str, report: &mut Report) -> Option<Parsed> {
-    let at = |line, column| Place { file: Arc::clone(file), line, column };
+    let at = |line, column| Place {
+        file: Arc::clone(file),
+        line,
+        column,
+    };
     if source.len() > MAX_BYTES {
-        report.error(&at(1, 1), format!("file is larger than {} MiB", MAX_BYTES >> 20));
+        report.error(
+            &at(1, 1),
+            format!("file is larger than {} MiB", MAX_BYTES >> 20),
+        );
         return None;
     }
     let mut source = source.strip_prefix('\u{feff}').unwrap_or(source).to_owned();
     let mut repairs = Vec::new();
     loop {
-        let mut builder =
-            Builder { file, nodes: 0, stack: Vec::new(), anchors: HashMap::new(), root: None, repeated: Vec::new() };
+        let mut builder = Builder {
+            file,
+            nodes: 0,
+            stack: Vec::new(),
+            anchors: HashMap::new(),
+            root: None,
+            repeated: Vec::new(),
+        };
         let failed = match builder.run(&source) {
             Ok(()) => {
                 for (place, message) in builder.repeated {
                     report.error(&place, message);
                 }
-                return Some(Parsed { root: builder.root, repairs });
+                return Some(Parsed {
+                    root: builder.root,
+                    repairs,
+                });
             }
             Err(failed) => failed,
         };
@@ -74,7 +90,11 @@ struct Failed {
 
 impl Failed {
     fn new(marker: Marker, message: impl Into<String>) -> Self {
-        Self { marker, message: message.into(), unknown_escape: false }
+        Self {
+            marker,
+            message: message.into(),
+            unknown_escape: false,
+        }
     }
 }
 
@@ -87,7 +107,12 @@ struct Frame {
 
 enum Content {
     List(Vec<Node>),
-    Map { entries: Vec<Entry>, lines: HashMap<String, usize>, key: Option<(String, Place)>, merges: Vec<Node> },
+    Map {
+        entries: Vec<Entry>,
+        lines: HashMap<String, usize>,
+        key: Option<(String, Place)>,
+        merges: Vec<Node>,
+    },
 }
 
 struct Builder<'a> {
@@ -112,14 +137,21 @@ impl Builder<'_> {
                     "recursion limit exceeded" => TOO_DEEP.to_owned(),
                     info => explained(info, source),
                 };
-                Failed { marker: *error.marker(), message, unknown_escape }
+                Failed {
+                    marker: *error.marker(),
+                    message,
+                    unknown_escape,
+                }
             })?;
             let marker = span.start;
             match event {
                 Event::DocumentStart(_) => {
                     documents += 1;
                     if documents > 1 {
-                        return Err(Failed::new(marker, "a second YAML document (`---`) in one file: use one file for each"));
+                        return Err(Failed::new(
+                            marker,
+                            "a second YAML document (`---`) in one file: use one file for each",
+                        ));
                     }
                 }
                 Event::Scalar(text, style, anchor, tag) => {
@@ -131,8 +163,22 @@ impl Builder<'_> {
                         self.key(text.into_owned(), marker);
                         continue;
                     }
-                    let value = if null { Value::Null } else { Value::Scalar { text: text.into_owned(), plain } };
-                    self.finish(Node { place: self.place(marker), value }, anchor, marker)?;
+                    let value = if null {
+                        Value::Null
+                    } else {
+                        Value::Scalar {
+                            text: text.into_owned(),
+                            plain,
+                        }
+                    };
+                    self.finish(
+                        Node {
+                            place: self.place(marker),
+                            value,
+                        },
+                        anchor,
+                        marker,
+                    )?;
                 }
                 Event::SequenceStart(anchor, tag) => {
                     check_tag(tag.as_deref(), marker)?;
@@ -140,7 +186,12 @@ impl Builder<'_> {
                 }
                 Event::MappingStart(anchor, tag) => {
                     check_tag(tag.as_deref(), marker)?;
-                    let content = Content::Map { entries: Vec::new(), lines: HashMap::new(), key: None, merges: Vec::new() };
+                    let content = Content::Map {
+                        entries: Vec::new(),
+                        lines: HashMap::new(),
+                        key: None,
+                        merges: Vec::new(),
+                    };
                     self.open(content, anchor, marker)?;
                 }
                 Event::SequenceEnd | Event::MappingEnd => self.close(marker)?,
@@ -152,25 +203,42 @@ impl Builder<'_> {
     }
 
     fn place(&self, marker: Marker) -> Place {
-        Place { file: Arc::clone(self.file), line: marker.line(), column: marker.col() + 1 }
+        Place {
+            file: Arc::clone(self.file),
+            line: marker.line(),
+            column: marker.col() + 1,
+        }
     }
 
     fn count(&mut self, nodes: usize, marker: Marker) -> Result<(), Failed> {
         self.nodes += nodes;
         if self.nodes > MAX_NODES {
-            return Err(Failed::new(marker, format!("more than {MAX_NODES} values after expanding anchors")));
+            return Err(Failed::new(
+                marker,
+                format!("more than {MAX_NODES} values after expanding anchors"),
+            ));
         }
         Ok(())
     }
 
     /// Whether the next node is a key of a mapping.
     fn wants_key(&self) -> bool {
-        matches!(self.stack.last(), Some(Frame { content: Content::Map { key: None, .. }, .. }))
+        matches!(
+            self.stack.last(),
+            Some(Frame {
+                content: Content::Map { key: None, .. },
+                ..
+            })
+        )
     }
 
     fn key(&mut self, text: String, marker: Marker) {
         let place = self.place(marker);
-        if let Some(Frame { content: Content::Map { key, .. }, .. }) = self.stack.last_mut() {
+        if let Some(Frame {
+            content: Content::Map { key, .. },
+            ..
+        }) = self.stack.last_mut()
+        {
             *key = Some((text, place));
         }
     }
@@ -178,21 +246,35 @@ impl Builder<'_> {
     fn open(&mut self, content: Content, anchor: usize, marker: Marker) -> Result<(), Failed> {
         self.count(1, marker)?;
         if self.wants_key() {
-            return Err(Failed::new(marker, "a key must be plain text, not a list or a mapping"));
+            return Err(Failed::new(
+                marker,
+                "a key must be plain text, not a list or a mapping",
+            ));
         }
         if self.stack.len() >= MAX_DEPTH {
             return Err(Failed::new(marker, TOO_DEEP));
         }
         let place = self.place(marker);
-        self.stack.push(Frame { place, anchor, content });
+        self.stack.push(Frame {
+            place,
+            anchor,
+            content,
+        });
         Ok(())
     }
 
     fn close(&mut self, marker: Marker) -> Result<(), Failed> {
-        let Some(frame) = self.stack.pop() else { return Ok(()) };
+        let Some(frame) = self.stack.pop() else {
+            return Ok(());
+        };
         let value = match frame.content {
             Content::List(items) => Value::List(items),
-            Content::Map { mut entries, mut lines, merges, .. } => {
+            Content::Map {
+                mut entries,
+                mut lines,
+                merges,
+                ..
+            } => {
                 for merged in merges.iter().flat_map(Node::entries) {
                     if !lines.contains_key(&merged.key) {
                         lines.insert(merged.key.clone(), merged.place.line);
@@ -202,16 +284,29 @@ impl Builder<'_> {
                 Value::Map(entries)
             }
         };
-        self.finish(Node { place: frame.place, value }, frame.anchor, marker)
+        self.finish(
+            Node {
+                place: frame.place,
+                value,
+            },
+            frame.anchor,
+            marker,
+        )
     }
 
     fn alias(&mut self, anchor: usize, marker: Marker) -> Result<(), Failed> {
-        let found = self.anchors.get(&anchor).map(|(node, size, depth)| (node.clone(), *size, *depth));
+        let found = self
+            .anchors
+            .get(&anchor)
+            .map(|(node, size, depth)| (node.clone(), *size, *depth));
         let Some((node, size, depth)) = found else {
             return Err(Failed::new(marker, "an anchor that contains itself"));
         };
         if self.wants_key() {
-            return Err(Failed::new(marker, "a key must be plain text, not an alias"));
+            return Err(Failed::new(
+                marker,
+                "a key must be plain text, not an alias",
+            ));
         }
         self.count(size, marker)?;
         if self.stack.len() + depth > MAX_DEPTH {
@@ -231,12 +326,22 @@ impl Builder<'_> {
         match self.stack.last_mut().map(|frame| &mut frame.content) {
             None => self.root = Some(node),
             Some(Content::List(items)) => items.push(node),
-            Some(Content::Map { entries, lines, key, merges }) => {
-                let Some((key, place)) = key.take() else { return Ok(()) };
+            Some(Content::Map {
+                entries,
+                lines,
+                key,
+                merges,
+            }) => {
+                let Some((key, place)) = key.take() else {
+                    return Ok(());
+                };
                 if key == "<<" {
                     merges.extend(merge_sources(node, marker)?);
                 } else if let Some(line) = lines.get(&key) {
-                    self.repeated.push((place, format!("key `{key}` stands twice in this mapping (first on line {line})")));
+                    self.repeated.push((
+                        place,
+                        format!("key `{key}` stands twice in this mapping (first on line {line})"),
+                    ));
                 } else {
                     lines.insert(key.clone(), place.line);
                     entries.push(Entry { key, place, node });
@@ -253,17 +358,24 @@ fn merge_sources(node: Node, marker: Marker) -> Result<Vec<Node>, Failed> {
         Value::List(items) => items,
         _ => vec![node],
     };
-    if sources.iter().any(|source| !matches!(source.value, Value::Map(_))) {
-        return Err(Failed::new(marker, "`<<` takes a mapping or a list of mappings"));
+    if sources
+        .iter()
+        .any(|source| !matches!(source.value, Value::Map(_)))
+    {
+        return Err(Failed::new(
+            marker,
+            "`<<` takes a mapping or a list of mappings",
+        ));
     }
     Ok(sources)
 }
 
 fn check_tag(tag: Option<&Tag>, marker: Marker) -> Result<(), Failed> {
     match tag {
-        Some(tag) if !tag.is_yaml_core_schema() && tag.to_string() != "!" => {
-            Err(Failed::new(marker, format!("tag `{tag}` is not known: only the tags of YAML itself are")))
-        }
+        Some(tag) if !tag.is_yaml_core_schema() && tag.to_string() != "!" => Err(Failed::new(
+            marker,
+            format!("tag `{tag}` is not known: only the tags of YAML itself are"),
+        )),
         _ => Ok(()),
     }
 }

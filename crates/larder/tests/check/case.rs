@@ -29,12 +29,25 @@ impl Case {
     pub(crate) fn new(name: &'static str, config: &str, words: &[&'static str]) -> Self {
         let config = (!config.is_empty()).then(|| config.to_owned());
         let (files, directories, environment, arguments) = Default::default();
-        Self { name, config, files, directories, environment, arguments, user: None, words: words.to_vec() }
+        Self {
+            name,
+            config,
+            files,
+            directories,
+            environment,
+            arguments,
+            user: None,
+            words: words.to_vec(),
+        }
     }
 
     /// One repository with these keys.
     pub(crate) fn repository(name: &'static str, keys: &str, words: &[&'static str]) -> Self {
-        Self::new(name, &format!("remotes:\n  files:\n    base_url: http://files.example.com\n    {keys}\n"), words)
+        Self::new(
+            name,
+            &format!("remotes:\n  files:\n    base_url: http://files.example.com\n    {keys}\n"),
+            words,
+        )
     }
 
     pub(crate) fn file(mut self, name: &'static str, content: impl Into<Vec<u8>>) -> Self {
@@ -53,7 +66,8 @@ impl Case {
     }
 
     pub(crate) fn arguments(mut self, arguments: &[&str]) -> Self {
-        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self.arguments
+            .extend(arguments.iter().map(|argument| (*argument).to_owned()));
         self
     }
 
@@ -67,7 +81,11 @@ impl Case {
     pub(crate) fn lay_out(&self) -> tempfile::TempDir {
         let home = tempfile::tempdir().expect("a temporary directory");
         if let Some(config) = &self.config {
-            std::fs::write(home.path().join("larder.yaml"), self.filled(config, home.path())).expect("written");
+            std::fs::write(
+                home.path().join("larder.yaml"),
+                self.filled(config, home.path()),
+            )
+            .expect("written");
         }
         for name in &self.directories {
             std::fs::create_dir_all(home.path().join(name)).expect("a directory");
@@ -87,12 +105,19 @@ impl Case {
 
     fn command(&self, home: &Path, command: &str) -> Command {
         let mut larder = Command::new(env!("CARGO_BIN_EXE_larder"));
-        larder.env_clear().current_dir(home).env("HOME", home).stdin(Stdio::null()).arg(command);
+        larder
+            .env_clear()
+            .current_dir(home)
+            .env("HOME", home)
+            .stdin(Stdio::null())
+            .arg(command);
         if let Some(user) = self.user {
             larder.uid(user).gid(user);
         }
         let config = self.config.clone().unwrap_or_default();
-        let says = |key: &str, flag: &str| config.contains(key) || self.arguments.iter().any(|argument| argument == flag);
+        let says = |key: &str, flag: &str| {
+            config.contains(key) || self.arguments.iter().any(|argument| argument == flag)
+        };
         if self.config.is_some() {
             larder.arg("--config").arg(home.join("larder.yaml"));
         }
@@ -102,26 +127,54 @@ impl Case {
         if !says("data_dir:", "--data-dir") {
             larder.arg("--data-dir").arg(home.join("data"));
         }
-        larder.args(self.arguments.iter().map(|argument| self.filled(argument, home)));
-        larder.envs(self.environment.iter().map(|(name, value)| (name, self.filled(value, home))));
+        larder.args(
+            self.arguments
+                .iter()
+                .map(|argument| self.filled(argument, home)),
+        );
+        larder.envs(
+            self.environment
+                .iter()
+                .map(|(name, value)| (name, self.filled(value, home))),
+        );
         larder
     }
 
     /// `larder check`: whether it finds nothing, its exit status, and what it says.
     pub(crate) fn check(&self, home: &Path) -> (Option<i32>, String) {
-        let output = self.command(home, "check").output().expect("the larder program");
-        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+        let output = self
+            .command(home, "check")
+            .output()
+            .expect("the larder program");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
     }
 
     /// `larder serve`, until it listens or ends.
     pub(crate) fn start(&self, home: &Path) -> Started {
         let log = home.join("start.log");
         let stderr = std::fs::File::create(&log).expect("a log file");
-        let child = self.command(home, "serve").stdout(Stdio::null()).stderr(stderr).spawn().expect("the larder program");
-        let mut started = Started { child, log, ended: None };
+        let child = self
+            .command(home, "serve")
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .expect("the larder program");
+        let mut started = Started {
+            child,
+            log,
+            ended: None,
+        };
         let until = Instant::now() + PATIENCE;
         while started.ended.is_none() && !started.log().contains("listening on http") {
-            assert!(Instant::now() < until, "{}: it neither listens nor ends: {}", self.name, started.log());
+            assert!(
+                Instant::now() < until,
+                "{}: it neither listens nor ends: {}",
+                self.name,
+                started.log()
+            );
             std::thread::sleep(Duration::from_millis(5));
             started.ended = started.child.try_wait().expect("its state");
         }
@@ -148,9 +201,17 @@ impl Started {
     /// The address that it listens on.
     pub(crate) fn address(&self) -> String {
         let log = self.log();
-        let after =
-            log.split("listening on http").nth(1).expect("it listens").trim_start_matches("s://").trim_start_matches("://");
-        after.split(['"', ' ', '\n']).next().expect("an address").to_owned()
+        let after = log
+            .split("listening on http")
+            .nth(1)
+            .expect("it listens")
+            .trim_start_matches("s://")
+            .trim_start_matches("://");
+        after
+            .split(['"', ' ', '\n'])
+            .next()
+            .expect("an address")
+            .to_owned()
     }
 }
 
@@ -167,12 +228,18 @@ pub(crate) fn listing(directory: &Path) -> BTreeSet<(PathBuf, u64)> {
     let mut found = BTreeSet::new();
     let mut open = vec![directory.to_owned()];
     while let Some(directory) = open.pop() {
-        for entry in std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry")) {
+        for entry in std::fs::read_dir(directory)
+            .expect("a directory")
+            .map(|entry| entry.expect("an entry"))
+        {
             let metadata = entry.metadata().expect("its metadata");
             if metadata.is_dir() {
                 open.push(entry.path());
             }
-            found.insert((entry.path(), if metadata.is_dir() { 0 } else { metadata.len() }));
+            found.insert((
+                entry.path(),
+                if metadata.is_dir() { 0 } else { metadata.len() },
+            ));
         }
     }
     found
@@ -184,5 +251,8 @@ pub(crate) fn certificate(from: i32, to: i32) -> (String, String) {
     let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).expect("parameters");
     params.not_before = rcgen::date_time_ymd(from, 1, 1);
     params.not_after = rcgen::date_time_ymd(to, 1, 1);
-    (params.self_signed(&key).expect("a certificate").pem(), key.serialize_pem())
+    (
+        params.self_signed(&key).expect("a certificate").pem(),
+        key.serialize_pem(),
+    )
 }

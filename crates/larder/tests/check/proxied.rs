@@ -20,10 +20,16 @@ fn answering(status: &'static str, body: &'static str) -> (String, Receiver<Stri
         for stream in listener.incoming() {
             let mut stream = stream.expect("a connection");
             let head = head(&mut stream);
-            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+            let answer = format!(
+                "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
             stream.write_all(answer.as_bytes()).expect("sent");
             // Nobody listens once the test is over.
-            if send.send(head.lines().next().unwrap_or_default().to_owned()).is_err() {
+            if send
+                .send(head.lines().next().unwrap_or_default().to_owned())
+                .is_err()
+            {
                 return;
             }
         }
@@ -48,7 +54,9 @@ fn get(larder: &str, repository: &str) -> String {
 fn get_at(larder: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(larder).expect("larder");
     stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
-    let request = format!("GET /api/v1/remote/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "GET /api/v1/remote/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).expect("sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
@@ -69,29 +77,59 @@ fn upstreams_are_reached_as_the_nearest_word_says() {
     );
     let dead = "http://127.0.0.1:1";
     for case in [
-        Case::new("HTTP_PROXY", &remotes, &[]).env("HTTP_PROXY", &proxy).env("https_proxy", dead),
-        Case::new("http_proxy", &remotes, &[]).env("http_proxy", &format!("http://{proxy}")).env("NO_PROXY", "example.org"),
+        Case::new("HTTP_PROXY", &remotes, &[])
+            .env("HTTP_PROXY", &proxy)
+            .env("https_proxy", dead),
+        Case::new("http_proxy", &remotes, &[])
+            .env("http_proxy", &format!("http://{proxy}"))
+            .env("NO_PROXY", "example.org"),
         Case::new("ALL_PROXY", &remotes, &[]).env("ALL_PROXY", &proxy),
-        Case::new("proxy", &format!("proxy: http://{proxy}\n{remotes}"), &[]).env("HTTP_PROXY", dead),
+        Case::new("proxy", &format!("proxy: http://{proxy}\n{remotes}"), &[])
+            .env("HTTP_PROXY", dead),
     ] {
         let home = case.lay_out();
         let larder = case.start(home.path());
         assert!(larder.ended.is_none(), "{}: {}", case.name, larder.log());
         let address = larder.address();
-        let expected =
-            [("far", "through the proxy"), ("near", "directly"), ("own", "through its own"), ("near-own", "through its own")];
+        let expected = [
+            ("far", "through the proxy"),
+            ("near", "directly"),
+            ("own", "through its own"),
+            ("near-own", "through its own"),
+        ];
         for (repository, body) in expected {
-            assert_eq!(get(&address, repository), body, "{}: {repository}", case.name);
+            assert_eq!(
+                get(&address, repository),
+                body,
+                "{}: {repository}",
+                case.name
+            );
         }
         let line = proxied.recv_timeout(PATIENCE).expect("a request");
-        assert_eq!(line, "GET http://files.example.com/root/file HTTP/1.1", "{}", case.name);
-        assert!(larder.log().contains("upstreams are reached through the proxy"), "{}", larder.log());
+        assert_eq!(
+            line, "GET http://files.example.com/root/file HTTP/1.1",
+            "{}",
+            case.name
+        );
+        assert!(
+            larder
+                .log()
+                .contains("upstreams are reached through the proxy"),
+            "{}",
+            larder.log()
+        );
     }
     // `proxy: none` at the top: the variables are not used.
-    let case = Case::new("none", &format!("proxy: none\n{remotes}"), &[]).env("HTTP_PROXY", "gopher://x").env("ALL_PROXY", dead);
+    let case = Case::new("none", &format!("proxy: none\n{remotes}"), &[])
+        .env("HTTP_PROXY", "gopher://x")
+        .env("ALL_PROXY", dead);
     let home = case.lay_out();
     let larder = case.start(home.path());
-    assert!(larder.ended.is_none() && !larder.log().contains("through the proxy"), "{}", larder.log());
+    assert!(
+        larder.ended.is_none() && !larder.log().contains("through the proxy"),
+        "{}",
+        larder.log()
+    );
     assert_eq!(get(&larder.address(), "near"), "directly");
 }
 
@@ -99,14 +137,24 @@ fn upstreams_are_reached_as_the_nearest_word_says() {
 #[test]
 fn a_login_that_the_proxy_wants_is_told_as_the_proxys() {
     let (proxy, _proxied) = answering("407 Proxy Authentication Required", "");
-    let case = Case::new("a proxy's login", "remotes: {far: {base_url: 'http://files.example.com'}}\n", &[])
-        .env("HTTP_PROXY", &format!("http://user:canary@{proxy}"));
+    let case = Case::new(
+        "a proxy's login",
+        "remotes: {far: {base_url: 'http://files.example.com'}}\n",
+        &[],
+    )
+    .env("HTTP_PROXY", &format!("http://user:canary@{proxy}"));
     let home = case.lay_out();
     let larder = case.start(home.path());
     assert!(larder.ended.is_none(), "{}", larder.log());
-    for (path, asked) in [("far/file", "asked for file"), ("far/", "asked for its root")] {
+    for (path, asked) in [
+        ("far/file", "asked for file"),
+        ("far/", "asked for its root"),
+    ] {
         let body = get_at(&larder.address(), path);
-        assert!(body.contains("its URL (proxy)") && !body.contains("of the repository, or correct"), "{body}");
+        assert!(
+            body.contains("its URL (proxy)") && !body.contains("of the repository, or correct"),
+            "{body}"
+        );
         assert!(body.contains(asked), "{body}");
     }
     assert!(!larder.log().contains("canary"), "{}", larder.log());

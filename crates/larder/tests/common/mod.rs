@@ -19,7 +19,11 @@ pub(crate) fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
 
 /// The sources that read `config`, with a home and nothing else in the environment.
 pub(crate) fn sources(config: &Path) -> Sources {
-    Sources { config: Some(config.to_owned()), environment: Environment::of([("HOME", "/home/user")]), ..Sources::default() }
+    Sources {
+        config: Some(config.to_owned()),
+        environment: Environment::of([("HOME", "/home/user")]),
+        ..Sources::default()
+    }
 }
 
 /// Loads one file with this text.
@@ -47,7 +51,11 @@ pub(crate) fn lines(found: &[Diagnostic]) -> String {
         let text = found.to_string();
         match &found.place {
             Some(place) => {
-                let name = Path::new(&*place.file).file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let name = Path::new(&*place.file)
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
                 text.replacen(&*place.file, &name, 1)
             }
             None => text,
@@ -58,11 +66,16 @@ pub(crate) fn lines(found: &[Diagnostic]) -> String {
 
 /// A repository by name.
 pub(crate) fn repository(settings: &Settings, name: &str) -> Arc<Repository> {
-    let found = settings.repositories.iter().find(|r| r.name.as_str() == name);
+    let found = settings
+        .repositories
+        .iter()
+        .find(|r| r.name.as_str() == name);
     Arc::clone(found.unwrap_or_else(|| panic!("repository {name}")))
 }
 
 /// A file of `tests/data`.
 pub(crate) fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name)
 }

@@ -19,9 +19,16 @@ struct SmallDisk(tempfile::TempDir);
 impl SmallDisk {
     fn mount() -> Result<Self, String> {
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"]).arg(directory.path()).output();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"])
+            .arg(directory.path())
+            .output();
         let output = mount.map_err(|error| format!("mount cannot be run: {error}"))?;
-        if output.status.success() { Ok(Self(directory)) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
+        if output.status.success() {
+            Ok(Self(directory))
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+        }
     }
 }
 
@@ -37,7 +44,8 @@ fn fill(path: &Path, leave: u64) {
     let mut file = File::create(path).expect("a file");
     while file.write_all(&vec![9; 1 << 16]).is_ok() {}
     let length = file.metadata().expect("its length").len();
-    file.set_len(length.saturating_sub(leave)).expect("another length");
+    file.set_len(length.saturating_sub(leave))
+        .expect("another length");
 }
 
 #[tokio::test]
@@ -48,25 +56,44 @@ async fn the_disk_is_full() {
         reason: Cannot("the file is served all the same: it is only not kept"),
         log: Says(&["\"level\":\"WARN\"", "cannot be kept on disk"]),
         health: Says(&["disk: ", "\"keeping\":false", "\"free_bytes\":"]),
-        metrics: Says(&["larder_repository_fills_not_kept_total{", "repository=\"up\"", "} 1"]),
+        metrics: Says(&[
+            "larder_repository_fills_not_kept_total{",
+            "repository=\"up\"",
+            "} 1",
+        ]),
     };
     let disk = match SmallDisk::mount() {
         Ok(disk) => disk,
         Err(why) => return eprintln!("SKIPPED: no tmpfs can be mounted here ({why}); needs root"),
     };
     let origin = Origin::start().await;
-    origin.put("/pkg/tool-1.0.zip", Resource::new(Payload::generated(300_000, 3)));
+    origin.put(
+        "/pkg/tool-1.0.zip",
+        Resource::new(Payload::generated(300_000, 3)),
+    );
     let data = disk.0.path().join("data");
     let config = format!("remotes:\n{}", entry("up", "generic", &origin, ""));
-    let larder = Setup::new(&config).env("LARDER_DATA_DIR", &data.to_string_lossy()).start().await;
+    let larder = Setup::new(&config)
+        .env("LARDER_DATA_DIR", &data.to_string_lossy())
+        .start()
+        .await;
     fill(&disk.0.path().join("filler"), 100_000);
     let wire = ask(&larder, "/api/v1/remote/up/pkg/tool-1.0.zip").await;
     assert_eq!(wire.status, 200, "{}", wire.reason);
-    larder.until_metric("larder_repository_fills_not_kept_total", "up", 1.0).await;
+    larder
+        .until_metric("larder_repository_fills_not_kept_total", "up", 1.0)
+        .await;
     // The verdict on the disk is at most five seconds old.
     let until = std::time::Instant::now() + PATIENCE;
-    while !crate::support::get(&larder.url("/health")).await.text().contains("\"keeping\":false") {
-        assert!(std::time::Instant::now() < until, "/health does not know that the disk is full");
+    while !crate::support::get(&larder.url("/health"))
+        .await
+        .text()
+        .contains("\"keeping\":false")
+    {
+        assert!(
+            std::time::Instant::now() < until,
+            "/health does not know that the disk is full"
+        );
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     row.is_told(&larder, &wire).await;
@@ -79,21 +106,41 @@ async fn the_data_directory_cannot_be_written() {
         failure: "a data directory that cannot be written",
         body: Cannot("the file is served all the same: it is only not kept"),
         reason: Cannot("the file is served all the same: it is only not kept"),
-        log: Says(&["\"level\":\"WARN\"", "cannot be kept on disk", "cannot make a spool"]),
-        health: Says(&["backends: ", "the last download was served but not kept: cannot make a spool"]),
-        metrics: Says(&["larder_repository_fills_not_kept_total{", "repository=\"up\"", "} 1"]),
+        log: Says(&[
+            "\"level\":\"WARN\"",
+            "cannot be kept on disk",
+            "cannot make a spool",
+        ]),
+        health: Says(&[
+            "backends: ",
+            "the last download was served but not kept: cannot make a spool",
+        ]),
+        metrics: Says(&[
+            "larder_repository_fills_not_kept_total{",
+            "repository=\"up\"",
+            "} 1",
+        ]),
     };
     let origin = Origin::start().await;
     for name in ["a", "b"] {
         origin.put(&format!("/{name}"), Resource::new("bytes"));
     }
-    let larder = TestLarder::start(&format!("remotes:\n{}", entry("up", "generic", &origin, ""))).await;
-    let (blobs, aside) = (larder.data_dir().join("blobs"), larder.data_dir().join("aside"));
+    let larder = TestLarder::start(&format!(
+        "remotes:\n{}",
+        entry("up", "generic", &origin, "")
+    ))
+    .await;
+    let (blobs, aside) = (
+        larder.data_dir().join("blobs"),
+        larder.data_dir().join("aside"),
+    );
     std::fs::rename(&blobs, &aside).expect("another name");
     std::fs::write(&blobs, "").expect("a file in its place");
     let wire = ask(&larder, "/api/v1/remote/up/a").await;
     assert_eq!((wire.status, wire.body.as_str()), (200, "bytes"));
-    larder.until_metric("larder_repository_fills_not_kept_total", "up", 1.0).await;
+    larder
+        .until_metric("larder_repository_fills_not_kept_total", "up", 1.0)
+        .await;
     row.is_told(&larder, &wire).await;
     let keeping = async || get(&larder.url("health")).await.json()["disk"]["keeping"].as_bool();
     assert_eq!(keeping().await, Some(false));
@@ -102,7 +149,11 @@ async fn the_data_directory_cannot_be_written() {
     assert_eq!(ask(&larder, "/api/v1/remote/up/b").await.status, 200);
     let until = Instant::now() + PATIENCE;
     while keeping().await != Some(true) {
-        assert!(Instant::now() < until, "{}", get(&larder.url("health")).await.text());
+        assert!(
+            Instant::now() < until,
+            "{}",
+            get(&larder.url("health")).await.text()
+        );
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
 }

@@ -40,21 +40,39 @@ pub(crate) struct Wire {
 
 /// Asks with HTTP/1.1 and reads the status line as it stands.
 pub(crate) async fn ask(larder: &TestLarder, target: &str) -> Wire {
-    let request =
-        format!("GET {target} HTTP/1.1\r\nHost: {}\r\nUser-Agent: pip/26.2\r\nConnection: close\r\n\r\n", larder.address());
+    let request = format!(
+        "GET {target} HTTP/1.1\r\nHost: {}\r\nUser-Agent: pip/26.2\r\nConnection: close\r\n\r\n",
+        larder.address()
+    );
     let answer = raw(larder.address(), request.as_bytes()).await;
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-    let line = head.lines().next().expect("a status line").strip_prefix("HTTP/1.1 ").expect("HTTP/1.1");
+    let line = head
+        .lines()
+        .next()
+        .expect("a status line")
+        .strip_prefix("HTTP/1.1 ")
+        .expect("HTTP/1.1");
     let (status, reason) = line.split_once(' ').expect("a status and a reason phrase");
-    Wire { status: status.parse().expect("a status"), reason: reason.to_owned(), body: body.to_owned() }
+    Wire {
+        status: status.parse().expect("a status"),
+        reason: reason.to_owned(),
+        body: body.to_owned(),
+    }
 }
 
 impl Row {
     /// Compares the row with what can be read now. `wire` is the answer to the client that met the failure.
     pub(crate) async fn is_told(self, larder: &TestLarder, wire: &Wire) {
-        let error = serde_json::from_str::<Value>(&wire.body).ok().and_then(|body| Some(body.get("error")?.as_str()?.to_owned()));
+        let error = serde_json::from_str::<Value>(&wire.body)
+            .ok()
+            .and_then(|body| Some(body.get("error")?.as_str()?.to_owned()));
         self.check("body", self.body, [error.unwrap_or_default()]);
-        assert!(wire.reason.is_ascii() && wire.reason.len() <= 120, "{}: {:?}", self.failure, wire.reason);
+        assert!(
+            wire.reason.is_ascii() && wire.reason.len() <= 120,
+            "{}: {:?}",
+            self.failure,
+            wire.reason
+        );
         self.check("reason phrase", self.reason, [wire.reason.clone()]);
         let health: Value = serde_json::from_str(&page(larder, "/health").await).expect("JSON");
         self.check("/health", self.health, entries(&health));
@@ -75,7 +93,12 @@ impl Row {
             Cell::Says(words) => {
                 assert!(!words.is_empty());
                 let said = found.iter().any(|one| holds(one, words));
-                assert!(said, "{}: {place} does not say {words:?}:\n{}", self.failure, found.join("\n"));
+                assert!(
+                    said,
+                    "{}: {place} does not say {words:?}:\n{}",
+                    self.failure,
+                    found.join("\n")
+                );
             }
             Cell::Cannot(why) => assert!(!why.is_empty()),
         }
@@ -84,8 +107,14 @@ impl Row {
 
 /// A page of larder's own, whatever its certificate is.
 async fn page(larder: &TestLarder, path: &str) -> String {
-    let client = builder().tls_danger_accept_invalid_certs(true).build().expect("a client");
-    try_send(&client, "GET", &larder.url(path), &[]).await.expect("an answer").text()
+    let client = builder()
+        .tls_danger_accept_invalid_certs(true)
+        .build()
+        .expect("a client");
+    try_send(&client, "GET", &larder.url(path), &[])
+        .await
+        .expect("an answer")
+        .text()
 }
 
 fn holds(text: &str, words: &[&str]) -> bool {
@@ -97,7 +126,10 @@ fn entries(health: &Value) -> Vec<String> {
     let members = health.as_object().expect("an object").iter();
     members
         .flat_map(|(name, value)| match value {
-            Value::Array(list) => list.iter().map(|entry| format!("{name}: {entry}")).collect(),
+            Value::Array(list) => list
+                .iter()
+                .map(|entry| format!("{name}: {entry}"))
+                .collect(),
             other => vec![format!("{name}: {other}")],
         })
         .collect()

@@ -14,7 +14,8 @@ use crate::support::TestLarder;
 fn expired() -> (rcgen::Certificate, KeyPair, String) {
     let mut authority = CertificateParams::new(Vec::new()).expect("parameters");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key")).expect("an authority");
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key"))
+        .expect("an authority");
     let key = KeyPair::generate().expect("a key");
     let mut leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
     leaf.not_before = rcgen::date_time_ymd(2020, 1, 1);
@@ -34,7 +35,9 @@ async fn https(certificate: &rcgen::Certificate, key: &KeyPair) -> SocketAddr {
         .with_single_cert(vec![certificate.der().clone()], key)
         .expect("a pair");
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
     let address = listener.local_addr().expect("its address");
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -50,18 +53,39 @@ async fn the_upstream_s_certificate_has_expired() {
     let row = Row {
         failure: "expired certificate of the upstream",
         body: Says(&["TLS failed", "expired", "repository up"]),
-        reason: Says(&["upstream of repository up cannot be reached", "certificate has expired"]),
-        log: Says(&["\"repository\":\"up\"", "\"code\":\"upstream_unreachable\"", "expired", "\"agent\":\"pip/26.2\""]),
-        health: Says(&["upstreams: ", "\"repository\":\"up\"", "\"state\":\"failing\"", "\"cause\":\"tls\"", "expired"]),
-        metrics: Says(&["larder_upstream_failures_total{", "repository=\"up\"", "cause=\"tls\"", "} 1"]),
+        reason: Says(&[
+            "upstream of repository up cannot be reached",
+            "certificate has expired",
+        ]),
+        log: Says(&[
+            "\"repository\":\"up\"",
+            "\"code\":\"upstream_unreachable\"",
+            "expired",
+            "\"agent\":\"pip/26.2\"",
+        ]),
+        health: Says(&[
+            "upstreams: ",
+            "\"repository\":\"up\"",
+            "\"state\":\"failing\"",
+            "\"cause\":\"tls\"",
+            "expired",
+        ]),
+        metrics: Says(&[
+            "larder_upstream_failures_total{",
+            "repository=\"up\"",
+            "cause=\"tls\"",
+            "} 1",
+        ]),
     };
     let (certificate, key, authority) = expired();
     let address = https(&certificate, &key).await;
     let directory = tempfile::tempdir().expect("a directory");
     let ca_file = directory.path().join("ca.pem");
     std::fs::write(&ca_file, authority).expect("a file");
-    let config =
-        format!("remotes:\n  up:\n    package: generic\n    base_url: https://{address}/\n    ca_file: {}\n", ca_file.display());
+    let config = format!(
+        "remotes:\n  up:\n    package: generic\n    base_url: https://{address}/\n    ca_file: {}\n",
+        ca_file.display()
+    );
     let larder = TestLarder::start(&config).await;
     let wire = ask(&larder, "/api/v1/remote/up/pkg/tool-1.0.zip").await;
     assert_eq!(wire.status, 502, "{wire:?}");
@@ -74,7 +98,11 @@ async fn larder_s_own_certificate_has_expired() {
         failure: "expired certificate of larder",
         body: Cannot("clients end the handshake before there is a request"),
         reason: Cannot("clients end the handshake before there is a request"),
-        log: Says(&["\"level\":\"ERROR\"", "certificate has expired", "01 Feb 2020"]),
+        log: Says(&[
+            "\"level\":\"ERROR\"",
+            "certificate has expired",
+            "01 Feb 2020",
+        ]),
         health: Says(&["certificate: ", "\"not_after\":\"2020-02-01T00:00:00Z\""]),
         // 2020-02-01, midnight UTC.
         metrics: Says(&["larder_certificate_expiry_timestamp_seconds 1580515200"]),
@@ -84,7 +112,11 @@ async fn larder_s_own_certificate_has_expired() {
     let [cert_file, key_file] = ["cert.pem", "key.pem"].map(|name| directory.path().join(name));
     std::fs::write(&cert_file, certificate.pem()).expect("a file");
     std::fs::write(&key_file, key.serialize_pem()).expect("a file");
-    let config = format!("remotes: {{}}\ndrain: 0\ntls: {{ cert: '{}', key: '{}' }}\n", cert_file.display(), key_file.display());
+    let config = format!(
+        "remotes: {{}}\ndrain: 0\ntls: {{ cert: '{}', key: '{}' }}\n",
+        cert_file.display(),
+        key_file.display()
+    );
     let larder = TestLarder::start(&config).await;
     row.is_told(&larder, &Wire::default()).await;
 }

@@ -29,7 +29,10 @@ async fn a_host_name_that_cannot_be_resolved() {
     let row = Row {
         failure: "DNS",
         body: Says(&["host name cannot be resolved", "repository up"]),
-        reason: Says(&["upstream of repository up cannot be reached", "host name cannot be resolved"]),
+        reason: Says(&[
+            "upstream of repository up cannot be reached",
+            "host name cannot be resolved",
+        ]),
         log: Says(&[
             "\"repository\":\"up\"",
             "\"code\":\"upstream_unreachable\"",
@@ -37,8 +40,19 @@ async fn a_host_name_that_cannot_be_resolved() {
             "\"agent\":\"pip/26.2\"",
             "\"key\":\"up/pkg/tool-1.0.tar.gz\"",
         ]),
-        health: Says(&["upstreams: ", "\"repository\":\"up\"", "\"state\":\"failing\"", "\"cause\":\"dns\"", "resolved"]),
-        metrics: Says(&["larder_upstream_failures_total{", "repository=\"up\"", "cause=\"dns\"", "} 1"]),
+        health: Says(&[
+            "upstreams: ",
+            "\"repository\":\"up\"",
+            "\"state\":\"failing\"",
+            "\"cause\":\"dns\"",
+            "resolved",
+        ]),
+        metrics: Says(&[
+            "larder_upstream_failures_total{",
+            "repository=\"up\"",
+            "cause=\"dns\"",
+            "} 1",
+        ]),
     };
     // RFC 6761 section 6.4: names below .invalid never exist.
     let config = "remotes:\n  up:\n    package: generic\n    base_url: http://files.invalid/\n";
@@ -53,7 +67,10 @@ async fn a_connection_that_is_refused() {
     let row = Row {
         failure: "connection refused",
         body: Says(&["cannot connect: connection refused", "repository up"]),
-        reason: Says(&["upstream of repository up cannot be reached", "refuses connections"]),
+        reason: Says(&[
+            "upstream of repository up cannot be reached",
+            "refuses connections",
+        ]),
         log: Says(&[
             "\"repository\":\"up\"",
             "\"code\":\"upstream_unreachable\"",
@@ -67,7 +84,12 @@ async fn a_connection_that_is_refused() {
             "\"cause\":\"refused\"",
             "connection refused",
         ]),
-        metrics: Says(&["larder_upstream_failures_total{", "repository=\"up\"", "cause=\"refused\"", "} 1"]),
+        metrics: Says(&[
+            "larder_upstream_failures_total{",
+            "repository=\"up\"",
+            "cause=\"refused\"",
+            "} 1",
+        ]),
     };
     let mut origin = Origin::start().await;
     origin.stop().await;
@@ -83,9 +105,24 @@ async fn an_upstream_that_does_not_answer_in_time() {
         failure: "time-out",
         body: Says(&["timeouts.read", "repository up"]),
         reason: Says(&["in time"]),
-        log: Says(&["\"repository\":\"up\"", "\"code\":\"upstream_timeout\"", "\"status\":504", "\"agent\":\"pip/26.2\""]),
-        health: Says(&["upstreams: ", "\"repository\":\"up\"", "\"state\":\"failing\"", "\"cause\":\"timeout\""]),
-        metrics: Says(&["larder_upstream_failures_total{", "repository=\"up\"", "cause=\"timeout\"", "} 1"]),
+        log: Says(&[
+            "\"repository\":\"up\"",
+            "\"code\":\"upstream_timeout\"",
+            "\"status\":504",
+            "\"agent\":\"pip/26.2\"",
+        ]),
+        health: Says(&[
+            "upstreams: ",
+            "\"repository\":\"up\"",
+            "\"state\":\"failing\"",
+            "\"cause\":\"timeout\"",
+        ]),
+        metrics: Says(&[
+            "larder_upstream_failures_total{",
+            "repository=\"up\"",
+            "cause=\"timeout\"",
+            "} 1",
+        ]),
     };
     let stall = Behaviour::StallHead(std::time::Duration::from_mins(1));
     answered(row, 504, stall, "timeouts: { read: 1 }").await;
@@ -97,9 +134,24 @@ async fn a_401_of_the_upstream() {
         failure: "401",
         body: Says(&["answered 401", "username and password", "repository up"]),
         reason: Says(&["401", "username and password"]),
-        log: Says(&["\"repository\":\"up\"", "\"code\":\"upstream_unauthorized\"", "\"upstream\":\"401\"", "\"status\":502"]),
-        health: Says(&["upstreams: ", "\"repository\":\"up\"", "\"cause\":\"unauthorized\"", "401"]),
-        metrics: Says(&["larder_upstream_failures_total{", "repository=\"up\"", "cause=\"unauthorized\"", "} 1"]),
+        log: Says(&[
+            "\"repository\":\"up\"",
+            "\"code\":\"upstream_unauthorized\"",
+            "\"upstream\":\"401\"",
+            "\"status\":502",
+        ]),
+        health: Says(&[
+            "upstreams: ",
+            "\"repository\":\"up\"",
+            "\"cause\":\"unauthorized\"",
+            "401",
+        ]),
+        metrics: Says(&[
+            "larder_upstream_failures_total{",
+            "repository=\"up\"",
+            "cause=\"unauthorized\"",
+            "} 1",
+        ]),
     };
     answered(row, 502, Behaviour::Status(401), "").await;
 }
@@ -110,9 +162,24 @@ async fn a_403_of_the_upstream() {
         failure: "403",
         body: Says(&["answered 403", "repository up"]),
         reason: Says(&["403"]),
-        log: Says(&["\"repository\":\"up\"", "\"code\":\"upstream_status\"", "\"upstream\":\"403\"", "\"status\":403"]),
-        health: Says(&["upstreams: ", "\"repository\":\"up\"", "\"cause\":\"forbidden\"", "403"]),
-        metrics: Says(&["larder_upstream_failures_total{", "repository=\"up\"", "cause=\"forbidden\"", "} 1"]),
+        log: Says(&[
+            "\"repository\":\"up\"",
+            "\"code\":\"upstream_status\"",
+            "\"upstream\":\"403\"",
+            "\"status\":403",
+        ]),
+        health: Says(&[
+            "upstreams: ",
+            "\"repository\":\"up\"",
+            "\"cause\":\"forbidden\"",
+            "403",
+        ]),
+        metrics: Says(&[
+            "larder_upstream_failures_total{",
+            "repository=\"up\"",
+            "cause=\"forbidden\"",
+            "} 1",
+        ]),
     };
     answered(row, 403, Behaviour::Status(403), "").await;
 }
@@ -123,9 +190,24 @@ async fn a_429_of_the_upstream() {
         failure: "429",
         body: Says(&["answered 429", "repository up"]),
         reason: Says(&["429"]),
-        log: Says(&["\"repository\":\"up\"", "\"code\":\"rate_limited\"", "\"upstream\":\"429\"", "\"status\":429"]),
-        health: Says(&["upstreams: ", "\"repository\":\"up\"", "\"cause\":\"rate_limited\"", "429"]),
-        metrics: Says(&["larder_upstream_failures_total{", "repository=\"up\"", "cause=\"rate_limited\"", "} 1"]),
+        log: Says(&[
+            "\"repository\":\"up\"",
+            "\"code\":\"rate_limited\"",
+            "\"upstream\":\"429\"",
+            "\"status\":429",
+        ]),
+        health: Says(&[
+            "upstreams: ",
+            "\"repository\":\"up\"",
+            "\"cause\":\"rate_limited\"",
+            "429",
+        ]),
+        metrics: Says(&[
+            "larder_upstream_failures_total{",
+            "repository=\"up\"",
+            "cause=\"rate_limited\"",
+            "} 1",
+        ]),
     };
     answered(row, 429, Behaviour::Status(429), "").await;
 }
@@ -136,9 +218,25 @@ async fn a_5xx_of_the_upstream() {
         failure: "5xx",
         body: Says(&["answered 500", "repository up"]),
         reason: Says(&["500"]),
-        log: Says(&["\"repository\":\"up\"", "\"code\":\"upstream_status\"", "\"upstream\":\"500\"", "\"status\":500"]),
-        health: Says(&["upstreams: ", "\"repository\":\"up\"", "\"state\":\"failing\"", "\"cause\":\"server_error\"", "500"]),
-        metrics: Says(&["larder_upstream_failures_total{", "repository=\"up\"", "cause=\"server_error\"", "} 1"]),
+        log: Says(&[
+            "\"repository\":\"up\"",
+            "\"code\":\"upstream_status\"",
+            "\"upstream\":\"500\"",
+            "\"status\":500",
+        ]),
+        health: Says(&[
+            "upstreams: ",
+            "\"repository\":\"up\"",
+            "\"state\":\"failing\"",
+            "\"cause\":\"server_error\"",
+            "500",
+        ]),
+        metrics: Says(&[
+            "larder_upstream_failures_total{",
+            "repository=\"up\"",
+            "cause=\"server_error\"",
+            "} 1",
+        ]),
     };
     answered(row, 500, Behaviour::Status(500), "").await;
 }
@@ -148,11 +246,32 @@ async fn a_5xx_of_the_upstream() {
 async fn a_proxy_that_cannot_be_reached() {
     let row = Row {
         failure: "proxy down",
-        body: Says(&["repository up", "cannot connect", "through the proxy http://127.0.0.1:"]),
-        reason: Says(&["upstream of repository up cannot be reached", "no connection through its proxy"]),
-        log: Says(&["\"repository\":\"up\"", "\"code\":\"upstream_unreachable\"", "through the proxy http://127.0.0.1:"]),
-        health: Says(&["upstreams: ", "\"repository\":\"up\"", "\"cause\":\"refused\"", "through the proxy"]),
-        metrics: Says(&["larder_upstream_failures_total{", "repository=\"up\"", "cause=\"refused\"", "} 1"]),
+        body: Says(&[
+            "repository up",
+            "cannot connect",
+            "through the proxy http://127.0.0.1:",
+        ]),
+        reason: Says(&[
+            "upstream of repository up cannot be reached",
+            "no connection through its proxy",
+        ]),
+        log: Says(&[
+            "\"repository\":\"up\"",
+            "\"code\":\"upstream_unreachable\"",
+            "through the proxy http://127.0.0.1:",
+        ]),
+        health: Says(&[
+            "upstreams: ",
+            "\"repository\":\"up\"",
+            "\"cause\":\"refused\"",
+            "through the proxy",
+        ]),
+        metrics: Says(&[
+            "larder_upstream_failures_total{",
+            "repository=\"up\"",
+            "cause=\"refused\"",
+            "} 1",
+        ]),
     };
     let origin = Origin::start().await;
     let mut proxy = Origin::start().await;

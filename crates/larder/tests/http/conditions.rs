@@ -11,13 +11,18 @@ use crate::support::{TestLarder, get, send};
 const MODIFIED: &str = "Wed, 01 Jan 2020 00:00:00 GMT";
 
 fn in_seconds(offset: i64) -> String {
-    httpdate(SystemTime::UNIX_EPOCH + Duration::from_secs(now_seconds().saturating_add_signed(offset)))
+    httpdate(
+        SystemTime::UNIX_EPOCH + Duration::from_secs(now_seconds().saturating_add_signed(offset)),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn if_none_match_gives_304_for_any_tag_that_matches_weakly() {
     let origin = Origin::start().await;
-    origin.put("/strong", Resource::new("s").etag("\"s-1\"").last_modified(MODIFIED));
+    origin.put(
+        "/strong",
+        Resource::new("s").etag("\"s-1\"").last_modified(MODIFIED),
+    );
     origin.put("/weak", Resource::new("w").etag("W/\"w-1\""));
     let larder = TestLarder::start(&remote("generic", &origin, "")).await;
     for (path, tags, want) in [
@@ -42,7 +47,10 @@ async fn if_none_match_gives_304_for_any_tag_that_matches_weakly() {
             if want == 304 {
                 assert_eq!(answer.body, b"");
                 // RFC 9110 section 15.4.5: what 200 would have said of caching.
-                assert_eq!(answer.header("cache-control"), "public, max-age=31536000, immutable");
+                assert_eq!(
+                    answer.header("cache-control"),
+                    "public, max-age=31536000, immutable"
+                );
                 assert_eq!(answer.header("content-type"), "");
                 assert_eq!(answer.source(), "cache");
             }
@@ -50,10 +58,23 @@ async fn if_none_match_gives_304_for_any_tag_that_matches_weakly() {
     }
     // With If-None-Match, If-Modified-Since counts for nothing.
     let url = larder.artifact("generic", "strong");
-    let both = send("GET", &url, &[("If-None-Match", "\"other\""), ("If-Modified-Since", MODIFIED)]).await;
+    let both = send(
+        "GET",
+        &url,
+        &[
+            ("If-None-Match", "\"other\""),
+            ("If-Modified-Since", MODIFIED),
+        ],
+    )
+    .await;
     assert_eq!(both.status, 200);
     // Conditions of the client are larder's business: none of them went upstream.
-    assert!(origin.requests().iter().all(|request| request.header("if-none-match").is_none()));
+    assert!(
+        origin
+            .requests()
+            .iter()
+            .all(|request| request.header("if-none-match").is_none())
+    );
 }
 
 /// Spec section 1: 304 if the date equals the served `Last-Modified`, or is not before the moment larder began to serve that body.
@@ -87,15 +108,26 @@ async fn if_modified_since_means_the_body_that_larder_served_then() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_replaced_another_is_not_304_for_the_time_of_the_other() {
     let origin = Origin::start().await;
-    origin.put("/index", Resource::new("old").last_modified("Wed, 01 Jan 2020 00:00:00 GMT"));
-    let larder = TestLarder::start(&remote("generic", &origin, "mutable_patterns: [index]\ncache: { mutable_ttl: 0 }")).await;
+    origin.put(
+        "/index",
+        Resource::new("old").last_modified("Wed, 01 Jan 2020 00:00:00 GMT"),
+    );
+    let larder = TestLarder::start(&remote(
+        "generic",
+        &origin,
+        "mutable_patterns: [index]\ncache: { mutable_ttl: 0 }",
+    ))
+    .await;
     let url = larder.artifact("generic", "index");
     assert_eq!(get(&url).await.text(), "old");
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     let fetched = in_seconds(0);
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     // Published before the client's fetch, seen by larder after it.
-    origin.put("/index", Resource::new("new").last_modified("Thu, 02 Jan 2020 00:00:00 GMT"));
+    origin.put(
+        "/index",
+        Resource::new("new").last_modified("Thu, 02 Jan 2020 00:00:00 GMT"),
+    );
     let answer = send("GET", &url, &[("If-Modified-Since", &fetched)]).await;
     assert_eq!((answer.status, answer.text().as_str()), (200, "new"));
 }
@@ -103,7 +135,10 @@ async fn a_body_that_replaced_another_is_not_304_for_the_time_of_the_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn if_match_and_if_unmodified_since_fail_with_412() {
     let origin = Origin::start().await;
-    origin.put("/a", Resource::new("a").etag("\"a-1\"").last_modified(MODIFIED));
+    origin.put(
+        "/a",
+        Resource::new("a").etag("\"a-1\"").last_modified(MODIFIED),
+    );
     let larder = TestLarder::start(&remote("generic", &origin, "")).await;
     let url = larder.artifact("generic", "a");
     get(&url).await;

@@ -10,16 +10,32 @@ const LISTED: &str = "mutable_patterns: ['^list']";
 
 async fn flush(larder: &TestLarder, query: &str) -> (u64, u64, bool) {
     let answer = send("PUT", &larder.url(&format!("/cache/flush{query}")), &[]).await;
-    assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"), "{query}: {}", answer.text());
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (200, "application/json"),
+        "{query}: {}",
+        answer.text()
+    );
     let counts = &answer.json()["flushed"];
-    let number = |name: &str| counts[name].as_u64().unwrap_or_else(|| panic!("{name}: {}", answer.text()));
-    (number("index"), number("files"), counts["metrics"].as_bool().expect("a truth value"))
+    let number = |name: &str| {
+        counts[name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("{name}: {}", answer.text()))
+    };
+    (
+        number("index"),
+        number("files"),
+        counts["metrics"].as_bool().expect("a truth value"),
+    )
 }
 
 /// Two repositories, each with two lists and three files held.
 async fn filled() -> (Origin, TestLarder) {
     let origin = Origin::start().await;
-    let config = [entry("a", "generic", &origin, LISTED), entry("b", "generic", &origin, LISTED)];
+    let config = [
+        entry("a", "generic", &origin, LISTED),
+        entry("b", "generic", &origin, LISTED),
+    ];
     let larder = TestLarder::start(&format!("remotes:\n{}", config.concat())).await;
     for path in ["list-1", "list-2", "x.tgz", "y.tgz", "z.zip"] {
         origin.put(&format!("/{path}"), Resource::new(path));
@@ -30,7 +46,9 @@ async fn filled() -> (Origin, TestLarder) {
         }
     }
     for repository in ["a", "b"] {
-        larder.until_metric("larder_repository_fills_committed_total", repository, 5.0).await;
+        larder
+            .until_metric("larder_repository_fills_committed_total", repository, 5.0)
+            .await;
     }
     origin.reset_log();
     (origin, larder)
@@ -62,32 +80,74 @@ async fn one_repository_one_kind_or_what_a_pattern_names() {
     for (query, counts, left) in [
         ("?remote=a", (2, 3), &[][..]),
         ("?remote=a&cache_type=all", (2, 3), &[]),
-        ("?remote=a&cache_type=index", (2, 0), &["x.tgz", "y.tgz", "z.zip"]),
+        (
+            "?remote=a&cache_type=index",
+            (2, 0),
+            &["x.tgz", "y.tgz", "z.zip"],
+        ),
         ("?remote=a&cache_type=files", (0, 3), &["list-1", "list-2"]),
         ("?remote=a&cache_type=metrics", (0, 0), &all),
-        ("?remote=a&pattern=%5C.tgz%24", (0, 2), &["list-1", "list-2", "z.zip"]),
-        ("?remote=a&pattern=1%7Cx&cache_type=index", (1, 0), &["list-2", "x.tgz", "y.tgz", "z.zip"]),
-        ("?remote=a&pattern=%5E(%3F!list).*%24", (0, 3), &["list-1", "list-2"]),
+        (
+            "?remote=a&pattern=%5C.tgz%24",
+            (0, 2),
+            &["list-1", "list-2", "z.zip"],
+        ),
+        (
+            "?remote=a&pattern=1%7Cx&cache_type=index",
+            (1, 0),
+            &["list-2", "x.tgz", "y.tgz", "z.zip"],
+        ),
+        (
+            "?remote=a&pattern=%5E(%3F!list).*%24",
+            (0, 3),
+            &["list-1", "list-2"],
+        ),
         ("?remote=a&pattern=nothing", (0, 0), &all),
     ] {
         let (_origin, larder) = filled().await;
         let (index, files, metrics) = flush(&larder, query).await;
         assert_eq!((index, files), counts, "{query}");
-        assert_eq!(metrics, query.contains("cache_type=metrics"), "copies are flushed, counters count on: {query}");
+        assert_eq!(
+            metrics,
+            query.contains("cache_type=metrics"),
+            "copies are flushed, counters count on: {query}"
+        );
         assert_eq!(held(&larder, "a").await, left, "{query}");
-        assert_eq!(held(&larder, "b").await, all, "{query}: another repository's copies");
+        assert_eq!(
+            held(&larder, "b").await,
+            all,
+            "{query}: another repository's copies"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_start_anew() {
     let (_origin, larder) = filled().await;
-    assert!(larder.metric("larder_repository_misses_total", "\"a\"").await >= 5.0);
-    assert!(!flush(&larder, "?remote=b").await.2 && !flush(&larder, "?remote=b&cache_type=all").await.2);
-    assert!(larder.metric("larder_repository_misses_total", "\"b\"").await >= 5.0, "copies are flushed, counters count on");
+    assert!(
+        larder
+            .metric("larder_repository_misses_total", "\"a\"")
+            .await
+            >= 5.0
+    );
+    assert!(
+        !flush(&larder, "?remote=b").await.2 && !flush(&larder, "?remote=b&cache_type=all").await.2
+    );
+    assert!(
+        larder
+            .metric("larder_repository_misses_total", "\"b\"")
+            .await
+            >= 5.0,
+        "copies are flushed, counters count on"
+    );
     assert!(larder.metric("larder_sent_bytes_total", "\"b\"").await >= 5.0);
     assert!(flush(&larder, "?cache_type=metrics").await.2);
-    assert!(larder.metric("larder_repository_misses_total", "\"a\"").await < 1.0);
+    assert!(
+        larder
+            .metric("larder_repository_misses_total", "\"a\"")
+            .await
+            < 1.0
+    );
     assert_eq!(held(&larder, "a").await.len(), 5);
 }
 
@@ -111,7 +171,11 @@ async fn parameters_that_could_be_a_misspelt_restriction_are_refused() {
     }
     for method in ["GET", "POST", "DELETE"] {
         let answer = send(method, &larder.url("/cache/flush"), &[]).await;
-        assert_eq!((answer.status, answer.header("allow")), (405, "PUT"), "{method}");
+        assert_eq!(
+            (answer.status, answer.header("allow")),
+            (405, "PUT"),
+            "{method}"
+        );
     }
     assert_eq!(held(&larder, "a").await.len(), 5, "nothing was dropped");
     assert_eq!(origin.requests(), []);
@@ -128,14 +192,23 @@ async fn indexes_of_every_format_are_dropped_with_what_was_derived_from_them() {
         larder.hit(&url).await;
     }
     for (repository, least) in [("pypi", 2.0), ("npm", 1.0), ("helm", 1.0)] {
-        larder.until_metric("larder_repository_fills_committed_total", repository, least).await;
+        larder
+            .until_metric("larder_repository_fills_committed_total", repository, least)
+            .await;
     }
     put_indexes(&origin, &origin.url("/elsewhere/pantry-1.0.tar.gz"));
     let (index, files, _) = flush(&larder, "?cache_type=index").await;
     assert_eq!((index, files), (4, 0));
-    for (repository, path) in INDEXES.into_iter().filter(|(repository, _)| *repository != "npm") {
+    for (repository, path) in INDEXES
+        .into_iter()
+        .filter(|(repository, _)| *repository != "npm")
+    {
         let answer = get(&larder.artifact(repository, path)).await;
-        assert!(answer.text().contains("elsewhere/pantry-1.0.tar.gz"), "{repository}: {}", answer.text());
+        assert!(
+            answer.text().contains("elsewhere/pantry-1.0.tar.gz"),
+            "{repository}: {}",
+            answer.text()
+        );
     }
 }
 
@@ -152,7 +225,10 @@ async fn a_download_begun_before_the_flush_serves_its_readers_and_is_not_kept() 
     origin.put("/f", Resource::new("new"));
     flush(&larder, "").await;
     origin.release("/f");
-    assert!(running.bytes().await.expect("the rest") == old.slice(0, 4 << 20), "its reader gets what it began with");
+    assert!(
+        running.bytes().await.expect("the rest") == old.slice(0, 4 << 20),
+        "its reader gets what it began with"
+    );
     assert_eq!(get(&url).await.text(), "new");
     assert_eq!(larder.hit(&url).await.text(), "new");
     assert_eq!(origin.count("GET", "/f"), 2);

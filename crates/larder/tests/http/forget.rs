@@ -11,34 +11,72 @@ const MANIFEST: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.im
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 async fn delete(larder: &TestLarder, repository: &str, path: &str) -> u16 {
-    send("DELETE", &larder.artifact(repository, path), &[]).await.status
+    send("DELETE", &larder.artifact(repository, path), &[])
+        .await
+        .status
 }
 
 /// One remote of each type, and in each of them paths that are held: documents, what is derived, and files.
 async fn filled() -> (Origin, TestLarder, Vec<(&'static str, String)>) {
     let origin = Origin::start().await;
     let file = |name: &str| [File::generated(name, "1.0.0", 2_000, 1)];
-    let mut paths = vec![("pypi", "simple/pantry/".to_owned()), ("npm", "shelf".to_owned()), ("helm", "index.yaml".to_owned())];
-    paths.extend(pypi_json(&origin, "pantry", &file("pantry")).into_iter().map(|path| ("pypi", path)));
-    paths.extend(npm(&origin, "shelf", &file("shelf")).into_iter().map(|path| ("npm", path)));
-    paths.extend(helm(&origin, &file("chart")).into_iter().map(|path| ("helm", path)));
+    let mut paths = vec![
+        ("pypi", "simple/pantry/".to_owned()),
+        ("npm", "shelf".to_owned()),
+        ("helm", "index.yaml".to_owned()),
+    ];
+    paths.extend(
+        pypi_json(&origin, "pantry", &file("pantry"))
+            .into_iter()
+            .map(|path| ("pypi", path)),
+    );
+    paths.extend(
+        npm(&origin, "shelf", &file("shelf"))
+            .into_iter()
+            .map(|path| ("npm", path)),
+    );
+    paths.extend(
+        helm(&origin, &file("chart"))
+            .into_iter()
+            .map(|path| ("helm", path)),
+    );
     for (repository, path, resource) in [
         ("generic", "dir/a b.tgz", Resource::new("generic")),
         ("generic", "dir/", Resource::new("listing")),
         ("rpm", "Packages/a-1.rpm", Resource::new("rpm")),
-        ("alpine", "v3.23/main/x86_64/APKINDEX.tar.gz", Resource::new(INDEX)),
-        ("docker", "team/app/manifests/1.0", Resource::new(MANIFEST).content_type(MANIFEST_TYPE)),
+        (
+            "alpine",
+            "v3.23/main/x86_64/APKINDEX.tar.gz",
+            Resource::new(INDEX),
+        ),
+        (
+            "docker",
+            "team/app/manifests/1.0",
+            Resource::new(MANIFEST).content_type(MANIFEST_TYPE),
+        ),
     ] {
-        let at = if repository == "docker" { format!("/v2/{path}") } else { format!("/{path}") };
+        let at = if repository == "docker" {
+            format!("/v2/{path}")
+        } else {
+            format!("/{path}")
+        };
         origin.put(&at, resource);
         paths.push((repository, path.replace(' ', "%20")));
     }
     let blob = sha256(b"layer");
-    origin.put(&format!("/v2/team/app/blobs/{blob}"), Resource::new("layer"));
+    origin.put(
+        &format!("/v2/team/app/blobs/{blob}"),
+        Resource::new("layer"),
+    );
     paths.push(("docker", format!("team/app/blobs/{blob}")));
     let types = ["generic", "pypi", "npm", "helm", "rpm", "alpine", "docker"];
-    let larder =
-        TestLarder::start(&format!("remotes:\n{}", types.map(|package| entry(package, package, &origin, "")).concat())).await;
+    let larder = TestLarder::start(&format!(
+        "remotes:\n{}",
+        types
+            .map(|package| entry(package, package, &origin, ""))
+            .concat()
+    ))
+    .await;
     for (repository, path) in &paths {
         let url = larder.artifact(repository, path);
         let answer = get(&url).await;
@@ -53,14 +91,34 @@ async fn exactly_that_path_of_every_type_is_fetched_anew_and_nothing_else() {
     let (origin, larder, paths) = filled().await;
     for (repository, path) in &paths {
         origin.reset_log();
-        assert_eq!(delete(&larder, repository, path).await, 204, "{repository}/{path}");
-        assert_eq!(delete(&larder, repository, path).await, 404, "{repository}/{path}: there is nothing left");
-        for (other, others_path) in paths.iter().filter(|(other, others_path)| (other, others_path) != (repository, path)) {
+        assert_eq!(
+            delete(&larder, repository, path).await,
+            204,
+            "{repository}/{path}"
+        );
+        assert_eq!(
+            delete(&larder, repository, path).await,
+            404,
+            "{repository}/{path}: there is nothing left"
+        );
+        for (other, others_path) in paths
+            .iter()
+            .filter(|(other, others_path)| (other, others_path) != (repository, path))
+        {
             let answer = get(&larder.artifact(other, others_path)).await;
-            assert_eq!((answer.status, answer.source()), (200, "cache"), "{other}/{others_path} after {repository}/{path}");
+            assert_eq!(
+                (answer.status, answer.source()),
+                (200, "cache"),
+                "{other}/{others_path} after {repository}/{path}"
+            );
         }
         let answer = get(&larder.artifact(repository, path)).await;
-        assert_eq!((answer.status, answer.source()), (200, "remote"), "{repository}/{path}: {}", answer.text());
+        assert_eq!(
+            (answer.status, answer.source()),
+            (200, "remote"),
+            "{repository}/{path}: {}",
+            answer.text()
+        );
         larder.hit(&larder.artifact(repository, path)).await;
     }
     larder.logged("a path was flushed").await;
@@ -78,8 +136,16 @@ async fn every_spelling_that_get_reads_is_that_path() {
         let url = larder.artifact(repository, held);
         get(&url).await;
         larder.hit(&url).await;
-        assert_eq!(delete(&larder, repository, spelling).await, 204, "{repository}/{spelling}");
-        assert_eq!(get(&url).await.source(), "remote", "{repository}/{spelling}");
+        assert_eq!(
+            delete(&larder, repository, spelling).await,
+            204,
+            "{repository}/{spelling}"
+        );
+        assert_eq!(
+            get(&url).await.source(),
+            "remote",
+            "{repository}/{spelling}"
+        );
     }
     for (repository, path, status) in [
         ("generic", "dir", 404),
@@ -89,7 +155,11 @@ async fn every_spelling_that_get_reads_is_that_path() {
         ("generic", "a%2f..%2fb", 400),
         ("nobody", "x", 404),
     ] {
-        assert_eq!(delete(&larder, repository, path).await, status, "{repository}/{path}");
+        assert_eq!(
+            delete(&larder, repository, path).await,
+            status,
+            "{repository}/{path}"
+        );
     }
 }
 
@@ -106,7 +176,11 @@ async fn a_query_is_part_of_the_path_where_it_is_forwarded() {
     }
     assert_eq!(delete(&larder, "generic", "a?v=1").await, 204);
     for (path, source) in [("a", "cache"), ("a?v=2", "cache"), ("a?v=1", "remote")] {
-        assert_eq!(get(&larder.artifact("generic", path)).await.source(), source, "{path}");
+        assert_eq!(
+            get(&larder.artifact("generic", path)).await.source(),
+            source,
+            "{path}"
+        );
     }
 }
 
@@ -141,8 +215,15 @@ async fn what_the_rules_no_longer_admit_can_still_be_flushed() {
 async fn it_needs_what_a_flush_needs_and_images_are_not_deleted_below_v2() {
     let origin = Origin::start().await;
     origin.put("/a", Resource::new("a"));
-    let config = format!("remotes:\n{}{}", entry("files", "generic", &origin, ""), entry("images", "docker", &origin, ""));
-    let larder = Setup::new(&config).env("LARDER_ADMIN_TOKEN", "a-long-enough-token").start().await;
+    let config = format!(
+        "remotes:\n{}{}",
+        entry("files", "generic", &origin, ""),
+        entry("images", "docker", &origin, "")
+    );
+    let larder = Setup::new(&config)
+        .env("LARDER_ADMIN_TOKEN", "a-long-enough-token")
+        .start()
+        .await;
     let url = larder.artifact("files", "a");
     get(&url).await;
     larder.hit(&url).await;
@@ -152,7 +233,14 @@ async fn it_needs_what_a_flush_needs_and_images_are_not_deleted_below_v2() {
     let token = ("Authorization", "Bearer a-long-enough-token");
     larder.hit(&url).await;
     assert_eq!(send("DELETE", &url, &[token]).await.status, 204);
-    for path in ["v2/images/team/app/manifests/1.0", "images/v2/team/app/manifests/1.0"] {
-        assert_eq!(send("DELETE", &larder.url(path), &[token]).await.status, 405, "{path}");
+    for path in [
+        "v2/images/team/app/manifests/1.0",
+        "images/v2/team/app/manifests/1.0",
+    ] {
+        assert_eq!(
+            send("DELETE", &larder.url(path), &[token]).await.status,
+            405,
+            "{path}"
+        );
     }
 }

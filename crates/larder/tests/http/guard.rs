@@ -13,13 +13,28 @@ async fn assert_cells(larder: &TestLarder, cells: &[Cell<'_>]) {
     let flush = larder.url("/cache/flush?cache_type=metrics");
     for (headers, allowed) in cells {
         let answer = send("PUT", &flush, headers).await;
-        assert_eq!(answer.status, if *allowed { 200 } else { 403 }, "{headers:?}: {}", answer.text());
+        assert_eq!(
+            answer.status,
+            if *allowed { 200 } else { 403 },
+            "{headers:?}: {}",
+            answer.text()
+        );
         if !allowed {
             assert!(answer.json()["error"].is_string(), "{headers:?}");
         }
         // Reading works all the same.
-        for path in ["/live", "/config", "/metrics", "/", "/api/v1/remote/generic/a"] {
-            assert_eq!(send("GET", &larder.url(path), headers).await.status, 200, "GET {path} {headers:?}");
+        for path in [
+            "/live",
+            "/config",
+            "/metrics",
+            "/",
+            "/api/v1/remote/generic/a",
+        ] {
+            assert_eq!(
+                send("GET", &larder.url(path), headers).await.status,
+                200,
+                "GET {path} {headers:?}"
+            );
         }
     }
 }
@@ -56,14 +71,29 @@ async fn on_loopback_without_a_token_only_other_sites_are_kept_out() {
         (&[("Origin", "null")], false),
         (&[("Origin", "")], false),
         (&[("Origin", "file://")], false),
-        (&[("Origin", &own), ("Origin", "http://evil.example")], false),
+        (
+            &[("Origin", &own), ("Origin", "http://evil.example")],
+            false,
+        ),
         (&[("Sec-Fetch-Site", "cross-site")], false),
         (&[("Sec-Fetch-Site", "cross-site"), ("Origin", &own)], false),
         (&[("Sec-Fetch-Site", "same-origin")], true),
         (&[("Sec-Fetch-Site", "none")], true),
-        (&[("Sec-Fetch-Site", "same-origin"), ("Origin", "http://evil.example")], false),
-        (&[("Host", "evil.example"), ("Origin", "http://evil.example")], false),
-        (&[("Host", "evil.example"), ("X-Forwarded-Host", &host)], false),
+        (
+            &[
+                ("Sec-Fetch-Site", "same-origin"),
+                ("Origin", "http://evil.example"),
+            ],
+            false,
+        ),
+        (
+            &[("Host", "evil.example"), ("Origin", "http://evil.example")],
+            false,
+        ),
+        (
+            &[("Host", "evil.example"), ("X-Forwarded-Host", &host)],
+            false,
+        ),
         (&[("X-Forwarded-Host", "evil.example")], true),
     ];
     assert_cells(&larder, cells).await;
@@ -73,13 +103,29 @@ async fn on_loopback_without_a_token_only_other_sites_are_kept_out() {
 async fn the_public_url_s_host_is_larder_s_own() {
     let origin = Origin::start().await;
     origin.put("/a", Resource::new("a"));
-    let larder = TestLarder::start(&format!("public_url: https://larder.example/sub\n{}", remote("generic", &origin, ""))).await;
+    let larder = TestLarder::start(&format!(
+        "public_url: https://larder.example/sub\n{}",
+        remote("generic", &origin, "")
+    ))
+    .await;
     let cells: &[Cell<'_>] = &[
         (&[], true),
         (&[("Host", "larder.example")], true),
-        (&[("Host", "larder.example"), ("Origin", "https://larder.example")], true),
+        (
+            &[
+                ("Host", "larder.example"),
+                ("Origin", "https://larder.example"),
+            ],
+            true,
+        ),
         (&[("Host", "larder.example:8443")], false),
-        (&[("Host", "larder.example"), ("Origin", "https://evil.example")], false),
+        (
+            &[
+                ("Host", "larder.example"),
+                ("Origin", "https://evil.example"),
+            ],
+            false,
+        ),
         (&[("Host", "larder.example.evil.example")], false),
         (&[("Host", "sub.larder.example")], false),
         (&[("Host", "evil.example")], false),
@@ -92,7 +138,10 @@ async fn with_a_token_the_token_decides() {
     let origin = Origin::start().await;
     origin.put("/a", Resource::new("a"));
     let token = "t0ken-of-the-operator";
-    let larder = Setup::new(&remote("generic", &origin, "")).env("LARDER_ADMIN_TOKEN", token).start().await;
+    let larder = Setup::new(&remote("generic", &origin, ""))
+        .env("LARDER_ADMIN_TOKEN", token)
+        .start()
+        .await;
     let flush = larder.url("/cache/flush");
     let bearer = |text: &str| format!("Bearer {text}");
     for (authorization, want) in [
@@ -107,26 +156,53 @@ async fn with_a_token_the_token_decides() {
         (Some(bearer(token)), 200),
         (Some(format!("bearer {token}")), 200),
     ] {
-        let headers: Vec<(&str, &str)> = authorization.iter().map(|value| ("Authorization", value.as_str())).collect();
+        let headers: Vec<(&str, &str)> = authorization
+            .iter()
+            .map(|value| ("Authorization", value.as_str()))
+            .collect();
         let answer = send("PUT", &flush, &headers).await;
         assert_eq!(answer.status, want, "{authorization:?}: {}", answer.text());
         assert!(!answer.text().contains(token));
         if want == 401 {
-            assert!(answer.header("www-authenticate").starts_with("Bearer"), "{:?}", answer.headers);
-            assert!(answer.text().contains("auth.admin_token"), "the setting that opens it: {}", answer.text());
+            assert!(
+                answer.header("www-authenticate").starts_with("Bearer"),
+                "{:?}",
+                answer.headers
+            );
+            assert!(
+                answer.text().contains("auth.admin_token"),
+                "the setting that opens it: {}",
+                answer.text()
+            );
         }
     }
     // What is not built is no way round, and reading needs nothing.
-    for (method, path) in
-        [("PUT", "/api/v1/remote/generic/a"), ("DELETE", "/api/v1/remote/generic/a"), ("POST", "/api/v1/artifacts/generic/cache")]
-    {
-        assert_eq!(send(method, &larder.url(path), &[]).await.status, 401, "{method} {path}");
+    for (method, path) in [
+        ("PUT", "/api/v1/remote/generic/a"),
+        ("DELETE", "/api/v1/remote/generic/a"),
+        ("POST", "/api/v1/artifacts/generic/cache"),
+    ] {
+        assert_eq!(
+            send(method, &larder.url(path), &[]).await.status,
+            401,
+            "{method} {path}"
+        );
     }
-    for path in ["/live", "/health", "/config", "/metrics", "/", "/api/v1/remote/generic/a"] {
+    for path in [
+        "/live",
+        "/health",
+        "/config",
+        "/metrics",
+        "/",
+        "/api/v1/remote/generic/a",
+    ] {
         assert_eq!(get(&larder.url(path)).await.status, 200, "{path}");
     }
     for path in ["/config", "/metrics", "/health"] {
-        assert!(!get(&larder.url(path)).await.text().contains(token), "{path}");
+        assert!(
+            !get(&larder.url(path)).await.text().contains(token),
+            "{path}"
+        );
     }
     assert!(!larder.log().contains(token));
 }
@@ -135,8 +211,15 @@ async fn with_a_token_the_token_decides() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_is_refused_names_its_repository_and_whether_a_token_would_help() {
     let origin = Origin::start().await;
-    let config = format!("remotes:\n{}{}", entry("files", "generic", &origin, ""), entry("hub", "docker", &origin, ""));
-    let larder = Setup::new(&config).env("LARDER_ADMIN_TOKEN", "t0ken-of-the-operator").start().await;
+    let config = format!(
+        "remotes:\n{}{}",
+        entry("files", "generic", &origin, ""),
+        entry("hub", "docker", &origin, "")
+    );
+    let larder = Setup::new(&config)
+        .env("LARDER_ADMIN_TOKEN", "t0ken-of-the-operator")
+        .start()
+        .await;
     for (method, path, repository, is_upload) in [
         ("PUT", "api/v1/remote/files/a", Some("files"), true),
         ("DELETE", "api/v1/remote/files/a", Some("files"), false),
@@ -148,40 +231,108 @@ async fn a_change_that_is_refused_names_its_repository_and_whether_a_token_would
         let answer = send(method, &larder.url(path), &[]).await;
         assert_eq!(answer.status, 401, "{method} {path}: {}", answer.text());
         let body = answer.json();
-        let detail = if body["errors"].is_array() { &body["errors"][0]["detail"] } else { &body };
-        assert_eq!(detail["repository"].as_str(), repository, "{method} {path}: {body}");
-        assert_eq!(answer.text().contains("takes no uploads"), is_upload, "{method} {path}: {body}");
+        let detail = if body["errors"].is_array() {
+            &body["errors"][0]["detail"]
+        } else {
+            &body
+        };
+        assert_eq!(
+            detail["repository"].as_str(),
+            repository,
+            "{method} {path}: {body}"
+        );
+        assert_eq!(
+            answer.text().contains("takes no uploads"),
+            is_upload,
+            "{method} {path}: {body}"
+        );
         assert!(answer.text().contains("auth.admin_token"), "{body}");
     }
-    assert_eq!(larder.metric("larder_refusals_total", "repository=\"hub\",code=\"unauthorized\"").await as u64, 2);
+    assert_eq!(
+        larder
+            .metric(
+                "larder_refusals_total",
+                "repository=\"hub\",code=\"unauthorized\""
+            )
+            .await as u64,
+        2
+    );
 }
 
 /// Nothing is built in that would open anything: no password, no token, no key that two installations share.
 #[tokio::test(flavor = "multi_thread")]
 async fn hazard_s5_no_default_password_or_key() {
     let origin = Origin::start().await;
-    let index =
-        "apiVersion: v1\nentries:\n  a:\n  - name: a\n    version: 1.0.0\n    urls: [https://other.example.com/a-1.0.0.tgz]\n";
-    origin.put("/index.yaml", Resource::new(index).content_type("text/yaml"));
-    let start = || Setup::new(&remote("helm", &origin, "")).env("LARDER_LISTEN", "0.0.0.0:0").start();
+    let index = "apiVersion: v1\nentries:\n  a:\n  - name: a\n    version: 1.0.0\n    urls: [https://other.example.com/a-1.0.0.tgz]\n";
+    origin.put(
+        "/index.yaml",
+        Resource::new(index).content_type("text/yaml"),
+    );
+    let start = || {
+        Setup::new(&remote("helm", &origin, ""))
+            .env("LARDER_LISTEN", "0.0.0.0:0")
+            .start()
+    };
     let (one, other) = (start().await, start().await);
     let host = format!("127.0.0.1:{}", one.address().port());
     let flush = format!("http://{host}/cache/flush");
-    let basic = |pair: &str| format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
-    let tried = ["Bearer ", "Bearer admin", "Bearer larder", "Bearer changeme", "Bearer null", "Bearer undefined"];
-    let logins = ["admin:", "admin:admin", "admin:password", "admin:Harbor12345", "larder:larder", ":"].map(basic);
+    let basic = |pair: &str| {
+        format!(
+            "Basic {}",
+            base64::engine::general_purpose::STANDARD.encode(pair)
+        )
+    };
+    let tried = [
+        "Bearer ",
+        "Bearer admin",
+        "Bearer larder",
+        "Bearer changeme",
+        "Bearer null",
+        "Bearer undefined",
+    ];
+    let logins = [
+        "admin:",
+        "admin:admin",
+        "admin:password",
+        "admin:Harbor12345",
+        "larder:larder",
+        ":",
+    ]
+    .map(basic);
     let refused = send("PUT", &flush, &[]).await;
     assert!(matches!(refused.status, 401 | 403), "{}", refused.text());
-    for authorization in tried.iter().copied().chain(logins.iter().map(String::as_str)) {
+    for authorization in tried
+        .iter()
+        .copied()
+        .chain(logins.iter().map(String::as_str))
+    {
         let answer = send("PUT", &flush, &[("Authorization", authorization)]).await;
-        assert!(matches!(answer.status, 401 | 403), "{authorization}: {} {}", answer.status, answer.text());
+        assert!(
+            matches!(answer.status, 401 | 403),
+            "{authorization}: {} {}",
+            answer.status,
+            answer.text()
+        );
     }
     let mut signatures = Vec::new();
     for larder in [&one, &other] {
-        let url = format!("http://127.0.0.1:{}/api/v1/remote/helm/index.yaml", larder.address().port());
+        let url = format!(
+            "http://127.0.0.1:{}/api/v1/remote/helm/index.yaml",
+            larder.address().port()
+        );
         let text = get(&url).await.text();
-        let signed = text.split_once("/_ext/").and_then(|(_, rest)| rest.split_once('/'));
-        signatures.push(signed.expect("a link to another host is signed").0.to_owned());
+        let signed = text
+            .split_once("/_ext/")
+            .and_then(|(_, rest)| rest.split_once('/'));
+        signatures.push(
+            signed
+                .expect("a link to another host is signed")
+                .0
+                .to_owned(),
+        );
     }
-    assert_ne!(signatures[0], signatures[1], "each installation has made a key of its own");
+    assert_ne!(
+        signatures[0], signatures[1],
+        "each installation has made a key of its own"
+    );
 }

@@ -14,12 +14,21 @@ use crate::support::{PATIENCE, TestLarder, get};
 /// Two generic repositories that share a file, and one of npm with a document and a tarball.
 async fn filled() -> (Origin, TestLarder) {
     let origin = Origin::start().await;
-    let tarball = npm(&origin, "shelf", &[File::generated("shelf", "1.0.0", 3_000, 1)]).concat();
+    let tarball = npm(
+        &origin,
+        "shelf",
+        &[File::generated("shelf", "1.0.0", 3_000, 1)],
+    )
+    .concat();
     for path in ["dir/a.tgz", "dir/b.tgz", "z.txt"] {
         origin.put(&format!("/{path}"), Resource::new(format!("{path:>100}")));
     }
     origin.put("/signed?token=s3cret", Resource::new("signed"));
-    let config = [entry("a", "generic", &origin, ""), entry("b", "generic", &origin, ""), entry("npm", "npm", &origin, "")];
+    let config = [
+        entry("a", "generic", &origin, ""),
+        entry("b", "generic", &origin, ""),
+        entry("npm", "npm", &origin, ""),
+    ];
     let larder = TestLarder::start(&format!("remotes:\n{}", config.concat())).await;
     for (repository, path) in [
         ("a", "dir/a.tgz"),
@@ -35,7 +44,9 @@ async fn filled() -> (Origin, TestLarder) {
         larder.hit(&url).await;
     }
     for (repository, fills) in [("a", 4.0), ("b", 1.0), ("npm", 2.0)] {
-        larder.until_metric("larder_repository_fills_committed_total", repository, fills).await;
+        larder
+            .until_metric("larder_repository_fills_committed_total", repository, fills)
+            .await;
     }
     // What is not there is not held.
     get(&larder.artifact("b", "absent")).await;
@@ -44,40 +55,97 @@ async fn filled() -> (Origin, TestLarder) {
 
 async fn list(larder: &TestLarder, target: &str) -> Value {
     let answer = get(&larder.url(&format!("api/v1/artifacts{target}"))).await;
-    assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"), "{target}: {}", answer.text());
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (200, "application/json"),
+        "{target}: {}",
+        answer.text()
+    );
     answer.json()
 }
 
 fn text<'v>(value: &'v Value, name: &str) -> &'v str {
-    value[name].as_str().unwrap_or_else(|| panic!("no text {name}: {value}"))
+    value[name]
+        .as_str()
+        .unwrap_or_else(|| panic!("no text {name}: {value}"))
 }
 
 fn number(value: &Value, name: &str) -> u64 {
-    value[name].as_u64().unwrap_or_else(|| panic!("no number {name}: {value}"))
+    value[name]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no number {name}: {value}"))
 }
 
 fn names(page: &Value) -> Vec<String> {
     let artifacts = page["artifacts"].as_array().expect("artifacts");
-    artifacts.iter().map(|one| format!("{}/{}", text(one, "repository"), text(one, "path"))).collect()
+    artifacts
+        .iter()
+        .map(|one| format!("{}/{}", text(one, "repository"), text(one, "path")))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_held_artifact_with_size_digest_and_times() {
     let (_origin, larder) = filled().await;
     let page = list(&larder, "").await;
-    let expected = ["a/dir/a.tgz", "a/dir/b.tgz", "a/signed", "a/z.txt", "b/z.txt", "npm/shelf", "npm/shelf/-/shelf-1.0.0.tgz"];
-    assert_eq!(names(&page), expected, "documents as they came; what is derived from them is none of these");
+    let expected = [
+        "a/dir/a.tgz",
+        "a/dir/b.tgz",
+        "a/signed",
+        "a/z.txt",
+        "b/z.txt",
+        "npm/shelf",
+        "npm/shelf/-/shelf-1.0.0.tgz",
+    ];
+    assert_eq!(
+        names(&page),
+        expected,
+        "documents as they came; what is derived from them is none of these"
+    );
     assert_eq!(page["next"], Value::Null);
     let first = &page["artifacts"][0];
-    let keys: BTreeSet<&str> = first.as_object().expect("an object").keys().map(String::as_str).collect();
-    assert_eq!(keys, ["repository", "path", "size", "sha256", "cached", "cached_at", "fresh_until"].into());
-    assert_eq!((first["size"].as_u64(), first["cached"].as_bool()), (Some(100), Some(true)));
-    assert_eq!(first["sha256"], sha256(format!("{:>100}", "dir/a.tgz").as_bytes()).to_hex());
-    assert_eq!(first["fresh_until"], Value::Null, "immutable_ttl 0 is for ever");
+    let keys: BTreeSet<&str> = first
+        .as_object()
+        .expect("an object")
+        .keys()
+        .map(String::as_str)
+        .collect();
+    assert_eq!(
+        keys,
+        [
+            "repository",
+            "path",
+            "size",
+            "sha256",
+            "cached",
+            "cached_at",
+            "fresh_until"
+        ]
+        .into()
+    );
+    assert_eq!(
+        (first["size"].as_u64(), first["cached"].as_bool()),
+        (Some(100), Some(true))
+    );
+    assert_eq!(
+        first["sha256"],
+        sha256(format!("{:>100}", "dir/a.tgz").as_bytes()).to_hex()
+    );
+    assert_eq!(
+        first["fresh_until"],
+        Value::Null,
+        "immutable_ttl 0 is for ever"
+    );
     let document = &page["artifacts"][5];
     let (at, until) = (text(document, "cached_at"), text(document, "fresh_until"));
-    assert!(at.ends_with('Z') && until.ends_with('Z') && at < until, "{at} {until}");
-    assert!(!page.to_string().contains("s3cret"), "queries may be secrets");
+    assert!(
+        at.ends_with('Z') && until.ends_with('Z') && at < until,
+        "{at} {until}"
+    );
+    assert!(
+        !page.to_string().contains("s3cret"),
+        "queries may be secrets"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,7 +167,9 @@ async fn filters_and_pages() {
             let page = list(&larder, &target).await;
             assert!(names(&page).len() <= limit);
             all.extend(names(&page));
-            let Some(next) = page["next"].as_str() else { break };
+            let Some(next) = page["next"].as_str() else {
+                break;
+            };
             assert!(!next.contains("s3cret"));
             target = format!("?limit={limit}&cursor={next}");
         }
@@ -131,7 +201,12 @@ async fn a_cursor_whose_row_is_gone_goes_on_behind_it() {
     let (_origin, larder) = filled().await;
     let page = list(&larder, "/a?limit=1").await;
     let next = page["next"].as_str().expect("a next page").to_owned();
-    assert_eq!(crate::support::send("DELETE", &larder.artifact("a", "dir/a.tgz"), &[]).await.status, 204);
+    assert_eq!(
+        crate::support::send("DELETE", &larder.artifact("a", "dir/a.tgz"), &[])
+            .await
+            .status,
+        204
+    );
     let rest = list(&larder, &format!("/a?cursor={next}")).await;
     assert_eq!(names(&rest), ["a/dir/b.tgz", "a/signed", "a/z.txt"]);
 }
@@ -142,7 +217,10 @@ async fn how_much_each_repository_holds() {
     let summary = list(&larder, "?summary=true").await;
     let of = |name: &str| {
         let all = summary["repositories"].as_array().expect("repositories");
-        let one = all.iter().find(|one| one["repository"] == name).expect("the repository");
+        let one = all
+            .iter()
+            .find(|one| one["repository"] == name)
+            .expect("the repository");
         (number(one, "files"), number(one, "bytes"))
     };
     // Three files of 100 bytes and one of 6; the one that both have is counted with each.
@@ -152,7 +230,10 @@ async fn how_much_each_repository_holds() {
     let stored = summary["stored"]["bytes"].as_u64().expect("bytes");
     assert!(stored >= 306 + of("npm").1, "{summary}");
     let one = list(&larder, "/b?summary=true").await;
-    assert_eq!(one, serde_json::json!({"repositories": [{"repository": "b", "files": 1, "bytes": 100}]}));
+    assert_eq!(
+        one,
+        serde_json::json!({"repositories": [{"repository": "b", "files": 1, "bytes": 100}]})
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,12 +243,19 @@ async fn gauges_follow_what_is_held() {
     let label = |name: &str| format!("repository=\"{name}\"");
     for (repository, files, bytes) in [("a", 4.0, 306.0), ("b", 1.0, 100.0)] {
         loop {
-            let held = larder.metric("larder_repository_held_bytes", &label(repository)).await;
-            let count = larder.metric("larder_repository_held_files", &label(repository)).await;
+            let held = larder
+                .metric("larder_repository_held_bytes", &label(repository))
+                .await;
+            let count = larder
+                .metric("larder_repository_held_files", &label(repository))
+                .await;
             if (held, count) == (bytes, files) {
                 break;
             }
-            assert!(Instant::now() < until, "{repository}: {count} files, {held} bytes");
+            assert!(
+                Instant::now() < until,
+                "{repository}: {count} files, {held} bytes"
+            );
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     }
@@ -175,8 +263,14 @@ async fn gauges_follow_what_is_held() {
 
 async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
-    command.args(arguments).env_clear().envs(environment.iter().copied());
-    tokio::task::spawn_blocking(move || command.output()).await.expect("a task").expect("the larder program")
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(environment.iter().copied());
+    tokio::task::spawn_blocking(move || command.output())
+        .await
+        .expect("a task")
+        .expect("the larder program")
 }
 
 fn said(bytes: &[u8]) -> String {
@@ -190,22 +284,46 @@ async fn du_and_ls_ask_a_running_larder() {
     let from_environment = [("LARDER_URL", server.as_str())];
     let du = run(&["du"], &from_environment).await;
     assert_eq!(du.status.code(), Some(0), "{}", said(&du.stderr));
-    let first = said(&du.stdout).lines().next().unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let first = said(&du.stdout)
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect::<Vec<_>>();
     assert_eq!(first, ["a", "4", "files", "306", "B"]);
     let du = run(&["du", "b", "--json", "--server", &server], &[]).await;
-    assert_eq!(said(&du.stdout), "{\"repositories\":[{\"bytes\":100,\"files\":1,\"repository\":\"b\"}]}\n");
+    assert_eq!(
+        said(&du.stdout),
+        "{\"repositories\":[{\"bytes\":100,\"files\":1,\"repository\":\"b\"}]}\n"
+    );
     let ls = run(&["ls"], &from_environment).await;
     assert_eq!(said(&ls.stdout), "a\nb\nnpm\n");
     for root in ["/", ""] {
-        assert_eq!(said(&run(&["ls", root], &from_environment).await.stdout), "a\nb\nnpm\n", "{root:?}");
+        assert_eq!(
+            said(&run(&["ls", root], &from_environment).await.stdout),
+            "a\nb\nnpm\n",
+            "{root:?}"
+        );
     }
     let ls = run(&["ls", "a/dir/"], &from_environment).await;
     let stdout = said(&ls.stdout);
-    let paths: Vec<&str> = stdout.lines().filter_map(|line| line.split_whitespace().last()).collect();
-    assert_eq!(paths, ["a/dir/a.tgz", "a/dir/b.tgz"], "{}", said(&ls.stderr));
+    let paths: Vec<&str> = stdout
+        .lines()
+        .filter_map(|line| line.split_whitespace().last())
+        .collect();
+    assert_eq!(
+        paths,
+        ["a/dir/a.tgz", "a/dir/b.tgz"],
+        "{}",
+        said(&ls.stderr)
+    );
     let ls = run(&["ls", "a/z.", "--json"], &from_environment).await;
     let line: Value = serde_json::from_str(said(&ls.stdout).trim()).expect("one line of JSON");
-    assert_eq!((&line["repository"], &line["path"]), (&"a".into(), &"z.txt".into()));
+    assert_eq!(
+        (&line["repository"], &line["path"]),
+        (&"a".into(), &"z.txt".into())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,12 +340,25 @@ async fn du_and_ls_say_what_is_wrong_in_a_sentence() {
         (&["ls", "nobody/x", "--server", &server], 1, "nobody"),
         (&["du", "--server", &stopped], 1, "no larder answers at"),
         (&["ls", "--server", &stranger], 1, "is no larder"),
-        (&["du", "--server", "localhost:8000"], 2, "no address of a larder"),
+        (
+            &["du", "--server", "localhost:8000"],
+            2,
+            "no address of a larder",
+        ),
         (&["ls", "--sever", "x"], 2, "--sever"),
     ] {
         let output = run(arguments, &[]).await;
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", said(&output.stderr));
-        assert!(said(&output.stderr).contains(sentence), "{arguments:?}: {}", said(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?}: {}",
+            said(&output.stderr)
+        );
+        assert!(
+            said(&output.stderr).contains(sentence),
+            "{arguments:?}: {}",
+            said(&output.stderr)
+        );
         assert!(output.stdout.is_empty(), "{arguments:?}");
     }
 }

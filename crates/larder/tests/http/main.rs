@@ -1,5 +1,9 @@
 //! What specification section 1 and 6 promise on the wire, asked of the real program over loopback.
-#![expect(clippy::panic, clippy::expect_used, reason = "helpers of tests may fail loudly")]
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    reason = "helpers of tests may fail loudly"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -17,8 +17,9 @@ use crate::support::{Setup, TestLarder, get, send};
 async fn post(address: SocketAddr, path: String, length: usize) -> (u16, String) {
     let socket = TcpStream::connect(address).await.expect("a connection");
     let (mut reading, mut writing) = socket.into_split();
-    let head =
-        format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    );
     let sending = tokio::spawn(async move {
         let mut written = writing.write_all(head.as_bytes()).await;
         let piece = vec![b'x'; 1 << 16];
@@ -31,8 +32,10 @@ async fn post(address: SocketAddr, path: String, length: usize) -> (u16, String)
         (writing, written)
     });
     let mut answer = vec![0; 4_096];
-    let read =
-        tokio::time::timeout(Duration::from_secs(60), reading.read(&mut answer)).await.expect("an answer").expect("readable");
+    let read = tokio::time::timeout(Duration::from_secs(60), reading.read(&mut answer))
+        .await
+        .expect("an answer")
+        .expect("readable");
     sending.abort();
     let text = String::from_utf8_lossy(&answer[..read]).into_owned();
     (raw_status(&text), text)
@@ -56,7 +59,10 @@ async fn hazard_x3_sixty_clients_that_post_to_nothing_cost_next_to_nothing() {
     let before = larder.peak_memory();
     let path = "/api/v1/remote/absent/-/npm/v1/security/advisories/bulk";
     let answers = post_sixty(&larder, path).await;
-    assert!(answers.iter().all(|(status, _)| *status == 404), "{answers:?}");
+    assert!(
+        answers.iter().all(|(status, _)| *status == 404),
+        "{answers:?}"
+    );
     let grown = larder.peak_memory() - before;
     eprintln!("peak memory grew by {grown} MiB");
     assert!(grown < 40, "{grown} MiB");
@@ -75,9 +81,21 @@ async fn hazard_r5_sixty_clients_with_large_questions_share_one_budget() {
     let before = larder.peak_memory();
     let path = format!("/api/v1/remote/npm{bulk}");
     let answers = post_sixty(&larder, &path).await;
-    let refused: Vec<_> = answers.iter().filter(|(status, _)| *status == 503).collect();
-    assert!(refused.len() >= 60 - 2 * 7, "64 MiB have room for seven at a time: {}", refused.len());
-    assert!(refused.iter().all(|(_, text)| text.to_ascii_lowercase().contains("\r\nretry-after: ")), "{refused:?}");
+    let refused: Vec<_> = answers
+        .iter()
+        .filter(|(status, _)| *status == 503)
+        .collect();
+    assert!(
+        refused.len() >= 60 - 2 * 7,
+        "64 MiB have room for seven at a time: {}",
+        refused.len()
+    );
+    assert!(
+        refused
+            .iter()
+            .all(|(_, text)| text.to_ascii_lowercase().contains("\r\nretry-after: ")),
+        "{refused:?}"
+    );
     let grown = larder.peak_memory() - before;
     eprintln!("peak memory grew by {grown} MiB");
     // The budget, and what sockets and the client of the upstream have under way.
@@ -85,7 +103,10 @@ async fn hazard_r5_sixty_clients_with_large_questions_share_one_budget() {
     assert_eq!(get(&larder.url("/live")).await.status, 200);
 }
 
-const BROWSER: (&str, &str) = ("User-Agent", "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/140.0.0.0");
+const BROWSER: (&str, &str) = (
+    "User-Agent",
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/140.0.0.0",
+);
 
 /// DNS rebinding, as it is configured; package clients behind a proxy on the same machine need no setting.
 #[tokio::test(flavor = "multi_thread")]
@@ -93,31 +114,87 @@ async fn hazard_a_web_page_reads_nothing_by_a_name_of_its_own() {
     let origin = Origin::start().await;
     origin.put("/a", Resource::new("a"));
     let keys = "hostnames: [npm.example.com]";
-    let config = format!("public_url: https://larder.example.com/cache\n{}", remote("generic", &origin, keys));
+    let config = format!(
+        "public_url: https://larder.example.com/cache\n{}",
+        remote("generic", &origin, keys)
+    );
     let larder = TestLarder::start(&config).await;
     larder.logged("hostnames").await;
     larder.hit(&larder.artifact("generic", "a")).await;
-    for path in ["/", "/health", "/config", "/metrics", "/v2/", "/api/v1/remote/generic/a"] {
-        let answer = send("GET", &larder.url(path), &[("Host", "evil.example:8000"), BROWSER]).await;
+    for path in [
+        "/",
+        "/health",
+        "/config",
+        "/metrics",
+        "/v2/",
+        "/api/v1/remote/generic/a",
+    ] {
+        let answer = send(
+            "GET",
+            &larder.url(path),
+            &[("Host", "evil.example:8000"), BROWSER],
+        )
+        .await;
         assert_eq!(answer.status, 421, "{path}");
-        assert!(answer.text().contains("public_url"), "{path}: {}", answer.text());
-        for host in ["localhost", "larder.example.com", "npm.example.com", "127.0.0.1", "[::1]:1"] {
-            assert_eq!(send("GET", &larder.url(path), &[("Host", host), BROWSER]).await.status, 200, "{path} of {host}");
+        assert!(
+            answer.text().contains("public_url"),
+            "{path}: {}",
+            answer.text()
+        );
+        for host in [
+            "localhost",
+            "larder.example.com",
+            "npm.example.com",
+            "127.0.0.1",
+            "[::1]:1",
+        ] {
+            assert_eq!(
+                send("GET", &larder.url(path), &[("Host", host), BROWSER])
+                    .await
+                    .status,
+                200,
+                "{path} of {host}"
+            );
         }
-        for client in ["pip/26.2 {\"python\":\"3.14\"}", "npm/12.0.0 node/v24.11.0 linux x64", "docker/28.5.1 go/go1.24.8"] {
-            let asked = send("GET", &larder.url(path), &[("Host", "packages.corp.example"), ("User-Agent", client)]).await;
+        for client in [
+            "pip/26.2 {\"python\":\"3.14\"}",
+            "npm/12.0.0 node/v24.11.0 linux x64",
+            "docker/28.5.1 go/go1.24.8",
+        ] {
+            let asked = send(
+                "GET",
+                &larder.url(path),
+                &[("Host", "packages.corp.example"), ("User-Agent", client)],
+            )
+            .await;
             assert_eq!(asked.status, 200, "{path} of {client}");
         }
     }
 }
 
 fn blobs(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    entries.flat_map(|entry| if entry.path().is_dir() { blobs(&entry.path()) } else { vec![entry.path()] }).collect()
+    let entries = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok);
+    entries
+        .flat_map(|entry| {
+            if entry.path().is_dir() {
+                blobs(&entry.path())
+            } else {
+                vec![entry.path()]
+            }
+        })
+        .collect()
 }
 
 fn shorten(blob: &Path) {
-    std::fs::OpenOptions::new().write(true).open(blob).expect("a blob").set_len(1_000).expect("shorter");
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(blob)
+        .expect("a blob")
+        .set_len(1_000)
+        .expect("shorter");
 }
 
 /// A damaged disk, a hasty administrator: every stored file loses its end, while it is held open and hot. The next client gets all
@@ -127,23 +204,37 @@ async fn hazard_files_that_are_shortened_are_fetched_and_made_again() {
     let origin = Origin::start().await;
     let file = Payload::generated(400_000, 7);
     origin.put("/big.bin", Resource::new(file.clone()).etag("\"v1\""));
-    let files: Vec<_> = (0..900).map(|n| File::generated("demo", &format!("1.{n}"), 10, n)).collect();
+    let files: Vec<_> = (0..900)
+        .map(|n| File::generated("demo", &format!("1.{n}"), 10, n))
+        .collect();
     pypi_json(&origin, "demo", &files);
-    let config = format!("{}{}", remote("generic", &origin, ""), entry("pypi", "pypi", &origin, ""));
+    let config = format!(
+        "{}{}",
+        remote("generic", &origin, ""),
+        entry("pypi", "pypi", &origin, "")
+    );
     let larder = TestLarder::start(&config).await;
-    let (big, page) = (larder.artifact("generic", "big.bin"), larder.artifact("pypi", "simple/demo/"));
+    let (big, page) = (
+        larder.artifact("generic", "big.bin"),
+        larder.artifact("pypi", "simple/demo/"),
+    );
     let json = [("Accept", SIMPLE_JSON), ("Accept-Encoding", "identity")];
     let mut expected_page = Vec::new();
     for _ in 0..2 {
         larder.hit(&big).await;
         expected_page = send("GET", &page, &json).await.body;
     }
-    assert!(expected_page.len() > 100_000, "long enough to be a file of the hot set: {}", expected_page.len());
+    assert!(
+        expected_page.len() > 100_000,
+        "long enough to be a file of the hot set: {}",
+        expected_page.len()
+    );
     let whole = file.slice(0, 400_000).to_vec();
     for ways in [&[("Range", "bytes=100000-399999")][..], &[]] {
         // A derivation is in its file a moment after it was first served.
         let until = std::time::Instant::now() + crate::support::PATIENCE;
-        while blobs(&larder.data_dir().join("blobs")).len() < 3 && std::time::Instant::now() < until {
+        while blobs(&larder.data_dir().join("blobs")).len() < 3 && std::time::Instant::now() < until
+        {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         for _ in 0..2 {
@@ -156,14 +247,32 @@ async fn hazard_files_that_are_shortened_are_fetched_and_made_again() {
         let start = if ways.is_empty() { 0 } else { 100_000 };
         for _ in 0..2 {
             let answer = send("GET", &big, ways).await;
-            assert!(answer.body == whole[start..], "{} of {} bytes", answer.body.len(), whole.len() - start);
+            assert!(
+                answer.body == whole[start..],
+                "{} of {} bytes",
+                answer.body.len(),
+                whole.len() - start
+            );
         }
         for _ in 0..2 {
             let answer = send("GET", &page, &json).await;
-            assert!(answer.body == expected_page, "{} of {} bytes", answer.body.len(), expected_page.len());
+            assert!(
+                answer.body == expected_page,
+                "{} of {} bytes",
+                answer.body.len(),
+                expected_page.len()
+            );
         }
     }
-    assert!(origin.requests().iter().filter(|request| request.target == "/big.bin").count() >= 3, "fetched again each time");
+    assert!(
+        origin
+            .requests()
+            .iter()
+            .filter(|request| request.target == "/big.bin")
+            .count()
+            >= 3,
+        "fetched again each time"
+    );
 }
 
 /// A target may have 8 KiB, and whatever is in it stands on one line of the log, cut, without its query.
@@ -176,7 +285,10 @@ async fn hazard_log_lines_cut_what_strangers_choose_and_show_no_query() {
         origin.put(&target, Resource::new(Payload::generated(100_000, 3)));
         let config = remote("generic", &origin, "");
         let setup = Setup::new(&config)
-            .env("LARDER_LOG", "info,larder_server=debug,larder_engine=debug,larder_upstream=debug")
+            .env(
+                "LARDER_LOG",
+                "info,larder_server=debug,larder_engine=debug,larder_upstream=debug",
+            )
             .env("LARDER_LOG_FORMAT", format);
         let larder = setup.start().await;
         let kept = larder.artifact("generic", &target[1..]);
@@ -188,10 +300,16 @@ async fn hazard_log_lines_cut_what_strangers_choose_and_show_no_query() {
         }
         // The record is there, its bytes are not: that is logged with its key.
         get(&kept).await;
-        for (method, path) in
-            [("GET", format!("absent/{}", "z".repeat(8_000))), ("PUT", format!("generic/{}", "z".repeat(2_000)))]
-        {
-            send(method, &larder.url(&format!("/api/v1/remote/{path}?password=s3cret")), &[]).await;
+        for (method, path) in [
+            ("GET", format!("absent/{}", "z".repeat(8_000))),
+            ("PUT", format!("generic/{}", "z".repeat(2_000))),
+        ] {
+            send(
+                method,
+                &larder.url(&format!("/api/v1/remote/{path}?password=s3cret")),
+                &[],
+            )
+            .await;
         }
         send(&"M".repeat(3_000), &larder.url("/live"), &[]).await;
         larder.logged("zzz").await;

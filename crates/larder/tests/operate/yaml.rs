@@ -5,7 +5,12 @@ use serde_json::{Map, Value};
 
 /// The documents of a text.
 pub(crate) fn documents(text: &str) -> Vec<Value> {
-    let mut reader = Reader { events: Parser::new_from_str(text).map(|event| event.expect("YAML").0).collect(), at: 0 };
+    let mut reader = Reader {
+        events: Parser::new_from_str(text)
+            .map(|event| event.expect("YAML").0)
+            .collect(),
+        at: 0,
+    };
     let mut found = Vec::new();
     while let Some(event) = reader.next() {
         if let Event::DocumentStart(_) = event {
@@ -56,6 +61,8 @@ fn scalar(text: &str, style: ScalarStyle) -> Value {
         _ if style != ScalarStyle::Plain => Value::from(text),
         "true" => Value::Bool(true),
         "false" => Value::Bool(false),
-        _ => text.parse::<i64>().map_or_else(|_| Value::from(text), Value::from),
+        _ => text
+            .parse::<i64>()
+            .map_or_else(|_| Value::from(text), Value::from),
     }
 }

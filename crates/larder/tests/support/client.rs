@@ -21,7 +21,9 @@ pub(crate) struct Answer {
 impl Answer {
     /// The first value of a header field, empty if there is none.
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().expect("a header in ASCII"))
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().expect("a header in ASCII"))
     }
 
     /// The body as text.
@@ -31,7 +33,8 @@ impl Answer {
 
     /// The body as JSON.
     pub(crate) fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("no JSON ({error}): {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("no JSON ({error}): {}", self.text()))
     }
 
     /// `X-Artifact-Source`.
@@ -54,7 +57,11 @@ pub(crate) fn client() -> reqwest::Client {
 pub(crate) fn builder() -> reqwest::ClientBuilder {
     // No roots: loading the system's takes longer than most tests, and what speaks TLS here brings its own.
     let none = std::iter::empty::<reqwest::Certificate>();
-    reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(LIMIT).tls_certs_only(none)
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(LIMIT)
+        .tls_certs_only(none)
 }
 
 /// Sends a request and reads the whole answer.
@@ -70,12 +77,18 @@ pub(crate) async fn try_send(
     }
     let response = request.send().await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    Ok(Answer { status, headers, body: response.bytes().await?.to_vec() })
+    Ok(Answer {
+        status,
+        headers,
+        body: response.bytes().await?.to_vec(),
+    })
 }
 
 /// Sends a request that must be answered.
 pub(crate) async fn send(method: &str, url: &str, headers: &[(&str, &str)]) -> Answer {
-    try_send(&client(), method, url, headers).await.unwrap_or_else(|error| panic!("{method} {url}: {error:?}"))
+    try_send(&client(), method, url, headers)
+        .await
+        .unwrap_or_else(|error| panic!("{method} {url}: {error:?}"))
 }
 
 /// GET.
@@ -85,7 +98,11 @@ pub(crate) async fn get(url: &str) -> Answer {
 
 /// GET with a short limit; `None` if nothing answers. Trusts any certificate: it only asks whether somebody is there.
 pub(crate) async fn get_timeout(url: &str) -> Option<Answer> {
-    let client = builder().timeout(Duration::from_secs(1)).tls_danger_accept_invalid_certs(true).build().ok()?;
+    let client = builder()
+        .timeout(Duration::from_secs(1))
+        .tls_danger_accept_invalid_certs(true)
+        .build()
+        .ok()?;
     try_send(&client, "GET", url, &[]).await.ok()
 }
 
@@ -101,7 +118,12 @@ pub(crate) async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
             match socket.read(&mut buffer).await {
                 Ok(0) => break,
                 Ok(count) => answer.extend_from_slice(&buffer[..count]),
-                Err(error) if !answer.is_empty() && error.kind() == std::io::ErrorKind::ConnectionReset => break,
+                Err(error)
+                    if !answer.is_empty()
+                        && error.kind() == std::io::ErrorKind::ConnectionReset =>
+                {
+                    break;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -110,7 +132,8 @@ pub(crate) async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
     let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]);
     let answer = tokio::time::timeout(Duration::from_secs(20), exchange).await;
     let answer = answer.unwrap_or_else(|_| panic!("no end of the answer to {shown:?}"));
-    String::from_utf8_lossy(&answer.unwrap_or_else(|error| panic!("{error} after {shown:?}"))).into_owned()
+    String::from_utf8_lossy(&answer.unwrap_or_else(|error| panic!("{error} after {shown:?}")))
+        .into_owned()
 }
 
 /// The status of a raw answer; 0 if there is none.

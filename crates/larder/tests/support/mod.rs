@@ -2,7 +2,11 @@
 //!
 //! [`TestLarder`] is one such process with its own data directory. [`client`] asks it, [`packages`] fills the upstreams behind it.
 //! Knows nothing of larder's insides.
-#![allow(dead_code, unused_imports, reason = "each test file uses its own part of this")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test file uses its own part of this"
+)]
 
 pub(crate) mod client;
 pub(crate) mod packages;
@@ -30,7 +34,10 @@ pub(crate) struct Setup {
 impl Setup {
     /// With this configuration file.
     pub(crate) fn new(config: &str) -> Self {
-        Self { config: Some(config.to_owned()), ..Self::default() }
+        Self {
+            config: Some(config.to_owned()),
+            ..Self::default()
+        }
     }
 
     /// Without any.
@@ -68,9 +75,17 @@ impl Setup {
     fn prepare(self) -> TestLarder {
         let home = tempfile::tempdir().expect("a temporary directory");
         if let Some(config) = &self.config {
-            std::fs::write(home.path().join("larder.yaml"), undelayed(config)).expect("a configuration file");
+            std::fs::write(home.path().join("larder.yaml"), undelayed(config))
+                .expect("a configuration file");
         }
-        TestLarder { setup: self, home, child: None, address: None, launches: 0, started: Instant::now() }
+        TestLarder {
+            setup: self,
+            home,
+            child: None,
+            address: None,
+            launches: 0,
+            started: Instant::now(),
+        }
     }
 }
 
@@ -98,8 +113,21 @@ impl TestLarder {
 
     /// The absolute URL of a path.
     pub(crate) fn url(&self, path: &str) -> String {
-        let scheme = if self.setup.config.as_deref().is_some_and(|config| config.contains("\ntls:")) { "https" } else { "http" };
-        format!("{scheme}://{}/{}", self.address(), path.trim_start_matches('/'))
+        let scheme = if self
+            .setup
+            .config
+            .as_deref()
+            .is_some_and(|config| config.contains("\ntls:"))
+        {
+            "https"
+        } else {
+            "http"
+        };
+        format!(
+            "{scheme}://{}/{}",
+            self.address(),
+            path.trim_start_matches('/')
+        )
     }
 
     /// The URL of a path in a repository.
@@ -138,7 +166,12 @@ impl TestLarder {
         let mut child = self.child.take().expect("running");
         child.kill().expect("SIGKILL");
         let status = child.wait().expect("its end");
-        assert_eq!(status.signal(), Some(9), "it had ended before: {status}\n{}", self.log());
+        assert_eq!(
+            status.signal(),
+            Some(9),
+            "it had ended before: {status}\n{}",
+            self.log()
+        );
     }
 
     /// Sends a signal.
@@ -155,7 +188,11 @@ impl TestLarder {
 
     /// Whether it has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.as_mut().expect("started").try_wait().expect("its state")
+        self.child
+            .as_mut()
+            .expect("started")
+            .try_wait()
+            .expect("its state")
     }
 
     /// Waits for its end.
@@ -184,13 +221,27 @@ impl TestLarder {
         self.address = None;
         let log = std::fs::File::create(self.log_path()).expect("a log file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
-        command.args(&self.setup.arguments).env_clear().current_dir(self.home.path());
-        command.env("HOME", self.home.path()).env("LARDER_LISTEN", "127.0.0.1:0").env("LARDER_DATA_DIR", self.data_dir());
+        command
+            .args(&self.setup.arguments)
+            .env_clear()
+            .current_dir(self.home.path());
+        command
+            .env("HOME", self.home.path())
+            .env("LARDER_LISTEN", "127.0.0.1:0")
+            .env("LARDER_DATA_DIR", self.data_dir());
         if self.setup.config.is_some() {
             command.env("CONFIG_PATH", self.config_path());
         }
-        command.envs(self.setup.environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.envs(
+            self.setup
+                .environment
+                .iter()
+                .map(|(name, value)| (name, value)),
+        );
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
         self.started = Instant::now();
         self.child = Some(command.spawn().expect("the larder program"));
     }
@@ -204,11 +255,18 @@ impl TestLarder {
                 panic!("larder did not start ({status}):\n{}", self.log());
             }
             self.address = listening(&self.log());
-            if self.address.is_some() && client::get_timeout(&self.url("/live")).await.is_some_and(|answer| answer.status == 200)
+            if self.address.is_some()
+                && client::get_timeout(&self.url("/live"))
+                    .await
+                    .is_some_and(|answer| answer.status == 200)
             {
                 return;
             }
-            assert!(Instant::now() < until, "larder does not answer:\n{}", self.log());
+            assert!(
+                Instant::now() < until,
+                "larder does not answer:\n{}",
+                self.log()
+            );
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -237,9 +295,17 @@ impl TestLarder {
     }
 
     fn memory(&self, line: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
-        let rest = status.lines().find_map(|l| l.strip_prefix(line)).expect("a line of memory");
-        rest.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
+        let rest = status
+            .lines()
+            .find_map(|l| l.strip_prefix(line))
+            .expect("a line of memory");
+        rest.trim()
+            .trim_end_matches(" kB")
+            .parse::<u64>()
+            .expect("a number")
+            / 1024
     }
 
     /// GET until the answer comes from the cache: right after a download the same request may still join it, whose commit is
@@ -249,7 +315,13 @@ impl TestLarder {
         loop {
             let answer = get(url).await;
             if answer.source() != "remote" || Instant::now() > until {
-                assert_eq!(answer.source(), "cache", "{url}: {} {}", answer.status, answer.text());
+                assert_eq!(
+                    answer.source(),
+                    "cache",
+                    "{url}: {} {}",
+                    answer.status,
+                    answer.text()
+                );
                 return answer;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -259,8 +331,12 @@ impl TestLarder {
     /// A counter of `/metrics`: the sum over all samples of this name whose labels hold `label`.
     pub(crate) async fn metric(&self, name: &str, label: &str) -> f64 {
         let text = get(&self.url("/metrics")).await.text();
-        let samples = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name) && line.contains(label));
-        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        let samples = text
+            .lines()
+            .filter(|line| line.split(['{', ' ']).next() == Some(name) && line.contains(label));
+        samples
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
     }
 
     /// Waits until no download is running, nor on its way to the disk.
@@ -277,7 +353,10 @@ impl TestLarder {
         let until = Instant::now() + PATIENCE;
         let label = format!("repository=\"{repository}\"");
         while self.metric(name, &label).await < least {
-            assert!(Instant::now() < until, "{name} of {repository} does not reach {least}");
+            assert!(
+                Instant::now() < until,
+                "{name} of {repository} does not reach {least}"
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -292,8 +371,14 @@ impl Drop for TestLarder {
         }
         if std::thread::panicking() {
             let log = self.log();
-            let lines: Vec<String> = log.lines().map(|line| line.chars().take(400).collect()).collect();
-            eprintln!("the last lines of larder's log:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
+            let lines: Vec<String> = log
+                .lines()
+                .map(|line| line.chars().take(400).collect())
+                .collect();
+            eprintln!(
+                "the last lines of larder's log:\n{}",
+                lines[lines.len().saturating_sub(30)..].join("\n")
+            );
         }
     }
 }
@@ -320,7 +405,15 @@ pub(crate) fn check(config: &str) -> (bool, String) {
     let path = home.path().join("larder.yaml");
     std::fs::write(&path, config).expect("a configuration file");
     let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
-    command.env_clear().env("HOME", home.path()).env("LARDER_LISTEN", "127.0.0.1:0").args(["check", "--config"]).arg(&path);
+    command
+        .env_clear()
+        .env("HOME", home.path())
+        .env("LARDER_LISTEN", "127.0.0.1:0")
+        .args(["check", "--config"])
+        .arg(&path);
     let output = command.output().expect("the larder program");
-    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+    )
 }

@@ -19,14 +19,46 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
         "body bytes of artifacts handed to connections; `source` is `remote` where any byte of the answer came from upstream for it, else `cache` (the hot set included)",
     ),
     ("larder_connections", "gauge", "open connections"),
-    ("larder_connections_limit", "gauge", "connections that may be open at once; further clients wait"),
-    ("larder_connections_failed_total", "counter", "connections that failed in their TLS handshake"),
-    ("larder_requests_in_flight", "gauge", "requests that wait for an answer or its body"),
-    ("larder_downloads_in_flight", "gauge", "downloads and revalidations that are running"),
-    ("larder_downloads_limit", "gauge", "downloads of files that may run at once; further ones wait"),
-    ("larder_hot_set_entries", "gauge", "request targets in the hot set"),
-    ("larder_hot_set_bytes", "gauge", "bytes that the hot set takes"),
-    ("larder_hot_set_limit_bytes", "gauge", "bytes that the hot set may take; 0: it is off"),
+    (
+        "larder_connections_limit",
+        "gauge",
+        "connections that may be open at once; further clients wait",
+    ),
+    (
+        "larder_connections_failed_total",
+        "counter",
+        "connections that failed in their TLS handshake",
+    ),
+    (
+        "larder_requests_in_flight",
+        "gauge",
+        "requests that wait for an answer or its body",
+    ),
+    (
+        "larder_downloads_in_flight",
+        "gauge",
+        "downloads and revalidations that are running",
+    ),
+    (
+        "larder_downloads_limit",
+        "gauge",
+        "downloads of files that may run at once; further ones wait",
+    ),
+    (
+        "larder_hot_set_entries",
+        "gauge",
+        "request targets in the hot set",
+    ),
+    (
+        "larder_hot_set_bytes",
+        "gauge",
+        "bytes that the hot set takes",
+    ),
+    (
+        "larder_hot_set_limit_bytes",
+        "gauge",
+        "bytes that the hot set may take; 0: it is off",
+    ),
     (
         "larder_refusals_total",
         "counter",
@@ -38,28 +70,76 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
         "requests of larder's own that came back to it and were refused with 508: correct that repository's `base_url`, or that of the one which leads to it",
     ),
     // Of each repository.
-    ("larder_repository_hits_total", "counter", "answers from a held copy, the hot set's left out"),
-    ("larder_repository_misses_total", "counter", "requests that started a download or a revalidation"),
-    ("larder_repository_collapsed_total", "counter", "requests that joined one that was running"),
-    ("larder_repository_revalidated_total", "counter", "copies renewed without a download"),
-    ("larder_repository_stale_served_total", "counter", "expired copies served because the upstream failed"),
+    (
+        "larder_repository_hits_total",
+        "counter",
+        "answers from a held copy, the hot set's left out",
+    ),
+    (
+        "larder_repository_misses_total",
+        "counter",
+        "requests that started a download or a revalidation",
+    ),
+    (
+        "larder_repository_collapsed_total",
+        "counter",
+        "requests that joined one that was running",
+    ),
+    (
+        "larder_repository_revalidated_total",
+        "counter",
+        "copies renewed without a download",
+    ),
+    (
+        "larder_repository_stale_served_total",
+        "counter",
+        "expired copies served because the upstream failed",
+    ),
     (
         "larder_repository_told_to_wait_total",
         "counter",
         "requests answered 429 or 503 without asking, because the upstream has said when to come back",
     ),
-    ("larder_repository_upstream_requests_total", "counter", "requests sent to upstreams"),
-    ("larder_repository_upstream_errors_total", "counter", "requests to upstreams that brought no answer of any status"),
-    ("larder_repository_upstream_bytes_total", "counter", "body bytes received from upstreams"),
-    ("larder_repository_fills_committed_total", "counter", "downloads kept"),
-    ("larder_repository_fills_failed_total", "counter", "downloads that failed"),
+    (
+        "larder_repository_upstream_requests_total",
+        "counter",
+        "requests sent to upstreams",
+    ),
+    (
+        "larder_repository_upstream_errors_total",
+        "counter",
+        "requests to upstreams that brought no answer of any status",
+    ),
+    (
+        "larder_repository_upstream_bytes_total",
+        "counter",
+        "body bytes received from upstreams",
+    ),
+    (
+        "larder_repository_fills_committed_total",
+        "counter",
+        "downloads kept",
+    ),
+    (
+        "larder_repository_fills_failed_total",
+        "counter",
+        "downloads that failed",
+    ),
     (
         "larder_repository_fills_not_kept_total",
         "counter",
         "downloads served and not kept (disk nearly full, `max_size`, a flush meanwhile)",
     ),
-    ("larder_repository_fills_resumed_total", "counter", "downloads taken up again after a cut"),
-    ("larder_repository_digest_mismatches_total", "counter", "bodies that were not what the index states"),
+    (
+        "larder_repository_fills_resumed_total",
+        "counter",
+        "downloads taken up again after a cut",
+    ),
+    (
+        "larder_repository_digest_mismatches_total",
+        "counter",
+        "bodies that were not what the index states",
+    ),
     (
         "larder_repository_mismatches_kept_total",
         "counter",
@@ -70,10 +150,26 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
         "counter",
         "links of indexes that do not lead through larder, counted whenever a form of such an index is made; the log names the first of each index",
     ),
-    ("larder_repository_malformed_documents_total", "counter", "indexes that could not be used"),
-    ("larder_repository_denied_total", "counter", "requests refused by patterns"),
-    ("larder_repository_pattern_limits_total", "counter", "requests refused because a pattern ran into its step limit"),
-    ("larder_repository_quarantined_total", "counter", "requests answered 404 by quarantine"),
+    (
+        "larder_repository_malformed_documents_total",
+        "counter",
+        "indexes that could not be used",
+    ),
+    (
+        "larder_repository_denied_total",
+        "counter",
+        "requests refused by patterns",
+    ),
+    (
+        "larder_repository_pattern_limits_total",
+        "counter",
+        "requests refused because a pattern ran into its step limit",
+    ),
+    (
+        "larder_repository_quarantined_total",
+        "counter",
+        "requests answered 404 by quarantine",
+    ),
     (
         "larder_repository_upstream_quota_limit",
         "gauge",
@@ -89,48 +185,128 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
         "gauge",
         "bytes of the documents and files that are held, as they were last counted; what several repositories share is counted with each",
     ),
-    ("larder_repository_held_files", "gauge", "documents and files that are held, as they were last counted"),
-    ("larder_upstream_failures_total", "counter", "failures of the repository's upstreams by cause; a 404 is none"),
+    (
+        "larder_repository_held_files",
+        "gauge",
+        "documents and files that are held, as they were last counted",
+    ),
+    (
+        "larder_upstream_failures_total",
+        "counter",
+        "failures of the repository's upstreams by cause; a 404 is none",
+    ),
     // Of each mirror.
-    ("larder_upstream_up", "gauge", "1 while the upstream answers, 0 while it fails; not there before it was asked"),
-    ("larder_mirror_requests_total", "counter", "requests sent to it"),
-    ("larder_mirror_failures_total", "counter", "no answer, 5xx, 429, refused credentials, a body that was cut or wrong"),
-    ("larder_mirror_probes_total", "counter", "requests behind the scenes that asked whether it is back"),
+    (
+        "larder_upstream_up",
+        "gauge",
+        "1 while the upstream answers, 0 while it fails; not there before it was asked",
+    ),
+    (
+        "larder_mirror_requests_total",
+        "counter",
+        "requests sent to it",
+    ),
+    (
+        "larder_mirror_failures_total",
+        "counter",
+        "no answer, 5xx, 429, refused credentials, a body that was cut or wrong",
+    ),
+    (
+        "larder_mirror_probes_total",
+        "counter",
+        "requests behind the scenes that asked whether it is back",
+    ),
     (
         "larder_mirror_healthy",
         "gauge",
         "0 while it is put aside after a failure; of an only one: after three failures in a row, until it answers",
     ),
     // Of the node.
-    ("larder_build_info", "gauge", "always 1; `version` is larder's"),
-    ("larder_disk_free_bytes", "gauge", "bytes that larder may still write to the file system of its data directory"),
-    ("larder_disk_total_bytes", "gauge", "size of that file system"),
-    ("larder_disk_reserve_bytes", "gauge", "with less than this free, downloads are served and not kept"),
-    ("larder_config_reload_success", "gauge", "1 if the configuration was usable when it was last loaded, else 0"),
+    (
+        "larder_build_info",
+        "gauge",
+        "always 1; `version` is larder's",
+    ),
+    (
+        "larder_disk_free_bytes",
+        "gauge",
+        "bytes that larder may still write to the file system of its data directory",
+    ),
+    (
+        "larder_disk_total_bytes",
+        "gauge",
+        "size of that file system",
+    ),
+    (
+        "larder_disk_reserve_bytes",
+        "gauge",
+        "with less than this free, downloads are served and not kept",
+    ),
+    (
+        "larder_config_reload_success",
+        "gauge",
+        "1 if the configuration was usable when it was last loaded, else 0",
+    ),
     (
         "larder_config_last_reload_timestamp_seconds",
         "gauge",
         "when the configuration was last loaded, at the start or by a reload",
     ),
-    ("larder_certificate_expiry_timestamp_seconds", "gauge", "when larder's own certificate expires; not there without `tls`"),
+    (
+        "larder_certificate_expiry_timestamp_seconds",
+        "gauge",
+        "when larder's own certificate expires; not there without `tls`",
+    ),
     ("larder_derivations_total", "counter", "documents rewritten"),
-    ("larder_gc_blobs_deleted_total", "counter", "unreferenced blobs that the collector deleted"),
-    ("larder_gc_bytes_freed_total", "counter", "bytes that this freed"),
+    (
+        "larder_gc_blobs_deleted_total",
+        "counter",
+        "unreferenced blobs that the collector deleted",
+    ),
+    (
+        "larder_gc_bytes_freed_total",
+        "counter",
+        "bytes that this freed",
+    ),
     (
         "larder_metadata_damaged_rows_total",
         "counter",
         "rows of the database that were not what had been put there; each counted as absent. Anything but 0: check disk and memory",
     ),
-    ("larder_metadata_damage_failures_total", "counter", "statements that failed because the database file is damaged"),
-    ("larder_metadata_put_aside_total", "counter", "damaged databases put aside, after which the cache began anew"),
+    (
+        "larder_metadata_damage_failures_total",
+        "counter",
+        "statements that failed because the database file is damaged",
+    ),
+    (
+        "larder_metadata_put_aside_total",
+        "counter",
+        "damaged databases put aside, after which the cache began anew",
+    ),
     // Of the process, under the names that Prometheus' client libraries use.
-    ("process_cpu_seconds_total", "counter", "user and system processor time in seconds"),
+    (
+        "process_cpu_seconds_total",
+        "counter",
+        "user and system processor time in seconds",
+    ),
     ("process_resident_memory_bytes", "gauge", "memory in use"),
-    ("process_virtual_memory_bytes", "gauge", "address space in use"),
+    (
+        "process_virtual_memory_bytes",
+        "gauge",
+        "address space in use",
+    ),
     ("process_open_fds", "gauge", "open file descriptors"),
-    ("process_max_fds", "gauge", "file descriptors that may be open"),
+    (
+        "process_max_fds",
+        "gauge",
+        "file descriptors that may be open",
+    ),
     ("process_threads", "gauge", "threads"),
-    ("process_start_time_seconds", "gauge", "when the process started"),
+    (
+        "process_start_time_seconds",
+        "gauge",
+        "when the process started",
+    ),
 ];
 
 /// The sentence of a metric, as plain text; empty if it has none.
@@ -152,8 +328,14 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operate/metrics.md");
         let text = std::fs::read_to_string(path).unwrap();
         let row = |line: &str| {
-            let cells: Vec<&str> = line.strip_prefix("| `")?.strip_suffix(" |")?.splitn(3, " | ").collect();
-            let [name, kind, sentence] = cells[..] else { return None };
+            let cells: Vec<&str> = line
+                .strip_prefix("| `")?
+                .strip_suffix(" |")?
+                .splitn(3, " | ")
+                .collect();
+            let [name, kind, sentence] = cells[..] else {
+                return None;
+            };
             let name = name.strip_suffix('`')?.split('{').next()?;
             let is_metric = name.starts_with("larder_") || name.starts_with("process_");
             is_metric.then(|| (name.to_owned(), kind.to_owned(), sentence.to_owned()))
@@ -163,17 +345,33 @@ mod tests {
 
     #[test]
     fn the_guide_has_a_row_for_each_metric_with_its_sentence_and_no_other_rows() {
-        let told = HELP.iter().map(|(name, kind, sentence)| (name.to_string(), kind.to_string(), sentence.to_string())).collect();
+        let told = HELP
+            .iter()
+            .map(|(name, kind, sentence)| {
+                (name.to_string(), kind.to_string(), sentence.to_string())
+            })
+            .collect();
         let documented = documented();
-        assert_eq!(documented.difference(&told).collect::<Vec<_>>(), [] as [&(String, String, String); 0], "only in the guide");
-        assert_eq!(told.difference(&documented).collect::<Vec<_>>(), [] as [&(String, String, String); 0], "not in the guide");
+        assert_eq!(
+            documented.difference(&told).collect::<Vec<_>>(),
+            [] as [&(String, String, String); 0],
+            "only in the guide"
+        );
+        assert_eq!(
+            told.difference(&documented).collect::<Vec<_>>(),
+            [] as [&(String, String, String); 0],
+            "not in the guide"
+        );
         assert_eq!(told.len(), HELP.len(), "twice");
     }
 
     #[test]
     fn every_counter_of_the_engine_has_a_sentence() {
         let of = |prefix: &str, counters: Vec<(&'static str, u64)>| {
-            counters.into_iter().map(|(name, _)| format!("larder_{prefix}{name}_total")).collect::<Vec<_>>()
+            counters
+                .into_iter()
+                .map(|(name, _)| format!("larder_{prefix}{name}_total"))
+                .collect::<Vec<_>>()
         };
         let all = [
             of("", Counters::default().snapshot()),

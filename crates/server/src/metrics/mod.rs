@@ -62,13 +62,26 @@ const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 impl RequestKind {
     pub(crate) fn of(status: &CacheStatus) -> Self {
         match status {
-            CacheStatus { detail: Some(detail), .. } if detail.starts_with("stale") => Self::Stale,
+            CacheStatus {
+                detail: Some(detail),
+                ..
+            } if detail.starts_with("stale") => Self::Stale,
             CacheStatus { hit: true, .. } => Self::Hit,
-            CacheStatus { collapsed: true, .. } => Self::Collapsed,
-            CacheStatus { forward_status: Some(304), .. } | CacheStatus { detail: Some(CacheStatus::UNCHANGED), .. } => {
-                Self::Revalidated
+            CacheStatus {
+                collapsed: true, ..
+            } => Self::Collapsed,
+            CacheStatus {
+                forward_status: Some(304),
+                ..
             }
-            CacheStatus { forward: None | Some(ForwardReason::Method | ForwardReason::Bypass), .. } => Self::Bypass,
+            | CacheStatus {
+                detail: Some(CacheStatus::UNCHANGED),
+                ..
+            } => Self::Revalidated,
+            CacheStatus {
+                forward: None | Some(ForwardReason::Method | ForwardReason::Bypass),
+                ..
+            } => Self::Bypass,
             _ => Self::Miss,
         }
     }
@@ -114,7 +127,10 @@ impl RepositoryRequests {
 
     fn reset(&self) {
         self.loops.store(0, Relaxed);
-        self.cells.iter().flatten().for_each(|cell| cell.store(0, Relaxed));
+        self.cells
+            .iter()
+            .flatten()
+            .for_each(|cell| cell.store(0, Relaxed));
         self.hot.iter().for_each(Striped::reset);
         self.sent.iter().for_each(|sent| sent.0.reset());
     }
@@ -189,7 +205,8 @@ impl Metrics {
         let with_new = |all: &Arc<BTreeMap<_, _>>| {
             let mut all = BTreeMap::clone(all);
             // Somebody else may have been first.
-            all.entry(name.to_owned()).or_insert_with(|| Arc::clone(&new));
+            all.entry(name.to_owned())
+                .or_insert_with(|| Arc::clone(&new));
             all
         };
         self.repositories.rcu(with_new);
@@ -198,7 +215,9 @@ impl Metrics {
 
     /// The time to the head of an answer that did not come out of the hot set.
     pub(crate) fn observe(&self, kind: RequestKind, elapsed: Duration) {
-        self.latency.get_or_create(&[("kind", kind.as_str())]).observe(elapsed.as_secs_f64());
+        self.latency
+            .get_or_create(&[("kind", kind.as_str())])
+            .observe(elapsed.as_secs_f64());
     }
 
     pub(crate) fn connection(self: &Arc<Self>) -> Present {
@@ -218,7 +237,10 @@ impl Metrics {
 
     /// Sets the counters to zero (`PUT /cache/flush?cache_type=metrics`).
     pub(crate) fn reset(&self) {
-        self.repositories.load().values().for_each(|requests| requests.reset());
+        self.repositories
+            .load()
+            .values()
+            .for_each(|requests| requests.reset());
         self.connections_refused.store(0, Relaxed);
         self.refused.reset();
         self.latency.clear();

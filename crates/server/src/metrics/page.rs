@@ -9,7 +9,8 @@ use larder_core::UnixMillis;
 use larder_engine::MirrorReport;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric as _, MetricEncoder, NoLabelSet, text,
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric as _, MetricEncoder,
+    NoLabelSet, text,
 };
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
@@ -34,10 +35,20 @@ pub(crate) struct Node {
 }
 
 /// Everything in the text format of OpenMetrics.
-pub(super) fn render(metrics: &Arc<Metrics>, engine: CounterSnapshot, hot: HotSetSize, node: Node) -> Result<String, fmt::Error> {
+pub(super) fn render(
+    metrics: &Arc<Metrics>,
+    engine: CounterSnapshot,
+    hot: HotSetSize,
+    node: Node,
+) -> Result<String, fmt::Error> {
     let process = node.process;
     let mut own = Registry::with_prefix("larder");
-    own.register_collector(Box::new(Scrape { metrics: Arc::clone(metrics), engine, hot, node }));
+    own.register_collector(Box::new(Scrape {
+        metrics: Arc::clone(metrics),
+        engine,
+        hot,
+        node,
+    }));
     let mut of_the_process = Registry::with_prefix("process");
     of_the_process.register_collector(Box::new(process));
     let mut text = String::new();
@@ -65,16 +76,19 @@ struct Page<'a, 'e> {
 impl Page<'_, '_> {
     fn counters<'s>(&'s mut self, name: &'s str) -> Result<MetricEncoder<'s>, fmt::Error> {
         let help = sentence(&format!("{}_{name}_total", self.prefix));
-        self.encoder.encode_descriptor(name, &help, None, MetricType::Counter)
+        self.encoder
+            .encode_descriptor(name, &help, None, MetricType::Counter)
     }
 
     fn gauges<'s>(&'s mut self, name: &'s str) -> Result<MetricEncoder<'s>, fmt::Error> {
         let help = sentence(&format!("{}_{name}", self.prefix));
-        self.encoder.encode_descriptor(name, &help, None, MetricType::Gauge)
+        self.encoder
+            .encode_descriptor(name, &help, None, MetricType::Gauge)
     }
 
     fn counter(&mut self, name: &str, value: &impl EncodeCounterValue) -> fmt::Result {
-        self.counters(name)?.encode_counter::<NoLabelSet, _, u64>(value, None)
+        self.counters(name)?
+            .encode_counter::<NoLabelSet, _, u64>(value, None)
     }
 
     fn gauge(&mut self, name: &str, value: &impl EncodeGaugeValue) -> fmt::Result {
@@ -89,7 +103,10 @@ impl Page<'_, '_> {
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let page = &mut Page { encoder: &mut encoder, prefix: "larder" };
+        let page = &mut Page {
+            encoder: &mut encoder,
+            prefix: "larder",
+        };
         self.requests(page)?;
         self.sent(page)?;
         self.latency(page)?;
@@ -97,7 +114,10 @@ impl Collector for Scrape {
         self.refusals(page)?;
         self.held(page)?;
         let metrics = &self.metrics;
-        page.counter("connections_failed", &metrics.connections_refused.load(Relaxed))?;
+        page.counter(
+            "connections_failed",
+            &metrics.connections_refused.load(Relaxed),
+        )?;
         page.gauge("connections", &metrics.connections.load(Relaxed))?;
         page.gauge("connections_limit", &self.node.connections_limit)?;
         page.gauge("requests_in_flight", &metrics.in_flight.load(Relaxed))?;
@@ -135,18 +155,31 @@ impl Scrape {
     /// Of repositories only: what addresses none sends no artifact.
     fn sent(&self, page: &mut Page<'_, '_>) -> fmt::Result {
         let mut family = page.counters("sent_bytes")?;
-        for (name, requests) in self.metrics.repositories.load().iter().filter(|(name, _)| !name.is_empty()) {
+        for (name, requests) in self
+            .metrics
+            .repositories
+            .load()
+            .iter()
+            .filter(|(name, _)| !name.is_empty())
+        {
             for (source, sent) in SOURCES.iter().zip(&requests.sent) {
                 let labels = [("repository", name.as_str()), ("source", *source)];
-                family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&sent.sum(), None)?;
+                family
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabelSet, _, u64>(&sent.sum(), None)?;
             }
         }
         Ok(())
     }
 
     fn latency(&self, page: &mut Page<'_, '_>) -> fmt::Result {
-        let (name, help) = ("request_duration_seconds", sentence("larder_request_duration_seconds"));
-        let encoder = page.encoder.encode_descriptor(name, &help, None, MetricType::Histogram)?;
+        let (name, help) = (
+            "request_duration_seconds",
+            sentence("larder_request_duration_seconds"),
+        );
+        let encoder = page
+            .encoder
+            .encode_descriptor(name, &help, None, MetricType::Histogram)?;
         self.metrics.latency.encode(encoder)
     }
 
@@ -154,11 +187,15 @@ impl Scrape {
     fn loops(&self, page: &mut Page<'_, '_>) -> fmt::Result {
         let mut family = page.counters("loops_refused")?;
         let all = self.metrics.repositories.load();
-        for (name, count) in
-            all.iter().map(|(name, requests)| (name, requests.loops.load(Relaxed))).filter(|(_, count)| *count > 0)
+        for (name, count) in all
+            .iter()
+            .map(|(name, requests)| (name, requests.loops.load(Relaxed)))
+            .filter(|(_, count)| *count > 0)
         {
             let labels = [("repository", name.as_str())];
-            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+            family
+                .encode_family(&labels)?
+                .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
         Ok(())
     }
@@ -167,7 +204,9 @@ impl Scrape {
         let mut family = page.counters("refusals")?;
         for ((repository, code), count) in self.metrics.refused.counts() {
             let labels = [("repository", repository.as_str()), ("code", code)];
-            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+            family
+                .encode_family(&labels)?
+                .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
         Ok(())
     }
@@ -180,11 +219,15 @@ impl Scrape {
         }
         let mut bytes = page.gauges("repository_held_bytes")?;
         for size in held {
-            bytes.encode_family(&[("repository", &*size.repository)])?.encode_gauge(&size.bytes)?;
+            bytes
+                .encode_family(&[("repository", &*size.repository)])?
+                .encode_gauge(&size.bytes)?;
         }
         let mut files = page.gauges("repository_held_files")?;
         for size in held {
-            files.encode_family(&[("repository", &*size.repository)])?.encode_gauge(&size.files)?;
+            files
+                .encode_family(&[("repository", &*size.repository)])?
+                .encode_gauge(&size.files)?;
         }
         Ok(())
     }
@@ -192,19 +235,34 @@ impl Scrape {
     /// One metric for each counter of a mirror, with all mirrors under it, and whether each is healthy.
     fn mirrors(&self, page: &mut Page<'_, '_>) -> fmt::Result {
         let mirrors = &self.engine.mirrors;
-        let labels = |mirror: &MirrorReport| [("repository", mirror.repository.clone()), ("mirror", mirror.mirror.clone())];
-        let names: BTreeSet<&str> = mirrors.iter().flat_map(|mirror| mirror.counters.iter().map(|(name, _)| *name)).collect();
+        let labels = |mirror: &MirrorReport| {
+            [
+                ("repository", mirror.repository.clone()),
+                ("mirror", mirror.mirror.clone()),
+            ]
+        };
+        let names: BTreeSet<&str> = mirrors
+            .iter()
+            .flat_map(|mirror| mirror.counters.iter().map(|(name, _)| *name))
+            .collect();
         for name in names {
             let full_name = format!("mirror_{name}");
             let mut family = page.counters(&full_name)?;
             for mirror in mirrors {
-                let Some((_, value)) = mirror.counters.iter().find(|(known, _)| *known == name) else { continue };
-                family.encode_family(&labels(mirror))?.encode_counter::<NoLabelSet, _, u64>(value, None)?;
+                let Some((_, value)) = mirror.counters.iter().find(|(known, _)| *known == name)
+                else {
+                    continue;
+                };
+                family
+                    .encode_family(&labels(mirror))?
+                    .encode_counter::<NoLabelSet, _, u64>(value, None)?;
             }
         }
         let mut family = page.gauges("mirror_healthy")?;
         for mirror in mirrors {
-            family.encode_family(&labels(mirror))?.encode_gauge(&i64::from(mirror.healthy))?;
+            family
+                .encode_family(&labels(mirror))?
+                .encode_gauge(&i64::from(mirror.healthy))?;
         }
         Ok(())
     }
@@ -218,7 +276,10 @@ impl Scrape {
                 UpstreamStanding::Ok => 1_i64,
                 UpstreamStanding::Failing => 0,
             };
-            let labels = [("repository", report.repository.as_str()), ("upstream", report.upstream.as_str())];
+            let labels = [
+                ("repository", report.repository.as_str()),
+                ("upstream", report.upstream.as_str()),
+            ];
             family.encode_family(&labels)?.encode_gauge(&up)?;
         }
         Ok(())
@@ -229,7 +290,9 @@ impl Scrape {
         for (repository, causes) in &self.engine.failures {
             for (cause, count) in causes {
                 let labels = [("repository", repository.as_str()), ("cause", *cause)];
-                family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+                family
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabelSet, _, u64>(count, None)?;
             }
         }
         Ok(())
@@ -239,13 +302,18 @@ impl Scrape {
     fn quotas(&self, page: &mut Page<'_, '_>) -> fmt::Result {
         for name in ["upstream_quota_limit", "upstream_quota_remaining"] {
             let said = |(repository, numbers): &(String, Vec<(&'static str, u64)>)| {
-                numbers.iter().find(|(said, _)| *said == name).map(|(_, number)| (repository.clone(), *number))
+                numbers
+                    .iter()
+                    .find(|(said, _)| *said == name)
+                    .map(|(_, number)| (repository.clone(), *number))
             };
             let values: Vec<(String, u64)> = self.engine.quotas.iter().filter_map(said).collect();
             let full_name = format!("repository_{name}");
             let mut family = page.gauges(&full_name)?;
             for (repository, value) in values {
-                family.encode_family(&[("repository", repository.as_str())])?.encode_gauge(&value)?;
+                family
+                    .encode_family(&[("repository", repository.as_str())])?
+                    .encode_gauge(&value)?;
             }
         }
         Ok(())
@@ -267,7 +335,9 @@ impl Scrape {
             let mut family = page.counters(&full_name)?;
             for (repository, value) in values {
                 let labels = [("repository", repository)];
-                family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+                family
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
             }
         }
         Ok(())
@@ -275,20 +345,28 @@ impl Scrape {
 
     fn node(&self, page: &mut Page<'_, '_>) -> fmt::Result {
         let node = &self.node;
-        page.gauges("build_info")?.encode_family(&[("version", node.version)])?.encode_gauge(&1_i64)?;
+        page.gauges("build_info")?
+            .encode_family(&[("version", node.version)])?
+            .encode_gauge(&1_i64)?;
         page.gauge_if("disk_free_bytes", node.disk.map(|disk| disk.free))?;
         page.gauge_if("disk_total_bytes", node.disk.map(|disk| disk.total))?;
         page.gauge_if("disk_reserve_bytes", node.disk.map(|disk| disk.reserve))?;
         let (went_well, at) = node.reload;
         page.gauge("config_reload_success", &i64::from(went_well))?;
         page.gauge("config_last_reload_timestamp_seconds", &seconds(at))?;
-        page.gauge_if("certificate_expiry_timestamp_seconds", node.certificate_expiry.map(seconds))
+        page.gauge_if(
+            "certificate_expiry_timestamp_seconds",
+            node.certificate_expiry.map(seconds),
+        )
     }
 }
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let page = &mut Page { encoder: &mut encoder, prefix: "process" };
+        let page = &mut Page {
+            encoder: &mut encoder,
+            prefix: "process",
+        };
         if let Some(cpu) = self.cpu {
             page.counter("cpu_seconds", &cpu.as_secs_f64())?;
         }
@@ -306,12 +384,22 @@ fn seconds(time: UnixMillis) -> f64 {
 }
 
 /// Cells that have never counted are left out: most repositories see few kinds.
-fn encode_request(family: &mut MetricEncoder<'_>, [repository, kind, class]: [&str; 3], value: u64) -> fmt::Result {
+fn encode_request(
+    family: &mut MetricEncoder<'_>,
+    [repository, kind, class]: [&str; 3],
+    value: u64,
+) -> fmt::Result {
     if value == 0 {
         return Ok(());
     }
-    let labels = [("repository", repository), ("kind", kind), ("status", class)];
-    family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)
+    let labels = [
+        ("repository", repository),
+        ("kind", kind),
+        ("status", class),
+    ];
+    family
+        .encode_family(&labels)?
+        .encode_counter::<NoLabelSet, _, u64>(&value, None)
 }
 
 #[cfg(test)]
@@ -337,7 +425,12 @@ mod tests {
             version: "1.2.3",
             connections_limit: 10_000,
             hot_set_limit: 77,
-            disk: Some(DiskSpace { free: 30, total: 100, reserve: 5, failing: false }),
+            disk: Some(DiskSpace {
+                free: 30,
+                total: 100,
+                reserve: 5,
+                failing: false,
+            }),
             reload: (false, UnixMillis(1_500)),
             certificate_expiry: Some(UnixMillis(9_000)),
             upstreams: vec![
@@ -345,14 +438,20 @@ mod tests {
                 report("https://down.example.com/", UpstreamStanding::Failing),
                 report("https://new.example.com/", UpstreamStanding::Unknown),
             ],
-            process: Process { threads: Some(3), ..Process::default() },
+            process: Process {
+                threads: Some(3),
+                ..Process::default()
+            },
         }
     }
 
     fn engine() -> CounterSnapshot {
         CounterSnapshot {
             process: vec![("gc_blobs_deleted", 7)],
-            repositories: vec![("npm".into(), vec![("misses", 3)]), ("pypi".into(), vec![("misses", 4)])],
+            repositories: vec![
+                ("npm".into(), vec![("misses", 3)]),
+                ("pypi".into(), vec![("misses", 4)]),
+            ],
             mirrors: vec![MirrorReport {
                 repository: "pypi".into(),
                 mirror: "https://mirror.example.com/".into(),
@@ -376,7 +475,16 @@ mod tests {
         pypi.sent(Source::Cache).add(1_234);
         pypi.sent(Source::Remote).add(56);
         metrics.observe(RequestKind::Miss, Duration::from_millis(3));
-        let text = render(&metrics, engine(), HotSetSize { entries: 1, bytes: 99 }, node()).unwrap();
+        let text = render(
+            &metrics,
+            engine(),
+            HotSetSize {
+                entries: 1,
+                bytes: 99,
+            },
+            node(),
+        )
+        .unwrap();
         for line in [
             r#"larder_requests_total{repository="pypi",kind="miss",status="2xx"} 1"#,
             r#"larder_requests_total{repository="pypi",kind="hot",status="3xx"} 1"#,
@@ -407,11 +515,29 @@ mod tests {
             "process_threads 3",
             r#"larder_request_duration_seconds_count{kind="miss"} 1"#,
         ] {
-            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} is not in\n{text}"
+            );
         }
-        assert!(!text.contains("new.example.com") && text.matches("# EOF").count() == 1 && text.ends_with("# EOF\n"), "{text}");
+        assert!(
+            !text.contains("new.example.com")
+                && text.matches("# EOF").count() == 1
+                && text.ends_with("# EOF\n"),
+            "{text}"
+        );
         metrics.reset();
-        let text = render(&metrics, CounterSnapshot::default(), HotSetSize::default(), Node::default()).unwrap();
-        assert!(text.lines().all(|line| !line.contains("pypi") || line.ends_with(" 0")), "{text}");
+        let text = render(
+            &metrics,
+            CounterSnapshot::default(),
+            HotSetSize::default(),
+            Node::default(),
+        )
+        .unwrap();
+        assert!(
+            text.lines()
+                .all(|line| !line.contains("pypi") || line.ends_with(" 0")),
+            "{text}"
+        );
     }
 }

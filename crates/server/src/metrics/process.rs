@@ -22,7 +22,8 @@ pub(crate) struct Process {
 impl Process {
     /// Reads a few short files, and the directory of open files.
     pub(crate) fn read() -> Self {
-        let text = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+        let text =
+            |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
         let (status, limits, stat) = (text("status"), text("limits"), text("stat"));
         let boot = fs::read_to_string("/proc/stat").unwrap_or_default();
         Self {
@@ -30,7 +31,9 @@ impl Process {
             virtual_memory: kilobytes(&status, "VmSize:"),
             threads: number_after(&status, "Threads:"),
             // One of them is this reading's own.
-            open_files: fs::read_dir("/proc/self/fd").ok().map(|entries| (entries.count() as u64).saturating_sub(1)),
+            open_files: fs::read_dir("/proc/self/fd")
+                .ok()
+                .map(|entries| (entries.count() as u64).saturating_sub(1)),
             most_open_files: number_after(&limits, "Max open files"),
             ..Self::of_stat(&stat, &boot)
         }
@@ -38,12 +41,25 @@ impl Process {
 
     /// The times of proc_pid_stat(5), whose second field is a name in brackets that may hold anything.
     fn of_stat(stat: &str, boot: &str) -> Self {
-        let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+        let fields: Vec<&str> = stat
+            .rsplit_once(')')
+            .map_or("", |(_, rest)| rest)
+            .split_whitespace()
+            .collect();
         // The third field of the file is the first after the name.
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
-        let cpu = || Some(Duration::from_millis((field(14)? + field(15)?) * (1_000 / TICKS)));
-        let started = || Some(number_after(boot, "btime ")? as f64 + field(22)? as f64 / TICKS as f64);
-        Self { cpu: cpu(), started: started(), ..Self::default() }
+        let cpu = || {
+            Some(Duration::from_millis(
+                (field(14)? + field(15)?) * (1_000 / TICKS),
+            ))
+        };
+        let started =
+            || Some(number_after(boot, "btime ")? as f64 + field(22)? as f64 / TICKS as f64);
+        Self {
+            cpu: cpu(),
+            started: started(),
+            ..Self::default()
+        }
     }
 }
 
@@ -76,9 +92,20 @@ mod tests {
     fn this_process_is_seen_as_it_is() {
         let process = Process::read();
         let now = SystemClock.now().0 as f64 / 1_000.0;
-        assert!(process.started.is_some_and(|started| started <= now + 1.0 && started > now - 86_400.0), "{process:?}");
-        assert!(process.resident.unwrap() > 1 << 20 && process.virtual_memory >= process.resident, "{process:?}");
-        assert!(process.threads.unwrap() >= 1 && process.open_files.unwrap() >= 3, "{process:?}");
+        assert!(
+            process
+                .started
+                .is_some_and(|started| started <= now + 1.0 && started > now - 86_400.0),
+            "{process:?}"
+        );
+        assert!(
+            process.resident.unwrap() > 1 << 20 && process.virtual_memory >= process.resident,
+            "{process:?}"
+        );
+        assert!(
+            process.threads.unwrap() >= 1 && process.open_files.unwrap() >= 3,
+            "{process:?}"
+        );
         assert!(process.most_open_files >= process.open_files, "{process:?}");
     }
 }

@@ -37,15 +37,30 @@ async fn other_methods_and_other_paths() {
         ("PUT", "/api/v1/remote/files/x", "GET, HEAD, POST, DELETE"),
         ("PUT", "/api/v1/remote/npm/x", "GET, HEAD, POST, DELETE"),
         ("DELETE", "/api/v1/remote/all/x", "GET, HEAD, POST"),
-        ("PATCH", "/api/v1/remote/files/x", "GET, HEAD, POST, PUT, DELETE"),
+        (
+            "PATCH",
+            "/api/v1/remote/files/x",
+            "GET, HEAD, POST, PUT, DELETE",
+        ),
         ("GET", "/cache/flush", "PUT"),
         ("POST", "/config", "GET, HEAD"),
         ("OPTIONS", "/", "GET, HEAD"),
     ] {
         let answer = server.ask(method, target, &[]).await;
-        assert_eq!((answer.status, answer.header("allow")), (405, Some(allow)), "{method} {target}");
+        assert_eq!(
+            (answer.status, answer.header("allow")),
+            (405, Some(allow)),
+            "{method} {target}"
+        );
     }
-    for target in ["/nothing", "/api/v1/remote", "/api/v2/remote/files/x", "/config/", "/.git/config", "/cache"] {
+    for target in [
+        "/nothing",
+        "/api/v1/remote",
+        "/api/v2/remote/files/x",
+        "/config/",
+        "/.git/config",
+        "/cache",
+    ] {
         let answer = server.ask("GET", target, &[]).await;
         assert_eq!(answer.status, 404, "{target}");
         assert_eq!(answer.json()["code"], "not_found", "{target}");
@@ -56,17 +71,37 @@ async fn other_methods_and_other_paths() {
 #[tokio::test]
 async fn flush_passes_its_parameters_on() {
     let server = Server::start().await;
-    let answer = server.ask("PUT", "/cache/flush?remote=files&cache_type=index&pattern=%5C.yaml%24", &[]).await;
+    let answer = server
+        .ask(
+            "PUT",
+            "/cache/flush?remote=files&cache_type=index&pattern=%5C.yaml%24",
+            &[],
+        )
+        .await;
     assert_eq!(answer.status, 200);
-    assert_eq!(answer.json(), serde_json::json!({"flushed": {"index": 2, "files": 3, "metrics": true}}));
+    assert_eq!(
+        answer.json(),
+        serde_json::json!({"flushed": {"index": 2, "files": 3, "metrics": true}})
+    );
     {
         let flushed = server.fake.flushed.lock().unwrap();
         assert_eq!(flushed[0].remote.as_deref(), Some("files"));
         assert_eq!(flushed[0].pattern.as_deref(), Some("\\.yaml$"));
         assert_eq!(flushed[0].cache_type, CacheType::Index);
     }
-    for query in ["cache_type=everything", "remote=a&remote=b", "repository=files"] {
-        assert_eq!(server.ask("PUT", &format!("/cache/flush?{query}"), &[]).await.status, 400, "{query}");
+    for query in [
+        "cache_type=everything",
+        "remote=a&remote=b",
+        "repository=files",
+    ] {
+        assert_eq!(
+            server
+                .ask("PUT", &format!("/cache/flush?{query}"), &[])
+                .await
+                .status,
+            400,
+            "{query}"
+        );
     }
     assert_eq!(server.fake.flushed.lock().unwrap().len(), 1);
 }
@@ -85,70 +120,157 @@ const CHANGES: [(&str, &str); 6] = [
 async fn everything_that_changes_state_is_guarded() {
     let server = Server::start().await;
     for (method, target) in CHANGES {
-        for (name, value) in [("Origin", "https://evil.example"), ("Sec-Fetch-Site", "cross-site"), ("Host", "evil.example")] {
-            assert_eq!(server.ask(method, target, &[(name, value)]).await.status, 403, "{method} {target} {name}");
+        for (name, value) in [
+            ("Origin", "https://evil.example"),
+            ("Sec-Fetch-Site", "cross-site"),
+            ("Host", "evil.example"),
+        ] {
+            assert_eq!(
+                server.ask(method, target, &[(name, value)]).await.status,
+                403,
+                "{method} {target} {name}"
+            );
         }
         let answer = server.ask(method, target, &[]).await;
-        assert!(matches!(answer.status, 200 | 405 | 501), "{method} {target}: {}", answer.status);
+        assert!(
+            matches!(answer.status, 200 | 405 | 501),
+            "{method} {target}: {}",
+            answer.status
+        );
     }
     assert_eq!(server.fake.flushed.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn with_a_token_the_token_decides() {
-    let live = LiveSettings { admin_token: Some(Secret::new("s3cret".to_owned())), ..settings().live };
+    let live = LiveSettings {
+        admin_token: Some(Secret::new("s3cret".to_owned())),
+        ..settings().live
+    };
     let server = Server::with(ServerSettings { live, ..settings() }).await;
     for (method, target) in CHANGES {
         let answer = server.ask(method, target, &[]).await;
         assert_eq!(answer.status, 401, "{method} {target}");
         assert!(answer.text().contains("auth.admin_token"));
-        assert!(answer.header("www-authenticate").is_some_and(|value| value.starts_with("Bearer")));
-        assert_eq!(server.ask(method, target, &[("Authorization", "Bearer wrong")]).await.status, 401, "{method} {target}");
+        assert!(
+            answer
+                .header("www-authenticate")
+                .is_some_and(|value| value.starts_with("Bearer"))
+        );
+        assert_eq!(
+            server
+                .ask(method, target, &[("Authorization", "Bearer wrong")])
+                .await
+                .status,
+            401,
+            "{method} {target}"
+        );
     }
-    assert_eq!(server.ask("PUT", "/cache/flush", &[("Authorization", "Bearer s3cret")]).await.status, 200);
+    assert_eq!(
+        server
+            .ask("PUT", "/cache/flush", &[("Authorization", "Bearer s3cret")])
+            .await
+            .status,
+        200
+    );
     // Reading and what a format passes through need none.
     server.script("-/audit", Script::Through("{}".into()));
-    assert_eq!(server.ask("POST", "/api/v1/remote/npm/-/audit", &[("Content-Length", "0")]).await.status, 200);
+    assert_eq!(
+        server
+            .ask(
+                "POST",
+                "/api/v1/remote/npm/-/audit",
+                &[("Content-Length", "0")]
+            )
+            .await
+            .status,
+        200
+    );
     assert_eq!(server.ask("GET", "/config", &[]).await.status, 200);
 }
 
 #[tokio::test]
 async fn hazard_s5_a_server_beyond_loopback_changes_nothing_without_a_token() {
     let listen = vec!["127.0.0.1:0".parse().unwrap(), "0.0.0.0:0".parse().unwrap()];
-    let server = Server::with(ServerSettings { listen, ..settings() }).await;
+    let server = Server::with(ServerSettings {
+        listen,
+        ..settings()
+    })
+    .await;
     let answer = server.ask("PUT", "/cache/flush", &[]).await;
     assert_eq!(answer.status, 401);
     assert!(answer.text().contains("LARDER_ADMIN_TOKEN"));
     server.script("x", Script::Bytes("body".into(), Spec::default()));
-    assert_eq!(server.ask("GET", "/api/v1/remote/files/x", &[]).await.status, 200);
-    let live = LiveSettings { admin_token: Some(Secret::new("s3cret".to_owned())), ..LiveSettings::default() };
+    assert_eq!(
+        server
+            .ask("GET", "/api/v1/remote/files/x", &[])
+            .await
+            .status,
+        200
+    );
+    let live = LiveSettings {
+        admin_token: Some(Secret::new("s3cret".to_owned())),
+        ..LiveSettings::default()
+    };
     server.handle.replace_live(live);
-    assert_eq!(server.ask("PUT", "/cache/flush", &[("Authorization", "Bearer s3cret")]).await.status, 200);
+    assert_eq!(
+        server
+            .ask("PUT", "/cache/flush", &[("Authorization", "Bearer s3cret")])
+            .await
+            .status,
+        200
+    );
 }
 
 #[tokio::test]
 async fn hazard_s17_the_token_is_shown_nowhere() {
-    let live = LiveSettings { admin_token: Some(Secret::new("c4nary".to_owned())), ..settings().live };
+    let live = LiveSettings {
+        admin_token: Some(Secret::new("c4nary".to_owned())),
+        ..settings().live
+    };
     let settings = ServerSettings { live, ..settings() };
     assert!(!format!("{settings:?}").contains("c4nary"));
     let server = Server::with(settings).await;
     assert!(!format!("{:?}", server.handle).contains("c4nary"));
-    for (method, target) in [("GET", "/config"), ("GET", "/metrics"), ("GET", "/"), ("GET", "/health"), ("PUT", "/cache/flush")] {
-        assert!(!server.ask(method, target, &[]).await.text().contains("c4nary"), "{target}");
+    for (method, target) in [
+        ("GET", "/config"),
+        ("GET", "/metrics"),
+        ("GET", "/"),
+        ("GET", "/health"),
+        ("PUT", "/cache/flush"),
+    ] {
+        assert!(
+            !server
+                .ask(method, target, &[])
+                .await
+                .text()
+                .contains("c4nary"),
+            "{target}"
+        );
     }
 }
 
 #[tokio::test]
 async fn hazard_s18_forwarded_addresses_count_from_trusted_peers_only() {
-    let forwarded = [("Host", "inner.example"), ("X-Forwarded-Host", "larder.example"), ("X-Forwarded-Proto", "https")];
+    let forwarded = [
+        ("Host", "inner.example"),
+        ("X-Forwarded-Host", "larder.example"),
+        ("X-Forwarded-Proto", "https"),
+    ];
     let server = Server::start().await;
     server.ask("GET", "/api/v1/remote/npm/x", &forwarded).await;
-    assert_eq!(server.fake.asked.lock().unwrap()[0].base, "http://inner.example");
+    assert_eq!(
+        server.fake.asked.lock().unwrap()[0].base,
+        "http://inner.example"
+    );
     let mut trusting = settings();
     trusting.live.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
     let server = Server::with(trusting).await;
     server.ask("GET", "/api/v1/remote/npm/x", &forwarded).await;
-    assert_eq!(server.fake.asked.lock().unwrap()[0].base, "https://larder.example");
+    assert_eq!(
+        server.fake.asked.lock().unwrap()[0].base,
+        "https://larder.example"
+    );
 }
 
 #[tokio::test]
@@ -158,10 +280,19 @@ async fn hazard_a4_liveness_asks_nobody_and_health_asks_for_verdicts() {
     assert_eq!(server.fake.health_questions.load(Ordering::SeqCst), 0);
     let answer = server.ask("GET", "/health", &[]).await;
     assert_eq!(answer.status, 200);
-    assert_eq!(answer.json()["backends"]["metadata"], serde_json::json!({"kind": "sqlite", "status": "ok"}));
+    assert_eq!(
+        answer.json()["backends"]["metadata"],
+        serde_json::json!({"kind": "sqlite", "status": "ok"})
+    );
     server.fake.unhealthy.store(true, Ordering::SeqCst);
     let answer = server.ask("GET", "/health", &[]).await;
-    assert_eq!((answer.status, answer.json()["backends"]["metadata"]["detail"].as_str()), (503, Some("locked")));
+    assert_eq!(
+        (
+            answer.status,
+            answer.json()["backends"]["metadata"]["detail"].as_str()
+        ),
+        (503, Some("locked"))
+    );
     assert_eq!(answer.json()["backends"]["blobs"]["status"], "ok");
     assert_eq!(server.ask("GET", "/ready", &[]).await.status, 503);
     assert_eq!(server.ask("GET", "/live", &[]).await.status, 200);
@@ -170,33 +301,62 @@ async fn hazard_a4_liveness_asks_nobody_and_health_asks_for_verdicts() {
 #[tokio::test]
 async fn the_root_lists_the_repositories() {
     let server = Server::start().await;
-    let answer = server.ask("GET", "/", &[("Host", "larder.example:8000")]).await.json();
-    assert_eq!((answer["name"].as_str(), answer["version"].as_str()), (Some("larder"), Some("0.0.0-test")));
+    let answer = server
+        .ask("GET", "/", &[("Host", "larder.example:8000")])
+        .await
+        .json();
+    assert_eq!(
+        (answer["name"].as_str(), answer["version"].as_str()),
+        (Some("larder"), Some("0.0.0-test"))
+    );
     let expected = serde_json::json!({
         "type": "remote", "package": "npm", "description": "about npm", "url": "http://larder.example:8000/api/v1/remote/npm",
     });
     assert_eq!(answer["remotes"]["npm"], expected);
-    assert_eq!(answer["remotes"]["all"]["url"], "http://larder.example:8000/api/v1/virtual/all");
+    assert_eq!(
+        answer["remotes"]["all"]["url"],
+        "http://larder.example:8000/api/v1/virtual/all"
+    );
     let public_urls = PublicUrls::new(vec![Url::parse("https://larder.example/cache/").unwrap()]);
-    server.handle.replace_live(LiveSettings { public_urls, ..LiveSettings::default() });
+    server.handle.replace_live(LiveSettings {
+        public_urls,
+        ..LiveSettings::default()
+    });
     let answer = server.ask("GET", "/", &[]).await.json();
-    assert_eq!(answer["remotes"]["npm"]["url"], "https://larder.example/cache/api/v1/remote/npm");
+    assert_eq!(
+        answer["remotes"]["npm"]["url"],
+        "https://larder.example/cache/api/v1/remote/npm"
+    );
 }
 
 #[tokio::test]
 async fn configuration_and_description_are_served() {
     let server = Server::start().await;
-    assert_eq!(server.ask("GET", "/config", &[]).await.json(), serde_json::json!({"remotes": {}}));
-    assert!(server.ask("GET", "/api/openapi.json", &[]).await.json()["paths"]["/cache/flush"]["put"].is_object());
-    let live = LiveSettings { config_view: serde_json::json!({"listen": "elsewhere"}), ..LiveSettings::default() };
+    assert_eq!(
+        server.ask("GET", "/config", &[]).await.json(),
+        serde_json::json!({"remotes": {}})
+    );
+    assert!(
+        server.ask("GET", "/api/openapi.json", &[]).await.json()["paths"]["/cache/flush"]["put"]
+            .is_object()
+    );
+    let live = LiveSettings {
+        config_view: serde_json::json!({"listen": "elsewhere"}),
+        ..LiveSettings::default()
+    };
     server.handle.replace_live(live);
-    assert_eq!(server.ask("GET", "/config", &[]).await.json()["listen"], "elsewhere");
+    assert_eq!(
+        server.ask("GET", "/config", &[]).await.json()["listen"],
+        "elsewhere"
+    );
 }
 
 #[tokio::test]
 async fn every_answer_but_a_hot_one_names_its_request() {
     let server = Server::start().await;
-    let first = server.ask("GET", "/nothing", &[("X-Request-Id", "mine")]).await;
+    let first = server
+        .ask("GET", "/nothing", &[("X-Request-Id", "mine")])
+        .await;
     let second = server.ask("GET", "/nothing", &[]).await;
     let id = |answer: &crate::harness::Answer| answer.header("x-request-id").unwrap().to_owned();
     assert_ne!(id(&first), id(&second));

@@ -30,7 +30,12 @@ async fn hazard_s11_ambiguous_framing_is_refused() {
     ] {
         refused(&server, &format!("{POST}{headers}\r\n{smuggled}"), 400).await;
     }
-    refused(&server, &format!("POST /x HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n{smuggled}"), 400).await;
+    refused(
+        &server,
+        &format!("POST /x HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n{smuggled}"),
+        400,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -53,7 +58,9 @@ async fn hazard_s11_bodies_of_reads_are_refused() {
         let body = "GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n";
         let mut client = server.connect().await;
         let length = body.len();
-        let head = format!("{method} /api/v1/remote/files/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+        let head = format!(
+            "{method} /api/v1/remote/files/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+        );
         client.send(format!("{head}{body}").as_bytes()).await;
         assert_eq!(client.answer(method == "HEAD").await.status, 400);
         client.expect_close().await;
@@ -65,7 +72,10 @@ async fn hazard_s11_bodies_of_reads_are_refused() {
 async fn an_error_closes_a_connection_with_an_unread_body() {
     let server = Server::start().await;
     let body = "GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    let head = format!("PUT /api/v1/remote/files/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len() + 9);
+    let head = format!(
+        "PUT /api/v1/remote/files/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
+        body.len() + 9
+    );
     let answer = server.raw(format!("{head}{body}").as_bytes()).await;
     assert_eq!(answer.status, 405);
     assert_eq!(answer.header("connection"), Some("close"));
@@ -74,9 +84,12 @@ async fn an_error_closes_a_connection_with_an_unread_body() {
 #[tokio::test]
 async fn hazard_s11_an_upgrade_is_ignored_and_what_follows_is_a_request() {
     let server = Server::start().await;
-    let upgrade = "GET /live HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
+    let upgrade =
+        "GET /live HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
     let mut client = server.connect().await;
-    client.send(format!("{upgrade}GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
+    client
+        .send(format!("{upgrade}GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
+        .await;
     assert_eq!(client.answer(false).await.status, 200);
     assert_eq!(client.answer(false).await.status, 404);
 }
@@ -91,19 +104,52 @@ async fn addresses_that_are_no_paths_are_refused() {
         "//evil.example/api/v1/remote/files/x",
         "/api/v1/remote/files/a\\b",
     ] {
-        refused(&server, &format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"), 400).await;
+        refused(
+            &server,
+            &format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            400,
+        )
+        .await;
     }
-    refused(&server, "CONNECT localhost:443 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400).await;
-    refused(&server, "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", 400).await;
+    refused(
+        &server,
+        "CONNECT localhost:443 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        400,
+    )
+    .await;
+    refused(
+        &server,
+        "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        400,
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_target_over_eight_kilobytes_is_414() {
     let server = Server::start().await;
     let long = "a".repeat(9_000);
-    refused(&server, &format!("GET /api/v1/remote/files/{long} HTTP/1.1\r\nHost: localhost\r\n\r\n"), 414).await;
-    refused(&server, &format!("GET /api/v1/remote/files/a?{long} HTTP/1.1\r\nHost: localhost\r\n\r\n"), 414).await;
-    refused(&server, &format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(66_000)), 431).await;
+    refused(
+        &server,
+        &format!("GET /api/v1/remote/files/{long} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        414,
+    )
+    .await;
+    refused(
+        &server,
+        &format!("GET /api/v1/remote/files/a?{long} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        414,
+    )
+    .await;
+    refused(
+        &server,
+        &format!(
+            "GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            "a".repeat(66_000)
+        ),
+        431,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -150,7 +196,16 @@ async fn hazard_s14_what_an_upstream_says_cannot_add_headers() {
         etag: Some("\"good\"".to_owned()),
         ..Default::default()
     };
-    server.script("x", Script::Bytes("body".into(), Spec { representation, ..Spec::default() }));
+    server.script(
+        "x",
+        Script::Bytes(
+            "body".into(),
+            Spec {
+                representation,
+                ..Spec::default()
+            },
+        ),
+    );
     let answer = server.ask("GET", "/api/v1/remote/files/x", &[]).await;
     assert_eq!((answer.status, answer.text()), (200, "body"));
     for name in ["set-cookie", "content-type", "content-disposition"] {
@@ -164,12 +219,25 @@ async fn too_many_or_too_large_headers_are_431() {
     let server = Server::start().await;
     let start = "GET /live HTTP/1.1\r\nHost: localhost\r\n";
     let fields = |count: usize| "X: a\r\n".repeat(count);
-    assert_eq!(server.ask("GET", "/live", &[("Connection", "close")]).await.status, 200);
+    assert_eq!(
+        server
+            .ask("GET", "/live", &[("Connection", "close")])
+            .await
+            .status,
+        200
+    );
     let mut client = server.connect().await;
-    client.send(format!("{start}{}\r\n", fields(99)).as_bytes()).await;
+    client
+        .send(format!("{start}{}\r\n", fields(99)).as_bytes())
+        .await;
     assert_eq!(client.answer(false).await.status, 200);
     refused(&server, &format!("{start}{}\r\n", fields(100)), 431).await;
-    refused(&server, &format!("{start}X: {}\r\n\r\n", "a".repeat(65 << 10)), 431).await;
+    refused(
+        &server,
+        &format!("{start}X: {}\r\n\r\n", "a".repeat(65 << 10)),
+        431,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -178,11 +246,15 @@ async fn a_post_body_is_bounded() {
     settings.limits.body_bytes = 1_000;
     let server = Server::with(settings).await;
     server.script("-/audit", Script::Through("{}".into()));
-    let answer = server.raw(format!("{POST}Content-Length: 1001\r\n\r\n{}", "a".repeat(1_001)).as_bytes()).await;
+    let answer = server
+        .raw(format!("{POST}Content-Length: 1001\r\n\r\n{}", "a".repeat(1_001)).as_bytes())
+        .await;
     assert_eq!(answer.status, 413);
     assert_eq!(server.questions(), 0);
     let mut client = server.connect().await;
-    client.send(format!("{POST}Content-Length: 1000\r\n\r\n{}", "a".repeat(1_000)).as_bytes()).await;
+    client
+        .send(format!("{POST}Content-Length: 1000\r\n\r\n{}", "a".repeat(1_000)).as_bytes())
+        .await;
     let answer = client.answer(false).await;
     assert_eq!((answer.status, answer.text()), (200, "{}"));
     assert_eq!(server.fake.asked.lock().unwrap()[0].body.len(), 1_000);
@@ -192,7 +264,9 @@ async fn a_post_body_is_bounded() {
 async fn a_chunked_post_is_answered_and_ends_its_connection() {
     let server = Server::start().await;
     server.script("-/audit", Script::Through("{}".into()));
-    let answer = server.raw(format!("{POST}Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").as_bytes()).await;
+    let answer = server
+        .raw(format!("{POST}Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").as_bytes())
+        .await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("connection"), Some("close"));
     assert_eq!(server.fake.asked.lock().unwrap()[0].body, "abc");

@@ -13,13 +13,15 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::StatusCode;
 use larder_core::{
-    AccessPolicy, ByteRange, CachePolicy, CacheStatus, Fault, FaultKind, ForwardReason, PackageType, Pseudonym, QuarantinePolicy,
-    Repository, RepositoryKind, RepositoryName, Source, UnixMillis,
+    AccessPolicy, ByteRange, CachePolicy, CacheStatus, Fault, FaultKind, ForwardReason,
+    PackageType, Pseudonym, QuarantinePolicy, Repository, RepositoryKind, RepositoryName, Source,
+    UnixMillis,
 };
 use larder_engine::{FlushReport, FlushRequest};
 use larder_server::{
-    ArtifactRequest, Backend, BackendState, BoundServer, BoxFuture, ByteStream, Content, CounterSnapshot, ErrorShape, Freshness,
-    InFlight, LiveSettings, Reply, Representation, ServerHandle, ServerLimits, ServerSettings, Ticket, bind,
+    ArtifactRequest, Backend, BackendState, BoundServer, BoxFuture, ByteStream, Content,
+    CounterSnapshot, ErrorShape, Freshness, InFlight, LiveSettings, Reply, Representation,
+    ServerHandle, ServerLimits, ServerSettings, Ticket, bind,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -87,7 +89,9 @@ pub(crate) const REPOSITORIES: [(&str, RepositoryKind, PackageType); 5] = [
 ];
 
 fn repository(name: &str) -> Option<Arc<Repository>> {
-    let (name, kind, package) = REPOSITORIES.into_iter().find(|(known, ..)| *known == name)?;
+    let (name, kind, package) = REPOSITORIES
+        .into_iter()
+        .find(|(known, ..)| *known == name)?;
     Some(Arc::new(Repository {
         name: RepositoryName::parse(name).unwrap(),
         kind,
@@ -112,12 +116,19 @@ impl Backend for FakeBackend {
     }
 
     fn repositories(&self) -> Vec<Arc<Repository>> {
-        REPOSITORIES.iter().filter_map(|(name, ..)| repository(name)).collect()
+        REPOSITORIES
+            .iter()
+            .filter_map(|(name, ..)| repository(name))
+            .collect()
     }
 
     fn body_limit(&self, request: &ArtifactRequest<'_>) -> Result<Option<u64>, Fault> {
         match repository(request.repository) {
-            None => Err(Fault::new(FaultKind::NotFound, "unknown_repository", "no such repository")),
+            None => Err(Fault::new(
+                FaultKind::NotFound,
+                "unknown_repository",
+                "no such repository",
+            )),
             Some(npm) if npm.package == PackageType::Npm => Ok(Some(1 << 30)),
             Some(_) => Ok(None),
         }
@@ -133,43 +144,79 @@ impl Backend for FakeBackend {
             body: Bytes::copy_from_slice(&request.body),
         });
         if repository(request.repository).is_none() {
-            return Err(Fault::new(FaultKind::NotFound, "unknown_repository", "no such repository"));
+            return Err(Fault::new(
+                FaultKind::NotFound,
+                "unknown_repository",
+                "no such repository",
+            ));
         }
-        let script = self.0.scripts.lock().unwrap().get(request.raw_path).cloned();
+        let script = self
+            .0
+            .scripts
+            .lock()
+            .unwrap()
+            .get(request.raw_path)
+            .cloned();
         match script {
             Some(Script::Hang) => std::future::pending().await,
             Some(script) => self.reply(script),
-            None => Err(Fault::new(FaultKind::NotFound, "not_found", "no script for this path")),
+            None => Err(Fault::new(
+                FaultKind::NotFound,
+                "not_found",
+                "no script for this path",
+            )),
         }
     }
 
     async fn flush(&self, request: FlushRequest) -> Result<FlushReport, Fault> {
         self.0.epoch.fetch_add(1, Ordering::SeqCst);
         self.0.flushed.lock().unwrap().push(request);
-        Ok(FlushReport { index: 2, files: 3, metrics: true })
+        Ok(FlushReport {
+            index: 2,
+            files: 3,
+            metrics: true,
+        })
     }
 
     async fn health(&self) -> Vec<BackendState> {
         self.0.health_questions.fetch_add(1, Ordering::SeqCst);
         let ok = !self.0.unhealthy.load(Ordering::SeqCst);
         vec![
-            BackendState { role: "metadata", kind: "sqlite", ok, detail: (!ok).then(|| "locked".to_owned()) },
-            BackendState { role: "blobs", kind: "filesystem", ok: true, detail: None },
+            BackendState {
+                role: "metadata",
+                kind: "sqlite",
+                ok,
+                detail: (!ok).then(|| "locked".to_owned()),
+            },
+            BackendState {
+                role: "blobs",
+                kind: "filesystem",
+                ok: true,
+                detail: None,
+            },
         ]
     }
 
     fn counters(&self) -> CounterSnapshot {
-        CounterSnapshot { repositories: vec![("files".to_owned(), vec![("misses", 5)])], ..CounterSnapshot::default() }
+        CounterSnapshot {
+            repositories: vec![("files".to_owned(), vec![("misses", 5)])],
+            ..CounterSnapshot::default()
+        }
     }
 
     fn error_body(&self, fault: &Fault, package: Option<PackageType>) -> ErrorShape {
         let body = match package {
-            Some(PackageType::Docker) => serde_json::json!({"errors": [{"code": fault.code, "message": fault.message}]}),
+            Some(PackageType::Docker) => {
+                serde_json::json!({"errors": [{"code": fault.code, "message": fault.message}]})
+            }
             _ => {
                 serde_json::json!({"error": fault.message, "code": fault.code, "repository": fault.repository, "rule": fault.rule})
             }
         };
-        ErrorShape { content_type: "application/json", body: body.to_string().into_bytes() }
+        ErrorShape {
+            content_type: "application/json",
+            body: body.to_string().into_bytes(),
+        }
     }
 }
 
@@ -179,9 +226,17 @@ impl FakeBackend {
             status: StatusCode::OK,
             representation,
             content,
-            cache_status: CacheStatus { forward: Some(ForwardReason::UriMiss), stored: true, ..CacheStatus::default() },
+            cache_status: CacheStatus {
+                forward: Some(ForwardReason::UriMiss),
+                stored: true,
+                ..CacheStatus::default()
+            },
             source: Source::Remote,
-            freshness: Freshness { contacted_at: Backend::now(self), remaining: None, no_store: false },
+            freshness: Freshness {
+                contacted_at: Backend::now(self),
+                remaining: None,
+                no_store: false,
+            },
             location: None,
             ticket: None,
         };
@@ -189,18 +244,40 @@ impl FakeBackend {
             Script::Bytes(bytes, spec) => self.held(Content::Bytes(bytes), spec),
             Script::File(file, length, spec) => self.held(Content::File { file, length }, spec),
             Script::Frames(frames, length) => {
-                let representation = Representation { length, ..Representation::default() };
-                plain(Content::InFlight(Box::new(Frames { frames, length })), representation)
+                let representation = Representation {
+                    length,
+                    ..Representation::default()
+                };
+                plain(
+                    Content::InFlight(Box::new(Frames { frames, length })),
+                    representation,
+                )
             }
             Script::Through(bytes) => Reply {
-                freshness: Freshness { contacted_at: Backend::now(self), remaining: Some(Duration::ZERO), no_store: true },
-                cache_status: CacheStatus { forward: Some(ForwardReason::Bypass), ..CacheStatus::default() },
-                ..plain(Content::Stream(frames_stream(vec![Some(bytes)])), Representation::default())
+                freshness: Freshness {
+                    contacted_at: Backend::now(self),
+                    remaining: Some(Duration::ZERO),
+                    no_store: true,
+                },
+                cache_status: CacheStatus {
+                    forward: Some(ForwardReason::Bypass),
+                    ..CacheStatus::default()
+                },
+                ..plain(
+                    Content::Stream(frames_stream(vec![Some(bytes)])),
+                    Representation::default(),
+                )
             },
             Script::Redirect(to) => Reply {
                 status: StatusCode::MOVED_PERMANENTLY,
                 location: Some(to.to_owned()),
-                ..plain(Content::Empty, Representation { length: Some(0), ..Representation::default() })
+                ..plain(
+                    Content::Empty,
+                    Representation {
+                        length: Some(0),
+                        ..Representation::default()
+                    },
+                )
             },
             Script::Refuse(fault) => return Err(fault),
             Script::Hang => unreachable!(),
@@ -209,21 +286,41 @@ impl FakeBackend {
 
     fn held(&self, content: Content, spec: Spec) -> Reply {
         let now = self.0.now.load(Ordering::SeqCst);
-        let fresh_until = spec.remaining.map(|remaining| UnixMillis(now).plus(remaining));
-        let (epoch, made_in) = (Arc::clone(&self.0.epoch), self.0.epoch.load(Ordering::SeqCst));
-        let is_good =
-            move |now: UnixMillis| epoch.load(Ordering::SeqCst) == made_in && fresh_until.is_none_or(|until| now < until);
+        let fresh_until = spec
+            .remaining
+            .map(|remaining| UnixMillis(now).plus(remaining));
+        let (epoch, made_in) = (
+            Arc::clone(&self.0.epoch),
+            self.0.epoch.load(Ordering::SeqCst),
+        );
+        let is_good = move |now: UnixMillis| {
+            epoch.load(Ordering::SeqCst) == made_in && fresh_until.is_none_or(|until| now < until)
+        };
         let contacted_at = UnixMillis(now - i64::try_from(spec.age.as_millis()).unwrap());
-        let ttl = spec.remaining.map(|remaining| i64::try_from(remaining.as_secs()).unwrap());
+        let ttl = spec
+            .remaining
+            .map(|remaining| i64::try_from(remaining.as_secs()).unwrap());
         Reply {
             status: StatusCode::OK,
             representation: spec.representation,
             content,
-            cache_status: CacheStatus { hit: true, ttl, ..CacheStatus::default() },
+            cache_status: CacheStatus {
+                hit: true,
+                ttl,
+                ..CacheStatus::default()
+            },
             source: Source::Cache,
-            freshness: Freshness { contacted_at, remaining: spec.remaining, no_store: false },
+            freshness: Freshness {
+                contacted_at,
+                remaining: spec.remaining,
+                no_store: false,
+            },
             location: None,
-            ticket: spec.hot.then(|| Ticket { is_good: Box::new(is_good), fresh_until, contacted_at }),
+            ticket: spec.hot.then(|| Ticket {
+                is_good: Box::new(is_good),
+                fresh_until,
+                contacted_at,
+            }),
         }
     }
 }
@@ -236,10 +333,12 @@ struct Frames {
 fn frames_stream(frames: Vec<Option<Bytes>>) -> ByteStream {
     let broken = || std::io::Error::other("the upstream broke off");
     // A pause before each frame, as the network would make it.
-    Box::pin(futures_util::stream::iter(frames).then(move |frame| async move {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-        frame.ok_or_else(broken)
-    }))
+    Box::pin(
+        futures_util::stream::iter(frames).then(move |frame| async move {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            frame.ok_or_else(broken)
+        }),
+    )
 }
 
 impl InFlight for Frames {
@@ -248,12 +347,26 @@ impl InFlight for Frames {
     }
 
     fn wait_length(&self) -> BoxFuture<'_, Result<u64, Fault>> {
-        Box::pin(async { Ok(self.frames.iter().flatten().map(|frame| frame.len() as u64).sum()) })
+        Box::pin(async {
+            Ok(self
+                .frames
+                .iter()
+                .flatten()
+                .map(|frame| frame.len() as u64)
+                .sum())
+        })
     }
 
     fn reader(&self, range: Option<ByteRange>) -> ByteStream {
-        let Some(range) = range else { return frames_stream(self.frames.clone()) };
-        let all: Vec<u8> = self.frames.iter().flatten().flat_map(|frame| frame.to_vec()).collect();
+        let Some(range) = range else {
+            return frames_stream(self.frames.clone());
+        };
+        let all: Vec<u8> = self
+            .frames
+            .iter()
+            .flatten()
+            .flat_map(|frame| frame.to_vec())
+            .collect();
         let part = &all[range.start as usize..=range.end as usize];
         frames_stream(vec![Some(Bytes::copy_from_slice(part))])
     }
@@ -277,7 +390,10 @@ pub(crate) fn settings() -> ServerSettings {
         limits: ServerLimits::default(),
         version: "0.0.0-test",
         pseudonym: Pseudonym::random(),
-        live: LiveSettings { config_view: serde_json::json!({"remotes": {}}), ..LiveSettings::default() },
+        live: LiveSettings {
+            config_view: serde_json::json!({"remotes": {}}),
+            ..LiveSettings::default()
+        },
     }
 }
 
@@ -294,11 +410,21 @@ impl Server {
         let (stop, stopped) = oneshot::channel();
         let backend = FakeBackend(Arc::clone(&fake));
         let task = tokio::spawn(bound.run(backend, async move { drop(stopped.await) }));
-        Self { address, fake, handle, stop: Some(stop), task }
+        Self {
+            address,
+            fake,
+            handle,
+            stop: Some(stop),
+            task,
+        }
     }
 
     pub(crate) fn script(&self, path: &str, script: Script) {
-        self.fake.scripts.lock().unwrap().insert(path.to_owned(), script);
+        self.fake
+            .scripts
+            .lock()
+            .unwrap()
+            .insert(path.to_owned(), script);
     }
 
     pub(crate) fn questions(&self) -> usize {
@@ -349,7 +475,10 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let mut found = self.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        let mut found = self
+            .headers
+            .iter()
+            .filter(|(known, _)| known.eq_ignore_ascii_case(name));
         let value = found.next().map(|(_, value)| value.as_str());
         assert!(found.next().is_none(), "{name} twice in {self:?}");
         value
@@ -365,9 +494,17 @@ impl Answer {
 }
 
 impl Client {
-    pub(crate) async fn ask(&mut self, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn ask(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+    ) -> Answer {
         let mut text = format!("{method} {target} HTTP/1.1\r\n");
-        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        if !headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("host"))
+        {
             text.push_str("Host: localhost\r\n");
         }
         for (name, value) in headers {
@@ -387,8 +524,15 @@ impl Client {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
-            let read = tokio::time::timeout(Duration::from_secs(20), self.0.read(&mut byte)).await.expect("no answer").unwrap();
-            assert!(read == 1, "closed within the head: {:?}", String::from_utf8_lossy(&head));
+            let read = tokio::time::timeout(Duration::from_secs(20), self.0.read(&mut byte))
+                .await
+                .expect("no answer")
+                .unwrap();
+            assert!(
+                read == 1,
+                "closed within the head: {:?}",
+                String::from_utf8_lossy(&head)
+            );
             head.push(byte[0]);
         }
         let head = String::from_utf8(head).unwrap();
@@ -396,13 +540,24 @@ impl Client {
         let mut status_line = lines.next().unwrap().splitn(3, ' ').skip(1);
         let status: u16 = status_line.next().unwrap().parse().unwrap();
         let reason = status_line.next().unwrap_or_default().to_owned();
-        let headers: Vec<(String, String)> =
-            lines.map(|line| line.split_once(": ").unwrap()).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let mut answer = Answer { status, reason, headers, body: Vec::new(), complete: true };
+        let headers: Vec<(String, String)> = lines
+            .map(|line| line.split_once(": ").unwrap())
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let mut answer = Answer {
+            status,
+            reason,
+            headers,
+            body: Vec::new(),
+            complete: true,
+        };
         if head_only || status == 304 || status == 204 {
             return answer;
         }
-        match answer.header("content-length").map(|length| length.parse::<usize>().unwrap()) {
+        match answer
+            .header("content-length")
+            .map(|length| length.parse::<usize>().unwrap())
+        {
             Some(length) => {
                 let mut body = vec![0; length];
                 let mut filled = 0;
@@ -437,7 +592,8 @@ impl Client {
                 }
                 line.push(byte[0]);
             }
-            let length = usize::from_str_radix(std::str::from_utf8(&line).unwrap().trim(), 16).unwrap();
+            let length =
+                usize::from_str_radix(std::str::from_utf8(&line).unwrap().trim(), 16).unwrap();
             let mut chunk = vec![0; length + 2];
             if self.0.read_exact(&mut chunk).await.is_err() {
                 return (body, false);
@@ -454,13 +610,19 @@ impl Client {
         let mut rest = Vec::new();
         let end = tokio::time::timeout(Duration::from_secs(5), self.0.read_to_end(&mut rest)).await;
         assert!(end.is_ok(), "the connection is still open");
-        assert!(rest.is_empty(), "unexpected: {:?}", String::from_utf8_lossy(&rest));
+        assert!(
+            rest.is_empty(),
+            "unexpected: {:?}",
+            String::from_utf8_lossy(&rest)
+        );
     }
 }
 
 /// Bytes in which every position can be told from its neighbours.
 pub(crate) fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+    (0..length)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect()
 }
 
 pub(crate) fn file_of(bytes: &[u8]) -> Arc<File> {
@@ -470,5 +632,8 @@ pub(crate) fn file_of(bytes: &[u8]) -> Arc<File> {
 }
 
 pub(crate) fn etag(tag: &str) -> Representation {
-    Representation { etag: Some(format!("\"{tag}\"")), ..Representation::default() }
+    Representation {
+        etag: Some(format!("\"{tag}\"")),
+        ..Representation::default()
+    }
 }

@@ -1,6 +1,11 @@
 //! The server over loopback, in front of a scripted pipeline.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
 
 mod access;
 mod artifacts;

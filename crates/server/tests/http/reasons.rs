@@ -16,23 +16,50 @@ fn fault(message: &str) -> Fault {
 /// Nothing but printable ASCII, and no more than the specification allows.
 #[track_caller]
 fn assert_plain(answer: &Answer) {
-    assert!(!answer.reason.is_empty() && answer.reason.len() <= 120, "{answer:?}");
-    assert!(answer.reason.bytes().all(|byte| (0x20..0x7f).contains(&byte)), "{answer:?}");
+    assert!(
+        !answer.reason.is_empty() && answer.reason.len() <= 120,
+        "{answer:?}"
+    );
+    assert!(
+        answer
+            .reason
+            .bytes()
+            .all(|byte| (0x20..0x7f).contains(&byte)),
+        "{answer:?}"
+    );
 }
 
 #[tokio::test]
 async fn the_reason_phrase_carries_the_sentence_and_the_rule() {
     let server = Server::start().await;
-    for target in ["/api/v1/remote/files/x", "/api/v1/remote/npm/x", "/v2/hub/x", "/hub/v2/x"] {
+    for target in [
+        "/api/v1/remote/files/x",
+        "/api/v1/remote/npm/x",
+        "/v2/hub/x",
+        "/hub/v2/x",
+    ] {
         let held = fault("Quarantined until 2026-12-01").by_rule("quarantine_new");
         let answer = refused(&server, target, held).await;
-        assert_eq!(answer.reason, "Quarantined until 2026-12-01 (rule quarantine_new)", "{target}");
+        assert_eq!(
+            answer.reason, "Quarantined until 2026-12-01 (rule quarantine_new)",
+            "{target}"
+        );
         let head = server.ask("HEAD", target, &[]).await;
-        assert_eq!((head.status, &head.reason), (403, &answer.reason), "{target}");
+        assert_eq!(
+            (head.status, &head.reason),
+            (403, &answer.reason),
+            "{target}"
+        );
     }
     // What succeeds has the usual one.
     server.script("there", Script::Bytes("there".into(), Spec::default()));
-    assert_eq!(server.ask("GET", "/api/v1/remote/files/there", &[]).await.reason, "OK");
+    assert_eq!(
+        server
+            .ask("GET", "/api/v1/remote/files/there", &[])
+            .await
+            .reason,
+        "OK"
+    );
 }
 
 #[tokio::test]
@@ -42,7 +69,12 @@ async fn every_error_has_one_whoever_makes_it() {
         ("GET", "/nothing/here", 404, "nothing at this address"),
         ("PATCH", "/cache/flush", 405, "PATCH"),
         ("GET", "/api/v1/remote/nobody/x", 404, "nobody"),
-        ("GET", "/api/v1/virtual/files/x", 404, "/api/v1/remote/files"),
+        (
+            "GET",
+            "/api/v1/virtual/files/x",
+            404,
+            "/api/v1/remote/files",
+        ),
         ("PUT", "/api/v1/remote/files/x", 405, "files"),
         ("GET", "/api/v1/jobs/1", 501, "not built"),
         ("GET", "/v2/nobody/x/manifests/1", 404, "nobody"),
@@ -51,20 +83,42 @@ async fn every_error_has_one_whoever_makes_it() {
     ] {
         let answer = server.ask(method, target, &[("Connection", "close")]).await;
         assert_eq!(answer.status, status, "{method} {target}: {answer:?}");
-        assert!(answer.reason.contains(word), "{method} {target}: {}", answer.reason);
+        assert!(
+            answer.reason.contains(word),
+            "{method} {target}: {}",
+            answer.reason
+        );
         assert_plain(&answer);
     }
     let framing = b"GET /live HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n";
     let answer = server.raw(framing).await;
-    assert_eq!((answer.status, answer.reason.as_str()), (400, "the request has more than one Host"));
-    assert!(answer.header("x-request-id").is_some(), "the log's line has the same");
+    assert_eq!(
+        (answer.status, answer.reason.as_str()),
+        (400, "the request has more than one Host")
+    );
+    assert!(
+        answer.header("x-request-id").is_some(),
+        "the log's line has the same"
+    );
     server.script("f", Script::Bytes("abc".into(), Spec::default()));
-    let range = server.ask("GET", "/api/v1/remote/files/f", &[("Range", "bytes=7-")]).await;
+    let range = server
+        .ask("GET", "/api/v1/remote/files/f", &[("Range", "bytes=7-")])
+        .await;
     assert_eq!(range.status, 416);
     assert!(range.reason.contains("3 bytes"), "{}", range.reason);
-    let condition = server.ask("GET", "/api/v1/remote/files/f", &[("If-Match", "\"other\"")]).await;
+    let condition = server
+        .ask(
+            "GET",
+            "/api/v1/remote/files/f",
+            &[("If-Match", "\"other\"")],
+        )
+        .await;
     assert_eq!(condition.status, 412);
-    assert!(condition.reason.contains("condition"), "{}", condition.reason);
+    assert!(
+        condition.reason.contains("condition"),
+        "{}",
+        condition.reason
+    );
 }
 
 #[tokio::test]
@@ -79,17 +133,33 @@ async fn hazard_s11_no_message_splits_a_response() {
         "ünïcödé ☃ \u{2028}\u{85}",
         "\u{1b}]0;title\u{7}",
     ] {
-        for message in [hostile.to_owned(), format!("{}{hostile}", "y".repeat(110)), hostile.repeat(40)] {
-            let answer = refused(&server, "/api/v1/remote/files/x", fault(&message).by_rule("deny_patterns")).await;
+        for message in [
+            hostile.to_owned(),
+            format!("{}{hostile}", "y".repeat(110)),
+            hostile.repeat(40),
+        ] {
+            let answer = refused(
+                &server,
+                "/api/v1/remote/files/x",
+                fault(&message).by_rule("deny_patterns"),
+            )
+            .await;
             assert_eq!(answer.status, 403);
             assert_plain(&answer);
-            assert!(answer.header("set-cookie").is_none() && answer.header("x-injected").is_none(), "{answer:?}");
+            assert!(
+                answer.header("set-cookie").is_none() && answer.header("x-injected").is_none(),
+                "{answer:?}"
+            );
             // The body says it as it is: JSON escapes.
             assert_eq!(answer.json()["error"], message.as_str());
         }
     }
     // What a client itself writes into its request comes back as harmlessly.
-    for target in ["/api/v1/remote/a%0d%0aX-Injected:%201/x", "/%0d%0aX-Injected:%201", "/v2/%0d%0aX-Injected:%201/manifests/x"] {
+    for target in [
+        "/api/v1/remote/a%0d%0aX-Injected:%201/x",
+        "/%0d%0aX-Injected:%201",
+        "/v2/%0d%0aX-Injected:%201/manifests/x",
+    ] {
         let answer = server.ask("GET", target, &[]).await;
         assert_plain(&answer);
         assert!(answer.header("x-injected").is_none(), "{answer:?}");
@@ -101,13 +171,26 @@ async fn a_long_message_is_cut_after_a_word_and_still_names_its_rule() {
     let server = Server::start().await;
     for length in 1..60 {
         let message = "words ".repeat(length);
-        let answer = refused(&server, "/api/v1/remote/files/x", fault(message.trim()).by_rule("deny_patterns")).await;
+        let answer = refused(
+            &server,
+            "/api/v1/remote/files/x",
+            fault(message.trim()).by_rule("deny_patterns"),
+        )
+        .await;
         assert_plain(&answer);
-        assert!(answer.reason.ends_with(" (rule deny_patterns)"), "{}", answer.reason);
+        assert!(
+            answer.reason.ends_with(" (rule deny_patterns)"),
+            "{}",
+            answer.reason
+        );
         let words = answer.reason.trim_end_matches(" (rule deny_patterns)");
         let whole = message.trim().len() + " (rule deny_patterns)".len() <= 120;
         assert_eq!(words.ends_with("words..."), !whole, "{length}: {words}");
-        assert!(whole || answer.reason.len() > 110, "{length}: {}", answer.reason);
+        assert!(
+            whole || answer.reason.len() > 110,
+            "{length}: {}",
+            answer.reason
+        );
     }
 }
 
@@ -125,7 +208,10 @@ async fn npm_18_error_is_a_string_for_every_type_and_without_one() {
     ] {
         let answer = server.ask("GET", target, &[]).await;
         let body = answer.json();
-        assert!(body["error"].as_str().is_some_and(|text| !text.is_empty()), "{target}: {body}");
+        assert!(
+            body["error"].as_str().is_some_and(|text| !text.is_empty()),
+            "{target}: {body}"
+        );
         assert!(body["code"].is_string(), "{target}: {body}");
         assert_eq!(body["repository"].as_str(), repository, "{target}: {body}");
     }
@@ -144,17 +230,39 @@ async fn a_name_that_is_nearly_right_is_told_the_right_one() {
     ] {
         let answer = server.ask("GET", target, &[]).await;
         let said = answer.json()["error"].as_str().unwrap().to_owned();
-        assert!(answer.status == 404 && said.contains(word), "{target}: {said}");
+        assert!(
+            answer.status == 404 && said.contains(word),
+            "{target}: {said}"
+        );
     }
-    for (target, word) in [("/v2/hubb/x/manifests/1", "hub"), ("/v2/files/x/manifests/1", "/api/v1/remote/files")] {
+    for (target, word) in [
+        ("/v2/hubb/x/manifests/1", "hub"),
+        ("/v2/files/x/manifests/1", "/api/v1/remote/files"),
+    ] {
         let answer = server.ask("GET", target, &[]).await;
-        let said = answer.json()["errors"][0]["message"].as_str().unwrap().to_owned();
-        assert!(answer.status == 404 && said.contains(word), "{target}: {said}");
+        let said = answer.json()["errors"][0]["message"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        assert!(
+            answer.status == 404 && said.contains(word),
+            "{target}: {said}"
+        );
     }
-    let other = server.ask("GET", "/api/v1/remote/maven-central/x", &[]).await;
-    assert!(!other.text().contains("nearest"), "what differs widely is not offered: {}", other.text());
+    let other = server
+        .ask("GET", "/api/v1/remote/maven-central/x", &[])
+        .await;
+    assert!(
+        !other.text().contains("nearest"),
+        "what differs widely is not offered: {}",
+        other.text()
+    );
     let docker = server.ask("GET", "/v2/npmm/x/manifests/1", &[]).await;
-    assert!(!docker.text().contains("nearest"), "nor what holds no images: {}", docker.text());
+    assert!(
+        !docker.text().contains("nearest"),
+        "nor what holds no images: {}",
+        docker.text()
+    );
 }
 
 #[tokio::test]
@@ -165,9 +273,13 @@ async fn refusals_are_counted_by_repository_and_code() {
     }
     refused(&server, "/v2/hub/x", fault("no")).await;
     for n in 0..2 {
-        server.ask("GET", &format!("/api/v1/remote/nobody{n}/x"), &[]).await;
+        server
+            .ask("GET", &format!("/api/v1/remote/nobody{n}/x"), &[])
+            .await;
     }
-    server.raw(b"GET /live HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").await;
+    server
+        .raw(b"GET /live HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+        .await;
     let metrics = server.ask("GET", "/metrics", &[]).await;
     for line in [
         "larder_refusals_total{repository=\"files\",code=\"pattern_denied\"} 3",
@@ -175,13 +287,25 @@ async fn refusals_are_counted_by_repository_and_code() {
         "larder_refusals_total{repository=\"\",code=\"unknown_repository\"} 2",
         "larder_refusals_total{repository=\"\",code=\"bad_request\"} 1",
     ] {
-        assert!(metrics.text().lines().any(|found| found == line), "{line}\n{}", metrics.text());
+        assert!(
+            metrics.text().lines().any(|found| found == line),
+            "{line}\n{}",
+            metrics.text()
+        );
     }
-    assert!(!metrics.text().contains("nobody"), "strangers make no series");
+    assert!(
+        !metrics.text().contains("nobody"),
+        "strangers make no series"
+    );
     let health = server.ask("GET", "/health", &[]).await.json();
-    let files = health["refusals"].as_array().unwrap().iter().find(|one| one["repository"] == "files").unwrap().clone();
+    let files = health["refusals"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["repository"] == "files")
+        .unwrap()
+        .clone();
     // The scripted clock.
-    let expected =
-        serde_json::json!({"repository": "files", "code": "pattern_denied", "count": 3, "last": "2023-11-14T22:13:20Z"});
+    let expected = serde_json::json!({"repository": "files", "code": "pattern_denied", "count": 3, "last": "2023-11-14T22:13:20Z"});
     assert_eq!(files, expected);
 }

@@ -42,10 +42,19 @@ async fn hazard_x3_what_takes_no_body_is_answered_before_any_of_it_has_come() {
     for (method, path, status) in UNWANTED {
         for framing in FRAMINGS {
             let mut client = server.connect().await;
-            client.send(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n").as_bytes()).await;
+            client
+                .send(
+                    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n")
+                        .as_bytes(),
+                )
+                .await;
             let answer = client.answer(*method == "HEAD").await;
             assert_eq!(answer.status, *status, "{method} {path} {framing}");
-            assert_eq!(answer.header("connection"), Some("close"), "{method} {path} {framing}");
+            assert_eq!(
+                answer.header("connection"),
+                Some("close"),
+                "{method} {path} {framing}"
+            );
             client.expect_close().await;
         }
     }
@@ -60,10 +69,17 @@ async fn hazard_s11_who_sends_a_whole_unwanted_body_first_still_reads_the_answer
     let body = vec![b'x'; 9 << 20];
     for (method, path, status) in UNWANTED {
         let mut client = server.connect().await;
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
         client.send(head.as_bytes()).await;
         client.send(&body).await;
-        assert_eq!(client.answer(*method == "HEAD").await.status, *status, "{method} {path}");
+        assert_eq!(
+            client.answer(*method == "HEAD").await.status,
+            *status,
+            "{method} {path}"
+        );
         client.expect_close().await;
     }
 }
@@ -73,9 +89,18 @@ async fn a_body_that_is_too_long_is_refused_by_its_length_or_as_soon_as_it_is() 
     let mut settings = settings();
     settings.limits.body_bytes = 1_000;
     let server = Server::with(settings).await;
-    for rest in ["Content-Length: 1001\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n3e8\r\n"] {
-        let chunk = if rest.contains("chunked") { format!("{}\r\n1\r\nx", "a".repeat(1_000)) } else { String::new() };
-        let answer = server.raw(format!("POST {AUDIT} HTTP/1.1\r\nHost: localhost\r\n{rest}{chunk}").as_bytes()).await;
+    for rest in [
+        "Content-Length: 1001\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n3e8\r\n",
+    ] {
+        let chunk = if rest.contains("chunked") {
+            format!("{}\r\n1\r\nx", "a".repeat(1_000))
+        } else {
+            String::new()
+        };
+        let answer = server
+            .raw(format!("POST {AUDIT} HTTP/1.1\r\nHost: localhost\r\n{rest}{chunk}").as_bytes())
+            .await;
         assert_eq!(answer.status, 413, "{rest:?}");
         assert!(answer.text().contains("1000 bytes"), "{}", answer.text());
     }
@@ -105,11 +130,15 @@ async fn who_asks_before_sending_is_told_to_go_on_only_where_the_body_is_wanted(
 #[tokio::test]
 async fn hazard_r5_all_bodies_together_have_a_bound() {
     let mut settings = settings();
-    (settings.limits.bodies_bytes, settings.limits.body_patience) = (64 << 10, Duration::from_millis(200));
+    (settings.limits.bodies_bytes, settings.limits.body_patience) =
+        (64 << 10, Duration::from_millis(200));
     let server = Server::with(settings).await;
     server.script("-/audit", Script::Through("{}".into()));
     let body = vec![b'x'; 60_000];
-    let head = format!("POST {AUDIT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST {AUDIT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     let mut first = server.connect().await;
     first.send(head.as_bytes()).await;
     let answered = async {
@@ -124,30 +153,46 @@ async fn hazard_r5_all_bodies_together_have_a_bound() {
             }
         }
     };
-    let answer = tokio::time::timeout(Duration::from_secs(20), answered).await.expect("never refused");
-    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")));
+    let answer = tokio::time::timeout(Duration::from_secs(20), answered)
+        .await
+        .expect("never refused");
+    assert_eq!(
+        (answer.status, answer.header("retry-after")),
+        (503, Some("5"))
+    );
     let small = format!("POST {AUDIT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc");
     let mut third = server.connect().await;
     third.send(small.as_bytes()).await;
-    assert_eq!(third.answer(false).await.status, 200, "there is room for a short one");
+    assert_eq!(
+        third.answer(false).await.status,
+        200,
+        "there is room for a short one"
+    );
     first.send(&body).await;
     assert_eq!(first.answer(false).await.status, 200);
     let mut fourth = server.connect().await;
     fourth.send(head.as_bytes()).await;
     fourth.send(&body).await;
-    assert_eq!(fourth.answer(false).await.status, 200, "the room is free again");
+    assert_eq!(
+        fourth.answer(false).await.status,
+        200,
+        "the room is free again"
+    );
 }
 
 /// A body that does not say its length takes its room as it grows.
 #[tokio::test]
 async fn hazard_r5_chunked_bodies_are_counted_as_they_come() {
     let mut settings = settings();
-    (settings.limits.bodies_bytes, settings.limits.body_patience) = (64 << 10, Duration::from_millis(200));
+    (settings.limits.bodies_bytes, settings.limits.body_patience) =
+        (64 << 10, Duration::from_millis(200));
     let server = Server::with(settings).await;
     server.script("-/audit", Script::Through("{}".into()));
     let chunk = format!("8000\r\n{}\r\n", "x".repeat(0x8000));
     let request = |chunks: usize| {
-        let head = format!("POST {AUDIT} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let head = format!(
+            "POST {AUDIT} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        );
         format!("{head}{}0\r\n\r\n", chunk.repeat(chunks))
     };
     for (chunks, status) in [(1, 200), (3, 503), (1, 200)] {

@@ -18,29 +18,44 @@ use crate::harness::{Script, Server, Spec, etag, file_of, pattern, settings};
 
 fn write_certificate(folder: &Path) -> (TlsFiles, CertificateDer<'static>) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let files = TlsFiles { cert: folder.join("cert.pem"), key: folder.join("key.pem") };
+    let files = TlsFiles {
+        cert: folder.join("cert.pem"),
+        key: folder.join("key.pem"),
+    };
     std::fs::write(&files.cert, made.cert.pem()).unwrap();
     std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
     (files, made.cert.der().clone())
 }
 
-async fn connect(server: &Server, root: &CertificateDer<'static>, protocol: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
+async fn connect(
+    server: &Server,
+    root: &CertificateDer<'static>,
+    protocol: &[u8],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(root.clone()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap();
     let mut config = config.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![protocol.to_vec()];
     let socket = TcpStream::connect(server.address).await?;
     let name = ServerName::try_from("localhost").unwrap();
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, socket).await?;
+    let stream = TlsConnector::from(Arc::new(config))
+        .connect(name, socket)
+        .await?;
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol));
     Ok(stream)
 }
 
 async fn secure(folder: &Path) -> (Server, CertificateDer<'static>) {
     let (files, root) = write_certificate(folder);
-    let server = Server::with(ServerSettings { tls: Some(files), ..settings() }).await;
+    let server = Server::with(ServerSettings {
+        tls: Some(files),
+        ..settings()
+    })
+    .await;
     (server, root)
 }
 
@@ -49,28 +64,61 @@ async fn a_large_file_over_both_protocols() {
     let folder = tempfile::tempdir().unwrap();
     let (server, root) = secure(folder.path()).await;
     let content = pattern(3_000_000);
-    let spec = Spec { representation: etag("v1"), ..Spec::default() };
-    server.script("big", Script::File(file_of(&content), content.len() as u64, spec));
-    let request = |uri: &str| hyper::Request::builder().uri(uri).header("host", "localhost").body(Empty::<Bytes>::new()).unwrap();
+    let spec = Spec {
+        representation: etag("v1"),
+        ..Spec::default()
+    };
+    server.script(
+        "big",
+        Script::File(file_of(&content), content.len() as u64, spec),
+    );
+    let request = |uri: &str| {
+        hyper::Request::builder()
+            .uri(uri)
+            .header("host", "localhost")
+            .body(Empty::<Bytes>::new())
+            .unwrap()
+    };
 
     let stream = connect(&server, &root, b"h2").await.unwrap();
     let io = TokioIo::new(stream);
-    let (mut sender, driver) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let (mut sender, driver) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+        .await
+        .unwrap();
     let driver = tokio::spawn(driver);
-    let response = sender.send_request(request("https://localhost/api/v1/remote/files/big")).await.unwrap();
+    let response = sender
+        .send_request(request("https://localhost/api/v1/remote/files/big"))
+        .await
+        .unwrap();
     assert_eq!(response.status(), 200);
     assert!(response.into_body().collect().await.unwrap().to_bytes() == content);
-    let mismatch = sender.send_request(request("https://other.example/live")).await.unwrap();
+    let mismatch = sender
+        .send_request(request("https://other.example/live"))
+        .await
+        .unwrap();
     assert_eq!(mismatch.status(), 400, "Host is not the authority");
     driver.abort();
 
     let stream = connect(&server, &root, b"http/1.1").await.unwrap();
-    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
     let driver = tokio::spawn(driver);
-    let response = sender.send_request(request("/api/v1/remote/files/big")).await.unwrap();
+    let response = sender
+        .send_request(request("/api/v1/remote/files/big"))
+        .await
+        .unwrap();
     assert!(response.into_body().collect().await.unwrap().to_bytes() == content);
     driver.abort();
-    assert!(server.fake.asked.lock().unwrap().iter().all(|asked| asked.base == "https://localhost"));
+    assert!(
+        server
+            .fake
+            .asked
+            .lock()
+            .unwrap()
+            .iter()
+            .all(|asked| asked.base == "https://localhost")
+    );
 }
 
 /// HTTP/2 has an authority in place of a Host, and cannot close a connection for one request: the stream ends.
@@ -79,13 +127,21 @@ async fn over_http2_foreign_names_and_unwanted_bodies_are_refused_and_the_connec
     let folder = tempfile::tempdir().unwrap();
     let (server, root) = secure(folder.path()).await;
     let io = TokioIo::new(connect(&server, &root, b"h2").await.unwrap());
-    let (mut sender, driver) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let (mut sender, driver) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+        .await
+        .unwrap();
     let driver = tokio::spawn(driver);
     let body = || Full::new(Bytes::from(vec![b'x'; 1 << 20]));
     let request = |method: &str, uri: &str| hyper::Request::builder().method(method).uri(uri);
-    let browser = request("GET", "https://evil.example/live").header("user-agent", "Mozilla/5.0").body(Full::default()).unwrap();
+    let browser = request("GET", "https://evil.example/live")
+        .header("user-agent", "Mozilla/5.0")
+        .body(Full::default())
+        .unwrap();
     assert_eq!(sender.send_request(browser).await.unwrap().status(), 421);
-    let client = request("GET", "https://evil.example/live").header("user-agent", "pip/26.2").body(Full::default()).unwrap();
+    let client = request("GET", "https://evil.example/live")
+        .header("user-agent", "pip/26.2")
+        .body(Full::default())
+        .unwrap();
     assert_eq!(sender.send_request(client).await.unwrap().status(), 200);
     for (method, path, status) in [
         ("POST", "/api/v1/remote/absent/-/audit", 404),
@@ -93,11 +149,19 @@ async fn over_http2_foreign_names_and_unwanted_bodies_are_refused_and_the_connec
         ("POST", "/v2/hub/x/blobs/uploads/", 405),
         ("GET", "/api/v1/remote/files/x", 400),
     ] {
-        let unwanted = request(method, &format!("https://localhost{path}")).body(body()).unwrap();
-        assert_eq!(sender.send_request(unwanted).await.unwrap().status(), status, "{method} {path}");
+        let unwanted = request(method, &format!("https://localhost{path}"))
+            .body(body())
+            .unwrap();
+        assert_eq!(
+            sender.send_request(unwanted).await.unwrap().status(),
+            status,
+            "{method} {path}"
+        );
     }
     server.script("-/audit", Script::Through("{}".into()));
-    let wanted = request("POST", "https://localhost/api/v1/remote/npm/-/audit").body(body()).unwrap();
+    let wanted = request("POST", "https://localhost/api/v1/remote/npm/-/audit")
+        .body(body())
+        .unwrap();
     assert_eq!(sender.send_request(wanted).await.unwrap().status(), 200);
     assert_eq!(server.fake.asked.lock().unwrap()[0].body.len(), 1 << 20);
     driver.abort();
@@ -113,7 +177,14 @@ async fn a_new_certificate_is_taken_and_a_bad_one_is_not() {
     assert!(connect(&server, &old, b"http/1.1").await.is_err());
     connect(&server, &new, b"http/1.1").await.unwrap();
     std::fs::write(&files.key, "no key").unwrap();
-    assert!(server.handle.reload_tls().unwrap_err().to_string().contains("key.pem"));
+    assert!(
+        server
+            .handle
+            .reload_tls()
+            .unwrap_err()
+            .to_string()
+            .contains("key.pem")
+    );
     connect(&server, &new, b"http/1.1").await.unwrap();
 }
 
@@ -123,7 +194,11 @@ async fn hazard_r1_a_handshake_that_does_not_come_is_given_up() {
     let (files, _) = write_certificate(folder.path());
     let mut settings = settings();
     settings.limits.handshake_timeout = Duration::from_millis(300);
-    let server = Server::with(ServerSettings { tls: Some(files), ..settings }).await;
+    let server = Server::with(ServerSettings {
+        tls: Some(files),
+        ..settings
+    })
+    .await;
     server.connect().await.expect_close().await;
 }
 
@@ -131,9 +206,26 @@ async fn hazard_r1_a_handshake_that_does_not_come_is_given_up() {
 async fn files_that_are_missing_or_do_not_fit_stop_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let (files, _) = write_certificate(folder.path());
-    let start = |files| bind(ServerSettings { tls: Some(files), ..settings() });
-    let missing = TlsFiles { cert: folder.path().join("none.pem"), key: files.key.clone() };
-    assert!(start(missing).await.unwrap_err().to_string().contains("none.pem"));
-    let swapped = TlsFiles { cert: files.key.clone(), key: files.cert.clone() };
+    let start = |files| {
+        bind(ServerSettings {
+            tls: Some(files),
+            ..settings()
+        })
+    };
+    let missing = TlsFiles {
+        cert: folder.path().join("none.pem"),
+        key: files.key.clone(),
+    };
+    assert!(
+        start(missing)
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("none.pem")
+    );
+    let swapped = TlsFiles {
+        cert: files.key.clone(),
+        key: files.cert.clone(),
+    };
     assert!(start(swapped).await.is_err());
 }

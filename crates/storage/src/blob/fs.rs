@@ -20,7 +20,9 @@ use super::pins::Pins;
 use super::side_by_side::side_by_side;
 use super::space::SpaceGauge;
 use super::spool::TemporaryName;
-use super::{BlobInfo, BlobStore, OpenBlob, SealedSpool, Space, Spool, StoredBlob, check_length, not_found};
+use super::{
+    BlobInfo, BlobStore, OpenBlob, SealedSpool, Space, Spool, StoredBlob, check_length, not_found,
+};
 use crate::error::StorageError;
 
 /// The store on a file system.
@@ -52,8 +54,11 @@ enum Step {
 /// Makes a file and removes it.
 fn try_writing(directory: &Path) -> io::Result<()> {
     let path = directory.join(format!("larder-check-{}", std::process::id()));
-    let written =
-        File::options().write(true).create_new(true).open(&path).and_then(|mut file| io::Write::write_all(&mut file, b"x"));
+    let written = File::options()
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .and_then(|mut file| io::Write::write_all(&mut file, b"x"));
     let removed = fs::remove_file(&path);
     written.and(removed)
 }
@@ -69,7 +74,12 @@ impl FsBlobStore {
     pub fn check(data_dir: &Path) -> Result<(), StorageError> {
         let blobs = data_dir.join("blobs");
         let look = || -> io::Result<()> {
-            for directory in [data_dir, &blobs, &blobs.join("sha256"), &blobs.join("spool")] {
+            for directory in [
+                data_dir,
+                &blobs,
+                &blobs.join("sha256"),
+                &blobs.join("spool"),
+            ] {
                 match fs::metadata(directory) {
                     Ok(found) if found.is_dir() => try_writing(directory)?,
                     Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
@@ -96,7 +106,8 @@ impl FsBlobStore {
             remove_leftovers(&spool_directory)?;
             Ok(allow_unnamed && can_name_later(&spool_directory))
         };
-        let unnamed = prepare().map_err(|e| StorageError::from_io("prepare the blob directory", e))?;
+        let unnamed =
+            prepare().map_err(|e| StorageError::from_io("prepare the blob directory", e))?;
         Ok(Self {
             layout: Layout::new(root),
             spool_directory,
@@ -114,13 +125,23 @@ impl FsBlobStore {
     /// Keeps at most `files` blobs open that were read lately.
     #[must_use]
     pub fn keeping_open(self, files: usize) -> Self {
-        Self { open_files: OpenFiles::new(files), ..self }
+        Self {
+            open_files: OpenFiles::new(files),
+            ..self
+        }
     }
 
-    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "only tests keep the steps"))]
+    #[cfg_attr(
+        not(test),
+        expect(clippy::unused_self, reason = "only tests keep the steps")
+    )]
     fn note(
         &self,
-        #[cfg_attr(not(test), expect(unused_variables, reason = "only tests keep the steps"))] step: impl FnOnce() -> Step,
+        #[cfg_attr(
+            not(test),
+            expect(unused_variables, reason = "only tests keep the steps")
+        )]
+        step: impl FnOnce() -> Step,
     ) {
         #[cfg(test)]
         self.steps.lock().unwrap().push(step());
@@ -128,7 +149,8 @@ impl FsBlobStore {
 
     fn private_name(&self) -> PathBuf {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        self.spool_directory.join(format!("{}-{serial}", std::process::id()))
+        self.spool_directory
+            .join(format!("{}-{serial}", std::process::id()))
     }
 
     fn new_file(&self) -> io::Result<(File, Option<TemporaryName>)> {
@@ -136,7 +158,11 @@ impl FsBlobStore {
             return Ok((unnamed_file(&self.spool_directory)?, None));
         }
         let path = self.private_name();
-        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
         let name = TemporaryName(path);
         // Tells another process that starts in this directory that the file is in use; not every file system knows locks.
         let _ = file.lock();
@@ -152,14 +178,27 @@ impl FsBlobStore {
         let pin = self.pins.pin(&descriptor.digest);
         let metadata = match present(&path, descriptor.size)? {
             Some(metadata) => metadata,
-            None => {
-                self.sync_and_name(spool, descriptor, shard, &path).map_err(|e| StorageError::from_io("publish a blob", e))?
-            }
+            None => self
+                .sync_and_name(spool, descriptor, shard, &path)
+                .map_err(|e| StorageError::from_io("publish a blob", e))?,
         };
-        Ok((BlobInfo { descriptor: descriptor.clone(), modified_ns: modified_ns(&metadata), pin: Some(pin) }, shard))
+        Ok((
+            BlobInfo {
+                descriptor: descriptor.clone(),
+                modified_ns: modified_ns(&metadata),
+                pin: Some(pin),
+            },
+            shard,
+        ))
     }
 
-    fn sync_and_name(&self, spool: &Spool, descriptor: &BlobDescriptor, shard: Shard, path: &Path) -> io::Result<fs::Metadata> {
+    fn sync_and_name(
+        &self,
+        spool: &Spool,
+        descriptor: &BlobDescriptor,
+        shard: Shard,
+        path: &Path,
+    ) -> io::Result<fs::Metadata> {
         spool.file().sync_all()?;
         self.note(|| Step::SyncFile(descriptor.digest.clone()));
         let metadata = match self.name(spool, path, descriptor.size) {
@@ -199,15 +238,27 @@ impl FsBlobStore {
     /// Synchronises the directories of `shards` once each, and those above them where that has not been done since the start:
     /// another thread or an earlier process may have made them without getting so far. Gives the shards that failed.
     fn sync_directories(&self, shards: &BTreeSet<Shard>) -> HashMap<Shard, StorageError> {
-        let needs: Vec<(Shard, Vec<PathBuf>)> = shards.iter().map(|&shard| (shard, self.unsynchronised(shard))).collect();
-        let directories: BTreeSet<&PathBuf> = needs.iter().flat_map(|(_, directories)| directories).collect();
+        let needs: Vec<(Shard, Vec<PathBuf>)> = shards
+            .iter()
+            .map(|&shard| (shard, self.unsynchronised(shard)))
+            .collect();
+        let directories: BTreeSet<&PathBuf> = needs
+            .iter()
+            .flat_map(|(_, directories)| directories)
+            .collect();
         let directories: Vec<&PathBuf> = directories.into_iter().collect();
         let outcomes = side_by_side(&directories, |directory| self.sync_directory(directory));
-        let errors: HashMap<&PathBuf, StorageError> =
-            directories.into_iter().zip(outcomes).filter_map(|(directory, outcome)| Some((directory, outcome.err()?))).collect();
+        let errors: HashMap<&PathBuf, StorageError> = directories
+            .into_iter()
+            .zip(outcomes)
+            .filter_map(|(directory, outcome)| Some((directory, outcome.err()?)))
+            .collect();
         let mut failed = HashMap::new();
         for (shard, directories) in &needs {
-            match directories.iter().find_map(|directory| errors.get(directory)) {
+            match directories
+                .iter()
+                .find_map(|directory| errors.get(directory))
+            {
                 Some(error) => drop(failed.insert(*shard, error.again())),
                 None => drop(self.durable().insert(*shard)),
             }
@@ -239,7 +290,9 @@ impl FsBlobStore {
 impl BlobStore for FsBlobStore {
     fn spool(&self) -> Result<Spool, StorageError> {
         self.gauge.admit(0)?;
-        let (file, name) = self.new_file().map_err(|e| StorageError::from_io("make a spool", e))?;
+        let (file, name) = self
+            .new_file()
+            .map_err(|e| StorageError::from_io("make a spool", e))?;
         Ok(Spool::new(file, name, Some(Arc::clone(&self.gauge))))
     }
 
@@ -270,7 +323,9 @@ impl BlobStore for FsBlobStore {
             .into_iter()
             .map(|item| {
                 let (info, shard) = item?;
-                failed.get(&shard).map_or(Ok(info), |error| Err(error.again()))
+                failed
+                    .get(&shard)
+                    .map_or(Ok(info), |error| Err(error.again()))
             })
             .collect()
     }
@@ -293,7 +348,9 @@ impl BlobStore for FsBlobStore {
     }
 
     fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<StoredBlob>, StorageError> {
-        self.layout.list(after, limit).map_err(|e| StorageError::from_io("list blobs", e))
+        self.layout
+            .list(after, limit)
+            .map_err(|e| StorageError::from_io("list blobs", e))
     }
 }
 
@@ -308,28 +365,48 @@ fn present(path: &Path, size: u64) -> Result<Option<fs::Metadata>, StorageError>
 
 fn unnamed_file(directory: &Path) -> io::Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    Ok(File::from(rustix::fs::open(directory, flags, Mode::from_raw_mode(0o644))?))
+    Ok(File::from(rustix::fs::open(
+        directory,
+        flags,
+        Mode::from_raw_mode(0o644),
+    )?))
 }
 
 /// Gives an unnamed file a name, which must be free (open(2), `O_TMPFILE`).
 fn link(file: &File, path: &Path) -> io::Result<()> {
     let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok(rustix::fs::linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+    Ok(rustix::fs::linkat(
+        CWD,
+        unnamed,
+        CWD,
+        path,
+        AtFlags::SYMLINK_FOLLOW,
+    )?)
 }
 
 /// Whether unnamed files work here: they need the file system's support and a mounted /proc.
 fn can_name_later(directory: &Path) -> bool {
     let probe = TemporaryName(directory.join(format!("{}-probe", std::process::id())));
-    unnamed_file(directory).and_then(|file| link(&file, &probe.0)).is_ok()
+    unnamed_file(directory)
+        .and_then(|file| link(&file, &probe.0))
+        .is_ok()
 }
 
 /// Removes what a killed process left; what a living one still uses is locked.
 fn remove_leftovers(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
-        let Ok(file) = File::open(&path) else { continue };
+        let Ok(file) = File::open(&path) else {
+            continue;
+        };
         if !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
-            fs::remove_file(&path).or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })?;
+            fs::remove_file(&path).or_else(|e| {
+                if e.kind() == io::ErrorKind::NotFound {
+                    Ok(())
+                } else {
+                    Err(e)
+                }
+            })?;
         }
     }
     Ok(())

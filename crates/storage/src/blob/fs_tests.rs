@@ -17,7 +17,12 @@ fn stores() -> Vec<(tempfile::TempDir, FsBlobStore)> {
 }
 
 fn content(store: &FsBlobStore, bytes: &[u8]) -> Vec<u8> {
-    let open = store.open(&BlobDescriptor { digest: sha256(bytes), size: bytes.len() as u64 }).unwrap();
+    let open = store
+        .open(&BlobDescriptor {
+            digest: sha256(bytes),
+            size: bytes.len() as u64,
+        })
+        .unwrap();
     let mut found = vec![0; open.length as usize];
     open.file.read_exact_at(&mut found, 0).unwrap();
     found
@@ -42,39 +47,83 @@ fn hazard_l1_file_then_name_then_directories() {
         let sealed = |bytes: &[u8]| {
             let mut spool = store.spool().unwrap();
             spool.append(bytes).unwrap();
-            SealedSpool { spool, descriptor: BlobDescriptor { digest: sha256(bytes), size: bytes.len() as u64 } }
+            SealedSpool {
+                spool,
+                descriptor: BlobDescriptor {
+                    digest: sha256(bytes),
+                    size: bytes.len() as u64,
+                },
+            }
         };
-        assert!(store.publish(contents.iter().map(|c| sealed(c)).collect()).iter().all(Result::is_ok));
+        assert!(
+            store
+                .publish(contents.iter().map(|c| sealed(c)).collect())
+                .iter()
+                .all(Result::is_ok)
+        );
         let steps = std::mem::take(&mut *store.steps.lock().unwrap());
-        let position = |step: &Step| steps.iter().position(|s| s == step).unwrap_or_else(|| panic!("{step:?} in {steps:?}"));
+        let position = |step: &Step| {
+            steps
+                .iter()
+                .position(|s| s == step)
+                .unwrap_or_else(|| panic!("{step:?} in {steps:?}"))
+        };
         for bytes in contents {
             let digest = sha256(bytes);
             let (shard, _) = store.layout.place(&digest).unwrap();
             let named = position(&Step::Name(digest.clone()));
             assert!(position(&Step::SyncFile(digest)) < named);
-            for directory in [store.layout.directory(shard), store.layout.upper(shard), store.layout.root().to_owned()] {
-                assert!(named < position(&Step::SyncDirectory(directory)), "the entries of all new directories count too");
+            for directory in [
+                store.layout.directory(shard),
+                store.layout.upper(shard),
+                store.layout.root().to_owned(),
+            ] {
+                assert!(
+                    named < position(&Step::SyncDirectory(directory)),
+                    "the entries of all new directories count too"
+                );
             }
         }
-        let once = |d: &Path| steps.iter().filter(|s| **s == Step::SyncDirectory(d.to_owned())).count();
+        let once = |d: &Path| {
+            steps
+                .iter()
+                .filter(|s| **s == Step::SyncDirectory(d.to_owned()))
+                .count()
+        };
         assert_eq!(once(store.layout.root()), 1, "once per batch");
 
         // Again: the bytes are there, but whoever named them may not have got so far as to synchronise the directory.
         store.put_bytes(b"one").unwrap();
         let shard = store.layout.place(&sha256(b"one")).unwrap().0;
-        assert_eq!(*store.steps.lock().unwrap(), [Step::SyncDirectory(store.layout.directory(shard))]);
+        assert_eq!(
+            *store.steps.lock().unwrap(),
+            [Step::SyncDirectory(store.layout.directory(shard))]
+        );
     }
 }
 
 #[test]
 fn hazard_l1_directories_of_an_earlier_process_are_not_trusted() {
     let directory = tempfile::tempdir().unwrap();
-    FsBlobStore::open(directory.path()).unwrap().put_bytes(b"x").unwrap();
+    FsBlobStore::open(directory.path())
+        .unwrap()
+        .put_bytes(b"x")
+        .unwrap();
     let store = FsBlobStore::open(directory.path()).unwrap();
     store.put_bytes(b"x").unwrap();
-    let synced = |d: &Path| store.steps.lock().unwrap().contains(&Step::SyncDirectory(d.to_owned()));
+    let synced = |d: &Path| {
+        store
+            .steps
+            .lock()
+            .unwrap()
+            .contains(&Step::SyncDirectory(d.to_owned()))
+    };
     let (shard, _) = store.layout.place(&sha256(b"x")).unwrap();
-    assert!(synced(&store.layout.directory(shard)) && synced(&store.layout.upper(shard)) && synced(store.layout.root()));
+    assert!(
+        synced(&store.layout.directory(shard))
+            && synced(&store.layout.upper(shard))
+            && synced(store.layout.root())
+    );
 }
 
 #[test]
@@ -96,8 +145,14 @@ fn hazard_w4_a_rejected_writer_leaves_the_published_bytes_alone() {
         store.put_bytes(b"good").unwrap();
         let mut spool = store.spool().unwrap();
         spool.append(b"evil and longer").unwrap();
-        let descriptor = BlobDescriptor { digest: sha256(b"good"), size: 4 };
-        let error = store.publish(vec![SealedSpool { spool, descriptor }]).remove(0).unwrap_err();
+        let descriptor = BlobDescriptor {
+            digest: sha256(b"good"),
+            size: 4,
+        };
+        let error = store
+            .publish(vec![SealedSpool { spool, descriptor }])
+            .remove(0)
+            .unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::Corrupt);
         assert_eq!(content(&store, b"good"), b"good");
     }
@@ -110,10 +165,17 @@ fn hazard_w12_a_truncated_blob_is_refused_and_then_replaced() {
         let (_, path) = store.layout.place(&blob.digest).unwrap();
         let old = store.open(&blob).unwrap();
         fs::write(&path, b"whole").unwrap();
-        assert_eq!(store.open(&blob).unwrap_err().kind, StorageErrorKind::Corrupt);
+        assert_eq!(
+            store.open(&blob).unwrap_err().kind,
+            StorageErrorKind::Corrupt
+        );
         store.put_bytes(b"whole content").unwrap();
         assert_eq!(content(&store, b"whole content"), b"whole content");
-        assert_eq!(old.file.metadata().unwrap().len(), 5, "replaced by rename: the damaged file itself was not written to");
+        assert_eq!(
+            old.file.metadata().unwrap().len(),
+            5,
+            "replaced by rename: the damaged file itself was not written to"
+        );
         assert_eq!(private_files(directory.path()), 0);
     }
 }
@@ -127,8 +189,14 @@ fn leftovers_of_a_killed_process_go_and_those_of_a_living_one_stay() {
     FsBlobStore::open_with(directory.path(), false).unwrap();
     assert_eq!(private_files(directory.path()), 1);
     spool.append(b"still here").unwrap();
-    let descriptor = BlobDescriptor { digest: sha256(b"still here"), size: 10 };
-    living.publish(vec![SealedSpool { spool, descriptor }]).remove(0).unwrap();
+    let descriptor = BlobDescriptor {
+        digest: sha256(b"still here"),
+        size: 10,
+    };
+    living
+        .publish(vec![SealedSpool { spool, descriptor }])
+        .remove(0)
+        .unwrap();
     assert_eq!(content(&living, b"still here"), b"still here");
 }
 
@@ -136,13 +204,19 @@ fn leftovers_of_a_killed_process_go_and_those_of_a_living_one_stay() {
 fn a_blob_that_stays_open_is_noticed_to_be_gone_cut_or_replaced() {
     for (_directory, store) in stores() {
         let bytes = b"read before";
-        let blob = BlobDescriptor { digest: sha256(bytes), size: bytes.len() as u64 };
+        let blob = BlobDescriptor {
+            digest: sha256(bytes),
+            size: bytes.len() as u64,
+        };
         let path = store.layout.place(&blob.digest).unwrap().1;
         let kind = || store.open(&blob).unwrap_err().kind;
 
         store.put_bytes(bytes).unwrap();
         let first = store.open(&blob).unwrap();
-        assert!(Arc::ptr_eq(&first.file, &store.open(&blob).unwrap().file), "opened once");
+        assert!(
+            Arc::ptr_eq(&first.file, &store.open(&blob).unwrap().file),
+            "opened once"
+        );
         fs::remove_file(&path).unwrap();
         assert_eq!(kind(), StorageErrorKind::NotFound, "removed by hand");
 
@@ -151,10 +225,18 @@ fn a_blob_that_stays_open_is_noticed_to_be_gone_cut_or_replaced() {
         fs::write(&path, "cut").unwrap();
         assert_eq!(kind(), StorageErrorKind::Corrupt);
         store.put_bytes(bytes).unwrap();
-        assert_eq!(content(&store, bytes), bytes, "replaced under the same name");
+        assert_eq!(
+            content(&store, bytes),
+            bytes,
+            "replaced under the same name"
+        );
 
         assert!(store.delete(&blob.digest).unwrap());
         assert_eq!(kind(), StorageErrorKind::NotFound, "deleted");
-        assert_eq!(first.length, bytes.len() as u64, "who reads already goes on");
+        assert_eq!(
+            first.length,
+            bytes.len() as u64,
+            "who reads already goes on"
+        );
     }
 }

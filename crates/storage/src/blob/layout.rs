@@ -32,7 +32,9 @@ impl Layout {
 
     /// The shard and file of a blob. Only SHA-256 names blobs.
     pub(super) fn place(&self, digest: &Digest) -> Result<(Shard, PathBuf), StorageError> {
-        let (DigestAlgorithm::Sha256, &[first, second, ..]) = (digest.algorithm(), digest.as_bytes()) else {
+        let (DigestAlgorithm::Sha256, &[first, second, ..]) =
+            (digest.algorithm(), digest.as_bytes())
+        else {
             let message = format!("blobs are named by their SHA-256, not by {digest}");
             return Err(StorageError::new(StorageErrorKind::NotFound, message));
         };
@@ -56,10 +58,26 @@ impl Layout {
         let mut found = Vec::new();
         let start = after.map(Digest::to_hex).unwrap_or_default();
         for upper in names(&self.root, 2, start.get(..2).unwrap_or(""))? {
-            for lower in names(&self.root.join(&upper), 2, if start.starts_with(&upper) { &start[2..4] } else { "" })? {
+            for lower in names(
+                &self.root.join(&upper),
+                2,
+                if start.starts_with(&upper) {
+                    &start[2..4]
+                } else {
+                    ""
+                },
+            )? {
                 let prefix = format!("{upper}{lower}");
                 let directory = self.root.join(&upper).join(&lower);
-                for name in names(&directory, 64, if start.starts_with(&prefix) { &start } else { "" })? {
+                for name in names(
+                    &directory,
+                    64,
+                    if start.starts_with(&prefix) {
+                        &start
+                    } else {
+                        ""
+                    },
+                )? {
                     if name == start || !name.starts_with(&prefix) {
                         continue;
                     }
@@ -78,12 +96,21 @@ impl Layout {
 fn names(directory: &Path, length: usize, from: &str) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(Vec::new());
+        }
         Err(error) => return Err(error),
     };
     let mut names = Vec::new();
     for entry in entries {
-        let Ok(name) = entry?.file_name().into_string() else { continue };
+        let Ok(name) = entry?.file_name().into_string() else {
+            continue;
+        };
         let hexadecimal = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
         if name.len() == length && name.as_str() >= from && name.bytes().all(hexadecimal) {
             names.push(name);
@@ -95,11 +122,19 @@ fn names(directory: &Path, length: usize, from: &str) -> io::Result<Vec<String>>
 
 /// What one file of the tree is; `None` if it has just been deleted or is no regular file.
 fn stored_blob(directory: &Path, name: &str) -> io::Result<Option<StoredBlob>> {
-    let Ok(digest) = Digest::from_hex(DigestAlgorithm::Sha256, name) else { return Ok(None) };
+    let Ok(digest) = Digest::from_hex(DigestAlgorithm::Sha256, name) else {
+        return Ok(None);
+    };
     match fs::symlink_metadata(directory.join(name)) {
         Ok(metadata) if metadata.is_file() => {
-            let descriptor = BlobDescriptor { digest, size: metadata.len() };
-            Ok(Some(StoredBlob { descriptor, modified_ns: modified_ns(&metadata) }))
+            let descriptor = BlobDescriptor {
+                digest,
+                size: metadata.len(),
+            };
+            Ok(Some(StoredBlob {
+                descriptor,
+                modified_ns: modified_ns(&metadata),
+            }))
         }
         Ok(_) => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -109,7 +144,10 @@ fn stored_blob(directory: &Path, name: &str) -> io::Result<Option<StoredBlob>> {
 
 /// Modification time in nanoseconds since 1970.
 pub(super) fn modified_ns(metadata: &fs::Metadata) -> i64 {
-    metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec())
+    metadata
+        .mtime()
+        .saturating_mul(1_000_000_000)
+        .saturating_add(metadata.mtime_nsec())
 }
 
 #[cfg(test)]
@@ -123,10 +161,14 @@ mod tests {
         let layout = Layout::new(PathBuf::from("/data"));
         // FIPS 180-2 appendix B.1: SHA-256 of "abc".
         let (_, path) = layout.place(&sha256(b"abc")).unwrap();
-        let expected = "/data/ba/78/ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let expected =
+            "/data/ba/78/ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(path, Path::new(expected));
         let md5 = Digest::new(DigestAlgorithm::Md5, &[0; 16]).unwrap();
-        assert_eq!(layout.place(&md5).unwrap_err().kind, StorageErrorKind::NotFound);
+        assert_eq!(
+            layout.place(&md5).unwrap_err().kind,
+            StorageErrorKind::NotFound
+        );
     }
 
     #[test]
@@ -156,7 +198,10 @@ mod tests {
             seen.extend(page);
         }
         assert!(seen.iter().all(|blob| blob.descriptor.size == 5));
-        let seen: Vec<Digest> = seen.into_iter().map(|blob| blob.descriptor.digest).collect();
+        let seen: Vec<Digest> = seen
+            .into_iter()
+            .map(|blob| blob.descriptor.digest)
+            .collect();
         assert_eq!(seen, digests);
     }
 }

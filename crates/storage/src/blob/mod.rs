@@ -57,10 +57,18 @@ pub trait BlobStore: Send + Sync + Debug {
     fn put_bytes(&self, bytes: &[u8]) -> Result<BlobInfo, StorageError> {
         let mut spool = self.spool()?;
         spool.append(bytes)?;
-        let descriptor = BlobDescriptor { digest: sha256(bytes), size: bytes.len() as u64 };
+        let descriptor = BlobDescriptor {
+            digest: sha256(bytes),
+            size: bytes.len() as u64,
+        };
         self.publish(vec![SealedSpool { spool, descriptor }])
             .pop()
-            .unwrap_or_else(|| Err(StorageError::new(StorageErrorKind::Io, "the blob store lost a blob of a batch")))
+            .unwrap_or_else(|| {
+                Err(StorageError::new(
+                    StorageErrorKind::Io,
+                    "the blob store lost a blob of a batch",
+                ))
+            })
     }
 }
 
@@ -107,10 +115,16 @@ fn check_length(blob: &BlobDescriptor, found: u64) -> Result<(), StorageError> {
     if found == blob.size {
         return Ok(());
     }
-    let message = format!("stored blob {} has {found} bytes instead of {}", blob.digest, blob.size);
+    let message = format!(
+        "stored blob {} has {found} bytes instead of {}",
+        blob.digest, blob.size
+    );
     Err(StorageError::new(StorageErrorKind::Corrupt, message))
 }
 
 fn not_found(digest: &Digest) -> StorageError {
-    StorageError::new(StorageErrorKind::NotFound, format!("blob {digest} is not in the store"))
+    StorageError::new(
+        StorageErrorKind::NotFound,
+        format!("blob {digest} is not in the store"),
+    )
 }

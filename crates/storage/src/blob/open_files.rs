@@ -26,7 +26,10 @@ impl OpenFiles {
     pub(crate) fn get(&self, digest: &Digest) -> Option<OpenBlob> {
         let file = self.0.get(digest)?;
         match file.metadata() {
-            Ok(metadata) if metadata.nlink() > 0 => Some(OpenBlob { length: metadata.len(), file }),
+            Ok(metadata) if metadata.nlink() > 0 => Some(OpenBlob {
+                length: metadata.len(),
+                file,
+            }),
             _ => {
                 self.forget(digest);
                 None

@@ -21,12 +21,24 @@ pub struct BlobPin {
 impl Pins {
     /// Holds `digest`. To be called before the store looks whether the blob exists.
     pub(super) fn pin(self: &Arc<Self>, digest: &Digest) -> Arc<BlobPin> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(digest.clone()).or_insert(0) += 1;
-        Arc::new(BlobPin { pins: Arc::clone(self), digest: digest.clone() })
+        *self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(digest.clone())
+            .or_insert(0) += 1;
+        Arc::new(BlobPin {
+            pins: Arc::clone(self),
+            digest: digest.clone(),
+        })
     }
 
     /// Runs `delete` unless `digest` is held, and lets nobody pin it meanwhile. `None` if it is held.
-    pub(super) fn unless_pinned<T>(&self, digest: &Digest, delete: impl FnOnce() -> T) -> Option<T> {
+    pub(super) fn unless_pinned<T>(
+        &self,
+        digest: &Digest,
+        delete: impl FnOnce() -> T,
+    ) -> Option<T> {
         let pins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         (!pins.contains_key(digest)).then(delete)
     }

@@ -12,15 +12,22 @@ pub(super) fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::with_capacity(items.len()));
     let worker = || {
-        while let Some((index, item)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, items.get(i)?))) {
+        while let Some((index, item)) =
+            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, items.get(i)?)))
+        {
             let result = work(item);
-            results.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
+            results
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push((index, result));
         }
     };
     thread::scope(|scope| {
         for _ in 1..items.len().min(WORKERS) {
             // Without another thread the work is done all the same.
-            let _ = thread::Builder::new().name("larder-fsync".to_owned()).spawn_scoped(scope, worker);
+            let _ = thread::Builder::new()
+                .name("larder-fsync".to_owned())
+                .spawn_scoped(scope, worker);
         }
         worker();
     });

@@ -25,7 +25,11 @@ pub struct Space {
 impl Space {
     /// Applies the reserve rule.
     pub(crate) fn new(total: u64, available: u64) -> Self {
-        Self { total, available, reserve: (total / 20).min(MAX_RESERVE) }
+        Self {
+            total,
+            available,
+            reserve: (total / 20).min(MAX_RESERVE),
+        }
     }
 
     /// Whether the reserve has been reached.
@@ -50,7 +54,10 @@ struct Measurement {
 
 impl SpaceGauge {
     pub(super) fn new(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), state: Mutex::new(None) }
+        Self {
+            directory: directory.to_owned(),
+            state: Mutex::new(None),
+        }
     }
 
     /// The last measurement, renewed if it is older than a second.
@@ -62,7 +69,10 @@ impl SpaceGauge {
     pub(super) fn admit(&self, coming: u64) -> Result<(), StorageError> {
         let space = self.after_writing(coming)?;
         if space.available < space.reserve.saturating_add(coming) {
-            return Err(StorageError::new(StorageErrorKind::Full, "the data directory's free space is down to its reserve"));
+            return Err(StorageError::new(
+                StorageErrorKind::Full,
+                "the data directory's free space is down to its reserve",
+            ));
         }
         Ok(())
     }
@@ -79,11 +89,23 @@ impl SpaceGauge {
                 return Ok(space);
             }
         }
-        let stat = rustix::fs::statvfs(&self.directory).map_err(|e| StorageError::from_io("measure free space", e.into()))?;
-        let space = Space::new(stat.f_blocks.saturating_mul(stat.f_frsize), stat.f_bavail.saturating_mul(stat.f_frsize));
+        let stat = rustix::fs::statvfs(&self.directory)
+            .map_err(|e| StorageError::from_io("measure free space", e.into()))?;
+        let space = Space::new(
+            stat.f_blocks.saturating_mul(stat.f_frsize),
+            stat.f_bavail.saturating_mul(stat.f_frsize),
+        );
         // What is refused is not written.
-        let spent = if space.available >= space.reserve.saturating_add(coming) { coming } else { 0 };
-        *state = Some(Measurement { at: Instant::now(), space, spent });
+        let spent = if space.available >= space.reserve.saturating_add(coming) {
+            coming
+        } else {
+            0
+        };
+        *state = Some(Measurement {
+            at: Instant::now(),
+            space,
+            spent,
+        });
         Ok(space)
     }
 }
@@ -104,15 +126,29 @@ mod tests {
     #[test]
     fn a_measurement_is_kept_until_writes_may_have_used_it_up() {
         let gauge = SpaceGauge::new(&std::env::temp_dir());
-        let set = |space| *gauge.state.lock().unwrap() = Some(Measurement { at: Instant::now(), space, spent: 0 });
+        let set = |space| {
+            *gauge.state.lock().unwrap() = Some(Measurement {
+                at: Instant::now(),
+                space,
+                spent: 0,
+            })
+        };
         let made_up = Space::new(1000, 60);
         set(made_up);
         assert_eq!(gauge.space().unwrap(), made_up, "younger than a second");
         gauge.admit(6).unwrap();
         gauge.admit(4).unwrap();
-        assert_eq!(gauge.space().unwrap(), made_up, "60 - 10 is the reserve exactly");
+        assert_eq!(
+            gauge.space().unwrap(),
+            made_up,
+            "60 - 10 is the reserve exactly"
+        );
         let _ = gauge.admit(1);
-        assert_ne!(gauge.space().unwrap(), made_up, "measured anew: the reserve would be touched");
+        assert_ne!(
+            gauge.space().unwrap(),
+            made_up,
+            "measured anew: the reserve would be touched"
+        );
         set(Space::new(1000, 10));
         assert_eq!(gauge.admit(0).unwrap_err().kind, StorageErrorKind::Full);
     }

@@ -32,8 +32,17 @@ impl Drop for TemporaryName {
 }
 
 impl Spool {
-    pub(super) fn new(file: File, name: Option<TemporaryName>, gauge: Option<Arc<SpaceGauge>>) -> Self {
-        Self { file: Arc::new(file), written: 0, name, gauge }
+    pub(super) fn new(
+        file: File,
+        name: Option<TemporaryName>,
+        gauge: Option<Arc<SpaceGauge>>,
+    ) -> Self {
+        Self {
+            file: Arc::new(file),
+            written: 0,
+            name,
+            gauge,
+        }
     }
 
     /// Writes at the end. Readers may be told of the new [`len`](Self::len) as soon as this returns. Synchronous: a write to the
@@ -48,7 +57,12 @@ impl Spool {
         let mut rest = bytes;
         while !rest.is_empty() {
             match self.file.write_at(rest, self.written) {
-                Ok(0) => return Err(StorageError::new(StorageErrorKind::Io, "cannot write to a spool: nothing was taken")),
+                Ok(0) => {
+                    return Err(StorageError::new(
+                        StorageErrorKind::Io,
+                        "cannot write to a spool: nothing was taken",
+                    ));
+                }
                 Ok(count) => {
                     self.written += count as u64;
                     rest = &rest[count..];
@@ -82,7 +96,9 @@ impl Spool {
             let message = format!("cannot truncate a spool of {} bytes to {len}", self.written);
             return Err(StorageError::new(StorageErrorKind::Io, message));
         }
-        self.file.set_len(len).map_err(|e| StorageError::from_io("truncate a spool", e))?;
+        self.file
+            .set_len(len)
+            .map_err(|e| StorageError::from_io("truncate a spool", e))?;
         self.written = len;
         Ok(())
     }
@@ -104,12 +120,18 @@ mod tests {
         assert_eq!(reader.read_at(&mut buffer, 0).unwrap(), 0);
         spool.append(b"abcd").unwrap();
         spool.append(b"efgh").unwrap();
-        assert_eq!((reader.read_at(&mut buffer, 2).unwrap(), &buffer[..6]), (6, &b"cdefgh"[..]));
+        assert_eq!(
+            (reader.read_at(&mut buffer, 2).unwrap(), &buffer[..6]),
+            (6, &b"cdefgh"[..])
+        );
         spool.truncate_to(3).unwrap();
         spool.append(b"X").unwrap();
         assert_eq!(spool.len(), 4);
         drop(spool);
-        assert_eq!((reader.read_at(&mut buffer, 0).unwrap(), &buffer[..4]), (4, &b"abcX"[..]));
+        assert_eq!(
+            (reader.read_at(&mut buffer, 0).unwrap(), &buffer[..4]),
+            (4, &b"abcX"[..])
+        );
     }
 
     #[test]
@@ -133,7 +155,11 @@ mod tests {
     fn a_temporary_name_goes_with_its_spool() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("spool");
-        let spool = Spool::new(File::create_new(&path).unwrap(), Some(TemporaryName(path.clone())), None);
+        let spool = Spool::new(
+            File::create_new(&path).unwrap(),
+            Some(TemporaryName(path.clone())),
+            None,
+        );
         assert!(path.exists());
         drop(spool);
         assert!(!path.exists());

@@ -7,7 +7,8 @@ use super::seal::{Unsealed, seal, unseal};
 use super::{MetadataStore, damage::Damage};
 use crate::error::{StorageError, StorageErrorKind};
 
-const GET: &str = "SELECT record FROM artifacts WHERE repository = $1 AND path = $2 AND variant = $3";
+const GET: &str =
+    "SELECT record FROM artifacts WHERE repository = $1 AND path = $2 AND variant = $3";
 const PAGE: &str = "SELECT path, variant, record FROM artifacts \
      WHERE repository = $1 AND (path, variant) > ($2, $3) ORDER BY path, variant LIMIT $4";
 const PUT: &str = "INSERT INTO artifacts (repository, path, variant, blob, size, updated_at, record) \
@@ -34,7 +35,13 @@ impl MetadataStore {
             .fetch_optional(&self.reader())
             .await;
         let row = self.row_or_none("read a record", &key.path, row)?;
-        Ok(row.and_then(|text| parse(&self.shared.damage, [key.repository.as_str(), &key.path, &key.variant], &text)))
+        Ok(row.and_then(|text| {
+            parse(
+                &self.shared.damage,
+                [key.repository.as_str(), &key.path, &key.variant],
+                &text,
+            )
+        }))
     }
 
     /// Up to `limit` records of a repository after the path and variant `after`, ordered by them bytewise. Fewer than `limit` means
@@ -51,8 +58,13 @@ impl MetadataStore {
             let wanted = limit - records.len() as u32;
             let rows = self.rows(repository, after.as_ref(), wanted).await?;
             let last_page = rows.len() < wanted as usize;
-            after = rows.last().map(|(path, variant, _)| (path.clone(), variant.clone()));
-            records.extend(rows.into_iter().filter_map(|(path, variant, record)| Some((path, variant, record?))));
+            after = rows
+                .last()
+                .map(|(path, variant, _)| (path.clone(), variant.clone()));
+            records.extend(
+                rows.into_iter()
+                    .filter_map(|(path, variant, record)| Some((path, variant, record?))),
+            );
             if last_page {
                 break;
             }
@@ -75,10 +87,15 @@ impl MetadataStore {
             .bind(i64::from(limit))
             .fetch_all(&self.reader())
             .await;
-        let rows: Vec<(String, String, Vec<u8>)> = self.noticed(rows.map_err(|e| StorageError::from_sql("list records", e)))?;
+        let rows: Vec<(String, String, Vec<u8>)> =
+            self.noticed(rows.map_err(|e| StorageError::from_sql("list records", e)))?;
         let records = rows.into_iter().map(|(path, variant, text)| {
             // What is not UTF-8 is not what was written, and the seal says so.
-            let record = parse(&self.shared.damage, [repository.as_str(), &path, &variant], &String::from_utf8_lossy(&text));
+            let record = parse(
+                &self.shared.damage,
+                [repository.as_str(), &path, &variant],
+                &String::from_utf8_lossy(&text),
+            );
             (path, variant, record)
         });
         Ok(records.collect())
@@ -86,14 +103,28 @@ impl MetadataStore {
 
     /// Deletes up to `limit` rows after `after` that say that something is not there, and that no held document has beside it; gives
     /// where to go on, `None` at the end. Earlier versions wrote such rows for whatever was asked for.
-    pub(super) async fn delete_absences(&self, after: i64, limit: i64) -> Result<Option<i64>, StorageError> {
+    pub(super) async fn delete_absences(
+        &self,
+        after: i64,
+        limit: i64,
+    ) -> Result<Option<i64>, StorageError> {
         let failed = |error| StorageError::from_sql("delete rows of what is not there", error);
-        let rows: Vec<i64> =
-            sqlx::query_scalar(ABSENCES).bind(after).bind(limit).fetch_all(&self.reader()).await.map_err(failed)?;
-        let Some(&last) = rows.last() else { return Ok(None) };
+        let rows: Vec<i64> = sqlx::query_scalar(ABSENCES)
+            .bind(after)
+            .bind(limit)
+            .fetch_all(&self.reader())
+            .await
+            .map_err(failed)?;
+        let Some(&last) = rows.last() else {
+            return Ok(None);
+        };
         let mut transaction = self.begin().await.map_err(failed)?;
         for row in rows {
-            sqlx::query(DELETE_ROW).bind(row).execute(&mut *transaction).await.map_err(failed)?;
+            sqlx::query(DELETE_ROW)
+                .bind(row)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
         }
         transaction.commit().await.map_err(failed)?;
         Ok(Some(last))
@@ -104,7 +135,11 @@ impl MetadataStore {
 pub type PageRow = (String, String, Option<ArtifactRecord>);
 
 /// Writes one row. The blob's row must exist.
-pub(super) async fn put(connection: &mut SqliteConnection, key: &SourceKey, record: &ArtifactRecord) -> Result<(), StorageError> {
+pub(super) async fn put(
+    connection: &mut SqliteConnection,
+    key: &SourceKey,
+    record: &ArtifactRecord,
+) -> Result<(), StorageError> {
     let text = serde_json::to_string(record).map_err(|error| StorageError {
         kind: StorageErrorKind::Io,
         message: format!("cannot write the record of {key}"),
@@ -118,7 +153,10 @@ pub(super) async fn put(connection: &mut SqliteConnection, key: &SourceKey, reco
         .bind(blob.map(|blob: &BlobDescriptor| blob.digest.to_string()))
         .bind(blob.map(|blob| blob.size as i64))
         .bind(record.renewed_at.0)
-        .bind(seal(&[key.repository.as_str(), &key.path, &key.variant], &text))
+        .bind(seal(
+            &[key.repository.as_str(), &key.path, &key.variant],
+            &text,
+        ))
         .execute(connection)
         .await
         .map_err(|e| StorageError::from_sql("write a record", e))?;
@@ -126,7 +164,10 @@ pub(super) async fn put(connection: &mut SqliteConnection, key: &SourceKey, reco
 }
 
 /// Removes one row, if it is there.
-pub(super) async fn delete(connection: &mut SqliteConnection, key: &SourceKey) -> Result<(), StorageError> {
+pub(super) async fn delete(
+    connection: &mut SqliteConnection,
+    key: &SourceKey,
+) -> Result<(), StorageError> {
     sqlx::query(DELETE)
         .bind(key.repository.as_str())
         .bind(&*key.path)

@@ -83,7 +83,9 @@ impl MetadataStore {
                 let written_back = sqlx::query(EMPTY_LOG).execute(&self.writer()).await;
                 match written_back {
                     Ok(_) => match self.apply_all(changes).await {
-                        Err(error) if error.is_full() => self.delete_on_a_full_disk(changes, error).await,
+                        Err(error) if error.is_full() => {
+                            self.delete_on_a_full_disk(changes, error).await
+                        }
                         other => other,
                     },
                     Err(_) => self.delete_on_a_full_disk(changes, error).await,
@@ -94,15 +96,25 @@ impl MetadataStore {
     }
 
     /// What frees space is done with the space that was set aside for it, a few rows at a time so that it suffices.
-    async fn delete_on_a_full_disk(&self, changes: &[Change], error: StorageError) -> Result<(), StorageError> {
-        let only_deletes = |change: &Change| matches!(change, Change::DeleteRecord { .. } | Change::DeleteDerivation { .. });
+    async fn delete_on_a_full_disk(
+        &self,
+        changes: &[Change],
+        error: StorageError,
+    ) -> Result<(), StorageError> {
+        let only_deletes = |change: &Change| {
+            matches!(
+                change,
+                Change::DeleteRecord { .. } | Change::DeleteDerivation { .. }
+            )
+        };
         if !changes.iter().all(only_deletes) || !self.give_back_spare_space() {
             return Err(error);
         }
         for few in changes.chunks(FEW) {
             self.apply_all(few).await?;
             let written_back = sqlx::query(EMPTY_LOG).execute(&self.writer()).await;
-            written_back.map_err(|error| StorageError::from_sql("write to the metadata database", error))?;
+            written_back
+                .map_err(|error| StorageError::from_sql("write to the metadata database", error))?;
         }
         Ok(())
     }
@@ -133,7 +145,13 @@ async fn apply_one(connection: &mut SqliteConnection, change: &Change) -> Result
             artifacts::put(connection, key, record).await
         }
         Change::DeleteRecord { key } => artifacts::delete(connection, key).await,
-        Change::PutDerivation { key, repository, sources, derived, blob } => {
+        Change::PutDerivation {
+            key,
+            repository,
+            sources,
+            derived,
+            blob,
+        } => {
             put_blob(connection, blob).await?;
             derivations::put(connection, key, repository, sources, derived).await
         }
@@ -153,7 +171,16 @@ async fn put_blob(connection: &mut SqliteConnection, info: &BlobInfo) -> Result<
 }
 
 /// Takes a blob off the collector's list; `false` if it has no row.
-async fn keep_blob(connection: &mut SqliteConnection, digest: &Digest) -> Result<bool, StorageError> {
-    let kept = sqlx::query(KEEP_BLOB).bind(digest.to_string()).execute(connection).await;
-    Ok(kept.map_err(|e| StorageError::from_sql("write a blob's row", e))?.rows_affected() > 0)
+async fn keep_blob(
+    connection: &mut SqliteConnection,
+    digest: &Digest,
+) -> Result<bool, StorageError> {
+    let kept = sqlx::query(KEEP_BLOB)
+        .bind(digest.to_string())
+        .execute(connection)
+        .await;
+    Ok(kept
+        .map_err(|e| StorageError::from_sql("write a blob's row", e))?
+        .rows_affected()
+        > 0)
 }

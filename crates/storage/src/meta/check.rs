@@ -17,7 +17,12 @@ impl MetadataStore {
     /// As [`open`](Self::open).
     pub async fn check(path: &Path) -> Result<(), StorageError> {
         let failed = |error| StorageError::from_io("open the metadata database", error);
-        let length = match File::options().read(true).append(true).open(path).and_then(|file| file.metadata()) {
+        let length = match File::options()
+            .read(true)
+            .append(true)
+            .open(path)
+            .and_then(|file| file.metadata())
+        {
             Ok(found) => found.len(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(failed(error)),
@@ -29,9 +34,13 @@ impl MetadataStore {
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
         let has_log = std::fs::metadata(log).is_ok_and(|found| found.len() > 0);
-        let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(!has_log);
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .read_only(true)
+            .immutable(!has_log);
         let reader = pool(1).connect_with(options).await;
-        let reader = reader.map_err(|error| StorageError::from_sql("open the metadata database", error))?;
+        let reader =
+            reader.map_err(|error| StorageError::from_sql("open the metadata database", error))?;
         let looked = async {
             migrate::look(&reader).await?;
             Ok(())
@@ -49,7 +58,9 @@ mod tests {
 
     fn names(directory: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(directory).unwrap();
-        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -64,16 +75,32 @@ mod tests {
         let (before, bytes) = (names(directory.path()), std::fs::read(&path).unwrap());
         MetadataStore::check(&path).await.unwrap();
         assert_eq!(names(directory.path()), before);
-        assert!(std::fs::read(&path).unwrap() == bytes, "the file has changed");
+        assert!(
+            std::fs::read(&path).unwrap() == bytes,
+            "the file has changed"
+        );
 
         let newer = MetadataStore::open(&path).await.unwrap();
-        sqlx::query("INSERT INTO schema_version (version) VALUES (98), (99)").execute(&newer.writer()).await.unwrap();
+        sqlx::query("INSERT INTO schema_version (version) VALUES (98), (99)")
+            .execute(&newer.writer())
+            .await
+            .unwrap();
         newer.close().await;
         let refused = MetadataStore::check(&path).await.unwrap_err();
-        assert!(refused.kind == StorageErrorKind::Unavailable && refused.message.contains("version 99"), "{refused}");
+        assert!(
+            refused.kind == StorageErrorKind::Unavailable && refused.message.contains("version 99"),
+            "{refused}"
+        );
 
-        std::fs::write(&path, "no database at all, and long enough for one page of it".repeat(100)).unwrap();
-        assert_eq!(MetadataStore::check(&path).await.unwrap_err().kind, StorageErrorKind::Corrupt);
+        std::fs::write(
+            &path,
+            "no database at all, and long enough for one page of it".repeat(100),
+        )
+        .unwrap();
+        assert_eq!(
+            MetadataStore::check(&path).await.unwrap_err().kind,
+            StorageErrorKind::Corrupt
+        );
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
         MetadataStore::check(&path).await.unwrap_err();

@@ -97,9 +97,16 @@ impl MetadataStore {
         Ok(report)
     }
 
-    async fn collect_derivations(&self, now: UnixMillis, date: UnixMillis) -> Result<u64, StorageError> {
+    async fn collect_derivations(
+        &self,
+        now: UnixMillis,
+        date: UnixMillis,
+    ) -> Result<u64, StorageError> {
         let failed = |error| StorageError::from_sql("collect derivations", error);
-        sqlx::query(FOUND_SOURCES).execute(&self.writer()).await.map_err(failed)?;
+        sqlx::query(FOUND_SOURCES)
+            .execute(&self.writer())
+            .await
+            .map_err(failed)?;
         let mut after = String::new();
         loop {
             let page: Vec<String> = sqlx::query_scalar(LOST_SOURCE)
@@ -113,15 +120,28 @@ impl MetadataStore {
             after.clone_from(last);
             let mut transaction = self.begin().await.map_err(failed)?;
             for key in &page {
-                sqlx::query(DATE_DERIVATION).bind(&**key).bind(date.0).execute(&mut *transaction).await.map_err(failed)?;
+                sqlx::query(DATE_DERIVATION)
+                    .bind(&**key)
+                    .bind(date.0)
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(failed)?;
             }
             transaction.commit().await.map_err(failed)?;
         }
         // Whose sources came back since they were dated.
-        sqlx::query(FOUND_SOURCES).execute(&self.writer()).await.map_err(failed)?;
+        sqlx::query(FOUND_SOURCES)
+            .execute(&self.writer())
+            .await
+            .map_err(failed)?;
         let mut dropped = 0;
         loop {
-            let result = sqlx::query(DROP_DERIVATIONS).bind(now.0).bind(PAGE).execute(&self.writer()).await.map_err(failed)?;
+            let result = sqlx::query(DROP_DERIVATIONS)
+                .bind(now.0)
+                .bind(PAGE)
+                .execute(&self.writer())
+                .await
+                .map_err(failed)?;
             dropped += result.rows_affected();
             if result.rows_affected() < PAGE as u64 {
                 return Ok(dropped);
@@ -141,11 +161,17 @@ impl MetadataStore {
                 .fetch_all(&self.reader())
                 .await
                 .map_err(failed)?;
-            let Some(last) = page.last() else { return Ok(dated) };
+            let Some(last) = page.last() else {
+                return Ok(dated);
+            };
             after.clone_from(last);
             let mut transaction = self.begin().await.map_err(failed)?;
             for digest in &page {
-                let result = sqlx::query(DATE_BLOB).bind(&**digest).bind(date.0).execute(&mut *transaction).await;
+                let result = sqlx::query(DATE_BLOB)
+                    .bind(&**digest)
+                    .bind(date.0)
+                    .execute(&mut *transaction)
+                    .await;
                 dated += result.map_err(failed)?.rows_affected();
             }
             transaction.commit().await.map_err(failed)?;
@@ -158,13 +184,22 @@ impl MetadataStore {
         let mut deleted = Vec::new();
         let mut after = String::new();
         loop {
-            let page: Vec<(String, i64)> =
-                sqlx::query_as(DUE).bind(now.0).bind(&*after).bind(PAGE).fetch_all(&self.reader()).await.map_err(failed)?;
+            let page: Vec<(String, i64)> = sqlx::query_as(DUE)
+                .bind(now.0)
+                .bind(&*after)
+                .bind(PAGE)
+                .fetch_all(&self.reader())
+                .await
+                .map_err(failed)?;
             let Some((last, _)) = page.last() else { break };
             after.clone_from(last);
             let mut transaction = self.begin().await.map_err(failed)?;
             for (digest, size) in &page {
-                let result = sqlx::query(DELETE_DUE).bind(&**digest).bind(now.0).execute(&mut *transaction).await;
+                let result = sqlx::query(DELETE_DUE)
+                    .bind(&**digest)
+                    .bind(now.0)
+                    .execute(&mut *transaction)
+                    .await;
                 if result.map_err(failed)?.rows_affected() > 0 {
                     match parse_digest(digest) {
                         Ok(digest) => deleted.push((digest, size.unsigned_abs())),
@@ -177,27 +212,38 @@ impl MetadataStore {
         }
         if !deleted.is_empty() {
             // Else a power cut could bring the rows back after their files are gone.
-            sqlx::query(CHECKPOINT).execute(&self.writer()).await.map_err(failed)?;
+            sqlx::query(CHECKPOINT)
+                .execute(&self.writer())
+                .await
+                .map_err(failed)?;
         }
         Ok(deleted)
     }
 
     /// Deletes the files of blobs that have no row. No row can appear meanwhile: this holds the only connection that writes. A file
     /// published but not yet referred to is held by its pin. Gives their number and bytes.
-    async fn unlink(&self, files: Vec<(Digest, u64)>, blobs: &Arc<dyn BlobStore>) -> Result<(u64, u64), StorageError> {
+    async fn unlink(
+        &self,
+        files: Vec<(Digest, u64)>,
+        blobs: &Arc<dyn BlobStore>,
+    ) -> Result<(u64, u64), StorageError> {
         let failed = |error| StorageError::from_sql("delete unreferenced blobs", error);
         let (mut count, mut bytes) = (0, 0);
         for chunk in files.chunks(UNLINKS) {
             let mut transaction = self.begin().await.map_err(failed)?;
             let mut gone = Vec::with_capacity(chunk.len());
             for (digest, size) in chunk {
-                let rows: i64 =
-                    sqlx::query_scalar(HAS_ROW).bind(digest.to_string()).fetch_one(&mut *transaction).await.map_err(failed)?;
+                let rows: i64 = sqlx::query_scalar(HAS_ROW)
+                    .bind(digest.to_string())
+                    .fetch_one(&mut *transaction)
+                    .await
+                    .map_err(failed)?;
                 if rows == 0 {
                     gone.push((digest.clone(), *size));
                 }
             }
-            let (number, sum) = on_blocking_thread(blobs, move |blobs| delete_files(blobs, &gone)).await?;
+            let (number, sum) =
+                on_blocking_thread(blobs, move |blobs| delete_files(blobs, &gone)).await?;
             transaction.rollback().await.map_err(failed)?;
             count += number;
             bytes += sum;
@@ -206,16 +252,32 @@ impl MetadataStore {
     }
 
     /// Looks at some more files on disk, and deletes those that have had no row for the grace time.
-    async fn sweep(&self, now: UnixMillis, grace: Duration, blobs: &Arc<dyn BlobStore>) -> Result<(u64, u64), StorageError> {
+    async fn sweep(
+        &self,
+        now: UnixMillis,
+        grace: Duration,
+        blobs: &Arc<dyn BlobStore>,
+    ) -> Result<(u64, u64), StorageError> {
         let failed = |error| StorageError::from_sql("look for orphan blobs", error);
         let grace_ms = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
         let oldest_kept = now.0.saturating_sub(grace_ms).saturating_mul(1_000_000);
         let (mut count, mut bytes) = (0, 0);
         for _ in 0..SWEEP_PAGES {
-            let after = self.shared.sweep.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let page = on_blocking_thread(blobs, move |blobs| blobs.list(after.as_ref(), SWEEP_PAGE)).await?;
+            let after = self
+                .shared
+                .sweep
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            let page =
+                on_blocking_thread(blobs, move |blobs| blobs.list(after.as_ref(), SWEEP_PAGE))
+                    .await?;
             let mut orphans = Vec::new();
-            for StoredBlob { descriptor, modified_ns } in &page {
+            for StoredBlob {
+                descriptor,
+                modified_ns,
+            } in &page
+            {
                 if *modified_ns > oldest_kept {
                     continue;
                 }
@@ -232,8 +294,16 @@ impl MetadataStore {
             count += number;
             bytes += sum;
             let finished = page.len() < SWEEP_PAGE;
-            let next = page.into_iter().next_back().filter(|_| !finished).map(|blob| blob.descriptor.digest);
-            *self.shared.sweep.lock().unwrap_or_else(PoisonError::into_inner) = next;
+            let next = page
+                .into_iter()
+                .next_back()
+                .filter(|_| !finished)
+                .map(|blob| blob.descriptor.digest);
+            *self
+                .shared
+                .sweep
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = next;
             if finished {
                 break;
             }
@@ -242,7 +312,10 @@ impl MetadataStore {
     }
 }
 
-fn delete_files(blobs: &dyn BlobStore, files: &[(Digest, u64)]) -> Result<(u64, u64), StorageError> {
+fn delete_files(
+    blobs: &dyn BlobStore,
+    files: &[(Digest, u64)],
+) -> Result<(u64, u64), StorageError> {
     let (mut count, mut bytes) = (0, 0);
     for (digest, size) in files {
         if blobs.delete(digest)? {
@@ -261,6 +334,10 @@ async fn on_blocking_thread<T: Send + 'static>(
     let done = tokio::task::spawn_blocking(move || work(&*blobs)).await;
     done.unwrap_or_else(|error| {
         let message = "the collector's work on the blob store was broken off".to_owned();
-        Err(StorageError { kind: StorageErrorKind::Unavailable, message, source: Some(Box::new(error)) })
+        Err(StorageError {
+            kind: StorageErrorKind::Unavailable,
+            message,
+            source: Some(Box::new(error)),
+        })
     })
 }

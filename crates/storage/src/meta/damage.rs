@@ -93,7 +93,9 @@ impl Damage {
     /// Whether the caller is the one to replace the database.
     fn begin(&self) -> bool {
         let (sound, replacing) = (State::Sound as u8, State::Replacing as u8);
-        self.state.compare_exchange(sound, replacing, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.state
+            .compare_exchange(sound, replacing, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
     }
 }
 
@@ -132,7 +134,11 @@ impl MetadataStore {
             return Ok(None);
         }
         match self.noticed(result.map_err(|error| StorageError::from_sql(doing, error))) {
-            Err(error) if error.kind == StorageErrorKind::Corrupt || self.shared.damage.is_unsettled() => Ok(None),
+            Err(error)
+                if error.kind == StorageErrorKind::Corrupt || self.shared.damage.is_unsettled() =>
+            {
+                Ok(None)
+            }
             other => other,
         }
     }
@@ -163,16 +169,23 @@ impl MetadataStore {
     }
 
     async fn replace(&self) {
-        let Some(file) = self.shared.file.clone() else { return };
+        let Some(file) = self.shared.file.clone() else {
+            return;
+        };
         loop {
             self.close().await;
             let begun = match put_aside(&file) {
                 Ok(_) => self.begin_anew(&file).await,
-                Err(error) => Err(StorageError::from_io("put the damaged metadata database aside", error)),
+                Err(error) => Err(StorageError::from_io(
+                    "put the damaged metadata database aside",
+                    error,
+                )),
             };
             match begun {
                 Ok(()) => break,
-                Err(error) => tracing::error!(%error, "nothing is kept until the damaged metadata database can be replaced"),
+                Err(error) => {
+                    tracing::error!(%error, "nothing is kept until the damaged metadata database can be replaced")
+                }
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -211,17 +224,32 @@ pub(super) fn put_aside(path: &Path) -> io::Result<Option<PathBuf>> {
 /// Every file that the database at `path` has, or that was a database of it: with its logs, its spare space, and those put aside.
 pub(super) fn files_of(path: &Path) -> Vec<PathBuf> {
     let directory = path.parent().unwrap_or(Path::new("."));
-    let aside = stamps(path, directory).unwrap_or_default().into_iter().map(|stamp| named(path, stamp));
+    let aside = stamps(path, directory)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|stamp| named(path, stamp));
     let databases = aside.chain([path.to_owned()]);
-    let files = databases.flat_map(|database| ["", "-wal", "-shm"].map(|log| with_suffix(&database, log)));
+    let files =
+        databases.flat_map(|database| ["", "-wal", "-shm"].map(|log| with_suffix(&database, log)));
     files.chain([path.with_extension("spare")]).collect()
 }
 
 /// When databases were put aside, in seconds since 1970, oldest first.
 fn stamps(path: &Path, directory: &Path) -> io::Result<Vec<i64>> {
-    let prefix = format!("{}.damaged-", path.file_name().unwrap_or_default().to_string_lossy());
+    let prefix = format!(
+        "{}.damaged-",
+        path.file_name().unwrap_or_default().to_string_lossy()
+    );
     let mut stamps: Vec<i64> = fs::read_dir(directory)?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix(&prefix)?.parse().ok())
+        .filter_map(|entry| {
+            entry
+                .ok()?
+                .file_name()
+                .to_str()?
+                .strip_prefix(&prefix)?
+                .parse()
+                .ok()
+        })
         .collect();
     stamps.sort_unstable();
     Ok(stamps)

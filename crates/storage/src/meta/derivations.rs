@@ -13,17 +13,26 @@ const PUT: &str = "INSERT INTO derivations (derivation, repository, blob, size, 
      VALUES ($1, $2, $3, $4, $5, $6, NULL) \
      ON CONFLICT (derivation) DO UPDATE SET repository = excluded.repository, blob = excluded.blob, size = excluded.size, \
      content_type = excluded.content_type, made_at = excluded.made_at, delete_after = NULL";
-const PUT_SOURCE: &str =
-    "INSERT INTO derivation_sources (derivation, source) VALUES ($1, $2) ON CONFLICT (derivation, source) DO NOTHING";
+const PUT_SOURCE: &str = "INSERT INTO derivation_sources (derivation, source) VALUES ($1, $2) ON CONFLICT (derivation, source) DO NOTHING";
 const DELETE: &str = "DELETE FROM derivations WHERE derivation = $1";
 
 impl MetadataStore {
     /// The derived document under a hexadecimal representation key. One that is damaged counts as absent, and is made again.
     pub async fn derivation(&self, key: &str) -> Result<Option<DerivedRecord>, StorageError> {
-        let row = sqlx::query_as(GET).bind(key).fetch_optional(&self.reader()).await;
+        let row = sqlx::query_as(GET)
+            .bind(key)
+            .fetch_optional(&self.reader())
+            .await;
         let row = self.row_or_none("read a derivation", key, row)?;
-        let Some((digest, size, stored, made_at)): Option<(String, i64, String, i64)> = row else { return Ok(None) };
-        let content_type = match unseal(&row_key(key, &digest, size, made_at).each_ref().map(String::as_str), &stored) {
+        let Some((digest, size, stored, made_at)): Option<(String, i64, String, i64)> = row else {
+            return Ok(None);
+        };
+        let content_type = match unseal(
+            &row_key(key, &digest, size, made_at)
+                .each_ref()
+                .map(String::as_str),
+            &stored,
+        ) {
             Unsealed::Intact(content_type) => content_type.to_owned(),
             Unsealed::Bare(_) => return Ok(None),
             Unsealed::Damaged => {
@@ -31,15 +40,29 @@ impl MetadataStore {
                 return Ok(None);
             }
         };
-        let Ok(digest) = parse_digest(&digest) else { return Ok(None) };
-        let blob = BlobDescriptor { digest, size: size as u64 };
-        Ok(Some(DerivedRecord { blob, content_type, made_at: UnixMillis(made_at) }))
+        let Ok(digest) = parse_digest(&digest) else {
+            return Ok(None);
+        };
+        let blob = BlobDescriptor {
+            digest,
+            size: size as u64,
+        };
+        Ok(Some(DerivedRecord {
+            blob,
+            content_type,
+            made_at: UnixMillis(made_at),
+        }))
     }
 }
 
 /// What a row's seal covers beside its content type.
 fn row_key(key: &str, digest: &str, size: i64, made_at: i64) -> [String; 4] {
-    [key.to_owned(), digest.to_owned(), size.to_string(), made_at.to_string()]
+    [
+        key.to_owned(),
+        digest.to_owned(),
+        size.to_string(),
+        made_at.to_string(),
+    ]
 }
 
 /// Writes one row and its sources. The blob's row must exist.
@@ -51,25 +74,41 @@ pub(super) async fn put(
     derived: &DerivedRecord,
 ) -> Result<(), StorageError> {
     let failed = |error| StorageError::from_sql("write a derivation", error);
-    let row = row_key(key, &derived.blob.digest.to_string(), derived.blob.size as i64, derived.made_at.0);
+    let row = row_key(
+        key,
+        &derived.blob.digest.to_string(),
+        derived.blob.size as i64,
+        derived.made_at.0,
+    );
     sqlx::query(PUT)
         .bind(key)
         .bind(repository.as_str())
         .bind(derived.blob.digest.to_string())
         .bind(derived.blob.size as i64)
-        .bind(seal(&row.each_ref().map(String::as_str), &derived.content_type))
+        .bind(seal(
+            &row.each_ref().map(String::as_str),
+            &derived.content_type,
+        ))
         .bind(derived.made_at.0)
         .execute(&mut *connection)
         .await
         .map_err(failed)?;
     for source in sources {
-        sqlx::query(PUT_SOURCE).bind(key).bind(source.to_string()).execute(&mut *connection).await.map_err(failed)?;
+        sqlx::query(PUT_SOURCE)
+            .bind(key)
+            .bind(source.to_string())
+            .execute(&mut *connection)
+            .await
+            .map_err(failed)?;
     }
     Ok(())
 }
 
 /// Removes one row and its sources, if they are there.
-pub(super) async fn delete(connection: &mut SqliteConnection, key: &str) -> Result<(), StorageError> {
+pub(super) async fn delete(
+    connection: &mut SqliteConnection,
+    key: &str,
+) -> Result<(), StorageError> {
     let deleted = sqlx::query(DELETE).bind(key).execute(connection).await;
     deleted.map_err(|e| StorageError::from_sql("delete a derivation", e))?;
     Ok(())

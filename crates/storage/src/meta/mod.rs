@@ -13,7 +13,8 @@ use std::time::Duration;
 use larder_core::Digest;
 use sqlx::Transaction;
 use sqlx::sqlite::{
-    Sqlite, SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    Sqlite, SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool,
+    SqlitePoolOptions, SqliteSynchronous,
 };
 
 use crate::error::{StorageError, StorageErrorKind};
@@ -114,17 +115,30 @@ impl MetadataStore {
             && on_damage == OnDamage::PutAside
         {
             let cause = error.source.as_ref().map(ToString::to_string);
-            let aside =
-                damage::put_aside(path).map_err(|e| StorageError::from_io("put the damaged metadata database aside", e))?;
+            let aside = damage::put_aside(path)
+                .map_err(|e| StorageError::from_io("put the damaged metadata database aside", e))?;
             let aside = aside.map(|path| path.display().to_string());
             tracing::error!(%error, cause, aside, "the metadata database was damaged and has been put aside: the cache begins anew");
             damage.note_put_aside();
             opened = Pools::open(path).await;
         }
-        let Opened { pools, origins, version } = opened?;
+        let Opened {
+            pools,
+            origins,
+            version,
+        } = opened?;
         let origins = Mutex::new(origins);
-        let shared = Shared { file: Some(path.to_owned()), on_damage, damage, spare: Some(spare), origins, ..Shared::of(pools) };
-        let store = Self { shared: Arc::new(shared) };
+        let shared = Shared {
+            file: Some(path.to_owned()),
+            on_damage,
+            damage,
+            spare: Some(spare),
+            origins,
+            ..Shared::of(pools)
+        };
+        let store = Self {
+            shared: Arc::new(shared),
+        };
         store.set_space_aside();
         if version == 1
             && let Err(error) = store.forget_absences(ABSENCES_AT_START).await
@@ -136,35 +150,65 @@ impl MetadataStore {
 
     /// A database that is gone with its last clone. For tests.
     pub async fn in_memory() -> Result<Self, StorageError> {
-        let options = SqliteConnectOptions::new().in_memory(true).foreign_keys(true);
+        let options = SqliteConnectOptions::new()
+            .in_memory(true)
+            .foreign_keys(true);
         let both = pool(1).connect_with(options).await;
         let both = both.map_err(|e| StorageError::from_sql("open a database in memory", e))?;
         migrate::migrate(&both).await?;
-        Ok(Self { shared: Arc::new(Shared::of(Pools { reader: both.clone(), writer: both })) })
+        Ok(Self {
+            shared: Arc::new(Shared::of(Pools {
+                reader: both.clone(),
+                writer: both,
+            })),
+        })
     }
 
     fn reader(&self) -> SqlitePool {
-        self.shared.pools.read().unwrap_or_else(PoisonError::into_inner).reader.clone()
+        self.shared
+            .pools
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .reader
+            .clone()
     }
 
     fn writer(&self) -> SqlitePool {
-        self.shared.pools.read().unwrap_or_else(PoisonError::into_inner).writer.clone()
+        self.shared
+            .pools
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .writer
+            .clone()
     }
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), StorageError> {
         let answer: Result<i64, _> = sqlx::query_scalar(PING).fetch_one(&self.reader()).await;
-        self.noticed(answer.map_err(|error| StorageError::from_sql("reach the metadata database", error))).map(drop)
+        self.noticed(
+            answer.map_err(|error| StorageError::from_sql("reach the metadata database", error)),
+        )
+        .map(drop)
     }
 
     /// Counts records and blobs: reads an index of each, so not for every request.
     pub async fn counts(&self) -> Result<Counts, StorageError> {
         let failed = |error| StorageError::from_sql("count records", error);
-        let records = sqlx::query_scalar(COUNT_RECORDS).fetch_one(&self.reader()).await.map_err(failed);
+        let records = sqlx::query_scalar(COUNT_RECORDS)
+            .fetch_one(&self.reader())
+            .await
+            .map_err(failed);
         let records: i64 = self.noticed(records)?;
-        let blobs = sqlx::query_as(COUNT_BLOBS).fetch_one(&self.reader()).await.map_err(failed);
+        let blobs = sqlx::query_as(COUNT_BLOBS)
+            .fetch_one(&self.reader())
+            .await
+            .map_err(failed);
         let (blobs, bytes): (i64, i64) = self.noticed(blobs)?;
-        Ok(Counts { records: records as u64, blobs: blobs as u64, bytes: bytes as u64 })
+        Ok(Counts {
+            records: records as u64,
+            blobs: blobs as u64,
+            bytes: bytes as u64,
+        })
     }
 
     /// Starts a transaction on the connection that writes. What is not committed is rolled back, also when the caller is cancelled.
@@ -189,7 +233,11 @@ impl MetadataStore {
     /// Takes an empty database at `path` into use, in place of one that has been closed.
     async fn begin_anew(&self, path: &Path) -> Result<(), StorageError> {
         let Opened { pools, .. } = Pools::open(path).await?;
-        *self.shared.pools.write().unwrap_or_else(PoisonError::into_inner) = pools;
+        *self
+            .shared
+            .pools
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = pools;
         self.restore_secrets().await?;
         self.keep_origins(&[]).await?;
         Ok(())
@@ -223,7 +271,11 @@ impl Pools {
     /// Opens the file, making it if need be, and brings it up to date.
     async fn open(path: &Path) -> Result<Opened, StorageError> {
         // Made here because it holds secrets; the log files take over its mode.
-        let file = File::options().create(true).append(true).mode(0o600).open(path);
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path);
         file.map_err(|e| StorageError::from_io("open the metadata database", e))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -236,7 +288,9 @@ impl Pools {
             .pragma("wal_autocheckpoint", "250")
             .pragma("journal_size_limit", "1048576");
         // Free pages can be cut off at the end, whatever they were used for.
-        let writer = pool(1).connect_with(options.clone().auto_vacuum(SqliteAutoVacuum::Incremental)).await;
+        let writer = pool(1)
+            .connect_with(options.clone().auto_vacuum(SqliteAutoVacuum::Incremental))
+            .await;
         let writer = writer.map_err(|e| StorageError::from_sql("open the metadata database", e))?;
         let look = async {
             let version = migrate::migrate(&writer).await?;
@@ -245,7 +299,11 @@ impl Pools {
         match look.await {
             Ok((version, origins)) => {
                 let reader = pool(READERS).connect_lazy_with(options.read_only(true));
-                Ok(Opened { pools: Self { reader, writer }, origins, version })
+                Ok(Opened {
+                    pools: Self { reader, writer },
+                    origins,
+                    version,
+                })
             }
             Err(error) => {
                 // A file that is to be renamed must not be open: its log would go by its old name.

@@ -26,7 +26,9 @@ impl MetadataStore {
     ///
     /// No I/O: what was learnt is for [`keep_origins`](Self::keep_origins) to write.
     pub fn origin(&self, repository: &RepositoryName, addresses: &[String]) -> String {
-        let Some(first) = addresses.first() else { return String::new() };
+        let Some(first) = addresses.first() else {
+            return String::new();
+        };
         let mut origins = self.origins();
         let known = origins.entry(repository.clone()).or_default();
         let mark = match addresses.iter().find_map(|address| known.get(address)) {
@@ -51,7 +53,10 @@ impl MetadataStore {
         self.noticed(result)
     }
 
-    async fn write_origins(&self, current: &[(RepositoryName, [String; 2])]) -> Result<Vec<(RepositoryName, u64)>, StorageError> {
+    async fn write_origins(
+        &self,
+        current: &[(RepositoryName, [String; 2])],
+    ) -> Result<Vec<(RepositoryName, u64)>, StorageError> {
         let failed = |error| StorageError::from_sql("note where copies come from", error);
         let all = self.origins().clone();
         let stored = read_origins(&self.writer()).await?;
@@ -61,7 +66,10 @@ impl MetadataStore {
                 if stored.get(repository).and_then(|known| known.get(url)) == Some(mark) {
                     continue;
                 }
-                let put = sqlx::query(PUT).bind(repository.as_str()).bind(&**url).bind(&**mark);
+                let put = sqlx::query(PUT)
+                    .bind(repository.as_str())
+                    .bind(&**url)
+                    .bind(&**mark);
                 put.execute(&mut *transaction).await.map_err(failed)?;
             }
         }
@@ -69,10 +77,16 @@ impl MetadataStore {
         let mut others = Vec::new();
         for (repository, [files, index]) in current {
             // Only where there has been another upstream at all.
-            if !all.get(repository).is_some_and(|known| known.values().any(|mark| mark != files && mark != index)) {
+            if !all
+                .get(repository)
+                .is_some_and(|known| known.values().any(|mark| mark != files && mark != index))
+            {
                 continue;
             }
-            let count = sqlx::query_scalar(OF_OTHERS).bind(repository.as_str()).bind(&**files).bind(&**index);
+            let count = sqlx::query_scalar(OF_OTHERS)
+                .bind(repository.as_str())
+                .bind(&**files)
+                .bind(&**index);
             let count: i64 = count.fetch_one(&self.reader()).await.map_err(failed)?;
             others.push((repository.clone(), count.unsigned_abs()));
         }
@@ -81,14 +95,18 @@ impl MetadataStore {
     }
 
     pub(super) fn origins(&self) -> MutexGuard<'_, Origins> {
-        self.shared.origins.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .origins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What the database knows.
 pub(super) async fn read_origins(pool: &SqlitePool) -> Result<Origins, StorageError> {
     let rows = sqlx::query_as(ALL).fetch_all(pool).await;
-    let rows: Vec<(String, String, String)> = rows.map_err(|e| StorageError::from_sql("read where copies come from", e))?;
+    let rows: Vec<(String, String, String)> =
+        rows.map_err(|e| StorageError::from_sql("read where copies come from", e))?;
     let mut origins = Origins::new();
     for (repository, url, mark) in rows {
         if let Ok(repository) = RepositoryName::parse(&repository) {

@@ -25,7 +25,9 @@ pub(super) enum Unsealed<'a> {
 /// Takes the checksum off `stored`, and compares it.
 pub(super) fn unseal<'a>(key: &[&str], stored: &'a str) -> Unsealed<'a> {
     let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    let Some((digits, text)) = stored.split_at_checked(DIGITS).filter(|(digits, _)| digits.as_bytes().iter().all(is_digit))
+    let Some((digits, text)) = stored
+        .split_at_checked(DIGITS)
+        .filter(|(digits, _)| digits.as_bytes().iter().all(is_digit))
     else {
         return Unsealed::Bare(stored);
     };
@@ -56,16 +58,24 @@ mod tests {
     #[test]
     fn hazard_w12_each_flipped_bit_of_a_sealed_text_is_seen() {
         let sealed = seal(&["r", "path", ""], "{\"content\":\"x\"}");
-        assert_eq!(unseal(&["r", "path", ""], &sealed), Unsealed::Intact("{\"content\":\"x\"}"));
+        assert_eq!(
+            unseal(&["r", "path", ""], &sealed),
+            Unsealed::Intact("{\"content\":\"x\"}")
+        );
         for bit in 0..sealed.len() * 8 {
             let mut bytes = sealed.clone().into_bytes();
             bytes[bit / 8] ^= 1 << (bit % 8);
             // What is not UTF-8 is refused when the column is read.
-            let Ok(flipped) = String::from_utf8(bytes) else { continue };
+            let Ok(flipped) = String::from_utf8(bytes) else {
+                continue;
+            };
             let found = unseal(&["r", "path", ""], &flipped);
             assert!(!matches!(found, Unsealed::Intact(_)), "bit {bit}");
             // A row of before begins with a brace: no flipped seal is taken for one.
-            assert!(!matches!(found, Unsealed::Bare(text) if text.starts_with('{')), "bit {bit}");
+            assert!(
+                !matches!(found, Unsealed::Bare(text) if text.starts_with('{')),
+                "bit {bit}"
+            );
         }
     }
 
@@ -75,7 +85,10 @@ mod tests {
         for key in [["r", "a", "bc"], ["ra", "b", "c"], ["r", "ab", ""]] {
             assert_eq!(unseal(&key, &sealed), Unsealed::Damaged, "{key:?}");
         }
-        assert_eq!(unseal(&["r"], "{\"content\":1}"), Unsealed::Bare("{\"content\":1}"));
+        assert_eq!(
+            unseal(&["r"], "{\"content\":1}"),
+            Unsealed::Bare("{\"content\":1}")
+        );
         assert_eq!(unseal(&["r"], ""), Unsealed::Bare(""));
     }
 }

@@ -6,28 +6,46 @@ use super::MetadataStore;
 use super::seal::{Unsealed, seal, unseal};
 use crate::error::{StorageError, StorageErrorKind};
 
-const OFFER: &str = "INSERT INTO secrets (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
+const OFFER: &str =
+    "INSERT INTO secrets (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
 const REPLACE: &str = "UPDATE secrets SET value = $2 WHERE name = $1";
 const GET: &str = "SELECT value FROM secrets WHERE name = $1";
 
 impl MetadataStore {
     /// The secret called `name`: `candidate` if there was none yet, or one that is damaged; else the one that was stored first.
-    pub async fn secret_bytes(&self, name: &str, candidate: &[u8]) -> Result<Vec<u8>, StorageError> {
+    pub async fn secret_bytes(
+        &self,
+        name: &str,
+        candidate: &[u8],
+    ) -> Result<Vec<u8>, StorageError> {
         let result = self.stored_secret(name, candidate).await;
         let secret = match self.noticed(result) {
             // Larder cannot serve without: it waits for the database that takes the damaged one's place.
             Err(_) if self.replaced().await => self.stored_secret(name, candidate).await?,
             other => other?,
         };
-        self.shared.secrets.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), secret.clone());
+        self.shared
+            .secrets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.to_owned(), secret.clone());
         Ok(secret)
     }
 
     async fn stored_secret(&self, name: &str, candidate: &[u8]) -> Result<Vec<u8>, StorageError> {
         let failed = |error| StorageError::from_sql("read a stored secret", error);
         let offered = seal(&[name], &to_hex(candidate));
-        sqlx::query(OFFER).bind(name).bind(&*offered).execute(&self.writer()).await.map_err(failed)?;
-        let stored: Vec<u8> = sqlx::query_scalar(GET).bind(name).fetch_one(&self.writer()).await.map_err(failed)?;
+        sqlx::query(OFFER)
+            .bind(name)
+            .bind(&*offered)
+            .execute(&self.writer())
+            .await
+            .map_err(failed)?;
+        let stored: Vec<u8> = sqlx::query_scalar(GET)
+            .bind(name)
+            .fetch_one(&self.writer())
+            .await
+            .map_err(failed)?;
         let stored = String::from_utf8_lossy(&stored);
         match unseal(&[name], &stored) {
             Unsealed::Intact(text) => return from_hex(text),
@@ -35,20 +53,35 @@ impl MetadataStore {
                 if let Ok(secret) = from_hex(text) {
                     // Of a version that knew no checksums.
                     let sealed = seal(&[name], text);
-                    sqlx::query(REPLACE).bind(name).bind(sealed).execute(&self.writer()).await.map_err(failed)?;
+                    sqlx::query(REPLACE)
+                        .bind(name)
+                        .bind(sealed)
+                        .execute(&self.writer())
+                        .await
+                        .map_err(failed)?;
                     return Ok(secret);
                 }
             }
             Unsealed::Damaged => {}
         }
         self.shared.damage.note_row("secret", name);
-        sqlx::query(REPLACE).bind(name).bind(&*offered).execute(&self.writer()).await.map_err(failed)?;
+        sqlx::query(REPLACE)
+            .bind(name)
+            .bind(&*offered)
+            .execute(&self.writer())
+            .await
+            .map_err(failed)?;
         Ok(candidate.to_vec())
     }
 
     /// Puts the secrets that this process uses into a database that has been begun anew, so that links made before stay good.
     pub(super) async fn restore_secrets(&self) -> Result<(), StorageError> {
-        let secrets = self.shared.secrets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let secrets = self
+            .shared
+            .secrets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         for (name, secret) in secrets {
             self.stored_secret(&name, &secret).await?;
         }
@@ -69,5 +102,8 @@ fn from_hex(text: &str) -> Result<Vec<u8>, StorageError> {
     if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return Err(damaged());
     }
-    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).map_err(|_| damaged())).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).map_err(|_| damaged()))
+        .collect()
 }

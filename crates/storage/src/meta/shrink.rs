@@ -39,15 +39,24 @@ impl MetadataStore {
             let step = if room > LARGE_ROOM { LARGE_STEP } else { STEP };
             let mut left = free;
             while left > SLACK {
-                sqlx::query(step).execute(&self.writer()).await.map_err(failed)?;
-                sqlx::query(COPY_BACK).execute(&self.writer()).await.map_err(failed)?;
+                sqlx::query(step)
+                    .execute(&self.writer())
+                    .await
+                    .map_err(failed)?;
+                sqlx::query(COPY_BACK)
+                    .execute(&self.writer())
+                    .await
+                    .map_err(failed)?;
                 let now = self.pragma("PRAGMA freelist_count").await?;
                 if now >= left {
                     break;
                 }
                 left = now;
             }
-            sqlx::query(WRITE_BACK).execute(&self.writer()).await.map_err(failed)?;
+            sqlx::query(WRITE_BACK)
+                .execute(&self.writer())
+                .await
+                .map_err(failed)?;
         } else if free * page_size > WORTH && free > before / 4 {
             // The new file is written into the log first, and then over the old one.
             let needed = (before - free).saturating_mul(page_size).saturating_mul(3);
@@ -55,15 +64,23 @@ impl MetadataStore {
                 return Ok(0);
             }
             for statement in ["PRAGMA auto_vacuum = INCREMENTAL", "VACUUM", WRITE_BACK] {
-                sqlx::query(statement).execute(&self.writer()).await.map_err(failed)?;
+                sqlx::query(statement)
+                    .execute(&self.writer())
+                    .await
+                    .map_err(failed)?;
             }
         }
         let after = self.pragma("PRAGMA page_count").await?;
-        Ok((before - after).max(0).saturating_mul(page_size).unsigned_abs())
+        Ok((before - after)
+            .max(0)
+            .saturating_mul(page_size)
+            .unsigned_abs())
     }
 
     async fn pragma(&self, statement: &'static str) -> Result<i64, StorageError> {
-        let value = sqlx::query_scalar(statement).fetch_one(&self.writer()).await;
+        let value = sqlx::query_scalar(statement)
+            .fetch_one(&self.writer())
+            .await;
         value.map_err(|error| StorageError::from_sql("measure the metadata database", error))
     }
 
@@ -86,7 +103,10 @@ impl MetadataStore {
     }
 
     pub(super) fn give_back_spare_space(&self) -> bool {
-        self.shared.spare.as_ref().is_some_and(crate::spare::Spare::give_back)
+        self.shared
+            .spare
+            .as_ref()
+            .is_some_and(crate::spare::Spare::give_back)
     }
 }
 

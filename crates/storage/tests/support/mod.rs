@@ -6,7 +6,10 @@ use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
-use larder_core::{ArtifactRecord, BlobDescriptor, Content, Hasher, RepositoryName, SourceKey, StoredHeaders, UnixMillis};
+use larder_core::{
+    ArtifactRecord, BlobDescriptor, Content, Hasher, RepositoryName, SourceKey, StoredHeaders,
+    UnixMillis,
+};
 use larder_storage::{BlobInfo, BlobStore, Change, MetadataStore};
 
 pub(crate) fn repository(name: &str) -> RepositoryName {
@@ -14,13 +17,20 @@ pub(crate) fn repository(name: &str) -> RepositoryName {
 }
 
 pub(crate) fn key(repo: &str, path: &str) -> SourceKey {
-    SourceKey { repository: repository(repo), path: path.into(), variant: "".into() }
+    SourceKey {
+        repository: repository(repo),
+        path: path.into(),
+        variant: "".into(),
+    }
 }
 
 pub(crate) fn record(content: Content) -> ArtifactRecord {
     ArtifactRecord {
         content,
-        headers: StoredHeaders { etag: Some("W/\"x\"".to_owned()), ..StoredHeaders::default() },
+        headers: StoredHeaders {
+            etag: Some("W/\"x\"".to_owned()),
+            ..StoredHeaders::default()
+        },
         source_url: "https://example.com/file".to_owned(),
         published_at: None,
         first_seen_at: UnixMillis(1),
@@ -34,11 +44,20 @@ pub(crate) fn record(content: Content) -> ArtifactRecord {
 /// The change that records a blob just published.
 pub(crate) fn put(key: &SourceKey, info: BlobInfo) -> Change {
     let record = record(Content::Blob(info.descriptor.clone()));
-    Change::PutRecord { key: key.clone(), record, blob: Some(info) }
+    Change::PutRecord {
+        key: key.clone(),
+        record,
+        blob: Some(info),
+    }
 }
 
 /// Publishes `bytes` and records them.
-pub(crate) async fn store(meta: &MetadataStore, blobs: &Arc<dyn BlobStore>, key: &SourceKey, bytes: &[u8]) -> BlobDescriptor {
+pub(crate) async fn store(
+    meta: &MetadataStore,
+    blobs: &Arc<dyn BlobStore>,
+    key: &SourceKey,
+    bytes: &[u8],
+) -> BlobDescriptor {
     let info = blobs.put_bytes(bytes).unwrap();
     let blob = info.descriptor.clone();
     meta.apply(vec![put(key, info)]).await.unwrap();
@@ -63,8 +82,13 @@ pub(crate) fn is_intact(blobs: &dyn BlobStore, blob: &BlobDescriptor) -> bool {
 pub(crate) async fn all(meta: &MetadataStore, repo: &str) -> Vec<(String, String, ArtifactRecord)> {
     let mut all = Vec::new();
     loop {
-        let after = all.last().map(|(path, variant, _): &(String, String, _)| (path.clone(), variant.clone()));
-        let page = meta.page(&repository(repo), after.as_ref(), 100).await.unwrap();
+        let after = all
+            .last()
+            .map(|(path, variant, _): &(String, String, _)| (path.clone(), variant.clone()));
+        let page = meta
+            .page(&repository(repo), after.as_ref(), 100)
+            .await
+            .unwrap();
         let finished = page.len() < 100;
         all.extend(page);
         if finished {
@@ -76,12 +100,20 @@ pub(crate) async fn all(meta: &MetadataStore, repo: &str) -> Vec<(String, String
 /// Random enough to spread kills over time.
 pub(crate) fn random() -> u64 {
     let mut bytes = [0; 8];
-    std::fs::File::open("/dev/urandom").unwrap().read_exact(&mut bytes).unwrap();
+    std::fs::File::open("/dev/urandom")
+        .unwrap()
+        .read_exact(&mut bytes)
+        .unwrap();
     u64::from_le_bytes(bytes)
 }
 
 /// A directory in memory if possible: for tests of the order of many acts, which a disk's speed would only make slower.
 pub(crate) fn fast_directory() -> tempfile::TempDir {
     let memory = std::path::Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+    if memory.is_dir() {
+        tempfile::tempdir_in(memory)
+    } else {
+        tempfile::tempdir()
+    }
+    .unwrap()
 }

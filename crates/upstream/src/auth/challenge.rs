@@ -30,9 +30,16 @@ pub(crate) struct Bearer {
 
 /// The challenges of a response that larder could answer, in their order. Malformed ones are left out.
 pub(crate) fn challenges(headers: &HeaderMap) -> Vec<Challenge> {
-    let fields = headers.get_all(WWW_AUTHENTICATE).iter().filter(|field| field.len() <= MAX_FIELD);
+    let fields = headers
+        .get_all(WWW_AUTHENTICATE)
+        .iter()
+        .filter(|field| field.len() <= MAX_FIELD);
     let fields = fields.filter_map(|field| std::str::from_utf8(field.as_bytes()).ok());
-    fields.flat_map(split).take(MAX_ITEMS).filter_map(Raw::understood).collect()
+    fields
+        .flat_map(split)
+        .take(MAX_ITEMS)
+        .filter_map(Raw::understood)
+        .collect()
 }
 
 /// A challenge by its grammar alone.
@@ -45,7 +52,10 @@ struct Raw<'f> {
 
 impl Raw<'_> {
     fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.parameters
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     fn add(&mut self, name: &str) -> bool {
@@ -62,13 +72,27 @@ impl Raw<'_> {
         if !self.scheme.eq_ignore_ascii_case("bearer") {
             return None;
         }
-        let realm = self.parameter("realm").filter(|realm| !realm.is_empty())?.to_owned();
-        let service = self.parameter("service").filter(|service| !service.is_empty()).map(str::to_owned);
-        let mut scopes: Vec<String> =
-            self.parameter("scope").unwrap_or_default().split_ascii_whitespace().map(str::to_owned).collect();
+        let realm = self
+            .parameter("realm")
+            .filter(|realm| !realm.is_empty())?
+            .to_owned();
+        let service = self
+            .parameter("service")
+            .filter(|service| !service.is_empty())
+            .map(str::to_owned);
+        let mut scopes: Vec<String> = self
+            .parameter("scope")
+            .unwrap_or_default()
+            .split_ascii_whitespace()
+            .map(str::to_owned)
+            .collect();
         scopes.sort_unstable();
         scopes.dedup();
-        (scopes.len() <= MAX_ITEMS).then_some(Challenge::Bearer(Bearer { realm, service, scopes }))
+        (scopes.len() <= MAX_ITEMS).then_some(Challenge::Bearer(Bearer {
+            realm,
+            service,
+            scopes,
+        }))
     }
 }
 
@@ -82,14 +106,21 @@ fn split(field: &str) -> Vec<Raw<'_>> {
         if rest.is_empty() || found.len() > MAX_ITEMS {
             return found;
         }
-        let end = rest.bytes().position(|byte| !is_token(byte)).unwrap_or(rest.len());
+        let end = rest
+            .bytes()
+            .position(|byte| !is_token(byte))
+            .unwrap_or(rest.len());
         let (word, after) = rest.split_at(end);
         let equals = after.trim_start_matches([' ', '\t']).strip_prefix('=');
         match (word, equals, found.last_mut()) {
             ("", _, last) => {
                 // Something that stands nowhere in the grammar. A quoted string is stepped over as a whole, so that what it quotes is
                 // never taken for a challenge.
-                rest = if rest.starts_with('"') { value(rest).1 } else { skip_one(rest) };
+                rest = if rest.starts_with('"') {
+                    value(rest).1
+                } else {
+                    skip_one(rest)
+                };
                 if let Some(last) = last {
                     last.sound = false;
                 }
@@ -103,7 +134,11 @@ fn split(field: &str) -> Vec<Raw<'_>> {
                 }
             }
             (scheme, _, _) => {
-                found.push(Raw { scheme, parameters: Vec::new(), sound: equals.is_none() });
+                found.push(Raw {
+                    scheme,
+                    parameters: Vec::new(),
+                    sound: equals.is_none(),
+                });
                 rest = after;
             }
         }
@@ -156,13 +191,21 @@ mod tests {
 
     fn bearer(realm: &str, service: Option<&str>, scopes: &[&str]) -> Challenge {
         let scopes = scopes.iter().map(|&scope| scope.to_owned()).collect();
-        Challenge::Bearer(Bearer { realm: realm.to_owned(), service: service.map(str::to_owned), scopes })
+        Challenge::Bearer(Bearer {
+            realm: realm.to_owned(),
+            service: service.map(str::to_owned),
+            scopes,
+        })
     }
 
     #[test]
     fn a_registrys_challenge_in_every_spelling() {
         // The example of the registry's token specification, then the same in other words that RFC 9110 allows, or that servers send.
-        let want = [bearer("https://auth.example.com/token", Some("registry.example.com"), &["repository:a/b:pull,push"])];
+        let want = [bearer(
+            "https://auth.example.com/token",
+            Some("registry.example.com"),
+            &["repository:a/b:pull,push"],
+        )];
         for field in [
             r#"Bearer realm="https://auth.example.com/token",service="registry.example.com",scope="repository:a/b:pull,push""#,
             r#"bearer scope="repository:a/b:pull,push", REALM="https://auth.example.com/token" , Service=registry.example.com"#,
@@ -176,12 +219,24 @@ mod tests {
 
     #[test]
     fn several_challenges_in_one_field_and_in_several() {
-        let want = [Challenge::Basic, bearer("https://a.example.com/t", None, &["x", "y"])];
+        let want = [
+            Challenge::Basic,
+            bearer("https://a.example.com/t", None, &["x", "y"]),
+        ];
         for fields in [
-            &[r#"Basic realm="r, Bearer realm=https://evil.example", Bearer realm="https://a.example.com/t",scope="y x y""#][..],
-            &[r#"Basic realm="r""#, r#"Bearer realm="https://a.example.com/t",scope="x  y""#],
-            &[r#"Negotiate, Basic realm="r", NTLM YII/ab+c==, Bearer scope="x y",realm="https://a.example.com/t""#],
-            &[r#"Digest realm="d", nonce="n", Basic, Bearer realm="https://a.example.com/t" scope="x y""#],
+            &[
+                r#"Basic realm="r, Bearer realm=https://evil.example", Bearer realm="https://a.example.com/t",scope="y x y""#,
+            ][..],
+            &[
+                r#"Basic realm="r""#,
+                r#"Bearer realm="https://a.example.com/t",scope="x  y""#,
+            ],
+            &[
+                r#"Negotiate, Basic realm="r", NTLM YII/ab+c==, Bearer scope="x y",realm="https://a.example.com/t""#,
+            ],
+            &[
+                r#"Digest realm="d", nonce="n", Basic, Bearer realm="https://a.example.com/t" scope="x y""#,
+            ],
         ] {
             let fields: Vec<&[u8]> = fields.iter().map(|field| field.as_bytes()).collect();
             assert_eq!(read(&fields), want, "{fields:?}");
@@ -214,25 +269,47 @@ mod tests {
             (0..17).fold(String::new(), |all, n| format!("{all} s{n}"))
         );
         assert_eq!(read(&[many_scopes.as_bytes()]), []);
-        let long = format!("Bearer realm=\"https://a.example.com/{}\"", "x".repeat(MAX_FIELD));
+        let long = format!(
+            "Bearer realm=\"https://a.example.com/{}\"",
+            "x".repeat(MAX_FIELD)
+        );
         assert_eq!(read(&[long.as_bytes()]), []);
     }
 
     #[test]
     fn any_bytes_whatever_are_read_in_bounded_time_and_without_panic() {
-        let pieces =
-            ["Bearer ", "Basic", " ", ",", "=", "\"", "\\", "realm", "scope=", "https://a.example.com/t", "é", "\t", ";", "x"];
+        let pieces = [
+            "Bearer ",
+            "Basic",
+            " ",
+            ",",
+            "=",
+            "\"",
+            "\\",
+            "realm",
+            "scope=",
+            "https://a.example.com/t",
+            "é",
+            "\t",
+            ";",
+            "x",
+        ];
         let mut seed = 7_u64;
         for _ in 0..20_000 {
             let mut field = String::new();
             for _ in 0..12 {
-                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                seed = seed
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
                 field.push_str(pieces[(seed >> 33) as usize % pieces.len()]);
             }
             assert!(read(&[field.as_bytes()]).len() <= MAX_ITEMS, "{field}");
         }
         let hostile = ",Basic".repeat(1_000);
-        assert_eq!(read(&[hostile.as_bytes(), hostile.as_bytes()]).len(), MAX_ITEMS);
+        assert_eq!(
+            read(&[hostile.as_bytes(), hostile.as_bytes()]).len(),
+            MAX_ITEMS
+        );
         assert_eq!(read(&["\"".repeat(MAX_FIELD).as_bytes()]), []);
     }
 }

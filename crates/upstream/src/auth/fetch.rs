@@ -36,20 +36,33 @@ impl TokenServer<'_> {
         debug!(repository = %self.key.repository, realm = %SafeUrl(self.key.realm.clone()), "a token is fetched");
         let outcome = tokio::time::timeout(limit, self.ask()).await;
         outcome.unwrap_or_else(|_| {
-            let what = format!("no token within {} s (timeouts.connect and timeouts.read)", limit.as_secs_f32());
-            Err(UpstreamError::at(UpstreamErrorKind::TimedOut, &self.key.repository, &self.key.realm, what))
+            let what = format!(
+                "no token within {} s (timeouts.connect and timeouts.read)",
+                limit.as_secs_f32()
+            );
+            Err(UpstreamError::at(
+                UpstreamErrorKind::TimedOut,
+                &self.key.repository,
+                &self.key.realm,
+                what,
+            ))
         })
     }
 
     async fn ask(&self) -> Result<Grant, UpstreamError> {
-        let response =
-            self.send().await.map_err(|error| UpstreamError { message: format!("no token from {}", error.message), ..error })?;
+        let response = self.send().await.map_err(|error| UpstreamError {
+            message: format!("no token from {}", error.message),
+            ..error
+        })?;
         let status = response.status;
         if status.is_success() {
             return self.read(response).await.map(Grant::Token);
         }
         match status.as_u16() {
-            408 | 429 | 500..=599 => Ok(Grant::Busy(status, response.headers.get(RETRY_AFTER).cloned())),
+            408 | 429 | 500..=599 => Ok(Grant::Busy(
+                status,
+                response.headers.get(RETRY_AFTER).cloned(),
+            )),
             400..=499 => Ok(Grant::Refused(status)),
             other => Err(self.error(format_args!("the token server answers {other}"))),
         }
@@ -65,7 +78,8 @@ impl TokenServer<'_> {
             query.extend_pairs(self.key.service.iter().map(|service| ("service", service)));
             query.extend_pairs(self.key.scopes.iter().map(|scope| ("scope", scope)));
         }
-        let mut request = UpstreamRequest::new(hop.request.repository.clone(), Method::GET, url.clone());
+        let mut request =
+            UpstreamRequest::new(hop.request.repository.clone(), Method::GET, url.clone());
         request.accept = Some("application/json");
         let mut followed = 0;
         loop {
@@ -75,12 +89,26 @@ impl TokenServer<'_> {
                 own_headers: self.judged.trusted && at_realm,
                 configured: self.judged.configured && at_realm,
             };
-            let response = Hop { request: &request, url: &url, first: followed == 0, ..*hop }.send(&bearing).await?;
+            let response = Hop {
+                request: &request,
+                url: &url,
+                first: followed == 0,
+                ..*hop
+            }
+            .send(&bearing)
+            .await?;
             if !is_redirect(response.status) {
                 return Ok(response);
             }
             let next = next_hop(&request.method, &url, &response.headers, followed);
-            let refuse = |refused| UpstreamError::at(UpstreamErrorKind::RefusedRedirect, &self.key.repository, &url, refused);
+            let refuse = |refused| {
+                UpstreamError::at(
+                    UpstreamErrorKind::RefusedRedirect,
+                    &self.key.repository,
+                    &url,
+                    refused,
+                )
+            };
             url = next.map_err(refuse)?;
             followed += 1;
         }
@@ -90,18 +118,33 @@ impl TokenServer<'_> {
         let date = response.header(DATE).map(str::to_owned);
         let (mut body, mut bytes) = (response.body, Vec::new());
         while let Some(chunk) = body.next().await {
-            let chunk = chunk.map_err(|error| UpstreamError { message: format!("no token from {}", error.message), ..error })?;
+            let chunk = chunk.map_err(|error| UpstreamError {
+                message: format!("no token from {}", error.message),
+                ..error
+            })?;
             if bytes.len() + chunk.len() > MAX_ANSWER {
-                return Err(self.error(format_args!("the token server's answer is longer than {MAX_ANSWER} bytes")));
+                return Err(self.error(format_args!(
+                    "the token server's answer is longer than {MAX_ANSWER} bytes"
+                )));
             }
             bytes.extend_from_slice(&chunk);
         }
         let authority = &self.exchange.hop.upstream.authority;
-        let token = Token::read(&bytes, date.as_deref(), authority.clock.now(), authority.next_number());
+        let token = Token::read(
+            &bytes,
+            date.as_deref(),
+            authority.clock.now(),
+            authority.next_number(),
+        );
         token.map_err(|what| self.error(what))
     }
 
     fn error(&self, what: impl std::fmt::Display) -> UpstreamError {
-        UpstreamError::at(UpstreamErrorKind::Unauthorized, &self.key.repository, &self.key.realm, what)
+        UpstreamError::at(
+            UpstreamErrorKind::Unauthorized,
+            &self.key.repository,
+            &self.key.realm,
+            what,
+        )
     }
 }

@@ -61,7 +61,13 @@ pub(crate) struct Authority {
 
 impl Authority {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, tokens: Tokens::default(), spaces: Spaces::default(), pings: Pings::default(), numbers: AtomicU64::new(1) }
+        Self {
+            clock,
+            tokens: Tokens::default(),
+            spaces: Spaces::default(),
+            pings: Pings::default(),
+            numbers: AtomicU64::new(1),
+        }
     }
 
     /// Forgets all tokens, since accounts may have changed.
@@ -79,7 +85,12 @@ impl Authority {
 /// What a request went out with.
 enum Ticket {
     Basic(HeaderValue),
-    Bearer { key: TokenKey, wanted: Arc<Bearer>, token: Token, fresh: bool },
+    Bearer {
+        key: TokenKey,
+        wanted: Arc<Bearer>,
+        token: Token,
+        fresh: bool,
+    },
 }
 
 impl Ticket {
@@ -132,7 +143,11 @@ impl Exchange<'_> {
         if self.has_own_authorization() {
             return self.hop.send(&Bearing::Own(None)).await;
         }
-        let space = Space::of(&self.hop.request.repository.name, self.challenger(), self.place());
+        let space = Space::of(
+            &self.hop.request.repository.name,
+            self.challenger(),
+            self.place(),
+        );
         let mut ticket = match self.known_ticket(&space).await? {
             Found::Ticket(ticket) => Some(ticket),
             Found::Nothing => None,
@@ -140,9 +155,13 @@ impl Exchange<'_> {
         };
         let mut round = 1;
         loop {
-            let mut response = self.hop.send(&Bearing::Own(ticket.as_ref().map(Ticket::authorization))).await?;
+            let mut response = self
+                .hop
+                .send(&Bearing::Own(ticket.as_ref().map(Ticket::authorization)))
+                .await?;
             let next = if round < MAX_ROUNDS {
-                self.another(response.status, &response.headers, ticket.as_ref()).await?
+                self.another(response.status, &response.headers, ticket.as_ref())
+                    .await?
             } else {
                 Found::Nothing
             };
@@ -151,10 +170,13 @@ impl Exchange<'_> {
                 Found::Instead(response) => return Ok(response),
                 Found::Nothing => {
                     match ticket {
-                        _ if response.status == StatusCode::UNAUTHORIZED => self.authority().spaces.forget(&space),
+                        _ if response.status == StatusCode::UNAUTHORIZED => {
+                            self.authority().spaces.forget(&space)
+                        }
                         Some(ticket) => {
                             // (A HEAD that is refused may be one that is not supported.)
-                            if response.status == StatusCode::FORBIDDEN && self.is_anybodys(&ticket) {
+                            if response.status == StatusCode::FORBIDDEN && self.is_anybodys(&ticket)
+                            {
                                 response.status = StatusCode::UNAUTHORIZED;
                             }
                             self.authority().spaces.remember(space, ticket.remembered());
@@ -175,16 +197,34 @@ impl Exchange<'_> {
     /// Whether a GET went out with a token that says of nobody who they are.
     fn is_anybodys(&self, ticket: &Ticket) -> bool {
         let anonymous = matches!(ticket, Ticket::Bearer { key, .. } if key.account.is_none());
-        anonymous && self.hop.settings.credentials.is_none() && self.hop.request.method != Method::HEAD
+        anonymous
+            && self.hop.settings.credentials.is_none()
+            && self.hop.request.method != Method::HEAD
     }
 
     /// What to try next after this answer, if anything: what its challenges want; a fresh token in the place of one from memory, which
     /// may be refused in other ways than with a challenge once it is no good any more; what the root of the API wants.
-    async fn another(&self, status: StatusCode, headers: &HeaderMap, tried: Option<&Ticket>) -> Result<Found, UpstreamError> {
-        let offered = if status == StatusCode::UNAUTHORIZED { challenges(headers) } else { Vec::new() };
+    async fn another(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        tried: Option<&Ticket>,
+    ) -> Result<Found, UpstreamError> {
+        let offered = if status == StatusCode::UNAUTHORIZED {
+            challenges(headers)
+        } else {
+            Vec::new()
+        };
         match (status.as_u16(), tried) {
             (401, tried) if !offered.is_empty() => self.answer(&offered, tried).await,
-            (400 | 401 | 403, Some(Ticket::Bearer { wanted, fresh: false, .. })) => self.bearer(Arc::clone(wanted), tried).await,
+            (
+                400 | 401 | 403,
+                Some(Ticket::Bearer {
+                    wanted,
+                    fresh: false,
+                    ..
+                }),
+            ) => self.bearer(Arc::clone(wanted), tried).await,
             (401, None) => self.ask_root().await,
             // Whoever shows no account is told that there is no such image.
             (403 | 404, None) if self.account().is_some() => self.ask_root().await,
@@ -194,12 +234,22 @@ impl Exchange<'_> {
 
     /// What the root of the API wants, as clients ask it that begin with `GET /v2/`: only configured registries are asked, and seldom.
     async fn ask_root(&self) -> Result<Found, UpstreamError> {
-        let Some(place) = self.place().filter(|_| self.hop.settings.is_configured_origin(self.challenger())) else {
+        let Some(place) = self
+            .place()
+            .filter(|_| self.hop.settings.is_configured_origin(self.challenger()))
+        else {
             return Ok(Found::Nothing);
         };
-        let key: PingKey = (self.hop.request.repository.name.clone(), self.challenger().origin(), place.root.to_owned());
+        let key: PingKey = (
+            self.hop.request.repository.name.clone(),
+            self.challenger().origin(),
+            place.root.to_owned(),
+        );
         let authority = self.authority();
-        let offered = authority.pings.wanted(key.clone(), authority.clock.now(), self.ping(place.root)).await;
+        let offered = authority
+            .pings
+            .wanted(key.clone(), authority.clock.now(), self.ping(place.root))
+            .await;
         // The scope that stands there is an example at best: every client puts its image's in its place.
         let mut offered = offered.to_vec();
         for challenge in &mut offered {
@@ -225,7 +275,14 @@ impl Exchange<'_> {
             dispensable: asked.dispensable,
             ..UpstreamRequest::new(Arc::clone(&asked.repository), Method::GET, url.clone())
         };
-        let response = Hop { request: &request, url: &url, ..self.hop }.send(&Bearing::Own(None)).await.ok()?;
+        let response = Hop {
+            request: &request,
+            url: &url,
+            ..self.hop
+        }
+        .send(&Bearing::Own(None))
+        .await
+        .ok()?;
         match response.status.as_u16() {
             401 => Some(challenges(&response.headers)),
             408 | 429 | 500..=599 => None,
@@ -235,21 +292,30 @@ impl Exchange<'_> {
 
     /// The operator's own `Authorization`, in `headers`, takes the place of everything here.
     fn has_own_authorization(&self) -> bool {
-        let own = self.hop.settings.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(AUTHORIZATION.as_str()));
+        let own = self
+            .hop
+            .settings
+            .headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case(AUTHORIZATION.as_str()));
         own && self.hop.settings.is_configured_origin(self.challenger())
     }
 
     /// The account, where its password may go as it is: to the configured origins.
     fn account(&self) -> Option<HeaderValue> {
         let credentials = self.hop.settings.credentials.as_ref();
-        credentials.filter(|_| self.hop.settings.is_configured_origin(self.challenger())).map(basic)
+        credentials
+            .filter(|_| self.hop.settings.is_configured_origin(self.challenger()))
+            .map(basic)
     }
 
     /// What got in the last time.
     async fn known_ticket(&self, space: &Space) -> Result<Found, UpstreamError> {
         let found = match self.authority().spaces.recall(space) {
             None => return Ok(Found::Nothing),
-            Some(Remembered::Basic) => Ok(self.account().map_or(Found::Nothing, |account| Found::Ticket(Ticket::Basic(account)))),
+            Some(Remembered::Basic) => Ok(self.account().map_or(Found::Nothing, |account| {
+                Found::Ticket(Ticket::Basic(account))
+            })),
             Some(Remembered::Bearer(wanted)) => self.bearer(wanted, None).await,
         };
         if !matches!(found, Ok(Found::Ticket(_))) {
@@ -260,7 +326,11 @@ impl Exchange<'_> {
     }
 
     /// What these challenges want, after `tried` did not get in.
-    async fn answer(&self, offered: &[Challenge], tried: Option<&Ticket>) -> Result<Found, UpstreamError> {
+    async fn answer(
+        &self,
+        offered: &[Challenge],
+        tried: Option<&Ticket>,
+    ) -> Result<Found, UpstreamError> {
         let bearer = offered.iter().find_map(|challenge| match challenge {
             Challenge::Bearer(bearer) => Some(bearer),
             Challenge::Basic => None,
@@ -269,7 +339,12 @@ impl Exchange<'_> {
             return self.bearer(Arc::new(bearer.clone()), tried).await;
         }
         let basic = offered.contains(&Challenge::Basic) && !matches!(tried, Some(Ticket::Basic(_)));
-        Ok(self.account().filter(|_| basic).map_or(Found::Nothing, |account| Found::Ticket(Ticket::Basic(account))))
+        Ok(self
+            .account()
+            .filter(|_| basic)
+            .map_or(Found::Nothing, |account| {
+                Found::Ticket(Ticket::Basic(account))
+            }))
     }
 
     /// What a token is to allow. A challenge need not say it: then it is what every client asks for, to pull this image.
@@ -277,17 +352,30 @@ impl Exchange<'_> {
         if !wanted.scopes.is_empty() {
             return wanted.scopes.clone();
         }
-        self.place().and_then(|place| place.scope()).into_iter().collect()
+        self.place()
+            .and_then(|place| place.scope())
+            .into_iter()
+            .collect()
     }
 
     /// A token for what is wanted, but not the one that was `tried`.
-    async fn bearer(&self, wanted: Arc<Bearer>, tried: Option<&Ticket>) -> Result<Found, UpstreamError> {
+    async fn bearer(
+        &self,
+        wanted: Arc<Bearer>,
+        tried: Option<&Ticket>,
+    ) -> Result<Found, UpstreamError> {
         let refused = |error: realm::RefusedRealm| {
             debug!(repository = %self.hop.request.repository.name, realm = %shown(&wanted.realm), "{error}");
             self.error(error)
         };
         let realm = realm_url(&wanted.realm).map_err(refused)?;
-        let judged = judge(self.challenger(), &realm, self.hop.settings, self.token_hosts).map_err(refused)?;
+        let judged = judge(
+            self.challenger(),
+            &realm,
+            self.hop.settings,
+            self.token_hosts,
+        )
+        .map_err(refused)?;
         let key = TokenKey {
             repository: self.hop.request.repository.name.clone(),
             audience: self.challenger().origin(),
@@ -298,14 +386,33 @@ impl Exchange<'_> {
         };
         let rejected = match tried {
             // A token that was made for this very request is refused: the next would be, too.
-            Some(Ticket::Bearer { key: tried, fresh: true, .. }) if *tried == key => return Ok(Found::Nothing),
-            Some(Ticket::Bearer { key: tried, token, .. }) if *tried == key => Some(token.number),
+            Some(Ticket::Bearer {
+                key: tried,
+                fresh: true,
+                ..
+            }) if *tried == key => return Ok(Found::Nothing),
+            Some(Ticket::Bearer {
+                key: tried, token, ..
+            }) if *tried == key => Some(token.number),
             _ => None,
         };
-        let server = TokenServer { exchange: self, key: &key, judged };
-        let obtained = self.authority().tokens.obtain(&key, rejected, self.authority().clock.now(), server.fetch()).await?;
+        let server = TokenServer {
+            exchange: self,
+            key: &key,
+            judged,
+        };
+        let obtained = self
+            .authority()
+            .tokens
+            .obtain(&key, rejected, self.authority().clock.now(), server.fetch())
+            .await?;
         match obtained.grant {
-            Grant::Token(token) => Ok(Found::Ticket(Ticket::Bearer { key, wanted, token, fresh: obtained.fresh })),
+            Grant::Token(token) => Ok(Found::Ticket(Ticket::Bearer {
+                key,
+                wanted,
+                token,
+                fresh: obtained.fresh,
+            })),
             Grant::Refused(StatusCode::UNAUTHORIZED) if key.account.is_some() => {
                 let server = SafeUrl(key.realm);
                 Err(self.error(format_args!("the token server {server} does not accept this repository's username and password")))
@@ -314,16 +421,30 @@ impl Exchange<'_> {
                 debug!(realm = %SafeUrl(key.realm), status = status.as_u16(), "no token");
                 Ok(Found::Nothing)
             }
-            Grant::Busy(status, retry_after) => Ok(Found::Instead(self.in_place(status, retry_after))),
+            Grant::Busy(status, retry_after) => {
+                Ok(Found::Instead(self.in_place(status, retry_after)))
+            }
         }
     }
 
     /// The token server's answer in place of the registry's.
     fn in_place(&self, status: StatusCode, retry_after: Option<HeaderValue>) -> UpstreamResponse {
-        let origin = BodyOrigin { repository: self.hop.request.repository.name.clone(), url: self.challenger().clone() };
+        let origin = BodyOrigin {
+            repository: self.hop.request.repository.name.clone(),
+            url: self.challenger().clone(),
+        };
         let body = BodyStream::new(stream::empty(), Some(0), Framing::Length, None, origin);
-        let headers = retry_after.into_iter().map(|value| (RETRY_AFTER, value)).collect();
-        UpstreamResponse { status, headers, final_url: self.challenger().clone(), folder: None, body }
+        let headers = retry_after
+            .into_iter()
+            .map(|value| (RETRY_AFTER, value))
+            .collect();
+        UpstreamResponse {
+            status,
+            headers,
+            final_url: self.challenger().clone(),
+            folder: None,
+            body,
+        }
     }
 }
 

@@ -39,7 +39,11 @@ impl Pings {
         let slot = self.slot(key);
         let mut last = slot.lock().await;
         if let Some((answer, at)) = &*last {
-            let life = if answer.is_some() { LIFE } else { LIFE_OF_SILENCE };
+            let life = if answer.is_some() {
+                LIFE
+            } else {
+                LIFE_OF_SILENCE
+            };
             if now >= *at && now.since(*at) < life {
                 return answer.clone().unwrap_or_default();
             }
@@ -51,12 +55,18 @@ impl Pings {
 
     /// Forgets one answer: what it led to was no good.
     pub(crate) fn forget(&self, key: &PingKey) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(key);
     }
 
     /// Forgets every answer.
     pub(crate) fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     fn slot(&self, key: PingKey) -> Slot {
@@ -70,6 +80,11 @@ impl Pings {
 
 impl fmt::Debug for Pings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pings").field("kept", &self.0.lock().unwrap_or_else(PoisonError::into_inner).len()).finish()
+        f.debug_struct("Pings")
+            .field(
+                "kept",
+                &self.0.lock().unwrap_or_else(PoisonError::into_inner).len(),
+            )
+            .finish()
     }
 }

@@ -60,14 +60,23 @@ pub(crate) fn judge(
         return Err(RefusedRealm::Downgrade);
     }
     if !settings.is_configured_origin(challenger) {
-        return Ok(Judged { trusted: false, configured: false });
+        return Ok(Judged {
+            trusted: false,
+            configured: false,
+        });
     }
-    let configured = challenger.host() == realm.host() || token_hosts.iter().any(|entry| names_host(entry, realm));
+    let configured = challenger.host() == realm.host()
+        || token_hosts.iter().any(|entry| names_host(entry, realm));
     let trusted = configured || same_registrable_domain(challenger, realm);
     if !trusted && settings.credentials.is_some() {
-        return Err(RefusedRealm::Foreign(realm.host_str().unwrap_or_default().to_owned()));
+        return Err(RefusedRealm::Foreign(
+            realm.host_str().unwrap_or_default().to_owned(),
+        ));
     }
-    Ok(Judged { trusted, configured })
+    Ok(Judged {
+        trusted,
+        configured,
+    })
 }
 
 /// Whether an entry of `token_hosts` (`host` or `host:port`) names the host of `url`.
@@ -75,7 +84,12 @@ fn names_host(entry: &str, url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let port = url.port_or_known_default();
     entry == host
-        || port.is_some_and(|port| entry.strip_prefix(host).and_then(|rest| rest.strip_prefix(':')) == Some(&port.to_string()))
+        || port.is_some_and(|port| {
+            entry
+                .strip_prefix(host)
+                .and_then(|rest| rest.strip_prefix(':'))
+                == Some(&port.to_string())
+        })
 }
 
 /// Whether both names were registered by the same owner, by the Public Suffix List. Addresses and names below a suffix that the list
@@ -83,7 +97,8 @@ fn names_host(entry: &str, url: &Url) -> bool {
 fn same_registrable_domain(one: &Url, other: &Url) -> bool {
     let registrable = |url: &Url| match url.host() {
         Some(Host::Domain(name)) => {
-            let domain = psl::domain(name.as_bytes()).filter(|domain| domain.suffix().is_known())?;
+            let domain =
+                psl::domain(name.as_bytes()).filter(|domain| domain.suffix().is_known())?;
             Some(domain.as_bytes().to_ascii_lowercase())
         }
         _ => None,
@@ -105,8 +120,13 @@ pub(super) mod tests {
         UpstreamSettings {
             base_urls: vec![url(base)],
             index_url: url(base),
-            credentials: account.then(|| Credentials { username: "u".to_owned(), password: Secret::new("p".to_owned()) }),
-            auth: UpstreamAuth::Challenge { token_hosts: Vec::new() },
+            credentials: account.then(|| Credentials {
+                username: "u".to_owned(),
+                password: Secret::new("p".to_owned()),
+            }),
+            auth: UpstreamAuth::Challenge {
+                token_hosts: Vec::new(),
+            },
             default_namespace: None,
             headers: Vec::new(),
             connect_timeout: Duration::ZERO,
@@ -128,78 +148,176 @@ pub(super) mod tests {
     #[test]
     fn hazard_s7_the_password_goes_to_the_registrys_own_domain() {
         for (base, realm, configured) in [
-            ("https://registry.example.com/", "https://registry.example.com/token", true),
-            ("https://registry.example.com/", "https://REGISTRY.example.com:8443/token", true),
-            ("http://127.0.0.1:5000/", "http://127.0.0.1:5001/token", true),
+            (
+                "https://registry.example.com/",
+                "https://registry.example.com/token",
+                true,
+            ),
+            (
+                "https://registry.example.com/",
+                "https://REGISTRY.example.com:8443/token",
+                true,
+            ),
+            (
+                "http://127.0.0.1:5000/",
+                "http://127.0.0.1:5001/token",
+                true,
+            ),
             ("http://[::1]:5000/", "http://[::1]:5001/token", true),
             ("http://registry:5000/", "http://registry:5001/token", true),
-            ("https://registry-1.example.com/", "https://auth.example.com/token", false),
-            ("https://registry.example.com/", "https://example.com/token", false),
-            ("https://example.com/", "https://auth.eu.example.com/token", false),
-            ("https://registry.example.co.uk/", "https://auth.example.co.uk/token", false),
-            ("http://registry.example.com/", "https://auth.example.com/token", false),
+            (
+                "https://registry-1.example.com/",
+                "https://auth.example.com/token",
+                false,
+            ),
+            (
+                "https://registry.example.com/",
+                "https://example.com/token",
+                false,
+            ),
+            (
+                "https://example.com/",
+                "https://auth.eu.example.com/token",
+                false,
+            ),
+            (
+                "https://registry.example.co.uk/",
+                "https://auth.example.co.uk/token",
+                false,
+            ),
+            (
+                "http://registry.example.com/",
+                "https://auth.example.com/token",
+                false,
+            ),
         ] {
-            assert_eq!(judged(base, realm, &[]), Ok(Judged { trusted: true, configured }), "{base} {realm}");
+            assert_eq!(
+                judged(base, realm, &[]),
+                Ok(Judged {
+                    trusted: true,
+                    configured
+                }),
+                "{base} {realm}"
+            );
         }
     }
 
     #[test]
     fn hazard_s7_foreign_realms_do_not_get_it() {
         for (base, realm) in [
-            ("https://registry.example.com/", "https://auth.example.net/token"),
-            ("https://registry.example.com/", "https://registry.example.com.evil.example.net/token"),
-            ("https://registry.example.com/", "https://evilexample.com/token"),
+            (
+                "https://registry.example.com/",
+                "https://auth.example.net/token",
+            ),
+            (
+                "https://registry.example.com/",
+                "https://registry.example.com.evil.example.net/token",
+            ),
+            (
+                "https://registry.example.com/",
+                "https://evilexample.com/token",
+            ),
             // Neighbours below a public suffix, of a country's registry or of a hosting provider.
             ("https://registry.co.uk/", "https://evil.co.uk/token"),
             ("https://one.github.io/", "https://two.github.io/token"),
             // Names that the list does not know have no owner in common.
-            ("https://registry.one.svc.cluster.local/", "https://registry.two.svc.cluster.local/token"),
+            (
+                "https://registry.one.svc.cluster.local/",
+                "https://registry.two.svc.cluster.local/token",
+            ),
             ("http://registry/", "http://auth/token"),
             ("http://127.0.0.1:5000/", "http://127.0.0.2:5000/token"),
             ("http://10.0.0.5/", "http://10.0.0.6/token"),
             ("http://localhost/", "http://127.0.0.1/token"),
         ] {
             let host = url(realm).host_str().unwrap().to_owned();
-            assert_eq!(judged(base, realm, &[]), Err(RefusedRealm::Foreign(host)), "{base} {realm}");
+            assert_eq!(
+                judged(base, realm, &[]),
+                Err(RefusedRealm::Foreign(host)),
+                "{base} {realm}"
+            );
             // Without an account there is nothing to lose; the realm has to be public, though.
             let anonymous = judge(&url(base), &url(realm), &settings(base, false), &[]);
-            assert_eq!(anonymous, Ok(Judged { trusted: false, configured: false }));
+            assert_eq!(
+                anonymous,
+                Ok(Judged {
+                    trusted: false,
+                    configured: false
+                })
+            );
         }
     }
 
     #[test]
     fn token_hosts_are_the_operators_word_by_host_or_by_host_and_port() {
         let base = "https://registry.example.com/";
-        let good = Ok(Judged { trusted: true, configured: true });
+        let good = Ok(Judged {
+            trusted: true,
+            configured: true,
+        });
         for (realm, entry, want) in [
             ("https://auth.example.net/t", "auth.example.net", true),
             ("https://auth.example.net:8443/t", "auth.example.net", true),
             ("https://auth.example.net/t", "auth.example.net:443", true),
-            ("https://auth.example.net:8443/t", "auth.example.net:443", false),
+            (
+                "https://auth.example.net:8443/t",
+                "auth.example.net:443",
+                false,
+            ),
             ("https://a.auth.example.net/t", "auth.example.net", false),
             ("https://[fd00::1]:8443/t", "[fd00::1]:8443", true),
         ] {
-            assert_eq!(judged(base, realm, &[entry]) == good, want, "{realm} {entry}");
+            assert_eq!(
+                judged(base, realm, &[entry]) == good,
+                want,
+                "{realm} {entry}"
+            );
         }
         // Beside the registry's own domain, not in its place.
-        assert_eq!(judged(base, "https://auth.example.com/t", &["x.example.net"]).map(|judged| judged.trusted), Ok(true));
+        assert_eq!(
+            judged(base, "https://auth.example.com/t", &["x.example.net"])
+                .map(|judged| judged.trusted),
+            Ok(true)
+        );
     }
 
     #[test]
     fn hazard_s7_whoever_a_redirect_leads_to_makes_nothing_trusted() {
         let settings = settings("https://registry.example.com/", true);
-        let anonymous = Ok(Judged { trusted: false, configured: false });
-        for challenger in ["https://cdn.example.net/", "https://registry.example.com:8443/", "https://other.example.com/"] {
-            for realm in ["https://cdn.example.net/t", "https://registry.example.com/t", "https://listed.example.org/t"] {
+        let anonymous = Ok(Judged {
+            trusted: false,
+            configured: false,
+        });
+        for challenger in [
+            "https://cdn.example.net/",
+            "https://registry.example.com:8443/",
+            "https://other.example.com/",
+        ] {
+            for realm in [
+                "https://cdn.example.net/t",
+                "https://registry.example.com/t",
+                "https://listed.example.org/t",
+            ] {
                 let hosts = ["listed.example.org".to_owned()];
-                assert_eq!(judge(&url(challenger), &url(realm), &settings, &hosts), anonymous, "{challenger} {realm}");
+                assert_eq!(
+                    judge(&url(challenger), &url(realm), &settings, &hosts),
+                    anonymous,
+                    "{challenger} {realm}"
+                );
             }
         }
     }
 
     #[test]
     fn hazard_s7_realms_that_nobody_asks() {
-        assert_eq!(judged("https://registry.example.com/", "http://registry.example.com/t", &[]), Err(RefusedRealm::Downgrade));
+        assert_eq!(
+            judged(
+                "https://registry.example.com/",
+                "http://registry.example.com/t",
+                &[]
+            ),
+            Err(RefusedRealm::Downgrade)
+        );
         for text in [
             "",
             "/token",
@@ -213,6 +331,9 @@ pub(super) mod tests {
         ] {
             assert_eq!(realm_url(text), Err(RefusedRealm::Unusable), "{text}");
         }
-        assert_eq!(realm_url("HTTPS://A.example.com/t?x=1#y").unwrap().as_str(), "https://a.example.com/t?x=1");
+        assert_eq!(
+            realm_url("HTTPS://A.example.com/t?x=1#y").unwrap().as_str(),
+            "https://a.example.com/t?x=1"
+        );
     }
 }

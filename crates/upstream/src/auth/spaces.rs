@@ -27,7 +27,11 @@ impl Space {
     /// The space of `url`, which lies at `place` if that is a registry's.
     pub(crate) fn of(repository: &RepositoryName, url: &Url, place: Option<Place<'_>>) -> Self {
         let image = place.and_then(|place| Some(format!("{}{}", place.root, place.image()?)));
-        Self { repository: repository.clone(), origin: url.origin(), prefix: image.unwrap_or_else(|| url.path().to_owned()) }
+        Self {
+            repository: repository.clone(),
+            origin: url.origin(),
+            prefix: image.unwrap_or_else(|| url.path().to_owned()),
+        }
     }
 }
 
@@ -70,7 +74,9 @@ impl Spaces {
 
 impl fmt::Debug for Spaces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spaces").field("kept", &self.lock().len()).finish()
+        f.debug_struct("Spaces")
+            .field("kept", &self.lock().len())
+            .finish()
     }
 }
 
@@ -91,13 +97,20 @@ mod tests {
         for (path, want) in [
             ("/v2/library/demo/manifests/latest", "/v2/library/demo"),
             ("/v2/library/demo/blobs/sha256:00", "/v2/library/demo"),
-            ("/v2/a/manifests/blobs/manifests/latest", "/v2/a/manifests/blobs"),
+            (
+                "/v2/a/manifests/blobs/manifests/latest",
+                "/v2/a/manifests/blobs",
+            ),
             ("/v2/", "/v2/"),
             ("/v2/manifests", "/v2/manifests"),
             ("/cdn/blobs/x/data", "/cdn/blobs/x/data"),
             ("/", "/"),
         ] {
-            assert_eq!(space("a", &format!("https://r.example.com{path}")).prefix, want, "{path}");
+            assert_eq!(
+                space("a", &format!("https://r.example.com{path}")).prefix,
+                want,
+                "{path}"
+            );
         }
     }
 
@@ -106,19 +119,32 @@ mod tests {
         let spaces = Spaces::default();
         let home = space("a", "https://r.example.com/v2/x/tags/list");
         spaces.remember(home.clone(), Remembered::Basic);
-        assert!(spaces.recall(&space("a", "https://R.example.com:443/v2/x/blobs/sha256:00?y")).is_some());
+        assert!(
+            spaces
+                .recall(&space(
+                    "a",
+                    "https://R.example.com:443/v2/x/blobs/sha256:00?y"
+                ))
+                .is_some()
+        );
         for (repository, other) in [
             ("b", "https://r.example.com/v2/x/tags/list"),
             ("a", "https://r.example.com:444/v2/x/tags/list"),
             ("a", "http://r.example.com/v2/x/tags/list"),
             ("a", "https://r.example.com/v2/y/tags/list"),
         ] {
-            assert!(spaces.recall(&space(repository, other)).is_none(), "{repository} {other}");
+            assert!(
+                spaces.recall(&space(repository, other)).is_none(),
+                "{repository} {other}"
+            );
         }
         spaces.forget(&home);
         assert!(spaces.recall(&home).is_none());
         for n in 0..=MAX_SPACES {
-            spaces.remember(space("a", &format!("https://r.example.com/v2/{n}/tags/list")), Remembered::Basic);
+            spaces.remember(
+                space("a", &format!("https://r.example.com/v2/{n}/tags/list")),
+                Remembered::Basic,
+            );
         }
         assert_eq!(spaces.lock().len(), 1);
     }

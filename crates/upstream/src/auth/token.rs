@@ -41,28 +41,51 @@ impl Token {
     ///
     /// # Errors
     /// What is wrong with it, for users.
-    pub(crate) fn read(body: &[u8], date: Option<&str>, now: UnixMillis, number: u64) -> Result<Self, &'static str> {
-        let answer: Answer = serde_json::from_slice(body).map_err(|_| "the token server's answer is not the JSON of a token")?;
-        let given = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty());
+    pub(crate) fn read(
+        body: &[u8],
+        date: Option<&str>,
+        now: UnixMillis,
+        number: u64,
+    ) -> Result<Self, &'static str> {
+        let answer: Answer = serde_json::from_slice(body)
+            .map_err(|_| "the token server's answer is not the JSON of a token")?;
+        let given = [answer.token, answer.access_token]
+            .into_iter()
+            .flatten()
+            .find(|token| !token.is_empty());
         let token = given.ok_or("the token server's answer holds no token")?;
         if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("the token server's answer holds a token with blanks or control characters");
+            return Err(
+                "the token server's answer holds a token with blanks or control characters",
+            );
         }
         if token.len() > MAX_TOKEN {
             return Err("the token server's answer holds a token that is too long to be sent");
         }
-        let mut authorization =
-            HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| "the token server's answer holds no usable token")?;
+        let mut authorization = HeaderValue::try_from(format!("Bearer {token}"))
+            .map_err(|_| "the token server's answer holds no usable token")?;
         authorization.set_sensitive(true);
-        let life = seconds(&answer.expires_in).unwrap_or(DEFAULT_LIFE).min(LONGEST_LIFE);
-        let age = age(&answer.issued_at, date, now).filter(|age| date.is_some() || *age < life).unwrap_or_default();
-        Ok(Self { authorization, number, obtained: now, good_for: life.saturating_sub(age) })
+        let life = seconds(&answer.expires_in)
+            .unwrap_or(DEFAULT_LIFE)
+            .min(LONGEST_LIFE);
+        let age = age(&answer.issued_at, date, now)
+            .filter(|age| date.is_some() || *age < life)
+            .unwrap_or_default();
+        Ok(Self {
+            authorization,
+            number,
+            obtained: now,
+            good_for: life.saturating_sub(age),
+        })
     }
 }
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token").field("number", &self.number).field("good_for", &self.good_for).finish_non_exhaustive()
+        f.debug_struct("Token")
+            .field("number", &self.number)
+            .field("good_for", &self.good_for)
+            .finish_non_exhaustive()
     }
 }
 
@@ -108,15 +131,23 @@ mod tests {
 
     /// For how many seconds it is sent.
     fn sent_for(token: &Token) -> u64 {
-        (0..100_000).find(|&second| !token.is_good(NOW.plus(Duration::from_secs(second)))).unwrap()
+        (0..100_000)
+            .find(|&second| !token.is_good(NOW.plus(Duration::from_secs(second))))
+            .unwrap()
     }
 
     #[test]
     fn token_or_access_token() {
         for (answer, want) in [
-            (json!({"token": "a.b-c_d~e+f/g=="}), "Bearer a.b-c_d~e+f/g=="),
+            (
+                json!({"token": "a.b-c_d~e+f/g=="}),
+                "Bearer a.b-c_d~e+f/g==",
+            ),
             (json!({"access_token": "x"}), "Bearer x"),
-            (json!({"token": "a", "access_token": "b", "scope": [1], "refresh_token": null}), "Bearer a"),
+            (
+                json!({"token": "a", "access_token": "b", "scope": [1], "refresh_token": null}),
+                "Bearer a",
+            ),
             (json!({"token": "", "access_token": "b"}), "Bearer b"),
             (json!({"token": null, "access_token": "b"}), "Bearer b"),
         ] {
@@ -141,7 +172,13 @@ mod tests {
         ] {
             assert!(read(&answer).is_err(), "{answer}");
         }
-        for body in [&b""[..], b"<html>", b"{\"token\":\"a\"", b"{\"token\":\"a\"} x", b"\xff"] {
+        for body in [
+            &b""[..],
+            b"<html>",
+            b"{\"token\":\"a\"",
+            b"{\"token\":\"a\"} x",
+            b"\xff",
+        ] {
             assert!(Token::read(body, None, NOW, 1).is_err());
         }
         let deep = format!("{{\"token\":\"a\",\"x\":{}", "[".repeat(30_000));
@@ -163,24 +200,52 @@ mod tests {
             (json!(1e300), 86_370),
             (json!(u64::MAX), 86_370),
         ] {
-            assert_eq!(sent_for(&read(&json!({"token": "a", "expires_in": expires_in})).unwrap()), want, "{expires_in}");
+            assert_eq!(
+                sent_for(&read(&json!({"token": "a", "expires_in": expires_in})).unwrap()),
+                want,
+                "{expires_in}"
+            );
         }
         let token = read(&json!({"token": "a", "expires_in": 300})).unwrap();
-        assert!(!token.is_good(UnixMillis(NOW.0 - 1)), "the clock was set back");
+        assert!(
+            !token.is_good(UnixMillis(NOW.0 - 1)),
+            "the clock was set back"
+        );
     }
 
     #[test]
     fn issued_at_counts_by_the_servers_own_clock() {
-        let body = json!({"token": "a", "expires_in": 300, "issued_at": "2009-11-10T22:58:20Z"}).to_string();
+        let body = json!({"token": "a", "expires_in": 300, "issued_at": "2009-11-10T22:58:20Z"})
+            .to_string();
         let read = |date| sent_for(&Token::read(body.as_bytes(), date, NOW, 1).unwrap());
-        assert_eq!(read(Some("Tue, 10 Nov 2009 23:00:00 GMT")), 170, "it was issued 100 s before it was sent");
-        assert_eq!(read(Some("Tue, 10 Nov 2009 22:58:20 GMT")), 270, "the server's clock goes after ours");
+        assert_eq!(
+            read(Some("Tue, 10 Nov 2009 23:00:00 GMT")),
+            170,
+            "it was issued 100 s before it was sent"
+        );
+        assert_eq!(
+            read(Some("Tue, 10 Nov 2009 22:58:20 GMT")),
+            270,
+            "the server's clock goes after ours"
+        );
         assert_eq!(read(Some("Tue, 10 Nov 2009 20:00:00 GMT")), 270, "nonsense");
-        assert_eq!(read(Some("Tue, 10 Nov 2009 23:30:00 GMT")), 0, "a cache gave out what has long expired");
+        assert_eq!(
+            read(Some("Tue, 10 Nov 2009 23:30:00 GMT")),
+            0,
+            "a cache gave out what has long expired"
+        );
         assert_eq!(read(None), 170);
-        let old = json!({"token": "a", "expires_in": 300, "issued_at": "2009-11-10T12:00:00Z"}).to_string();
-        assert_eq!(sent_for(&Token::read(old.as_bytes(), None, NOW, 1).unwrap()), 270, "a clock far off says nothing");
+        let old = json!({"token": "a", "expires_in": 300, "issued_at": "2009-11-10T12:00:00Z"})
+            .to_string();
+        assert_eq!(
+            sent_for(&Token::read(old.as_bytes(), None, NOW, 1).unwrap()),
+            270,
+            "a clock far off says nothing"
+        );
         let odd = json!({"token": "a", "expires_in": 300, "issued_at": 12}).to_string();
-        assert_eq!(sent_for(&Token::read(odd.as_bytes(), None, NOW, 1).unwrap()), 270);
+        assert_eq!(
+            sent_for(&Token::read(odd.as_bytes(), None, NOW, 1).unwrap()),
+            270
+        );
     }
 }

@@ -81,9 +81,14 @@ impl Tokens {
         match &*last {
             Some(Ok(Grant::Token(token))) if Some(token.number) == rejected => {}
             Some(Ok(grant @ Grant::Token(token))) if fresh || token.is_good(now) => {
-                return Ok(Obtained { grant: grant.clone(), fresh });
+                return Ok(Obtained {
+                    grant: grant.clone(),
+                    fresh,
+                });
             }
-            Some(outcome) if fresh => return outcome.clone().map(|grant| Obtained { grant, fresh }),
+            Some(outcome) if fresh => {
+                return outcome.clone().map(|grant| Obtained { grant, fresh });
+            }
             _ => {}
         }
         let outcome = fetch.await;
@@ -104,7 +109,9 @@ impl Tokens {
         }
         if slots.len() >= MAX_TOKENS {
             let good = |slot: &Slot| {
-                slot.last.try_lock().is_ok_and(|last| matches!(&*last, Some(Ok(Grant::Token(t))) if t.is_good(now)))
+                slot.last
+                    .try_lock()
+                    .is_ok_and(|last| matches!(&*last, Some(Ok(Grant::Token(t))) if t.is_good(now)))
             };
             slots.retain(|_, slot| Arc::strong_count(slot) > 1 || good(slot));
         }
@@ -122,7 +129,9 @@ impl Tokens {
 
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tokens").field("kept", &self.lock().len()).finish()
+        f.debug_struct("Tokens")
+            .field("kept", &self.lock().len())
+            .finish()
     }
 }
 
@@ -138,7 +147,9 @@ mod tests {
         let realm = Url::parse("https://auth.example.com/token").unwrap();
         TokenKey {
             repository: RepositoryName::parse("images").unwrap(),
-            audience: Url::parse("https://registry.example.com/").unwrap().origin(),
+            audience: Url::parse("https://registry.example.com/")
+                .unwrap()
+                .origin(),
             realm,
             service: None,
             scopes: vec![scope.to_owned()],
@@ -153,7 +164,10 @@ mod tests {
 
     fn number(obtained: Result<Obtained, UpstreamError>) -> (u64, bool) {
         match obtained.unwrap() {
-            Obtained { grant: Grant::Token(token), fresh } => (token.number, fresh),
+            Obtained {
+                grant: Grant::Token(token),
+                fresh,
+            } => (token.number, fresh),
             Obtained { grant, .. } => panic!("{grant:?}"),
         }
     }
@@ -166,15 +180,57 @@ mod tests {
     async fn good_tokens_are_used_again_and_rejected_or_old_ones_are_not() {
         let tokens = Tokens::default();
         let a = key("a");
-        assert_eq!(number(tokens.obtain(&a, None, NOW, async { Ok(token(1, 300)) }).await), (1, true));
-        assert_eq!(number(tokens.obtain(&a, None, NOW, never()).await), (1, false));
-        assert_eq!(number(tokens.obtain(&key("b"), None, NOW, async { Ok(token(2, 300)) }).await), (2, true));
-        assert_eq!(number(tokens.obtain(&a, Some(1), NOW, async { Ok(token(3, 300)) }).await), (3, true));
-        assert_eq!(number(tokens.obtain(&a, Some(1), NOW, never()).await), (3, false), "somebody has renewed it meanwhile");
+        assert_eq!(
+            number(
+                tokens
+                    .obtain(&a, None, NOW, async { Ok(token(1, 300)) })
+                    .await
+            ),
+            (1, true)
+        );
+        assert_eq!(
+            number(tokens.obtain(&a, None, NOW, never()).await),
+            (1, false)
+        );
+        assert_eq!(
+            number(
+                tokens
+                    .obtain(&key("b"), None, NOW, async { Ok(token(2, 300)) })
+                    .await
+            ),
+            (2, true)
+        );
+        assert_eq!(
+            number(
+                tokens
+                    .obtain(&a, Some(1), NOW, async { Ok(token(3, 300)) })
+                    .await
+            ),
+            (3, true)
+        );
+        assert_eq!(
+            number(tokens.obtain(&a, Some(1), NOW, never()).await),
+            (3, false),
+            "somebody has renewed it meanwhile"
+        );
         let later = NOW.plus(Duration::from_secs(271));
-        assert_eq!(number(tokens.obtain(&a, None, later, async { Ok(token(4, 300)) }).await), (4, true));
+        assert_eq!(
+            number(
+                tokens
+                    .obtain(&a, None, later, async { Ok(token(4, 300)) })
+                    .await
+            ),
+            (4, true)
+        );
         tokens.clear();
-        assert_eq!(number(tokens.obtain(&a, None, NOW, async { Ok(token(5, 300)) }).await), (5, true));
+        assert_eq!(
+            number(
+                tokens
+                    .obtain(&a, None, NOW, async { Ok(token(5, 300)) })
+                    .await
+            ),
+            (5, true)
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -185,7 +241,12 @@ mod tests {
         };
         let refused = || {
             let url = Url::parse("https://auth.example.com/").unwrap();
-            Err(UpstreamError::at(UpstreamErrorKind::TimedOut, &RepositoryName::parse("images").unwrap(), &url, "late"))
+            Err(UpstreamError::at(
+                UpstreamErrorKind::TimedOut,
+                &RepositoryName::parse("images").unwrap(),
+                &url,
+                "late",
+            ))
         };
         let tokens = Tokens::default();
         let key = key("a");
@@ -197,23 +258,40 @@ mod tests {
         let (first, second) = tokio::join!(first, tokens.obtain(&key, None, NOW, never()));
         assert!(first.is_err() && second.is_err());
         assert_eq!(
-            number(tokens.obtain(&key, None, NOW, async { Ok(token(2, 300)) }).await),
+            number(
+                tokens
+                    .obtain(&key, None, NOW, async { Ok(token(2, 300)) })
+                    .await
+            ),
             (2, true),
             "a failure is not remembered"
         );
         // The first leaves; the second takes over.
-        let left =
-            tokio::time::timeout(Duration::from_millis(1), tokens.obtain(&key, Some(2), NOW, slow(Ok(token(3, 300))))).await;
+        let left = tokio::time::timeout(
+            Duration::from_millis(1),
+            tokens.obtain(&key, Some(2), NOW, slow(Ok(token(3, 300)))),
+        )
+        .await;
         assert!(left.is_err());
-        assert_eq!(number(tokens.obtain(&key, Some(2), NOW, async { Ok(token(4, 300)) }).await), (4, true));
+        assert_eq!(
+            number(
+                tokens
+                    .obtain(&key, Some(2), NOW, async { Ok(token(4, 300)) })
+                    .await
+            ),
+            (4, true)
+        );
     }
 
     #[tokio::test]
     async fn the_number_of_tokens_is_bounded() {
         let tokens = Tokens::default();
         for n in 0..2 * MAX_TOKENS as u64 {
-            let _ =
-                tokens.obtain(&key(&n.to_string()), None, NOW, async { Ok(token(n, if n % 2 == 0 { 300 } else { 0 })) }).await;
+            let _ = tokens
+                .obtain(&key(&n.to_string()), None, NOW, async {
+                    Ok(token(n, if n % 2 == 0 { 300 } else { 0 }))
+                })
+                .await;
             assert!(tokens.lock().len() <= MAX_TOKENS);
         }
     }

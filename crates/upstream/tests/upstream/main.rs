@@ -1,7 +1,11 @@
 //! The network upstream against real sockets on this machine: every rule about redirects, credentials, addresses, bodies, TLS and
 //! circuit breakers, each test named after the hazard that it keeps away.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test stops where something is not as it expects")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test stops where something is not as it expects"
+)]
 
 mod addresses;
 mod auth;

@@ -39,8 +39,12 @@ impl Seen {
 
     /// Names of all fields, lower case, sorted.
     pub(crate) fn fields(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            self.head.lines().skip(1).filter_map(|line| Some(line.split_once(':')?.0.to_lowercase())).collect();
+        let mut names: Vec<String> = self
+            .head
+            .lines()
+            .skip(1)
+            .filter_map(|line| Some(line.split_once(':')?.0.to_lowercase()))
+            .collect();
         names.sort();
         names
     }
@@ -62,11 +66,16 @@ pub(crate) fn send(text: impl Into<Vec<u8>>) -> Vec<Act> {
 
 /// 200 with a body and its length.
 pub(crate) fn ok(body: &str) -> Vec<Act> {
-    send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+    send(format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ))
 }
 
 pub(crate) fn redirect(status: u16, location: &str) -> Vec<Act> {
-    send(format!("HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"))
+    send(format!(
+        "HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+    ))
 }
 
 type Script = dyn Fn(&Seen) -> Vec<Act> + Send + Sync;
@@ -83,10 +92,16 @@ impl Origin {
         Self::start_at("127.0.0.1:0".parse().unwrap(), script).await
     }
 
-    pub(crate) async fn start_at(addr: SocketAddr, script: impl Fn(&Seen) -> Vec<Act> + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start_at(
+        addr: SocketAddr,
+        script: impl Fn(&Seen) -> Vec<Act> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let (seen, connections) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+        let (seen, connections) = (
+            Arc::new(Mutex::new(Vec::new())),
+            Arc::new(AtomicUsize::new(0)),
+        );
         let script: Arc<Script> = Arc::new(script);
         let (log, count) = (Arc::clone(&seen), Arc::clone(&connections));
         let task = tokio::spawn(async move {
@@ -95,7 +110,12 @@ impl Origin {
                 tokio::spawn(serve(stream, number, Arc::clone(&log), Arc::clone(&script)));
             }
         });
-        Self { addr, seen, connections, task }
+        Self {
+            addr,
+            seen,
+            connections,
+            task,
+        }
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
@@ -117,7 +137,12 @@ impl Drop for Origin {
     }
 }
 
-async fn serve(mut stream: TcpStream, connection: usize, log: Arc<Mutex<Vec<Seen>>>, script: Arc<Script>) {
+async fn serve(
+    mut stream: TcpStream,
+    connection: usize,
+    log: Arc<Mutex<Vec<Seen>>>,
+    script: Arc<Script>,
+) {
     let mut buffer = Vec::new();
     for nth in 0.. {
         let end = loop {
@@ -130,8 +155,15 @@ async fn serve(mut stream: TcpStream, connection: usize, log: Arc<Mutex<Vec<Seen
         };
         let raw: Vec<u8> = buffer.drain(..end).collect();
         let head = String::from_utf8_lossy(&raw).into_owned();
-        let seen = Seen { connection, nth, head, raw };
-        let length = seen.field("content-length").map_or(0, |text| text.parse().unwrap());
+        let seen = Seen {
+            connection,
+            nth,
+            head,
+            raw,
+        };
+        let length = seen
+            .field("content-length")
+            .map_or(0, |text| text.parse().unwrap());
         while buffer.len() < length {
             if !matches!(stream.read_buf(&mut buffer).await, Ok(1..)) {
                 return;
@@ -160,5 +192,7 @@ async fn serve(mut stream: TcpStream, connection: usize, log: Arc<Mutex<Vec<Seen
 
 /// 401 with this `WWW-Authenticate`.
 pub(crate) fn unauthorized(challenge: &str) -> Vec<Act> {
-    send(format!("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: {challenge}\r\nContent-Length: 2\r\n\r\n{{}}"))
+    send(format!(
+        "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: {challenge}\r\nContent-Length: 2\r\n\r\n{{}}"
+    ))
 }

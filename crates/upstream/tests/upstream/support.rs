@@ -10,11 +10,12 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use http::Method;
 use larder_core::{
-    AccessPolicy, AllowPrivate, CachePolicy, Credentials, PackageType, QuarantinePolicy, Repository, RepositoryKind,
-    RepositoryName, Secret, UpstreamAuth, UpstreamSettings,
+    AccessPolicy, AllowPrivate, CachePolicy, Credentials, PackageType, QuarantinePolicy,
+    Repository, RepositoryKind, RepositoryName, Secret, UpstreamAuth, UpstreamSettings,
 };
 use larder_upstream::{
-    HttpUpstream, NameLookup, Options, Upstream, UpstreamError, UpstreamErrorKind, UpstreamRequest, UpstreamResponse,
+    HttpUpstream, NameLookup, Options, Upstream, UpstreamError, UpstreamErrorKind, UpstreamRequest,
+    UpstreamResponse,
 };
 use url::Url;
 
@@ -43,8 +44,14 @@ pub(crate) fn settings(base: &Url) -> UpstreamSettings {
 /// With user, password and a header of its own.
 pub(crate) fn with_secrets(base: &Url) -> UpstreamSettings {
     UpstreamSettings {
-        credentials: Some(Credentials { username: "user".to_owned(), password: Secret::new(CANARY.to_owned()) }),
-        headers: vec![("X-Own-Token".to_owned(), Secret::new(format!("{CANARY}-own")))],
+        credentials: Some(Credentials {
+            username: "user".to_owned(),
+            password: Secret::new(CANARY.to_owned()),
+        }),
+        headers: vec![(
+            "X-Own-Token".to_owned(),
+            Secret::new(format!("{CANARY}-own")),
+        )],
         ..settings(base)
     }
 }
@@ -54,7 +61,10 @@ pub(crate) fn allow(settings: UpstreamSettings, entry: &str) -> UpstreamSettings
         Ok(network) => AllowPrivate::Network(network),
         Err(_) => AllowPrivate::Socket(entry.parse().unwrap()),
     };
-    UpstreamSettings { allow_private: vec![entry], ..settings }
+    UpstreamSettings {
+        allow_private: vec![entry],
+        ..settings
+    }
 }
 
 pub(crate) fn repository(settings: UpstreamSettings) -> Arc<Repository> {
@@ -90,7 +100,10 @@ pub(crate) struct Names {
 impl Names {
     pub(crate) fn set(&self, name: &str, addresses: &[&str]) {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        self.table.lock().unwrap().insert(name.to_owned(), addresses);
+        self.table
+            .lock()
+            .unwrap()
+            .insert(name.to_owned(), addresses);
     }
 
     pub(crate) fn lookups(&self) -> usize {
@@ -102,13 +115,21 @@ impl Names {
 impl NameLookup for Names {
     async fn addresses(&self, name: &str) -> std::io::Result<Vec<IpAddr>> {
         self.lookups.fetch_add(1, Ordering::SeqCst);
-        self.table.lock().unwrap().get(name).cloned().ok_or_else(|| std::io::Error::other("no such name"))
+        self.table
+            .lock()
+            .unwrap()
+            .get(name)
+            .cloned()
+            .ok_or_else(|| std::io::Error::other("no such name"))
     }
 }
 
 pub(crate) fn upstream() -> (HttpUpstream, Arc<Names>) {
     let names = Arc::new(Names::default());
-    let options = Options { lookup: Arc::clone(&names) as Arc<dyn NameLookup>, ..Options::new("larder/0.0-test") };
+    let options = Options {
+        lookup: Arc::clone(&names) as Arc<dyn NameLookup>,
+        ..Options::new("larder/0.0-test")
+    };
     (HttpUpstream::new(options), names)
 }
 
@@ -140,11 +161,19 @@ pub(crate) async fn text(upstream: &HttpUpstream, request: UpstreamRequest) -> S
 
 /// As `settings`, of a registry that is asked what it wants.
 pub(crate) fn registry(settings: UpstreamSettings) -> UpstreamSettings {
-    UpstreamSettings { auth: UpstreamAuth::Challenge { token_hosts: Vec::new() }, ..settings }
+    UpstreamSettings {
+        auth: UpstreamAuth::Challenge {
+            token_hosts: Vec::new(),
+        },
+        ..settings
+    }
 }
 
 /// As `settings`, of a registry whose tokens may come from these hosts.
 pub(crate) fn with_token_hosts(settings: UpstreamSettings, hosts: &[&str]) -> UpstreamSettings {
     let token_hosts = hosts.iter().map(|&host| host.to_owned()).collect();
-    UpstreamSettings { auth: UpstreamAuth::Challenge { token_hosts }, ..settings }
+    UpstreamSettings {
+        auth: UpstreamAuth::Challenge { token_hosts },
+        ..settings
+    }
 }

@@ -18,9 +18,15 @@ async fn https(reply: &'static str) -> (SocketAddr, String) {
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["files.test".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+    let leaf = CertificateParams::new(vec!["files.test".to_owned()])
+        .unwrap()
+        .signed_by(&key, &authority)
+        .unwrap();
     let config = versions(rustls::ALL_VERSIONS)
-        .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())))
+        .with_single_cert(
+            vec![leaf.der().clone()],
+            PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        )
         .unwrap();
     (serve(config, reply).await, authority.pem())
 }
@@ -29,7 +35,10 @@ pub(crate) fn versions(
     versions: &[&'static rustls::SupportedProtocolVersion],
 ) -> rustls::ConfigBuilder<rustls::ServerConfig, rustls::server::WantsServerCert> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    rustls::ServerConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap().with_no_client_auth()
+    rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_no_client_auth()
 }
 
 /// An https origin that answers everything with `reply`.
@@ -41,7 +50,9 @@ pub(crate) async fn serve(config: rustls::ServerConfig, reply: &'static str) -> 
         while let Ok((stream, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
-                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let Ok(mut stream) = acceptor.accept(stream).await else {
+                    return;
+                };
                 let mut buffer = [0; 4096];
                 let _ = stream.read(&mut buffer).await;
                 let _ = stream.write_all(reply.as_bytes()).await;
@@ -53,7 +64,10 @@ pub(crate) async fn serve(config: rustls::ServerConfig, reply: &'static str) -> 
     addr
 }
 
-pub(crate) fn with_authority(addr: SocketAddr, pem: &str) -> (HttpUpstream, UpstreamSettings, Url, tempfile::NamedTempFile) {
+pub(crate) fn with_authority(
+    addr: SocketAddr,
+    pem: &str,
+) -> (HttpUpstream, UpstreamSettings, Url, tempfile::NamedTempFile) {
     let (upstream, names): (HttpUpstream, Arc<Names>) = crate::support::upstream();
     names.set("files.test", &["127.0.0.1"]);
     names.set("other.test", &["127.0.0.1"]);
@@ -72,16 +86,39 @@ async fn a_ca_file_makes_an_upstream_trusted_and_only_for_its_names() {
     let trusting = repository(settings.clone());
     assert_eq!(text(&upstream, get(&trusting, url.clone())).await, "good");
 
-    let distrusting = repository(UpstreamSettings { ca_file: None, ..settings.clone() });
-    let error = upstream.send(get(&distrusting, url.clone())).await.unwrap_err();
-    assert!(error.message.contains("signed by an authority") && error.message.contains("ca_file"), "{error}");
-    assert_eq!((error.kind, error.cause), (UpstreamErrorKind::Unreachable, Some(larder_upstream::Cause::Tls)));
+    let distrusting = repository(UpstreamSettings {
+        ca_file: None,
+        ..settings.clone()
+    });
+    let error = upstream
+        .send(get(&distrusting, url.clone()))
+        .await
+        .unwrap_err();
+    assert!(
+        error.message.contains("signed by an authority") && error.message.contains("ca_file"),
+        "{error}"
+    );
+    assert_eq!(
+        (error.kind, error.cause),
+        (
+            UpstreamErrorKind::Unreachable,
+            Some(larder_upstream::Cause::Tls)
+        )
+    );
 
     let mut other = url.clone();
     other.set_host(Some("other.test")).unwrap();
-    let named = repository(UpstreamSettings { base_urls: vec![other.clone()], ..settings });
+    let named = repository(UpstreamSettings {
+        base_urls: vec![other.clone()],
+        ..settings
+    });
     let error = upstream.send(get(&named, other)).await.unwrap_err();
-    assert!(error.message.contains("TLS failed: the server's certificate is not for other.test but for files.test;"), "{error}");
+    assert!(
+        error.message.contains(
+            "TLS failed: the server's certificate is not for other.test but for files.test;"
+        ),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -92,7 +129,10 @@ async fn an_unusable_ca_file_says_so() {
         if content.is_none() {
             settings.ca_file = Some(file.path().with_extension("absent"));
         }
-        let error = upstream.send(get(&repository(settings), url)).await.unwrap_err();
+        let error = upstream
+            .send(get(&repository(settings), url))
+            .await
+            .unwrap_err();
         assert!(error.message.contains("ca_file"), "{error}");
         assert_eq!(error.kind, UpstreamErrorKind::Protocol);
     }
@@ -104,7 +144,10 @@ async fn reload_reads_a_ca_file_again() {
     let (_, stranger) = https("").await;
     let (upstream, settings, url, file) = with_authority(addr, &stranger);
     let repository = repository(settings);
-    assert_eq!(kind(upstream.send(get(&repository, url.clone())).await), UpstreamErrorKind::Unreachable);
+    assert_eq!(
+        kind(upstream.send(get(&repository, url.clone())).await),
+        UpstreamErrorKind::Unreachable
+    );
     std::fs::write(file.path(), &pem).unwrap();
     upstream.reload();
     assert_eq!(text(&upstream, get(&repository, url)).await, "good");
@@ -112,17 +155,27 @@ async fn reload_reads_a_ca_file_again() {
 
 #[tokio::test]
 async fn hazard_s6_https_is_never_left_for_http() {
-    let (addr, pem) = https("HTTP/1.1 302 X\r\nLocation: http://files.test/\r\nContent-Length: 0\r\n\r\n").await;
+    let (addr, pem) =
+        https("HTTP/1.1 302 X\r\nLocation: http://files.test/\r\nContent-Length: 0\r\n\r\n").await;
     let (upstream, settings, url, _file) = with_authority(addr, &pem);
-    assert_eq!(kind(upstream.send(get(&repository(settings), url)).await), UpstreamErrorKind::RefusedRedirect);
+    assert_eq!(
+        kind(upstream.send(get(&repository(settings), url)).await),
+        UpstreamErrorKind::RefusedRedirect
+    );
 }
 
 #[tokio::test]
 async fn hazard_w2_a_tls_connection_cut_without_close_notify_is_a_cut_body() {
     let (addr, pem) = https("HTTP/1.1 200 OK\r\n\r\nhalf").await;
     let (upstream, settings, url, _file) = with_authority(addr, &pem);
-    let response = upstream.send(get(&repository(settings), url)).await.unwrap();
-    assert_eq!(crate::support::read(response).await, (b"half".to_vec(), Some(UpstreamErrorKind::Truncated)));
+    let response = upstream
+        .send(get(&repository(settings), url))
+        .await
+        .unwrap();
+    assert_eq!(
+        crate::support::read(response).await,
+        (b"half".to_vec(), Some(UpstreamErrorKind::Truncated))
+    );
 }
 
 #[tokio::test]
@@ -132,7 +185,10 @@ async fn hazard_a5_a_handshake_that_hangs_ends_with_the_connect_time_out() {
     let url = Url::parse(&format!("https://{}/", origin.addr)).unwrap();
     let mut settings = settings(&url);
     settings.connect_timeout = std::time::Duration::from_millis(200);
-    let error = upstream.send(get(&repository(settings), url)).await.unwrap_err();
+    let error = upstream
+        .send(get(&repository(settings), url))
+        .await
+        .unwrap_err();
     assert!(error.message.contains("timeouts.connect"), "{error}");
     assert_eq!(error.kind, UpstreamErrorKind::TimedOut);
 }

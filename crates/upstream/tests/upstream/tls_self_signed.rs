@@ -25,13 +25,21 @@ struct SelfSigned {
 
 fn self_signed(change: impl FnOnce(&mut CertificateParams)) -> SelfSigned {
     let mut params = CertificateParams::new(vec!["files.test".to_owned()]).unwrap();
-    params.subject_alt_names.push(SanType::IpAddress(Ipv4Addr::LOCALHOST.into()));
-    params.distinguished_name.push(DnType::CommonName, "files.test");
+    params
+        .subject_alt_names
+        .push(SanType::IpAddress(Ipv4Addr::LOCALHOST.into()));
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "files.test");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     change(&mut params);
     let key = KeyPair::generate().unwrap();
     let certificate = params.self_signed(&key).unwrap();
-    SelfSigned { certificate: certificate.der().clone(), pem: certificate.pem(), key }
+    SelfSigned {
+        certificate: certificate.der().clone(),
+        pem: certificate.pem(),
+        key,
+    }
 }
 
 /// Shows one certificate and signs with whatever key it is given.
@@ -51,18 +59,28 @@ fn config(
 ) -> rustls::ServerConfig {
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).unwrap();
-    versions(allowed).with_cert_resolver(Arc::new(Shows(Arc::new(CertifiedKey::new(vec![certificate.certificate.clone()], key)))))
+    versions(allowed).with_cert_resolver(Arc::new(Shows(Arc::new(CertifiedKey::new(
+        vec![certificate.certificate.clone()],
+        key,
+    )))))
 }
 
 async fn origin(certificate: &SelfSigned) -> SocketAddr {
-    serve(config(certificate, &certificate.key, rustls::ALL_VERSIONS), GOOD).await
+    serve(
+        config(certificate, &certificate.key, rustls::ALL_VERSIONS),
+        GOOD,
+    )
+    .await
 }
 
 /// The refusal of `https://{host}` by a larder whose `ca_file` holds `pem`.
 async fn refusal(addr: SocketAddr, pem: &str, host: &str) -> String {
     let (upstream, settings, mut url, _file) = with_authority(addr, pem);
     url.set_host(Some(host)).unwrap();
-    let asked = repository(UpstreamSettings { base_urls: vec![url.clone()], ..settings });
+    let asked = repository(UpstreamSettings {
+        base_urls: vec![url.clone()],
+        ..settings
+    });
     let error = upstream.send(get(&asked, url)).await.unwrap_err();
     assert_eq!(error.kind, UpstreamErrorKind::Unreachable, "{error}");
     error.message
@@ -73,16 +91,25 @@ async fn the_server_s_own_certificate_in_ca_file_makes_it_trusted_for_its_names(
     let (server, stranger) = (self_signed(|_| ()), self_signed(|_| ()));
     let addr = origin(&server).await;
     // Alone, and one of several.
-    for pem in [server.pem.clone(), format!("{}{}", stranger.pem, server.pem)] {
+    for pem in [
+        server.pem.clone(),
+        format!("{}{}", stranger.pem, server.pem),
+    ] {
         for host in ["files.test", "127.0.0.1"] {
             let (upstream, settings, mut url, _file) = with_authority(addr, &pem);
             url.set_host(Some(host)).unwrap();
-            let asked = repository(UpstreamSettings { base_urls: vec![url.clone()], ..settings });
+            let asked = repository(UpstreamSettings {
+                base_urls: vec![url.clone()],
+                ..settings
+            });
             assert_eq!(text(&upstream, get(&asked, url)).await, "good", "{host}");
         }
     }
     let message = refusal(addr, &server.pem, "other.test").await;
-    assert!(message.contains("is not for other.test but for files.test, 127.0.0.1;"), "{message}");
+    assert!(
+        message.contains("is not for other.test but for files.test, 127.0.0.1;"),
+        "{message}"
+    );
 }
 
 /// As `openssl req -x509 -addext basicConstraints=CA:FALSE` makes it.
@@ -90,25 +117,41 @@ async fn the_server_s_own_certificate_in_ca_file_makes_it_trusted_for_its_names(
 async fn a_self_signed_certificate_that_is_no_authority_is_trusted_as_well() {
     let server = self_signed(|params| params.is_ca = IsCa::ExplicitNoCa);
     let (upstream, settings, url, _file) = with_authority(origin(&server).await, &server.pem);
-    assert_eq!(text(&upstream, get(&repository(settings), url)).await, "good");
+    assert_eq!(
+        text(&upstream, get(&repository(settings), url)).await,
+        "good"
+    );
 }
 
 #[tokio::test]
 async fn another_self_signed_certificate_of_the_same_name_is_refused() {
-    let (server, stranger, leaf) = (self_signed(|_| ()), self_signed(|_| ()), self_signed(|params| params.is_ca = IsCa::NoCa));
+    let (server, stranger, leaf) = (
+        self_signed(|_| ()),
+        self_signed(|_| ()),
+        self_signed(|params| params.is_ca = IsCa::NoCa),
+    );
     let message = refusal(origin(&stranger).await, &server.pem, "files.test").await;
-    assert!(message.contains("ca_file does not hold this very certificate"), "{message}");
+    assert!(
+        message.contains("ca_file does not hold this very certificate"),
+        "{message}"
+    );
     let message = refusal(origin(&leaf).await, &server.pem, "files.test").await;
-    assert!(message.contains("is another authority of that name in ca_file?"), "{message}");
+    assert!(
+        message.contains("is another authority of that name in ca_file?"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
 async fn a_listed_certificate_is_trusted_within_its_dates_only() {
-    for (from, until, want) in
-        [(2019, 2020, "expired on 2020-01-01T00:00:00Z"), (4000, 4001, "is not valid before 4000-01-01T00:00:00Z")]
-    {
-        let server =
-            self_signed(|params| (params.not_before, params.not_after) = (date_time_ymd(from, 1, 1), date_time_ymd(until, 1, 1)));
+    for (from, until, want) in [
+        (2019, 2020, "expired on 2020-01-01T00:00:00Z"),
+        (4000, 4001, "is not valid before 4000-01-01T00:00:00Z"),
+    ] {
+        let server = self_signed(|params| {
+            (params.not_before, params.not_after) =
+                (date_time_ymd(from, 1, 1), date_time_ymd(until, 1, 1))
+        });
         let message = refusal(origin(&server).await, &server.pem, "files.test").await;
         assert!(message.contains(want), "{message}");
     }
@@ -120,7 +163,11 @@ async fn who_shows_a_listed_certificate_without_its_key_is_refused() {
     for version in rustls::ALL_VERSIONS {
         let own = serve(config(&server, &server.key, &[version]), GOOD).await;
         let (upstream, settings, url, _file) = with_authority(own, &server.pem);
-        assert_eq!(text(&upstream, get(&repository(settings), url)).await, "good", "{version:?}");
+        assert_eq!(
+            text(&upstream, get(&repository(settings), url)).await,
+            "good",
+            "{version:?}"
+        );
         let stolen = serve(config(&server, &impostor, &[version]), GOOD).await;
         let message = refusal(stolen, &server.pem, "files.test").await;
         assert!(message.contains("TLS failed"), "{version:?}: {message}");
@@ -131,7 +178,16 @@ async fn who_shows_a_listed_certificate_without_its_key_is_refused() {
 async fn a_self_signed_certificate_is_refused_where_no_ca_file_lists_it() {
     let server = self_signed(|_| ());
     let (upstream, settings, url, _file) = with_authority(origin(&server).await, &server.pem);
-    let error = upstream.send(get(&repository(UpstreamSettings { ca_file: None, ..settings }), url)).await.unwrap_err();
+    let error = upstream
+        .send(get(
+            &repository(UpstreamSettings {
+                ca_file: None,
+                ..settings
+            }),
+            url,
+        ))
+        .await
+        .unwrap_err();
     assert!(error.message.contains("add it to ca_file"), "{error}");
 }
 
@@ -143,8 +199,14 @@ async fn http_2_is_offered_with_a_ca_file_too() {
     let mut config = versions(rustls::ALL_VERSIONS).with_cert_resolver(Arc::new(Listens(told)));
     config.alpn_protocols = vec![b"h2".to_vec()];
     let (upstream, settings, url, _file) = with_authority(serve(config, GOOD).await, &server.pem);
-    upstream.send(get(&repository(settings), url)).await.unwrap_err();
-    assert_eq!(offered.recv().await.unwrap(), [b"h2".to_vec(), b"http/1.1".to_vec()]);
+    upstream
+        .send(get(&repository(settings), url))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        offered.recv().await.unwrap(),
+        [b"h2".to_vec(), b"http/1.1".to_vec()]
+    );
 }
 
 /// Tells which protocols a client offers, and shows no certificate.
@@ -153,7 +215,9 @@ struct Listens(tokio::sync::mpsc::UnboundedSender<Vec<Vec<u8>>>);
 
 impl ResolvesServerCert for Listens {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let offered = hello.alpn().map(|offered| offered.map(<[u8]>::to_vec).collect());
+        let offered = hello
+            .alpn()
+            .map(|offered| offered.map(<[u8]>::to_vec).collect());
         self.0.send(offered.unwrap_or_default()).unwrap();
         None
     }
@@ -167,7 +231,9 @@ async fn a_port_that_speaks_plain_http_is_named_as_such() {
         while let Ok((mut stream, _)) = listener.accept().await {
             // What servers of plain HTTP say to bytes that are no request.
             let _ = stream.read(&mut [0; 4096]).await;
-            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await;
+            let _ = stream
+                .write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+                .await;
         }
     });
     let message = refusal(addr, &self_signed(|_| ()).pem, "files.test").await;

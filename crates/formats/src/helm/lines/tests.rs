@@ -40,12 +40,18 @@ impl Sink for Recorder<'_> {
 }
 
 fn by_lines(text: &str) -> Option<Vec<Seen>> {
-    let mut recorder = Recorder { text, seen: Vec::new() };
+    let mut recorder = Recorder {
+        text,
+        seen: Vec::new(),
+    };
     read(text, &mut recorder).unwrap().then_some(recorder.seen)
 }
 
 fn by_events(text: &str) -> Result<Vec<Seen>, Malformed> {
-    let mut recorder = Recorder { text, seen: Vec::new() };
+    let mut recorder = Recorder {
+        text,
+        seen: Vec::new(),
+    };
     events::read(text, &mut recorder).map(|()| recorder.seen)
 }
 
@@ -145,7 +151,11 @@ fn document() -> impl Strategy<Value = String> {
         let mut indent = 0usize;
         let mut text = String::new();
         for (step, fragment) in lines {
-            indent = if text.is_empty() { 0 } else { indent.saturating_add_signed(step) };
+            indent = if text.is_empty() {
+                0
+            } else {
+                indent.saturating_add_signed(step)
+            };
             text.extend([" ".repeat(indent).as_str(), fragment, "\n"]);
             // What opens a collection is most often followed by it.
             if fragment.ends_with(':') || fragment.ends_with(['|', '-']) {
@@ -172,7 +182,9 @@ proptest! {
 #[test]
 fn the_property_is_not_vacuous() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let accepted = (0..1000).filter(|_| by_lines(&document().new_tree(&mut runner).unwrap().current()).is_some()).count();
+    let accepted = (0..1000)
+        .filter(|_| by_lines(&document().new_tree(&mut runner).unwrap().current()).is_some())
+        .count();
     assert!(accepted >= 100, "{accepted} of 1000");
 }
 

@@ -6,20 +6,76 @@ use super::*;
 #[test]
 fn hazard_x8_links_are_read_as_clients_read_them_and_never_left_relative() {
     for (reference, path, url) in [
-        ("a b-1.tgz", "a%20b-1.tgz", "https://charts.example.com/stable/a%20b-1.tgz"),
-        ("./b.tgz", "b.tgz", "https://charts.example.com/stable/b.tgz"),
-        ("x/../b.tgz", "b.tgz", "https://charts.example.com/stable/b.tgz"),
-        ("../stable/b.tgz", "b.tgz", "https://charts.example.com/stable/b.tgz"),
-        ("b.tgz#part", "b.tgz", "https://charts.example.com/stable/b.tgz"),
-        ("a//b.tgz", "a/b.tgz", "https://charts.example.com/stable/a//b.tgz"),
-        ("a\\b.tgz", "a/b.tgz", "https://charts.example.com/stable/a/b.tgz"),
-        ("HTTPS://Charts.example.com/stable/b.tgz", "b.tgz", "https://charts.example.com/stable/b.tgz"),
-        ("http://charts.example.com/stable/b.tgz", "b.tgz", "https://charts.example.com/stable/b.tgz"),
-        ("//charts.example.com/stable/b.tgz", "b.tgz", "https://charts.example.com/stable/b.tgz"),
-        ("https://charts.example.com/stable/x/%2e%2E/b.tgz", "b.tgz", "https://charts.example.com/stable/b.tgz"),
-        ("../charts/b.tgz", "_ext/MAC/charts.example.com/charts/b.tgz", "https://charts.example.com/charts/b.tgz"),
-        ("../../../b.tgz", "_ext/MAC/charts.example.com/b.tgz", "https://charts.example.com/b.tgz"),
-        ("a%2Fb.tgz", "_ext/MAC/charts.example.com/stable/a/b.tgz", "https://charts.example.com/stable/a%2Fb.tgz"),
+        (
+            "a b-1.tgz",
+            "a%20b-1.tgz",
+            "https://charts.example.com/stable/a%20b-1.tgz",
+        ),
+        (
+            "./b.tgz",
+            "b.tgz",
+            "https://charts.example.com/stable/b.tgz",
+        ),
+        (
+            "x/../b.tgz",
+            "b.tgz",
+            "https://charts.example.com/stable/b.tgz",
+        ),
+        (
+            "../stable/b.tgz",
+            "b.tgz",
+            "https://charts.example.com/stable/b.tgz",
+        ),
+        (
+            "b.tgz#part",
+            "b.tgz",
+            "https://charts.example.com/stable/b.tgz",
+        ),
+        (
+            "a//b.tgz",
+            "a/b.tgz",
+            "https://charts.example.com/stable/a//b.tgz",
+        ),
+        (
+            "a\\b.tgz",
+            "a/b.tgz",
+            "https://charts.example.com/stable/a/b.tgz",
+        ),
+        (
+            "HTTPS://Charts.example.com/stable/b.tgz",
+            "b.tgz",
+            "https://charts.example.com/stable/b.tgz",
+        ),
+        (
+            "http://charts.example.com/stable/b.tgz",
+            "b.tgz",
+            "https://charts.example.com/stable/b.tgz",
+        ),
+        (
+            "//charts.example.com/stable/b.tgz",
+            "b.tgz",
+            "https://charts.example.com/stable/b.tgz",
+        ),
+        (
+            "https://charts.example.com/stable/x/%2e%2E/b.tgz",
+            "b.tgz",
+            "https://charts.example.com/stable/b.tgz",
+        ),
+        (
+            "../charts/b.tgz",
+            "_ext/MAC/charts.example.com/charts/b.tgz",
+            "https://charts.example.com/charts/b.tgz",
+        ),
+        (
+            "../../../b.tgz",
+            "_ext/MAC/charts.example.com/b.tgz",
+            "https://charts.example.com/b.tgz",
+        ),
+        (
+            "a%2Fb.tgz",
+            "_ext/MAC/charts.example.com/stable/a/b.tgz",
+            "https://charts.example.com/stable/a%2Fb.tgz",
+        ),
         (
             "https://cdn.example.net//a b.tgz?x=%2F",
             "_ext/MAC/cdn.example.net/a%20b.tgz",
@@ -28,20 +84,46 @@ fn hazard_x8_links_are_read_as_clients_read_them_and_never_left_relative() {
     ] {
         let body = index_of(&format!("    urls:\n    - '{reference}'"));
         let text = derive(&body);
-        assert_eq!(without_macs(&text), body.replace(&format!("'{reference}'"), &format!("'{LARDER}{path}'")), "{reference}");
+        assert_eq!(
+            without_macs(&text),
+            body.replace(&format!("'{reference}'"), &format!("'{LARDER}{path}'")),
+            "{reference}"
+        );
         let [claim] = claims(&body).try_into().unwrap();
         assert_eq!(claim.url, url, "{reference}");
         if let Some(signed) = carried(&text)[0].strip_prefix("_ext/") {
             let (repository, path) = (
                 stable(),
-                larder_core::ArtifactPath::parse(&format!("_ext/{signed}"), larder_core::PathRules::default()).unwrap(),
+                larder_core::ArtifactPath::parse(
+                    &format!("_ext/{signed}"),
+                    larder_core::PathRules::default(),
+                )
+                .unwrap(),
             );
             assert_eq!(claim.path, path.as_str());
-            assert_eq!(links(&repository).resolve_external(&path, &[]).unwrap().url.as_str(), url, "{reference}");
-            let beside =
-                larder_core::ArtifactPath::parse(&format!("_ext/{signed}.prov"), larder_core::PathRules::default()).unwrap();
-            let beside = links(&repository).resolve_external(&beside, crate::SIDECAR_SUFFIXES).unwrap().url;
-            assert_eq!(beside.as_str(), url.replace(".tgz", ".tgz.prov"), "{reference}");
+            assert_eq!(
+                links(&repository)
+                    .resolve_external(&path, &[])
+                    .unwrap()
+                    .url
+                    .as_str(),
+                url,
+                "{reference}"
+            );
+            let beside = larder_core::ArtifactPath::parse(
+                &format!("_ext/{signed}.prov"),
+                larder_core::PathRules::default(),
+            )
+            .unwrap();
+            let beside = links(&repository)
+                .resolve_external(&beside, crate::SIDECAR_SUFFIXES)
+                .unwrap()
+                .url;
+            assert_eq!(
+                beside.as_str(),
+                url.replace(".tgz", ".tgz.prov"),
+                "{reference}"
+            );
         }
     }
 }
@@ -49,18 +131,43 @@ fn hazard_x8_links_are_read_as_clients_read_them_and_never_left_relative() {
 /// Helm would resolve them against larder's address, where they lead into another repository.
 #[test]
 fn hazard_x8_what_may_not_be_carried_is_written_as_the_url_that_it_means() {
-    let mut repository = remote("stable", PackageType::Helm, "https://charts.example.com/stable/");
+    let mut repository = remote(
+        "stable",
+        PackageType::Helm,
+        "https://charts.example.com/stable/",
+    );
     repository.upstream.as_mut().unwrap().link_hosts = Some(Vec::new());
     for (reference, want) in [
         ("//cdn.example.net/a.tgz", "https://cdn.example.net/a.tgz"),
-        ("a%2F..%2F..%2Fb.tgz", "https://charts.example.com/stable/a%2F..%2F..%2Fb.tgz"),
-        ("https://cdn.example.net/a b.tgz", "https://cdn.example.net/a b.tgz"),
-        ("oci://registry.example.com/charts/nginx:18.2.5", "oci://registry.example.com/charts/nginx:18.2.5"),
+        (
+            "a%2F..%2F..%2Fb.tgz",
+            "https://charts.example.com/stable/a%2F..%2F..%2Fb.tgz",
+        ),
+        (
+            "https://cdn.example.net/a b.tgz",
+            "https://cdn.example.net/a b.tgz",
+        ),
+        (
+            "oci://registry.example.com/charts/nginx:18.2.5",
+            "oci://registry.example.com/charts/nginx:18.2.5",
+        ),
     ] {
         let body = index_of(&format!("    urls:\n    - '{reference}'"));
-        let text = derive_from(&repository, "https://charts.example.com/stable/index.yaml", &body).unwrap();
+        let text = derive_from(
+            &repository,
+            "https://charts.example.com/stable/index.yaml",
+            &body,
+        )
+        .unwrap();
         assert_eq!(text, body.replace(reference, want));
-        assert_eq!(claims_from(&repository, "https://charts.example.com/stable/index.yaml", &body), []);
+        assert_eq!(
+            claims_from(
+                &repository,
+                "https://charts.example.com/stable/index.yaml",
+                &body
+            ),
+            []
+        );
     }
     with_document(
         "https://charts.example.com/stable/index.yaml",
@@ -69,17 +176,34 @@ fn hazard_x8_what_may_not_be_carried_is_written_as_the_url_that_it_means() {
             let links = links(&repository);
             Helm.derive(document, "index", &links).unwrap();
             let left = links.left_out();
-            assert_eq!((left.count, left.first.unwrap().0.as_str()), (2, "https://cdn.example.net"));
+            assert_eq!(
+                (left.count, left.first.unwrap().0.as_str()),
+                (2, "https://cdn.example.net")
+            );
         },
     );
 }
 
 #[test]
 fn hazard_x4_short_links_are_not_multiplied_by_a_long_base_without_end() {
-    let repository = remote("stable", PackageType::Helm, &format!("https://charts.example.com/{}/", "b".repeat(1900)));
+    let repository = remote(
+        "stable",
+        PackageType::Helm,
+        &format!("https://charts.example.com/{}/", "b".repeat(1900)),
+    );
     let body = index_of(&format!("    urls:\n{}", "    - ./a\n".repeat(40_000)));
     with_document("https://charts.example.com/index.yaml", &body, |document| {
-        assert!(Helm.derive(document, "index", &links(&repository)).unwrap_err().0.contains("memory"));
-        assert!(Helm.claims(document, &links(&repository), &mut |_| {}).unwrap_err().0.contains("memory"));
+        assert!(
+            Helm.derive(document, "index", &links(&repository))
+                .unwrap_err()
+                .0
+                .contains("memory")
+        );
+        assert!(
+            Helm.claims(document, &links(&repository), &mut |_| {})
+                .unwrap_err()
+                .0
+                .contains("memory")
+        );
     });
 }

@@ -8,7 +8,10 @@ const ATTACK: &str = "\"'><script>alert(1)</script>&lt;img src=x onerror=alert(1
 /// All markup in a rendered page, by a scanner that knows nothing of ours: every `<` starts one of the tags we write.
 fn assert_only_our_markup(html: &str) {
     for tag in html.split('<').skip(1) {
-        let name: String = tag.chars().take_while(|c| !c.is_whitespace() && *c != '>').collect();
+        let name: String = tag
+            .chars()
+            .take_while(|c| !c.is_whitespace() && *c != '>')
+            .collect();
         assert!(
             matches!(
                 name.as_str(),
@@ -34,10 +37,15 @@ fn assert_only_our_markup(html: &str) {
         assert_eq!(inside.matches('"').count() % 2, 0, "<{inside}>");
         let outside_values: String = inside.split('"').step_by(2).collect();
         assert!(
-            !outside_values.contains(" on") && !outside_values.contains("style") && !outside_values.contains("ping"),
+            !outside_values.contains(" on")
+                && !outside_values.contains("style")
+                && !outside_values.contains("ping"),
             "<{inside}>"
         );
-        assert!(!inside.contains("href=") || inside.contains(" href=\"/api/v1/remote/py/"), "<{inside}>");
+        assert!(
+            !inside.contains("href=") || inside.contains(" href=\"/api/v1/remote/py/"),
+            "<{inside}>"
+        );
     }
 }
 
@@ -53,7 +61,10 @@ fn hazard_s15_publishers_text_in_json_cannot_become_markup() {
     for form in [HTML, V1_HTML] {
         let html = page.text(form);
         assert_only_our_markup(&html);
-        assert!(html.contains("data-yanked=\"&quot;'&gt;&lt;script&gt;"), "{html}");
+        assert!(
+            html.contains("data-yanked=\"&quot;'&gt;&lt;script&gt;"),
+            "{html}"
+        );
     }
 }
 
@@ -79,11 +90,21 @@ fn hazard_s15_scripts_and_acting_attributes_of_html_are_dropped() {
 #[test]
 fn hazard_s15_names_in_lists_cannot_become_markup() {
     let name = serde_json::to_string(ATTACK).unwrap();
-    let html = Page::json("", format!("{{\"projects\":[{{\"name\":{name}}},{{\"name\":\"ok\"}}]}}")).text(HTML);
+    let html = Page::json(
+        "",
+        format!("{{\"projects\":[{{\"name\":{name}}},{{\"name\":\"ok\"}}]}}"),
+    )
+    .text(HTML);
     assert_only_our_markup(&html);
     assert_eq!(html.matches("<a ").count(), 1);
-    let html =
-        Page::html("", format!("<a href=/simple/ok/ onclick=x title='{}'>{ATTACK}</a>", ATTACK.replace('\'', ""))).text(HTML);
+    let html = Page::html(
+        "",
+        format!(
+            "<a href=/simple/ok/ onclick=x title='{}'>{ATTACK}</a>",
+            ATTACK.replace('\'', "")
+        ),
+    )
+    .text(HTML);
     assert_only_our_markup(&html);
     assert!(html.contains("simple/ok/"), "{html}");
 }
@@ -109,9 +130,18 @@ fn hazard_w11_login_pages_are_no_index() {
 
 #[test]
 fn json_that_is_no_simple_page_is_refused_with_a_reason() {
-    let deep = format!("{{\"files\":[],\"x\":{}{}}}", "[".repeat(64), "]".repeat(64));
-    let deep_in_file = format!("{{\"files\":[{{\"filename\":\"a\",\"url\":\"b\",\"x\":{}{}}}]}}", "[".repeat(62), "]".repeat(62));
-    let file = |members: &str| format!("{{\"files\":[{{\"filename\":\"a\",\"url\":\"b\",{members}}}]}}");
+    let deep = format!(
+        "{{\"files\":[],\"x\":{}{}}}",
+        "[".repeat(64),
+        "]".repeat(64)
+    );
+    let deep_in_file = format!(
+        "{{\"files\":[{{\"filename\":\"a\",\"url\":\"b\",\"x\":{}{}}}]}}",
+        "[".repeat(62),
+        "]".repeat(62)
+    );
+    let file =
+        |members: &str| format!("{{\"files\":[{{\"filename\":\"a\",\"url\":\"b\",{members}}}]}}");
     for (body, reason) in [
         ("", "EOF"),
         ("[]", "expected an object"),
@@ -122,10 +152,19 @@ fn json_that_is_no_simple_page_is_refused_with_a_reason() {
         ("{\"files\":[1]}", "expected a file"),
         ("{\"files\":[{\"url\":\"x\"}]}", "missing field `filename`"),
         ("{\"files\":[{\"filename\":\"x\"}]}", "missing field `url`"),
-        ("{\"files\":[{\"filename\":1,\"url\":\"x\"}]}", "expected a string"),
-        ("{\"files\":[{\"filename\":\"x\",\"url\":null}]}", "`url` is not a string"),
+        (
+            "{\"files\":[{\"filename\":1,\"url\":\"x\"}]}",
+            "expected a string",
+        ),
+        (
+            "{\"files\":[{\"filename\":\"x\",\"url\":null}]}",
+            "`url` is not a string",
+        ),
         ("{\"files\":[],\"files\":[]}", "duplicate field `files`"),
-        ("{\"files\":[{\"filename\":\"x\",\"url\":\"a\",\"u\\u0072l\":\"b\"}]}", "duplicate field `url`"),
+        (
+            "{\"files\":[{\"filename\":\"x\",\"url\":\"a\",\"u\\u0072l\":\"b\"}]}",
+            "duplicate field `url`",
+        ),
         ("{\"files\":[]} trailing", "trailing characters"),
         ("{\"files\":[],}", "trailing comma"),
         ("{\"files\":[],\"meta\":7}", "`meta` is not an object"),
@@ -134,7 +173,10 @@ fn json_that_is_no_simple_page_is_refused_with_a_reason() {
         (&file("\"hashes\":[]"), "expected an object of hashes"),
         (&file("\"hashes\":{\"sha256\":1}"), "expected a string"),
         (&file("\"requires-python\":3"), "expected a string"),
-        (&file("\"core-metadata\":\"x\""), "expected a boolean or an object"),
+        (
+            &file("\"core-metadata\":\"x\""),
+            "expected a boolean or an object",
+        ),
         (&file("\"gpg-sig\":\"x\""), "expected a boolean"),
         (&deep, "nests more than 64"),
         (&deep_in_file, "nests more than 64"),
@@ -147,16 +189,33 @@ fn json_that_is_no_simple_page_is_refused_with_a_reason() {
         }
     }
     assert!(Page::json("", "{\"files\":[]}").check().is_err());
-    assert!(Page::json("", "{\"projects\":[{\"name\":1}]}").check().is_err());
-    assert!(Page::json("", "{\"projects\":[{\"name\":\"a\",\"name\":\"b\"}]}").check().is_err());
-    assert!(Page::json("foo", b"{\"files\":[],\"x\":\"\xff\"}").check().unwrap_err().0.contains("byte 17"));
+    assert!(
+        Page::json("", "{\"projects\":[{\"name\":1}]}")
+            .check()
+            .is_err()
+    );
+    assert!(
+        Page::json("", "{\"projects\":[{\"name\":\"a\",\"name\":\"b\"}]}")
+            .check()
+            .is_err()
+    );
+    assert!(
+        Page::json("foo", b"{\"files\":[],\"x\":\"\xff\"}")
+            .check()
+            .unwrap_err()
+            .0
+            .contains("byte 17")
+    );
 }
 
 #[test]
 fn hazard_r3_a_million_levels_cost_no_stack() {
     let deep = format!("{{\"files\":[],\"x\":{}", "[".repeat(1_000_000));
     assert!(Page::json("foo", deep).check().is_err());
-    let deep = format!("{{\"files\":[{{\"filename\":{}", "{\"a\":".repeat(1_000_000));
+    let deep = format!(
+        "{{\"files\":[{{\"filename\":{}",
+        "{\"a\":".repeat(1_000_000)
+    );
     assert!(Page::json("foo", deep).check().is_err());
     let deep = format!("<title>Links for foo</title>{}", "<b>".repeat(1_000_000));
     let page = Page::html("foo", deep);
@@ -165,14 +224,33 @@ fn hazard_r3_a_million_levels_cost_no_stack() {
 
 #[test]
 fn pages_of_too_many_entries_are_refused() {
-    let body = format!("{{\"projects\":[{}{{\"name\":\"a\"}}]}}", "{\"name\":\"a\"},".repeat(1_000_000));
-    assert!(Page::json("", body).check().unwrap_err().0.contains("more than 1000000 projects"));
-    assert!(Page::html("", "<a href=a>a</a>".repeat(1_000_001)).check().unwrap_err().0.contains("more than 1000000 anchors"));
+    let body = format!(
+        "{{\"projects\":[{}{{\"name\":\"a\"}}]}}",
+        "{\"name\":\"a\"},".repeat(1_000_000)
+    );
+    assert!(
+        Page::json("", body)
+            .check()
+            .unwrap_err()
+            .0
+            .contains("more than 1000000 projects")
+    );
+    assert!(
+        Page::html("", "<a href=a>a</a>".repeat(1_000_001))
+            .check()
+            .unwrap_err()
+            .0
+            .contains("more than 1000000 anchors")
+    );
 }
 
 #[test]
 fn there_are_no_other_forms() {
-    assert!(Page::json("foo", "{\"files\":[]}").try_derive("packument").is_err());
+    assert!(
+        Page::json("foo", "{\"files\":[]}")
+            .try_derive("packument")
+            .is_err()
+    );
 }
 
 #[test]

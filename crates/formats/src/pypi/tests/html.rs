@@ -73,14 +73,21 @@ fn json_of_html_claims_no_more_than_html_tells() {
 fn relative_links_of_devpi_and_nexus_are_resolved_against_the_page() {
     let html = devpi().text(HTML);
     assert!(html.contains("<a href=\"/api/v1/remote/py/+f/9f8/6d081884c7d65/sample_project-1.0-py3-none-any.whl#sha256=9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" data-requires-python=\"&gt;=3.8\">sample_project-1.0-py3-none-any.whl</a>"), "{html}");
-    assert!(html.contains("sample_project-0.9.tar.gz#md5=d41d8cd98f00b204e9800998ecf8427e&amp;egg=sample\">"));
+    assert!(html.contains(
+        "sample_project-0.9.tar.gz#md5=d41d8cd98f00b204e9800998ecf8427e&amp;egg=sample\">"
+    ));
     let devpi = devpi().value();
     // A fragment that says more than digests is kept beside `hashes`.
     assert_eq!(
         devpi["files"][1]["url"],
-        json!("/api/v1/remote/py/+f/603/03ae22b998861/sample_project-0.9.tar.gz#md5=d41d8cd98f00b204e9800998ecf8427e&egg=sample")
+        json!(
+            "/api/v1/remote/py/+f/603/03ae22b998861/sample_project-0.9.tar.gz#md5=d41d8cd98f00b204e9800998ecf8427e&egg=sample"
+        )
     );
-    assert_eq!(devpi["files"][1]["hashes"], json!({"md5": "d41d8cd98f00b204e9800998ecf8427e"}));
+    assert_eq!(
+        devpi["files"][1]["hashes"],
+        json!({"md5": "d41d8cd98f00b204e9800998ecf8427e"})
+    );
 
     let html = nexus().text(HTML);
     assert!(html.contains("<a href=\"/api/v1/remote/py/packages/sample-project/1.0/sample_project-1.0-py3-none-any.whl#sha256=9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" rel=\"internal\" data-requires-python=\"&gt;=3.9\">"), "{html}");
@@ -88,7 +95,11 @@ fn relative_links_of_devpi_and_nexus_are_resolved_against_the_page() {
 
 #[test]
 fn host_relative_links_and_local_versions_survive() {
-    let page = Page::html("sample-project", include_str!("../testdata/pypiserver.html")).at(
+    let page = Page::html(
+        "sample-project",
+        include_str!("../testdata/pypiserver.html"),
+    )
+    .at(
         "https://pypi.example.com/",
         "https://pypi.example.com/simple/",
         "https://pypi.example.com/simple/sample-project/",
@@ -103,7 +114,10 @@ fn host_relative_links_and_local_versions_survive() {
     let html = page.text(HTML);
     assert!(html.contains("href=\"/api/v1/remote/py/whl/cpu/torch-2.4.0%2Bcpu-cp312-cp312-linux_x86_64.whl#sha256="), "{html}");
     assert!(html.contains(">torch-2.4.0+cpu-cp312-cp312-linux_x86_64.whl</a>"));
-    assert_eq!(page.value()["files"][0]["filename"], json!("torch-2.4.0+cpu-cp312-cp312-linux_x86_64.whl"));
+    assert_eq!(
+        page.value()["files"][0]["filename"],
+        json!("torch-2.4.0+cpu-cp312-cp312-linux_x86_64.whl")
+    );
 }
 
 #[test]
@@ -113,7 +127,10 @@ fn a_base_is_followed_and_removed() {
         "<title>Links for foo</title><base href='https://files.example.com/deep/'><a href=foo-1.zip>foo-1.zip</a>",
     );
     let html = page.text(HTML);
-    assert!(html.contains("<a href=\"/api/v1/remote/py/deep/foo-1.zip\">"), "{html}");
+    assert!(
+        html.contains("<a href=\"/api/v1/remote/py/deep/foo-1.zip\">"),
+        "{html}"
+    );
     assert!(!html.contains("<base"));
 }
 
@@ -121,8 +138,15 @@ fn a_base_is_followed_and_removed() {
 fn checklist_13_no_foreign_base_or_scheme_is_reachable() {
     let links = "<a href=foo-1.zip>foo-1.zip</a><a href='/foo-2.zip'>2</a><a href='javascript:alert(1)//foo-3.zip'>3</a>\
         <a href='file:///srv/foo-4.zip'>4</a><a href='https://evil.example.net/foo-5.zip'>5</a><a href='java&#10;script&colon;alert(1)'>6</a>";
-    for base in ["https://evil.example.net/", "file:///srv/", "javascript:alert(1)//"] {
-        let page = Page::html("foo", format!("<title>Links for foo</title><base href=\"{base}\">{links}"));
+    for base in [
+        "https://evil.example.net/",
+        "file:///srv/",
+        "javascript:alert(1)//",
+    ] {
+        let page = Page::html(
+            "foo",
+            format!("<title>Links for foo</title><base href=\"{base}\">{links}"),
+        );
         let html = page.text(HTML);
         assert!(!html.contains("<a "), "{base}: {html}");
         assert_eq!(page.value()["files"], json!([]));
@@ -175,7 +199,10 @@ fn checklist_1_the_two_forms_name_the_same_files() {
         let files = value["files"].as_array().unwrap();
         assert!(!files.is_empty());
         for file in files {
-            assert!(html.contains(&format!("\">{}</a>", file["filename"].as_str().unwrap())), "{file}");
+            assert!(
+                html.contains(&format!("\">{}</a>", file["filename"].as_str().unwrap())),
+                "{file}"
+            );
         }
         assert_eq!(html.matches("<a ").count(), files.len());
     }

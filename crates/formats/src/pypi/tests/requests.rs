@@ -23,15 +23,25 @@ fn status(operation: Operation) -> u16 {
 
 #[test]
 fn checklist_1_and_2_forms_share_one_source() {
-    let json = read("simple/foo-bar/", Some("application/vnd.pypi.simple.v1+json"));
-    let latest = read("simple/foo-bar/", Some("application/vnd.pypi.simple.latest+json"));
+    let json = read(
+        "simple/foo-bar/",
+        Some("application/vnd.pypi.simple.v1+json"),
+    );
+    let latest = read(
+        "simple/foo-bar/",
+        Some("application/vnd.pypi.simple.latest+json"),
+    );
     let html = read("simple/foo-bar/", None);
     assert_eq!(json.form, Form::Derived("simple+json"));
     assert_eq!(latest.form, Form::Derived("simple+json"));
     assert_eq!(html.form, Form::Derived("simple+html"));
     assert_eq!(json.source, html.source);
     assert!(json.source.is_document && json.source.variant.is_empty());
-    assert!(json.source.accept.is_some_and(|accept| accept.starts_with("application/vnd.pypi.simple.v1+json,")));
+    assert!(
+        json.source
+            .accept
+            .is_some_and(|accept| accept.starts_with("application/vnd.pypi.simple.v1+json,"))
+    );
     assert_eq!(Pypi.varies_by("simple/foo-bar/"), ["accept"]);
     assert!(Pypi.varies_by("packages/x-1.0.whl").is_empty());
 }
@@ -44,11 +54,20 @@ fn checklist_3_pages_come_from_the_index_and_files_from_base_url() {
         (SourceBase::Index, "simple/foo-bar/", "simple/foo-bar/")
     );
     let list = read("simple/", None).source;
-    assert_eq!((list.base, list.path.as_str(), list.is_document), (SourceBase::Index, "simple/", true));
+    assert_eq!(
+        (list.base, list.path.as_str(), list.is_document),
+        (SourceBase::Index, "simple/", true)
+    );
     let file = read("packages/aa/x-1.0.tar.gz", None);
-    assert_eq!((&file.source.base, file.source.is_document, file.form), (&SourceBase::Files, false, Form::Verbatim));
+    assert_eq!(
+        (&file.source.base, file.source.is_document, file.form),
+        (&SourceBase::Files, false, Form::Verbatim)
+    );
     let provenance = read("integrity/foo/1.0/foo-1.0.tar.gz/provenance", None);
-    assert_eq!((provenance.source.base, provenance.form), (SourceBase::Index, Form::Verbatim));
+    assert_eq!(
+        (provenance.source.base, provenance.form),
+        (SourceBase::Index, Form::Verbatim)
+    );
     for api in ["pypi/foo/json", "pypi/foo/1.0/json"] {
         assert_eq!(read(api, None).source.base, SourceBase::Index);
         assert_eq!(Pypi.built_in(&two_hosts(), api), BuiltIn::Mutable);
@@ -58,14 +77,27 @@ fn checklist_3_pages_come_from_the_index_and_files_from_base_url() {
 #[test]
 fn the_simple_root_may_have_another_name() {
     for (index_url, path) in [
-        ("https://devpi.example.com/root/dev/+simple/", "+simple/foo/"),
-        ("https://host.example.com/api/packages/me/pypi/simple/", "simple/foo/"),
+        (
+            "https://devpi.example.com/root/dev/+simple/",
+            "+simple/foo/",
+        ),
+        (
+            "https://host.example.com/api/packages/me/pypi/simple/",
+            "simple/foo/",
+        ),
         ("https://host.example.com/my%20index/", "my%20index/foo/"),
         ("https://host.example.com/", "foo/"),
     ] {
         let repository = repository("https://host.example.com/", index_url);
-        let Operation::Read(read) = ask_of(&repository, &Method::GET, "simple/foo/", None, None) else { panic!() };
-        assert_eq!((read.source.path.as_str(), read.source.key_path.as_str()), (path, "simple/foo/"), "{index_url}");
+        let Operation::Read(read) = ask_of(&repository, &Method::GET, "simple/foo/", None, None)
+        else {
+            panic!()
+        };
+        assert_eq!(
+            (read.source.path.as_str(), read.source.key_path.as_str()),
+            (path, "simple/foo/"),
+            "{index_url}"
+        );
     }
 }
 
@@ -73,20 +105,35 @@ fn the_simple_root_may_have_another_name() {
 fn checklist_4_other_spellings_are_redirected_with_their_query() {
     for (path, query, location) in [
         ("simple/Foo.Bar", None, "simple/foo-bar/"),
-        ("simple/Foo_Bar/", Some("format=text%2Fhtml"), "simple/foo-bar/?format=text%2Fhtml"),
+        (
+            "simple/Foo_Bar/",
+            Some("format=text%2Fhtml"),
+            "simple/foo-bar/?format=text%2Fhtml",
+        ),
         ("simple/foo-bar", Some("a=1"), "simple/foo-bar/?a=1"),
         ("simple/foo--bar/", None, "simple/foo-bar/"),
         ("simple", None, "simple/"),
         ("simple/index.html", None, "simple/"),
         ("simple/Foo/index.html", None, "simple/foo/"),
     ] {
-        assert_eq!(ask(&Method::GET, path, query, None), Operation::Redirect(location.to_owned()), "{path}");
+        assert_eq!(
+            ask(&Method::GET, path, query, None),
+            Operation::Redirect(location.to_owned()),
+            "{path}"
+        );
     }
 }
 
 #[test]
 fn names_outside_the_grammar_are_bad_requests() {
-    for path in ["simple/-foo/", "simple/foo-/", "simple/foo%20bar/", "simple/f%C3%B6%C3%B6/", "simple/a~b", "simple/..a/"] {
+    for path in [
+        "simple/-foo/",
+        "simple/foo-/",
+        "simple/foo%20bar/",
+        "simple/f%C3%B6%C3%B6/",
+        "simple/a~b",
+        "simple/..a/",
+    ] {
         assert_eq!(status(ask(&Method::GET, path, None, None)), 400, "{path}");
     }
 }
@@ -95,10 +142,17 @@ fn names_outside_the_grammar_are_bad_requests() {
 fn only_reading_is_offered() {
     for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
         for path in ["", "legacy/", "simple/foo/", "packages/x.whl"] {
-            assert_eq!(status(ask(&method, path, None, None)), 405, "{method} {path}");
+            assert_eq!(
+                status(ask(&method, path, None, None)),
+                405,
+                "{method} {path}"
+            );
         }
     }
-    assert_eq!(ask(&Method::HEAD, "simple/foo/", None, None), ask(&Method::GET, "simple/foo/", None, None));
+    assert_eq!(
+        ask(&Method::HEAD, "simple/foo/", None, None),
+        ask(&Method::GET, "simple/foo/", None, None)
+    );
 }
 
 #[test]
@@ -107,20 +161,29 @@ fn checklist_15_plus_and_its_escape_are_one_key_and_go_upstream_escaped() {
     let escaped = read("whl/torch-2.4.0%2Bcu121-cp312-cp312-linux_x86_64.whl", None).source;
     assert_eq!(plain.key_path, escaped.key_path);
     for source in [&plain, &escaped] {
-        assert_eq!(source.path, "whl/torch-2.4.0%2Bcu121-cp312-cp312-linux_x86_64.whl");
+        assert_eq!(
+            source.path,
+            "whl/torch-2.4.0%2Bcu121-cp312-cp312-linux_x86_64.whl"
+        );
     }
 }
 
 #[test]
 fn queries_do_not_travel() {
-    let Operation::Read(read) = ask(&Method::GET, "packages/x-1.0.whl", Some("a=1"), None) else { panic!() };
+    let Operation::Read(read) = ask(&Method::GET, "packages/x-1.0.whl", Some("a=1"), None) else {
+        panic!()
+    };
     assert_eq!(read.source.query, None);
 }
 
 #[test]
 fn pages_are_mutable_and_files_are_not() {
     let repository = two_hosts();
-    for path in ["simple/", "simple/foo/", "integrity/foo/1.0/foo-1.0.tar.gz/provenance"] {
+    for path in [
+        "simple/",
+        "simple/foo/",
+        "integrity/foo/1.0/foo-1.0.tar.gz/provenance",
+    ] {
         assert_eq!(Pypi.built_in(&repository, path), BuiltIn::Mutable, "{path}");
     }
     for path in [
@@ -137,8 +200,14 @@ fn pages_are_mutable_and_files_are_not() {
 
 #[test]
 fn sidecars_follow_their_files() {
-    assert_eq!(Pypi.subject("packages/foo-1.0-py3-none-any.whl.metadata"), Some("packages/foo-1.0-py3-none-any.whl"));
-    assert_eq!(Pypi.subject("packages/foo-1.0.tar.gz.asc"), Some("packages/foo-1.0.tar.gz"));
+    assert_eq!(
+        Pypi.subject("packages/foo-1.0-py3-none-any.whl.metadata"),
+        Some("packages/foo-1.0-py3-none-any.whl")
+    );
+    assert_eq!(
+        Pypi.subject("packages/foo-1.0.tar.gz.asc"),
+        Some("packages/foo-1.0.tar.gz")
+    );
     assert_eq!(Pypi.subject("packages/foo-1.0.tar.gz"), None);
     assert_eq!(Pypi.subject("simple/foo.whl.asc/"), None);
 }
@@ -153,9 +222,19 @@ fn files_are_named_by_their_projects_page() {
         "Foo_Bar-1.0-py3-none-any.whl.metadata",
         "_ext/mac/host/foo_bar-1.0.zip",
     ] {
-        assert_eq!(Pypi.named_by(&repository, path).as_ref(), Some(&page), "{path}");
+        assert_eq!(
+            Pypi.named_by(&repository, path).as_ref(),
+            Some(&page),
+            "{path}"
+        );
     }
-    for path in ["simple/foo-bar/", "simple/", "integrity/foo/1.0/foo-1.0.tar.gz", "packages/readme.txt", ""] {
+    for path in [
+        "simple/foo-bar/",
+        "simple/",
+        "integrity/foo/1.0/foo-1.0.tar.gz",
+        "packages/readme.txt",
+        "",
+    ] {
         assert_eq!(Pypi.named_by(&repository, path), None, "{path}");
     }
 }

@@ -11,8 +11,16 @@ use super::super::test_support::Page;
 /// A file as an upstream might list it.
 fn file() -> impl Strategy<Value = Value> {
     let hash = "[0-9a-f]{64}";
-    let yanked = prop_oneof![Just(json!(false)), Just(json!(true)), "[^\0]{1,20}".prop_map(Value::from)];
-    let metadata = prop_oneof![Just(json!(false)), Just(json!(true)), hash.prop_map(|hex| json!({"sha256": hex}))];
+    let yanked = prop_oneof![
+        Just(json!(false)),
+        Just(json!(true)),
+        "[^\0]{1,20}".prop_map(Value::from)
+    ];
+    let metadata = prop_oneof![
+        Just(json!(false)),
+        Just(json!(true)),
+        hash.prop_map(|hex| json!({"sha256": hex}))
+    ];
     (
         "[0-9]{1,3}(\\.[0-9]{1,2}){0,2}(\\+[a-z0-9]{1,4})?",
         "[a-z0-9/]{0,12}",
@@ -23,21 +31,31 @@ fn file() -> impl Strategy<Value = Value> {
         option::of(any::<bool>()),
         option::of(any::<u64>()),
     )
-        .prop_map(|(version, directory, hash, python, yanked, metadata, signed, size)| {
-            let directory =
-                directory.split('/').filter(|part| !part.is_empty()).fold(String::new(), |path, part| path + part + "/");
-            let name = format!("foo-{version}.tar.gz");
-            let mut file = Map::new();
-            file.insert("url".into(), json!(format!("https://files.example.com/{directory}{}", name.replace('+', "%2B"))));
-            file.insert("filename".into(), json!(name));
-            file.insert("hashes".into(), json!({"sha256": hash}));
-            file.insert("yanked".into(), yanked);
-            file.insert("core-metadata".into(), metadata);
-            python.map(|text| file.insert("requires-python".into(), json!(text)));
-            signed.map(|signed| file.insert("gpg-sig".into(), json!(signed)));
-            size.map(|size| file.insert("size".into(), json!(size)));
-            Value::Object(file)
-        })
+        .prop_map(
+            |(version, directory, hash, python, yanked, metadata, signed, size)| {
+                let directory = directory
+                    .split('/')
+                    .filter(|part| !part.is_empty())
+                    .fold(String::new(), |path, part| path + part + "/");
+                let name = format!("foo-{version}.tar.gz");
+                let mut file = Map::new();
+                file.insert(
+                    "url".into(),
+                    json!(format!(
+                        "https://files.example.com/{directory}{}",
+                        name.replace('+', "%2B")
+                    )),
+                );
+                file.insert("filename".into(), json!(name));
+                file.insert("hashes".into(), json!({"sha256": hash}));
+                file.insert("yanked".into(), yanked);
+                file.insert("core-metadata".into(), metadata);
+                python.map(|text| file.insert("requires-python".into(), json!(text)));
+                signed.map(|signed| file.insert("gpg-sig".into(), json!(signed)));
+                size.map(|size| file.insert("size".into(), json!(size)));
+                Value::Object(file)
+            },
+        )
 }
 
 /// What HTML can say of a file, links leading to larder.
@@ -53,7 +71,11 @@ fn told_by_html(file: &Value) -> Value {
 }
 
 fn page(files: &[Value]) -> Page {
-    Page::json("foo", json!({"meta": {"api-version": "1.1"}, "name": "foo", "files": files, "versions": []}).to_string())
+    Page::json(
+        "foo",
+        json!({"meta": {"api-version": "1.1"}, "name": "foo", "files": files, "versions": []})
+            .to_string(),
+    )
 }
 
 proptest! {
