@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use crate::error_code::ErrorCode;
+
 /// What kind of failure this is. The HTTP status is chosen from it in `server/problem.rs` and nowhere else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FaultKind {
@@ -51,7 +53,7 @@ pub struct Fault {
     /// What kind of failure.
     pub kind: FaultKind,
     /// Stable machine-readable word, such as `not_found`, `quarantined`, `pattern_denied`.
-    pub code: &'static str,
+    pub code: ErrorCode,
     /// One or two sentences: what happened and what to do.
     pub message: String,
     /// The repository concerned.
@@ -79,7 +81,7 @@ pub struct FaultDetail {
 
 impl Fault {
     /// A fault with only the essentials.
-    pub fn new(kind: FaultKind, code: &'static str, message: impl Into<String>) -> Self {
+    pub fn new(kind: FaultKind, code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             kind,
             code,

@@ -21,6 +21,7 @@ mod clock;
 mod decide;
 mod digest;
 mod error;
+mod error_code;
 mod field;
 mod join;
 mod key;
@@ -49,6 +50,7 @@ pub use decide::{
 };
 pub use digest::{Digest, DigestAlgorithm, Hasher, InvalidDigest, sha256};
 pub use error::{Fault, FaultDetail, FaultKind};
+pub use error_code::ErrorCode;
 pub use field::{field_text, field_value};
 pub use join::join_url;
 pub use key::{RepresentationInputs, RepresentationKey, SourceKey};
@@ -64,8 +66,8 @@ pub use range::{ByteRange, RangeAnswer, RangeSpec, evaluate_range, parse_range};
 pub use reason::{MAX_REASON, reason_phrase};
 pub use record::{ArtifactRecord, BlobDescriptor, Content, StoredHeaders};
 pub use repository::{
-    AllowPrivate, Credentials, InvalidRepositoryName, PackageType, Repository, RepositoryKind,
-    RepositoryName, UpstreamAuth, UpstreamSettings,
+    AllowPrivate, Credentials, InvalidRepositoryName, Kind, LocalSettings, PackageType, Repository,
+    RepositoryKind, RepositoryName, UpstreamAuth, UpstreamSettings, VirtualSettings,
 };
 pub use request_id::RequestId;
 pub use secret::{REDACTED, SafeUrl, Secret};

@@ -94,7 +94,11 @@ mod tests {
     use crate::error::FaultKind;
 
     fn fault(message: &str) -> Fault {
-        Fault::new(FaultKind::Forbidden, "pattern_denied", message)
+        Fault::new(
+            FaultKind::Forbidden,
+            crate::ErrorCode::PatternDenied,
+            message,
+        )
     }
 
     #[test]

@@ -189,6 +189,26 @@ impl fmt::Debug for UpstreamSettings {
 }
 
 impl UpstreamSettings {
+    /// An upstream at one address with the defaults of the configuration (`timeouts` 5 s and 30 s, no credentials).
+    pub fn new(base_url: Url) -> Self {
+        Self {
+            base_urls: vec![base_url.clone()],
+            index_url: base_url,
+            credentials: None,
+            auth: UpstreamAuth::default(),
+            default_namespace: None,
+            headers: Vec::new(),
+            connect_timeout: Duration::from_secs(5),
+            read_timeout: Duration::from_secs(30),
+            allow_private: Vec::new(),
+            link_hosts: None,
+            ca_file: None,
+            proxy: None,
+            offline: false,
+            max_size: None,
+        }
+    }
+
     /// The proxy through which `url` is asked for; `None` = directly.
     pub fn proxy_for(&self, url: &Url) -> Option<&Url> {
         self.proxy.as_ref()?.for_url(url)
@@ -247,29 +267,102 @@ pub enum AllowPrivate {
     Socket(std::net::SocketAddr),
 }
 
+/// Where a repository's files come from, with what only such a repository has.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// An upstream server, cached.
+    Remote(Box<UpstreamSettings>),
+    /// Uploads to larder itself.
+    Local(LocalSettings),
+    /// Other repositories of the same package type, merged in order.
+    Virtual(VirtualSettings),
+}
+
+/// What a local repository takes (spec section 7).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LocalSettings {
+    /// Whether other bytes may take the place of what is there under the same path; the same bytes always may be sent again.
+    pub allow_overwrite: bool,
+    /// The longest body that is taken, in bytes.
+    pub max_size: Option<u64>,
+    /// How many bytes the repository may hold in all: an upload that would exceed it is answered 507.
+    pub quota: Option<u64>,
+}
+
+/// What a virtual repository is made of (spec section 7).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VirtualSettings {
+    /// The members, highest priority first.
+    pub members: Vec<RepositoryName>,
+    /// Whether an authoritative member that fails and has no copy makes the index fail, too, instead of being skipped.
+    pub fail_closed: bool,
+}
+
 /// A configured repository.
 #[derive(Debug, Clone)]
 pub struct Repository {
     /// Its name.
     pub name: RepositoryName,
-    /// Where its files come from.
-    pub kind: RepositoryKind,
+    /// Where its files come from, with the settings that only such repositories have.
+    pub kind: Kind,
     /// Whose rules it follows.
     pub package: PackageType,
     /// Free text for people.
     pub description: String,
-    /// `None` for local and virtual repositories.
-    pub upstream: Option<UpstreamSettings>,
     /// Which paths may be asked for, and which of them change.
     pub access: AccessPolicy,
     /// How long copies are good, and what happens afterwards.
     pub cache: CachePolicy,
     /// Whether and how long new artifacts are held back.
     pub quarantine: QuarantinePolicy,
-    /// virtual only: the members, highest priority first.
-    pub members: Vec<RepositoryName>,
+    /// Whether virtual repositories ask no other member for a name that this one has (`authoritative: true`); of local
+    /// repositories that holds always.
+    pub authoritative: bool,
     /// Changes with anything that decides what is served: part of every derivation's key.
     pub rules_epoch: u64,
+}
+
+impl Repository {
+    /// The kind alone.
+    pub fn kind(&self) -> RepositoryKind {
+        match self.kind {
+            Kind::Remote(_) => RepositoryKind::Remote,
+            Kind::Local(_) => RepositoryKind::Local,
+            Kind::Virtual(_) => RepositoryKind::Virtual,
+        }
+    }
+
+    /// How to reach the upstream; `None` for local and virtual repositories.
+    pub fn upstream(&self) -> Option<&UpstreamSettings> {
+        match &self.kind {
+            Kind::Remote(settings) => Some(settings),
+            Kind::Local(_) | Kind::Virtual(_) => None,
+        }
+    }
+
+    /// The same, to be changed while a repository is built.
+    pub fn upstream_mut(&mut self) -> Option<&mut UpstreamSettings> {
+        match &mut self.kind {
+            Kind::Remote(settings) => Some(settings),
+            Kind::Local(_) | Kind::Virtual(_) => None,
+        }
+    }
+
+    /// What is taken from whoever uploads; `None` for remote and virtual repositories.
+    pub fn local(&self) -> Option<&LocalSettings> {
+        match &self.kind {
+            Kind::Local(settings) => Some(settings),
+            Kind::Remote(_) | Kind::Virtual(_) => None,
+        }
+    }
+
+    /// The members of a virtual repository, highest priority first; of others none.
+    pub fn members(&self) -> &[RepositoryName] {
+        match &self.kind {
+            Kind::Virtual(settings) => &settings.members,
+            Kind::Remote(_) | Kind::Local(_) => &[],
+        }
+    }
 }
 
 #[cfg(test)]

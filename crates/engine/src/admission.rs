@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use larder_core::{
-    ArtifactPath, BuiltIn, Fault, FaultKind, Mutability, PathError, PathRules, RepositoryKind,
-    RepositoryName, SourceKey,
+    ArtifactPath, BuiltIn, ErrorCode, Fault, FaultKind, Mutability, PathError, PathRules,
+    RepositoryKind, RepositoryName, SourceKey,
 };
 use larder_formats::{Form, Format, Links, Operation, Read, RequestParts, SourceBase, SourceSpec};
 
@@ -349,14 +349,15 @@ impl Engine {
         let name = RepositoryName::parse(name).map_err(|_| {
             Fault::new(
                 FaultKind::NotFound,
-                "unknown_repository",
+                ErrorCode::UnknownRepository,
                 "there is no repository of that name",
             )
         })?;
         let unknown = || {
             let message =
                 format!("there is no repository named {name}; GET / lists the repositories");
-            Fault::new(FaultKind::NotFound, "unknown_repository", message).in_repository(&name)
+            Fault::new(FaultKind::NotFound, ErrorCode::UnknownRepository, message)
+                .in_repository(&name)
         };
         let entry = self
             .repositories
@@ -367,7 +368,7 @@ impl Engine {
         if let Some(reason) = &entry.not_built {
             return Err(not_built(&entry, reason));
         }
-        if entry.repository.kind != RepositoryKind::Remote {
+        if entry.repository.kind() != RepositoryKind::Remote {
             return Err(not_built(
                 &entry,
                 "its kind is not built in this version of larder",
@@ -386,10 +387,12 @@ fn read_only(entry: &Entry, request: &ArtifactRequest<'_>) -> Result<(), Fault> 
         "{} is a remote repository: its artifacts are read with GET and HEAD",
         entry.repository.name
     );
-    Err(
-        Fault::new(FaultKind::MethodNotAllowed, "method_not_allowed", message)
-            .in_repository(&entry.repository.name),
+    Err(Fault::new(
+        FaultKind::MethodNotAllowed,
+        ErrorCode::MethodNotAllowed,
+        message,
     )
+    .in_repository(&entry.repository.name))
 }
 
 /// The class of a path by the rules, or the fault that names the one that keeps it out.
@@ -415,13 +418,17 @@ pub(crate) fn classify_as(
 
 fn not_built(entry: &Entry, what: &str) -> Fault {
     let name = &entry.repository.name;
-    let place = match entry.repository.kind {
+    let place = match entry.repository.kind() {
         RepositoryKind::Virtual => format!("; the repository {name} is at /api/v1/virtual/{name}"),
         RepositoryKind::Local | RepositoryKind::Remote => String::new(),
     };
     let message = format!("repository {name} cannot be served: {what}{place}");
-    Fault::new(FaultKind::NotImplemented, "not_implemented", message)
-        .in_repository(&entry.repository.name)
+    Fault::new(
+        FaultKind::NotImplemented,
+        ErrorCode::NotImplemented,
+        message,
+    )
+    .in_repository(&entry.repository.name)
 }
 
 /// What is wrong with a path whatever the repository is: that is told first (spec section 1).
@@ -449,7 +456,7 @@ pub(crate) fn path_fault(error: PathError) -> Fault {
         FaultKind::BadRequest
     };
     let message = format!("{error}: correct the client, or what rewrites its addresses on the way");
-    Fault::new(kind, "invalid_path", message)
+    Fault::new(kind, ErrorCode::InvalidPath, message)
         .briefly(error.to_string())
         .by_rule("paths")
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use larder_core::{
-    ArtifactRecord, CacheStatus, Content, Digest, Fault, ForwardReason, Mutability, Source,
-    SourceKey, StoredHeaders, UnixMillis, sha256,
+    ArtifactRecord, CacheStatus, Content, Digest, ErrorCode, Fault, ForwardReason, Mutability,
+    Source, SourceKey, StoredHeaders, UnixMillis, sha256,
 };
 use larder_formats::{Document, Malformed};
 use larder_storage::OpenBlob;
@@ -157,7 +157,8 @@ impl Engine {
         let draft = &whole.fill.draft;
         let content_type = draft.headers.content_type.clone().unwrap_or_default();
         let url = Url::parse(&draft.source_url);
-        let url = url.map_err(|_| NoBody::unusable("internal", "a download's URL was not kept"))?;
+        let url = url
+            .map_err(|_| NoBody::unusable(ErrorCode::Internal, "a download's URL was not kept"))?;
         let checked = Arc::clone(wanted);
         let verdict = self.parse_blocking(move || {
             let document = Document {

@@ -1,6 +1,6 @@
 //! Step 6: may these bytes leave? The only maker of [`Cleared`], and nothing can be served without one.
 
-use larder_core::{Fault, FaultKind, Mutability, Repository, UnixMillis, Verdict};
+use larder_core::{ErrorCode, Fault, FaultKind, Mutability, Repository, UnixMillis, Verdict};
 
 /// Proof that the rules let these bytes out. Its constructors are private to this file.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ fn held(
     now: UnixMillis,
 ) -> Fault {
     let name = &repository.name;
-    let fault = Fault::new(FaultKind::NotFound, "quarantined", "")
+    let fault = Fault::new(FaultKind::NotFound, ErrorCode::Quarantined, "")
         .in_repository(name)
         .retry_after(until.map(|until| until.since(now)));
     let Some(until) = until else {

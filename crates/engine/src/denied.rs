@@ -1,7 +1,7 @@
 //! What is said of a path that the rules do not let in: which list decided, by which pattern, and what an operator would change.
 
 use larder_core::{
-    AccessDenied, ArtifactPath, Fault, FaultKind, Pattern, Repository, SourceKey, shown,
+    AccessDenied, ArtifactPath, ErrorCode, Fault, FaultKind, Pattern, Repository, SourceKey, shown,
 };
 
 use crate::repositories::Entry;
@@ -58,7 +58,7 @@ pub(crate) fn fault(entry: &Entry, path: &str, denied: &AccessDenied) -> Fault {
             ),
         )
     };
-    let fault = Fault::new(FaultKind::Forbidden, "pattern_denied", message)
+    let fault = Fault::new(FaultKind::Forbidden, ErrorCode::PatternDenied, message)
         .in_repository(name)
         .by_rule(rule)
         .about(&key(entry, path));
@@ -104,7 +104,7 @@ pub(crate) fn forged(entry: &Entry, path: &ArtifactPath) -> Fault {
          the index again and follow the link that stands there now",
         shown(host)
     );
-    Fault::new(FaultKind::Forbidden, "link_forged", message)
+    Fault::new(FaultKind::Forbidden, ErrorCode::LinkForged, message)
         .in_repository(name)
         .by_rule("_ext")
         .briefly(format!("this link was not made by repository {name}"))

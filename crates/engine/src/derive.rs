@@ -122,7 +122,7 @@ impl Derivations {
             tracing::warn!(
                 key,
                 "a derivation's file has been shortened; it is made again"
-            )
+            );
         });
         self.0.remove(key);
         None
@@ -444,7 +444,7 @@ mod tests {
             derivations.0.insert(
                 "k".to_owned(),
                 Arc::new(DerivedBody::new(place, String::new(), "k")),
-            )
+            );
         };
         for _ in 0..100 {
             put(Place::Memory(Bytes::from(vec![b'x'; 4 << 20])));

@@ -6,7 +6,9 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use larder_core::{ArtifactRecord, BlobDescriptor, Digest, DigestAlgorithm, Fault, Hasher};
+use larder_core::{
+    ArtifactRecord, BlobDescriptor, Digest, DigestAlgorithm, ErrorCode, Fault, Hasher,
+};
 use larder_formats::{Identifier, Malformed, Memo};
 use larder_storage::{BlobInfo, OpenBlob, Spool, StorageError};
 
@@ -103,7 +105,10 @@ impl Engine {
             None => Self::read_fill(fill, received.length),
         };
         read.map_err(|_| {
-            NoBody::unusable("internal", "a downloaded document could not be read back")
+            NoBody::unusable(
+                ErrorCode::Internal,
+                "a downloaded document could not be read back",
+            )
         })
     }
 
@@ -146,7 +151,7 @@ impl Engine {
         let limit = self.limits.document_size;
         if received.length > limit || !(received.spool.is_some() || whole.fill.holds_everything()) {
             let message = "the upstream compressed the file unasked, and it is too large to be unpacked in memory";
-            return Err(NoBody::unusable("unasked_coding", message));
+            return Err(NoBody::unusable(ErrorCode::UnaskedCoding, message));
         }
         let coded = Self::received_bytes(&whole.fill, received)?;
         let label = label.to_owned();
@@ -372,5 +377,5 @@ pub(crate) fn unusable_document(wanted: &Wanted, reason: &str) -> NoBody {
         "the upstream of repository {} sent something that cannot be used: {reason}",
         wanted.entry.repository.name
     );
-    NoBody::unusable("malformed_document", message)
+    NoBody::unusable(ErrorCode::MalformedDocument, message)
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use larder_core::{
-    ArtifactRecord, BlobDescriptor, Content, Digest, Fault, Outcome, PackageType, SafeUrl,
-    StoredHeaders, UnixMillis, field_text,
+    ArtifactRecord, BlobDescriptor, Content, Digest, ErrorCode, Fault, Outcome, PackageType,
+    SafeUrl, StoredHeaders, UnixMillis, field_text,
 };
 use larder_storage::Spool;
 use larder_upstream::{Framing, UpstreamResponse};
@@ -223,7 +223,7 @@ impl Engine {
                 "the upstream sent more than {limit} bytes, which is more than such a file may have"
             )
         };
-        Err(NoBody::unusable("document_too_large", message))
+        Err(NoBody::unusable(ErrorCode::DocumentTooLarge, message))
     }
 
     /// The longest body that is taken whole and checked by its format; `None` where the bytes are not looked into.

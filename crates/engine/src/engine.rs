@@ -9,8 +9,8 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use larder_core::{
-    CacheStatus, Clock, Fault, FaultKind, PublicUrls, Repository, RepositoryKind, RepositoryName,
-    Source, Trail, UnixMillis,
+    CacheStatus, Clock, ErrorCode, Fault, FaultKind, PublicUrls, Repository, RepositoryKind,
+    RepositoryName, Source, Trail, UnixMillis,
 };
 use larder_formats::{Form, Format, LinkBase, LinkKey, Operation};
 use larder_storage::{BlobStore, MetadataStore};
@@ -212,7 +212,7 @@ impl Engine {
         let name = RepositoryName::parse(name).ok()?;
         let entry = self.repositories.load().get(&name).cloned()?;
         let kind = || {
-            let kind = entry.repository.kind;
+            let kind = entry.repository.kind();
             (kind != RepositoryKind::Remote).then(|| {
                 format!(
                     "{} repositories are not built in this version of larder",
@@ -381,7 +381,7 @@ impl Engine {
             }
             Operation::Read(_) => Err(Fault::new(
                 FaultKind::Internal,
-                "internal",
+                ErrorCode::Internal,
                 "a read was not admitted",
             )),
         }

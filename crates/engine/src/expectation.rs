@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use larder_core::{Digest, DigestAlgorithm, FaultKind, PackageType, StoredHeaders};
+use larder_core::{Digest, DigestAlgorithm, ErrorCode, FaultKind, PackageType, StoredHeaders};
 use tokio::task::JoinHandle;
 
 use crate::admission::Wanted;
@@ -467,9 +467,12 @@ impl Engine {
             Ready::Done(Err(fault)) => {
                 return Lookup::NoDocument(match (fault.kind, fault.code) {
                     (FaultKind::Upstream(404 | 410), _) => Unread::Absent,
-                    (_, "upstream_unreachable" | "upstream_protocol" | "upstream_cut") => {
-                        Unread::Unanswered
-                    }
+                    (
+                        _,
+                        ErrorCode::UpstreamUnreachable
+                        | ErrorCode::UpstreamProtocol
+                        | ErrorCode::UpstreamCut,
+                    ) => Unread::Unanswered,
                     _ => Unread::Refused,
                 });
             }

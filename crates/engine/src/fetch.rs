@@ -411,9 +411,9 @@ impl Engine {
             (Settlement::ServeStale { renew }, Some((record, open))) => {
                 warn_once!(
                     wanted,
-                    no_body.code,
+                    no_body.code.as_str(),
                     "the expired copy is served",
-                    reason = no_body.code,
+                    reason = no_body.code.as_str(),
                     detail = no_body.message
                 );
                 count(&wanted.entry.counters.stale_served);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use larder_core::{ArtifactRecord, Fault, FaultKind};
+use larder_core::{ArtifactRecord, ErrorCode, Fault, FaultKind};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -250,7 +250,7 @@ impl Fill {
         let unknown = || {
             Fault::new(
                 FaultKind::BadGateway,
-                "upstream_cut",
+                ErrorCode::UpstreamCut,
                 "the upstream broke off the transfer",
             )
         };

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use larder_core::{
-    ArtifactRecord, CacheStatus, Fault, FaultKind, ForwardReason, Source, SourceKey,
+    ArtifactRecord, CacheStatus, ErrorCode, Fault, FaultKind, ForwardReason, Source, SourceKey,
 };
 use larder_storage::OpenBlob;
 use tokio::sync::watch;
@@ -241,7 +241,7 @@ impl Drop for Waiting<'_> {
 pub(crate) fn lost() -> Fault {
     Fault::new(
         FaultKind::Unavailable,
-        "interrupted",
+        ErrorCode::Interrupted,
         "the download was interrupted; ask again",
     )
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use larder_core::{
-    ArtifactRecord, Fault, FaultKind, Mutability, Pattern, RepositoryKind, SourceKey,
+    ArtifactRecord, ErrorCode, Fault, FaultKind, Mutability, Pattern, RepositoryKind, SourceKey,
 };
 use larder_storage::{Change, StorageError};
 
@@ -80,7 +80,7 @@ impl Engine {
             .map_err(|error| {
                 Fault::new(
                     FaultKind::BadRequest,
-                    "invalid_pattern",
+                    ErrorCode::InvalidPattern,
                     format!("the flush pattern cannot be used: {error}"),
                 )
                 .by_rule("pattern")
@@ -105,7 +105,7 @@ impl Engine {
         let mut report = FlushReport::default();
         for entry in entries
             .iter()
-            .filter(|entry| entry.repository.kind != RepositoryKind::Local)
+            .filter(|entry| entry.repository.kind() != RepositoryKind::Local)
         {
             if request.cache_type != CacheType::Metrics {
                 self.flush_repository(entry, request.cache_type, pattern, &mut report)
@@ -173,7 +173,7 @@ impl Engine {
         let unknown = || {
             Fault::new(
                 FaultKind::NotFound,
-                "unknown_repository",
+                ErrorCode::UnknownRepository,
                 "there is no repository of that name",
             )
             .by_rule("remote")
@@ -329,7 +329,7 @@ impl Engine {
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "the collection of unreferenced blobs was interrupted and will be tried again")
+                tracing::warn!(%error, "the collection of unreferenced blobs was interrupted and will be tried again");
             }
         }
     }

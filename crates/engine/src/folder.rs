@@ -26,7 +26,7 @@ pub(crate) fn note(wanted: &Wanted, response: &UpstreamResponse, headers: &mut S
     else {
         return;
     };
-    let upstream = wanted.entry.repository.upstream.as_ref();
+    let upstream = wanted.entry.repository.upstream();
     let below = upstream.and_then(|upstream| {
         upstream
             .base_urls

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use http::{Method, StatusCode};
 use larder_core::{
-    ArtifactRecord, CacheStatus, Content, Decision, Fault, FaultKind, ForwardReason, PackageType,
-    Source, StoredHeaders, UnixMillis, decide,
+    ArtifactRecord, CacheStatus, Content, Decision, ErrorCode, Fault, FaultKind, ForwardReason,
+    PackageType, Source, StoredHeaders, UnixMillis, decide,
 };
 use larder_upstream::UpstreamResponse;
 
@@ -100,8 +100,7 @@ impl Engine {
         let max_size = wanted
             .entry
             .repository
-            .upstream
-            .as_ref()
+            .upstream()
             .and_then(|upstream| upstream.max_size);
         let for_once = headers
             .length
@@ -251,7 +250,11 @@ impl Engine {
     pub(crate) fn no_copy(&self, wanted: &Wanted, no_body: &NoBody) -> Fault {
         match self.settle_failure(wanted, None, no_body) {
             Err((fault, _)) => fault,
-            Ok(_) => Fault::new(FaultKind::Internal, "internal", "there is no copy to serve"),
+            Ok(_) => Fault::new(
+                FaultKind::Internal,
+                ErrorCode::Internal,
+                "there is no copy to serve",
+            ),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use larder_core::{
-    ArtifactRecord, Fault, FaultKind, Pattern, RepositoryKind, UnixMillis, fresh_until,
+    ArtifactRecord, ErrorCode, Fault, FaultKind, Pattern, RepositoryKind, UnixMillis, fresh_until,
 };
 use larder_storage::{HeldRow, HeldSize};
 
@@ -137,7 +137,7 @@ impl Engine {
         let entries = self.repositories.load().all();
         let remotes = entries
             .iter()
-            .filter(|entry| entry.repository.kind == RepositoryKind::Remote);
+            .filter(|entry| entry.repository.kind() == RepositoryKind::Remote);
         remotes
             .map(|entry| size_of(&counted.sizes, entry.repository.name.as_str()))
             .collect()
@@ -180,7 +180,7 @@ impl Engine {
         let entries = self.repositories.load().all();
         let remotes = entries
             .iter()
-            .filter(|entry| entry.repository.kind == RepositoryKind::Remote);
+            .filter(|entry| entry.repository.kind() == RepositoryKind::Remote);
         let names = remotes
             .map(|entry| entry.repository.name.to_string())
             .chain(sizes.iter().map(|size| size.repository.clone()));
@@ -203,7 +203,7 @@ impl Engine {
             .map_err(|error| {
                 Fault::new(
                     FaultKind::BadRequest,
-                    "invalid_pattern",
+                    ErrorCode::InvalidPattern,
                     format!("the pattern cannot be used: {error}"),
                 )
                 .by_rule("pattern")
@@ -220,7 +220,7 @@ impl Engine {
             .map_or("", |after| &*after.repository);
         let remotes = entries
             .iter()
-            .filter(|entry| entry.repository.kind == RepositoryKind::Remote);
+            .filter(|entry| entry.repository.kind() == RepositoryKind::Remote);
         for entry in remotes.filter(|entry| entry.repository.name.as_str() >= first) {
             let after = request
                 .after
@@ -325,7 +325,7 @@ fn storage_unavailable(error: &larder_storage::StorageError) -> Fault {
     tracing::error!(%error, "storage failed");
     Fault::new(
         FaultKind::Unavailable,
-        "storage_unavailable",
+        ErrorCode::StorageUnavailable,
         "larder's own storage did not answer; ask again in a moment",
     )
     .retry_after(Some(Duration::from_secs(2)))

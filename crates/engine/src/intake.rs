@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use larder_core::Hasher;
+use larder_core::{ErrorCode, Hasher};
 use larder_formats::Identifier;
 use larder_storage::Spool;
 use larder_upstream::{BodyStream, Framing, UpstreamErrorKind};
@@ -64,8 +64,7 @@ impl Intake {
         let max_size = wanted
             .entry
             .repository
-            .upstream
-            .as_ref()
+            .upstream()
             .and_then(|upstream| upstream.max_size);
         let keep_up_to = max_size.unwrap_or(u64::MAX);
         let too_large = fill.total.is_some_and(|total| total > keep_up_to);
@@ -128,7 +127,11 @@ impl Intake {
                         "it sent less than {} bytes a second",
                         Pace::LEAST / Pace::WINDOW.as_secs()
                     );
-                    engine.put_aside(wanted, slow, &NoBody::unusable("upstream_slow", message));
+                    engine.put_aside(
+                        wanted,
+                        slow,
+                        &NoBody::unusable(ErrorCode::UpstreamSlow, message),
+                    );
                     let cut = self.cut(slice::from_ref(slow));
                     // Whatever comes of it, the body that is slow is still there.
                     if let Ok(rest) = first.resume(engine, wanted, &cut).await
@@ -157,7 +160,7 @@ impl Intake {
         }
         if self.skip > 0 || self.total.is_some_and(|total| total != self.written) {
             return Err(NoBody::unusable(
-                "upstream_cut",
+                ErrorCode::UpstreamCut,
                 "the upstream sent fewer or more bytes than it declared",
             ));
         }
@@ -257,7 +260,7 @@ impl Intake {
             let rest = chunk.split_off(known as usize);
             if self.compares && !self.fill.holds_at(self.compared, &chunk) {
                 let message = "the upstream broke off the transfer, and the other mirror has other bytes under the same name";
-                return Err(NoBody::unusable("upstream_cut", message));
+                return Err(NoBody::unusable(ErrorCode::UpstreamCut, message));
             }
             self.compared += known;
             chunk = rest;
@@ -273,7 +276,7 @@ impl Intake {
             self.measures.update(&chunk);
             self.fill.push_ring(chunk).await.map_err(|_| {
                 NoBody::unusable(
-                    "unread",
+                    ErrorCode::Unread,
                     "nobody read this download and it could not be kept",
                 )
             })?;
@@ -293,7 +296,10 @@ impl Intake {
 
     async fn write(&mut self, engine: &Engine, chunk: Bytes) -> Result<(), NoBody> {
         let Some(mut spool) = self.spool.take() else {
-            return Err(NoBody::unusable("internal", "the download lost its file"));
+            return Err(NoBody::unusable(
+                ErrorCode::Internal,
+                "the download lost its file",
+            ));
         };
         let written = if chunk.len() <= INLINE {
             self.measures.update(&chunk);
@@ -308,7 +314,7 @@ impl Intake {
             });
             let Ok((back, measures, result)) = work.await else {
                 return Err(NoBody::unusable(
-                    "internal",
+                    ErrorCode::Internal,
                     "the download's writer stopped",
                 ));
             };
@@ -326,7 +332,7 @@ impl Intake {
                 let pushed = self.fill.push_ring(chunk).await;
                 pushed.map_err(|_| {
                     NoBody::unusable(
-                        "unread",
+                        ErrorCode::Unread,
                         "nobody read this download and it could not be kept",
                     )
                 })?;

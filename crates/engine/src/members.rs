@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use larder_core::{ArtifactRecord, Content, Fault, FaultKind, fresh_until};
+use larder_core::{ArtifactRecord, Content, ErrorCode, Fault, FaultKind, fresh_until};
 use larder_formats::{Companion, Generation};
 use tokio::time::Instant;
 use url::Url;
@@ -110,7 +110,7 @@ impl Engine {
                 Fetched::There | Fetched::Refused => {}
                 Fetched::Arrived(member) => around.members.push(member),
                 Fetched::Missing(_) | Fetched::Wrong => {
-                    around.doubt = around.doubt.or(Some(Doubt::Incomplete))
+                    around.doubt = around.doubt.or(Some(Doubt::Incomplete));
                 }
                 Fetched::Unreachable => around.doubt = Some(Doubt::Unreachable),
             }
@@ -316,10 +316,14 @@ impl Engine {
 fn fetched_of(fault: &Fault, missing: impl FnOnce() -> Member) -> Fetched {
     match (fault.kind, fault.code) {
         (FaultKind::Upstream(404 | 410), _) => Fetched::Missing(missing()),
-        (_, "digest_mismatch") => Fetched::Wrong,
-        (_, "upstream_unreachable" | "upstream_timeout" | "upstream_cut" | "interrupted") => {
-            Fetched::Unreachable
-        }
+        (_, ErrorCode::DigestMismatch) => Fetched::Wrong,
+        (
+            _,
+            ErrorCode::UpstreamUnreachable
+            | ErrorCode::UpstreamTimeout
+            | ErrorCode::UpstreamCut
+            | ErrorCode::Interrupted,
+        ) => Fetched::Unreachable,
         _ => Fetched::Refused,
     }
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use larder_core::{
-    ArtifactRecord, Clock, Repository, RepositoryName, SafeUrl, UnixMillis, UpstreamSettings,
-    join_url, shown,
+    ArtifactRecord, Clock, ErrorCode, Repository, RepositoryName, SafeUrl, UnixMillis,
+    UpstreamSettings, join_url, shown,
 };
 use larder_formats::SourceBase;
 use larder_upstream::{
@@ -44,8 +44,7 @@ impl Mirror {
     /// The places of a repository, in the operator's order; those of `before` keep their counters.
     pub(crate) fn all(repository: &Repository, before: &[Arc<Self>]) -> Vec<Arc<Self>> {
         let roots = repository
-            .upstream
-            .as_ref()
+            .upstream()
             .map_or(&[][..], |upstream| &upstream.base_urls);
         let make = |root: &Url| {
             let old = before
@@ -212,7 +211,7 @@ impl Engine {
         }
         let none = || {
             NoBody::unusable(
-                "no_mirror",
+                ErrorCode::NoMirror,
                 "no mirror of this repository is left to be asked",
             )
         };
@@ -239,7 +238,7 @@ impl Engine {
     ) -> Result<UpstreamResponse, UpstreamError> {
         let counters = &wanted.entry.counters;
         count(&counters.upstream_requests);
-        let settings = request.repository.upstream.as_ref();
+        let settings = request.repository.upstream();
         let deadline = settings.map_or(PATIENCE, |settings| {
             settings.connect_timeout + settings.read_timeout + PATIENCE
         });
@@ -290,10 +289,10 @@ impl Engine {
         count(&mirror.counters.failures);
         self.note_body(wanted, Some(mirror), None, why);
         // A page in the place of a document may be this mirror's way of saying 404 to a path that a client made up.
-        if wanted.entry.mirrors.len() < 2 || why.code == "malformed_document" {
+        if wanted.entry.mirrors.len() < 2 || why.code == ErrorCode::MalformedDocument {
             return;
         }
-        tracing::debug!(repository = %wanted.entry.repository.name, mirror = mirror.shown(), reason = why.code,
+        tracing::debug!(repository = %wanted.entry.repository.name, mirror = mirror.shown(), reason = why.code.as_str(),
             "a mirror is put aside for a while");
         if let Ok(permit) = self.mirrors.0.admit(&mirror.key, PATIENCE) {
             permit.failed_badly();
@@ -385,7 +384,7 @@ pub(crate) fn elsewhere(wanted: &Wanted, url: &str) -> Option<Url> {
 
 /// Every way to a source: below each mirror's root, or the one place where a document says it is.
 fn routes(wanted: &Wanted, ask: &Ask<'_>) -> Result<Vec<Route>, NoBody> {
-    let bad = |message: String| NoBody::unusable("bad_url", message);
+    let bad = |message: String| NoBody::unusable(ErrorCode::BadUrl, message);
     let settings =
         settings(wanted).ok_or_else(|| bad("this repository has no upstream".to_owned()))?;
     let mirrors = &wanted.entry.mirrors;
@@ -455,7 +454,7 @@ fn routes(wanted: &Wanted, ask: &Ask<'_>) -> Result<Vec<Route>, NoBody> {
 }
 
 fn settings(wanted: &Wanted) -> Option<&UpstreamSettings> {
-    wanted.entry.repository.upstream.as_ref()
+    wanted.entry.repository.upstream()
 }
 
 /// The parent of a simple root: `https://host/root/` for `https://host/root/simple/`.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use larder_core::{
-    ArtifactRecord, CacheStatus, Fault, FaultKind, ForwardReason, Outcome, UnixMillis,
+    ArtifactRecord, CacheStatus, ErrorCode, Fault, FaultKind, ForwardReason, Outcome, UnixMillis,
 };
 use larder_upstream::{UpstreamError, UpstreamErrorKind, UpstreamResponse, retry_after};
 
@@ -16,16 +16,16 @@ use crate::obtain::remaining_seconds;
 const UNTOLD_RETRY_AFTER: Duration = Duration::from_mins(1);
 
 /// The word for an upstream that wants a login where the repository has none, and clients are better told of an absence.
-const ABSENT_OR_PRIVATE: &str = "name_unknown";
+const ABSENT_OR_PRIVATE: ErrorCode = ErrorCode::NameUnknown;
 /// The code of a reason not to ask the upstream at all.
-pub(crate) const NOT_ASKED: &str = "upstream_busy";
+pub(crate) const NOT_ASKED: ErrorCode = ErrorCode::UpstreamBusy;
 
 /// Why there is no body: the outcome for `settle`, and the words for the user.
 #[derive(Debug, Clone)]
 pub(crate) struct NoBody {
     pub(crate) outcome: Outcome,
     pub(crate) message: String,
-    pub(crate) code: &'static str,
+    pub(crate) code: ErrorCode,
     /// The status that the upstream answered, if it answered.
     pub(crate) status: Option<u16>,
     /// Why the upstream cannot be reached, in a few words; may be empty.
@@ -33,7 +33,7 @@ pub(crate) struct NoBody {
 }
 
 impl NoBody {
-    pub(crate) fn unusable(code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn unusable(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             outcome: Outcome::Unusable,
             message: message.into(),
@@ -45,8 +45,12 @@ impl NoBody {
 
     /// Whether it is the fault of the place that was asked, so that another may have the right body.
     pub(crate) fn is_of_the_mirror(&self) -> bool {
-        let of_the_body = ["digest_mismatch", "malformed_document", "unasked_coding"];
-        self.code.starts_with("upstream_") || of_the_body.contains(&self.code)
+        let of_the_body = [
+            ErrorCode::DigestMismatch,
+            ErrorCode::MalformedDocument,
+            ErrorCode::UnaskedCoding,
+        ];
+        self.code.as_str().starts_with("upstream_") || of_the_body.contains(&self.code)
     }
 
     /// How a copy came to be served in place of the body: the upstream was asked in vain, or it had asked to be left alone.
@@ -84,18 +88,20 @@ impl NoBody {
 impl From<UpstreamError> for NoBody {
     fn from(error: UpstreamError) -> Self {
         let (outcome, code) = match error.kind {
-            UpstreamErrorKind::Unreachable => (Outcome::Unreachable, "upstream_unreachable"),
-            UpstreamErrorKind::Offline => (Outcome::Unreachable, "offline"),
-            UpstreamErrorKind::TimedOut => (Outcome::TimedOut, "upstream_timeout"),
-            UpstreamErrorKind::RefusedRedirect => (Outcome::Unusable, "redirect_refused"),
-            UpstreamErrorKind::RefusedAddress => (Outcome::Unusable, "address_refused"),
+            UpstreamErrorKind::Unreachable => {
+                (Outcome::Unreachable, ErrorCode::UpstreamUnreachable)
+            }
+            UpstreamErrorKind::Offline => (Outcome::Unreachable, ErrorCode::Offline),
+            UpstreamErrorKind::TimedOut => (Outcome::TimedOut, ErrorCode::UpstreamTimeout),
+            UpstreamErrorKind::RefusedRedirect => (Outcome::Unusable, ErrorCode::RedirectRefused),
+            UpstreamErrorKind::RefusedAddress => (Outcome::Unusable, ErrorCode::AddressRefused),
             // The registry's answer was 401: a statement about rights, which an old copy covers up only where the operator lists it.
             UpstreamErrorKind::Unauthorized => (
                 Outcome::Denied(StatusCode::UNAUTHORIZED.as_u16()),
-                "upstream_login",
+                ErrorCode::UpstreamLogin,
             ),
-            UpstreamErrorKind::Protocol => (Outcome::Unusable, "upstream_protocol"),
-            UpstreamErrorKind::Truncated => (Outcome::Unusable, "upstream_cut"),
+            UpstreamErrorKind::Protocol => (Outcome::Unusable, ErrorCode::UpstreamProtocol),
+            UpstreamErrorKind::Truncated => (Outcome::Unusable, ErrorCode::UpstreamCut),
         };
         Self {
             outcome,
@@ -109,7 +115,7 @@ impl From<UpstreamError> for NoBody {
 
 /// Wherever a body may be, it was wrong.
 pub(crate) fn nothing_left() -> NoBody {
-    NoBody::unusable("internal", "a download failed without a reason")
+    NoBody::unusable(ErrorCode::Internal, "a download failed without a reason")
 }
 
 /// Why an answer other than 200 and an expected 304 has no body. Where another mirror could not be asked, one that has not got the
@@ -127,7 +133,7 @@ pub(crate) fn no_body_of(
         );
         return NoBody {
             status: Some(304),
-            ..NoBody::unusable("upstream_protocol", message)
+            ..NoBody::unusable(ErrorCode::UpstreamProtocol, message)
         };
     }
     match &arrival.failed {
@@ -186,9 +192,9 @@ pub(crate) fn status_outcome(
         wanted.entry.repository.name
     );
     let code = if matches!(status, 401 | 407) {
-        "upstream_unauthorized"
+        ErrorCode::UpstreamUnauthorized
     } else {
-        "upstream_status"
+        ErrorCode::UpstreamStatus
     };
     NoBody {
         outcome,
@@ -203,9 +209,9 @@ pub(crate) fn status_outcome(
 pub(crate) fn passed_on(wanted: &Wanted, status: u16, retry_after: Option<Duration>) -> Fault {
     let code = match status {
         404 | 410 => wanted.format.missing_code(&wanted.spec.key_path),
-        429 => "rate_limited",
-        508 => "loop_detected",
-        _ => "upstream_status",
+        429 => ErrorCode::RateLimited,
+        508 => ErrorCode::LoopDetected,
+        _ => ErrorCode::UpstreamStatus,
     };
     let name = &wanted.entry.repository.name;
     let path = shown_path(&wanted.spec.key_path);
@@ -304,9 +310,9 @@ pub(crate) fn failed(wanted: &Wanted, timed_out: bool, no_body: &NoBody) -> Faul
         (_, Some(407)) => fault.briefly(format!(
             "the upstream of repository {name} answered 407: the proxy on the way wants a login"
         )),
-        (brief, Some(status)) if no_body.code == "upstream_status" => fault.briefly(format!(
-            "the upstream of repository {name} answered {status}: it {brief}"
-        )),
+        (brief, Some(status)) if no_body.code == ErrorCode::UpstreamStatus => fault.briefly(
+            format!("the upstream of repository {name} answered {status}: it {brief}"),
+        ),
         (brief, _) if no_body.brief.is_empty() => {
             fault.briefly(format!("the upstream of repository {name} {brief}"))
         }
@@ -341,39 +347,43 @@ impl Said {
             remedy,
         };
         match no_body.code {
-            "upstream_unreachable" => upstream(
+            ErrorCode::UpstreamUnreachable => upstream(
                 "cannot be reached",
                 "unreachable",
                 "; see that this host reaches it (base_url, proxy, ca_file), and ask again",
             ),
-            "upstream_timeout" => upstream(
+            ErrorCode::UpstreamTimeout => upstream(
                 "did not answer in time",
                 "timed out",
                 "; ask again, or let it have more time (timeouts.connect, timeouts.read)",
             ),
-            "upstream_unauthorized" => upstream("wants a login; set username and password", "", ""),
-            "upstream_login" => upstream(
+            ErrorCode::UpstreamUnauthorized => {
+                upstream("wants a login; set username and password", "", "")
+            }
+            ErrorCode::UpstreamLogin => upstream(
                 "gave no token",
                 "no token",
                 "; set username and password of the repository, or correct them",
             ),
-            "upstream_protocol" => upstream(
+            ErrorCode::UpstreamProtocol => upstream(
                 "did not answer in valid HTTP",
                 "no valid HTTP",
                 "; correct base_url, or ask again later",
             ),
-            "upstream_cut" => upstream("broke off the transfer", "broken off", "; ask again"),
-            "upstream_status" => upstream("gave no usable answer", "", ""),
-            "redirect_refused" => upstream(
+            ErrorCode::UpstreamCut => {
+                upstream("broke off the transfer", "broken off", "; ask again")
+            }
+            ErrorCode::UpstreamStatus => upstream("gave no usable answer", "", ""),
+            ErrorCode::RedirectRefused => upstream(
                 "redirects to where larder does not follow",
                 "redirect refused",
                 "; correct base_url",
             ),
-            "address_refused" => Self {
+            ErrorCode::AddressRefused => Self {
                 rule: "allow_private",
                 ..upstream("leads to a private address", "address refused", "")
             },
-            "digest_mismatch" => Self {
+            ErrorCode::DigestMismatch => Self {
                 rule: "verify",
                 ..upstream(
                     "sent other bytes than are stated",
@@ -381,12 +391,12 @@ impl Said {
                     "; ask again when it has been corrected there (verify: warn would keep it)",
                 )
             },
-            "malformed_document" | "unasked_coding" => upstream(
+            ErrorCode::MalformedDocument | ErrorCode::UnaskedCoding => upstream(
                 "sent something that cannot be used",
                 "malformed",
                 "; look at what it sends there",
             ),
-            "document_too_large" => Self {
+            ErrorCode::DocumentTooLarge => Self {
                 rule: "limits.document_size",
                 ..upstream(
                     "sent a document that is too large",
@@ -394,7 +404,7 @@ impl Said {
                     "; raise limits.document_size if it should be so large",
                 )
             },
-            "offline" => Self {
+            ErrorCode::Offline => Self {
                 rule: "offline",
                 ..upstream(
                     "is not asked (offline)",

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use larder_core::{
-    ArtifactRecord, CachePolicy, CacheStatus, Content, Decision, Fault, ForwardReason, Revalidate,
-    RevalidateWith, Source, UnixMillis, decide, fresh_until, time_to_live,
+    ArtifactRecord, CachePolicy, CacheStatus, Content, Decision, ErrorCode, Fault, ForwardReason,
+    Revalidate, RevalidateWith, Source, UnixMillis, decide, fresh_until, time_to_live,
 };
 use larder_storage::{OpenBlob, StorageError, StorageErrorKind};
 use larder_upstream::in_request;
@@ -103,7 +103,7 @@ impl Engine {
                         !started && !is_held && settled.status.forward.is_some();
                     return Ok(Obtained::Held(settled));
                 }
-                Ready::Done(Err(fault)) if fault.code == "interrupted" => {
+                Ready::Done(Err(fault)) if fault.code == ErrorCode::Interrupted => {
                     self.flights.remove(&flight);
                     last = Some(fault);
                 }
@@ -403,7 +403,7 @@ impl Engine {
                     .await;
             }
             (Ok(arrived), None) if arrived.0.document.is_some() => {
-                self.land_document(flight, wanted, arrived).await
+                self.land_document(flight, wanted, arrived).await;
             }
             (Ok((settled, Some(change), replaces)), None) => {
                 self.commits.send(vec![Commit {
@@ -579,8 +579,7 @@ pub(crate) fn remaining_seconds(
 impl crate::repositories::Entry {
     pub(crate) fn repository_is_offline(&self) -> bool {
         self.repository
-            .upstream
-            .as_ref()
+            .upstream()
             .is_some_and(|upstream| upstream.offline)
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::Stream;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
-use larder_core::{Fault, FaultKind, ForwardReason, Mutability, Source, field_text};
+use larder_core::{ErrorCode, Fault, FaultKind, ForwardReason, Mutability, Source, field_text};
 use larder_formats::{Operation, PassThrough, SourceSpec};
 use larder_upstream::{BodyStream, UpstreamError};
 
@@ -72,8 +72,10 @@ impl Engine {
             .ok_or_else(|| internal("a format is missing"))?;
         if request.body.len() as u64 > pass.max_body {
             let message = format!("the request body is larger than {} bytes", pass.max_body);
-            return Err(Fault::new(FaultKind::TooLarge, "too_large", message)
-                .in_repository(&entry.repository.name));
+            return Err(
+                Fault::new(FaultKind::TooLarge, ErrorCode::TooLarge, message)
+                    .in_repository(&entry.repository.name),
+            );
         }
         let spec = SourceSpec {
             base: pass.base.clone(),

@@ -116,7 +116,7 @@ impl Repositories {
 
 /// Which upstreams a repository has, for its files and for its index, by the addresses that it is configured with.
 fn origins_of(repository: &Repository, metadata: &MetadataStore) -> [Arc<str>; 2] {
-    let Some(upstream) = &repository.upstream else {
+    let Some(upstream) = repository.upstream() else {
         return Default::default();
     };
     let addresses = |role: &str, urls: &[Url]| {
@@ -163,7 +163,7 @@ impl Engine {
                     .iter()
                     .for_each(|(repository, copies)| tell_of_others(repository, *copies)),
                 Err(error) => {
-                    tracing::error!(%error, "it was not noted which upstreams copies came from")
+                    tracing::error!(%error, "it was not noted which upstreams copies came from");
                 }
             }
         });

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode, header};
 use larder_core::{
-    ArtifactRecord, CacheStatus, Content, Decision, Digest, Fault, FaultKind, Source,
+    ArtifactRecord, CacheStatus, Content, Decision, Digest, ErrorCode, Fault, FaultKind, Source,
     StoredHeaders, decide, field_text, fresh_until,
 };
 use larder_formats::{Held, Malformed};
@@ -356,7 +356,7 @@ pub(crate) fn offline(wanted: &Wanted) -> Fault {
         wanted.entry.repository.name,
         larder_core::shown(&wanted.spec.key_path)
     );
-    Fault::new(FaultKind::BadGateway, "offline", message)
+    Fault::new(FaultKind::BadGateway, ErrorCode::Offline, message)
         .in_repository(&wanted.entry.repository.name)
         .by_rule("offline")
         .briefly(format!(
@@ -377,9 +377,13 @@ pub(crate) fn storage_fault(entry: &Entry, error: &StorageError) -> Fault {
     });
     let message =
         "larder's own storage did not answer; ask again in a moment (/health and the log say more)";
-    Fault::new(FaultKind::Unavailable, "storage_unavailable", message)
-        .in_repository(&entry.repository.name)
-        .retry_after(Some(Duration::from_secs(2)))
+    Fault::new(
+        FaultKind::Unavailable,
+        ErrorCode::StorageUnavailable,
+        message,
+    )
+    .in_repository(&entry.repository.name)
+    .retry_after(Some(Duration::from_secs(2)))
 }
 
 /// A document that passed its check but cannot be derived from.
@@ -388,7 +392,7 @@ pub(crate) fn malformed(wanted: &Wanted, error: &Malformed) -> Fault {
     let path = larder_core::shown(&wanted.spec.key_path);
     let name = &wanted.entry.repository.name;
     let message = format!("the document {path} of repository {name} cannot be used: {error}");
-    Fault::new(FaultKind::BadGateway, "malformed_document", message)
+    Fault::new(FaultKind::BadGateway, ErrorCode::MalformedDocument, message)
         .briefly(format!("a document of repository {name} cannot be used"))
         .in_repository(&wanted.entry.repository.name)
         .by_rule("upstream")
@@ -396,7 +400,7 @@ pub(crate) fn malformed(wanted: &Wanted, error: &Malformed) -> Fault {
 
 /// A fault of larder's own.
 pub(crate) fn internal(message: &str) -> Fault {
-    Fault::new(FaultKind::Internal, "internal", message)
+    Fault::new(FaultKind::Internal, ErrorCode::Internal, message)
 }
 
 /// The status of an answer that nothing was cached for.

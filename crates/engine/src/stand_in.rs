@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use larder_core::{CacheStatus, Fault, Source};
+use larder_core::{CacheStatus, ErrorCode, Fault, Source};
 
 use crate::admission::Wanted;
 use crate::causes::warn_once;
@@ -68,7 +68,7 @@ impl Engine {
     ) -> Result<Settled, Fault> {
         if !matches!(
             fault.code,
-            "upstream_unreachable" | "upstream_timeout" | "offline"
+            ErrorCode::UpstreamUnreachable | ErrorCode::UpstreamTimeout | ErrorCode::Offline
         ) {
             return Err(fault);
         }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use larder_core::{RepositoryName, SafeUrl, UnixMillis, shown};
+use larder_core::{ErrorCode, RepositoryName, SafeUrl, UnixMillis, shown};
 use larder_upstream::{Cause, UpstreamError, UpstreamResponse};
 use url::Url;
 
@@ -256,11 +256,11 @@ struct Blow<'a> {
 /// What a mirror's failed body says of it; `None` if nothing.
 fn cause_of_body(why: &NoBody) -> Option<Cause> {
     match why.code {
-        "digest_mismatch" => Some(Cause::WrongBytes),
-        "malformed_document" => Some(Cause::Malformed),
-        "upstream_cut" => Some(Cause::Cut),
-        "upstream_timeout" | "upstream_slow" => Some(Cause::Timeout),
-        "upstream_protocol" | "unasked_coding" => Some(Cause::Protocol),
+        ErrorCode::DigestMismatch => Some(Cause::WrongBytes),
+        ErrorCode::MalformedDocument => Some(Cause::Malformed),
+        ErrorCode::UpstreamCut => Some(Cause::Cut),
+        ErrorCode::UpstreamTimeout | ErrorCode::UpstreamSlow => Some(Cause::Timeout),
+        ErrorCode::UpstreamProtocol | ErrorCode::UnaskedCoding => Some(Cause::Protocol),
         _ => None,
     }
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use larder_core::{ArtifactRecord, Digest, DigestAlgorithm, Hasher, PackageType, Verify};
+use larder_core::{
+    ArtifactRecord, Digest, DigestAlgorithm, ErrorCode, Hasher, PackageType, Verify,
+};
 use larder_storage::{OpenBlob, SealedSpool};
 
 use crate::admission::Wanted;
@@ -147,7 +149,7 @@ impl Engine {
     ) -> Result<Proven, NoBody> {
         if whole.received.needs_digest {
             let message = "the upstream broke off the transfer, and nothing says whether what it sent then belongs to the same file";
-            return Err(NoBody::unusable("upstream_cut", message));
+            return Err(NoBody::unusable(ErrorCode::UpstreamCut, message));
         }
         match coding.filter(|_| !name_says_compressed(&wanted.spec.key_path)) {
             None => Ok(Proven {
@@ -373,7 +375,7 @@ fn mismatch(wanted: &Wanted, stated: &Stated, sent: Option<&Digest>, length: u64
     let message = format!(
         "the upstream of repository {name} sent {length} bytes whose {what}; nothing was kept"
     );
-    NoBody::unusable("digest_mismatch", message)
+    NoBody::unusable(ErrorCode::DigestMismatch, message)
 }
 
 fn hash_bytes(bytes: &[u8], algorithm: DigestAlgorithm) -> Digest {

@@ -58,7 +58,7 @@ async fn hazard_x6_what_is_not_there_leaves_no_row() {
 #[tokio::test]
 async fn hazard_x6_a_copy_that_is_gone_upstream_leaves_no_row() {
     let bench = Bench::with(|repository| {
-        repository.cache.immutable_ttl = Some(std::time::Duration::from_secs(60))
+        repository.cache.immutable_ttl = Some(std::time::Duration::from_secs(60));
     })
     .await;
     bench.origin.put("/f", Resource::new("one").etag("\"1\""));

@@ -62,7 +62,7 @@ async fn get(bench: &Bench, path: &str) -> Got {
 async fn refused(bench: &Bench, path: &str) -> (FaultKind, &'static str) {
     let fault = bench.get("alpine", path).await.expect_err(path);
     bench.settled().await;
-    (fault.kind, fault.code)
+    (fault.kind, fault.code.as_str())
 }
 
 #[tokio::test]

@@ -217,7 +217,7 @@ async fn hazard_r7_a_digest_is_enforced_on_a_full_disk() {
             );
             match bench.get(format, &file.path).await {
                 Ok(got) => assert!(size > MIB && got.body.is_err(), "{format} {size}"),
-                Err(fault) => assert_eq!(fault.code, "digest_mismatch", "{format} {size}"),
+                Err(fault) => assert_eq!(fault.code.as_str(), "digest_mismatch", "{format} {size}"),
             }
             bench.settled().await;
             bench.origin.clear(&file.at);

@@ -387,7 +387,7 @@ mod pypi {
         let repository = remote(PackageType::Pypi, ROOT);
         with_document(syntax, "simple/demo-project/", |document| {
             over(bencher, &repository, document, |format, document, _| {
-                format.check(&repository, document).unwrap()
+                format.check(&repository, document).unwrap();
             });
         });
     }

@@ -49,7 +49,7 @@ pub fn client_lines(base: &str, repository: &Repository) -> Vec<ClientLines> {
 
 /// The address of a repository, without a slash at its end.
 pub fn repository_url(base: &str, repository: &Repository) -> String {
-    let kind = if repository.kind == RepositoryKind::Virtual {
+    let kind = if repository.kind() == RepositoryKind::Virtual {
         "virtual"
     } else {
         "remote"
@@ -197,8 +197,7 @@ fn docker(place: &Place<'_>, repository: &Repository) -> Vec<ClientLines> {
         ));
     }
     let registry = repository
-        .upstream
-        .as_ref()
+        .upstream()
         .and_then(|upstream| upstream.base_urls.first())
         .filter(|url| url.host().is_some());
     if let Some(registry) = registry {
@@ -275,6 +274,8 @@ fn generic(place: &Place<'_>) -> Vec<ClientLines> {
 
 #[cfg(test)]
 mod tests {
+    use larder_core::{Kind, VirtualSettings};
+
     use super::*;
     use crate::testing::remote;
 
@@ -356,7 +357,7 @@ mod tests {
     #[test]
     fn a_virtual_repository_has_its_own_address() {
         let mut repository = remote("all", PackageType::Helm, "https://upstream.example.com/");
-        repository.kind = RepositoryKind::Virtual;
+        repository.kind = Kind::Virtual(VirtualSettings::default());
         assert_eq!(
             repository_url("http://localhost:8000/", &repository),
             "http://localhost:8000/api/v1/virtual/all"

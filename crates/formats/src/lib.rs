@@ -23,7 +23,9 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use http::HeaderMap;
-use larder_core::{BuiltIn, Digest, Fault, PackageType, Repository, StoredHeaders, UnixMillis};
+use larder_core::{
+    BuiltIn, Digest, ErrorCode, Fault, PackageType, Repository, StoredHeaders, UnixMillis,
+};
 use url::Url;
 
 pub use client_lines::{ClientLines, client_lines, repository_url};
@@ -297,8 +299,8 @@ pub trait Format: Send + Sync + std::fmt::Debug {
     }
 
     /// The word for an error about something that the upstream does not have.
-    fn missing_code(&self, _path: &str) -> &'static str {
-        "not_found"
+    fn missing_code(&self, _path: &str) -> ErrorCode {
+        ErrorCode::NotFound
     }
 
     /// All files that a document names, in any order. A claim whose link may not be carried is left out.
@@ -379,7 +381,7 @@ pub fn standard_error_body(fault: &Fault) -> ErrorBody {
     #[derive(serde::Serialize)]
     struct Body<'a> {
         error: &'a str,
-        code: &'a str,
+        code: ErrorCode,
         repository: Option<&'a str>,
         rule: Option<&'a str>,
     }

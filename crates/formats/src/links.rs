@@ -148,7 +148,7 @@ impl<'a> Links<'a> {
     /// The repository path of the text of an absolute URL that starts with a configured root and goes on with nothing that any rule
     /// speaks of: most links of an index, at a fraction of the cost. `None` says nothing.
     pub(crate) fn plain_path_of<'t>(&self, text: &'t str) -> Option<&'t str> {
-        let upstream = self.repository.upstream.as_ref()?;
+        let upstream = self.repository.upstream()?;
         let rest = upstream
             .base_urls
             .iter()
@@ -198,7 +198,7 @@ impl<'a> Links<'a> {
     }
 
     fn upstream(&self) -> Option<&'a UpstreamSettings> {
-        self.repository.upstream.as_ref()
+        self.repository.upstream()
     }
 
     fn forwards_queries(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
-use larder_core::{ArtifactPath, Repository};
+use larder_core::{ArtifactPath, ErrorCode, Repository};
 use url::Url;
 
 use crate::links::LinkKey;
@@ -124,7 +124,7 @@ pub struct Refusal {
     /// HTTP status, 4xx.
     pub status: u16,
     /// Stable word for the error body.
-    pub code: &'static str,
+    pub code: ErrorCode,
     /// For the user.
     pub message: String,
 }

@@ -2,8 +2,8 @@
 
 use http::{HeaderMap, Method};
 use larder_core::{
-    AccessPolicy, ArtifactPath, CachePolicy, PackageType, PathRules, QuarantinePolicy, Repository,
-    RepositoryKind, RepositoryName, UpstreamAuth, UpstreamSettings,
+    AccessPolicy, ArtifactPath, CachePolicy, Kind, PackageType, PathRules, QuarantinePolicy,
+    Repository, RepositoryName, UpstreamAuth, UpstreamSettings,
 };
 use std::time::Duration;
 use url::Url;
@@ -15,10 +15,9 @@ pub(crate) fn remote(name: &str, package: PackageType, base_url: &str) -> Reposi
     let base: Url = base_url.parse().unwrap();
     Repository {
         name: RepositoryName::parse(name).unwrap(),
-        kind: RepositoryKind::Remote,
         package,
         description: String::new(),
-        upstream: Some(UpstreamSettings {
+        kind: Kind::Remote(Box::new(UpstreamSettings {
             base_urls: vec![base.clone()],
             index_url: base,
             credentials: None,
@@ -33,11 +32,11 @@ pub(crate) fn remote(name: &str, package: PackageType, base_url: &str) -> Reposi
             proxy: None,
             offline: false,
             max_size: None,
-        }),
+        })),
         access: AccessPolicy::default(),
         cache: CachePolicy::default(),
         quarantine: QuarantinePolicy::default(),
-        members: Vec::new(),
+        authoritative: false,
         rules_epoch: 0,
     }
 }

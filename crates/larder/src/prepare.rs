@@ -344,7 +344,7 @@ fn on_damage(settings: &Settings) -> OnDamage {
     let has_uploads = settings
         .repositories
         .iter()
-        .any(|repository| repository.kind == RepositoryKind::Local);
+        .any(|repository| repository.kind() == RepositoryKind::Local);
     if has_uploads {
         OnDamage::Refuse
     } else {

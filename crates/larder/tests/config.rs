@@ -122,7 +122,7 @@ fn every_plus_key_of_a_remote_is_read() {
         a.access.classify("other", BuiltIn::None).unwrap_err().rule,
         "allow_patterns"
     );
-    let upstream = a.upstream.as_ref().unwrap();
+    let upstream = a.upstream().unwrap();
     assert_eq!(
         upstream.base_urls[0].as_str(),
         "https://files.example.com/x/"
@@ -168,14 +168,7 @@ fn only_docker_upstreams_are_asked_what_they_want() {
   files: {base_url: 'https://files.example.com', token_hosts: [auth.example.net]}
 ",
     );
-    let auth = |name| {
-        repository(&settings, name)
-            .upstream
-            .as_ref()
-            .unwrap()
-            .auth
-            .clone()
-    };
+    let auth = |name| repository(&settings, name).upstream().unwrap().auth.clone();
     let token_hosts = vec!["auth.example.net".to_owned(), "10.1.2.3:8443".to_owned()];
     assert_eq!(auth("images"), UpstreamAuth::Challenge { token_hosts });
     assert_eq!(auth("files"), UpstreamAuth::Basic);
@@ -353,7 +346,7 @@ fn virtual_members_exist_match_and_do_not_go_in_circles() {
 fn pypi_index_and_files_may_live_on_two_hosts() {
     let public = loaded("remotes:\n  absent: {package: pypi}\n");
     let absent = repository(&public, "absent");
-    let public = absent.upstream.as_ref().unwrap();
+    let public = absent.upstream().unwrap();
     let (index, files) = (public.index_url.as_str(), public.base_urls[0].as_str());
     assert_ne!(index, files);
     // Either public address, with or without a path, means both.
@@ -362,7 +355,7 @@ fn pypi_index_and_files_may_live_on_two_hosts() {
             "remotes:\n  a: {{package: pypi, base_url: '{base}'}}\n"
         ));
         let a = repository(&settings, "a");
-        let upstream = a.upstream.as_ref().unwrap();
+        let upstream = a.upstream().unwrap();
         assert_eq!(
             (upstream.index_url.as_str(), upstream.base_urls[0].as_str()),
             (index, files)
@@ -382,7 +375,7 @@ fn pypi_index_and_files_may_live_on_two_hosts() {
         loaded("remotes:\n  a: {package: pypi, base_url: 'https://devpi.example/root/dev'}\n");
     let a = repository(&own, "a");
     assert_eq!(
-        a.upstream.as_ref().unwrap().index_url.as_str(),
+        a.upstream().unwrap().index_url.as_str(),
         "https://devpi.example/root/dev/simple/"
     );
     let simple =
@@ -393,8 +386,7 @@ fn pypi_index_and_files_may_live_on_two_hosts() {
     ));
     assert_eq!(
         repository(&mirror, "a")
-            .upstream
-            .as_ref()
+            .upstream()
             .unwrap()
             .index_url
             .as_str(),
@@ -503,8 +495,7 @@ fn hazard_s17_config_view_and_messages_show_no_secret() {
     let settings = load(&sources).unwrap();
     let a = repository(&settings, "a");
     assert_eq!(
-        a.upstream
-            .as_ref()
+        a.upstream()
             .unwrap()
             .credentials
             .as_ref()
@@ -516,12 +507,11 @@ fn hazard_s17_config_view_and_messages_show_no_secret() {
     );
     let b = repository(&settings, "b");
     assert_eq!(
-        b.upstream.as_ref().unwrap().headers[0].1.expose(),
+        b.upstream().unwrap().headers[0].1.expose(),
         "canary-environment"
     );
     assert_eq!(
-        b.upstream
-            .as_ref()
+        b.upstream()
             .unwrap()
             .credentials
             .as_ref()
@@ -537,7 +527,7 @@ fn hazard_s17_config_view_and_messages_show_no_secret() {
         ("token", format!("{:?}", settings.admin_token)),
         (
             "credentials",
-            format!("{:?}", a.upstream.as_ref().unwrap().credentials),
+            format!("{:?}", a.upstream().unwrap().credentials),
         ),
     ] {
         assert!(!text.contains("canary"), "{name}: {text}");
@@ -676,7 +666,7 @@ fn a_docker_repository_stands_for_the_registry_that_it_pulls_from() {
         ]
     );
     let hub = loaded("remotes:\n\x20 hub: {package: docker}\n");
-    let upstream = repository(&hub, "hub").upstream.as_ref().unwrap().base_urls[0]
+    let upstream = repository(&hub, "hub").upstream().unwrap().base_urls[0]
         .host_str()
         .unwrap()
         .to_owned();
@@ -697,8 +687,7 @@ fn oci_11_only_the_public_hub_has_a_namespace_for_short_names() {
     );
     let namespace = |name| {
         repository(&settings, name)
-            .upstream
-            .as_ref()
+            .upstream()
             .unwrap()
             .default_namespace
             .clone()

@@ -23,7 +23,7 @@ fn every_base_key_loads_in_the_form_users_have_today() {
     assert_eq!(settings.repositories.len(), 10);
     let github = repository(&settings, "github");
     assert_eq!(
-        (github.kind, github.package, &*github.description),
+        (github.kind(), github.package, &*github.description),
         (
             RepositoryKind::Remote,
             PackageType::Generic,
@@ -31,7 +31,7 @@ fn every_base_key_loads_in_the_form_users_have_today() {
         )
     );
     assert_eq!(
-        github.upstream.as_ref().unwrap().base_urls[0].as_str(),
+        github.upstream().unwrap().base_urls[0].as_str(),
         "https://git.example.com/",
         "gets its slash"
     );
@@ -41,13 +41,7 @@ fn every_base_key_loads_in_the_form_users_have_today() {
         (None, Duration::from_hours(2))
     );
     let docker = repository(&settings, "dockerhub");
-    let credentials = docker
-        .upstream
-        .as_ref()
-        .unwrap()
-        .credentials
-        .as_ref()
-        .unwrap();
+    let credentials = docker.upstream().unwrap().credentials.as_ref().unwrap();
     assert_eq!(
         (
             &*credentials.username,
@@ -55,7 +49,8 @@ fn every_base_key_loads_in_the_form_users_have_today() {
         ),
         ("pull-bot", "s3cret")
     );
-    let members = &repository(&settings, "all-charts").members;
+    let charts = repository(&settings, "all-charts");
+    let members = charts.members();
     assert_eq!(
         members
             .iter()
@@ -64,7 +59,10 @@ fn every_base_key_loads_in_the_form_users_have_today() {
         ["charts", "more-charts"],
         "first = highest priority"
     );
-    assert_eq!(repository(&settings, "uploads").kind, RepositoryKind::Local);
+    assert_eq!(
+        repository(&settings, "uploads").kind(),
+        RepositoryKind::Local
+    );
 }
 
 #[test]
@@ -81,7 +79,7 @@ fn absent_keys_have_the_contracts_defaults() {
             && charts.cache.revalidate.is_none()
             && charts.quarantine.hold.is_none()
     );
-    assert!(charts.upstream.as_ref().unwrap().credentials.is_none());
+    assert!(charts.upstream().unwrap().credentials.is_none());
 }
 
 #[test]
@@ -196,7 +194,7 @@ fn a_base_url_may_be_a_list_of_mirrors_in_their_order() {
         "remotes:\n  a:\n    base_url: ['http://a.example', 'http://b.example/x']\n    package: pypi\n",
     );
     assert!(mirrors.not_built.is_empty() && mirrors.warnings.is_empty());
-    let upstream = repository(&mirrors, "a").upstream.clone().unwrap();
+    let upstream = repository(&mirrors, "a").upstream().cloned().unwrap();
     let shown = |urls: &[url::Url]| urls.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(
         shown(&upstream.base_urls),
@@ -209,7 +207,7 @@ fn a_base_url_may_be_a_list_of_mirrors_in_their_order() {
     let apart = loaded(
         "remotes:\n  a:\n    base_url: ['http://a.example', 'http://b.example']\n    index_url: http://i.example/simple\n    package: pypi\n",
     );
-    let upstream = repository(&apart, "a").upstream.clone().unwrap();
+    let upstream = repository(&apart, "a").upstream().cloned().unwrap();
     assert_eq!(
         shown(&upstream.index_urls()),
         ["http://i.example/simple/"],
@@ -278,7 +276,7 @@ fn the_second_form_merges_a_directory_and_later_files_win() {
     assert_eq!(names, ["x", "y"]);
     let x = repository(&settings, "x");
     assert_eq!(
-        x.upstream.as_ref().unwrap().base_urls[0].as_str(),
+        x.upstream().unwrap().base_urls[0].as_str(),
         "http://b.example/"
     );
     assert!(
@@ -326,21 +324,11 @@ fn the_third_form_takes_remotes_from_config_dir_relative_or_absolute() {
     ]);
     let settings = load(&sources(&main.path().join("main.yaml"))).unwrap();
     assert_eq!(
-        repository(&settings, "x")
-            .upstream
-            .as_ref()
-            .unwrap()
-            .base_urls[0]
-            .as_str(),
+        repository(&settings, "x").upstream().unwrap().base_urls[0].as_str(),
         "http://dir.example/"
     );
     assert_eq!(
-        repository(&settings, "m")
-            .upstream
-            .as_ref()
-            .unwrap()
-            .base_urls[0]
-            .as_str(),
+        repository(&settings, "m").upstream().unwrap().base_urls[0].as_str(),
         "http://m.example/"
     );
     assert_eq!(
@@ -460,7 +448,7 @@ fn without_any_configuration_there_is_a_useful_set() {
         Some("/home/user/.local/share/larder")
     );
     let pypi = repository(&settings, "pypi");
-    let upstream = pypi.upstream.as_ref().unwrap();
+    let upstream = pypi.upstream().unwrap();
     assert_ne!(
         upstream.index_url.host(),
         upstream.base_urls[0].host(),

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use http::header::USER_AGENT;
 use http::{HeaderMap, Method, Response, StatusCode};
-use larder_core::{Clock as _, Fault, FaultKind, RequestId, SystemClock, UnixMillis, shown};
+use larder_core::{
+    Clock as _, ErrorCode, Fault, FaultKind, RequestId, SystemClock, UnixMillis, shown,
+};
 
 use crate::body::ResponseBody;
 use crate::metrics::{Metrics, RequestKind};
@@ -89,7 +91,7 @@ impl Line<'_> {
             .map_or_else(|| self.repository.into(), shown);
         tracing::info!(
             %id, method, path, status = status.as_u16(), kind = self.kind.as_str(), ms, %client, %peer, agent = agent.as_deref(),
-            repository = &*repository, key = fault.key(), code = fault.code, rule = fault.rule.as_deref(), reason = fault.message,
+            repository = &*repository, key = fault.key(), code = fault.code.as_str(), rule = fault.rule.as_deref(), reason = fault.message,
             upstream = fault.upstream(), bytes, "request"
         );
     }
@@ -110,7 +112,7 @@ pub(crate) fn agent_of(headers: &HeaderMap) -> Option<String> {
 /// Once for each repository and code, then at most once an hour.
 fn warn(id: RequestId, repository: &str, fault: &Fault, requests: u64) {
     tracing::warn!(
-        %id, repository, key = fault.key(), code = fault.code, rule = fault.rule.as_deref(), reason = fault.message,
+        %id, repository, key = fault.key(), code = fault.code.as_str(), rule = fault.rule.as_deref(), reason = fault.message,
         upstream = fault.upstream(), requests, "requests are refused; more of the same are counted, and said again in an hour"
     );
 }
@@ -129,10 +131,10 @@ pub(crate) fn unreadable(
         ""
     };
     let reason = format!("what the client sent is no request that can be read: {error}{hint}");
-    let fault = Fault::new(FaultKind::BadRequest, "bad_request", reason);
+    let fault = Fault::new(FaultKind::BadRequest, ErrorCode::BadRequest, reason);
     metrics.refused().note("", &fault, false, SystemClock.now());
     tracing::info!(
-        client = %peer.ip(), %peer, status, repository = "", code = fault.code, reason = fault.message,
+        client = %peer.ip(), %peer, status, repository = "", code = fault.code.as_str(), reason = fault.message,
         "unreadable request: the connection is closed"
     );
 }
@@ -173,7 +175,13 @@ impl BrokenOff {
         let known = error
             .get_ref()
             .and_then(|cause| cause.downcast_ref::<Fault>());
-        let unknown = || Fault::new(FaultKind::BadGateway, "broken_off", error.to_string());
+        let unknown = || {
+            Fault::new(
+                FaultKind::BadGateway,
+                ErrorCode::BrokenOff,
+                error.to_string(),
+            )
+        };
         let fault = known.cloned().unwrap_or_else(unknown);
         if let Some(requests) = self
             .metrics
@@ -183,7 +191,7 @@ impl BrokenOff {
             warn(*id, repository, &fault, requests);
         }
         tracing::info!(
-            %id, %client, agent = self.agent.as_deref(), repository, path = &*shown(&self.path), key = fault.key(), code = fault.code,
+            %id, %client, agent = self.agent.as_deref(), repository, path = &*shown(&self.path), key = fault.key(), code = fault.code.as_str(),
             rule = fault.rule.as_deref(), reason = fault.message, upstream = fault.upstream(), bytes = sent,
             "answer broken off: the connection is closed"
         );

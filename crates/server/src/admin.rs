@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Response, StatusCode};
-use larder_core::{Fault, FaultKind, RepositoryKind, shown};
+use larder_core::{ErrorCode, Fault, FaultKind, RepositoryKind, shown};
 use larder_engine::{CacheType, FlushRequest};
 use serde_json::{Value, json};
 
@@ -35,7 +35,7 @@ pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, endpoint: Endp
         Endpoint::OpenApi => Ok(text(StatusCode::OK, JSON, OPENAPI)),
         _ => Err(Fault::new(
             FaultKind::NotImplemented,
-            "not_implemented",
+            ErrorCode::NotImplemented,
             "this is not built in this version of larder",
         )),
     };
@@ -78,7 +78,8 @@ async fn flush<B: Backend>(exchange: &Exchange<'_, B>) -> Result<Response<Respon
 /// Parses the query of `PUT /cache/flush`. A parameter that is not known could be a misspelt restriction: it is refused.
 fn flush_request(query: &str) -> Result<FlushRequest, Fault> {
     let refuse = |message: String| {
-        Fault::new(FaultKind::BadRequest, "bad_request", message).by_rule("PUT /cache/flush")
+        Fault::new(FaultKind::BadRequest, ErrorCode::BadRequest, message)
+            .by_rule("PUT /cache/flush")
     };
     let (mut remote, mut cache_type, mut pattern) = (None, None, None);
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
@@ -128,13 +129,13 @@ fn root<B: Backend>(exchange: &Exchange<'_, B>) -> Response<ResponseBody> {
         .repositories()
         .iter()
         .map(|repository| {
-            let root = if repository.kind == RepositoryKind::Virtual {
+            let root = if repository.kind() == RepositoryKind::Virtual {
                 "virtual"
             } else {
                 "remote"
             };
             let shown = json!({
-                "type": repository.kind.as_str(),
+                "type": repository.kind().as_str(),
                 "package": repository.package.as_str(),
                 "description": repository.description,
                 "url": format!("{base}/api/v1/{root}/{}", repository.name),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::CONTENT_RANGE;
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
-use larder_core::{Fault, FaultKind, Repository, RepositoryKind, Source, UnixMillis};
+use larder_core::{ErrorCode, Fault, FaultKind, Repository, RepositoryKind, Source, UnixMillis};
 
 use crate::backend::{ArtifactRequest, Backend, Content, Reply};
 use crate::body::ResponseBody;
@@ -176,7 +176,7 @@ fn unreadable(error: &io::Error) -> Fault {
     tracing::error!(%error, "a stored file cannot be read");
     Fault::new(
         FaultKind::Internal,
-        "storage",
+        ErrorCode::Storage,
         "a stored file cannot be read; the log says why",
     )
 }
@@ -323,7 +323,7 @@ fn unmet_response<B: Backend>(
             let message = "a condition of the request does not hold for the present body";
             let fault = named(Fault::new(
                 FaultKind::PreconditionFailed,
-                "precondition_failed",
+                ErrorCode::PreconditionFailed,
                 message,
             ));
             problem::response(&**exchange.backend, &fault, audience)
@@ -333,7 +333,7 @@ fn unmet_response<B: Backend>(
                 format!("no byte of the ranges asked for exists: the body has {length} bytes");
             let fault = named(Fault::new(
                 FaultKind::BadRequest,
-                "range_not_satisfiable",
+                ErrorCode::RangeNotSatisfiable,
                 message,
             ));
             let status = StatusCode::RANGE_NOT_SATISFIABLE;
@@ -358,18 +358,18 @@ pub(crate) fn upload<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Hand
             &unknown::unknown(&**exchange.backend, name, false),
             audience,
         ),
-        Some(local) if local.kind == RepositoryKind::Local => {
+        Some(local) if local.kind() == RepositoryKind::Local => {
             problem::response(&**exchange.backend, &not_built(local), audience)
         }
         Some(other) => {
             let message = format!(
                 "{name} is a {} repository: only local repositories take uploads",
-                other.kind.as_str()
+                other.kind().as_str()
             );
-            let fault = Fault::new(FaultKind::MethodNotAllowed, "read_only", message)
+            let fault = Fault::new(FaultKind::MethodNotAllowed, ErrorCode::ReadOnly, message)
                 .in_repository(&other.name);
             // Of a remote's path, DELETE is the flush.
-            let allow = if other.kind == RepositoryKind::Remote {
+            let allow = if other.kind() == RepositoryKind::Remote {
                 "GET, HEAD, POST, DELETE"
             } else {
                 "GET, HEAD, POST"
@@ -389,7 +389,7 @@ pub(crate) fn serve_virtual<B: Backend>(exchange: &Exchange<'_, B>, name: &str) 
     let repository = exchange
         .backend
         .repository(name)
-        .filter(|repository| repository.kind == RepositoryKind::Virtual);
+        .filter(|repository| repository.kind() == RepositoryKind::Virtual);
     let fault = repository.as_deref().map_or_else(
         || unknown::unknown(&**exchange.backend, name, false),
         not_built,
@@ -409,9 +409,13 @@ pub(crate) fn serve_virtual<B: Backend>(exchange: &Exchange<'_, B>, name: &str) 
 pub(crate) fn not_built(repository: &Repository) -> Fault {
     let message = format!(
         "{} repositories are not built in this version of larder; {} can be taken out of the configuration",
-        repository.kind.as_str(),
+        repository.kind().as_str(),
         repository.name
     );
-    Fault::new(FaultKind::NotImplemented, "not_implemented", message)
-        .in_repository(&repository.name)
+    Fault::new(
+        FaultKind::NotImplemented,
+        ErrorCode::NotImplemented,
+        message,
+    )
+    .in_repository(&repository.name)
 }

@@ -185,10 +185,10 @@ impl Pieces {
             match (self.broken.take(), self.id) {
                 (Some(broken), _) => broken.log(error, self.handed_over),
                 (None, Some(id)) => {
-                    tracing::warn!(%id, %error, "answer broken off: the connection is closed")
+                    tracing::warn!(%id, %error, "answer broken off: the connection is closed");
                 }
                 (None, None) => {
-                    tracing::warn!(%error, "answer broken off: the connection is closed")
+                    tracing::warn!(%error, "answer broken off: the connection is closed");
                 }
             }
             // Chunked or not, a client can tell that a body without a length is cut; an HTTP/1.0 client only by a reset.

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use http::{Method, Response, StatusCode};
-use larder_core::{Fault, FaultKind, RepositoryKind, UnixMillis};
+use larder_core::{ErrorCode, Fault, FaultKind, RepositoryKind, UnixMillis};
 use larder_engine::{HeldArtifact, HeldCursor, HeldRequest, HeldSize};
 use serde_json::{Value, json};
 
@@ -49,7 +49,7 @@ pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, repository: &s
 fn not_built(what: &str) -> Fault {
     Fault::new(
         FaultKind::NotImplemented,
-        "not_implemented",
+        ErrorCode::NotImplemented,
         format!("{what} not built in this version of larder"),
     )
 }
@@ -129,7 +129,8 @@ fn time(at: UnixMillis) -> Option<String> {
 /// Parses the query. A parameter that is not known could be a misspelt restriction: it is refused.
 fn parse(query: &str) -> Result<Listing, Fault> {
     let refuse = |message: String| {
-        Fault::new(FaultKind::BadRequest, "bad_request", message).by_rule("GET /api/v1/artifacts")
+        Fault::new(FaultKind::BadRequest, ErrorCode::BadRequest, message)
+            .by_rule("GET /api/v1/artifacts")
     };
     let truth = |name: &str, value: &str| match value {
         "true" => Ok(true),
@@ -237,7 +238,7 @@ pub(crate) async fn forget<B: Backend>(
     let repository = exchange.backend.repository(name);
     let Some(remote) = repository
         .as_ref()
-        .filter(|repository| repository.kind == RepositoryKind::Remote)
+        .filter(|repository| repository.kind() == RepositoryKind::Remote)
     else {
         return artifact::upload(exchange, name);
     };
@@ -260,8 +261,8 @@ pub(crate) async fn forget<B: Backend>(
             let message = format!(
                 "repository {name} holds nothing under this path: there is nothing to flush"
             );
-            let fault =
-                Fault::new(FaultKind::NotFound, "not_held", message).in_repository(&remote.name);
+            let fault = Fault::new(FaultKind::NotFound, ErrorCode::NotHeld, message)
+                .in_repository(&remote.name);
             (
                 problem::response(&**exchange.backend, &fault, audience),
                 RequestKind::Other,

@@ -307,7 +307,7 @@ impl<B: Backend> Acceptor<B> {
                 let handshake = tls.acceptor().accept(socket);
                 match tokio::time::timeout(self.shared.limits.handshake_timeout, handshake).await {
                     Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                        self.serve_http2(stream, origin).await
+                        self.serve_http2(stream, origin).await;
                     }
                     Ok(Ok(stream)) => {
                         let activity = Activity::new(true);
@@ -404,7 +404,7 @@ impl<B: Backend> Acceptor<B> {
         match self.shared.tls.as_ref().map(|tls| tls.reload_if_changed()) {
             Some(Ok(true)) => tracing::debug!("the TLS certificate has been read again"),
             Some(Err(error)) => {
-                tracing::error!(%error, "the changed TLS certificate cannot be used; the old one stays")
+                tracing::error!(%error, "the changed TLS certificate cannot be used; the old one stays");
             }
             Some(Ok(false)) | None => {}
         }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use http::Response;
-use larder_core::{Fault, FaultKind, Repository, Trail};
+use larder_core::{ErrorCode, Fault, FaultKind, Repository, Trail};
 
 use crate::backend::Backend;
 use crate::body::ResponseBody;
@@ -47,7 +47,8 @@ pub(crate) fn refuse<B: Backend>(exchange: &Exchange<'_, B>) -> Handled {
              it, leads back here; correct its base_url"
         ),
     };
-    let mut fault = Fault::new(FaultKind::LoopDetected, "loop_detected", message).by_rule("via");
+    let mut fault =
+        Fault::new(FaultKind::LoopDetected, ErrorCode::LoopDetected, message).by_rule("via");
     if let Some(repository) = &repository {
         fault = fault.in_repository(&repository.name);
     }

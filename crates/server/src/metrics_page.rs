@@ -7,7 +7,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use larder_core::{Fault, FaultKind};
+use larder_core::{ErrorCode, Fault, FaultKind};
 
 use crate::admin::text;
 use crate::backend::Backend;
@@ -29,7 +29,7 @@ pub(crate) async fn serve<B: Backend>(
     let page = rendered.map_err(|_| {
         Fault::new(
             FaultKind::Internal,
-            "internal",
+            ErrorCode::Internal,
             "the metrics cannot be rendered",
         )
     })?;

@@ -4,7 +4,9 @@
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Method, Response};
-use larder_core::{Fault, FaultKind, PackageType, Repository, RepositoryKind, fold_segments};
+use larder_core::{
+    ErrorCode, Fault, FaultKind, PackageType, Repository, RepositoryKind, fold_segments,
+};
 
 use crate::artifact::{self, Address};
 use crate::backend::Backend;
@@ -140,13 +142,14 @@ async fn answer<B: Backend>(exchange: &Exchange<'_, B>, name: &str, path: &str) 
     }
     let repository = exchange.backend.repository(name);
     let fault = match repository.as_deref() {
-        Some(local) if local.kind == RepositoryKind::Local => artifact::not_built(local),
+        Some(local) if local.kind() == RepositoryKind::Local => artifact::not_built(local),
         Some(other) => {
             let message = format!(
                 "{name} is a {} repository: images are pulled from it, not pushed to it",
-                other.kind.as_str()
+                other.kind().as_str()
             );
-            Fault::new(FaultKind::MethodNotAllowed, "read_only", message).in_repository(&other.name)
+            Fault::new(FaultKind::MethodNotAllowed, ErrorCode::ReadOnly, message)
+                .in_repository(&other.name)
         }
         None => unknown(&**exchange.backend, name, true),
     };
@@ -169,7 +172,7 @@ fn refuse<B: Backend>(
 fn not_offered() -> Fault {
     Fault::new(
         FaultKind::MethodNotAllowed,
-        "method_not_allowed",
+        ErrorCode::MethodNotAllowed,
         "this address is read with GET and HEAD",
     )
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, ORIGIN, USER_AGENT};
-use larder_core::{Fault, FaultKind};
+use larder_core::{ErrorCode, Fault, FaultKind};
 use url::{Host, Url};
 
 use crate::settings::LiveSettings;
@@ -101,7 +101,7 @@ pub(crate) fn refuse_rebound(host: &str, settings: &LiveSettings) -> Result<(), 
     }
     let message = "larder listens on loopback and does not answer browsers under this host name, which any web page could have made \
                    lead here: set public_url (LARDER_PUBLIC_URL) to the address that browsers use, or ask http://localhost";
-    Err(Fault::new(FaultKind::Misdirected, "misdirected", message).by_rule("public_url"))
+    Err(Fault::new(FaultKind::Misdirected, ErrorCode::Misdirected, message).by_rule("public_url"))
 }
 
 /// These names are the machine's own, whatever a name server says (RFC 6761 section 6.3).
@@ -134,11 +134,12 @@ fn same(given: &[u8], expected: &[u8]) -> bool {
 }
 
 fn unauthorized(message: &str) -> Fault {
-    Fault::new(FaultKind::Unauthorized, "unauthorized", message).by_rule("auth.admin_token")
+    Fault::new(FaultKind::Unauthorized, ErrorCode::Unauthorized, message)
+        .by_rule("auth.admin_token")
 }
 
 fn forbidden(message: &str) -> Fault {
-    Fault::new(FaultKind::Forbidden, "cross_site", message)
+    Fault::new(FaultKind::Forbidden, ErrorCode::CrossSite, message)
         .by_rule("requests that change state (safe defaults)")
 }
 

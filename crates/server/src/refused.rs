@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use larder_core::{Fault, UnixMillis};
+use larder_core::{ErrorCode, Fault, UnixMillis};
 use serde_json::{Value, json};
 
 /// After this a cause that still holds is warned of again.
@@ -14,38 +14,38 @@ const AGAIN: Duration = Duration::from_hours(1);
 const MOST: usize = 4096;
 
 /// The codes of what lies with larder: its rules and what they read, its own files, its configuration.
-const OWN: [&str; 21] = [
-    "address_refused",
-    "bad_url",
-    "cross_site",
-    "digest_mismatch",
-    "document_too_large",
-    "internal",
-    "link_forged",
-    "loop_detected",
-    "malformed_document",
-    "misdirected",
-    "no_mirror",
-    "not_implemented",
-    "offline",
-    "pattern_denied",
-    "quarantined",
-    "redirect_refused",
-    "storage",
-    "storage_unavailable",
-    "unasked_coding",
-    "unauthorized",
-    "unread",
+const OWN: [ErrorCode; 21] = [
+    ErrorCode::AddressRefused,
+    ErrorCode::BadUrl,
+    ErrorCode::CrossSite,
+    ErrorCode::DigestMismatch,
+    ErrorCode::DocumentTooLarge,
+    ErrorCode::Internal,
+    ErrorCode::LinkForged,
+    ErrorCode::LoopDetected,
+    ErrorCode::MalformedDocument,
+    ErrorCode::Misdirected,
+    ErrorCode::NoMirror,
+    ErrorCode::NotImplemented,
+    ErrorCode::Offline,
+    ErrorCode::PatternDenied,
+    ErrorCode::Quarantined,
+    ErrorCode::RedirectRefused,
+    ErrorCode::Storage,
+    ErrorCode::StorageUnavailable,
+    ErrorCode::UnaskedCoding,
+    ErrorCode::Unauthorized,
+    ErrorCode::Unread,
 ];
 
 /// Whether an upstream's answer is behind this: then "the upstream fails" is the warning, which names the upstream, and comes also where a
 /// mirror or an older copy has spared the client. A document beyond larder's own limit is no failure of its upstream.
 fn is_told_of_the_upstream(fault: &Fault) -> bool {
-    fault.upstream().is_some() && fault.code != "document_too_large"
+    fault.upstream().is_some() && fault.code != ErrorCode::DocumentTooLarge
 }
 
 /// A repository's name (empty: none) and a code.
-pub(crate) type Cause = (String, &'static str);
+pub(crate) type Cause = (String, ErrorCode);
 
 #[derive(Debug, Clone, Copy)]
 struct Seen {
@@ -135,7 +135,7 @@ mod tests {
 
     const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
-    fn fault(code: &'static str) -> Fault {
+    fn fault(code: ErrorCode) -> Fault {
         Fault::new(FaultKind::Forbidden, code, "no")
     }
 
@@ -150,26 +150,29 @@ mod tests {
                 NOW.plus(Duration::from_secs(minutes * 60)),
             )
         };
-        assert_eq!(note("a", "pattern_denied", 0), Some(1));
+        assert_eq!(note("a", ErrorCode::PatternDenied, 0), Some(1));
         assert_eq!(
             (
-                note("a", "pattern_denied", 1),
-                note("a", "pattern_denied", 59)
+                note("a", ErrorCode::PatternDenied, 1),
+                note("a", ErrorCode::PatternDenied, 59)
             ),
             (None, None)
         );
         assert_eq!(
-            (note("b", "pattern_denied", 1), note("a", "quarantined", 1)),
+            (
+                note("b", ErrorCode::PatternDenied, 1),
+                note("a", ErrorCode::Quarantined, 1)
+            ),
             (Some(1), Some(1)),
             "each for itself"
         );
         assert_eq!(
-            note("a", "pattern_denied", 60),
+            note("a", ErrorCode::PatternDenied, 60),
             Some(3),
             "the two that were not said, and this one"
         );
         assert_eq!(
-            note("a", "pattern_denied", 0),
+            note("a", ErrorCode::PatternDenied, 0),
             Some(1),
             "a clock that was set back"
         );
@@ -179,23 +182,23 @@ mod tests {
     fn what_is_nobody_s_fault_or_the_upstream_s_is_counted_only() {
         let refused = Refused::default();
         for code in [
-            "not_found",
-            "precondition_failed",
-            "range_not_satisfiable",
-            "upstream_status",
-            "upstream_timeout",
-            "bad_request",
+            ErrorCode::NotFound,
+            ErrorCode::PreconditionFailed,
+            ErrorCode::RangeNotSatisfiable,
+            ErrorCode::UpstreamStatus,
+            ErrorCode::UpstreamTimeout,
+            ErrorCode::BadRequest,
         ] {
             assert_eq!(refused.note("a", &fault(code), false, NOW), None, "{code}");
         }
         assert_eq!(
-            refused.note("a", &fault("broken_off"), true, NOW),
+            refused.note("a", &fault(ErrorCode::BrokenOff), true, NOW),
             Some(1),
             "a body that broke off"
         );
         let report = refused.report();
         assert_eq!(report.as_array().map(Vec::len), Some(7));
-        let first = json!({"repository": "a", "code": "bad_request", "count": 1, "last": "2023-11-14T22:13:20Z"});
+        let first = json!({"repository": "a", "code": ErrorCode::BadRequest, "count": 1, "last": "2023-11-14T22:13:20Z"});
         assert_eq!(report[0], first);
     }
 
@@ -203,11 +206,11 @@ mod tests {
     fn what_an_upstream_sent_is_warned_of_as_its_failure_and_not_again() {
         let refused = Refused::default();
         for code in [
-            "address_refused",
-            "digest_mismatch",
-            "loop_detected",
-            "malformed_document",
-            "redirect_refused",
+            ErrorCode::AddressRefused,
+            ErrorCode::DigestMismatch,
+            ErrorCode::LoopDetected,
+            ErrorCode::MalformedDocument,
+            ErrorCode::RedirectRefused,
         ] {
             assert_eq!(
                 refused.note("a", &fault(code).upstream_said("wrong"), false, NOW),
@@ -218,7 +221,7 @@ mod tests {
         assert_eq!(
             refused.note(
                 "a",
-                &fault("upstream_cut").upstream_said("broken off"),
+                &fault(ErrorCode::UpstreamCut).upstream_said("broken off"),
                 true,
                 NOW
             ),
@@ -226,19 +229,19 @@ mod tests {
             "a body that broke off"
         );
         assert_eq!(
-            refused.note("a", &fault("loop_detected"), false, NOW),
+            refused.note("a", &fault(ErrorCode::LoopDetected), false, NOW),
             Some(2),
             "larder itself found it"
         );
         assert_eq!(
-            refused.note("a", &fault("malformed_document"), false, NOW),
+            refused.note("a", &fault(ErrorCode::MalformedDocument), false, NOW),
             Some(2),
             "a held document"
         );
         assert_eq!(
             refused.note(
                 "a",
-                &fault("document_too_large").upstream_said("too large"),
+                &fault(ErrorCode::DocumentTooLarge).upstream_said("too large"),
                 false,
                 NOW
             ),
@@ -253,7 +256,7 @@ mod tests {
         for n in 0..MOST + 10 {
             refused.note(
                 &n.to_string(),
-                &fault("not_found"),
+                &fault(ErrorCode::NotFound),
                 false,
                 NOW.plus(Duration::from_millis(n as u64)),
             );
@@ -261,14 +264,17 @@ mod tests {
         let all = refused.lock();
         assert_eq!(all.len(), MOST);
         assert!(
-            !all.contains_key(&("9".to_owned(), "not_found"))
-                && all.contains_key(&("10".to_owned(), "not_found"))
+            !all.contains_key(&("9".to_owned(), ErrorCode::NotFound))
+                && all.contains_key(&("10".to_owned(), ErrorCode::NotFound))
         );
     }
 
     #[test]
     fn own_codes_are_sorted_and_none_of_them_is_an_upstream_s_answer() {
         assert!(OWN.is_sorted());
-        assert!(!OWN.iter().any(|code| code.starts_with("upstream_")));
+        assert!(
+            !OWN.iter()
+                .any(|code| code.as_str().starts_with("upstream_"))
+        );
     }
 }

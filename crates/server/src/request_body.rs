@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use larder_core::{Fault, FaultKind};
+use larder_core::{ErrorCode, Fault, FaultKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -37,7 +37,8 @@ impl BodyBudget {
     async fn lease(&self, bytes: usize, patience: Duration) -> Result<OwnedSemaphorePermit, Fault> {
         let busy = || {
             let message = "larder is reading as many request bodies as it has memory for; ask again in a moment";
-            Fault::new(FaultKind::Unavailable, "busy", message).retry_after(Some(ASK_AGAIN))
+            Fault::new(FaultKind::Unavailable, ErrorCode::Busy, message)
+                .retry_after(Some(ASK_AGAIN))
         };
         let wanted = u32::try_from(bytes).map_err(|_| busy())?;
         match timeout(patience, Arc::clone(&self.0).acquire_many_owned(wanted)).await {
@@ -141,14 +142,14 @@ impl Pace {
             Ok(Some(Ok(frame))) => Ok(Some(frame)),
             Ok(Some(Err(_))) => Err(Fault::new(
                 FaultKind::BadRequest,
-                "bad_request",
+                ErrorCode::BadRequest,
                 "the request body is broken off",
             )),
             Err(_) => {
                 let message = "the request body did not arrive in time; send it faster, or in smaller requests";
                 Err(Fault::new(
                     FaultKind::RequestTimeout,
-                    "request_timeout",
+                    ErrorCode::RequestTimeout,
                     message,
                 ))
             }
@@ -158,7 +159,7 @@ impl Pace {
 
 fn too_large(most: u64) -> Fault {
     let message = format!("the request body is larger than the {most} bytes that are taken here");
-    Fault::new(FaultKind::TooLarge, "body_too_large", message)
+    Fault::new(FaultKind::TooLarge, ErrorCode::BodyTooLarge, message)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Request, Version};
-use larder_core::{Fault, FaultKind};
+use larder_core::{ErrorCode, Fault, FaultKind};
 
 use crate::forwarded::is_host;
 use crate::framing::FramingDefect;
@@ -46,7 +46,7 @@ fn check_target<B>(request: &Request<B>, http1: bool) -> Result<&str, Fault> {
     if target.len() > MAX_TARGET {
         return Err(Fault::new(
             FaultKind::UriTooLong,
-            "uri_too_long",
+            ErrorCode::UriTooLong,
             "the request target is longer than 8 KiB",
         ));
     }
@@ -112,5 +112,5 @@ fn check_host<B>(request: &Request<B>, http1: bool) -> Result<&str, Fault> {
 }
 
 fn bad_request(message: &'static str) -> Fault {
-    Fault::new(FaultKind::BadRequest, "bad_request", message)
+    Fault::new(FaultKind::BadRequest, ErrorCode::BadRequest, message)
 }

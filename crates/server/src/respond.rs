@@ -358,7 +358,7 @@ fn add_timing(headers: &mut HeaderMap, timing: Timing) {
     }
     match timing.remaining {
         _ if timing.no_store => {
-            drop(headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store")))
+            drop(headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store")));
         }
         None => drop(headers.insert(CACHE_CONTROL, IMMUTABLE)),
         // Counted from the contact with the upstream (RFC 9111 section 4.2.1), as is the age that clients take off again. What must not

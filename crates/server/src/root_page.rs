@@ -31,7 +31,7 @@ pub(crate) fn is_root(method: &Method, rest: &str) -> bool {
 pub(crate) fn of<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Option<Handled> {
     let repository = exchange.backend.repository(name)?;
     let is_upstreams =
-        repository.package == PackageType::Generic && repository.kind == RepositoryKind::Remote;
+        repository.package == PackageType::Generic && repository.kind() == RepositoryKind::Remote;
     (!is_upstreams || exchange.backend.not_built(name).is_some())
         .then(|| page(exchange, &repository))
 }
@@ -41,7 +41,7 @@ pub(crate) fn of_virtual<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> 
     let repository = exchange
         .backend
         .repository(name)
-        .filter(|repository| repository.kind == RepositoryKind::Virtual)?;
+        .filter(|repository| repository.kind() == RepositoryKind::Virtual)?;
     Some(page(exchange, &repository))
 }
 
@@ -112,14 +112,14 @@ type Fact = (&'static str, String);
 
 fn facts<B: Backend>(exchange: &Exchange<'_, B>, repository: &Repository, base: &str) -> Vec<Fact> {
     let mut facts: Vec<Fact> = vec![
-        ("Type", repository.kind.as_str().to_owned()),
+        ("Type", repository.kind().as_str().to_owned()),
         ("Package", repository.package.as_str().to_owned()),
     ];
     if !repository.description.is_empty() {
         facts.push(("Description", repository.description.clone()));
     }
     facts.push(("Address", repository_url(base, repository)));
-    let upstream = repository.upstream.as_ref();
+    let upstream = repository.upstream();
     if let Some(upstream) = upstream {
         facts.extend(
             upstream
@@ -179,8 +179,7 @@ fn state<B: Backend>(exchange: &Exchange<'_, B>, repository: &Repository) -> Str
         return format!("not served: {reason}; requests are answered 501");
     }
     if repository
-        .upstream
-        .as_ref()
+        .upstream()
         .is_some_and(|upstream| upstream.offline)
     {
         return "offline: what is held is served, and the upstream is not asked (offline: true)"

@@ -20,7 +20,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use larder_core::{Fault, FaultKind, Repository, RepositoryKind, RequestId, shown};
+use larder_core::{ErrorCode, Fault, FaultKind, Repository, RepositoryKind, RequestId, shown};
 
 use crate::access_log::{self, BrokenOff, Line};
 use crate::backend::Backend;
@@ -389,7 +389,11 @@ async fn dispatch<B: Backend>(exchange: &Exchange<'_, B>, body: &mut Incoming) -
                 "{} is not offered here; these are: {allow}",
                 shown(exchange.head.method.as_str())
             );
-            let fault = Fault::new(FaultKind::MethodNotAllowed, "method_not_allowed", message);
+            let fault = Fault::new(
+                FaultKind::MethodNotAllowed,
+                ErrorCode::MethodNotAllowed,
+                message,
+            );
             let audience = audience_at(exchange.head.uri.path());
             let response = problem::not_allowed(&**exchange.backend, &fault, audience, &allow);
             return Handled::other(response);
@@ -444,7 +448,7 @@ async fn root<B: Backend>(
 fn nothing<B: Backend>(exchange: &Exchange<'_, B>) -> Handled {
     let fault = Fault::new(
         FaultKind::NotFound,
-        "not_found",
+        ErrorCode::NotFound,
         "there is nothing at this address; GET / lists the repositories",
     );
     Handled::other(fail(exchange, &fault, Endpoint::Root))
@@ -473,8 +477,8 @@ fn refuse_change<B: Backend>(
                 endpoint,
                 Endpoint::Upload | Endpoint::Oci | Endpoint::OciAlias
             );
-        if is_upload && repository.kind != RepositoryKind::Local {
-            let kind = repository.kind.as_str();
+        if is_upload && repository.kind() != RepositoryKind::Local {
+            let kind = repository.kind().as_str();
             fault.message = format!(
                 "{} is a {kind} repository and takes no uploads; {}",
                 repository.name, fault.message

@@ -1,11 +1,13 @@
 //! What is said of a repository that does not exist: which ones are called much the same, or where the one of that name is.
 
-use larder_core::{Fault, FaultKind, PackageType, Repository, RepositoryKind, RepositoryName};
+use larder_core::{
+    ErrorCode, Fault, FaultKind, PackageType, Repository, RepositoryKind, RepositoryName,
+};
 
 use crate::backend::Backend;
 
 /// The code of such a fault.
-pub(crate) const CODE: &str = "unknown_repository";
+pub(crate) const CODE: ErrorCode = ErrorCode::UnknownRepository;
 /// Most names that are offered.
 const MOST: usize = 3;
 
@@ -31,7 +33,7 @@ pub(crate) fn unknown<B: Backend>(backend: &B, name: &str, docker: bool) -> Faul
 /// Where a repository is, below larder's address.
 fn place(repository: &Repository) -> String {
     let name = &repository.name;
-    match (repository.kind, repository.package) {
+    match (repository.kind(), repository.package) {
         (_, PackageType::Docker) => format!("/v2/{name}"),
         (RepositoryKind::Virtual, _) => format!("/api/v1/virtual/{name}"),
         (RepositoryKind::Remote | RepositoryKind::Local, _) => format!("/api/v1/remote/{name}"),

@@ -111,7 +111,7 @@ fn head(plan: &Plan) -> String {
         .any(|(n, _)| n.eq_ignore_ascii_case("content-length"));
     match plan.framing {
         Framing::Length(n) if plan.status != 304 && !own_framing => {
-            line("Content-Length", &n.to_string())
+            line("Content-Length", &n.to_string());
         }
         Framing::Chunked if plan.status != 304 => line("Transfer-Encoding", "chunked"),
         _ => {}

@@ -175,7 +175,7 @@ fn apply(plan: &mut Plan, behaviour: &Behaviour, total: u64) {
         Behaviour::StallHead(pause) => plan.stall = Some(*pause),
         Behaviour::StallBody { after, pause } => plan.events.push((*after, Event::Pause(*pause))),
         Behaviour::Throttle { bytes_per_second } => {
-            plan.throttle = Some((*bytes_per_second).max(1))
+            plan.throttle = Some((*bytes_per_second).max(1));
         }
         Behaviour::Truncate { after } => plan.events.push((*after, Event::Close)),
         Behaviour::Chunked => plan.framing = Framing::Chunked,
@@ -214,7 +214,7 @@ fn apply(plan: &mut Plan, behaviour: &Behaviour, total: u64) {
             plan.headers.push((name.clone(), value.clone()));
         }
         Behaviour::WithoutHeader(name) => {
-            plan.headers.retain(|(n, _)| !n.eq_ignore_ascii_case(name))
+            plan.headers.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
         }
         Behaviour::Close => plan.close = true,
         _ => {}

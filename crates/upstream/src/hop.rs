@@ -111,7 +111,7 @@ impl Hop<'_> {
             Err(error) => {
                 match error.kind {
                     UpstreamErrorKind::Unreachable if sent.elapsed() < SLOW => {
-                        permit.failed_at_once()
+                        permit.failed_at_once();
                     }
                     UpstreamErrorKind::Unreachable | UpstreamErrorKind::TimedOut => permit.failed(),
                     // Nonsense came, but it came.

@@ -134,7 +134,7 @@ impl Upstream for HttpUpstream {
         let fail = |kind, url: &Url, what: &dyn std::fmt::Display| {
             Err(UpstreamError::at(kind, &repository.name, url, what))
         };
-        let Some(settings) = repository.upstream.as_ref() else {
+        let Some(settings) = repository.upstream() else {
             return fail(
                 UpstreamErrorKind::Protocol,
                 &url,

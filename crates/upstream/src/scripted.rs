@@ -229,7 +229,7 @@ impl Upstream for ScriptedUpstream {
     /// Honours `offline` and `timeouts.read` like the network does; follows no redirects.
     async fn send(&self, request: UpstreamRequest) -> Result<UpstreamResponse, UpstreamError> {
         let name = request.repository.name.clone();
-        let settings = request.repository.upstream.as_ref();
+        let settings = request.repository.upstream();
         if settings.is_some_and(|settings| settings.offline) {
             return Err(UpstreamError::at(
                 UpstreamErrorKind::Offline,

@@ -193,7 +193,7 @@ async fn files_above_max_size_are_verified_all_the_same() {
             );
             match bench.get(format, &file.path).await {
                 Ok(got) => assert!(size > MIB && got.body.is_err(), "{format} {size}"),
-                Err(fault) => assert_eq!(fault.code, "digest_mismatch"),
+                Err(fault) => assert_eq!(fault.code.as_str(), "digest_mismatch"),
             }
         }
     }

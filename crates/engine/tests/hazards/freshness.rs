@@ -129,7 +129,7 @@ async fn a_head_that_is_not_supported_becomes_a_conditional_get() {
 async fn built_in_documents_are_fetched_again_and_revalidated_only_if_that_is_set() {
     for (revalidate, conditional) in [(None, false), (Some(Revalidate::Get), true)] {
         let bench = Bench::with(|r| {
-            (r.cache.revalidate, r.cache.check_mutable_updates) = (revalidate, true)
+            (r.cache.revalidate, r.cache.check_mutable_updates) = (revalidate, true);
         })
         .await;
         let file = crate::support::publish(

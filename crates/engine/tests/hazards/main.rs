@@ -42,7 +42,7 @@ fn text(body: &'static str) -> Resource {
 #[track_caller]
 fn refusal(result: Result<Got, Fault>) -> (FaultKind, &'static str) {
     match result {
-        Err(fault) => (fault.kind, fault.code),
+        Err(fault) => (fault.kind, fault.code.as_str()),
         Ok(got) => panic!(
             "answered {} ({}) with {:?}",
             got.answer.status, got.answer.cache_status, got.body

@@ -19,7 +19,7 @@ fn assert_held(result: Result<Got, Fault>) {
     match result {
         Err(fault) => {
             assert_eq!(
-                (fault.kind, fault.code, fault.rule.as_deref()),
+                (fault.kind, fault.code.as_str(), fault.rule.as_deref()),
                 (FaultKind::NotFound, "quarantined", Some("quarantine_new"))
             );
             assert_eq!(
@@ -348,7 +348,8 @@ async fn a_refetch_of_the_same_bytes_moves_no_date_and_other_bytes_begin_anew() 
             .put("/f.tgz", dated(&Payload::generated(size, 2), 0));
         let held = bench.get("generic", "f.tgz").await.unwrap_err();
         assert_eq!(
-            held.code, "quarantined",
+            held.code.as_str(),
+            "quarantined",
             "other bytes are new, even under a known name"
         );
     }

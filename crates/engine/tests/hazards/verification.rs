@@ -342,7 +342,7 @@ async fn a_malformed_document_leaves_the_old_copy_or_is_a_502_that_says_what_was
             .behave(&at, Behaviour::Body(Bytes::from_static(bad.as_bytes())));
         let fault = bench.get(format, path).await.unwrap_err();
         assert_eq!(
-            (fault.kind, fault.code, fault.repository.as_deref()),
+            (fault.kind, fault.code.as_str(), fault.repository.as_deref()),
             (FaultKind::BadGateway, "malformed_document", Some(format))
         );
         bench.settled().await;

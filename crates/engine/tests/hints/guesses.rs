@@ -57,7 +57,11 @@ async fn whatever_comes_of_a_guess_the_document_is_waited_for() {
             bench.origin.behave(&guess(&file), failure.clone());
             let got = bench.ask(method.clone(), "npm", &file.path, &[]).await;
             let got = got.unwrap_or_else(|fault| {
-                panic!("{method} {failure:?}: {} {}", fault.code, fault.message)
+                panic!(
+                    "{method} {failure:?}: {} {}",
+                    fault.code.as_str(),
+                    fault.message
+                )
             });
             if method == Method::GET {
                 assert_eq!(got.bytes(), &file.bytes, "{failure:?}");

@@ -18,7 +18,7 @@ fn one() -> Generation {
 async fn bench_with_store() -> (Bench, Origin) {
     let store = Origin::start().await;
     let bench = Bench::with(|repository| {
-        upstream(repository).allow_private = vec![AllowPrivate::Socket(store.address())]
+        upstream(repository).allow_private = vec![AllowPrivate::Socket(store.address())];
     })
     .await;
     (bench, store)
@@ -128,7 +128,11 @@ async fn whatever_a_place_refuses_to_which_a_redirect_has_led_is_asked_of_the_us
                 .ask(method.clone(), "rpm", &format!("el9/{PACKAGE}"), &[])
                 .await;
             let got = got.unwrap_or_else(|fault| {
-                panic!("{method} {behaviour:?}: {} {}", fault.code, fault.message)
+                panic!(
+                    "{method} {behaviour:?}: {} {}",
+                    fault.code.as_str(),
+                    fault.message
+                )
             });
             // Of a HEAD that is answered nobody can tell that the bytes would be wrong.
             let answered =

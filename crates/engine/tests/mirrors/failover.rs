@@ -248,7 +248,7 @@ async fn both_wrong_is_a_502_and_nothing_is_kept() {
         }
         let fault = bench.get(format, &file.path).await.unwrap_err();
         assert_eq!(
-            (fault.kind, fault.code),
+            (fault.kind, fault.code.as_str()),
             (FaultKind::BadGateway, "digest_mismatch")
         );
         bench.settled().await;
@@ -430,7 +430,7 @@ async fn names_that_nobody_gets_put_no_mirror_aside() {
             .await
             .unwrap_err();
         assert_eq!(
-            (fault.kind, fault.code),
+            (fault.kind, fault.code.as_str()),
             (FaultKind::NotFound, "name_unknown")
         );
     }

@@ -158,7 +158,7 @@ async fn an_image_that_nobody_gets_without_a_login_is_absent_or_private() {
                 .await
                 .expect_err("it is refused");
             assert_eq!(
-                (fault.kind, fault.code),
+                (fault.kind, fault.code.as_str()),
                 (FaultKind::NotFound, "name_unknown"),
                 "{path}"
             );

@@ -720,7 +720,7 @@ async fn oci_20_an_upstream_that_wants_credentials_is_not_passed_on() {
     bench.origin.behave("*", Behaviour::Status(401));
     let fault = bench.get(REPOSITORY, TAG).await.unwrap_err();
     assert_eq!(
-        (fault.kind, fault.code),
+        (fault.kind, fault.code.as_str()),
         (FaultKind::BadGateway, "upstream_unauthorized")
     );
     assert!(

@@ -30,7 +30,7 @@ async fn oci_06_a_blob_that_is_not_its_digest_is_not_kept_and_is_asked_for_again
         );
         match bench.get(REPOSITORY, &path).await {
             Err(fault) => assert_eq!(
-                (fault.kind, fault.code),
+                (fault.kind, fault.code.as_str()),
                 (FaultKind::BadGateway, "digest_mismatch")
             ),
             Ok(got) => assert!(
@@ -84,7 +84,7 @@ async fn oci_06_a_layer_of_another_length_than_its_manifest_states_is_refused() 
         match bench.get(REPOSITORY, &path).await {
             Err(fault) => {
                 assert_eq!(
-                    (fault.kind, fault.code),
+                    (fault.kind, fault.code.as_str()),
                     (FaultKind::BadGateway, "digest_mismatch")
                 );
                 assert!(
@@ -169,7 +169,7 @@ async fn hazard_w6_a_lying_digest_field_is_found_out() {
     );
     let fault = bench.get(REPOSITORY, TAG).await.unwrap_err();
     assert_eq!(
-        (fault.kind, fault.code),
+        (fault.kind, fault.code.as_str()),
         (FaultKind::BadGateway, "digest_mismatch")
     );
     assert_empty(&bench).await;
@@ -213,7 +213,7 @@ async fn hazard_w6_manifests_that_could_be_two_things_are_refused() {
         ] {
             let fault = bench.get(REPOSITORY, &path).await.unwrap_err();
             assert_eq!(
-                (fault.kind, fault.code),
+                (fault.kind, fault.code.as_str()),
                 (FaultKind::BadGateway, "malformed_document"),
                 "{path}"
             );

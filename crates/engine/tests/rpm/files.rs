@@ -157,7 +157,7 @@ async fn rpm_15_an_upstream_that_knows_one_spelling_only_is_served_to_clients_th
 #[tokio::test]
 async fn rpm_17_what_the_patterns_do_not_admit_is_refused_and_metadata_is_not() {
     let bench = Bench::with(|r| {
-        r.access.immutable = Some(vec![Pattern::compile(r".*/x86_64/.*\.rpm$").unwrap()])
+        r.access.immutable = Some(vec![Pattern::compile(r".*/x86_64/.*\.rpm$").unwrap()]);
     })
     .await;
     for path in [

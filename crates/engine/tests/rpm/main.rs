@@ -25,7 +25,7 @@ const EXPIRED: u64 = 3_601;
 #[track_caller]
 fn refusal(result: Result<Got, Fault>) -> (FaultKind, &'static str) {
     match result {
-        Err(fault) => (fault.kind, fault.code),
+        Err(fault) => (fault.kind, fault.code.as_str()),
         Ok(got) => panic!(
             "answered {} ({}) with {:?}",
             got.answer.status, got.answer.cache_status, got.body
@@ -38,7 +38,7 @@ async fn body(bench: &Bench, path: &str) -> Vec<u8> {
     let got = bench
         .get("rpm", path)
         .await
-        .unwrap_or_else(|fault| panic!("{path}: {} {}", fault.code, fault.message));
+        .unwrap_or_else(|fault| panic!("{path}: {} {}", fault.code.as_str(), fault.message));
     let bytes = got.bytes().to_vec();
     bench.settled().await;
     bytes

@@ -15,7 +15,7 @@ impl SmallDisk {
     pub(crate) fn mount() -> Option<Self> {
         Self::try_mount()
             .inspect_err(|why| {
-                eprintln!("SKIPPED: no tmpfs can be mounted here ({why}); needs root")
+                eprintln!("SKIPPED: no tmpfs can be mounted here ({why}); needs root");
             })
             .ok()
     }

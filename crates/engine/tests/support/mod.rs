@@ -65,10 +65,9 @@ pub(crate) fn repository(package: PackageType, base: &str) -> Repository {
     };
     Repository {
         name: RepositoryName::parse(package.as_str()).unwrap(),
-        kind: RepositoryKind::Remote,
         package,
         description: String::new(),
-        upstream: Some(UpstreamSettings {
+        kind: Kind::Remote(Box::new(UpstreamSettings {
             base_urls: vec![base_url],
             index_url,
             credentials: None,
@@ -83,18 +82,18 @@ pub(crate) fn repository(package: PackageType, base: &str) -> Repository {
             proxy: None,
             offline: false,
             max_size: None,
-        }),
+        })),
         access: AccessPolicy::default(),
         cache: CachePolicy::default(),
         quarantine: QuarantinePolicy::default(),
-        members: Vec::new(),
+        authoritative: false,
         rules_epoch: 1,
     }
 }
 
 /// The settings of a repository's upstream, to be changed.
 pub(crate) fn upstream(repository: &mut Repository) -> &mut UpstreamSettings {
-    repository.upstream.as_mut().unwrap()
+    repository.upstream_mut().unwrap()
 }
 
 async fn engine(

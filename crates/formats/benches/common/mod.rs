@@ -7,8 +7,8 @@ use std::time::Duration;
 use divan::Bencher;
 use divan::counter::BytesCount;
 use larder_core::{
-    AccessPolicy, CachePolicy, PackageType, QuarantinePolicy, Repository, RepositoryKind,
-    RepositoryName, UpstreamAuth, UpstreamSettings,
+    AccessPolicy, CachePolicy, Kind, PackageType, QuarantinePolicy, Repository, RepositoryName,
+    UpstreamAuth, UpstreamSettings,
 };
 use larder_formats::{Document, LinkBase, LinkKey, Links, format_of};
 use url::Url;
@@ -18,10 +18,9 @@ pub(crate) fn remote(package: PackageType, base_url: &str) -> Repository {
     let base: Url = base_url.parse().unwrap();
     Repository {
         name: RepositoryName::parse("bench").unwrap(),
-        kind: RepositoryKind::Remote,
         package,
         description: String::new(),
-        upstream: Some(UpstreamSettings {
+        kind: Kind::Remote(Box::new(UpstreamSettings {
             base_urls: vec![base.clone()],
             index_url: base,
             credentials: None,
@@ -36,11 +35,11 @@ pub(crate) fn remote(package: PackageType, base_url: &str) -> Repository {
             proxy: None,
             offline: false,
             max_size: None,
-        }),
+        })),
         access: AccessPolicy::default(),
         cache: CachePolicy::default(),
         quarantine: QuarantinePolicy::default(),
-        members: Vec::new(),
+        authoritative: false,
         rules_epoch: 0,
     }
 }

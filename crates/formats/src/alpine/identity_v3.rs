@@ -297,10 +297,10 @@ impl Plain {
     fn begin(&mut self, block: Block) -> Option<()> {
         match (block.kind, &self.contents) {
             (Kind::Tree, None) if (8..=MAX_TREE).contains(&block.length) => {
-                self.part = Part::Tree(block)
+                self.part = Part::Tree(block);
             }
             (Kind::Signature, Some(_)) if !self.has_data => {
-                self.pass(block.length.checked_add(block.padding)?)
+                self.pass(block.length.checked_add(block.padding)?);
             }
             (Kind::Data, Some(_)) if block.length > POSITION as u64 => {
                 self.has_data = true;

@@ -24,11 +24,11 @@ pub(super) fn derive(document: &Document<'_>, links: &Links<'_>) -> Result<Vec<u
         match resolver.written(&reference) {
             Some(Written::Path(path)) => {
                 splicer.replace_with(range, |out| {
-                    span.encode_into(&[links.base().as_str(), &path], out)
+                    span.encode_into(&[links.base().as_str(), &path], out);
                 });
             }
             Some(Written::Elsewhere(url)) => {
-                splicer.replace_with(range, |out| span.encode_into(&[url.as_str()], out))
+                splicer.replace_with(range, |out| span.encode_into(&[url.as_str()], out));
             }
             None => {}
         }
@@ -104,7 +104,7 @@ impl<'a> Resolver<'a> {
         // Helm replaces the query of a relative link by the repository URL's.
         let plain = folder_url.as_ref().filter(|_| links.query().is_none());
         let folder = plain.and_then(|url| {
-            let root = links.repository().upstream.as_ref()?.base_urls.first()?;
+            let root = links.repository().upstream()?.base_urls.first()?;
             let path = url.as_str().strip_prefix(root.as_str())?;
             let is_simple = path.strip_suffix('/').map_or(path.is_empty(), is_plain)
                 && !path.starts_with("_ext/");
@@ -180,7 +180,7 @@ impl<'a> Resolver<'a> {
 
 /// `https://host/root/folder/` for the index at `folder/index.yaml`.
 fn repository_url(key_path: &str, links: &Links<'_>) -> Option<Url> {
-    let root = links.repository().upstream.as_ref()?.base_urls.first()?;
+    let root = links.repository().upstream()?.base_urls.first()?;
     let folder =
         larder_core::ArtifactPath::from_decoded(key_path.strip_suffix("index.yaml")?).ok()?;
     join_url(root, folder.encoded(), None).ok()

@@ -63,7 +63,7 @@ fn claims_from(repository: &Repository, url: &str, body: &str) -> Vec<Claim> {
     with_document(url, body, |document| {
         let mut claims = Vec::new();
         Helm.claims(document, &links(repository), &mut |claim| {
-            claims.push(claim)
+            claims.push(claim);
         })
         .unwrap();
         claims
@@ -609,8 +609,7 @@ fn helm_18_private_addresses_are_left_alone_and_never_claimed() {
     }
     let mut repository = stable();
     repository
-        .upstream
-        .as_mut()
+        .upstream_mut()
         .unwrap()
         .allow_private
         .push(AllowPrivate::Network("10.0.0.0/8".parse().unwrap()));

@@ -305,8 +305,7 @@ fn http_on_a_host_that_the_operator_named_as_https_is_read_as_https() {
     }
     // Named as both, it is what it says.
     let mut both = pypi();
-    both.upstream
-        .as_mut()
+    both.upstream_mut()
         .unwrap()
         .base_urls
         .push("http://files.example.com/packages/".parse().unwrap());
@@ -330,22 +329,21 @@ fn the_operators_own_hosts_may_be_private() {
     assert!(path_of(&repository, "http://127.0.0.1:8080/other/a").is_some());
     assert_eq!(path_of(&repository, "http://127.0.0.2/a"), None);
     repository
-        .upstream
-        .as_mut()
+        .upstream_mut()
         .unwrap()
         .allow_private
         .push(AllowPrivate::Socket("127.0.0.2:80".parse().unwrap()));
     let path = path_of(&repository, "http://127.0.0.2/a").unwrap();
     assert!(resolve(&repository, &path).is_some());
     // The operator took the address off the list.
-    repository.upstream.as_mut().unwrap().allow_private.clear();
+    repository.upstream_mut().unwrap().allow_private.clear();
     assert_eq!(resolve(&repository, &path), None);
 }
 
 #[test]
 fn link_hosts_limits_other_hosts_but_not_the_own() {
     let mut repository = pypi();
-    repository.upstream.as_mut().unwrap().link_hosts = Some(vec![
+    repository.upstream_mut().unwrap().link_hosts = Some(vec![
         "cdn.example.net".to_owned(),
         "b.example:8443".to_owned(),
     ]);

@@ -171,7 +171,7 @@ impl Format for Npm {
 mod tests {
     use std::time::Duration;
 
-    use larder_core::{Fault, FaultKind};
+    use larder_core::{ErrorCode, Fault, FaultKind};
     use url::Url;
 
     use super::fixture::{PUBLIC, ROOT, links, remote};
@@ -328,7 +328,7 @@ mod tests {
         };
         let mut claims = Vec::new();
         Npm.claims(&document, &links(&repository), &mut |claim| {
-            claims.push(claim)
+            claims.push(claim);
         })
         .unwrap();
         assert_eq!(claims.len(), 2);
@@ -356,8 +356,12 @@ mod tests {
 
     #[test]
     fn npm_18_errors_are_printed_by_npm() {
-        let mut fault = Fault::new(FaultKind::Upstream(404), "not_found", "There is no \"x\".")
-            .by_rule("upstream");
+        let mut fault = Fault::new(
+            FaultKind::Upstream(404),
+            ErrorCode::NotFound,
+            "There is no \"x\".",
+        )
+        .by_rule("upstream");
         fault.repository = Some("npm".to_owned());
         let body = Npm.error_body(&fault);
         assert_eq!(body.content_type, "application/json");

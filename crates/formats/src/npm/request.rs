@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::Method;
+use larder_core::ErrorCode;
 
 use super::accept;
 use super::path::{Route, Unroutable};
@@ -49,12 +50,12 @@ pub(super) fn operation(request: &RequestParts<'_>) -> Operation {
     match route {
         Route::Account => refuse(
             401,
-            "unauthorized",
+            ErrorCode::Unauthorized,
             "This repository is a cache without accounts: there is no user and no token to tell about.",
         ),
         Route::Login => refuse(
             404,
-            "not_found",
+            ErrorCode::NotFound,
             "This repository is a cache without accounts: installing needs no login.",
         ),
         Route::Audit if !is_read => audit(request.path.as_str()),
@@ -178,7 +179,7 @@ fn parameters(query: Option<&str>) -> impl Iterator<Item = (&str, &str)> {
 fn refuse_method() -> Operation {
     refuse(
         405,
-        "method_not_allowed",
+        ErrorCode::MethodNotAllowed,
         "This repository is a read-only copy of a registry: publish to the registry itself.",
     )
 }
@@ -187,24 +188,24 @@ fn refuse_path(reason: Unroutable) -> Operation {
     match reason {
         Unroutable::Name => refuse(
             400,
-            "bad_package_name",
+            ErrorCode::BadPackageName,
             "This is no package name: at most 214 of A-Z a-z 0-9 - _ . ! ~ * ' ( ), one optional @scope/ in front, and no leading dot or underscore.",
         ),
-        Unroutable::Version => refuse(400, "bad_version", "This is no version or tag."),
+        Unroutable::Version => refuse(400, ErrorCode::BadVersion, "This is no version or tag."),
         Unroutable::File => refuse(
             404,
-            "not_found",
+            ErrorCode::NotFound,
             "This package has no such file: its tarballs are {package}/-/{name}-{version}.tgz, the name being without its scope.",
         ),
         Unroutable::Endpoint => refuse(
             404,
-            "not_found",
+            ErrorCode::NotFound,
             "A remote npm repository does not offer this path.",
         ),
     }
 }
 
-fn refuse(status: u16, code: &'static str, message: &str) -> Operation {
+fn refuse(status: u16, code: ErrorCode, message: &str) -> Operation {
     Operation::Refuse(Refusal {
         status,
         code,

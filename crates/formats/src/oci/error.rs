@@ -1,24 +1,24 @@
 //! Error bodies as container clients read them (distribution specification, "Error Codes").
 
-use larder_core::{Fault, FaultKind};
+use larder_core::{ErrorCode, Fault, FaultKind};
 
 use crate::ErrorBody;
 
 /// The words that a fault may carry itself, each with the specification's code.
-const CODES: [(&str, &str); 13] = [
-    ("blob_unknown", "BLOB_UNKNOWN"),
-    ("digest_invalid", "DIGEST_INVALID"),
-    ("digest_mismatch", "DIGEST_INVALID"),
-    ("invalid_path", "NAME_INVALID"),
-    ("malformed_document", "MANIFEST_INVALID"),
-    ("manifest_invalid", "MANIFEST_INVALID"),
-    ("manifest_unknown", "MANIFEST_UNKNOWN"),
-    ("name_invalid", "NAME_INVALID"),
-    ("name_unknown", "NAME_UNKNOWN"),
-    ("unknown_repository", "NAME_UNKNOWN"),
-    ("quarantined", "MANIFEST_UNKNOWN"),
-    ("upstream_login", "UNAUTHORIZED"),
-    ("upstream_unauthorized", "UNAUTHORIZED"),
+const CODES: [(ErrorCode, &str); 13] = [
+    (ErrorCode::BlobUnknown, "BLOB_UNKNOWN"),
+    (ErrorCode::DigestInvalid, "DIGEST_INVALID"),
+    (ErrorCode::DigestMismatch, "DIGEST_INVALID"),
+    (ErrorCode::InvalidPath, "NAME_INVALID"),
+    (ErrorCode::MalformedDocument, "MANIFEST_INVALID"),
+    (ErrorCode::ManifestInvalid, "MANIFEST_INVALID"),
+    (ErrorCode::ManifestUnknown, "MANIFEST_UNKNOWN"),
+    (ErrorCode::NameInvalid, "NAME_INVALID"),
+    (ErrorCode::NameUnknown, "NAME_UNKNOWN"),
+    (ErrorCode::UnknownRepository, "NAME_UNKNOWN"),
+    (ErrorCode::Quarantined, "MANIFEST_UNKNOWN"),
+    (ErrorCode::UpstreamLogin, "UNAUTHORIZED"),
+    (ErrorCode::UpstreamUnauthorized, "UNAUTHORIZED"),
 ];
 
 /// `{"errors": [{"code", "message", "detail"}]}`; the detail names what larder's own errors name.
@@ -58,27 +58,75 @@ mod tests {
         for (kind, word, expected) in [
             (
                 FaultKind::Upstream(404),
-                "manifest_unknown",
+                ErrorCode::ManifestUnknown,
                 "MANIFEST_UNKNOWN",
             ),
-            (FaultKind::Upstream(404), "blob_unknown", "BLOB_UNKNOWN"),
-            (FaultKind::Upstream(429), "rate_limited", "TOOMANYREQUESTS"),
-            (FaultKind::Upstream(403), "upstream_status", "DENIED"),
-            (FaultKind::Forbidden, "pattern_denied", "DENIED"),
-            (FaultKind::NotFound, "unknown_repository", "NAME_UNKNOWN"),
-            (FaultKind::BadRequest, "digest_invalid", "DIGEST_INVALID"),
-            (FaultKind::BadRequest, "name_invalid", "NAME_INVALID"),
-            (FaultKind::MethodNotAllowed, "read_only", "UNSUPPORTED"),
-            (FaultKind::Unauthorized, "token_needed", "UNAUTHORIZED"),
-            (FaultKind::BadGateway, "digest_mismatch", "DIGEST_INVALID"),
+            (
+                FaultKind::Upstream(404),
+                ErrorCode::BlobUnknown,
+                "BLOB_UNKNOWN",
+            ),
+            (
+                FaultKind::Upstream(429),
+                ErrorCode::RateLimited,
+                "TOOMANYREQUESTS",
+            ),
+            (
+                FaultKind::Upstream(403),
+                ErrorCode::UpstreamStatus,
+                "DENIED",
+            ),
+            (FaultKind::Forbidden, ErrorCode::PatternDenied, "DENIED"),
+            (
+                FaultKind::NotFound,
+                ErrorCode::UnknownRepository,
+                "NAME_UNKNOWN",
+            ),
+            (
+                FaultKind::BadRequest,
+                ErrorCode::DigestInvalid,
+                "DIGEST_INVALID",
+            ),
+            (
+                FaultKind::BadRequest,
+                ErrorCode::NameInvalid,
+                "NAME_INVALID",
+            ),
+            (
+                FaultKind::MethodNotAllowed,
+                ErrorCode::ReadOnly,
+                "UNSUPPORTED",
+            ),
+            (
+                FaultKind::Unauthorized,
+                ErrorCode::Unauthorized,
+                "UNAUTHORIZED",
+            ),
             (
                 FaultKind::BadGateway,
-                "malformed_document",
+                ErrorCode::DigestMismatch,
+                "DIGEST_INVALID",
+            ),
+            (
+                FaultKind::BadGateway,
+                ErrorCode::MalformedDocument,
                 "MANIFEST_INVALID",
             ),
-            (FaultKind::BadRequest, "invalid_path", "NAME_INVALID"),
-            (FaultKind::BadGateway, "upstream_unreachable", "UNSUPPORTED"),
-            (FaultKind::BadGateway, "upstream_login", "UNAUTHORIZED"),
+            (
+                FaultKind::BadRequest,
+                ErrorCode::InvalidPath,
+                "NAME_INVALID",
+            ),
+            (
+                FaultKind::BadGateway,
+                ErrorCode::UpstreamUnreachable,
+                "UNSUPPORTED",
+            ),
+            (
+                FaultKind::BadGateway,
+                ErrorCode::UpstreamLogin,
+                "UNAUTHORIZED",
+            ),
         ] {
             let fault = Fault::new(kind, word, "what \"happened\"").by_rule("upstream");
             let body = body(&fault);
@@ -95,7 +143,7 @@ mod tests {
                     error["detail"]["code"].as_str(),
                     error["detail"]["rule"].as_str()
                 ),
-                (Some(word), Some("upstream"))
+                (Some(word.as_str()), Some("upstream"))
             );
         }
     }

@@ -27,7 +27,7 @@ mod tests;
 use std::borrow::Cow;
 
 use http::HeaderMap;
-use larder_core::{BuiltIn, Digest, Fault, Repository};
+use larder_core::{BuiltIn, Digest, ErrorCode, Fault, Repository};
 
 use crate::{
     Claim, Derived, Document, ErrorBody, Format, Held, Links, Malformed, Operation, Refusal,
@@ -166,11 +166,13 @@ impl Format for Oci {
             .unwrap_or_default()
     }
 
-    fn missing_code(&self, path: &str) -> &'static str {
+    fn missing_code(&self, path: &str) -> ErrorCode {
         match Route::parse(path).map(|route| route.target) {
-            Ok(Target::Tag(_) | Target::Manifest(_) | Target::Referrers(_)) => "manifest_unknown",
-            Ok(Target::Blob(_)) => "blob_unknown",
-            Ok(Target::Tags) | Err(_) => "name_unknown",
+            Ok(Target::Tag(_) | Target::Manifest(_) | Target::Referrers(_)) => {
+                ErrorCode::ManifestUnknown
+            }
+            Ok(Target::Blob(_)) => ErrorCode::BlobUnknown,
+            Ok(Target::Tags) | Err(_) => ErrorCode::NameUnknown,
         }
     }
 

@@ -79,8 +79,8 @@ impl List<'_> {
     fn is_this_list(&self, target: &str) -> bool {
         let bases = self
             .repository
-            .upstream
-            .iter()
+            .upstream()
+            .into_iter()
             .flat_map(|upstream| &upstream.base_urls);
         let mut on_it = bases.filter_map(|base| base.join(target).ok().map(|url| (base, url)));
         on_it.any(|(base, url)| {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::Method;
-use larder_core::{Repository, shown};
+use larder_core::{ErrorCode, Repository, shown};
 
 use super::accept::Accepted;
 use super::pages::{List, REFERRER_PARAMETERS, TAG_PARAMETERS};
@@ -68,8 +68,7 @@ fn source(request: &RequestParts<'_>, route: &Route<'_>) -> SourceSpec {
 /// The path with the namespace that short names have on the public hub.
 fn full_path<'p>(repository: &Repository, path: &'p str, route: &Route<'_>) -> Cow<'p, str> {
     let namespace = repository
-        .upstream
-        .as_ref()
+        .upstream()
         .and_then(|upstream| upstream.default_namespace.as_deref());
     match namespace {
         Some(namespace) if !route.name.contains('/') => Cow::Owned(format!("{namespace}/{path}")),
@@ -81,8 +80,7 @@ fn full_path<'p>(repository: &Repository, path: &'p str, route: &Route<'_>) -> C
 /// The grammar has no character that would have to be encoded.
 pub(super) fn upstream_path(repository: &Repository, key_path: &str) -> String {
     let base = repository
-        .upstream
-        .as_ref()
+        .upstream()
         .and_then(|upstream| upstream.base_urls.first());
     let within =
         base.is_some_and(|base| base.path().starts_with("/v2/") || base.path().ends_with("/v2/"));
@@ -100,7 +98,7 @@ fn read_only(repository: &Repository) -> Operation {
     );
     Operation::Refuse(Refusal {
         status: 405,
-        code: "read_only",
+        code: ErrorCode::ReadOnly,
         message,
     })
 }
@@ -110,26 +108,26 @@ fn refusal(why: Unroutable, path: &str) -> Refusal {
     let (status, code, message) = match why {
         Unroutable::Shape => (
             404,
-            "name_unknown",
+            ErrorCode::NameUnknown,
             format!(
                 "{path:?} is nothing that a registry has: NAME/manifests/REFERENCE, NAME/blobs/DIGEST, NAME/tags/list or NAME/referrers/DIGEST"
             ),
         ),
         Unroutable::Name => (
             400,
-            "name_invalid",
+            ErrorCode::NameInvalid,
             format!(
                 "{path:?} holds no name of an image: lower-case letters, digits, and . _ - between them"
             ),
         ),
         Unroutable::Tag => (
             400,
-            "manifest_invalid",
+            ErrorCode::ManifestInvalid,
             format!("{path:?} does not end in a tag or digest"),
         ),
         Unroutable::Digest => (
             400,
-            "digest_invalid",
+            ErrorCode::DigestInvalid,
             format!(
                 "{path:?} does not end in a digest: sha256: with 64 or sha512: with 128 hexadecimal digits, lower case"
             ),
@@ -144,7 +142,7 @@ fn refusal(why: Unroutable, path: &str) -> Refusal {
 
 /// Without a login, a registry does not tell what is private from what is not there, and neither can larder.
 pub(super) fn refused_to_anybody(repository: &Repository, path: &str) -> Option<Refusal> {
-    let upstream = repository.upstream.as_ref()?;
+    let upstream = repository.upstream()?;
     let own = upstream
         .headers
         .iter()
@@ -160,7 +158,7 @@ pub(super) fn refused_to_anybody(repository: &Repository, path: &str) -> Option<
     );
     Some(Refusal {
         status: 404,
-        code: "name_unknown",
+        code: ErrorCode::NameUnknown,
         message,
     })
 }

@@ -1,7 +1,7 @@
 //! What requests ask for, what is said of their answers.
 
 use http::Method;
-use larder_core::{ArtifactPath, PackageType, PathRules, StoredHeaders, sha256};
+use larder_core::{ArtifactPath, ErrorCode, PackageType, PathRules, StoredHeaders, sha256};
 
 use super::*;
 use crate::testing::remote;
@@ -19,7 +19,7 @@ fn registry() -> Repository {
 
 fn hub() -> Repository {
     let mut repository = remote("dockerhub", PackageType::Docker, "https://hub.example/");
-    repository.upstream.as_mut().unwrap().default_namespace = Some("library".to_owned());
+    repository.upstream_mut().unwrap().default_namespace = Some("library".to_owned());
     repository
 }
 
@@ -171,11 +171,11 @@ fn a_tag_is_kept_under_its_digest_too() {
 #[test]
 fn refusals_say_what_is_wrong() {
     for (path, status, code) in [
-        ("a/blobs/sha256:short", 400, "digest_invalid"),
-        ("UPPER/manifests/1", 400, "name_invalid"),
-        ("a/manifests/a+b", 400, "manifest_invalid"),
-        ("a/blobs/uploads/", 404, "name_unknown"),
-        ("a", 404, "name_unknown"),
+        ("a/blobs/sha256:short", 400, ErrorCode::DigestInvalid),
+        ("UPPER/manifests/1", 400, ErrorCode::NameInvalid),
+        ("a/manifests/a+b", 400, ErrorCode::ManifestInvalid),
+        ("a/blobs/uploads/", 404, ErrorCode::NameUnknown),
+        ("a", 404, ErrorCode::NameUnknown),
     ] {
         let refusal = refusal(path);
         assert_eq!((refusal.status, refusal.code), (status, code), "{path}");
@@ -186,7 +186,7 @@ fn refusals_say_what_is_wrong() {
         else {
             panic!("{method} is not refused")
         };
-        assert_eq!((refusal.status, refusal.code), (405, "read_only"));
+        assert_eq!((refusal.status, refusal.code), (405, ErrorCode::ReadOnly));
     }
 }
 

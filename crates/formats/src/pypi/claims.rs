@@ -40,7 +40,7 @@ fn check_html(html: &str, subject: Subject<'_>) -> Result<(), Malformed> {
     simple_html::base(html)?;
     let mut entries = false;
     let (head, signs) = simple_html::read(html, &mut |anchor| {
-        entries = entries || is_entry(&anchor, subject)
+        entries = entries || is_entry(&anchor, subject);
     })?;
     let Signs { title, password } = signs;
     if password {

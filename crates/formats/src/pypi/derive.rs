@@ -363,7 +363,7 @@ fn json_file(anchor: &Anchor<'_>, target: &Target<'_>, links: &Links<'_>, out: &
     }
     match anchor_metadata(anchor) {
         Some(Metadata::Hashed(name, hex)) => {
-            member("core-metadata", Json::Object(&[(name, hex)]), out)
+            member("core-metadata", Json::Object(&[(name, hex)]), out);
         }
         Some(Metadata::Present) => member("core-metadata", Json::Bool(true), out),
         None => {}

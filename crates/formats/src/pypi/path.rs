@@ -2,7 +2,7 @@
 //!
 //! Knows the address space and nothing of what the documents hold.
 
-use larder_core::{BuiltIn, Repository};
+use larder_core::{BuiltIn, ErrorCode, Repository};
 
 use super::{names, negotiate};
 use crate::{Form, Operation, Read, Refusal, RequestParts, SourceBase, SourceSpec};
@@ -58,7 +58,7 @@ pub(super) fn operation(request: &RequestParts<'_>) -> Operation {
     if request.method != http::Method::GET && request.method != http::Method::HEAD {
         return Operation::Refuse(Refusal {
             status: 405,
-            code: "method_not_allowed",
+            code: ErrorCode::MethodNotAllowed,
             message: format!(
                 "{} is not possible here: {:?} is a copy of an upstream index, packages are uploaded to a local repository",
                 request.method,
@@ -81,7 +81,7 @@ pub(super) fn operation(request: &RequestParts<'_>) -> Operation {
         Place::Project(name) | Place::Misspelt(name) if !names::is_valid(name) => {
             Operation::Refuse(Refusal {
                 status: 400,
-                code: "invalid_name",
+                code: ErrorCode::InvalidName,
                 message: format!(
                     "{:?} is not the name of a Python project: letters, digits, '.', '_' and '-' are allowed, a letter or digit at both ends",
                     larder_core::shown(name)
@@ -136,7 +136,7 @@ pub(super) fn page_source(repository: &Repository, rest: &str) -> SourceSpec {
 /// The last segment of the simple root with its slash, percent-encoded: usually `simple/`, devpi's `+simple/`; empty if the
 /// root of the host is the simple root.
 fn simple_root(repository: &Repository) -> String {
-    let Some(upstream) = &repository.upstream else {
+    let Some(upstream) = repository.upstream() else {
         return "simple/".to_owned();
     };
     let path = upstream.index_url.path().trim_end_matches('/');

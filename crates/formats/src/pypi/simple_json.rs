@@ -351,7 +351,7 @@ fn read_less_common<'a, A: MapAccess<'a>>(
         }
         "gpg-sig" => file.gpg_sig = map.next_value()?,
         "provenance" => {
-            file.provenance = map.next_value::<Option<Text<'a>>>()?.map(|Text(text)| text)
+            file.provenance = map.next_value::<Option<Text<'a>>>()?.map(|Text(text)| text);
         }
         // Of another type than the specification's these say nothing; clients ignore them too.
         "size" => file.size = map.next_value::<&RawValue>()?.get().parse().ok(),

@@ -110,7 +110,7 @@ impl<'a> Resolver<'a> {
     /// [`resolve_any`](Self::resolve_any) by letters alone, for the links that nearly all pages consist of: below the file
     /// root, or relative to a directory that is, and made of characters that mean themselves. Five times as fast.
     fn resolve_plain<'r>(&self, reference: &'r str) -> Option<Target<'r>> {
-        let roots = &self.links.repository().upstream.as_ref()?.base_urls;
+        let roots = &self.links.repository().upstream()?.base_urls;
         if let Some(path) = roots
             .iter()
             .find_map(|root| reference.strip_prefix(root.as_str()))
@@ -272,7 +272,7 @@ fn plain_file_name(path: &str) -> Option<Cow<'_, str>> {
 }
 
 fn is_trusted(links: &Links<'_>, page: &Url, base: &Url) -> bool {
-    let Some(upstream) = &links.repository().upstream else {
+    let Some(upstream) = links.repository().upstream() else {
         return false;
     };
     let listed = || {

@@ -17,7 +17,7 @@ pub(super) const BASE: &str = "/api/v1/remote/py/";
 /// A remote named `py`.
 pub(super) fn repository(base_url: &str, index_url: &str) -> Repository {
     let mut repository = testing::remote("py", PackageType::Pypi, base_url);
-    repository.upstream.as_mut().unwrap().index_url = index_url.parse().unwrap();
+    repository.upstream_mut().unwrap().index_url = index_url.parse().unwrap();
     repository
 }
 
@@ -27,7 +27,7 @@ pub(super) fn two_hosts() -> Repository {
         "https://files.example.com/",
         "https://index.example.com/simple/",
     );
-    repository.upstream.as_mut().unwrap().link_hosts = Some(vec!["cdn.example.net".to_owned()]);
+    repository.upstream_mut().unwrap().link_hosts = Some(vec!["cdn.example.net".to_owned()]);
     repository
 }
 

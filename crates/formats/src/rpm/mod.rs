@@ -233,8 +233,7 @@ impl Place {
         let below = path::encoded(document.key_path);
         let base = links
             .repository()
-            .upstream
-            .as_ref()
+            .upstream()
             .and_then(|upstream| upstream.base_urls.first());
         let usual = base.and_then(|base| larder_core::join_url(base, &below, None).ok());
         let is_usual = usual

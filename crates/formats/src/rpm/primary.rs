@@ -93,12 +93,12 @@ impl Sink for Primary<'_> {
             [_, package] if **package == *b"package" => self.package = Package::default(),
             [_, _, field] => match &**field {
                 b"checksum" => {
-                    self.package.checksum_type = element.attribute("type")?.unwrap_or_default()
+                    self.package.checksum_type = element.attribute("type")?.unwrap_or_default();
                 }
                 b"size" => {
                     self.package.size = element
                         .attribute("package")?
-                        .and_then(|size| size.parse().ok())
+                        .and_then(|size| size.parse().ok());
                 }
                 b"location" => {
                     self.package.href = element.attribute("href")?.unwrap_or_default();
@@ -115,7 +115,7 @@ impl Sink for Primary<'_> {
         match path {
             [_, package] if **package == *b"package" => self.emit(),
             [_, _, field] if **field == *b"checksum" => {
-                self.package.digest = digest(&self.package.checksum_type, text)
+                self.package.digest = digest(&self.package.checksum_type, text);
             }
             _ => {}
         }

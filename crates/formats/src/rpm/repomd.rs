@@ -146,7 +146,7 @@ impl Sink for Repomd {
                 record.timestamp = text
                     .split('.')
                     .next()
-                    .and_then(|seconds| seconds.parse().ok())
+                    .and_then(|seconds| seconds.parse().ok());
             }
             _ => {}
         }

@@ -30,7 +30,7 @@ fn claims_of(key_path: &str, url: &str, body: &[u8]) -> Result<Vec<Claim>, Malfo
     };
     let mut claims = Vec::new();
     Rpm.claims(&document, &links(&repository), &mut |claim| {
-        claims.push(claim)
+        claims.push(claim);
     })?;
     Ok(claims)
 }

@@ -87,10 +87,10 @@ pub(super) fn read<R: BufRead>(source: R, sink: &mut dyn Sink) -> Result<(), Mal
                 wanted = false;
             }
             Event::Text(part) if wanted => {
-                text.push_str(&part.decode().map_err(|error| broken(at, &error))?)
+                text.push_str(&part.decode().map_err(|error| broken(at, &error))?);
             }
             Event::CData(part) if wanted => {
-                text.push_str(&part.decode().map_err(|error| broken(at, &error))?)
+                text.push_str(&part.decode().map_err(|error| broken(at, &error))?);
             }
             Event::GeneralRef(reference) => {
                 let character = match reference

@@ -84,7 +84,7 @@ fn is_same(one: &Repository, other: &Repository) -> bool {
 }
 
 fn secrets(repository: &Repository) -> Vec<&Secret<String>> {
-    let Some(upstream) = &repository.upstream else {
+    let Some(upstream) = repository.upstream() else {
         return Vec::new();
     };
     let password = upstream

@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 /// The first eight bytes of the SHA-256 of a canonical text of the rules.
 pub(super) fn rules_epoch(repository: &Repository) -> u64 {
     let members: Vec<&str> = repository
-        .members
+        .members()
         .iter()
         .map(larder_core::RepositoryName::as_str)
         .collect();
     let rules = json!({
-        "kind": repository.kind.as_str(),
+        "kind": repository.kind().as_str(),
         "package": repository.package.as_str(),
-        "upstream": repository.upstream.as_ref().map(upstream),
+        "upstream": repository.upstream().map(upstream),
         "access": access(&repository.access),
         "cache": cache(&repository.cache),
         "quarantine": quarantine(&repository.quarantine),

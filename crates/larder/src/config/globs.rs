@@ -75,9 +75,9 @@ fn regular(glob: &str) -> String {
                 while chars.next_if_eq(&'*').is_some() {}
                 // `**/` is any number of folders, also none.
                 if chars.next_if_eq(&'/').is_some() {
-                    made.push_str("(.*/)?")
+                    made.push_str("(.*/)?");
                 } else {
-                    made.push_str(".*")
+                    made.push_str(".*");
                 }
             }
             '*' => made.push_str("[^/]*"),

@@ -14,7 +14,7 @@ pub(super) fn check_members(built: &[Built], report: &mut Report) {
         .collect();
     for owner in built {
         let own = &owner.repository;
-        for (member, place) in own.members.iter().zip(&owner.member_places) {
+        for (member, place) in own.members().iter().zip(&owner.member_places) {
             let Some(found) = by_name.get(member.as_str()) else {
                 let near = hints::nearest(
                     member.as_str(),
@@ -63,7 +63,7 @@ fn reaches(start: &str, by_name: &HashMap<&str, &Built>) -> bool {
         for member in by_name
             .get(name)
             .iter()
-            .flat_map(|built| &built.repository.members)
+            .flat_map(|built| built.repository.members())
         {
             if member.as_str() == start {
                 return true;

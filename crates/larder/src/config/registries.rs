@@ -13,9 +13,9 @@ pub(super) fn by_host<'r>(
 ) -> BTreeMap<String, String> {
     let mut found: BTreeMap<String, Option<String>> = BTreeMap::new();
     for repository in repositories
-        .filter(|r| r.package == PackageType::Docker && r.kind == RepositoryKind::Remote)
+        .filter(|r| r.package == PackageType::Docker && r.kind() == RepositoryKind::Remote)
     {
-        for host in repository.upstream.iter().flat_map(hosts) {
+        for host in repository.upstream().into_iter().flat_map(hosts) {
             found
                 .entry(host)
                 .and_modify(|name| *name = None)

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use larder_core::{
-    AccessPolicy, CachePolicy, MissingDate, PackageType, Pattern, ProxyRules, QuarantinePolicy,
-    Repository, RepositoryKind, RepositoryName, Revalidate, Verify,
+    AccessPolicy, CachePolicy, Kind, LocalSettings, MissingDate, PackageType, Pattern, ProxyRules,
+    QuarantinePolicy, Repository, RepositoryKind, RepositoryName, Revalidate, Verify,
+    VirtualSettings,
 };
 
 use super::diagnostic::{Place, Report};
@@ -68,9 +69,19 @@ pub(super) fn repository(
     warn_of_idle_keys(&section, kind, report);
     let hostnames = hostnames(&section, report);
     let (members, member_places) = members(&section, kind, &entry.place, report);
-    let upstream = match kind {
-        RepositoryKind::Remote => Some(upstream(&section, package, &entry.place, proxy, report)?),
-        RepositoryKind::Local | RepositoryKind::Virtual => None,
+    let kind = match kind {
+        RepositoryKind::Remote => {
+            let settings = upstream(&section, package, &entry.place, proxy, report)?;
+            Kind::Remote(Box::new(settings))
+        }
+        RepositoryKind::Local => Kind::Local(LocalSettings {
+            allow_overwrite: package == PackageType::Generic,
+            ..LocalSettings::default()
+        }),
+        RepositoryKind::Virtual => Kind::Virtual(VirtualSettings {
+            members,
+            ..VirtualSettings::default()
+        }),
     };
     if package == PackageType::Npm && access.immutable.is_some() && access.mutable.is_none() {
         let advice = "add mutable_patterns: ['^(?!.*\\.tgz$).*'], or leave both keys out";
@@ -95,19 +106,18 @@ pub(super) fn repository(
             format!("`{}` has no effect: {why}", section.path("verify")),
         );
     }
-    let not_built = unbuilt_part(kind);
     let mut repository = Repository {
         name: name?,
         kind,
         package,
         description,
-        upstream,
         access,
         cache,
         quarantine,
-        members,
+        authoritative: false,
         rules_epoch: 0,
     };
+    let not_built = unbuilt_part(repository.kind());
     repository.rules_epoch = rules_epoch(&repository);
     Some(Built {
         repository,

@@ -278,7 +278,7 @@ fn docker_default_remote(
     match found {
         Some(found)
             if found.repository.package == PackageType::Docker
-                && found.repository.kind != RepositoryKind::Local =>
+                && found.repository.kind() != RepositoryKind::Local =>
         {
             Some(name.to_owned())
         }

@@ -68,9 +68,9 @@ fn complete(shown: Json, repository: &Repository) -> Json {
             *slot = value;
         }
     };
-    fill("type", json!(repository.kind.as_str()));
+    fill("type", json!(repository.kind().as_str()));
     fill("package", json!(repository.package.as_str()));
-    if let Some(upstream) = &repository.upstream {
+    if let Some(upstream) = repository.upstream() {
         fill("base_url", json!(upstream.base_urls.first()));
         if repository.package == larder_core::PackageType::Pypi {
             fill("index_url", json!(upstream.index_url));

@@ -203,7 +203,7 @@ impl Scrape {
     fn refusals(&self, page: &mut Page<'_, '_>) -> fmt::Result {
         let mut family = page.counters("refusals")?;
         for ((repository, code), count) in self.metrics.refused.counts() {
-            let labels = [("repository", repository.as_str()), ("code", code)];
+            let labels = [("repository", repository.as_str()), ("code", code.as_str())];
             family
                 .encode_family(&labels)?
                 .encode_counter::<NoLabelSet, _, u64>(&count, None)?;

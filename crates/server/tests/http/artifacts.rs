@@ -88,7 +88,11 @@ async fn hazard_s15_no_artifact_may_act_as_a_page_of_larder_s() {
     server.script("through", Script::Through("<script>".into()));
     server.script(
         "refused",
-        Script::Refuse(Fault::new(FaultKind::Forbidden, "x", "<script>")),
+        Script::Refuse(Fault::new(
+            FaultKind::Forbidden,
+            larder_core::ErrorCode::PatternDenied,
+            "<script>",
+        )),
     );
     for path in ["x.html", "x.html", "through", "refused", "nothing"] {
         let answer = get(&server, path, &[]).await;
@@ -521,13 +525,18 @@ async fn errors_have_the_format_s_shape_and_are_not_stored() {
     let server = Server::start().await;
     let limited = Fault::new(
         FaultKind::Upstream(429),
-        "upstream_limited",
+        larder_core::ErrorCode::RateLimited,
         "come back later",
     );
     let limited = limited.retry_after(Some(Duration::from_millis(1_500)));
     let held = Fault {
         held_until: Some(UnixMillis(1_700_000_000_000)),
-        ..Fault::new(FaultKind::NotFound, "quarantined", "too young").by_rule("quarantine_days")
+        ..Fault::new(
+            FaultKind::NotFound,
+            larder_core::ErrorCode::Quarantined,
+            "too young",
+        )
+        .by_rule("quarantine_days")
     };
     server.script("limited", Script::Refuse(limited));
     server.script("held", Script::Refuse(held));

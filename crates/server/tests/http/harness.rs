@@ -13,9 +13,9 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::StatusCode;
 use larder_core::{
-    AccessPolicy, ByteRange, CachePolicy, CacheStatus, Fault, FaultKind, ForwardReason,
-    PackageType, Pseudonym, QuarantinePolicy, Repository, RepositoryKind, RepositoryName, Source,
-    UnixMillis,
+    AccessPolicy, ByteRange, CachePolicy, CacheStatus, ErrorCode, Fault, FaultKind, ForwardReason,
+    Kind, LocalSettings, PackageType, Pseudonym, QuarantinePolicy, Repository, RepositoryKind,
+    RepositoryName, Source, UnixMillis, UpstreamSettings, VirtualSettings,
 };
 use larder_engine::{FlushReport, FlushRequest};
 use larder_server::{
@@ -94,14 +94,20 @@ fn repository(name: &str) -> Option<Arc<Repository>> {
         .find(|(known, ..)| *known == name)?;
     Some(Arc::new(Repository {
         name: RepositoryName::parse(name).unwrap(),
-        kind,
+        kind: match kind {
+            RepositoryKind::Local => Kind::Local(LocalSettings::default()),
+            RepositoryKind::Virtual => Kind::Virtual(VirtualSettings::default()),
+            RepositoryKind::Remote => {
+                let base = url::Url::parse("https://upstream.example/").unwrap();
+                Kind::Remote(Box::new(UpstreamSettings::new(base)))
+            }
+        },
         package,
         description: format!("about {name}"),
-        upstream: None,
         access: AccessPolicy::default(),
         cache: CachePolicy::default(),
         quarantine: QuarantinePolicy::default(),
-        members: Vec::new(),
+        authoritative: false,
         rules_epoch: 0,
     }))
 }
@@ -126,7 +132,7 @@ impl Backend for FakeBackend {
         match repository(request.repository) {
             None => Err(Fault::new(
                 FaultKind::NotFound,
-                "unknown_repository",
+                ErrorCode::UnknownRepository,
                 "no such repository",
             )),
             Some(npm) if npm.package == PackageType::Npm => Ok(Some(1 << 30)),
@@ -146,7 +152,7 @@ impl Backend for FakeBackend {
         if repository(request.repository).is_none() {
             return Err(Fault::new(
                 FaultKind::NotFound,
-                "unknown_repository",
+                ErrorCode::UnknownRepository,
                 "no such repository",
             ));
         }
@@ -162,7 +168,7 @@ impl Backend for FakeBackend {
             Some(script) => self.reply(script),
             None => Err(Fault::new(
                 FaultKind::NotFound,
-                "not_found",
+                ErrorCode::NotFound,
                 "no script for this path",
             )),
         }

@@ -251,7 +251,7 @@ async fn errors_are_in_the_registries_form() {
     );
     let fault = Fault::new(
         FaultKind::Upstream(429),
-        "rate_limited",
+        larder_core::ErrorCode::RateLimited,
         "the upstream is busy",
     );
     let fault = fault.retry_after(Some(std::time::Duration::from_secs(60)));

@@ -10,7 +10,11 @@ async fn refused(server: &Server, target: &str, fault: Fault) -> Answer {
 }
 
 fn fault(message: &str) -> Fault {
-    Fault::new(FaultKind::Forbidden, "pattern_denied", message)
+    Fault::new(
+        FaultKind::Forbidden,
+        larder_core::ErrorCode::PatternDenied,
+        message,
+    )
 }
 
 /// Nothing but printable ASCII, and no more than the specification allows.

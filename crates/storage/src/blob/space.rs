@@ -131,7 +131,7 @@ mod tests {
                 at: Instant::now(),
                 space,
                 spent: 0,
-            })
+            });
         };
         let made_up = Space::new(1000, 60);
         set(made_up);

@@ -184,7 +184,7 @@ impl MetadataStore {
             match begun {
                 Ok(()) => break,
                 Err(error) => {
-                    tracing::error!(%error, "nothing is kept until the damaged metadata database can be replaced")
+                    tracing::error!(%error, "nothing is kept until the damaged metadata database can be replaced");
                 }
             }
             tokio::time::sleep(RETRY).await;

@@ -171,7 +171,7 @@ impl Exchange<'_> {
                 Found::Nothing => {
                     match ticket {
                         _ if response.status == StatusCode::UNAUTHORIZED => {
-                            self.authority().spaces.forget(&space)
+                            self.authority().spaces.forget(&space);
                         }
                         Some(ticket) => {
                             // (A HEAD that is refused may be one that is not supported.)

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use http::Method;
 use larder_core::{
-    AccessPolicy, AllowPrivate, CachePolicy, Credentials, PackageType, QuarantinePolicy,
-    Repository, RepositoryKind, RepositoryName, Secret, UpstreamAuth, UpstreamSettings,
+    AccessPolicy, AllowPrivate, CachePolicy, Credentials, Kind, PackageType, QuarantinePolicy,
+    Repository, RepositoryName, Secret, UpstreamAuth, UpstreamSettings,
 };
 use larder_upstream::{
     HttpUpstream, NameLookup, Options, Upstream, UpstreamError, UpstreamErrorKind, UpstreamRequest,
@@ -74,14 +74,13 @@ pub(crate) fn repository(settings: UpstreamSettings) -> Arc<Repository> {
 pub(crate) fn named(name: &str, settings: UpstreamSettings) -> Arc<Repository> {
     Arc::new(Repository {
         name: RepositoryName::parse(name).unwrap(),
-        kind: RepositoryKind::Remote,
         package: PackageType::Generic,
         description: String::new(),
-        upstream: Some(settings),
+        kind: Kind::Remote(Box::new(settings)),
         access: AccessPolicy::default(),
         cache: CachePolicy::default(),
         quarantine: QuarantinePolicy::default(),
-        members: Vec::new(),
+        authoritative: false,
         rules_epoch: 0,
     })
 }

@@ -150,7 +150,7 @@ async fn a_listed_certificate_is_trusted_within_its_dates_only() {
     ] {
         let server = self_signed(|params| {
             (params.not_before, params.not_after) =
-                (date_time_ymd(from, 1, 1), date_time_ymd(until, 1, 1))
+                (date_time_ymd(from, 1, 1), date_time_ymd(until, 1, 1));
         });
         let message = refusal(origin(&server).await, &server.pem, "files.test").await;
         assert!(message.contains(want), "{message}");

@@ -136,7 +136,7 @@ fn hazard_x8_what_may_not_be_carried_is_written_as_the_url_that_it_means() {
         PackageType::Helm,
         "https://charts.example.com/stable/",
     );
-    repository.upstream.as_mut().unwrap().link_hosts = Some(Vec::new());
+    repository.upstream_mut().unwrap().link_hosts = Some(Vec::new());
     for (reference, want) in [
         ("//cdn.example.net/a.tgz", "https://cdn.example.net/a.tgz"),
         (

@@ -209,7 +209,7 @@ fn derived_links_and_claims_name_the_same_paths() {
         memo: None,
     };
     Pypi.claims(&document, &links, &mut |claim| {
-        paths.push(links.href(&claim.path.replace('+', "%2B")))
+        paths.push(links.href(&claim.path.replace('+', "%2B")));
     })
     .unwrap();
     for file in page.value()["files"].as_array().unwrap() {
