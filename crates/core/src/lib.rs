@@ -15,6 +15,8 @@
 //! | [`QuarantinePolicy`] | how long new artifacts are held back | |
 //! | [`Fault`] | whose fault an error is, and how to say it to a client | |
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 mod cache_policy;
 mod cache_status;
 mod clock;

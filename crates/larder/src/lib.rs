@@ -2,6 +2,8 @@
 //!
 //! The program itself is `main.rs`, which puts the crates together.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 pub mod cli;
 pub mod config;
 pub mod logging;

@@ -1,5 +1,7 @@
 //! The `larder` program: reads the command line, loads the configuration, and hands over to [`wire`].
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 mod check;
 mod descriptors;
 mod prepare;

@@ -14,6 +14,8 @@
 //!
 //! This is the only crate of larder that contains `unsafe`; the one call into the C library's allocator stands here for that reason.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 mod allocator;
 mod cached;
 mod mapping;

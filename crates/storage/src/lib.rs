@@ -9,6 +9,8 @@
 //! * [`MetadataStore`]: records, derivations and the collector of unreferenced blobs, over SQLite; what is damaged is put aside.
 //! * [`DataDirectoryLock`]: one process for each data directory.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 mod blob;
 mod error;
 mod lock;

@@ -4,6 +4,8 @@
 //! reads, and follows [`Behaviour`]s: it can stall, throttle, truncate, lie, reset, redirect and talk nonsense.
 //! It knows nothing of larder.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 mod behaviour;
 mod connection;
 mod origin;

@@ -79,18 +79,7 @@ pub(crate) fn plan(
             None => {}
         }
     }
-    let mut headers = resource.headers.clone();
-    headers.extend(content_range.map(|v| ("Content-Range".to_owned(), v)));
-    headers.extend(resource.etag.clone().map(|v| ("ETag".to_owned(), v)));
-    headers.extend(
-        resource
-            .last_modified
-            .clone()
-            .map(|v| ("Last-Modified".to_owned(), v)),
-    );
-    if ranges {
-        headers.push(("Accept-Ranges".to_owned(), "bytes".to_owned()));
-    }
+    let headers = headers_of(&resource, content_range, ranges);
     let mut plan = Plan {
         stall: None,
         reset: false,
@@ -114,6 +103,27 @@ pub(crate) fn plan(
         plan.body = None;
     }
     plan
+}
+
+/// The headers of an answer, beside those of its framing.
+fn headers_of(
+    resource: &Resource,
+    content_range: Option<String>,
+    ranges: bool,
+) -> Vec<(String, String)> {
+    let mut headers = resource.headers.clone();
+    headers.extend(content_range.map(|v| ("Content-Range".to_owned(), v)));
+    headers.extend(resource.etag.clone().map(|v| ("ETag".to_owned(), v)));
+    headers.extend(
+        resource
+            .last_modified
+            .clone()
+            .map(|v| ("Last-Modified".to_owned(), v)),
+    );
+    if ranges {
+        headers.push(("Accept-Ranges".to_owned(), "bytes".to_owned()));
+    }
+    headers
 }
 
 /// Behaviours that put another resource in the place of the true one.

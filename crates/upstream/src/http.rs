@@ -125,6 +125,21 @@ impl HttpUpstream {
     }
 }
 
+/// One hop, with whatever this repository has to show for itself there.
+async fn send_authorized(hop: Hop<'_>) -> Result<UpstreamResponse, UpstreamError> {
+    match &hop.settings.auth {
+        UpstreamAuth::Challenge { token_hosts } => Exchange { hop, token_hosts }.send().await,
+        UpstreamAuth::Basic => {
+            let settings = hop.settings;
+            let credentials = settings
+                .credentials
+                .as_ref()
+                .filter(|_| settings.is_configured_origin(hop.url));
+            hop.send(&Bearing::Own(credentials.map(basic))).await
+        }
+    }
+}
+
 #[async_trait]
 impl Upstream for HttpUpstream {
     async fn send(&self, request: UpstreamRequest) -> Result<UpstreamResponse, UpstreamError> {
@@ -166,18 +181,7 @@ impl Upstream for HttpUpstream {
                 url: &url,
                 first: followed == 0,
             };
-            let response = match &settings.auth {
-                UpstreamAuth::Challenge { token_hosts } => {
-                    Exchange { hop, token_hosts }.send().await?
-                }
-                UpstreamAuth::Basic => {
-                    let credentials = settings
-                        .credentials
-                        .as_ref()
-                        .filter(|_| settings.is_configured_origin(&url));
-                    hop.send(&Bearing::Own(credentials.map(basic))).await?
-                }
-            };
+            let response = send_authorized(hop).await?;
             if !is_redirect(response.status) {
                 return Ok(UpstreamResponse { folder, ..response });
             }

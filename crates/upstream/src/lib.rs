@@ -7,6 +7,8 @@
 //! What holds for every user of [`Upstream`]: credentials and extra headers reach the configured origins only, each
 //! connection goes to a checked address, and a body either is complete or ends in an error.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 mod address;
 mod ask;
 mod auth;

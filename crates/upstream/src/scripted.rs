@@ -265,15 +265,7 @@ impl Upstream for ScriptedUpstream {
             UpstreamError::at(kind, &origin.repository, &origin.url, "scripted failure")
         })?;
         let bodiless = method == Method::HEAD || matches!(status.as_u16(), 204 | 304);
-        let length = reply
-            .headers
-            .get(CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok()?.parse().ok());
-        let (declared, framing) = match length {
-            _ if bodiless => (Some(0), Framing::Length),
-            Some(length) => (Some(length), Framing::Length),
-            None => (None, Framing::EndMark),
-        };
+        let (declared, framing) = framing(&reply.headers, bodiless);
         let steps = if bodiless {
             VecDeque::new()
         } else {
@@ -303,6 +295,18 @@ impl Upstream for ScriptedUpstream {
             .get(repository)
             .copied()
             .unwrap_or_default()
+    }
+}
+
+/// How the length of a body is told, as a server with these headers would.
+fn framing(headers: &HeaderMap, bodiless: bool) -> (Option<u64>, Framing) {
+    let length = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    match length {
+        _ if bodiless => (Some(0), Framing::Length),
+        Some(length) => (Some(length), Framing::Length),
+        None => (None, Framing::EndMark),
     }
 }
 

@@ -53,11 +53,7 @@ pub(super) fn repository(
     let name = RepositoryName::parse(&entry.key)
         .map_err(|error| report.error(&entry.place, error.to_string()))
         .ok();
-    let kind = if section.node("type").is_some() {
-        section.word("type", KINDS, report)
-    } else {
-        Some(RepositoryKind::Remote)
-    };
+    let kind = kind_word(&section, report);
     let package = package_type(&section, report);
     let access = access(&section, report);
     let cache = cache_policy(&section, report);
@@ -74,37 +70,17 @@ pub(super) fn repository(
             let settings = upstream(&section, package, &entry.place, proxy, report)?;
             Kind::Remote(Box::new(settings))
         }
-        RepositoryKind::Local => Kind::Local(LocalSettings {
-            allow_overwrite: package == PackageType::Generic,
-            ..LocalSettings::default()
-        }),
+        RepositoryKind::Local => Kind::Local(local(package)),
         RepositoryKind::Virtual => Kind::Virtual(VirtualSettings {
             members,
             ..VirtualSettings::default()
         }),
     };
     if package == PackageType::Npm && access.immutable.is_some() && access.mutable.is_none() {
-        let advice = "add mutable_patterns: ['^(?!.*\\.tgz$).*'], or leave both keys out";
-        report.warning(
-            &entry.place,
-            format!(
-                "npm repository `{}` admits no package documents: {advice}",
-                entry.key
-            ),
-        );
+        tell_no_packuments(entry, report);
     }
-    if cache.verify == Verify::Warn && matches!(package, PackageType::Docker | PackageType::Generic)
-    {
-        let why = match package {
-            PackageType::Docker => {
-                "docker files are named by their digests, which are enforced always"
-            }
-            _ => "generic repositories have no index that states digests",
-        };
-        report.warning(
-            section.key_place("verify"),
-            format!("`{}` has no effect: {why}", section.path("verify")),
-        );
+    if cache.verify == Verify::Warn {
+        tell_idle_verify(&section, package, report);
     }
     let mut repository = Repository {
         name: name?,
@@ -126,6 +102,44 @@ pub(super) fn repository(
         hostnames,
         member_places,
     })
+}
+
+fn kind_word(section: &Section<'_>, report: &mut Report) -> Option<RepositoryKind> {
+    if section.node("type").is_none() {
+        return Some(RepositoryKind::Remote);
+    }
+    section.word("type", KINDS, report)
+}
+
+fn local(package: PackageType) -> LocalSettings {
+    LocalSettings {
+        allow_overwrite: package == PackageType::Generic,
+        ..LocalSettings::default()
+    }
+}
+
+fn tell_no_packuments(entry: &Entry, report: &mut Report) {
+    let advice = "add mutable_patterns: ['^(?!.*\\.tgz$).*'], or leave both keys out";
+    report.warning(
+        &entry.place,
+        format!(
+            "npm repository `{}` admits no package documents: {advice}",
+            entry.key
+        ),
+    );
+}
+
+/// `verify: warn` says nothing where no index states digests.
+fn tell_idle_verify(section: &Section<'_>, package: PackageType, report: &mut Report) {
+    let why = match package {
+        PackageType::Docker => "docker files are named by their digests, which are enforced always",
+        PackageType::Generic => "generic repositories have no index that states digests",
+        _ => return,
+    };
+    report.warning(
+        section.key_place("verify"),
+        format!("`{}` has no effect: {why}", section.path("verify")),
+    );
 }
 
 fn package_type(section: &Section<'_>, report: &mut Report) -> Option<PackageType> {

@@ -149,12 +149,7 @@ pub(super) fn validate(
     check_members(&built, report);
     let hostnames = hostnames(&built, report);
     tell_unbuilt(&built, loaded.built_in, report);
-    if loaded.document.remotes.is_empty() && !report.has_errors() {
-        report.warning(
-            None,
-            "the configuration names no repositories: every artifact request will answer 404",
-        );
-    }
+    tell_empty(loaded, report);
     let docker_default_remote = docker_default_remote(&top, &built, report);
     let listen = listen(&top, sources, report);
     let data_dir = data_dir(&top, sources, report);
@@ -170,9 +165,8 @@ pub(super) fn validate(
     if report.has_errors() {
         return None;
     }
-    if admin_token.is_none() && listen.iter().any(|address| !address.ip().is_loopback()) {
-        let open = "auth.admin_token, LARDER_ADMIN_TOKEN or --admin-token-file opens it";
-        report.warning(None, format!("listening beyond loopback without an admin token: what changes state answers 401; {open}"));
+    if admin_token.is_none() {
+        tell_closed(&listen, report);
     }
     let mut settings = Settings {
         not_built: built
@@ -202,6 +196,23 @@ pub(super) fn validate(
     settings.repositories.sort_by(|a, b| a.name.cmp(&b.name));
     settings.config_view = view::config_view(&loaded.document, &settings);
     Some(settings)
+}
+
+fn tell_empty(loaded: &Loaded, report: &mut Report) {
+    if loaded.document.remotes.is_empty() && !report.has_errors() {
+        report.warning(
+            None,
+            "the configuration names no repositories: every artifact request will answer 404",
+        );
+    }
+}
+
+/// Says that nothing can change state, where that is so: beyond loopback and without a token.
+fn tell_closed(listen: &[SocketAddr], report: &mut Report) {
+    if listen.iter().any(|address| !address.ip().is_loopback()) {
+        let open = "auth.admin_token, LARDER_ADMIN_TOKEN or --admin-token-file opens it";
+        report.warning(None, format!("listening beyond loopback without an admin token: what changes state answers 401; {open}"));
+    }
 }
 
 /// Never a silent fallback: who asks for a shared backend must not get a private one.

@@ -1,6 +1,6 @@
 //! The keys of a remote that say how its upstream is reached.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use larder_core::{Credentials, PackageType, ProxyRules, Secret, UpstreamAuth, UpstreamSettings};
@@ -41,25 +41,7 @@ pub(super) fn upstream(
     );
     let allow_private = each(section, "allow_private", private_address, report).unwrap_or_default();
     let link_hosts = each(section, "link_hosts", link_host, report);
-    let ca_file = section.text("ca_file", report).map(|(path, place)| {
-        let path = beside(Path::new(&*place.file), path);
-        if !path.is_file() {
-            report.error(
-                place,
-                format!(
-                    "`{}`: {} is not a file",
-                    section.path("ca_file"),
-                    path.display()
-                ),
-            );
-        } else if let Err(why) = larder_upstream::check_ca_file(&path) {
-            report.error(
-                place,
-                format!("`{}`: {} {why}", section.path("ca_file"), path.display()),
-            );
-        }
-        path
-    });
+    let ca_file = ca_file(section, report);
     let proxy = match section.text("proxy", report) {
         None => general.cloned(),
         Some((text, _)) if proxies::is_off(text) => None,
@@ -91,6 +73,19 @@ pub(super) fn upstream(
         offline,
         max_size,
     })
+}
+
+/// The path of `ca_file`, whose certificates were read once to see that they can be.
+fn ca_file(section: &Section<'_>, report: &mut Report) -> Option<PathBuf> {
+    let (path, place) = section.text("ca_file", report)?;
+    let path = beside(Path::new(&*place.file), path);
+    let key = section.path("ca_file");
+    if !path.is_file() {
+        report.error(place, format!("`{key}`: {} is not a file", path.display()));
+    } else if let Err(why) = larder_upstream::check_ca_file(&path) {
+        report.error(place, format!("`{key}`: {} {why}", path.display()));
+    }
+    Some(path)
 }
 
 /// The items of a list, each through `read`.

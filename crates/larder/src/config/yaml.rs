@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
 use super::diagnostic::{Place, Report};
 use super::escape::{Repair, repair};
@@ -126,23 +126,25 @@ struct Builder<'a> {
     repeated: Vec<(Place, String)>,
 }
 
+/// What the scanner says of a text that is no YAML, in words that help.
+fn scan_failed(error: &ScanError, source: &str) -> Failed {
+    let message = match error.info() {
+        // The scanner reads ahead and has a limit of its own for `[` and `{`.
+        "recursion limit exceeded" => TOO_DEEP.to_owned(),
+        info => explained(info, source),
+    };
+    Failed {
+        marker: *error.marker(),
+        message,
+        unknown_escape: error.info().ends_with("unknown escape character"),
+    }
+}
+
 impl Builder<'_> {
     fn run(&mut self, source: &str) -> Result<(), Failed> {
         let mut documents = 0;
         for event in Parser::new_from_str(source) {
-            let (event, span) = event.map_err(|error| {
-                let unknown_escape = error.info().ends_with("unknown escape character");
-                let message = match error.info() {
-                    // The scanner reads ahead and has a limit of its own for `[` and `{`.
-                    "recursion limit exceeded" => TOO_DEEP.to_owned(),
-                    info => explained(info, source),
-                };
-                Failed {
-                    marker: *error.marker(),
-                    message,
-                    unknown_escape,
-                }
-            })?;
+            let (event, span) = event.map_err(|error| scan_failed(&error, source))?;
             let marker = span.start;
             match event {
                 Event::DocumentStart(_) => {
@@ -158,27 +160,7 @@ impl Builder<'_> {
                     check_tag(tag.as_deref(), marker)?;
                     self.count(1, marker)?;
                     let plain = style == ScalarStyle::Plain;
-                    let null = plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
-                    if self.wants_key() {
-                        self.key(text.into_owned(), marker);
-                        continue;
-                    }
-                    let value = if null {
-                        Value::Null
-                    } else {
-                        Value::Scalar {
-                            text: text.into_owned(),
-                            plain,
-                        }
-                    };
-                    self.finish(
-                        Node {
-                            place: self.place(marker),
-                            value,
-                        },
-                        anchor,
-                        marker,
-                    )?;
+                    self.scalar(text.into_owned(), plain, anchor, marker)?;
                 }
                 Event::SequenceStart(anchor, tag) => {
                     check_tag(tag.as_deref(), marker)?;
@@ -200,6 +182,27 @@ impl Builder<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A key where one is due, else a value.
+    fn scalar(
+        &mut self,
+        text: String,
+        plain: bool,
+        anchor: usize,
+        marker: Marker,
+    ) -> Result<(), Failed> {
+        if self.wants_key() {
+            self.key(text, marker);
+            return Ok(());
+        }
+        let value = if plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL") {
+            Value::Null
+        } else {
+            Value::Scalar { text, plain }
+        };
+        let place = self.place(marker);
+        self.finish(Node { place, value }, anchor, marker)
     }
 
     fn place(&self, marker: Marker) -> Place {

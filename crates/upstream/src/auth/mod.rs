@@ -101,6 +101,14 @@ impl Ticket {
         }
     }
 
+    /// The token's number, if this is a token for `wanted`.
+    fn number_for(&self, wanted: &TokenKey) -> Option<u64> {
+        match self {
+            Self::Bearer { key, token, .. } if key == wanted => Some(token.number),
+            _ => None,
+        }
+    }
+
     fn remembered(&self) -> Remembered {
         match self {
             Self::Basic(_) => Remembered::Basic,
@@ -369,13 +377,9 @@ impl Exchange<'_> {
             self.error(error)
         };
         let realm = realm_url(&wanted.realm).map_err(refused)?;
-        let judged = judge(
-            self.challenger(),
-            &realm,
-            self.hop.settings,
-            self.token_hosts,
-        )
-        .map_err(refused)?;
+        let settings = self.hop.settings;
+        let judged = judge(self.challenger(), &realm, settings, self.token_hosts);
+        let judged = judged.map_err(refused)?;
         let key = TokenKey {
             repository: self.hop.request.repository.name.clone(),
             audience: self.challenger().origin(),
@@ -384,18 +388,17 @@ impl Exchange<'_> {
             scopes: self.scopes(&wanted),
             account: if judged.trusted { self.account() } else { None },
         };
-        let rejected = match tried {
-            // A token that was made for this very request is refused: the next would be, too.
-            Some(Ticket::Bearer {
-                key: tried,
-                fresh: true,
-                ..
-            }) if *tried == key => return Ok(Found::Nothing),
-            Some(Ticket::Bearer {
-                key: tried, token, ..
-            }) if *tried == key => Some(token.number),
-            _ => None,
-        };
+        // A token that was made for this very request is refused: the next would be, too.
+        if let Some(Ticket::Bearer {
+            key: of,
+            fresh: true,
+            ..
+        }) = tried
+            && *of == key
+        {
+            return Ok(Found::Nothing);
+        }
+        let rejected = tried.and_then(|ticket| ticket.number_for(&key));
         let server = TokenServer {
             exchange: self,
             key: &key,
