@@ -14,6 +14,25 @@
 //! | [`Pattern`] | an operator's regular expression, bounded in time | |
 //! | [`QuarantinePolicy`] | how long new artifacts are held back | |
 //! | [`Fault`] | whose fault an error is, and how to say it to a client | |
+//!
+//! Words that the crates above share:
+//!
+//! | word | meaning | elsewhere called |
+//! |---|---|---|
+//! | flight | one download that many requests share; a task of its own, which outlives whoever began it | single-flight, request collapsing |
+//! | spool | a file without a name that a flight writes while others read it; it gets its name by being published | staging file |
+//! | blob | stored bytes, named by their SHA-256 | content-addressed storage |
+//! | document | an index that is read whole, checked and perhaps rewritten before a byte of it is served | metadata, packument, simple page |
+//! | claim | what a document states of one file that it names: place, digests, size, time | |
+//! | derivation | a document made from others: rewritten, merged, filtered or compressed; found by the digests of what it is made of | |
+//! | generation | an index with all that must fit to it, exchanged as one | snapshot, swap |
+//! | sidecar | a file that belongs to another one, such as its signature or metadata, and shares its rules | |
+//! | epoch | a counter whose change makes everything that was remembered under it worthless | invalidate |
+//! | clearance | the proof that quarantine lets a file pass; without one no bytes are opened | witness |
+//! | hot set | whole answers in memory that are sent again without asking anybody | |
+//! | validator | what says that a copy is still the upstream's: `ETag`, `Last-Modified` | RFC 9110 |
+//! | collector | takes away blobs that nothing refers to, after a grace time | garbage collection, mark and sweep |
+//! | reserve | free space below which nothing more is kept | |
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]
 
