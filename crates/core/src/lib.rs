@@ -11,6 +11,8 @@
 //! | [`Decision`] | what to do with a request, given the record | RFC 9111 fresh / stale |
 //! | [`Settlement`] | what to do with the upstream's outcome | RFC 5861 stale-if-error |
 //! | [`CacheStatus`] | how the answer came about | RFC 9211 |
+//! | [`Principal`] | on whose behalf a request is made | |
+//! | [`Mount`] | the URL prefix under which a client sees a repository | |
 //! | [`Pattern`] | an operator's regular expression, bounded in time | |
 //! | [`QuarantinePolicy`] | how long new artifacts are held back | |
 //! | [`Fault`] | whose fault an error is, and how to say it to a client | |
@@ -46,9 +48,11 @@ mod error_code;
 mod field;
 mod join;
 mod key;
+mod mount;
 mod path;
 mod policy;
 mod precondition;
+mod principal;
 mod proxies;
 mod public_urls;
 mod range;
@@ -75,12 +79,14 @@ pub use error_code::ErrorCode;
 pub use field::{field_text, field_value};
 pub use join::join_url;
 pub use key::{RepresentationInputs, RepresentationKey, SourceKey};
+pub use mount::Mount;
 pub use path::{ArtifactPath, MAX_PATH_BYTES, PathError, PathRules, fold_segments};
 pub use policy::mutability::{BuiltIn, Mutability};
 pub use policy::pattern::{Pattern, PatternError, StepLimit};
 pub use policy::quarantine::{MissingDate, QuarantinePolicy, Verdict};
 pub use policy::{Access, AccessDenied, AccessPolicy};
 pub use precondition::{Conditions, Current, Precondition, evaluate_conditions, is_strong_tag};
+pub use principal::Principal;
 pub use proxies::{ProxyBypass, ProxyRules};
 pub use public_urls::PublicUrls;
 pub use range::{ByteRange, RangeAnswer, RangeSpec, evaluate_range, parse_range};

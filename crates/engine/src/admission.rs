@@ -245,7 +245,7 @@ impl Engine {
         let links = Links::new(
             &entry.repository,
             self.link_key(),
-            self.link_base(entry, format, request.client_base),
+            self.link_base(format, &request.mount),
         );
         let forged = || denied::forged(entry, path);
         let external =

@@ -98,6 +98,8 @@ pub struct HotTicket {
     pub fresh_until: Option<UnixMillis>,
     /// `Age` counts from here.
     pub contacted_at: UnixMillis,
+    /// Whether anybody may read it. Of what only some may read, nothing is answered before it is known who asks.
+    pub for_anyone: bool,
 }
 
 impl HotTicket {

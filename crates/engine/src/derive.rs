@@ -183,7 +183,7 @@ impl Engine {
             wanted: Arc::clone(wanted),
             settled: settled.clone(),
             form,
-            link_base: self.link_base(&wanted.entry, wanted.format, request.client_base),
+            link_base: self.link_base(wanted.format, &request.mount),
             persist: self.link_bases_are_known(wanted.format) && !admitted.bypass_cache(),
         };
         let identity = self.derived(&recipe).await?;

@@ -9,8 +9,8 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use larder_core::{
-    CacheStatus, Clock, ErrorCode, Fault, FaultKind, PublicUrls, Repository, RepositoryKind,
-    RepositoryName, Source, Trail, UnixMillis,
+    CacheStatus, Clock, ErrorCode, Fault, FaultKind, Mount, Principal, PublicUrls, Repository,
+    RepositoryKind, RepositoryName, Source, Trail, UnixMillis,
 };
 use larder_formats::{Form, Format, LinkBase, LinkKey, Operation};
 use larder_storage::{BlobStore, MetadataStore};
@@ -96,8 +96,10 @@ pub struct ArtifactRequest<'a> {
     pub method: &'a Method,
     /// All request headers.
     pub headers: &'a HeaderMap,
-    /// `http://host:port` as the client sees it, no trailing slash. It chooses among the configured public URLs; one that is configured takes its place.
-    pub client_base: &'a str,
+    /// On whose behalf it is made.
+    pub principal: Principal,
+    /// Where this client sees the repository.
+    pub mount: Mount<'a>,
     /// Request body; empty unless the method is POST.
     pub body: Bytes,
 }
@@ -295,20 +297,14 @@ impl Engine {
     }
 
     /// Where links into a repository start: the public URL, else what the client used; path-absolute where the format wants that.
-    pub(crate) fn link_base(
-        &self,
-        entry: &Entry,
-        format: &dyn Format,
-        client_base: &str,
-    ) -> LinkBase {
+    pub(crate) fn link_base(&self, format: &dyn Format, mount: &Mount<'_>) -> LinkBase {
         let public = self.public_urls.load();
-        let root = match public.of_client(client_base) {
-            Some(url) if format.absolute_links() => url.as_str().trim_end_matches('/').to_owned(),
-            Some(url) => url.path().trim_end_matches('/').to_owned(),
-            None if format.absolute_links() => client_base.to_owned(),
-            None => String::new(),
+        let base = if format.absolute_links() {
+            mount.url(&public)
+        } else {
+            mount.path(&public)
         };
-        LinkBase(format!("{root}/api/v1/remote/{}/", entry.repository.name))
+        LinkBase(format!("{base}/"))
     }
 
     /// Whether links depend on the `Host` that the client used.
@@ -353,7 +349,7 @@ impl Engine {
     ) -> Result<Answer, Fault> {
         match operation {
             Operation::Redirect(to) => {
-                let location = self.location(entry, &to, request.client_base);
+                let location = self.location(&to, &request.mount);
                 Ok(Answer {
                     location: Some(location),
                     ..self.plain(StatusCode::MOVED_PERMANENTLY, Body::Empty, Some(0))
@@ -388,12 +384,8 @@ impl Engine {
     }
 
     /// The path at which this client finds something of a repository, percent-encoded and query included.
-    pub(crate) fn location(&self, entry: &Entry, to: &str, client_base: &str) -> String {
-        let public = self.public_urls.load();
-        let prefix = public
-            .of_client(client_base)
-            .map_or("", |url| url.path().trim_end_matches('/'));
-        format!("{prefix}/api/v1/remote/{}/{to}", entry.repository.name)
+    pub(crate) fn location(&self, to: &str, mount: &Mount<'_>) -> String {
+        format!("{}/{to}", mount.path(&self.public_urls.load()))
     }
 
     /// Stops what nobody waits for and gives the rest `grace`; then makes what was downloaded durable.

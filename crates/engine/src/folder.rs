@@ -139,7 +139,6 @@ impl Engine {
     /// The redirect in place of an answer that was made from these headers; the answer itself if no folder is passed on.
     pub(crate) fn passing_folder_on(
         &self,
-        wanted: &Wanted,
         headers: &StoredHeaders,
         request: &ArtifactRequest<'_>,
         answer: Answer,
@@ -156,7 +155,7 @@ impl Engine {
             .ok()
             .and_then(|status| StatusCode::from_u16(status).ok())
             .unwrap_or(StatusCode::FOUND);
-        let location = self.location(&wanted.entry, to, request.client_base);
+        let location = self.location(to, &request.mount);
         let redirect = self.plain(status, Body::Empty, Some(0));
         let Answer {
             cache_status,

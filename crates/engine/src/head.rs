@@ -118,9 +118,7 @@ impl Engine {
             location: None,
             hot: None,
         };
-        Ok(Some(
-            self.passing_folder_on(wanted, headers, request, answer),
-        ))
+        Ok(Some(self.passing_folder_on(headers, request, answer)))
     }
 
     /// What a HEAD told a moment ago of a name whose bytes are not held, as long as that is good.

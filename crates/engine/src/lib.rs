@@ -72,6 +72,8 @@ mod repositories;
 mod rereading;
 mod resume;
 mod retire;
+#[doc(hidden)]
+pub mod scripted;
 mod serve;
 mod stand_in;
 mod tongue;

@@ -25,7 +25,7 @@ use crate::serve::{forwarded_status, internal};
 
 /// A body on its way through. An error means: abort the connection.
 #[derive(Debug)]
-pub struct PassThroughBody(BodyStream);
+pub struct PassThroughBody(pub(crate) BodyStream);
 
 impl Stream for PassThroughBody {
     type Item = io::Result<Bytes>;

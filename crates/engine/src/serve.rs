@@ -73,7 +73,7 @@ impl Engine {
                     location: None,
                     hot: None,
                 };
-                Ok(self.passing_folder_on(wanted, &draft.headers, request, answer))
+                Ok(self.passing_folder_on(&draft.headers, request, answer))
             }
         }
     }
@@ -141,7 +141,7 @@ impl Engine {
             location: None,
             hot,
         };
-        Ok(self.passing_folder_on(wanted, &record.headers, request, answer))
+        Ok(self.passing_folder_on(&record.headers, request, answer))
     }
 
     /// What an answer made from this record may be remembered by.
@@ -164,6 +164,7 @@ impl Engine {
             epoch_value,
             fresh_until: until,
             contacted_at: record.contacted_at,
+            for_anyone: true,
         })
     }
 

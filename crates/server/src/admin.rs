@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use crate::backend::Backend;
 use crate::body::ResponseBody;
+use crate::exchange::{Exchange, Handled};
 use crate::openapi::OPENAPI;
 use crate::problem::{self, Audience};
 use crate::routes::Endpoint;
-use crate::service::{Exchange, Handled};
 use crate::{health_page, metrics_page, unknown};
 
 const JSON: &str = "application/json";

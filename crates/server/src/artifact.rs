@@ -1,6 +1,7 @@
 //! The one handler of artifacts: ask the pipeline, remember what may be remembered, respond.
 
 use std::borrow::Cow;
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
@@ -8,17 +9,20 @@ use bytes::Bytes;
 use http::header::CONTENT_RANGE;
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
-use larder_core::{ErrorCode, Fault, FaultKind, Repository, RepositoryKind, Source, UnixMillis};
+use larder_core::{
+    ErrorCode, Fault, FaultKind, Mount, Repository, RepositoryKind, Source, UnixMillis,
+};
+use larder_engine::{Answer, ArtifactRequest, Body};
 
-use crate::backend::{ArtifactRequest, Backend, Content, Reply};
+use crate::backend::Backend;
 use crate::body::ResponseBody;
+use crate::exchange::{Exchange, Handled};
 use crate::file_body::read_small;
 use crate::hot::{HotBody, HotVariant, MAX_IN_MEMORY, Selector};
 use crate::metrics::{BytesSent, RepositoryRequests, RequestKind};
 use crate::oci::API_VERSION;
 use crate::problem::{self, Audience};
 use crate::respond::{self, Asked, Payload, Prepared, Timing, Unmet};
-use crate::service::{Exchange, Handled};
 use crate::{request_body, unknown};
 
 /// Something in a repository, and in which shape its client reads errors.
@@ -28,6 +32,8 @@ pub(crate) struct Address<'a> {
     pub(crate) repository: &'a str,
     /// Raw path below the repository.
     pub(crate) path: &'a str,
+    /// The prefix under which the client sees the repository, where it is not that of the API.
+    pub(crate) mount: Option<&'a str>,
     pub(crate) audience: Audience<'a>,
 }
 
@@ -42,6 +48,7 @@ pub(crate) async fn serve_artifact<B: Backend>(
     let address = Address {
         repository: name,
         path,
+        mount: None,
         audience: Audience::Repository(repository.as_deref()),
     };
     match receive(exchange, address, body).await {
@@ -112,15 +119,12 @@ fn request<'e, B>(
     address: Address<'e>,
     body: Bytes,
 ) -> ArtifactRequest<'e> {
-    ArtifactRequest {
-        repository: address.repository,
-        raw_path: address.path,
-        query: exchange.head.uri.query(),
-        method: &exchange.head.method,
-        headers: &exchange.head.headers,
-        client_base: &exchange.client.base,
-        body,
-    }
+    let base = &exchange.client.base;
+    let mount = match address.mount {
+        Some(prefix) => Mount::at(base, prefix),
+        None => Mount::api(base, RepositoryKind::Remote, address.repository),
+    };
+    exchange.request(address.repository, address.path, mount, body)
 }
 
 async fn read<B: Backend>(
@@ -130,27 +134,30 @@ async fn read<B: Backend>(
     repository: Option<&Repository>,
 ) -> Result<(Response<ResponseBody>, RequestKind), Fault> {
     let head = exchange.head;
-    let mut reply = exchange
+    let mut answer = exchange
         .backend
         .read(request(exchange, address, body))
         .await?;
     if matches!(address.audience, Audience::Oci) {
         let (name, value) = API_VERSION;
-        reply.representation.extra.insert(name, value);
+        answer.representation.extra.insert(name, value);
     }
-    let kind = RequestKind::of(&reply.cache_status);
-    load_small(&mut reply).await?;
+    let kind = RequestKind::of(&answer.cache_status);
+    let loaded = match small_file(answer.body.get()) {
+        Some((file, length)) => Some(load(&file, length).await?),
+        None => None,
+    };
     let asked = Asked {
         method: &head.method,
         headers: &head.headers,
         sender: exchange.connection.sender.as_ref(),
     };
     let requests = exchange.shared.metrics.repository(address.repository);
-    let response = if exchange.shared.hot.is_enabled() && is_hot(&reply, &head.method) {
-        remember_and_respond(exchange, requests, reply, asked)
+    let response = if exchange.shared.hot.is_enabled() && is_hot(&answer, &head.method) {
+        remember_and_respond(exchange, requests, answer, loaded, asked)
     } else {
-        let sent = requests.sent(reply.source);
-        respond_once(reply, exchange.backend.now(), asked, sent).await?
+        let sent = requests.sent(answer.source);
+        respond_once(answer, loaded, exchange.backend.now(), asked, sent).await?
     };
     Ok((
         response
@@ -160,16 +167,19 @@ async fn read<B: Backend>(
 }
 
 /// Short files are read once, here: the page cache answers without a detour.
-async fn load_small(reply: &mut Reply) -> Result<(), Fault> {
-    if let Content::File { file, length } = &reply.content
-        && *length <= MAX_IN_MEMORY
-    {
-        let bytes = read_small(file, *length)
-            .await
-            .map_err(|error| unreadable(&error))?;
-        reply.content = Content::Bytes(bytes);
+fn small_file(body: &Body) -> Option<(Arc<File>, u64)> {
+    match body {
+        Body::File { file, length } if *length <= MAX_IN_MEMORY => {
+            Some((Arc::clone(file), *length))
+        }
+        _ => None,
     }
-    Ok(())
+}
+
+async fn load(file: &Arc<File>, length: u64) -> Result<Bytes, Fault> {
+    read_small(file, length)
+        .await
+        .map_err(|error| unreadable(&error))
 }
 
 fn unreadable(error: &io::Error) -> Fault {
@@ -181,36 +191,37 @@ fn unreadable(error: &io::Error) -> Fault {
     )
 }
 
-/// Takes what does not change out of a reply.
-fn prepare(reply: &mut Reply) -> Prepared {
-    let representation = std::mem::take(&mut reply.representation);
-    let mut prepared = Prepared::new(reply.status, representation, reply.location.take());
-    if reply.status == StatusCode::OK && !matches!(reply.content, Content::Stream(_)) {
+/// Takes what does not change out of an answer.
+fn prepare(answer: &mut Answer) -> Prepared {
+    let representation = std::mem::take(&mut answer.representation);
+    let mut prepared = Prepared::new(answer.status, representation, answer.location.take());
+    if answer.status == StatusCode::OK && !matches!(answer.body.get(), Body::Stream(_)) {
         prepared.accept_ranges();
     }
-    prepared.date(reply.freshness.contacted_at);
+    prepared.date(answer.freshness.contacted_at);
     prepared
 }
 
-fn timing(reply: &Reply, now: UnixMillis) -> Timing {
+fn timing(answer: &Answer, now: UnixMillis) -> Timing {
     Timing {
-        age: now.since(reply.freshness.contacted_at),
-        remaining: reply.freshness.remaining,
-        no_store: reply.freshness.no_store,
-        cache_status: reply.cache_status,
-        source: reply.source,
+        age: now.since(answer.freshness.contacted_at),
+        remaining: answer.freshness.remaining,
+        no_store: answer.freshness.no_store,
+        cache_status: answer.cache_status,
+        source: answer.source,
     }
 }
 
 async fn respond_once(
-    mut reply: Reply,
+    mut answer: Answer,
+    loaded: Option<Bytes>,
     now: UnixMillis,
     asked: Asked<'_>,
     sent: &BytesSent,
 ) -> Result<Result<Response<ResponseBody>, Unmet>, Fault> {
-    let mut prepared = prepare(&mut reply);
-    let timing = timing(&reply, now);
-    let payload = Payload::from(reply.content);
+    let mut prepared = prepare(&mut answer);
+    let timing = timing(&answer, now);
+    let payload = loaded.map_or_else(|| Payload::from(answer.body), Payload::Bytes);
     if let Payload::InFlight(flight) = &payload
         && respond::asks_for_range(asked)
         && prepared.length.or(flight.length()).is_none()
@@ -227,55 +238,51 @@ async fn respond_once(
     ))
 }
 
-/// Whether an answer can go into the hot set: whole, in memory or in a file, and with the pipeline's permission.
-fn is_hot(reply: &Reply, method: &Method) -> bool {
-    let sized = match &reply.content {
-        Content::Bytes(bytes) => bytes.len() as u64 <= MAX_IN_MEMORY,
-        Content::File { .. } => true,
+/// Whether an answer can go into the hot set: whole, in memory or in a file, with the pipeline's permission, and for anybody: the hot set
+/// does not ask who asks.
+fn is_hot(answer: &Answer, method: &Method) -> bool {
+    let sized = match answer.body.get() {
+        Body::Bytes(bytes) => bytes.len() as u64 <= MAX_IN_MEMORY,
+        Body::File { .. } => true,
         _ => false,
     };
     sized
-        && reply.ticket.is_some()
-        && reply.status == StatusCode::OK
+        && answer.hot.as_ref().is_some_and(|ticket| ticket.for_anyone)
+        && answer.status == StatusCode::OK
         && matches!(*method, Method::GET | Method::HEAD)
-        && !reply.freshness.no_store
+        && !answer.freshness.no_store
 }
 
 fn remember_and_respond<B: Backend>(
     exchange: &Exchange<'_, B>,
     requests: Arc<RepositoryRequests>,
-    mut reply: Reply,
+    mut answer: Answer,
+    loaded: Option<Bytes>,
     asked: Asked<'_>,
 ) -> Result<Response<ResponseBody>, Unmet> {
     let now = exchange.backend.now();
-    let timing = timing(&reply, now);
-    let body = match &reply.content {
-        Content::File { file, length } => HotBody::File {
-            file: Arc::clone(file),
-            length: *length,
-        },
-        Content::Bytes(bytes) => HotBody::Bytes(bytes.clone()),
-        _ => HotBody::Bytes(Bytes::new()),
-    };
+    let timing = timing(&answer, now);
     let selector = Selector::new(
-        reply.representation.vary,
+        answer.representation.vary,
         asked.headers,
         &exchange.client.base,
     );
-    let prepared = prepare(&mut reply);
+    let prepared = prepare(&mut answer);
+    let (source, ticket) = (answer.source, answer.hot);
+    let body = HotBody::new(answer.body, loaded);
     let response = respond::respond(
         Cow::Borrowed(&prepared),
         body.payload(),
         timing,
         asked,
-        requests.sent(reply.source),
+        requests.sent(source),
     );
     let target = exchange
         .head
         .uri
         .path_and_query()
         .map_or("", |target| target.as_str());
-    if let (Some(selector), Some(ticket)) = (selector, reply.ticket.take()) {
+    if let (Some(selector), Some(ticket)) = (selector, ticket) {
         exchange.shared.hot.insert(
             target,
             HotVariant {

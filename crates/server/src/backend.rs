@@ -1,26 +1,15 @@
 //! What the server asks of the pipeline behind it. The one real implementation is the engine's (`engine_backend.rs`); tests
 //! bring a scripted one.
 
-use std::fmt;
-use std::fs::File;
 use std::future::Future;
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use futures_core::Stream;
-use http::StatusCode;
-use larder_core::{ByteRange, CacheStatus, Fault, PackageType, Repository, Source, UnixMillis};
-pub use larder_engine::{ArtifactRequest, Freshness, MirrorReport, Representation};
-pub use larder_engine::{DiskSpace, UpstreamFailure, UpstreamReport, UpstreamStanding};
-use larder_engine::{FlushReport, FlushRequest, HeldPage, HeldRequest, HeldSize, HeldSummary};
-
-/// A stream of body bytes. An error aborts the connection.
-pub type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
-
-/// A boxed future, for what is not on the path of hits.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+use larder_core::{Fault, PackageType, Repository, UnixMillis};
+use larder_engine::{
+    Answer, ArtifactRequest, DiskSpace, FlushReport, FlushRequest, Health, HeldPage, HeldRequest,
+    HeldSize, HeldSummary, MirrorReport, UpstreamReport,
+};
+use larder_formats::ErrorBody;
 
 /// The pipeline, as the server sees it.
 pub trait Backend: Send + Sync + 'static {
@@ -48,7 +37,7 @@ pub trait Backend: Send + Sync + 'static {
     fn read(
         &self,
         request: ArtifactRequest<'_>,
-    ) -> impl Future<Output = Result<Reply, Fault>> + Send;
+    ) -> impl Future<Output = Result<Answer, Fault>> + Send;
 
     /// Forgets copies (`PUT /cache/flush`).
     fn flush(
@@ -81,7 +70,7 @@ pub trait Backend: Send + Sync + 'static {
     }
 
     /// The state of each backend, from verdicts that are at most a few seconds old.
-    fn health(&self) -> impl Future<Output = Vec<BackendState>> + Send;
+    fn health(&self) -> impl Future<Output = Health> + Send;
 
     /// How the upstreams are doing.
     fn upstreams(&self) -> Vec<UpstreamReport> {
@@ -97,29 +86,7 @@ pub trait Backend: Send + Sync + 'static {
     fn counters(&self) -> CounterSnapshot;
 
     /// The body of an error in the shape that a package type's clients print; larder's own without one.
-    fn error_body(&self, fault: &Fault, package: Option<PackageType>) -> ErrorShape;
-}
-
-/// An error body.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ErrorShape {
-    /// `Content-Type`.
-    pub content_type: &'static str,
-    /// Body.
-    pub body: Vec<u8>,
-}
-
-/// One backend's state in `GET /health`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BackendState {
-    /// What it is for: `metadata`, `blobs`.
-    pub role: &'static str,
-    /// What it is: `sqlite`, `filesystem`.
-    pub kind: &'static str,
-    /// Whether larder can serve with it.
-    pub ok: bool,
-    /// What is wrong; no internal paths, no secrets.
-    pub detail: Option<String>,
+    fn error_body(&self, fault: &Fault, package: Option<PackageType>) -> ErrorBody;
 }
 
 /// Counters at one moment.
@@ -141,87 +108,4 @@ pub struct CounterSnapshot {
     pub flights_active: u64,
     /// Downloads of files that may run at once.
     pub downloads_limit: u64,
-}
-
-/// An answer of the pipeline. Conditional headers, ranges and HEAD are applied by the server.
-#[derive(Debug)]
-pub struct Reply {
-    /// 200 for a representation, 301 for a redirect, otherwise a passed-through status.
-    pub status: StatusCode,
-    /// What it is.
-    pub representation: Representation,
-    /// Where its bytes are.
-    pub content: Content,
-    /// For `Cache-Status`.
-    pub cache_status: CacheStatus,
-    /// For `X-Artifact-Source`.
-    pub source: Source,
-    /// For `Age` and `Cache-Control`.
-    pub freshness: Freshness,
-    /// For `Location`.
-    pub location: Option<String>,
-    /// Whether the answer may be remembered.
-    pub ticket: Option<Ticket>,
-}
-
-/// Where an answer's bytes are.
-pub enum Content {
-    /// No body; the representation's length is still that of GET.
-    Empty,
-    /// In memory.
-    Bytes(Bytes),
-    /// A whole stored file: immutable, replaced by rename, never truncated.
-    File {
-        /// Open for reading.
-        file: Arc<File>,
-        /// Its length.
-        length: u64,
-    },
-    /// Still arriving.
-    InFlight(Box<dyn InFlight>),
-    /// Passed through; no ranges.
-    Stream(ByteStream),
-}
-
-impl fmt::Debug for Content {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => f.write_str("Empty"),
-            Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
-            Self::File { length, .. } => write!(f, "File({length})"),
-            Self::InFlight(flight) => write!(f, "InFlight({:?})", flight.length()),
-            Self::Stream(_) => f.write_str("Stream"),
-        }
-    }
-}
-
-/// A body that is still arriving.
-pub trait InFlight: Send + Sync {
-    /// Its length, if known already.
-    fn length(&self) -> Option<u64>;
-
-    /// Waits until the length is known.
-    fn wait_length(&self) -> BoxFuture<'_, Result<u64, Fault>>;
-
-    /// The bytes, all or a range of them.
-    fn reader(&self, range: Option<ByteRange>) -> ByteStream;
-}
-
-/// Permission to remember an answer.
-pub struct Ticket {
-    /// Whether the answer still holds at a moment: no flush, replacement or reload since, and still fresh.
-    pub is_good: Box<dyn Fn(UnixMillis) -> bool + Send + Sync>,
-    /// When the copy stops being fresh; `None` = never.
-    pub fresh_until: Option<UnixMillis>,
-    /// `Age` counts from here.
-    pub contacted_at: UnixMillis,
-}
-
-impl fmt::Debug for Ticket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket")
-            .field("fresh_until", &self.fresh_until)
-            .field("contacted_at", &self.contacted_at)
-            .finish_non_exhaustive()
-    }
 }

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures_core::Stream;
 use http_body::{Frame, SizeHint};
 use larder_core::{ByteRange, RequestId};
+use larder_engine::{FlightBody, FlightReader, PassThroughBody};
 use larder_sendfile::FileSender;
 
 use crate::access_log::BrokenOff;
 use crate::activity::Running;
-use crate::backend::{ByteStream, InFlight};
 use crate::file_body::FileBody;
 use crate::metrics::BytesSent;
 
@@ -29,10 +30,10 @@ pub(crate) enum Piece {
         length: u64,
     },
     InFlight {
-        flight: Arc<dyn InFlight>,
+        flight: Arc<FlightBody>,
         range: Option<ByteRange>,
     },
-    Stream(ByteStream),
+    Stream(PassThroughBody),
 }
 
 /// A response body.
@@ -60,7 +61,8 @@ struct Pieces {
 
 enum Current {
     File(FileBody),
-    Stream(ByteStream),
+    InFlight(FlightReader),
+    Stream(PassThroughBody),
 }
 
 impl ResponseBody {
@@ -128,12 +130,26 @@ impl Pieces {
         loop {
             let next = match &mut self.current {
                 Some(Current::File(file)) => ready!(file.poll_frame(cx)),
-                Some(Current::Stream(stream)) => ready!(stream.as_mut().poll_next(cx)),
+                Some(Current::InFlight(reader)) => ready!(Pin::new(reader).poll_next(cx)),
+                Some(Current::Stream(stream)) => ready!(Pin::new(stream).poll_next(cx)),
                 None => match self.rest.pop_front() {
                     None => return Poll::Ready(None),
                     Some(Piece::Bytes(bytes)) => return Poll::Ready(Some(Ok(bytes))),
-                    Some(piece) => {
-                        self.current = Some(self.begin(piece));
+                    Some(Piece::File {
+                        file,
+                        offset,
+                        length,
+                    }) => {
+                        let body = FileBody::new(file, offset, length, self.sender.clone());
+                        self.current = Some(Current::File(body));
+                        continue;
+                    }
+                    Some(Piece::InFlight { flight, range }) => {
+                        self.current = Some(Current::InFlight(flight.reader(range)));
+                        continue;
+                    }
+                    Some(Piece::Stream(stream)) => {
+                        self.current = Some(Current::Stream(stream));
                         continue;
                     }
                 },
@@ -142,21 +158,6 @@ impl Pieces {
                 None => self.current = None,
                 Some(result) => return Poll::Ready(Some(result)),
             }
-        }
-    }
-
-    fn begin(&self, piece: Piece) -> Current {
-        match piece {
-            Piece::File {
-                file,
-                offset,
-                length,
-            } => Current::File(FileBody::new(file, offset, length, self.sender.clone())),
-            Piece::InFlight { flight, range } => Current::Stream(flight.reader(range)),
-            Piece::Stream(stream) => Current::Stream(stream),
-            Piece::Bytes(bytes) => Current::Stream(Box::pin(futures_util::stream::once(
-                async move { Ok(bytes) },
-            ))),
         }
     }
 

@@ -4,17 +4,17 @@
 use std::fmt::Write as _;
 
 use http::{Method, Response, StatusCode};
-use larder_core::{ErrorCode, Fault, FaultKind, RepositoryKind, UnixMillis};
+use larder_core::{ErrorCode, Fault, FaultKind, Mount, RepositoryKind, UnixMillis};
 use larder_engine::{HeldArtifact, HeldCursor, HeldRequest, HeldSize};
 use serde_json::{Value, json};
 
 use crate::admin::{json_response, text};
 use crate::artifact;
-use crate::backend::{ArtifactRequest, Backend};
+use crate::backend::Backend;
 use crate::body::ResponseBody;
+use crate::exchange::{Exchange, Handled};
 use crate::metrics::RequestKind;
 use crate::problem::{self, Audience};
-use crate::service::{Exchange, Handled};
 
 const DEFAULT_LIMIT: u32 = 100;
 const MOST: u32 = 1_000;
@@ -242,15 +242,8 @@ pub(crate) async fn forget<B: Backend>(
     else {
         return artifact::upload(exchange, name);
     };
-    let request = ArtifactRequest {
-        repository: name,
-        raw_path: path,
-        query: exchange.head.uri.query(),
-        method: &exchange.head.method,
-        headers: &exchange.head.headers,
-        client_base: &exchange.client.base,
-        body: bytes::Bytes::new(),
-    };
+    let mount = Mount::api(&exchange.client.base, RepositoryKind::Remote, name);
+    let request = exchange.request(name, path, mount, bytes::Bytes::new());
     let audience = Audience::Repository(Some(remote));
     let (response, kind) = match exchange.backend.forget(request).await {
         Ok(true) => (

@@ -2,18 +2,14 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
-use larder_core::{ByteRange, Fault, PackageType, Repository, UnixMillis};
+use larder_core::{Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    ArtifactRequest, BackendHealth, Body, Engine, FlightBody, FlushReport, FlushRequest, HeldPage,
-    HeldRequest, HeldSummary, HotTicket,
+    Answer, ArtifactRequest, DiskSpace, Engine, FlushReport, FlushRequest, Health, HeldPage,
+    HeldRequest, HeldSummary, UpstreamReport,
 };
-use larder_formats::{format_of, standard_error_body};
+use larder_formats::{ErrorBody, format_of, standard_error_body};
 
-use crate::backend::{
-    Backend, BackendState, BoxFuture, ByteStream, Content, CounterSnapshot, DiskSpace, ErrorShape,
-    InFlight, Reply, Ticket, UpstreamReport,
-};
+use crate::backend::{Backend, CounterSnapshot};
 
 impl Backend for Arc<Engine> {
     fn now(&self) -> UnixMillis {
@@ -36,28 +32,8 @@ impl Backend for Arc<Engine> {
         Engine::not_built(self, name)
     }
 
-    async fn read(&self, request: ArtifactRequest<'_>) -> Result<Reply, Fault> {
-        let answer = Engine::read(self, request).await?;
-        let content = match answer.body.into_inner() {
-            Body::Empty => Content::Empty,
-            Body::Bytes(bytes) => Content::Bytes(bytes),
-            Body::File { file, length } => Content::File { file, length },
-            Body::InFlight(flight) => Content::InFlight(Box::new(flight)),
-            Body::Stream(stream) => Content::Stream(Box::pin(stream)),
-        };
-        Ok(Reply {
-            status: answer.status,
-            representation: answer.representation,
-            content,
-            cache_status: answer.cache_status,
-            source: answer.source,
-            freshness: answer.freshness,
-            location: answer.location,
-            ticket: answer
-                .hot
-                .filter(|_| answer.status == StatusCode::OK)
-                .map(ticket),
-        })
+    async fn read(&self, request: ArtifactRequest<'_>) -> Result<Answer, Fault> {
+        Engine::read(self, request).await
     }
 
     async fn flush(&self, request: FlushRequest) -> Result<FlushReport, Fault> {
@@ -76,12 +52,8 @@ impl Backend for Arc<Engine> {
         Engine::held_summary(self, repository).await
     }
 
-    async fn health(&self) -> Vec<BackendState> {
-        let health = Engine::health(self).await;
-        vec![
-            state("metadata", health.metadata),
-            state("blobs", health.blobs),
-        ]
+    async fn health(&self) -> Health {
+        Engine::health(self).await
     }
 
     fn upstreams(&self) -> Vec<UpstreamReport> {
@@ -116,46 +88,10 @@ impl Backend for Arc<Engine> {
         }
     }
 
-    fn error_body(&self, fault: &Fault, package: Option<PackageType>) -> ErrorShape {
-        let format = package.and_then(format_of);
-        let shape = format.map_or_else(
+    fn error_body(&self, fault: &Fault, package: Option<PackageType>) -> ErrorBody {
+        package.and_then(format_of).map_or_else(
             || standard_error_body(fault),
             |format| format.error_body(fault),
-        );
-        ErrorShape {
-            content_type: shape.content_type,
-            body: shape.body,
-        }
-    }
-}
-
-fn ticket(ticket: HotTicket) -> Ticket {
-    Ticket {
-        fresh_until: ticket.fresh_until,
-        contacted_at: ticket.contacted_at,
-        is_good: Box::new(move |now| ticket.is_good(now)),
-    }
-}
-
-fn state(role: &'static str, health: BackendHealth) -> BackendState {
-    BackendState {
-        role,
-        kind: health.kind,
-        ok: health.ok,
-        detail: health.detail,
-    }
-}
-
-impl InFlight for FlightBody {
-    fn length(&self) -> Option<u64> {
-        FlightBody::length(self)
-    }
-
-    fn wait_length(&self) -> BoxFuture<'_, Result<u64, Fault>> {
-        Box::pin(FlightBody::wait_length(self))
-    }
-
-    fn reader(&self, range: Option<ByteRange>) -> ByteStream {
-        Box::pin(FlightBody::reader(self, range))
+        )
     }
 }

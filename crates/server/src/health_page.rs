@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 use larder_core::UnixMillis;
+use larder_engine::{BackendHealth, DiskSpace, UpstreamReport};
 use serde_json::{Value, json};
 
 use crate::admin::json_response;
-use crate::backend::{Backend, BackendState, DiskSpace, UpstreamReport};
+use crate::backend::Backend;
 use crate::body::ResponseBody;
-use crate::service::Exchange;
+use crate::exchange::Exchange;
 use crate::state::Shared;
 use crate::tls::Certificate;
 
@@ -30,12 +31,12 @@ pub struct ReloadReport {
 
 pub(crate) async fn health<B: Backend>(exchange: &Exchange<'_, B>) -> Response<ResponseBody> {
     let (backend, shared) = (exchange.backend, exchange.shared);
-    let states = backend.health().await;
-    let ok = states.iter().all(|state| state.ok);
-    let backends: BTreeMap<&str, Value> = states
-        .iter()
-        .map(|state| (state.role, state_json(state)))
-        .collect();
+    let health = backend.health().await;
+    let ok = health.can_serve();
+    let backends = BTreeMap::from([
+        ("metadata", state_json(&health.metadata)),
+        ("blobs", state_json(&health.blobs)),
+    ]);
     let upstreams: Vec<Value> = backend.upstreams().iter().map(upstream_json).collect();
     let page = json!({
         "status": word(ok),
@@ -59,11 +60,11 @@ pub(crate) async fn ready<B: Backend>(exchange: &Exchange<'_, B>) -> Response<Re
             &json!({"status": "stopping"}),
         );
     }
-    let ok = exchange.backend.health().await.iter().all(|state| state.ok);
+    let ok = exchange.backend.health().await.can_serve();
     json_response(verdict(ok), &json!({"status": word(ok)}))
 }
 
-fn state_json(state: &BackendState) -> Value {
+fn state_json(state: &BackendHealth) -> Value {
     let mut shown = json!({"kind": state.kind, "status": word(state.ok)});
     if let Some(detail) = &state.detail {
         shown["detail"] = Value::from(detail.as_str());

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use larder_core::{CacheStatus, Source, UnixMillis};
+use larder_engine::{Body, Cleared, HotTicket};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use crate::backend::Ticket;
 use crate::metrics::{HotSetSize, RepositoryRequests};
 use crate::respond::{Payload, Prepared, Timing};
 
@@ -57,7 +57,7 @@ pub(crate) struct HotVariant {
     pub(crate) selector: Selector,
     pub(crate) prepared: Prepared,
     pub(crate) body: HotBody,
-    pub(crate) ticket: Ticket,
+    pub(crate) ticket: HotTicket,
     pub(crate) requests: Arc<RepositoryRequests>,
 }
 
@@ -167,7 +167,7 @@ impl HotTarget {
             .variants
             .iter()
             .find(|variant| variant.selector.fits(headers, &is_base))?;
-        (fitting.ticket.is_good)(now).then_some(fitting)
+        fitting.ticket.is_good(now).then_some(fitting)
     }
 
     fn weight(&self, file_weight: u64) -> u64 {
@@ -207,6 +207,16 @@ impl HotVariant {
 }
 
 impl HotBody {
+    /// What is kept of an answer's body: what has been read of it, else where it is. Only bodies that can be sent again may come here;
+    /// of any other nothing is kept.
+    pub(crate) fn new(body: Cleared<Body>, loaded: Option<Bytes>) -> Self {
+        match (loaded, body.into_inner()) {
+            (Some(bytes), _) | (None, Body::Bytes(bytes)) => Self::Bytes(bytes),
+            (None, Body::File { file, length }) => Self::File { file, length },
+            (None, Body::Empty | Body::InFlight(_) | Body::Stream(_)) => Self::Bytes(Bytes::new()),
+        }
+    }
+
     pub(crate) fn is_file(&self) -> bool {
         matches!(self, Self::File { .. })
     }
@@ -255,7 +265,7 @@ impl HotSet {
         let held = cache.peek(target);
         let held = held.iter().flat_map(|target| &target.variants);
         let still_good = held
-            .filter(|other| (other.ticket.is_good)(now) && other.selector != variant.selector)
+            .filter(|other| other.ticket.is_good(now) && other.selector != variant.selector)
             .map(Arc::clone);
         let mut variants: Vec<_> = still_good.collect();
         if variants.len() >= MAX_VARIANTS {
@@ -279,7 +289,7 @@ impl HotSet {
                 target
                     .variants
                     .iter()
-                    .any(|variant| (variant.ticket.is_good)(now))
+                    .any(|variant| variant.ticket.is_good(now))
             });
         }
     }
@@ -320,7 +330,10 @@ impl Weighter<Box<str>, Arc<HotTarget>> for ByWeight {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Representation;
+    use std::sync::atomic::AtomicU64;
+
+    use larder_engine::{Representation, scripted};
+
     use crate::metrics::Metrics;
 
     const NOW: UnixMillis = UnixMillis(1_000_000);
@@ -343,11 +356,11 @@ mod tests {
             selector: Selector::new(vary, request, "http://a").unwrap(),
             prepared: Prepared::new(http::StatusCode::OK, Representation::default(), None),
             body: HotBody::Bytes(Bytes::copy_from_slice(body)),
-            ticket: Ticket {
-                is_good: Box::new(move |now| fresh_until.is_none_or(|until| now < until)),
+            ticket: scripted::ticket(
+                &Arc::new(AtomicU64::new(7)),
                 fresh_until,
-                contacted_at: UnixMillis(990_000),
-            },
+                UnixMillis(990_000),
+            ),
             requests: Metrics::new().repository("r"),
         }
     }

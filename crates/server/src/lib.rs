@@ -5,7 +5,7 @@
 //! |---|---|
 //! | what monitoring is told | `health_page.rs`, `metrics_page.rs`, `metrics/mod.rs` |
 //! | how connections come and go | `listen.rs`, `drive.rs` (time-outs), `tls.rs`, `pem.rs` |
-//! | in which order a request meets the layers | `service.rs` |
+//! | in which order a request meets the layers | `service.rs`, `exchange.rs` |
 //! | what the log says of a request, and what is counted of refusals | `access_log.rs`, `refused.rs` |
 //! | which URLs there are | `routes.rs` |
 //! | how an answer becomes a response | `artifact.rs`, `respond.rs`, `body.rs` |
@@ -22,6 +22,7 @@ mod body;
 mod discovery;
 mod drive;
 mod engine_backend;
+mod exchange;
 mod file_body;
 mod forwarded;
 mod framing;
@@ -52,11 +53,7 @@ mod tls;
 mod unknown;
 mod watched;
 
-pub use backend::{
-    ArtifactRequest, Backend, BackendState, BoxFuture, ByteStream, Content, CounterSnapshot,
-    DiskSpace, ErrorShape, Freshness, InFlight, MirrorReport, Reply, Representation, Ticket,
-    UpstreamFailure, UpstreamReport, UpstreamStanding,
-};
+pub use backend::{Backend, CounterSnapshot};
 pub use health_page::ReloadReport;
 pub use hot::hot_files;
 pub use larder_sendfile::return_large_blocks;

@@ -8,11 +8,11 @@ use larder_core::{ErrorCode, Fault, FaultKind, Repository, Trail};
 
 use crate::backend::Backend;
 use crate::body::ResponseBody;
+use crate::exchange::{Exchange, Handled};
 use crate::metrics::RequestKind;
 use crate::oci;
 use crate::problem::{self, Audience};
 use crate::routes::{Endpoint, Found, find};
-use crate::service::{Exchange, Handled};
 use crate::state::Shared;
 
 impl Shared {

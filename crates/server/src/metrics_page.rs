@@ -12,8 +12,8 @@ use larder_core::{ErrorCode, Fault, FaultKind};
 use crate::admin::text;
 use crate::backend::Backend;
 use crate::body::ResponseBody;
+use crate::exchange::Exchange;
 use crate::metrics::{Node, Process};
-use crate::service::Exchange;
 
 const TEXT_0_0_4: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -1,6 +1,8 @@
 //! The distribution API below `/v2/`: which repository a request means. What it asks for there is the format's knowledge, and
 //! answering is the one handler's (`artifact.rs`).
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Method, Response};
@@ -11,10 +13,10 @@ use larder_core::{
 use crate::artifact::{self, Address};
 use crate::backend::Backend;
 use crate::body::ResponseBody;
+use crate::exchange::{Exchange, Handled};
 use crate::metrics::RequestKind;
 use crate::problem::{self, Audience};
 use crate::root_page;
-use crate::service::{Exchange, Handled};
 use crate::unknown::unknown;
 
 /// Tells clients that this is a registry; on everything below `/v2/`.
@@ -35,7 +37,10 @@ pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, rest: &str) ->
         _ => match choose(exchange, rest) {
             Ok((repository, path)) => match registry_page(exchange, &repository, path) {
                 Some(page) => page,
-                None => answer(exchange, &repository, path).await,
+                None => {
+                    let mount = mount_of(&repository, path, rest);
+                    answer(exchange, &repository, path, &mount).await
+                }
             },
             Err(fault) => refuse(exchange, &fault, None),
         },
@@ -73,7 +78,7 @@ pub(crate) async fn serve_alias<B: Backend>(
         ) {
             ("", true) => json(b"{}"),
             ("", false) => refuse(exchange, &not_offered(), None),
-            _ => answer(exchange, name, path).await,
+            _ => answer(exchange, name, path, &format!("/{name}/v2")).await,
         },
     )
 }
@@ -114,6 +119,15 @@ fn choose<'p, B: Backend>(
     Err(fault)
 }
 
+/// Where a client sees the repository that `rest` means: one that stands for a registry, or for all of them, has no name in the path.
+fn mount_of<'m>(name: &str, path: &str, rest: &str) -> Cow<'m, str> {
+    if path.len() == rest.len() {
+        Cow::Borrowed("/v2")
+    } else {
+        Cow::Owned(format!("/v2/{name}"))
+    }
+}
+
 /// The registry that a client would have asked without larder.
 fn namespace(query: Option<&str>) -> Option<String> {
     let mut parameters = url::form_urlencoded::parse(query?.as_bytes());
@@ -127,13 +141,19 @@ pub(crate) fn repository_of<B: Backend>(exchange: &Exchange<'_, B>, rest: &str) 
     choose(exchange, rest).ok().map(|(name, _)| name)
 }
 
-async fn answer<B: Backend>(exchange: &Exchange<'_, B>, name: &str, path: &str) -> Handled {
+async fn answer<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    name: &str,
+    path: &str,
+    mount: &str,
+) -> Handled {
     if matches!(exchange.head.method, Method::GET | Method::HEAD) {
         return artifact::serve(
             exchange,
             Address {
                 repository: name,
                 path,
+                mount: Some(mount),
                 audience: Audience::Oci,
             },
             Bytes::new(),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, ORIGIN, USER_AGENT};
-use larder_core::{ErrorCode, Fault, FaultKind};
+use larder_core::{ErrorCode, Fault, FaultKind, Principal};
 use url::{Host, Url};
 
 use crate::settings::LiveSettings;
@@ -26,9 +26,9 @@ pub(crate) struct Attempt<'a> {
 /// With an admin token configured, the token decides. Without one, only a server that listens on loopback alone lets anyone
 /// change state, unless a browser was talked into it by another site.
 pub(crate) fn may_change_state(attempt: Attempt<'_>, settings: &LiveSettings) -> Result<(), Fault> {
-    if let Some(token) = &settings.admin_token {
+    if settings.admin_token.is_some() {
         return match bearer(attempt.headers) {
-            Some(given) if same(given.as_bytes(), token.expose().as_bytes()) => Ok(()),
+            Some(_) if principal_of(attempt.headers, settings) == Principal::Admin => Ok(()),
             Some(_) => Err(unauthorized(
                 "the bearer token is not the configured auth.admin_token",
             )),
@@ -73,6 +73,18 @@ pub(crate) fn may_change_state(attempt: Attempt<'_>, settings: &LiveSettings) ->
         ));
     }
     Ok(())
+}
+
+/// On whose behalf a request is made. Credentials that are not larder's own leave it anonymous: they may be meant for the upstream.
+pub(crate) fn principal_of(headers: &HeaderMap, settings: &LiveSettings) -> Principal {
+    let is_admin = settings.admin_token.as_ref().is_some_and(|token| {
+        bearer(headers).is_some_and(|given| same(given.as_bytes(), token.expose().as_bytes()))
+    });
+    if is_admin {
+        Principal::Admin
+    } else {
+        Principal::Anonymous
+    }
 }
 
 /// Whether a browser asks. A page cannot change what it calls itself; package clients call themselves something else.

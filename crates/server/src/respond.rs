@@ -19,9 +19,9 @@ use larder_core::{
     ByteRange, CacheStatus, Conditions, Current, Precondition, RangeAnswer, Source, UnixMillis,
     evaluate_conditions, evaluate_range, field_text, field_value,
 };
+use larder_engine::{Body, Cleared, FlightBody, PassThroughBody, Representation};
 use larder_sendfile::FileSender;
 
-use crate::backend::{ByteStream, Content, InFlight, Representation};
 use crate::body::{Piece, ResponseBody};
 use crate::metrics::BytesSent;
 use crate::multipart::Multipart;
@@ -52,13 +52,13 @@ pub(crate) struct Timing {
     pub(crate) source: Source,
 }
 
-/// The bytes of an answer.
+/// The bytes of an answer, on their way out: made of what the rules have cleared, here alone.
 pub(crate) enum Payload {
     Empty,
     Bytes(Bytes),
     File { file: Arc<File>, length: u64 },
-    InFlight(Arc<dyn InFlight>),
-    Stream(ByteStream),
+    InFlight(Arc<FlightBody>),
+    Stream(PassThroughBody),
 }
 
 /// What of the request decides how an answer is sent.
@@ -154,14 +154,14 @@ impl Prepared {
     }
 }
 
-impl From<Content> for Payload {
-    fn from(content: Content) -> Self {
-        match content {
-            Content::Empty => Self::Empty,
-            Content::Bytes(bytes) => Self::Bytes(bytes),
-            Content::File { file, length } => Self::File { file, length },
-            Content::InFlight(flight) => Self::InFlight(flight.into()),
-            Content::Stream(stream) => Self::Stream(stream),
+impl From<Cleared<Body>> for Payload {
+    fn from(body: Cleared<Body>) -> Self {
+        match body.into_inner() {
+            Body::Empty => Self::Empty,
+            Body::Bytes(bytes) => Self::Bytes(bytes),
+            Body::File { file, length } => Self::File { file, length },
+            Body::InFlight(flight) => Self::InFlight(Arc::new(flight)),
+            Body::Stream(stream) => Self::Stream(stream),
         }
     }
 }

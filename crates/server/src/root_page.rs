@@ -9,14 +9,15 @@ use std::sync::Arc;
 use http::header::{ACCEPT, CONTENT_TYPE, LOCATION, VARY};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use larder_core::{PackageType, Pattern, Repository, RepositoryKind, SafeUrl, fold_segments};
+use larder_engine::UpstreamStanding;
 use larder_formats::{ClientLines, client_lines, repository_url};
 
 use crate::admin::text;
-use crate::backend::{Backend, UpstreamStanding};
+use crate::backend::Backend;
 use crate::body::ResponseBody;
+use crate::exchange::{Exchange, Handled};
 use crate::metrics::RequestKind;
 use crate::respond::insert;
-use crate::service::{Exchange, Handled};
 
 const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";

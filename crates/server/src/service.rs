@@ -20,14 +20,17 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use larder_core::{ErrorCode, Fault, FaultKind, Repository, RepositoryKind, RequestId, shown};
+use larder_core::{
+    ErrorCode, Fault, FaultKind, Principal, Repository, RepositoryKind, RequestId, shown,
+};
 
 use crate::access_log::{self, BrokenOff, Line};
 use crate::backend::Backend;
 use crate::body::ResponseBody;
+use crate::exchange::{Exchange, Handled};
 use crate::forwarded::{self, Client, Direct};
 use crate::metrics::RequestKind;
-use crate::origin_guard::{Attempt, is_browser, may_change_state, refuse_rebound};
+use crate::origin_guard::{Attempt, is_browser, may_change_state, principal_of, refuse_rebound};
 use crate::problem::{self, Audience};
 use crate::respond::Asked;
 use crate::root_page::{self, is_root};
@@ -50,35 +53,6 @@ impl<B> Clone for Service<B> {
             backend: Arc::clone(&self.backend),
             shared: Arc::clone(&self.shared),
             connection: Arc::clone(&self.connection),
-        }
-    }
-}
-
-/// One request on its way to a handler.
-pub(crate) struct Exchange<'a, B> {
-    pub(crate) backend: &'a Arc<B>,
-    pub(crate) shared: &'a Shared,
-    pub(crate) connection: &'a Connection,
-    pub(crate) head: &'a request::Parts,
-    /// The `Host` that was used.
-    pub(crate) host: &'a str,
-    pub(crate) client: &'a Client,
-}
-
-/// A response with what the log says of it.
-pub(crate) struct Handled {
-    pub(crate) response: Response<ResponseBody>,
-    pub(crate) kind: RequestKind,
-    /// The repository that was addressed, if there is one of that name.
-    pub(crate) repository: Option<Arc<Repository>>,
-}
-
-impl Handled {
-    pub(crate) fn other(response: Response<ResponseBody>) -> Self {
-        Self {
-            response,
-            kind: RequestKind::Other,
-            repository: None,
         }
     }
 }
@@ -193,6 +167,10 @@ impl<B: Backend> Service<B> {
         forwarded::client(direct, headers, &self.shared.live.load().trusted_proxies)
     }
 
+    fn principal(&self, headers: &http::HeaderMap) -> Principal {
+        principal_of(headers, &self.shared.live.load())
+    }
+
     /// A request that fails the first checks: nothing else has looked at it, nothing else of this connection is read.
     fn refuse(&self, request: &Request<Incoming>, fault: &Fault) -> Response<ResponseBody> {
         let id = RequestId::next();
@@ -238,6 +216,7 @@ impl<B: Backend> Service<B> {
             head: &head,
             host: &host,
             client: &client,
+            principal: self.principal(&head.headers),
         };
         let mut handled = named(id, dispatch(&exchange, &mut body)).await;
         self.log(&head, &client, id, &handled, started);

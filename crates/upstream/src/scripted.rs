@@ -310,6 +310,15 @@ fn framing(headers: &HeaderMap, bodiless: bool) -> (Option<u64>, Framing) {
     }
 }
 
+impl BodyStream {
+    /// A body that is all there, without a declared length.
+    pub fn scripted(repository: RepositoryName, url: Url, bytes: Bytes) -> Self {
+        let chunks = stream::iter([Ok(bytes)]);
+        let origin = BodyOrigin { repository, url };
+        Self::new(chunks, None, Framing::EndMark, None, origin)
+    }
+}
+
 /// Does one step; gives what it adds to the body.
 async fn take(step: &Step, origin: &BodyOrigin) -> Option<Result<Bytes, UpstreamError>> {
     match step {

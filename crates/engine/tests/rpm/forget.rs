@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use larder_core::{Mount, Principal, RepositoryKind};
 use larder_engine::ArtifactRequest;
 
 use crate::body;
@@ -15,7 +16,8 @@ async fn forget(bench: &Bench, path: &str) -> bool {
         query: None,
         method: &Method::DELETE,
         headers: &HeaderMap::new(),
-        client_base: "http://127.0.0.1:8000",
+        principal: Principal::Anonymous,
+        mount: Mount::api("http://127.0.0.1:8000", RepositoryKind::Remote, "rpm"),
         body: Bytes::new(),
     };
     bench.engine.forget(&request).await.unwrap()

@@ -130,7 +130,12 @@ impl Client {
             query,
             method: &self.method,
             headers: &self.headers,
-            client_base: "http://larder.test",
+            principal: Principal::Anonymous,
+            mount: Mount::api(
+                "http://larder.test",
+                RepositoryKind::Remote,
+                &self.repository,
+            ),
             body: Bytes::new(),
         };
         self.engine.read(request).await

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use larder_core::UnixMillis;
-use larder_engine::MirrorReport;
+use larder_engine::{DiskSpace, MirrorReport, UpstreamReport, UpstreamStanding};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric as _, MetricEncoder,
@@ -18,7 +18,7 @@ use prometheus_client::registry::Registry;
 use super::help::sentence;
 use super::process::Process;
 use super::{CLASSES, HotSetSize, KINDS, Metrics, SOURCES};
-use crate::backend::{CounterSnapshot, DiskSpace, UpstreamReport, UpstreamStanding};
+use crate::backend::CounterSnapshot;
 
 /// What else the page shows: the state of the node at this moment.
 #[derive(Debug, Clone, Default)]

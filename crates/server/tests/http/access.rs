@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use larder_core::{PublicUrls, Secret};
+use larder_core::{Principal, PublicUrls, Secret};
 use larder_engine::CacheType;
 use larder_server::{LiveSettings, ServerSettings};
 use url::Url;
@@ -271,6 +271,25 @@ async fn hazard_s18_forwarded_addresses_count_from_trusted_peers_only() {
         server.fake.asked.lock().unwrap()[0].base,
         "https://larder.example"
     );
+}
+
+#[tokio::test]
+async fn the_pipeline_is_told_on_whose_behalf_it_is_asked() {
+    let mut with_token = settings();
+    with_token.live.admin_token = Some(Secret::new("c4nary".to_owned()));
+    let server = Server::with(with_token).await;
+    for (authorization, principal) in [
+        ("Bearer c4nary", Principal::Admin),
+        ("bearer  c4nary ", Principal::Admin),
+        ("Bearer of-the-upstream", Principal::Anonymous),
+        ("Basic YTpjNG5hcnk=", Principal::Anonymous),
+        ("Bearer ", Principal::Anonymous),
+    ] {
+        let headers = [("Authorization", authorization)];
+        server.ask("GET", "/api/v1/remote/npm/x", &headers).await;
+        let asked = server.fake.asked.lock().unwrap().pop().unwrap();
+        assert_eq!(asked.principal, principal, "{authorization}");
+    }
 }
 
 #[tokio::test]

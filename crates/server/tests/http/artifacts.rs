@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use larder_core::{Fault, FaultKind, UnixMillis};
-use larder_server::Representation;
+use larder_engine::Representation;
 
 use crate::harness::{Answer, Script, Server, Spec, etag, file_of, pattern};
 
@@ -36,6 +36,7 @@ async fn the_headers_of_the_specification() {
         age: Duration::from_secs(77),
         remaining: Some(Duration::from_secs(23)),
         hot: false,
+        not_for_anyone: false,
     };
     server.script("x", Script::Bytes("body".into(), aged));
     server.script("forever", Script::Bytes("body".into(), spec(etag("v2"))));

@@ -190,7 +190,7 @@ async fn hazard_s14_control_bytes_are_refused() {
 #[tokio::test]
 async fn hazard_s14_what_an_upstream_says_cannot_add_headers() {
     let server = Server::start().await;
-    let representation = larder_server::Representation {
+    let representation = larder_engine::Representation {
         content_type: Some("text/plain\r\nSet-Cookie: a=b".to_owned()),
         content_disposition: Some("attachment; filename=\"a\nb\"".to_owned()),
         etag: Some("\"good\"".to_owned()),

@@ -10,18 +10,20 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use http::StatusCode;
 use larder_core::{
-    AccessPolicy, ByteRange, CachePolicy, CacheStatus, ErrorCode, Fault, FaultKind, ForwardReason,
-    Kind, LocalSettings, PackageType, Pseudonym, QuarantinePolicy, Repository, RepositoryKind,
+    AccessPolicy, CachePolicy, CacheStatus, ErrorCode, Fault, FaultKind, ForwardReason, Kind,
+    LocalSettings, PackageType, Principal, Pseudonym, QuarantinePolicy, Repository, RepositoryKind,
     RepositoryName, Source, UnixMillis, UpstreamSettings, VirtualSettings,
 };
-use larder_engine::{FlushReport, FlushRequest};
+use larder_engine::{
+    Answer as Reply, ArtifactRequest, BackendHealth, Body, FlushReport, FlushRequest, Freshness,
+    Health, Representation, scripted,
+};
+use larder_formats::ErrorBody;
 use larder_server::{
-    ArtifactRequest, Backend, BackendState, BoundServer, BoxFuture, ByteStream, Content,
-    CounterSnapshot, ErrorShape, Freshness, InFlight, LiveSettings, Reply, Representation,
-    ServerHandle, ServerLimits, ServerSettings, Ticket, bind,
+    Backend, BoundServer, CounterSnapshot, LiveSettings, ServerHandle, ServerLimits,
+    ServerSettings, bind,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -54,6 +56,8 @@ pub(crate) struct Spec {
     pub(crate) remaining: Option<Duration>,
     pub(crate) age: Duration,
     pub(crate) hot: bool,
+    /// Not everybody may read it.
+    pub(crate) not_for_anyone: bool,
 }
 
 /// What the pipeline was asked.
@@ -63,6 +67,8 @@ pub(crate) struct Asked {
     pub(crate) path: String,
     pub(crate) query: Option<String>,
     pub(crate) base: String,
+    pub(crate) prefix: String,
+    pub(crate) principal: Principal,
     pub(crate) body: Bytes,
 }
 
@@ -145,7 +151,9 @@ impl Backend for FakeBackend {
             repository: request.repository.to_owned(),
             path: request.raw_path.to_owned(),
             query: request.query.map(str::to_owned),
-            base: request.client_base.to_owned(),
+            base: request.mount.base.to_owned(),
+            prefix: request.mount.prefix.to_string(),
+            principal: request.principal,
             // A copy: what is kept of the body itself keeps its room in the server's budget.
             body: Bytes::copy_from_slice(&request.body),
         });
@@ -184,23 +192,22 @@ impl Backend for FakeBackend {
         })
     }
 
-    async fn health(&self) -> Vec<BackendState> {
+    async fn health(&self) -> Health {
         self.0.health_questions.fetch_add(1, Ordering::SeqCst);
         let ok = !self.0.unhealthy.load(Ordering::SeqCst);
-        vec![
-            BackendState {
-                role: "metadata",
+        Health {
+            metadata: BackendHealth {
                 kind: "sqlite",
                 ok,
                 detail: (!ok).then(|| "locked".to_owned()),
             },
-            BackendState {
-                role: "blobs",
+            blobs: BackendHealth {
                 kind: "filesystem",
                 ok: true,
                 detail: None,
             },
-        ]
+            disk: None,
+        }
     }
 
     fn counters(&self) -> CounterSnapshot {
@@ -210,7 +217,7 @@ impl Backend for FakeBackend {
         }
     }
 
-    fn error_body(&self, fault: &Fault, package: Option<PackageType>) -> ErrorShape {
+    fn error_body(&self, fault: &Fault, package: Option<PackageType>) -> ErrorBody {
         let body = match package {
             Some(PackageType::Docker) => {
                 serde_json::json!({"errors": [{"code": fault.code, "message": fault.message}]})
@@ -219,7 +226,7 @@ impl Backend for FakeBackend {
                 serde_json::json!({"error": fault.message, "code": fault.code, "repository": fault.repository, "rule": fault.rule})
             }
         };
-        ErrorShape {
+        ErrorBody {
             content_type: "application/json",
             body: body.to_string().into_bytes(),
         }
@@ -228,10 +235,10 @@ impl Backend for FakeBackend {
 
 impl FakeBackend {
     fn reply(&self, script: Script) -> Result<Reply, Fault> {
-        let plain = |content, representation| Reply {
+        let plain = |body, representation| Reply {
             status: StatusCode::OK,
             representation,
-            content,
+            body: scripted::cleared(body),
             cache_status: CacheStatus {
                 forward: Some(ForwardReason::UriMiss),
                 stored: true,
@@ -244,20 +251,17 @@ impl FakeBackend {
                 no_store: false,
             },
             location: None,
-            ticket: None,
+            hot: None,
         };
         Ok(match script {
-            Script::Bytes(bytes, spec) => self.held(Content::Bytes(bytes), spec),
-            Script::File(file, length, spec) => self.held(Content::File { file, length }, spec),
+            Script::Bytes(bytes, spec) => self.held(Body::Bytes(bytes), spec),
+            Script::File(file, length, spec) => self.held(Body::File { file, length }, spec),
             Script::Frames(frames, length) => {
                 let representation = Representation {
                     length,
                     ..Representation::default()
                 };
-                plain(
-                    Content::InFlight(Box::new(Frames { frames, length })),
-                    representation,
-                )
+                plain(scripted::flight(frames, length, PAUSE), representation)
             }
             Script::Through(bytes) => Reply {
                 freshness: Freshness {
@@ -270,7 +274,11 @@ impl FakeBackend {
                     ..CacheStatus::default()
                 },
                 ..plain(
-                    Content::Stream(frames_stream(vec![Some(bytes)])),
+                    scripted::pass_through(
+                        RepositoryName::parse("npm").unwrap(),
+                        "https://upstream.example/".parse().unwrap(),
+                        bytes,
+                    ),
                     Representation::default(),
                 )
             },
@@ -278,7 +286,7 @@ impl FakeBackend {
                 status: StatusCode::MOVED_PERMANENTLY,
                 location: Some(to.to_owned()),
                 ..plain(
-                    Content::Empty,
+                    Body::Empty,
                     Representation {
                         length: Some(0),
                         ..Representation::default()
@@ -290,18 +298,11 @@ impl FakeBackend {
         })
     }
 
-    fn held(&self, content: Content, spec: Spec) -> Reply {
+    fn held(&self, body: Body, spec: Spec) -> Reply {
         let now = self.0.now.load(Ordering::SeqCst);
         let fresh_until = spec
             .remaining
             .map(|remaining| UnixMillis(now).plus(remaining));
-        let (epoch, made_in) = (
-            Arc::clone(&self.0.epoch),
-            self.0.epoch.load(Ordering::SeqCst),
-        );
-        let is_good = move |now: UnixMillis| {
-            epoch.load(Ordering::SeqCst) == made_in && fresh_until.is_none_or(|until| now < until)
-        };
         let contacted_at = UnixMillis(now - i64::try_from(spec.age.as_millis()).unwrap());
         let ttl = spec
             .remaining
@@ -309,7 +310,7 @@ impl FakeBackend {
         Reply {
             status: StatusCode::OK,
             representation: spec.representation,
-            content,
+            body: scripted::cleared(body),
             cache_status: CacheStatus {
                 hit: true,
                 ttl,
@@ -322,61 +323,17 @@ impl FakeBackend {
                 no_store: false,
             },
             location: None,
-            ticket: spec.hot.then(|| Ticket {
-                is_good: Box::new(is_good),
-                fresh_until,
-                contacted_at,
+            hot: spec.hot.then(|| {
+                let mut ticket = scripted::ticket(&self.0.epoch, fresh_until, contacted_at);
+                ticket.for_anyone = !spec.not_for_anyone;
+                ticket
             }),
         }
     }
 }
 
-struct Frames {
-    frames: Vec<Option<Bytes>>,
-    length: Option<u64>,
-}
-
-fn frames_stream(frames: Vec<Option<Bytes>>) -> ByteStream {
-    let broken = || std::io::Error::other("the upstream broke off");
-    // A pause before each frame, as the network would make it.
-    Box::pin(
-        futures_util::stream::iter(frames).then(move |frame| async move {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-            frame.ok_or_else(broken)
-        }),
-    )
-}
-
-impl InFlight for Frames {
-    fn length(&self) -> Option<u64> {
-        self.length
-    }
-
-    fn wait_length(&self) -> BoxFuture<'_, Result<u64, Fault>> {
-        Box::pin(async {
-            Ok(self
-                .frames
-                .iter()
-                .flatten()
-                .map(|frame| frame.len() as u64)
-                .sum())
-        })
-    }
-
-    fn reader(&self, range: Option<ByteRange>) -> ByteStream {
-        let Some(range) = range else {
-            return frames_stream(self.frames.clone());
-        };
-        let all: Vec<u8> = self
-            .frames
-            .iter()
-            .flatten()
-            .flat_map(|frame| frame.to_vec())
-            .collect();
-        let part = &all[range.start as usize..=range.end as usize];
-        frames_stream(vec![Some(Bytes::copy_from_slice(part))])
-    }
-}
+/// Before each frame, as the network would make it.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// A running server.
 pub(crate) struct Server {

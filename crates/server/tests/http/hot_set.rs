@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use larder_server::{LiveSettings, Representation};
+use larder_engine::Representation;
+use larder_server::LiveSettings;
 
 use crate::harness::{Script, Server, Spec, etag, file_of, pattern, settings};
 
@@ -15,6 +16,7 @@ fn hot(representation: Representation, remaining: Option<u64>) -> Spec {
         remaining: remaining.map(Duration::from_secs),
         age: Duration::from_secs(5),
         hot: true,
+        not_for_anyone: false,
     }
 }
 
@@ -354,4 +356,18 @@ async fn the_metrics_tell_hot_answers_from_others() {
         !answer.text().contains("nonsense"),
         "names that strangers invent become labels"
     );
+}
+
+#[tokio::test]
+async fn what_not_everybody_may_read_is_asked_for_each_time() {
+    let server = Server::start().await;
+    let spec = Spec {
+        not_for_anyone: true,
+        ..hot(etag("v1"), None)
+    };
+    server.script("x", Script::Bytes("body".into(), spec));
+    for _ in 0..3 {
+        assert_eq!(server.ask("GET", X, &[]).await.status, 200);
+    }
+    assert_eq!(server.questions(), 3);
 }

@@ -1,7 +1,8 @@
 //! `/v2/`: which repository is meant, what every answer carries, errors in the registries' form.
 
 use larder_core::{Fault, FaultKind};
-use larder_server::{LiveSettings, Representation};
+use larder_engine::Representation;
+use larder_server::LiveSettings;
 
 use crate::harness::{Answer, Script, Server, Spec, etag, settings};
 
@@ -316,5 +317,31 @@ async fn hits_come_out_of_the_hot_set_whatever_lines_accept_has() {
             assert_eq!(answer.header("etag"), Some("\"v1\""));
         }
         assert_eq!(server.questions(), questions, "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_pipeline_is_told_where_the_client_sees_the_repository() {
+    let server = with_default(Some("hub")).await;
+    for (target, prefix) in [
+        ("/v2/hub/library/alpine/manifests/latest", "/v2/hub"),
+        ("/v2/library/alpine/manifests/latest", "/v2"),
+        ("/hub/v2/library/alpine/manifests/latest", "/hub/v2"),
+        (
+            "/api/v1/remote/hub/library/alpine/manifests/latest",
+            "/api/v1/remote/hub",
+        ),
+    ] {
+        server.ask("GET", target, &[("Host", "a.example")]).await;
+        let asked = server.fake.asked.lock().unwrap().pop().unwrap();
+        assert_eq!(
+            (
+                asked.base.as_str(),
+                asked.prefix.as_str(),
+                asked.path.as_str()
+            ),
+            ("http://a.example", prefix, MANIFEST),
+            "{target}"
+        );
     }
 }
