@@ -3,7 +3,7 @@
 use larder_core::{ArtifactRecord, BlobDescriptor, Digest, RepositoryName, SourceKey, UnixMillis};
 use sqlx::sqlite::SqliteConnection;
 
-use super::{MetadataStore, artifacts, derivations};
+use super::{Durability, MetadataStore, artifacts, derivations};
 use crate::blob::BlobInfo;
 use crate::error::StorageError;
 
@@ -67,22 +67,42 @@ pub struct DerivedRecord {
 impl MetadataStore {
     /// Applies all changes in their order, in one transaction. After an error nothing of them has happened; but where there is no
     /// space left and all of them only delete, they are applied a few at a time.
+    ///
+    /// # Errors
+    /// `Full` where there is no space, `Unavailable` and `Corrupt` where the database does not answer.
     pub async fn apply(&self, changes: Vec<Change>) -> Result<(), StorageError> {
+        self.apply_with(changes, Durability::Grouped).await
+    }
+
+    /// As [`apply`](Self::apply), with what is promised when it returns. [`Durability::Durable`] costs one synchronisation of the
+    /// write-ahead log.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub async fn apply_with(
+        &self,
+        changes: Vec<Change>,
+        durability: Durability,
+    ) -> Result<(), StorageError> {
         if changes.is_empty() {
             return Ok(());
         }
-        let result = self.apply_with_little_space(&changes).await;
+        let result = self.apply_with_little_space(&changes, durability).await;
         self.noticed(result)
         // The pins in `changes` go here, after the commit.
     }
 
-    async fn apply_with_little_space(&self, changes: &[Change]) -> Result<(), StorageError> {
-        match self.apply_all(changes).await {
+    async fn apply_with_little_space(
+        &self,
+        changes: &[Change],
+        durability: Durability,
+    ) -> Result<(), StorageError> {
+        match self.apply_all(changes, durability).await {
             Err(error) if error.is_full() => {
                 // The write-ahead log may be what takes up the space: write it back, cut it off, and try once more.
                 let written_back = sqlx::query(EMPTY_LOG).execute(&self.writer()).await;
                 match written_back {
-                    Ok(_) => match self.apply_all(changes).await {
+                    Ok(_) => match self.apply_all(changes, durability).await {
                         Err(error) if error.is_full() => {
                             self.delete_on_a_full_disk(changes, error).await
                         }
@@ -111,7 +131,7 @@ impl MetadataStore {
             return Err(error);
         }
         for few in changes.chunks(FEW) {
-            self.apply_all(few).await?;
+            self.apply_all(few, Durability::Grouped).await?;
             let written_back = sqlx::query(EMPTY_LOG).execute(&self.writer()).await;
             written_back
                 .map_err(|error| StorageError::from_sql("write to the metadata database", error))?;
@@ -119,9 +139,13 @@ impl MetadataStore {
         Ok(())
     }
 
-    async fn apply_all(&self, changes: &[Change]) -> Result<(), StorageError> {
+    async fn apply_all(
+        &self,
+        changes: &[Change],
+        durability: Durability,
+    ) -> Result<(), StorageError> {
         let failed = |error| StorageError::from_sql("write to the metadata database", error);
-        let mut transaction = self.begin().await.map_err(failed)?;
+        let mut transaction = self.begin_with(durability).await.map_err(failed)?;
         for change in changes {
             apply_one(&mut transaction, change).await?;
         }

@@ -7,15 +7,16 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use larder_core::Digest;
-use sqlx::Transaction;
 use sqlx::sqlite::{
     Sqlite, SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool,
     SqlitePoolOptions, SqliteSynchronous,
 };
+use sqlx::{SqlSafeStr as _, Transaction};
 
 use crate::error::{StorageError, StorageErrorKind};
 use crate::spare::Spare;
@@ -49,6 +50,12 @@ const ABSENCES_AT_START: usize = 20_000;
 
 /// Takes the write lock at once, so that a transaction never fails half-way for want of it.
 const BEGIN: &str = "BEGIN IMMEDIATE";
+/// What another connection has committed changes this value, what this connection has committed does not
+/// (<https://www.sqlite.org/pragma.html#pragma_data_version>).
+const FOREIGN_COMMITS: &str = "PRAGMA data_version";
+/// The log is synchronised at each commit, or at checkpoints only (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
+const SYNCHRONISE_COMMITS: &str = "PRAGMA synchronous = FULL";
+const SYNCHRONISE_CHECKPOINTS: &str = "PRAGMA synchronous = NORMAL";
 const PING: &str = "SELECT COUNT(*) FROM schema_version";
 const COUNT_RECORDS: &str = "SELECT COUNT(*) FROM artifacts";
 const COUNT_BLOBS: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM blobs";
@@ -80,6 +87,28 @@ struct Pools {
     reader: SqlitePool,
     /// One connection: whoever has it is the only one that writes in this process.
     writer: SqlitePool,
+    /// Whether the connection that writes synchronises each commit at present.
+    synchronises: Arc<AtomicBool>,
+    /// The number of the connection that writes, among all that this process has made.
+    connection: Arc<AtomicU64>,
+}
+
+/// What a commit promises when it returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// The change is visible and survives the end of the process. A power cut may take it back together with everything that was
+    /// committed after it: for what can be fetched again.
+    #[default]
+    Grouped,
+    /// The change, and all that was committed before it, is on stable storage: for what only larder has.
+    Durable,
+}
+
+/// Where the commits of others stand, see [`MetadataStore::change_marker`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ChangeMarker {
+    connection: u64,
+    version: i64,
 }
 
 /// How much is stored.
@@ -153,33 +182,36 @@ impl MetadataStore {
         let options = SqliteConnectOptions::new()
             .in_memory(true)
             .foreign_keys(true);
-        let both = pool(1).connect_with(options).await;
+        let (synchronises, connection) = Default::default();
+        let both = writing(&synchronises, &connection)
+            .connect_with(options)
+            .await;
         let both = both.map_err(|e| StorageError::from_sql("open a database in memory", e))?;
         migrate::migrate(&both).await?;
         Ok(Self {
             shared: Arc::new(Shared::of(Pools {
                 reader: both.clone(),
                 writer: both,
+                synchronises,
+                connection,
             })),
         })
     }
 
-    fn reader(&self) -> SqlitePool {
+    fn pools(&self) -> Pools {
         self.shared
             .pools
             .read()
             .unwrap_or_else(PoisonError::into_inner)
-            .reader
             .clone()
     }
 
+    fn reader(&self) -> SqlitePool {
+        self.pools().reader
+    }
+
     fn writer(&self) -> SqlitePool {
-        self.shared
-            .pools
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .writer
-            .clone()
+        self.pools().writer
     }
 
     /// Whether the database answers.
@@ -211,14 +243,43 @@ impl MetadataStore {
         })
     }
 
+    /// A marker that changes when, and only when, another [`MetadataStore`] over the same database (of another process, or opened
+    /// beside this one) has committed something, whatever it was; commits of this store and its clones leave it alone. Rarely it
+    /// changes without such a commit. Cheap enough to ask several times a second: it reads no row and no page, but waits for the
+    /// transaction that is being written.
+    ///
+    /// # Errors
+    /// `Unavailable` if the database is closed or does not answer.
+    pub async fn change_marker(&self) -> Result<ChangeMarker, StorageError> {
+        let failed = |error| StorageError::from_sql("look for changes of others", error);
+        let pools = self.pools();
+        let mut writer = pools.writer.acquire().await.map_err(failed)?;
+        let version = sqlx::query_scalar(FOREIGN_COMMITS)
+            .fetch_one(&mut *writer)
+            .await;
+        Ok(ChangeMarker {
+            // Versions of two connections cannot be compared.
+            connection: pools.connection.load(Ordering::Acquire),
+            version: self.noticed(version.map_err(failed))?,
+        })
+    }
+
     /// Starts a transaction on the connection that writes. What is not committed is rolled back, also when the caller is cancelled.
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
-        let writer = self.writer();
-        match writer.begin_with(BEGIN).await {
+        self.begin_with(Durability::Grouped).await
+    }
+
+    /// As [`begin`](Self::begin), with what the commit promises.
+    async fn begin_with(
+        &self,
+        durability: Durability,
+    ) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
+        let pools = self.pools();
+        match pools.begin(durability).await {
             // On a full disk SQLite rolls back by itself, and sqlx goes on believing that a transaction is open.
             Err(sqlx::Error::InvalidSavePointStatement) => {
-                writer.acquire().await?.close().await?;
-                writer.begin_with(BEGIN).await
+                pools.writer.acquire().await?.close().await?;
+                pools.begin(durability).await
             }
             other => other,
         }
@@ -268,6 +329,26 @@ impl Shared {
 }
 
 impl Pools {
+    async fn begin(
+        &self,
+        durability: Durability,
+    ) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
+        let mut writer = self.writer.acquire().await?;
+        let synchronise = durability == Durability::Durable;
+        // Not within a transaction, where the setting cannot be changed; and before one, not after it, so that a caller who is
+        // cancelled leaves nothing to be done.
+        if self.synchronises.load(Ordering::Acquire) != synchronise {
+            let setting = if synchronise {
+                SYNCHRONISE_COMMITS
+            } else {
+                SYNCHRONISE_CHECKPOINTS
+            };
+            sqlx::query(setting).execute(&mut *writer).await?;
+            self.synchronises.store(synchronise, Ordering::Release);
+        }
+        Transaction::begin(writer, Some(BEGIN.into_sql_str())).await
+    }
+
     /// Opens the file, making it if need be, and brings it up to date.
     async fn open(path: &Path) -> Result<Opened, StorageError> {
         // Made here because it holds secrets; the log files take over its mode.
@@ -288,7 +369,8 @@ impl Pools {
             .pragma("wal_autocheckpoint", "250")
             .pragma("journal_size_limit", "1048576");
         // Free pages can be cut off at the end, whatever they were used for.
-        let writer = pool(1)
+        let (synchronises, connection) = Default::default();
+        let writer = writing(&synchronises, &connection)
             .connect_with(options.clone().auto_vacuum(SqliteAutoVacuum::Incremental))
             .await;
         let writer = writer.map_err(|e| StorageError::from_sql("open the metadata database", e))?;
@@ -300,7 +382,12 @@ impl Pools {
             Ok((version, origins)) => {
                 let reader = pool(READERS).connect_lazy_with(options.read_only(true));
                 Ok(Opened {
-                    pools: Self { reader, writer },
+                    pools: Self {
+                        reader,
+                        writer,
+                        synchronises,
+                        connection,
+                    },
                     origins,
                     version,
                 })
@@ -324,6 +411,19 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .test_before_acquire(false)
 }
 
+/// The pool of the one connection that writes; when that is made anew, it has its settings of before.
+fn writing(synchronises: &Arc<AtomicBool>, connection: &Arc<AtomicU64>) -> SqlitePoolOptions {
+    /// How many connections this process has made that write.
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    let (synchronises, connection) = (Arc::clone(synchronises), Arc::clone(connection));
+    pool(1).after_connect(move |_, _| {
+        synchronises.store(false, Ordering::Release);
+        let number = MADE.fetch_add(1, Ordering::AcqRel) + 1;
+        connection.store(number, Ordering::Release);
+        Box::pin(async { Ok(()) })
+    })
+}
+
 /// A digest as it stands in a column.
 fn parse_digest(text: &str) -> Result<Digest, StorageError> {
     let damaged = |error| StorageError {
@@ -332,4 +432,46 @@ fn parse_digest(text: &str) -> Result<Digest, StorageError> {
         source: Some(Box::new(error)),
     };
     text.parse().map_err(damaged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn hazard_l1_a_durable_commit_is_synchronised_and_the_next_grouped_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = MetadataStore::open(&directory.path().join("db"))
+            .await
+            .unwrap();
+        // sqlite.org/pragma.html#pragma_synchronous: 1 is NORMAL, 2 is FULL.
+        let sequence = [
+            (Durability::Grouped, 1),
+            (Durability::Durable, 2),
+            (Durability::Durable, 2),
+            (Durability::Grouped, 1),
+            (Durability::Durable, 2),
+        ];
+        for (durability, expected) in sequence {
+            let mut transaction = store.begin_with(durability).await.unwrap();
+            let level: i64 = sqlx::query_scalar("PRAGMA synchronous")
+                .fetch_one(&mut *transaction)
+                .await
+                .unwrap();
+            assert_eq!(level, expected, "{durability:?}");
+            transaction.commit().await.unwrap();
+        }
+        // A connection made anew begins with the setting of the database.
+        let writer = store.writer();
+        writer.acquire().await.unwrap().close().await.unwrap();
+        for (durability, expected) in sequence {
+            let mut transaction = store.begin_with(durability).await.unwrap();
+            let level: i64 = sqlx::query_scalar("PRAGMA synchronous")
+                .fetch_one(&mut *transaction)
+                .await
+                .unwrap();
+            assert_eq!(level, expected, "{durability:?}, on a new connection");
+            transaction.rollback().await.unwrap();
+        }
+    }
 }
