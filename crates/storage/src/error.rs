@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::io;
 
+use crate::meta::DbError;
+
 /// What a caller can do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StorageErrorKind {
@@ -81,67 +83,13 @@ impl StorageError {
         }
     }
 
-    /// Classifies a database error; `doing` completes the sentence "cannot …".
-    pub(crate) fn from_sql(doing: &str, error: sqlx::Error) -> Self {
-        let (kind, reason) = match &error {
-            sqlx::Error::Database(database) => sqlite_kind(database.code().as_deref()),
-            sqlx::Error::RowNotFound => (StorageErrorKind::NotFound, "no such row"),
-            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => (
-                StorageErrorKind::Unavailable,
-                "the metadata database does not answer",
-            ),
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => (
-                StorageErrorKind::Corrupt,
-                "the metadata database holds a value of the wrong type",
-            ),
-            _ => (StorageErrorKind::Io, "the metadata database failed"),
-        };
+    /// A failure of the database; `doing` completes the sentence "cannot …".
+    pub(crate) fn from_sql(doing: &str, error: DbError) -> Self {
         Self {
-            kind,
-            message: format!("cannot {doing}: {reason}"),
-            source: Some(Box::new(error)),
+            kind: error.kind,
+            message: format!("cannot {doing}: {}", error.reason),
+            source: Some(error.source),
         }
-    }
-}
-
-const DAMAGED: &str = "the metadata database is damaged or is not an SQLite database";
-
-/// SQLite's extended result code (<https://www.sqlite.org/rescode.html>) as a kind and a reason for users.
-fn sqlite_kind(code: Option<&str>) -> (StorageErrorKind, &'static str) {
-    /// SQLITE_IOERR_SHMSIZE: the shared-memory file of the write-ahead log cannot grow, which is how a full disk shows there.
-    const SHMSIZE: i32 = 4874;
-    /// A read that failed or came up short, a file system that says it is damaged, and a row number or key that stands twice where an
-    /// index says that it does not: larder's statements insert nothing that could be there.
-    const DAMAGE: [i32; 7] = [266, 522, 3338, 8458, 1555, 2067, 2579];
-    let code = code.and_then(|text| text.parse::<i32>().ok()).unwrap_or(0);
-    if code == SHMSIZE {
-        return (
-            StorageErrorKind::Full,
-            "no space left for the metadata database",
-        );
-    }
-    if DAMAGE.contains(&code) {
-        return (StorageErrorKind::Corrupt, DAMAGED);
-    }
-    match code & 0xff {
-        5 | 6 => (
-            StorageErrorKind::Unavailable,
-            "the metadata database is locked by another process",
-        ),
-        8 => (
-            StorageErrorKind::Unavailable,
-            "the metadata database cannot be written",
-        ),
-        13 => (
-            StorageErrorKind::Full,
-            "no space left for the metadata database",
-        ),
-        14 => (
-            StorageErrorKind::Unavailable,
-            "the metadata database cannot be opened",
-        ),
-        11 | 26 => (StorageErrorKind::Corrupt, DAMAGED),
-        _ => (StorageErrorKind::Io, "the metadata database failed"),
     }
 }
 
@@ -158,52 +106,6 @@ mod tests {
         assert_eq!(kind(27), StorageErrorKind::Full, "EFBIG");
         assert_eq!(kind(2), StorageErrorKind::NotFound, "ENOENT");
         assert_eq!(kind(5), StorageErrorKind::Io, "EIO");
-        // Values from sqlite.org/rescode.html.
-        assert_eq!(
-            sqlite_kind(Some("13")).0,
-            StorageErrorKind::Full,
-            "SQLITE_FULL"
-        );
-        assert_eq!(
-            sqlite_kind(Some("4874")).0,
-            StorageErrorKind::Full,
-            "SQLITE_IOERR_SHMSIZE"
-        );
-        assert_eq!(
-            sqlite_kind(Some("261")).0,
-            StorageErrorKind::Unavailable,
-            "SQLITE_BUSY_RECOVERY"
-        );
-        assert_eq!(
-            sqlite_kind(Some("26")).0,
-            StorageErrorKind::Corrupt,
-            "SQLITE_NOTADB"
-        );
-        assert_eq!(
-            sqlite_kind(Some("779")).0,
-            StorageErrorKind::Corrupt,
-            "SQLITE_CORRUPT_INDEX"
-        );
-        assert_eq!(
-            sqlite_kind(Some("522")).0,
-            StorageErrorKind::Corrupt,
-            "SQLITE_IOERR_SHORT_READ"
-        );
-        assert_eq!(
-            sqlite_kind(Some("2067")).0,
-            StorageErrorKind::Corrupt,
-            "SQLITE_CONSTRAINT_UNIQUE"
-        );
-        assert_eq!(
-            sqlite_kind(Some("787")).0,
-            StorageErrorKind::Io,
-            "SQLITE_CONSTRAINT_FOREIGNKEY"
-        );
-        assert_eq!(
-            sqlite_kind(Some("778")).0,
-            StorageErrorKind::Io,
-            "SQLITE_IOERR_WRITE"
-        );
     }
 
     #[test]

@@ -57,7 +57,7 @@ async fn fill(path: &std::path::Path) {
         RECORDS - 1
     );
     let blobs = format!(
-        "{numbers} INSERT INTO blobs SELECT printf('sha256:%064x', i * 7919), 6, 0, NULL FROM n"
+        "{numbers} INSERT INTO blobs (digest, size, modified_ns, delete_after) SELECT printf('sha256:%064x', i * 7919), 6, 0, NULL FROM n"
     );
     sqlx::query(AssertSqlSafe(blobs))
         .execute(&pool)

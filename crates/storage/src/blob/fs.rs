@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use super::layout::{Layout, Shard, modified_ns};
 use super::open_files::{MOST_OPEN_BLOBS, OpenFiles};
-use super::pins::Pins;
+use super::pins::{BlobPlace, Pins};
 use super::side_by_side::side_by_side;
 use super::space::SpaceGauge;
 use super::spool::TemporaryName;
@@ -29,7 +29,7 @@ use crate::error::StorageError;
 #[derive(Debug)]
 pub struct FsBlobStore {
     layout: Layout,
-    spool_directory: PathBuf,
+    spool_directory: Arc<Path>,
     /// Whether files without a name can be made here and be given one later.
     unnamed: bool,
     /// Makes private names differ.
@@ -110,7 +110,7 @@ impl FsBlobStore {
             prepare().map_err(|e| StorageError::from_io("prepare the blob directory", e))?;
         Ok(Self {
             layout: Layout::new(root),
-            spool_directory,
+            spool_directory: spool_directory.into(),
             unnamed,
             serial: AtomicU64::new(0),
             pins: Arc::default(),
@@ -175,7 +175,13 @@ impl FsBlobStore {
         check_length(descriptor, spool.len())?;
         let (shard, path) = self.layout.place(&descriptor.digest)?;
         // Before looking whether the blob exists: from here on nobody deletes it.
-        let pin = self.pins.pin(&descriptor.digest);
+        let place = BlobPlace {
+            path: path.clone(),
+            spool_directory: Arc::clone(&self.spool_directory),
+            file: spool.reader(),
+            size: descriptor.size,
+        };
+        let pin = self.pins.pin(&descriptor.digest, Some(place));
         let metadata = match present(&path, descriptor.size)? {
             Some(metadata) => metadata,
             None => self

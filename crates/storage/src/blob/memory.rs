@@ -48,7 +48,7 @@ impl MemoryBlobStore {
     fn keep(&self, sealed: &SealedSpool) -> Result<BlobInfo, StorageError> {
         let SealedSpool { spool, descriptor } = sealed;
         check_length(descriptor, spool.len())?;
-        let pin = self.pins.pin(&descriptor.digest);
+        let pin = self.pins.pin(&descriptor.digest, None);
         let metadata = spool
             .file()
             .metadata()

@@ -1,11 +1,23 @@
 //! Pins: what keeps a blob from deletion between its publication and the row that refers to it (hazard L3).
 //!
-//! Knows this process only: replicas over one store need the database's row lock as well.
+//! Knows this process only. What another process deletes is noticed when the row is written, and then the blob is published again
+//! from the file that the pin holds open (docs/adr/0065).
 
 use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use larder_core::Digest;
+
+use super::spool::TemporaryName;
+use crate::error::StorageError;
+
+/// Bytes that are copied at a time.
+const BLOCK: usize = 256 << 10;
 
 /// Counts the pins of each digest.
 #[derive(Debug, Default)]
@@ -16,11 +28,24 @@ pub(super) struct Pins(Mutex<HashMap<Digest, usize>>);
 pub struct BlobPin {
     pins: Arc<Pins>,
     digest: Digest,
+    /// Where the blob stands; `None` in a store that nobody else can reach.
+    place: Option<BlobPlace>,
+}
+
+/// A published file, and its bytes.
+#[derive(Debug)]
+pub(super) struct BlobPlace {
+    pub(super) path: PathBuf,
+    /// On the same file system.
+    pub(super) spool_directory: Arc<Path>,
+    /// Has the bytes, whatever becomes of the path.
+    pub(super) file: Arc<File>,
+    pub(super) size: u64,
 }
 
 impl Pins {
     /// Holds `digest`. To be called before the store looks whether the blob exists.
-    pub(super) fn pin(self: &Arc<Self>, digest: &Digest) -> Arc<BlobPin> {
+    pub(super) fn pin(self: &Arc<Self>, digest: &Digest, place: Option<BlobPlace>) -> Arc<BlobPin> {
         *self
             .0
             .lock()
@@ -30,6 +55,7 @@ impl Pins {
         Arc::new(BlobPin {
             pins: Arc::clone(self),
             digest: digest.clone(),
+            place,
         })
     }
 
@@ -41,6 +67,62 @@ impl Pins {
     ) -> Option<T> {
         let pins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         (!pins.contains_key(digest)).then(delete)
+    }
+}
+
+impl BlobPin {
+    /// Whether the blob stands where it was published.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.place.as_ref().is_none_or(|place| {
+            fs::symlink_metadata(&place.path)
+                .is_ok_and(|found| found.is_file() && found.len() == place.size)
+        })
+    }
+
+    /// Publishes the blob again, durably. Blocking.
+    ///
+    /// # Errors
+    /// `Full` where there is no space, and what else may befall a file.
+    pub(crate) fn put_back(&self) -> Result<(), StorageError> {
+        match &self.place {
+            Some(place) => place
+                .put_back()
+                .map_err(|e| StorageError::from_io("publish a blob again", e)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl BlobPlace {
+    fn put_back(&self) -> io::Result<()> {
+        /// Makes private names differ.
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-again-{serial}", std::process::id());
+        let private = TemporaryName(self.spool_directory.join(name));
+        let mut copy = File::options()
+            .write(true)
+            .create_new(true)
+            .open(&private.0)?;
+        // Tells another process that starts in this directory that the file is in use; not every file system knows locks.
+        let _ = copy.lock();
+        // By position: others read the same open file.
+        let mut block = vec![0; BLOCK];
+        let mut at = 0;
+        while at < self.size {
+            let read = self.file.read_at(&mut block, at)?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            copy.write_all(&block[..read])?;
+            at += read as u64;
+        }
+        copy.sync_all()?;
+        fs::rename(&private.0, &self.path)?;
+        match self.path.parent() {
+            Some(directory) => File::open(directory)?.sync_all(),
+            None => Ok(()),
+        }
     }
 }
 
@@ -63,11 +145,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn hazard_l3_a_blob_is_published_again_from_the_open_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("blob");
+        let bytes: Vec<u8> = (0..BLOCK + 7).map(|n| (n % 251) as u8).collect();
+        fs::write(&path, &bytes).unwrap();
+        let place = BlobPlace {
+            path: path.clone(),
+            spool_directory: directory.path().into(),
+            file: Arc::new(File::open(&path).unwrap()),
+            size: bytes.len() as u64,
+        };
+        let pin = Arc::new(Pins::default()).pin(&sha256(&bytes), Some(place));
+        assert!(pin.is_in_place());
+        fs::remove_file(&path).unwrap();
+        assert!(!pin.is_in_place());
+        pin.put_back().unwrap();
+        assert!(pin.is_in_place());
+        assert!(fs::read(&path).unwrap() == bytes, "the same bytes");
+        fs::write(&path, b"shorter").unwrap();
+        assert!(!pin.is_in_place(), "another file under the name");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
     fn the_last_pin_decides() {
         let pins = Arc::new(Pins::default());
         let digest = sha256(b"x");
-        let first = pins.pin(&digest);
-        let second = pins.pin(&digest);
+        let first = pins.pin(&digest, None);
+        let second = pins.pin(&digest, None);
         assert_eq!(pins.unless_pinned(&digest, || ()), None);
         drop(first);
         assert_eq!(pins.unless_pinned(&digest, || ()), None);

@@ -1,10 +1,10 @@
 //! Records: one row for each upstream document or file, under a key of repository, path and variant. Each is sealed with its key.
 
 use larder_core::{ArtifactRecord, BlobDescriptor, RepositoryName, SourceKey};
-use sqlx::sqlite::SqliteConnection;
 
+use super::db::{DbError, Row};
 use super::seal::{Unsealed, seal, unseal};
-use super::{MetadataStore, damage::Damage};
+use super::{MetadataStore, Tx, damage::Damage};
 use crate::error::{StorageError, StorageErrorKind};
 
 const GET: &str =
@@ -28,18 +28,19 @@ impl MetadataStore {
     /// The record under `key`. One that cannot be parsed, is damaged, or stands in a damaged part of the database counts as absent: it
     /// will be fetched again and overwritten.
     pub async fn record(&self, key: &SourceKey) -> Result<Option<ArtifactRecord>, StorageError> {
-        let row: Result<Option<String>, _> = sqlx::query_scalar(GET)
-            .bind(key.repository.as_str())
-            .bind(&*key.path)
-            .bind(&*key.variant)
-            .fetch_optional(&self.reader())
-            .await;
-        let row = self.row_or_none("read a record", &key.path, row)?;
-        Ok(row.and_then(|text| {
+        let values = [
+            key.repository.as_str().into(),
+            (*key.path).into(),
+            (*key.variant).into(),
+        ];
+        let row = self.db().optional(GET, &values).await;
+        let stored = row.and_then(|row| row.map(|row| row.get::<Vec<u8>>(0)).transpose());
+        let stored = self.row_or_none("read a record", &key.path, stored)?;
+        Ok(stored.and_then(|stored| {
             parse(
                 &self.shared.damage,
                 [key.repository.as_str(), &key.path, &key.variant],
-                &text,
+                &stored,
             )
         }))
     }
@@ -80,22 +81,22 @@ impl MetadataStore {
         limit: u32,
     ) -> Result<Vec<PageRow>, StorageError> {
         let (path, variant) = after.cloned().unwrap_or_default();
-        let rows = sqlx::query_as(PAGE)
-            .bind(repository.as_str())
-            .bind(path)
-            .bind(variant)
-            .bind(i64::from(limit))
-            .fetch_all(&self.reader())
-            .await;
+        let values = [
+            repository.as_str().into(),
+            path.into(),
+            variant.into(),
+            i64::from(limit).into(),
+        ];
+        let rows = self.db().all(PAGE, &values).await;
+        let rows = rows.and_then(|rows| {
+            let row = |row: Row| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+            rows.into_iter().map(row).collect()
+        });
         let rows: Vec<(String, String, Vec<u8>)> =
-            self.noticed(rows.map_err(|e| StorageError::from_sql("list records", e)))?;
-        let records = rows.into_iter().map(|(path, variant, text)| {
-            // What is not UTF-8 is not what was written, and the seal says so.
-            let record = parse(
-                &self.shared.damage,
-                [repository.as_str(), &path, &variant],
-                &String::from_utf8_lossy(&text),
-            );
+            self.noticed(rows.map_err(|e: DbError| StorageError::from_sql("list records", e)))?;
+        let records = rows.into_iter().map(|(path, variant, stored)| {
+            let key = [repository.as_str(), &path, &variant];
+            let record = parse(&self.shared.damage, key, &stored);
             (path, variant, record)
         });
         Ok(records.collect())
@@ -108,26 +109,28 @@ impl MetadataStore {
         after: i64,
         limit: i64,
     ) -> Result<Option<i64>, StorageError> {
-        let failed = |error| StorageError::from_sql("delete rows of what is not there", error);
-        let rows: Vec<i64> = sqlx::query_scalar(ABSENCES)
-            .bind(after)
-            .bind(limit)
-            .fetch_all(&self.reader())
-            .await
-            .map_err(failed)?;
-        let Some(&last) = rows.last() else {
-            return Ok(None);
+        let deleted = async {
+            let rows = self
+                .db()
+                .all(ABSENCES, &[after.into(), limit.into()])
+                .await?;
+            let rows: Vec<i64> = rows
+                .iter()
+                .map(|row| row.get(0))
+                .collect::<Result<_, _>>()?;
+            let Some(&last) = rows.last() else {
+                return Ok(None);
+            };
+            let mut tx = self.begin().await?;
+            for row in rows {
+                tx.execute(DELETE_ROW, &[row.into()]).await?;
+            }
+            tx.commit().await?;
+            Ok(Some(last))
         };
-        let mut transaction = self.begin().await.map_err(failed)?;
-        for row in rows {
-            sqlx::query(DELETE_ROW)
-                .bind(row)
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed)?;
-        }
-        transaction.commit().await.map_err(failed)?;
-        Ok(Some(last))
+        let failed =
+            |error: DbError| StorageError::from_sql("delete rows of what is not there", error);
+        deleted.await.map_err(failed)
     }
 }
 
@@ -136,7 +139,7 @@ pub type PageRow = (String, String, Option<ArtifactRecord>);
 
 /// Writes one row. The blob's row must exist.
 pub(super) async fn put(
-    connection: &mut SqliteConnection,
+    tx: &mut Tx,
     key: &SourceKey,
     record: &ArtifactRecord,
 ) -> Result<(), StorageError> {
@@ -146,39 +149,36 @@ pub(super) async fn put(
         source: Some(Box::new(error)),
     })?;
     let blob = record.blob();
-    sqlx::query(PUT)
-        .bind(key.repository.as_str())
-        .bind(&*key.path)
-        .bind(&*key.variant)
-        .bind(blob.map(|blob: &BlobDescriptor| blob.digest.to_string()))
-        .bind(blob.map(|blob| blob.size as i64))
-        .bind(record.renewed_at.0)
-        .bind(seal(
-            &[key.repository.as_str(), &key.path, &key.variant],
-            &text,
-        ))
-        .execute(connection)
-        .await
-        .map_err(|e| StorageError::from_sql("write a record", e))?;
+    let values = [
+        key.repository.as_str().into(),
+        (*key.path).into(),
+        (*key.variant).into(),
+        blob.map(|blob: &BlobDescriptor| blob.digest.to_string())
+            .into(),
+        blob.map(|blob| blob.size as i64).into(),
+        record.renewed_at.0.into(),
+        seal(&[key.repository.as_str(), &key.path, &key.variant], &text).into(),
+    ];
+    let put = tx.execute(PUT, &values).await;
+    put.map_err(|e| StorageError::from_sql("write a record", e))?;
     Ok(())
 }
 
 /// Removes one row, if it is there.
-pub(super) async fn delete(
-    connection: &mut SqliteConnection,
-    key: &SourceKey,
-) -> Result<(), StorageError> {
-    sqlx::query(DELETE)
-        .bind(key.repository.as_str())
-        .bind(&*key.path)
-        .bind(&*key.variant)
-        .execute(connection)
-        .await
-        .map_err(|e| StorageError::from_sql("delete a record", e))?;
+pub(super) async fn delete(tx: &mut Tx, key: &SourceKey) -> Result<(), StorageError> {
+    let values = [
+        key.repository.as_str().into(),
+        (*key.path).into(),
+        (*key.variant).into(),
+    ];
+    let deleted = tx.execute(DELETE, &values).await;
+    deleted.map_err(|e| StorageError::from_sql("delete a record", e))?;
     Ok(())
 }
 
-pub(super) fn parse(damage: &Damage, key: [&str; 3], stored: &str) -> Option<ArtifactRecord> {
+pub(super) fn parse(damage: &Damage, key: [&str; 3], stored: &[u8]) -> Option<ArtifactRecord> {
+    // What is not UTF-8 is not what was written, and the seal says so.
+    let stored = &String::from_utf8_lossy(stored);
     // A row of a version that knew no checksums begins with a brace; it gets one when it is written again.
     let parsed = match unseal(&key, stored) {
         Unsealed::Intact(text) => serde_json::from_str(text),

@@ -1,18 +1,33 @@
 //! Changes, applied together or not at all.
 
+use std::time::Duration;
+
 use larder_core::{ArtifactRecord, BlobDescriptor, Digest, RepositoryName, SourceKey, UnixMillis};
-use sqlx::sqlite::SqliteConnection;
 
-use super::{Durability, MetadataStore, artifacts, derivations};
+use super::{Durability, MetadataStore, Tx, artifacts, blobs, derivations};
 use crate::blob::BlobInfo;
-use crate::error::StorageError;
+use crate::error::{StorageError, StorageErrorKind};
 
-const EMPTY_LOG: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
 /// Deletions that are written together where there is no space.
 const FEW: usize = 20;
-const PUT_BLOB: &str = "INSERT INTO blobs (digest, size, modified_ns, delete_after) VALUES ($1, $2, $3, NULL) \
-     ON CONFLICT (digest) DO UPDATE SET size = excluded.size, modified_ns = excluded.modified_ns, delete_after = NULL";
-const KEEP_BLOB: &str = "UPDATE blobs SET delete_after = NULL WHERE digest = $1";
+/// How often a transaction is tried again for the sake of a blob that is being deleted, and the pause before each.
+const TRIES: usize = 100;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Why a transaction did not come about.
+enum Obstacle<'a> {
+    Failed(StorageError),
+    /// A blob's file is being deleted.
+    Condemned,
+    /// Another store has deleted it.
+    Missing(&'a BlobInfo),
+}
+
+impl From<StorageError> for Obstacle<'_> {
+    fn from(error: StorageError) -> Self {
+        Self::Failed(error)
+    }
+}
 
 /// One change of what is remembered.
 #[derive(Debug, Clone)]
@@ -100,9 +115,9 @@ impl MetadataStore {
         match self.apply_all(changes, durability).await {
             Err(error) if error.is_full() => {
                 // The write-ahead log may be what takes up the space: write it back, cut it off, and try once more.
-                let written_back = sqlx::query(EMPTY_LOG).execute(&self.writer()).await;
+                let written_back = self.db().empty_log().await;
                 match written_back {
-                    Ok(_) => match self.apply_all(changes, durability).await {
+                    Ok(()) => match self.apply_all(changes, durability).await {
                         Err(error) if error.is_full() => {
                             self.delete_on_a_full_disk(changes, error).await
                         }
@@ -132,7 +147,7 @@ impl MetadataStore {
         }
         for few in changes.chunks(FEW) {
             self.apply_all(few, Durability::Grouped).await?;
-            let written_back = sqlx::query(EMPTY_LOG).execute(&self.writer()).await;
+            let written_back = self.db().empty_log().await;
             written_back
                 .map_err(|error| StorageError::from_sql("write to the metadata database", error))?;
         }
@@ -144,31 +159,50 @@ impl MetadataStore {
         changes: &[Change],
         durability: Durability,
     ) -> Result<(), StorageError> {
-        let failed = |error| StorageError::from_sql("write to the metadata database", error);
-        let mut transaction = self.begin_with(durability).await.map_err(failed)?;
-        for change in changes {
-            apply_one(&mut transaction, change).await?;
+        for _ in 0..TRIES {
+            match self.try_to_apply(changes, durability).await {
+                Ok(()) => return Ok(()),
+                Err(Obstacle::Failed(error)) => return Err(error),
+                Err(Obstacle::Condemned) => tokio::time::sleep(PAUSE).await,
+                Err(Obstacle::Missing(info)) => put_back(info).await?,
+            }
         }
-        transaction.commit().await.map_err(failed)
+        Err(StorageError::new(
+            StorageErrorKind::Unavailable,
+            "cannot write to the metadata database: a blob that is to be kept is being deleted",
+        ))
+    }
+
+    async fn try_to_apply<'a>(
+        &self,
+        changes: &'a [Change],
+        durability: Durability,
+    ) -> Result<(), Obstacle<'a>> {
+        let failed = |error| StorageError::from_sql("write to the metadata database", error);
+        let mut tx = self.db().begin(durability).await.map_err(failed)?;
+        for change in changes {
+            apply_one(&mut tx, change).await?;
+        }
+        Ok(tx.commit().await.map_err(failed)?)
     }
 }
 
-async fn apply_one(connection: &mut SqliteConnection, change: &Change) -> Result<(), StorageError> {
+async fn apply_one<'a>(tx: &mut Tx, change: &'a Change) -> Result<(), Obstacle<'a>> {
     match change {
         Change::PutRecord { key, record, blob } => {
             if let Some(info) = blob {
-                put_blob(connection, info).await?;
+                put_blob(tx, info).await?;
             }
             if let Some(held) = record.blob()
                 && blob.as_ref().is_none_or(|info| info.descriptor != *held)
-                && !keep_blob(connection, &held.digest).await?
+                && !keep_blob(tx, &held.digest).await?
             {
                 tracing::warn!(%key, blob = %held.digest, "a record was not renewed: it and its blob have been removed meanwhile");
                 return Ok(());
             }
-            artifacts::put(connection, key, record).await
+            artifacts::put(tx, key, record).await?;
         }
-        Change::DeleteRecord { key } => artifacts::delete(connection, key).await,
+        Change::DeleteRecord { key } => artifacts::delete(tx, key).await?,
         Change::PutDerivation {
             key,
             repository,
@@ -176,35 +210,39 @@ async fn apply_one(connection: &mut SqliteConnection, change: &Change) -> Result
             derived,
             blob,
         } => {
-            put_blob(connection, blob).await?;
-            derivations::put(connection, key, repository, sources, derived).await
+            put_blob(tx, blob).await?;
+            derivations::put(tx, key, repository, sources, derived).await?;
         }
-        Change::DeleteDerivation { key } => derivations::delete(connection, key).await,
+        Change::DeleteDerivation { key } => derivations::delete(tx, key).await?,
     }
-}
-
-async fn put_blob(connection: &mut SqliteConnection, info: &BlobInfo) -> Result<(), StorageError> {
-    sqlx::query(PUT_BLOB)
-        .bind(info.descriptor.digest.to_string())
-        .bind(info.descriptor.size as i64)
-        .bind(info.modified_ns)
-        .execute(connection)
-        .await
-        .map_err(|e| StorageError::from_sql("write a blob's row", e))?;
     Ok(())
 }
 
-/// Takes a blob off the collector's list; `false` if it has no row.
-async fn keep_blob(
-    connection: &mut SqliteConnection,
-    digest: &Digest,
-) -> Result<bool, StorageError> {
-    let kept = sqlx::query(KEEP_BLOB)
-        .bind(digest.to_string())
-        .execute(connection)
-        .await;
-    Ok(kept
-        .map_err(|e| StorageError::from_sql("write a blob's row", e))?
-        .rows_affected()
-        > 0)
+async fn put_blob<'a>(tx: &mut Tx, info: &'a BlobInfo) -> Result<(), Obstacle<'a>> {
+    let put = blobs::put(tx, info).await;
+    match put.map_err(|e| StorageError::from_sql("write a blob's row", e))? {
+        blobs::Put::Held => Ok(()),
+        blobs::Put::Condemned => Err(Obstacle::Condemned),
+        blobs::Put::Missing => Err(Obstacle::Missing(info)),
+    }
+}
+
+async fn keep_blob(tx: &mut Tx, digest: &Digest) -> Result<bool, StorageError> {
+    let kept = blobs::keep(tx, digest).await;
+    kept.map_err(|e| StorageError::from_sql("write a blob's row", e))
+}
+
+/// Publishes a blob again, of which another store has deleted the file.
+async fn put_back(info: &BlobInfo) -> Result<(), StorageError> {
+    let Some(pin) = info.pin.clone() else {
+        return Ok(());
+    };
+    let done = tokio::task::spawn_blocking(move || pin.put_back()).await;
+    done.unwrap_or_else(|error| {
+        Err(StorageError {
+            kind: StorageErrorKind::Unavailable,
+            message: "cannot publish a blob again: the work was broken off".to_owned(),
+            source: Some(Box::new(error)),
+        })
+    })
 }

@@ -4,9 +4,8 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use sqlx::sqlite::SqliteConnectOptions;
-
-use super::{MetadataStore, migrate, pool};
+use super::db::Db;
+use super::{MetadataStore, migrate};
 use crate::error::StorageError;
 
 impl MetadataStore {
@@ -30,17 +29,7 @@ impl MetadataStore {
         if length == 0 {
             return Ok(());
         }
-        // With a log beside it the file alone may be half of the truth; without one, `immutable` makes none.
-        let mut log = path.as_os_str().to_owned();
-        log.push("-wal");
-        let has_log = std::fs::metadata(log).is_ok_and(|found| found.len() > 0);
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .read_only(true)
-            .immutable(!has_log);
-        let reader = pool(1).connect_with(options).await;
-        let reader =
-            reader.map_err(|error| StorageError::from_sql("open the metadata database", error))?;
+        let reader = Db::open_to_look(path).await?;
         let looked = async {
             migrate::look(&reader).await?;
             Ok(())
@@ -81,10 +70,8 @@ mod tests {
         );
 
         let newer = MetadataStore::open(&path).await.unwrap();
-        sqlx::query("INSERT INTO schema_version (version) VALUES (98), (99)")
-            .execute(&newer.writer())
-            .await
-            .unwrap();
+        let versions = "INSERT INTO schema_version (version) VALUES (98), (99)";
+        newer.db().execute(versions, &[]).await.unwrap();
         newer.close().await;
         let refused = MetadataStore::check(&path).await.unwrap_err();
         assert!(

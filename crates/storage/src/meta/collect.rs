@@ -3,24 +3,33 @@
 //! 1. Derivations of which a source is no longer any record's get a date; those whose date has come, and which are still without
 //!    that source, go.
 //! 2. Blobs to which neither a record nor a derivation refers get a date. Whoever refers to one again takes the date away.
-//! 3. Rows whose date has come are deleted where a second look in the same transaction finds no reference; then that is made durable;
-//!    then, with the writer's connection in hand so that no row can appear, the file goes, unless someone has just published it.
-//!    A crash in between leaves a file without a row, never a row without a file.
-//! 4. Files without a row that are older than the grace go too, a bounded number each time.
+//! 3. Blobs whose date has come are condemned, where a second look in the same transaction finds no reference: that is durable
+//!    before anything else happens, and from then on nobody can refer to them. Then the files go, unless someone of this process has
+//!    just published them; no connection is held meanwhile. Then the rows are forgotten.
+//! 4. Files without a row that are older than the grace go the same way, a bounded number each time: condemned by a row first.
+//! 5. What a store has condemned that died before it was done is taken over, after a while.
+//!
+//! A crash in between leaves a condemned row with or without its file, never a row that anything refers to without a file
+//! (docs/adr/0065).
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use larder_core::{Digest, UnixMillis};
+use larder_core::{Clock as _, Digest, SystemClock, UnixMillis, sha256};
 
+use super::db::{DbError, Durability, Row};
 use super::{MetadataStore, parse_digest};
 use crate::blob::{BlobStore, StoredBlob};
 use crate::error::{StorageError, StorageErrorKind};
 
 /// Rows looked at or changed at a time: the writer is free for others in between.
 const PAGE: i64 = 200;
-/// Files whose absence from the table is checked under one hold of the writer.
-const UNLINKS: usize = 16;
+/// So long a store may go on deleting the files of blobs that it has condemned; what is left then waits for its next run.
+const HOLD: Duration = Duration::from_secs(60);
+/// So long after a store has condemned a blob another one takes over: much longer than [`HOLD`], for clocks differ and processes
+/// may be stopped for a while between a look at the time and the deletion of a file.
+const TAKE_OVER: Duration = Duration::from_mins(30);
 /// Files that one run of the orphan sweep looks at: this many pages of a thousand.
 const SWEEP_PAGES: usize = 10;
 const SWEEP_PAGE: usize = 1000;
@@ -36,20 +45,73 @@ const FOUND_SOURCES: &str = "UPDATE derivations SET delete_after = NULL WHERE de
 const DROP_DERIVATIONS: &str = "DELETE FROM derivations WHERE derivation IN \
      (SELECT derivation FROM derivations WHERE delete_after <= $1 ORDER BY derivation LIMIT $2)";
 
-const UNREFERENCED: &str = "SELECT digest FROM blobs AS b WHERE digest > $1 AND (delete_after IS NULL OR delete_after > $2) \
-     AND NOT EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = b.digest) \
-     AND NOT EXISTS (SELECT 1 FROM derivations AS d WHERE d.blob = b.digest) \
+/// Whether nothing refers to the blob whose digest is `$digest`: one line for each table that may.
+macro_rules! unreferenced {
+    ($digest:literal) => {
+        concat!(
+            " AND NOT EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = ",
+            $digest,
+            ") AND NOT EXISTS (SELECT 1 FROM derivations AS d WHERE d.blob = ",
+            $digest,
+            ")"
+        )
+    };
+}
+
+const UNREFERENCED: &str = concat!(
+    "SELECT digest FROM blobs AS b WHERE digest > $1 AND (delete_after IS NULL OR delete_after > $2) \
+     AND condemned_by IS NULL",
+    unreferenced!("b.digest"),
+    " ORDER BY digest LIMIT $3"
+);
+const DATE_BLOB: &str = concat!(
+    "UPDATE blobs SET delete_after = $2 WHERE digest = $1 AND condemned_by IS NULL",
+    unreferenced!("$1")
+);
+const DUE: &str = "SELECT digest, size FROM blobs WHERE delete_after <= $1 AND digest > $2 AND condemned_by IS NULL \
      ORDER BY digest LIMIT $3";
-const DATE_BLOB: &str = "UPDATE blobs SET delete_after = $2 WHERE digest = $1 \
-     AND NOT EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = $1) \
-     AND NOT EXISTS (SELECT 1 FROM derivations AS d WHERE d.blob = $1)";
-const DUE: &str = "SELECT digest, size FROM blobs WHERE delete_after <= $1 AND digest > $2 ORDER BY digest LIMIT $3";
-const DELETE_DUE: &str = "DELETE FROM blobs WHERE digest = $1 AND delete_after <= $2 \
-     AND NOT EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = $1) \
-     AND NOT EXISTS (SELECT 1 FROM derivations AS d WHERE d.blob = $1)";
+const CONDEMN_DUE: &str = concat!(
+    "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest = $1 AND delete_after <= $2 AND condemned_by IS NULL",
+    unreferenced!("$1")
+);
+const CONDEMN_ORPHAN: &str = "INSERT INTO blobs (digest, size, modified_ns, delete_after, condemned_by, condemned_at) \
+     VALUES ($1, $4, 0, $2, $3, $2) ON CONFLICT (digest) DO NOTHING";
+/// Those of this store are what an earlier run has not got through.
+const LEFT_BEHIND: &str = "SELECT digest, size FROM blobs WHERE condemned_by IS NOT NULL \
+     AND (condemned_by = $1 OR condemned_at <= $2) AND digest > $3 ORDER BY digest LIMIT $4";
+const TAKE: &str = "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest = $1 \
+     AND condemned_by IS NOT NULL AND (condemned_by = $3 OR condemned_at <= $4)";
+const FORGET: &str = "DELETE FROM blobs WHERE digest = $1 AND condemned_by = $2";
+const LET_BE: &str = "UPDATE blobs SET condemned_by = NULL, condemned_at = NULL WHERE digest = $1 AND condemned_by = $2";
 const HAS_ROW: &str = "SELECT COUNT(*) FROM blobs WHERE digest = $1";
-/// Synchronises the write-ahead log (<https://www.sqlite.org/pragma.html#pragma_wal_checkpoint>).
-const CHECKPOINT: &str = "PRAGMA wal_checkpoint(PASSIVE)";
+
+/// A blob that may be deleted, and its length.
+type Candidate = (Digest, u64);
+
+/// Why a blob is condemned.
+#[derive(Debug, Clone, Copy)]
+enum Ground {
+    /// Its date has come.
+    Due,
+    /// Its file has no row.
+    Orphan,
+    /// It is condemned already, by a store that is not getting on.
+    LeftBehind,
+}
+
+/// A name that no other store has.
+pub(super) fn new_name() -> String {
+    static SERIAL: AtomicU64 = AtomicU64::new(0);
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    // The address differs between processes that have the same number, on two machines or one after the other.
+    let here = std::ptr::from_ref(&serial).addr();
+    let text = format!(
+        "{} {} {serial} {here}",
+        SystemClock.now().0,
+        std::process::id()
+    );
+    sha256(text.as_bytes()).to_hex().chars().take(16).collect()
+}
 
 /// What one run of the collector did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,6 +131,9 @@ pub struct CollectReport {
 impl MetadataStore {
     /// Runs the collector once. What is found without a reference now is deleted by a run at `now + grace` or later; a run with a
     /// shorter grace brings dates forward, and one with zero deletes at once what nobody holds.
+    ///
+    /// # Errors
+    /// The database or the blob store fails; what was begun is gone on with by the next run.
     pub async fn collect(
         &self,
         now: UnixMillis,
@@ -89,9 +154,11 @@ impl MetadataStore {
         let date = now.plus(grace);
         report.derivations_dropped = self.collect_derivations(now, date).await?;
         report.blobs_dated = self.date_blobs(date).await?;
-        let due = self.delete_due_rows(now).await?;
-        (report.blobs_deleted, report.bytes_freed) = self.unlink(due, blobs).await?;
+        let (left_behind, left_bytes) = self.delete_left_behind(now, blobs).await?;
+        let (due, due_bytes) = self.delete_due(now, blobs).await?;
+        report.blobs_deleted = left_behind + due;
         let (orphans, bytes) = self.sweep(now, grace, blobs).await?;
+        report.bytes_freed = left_bytes + due_bytes;
         report.orphans_deleted = orphans;
         report.bytes_freed += bytes;
         Ok(report)
@@ -103,152 +170,215 @@ impl MetadataStore {
         date: UnixMillis,
     ) -> Result<u64, StorageError> {
         let failed = |error| StorageError::from_sql("collect derivations", error);
-        sqlx::query(FOUND_SOURCES)
-            .execute(&self.writer())
-            .await
-            .map_err(failed)?;
-        let mut after = String::new();
-        loop {
-            let page: Vec<String> = sqlx::query_scalar(LOST_SOURCE)
-                .bind(&*after)
-                .bind(date.0)
-                .bind(PAGE)
-                .fetch_all(&self.reader())
-                .await
-                .map_err(failed)?;
-            let Some(last) = page.last() else { break };
-            after.clone_from(last);
-            let mut transaction = self.begin().await.map_err(failed)?;
-            for key in &page {
-                sqlx::query(DATE_DERIVATION)
-                    .bind(&**key)
-                    .bind(date.0)
-                    .execute(&mut *transaction)
-                    .await
-                    .map_err(failed)?;
+        let db = self.db();
+        let collected = async {
+            db.execute(FOUND_SOURCES, &[]).await?;
+            let mut after = String::new();
+            loop {
+                let values = [(&*after).into(), date.0.into(), PAGE.into()];
+                let page = texts(&db.all(LOST_SOURCE, &values).await?)?;
+                let Some(last) = page.last() else { break };
+                after.clone_from(last);
+                let mut tx = self.begin().await?;
+                for key in &page {
+                    let values = [(&**key).into(), date.0.into()];
+                    tx.execute(DATE_DERIVATION, &values).await?;
+                }
+                tx.commit().await?;
             }
-            transaction.commit().await.map_err(failed)?;
-        }
-        // Whose sources came back since they were dated.
-        sqlx::query(FOUND_SOURCES)
-            .execute(&self.writer())
-            .await
-            .map_err(failed)?;
-        let mut dropped = 0;
-        loop {
-            let result = sqlx::query(DROP_DERIVATIONS)
-                .bind(now.0)
-                .bind(PAGE)
-                .execute(&self.writer())
-                .await
-                .map_err(failed)?;
-            dropped += result.rows_affected();
-            if result.rows_affected() < PAGE as u64 {
-                return Ok(dropped);
+            // Whose sources came back since they were dated.
+            db.execute(FOUND_SOURCES, &[]).await?;
+            let mut dropped = 0;
+            loop {
+                let some = db
+                    .execute(DROP_DERIVATIONS, &[now.0.into(), PAGE.into()])
+                    .await?;
+                dropped += some;
+                if some < PAGE as u64 {
+                    return Ok(dropped);
+                }
             }
-        }
+        };
+        collected.await.map_err(failed)
     }
 
     async fn date_blobs(&self, date: UnixMillis) -> Result<u64, StorageError> {
         let failed = |error| StorageError::from_sql("look for unreferenced blobs", error);
-        let mut dated = 0;
-        let mut after = String::new();
-        loop {
-            let page: Vec<String> = sqlx::query_scalar(UNREFERENCED)
-                .bind(&*after)
-                .bind(date.0)
-                .bind(PAGE)
-                .fetch_all(&self.reader())
-                .await
-                .map_err(failed)?;
-            let Some(last) = page.last() else {
-                return Ok(dated);
-            };
-            after.clone_from(last);
-            let mut transaction = self.begin().await.map_err(failed)?;
-            for digest in &page {
-                let result = sqlx::query(DATE_BLOB)
-                    .bind(&**digest)
-                    .bind(date.0)
-                    .execute(&mut *transaction)
-                    .await;
-                dated += result.map_err(failed)?.rows_affected();
-            }
-            transaction.commit().await.map_err(failed)?;
-        }
-    }
-
-    /// Deletes the rows that are due and still without a reference, durably. Gives the blobs whose files may go.
-    async fn delete_due_rows(&self, now: UnixMillis) -> Result<Vec<(Digest, u64)>, StorageError> {
-        let failed = |error| StorageError::from_sql("delete unreferenced blobs", error);
-        let mut deleted = Vec::new();
-        let mut after = String::new();
-        loop {
-            let page: Vec<(String, i64)> = sqlx::query_as(DUE)
-                .bind(now.0)
-                .bind(&*after)
-                .bind(PAGE)
-                .fetch_all(&self.reader())
-                .await
-                .map_err(failed)?;
-            let Some((last, _)) = page.last() else { break };
-            after.clone_from(last);
-            let mut transaction = self.begin().await.map_err(failed)?;
-            for (digest, size) in &page {
-                let result = sqlx::query(DELETE_DUE)
-                    .bind(&**digest)
-                    .bind(now.0)
-                    .execute(&mut *transaction)
-                    .await;
-                if result.map_err(failed)?.rows_affected() > 0 {
-                    match parse_digest(digest) {
-                        Ok(digest) => deleted.push((digest, size.unsigned_abs())),
-                        // Its file has no row, and goes as such.
-                        Err(_) => self.shared.damage.note_row("collect a blob", digest),
-                    }
+        let db = self.db();
+        let found = async {
+            let mut dated = 0;
+            let mut after = String::new();
+            loop {
+                let values = [(&*after).into(), date.0.into(), PAGE.into()];
+                let page = texts(&db.all(UNREFERENCED, &values).await?)?;
+                let Some(last) = page.last() else {
+                    return Ok(dated);
+                };
+                after.clone_from(last);
+                let mut tx = self.begin().await?;
+                for digest in &page {
+                    let values = [(&**digest).into(), date.0.into()];
+                    dated += tx.execute(DATE_BLOB, &values).await?;
                 }
+                tx.commit().await?;
             }
-            transaction.commit().await.map_err(failed)?;
-        }
-        if !deleted.is_empty() {
-            // Else a power cut could bring the rows back after their files are gone.
-            sqlx::query(CHECKPOINT)
-                .execute(&self.writer())
-                .await
-                .map_err(failed)?;
-        }
-        Ok(deleted)
+        };
+        found.await.map_err(failed)
     }
 
-    /// Deletes the files of blobs that have no row. No row can appear meanwhile: this holds the only connection that writes. A file
-    /// published but not yet referred to is held by its pin. Gives their number and bytes.
-    async fn unlink(
+    /// Deletes the blobs that are due and still without a reference. Gives their number and bytes.
+    async fn delete_due(
         &self,
-        files: Vec<(Digest, u64)>,
+        now: UnixMillis,
         blobs: &Arc<dyn BlobStore>,
     ) -> Result<(u64, u64), StorageError> {
-        let failed = |error| StorageError::from_sql("delete unreferenced blobs", error);
         let (mut count, mut bytes) = (0, 0);
-        for chunk in files.chunks(UNLINKS) {
-            let mut transaction = self.begin().await.map_err(failed)?;
-            let mut gone = Vec::with_capacity(chunk.len());
-            for (digest, size) in chunk {
-                let rows: i64 = sqlx::query_scalar(HAS_ROW)
-                    .bind(digest.to_string())
-                    .fetch_one(&mut *transaction)
-                    .await
-                    .map_err(failed)?;
-                if rows == 0 {
-                    gone.push((digest.clone(), *size));
-                }
-            }
-            let (number, sum) =
-                on_blocking_thread(blobs, move |blobs| delete_files(blobs, &gone)).await?;
-            transaction.rollback().await.map_err(failed)?;
+        let mut after = String::new();
+        loop {
+            let values = [now.0.into(), (&*after).into(), PAGE.into()];
+            let page = self.db().all(DUE, &values).await;
+            let page = page.map_err(deleting)?;
+            let Some(last) = page.last() else {
+                return Ok((count, bytes));
+            };
+            after = last.get(0).map_err(deleting)?;
+            let page = self.candidates(&page)?;
+            let (number, sum) = self.delete(page, Ground::Due, now, blobs).await?;
             count += number;
             bytes += sum;
         }
-        Ok((count, bytes))
+    }
+
+    /// Goes on with what was condemned and not forgotten: by this store in an earlier run, or by one that has died.
+    async fn delete_left_behind(
+        &self,
+        now: UnixMillis,
+        blobs: &Arc<dyn BlobStore>,
+    ) -> Result<(u64, u64), StorageError> {
+        let (mut count, mut bytes) = (0, 0);
+        let mut after = String::new();
+        loop {
+            let values = [
+                (&*self.shared.name).into(),
+                taken_over(now).into(),
+                (&*after).into(),
+                PAGE.into(),
+            ];
+            let page = self.db().all(LEFT_BEHIND, &values).await;
+            let page = page.map_err(deleting)?;
+            let Some(last) = page.last() else {
+                return Ok((count, bytes));
+            };
+            after = last.get(0).map_err(deleting)?;
+            let page = self.candidates(&page)?;
+            let (number, sum) = self.delete(page, Ground::LeftBehind, now, blobs).await?;
+            count += number;
+            bytes += sum;
+        }
+    }
+
+    /// What rows of digest and length name. A row whose digest is none is passed over: its file, if there is one, has no row.
+    fn candidates(&self, rows: &[Row]) -> Result<Vec<Candidate>, StorageError> {
+        let mut candidates = Vec::with_capacity(rows.len());
+        for row in rows {
+            let digest: String = row.get(0).map_err(deleting)?;
+            let size: i64 = row.get(1).map_err(deleting)?;
+            match parse_digest(&digest) {
+                Ok(digest) => candidates.push((digest, size.unsigned_abs())),
+                Err(_) => self.shared.damage.note_row("collect a blob", &digest),
+            }
+        }
+        Ok(candidates)
+    }
+
+    /// Condemns, deletes the files, and forgets the rows. Gives the number and bytes of the files deleted. Once begun it is done to the
+    /// end, also when the caller is cancelled, and by one at a time in this store: a file whose turn came late could be another's by
+    /// then.
+    async fn delete(
+        &self,
+        candidates: Vec<Candidate>,
+        ground: Ground,
+        now: UnixMillis,
+        blobs: &Arc<dyn BlobStore>,
+    ) -> Result<(u64, u64), StorageError> {
+        let deleting = Arc::clone(&self.shared.deleting).lock_owned().await;
+        let (store, blobs) = (self.clone(), Arc::clone(blobs));
+        let done = tokio::spawn(async move {
+            let done = store.delete_alone(candidates, ground, now, &blobs).await;
+            drop(deleting);
+            done
+        });
+        done.await.unwrap_or_else(|error| Err(broken_off(error)))
+    }
+
+    async fn delete_alone(
+        &self,
+        candidates: Vec<Candidate>,
+        ground: Ground,
+        now: UnixMillis,
+        blobs: &Arc<dyn BlobStore>,
+    ) -> Result<(u64, u64), StorageError> {
+        let condemned = self
+            .condemn(candidates, ground, now)
+            .await
+            .map_err(deleting)?;
+        if condemned.is_empty() {
+            return Ok((0, 0));
+        }
+        let since = Instant::now();
+        let work = move |blobs: &dyn BlobStore| Ok(delete_files(blobs, condemned, since));
+        let deleted = on_blocking_thread(blobs, work).await?;
+        self.forget(&deleted).await.map_err(deleting)?;
+        match deleted.error {
+            Some(error) => Err(error),
+            None => Ok((deleted.count, deleted.bytes)),
+        }
+    }
+
+    /// Gives those that are condemned now, by this store. Durable: else a power cut could bring back a reference to a blob whose file
+    /// has gone.
+    async fn condemn(
+        &self,
+        candidates: Vec<Candidate>,
+        ground: Ground,
+        now: UnixMillis,
+    ) -> Result<Vec<Candidate>, DbError> {
+        if candidates.is_empty() {
+            return Ok(candidates);
+        }
+        let mut condemned = Vec::with_capacity(candidates.len());
+        let mut tx = self.db().begin(Durability::Durable).await?;
+        for (digest, size) in candidates {
+            let (statement, more): (_, Option<i64>) = match ground {
+                Ground::Due => (CONDEMN_DUE, None),
+                Ground::Orphan => (CONDEMN_ORPHAN, Some(size as i64)),
+                Ground::LeftBehind => (TAKE, Some(taken_over(now))),
+            };
+            let mut values = vec![
+                digest.to_string().into(),
+                now.0.into(),
+                (&*self.shared.name).into(),
+            ];
+            values.extend(more.map(Into::into));
+            if tx.execute(statement, &values).await? > 0 {
+                condemned.push((digest, size));
+            }
+        }
+        tx.commit().await?;
+        Ok(condemned)
+    }
+
+    /// Forgets rows whose files are gone, or are held by somebody who is about to write the row anew; and lets those be whose files
+    /// were not tried.
+    async fn forget(&self, deleted: &Deleted) -> Result<(), DbError> {
+        let mut tx = self.begin().await?;
+        let over = deleted.over.iter().map(|digest| (FORGET, digest));
+        let left = deleted.left.iter().map(|digest| (LET_BE, digest));
+        for (statement, digest) in over.chain(left) {
+            let values = [digest.to_string().into(), (&*self.shared.name).into()];
+            tx.execute(statement, &values).await?;
+        }
+        tx.commit().await
     }
 
     /// Looks at some more files on disk, and deletes those that have had no row for the grace time.
@@ -258,7 +388,7 @@ impl MetadataStore {
         grace: Duration,
         blobs: &Arc<dyn BlobStore>,
     ) -> Result<(u64, u64), StorageError> {
-        let failed = |error| StorageError::from_sql("look for orphan blobs", error);
+        let failed = |error: DbError| StorageError::from_sql("look for orphan blobs", error);
         let grace_ms = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
         let oldest_kept = now.0.saturating_sub(grace_ms).saturating_mul(1_000_000);
         let (mut count, mut bytes) = (0, 0);
@@ -281,16 +411,14 @@ impl MetadataStore {
                 if *modified_ns > oldest_kept {
                     continue;
                 }
-                let rows: i64 = sqlx::query_scalar(HAS_ROW)
-                    .bind(descriptor.digest.to_string())
-                    .fetch_one(&self.reader())
-                    .await
-                    .map_err(failed)?;
+                let digest = descriptor.digest.to_string();
+                let rows = self.db().one(HAS_ROW, &[digest.into()]).await;
+                let rows: i64 = rows.and_then(|row| row.get(0)).map_err(failed)?;
                 if rows == 0 {
                     orphans.push((descriptor.digest.clone(), descriptor.size));
                 }
             }
-            let (number, sum) = self.unlink(orphans, blobs).await?;
+            let (number, sum) = self.delete(orphans, Ground::Orphan, now, blobs).await?;
             count += number;
             bytes += sum;
             let finished = page.len() < SWEEP_PAGE;
@@ -312,18 +440,57 @@ impl MetadataStore {
     }
 }
 
-fn delete_files(
-    blobs: &dyn BlobStore,
-    files: &[(Digest, u64)],
-) -> Result<(u64, u64), StorageError> {
-    let (mut count, mut bytes) = (0, 0);
-    for (digest, size) in files {
-        if blobs.delete(digest)? {
-            count += 1;
-            bytes += size;
+fn deleting(error: DbError) -> StorageError {
+    StorageError::from_sql("delete unreferenced blobs", error)
+}
+
+/// What was condemned then or before is taken over now.
+fn taken_over(now: UnixMillis) -> i64 {
+    now.0
+        .saturating_sub(i64::try_from(TAKE_OVER.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// The first column of rows.
+fn texts(rows: &[Row]) -> Result<Vec<String>, DbError> {
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// What became of condemned blobs.
+#[derive(Default)]
+struct Deleted {
+    /// Those that are done with: their rows may be forgotten.
+    over: Vec<Digest>,
+    /// Those that were not tried, or in vain.
+    left: Vec<Digest>,
+    /// Files deleted.
+    count: u64,
+    /// Their bytes.
+    bytes: u64,
+    /// What went wrong.
+    error: Option<StorageError>,
+}
+
+/// Deletes files of blobs that were condemned at `since`, as long as that is not too long ago.
+fn delete_files(blobs: &dyn BlobStore, condemned: Vec<Candidate>, since: Instant) -> Deleted {
+    let mut deleted = Deleted::default();
+    for (digest, size) in condemned {
+        if since.elapsed() > HOLD || deleted.error.is_some() {
+            deleted.left.push(digest);
+            continue;
+        }
+        match blobs.delete(&digest) {
+            Ok(was_there) => {
+                deleted.count += u64::from(was_there);
+                deleted.bytes += if was_there { size } else { 0 };
+                deleted.over.push(digest);
+            }
+            Err(error) => {
+                deleted.error = Some(error);
+                deleted.left.push(digest);
+            }
         }
     }
-    Ok((count, bytes))
+    deleted
 }
 
 async fn on_blocking_thread<T: Send + 'static>(
@@ -332,12 +499,13 @@ async fn on_blocking_thread<T: Send + 'static>(
 ) -> Result<T, StorageError> {
     let blobs = Arc::clone(blobs);
     let done = tokio::task::spawn_blocking(move || work(&*blobs)).await;
-    done.unwrap_or_else(|error| {
-        let message = "the collector's work on the blob store was broken off".to_owned();
-        Err(StorageError {
-            kind: StorageErrorKind::Unavailable,
-            message,
-            source: Some(Box::new(error)),
-        })
-    })
+    done.unwrap_or_else(|error| Err(broken_off(error)))
+}
+
+fn broken_off(error: tokio::task::JoinError) -> StorageError {
+    StorageError {
+        kind: StorageErrorKind::Unavailable,
+        message: "the collector's work on the blob store was broken off".to_owned(),
+        source: Some(Box::new(error)),
+    }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use larder_core::{Clock as _, SystemClock};
 
 use super::MetadataStore;
+use super::db::{About, DbError};
 use crate::error::{StorageError, StorageErrorKind};
 
 /// Files put aside that are kept; the oldest beyond them goes, so that a bad disk does not fill itself.
@@ -127,9 +128,11 @@ impl MetadataStore {
         &self,
         doing: &str,
         key: &str,
-        result: Result<Option<T>, sqlx::Error>,
+        result: Result<Option<T>, DbError>,
     ) -> Result<Option<T>, StorageError> {
-        if let Err(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) = &result {
+        if let Err(error) = &result
+            && error.about == About::Value
+        {
             self.shared.damage.note_row(doing, key);
             return Ok(None);
         }

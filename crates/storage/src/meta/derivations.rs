@@ -2,10 +2,10 @@
 //! sealed with its key; a row without a seal is of an earlier version and is made again.
 
 use larder_core::{BlobDescriptor, Digest, RepositoryName, UnixMillis};
-use sqlx::sqlite::SqliteConnection;
 
+use super::db::Row;
 use super::seal::{Unsealed, seal, unseal};
-use super::{DerivedRecord, MetadataStore, parse_digest};
+use super::{DerivedRecord, MetadataStore, Tx, parse_digest};
 use crate::error::StorageError;
 
 const GET: &str = "SELECT blob, size, content_type, made_at FROM derivations WHERE derivation = $1";
@@ -19,10 +19,11 @@ const DELETE: &str = "DELETE FROM derivations WHERE derivation = $1";
 impl MetadataStore {
     /// The derived document under a hexadecimal representation key. One that is damaged counts as absent, and is made again.
     pub async fn derivation(&self, key: &str) -> Result<Option<DerivedRecord>, StorageError> {
-        let row = sqlx::query_as(GET)
-            .bind(key)
-            .fetch_optional(&self.reader())
-            .await;
+        let row = self.db().optional(GET, &[key.into()]).await;
+        let row = row.and_then(|row| {
+            let row_of = |row: Row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+            row.map(row_of).transpose()
+        });
         let row = self.row_or_none("read a derivation", key, row)?;
         let Some((digest, size, stored, made_at)): Option<(String, i64, String, i64)> = row else {
             return Ok(None);
@@ -67,49 +68,35 @@ fn row_key(key: &str, digest: &str, size: i64, made_at: i64) -> [String; 4] {
 
 /// Writes one row and its sources. The blob's row must exist.
 pub(super) async fn put(
-    connection: &mut SqliteConnection,
+    tx: &mut Tx,
     key: &str,
     repository: &RepositoryName,
     sources: &[Digest],
     derived: &DerivedRecord,
 ) -> Result<(), StorageError> {
     let failed = |error| StorageError::from_sql("write a derivation", error);
-    let row = row_key(
-        key,
-        &derived.blob.digest.to_string(),
-        derived.blob.size as i64,
-        derived.made_at.0,
-    );
-    sqlx::query(PUT)
-        .bind(key)
-        .bind(repository.as_str())
-        .bind(derived.blob.digest.to_string())
-        .bind(derived.blob.size as i64)
-        .bind(seal(
-            &row.each_ref().map(String::as_str),
-            &derived.content_type,
-        ))
-        .bind(derived.made_at.0)
-        .execute(&mut *connection)
-        .await
-        .map_err(failed)?;
+    let digest = derived.blob.digest.to_string();
+    let row = row_key(key, &digest, derived.blob.size as i64, derived.made_at.0);
+    let sealed = seal(&row.each_ref().map(String::as_str), &derived.content_type);
+    let values = [
+        key.into(),
+        repository.as_str().into(),
+        digest.into(),
+        (derived.blob.size as i64).into(),
+        sealed.into(),
+        derived.made_at.0.into(),
+    ];
+    tx.execute(PUT, &values).await.map_err(failed)?;
     for source in sources {
-        sqlx::query(PUT_SOURCE)
-            .bind(key)
-            .bind(source.to_string())
-            .execute(&mut *connection)
-            .await
-            .map_err(failed)?;
+        let values = [key.into(), source.to_string().into()];
+        tx.execute(PUT_SOURCE, &values).await.map_err(failed)?;
     }
     Ok(())
 }
 
 /// Removes one row and its sources, if they are there.
-pub(super) async fn delete(
-    connection: &mut SqliteConnection,
-    key: &str,
-) -> Result<(), StorageError> {
-    let deleted = sqlx::query(DELETE).bind(key).execute(connection).await;
+pub(super) async fn delete(tx: &mut Tx, key: &str) -> Result<(), StorageError> {
+    let deleted = tx.execute(DELETE, &[key.into()]).await;
     deleted.map_err(|e| StorageError::from_sql("delete a derivation", e))?;
     Ok(())
 }

@@ -4,6 +4,7 @@ use larder_core::{ArtifactRecord, RepositoryName};
 
 use super::MetadataStore;
 use super::artifacts::parse;
+use super::db::{DbError, Row};
 use crate::error::StorageError;
 
 /// Answered from an index of its own.
@@ -43,15 +44,17 @@ impl MetadataStore {
     /// How much is held of each repository, sorted by name; those that hold nothing are left out. Reads an index of all that is held,
     /// so not for every request.
     pub async fn held_sizes(&self) -> Result<Vec<HeldSize>, StorageError> {
-        let rows = sqlx::query_as(SIZES).fetch_all(&self.reader()).await;
-        let rows: Vec<(String, i64, i64)> =
-            self.noticed(rows.map_err(|e| StorageError::from_sql("count what is held", e)))?;
-        let size = |(repository, files, bytes)| HeldSize {
-            repository,
-            files: files as u64,
-            bytes: bytes as u64,
-        };
-        Ok(rows.into_iter().map(size).collect())
+        let rows = self.db().all(SIZES, &[]).await.and_then(|rows| {
+            let size = |row: Row| {
+                Ok(HeldSize {
+                    repository: row.get(0)?,
+                    files: row.get::<i64>(1)?.unsigned_abs(),
+                    bytes: row.get::<i64>(2)?.unsigned_abs(),
+                })
+            };
+            rows.into_iter().map(size).collect()
+        });
+        self.noticed(rows.map_err(|e: DbError| StorageError::from_sql("count what is held", e)))
     }
 
     /// Up to `limit` rows of a repository after this path and variant, ordered by them bytewise. Fewer than `limit`: these are the last.
@@ -61,21 +64,21 @@ impl MetadataStore {
         (path, variant): (&str, &str),
         limit: u32,
     ) -> Result<Vec<HeldRow>, StorageError> {
-        let rows = sqlx::query_as(ROWS)
-            .bind(repository.as_str())
-            .bind(path)
-            .bind(variant)
-            .bind(i64::from(limit))
-            .fetch_all(&self.reader())
-            .await;
-        let rows: Vec<(i64, String, String, Vec<u8>)> =
-            self.noticed(rows.map_err(|e| StorageError::from_sql("list what is held", e)))?;
-        let row = |(row, path, variant, text): (i64, String, String, Vec<u8>)| {
-            let record = parse(
-                &self.shared.damage,
-                [repository.as_str(), &path, &variant],
-                &String::from_utf8_lossy(&text),
-            );
+        let values = [
+            repository.as_str().into(),
+            path.into(),
+            variant.into(),
+            i64::from(limit).into(),
+        ];
+        let rows = self.db().all(ROWS, &values).await.and_then(|rows| {
+            let row = |row: Row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+            rows.into_iter().map(row).collect()
+        });
+        let rows: Vec<(i64, String, String, Vec<u8>)> = self
+            .noticed(rows.map_err(|e: DbError| StorageError::from_sql("list what is held", e)))?;
+        let row = |(row, path, variant, stored): (i64, String, String, Vec<u8>)| {
+            let key = [repository.as_str(), &path, &variant];
+            let record = parse(&self.shared.damage, key, &stored);
             HeldRow {
                 row,
                 path,
@@ -92,12 +95,12 @@ impl MetadataStore {
         repository: &RepositoryName,
         row: i64,
     ) -> Result<Option<(String, String)>, StorageError> {
-        let place = sqlx::query_as(ROW)
-            .bind(row)
-            .bind(repository.as_str())
-            .fetch_optional(&self.reader())
-            .await;
-        self.noticed(place.map_err(|e| StorageError::from_sql("find a row", e)))
+        let values = [row.into(), repository.as_str().into()];
+        let place = self.db().optional(ROW, &values).await.and_then(|row| {
+            let place = |row: Row| Ok((row.get(0)?, row.get(1)?));
+            row.map(place).transpose()
+        });
+        self.noticed(place.map_err(|e: DbError| StorageError::from_sql("find a row", e)))
     }
 
     /// The variants under which something is remembered of a path.
@@ -106,11 +109,10 @@ impl MetadataStore {
         repository: &RepositoryName,
         path: &str,
     ) -> Result<Vec<String>, StorageError> {
-        let variants = sqlx::query_scalar(VARIANTS)
-            .bind(repository.as_str())
-            .bind(path)
-            .fetch_all(&self.reader())
-            .await;
-        self.noticed(variants.map_err(|e| StorageError::from_sql("list the variants of a path", e)))
+        let values = [repository.as_str().into(), path.into()];
+        let variants = self.db().all(VARIANTS, &values).await;
+        let variants = variants.and_then(|rows| rows.iter().map(|row| row.get(0)).collect());
+        let failed = |e: DbError| StorageError::from_sql("list the variants of a path", e);
+        self.noticed(variants.map_err(failed))
     }
 }

@@ -2,136 +2,102 @@
 //! far as a few pages tell, the database that these scripts make.
 
 use larder_core::sha256;
-use sqlx::AssertSqlSafe;
-use sqlx::sqlite::SqlitePool;
 
+use super::db::{About, Db, DbError, Durability, Schema};
 use super::seal::{Unsealed, seal, unseal};
 use super::secrets::to_hex;
 use crate::error::{StorageError, StorageErrorKind};
 
 /// Script `n` (counted from 1) leads from version `n - 1` to version `n`. Scripts are never edited, only added.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/0001_artifacts.sql"),
     include_str!("migrations/0002_origins.sql"),
     include_str!("migrations/0003_held.sql"),
+    include_str!("migrations/0006_condemned.sql"),
 ];
 
 const CREATE: &str =
     "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT PRIMARY KEY NOT NULL)";
 const VERSIONS: &str = "SELECT version FROM schema_version ORDER BY version";
 const NOTE: &str = "INSERT INTO schema_version (version) VALUES ($1)";
-const BEGIN: &str = "BEGIN IMMEDIATE";
-const SCHEMA: &str =
-    "SELECT type, name, tbl_name, COALESCE(sql, '') FROM sqlite_master ORDER BY type, name";
 /// The row among the secrets that says what the schema was when it was made.
 const SCHEMA_NAME: &str = "schema";
 const NOTED_SCHEMA: &str = "SELECT value FROM secrets WHERE name = $1";
 const NOTE_SCHEMA: &str = "INSERT INTO secrets (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
-const TABLES: [&str; 6] = [
-    "artifacts",
-    "blobs",
-    "derivations",
-    "derivation_sources",
-    "secrets",
-    "origins",
+/// A row of each table.
+const LOOKS: [&str; 6] = [
+    "SELECT * FROM artifacts LIMIT 1",
+    "SELECT * FROM blobs LIMIT 1",
+    "SELECT * FROM derivations LIMIT 1",
+    "SELECT * FROM derivation_sources LIMIT 1",
+    "SELECT * FROM secrets LIMIT 1",
+    "SELECT * FROM origins LIMIT 1",
 ];
 
 /// Brings the database up to date. `Unavailable` if a newer version of larder has written it, `Corrupt` if it is not what a version of
 /// larder has written. Gives the version that it had.
-pub(super) async fn migrate(writer: &SqlitePool) -> Result<i64, StorageError> {
+pub(super) async fn migrate(db: &Db) -> Result<i64, StorageError> {
     let failed = |error| damaged_if_strange("prepare the metadata database", error);
-    let before = version(writer).await?;
-    let newest = MIGRATIONS.len() as i64;
-    if before < newest {
-        let mut transaction = writer.begin_with(BEGIN).await.map_err(failed)?;
-        sqlx::query(CREATE)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed)?;
-        // Another process may have been here meanwhile.
-        let done: Vec<i64> = sqlx::query_scalar(VERSIONS)
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(failed)?;
-        for (number, script) in (1_i64..).zip(MIGRATIONS).skip(done.len()) {
-            sqlx::raw_sql(script)
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed)?;
-            sqlx::query(NOTE)
-                .bind(number)
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed)?;
-        }
-        let schema = sqlx::query_as(SCHEMA)
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(failed)?;
-        let sealed = seal(&[SCHEMA_NAME], &fingerprint(&schema));
-        sqlx::query(NOTE_SCHEMA)
-            .bind(SCHEMA_NAME)
-            .bind(sealed)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed)?;
-        transaction.commit().await.map_err(failed)?;
+    let before = version(db).await?;
+    if before < MIGRATIONS.len() as i64 {
+        run(db).await.map_err(failed)?;
     } else {
-        check_schema(writer).await?;
+        check_schema(db).await?;
     }
-    for table in TABLES {
-        // The first page of each is there and is one.
-        let look = AssertSqlSafe(format!("SELECT * FROM {table} LIMIT 1"));
-        sqlx::query(look)
-            .fetch_optional(writer)
-            .await
-            .map_err(failed)?;
-    }
+    look_at_tables(db).await.map_err(failed)?;
     Ok(before)
 }
 
-/// As far as [`migrate`] looks at a database, without bringing it up to date.
-pub(super) async fn look(reader: &SqlitePool) -> Result<(), StorageError> {
-    let failed = |error| damaged_if_strange("read the metadata database", error);
-    if version(reader).await? < MIGRATIONS.len() as i64 {
-        return Ok(());
+async fn run(db: &Db) -> Result<(), DbError> {
+    let mut tx = db.begin(Durability::Grouped).await?;
+    tx.execute(CREATE, &[]).await?;
+    // Another process may have been here meanwhile.
+    let done = tx.all(VERSIONS, &[]).await?.len();
+    for (number, script) in (1_i64..).zip(MIGRATIONS).skip(done) {
+        tx.script(script).await?;
+        tx.execute(NOTE, &[number.into()]).await?;
     }
-    check_schema(reader).await?;
-    for table in TABLES {
-        let look = AssertSqlSafe(format!("SELECT * FROM {table} LIMIT 1"));
-        sqlx::query(look)
-            .fetch_optional(reader)
-            .await
-            .map_err(failed)?;
+    let sealed = seal(&[SCHEMA_NAME], &fingerprint(&tx.schema().await?));
+    let values = [SCHEMA_NAME.into(), sealed.into()];
+    tx.execute(NOTE_SCHEMA, &values).await?;
+    tx.commit().await
+}
+
+/// The first page of each table is there and is one.
+async fn look_at_tables(db: &Db) -> Result<(), DbError> {
+    for look in LOOKS {
+        db.optional(look, &[]).await?;
     }
     Ok(())
 }
 
-/// The version that the database has; 0 if it is empty.
-async fn version(writer: &SqlitePool) -> Result<i64, StorageError> {
-    const EXISTS: &str =
-        "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'schema_version'";
-    const OTHERS: &str = "SELECT COUNT(*) FROM sqlite_master";
+/// As far as [`migrate`] looks at a database, without bringing it up to date.
+pub(super) async fn look(db: &Db) -> Result<(), StorageError> {
+    if version(db).await? < MIGRATIONS.len() as i64 {
+        return Ok(());
+    }
+    check_schema(db).await?;
     let failed = |error| damaged_if_strange("read the metadata database", error);
-    let tables: i64 = sqlx::query_scalar(EXISTS)
-        .fetch_one(writer)
-        .await
-        .map_err(failed)?;
-    if tables == 0 {
-        let others: i64 = sqlx::query_scalar(OTHERS)
-            .fetch_one(writer)
-            .await
-            .map_err(failed)?;
-        return if others == 0 {
+    look_at_tables(db).await.map_err(failed)
+}
+
+/// The version that the database has; 0 if it is empty.
+async fn version(db: &Db) -> Result<i64, StorageError> {
+    let failed = |error| damaged_if_strange("read the metadata database", error);
+    let schema = db.schema().await.map_err(failed)?;
+    let has_versions = schema
+        .iter()
+        .any(|(kind, name, _, _)| kind == "table" && name == "schema_version");
+    if !has_versions {
+        return if schema.is_empty() {
             Ok(0)
         } else {
             Err(not_larders())
         };
     }
-    let versions: Vec<i64> = sqlx::query_scalar(VERSIONS)
-        .fetch_all(writer)
-        .await
-        .map_err(failed)?;
+    let versions = db.all(VERSIONS, &[]).await;
+    let versions = versions.and_then(|rows| rows.iter().map(|row| row.get(0)).collect());
+    let versions: Vec<i64> = versions.map_err(failed)?;
     let newest = MIGRATIONS.len() as i64;
     let last = versions.last().copied().unwrap_or(0);
     // Each version that was passed through has its row, so that one flipped bit makes no other version.
@@ -152,24 +118,19 @@ async fn version(writer: &SqlitePool) -> Result<i64, StorageError> {
 }
 
 /// Compares the tables and indexes with what they were when they were made.
-async fn check_schema(writer: &SqlitePool) -> Result<(), StorageError> {
+async fn check_schema(db: &Db) -> Result<(), StorageError> {
     let failed = |error| damaged_if_strange("read the metadata database", error);
-    let schema = sqlx::query_as(SCHEMA)
-        .fetch_all(writer)
-        .await
-        .map_err(failed)?;
-    let noted: Option<String> = sqlx::query_scalar(NOTED_SCHEMA)
-        .bind(SCHEMA_NAME)
-        .fetch_optional(writer)
-        .await
-        .map_err(failed)?;
+    let schema = db.schema().await.map_err(failed)?;
+    let noted = db.optional(NOTED_SCHEMA, &[SCHEMA_NAME.into()]).await;
+    let noted = noted.and_then(|row| row.map(|row| row.get::<String>(0)).transpose());
+    let noted = noted.map_err(failed)?;
     match unseal(&[SCHEMA_NAME], &noted.unwrap_or_default()) {
         Unsealed::Intact(noted) if noted == fingerprint(&schema) => Ok(()),
         _ => Err(not_larders()),
     }
 }
 
-fn fingerprint(schema: &[(String, String, String, String)]) -> String {
+fn fingerprint(schema: &Schema) -> String {
     let text: Vec<String> = schema
         .iter()
         .map(|(kind, name, table, sql)| format!("{kind}\0{name}\0{table}\0{sql}\0"))
@@ -185,10 +146,8 @@ fn not_larders() -> StorageError {
 }
 
 /// Statements that are constants fail for want of a table or a column only where the schema is not what it was.
-fn damaged_if_strange(doing: &str, error: sqlx::Error) -> StorageError {
-    let is_strange = error
-        .as_database_error()
-        .is_some_and(|error| error.code().as_deref() == Some("1"));
+fn damaged_if_strange(doing: &str, error: DbError) -> StorageError {
+    let is_strange = error.about == About::Statement;
     let error = StorageError::from_sql(doing, error);
     if is_strange {
         StorageError {

@@ -1,31 +1,25 @@
 //! What larder remembers: which upstream document or file each blob is, what was derived from it, and what nothing refers to any
-//! more. SQLite with one writer; readers never wait for it.
+//! more. The database has one writer; readers never wait for it.
 //!
-//! Every statement is a constant with `$n` places, and uses nothing that PostgreSQL does not also have, the pragmas aside.
+//! Every statement is a constant with `$n` places, and uses nothing that PostgreSQL does not also have. What differs between engines
+//! is below [`db`].
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
 
 use larder_core::Digest;
-use sqlx::sqlite::{
-    Sqlite, SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool,
-    SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{SqlSafeStr as _, Transaction};
 
 use crate::error::{StorageError, StorageErrorKind};
 use crate::spare::Spare;
 
 mod artifacts;
+mod blobs;
 mod change;
 mod check;
 mod collect;
 mod damage;
+mod db;
 mod derivations;
 mod held;
 mod migrate;
@@ -38,27 +32,18 @@ pub use artifacts::PageRow;
 pub use change::{Change, DerivedRecord};
 pub use collect::CollectReport;
 pub use damage::{DamageReport, OnDamage};
+pub(crate) use db::DbError;
+pub use db::{ChangeMarker, Durability};
+use db::{Db, Tx};
 pub use held::{HeldRow, HeldSize};
 
-/// How long a statement waits for another process's lock.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a caller waits for a connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-const READERS: u32 = 4;
 /// Rows of earlier versions that are deleted before larder serves: more would keep clients waiting.
 const ABSENCES_AT_START: usize = 20_000;
 
-/// Takes the write lock at once, so that a transaction never fails half-way for want of it.
-const BEGIN: &str = "BEGIN IMMEDIATE";
-/// What another connection has committed changes this value, what this connection has committed does not
-/// (<https://www.sqlite.org/pragma.html#pragma_data_version>).
-const FOREIGN_COMMITS: &str = "PRAGMA data_version";
-/// The log is synchronised at each commit, or at checkpoints only (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
-const SYNCHRONISE_COMMITS: &str = "PRAGMA synchronous = FULL";
-const SYNCHRONISE_CHECKPOINTS: &str = "PRAGMA synchronous = NORMAL";
 const PING: &str = "SELECT COUNT(*) FROM schema_version";
 const COUNT_RECORDS: &str = "SELECT COUNT(*) FROM artifacts";
-const COUNT_BLOBS: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM blobs";
+const COUNT_BLOBS: &str =
+    "SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM blobs WHERE condemned_by IS NULL";
 
 /// The metadata database. Clones share it.
 #[derive(Debug, Clone)]
@@ -68,7 +53,7 @@ pub struct MetadataStore {
 
 #[derive(Debug)]
 struct Shared {
-    pools: RwLock<Pools>,
+    db: RwLock<Db>,
     /// `None` for a database in memory.
     file: Option<PathBuf>,
     on_damage: OnDamage,
@@ -78,37 +63,12 @@ struct Shared {
     /// Secrets that this process uses.
     secrets: Mutex<BTreeMap<String, Vec<u8>>>,
     origins: Mutex<origins::Origins>,
+    /// What tells this store from others over the same database, in the rows of blobs that it deletes.
+    name: String,
+    /// Held while blobs are condemned, deleted and forgotten.
+    deleting: Arc<tokio::sync::Mutex<()>>,
     /// Where the sweep of orphan files goes on.
     sweep: Mutex<Option<Digest>>,
-}
-
-#[derive(Debug, Clone)]
-struct Pools {
-    reader: SqlitePool,
-    /// One connection: whoever has it is the only one that writes in this process.
-    writer: SqlitePool,
-    /// Whether the connection that writes synchronises each commit at present.
-    synchronises: Arc<AtomicBool>,
-    /// The number of the connection that writes, among all that this process has made.
-    connection: Arc<AtomicU64>,
-}
-
-/// What a commit promises when it returns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Durability {
-    /// The change is visible and survives the end of the process. A power cut may take it back together with everything that was
-    /// committed after it: for what can be fetched again.
-    #[default]
-    Grouped,
-    /// The change, and all that was committed before it, is on stable storage: for what only larder has.
-    Durable,
-}
-
-/// Where the commits of others stand, see [`MetadataStore::change_marker`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ChangeMarker {
-    connection: u64,
-    version: i64,
 }
 
 /// How much is stored.
@@ -134,9 +94,9 @@ impl MetadataStore {
     pub async fn open_with(path: &Path, on_damage: OnDamage) -> Result<Self, StorageError> {
         crate::private::tighten(damage::files_of(path));
         let spare = shrink::spare_beside(path);
-        let mut opened = Pools::open(path).await;
+        let mut opened = Opened::open(path).await;
         if matches!(&opened, Err(error) if error.is_full()) && spare.give_back() {
-            opened = Pools::open(path).await;
+            opened = Opened::open(path).await;
         }
         let damage = damage::Damage::default();
         if let Err(error) = &opened
@@ -149,10 +109,10 @@ impl MetadataStore {
             let aside = aside.map(|path| path.display().to_string());
             tracing::error!(%error, cause, aside, "the metadata database was damaged and has been put aside: the cache begins anew");
             damage.note_put_aside();
-            opened = Pools::open(path).await;
+            opened = Opened::open(path).await;
         }
         let Opened {
-            pools,
+            db,
             origins,
             version,
         } = opened?;
@@ -163,7 +123,7 @@ impl MetadataStore {
             damage,
             spare: Some(spare),
             origins,
-            ..Shared::of(pools)
+            ..Shared::of(db)
         };
         let store = Self {
             shared: Arc::new(shared),
@@ -179,63 +139,37 @@ impl MetadataStore {
 
     /// A database that is gone with its last clone. For tests.
     pub async fn in_memory() -> Result<Self, StorageError> {
-        let options = SqliteConnectOptions::new()
-            .in_memory(true)
-            .foreign_keys(true);
-        let (synchronises, connection) = Default::default();
-        let both = writing(&synchronises, &connection)
-            .connect_with(options)
-            .await;
-        let both = both.map_err(|e| StorageError::from_sql("open a database in memory", e))?;
-        migrate::migrate(&both).await?;
+        let db = Db::in_memory().await?;
+        migrate::migrate(&db).await?;
         Ok(Self {
-            shared: Arc::new(Shared::of(Pools {
-                reader: both.clone(),
-                writer: both,
-                synchronises,
-                connection,
-            })),
+            shared: Arc::new(Shared::of(db)),
         })
     }
 
-    fn pools(&self) -> Pools {
+    fn db(&self) -> Db {
         self.shared
-            .pools
+            .db
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    fn reader(&self) -> SqlitePool {
-        self.pools().reader
-    }
-
-    fn writer(&self) -> SqlitePool {
-        self.pools().writer
-    }
-
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), StorageError> {
-        let answer: Result<i64, _> = sqlx::query_scalar(PING).fetch_one(&self.reader()).await;
-        self.noticed(
-            answer.map_err(|error| StorageError::from_sql("reach the metadata database", error)),
-        )
-        .map(drop)
+        let answer = self.db().one(PING, &[]).await;
+        let failed = |error| StorageError::from_sql("reach the metadata database", error);
+        self.noticed(answer.map_err(failed)).map(drop)
     }
 
     /// Counts records and blobs: reads an index of each, so not for every request.
     pub async fn counts(&self) -> Result<Counts, StorageError> {
-        let failed = |error| StorageError::from_sql("count records", error);
-        let records = sqlx::query_scalar(COUNT_RECORDS)
-            .fetch_one(&self.reader())
-            .await
-            .map_err(failed);
-        let records: i64 = self.noticed(records)?;
-        let blobs = sqlx::query_as(COUNT_BLOBS)
-            .fetch_one(&self.reader())
-            .await
-            .map_err(failed);
-        let (blobs, bytes): (i64, i64) = self.noticed(blobs)?;
+        let counted = async {
+            let records: i64 = self.db().one(COUNT_RECORDS, &[]).await?.get(0)?;
+            let blobs = self.db().one(COUNT_BLOBS, &[]).await?;
+            Ok((records, blobs.get::<i64>(0)?, blobs.get::<i64>(1)?))
+        };
+        let failed = |error: DbError| StorageError::from_sql("count records", error);
+        let (records, blobs, bytes) = self.noticed(counted.await.map_err(failed))?;
         Ok(Counts {
             records: records as u64,
             blobs: blobs as u64,
@@ -251,54 +185,29 @@ impl MetadataStore {
     /// # Errors
     /// `Unavailable` if the database is closed or does not answer.
     pub async fn change_marker(&self) -> Result<ChangeMarker, StorageError> {
+        let marker = self.db().change_marker().await;
         let failed = |error| StorageError::from_sql("look for changes of others", error);
-        let pools = self.pools();
-        let mut writer = pools.writer.acquire().await.map_err(failed)?;
-        let version = sqlx::query_scalar(FOREIGN_COMMITS)
-            .fetch_one(&mut *writer)
-            .await;
-        Ok(ChangeMarker {
-            // Versions of two connections cannot be compared.
-            connection: pools.connection.load(Ordering::Acquire),
-            version: self.noticed(version.map_err(failed))?,
-        })
+        self.noticed(marker.map_err(failed))
     }
 
     /// Starts a transaction on the connection that writes. What is not committed is rolled back, also when the caller is cancelled.
-    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
-        self.begin_with(Durability::Grouped).await
-    }
-
-    /// As [`begin`](Self::begin), with what the commit promises.
-    async fn begin_with(
-        &self,
-        durability: Durability,
-    ) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
-        let pools = self.pools();
-        match pools.begin(durability).await {
-            // On a full disk SQLite rolls back by itself, and sqlx goes on believing that a transaction is open.
-            Err(sqlx::Error::InvalidSavePointStatement) => {
-                pools.writer.acquire().await?.close().await?;
-                pools.begin(durability).await
-            }
-            other => other,
-        }
+    async fn begin(&self) -> Result<Tx, DbError> {
+        self.db().begin(Durability::Grouped).await
     }
 
     /// Waits for running statements, writes the log back and closes the database. Every later call answers `Unavailable`.
     pub async fn close(&self) {
-        self.reader().close().await;
-        self.writer().close().await;
+        self.db().close().await;
     }
 
     /// Takes an empty database at `path` into use, in place of one that has been closed.
     async fn begin_anew(&self, path: &Path) -> Result<(), StorageError> {
-        let Opened { pools, .. } = Pools::open(path).await?;
+        let Opened { db, .. } = Opened::open(path).await?;
         *self
             .shared
-            .pools
+            .db
             .write()
-            .unwrap_or_else(PoisonError::into_inner) = pools;
+            .unwrap_or_else(PoisonError::into_inner) = db;
         self.restore_secrets().await?;
         self.keep_origins(&[]).await?;
         Ok(())
@@ -307,121 +216,51 @@ impl MetadataStore {
 
 /// A database that has been opened.
 struct Opened {
-    pools: Pools,
+    db: Db,
     origins: origins::Origins,
     /// The version that it had.
     version: i64,
 }
 
 impl Shared {
-    fn of(pools: Pools) -> Self {
+    fn of(db: Db) -> Self {
         Self {
-            pools: RwLock::new(pools),
+            db: RwLock::new(db),
             file: None,
             on_damage: OnDamage::Refuse,
             damage: damage::Damage::default(),
             spare: None,
             secrets: Mutex::default(),
             origins: Mutex::default(),
+            name: collect::new_name(),
+            deleting: Arc::default(),
             sweep: Mutex::default(),
         }
     }
 }
 
-impl Pools {
-    async fn begin(
-        &self,
-        durability: Durability,
-    ) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
-        let mut writer = self.writer.acquire().await?;
-        let synchronise = durability == Durability::Durable;
-        // Not within a transaction, where the setting cannot be changed; and before one, not after it, so that a caller who is
-        // cancelled leaves nothing to be done.
-        if self.synchronises.load(Ordering::Acquire) != synchronise {
-            let setting = if synchronise {
-                SYNCHRONISE_COMMITS
-            } else {
-                SYNCHRONISE_CHECKPOINTS
-            };
-            sqlx::query(setting).execute(&mut *writer).await?;
-            self.synchronises.store(synchronise, Ordering::Release);
-        }
-        Transaction::begin(writer, Some(BEGIN.into_sql_str())).await
-    }
-
+impl Opened {
     /// Opens the file, making it if need be, and brings it up to date.
-    async fn open(path: &Path) -> Result<Opened, StorageError> {
-        // Made here because it holds secrets; the log files take over its mode.
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(path);
-        file.map_err(|e| StorageError::from_io("open the metadata database", e))?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .journal_mode(SqliteJournalMode::Wal)
-            // The log is synchronised at checkpoints: a power cut may lose the last transactions, never the database's consistency.
-            .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(BUSY_TIMEOUT)
-            .foreign_keys(true)
-            // Writing the log back needs room in the database file, so the log must stay well below the reserve of a small disk.
-            .pragma("wal_autocheckpoint", "250")
-            .pragma("journal_size_limit", "1048576");
-        // Free pages can be cut off at the end, whatever they were used for.
-        let (synchronises, connection) = Default::default();
-        let writer = writing(&synchronises, &connection)
-            .connect_with(options.clone().auto_vacuum(SqliteAutoVacuum::Incremental))
-            .await;
-        let writer = writer.map_err(|e| StorageError::from_sql("open the metadata database", e))?;
+    async fn open(path: &Path) -> Result<Self, StorageError> {
+        let db = Db::open(path).await?;
+        let writer = db.by_writer();
         let look = async {
             let version = migrate::migrate(&writer).await?;
             Ok((version, origins::read_origins(&writer).await?))
         };
         match look.await {
-            Ok((version, origins)) => {
-                let reader = pool(READERS).connect_lazy_with(options.read_only(true));
-                Ok(Opened {
-                    pools: Self {
-                        reader,
-                        writer,
-                        synchronises,
-                        connection,
-                    },
-                    origins,
-                    version,
-                })
-            }
+            Ok((version, origins)) => Ok(Self {
+                db,
+                origins,
+                version,
+            }),
             Err(error) => {
                 // A file that is to be renamed must not be open: its log would go by its old name.
-                writer.close().await;
+                db.close().await;
                 Err(error)
             }
         }
     }
-}
-
-/// Connections are made once and kept: a database in memory lives in its connection.
-fn pool(connections: u32) -> SqlitePoolOptions {
-    SqlitePoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
-}
-
-/// The pool of the one connection that writes; when that is made anew, it has its settings of before.
-fn writing(synchronises: &Arc<AtomicBool>, connection: &Arc<AtomicU64>) -> SqlitePoolOptions {
-    /// How many connections this process has made that write.
-    static MADE: AtomicU64 = AtomicU64::new(0);
-    let (synchronises, connection) = (Arc::clone(synchronises), Arc::clone(connection));
-    pool(1).after_connect(move |_, _| {
-        synchronises.store(false, Ordering::Release);
-        let number = MADE.fetch_add(1, Ordering::AcqRel) + 1;
-        connection.store(number, Ordering::Release);
-        Box::pin(async { Ok(()) })
-    })
 }
 
 /// A digest as it stands in a column.
@@ -432,46 +271,4 @@ fn parse_digest(text: &str) -> Result<Digest, StorageError> {
         source: Some(Box::new(error)),
     };
     text.parse().map_err(damaged)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn hazard_l1_a_durable_commit_is_synchronised_and_the_next_grouped_one_is_not() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = MetadataStore::open(&directory.path().join("db"))
-            .await
-            .unwrap();
-        // sqlite.org/pragma.html#pragma_synchronous: 1 is NORMAL, 2 is FULL.
-        let sequence = [
-            (Durability::Grouped, 1),
-            (Durability::Durable, 2),
-            (Durability::Durable, 2),
-            (Durability::Grouped, 1),
-            (Durability::Durable, 2),
-        ];
-        for (durability, expected) in sequence {
-            let mut transaction = store.begin_with(durability).await.unwrap();
-            let level: i64 = sqlx::query_scalar("PRAGMA synchronous")
-                .fetch_one(&mut *transaction)
-                .await
-                .unwrap();
-            assert_eq!(level, expected, "{durability:?}");
-            transaction.commit().await.unwrap();
-        }
-        // A connection made anew begins with the setting of the database.
-        let writer = store.writer();
-        writer.acquire().await.unwrap().close().await.unwrap();
-        for (durability, expected) in sequence {
-            let mut transaction = store.begin_with(durability).await.unwrap();
-            let level: i64 = sqlx::query_scalar("PRAGMA synchronous")
-                .fetch_one(&mut *transaction)
-                .await
-                .unwrap();
-            assert_eq!(level, expected, "{durability:?}, on a new connection");
-            transaction.rollback().await.unwrap();
-        }
-    }
 }

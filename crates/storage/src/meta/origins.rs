@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::sync::{MutexGuard, PoisonError};
 
 use larder_core::{RepositoryName, sha256};
-use sqlx::sqlite::SqlitePool;
 
 use super::MetadataStore;
+use super::db::{Db, DbError, Row};
 use crate::error::StorageError;
 
 const ALL: &str = "SELECT repository, url, origin FROM origins";
@@ -57,23 +57,24 @@ impl MetadataStore {
         &self,
         current: &[(RepositoryName, [String; 2])],
     ) -> Result<Vec<(RepositoryName, u64)>, StorageError> {
-        let failed = |error| StorageError::from_sql("note where copies come from", error);
+        let failed = |error: DbError| StorageError::from_sql("note where copies come from", error);
         let all = self.origins().clone();
-        let stored = read_origins(&self.writer()).await?;
-        let mut transaction = self.begin().await.map_err(failed)?;
+        let stored = read_origins(&self.db().by_writer()).await?;
+        let mut tx = self.begin().await.map_err(failed)?;
         for (repository, addresses) in &all {
             for (url, mark) in addresses {
                 if stored.get(repository).and_then(|known| known.get(url)) == Some(mark) {
                     continue;
                 }
-                let put = sqlx::query(PUT)
-                    .bind(repository.as_str())
-                    .bind(&**url)
-                    .bind(&**mark);
-                put.execute(&mut *transaction).await.map_err(failed)?;
+                let values = [
+                    repository.as_str().into(),
+                    (&**url).into(),
+                    (&**mark).into(),
+                ];
+                tx.execute(PUT, &values).await.map_err(failed)?;
             }
         }
-        transaction.commit().await.map_err(failed)?;
+        tx.commit().await.map_err(failed)?;
         let mut others = Vec::new();
         for (repository, [files, index]) in current {
             // Only where there has been another upstream at all.
@@ -83,11 +84,13 @@ impl MetadataStore {
             {
                 continue;
             }
-            let count = sqlx::query_scalar(OF_OTHERS)
-                .bind(repository.as_str())
-                .bind(&**files)
-                .bind(&**index);
-            let count: i64 = count.fetch_one(&self.reader()).await.map_err(failed)?;
+            let values = [
+                repository.as_str().into(),
+                (&**files).into(),
+                (&**index).into(),
+            ];
+            let count = self.db().one(OF_OTHERS, &values).await;
+            let count: i64 = count.and_then(|row| row.get(0)).map_err(failed)?;
             others.push((repository.clone(), count.unsigned_abs()));
         }
         others.retain(|(_, count)| *count > 0);
@@ -103,10 +106,13 @@ impl MetadataStore {
 }
 
 /// What the database knows.
-pub(super) async fn read_origins(pool: &SqlitePool) -> Result<Origins, StorageError> {
-    let rows = sqlx::query_as(ALL).fetch_all(pool).await;
-    let rows: Vec<(String, String, String)> =
-        rows.map_err(|e| StorageError::from_sql("read where copies come from", e))?;
+pub(super) async fn read_origins(db: &Db) -> Result<Origins, StorageError> {
+    let rows = db.all(ALL, &[]).await.and_then(|rows| {
+        let row = |row: Row| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        rows.into_iter().map(row).collect()
+    });
+    let failed = |e: DbError| StorageError::from_sql("read where copies come from", e);
+    let rows: Vec<(String, String, String)> = rows.map_err(failed)?;
     let mut origins = Origins::new();
     for (repository, url, mark) in rows {
         if let Ok(repository) = RepositoryName::parse(&repository) {

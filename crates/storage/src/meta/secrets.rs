@@ -35,43 +35,33 @@ impl MetadataStore {
     async fn stored_secret(&self, name: &str, candidate: &[u8]) -> Result<Vec<u8>, StorageError> {
         let failed = |error| StorageError::from_sql("read a stored secret", error);
         let offered = seal(&[name], &to_hex(candidate));
-        sqlx::query(OFFER)
-            .bind(name)
-            .bind(&*offered)
-            .execute(&self.writer())
-            .await
-            .map_err(failed)?;
-        let stored: Vec<u8> = sqlx::query_scalar(GET)
-            .bind(name)
-            .fetch_one(&self.writer())
-            .await
-            .map_err(failed)?;
+        let mut tx = self.begin().await.map_err(failed)?;
+        let values = [name.into(), (&*offered).into()];
+        tx.execute(OFFER, &values).await.map_err(failed)?;
+        let stored = tx.optional(GET, &[name.into()]).await.map_err(failed)?;
+        let stored: Vec<u8> = stored
+            .map(|row| row.get(0))
+            .transpose()
+            .map_err(failed)?
+            .unwrap_or_default();
         let stored = String::from_utf8_lossy(&stored);
-        match unseal(&[name], &stored) {
-            Unsealed::Intact(text) => return from_hex(text),
-            Unsealed::Bare(text) => {
-                if let Ok(secret) = from_hex(text) {
-                    // Of a version that knew no checksums.
-                    let sealed = seal(&[name], text);
-                    sqlx::query(REPLACE)
-                        .bind(name)
-                        .bind(sealed)
-                        .execute(&self.writer())
-                        .await
-                        .map_err(failed)?;
-                    return Ok(secret);
-                }
+        let (secret, replacement) = match unseal(&[name], &stored) {
+            Unsealed::Intact(text) => (from_hex(text)?, None),
+            // Of a version that knew no checksums.
+            Unsealed::Bare(text) if from_hex(text).is_ok() => {
+                (from_hex(text)?, Some(seal(&[name], text)))
             }
-            Unsealed::Damaged => {}
+            Unsealed::Bare(_) | Unsealed::Damaged => {
+                self.shared.damage.note_row("secret", name);
+                (candidate.to_vec(), Some(offered))
+            }
+        };
+        if let Some(replacement) = replacement {
+            let values = [name.into(), replacement.into()];
+            tx.execute(REPLACE, &values).await.map_err(failed)?;
         }
-        self.shared.damage.note_row("secret", name);
-        sqlx::query(REPLACE)
-            .bind(name)
-            .bind(&*offered)
-            .execute(&self.writer())
-            .await
-            .map_err(failed)?;
-        Ok(candidate.to_vec())
+        tx.commit().await.map_err(failed)?;
+        Ok(secret)
     }
 
     /// Puts the secrets that this process uses into a database that has been begun anew, so that links made before stay good.
