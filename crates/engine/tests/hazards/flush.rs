@@ -62,7 +62,6 @@ async fn a_flushed_download_that_nobody_repeats_is_not_kept() {
             reader.await.unwrap().unwrap().bytes(),
             &body.slice(0, body.length())
         );
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
         assert_nothing_kept(&bench, &file, &body).await;
     }
 }

@@ -296,6 +296,17 @@ impl Bench {
     }
 }
 
+/// Lets so much of tokio's time pass at once, and what became due do its work. What is not tokio's (disk, database) keeps its own pace,
+/// so time stands still only for this moment. For tests on one thread.
+pub(crate) async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+    tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(1)))
+        .await
+        .unwrap();
+}
+
 /// A time before [`START`], as an HTTP date.
 pub(crate) fn days_ago(days: i64) -> String {
     UnixMillis(START.0 - days * 86_400_000).to_http_date()
