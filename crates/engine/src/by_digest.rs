@@ -2,7 +2,6 @@
 //! the other; which names these are is the format's knowledge (`Format::by_digest`).
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use larder_core::{
     ArtifactRecord, CacheStatus, Content, Digest, ErrorCode, Fault, ForwardReason, Mutability,
@@ -13,6 +12,7 @@ use larder_storage::OpenBlob;
 use url::Url;
 
 use crate::admission::Wanted;
+use crate::catalog::Epoch;
 use crate::counters::count;
 use crate::document::{stopped, unusable_document};
 use crate::engine::Engine;
@@ -50,7 +50,7 @@ impl Engine {
         let blob = record.blob()?;
         // The name that clients are told: the upstream's, where it states one.
         let named = wanted.by_digest(record.headers.digest.as_ref().unwrap_or(&blob.digest))?;
-        let held = self.records.get(&named.key).await.ok().flatten();
+        let held = self.catalog.known(&named.key).await;
         held.is_none_or(|held| held.blob().is_none())
             .then_some(named.key)
     }
@@ -62,7 +62,7 @@ impl Engine {
         digest: &Digest,
     ) -> Option<(Arc<ArtifactRecord>, OpenBlob)> {
         let named = wanted.by_digest(digest)?;
-        let record = self.records.get(&named.key).await.ok().flatten()?;
+        let record = self.catalog.known(&named.key).await?;
         let open = self.open_held(&named, &record).await?;
         Some((record, open))
     }
@@ -118,7 +118,7 @@ impl Engine {
         &self,
         wanted: &Wanted,
         told: &ArtifactRecord,
-        epoch: u64,
+        epoch: &Epoch,
     ) -> Result<(), Fault> {
         let Some(named) = told
             .headers
@@ -132,19 +132,22 @@ impl Engine {
         // A GET that came meanwhile knows more.
         let overtaken = self.flights.running(&wanted.key).is_some()
             || self
-                .records
-                .get(&wanted.key)
+                .catalog
+                .record(&wanted.key)
                 .await
                 .map_err(storage)?
                 .is_some_and(|record| record.blob().is_some());
-        if overtaken || wanted.entry.epoch.load(Ordering::Acquire) != epoch {
+        if overtaken || !epoch.still_holds() {
             return Ok(());
         }
         let record = Arc::new(ArtifactRecord {
             content: Content::Pointer(named.spec.key_path),
             ..told.clone()
         });
-        self.remember(&wanted.key, record).await.map_err(storage)
+        self.catalog
+            .remember(&wanted.key, record)
+            .await
+            .map_err(storage)
     }
 
     /// Puts a file that its format looks into to the format's check.

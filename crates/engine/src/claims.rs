@@ -347,7 +347,7 @@ impl Engine {
     }
 
     async fn stored_claims(&self, key: &str) -> Option<Arc<ClaimTable>> {
-        let derived = self.metadata.derivation(key).await.ok()??;
+        let derived = self.catalog.derivation(key).await?;
         let bytes = self.read_blob(&derived.blob).await.ok()?;
         Some(Arc::new(ClaimTable::from_bytes(bytes.into())))
     }
@@ -409,7 +409,7 @@ impl Engine {
                 derived,
                 blob: info,
             };
-            if let Err(error) = engine.metadata.apply(vec![change]).await {
+            if let Err(error) = engine.catalog.keep_derivation(change).await {
                 tracing::warn!(%error, "a table of claims was not kept");
             }
         });
@@ -475,7 +475,7 @@ impl Engine {
             else {
                 continue;
             };
-            if let Ok(Some(record)) = self.records.get(&file.key).await
+            if let Ok(Some(record)) = self.catalog.record(&file.key).await
                 && record.blob().is_some()
             {
                 tables.extend(self.claim_table(&file, &record).await.ok());
@@ -524,7 +524,7 @@ impl Engine {
             .filter(|variant| **variant != wanted.spec.variant)
         {
             let other = Arc::new(wanted.in_variant(variant));
-            if let Ok(Some(record)) = self.records.get(&other.key).await
+            if let Ok(Some(record)) = self.catalog.record(&other.key).await
                 && record.blob().is_some()
             {
                 tables.extend(self.claim_table(&other, &record).await.ok());
@@ -540,7 +540,7 @@ impl Engine {
         key: &SourceKey,
         stated: &Stated,
     ) -> bool {
-        let Ok(Some(record)) = self.records.get(key).await else {
+        let Ok(Some(record)) = self.catalog.record(key).await else {
             return false;
         };
         let Some(blob) = record.blob() else {

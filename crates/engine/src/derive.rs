@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::{StatusCode, header};
@@ -173,7 +172,7 @@ impl Engine {
         request: &ArtifactRequest<'_>,
     ) -> Result<Answer, Fault> {
         let wanted = admitted.wanted();
-        let epoch = wanted.entry.epoch.load(Ordering::Acquire);
+        let epoch = self.catalog.epoch(&wanted.entry);
         let Obtained::Held(settled) = self.obtain(wanted, true, admitted.bypass_cache()).await?
         else {
             return Err(internal("a document was not whole"));
@@ -326,7 +325,7 @@ impl Engine {
     }
 
     async fn stored_derivation(&self, key: &str) -> Option<Arc<DerivedBody>> {
-        let derived = self.metadata.derivation(key).await.ok()??;
+        let derived = self.catalog.derivation(key).await?;
         let open = self.blobs.open(&derived.blob).ok()?;
         Some(Arc::new(DerivedBody::new(
             Place::File(open),
@@ -421,7 +420,7 @@ impl Engine {
             derived,
             blob,
         };
-        if let Err(error) = self.metadata.apply(vec![change]).await {
+        if let Err(error) = self.catalog.keep_derivation(change).await {
             tracing::warn!(%error, "a derivation was not kept");
         }
     }

@@ -235,7 +235,7 @@ impl Engine {
         match self.blobs.spool() {
             Ok(spool) => Some(spool),
             Err(error) => {
-                self.warn_not_kept(&error);
+                self.catalog.trouble().warn_not_kept(&error);
                 self.make_room();
                 None
             }

@@ -14,9 +14,9 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::admission::Wanted;
+use crate::catalog::RecordChange;
 use crate::claims::LoadedDocument;
 use crate::clearance::{self, Dates};
-use crate::commit::RecordChange;
 use crate::counters::count;
 use crate::engine::Engine;
 use crate::expectation::Expectation;

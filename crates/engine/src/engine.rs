@@ -15,14 +15,13 @@ use larder_core::{
 use larder_formats::{Form, Format, LinkBase, LinkKey, Operation};
 use larder_storage::{BlobStore, MetadataStore};
 use larder_upstream::{BreakerState, Upstream, on_behalf};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
-use crate::absences::Absences;
 use crate::admission::Admission;
 use crate::answer::{Answer, Body, Freshness, Representation};
+use crate::catalog::{Catalog, Foreign};
 use crate::claim_tables::ClaimTables;
 use crate::clearance::clear_non_artifact;
-use crate::commit::{CommitQueue, Committer};
 use crate::counters::{Counters, MirrorReport, RepositoryCounters, UpstreamQuota};
 use crate::derive::Derivations;
 use crate::flight::Flights;
@@ -31,7 +30,6 @@ use crate::health::HealthCache;
 use crate::held::HeldSizes;
 use crate::mirrors::Mirrors;
 use crate::reading::Readings;
-use crate::records::Records;
 use crate::refusals::Refusals;
 use crate::repositories::{Entry, Repositories};
 use crate::rereading::Rereadings;
@@ -108,15 +106,13 @@ pub struct Engine {
     pub(crate) repositories: ArcSwap<Repositories>,
     pub(crate) public_urls: ArcSwap<PublicUrls>,
     pub(crate) blobs: Arc<dyn BlobStore>,
-    pub(crate) metadata: MetadataStore,
+    pub(crate) catalog: Arc<Catalog>,
     pub(crate) upstream: Arc<dyn Upstream>,
     pub(crate) clock: Arc<dyn Clock>,
     link_key: LinkKey,
     pub(crate) limits: Limits,
-    pub(crate) records: Records,
     pub(crate) refusals: Refusals,
-    pub(crate) absences: Absences,
-    pub(crate) flights: Flights,
+    pub(crate) flights: Arc<Flights>,
     pub(crate) heads: Heads,
     pub(crate) readings: Readings,
     pub(crate) rereadings: Rereadings,
@@ -125,9 +121,6 @@ pub struct Engine {
     pub(crate) downloads: Arc<Semaphore>,
     /// Documents are parsed at most this many at once: each may hold twice its size.
     pub(crate) parsing: Arc<Semaphore>,
-    pub(crate) commits: CommitQueue,
-    /// Held by whoever makes records visible that others are compared with.
-    pub(crate) committing: tokio::sync::Mutex<()>,
     pub(crate) counters: Counters,
     pub(crate) health: HealthCache,
     pub(crate) held_sizes: HeldSizes,
@@ -139,28 +132,30 @@ pub struct Engine {
 impl Engine {
     /// Builds an engine and starts its commit task. Must be called within a Tokio runtime.
     pub fn new(parts: EngineParts) -> Arc<Self> {
-        let (sender, receiver) = mpsc::unbounded_channel();
+        let catalog = Catalog::new(
+            parts.metadata,
+            Arc::clone(&parts.blobs),
+            Arc::clone(&parts.clock),
+        );
         let mirrors = Mirrors::new(Arc::clone(&parts.clock));
         let next = Repositories::default();
         let repositories = next.next(
             parts.repositories,
             &parts.not_built,
             &parts.link_key,
-            &parts.metadata,
+            &catalog,
         );
         let engine = Arc::new(Self {
             repositories: ArcSwap::from_pointee(repositories),
             public_urls: ArcSwap::from_pointee(parts.public_urls),
-            records: Records::new(parts.metadata.clone(), Arc::clone(&parts.clock)),
             refusals: Refusals::new(),
             blobs: parts.blobs,
-            metadata: parts.metadata,
+            catalog,
             upstream: parts.upstream,
             clock: parts.clock,
             link_key: parts.link_key,
             limits: parts.limits,
-            absences: Absences::default(),
-            flights: Flights::default(),
+            flights: Arc::default(),
             heads: Heads::default(),
             readings: Readings::default(),
             rereadings: Rereadings::default(),
@@ -168,15 +163,13 @@ impl Engine {
             derivations: Derivations::new(),
             downloads: Arc::new(Semaphore::new(parts.limits.downloads)),
             parsing: Arc::new(Semaphore::new(2)),
-            commits: CommitQueue::new(sender),
-            committing: tokio::sync::Mutex::default(),
             counters: Counters::default(),
             health: HealthCache::default(),
             held_sizes: HeldSizes::default(),
             mirrors,
             last_room_made: AtomicI64::new(i64::MIN),
         });
-        Committer::start(&engine, receiver);
+        engine.catalog.follow_others(&engine);
         engine.keep_origins();
         engine
     }
@@ -191,7 +184,7 @@ impl Engine {
         let next =
             self.repositories
                 .load()
-                .next(repositories, not_built, &self.link_key, &self.metadata);
+                .next(repositories, not_built, &self.link_key, &self.catalog);
         self.public_urls.store(Arc::new(public_urls));
         self.repositories.store(Arc::new(next));
         self.refusals.forget(|_| true);
@@ -406,7 +399,7 @@ impl Engine {
         };
         let _ = tokio::time::timeout(grace, idle).await;
         self.flights.stop_all();
-        let _ = tokio::time::timeout(Duration::from_secs(10), self.commits.barrier()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(10), self.catalog.barrier()).await;
     }
 
     /// An answer of larder's own making: it is no artifact and is not cached.
@@ -428,5 +421,21 @@ impl Engine {
             location: None,
             hot: None,
         }
+    }
+}
+
+impl Foreign for Engine {
+    fn entry(&self, name: &RepositoryName) -> Option<Arc<Entry>> {
+        self.repositories.load().get(name).cloned()
+    }
+
+    fn entries(&self) -> Vec<Arc<Entry>> {
+        self.repositories.load().all()
+    }
+
+    fn flushed(&self, entry: &Entry) {
+        let name = &entry.repository.name;
+        self.flights.flush(|key| key.repository == *name);
+        self.refusals.forget(|key| key.repository == *name);
     }
 }

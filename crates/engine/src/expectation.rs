@@ -224,8 +224,8 @@ impl Engine {
             document,
         ));
         let record = self
-            .records
-            .get(&document.key)
+            .catalog
+            .record(&document.key)
             .await
             .ok()?
             .filter(|record| record.blob().is_some())?;
@@ -271,8 +271,8 @@ impl Engine {
             if self.flights.running(&document.key).is_some() {
                 coming.push(Arc::new(document));
             } else if self
-                .records
-                .get(&document.key)
+                .catalog
+                .record(&document.key)
                 .await
                 .ok()
                 .flatten()
@@ -314,7 +314,7 @@ impl Engine {
                 }
                 None => {}
             }
-            let Ok(Some(record)) = self.records.get(&document.key).await else {
+            let Ok(Some(record)) = self.catalog.record(&document.key).await else {
                 continue;
             };
             if record.blob().is_none() {
@@ -373,18 +373,16 @@ impl Engine {
     /// What the upstream has said is not there, unless a document that has arrived since then names it.
     pub(crate) async fn absence(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Option<Remembered> {
         let entry = &wanted.entry;
-        let absence =
-            self.absences
-                .get(&wanted.key, entry.repository.cache.negative_ttl, self.now())?;
+        let absence = self.catalog.absence(entry, &wanted.key)?;
         let arrivals = entry.arrivals.load(Ordering::Acquire);
         if arrivals != absence.arrivals {
             if self.held_claim(wanted).await.is_some()
                 || self.named_in_generation(wanted).await.is_some()
             {
-                self.absences.remove(&wanted.key);
+                self.catalog.end_absence(&wanted.key);
                 return None;
             }
-            self.absences.confirm(&wanted.key, arrivals);
+            self.catalog.confirm_absence(&wanted.key, arrivals);
         }
         Some(Remembered {
             status: absence.status,
@@ -420,7 +418,7 @@ impl Engine {
         for document in &documents {
             // In this order: what has ended is held.
             let is_running = self.flights.running(&document.key).is_some();
-            let held = self.records.get(&document.key).await.ok().flatten();
+            let held = self.catalog.record(&document.key).await.ok().flatten();
             if !is_running && held.is_none_or(|record| record.blob().is_none()) {
                 continue;
             }
@@ -498,8 +496,8 @@ impl Engine {
         let mut any_held = false;
         for document in &documents {
             let held = self
-                .records
-                .get(&document.key)
+                .catalog
+                .record(&document.key)
                 .await
                 .ok()
                 .flatten()

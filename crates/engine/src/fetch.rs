@@ -14,8 +14,8 @@ use larder_upstream::UpstreamResponse;
 use url::Url;
 
 use crate::admission::Wanted;
+use crate::catalog::RecordChange;
 use crate::causes::warn_once;
-use crate::commit::RecordChange;
 use crate::counters::count;
 use crate::download::{Filled, Stopped, stored_headers};
 use crate::engine::Engine;
@@ -462,7 +462,7 @@ impl Engine {
                     _ => None,
                 };
                 if matches!(change, Some(RecordChange::Drop)) {
-                    wanted.entry.bump();
+                    self.catalog.supersede(&wanted.entry);
                 }
                 Err((fault, change))
             }

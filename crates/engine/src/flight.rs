@@ -12,6 +12,7 @@ use larder_storage::OpenBlob;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use crate::catalog::Landing;
 use crate::claims::LoadedDocument;
 use crate::fill::Fill;
 
@@ -357,6 +358,31 @@ impl Flights {
             }
             !stop
         });
+    }
+}
+
+/// A flight that stays joinable until its record is visible.
+#[derive(Debug)]
+pub(crate) struct Landed {
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) flight: Arc<Flight>,
+}
+
+impl Landing for Landed {
+    fn is_flushed(&self) -> bool {
+        self.flight.is_flushed()
+    }
+
+    fn is_restated(&self) -> bool {
+        self.flight.is_restated()
+    }
+
+    fn landed(&self) {
+        self.flights.remove(&self.flight);
+    }
+
+    fn span(&self) -> &tracing::Span {
+        &self.flight.span
     }
 }
 

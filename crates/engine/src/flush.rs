@@ -4,10 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use larder_core::{
-    ArtifactRecord, ErrorCode, Fault, FaultKind, Mutability, Pattern, RepositoryKind, SourceKey,
-};
-use larder_storage::{Change, StorageError};
+use larder_core::{ErrorCode, Fault, FaultKind, Mutability, Pattern, RepositoryKind, SourceKey};
 
 use crate::engine::Engine;
 use crate::repositories::Entry;
@@ -16,8 +13,6 @@ use crate::serve::storage_fault;
 /// Unreferenced blobs and superseded derivations are kept this long: somebody may be reading them.
 const GRACE: Duration = Duration::from_hours(24);
 const PAGE: u32 = 500;
-/// Rows of earlier versions about what is not there that one collection deletes.
-const ABSENCES_AT_ONCE: usize = 200_000;
 /// How often a nearly full disk makes larder look for what can go, in milliseconds.
 const ROOM_EVERY_MS: i64 = 60_000;
 
@@ -91,7 +86,7 @@ impl Engine {
         };
         let report = self.flush_all(&entries, &request, pattern.as_ref()).await?;
         if request.cache_type != CacheType::Metrics {
-            self.shrink().await;
+            self.catalog.shrink().await;
         }
         Ok(report)
     }
@@ -126,47 +121,6 @@ impl Engine {
             self.counters.reset();
         }
         Ok(report)
-    }
-
-    /// Files that nothing vouches for at present: unverified from now on. Where that cannot be written they go.
-    pub(crate) async fn doubt(
-        &self,
-        files: Vec<(SourceKey, ArtifactRecord)>,
-    ) -> Result<(), StorageError> {
-        let unverified = |(key, record): &(SourceKey, ArtifactRecord)| Change::PutRecord {
-            key: key.clone(),
-            record: ArtifactRecord {
-                verified: false,
-                ..record.clone()
-            },
-            blob: None,
-        };
-        match self
-            .metadata
-            .apply(files.iter().map(unverified).collect())
-            .await
-        {
-            Err(error) if error.is_full() => {
-                let gone = files
-                    .into_iter()
-                    .map(|(key, _)| Change::DeleteRecord { key });
-                self.metadata.apply(gone.collect()).await
-            }
-            other => other,
-        }
-    }
-
-    /// What the database no longer needs goes back to the file system.
-    async fn shrink(&self) {
-        let room = self
-            .blobs
-            .free_space()
-            .map_or(0, |space| space.available.saturating_sub(space.reserve));
-        match self.metadata.shrink(room).await {
-            Ok(0) => {}
-            Ok(bytes) => tracing::info!(bytes, "the metadata database became smaller"),
-            Err(error) => tracing::warn!(%error, "the metadata database could not be made smaller"),
-        }
     }
 
     fn flushable(&self, name: &str) -> Result<Arc<Entry>, Fault> {
@@ -210,14 +164,14 @@ impl Engine {
         };
         let flushed = |key: &SourceKey| key.repository == *name && hit(&key.path).is_some();
         self.flights.flush(flushed);
-        entry.flushed();
+        self.catalog.begin_flush(entry);
         self.refusals.forget(flushed);
         // What is being committed at this moment becomes visible first, so that it is found and dropped.
-        self.commits.barrier().await;
+        self.catalog.barrier().await;
         let mut after: Option<(String, String)> = None;
         loop {
             let page = self
-                .metadata
+                .catalog
                 .rows(name, after.as_ref(), PAGE)
                 .await
                 .map_err(|error| storage_fault(entry, &error))?;
@@ -242,7 +196,7 @@ impl Engine {
                         } else {
                             &mut report.files
                         }) += 1;
-                        deleted.push(Change::DeleteRecord { key });
+                        deleted.push(key);
                     }
                     // The document that vouched for it may be gone: it is checked when the next one is read.
                     (None, Some(record))
@@ -255,16 +209,17 @@ impl Engine {
                     (None, _) => {}
                 }
             }
-            self.metadata
-                .apply(deleted)
+            self.catalog
+                .delete(deleted)
                 .await
                 .map_err(|error| storage_fault(entry, &error))?;
-            self.doubt(doubted)
+            self.catalog
+                .doubt(doubted)
                 .await
                 .map_err(|error| storage_fault(entry, &error))?;
             after = Some(last);
         }
-        self.absences.forget(self.now(), |key| {
+        self.catalog.forget_absences(|key| {
             let hit = if key.repository == *name {
                 hit(&key.path)
             } else {
@@ -279,8 +234,7 @@ impl Engine {
             }
             hit.is_some()
         });
-        self.records.clear();
-        entry.bump();
+        self.catalog.end_flush(entry);
         Ok(())
     }
 
@@ -306,13 +260,7 @@ impl Engine {
     }
 
     async fn collect(&self, grace: Duration) {
-        if let Err(error) = self.metadata.forget_absences(ABSENCES_AT_ONCE).await {
-            tracing::warn!(%error, "what an earlier version remembered of missing files could not be deleted");
-        }
-        self.absences.forget(self.now(), |_| false);
-        let collected = self.metadata.collect(self.now(), grace, &self.blobs).await;
-        self.shrink().await;
-        match collected {
+        match self.catalog.collect(grace).await {
             Ok(report) => {
                 self.counters
                     .gc_blobs_deleted

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use http::Method;
 use larder_core::{ArtifactPath, Fault, SourceKey};
 use larder_formats::{Format, Operation, RequestParts};
-use larder_storage::Change;
 
 use crate::admission::{Wanted, path_fault};
 use crate::engine::{ArtifactRequest, Engine};
@@ -59,21 +58,20 @@ impl Engine {
         let is_meant = |key: &SourceKey| keys.iter().any(|meant| keys::names_the_same(meant, key));
         // What has arrived is held, to whoever asks, before its row is written.
         let landing = self.flights.flush(is_meant);
-        entry.flushed();
+        self.catalog.begin_flush(&entry);
         self.refusals.forget(is_meant);
         // What is being committed at this moment becomes visible first, so that it is found and dropped.
-        self.commits.barrier().await;
+        self.catalog.barrier().await;
         let mut forgotten = landing + self.delete(&entry, &keys).await?;
         if let Some(document) = document.filter(|_| forgotten > 0) {
             self.doubt_what_it_names(&entry, format, &document).await?;
         }
-        self.absences.forget(self.now(), |key| {
+        self.catalog.forget_absences(|key| {
             let meant = is_meant(key);
             forgotten += usize::from(meant);
             meant
         });
-        self.records.clear();
-        entry.bump();
+        self.catalog.end_flush(&entry);
         if forgotten > 0 {
             let path = keys.first().map(ToString::to_string).unwrap_or_default();
             tracing::info!(repository = %entry.repository.name, key = path, entries = forgotten, "a path was flushed");
@@ -85,7 +83,7 @@ impl Engine {
     async fn delete(&self, entry: &Entry, keys: &[SourceKey]) -> Result<usize, Fault> {
         let mut deleted = Vec::new();
         for meant in keys {
-            let variants = self.metadata.variants(&meant.repository, &meant.path).await;
+            let variants = self.catalog.variants(&meant.repository, &meant.path).await;
             let variants = variants.map_err(|error| storage_fault(entry, &error))?;
             let of_variant = |variant: String| SourceKey {
                 variant: Cow::Owned(variant),
@@ -95,11 +93,11 @@ impl Engine {
                 .into_iter()
                 .map(of_variant)
                 .filter(|key| keys::names_the_same(meant, key));
-            deleted.extend(meant.map(|key| Change::DeleteRecord { key }));
+            deleted.extend(meant);
         }
         let count = deleted.len();
-        self.metadata
-            .apply(deleted)
+        self.catalog
+            .delete(deleted)
             .await
             .map_err(|error| storage_fault(entry, &error))?;
         Ok(count)
@@ -124,7 +122,7 @@ impl Engine {
         let mut after = (String::new(), String::new());
         loop {
             let page = self
-                .metadata
+                .catalog
                 .rows(name, Some(&after), PAGE)
                 .await
                 .map_err(|error| storage_fault(entry, &error))?;
@@ -143,7 +141,8 @@ impl Engine {
                     record,
                 ))
             });
-            self.doubt(doubted.collect())
+            self.catalog
+                .doubt(doubted.collect())
                 .await
                 .map_err(|error| storage_fault(entry, &error))?;
         }

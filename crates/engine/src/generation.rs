@@ -15,8 +15,8 @@ use larder_formats::Generation;
 use tokio::time::Instant;
 
 use crate::admission::Wanted;
+use crate::catalog::{Commit, RecordChange};
 use crate::causes::warn_once;
-use crate::commit::{Commit, RecordChange};
 use crate::engine::Engine;
 use crate::fetch::head_verdict;
 use crate::flight::{Flight, Settled, SettledBody};
@@ -57,8 +57,8 @@ impl Engine {
         // Nothing was learnt from the upstream, or nothing can be kept: there is nothing to exchange.
         let is_news = arrived.0.status.forward.is_some() && arrived.1.is_some();
         let prior = self
-            .records
-            .get(&wanted.key)
+            .catalog
+            .record(&wanted.key)
             .await
             .ok()
             .flatten()
@@ -86,7 +86,7 @@ impl Engine {
         let mut restated = Vec::new();
         if let Some(prior) = &replaced {
             // The files of the new generation are visible before it is.
-            self.commits.barrier().await;
+            self.catalog.barrier().await;
             restated = self
                 .restated_by_generation(&wanted, prior, &settled, &members)
                 .await;
@@ -94,7 +94,7 @@ impl Engine {
         }
         let commit = |wanted, change, replaces| Commit {
             wanted,
-            flight: Arc::clone(&flight),
+            landing: self.landing(&flight),
             change,
             replaces,
         };
@@ -107,7 +107,7 @@ impl Engine {
         self.exchange(&wanted, commits, &restated).await;
         self.readings.landed(&wanted.key);
         if changed {
-            wanted.entry.bump();
+            self.catalog.supersede(&wanted.entry);
             self.read_ahead(&wanted, &settled.record);
             if let Some(prior) = replaced {
                 self.retire(&wanted, prior, Arc::clone(&settled.record));
@@ -129,7 +129,7 @@ impl Engine {
         } else {
             now
         };
-        wanted.entry.bump();
+        self.catalog.supersede(&wanted.entry);
         loop {
             let quiet = self.readings.quiet_after(&wanted.key, began);
             if quiet <= Instant::now() {

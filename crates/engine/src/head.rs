@@ -41,10 +41,7 @@ impl Engine {
         if wanted.entry.repository_is_offline() {
             return Err(crate::serve::offline(wanted));
         }
-        let key = (
-            wanted.key.clone(),
-            wanted.entry.epoch.load(Ordering::Acquire),
-        );
+        let key = (wanted.key.clone(), self.catalog.epoch(&wanted.entry).value);
         let (engine, asked_for) = (Arc::clone(self), Arc::clone(wanted));
         let (told, asked_here) = self
             .heads
@@ -126,8 +123,8 @@ impl Engine {
     /// What a HEAD told a moment ago of a name whose bytes are not held, as long as that is good.
     async fn told_before(&self, wanted: &Wanted) -> Result<Option<Arc<ArtifactRecord>>, Fault> {
         let record = self
-            .records
-            .get(&wanted.key)
+            .catalog
+            .record(&wanted.key)
             .await
             .map_err(|error| crate::serve::storage_fault(&wanted.entry, &error))?;
         Ok(record.filter(|record| {
@@ -148,7 +145,7 @@ impl Engine {
         self: &Arc<Self>,
         wanted: &Arc<Wanted>,
     ) -> Result<Arc<ArtifactRecord>, Fault> {
-        let epoch = wanted.entry.epoch.load(Ordering::Acquire);
+        let epoch = self.catalog.epoch(&wanted.entry);
         // The one who asked before may just have been answered.
         if let Some(record) = self.told_before(wanted).await? {
             return Ok(record);
@@ -156,7 +153,7 @@ impl Engine {
         let response = self.ask_head(wanted).await?;
         let record = self.head_only(wanted, &response);
         if tells_everything(&record.headers) {
-            self.remember_digest(wanted, &record, epoch).await?;
+            self.remember_digest(wanted, &record, &epoch).await?;
         }
         Ok(Arc::new(record))
     }
@@ -233,14 +230,15 @@ impl Engine {
         let response = self.ask_head(wanted).await?;
         let storage = |error| crate::serve::storage_fault(&wanted.entry, &error);
         // The subject itself may have been fetched meanwhile, and its record says more.
-        let meanwhile = self.records.get(&wanted.key).await.map_err(storage)?;
+        let meanwhile = self.catalog.record(&wanted.key).await.map_err(storage)?;
         if let Some(record) =
             meanwhile.filter(|record| !matches!(record.content, Content::Negative { .. }))
         {
             return Ok(record);
         }
         let record = Arc::new(self.head_only(wanted, &response));
-        self.remember(&wanted.key, Arc::clone(&record))
+        self.catalog
+            .remember(&wanted.key, Arc::clone(&record))
             .await
             .map_err(storage)?;
         Ok(record)

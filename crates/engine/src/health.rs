@@ -1,13 +1,12 @@
 //! The state of the backends, asked at most every few seconds: a probe must never wait for a slow store.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use larder_storage::{StorageError, StorageErrorKind};
+use larder_storage::StorageErrorKind;
 use tokio::time::Instant;
 
-use crate::causes::Causes;
 use crate::counters::Counters;
 use crate::engine::Engine;
 
@@ -66,10 +65,6 @@ pub struct BackendHealth {
 #[derive(Debug, Default)]
 pub(crate) struct HealthCache {
     last: Mutex<Option<(Instant, Health)>>,
-    /// What the log has spoken of.
-    warned: Causes,
-    /// Why the last download could not be written; not for want of room, which is seen anyway.
-    unwritten: Mutex<Option<String>>,
 }
 
 impl Engine {
@@ -112,12 +107,12 @@ impl Engine {
     }
 
     async fn metadata_health(&self) -> BackendHealth {
-        let (ok, detail) = match tokio::time::timeout(PATIENCE, self.metadata.ping()).await {
+        let (ok, detail) = match tokio::time::timeout(PATIENCE, self.catalog.ping()).await {
             Ok(Ok(())) => (true, self.told_of_damage()),
             // What cannot be looked up is asked of the upstreams.
             Ok(Err(error))
                 if error.kind == StorageErrorKind::Corrupt
-                    || self.metadata.damage().is_replacing =>
+                    || self.catalog.damage().is_replacing =>
             {
                 (
                     true,
@@ -136,7 +131,7 @@ impl Engine {
 
     /// Damage that has been met with and got over.
     fn told_of_damage(&self) -> Option<String> {
-        let damage = self.metadata.damage();
+        let damage = self.catalog.damage();
         (damage.rows + damage.put_aside > 0).then(|| {
             let (rows, put_aside) = (damage.rows, damage.put_aside);
             format!("since the start {rows} damaged rows were dropped and {put_aside} damaged databases put aside: check disk and memory")
@@ -145,7 +140,7 @@ impl Engine {
 
     /// Takes over what the database counts itself.
     pub(crate) fn count_damage(&self) {
-        let damage = self.metadata.damage();
+        let damage = self.catalog.damage();
         let Counters {
             metadata_damaged_rows,
             metadata_damage_failures,
@@ -161,7 +156,7 @@ impl Engine {
         let kind = "filesystem";
         match self.blobs.free_space() {
             Ok(space) => {
-                let unwritten = self.unwritten().clone();
+                let unwritten = self.catalog.trouble().unwritten();
                 let failing = unwritten.is_some();
                 let disk = DiskSpace {
                     free: space.available,
@@ -193,49 +188,6 @@ impl Engine {
                 },
                 None,
             ),
-        }
-    }
-
-    fn unwritten(&self) -> MutexGuard<'_, Option<String>> {
-        self.health
-            .unwritten
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn note_unwritten(&self, error: &StorageError) {
-        if !error.is_full() {
-            *self.unwritten() = Some(error.to_string());
-        }
-    }
-
-    /// A download is kept: whatever was in the way is gone.
-    pub(crate) fn note_kept(&self) {
-        *self.unwritten() = None;
-    }
-
-    /// The database takes no records, which goes for every download until it does again.
-    pub(crate) fn tell_unwritten(&self, error: &StorageError) {
-        self.note_unwritten(error);
-        if let Some(times) = self.health.warned.trouble_due("records") {
-            tracing::error!(%error, times, "records could not be written; what was downloaded is served but not kept");
-        } else {
-            tracing::debug!(%error, "records could not be written again");
-        }
-    }
-
-    /// A download cannot be kept, which may go for all of them.
-    pub(crate) fn warn_not_kept(&self, error: &StorageError) {
-        self.note_unwritten(error);
-        let why = if error.is_full() { "full" } else { "failed" };
-        if let Some(times) = self.health.warned.due(why) {
-            tracing::warn!(
-                %error, times,
-                "a download cannot be kept on disk: it is served all the same; said once an hour, \
-                 larder_repository_fills_not_kept_total counts on"
-            );
-        } else {
-            tracing::debug!(%error, "a download cannot be kept on disk: it is served all the same");
         }
     }
 }

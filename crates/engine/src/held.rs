@@ -145,7 +145,7 @@ impl Engine {
 
     async fn count_held(&self) -> Result<Arc<Vec<HeldSize>>, larder_storage::StorageError> {
         let started = Instant::now();
-        let sizes = Arc::new(self.metadata.held_sizes().await?);
+        let sizes = Arc::new(self.catalog.held_sizes().await?);
         let counted = Counted {
             at: Instant::now(),
             took: started.elapsed(),
@@ -185,7 +185,7 @@ impl Engine {
             .map(|entry| entry.repository.name.to_string())
             .chain(sizes.iter().map(|size| size.repository.clone()));
         let names: std::collections::BTreeSet<String> = names.collect();
-        let counts = self.metadata.counts().await.map_err(failed)?;
+        let counts = self.catalog.counts().await.map_err(failed)?;
         Ok(HeldSummary {
             repositories: names.iter().map(|name| size_of(&sizes, name)).collect(),
             stored_blobs: counts.blobs,
@@ -229,7 +229,7 @@ impl Engine {
             let mut place = self.place_of(entry, after).await?;
             loop {
                 let rows = self
-                    .metadata
+                    .catalog
                     .held_rows(
                         &entry.repository.name,
                         (&place.0, &place.1),
@@ -271,7 +271,7 @@ impl Engine {
             return Ok(Default::default());
         };
         let place = self
-            .metadata
+            .catalog
             .held_place(&entry.repository.name, after.row)
             .await;
         let place = place.map_err(|error| storage_fault(entry, &error))?;

@@ -324,7 +324,7 @@ impl Intake {
         match written {
             Ok(()) => self.spool = Some(spool),
             Err(error) => {
-                engine.warn_not_kept(&error);
+                engine.catalog.trouble().warn_not_kept(&error);
                 if spool.truncate_to(self.written).is_err() {
                     tracing::debug!("the tail of a spool was not cut off; it is never read");
                 }

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use larder_core::{ArtifactRecord, SourceKey};
-use larder_storage::{Change, OpenBlob};
+use larder_storage::OpenBlob;
 
 use crate::admission::Wanted;
+use crate::catalog::{Batch, Commit, RecordChange};
 use crate::claims::{ClaimTable, Stated};
-use crate::commit::{Commit, RecordChange, Superseded};
 use crate::engine::Engine;
 use crate::flight::{Flight, Settled, SettledBody};
 use crate::keys::key_of_named;
@@ -35,13 +35,13 @@ impl Engine {
         let is_kept = change.is_some();
         let commit = change.map(|change| Commit {
             wanted: Arc::clone(&wanted),
-            flight: Arc::clone(&flight),
+            landing: self.landing(&flight),
             change,
             replaces,
         });
         let commits: Vec<Commit> = commit.into_iter().collect();
         if restated.is_empty() {
-            self.commits.send(commits);
+            self.catalog.enqueue(commits);
         } else {
             // Whoever waits for the document sees it no sooner than others do.
             self.exchange(&wanted, commits, &restated).await;
@@ -60,8 +60,8 @@ impl Engine {
         restated: &[Restated],
     ) {
         // What came before is kept first, and found among what is held; what comes later is told that it is restated.
-        self.commits.barrier().await;
-        let _alone = self.committing.lock().await;
+        self.catalog.barrier().await;
+        let exclusive = self.catalog.exclusive().await;
         let mut held = Vec::new();
         for Restated { key, stated } in restated {
             if self.is_held_otherwise(document, key, stated).await {
@@ -76,21 +76,22 @@ impl Engine {
                 "the upstream's index states another digest for held files than before: they are fetched again when they are asked for"
             );
         }
-        let stated: Vec<SourceKey> = restated
-            .iter()
-            .map(|restated| restated.key.clone())
-            .collect();
-        let superseded = Superseded {
-            held: &held,
-            stated: &stated,
+        let restate = || {
+            self.flights
+                .restate(restated.iter().map(|restated| &restated.key))
+        };
+        let batch = Batch {
+            commits,
+            contradicted: &held,
+            restate: Some(&restate),
             entry: Some(&document.entry),
         };
-        self.commit_group(commits, &superseded).await;
+        exclusive.commit(batch).await;
     }
 
     /// A held document is about to be dropped, for the upstream has it no more: what it vouched for is compared with the next one.
     pub(crate) async fn no_longer_vouched_for(self: &Arc<Self>, document: &Arc<Wanted>) {
-        let held = self.records.get(&document.key).await.ok().flatten();
+        let held = self.catalog.record(&document.key).await.ok().flatten();
         let Some(held) = held.filter(|held| document.spec.is_document && held.blob().is_some())
         else {
             return;
@@ -98,40 +99,18 @@ impl Engine {
         let Ok(table) = self.claim_table(document, &held).await else {
             return;
         };
-        let _alone = self.committing.lock().await;
+        let _exclusive = self.catalog.exclusive().await;
         let mut unvouched = Vec::new();
         for (path, _) in table.iter() {
             let key = key_of_named(&document.entry, path);
-            let file = self.records.get(&key).await.ok().flatten();
+            let file = self.catalog.record(&key).await.ok().flatten();
             if let Some(file) =
                 file.filter(|file| file.verified && document.format.digest_in_name(path).is_none())
             {
-                unvouched.push((
-                    key,
-                    ArtifactRecord {
-                        verified: false,
-                        ..ArtifactRecord::clone(&file)
-                    },
-                ));
+                unvouched.push((key, file));
             }
         }
-        let put = |(key, record): &(SourceKey, ArtifactRecord)| Change::PutRecord {
-            key: key.clone(),
-            record: record.clone(),
-            blob: None,
-        };
-        if !unvouched.is_empty()
-            && self
-                .metadata
-                .apply(unvouched.iter().map(put).collect())
-                .await
-                .is_ok()
-        {
-            for (key, record) in unvouched {
-                self.records.put(key, Arc::new(record));
-            }
-            document.entry.bump();
-        }
+        self.catalog.unvouch(&document.entry, unvouched).await;
     }
 
     /// The files of which a document that has just arrived states something else than the one before it, or than another variant of

@@ -23,16 +23,15 @@
 //! | `derive.rs`, `coding.rs` | rewritten documents and their compressed forms |
 //! | `serve.rs` | 7: from what was obtained to an [`Answer`] |
 
-mod absences;
 mod admission;
 mod answer;
 mod by_digest;
+mod catalog;
 mod causes;
 mod claim_tables;
 mod claims;
 mod clearance;
 mod coding;
-mod commit;
 mod counters;
 mod decided;
 mod denied;
@@ -65,7 +64,6 @@ mod passthrough;
 mod places;
 mod reader;
 mod reading;
-mod records;
 mod refusals;
 mod remembered;
 mod repositories;

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::admission::Wanted;
+use crate::catalog::RecordChange;
 use crate::claims::StoredClaim;
-use crate::commit::RecordChange;
 use crate::engine::Engine;
 use crate::fetch::negative;
 use crate::flight::{Flight, Ready, Settled, SettledBody};
@@ -131,7 +131,7 @@ impl Engine {
             document.format,
             document.spelt_alike(source.clone()),
         );
-        let held = self.records.get(&member.key).await.ok().flatten();
+        let held = self.catalog.record(&member.key).await.ok().flatten();
         let had_one = held.as_ref().is_some_and(|record| record.blob().is_some());
         if let Some(held) = held.as_ref().filter(|_| had_one && !is_other) {
             return (
@@ -197,7 +197,7 @@ impl Engine {
             spec: document.spelt_alike(file.spec.clone()),
             ..file
         };
-        let held = self.records.get(&file.key).await.ok().flatten();
+        let held = self.catalog.record(&file.key).await.ok().flatten();
         let named_by_digest = document.format.digest_in_name(path).is_some();
         let stated = claim.stated();
         if let Some((held, blob)) = held.as_ref().and_then(|held| Some((held, held.blob()?))) {
@@ -273,7 +273,7 @@ impl Engine {
             document,
         ));
         let storage = |error| crate::serve::storage_fault(&wanted.entry, &error);
-        let held = self.records.get(&document.key).await.map_err(storage)?;
+        let held = self.catalog.record(&document.key).await.map_err(storage)?;
         let now = self.now();
         let is_current = held
             .filter(|held| held.blob().is_some())
@@ -289,7 +289,7 @@ impl Engine {
                 Ready::Done(Err(_)) | Ready::Filling(_) => return Ok(None),
             }
         }
-        let Some(record) = self.records.get(&wanted.key).await.map_err(storage)? else {
+        let Some(record) = self.catalog.record(&wanted.key).await.map_err(storage)? else {
             return Ok(None);
         };
         if let Content::Negative { status } = record.content {

@@ -10,14 +10,14 @@ use larder_storage::{OpenBlob, StorageError, StorageErrorKind};
 use larder_upstream::in_request;
 
 use crate::admission::Wanted;
+use crate::catalog::{Commit, Landing, RecordChange};
 use crate::causes::warn_once;
 use crate::claims::Stated;
-use crate::commit::{Commit, RecordChange};
 use crate::counters::count;
 use crate::decided::words;
 use crate::engine::Engine;
 use crate::fill::Attached;
-use crate::flight::{Flight, Ready, Settled, SettledBody};
+use crate::flight::{Flight, Landed, Ready, Settled, SettledBody};
 use crate::remembered::Remembered;
 use crate::serve::storage_fault;
 
@@ -143,7 +143,7 @@ impl Engine {
             );
             return Ok(Some(settled));
         }
-        let in_memory = self.records.peek(&wanted.key);
+        let in_memory = self.catalog.peek(&wanted.key);
         if in_memory.is_none()
             && let Some(absence) = self.absence(wanted).await
         {
@@ -154,8 +154,8 @@ impl Engine {
         let record = match in_memory {
             Some(record) => Some(record),
             None => self
-                .records
-                .get(&wanted.key)
+                .catalog
+                .record(&wanted.key)
                 .await
                 .map_err(|error| storage_fault(&wanted.entry, &error))?,
         };
@@ -293,7 +293,9 @@ impl Engine {
                     error.kind,
                     StorageErrorKind::NotFound | StorageErrorKind::Corrupt
                 ) {
-                    self.drop_record(&wanted.entry, &wanted.key).await;
+                    self.catalog
+                        .drop_record(&wanted.entry, &wanted.key, record)
+                        .await;
                 }
                 None
             }
@@ -337,14 +339,16 @@ impl Engine {
                     "a held file is not what its index or its name says and is fetched again"
                 );
             });
-            self.drop_record(&wanted.entry, &wanted.key).await;
+            self.catalog
+                .drop_record(&wanted.entry, &wanted.key, &record)
+                .await;
             return None;
         }
         // What is being committed may be a document that states something else, and drops the record.
-        let _alone = self.committing.lock().await;
+        let _alone = self.catalog.exclusive().await;
         let is_held = self
-            .records
-            .get(&wanted.key)
+            .catalog
+            .record(&wanted.key)
             .await
             .ok()
             .flatten()
@@ -363,22 +367,19 @@ impl Engine {
             ..ArtifactRecord::clone(&record)
         });
         // If this fails, it is compared again.
-        let _ = self.remember(&wanted.key, Arc::clone(&verified)).await;
+        let _ = self
+            .catalog
+            .remember(&wanted.key, Arc::clone(&verified))
+            .await;
         Some(verified)
     }
 
-    /// Takes a record out of the database, memory and the hot set.
-    pub(crate) async fn drop_record(
-        &self,
-        entry: &crate::repositories::Entry,
-        key: &larder_core::SourceKey,
-    ) {
-        let change = larder_storage::Change::DeleteRecord { key: key.clone() };
-        if let Err(error) = self.metadata.apply(vec![change]).await {
-            in_request(|| tracing::error!(%error, %key, "a record could not be dropped"));
-        }
-        self.records.remove(key);
-        entry.bump();
+    /// The flight as who waits for a commit to become visible.
+    pub(crate) fn landing(&self, flight: &Arc<Flight>) -> Arc<dyn Landing> {
+        Arc::new(Landed {
+            flights: Arc::clone(&self.flights),
+            flight: Arc::clone(flight),
+        })
     }
 
     /// The whole life of a flight: decide again (things may have changed while it was started), obtain, end, commit.
@@ -406,9 +407,9 @@ impl Engine {
                 self.land_document(flight, wanted, arrived).await;
             }
             (Ok((settled, Some(change), replaces)), None) => {
-                self.commits.send(vec![Commit {
+                self.catalog.enqueue(vec![Commit {
                     wanted,
-                    flight: Arc::clone(&flight),
+                    landing: self.landing(&flight),
                     change,
                     replaces,
                 }]);
@@ -420,9 +421,9 @@ impl Engine {
             }
             (Err((fault, Some(change))), _) => {
                 self.no_longer_vouched_for(&wanted).await;
-                self.commits.send(vec![Commit {
+                self.catalog.enqueue(vec![Commit {
                     wanted,
-                    flight: Arc::clone(&flight),
+                    landing: self.landing(&flight),
                     change,
                     replaces: None,
                 }]);
@@ -444,9 +445,9 @@ impl Engine {
     ) -> Flown {
         if asks_again(wanted, effort) {
             // The flight before this one may have ended without its record being visible yet: what it served must not be missed.
-            self.commits.barrier().await;
+            self.catalog.barrier().await;
         }
-        let mut record = match self.records.get(&wanted.key).await {
+        let mut record = match self.catalog.record(&wanted.key).await {
             Ok(record) => record,
             Err(error) => return Err((storage_fault(&wanted.entry, &error), None)),
         };

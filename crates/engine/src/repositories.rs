@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use larder_core::{Repository, RepositoryName};
 use larder_formats::{Format, LinkKey, format_of};
-use larder_storage::MetadataStore;
 use url::Url;
 
+use crate::catalog::Catalog;
 use crate::counters::{RepositoryCounters, UpstreamQuota};
 use crate::engine::Engine;
 use crate::learnt::Learnt;
@@ -52,6 +52,11 @@ impl Entry {
         self.flushes.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// A document has arrived.
+    pub(crate) fn arrived(&self) {
+        self.arrivals.fetch_add(1, Ordering::AcqRel);
+    }
+
     pub(crate) fn bump(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
@@ -67,20 +72,19 @@ impl Repositories {
         repositories: Vec<Arc<Repository>>,
         not_built: &BTreeMap<String, String>,
         link_key: &LinkKey,
-        metadata: &MetadataStore,
+        catalog: &Catalog,
     ) -> Self {
         for entry in self.0.values() {
             entry
                 .mirrors
                 .iter()
                 .for_each(|mirror| mirror.state().forget_told());
-            entry.flushed();
-            entry.bump();
         }
+        catalog.reconfigured(&self.all());
         let entry = |repository: Arc<Repository>| {
             let old = self.0.get(&repository.name);
             let entry = Entry {
-                origins: origins_of(&repository, metadata),
+                origins: origins_of(&repository, catalog),
                 arrivals: old.map_or_else(Arc::default, |e| Arc::clone(&e.arrivals)),
                 epoch: old.map_or_else(Arc::default, |e| Arc::clone(&e.epoch)),
                 flushes: old.map_or_else(Arc::default, |e| Arc::clone(&e.flushes)),
@@ -115,7 +119,7 @@ impl Repositories {
 }
 
 /// Which upstreams a repository has, for its files and for its index, by the addresses that it is configured with.
-fn origins_of(repository: &Repository, metadata: &MetadataStore) -> [Arc<str>; 2] {
+fn origins_of(repository: &Repository, catalog: &Catalog) -> [Arc<str>; 2] {
     let Some(upstream) = repository.upstream() else {
         return Default::default();
     };
@@ -124,12 +128,12 @@ fn origins_of(repository: &Repository, metadata: &MetadataStore) -> [Arc<str>; 2
             .map(|url| format!("{role} {}", address(url)))
             .collect::<Vec<_>>()
     };
-    let files = metadata.origin(&repository.name, &addresses("files", &upstream.base_urls));
+    let files = catalog.origin(&repository.name, &addresses("files", &upstream.base_urls));
     let index_urls = upstream.index_urls();
     let index = if index_urls == upstream.base_urls {
         files.clone()
     } else {
-        metadata.origin(&repository.name, &addresses("index", &index_urls))
+        catalog.origin(&repository.name, &addresses("index", &index_urls))
     };
     [files.into(), index.into()]
 }
@@ -158,7 +162,7 @@ impl Engine {
                 .iter()
                 .map(|entry| (entry.repository.name.clone(), marks(&entry.origins)))
                 .collect();
-            match engine.metadata.keep_origins(&current).await {
+            match engine.catalog.keep_origins(&current).await {
                 Ok(others) => others
                     .iter()
                     .for_each(|(repository, copies)| tell_of_others(repository, *copies)),

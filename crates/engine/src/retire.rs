@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder_core::{ArtifactRecord, SourceKey};
-use larder_storage::{Change, StorageError};
+use larder_storage::StorageError;
 
 use crate::admission::Wanted;
 use crate::claims::ClaimTable;
@@ -52,11 +52,11 @@ impl Engine {
             return Ok(());
         };
         let folder = format!("{folder}/");
-        let (now, is_low) = (self.now(), self.is_disk_low());
+        let (now, is_low) = (self.now(), self.catalog.is_disk_low());
         let mut last = Some((folder.clone(), String::new()));
         while let Some(from) = last.take() {
-            let page = self.metadata.page(name, Some(&from), PAGE).await?;
-            let mut changes = Vec::new();
+            let page = self.catalog.page(name, Some(&from), PAGE).await?;
+            let (mut last_day, mut over) = (Vec::new(), Vec::new());
             for (path, variant, record) in page {
                 if !path.starts_with(&folder) {
                     last = None;
@@ -80,31 +80,17 @@ impl Engine {
                         continue;
                     }
                     // What is named by its digest has no other use for this time: its last day begins.
-                    changes.push(Change::PutRecord {
-                        key,
-                        record: ArtifactRecord {
-                            renewed_at: now,
-                            ..record
-                        },
-                        blob: None,
-                    });
+                    let record = ArtifactRecord {
+                        renewed_at: now,
+                        ..record
+                    };
+                    last_day.push((key, record));
                 } else if record.renewed_at.plus(GRACE) < now {
-                    changes.push(Change::DeleteRecord { key });
+                    over.push((key, record));
                 }
             }
-            let keys: Vec<SourceKey> = changes.iter().filter_map(key_of).collect();
-            self.metadata.apply(changes).await?;
-            for key in &keys {
-                self.records.remove(key);
-            }
+            self.catalog.retire(last_day, over).await?;
         }
         Ok(())
-    }
-}
-
-fn key_of(change: &Change) -> Option<SourceKey> {
-    match change {
-        Change::PutRecord { key, .. } | Change::DeleteRecord { key } => Some(key.clone()),
-        _ => None,
     }
 }

@@ -1,7 +1,6 @@
 //! Step 7: from what was obtained to an [`Answer`].
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::{Method, StatusCode, header};
@@ -15,6 +14,7 @@ use larder_upstream::in_request;
 
 use crate::admission::{Admitted, Wanted};
 use crate::answer::{Answer, Body, Freshness, HotTicket, Representation};
+use crate::catalog::Epoch;
 use crate::clearance::{Cleared, Dates, clear, clear_non_artifact};
 use crate::counters::count;
 use crate::engine::{ArtifactRequest, Engine};
@@ -31,7 +31,7 @@ impl Engine {
         request: &ArtifactRequest<'_>,
     ) -> Result<Answer, Fault> {
         let wanted = admitted.wanted();
-        let epoch = wanted.entry.epoch.load(Ordering::Acquire);
+        let epoch = self.catalog.epoch(&wanted.entry);
         self.clear_subject(admitted).await?;
         self.clear_known(admitted).await?;
         let vary = vary(wanted.format.varies_by(&wanted.spec.key_path), false, false);
@@ -82,7 +82,7 @@ impl Engine {
         &self,
         admitted: &Admitted,
         settled: Settled,
-        epoch: u64,
+        epoch: Epoch,
         vary: &'static [&'static str],
         request: &ArtifactRequest<'_>,
     ) -> Result<Answer, Fault> {
@@ -149,7 +149,7 @@ impl Engine {
         &self,
         wanted: &Wanted,
         record: &ArtifactRecord,
-        epoch_value: u64,
+        epoch: Epoch,
     ) -> Option<HotTicket> {
         let until = fresh_until(
             record,
@@ -160,8 +160,8 @@ impl Engine {
             return None;
         }
         Some(HotTicket {
-            epoch: Arc::clone(&wanted.entry.epoch),
-            epoch_value,
+            epoch: epoch.shared,
+            epoch_value: epoch.value,
             fresh_until: until,
             contacted_at: record.contacted_at,
         })
@@ -232,8 +232,8 @@ impl Engine {
             return Ok(());
         }
         match self
-            .records
-            .get(&wanted.key)
+            .catalog
+            .record(&wanted.key)
             .await
             .map_err(|error| storage_fault(&wanted.entry, &error))?
         {
@@ -253,8 +253,8 @@ impl Engine {
             return Ok(());
         }
         let known = self
-            .records
-            .get(&subject.key)
+            .catalog
+            .record(&subject.key)
             .await
             .map_err(|error| storage_fault(&subject.entry, &error))?;
         let record =
@@ -274,8 +274,8 @@ impl Engine {
             return Ok(true);
         }
         let record = self
-            .records
-            .get(&wanted.key)
+            .catalog
+            .record(&wanted.key)
             .await
             .map_err(|error| storage_fault(&wanted.entry, &error))?;
         if let Some(pointer) = record

@@ -25,7 +25,7 @@ impl Engine {
         }
         let start = (wanted.key.path.to_string(), String::new());
         let rows = self
-            .metadata
+            .catalog
             .page(&wanted.key.repository, Some(&start), VARIANTS)
             .await
             .ok()?;

@@ -8,10 +8,10 @@ use larder_core::{
 use larder_storage::{OpenBlob, SealedSpool};
 
 use crate::admission::Wanted;
+use crate::catalog::RecordChange;
 use crate::causes::warn_once;
 use crate::claims::Stated;
 use crate::coding::name_says_compressed;
-use crate::commit::RecordChange;
 use crate::counters::count;
 use crate::download::{Filled, Received, finished_record};
 use crate::engine::Engine;

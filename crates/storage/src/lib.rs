@@ -24,6 +24,6 @@ pub use blob::{
 pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;
 pub use meta::{
-    Change, CollectReport, Counts, DamageReport, DerivedRecord, HeldRow, HeldSize, MetadataStore,
-    OnDamage, PageRow,
+    Change, CollectReport, Counts, DamageReport, DerivedRecord, Expected, Heard, HeldRow, HeldSize,
+    Listener, MetadataStore, Notice, OnDamage, PageRow, Receipt, Writer,
 };

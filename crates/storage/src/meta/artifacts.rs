@@ -131,6 +131,29 @@ impl MetadataStore {
     }
 }
 
+/// The record under `key` as a transaction sees it.
+pub(super) async fn present(
+    connection: &mut SqliteConnection,
+    damage: &Damage,
+    key: &SourceKey,
+) -> Result<Option<ArtifactRecord>, StorageError> {
+    let row: Option<Vec<u8>> = sqlx::query_scalar(GET)
+        .bind(key.repository.as_str())
+        .bind(&*key.path)
+        .bind(&*key.variant)
+        .fetch_optional(connection)
+        .await
+        .map_err(|e| StorageError::from_sql("read a record", e))?;
+    Ok(row.and_then(|text| {
+        let text = String::from_utf8_lossy(&text);
+        parse(
+            damage,
+            [key.repository.as_str(), &key.path, &key.variant],
+            &text,
+        )
+    }))
+}
+
 /// Path, variant and record of a row.
 pub type PageRow = (String, String, Option<ArtifactRecord>);
 

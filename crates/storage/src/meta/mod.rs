@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ mod check;
 mod collect;
 mod damage;
 mod derivations;
+mod feed;
 mod held;
 mod migrate;
 mod origins;
@@ -34,9 +36,10 @@ mod secrets;
 mod shrink;
 
 pub use artifacts::PageRow;
-pub use change::{Change, DerivedRecord};
+pub use change::{Change, DerivedRecord, Expected, Receipt};
 pub use collect::CollectReport;
 pub use damage::{DamageReport, OnDamage};
+pub use feed::{Heard, Listener, Notice, Writer};
 pub use held::{HeldRow, HeldSize};
 
 /// How long a statement waits for another process's lock.
@@ -73,6 +76,9 @@ struct Shared {
     origins: Mutex<origins::Origins>,
     /// Where the sweep of orphan files goes on.
     sweep: Mutex<Option<Digest>>,
+    feed: feed::Feed,
+    /// Whether other programs use the database's file, too.
+    is_shared: AtomicBool,
 }
 
 #[derive(Debug, Clone)]
@@ -263,6 +269,8 @@ impl Shared {
             secrets: Mutex::default(),
             origins: Mutex::default(),
             sweep: Mutex::default(),
+            feed: feed::Feed::default(),
+            is_shared: AtomicBool::new(false),
         }
     }
 }
