@@ -9,9 +9,9 @@ use larder_storage::{BlobInfo, Change, Expected, Receipt, SealedSpool};
 use tokio::sync::{MutexGuard, mpsc, oneshot};
 
 use super::{Absence, Catalog, superseded};
-use crate::admission::Wanted;
 use crate::counters::count;
 use crate::repositories::Entry;
+use crate::target::Wanted;
 
 /// Fills that become durable together.
 const GROUP: usize = 64;

@@ -9,6 +9,7 @@
 //! | `epochs.rs` | when what was made of records before is void |
 //! | `listing.rs` | pages of records, sizes, and what the collector does |
 //! | `bus.rs` | what other engines over the same data have changed |
+//! | `room.rs` | what nothing refers to any more, and the bytes behind records |
 //! | `trouble.rs` | storage that does not take what it should |
 //!
 //! Nobody else sees the database, the in-process copies or the epochs. A change says what it replaces, and is left out where that is no
@@ -20,20 +21,23 @@ mod commit;
 mod epochs;
 mod listing;
 mod records;
+mod room;
 mod trouble;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
+use absences::Absences;
 use larder_core::{ArtifactRecord, Clock, Digest, SourceKey, UnixMillis};
 use larder_storage::{
     BlobStore, Change, DerivedRecord, Expected, MetadataStore, StorageError, Writer,
 };
 use larder_upstream::in_request;
+use records::Records;
 use tokio::sync::mpsc;
 
+use crate::counters::Counters;
 use crate::repositories::Entry;
-use absences::Absences;
-use records::Records;
 
 pub(crate) use absences::Absence;
 pub(crate) use bus::Foreign;
@@ -55,6 +59,9 @@ pub(crate) struct Catalog {
     /// Held by whoever makes records visible that others are compared with.
     committing: tokio::sync::Mutex<()>,
     trouble: Trouble,
+    counters: Arc<Counters>,
+    /// When a full disk last made larder look for what can go, in milliseconds.
+    last_room_made: AtomicI64,
 }
 
 impl Catalog {
@@ -63,6 +70,7 @@ impl Catalog {
         metadata: MetadataStore,
         blobs: Arc<dyn BlobStore>,
         clock: Arc<dyn Clock>,
+        counters: Arc<Counters>,
     ) -> Arc<Self> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let catalog = Arc::new(Self {
@@ -75,6 +83,8 @@ impl Catalog {
             queue: commit::CommitQueue::new(sender),
             committing: tokio::sync::Mutex::default(),
             trouble: Trouble::default(),
+            counters,
+            last_room_made: AtomicI64::new(i64::MIN),
         });
         commit::start(&catalog, receiver);
         catalog
