@@ -430,3 +430,278 @@ fn the_length_of_functions_is_bounded_in_every_crate() {
     let clippy = fs::read_to_string(root().join("clippy.toml")).expect("clippy.toml");
     assert!(clippy.contains("too-many-lines-threshold = 60\n"));
 }
+
+/// The modules of the engine, in the order in which they may import each other: from left to right only.
+const ENGINE_ORDER: &[&str] = &[
+    "lib",
+    "read",
+    "operate",
+    "origin",
+    "document",
+    "representation",
+    "scripted",
+    "answer",
+    "transfer",
+    "catalog",
+    "policy",
+    "fault",
+    "target",
+    "repositories",
+    "budget",
+    "counters",
+    "causes",
+];
+
+/// Files of the engine that still ask which package type a repository has, and how often. A list that may only shrink: it is for a
+/// format to say.
+const ASKS_FOR_PACKAGE_TYPE: &[(&str, usize)] = &[
+    ("document/expectation.rs", 1),
+    ("origin/remote/download.rs", 1),
+    ("origin/remote/head.rs", 1),
+    ("origin/remote/verify.rs", 2),
+];
+
+/// A source file of a crate: its path below `src`, and its lines of code without comments and unit tests.
+struct Source {
+    name: String,
+    code: String,
+}
+
+fn sources(of: &str) -> Vec<Source> {
+    let below = format!("crates/{of}/src/");
+    let code = |text: &str| {
+        let code = text.split("\n#[cfg(test)]").next().unwrap_or_default();
+        let lines = code
+            .lines()
+            .map(|line| line.split("//").next().unwrap_or_default());
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let all = files().into_iter().filter_map(|(name, path)| {
+        let name = name.strip_prefix(&below)?.to_owned();
+        let is_source = name.ends_with(".rs") && !name.ends_with("tests.rs");
+        let text = is_source.then(|| fs::read_to_string(path).expect("a source file"))?;
+        Some(Source {
+            name,
+            code: code(&text),
+        })
+    });
+    let all: Vec<Source> = all.collect();
+    assert!(!all.is_empty(), "the sources of {of} were not found");
+    all
+}
+
+/// Whether `code` has this word: not as a part of another one.
+fn count_word(code: &str, word: &str) -> usize {
+    let part_of_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    code.match_indices(word)
+        .filter(|(at, _)| {
+            let before = code.get(..*at).and_then(|text| text.chars().next_back());
+            let after = code
+                .get(at + word.len()..)
+                .and_then(|text| text.chars().next());
+            !before.is_some_and(part_of_word) && !after.is_some_and(part_of_word)
+        })
+        .count()
+}
+
+/// The files in which `what` occurs, with the number of times.
+fn occurrences(sources: &[Source], what: &str) -> Vec<(String, usize)> {
+    let count = |source: &Source| (source.name.clone(), count_word(&source.code, what));
+    sources
+        .iter()
+        .map(count)
+        .filter(|(_, times)| *times > 0)
+        .collect()
+}
+
+fn outside<'o>(found: &'o [(String, usize)], place: &str) -> Vec<&'o (String, usize)> {
+    found
+        .iter()
+        .filter(|(name, _)| !name.starts_with(place))
+        .collect()
+}
+
+/// Database, in-process copies and epochs are the catalog's. The crate's root takes the database from the program, and hands it on.
+#[test]
+fn only_the_catalog_changes_state() {
+    let engine = sources("engine");
+    for (what, hands_on) in [
+        ("MetadataStore", "lib.rs"),
+        ("bump()", ""),
+        ("flushed();", ""),
+        ("apply_by", ""),
+        ("Records", ""),
+        ("Absences", ""),
+    ] {
+        let found = occurrences(&engine, what);
+        println!("rule 1: {what} occurs in {found:?}");
+        assert!(!found.is_empty(), "{what} is called otherwise by now");
+        let mut strangers = outside(&found, "catalog/");
+        strangers.retain(|(name, _)| name != hands_on || hands_on.is_empty());
+        assert!(
+            strangers.is_empty(),
+            "{what} occurs outside catalog/: {strangers:?}"
+        );
+    }
+}
+
+#[test]
+fn the_engine_is_a_facade_in_one_file() {
+    let found = occurrences(&sources("engine"), "impl Engine");
+    println!("rule 2: impl Engine occurs in {found:?}");
+    assert_eq!(found, [("lib.rs".to_owned(), 1)]);
+}
+
+/// The top-level module that a file belongs to.
+fn module_of(name: &str) -> &str {
+    name.split('/')
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches(".rs")
+}
+
+/// The arrows between top-level modules, each with a file that draws it.
+fn arrows(sources: &[Source]) -> Vec<(String, String, String)> {
+    let mut arrows = Vec::new();
+    for Source { name, code } in sources {
+        // A path that climbs to the root would be an arrow that is not seen.
+        let climbs = "super::".repeat(name.split('/').count());
+        assert!(
+            !code.contains(&climbs),
+            "{name} imports by {climbs}: write crate::"
+        );
+        for (at, _) in code.match_indices("crate::") {
+            let to: String = code
+                .get(at + 7..)
+                .unwrap_or_default()
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+                .collect();
+            let arrow = (module_of(name).to_owned(), to, name.clone());
+            if arrow.0 != arrow.1 && !arrows.contains(&arrow) {
+                arrows.push(arrow);
+            }
+        }
+    }
+    arrows
+}
+
+/// Those that lead back.
+fn backwards(arrows: &[(String, String, String)]) -> Vec<String> {
+    let place = |module: &str| ENGINE_ORDER.iter().position(|known| *known == module);
+    arrows
+        .iter()
+        .filter(|(from, to, _)| match (place(from), place(to)) {
+            (Some(from), Some(to)) => to <= from,
+            _ => true,
+        })
+        .map(|(from, to, file)| format!("{from} -> {to} ({file})"))
+        .collect()
+}
+
+#[test]
+fn the_engine_s_modules_import_each_other_one_way_only() {
+    let engine = sources("engine");
+    let mut modules: Vec<&str> = engine
+        .iter()
+        .map(|source| module_of(&source.name))
+        .collect();
+    modules.sort_unstable();
+    modules.dedup();
+    let mut known = ENGINE_ORDER.to_vec();
+    known.sort_unstable();
+    assert_eq!(
+        modules, known,
+        "a new module needs its place in ENGINE_ORDER"
+    );
+    let arrows = arrows(&engine);
+    let mut pairs: Vec<_> = arrows.iter().map(|(from, to, _)| (from, to)).collect();
+    pairs.sort();
+    pairs.dedup();
+    let wrong = backwards(&arrows);
+    println!(
+        "rule 3: {} modules of {} files, {} arrows, {} backwards; circles: {}",
+        modules.len(),
+        engine.len(),
+        pairs.len(),
+        wrong.len(),
+        // Arrows in one order make no circle.
+        wrong.len()
+    );
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn an_arrow_back_is_noticed() {
+    let source = |name: &str, code: &str| Source {
+        name: name.to_owned(),
+        code: code.to_owned(),
+    };
+    let found = arrows(&[
+        source("catalog/mod.rs", "use crate::target::Target;"),
+        source("catalog/commit.rs", "use crate::transfer::flight::Flight;"),
+        source("read.rs", "let x = crate::answer::new();"),
+    ]);
+    assert_eq!(found.len(), 3);
+    assert_eq!(
+        backwards(&found),
+        ["catalog -> transfer (catalog/commit.rs)"]
+    );
+}
+
+#[test]
+fn formats_and_databases_are_named_at_home() {
+    let found = occurrences(&sources("engine"), "PackageType");
+    let mut asked: Vec<(String, usize)> = sources("engine")
+        .iter()
+        .map(|source| {
+            (
+                source.name.clone(),
+                source.code.matches("PackageType::").count(),
+            )
+        })
+        .filter(|(_, times)| *times > 0)
+        .collect();
+    asked.sort();
+    println!("rule 4: PackageType is named in {found:?} and branched on in {asked:?}");
+    let known: Vec<(String, usize)> = ASKS_FOR_PACKAGE_TYPE
+        .iter()
+        .map(|(name, times)| ((*name).to_owned(), *times))
+        .collect();
+    assert_eq!(asked, known, "a list that may only shrink");
+    for of in ["core", "formats", "upstream", "engine", "server", "larder"] {
+        for word in ["Sqlite", "SqlitePool", "PgPool"] {
+            let found = occurrences(&sources(of), word);
+            assert!(
+                found.is_empty(),
+                "{of} names a database: {word} in {found:?}"
+            );
+        }
+    }
+    let strangers = occurrences(&sources("storage"), "sqlx");
+    let strangers = outside(&strangers, "meta/");
+    println!("rule 4: storage names sqlx outside meta/ in {strangers:?}");
+    assert!(
+        strangers.iter().all(|(name, _)| name == "error.rs"),
+        "{strangers:?}"
+    );
+}
+
+#[test]
+fn scarce_things_are_leased_in_one_place() {
+    let engine = sources("engine");
+    let found: Vec<&str> = engine
+        .iter()
+        .filter(|source| source.code.contains("Semaphore::new"))
+        .map(|source| &*source.name)
+        .collect();
+    println!("rule 6: Semaphore::new occurs in {found:?}");
+    assert_eq!(found, ["budget.rs"]);
+    let by_number: Vec<&str> = engine
+        .iter()
+        .filter(|source| source.code.contains("Cache::new("))
+        .map(|source| &*source.name)
+        .collect();
+    println!("rule 6: caches weighed by number: {by_number:?}");
+    assert!(by_number.is_empty(), "{by_number:?}");
+}

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use larder_core::{CacheStatus, Source, UnixMillis};
 
-use crate::clearance::Cleared;
-use crate::reader::FlightBody;
+use crate::policy::clearance::Cleared;
+use crate::transfer::passthrough::PassThroughBody;
+use crate::transfer::reader::FlightBody;
 
 /// An answer to a request for an artifact. Conditional headers, ranges and HEAD are applied by the HTTP layer.
 #[derive(Debug)]
@@ -74,7 +75,7 @@ pub enum Body {
     /// Still arriving. Ranges may be read ahead of the fill.
     InFlight(FlightBody),
     /// Passed through, never stored; no ranges.
-    Stream(crate::passthrough::PassThroughBody),
+    Stream(PassThroughBody),
 }
 
 /// How long the answer may be reused.

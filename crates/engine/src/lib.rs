@@ -1,93 +1,367 @@
-//! The one pipeline: parse, admit, look up, decide, obtain, clear, respond, fill, apply. Every format passes through it.
+//! The one pipeline: admit, obtain, clear, answer. Every format and every kind of repository passes through it.
 //!
-//! | file | step |
+//! Modules import each other in one direction only, from the top of this table to its end; `tests/rules.rs` asserts it.
+//!
+//! | module | knows |
 //! |---|---|
-//! | `engine.rs` | the shared state and the entry point, [`Engine::read`] |
-//! | `admission.rs` | 1–2: parse the path, ask the format, apply the access rules; the only maker of `Admitted` |
-//! | `obtain.rs`, `fetch.rs` | 3–5: look up, decide, ask the upstream, settle |
-//! | `head.rs`, `heads.rs` | 5: HEAD on what is not held, one for all who ask meanwhile |
-//! | `no_body.rs` | 5: why there is no body: what statuses and failures mean, and the words for users |
-//! | `refusals.rs` | 5: paths that are not asked for, because the upstream has said when to come back |
-//! | `places.rs` | 5: where a file may be, and which of the places has the last word |
-//! | `mirrors.rs` | 5: which of an upstream's places is asked, and who is asked next |
-//! | `clearance.rs` | 6: quarantine; the only maker of [`Cleared`] |
-//! | `flight.rs`, `download.rs`, `intake.rs`, `resume.rs` | 8: one detached download: its head, its body, what follows a cut |
-//! | `verify.rs` | 8: is it the right body? |
-//! | `fill.rs`, `reader.rs` | 8: the bytes while they arrive, many readers |
-//! | `expectation.rs`, `claims.rs`, `claim_tables.rs` | what a file's digest should be, and where its document says so |
-//! | `rereading.rs` | documents that are read once more because they do not name a file |
-//! | `landing.rs` | a new document becomes visible together with the loss of what it contradicts |
-//! | `generation.rs`, `members.rs`, `reading.rs`, `retire.rs` | documents that are right only together with other files |
-//! | `by_digest.rs` | names that stand for bytes which another name states by digest |
-//! | `commit.rs` | 9: blob, then record, in groups |
-//! | `derive.rs`, `coding.rs` | rewritten documents and their compressed forms |
-//! | `serve.rs` | 7: from what was obtained to an [`Answer`] |
+//! | `lib.rs` | [`Engine`]: what the server and the program call |
+//! | `read.rs` | from a request to an [`Answer`] |
+//! | `operate/` | the operator's verbs and views: flush, collection, what is held, health, counters |
+//! | `origin/` | where what a repository holds comes from: `remote/` asks an upstream |
+//! | `document/` | what documents say of files, and the forms that are made of them |
+//! | `representation.rs`, `answer.rs` | what an answer is made of |
+//! | `transfer/` | bytes on their way, and where they are kept |
+//! | `catalog/` | records, absences and epochs: the only way to change state |
+//! | `policy/` | may it be asked for, and may it leave? |
+//! | `fault.rs` | what is wrong, in words for users, and why there is no body |
+//! | `target/` | what is meant: a document or file with its key |
+//! | `repositories/` | the configured repositories, their counters and the state of their upstreams |
+//! | `budget.rs`, `counters.rs`, `causes.rs` | bounds, numbers, and what the log has spoken of |
 
-mod absences;
-mod admission;
 mod answer;
-mod by_digest;
+mod budget;
+mod catalog;
 mod causes;
-mod claim_tables;
-mod claims;
-mod clearance;
-mod coding;
-mod commit;
 mod counters;
-mod decided;
-mod denied;
-mod derive;
 mod document;
-mod download;
-mod engine;
-mod expectation;
-mod fetch;
-mod fill;
-mod flight;
-mod flush;
-mod folder;
-mod forget;
-mod generation;
-mod head;
-mod heads;
-mod health;
-mod held;
-mod intake;
-mod keys;
-mod landing;
-mod learnt;
-mod listing;
-mod members;
-mod mirrors;
-mod no_body;
-mod obtain;
-mod passthrough;
-mod places;
-mod reader;
-mod reading;
-mod records;
-mod refusals;
-mod remembered;
+mod fault;
+mod operate;
+mod origin;
+mod policy;
+mod read;
 mod repositories;
-mod rereading;
-mod resume;
-mod retire;
+mod representation;
 #[doc(hidden)]
 pub mod scripted;
-mod serve;
-mod stand_in;
-mod tongue;
-mod upstreams;
-mod verify;
+mod target;
+mod transfer;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder_core::{
+    Clock, Fault, PublicUrls, Repository, RepositoryKind, RepositoryName, Trail, UnixMillis,
+};
+use larder_formats::{LinkKey, Operation};
+use larder_storage::{BlobStore, MetadataStore};
+use larder_upstream::{Upstream, on_behalf};
+
+use budget::Budgets;
+use catalog::Catalog;
+use document::Documents;
+use operate::{Caches, Operator};
+use origin::remote::{self, Remote};
+use policy::admission::{self, Admission};
+use read::Pipeline;
+use repositories::{Registry, Repositories};
+use transfer::Transfers;
 
 pub use answer::{Answer, Body, Freshness, HotTicket, Representation};
-pub use clearance::Cleared;
+pub use budget::Limits;
 pub use counters::{Counters, MirrorCounters, MirrorReport, RepositoryCounters, UpstreamQuota};
-pub use engine::{ArtifactRequest, Engine, EngineParts, Limits};
-pub use flush::{CacheType, FlushReport, FlushRequest};
-pub use health::{BackendHealth, DiskSpace, Health};
-pub use held::{HeldArtifact, HeldCursor, HeldPage, HeldRequest, HeldSummary};
 pub use larder_storage::HeldSize;
-pub use passthrough::PassThroughBody;
-pub use reader::{FlightBody, FlightReader};
-pub use upstreams::{UpstreamFailure, UpstreamReport, UpstreamStanding};
+pub use operate::{
+    BackendHealth, CacheType, DiskSpace, FlushReport, FlushRequest, Health, HeldArtifact,
+    HeldCursor, HeldPage, HeldRequest, HeldSummary,
+};
+pub use policy::clearance::Cleared;
+pub use repositories::upstreams::{UpstreamFailure, UpstreamReport, UpstreamStanding};
+pub use target::ArtifactRequest;
+pub use transfer::passthrough::PassThroughBody;
+pub use transfer::reader::{FlightBody, FlightReader};
+
+/// What an engine is built from.
+#[derive(Debug)]
+pub struct EngineParts {
+    /// The configured repositories.
+    pub repositories: Vec<Arc<Repository>>,
+    /// Repositories that load but answer 501, with the reason.
+    pub not_built: BTreeMap<String, String>,
+    /// Where bytes are.
+    pub blobs: Arc<dyn BlobStore>,
+    /// Where records are.
+    pub metadata: MetadataStore,
+    /// The way outside.
+    pub upstream: Arc<dyn Upstream>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Signs links to other hosts.
+    pub link_key: LinkKey,
+    /// The addresses that clients use, as far as configured.
+    pub public_urls: PublicUrls,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// The pipeline and its components. Cheap to share behind an `Arc`.
+#[derive(Debug)]
+pub struct Engine {
+    registry: Arc<Registry>,
+    catalog: Arc<Catalog>,
+    transfers: Arc<Transfers>,
+    pipeline: Pipeline,
+    operator: Arc<Operator>,
+    budgets: Arc<Budgets>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Engine {
+    /// Builds an engine and starts its commit task. Must be called within a Tokio runtime.
+    pub fn new(parts: EngineParts) -> Arc<Self> {
+        let (clock, blobs, counters) = (parts.clock, parts.blobs, Arc::<Counters>::default());
+        let catalog = Catalog::new(
+            parts.metadata,
+            Arc::clone(&blobs),
+            Arc::clone(&clock),
+            Arc::clone(&counters),
+        );
+        let repositories = Repositories::default().next(
+            parts.repositories,
+            &parts.not_built,
+            &parts.link_key,
+            &|name, addresses| catalog.origin(name, addresses),
+        );
+        let registry = Registry::new(repositories, parts.public_urls, parts.link_key.clone());
+        let budgets = Budgets::new(parts.limits);
+        let transfers = Transfers::new(Arc::clone(&catalog), Arc::clone(&blobs));
+        let documents = Documents::new(document::Parts {
+            catalog: Arc::clone(&catalog),
+            transfers: Arc::clone(&transfers),
+            blobs: Arc::clone(&blobs),
+            clock: Arc::clone(&clock),
+            link_key: parts.link_key,
+            budgets: Arc::clone(&budgets),
+            counters: Arc::clone(&counters),
+        });
+        let remote = Remote::new(remote::Parts {
+            registry: Arc::clone(&registry),
+            catalog: Arc::clone(&catalog),
+            transfers: Arc::clone(&transfers),
+            documents: Arc::clone(&documents),
+            blobs: Arc::clone(&blobs),
+            upstream: Arc::clone(&parts.upstream),
+            clock: Arc::clone(&clock),
+            budgets: Arc::clone(&budgets),
+        });
+        let pipeline = Pipeline {
+            registry: Arc::clone(&registry),
+            catalog: Arc::clone(&catalog),
+            flights: Arc::clone(&transfers.flights),
+            documents,
+            remote: Arc::clone(&remote),
+            clock: Arc::clone(&clock),
+        };
+        let operator = Arc::new(Operator {
+            registry: Arc::clone(&registry),
+            catalog: Arc::clone(&catalog),
+            flights: Arc::clone(&transfers.flights),
+            remote,
+            blobs,
+            upstream: parts.upstream,
+            counters,
+            cache: Caches::default(),
+        });
+        catalog.follow_others(&operator);
+        operator.keep_origins();
+        Arc::new(Self {
+            registry,
+            catalog,
+            transfers,
+            pipeline,
+            operator,
+            budgets,
+            clock,
+        })
+    }
+
+    /// Takes a new configuration into use. What was served under the old one is no longer served from memory.
+    pub fn replace_repositories(
+        &self,
+        repositories: Vec<Arc<Repository>>,
+        not_built: &BTreeMap<String, String>,
+        public_urls: PublicUrls,
+    ) {
+        let before = self.registry.load();
+        self.catalog.reconfigured(&before.all());
+        let next = before.next(
+            repositories,
+            not_built,
+            &self.registry.link_key,
+            &|name, addresses| self.catalog.origin(name, addresses),
+        );
+        self.registry.replace(next, public_urls);
+        self.operator.reconfigured();
+    }
+
+    /// The repository of that name.
+    pub fn repository(&self, name: &str) -> Option<Arc<Repository>> {
+        let name = RepositoryName::parse(name).ok()?;
+        self.registry
+            .load()
+            .get(&name)
+            .map(|entry| Arc::clone(&entry.repository))
+    }
+
+    /// Why requests to the repository of that name are answered 501, if they are.
+    pub fn not_built(&self, name: &str) -> Option<String> {
+        let name = RepositoryName::parse(name).ok()?;
+        let entry = self.registry.load().get(&name).cloned()?;
+        let kind = || {
+            let kind = entry.repository.kind();
+            (kind != RepositoryKind::Remote).then(|| {
+                format!(
+                    "{} repositories are not built in this version of larder",
+                    kind.as_str()
+                )
+            })
+        };
+        entry.not_built.as_deref().map(str::to_owned).or_else(kind)
+    }
+
+    /// All repositories, sorted by name.
+    pub fn repositories(&self) -> Vec<Arc<Repository>> {
+        self.registry
+            .load()
+            .all()
+            .into_iter()
+            .map(|entry| Arc::clone(&entry.repository))
+            .collect()
+    }
+
+    /// Downloads that are running.
+    pub fn flights_active(&self) -> usize {
+        self.transfers.flights.len()
+    }
+
+    /// Downloads of files that may run at once.
+    pub fn downloads_limit(&self) -> usize {
+        self.budgets.limits.downloads
+    }
+
+    /// The engine's present time.
+    pub fn now(&self) -> UnixMillis {
+        self.clock.now()
+    }
+
+    /// Answers a request on `/api/v1/remote`. What it makes larder ask upstream says which larders it has passed.
+    pub async fn read(self: &Arc<Self>, request: ArtifactRequest<'_>) -> Result<Answer, Fault> {
+        let trail = Trail::of(request.headers);
+        if trail.is_empty() {
+            return self.pipeline.answer(request).await;
+        }
+        Box::pin(on_behalf(trail, self.pipeline.answer(request))).await
+    }
+
+    /// Stops what nobody waits for and gives the rest `grace`; then makes what was downloaded durable.
+    pub async fn drain(&self, grace: Duration) {
+        self.transfers.flights.stop_unread();
+        let idle = async {
+            while self.transfers.flights.len() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = tokio::time::timeout(grace, idle).await;
+        self.transfers.flights.stop_all();
+        let _ = tokio::time::timeout(Duration::from_secs(10), self.catalog.barrier()).await;
+    }
+
+    /// How long a body this request may have, in bytes, asked before any of it is read: only what is passed through has one. `None` if
+    /// nobody would look at it.
+    ///
+    /// # Errors
+    /// The fault that the request ends in whatever its body is: no such repository, a path that is refused, a method that is not offered.
+    pub fn body_limit(&self, request: &ArtifactRequest<'_>) -> Result<Option<u64>, Fault> {
+        Ok(match admission::admit(&self.registry, request)? {
+            Admission::Other {
+                operation: Operation::PassThrough(pass),
+                ..
+            } => Some(pass.max_body),
+            Admission::Other { .. } | Admission::Read(_) => None,
+        })
+    }
+
+    /// Drops held copies. Downloads begun before serve their readers and commit nothing. Local repositories' files are never touched.
+    ///
+    /// # Errors
+    /// There is no such repository, the pattern cannot be used, or storage fails.
+    pub async fn flush(&self, request: FlushRequest) -> Result<FlushReport, Fault> {
+        self.operator.flush(request).await
+    }
+
+    /// Forgets what is held under the path of a request; gives whether there was anything. Access rules are not asked: what they no longer
+    /// admit can be flushed as well. A download begun before serves its readers and commits nothing.
+    ///
+    /// # Errors
+    /// There is no such repository, the path cannot be one, or storage fails.
+    pub async fn forget(&self, request: &ArtifactRequest<'_>) -> Result<bool, Fault> {
+        self.operator.forget(request).await
+    }
+
+    /// Deletes blobs and derivations that nothing has referred to for a day.
+    pub async fn collect_garbage(&self) {
+        self.catalog.collect_garbage().await;
+    }
+
+    /// The backends' state, at most five seconds old.
+    pub async fn health(&self) -> Health {
+        self.operator.health().await
+    }
+
+    /// The room that there was when [`health`](Self::health) last looked.
+    pub fn disk(&self) -> Option<DiskSpace> {
+        self.operator.disk()
+    }
+
+    /// How much each configured remote repository holds, as it was last counted; empty before the first time. Asks nobody: if the count is
+    /// old, the next one is started behind the scenes.
+    pub fn held_sizes(&self) -> Vec<HeldSize> {
+        self.operator.held_sizes()
+    }
+
+    /// How much is held, of one repository or of all: all that are configured, and those that the database still has something of.
+    ///
+    /// # Errors
+    /// There is no such repository, or storage fails.
+    pub async fn held_summary(&self, repository: Option<&str>) -> Result<HeldSummary, Fault> {
+        self.operator.held_summary(repository).await
+    }
+
+    /// A page of what is held. A page may be shorter than asked for and still have a next one.
+    ///
+    /// # Errors
+    /// There is no such repository, the pattern cannot be used, or storage fails.
+    pub async fn held_artifacts(&self, request: &HeldRequest) -> Result<HeldPage, Fault> {
+        self.operator.held_artifacts(request).await
+    }
+
+    /// Counters of the whole process.
+    pub fn counters(&self) -> &Counters {
+        self.operator.counters()
+    }
+
+    /// Counters of each repository, sorted by name.
+    pub fn repository_counters(&self) -> Vec<(RepositoryName, Arc<RepositoryCounters>)> {
+        self.operator.repository_counters()
+    }
+
+    /// Every mirror of every repository, as it does at present.
+    pub fn mirror_reports(&self) -> Vec<MirrorReport> {
+        self.operator.mirror_reports()
+    }
+
+    /// What each repository's upstream last said of its rate limit, sorted by name.
+    pub fn upstream_quotas(&self) -> Vec<(RepositoryName, Arc<UpstreamQuota>)> {
+        self.operator.upstream_quotas()
+    }
+
+    /// Every place of every upstream, as it does at present. Other hosts that documents name are shown once one of them has failed.
+    pub fn upstream_reports(&self) -> Vec<UpstreamReport> {
+        self.operator.upstream_reports()
+    }
+
+    /// Failures of the upstreams of each repository by cause; those that have counted.
+    pub fn upstream_failures(&self) -> Vec<(RepositoryName, Vec<(&'static str, u64)>)> {
+        self.operator.upstream_failures()
+    }
+}

@@ -13,10 +13,10 @@ use larder_upstream::BodyStream;
 use url::Url;
 
 use crate::answer::{Body, HotTicket};
-use crate::clearance::{Cleared, clear_non_artifact};
-use crate::fill::{Fill, Release};
-use crate::passthrough::PassThroughBody;
-use crate::reader::FlightBody;
+use crate::policy::clearance::{Cleared, clear_non_artifact};
+use crate::transfer::fill::{Fill, Release};
+use crate::transfer::passthrough::PassThroughBody;
+use crate::transfer::reader::FlightBody;
 
 /// A body that may leave.
 pub fn cleared(body: Body) -> Cleared<Body> {

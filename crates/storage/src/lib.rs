@@ -26,6 +26,6 @@ pub use blob::{
 pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;
 pub use meta::{
-    Change, ChangeMarker, CollectReport, Counts, DamageReport, DerivedRecord, Durability, HeldRow,
-    HeldSize, MetadataStore, OnDamage, PageRow,
+    Change, ChangeMarker, CollectReport, Counts, DamageReport, DerivedRecord, Durability, Expected,
+    Heard, HeldRow, HeldSize, Listener, MetadataStore, Notice, OnDamage, PageRow, Receipt, Writer,
 };

@@ -101,28 +101,49 @@ async fn engine(
     repositories: &[Arc<Repository>],
     limits: Limits,
     clock: &Arc<ManualClock>,
+    share: bool,
 ) -> (Arc<Engine>, Arc<dyn BlobStore>, MetadataStore) {
     let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(path).unwrap());
     let metadata = MetadataStore::open(&path.join("larder.sqlite"))
         .await
         .unwrap();
+    if share {
+        metadata.share();
+    }
+    let engine = over(
+        Arc::clone(&blobs),
+        metadata.clone(),
+        repositories,
+        limits,
+        clock,
+    );
+    (engine, blobs, metadata)
+}
+
+/// An engine over these stores.
+fn over(
+    blobs: Arc<dyn BlobStore>,
+    metadata: MetadataStore,
+    repositories: &[Arc<Repository>],
+    limits: Limits,
+    clock: &Arc<ManualClock>,
+) -> Arc<Engine> {
     // The breaker's pauses run on the same clock, so that a test decides when an origin is asked again.
     let options = Options {
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         ..Options::new("larder/test")
     };
-    let engine = Engine::new(EngineParts {
+    Engine::new(EngineParts {
         repositories: repositories.to_vec(),
         not_built: BTreeMap::new(),
-        blobs: Arc::clone(&blobs),
-        metadata: metadata.clone(),
+        blobs,
+        metadata,
         upstream: Arc::new(HttpUpstream::new(options)),
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         link_key: LinkKey::from_bytes([7; 32]),
         public_urls: PublicUrls::default(),
         limits,
-    });
-    (engine, blobs, metadata)
+    })
 }
 
 impl Bench {
@@ -152,6 +173,16 @@ impl Bench {
         limits: Limits,
         change: impl Fn(&mut Repository),
     ) -> Self {
+        Self::sharing(path, limits, false, change).await
+    }
+
+    /// The same; `share`: with other programs that may use the directory.
+    pub(crate) async fn sharing(
+        path: &Path,
+        limits: Limits,
+        share: bool,
+        change: impl Fn(&mut Repository),
+    ) -> Self {
         let origin = Origin::start().await;
         let base = origin.url("/");
         let make = |package| {
@@ -170,7 +201,7 @@ impl Bench {
         ];
         let repositories: Vec<_> = packages.into_iter().map(make).collect();
         let clock = Arc::new(ManualClock::new(START));
-        let (engine, blobs, metadata) = engine(path, &repositories, limits, &clock).await;
+        let (engine, blobs, metadata) = engine(path, &repositories, limits, &clock, share).await;
         Self {
             engine,
             origin,
@@ -184,13 +215,41 @@ impl Bench {
         }
     }
 
+    /// A second engine over the same data. `own_store`: as another program would, with a database connection and a blob store of its
+    /// own over the same files; else on the first one's.
+    pub(crate) async fn second(&self, own_store: bool) -> Arc<Engine> {
+        let (blobs, metadata) = if own_store {
+            let metadata = MetadataStore::open(&self.path.join("larder.sqlite"))
+                .await
+                .unwrap();
+            metadata.share();
+            let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(&self.path).unwrap());
+            (blobs, metadata)
+        } else {
+            (Arc::clone(&self.blobs), self.metadata.clone())
+        };
+        over(
+            blobs,
+            metadata,
+            &self.repositories,
+            self.limits,
+            &self.clock,
+        )
+    }
+
     /// A new process over the same data: nothing in memory survives.
     pub(crate) async fn restart(&mut self) {
         self.settled().await;
         self.engine.drain(Duration::from_secs(5)).await;
         self.metadata.close().await;
-        (self.engine, self.blobs, self.metadata) =
-            engine(&self.path, &self.repositories, self.limits, &self.clock).await;
+        (self.engine, self.blobs, self.metadata) = engine(
+            &self.path,
+            &self.repositories,
+            self.limits,
+            &self.clock,
+            false,
+        )
+        .await;
     }
 
     /// Takes repositories into use that `change` has had its way with, as a reload does.

@@ -134,6 +134,25 @@ impl MetadataStore {
     }
 }
 
+/// The record under `key` as a transaction sees it.
+pub(super) async fn present(
+    tx: &mut Tx,
+    damage: &Damage,
+    key: &SourceKey,
+) -> Result<Option<ArtifactRecord>, StorageError> {
+    let failed = |error| StorageError::from_sql("read a record", error);
+    let values = [
+        key.repository.as_str().into(),
+        (*key.path).into(),
+        (*key.variant).into(),
+    ];
+    let row = tx.optional(GET, &values).await.map_err(failed)?;
+    let Some(row) = row else { return Ok(None) };
+    let stored: Vec<u8> = row.get(0).map_err(failed)?;
+    let names = [key.repository.as_str(), &key.path, &key.variant];
+    Ok(parse(damage, names, &stored))
+}
+
 /// Path, variant and record of a row.
 pub type PageRow = (String, String, Option<ArtifactRecord>);
 

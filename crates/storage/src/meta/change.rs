@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use larder_core::{ArtifactRecord, BlobDescriptor, Digest, RepositoryName, SourceKey, UnixMillis};
 
+use super::feed::{self, Notice, Writer};
 use super::{Durability, MetadataStore, Tx, artifacts, blobs, derivations};
 use crate::blob::BlobInfo;
 use crate::error::{StorageError, StorageErrorKind};
@@ -66,6 +67,59 @@ pub enum Change {
         /// Hexadecimal representation key.
         key: String,
     },
+    /// A change of a record that happens only if what is known of its source is still what the change was made from. Else it is left
+    /// out, and the [`Receipt`] names it.
+    If {
+        /// What has to be known.
+        expected: Expected,
+        /// A [`PutRecord`](Self::PutRecord) or [`DeleteRecord`](Self::DeleteRecord).
+        change: Box<Change>,
+    },
+}
+
+/// What a change of a record replaces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// A record with one of these bytes, or one without bytes; not that there is none. What is said of bytes that are held must bring
+    /// back neither those of before nor what was flushed.
+    Bytes(Vec<Digest>),
+    /// Anything but bytes that were heard of later than `heard_of`, unless they are among `but`.
+    NotLater {
+        /// When the upstream said so.
+        heard_of: UnixMillis,
+        /// Bytes that may be replaced in any case.
+        but: Vec<Digest>,
+    },
+}
+
+/// What became of changes that depended on what was known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// Records that were left as they are, because they were not as expected.
+    pub left: Vec<SourceKey>,
+}
+
+impl Change {
+    /// The record that is changed, and the bytes that it has afterwards.
+    fn record(&self) -> Option<(&SourceKey, Option<&Digest>)> {
+        match self {
+            Self::PutRecord { key, record, .. } => {
+                Some((key, record.blob().map(|blob| &blob.digest)))
+            }
+            Self::DeleteRecord { key } => Some((key, None)),
+            Self::If { change, .. } => change.record(),
+            Self::PutDerivation { .. } | Self::DeleteDerivation { .. } => None,
+        }
+    }
+
+    /// Whether it frees space and needs none.
+    fn only_deletes(&self) -> bool {
+        match self {
+            Self::DeleteRecord { .. } | Self::DeleteDerivation { .. } => true,
+            Self::If { change, .. } => change.only_deletes(),
+            Self::PutRecord { .. } | Self::PutDerivation { .. } => false,
+        }
+    }
 }
 
 /// A derived document.
@@ -99,31 +153,60 @@ impl MetadataStore {
         changes: Vec<Change>,
         durability: Durability,
     ) -> Result<(), StorageError> {
-        if changes.is_empty() {
-            return Ok(());
+        let told = Told {
+            writer: Writer::unique(),
+            notices: Vec::new(),
+            durability,
+        };
+        self.apply_told(changes, told).await.map(drop)
+    }
+
+    /// As [`apply`](Self::apply), for a user who hears what others change, with what the changes themselves do not tell the others.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub async fn apply_by(
+        &self,
+        writer: Writer,
+        changes: Vec<Change>,
+        notices: Vec<Notice>,
+    ) -> Result<Receipt, StorageError> {
+        let told = Told {
+            writer,
+            notices,
+            durability: Durability::Grouped,
+        };
+        self.apply_told(changes, told).await
+    }
+
+    async fn apply_told(&self, changes: Vec<Change>, told: Told) -> Result<Receipt, StorageError> {
+        if changes.is_empty() && told.notices.is_empty() {
+            return Ok(Receipt::default());
         }
-        let result = self.apply_with_little_space(&changes, durability).await;
-        self.noticed(result)
+        let result = self.apply_with_little_space(&changes, &told).await;
+        let receipt = self.noticed(result)?;
+        self.tell(told.writer, || told.about(&changes, &receipt));
+        Ok(receipt)
         // The pins in `changes` go here, after the commit.
     }
 
     async fn apply_with_little_space(
         &self,
         changes: &[Change],
-        durability: Durability,
-    ) -> Result<(), StorageError> {
-        match self.apply_all(changes, durability).await {
+        told: &Told,
+    ) -> Result<Receipt, StorageError> {
+        match self.apply_all(changes, told).await {
             Err(error) if error.is_full() => {
                 // The write-ahead log may be what takes up the space: write it back, cut it off, and try once more.
                 let written_back = self.db().empty_log().await;
                 match written_back {
-                    Ok(()) => match self.apply_all(changes, durability).await {
+                    Ok(()) => match self.apply_all(changes, told).await {
                         Err(error) if error.is_full() => {
-                            self.delete_on_a_full_disk(changes, error).await
+                            self.delete_on_a_full_disk(changes, told, error).await
                         }
                         other => other,
                     },
-                    Err(_) => self.delete_on_a_full_disk(changes, error).await,
+                    Err(_) => self.delete_on_a_full_disk(changes, told, error).await,
                 }
             }
             other => other,
@@ -134,34 +217,26 @@ impl MetadataStore {
     async fn delete_on_a_full_disk(
         &self,
         changes: &[Change],
+        told: &Told,
         error: StorageError,
-    ) -> Result<(), StorageError> {
-        let only_deletes = |change: &Change| {
-            matches!(
-                change,
-                Change::DeleteRecord { .. } | Change::DeleteDerivation { .. }
-            )
-        };
-        if !changes.iter().all(only_deletes) || !self.give_back_spare_space() {
+    ) -> Result<Receipt, StorageError> {
+        if !changes.iter().all(Change::only_deletes) || !self.give_back_spare_space() {
             return Err(error);
         }
+        let mut receipt = Receipt::default();
         for few in changes.chunks(FEW) {
-            self.apply_all(few, Durability::Grouped).await?;
+            receipt.left.extend(self.apply_all(few, told).await?.left);
             let written_back = self.db().empty_log().await;
             written_back
                 .map_err(|error| StorageError::from_sql("write to the metadata database", error))?;
         }
-        Ok(())
+        Ok(receipt)
     }
 
-    async fn apply_all(
-        &self,
-        changes: &[Change],
-        durability: Durability,
-    ) -> Result<(), StorageError> {
+    async fn apply_all(&self, changes: &[Change], told: &Told) -> Result<Receipt, StorageError> {
         for _ in 0..TRIES {
-            match self.try_to_apply(changes, durability).await {
-                Ok(()) => return Ok(()),
+            match self.try_to_apply(changes, told).await {
+                Ok(receipt) => return Ok(receipt),
                 Err(Obstacle::Failed(error)) => return Err(error),
                 Err(Obstacle::Condemned) => tokio::time::sleep(PAUSE).await,
                 Err(Obstacle::Missing(info)) => put_back(info).await?,
@@ -176,14 +251,86 @@ impl MetadataStore {
     async fn try_to_apply<'a>(
         &self,
         changes: &'a [Change],
-        durability: Durability,
-    ) -> Result<(), Obstacle<'a>> {
+        told: &Told,
+    ) -> Result<Receipt, Obstacle<'a>> {
         let failed = |error| StorageError::from_sql("write to the metadata database", error);
-        let mut tx = self.db().begin(durability).await.map_err(failed)?;
+        let mut tx = self.db().begin(told.durability).await.map_err(failed)?;
+        let mut receipt = Receipt::default();
         for change in changes {
-            apply_one(&mut tx, change).await?;
+            self.apply_one(&mut tx, change, &mut receipt).await?;
         }
-        Ok(tx.commit().await.map_err(failed)?)
+        if self.is_shared() {
+            let notices = told.about(changes, &receipt);
+            feed::note(&mut tx, told.writer, &notices).await?;
+        }
+        tx.commit().await.map_err(failed)?;
+        Ok(receipt)
+    }
+
+    async fn apply_one<'a>(
+        &self,
+        tx: &mut Tx,
+        change: &'a Change,
+        receipt: &mut Receipt,
+    ) -> Result<(), Obstacle<'a>> {
+        let Change::If { expected, change } = change else {
+            return apply_one(tx, change).await;
+        };
+        if let Some((key, _)) = change.record()
+            && !expected.allows(self.present(tx, key).await?.as_ref())
+        {
+            tracing::debug!(%key, "a record is left as it is: it has changed meanwhile");
+            receipt.left.push(key.clone());
+            return Ok(());
+        }
+        apply_one(tx, change).await
+    }
+
+    /// The row of a record, in the transaction that is to change it. One that cannot be read counts as absent.
+    async fn present(
+        &self,
+        tx: &mut Tx,
+        key: &SourceKey,
+    ) -> Result<Option<ArtifactRecord>, StorageError> {
+        artifacts::present(tx, &self.shared.damage, key).await
+    }
+}
+
+impl Expected {
+    fn allows(&self, present: Option<&ArtifactRecord>) -> bool {
+        let Some(present) = present else {
+            return matches!(self, Self::NotLater { .. });
+        };
+        let Some(blob) = present.blob() else {
+            return true;
+        };
+        match self {
+            Self::Bytes(expected) => expected.contains(&blob.digest),
+            Self::NotLater { heard_of, but } => {
+                present.contacted_at <= *heard_of || but.contains(&blob.digest)
+            }
+        }
+    }
+}
+
+/// What the other users are told along with changes.
+struct Told {
+    writer: Writer,
+    notices: Vec<Notice>,
+    durability: Durability,
+}
+
+impl Told {
+    fn about(&self, changes: &[Change], receipt: &Receipt) -> Vec<Notice> {
+        let records = changes.iter().filter_map(Change::record);
+        let changed = records.filter(|(key, _)| !receipt.left.contains(key));
+        changed
+            .map(|(key, blob)| Notice::Record {
+                key: key.clone(),
+                blob: blob.cloned(),
+            })
+            .chain(self.notices.iter().cloned())
+            .collect()
     }
 }
 
@@ -214,6 +361,8 @@ async fn apply_one<'a>(tx: &mut Tx, change: &'a Change) -> Result<(), Obstacle<'
             derivations::put(tx, key, repository, sources, derived).await?;
         }
         Change::DeleteDerivation { key } => derivations::delete(tx, key).await?,
+        // One condition is enough; it was looked at where this one was taken out of it.
+        Change::If { change, .. } => Box::pin(apply_one(tx, change)).await?,
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use larder_core::Digest;
@@ -21,6 +22,7 @@ mod collect;
 mod damage;
 mod db;
 mod derivations;
+mod feed;
 mod held;
 mod migrate;
 mod origins;
@@ -29,12 +31,13 @@ mod secrets;
 mod shrink;
 
 pub use artifacts::PageRow;
-pub use change::{Change, DerivedRecord};
+pub use change::{Change, DerivedRecord, Expected, Receipt};
 pub use collect::CollectReport;
 pub use damage::{DamageReport, OnDamage};
 pub(crate) use db::DbError;
 pub use db::{ChangeMarker, Durability};
 use db::{Db, Tx};
+pub use feed::{Heard, Listener, Notice, Writer};
 pub use held::{HeldRow, HeldSize};
 
 /// Rows of earlier versions that are deleted before larder serves: more would keep clients waiting.
@@ -69,6 +72,9 @@ struct Shared {
     deleting: Arc<tokio::sync::Mutex<()>>,
     /// Where the sweep of orphan files goes on.
     sweep: Mutex<Option<Digest>>,
+    feed: feed::Feed,
+    /// Whether other programs use the database's file, too.
+    is_shared: AtomicBool,
 }
 
 /// How much is stored.
@@ -235,6 +241,8 @@ impl Shared {
             name: collect::new_name(),
             deleting: Arc::default(),
             sweep: Mutex::default(),
+            feed: feed::Feed::default(),
+            is_shared: AtomicBool::new(false),
         }
     }
 }

@@ -1,0 +1,470 @@
+//! Blob, then record, then the in-process copy, in this order and in groups. Who waits for a record to become visible is told when it is.
+
+use std::fmt::Debug;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use larder_core::{ArtifactRecord, Digest, SourceKey, UnixMillis, fresh_until};
+use larder_storage::{BlobInfo, Change, Expected, Receipt, SealedSpool};
+use tokio::sync::{MutexGuard, mpsc, oneshot};
+
+use super::{Absence, Catalog, superseded};
+use crate::counters::count;
+use crate::repositories::Entry;
+use crate::target::Wanted;
+
+/// Fills that become durable together.
+const GROUP: usize = 64;
+
+/// Who waits for a commit to become visible: until then, newcomers join it.
+pub(crate) trait Landing: Debug + Send + Sync {
+    /// Whether a flush has overtaken it: then nothing is committed.
+    fn is_flushed(&self) -> bool;
+    /// Whether a document that has become visible meanwhile states other bytes: what comes of this is not trusted.
+    fn is_restated(&self) -> bool;
+    /// Its record is visible, or never will be.
+    fn landed(&self);
+    /// The request that it was begun for.
+    fn span(&self) -> &tracing::Span;
+}
+
+/// What is to become durable.
+#[derive(Debug)]
+pub(crate) struct Commit {
+    pub(crate) wanted: Arc<Wanted>,
+    pub(crate) landing: Arc<dyn Landing>,
+    pub(crate) change: RecordChange,
+    /// The record that this one replaces.
+    pub(crate) replaces: Option<Arc<ArtifactRecord>>,
+}
+
+#[derive(Debug)]
+pub(crate) enum RecordChange {
+    /// New bytes with their record.
+    Store {
+        record: Arc<ArtifactRecord>,
+        spool: SealedSpool,
+        /// The source that names the same bytes by their digest, to be remembered along with this one.
+        also: Option<SourceKey>,
+    },
+    /// A record about bytes that are held already, or about none.
+    Renew {
+        record: Arc<ArtifactRecord>,
+    },
+    Drop,
+    /// There is nothing: remembered in memory only, and what was held goes.
+    Absent {
+        status: u16,
+        at: UnixMillis,
+        was_held: bool,
+    },
+}
+
+/// Commits that become visible together, with what they supersede.
+#[derive(Default)]
+pub(crate) struct Batch<'a> {
+    pub(crate) commits: Vec<Commit>,
+    /// Held files that a new document contradicts: dropped with the commits and before them.
+    pub(crate) contradicted: &'a [SourceKey],
+    /// Downloads of files of which a new document states other bytes are told so by this; it gives whether there were any.
+    pub(crate) restate: Option<&'a (dyn Fn() -> bool + Send + Sync)>,
+    /// Whose files they are.
+    pub(crate) entry: Option<&'a Entry>,
+}
+
+#[derive(Debug)]
+pub(super) enum Message {
+    /// Commits that become visible together.
+    Commits(Vec<Commit>),
+    Barrier(oneshot::Sender<()>),
+}
+
+/// The way to the commit task.
+#[derive(Debug)]
+pub(super) struct CommitQueue(mpsc::UnboundedSender<Message>);
+
+impl CommitQueue {
+    pub(super) fn new(sender: mpsc::UnboundedSender<Message>) -> Self {
+        Self(sender)
+    }
+}
+
+/// Starts the task that makes fills durable.
+pub(super) fn start(catalog: &Arc<Catalog>, mut queue: mpsc::UnboundedReceiver<Message>) {
+    let catalog: Weak<Catalog> = Arc::downgrade(catalog);
+    tokio::spawn(async move {
+        let mut messages = Vec::with_capacity(GROUP);
+        while queue.recv_many(&mut messages, GROUP).await > 0 {
+            let Some(catalog) = catalog.upgrade() else {
+                return;
+            };
+            let mut commits = Vec::new();
+            let mut barriers = Vec::new();
+            for message in messages.drain(..) {
+                match message {
+                    Message::Commits(together) => commits.extend(together),
+                    Message::Barrier(sender) => barriers.push(sender),
+                }
+            }
+            if !commits.is_empty() {
+                let batch = Batch {
+                    commits,
+                    ..Batch::default()
+                };
+                catalog.exclusive().await.commit(batch).await;
+            }
+            for barrier in barriers {
+                let _ = barrier.send(());
+            }
+        }
+    });
+}
+
+/// The right to make records visible that others are compared with: as long as it is held, nobody else does.
+#[derive(Debug)]
+pub(crate) struct Exclusive<'a> {
+    catalog: &'a Catalog,
+    _alone: MutexGuard<'a, ()>,
+}
+
+impl Exclusive<'_> {
+    /// Makes changes durable and visible, and waits for that. What could not be written is not kept, and who waits for it is told so.
+    pub(crate) async fn commit(&self, batch: Batch<'_>) {
+        self.catalog.commit_batch(batch).await;
+    }
+}
+
+struct Prepared {
+    wanted: Arc<Wanted>,
+    landing: Arc<dyn Landing>,
+    replaces: Option<Arc<ArtifactRecord>>,
+    key: SourceKey,
+    also: Option<SourceKey>,
+    record: Option<Arc<ArtifactRecord>>,
+    blob: Option<BlobInfo>,
+    is_new: bool,
+    /// The status that says that there is nothing, and when it came.
+    absence: Option<(u16, UnixMillis)>,
+    /// Whether the database is told.
+    written: bool,
+}
+
+impl Catalog {
+    /// Makes commits durable behind the scenes, in groups and in their order.
+    pub(crate) fn enqueue(&self, commits: Vec<Commit>) {
+        if !commits.is_empty() {
+            // Fails only when the catalog is gone, and then there is nobody to tell.
+            let _ = self.queue.0.send(Message::Commits(commits));
+        }
+    }
+
+    /// Waits until everything enqueued so far is durable or has failed.
+    pub(crate) async fn barrier(&self) {
+        let (sender, receiver) = oneshot::channel();
+        if self.queue.0.send(Message::Barrier(sender)).is_ok() {
+            let _ = receiver.await;
+        }
+    }
+
+    /// Waits until nobody else makes records visible.
+    pub(crate) async fn exclusive(&self) -> Exclusive<'_> {
+        Exclusive {
+            catalog: self,
+            _alone: self.committing.lock().await,
+        }
+    }
+
+    async fn commit_batch(&self, mut batch: Batch<'_>) {
+        let (mut ready, waiting) = self.prepare(std::mem::take(&mut batch.commits));
+        ready.extend(self.publish_group(waiting).await);
+        if !ready.iter().any(|one| one.is_new) && self.is_disk_low() {
+            // What brings no bytes is remembered in memory until there is space again: each row is one more that a full disk has to take.
+            ready
+                .iter_mut()
+                .filter(|one| one.record.is_some())
+                .for_each(|one| one.written = false);
+        }
+        let drops = batch
+            .contradicted
+            .iter()
+            .map(|key| Change::DeleteRecord { key: key.clone() });
+        let changes = drops
+            .chain(ready.iter().filter(|one| one.written).flat_map(changes_of))
+            .collect::<Vec<_>>();
+        let notices = self.superseded_by(&ready, &batch);
+        let applied = self.metadata.apply_by(self.writer, changes, notices).await;
+        if let Err(error) = &applied {
+            self.trouble.tell_unwritten(error);
+        } else if ready.iter().any(|one| one.is_new) {
+            self.trouble.note_kept();
+        }
+        if applied.is_ok() && !batch.contradicted.is_empty() {
+            for key in batch.contradicted {
+                self.records.remove(key);
+            }
+            batch.entry.inspect(|entry| entry.bump());
+        }
+        for prepared in ready {
+            self.make_visible(prepared, applied.as_ref().ok());
+        }
+        // Answers from these downloads carry the epoch of before.
+        if batch.restate.is_some_and(|restate| restate()) {
+            batch.entry.inspect(|entry| entry.bump());
+        }
+    }
+
+    /// What other engines are told: which repositories' epochs this raises.
+    fn superseded_by(&self, ready: &[Prepared], batch: &Batch<'_>) -> Vec<larder_storage::Notice> {
+        let by_document = batch.entry.filter(|_| !batch.contradicted.is_empty());
+        let by_commit = ready.iter().filter(|one| {
+            let before = one.replaces.clone().or_else(|| self.records.peek(&one.key));
+            before.is_some_and(|before| {
+                self.is_superseded(&one.wanted, &before, one.record.as_deref())
+            })
+        });
+        let mut notices = Vec::new();
+        for entry in by_document
+            .into_iter()
+            .chain(by_commit.map(|one| &*one.wanted.entry))
+        {
+            for notice in superseded(entry) {
+                if !notices.contains(&notice) {
+                    notices.push(notice);
+                }
+            }
+        }
+        notices
+    }
+
+    /// What is to be written at once, and what has bytes to be published first. What was flushed meanwhile is left out.
+    fn prepare(&self, commits: Vec<Commit>) -> (Vec<Prepared>, Vec<(Prepared, SealedSpool)>) {
+        let mut ready = Vec::new();
+        let mut waiting = Vec::new();
+        for Commit {
+            wanted,
+            landing,
+            change,
+            replaces,
+        } in commits
+        {
+            if landing.is_flushed() {
+                landing.landed();
+                count(&wanted.entry.counters.fills_not_kept);
+                continue;
+            }
+            let key = wanted.key.clone();
+            let is_restated = landing.is_restated();
+            let is_known = replaces.is_some() || self.records.peek(&key).is_some();
+            let prepared = |record, is_new, also| Prepared {
+                wanted,
+                landing,
+                replaces,
+                key,
+                also,
+                record,
+                blob: None,
+                is_new,
+                absence: None,
+                written: true,
+            };
+            match change {
+                RecordChange::Store {
+                    record,
+                    spool,
+                    also,
+                } => {
+                    let record = trusted(record, is_restated);
+                    waiting.push((prepared(Some(record), true, also), spool));
+                }
+                RecordChange::Renew { record } => {
+                    let record = trusted(record, is_restated);
+                    ready.push(prepared(Some(record), false, None));
+                }
+                RecordChange::Drop => ready.push(prepared(None, false, None)),
+                RecordChange::Absent {
+                    status,
+                    at,
+                    was_held,
+                } => ready.push(Prepared {
+                    absence: Some((status, at)),
+                    written: was_held || is_known,
+                    ..prepared(None, false, None)
+                }),
+            }
+        }
+        (ready, waiting)
+    }
+
+    async fn publish_group(&self, waiting: Vec<(Prepared, SealedSpool)>) -> Vec<Prepared> {
+        if waiting.is_empty() {
+            return Vec::new();
+        }
+        let (mut prepared, spools): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
+        let blobs = Arc::clone(&self.blobs);
+        let published = tokio::task::spawn_blocking(move || blobs.publish(spools))
+            .await
+            .unwrap_or_default();
+        let mut results = published.into_iter();
+        prepared.retain_mut(|one| match results.next() {
+            Some(Ok(info)) => {
+                one.blob = Some(info);
+                true
+            }
+            failed => {
+                let say = || {
+                    if let Some(error) = failed.and_then(Result::err) {
+                        self.trouble.warn_not_kept(&error);
+                    } else {
+                        tracing::warn!(key = %one.key, "a download was served and not kept: its writing was interrupted");
+                    }
+                };
+                one.landing.span().in_scope(say);
+                count(&one.wanted.entry.counters.fills_not_kept);
+                one.landing.landed();
+                false
+            }
+        });
+        prepared
+    }
+
+    fn make_visible(&self, prepared: Prepared, applied: Option<&Receipt>) {
+        let Prepared {
+            wanted,
+            landing,
+            replaces,
+            key,
+            also,
+            record,
+            is_new,
+            absence,
+            ..
+        } = prepared;
+        // What was found to be something else than expected has been changed by somebody else, and is read anew.
+        let is_left = applied.is_some_and(|receipt| receipt.left.contains(&key));
+        let applied = applied.is_some() && !is_left;
+        let before = replaces.or_else(|| self.records.peek(&key));
+        if let Some((status, at)) = absence {
+            let absence = Absence {
+                status,
+                at,
+                arrivals: wanted.entry.arrivals.load(Ordering::Acquire),
+            };
+            self.absences.note(
+                key.clone(),
+                absence,
+                wanted.entry.repository.cache.negative_ttl,
+            );
+        }
+        if applied {
+            if let (Some(also), Some(record)) = (also, &record) {
+                self.absences.remove(&also);
+                self.records.put(also, Arc::new(by_digest(record)));
+            }
+            match &record {
+                Some(record) => {
+                    self.absences.remove(&key);
+                    self.records.put(key.clone(), Arc::clone(record));
+                }
+                None => self.records.remove(&key),
+            }
+            let is_news = record.as_ref().is_some_and(|now| {
+                before
+                    .as_ref()
+                    .is_none_or(|before| before.blob() != now.blob())
+            });
+            if is_new && is_news && wanted.spec.is_document {
+                wanted.entry.arrived();
+            }
+            if is_new {
+                count(&wanted.entry.counters.fills_committed);
+            }
+        } else if is_new {
+            count(&wanted.entry.counters.fills_not_kept);
+        }
+        if is_left {
+            self.records.remove(&key);
+        }
+        // What was remembered of an expired copy has expired with it; a copy that is replaced before its time is taken back.
+        if applied
+            && before.is_some_and(|before| self.is_superseded(&wanted, &before, record.as_deref()))
+        {
+            wanted.entry.bump();
+        }
+        landing.landed();
+    }
+
+    /// Whether a copy that was still fresh has given way to other bytes, or to none.
+    fn is_superseded(
+        &self,
+        wanted: &Wanted,
+        before: &ArtifactRecord,
+        after: Option<&ArtifactRecord>,
+    ) -> bool {
+        let until = fresh_until(
+            before,
+            wanted.class_of(before),
+            &wanted.entry.repository.cache,
+        );
+        let was_fresh =
+            before.blob().is_some() && until.is_none_or(|until| self.clock.now() < until);
+        was_fresh && after.is_none_or(|after| after.blob() != before.blob())
+    }
+}
+
+/// What vouched for it does so no more, if it was restated.
+fn trusted(record: Arc<ArtifactRecord>, is_restated: bool) -> Arc<ArtifactRecord> {
+    if !is_restated {
+        return record;
+    }
+    Arc::new(ArtifactRecord {
+        verified: false,
+        ..ArtifactRecord::clone(&record)
+    })
+}
+
+fn changes_of(prepared: &Prepared) -> impl Iterator<Item = Change> {
+    let key = prepared.key.clone();
+    let put = |key, record| Change::PutRecord {
+        key,
+        record,
+        blob: prepared.blob.clone(),
+    };
+    let (change, also) = match (&prepared.record, &prepared.also) {
+        (Some(record), also) => (
+            Change::If {
+                expected: expected(prepared, record),
+                change: Box::new(put(key, ArtifactRecord::clone(record))),
+            },
+            also.as_ref()
+                .map(|also| put(also.clone(), by_digest(record))),
+        ),
+        (None, _) => (Change::DeleteRecord { key }, None),
+    };
+    [Some(change), also].into_iter().flatten()
+}
+
+/// What a record may replace. New bytes replace those that were there when they were asked for, and any that were heard of before; news
+/// of bytes that are held is for those bytes only.
+fn expected(prepared: &Prepared, record: &ArtifactRecord) -> Expected {
+    let digest = |record: &ArtifactRecord| record.blob().map(|blob| blob.digest.clone());
+    let known: Vec<Digest> = digest(record)
+        .into_iter()
+        .chain(prepared.replaces.as_deref().and_then(digest))
+        .collect();
+    if prepared.is_new || record.blob().is_none() {
+        Expected::NotLater {
+            heard_of: record.contacted_at,
+            but: known,
+        }
+    } else {
+        Expected::Bytes(known)
+    }
+}
+
+/// The same bytes under their digest's name, which they have just been found to have.
+fn by_digest(record: &ArtifactRecord) -> ArtifactRecord {
+    ArtifactRecord {
+        verified: true,
+        ..record.clone()
+    }
+}

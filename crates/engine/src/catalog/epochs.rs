@@ -1,0 +1,73 @@
+//! When what was made of a repository's records before is void. Each answer that may be served again carries the epoch that it was made
+//! in; whoever supersedes what was served raises it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use larder_storage::Notice;
+
+use super::Catalog;
+use crate::repositories::Entry;
+
+/// The epoch of a repository at a moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Epoch {
+    /// Where it stands now.
+    pub(crate) shared: Arc<AtomicU64>,
+    /// Where it stood then.
+    pub(crate) value: u64,
+}
+
+impl Epoch {
+    /// The present epoch of a repository.
+    pub(super) fn of(entry: &Entry) -> Self {
+        Self {
+            shared: Arc::clone(&entry.epoch),
+            value: entry.epoch.load(Ordering::Acquire),
+        }
+    }
+
+    /// Whether it has not been raised since.
+    pub(crate) fn still_holds(&self) -> bool {
+        self.shared.load(Ordering::Acquire) == self.value
+    }
+}
+
+impl Catalog {
+    /// What was made of this repository's records before is void, here and in other engines.
+    pub(crate) fn supersede(self: &Arc<Self>, entry: &Entry) {
+        entry.bump();
+        self.announce(vec![Notice::Superseded(entry.repository.name.clone())]);
+    }
+
+    /// A flush begins: what is under way was asked before.
+    pub(crate) fn begin_flush(self: &Arc<Self>, entry: &Entry) {
+        entry.flushed();
+        self.announce(vec![Notice::Flushed(entry.repository.name.clone())]);
+    }
+
+    /// A flush has deleted what it should: nothing of before is served from memory.
+    pub(crate) fn end_flush(self: &Arc<Self>, entry: &Entry) {
+        self.records.clear();
+        self.supersede(entry);
+    }
+
+    /// The configuration has changed: what was served under the old one is void in this engine.
+    pub(crate) fn reconfigured(&self, entries: &[Arc<Entry>]) {
+        for entry in entries {
+            entry.flushed();
+            entry.bump();
+        }
+    }
+
+    fn announce(self: &Arc<Self>, notices: Vec<Notice>) {
+        let catalog = Arc::clone(self);
+        let announced = async move {
+            let told = catalog.metadata.announce(catalog.writer, notices).await;
+            if let Err(error) = told {
+                tracing::error!(%error, "other programs over the same data were not told of a change");
+            }
+        };
+        tokio::spawn(announced);
+    }
+}

@@ -1,0 +1,150 @@
+//! Pages of records, sizes, and what is cleared away: for operators, and for work behind the scenes.
+
+use std::time::Duration;
+
+use larder_core::{ArtifactRecord, RepositoryName};
+use larder_storage::{
+    CollectReport, Counts, DamageReport, HeldRow, HeldSize, PageRow, StorageError,
+};
+
+use super::Catalog;
+
+/// Rows of earlier versions about what is not there that one collection deletes.
+const ABSENCES_AT_ONCE: usize = 200_000;
+
+impl Catalog {
+    /// Up to `limit` records of a repository after a path and variant, in their order; those that cannot be read are passed over.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn page(
+        &self,
+        repository: &RepositoryName,
+        after: Option<&(String, String)>,
+        limit: u32,
+    ) -> Result<Vec<(String, String, ArtifactRecord)>, StorageError> {
+        self.metadata.page(repository, after, limit).await
+    }
+
+    /// As [`page`](Self::page), with `None` in place of what cannot be read.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn rows(
+        &self,
+        repository: &RepositoryName,
+        after: Option<&(String, String)>,
+        limit: u32,
+    ) -> Result<Vec<PageRow>, StorageError> {
+        self.metadata.rows(repository, after, limit).await
+    }
+
+    /// The variants under which there is a record of a path.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn variants(
+        &self,
+        repository: &RepositoryName,
+        path: &str,
+    ) -> Result<Vec<String>, StorageError> {
+        self.metadata.variants(repository, path).await
+    }
+
+    /// How much each repository holds.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn held_sizes(&self) -> Result<Vec<HeldSize>, StorageError> {
+        self.metadata.held_sizes().await
+    }
+
+    /// Rows of what is held after a path and variant.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn held_rows(
+        &self,
+        repository: &RepositoryName,
+        after: (&str, &str),
+        limit: u32,
+    ) -> Result<Vec<HeldRow>, StorageError> {
+        self.metadata.held_rows(repository, after, limit).await
+    }
+
+    /// Path and variant of a row of what is held.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn held_place(
+        &self,
+        repository: &RepositoryName,
+        row: i64,
+    ) -> Result<Option<(String, String)>, StorageError> {
+        self.metadata.held_place(repository, row).await
+    }
+
+    /// How much is stored in all.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn counts(&self) -> Result<Counts, StorageError> {
+        self.metadata.counts().await
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// It does not.
+    pub(crate) async fn ping(&self) -> Result<(), StorageError> {
+        self.metadata.ping().await
+    }
+
+    /// The damage that the database has met with.
+    pub(crate) fn damage(&self) -> DamageReport {
+        self.metadata.damage()
+    }
+
+    /// The mark of the upstream at these addresses.
+    pub(crate) fn origin(&self, repository: &RepositoryName, addresses: &[String]) -> String {
+        self.metadata.origin(repository, addresses)
+    }
+
+    /// Writes down which upstreams repositories have; gives how many copies of others are held.
+    ///
+    /// # Errors
+    /// The database does not take it.
+    pub(crate) async fn keep_origins(
+        &self,
+        current: &[(RepositoryName, [String; 2])],
+    ) -> Result<Vec<(RepositoryName, u64)>, StorageError> {
+        self.metadata.keep_origins(current).await
+    }
+
+    /// What the database no longer needs goes back to the file system.
+    pub(crate) async fn shrink(&self) {
+        let room = self
+            .blobs
+            .free_space()
+            .map_or(0, |space| space.available.saturating_sub(space.reserve));
+        match self.metadata.shrink(room).await {
+            Ok(0) => {}
+            Ok(bytes) => tracing::info!(bytes, "the metadata database became smaller"),
+            Err(error) => tracing::warn!(%error, "the metadata database could not be made smaller"),
+        }
+    }
+
+    /// Deletes blobs and derivations that nothing has referred to for `grace`.
+    ///
+    /// # Errors
+    /// It was interrupted, and goes on with the next call.
+    pub(crate) async fn collect(&self, grace: Duration) -> Result<CollectReport, StorageError> {
+        if let Err(error) = self.metadata.forget_absences(ABSENCES_AT_ONCE).await {
+            tracing::warn!(%error, "what an earlier version remembered of missing files could not be deleted");
+        }
+        self.forget_absences(|_| false);
+        let collected = self.metadata.collect(self.now(), grace, &self.blobs).await;
+        self.shrink().await;
+        collected
+    }
+}

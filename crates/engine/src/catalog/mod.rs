@@ -1,0 +1,378 @@
+//! What larder knows of its upstreams' documents and files, and the only way to change it.
+//!
+//! | file | knows |
+//! |---|---|
+//! | `mod.rs` | reading and amending single records, derivations |
+//! | `records.rs` | the in-process copy of records |
+//! | `absences.rs` | what an upstream has said is not there |
+//! | `commit.rs` | blob, then record, then the in-process copy, in groups |
+//! | `epochs.rs` | when what was made of records before is void |
+//! | `listing.rs` | pages of records, sizes, and what the collector does |
+//! | `bus.rs` | what other engines over the same data have changed |
+//! | `room.rs` | what nothing refers to any more, and the bytes behind records |
+//! | `trouble.rs` | storage that does not take what it should |
+//!
+//! Nobody else sees the database, the in-process copies or the epochs. A change says what it replaces, and is left out where that is no
+//! longer what is known: news of a record never brings back the bytes of before (docs/adr/0057).
+
+mod absences;
+mod bus;
+mod commit;
+mod epochs;
+mod listing;
+mod records;
+mod room;
+mod trouble;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use absences::Absences;
+use larder_core::{ArtifactRecord, Clock, Digest, SourceKey, UnixMillis};
+use larder_storage::{
+    BlobStore, Change, DerivedRecord, Expected, MetadataStore, StorageError, Writer,
+};
+use larder_upstream::in_request;
+use records::Records;
+use tokio::sync::mpsc;
+
+use crate::counters::Counters;
+use crate::repositories::Entry;
+
+pub(crate) use absences::Absence;
+pub(crate) use bus::Foreign;
+pub(crate) use commit::{Batch, Commit, Landing, RecordChange};
+pub(crate) use epochs::Epoch;
+pub(crate) use trouble::Trouble;
+
+/// Records, what is remembered of absences, and the epochs of repositories.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    metadata: MetadataStore,
+    records: Records,
+    absences: Absences,
+    blobs: Arc<dyn BlobStore>,
+    clock: Arc<dyn Clock>,
+    /// This engine, among the users of the database.
+    writer: Writer,
+    queue: commit::CommitQueue,
+    /// Held by whoever makes records visible that others are compared with.
+    committing: tokio::sync::Mutex<()>,
+    trouble: Trouble,
+    counters: Arc<Counters>,
+    /// When a full disk last made larder look for what can go, in milliseconds.
+    last_room_made: AtomicI64,
+}
+
+impl Catalog {
+    /// The catalog of a database and a blob store; starts the task that commits what is enqueued. Must be called within a Tokio runtime.
+    pub(crate) fn new(
+        metadata: MetadataStore,
+        blobs: Arc<dyn BlobStore>,
+        clock: Arc<dyn Clock>,
+        counters: Arc<Counters>,
+    ) -> Arc<Self> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let catalog = Arc::new(Self {
+            records: Records::new(metadata.clone(), Arc::clone(&clock)),
+            metadata,
+            absences: Absences::default(),
+            blobs,
+            clock,
+            writer: Writer::unique(),
+            queue: commit::CommitQueue::new(sender),
+            committing: tokio::sync::Mutex::default(),
+            trouble: Trouble::default(),
+            counters,
+            last_room_made: AtomicI64::new(i64::MIN),
+        });
+        commit::start(&catalog, receiver);
+        catalog
+    }
+
+    /// The present epoch of a repository: what is made in it may be served until the epoch is raised.
+    pub(crate) fn epoch(&self, entry: &Entry) -> Epoch {
+        Epoch::of(entry)
+    }
+
+    fn now(&self) -> UnixMillis {
+        self.clock.now()
+    }
+
+    /// The record, from memory or from the database.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn record(
+        &self,
+        key: &SourceKey,
+    ) -> Result<Option<Arc<ArtifactRecord>>, StorageError> {
+        self.records.get(key).await
+    }
+
+    /// The record, if there is one and it can be read.
+    pub(crate) async fn known(&self, key: &SourceKey) -> Option<Arc<ArtifactRecord>> {
+        self.records.get(key).await.ok().flatten()
+    }
+
+    /// The record, if it is in memory.
+    pub(crate) fn peek(&self, key: &SourceKey) -> Option<Arc<ArtifactRecord>> {
+        self.records.peek(key)
+    }
+
+    /// Whether nothing more is to be written but what frees space.
+    pub(crate) fn is_disk_low(&self) -> bool {
+        self.blobs.free_space().is_ok_and(|space| space.is_low())
+    }
+
+    /// Remembers what brings no bytes; on a nearly full disk in memory only. What has meanwhile got other bytes stays as it is.
+    ///
+    /// # Errors
+    /// The database does not take it.
+    pub(crate) async fn remember(
+        &self,
+        key: &SourceKey,
+        record: Arc<ArtifactRecord>,
+    ) -> Result<(), StorageError> {
+        if !self.is_disk_low() {
+            let amended = vec![(key.clone(), ArtifactRecord::clone(&record))];
+            if !self.write_amended(amended).await?.is_empty() {
+                self.records.remove(key);
+                return Ok(());
+            }
+        }
+        self.absences.remove(key);
+        self.records.put(key.clone(), record);
+        Ok(())
+    }
+
+    /// Takes a record out of the database, memory and the hot set, unless it is of other bytes by now than those of `record`.
+    pub(crate) async fn drop_record(
+        &self,
+        entry: &Entry,
+        key: &SourceKey,
+        record: &ArtifactRecord,
+    ) {
+        let change = Change::DeleteRecord { key: key.clone() };
+        let change = match record.blob() {
+            Some(blob) => Change::If {
+                expected: Expected::Bytes(vec![blob.digest.clone()]),
+                change: Box::new(change),
+            },
+            None => change,
+        };
+        let applied = self
+            .metadata
+            .apply_by(self.writer, vec![change], superseded(entry));
+        if let Err(error) = applied.await {
+            in_request(|| tracing::error!(%error, %key, "a record could not be dropped"));
+        }
+        self.records.remove(key);
+        entry.bump();
+    }
+
+    /// What is known of records has changed, and not their bytes: writes it, and gives the keys of those that have other bytes by now, or
+    /// are gone; they are left alone.
+    async fn write_amended(
+        &self,
+        records: Vec<(SourceKey, ArtifactRecord)>,
+    ) -> Result<Vec<SourceKey>, StorageError> {
+        let changes = records
+            .into_iter()
+            .map(|(key, record)| amended(key, record));
+        let applied = self
+            .metadata
+            .apply_by(self.writer, changes.collect(), Vec::new());
+        Ok(applied.await?.left)
+    }
+
+    /// Files that nothing vouches for any more, because their document is gone: unverified from now on, for whoever is served next.
+    pub(crate) async fn unvouch(
+        &self,
+        entry: &Entry,
+        files: Vec<(SourceKey, Arc<ArtifactRecord>)>,
+    ) {
+        if files.is_empty() {
+            return;
+        }
+        let unverified: Vec<_> = files
+            .into_iter()
+            .map(|(key, record)| (key, without_voucher(&record)))
+            .collect();
+        let changes = unverified
+            .iter()
+            .map(|(key, record)| amended(key.clone(), record.clone()))
+            .collect();
+        let applied = self
+            .metadata
+            .apply_by(self.writer, changes, superseded(entry));
+        let Ok(receipt) = applied.await else {
+            return;
+        };
+        for (key, record) in unverified {
+            if receipt.left.contains(&key) {
+                self.records.remove(&key);
+            } else {
+                self.records.put(key, Arc::new(record));
+            }
+        }
+        entry.bump();
+    }
+
+    /// The same for what was found by looking through the database. Where it cannot be written for want of space, they go.
+    ///
+    /// # Errors
+    /// The database does not take it.
+    pub(crate) async fn doubt(
+        &self,
+        files: Vec<(SourceKey, ArtifactRecord)>,
+    ) -> Result<(), StorageError> {
+        let unverified = files
+            .iter()
+            .map(|(key, record)| (key.clone(), without_voucher(record)));
+        let result = match self.write_amended(unverified.collect()).await {
+            Err(error) if error.is_full() => {
+                let gone = files
+                    .iter()
+                    .map(|(key, _)| Change::DeleteRecord { key: key.clone() });
+                self.metadata
+                    .apply_by(self.writer, gone.collect(), Vec::new())
+                    .await
+                    .map(drop)
+            }
+            other => other.map(drop),
+        };
+        files.iter().for_each(|(key, _)| self.records.remove(key));
+        result
+    }
+
+    /// Deletes records, whatever they are: a flush, or what nobody names any more.
+    ///
+    /// # Errors
+    /// The database does not take it.
+    pub(crate) async fn delete(&self, keys: Vec<SourceKey>) -> Result<(), StorageError> {
+        let changes = keys
+            .iter()
+            .map(|key| Change::DeleteRecord { key: key.clone() });
+        let applied = self
+            .metadata
+            .apply_by(self.writer, changes.collect(), Vec::new());
+        let result = applied.await.map(drop);
+        keys.iter().for_each(|key| self.records.remove(key));
+        result
+    }
+
+    /// Writes what has changed of records beside their bytes, and deletes others, in one transaction.
+    ///
+    /// # Errors
+    /// The database does not take it.
+    pub(crate) async fn retire(
+        &self,
+        amend: Vec<(SourceKey, ArtifactRecord)>,
+        delete: Vec<(SourceKey, ArtifactRecord)>,
+    ) -> Result<(), StorageError> {
+        let keys: Vec<SourceKey> = amend
+            .iter()
+            .chain(&delete)
+            .map(|(key, _)| key.clone())
+            .collect();
+        let deleted = delete.into_iter().map(|(key, record)| Change::If {
+            expected: Expected::Bytes(bytes_of(&record)),
+            change: Box::new(Change::DeleteRecord { key }),
+        });
+        let changes = amend
+            .into_iter()
+            .map(|(key, record)| amended(key, record))
+            .chain(deleted);
+        self.metadata
+            .apply_by(self.writer, changes.collect(), Vec::new())
+            .await?;
+        keys.iter().for_each(|key| self.records.remove(key));
+        Ok(())
+    }
+
+    /// A derived document that is kept, by its key.
+    pub(crate) async fn derivation(&self, key: &str) -> Option<DerivedRecord> {
+        self.metadata.derivation(key).await.ok().flatten()
+    }
+
+    /// Keeps a derived document whose blob is in the store already.
+    ///
+    /// # Errors
+    /// The database does not take it.
+    pub(crate) async fn keep_derivation(&self, derivation: Change) -> Result<(), StorageError> {
+        self.metadata
+            .apply_by(self.writer, vec![derivation], Vec::new())
+            .await
+            .map(drop)
+    }
+
+    /// What is remembered of an absence, if it still holds.
+    pub(crate) fn absence(&self, entry: &Entry, key: &SourceKey) -> Option<Absence> {
+        let ttl = entry.repository.cache.negative_ttl;
+        self.absences.get(key, ttl, self.now())
+    }
+
+    /// The file is still not named by what has arrived since.
+    pub(crate) fn confirm_absence(&self, key: &SourceKey, arrivals: u64) {
+        self.absences.confirm(key, arrivals);
+    }
+
+    /// What was said to be absent may be there.
+    pub(crate) fn end_absence(&self, key: &SourceKey) {
+        self.absences.remove(key);
+    }
+
+    /// Forgets the absences of which `which` is true, and those that are over.
+    pub(crate) fn forget_absences(&self, which: impl FnMut(&SourceKey) -> bool) {
+        self.absences.forget(self.now(), which);
+    }
+
+    /// Storage that does not take what it should.
+    pub(crate) fn trouble(&self) -> &Trouble {
+        &self.trouble
+    }
+}
+
+/// A record that has changed otherwise than by other bytes.
+fn amended(key: SourceKey, record: ArtifactRecord) -> Change {
+    let expected = match record.blob() {
+        Some(_) => Expected::Bytes(bytes_of(&record)),
+        // Bytes say more than what was told of them.
+        None => Expected::NotLater {
+            heard_of: UnixMillis(i64::MIN),
+            but: Vec::new(),
+        },
+    };
+    let put = Change::PutRecord {
+        key,
+        record,
+        blob: None,
+    };
+    Change::If {
+        expected,
+        change: Box::new(put),
+    }
+}
+
+fn bytes_of(record: &ArtifactRecord) -> Vec<Digest> {
+    record
+        .blob()
+        .map(|blob| blob.digest.clone())
+        .into_iter()
+        .collect()
+}
+
+fn without_voucher(record: &ArtifactRecord) -> ArtifactRecord {
+    ArtifactRecord {
+        verified: false,
+        ..record.clone()
+    }
+}
+
+/// What other engines are told when an epoch is raised along with a change.
+fn superseded(entry: &Entry) -> Vec<larder_storage::Notice> {
+    vec![larder_storage::Notice::Superseded(
+        entry.repository.name.clone(),
+    )]
+}

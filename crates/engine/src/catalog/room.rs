@@ -1,0 +1,94 @@
+//! Room on the disk: what nothing refers to any more goes. And the bytes behind records, opened.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use larder_core::ArtifactRecord;
+use larder_storage::{OpenBlob, StorageErrorKind};
+use larder_upstream::in_request;
+
+use super::Catalog;
+use crate::causes::warn_once;
+use crate::target::Wanted;
+
+/// Unreferenced blobs and superseded derivations are kept this long: somebody may be reading them.
+const GRACE: Duration = Duration::from_hours(24);
+/// How often a nearly full disk makes larder look for what can go, in milliseconds.
+const ROOM_EVERY_MS: i64 = 60_000;
+
+impl Catalog {
+    /// Deletes blobs and derivations that nothing has referred to for a day.
+    pub(crate) async fn collect_garbage(&self) {
+        self.collect_all(GRACE).await;
+    }
+
+    /// The disk is nearly full: what nothing refers to goes at once, looked for at most once a minute. Open files stay readable.
+    pub(crate) fn make_room(self: &Arc<Self>) {
+        let now = self.now().0;
+        let last = self.last_room_made.load(Ordering::Acquire);
+        let due = now.saturating_sub(last) >= ROOM_EVERY_MS || last > now;
+        if due
+            && self
+                .last_room_made
+                .compare_exchange(last, now, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
+        {
+            let catalog = Arc::clone(self);
+            tokio::spawn(async move { catalog.collect_all(Duration::ZERO).await });
+        }
+    }
+
+    async fn collect_all(&self, grace: Duration) {
+        match self.collect(grace).await {
+            Ok(report) => {
+                self.counters
+                    .gc_blobs_deleted
+                    .fetch_add(report.blobs_deleted, Ordering::Relaxed);
+                self.counters
+                    .gc_bytes_freed
+                    .fetch_add(report.bytes_freed, Ordering::Relaxed);
+                if report.blobs_deleted > 0 {
+                    tracing::info!(
+                        blobs = report.blobs_deleted,
+                        bytes = report.bytes_freed,
+                        "unreferenced blobs were deleted"
+                    );
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the collection of unreferenced blobs was interrupted and will be tried again");
+            }
+        }
+    }
+
+    /// Opens a record's blob; a record whose bytes are gone or damaged is dropped, so that they are fetched again.
+    pub(crate) async fn open_held(
+        &self,
+        wanted: &Wanted,
+        record: &ArtifactRecord,
+    ) -> Option<OpenBlob> {
+        let blob = record.blob()?;
+        match self.blobs.open(blob) {
+            Ok(open) => Some(open),
+            Err(error) => {
+                let error_text = error.to_string();
+                in_request(|| {
+                    warn_once!(
+                        wanted,
+                        "unreadable",
+                        "a held copy cannot be read and is fetched again",
+                        error = error_text
+                    );
+                });
+                if matches!(
+                    error.kind,
+                    StorageErrorKind::NotFound | StorageErrorKind::Corrupt
+                ) {
+                    self.drop_record(&wanted.entry, &wanted.key, record).await;
+                }
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+use super::*;
+use crate::target::claim::Stated;
+use larder_core::sha256;
+use proptest::prelude::*;
+
+fn claim(path: &str, body: &str) -> Claim {
+    Claim {
+        path: path.to_owned(),
+        url: format!("https://files.example.com/{path}"),
+        digests: vec![sha256(body.as_bytes())],
+        identity: None,
+        size: Some(body.len() as u64),
+        published_at: Some(UnixMillis(-5)),
+    }
+}
+
+/// Public Helm repositories list one URL under two digests, of which one is the file's.
+#[test]
+fn of_several_digests_for_one_path_any_will_do_and_the_first_claim_says_where_it_is() {
+    let (first, mut second) = (claim("b", "first"), claim("b", "second"));
+    second.url = "https://elsewhere.example.com/b".to_owned();
+    second.published_at = Some(UnixMillis(7));
+    let table = ClaimTable::build(vec![first.clone(), claim("a", "x"), second, first]);
+    let found = table.find("b").unwrap();
+    assert_eq!(found.digests, vec![sha256(b"first"), sha256(b"second")]);
+    assert_eq!(
+        (found.url.as_str(), found.size),
+        ("https://files.example.com/b", None)
+    );
+    assert_eq!(found.published_at, Some(UnixMillis(7)), "the later date");
+    assert_eq!(table.iter().count(), 2);
+}
+
+#[test]
+fn of_one_claims_digests_only_the_strongest_counts() {
+    let md5 =
+        larder_core::Digest::from_name_and_hex("md5", "d41d8cd98f00b204e9800998ecf8427e").unwrap();
+    let both = Claim {
+        digests: vec![md5.clone(), sha256(b"x")],
+        ..claim("a", "x")
+    };
+    let weak = Claim {
+        digests: vec![md5.clone()],
+        ..claim("a", "x")
+    };
+    assert_eq!(
+        ClaimTable::build(vec![both.clone()])
+            .find("a")
+            .unwrap()
+            .digests,
+        vec![sha256(b"x")]
+    );
+    // Each claim is about a file of its own.
+    assert_eq!(
+        ClaimTable::build(vec![both, weak])
+            .find("a")
+            .unwrap()
+            .digests,
+        vec![sha256(b"x"), md5]
+    );
+}
+
+#[test]
+fn of_several_identities_for_one_path_any_will_do() {
+    let of = |identity: &str| Claim {
+        digests: Vec::new(),
+        identity: Some(identity.to_owned()),
+        ..claim("a.apk", "x")
+    };
+    let table = ClaimTable::build(vec![of("Q1one"), of("Q1two"), of("Q1one")]);
+    let stated = Stated::Identities(vec!["Q1one".to_owned(), "Q1two".to_owned()]);
+    assert_eq!(table.find("a.apk").unwrap().stated(), Some(stated));
+}
+
+#[test]
+fn a_claim_with_a_control_character_is_left_out() {
+    let table = ClaimTable::build(vec![
+        claim("a\tb", "x"),
+        claim("a\nb", "x"),
+        claim("c", "x"),
+    ]);
+    assert_eq!(table.iter().count(), 1);
+}
+
+#[test]
+fn an_empty_table_finds_nothing() {
+    assert_eq!(ClaimTable::build(Vec::new()).find("a"), None);
+}
+
+proptest! {
+    #[test]
+    fn every_path_is_found_and_no_other(paths in proptest::collection::btree_set("[a-z/%+.-]{1,12}", 0..60), other in "[A-Z]{1,5}") {
+        let table = ClaimTable::build(paths.iter().rev().map(|p| claim(p, p)).collect());
+        for path in &paths {
+            prop_assert_eq!(&table.find(path).unwrap().digests, &vec![sha256(path.as_bytes())]);
+        }
+        prop_assert_eq!(table.find(&other), None);
+    }
+}

@@ -1,0 +1,272 @@
+//! What documents say of the files they name: a sorted table per document, derived once, looked up by path.
+//! No request parses a document to answer a file.
+
+use std::sync::Arc;
+
+use larder_core::{ArtifactRecord, Fault, RepresentationInputs, RepresentationKey};
+use larder_formats::{LinkBase, Links, Malformed};
+use larder_storage::{Change, DerivedRecord};
+
+use crate::document::Documents;
+use crate::document::claim_table::ClaimTable;
+use crate::document::claim_tables::Gathering;
+use crate::document::load::tell;
+use crate::fault::{internal, malformed};
+use crate::policy::admission;
+use crate::target::Wanted;
+use crate::target::claim::StoredClaim;
+use crate::target::loaded::LoadedDocument;
+use crate::transfer::flight::Settled;
+
+/// Key of a derivation of one source document.
+pub(crate) fn derivation_key(
+    wanted: &Wanted,
+    record: &ArtifactRecord,
+    link_base: &str,
+    form: &str,
+    coding: &str,
+) -> Option<String> {
+    let key = RepresentationKey::new(&RepresentationInputs {
+        sources: &[&record.blob()?.digest],
+        // The path, too: what a link or a project's name means may depend on where the document is asked for.
+        source_urls: &[&record.source_url, &wanted.key.path],
+        rewriter_version: wanted.format.rewriter_version(),
+        link_base,
+        form,
+        coding,
+        rules_epoch: wanted.entry.repository.rules_epoch,
+    });
+    Some(key.to_hex())
+}
+
+impl Documents {
+    /// The claims of a held document.
+    pub(crate) async fn claim_table(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        record: &Arc<ArtifactRecord>,
+    ) -> Result<Arc<ClaimTable>, Fault> {
+        self.claims_of(wanted, record, None).await
+    }
+
+    /// The claims of a document that has just arrived: its blob may not be in the store yet.
+    pub(crate) async fn arrived_claims(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        settled: &Settled,
+    ) -> Result<Arc<ClaimTable>, Fault> {
+        self.claims_of(wanted, &settled.record, Some(settled)).await
+    }
+
+    async fn claims_of(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        record: &Arc<ArtifactRecord>,
+        arrived: Option<&Settled>,
+    ) -> Result<Arc<ClaimTable>, Fault> {
+        let Some(key) = derivation_key(wanted, record, "", "claims", "identity") else {
+            return Err(internal("a document without bytes has no claims"));
+        };
+        let load = async {
+            if let Some(table) = self.stored_claims(&key).await {
+                return Ok(table);
+            }
+            let document = match arrived {
+                Some(settled) => self.settled_document(wanted, settled).await?,
+                None => self.load_document(wanted, record).await?,
+            };
+            let table = self.read_claims(wanted, document).await?;
+            self.keep_claims(key.clone(), wanted, record, &table);
+            Ok(table)
+        };
+        self.claim_tables.0.get_or_insert_async(&key, load).await
+    }
+
+    async fn stored_claims(&self, key: &str) -> Option<Arc<ClaimTable>> {
+        let derived = self.catalog.derivation(key).await?;
+        let bytes = self.transfers.read_blob(&derived.blob).await.ok()?;
+        Some(Arc::new(ClaimTable::from_bytes(bytes.into())))
+    }
+
+    async fn read_claims(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        document: Arc<LoadedDocument>,
+    ) -> Result<Arc<ClaimTable>, Fault> {
+        let engine = Arc::clone(self);
+        let parsed = self.parse_blocking(move || {
+            let repository = Arc::clone(&document.wanted().entry.repository);
+            let query = document.wanted().spec.query.as_deref();
+            let links = Links::new(&repository, &engine.link_key, LinkBase(String::new()))
+                .asked_with(query);
+            let mut claims = Gathering::default();
+            document
+                .wanted()
+                .format
+                .claims(&document.view(), &links, &mut |claim| claims.add(claim))?;
+            // Of a document itself this was told when it came.
+            if !document.wanted().spec.is_document {
+                tell(&document);
+            }
+            Ok::<_, Malformed>(ClaimTable::build(claims.all()?))
+        });
+        parsed
+            .await?
+            .map(Arc::new)
+            .map_err(|error| malformed(wanted, &error))
+    }
+
+    fn keep_claims(
+        self: &Arc<Self>,
+        key: String,
+        wanted: &Arc<Wanted>,
+        record: &Arc<ArtifactRecord>,
+        table: &Arc<ClaimTable>,
+    ) {
+        let Some(source) = record.blob().map(|blob| blob.digest.clone()) else {
+            return;
+        };
+        let (engine, table) = (Arc::clone(self), Arc::clone(table));
+        let repository = wanted.entry.repository.name.clone();
+        larder_upstream::spawn(async move {
+            let bytes = table.bytes().clone();
+            let Ok(Some(info)) = engine.transfers.put_bytes(bytes).await else {
+                return;
+            };
+            let derived = DerivedRecord {
+                blob: info.descriptor.clone(),
+                content_type: "text/tab-separated-values".to_owned(),
+                made_at: engine.now(),
+            };
+            let change = Change::PutDerivation {
+                key,
+                repository,
+                sources: vec![source],
+                derived,
+                blob: info,
+            };
+            if let Err(error) = engine.catalog.keep_derivation(change).await {
+                tracing::warn!(%error, "a table of claims was not kept");
+            }
+        });
+    }
+
+    /// What a document, or one of the held documents that it names, says of a file.
+    pub(crate) async fn claim_in(
+        self: &Arc<Self>,
+        document: &Arc<Wanted>,
+        table: &ClaimTable,
+        path: &str,
+    ) -> Option<StoredClaim> {
+        if let Some(claim) = table.find(path) {
+            return Some(claim);
+        }
+        let subject = document
+            .format
+            .subject(path)
+            .filter(|_| !document.format.names_sidecars());
+        if let Some((claim, suffix)) =
+            subject.and_then(|subject| Some((table.find(subject)?, path.strip_prefix(subject)?)))
+        {
+            return Some(claim.of_sidecar(suffix));
+        }
+        let mut found = None;
+        for table in self.nested_tables(document, table).await {
+            found = found.or_else(|| table.find(path));
+        }
+        found
+    }
+
+    /// The claims of those files that a document names and that name further files, as far as they are held.
+    async fn nested_tables(
+        self: &Arc<Self>,
+        document: &Arc<Wanted>,
+        table: &ClaimTable,
+    ) -> Vec<Arc<ClaimTable>> {
+        self.nested_claims(document, table, &[]).await
+    }
+
+    /// As [`nested_tables`](Self::nested_tables), of a generation some of whose files have arrived and are not held yet.
+    pub(crate) async fn nested_claims(
+        self: &Arc<Self>,
+        document: &Arc<Wanted>,
+        table: &ClaimTable,
+        arrived: &[(Arc<Wanted>, Settled)],
+    ) -> Vec<Arc<ClaimTable>> {
+        let mut tables = Vec::new();
+        if !document.heads_generation() {
+            return tables;
+        }
+        for (path, _) in table
+            .iter()
+            .filter(|(path, _)| document.format.names_files(path))
+        {
+            if let Some((file, settled)) =
+                arrived.iter().find(|(file, _)| file.spec.key_path == path)
+            {
+                tables.extend(self.arrived_claims(file, settled).await.ok());
+                continue;
+            }
+            let Some(file) =
+                admission::named_file(&document.entry, document.format, path).map(Arc::new)
+            else {
+                continue;
+            };
+            if let Ok(Some(record)) = self.catalog.record(&file.key).await
+                && record.blob().is_some()
+            {
+                tables.extend(self.claim_table(&file, &record).await.ok());
+            }
+        }
+        tables
+    }
+
+    /// Reads what a new document's files name, before the first client asks for one of them.
+    pub(crate) fn read_ahead(
+        self: &Arc<Self>,
+        document: &Arc<Wanted>,
+        record: &Arc<ArtifactRecord>,
+    ) {
+        let (engine, document, record) =
+            (Arc::clone(self), Arc::clone(document), Arc::clone(record));
+        larder_upstream::spawn(async move { engine.named_by_generation(&document, &record).await });
+    }
+
+    /// What the files of a held generation name.
+    pub(crate) async fn named_by_generation(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        record: &Arc<ArtifactRecord>,
+    ) -> Vec<Arc<ClaimTable>> {
+        match self.claim_table(wanted, record).await {
+            Ok(table) => self.nested_tables(wanted, &table).await,
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// The claims of a document's predecessor and of its other variants, as far as they are held.
+    pub(crate) async fn earlier_claims(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        old: Option<&Arc<ArtifactRecord>>,
+    ) -> Vec<Arc<ClaimTable>> {
+        let mut tables = Vec::new();
+        if let Some(old) = old.filter(|old| old.blob().is_some()) {
+            tables.extend(self.claim_table(wanted, old).await.ok());
+        }
+        for variant in wanted
+            .format
+            .document_variants()
+            .iter()
+            .filter(|variant| **variant != wanted.spec.variant)
+        {
+            let other = Arc::new(wanted.in_variant(variant));
+            if let Ok(Some(record)) = self.catalog.record(&other.key).await
+                && record.blob().is_some()
+            {
+                tables.extend(self.claim_table(&other, &record).await.ok());
+            }
+        }
+        tables
+    }
+}

@@ -1,0 +1,416 @@
+//! Rewritten documents and their compressed forms: pure functions of what they are made from, made once, kept, never invalidated.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use larder_core::{BlobDescriptor, DigestAlgorithm, Fault};
+use larder_formats::{LeftOut, Links, Malformed};
+use larder_storage::{Change, DerivedRecord, OpenBlob, SealedSpool, Spool};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use crate::counters::count;
+use crate::document::claims::derivation_key;
+use crate::document::coding::Coding;
+use crate::document::{Documents, coding};
+use crate::fault::{internal, malformed};
+use crate::target::Wanted;
+use crate::transfer::files::read_file;
+use crate::transfer::flight::Settled;
+
+/// Open derivations, as memory: a file counts for its table entry only.
+const BUDGET: u64 = 32 << 20;
+const FILE_WEIGHT: u64 = 16 << 10;
+/// No body in memory weighs more: the cache takes nothing that is heavier than one of its shards.
+const MOST_WEIGHT: u64 = 1 << 20;
+/// Documents below this are not worth compressing.
+pub(crate) const SMALLEST_CODED: u64 = 1 << 10;
+/// Documents up to this length are compressed while the client waits: that takes a few milliseconds, and each request gets the same form.
+const CODED_AT_ONCE: u64 = 128 << 10;
+
+/// A derivation ready to be served: in memory at first, so that nobody waits for the disk; another takes its place when it is in a file.
+#[derive(Debug)]
+pub(crate) struct DerivedBody {
+    pub(crate) place: Place,
+    pub(crate) length: u64,
+    pub(crate) content_type: String,
+    pub(crate) etag: String,
+    /// The table subtracts what it has added only if this never changes.
+    weight: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    /// Stored, or in an unnamed file that goes when it is forgotten.
+    File(OpenBlob),
+    /// On its way into a file.
+    Memory(Bytes),
+    /// The disk had no room.
+    Stuck(Bytes),
+}
+
+impl DerivedBody {
+    fn new(place: Place, content_type: String, key: &str) -> Self {
+        let (length, weight) = match &place {
+            Place::File(open) => (open.length, 0),
+            // Moves to a file in a moment, and must not crowd out everything else until then.
+            Place::Memory(bytes) => (
+                bytes.len() as u64,
+                (bytes.len() as u64 / 8).min(MOST_WEIGHT),
+            ),
+            Place::Stuck(bytes) => (bytes.len() as u64, bytes.len() as u64),
+        };
+        Self {
+            place,
+            length,
+            content_type,
+            etag: tag(key),
+            weight: FILE_WEIGHT + weight,
+        }
+    }
+
+    /// Whether its file still has all its bytes.
+    fn is_intact(&self) -> bool {
+        match &self.place {
+            Place::File(open) => open
+                .file
+                .metadata()
+                .is_ok_and(|metadata| metadata.len() == open.length),
+            Place::Memory(_) | Place::Stuck(_) => true,
+        }
+    }
+
+    fn bytes(&self) -> io::Result<Bytes> {
+        match &self.place {
+            Place::File(open) => read_file(&open.file, open.length).map(Bytes::from),
+            Place::Memory(bytes) | Place::Stuck(bytes) => Ok(bytes.clone()),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct ByMemory;
+
+impl Weighter<String, Arc<DerivedBody>> for ByMemory {
+    fn weight(&self, _: &String, body: &Arc<DerivedBody>) -> u64 {
+        body.weight
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Derivations(Cache<String, Arc<DerivedBody>, ByMemory>);
+
+impl Derivations {
+    pub(crate) fn new() -> Self {
+        Self(Cache::with_weighter(512, BUDGET, ByMemory))
+    }
+
+    /// What is made already. A file that somebody has shortened is forgotten, and made again.
+    fn get(&self, key: &str) -> Option<Arc<DerivedBody>> {
+        let body = self.0.get(key)?;
+        if body.is_intact() {
+            return Some(body);
+        }
+        larder_upstream::in_request(|| {
+            tracing::warn!(
+                key,
+                "a derivation's file has been shortened; it is made again"
+            );
+        });
+        self.0.remove(key);
+        None
+    }
+}
+
+/// What a derivation is made of and named by.
+#[derive(Clone)]
+pub(crate) struct Recipe {
+    pub(crate) wanted: Arc<Wanted>,
+    pub(crate) settled: Settled,
+    pub(crate) form: &'static str,
+    pub(crate) link_base: larder_formats::LinkBase,
+    /// Links that begin with whatever the client calls larder are not worth keeping over a restart.
+    pub(crate) persist: bool,
+}
+
+impl Recipe {
+    /// For work behind the scenes, which must not hold a large document in memory.
+    fn for_later(&self) -> Self {
+        Self {
+            settled: Settled {
+                document: None,
+                ..self.settled.clone()
+            },
+            ..self.clone()
+        }
+    }
+
+    fn key(&self, coding: Coding) -> Result<String, Fault> {
+        derivation_key(
+            &self.wanted,
+            &self.settled.record,
+            &self.link_base.0,
+            self.form,
+            coding.as_str(),
+        )
+        .ok_or_else(|| internal("a document has no bytes"))
+    }
+}
+
+impl Documents {
+    pub(crate) async fn derived(
+        self: &Arc<Self>,
+        recipe: &Recipe,
+    ) -> Result<Arc<DerivedBody>, Fault> {
+        let key = recipe.key(Coding::Identity)?;
+        if let Some(body) = self.derivations.get(&key) {
+            return Ok(body);
+        }
+        let make = async {
+            if let Some(body) = self.stored_derivation(&key).await {
+                return Ok(body);
+            }
+            let document = self
+                .settled_document(&recipe.wanted, &recipe.settled)
+                .await?;
+            let (engine, base, form) = (Arc::clone(self), recipe.link_base.clone(), recipe.form);
+            let derived = self.parse_blocking(move || {
+                let wanted = document.wanted();
+                let query = wanted.spec.query.as_deref();
+                let links =
+                    Links::new(&wanted.entry.repository, &engine.link_key, base).asked_with(query);
+                let derived = wanted.format.derive(&document.view(), form, &links)?;
+                tell_left_out(wanted, links.left_out());
+                Ok::<_, Malformed>((derived.body, derived.content_type))
+            });
+            let (body, content_type) = derived
+                .await?
+                .map_err(|error| malformed(&recipe.wanted, &error))?;
+            count(&self.counters.derivations);
+            Ok(self.keep_derivation(recipe, &key, body, content_type.to_owned()))
+        };
+        self.derivations.0.get_or_insert_async(&key, make).await
+    }
+
+    /// The compressed form, if it is made. Else it is made now: of a short document at once, of a long one behind the scenes.
+    pub(crate) async fn coded(
+        self: &Arc<Self>,
+        recipe: &Recipe,
+        identity: &Arc<DerivedBody>,
+        coding: Coding,
+    ) -> Option<Arc<DerivedBody>> {
+        let key = recipe.key(coding).ok()?;
+        if let Some(body) = self.derivations.get(&key) {
+            return Some(body);
+        }
+        if recipe.persist
+            && let Some(body) = self.stored_derivation(&key).await
+        {
+            self.derivations.0.insert(key, Arc::clone(&body));
+            return Some(body);
+        }
+        let at_once = identity.length <= CODED_AT_ONCE;
+        let (engine, recipe, identity) =
+            (Arc::clone(self), recipe.for_later(), Arc::clone(identity));
+        let making = larder_upstream::spawn(async move {
+            let make = async {
+                let plain = Arc::clone(&identity);
+                let coded = engine
+                    .parse_blocking(move || coding::encode(&plain.bytes()?, coding))
+                    .await?;
+                let coded = coded.map_err(|_| internal("a document could not be compressed"))?;
+                Ok::<_, Fault>(engine.keep_derivation(
+                    &recipe,
+                    &key,
+                    coded,
+                    identity.content_type.clone(),
+                ))
+            };
+            let made = engine.derivations.0.get_or_insert_async(&key, make).await;
+            made.inspect_err(|fault| tracing::warn!(%fault, "a compressed form was not made"))
+                .ok()
+        });
+        if at_once {
+            making.await.ok().flatten()
+        } else {
+            None
+        }
+    }
+
+    async fn stored_derivation(&self, key: &str) -> Option<Arc<DerivedBody>> {
+        let derived = self.catalog.derivation(key).await?;
+        let open = self.blobs.open(&derived.blob).ok()?;
+        Some(Arc::new(DerivedBody::new(
+            Place::File(open),
+            derived.content_type,
+            key,
+        )))
+    }
+
+    /// Serves a derivation from memory until it is in a file; persistent ones are then made durable. Both behind the scenes.
+    fn keep_derivation(
+        self: &Arc<Self>,
+        recipe: &Recipe,
+        key: &str,
+        body: Vec<u8>,
+        content_type: String,
+    ) -> Arc<DerivedBody> {
+        let bytes = Bytes::from(body);
+        let body = Arc::new(DerivedBody::new(
+            Place::Memory(bytes.clone()),
+            content_type,
+            key,
+        ));
+        let (engine, recipe, key, kept) = (
+            Arc::clone(self),
+            recipe.for_later(),
+            key.to_owned(),
+            Arc::clone(&body),
+        );
+        larder_upstream::spawn(async move {
+            let (writing, unwritten) = (Arc::clone(&engine), bytes.clone());
+            let write = tokio::task::spawn_blocking(move || {
+                let mut spool = writing.transfers.new_spool()?;
+                spool.append(&bytes).ok().map(|()| spool)
+            });
+            let settle = |place| {
+                let settled = DerivedBody::new(place, kept.content_type.clone(), &key);
+                engine.derivations.0.insert(key.clone(), Arc::new(settled));
+            };
+            // Without room on the disk it stays in memory, weighed for what it is; the longest are made again when they are asked for.
+            let Ok(Some(spool)) = write.await else {
+                return settle(Place::Stuck(unwritten));
+            };
+            settle(Place::File(OpenBlob {
+                file: spool.reader(),
+                length: kept.length,
+            }));
+            if recipe.persist {
+                engine.store_derivation(&recipe, key, spool, &kept).await;
+            }
+        });
+        body
+    }
+
+    async fn store_derivation(
+        &self,
+        recipe: &Recipe,
+        key: String,
+        spool: Spool,
+        body: &DerivedBody,
+    ) {
+        let Ok(digest) = self
+            .transfers
+            .hash_file(spool.reader(), body.length, DigestAlgorithm::Sha256)
+            .await
+        else {
+            return;
+        };
+        let spool = SealedSpool {
+            spool,
+            descriptor: BlobDescriptor {
+                digest,
+                size: body.length,
+            },
+        };
+        let blobs = Arc::clone(&self.blobs);
+        let published = tokio::task::spawn_blocking(move || blobs.publish(vec![spool]).pop()).await;
+        let Ok(Some(Ok(blob))) = published else {
+            return;
+        };
+        let Some(source) = recipe.settled.record.blob().map(|blob| blob.digest.clone()) else {
+            return;
+        };
+        let derived = DerivedRecord {
+            blob: blob.descriptor.clone(),
+            content_type: body.content_type.clone(),
+            made_at: self.now(),
+        };
+        let repository = recipe.wanted.entry.repository.name.clone();
+        let change = Change::PutDerivation {
+            key,
+            repository,
+            sources: vec![source],
+            derived,
+            blob,
+        };
+        if let Err(error) = self.catalog.keep_derivation(change).await {
+            tracing::warn!(%error, "a derivation was not kept");
+        }
+    }
+}
+
+/// A derivation's entity tag: its key names its bytes, coding included, because it is a pure function of what the key is made of.
+fn tag(key: &str) -> String {
+    format!("\"{}\"", key.get(..40).unwrap_or(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table subtracts what a value weighs when it goes: if that is not what was added, its budget melts away.
+    #[test]
+    fn hazard_x2_a_body_that_has_got_its_file_weighs_what_a_file_does() {
+        let derivations = Derivations::new();
+        let put = |place| {
+            derivations.0.insert(
+                "k".to_owned(),
+                Arc::new(DerivedBody::new(place, String::new(), "k")),
+            );
+        };
+        for _ in 0..100 {
+            put(Place::Memory(Bytes::from(vec![b'x'; 4 << 20])));
+            put(Place::File(OpenBlob {
+                file: Arc::new(tempfile::tempfile().unwrap()),
+                length: 4 << 20,
+            }));
+            assert_eq!(derivations.0.weight(), FILE_WEIGHT);
+        }
+        derivations.0.remove("k");
+        assert_eq!(derivations.0.weight(), 0);
+    }
+
+    #[test]
+    fn hazard_x2_what_a_full_disk_leaves_in_memory_weighs_all_of_it() {
+        let derivations = Derivations::new();
+        for n in 0..100 {
+            let place = Place::Stuck(Bytes::from(vec![b'x'; 1 << 20]));
+            derivations.0.insert(
+                n.to_string(),
+                Arc::new(DerivedBody::new(place, String::new(), "k")),
+            );
+        }
+        assert!(
+            derivations.0.len() as u64 * (1 << 20) <= BUDGET,
+            "{} MiB",
+            derivations.0.len()
+        );
+        assert!(derivations.0.len() > 10);
+    }
+}
+
+/// Counts the links of an index that are not carried, and says it once for each document.
+pub(crate) fn tell_left_out(wanted: &Wanted, left: LeftOut) {
+    let LeftOut {
+        count,
+        first: Some((place, why)),
+    } = left
+    else {
+        return;
+    };
+    wanted
+        .entry
+        .counters
+        .links_not_carried
+        .fetch_add(count, Ordering::Relaxed);
+    if wanted.entry.learnt.is_news(&wanted.key.path) {
+        tracing::warn!(
+            repository = %wanted.entry.repository.name, document = wanted.spec.key_path.as_str(), links = count, first = place, why,
+            "links of this index are not carried: clients do not get these files through larder. Said once for each index; the metric \
+             larder_repository_links_not_carried_total counts on"
+        );
+    }
+}

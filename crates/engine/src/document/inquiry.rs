@@ -1,0 +1,257 @@
+//! Asking documents what they say of a file, where they may have to be obtained for it. Who obtains them is behind a port.
+//!
+//! Documents are also read once more before their time, because a file was asked for that they do not name.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use larder_core::{ErrorCode, FaultKind, SourceKey, UnixMillis};
+
+use super::Documents;
+use super::expectation::{Expectation, Lookup, Unread};
+use super::known::Known;
+use crate::target::Wanted;
+use crate::target::claim::StoredClaim;
+use crate::transfer::flight::{Effort, Flight, Ready};
+
+/// Who obtains documents.
+pub(crate) trait Launch: Debug + Send + Sync {
+    /// The running flight for this document, or a new one; `true` if it is a new one.
+    fn launch(self: Arc<Self>, document: &Arc<Wanted>, effort: Effort) -> (Arc<Flight>, bool);
+}
+
+/// Documents, and who obtains them.
+#[derive(Debug, Clone)]
+pub(crate) struct Inquiry {
+    pub(crate) documents: Arc<Documents>,
+    pub(crate) port: Arc<dyn Launch>,
+}
+
+/// From the beginning of one such reading of a document to that of the next: whoever asks for made-up names causes no more requests
+/// for a document than that, and a client that follows a publisher within it at worst gets what an unnamed file gets, which is not
+/// remembered.
+const APART: Duration = Duration::from_secs(1);
+/// Documents whose readings are remembered.
+const CAPACITY: usize = 4_096;
+
+/// When each document was last read for that reason.
+#[derive(Debug, Default)]
+pub(crate) struct Rereadings(Mutex<HashMap<SourceKey, UnixMillis>>);
+
+impl Inquiry {
+    fn launch(&self, document: &Arc<Wanted>, effort: Effort) -> (Arc<Flight>, bool) {
+        Arc::clone(&self.port).launch(document, effort)
+    }
+
+    /// Starts looking for what a document says of this file.
+    pub(crate) async fn expect(&self, wanted: &Arc<Wanted>) -> Expectation {
+        match self.documents.expect_of_held(wanted).await {
+            Expectation::Unasked => {
+                let (inquiry, wanted) = (self.clone(), Arc::clone(wanted));
+                Expectation::Pending(larder_upstream::spawn(async move {
+                    inquiry.learn(&wanted).await
+                }))
+            }
+            expectation => expectation,
+        }
+    }
+
+    /// Looks the file up in the document that may name it: it is obtained if it is not held or has expired, and read once more if it
+    /// does not name the file, for then it may only be older than the file.
+    pub(super) async fn learn(&self, wanted: &Arc<Wanted>) -> Lookup {
+        let Some(documents) = self.documents.naming_documents(wanted).await else {
+            return Lookup::NotNamed;
+        };
+        match self.documents.known_claim(wanted, &documents).await {
+            Known::Claim(claim) => Lookup::Claim(claim),
+            Known::NotNamed { fresh: true } => self.learn_again(wanted).await,
+            Known::NotNamed { fresh: false } | Known::NoDocument => self.learn_first(wanted).await,
+        }
+    }
+
+    /// The upstream no longer has a file that the held document of its generation names: the document is out of date. It is
+    /// read anew behind the scenes; whoever asks then finds the generation that the upstream has now.
+    pub(crate) async fn refresh_generation_of(&self, wanted: &Arc<Wanted>) {
+        if wanted.stated.is_none()
+            && let Some((document, _)) = self.documents.named_in_generation(wanted).await
+        {
+            tracing::info!(key = %wanted.key, "the upstream has no such file any more; the document that names it is read again");
+            self.launch(&document, Effort::Anew);
+        }
+    }
+
+    /// Obtains the document that is asked for first and looks the file up in it.
+    pub(super) async fn learn_first(&self, wanted: &Arc<Wanted>) -> Lookup {
+        let documents = self.documents.naming_documents(wanted).await;
+        let Some([document, ..]) = documents.as_deref() else {
+            return Lookup::NotNamed;
+        };
+        let lookup = self.learn_claim(wanted, document, Effort::IfDue).await;
+        if matches!(lookup, Lookup::NoDocument(Unread::Absent | Unread::Refused))
+            && let Some(other) = wanted
+                .format
+                .else_named_by(&wanted.entry.repository, &wanted.name())
+        {
+            let other = Arc::new(Wanted::naming_document(&wanted.entry, wanted.format, other));
+            return self.learn_claim(wanted, &other, Effort::IfDue).await;
+        }
+        lookup
+    }
+
+    /// Reads those documents once more that are held and do not name the file. Many who ask share one reading, and who comes just
+    /// after it takes what it brought (`rereading.rs`).
+    pub(crate) async fn learn_again(&self, wanted: &Arc<Wanted>) -> Lookup {
+        let Some(documents) = self.documents.naming_documents(wanted).await else {
+            return Lookup::NotNamed;
+        };
+        let mut last = None;
+        for document in &documents {
+            // In this order: what has ended is held.
+            let is_running = self.documents.flights.running(&document.key).is_some();
+            let held = self
+                .documents
+                .catalog
+                .record(&document.key)
+                .await
+                .ok()
+                .flatten();
+            if !is_running && held.is_none_or(|record| record.blob().is_none()) {
+                continue;
+            }
+            let lookup = match self.reread(document) {
+                Some((flight, started)) => {
+                    self.learn_from(wanted, document, &flight).await.by(started)
+                }
+                None => match self
+                    .documents
+                    .known_claim(wanted, std::slice::from_ref(document))
+                    .await
+                {
+                    Known::Claim(claim) => Lookup::Claim(claim),
+                    Known::NotNamed { .. } | Known::NoDocument => Lookup::NotNamedLately,
+                },
+            };
+            match lookup {
+                Lookup::Claim(_) => return lookup,
+                lookup if last.as_ref().is_none_or(Lookup::is_last_word) => last = Some(lookup),
+                _ => {}
+            }
+        }
+        last.unwrap_or(Lookup::NotNamedLately)
+    }
+
+    /// Obtains the document and looks the file up in it.
+    async fn learn_claim(
+        &self,
+        wanted: &Arc<Wanted>,
+        document: &Arc<Wanted>,
+        effort: Effort,
+    ) -> Lookup {
+        let (flight, started) = self.launch(document, effort);
+        self.learn_from(wanted, document, &flight).await.by(started)
+    }
+
+    async fn learn_from(
+        &self,
+        wanted: &Arc<Wanted>,
+        document: &Arc<Wanted>,
+        flight: &Flight,
+    ) -> Lookup {
+        let settled = match flight.ready(true).await {
+            Ready::Done(Ok(settled)) => settled,
+            Ready::Done(Err(fault)) => {
+                return Lookup::NoDocument(match (fault.kind, fault.code) {
+                    (FaultKind::Upstream(404 | 410), _) => Unread::Absent,
+                    (
+                        _,
+                        ErrorCode::UpstreamUnreachable
+                        | ErrorCode::UpstreamProtocol
+                        | ErrorCode::UpstreamCut,
+                    ) => Unread::Unanswered,
+                    _ => Unread::Refused,
+                });
+            }
+            Ready::Filling(_) => return Lookup::NoDocument(Unread::Refused),
+        };
+        let Ok(table) = self.documents.arrived_claims(document, &settled).await else {
+            return Lookup::NoDocument(Unread::Refused);
+        };
+        match self
+            .documents
+            .claim_in(document, &table, &wanted.name())
+            .await
+        {
+            Some(claim) => Lookup::Claim(claim),
+            None if settled.is_old() => Lookup::NotNamedLately,
+            None => Lookup::NotNamed,
+        }
+    }
+
+    /// After a mismatch: what does the document say now? Every variant that is held is read anew, or they would contradict each other.
+    pub(crate) async fn refreshed_claim(&self, wanted: &Arc<Wanted>) -> Option<StoredClaim> {
+        let documents = self.documents.naming_documents(wanted).await?;
+        let mut claim = None;
+        let mut any_held = false;
+        for document in &documents {
+            let held = self
+                .documents
+                .catalog
+                .record(&document.key)
+                .await
+                .ok()
+                .flatten()
+                .is_some_and(|record| record.blob().is_some());
+            if held {
+                any_held = true;
+                let learnt = self
+                    .learn_claim(wanted, document, Effort::Anew)
+                    .await
+                    .claim();
+                claim = claim.or(learnt);
+            }
+        }
+        if any_held {
+            claim
+        } else {
+            self.learn_claim(wanted, documents.first()?, Effort::Anew)
+                .await
+                .claim()
+        }
+    }
+
+    /// The reading that is running, or a new one (`true`); `None` if the last one is over and was a moment ago.
+    pub(crate) fn reread(&self, document: &Arc<Wanted>) -> Option<(Arc<Flight>, bool)> {
+        let now = self.documents.now();
+        // Under the lock, so that no one finds the last reading over and the next one not begun.
+        let mut readings = self
+            .documents
+            .rereadings
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if readings
+            .get(&document.key)
+            .is_some_and(|began| is_recent(*began, now))
+        {
+            let running = self
+                .documents
+                .flights
+                .running(&document.key)
+                .filter(|flight| !flight.is_done());
+            return running.map(|flight| (flight, false));
+        }
+        if readings.len() >= CAPACITY {
+            readings.retain(|_, began| is_recent(*began, now));
+        }
+        readings.insert(document.key.clone(), now);
+        tracing::debug!(document = %document.key, "a document that does not name a file is read once more");
+        Some(self.launch(document, Effort::Recheck))
+    }
+}
+
+/// A clock that was set back makes nothing recent for long.
+fn is_recent(began: UnixMillis, now: UnixMillis) -> bool {
+    began <= now && now < began.plus(APART)
+}

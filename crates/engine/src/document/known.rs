@@ -1,0 +1,222 @@
+//! What the documents that are held say of a file, and what is remembered of its absence. Asks no upstream.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Documents;
+use super::expectation::Expectation;
+use crate::fault::Remembered;
+use crate::target::Wanted;
+use crate::target::claim::StoredClaim;
+
+impl Documents {
+    /// What is held says of this file; no upstream contact.
+    pub(crate) async fn expect_of_held(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Expectation {
+        if let Some(claim) = &wanted.stated {
+            return Expectation::Known(StoredClaim::clone(claim));
+        }
+        if let Some(digest) = wanted.format.digest_in_name(&wanted.spec.key_path) {
+            let url = self.url_in_generation(wanted).await;
+            return Expectation::Known(StoredClaim {
+                url,
+                ..StoredClaim::of_digest(digest)
+            });
+        }
+        let Some(documents) = self.naming_documents(wanted).await else {
+            return Expectation::None;
+        };
+        match self.known_claim(wanted, &documents).await {
+            Known::Claim(claim) => Expectation::Known(claim),
+            Known::NotNamed { .. } | Known::NoDocument => Expectation::Unasked,
+        }
+    }
+
+    /// Where the document of the generation that is held says that a file of it is found; empty if it says nothing.
+    pub(super) async fn url_in_generation(self: &Arc<Self>, wanted: &Arc<Wanted>) -> String {
+        match self.named_in_generation(wanted).await {
+            Some((_, claim)) => claim.url,
+            None => String::new(),
+        }
+    }
+
+    /// The held document of a file's generation and what it says of the file.
+    pub(super) async fn named_in_generation(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+    ) -> Option<(Arc<Wanted>, StoredClaim)> {
+        let generation = wanted
+            .format
+            .generation(&wanted.spec.key_path)
+            .filter(|_| !wanted.spec.is_document)?;
+        let document = wanted.spelt_alike(generation.document);
+        let document = Arc::new(Wanted::naming_document(
+            &wanted.entry,
+            wanted.format,
+            document,
+        ));
+        let record = self
+            .catalog
+            .record(&document.key)
+            .await
+            .ok()?
+            .filter(|record| record.blob().is_some())?;
+        let claim = self
+            .claim_table(&document, &record)
+            .await
+            .ok()?
+            .find(&wanted.name())?;
+        Some((document, claim))
+    }
+
+    /// The documents that may name a file, preferred first: those that are held, with those that are on their way before them; or else
+    /// one key per variant in which the one that is asked for may be held.
+    pub(super) async fn naming_documents(&self, wanted: &Arc<Wanted>) -> Option<Vec<Arc<Wanted>>> {
+        // What is stated already, or by the name itself, is not for a document to say.
+        let stated = wanted.stated.is_some()
+            || wanted
+                .format
+                .digest_in_name(&wanted.spec.key_path)
+                .is_some();
+        if wanted.spec.is_document || stated {
+            return None;
+        }
+        let repository = &wanted.entry.repository;
+        let (mut coming, mut held) = (Vec::new(), Vec::new());
+        for spec in wanted
+            .format
+            .possibly_named_by(repository, &wanted.spec.key_path)
+        {
+            let document =
+                Wanted::naming_document(&wanted.entry, wanted.format, wanted.spelt_alike(spec));
+            if self.flights.running(&document.key).is_some() {
+                coming.push(Arc::new(document));
+            } else if self
+                .catalog
+                .record(&document.key)
+                .await
+                .ok()
+                .flatten()
+                .is_some_and(|record| record.blob().is_some())
+            {
+                held.push(Arc::new(document));
+            }
+        }
+        if !(coming.is_empty() && held.is_empty()) {
+            return Some([coming, held].concat());
+        }
+        let spec = wanted.format.named_by(repository, &wanted.spec.key_path)?;
+        let mut all = vec![spec.clone()];
+        for variant in wanted.format.document_variants() {
+            if *variant != spec.variant {
+                all.push(larder_formats::SourceSpec {
+                    variant,
+                    ..spec.clone()
+                });
+            }
+        }
+        let make = |spec| Arc::new(Wanted::naming_document(&wanted.entry, wanted.format, spec));
+        Some(all.into_iter().map(make).collect())
+    }
+
+    /// What a document that is already held says of this file; no upstream contact.
+    pub(super) async fn known_claim(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        documents: &[Arc<Wanted>],
+    ) -> Known {
+        let mut best = Known::NoDocument;
+        for document in documents {
+            match self.just_claimed(wanted, document).await {
+                Some(Some(claim)) => return Known::Claim(claim),
+                Some(None) => {
+                    best = Known::NotNamed { fresh: true };
+                    continue;
+                }
+                None => {}
+            }
+            let Ok(Some(record)) = self.catalog.record(&document.key).await else {
+                continue;
+            };
+            if record.blob().is_none() {
+                continue;
+            }
+            let Ok(table) = self.claim_table(document, &record).await else {
+                continue;
+            };
+            if let Some(claim) = self.claim_in(document, &table, &wanted.name()).await {
+                return Known::Claim(claim);
+            }
+            let policy = &document.entry.repository.cache;
+            let fresh = larder_core::fresh_until(&record, document.class, policy)
+                .is_none_or(|until| self.now() < until);
+            if fresh || matches!(best, Known::NoDocument) {
+                best = Known::NotNamed { fresh };
+            }
+        }
+        match best {
+            // What is on its way may name it.
+            Known::NotNamed { .. }
+                if documents.first().is_some_and(|first| self.is_coming(first)) =>
+            {
+                Known::NotNamed { fresh: false }
+            }
+            best => best,
+        }
+    }
+
+    /// What a document says that has arrived, and has been answered with, but is not held yet.
+    pub(super) async fn just_claimed(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        document: &Arc<Wanted>,
+    ) -> Option<Option<StoredClaim>> {
+        let settled = self.flights.running(&document.key)?.arrived()?;
+        let table = self.arrived_claims(document, &settled).await.ok()?;
+        Some(self.claim_in(document, &table, &wanted.name()).await)
+    }
+
+    pub(super) fn is_coming(&self, document: &Wanted) -> bool {
+        self.flights
+            .running(&document.key)
+            .is_some_and(|flight| !flight.is_done())
+    }
+
+    /// The claim of a held document for a file that is itself held, if there is one.
+    pub(crate) async fn held_claim(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Option<StoredClaim> {
+        let documents = self.naming_documents(wanted).await?;
+        match self.known_claim(wanted, &documents).await {
+            Known::Claim(claim) => Some(claim),
+            Known::NotNamed { .. } | Known::NoDocument => None,
+        }
+    }
+
+    /// What the upstream has said is not there, unless a document that has arrived since then names it.
+    pub(crate) async fn absence(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Option<Remembered> {
+        let entry = &wanted.entry;
+        let absence = self.catalog.absence(entry, &wanted.key)?;
+        let arrivals = entry.arrivals.load(Ordering::Acquire);
+        if arrivals != absence.arrivals {
+            if self.held_claim(wanted).await.is_some()
+                || self.named_in_generation(wanted).await.is_some()
+            {
+                self.catalog.end_absence(&wanted.key);
+                return None;
+            }
+            self.catalog.confirm_absence(&wanted.key, arrivals);
+        }
+        Some(Remembered {
+            status: absence.status,
+            over: Some(absence.at.plus(entry.repository.cache.negative_ttl)),
+        })
+    }
+}
+
+/// What a held document says of a file.
+pub(super) enum Known {
+    Claim(StoredClaim),
+    /// It does not name it; whether it is fresh.
+    NotNamed {
+        fresh: bool,
+    },
+    NoDocument,
+}

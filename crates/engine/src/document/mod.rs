@@ -1,0 +1,87 @@
+//! Documents: what they say of the files that they name, and the forms that are made of them.
+//!
+//! | file | knows |
+//! |---|---|
+//! | `load.rs` | whole documents: checked before they are kept, loaded to be read |
+//! | `claims.rs`, `claim_table.rs`, `claim_tables.rs` | what documents say of files, a sorted table for each |
+//! | `known.rs` | what the documents that are held say of a file, and what is remembered of its absence |
+//! | `inquiry.rs` | the same of documents that are obtained for it: gets them through a port |
+//! | `expectation.rs` | what a file on its way should be |
+//! | `measure.rs` | whether held bytes are what is stated of them |
+//! | `derive.rs`, `coding.rs` | rewritten documents and their compressed forms |
+
+pub(crate) mod claim_table;
+pub(crate) mod claim_tables;
+pub(crate) mod claims;
+pub(crate) mod coding;
+pub(crate) mod derive;
+pub(crate) mod expectation;
+pub(crate) mod inquiry;
+pub(crate) mod known;
+pub(crate) mod load;
+pub(crate) mod measure;
+
+use std::sync::Arc;
+
+use claim_tables::ClaimTables;
+use derive::Derivations;
+use inquiry::Rereadings;
+use larder_core::{Clock, UnixMillis};
+use larder_formats::LinkKey;
+use larder_storage::BlobStore;
+
+use crate::budget::Budgets;
+use crate::catalog::Catalog;
+use crate::counters::Counters;
+use crate::transfer::Transfers;
+use crate::transfer::flight::Flights;
+
+/// Parsers' places, tables of claims and derivations.
+#[derive(Debug)]
+pub(crate) struct Documents {
+    catalog: Arc<Catalog>,
+    transfers: Arc<Transfers>,
+    flights: Arc<Flights>,
+    blobs: Arc<dyn BlobStore>,
+    clock: Arc<dyn Clock>,
+    link_key: LinkKey,
+    budgets: Arc<Budgets>,
+    counters: Arc<Counters>,
+    claim_tables: ClaimTables,
+    derivations: Derivations,
+    rereadings: Rereadings,
+}
+
+/// What documents are made with.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) transfers: Arc<Transfers>,
+    pub(crate) blobs: Arc<dyn BlobStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) link_key: LinkKey,
+    pub(crate) budgets: Arc<Budgets>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl Documents {
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            catalog: parts.catalog,
+            flights: Arc::clone(&parts.transfers.flights),
+            transfers: parts.transfers,
+            blobs: parts.blobs,
+            clock: parts.clock,
+            link_key: parts.link_key,
+            budgets: parts.budgets,
+            counters: parts.counters,
+            claim_tables: ClaimTables::new(),
+            derivations: Derivations::new(),
+            rereadings: Rereadings::default(),
+        })
+    }
+
+    fn now(&self) -> UnixMillis {
+        self.clock.now()
+    }
+}

@@ -1,0 +1,125 @@
+//! Faults of larder's own: its storage, its documents, its memory of absences.
+
+use std::time::Duration;
+
+use larder_core::{ArtifactRecord, ErrorCode, Fault, FaultKind, UnixMillis};
+use larder_formats::Malformed;
+use larder_storage::StorageError;
+use larder_upstream::in_request;
+
+use crate::counters::count;
+use crate::fault::{NoBody, passed_on};
+use crate::repositories::Entry;
+use crate::target::Wanted;
+
+/// An absence that still holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Remembered {
+    /// The upstream's status, 404 or 410.
+    pub(crate) status: u16,
+    /// When the upstream is asked again; `None`: when the index that the file belongs to is exchanged.
+    pub(crate) over: Option<UnixMillis>,
+}
+
+impl Remembered {
+    /// The absence that a record tells of (that of a generation's companion).
+    pub(crate) fn of_record(wanted: &Wanted, status: u16, record: &ArtifactRecord) -> Self {
+        Self {
+            status,
+            over: Some(
+                record
+                    .contacted_at
+                    .plus(wanted.entry.repository.cache.negative_ttl),
+            ),
+        }
+    }
+}
+
+/// Storage did not do what was asked: the gate stays closed. Said once a minute for each repository: every request meets it.
+pub(crate) fn storage_fault(entry: &Entry, error: &StorageError) -> Fault {
+    let repository = &entry.repository.name;
+    in_request(|| {
+        if let Some(times) = entry.learnt.causes.trouble_due("storage") {
+            tracing::error!(%repository, %error, times, "storage failed");
+        } else {
+            tracing::debug!(%repository, %error, "storage failed again");
+        }
+    });
+    let message =
+        "larder's own storage did not answer; ask again in a moment (/health and the log say more)";
+    Fault::new(
+        FaultKind::Unavailable,
+        ErrorCode::StorageUnavailable,
+        message,
+    )
+    .in_repository(&entry.repository.name)
+    .retry_after(Some(Duration::from_secs(2)))
+}
+
+/// `offline: true` and nothing held.
+pub(crate) fn offline(wanted: &Wanted) -> Fault {
+    let message = format!(
+        "repository {} is offline and does not hold {}; set offline: false to let larder ask the upstream",
+        wanted.entry.repository.name,
+        larder_core::shown(&wanted.spec.key_path)
+    );
+    Fault::new(FaultKind::BadGateway, ErrorCode::Offline, message)
+        .in_repository(&wanted.entry.repository.name)
+        .by_rule("offline")
+        .briefly(format!(
+            "repository {} is offline and does not hold this",
+            wanted.entry.repository.name
+        ))
+}
+
+/// A document that passed its check but cannot be derived from.
+pub(crate) fn malformed(wanted: &Wanted, error: &Malformed) -> Fault {
+    count(&wanted.entry.counters.malformed_documents);
+    let path = larder_core::shown(&wanted.spec.key_path);
+    let name = &wanted.entry.repository.name;
+    let message = format!("the document {path} of repository {name} cannot be used: {error}");
+    Fault::new(FaultKind::BadGateway, ErrorCode::MalformedDocument, message)
+        .briefly(format!("a document of repository {name} cannot be used"))
+        .in_repository(&wanted.entry.repository.name)
+        .by_rule("upstream")
+}
+
+/// A fault of larder's own.
+pub(crate) fn internal(message: &str) -> Fault {
+    Fault::new(FaultKind::Internal, ErrorCode::Internal, message)
+}
+
+pub(crate) fn stopped(fault: Fault) -> NoBody {
+    NoBody::unusable(fault.code, fault.message)
+}
+
+pub(crate) fn unusable_document(wanted: &Wanted, reason: &str) -> NoBody {
+    // The log warns of it with the upstream's other failures (`upstreams.rs`).
+    tracing::debug!(key = %wanted.key, reason, "the upstream sent a document that cannot be used");
+    let message = format!(
+        "the upstream of repository {} sent something that cannot be used: {reason}",
+        wanted.entry.repository.name
+    );
+    NoBody::unusable(ErrorCode::MalformedDocument, message)
+}
+
+/// The upstream's 404 once more.
+pub(crate) fn negative_fault(wanted: &Wanted, absence: Remembered, now: UnixMillis) -> Fault {
+    let fault = passed_on(wanted, absence.status, None);
+    let name = &wanted.entry.repository.name;
+    let holds = absence.over.map_or_else(
+        || "as long as the index that it belongs to is the same".to_owned(),
+        |over| {
+            let left = over.since(now);
+            let seconds = left.as_secs() + u64::from(left > Duration::from_secs(left.as_secs()));
+            format!("for {seconds} more seconds (negative_ttl of repository {name})")
+        },
+    );
+    let message = format!(
+        "{}; that is remembered {holds}, and a flush forgets it",
+        fault.message
+    );
+    Fault { message, ..fault }
+        .by_rule("negative_ttl")
+        .upstream_said(format!("{} (remembered)", absence.status))
+}

@@ -1,0 +1,195 @@
+//! The flush of exactly one path (`DELETE` on a remote's path, docs/adr/0054): what is held under it, whichever form it is in and
+//! whichever of the repository's upstreams it came from, what is remembered of its absence, and what cannot live without it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::Method;
+use larder_core::{ArtifactPath, Fault, SourceKey};
+use larder_formats::{Format, Operation, RequestParts};
+
+use crate::fault::storage_fault;
+use crate::operate::Operator;
+use crate::policy::admission;
+use crate::policy::admission::path_fault;
+use crate::repositories::Entry;
+use crate::target::{ArtifactRequest, Wanted, keys};
+
+/// Rows that are looked at together.
+const PAGE: u32 = 500;
+/// Redirects to another spelling of a path that are followed.
+const SPELLINGS: usize = 3;
+
+/// What a path names.
+enum Named {
+    /// Something that is read through the cache.
+    Source(Box<Wanted>),
+    /// A link to another host: it is kept under its own path.
+    External(SourceKey),
+    /// Nothing that is ever kept.
+    Nothing,
+}
+
+impl Operator {
+    /// Forgets what is held under the path of a request; gives whether there was anything. Access rules are not asked: what they no longer
+    /// admit can be flushed as well. A download begun before serves its readers and commits nothing.
+    pub(crate) async fn forget(&self, request: &ArtifactRequest<'_>) -> Result<bool, Fault> {
+        let entry = admission::entry(&self.registry, request.repository)?;
+        let Some(format) = entry.format else {
+            return Ok(false);
+        };
+        let (keys, document) = match named(&entry, format, request)? {
+            Named::Nothing => return Ok(false),
+            Named::External(key) => (vec![key], None),
+            Named::Source(wanted) => {
+                let mut keys = vec![wanted.key.clone()];
+                // What signs a document says nothing of another one, and is exchanged with it.
+                let companions = wanted
+                    .generation()
+                    .map(|generation| generation.companions)
+                    .unwrap_or_default();
+                keys.extend(
+                    companions
+                        .iter()
+                        .map(|companion| keys::key_of(&entry, format, &companion.source)),
+                );
+                (keys, wanted.spec.is_document.then_some(wanted))
+            }
+        };
+        let is_meant = |key: &SourceKey| keys.iter().any(|meant| keys::names_the_same(meant, key));
+        // What has arrived is held, to whoever asks, before its row is written.
+        let landing = self.flights.flush(is_meant);
+        self.catalog.begin_flush(&entry);
+        self.remote.refusals.forget(is_meant);
+        // What is being committed at this moment becomes visible first, so that it is found and dropped.
+        self.catalog.barrier().await;
+        let mut forgotten = landing + self.delete(&entry, &keys).await?;
+        if let Some(document) = document.filter(|_| forgotten > 0) {
+            self.doubt_what_it_names(&entry, format, &document).await?;
+        }
+        self.catalog.forget_absences(|key| {
+            let meant = is_meant(key);
+            forgotten += usize::from(meant);
+            meant
+        });
+        self.catalog.end_flush(&entry);
+        if forgotten > 0 {
+            let path = keys.first().map(ToString::to_string).unwrap_or_default();
+            tracing::info!(repository = %entry.repository.name, key = path, entries = forgotten, "a path was flushed");
+        }
+        Ok(forgotten > 0)
+    }
+
+    /// Deletes the rows of these keys, in all variants; gives their number.
+    async fn delete(&self, entry: &Entry, keys: &[SourceKey]) -> Result<usize, Fault> {
+        let mut deleted = Vec::new();
+        for meant in keys {
+            let variants = self.catalog.variants(&meant.repository, &meant.path).await;
+            let variants = variants.map_err(|error| storage_fault(entry, &error))?;
+            let of_variant = |variant: String| SourceKey {
+                variant: Cow::Owned(variant),
+                ..meant.clone()
+            };
+            let meant = variants
+                .into_iter()
+                .map(of_variant)
+                .filter(|key| keys::names_the_same(meant, key));
+            deleted.extend(meant);
+        }
+        let count = deleted.len();
+        self.catalog
+            .delete(deleted)
+            .await
+            .map_err(|error| storage_fault(entry, &error))?;
+        Ok(count)
+    }
+
+    /// The document that vouched for these files is gone: they are checked when the next one is read.
+    async fn doubt_what_it_names(
+        &self,
+        entry: &Entry,
+        format: &dyn Format,
+        document: &Wanted,
+    ) -> Result<(), Fault> {
+        let (repository, name) = (&entry.repository, &entry.repository.name);
+        let is_named = |path: &str| {
+            let is_it = |spec: &larder_formats::SourceSpec| spec.key_path == document.spec.key_path;
+            format
+                .named_by(repository, path)
+                .as_ref()
+                .is_some_and(is_it)
+                || format.possibly_named_by(repository, path).iter().any(is_it)
+        };
+        let mut after = (String::new(), String::new());
+        loop {
+            let page = self
+                .catalog
+                .rows(name, Some(&after), PAGE)
+                .await
+                .map_err(|error| storage_fault(entry, &error))?;
+            let Some((path, variant, _)) = page.last() else {
+                return Ok(());
+            };
+            after = (path.clone(), variant.clone());
+            let doubted = page.into_iter().filter_map(|(path, variant, record)| {
+                let record = record.filter(|record| record.verified && is_named(&path))?;
+                Some((
+                    SourceKey {
+                        repository: name.clone(),
+                        path: path.into(),
+                        variant: variant.into(),
+                    },
+                    record,
+                ))
+            });
+            self.catalog
+                .doubt(doubted.collect())
+                .await
+                .map_err(|error| storage_fault(entry, &error))?;
+        }
+    }
+}
+
+/// What a request's path names, as GET reads it: encoded, folded, and in the spelling that GET is redirected to.
+fn named(
+    entry: &Arc<Entry>,
+    format: &'static dyn Format,
+    request: &ArtifactRequest<'_>,
+) -> Result<Named, Fault> {
+    let (mut raw, mut query) = (
+        request.raw_path.to_owned(),
+        request.query.map(str::to_owned),
+    );
+    for _ in 0..SPELLINGS {
+        let path = ArtifactPath::parse(&raw, format.path_rules());
+        let path = path.map_err(|error| path_fault(error).in_repository(&entry.repository.name))?;
+        if format.links_elsewhere() && path.as_str().starts_with("_ext/") {
+            return Ok(Named::External(keys::key_of_file(entry, path.as_str())));
+        }
+        let parts = RequestParts {
+            repository: &entry.repository,
+            method: &Method::GET,
+            path: &path,
+            query: query.as_deref(),
+            headers: request.headers,
+            key: &entry.link_key,
+        };
+        match format.operation(&parts) {
+            Operation::Read(read) => {
+                return Ok(Named::Source(Box::new(Wanted::naming_document(
+                    entry,
+                    format,
+                    read.source,
+                ))));
+            }
+            Operation::Redirect(to) => {
+                let (path, after) = to
+                    .split_once('?')
+                    .map_or((&*to, None), |(path, query)| (path, Some(query)));
+                (raw, query) = (path.to_owned(), after.map(str::to_owned));
+            }
+            Operation::Answer(_) | Operation::PassThrough(_) | Operation::Refuse(_) => break,
+        }
+    }
+    Ok(Named::Nothing)
+}

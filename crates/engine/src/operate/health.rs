@@ -1,0 +1,180 @@
+//! The state of the backends, asked at most every few seconds: a probe must never wait for a slow store.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use larder_storage::StorageErrorKind;
+use tokio::time::Instant;
+
+use crate::operate::Operator;
+
+const MAX_AGE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What `/health` reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Where records are.
+    pub metadata: BackendHealth,
+    /// Where bytes are.
+    pub blobs: BackendHealth,
+    /// The room that there is for them; `None` if it cannot be told.
+    pub disk: Option<DiskSpace>,
+}
+
+/// Room in the file system that holds the data directory, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// What larder may still write.
+    pub free: u64,
+    /// Size of the file system.
+    pub total: u64,
+    /// With less than this free, nothing more is kept.
+    pub reserve: u64,
+    /// Whether the last download could not be written for another reason than want of room.
+    pub failing: bool,
+}
+
+impl DiskSpace {
+    /// Whether downloads are kept.
+    pub fn is_keeping(&self) -> bool {
+        self.free >= self.reserve && !self.failing
+    }
+}
+
+impl Health {
+    /// Whether this node can serve.
+    pub fn can_serve(&self) -> bool {
+        self.metadata.ok && self.blobs.ok
+    }
+}
+
+/// The state of one backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendHealth {
+    /// Whether it answered.
+    pub ok: bool,
+    /// `sqlite`, `filesystem`.
+    pub kind: &'static str,
+    /// A word for people; no internal paths.
+    pub detail: Option<String>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct HealthCache {
+    last: Mutex<Option<(Instant, Health)>>,
+}
+
+impl Operator {
+    /// The backends' state, at most five seconds old.
+    pub(crate) async fn health(&self) -> Health {
+        let last = self
+            .cache
+            .health
+            .last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if let Some((at, health)) = last
+            && at.elapsed() < MAX_AGE
+        {
+            return health;
+        }
+        let (blobs, disk) = self.blob_health();
+        let health = Health {
+            metadata: self.metadata_health().await,
+            blobs,
+            disk,
+        };
+        *self
+            .cache
+            .health
+            .last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), health.clone()));
+        health
+    }
+
+    /// The room that there was when [`health`](Self::health) last looked.
+    pub(crate) fn disk(&self) -> Option<DiskSpace> {
+        self.cache
+            .health
+            .last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()?
+            .1
+            .disk
+    }
+
+    async fn metadata_health(&self) -> BackendHealth {
+        let (ok, detail) = match tokio::time::timeout(PATIENCE, self.catalog.ping()).await {
+            Ok(Ok(())) => (true, self.told_of_damage()),
+            // What cannot be looked up is asked of the upstreams.
+            Ok(Err(error))
+                if error.kind == StorageErrorKind::Corrupt
+                    || self.catalog.damage().is_replacing =>
+            {
+                (
+                    true,
+                    Some("damaged: files are served from the upstreams and not kept".to_owned()),
+                )
+            }
+            Ok(Err(error)) => (false, Some(error.to_string())),
+            Err(_) => (false, Some("no answer within two seconds".to_owned())),
+        };
+        BackendHealth {
+            ok,
+            kind: "sqlite",
+            detail,
+        }
+    }
+
+    /// Damage that has been met with and got over.
+    fn told_of_damage(&self) -> Option<String> {
+        let damage = self.catalog.damage();
+        (damage.rows + damage.put_aside > 0).then(|| {
+            let (rows, put_aside) = (damage.rows, damage.put_aside);
+            format!("since the start {rows} damaged rows were dropped and {put_aside} damaged databases put aside: check disk and memory")
+        })
+    }
+
+    fn blob_health(&self) -> (BackendHealth, Option<DiskSpace>) {
+        let kind = "filesystem";
+        match self.blobs.free_space() {
+            Ok(space) => {
+                let unwritten = self.catalog.trouble().unwritten();
+                let failing = unwritten.is_some();
+                let disk = DiskSpace {
+                    free: space.available,
+                    total: space.total,
+                    reserve: space.reserve,
+                    failing,
+                };
+                let detail = match unwritten {
+                    _ if space.is_low() => {
+                        Some("nearly full: downloads are served but not kept".to_owned())
+                    }
+                    Some(why) => Some(format!("the last download was served but not kept: {why}")),
+                    None => None,
+                };
+                (
+                    BackendHealth {
+                        ok: true,
+                        kind,
+                        detail,
+                    },
+                    Some(disk),
+                )
+            }
+            Err(error) => (
+                BackendHealth {
+                    ok: false,
+                    kind,
+                    detail: Some(error.to_string()),
+                },
+                None,
+            ),
+        }
+    }
+}

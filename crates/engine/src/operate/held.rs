@@ -1,0 +1,344 @@
+//! What is held, for operators (`GET /api/v1/artifacts`, `larder du` and `ls`, and the gauges): one page after another, and how much
+//! of each repository. Nothing here is on the way of a request for an artifact.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use larder_core::{
+    ArtifactRecord, ErrorCode, Fault, FaultKind, Pattern, RepositoryKind, UnixMillis, fresh_until,
+};
+use larder_storage::{HeldRow, HeldSize};
+
+use crate::fault::storage_fault;
+use crate::operate::Operator;
+use crate::policy::admission;
+use crate::repositories::Entry;
+use crate::target::keys;
+
+/// Rows that one page may make larder look at: a pattern that matches next to nothing does not hold the database for long.
+const MOST_ROWS: u32 = 10_000;
+const PAGE: u32 = 500;
+/// Sizes are counted at most this often, and in at most a hundredth of the time.
+const LEAST_AGE: Duration = Duration::from_secs(1);
+
+/// Which held artifacts are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct HeldRequest {
+    /// One repository; all if absent.
+    pub repository: Option<String>,
+    /// Regular expression searched in the decoded path.
+    pub pattern: Option<String>,
+    /// Only those that are served from the copy, or only those that are not.
+    pub cached: Option<bool>,
+    /// At most so many.
+    pub limit: u32,
+    /// Where the page before ended.
+    pub after: Option<HeldCursor>,
+}
+
+/// Where a page ended. It names no query: those may be secrets, and a cursor is given to whoever may read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldCursor {
+    /// The repository's name.
+    pub repository: String,
+    /// The last row's place in the database.
+    pub row: i64,
+    /// Its path, without a query: where to go on if the row is gone.
+    pub path: String,
+}
+
+/// A held artifact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldArtifact {
+    /// The repository's name.
+    pub repository: String,
+    /// Decoded path below it, without a query.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// SHA-256 of the bytes, in hexadecimal digits.
+    pub sha256: String,
+    /// Whether it is the present upstream's copy: one of another upstream is served no more.
+    pub cached: bool,
+    /// When these bytes were fetched.
+    pub cached_at: UnixMillis,
+    /// When the upstream is asked again; `None` = never.
+    pub fresh_until: Option<UnixMillis>,
+}
+
+/// A page of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeldPage {
+    /// In the order of repository and path.
+    pub artifacts: Vec<HeldArtifact>,
+    /// Where the next page begins; `None`: there is none.
+    pub next: Option<HeldCursor>,
+}
+
+/// How much is held in all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeldSummary {
+    /// Of each repository, sorted by name. Bytes that several names have are counted with each.
+    pub repositories: Vec<HeldSize>,
+    /// Blobs on disk, each counted once: derived forms, and what has been flushed and not yet been collected, are among them.
+    pub stored_blobs: u64,
+    /// Their bytes.
+    pub stored_bytes: u64,
+}
+
+/// The sizes as they were last counted.
+#[derive(Debug, Default)]
+pub(crate) struct HeldSizes {
+    last: Mutex<Option<Counted>>,
+    counting: AtomicBool,
+}
+
+#[derive(Debug, Clone)]
+struct Counted {
+    at: Instant,
+    took: Duration,
+    sizes: Arc<Vec<HeldSize>>,
+}
+
+impl HeldSizes {
+    fn last(&self) -> Option<Counted> {
+        self.last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl Counted {
+    fn is_due(&self) -> bool {
+        self.at.elapsed() >= LEAST_AGE.max(self.took * 100)
+    }
+}
+
+impl Operator {
+    /// How much each configured remote repository holds, as it was last counted; empty before the first time. Asks nobody: if the count is
+    /// old, the next one is started behind the scenes.
+    pub(crate) fn held_sizes(self: &Arc<Self>) -> Vec<HeldSize> {
+        let last = self.cache.held_sizes.last();
+        if last.as_ref().is_none_or(Counted::is_due)
+            && !self.cache.held_sizes.counting.swap(true, Ordering::AcqRel)
+        {
+            let engine = Arc::clone(self);
+            tokio::spawn(async move {
+                if let Err(error) = engine.count_held().await {
+                    tracing::warn!(%error, "what is held could not be counted");
+                }
+                engine
+                    .cache
+                    .held_sizes
+                    .counting
+                    .store(false, Ordering::Release);
+            });
+        }
+        let Some(counted) = last else {
+            return Vec::new();
+        };
+        let entries = self.registry.load().all();
+        let remotes = entries
+            .iter()
+            .filter(|entry| entry.repository.kind() == RepositoryKind::Remote);
+        remotes
+            .map(|entry| size_of(&counted.sizes, entry.repository.name.as_str()))
+            .collect()
+    }
+
+    async fn count_held(&self) -> Result<Arc<Vec<HeldSize>>, larder_storage::StorageError> {
+        let started = Instant::now();
+        let sizes = Arc::new(self.catalog.held_sizes().await?);
+        let counted = Counted {
+            at: Instant::now(),
+            took: started.elapsed(),
+            sizes: Arc::clone(&sizes),
+        };
+        *self
+            .cache
+            .held_sizes
+            .last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(counted);
+        Ok(sizes)
+    }
+
+    /// How much is held, of one repository or of all: all that are configured, and those that the database still has something of.
+    pub(crate) async fn held_summary(
+        &self,
+        repository: Option<&str>,
+    ) -> Result<HeldSummary, Fault> {
+        let only = repository
+            .map(|name| admission::entry(&self.registry, name))
+            .transpose()?;
+        let failed = |error| storage_unavailable(&error);
+        let sizes = match self
+            .cache
+            .held_sizes
+            .last()
+            .filter(|last| last.took > Duration::from_millis(20) && !last.is_due())
+        {
+            Some(last) => last.sizes,
+            None => self.count_held().await.map_err(failed)?,
+        };
+        if let Some(entry) = only {
+            return Ok(HeldSummary {
+                repositories: vec![size_of(&sizes, entry.repository.name.as_str())],
+                ..HeldSummary::default()
+            });
+        }
+        let entries = self.registry.load().all();
+        let remotes = entries
+            .iter()
+            .filter(|entry| entry.repository.kind() == RepositoryKind::Remote);
+        let names = remotes
+            .map(|entry| entry.repository.name.to_string())
+            .chain(sizes.iter().map(|size| size.repository.clone()));
+        let names: std::collections::BTreeSet<String> = names.collect();
+        let counts = self.catalog.counts().await.map_err(failed)?;
+        Ok(HeldSummary {
+            repositories: names.iter().map(|name| size_of(&sizes, name)).collect(),
+            stored_blobs: counts.blobs,
+            stored_bytes: counts.bytes,
+        })
+    }
+
+    /// A page of what is held. A page may be shorter than asked for and still have a next one.
+    pub(crate) async fn held_artifacts(&self, request: &HeldRequest) -> Result<HeldPage, Fault> {
+        let pattern = request
+            .pattern
+            .as_deref()
+            .map(Pattern::compile)
+            .transpose()
+            .map_err(|error| {
+                Fault::new(
+                    FaultKind::BadRequest,
+                    ErrorCode::InvalidPattern,
+                    format!("the pattern cannot be used: {error}"),
+                )
+                .by_rule("pattern")
+            })?;
+        let entries = match &request.repository {
+            Some(name) => vec![admission::entry(&self.registry, name)?],
+            None => self.registry.load().all(),
+        };
+        let mut page = HeldPage::default();
+        let mut rows_left = MOST_ROWS;
+        let first = request
+            .after
+            .as_ref()
+            .map_or("", |after| &*after.repository);
+        let remotes = entries
+            .iter()
+            .filter(|entry| entry.repository.kind() == RepositoryKind::Remote);
+        for entry in remotes.filter(|entry| entry.repository.name.as_str() >= first) {
+            let after = request
+                .after
+                .as_ref()
+                .filter(|after| after.repository == entry.repository.name.as_str());
+            let mut place = self.place_of(entry, after).await?;
+            loop {
+                let rows = self
+                    .catalog
+                    .held_rows(
+                        &entry.repository.name,
+                        (&place.0, &place.1),
+                        PAGE.min(rows_left),
+                    )
+                    .await;
+                let rows = rows.map_err(|error| storage_fault(entry, &error))?;
+                let is_last = (rows.len() as u32) < PAGE.min(rows_left);
+                for row in rows {
+                    rows_left -= 1;
+                    place = (row.path.clone(), row.variant.clone());
+                    let cursor = || HeldCursor {
+                        repository: entry.repository.name.to_string(),
+                        row: row.row,
+                        path: keys::path_of(&row.path, &row.variant).to_owned(),
+                    };
+                    page.artifacts
+                        .extend(artifact(entry, &row, pattern.as_ref(), request.cached));
+                    if page.artifacts.len() >= request.limit as usize || rows_left == 0 {
+                        page.next = Some(cursor());
+                        return Ok(page);
+                    }
+                }
+                if is_last {
+                    break;
+                }
+            }
+        }
+        Ok(page)
+    }
+
+    /// Where the rows after a cursor begin.
+    async fn place_of(
+        &self,
+        entry: &Entry,
+        after: Option<&HeldCursor>,
+    ) -> Result<(String, String), Fault> {
+        let Some(after) = after else {
+            return Ok(Default::default());
+        };
+        let place = self
+            .catalog
+            .held_place(&entry.repository.name, after.row)
+            .await;
+        let place = place.map_err(|error| storage_fault(entry, &error))?;
+        let is_it = |(path, variant): &(String, String)| keys::path_of(path, variant) == after.path;
+        Ok(place
+            .filter(is_it)
+            .unwrap_or_else(|| (after.path.clone(), String::new())))
+    }
+}
+
+fn size_of(sizes: &[HeldSize], name: &str) -> HeldSize {
+    let known = sizes.iter().find(|size| size.repository == name).cloned();
+    known.unwrap_or_else(|| HeldSize {
+        repository: name.to_owned(),
+        files: 0,
+        bytes: 0,
+    })
+}
+
+/// A row as an artifact; `None` if it holds no bytes or is not wanted.
+fn artifact(
+    entry: &Entry,
+    row: &HeldRow,
+    pattern: Option<&Pattern>,
+    cached: Option<bool>,
+) -> Option<HeldArtifact> {
+    let record: &ArtifactRecord = row.record.as_ref()?;
+    let blob = record.blob()?;
+    let path = keys::path_of(&row.path, &row.variant);
+    if pattern.is_some_and(|pattern| pattern.matches(path) != Ok(true)) {
+        return None;
+    }
+    let is_cached = keys::is_of_present_upstream(entry, &row.variant);
+    if cached.is_some_and(|wanted| wanted != is_cached) {
+        return None;
+    }
+    Some(HeldArtifact {
+        repository: entry.repository.name.to_string(),
+        path: path.to_owned(),
+        size: blob.size,
+        sha256: blob.digest.to_hex(),
+        cached: is_cached,
+        cached_at: record.began_at.min(record.contacted_at),
+        fresh_until: entry
+            .class_of_held(path, record)
+            .and_then(|class| fresh_until(record, class, &entry.repository.cache)),
+    })
+}
+
+fn storage_unavailable(error: &larder_storage::StorageError) -> Fault {
+    tracing::error!(%error, "storage failed");
+    Fault::new(
+        FaultKind::Unavailable,
+        ErrorCode::StorageUnavailable,
+        "larder's own storage did not answer; ask again in a moment",
+    )
+    .retry_after(Some(Duration::from_secs(2)))
+}

@@ -1,0 +1,70 @@
+//! The operator's verbs and views: flush, the collection of what nothing refers to, what is held, and how all is doing. Nothing here is
+//! on the way of a request for an artifact.
+
+mod flush;
+mod forget;
+mod health;
+mod held;
+mod reports;
+
+use std::sync::Arc;
+
+use health::HealthCache;
+use held::HeldSizes;
+use larder_core::RepositoryName;
+use larder_storage::BlobStore;
+use larder_upstream::Upstream;
+
+use crate::catalog::{Catalog, Foreign};
+use crate::counters::Counters;
+use crate::origin::remote::Remote;
+use crate::repositories::{Entry, Registry};
+use crate::transfer::flight::Flights;
+
+pub use flush::{CacheType, FlushReport, FlushRequest};
+pub use health::{BackendHealth, DiskSpace, Health};
+pub use held::{HeldArtifact, HeldCursor, HeldPage, HeldRequest, HeldSummary};
+
+/// What the operator's verbs and views need.
+#[derive(Debug)]
+pub(crate) struct Operator {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) remote: Arc<Remote>,
+    pub(crate) blobs: Arc<dyn BlobStore>,
+    pub(crate) upstream: Arc<dyn Upstream>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) cache: Caches,
+}
+
+/// What was looked at last.
+#[derive(Debug, Default)]
+pub(crate) struct Caches {
+    health: HealthCache,
+    held_sizes: HeldSizes,
+}
+
+impl Operator {
+    /// The configuration has changed.
+    pub(crate) fn reconfigured(self: &Arc<Self>) {
+        self.remote.refusals.forget(|_| true);
+        self.keep_origins();
+    }
+}
+
+impl Foreign for Operator {
+    fn entry(&self, name: &RepositoryName) -> Option<Arc<Entry>> {
+        self.registry.load().get(name).cloned()
+    }
+
+    fn entries(&self) -> Vec<Arc<Entry>> {
+        self.registry.load().all()
+    }
+
+    fn flushed(&self, entry: &Entry) {
+        let name = &entry.repository.name;
+        self.flights.flush(|key| key.repository == *name);
+        self.remote.refusals.forget(|key| key.repository == *name);
+    }
+}

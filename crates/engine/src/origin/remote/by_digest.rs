@@ -1,0 +1,204 @@
+//! Names that stand for bytes which another name states by digest: an OCI tag and its manifest. Knows how the one is answered from
+//! the other; which names these are is the format's knowledge (`Format::by_digest`).
+
+use std::sync::Arc;
+
+use larder_core::{
+    ArtifactRecord, CacheStatus, Content, Digest, ErrorCode, Fault, ForwardReason, Mutability,
+    Source, SourceKey, StoredHeaders, UnixMillis, sha256,
+};
+use larder_formats::{Document, Malformed};
+use larder_storage::OpenBlob;
+use url::Url;
+
+use crate::catalog::Epoch;
+use crate::counters::count;
+use crate::fault::{NoBody, stopped, unusable_document};
+use crate::origin::remote::Remote;
+use crate::target::Wanted;
+use crate::transfer::files::received_bytes;
+use crate::transfer::flight::{Settled, SettledBody};
+use crate::transfer::received::Whole;
+
+impl Wanted {
+    /// The source that names the bytes by `digest`.
+    fn by_digest(&self, digest: &Digest) -> Option<Self> {
+        let spec = self
+            .format
+            .by_digest(&self.entry.repository, &self.spec, digest)?;
+        Some(Self::new(
+            Arc::clone(&self.entry),
+            self.format,
+            spec,
+            Mutability::Immutable,
+        ))
+    }
+
+    /// Whether these bytes have a name by digest at all.
+    pub(crate) fn has_name_by_digest(&self) -> bool {
+        self.by_digest(&sha256(b"")).is_some()
+    }
+}
+
+impl Remote {
+    /// The name by digest under which new bytes are to be remembered too, unless they are already.
+    pub(crate) async fn unheld_by_digest(
+        &self,
+        wanted: &Wanted,
+        record: &ArtifactRecord,
+    ) -> Option<SourceKey> {
+        let blob = record.blob()?;
+        // The name that clients are told: the upstream's, where it states one.
+        let named = wanted.by_digest(record.headers.digest.as_ref().unwrap_or(&blob.digest))?;
+        let held = self.catalog.known(&named.key).await;
+        held.is_none_or(|held| held.blob().is_none())
+            .then_some(named.key)
+    }
+
+    /// The bytes with that digest, if they are held under their name by digest.
+    async fn held_by_digest(
+        &self,
+        wanted: &Wanted,
+        digest: &Digest,
+    ) -> Option<(Arc<ArtifactRecord>, OpenBlob)> {
+        let named = wanted.by_digest(digest)?;
+        let record = self.catalog.known(&named.key).await?;
+        let open = self.catalog.open_held(&named, &record).await?;
+        Some((record, open))
+    }
+
+    /// The upstream says that a name stands for other bytes than before, which are held: they need not be fetched.
+    pub(crate) async fn switch_to(
+        &self,
+        wanted: &Wanted,
+        digest: &Digest,
+        prior: &ArtifactRecord,
+    ) -> Option<Settled> {
+        let (held, open) = self.held_by_digest(wanted, digest).await?;
+        let now = self.now();
+        let began_at = if held.blob() == prior.blob() {
+            prior.began_at
+        } else {
+            now
+        };
+        let record = Arc::new(named(&held, digest, [now, now, began_at]));
+        let status = CacheStatus {
+            forward: Some(ForwardReason::Stale),
+            forward_status: Some(200),
+            ..CacheStatus::default()
+        };
+        Some(Settled {
+            record,
+            body: SettledBody::Blob(open),
+            status,
+            source: Source::Cache,
+            for_once: false,
+            document: None,
+        })
+    }
+
+    /// A name of which a forwarded HEAD has told the digest only: its record with the bytes, if they are held by now.
+    pub(crate) async fn follow_pointer(
+        &self,
+        wanted: &Wanted,
+        pointer: &ArtifactRecord,
+    ) -> Option<(Arc<ArtifactRecord>, OpenBlob)> {
+        let (Content::Pointer(_), Some(digest)) = (&pointer.content, &pointer.headers.digest)
+        else {
+            return None;
+        };
+        let (held, open) = self.held_by_digest(wanted, digest).await?;
+        let times = [pointer.contacted_at, pointer.renewed_at, pointer.began_at];
+        Some((Arc::new(named(&held, digest, times)), open))
+    }
+
+    /// Remembers which digest a forwarded HEAD told, so that the next request needs no other. `epoch` is that of before the HEAD: what a
+    /// flush has overtaken is not remembered.
+    pub(crate) async fn remember_digest(
+        &self,
+        wanted: &Wanted,
+        told: &ArtifactRecord,
+        epoch: &Epoch,
+    ) -> Result<(), Fault> {
+        let Some(named) = told
+            .headers
+            .digest
+            .as_ref()
+            .and_then(|digest| wanted.by_digest(digest))
+        else {
+            return Ok(());
+        };
+        let storage = |error| crate::fault::storage_fault(&wanted.entry, &error);
+        // A GET that came meanwhile knows more.
+        let overtaken = self.flights.running(&wanted.key).is_some()
+            || self
+                .catalog
+                .record(&wanted.key)
+                .await
+                .map_err(storage)?
+                .is_some_and(|record| record.blob().is_some());
+        if overtaken || !epoch.still_holds() {
+            return Ok(());
+        }
+        let record = Arc::new(ArtifactRecord {
+            content: Content::Pointer(named.spec.key_path),
+            ..told.clone()
+        });
+        self.catalog
+            .remember(&wanted.key, record)
+            .await
+            .map_err(storage)
+    }
+
+    /// Puts a file that its format looks into to the format's check.
+    pub(crate) async fn check_whole(
+        &self,
+        wanted: &Arc<Wanted>,
+        whole: &Whole,
+    ) -> Result<(), NoBody> {
+        let body = received_bytes(&whole.fill, &whole.received)?;
+        let draft = &whole.fill.draft;
+        let content_type = draft.headers.content_type.clone().unwrap_or_default();
+        let url = Url::parse(&draft.source_url);
+        let url = url
+            .map_err(|_| NoBody::unusable(ErrorCode::Internal, "a download's URL was not kept"))?;
+        let checked = Arc::clone(wanted);
+        let verdict = self.documents.parse_blocking(move || {
+            let document = Document {
+                body: &body,
+                content_type: &content_type,
+                url: &url,
+                key_path: &checked.spec.key_path,
+                variant: checked.spec.variant,
+                memo: None,
+            };
+            checked.format.check(&checked.entry.repository, &document)
+        });
+        verdict
+            .await
+            .map_err(stopped)?
+            .map_err(|Malformed(reason)| {
+                count(&wanted.entry.counters.malformed_documents);
+                unusable_document(wanted, &reason)
+            })
+    }
+}
+
+/// The record of a name that stands for bytes held under their digest: last contact, renewal and beginning are its own.
+fn named(
+    held: &ArtifactRecord,
+    digest: &Digest,
+    [contacted_at, renewed_at, began_at]: [UnixMillis; 3],
+) -> ArtifactRecord {
+    let headers = StoredHeaders {
+        digest: Some(digest.clone()),
+        ..held.headers.clone()
+    };
+    ArtifactRecord {
+        contacted_at,
+        renewed_at,
+        began_at,
+        headers,
+        ..held.clone()
+    }
+}

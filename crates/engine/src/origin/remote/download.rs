@@ -1,0 +1,293 @@
+//! Step 8: the body of one download, from the upstream's head to what is kept of it. How the bytes
+//! come in stands in `intake.rs`, whether they are the right ones in `verify.rs`.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use larder_core::{
+    ArtifactRecord, Content, ErrorCode, Fault, Outcome, PackageType, SafeUrl, StoredHeaders,
+    UnixMillis, field_text,
+};
+use larder_upstream::{Framing, UpstreamResponse};
+use tokio::time::Instant;
+use url::Url;
+
+use crate::catalog::RecordChange;
+use crate::counters::count;
+use crate::document::expectation::Expectation;
+use crate::fault::{NoBody, failed};
+use crate::origin::remote::Remote;
+use crate::origin::remote::intake::Intake;
+use crate::origin::remote::mirrors::Arrival;
+use crate::origin::remote::places::is_hint;
+use crate::policy::clearance;
+use crate::policy::clearance::Dates;
+use crate::target::Wanted;
+use crate::transfer::fill::{Fill, Release};
+use crate::transfer::flight::Flight;
+use crate::transfer::received::Filled;
+
+/// Why a download gave nothing to keep.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    NoBody(NoBody),
+    /// Quarantine holds it: the record remembers its date.
+    Held {
+        fault: Fault,
+        record: ArtifactRecord,
+    },
+    /// A rule refuses what the head shows it to be.
+    Refused(Fault),
+}
+
+impl From<NoBody> for Stopped {
+    fn from(no_body: NoBody) -> Self {
+        Self::NoBody(no_body)
+    }
+}
+
+/// Why a body broke off, for those who have its head already.
+fn cause(wanted: &Wanted, no_body: &NoBody) -> Fault {
+    failed(wanted, no_body.outcome == Outcome::TimedOut, no_body).about(&wanted.key)
+}
+
+impl Remote {
+    /// Takes in a 200's body. Followers may read it while it arrives.
+    pub(crate) async fn fill(
+        self: &Arc<Self>,
+        flight: &Arc<Flight>,
+        wanted: &Arc<Wanted>,
+        prior: Option<&ArtifactRecord>,
+        arrival: Arrival,
+        mut expectation: Expectation,
+    ) -> Result<Filled, Stopped> {
+        let response = &arrival.response;
+        let draft = draft(wanted, response, prior, self.now());
+        expectation.learn_from_head(&draft.headers);
+        let total = response.body.declared_length();
+        self.judge_head(wanted, &draft, total)?;
+        self.refuse_oversized(wanted, total)?;
+        let is_document = wanted.spec.is_document;
+        let labelled = draft.headers.content_encoding.is_some()
+            && wanted.entry.repository.package != PackageType::Generic;
+        let is_checked = self.check_limit(wanted).is_some();
+        let whole_only = is_checked || labelled || self.may_be_held(wanted, &draft, prior);
+        let ring_capacity = if whole_only {
+            self.limits.document_size as usize
+        } else {
+            self.limits.ring_bytes
+        };
+        let expects_digest = expectation.expects_digest();
+        // A redirect has led there, and the usual place may know better.
+        let is_led = arrival.claimed.is_some() && is_hint(wanted, arrival.claimed.as_ref());
+        let release = if whole_only {
+            Release::AtTheEnd
+        } else if expects_digest && (arrival.has_mirror_beside || is_led) {
+            Release::From(Instant::now() + self.limits.held_back)
+        } else {
+            Release::AtOnce
+        };
+        let will_be_kept = response.body.framing() != Framing::ConnectionClose || expects_digest;
+        let fill = Arc::new(Fill::new(
+            draft,
+            total,
+            expects_digest,
+            release,
+            will_be_kept,
+            ring_capacity,
+        ));
+        let intake = Intake::new(self, wanted, &fill, &expectation);
+        flight.begin_fill(Arc::clone(&fill));
+        let received = match intake.run(self, wanted, arrival).await {
+            Ok(received) => received,
+            Err(no_body) => {
+                fill.fail(cause(wanted, &no_body));
+                return Err(no_body.into());
+            }
+        };
+        let end_marked = received.end_marked;
+        let finished = self
+            .verify(flight, wanted, &fill, received, &mut expectation, prior)
+            .await;
+        if let Err(no_body) = &finished {
+            fill.fail(cause(wanted, no_body));
+        }
+        let mut filled = finished?;
+        if let Some(RecordChange::Store { record, also, .. }) = &mut filled.change {
+            *also = self.unheld_by_digest(wanted, record).await;
+        }
+        if !end_marked && (is_document || !filled.record.verified) {
+            filled.change = None;
+            filled.detail = Some("not-kept");
+            count(&wanted.entry.counters.fills_not_kept);
+        }
+        Ok(filled)
+    }
+
+    /// Whether what the head shows may come in, before any of the body does.
+    fn judge_head(
+        &self,
+        wanted: &Wanted,
+        draft: &ArtifactRecord,
+        total: Option<u64>,
+    ) -> Result<(), Stopped> {
+        let class = wanted.judged(draft, total).map_err(Stopped::Refused)?;
+        if wanted.format.subject(&wanted.spec.key_path).is_some() {
+            return Ok(());
+        }
+        let dates = Dates {
+            published_at: draft.published_at,
+            first_seen_at: draft.first_seen_at,
+        };
+        clearance::clear(&wanted.entry.repository, class, dates, self.now(), ())
+            .map(drop)
+            .map_err(|fault| {
+                count(&wanted.entry.counters.quarantined);
+                Stopped::Held {
+                    fault,
+                    record: draft.clone(),
+                }
+            })
+    }
+
+    /// Whether quarantine lets these bytes through only if they are those that were held before: known at the end.
+    fn may_be_held(
+        &self,
+        wanted: &Wanted,
+        draft: &ArtifactRecord,
+        prior: Option<&ArtifactRecord>,
+    ) -> bool {
+        let published_at = draft
+            .headers
+            .last_modified
+            .as_deref()
+            .and_then(UnixMillis::from_http_date);
+        let dates = Dates {
+            published_at,
+            first_seen_at: draft.contacted_at,
+        };
+        prior.is_some_and(|prior| prior.blob().is_some())
+            && wanted
+                .judged(draft, None)
+                .and_then(|class| {
+                    clearance::clear(&wanted.entry.repository, class, dates, self.now(), ())
+                })
+                .is_err()
+    }
+
+    pub(crate) fn refuse_oversized(
+        &self,
+        wanted: &Wanted,
+        length: Option<u64>,
+    ) -> Result<(), NoBody> {
+        let Some(limit) = self
+            .check_limit(wanted)
+            .filter(|limit| length.is_some_and(|length| length > *limit))
+        else {
+            return Ok(());
+        };
+        let message = if wanted.spec.is_document {
+            format!("the document is larger than limits.document_size ({limit} bytes)")
+        } else {
+            format!(
+                "the upstream sent more than {limit} bytes, which is more than such a file may have"
+            )
+        };
+        Err(NoBody::unusable(ErrorCode::DocumentTooLarge, message))
+    }
+
+    /// The longest body that is taken whole and checked by its format; `None` where the bytes are not looked into.
+    pub(crate) fn check_limit(&self, wanted: &Wanted) -> Option<u64> {
+        let document = wanted.spec.is_document.then_some(self.limits.document_size);
+        document.or_else(|| wanted.format.check_limit(&wanted.spec.key_path))
+    }
+}
+
+/// What the upstream's head says, before there is a body.
+fn draft(
+    wanted: &Wanted,
+    response: &UpstreamResponse,
+    prior: Option<&ArtifactRecord>,
+    now: UnixMillis,
+) -> ArtifactRecord {
+    let mut headers = stored_headers(wanted, &response.headers);
+    crate::policy::folder::note(wanted, response, &mut headers);
+    let modified = headers
+        .last_modified
+        .as_deref()
+        .and_then(UnixMillis::from_http_date);
+    ArtifactRecord {
+        content: Content::HeadOnly,
+        source_url: without_secrets(&response.final_url),
+        published_at: prior.and_then(|prior| prior.published_at).or(modified),
+        first_seen_at: prior.map_or(now, |prior| prior.first_seen_at),
+        contacted_at: now,
+        renewed_at: now,
+        began_at: now,
+        verified: false,
+        headers,
+    }
+}
+
+/// A query may be a secret. That there was one stays to be seen (`?`): such a URL is of one file, and leads to no other.
+fn without_secrets(url: &Url) -> String {
+    let mark = if url.query().is_some() { "?" } else { "" };
+    format!("{}{mark}", SafeUrl(url.clone()))
+}
+
+/// The longest value that is kept, in bytes.
+const LONGEST_VALUE: usize = 4 << 10;
+/// All values of a record together.
+const MOST_KEPT: usize = 16 << 10;
+
+/// The upstream headers that are kept; all others are dropped here (generic-http: what survives). They stay in the database and in
+/// memory as long as the copy does, so they are bounded: a value that is too long is dropped, and where all together are, those at the
+/// end of this order: what the bytes are, what they are compared by, how they are to be saved, what the format keeps beside.
+pub(crate) fn stored_headers(wanted: &Wanted, headers: &HeaderMap) -> StoredHeaders {
+    let mut room = MOST_KEPT;
+    let mut joined = |name: &str, lines: usize| {
+        let lines: Vec<_> = headers.get_all(name).iter().take(lines).collect();
+        let length = lines
+            .iter()
+            .map(|line| line.len() + 2)
+            .sum::<usize>()
+            .checked_sub(2)?;
+        if length > LONGEST_VALUE.min(room) {
+            tracing::debug!(key = %wanted.key, field = name, bytes = length, "a field is too long to be kept");
+            return None;
+        }
+        room -= length;
+        Some(
+            lines
+                .into_iter()
+                .map(field_text)
+                .collect::<Vec<_>>()
+                .join(", "),
+        )
+    };
+    let mut text = |name: &str| joined(name, 1);
+    let identity = |coding: &String| {
+        !coding.trim().is_empty() && !coding.trim().eq_ignore_ascii_case("identity")
+    };
+    StoredHeaders {
+        content_encoding: text("content-encoding").filter(identity),
+        content_type: text("content-type"),
+        // Well formed or not: to be served, and sent back, as it came.
+        etag: text("etag").filter(|tag| !tag.is_empty()),
+        // Clients reject what is no HTTP date, so it is dropped; two obsolete forms become the current one.
+        last_modified: text("last-modified")
+            .and_then(|t| UnixMillis::from_http_date(&t))
+            .map(UnixMillis::to_http_date),
+        content_disposition: text("content-disposition"),
+        content_language: text("content-language"),
+        digest: wanted.format.digest_in_head(&wanted.spec.key_path, headers),
+        length: None,
+        // Lines of one field are one list (RFC 9110 section 5.3).
+        further: wanted
+            .format
+            .kept_headers()
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), joined(name, usize::MAX)?)))
+            .collect(),
+    }
+}

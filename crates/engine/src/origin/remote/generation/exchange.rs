@@ -1,0 +1,361 @@
+//! Files that are only right together: a document, its companions (a signature) and the files that it names (docs/adr/0023).
+//!
+//! A new generation is gathered behind the old one: its companions and the essential files are fetched and checked against
+//! it, and only then is it exchanged for the old one, all records in one transaction (hazard W10). What fetches the files
+//! stands in `members.rs`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use larder_core::{
+    ArtifactRecord, CacheStatus, Fault, ForwardReason, HeadVerdict, Source, fresh_until,
+};
+use larder_formats::Generation;
+use tokio::time::Instant;
+
+use crate::catalog::{Commit, RecordChange};
+use crate::causes::warn_once;
+use crate::origin::remote::Remote;
+use crate::origin::remote::fly::Arrived;
+use crate::origin::remote::generation::companions::{Doubt, Member};
+use crate::origin::remote::mirrors::Ask;
+use crate::origin::remote::routes::elsewhere;
+use crate::origin::remote::settle::head_verdict;
+use crate::target::Wanted;
+use crate::transfer::flight::{Flight, Settled, SettledBody};
+
+/// Times to read the document again when the upstream changes it while the other files are fetched.
+const ATTEMPTS: u32 = 5;
+/// Pause before another attempt: publishers replace their files one after the other.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Longest wait for the files of a generation before clients are answered.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The same where nothing older is there that could be served meanwhile: the client waits for the document itself.
+const FIRST_PATIENCE: Duration = Duration::from_secs(5);
+/// How long beyond its life an old generation is preferred to one that has lost its signature.
+const UNSIGNED_GRACE: Duration = Duration::from_secs(60);
+
+/// A document's arrival with what goes with it.
+struct Gathered {
+    arrived: Arrived,
+    /// Other files, exchanged together with the document.
+    members: Vec<Member>,
+    /// Whether the document differs from the one before.
+    changed: bool,
+}
+
+impl Remote {
+    /// The end of a flight for a document that heads a generation.
+    pub(crate) async fn land_generation(
+        self: &Arc<Self>,
+        flight: Arc<Flight>,
+        wanted: Arc<Wanted>,
+        generation: Generation,
+        arrived: Arrived,
+        began: Instant,
+    ) {
+        // Nothing was learnt from the upstream, or nothing can be kept: there is nothing to exchange.
+        let is_news = arrived.0.status.forward.is_some() && arrived.1.is_some();
+        let prior = self
+            .catalog
+            .record(&wanted.key)
+            .await
+            .ok()
+            .flatten()
+            .filter(|record| record.blob().is_some());
+        let Gathered {
+            arrived: (settled, change, replaces),
+            members,
+            changed,
+        } = if is_news {
+            self.gather(&wanted, &generation, arrived, prior.as_ref())
+                .await
+        } else {
+            Gathered {
+                arrived,
+                members: Vec::new(),
+                changed: false,
+            }
+        };
+        let Some(change) = change else {
+            flight.finish(Ok(settled));
+            self.flights.remove(&flight);
+            return;
+        };
+        let replaced = prior.filter(|_| changed);
+        let mut restated = Vec::new();
+        if let Some(prior) = &replaced {
+            // The files of the new generation are visible before it is.
+            self.catalog.barrier().await;
+            restated = self
+                .restated_by_generation(&wanted, prior, &settled, &members)
+                .await;
+            self.until_unread(&wanted, prior, began).await;
+        }
+        let commit = |wanted, change, replaces| Commit {
+            wanted,
+            landing: self.transfers.landing(&flight),
+            change,
+            replaces,
+        };
+        let mut commits = vec![commit(Arc::clone(&wanted), change, replaces)];
+        commits.extend(
+            members
+                .into_iter()
+                .map(|(member, change)| commit(member, change, None)),
+        );
+        self.exchange(&wanted, commits, &restated).await;
+        self.readings.landed(&wanted.key);
+        if changed {
+            self.catalog.supersede(&wanted.entry);
+            self.documents.read_ahead(&wanted, &settled.record);
+            if let Some(prior) = replaced {
+                self.retire(&wanted, prior, Arc::clone(&settled.record));
+            }
+        }
+        flight.finish(Ok(settled));
+    }
+
+    /// Lets nobody begin to read the old document any more, and waits for those who have.
+    async fn until_unread(&self, wanted: &Wanted, prior: &ArtifactRecord, began: Instant) {
+        let policy = &wanted.entry.repository.cache;
+        let until = fresh_until(prior, wanted.class, policy)
+            .map(|until| until.plus(policy.stale_while_revalidate));
+        let now = Instant::now();
+        self.readings.exchange(&wanted.key, now);
+        // Had it expired, then all who came since the flight began have been waiting for its end.
+        let began = if until.is_some_and(|until| until <= self.now()) {
+            began
+        } else {
+            now
+        };
+        self.catalog.supersede(&wanted.entry);
+        loop {
+            let quiet = self.readings.quiet_after(&wanted.key, began);
+            if quiet <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(quiet).await;
+        }
+    }
+
+    /// Fetches what goes with a document that has just been fetched or found unchanged.
+    async fn gather(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        generation: &Generation,
+        mut arrived: Arrived,
+        prior: Option<&Arc<ArtifactRecord>>,
+    ) -> Gathered {
+        let until = Instant::now()
+            + if prior.is_some() {
+                PATIENCE
+            } else {
+                FIRST_PATIENCE
+            };
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let changed = prior.is_none_or(|prior| prior.blob() != arrived.0.record.blob());
+            let before = prior.filter(|_| changed);
+            if let Some(before) = before
+                && self.goes_back(wanted, before, &arrived.0).await
+                && let Some(kept) = self.keep(wanted, before, "rollback-refused", true).await
+            {
+                warn_once!(
+                    wanted,
+                    "rollback",
+                    "the upstream offers an older revision than before; the newer one is kept (no_rollback)"
+                );
+                return Gathered {
+                    arrived: kept,
+                    members: Vec::new(),
+                    changed: false,
+                };
+            }
+            let around = self
+                .fetch_around(wanted, generation, &arrived.0, before, until)
+                .await;
+            let doubt = match around.doubt {
+                None if around.signed
+                    && changed
+                    && self.has_moved_on(wanted, &arrived.0.record).await =>
+                {
+                    Some(Doubt::Incomplete)
+                }
+                doubt => doubt,
+            };
+            let gathered = |arrived| Gathered {
+                arrived,
+                members: around.members,
+                changed,
+            };
+            let Some(doubt) = doubt else {
+                return gathered(arrived);
+            };
+            let mut settled_for = attempt >= ATTEMPTS
+                || matches!(doubt, Doubt::Unreachable)
+                || Instant::now() >= until;
+            if !settled_for {
+                tokio::time::sleep(PAUSE).await;
+                let now = self.read_again(wanted, prior).await;
+                let moved = now
+                    .as_ref()
+                    .is_some_and(|now| now.0.record.blob() != arrived.0.record.blob());
+                // An upstream that says the same twice means it.
+                settled_for = !moved && doubt == Doubt::Incomplete && attempt > 1;
+                if let Some(now) = now.filter(|_| moved) {
+                    arrived = now;
+                }
+            }
+            if settled_for {
+                if let Some(before) = before.filter(|before| self.prefers(wanted, before, doubt))
+                    && let Some(kept) = self.keep(wanted, before, "stale-generation", false).await
+                {
+                    Self::warn_of_doubt(wanted, doubt);
+                    return Gathered {
+                        arrived: kept,
+                        members: Vec::new(),
+                        changed: false,
+                    };
+                }
+                return gathered(arrived);
+            }
+        }
+    }
+
+    fn warn_of_doubt(wanted: &Wanted, doubt: Doubt) {
+        let why = match doubt {
+            Doubt::Incomplete => "generation_incomplete",
+            Doubt::Unsigned => "generation_unsigned",
+            Doubt::Unreachable => "generation_unreachable",
+        };
+        warn_once!(
+            wanted,
+            why,
+            "the upstream's new generation is not complete yet; the one before is served",
+            reason = why
+        );
+    }
+
+    /// Whether the generation before is better than one with this doubt.
+    fn prefers(&self, wanted: &Wanted, before: &ArtifactRecord, doubt: Doubt) -> bool {
+        match doubt {
+            Doubt::Unreachable => true,
+            // The upstream has named files twice that it does not have: so be it.
+            Doubt::Incomplete => false,
+            Doubt::Unsigned => {
+                let until = fresh_until(before, wanted.class, &wanted.entry.repository.cache);
+                until.is_none_or(|until| self.now() < until.plus(UNSIGNED_GRACE))
+            }
+        }
+    }
+
+    /// The copy that was held before, as what the flight came to.
+    async fn keep(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        before: &Arc<ArtifactRecord>,
+        detail: &'static str,
+        renew: bool,
+    ) -> Option<Arrived> {
+        let open = self.catalog.open_held(wanted, before).await?;
+        let now = self.now();
+        let record = if renew {
+            Arc::new(ArtifactRecord {
+                renewed_at: now,
+                contacted_at: now,
+                ..ArtifactRecord::clone(before)
+            })
+        } else {
+            Arc::clone(before)
+        };
+        let status = CacheStatus {
+            forward: Some(ForwardReason::Stale),
+            forward_status: Some(200),
+            detail: Some(detail),
+            ..CacheStatus::default()
+        };
+        let change = renew.then(|| RecordChange::Renew {
+            record: Arc::clone(&record),
+        });
+        let settled = Settled {
+            record,
+            body: SettledBody::Blob(open),
+            status,
+            source: Source::Cache,
+            for_once: !renew,
+            document: None,
+        };
+        Some((settled, change, None))
+    }
+
+    /// Whether a new document is older than the one held, and the operator forbids that.
+    async fn goes_back(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        before: &ArtifactRecord,
+        now: &Settled,
+    ) -> bool {
+        if !wanted.entry.repository.cache.no_rollback {
+            return false;
+        }
+        let revision = |document: &crate::target::loaded::LoadedDocument| {
+            wanted.format.revision(&document.view())
+        };
+        let (Ok(old), Ok(new)) = (
+            self.documents.load_document(wanted, before).await,
+            self.documents.settled_document(wanted, now).await,
+        ) else {
+            return false;
+        };
+        matches!((revision(&old), revision(&new)), (Some(old), Some(new)) if new < old)
+    }
+
+    /// Whether the upstream's document has changed since: its signature may then be of the next generation.
+    async fn has_moved_on(self: &Arc<Self>, wanted: &Arc<Wanted>, record: &ArtifactRecord) -> bool {
+        if !record.has_validators() {
+            return false;
+        }
+        // Of the very server that it came from: behind a redirector another one may be older or newer. That server may refuse, and
+        // what came from a URL with a query is asked of whoever made that.
+        let claimed = elsewhere(wanted, &record.source_url).filter(|url| url.query().is_none());
+        let is_led = claimed.is_some();
+        let mut ask = Ask {
+            method: Method::HEAD,
+            claimed,
+            unless_changed: Some(record),
+            ..Ask::default()
+        };
+        let mut answer = self.ask(wanted, &ask).await;
+        if is_led
+            && !answer
+                .as_ref()
+                .is_ok_and(|arrival| matches!(arrival.response.status.as_u16(), 200 | 304))
+        {
+            ask.claimed = None;
+            answer = self.ask(wanted, &ask).await;
+        }
+        answer.is_ok_and(|arrival| {
+            head_verdict(wanted, &arrival.response, record) == HeadVerdict::Changed
+        })
+    }
+
+    /// The document as the upstream has it now.
+    async fn read_again(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        prior: Option<&Arc<ArtifactRecord>>,
+    ) -> Option<Arrived> {
+        let flight = Arc::new(Flight::detached(wanted.key.clone()));
+        let arrived: Result<Arrived, (Fault, _)> = self
+            .fetch(&flight, wanted, prior.cloned(), None, false)
+            .await;
+        let (mut settled, change, _) = arrived.ok()?;
+        if prior.is_some() {
+            settled.status.forward = Some(ForwardReason::Stale);
+        }
+        change.is_some().then(|| (settled, change, prior.cloned()))
+    }
+}

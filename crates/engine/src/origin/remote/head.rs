@@ -1,0 +1,270 @@
+//! HEAD on what is not held: forwarded, one for all who ask meanwhile; nothing is stored but a tag's digest (spec section 1).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use http::{Method, StatusCode};
+use larder_core::{
+    ArtifactRecord, CacheStatus, Content, Decision, ErrorCode, Fault, FaultKind, ForwardReason,
+    PackageType, Source, StoredHeaders, UnixMillis, decide,
+};
+use larder_upstream::UpstreamResponse;
+
+use crate::answer::{Answer, Body};
+use crate::counters::count;
+use crate::fault::{NoBody, status_outcome};
+use crate::origin::remote::Remote;
+use crate::origin::remote::download::stored_headers;
+use crate::origin::remote::mirrors::Ask;
+use crate::origin::remote::places::{Found, Spoilt};
+use crate::policy::admission::Admitted;
+use crate::policy::clearance::{Dates, clear, clear_non_artifact};
+use crate::representation::{forwarded_status, freshness, passing_folder_on, representation};
+use crate::target::{ArtifactRequest, Wanted, remaining_seconds};
+
+impl Remote {
+    /// `None`: this can only be answered with the body at hand.
+    pub(crate) async fn forward_head(
+        self: &Arc<Self>,
+        admitted: &Admitted,
+        request: &ArtifactRequest<'_>,
+    ) -> Result<Option<Answer>, Fault> {
+        let wanted = admitted.wanted();
+        if let Some(record) = self.told_before(wanted).await? {
+            let status = CacheStatus {
+                hit: true,
+                ttl: remaining_seconds(&record, wanted, self.now()),
+                ..CacheStatus::default()
+            };
+            return self.answer_head(admitted, &record, status, Source::Cache, request);
+        }
+        if wanted.entry.repository_is_offline() {
+            return Err(crate::fault::offline(wanted));
+        }
+        let key = (wanted.key.clone(), self.catalog.epoch(&wanted.entry).value);
+        let (engine, asked_for) = (Arc::clone(self), Arc::clone(wanted));
+        let (told, asked_here) = self
+            .heads
+            .join_or_ask(key, async move { engine.learn_head(&asked_for).await })
+            .await;
+        if !asked_here {
+            count(&wanted.entry.counters.collapsed);
+        }
+        let record = told?;
+        let status = CacheStatus {
+            collapsed: !asked_here,
+            ..forwarded_status(ForwardReason::Method, 200)
+        };
+        self.answer_head(admitted, &record, status, Source::Remote, request)
+    }
+
+    /// The answer to HEAD from what the upstream's head told; `None` if it lacks a part that clients rely on.
+    fn answer_head(
+        &self,
+        admitted: &Admitted,
+        record: &ArtifactRecord,
+        cache_status: CacheStatus,
+        source: Source,
+        request: &ArtifactRequest<'_>,
+    ) -> Result<Option<Answer>, Fault> {
+        let (wanted, headers) = (admitted.wanted(), &record.headers);
+        if admitted.subject().is_none() {
+            let class = match wanted.judged(record, headers.length) {
+                // The head does not say what the body is, which may be an empty one.
+                Err(_) if headers.content_type.is_none() => return Ok(None),
+                judged => judged?,
+            };
+            let dates = Dates {
+                published_at: record.published_at,
+                first_seen_at: record.first_seen_at,
+            };
+            clear(&wanted.entry.repository, class, dates, self.now(), ())
+                .inspect_err(|_| count(&wanted.entry.counters.quarantined))?;
+        }
+        if wanted.has_name_by_digest() && !tells_everything(headers) {
+            return Ok(None);
+        }
+        let mut representation = representation(
+            wanted,
+            headers,
+            headers.digest.as_ref(),
+            None,
+            headers.length,
+        );
+        representation.vary = crate::representation::vary(
+            wanted.format.varies_by(&wanted.spec.key_path),
+            false,
+            false,
+        );
+        // As GET's: what is too large to be kept is for once.
+        let max_size = wanted
+            .entry
+            .repository
+            .upstream()
+            .and_then(|upstream| upstream.max_size);
+        let for_once = headers
+            .length
+            .zip(max_size)
+            .is_some_and(|(length, most)| length > most);
+        let freshness = freshness(record, wanted, for_once, self.now());
+        let body = clear_non_artifact(Body::Empty);
+        let answer = Answer {
+            status: StatusCode::OK,
+            representation,
+            body,
+            cache_status,
+            source,
+            freshness,
+            location: None,
+            hot: None,
+        };
+        Ok(Some(passing_folder_on(
+            &self.registry,
+            headers,
+            request,
+            answer,
+            self.now(),
+        )))
+    }
+
+    /// What a HEAD told a moment ago of a name whose bytes are not held, as long as that is good.
+    async fn told_before(&self, wanted: &Wanted) -> Result<Option<Arc<ArtifactRecord>>, Fault> {
+        let record = self
+            .catalog
+            .record(&wanted.key)
+            .await
+            .map_err(|error| crate::fault::storage_fault(&wanted.entry, &error))?;
+        Ok(record.filter(|record| {
+            let decision = decide(
+                Some(record),
+                wanted.class,
+                &wanted.entry.repository.cache,
+                self.now(),
+            );
+            matches!(record.content, Content::Pointer(_))
+                && tells_everything(&record.headers)
+                && decision == Decision::Serve
+        }))
+    }
+
+    /// Asks the upstream for the head, on behalf of all who wait for it; a digest is remembered.
+    async fn learn_head(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+    ) -> Result<Arc<ArtifactRecord>, Fault> {
+        let epoch = self.catalog.epoch(&wanted.entry);
+        // The one who asked before may just have been answered.
+        if let Some(record) = self.told_before(wanted).await? {
+            return Ok(record);
+        }
+        let response = self.ask_head(wanted).await?;
+        let record = self.head_only(wanted, &response);
+        if tells_everything(&record.headers) {
+            self.remember_digest(wanted, &record, &epoch).await?;
+        }
+        Ok(Arc::new(record))
+    }
+
+    /// What an answer to HEAD tells, as far as it will hold for GET.
+    fn head_only(&self, wanted: &Wanted, response: &UpstreamResponse) -> ArtifactRecord {
+        // Servers that do not count what they do not send say 0.
+        let length = response.declared_length().filter(|length| *length > 0);
+        let mut headers = StoredHeaders {
+            length,
+            ..stored_headers(wanted, &response.headers)
+        };
+        crate::policy::folder::note(wanted, response, &mut headers);
+        if headers.content_encoding.is_some()
+            && wanted.entry.repository.package != PackageType::Generic
+        {
+            // A GET decodes such a body, unless its digest or its name says otherwise: length and tag are those of the coded form.
+            (headers.content_encoding, headers.length, headers.etag) = (None, None, None);
+        }
+        let now = self.now();
+        ArtifactRecord {
+            content: Content::HeadOnly,
+            source_url: String::new(),
+            published_at: headers
+                .last_modified
+                .as_deref()
+                .and_then(UnixMillis::from_http_date),
+            first_seen_at: now,
+            contacted_at: now,
+            renewed_at: now,
+            began_at: now,
+            verified: false,
+            headers,
+        }
+    }
+
+    /// Sends HEAD to the places where the file may be, and GET closed after its head where HEAD is not supported; only a 200 is a
+    /// success.
+    async fn ask_head(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Result<UpstreamResponse, Fault> {
+        if let Some(fault) = self.told_to_wait(wanted) {
+            return Err(fault);
+        }
+        let flushes = wanted.entry.flushes.load(Ordering::Acquire);
+        // No document is obtained as long as the file is where it is looked for.
+        let mut expectation = self.documents.expect_of_held(wanted).await;
+        let head = Ask {
+            method: Method::HEAD,
+            ..Ask::default()
+        };
+        let Some(Found { answer, is_final }) = self
+            .find(wanted, &mut expectation, &head, &Spoilt::default())
+            .await
+        else {
+            return Err(crate::fault::internal("no place was asked"));
+        };
+        let arrival = answer.map_err(|no_body| self.no_copy(wanted, &no_body))?;
+        if arrival.response.status != StatusCode::OK {
+            if is_final {
+                self.note_refusal(wanted, &arrival, flushes);
+            }
+            return Err(self.no_copy(
+                wanted,
+                &status_outcome(wanted, &arrival.response, self.now()),
+            ));
+        }
+        Ok(arrival.response)
+    }
+
+    /// The first contact with a sidecar's subject: its date is remembered, its body is not fetched.
+    pub(crate) async fn first_contact(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+    ) -> Result<Arc<ArtifactRecord>, Fault> {
+        let response = self.ask_head(wanted).await?;
+        let storage = |error| crate::fault::storage_fault(&wanted.entry, &error);
+        // The subject itself may have been fetched meanwhile, and its record says more.
+        let meanwhile = self.catalog.record(&wanted.key).await.map_err(storage)?;
+        if let Some(record) =
+            meanwhile.filter(|record| !matches!(record.content, Content::Negative { .. }))
+        {
+            return Ok(record);
+        }
+        let record = Arc::new(self.head_only(wanted, &response));
+        self.catalog
+            .remember(&wanted.key, Arc::clone(&record))
+            .await
+            .map_err(storage)?;
+        Ok(record)
+    }
+
+    /// The fault for an upstream that gave nothing, when there is no copy.
+    pub(crate) fn no_copy(&self, wanted: &Wanted, no_body: &NoBody) -> Fault {
+        match self.settle_failure(wanted, None, no_body) {
+            Err((fault, _)) => fault,
+            Ok(_) => Fault::new(
+                FaultKind::Internal,
+                ErrorCode::Internal,
+                "there is no copy to serve",
+            ),
+        }
+    }
+}
+
+/// Clients take the digest of a name from its head and ask for that next: a head that lacks a part makes them ask twice.
+fn tells_everything(headers: &StoredHeaders) -> bool {
+    headers.digest.is_some() && headers.length.is_some() && headers.content_type.is_some()
+}

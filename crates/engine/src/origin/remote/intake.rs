@@ -1,0 +1,414 @@
+//! Taking a body in: into the spool (or, if the disk cannot take it, through memory), counted, hashed, and taken up again after a cut.
+
+use std::slice;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use larder_core::{ErrorCode, Hasher};
+use larder_formats::Identifier;
+use larder_storage::Spool;
+use larder_upstream::{BodyStream, Framing, UpstreamErrorKind};
+use tokio::time::Instant;
+
+use crate::counters::count;
+use crate::document::expectation::Expectation;
+use crate::fault::NoBody;
+use crate::origin::remote::Remote;
+use crate::origin::remote::mirrors::Arrival;
+use crate::origin::remote::resume::{Cut, FirstAnswer, Joined, Rest};
+use crate::repositories::mirror::Mirror;
+use crate::target::Wanted;
+use crate::transfer::fill::Fill;
+use crate::transfer::received::Received;
+
+/// Chunks up to this size are hashed and written where they arrive; larger ones on a blocking thread.
+const INLINE: usize = 64 << 10;
+/// Followers are woken when this much has come, or after [`PUBLISH_AFTER`].
+const PUBLISH_BYTES: u64 = 256 << 10;
+const PUBLISH_AFTER: Duration = Duration::from_millis(8);
+/// How often a cut download is taken up again.
+const RESUMES: u32 = 3;
+
+/// Takes bytes in and makes them visible to followers.
+pub(crate) struct Intake {
+    fill: Arc<Fill>,
+    /// `None` once the ring has taken over, or while a blocking thread has it.
+    spool: Option<Spool>,
+    in_ring: bool,
+    /// Bytes beyond this are not kept.
+    keep_up_to: u64,
+    measures: Measures,
+    written: u64,
+    published: u64,
+    published_at: Instant,
+    /// Bytes at the start of a restarted body that are there already.
+    skip: u64,
+    /// Whether they have to be the same as those that are there, and how many have been compared.
+    compares: bool,
+    compared: u64,
+    /// Length of the whole, once any answer has stated it.
+    total: Option<u64>,
+    needs_digest: bool,
+    of_another_mirror: bool,
+    pace: Pace,
+}
+
+impl Intake {
+    pub(crate) fn new(
+        engine: &Arc<Remote>,
+        wanted: &Wanted,
+        fill: &Arc<Fill>,
+        expectation: &Expectation,
+    ) -> Self {
+        let max_size = wanted
+            .entry
+            .repository
+            .upstream()
+            .and_then(|upstream| upstream.max_size);
+        let keep_up_to = max_size.unwrap_or(u64::MAX);
+        let too_large = fill.total.is_some_and(|total| total > keep_up_to);
+        let spool = if too_large {
+            None
+        } else {
+            engine.transfers.new_spool()
+        };
+        if let Some(spool) = &spool {
+            fill.set_spool(spool.reader());
+        } else {
+            fill.start_ring(0);
+        }
+        let is_kept = spool.is_some();
+        Self {
+            fill: Arc::clone(fill),
+            in_ring: !is_kept,
+            spool,
+            keep_up_to,
+            measures: Measures {
+                hasher: Hasher::new(
+                    &expectation.algorithms(wanted.entry.repository.package, is_kept),
+                ),
+                identifier: wanted
+                    .format
+                    .identifier(&wanted.spec.key_path)
+                    .filter(|_| expectation.expects_digest()),
+            },
+            written: 0,
+            published: 0,
+            published_at: Instant::now(),
+            skip: 0,
+            compares: false,
+            compared: 0,
+            total: fill.total,
+            needs_digest: false,
+            of_another_mirror: false,
+            pace: Pace::default(),
+        }
+    }
+
+    pub(crate) async fn run(
+        mut self,
+        engine: &Arc<Remote>,
+        wanted: &Arc<Wanted>,
+        arrival: Arrival,
+    ) -> Result<Received, NoBody> {
+        let first = FirstAnswer::of(wanted, &arrival);
+        let several = wanted.entry.mirrors.len() > 1;
+        let can_be_joined = first.has_strong_tag() || self.fill.expects_digest;
+        let (mut body, mut mirror) = (arrival.response.body, arrival.mirror);
+        // A mirror that is merely slow is left at most once: the others may be no faster.
+        self.pace.is_watched = several && can_be_joined;
+        let mut resumes = 0;
+        let mut resumed_at = 0;
+        loop {
+            match self.drain(engine, wanted, &mut body).await {
+                Ok(()) => break,
+                Err(Broken::Fatal(no_body)) => return Err(no_body),
+                Err(Broken::Slow) => {
+                    self.pace.is_watched = false;
+                    let Some(slow) = &mirror else { continue };
+                    let message = format!(
+                        "it sent less than {} bytes a second",
+                        Pace::LEAST / Pace::WINDOW.as_secs()
+                    );
+                    engine.put_aside(
+                        wanted,
+                        slow,
+                        &NoBody::unusable(ErrorCode::UpstreamSlow, message),
+                    );
+                    let cut = self.cut(slice::from_ref(slow));
+                    // Whatever comes of it, the body that is slow is still there.
+                    if let Ok(rest) = first.resume(engine, wanted, &cut).await
+                        && rest.joined != Joined::IfTheSame
+                    {
+                        (body, mirror) = self.adopt(wanted, rest);
+                    }
+                }
+                Err(Broken::Cut(error)) => {
+                    let progress = resumes == 0 || self.written > resumed_at;
+                    if resumes >= RESUMES || !progress || !(several || can_be_joined) {
+                        return Err(error);
+                    }
+                    if let Some(mirror) = &mirror {
+                        engine.put_aside(wanted, mirror, &error);
+                    }
+                    self.publish();
+                    resumes += 1;
+                    resumed_at = self.written;
+                    let Ok(rest) = first.resume(engine, wanted, &self.cut(&[])).await else {
+                        return Err(error);
+                    };
+                    (body, mirror) = self.adopt(wanted, rest);
+                }
+            }
+        }
+        if self.skip > 0 || self.total.is_some_and(|total| total != self.written) {
+            return Err(NoBody::unusable(
+                ErrorCode::UpstreamCut,
+                "the upstream sent fewer or more bytes than it declared",
+            ));
+        }
+        self.publish();
+        Ok(Received {
+            digests: self.measures.hasher.finish(),
+            identities: self.measures.identifier.map(Identifier::finish),
+            spool: self.spool,
+            length: self.written,
+            end_marked: self.total.is_some() || body.framing() != Framing::ConnectionClose,
+            needs_digest: self.needs_digest,
+            of_another_mirror: self.of_another_mirror,
+        })
+    }
+
+    fn cut<'a>(&self, avoid: &'a [Arc<Mirror>]) -> Cut<'a> {
+        Cut {
+            offset: self.written,
+            expects_digest: self.fill.expects_digest,
+            avoid,
+        }
+    }
+
+    /// Goes on with the rest that another answer brings.
+    fn adopt(&mut self, wanted: &Wanted, rest: Rest) -> (BodyStream, Option<Arc<Mirror>>) {
+        self.skip = rest.known;
+        self.compares = rest.joined == Joined::IfTheSame;
+        self.compared = 0;
+        self.needs_digest |= rest.joined == Joined::ByDigest;
+        self.of_another_mirror |= rest.of_another_mirror;
+        self.total = self.total.or(rest.total);
+        count(&wanted.entry.counters.fills_resumed);
+        (rest.body, rest.mirror)
+    }
+
+    /// Takes the body until it ends.
+    async fn drain(
+        &mut self,
+        engine: &Arc<Remote>,
+        wanted: &Wanted,
+        body: &mut BodyStream,
+    ) -> Result<(), Broken> {
+        loop {
+            let began = Instant::now();
+            let next = if self.published < self.written {
+                let next =
+                    tokio::time::timeout_at(self.published_at + PUBLISH_AFTER, body.next()).await;
+                self.pace.waited += began.elapsed();
+                let Ok(next) = next else {
+                    self.publish();
+                    continue;
+                };
+                next
+            } else {
+                let next = body.next().await;
+                self.pace.waited += began.elapsed();
+                next
+            };
+            match next {
+                None => return Ok(()),
+                Some(Ok(chunk)) => {
+                    let counters = &wanted.entry.counters;
+                    counters
+                        .upstream_bytes
+                        .fetch_add(chunk.len() as u64, std::sync::atomic::Ordering::Relaxed);
+                    let is_slow = self.pace.is_slow(chunk.len());
+                    self.take(engine, chunk).await.map_err(Broken::Fatal)?;
+                    engine
+                        .refuse_oversized(wanted, Some(self.written))
+                        .map_err(Broken::Fatal)?;
+                    if is_slow {
+                        return Err(Broken::Slow);
+                    }
+                }
+                Some(Err(error)) => {
+                    let cut = matches!(
+                        error.kind,
+                        UpstreamErrorKind::Truncated
+                            | UpstreamErrorKind::TimedOut
+                            | UpstreamErrorKind::Protocol
+                            | UpstreamErrorKind::Unreachable
+                    );
+                    return Err(if cut {
+                        Broken::Cut(error.into())
+                    } else {
+                        Broken::Fatal(error.into())
+                    });
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, engine: &Remote, mut chunk: Bytes) -> Result<(), NoBody> {
+        if self.skip > 0 {
+            let known = self.skip.min(chunk.len() as u64);
+            self.skip -= known;
+            let rest = chunk.split_off(known as usize);
+            if self.compares && !self.fill.holds_at(self.compared, &chunk) {
+                let message = "the upstream broke off the transfer, and the other mirror has other bytes under the same name";
+                return Err(NoBody::unusable(ErrorCode::UpstreamCut, message));
+            }
+            self.compared += known;
+            chunk = rest;
+        }
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        let length = chunk.len() as u64;
+        if !self.in_ring && self.written + length > self.keep_up_to {
+            self.enter_ring();
+        }
+        if self.in_ring {
+            self.measures.update(&chunk);
+            self.fill.push_ring(chunk).await.map_err(|_| {
+                NoBody::unusable(
+                    ErrorCode::Unread,
+                    "nobody read this download and it could not be kept",
+                )
+            })?;
+        } else {
+            self.write(engine, chunk).await?;
+        }
+        let was_empty = self.written == 0;
+        self.written += length;
+        if was_empty
+            || self.written - self.published >= PUBLISH_BYTES
+            || self.published_at.elapsed() >= PUBLISH_AFTER
+        {
+            self.publish();
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, engine: &Remote, chunk: Bytes) -> Result<(), NoBody> {
+        let Some(mut spool) = self.spool.take() else {
+            return Err(NoBody::unusable(
+                ErrorCode::Internal,
+                "the download lost its file",
+            ));
+        };
+        let written = if chunk.len() <= INLINE {
+            self.measures.update(&chunk);
+            spool.append(&chunk)
+        } else {
+            let mut measures = std::mem::replace(&mut self.measures, Measures::none());
+            let bytes = chunk.clone();
+            let work = tokio::task::spawn_blocking(move || {
+                measures.update(&bytes);
+                let result = spool.append(&bytes);
+                (spool, measures, result)
+            });
+            let Ok((back, measures, result)) = work.await else {
+                return Err(NoBody::unusable(
+                    ErrorCode::Internal,
+                    "the download's writer stopped",
+                ));
+            };
+            (spool, self.measures) = (back, measures);
+            result
+        };
+        match written {
+            Ok(()) => self.spool = Some(spool),
+            Err(error) => {
+                engine.catalog.trouble().warn_not_kept(&error);
+                if spool.truncate_to(self.written).is_err() {
+                    tracing::debug!("the tail of a spool was not cut off; it is never read");
+                }
+                self.enter_ring();
+                let pushed = self.fill.push_ring(chunk).await;
+                pushed.map_err(|_| {
+                    NoBody::unusable(
+                        ErrorCode::Unread,
+                        "nobody read this download and it could not be kept",
+                    )
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What has been written stays readable; nothing will be committed.
+    fn enter_ring(&mut self) {
+        self.publish();
+        self.fill.start_ring(self.written);
+        self.in_ring = true;
+        self.spool = None;
+    }
+
+    fn publish(&mut self) {
+        self.fill.publish(self.written);
+        self.published = self.written;
+        self.published_at = Instant::now();
+    }
+}
+
+/// What is computed of the bytes on their way.
+struct Measures {
+    hasher: Hasher,
+    identifier: Option<Box<dyn Identifier>>,
+}
+
+impl Measures {
+    fn none() -> Self {
+        Self {
+            hasher: Hasher::new(&[]),
+            identifier: None,
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        if let Some(identifier) = &mut self.identifier {
+            identifier.update(bytes);
+        }
+    }
+}
+
+/// How fast bytes come while they are waited for. What slow readers cost is not counted.
+#[derive(Debug, Default)]
+struct Pace {
+    is_watched: bool,
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    const WINDOW: Duration = Duration::from_secs(5);
+    /// What has to come in that time.
+    const LEAST: u64 = 80 << 10;
+
+    fn is_slow(&mut self, length: usize) -> bool {
+        self.bytes += length as u64;
+        if self.waited < Self::WINDOW {
+            return false;
+        }
+        let slow = self.is_watched && self.bytes < Self::LEAST;
+        (self.waited, self.bytes) = (Duration::ZERO, 0);
+        slow
+    }
+}
+
+enum Broken {
+    Slow,
+    Cut(NoBody),
+    Fatal(NoBody),
+}

@@ -1,0 +1,390 @@
+//! Several places for one upstream (`base_url` as a list): which of them is asked, in which order, and who is asked next when one
+//! fails before the first byte of a body (ADR 0027). What happens after it stands in `resume.rs` and `fetch.rs`.
+//!
+//! Every request to an upstream goes through [`Remote::ask`] (`tongue.rs`) to [`Remote::ask_in_turn`]; with one place it is a plain
+//! request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use larder_core::{ArtifactRecord, Clock, ErrorCode, SafeUrl, UnixMillis, shown};
+use larder_upstream::{
+    BreakerState, Breakers, Resume, UpstreamError, UpstreamErrorKind, UpstreamRequest,
+    UpstreamResponse, retry_after,
+};
+use url::Url;
+
+use crate::counters::count;
+use crate::fault::{NoBody, status_outcome};
+use crate::origin::remote::Remote;
+use crate::origin::remote::routes::{Route, request, routes};
+use crate::repositories::mirror::{Mirror, MirrorKey};
+use crate::target::Wanted;
+
+/// Where there is somebody else to ask, a byte may take this long, or `timeouts.read` if that is less.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The health of all mirrors of all repositories. Outlives a reload.
+#[derive(Debug)]
+pub(crate) struct Mirrors(Arc<Breakers<MirrorKey>>);
+
+impl Mirrors {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(Breakers::new(clock)))
+    }
+
+    pub(crate) fn state(&self, mirror: &Mirror) -> BreakerState {
+        self.0.state(&mirror.key)
+    }
+}
+
+/// What is asked of an upstream, whichever of its places it is.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ask<'a> {
+    pub(crate) method: Method,
+    /// In place of the source's own.
+    pub(crate) accept: Option<&'static str>,
+    /// A URL that a document gave, in place of the usual one.
+    pub(crate) claimed: Option<Url>,
+    /// Ask only whether this has changed.
+    pub(crate) unless_changed: Option<&'a ArtifactRecord>,
+    pub(crate) resume: Option<Resume>,
+    /// Of these nothing is wanted any more.
+    pub(crate) avoid: &'a [Arc<Mirror>],
+    /// Whether a copy may be served if nobody answers.
+    pub(crate) dispensable: bool,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Option<Bytes>,
+}
+
+/// An answer, and whose it is.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) response: UpstreamResponse,
+    pub(crate) mirror: Option<Arc<Mirror>>,
+    /// The place that was asked instead of the usual one.
+    pub(crate) claimed: Option<Url>,
+    /// Whether another mirror could be asked if this one's body turns out to be wrong.
+    pub(crate) has_mirror_beside: bool,
+    /// Why a mirror asked before it had nothing to say.
+    pub(crate) failed: Option<NoBody>,
+    /// How long everybody who was asked wants to be left alone with this (429 and 503 with `Retry-After`).
+    pub(crate) come_back_in: Option<Duration>,
+}
+
+/// How much an answer is worth while others may still be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    /// No answer, or one that says nothing of the file.
+    Failure,
+    /// The mirror will not say, at present or ever.
+    Refusal,
+    /// This mirror has not got it.
+    Absence,
+    /// What was asked for.
+    Good,
+}
+
+impl Remote {
+    /// Asks the places of an upstream one after the other until one gives what was asked for. If none does, the answer that says
+    /// most is given: that there is no such file, before a refusal, before a failure.
+    pub(crate) async fn ask_in_turn(
+        self: &Arc<Self>,
+        wanted: &Wanted,
+        ask: &Ask<'_>,
+    ) -> Result<Arrival, NoBody> {
+        let routes = self.in_order(wanted, routes(wanted, ask)?);
+        let several = wanted.entry.mirrors.len() > 1;
+        let mut best: Option<(Worth, Result<Arrival, NoBody>)> = None;
+        let (mut failed, mut come_back_in) = (None, None);
+        let idempotent = matches!(ask.method, Method::GET | Method::HEAD);
+        let count = if idempotent { routes.len() } else { 1 };
+        for (position, route) in routes.into_iter().enumerate().take(count) {
+            let patience = (position + 1 < count).then_some(PATIENCE);
+            let answer = self
+                .send_by(wanted, &route, request(wanted, ask, &route, patience))
+                .await;
+            let worth = worth(&answer, ask);
+            let pause = asks_to_wait(&answer, self.now());
+            come_back_in = if position == 0 {
+                pause
+            } else {
+                come_back_in.min(pause)
+            };
+            if several {
+                let url = SafeUrl(route.url.clone()).to_string();
+                tracing::debug!(repository = %wanted.entry.repository.name, url = &*shown(&url), ?worth, "a mirror was asked");
+            }
+            let answer = match answer {
+                Ok(response) => {
+                    let (claimed, has_mirror_beside) = (ask.claimed.clone(), position + 1 < count);
+                    Ok(Arrival {
+                        response,
+                        mirror: route.mirror,
+                        claimed,
+                        has_mirror_beside,
+                        failed: None,
+                        come_back_in,
+                    })
+                }
+                Err(error) => Err(NoBody::from(error)),
+            };
+            if worth == Worth::Good || !several {
+                return answer;
+            }
+            if worth < Worth::Absence && failed.is_none() {
+                failed = Some(match &answer {
+                    Ok(arrival) => status_outcome(wanted, &arrival.response, self.now()),
+                    Err(no_body) => no_body.clone(),
+                });
+            }
+            if best.as_ref().is_none_or(|(before, _)| worth > *before) {
+                best = Some((worth, answer));
+            }
+        }
+        let none = || {
+            NoBody::unusable(
+                ErrorCode::NoMirror,
+                "no mirror of this repository is left to be asked",
+            )
+        };
+        match best {
+            None => Err(none()),
+            Some((_, Ok(arrival))) => Ok(Arrival {
+                failed,
+                come_back_in,
+                ..arrival
+            }),
+            Some((_, Err(why))) => Err(NoBody {
+                message: and_others(why.message, count - 1),
+                ..why
+            }),
+        }
+    }
+
+    /// Sends to one place, and remembers how that went.
+    async fn send_by(
+        &self,
+        wanted: &Wanted,
+        route: &Route,
+        request: UpstreamRequest,
+    ) -> Result<UpstreamResponse, UpstreamError> {
+        let counters = &wanted.entry.counters;
+        count(&counters.upstream_requests);
+        let settings = request.repository.upstream();
+        let deadline = settings.map_or(PATIENCE, |settings| {
+            settings.connect_timeout + settings.read_timeout + PATIENCE
+        });
+        // With nobody else to ask there is nothing to be put aside for.
+        let several = wanted.entry.mirrors.len() > 1;
+        let permit = route
+            .mirror
+            .as_ref()
+            .filter(|_| several)
+            .and_then(|m| self.mirrors.0.admit(&m.key, deadline).ok());
+        let method = request.method.clone();
+        let answer = self
+            .upstream
+            .send(request)
+            .await
+            .map(|response| read_absence(wanted, &method, response));
+        match &answer {
+            Ok(response) => wanted.entry.quota.heard(response, self.now()),
+            Err(_) => count(&counters.upstream_errors),
+        }
+        // A HEAD that is not taken is asked again with GET, and that one tells.
+        if !answer
+            .as_ref()
+            .is_ok_and(|response| method == Method::HEAD && wants_get(response.status))
+        {
+            self.note_answer(wanted, route.mirror.as_ref(), &route.url, answer.as_ref());
+        }
+        let in_trouble = is_trouble(&answer) && !is_refused_to_anybody(wanted, &answer);
+        if let Some(mirror) = &route.mirror {
+            count(&mirror.counters.requests);
+            if in_trouble {
+                count(&mirror.counters.failures);
+            }
+        }
+        if let Some(permit) = permit {
+            match &answer {
+                Ok(_) if !in_trouble => permit.succeeded(),
+                Ok(_) => permit.failed(),
+                Err(error) if error.kind == UpstreamErrorKind::Offline => drop(permit),
+                Err(_) => permit.failed_badly(),
+            }
+        }
+        answer
+    }
+
+    /// A mirror's body was wrong or broke off: it is put aside for a while, if there is another.
+    pub(crate) fn put_aside(&self, wanted: &Wanted, mirror: &Arc<Mirror>, why: &NoBody) {
+        count(&mirror.counters.failures);
+        self.note_body(wanted, Some(mirror), None, why);
+        // A page in the place of a document may be this mirror's way of saying 404 to a path that a client made up.
+        if wanted.entry.mirrors.len() < 2 || why.code == ErrorCode::MalformedDocument {
+            return;
+        }
+        tracing::debug!(repository = %wanted.entry.repository.name, mirror = mirror.shown(), reason = why.code.as_str(),
+            "a mirror is put aside for a while");
+        if let Ok(permit) = self.mirrors.0.admit(&mirror.key, PATIENCE) {
+            permit.failed_badly();
+        }
+    }
+
+    /// Whether there is a mirror for this source that is not to be avoided.
+    pub(crate) fn has_mirror_beside(wanted: &Wanted, avoid: &[Arc<Mirror>]) -> bool {
+        wanted
+            .entry
+            .mirrors
+            .iter()
+            .any(|mirror| !avoid.iter().any(|other| other.is(mirror)))
+    }
+
+    /// Healthy mirrors first, in the operator's order. Those that were put aside come last; of those whose pause is over, one request
+    /// behind the scenes finds out whether they are back, so that no client waits for the answer.
+    fn in_order(self: &Arc<Self>, wanted: &Wanted, routes: Vec<Route>) -> Vec<Route> {
+        if wanted.entry.mirrors.len() < 2 {
+            return routes;
+        }
+        let state = |route: &Route| {
+            route
+                .mirror
+                .as_ref()
+                .map_or(BreakerState::Closed, |mirror| self.mirrors.state(mirror))
+        };
+        let (mut ready, aside): (Vec<_>, Vec<_>) = routes
+            .into_iter()
+            .partition(|route| state(route) == BreakerState::Closed);
+        if !ready.is_empty() {
+            aside
+                .iter()
+                .filter(|route| state(route) == BreakerState::HalfOpen)
+                .for_each(|route| self.probe(wanted, route));
+        }
+        ready.extend(aside);
+        ready
+    }
+
+    fn probe(self: &Arc<Self>, wanted: &Wanted, route: &Route) {
+        let Some(mirror) = route.mirror.clone() else {
+            return;
+        };
+        let Ok(permit) = self.mirrors.0.admit(&mirror.key, PATIENCE * 4) else {
+            return;
+        };
+        let head = Ask {
+            method: Method::HEAD,
+            dispensable: true,
+            ..Ask::default()
+        };
+        let request = request(wanted, &head, route, Some(PATIENCE));
+        let (engine, entry) = (Arc::clone(self), Arc::clone(&wanted.entry));
+        larder_upstream::spawn(async move {
+            count(&mirror.counters.probes);
+            let answer = engine.upstream.send(request).await;
+            if is_trouble(&answer) {
+                permit.failed();
+            } else {
+                permit.succeeded();
+                entry.answered(Some(&mirror), engine.now());
+            }
+        });
+    }
+}
+
+/// How long this place wants to be left alone with what it was asked.
+fn asks_to_wait(
+    answer: &Result<UpstreamResponse, UpstreamError>,
+    now: UnixMillis,
+) -> Option<Duration> {
+    let refused = |response: &&UpstreamResponse| matches!(response.status.as_u16(), 429 | 503);
+    let response = answer.as_ref().ok().filter(refused)?;
+    retry_after(&response.headers, now).filter(|pause| !pause.is_zero())
+}
+
+/// Whether an answer to HEAD says only that this is no way to ask: then it is asked with GET.
+pub(crate) fn wants_get(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 400 | 403 | 405 | 501)
+}
+
+/// Why nobody answered, where one reason is shown and the others are in the log and `/health`.
+fn and_others(message: String, others: usize) -> String {
+    match others {
+        0 => message,
+        1 => format!("{message}; the other mirror that was asked failed, too"),
+        _ => format!("{message}; {others} other mirrors that were asked failed, too"),
+    }
+}
+
+/// Reads a status that this upstream gives for what it does not have (`missing_status`) as a 404, before anybody else looks at it. What
+/// is asked again with GET is left alone: a signature may be for GET only.
+fn read_absence(
+    wanted: &Wanted,
+    method: &Method,
+    mut response: UpstreamResponse,
+) -> UpstreamResponse {
+    let status = response.status;
+    let reads = *method == Method::GET || (*method == Method::HEAD && !wants_get(status));
+    if reads
+        && wanted
+            .entry
+            .repository
+            .cache
+            .missing_status
+            .contains(&status.as_u16())
+    {
+        tracing::debug!(key = %wanted.key, status = status.as_u16(), "read as absence (missing_status)");
+        response.status = StatusCode::NOT_FOUND;
+    }
+    response
+}
+
+fn worth(answer: &Result<UpstreamResponse, UpstreamError>, ask: &Ask<'_>) -> Worth {
+    let Ok(response) = answer else {
+        return Worth::Failure;
+    };
+    match response.status {
+        StatusCode::OK => Worth::Good,
+        StatusCode::NOT_MODIFIED if ask.unless_changed.is_some() => Worth::Good,
+        StatusCode::PARTIAL_CONTENT if ask.resume.is_some() => Worth::Good,
+        StatusCode::NOT_FOUND | StatusCode::GONE => Worth::Absence,
+        status if ask.method == Method::HEAD && wants_get(status) => Worth::Good,
+        status
+            if status.is_client_error()
+                && !matches!(status.as_u16(), 401 | 407 | 408 | 421 | 425 | 429) =>
+        {
+            Worth::Refusal
+        }
+        _ => Worth::Failure,
+    }
+}
+
+/// Whether a mirror says what registries say to names that do not exist: no client may put a mirror aside by a name it made up.
+fn is_refused_to_anybody(
+    wanted: &Wanted,
+    answer: &Result<UpstreamResponse, UpstreamError>,
+) -> bool {
+    let refused = answer
+        .as_ref()
+        .is_ok_and(|response| response.status == StatusCode::UNAUTHORIZED);
+    refused
+        && wanted
+            .format
+            .refused_to_anybody(&wanted.entry.repository, &wanted.spec.key_path)
+            .is_some()
+}
+
+/// Whether a mirror has failed, rather than said something about a file.
+fn is_trouble(answer: &Result<UpstreamResponse, UpstreamError>) -> bool {
+    match answer {
+        // A way that leads back here says nothing of who stands at its end, and the next request may come another way.
+        Ok(response) if response.status == StatusCode::LOOP_DETECTED => false,
+        Ok(response) => {
+            response.status.is_server_error() || matches!(response.status.as_u16(), 401 | 407 | 429)
+        }
+        Err(error) => error.kind != UpstreamErrorKind::Offline,
+    }
+}

@@ -1,0 +1,120 @@
+//! Requests that go to the upstream and back without the cache (npm audit): body and coding untouched.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use larder_core::{ErrorCode, Fault, FaultKind, ForwardReason, Mutability, Source, field_text};
+use larder_formats::{PassThrough, SourceSpec};
+
+use crate::answer::{Answer, Body, Freshness, Representation};
+use crate::fault::{internal, status_outcome};
+use crate::origin::remote::Remote;
+use crate::origin::remote::mirrors::Ask;
+use crate::policy::clearance::clear_non_artifact;
+use crate::repositories::Entry;
+use crate::representation::forwarded_status;
+use crate::target::{ArtifactRequest, Wanted, decided};
+use crate::transfer::passthrough::PassThroughBody;
+
+impl Remote {
+    pub(crate) async fn pass_through(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        pass: &PassThrough,
+        request: &ArtifactRequest<'_>,
+    ) -> Result<Answer, Fault> {
+        let format = entry
+            .format
+            .ok_or_else(|| internal("a format is missing"))?;
+        if request.body.len() as u64 > pass.max_body {
+            let message = format!("the request body is larger than {} bytes", pass.max_body);
+            return Err(
+                Fault::new(FaultKind::TooLarge, ErrorCode::TooLarge, message)
+                    .in_repository(&entry.repository.name),
+            );
+        }
+        let spec = SourceSpec {
+            base: pass.base.clone(),
+            path: pass.path.clone(),
+            query: pass.query.clone(),
+            key_path: pass.path.clone(),
+            accept: None,
+            variant: "",
+            is_document: false,
+        };
+        let class = Mutability::Mutable {
+            user_defined: false,
+            named_by_digest: false,
+        };
+        let wanted = Wanted::new(Arc::clone(entry), format, spec, class);
+        decided::tell(
+            self.now(),
+            &wanted,
+            None,
+            "pass through",
+            "the upstream answers such questions itself",
+        );
+        self.told_to_wait(&wanted).map_or(Ok(()), Err)?;
+        let flushes = entry.flushes.load(Ordering::Acquire);
+        let ask = Ask {
+            method: request.method.clone(),
+            headers: only(request.headers, pass.request_headers),
+            body: (*request.method == Method::POST).then(|| request.body.clone()),
+            ..Ask::default()
+        };
+        let arrival = self
+            .ask(&wanted, &ask)
+            .await
+            .map_err(|no_body| self.no_copy(&wanted, &no_body))?;
+        if arrival.response.status != StatusCode::OK {
+            self.note_refusal(&wanted, &arrival, flushes);
+            return Err(self.no_copy(
+                &wanted,
+                &status_outcome(&wanted, &arrival.response, self.now()),
+            ));
+        }
+        let response = arrival.response;
+        let text = |name: HeaderName| {
+            response
+                .headers
+                .get(name)
+                .map(|value| field_text(value).into_owned())
+        };
+        let mut extra = only(&response.headers, pass.response_headers);
+        for separately in [header::CONTENT_TYPE, header::CONTENT_ENCODING] {
+            extra.remove(separately);
+        }
+        let keep = |name: &str| pass.response_headers.contains(&name);
+        Ok(Answer {
+            status: StatusCode::OK,
+            representation: Representation {
+                content_type: text(header::CONTENT_TYPE).filter(|_| keep("content-type")),
+                content_encoding: text(header::CONTENT_ENCODING)
+                    .filter(|_| keep("content-encoding")),
+                length: response.body.declared_length(),
+                extra,
+                ..Representation::default()
+            },
+            body: clear_non_artifact(Body::Stream(PassThroughBody(response.body))),
+            cache_status: forwarded_status(ForwardReason::Bypass, 200),
+            source: Source::Remote,
+            freshness: Freshness {
+                contacted_at: self.now(),
+                remaining: Some(Duration::ZERO),
+                no_store: true,
+            },
+            location: None,
+            hot: None,
+        })
+    }
+}
+
+fn only(headers: &HeaderMap, names: &[&'static str]) -> HeaderMap {
+    let pairs = names.iter().filter_map(|name| {
+        let value = headers.get(*name)?.clone();
+        Some((HeaderName::from_static(name), value))
+    });
+    pairs.collect()
+}

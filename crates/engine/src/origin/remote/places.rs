@@ -1,0 +1,227 @@
+//! Where a file may be (docs/adr/0035): at the usual place, which its path tells, or where a document says or a redirect has led.
+//!
+//! One of the two is a **hint**: where documents link to their files ([`Format::links_elsewhere`](larder_formats::Format)), the usual
+//! place is only guessed until the document has been read; elsewhere a place that a redirect has led to is. A hint that fails, in
+//! whatever way, leads to the other place, and is no word of the upstream's on whether there is such a file.
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use url::Url;
+
+use crate::document::expectation::{Expectation, Lookup};
+use crate::fault::NoBody;
+use crate::origin::remote::Remote;
+use crate::origin::remote::mirrors::{Arrival, Ask, wants_get};
+use crate::target::Wanted;
+
+/// Places that are asked for one body at most: a document may name another one each time that it is read.
+const MOST: usize = 3;
+
+/// A place; `None` is the usual one.
+type Place = Option<Url>;
+
+/// Places whose bytes turned out to be wrong: they are not asked again.
+#[derive(Debug, Default)]
+pub(crate) struct Spoilt(Vec<Place>);
+
+impl Spoilt {
+    pub(crate) fn add(&mut self, place: Place) {
+        self.0.push(place);
+    }
+
+    fn has(&self, place: &Place) -> bool {
+        self.0.contains(place) || self.0.len() >= MOST
+    }
+}
+
+/// What came of looking for a file.
+pub(crate) struct Found {
+    pub(crate) answer: Result<Arrival, NoBody>,
+    /// Whether it is the word of a place that is no hint: then an absence may be remembered.
+    pub(crate) is_final: bool,
+}
+
+impl Found {
+    fn last_word(answer: Result<Arrival, NoBody>) -> Self {
+        Self {
+            answer,
+            is_final: true,
+        }
+    }
+}
+
+/// What stays the same from place to place.
+struct Search<'a> {
+    engine: &'a Arc<Remote>,
+    wanted: &'a Arc<Wanted>,
+    ask: &'a Ask<'a>,
+    spoilt: &'a Spoilt,
+}
+
+impl Remote {
+    /// Asks for a file where it may be, until a place gives it or all have been asked. `None`: all of them are spoilt.
+    pub(crate) async fn find(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        expectation: &mut Expectation,
+        ask: &Ask<'_>,
+        spoilt: &Spoilt,
+    ) -> Option<Found> {
+        let search = Search {
+            engine: self,
+            wanted,
+            ask,
+            spoilt,
+        };
+        if spoilt.has(&None) {
+            // The guess was wrong: only the document may know better.
+            expectation.look_up(&self.inquiry(), wanted, true).await;
+        }
+        let first = search.named(expectation);
+        if first.is_none() && spoilt.has(&None) {
+            return None;
+        }
+        let answer = search.at(first.clone()).await;
+        if search.is_given(&answer) {
+            return Some(Found::last_word(answer));
+        }
+        Some(match first {
+            Some(place) => search.after_named(expectation, place, answer).await,
+            None => search.after_usual(expectation, answer).await,
+        })
+    }
+}
+
+/// Whether a place (`None`: the usual one) is a hint for this source. What no document names has no other place.
+pub(crate) fn is_hint(wanted: &Wanted, place: Option<&Url>) -> bool {
+    place.is_some() != (wanted.format.links_elsewhere() && !wanted.spec.is_document)
+}
+
+impl Search<'_> {
+    /// A place other than the usual one that is known and not spoilt.
+    fn named(&self, expectation: &Expectation) -> Place {
+        let Expectation::Known(claim) = expectation else {
+            return None;
+        };
+        let place = crate::origin::remote::routes::elsewhere(self.wanted, &claim.url);
+        place.filter(|place| !self.spoilt.has(&Some(place.clone())))
+    }
+
+    /// Asks one place; where HEAD is not supported, with a GET that is closed after its head.
+    async fn at(&self, place: Place) -> Result<Arrival, NoBody> {
+        let ask = Ask {
+            claimed: place,
+            ..self.ask.clone()
+        };
+        let answer = self.engine.ask(self.wanted, &ask).await;
+        if ask.method == Method::HEAD
+            && answer
+                .as_ref()
+                .is_ok_and(|arrival| wants_get(arrival.response.status))
+        {
+            return self
+                .engine
+                .ask(
+                    self.wanted,
+                    &Ask {
+                        method: Method::GET,
+                        ..ask
+                    },
+                )
+                .await;
+        }
+        answer
+    }
+
+    fn is_given(&self, answer: &Result<Arrival, NoBody>) -> bool {
+        answer
+            .as_ref()
+            .is_ok_and(|arrival| match arrival.response.status {
+                StatusCode::OK => true,
+                StatusCode::NOT_MODIFIED => self.ask.unless_changed.is_some(),
+                _ => false,
+            })
+    }
+
+    /// The usual place does not give it. If that was a guess, its failure says nothing, and the document is waited for.
+    async fn after_usual(
+        &self,
+        expectation: &mut Expectation,
+        answer: Result<Arrival, NoBody>,
+    ) -> Found {
+        let is_final = match expectation {
+            Expectation::None => return Found::last_word(answer),
+            // A generation is read anew as a whole, behind the scenes.
+            Expectation::Known(_)
+                if self
+                    .wanted
+                    .format
+                    .generation(&self.wanted.spec.key_path)
+                    .is_some() =>
+            {
+                return Found::last_word(answer);
+            }
+            Expectation::Known(_) => self.read_again_if(is_gone(&answer), expectation).await,
+            Expectation::Pending(_) | Expectation::Unasked => expectation
+                .look_up(&self.engine.inquiry(), self.wanted, answer.is_ok())
+                .await
+                .is_last_word(),
+        };
+        match self.named(expectation) {
+            Some(place) => Found::last_word(self.at(Some(place)).await),
+            // Where no document says where files are, the usual place has the last word whatever the document says of this one.
+            None => Found {
+                answer,
+                is_final: is_final || !self.wanted.format.links_elsewhere(),
+            },
+        }
+    }
+
+    /// A place that a document has named or a redirect has led to does not give it.
+    async fn after_named(
+        &self,
+        expectation: &mut Expectation,
+        place: Url,
+        answer: Result<Arrival, NoBody>,
+    ) -> Found {
+        let is_hint = is_hint(self.wanted, Some(&place));
+        // What is not vouched for is not taken from where the document does not say that it is.
+        let is_allowed = is_hint || expectation.is_stated();
+        if is_allowed && !self.spoilt.has(&None) {
+            let usual = self.at(None).await;
+            if is_hint || self.is_given(&usual) {
+                return Found::last_word(usual);
+            }
+        }
+        if !is_hint {
+            self.read_again_if(is_gone(&answer), expectation).await;
+            if let Some(other) = self.named(expectation).filter(|other| *other != place) {
+                return Found::last_word(self.at(Some(other)).await);
+            }
+        }
+        Found::last_word(answer)
+    }
+
+    /// A place where the held document says that the file is refuses it (`gone`): the document is out of date, and is read once more.
+    /// Whether the upstream's last word is known then.
+    async fn read_again_if(&self, gone: bool, expectation: &mut Expectation) -> bool {
+        if !gone {
+            return true;
+        }
+        let lookup = self.engine.inquiry().learn_again(self.wanted).await;
+        let is_last_word = lookup.is_last_word();
+        if let Lookup::Claim(claim) = lookup {
+            *expectation = Expectation::Known(claim);
+        }
+        is_last_word
+    }
+}
+
+/// Whether an answer speaks of the file, and not of the server or of larder's own rights.
+fn is_gone(answer: &Result<Arrival, NoBody>) -> bool {
+    answer.as_ref().is_ok_and(|arrival| {
+        let status = arrival.response.status;
+        status.is_client_error() && !matches!(status.as_u16(), 407 | 408 | 425 | 429)
+    })
+}

@@ -1,0 +1,174 @@
+//! Who is told to come back later comes back later: of a path without a copy, an upstream's 429 or 503 with `Retry-After` (RFC 9110
+//! section 10.2.3) is the answer to everybody until that time is over, and nobody asks. In memory only; a flush forgets it.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use larder_core::{Fault, SourceKey, UnixMillis};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use crate::counters::count;
+use crate::fault::passed_on;
+use crate::origin::remote::Remote;
+use crate::origin::remote::mirrors::Arrival;
+use crate::target::Wanted;
+
+/// After this an upstream is asked again, whatever it said.
+const LONGEST: Duration = Duration::from_secs(60);
+/// Memory for all of them, in bytes.
+const BUDGET: u64 = 2 << 20;
+/// What an entry weighs beside its key: the table's own place for it.
+const ENTRY_WEIGHT: u64 = 160;
+
+/// What an upstream said of a path.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    status: u16,
+    /// When it wants to be asked again.
+    over: UnixMillis,
+    /// When it is asked again.
+    asked_again: UnixMillis,
+}
+
+#[derive(Debug, Clone)]
+struct ByBytes;
+
+impl Weighter<SourceKey, Refusal> for ByBytes {
+    fn weight(&self, key: &SourceKey, _: &Refusal) -> u64 {
+        ENTRY_WEIGHT + key.weight()
+    }
+}
+
+/// The refusals that are still in force.
+#[derive(Debug)]
+pub(crate) struct Refusals(Cache<SourceKey, Refusal, ByBytes>);
+
+impl Refusals {
+    pub(crate) fn new() -> Self {
+        Self(Cache::with_weighter(256, BUDGET, ByBytes))
+    }
+
+    fn note(&self, key: &SourceKey, status: u16, pause: Duration, now: UnixMillis) {
+        let refusal = Refusal {
+            status,
+            over: now.plus(pause),
+            asked_again: now.plus(pause.min(LONGEST)),
+        };
+        self.0.insert(key.clone(), refusal);
+    }
+
+    /// The status, and how long the upstream still wants to be left alone.
+    fn standing(&self, key: &SourceKey, now: UnixMillis) -> Option<(u16, Duration)> {
+        let refusal = self.0.get(key)?;
+        // Further away than it can be is the mark of a clock that was set back.
+        if now < refusal.asked_again && refusal.asked_again.since(now) <= LONGEST {
+            return Some((refusal.status, refusal.over.since(now)));
+        }
+        self.0.remove(key);
+        None
+    }
+
+    pub(crate) fn forget(&self, which: impl Fn(&SourceKey) -> bool) {
+        self.0.retain(|key, _| !which(key));
+    }
+}
+
+impl Remote {
+    /// The answer in place of asking, if the upstream has refused and said when to come back.
+    pub(crate) fn told_to_wait(&self, wanted: &Wanted) -> Option<Fault> {
+        let (status, pause) = self.refusals.standing(&wanted.key, self.now())?;
+        count(&wanted.entry.counters.told_to_wait);
+        let message = format!(
+            "the upstream of repository {} answered {status} and said when to come back; {} is not asked for again before that, nor for \
+             more than {} s (a flush forgets it)",
+            wanted.entry.repository.name,
+            larder_core::shown(&wanted.spec.key_path),
+            LONGEST.as_secs()
+        );
+        Some(Fault {
+            message,
+            rule: Some("retry_after".to_owned()),
+            ..passed_on(wanted, status, Some(pause))
+        })
+    }
+
+    /// Takes note of a refusal that says when to come back, unless a flush has come since the upstream was asked in `epoch`.
+    pub(crate) fn note_refusal(&self, wanted: &Wanted, arrival: &Arrival, epoch: u64) {
+        let flushed = wanted.entry.flushes.load(Ordering::Acquire) != epoch;
+        if let Some(pause) = arrival.come_back_in.filter(|_| !flushed) {
+            self.refusals.note(
+                &wanted.key,
+                arrival.response.status.as_u16(),
+                pause,
+                self.now(),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use larder_core::RepositoryName;
+
+    const NOW: UnixMillis = UnixMillis(1_000_000_000);
+
+    fn key(path: &str) -> SourceKey {
+        SourceKey {
+            repository: RepositoryName::parse("r").unwrap(),
+            path: path.into(),
+            variant: "".into(),
+        }
+    }
+
+    #[test]
+    fn a_refusal_stands_for_its_time_and_no_longer_than_a_minute() {
+        let refusals = Refusals::new();
+        refusals.note(&key("short"), 429, Duration::from_secs(7), NOW);
+        refusals.note(&key("long"), 503, Duration::from_secs(3600), NOW);
+        let standing = |path: &str, after: u64| {
+            refusals
+                .standing(&key(path), NOW.plus(Duration::from_secs(after)))
+                .map(|(status, pause)| (status, pause.as_secs()))
+        };
+        assert_eq!(standing("short", 0), Some((429, 7)));
+        assert_eq!(standing("short", 5), Some((429, 2)));
+        assert_eq!(standing("short", 7), None);
+        assert_eq!(
+            standing("long", 59),
+            Some((503, 3541)),
+            "the upstream's own word, to the client"
+        );
+        assert_eq!(standing("long", 60), None);
+        assert_eq!(standing("other", 0), None);
+        refusals.note(&key("back"), 429, Duration::from_secs(60), NOW);
+        assert!(
+            refusals
+                .standing(&key("back"), UnixMillis(NOW.0 - 600_000))
+                .is_none(),
+            "a clock that was set back"
+        );
+    }
+
+    /// Paths are up to 2,048 bytes, and strangers choose them.
+    #[test]
+    fn any_number_of_refusals_takes_no_more_than_their_budget() {
+        let refusals = Refusals::new();
+        for n in 0..20_000 {
+            refusals.note(
+                &key(&format!("{n}{}", "x".repeat(2_000))),
+                429,
+                Duration::from_secs(60),
+                NOW,
+            );
+        }
+        assert!(
+            refusals.0.weight() <= BUDGET && refusals.0.len() <= 1_000,
+            "{} of {}",
+            refusals.0.weight(),
+            refusals.0.len()
+        );
+        assert!(refusals.0.len() > 100);
+    }
+}

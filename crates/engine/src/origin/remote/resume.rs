@@ -1,0 +1,251 @@
+//! Taking a cut download up again (design section 11, "Flights"). Two parts are joined only if a strong validator or, at the end, a
+//! digest says that they belong together (hazard W9).
+
+use std::sync::Arc;
+
+use http::{HeaderMap, StatusCode, header};
+use larder_core::is_strong_tag;
+use larder_upstream::{BodyStream, Resume};
+use url::Url;
+
+use crate::origin::remote::Remote;
+use crate::origin::remote::download::stored_headers;
+use crate::origin::remote::mirrors::{Arrival, Ask};
+use crate::origin::remote::places::is_hint;
+use crate::repositories::mirror::Mirror;
+use crate::target::Wanted;
+
+/// What is needed to take a cut download up again.
+pub(crate) struct FirstAnswer {
+    etag: Option<String>,
+    last_modified: Option<String>,
+    coding: Option<String>,
+    total: Option<u64>,
+    mirror: Option<Arc<Mirror>>,
+    /// The place that was asked instead of the usual one.
+    claimed: Option<Url>,
+}
+
+/// Where a download was cut.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cut<'a> {
+    /// Bytes that are there.
+    pub(crate) offset: u64,
+    /// Whether a digest is or may be stated of the whole.
+    pub(crate) expects_digest: bool,
+    /// Mirrors that are not asked for the rest.
+    pub(crate) avoid: &'a [Arc<Mirror>],
+}
+
+/// What says that two parts belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Joined {
+    /// The same strong tag.
+    ByTag,
+    /// The digest, at the end.
+    ByDigest,
+    /// The second part begins with all of the first: then it is the whole body.
+    IfTheSame,
+}
+
+/// The rest of a body.
+pub(crate) struct Rest {
+    pub(crate) body: BodyStream,
+    /// Bytes at its start that are there already.
+    pub(crate) known: u64,
+    /// Length of the whole, if this answer states it.
+    pub(crate) total: Option<u64>,
+    pub(crate) joined: Joined,
+    /// Who sends it.
+    pub(crate) mirror: Option<Arc<Mirror>>,
+    /// Whether the validators of the first answer are not those of this one.
+    pub(crate) of_another_mirror: bool,
+}
+
+impl FirstAnswer {
+    pub(crate) fn of(wanted: &Wanted, arrival: &Arrival) -> Self {
+        let headers = stored_headers(wanted, &arrival.response.headers);
+        Self {
+            etag: headers.etag,
+            last_modified: headers.last_modified,
+            coding: headers.content_encoding,
+            total: arrival.response.body.declared_length(),
+            mirror: arrival.mirror.clone(),
+            claimed: arrival.claimed.clone(),
+        }
+    }
+
+    fn strong_tag(&self) -> Option<&str> {
+        self.etag.as_deref().filter(|tag| is_strong_tag(tag))
+    }
+
+    pub(crate) fn has_strong_tag(&self) -> bool {
+        self.strong_tag().is_some()
+    }
+
+    /// Asks for the rest, from the first URL again: a signed one may have expired. Where there are several mirrors, the one that broke
+    /// off has been put aside, and the others are asked first. Where another place than the usual one does not go on, the usual one
+    /// is asked, if it has the last word or a digest will tell.
+    pub(crate) async fn resume(
+        &self,
+        engine: &Arc<Remote>,
+        wanted: &Arc<Wanted>,
+        cut: &Cut<'_>,
+    ) -> Result<Rest, ()> {
+        let several = wanted.entry.mirrors.len() > 1;
+        // Mirrors agree on digests more often than on tags.
+        let vouched = several && cut.expects_digest;
+        let if_range = if vouched {
+            None
+        } else {
+            self.strong_tag().map(str::to_owned)
+        };
+        let resume = Some(Resume {
+            offset: cut.offset,
+            if_range: if_range.unwrap_or_default(),
+            vouched,
+        });
+        let mut ask = Ask {
+            claimed: self.claimed.clone(),
+            resume,
+            avoid: cut.avoid,
+            ..Ask::default()
+        };
+        let mut answer = engine.ask(wanted, &ask).await;
+        let goes_on = |arrival: &Arrival| {
+            matches!(
+                arrival.response.status,
+                StatusCode::OK | StatusCode::PARTIAL_CONTENT
+            )
+        };
+        let has_usual =
+            ask.claimed.is_some() && (cut.expects_digest || is_hint(wanted, ask.claimed.as_ref()));
+        if has_usual && !answer.as_ref().is_ok_and(goes_on) {
+            ask.claimed = None;
+            answer = engine.ask(wanted, &ask).await;
+        }
+        self.join(wanted, answer.map_err(drop)?, cut, vouched)
+    }
+
+    fn join(
+        &self,
+        wanted: &Wanted,
+        arrival: Arrival,
+        cut: &Cut<'_>,
+        vouched: bool,
+    ) -> Result<Rest, ()> {
+        let Arrival {
+            response, mirror, ..
+        } = arrival;
+        let now = stored_headers(wanted, &response.headers);
+        let elsewhere = mirror.as_ref().map(Arc::as_ptr) != self.mirror.as_ref().map(Arc::as_ptr);
+        let same_tag = self.strong_tag().is_none() || now.etag.as_deref() == self.strong_tag();
+        let same_date = now.last_modified == self.last_modified;
+        if now.content_encoding != self.coding || !(same_tag || elsewhere || vouched) {
+            return Err(());
+        }
+        let declared = response.body.declared_length();
+        let by_tag = self.has_strong_tag() && same_tag && (same_date || !elsewhere);
+        let (known, total, joined) = match response.status {
+            StatusCode::PARTIAL_CONTENT => {
+                let total = self
+                    .continues(&response.headers, cut.offset, declared)
+                    .ok_or(())?;
+                // Without a tag only the digest can tell, be it from the same server or from another.
+                let joined = match (by_tag, cut.expects_digest) {
+                    (true, _) => Joined::ByTag,
+                    (false, true) => Joined::ByDigest,
+                    (false, false) => return Err(()),
+                };
+                (0, Some(total), joined)
+            }
+            // The upstream knows no ranges, or has another tag: what is already there is read again and passed over.
+            StatusCode::OK if self.total.is_none() || declared == self.total => {
+                let joined = match (by_tag, elsewhere, cut.expects_digest) {
+                    (true, ..) => Joined::ByTag,
+                    (false, false, true) => Joined::ByDigest,
+                    (false, ..) => Joined::IfTheSame,
+                };
+                (cut.offset, declared, joined)
+            }
+            _ => return Err(()),
+        };
+        let of_another_mirror = elsewhere && !(same_tag && same_date);
+        Ok(Rest {
+            body: response.body,
+            known,
+            total,
+            joined,
+            mirror,
+            of_another_mirror,
+        })
+    }
+
+    /// The length of the whole, if a 206 is all the rest of it and nothing else.
+    fn continues(&self, headers: &HeaderMap, offset: u64, declared: Option<u64>) -> Option<u64> {
+        let range = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
+        let (span, total) = range.strip_prefix("bytes ")?.split_once('/')?;
+        let (start, last) = span.split_once('-')?;
+        let end = last.parse::<u64>().ok()?.checked_add(1)?;
+        let total = if total == "*" {
+            self.total?
+        } else {
+            total.parse().ok()?
+        };
+        let is_the_rest = start.parse() == Ok(offset) && end == total && offset < end;
+        let same_total = self.total.is_none_or(|expected| expected == total);
+        let whole = declared.is_none_or(|declared| Some(declared) == end.checked_sub(offset));
+        (is_the_rest && same_total && whole).then_some(total)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn continues(total: Option<u64>, range: &str, declared: Option<u64>) -> Option<u64> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_RANGE, range.parse().unwrap());
+        FirstAnswer {
+            etag: None,
+            last_modified: None,
+            coding: None,
+            total,
+            mirror: None,
+            claimed: None,
+        }
+        .continues(&headers, 100, declared)
+    }
+
+    /// RFC 9110 section 14.4.
+    #[test]
+    fn hazard_w1_only_all_the_rest_continues_a_body() {
+        assert_eq!(
+            continues(Some(300), "bytes 100-299/300", Some(200)),
+            Some(300)
+        );
+        assert_eq!(continues(None, "bytes 100-299/300", None), Some(300));
+        assert_eq!(
+            continues(Some(300), "bytes 100-299/*", Some(200)),
+            Some(300)
+        );
+        for (total, range, declared) in [
+            (Some(300), "bytes 99-299/300", Some(201)),
+            (Some(300), "bytes 100-199/300", Some(100)),
+            (None, "bytes 100-199/300", Some(100)),
+            (None, "bytes 100-299/*", Some(200)),
+            (Some(300), "bytes 100-399/400", Some(300)),
+            (Some(300), "bytes 100-299/300", Some(199)),
+            (Some(300), "bytes */300", None),
+            (Some(300), "lines 100-299/300", Some(200)),
+            (None, "bytes 100-18446744073709551615/0", None),
+            (None, "bytes 100-99/100", Some(0)),
+        ] {
+            assert_eq!(
+                continues(total, range, declared),
+                None,
+                "{total:?} {range} {declared:?}"
+            );
+        }
+    }
+}

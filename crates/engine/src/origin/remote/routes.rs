@@ -1,0 +1,171 @@
+//! The ways to a source: below each mirror's root, or the one place where a document says that it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder_core::{ArtifactRecord, ErrorCode, UpstreamSettings, join_url};
+use larder_formats::SourceBase;
+use larder_upstream::{Conditions, UpstreamRequest};
+use url::Url;
+
+use crate::fault::NoBody;
+use crate::origin::remote::mirrors::Ask;
+use crate::repositories::mirror::Mirror;
+use crate::target::Wanted;
+
+/// One way to a source.
+#[derive(Debug, Clone)]
+pub(super) struct Route {
+    pub(super) url: Url,
+    /// `None`: somewhere else, where a document led to.
+    pub(super) mirror: Option<Arc<Mirror>>,
+}
+
+/// Where a claim says that a source is, if that is another place than the usual one.
+pub(crate) fn elsewhere(wanted: &Wanted, url: &str) -> Option<Url> {
+    let url = Url::parse(url).ok()?;
+    let urls = |ask: &Ask<'_>| {
+        routes(wanted, ask).ok().map(|routes| {
+            routes
+                .into_iter()
+                .map(|route| route.url)
+                .collect::<Vec<_>>()
+        })
+    };
+    let led = Ask {
+        claimed: Some(url),
+        ..Ask::default()
+    };
+    if urls(&led) == urls(&Ask::default()) {
+        None
+    } else {
+        led.claimed
+    }
+}
+
+/// Every way to a source: below each mirror's root, or the one place where a document says it is.
+pub(super) fn routes(wanted: &Wanted, ask: &Ask<'_>) -> Result<Vec<Route>, NoBody> {
+    let bad = |message: String| NoBody::unusable(ErrorCode::BadUrl, message);
+    let settings =
+        settings(wanted).ok_or_else(|| bad("this repository has no upstream".to_owned()))?;
+    let mirrors = &wanted.entry.mirrors;
+    let spec = &wanted.spec;
+    let join = |base: &Url| {
+        join_url(base, &spec.path, spec.query.as_deref()).map_err(|error| bad(error.to_string()))
+    };
+    let given = match (&ask.claimed, &spec.base) {
+        (Some(url), _) => Some(url),
+        (None, SourceBase::External(url)) => Some(&**url),
+        (None, SourceBase::Files | SourceBase::Index) => None,
+    };
+    let mut all = Vec::with_capacity(mirrors.len());
+    if let Some(url) = given {
+        let below = |mirror: &Arc<Mirror>| url.as_str().strip_prefix(mirror.root.as_str());
+        // A query may be a signature: it is for the place that the link names, and for no other.
+        let rest = mirrors
+            .iter()
+            .find_map(below)
+            .filter(|_| url.query().is_none() || mirrors.len() < 2);
+        let Some(rest) = rest else {
+            return Ok(vec![Route {
+                url: url.clone(),
+                mirror: None,
+            }]);
+        };
+        for mirror in mirrors {
+            let there = Url::parse(&format!("{}{rest}", mirror.root))
+                .map_err(|error| bad(error.to_string()))?;
+            all.push(Route {
+                url: there,
+                mirror: Some(Arc::clone(mirror)),
+            });
+        }
+    } else if spec.base == SourceBase::Index {
+        let indexes = settings.index_urls();
+        for (at, index) in indexes.iter().enumerate() {
+            // An index of its own place is no mirror's.
+            let mirror = mirrors
+                .get(at)
+                .filter(|_| indexes.len() == mirrors.len())
+                .cloned();
+            all.push(Route {
+                url: join(&parent(index))?,
+                mirror,
+            });
+        }
+    } else {
+        for mirror in mirrors {
+            all.push(Route {
+                url: join(&mirror.root)?,
+                mirror: Some(Arc::clone(mirror)),
+            });
+        }
+    }
+    if all.is_empty() {
+        return Err(bad("this repository has no base_url".to_owned()));
+    }
+    let avoided = |route: &Route| {
+        route
+            .mirror
+            .as_ref()
+            .is_some_and(|mirror| ask.avoid.iter().any(|other| other.is(mirror)))
+    };
+    all.retain(|route| !avoided(route));
+    Ok(all)
+}
+
+fn settings(wanted: &Wanted) -> Option<&UpstreamSettings> {
+    wanted.entry.repository.upstream()
+}
+
+/// The parent of a simple root: `https://host/root/` for `https://host/root/simple/`.
+fn parent(index_url: &Url) -> Url {
+    let mut parent = index_url.clone();
+    let path = index_url.path().trim_end_matches('/');
+    let end = path.rfind('/').map_or(0, |at| at + 1);
+    parent.set_path(&path[..end]);
+    parent
+}
+
+pub(super) fn request(
+    wanted: &Wanted,
+    ask: &Ask<'_>,
+    route: &Route,
+    patience: Option<Duration>,
+) -> UpstreamRequest {
+    let repository = &wanted.entry.repository;
+    let led = ask.claimed.is_some() || matches!(wanted.spec.base, SourceBase::External(_));
+    let configured =
+        settings(wanted).is_some_and(|settings| settings.is_configured_origin(&route.url));
+    UpstreamRequest {
+        learned: led && !configured,
+        accept: ask.accept.or(wanted.spec.accept),
+        conditions: ask
+            .unless_changed
+            .map(|record| conditions(wanted, route, record))
+            .unwrap_or_default(),
+        resume: ask.resume.clone(),
+        headers: ask.headers.clone(),
+        body: ask.body.clone(),
+        patience,
+        dispensable: ask.dispensable,
+        ..UpstreamRequest::new(
+            Arc::clone(repository),
+            ask.method.clone(),
+            route.url.clone(),
+        )
+    }
+}
+
+/// The validators of a copy. A date says something only where the copy came from; a tag that two places share means the same bytes.
+fn conditions(wanted: &Wanted, route: &Route, record: &ArtifactRecord) -> Conditions {
+    let root = route
+        .mirror
+        .as_ref()
+        .map_or("", |mirror| mirror.root.as_str());
+    let its_own = wanted.entry.mirrors.len() < 2 || record.source_url.starts_with(root);
+    Conditions {
+        if_none_match: record.headers.etag.clone(),
+        if_modified_since: record.headers.last_modified.clone().filter(|_| its_own),
+    }
+}

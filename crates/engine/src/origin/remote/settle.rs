@@ -1,0 +1,262 @@
+//! What came of asking: a copy renewed or served in place of a body, a status passed on, or a failure.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::{StatusCode, header};
+use larder_core::{
+    ArtifactRecord, CacheStatus, Content, ForwardReason, HeadVerdict, Outcome, Settlement, Source,
+    UnixMillis, confirms, field_text, judge_head, settle,
+};
+use larder_upstream::UpstreamResponse;
+
+use super::Remote;
+use crate::catalog::RecordChange;
+use crate::causes::warn_once;
+use crate::counters::count;
+use crate::fault::{NoBody, failed, passed_on};
+use crate::origin::remote::download::stored_headers;
+use crate::origin::remote::fetch::Copy;
+use crate::origin::remote::fly::{Arrived, Flown};
+use crate::target::Wanted;
+use crate::transfer::flight::{Settled, SettledBody};
+use crate::transfer::received::Filled;
+
+impl Remote {
+    /// Whether this expired copy would be served if nobody answered.
+    pub(crate) fn may_serve(&self, wanted: &Wanted, copy: &ArtifactRecord) -> bool {
+        let policy = &wanted.entry.repository.cache;
+        matches!(
+            settle(
+                Outcome::Unreachable,
+                Some(copy),
+                wanted.class,
+                policy,
+                self.now()
+            ),
+            Settlement::ServeStale { .. }
+        )
+    }
+
+    /// The copy is unchanged, as `response` says: its life starts anew.
+    pub(super) fn renew(
+        &self,
+        wanted: &Wanted,
+        (record, open): Copy,
+        response: &UpstreamResponse,
+    ) -> Arrived {
+        count(&wanted.entry.counters.revalidated);
+        let now = self.now();
+        // What was negotiated is read by its type, which an answer without a body may not know.
+        let reads_as = wanted.spec.accept.is_some();
+        let headers = record
+            .headers
+            .renewed_by(&stored_headers(wanted, &response.headers), reads_as);
+        let renewed = Arc::new(ArtifactRecord {
+            renewed_at: now,
+            contacted_at: now,
+            headers,
+            ..ArtifactRecord::clone(&record)
+        });
+        let status = CacheStatus {
+            forward: Some(ForwardReason::Stale),
+            forward_status: Some(response.status.as_u16()),
+            detail: (response.status != StatusCode::NOT_MODIFIED).then_some(CacheStatus::UNCHANGED),
+            ..CacheStatus::default()
+        };
+        let settled = Settled {
+            record: Arc::clone(&renewed),
+            body: SettledBody::Blob(open),
+            status,
+            source: Source::Cache,
+            for_once: false,
+            document: None,
+        };
+        (settled, Some(RecordChange::Renew { record: renewed }), None)
+    }
+
+    /// A 304 came; `None` if it is said of another body than the one that is held: then only the body itself can tell.
+    pub(super) fn not_modified(
+        &self,
+        wanted: &Wanted,
+        copy: &mut Option<Copy>,
+        response: &UpstreamResponse,
+    ) -> Option<Arrived> {
+        let unchanged = copy.take_if(|(record, _)| is_about(wanted, response, record));
+        if unchanged.is_none() {
+            warn_once!(
+                wanted,
+                "other_304",
+                "the upstream answered 304 with the tag of another body; it is asked without conditions"
+            );
+        }
+        unchanged.map(|copy| self.renew(wanted, copy, response))
+    }
+
+    /// Nothing new came: serve the copy, pass the status on, or fail, as `settle` says.
+    pub(crate) fn settle_failure(
+        &self,
+        wanted: &Wanted,
+        copy: Option<Copy>,
+        no_body: &NoBody,
+    ) -> Flown {
+        let now = self.now();
+        let policy = &wanted.entry.repository.cache;
+        let record = copy.as_ref().map(|(record, _)| record.as_ref());
+        match (
+            settle(no_body.outcome, record, wanted.class, policy, now),
+            copy,
+        ) {
+            (Settlement::ServeStale { renew }, Some((record, open))) => {
+                warn_once!(
+                    wanted,
+                    no_body.code.as_str(),
+                    "the expired copy is served",
+                    reason = no_body.code.as_str(),
+                    detail = no_body.message
+                );
+                count(&wanted.entry.counters.stale_served);
+                let record = if renew {
+                    Arc::new(ArtifactRecord {
+                        renewed_at: now,
+                        ..ArtifactRecord::clone(&record)
+                    })
+                } else {
+                    record
+                };
+                let status = no_body.cache_status(&record, wanted, now);
+                let change = renew.then(|| RecordChange::Renew {
+                    record: Arc::clone(&record),
+                });
+                Ok((
+                    Settled {
+                        record,
+                        body: SettledBody::Blob(open),
+                        status,
+                        source: Source::Cache,
+                        for_once: !renew,
+                        document: None,
+                    },
+                    change,
+                    None,
+                ))
+            }
+            (
+                Settlement::PassOn {
+                    status,
+                    keep_copy,
+                    negative_ttl,
+                    retry_after,
+                },
+                copy,
+            ) => {
+                let fault = passed_on(wanted, status, retry_after);
+                let change = match (negative_ttl, keep_copy, copy) {
+                    (Some(_), false, copy) => Some(RecordChange::Absent {
+                        status,
+                        at: now,
+                        was_held: copy.is_some(),
+                    }),
+                    (None, false, Some(_)) => Some(RecordChange::Drop),
+                    _ => None,
+                };
+                if matches!(change, Some(RecordChange::Drop)) {
+                    self.catalog.supersede(&wanted.entry);
+                }
+                Err((fault, change))
+            }
+            (Settlement::Fail { timed_out }, _) => Err((failed(wanted, timed_out, no_body), None)),
+            (Settlement::Replace | Settlement::Renew | Settlement::ServeStale { .. }, _) => {
+                Err((failed(wanted, false, no_body), None))
+            }
+        }
+    }
+
+    /// A new body, as those get it who waited for it.
+    pub(super) fn arrived(filled: Filled, copy: Option<Copy>, reason: ForwardReason) -> Arrived {
+        let status = CacheStatus {
+            forward: Some(reason),
+            forward_status: Some(200),
+            stored: filled.change.is_some(),
+            detail: filled.detail,
+            ..CacheStatus::default()
+        };
+        let settled = Settled {
+            record: filled.record,
+            body: filled.body,
+            status,
+            source: Source::Remote,
+            for_once: filled.change.is_none(),
+            document: filled.document,
+        };
+        (settled, filled.change, copy.map(|(record, _)| record))
+    }
+}
+
+fn text(response: &UpstreamResponse, name: header::HeaderName) -> Option<Cow<'_, str>> {
+    response.headers.get(name).map(field_text)
+}
+
+/// Whether an answer states, by digest, which bytes it is about, and whether these are those of `record`.
+fn states_bytes_of(
+    wanted: &Wanted,
+    response: &UpstreamResponse,
+    record: &ArtifactRecord,
+) -> Option<bool> {
+    let stated = wanted
+        .format
+        .digest_in_head(&wanted.spec.key_path, &response.headers)?;
+    Some(
+        record.headers.digest.as_ref() == Some(&stated)
+            || record.blob().is_some_and(|blob| blob.digest == stated),
+    )
+}
+
+/// Whether a 304 is about the copy that was asked after.
+fn is_about(wanted: &Wanted, response: &UpstreamResponse, record: &ArtifactRecord) -> bool {
+    states_bytes_of(wanted, response, record)
+        .unwrap_or_else(|| confirms(text(response, header::ETAG).as_deref(), record))
+}
+
+pub(crate) fn head_verdict(
+    wanted: &Wanted,
+    response: &UpstreamResponse,
+    record: &ArtifactRecord,
+) -> HeadVerdict {
+    if matches!(response.status, StatusCode::OK | StatusCode::NOT_MODIFIED)
+        && let Some(held) = states_bytes_of(wanted, response, record)
+    {
+        return if held {
+            HeadVerdict::Unchanged
+        } else {
+            HeadVerdict::Changed
+        };
+    }
+    let length = text(response, header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
+    let (etag, date) = (
+        text(response, header::ETAG),
+        text(response, header::LAST_MODIFIED),
+    );
+    judge_head(
+        response.status.as_u16(),
+        etag.as_deref(),
+        date.as_deref(),
+        length,
+        record,
+    )
+}
+
+/// The record of a generation's member that its upstream does not have.
+pub(crate) fn negative(wanted: &Wanted, status: u16, now: UnixMillis) -> ArtifactRecord {
+    ArtifactRecord {
+        content: Content::Negative { status },
+        headers: larder_core::StoredHeaders::default(),
+        source_url: String::new(),
+        published_at: None,
+        first_seen_at: now,
+        contacted_at: now,
+        renewed_at: now,
+        began_at: now,
+        verified: wanted.spec.is_document,
+    }
+}

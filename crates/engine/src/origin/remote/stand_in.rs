@@ -1,0 +1,93 @@
+//! What is held of a path under another variant (an OCI tag that another client's `Accept` brought, the long form of an npm packument):
+//! it stands in where the upstream cannot be asked and nothing is held under the variant that is asked for. Which variants do is the
+//! format's knowledge (`Format::stands_in`).
+
+use std::sync::Arc;
+
+use larder_core::{CacheStatus, ErrorCode, Fault, Source};
+
+use crate::causes::warn_once;
+use crate::counters::count;
+use crate::origin::remote::Remote;
+use crate::origin::remote::fetch::Copy;
+use crate::target::Wanted;
+use crate::target::keys::{format_variant, same_origin};
+use crate::transfer::flight::{Settled, SettledBody};
+
+/// No path has more variants: a tag has one for each set of manifest types that clients take.
+const VARIANTS: u32 = 32;
+
+impl Remote {
+    /// The copy of another variant that was heard of last, and that may be served if nobody answers.
+    pub(crate) async fn stand_in(&self, wanted: &Wanted) -> Option<Copy> {
+        if wanted.spec.variant.is_empty() {
+            return None;
+        }
+        let start = (wanted.key.path.to_string(), String::new());
+        let rows = self
+            .catalog
+            .page(&wanted.key.repository, Some(&start), VARIANTS)
+            .await
+            .ok()?;
+        let mut best: Option<Copy> = None;
+        for (_, variant, record) in rows.into_iter().take_while(|(path, ..)| *path == start.0) {
+            let content_type = record.headers.content_type.as_deref().unwrap_or_default();
+            let newer = best
+                .as_ref()
+                .is_none_or(|(best, _)| best.contacted_at < record.contacted_at);
+            let is_other =
+                *variant != *wanted.key.variant && same_origin(&variant, &wanted.key.variant);
+            if !(newer
+                && is_other
+                && wanted
+                    .format
+                    .stands_in(&wanted.spec, format_variant(&variant), content_type))
+            {
+                continue;
+            }
+            let held = match self.follow_pointer(wanted, &record).await {
+                Some(held) => Some(held),
+                None => record
+                    .blob()
+                    .and_then(|blob| self.blobs.open(blob).ok())
+                    .map(|open| (Arc::new(record), open)),
+            };
+            let offline = wanted.entry.repository_is_offline();
+            best = held
+                .filter(|(record, _)| offline || self.may_serve(wanted, record))
+                .or(best);
+        }
+        best
+    }
+
+    /// A stand-in for the head of what nobody could be asked for; any other fault stands.
+    pub(crate) async fn lent_instead(
+        &self,
+        wanted: &Wanted,
+        fault: Fault,
+    ) -> Result<Settled, Fault> {
+        if !matches!(
+            fault.code,
+            ErrorCode::UpstreamUnreachable | ErrorCode::UpstreamTimeout | ErrorCode::Offline
+        ) {
+            return Err(fault);
+        }
+        let (record, open) = self.stand_in(wanted).await.ok_or(fault)?;
+        warn_once!(wanted, "stand_in", "another variant's copy is served");
+        count(&wanted.entry.counters.stale_served);
+        let status = CacheStatus {
+            hit: true,
+            detail: Some("stale-error"),
+            ..CacheStatus::default()
+        };
+        let body = SettledBody::Blob(open);
+        Ok(Settled {
+            record,
+            body,
+            status,
+            source: Source::Cache,
+            for_once: true,
+            document: None,
+        })
+    }
+}

@@ -1,0 +1,110 @@
+//! What an answer, its absence, or a body says of the place that was asked (docs/adr/0051).
+
+use std::sync::Arc;
+
+use larder_core::{ErrorCode, SafeUrl, shown};
+use larder_upstream::{Cause, UpstreamError, UpstreamResponse};
+use url::Url;
+
+use super::Remote;
+use crate::fault::NoBody;
+use crate::repositories::mirror::Mirror;
+use crate::repositories::upstreams::{Blow, Scope, scope};
+use crate::target::Wanted;
+
+/// What a mirror's failed body says of it; `None` if nothing.
+fn cause_of_body(why: &NoBody) -> Option<Cause> {
+    match why.code {
+        ErrorCode::DigestMismatch => Some(Cause::WrongBytes),
+        ErrorCode::MalformedDocument => Some(Cause::Malformed),
+        ErrorCode::UpstreamCut => Some(Cause::Cut),
+        ErrorCode::UpstreamTimeout | ErrorCode::UpstreamSlow => Some(Cause::Timeout),
+        ErrorCode::UpstreamProtocol | ErrorCode::UnaskedCoding => Some(Cause::Protocol),
+        _ => None,
+    }
+}
+
+fn of_status(status: u16, url: &Url) -> String {
+    let advice = match status {
+        401 => "; check the repository's username and password",
+        407 => "; the proxy on the way wants a login: check the user and password of its URL",
+        403 => {
+            "; the account may not read this, or it is a store that says 403 for what it has not got (missing_status: [403] then)"
+        }
+        429 => "; it wants fewer requests for a while, and often allows more to who logs in",
+        508 => "; base_url leads back to where the request came from",
+        500.. => "; the trouble is there",
+        _ => "",
+    };
+    format!(
+        "{}: answered {status}{advice}",
+        shown(&SafeUrl(url.clone()).to_string())
+    )
+}
+
+impl Remote {
+    /// Notes what an answer, or its absence, says of the place that was asked.
+    pub(crate) fn note_answer(
+        &self,
+        wanted: &Wanted,
+        mirror: Option<&Arc<Mirror>>,
+        url: &Url,
+        answer: Result<&UpstreamResponse, &UpstreamError>,
+    ) {
+        let key = &wanted.spec.key_path;
+        let blow = match answer {
+            // Larder itself did not ask.
+            Err(UpstreamError { cause: None, .. }) => return,
+            Err(UpstreamError {
+                cause: Some(cause),
+                message,
+                ..
+            }) => Blow {
+                scope: scope(*cause),
+                cause: *cause,
+                reason: message.clone(),
+                url: Some(url),
+            },
+            Ok(response) => {
+                let status = response.status.as_u16();
+                let says_absent = wanted.format.is_missing(key, status)
+                    || (status == 401
+                        && wanted
+                            .format
+                            .refused_to_anybody(&wanted.entry.repository, key)
+                            .is_some());
+                let Some(cause) = Cause::of_status(status).filter(|_| !says_absent) else {
+                    return wanted.entry.answered(mirror, self.now());
+                };
+                Blow {
+                    scope: scope(cause),
+                    cause,
+                    reason: of_status(status, url),
+                    url: Some(url),
+                }
+            }
+        };
+        wanted.entry.fell(mirror, key, blow, self.now());
+    }
+
+    /// Notes a body that was wrong or broke off.
+    pub(crate) fn note_body(
+        &self,
+        wanted: &Wanted,
+        mirror: Option<&Arc<Mirror>>,
+        place: Option<&Url>,
+        why: &NoBody,
+    ) {
+        if let Some(cause) = cause_of_body(why) {
+            let blow = Blow {
+                scope: Scope::File,
+                cause,
+                reason: why.message.clone(),
+                url: place,
+            };
+            wanted
+                .entry
+                .fell(mirror, &wanted.spec.key_path, blow, self.now());
+        }
+    }
+}

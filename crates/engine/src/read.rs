@@ -1,0 +1,437 @@
+//! From a request to an [`Answer`]: admit, obtain, clear, answer.
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode, header};
+use larder_core::{
+    ArtifactRecord, Clock, Content, Decision, ErrorCode, Fault, FaultKind, Source, UnixMillis,
+    decide,
+};
+use larder_formats::{Form, Operation};
+
+use crate::answer::{Answer, Body};
+use crate::catalog::{Catalog, Epoch};
+use crate::counters::count;
+use crate::document::coding::Coding;
+use crate::document::derive::{Place, Recipe, SMALLEST_CODED};
+use crate::document::{Documents, coding};
+use crate::fault::storage_fault;
+use crate::origin::remote::Remote;
+use crate::origin::{Held, Need, Origin};
+use crate::policy::admission;
+use crate::policy::admission::{Admission, Admitted};
+use crate::policy::clearance::{Cleared, Dates, clear, clear_non_artifact};
+use crate::repositories::{Entry, Registry};
+use crate::representation::{freshness, passing_folder_on, plain, representation, ticket, vary};
+use crate::target::{ArtifactRequest, Wanted, decided};
+use crate::transfer::flight::{Flights, Settled, SettledBody};
+use crate::transfer::reader::FlightBody;
+
+/// What is needed to answer a request.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) documents: Arc<Documents>,
+    pub(crate) remote: Arc<Remote>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Pipeline {
+    fn now(&self) -> UnixMillis {
+        self.clock.now()
+    }
+
+    pub(crate) async fn answer(&self, request: ArtifactRequest<'_>) -> Result<Answer, Fault> {
+        match admission::admit(&self.registry, &request)? {
+            Admission::Read(admitted) => match admitted.form() {
+                Form::Verbatim => self.serve_verbatim(&admitted, &request).await,
+                Form::Derived(form) => self.serve_derived(&admitted, form, &request).await,
+            }
+            .map_err(|fault| fault.about(&admitted.wanted().key)),
+            Admission::Other { entry, operation } => {
+                self.serve_other(&entry, operation, &request).await
+            }
+        }
+    }
+
+    async fn serve_other(
+        &self,
+        entry: &Arc<Entry>,
+        operation: Operation,
+        request: &ArtifactRequest<'_>,
+    ) -> Result<Answer, Fault> {
+        match operation {
+            Operation::Redirect(to) => {
+                let location = self.registry.location(&to, &request.mount);
+                Ok(Answer {
+                    location: Some(location),
+                    ..plain(
+                        StatusCode::MOVED_PERMANENTLY,
+                        Body::Empty,
+                        Some(0),
+                        self.now(),
+                    )
+                })
+            }
+            Operation::Answer(answer) => {
+                let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+                let length = answer.body.len() as u64;
+                let mut made = plain(status, Body::Bytes(answer.body), Some(length), self.now());
+                made.representation.content_type = Some(answer.content_type.to_owned());
+                Ok(made)
+            }
+            Operation::PassThrough(pass) => self.remote.pass_through(entry, &pass, request).await,
+            Operation::Refuse(refusal) => {
+                let kind = match refusal.status {
+                    401 => FaultKind::Unauthorized,
+                    403 => FaultKind::Forbidden,
+                    404 => FaultKind::NotFound,
+                    405 => FaultKind::MethodNotAllowed,
+                    413 => FaultKind::TooLarge,
+                    _ => FaultKind::BadRequest,
+                };
+                Err(Fault::new(kind, refusal.code, refusal.message)
+                    .in_repository(&entry.repository.name))
+            }
+            Operation::Read(_) => Err(Fault::new(
+                FaultKind::Internal,
+                ErrorCode::Internal,
+                "a read was not admitted",
+            )),
+        }
+    }
+
+    /// A document in the form that the client wants, links leading back to larder.
+    pub(crate) async fn serve_derived(
+        &self,
+        admitted: &Admitted,
+        form: &'static str,
+        request: &ArtifactRequest<'_>,
+    ) -> Result<Answer, Fault> {
+        let wanted = admitted.wanted();
+        let epoch = self.catalog.epoch(&wanted.entry);
+        let settled = self.remote.document(wanted, need(admitted)).await?;
+        let by_host = self.registry.links_depend_on_host(wanted.format);
+        let recipe = Recipe {
+            wanted: Arc::clone(wanted),
+            settled: settled.clone(),
+            form,
+            link_base: self.registry.link_base(wanted.format, &request.mount),
+            persist: self.registry.link_bases_are_known(wanted.format) && !admitted.bypass_cache(),
+        };
+        let identity = self.documents.derived(&recipe).await?;
+        let accepted: Vec<&str> = request
+            .headers
+            .get_all(header::ACCEPT_ENCODING)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .collect();
+        let coding = coding::negotiate(
+            (!accepted.is_empty())
+                .then(|| accepted.join(","))
+                .as_deref(),
+        );
+        let coded = if coding == Coding::Identity || identity.length < SMALLEST_CODED {
+            None
+        } else {
+            Some(self.documents.coded(&recipe, &identity, coding).await)
+        };
+        // Until the coded form is made, identity is served, and not remembered as the answer.
+        let waiting = matches!(coded, Some(None));
+        let (body, coding) = match coded.flatten() {
+            Some(body) => (body, coding),
+            None => (identity, Coding::Identity),
+        };
+        let record = &settled.record;
+        let mut representation =
+            representation(wanted, &record.headers, None, None, Some(body.length));
+        representation.content_type = Some(body.content_type.clone());
+        representation.content_encoding =
+            (coding != Coding::Identity).then(|| coding.as_str().to_owned());
+        representation.etag = Some(body.etag.clone());
+        representation.began_at = Some(record.began_at);
+        representation.vary = vary(
+            wanted.format.varies_by(&wanted.spec.key_path),
+            true,
+            by_host,
+        );
+        let (place, settling) = match &body.place {
+            Place::File(open) => (
+                Body::File {
+                    file: Arc::clone(&open.file),
+                    length: open.length,
+                },
+                false,
+            ),
+            Place::Memory(bytes) | Place::Stuck(bytes) => (Body::Bytes(bytes.clone()), true),
+        };
+        // What is in memory only until its file is written is not remembered: the file will be.
+        let lasting = !settled.for_once && !waiting && !settling && !admitted.bypass_cache();
+        let hot = lasting
+            .then(|| ticket(wanted, record, epoch, self.now()))
+            .flatten();
+        Ok(Answer {
+            status: StatusCode::OK,
+            representation,
+            body: clear_non_artifact(place),
+            cache_status: settled.status,
+            source: settled.source,
+            freshness: freshness(record, wanted, settled.for_once, self.now()),
+            location: None,
+            hot,
+        })
+    }
+
+    /// A file, or a document that is served as it came.
+    pub(crate) async fn serve_verbatim(
+        &self,
+        admitted: &Admitted,
+        request: &ArtifactRequest<'_>,
+    ) -> Result<Answer, Fault> {
+        let wanted = admitted.wanted();
+        let epoch = self.catalog.epoch(&wanted.entry);
+        self.clear_subject(admitted).await?;
+        self.clear_known(admitted).await?;
+        let vary = vary(wanted.format.varies_by(&wanted.spec.key_path), false, false);
+        if request.method == Method::HEAD && !self.is_at_hand(wanted).await? {
+            decided::tell(
+                self.now(),
+                wanted,
+                None,
+                "forward",
+                "a HEAD of what is not held",
+            );
+            match self.remote.forward_head(admitted, request).await {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => {}
+                Err(fault) => {
+                    let settled = self.remote.lent_instead(wanted, fault).await?;
+                    return self.answer_settled(admitted, settled, epoch, vary, request);
+                }
+            }
+        }
+        let obtained = self.remote.file(wanted, need(admitted)).await?;
+        match obtained {
+            Held::Whole(settled) => self.answer_settled(admitted, settled, epoch, vary, request),
+            Held::InFlight(attached, cache_status) => {
+                let fill = Arc::clone(attached.fill());
+                let draft = &fill.draft;
+                let mut representation =
+                    representation(wanted, &draft.headers, None, None, fill.total);
+                representation.began_at = Some(draft.began_at);
+                representation.vary = vary;
+                let freshness = freshness(draft, wanted, !fill.will_be_kept, self.now());
+                let body = self.clear_artifact(
+                    admitted,
+                    draft,
+                    fill.total,
+                    Body::InFlight(FlightBody::new(attached)),
+                )?;
+                let answer = Answer {
+                    status: StatusCode::OK,
+                    representation,
+                    body,
+                    cache_status,
+                    source: Source::Remote,
+                    freshness,
+                    location: None,
+                    hot: None,
+                };
+                Ok(passing_folder_on(
+                    &self.registry,
+                    &draft.headers,
+                    request,
+                    answer,
+                    self.now(),
+                ))
+            }
+        }
+    }
+
+    fn answer_settled(
+        &self,
+        admitted: &Admitted,
+        settled: Settled,
+        epoch: Epoch,
+        vary: &'static [&'static str],
+        request: &ArtifactRequest<'_>,
+    ) -> Result<Answer, Fault> {
+        let wanted = admitted.wanted();
+        let Settled {
+            record,
+            body,
+            status,
+            source,
+            for_once,
+            document: _,
+        } = settled;
+        let tag_of_digest = || {
+            record
+                .blob()
+                .map(|blob| format!("\"sha256-{}\"", blob.digest.to_hex()))
+        };
+        let digest_tag = if record.headers.etag.is_none() {
+            tag_of_digest()
+        } else {
+            None
+        };
+        let length = record.blob().map(|blob| blob.size);
+        let digest = record.blob().map(|blob| &blob.digest);
+        let mut representation =
+            representation(wanted, &record.headers, digest, digest_tag, length);
+        representation.began_at = Some(record.began_at);
+        representation.vary = vary;
+        let body = match body {
+            SettledBody::Blob(open) => Body::File {
+                file: open.file,
+                length: open.length,
+            },
+            SettledBody::Fill(fill) => Body::InFlight(FlightBody::new(fill.attach(0))),
+        };
+        let body = self.clear_artifact(admitted, &record, length, body)?;
+        let checked = record.verified
+            || wanted
+                .format
+                .named_by(&wanted.entry.repository, &wanted.spec.key_path)
+                .is_none();
+        // Whoever reads a file of a generation is to be known of.
+        let lasting =
+            !for_once && checked && !admitted.bypass_cache() && wanted.member_of().is_none();
+        let hot = lasting
+            .then(|| ticket(wanted, &record, epoch, self.now()))
+            .flatten();
+        let freshness = freshness(&record, wanted, for_once, self.now());
+        let answer = Answer {
+            status: StatusCode::OK,
+            representation,
+            body,
+            cache_status: status,
+            source,
+            freshness,
+            location: None,
+            hot,
+        };
+        Ok(passing_folder_on(
+            &self.registry,
+            &record.headers,
+            request,
+            answer,
+            self.now(),
+        ))
+    }
+
+    /// Clears an artifact's own bytes; a sidecar's clearance is its subject's, which has been asked before.
+    fn clear_artifact<T>(
+        &self,
+        admitted: &Admitted,
+        record: &ArtifactRecord,
+        length: Option<u64>,
+        body: T,
+    ) -> Result<Cleared<T>, Fault> {
+        if admitted.subject().is_some() {
+            return Ok(clear_non_artifact(body));
+        }
+        self.clear_record(admitted.wanted(), record, length, body)
+    }
+
+    fn clear_record<T>(
+        &self,
+        wanted: &Wanted,
+        record: &ArtifactRecord,
+        length: Option<u64>,
+        what: T,
+    ) -> Result<Cleared<T>, Fault> {
+        let class = wanted.judged(record, length)?;
+        let dates = Dates {
+            published_at: record.published_at,
+            first_seen_at: record.first_seen_at,
+        };
+        clear(&wanted.entry.repository, class, dates, self.now(), what)
+            .inspect_err(|_| count(&wanted.entry.counters.quarantined))
+    }
+
+    /// What quarantine says from what is remembered: a held artifact is refused without asking the upstream again.
+    async fn clear_known(&self, admitted: &Admitted) -> Result<(), Fault> {
+        let wanted = admitted.wanted();
+        if wanted.entry.repository.quarantine.hold.is_none()
+            || wanted.class.is_mutable()
+            || admitted.subject().is_some()
+        {
+            return Ok(());
+        }
+        match self
+            .catalog
+            .record(&wanted.key)
+            .await
+            .map_err(|error| storage_fault(&wanted.entry, &error))?
+        {
+            Some(record) if !matches!(record.content, Content::Negative { .. }) => {
+                self.clear_record(wanted, &record, None, ()).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A sidecar is cleared by its subject's date.
+    async fn clear_subject(&self, admitted: &Admitted) -> Result<(), Fault> {
+        let Some(subject) = admitted.subject() else {
+            return Ok(());
+        };
+        if subject.entry.repository.quarantine.hold.is_none() || subject.class.is_mutable() {
+            return Ok(());
+        }
+        let known = self
+            .catalog
+            .record(&subject.key)
+            .await
+            .map_err(|error| storage_fault(&subject.entry, &error))?;
+        let record =
+            match known.filter(|record| !matches!(record.content, Content::Negative { .. })) {
+                Some(record) => record,
+                None => self.remote.first_contact(subject).await?,
+            };
+        self.clear_record(subject, &record, None, ()).map(drop)
+    }
+
+    /// Whether a GET would be answered from what is held or running.
+    async fn is_at_hand(&self, wanted: &Arc<Wanted>) -> Result<bool, Fault> {
+        if wanted.spec.is_document || self.flights.running(&wanted.key).is_some() {
+            return Ok(true);
+        }
+        if self.documents.absence(wanted).await.is_some() {
+            return Ok(true);
+        }
+        let record = self
+            .catalog
+            .record(&wanted.key)
+            .await
+            .map_err(|error| storage_fault(&wanted.entry, &error))?;
+        if let Some(pointer) = record
+            .as_deref()
+            .filter(|record| matches!(record.content, Content::Pointer(_)))
+        {
+            return Ok(self.remote.follow_pointer(wanted, pointer).await.is_some());
+        }
+        let class = record
+            .as_deref()
+            .map_or(wanted.class, |record| wanted.class_of(record));
+        let decision = decide(
+            record.as_deref(),
+            class,
+            &wanted.entry.repository.cache,
+            self.now(),
+        );
+        Ok(decision != Decision::Fetch { expired: false })
+    }
+}
+
+/// How much a request wants to be found out.
+fn need(admitted: &Admitted) -> Need {
+    if admitted.bypass_cache() {
+        Need::Anew
+    } else {
+        Need::Usual
+    }
+}

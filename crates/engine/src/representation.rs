@@ -1,0 +1,187 @@
+//! From what is known of bytes to the parts of an [`Answer`].
+
+use std::time::Duration;
+
+use http::{StatusCode, header};
+use larder_core::{
+    ArtifactRecord, CacheStatus, Digest, Source, StoredHeaders, UnixMillis, field_text, fresh_until,
+};
+use larder_formats::Held;
+
+use crate::answer::{Answer, Body, Freshness, HotTicket, Representation};
+use crate::catalog::Epoch;
+use crate::policy::clearance::clear_non_artifact;
+use crate::repositories::Registry;
+use crate::target::{ArtifactRequest, FOLDER, Wanted};
+
+/// A representation's headers from those that were kept.
+pub(crate) fn representation(
+    wanted: &Wanted,
+    headers: &StoredHeaders,
+    digest: Option<&Digest>,
+    fallback_tag: Option<String>,
+    length: Option<u64>,
+) -> Representation {
+    let held = Held {
+        path: &wanted.spec.key_path,
+        digest,
+        headers,
+        key: &wanted.entry.link_key,
+    };
+    let mut extra = wanted
+        .format
+        .answer_headers(&wanted.entry.repository, &held);
+    let own_type = extra
+        .remove(header::CONTENT_TYPE)
+        .map(|value| field_text(&value).into_owned());
+    Representation {
+        content_type: own_type.or_else(|| headers.content_type.clone()),
+        content_encoding: headers.content_encoding.clone(),
+        content_disposition: headers.content_disposition.clone(),
+        content_language: headers.content_language.clone(),
+        etag: headers.etag.clone().or(fallback_tag),
+        last_modified: headers.last_modified.clone(),
+        began_at: None,
+        length,
+        vary: &[],
+        extra,
+    }
+}
+
+/// The names that choose between representations. `host` tells the hot set only; it is never sent.
+pub(crate) fn vary(
+    by_format: &'static [&'static str],
+    by_coding: bool,
+    by_host: bool,
+) -> &'static [&'static str] {
+    match (!by_format.is_empty(), by_coding, by_host) {
+        (false, false, false) => &[],
+        (true, false, false) => &["accept"],
+        (false, true, false) => &["accept-encoding"],
+        (false, false, true) => &["host"],
+        (true, true, false) => &["accept", "accept-encoding"],
+        (true, false, true) => &["accept", "host"],
+        (false, true, true) => &["accept-encoding", "host"],
+        (true, true, true) => &["accept", "accept-encoding", "host"],
+    }
+}
+
+/// The status of an answer that nothing was cached for.
+pub(crate) fn forwarded_status(reason: larder_core::ForwardReason, status: u16) -> CacheStatus {
+    CacheStatus {
+        forward: Some(reason),
+        forward_status: Some(status),
+        ..CacheStatus::default()
+    }
+}
+
+pub(crate) fn freshness(
+    record: &ArtifactRecord,
+    wanted: &Wanted,
+    for_once: bool,
+    now: UnixMillis,
+) -> Freshness {
+    let remaining = fresh_until(
+        record,
+        wanted.class_of(record),
+        &wanted.entry.repository.cache,
+    )
+    .map(|until| until.since(now));
+    let remaining = if for_once {
+        Some(Duration::ZERO)
+    } else {
+        remaining
+    };
+    Freshness {
+        contacted_at: record.contacted_at,
+        remaining,
+        no_store: false,
+    }
+}
+
+/// What an answer made from this record may be remembered by.
+pub(crate) fn ticket(
+    wanted: &Wanted,
+    record: &ArtifactRecord,
+    epoch: Epoch,
+    now: UnixMillis,
+) -> Option<HotTicket> {
+    let until = fresh_until(
+        record,
+        wanted.class_of(record),
+        &wanted.entry.repository.cache,
+    );
+    if until.is_some_and(|until| until <= now) {
+        return None;
+    }
+    Some(HotTicket {
+        epoch: epoch.shared,
+        epoch_value: epoch.value,
+        fresh_until: until,
+        contacted_at: record.contacted_at,
+        for_anyone: true,
+    })
+}
+
+/// An answer of larder's own making: it is no artifact and is not cached.
+pub(crate) fn plain(
+    status: StatusCode,
+    body: Body,
+    length: Option<u64>,
+    now: UnixMillis,
+) -> Answer {
+    Answer {
+        status,
+        representation: Representation {
+            length,
+            ..Representation::default()
+        },
+        body: clear_non_artifact(body),
+        cache_status: CacheStatus::default(),
+        source: Source::Cache,
+        freshness: Freshness {
+            contacted_at: now,
+            remaining: Some(Duration::ZERO),
+            no_store: false,
+        },
+        location: None,
+        hot: None,
+    }
+}
+
+/// The redirect in place of an answer that was made from these headers; the answer itself if no folder is passed on.
+pub(crate) fn passing_folder_on(
+    registry: &Registry,
+    headers: &StoredHeaders,
+    request: &ArtifactRequest<'_>,
+    answer: Answer,
+    now: UnixMillis,
+) -> Answer {
+    let to = headers
+        .further
+        .get(FOLDER)
+        .and_then(|text| text.split_once(' '));
+    let Some((status, to)) = to else {
+        return answer;
+    };
+    let status = status
+        .parse()
+        .ok()
+        .and_then(|status| StatusCode::from_u16(status).ok())
+        .unwrap_or(StatusCode::FOUND);
+    let location = registry.location(to, &request.mount);
+    let redirect = plain(status, Body::Empty, Some(0), now);
+    let Answer {
+        cache_status,
+        source,
+        freshness,
+        ..
+    } = answer;
+    Answer {
+        location: Some(location),
+        cache_status,
+        source,
+        freshness,
+        ..redirect
+    }
+}

@@ -1,0 +1,415 @@
+//! One detached download per key, many readers. The first client is just one more reader.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use larder_core::{
+    ArtifactRecord, CacheStatus, ErrorCode, Fault, FaultKind, ForwardReason, Source, SourceKey,
+};
+use larder_storage::OpenBlob;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use crate::catalog::Landing;
+use crate::target::loaded::LoadedDocument;
+use crate::transfer::fill::Fill;
+
+/// How much a flight is to find out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// What is due: nothing, if a fresh copy is held.
+    IfDue,
+    /// Whether the copy is still what the upstream has, however fresh it is. If nothing is learnt, it stays as it was.
+    Recheck,
+    /// The upstream's answer, without conditions.
+    Anew,
+}
+
+/// What a flight ended with.
+#[derive(Debug, Clone)]
+pub(crate) struct Settled {
+    pub(crate) record: Arc<ArtifactRecord>,
+    pub(crate) body: SettledBody,
+    pub(crate) status: CacheStatus,
+    pub(crate) source: Source,
+    /// Whether no further answer may be made of it, here or at a client: the copy has expired, or the body is not kept.
+    pub(crate) for_once: bool,
+    /// A document that has just been checked, still in memory for the first derivations from it.
+    pub(crate) document: Option<Arc<LoadedDocument>>,
+}
+
+impl Settled {
+    /// Bytes with their record, of which nothing is told to anybody.
+    pub(crate) fn of_record(record: &Arc<ArtifactRecord>, body: SettledBody) -> Self {
+        Self {
+            record: Arc::clone(record),
+            body,
+            status: CacheStatus::default(),
+            source: Source::Remote,
+            for_once: false,
+            document: None,
+        }
+    }
+
+    /// Whether this is a copy that is served because nothing better came.
+    pub(crate) fn is_old(&self) -> bool {
+        self.status.detail.is_some() && self.document.is_none()
+    }
+}
+
+/// Where the bytes of a settled flight are.
+#[derive(Debug, Clone)]
+pub(crate) enum SettledBody {
+    /// A complete file: stored, or verified and about to be.
+    Blob(OpenBlob),
+    /// Complete and verified, but partly in memory: the disk could not take it.
+    Fill(Arc<Fill>),
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    Pending,
+    Filling(Arc<Fill>),
+    Done(Result<Settled, Fault>),
+}
+
+/// What a waiter gets.
+#[derive(Debug)]
+pub(crate) enum Ready {
+    /// Bytes may be read while the rest arrives.
+    Filling(Arc<Fill>),
+    Done(Result<Settled, Fault>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) key: SourceKey,
+    state: watch::Sender<State>,
+    /// Set by a flush: readers are served, nothing is committed.
+    flushed: AtomicBool,
+    /// Set when a document is exchanged for one that states other bytes: what comes of this is to be compared with it.
+    restated: AtomicBool,
+    /// Whether the document is being read on this flight's account: it decides by what that says.
+    rereads: AtomicBool,
+    waiting: AtomicUsize,
+    /// Why the upstream is asked; unset until it is.
+    reason: OnceLock<ForwardReason>,
+    task: OnceLock<AbortHandle>,
+    /// The request that it was begun for: what is said of the file later carries its id.
+    pub(crate) span: tracing::Span,
+}
+
+impl Flight {
+    /// A flight that nobody can join: its outcome is one part of another's.
+    pub(crate) fn detached(key: SourceKey) -> Self {
+        Self::new(key)
+    }
+
+    fn new(key: SourceKey) -> Self {
+        Self {
+            key,
+            state: watch::Sender::new(State::Pending),
+            flushed: AtomicBool::new(false),
+            restated: AtomicBool::new(false),
+            rereads: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            reason: OnceLock::new(),
+            task: OnceLock::new(),
+            span: larder_upstream::request_span(),
+        }
+    }
+
+    /// Notes why the upstream is asked; the first reason stays.
+    pub(crate) fn forwarded(&self, reason: ForwardReason) {
+        let _ = self.reason.set(reason);
+    }
+
+    /// Why the upstream was asked.
+    pub(crate) fn reason(&self) -> ForwardReason {
+        self.reason.get().copied().unwrap_or(ForwardReason::UriMiss)
+    }
+
+    /// Announces that the head is known and bytes are coming.
+    pub(crate) fn begin_fill(&self, fill: Arc<Fill>) {
+        self.state.send_replace(State::Filling(fill));
+    }
+
+    /// Ends the flight for those who wait. It may stay joinable until its record is visible.
+    pub(crate) fn finish(&self, result: Result<Settled, Fault>) {
+        self.state.send_replace(State::Done(result));
+    }
+
+    /// Whether it has ended, though its record may not be visible yet.
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Done(_))
+    }
+
+    /// What came of it, if it has ended well.
+    pub(crate) fn arrived(&self) -> Option<Settled> {
+        match &*self.state.borrow() {
+            State::Done(Ok(settled)) => Some(settled.clone()),
+            State::Pending | State::Filling(_) | State::Done(Err(_)) => None,
+        }
+    }
+
+    /// Whether all bytes are here and verified: who comes now gets what is kept already, or about to be.
+    pub(crate) fn has_everything(&self) -> bool {
+        match &*self.state.borrow() {
+            State::Done(_) => true,
+            State::Filling(fill) => fill.is_verified(),
+            State::Pending => false,
+        }
+    }
+
+    /// Whether a newcomer can still get everything from here.
+    fn is_joinable(&self) -> bool {
+        match &*self.state.borrow() {
+            State::Filling(fill)
+            | State::Done(Ok(Settled {
+                body: SettledBody::Fill(fill),
+                ..
+            })) => fill.holds_everything(),
+            State::Pending | State::Done(_) => true,
+        }
+    }
+
+    pub(crate) fn mark_flushed(&self) {
+        self.flushed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.flushed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_restated(&self) -> bool {
+        self.restated.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_rereads(&self, rereads: bool) {
+        self.rereads.store(rereads, Ordering::Release);
+    }
+
+    /// Waits until there is something to serve: the end, or (unless `whole`) a body large enough to be streamed.
+    pub(crate) async fn ready(&self, whole: bool) -> Ready {
+        let _waiting = Waiting::new(&self.waiting);
+        let mut state = self.state.subscribe();
+        loop {
+            let fill = match &*state.borrow_and_update() {
+                State::Done(result) => return Ready::Done(result.clone()),
+                State::Filling(fill) if !whole && fill.may_stream() => {
+                    return Ready::Filling(Arc::clone(fill));
+                }
+                State::Filling(fill) if !whole => Some(Arc::clone(fill)),
+                State::Filling(_) | State::Pending => None,
+            };
+            let ended = match fill {
+                // A body of unknown length may outgrow the small limit before the state changes again.
+                Some(fill) => tokio::select! {
+                    changed = state.changed() => changed.is_err(),
+                    () = fill.until_streamable() => false,
+                },
+                None => state.changed().await.is_err(),
+            };
+            if ended {
+                return Ready::Done(Err(lost()));
+            }
+        }
+    }
+
+    /// Nobody waits for the head and nobody reads the body.
+    fn is_unread(&self) -> bool {
+        let reading = match &*self.state.borrow() {
+            State::Filling(fill) => fill.readers() > 0,
+            State::Pending | State::Done(_) => false,
+        };
+        !reading && self.waiting.load(Ordering::Acquire) == 0
+    }
+
+    fn stop(&self) {
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+}
+
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The task that others waited for ended without a word.
+pub(crate) fn lost() -> Fault {
+    Fault::new(
+        FaultKind::Unavailable,
+        ErrorCode::Interrupted,
+        "the download was interrupted; ask again",
+    )
+}
+
+/// The flights under way.
+#[derive(Debug, Default)]
+pub(crate) struct Flights(Mutex<HashMap<SourceKey, Arc<Flight>>>);
+
+impl Flights {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SourceKey, Arc<Flight>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// The running flight of that key, if a newcomer can use it.
+    pub(crate) fn running(&self, key: &SourceKey) -> Option<Arc<Flight>> {
+        self.lock()
+            .get(key)
+            .filter(|flight| flight.is_joinable())
+            .cloned()
+    }
+
+    /// Joins the running flight of that key, or starts one; `true` if it was started here. A flight that has ended and waits for
+    /// its record to become visible is joined only if `join_ended`: not where every request must ask the upstream.
+    pub(crate) fn join_or_start<F>(
+        &self,
+        key: &SourceKey,
+        join_ended: bool,
+        work: impl FnOnce(Arc<Flight>) -> F,
+    ) -> (Arc<Flight>, bool)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut flights = self.lock();
+        let usable =
+            |flight: &&Arc<Flight>| flight.is_joinable() && (join_ended || !flight.is_done());
+        if let Some(flight) = flights.get(key).filter(usable) {
+            return (Arc::clone(flight), false);
+        }
+        let flight = Arc::new(Flight::new(key.clone()));
+        flights.insert(key.clone(), Arc::clone(&flight));
+        drop(flights);
+        let work = work(Arc::clone(&flight));
+        let guard = EndGuard(Arc::clone(&flight));
+        let task = larder_upstream::spawn(async move {
+            let _guard = guard;
+            work.await;
+        });
+        let _ = flight.task.set(task.abort_handle());
+        (flight, true)
+    }
+
+    /// Takes a flight out of the table, unless another has taken its place.
+    pub(crate) fn remove(&self, flight: &Arc<Flight>) {
+        let mut flights = self.lock();
+        if flights
+            .get(&flight.key)
+            .is_some_and(|present| Arc::ptr_eq(present, flight))
+        {
+            flights.remove(&flight.key);
+        }
+    }
+
+    /// Flights whose key matches are marked as flushed and can no longer be joined; gives how many of them had brought everything.
+    pub(crate) fn flush(&self, matches: impl Fn(&SourceKey) -> bool) -> usize {
+        let mut complete = 0;
+        self.lock().retain(|key, flight| {
+            let hit = matches(key);
+            if hit {
+                complete += usize::from(flight.has_everything());
+                flight.mark_flushed();
+            }
+            !hit
+        });
+        complete
+    }
+
+    /// A document that states other bytes for these files has become visible: downloads begun before serve their readers, can no
+    /// longer be joined, and what they bring is compared with the document before it is trusted. `true` if there were any.
+    pub(crate) fn restate<'k>(&self, keys: impl Iterator<Item = &'k SourceKey>) -> bool {
+        let mut flights = self.lock();
+        let mut any = false;
+        for key in keys {
+            if let Some(flight) = flights
+                .get(key)
+                .filter(|flight| !flight.rereads.load(Ordering::Acquire))
+            {
+                flight.restated.store(true, Ordering::Release);
+                flights.remove(key);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Stops flights that nobody reads.
+    pub(crate) fn stop_unread(&self) {
+        self.stop_if(Flight::is_unread);
+    }
+
+    pub(crate) fn stop_all(&self) {
+        self.stop_if(|_| true);
+    }
+
+    fn stop_if(&self, condition: impl Fn(&Flight) -> bool) {
+        self.lock().retain(|_, flight| {
+            let stop = !flight.is_done() && condition(flight);
+            if stop {
+                flight.stop();
+            }
+            !stop
+        });
+    }
+}
+
+/// A flight that stays joinable until its record is visible.
+#[derive(Debug)]
+pub(crate) struct Landed {
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) flight: Arc<Flight>,
+}
+
+impl Landing for Landed {
+    fn is_flushed(&self) -> bool {
+        self.flight.is_flushed()
+    }
+
+    fn is_restated(&self) -> bool {
+        self.flight.is_restated()
+    }
+
+    fn landed(&self) {
+        self.flights.remove(&self.flight);
+    }
+
+    fn span(&self) -> &tracing::Span {
+        &self.flight.span
+    }
+}
+
+/// A flight whose task ends without a word (panic, abort) must not leave its waiters hanging.
+struct EndGuard(Arc<Flight>);
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        let fill = match &*self.0.state.borrow() {
+            State::Done(_) => return,
+            State::Filling(fill) => Some(Arc::clone(fill)),
+            State::Pending => None,
+        };
+        if let Some(fill) = fill {
+            fill.fail(lost());
+        }
+        self.0.finish(Err(lost()));
+    }
+}
