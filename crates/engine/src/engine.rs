@@ -30,6 +30,7 @@ use crate::heads::Heads;
 use crate::health::HealthCache;
 use crate::held::HeldSizes;
 use crate::mirrors::Mirrors;
+use crate::origin::local;
 use crate::reading::Readings;
 use crate::records::Records;
 use crate::refusals::Refusals;
@@ -213,7 +214,7 @@ impl Engine {
         let entry = self.repositories.load().get(&name).cloned()?;
         let kind = || {
             let kind = entry.repository.kind();
-            (kind != RepositoryKind::Remote).then(|| {
+            (kind == RepositoryKind::Virtual).then(|| {
                 format!(
                     "{} repositories are not built in this version of larder",
                     kind.as_str()
@@ -339,6 +340,10 @@ impl Engine {
                 Form::Derived(form) => self.serve_derived(&admitted, form, &request).await,
             }
             .map_err(|fault| fault.about(&admitted.wanted().key)),
+            Admission::Local(entry) if !matches!(*request.method, Method::GET | Method::HEAD) => {
+                Err(local::other_method(&entry))
+            }
+            Admission::Local(entry) => local::read(self, &entry, &request).await,
             Admission::Other { entry, operation } => {
                 self.serve_other(&entry, operation, &request).await
             }

@@ -21,6 +21,7 @@
 //! | `by_digest.rs` | names that stand for bytes which another name states by digest |
 //! | `commit.rs` | 9: blob, then record, in groups |
 //! | `derive.rs`, `coding.rs` | rewritten documents and their compressed forms |
+//! | `origin/local/` | local repositories: uploads, their rules, reads, folders; nothing of the steps above |
 //! | `serve.rs` | 7: from what was obtained to an [`Answer`] |
 
 mod absences;
@@ -61,6 +62,7 @@ mod members;
 mod mirrors;
 mod no_body;
 mod obtain;
+mod origin;
 mod passthrough;
 mod places;
 mod reader;
@@ -86,6 +88,7 @@ pub use flush::{CacheType, FlushReport, FlushRequest};
 pub use health::{BackendHealth, DiskSpace, Health};
 pub use held::{HeldArtifact, HeldCursor, HeldPage, HeldRequest, HeldSummary};
 pub use larder_storage::HeldSize;
+pub use origin::local::Written;
 pub use passthrough::PassThroughBody;
 pub use reader::{FlightBody, FlightReader};
 pub use upstreams::{UpstreamFailure, UpstreamReport, UpstreamStanding};

@@ -20,6 +20,7 @@ use crate::clearance::clear_non_artifact;
 use crate::engine::{ArtifactRequest, Engine};
 use crate::mirrors::Ask;
 use crate::no_body::{NoBody, status_outcome};
+use crate::origin::local::other_method;
 use crate::repositories::Entry;
 use crate::serve::{forwarded_status, internal};
 
@@ -57,6 +58,7 @@ impl Engine {
                 operation: Operation::PassThrough(pass),
                 ..
             } => Some(pass.max_body),
+            Admission::Local(entry) => return Err(other_method(&entry)),
             Admission::Other { .. } | Admission::Read(_) => None,
         })
     }

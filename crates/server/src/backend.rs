@@ -11,13 +11,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_core::Stream;
 use http::StatusCode;
-use larder_core::{ByteRange, CacheStatus, Fault, PackageType, Repository, Source, UnixMillis};
-pub use larder_engine::{ArtifactRequest, Freshness, MirrorReport, Representation};
+use larder_core::{
+    ByteRange, CacheStatus, ErrorCode, Fault, FaultKind, PackageType, Repository, Source,
+    UnixMillis,
+};
+pub use larder_engine::{ArtifactRequest, Freshness, MirrorReport, Representation, Written};
 pub use larder_engine::{DiskSpace, UpstreamFailure, UpstreamReport, UpstreamStanding};
 use larder_engine::{FlushReport, FlushRequest, HeldPage, HeldRequest, HeldSize, HeldSummary};
 
 /// A stream of body bytes. An error aborts the connection.
 pub type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
+
+/// The body of an upload while it arrives. A fault ends it, and the upload.
+pub type UploadBody<'a> = Pin<Box<dyn Stream<Item = Result<Bytes, Fault>> + Send + 'a>>;
 
 /// A boxed future, for what is not on the path of hits.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -64,6 +70,27 @@ pub trait Backend: Send + Sync + 'static {
         async { Ok(false) }
     }
 
+    /// Takes a file into a local repository (`PUT`). `length` is what `Content-Length` says; the body is polled once the request has been
+    /// admitted.
+    fn write(
+        &self,
+        request: ArtifactRequest<'_>,
+        _length: Option<u64>,
+        _body: UploadBody<'_>,
+    ) -> impl Future<Output = Result<Written, Fault>> + Send {
+        let fault = no_uploads(request.repository);
+        async { Err(fault) }
+    }
+
+    /// Deletes a file of a local repository (`DELETE`).
+    fn delete_file(
+        &self,
+        request: ArtifactRequest<'_>,
+    ) -> impl Future<Output = Result<(), Fault>> + Send {
+        let fault = no_uploads(request.repository);
+        async { Err(fault) }
+    }
+
     /// A page of what is held.
     fn held_artifacts(
         &self,
@@ -98,6 +125,16 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The body of an error in the shape that a package type's clients print; larder's own without one.
     fn error_body(&self, fault: &Fault, package: Option<PackageType>) -> ErrorShape;
+}
+
+/// The answer of a pipeline that has no local repositories.
+fn no_uploads(repository: &str) -> Fault {
+    let message = format!("{repository} takes no uploads: local repositories are not built here");
+    Fault::new(
+        FaultKind::NotImplemented,
+        ErrorCode::NotImplemented,
+        message,
+    )
 }
 
 /// An error body.

@@ -240,7 +240,7 @@ pub(crate) async fn forget<B: Backend>(
         .as_ref()
         .filter(|repository| repository.kind() == RepositoryKind::Remote)
     else {
-        return artifact::upload(exchange, name);
+        return artifact::refuse_upload(exchange, name);
     };
     let request = ArtifactRequest {
         repository: name,

@@ -12,7 +12,7 @@ use larder_formats::{format_of, standard_error_body};
 
 use crate::backend::{
     Backend, BackendState, BoxFuture, ByteStream, Content, CounterSnapshot, DiskSpace, ErrorShape,
-    InFlight, Reply, Ticket, UpstreamReport,
+    InFlight, Reply, Ticket, UploadBody, UpstreamReport, Written,
 };
 
 impl Backend for Arc<Engine> {
@@ -66,6 +66,19 @@ impl Backend for Arc<Engine> {
 
     async fn forget(&self, request: ArtifactRequest<'_>) -> Result<bool, Fault> {
         Engine::forget(self, &request).await
+    }
+
+    async fn write(
+        &self,
+        request: ArtifactRequest<'_>,
+        length: Option<u64>,
+        body: UploadBody<'_>,
+    ) -> Result<Written, Fault> {
+        Engine::write(self, &request, length, body).await
+    }
+
+    async fn delete_file(&self, request: ArtifactRequest<'_>) -> Result<(), Fault> {
+        Engine::delete_file(self, &request).await
     }
 
     async fn held_artifacts(&self, request: HeldRequest) -> Result<HeldPage, Fault> {

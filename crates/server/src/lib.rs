@@ -12,6 +12,7 @@
 //! | why a hit costs next to nothing | `hot.rs`, `file_body.rs` |
 //! | which requests are refused before anything else | `request_check.rs`, `framing.rs`, `loops.rs`, `origin_guard.rs` |
 //! | what a client may send, and how it is told to stop | `request_body.rs`, `lingering.rs` |
+//! | how files come into local repositories | `upload.rs` |
 
 mod access_log;
 mod activity;
@@ -50,12 +51,13 @@ mod state;
 mod striped;
 mod tls;
 mod unknown;
+mod upload;
 mod watched;
 
 pub use backend::{
     ArtifactRequest, Backend, BackendState, BoxFuture, ByteStream, Content, CounterSnapshot,
     DiskSpace, ErrorShape, Freshness, InFlight, MirrorReport, Reply, Representation, Ticket,
-    UpstreamFailure, UpstreamReport, UpstreamStanding,
+    UploadBody, UpstreamFailure, UpstreamReport, UpstreamStanding, Written,
 };
 pub use health_page::ReloadReport;
 pub use hot::hot_files;

@@ -24,6 +24,7 @@ pub use blob::{
 pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;
 pub use meta::{
-    Change, CollectReport, Counts, DamageReport, DerivedRecord, HeldRow, HeldSize, MetadataStore,
+    Change, CollectReport, Counts, DamageReport, DerivedRecord, HeldRow, HeldSize, LocalChange,
+    LocalChild, LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage, MetadataStore,
     OnDamage, PageRow,
 };

@@ -159,7 +159,10 @@ async fn apply_one(connection: &mut SqliteConnection, change: &Change) -> Result
     }
 }
 
-async fn put_blob(connection: &mut SqliteConnection, info: &BlobInfo) -> Result<(), StorageError> {
+pub(super) async fn put_blob(
+    connection: &mut SqliteConnection,
+    info: &BlobInfo,
+) -> Result<(), StorageError> {
     sqlx::query(PUT_BLOB)
         .bind(info.descriptor.digest.to_string())
         .bind(info.descriptor.size as i64)

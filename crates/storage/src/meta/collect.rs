@@ -2,7 +2,7 @@
 //!
 //! 1. Derivations of which a source is no longer any record's get a date; those whose date has come, and which are still without
 //!    that source, go.
-//! 2. Blobs to which neither a record nor a derivation refers get a date. Whoever refers to one again takes the date away.
+//! 2. Blobs to which neither a record nor a derivation nor an uploaded file refers get a date. Whoever refers to one again takes the date away.
 //! 3. Rows whose date has come are deleted where a second look in the same transaction finds no reference; then that is made durable;
 //!    then, with the writer's connection in hand so that no row can appear, the file goes, unless someone has just published it.
 //!    A crash in between leaves a file without a row, never a row without a file.
@@ -11,7 +11,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use larder_core::{Digest, UnixMillis};
+use larder_core::{BlobDescriptor, Digest, UnixMillis};
 
 use super::{MetadataStore, parse_digest};
 use crate::blob::{BlobStore, StoredBlob};
@@ -39,14 +39,21 @@ const DROP_DERIVATIONS: &str = "DELETE FROM derivations WHERE derivation IN \
 const UNREFERENCED: &str = "SELECT digest FROM blobs AS b WHERE digest > $1 AND (delete_after IS NULL OR delete_after > $2) \
      AND NOT EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = b.digest) \
      AND NOT EXISTS (SELECT 1 FROM derivations AS d WHERE d.blob = b.digest) \
+     AND NOT EXISTS (SELECT 1 FROM local_files AS l WHERE l.blob = b.digest) \
      ORDER BY digest LIMIT $3";
 const DATE_BLOB: &str = "UPDATE blobs SET delete_after = $2 WHERE digest = $1 \
      AND NOT EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = $1) \
-     AND NOT EXISTS (SELECT 1 FROM derivations AS d WHERE d.blob = $1)";
+     AND NOT EXISTS (SELECT 1 FROM derivations AS d WHERE d.blob = $1) \
+     AND NOT EXISTS (SELECT 1 FROM local_files AS l WHERE l.blob = $1)";
 const DUE: &str = "SELECT digest, size FROM blobs WHERE delete_after <= $1 AND digest > $2 ORDER BY digest LIMIT $3";
 const DELETE_DUE: &str = "DELETE FROM blobs WHERE digest = $1 AND delete_after <= $2 \
      AND NOT EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = $1) \
-     AND NOT EXISTS (SELECT 1 FROM derivations AS d WHERE d.blob = $1)";
+     AND NOT EXISTS (SELECT 1 FROM derivations AS d WHERE d.blob = $1) \
+     AND NOT EXISTS (SELECT 1 FROM local_files AS l WHERE l.blob = $1)";
+const DELETE_UNREFERENCED: &str = "DELETE FROM blobs WHERE digest = $1 \
+     AND NOT EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = $1) \
+     AND NOT EXISTS (SELECT 1 FROM derivations AS d WHERE d.blob = $1) \
+     AND NOT EXISTS (SELECT 1 FROM local_files AS l WHERE l.blob = $1)";
 const HAS_ROW: &str = "SELECT COUNT(*) FROM blobs WHERE digest = $1";
 /// Synchronises the write-ahead log (<https://www.sqlite.org/pragma.html#pragma_wal_checkpoint>).
 const CHECKPOINT: &str = "PRAGMA wal_checkpoint(PASSIVE)";
@@ -77,6 +84,38 @@ impl MetadataStore {
     ) -> Result<CollectReport, StorageError> {
         let result = self.collect_all(now, grace, blobs).await;
         self.noticed(result)
+    }
+
+    /// Deletes one blob at once, row and file, unless something refers to it or somebody has just published it. Whether its file
+    /// went.
+    ///
+    /// # Errors
+    /// If the database or the blob store fails.
+    pub async fn collect_blob(
+        &self,
+        blob: &BlobDescriptor,
+        blobs: &Arc<dyn BlobStore>,
+    ) -> Result<bool, StorageError> {
+        let failed = |error| StorageError::from_sql("delete an unreferenced blob", error);
+        let collected = async {
+            let deleted = sqlx::query(DELETE_UNREFERENCED)
+                .bind(blob.digest.to_string())
+                .execute(&self.writer())
+                .await
+                .map_err(failed)?;
+            if deleted.rows_affected() > 0 {
+                // Else a power cut could bring the row back after its file is gone.
+                sqlx::query(CHECKPOINT)
+                    .execute(&self.writer())
+                    .await
+                    .map_err(failed)?;
+            }
+            let (files, _) = self
+                .unlink(vec![(blob.digest.clone(), blob.size)], blobs)
+                .await?;
+            Ok(files > 0)
+        };
+        self.noticed(collected.await)
     }
 
     async fn collect_all(

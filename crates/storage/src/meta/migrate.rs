@@ -10,10 +10,11 @@ use super::secrets::to_hex;
 use crate::error::{StorageError, StorageErrorKind};
 
 /// Script `n` (counted from 1) leads from version `n - 1` to version `n`. Scripts are never edited, only added.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/0001_artifacts.sql"),
     include_str!("migrations/0002_origins.sql"),
     include_str!("migrations/0003_held.sql"),
+    include_str!("migrations/0004_local_files.sql"),
 ];
 
 const CREATE: &str =
@@ -27,13 +28,15 @@ const SCHEMA: &str =
 const SCHEMA_NAME: &str = "schema";
 const NOTED_SCHEMA: &str = "SELECT value FROM secrets WHERE name = $1";
 const NOTE_SCHEMA: &str = "INSERT INTO secrets (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 8] = [
     "artifacts",
     "blobs",
     "derivations",
     "derivation_sources",
     "secrets",
     "origins",
+    "local_files",
+    "local_usage",
 ];
 
 /// Brings the database up to date. `Unavailable` if a newer version of larder has written it, `Corrupt` if it is not what a version of

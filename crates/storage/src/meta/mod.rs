@@ -27,6 +27,7 @@ mod collect;
 mod damage;
 mod derivations;
 mod held;
+mod local_files;
 mod migrate;
 mod origins;
 mod seal;
@@ -38,6 +39,9 @@ pub use change::{Change, DerivedRecord};
 pub use collect::CollectReport;
 pub use damage::{DamageReport, OnDamage};
 pub use held::{HeldRow, HeldSize};
+pub use local_files::{
+    LocalChange, LocalChild, LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage,
+};
 
 /// How long a statement waits for another process's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,0 +1,3 @@
+//! Where a repository's files come from, other than an upstream.
+
+pub(crate) mod local;
