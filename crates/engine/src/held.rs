@@ -116,7 +116,7 @@ impl Counted {
 }
 
 impl Engine {
-    /// How much each configured remote repository holds, as it was last counted; empty before the first time. Asks nobody: if the count is
+    /// How much each configured remote and local repository holds, as it was last counted; empty before the first time. Asks nobody: if the count is
     /// old, the next one is started behind the scenes.
     pub fn held_sizes(self: &Arc<Self>) -> Vec<HeldSize> {
         let last = self.held_sizes.last();
@@ -137,7 +137,7 @@ impl Engine {
         let entries = self.repositories.load().all();
         let remotes = entries
             .iter()
-            .filter(|entry| entry.repository.kind() == RepositoryKind::Remote);
+            .filter(|entry| entry.repository.kind() != RepositoryKind::Virtual);
         remotes
             .map(|entry| size_of(&counted.sizes, entry.repository.name.as_str()))
             .collect()

@@ -500,3 +500,33 @@ fn stuck() -> StorageError {
         "cannot write what was uploaded: no space left for the metadata database",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The values of <https://www.sqlite.org/pragma.html#pragma_synchronous>: 1 is NORMAL, 2 is FULL.
+    #[tokio::test]
+    async fn hazard_l1_a_change_is_synchronised_and_what_others_write_is_not_slowed_down() {
+        let directory = tempfile::tempdir().unwrap();
+        let meta = MetadataStore::open(&directory.path().join("db"))
+            .await
+            .unwrap();
+        let level = async |connection: &mut SqliteConnection| -> i64 {
+            let level = sqlx::query_scalar("PRAGMA synchronous");
+            level.fetch_one(connection).await.unwrap()
+        };
+        let mut durable = meta.durable_writer().await.unwrap();
+        assert_eq!(level(&mut durable).await, 2);
+        drop(durable);
+        let name = RepositoryName::parse("a").unwrap();
+        let done = meta
+            .change_local_file(&name, "x", LocalChange::Delete, |_| {
+                LocalDecision::<()>::Keep
+            })
+            .await;
+        assert!(matches!(done, Ok(LocalOutcome::Kept(_))));
+        let mut usual = meta.writer().acquire().await.unwrap();
+        assert_eq!(level(&mut usual).await, 1);
+    }
+}
