@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use larder_core::sha256;
+use tokio::task::JoinHandle;
 
 use crate::support::client::client;
 use crate::support::{TestLarder, get};
@@ -25,11 +26,12 @@ impl Random {
     }
 }
 
-/// What a writer knows of a path: the last body that was acknowledged, and the one that may or may not have got there since.
+/// What a writer knows of a path: the last body that was acknowledged, and those that may or may not have got there since, each cut off
+/// by a kill.
 #[derive(Debug, Clone, Default)]
 struct Known {
     acknowledged: Option<(u64, usize)>,
-    maybe: Option<(u64, usize)>,
+    maybe: Vec<(u64, usize)>,
 }
 
 fn body((seed, length): (u64, usize)) -> Vec<u8> {
@@ -44,7 +46,8 @@ fn body((seed, length): (u64, usize)) -> Vec<u8> {
 
 type Paths = Arc<Mutex<BTreeMap<String, Known>>>;
 
-async fn write(larder: &TestLarder, paths: &Paths, random: &mut Random) {
+/// Starts the writers, and gives them some time.
+async fn write(larder: &TestLarder, paths: &Paths, random: &mut Random) -> Vec<JoinHandle<()>> {
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {
             let (base, paths) = (larder.artifact("files", ""), Arc::clone(paths));
@@ -61,7 +64,8 @@ async fn write(larder: &TestLarder, paths: &Paths, random: &mut Random) {
                         .expect("no panic")
                         .entry(path.clone())
                         .or_default()
-                        .maybe = Some(new);
+                        .maybe
+                        .push(new);
                     let answer = try_put(&client, &format!("{base}{path}"), body(new), &[]).await;
                     match answer.map(|answer| answer.status) {
                         Ok(200 | 201) => {
@@ -70,7 +74,7 @@ async fn write(larder: &TestLarder, paths: &Paths, random: &mut Random) {
                                 path,
                                 Known {
                                     acknowledged: Some(new),
-                                    maybe: None,
+                                    maybe: Vec::new(),
                                 },
                             );
                         }
@@ -82,10 +86,8 @@ async fn write(larder: &TestLarder, paths: &Paths, random: &mut Random) {
         })
         .collect();
     tokio::time::sleep(Duration::from_millis(20 + random.below(150))).await;
-    WRITING.lock().expect("no panic").extend(writers);
+    writers
 }
-
-static WRITING: Mutex<Vec<tokio::task::JoinHandle<()>>> = Mutex::new(Vec::new());
 
 async fn check(larder: &TestLarder, paths: &Paths, only: Option<&str>) -> (usize, usize) {
     let (mut whole, mut late) = (0, 0);
@@ -95,19 +97,14 @@ async fn check(larder: &TestLarder, paths: &Paths, only: Option<&str>) -> (usize
         .filter(|(path, _)| only.is_none_or(|only| path.starts_with(only)))
     {
         let answer = get(&larder.artifact("files", path)).await;
-        let is = |what: Option<(u64, usize)>| {
-            what.is_some_and(|what| answer.status == 200 && answer.body == body(what))
-        };
-        if is(known.acknowledged) {
+        let is = |what: &(u64, usize)| answer.status == 200 && answer.body == body(*what);
+        let found = if known.acknowledged.as_ref().is_some_and(is) {
             whole += 1;
-        } else if is(known.maybe) {
+            known.acknowledged
+        } else if let Some(written) = known.maybe.iter().find(|what| is(what)) {
             // It was written, and the answer did not get out.
             late += 1;
-            let entry = Known {
-                acknowledged: known.maybe,
-                maybe: None,
-            };
-            paths.lock().expect("no panic").insert(path.clone(), entry);
+            Some(*written)
         } else {
             assert!(
                 answer.status == 404 && known.acknowledged.is_none(),
@@ -116,7 +113,17 @@ async fn check(larder: &TestLarder, paths: &Paths, only: Option<&str>) -> (usize
                 answer.body.len(),
                 sha256(&answer.body)
             );
-        }
+            None
+        };
+        // What is there now is what any later answer must be, until something else is written.
+        let settled = Known {
+            acknowledged: found,
+            maybe: Vec::new(),
+        };
+        paths
+            .lock()
+            .expect("no panic")
+            .insert(path.clone(), settled);
     }
     (whole, late)
 }
@@ -129,9 +136,8 @@ async fn cycles(number: u64) {
     let paths = Paths::default();
     let (mut whole, mut late) = (0, 0);
     for cycle in 0..number {
-        write(&larder, &paths, &mut random).await;
+        let writing = write(&larder, &paths, &mut random).await;
         larder.kill9();
-        let writing = std::mem::take(&mut *WRITING.lock().expect("no panic"));
         for writer in writing {
             writer.await.expect("a writer");
         }

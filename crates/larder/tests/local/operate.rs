@@ -122,12 +122,10 @@ async fn lists_and_sums_have_uploads() {
     assert_eq!(config["remotes"]["fixed"]["allow_overwrite"], false);
     assert_eq!(config["remotes"]["small"]["quota"], 1500);
     assert_eq!(get(&larder.url("health")).await.status, 200);
-    assert_eq!(
-        larder
-            .metric("larder_repository_requests_total", "repository=\"fixed\"")
-            .await,
-        1.0
-    );
+    let requests = larder
+        .metric("larder_requests_total", "repository=\"fixed\"")
+        .await;
+    assert!((0.5..1.5).contains(&requests), "one upload: {requests}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,12 @@ use crate::support::client::raw_status;
 use crate::support::{PATIENCE, Setup, TestLarder, get, send};
 use crate::{CONFIG, delete, put, start, stored};
 
+/// A field, and how its value is made of the digests of a body.
+type Field = (
+    &'static str,
+    fn(&dyn Fn(DigestAlgorithm) -> Digest) -> String,
+);
+
 fn digest(algorithm: DigestAlgorithm, bytes: &[u8]) -> Digest {
     let mut hasher = Hasher::new(&[algorithm]);
     hasher.update(bytes);
@@ -25,10 +31,6 @@ async fn hazard_w5_stated_digests_are_enforced() {
     use DigestAlgorithm::{Md5, Sha1, Sha256, Sha512};
     let larder = start().await;
     let of = |algorithm, bytes: &[u8]| digest(algorithm, bytes);
-    type Field = (
-        &'static str,
-        fn(&dyn Fn(DigestAlgorithm) -> Digest) -> String,
-    );
     let fields: [Field; 9] = [
         ("X-Checksum-Sha256", |of| of(Sha256).to_hex()),
         ("X-Checksum-Sha1", |of| of(Sha1).to_hex()),
@@ -84,7 +86,7 @@ async fn sizes_and_quotas() {
     assert_eq!(put(&at("a"), vec![1; 1000], &[]).await.status, 201);
     for chunked in [false, true] {
         let body = if chunked {
-            chunks(vec![1; 1001])
+            chunks(&[1; 1001])
         } else {
             vec![1; 1001].into()
         };
@@ -96,7 +98,7 @@ async fn sizes_and_quotas() {
             "{json}"
         );
         let body = if chunked {
-            chunks(vec![2; 501])
+            chunks(&[2; 501])
         } else {
             vec![2; 501].into()
         };
@@ -124,7 +126,7 @@ async fn sizes_and_quotas() {
     assert_eq!(get(&at("b")).await.body, vec![4; 500]);
 }
 
-fn chunks(bytes: Vec<u8>) -> reqwest::Body {
+fn chunks(bytes: &[u8]) -> reqwest::Body {
     // A body whose length nobody knows before its end.
     let parts: Vec<Result<Vec<u8>, std::io::Error>> =
         bytes.chunks(100).map(|part| Ok(part.to_vec())).collect();

@@ -28,6 +28,7 @@ mod damage;
 mod derivations;
 mod held;
 mod local_files;
+mod local_lists;
 mod migrate;
 mod origins;
 mod seal;
@@ -40,8 +41,9 @@ pub use collect::CollectReport;
 pub use damage::{DamageReport, OnDamage};
 pub use held::{HeldRow, HeldSize};
 pub use local_files::{
-    LocalChange, LocalChild, LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage,
+    LocalChange, LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage,
 };
+pub use local_lists::LocalChild;
 
 /// How long a statement waits for another process's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
