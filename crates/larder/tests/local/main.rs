@@ -17,6 +17,7 @@ mod folders;
 mod operate;
 mod races;
 mod refused;
+mod secure;
 
 use support::client::client;
 use support::{Answer, TestLarder, send};
