@@ -1,8 +1,8 @@
 //! Any size passes through: memory does not grow with it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use larder_core::{Hasher, sha256};
+use larder_core::sha256;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -13,8 +13,7 @@ const STEP: usize = 1 << 20;
 
 /// Block `number` of the file.
 fn block(number: u64) -> Vec<u8> {
-    let seed = sha256(&number.to_le_bytes());
-    seed.as_bytes().iter().copied().cycle().take(STEP).collect()
+    sha256(&number.to_le_bytes()).as_bytes().repeat(STEP / 32)
 }
 
 async fn up(larder: &TestLarder, blocks: u64) -> String {
@@ -34,37 +33,43 @@ async fn up(larder: &TestLarder, blocks: u64) -> String {
     answer
 }
 
-/// The length and digest of what comes down.
-async fn down(larder: &TestLarder) -> (u64, String) {
+/// Reads it back and compares each byte; gives its length.
+async fn down(larder: &TestLarder) -> u64 {
     let mut answer = crate::client()
         .get(larder.artifact("files", "big"))
-        .timeout(std::time::Duration::from_secs(300))
+        .timeout(Duration::from_secs(600))
         .send()
         .await
         .expect("an answer");
-    let (mut hasher, mut length) = (Hasher::new(&[]), 0);
+    let (mut length, mut present) = (0, block(0));
     while let Some(bytes) = answer.chunk().await.expect("bytes") {
-        hasher.update(&bytes);
-        length += bytes.len() as u64;
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let at = length % STEP;
+            if at == 0 {
+                present = block((length / STEP) as u64);
+            }
+            let (now, later) = rest.split_at(rest.len().min(STEP - at));
+            assert!(
+                now == &present[at..at + now.len()],
+                "other bytes from {length} on"
+            );
+            length += now.len();
+            rest = later;
+        }
     }
-    (length, hasher.finish_sha256().to_hex())
+    length as u64
 }
 
 async fn passes(blocks: u64, most: u64) {
     let larder = start().await;
-    let mut hasher = Hasher::new(&[]);
-    (0..blocks).for_each(|number| hasher.update(&block(number)));
-    let digest = hasher.finish_sha256().to_hex();
     let before = larder.peak_memory();
     let begun = Instant::now();
     let answer = up(&larder, blocks).await;
-    assert!(
-        answer.starts_with("HTTP/1.1 201") && answer.contains(&digest),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
     let (uploaded, after_up) = (begun.elapsed(), larder.peak_memory());
     let begun = Instant::now();
-    assert_eq!(down(&larder).await, (blocks * STEP as u64, digest));
+    assert_eq!(down(&larder).await, blocks * STEP as u64);
     let peak = larder.peak_memory();
     eprintln!(
         "{blocks} MiB: up in {uploaded:?}, down in {:?}; memory {before} MiB, {after_up} after the upload, {peak} in the end",

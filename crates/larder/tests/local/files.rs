@@ -346,3 +346,49 @@ async fn what_describes_the_bytes_comes_back() {
         "application/octet-stream"
     );
 }
+
+/// Until the last byte of a new one has come, and has been acknowledged, the old file is there for everybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_w4_a_file_that_is_being_replaced_is_read_as_it_was() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let larder = start().await;
+    let url = larder.artifact("files", "a");
+    assert_eq!(put(&url, "old", &[]).await.status, 201);
+    let mut socket = tokio::net::TcpStream::connect(larder.address())
+        .await
+        .expect("a connection");
+    let head = "PUT /api/v1/remote/files/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 6\r\n\r\n";
+    socket.write_all(head.as_bytes()).await.expect("sent");
+    for part in ["n", "ew", "er"] {
+        socket.write_all(part.as_bytes()).await.expect("sent");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        let there = get(&url).await;
+        assert_eq!((there.status, there.text().as_str()), (200, "old"));
+        let listed = get(&larder.artifact("files", "")).await.json();
+        assert_eq!(listed["files"][0]["size"], 3);
+    }
+    socket.write_all(b"!").await.expect("sent");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.expect("an answer");
+    assert_eq!(raw_status(&answer), 200, "{answer}");
+    assert_eq!(get(&url).await.text(), "newer!");
+}
+
+/// The example of the configuration's contract: a local repository with `immutable_patterns`.
+#[tokio::test(flavor = "multi_thread")]
+async fn patterns_say_what_may_be_uploaded_and_folders_stay_readable() {
+    let config = "remotes:\n  uploads: { type: local, package: generic, immutable_patterns: ['.*\\.tar\\.gz$'] }\n";
+    let larder = crate::support::TestLarder::start(config).await;
+    let at = |path: &str| larder.artifact("uploads", path);
+    assert_eq!(put(&at("dir/a.tar.gz"), "x", &[]).await.status, 201);
+    let denied = put(&at("dir/a.zip"), "x", &[]).await;
+    assert_eq!(
+        (denied.status, denied.json()["rule"].as_str()),
+        (403, Some("immutable_patterns"))
+    );
+    assert_eq!(get(&at("")).await.json()["folders"][0], "dir");
+    assert_eq!(
+        get(&at("dir/")).await.json()["files"][0]["name"],
+        "a.tar.gz"
+    );
+}
