@@ -255,6 +255,12 @@ class Case:
         wrong, self._larder = self._larder.stop(), None
         expect(wrong is None, wrong)
 
+    def restart_larder(self):
+        """Ends larder and starts it again, on the same data directory."""
+        wrong = self._larder.stop()
+        expect(wrong is None, wrong)
+        self._larder.start()
+
     def repository(self, name):
         """URL of a repository, with no slash at its end."""
         return self._direct[name] if self.direct else f"{self._larder.url}/api/v1/remote/{name}"

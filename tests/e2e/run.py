@@ -21,6 +21,7 @@ import basics
 import generic
 import helm
 import integrity
+import local
 import npm
 import oci
 import oci_containerd
@@ -44,6 +45,7 @@ CASES = {
     **oci.CASES,
     **oci_containerd.CASES,
     **integrity.CASES,
+    **local.CASES,
     **prints_clients.CASES,
     **release.CASES,
     **roots.CASES,

@@ -120,6 +120,22 @@ impl Digest {
             .collect()
     }
 
+    /// From padded base64 (RFC 4648 section 4), as in `Content-MD5` and `Repr-Digest`.
+    ///
+    /// # Errors
+    /// Where the text is no base64, or not as long as the algorithm's digests.
+    pub fn from_base64(algorithm: DigestAlgorithm, text: &str) -> Result<Self, InvalidDigest> {
+        let bytes = STANDARD.decode(text).ok();
+        bytes
+            .and_then(|bytes| Self::new(algorithm, &bytes))
+            .ok_or_else(|| InvalidDigest(text.to_owned()))
+    }
+
+    /// Padded base64 (RFC 4648 section 4).
+    pub fn to_base64(&self) -> String {
+        STANDARD.encode(&self.bytes)
+    }
+
     /// From an algorithm's name (any case) and hexadecimal digits, as in PyPI's `hashes` and `#sha256=…`.
     pub fn from_name_and_hex(name: &str, hex: &str) -> Result<Self, InvalidDigest> {
         let algorithm =

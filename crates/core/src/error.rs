@@ -19,6 +19,8 @@ pub enum FaultKind {
     NotFound,
     /// The method does not apply to this repository (405).
     MethodNotAllowed,
+    /// What is there already may not be replaced (409).
+    Conflict,
     /// The request's body did not arrive in time (408).
     RequestTimeout,
     /// Precondition of a conditional write failed (412).

@@ -70,6 +70,14 @@ error_codes! {
     MethodNotAllowed = "method_not_allowed",
     /// This is a copy of an upstream: nothing can be published to it.
     ReadOnly = "read_only",
+    /// Another file is under this path already, and the repository does not allow overwriting.
+    AlreadyExists = "already_exists",
+    /// The uploaded bytes are not those that the request states; nothing was kept.
+    ChecksumMismatch = "checksum_mismatch",
+    /// The upload would exceed the `quota` of the repository.
+    QuotaExceeded = "quota_exceeded",
+    /// The disk has no room for the upload.
+    StorageFull = "storage_full",
     /// The request's body did not arrive in time.
     RequestTimeout = "request_timeout",
     /// The request's body is longer than its address takes.

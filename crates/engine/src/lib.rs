@@ -7,7 +7,7 @@
 //! | `lib.rs` | [`Engine`]: what the server and the program call |
 //! | `read.rs` | from a request to an [`Answer`] |
 //! | `operate/` | the operator's verbs and views: flush, collection, what is held, health, counters |
-//! | `origin/` | where what a repository holds comes from: `remote/` asks an upstream |
+//! | `origin/` | where what a repository holds comes from: `remote/` asks an upstream, `local/` has it from uploads |
 //! | `document/` | what documents say of files, and the forms that are made of them |
 //! | `representation.rs`, `answer.rs` | what an answer is made of |
 //! | `transfer/` | bytes on their way, and where they are kept |
@@ -40,6 +40,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_core::Stream;
 use larder_core::{
     Clock, Fault, PublicUrls, Repository, RepositoryKind, RepositoryName, Trail, UnixMillis,
 };
@@ -51,6 +53,7 @@ use budget::Budgets;
 use catalog::Catalog;
 use document::Documents;
 use operate::{Caches, Operator};
+use origin::local::{self, Local};
 use origin::remote::{self, Remote};
 use policy::admission::{self, Admission};
 use read::Pipeline;
@@ -65,6 +68,7 @@ pub use operate::{
     BackendHealth, CacheType, DiskSpace, FlushReport, FlushRequest, Health, HeldArtifact,
     HeldCursor, HeldPage, HeldRequest, HeldSummary,
 };
+pub use origin::local::Written;
 pub use policy::clearance::Cleared;
 pub use repositories::upstreams::{UpstreamFailure, UpstreamReport, UpstreamStanding};
 pub use target::ArtifactRequest;
@@ -101,6 +105,7 @@ pub struct Engine {
     catalog: Arc<Catalog>,
     transfers: Arc<Transfers>,
     pipeline: Pipeline,
+    local: Arc<Local>,
     operator: Arc<Operator>,
     budgets: Arc<Budgets>,
     clock: Arc<dyn Clock>,
@@ -144,12 +149,18 @@ impl Engine {
             clock: Arc::clone(&clock),
             budgets: Arc::clone(&budgets),
         });
+        let local = Arc::new(Local {
+            catalog: Arc::clone(&catalog),
+            blobs: Arc::clone(&blobs),
+            clock: Arc::clone(&clock),
+        });
         let pipeline = Pipeline {
             registry: Arc::clone(&registry),
             catalog: Arc::clone(&catalog),
             flights: Arc::clone(&transfers.flights),
             documents,
             remote: Arc::clone(&remote),
+            local: Arc::clone(&local),
             clock: Arc::clone(&clock),
         };
         let operator = Arc::new(Operator {
@@ -169,6 +180,7 @@ impl Engine {
             catalog,
             transfers,
             pipeline,
+            local,
             operator,
             budgets,
             clock,
@@ -209,7 +221,7 @@ impl Engine {
         let entry = self.registry.load().get(&name).cloned()?;
         let kind = || {
             let kind = entry.repository.kind();
-            (kind != RepositoryKind::Remote).then(|| {
+            (kind == RepositoryKind::Virtual).then(|| {
                 format!(
                     "{} repositories are not built in this version of larder",
                     kind.as_str()
@@ -277,8 +289,38 @@ impl Engine {
                 operation: Operation::PassThrough(pass),
                 ..
             } => Some(pass.max_body),
+            Admission::Local(entry) => return Err(local::other_method(&entry)),
             Admission::Other { .. } | Admission::Read(_) => None,
         })
+    }
+
+    /// Takes a file into a local repository (`PUT`). `length` is what the request says of the length of its body, which is read only
+    /// after the request has been admitted. When this returns, the file is on stable storage and everybody sees it; before, nobody
+    /// sees anything of it.
+    ///
+    /// # Errors
+    /// 400 for what is malformed or does not have the digests that the request states, 403, 405, 409, 412, 413, 507 as the rules say,
+    /// 503 where storage fails, and whatever fault the body itself ends with. Nothing is kept then.
+    pub async fn write<S>(
+        &self,
+        request: &ArtifactRequest<'_>,
+        length: Option<u64>,
+        body: S,
+    ) -> Result<Written, Fault>
+    where
+        S: Stream<Item = Result<Bytes, Fault>> + Send + Unpin,
+    {
+        let entry = admission::entry(&self.registry, request.repository)?;
+        self.local.write(&entry, request, length, body).await
+    }
+
+    /// Deletes a file of a local repository (`DELETE`), durably.
+    ///
+    /// # Errors
+    /// 404 if there is none, 400, 403, 405 and 412 as for [`write`](Self::write), 503 where storage fails.
+    pub async fn delete_file(&self, request: &ArtifactRequest<'_>) -> Result<(), Fault> {
+        let entry = admission::entry(&self.registry, request.repository)?;
+        self.local.delete(&entry, request).await
     }
 
     /// Drops held copies. Downloads begun before serve their readers and commit nothing. Local repositories' files are never touched.

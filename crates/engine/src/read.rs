@@ -16,6 +16,7 @@ use crate::document::coding::Coding;
 use crate::document::derive::{Place, Recipe, SMALLEST_CODED};
 use crate::document::{Documents, coding};
 use crate::fault::storage_fault;
+use crate::origin::local::{self, Local};
 use crate::origin::remote::Remote;
 use crate::origin::{Held, Need, Origin};
 use crate::policy::admission;
@@ -35,6 +36,7 @@ pub(crate) struct Pipeline {
     pub(crate) flights: Arc<Flights>,
     pub(crate) documents: Arc<Documents>,
     pub(crate) remote: Arc<Remote>,
+    pub(crate) local: Arc<Local>,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -50,6 +52,10 @@ impl Pipeline {
                 Form::Derived(form) => self.serve_derived(&admitted, form, &request).await,
             }
             .map_err(|fault| fault.about(&admitted.wanted().key)),
+            Admission::Local(entry) if !matches!(*request.method, Method::GET | Method::HEAD) => {
+                Err(local::other_method(&entry))
+            }
+            Admission::Local(entry) => local::read(&self.local, &entry, &request).await,
             Admission::Other { entry, operation } => {
                 self.serve_other(&entry, operation, &request).await
             }

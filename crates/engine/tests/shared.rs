@@ -144,7 +144,7 @@ async fn what_one_flushes_or_deletes_the_other_no_longer_holds() {
                     method: &Method::DELETE,
                     headers: &headers,
                     principal: Principal::Anonymous,
-        mount: Mount::api("http://127.0.0.1", RepositoryKind::Remote, "generic"),
+                    mount: Mount::api("http://127.0.0.1", RepositoryKind::Remote, "generic"),
                     body: bytes::Bytes::new(),
                 };
                 assert!(bench.engine.forget(&request).await.unwrap());

@@ -427,6 +427,51 @@ fn what_comes_later_is_warned_of() {
 }
 
 #[test]
+fn the_keys_of_local_repositories() {
+    let settings = loaded(
+        "remotes:\n  a: {type: local}\n  b: {type: local, allow_overwrite: false, max_size: 1MiB, quota: 2 GB}\n\
+         \x20 c: {type: local, package: pypi}\n",
+    );
+    let of = |name: &str| repository(&settings, name).local().cloned().unwrap();
+    let (open, closed, other) = (of("a"), of("b"), of("c"));
+    assert!(open.allow_overwrite, "the default of generic repositories");
+    assert_eq!((open.max_size, open.quota), (None, None));
+    assert!(!closed.allow_overwrite);
+    assert_eq!(
+        (closed.max_size, closed.quota),
+        (Some(1 << 20), Some(2_000_000_000))
+    );
+    assert!(!other.allow_overwrite, "the default of all others");
+    let unbuilt: Vec<&str> = settings.not_built.keys().map(String::as_str).collect();
+    assert_eq!(unbuilt, ["c"]);
+    let said = lines(&settings.warnings);
+    assert!(
+        said.contains("local repositories of the package type pypi are not built")
+            && !said.contains("max_size"),
+        "{said}"
+    );
+    let remote = loaded(
+        "remotes:\n  a: {base_url: 'http://example.com', allow_overwrite: true, quota: 1GB, max_size: 1GB}\n",
+    );
+    let said = lines(&remote.warnings);
+    for key in ["allow_overwrite", "quota"] {
+        assert!(
+            said.contains(&format!(
+                "`remotes.a.{key}` has no effect: this is a remote repository"
+            )),
+            "{said}"
+        );
+    }
+    assert!(!said.contains("max_size"), "{said}");
+    let wrong = refused("remotes:\n  a: {type: local, quota: lots, allow_overwrite: maybe}\n");
+    assert!(
+        wrong.contains("`remotes.a.quota` must be a number of bytes")
+            && wrong.contains("`remotes.a.allow_overwrite` must be true or false"),
+        "{wrong}"
+    );
+}
+
+#[test]
 fn hazard_r6_config_patterns_that_explode_are_refused_or_bounded() {
     for (pattern, want) in [
         ("((a{1000}){1000}){10}", "too large once compiled"),

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::CONTENT_RANGE;
+use http::header::{CACHE_CONTROL, CONTENT_RANGE};
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
 use larder_core::{
@@ -24,6 +24,9 @@ use crate::oci::API_VERSION;
 use crate::problem::{self, Audience};
 use crate::respond::{self, Asked, Payload, Prepared, Timing, Unmet};
 use crate::{request_body, unknown};
+
+/// What files of local repositories offer.
+pub(crate) const OF_LOCAL: &str = "GET, HEAD, PUT, DELETE";
 
 /// Something in a repository, and in which shape its client reads errors.
 #[derive(Debug, Clone, Copy)]
@@ -75,7 +78,7 @@ async fn receive<B: Backend>(
     request_body::collect(body, most, &exchange.shared.bodies, &exchange.shared.limits).await
 }
 
-fn refused<B: Backend>(
+pub(crate) fn refused<B: Backend>(
     exchange: &Exchange<'_, B>,
     fault: Fault,
     address: Address<'_>,
@@ -89,7 +92,15 @@ fn refused<B: Backend>(
         Some(repository) if fault.repository.is_none() => fault.in_repository(&repository.name),
         _ => fault,
     };
-    let response = problem::response(&**exchange.backend, &fault, address.audience);
+    let response = match &repository {
+        Some(local)
+            if local.kind() == RepositoryKind::Local
+                && fault.kind == FaultKind::MethodNotAllowed =>
+        {
+            problem::not_allowed(&**exchange.backend, &fault, address.audience, OF_LOCAL)
+        }
+        _ => problem::response(&**exchange.backend, &fault, address.audience),
+    };
     Handled {
         response,
         kind: RequestKind::Refused,
@@ -114,7 +125,7 @@ pub(crate) async fn serve<B: Backend>(
     }
 }
 
-fn request<'e, B>(
+pub(crate) fn request<'e, B>(
     exchange: &'e Exchange<'_, B>,
     address: Address<'e>,
     body: Bytes,
@@ -198,7 +209,10 @@ fn prepare(answer: &mut Answer) -> Prepared {
     if answer.status == StatusCode::OK && !matches!(answer.body.get(), Body::Stream(_)) {
         prepared.accept_ranges();
     }
-    prepared.date(answer.freshness.contacted_at);
+    // An answer of a local repository is of now, however long its file has been there.
+    if !prepared.headers.contains_key(CACHE_CONTROL) {
+        prepared.date(answer.freshness.contacted_at);
+    }
     prepared
 }
 
@@ -355,8 +369,8 @@ fn unmet_response<B: Backend>(
     }
 }
 
-/// `PUT` and `DELETE`: uploads go to local repositories.
-pub(crate) fn upload<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Handled {
+/// `PUT` and `DELETE` where they change nothing: only local repositories take uploads.
+pub(crate) fn refuse_upload<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Handled {
     let repository = exchange.backend.repository(name);
     let audience = Audience::Repository(repository.as_deref());
     let response = match repository.as_deref() {
@@ -365,9 +379,6 @@ pub(crate) fn upload<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Hand
             &unknown::unknown(&**exchange.backend, name, false),
             audience,
         ),
-        Some(local) if local.kind() == RepositoryKind::Local => {
-            problem::response(&**exchange.backend, &not_built(local), audience)
-        }
         Some(other) => {
             let message = format!(
                 "{name} is a {} repository: only local repositories take uploads",

@@ -2,14 +2,20 @@
 //! bring a scripted one.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
-use larder_core::{Fault, PackageType, Repository, UnixMillis};
+use bytes::Bytes;
+use futures_core::Stream;
+use larder_core::{ErrorCode, Fault, FaultKind, PackageType, Repository, UnixMillis};
 use larder_engine::{
     Answer, ArtifactRequest, DiskSpace, FlushReport, FlushRequest, Health, HeldPage, HeldRequest,
-    HeldSize, HeldSummary, MirrorReport, UpstreamReport,
+    HeldSize, HeldSummary, MirrorReport, UpstreamReport, Written,
 };
 use larder_formats::ErrorBody;
+
+/// The body of an upload while it arrives. A fault ends it, and the upload.
+pub type UploadBody<'a> = Pin<Box<dyn Stream<Item = Result<Bytes, Fault>> + Send + 'a>>;
 
 /// The pipeline, as the server sees it.
 pub trait Backend: Send + Sync + 'static {
@@ -53,6 +59,27 @@ pub trait Backend: Send + Sync + 'static {
         async { Ok(false) }
     }
 
+    /// Takes a file into a local repository (`PUT`). `length` is what `Content-Length` says; the body is polled once the request has been
+    /// admitted.
+    fn write(
+        &self,
+        request: ArtifactRequest<'_>,
+        _length: Option<u64>,
+        _body: UploadBody<'_>,
+    ) -> impl Future<Output = Result<Written, Fault>> + Send {
+        let fault = no_uploads(request.repository);
+        async { Err(fault) }
+    }
+
+    /// Deletes a file of a local repository (`DELETE`).
+    fn delete_file(
+        &self,
+        request: ArtifactRequest<'_>,
+    ) -> impl Future<Output = Result<(), Fault>> + Send {
+        let fault = no_uploads(request.repository);
+        async { Err(fault) }
+    }
+
     /// A page of what is held.
     fn held_artifacts(
         &self,
@@ -87,6 +114,16 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The body of an error in the shape that a package type's clients print; larder's own without one.
     fn error_body(&self, fault: &Fault, package: Option<PackageType>) -> ErrorBody;
+}
+
+/// The answer of a pipeline that has no local repositories.
+fn no_uploads(repository: &str) -> Fault {
+    let message = format!("{repository} takes no uploads: local repositories are not built here");
+    Fault::new(
+        FaultKind::NotImplemented,
+        ErrorCode::NotImplemented,
+        message,
+    )
 }
 
 /// Counters at one moment.

@@ -240,7 +240,7 @@ pub(crate) async fn forget<B: Backend>(
         .as_ref()
         .filter(|repository| repository.kind() == RepositoryKind::Remote)
     else {
-        return artifact::upload(exchange, name);
+        return artifact::refuse_upload(exchange, name);
     };
     let mount = Mount::api(&exchange.client.base, RepositoryKind::Remote, name);
     let request = exchange.request(name, path, mount, bytes::Bytes::new());

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use larder_core::{Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{
     Answer, ArtifactRequest, DiskSpace, Engine, FlushReport, FlushRequest, Health, HeldPage,
-    HeldRequest, HeldSummary, UpstreamReport,
+    HeldRequest, HeldSummary, UpstreamReport, Written,
 };
 use larder_formats::{ErrorBody, format_of, standard_error_body};
 
-use crate::backend::{Backend, CounterSnapshot};
+use crate::backend::{Backend, CounterSnapshot, UploadBody};
 
 impl Backend for Arc<Engine> {
     fn now(&self) -> UnixMillis {
@@ -42,6 +42,19 @@ impl Backend for Arc<Engine> {
 
     async fn forget(&self, request: ArtifactRequest<'_>) -> Result<bool, Fault> {
         Engine::forget(self, &request).await
+    }
+
+    async fn write(
+        &self,
+        request: ArtifactRequest<'_>,
+        length: Option<u64>,
+        body: UploadBody<'_>,
+    ) -> Result<Written, Fault> {
+        Engine::write(self, &request, length, body).await
+    }
+
+    async fn delete_file(&self, request: ArtifactRequest<'_>) -> Result<(), Fault> {
+        Engine::delete_file(self, &request).await
     }
 
     async fn held_artifacts(&self, request: HeldRequest) -> Result<HeldPage, Fault> {

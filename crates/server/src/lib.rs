@@ -12,6 +12,7 @@
 //! | why a hit costs next to nothing | `hot.rs`, `file_body.rs` |
 //! | which requests are refused before anything else | `request_check.rs`, `framing.rs`, `loops.rs`, `origin_guard.rs` |
 //! | what a client may send, and how it is told to stop | `request_body.rs`, `lingering.rs` |
+//! | how files come into local repositories | `upload.rs` |
 
 mod access_log;
 mod activity;
@@ -51,9 +52,10 @@ mod state;
 mod striped;
 mod tls;
 mod unknown;
+mod upload;
 mod watched;
 
-pub use backend::{Backend, CounterSnapshot};
+pub use backend::{Backend, CounterSnapshot, UploadBody};
 pub use health_page::ReloadReport;
 pub use hot::hot_files;
 pub use larder_sendfile::return_large_blocks;

@@ -122,6 +122,7 @@ fn status_of(kind: FaultKind) -> StatusCode {
         FaultKind::Forbidden => StatusCode::FORBIDDEN,
         FaultKind::NotFound => StatusCode::NOT_FOUND,
         FaultKind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        FaultKind::Conflict => StatusCode::CONFLICT,
         FaultKind::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
         FaultKind::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
         FaultKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

@@ -1,5 +1,5 @@
 //! Bodies of requests. Who asks for nothing that takes a body is answered before a byte of it is read; whoever may send one takes
-//! room for it from a budget that all bodies of the process share, and has to keep up.
+//! room for it from a budget that all bodies of the process share, and has to keep up. Uploads pass through and are never held.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use larder_core::{ErrorCode, Fault, FaultKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::backend::UploadBody;
 use crate::settings::ServerLimits;
 
 /// Room that is taken at a time for a body that does not say its length: about what one read brings.
@@ -140,11 +141,7 @@ impl Pace {
         match timeout_at(self.deadline(Instant::now()), body.frame()).await {
             Ok(None) => Ok(None),
             Ok(Some(Ok(frame))) => Ok(Some(frame)),
-            Ok(Some(Err(_))) => Err(Fault::new(
-                FaultKind::BadRequest,
-                ErrorCode::BadRequest,
-                "the request body is broken off",
-            )),
+            Ok(Some(Err(_))) => Err(broken_off()),
             Err(_) => {
                 let message = "the request body did not arrive in time; send it faster, or in smaller requests";
                 Err(Fault::new(
@@ -155,6 +152,48 @@ impl Pace {
             }
         }
     }
+}
+
+/// The body of an upload as it comes, and nothing of it in memory beside what one read brings. It may take as long as it likes, but
+/// not be silent for longer than `silence`.
+pub(crate) fn stream(body: &mut Incoming, silence: Duration) -> UploadBody<'_> {
+    let frames = futures_util::stream::unfold(Some(body), move |body| async move {
+        let body = body?;
+        loop {
+            match timeout(silence, body.frame()).await {
+                Ok(None) => return None,
+                Ok(Some(Ok(frame))) => {
+                    // Trailers say nothing that is enforced.
+                    if let Ok(data) = frame.into_data() {
+                        return Some((Ok(data), Some(body)));
+                    }
+                }
+                Ok(Some(Err(_))) => return Some((Err(broken_off()), None)),
+                Err(_) => return Some((Err(silent(silence)), None)),
+            }
+        }
+    });
+    Box::pin(frames)
+}
+
+fn silent(silence: Duration) -> Fault {
+    let message = format!(
+        "the upload brought no byte for {} seconds and was given up; nothing was kept: send the file again",
+        silence.as_secs()
+    );
+    Fault::new(
+        FaultKind::RequestTimeout,
+        ErrorCode::RequestTimeout,
+        message,
+    )
+}
+
+fn broken_off() -> Fault {
+    Fault::new(
+        FaultKind::BadRequest,
+        ErrorCode::BadRequest,
+        "the request body is broken off",
+    )
 }
 
 fn too_large(most: u64) -> Fault {

@@ -353,13 +353,17 @@ fn add_timing(headers: &mut HeaderMap, timing: Timing) {
         HeaderValue::from_static(timing.source.as_str()),
     );
     // Not where the bytes have come straight from the upstream (RFC 9111 section 5.1).
-    if timing.source == Source::Cache && !timing.no_store {
+    // Nor where larder itself is the origin: what is no cached answer has no age.
+    let is_origin = headers.contains_key(CACHE_CONTROL);
+    if timing.source == Source::Cache && !timing.no_store && !is_origin {
         headers.insert(AGE, timing.age.as_secs().into());
     }
     match timing.remaining {
         _ if timing.no_store => {
             drop(headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store")));
         }
+        // The origin has said itself what caches may do.
+        _ if is_origin => {}
         None => drop(headers.insert(CACHE_CONTROL, IMMUTABLE)),
         // Counted from the contact with the upstream (RFC 9111 section 4.2.1), as is the age that clients take off again. What must not
         // be used again has no life in any reading.

@@ -28,13 +28,13 @@ pub(crate) fn is_root(method: &Method, rest: &str) -> bool {
         && fold_segments(rest).trim_start_matches('/').is_empty()
 }
 
-/// The page of the repository of that name; `None` if there is none of it, or if its root is the upstream's.
+/// The page of the repository of that name; `None` if there is none of it, or if its root is a folder.
 pub(crate) fn of<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Option<Handled> {
     let repository = exchange.backend.repository(name)?;
-    let is_upstreams =
-        repository.package == PackageType::Generic && repository.kind() == RepositoryKind::Remote;
-    (!is_upstreams || exchange.backend.not_built(name).is_some())
-        .then(|| page(exchange, &repository))
+    // The upstream's folder, or that of what was uploaded.
+    let is_folder =
+        repository.package == PackageType::Generic && repository.kind() != RepositoryKind::Virtual;
+    (!is_folder || exchange.backend.not_built(name).is_some()).then(|| page(exchange, &repository))
 }
 
 /// The page of a virtual repository: only these are below `/api/v1/virtual`.

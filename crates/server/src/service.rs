@@ -36,7 +36,7 @@ use crate::respond::Asked;
 use crate::root_page::{self, is_root};
 use crate::routes::{Endpoint, Found, find};
 use crate::state::{Connection, Shared};
-use crate::{admin, artifact, discovery, loops, oci, request_check};
+use crate::{admin, artifact, discovery, loops, oci, request_check, upload};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -384,10 +384,13 @@ async fn dispatch<B: Backend>(exchange: &Exchange<'_, B>, body: &mut Incoming) -
             root(exchange, repository, rest, body).await
         }
         Endpoint::Artifact => artifact::serve_artifact(exchange, repository, rest, body).await,
+        Endpoint::Upload if upload::is_local(exchange, repository) => {
+            upload::serve(exchange, repository, rest, body).await
+        }
         Endpoint::Upload if exchange.head.method == Method::DELETE => {
             discovery::forget(exchange, repository, rest).await
         }
-        Endpoint::Upload => artifact::upload(exchange, repository),
+        Endpoint::Upload => artifact::refuse_upload(exchange, repository),
         Endpoint::Virtual => {
             let page = if is_root(&exchange.head.method, rest) {
                 root_page::of_virtual(exchange, repository)

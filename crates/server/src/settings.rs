@@ -72,6 +72,8 @@ pub struct ServerLimits {
     pub stall_timeout: Duration,
     /// A request body that brings no byte for this long is given up.
     pub body_timeout: Duration,
+    /// An upload that brings no byte for this long is given up. There is no bound on its whole time.
+    pub upload_timeout: Duration,
     /// From the beginning of a request body to its end.
     pub body_total: Duration,
     /// How long a request body waits for room in `bodies_bytes`.
@@ -94,6 +96,7 @@ impl Default for ServerLimits {
             idle_timeout: Duration::from_mins(1),
             stall_timeout: Duration::from_mins(5),
             body_timeout: Duration::from_secs(10),
+            upload_timeout: Duration::from_mins(1),
             body_total: Duration::from_mins(1),
             body_patience: Duration::from_secs(5),
             body_bytes: 10 << 20,

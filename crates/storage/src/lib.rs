@@ -27,5 +27,7 @@ pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;
 pub use meta::{
     Change, ChangeMarker, CollectReport, Counts, DamageReport, DerivedRecord, Durability, Expected,
-    Heard, HeldRow, HeldSize, Listener, MetadataStore, Notice, OnDamage, PageRow, Receipt, Writer,
+    Heard, HeldRow, HeldSize, Listener, LocalChange, LocalChild, LocalDecision, LocalFile,
+    LocalOutcome, LocalState, LocalUsage, MetadataStore, Notice, OnDamage, PageRow, Receipt,
+    Writer,
 };

@@ -7,6 +7,7 @@
 //! | `absences.rs` | what an upstream has said is not there |
 //! | `commit.rs` | blob, then record, then the in-process copy, in groups |
 //! | `epochs.rs` | when what was made of records before is void |
+//! | `local.rs` | the rows of local repositories' files |
 //! | `listing.rs` | pages of records, sizes, and what the collector does |
 //! | `bus.rs` | what other engines over the same data have changed |
 //! | `room.rs` | what nothing refers to any more, and the bytes behind records |
@@ -20,6 +21,7 @@ mod bus;
 mod commit;
 mod epochs;
 mod listing;
+mod local;
 mod records;
 mod room;
 mod trouble;

@@ -117,7 +117,7 @@ impl Counted {
 }
 
 impl Operator {
-    /// How much each configured remote repository holds, as it was last counted; empty before the first time. Asks nobody: if the count is
+    /// How much each configured remote and local repository holds, as it was last counted; empty before the first time. Asks nobody: if the count is
     /// old, the next one is started behind the scenes.
     pub(crate) fn held_sizes(self: &Arc<Self>) -> Vec<HeldSize> {
         let last = self.cache.held_sizes.last();
@@ -142,7 +142,7 @@ impl Operator {
         let entries = self.registry.load().all();
         let remotes = entries
             .iter()
-            .filter(|entry| entry.repository.kind() == RepositoryKind::Remote);
+            .filter(|entry| entry.repository.kind() != RepositoryKind::Virtual);
         remotes
             .map(|entry| size_of(&counted.sizes, entry.repository.name.as_str()))
             .collect()
@@ -150,7 +150,9 @@ impl Operator {
 
     async fn count_held(&self) -> Result<Arc<Vec<HeldSize>>, larder_storage::StorageError> {
         let started = Instant::now();
-        let sizes = Arc::new(self.catalog.held_sizes().await?);
+        let mut sizes = self.catalog.held_sizes().await?;
+        add_local(&mut sizes, self.catalog.local_sizes().await?);
+        let sizes = Arc::new(sizes);
         let counted = Counted {
             at: Instant::now(),
             took: started.elapsed(),
@@ -192,7 +194,7 @@ impl Operator {
         let entries = self.registry.load().all();
         let remotes = entries
             .iter()
-            .filter(|entry| entry.repository.kind() == RepositoryKind::Remote);
+            .filter(|entry| entry.repository.kind() != RepositoryKind::Virtual);
         let names = remotes
             .map(|entry| entry.repository.name.to_string())
             .chain(sizes.iter().map(|size| size.repository.clone()));
@@ -232,12 +234,29 @@ impl Operator {
             .map_or("", |after| &*after.repository);
         let remotes = entries
             .iter()
-            .filter(|entry| entry.repository.kind() == RepositoryKind::Remote);
+            .filter(|entry| entry.repository.kind() != RepositoryKind::Virtual);
         for entry in remotes.filter(|entry| entry.repository.name.as_str() >= first) {
             let after = request
                 .after
                 .as_ref()
                 .filter(|after| after.repository == entry.repository.name.as_str());
+            if entry.repository.local().is_some() {
+                let filter = (pattern.as_ref(), request.cached);
+                let full = self
+                    .held_local(
+                        entry,
+                        after,
+                        filter,
+                        request.limit,
+                        &mut rows_left,
+                        &mut page,
+                    )
+                    .await?;
+                if full {
+                    return Ok(page);
+                }
+                continue;
+            }
             let mut place = self.place_of(entry, after).await?;
             loop {
                 let rows = self
@@ -273,6 +292,54 @@ impl Operator {
         Ok(page)
     }
 
+    /// The files of a local repository, onto `page`; whether that is full.
+    async fn held_local(
+        &self,
+        entry: &Entry,
+        after: Option<&HeldCursor>,
+        (pattern, cached): (Option<&Pattern>, Option<bool>),
+        limit: u32,
+        rows_left: &mut u32,
+        page: &mut HeldPage,
+    ) -> Result<bool, Fault> {
+        let repository = &entry.repository.name;
+        let mut place = after.map_or_else(String::new, |after| after.path.clone());
+        loop {
+            let most = PAGE.min(*rows_left);
+            let rows = self.catalog.local_page(repository, &place, most).await;
+            let rows = rows.map_err(|error| storage_fault(entry, &error))?;
+            let is_last = (rows.len() as u32) < most;
+            for (path, file) in rows {
+                *rows_left -= 1;
+                place.clone_from(&path);
+                let matches = pattern.is_none_or(|pattern| pattern.matches(&path) == Ok(true));
+                // What was uploaded is always at hand.
+                if let Some(file) = file.filter(|_| matches && cached != Some(false)) {
+                    page.artifacts.push(HeldArtifact {
+                        repository: repository.to_string(),
+                        path,
+                        size: file.blob.size,
+                        sha256: file.blob.digest.to_hex(),
+                        cached: true,
+                        cached_at: file.uploaded_at,
+                        fresh_until: None,
+                    });
+                }
+                if page.artifacts.len() >= limit as usize || *rows_left == 0 {
+                    page.next = Some(HeldCursor {
+                        repository: repository.to_string(),
+                        row: 0,
+                        path: place,
+                    });
+                    return Ok(true);
+                }
+            }
+            if is_last {
+                return Ok(false);
+            }
+        }
+    }
+
     /// Where the rows after a cursor begin.
     async fn place_of(
         &self,
@@ -292,6 +359,20 @@ impl Operator {
             .filter(is_it)
             .unwrap_or_else(|| (after.path.clone(), String::new())))
     }
+}
+
+/// Adds what was uploaded to what is held of remotes; a repository may have been both.
+fn add_local(sizes: &mut Vec<HeldSize>, local: Vec<HeldSize>) {
+    for size in local {
+        match sizes.iter_mut().find(|of| of.repository == size.repository) {
+            Some(of) => {
+                of.files += size.files;
+                of.bytes += size.bytes;
+            }
+            None => sizes.push(size),
+        }
+    }
+    sizes.sort_by(|a, b| a.repository.cmp(&b.repository));
 }
 
 fn size_of(sizes: &[HeldSize], name: &str) -> HeldSize {

@@ -1,6 +1,7 @@
 //! Where what a repository holds comes from: a repository's kind is an origin. Above it nobody knows the kind; below it, state changes
 //! through the catalog and bytes move as transfers.
 
+pub(crate) mod local;
 pub(crate) mod remote;
 
 use std::future::Future;

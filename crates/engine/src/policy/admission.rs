@@ -46,6 +46,8 @@ impl Admitted {
 #[derive(Debug)]
 pub(crate) enum Admission {
     Read(Box<Admitted>),
+    /// A local repository: `origin/local` admits its paths itself.
+    Local(Arc<Entry>),
     /// Anything that needs no access decision about an artifact.
     Other {
         entry: Arc<Entry>,
@@ -60,6 +62,9 @@ pub(crate) fn admit(
 ) -> Result<Admission, Fault> {
     let entry =
         entry(registry, request.repository).map_err(|fault| bad_path(request).unwrap_or(fault))?;
+    if entry.repository.local().is_some() {
+        return Ok(Admission::Local(entry));
+    }
     let Some(format) = entry.format else {
         return Err(not_built(
             &entry,
@@ -226,7 +231,7 @@ pub(crate) fn entry(registry: &Registry, name: &str) -> Result<Arc<Entry>, Fault
     if let Some(reason) = &entry.not_built {
         return Err(not_built(&entry, reason));
     }
-    if entry.repository.kind() != RepositoryKind::Remote {
+    if entry.repository.kind() == RepositoryKind::Virtual {
         return Err(not_built(
             &entry,
             "its kind is not built in this version of larder",
@@ -253,7 +258,11 @@ fn read_only(entry: &Entry, request: &ArtifactRequest<'_>) -> Result<(), Fault> 
 }
 
 /// The class of a path by the rules, or the fault that names the one that keeps it out.
-fn classify(entry: &Entry, format: &'static dyn Format, path: &str) -> Result<Mutability, Fault> {
+pub(crate) fn classify(
+    entry: &Entry,
+    format: &'static dyn Format,
+    path: &str,
+) -> Result<Mutability, Fault> {
     classify_as(entry, path, format.built_in(&entry.repository, path))
 }
 

@@ -70,7 +70,7 @@ pub(super) fn repository(
             let settings = upstream(&section, package, &entry.place, proxy, report)?;
             Kind::Remote(Box::new(settings))
         }
-        RepositoryKind::Local => Kind::Local(local(package)),
+        RepositoryKind::Local => Kind::Local(local(&section, package, report)),
         RepositoryKind::Virtual => Kind::Virtual(VirtualSettings {
             members,
             ..VirtualSettings::default()
@@ -93,7 +93,7 @@ pub(super) fn repository(
         authoritative: false,
         rules_epoch: 0,
     };
-    let not_built = unbuilt_part(repository.kind());
+    let not_built = unbuilt_part(&repository);
     repository.rules_epoch = rules_epoch(&repository);
     Some(Built {
         repository,
@@ -109,13 +109,6 @@ fn kind_word(section: &Section<'_>, report: &mut Report) -> Option<RepositoryKin
         return Some(RepositoryKind::Remote);
     }
     section.word("type", KINDS, report)
-}
-
-fn local(package: PackageType) -> LocalSettings {
-    LocalSettings {
-        allow_overwrite: package == PackageType::Generic,
-        ..LocalSettings::default()
-    }
 }
 
 fn tell_no_packuments(entry: &Entry, report: &mut Report) {
@@ -150,12 +143,28 @@ fn package_type(section: &Section<'_>, report: &mut Report) -> Option<PackageTyp
     section.word("package", &words, report)
 }
 
+/// What a local repository takes.
+fn local(section: &Section<'_>, package: PackageType, report: &mut Report) -> LocalSettings {
+    LocalSettings {
+        allow_overwrite: section
+            .truth("allow_overwrite", report)
+            .unwrap_or(package == PackageType::Generic),
+        max_size: section.size("max_size", report),
+        quota: section.size("quota", report),
+    }
+}
+
 /// What this version cannot do for such a repository.
-fn unbuilt_part(kind: RepositoryKind) -> Option<String> {
-    let part = match kind {
-        RepositoryKind::Local => "local repositories",
-        RepositoryKind::Virtual => "virtual repositories",
-        RepositoryKind::Remote => return None,
+fn unbuilt_part(repository: &Repository) -> Option<String> {
+    let part = match (repository.kind(), repository.package) {
+        (RepositoryKind::Remote, _) | (RepositoryKind::Local, PackageType::Generic) => return None,
+        (RepositoryKind::Local, package) => {
+            format!(
+                "local repositories of the package type {}",
+                package.as_str()
+            )
+        }
+        (RepositoryKind::Virtual, _) => "virtual repositories".to_owned(),
     };
     Some(format!("{part} are not built in this version of larder"))
 }
@@ -172,10 +181,18 @@ fn warn_of_idle_keys(section: &Section<'_>, kind: RepositoryKind, report: &mut R
     } else {
         &[]
     };
+    let local_only: &[&str] = if kind == RepositoryKind::Local {
+        &[]
+    } else {
+        schema::LOCAL_ONLY
+    };
+    // The one key that both have: of a remote it bounds what is kept, here what is taken.
+    let is_shared = |key: &str| kind == RepositoryKind::Local && key == "max_size";
     for key in idle
         .iter()
         .chain(local_members)
-        .filter(|key| section.node(key).is_some())
+        .chain(local_only)
+        .filter(|key| section.node(key).is_some() && !is_shared(key))
     {
         let kind = kind.as_str();
         report.warning(

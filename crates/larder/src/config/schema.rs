@@ -63,6 +63,8 @@ pub(super) const REPOSITORY: &[&str] = &[
     "proxy",
     "offline",
     "max_size",
+    "allow_overwrite",
+    "quota",
     "no_rollback",
     "verify",
     "quarantine_date",
@@ -100,6 +102,9 @@ pub(super) const REMOTE_ONLY: &[&str] = &[
     "no_rollback",
     "verify",
 ];
+
+/// Keys of a repository that have a meaning for a local one only.
+pub(super) const LOCAL_ONLY: &[&str] = &["allow_overwrite", "quota"];
 
 /// Whether the value of a key is a secret, wherever the key stands.
 pub(super) fn is_secret(key: &str) -> bool {

@@ -76,6 +76,9 @@ fn complete(shown: Json, repository: &Repository) -> Json {
             fill("index_url", json!(upstream.index_url));
         }
     }
+    if let Some(local) = repository.local() {
+        fill("allow_overwrite", json!(local.allow_overwrite));
+    }
     let cache = &repository.cache;
     let immutable_ttl = cache.immutable_ttl.map_or(0, |ttl| ttl.as_secs());
     shown.insert(

@@ -315,7 +315,6 @@ async fn what_is_not_built_loads_with_a_warning_and_answers_501() {
     let config = format!(
         "remotes:\n\
          \x20 images: {{ package: docker, type: local }}\n\
-         \x20 uploads: {{ type: local }}\n\
          \x20 wheels: {{ type: local, package: pypi }}\n\
          \x20 charts: {{ package: helm, base_url: '{url}' }}\n\
          \x20 all: {{ type: virtual, package: helm, members: [charts] }}\n"
@@ -324,9 +323,8 @@ async fn what_is_not_built_loads_with_a_warning_and_answers_501() {
     for (method, path) in [
         ("GET", "v2/images/app/manifests/1.0"),
         ("PUT", "v2/images/app/manifests/1.0"),
-        ("GET", "api/v1/remote/uploads/x"),
-        ("PUT", "api/v1/remote/uploads/x"),
-        ("DELETE", "api/v1/remote/uploads/x"),
+        ("PUT", "api/v1/remote/wheels/x"),
+        ("DELETE", "api/v1/remote/wheels/x"),
         ("GET", "api/v1/remote/wheels/simple/x/"),
         ("GET", "api/v1/virtual/all/index.yaml"),
         ("GET", "api/v1/remote/all/index.yaml"),
@@ -359,7 +357,7 @@ async fn what_is_not_built_loads_with_a_warning_and_answers_501() {
         );
     }
     assert_eq!(origin.connections(), 0);
-    for name in ["images", "uploads", "wheels", "all"] {
+    for name in ["images", "wheels", "all"] {
         assert!(
             larder
                 .log()

@@ -210,7 +210,7 @@ async fn what_is_not_built_has_a_page_that_says_so() {
     let origin = Origin::start().await;
     let charts = entry("charts", "helm", &origin, "");
     let config = format!(
-        "remotes:\n{charts}  all: {{ type: virtual, package: helm, members: [charts] }}\n  uploads: {{ type: local, package: generic }}\n"
+        "remotes:\n{charts}  all: {{ type: virtual, package: helm, members: [charts] }}\n  uploads: {{ type: local, package: pypi }}\n"
     );
     let larder = TestLarder::start(&config).await;
     for (path, word) in [

@@ -12,11 +12,11 @@ use crate::error::{StorageError, StorageErrorKind};
 /// Deletions that are written together where there is no space.
 const FEW: usize = 20;
 /// How often a transaction is tried again for the sake of a blob that is being deleted, and the pause before each.
-const TRIES: usize = 100;
-const PAUSE: Duration = Duration::from_millis(20);
+pub(super) const TRIES: usize = 100;
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
 
 /// Why a transaction did not come about.
-enum Obstacle<'a> {
+pub(super) enum Obstacle<'a> {
     Failed(StorageError),
     /// A blob's file is being deleted.
     Condemned,
@@ -367,7 +367,7 @@ async fn apply_one<'a>(tx: &mut Tx, change: &'a Change) -> Result<(), Obstacle<'
     Ok(())
 }
 
-async fn put_blob<'a>(tx: &mut Tx, info: &'a BlobInfo) -> Result<(), Obstacle<'a>> {
+pub(super) async fn put_blob<'a>(tx: &mut Tx, info: &'a BlobInfo) -> Result<(), Obstacle<'a>> {
     let put = blobs::put(tx, info).await;
     match put.map_err(|e| StorageError::from_sql("write a blob's row", e))? {
         blobs::Put::Held => Ok(()),
@@ -382,7 +382,7 @@ async fn keep_blob(tx: &mut Tx, digest: &Digest) -> Result<bool, StorageError> {
 }
 
 /// Publishes a blob again, of which another store has deleted the file.
-async fn put_back(info: &BlobInfo) -> Result<(), StorageError> {
+pub(super) async fn put_back(info: &BlobInfo) -> Result<(), StorageError> {
     let Some(pin) = info.pin.clone() else {
         return Ok(());
     };

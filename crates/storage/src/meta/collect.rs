@@ -2,7 +2,8 @@
 //!
 //! 1. Derivations of which a source is no longer any record's get a date; those whose date has come, and which are still without
 //!    that source, go.
-//! 2. Blobs to which neither a record nor a derivation refers get a date. Whoever refers to one again takes the date away.
+//! 2. Blobs to which neither a record nor a derivation nor an uploaded file refers get a date. Whoever refers to one again takes the
+//!    date away.
 //! 3. Blobs whose date has come are condemned, where a second look in the same transaction finds no reference: that is durable
 //!    before anything else happens, and from then on nobody can refer to them. Then the files go, unless someone of this process has
 //!    just published them; no connection is held meanwhile. Then the rows are forgotten.
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use larder_core::{Clock as _, Digest, SystemClock, UnixMillis, sha256};
+use larder_core::{BlobDescriptor, Clock as _, Digest, SystemClock, UnixMillis, sha256};
 
 use super::db::{DbError, Durability, Row};
 use super::{MetadataStore, parse_digest};
@@ -53,6 +54,8 @@ macro_rules! unreferenced {
             $digest,
             ") AND NOT EXISTS (SELECT 1 FROM derivations AS d WHERE d.blob = ",
             $digest,
+            ") AND NOT EXISTS (SELECT 1 FROM local_files AS l WHERE l.blob = ",
+            $digest,
             ")"
         )
     };
@@ -74,6 +77,10 @@ const CONDEMN_DUE: &str = concat!(
     "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest = $1 AND delete_after <= $2 AND condemned_by IS NULL",
     unreferenced!("$1")
 );
+const CONDEMN_UNREFERENCED: &str = concat!(
+    "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest = $1 AND condemned_by IS NULL",
+    unreferenced!("$1")
+);
 const CONDEMN_ORPHAN: &str = "INSERT INTO blobs (digest, size, modified_ns, delete_after, condemned_by, condemned_at) \
      VALUES ($1, $4, 0, $2, $3, $2) ON CONFLICT (digest) DO NOTHING";
 /// Those of this store are what an earlier run has not got through.
@@ -93,6 +100,8 @@ type Candidate = (Digest, u64);
 enum Ground {
     /// Its date has come.
     Due,
+    /// Its row, if nothing refers to it, may go before its date.
+    Unreferenced,
     /// Its file has no row.
     Orphan,
     /// It is condemned already, by a store that is not getting on.
@@ -142,6 +151,32 @@ impl MetadataStore {
     ) -> Result<CollectReport, StorageError> {
         let result = self.collect_all(now, grace, blobs).await;
         self.noticed(result)
+    }
+
+    /// Deletes one blob at once, row and file, unless something refers to it or somebody has just published it. Whether its file
+    /// went.
+    ///
+    /// # Errors
+    /// If the database or the blob store fails.
+    pub async fn collect_blob(
+        &self,
+        blob: &BlobDescriptor,
+        blobs: &Arc<dyn BlobStore>,
+    ) -> Result<bool, StorageError> {
+        let collected = async {
+            let now = SystemClock.now();
+            let candidate = || vec![(blob.digest.clone(), blob.size)];
+            let (count, _) = self
+                .delete(candidate(), Ground::Unreferenced, now, blobs)
+                .await?;
+            if count > 0 {
+                return Ok(true);
+            }
+            // What was published for a row that was never written has none.
+            let (count, _) = self.delete(candidate(), Ground::Orphan, now, blobs).await?;
+            Ok(count > 0)
+        };
+        self.noticed(collected.await)
     }
 
     async fn collect_all(
@@ -351,6 +386,7 @@ impl MetadataStore {
         for (digest, size) in candidates {
             let (statement, more): (_, Option<i64>) = match ground {
                 Ground::Due => (CONDEMN_DUE, None),
+                Ground::Unreferenced => (CONDEMN_UNREFERENCED, None),
                 Ground::Orphan => (CONDEMN_ORPHAN, Some(size as i64)),
                 Ground::LeftBehind => (TAKE, Some(taken_over(now))),
             };

@@ -24,6 +24,8 @@ mod db;
 mod derivations;
 mod feed;
 mod held;
+mod local_files;
+mod local_lists;
 mod migrate;
 mod origins;
 mod seal;
@@ -39,6 +41,10 @@ pub use db::{ChangeMarker, Durability};
 use db::{Db, Tx};
 pub use feed::{Heard, Listener, Notice, Writer};
 pub use held::{HeldRow, HeldSize};
+pub use local_files::{
+    LocalChange, LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage,
+};
+pub use local_lists::LocalChild;
 
 /// Rows of earlier versions that are deleted before larder serves: more would keep clients waiting.
 const ABSENCES_AT_START: usize = 20_000;

@@ -1,0 +1,162 @@
+//! Local repositories: what clients upload, kept until somebody deletes it. Rows say what is there; nothing is ever fetched.
+//!
+//! | file | knows |
+//! |---|---|
+//! | `read.rs` | a file of a local repository as an [`Answer`](crate::Answer) |
+//! | `list.rs` | a folder as JSON or HTML |
+//! | `upload.rs` | from a request's body to a durable file: spool, digests, blob, row |
+//! | `delete.rs` | a file goes, and its bytes at once where the disk has no room |
+//! | `rules.rs` | what may be written: conditions of the request, overwriting, sizes; asked before the body and again inside the transaction |
+//! | `checksums.rs` | the digests that a request states of its body |
+
+mod checksums;
+mod delete;
+mod list;
+mod read;
+mod rules;
+mod upload;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_core::Stream;
+use larder_core::{
+    ArtifactPath, Clock, ErrorCode, Fault, FaultKind, LocalSettings, Mutability, RepositoryName,
+    UnixMillis, shown,
+};
+use larder_formats::Format;
+use larder_storage::BlobStore;
+
+pub(crate) use read::read;
+pub use upload::Written;
+
+use crate::catalog::Catalog;
+use crate::policy::admission::{classify, path_fault};
+use crate::repositories::Entry;
+use crate::target::ArtifactRequest;
+
+/// A path of a local repository that the rules admit.
+struct Place<'a> {
+    entry: &'a Arc<Entry>,
+    settings: &'a LocalSettings,
+    path: ArtifactPath,
+    class: Mutability,
+}
+
+impl<'a> Place<'a> {
+    /// Parses and admits a raw path. No I/O.
+    fn admit(entry: &'a Arc<Entry>, raw_path: &str) -> Result<Self, Fault> {
+        let (settings, format) = parts(entry)?;
+        let path = ArtifactPath::parse(raw_path, format.path_rules())
+            .map_err(|error| path_fault(error).in_repository(&entry.repository.name))?;
+        let class = classify(entry, format, path.as_str())?;
+        Ok(Self {
+            entry,
+            settings,
+            path,
+            class,
+        })
+    }
+
+    fn repository(&self) -> &RepositoryName {
+        &self.entry.repository.name
+    }
+
+    /// Whether the path is that of a folder: the root, or one that ends in a slash.
+    fn is_folder(&self) -> bool {
+        self.path.as_str().is_empty() || self.path.as_str().ends_with('/')
+    }
+
+    fn fault(&self, kind: FaultKind, code: ErrorCode, message: impl Into<String>) -> Fault {
+        Fault::new(kind, code, message).in_repository(self.repository())
+    }
+
+    /// There is no such file.
+    fn absent(&self) -> Fault {
+        let message = format!(
+            "the local repository {} has no file {}; a folder is asked for with a slash at its end",
+            self.repository(),
+            shown(self.path.as_str())
+        );
+        self.fault(FaultKind::NotFound, ErrorCode::NotFound, message)
+    }
+
+    /// A folder cannot be written: it is there as long as files are in it.
+    fn file_only(&self, what: &str) -> Result<(), Fault> {
+        if !self.is_folder() {
+            return Ok(());
+        }
+        let message = format!(
+            "{} is a folder of repository {}: {what}",
+            shown(&format!("/{}", self.path.as_str())),
+            self.repository()
+        );
+        Err(self.fault(FaultKind::BadRequest, ErrorCode::InvalidPath, message))
+    }
+}
+
+fn parts(entry: &Entry) -> Result<(&LocalSettings, &'static dyn Format), Fault> {
+    entry.repository.local().zip(entry.format).ok_or_else(|| {
+        let message = format!(
+            "{} is a {} repository: only local repositories take uploads",
+            entry.repository.name,
+            entry.repository.kind().as_str()
+        );
+        Fault::new(FaultKind::MethodNotAllowed, ErrorCode::ReadOnly, message)
+            .in_repository(&entry.repository.name)
+    })
+}
+
+/// The answer to a method that a local repository does not have.
+pub(crate) fn other_method(entry: &Entry) -> Fault {
+    let message = format!(
+        "{} is a local repository: its files are read with GET and HEAD, uploaded with PUT and deleted with DELETE",
+        entry.repository.name
+    );
+    Fault::new(
+        FaultKind::MethodNotAllowed,
+        ErrorCode::MethodNotAllowed,
+        message,
+    )
+    .in_repository(&entry.repository.name)
+}
+
+/// Local repositories as an origin.
+#[derive(Debug)]
+pub(crate) struct Local {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) blobs: Arc<dyn BlobStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Local {
+    fn now(&self) -> UnixMillis {
+        self.clock.now()
+    }
+
+    /// Takes a file (`PUT`). `length` is what the request says of the length of its body, which is read only after the request has been
+    /// admitted. When this returns, the file is on stable storage and everybody sees it; before, nobody sees anything of it.
+    pub(crate) async fn write<S>(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        request: &ArtifactRequest<'_>,
+        length: Option<u64>,
+        body: S,
+    ) -> Result<Written, Fault>
+    where
+        S: Stream<Item = Result<Bytes, Fault>> + Send + Unpin,
+    {
+        let place = Place::admit(entry, request.raw_path)?;
+        upload::write(self, &place, request.headers, length, body).await
+    }
+
+    /// Deletes a file (`DELETE`), durably.
+    pub(crate) async fn delete(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        request: &ArtifactRequest<'_>,
+    ) -> Result<(), Fault> {
+        let place = Place::admit(entry, request.raw_path)?;
+        delete::delete(self, &place, request.headers).await
+    }
+}

@@ -1,0 +1,154 @@
+//! A file of a local repository, read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::CACHE_CONTROL;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use larder_core::{CacheStatus, Digest, Fault, Source, UnixMillis};
+use larder_storage::{LocalFile, OpenBlob, StorageErrorKind};
+
+use super::Local;
+use super::rules::etag;
+use super::{Place, list};
+use crate::answer::{Answer, Body, Freshness, HotTicket, Representation};
+use crate::counters::count;
+use crate::fault::storage_fault;
+use crate::policy::clearance::{Dates, clear};
+use crate::repositories::Entry;
+use crate::target::ArtifactRequest;
+
+pub(super) const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+/// Of what no one uploaded.
+const OCTETS: &str = "application/octet-stream";
+/// May be kept, and is asked about each time: the next upload is seen at once.
+pub(super) const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
+/// Other bytes will never be there.
+const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+/// Looks at a row whose blob was gone: a file that is overwritten may lose its bytes between the two.
+const LOOKS: usize = 8;
+
+/// Answers GET and HEAD on a path of a local repository.
+pub(crate) async fn read(
+    local: &Arc<Local>,
+    entry: &Arc<Entry>,
+    request: &ArtifactRequest<'_>,
+) -> Result<Answer, Fault> {
+    let place = Place::admit(entry, request.raw_path)?;
+    if place.is_folder() {
+        return list::folder(local, &place, request).await;
+    }
+    // Before the row is read: what changes it afterwards voids the ticket.
+    let epoch = local.catalog.epoch(entry);
+    let (file, open) = find(local, &place).await?;
+    let now = local.now();
+    let dates = Dates {
+        published_at: Some(file.uploaded_at),
+        first_seen_at: file.uploaded_at,
+    };
+    let body = Body::File {
+        file: open.file,
+        length: open.length,
+    };
+    let body = clear(&entry.repository, place.class, dates, now, body)
+        .inspect_err(|_| count(&entry.counters.quarantined))?;
+    let settled = settled_at(file.uploaded_at);
+    let hot = HotTicket {
+        epoch: epoch.shared,
+        epoch_value: epoch.value,
+        fresh_until: (now < settled).then_some(settled),
+        contacted_at: now,
+        for_anyone: true,
+    };
+    Ok(Answer {
+        status: StatusCode::OK,
+        representation: representation(&place, file, now),
+        body,
+        cache_status: CacheStatus {
+            hit: true,
+            ..CacheStatus::default()
+        },
+        source: Source::Cache,
+        freshness: Freshness {
+            contacted_at: now,
+            remaining: Some(Duration::ZERO),
+            no_store: false,
+        },
+        location: None,
+        hot: Some(hot),
+    })
+}
+
+/// The row and its open file.
+async fn find(local: &Local, place: &Place<'_>) -> Result<(LocalFile, OpenBlob), Fault> {
+    let mut looks = 0;
+    loop {
+        let file = local
+            .catalog
+            .local_file(place.repository(), place.path.as_str())
+            .await
+            .map_err(|error| storage_fault(place.entry, &error))?
+            .ok_or_else(|| place.absent())?;
+        looks += 1;
+        match local.blobs.open(&file.blob) {
+            Ok(open) => return Ok((file, open)),
+            Err(error) if error.kind == StorageErrorKind::NotFound && looks < LOOKS => {}
+            Err(error) => return Err(storage_fault(place.entry, &error)),
+        }
+    }
+}
+
+fn representation(place: &Place<'_>, file: LocalFile, now: UnixMillis) -> Representation {
+    let mut extra = HeaderMap::new();
+    let lasting = !place.settings.allow_overwrite;
+    extra.insert(CACHE_CONTROL, if lasting { IMMUTABLE } else { NO_CACHE });
+    if let Some(value) = repr_digest(&file.blob.digest) {
+        extra.insert(REPR_DIGEST, value);
+    }
+    let headers = file.headers;
+    Representation {
+        content_type: headers.content_type.or_else(|| Some(OCTETS.to_owned())),
+        content_encoding: headers.content_encoding,
+        content_disposition: headers.content_disposition,
+        content_language: headers.content_language,
+        etag: Some(etag(&file.blob.digest)),
+        last_modified: (settled_at(file.uploaded_at) <= now)
+            .then(|| file.uploaded_at.to_http_date()),
+        began_at: Some(file.uploaded_at),
+        length: Some(file.blob.size),
+        vary: &[],
+        extra,
+    }
+}
+
+/// When the second of an upload is over. Only then is it told as `Last-Modified`: another upload in the same second would have the
+/// same date, and clients would take it for the same file.
+fn settled_at(uploaded_at: UnixMillis) -> UnixMillis {
+    UnixMillis((uploaded_at.0.div_euclid(1000) + 1).saturating_mul(1000))
+}
+
+/// The field of RFC 9530.
+pub(super) fn repr_digest(digest: &Digest) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("sha-256=:{}:", digest.to_base64())).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hazard_w9_a_date_is_told_when_no_other_upload_can_have_it() {
+        assert_eq!(settled_at(UnixMillis(1_000)), UnixMillis(2_000));
+        assert_eq!(settled_at(UnixMillis(1_999)), UnixMillis(2_000));
+    }
+
+    /// RFC 9530 section 2: the digest of `{"hello": "world"}` and a line feed.
+    #[test]
+    fn the_digest_of_an_answer_is_a_byte_sequence() {
+        let digest = larder_core::sha256(b"{\"hello\": \"world\"}\n");
+        assert_eq!(
+            repr_digest(&digest).unwrap(),
+            "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:"
+        );
+    }
+}

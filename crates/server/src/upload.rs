@@ -1,0 +1,110 @@
+//! `PUT` and `DELETE` on a path of a local repository. The guard has been asked before; what may be written is the pipeline's to say,
+//! and it says all it can before a byte of the body is read: only then does a client that waits for `100 Continue` get it.
+
+use http::header::{ETAG, LOCATION};
+use http::{HeaderName, Method, Response, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use larder_core::{Fault, Mount, RepositoryKind};
+use larder_engine::Written;
+use serde_json::json;
+
+use crate::admin::{json_response, text};
+use crate::artifact::{self, Address};
+use crate::backend::Backend;
+use crate::body::ResponseBody;
+use crate::exchange::{Exchange, Handled};
+use crate::metrics::RequestKind;
+use crate::problem::Audience;
+use crate::request_body;
+use crate::respond::insert;
+
+const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+
+/// Whether there is a local repository of that name.
+pub(crate) fn is_local<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> bool {
+    let repository = exchange.backend.repository(name);
+    repository.is_some_and(|repository| repository.kind() == RepositoryKind::Local)
+}
+
+/// Answers `PUT` and `DELETE`.
+pub(crate) async fn serve<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    name: &str,
+    path: &str,
+    body: &mut Incoming,
+) -> Handled {
+    let repository = exchange.backend.repository(name);
+    let address = Address {
+        repository: name,
+        path,
+        mount: Mount::api(&exchange.client.base, RepositoryKind::Local, name),
+        audience: Audience::Repository(repository.as_deref()),
+    };
+    let answered = if exchange.head.method == Method::DELETE {
+        delete(exchange, address).await
+    } else {
+        put(exchange, address, body).await
+    };
+    // Whatever became of it: an open file that nobody is given any more would keep its bytes on the disk.
+    let target = exchange.head.uri.path_and_query();
+    exchange
+        .shared
+        .hot
+        .remove(target.map_or("", |target| target.as_str()));
+    match answered {
+        Ok(response) => Handled {
+            response,
+            kind: RequestKind::Other,
+            repository: repository.clone(),
+        },
+        Err(fault) => artifact::refused(exchange, fault, address, repository.clone()),
+    }
+}
+
+async fn put<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    address: Address<'_>,
+    body: &mut Incoming,
+) -> Result<Response<ResponseBody>, Fault> {
+    let length = body.size_hint().exact();
+    let stream = request_body::stream(body, exchange.shared.limits.upload_timeout);
+    let request = artifact::request(exchange, address, bytes::Bytes::new());
+    let written = exchange.backend.write(request, length, stream).await?;
+    Ok(acknowledged(exchange, address.repository, &written))
+}
+
+fn acknowledged<B>(
+    exchange: &Exchange<'_, B>,
+    repository: &str,
+    written: &Written,
+) -> Response<ResponseBody> {
+    let status = if written.is_new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    let told = json!({
+        "repository": repository, "path": written.path,
+        "size": written.blob.size, "sha256": written.blob.digest.to_hex(),
+    });
+    let mut response = json_response(status, &told);
+    let headers = response.headers_mut();
+    insert(headers, ETAG, written.etag.clone());
+    if let Some(digest) = written.repr_digest.clone() {
+        headers.insert(REPR_DIGEST, digest);
+    }
+    if written.is_new {
+        insert(headers, LOCATION, exchange.head.uri.path().to_owned());
+    }
+    response
+}
+
+async fn delete<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    address: Address<'_>,
+) -> Result<Response<ResponseBody>, Fault> {
+    let request = artifact::request(exchange, address, bytes::Bytes::new());
+    exchange.backend.delete_file(request).await?;
+    Ok(text(StatusCode::NO_CONTENT, "text/plain", ""))
+}
