@@ -18,6 +18,7 @@ mod blobs;
 mod change;
 mod check;
 mod collect;
+mod condemn;
 mod damage;
 mod db;
 mod derivations;
@@ -232,7 +233,7 @@ impl Shared {
             spare: None,
             secrets: Mutex::default(),
             origins: Mutex::default(),
-            name: collect::new_name(),
+            name: condemn::new_name(),
             deleting: Arc::default(),
             sweep: Mutex::default(),
         }
