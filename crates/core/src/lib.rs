@@ -63,6 +63,7 @@ mod request_id;
 mod secret;
 mod settle;
 mod shown;
+mod stored;
 #[cfg(test)]
 mod testing;
 mod via;
@@ -100,4 +101,5 @@ pub use request_id::RequestId;
 pub use secret::{REDACTED, SafeUrl, Secret};
 pub use settle::{HeadVerdict, Outcome, Settlement, confirms, judge_head, keeps_status, settle};
 pub use shown::shown;
+pub use stored::InvalidRecord;
 pub use via::{Pseudonym, Trail};

@@ -5,7 +5,7 @@ use http::header::{ETAG, LOCATION};
 use http::{HeaderName, Method, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use larder_core::{Fault, Mount, RepositoryKind};
+use larder_core::{Fault, RepositoryKind};
 use larder_engine::Written;
 use serde_json::json;
 
@@ -38,7 +38,7 @@ pub(crate) async fn serve<B: Backend>(
     let address = Address {
         repository: name,
         path,
-        mount: Mount::api(&exchange.client.base, RepositoryKind::Local, name),
+        mount: None,
         audience: Audience::Repository(repository.as_deref()),
     };
     let answered = if exchange.head.method == Method::DELETE {

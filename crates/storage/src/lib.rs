@@ -6,7 +6,7 @@
 //!
 //! * [`BlobStore`] with [`FsBlobStore`] and [`MemoryBlobStore`]; [`conformance`] is the suite that every one must pass.
 //! * [`Spool`]: a file that is written while others read it, and that leaves nothing behind unless it is published.
-//! * [`MetadataStore`]: records, derivations and the collector of unreferenced blobs, over SQLite; what is damaged is put aside.
+//! * [`MetadataStore`]: records, derivations and the collector of unreferenced blobs, over a database; what is damaged is put aside.
 //! * [`DataDirectoryLock`]: one process for each data directory.
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]

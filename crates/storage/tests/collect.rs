@@ -10,12 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use larder_core::{Clock as _, Digest, SystemClock, UnixMillis};
+use larder_core::{BlobDescriptor, Clock as _, Content, Digest, SystemClock, UnixMillis};
 use larder_storage::{
     BlobStore, Change, CollectReport, DerivedRecord, FsBlobStore, MemoryBlobStore, MetadataStore,
+    StorageErrorKind,
 };
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
-use support::{is_intact, key, put, repository, store};
+use support::{is_intact, key, put, record, repository, store};
 
 const GRACE: Duration = Duration::from_hours(24);
 const HOUR: Duration = Duration::from_hours(1);
@@ -374,4 +376,197 @@ async fn hazard_l2_orphan_files_go_after_the_grace() {
     assert_eq!((report.orphans_deleted, report.bytes_freed), (1500, 6000));
     assert!(is_intact(&*blobs, &kept));
     assert_eq!(blobs.list(None, 10).unwrap().len(), 1);
+}
+
+/// A store of a process of its own: its pins are unknown to others.
+async fn process(directory: &std::path::Path) -> (MetadataStore, Arc<dyn BlobStore>) {
+    let meta = MetadataStore::open(&directory.join("larder.db"))
+        .await
+        .unwrap();
+    (meta, Arc::new(FsBlobStore::open(directory).unwrap()))
+}
+
+/// Publishes bytes, and has another process's collector delete them before their row is written.
+async fn deleted_before_its_row() -> (
+    tempfile::TempDir,
+    (MetadataStore, Arc<dyn BlobStore>),
+    larder_storage::BlobInfo,
+) {
+    let directory = support::fast_directory();
+    let (collector, its_blobs) = process(directory.path()).await;
+    let (writer, blobs) = process(directory.path()).await;
+    store(&writer, &blobs, &key("r", "a"), b"bytes").await;
+    let delete = Change::DeleteRecord { key: key("r", "a") };
+    writer.apply(vec![delete]).await.unwrap();
+    // Found present, so that nothing is written.
+    let info = blobs.put_bytes(b"bytes").unwrap();
+    let report = collector.collect(START, Duration::ZERO, &its_blobs).await;
+    assert_eq!(report.unwrap().blobs_deleted, 1);
+    assert!(blobs.list(None, 10).unwrap().is_empty());
+    (directory, (writer, blobs), info)
+}
+
+#[tokio::test]
+async fn hazard_l3_what_another_process_has_deleted_is_published_again() {
+    let (_directory, (writer, blobs), info) = deleted_before_its_row().await;
+    let blob = info.descriptor.clone();
+    let other = blobs.put_bytes(b"other").unwrap();
+    let changes = vec![put(&key("r", "other"), other), put(&key("r", "a"), info)];
+    writer.apply(changes).await.unwrap();
+    assert!(is_intact(&*blobs, &blob));
+    assert_eq!(writer.counts().await.unwrap().blobs, 2);
+    assert_eq!(writer.counts().await.unwrap().records, 2);
+}
+
+#[tokio::test]
+async fn hazard_l2_what_cannot_be_published_again_gets_no_row() {
+    let (directory, (writer, blobs), info) = deleted_before_its_row().await;
+    std::fs::remove_dir_all(directory.path().join("blobs")).unwrap();
+    let other = put(&key("r", "head"), info.clone());
+    let changes = vec![
+        Change::PutRecord {
+            key: key("r", "first"),
+            record: record(Content::HeadOnly),
+            blob: None,
+        },
+        other,
+    ];
+    writer.apply(changes).await.unwrap_err();
+    let counts = writer.counts().await.unwrap();
+    assert_eq!((counts.records, counts.blobs), (0, 0));
+    assert!(blobs.open(&info.descriptor).is_err());
+}
+
+/// What is left by a store that was killed after it had condemned a blob: before its file went, or after.
+#[tokio::test]
+async fn hazard_l3_a_condemned_blob_is_out_of_reach_until_it_is_taken_over() {
+    for file_is_there in [true, false] {
+        let directory = support::fast_directory();
+        let (meta, blobs) = process(directory.path()).await;
+        let blob = store(&meta, &blobs, &key("r", "a"), b"bytes").await;
+        let delete = Change::DeleteRecord { key: key("r", "a") };
+        meta.apply(vec![delete]).await.unwrap();
+        let raw = SqliteConnectOptions::new().filename(directory.path().join("larder.db"));
+        let raw = SqlitePool::connect_with(raw).await.unwrap();
+        let condemn = "UPDATE blobs SET delete_after = $1, condemned_at = $1, condemned_by = 'a store that has died'";
+        let condemned = sqlx::query(condemn).bind(START.0).execute(&raw).await;
+        assert_eq!(condemned.unwrap().rows_affected(), 1);
+        raw.close().await;
+        if !file_is_there {
+            assert!(blobs.delete(&blob.digest).unwrap());
+        }
+        assert_eq!(meta.counts().await.unwrap().blobs, 0, "it counts no more");
+
+        // A copy that is only renewed is lost; one that is fetched anew is not kept for now.
+        let renewal = Change::PutRecord {
+            key: key("r", "renewed"),
+            record: record(Content::Blob(blob.clone())),
+            blob: None,
+        };
+        meta.apply(vec![renewal]).await.unwrap();
+        assert_eq!(meta.record(&key("r", "renewed")).await.unwrap(), None);
+        let info = blobs.put_bytes(b"bytes").unwrap();
+        let refused = meta.apply(vec![put(&key("r", "b"), info)]).await;
+        assert_eq!(refused.unwrap_err().kind, StorageErrorKind::Unavailable);
+        assert_eq!(meta.record(&key("r", "b")).await.unwrap(), None);
+
+        let early = START.plus(Duration::from_mins(29));
+        let report = meta.collect(early, GRACE, &blobs).await.unwrap();
+        assert_eq!(report, CollectReport::default(), "it may yet be at work");
+        let late = START.plus(Duration::from_mins(30));
+        let report = meta.collect(late, GRACE, &blobs).await.unwrap();
+        // The refused one has put the file where it was missing.
+        assert_eq!((report.blobs_deleted, report.bytes_freed), (1, 5));
+        assert!(blobs.list(None, 10).unwrap().is_empty());
+        store(&meta, &blobs, &key("r", "c"), b"bytes").await;
+        assert!(is_intact(&*blobs, &blob));
+    }
+}
+
+#[tokio::test]
+async fn hazard_l3_while_a_blob_is_deleted_who_publishes_it_waits() {
+    let directory = support::fast_directory();
+    let (meta, blobs) = process(directory.path()).await;
+    store(&meta, &blobs, &key("r", "a"), b"bytes").await;
+    let delete = Change::DeleteRecord { key: key("r", "a") };
+    meta.apply(vec![delete]).await.unwrap();
+    let raw = SqliteConnectOptions::new().filename(directory.path().join("larder.db"));
+    let raw = SqlitePool::connect_with(raw).await.unwrap();
+    let condemn = "UPDATE blobs SET condemned_at = 0, condemned_by = 'another store'";
+    sqlx::query(condemn).execute(&raw).await.unwrap();
+    let info = blobs.put_bytes(b"bytes").unwrap();
+    let blob: BlobDescriptor = info.descriptor.clone();
+    let writing = tokio::spawn({
+        let meta = meta.clone();
+        async move { meta.apply(vec![put(&key("r", "b"), info)]).await }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!writing.is_finished());
+    // The other one knows nothing of the pin: it deletes the file, and forgets the row.
+    let hex = blob.digest.to_hex();
+    let file = directory.path().join("blobs/sha256");
+    let file = file.join(&hex[..2]).join(&hex[2..4]).join(&hex);
+    std::fs::remove_file(file).unwrap();
+    let forget = "DELETE FROM blobs WHERE condemned_by = 'another store'";
+    sqlx::query(forget).execute(&raw).await.unwrap();
+    writing.await.unwrap().unwrap();
+    assert!(is_intact(&*blobs, &blob));
+    assert_eq!(meta.counts().await.unwrap().blobs, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn hazard_l3_publish_while_another_process_collects() {
+    let directory = support::fast_directory();
+    let (collector, its_blobs) = process(directory.path()).await;
+    let (meta, blobs) = process(directory.path()).await;
+    let future = SystemClock.now().plus(GRACE);
+    let stop = Arc::new(AtomicBool::new(false));
+    let collecting = tokio::spawn({
+        let stop = Arc::clone(&stop);
+        async move {
+            let mut deleted = 0;
+            while !stop.load(Ordering::SeqCst) {
+                let report = collector.collect(future, Duration::ZERO, &its_blobs).await;
+                let report = report.unwrap();
+                deleted += report.blobs_deleted + report.orphans_deleted;
+            }
+            deleted
+        }
+    });
+    let writers: Vec<_> = (0..3_u64)
+        .map(|writer| {
+            let (meta, blobs) = (meta.clone(), Arc::clone(&blobs));
+            tokio::spawn(async move {
+                for round in 0..120_u64 {
+                    let bytes = [(support::random() % 4) as u8; 100];
+                    let mine = key("r", &format!("{writer}"));
+                    let publisher = Arc::clone(&blobs);
+                    let published =
+                        tokio::task::spawn_blocking(move || publisher.put_bytes(&bytes));
+                    let info = published.await.unwrap().unwrap();
+                    let blob = info.descriptor.clone();
+                    meta.apply(vec![put(&mine, info)]).await.unwrap();
+                    for _ in 0..3 {
+                        assert!(
+                            is_intact(&*blobs, &blob),
+                            "a recorded blob is there (writer {writer}, round {round})"
+                        );
+                        tokio::task::yield_now().await;
+                    }
+                    let delete = Change::DeleteRecord { key: mine };
+                    meta.apply(vec![delete]).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    stop.store(true, Ordering::SeqCst);
+    let deleted = collecting.await.unwrap();
+    println!("{deleted} blobs deleted meanwhile");
+    assert!(
+        deleted > 5,
+        "the collector was at work meanwhile: {deleted}"
+    );
 }

@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use larder_core::{Clock as _, SystemClock};
 use larder_storage::{BlobStore, FsBlobStore, MetadataStore};
 
 use support::{all, fast_directory, is_intact, key, put, random};
@@ -19,13 +20,17 @@ use support::{all, fast_directory, is_intact, key, put, random};
 const KILLS: u32 = 30;
 /// Where the child works; also what makes it the child.
 const DIRECTORY: &str = "LARDER_TEST_CRASH_DIRECTORY";
+/// Whether the child collects, too, what it has written.
+const COLLECTS: &str = "LARDER_TEST_CRASH_COLLECTS";
+/// How far ahead the child's collector thinks that it is: beyond every grace.
+const AHEAD: Duration = Duration::from_hours(25);
 
 #[tokio::test]
 async fn hazard_l2_kill_at_any_moment_leaves_no_record_without_its_bytes() {
     let directory = fast_directory();
     let mut acknowledged: Vec<String> = Vec::new();
     for _ in 0..KILLS {
-        acknowledged.extend(run_and_kill(directory.path()));
+        acknowledged.extend(run_and_kill(directory.path(), false));
         let start = Instant::now();
         let meta = MetadataStore::open(&directory.path().join("larder.db"))
             .await
@@ -62,8 +67,48 @@ async fn hazard_l2_kill_at_any_moment_leaves_no_record_without_its_bytes() {
     );
 }
 
+/// Killed between any two steps of the collector: no record is without its bytes, and what was begun is brought to its end.
+#[tokio::test]
+async fn hazard_l3_kill_during_collection_leaves_no_record_without_its_bytes() {
+    let directory = fast_directory();
+    let (mut acknowledged, mut left_behind) = (0, 0);
+    for round in 0..KILLS {
+        acknowledged += run_and_kill(directory.path(), true).len();
+        let meta = MetadataStore::open(&directory.path().join("larder.db"))
+            .await
+            .unwrap();
+        let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(directory.path()).unwrap());
+        for (path, _, record) in &all(&meta, "r").await {
+            assert!(is_intact(&*blobs, record.blob().unwrap()), "{path}");
+        }
+        let files = blobs.list(None, 10_000).unwrap().len() as u64;
+        left_behind += u64::from(files > meta.counts().await.unwrap().blobs);
+        if round % 5 == 4 {
+            // Late enough to take over what the killed ones had condemned.
+            let later = SystemClock.now().plus(AHEAD + Duration::from_hours(1));
+            meta.collect(later, Duration::ZERO, &blobs).await.unwrap();
+            let records = all(&meta, "r").await;
+            for (path, _, record) in &records {
+                assert!(is_intact(&*blobs, record.blob().unwrap()), "{path}");
+            }
+            let mut held: Vec<_> = records
+                .iter()
+                .map(|(_, _, record)| record.blob().unwrap().digest.clone())
+                .collect();
+            held.sort();
+            held.dedup();
+            let files = blobs.list(None, 10_000).unwrap();
+            let files: Vec<_> = files.into_iter().map(|b| b.descriptor.digest).collect();
+            assert_eq!(files, held, "nothing is left that nobody has");
+        }
+        meta.close().await;
+    }
+    println!("{acknowledged} acknowledged, files left behind after {left_behind} of {KILLS} kills");
+    assert!(acknowledged > KILLS as usize && left_behind > 0);
+}
+
 /// Starts this test program again as a writer, kills it some time later, and gives the paths whose storing it had acknowledged.
-fn run_and_kill(directory: &Path) -> Vec<String> {
+fn run_and_kill(directory: &Path, collects: bool) -> Vec<String> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
@@ -72,6 +117,7 @@ fn run_and_kill(directory: &Path) -> Vec<String> {
             "--nocapture",
         ])
         .env(DIRECTORY, directory)
+        .env(COLLECTS, if collects { "yes" } else { "no" })
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -104,6 +150,12 @@ async fn child_that_writes_until_it_is_killed() {
     println!("ready");
     for writer in 0..3 {
         tokio::spawn(write_for_ever(writer, meta.clone(), Arc::clone(&blobs)));
+    }
+    if std::env::var_os(COLLECTS).is_some_and(|set| set == "yes") {
+        loop {
+            let now = SystemClock.now().plus(AHEAD);
+            meta.collect(now, Duration::ZERO, &blobs).await.unwrap();
+        }
     }
     std::future::pending::<()>().await;
 }

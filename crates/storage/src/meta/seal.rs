@@ -1,10 +1,35 @@
-//! A checksum in front of the text of a row, over the key under which the row was asked for and that text: a bit that flips on the
+//! A checksum in front of the text or the bytes of a row, over the key under which the row was asked for and that text: a bit that flips on the
 //! disk, in a row or in an index that leads to it, makes the row absent and never another file's (docs/adr/0044).
 
-use larder_core::sha256;
+use larder_core::Hasher;
 
 /// Hexadecimal digits of SHA-256 that are kept: 64 bits tell damage, nobody is to be kept out.
 const DIGITS: usize = 16;
+
+/// What sealed bytes begin with. One flipped bit makes no hexadecimal digit and no brace of it, with which texts begin.
+const MARK: u8 = 0xa1;
+/// Bytes of the checksum.
+const BYTES: usize = DIGITS / 2;
+
+/// `bytes` with their checksum in front.
+pub(super) fn seal_bytes(key: &[&str], bytes: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(1 + BYTES + bytes.len());
+    sealed.push(MARK);
+    sealed.extend_from_slice(&sum(key, bytes));
+    sealed.extend_from_slice(bytes);
+    sealed
+}
+
+/// Whether a row has sealed bytes and no text.
+pub(super) fn is_bytes(stored: &[u8]) -> bool {
+    stored.first() == Some(&MARK)
+}
+
+/// The bytes that [`seal_bytes`] has sealed under this key; `None` if these are none.
+pub(super) fn unseal_bytes<'a>(key: &[&str], stored: &'a [u8]) -> Option<&'a [u8]> {
+    let (found, bytes) = stored.strip_prefix(&[MARK])?.split_at_checked(BYTES)?;
+    (found == sum(key, bytes)).then_some(bytes)
+}
 
 /// `text` with its checksum in front.
 pub(super) fn seal(key: &[&str], text: &str) -> String {
@@ -39,16 +64,21 @@ pub(super) fn unseal<'a>(key: &[&str], stored: &'a str) -> Unsealed<'a> {
 }
 
 fn checksum(key: &[&str], text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len() + 128);
+    super::secrets::to_hex(&sum(key, text.as_bytes()))
+}
+
+fn sum(key: &[&str], bytes: &[u8]) -> [u8; BYTES] {
+    let mut hasher = Hasher::new(&[]);
     for part in key {
         // Lengths in front, so that no two keys run together.
-        bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(part.as_bytes());
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
     }
-    bytes.extend_from_slice(text.as_bytes());
-    let mut hex = sha256(&bytes).to_hex();
-    hex.truncate(DIGITS);
-    hex
+    hasher.update(bytes);
+    let digest = hasher.finish_sha256();
+    let mut sum = [0; BYTES];
+    sum.copy_from_slice(&digest.as_bytes()[..BYTES]);
+    sum
 }
 
 #[cfg(test)]
@@ -76,6 +106,32 @@ mod tests {
                 !matches!(found, Unsealed::Bare(text) if text.starts_with('{')),
                 "bit {bit}"
             );
+        }
+    }
+
+    #[test]
+    fn hazard_w12_each_flipped_bit_of_sealed_bytes_is_seen() {
+        let key = ["r", "path", ""];
+        let sealed = seal_bytes(&key, b"\x01bytes");
+        assert_eq!(unseal_bytes(&key, &sealed), Some(&b"\x01bytes"[..]));
+        for bit in 0..sealed.len() * 8 {
+            let mut flipped = sealed.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(unseal_bytes(&key, &flipped), None, "bit {bit}");
+            // Nor is it taken for a text, sealed or not.
+            let text = String::from_utf8_lossy(&flipped);
+            let is_believed = match unseal(&key, &text) {
+                Unsealed::Intact(_) => true,
+                Unsealed::Bare(text) => text.starts_with('{'),
+                Unsealed::Damaged => false,
+            };
+            assert!(!is_believed, "bit {bit}");
+        }
+        for cut in 0..sealed.len() {
+            assert_eq!(unseal_bytes(&key, &sealed[..cut]), None, "cut at {cut}");
+        }
+        for key in [["r", "pat", "h"], ["rp", "ath", ""], ["r", "path", "x"]] {
+            assert_eq!(unseal_bytes(&key, &sealed), None, "{key:?}");
         }
     }
 

@@ -8,6 +8,7 @@ use std::error::Error as StdError;
 
 use crate::error::StorageErrorKind;
 
+mod codes;
 mod sqlite;
 mod upkeep;
 
