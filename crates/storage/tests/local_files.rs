@@ -1,5 +1,5 @@
 //! Rows of uploaded files: decided inside the transaction, counted with them, and kept from the collector.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly")]
+#![expect(clippy::unwrap_used, reason = "tests may fail loudly")]
 
 mod support;
 
