@@ -1,12 +1,13 @@
 //! File descriptors: the process's limit, raised as far as it goes, and who may use how many of them. Nothing that is only there for
 //! speed may take what connections and downloads need (hazards R1 and R5).
 
+use larder_server::RESERVED_CONNECTIONS;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// How many descriptors each of the large users may hold at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shares {
-    /// Clients. Further ones wait in the kernel's queue.
+    /// Clients, beside the reserve that the server keeps for probes.
     pub(crate) connections: usize,
     /// Downloads of files; each has a spool file and a connection.
     pub(crate) downloads: usize,
@@ -17,11 +18,15 @@ pub(crate) struct Shares {
 }
 
 impl Shares {
-    /// What is wanted, as far as `limit` descriptors go: half for connections, a quarter for downloads, and an eighth and a sixteenth
+    /// What is wanted, as far as `limit` descriptors go: half for connections with their reserve, a quarter for downloads, and an eighth and a sixteenth
     /// for files that are held open for speed. The rest is for the database, listeners and answers that read a file by themselves.
     pub(crate) fn of(limit: usize, wanted: Self) -> Self {
+        // Where the limit is low, the rest is too small for it.
+        let reserve = RESERVED_CONNECTIONS
+            .saturating_sub(limit.saturating_sub(512) / 64)
+            .min(limit / 2);
         Self {
-            connections: wanted.connections.min(limit / 2).max(1),
+            connections: wanted.connections.min(limit / 2 - reserve).max(1),
             downloads: wanted.downloads.min(limit / 8).max(1),
             hot_files: wanted.hot_files.min(limit / 8),
             blobs: wanted.blobs.min(limit / 16),
@@ -78,13 +83,18 @@ mod tests {
     fn a_low_limit_is_shared_and_never_exceeded() {
         for limit in [64, 256, 1_024, 4_096, 20_000] {
             let shares = Shares::of(limit, WANTED);
-            let used = shares.connections + 2 * shares.downloads + shares.hot_files + shares.blobs;
+            let used = shares.connections
+                + RESERVED_CONNECTIONS
+                + 2 * shares.downloads
+                + shares.hot_files
+                + shares.blobs;
             assert!(
-                used <= limit - limit / 16,
+                limit - used >= (limit / 16).min(32),
                 "{limit}: {shares:?}: some are left for everything else"
             );
             assert!(
-                shares.connections >= limit / 2 && shares.downloads >= (limit / 8).min(512),
+                shares.connections + RESERVED_CONNECTIONS >= limit / 2
+                    && shares.downloads >= (limit / 8).min(512),
                 "{limit}: {shares:?}"
             );
         }

@@ -14,7 +14,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request};
@@ -34,9 +34,12 @@ use crate::origin_guard::{Attempt, is_browser, may_change_state, principal_of, r
 use crate::problem::{self, Audience};
 use crate::respond::Asked;
 use crate::root_page::{self, is_root};
-use crate::routes::{Endpoint, Found, find};
+use crate::routes::{Endpoint, Found, find, is_probe};
 use crate::state::{Connection, Shared};
 use crate::{admin, artifact, discovery, loops, oci, request_check};
+
+/// When a client that found no place should ask again.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -72,7 +75,8 @@ impl<B: Backend> hyper::service::Service<Request<Incoming>> for Service<B> {
                 {
                     return Answering::Ready(Some(self.refuse(&request, &fault)));
                 }
-                if !self.shared.has_seen(request.headers())
+                if self.connection.seat.is_ordinary()
+                    && !self.shared.has_seen(request.headers())
                     && let Some(response) = self.hot_answer(&request, target, host)
                 {
                     return Answering::Ready(Some(response));
@@ -142,6 +146,9 @@ impl<B: Backend> Service<B> {
         );
         let running = (!response.body().is_end_stream() && variant.body.is_file())
             .then(|| self.connection.activity.begin());
+        if !self.connection.activity.is_http1() {
+            response = response.map(ResponseBody::in_frames);
+        }
         Some(match running {
             Some(running) => response.map(|body| body.keep_running(running)),
             None => response,
@@ -218,7 +225,13 @@ impl<B: Backend> Service<B> {
             client: &client,
             principal: self.principal(&head.headers),
         };
-        let mut handled = named(id, dispatch(&exchange, &mut body)).await;
+        let mut handled = named(id, async {
+            match self.take_place(&head).await {
+                Ok(()) => dispatch(&exchange, &mut body).await,
+                Err(fault) => Handled::other(fail_at(&exchange, &fault)),
+            }
+        })
+        .await;
         self.log(&head, &client, id, &handled, started);
         name(&mut handled.response, id);
         let Handled {
@@ -235,11 +248,30 @@ impl<B: Backend> Service<B> {
         if head.method == Method::HEAD {
             response = without_body(response);
         }
+        if !self.connection.seat.is_ordinary() && head.version < Version::HTTP_2 {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        if !self.connection.activity.is_http1() {
+            response = response.map(ResponseBody::in_frames);
+        }
         let broken = || {
             (kind != RequestKind::Hit)
                 .then(|| Box::new(self.broken_off(id, repository.as_deref(), &head, &client)))
         };
         response.map(|body| body.keep_running(running).named(id, broken))
+    }
+
+    /// A connection in the reserve answers probes; for anything else it needs a place among the others.
+    async fn take_place(&self, head: &request::Parts) -> Result<(), Fault> {
+        let seat = &self.connection.seat;
+        if seat.is_ordinary() || is_probe(head.uri.path()) || seat.take_place().await {
+            return Ok(());
+        }
+        let message = "all connections that larder may have are busy; ask again in a moment";
+        let fault = Fault::new(FaultKind::Unavailable, ErrorCode::Busy, message)
+            .by_rule("limits.connections");
+        Err(fault.retry_after(Some(ASK_AGAIN)))
     }
 
     /// What is to be said if the body does not come to its end.
@@ -482,6 +514,11 @@ fn fail<B: Backend>(
     } else {
         Audience::Repository(None)
     };
+    problem::response(&**exchange.backend, fault, audience)
+}
+
+fn fail_at<B: Backend>(exchange: &Exchange<'_, B>, fault: &Fault) -> Response<ResponseBody> {
+    let audience = audience_at(exchange.head.uri.path());
     problem::response(&**exchange.backend, fault, audience)
 }
 

@@ -118,6 +118,10 @@ impl Collector for Scrape {
             "connections_failed",
             &metrics.connections_refused.load(Relaxed),
         )?;
+        page.counter(
+            "connections_stalled",
+            &metrics.connections_stalled.load(Relaxed),
+        )?;
         page.gauge("connections", &metrics.connections.load(Relaxed))?;
         page.gauge("connections_limit", &self.node.connections_limit)?;
         page.gauge("requests_in_flight", &metrics.in_flight.load(Relaxed))?;
