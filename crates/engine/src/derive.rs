@@ -28,6 +28,8 @@ use crate::serve::{internal, malformed, representation, vary};
 /// Open derivations, as memory: a file counts for its table entry only.
 const BUDGET: u64 = 32 << 20;
 const FILE_WEIGHT: u64 = 16 << 10;
+/// How many files the budget has room for, where descriptors are plenty.
+pub const MOST_DERIVED_FILES: usize = (BUDGET / FILE_WEIGHT) as usize;
 /// No body in memory weighs more: the cache takes nothing that is heavier than one of its shards.
 const MOST_WEIGHT: u64 = 1 << 20;
 /// Documents below this are not worth compressing.
@@ -96,11 +98,14 @@ impl DerivedBody {
 }
 
 #[derive(Debug, Clone)]
-struct ByMemory;
+struct ByMemory {
+    /// So that no more files are open than may be.
+    least: u64,
+}
 
 impl Weighter<String, Arc<DerivedBody>> for ByMemory {
     fn weight(&self, _: &String, body: &Arc<DerivedBody>) -> u64 {
-        body.weight
+        body.weight.max(self.least)
     }
 }
 
@@ -108,8 +113,15 @@ impl Weighter<String, Arc<DerivedBody>> for ByMemory {
 pub(crate) struct Derivations(Cache<String, Arc<DerivedBody>, ByMemory>);
 
 impl Derivations {
-    pub(crate) fn new() -> Self {
-        Self(Cache::with_weighter(512, BUDGET, ByMemory))
+    /// With at most so many open files.
+    pub(crate) fn new(files: usize) -> Self {
+        let least = BUDGET.div_ceil(files.max(1) as u64);
+        // Few and heavy entries must not be spread over many shards, of which none could take one.
+        Self(Cache::with_weighter(
+            files.clamp(8, 512),
+            BUDGET,
+            ByMemory { least },
+        ))
     }
 
     /// What is made already. A file that somebody has shortened is forgotten, and made again.
@@ -439,7 +451,7 @@ mod tests {
     /// The table subtracts what a value weighs when it goes: if that is not what was added, its budget melts away.
     #[test]
     fn hazard_x2_a_body_that_has_got_its_file_weighs_what_a_file_does() {
-        let derivations = Derivations::new();
+        let derivations = Derivations::new(MOST_DERIVED_FILES);
         let put = |place| {
             derivations.0.insert(
                 "k".to_owned(),
@@ -460,7 +472,7 @@ mod tests {
 
     #[test]
     fn hazard_x2_what_a_full_disk_leaves_in_memory_weighs_all_of_it() {
-        let derivations = Derivations::new();
+        let derivations = Derivations::new(MOST_DERIVED_FILES);
         for n in 0..100 {
             let place = Place::Stuck(Bytes::from(vec![b'x'; 1 << 20]));
             derivations.0.insert(

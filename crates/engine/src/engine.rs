@@ -24,7 +24,7 @@ use crate::claim_tables::ClaimTables;
 use crate::clearance::clear_non_artifact;
 use crate::commit::{CommitQueue, Committer};
 use crate::counters::{Counters, MirrorReport, RepositoryCounters, UpstreamQuota};
-use crate::derive::Derivations;
+use crate::derive::{Derivations, MOST_DERIVED_FILES};
 use crate::flight::Flights;
 use crate::heads::Heads;
 use crate::health::HealthCache;
@@ -43,6 +43,8 @@ pub struct Limits {
     pub document_size: u64,
     /// Downloads that run at once.
     pub downloads: usize,
+    /// Files of derived documents that stay open.
+    pub derived_files: usize,
     /// Bytes of memory a download may hold for its readers when the disk cannot take it.
     pub ring_bytes: usize,
     /// How long the first byte of a large body waits for its digest, where another mirror could be asked for the right body.
@@ -54,6 +56,7 @@ impl Default for Limits {
         Self {
             document_size: 256 << 20,
             downloads: 512,
+            derived_files: MOST_DERIVED_FILES,
             ring_bytes: 4 << 20,
             held_back: Duration::from_secs(2),
         }
@@ -167,7 +170,7 @@ impl Engine {
             readings: Readings::default(),
             rereadings: Rereadings::default(),
             claim_tables: ClaimTables::new(),
-            derivations: Derivations::new(),
+            derivations: Derivations::new(parts.limits.derived_files),
             downloads: Arc::new(Semaphore::new(parts.limits.downloads)),
             parsing: Arc::new(Semaphore::new(2)),
             commits: CommitQueue::new(sender),

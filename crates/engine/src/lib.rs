@@ -83,6 +83,7 @@ mod verify;
 pub use answer::{Answer, Body, Freshness, HotTicket, Representation};
 pub use clearance::Cleared;
 pub use counters::{Counters, MirrorCounters, MirrorReport, RepositoryCounters, UpstreamQuota};
+pub use derive::MOST_DERIVED_FILES;
 pub use engine::{ArtifactRequest, Engine, EngineParts, Limits};
 pub use flush::{CacheType, FlushReport, FlushRequest};
 pub use health::{BackendHealth, DiskSpace, Health};
