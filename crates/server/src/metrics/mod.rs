@@ -11,6 +11,7 @@
 mod help;
 mod page;
 mod process;
+mod upstreams;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
