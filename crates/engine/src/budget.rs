@@ -8,6 +8,9 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit
 /// Documents are parsed at most this many at once: each may hold twice its size.
 const PARSERS: usize = 2;
 
+/// How many files of derived documents stay open, where descriptors are plenty: what the budget of derivations has room for.
+pub const MOST_DERIVED_FILES: usize = 2_048;
+
 /// Bounds that protect the process.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -15,6 +18,8 @@ pub struct Limits {
     pub document_size: u64,
     /// Downloads that run at once.
     pub downloads: usize,
+    /// Files of derived documents that stay open.
+    pub derived_files: usize,
     /// Bytes of memory a download may hold for its readers when the disk cannot take it.
     pub ring_bytes: usize,
     /// How long the first byte of a large body waits for its digest, where another mirror could be asked for the right body.
@@ -26,6 +31,7 @@ impl Default for Limits {
         Self {
             document_size: 256 << 20,
             downloads: 512,
+            derived_files: MOST_DERIVED_FILES,
             ring_bytes: 4 << 20,
             held_back: Duration::from_secs(2),
         }

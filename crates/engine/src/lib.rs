@@ -61,7 +61,7 @@ use repositories::{Registry, Repositories};
 use transfer::Transfers;
 
 pub use answer::{Answer, Body, Freshness, HotTicket, Representation};
-pub use budget::Limits;
+pub use budget::{Limits, MOST_DERIVED_FILES};
 pub use counters::{Counters, MirrorCounters, MirrorReport, RepositoryCounters, UpstreamQuota};
 pub use larder_storage::HeldSize;
 pub use operate::{

@@ -1,12 +1,13 @@
 //! File descriptors: the process's limit, raised as far as it goes, and who may use how many of them. Nothing that is only there for
 //! speed may take what connections and downloads need (hazards R1 and R5).
 
+use larder_server::RESERVED_CONNECTIONS;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// How many descriptors each of the large users may hold at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shares {
-    /// Clients. Further ones wait in the kernel's queue.
+    /// Clients, beside the reserve that the server keeps for probes.
     pub(crate) connections: usize,
     /// Downloads of files; each has a spool file and a connection.
     pub(crate) downloads: usize,
@@ -14,18 +15,36 @@ pub(crate) struct Shares {
     pub(crate) hot_files: usize,
     /// Blobs that stay open outside it.
     pub(crate) blobs: usize,
+    /// Derived documents that stay open.
+    pub(crate) derived: usize,
 }
 
 impl Shares {
-    /// What is wanted, as far as `limit` descriptors go: half for connections, a quarter for downloads, and an eighth and a sixteenth
-    /// for files that are held open for speed. The rest is for the database, listeners and answers that read a file by themselves.
+    /// What is wanted, if `limit` descriptors are enough for all of it; else a part of the limit for each: half for connections with
+    /// their reserve, a quarter for downloads, an eighth in all for what is held open for speed. The rest is for the database (some
+    /// twenty), listeners, connections to upstreams that are kept, and answers that read a file by themselves.
     pub(crate) fn of(limit: usize, wanted: Self) -> Self {
-        Self {
-            connections: wanted.connections.min(limit / 2).max(1),
-            downloads: wanted.downloads.min(limit / 8).max(1),
-            hot_files: wanted.hot_files.min(limit / 8),
-            blobs: wanted.blobs.min(limit / 16),
+        if wanted.descriptors() <= limit - limit / 16 {
+            return wanted;
         }
+        let connections = (limit / 2).saturating_sub(RESERVED_CONNECTIONS);
+        Self {
+            connections: wanted.connections.min(connections).max(1),
+            downloads: wanted.downloads.min(limit / 8).max(1),
+            hot_files: wanted.hot_files.min(limit / 16),
+            blobs: wanted.blobs.min(limit / 32),
+            derived: wanted.derived.min(limit / 32),
+        }
+    }
+
+    /// How many descriptors they take together.
+    fn descriptors(self) -> usize {
+        self.connections
+            + RESERVED_CONNECTIONS
+            + 2 * self.downloads
+            + self.hot_files
+            + self.blobs
+            + self.derived
     }
 }
 
@@ -66,25 +85,30 @@ mod tests {
         downloads: 512,
         hot_files: 4_096,
         blobs: 1_024,
+        derived: 2_048,
     };
 
     #[test]
     fn a_usual_limit_gives_everybody_what_is_wanted() {
+        assert_eq!(Shares::of(20_000, WANTED), WANTED);
         assert_eq!(Shares::of(1 << 20, WANTED), WANTED);
         assert_eq!(Shares::of(usize::MAX, WANTED), WANTED);
     }
 
     #[test]
     fn a_low_limit_is_shared_and_never_exceeded() {
-        for limit in [64, 256, 1_024, 4_096, 20_000] {
+        for limit in [64, 256, 1_024, 4_096, 19_000] {
             let shares = Shares::of(limit, WANTED);
-            let used = shares.connections + 2 * shares.downloads + shares.hot_files + shares.blobs;
+            let (used, connections) = (
+                shares.descriptors(),
+                shares.connections + RESERVED_CONNECTIONS,
+            );
             assert!(
-                used <= limit - limit / 16,
+                used <= limit - limit / 8,
                 "{limit}: {shares:?}: some are left for everything else"
             );
             assert!(
-                shares.connections >= limit / 2 && shares.downloads >= (limit / 8).min(512),
+                connections >= limit / 2 && shares.downloads >= (limit / 8).min(512),
                 "{limit}: {shares:?}"
             );
         }

@@ -51,6 +51,7 @@ pub(crate) fn wanted_shares(settings: &Settings) -> Shares {
         downloads: settings.limits.downloads,
         hot_files: larder_server::hot_files(settings.hot_set),
         blobs: larder_storage::MOST_OPEN_BLOBS,
+        derived: larder_engine::MOST_DERIVED_FILES,
     }
 }
 
@@ -85,6 +86,7 @@ async fn serve(
         limits: Limits {
             document_size: settings.limits.document_size,
             downloads: shares.downloads,
+            derived_files: shares.derived,
             ..Limits::default()
         },
     });

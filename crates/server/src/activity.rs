@@ -21,7 +21,7 @@ const NONE: u64 = u64::MAX;
 pub(crate) struct Activity {
     start: Instant,
     /// Whether single heads can be told apart in the byte stream: not in HTTP/2.
-    http1: bool,
+    http1: AtomicBool,
     /// Milliseconds from `start` to the first byte of a head that is not complete yet.
     head_since: AtomicU64,
     /// Milliseconds from `start` to the last request or the end of its answer; `NONE` before the first byte.
@@ -30,6 +30,8 @@ pub(crate) struct Activity {
     running: AtomicU32,
     /// Whether the socket takes no more bytes at the moment.
     blocked: AtomicBool,
+    /// Bytes that it has taken.
+    taken: AtomicU64,
     /// Heads handed to the service.
     heads: AtomicU64,
     /// Number of the head that the scanner found wanting.
@@ -42,14 +44,16 @@ pub(crate) struct Activity {
 }
 
 impl Activity {
-    pub(crate) fn new(http1: bool) -> Arc<Self> {
+    /// Of a connection that speaks HTTP/1 until [`Self::speaks_http2`].
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             start: Instant::now(),
-            http1,
+            http1: AtomicBool::new(true),
             head_since: AtomicU64::new(NONE),
             last: AtomicU64::new(NONE),
             running: AtomicU32::new(0),
             blocked: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
             heads: AtomicU64::new(0),
             defective_head: AtomicU64::new(NONE),
             defect: AtomicU8::new(0),
@@ -67,7 +71,7 @@ impl Activity {
         if self.running.load(Relaxed) > 0 {
             return;
         }
-        if self.http1 {
+        if self.is_http1() {
             if self.head_since.load(Relaxed) == NONE {
                 let now = self.elapsed();
                 self.head_since.store(now, Relaxed);
@@ -78,15 +82,19 @@ impl Activity {
         }
     }
 
-    /// The socket has taken bytes (`false`) or wants to be asked again (`true`).
-    pub(crate) fn write_blocked(&self, blocked: bool) {
-        self.blocked.store(blocked, Relaxed);
+    /// The socket has taken so many bytes; `None` if it wants to be asked again.
+    pub(crate) fn written(&self, bytes: Option<usize>) {
+        self.blocked.store(bytes.is_none(), Relaxed);
+        if let Some(bytes @ 1..) = bytes {
+            let taken = self.taken.load(Relaxed);
+            self.taken.store(taken + bytes as u64, Relaxed);
+        }
     }
 
     /// A head is complete and has come to the service. Gives its defect, if the scanner has found one.
     pub(crate) fn head_complete(&self) -> Option<FramingDefect> {
         self.head_since.store(NONE, Relaxed);
-        if !self.http1 {
+        if !self.is_http1() {
             self.last.store(self.elapsed(), Relaxed);
             return None;
         }
@@ -144,7 +152,38 @@ impl Activity {
     }
 
     pub(crate) fn is_http1(&self) -> bool {
-        self.http1
+        self.http1.load(Relaxed)
+    }
+
+    pub(crate) fn speaks_http2(&self) {
+        self.http1.store(false, Relaxed);
+    }
+
+    /// Whether an answer is being made or sent.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.running.load(Relaxed) > 0 || self.blocked.load(Relaxed)
+    }
+
+    /// For how long the connection could have been closed without anybody missing an answer; `None` if it cannot be.
+    pub(crate) fn quiet_for(&self) -> Option<Duration> {
+        if !self.is_quiet() {
+            return None;
+        }
+        let since = match self.last.load(Relaxed) {
+            NONE => 0,
+            last => last,
+        };
+        Some(Duration::from_millis(self.elapsed().saturating_sub(since)))
+    }
+
+    /// Whether the socket takes no more bytes.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.load(Relaxed)
+    }
+
+    /// Bytes that the socket has taken so far.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.load(Relaxed)
     }
 
     /// Whether the connection may be closed without anybody missing an answer.

@@ -18,11 +18,12 @@ use crate::backend::Backend;
 use crate::body::ResponseBody;
 use crate::exchange::{Exchange, Handled};
 use crate::file_body::read_small;
-use crate::hot::{HotBody, HotVariant, MAX_IN_MEMORY, Selector};
+use crate::hot::{HotBody, HotVariant, MAX_IN_MEMORY};
 use crate::metrics::{BytesSent, RepositoryRequests, RequestKind};
 use crate::oci::API_VERSION;
 use crate::problem::{self, Audience};
 use crate::respond::{self, Asked, Payload, Prepared, Timing, Unmet};
+use crate::selector::Selector;
 use crate::{request_body, unknown};
 
 /// What files of local repositories offer.

@@ -20,6 +20,10 @@ use crate::access_log::BrokenOff;
 use crate::activity::Running;
 use crate::file_body::FileBody;
 use crate::metrics::BytesSent;
+use crate::streams::note_frame;
+
+/// The most that one frame of HTTP/2 takes of a body in memory.
+const FRAME: usize = 64 << 10;
 
 /// A part of a body.
 pub(crate) enum Piece {
@@ -49,9 +53,12 @@ struct Pieces {
     current: Option<Current>,
     rest: VecDeque<Piece>,
     sender: Option<FileSender>,
+    /// The most bytes of one frame that is in memory already.
+    frame: usize,
     /// Bytes to come; `None` = unknown.
     remaining: Option<u64>,
-    sent: BytesSent,
+    /// `None` if they have been counted.
+    sent: Option<BytesSent>,
     running: Option<Running>,
     /// Bytes handed over.
     handed_over: u64,
@@ -84,16 +91,25 @@ impl ResponseBody {
         sent: BytesSent,
     ) -> Self {
         Self(Kind::Pieces(Box::new(Pieces {
-            current: None,
-            rest: pieces,
             sender,
-            remaining: length,
-            sent,
-            running: None,
-            handed_over: 0,
-            id: None,
-            broken: None,
+            sent: Some(sent),
+            ..Pieces::new(pieces, length)
         })))
+    }
+
+    /// For HTTP/2: a large body in memory leaves in frames, so that it is seen whether its client takes them.
+    pub(crate) fn in_frames(self) -> Self {
+        match self.0 {
+            Kind::Bytes(bytes) if bytes.len() > FRAME => {
+                let length = Some(bytes.len() as u64);
+                let pieces = VecDeque::from([Piece::Bytes(bytes)]);
+                Self(Kind::Pieces(Box::new(Pieces {
+                    frame: FRAME,
+                    ..Pieces::new(pieces, length)
+                })))
+            }
+            kind => Self(kind),
+        }
     }
 
     /// The request counts as running until this body has been handed over. Bodies in memory are handed over at once.
@@ -126,6 +142,21 @@ impl ResponseBody {
 }
 
 impl Pieces {
+    fn new(rest: VecDeque<Piece>, remaining: Option<u64>) -> Self {
+        Self {
+            current: None,
+            rest,
+            sender: None,
+            frame: usize::MAX,
+            remaining,
+            sent: None,
+            running: None,
+            handed_over: 0,
+            id: None,
+            broken: None,
+        }
+    }
+
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         loop {
             let next = match &mut self.current {
@@ -134,7 +165,13 @@ impl Pieces {
                 Some(Current::Stream(stream)) => ready!(Pin::new(stream).poll_next(cx)),
                 None => match self.rest.pop_front() {
                     None => return Poll::Ready(None),
-                    Some(Piece::Bytes(bytes)) => return Poll::Ready(Some(Ok(bytes))),
+                    Some(Piece::Bytes(mut bytes)) => {
+                        let frame = bytes.split_to(bytes.len().min(self.frame));
+                        if !bytes.is_empty() {
+                            self.rest.push_front(Piece::Bytes(bytes));
+                        }
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
                     Some(Piece::File {
                         file,
                         offset,
@@ -163,7 +200,9 @@ impl Pieces {
 
     /// Counts `bytes`; too many or too few are an error of the source.
     fn account(&mut self, bytes: &Bytes) -> io::Result<()> {
-        self.sent.add(bytes.len() as u64);
+        if let Some(sent) = &self.sent {
+            sent.add(bytes.len() as u64);
+        }
         self.handed_over += bytes.len() as u64;
         if let Some(remaining) = &mut self.remaining {
             *remaining = remaining.checked_sub(bytes.len() as u64).ok_or_else(|| {
@@ -209,13 +248,17 @@ impl http_body::Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        match &mut self.0 {
-            Kind::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Kind::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Kind::Pieces(pieces) => pieces
-                .poll_accounted(cx)
-                .map(|next| next.map(|result| result.map(Frame::data))),
+        let polled = match &mut self.0 {
+            Kind::Bytes(bytes) if bytes.is_empty() => return Poll::Ready(None),
+            Kind::Bytes(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
+            Kind::Pieces(pieces) => pieces.poll_accounted(cx),
+        };
+        match &polled {
+            Poll::Pending => note_frame(None),
+            Poll::Ready(Some(Ok(bytes))) => note_frame(Some(bytes.len())),
+            Poll::Ready(_) => {}
         }
+        polled.map(|next| next.map(|result| result.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {

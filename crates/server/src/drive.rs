@@ -10,6 +10,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::activity::Activity;
+use crate::metrics::Metrics;
 use crate::settings::ServerLimits;
 
 /// A connection of hyper that can be asked to end after the answers under way.
@@ -76,6 +77,9 @@ pub(crate) struct Drive<C> {
     drain_wake: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     drain_wake_armed: bool,
     draining: bool,
+    /// Since when the client does not read, and how much the socket had taken then.
+    unread: Option<(Instant, u64)>,
+    metrics: Arc<Metrics>,
 }
 
 impl<C: Graceful> Drive<C> {
@@ -84,6 +88,7 @@ impl<C: Graceful> Drive<C> {
         activity: Arc<Activity>,
         limits: ServerLimits,
         drain: Arc<Drain>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             connection: Box::pin(connection),
@@ -95,6 +100,8 @@ impl<C: Graceful> Drive<C> {
             drain_wake_armed: false,
             drain,
             draining: false,
+            unread: None,
+            metrics,
         }
     }
 
@@ -118,11 +125,15 @@ impl<C: Graceful> Drive<C> {
         while !self.timer_armed || self.timer.is_elapsed() || self.activity.within_head() {
             self.timer_armed = true;
             let now = Instant::now();
-            let deadline = self.activity.deadline(&self.limits);
+            let deadline = self
+                .activity
+                .deadline(&self.limits)
+                .or_else(|| self.progress(now));
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return true;
             }
-            let next = deadline.unwrap_or(now + self.limits.idle_timeout);
+            let look_again = now + self.limits.idle_timeout;
+            let next = deadline.map_or(look_again, |deadline| deadline.min(look_again));
             if self.timer.is_elapsed() || next < self.timer.deadline() {
                 self.timer.as_mut().reset(next);
             }
@@ -131,6 +142,30 @@ impl<C: Graceful> Drive<C> {
             }
         }
         false
+    }
+}
+
+impl<C: Graceful> Drive<C> {
+    /// Until when a client that does not read what is ready for it must have taken some of it.
+    fn progress(&mut self, now: Instant) -> Option<Instant> {
+        if !self.activity.is_blocked() {
+            self.unread = None;
+            return None;
+        }
+        let taken = self.activity.taken();
+        let (since, before) = *self.unread.get_or_insert((now, taken));
+        let deadline = since + self.limits.stall_timeout;
+        if now < deadline {
+            return Some(deadline);
+        }
+        if taken - before < self.limits.stall_bytes {
+            // What the kernel holds for it is given up, too.
+            self.activity.ask_for_reset();
+            self.metrics.connection_stalled();
+            return Some(now);
+        }
+        self.unread = Some((now, taken));
+        Some(now + self.limits.stall_timeout)
     }
 }
 

@@ -12,6 +12,8 @@ use bytes::Bytes;
 use larder_sendfile::{CachedRead, FileSender, MIN_MAPPED, cached_prefix, read_cached};
 use tokio::task::JoinHandle;
 
+use crate::frames::Lease;
+
 /// The largest frame made of a mapping. Long enough that mapping costs nothing beside sending, short enough that a body of
 /// any length takes little address space.
 const WINDOW: u64 = 16 << 20;
@@ -19,8 +21,14 @@ const WINDOW: u64 = 16 << 20;
 /// How much of a file that is not in the page cache is brought there at a time.
 const WARM: u64 = 2 << 20;
 
-/// The largest frame that is read into memory.
-const READ: u64 = 256 << 10;
+/// What one frame of HTTP/2 takes along: with its head of nine bytes it fills one record of TLS.
+const FRAME: usize = (16 << 10) - 9;
+
+/// How much is read into memory at a time: some frames, and little enough to stay in the processor's cache until it has been encrypted.
+const READ: u64 = 4 * FRAME as u64;
+
+/// How much is read at a time on its way into the page cache.
+const STEP: u64 = 256 << 10;
 
 /// Sends a range of a file.
 #[derive(Debug)]
@@ -29,6 +37,8 @@ pub(crate) struct FileBody {
     offset: u64,
     remaining: u64,
     sender: Option<FileSender>,
+    /// What has been read and not been handed over.
+    read: Bytes,
     job: Option<JoinHandle<io::Result<Warmed>>>,
 }
 
@@ -53,11 +63,15 @@ impl FileBody {
             offset,
             remaining: length,
             sender,
+            read: Bytes::new(),
             job: None,
         }
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        if !self.read.is_empty() {
+            return Poll::Ready(Some(Ok(self.next_of_read())));
+        }
         if self.remaining == 0 {
             return Poll::Ready(None);
         }
@@ -81,10 +95,19 @@ impl FileBody {
                 Err(error) => Err(error),
             },
         };
-        Poll::Ready(Some(frame.inspect(|bytes| {
+        Poll::Ready(Some(frame.map(|bytes| {
             self.offset += bytes.len() as u64;
             self.remaining -= bytes.len() as u64;
+            if self.sender.is_some() {
+                return bytes;
+            }
+            self.read = bytes;
+            self.next_of_read()
         })))
+    }
+
+    fn next_of_read(&mut self) -> Bytes {
+        self.read.split_to(self.read.len().min(FRAME))
     }
 
     /// The next frame, if it can be had without waiting for a disk.
@@ -97,8 +120,9 @@ impl FileBody {
                 self.map(cached).map(Some)
             };
         }
-        match read_cached(&self.file, self.offset, self.remaining.min(READ) as usize)? {
-            CachedRead::Bytes(bytes) => Ok(Some(bytes.into())),
+        let lease = Lease::take(self.remaining.min(READ) as usize);
+        match read_cached(&self.file, self.offset, lease.length())? {
+            CachedRead::Bytes(bytes) => Ok(Some(lease.hold(bytes))),
             CachedRead::NotCached => Ok(None),
         }
     }
@@ -121,9 +145,11 @@ impl FileBody {
                 warm(&file, offset, length).map(|()| Warmed::PageCache(length))
             })
         } else {
-            let length = self.remaining.min(READ) as usize;
+            let lease = Lease::take(self.remaining.min(READ) as usize);
             tokio::task::spawn_blocking(move || {
-                read_exactly(&file, offset, length).map(Warmed::Frame)
+                let mut buffer = vec![0; lease.length()];
+                file.read_exact_at(&mut buffer, offset)?;
+                Ok(Warmed::Frame(lease.hold(buffer)))
             })
         });
     }
@@ -131,11 +157,11 @@ impl FileBody {
 
 /// Reads a range into the page cache, and nowhere else.
 fn warm(file: &File, offset: u64, length: u64) -> io::Result<()> {
-    let mut scratch = vec![0; READ as usize];
+    let mut scratch = vec![0; STEP as usize];
     let end = offset + length;
     let mut position = offset;
     while position < end {
-        let step = (end - position).min(READ);
+        let step = (end - position).min(STEP);
         file.read_exact_at(&mut scratch[..step as usize], position)?;
         position += step;
     }

@@ -4,12 +4,12 @@
 //! | to learn | read |
 //! |---|---|
 //! | what monitoring is told | `health_page.rs`, `metrics_page.rs`, `metrics/mod.rs` |
-//! | how connections come and go | `listen.rs`, `drive.rs` (time-outs), `tls.rs`, `pem.rs` |
+//! | how connections come and go | `listen.rs`, `places.rs` (how many), `drive.rs` and `streams.rs` (time-outs), `tls.rs`, `pem.rs`, `corked.rs` |
 //! | in which order a request meets the layers | `service.rs`, `exchange.rs` |
 //! | what the log says of a request, and what is counted of refusals | `access_log.rs`, `refused.rs` |
 //! | which URLs there are | `routes.rs` |
 //! | how an answer becomes a response | `artifact.rs`, `respond.rs`, `body.rs` |
-//! | why a hit costs next to nothing | `hot.rs`, `file_body.rs` |
+//! | why a hit costs next to nothing | `hot.rs`, `file_body.rs`, `frames.rs` |
 //! | which requests are refused before anything else | `request_check.rs`, `framing.rs`, `loops.rs`, `origin_guard.rs` |
 //! | what a client may send, and how it is told to stop | `request_body.rs`, `lingering.rs` |
 //! | how files come into local repositories | `upload.rs` |
@@ -20,12 +20,15 @@ mod admin;
 mod artifact;
 mod backend;
 mod body;
+mod corked;
 mod discovery;
+mod dispatch;
 mod drive;
 mod engine_backend;
 mod exchange;
 mod file_body;
 mod forwarded;
+mod frames;
 mod framing;
 mod health_page;
 mod hot;
@@ -39,6 +42,7 @@ mod oci;
 mod openapi;
 mod origin_guard;
 mod pem;
+mod places;
 mod problem;
 mod refused;
 mod request_body;
@@ -46,9 +50,11 @@ mod request_check;
 mod respond;
 mod root_page;
 mod routes;
+mod selector;
 mod service;
 mod settings;
 mod state;
+mod streams;
 mod striped;
 mod tls;
 mod unknown;
@@ -60,5 +66,6 @@ pub use health_page::ReloadReport;
 pub use hot::hot_files;
 pub use larder_sendfile::return_large_blocks;
 pub use listen::{BindError, BoundServer, ServerHandle, bind};
+pub use places::RESERVE as RESERVED_CONNECTIONS;
 pub use settings::{DEFAULT_HOT_SET_BYTES, LiveSettings, ServerLimits, ServerSettings, TlsFiles};
 pub use tls::{CertificateDates, TlsError, check_tls};

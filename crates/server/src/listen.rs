@@ -10,25 +10,28 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use larder_core::{Clock as _, SystemClock};
 use larder_sendfile::{FileSender, SendfileStream};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::access_log;
 use crate::activity::Activity;
 use crate::backend::Backend;
+use crate::corked::Corked;
 use crate::drive::{Drain, Drive};
+use crate::forwarded::is_trusted;
 use crate::health_page::ReloadReport;
 use crate::hot::HotSet;
 use crate::metrics::Metrics;
+use crate::places::{Peer, Places, Seat};
 use crate::request_body::BodyBudget;
 use crate::service::Service;
 use crate::settings::{LiveSettings, ServerSettings};
 use crate::state::{Connection, Shared};
+use crate::streams::Streams;
 use crate::tls::{Tls, TlsError};
 use crate::watched::Watched;
 
@@ -193,7 +196,7 @@ impl BoundServer {
             shared: self.shared,
             drain: Arc::default(),
             on_loopback: self.addresses.iter().map(is_loopback).collect(),
-            slots: Arc::new(Semaphore::new(limits.connections)),
+            places: Places::new(limits.connections),
         };
         let mut connections = JoinSet::new();
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
@@ -201,8 +204,14 @@ impl BoundServer {
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
-                (socket, origin, slot) = acceptor.next(&self.listeners) => {
-                    connections.spawn(acceptor.clone().serve(socket, origin, slot));
+                (socket, origin) = acceptor.next(&self.listeners) => {
+                    let activity = Activity::new();
+                    // Without even a place in the reserve the socket is closed.
+                    if let Some(seat) = acceptor.admit(origin, &activity) {
+                        let id = seat.id();
+                        let task = connections.spawn(acceptor.clone().serve(socket, origin, seat, activity));
+                        acceptor.places.served_by(id, task);
+                    }
                 }
                 Some(ended) = connections.join_next() => report_panic(ended),
                 _ = housekeeping.tick() => acceptor.keep_house(),
@@ -239,7 +248,7 @@ struct Acceptor<B> {
     drain: Arc<Drain>,
     /// Of each listener, whether its address is a loopback address.
     on_loopback: Arc<[bool]>,
-    slots: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 /// Where a connection has come from, and by which kind of listener.
@@ -256,19 +265,20 @@ impl<B> Clone for Acceptor<B> {
             shared: Arc::clone(&self.shared),
             drain: Arc::clone(&self.drain),
             on_loopback: Arc::clone(&self.on_loopback),
-            slots: Arc::clone(&self.slots),
+            places: Arc::clone(&self.places),
         }
     }
 }
 
 impl<B: Backend> Acceptor<B> {
-    /// The next connection, once there is room for it.
-    async fn next(
-        &self,
-        listeners: &[TcpListener],
-    ) -> (TcpStream, Origin, Option<OwnedSemaphorePermit>) {
-        // The semaphore is never closed; without a permit the connection would only go uncounted.
-        let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
+    fn admit(&self, origin: Origin, activity: &Arc<Activity>) -> Option<Seat> {
+        let address = origin.peer.ip();
+        let is_proxy = is_trusted(address, &self.shared.live.load().trusted_proxies);
+        self.places.admit(Peer::new(address), is_proxy, activity)
+    }
+
+    /// The next connection.
+    async fn next(&self, listeners: &[TcpListener]) -> (TcpStream, Origin) {
         loop {
             let accepted = std::future::poll_fn(|cx| {
                 listeners
@@ -284,7 +294,7 @@ impl<B: Backend> Acceptor<B> {
                     .unwrap_or(Poll::Pending)
             });
             match accepted.await {
-                Ok((socket, origin)) => return (socket, origin, slot),
+                Ok(accepted) => return accepted,
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     tracing::error!(%error, "cannot accept connections; trying again");
@@ -294,26 +304,30 @@ impl<B: Backend> Acceptor<B> {
         }
     }
 
-    async fn serve(self, socket: TcpStream, origin: Origin, slot: Option<OwnedSemaphorePermit>) {
-        let (_slot, peer) = (slot, origin.peer);
+    async fn serve(self, socket: TcpStream, origin: Origin, seat: Seat, activity: Arc<Activity>) {
+        let peer = origin.peer;
         let _present = self.shared.metrics.connection();
         if let Err(error) = prepare(&socket, self.shared.limits.stall_timeout) {
             tracing::debug!(%error, %peer, "connection lost before it began");
             return;
         }
         match &self.shared.tls {
-            None => self.serve_plain(socket, origin).await,
+            None => {
+                let stream = SendfileStream::new(socket);
+                let connection = connection(origin, "http", Some(stream.sender()), activity, seat);
+                self.serve_http1(stream, connection).await;
+            }
             Some(tls) => {
                 let handshake = tls.acceptor().accept(socket);
                 match tokio::time::timeout(self.shared.limits.handshake_timeout, handshake).await {
                     Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                        self.serve_http2(stream, origin).await;
+                        activity.speaks_http2();
+                        let connection = connection(origin, "https", None, activity, seat);
+                        self.serve_http2(Corked::new(stream), connection).await;
                     }
                     Ok(Ok(stream)) => {
-                        let activity = Activity::new(true);
-                        let connection = connection(origin, "https", None, &activity);
-                        self.serve_http1(Watched::http1(stream, activity), connection)
-                            .await;
+                        let connection = connection(origin, "https", None, activity, seat);
+                        self.serve_http1(Corked::new(stream), connection).await;
                     }
                     Ok(Err(error)) => {
                         self.shared.metrics.connection_failed();
@@ -325,15 +339,7 @@ impl<B: Backend> Acceptor<B> {
         }
     }
 
-    async fn serve_plain(self, socket: TcpStream, origin: Origin) {
-        let stream = SendfileStream::new(socket);
-        let activity = Activity::new(true);
-        let connection = connection(origin, "http", Some(stream.sender()), &activity);
-        self.serve_http1(Watched::http1(stream, activity), connection)
-            .await;
-    }
-
-    async fn serve_http1<T>(self, transport: Watched<T>, connection: Arc<Connection>)
+    async fn serve_http1<T>(self, stream: T, connection: Arc<Connection>)
     where
         T: tokio::io::AsyncRead + tokio::io::AsyncWrite + crate::watched::Transport + Unpin,
     {
@@ -343,6 +349,7 @@ impl<B: Backend> Acceptor<B> {
             connection.peer,
         );
         let (metrics, is_plain) = (Arc::clone(&self.shared.metrics), self.shared.tls.is_none());
+        let transport = Watched::http1(stream, Arc::clone(&activity));
         let service = Service {
             backend: self.backend,
             shared: self.shared,
@@ -358,30 +365,27 @@ impl<B: Backend> Acceptor<B> {
             .max_headers(MAX_FIELDS)
             .writev(true)
             .serve_connection(TokioIo::new(transport), service);
-        if let Err(error) = Drive::new(http, activity, limits, self.drain).await
+        if let Err(error) =
+            Drive::new(http, activity, limits, self.drain, Arc::clone(&metrics)).await
             && error.is_parse()
         {
             access_log::unreadable(&error, peer, is_plain, &metrics);
         }
     }
 
-    async fn serve_http2<T>(self, stream: T, origin: Origin)
-    where
-        T: tokio::io::AsyncRead
-            + tokio::io::AsyncWrite
-            + crate::watched::Transport
-            + Unpin
-            + 'static,
-    {
-        let activity = Activity::new(false);
-        let connection = connection(origin, "https", None, &activity);
-        let limits = self.shared.limits;
+    async fn serve_http2(self, stream: Corked, connection: Arc<Connection>) {
+        let (limits, activity) = (self.shared.limits, Arc::clone(&connection.activity));
+        let metrics = Arc::clone(&self.shared.metrics);
+        let streams = Streams {
+            limits,
+            metrics: Arc::clone(&metrics),
+        };
         let service = Service {
             backend: self.backend,
             shared: self.shared,
             connection,
         };
-        let http = http2::Builder::new(TokioExecutor::new())
+        let http = http2::Builder::new(streams)
             .timer(TokioTimer::new())
             .max_concurrent_streams(128)
             .initial_stream_window_size(UNREAD)
@@ -393,7 +397,7 @@ impl<B: Backend> Acceptor<B> {
                 service,
             );
         // What goes wrong with a connection of many requests is said of these.
-        let _ = Drive::new(http, activity, limits, self.drain).await;
+        let _ = Drive::new(http, activity, limits, self.drain, metrics).await;
     }
 
     fn keep_house(&self) {
@@ -415,7 +419,8 @@ fn connection(
     origin: Origin,
     scheme: &'static str,
     sender: Option<FileSender>,
-    activity: &Arc<Activity>,
+    activity: Arc<Activity>,
+    seat: Seat,
 ) -> Arc<Connection> {
     let Origin { peer, on_loopback } = origin;
     Arc::new(Connection {
@@ -423,7 +428,8 @@ fn connection(
         scheme,
         on_loopback,
         sender,
-        activity: Arc::clone(activity),
+        activity,
+        seat,
     })
 }
 

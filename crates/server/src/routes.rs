@@ -95,6 +95,11 @@ pub(crate) const ROUTES: &[Route] = &[
     writes("/{repo}/v2/{path}", WRITE_OCI, Endpoint::OciAlias),
 ];
 
+/// Whether a raw path is one of those that only ask how larder does.
+pub(crate) fn is_probe(path: &str) -> bool {
+    matches!(path, "/live" | "/ready" | "/health")
+}
+
 /// What the table says of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found<'p> {

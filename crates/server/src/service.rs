@@ -4,7 +4,7 @@
 //! 2. on loopback, whether a browser has been led here by a foreign name (`origin_guard.rs`): 421;
 //! 3. the hot set (`hot.rs`): answered at once, counted, not logged unless asked for; not for requests of larder's own (`loops.rs`);
 //! 4. request id, in-flight gauge, log span;
-//! 5. the URL table (`routes.rs`);
+//! 5. the URL table (`dispatch.rs`, `routes.rs`);
 //! 6. for what changes state, the guard (`origin_guard.rs`);
 //! 7. the handler (`artifact.rs`, `admin.rs`);
 //! 8. access log (`access_log.rs`), latency, `Connection: close` where the body has not been read.
@@ -14,29 +14,30 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use larder_core::{
-    ErrorCode, Fault, FaultKind, Principal, Repository, RepositoryKind, RequestId, shown,
-};
+use larder_core::{ErrorCode, Fault, FaultKind, Principal, Repository, RequestId, shown};
 
 use crate::access_log::{self, BrokenOff, Line};
 use crate::backend::Backend;
 use crate::body::ResponseBody;
+use crate::dispatch::{audience_at, dispatch, fail_at};
 use crate::exchange::{Exchange, Handled};
 use crate::forwarded::{self, Client, Direct};
 use crate::metrics::RequestKind;
-use crate::origin_guard::{Attempt, is_browser, may_change_state, principal_of, refuse_rebound};
-use crate::problem::{self, Audience};
+use crate::origin_guard::{is_browser, principal_of, refuse_rebound};
+use crate::problem;
 use crate::respond::Asked;
-use crate::root_page::{self, is_root};
-use crate::routes::{Endpoint, Found, find};
+use crate::routes::is_probe;
 use crate::state::{Connection, Shared};
-use crate::{admin, artifact, discovery, loops, oci, request_check, upload};
+use crate::{artifact, request_check};
+
+/// When a client that found no place should ask again.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -72,7 +73,8 @@ impl<B: Backend> hyper::service::Service<Request<Incoming>> for Service<B> {
                 {
                     return Answering::Ready(Some(self.refuse(&request, &fault)));
                 }
-                if !self.shared.has_seen(request.headers())
+                if self.connection.seat.is_ordinary()
+                    && !self.shared.has_seen(request.headers())
                     && let Some(response) = self.hot_answer(&request, target, host)
                 {
                     return Answering::Ready(Some(response));
@@ -142,6 +144,9 @@ impl<B: Backend> Service<B> {
         );
         let running = (!response.body().is_end_stream() && variant.body.is_file())
             .then(|| self.connection.activity.begin());
+        if !self.connection.activity.is_http1() {
+            response = response.map(ResponseBody::in_frames);
+        }
         Some(match running {
             Some(running) => response.map(|body| body.keep_running(running)),
             None => response,
@@ -218,7 +223,13 @@ impl<B: Backend> Service<B> {
             client: &client,
             principal: self.principal(&head.headers),
         };
-        let mut handled = named(id, dispatch(&exchange, &mut body)).await;
+        let mut handled = named(id, async {
+            match self.take_place(&head).await {
+                Ok(()) => dispatch(&exchange, &mut body).await,
+                Err(fault) => Handled::other(fail_at(&exchange, &fault)),
+            }
+        })
+        .await;
         self.log(&head, &client, id, &handled, started);
         name(&mut handled.response, id);
         let Handled {
@@ -235,11 +246,30 @@ impl<B: Backend> Service<B> {
         if head.method == Method::HEAD {
             response = without_body(response);
         }
+        if !self.connection.seat.is_ordinary() && head.version < Version::HTTP_2 {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        if !self.connection.activity.is_http1() {
+            response = response.map(ResponseBody::in_frames);
+        }
         let broken = || {
             (kind != RequestKind::Hit)
                 .then(|| Box::new(self.broken_off(id, repository.as_deref(), &head, &client)))
         };
         response.map(|body| body.keep_running(running).named(id, broken))
+    }
+
+    /// A connection in the reserve answers probes; for anything else it needs a place among the others.
+    async fn take_place(&self, head: &request::Parts) -> Result<(), Fault> {
+        let seat = &self.connection.seat;
+        if seat.is_ordinary() || is_probe(head.uri.path()) || seat.take_place().await {
+            return Ok(());
+        }
+        let message = "all connections that larder may have are busy; ask again in a moment";
+        let fault = Fault::new(FaultKind::Unavailable, ErrorCode::Busy, message)
+            .by_rule("limits.connections");
+        Err(fault.retry_after(Some(ASK_AGAIN)))
     }
 
     /// What is to be said if the body does not come to its end.
@@ -345,159 +375,6 @@ async fn named<F: Future>(id: RequestId, future: F) -> F::Output {
         polled
     })
     .await
-}
-
-async fn dispatch<B: Backend>(exchange: &Exchange<'_, B>, body: &mut Incoming) -> Handled {
-    if exchange.shared.has_seen(&exchange.head.headers) {
-        return loops::refuse(exchange);
-    }
-    let (endpoint, repository, rest) = match find(&exchange.head.method, exchange.head.uri.path()) {
-        Found::Endpoint {
-            endpoint,
-            changes_state,
-            repository,
-            rest,
-        } => {
-            if changes_state && let Err(fault) = guard(exchange) {
-                return refuse_change(exchange, fault, endpoint);
-            }
-            (endpoint, repository, rest)
-        }
-        Found::OtherMethods(allow) => {
-            let message = format!(
-                "{} is not offered here; these are: {allow}",
-                shown(exchange.head.method.as_str())
-            );
-            let fault = Fault::new(
-                FaultKind::MethodNotAllowed,
-                ErrorCode::MethodNotAllowed,
-                message,
-            );
-            let audience = audience_at(exchange.head.uri.path());
-            let response = problem::not_allowed(&**exchange.backend, &fault, audience, &allow);
-            return Handled::other(response);
-        }
-        Found::Nothing => return nothing(exchange),
-    };
-    match endpoint {
-        Endpoint::Artifact if is_root(&exchange.head.method, rest) => {
-            root(exchange, repository, rest, body).await
-        }
-        Endpoint::Artifact => artifact::serve_artifact(exchange, repository, rest, body).await,
-        Endpoint::Upload if upload::is_local(exchange, repository) => {
-            upload::serve(exchange, repository, rest, body).await
-        }
-        Endpoint::Upload if exchange.head.method == Method::DELETE => {
-            discovery::forget(exchange, repository, rest).await
-        }
-        Endpoint::Upload => artifact::refuse_upload(exchange, repository),
-        Endpoint::Virtual => {
-            let page = if is_root(&exchange.head.method, rest) {
-                root_page::of_virtual(exchange, repository)
-            } else {
-                None
-            };
-            page.unwrap_or_else(|| artifact::serve_virtual(exchange, repository))
-        }
-        Endpoint::Oci => oci::serve(exchange, rest).await,
-        Endpoint::OciAlias => match oci::serve_alias(exchange, repository, rest).await {
-            Some(handled) => handled,
-            None => nothing(exchange),
-        },
-        Endpoint::Discovery => discovery::serve(exchange, repository).await,
-        _ => admin::serve(exchange, endpoint).await,
-    }
-}
-
-/// A repository's root: larder's page, or what a generic repository's upstream has there.
-async fn root<B: Backend>(
-    exchange: &Exchange<'_, B>,
-    repository: &str,
-    rest: &str,
-    body: &mut Incoming,
-) -> Handled {
-    if let Some(page) =
-        root_page::of(exchange, repository).or_else(|| root_page::with_slash(exchange, repository))
-    {
-        return page;
-    }
-    root_page::instead_of(
-        exchange,
-        artifact::serve_artifact(exchange, repository, rest, body).await,
-    )
-}
-
-fn nothing<B: Backend>(exchange: &Exchange<'_, B>) -> Handled {
-    let fault = Fault::new(
-        FaultKind::NotFound,
-        ErrorCode::NotFound,
-        "there is nothing at this address; GET / lists the repositories",
-    );
-    Handled::other(fail(exchange, &fault, Endpoint::Root))
-}
-
-fn guard<B>(exchange: &Exchange<'_, B>) -> Result<(), Fault> {
-    let attempt = Attempt {
-        headers: &exchange.head.headers,
-        scheme: exchange.connection.scheme,
-        host: exchange.host,
-        loopback_only: exchange.shared.loopback_only,
-    };
-    may_change_state(attempt, &exchange.shared.live.load())
-}
-
-/// A change that this client may not make. Who means to publish to a copy of an upstream is told that no token would help.
-fn refuse_change<B: Backend>(
-    exchange: &Exchange<'_, B>,
-    mut fault: Fault,
-    endpoint: Endpoint,
-) -> Handled {
-    let repository = loops::repository_of(exchange);
-    if let Some(repository) = repository.as_deref() {
-        let is_upload = exchange.head.method != Method::DELETE
-            && matches!(
-                endpoint,
-                Endpoint::Upload | Endpoint::Oci | Endpoint::OciAlias
-            );
-        if is_upload && repository.kind() != RepositoryKind::Local {
-            let kind = repository.kind().as_str();
-            fault.message = format!(
-                "{} is a {kind} repository and takes no uploads; {}",
-                repository.name, fault.message
-            );
-        }
-        fault = fault.in_repository(&repository.name);
-    }
-    Handled {
-        response: fail(exchange, &fault, endpoint),
-        kind: RequestKind::Refused,
-        repository,
-    }
-}
-
-fn fail<B: Backend>(
-    exchange: &Exchange<'_, B>,
-    fault: &Fault,
-    endpoint: Endpoint,
-) -> Response<ResponseBody> {
-    let audience = if matches!(endpoint, Endpoint::Oci | Endpoint::OciAlias) {
-        Audience::Oci
-    } else {
-        Audience::Repository(None)
-    };
-    problem::response(&**exchange.backend, fault, audience)
-}
-
-/// Who reads an error, as far as the path alone tells.
-fn audience_at(path: &str) -> Audience<'static> {
-    let mut segments = path.split('/').skip(1);
-    let is_oci = segments.next() == Some("v2")
-        || segments.next() == Some("v2") && !path.starts_with("/api/");
-    if is_oci {
-        Audience::Oci
-    } else {
-        Audience::Repository(None)
-    }
 }
 
 /// The answer to HEAD: the length of GET's body, and no body.

@@ -62,14 +62,17 @@ pub struct TlsFiles {
 /// Bounds that keep strangers from using up the server (spec section 1, hazards R1 and R5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerLimits {
-    /// Connections at once; further ones wait in the kernel's queue.
+    /// Connections at once, beside a few that are kept for probes. No peer has more than three quarters of them.
     pub connections: usize,
     /// From a connection's start, or the first byte of a request, to the end of the request's head.
     pub header_timeout: Duration,
     /// A kept-alive connection without requests is closed after this.
     pub idle_timeout: Duration,
-    /// A client that acknowledges no byte for this long is dropped.
+    /// A client that acknowledges no byte for this long is dropped, and one that takes fewer than `stall_bytes` of an answer that is
+    /// ready for it.
     pub stall_timeout: Duration,
+    /// What a client must take of an answer within `stall_timeout`, in bytes.
+    pub stall_bytes: u64,
     /// A request body that brings no byte for this long is given up.
     pub body_timeout: Duration,
     /// An upload that brings no byte for this long is given up. There is no bound on its whole time.
@@ -95,6 +98,7 @@ impl Default for ServerLimits {
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_mins(1),
             stall_timeout: Duration::from_mins(5),
+            stall_bytes: 64 << 10,
             body_timeout: Duration::from_secs(10),
             upload_timeout: Duration::from_mins(1),
             body_total: Duration::from_mins(1),

@@ -12,6 +12,7 @@ use crate::activity::Activity;
 use crate::health_page::ReloadReport;
 use crate::hot::HotSet;
 use crate::metrics::Metrics;
+use crate::places::Seat;
 use crate::request_body::BodyBudget;
 use crate::settings::{LiveSettings, ServerLimits};
 use crate::tls::Tls;
@@ -55,4 +56,5 @@ pub(crate) struct Connection {
     /// `None` where bytes must pass through the process (TLS, HTTP/2).
     pub(crate) sender: Option<FileSender>,
     pub(crate) activity: Arc<Activity>,
+    pub(crate) seat: Seat,
 }

@@ -10,9 +10,9 @@ use larder_sendfile::SendfileStream;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 
 use crate::activity::Activity;
+use crate::corked::Corked;
 use crate::framing::HeadScanner;
 use crate::lingering::Lingering;
 
@@ -27,9 +27,9 @@ impl Transport for SendfileStream {
     }
 }
 
-impl Transport for TlsStream<TcpStream> {
+impl Transport for Corked {
     fn socket(&self) -> &TcpStream {
-        self.get_ref().0
+        Corked::socket(self)
     }
 }
 
@@ -62,8 +62,11 @@ impl<T: Transport> Watched<T> {
         }
     }
 
-    fn note_write<R>(&self, poll: Poll<R>) -> Poll<R> {
-        self.activity.write_blocked(poll.is_pending());
+    fn note_write(&self, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.activity.written(match &poll {
+            Poll::Pending => None,
+            Poll::Ready(taken) => Some(*taken.as_ref().unwrap_or(&0)),
+        });
         poll
     }
 }
@@ -129,7 +132,8 @@ impl<T: AsyncWrite + Transport + Unpin> AsyncWrite for Watched<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.transport).poll_flush(cx);
-        self.note_write(poll)
+        self.activity.written((!poll.is_pending()).then_some(0));
+        poll
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

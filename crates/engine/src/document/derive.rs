@@ -91,11 +91,14 @@ impl DerivedBody {
 }
 
 #[derive(Debug, Clone)]
-struct ByMemory;
+struct ByMemory {
+    /// So that no more files are open than may be.
+    least: u64,
+}
 
 impl Weighter<String, Arc<DerivedBody>> for ByMemory {
     fn weight(&self, _: &String, body: &Arc<DerivedBody>) -> u64 {
-        body.weight
+        body.weight.max(self.least)
     }
 }
 
@@ -103,8 +106,15 @@ impl Weighter<String, Arc<DerivedBody>> for ByMemory {
 pub(crate) struct Derivations(Cache<String, Arc<DerivedBody>, ByMemory>);
 
 impl Derivations {
-    pub(crate) fn new() -> Self {
-        Self(Cache::with_weighter(512, BUDGET, ByMemory))
+    /// With at most so many open files.
+    pub(crate) fn new(files: usize) -> Self {
+        let least = BUDGET.div_ceil(files.max(1) as u64);
+        // Few and heavy entries must not be spread over many shards, of which none could take one.
+        Self(Cache::with_weighter(
+            files.clamp(8, 512),
+            BUDGET,
+            ByMemory { least },
+        ))
     }
 
     /// What is made already. A file that somebody has shortened is forgotten, and made again.
@@ -354,7 +364,7 @@ mod tests {
     /// The table subtracts what a value weighs when it goes: if that is not what was added, its budget melts away.
     #[test]
     fn hazard_x2_a_body_that_has_got_its_file_weighs_what_a_file_does() {
-        let derivations = Derivations::new();
+        let derivations = Derivations::new(crate::budget::MOST_DERIVED_FILES);
         let put = |place| {
             derivations.0.insert(
                 "k".to_owned(),
@@ -375,7 +385,7 @@ mod tests {
 
     #[test]
     fn hazard_x2_what_a_full_disk_leaves_in_memory_weighs_all_of_it() {
-        let derivations = Derivations::new();
+        let derivations = Derivations::new(crate::budget::MOST_DERIVED_FILES);
         for n in 0..100 {
             let place = Place::Stuck(Bytes::from(vec![b'x'; 1 << 20]));
             derivations.0.insert(

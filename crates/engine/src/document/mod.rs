@@ -76,7 +76,7 @@ impl Documents {
             budgets: parts.budgets,
             counters: parts.counters,
             claim_tables: ClaimTables::new(),
-            derivations: Derivations::new(),
+            derivations: Derivations::new(parts.budgets.limits.derived_files),
             rereadings: Rereadings::default(),
         })
     }

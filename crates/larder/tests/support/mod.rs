@@ -29,6 +29,7 @@ pub(crate) struct Setup {
     config: Option<String>,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
+    open_files: Option<u32>,
 }
 
 impl Setup {
@@ -54,6 +55,12 @@ impl Setup {
     /// One more argument.
     pub(crate) fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// With no more open files than this.
+    pub(crate) fn open_files(mut self, most: u32) -> Self {
+        self.open_files = Some(most);
         self
     }
 
@@ -220,7 +227,16 @@ impl TestLarder {
         self.launches += 1;
         self.address = None;
         let log = std::fs::File::create(self.log_path()).expect("a log file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+        let program = env!("CARGO_BIN_EXE_larder");
+        let mut command = match self.setup.open_files {
+            None => Command::new(program),
+            Some(most) => {
+                let mut shell = Command::new("/bin/sh");
+                let line = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
+                shell.args(["-c", &line, program]);
+                shell
+            }
+        };
         command
             .args(&self.setup.arguments)
             .env_clear()

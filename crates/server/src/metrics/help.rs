@@ -22,12 +22,17 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
     (
         "larder_connections_limit",
         "gauge",
-        "connections that may be open at once; further clients wait",
+        "connections that may be open at once, beside a few kept for probes; further clients wait",
     ),
     (
         "larder_connections_failed_total",
         "counter",
         "connections that failed in their TLS handshake",
+    ),
+    (
+        "larder_connections_stalled_total",
+        "counter",
+        "connections, and streams of HTTP/2, that were cut because the client took next to nothing of its answer for five minutes",
     ),
     (
         "larder_requests_in_flight",

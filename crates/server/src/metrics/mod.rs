@@ -11,6 +11,7 @@
 mod help;
 mod page;
 mod process;
+mod upstreams;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -148,6 +149,7 @@ pub(crate) struct Metrics {
     repositories: ArcSwap<BTreeMap<String, Arc<RepositoryRequests>>>,
     connections: AtomicI64,
     connections_refused: AtomicU64,
+    connections_stalled: AtomicU64,
     in_flight: AtomicI64,
     refused: Refused,
     latency: Family<[(&'static str, &'static str); 1], Histogram>,
@@ -185,6 +187,7 @@ impl Metrics {
             repositories: ArcSwap::default(),
             connections: AtomicI64::new(0),
             connections_refused: AtomicU64::new(0),
+            connections_stalled: AtomicU64::new(0),
             in_flight: AtomicI64::new(0),
             refused: Refused::default(),
             latency: Family::new_with_constructor(buckets),
@@ -235,6 +238,11 @@ impl Metrics {
         self.connections_refused.fetch_add(1, Relaxed);
     }
 
+    /// A client took too little of its answer for too long.
+    pub(crate) fn connection_stalled(&self) {
+        self.connections_stalled.fetch_add(1, Relaxed);
+    }
+
     /// Sets the counters to zero (`PUT /cache/flush?cache_type=metrics`).
     pub(crate) fn reset(&self) {
         self.repositories
@@ -242,6 +250,7 @@ impl Metrics {
             .values()
             .for_each(|requests| requests.reset());
         self.connections_refused.store(0, Relaxed);
+        self.connections_stalled.store(0, Relaxed);
         self.refused.reset();
         self.latency.clear();
     }

@@ -1,12 +1,12 @@
 //! The page of `/metrics`, in Prometheus' text format: the counters as they stand, and the state of the node beside them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use larder_core::UnixMillis;
-use larder_engine::{DiskSpace, MirrorReport, UpstreamReport, UpstreamStanding};
+use larder_engine::{DiskSpace, UpstreamReport};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric as _, MetricEncoder,
@@ -60,43 +60,50 @@ pub(super) fn render(
 
 /// One scrape: the counters as they stand.
 #[derive(Debug)]
-struct Scrape {
+pub(super) struct Scrape {
     metrics: Arc<Metrics>,
-    engine: CounterSnapshot,
+    pub(super) engine: CounterSnapshot,
     hot: HotSetSize,
-    node: Node,
+    pub(super) node: Node,
 }
 
 /// Describes metrics by the sentences of the guide.
-struct Page<'a, 'e> {
+pub(super) struct Page<'a, 'e> {
     encoder: &'a mut DescriptorEncoder<'e>,
     prefix: &'static str,
 }
 
 impl Page<'_, '_> {
-    fn counters<'s>(&'s mut self, name: &'s str) -> Result<MetricEncoder<'s>, fmt::Error> {
+    pub(super) fn counters<'s>(
+        &'s mut self,
+        name: &'s str,
+    ) -> Result<MetricEncoder<'s>, fmt::Error> {
         let help = sentence(&format!("{}_{name}_total", self.prefix));
         self.encoder
             .encode_descriptor(name, &help, None, MetricType::Counter)
     }
 
-    fn gauges<'s>(&'s mut self, name: &'s str) -> Result<MetricEncoder<'s>, fmt::Error> {
+    pub(super) fn gauges<'s>(&'s mut self, name: &'s str) -> Result<MetricEncoder<'s>, fmt::Error> {
         let help = sentence(&format!("{}_{name}", self.prefix));
         self.encoder
             .encode_descriptor(name, &help, None, MetricType::Gauge)
     }
 
-    fn counter(&mut self, name: &str, value: &impl EncodeCounterValue) -> fmt::Result {
+    pub(super) fn counter(&mut self, name: &str, value: &impl EncodeCounterValue) -> fmt::Result {
         self.counters(name)?
             .encode_counter::<NoLabelSet, _, u64>(value, None)
     }
 
-    fn gauge(&mut self, name: &str, value: &impl EncodeGaugeValue) -> fmt::Result {
+    pub(super) fn gauge(&mut self, name: &str, value: &impl EncodeGaugeValue) -> fmt::Result {
         self.gauges(name)?.encode_gauge(value)
     }
 
     /// Nothing at all where there is no value.
-    fn gauge_if(&mut self, name: &str, value: Option<impl EncodeGaugeValue>) -> fmt::Result {
+    pub(super) fn gauge_if(
+        &mut self,
+        name: &str,
+        value: Option<impl EncodeGaugeValue>,
+    ) -> fmt::Result {
         value.map_or(Ok(()), |value| self.gauge(name, &value))
     }
 }
@@ -117,6 +124,10 @@ impl Collector for Scrape {
         page.counter(
             "connections_failed",
             &metrics.connections_refused.load(Relaxed),
+        )?;
+        page.counter(
+            "connections_stalled",
+            &metrics.connections_stalled.load(Relaxed),
         )?;
         page.gauge("connections", &metrics.connections.load(Relaxed))?;
         page.gauge("connections_limit", &self.node.connections_limit)?;
@@ -232,93 +243,6 @@ impl Scrape {
         Ok(())
     }
 
-    /// One metric for each counter of a mirror, with all mirrors under it, and whether each is healthy.
-    fn mirrors(&self, page: &mut Page<'_, '_>) -> fmt::Result {
-        let mirrors = &self.engine.mirrors;
-        let labels = |mirror: &MirrorReport| {
-            [
-                ("repository", mirror.repository.clone()),
-                ("mirror", mirror.mirror.clone()),
-            ]
-        };
-        let names: BTreeSet<&str> = mirrors
-            .iter()
-            .flat_map(|mirror| mirror.counters.iter().map(|(name, _)| *name))
-            .collect();
-        for name in names {
-            let full_name = format!("mirror_{name}");
-            let mut family = page.counters(&full_name)?;
-            for mirror in mirrors {
-                let Some((_, value)) = mirror.counters.iter().find(|(known, _)| *known == name)
-                else {
-                    continue;
-                };
-                family
-                    .encode_family(&labels(mirror))?
-                    .encode_counter::<NoLabelSet, _, u64>(value, None)?;
-            }
-        }
-        let mut family = page.gauges("mirror_healthy")?;
-        for mirror in mirrors {
-            family
-                .encode_family(&labels(mirror))?
-                .encode_gauge(&i64::from(mirror.healthy))?;
-        }
-        Ok(())
-    }
-
-    /// Whether each place answers; those that were not asked yet are left out.
-    fn upstreams(&self, page: &mut Page<'_, '_>) -> fmt::Result {
-        let mut family = page.gauges("upstream_up")?;
-        for report in &self.node.upstreams {
-            let up = match report.standing {
-                UpstreamStanding::Unknown => continue,
-                UpstreamStanding::Ok => 1_i64,
-                UpstreamStanding::Failing => 0,
-            };
-            let labels = [
-                ("repository", report.repository.as_str()),
-                ("upstream", report.upstream.as_str()),
-            ];
-            family.encode_family(&labels)?.encode_gauge(&up)?;
-        }
-        Ok(())
-    }
-
-    fn failures(&self, page: &mut Page<'_, '_>) -> fmt::Result {
-        let mut family = page.counters("upstream_failures")?;
-        for (repository, causes) in &self.engine.failures {
-            for (cause, count) in causes {
-                let labels = [("repository", repository.as_str()), ("cause", *cause)];
-                family
-                    .encode_family(&labels)?
-                    .encode_counter::<NoLabelSet, _, u64>(count, None)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What upstreams said of their rate limits.
-    fn quotas(&self, page: &mut Page<'_, '_>) -> fmt::Result {
-        for name in ["upstream_quota_limit", "upstream_quota_remaining"] {
-            let said = |(repository, numbers): &(String, Vec<(&'static str, u64)>)| {
-                numbers
-                    .iter()
-                    .find(|(said, _)| *said == name)
-                    .map(|(_, number)| (repository.clone(), *number))
-            };
-            let values: Vec<(String, u64)> = self.engine.quotas.iter().filter_map(said).collect();
-            let full_name = format!("repository_{name}");
-            let mut family = page.gauges(&full_name)?;
-            for (repository, value) in values {
-                family
-                    .encode_family(&[("repository", repository.as_str())])?
-                    .encode_gauge(&value)?;
-            }
-        }
-        Ok(())
-    }
-
     /// One metric for each of the engine's names, with all repositories under it.
     fn engine_counters(&self, page: &mut Page<'_, '_>) -> fmt::Result {
         for (name, value) in &self.engine.process {
@@ -408,6 +332,7 @@ mod tests {
 
     use http::StatusCode;
     use larder_core::Source;
+    use larder_engine::{MirrorReport, UpstreamStanding};
 
     use super::super::RequestKind;
     use super::*;

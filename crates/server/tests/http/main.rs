@@ -10,6 +10,7 @@
 mod access;
 mod artifacts;
 mod bad_input;
+mod budgets;
 mod harness;
 mod hot_set;
 mod oci;

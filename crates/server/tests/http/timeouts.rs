@@ -155,24 +155,6 @@ async fn hazard_r1_a_request_body_that_drips_is_given_up() {
 }
 
 #[tokio::test]
-async fn connections_above_the_cap_wait_for_a_free_place() {
-    let mut settings = settings();
-    settings.limits.connections = 1;
-    let server = Server::with(settings).await;
-    let mut first = server.connect().await;
-    assert_eq!(first.ask("GET", "/live", &[]).await.status, 200);
-    let mut second = server.connect().await;
-    let waiting =
-        tokio::time::timeout(Duration::from_millis(300), second.ask("GET", "/live", &[])).await;
-    assert!(
-        waiting.is_err(),
-        "answered although the one place was taken"
-    );
-    drop(first);
-    assert_eq!(second.answer(false).await.status, 200);
-}
-
-#[tokio::test]
 async fn a_stopping_server_finishes_answers_and_closes_what_is_idle() {
     let mut server = Server::start().await;
     server.script(

@@ -16,7 +16,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::harness::{Script, Server, Spec, etag, file_of, pattern, settings};
 
-fn write_certificate(folder: &Path) -> (TlsFiles, CertificateDer<'static>) {
+pub(crate) fn write_certificate(folder: &Path) -> (TlsFiles, CertificateDer<'static>) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let files = TlsFiles {
         cert: folder.join("cert.pem"),
@@ -27,7 +27,7 @@ fn write_certificate(folder: &Path) -> (TlsFiles, CertificateDer<'static>) {
     (files, made.cert.der().clone())
 }
 
-async fn connect(
+pub(crate) async fn connect(
     server: &Server,
     root: &CertificateDer<'static>,
     protocol: &[u8],

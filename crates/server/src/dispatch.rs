@@ -1,0 +1,181 @@
+//! From a request that is well formed to its handler: the URL table, and the guard of what changes state.
+
+use http::{Method, Response};
+use hyper::body::Incoming;
+use larder_core::{ErrorCode, Fault, FaultKind, RepositoryKind, shown};
+
+use crate::backend::Backend;
+use crate::body::ResponseBody;
+use crate::exchange::{Exchange, Handled};
+use crate::metrics::RequestKind;
+use crate::origin_guard::{Attempt, may_change_state};
+use crate::problem::{self, Audience};
+use crate::root_page::{self, is_root};
+use crate::routes::{Endpoint, Found, find};
+use crate::{admin, artifact, discovery, loops, oci, upload};
+
+/// Steps 5 to 7: which handler a request goes to, and whether it may.
+pub(crate) async fn dispatch<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    body: &mut Incoming,
+) -> Handled {
+    if exchange.shared.has_seen(&exchange.head.headers) {
+        return loops::refuse(exchange);
+    }
+    let (endpoint, repository, rest) = match find(&exchange.head.method, exchange.head.uri.path()) {
+        Found::Endpoint {
+            endpoint,
+            changes_state,
+            repository,
+            rest,
+        } => {
+            if changes_state && let Err(fault) = guard(exchange) {
+                return refuse_change(exchange, fault, endpoint);
+            }
+            (endpoint, repository, rest)
+        }
+        Found::OtherMethods(allow) => {
+            let message = format!(
+                "{} is not offered here; these are: {allow}",
+                shown(exchange.head.method.as_str())
+            );
+            let fault = Fault::new(
+                FaultKind::MethodNotAllowed,
+                ErrorCode::MethodNotAllowed,
+                message,
+            );
+            let audience = audience_at(exchange.head.uri.path());
+            let response = problem::not_allowed(&**exchange.backend, &fault, audience, &allow);
+            return Handled::other(response);
+        }
+        Found::Nothing => return nothing(exchange),
+    };
+    match endpoint {
+        Endpoint::Artifact if is_root(&exchange.head.method, rest) => {
+            root(exchange, repository, rest, body).await
+        }
+        Endpoint::Artifact => artifact::serve_artifact(exchange, repository, rest, body).await,
+        Endpoint::Upload if upload::is_local(exchange, repository) => {
+            upload::serve(exchange, repository, rest, body).await
+        }
+        Endpoint::Upload if exchange.head.method == Method::DELETE => {
+            discovery::forget(exchange, repository, rest).await
+        }
+        Endpoint::Upload => artifact::refuse_upload(exchange, repository),
+        Endpoint::Virtual => {
+            let page = if is_root(&exchange.head.method, rest) {
+                root_page::of_virtual(exchange, repository)
+            } else {
+                None
+            };
+            page.unwrap_or_else(|| artifact::serve_virtual(exchange, repository))
+        }
+        Endpoint::Oci => oci::serve(exchange, rest).await,
+        Endpoint::OciAlias => match oci::serve_alias(exchange, repository, rest).await {
+            Some(handled) => handled,
+            None => nothing(exchange),
+        },
+        Endpoint::Discovery => discovery::serve(exchange, repository).await,
+        _ => admin::serve(exchange, endpoint).await,
+    }
+}
+
+/// A repository's root: larder's page, or what a generic repository's upstream has there.
+async fn root<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    repository: &str,
+    rest: &str,
+    body: &mut Incoming,
+) -> Handled {
+    if let Some(page) =
+        root_page::of(exchange, repository).or_else(|| root_page::with_slash(exchange, repository))
+    {
+        return page;
+    }
+    root_page::instead_of(
+        exchange,
+        artifact::serve_artifact(exchange, repository, rest, body).await,
+    )
+}
+
+fn nothing<B: Backend>(exchange: &Exchange<'_, B>) -> Handled {
+    let fault = Fault::new(
+        FaultKind::NotFound,
+        ErrorCode::NotFound,
+        "there is nothing at this address; GET / lists the repositories",
+    );
+    Handled::other(fail(exchange, &fault, Endpoint::Root))
+}
+
+fn guard<B>(exchange: &Exchange<'_, B>) -> Result<(), Fault> {
+    let attempt = Attempt {
+        headers: &exchange.head.headers,
+        scheme: exchange.connection.scheme,
+        host: exchange.host,
+        loopback_only: exchange.shared.loopback_only,
+    };
+    may_change_state(attempt, &exchange.shared.live.load())
+}
+
+/// A change that this client may not make. Who means to publish to a copy of an upstream is told that no token would help.
+fn refuse_change<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    mut fault: Fault,
+    endpoint: Endpoint,
+) -> Handled {
+    let repository = loops::repository_of(exchange);
+    if let Some(repository) = repository.as_deref() {
+        let is_upload = exchange.head.method != Method::DELETE
+            && matches!(
+                endpoint,
+                Endpoint::Upload | Endpoint::Oci | Endpoint::OciAlias
+            );
+        if is_upload && repository.kind() != RepositoryKind::Local {
+            let kind = repository.kind().as_str();
+            fault.message = format!(
+                "{} is a {kind} repository and takes no uploads; {}",
+                repository.name, fault.message
+            );
+        }
+        fault = fault.in_repository(&repository.name);
+    }
+    Handled {
+        response: fail(exchange, &fault, endpoint),
+        kind: RequestKind::Refused,
+        repository,
+    }
+}
+
+fn fail<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    fault: &Fault,
+    endpoint: Endpoint,
+) -> Response<ResponseBody> {
+    let audience = if matches!(endpoint, Endpoint::Oci | Endpoint::OciAlias) {
+        Audience::Oci
+    } else {
+        Audience::Repository(None)
+    };
+    problem::response(&**exchange.backend, fault, audience)
+}
+
+/// A fault that has nothing to do with what is asked for.
+pub(crate) fn fail_at<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    fault: &Fault,
+) -> Response<ResponseBody> {
+    let audience = audience_at(exchange.head.uri.path());
+    problem::response(&**exchange.backend, fault, audience)
+}
+
+/// Who reads an error, as far as the path alone tells.
+pub(crate) fn audience_at(path: &str) -> Audience<'static> {
+    let mut segments = path.split('/').skip(1);
+    let is_oci = segments.next() == Some("v2")
+        || segments.next() == Some("v2") && !path.starts_with("/api/");
+    if is_oci {
+        Audience::Oci
+    } else {
+        Audience::Repository(None)
+    }
+}
