@@ -20,7 +20,7 @@ use crate::repositories::upstreams::{FailureCounters, UpstreamState};
 
 /// A repository as the engine keeps it.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
+pub(crate) struct RepositoryState {
     pub(crate) repository: Arc<Repository>,
     /// The marks of the upstreams at `base_url` and at `index_url`: what came from another one is not theirs (docs/adr/0044).
     pub(crate) origins: [Arc<str>; 2],
@@ -49,7 +49,7 @@ pub(crate) struct Entry {
     pub(crate) not_built: Option<Arc<str>>,
 }
 
-impl Entry {
+impl RepositoryState {
     pub(crate) fn repository_is_offline(&self) -> bool {
         self.repository
             .upstream()
@@ -109,7 +109,7 @@ impl Registry {
     /// Where links into a repository start: the public URL, else what the client used; path-absolute where the format wants that.
     pub(crate) fn link_base(
         &self,
-        entry: &Entry,
+        entry: &RepositoryState,
         format: &dyn Format,
         client_base: &str,
     ) -> LinkBase {
@@ -136,7 +136,7 @@ impl Registry {
     }
 
     /// The path at which this client finds something of a repository, percent-encoded and query included.
-    pub(crate) fn location(&self, entry: &Entry, to: &str, client_base: &str) -> String {
+    pub(crate) fn location(&self, entry: &RepositoryState, to: &str, client_base: &str) -> String {
         let public = self.public_urls.load();
         let prefix = public
             .of_client(client_base)
@@ -146,7 +146,7 @@ impl Registry {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Repositories(HashMap<RepositoryName, Arc<Entry>>);
+pub(crate) struct Repositories(HashMap<RepositoryName, Arc<RepositoryState>>);
 
 impl Repositories {
     /// The next generation: epochs and counters of repositories that stay are kept, and every epoch is raised.
@@ -165,7 +165,7 @@ impl Repositories {
         }
         let entry = |repository: Arc<Repository>| {
             let old = self.0.get(&repository.name);
-            let entry = Entry {
+            let entry = RepositoryState {
                 origins: origins_of(&repository, origin),
                 arrivals: old.map_or_else(Arc::default, |e| Arc::clone(&e.arrivals)),
                 epoch: old.map_or_else(Arc::default, |e| Arc::clone(&e.epoch)),
@@ -188,12 +188,12 @@ impl Repositories {
         Self(repositories.into_iter().map(entry).collect())
     }
 
-    pub(crate) fn get(&self, name: &RepositoryName) -> Option<&Arc<Entry>> {
+    pub(crate) fn get(&self, name: &RepositoryName) -> Option<&Arc<RepositoryState>> {
         self.0.get(name)
     }
 
     /// Sorted by name.
-    pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
+    pub(crate) fn all(&self) -> Vec<Arc<RepositoryState>> {
         let mut all: Vec<_> = self.0.values().cloned().collect();
         all.sort_by(|a, b| a.repository.name.cmp(&b.repository.name));
         all

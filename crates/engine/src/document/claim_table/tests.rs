@@ -1,4 +1,5 @@
 use super::*;
+use crate::target::claim::Stated;
 use larder_core::sha256;
 use proptest::prelude::*;
 

@@ -1,0 +1,199 @@
+//! What is meant: a document or file of an upstream, with its class and the key under which it is remembered.
+
+pub(crate) mod claim;
+pub(crate) mod decided;
+pub(crate) mod keys;
+pub(crate) mod loaded;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use claim::StoredClaim;
+use http::{HeaderMap, Method};
+use larder_core::{ArtifactRecord, Mutability, SourceKey, UnixMillis, fresh_until};
+use larder_formats::{Format, SourceSpec};
+
+use crate::repositories::RepositoryState;
+
+/// Stands beside the kept fields of an upstream's head; no upstream can send it, for no format keeps a field of this name. The
+/// status, a space, and the folder's address below the repository; the status alone if it lies elsewhere.
+pub(crate) const FOLDER: &str = "larder-folder";
+
+/// A request for an artifact.
+#[derive(Debug, Clone)]
+pub struct ArtifactRequest<'a> {
+    /// The repository's name as it stands in the URL.
+    pub repository: &'a str,
+    /// Percent-encoded path below the repository, without leading slash and without query.
+    pub raw_path: &'a str,
+    /// Raw query, without `?`.
+    pub query: Option<&'a str>,
+    /// GET, HEAD, or POST for what formats pass through.
+    pub method: &'a Method,
+    /// All request headers.
+    pub headers: &'a HeaderMap,
+    /// `http://host:port` as the client sees it, no trailing slash. It chooses among the configured public URLs; one that is configured takes its place.
+    pub client_base: &'a str,
+    /// Request body; empty unless the method is POST.
+    pub body: Bytes,
+}
+
+/// An upstream document or file that may be obtained: what flights and records are about.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) entry: Arc<RepositoryState>,
+    pub(crate) format: &'static dyn Format,
+    pub(crate) spec: SourceSpec,
+    pub(crate) class: Mutability,
+    pub(crate) key: SourceKey,
+    /// What a document says of it that is not held yet.
+    pub(crate) stated: Option<Arc<StoredClaim>>,
+}
+
+impl Target {
+    pub(crate) fn new(
+        entry: Arc<RepositoryState>,
+        format: &'static dyn Format,
+        spec: SourceSpec,
+        class: Mutability,
+    ) -> Self {
+        let key = keys::key_of(&entry, format, &spec);
+        Self {
+            entry,
+            format,
+            spec,
+            class,
+            key,
+            stated: None,
+        }
+    }
+
+    /// What documents call it: its path with the whole of its query.
+    pub(crate) fn name(&self) -> Cow<'_, str> {
+        match &self.spec.query {
+            Some(query) if query.len() > keys::LONGEST_QUERY => {
+                Cow::Owned(format!("{}?{query}", self.spec.key_path))
+            }
+            _ => Cow::Borrowed(&*self.key.path),
+        }
+    }
+
+    /// As this, with what its document says of it.
+    pub(crate) fn stating(self, claim: StoredClaim) -> Self {
+        Self {
+            stated: Some(Arc::new(claim)),
+            ..self
+        }
+    }
+
+    /// The same document in another variant.
+    pub(crate) fn in_variant(&self, variant: &'static str) -> Self {
+        let spec = SourceSpec {
+            variant,
+            ..self.spec.clone()
+        };
+        Self::new(Arc::clone(&self.entry), self.format, spec, self.class)
+    }
+
+    /// The generation that this document heads.
+    pub(crate) fn generation(&self) -> Option<larder_formats::Generation> {
+        let generation = self.format.generation(&self.spec.key_path)?;
+        (self.spec.is_document && generation.document.key_path == self.spec.key_path)
+            .then_some(generation)
+    }
+
+    /// The generation of which this is a companion, or another file whose name does not say what it is.
+    pub(crate) fn member_of(&self) -> Option<larder_formats::Generation> {
+        let path = &self.spec.key_path;
+        if self.spec.is_document
+            || !self.class.is_mutable()
+            || self.format.digest_in_name(path).is_some()
+        {
+            return None;
+        }
+        self.format.generation(path)
+    }
+
+    /// A source that is asked for on behalf of this one: the folders that both are in are spelt as the client spells them.
+    pub(crate) fn with_client_encoding(&self, other: SourceSpec) -> SourceSpec {
+        let folders = |path: &str| path.bytes().filter(|&byte| byte == b'/').count();
+        let own = &self.spec;
+        // An escape may be a slash (npm): then spelling and meaning do not go side by side.
+        if folders(&own.path) != folders(&own.key_path)
+            || folders(&other.path) != folders(&other.key_path)
+        {
+            return other;
+        }
+        let both = own
+            .key_path
+            .split('/')
+            .zip(other.key_path.split('/'))
+            .take(folders(&own.path).min(folders(&other.path)));
+        let shared = both.take_while(|(own, other)| own == other).count();
+        let path: Vec<&str> = own
+            .path
+            .split('/')
+            .take(shared)
+            .chain(other.path.split('/').skip(shared))
+            .collect();
+        SourceSpec {
+            path: path.join("/"),
+            ..other
+        }
+    }
+
+    pub(crate) fn heads_generation(&self) -> bool {
+        self.spec.is_document && self.generation().is_some()
+    }
+
+    /// For a document that the engine reads on its own account, to learn what it says of a file.
+    pub(crate) fn naming_document(
+        entry: &Arc<RepositoryState>,
+        format: &'static dyn Format,
+        spec: SourceSpec,
+    ) -> Self {
+        let built_in = format.built_in(&entry.repository, &spec.key_path);
+        let class = entry
+            .repository
+            .access
+            .classify(&spec.key_path, built_in)
+            .map_or(
+                Mutability::Mutable {
+                    user_defined: false,
+                    named_by_digest: false,
+                },
+                |access| access.mutability,
+            );
+        Self::new(Arc::clone(entry), format, spec, class)
+    }
+
+    /// The class of what is remembered: a folder's is mutable, whatever the path's own is.
+    pub(crate) fn class_of(&self, record: &ArtifactRecord) -> Mutability {
+        class_of(self.class, record)
+    }
+}
+
+pub(crate) fn class_of(class: Mutability, record: &ArtifactRecord) -> Mutability {
+    if record.headers.further.contains_key(FOLDER) && !class.is_mutable() {
+        return Mutability::Mutable {
+            user_defined: false,
+            named_by_digest: false,
+        };
+    }
+    class
+}
+
+/// Remaining life in whole seconds; `None` = unlimited.
+pub(crate) fn remaining_seconds(
+    record: &ArtifactRecord,
+    wanted: &Target,
+    now: UnixMillis,
+) -> Option<i64> {
+    let until = fresh_until(
+        record,
+        wanted.class_of(record),
+        &wanted.entry.repository.cache,
+    )?;
+    Some((until.0.saturating_sub(now.0)).div_euclid(1000))
+}
