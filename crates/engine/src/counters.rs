@@ -122,17 +122,17 @@ counters! {
 /// What an upstream last said of its rate limit, in the fields that Docker Hub and other registries send.
 #[derive(Debug, Default)]
 pub struct UpstreamQuota {
-    limit: Said,
-    remaining: Said,
+    limit: AtomicOptionU64,
+    remaining: AtomicOptionU64,
     /// Until when it wants to be left alone, in milliseconds.
     busy_until: AtomicI64,
 }
 
 /// A number that may never have been said: 0 is "not yet", everything else is one more than the number.
 #[derive(Debug, Default)]
-struct Said(AtomicU64);
+struct AtomicOptionU64(AtomicU64);
 
-impl Said {
+impl AtomicOptionU64 {
     fn note(&self, headers: &HeaderMap, name: &str) {
         // `100;w=21600`: so many in a window of so many seconds.
         let number = headers.get(name).and_then(|value| {
@@ -163,7 +163,7 @@ impl UpstreamQuota {
     }
 
     /// What an answer says of the allowance, and when to come back if it was 429.
-    pub(crate) fn heard(&self, response: &UpstreamResponse, now: UnixMillis) {
+    pub(crate) fn record_rate_limit(&self, response: &UpstreamResponse, now: UnixMillis) {
         self.note(&response.headers);
         let refused = response.status == StatusCode::TOO_MANY_REQUESTS;
         if let Some(pause) = retry_after(&response.headers, now).filter(|_| refused) {

@@ -22,9 +22,9 @@ use crate::origin::{Held, Need, Origin};
 use crate::policy::admission;
 use crate::policy::admission::{Admission, Admitted};
 use crate::policy::clearance::{Cleared, Dates, clear, clear_non_artifact};
-use crate::repositories::{Entry, Registry};
+use crate::repositories::{Registry, RepositoryState};
 use crate::representation::{freshness, passing_folder_on, plain, representation, ticket, vary};
-use crate::target::{ArtifactRequest, Wanted, decided};
+use crate::target::{ArtifactRequest, Target, decided};
 use crate::transfer::flight::{Flights, Settled, SettledBody};
 use crate::transfer::reader::FlightBody;
 
@@ -64,7 +64,7 @@ impl Pipeline {
 
     async fn serve_other(
         &self,
-        entry: &Arc<Entry>,
+        entry: &Arc<RepositoryState>,
         operation: Operation,
         request: &ArtifactRequest<'_>,
     ) -> Result<Answer, Fault> {
@@ -344,7 +344,7 @@ impl Pipeline {
 
     fn clear_record<T>(
         &self,
-        wanted: &Wanted,
+        wanted: &Target,
         record: &ArtifactRecord,
         length: Option<u64>,
         what: T,
@@ -402,7 +402,7 @@ impl Pipeline {
     }
 
     /// Whether a GET would be answered from what is held or running.
-    async fn is_at_hand(&self, wanted: &Arc<Wanted>) -> Result<bool, Fault> {
+    async fn is_at_hand(&self, wanted: &Arc<Target>) -> Result<bool, Fault> {
         if wanted.spec.is_document || self.flights.running(&wanted.key).is_some() {
             return Ok(true);
         }

@@ -12,11 +12,11 @@ use crate::answer::{Answer, Body, Freshness, HotTicket, Representation};
 use crate::catalog::Epoch;
 use crate::policy::clearance::clear_non_artifact;
 use crate::repositories::Registry;
-use crate::target::{ArtifactRequest, FOLDER, Wanted};
+use crate::target::{ArtifactRequest, FOLDER, Target};
 
 /// A representation's headers from those that were kept.
 pub(crate) fn representation(
-    wanted: &Wanted,
+    wanted: &Target,
     headers: &StoredHeaders,
     digest: Option<&Digest>,
     fallback_tag: Option<String>,
@@ -77,7 +77,7 @@ pub(crate) fn forwarded_status(reason: larder_core::ForwardReason, status: u16) 
 
 pub(crate) fn freshness(
     record: &ArtifactRecord,
-    wanted: &Wanted,
+    wanted: &Target,
     for_once: bool,
     now: UnixMillis,
 ) -> Freshness {
@@ -101,7 +101,7 @@ pub(crate) fn freshness(
 
 /// What an answer made from this record may be remembered by.
 pub(crate) fn ticket(
-    wanted: &Wanted,
+    wanted: &Target,
     record: &ArtifactRecord,
     epoch: Epoch,
     now: UnixMillis,

@@ -30,6 +30,7 @@ async fn two(own_store: bool) -> (tempfile::TempDir, Bench, Arc<Engine>) {
     let directory = tempfile::tempdir().unwrap();
     let bench = Bench::sharing(directory.path(), Limits::default(), own_store, |r| {
         r.access.mutable = Some(vec![Pattern::compile("idx$").unwrap()]);
+        r.cache.revalidate = Some(Revalidate::Get);
     })
     .await;
     let second = bench.second(own_store).await;

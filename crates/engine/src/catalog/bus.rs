@@ -8,7 +8,7 @@ use larder_core::RepositoryName;
 use larder_storage::{Heard, Listener, Notice};
 
 use super::Catalog;
-use crate::repositories::Entry;
+use crate::repositories::RepositoryState;
 
 /// How often the database is asked what other programs have changed, where it is shared.
 const POLL: Duration = Duration::from_millis(250);
@@ -18,11 +18,11 @@ const IDLE: Duration = Duration::from_secs(10);
 /// What the engine has to do about another engine's changes, beside what the catalog has done.
 pub(crate) trait Foreign: Send + Sync + 'static {
     /// The repository of that name, if it is configured here.
-    fn entry(&self, name: &RepositoryName) -> Option<Arc<Entry>>;
+    fn entry(&self, name: &RepositoryName) -> Option<Arc<RepositoryState>>;
     /// All of them.
-    fn entries(&self) -> Vec<Arc<Entry>>;
+    fn entries(&self) -> Vec<Arc<RepositoryState>>;
     /// The copies of a repository were flushed: downloads begun before commit nothing.
-    fn flushed(&self, entry: &Entry);
+    fn flushed(&self, entry: &RepositoryState);
 }
 
 impl Catalog {

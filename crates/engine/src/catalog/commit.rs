@@ -10,8 +10,8 @@ use tokio::sync::{MutexGuard, mpsc, oneshot};
 
 use super::{Absence, Catalog, superseded};
 use crate::counters::count;
-use crate::repositories::Entry;
-use crate::target::Wanted;
+use crate::repositories::RepositoryState;
+use crate::target::Target;
 
 /// Fills that become durable together.
 const GROUP: usize = 64;
@@ -31,7 +31,7 @@ pub(crate) trait Landing: Debug + Send + Sync {
 /// What is to become durable.
 #[derive(Debug)]
 pub(crate) struct Commit {
-    pub(crate) wanted: Arc<Wanted>,
+    pub(crate) wanted: Arc<Target>,
     pub(crate) landing: Arc<dyn Landing>,
     pub(crate) change: RecordChange,
     /// The record that this one replaces.
@@ -69,7 +69,7 @@ pub(crate) struct Batch<'a> {
     /// Downloads of files of which a new document states other bytes are told so by this; it gives whether there were any.
     pub(crate) restate: Option<&'a (dyn Fn() -> bool + Send + Sync)>,
     /// Whose files they are.
-    pub(crate) entry: Option<&'a Entry>,
+    pub(crate) entry: Option<&'a RepositoryState>,
 }
 
 #[derive(Debug)]
@@ -135,7 +135,7 @@ impl Exclusive<'_> {
 }
 
 struct Prepared {
-    wanted: Arc<Wanted>,
+    wanted: Arc<Target>,
     landing: Arc<dyn Landing>,
     replaces: Option<Arc<ArtifactRecord>>,
     key: SourceKey,
@@ -396,7 +396,7 @@ impl Catalog {
     /// Whether a copy that was still fresh has given way to other bytes, or to none.
     fn is_superseded(
         &self,
-        wanted: &Wanted,
+        wanted: &Target,
         before: &ArtifactRecord,
         after: Option<&ArtifactRecord>,
     ) -> bool {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use larder_storage::Notice;
 
 use super::Catalog;
-use crate::repositories::Entry;
+use crate::repositories::RepositoryState;
 
 /// The epoch of a repository at a moment.
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ pub(crate) struct Epoch {
 
 impl Epoch {
     /// The present epoch of a repository.
-    pub(super) fn of(entry: &Entry) -> Self {
+    pub(super) fn of(entry: &RepositoryState) -> Self {
         Self {
             shared: Arc::clone(&entry.epoch),
             value: entry.epoch.load(Ordering::Acquire),
@@ -35,25 +35,29 @@ impl Epoch {
 
 impl Catalog {
     /// What was made of this repository's records before is void, here and in other engines.
-    pub(crate) fn supersede(self: &Arc<Self>, entry: &Entry) {
+    pub(crate) fn supersede(self: &Arc<Self>, entry: &RepositoryState) {
         entry.bump();
         self.announce(vec![Notice::Superseded(entry.repository.name.clone())]);
     }
 
     /// A flush begins: what is under way was asked before.
-    pub(crate) fn begin_flush(self: &Arc<Self>, entry: &Entry) {
+    pub(crate) fn begin_flush(self: &Arc<Self>, entry: &RepositoryState) {
         entry.flushed();
         self.announce(vec![Notice::Flushed(entry.repository.name.clone())]);
     }
 
     /// A flush has deleted what it should: nothing of before is served from memory.
-    pub(crate) fn end_flush(self: &Arc<Self>, entry: &Entry) {
+    pub(crate) fn end_flush(self: &Arc<Self>, entry: &RepositoryState) {
         self.records.clear();
         self.supersede(entry);
     }
 
     /// The configuration has changed: what was served under the old one is void in this engine.
-    pub(crate) fn reconfigured(&self, entries: &[Arc<Entry>]) {
+    #[expect(
+        clippy::unused_self,
+        reason = "epochs are the catalog's to raise, wherever they stand"
+    )]
+    pub(crate) fn reconfigured(&self, entries: &[Arc<RepositoryState>]) {
         for entry in entries {
             entry.flushed();
             entry.bump();

@@ -39,7 +39,7 @@ use records::Records;
 use tokio::sync::mpsc;
 
 use crate::counters::Counters;
-use crate::repositories::Entry;
+use crate::repositories::RepositoryState;
 
 pub(crate) use absences::Absence;
 pub(crate) use bus::Foreign;
@@ -93,7 +93,11 @@ impl Catalog {
     }
 
     /// The present epoch of a repository: what is made in it may be served until the epoch is raised.
-    pub(crate) fn epoch(&self, entry: &Entry) -> Epoch {
+    #[expect(
+        clippy::unused_self,
+        reason = "epochs are the catalog's to give, wherever they stand"
+    )]
+    pub(crate) fn epoch(&self, entry: &RepositoryState) -> Epoch {
         Epoch::of(entry)
     }
 
@@ -151,7 +155,7 @@ impl Catalog {
     /// Takes a record out of the database, memory and the hot set, unless it is of other bytes by now than those of `record`.
     pub(crate) async fn drop_record(
         &self,
-        entry: &Entry,
+        entry: &RepositoryState,
         key: &SourceKey,
         record: &ArtifactRecord,
     ) {
@@ -191,7 +195,7 @@ impl Catalog {
     /// Files that nothing vouches for any more, because their document is gone: unverified from now on, for whoever is served next.
     pub(crate) async fn unvouch(
         &self,
-        entry: &Entry,
+        entry: &RepositoryState,
         files: Vec<(SourceKey, Arc<ArtifactRecord>)>,
     ) {
         if files.is_empty() {
@@ -244,7 +248,9 @@ impl Catalog {
             }
             other => other.map(drop),
         };
-        files.iter().for_each(|(key, _)| self.records.remove(key));
+        for (key, _) in &files {
+            self.records.remove(key);
+        }
         result
     }
 
@@ -260,7 +266,9 @@ impl Catalog {
             .metadata
             .apply_by(self.writer, changes.collect(), Vec::new());
         let result = applied.await.map(drop);
-        keys.iter().for_each(|key| self.records.remove(key));
+        for key in &keys {
+            self.records.remove(key);
+        }
         result
     }
 
@@ -289,7 +297,9 @@ impl Catalog {
         self.metadata
             .apply_by(self.writer, changes.collect(), Vec::new())
             .await?;
-        keys.iter().for_each(|key| self.records.remove(key));
+        for key in &keys {
+            self.records.remove(key);
+        }
         Ok(())
     }
 
@@ -310,7 +320,7 @@ impl Catalog {
     }
 
     /// What is remembered of an absence, if it still holds.
-    pub(crate) fn absence(&self, entry: &Entry, key: &SourceKey) -> Option<Absence> {
+    pub(crate) fn absence(&self, entry: &RepositoryState, key: &SourceKey) -> Option<Absence> {
         let ttl = entry.repository.cache.negative_ttl;
         self.absences.get(key, ttl, self.now())
     }
@@ -373,7 +383,7 @@ fn without_voucher(record: &ArtifactRecord) -> ArtifactRecord {
 }
 
 /// What other engines are told when an epoch is raised along with a change.
-fn superseded(entry: &Entry) -> Vec<larder_storage::Notice> {
+fn superseded(entry: &RepositoryState) -> Vec<larder_storage::Notice> {
     vec![larder_storage::Notice::Superseded(
         entry.repository.name.clone(),
     )]

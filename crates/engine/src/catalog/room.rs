@@ -10,7 +10,7 @@ use larder_upstream::in_request;
 
 use super::Catalog;
 use crate::causes::warn_once;
-use crate::target::Wanted;
+use crate::target::Target;
 
 /// Unreferenced blobs and superseded derivations are kept this long: somebody may be reading them.
 const GRACE: Duration = Duration::from_hours(24);
@@ -65,7 +65,7 @@ impl Catalog {
     /// Opens a record's blob; a record whose bytes are gone or damaged is dropped, so that they are fetched again.
     pub(crate) async fn open_held(
         &self,
-        wanted: &Wanted,
+        wanted: &Target,
         record: &ArtifactRecord,
     ) -> Option<OpenBlob> {
         let blob = record.blob()?;

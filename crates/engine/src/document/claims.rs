@@ -13,14 +13,14 @@ use crate::document::claim_tables::Gathering;
 use crate::document::load::tell;
 use crate::fault::{internal, malformed};
 use crate::policy::admission;
-use crate::target::Wanted;
+use crate::target::Target;
 use crate::target::claim::StoredClaim;
 use crate::target::loaded::LoadedDocument;
 use crate::transfer::flight::Settled;
 
 /// Key of a derivation of one source document.
 pub(crate) fn derivation_key(
-    wanted: &Wanted,
+    wanted: &Target,
     record: &ArtifactRecord,
     link_base: &str,
     form: &str,
@@ -43,7 +43,7 @@ impl Documents {
     /// The claims of a held document.
     pub(crate) async fn claim_table(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         record: &Arc<ArtifactRecord>,
     ) -> Result<Arc<ClaimTable>, Fault> {
         self.claims_of(wanted, record, None).await
@@ -52,7 +52,7 @@ impl Documents {
     /// The claims of a document that has just arrived: its blob may not be in the store yet.
     pub(crate) async fn arrived_claims(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         settled: &Settled,
     ) -> Result<Arc<ClaimTable>, Fault> {
         self.claims_of(wanted, &settled.record, Some(settled)).await
@@ -60,7 +60,7 @@ impl Documents {
 
     async fn claims_of(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         record: &Arc<ArtifactRecord>,
         arrived: Option<&Settled>,
     ) -> Result<Arc<ClaimTable>, Fault> {
@@ -90,7 +90,7 @@ impl Documents {
 
     async fn read_claims(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         document: Arc<LoadedDocument>,
     ) -> Result<Arc<ClaimTable>, Fault> {
         let engine = Arc::clone(self);
@@ -119,7 +119,7 @@ impl Documents {
     fn keep_claims(
         self: &Arc<Self>,
         key: String,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         record: &Arc<ArtifactRecord>,
         table: &Arc<ClaimTable>,
     ) {
@@ -154,7 +154,7 @@ impl Documents {
     /// What a document, or one of the held documents that it names, says of a file.
     pub(crate) async fn claim_in(
         self: &Arc<Self>,
-        document: &Arc<Wanted>,
+        document: &Arc<Target>,
         table: &ClaimTable,
         path: &str,
     ) -> Option<StoredClaim> {
@@ -180,7 +180,7 @@ impl Documents {
     /// The claims of those files that a document names and that name further files, as far as they are held.
     async fn nested_tables(
         self: &Arc<Self>,
-        document: &Arc<Wanted>,
+        document: &Arc<Target>,
         table: &ClaimTable,
     ) -> Vec<Arc<ClaimTable>> {
         self.nested_claims(document, table, &[]).await
@@ -189,9 +189,9 @@ impl Documents {
     /// As [`nested_tables`](Self::nested_tables), of a generation some of whose files have arrived and are not held yet.
     pub(crate) async fn nested_claims(
         self: &Arc<Self>,
-        document: &Arc<Wanted>,
+        document: &Arc<Target>,
         table: &ClaimTable,
-        arrived: &[(Arc<Wanted>, Settled)],
+        arrived: &[(Arc<Target>, Settled)],
     ) -> Vec<Arc<ClaimTable>> {
         let mut tables = Vec::new();
         if !document.heads_generation() {
@@ -224,7 +224,7 @@ impl Documents {
     /// Reads what a new document's files name, before the first client asks for one of them.
     pub(crate) fn read_ahead(
         self: &Arc<Self>,
-        document: &Arc<Wanted>,
+        document: &Arc<Target>,
         record: &Arc<ArtifactRecord>,
     ) {
         let (engine, document, record) =
@@ -235,7 +235,7 @@ impl Documents {
     /// What the files of a held generation name.
     pub(crate) async fn named_by_generation(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         record: &Arc<ArtifactRecord>,
     ) -> Vec<Arc<ClaimTable>> {
         match self.claim_table(wanted, record).await {
@@ -247,7 +247,7 @@ impl Documents {
     /// The claims of a document's predecessor and of its other variants, as far as they are held.
     pub(crate) async fn earlier_claims(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         old: Option<&Arc<ArtifactRecord>>,
     ) -> Vec<Arc<ClaimTable>> {
         let mut tables = Vec::new();

@@ -16,7 +16,7 @@ use crate::document::claims::derivation_key;
 use crate::document::coding::Coding;
 use crate::document::{Documents, coding};
 use crate::fault::{internal, malformed};
-use crate::target::Wanted;
+use crate::target::Target;
 use crate::transfer::files::read_file;
 use crate::transfer::flight::Settled;
 
@@ -137,7 +137,7 @@ impl Derivations {
 /// What a derivation is made of and named by.
 #[derive(Clone)]
 pub(crate) struct Recipe {
-    pub(crate) wanted: Arc<Wanted>,
+    pub(crate) wanted: Arc<Target>,
     pub(crate) settled: Settled,
     pub(crate) form: &'static str,
     pub(crate) link_base: larder_formats::LinkBase,
@@ -357,6 +357,29 @@ fn tag(key: &str) -> String {
     format!("\"{}\"", key.get(..40).unwrap_or(key))
 }
 
+/// Counts the links of an index that are not carried, and says it once for each document.
+pub(crate) fn tell_left_out(wanted: &Target, left: LeftOut) {
+    let LeftOut {
+        count,
+        first: Some((place, why)),
+    } = left
+    else {
+        return;
+    };
+    wanted
+        .entry
+        .counters
+        .links_not_carried
+        .fetch_add(count, Ordering::Relaxed);
+    if wanted.entry.learnt.is_news(&wanted.key.path) {
+        tracing::warn!(
+            repository = %wanted.entry.repository.name, document = wanted.spec.key_path.as_str(), links = count, first = place, why,
+            "links of this index are not carried: clients do not get these files through larder. Said once for each index; the metric \
+             larder_repository_links_not_carried_total counts on"
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -399,28 +422,5 @@ mod tests {
             derivations.0.len()
         );
         assert!(derivations.0.len() > 10);
-    }
-}
-
-/// Counts the links of an index that are not carried, and says it once for each document.
-pub(crate) fn tell_left_out(wanted: &Wanted, left: LeftOut) {
-    let LeftOut {
-        count,
-        first: Some((place, why)),
-    } = left
-    else {
-        return;
-    };
-    wanted
-        .entry
-        .counters
-        .links_not_carried
-        .fetch_add(count, Ordering::Relaxed);
-    if wanted.entry.learnt.is_news(&wanted.key.path) {
-        tracing::warn!(
-            repository = %wanted.entry.repository.name, document = wanted.spec.key_path.as_str(), links = count, first = place, why,
-            "links of this index are not carried: clients do not get these files through larder. Said once for each index; the metric \
-             larder_repository_links_not_carried_total counts on"
-        );
     }
 }

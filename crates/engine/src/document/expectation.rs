@@ -6,7 +6,7 @@ use larder_core::{Digest, DigestAlgorithm, PackageType, StoredHeaders};
 use tokio::task::JoinHandle;
 
 use crate::document::inquiry::Inquiry;
-use crate::target::Wanted;
+use crate::target::Target;
 use crate::target::claim::StoredClaim;
 
 /// What is known of a file's claim while it is being fetched.
@@ -88,7 +88,7 @@ impl Expectation {
     pub(crate) async fn resolve(
         &mut self,
         inquiry: &Inquiry,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
     ) -> Option<StoredClaim> {
         self.look_up(inquiry, wanted, true).await.claim()
     }
@@ -98,7 +98,7 @@ impl Expectation {
     pub(crate) async fn look_up(
         &mut self,
         inquiry: &Inquiry,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         is_somebody_there: bool,
     ) -> Lookup {
         let lookup = match std::mem::replace(self, Self::None) {

@@ -12,14 +12,14 @@ use larder_core::{ErrorCode, FaultKind, SourceKey, UnixMillis};
 use super::Documents;
 use super::expectation::{Expectation, Lookup, Unread};
 use super::known::Known;
-use crate::target::Wanted;
+use crate::target::Target;
 use crate::target::claim::StoredClaim;
 use crate::transfer::flight::{Effort, Flight, Ready};
 
 /// Who obtains documents.
 pub(crate) trait Launch: Debug + Send + Sync {
     /// The running flight for this document, or a new one; `true` if it is a new one.
-    fn launch(self: Arc<Self>, document: &Arc<Wanted>, effort: Effort) -> (Arc<Flight>, bool);
+    fn launch(self: Arc<Self>, document: &Arc<Target>, effort: Effort) -> (Arc<Flight>, bool);
 }
 
 /// Documents, and who obtains them.
@@ -41,12 +41,12 @@ const CAPACITY: usize = 4_096;
 pub(crate) struct Rereadings(Mutex<HashMap<SourceKey, UnixMillis>>);
 
 impl Inquiry {
-    fn launch(&self, document: &Arc<Wanted>, effort: Effort) -> (Arc<Flight>, bool) {
+    fn launch(&self, document: &Arc<Target>, effort: Effort) -> (Arc<Flight>, bool) {
         Arc::clone(&self.port).launch(document, effort)
     }
 
     /// Starts looking for what a document says of this file.
-    pub(crate) async fn expect(&self, wanted: &Arc<Wanted>) -> Expectation {
+    pub(crate) async fn expect(&self, wanted: &Arc<Target>) -> Expectation {
         match self.documents.expect_of_held(wanted).await {
             Expectation::Unasked => {
                 let (inquiry, wanted) = (self.clone(), Arc::clone(wanted));
@@ -60,7 +60,7 @@ impl Inquiry {
 
     /// Looks the file up in the document that may name it: it is obtained if it is not held or has expired, and read once more if it
     /// does not name the file, for then it may only be older than the file.
-    pub(super) async fn learn(&self, wanted: &Arc<Wanted>) -> Lookup {
+    pub(super) async fn learn(&self, wanted: &Arc<Target>) -> Lookup {
         let Some(documents) = self.documents.naming_documents(wanted).await else {
             return Lookup::NotNamed;
         };
@@ -73,7 +73,7 @@ impl Inquiry {
 
     /// The upstream no longer has a file that the held document of its generation names: the document is out of date. It is
     /// read anew behind the scenes; whoever asks then finds the generation that the upstream has now.
-    pub(crate) async fn refresh_generation_of(&self, wanted: &Arc<Wanted>) {
+    pub(crate) async fn refresh_generation_of(&self, wanted: &Arc<Target>) {
         if wanted.stated.is_none()
             && let Some((document, _)) = self.documents.named_in_generation(wanted).await
         {
@@ -83,7 +83,7 @@ impl Inquiry {
     }
 
     /// Obtains the document that is asked for first and looks the file up in it.
-    pub(super) async fn learn_first(&self, wanted: &Arc<Wanted>) -> Lookup {
+    pub(super) async fn learn_first(&self, wanted: &Arc<Target>) -> Lookup {
         let documents = self.documents.naming_documents(wanted).await;
         let Some([document, ..]) = documents.as_deref() else {
             return Lookup::NotNamed;
@@ -94,7 +94,7 @@ impl Inquiry {
                 .format
                 .else_named_by(&wanted.entry.repository, &wanted.name())
         {
-            let other = Arc::new(Wanted::naming_document(&wanted.entry, wanted.format, other));
+            let other = Arc::new(Target::naming_document(&wanted.entry, wanted.format, other));
             return self.learn_claim(wanted, &other, Effort::IfDue).await;
         }
         lookup
@@ -102,7 +102,7 @@ impl Inquiry {
 
     /// Reads those documents once more that are held and do not name the file. Many who ask share one reading, and who comes just
     /// after it takes what it brought (`rereading.rs`).
-    pub(crate) async fn learn_again(&self, wanted: &Arc<Wanted>) -> Lookup {
+    pub(crate) async fn learn_again(&self, wanted: &Arc<Target>) -> Lookup {
         let Some(documents) = self.documents.naming_documents(wanted).await else {
             return Lookup::NotNamed;
         };
@@ -145,8 +145,8 @@ impl Inquiry {
     /// Obtains the document and looks the file up in it.
     async fn learn_claim(
         &self,
-        wanted: &Arc<Wanted>,
-        document: &Arc<Wanted>,
+        wanted: &Arc<Target>,
+        document: &Arc<Target>,
         effort: Effort,
     ) -> Lookup {
         let (flight, started) = self.launch(document, effort);
@@ -155,8 +155,8 @@ impl Inquiry {
 
     async fn learn_from(
         &self,
-        wanted: &Arc<Wanted>,
-        document: &Arc<Wanted>,
+        wanted: &Arc<Target>,
+        document: &Arc<Target>,
         flight: &Flight,
     ) -> Lookup {
         let settled = match flight.ready(true).await {
@@ -190,7 +190,7 @@ impl Inquiry {
     }
 
     /// After a mismatch: what does the document say now? Every variant that is held is read anew, or they would contradict each other.
-    pub(crate) async fn refreshed_claim(&self, wanted: &Arc<Wanted>) -> Option<StoredClaim> {
+    pub(crate) async fn refreshed_claim(&self, wanted: &Arc<Target>) -> Option<StoredClaim> {
         let documents = self.documents.naming_documents(wanted).await?;
         let mut claim = None;
         let mut any_held = false;
@@ -222,7 +222,7 @@ impl Inquiry {
     }
 
     /// The reading that is running, or a new one (`true`); `None` if the last one is over and was a moment ago.
-    pub(crate) fn reread(&self, document: &Arc<Wanted>) -> Option<(Arc<Flight>, bool)> {
+    pub(crate) fn reread(&self, document: &Arc<Target>) -> Option<(Arc<Flight>, bool)> {
         let now = self.documents.now();
         // Under the lock, so that no one finds the last reading over and the next one not begun.
         let mut readings = self

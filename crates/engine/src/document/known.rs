@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 use super::Documents;
 use super::expectation::Expectation;
 use crate::fault::Remembered;
-use crate::target::Wanted;
+use crate::target::Target;
 use crate::target::claim::StoredClaim;
 
 impl Documents {
     /// What is held says of this file; no upstream contact.
-    pub(crate) async fn expect_of_held(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Expectation {
+    pub(crate) async fn expect_of_held(self: &Arc<Self>, wanted: &Arc<Target>) -> Expectation {
         if let Some(claim) = &wanted.stated {
             return Expectation::Known(StoredClaim::clone(claim));
         }
@@ -32,7 +32,7 @@ impl Documents {
     }
 
     /// Where the document of the generation that is held says that a file of it is found; empty if it says nothing.
-    pub(super) async fn url_in_generation(self: &Arc<Self>, wanted: &Arc<Wanted>) -> String {
+    pub(super) async fn url_in_generation(self: &Arc<Self>, wanted: &Arc<Target>) -> String {
         match self.named_in_generation(wanted).await {
             Some((_, claim)) => claim.url,
             None => String::new(),
@@ -42,14 +42,14 @@ impl Documents {
     /// The held document of a file's generation and what it says of the file.
     pub(super) async fn named_in_generation(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
-    ) -> Option<(Arc<Wanted>, StoredClaim)> {
+        wanted: &Arc<Target>,
+    ) -> Option<(Arc<Target>, StoredClaim)> {
         let generation = wanted
             .format
             .generation(&wanted.spec.key_path)
             .filter(|_| !wanted.spec.is_document)?;
-        let document = wanted.spelt_alike(generation.document);
-        let document = Arc::new(Wanted::naming_document(
+        let document = wanted.with_client_encoding(generation.document);
+        let document = Arc::new(Target::naming_document(
             &wanted.entry,
             wanted.format,
             document,
@@ -70,7 +70,7 @@ impl Documents {
 
     /// The documents that may name a file, preferred first: those that are held, with those that are on their way before them; or else
     /// one key per variant in which the one that is asked for may be held.
-    pub(super) async fn naming_documents(&self, wanted: &Arc<Wanted>) -> Option<Vec<Arc<Wanted>>> {
+    pub(super) async fn naming_documents(&self, wanted: &Arc<Target>) -> Option<Vec<Arc<Target>>> {
         // What is stated already, or by the name itself, is not for a document to say.
         let stated = wanted.stated.is_some()
             || wanted
@@ -86,8 +86,11 @@ impl Documents {
             .format
             .possibly_named_by(repository, &wanted.spec.key_path)
         {
-            let document =
-                Wanted::naming_document(&wanted.entry, wanted.format, wanted.spelt_alike(spec));
+            let document = Target::naming_document(
+                &wanted.entry,
+                wanted.format,
+                wanted.with_client_encoding(spec),
+            );
             if self.flights.running(&document.key).is_some() {
                 coming.push(Arc::new(document));
             } else if self
@@ -114,15 +117,15 @@ impl Documents {
                 });
             }
         }
-        let make = |spec| Arc::new(Wanted::naming_document(&wanted.entry, wanted.format, spec));
+        let make = |spec| Arc::new(Target::naming_document(&wanted.entry, wanted.format, spec));
         Some(all.into_iter().map(make).collect())
     }
 
     /// What a document that is already held says of this file; no upstream contact.
     pub(super) async fn known_claim(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
-        documents: &[Arc<Wanted>],
+        wanted: &Arc<Target>,
+        documents: &[Arc<Target>],
     ) -> Known {
         let mut best = Known::NoDocument;
         for document in documents {
@@ -167,22 +170,22 @@ impl Documents {
     /// What a document says that has arrived, and has been answered with, but is not held yet.
     pub(super) async fn just_claimed(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
-        document: &Arc<Wanted>,
+        wanted: &Arc<Target>,
+        document: &Arc<Target>,
     ) -> Option<Option<StoredClaim>> {
         let settled = self.flights.running(&document.key)?.arrived()?;
         let table = self.arrived_claims(document, &settled).await.ok()?;
         Some(self.claim_in(document, &table, &wanted.name()).await)
     }
 
-    pub(super) fn is_coming(&self, document: &Wanted) -> bool {
+    pub(super) fn is_coming(&self, document: &Target) -> bool {
         self.flights
             .running(&document.key)
             .is_some_and(|flight| !flight.is_done())
     }
 
     /// The claim of a held document for a file that is itself held, if there is one.
-    pub(crate) async fn held_claim(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Option<StoredClaim> {
+    pub(crate) async fn held_claim(self: &Arc<Self>, wanted: &Arc<Target>) -> Option<StoredClaim> {
         let documents = self.naming_documents(wanted).await?;
         match self.known_claim(wanted, &documents).await {
             Known::Claim(claim) => Some(claim),
@@ -191,7 +194,7 @@ impl Documents {
     }
 
     /// What the upstream has said is not there, unless a document that has arrived since then names it.
-    pub(crate) async fn absence(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Option<Remembered> {
+    pub(crate) async fn absence(self: &Arc<Self>, wanted: &Arc<Target>) -> Option<Remembered> {
         let entry = &wanted.entry;
         let absence = self.catalog.absence(entry, &wanted.key)?;
         let arrivals = entry.arrivals.load(Ordering::Acquire);

@@ -8,8 +8,8 @@ use larder_formats::{Malformed, Memo};
 
 use crate::counters::count;
 use crate::document::{Documents, coding};
-use crate::fault::{NoBody, internal, stopped, storage_fault, unusable_document};
-use crate::target::Wanted;
+use crate::fault::{FetchError, internal, stopped, storage_fault, unusable_document};
+use crate::target::Target;
 use crate::target::loaded::LoadedDocument;
 use crate::transfer::files::{read_file, read_fill, received_bytes};
 use crate::transfer::fill::Fill;
@@ -21,11 +21,11 @@ impl Documents {
     /// A received document: decoded if it came compressed, checked, and only then kept.
     pub(crate) async fn accept_document(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         fill: &Arc<Fill>,
         received: Received,
         prior: Option<&ArtifactRecord>,
-    ) -> Result<Filled, NoBody> {
+    ) -> Result<Filled, FetchError> {
         let mut headers = fill.draft.headers.clone();
         let mut received = received;
         let mut decoded = None;
@@ -111,15 +111,15 @@ impl Documents {
     /// Decodes a file whose upstream compressed it unasked.
     pub(crate) async fn decode(
         self: &Arc<Self>,
-        wanted: &Wanted,
+        wanted: &Target,
         whole: &Whole,
         label: &str,
-    ) -> Result<Whole, NoBody> {
+    ) -> Result<Whole, FetchError> {
         let received = &whole.received;
         let limit = self.budgets.limits.document_size;
         if received.length > limit || !(received.spool.is_some() || whole.fill.holds_everything()) {
             let message = "the upstream compressed the file unasked, and it is too large to be unpacked in memory";
-            return Err(NoBody::unusable(ErrorCode::UnaskedCoding, message));
+            return Err(FetchError::unusable(ErrorCode::UnaskedCoding, message));
         }
         let coded = received_bytes(&whole.fill, received)?;
         let label = label.to_owned();
@@ -140,7 +140,7 @@ impl Documents {
     /// A held document's bytes, ready to be read.
     pub(crate) async fn load_document(
         &self,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         record: &ArtifactRecord,
     ) -> Result<Arc<LoadedDocument>, Fault> {
         let blob = record
@@ -157,7 +157,7 @@ impl Documents {
     /// The bytes behind a settled flight, for derivations.
     pub(crate) async fn settled_document(
         &self,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         settled: &Settled,
     ) -> Result<Arc<LoadedDocument>, Fault> {
         if let Some(document) = &settled.document {

@@ -8,7 +8,7 @@ use larder_formats::Identifier;
 use larder_storage::StorageError;
 
 use crate::document::Documents;
-use crate::target::Wanted;
+use crate::target::Target;
 use crate::target::claim::Stated;
 use crate::transfer::files::measure;
 
@@ -16,7 +16,7 @@ impl Documents {
     /// Whether bytes are held that are not what is stated of them.
     pub(crate) async fn is_held_otherwise(
         &self,
-        document: &Wanted,
+        document: &Target,
         key: &SourceKey,
         stated: &Stated,
     ) -> bool {
@@ -32,7 +32,7 @@ impl Documents {
     /// Whether the bytes held for a path are what is stated of them.
     pub(crate) async fn blob_is(
         &self,
-        wanted: &Wanted,
+        wanted: &Target,
         path: &str,
         blob: &BlobDescriptor,
         stated: &Stated,

@@ -73,10 +73,10 @@ impl Documents {
             blobs: parts.blobs,
             clock: parts.clock,
             link_key: parts.link_key,
+            derivations: Derivations::new(parts.budgets.limits.derived_files),
             budgets: parts.budgets,
             counters: parts.counters,
             claim_tables: ClaimTables::new(),
-            derivations: Derivations::new(parts.budgets.limits.derived_files),
             rereadings: Rereadings::default(),
         })
     }

@@ -14,7 +14,7 @@ use larder_core::{
 };
 use larder_upstream::{UpstreamError, UpstreamErrorKind, UpstreamResponse, retry_after};
 
-use crate::target::{Wanted, remaining_seconds};
+use crate::target::{Target, remaining_seconds};
 
 /// For clients of an upstream that refuses more requests for now and does not say for how long.
 const UNTOLD_RETRY_AFTER: Duration = Duration::from_mins(1);
@@ -26,7 +26,7 @@ pub(crate) const NOT_ASKED: ErrorCode = ErrorCode::UpstreamBusy;
 
 /// Why there is no body: the outcome for `settle`, and the words for the user.
 #[derive(Debug, Clone)]
-pub(crate) struct NoBody {
+pub(crate) struct FetchError {
     pub(crate) outcome: Outcome,
     pub(crate) message: String,
     pub(crate) code: ErrorCode,
@@ -36,7 +36,7 @@ pub(crate) struct NoBody {
     pub(crate) brief: &'static str,
 }
 
-impl NoBody {
+impl FetchError {
     pub(crate) fn unusable(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             outcome: Outcome::Unusable,
@@ -61,7 +61,7 @@ impl NoBody {
     pub(crate) fn cache_status(
         &self,
         copy: &ArtifactRecord,
-        wanted: &Wanted,
+        wanted: &Target,
         now: UnixMillis,
     ) -> CacheStatus {
         let detail = Some("stale-error");
@@ -89,7 +89,7 @@ impl NoBody {
     }
 }
 
-impl From<UpstreamError> for NoBody {
+impl From<UpstreamError> for FetchError {
     fn from(error: UpstreamError) -> Self {
         let (outcome, code) = match error.kind {
             UpstreamErrorKind::Unreachable => {
@@ -118,16 +118,16 @@ impl From<UpstreamError> for NoBody {
 }
 
 /// Wherever a body may be, it was wrong.
-pub(crate) fn nothing_left() -> NoBody {
-    NoBody::unusable(ErrorCode::Internal, "a download failed without a reason")
+pub(crate) fn nothing_left() -> FetchError {
+    FetchError::unusable(ErrorCode::Internal, "a download failed without a reason")
 }
 
 /// What a status other than 200 and an expected 304 means.
 pub(crate) fn status_outcome(
-    wanted: &Wanted,
+    wanted: &Target,
     response: &UpstreamResponse,
     now: UnixMillis,
-) -> NoBody {
+) -> FetchError {
     let status = response.status.as_u16();
     let path = &wanted.spec.key_path;
     if status == 401
@@ -136,7 +136,7 @@ pub(crate) fn status_outcome(
             .refused_to_anybody(&wanted.entry.repository, path)
     {
         // To larder it is a 401 all the same: no absence that would be remembered, nor end the life of a copy.
-        return NoBody {
+        return FetchError {
             outcome: Outcome::Denied(status),
             message: refusal.message,
             code: ABSENT_OR_PRIVATE,
@@ -176,7 +176,7 @@ pub(crate) fn status_outcome(
     } else {
         ErrorCode::UpstreamStatus
     };
-    NoBody {
+    FetchError {
         outcome,
         message,
         code,
@@ -186,7 +186,7 @@ pub(crate) fn status_outcome(
 }
 
 /// The upstream's own status, passed on.
-pub(crate) fn passed_on(wanted: &Wanted, status: u16, retry_after: Option<Duration>) -> Fault {
+pub(crate) fn passed_on(wanted: &Target, status: u16, retry_after: Option<Duration>) -> Fault {
     let code = match status {
         404 | 410 => wanted.format.missing_code(&wanted.spec.key_path),
         429 => ErrorCode::RateLimited,
@@ -258,7 +258,7 @@ fn remedy_of(status: u16) -> &'static str {
 }
 
 /// No usable answer, and no copy.
-pub(crate) fn failed(wanted: &Wanted, timed_out: bool, no_body: &NoBody) -> Fault {
+pub(crate) fn failed(wanted: &Target, timed_out: bool, no_body: &FetchError) -> Fault {
     let kind = match no_body.code {
         ABSENT_OR_PRIVATE => FaultKind::NotFound,
         _ if timed_out => FaultKind::GatewayTimeout,
@@ -319,7 +319,7 @@ struct Said {
 }
 
 impl Said {
-    fn of(no_body: &NoBody) -> Self {
+    fn of(no_body: &FetchError) -> Self {
         let upstream = |brief, upstream, remedy| Self {
             rule: "upstream",
             brief,

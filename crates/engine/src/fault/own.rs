@@ -8,9 +8,9 @@ use larder_storage::StorageError;
 use larder_upstream::in_request;
 
 use crate::counters::count;
-use crate::fault::{NoBody, passed_on};
-use crate::repositories::Entry;
-use crate::target::Wanted;
+use crate::fault::{FetchError, passed_on};
+use crate::repositories::RepositoryState;
+use crate::target::Target;
 
 /// An absence that still holds.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +23,7 @@ pub(crate) struct Remembered {
 
 impl Remembered {
     /// The absence that a record tells of (that of a generation's companion).
-    pub(crate) fn of_record(wanted: &Wanted, status: u16, record: &ArtifactRecord) -> Self {
+    pub(crate) fn of_record(wanted: &Target, status: u16, record: &ArtifactRecord) -> Self {
         Self {
             status,
             over: Some(
@@ -36,7 +36,7 @@ impl Remembered {
 }
 
 /// Storage did not do what was asked: the gate stays closed. Said once a minute for each repository: every request meets it.
-pub(crate) fn storage_fault(entry: &Entry, error: &StorageError) -> Fault {
+pub(crate) fn storage_fault(entry: &RepositoryState, error: &StorageError) -> Fault {
     let repository = &entry.repository.name;
     in_request(|| {
         if let Some(times) = entry.learnt.causes.trouble_due("storage") {
@@ -57,7 +57,7 @@ pub(crate) fn storage_fault(entry: &Entry, error: &StorageError) -> Fault {
 }
 
 /// `offline: true` and nothing held.
-pub(crate) fn offline(wanted: &Wanted) -> Fault {
+pub(crate) fn offline(wanted: &Target) -> Fault {
     let message = format!(
         "repository {} is offline and does not hold {}; set offline: false to let larder ask the upstream",
         wanted.entry.repository.name,
@@ -73,7 +73,7 @@ pub(crate) fn offline(wanted: &Wanted) -> Fault {
 }
 
 /// A document that passed its check but cannot be derived from.
-pub(crate) fn malformed(wanted: &Wanted, error: &Malformed) -> Fault {
+pub(crate) fn malformed(wanted: &Target, error: &Malformed) -> Fault {
     count(&wanted.entry.counters.malformed_documents);
     let path = larder_core::shown(&wanted.spec.key_path);
     let name = &wanted.entry.repository.name;
@@ -89,22 +89,22 @@ pub(crate) fn internal(message: &str) -> Fault {
     Fault::new(FaultKind::Internal, ErrorCode::Internal, message)
 }
 
-pub(crate) fn stopped(fault: Fault) -> NoBody {
-    NoBody::unusable(fault.code, fault.message)
+pub(crate) fn stopped(fault: Fault) -> FetchError {
+    FetchError::unusable(fault.code, fault.message)
 }
 
-pub(crate) fn unusable_document(wanted: &Wanted, reason: &str) -> NoBody {
+pub(crate) fn unusable_document(wanted: &Target, reason: &str) -> FetchError {
     // The log warns of it with the upstream's other failures (`upstreams.rs`).
     tracing::debug!(key = %wanted.key, reason, "the upstream sent a document that cannot be used");
     let message = format!(
         "the upstream of repository {} sent something that cannot be used: {reason}",
         wanted.entry.repository.name
     );
-    NoBody::unusable(ErrorCode::MalformedDocument, message)
+    FetchError::unusable(ErrorCode::MalformedDocument, message)
 }
 
 /// The upstream's 404 once more.
-pub(crate) fn negative_fault(wanted: &Wanted, absence: Remembered, now: UnixMillis) -> Fault {
+pub(crate) fn negative_fault(wanted: &Target, absence: Remembered, now: UnixMillis) -> Fault {
     let fault = passed_on(wanted, absence.status, None);
     let name = &wanted.entry.repository.name;
     let holds = absence.over.map_or_else(

@@ -6,7 +6,7 @@ use larder_core::{ErrorCode, Fault, FaultKind, Pattern, RepositoryKind, SourceKe
 
 use crate::fault::storage_fault;
 use crate::operate::Operator;
-use crate::repositories::Entry;
+use crate::repositories::RepositoryState;
 
 const PAGE: u32 = 500;
 /// What to flush.
@@ -86,7 +86,7 @@ impl Operator {
 
     async fn flush_all(
         &self,
-        entries: &[Arc<Entry>],
+        entries: &[Arc<RepositoryState>],
         request: &FlushRequest,
         pattern: Option<&Pattern>,
     ) -> Result<FlushReport, Fault> {
@@ -116,7 +116,7 @@ impl Operator {
         Ok(report)
     }
 
-    fn flushable(&self, name: &str) -> Result<Arc<Entry>, Fault> {
+    fn flushable(&self, name: &str) -> Result<Arc<RepositoryState>, Fault> {
         let unknown = || {
             Fault::new(
                 FaultKind::NotFound,
@@ -131,7 +131,7 @@ impl Operator {
 
     async fn flush_repository(
         &self,
-        entry: &Arc<Entry>,
+        entry: &Arc<RepositoryState>,
         cache_type: CacheType,
         pattern: Option<&Pattern>,
         report: &mut FlushReport,

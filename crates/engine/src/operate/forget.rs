@@ -12,8 +12,8 @@ use crate::fault::storage_fault;
 use crate::operate::Operator;
 use crate::policy::admission;
 use crate::policy::admission::path_fault;
-use crate::repositories::Entry;
-use crate::target::{ArtifactRequest, Wanted, keys};
+use crate::repositories::RepositoryState;
+use crate::target::{ArtifactRequest, Target, keys};
 
 /// Rows that are looked at together.
 const PAGE: u32 = 500;
@@ -23,7 +23,7 @@ const SPELLINGS: usize = 3;
 /// What a path names.
 enum Named {
     /// Something that is read through the cache.
-    Source(Box<Wanted>),
+    Source(Box<Target>),
     /// A link to another host: it is kept under its own path.
     External(SourceKey),
     /// Nothing that is ever kept.
@@ -81,7 +81,7 @@ impl Operator {
     }
 
     /// Deletes the rows of these keys, in all variants; gives their number.
-    async fn delete(&self, entry: &Entry, keys: &[SourceKey]) -> Result<usize, Fault> {
+    async fn delete(&self, entry: &RepositoryState, keys: &[SourceKey]) -> Result<usize, Fault> {
         let mut deleted = Vec::new();
         for meant in keys {
             let variants = self.catalog.variants(&meant.repository, &meant.path).await;
@@ -107,9 +107,9 @@ impl Operator {
     /// The document that vouched for these files is gone: they are checked when the next one is read.
     async fn doubt_what_it_names(
         &self,
-        entry: &Entry,
+        entry: &RepositoryState,
         format: &dyn Format,
-        document: &Wanted,
+        document: &Target,
     ) -> Result<(), Fault> {
         let (repository, name) = (&entry.repository, &entry.repository.name);
         let is_named = |path: &str| {
@@ -152,7 +152,7 @@ impl Operator {
 
 /// What a request's path names, as GET reads it: encoded, folded, and in the spelling that GET is redirected to.
 fn named(
-    entry: &Arc<Entry>,
+    entry: &Arc<RepositoryState>,
     format: &'static dyn Format,
     request: &ArtifactRequest<'_>,
 ) -> Result<Named, Fault> {
@@ -176,7 +176,7 @@ fn named(
         };
         match format.operation(&parts) {
             Operation::Read(read) => {
-                return Ok(Named::Source(Box::new(Wanted::naming_document(
+                return Ok(Named::Source(Box::new(Target::naming_document(
                     entry,
                     format,
                     read.source,

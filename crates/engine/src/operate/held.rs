@@ -13,7 +13,7 @@ use larder_storage::{HeldRow, HeldSize};
 use crate::fault::storage_fault;
 use crate::operate::Operator;
 use crate::policy::admission;
-use crate::repositories::Entry;
+use crate::repositories::RepositoryState;
 use crate::target::keys;
 
 /// Rows that one page may make larder look at: a pattern that matches next to nothing does not hold the database for long.
@@ -295,7 +295,7 @@ impl Operator {
     /// The files of a local repository, onto `page`; whether that is full.
     async fn held_local(
         &self,
-        entry: &Entry,
+        entry: &RepositoryState,
         after: Option<&HeldCursor>,
         (pattern, cached): (Option<&Pattern>, Option<bool>),
         limit: u32,
@@ -343,7 +343,7 @@ impl Operator {
     /// Where the rows after a cursor begin.
     async fn place_of(
         &self,
-        entry: &Entry,
+        entry: &RepositoryState,
         after: Option<&HeldCursor>,
     ) -> Result<(String, String), Fault> {
         let Some(after) = after else {
@@ -386,7 +386,7 @@ fn size_of(sizes: &[HeldSize], name: &str) -> HeldSize {
 
 /// A row as an artifact; `None` if it holds no bytes or is not wanted.
 fn artifact(
-    entry: &Entry,
+    entry: &RepositoryState,
     row: &HeldRow,
     pattern: Option<&Pattern>,
     cached: Option<bool>,

@@ -18,7 +18,7 @@ use larder_upstream::Upstream;
 use crate::catalog::{Catalog, Foreign};
 use crate::counters::Counters;
 use crate::origin::remote::Remote;
-use crate::repositories::{Entry, Registry};
+use crate::repositories::{Registry, RepositoryState};
 use crate::transfer::flight::Flights;
 
 pub use flush::{CacheType, FlushReport, FlushRequest};
@@ -54,15 +54,15 @@ impl Operator {
 }
 
 impl Foreign for Operator {
-    fn entry(&self, name: &RepositoryName) -> Option<Arc<Entry>> {
+    fn entry(&self, name: &RepositoryName) -> Option<Arc<RepositoryState>> {
         self.registry.load().get(name).cloned()
     }
 
-    fn entries(&self) -> Vec<Arc<Entry>> {
+    fn entries(&self) -> Vec<Arc<RepositoryState>> {
         self.registry.load().all()
     }
 
-    fn flushed(&self, entry: &Entry) {
+    fn flushed(&self, entry: &RepositoryState) {
         let name = &entry.repository.name;
         self.flights.flush(|key| key.repository == *name);
         self.remote.refusals.forget(|key| key.repository == *name);

@@ -8,7 +8,7 @@ use larder_upstream::BreakerState;
 
 use super::Operator;
 use crate::counters::{Counters, MirrorReport, RepositoryCounters, UpstreamQuota};
-use crate::repositories::Entry;
+use crate::repositories::RepositoryState;
 use crate::repositories::mirror::Mirror;
 use crate::repositories::upstreams::UpstreamReport;
 
@@ -30,7 +30,7 @@ impl Operator {
     /// Every mirror of every repository, as it does at present.
     pub(crate) fn mirror_reports(&self) -> Vec<MirrorReport> {
         let all = self.registry.load().all();
-        let report = |entry: &Entry| {
+        let report = |entry: &RepositoryState| {
             let name = entry.repository.name.to_string();
             let one = |mirror: &Arc<Mirror>| MirrorReport {
                 repository: name.clone(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use larder_core::{CacheStatus, Fault};
 
-use crate::target::Wanted;
+use crate::target::Target;
 use crate::transfer::fill::Attached;
 use crate::transfer::flight::Settled;
 
@@ -36,14 +36,14 @@ pub(crate) trait Origin {
     /// A document: whole and checked.
     fn document(
         &self,
-        target: &Arc<Wanted>,
+        target: &Arc<Target>,
         need: Need,
     ) -> impl Future<Output = Result<Settled, Fault>> + Send;
 
     /// A file: it may still be arriving.
     fn file(
         &self,
-        target: &Arc<Wanted>,
+        target: &Arc<Target>,
         need: Need,
     ) -> impl Future<Output = Result<Held, Fault>> + Send;
 }

@@ -11,8 +11,8 @@ use larder_formats::{Form, Format, Links, Operation, Read, RequestParts, SourceB
 
 use crate::counters::count;
 use crate::policy::denied;
-use crate::repositories::{Entry, Registry};
-use crate::target::{ArtifactRequest, Wanted};
+use crate::repositories::{Registry, RepositoryState};
+use crate::target::{ArtifactRequest, Target};
 
 /// Suffixes of sidecars that a link to another host may carry without being signed themselves.
 const SIDECARS: &[&str] = larder_formats::SIDECAR_SUFFIXES;
@@ -20,15 +20,15 @@ const SIDECARS: &[&str] = larder_formats::SIDECAR_SUFFIXES;
 /// A read that the access rules let through.
 #[derive(Debug)]
 pub(crate) struct Admitted {
-    wanted: Arc<Wanted>,
+    wanted: Arc<Target>,
     form: Form,
     bypass_cache: bool,
     /// The subject whose clearance a sidecar takes.
-    subject: Option<Arc<Wanted>>,
+    subject: Option<Arc<Target>>,
 }
 
 impl Admitted {
-    pub(crate) fn wanted(&self) -> &Arc<Wanted> {
+    pub(crate) fn wanted(&self) -> &Arc<Target> {
         &self.wanted
     }
     pub(crate) fn form(&self) -> Form {
@@ -37,7 +37,7 @@ impl Admitted {
     pub(crate) fn bypass_cache(&self) -> bool {
         self.bypass_cache
     }
-    pub(crate) fn subject(&self) -> Option<&Arc<Wanted>> {
+    pub(crate) fn subject(&self) -> Option<&Arc<Target>> {
         self.subject.as_ref()
     }
 }
@@ -47,10 +47,10 @@ impl Admitted {
 pub(crate) enum Admission {
     Read(Box<Admitted>),
     /// A local repository: `origin/local` admits its paths itself.
-    Local(Arc<Entry>),
+    Local(Arc<RepositoryState>),
     /// Anything that needs no access decision about an artifact.
     Other {
-        entry: Arc<Entry>,
+        entry: Arc<RepositoryState>,
         operation: Operation,
     },
 }
@@ -99,7 +99,7 @@ pub(crate) fn admit(
     Ok(Admission::Read(Box::new(Admitted {
         form: read.form,
         bypass_cache: read.bypass_cache,
-        wanted: Arc::new(Wanted::new(entry, format, read.source, class)),
+        wanted: Arc::new(Target::new(entry, format, read.source, class)),
         subject,
     })))
 }
@@ -107,7 +107,7 @@ pub(crate) fn admit(
 /// `_ext/<mac>/<host>/<path>`: a link that larder itself wrote, to another host. Patterns apply to the original path.
 fn admit_external(
     registry: &Registry,
-    entry: &Arc<Entry>,
+    entry: &Arc<RepositoryState>,
     format: &'static dyn Format,
     request: &ArtifactRequest<'_>,
     path: &ArtifactPath,
@@ -141,7 +141,7 @@ fn admit_external(
     {
         Some(Ok(subject_path)) => {
             let link = external(&subject_path)?;
-            Some(Arc::new(Wanted::new(
+            Some(Arc::new(Target::new(
                 Arc::clone(entry),
                 format,
                 spec(&subject_path, link.url),
@@ -153,7 +153,7 @@ fn admit_external(
     Ok(Admission::Read(Box::new(Admitted {
         form: Form::Verbatim,
         bypass_cache: false,
-        wanted: Arc::new(Wanted::new(
+        wanted: Arc::new(Target::new(
             Arc::clone(entry),
             format,
             spec(path, link.url),
@@ -164,11 +164,11 @@ fn admit_external(
 }
 
 fn subject_of(
-    entry: &Arc<Entry>,
+    entry: &Arc<RepositoryState>,
     format: &'static dyn Format,
     read: &Read,
     request: &ArtifactRequest<'_>,
-) -> Option<Arc<Wanted>> {
+) -> Option<Arc<Target>> {
     entry.repository.quarantine.hold?;
     let path = ArtifactPath::from_decoded(format.subject(&read.source.key_path)?).ok()?;
     let parts = RequestParts {
@@ -183,7 +183,7 @@ fn subject_of(
         return None;
     };
     let class = classify(entry, format, path.as_str()).ok()?;
-    Some(Arc::new(Wanted::new(
+    Some(Arc::new(Target::new(
         Arc::clone(entry),
         format,
         subject.source,
@@ -193,10 +193,10 @@ fn subject_of(
 
 /// A file that a document names, by its decoded path; `None` if the rules do not admit it.
 pub(crate) fn named_file(
-    entry: &Arc<Entry>,
+    entry: &Arc<RepositoryState>,
     format: &'static dyn Format,
     path: &str,
-) -> Option<Wanted> {
+) -> Option<Target> {
     let parsed = ArtifactPath::from_decoded(path).ok()?;
     let headers = http::HeaderMap::new();
     let parts = RequestParts {
@@ -211,11 +211,11 @@ pub(crate) fn named_file(
         return None;
     };
     let class = classify(entry, format, format.subject(path).unwrap_or(path)).ok()?;
-    Some(Wanted::new(Arc::clone(entry), format, read.source, class))
+    Some(Target::new(Arc::clone(entry), format, read.source, class))
 }
 
 /// The repository, or the fault that says what is wrong with it.
-pub(crate) fn entry(registry: &Registry, name: &str) -> Result<Arc<Entry>, Fault> {
+pub(crate) fn entry(registry: &Registry, name: &str) -> Result<Arc<RepositoryState>, Fault> {
     let name = RepositoryName::parse(name).map_err(|_| {
         Fault::new(
             FaultKind::NotFound,
@@ -241,7 +241,7 @@ pub(crate) fn entry(registry: &Registry, name: &str) -> Result<Arc<Entry>, Fault
 }
 
 /// Whatever a format makes of a path: an artifact is read, and not by a method that changes something.
-fn read_only(entry: &Entry, request: &ArtifactRequest<'_>) -> Result<(), Fault> {
+fn read_only(entry: &RepositoryState, request: &ArtifactRequest<'_>) -> Result<(), Fault> {
     if matches!(*request.method, http::Method::GET | http::Method::HEAD) {
         return Ok(());
     }
@@ -259,7 +259,7 @@ fn read_only(entry: &Entry, request: &ArtifactRequest<'_>) -> Result<(), Fault> 
 
 /// The class of a path by the rules, or the fault that names the one that keeps it out.
 pub(crate) fn classify(
-    entry: &Entry,
+    entry: &RepositoryState,
     format: &'static dyn Format,
     path: &str,
 ) -> Result<Mutability, Fault> {
@@ -268,7 +268,7 @@ pub(crate) fn classify(
 
 /// The same, where it is known what the format says of it.
 pub(crate) fn classify_as(
-    entry: &Entry,
+    entry: &RepositoryState,
     path: &str,
     built_in: BuiltIn,
 ) -> Result<Mutability, Fault> {
@@ -282,7 +282,7 @@ pub(crate) fn classify_as(
     })
 }
 
-fn not_built(entry: &Entry, what: &str) -> Fault {
+fn not_built(entry: &RepositoryState, what: &str) -> Fault {
     let name = &entry.repository.name;
     let place = match entry.repository.kind() {
         RepositoryKind::Virtual => format!("; the repository {name} is at /api/v1/virtual/{name}"),
@@ -327,7 +327,7 @@ pub(crate) fn path_fault(error: PathError) -> Fault {
         .by_rule("paths")
 }
 
-impl Entry {
+impl RepositoryState {
     /// Whether a document states what the file at `path` should be.
     pub(crate) fn is_named(&self, path: &str) -> bool {
         self.format.is_some_and(|format| {

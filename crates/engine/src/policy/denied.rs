@@ -4,13 +4,13 @@ use larder_core::{
     AccessDenied, ArtifactPath, ErrorCode, Fault, FaultKind, Pattern, Repository, SourceKey, shown,
 };
 
-use crate::repositories::Entry;
+use crate::repositories::RepositoryState;
 
 /// Most patterns of a list that are quoted.
 const QUOTED: usize = 3;
 
 /// A path that no pattern lets in, or that one keeps out.
-pub(crate) fn fault(entry: &Entry, path: &str, denied: &AccessDenied) -> Fault {
+pub(crate) fn fault(entry: &RepositoryState, path: &str, denied: &AccessDenied) -> Fault {
     let repository = &entry.repository;
     let (name, access, rule) = (&repository.name, &repository.access, denied.rule);
     let list = match rule {
@@ -90,7 +90,7 @@ fn classes_tried(repository: &Repository, rule: &str, immutable: &[Pattern]) -> 
 }
 
 /// A link to another host that this repository has not made, or not with its present key.
-pub(crate) fn forged(entry: &Entry, path: &ArtifactPath) -> Fault {
+pub(crate) fn forged(entry: &RepositoryState, path: &ArtifactPath) -> Fault {
     let name = &entry.repository.name;
     // `_ext/<mac>/<host>/…`
     let host = path
@@ -111,7 +111,7 @@ pub(crate) fn forged(entry: &Entry, path: &ArtifactPath) -> Fault {
         .about(&key(entry, path.as_str()))
 }
 
-fn key(entry: &Entry, path: &str) -> SourceKey {
+fn key(entry: &RepositoryState, path: &str) -> SourceKey {
     SourceKey {
         repository: entry.repository.name.clone(),
         path: path.into(),

@@ -8,11 +8,11 @@ use url::Url;
 
 use crate::policy::admission::classify_as;
 use crate::policy::listing;
-use crate::repositories::Entry;
-use crate::target::{FOLDER, Wanted, class_of};
+use crate::repositories::RepositoryState;
+use crate::target::{FOLDER, Target, class_of};
 
 /// Notes in what is kept of a head that a redirect to a folder led to it.
-pub(crate) fn note(wanted: &Wanted, response: &UpstreamResponse, headers: &mut StoredHeaders) {
+pub(crate) fn note(wanted: &Target, response: &UpstreamResponse, headers: &mut StoredHeaders) {
     let Some(folder) = response
         .folder
         .as_ref()
@@ -51,7 +51,7 @@ fn below(base: &Url, url: &Url) -> Option<String> {
     )
 }
 
-impl Wanted {
+impl Target {
     /// The class that quarantine goes by, or the rule that keeps these bytes in. A redirect that is passed on has nothing to hold back;
     /// what was fetched from a folder elsewhere may be a file all the same (`/get/?file=…`), and stays what its path says. What came from
     /// a folder's own path and is no listing is judged as the file that the path names without its slash, in every format: a pattern that
@@ -93,7 +93,7 @@ impl Wanted {
     }
 }
 
-impl Entry {
+impl RepositoryState {
     /// The class of what is held under a path; `None` if the rules no longer admit it.
     pub(crate) fn class_of_held(&self, path: &str, record: &ArtifactRecord) -> Option<Mutability> {
         self.class_at(path).map(|class| class_of(class, record))

@@ -20,7 +20,7 @@ use crate::repositories::upstreams::{FailureCounters, UpstreamState};
 
 /// A repository as the engine keeps it.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
+pub(crate) struct RepositoryState {
     pub(crate) repository: Arc<Repository>,
     /// The marks of the upstreams at `base_url` and at `index_url`: what came from another one is not theirs (docs/adr/0044).
     pub(crate) origins: [Arc<str>; 2],
@@ -49,7 +49,7 @@ pub(crate) struct Entry {
     pub(crate) not_built: Option<Arc<str>>,
 }
 
-impl Entry {
+impl RepositoryState {
     pub(crate) fn repository_is_offline(&self) -> bool {
         self.repository
             .upstream()
@@ -136,7 +136,7 @@ impl Registry {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Repositories(HashMap<RepositoryName, Arc<Entry>>);
+pub(crate) struct Repositories(HashMap<RepositoryName, Arc<RepositoryState>>);
 
 impl Repositories {
     /// The next generation: epochs and counters of repositories that stay are kept, and every epoch is raised.
@@ -155,7 +155,7 @@ impl Repositories {
         }
         let entry = |repository: Arc<Repository>| {
             let old = self.0.get(&repository.name);
-            let entry = Entry {
+            let entry = RepositoryState {
                 origins: origins_of(&repository, origin),
                 arrivals: old.map_or_else(Arc::default, |e| Arc::clone(&e.arrivals)),
                 epoch: old.map_or_else(Arc::default, |e| Arc::clone(&e.epoch)),
@@ -178,12 +178,12 @@ impl Repositories {
         Self(repositories.into_iter().map(entry).collect())
     }
 
-    pub(crate) fn get(&self, name: &RepositoryName) -> Option<&Arc<Entry>> {
+    pub(crate) fn get(&self, name: &RepositoryName) -> Option<&Arc<RepositoryState>> {
         self.0.get(name)
     }
 
     /// Sorted by name.
-    pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
+    pub(crate) fn all(&self) -> Vec<Arc<RepositoryState>> {
         let mut all: Vec<_> = self.0.values().cloned().collect();
         all.sort_by(|a, b| a.repository.name.cmp(&b.repository.name));
         all

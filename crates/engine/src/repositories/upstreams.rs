@@ -13,7 +13,7 @@ use larder_core::{RepositoryName, UnixMillis};
 use larder_upstream::Cause;
 use url::Url;
 
-use crate::repositories::Entry;
+use crate::repositories::RepositoryState;
 use crate::repositories::mirror::Mirror;
 
 /// A place that answers and fails by turns is told of once in this time.
@@ -251,7 +251,7 @@ pub(crate) struct Blow<'a> {
     pub(crate) url: Option<&'a Url>,
 }
 
-impl Entry {
+impl RepositoryState {
     /// The state of one of its places, or of all those that its documents name.
     fn state_of<'a>(&'a self, mirror: Option<&'a Arc<Mirror>>) -> &'a UpstreamState {
         mirror.map_or(&*self.elsewhere, |mirror| mirror.state())

@@ -3,12 +3,12 @@
 use larder_core::{ArtifactRecord, Decision, Mutability, RevalidateWith, UnixMillis};
 use larder_upstream::in_request;
 
-use crate::target::{Wanted, remaining_seconds};
+use crate::target::{Target, remaining_seconds};
 
 /// Says a decision. Costs a look at a flag where nobody wants to know.
 pub(crate) fn tell(
     now: UnixMillis,
-    wanted: &Wanted,
+    wanted: &Target,
     record: Option<&ArtifactRecord>,
     decision: &'static str,
     why: &'static str,

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use larder_core::{SourceKey, sha256};
 use larder_formats::{Format, SourceBase, SourceSpec};
 
-use crate::repositories::Entry;
+use crate::repositories::RepositoryState;
 
 /// A longer query stands in the key as its SHA-256: whoever makes queries up does not choose how much is written for each.
 pub(crate) const LONGEST_QUERY: usize = 256;
@@ -15,7 +15,7 @@ const HASHED: &str = "#";
 const ORIGIN: char = '@';
 
 /// The key of a source of this repository.
-pub(crate) fn key_of(entry: &Entry, format: &dyn Format, spec: &SourceSpec) -> SourceKey {
+pub(crate) fn key_of(entry: &RepositoryState, format: &dyn Format, spec: &SourceSpec) -> SourceKey {
     let origin = &entry.origins[usize::from(spec.base == SourceBase::Index)];
     let query = spec
         .query
@@ -31,7 +31,7 @@ pub(crate) fn key_of(entry: &Entry, format: &dyn Format, spec: &SourceSpec) -> S
 }
 
 /// The key of a file by the name that a document gives it, query and all.
-pub(crate) fn key_of_named(entry: &Entry, name: &str) -> SourceKey {
+pub(crate) fn key_of_named(entry: &RepositoryState, name: &str) -> SourceKey {
     let (path, query) = name
         .split_once('?')
         .map_or((name, None), |(path, query)| (path, Some(query)));
@@ -54,7 +54,7 @@ pub(crate) fn same_origin(one: &str, other: &str) -> bool {
 }
 
 /// The key of a file that is kept under its own path, such as a link to another host.
-pub(crate) fn key_of_file(entry: &Entry, path: &str) -> SourceKey {
+pub(crate) fn key_of_file(entry: &RepositoryState, path: &str) -> SourceKey {
     make(entry, path, None, "", &entry.origins[0])
 }
 
@@ -78,7 +78,7 @@ pub(crate) fn path_of<'p>(path: &'p str, variant: &str) -> &'p str {
 }
 
 /// Whether a key's variant is of one of the upstreams that the repository has at present.
-pub(crate) fn is_of_present_upstream(entry: &Entry, variant: &str) -> bool {
+pub(crate) fn is_of_present_upstream(entry: &RepositoryState, variant: &str) -> bool {
     let origin = variant.split_once(ORIGIN).map_or("", |(_, origin)| origin);
     entry.origins.iter().any(|present| **present == *origin)
 }
@@ -93,7 +93,7 @@ fn marks_of(variant: &str) -> &str {
 }
 
 fn make(
-    entry: &Entry,
+    entry: &RepositoryState,
     path: &str,
     query: Option<&str>,
     variant: &'static str,

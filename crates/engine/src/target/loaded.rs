@@ -6,7 +6,7 @@ use larder_core::{ArtifactRecord, ErrorCode, Fault, FaultKind};
 use larder_formats::{Document, Memo};
 use url::Url;
 
-use super::Wanted;
+use super::Target;
 
 /// A document's bytes with what is needed to read it.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub(crate) struct LoadedDocument {
     body: Vec<u8>,
     content_type: String,
     url: Url,
-    wanted: Arc<Wanted>,
+    wanted: Arc<Target>,
     memo: Memo,
 }
 
@@ -22,7 +22,7 @@ impl LoadedDocument {
     pub(crate) fn new(
         body: Vec<u8>,
         record: &ArtifactRecord,
-        wanted: Arc<Wanted>,
+        wanted: Arc<Target>,
     ) -> Result<Self, Fault> {
         let url = Url::parse(&record.source_url).map_err(|_| {
             Fault::new(
@@ -40,7 +40,7 @@ impl LoadedDocument {
         })
     }
 
-    pub(crate) fn wanted(&self) -> &Arc<Wanted> {
+    pub(crate) fn wanted(&self) -> &Arc<Target> {
         &self.wanted
     }
 

@@ -16,7 +16,7 @@ use larder_core::{
 };
 use larder_formats::{Format, SourceSpec};
 
-use crate::repositories::Entry;
+use crate::repositories::RepositoryState;
 
 /// Stands beside the kept fields of an upstream's head; no upstream can send it, for no format keeps a field of this name. The
 /// status, a space, and the folder's address below the repository; the status alone if it lies elsewhere.
@@ -45,8 +45,8 @@ pub struct ArtifactRequest<'a> {
 
 /// An upstream document or file that may be obtained: what flights and records are about.
 #[derive(Debug, Clone)]
-pub(crate) struct Wanted {
-    pub(crate) entry: Arc<Entry>,
+pub(crate) struct Target {
+    pub(crate) entry: Arc<RepositoryState>,
     pub(crate) format: &'static dyn Format,
     pub(crate) spec: SourceSpec,
     pub(crate) class: Mutability,
@@ -55,9 +55,9 @@ pub(crate) struct Wanted {
     pub(crate) stated: Option<Arc<StoredClaim>>,
 }
 
-impl Wanted {
+impl Target {
     pub(crate) fn new(
-        entry: Arc<Entry>,
+        entry: Arc<RepositoryState>,
         format: &'static dyn Format,
         spec: SourceSpec,
         class: Mutability,
@@ -120,7 +120,7 @@ impl Wanted {
     }
 
     /// A source that is asked for on behalf of this one: the folders that both are in are spelt as the client spells them.
-    pub(crate) fn spelt_alike(&self, other: SourceSpec) -> SourceSpec {
+    pub(crate) fn with_client_encoding(&self, other: SourceSpec) -> SourceSpec {
         let folders = |path: &str| path.bytes().filter(|&byte| byte == b'/').count();
         let own = &self.spec;
         // An escape may be a slash (npm): then spelling and meaning do not go side by side.
@@ -153,7 +153,7 @@ impl Wanted {
 
     /// For a document that the engine reads on its own account, to learn what it says of a file.
     pub(crate) fn naming_document(
-        entry: &Arc<Entry>,
+        entry: &Arc<RepositoryState>,
         format: &'static dyn Format,
         spec: SourceSpec,
     ) -> Self {
@@ -191,7 +191,7 @@ pub(crate) fn class_of(class: Mutability, record: &ArtifactRecord) -> Mutability
 /// Remaining life in whole seconds; `None` = unlimited.
 pub(crate) fn remaining_seconds(
     record: &ArtifactRecord,
-    wanted: &Wanted,
+    wanted: &Target,
     now: UnixMillis,
 ) -> Option<i64> {
     let until = fresh_until(

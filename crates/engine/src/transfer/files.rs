@@ -12,7 +12,7 @@ use larder_storage::{BlobInfo, OpenBlob, Spool, StorageError};
 use super::Transfers;
 use super::fill::Fill;
 use super::received::Received;
-use crate::fault::NoBody;
+use crate::fault::FetchError;
 
 const CHUNK: usize = 256 << 10;
 
@@ -73,13 +73,13 @@ impl Transfers {
     }
 }
 
-pub(crate) fn received_bytes(fill: &Arc<Fill>, received: &Received) -> Result<Vec<u8>, NoBody> {
+pub(crate) fn received_bytes(fill: &Arc<Fill>, received: &Received) -> Result<Vec<u8>, FetchError> {
     let read = match &received.spool {
         Some(spool) => read_file(&spool.reader(), received.length),
         None => read_fill(fill, received.length),
     };
     read.map_err(|_| {
-        NoBody::unusable(
+        FetchError::unusable(
             ErrorCode::Internal,
             "a downloaded document could not be read back",
         )

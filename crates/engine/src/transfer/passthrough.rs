@@ -9,7 +9,7 @@ use futures_core::Stream;
 use larder_core::{Fault, FaultKind};
 use larder_upstream::{BodyStream, UpstreamError};
 
-use crate::fault::NoBody;
+use crate::fault::FetchError;
 
 /// A body on its way through. An error means: abort the connection.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Stream for PassThroughBody {
 
 /// Why a body that is passed through breaks off.
 fn broken_off(error: UpstreamError) -> Fault {
-    let no_body = NoBody::from(error);
+    let no_body = FetchError::from(error);
     Fault::new(FaultKind::BadGateway, no_body.code, no_body.message)
         .by_rule("upstream")
         .upstream_said("broken off")

@@ -9,7 +9,7 @@ use super::fill::Fill;
 use super::flight::SettledBody;
 use crate::catalog::RecordChange;
 use crate::counters::count;
-use crate::target::Wanted;
+use crate::target::Target;
 use crate::target::loaded::LoadedDocument;
 
 /// Until a new body's record is visible, the body before it may still be served here and there. A client that dates its copy by its own
@@ -100,7 +100,7 @@ pub(crate) fn finished_record(
 
 /// From verified bytes to what is served and what is committed.
 pub(crate) fn hand_over(
-    wanted: &Wanted,
+    wanted: &Target,
     fill: &Arc<Fill>,
     received: Received,
     record: ArtifactRecord,

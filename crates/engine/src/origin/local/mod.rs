@@ -32,12 +32,12 @@ pub use upload::Written;
 
 use crate::catalog::Catalog;
 use crate::policy::admission::{classify, path_fault};
-use crate::repositories::Entry;
+use crate::repositories::RepositoryState;
 use crate::target::ArtifactRequest;
 
 /// A path of a local repository that the rules admit.
 struct Place<'a> {
-    entry: &'a Arc<Entry>,
+    entry: &'a Arc<RepositoryState>,
     settings: &'a LocalSettings,
     path: ArtifactPath,
     class: Mutability,
@@ -45,7 +45,7 @@ struct Place<'a> {
 
 impl<'a> Place<'a> {
     /// Parses and admits a raw path. No I/O.
-    fn admit(entry: &'a Arc<Entry>, raw_path: &str) -> Result<Self, Fault> {
+    fn admit(entry: &'a Arc<RepositoryState>, raw_path: &str) -> Result<Self, Fault> {
         let (settings, format) = parts(entry)?;
         let path = ArtifactPath::parse(raw_path, format.path_rules())
             .map_err(|error| path_fault(error).in_repository(&entry.repository.name))?;
@@ -95,7 +95,7 @@ impl<'a> Place<'a> {
     }
 }
 
-fn parts(entry: &Entry) -> Result<(&LocalSettings, &'static dyn Format), Fault> {
+fn parts(entry: &RepositoryState) -> Result<(&LocalSettings, &'static dyn Format), Fault> {
     entry.repository.local().zip(entry.format).ok_or_else(|| {
         let message = format!(
             "{} is a {} repository: only local repositories take uploads",
@@ -108,7 +108,7 @@ fn parts(entry: &Entry) -> Result<(&LocalSettings, &'static dyn Format), Fault> 
 }
 
 /// The answer to a method that a local repository does not have.
-pub(crate) fn other_method(entry: &Entry) -> Fault {
+pub(crate) fn other_method(entry: &RepositoryState) -> Fault {
     let message = format!(
         "{} is a local repository: its files are read with GET and HEAD, uploaded with PUT and deleted with DELETE",
         entry.repository.name
@@ -138,7 +138,7 @@ impl Local {
     /// admitted. When this returns, the file is on stable storage and everybody sees it; before, nobody sees anything of it.
     pub(crate) async fn write<S>(
         self: &Arc<Self>,
-        entry: &Arc<Entry>,
+        entry: &Arc<RepositoryState>,
         request: &ArtifactRequest<'_>,
         length: Option<u64>,
         body: S,
@@ -153,7 +153,7 @@ impl Local {
     /// Deletes a file (`DELETE`), durably.
     pub(crate) async fn delete(
         self: &Arc<Self>,
-        entry: &Arc<Entry>,
+        entry: &Arc<RepositoryState>,
         request: &ArtifactRequest<'_>,
     ) -> Result<(), Fault> {
         let place = Place::admit(entry, request.raw_path)?;

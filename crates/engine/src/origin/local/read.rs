@@ -15,7 +15,7 @@ use crate::answer::{Answer, Body, Freshness, HotTicket, Representation};
 use crate::counters::count;
 use crate::fault::storage_fault;
 use crate::policy::clearance::{Dates, clear};
-use crate::repositories::Entry;
+use crate::repositories::RepositoryState;
 use crate::target::ArtifactRequest;
 
 pub(super) const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
@@ -31,7 +31,7 @@ const LOOKS: usize = 8;
 /// Answers GET and HEAD on a path of a local repository.
 pub(crate) async fn read(
     local: &Arc<Local>,
-    entry: &Arc<Entry>,
+    entry: &Arc<RepositoryState>,
     request: &ArtifactRequest<'_>,
 ) -> Result<Answer, Fault> {
     let place = Place::admit(entry, request.raw_path)?;

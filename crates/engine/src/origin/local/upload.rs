@@ -31,7 +31,7 @@ use super::checksums::Checksums;
 use super::read::repr_digest;
 use super::rules::{UploadRules, etag};
 use crate::fault::{internal, storage_fault};
-use crate::repositories::Entry;
+use crate::repositories::RepositoryState;
 
 /// The longest value of a field that is kept with a file, in bytes.
 const LONGEST_FIELD: usize = 1024;
@@ -162,7 +162,7 @@ impl Intake<'_> {
 /// What is left to do once the body is whole and right.
 struct Finish {
     local: Arc<Local>,
-    entry: Arc<Entry>,
+    entry: Arc<RepositoryState>,
     path: String,
     rules: UploadRules,
     file: LocalFile,
@@ -249,7 +249,7 @@ fn kept(headers: &HeaderMap) -> StoredHeaders {
     }
 }
 
-fn storage_error(local: &Arc<Local>, entry: &Entry, error: &StorageError) -> Fault {
+fn storage_error(local: &Arc<Local>, entry: &RepositoryState, error: &StorageError) -> Fault {
     if error.is_full() {
         local.catalog.make_room();
         return no_room(entry);
@@ -257,7 +257,7 @@ fn storage_error(local: &Arc<Local>, entry: &Entry, error: &StorageError) -> Fau
     storage_fault(entry, error)
 }
 
-fn no_room(entry: &Entry) -> Fault {
+fn no_room(entry: &RepositoryState) -> Fault {
     let message = "the disk of larder's data directory is down to its reserve: nothing was kept; free space, or delete files";
     Fault::new(
         FaultKind::InsufficientStorage,

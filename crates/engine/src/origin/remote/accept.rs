@@ -8,19 +8,19 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 
-use crate::fault::NoBody;
+use crate::fault::FetchError;
 use crate::origin::remote::Remote;
-use crate::origin::remote::mirrors::{Arrival, Ask};
+use crate::origin::remote::mirrors::{Arrival, UpstreamQuery};
 use crate::repositories::learnt::Tongue;
-use crate::target::Wanted;
+use crate::target::Target;
 
 impl Remote {
     /// Asks an upstream, in the media types that it answers.
     pub(crate) async fn ask(
         self: &Arc<Self>,
-        wanted: &Wanted,
-        ask: &Ask<'_>,
-    ) -> Result<Arrival, NoBody> {
+        wanted: &Target,
+        ask: &UpstreamQuery<'_>,
+    ) -> Result<Arrival, FetchError> {
         let otherwise = |status: StatusCode| {
             wanted
                 .format
@@ -36,7 +36,7 @@ impl Remote {
             return self
                 .ask_in_turn(
                     wanted,
-                    &Ask {
+                    &UpstreamQuery {
                         accept: other,
                         ..ask.clone()
                     },
@@ -58,7 +58,7 @@ impl Remote {
         match self
             .ask_in_turn(
                 wanted,
-                &Ask {
+                &UpstreamQuery {
                     accept: Some(accept),
                     ..ask.clone()
                 },

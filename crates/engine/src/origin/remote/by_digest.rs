@@ -13,14 +13,14 @@ use url::Url;
 
 use crate::catalog::Epoch;
 use crate::counters::count;
-use crate::fault::{NoBody, stopped, unusable_document};
+use crate::fault::{FetchError, stopped, unusable_document};
 use crate::origin::remote::Remote;
-use crate::target::Wanted;
+use crate::target::Target;
 use crate::transfer::files::received_bytes;
 use crate::transfer::flight::{Settled, SettledBody};
 use crate::transfer::received::Whole;
 
-impl Wanted {
+impl Target {
     /// The source that names the bytes by `digest`.
     fn by_digest(&self, digest: &Digest) -> Option<Self> {
         let spec = self
@@ -44,7 +44,7 @@ impl Remote {
     /// The name by digest under which new bytes are to be remembered too, unless they are already.
     pub(crate) async fn unheld_by_digest(
         &self,
-        wanted: &Wanted,
+        wanted: &Target,
         record: &ArtifactRecord,
     ) -> Option<SourceKey> {
         let blob = record.blob()?;
@@ -58,7 +58,7 @@ impl Remote {
     /// The bytes with that digest, if they are held under their name by digest.
     async fn held_by_digest(
         &self,
-        wanted: &Wanted,
+        wanted: &Target,
         digest: &Digest,
     ) -> Option<(Arc<ArtifactRecord>, OpenBlob)> {
         let named = wanted.by_digest(digest)?;
@@ -70,7 +70,7 @@ impl Remote {
     /// The upstream says that a name stands for other bytes than before, which are held: they need not be fetched.
     pub(crate) async fn switch_to(
         &self,
-        wanted: &Wanted,
+        wanted: &Target,
         digest: &Digest,
         prior: &ArtifactRecord,
     ) -> Option<Settled> {
@@ -100,7 +100,7 @@ impl Remote {
     /// A name of which a forwarded HEAD has told the digest only: its record with the bytes, if they are held by now.
     pub(crate) async fn follow_pointer(
         &self,
-        wanted: &Wanted,
+        wanted: &Target,
         pointer: &ArtifactRecord,
     ) -> Option<(Arc<ArtifactRecord>, OpenBlob)> {
         let (Content::Pointer(_), Some(digest)) = (&pointer.content, &pointer.headers.digest)
@@ -116,7 +116,7 @@ impl Remote {
     /// flush has overtaken is not remembered.
     pub(crate) async fn remember_digest(
         &self,
-        wanted: &Wanted,
+        wanted: &Target,
         told: &ArtifactRecord,
         epoch: &Epoch,
     ) -> Result<(), Fault> {
@@ -153,15 +153,16 @@ impl Remote {
     /// Puts a file that its format looks into to the format's check.
     pub(crate) async fn check_whole(
         &self,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         whole: &Whole,
-    ) -> Result<(), NoBody> {
+    ) -> Result<(), FetchError> {
         let body = received_bytes(&whole.fill, &whole.received)?;
         let draft = &whole.fill.draft;
         let content_type = draft.headers.content_type.clone().unwrap_or_default();
         let url = Url::parse(&draft.source_url);
-        let url = url
-            .map_err(|_| NoBody::unusable(ErrorCode::Internal, "a download's URL was not kept"))?;
+        let url = url.map_err(|_| {
+            FetchError::unusable(ErrorCode::Internal, "a download's URL was not kept")
+        })?;
         let checked = Arc::clone(wanted);
         let verdict = self.documents.parse_blocking(move || {
             let document = Document {

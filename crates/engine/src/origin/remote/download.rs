@@ -15,14 +15,14 @@ use url::Url;
 use crate::catalog::RecordChange;
 use crate::counters::count;
 use crate::document::expectation::Expectation;
-use crate::fault::{NoBody, failed};
+use crate::fault::{FetchError, failed};
 use crate::origin::remote::Remote;
 use crate::origin::remote::intake::Intake;
 use crate::origin::remote::mirrors::Arrival;
 use crate::origin::remote::places::is_hint;
 use crate::policy::clearance;
 use crate::policy::clearance::Dates;
-use crate::target::Wanted;
+use crate::target::Target;
 use crate::transfer::fill::{Fill, Release};
 use crate::transfer::flight::Flight;
 use crate::transfer::received::Filled;
@@ -30,7 +30,7 @@ use crate::transfer::received::Filled;
 /// Why a download gave nothing to keep.
 #[derive(Debug)]
 pub(crate) enum Stopped {
-    NoBody(NoBody),
+    FetchError(FetchError),
     /// Quarantine holds it: the record remembers its date.
     Held {
         fault: Fault,
@@ -40,14 +40,14 @@ pub(crate) enum Stopped {
     Refused(Fault),
 }
 
-impl From<NoBody> for Stopped {
-    fn from(no_body: NoBody) -> Self {
-        Self::NoBody(no_body)
+impl From<FetchError> for Stopped {
+    fn from(no_body: FetchError) -> Self {
+        Self::FetchError(no_body)
     }
 }
 
 /// Why a body broke off, for those who have its head already.
-fn cause(wanted: &Wanted, no_body: &NoBody) -> Fault {
+fn cause(wanted: &Target, no_body: &FetchError) -> Fault {
     failed(wanted, no_body.outcome == Outcome::TimedOut, no_body).about(&wanted.key)
 }
 
@@ -56,7 +56,7 @@ impl Remote {
     pub(crate) async fn fill(
         self: &Arc<Self>,
         flight: &Arc<Flight>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         prior: Option<&ArtifactRecord>,
         arrival: Arrival,
         mut expectation: Expectation,
@@ -127,7 +127,7 @@ impl Remote {
     /// Whether what the head shows may come in, before any of the body does.
     fn judge_head(
         &self,
-        wanted: &Wanted,
+        wanted: &Target,
         draft: &ArtifactRecord,
         total: Option<u64>,
     ) -> Result<(), Stopped> {
@@ -153,7 +153,7 @@ impl Remote {
     /// Whether quarantine lets these bytes through only if they are those that were held before: known at the end.
     fn may_be_held(
         &self,
-        wanted: &Wanted,
+        wanted: &Target,
         draft: &ArtifactRecord,
         prior: Option<&ArtifactRecord>,
     ) -> bool {
@@ -177,9 +177,9 @@ impl Remote {
 
     pub(crate) fn refuse_oversized(
         &self,
-        wanted: &Wanted,
+        wanted: &Target,
         length: Option<u64>,
-    ) -> Result<(), NoBody> {
+    ) -> Result<(), FetchError> {
         let Some(limit) = self
             .check_limit(wanted)
             .filter(|limit| length.is_some_and(|length| length > *limit))
@@ -193,11 +193,11 @@ impl Remote {
                 "the upstream sent more than {limit} bytes, which is more than such a file may have"
             )
         };
-        Err(NoBody::unusable(ErrorCode::DocumentTooLarge, message))
+        Err(FetchError::unusable(ErrorCode::DocumentTooLarge, message))
     }
 
     /// The longest body that is taken whole and checked by its format; `None` where the bytes are not looked into.
-    pub(crate) fn check_limit(&self, wanted: &Wanted) -> Option<u64> {
+    pub(crate) fn check_limit(&self, wanted: &Target) -> Option<u64> {
         let document = wanted.spec.is_document.then_some(self.limits.document_size);
         document.or_else(|| wanted.format.check_limit(&wanted.spec.key_path))
     }
@@ -205,7 +205,7 @@ impl Remote {
 
 /// What the upstream's head says, before there is a body.
 fn draft(
-    wanted: &Wanted,
+    wanted: &Target,
     response: &UpstreamResponse,
     prior: Option<&ArtifactRecord>,
     now: UnixMillis,
@@ -243,7 +243,7 @@ const MOST_KEPT: usize = 16 << 10;
 /// The upstream headers that are kept; all others are dropped here (generic-http: what survives). They stay in the database and in
 /// memory as long as the copy does, so they are bounded: a value that is too long is dropped, and where all together are, those at the
 /// end of this order: what the bytes are, what they are compared by, how they are to be saved, what the format keeps beside.
-pub(crate) fn stored_headers(wanted: &Wanted, headers: &HeaderMap) -> StoredHeaders {
+pub(crate) fn stored_headers(wanted: &Target, headers: &HeaderMap) -> StoredHeaders {
     let mut room = MOST_KEPT;
     let mut joined = |name: &str, lines: usize| {
         let lines: Vec<_> = headers.get_all(name).iter().take(lines).collect();

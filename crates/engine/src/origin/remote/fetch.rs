@@ -14,15 +14,15 @@ use url::Url;
 use crate::catalog::RecordChange;
 use crate::counters::count;
 use crate::document::expectation::Expectation;
-use crate::fault::{NOT_ASKED, NoBody, nothing_left, status_outcome};
+use crate::fault::{FetchError, NOT_ASKED, nothing_left, status_outcome};
 use crate::origin::remote::Remote;
 use crate::origin::remote::download::Stopped;
 use crate::origin::remote::fly::Flown;
-use crate::origin::remote::mirrors::{Arrival, Ask};
+use crate::origin::remote::mirrors::{Arrival, UpstreamQuery};
 use crate::origin::remote::places::{Found, Spoilt, is_hint};
 use crate::origin::remote::settle::head_verdict;
 use crate::repositories::mirror::Mirror;
-use crate::target::Wanted;
+use crate::target::Target;
 use crate::transfer::flight::Flight;
 
 /// An expired copy with its open file.
@@ -43,16 +43,16 @@ struct Tried {
     avoid: Vec<Arc<Mirror>>,
     spoilt: Spoilt,
     /// What went wrong, and whether that counts more than what another place says.
-    failure: Option<(NoBody, bool)>,
+    failure: Option<(FetchError, bool)>,
 }
 
 impl Tried {
     fn failed(
         &mut self,
-        wanted: &Wanted,
+        wanted: &Target,
         mirror: Option<Arc<Mirror>>,
         place: Option<Url>,
-        why: NoBody,
+        why: FetchError,
     ) {
         self.avoid.extend(mirror);
         let is_another_left =
@@ -71,7 +71,7 @@ impl Remote {
     pub(crate) async fn revalidate(
         self: &Arc<Self>,
         flight: &Arc<Flight>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         copy: Copy,
         with: RevalidateWith,
     ) -> Flown {
@@ -80,12 +80,12 @@ impl Remote {
         }
         let prior = Some(Arc::clone(&copy.0));
         if with == RevalidateWith::Head {
-            let dispensable = self.may_serve(wanted, &copy.0);
-            let head = Ask {
+            let has_stale_fallback = self.may_serve(wanted, &copy.0);
+            let head = UpstreamQuery {
                 method: Method::HEAD,
                 unless_changed: Some(&copy.0),
-                dispensable,
-                ..Ask::default()
+                has_stale_fallback,
+                ..UpstreamQuery::default()
             };
             // Where a document says where the file is, this place is a guess, and its refusal says nothing: the GET asks all places.
             let is_guess = !wanted.spec.is_document && is_hint(wanted, None);
@@ -128,7 +128,7 @@ impl Remote {
     pub(crate) async fn fetch(
         self: &Arc<Self>,
         flight: &Arc<Flight>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         prior: Option<Arc<ArtifactRecord>>,
         copy: Option<Copy>,
         conditional: bool,
@@ -149,7 +149,7 @@ impl Remote {
     async fn fetch_now(
         self: &Arc<Self>,
         flight: &Arc<Flight>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         prior: Option<Arc<ArtifactRecord>>,
         mut copy: Option<Copy>,
         mut conditional: bool,
@@ -228,7 +228,7 @@ impl Remote {
                     ));
                 }
                 Err(Stopped::Refused(fault)) => return Err((fault, None)),
-                Err(Stopped::NoBody(no_body)) => no_body,
+                Err(Stopped::FetchError(no_body)) => no_body,
             };
             count(&wanted.entry.counters.fills_failed);
             if !no_body.is_of_the_mirror() {
@@ -243,7 +243,7 @@ impl Remote {
     }
 
     /// Why the upstream is asked for a body, in the words of `Cache-Status`.
-    fn reason_to_ask(&self, wanted: &Wanted, copy: Option<&Copy>) -> ForwardReason {
+    fn reason_to_ask(&self, wanted: &Target, copy: Option<&Copy>) -> ForwardReason {
         let Some((record, _)) = copy else {
             return ForwardReason::UriMiss;
         };
@@ -260,7 +260,7 @@ impl Remote {
     }
 
     /// The upstream has said when to come back, and copies may serve until then (`stale.on_status`): it is not asked.
-    fn asked_to_wait(&self, wanted: &Wanted) -> Option<NoBody> {
+    fn asked_to_wait(&self, wanted: &Target) -> Option<FetchError> {
         let status = StatusCode::TOO_MANY_REQUESTS.as_u16();
         // Where there is somebody else to ask, that one is asked.
         if wanted.entry.mirrors.len() > 1 {
@@ -273,7 +273,7 @@ impl Remote {
             .cache
             .stale_on_status
             .contains(&status);
-        listed.then(|| NoBody {
+        listed.then(|| FetchError {
             outcome: Outcome::Refused {
                 status,
                 retry_after: Some(pause),
@@ -288,20 +288,21 @@ impl Remote {
     /// Sends the GET to the places where the body may be.
     async fn open_body(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         expectation: &mut Expectation,
         fallback: Option<Fallback<'_>>,
         tried: &Tried,
     ) -> Option<Found> {
-        let dispensable = fallback.is_some_and(|fallback| self.may_serve(wanted, &fallback.copy.0));
+        let has_stale_fallback =
+            fallback.is_some_and(|fallback| self.may_serve(wanted, &fallback.copy.0));
         let unless_changed = fallback
             .filter(|fallback| fallback.conditional)
             .map(|fallback| fallback.copy.0.as_ref());
-        let ask = Ask {
+        let ask = UpstreamQuery {
             unless_changed,
             avoid: &tried.avoid,
-            dispensable,
-            ..Ask::default()
+            has_stale_fallback,
+            ..UpstreamQuery::default()
         };
         self.find(wanted, expectation, &ask, &tried.spoilt).await
     }
@@ -309,15 +310,15 @@ impl Remote {
 
 /// Why an answer other than 200 and an expected 304 has no body. Where another mirror could not be asked, one that has not got the
 /// file does not end the life of a copy.
-fn no_body_of(wanted: &Wanted, arrival: &Arrival, has_copy: bool, now: UnixMillis) -> NoBody {
+fn no_body_of(wanted: &Target, arrival: &Arrival, has_copy: bool, now: UnixMillis) -> FetchError {
     if arrival.response.status == StatusCode::NOT_MODIFIED {
         let message = format!(
             "the upstream of repository {} answered 304 to a request without conditions",
             wanted.entry.repository.name
         );
-        return NoBody {
+        return FetchError {
             status: Some(304),
-            ..NoBody::unusable(ErrorCode::UpstreamProtocol, message)
+            ..FetchError::unusable(ErrorCode::UpstreamProtocol, message)
         };
     }
     match &arrival.failed {

@@ -11,7 +11,7 @@ use super::Remote;
 use crate::catalog::{Commit, RecordChange};
 use crate::fault::{Remembered, negative_fault, storage_fault};
 use crate::origin::remote::obtain::asks_again;
-use crate::target::Wanted;
+use crate::target::Target;
 use crate::transfer::flight::{Effort, Flight, Settled};
 
 impl Remote {
@@ -19,7 +19,7 @@ impl Remote {
     pub(super) async fn fly(
         self: Arc<Self>,
         flight: Arc<Flight>,
-        wanted: Arc<Wanted>,
+        wanted: Arc<Target>,
         effort: Effort,
     ) {
         let began = tokio::time::Instant::now();
@@ -78,7 +78,7 @@ impl Remote {
     async fn decide_and_fetch(
         self: &Arc<Self>,
         flight: &Arc<Flight>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         effort: Effort,
     ) -> Flown {
         if asks_again(wanted, effort) {

@@ -12,15 +12,15 @@ use larder_upstream::UpstreamResponse;
 
 use crate::answer::{Answer, Body};
 use crate::counters::count;
-use crate::fault::{NoBody, status_outcome};
+use crate::fault::{FetchError, status_outcome};
 use crate::origin::remote::Remote;
 use crate::origin::remote::download::stored_headers;
-use crate::origin::remote::mirrors::Ask;
+use crate::origin::remote::mirrors::UpstreamQuery;
 use crate::origin::remote::places::{Found, Spoilt};
 use crate::policy::admission::Admitted;
 use crate::policy::clearance::{Dates, clear, clear_non_artifact};
 use crate::representation::{forwarded_status, freshness, passing_folder_on, representation};
-use crate::target::{ArtifactRequest, Wanted, remaining_seconds};
+use crate::target::{ArtifactRequest, Target, remaining_seconds};
 
 impl Remote {
     /// `None`: this can only be answered with the body at hand.
@@ -128,7 +128,7 @@ impl Remote {
     }
 
     /// What a HEAD told a moment ago of a name whose bytes are not held, as long as that is good.
-    async fn told_before(&self, wanted: &Wanted) -> Result<Option<Arc<ArtifactRecord>>, Fault> {
+    async fn told_before(&self, wanted: &Target) -> Result<Option<Arc<ArtifactRecord>>, Fault> {
         let record = self
             .catalog
             .record(&wanted.key)
@@ -150,7 +150,7 @@ impl Remote {
     /// Asks the upstream for the head, on behalf of all who wait for it; a digest is remembered.
     async fn learn_head(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
     ) -> Result<Arc<ArtifactRecord>, Fault> {
         let epoch = self.catalog.epoch(&wanted.entry);
         // The one who asked before may just have been answered.
@@ -166,7 +166,7 @@ impl Remote {
     }
 
     /// What an answer to HEAD tells, as far as it will hold for GET.
-    fn head_only(&self, wanted: &Wanted, response: &UpstreamResponse) -> ArtifactRecord {
+    fn head_only(&self, wanted: &Target, response: &UpstreamResponse) -> ArtifactRecord {
         // Servers that do not count what they do not send say 0.
         let length = response.declared_length().filter(|length| *length > 0);
         let mut headers = StoredHeaders {
@@ -199,16 +199,16 @@ impl Remote {
 
     /// Sends HEAD to the places where the file may be, and GET closed after its head where HEAD is not supported; only a 200 is a
     /// success.
-    async fn ask_head(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Result<UpstreamResponse, Fault> {
+    async fn ask_head(self: &Arc<Self>, wanted: &Arc<Target>) -> Result<UpstreamResponse, Fault> {
         if let Some(fault) = self.told_to_wait(wanted) {
             return Err(fault);
         }
         let flushes = wanted.entry.flushes.load(Ordering::Acquire);
         // No document is obtained as long as the file is where it is looked for.
         let mut expectation = self.documents.expect_of_held(wanted).await;
-        let head = Ask {
+        let head = UpstreamQuery {
             method: Method::HEAD,
-            ..Ask::default()
+            ..UpstreamQuery::default()
         };
         let Some(Found { answer, is_final }) = self
             .find(wanted, &mut expectation, &head, &Spoilt::default())
@@ -232,7 +232,7 @@ impl Remote {
     /// The first contact with a sidecar's subject: its date is remembered, its body is not fetched.
     pub(crate) async fn first_contact(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
     ) -> Result<Arc<ArtifactRecord>, Fault> {
         let response = self.ask_head(wanted).await?;
         let storage = |error| crate::fault::storage_fault(&wanted.entry, &error);
@@ -252,7 +252,7 @@ impl Remote {
     }
 
     /// The fault for an upstream that gave nothing, when there is no copy.
-    pub(crate) fn no_copy(&self, wanted: &Wanted, no_body: &NoBody) -> Fault {
+    pub(crate) fn no_copy(&self, wanted: &Target, no_body: &FetchError) -> Fault {
         match self.settle_failure(wanted, None, no_body) {
             Err((fault, _)) => fault,
             Ok(_) => Fault::new(

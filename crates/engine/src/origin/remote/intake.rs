@@ -14,12 +14,12 @@ use tokio::time::Instant;
 
 use crate::counters::count;
 use crate::document::expectation::Expectation;
-use crate::fault::NoBody;
+use crate::fault::FetchError;
 use crate::origin::remote::Remote;
 use crate::origin::remote::mirrors::Arrival;
 use crate::origin::remote::resume::{Cut, FirstAnswer, Joined, Rest};
 use crate::repositories::mirror::Mirror;
-use crate::target::Wanted;
+use crate::target::Target;
 use crate::transfer::fill::Fill;
 use crate::transfer::received::Received;
 
@@ -58,7 +58,7 @@ pub(crate) struct Intake {
 impl Intake {
     pub(crate) fn new(
         engine: &Arc<Remote>,
-        wanted: &Wanted,
+        wanted: &Target,
         fill: &Arc<Fill>,
         expectation: &Expectation,
     ) -> Self {
@@ -110,9 +110,9 @@ impl Intake {
     pub(crate) async fn run(
         mut self,
         engine: &Arc<Remote>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         arrival: Arrival,
-    ) -> Result<Received, NoBody> {
+    ) -> Result<Received, FetchError> {
         let first = FirstAnswer::of(wanted, &arrival);
         let several = wanted.entry.mirrors.len() > 1;
         let can_be_joined = first.has_strong_tag() || self.fill.expects_digest;
@@ -135,7 +135,7 @@ impl Intake {
                     engine.put_aside(
                         wanted,
                         slow,
-                        &NoBody::unusable(ErrorCode::UpstreamSlow, message),
+                        &FetchError::unusable(ErrorCode::UpstreamSlow, message),
                     );
                     let cut = self.cut(slice::from_ref(slow));
                     // Whatever comes of it, the body that is slow is still there.
@@ -164,7 +164,7 @@ impl Intake {
             }
         }
         if self.skip > 0 || self.total.is_some_and(|total| total != self.written) {
-            return Err(NoBody::unusable(
+            return Err(FetchError::unusable(
                 ErrorCode::UpstreamCut,
                 "the upstream sent fewer or more bytes than it declared",
             ));
@@ -190,7 +190,7 @@ impl Intake {
     }
 
     /// Goes on with the rest that another answer brings.
-    fn adopt(&mut self, wanted: &Wanted, rest: Rest) -> (BodyStream, Option<Arc<Mirror>>) {
+    fn adopt(&mut self, wanted: &Target, rest: Rest) -> (BodyStream, Option<Arc<Mirror>>) {
         self.skip = rest.known;
         self.compares = rest.joined == Joined::IfTheSame;
         self.compared = 0;
@@ -205,7 +205,7 @@ impl Intake {
     async fn drain(
         &mut self,
         engine: &Arc<Remote>,
-        wanted: &Wanted,
+        wanted: &Target,
         body: &mut BodyStream,
     ) -> Result<(), Broken> {
         loop {
@@ -258,14 +258,14 @@ impl Intake {
         }
     }
 
-    async fn take(&mut self, engine: &Remote, mut chunk: Bytes) -> Result<(), NoBody> {
+    async fn take(&mut self, engine: &Remote, mut chunk: Bytes) -> Result<(), FetchError> {
         if self.skip > 0 {
             let known = self.skip.min(chunk.len() as u64);
             self.skip -= known;
             let rest = chunk.split_off(known as usize);
             if self.compares && !self.fill.holds_at(self.compared, &chunk) {
                 let message = "the upstream broke off the transfer, and the other mirror has other bytes under the same name";
-                return Err(NoBody::unusable(ErrorCode::UpstreamCut, message));
+                return Err(FetchError::unusable(ErrorCode::UpstreamCut, message));
             }
             self.compared += known;
             chunk = rest;
@@ -280,7 +280,7 @@ impl Intake {
         if self.in_ring {
             self.measures.update(&chunk);
             self.fill.push_ring(chunk).await.map_err(|_| {
-                NoBody::unusable(
+                FetchError::unusable(
                     ErrorCode::Unread,
                     "nobody read this download and it could not be kept",
                 )
@@ -299,9 +299,9 @@ impl Intake {
         Ok(())
     }
 
-    async fn write(&mut self, engine: &Remote, chunk: Bytes) -> Result<(), NoBody> {
+    async fn write(&mut self, engine: &Remote, chunk: Bytes) -> Result<(), FetchError> {
         let Some(mut spool) = self.spool.take() else {
-            return Err(NoBody::unusable(
+            return Err(FetchError::unusable(
                 ErrorCode::Internal,
                 "the download lost its file",
             ));
@@ -318,7 +318,7 @@ impl Intake {
                 (spool, measures, result)
             });
             let Ok((back, measures, result)) = work.await else {
-                return Err(NoBody::unusable(
+                return Err(FetchError::unusable(
                     ErrorCode::Internal,
                     "the download's writer stopped",
                 ));
@@ -336,7 +336,7 @@ impl Intake {
                 self.enter_ring();
                 let pushed = self.fill.push_ring(chunk).await;
                 pushed.map_err(|_| {
-                    NoBody::unusable(
+                    FetchError::unusable(
                         ErrorCode::Unread,
                         "nobody read this download and it could not be kept",
                     )
@@ -409,6 +409,6 @@ impl Pace {
 
 enum Broken {
     Slow,
-    Cut(NoBody),
-    Fatal(NoBody),
+    Cut(FetchError),
+    Fatal(FetchError),
 }

@@ -12,7 +12,7 @@ use crate::origin::remote::Remote;
 use crate::origin::remote::fly::Arrived;
 use crate::origin::remote::generation::companions::Member;
 use crate::policy::admission;
-use crate::target::Wanted;
+use crate::target::Target;
 use crate::target::claim::Stated;
 use crate::target::keys::key_of_named;
 use crate::transfer::flight::{Flight, Settled, SettledBody};
@@ -29,7 +29,7 @@ impl Remote {
     pub(crate) async fn land_document(
         self: &Arc<Self>,
         flight: Arc<Flight>,
-        wanted: Arc<Wanted>,
+        wanted: Arc<Target>,
         arrived: Arrived,
     ) {
         let (settled, change, replaces) = arrived;
@@ -57,7 +57,7 @@ impl Remote {
     /// Makes changes visible, and takes back what is held of files that are restated by them.
     pub(crate) async fn exchange(
         &self,
-        document: &Wanted,
+        document: &Target,
         commits: Vec<Commit>,
         restated: &[Restated],
     ) {
@@ -96,7 +96,7 @@ impl Remote {
     }
 
     /// A held document is about to be dropped, for the upstream has it no more: what it vouched for is compared with the next one.
-    pub(crate) async fn no_longer_vouched_for(self: &Arc<Self>, document: &Arc<Wanted>) {
+    pub(crate) async fn no_longer_vouched_for(self: &Arc<Self>, document: &Arc<Target>) {
         let held = self.catalog.record(&document.key).await.ok().flatten();
         let Some(held) = held.filter(|held| document.spec.is_document && held.blob().is_some())
         else {
@@ -123,7 +123,7 @@ impl Remote {
     /// it that is held.
     async fn restated_by(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         old: Option<&Arc<ArtifactRecord>>,
         new: &Settled,
     ) -> Vec<Restated> {
@@ -144,7 +144,7 @@ impl Remote {
     /// they are.
     pub(crate) async fn restated_by_generation(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         old: &Arc<ArtifactRecord>,
         new: &Settled,
         members: &[Member],
@@ -166,7 +166,7 @@ impl Remote {
     /// are held and are something else.
     async fn restated(
         &self,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         befores: Vec<Arc<ClaimTable>>,
         afters: Vec<Arc<ClaimTable>>,
     ) -> Vec<Restated> {
@@ -205,7 +205,7 @@ impl Remote {
 }
 
 /// A file of a generation that has arrived and is not kept yet, to be read.
-fn as_settled((member, change): &Member) -> Option<(Arc<Wanted>, Settled)> {
+fn as_settled((member, change): &Member) -> Option<(Arc<Target>, Settled)> {
     let RecordChange::Store { record, spool, .. } = change else {
         return None;
     };

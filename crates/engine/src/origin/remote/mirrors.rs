@@ -17,11 +17,11 @@ use larder_upstream::{
 use url::Url;
 
 use crate::counters::count;
-use crate::fault::{NoBody, status_outcome};
+use crate::fault::{FetchError, status_outcome};
 use crate::origin::remote::Remote;
 use crate::origin::remote::routes::{Route, request, routes};
 use crate::repositories::mirror::{Mirror, MirrorKey};
-use crate::target::Wanted;
+use crate::target::Target;
 
 /// Where there is somebody else to ask, a byte may take this long, or `timeouts.read` if that is less.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -42,19 +42,19 @@ impl Mirrors {
 
 /// What is asked of an upstream, whichever of its places it is.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Ask<'a> {
+pub(crate) struct UpstreamQuery<'a> {
     pub(crate) method: Method,
     /// In place of the source's own.
     pub(crate) accept: Option<&'static str>,
     /// A URL that a document gave, in place of the usual one.
     pub(crate) claimed: Option<Url>,
-    /// Ask only whether this has changed.
+    /// UpstreamQuery only whether this has changed.
     pub(crate) unless_changed: Option<&'a ArtifactRecord>,
     pub(crate) resume: Option<Resume>,
     /// Of these nothing is wanted any more.
     pub(crate) avoid: &'a [Arc<Mirror>],
     /// Whether a copy may be served if nobody answers.
-    pub(crate) dispensable: bool,
+    pub(crate) has_stale_fallback: bool,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Option<Bytes>,
 }
@@ -69,14 +69,14 @@ pub(crate) struct Arrival {
     /// Whether another mirror could be asked if this one's body turns out to be wrong.
     pub(crate) has_mirror_beside: bool,
     /// Why a mirror asked before it had nothing to say.
-    pub(crate) failed: Option<NoBody>,
+    pub(crate) failed: Option<FetchError>,
     /// How long everybody who was asked wants to be left alone with this (429 and 503 with `Retry-After`).
     pub(crate) come_back_in: Option<Duration>,
 }
 
 /// How much an answer is worth while others may still be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Worth {
+enum AnswerRank {
     /// No answer, or one that says nothing of the file.
     Failure,
     /// The mirror will not say, at present or ever.
@@ -92,12 +92,12 @@ impl Remote {
     /// most is given: that there is no such file, before a refusal, before a failure.
     pub(crate) async fn ask_in_turn(
         self: &Arc<Self>,
-        wanted: &Wanted,
-        ask: &Ask<'_>,
-    ) -> Result<Arrival, NoBody> {
+        wanted: &Target,
+        ask: &UpstreamQuery<'_>,
+    ) -> Result<Arrival, FetchError> {
         let routes = self.in_order(wanted, routes(wanted, ask)?);
         let several = wanted.entry.mirrors.len() > 1;
-        let mut best: Option<(Worth, Result<Arrival, NoBody>)> = None;
+        let mut best: Option<(AnswerRank, Result<Arrival, FetchError>)> = None;
         let (mut failed, mut come_back_in) = (None, None);
         let idempotent = matches!(ask.method, Method::GET | Method::HEAD);
         let count = if idempotent { routes.len() } else { 1 };
@@ -129,12 +129,12 @@ impl Remote {
                         come_back_in,
                     })
                 }
-                Err(error) => Err(NoBody::from(error)),
+                Err(error) => Err(FetchError::from(error)),
             };
-            if worth == Worth::Good || !several {
+            if worth == AnswerRank::Good || !several {
                 return answer;
             }
-            if worth < Worth::Absence && failed.is_none() {
+            if worth < AnswerRank::Absence && failed.is_none() {
                 failed = Some(match &answer {
                     Ok(arrival) => status_outcome(wanted, &arrival.response, self.now()),
                     Err(no_body) => no_body.clone(),
@@ -145,7 +145,7 @@ impl Remote {
             }
         }
         let none = || {
-            NoBody::unusable(
+            FetchError::unusable(
                 ErrorCode::NoMirror,
                 "no mirror of this repository is left to be asked",
             )
@@ -157,7 +157,7 @@ impl Remote {
                 come_back_in,
                 ..arrival
             }),
-            Some((_, Err(why))) => Err(NoBody {
+            Some((_, Err(why))) => Err(FetchError {
                 message: and_others(why.message, count - 1),
                 ..why
             }),
@@ -167,7 +167,7 @@ impl Remote {
     /// Sends to one place, and remembers how that went.
     async fn send_by(
         &self,
-        wanted: &Wanted,
+        wanted: &Target,
         route: &Route,
         request: UpstreamRequest,
     ) -> Result<UpstreamResponse, UpstreamError> {
@@ -191,7 +191,7 @@ impl Remote {
             .await
             .map(|response| read_absence(wanted, &method, response));
         match &answer {
-            Ok(response) => wanted.entry.quota.heard(response, self.now()),
+            Ok(response) => wanted.entry.quota.record_rate_limit(response, self.now()),
             Err(_) => count(&counters.upstream_errors),
         }
         // A HEAD that is not taken is asked again with GET, and that one tells.
@@ -220,7 +220,7 @@ impl Remote {
     }
 
     /// A mirror's body was wrong or broke off: it is put aside for a while, if there is another.
-    pub(crate) fn put_aside(&self, wanted: &Wanted, mirror: &Arc<Mirror>, why: &NoBody) {
+    pub(crate) fn put_aside(&self, wanted: &Target, mirror: &Arc<Mirror>, why: &FetchError) {
         count(&mirror.counters.failures);
         self.note_body(wanted, Some(mirror), None, why);
         // A page in the place of a document may be this mirror's way of saying 404 to a path that a client made up.
@@ -235,7 +235,7 @@ impl Remote {
     }
 
     /// Whether there is a mirror for this source that is not to be avoided.
-    pub(crate) fn has_mirror_beside(wanted: &Wanted, avoid: &[Arc<Mirror>]) -> bool {
+    pub(crate) fn has_mirror_beside(wanted: &Target, avoid: &[Arc<Mirror>]) -> bool {
         wanted
             .entry
             .mirrors
@@ -245,7 +245,7 @@ impl Remote {
 
     /// Healthy mirrors first, in the operator's order. Those that were put aside come last; of those whose pause is over, one request
     /// behind the scenes finds out whether they are back, so that no client waits for the answer.
-    fn in_order(self: &Arc<Self>, wanted: &Wanted, routes: Vec<Route>) -> Vec<Route> {
+    fn in_order(self: &Arc<Self>, wanted: &Target, routes: Vec<Route>) -> Vec<Route> {
         if wanted.entry.mirrors.len() < 2 {
             return routes;
         }
@@ -268,17 +268,17 @@ impl Remote {
         ready
     }
 
-    fn probe(self: &Arc<Self>, wanted: &Wanted, route: &Route) {
+    fn probe(self: &Arc<Self>, wanted: &Target, route: &Route) {
         let Some(mirror) = route.mirror.clone() else {
             return;
         };
         let Ok(permit) = self.mirrors.0.admit(&mirror.key, PATIENCE * 4) else {
             return;
         };
-        let head = Ask {
+        let head = UpstreamQuery {
             method: Method::HEAD,
-            dispensable: true,
-            ..Ask::default()
+            has_stale_fallback: true,
+            ..UpstreamQuery::default()
         };
         let request = request(wanted, &head, route, Some(PATIENCE));
         let (engine, entry) = (Arc::clone(self), Arc::clone(&wanted.entry));
@@ -322,7 +322,7 @@ fn and_others(message: String, others: usize) -> String {
 /// Reads a status that this upstream gives for what it does not have (`missing_status`) as a 404, before anybody else looks at it. What
 /// is asked again with GET is left alone: a signature may be for GET only.
 fn read_absence(
-    wanted: &Wanted,
+    wanted: &Target,
     method: &Method,
     mut response: UpstreamResponse,
 ) -> UpstreamResponse {
@@ -342,29 +342,29 @@ fn read_absence(
     response
 }
 
-fn worth(answer: &Result<UpstreamResponse, UpstreamError>, ask: &Ask<'_>) -> Worth {
+fn worth(answer: &Result<UpstreamResponse, UpstreamError>, ask: &UpstreamQuery<'_>) -> AnswerRank {
     let Ok(response) = answer else {
-        return Worth::Failure;
+        return AnswerRank::Failure;
     };
     match response.status {
-        StatusCode::OK => Worth::Good,
-        StatusCode::NOT_MODIFIED if ask.unless_changed.is_some() => Worth::Good,
-        StatusCode::PARTIAL_CONTENT if ask.resume.is_some() => Worth::Good,
-        StatusCode::NOT_FOUND | StatusCode::GONE => Worth::Absence,
-        status if ask.method == Method::HEAD && wants_get(status) => Worth::Good,
+        StatusCode::OK => AnswerRank::Good,
+        StatusCode::NOT_MODIFIED if ask.unless_changed.is_some() => AnswerRank::Good,
+        StatusCode::PARTIAL_CONTENT if ask.resume.is_some() => AnswerRank::Good,
+        StatusCode::NOT_FOUND | StatusCode::GONE => AnswerRank::Absence,
+        status if ask.method == Method::HEAD && wants_get(status) => AnswerRank::Good,
         status
             if status.is_client_error()
                 && !matches!(status.as_u16(), 401 | 407 | 408 | 421 | 425 | 429) =>
         {
-            Worth::Refusal
+            AnswerRank::Refusal
         }
-        _ => Worth::Failure,
+        _ => AnswerRank::Failure,
     }
 }
 
 /// Whether a mirror says what registries say to names that do not exist: no client may put a mirror aside by a name it made up.
 fn is_refused_to_anybody(
-    wanted: &Wanted,
+    wanted: &Target,
     answer: &Result<UpstreamResponse, UpstreamError>,
 ) -> bool {
     let refused = answer

@@ -39,7 +39,7 @@ pub(crate) mod verify;
 
 use std::sync::Arc;
 
-use generation::readers::Readings;
+use generation::readers::ReaderGate;
 use heads::Heads;
 use larder_core::{Clock, Fault, UnixMillis};
 use larder_storage::BlobStore;
@@ -54,7 +54,7 @@ use crate::document::inquiry::{Inquiry, Launch};
 use crate::fault::internal;
 use crate::origin::{Held, Need, Origin};
 use crate::repositories::Registry;
-use crate::target::Wanted;
+use crate::target::Target;
 use crate::transfer::Transfers;
 use crate::transfer::flight::{Effort, Flight, Flights, Settled};
 
@@ -72,7 +72,7 @@ pub(crate) struct Remote {
     budgets: Arc<Budgets>,
     limits: Limits,
     heads: Heads,
-    readings: Readings,
+    readings: ReaderGate,
     pub(crate) refusals: Refusals,
     pub(crate) mirrors: Mirrors,
 }
@@ -105,7 +105,7 @@ impl Remote {
             limits: parts.budgets.limits,
             budgets: parts.budgets,
             heads: Heads::default(),
-            readings: Readings::default(),
+            readings: ReaderGate::default(),
             refusals: Refusals::new(),
         })
     }
@@ -124,20 +124,20 @@ impl Remote {
 }
 
 impl Launch for Remote {
-    fn launch(self: Arc<Self>, document: &Arc<Wanted>, effort: Effort) -> (Arc<Flight>, bool) {
+    fn launch(self: Arc<Self>, document: &Arc<Target>, effort: Effort) -> (Arc<Flight>, bool) {
         self.flight_or_join(document, effort)
     }
 }
 
 impl Origin for Arc<Remote> {
-    async fn document(&self, target: &Arc<Wanted>, need: Need) -> Result<Settled, Fault> {
+    async fn document(&self, target: &Arc<Target>, need: Need) -> Result<Settled, Fault> {
         match self.obtain(target, true, need == Need::Anew).await? {
             Held::Whole(settled) => Ok(settled),
             Held::InFlight(..) => Err(internal("a document was not whole")),
         }
     }
 
-    async fn file(&self, target: &Arc<Wanted>, need: Need) -> Result<Held, Fault> {
+    async fn file(&self, target: &Arc<Target>, need: Need) -> Result<Held, Fault> {
         self.obtain(target, false, need == Need::Anew).await
     }
 }

@@ -15,7 +15,7 @@ use crate::origin::Held;
 use crate::origin::remote::Remote;
 use crate::target::claim::Stated;
 use crate::target::decided::words;
-use crate::target::{Wanted, decided, remaining_seconds};
+use crate::target::{Target, decided, remaining_seconds};
 use crate::transfer::flight::{Effort, Flight, Ready, Settled, SettledBody};
 
 /// Times to start over when what was joined turned out to be of no use (a ring that has moved on, an interrupted flight).
@@ -25,7 +25,7 @@ impl Remote {
     /// Obtains a source for a client: from what is held, or from the one flight for it.
     pub(crate) async fn obtain(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         whole: bool,
         force: bool,
     ) -> Result<Held, Fault> {
@@ -99,14 +99,14 @@ impl Remote {
     }
 
     /// The running flight for this source, or a new one.
-    pub(crate) fn flight(self: &Arc<Self>, wanted: &Arc<Wanted>, effort: Effort) -> Arc<Flight> {
+    pub(crate) fn flight(self: &Arc<Self>, wanted: &Arc<Target>, effort: Effort) -> Arc<Flight> {
         self.flight_or_join(wanted, effort).0
     }
 
     /// The same; `true` if it is a new one.
     pub(crate) fn flight_or_join(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         effort: Effort,
     ) -> (Arc<Flight>, bool) {
         let join_ended = !asks_again(wanted, effort) && !self.brought_a_folder(wanted);
@@ -119,7 +119,7 @@ impl Remote {
 
     /// Whether a flight that has just ended brought a folder of which every request must ask the upstream (`mutable_ttl: 0`): the path
     /// alone does not tell.
-    pub(crate) fn brought_a_folder(&self, wanted: &Wanted) -> bool {
+    pub(crate) fn brought_a_folder(&self, wanted: &Target) -> bool {
         let asks_always = |class| {
             time_to_live(class, &wanted.entry.repository.cache).is_some_and(|ttl| ttl.is_zero())
         };
@@ -132,7 +132,7 @@ impl Remote {
     }
 
     /// A held copy that may be served now, without asking anyone.
-    async fn held(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Result<Option<Settled>, Fault> {
+    async fn held(self: &Arc<Self>, wanted: &Arc<Target>) -> Result<Option<Settled>, Fault> {
         if let Some(settled) = self.of_generation(wanted).await? {
             decided::tell(
                 self.now(),
@@ -253,7 +253,7 @@ impl Remote {
     /// A copy as it is served: a hit.
     pub(crate) fn settled_copy(
         &self,
-        wanted: &Wanted,
+        wanted: &Target,
         record: Arc<ArtifactRecord>,
         body: OpenBlob,
         stale: Option<&'static str>,
@@ -279,7 +279,7 @@ impl Remote {
     /// dropped.
     pub(super) async fn still_claimed(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         record: Arc<ArtifactRecord>,
     ) -> Option<Arc<ArtifactRecord>> {
         let named = wanted.format.digest_in_name(&wanted.spec.key_path);
@@ -354,11 +354,11 @@ impl Remote {
 }
 
 /// Whether what a flight brought that has just ended is too old.
-pub(super) fn asks_again(wanted: &Wanted, effort: Effort) -> bool {
+pub(super) fn asks_again(wanted: &Target, effort: Effort) -> bool {
     asks_always(wanted) || effort == Effort::Recheck
 }
 
 /// Whether every request must ask the upstream (`mutable_ttl: 0`).
-pub(super) fn asks_always(wanted: &Wanted) -> bool {
+pub(super) fn asks_always(wanted: &Target) -> bool {
     time_to_live(wanted.class, &wanted.entry.repository.cache).is_some_and(|ttl| ttl.is_zero())
 }

@@ -11,17 +11,17 @@ use larder_formats::{PassThrough, SourceSpec};
 use crate::answer::{Answer, Body, Freshness, Representation};
 use crate::fault::{internal, status_outcome};
 use crate::origin::remote::Remote;
-use crate::origin::remote::mirrors::Ask;
+use crate::origin::remote::mirrors::UpstreamQuery;
 use crate::policy::clearance::clear_non_artifact;
-use crate::repositories::Entry;
+use crate::repositories::RepositoryState;
 use crate::representation::forwarded_status;
-use crate::target::{ArtifactRequest, Wanted, decided};
+use crate::target::{ArtifactRequest, Target, decided};
 use crate::transfer::passthrough::PassThroughBody;
 
 impl Remote {
     pub(crate) async fn pass_through(
         self: &Arc<Self>,
-        entry: &Arc<Entry>,
+        entry: &Arc<RepositoryState>,
         pass: &PassThrough,
         request: &ArtifactRequest<'_>,
     ) -> Result<Answer, Fault> {
@@ -48,7 +48,7 @@ impl Remote {
             user_defined: false,
             named_by_digest: false,
         };
-        let wanted = Wanted::new(Arc::clone(entry), format, spec, class);
+        let wanted = Target::new(Arc::clone(entry), format, spec, class);
         decided::tell(
             self.now(),
             &wanted,
@@ -58,11 +58,11 @@ impl Remote {
         );
         self.told_to_wait(&wanted).map_or(Ok(()), Err)?;
         let flushes = entry.flushes.load(Ordering::Acquire);
-        let ask = Ask {
+        let ask = UpstreamQuery {
             method: request.method.clone(),
             headers: only(request.headers, pass.request_headers),
             body: (*request.method == Method::POST).then(|| request.body.clone()),
-            ..Ask::default()
+            ..UpstreamQuery::default()
         };
         let arrival = self
             .ask(&wanted, &ask)

@@ -10,10 +10,10 @@ use http::{Method, StatusCode};
 use url::Url;
 
 use crate::document::expectation::{Expectation, Lookup};
-use crate::fault::NoBody;
+use crate::fault::FetchError;
 use crate::origin::remote::Remote;
-use crate::origin::remote::mirrors::{Arrival, Ask, wants_get};
-use crate::target::Wanted;
+use crate::origin::remote::mirrors::{Arrival, UpstreamQuery, wants_get};
+use crate::target::Target;
 
 /// Places that are asked for one body at most: a document may name another one each time that it is read.
 const MOST: usize = 3;
@@ -37,13 +37,13 @@ impl Spoilt {
 
 /// What came of looking for a file.
 pub(crate) struct Found {
-    pub(crate) answer: Result<Arrival, NoBody>,
+    pub(crate) answer: Result<Arrival, FetchError>,
     /// Whether it is the word of a place that is no hint: then an absence may be remembered.
     pub(crate) is_final: bool,
 }
 
 impl Found {
-    fn last_word(answer: Result<Arrival, NoBody>) -> Self {
+    fn last_word(answer: Result<Arrival, FetchError>) -> Self {
         Self {
             answer,
             is_final: true,
@@ -54,8 +54,8 @@ impl Found {
 /// What stays the same from place to place.
 struct Search<'a> {
     engine: &'a Arc<Remote>,
-    wanted: &'a Arc<Wanted>,
-    ask: &'a Ask<'a>,
+    wanted: &'a Arc<Target>,
+    ask: &'a UpstreamQuery<'a>,
     spoilt: &'a Spoilt,
 }
 
@@ -63,9 +63,9 @@ impl Remote {
     /// Asks for a file where it may be, until a place gives it or all have been asked. `None`: all of them are spoilt.
     pub(crate) async fn find(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         expectation: &mut Expectation,
-        ask: &Ask<'_>,
+        ask: &UpstreamQuery<'_>,
         spoilt: &Spoilt,
     ) -> Option<Found> {
         let search = Search {
@@ -94,7 +94,7 @@ impl Remote {
 }
 
 /// Whether a place (`None`: the usual one) is a hint for this source. What no document names has no other place.
-pub(crate) fn is_hint(wanted: &Wanted, place: Option<&Url>) -> bool {
+pub(crate) fn is_hint(wanted: &Target, place: Option<&Url>) -> bool {
     place.is_some() != (wanted.format.links_elsewhere() && !wanted.spec.is_document)
 }
 
@@ -109,8 +109,8 @@ impl Search<'_> {
     }
 
     /// Asks one place; where HEAD is not supported, with a GET that is closed after its head.
-    async fn at(&self, place: Place) -> Result<Arrival, NoBody> {
-        let ask = Ask {
+    async fn at(&self, place: Place) -> Result<Arrival, FetchError> {
+        let ask = UpstreamQuery {
             claimed: place,
             ..self.ask.clone()
         };
@@ -124,7 +124,7 @@ impl Search<'_> {
                 .engine
                 .ask(
                     self.wanted,
-                    &Ask {
+                    &UpstreamQuery {
                         method: Method::GET,
                         ..ask
                     },
@@ -134,7 +134,7 @@ impl Search<'_> {
         answer
     }
 
-    fn is_given(&self, answer: &Result<Arrival, NoBody>) -> bool {
+    fn is_given(&self, answer: &Result<Arrival, FetchError>) -> bool {
         answer
             .as_ref()
             .is_ok_and(|arrival| match arrival.response.status {
@@ -148,7 +148,7 @@ impl Search<'_> {
     async fn after_usual(
         &self,
         expectation: &mut Expectation,
-        answer: Result<Arrival, NoBody>,
+        answer: Result<Arrival, FetchError>,
     ) -> Found {
         let is_final = match expectation {
             Expectation::None => return Found::last_word(answer),
@@ -183,7 +183,7 @@ impl Search<'_> {
         &self,
         expectation: &mut Expectation,
         place: Url,
-        answer: Result<Arrival, NoBody>,
+        answer: Result<Arrival, FetchError>,
     ) -> Found {
         let is_hint = is_hint(self.wanted, Some(&place));
         // What is not vouched for is not taken from where the document does not say that it is.
@@ -219,7 +219,7 @@ impl Search<'_> {
 }
 
 /// Whether an answer speaks of the file, and not of the server or of larder's own rights.
-fn is_gone(answer: &Result<Arrival, NoBody>) -> bool {
+fn is_gone(answer: &Result<Arrival, FetchError>) -> bool {
     answer.as_ref().is_ok_and(|arrival| {
         let status = arrival.response.status;
         status.is_client_error() && !matches!(status.as_u16(), 407 | 408 | 425 | 429)

@@ -12,7 +12,7 @@ use crate::counters::count;
 use crate::fault::passed_on;
 use crate::origin::remote::Remote;
 use crate::origin::remote::mirrors::Arrival;
-use crate::target::Wanted;
+use crate::target::Target;
 
 /// After this an upstream is asked again, whatever it said.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -76,7 +76,7 @@ impl Refusals {
 
 impl Remote {
     /// The answer in place of asking, if the upstream has refused and said when to come back.
-    pub(crate) fn told_to_wait(&self, wanted: &Wanted) -> Option<Fault> {
+    pub(crate) fn told_to_wait(&self, wanted: &Target) -> Option<Fault> {
         let (status, pause) = self.refusals.standing(&wanted.key, self.now())?;
         count(&wanted.entry.counters.told_to_wait);
         let message = format!(
@@ -94,7 +94,7 @@ impl Remote {
     }
 
     /// Takes note of a refusal that says when to come back, unless a flush has come since the upstream was asked in `epoch`.
-    pub(crate) fn note_refusal(&self, wanted: &Wanted, arrival: &Arrival, epoch: u64) {
+    pub(crate) fn note_refusal(&self, wanted: &Target, arrival: &Arrival, epoch: u64) {
         let flushed = wanted.entry.flushes.load(Ordering::Acquire) != epoch;
         if let Some(pause) = arrival.come_back_in.filter(|_| !flushed) {
             self.refusals.note(

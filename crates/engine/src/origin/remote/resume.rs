@@ -10,10 +10,10 @@ use url::Url;
 
 use crate::origin::remote::Remote;
 use crate::origin::remote::download::stored_headers;
-use crate::origin::remote::mirrors::{Arrival, Ask};
+use crate::origin::remote::mirrors::{Arrival, UpstreamQuery};
 use crate::origin::remote::places::is_hint;
 use crate::repositories::mirror::Mirror;
-use crate::target::Wanted;
+use crate::target::Target;
 
 /// What is needed to take a cut download up again.
 pub(crate) struct FirstAnswer {
@@ -63,7 +63,7 @@ pub(crate) struct Rest {
 }
 
 impl FirstAnswer {
-    pub(crate) fn of(wanted: &Wanted, arrival: &Arrival) -> Self {
+    pub(crate) fn of(wanted: &Target, arrival: &Arrival) -> Self {
         let headers = stored_headers(wanted, &arrival.response.headers);
         Self {
             etag: headers.etag,
@@ -89,7 +89,7 @@ impl FirstAnswer {
     pub(crate) async fn resume(
         &self,
         engine: &Arc<Remote>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         cut: &Cut<'_>,
     ) -> Result<Rest, ()> {
         let several = wanted.entry.mirrors.len() > 1;
@@ -105,11 +105,11 @@ impl FirstAnswer {
             if_range: if_range.unwrap_or_default(),
             vouched,
         });
-        let mut ask = Ask {
+        let mut ask = UpstreamQuery {
             claimed: self.claimed.clone(),
             resume,
             avoid: cut.avoid,
-            ..Ask::default()
+            ..UpstreamQuery::default()
         };
         let mut answer = engine.ask(wanted, &ask).await;
         let goes_on = |arrival: &Arrival| {
@@ -129,7 +129,7 @@ impl FirstAnswer {
 
     fn join(
         &self,
-        wanted: &Wanted,
+        wanted: &Target,
         arrival: Arrival,
         cut: &Cut<'_>,
         vouched: bool,

@@ -8,10 +8,10 @@ use larder_formats::SourceBase;
 use larder_upstream::{Conditions, UpstreamRequest};
 use url::Url;
 
-use crate::fault::NoBody;
-use crate::origin::remote::mirrors::Ask;
+use crate::fault::FetchError;
+use crate::origin::remote::mirrors::UpstreamQuery;
 use crate::repositories::mirror::Mirror;
-use crate::target::Wanted;
+use crate::target::Target;
 
 /// One way to a source.
 #[derive(Debug, Clone)]
@@ -22,9 +22,9 @@ pub(super) struct Route {
 }
 
 /// Where a claim says that a source is, if that is another place than the usual one.
-pub(crate) fn elsewhere(wanted: &Wanted, url: &str) -> Option<Url> {
+pub(crate) fn elsewhere(wanted: &Target, url: &str) -> Option<Url> {
     let url = Url::parse(url).ok()?;
-    let urls = |ask: &Ask<'_>| {
+    let urls = |ask: &UpstreamQuery<'_>| {
         routes(wanted, ask).ok().map(|routes| {
             routes
                 .into_iter()
@@ -32,11 +32,11 @@ pub(crate) fn elsewhere(wanted: &Wanted, url: &str) -> Option<Url> {
                 .collect::<Vec<_>>()
         })
     };
-    let led = Ask {
+    let led = UpstreamQuery {
         claimed: Some(url),
-        ..Ask::default()
+        ..UpstreamQuery::default()
     };
-    if urls(&led) == urls(&Ask::default()) {
+    if urls(&led) == urls(&UpstreamQuery::default()) {
         None
     } else {
         led.claimed
@@ -44,8 +44,8 @@ pub(crate) fn elsewhere(wanted: &Wanted, url: &str) -> Option<Url> {
 }
 
 /// Every way to a source: below each mirror's root, or the one place where a document says it is.
-pub(super) fn routes(wanted: &Wanted, ask: &Ask<'_>) -> Result<Vec<Route>, NoBody> {
-    let bad = |message: String| NoBody::unusable(ErrorCode::BadUrl, message);
+pub(super) fn routes(wanted: &Target, ask: &UpstreamQuery<'_>) -> Result<Vec<Route>, FetchError> {
+    let bad = |message: String| FetchError::unusable(ErrorCode::BadUrl, message);
     let settings =
         settings(wanted).ok_or_else(|| bad("this repository has no upstream".to_owned()))?;
     let mirrors = &wanted.entry.mirrors;
@@ -114,7 +114,7 @@ pub(super) fn routes(wanted: &Wanted, ask: &Ask<'_>) -> Result<Vec<Route>, NoBod
     Ok(all)
 }
 
-fn settings(wanted: &Wanted) -> Option<&UpstreamSettings> {
+fn settings(wanted: &Target) -> Option<&UpstreamSettings> {
     wanted.entry.repository.upstream()
 }
 
@@ -128,8 +128,8 @@ fn parent(index_url: &Url) -> Url {
 }
 
 pub(super) fn request(
-    wanted: &Wanted,
-    ask: &Ask<'_>,
+    wanted: &Target,
+    ask: &UpstreamQuery<'_>,
     route: &Route,
     patience: Option<Duration>,
 ) -> UpstreamRequest {
@@ -148,7 +148,7 @@ pub(super) fn request(
         headers: ask.headers.clone(),
         body: ask.body.clone(),
         patience,
-        dispensable: ask.dispensable,
+        dispensable: ask.has_stale_fallback,
         ..UpstreamRequest::new(
             Arc::clone(repository),
             ask.method.clone(),
@@ -158,7 +158,7 @@ pub(super) fn request(
 }
 
 /// The validators of a copy. A date says something only where the copy came from; a tag that two places share means the same bytes.
-fn conditions(wanted: &Wanted, route: &Route, record: &ArtifactRecord) -> Conditions {
+fn conditions(wanted: &Target, route: &Route, record: &ArtifactRecord) -> Conditions {
     let root = route
         .mirror
         .as_ref()

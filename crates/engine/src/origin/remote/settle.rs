@@ -14,17 +14,17 @@ use super::Remote;
 use crate::catalog::RecordChange;
 use crate::causes::warn_once;
 use crate::counters::count;
-use crate::fault::{NoBody, failed, passed_on};
+use crate::fault::{FetchError, failed, passed_on};
 use crate::origin::remote::download::stored_headers;
 use crate::origin::remote::fetch::Copy;
 use crate::origin::remote::fly::{Arrived, Flown};
-use crate::target::Wanted;
+use crate::target::Target;
 use crate::transfer::flight::{Settled, SettledBody};
 use crate::transfer::received::Filled;
 
 impl Remote {
     /// Whether this expired copy would be served if nobody answered.
-    pub(crate) fn may_serve(&self, wanted: &Wanted, copy: &ArtifactRecord) -> bool {
+    pub(crate) fn may_serve(&self, wanted: &Target, copy: &ArtifactRecord) -> bool {
         let policy = &wanted.entry.repository.cache;
         matches!(
             settle(
@@ -41,7 +41,7 @@ impl Remote {
     /// The copy is unchanged, as `response` says: its life starts anew.
     pub(super) fn renew(
         &self,
-        wanted: &Wanted,
+        wanted: &Target,
         (record, open): Copy,
         response: &UpstreamResponse,
     ) -> Arrived {
@@ -78,7 +78,7 @@ impl Remote {
     /// A 304 came; `None` if it is said of another body than the one that is held: then only the body itself can tell.
     pub(super) fn not_modified(
         &self,
-        wanted: &Wanted,
+        wanted: &Target,
         copy: &mut Option<Copy>,
         response: &UpstreamResponse,
     ) -> Option<Arrived> {
@@ -96,9 +96,9 @@ impl Remote {
     /// Nothing new came: serve the copy, pass the status on, or fail, as `settle` says.
     pub(crate) fn settle_failure(
         &self,
-        wanted: &Wanted,
+        wanted: &Target,
         copy: Option<Copy>,
-        no_body: &NoBody,
+        no_body: &FetchError,
     ) -> Flown {
         let now = self.now();
         let policy = &wanted.entry.repository.cache;
@@ -199,7 +199,7 @@ fn text(response: &UpstreamResponse, name: header::HeaderName) -> Option<Cow<'_,
 
 /// Whether an answer states, by digest, which bytes it is about, and whether these are those of `record`.
 fn states_bytes_of(
-    wanted: &Wanted,
+    wanted: &Target,
     response: &UpstreamResponse,
     record: &ArtifactRecord,
 ) -> Option<bool> {
@@ -213,13 +213,13 @@ fn states_bytes_of(
 }
 
 /// Whether a 304 is about the copy that was asked after.
-fn is_about(wanted: &Wanted, response: &UpstreamResponse, record: &ArtifactRecord) -> bool {
+fn is_about(wanted: &Target, response: &UpstreamResponse, record: &ArtifactRecord) -> bool {
     states_bytes_of(wanted, response, record)
         .unwrap_or_else(|| confirms(text(response, header::ETAG).as_deref(), record))
 }
 
 pub(crate) fn head_verdict(
-    wanted: &Wanted,
+    wanted: &Target,
     response: &UpstreamResponse,
     record: &ArtifactRecord,
 ) -> HeadVerdict {
@@ -247,7 +247,7 @@ pub(crate) fn head_verdict(
 }
 
 /// The record of a generation's member that its upstream does not have.
-pub(crate) fn negative(wanted: &Wanted, status: u16, now: UnixMillis) -> ArtifactRecord {
+pub(crate) fn negative(wanted: &Target, status: u16, now: UnixMillis) -> ArtifactRecord {
     ArtifactRecord {
         content: Content::Negative { status },
         headers: larder_core::StoredHeaders::default(),

@@ -10,7 +10,7 @@ use crate::causes::warn_once;
 use crate::counters::count;
 use crate::origin::remote::Remote;
 use crate::origin::remote::fetch::Copy;
-use crate::target::Wanted;
+use crate::target::Target;
 use crate::target::keys::{format_variant, same_origin};
 use crate::transfer::flight::{Settled, SettledBody};
 
@@ -19,7 +19,7 @@ const VARIANTS: u32 = 32;
 
 impl Remote {
     /// The copy of another variant that was heard of last, and that may be served if nobody answers.
-    pub(crate) async fn stand_in(&self, wanted: &Wanted) -> Option<Copy> {
+    pub(crate) async fn stand_in(&self, wanted: &Target) -> Option<Copy> {
         if wanted.spec.variant.is_empty() {
             return None;
         }
@@ -63,7 +63,7 @@ impl Remote {
     /// A stand-in for the head of what nobody could be asked for; any other fault stands.
     pub(crate) async fn lent_instead(
         &self,
-        wanted: &Wanted,
+        wanted: &Target,
         fault: Fault,
     ) -> Result<Settled, Fault> {
         if !matches!(

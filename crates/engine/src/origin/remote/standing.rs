@@ -7,13 +7,13 @@ use larder_upstream::{Cause, UpstreamError, UpstreamResponse};
 use url::Url;
 
 use super::Remote;
-use crate::fault::NoBody;
+use crate::fault::FetchError;
 use crate::repositories::mirror::Mirror;
 use crate::repositories::upstreams::{Blow, Scope, scope};
-use crate::target::Wanted;
+use crate::target::Target;
 
 /// What a mirror's failed body says of it; `None` if nothing.
-fn cause_of_body(why: &NoBody) -> Option<Cause> {
+fn cause_of_body(why: &FetchError) -> Option<Cause> {
     match why.code {
         ErrorCode::DigestMismatch => Some(Cause::WrongBytes),
         ErrorCode::MalformedDocument => Some(Cause::Malformed),
@@ -46,7 +46,7 @@ impl Remote {
     /// Notes what an answer, or its absence, says of the place that was asked.
     pub(crate) fn note_answer(
         &self,
-        wanted: &Wanted,
+        wanted: &Target,
         mirror: Option<&Arc<Mirror>>,
         url: &Url,
         answer: Result<&UpstreamResponse, &UpstreamError>,
@@ -90,10 +90,10 @@ impl Remote {
     /// Notes a body that was wrong or broke off.
     pub(crate) fn note_body(
         &self,
-        wanted: &Wanted,
+        wanted: &Target,
         mirror: Option<&Arc<Mirror>>,
         place: Option<&Url>,
-        why: &NoBody,
+        why: &FetchError,
     ) {
         if let Some(cause) = cause_of_body(why) {
             let blow = Blow {

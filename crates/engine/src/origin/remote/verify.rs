@@ -8,9 +8,9 @@ use crate::causes::warn_once;
 use crate::counters::count;
 use crate::document::coding::name_says_compressed;
 use crate::document::expectation::Expectation;
-use crate::fault::NoBody;
+use crate::fault::FetchError;
 use crate::origin::remote::Remote;
-use crate::target::Wanted;
+use crate::target::Target;
 use crate::target::claim::Stated;
 use crate::transfer::files::{hash_bytes, read_fill, received_bytes};
 use crate::transfer::fill::Fill;
@@ -31,12 +31,12 @@ impl Remote {
     pub(crate) async fn verify(
         self: &Arc<Self>,
         flight: &Flight,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         fill: &Arc<Fill>,
         received: Received,
         expectation: &mut Expectation,
         prior: Option<&ArtifactRecord>,
-    ) -> Result<Filled, NoBody> {
+    ) -> Result<Filled, FetchError> {
         if wanted.spec.is_document {
             return self
                 .documents
@@ -101,13 +101,13 @@ impl Remote {
     /// Nothing is stated of the bytes.
     async fn accept_unproven(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         whole: Whole,
         coding: Option<&str>,
-    ) -> Result<Proven, NoBody> {
+    ) -> Result<Proven, FetchError> {
         if whole.received.needs_digest {
             let message = "the upstream broke off the transfer, and nothing says whether what it sent then belongs to the same file";
-            return Err(NoBody::unusable(ErrorCode::UpstreamCut, message));
+            return Err(FetchError::unusable(ErrorCode::UpstreamCut, message));
         }
         match coding.filter(|_| !name_says_compressed(&wanted.spec.key_path)) {
             None => Ok(Proven {
@@ -130,11 +130,11 @@ impl Remote {
     async fn enforce(
         self: &Arc<Self>,
         flight: &Flight,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         whole: Whole,
         coding: Option<&str>,
         stated: Stated,
-    ) -> Result<Proven, NoBody> {
+    ) -> Result<Proven, FetchError> {
         if self.is_stated(wanted, &whole, &stated).await {
             return Ok(Proven {
                 whole,
@@ -200,7 +200,7 @@ impl Remote {
         Err(mismatch(wanted, &stated, sent.as_ref(), length))
     }
 
-    async fn is_stated(&self, wanted: &Wanted, whole: &Whole, stated: &Stated) -> bool {
+    async fn is_stated(&self, wanted: &Target, whole: &Whole, stated: &Stated) -> bool {
         match stated {
             Stated::Digests(stated) => {
                 for digest in stated {
@@ -222,7 +222,7 @@ impl Remote {
 
     /// Whether a file is kept although the index states something else of it (`verify: warn`). A digest that is the file's own name is
     /// enforced always, and so are the files of a generation, which are only right together.
-    pub(crate) fn keeps_contradicted(wanted: &Wanted) -> bool {
+    pub(crate) fn keeps_contradicted(wanted: &Target) -> bool {
         let repository = &wanted.entry.repository;
         let path = &wanted.spec.key_path;
         let by_index = wanted.format.digest_in_name(path).is_none()
@@ -232,7 +232,7 @@ impl Remote {
             && by_index
     }
 
-    pub(crate) fn tell_contradicted(wanted: &Wanted, stated: &Stated) {
+    pub(crate) fn tell_contradicted(wanted: &Target, stated: &Stated) {
         count(&wanted.entry.counters.mismatches_kept);
         let stated = tracing::field::display(stated);
         warn_once!(
@@ -246,7 +246,7 @@ impl Remote {
     /// The identities of received bytes: computed on the way, or now from where they are.
     async fn identities_of(
         &self,
-        wanted: &Wanted,
+        wanted: &Target,
         Whole { received, fill }: &Whole,
     ) -> Option<Vec<String>> {
         if received.identities.is_some() {
@@ -269,7 +269,7 @@ impl Remote {
 
     /// The digest of the part that the format says it is of. Such bodies are short.
     fn digest_of_part(
-        wanted: &Wanted,
+        wanted: &Target,
         whole: &Whole,
         algorithm: DigestAlgorithm,
     ) -> Option<Digest> {
@@ -312,7 +312,7 @@ impl Remote {
 }
 
 /// Of the digests as much as tells them apart.
-fn mismatch(wanted: &Wanted, stated: &Stated, sent: Option<&Digest>, length: u64) -> NoBody {
+fn mismatch(wanted: &Target, stated: &Stated, sent: Option<&Digest>, length: u64) -> FetchError {
     let begin = |digest: &Digest| digest.to_hex().chars().take(16).collect::<String>();
     let what = match (stated, sent) {
         (Stated::Digests(digests), Some(sent)) => {
@@ -336,5 +336,5 @@ fn mismatch(wanted: &Wanted, stated: &Stated, sent: Option<&Digest>, length: u64
     let message = format!(
         "the upstream of repository {name} sent {length} bytes whose {what}; nothing was kept"
     );
-    NoBody::unusable(ErrorCode::DigestMismatch, message)
+    FetchError::unusable(ErrorCode::DigestMismatch, message)
 }

@@ -13,7 +13,7 @@ use crate::fault::{Remembered, negative_fault};
 use crate::origin::remote::Remote;
 use crate::origin::remote::settle::negative;
 use crate::policy::admission;
-use crate::target::Wanted;
+use crate::target::Target;
 use crate::target::claim::StoredClaim;
 use crate::transfer::flight::{Effort, Flight, Ready, Settled, SettledBody};
 
@@ -21,7 +21,7 @@ use crate::transfer::flight::{Effort, Flight, Ready, Settled, SettledBody};
 const LEFT_BEHIND: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// A file that is exchanged together with its document.
-pub(crate) type Member = (Arc<Wanted>, RecordChange);
+pub(crate) type Member = (Arc<Target>, RecordChange);
 
 /// Why a generation should not be exchanged for the one before yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(crate) enum Doubt {
 
 /// What stands around a document.
 #[derive(Debug, Default)]
-pub(crate) struct Around {
+pub(crate) struct Companions {
     pub(crate) members: Vec<Member>,
     /// Whether a companion was found.
     pub(crate) signed: bool,
@@ -61,14 +61,14 @@ enum Fetched {
 impl Remote {
     /// Fetches the companions of a document and the essential files that it names. `before` is the document of another
     /// generation that this one would replace.
-    pub(crate) async fn fetch_around(
+    pub(crate) async fn fetch_members(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         generation: &Generation,
         settled: &Settled,
         before: Option<&Arc<ArtifactRecord>>,
         until: Instant,
-    ) -> Around {
+    ) -> Companions {
         let is_other = before.is_some();
         let companions = join_all(
             generation
@@ -78,7 +78,7 @@ impl Remote {
         );
         let files = tokio::time::timeout_at(until, self.essential_files(wanted, settled));
         let (companions, files) = tokio::join!(companions, files);
-        let mut around = Around::default();
+        let mut around = Companions::default();
         for (fetched, had_one, same) in companions {
             match fetched {
                 Fetched::Arrived(member) => {
@@ -100,7 +100,7 @@ impl Remote {
             }
         }
         let Ok(files) = files else {
-            return Around {
+            return Companions {
                 doubt: Some(Doubt::Unreachable),
                 ..around
             };
@@ -121,15 +121,15 @@ impl Remote {
     /// A companion; whether there was a signature before, and whether it is the same.
     async fn companion(
         self: &Arc<Self>,
-        document: &Arc<Wanted>,
+        document: &Arc<Target>,
         Companion { source, signs }: &Companion,
         settled: &Settled,
         is_other: bool,
     ) -> (Fetched, bool, bool) {
-        let member = Wanted::naming_document(
+        let member = Target::naming_document(
             &document.entry,
             document.format,
-            document.spelt_alike(source.clone()),
+            document.with_client_encoding(source.clone()),
         );
         let held = self.catalog.record(&member.key).await.ok().flatten();
         let had_one = held.as_ref().is_some_and(|record| record.blob().is_some());
@@ -167,7 +167,7 @@ impl Remote {
     /// The files that clients of this generation ask for as a matter of course.
     async fn essential_files(
         self: &Arc<Self>,
-        document: &Arc<Wanted>,
+        document: &Arc<Target>,
         settled: &Settled,
     ) -> Vec<Fetched> {
         let Ok(table) = self.documents.arrived_claims(document, settled).await else {
@@ -185,7 +185,7 @@ impl Remote {
 
     async fn essential_file(
         self: &Arc<Self>,
-        document: &Arc<Wanted>,
+        document: &Arc<Target>,
         path: &str,
         claim: StoredClaim,
         settled: &Settled,
@@ -193,8 +193,8 @@ impl Remote {
         let Some(file) = admission::named_file(&document.entry, document.format, path) else {
             return Fetched::Refused;
         };
-        let file = Wanted {
-            spec: document.spelt_alike(file.spec.clone()),
+        let file = Target {
+            spec: document.with_client_encoding(file.spec.clone()),
             ..file
         };
         let held = self.catalog.record(&file.key).await.ok().flatten();
@@ -231,7 +231,7 @@ impl Remote {
     /// Fetches a file that is to be exchanged together with its document.
     async fn member(
         self: &Arc<Self>,
-        member: Arc<Wanted>,
+        member: Arc<Target>,
         held: Option<Arc<ArtifactRecord>>,
         settled: &Settled,
     ) -> Fetched {
@@ -256,7 +256,7 @@ impl Remote {
     /// whoever asks for it has read that document (docs/adr/0023). `None` if this is no such file.
     pub(crate) async fn of_generation(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
     ) -> Result<Option<Settled>, Fault> {
         let path = &wanted.spec.key_path;
         let Some(generation) = wanted.member_of() else {
@@ -266,8 +266,8 @@ impl Remote {
             .companions
             .iter()
             .any(|companion| companion.source.key_path == *path);
-        let document = wanted.spelt_alike(generation.document);
-        let document = Arc::new(Wanted::naming_document(
+        let document = wanted.with_client_encoding(generation.document);
+        let document = Arc::new(Target::naming_document(
             &wanted.entry,
             wanted.format,
             document,

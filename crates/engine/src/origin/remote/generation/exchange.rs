@@ -19,10 +19,10 @@ use crate::causes::warn_once;
 use crate::origin::remote::Remote;
 use crate::origin::remote::fly::Arrived;
 use crate::origin::remote::generation::companions::{Doubt, Member};
-use crate::origin::remote::mirrors::Ask;
+use crate::origin::remote::mirrors::UpstreamQuery;
 use crate::origin::remote::routes::elsewhere;
 use crate::origin::remote::settle::head_verdict;
-use crate::target::Wanted;
+use crate::target::Target;
 use crate::transfer::flight::{Flight, Settled, SettledBody};
 
 /// Times to read the document again when the upstream changes it while the other files are fetched.
@@ -50,7 +50,7 @@ impl Remote {
     pub(crate) async fn land_generation(
         self: &Arc<Self>,
         flight: Arc<Flight>,
-        wanted: Arc<Wanted>,
+        wanted: Arc<Target>,
         generation: Generation,
         arrived: Arrived,
         began: Instant,
@@ -118,7 +118,7 @@ impl Remote {
     }
 
     /// Lets nobody begin to read the old document any more, and waits for those who have.
-    async fn until_unread(&self, wanted: &Wanted, prior: &ArtifactRecord, began: Instant) {
+    async fn until_unread(&self, wanted: &Target, prior: &ArtifactRecord, began: Instant) {
         let policy = &wanted.entry.repository.cache;
         let until = fresh_until(prior, wanted.class, policy)
             .map(|until| until.plus(policy.stale_while_revalidate));
@@ -143,7 +143,7 @@ impl Remote {
     /// Fetches what goes with a document that has just been fetched or found unchanged.
     async fn gather(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         generation: &Generation,
         mut arrived: Arrived,
         prior: Option<&Arc<ArtifactRecord>>,
@@ -160,7 +160,7 @@ impl Remote {
             let changed = prior.is_none_or(|prior| prior.blob() != arrived.0.record.blob());
             let before = prior.filter(|_| changed);
             if let Some(before) = before
-                && self.goes_back(wanted, before, &arrived.0).await
+                && self.is_rollback(wanted, before, &arrived.0).await
                 && let Some(kept) = self.keep(wanted, before, "rollback-refused", true).await
             {
                 warn_once!(
@@ -175,7 +175,7 @@ impl Remote {
                 };
             }
             let around = self
-                .fetch_around(wanted, generation, &arrived.0, before, until)
+                .fetch_members(wanted, generation, &arrived.0, before, until)
                 .await;
             let doubt = match around.doubt {
                 None if around.signed
@@ -225,7 +225,7 @@ impl Remote {
         }
     }
 
-    fn warn_of_doubt(wanted: &Wanted, doubt: Doubt) {
+    fn warn_of_doubt(wanted: &Target, doubt: Doubt) {
         let why = match doubt {
             Doubt::Incomplete => "generation_incomplete",
             Doubt::Unsigned => "generation_unsigned",
@@ -240,7 +240,7 @@ impl Remote {
     }
 
     /// Whether the generation before is better than one with this doubt.
-    fn prefers(&self, wanted: &Wanted, before: &ArtifactRecord, doubt: Doubt) -> bool {
+    fn prefers(&self, wanted: &Target, before: &ArtifactRecord, doubt: Doubt) -> bool {
         match doubt {
             Doubt::Unreachable => true,
             // The upstream has named files twice that it does not have: so be it.
@@ -255,7 +255,7 @@ impl Remote {
     /// The copy that was held before, as what the flight came to.
     async fn keep(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         before: &Arc<ArtifactRecord>,
         detail: &'static str,
         renew: bool,
@@ -292,9 +292,9 @@ impl Remote {
     }
 
     /// Whether a new document is older than the one held, and the operator forbids that.
-    async fn goes_back(
+    async fn is_rollback(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         before: &ArtifactRecord,
         now: &Settled,
     ) -> bool {
@@ -314,7 +314,7 @@ impl Remote {
     }
 
     /// Whether the upstream's document has changed since: its signature may then be of the next generation.
-    async fn has_moved_on(self: &Arc<Self>, wanted: &Arc<Wanted>, record: &ArtifactRecord) -> bool {
+    async fn has_moved_on(self: &Arc<Self>, wanted: &Arc<Target>, record: &ArtifactRecord) -> bool {
         if !record.has_validators() {
             return false;
         }
@@ -322,11 +322,11 @@ impl Remote {
         // what came from a URL with a query is asked of whoever made that.
         let claimed = elsewhere(wanted, &record.source_url).filter(|url| url.query().is_none());
         let is_led = claimed.is_some();
-        let mut ask = Ask {
+        let mut ask = UpstreamQuery {
             method: Method::HEAD,
             claimed,
             unless_changed: Some(record),
-            ..Ask::default()
+            ..UpstreamQuery::default()
         };
         let mut answer = self.ask(wanted, &ask).await;
         if is_led
@@ -345,7 +345,7 @@ impl Remote {
     /// The document as the upstream has it now.
     async fn read_again(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<Target>,
         prior: Option<&Arc<ArtifactRecord>>,
     ) -> Option<Arrived> {
         let flight = Arc::new(Flight::detached(wanted.key.clone()));

@@ -27,9 +27,9 @@ struct Reading {
 
 /// By the key of the document.
 #[derive(Debug, Default)]
-pub(crate) struct Readings(Mutex<HashMap<SourceKey, Reading>>);
+pub(crate) struct ReaderGate(Mutex<HashMap<SourceKey, Reading>>);
 
-impl Readings {
+impl ReaderGate {
     fn lock(&self) -> MutexGuard<'_, HashMap<SourceKey, Reading>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_document_is_kept_for_its_readers_but_not_for_ever() {
-        let (readings, document, start) = (Readings::default(), key(), Instant::now());
+        let (readings, document, start) = (ReaderGate::default(), key(), Instant::now());
         assert!(!readings.keeps(&document, start));
         readings.note(&document, start);
         assert!(readings.keeps(&document, start + READING / 2));
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn an_exchange_waits_for_readers_but_not_for_ever() {
-        let (readings, document, began) = (Readings::default(), key(), Instant::now());
+        let (readings, document, began) = (ReaderGate::default(), key(), Instant::now());
         assert_eq!(readings.quiet_after(&document, began), began + READING);
         let last = began + READING * 2;
         readings.note(&document, last);
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn an_exchange_ends_when_the_document_has_landed() {
-        let (readings, document, now) = (Readings::default(), key(), Instant::now());
+        let (readings, document, now) = (ReaderGate::default(), key(), Instant::now());
         assert!(!readings.is_exchanging(&document));
         readings.exchange(&document, now);
         assert!(readings.is_exchanging(&document));

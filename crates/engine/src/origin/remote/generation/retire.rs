@@ -9,7 +9,7 @@ use larder_storage::StorageError;
 
 use crate::document::claim_table::ClaimTable;
 use crate::origin::remote::Remote;
-use crate::target::Wanted;
+use crate::target::Target;
 use crate::target::keys::same_origin;
 
 /// How long the files of a generation stay readable after it.
@@ -22,7 +22,7 @@ impl Remote {
     /// longer names begin their last day, or have had it.
     pub(crate) fn retire(
         self: &Arc<Self>,
-        document: &Arc<Wanted>,
+        document: &Arc<Target>,
         before: Arc<ArtifactRecord>,
         after: Arc<ArtifactRecord>,
     ) {
@@ -43,7 +43,7 @@ impl Remote {
 
     async fn retire_files(
         &self,
-        document: &Wanted,
+        document: &Target,
         before: &ClaimTable,
         after: &ClaimTable,
     ) -> Result<(), StorageError> {
