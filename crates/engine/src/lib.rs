@@ -14,7 +14,8 @@
 //! | `catalog/` | records, absences and epochs: the only way to change state |
 //! | `policy/` | may it be asked for, and may it leave? |
 //! | `fault.rs` | what is wrong, in words for users, and why there is no body |
-//! | `target/` | what is meant: a document or file with its key |
+//! | `decided.rs`, `loaded.rs` | what the log says of a decision; a document's bytes with what is needed to read them |
+//! | `target.rs`, `claim.rs`, `keys.rs` | what is meant: a document or file, what is stated of it, and its key |
 //! | `repositories/` | the configured repositories, their counters and the state of their upstreams |
 //! | `budget.rs`, `counters.rs`, `causes.rs` | bounds, numbers, and what the log has spoken of |
 
@@ -22,9 +23,13 @@ mod answer;
 mod budget;
 mod catalog;
 mod causes;
+mod claim;
 mod counters;
+mod decided;
 mod document;
 mod fault;
+mod keys;
+mod loaded;
 mod operate;
 mod origin;
 mod policy;

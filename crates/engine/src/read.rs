@@ -12,6 +12,7 @@ use larder_formats::{Form, Operation};
 use crate::answer::{Answer, Body};
 use crate::catalog::{Catalog, Epoch};
 use crate::counters::count;
+use crate::decided;
 use crate::document::coding::Coding;
 use crate::document::derive::{Place, Recipe, SMALLEST_CODED};
 use crate::document::{Documents, coding};
@@ -24,7 +25,7 @@ use crate::policy::admission::{Admission, Admitted};
 use crate::policy::clearance::{Cleared, Dates, clear, clear_non_artifact};
 use crate::repositories::{Registry, RepositoryState};
 use crate::representation::{freshness, passing_folder_on, plain, representation, ticket, vary};
-use crate::target::{ArtifactRequest, Target, decided};
+use crate::target::{ArtifactRequest, Target};
 use crate::transfer::flight::{Flights, Settled, SettledBody};
 use crate::transfer::reader::FlightBody;
 

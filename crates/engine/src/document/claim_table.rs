@@ -4,7 +4,7 @@ use bytes::Bytes;
 use larder_core::{Digest, UnixMillis};
 use larder_formats::Claim;
 
-use crate::target::claim::StoredClaim;
+use crate::claim::StoredClaim;
 
 /// The digests by which a claim is judged: those of its strongest algorithm.
 fn strongest(digests: &mut Vec<Digest>) {

@@ -7,15 +7,15 @@ use larder_core::{ArtifactRecord, Fault, RepresentationInputs, RepresentationKey
 use larder_formats::{LinkBase, Links, Malformed};
 use larder_storage::{Change, DerivedRecord};
 
+use crate::claim::StoredClaim;
 use crate::document::Documents;
 use crate::document::claim_table::ClaimTable;
 use crate::document::claim_tables::Gathering;
 use crate::document::load::tell;
 use crate::fault::{internal, malformed};
+use crate::loaded::LoadedDocument;
 use crate::policy::admission;
 use crate::target::Target;
-use crate::target::claim::StoredClaim;
-use crate::target::loaded::LoadedDocument;
 use crate::transfer::flight::Settled;
 
 /// Key of a derivation of one source document.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use larder_core::{Digest, DigestAlgorithm, PackageType, StoredHeaders};
 use tokio::task::JoinHandle;
 
+use crate::claim::StoredClaim;
 use crate::document::inquiry::Inquiry;
 use crate::target::Target;
-use crate::target::claim::StoredClaim;
 
 /// What is known of a file's claim while it is being fetched.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use larder_core::{ErrorCode, FaultKind, SourceKey, UnixMillis};
 use super::Documents;
 use super::expectation::{Expectation, Lookup, Unread};
 use super::known::Known;
+use crate::claim::StoredClaim;
 use crate::target::Target;
-use crate::target::claim::StoredClaim;
 use crate::transfer::flight::{Effort, Flight, Ready};
 
 /// Who obtains documents.

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use super::Documents;
 use super::expectation::Expectation;
+use crate::claim::StoredClaim;
 use crate::fault::Remembered;
 use crate::target::Target;
-use crate::target::claim::StoredClaim;
 
 impl Documents {
     /// What is held says of this file; no upstream contact.

@@ -7,9 +7,9 @@ use larder_core::{BlobDescriptor, Digest, SourceKey};
 use larder_formats::Identifier;
 use larder_storage::StorageError;
 
+use crate::claim::Stated;
 use crate::document::Documents;
 use crate::target::Target;
-use crate::target::claim::Stated;
 use crate::transfer::files::measure;
 
 impl Documents {

@@ -9,11 +9,12 @@ use larder_core::{ArtifactPath, Fault, SourceKey};
 use larder_formats::{Format, Operation, RequestParts};
 
 use crate::fault::storage_fault;
+use crate::keys;
 use crate::operate::Operator;
 use crate::policy::admission;
 use crate::policy::admission::path_fault;
 use crate::repositories::RepositoryState;
-use crate::target::{ArtifactRequest, Target, keys};
+use crate::target::{ArtifactRequest, Target};
 
 /// Rows that are looked at together.
 const PAGE: u32 = 500;

@@ -11,10 +11,10 @@ use larder_core::{
 use larder_storage::{HeldRow, HeldSize};
 
 use crate::fault::storage_fault;
+use crate::keys;
 use crate::operate::Operator;
 use crate::policy::admission;
 use crate::repositories::RepositoryState;
-use crate::target::keys;
 
 /// Rows that one page may make larder look at: a pattern that matches next to nothing does not hold the database for long.
 const MOST_ROWS: u32 = 10_000;

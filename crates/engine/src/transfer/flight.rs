@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::catalog::Landing;
-use crate::target::loaded::LoadedDocument;
+use crate::loaded::LoadedDocument;
 use crate::transfer::fill::Fill;
 
 /// How much a flight is to find out.

@@ -9,8 +9,8 @@ use super::fill::Fill;
 use super::flight::SettledBody;
 use crate::catalog::RecordChange;
 use crate::counters::count;
+use crate::loaded::LoadedDocument;
 use crate::target::Target;
-use crate::target::loaded::LoadedDocument;
 
 /// Until a new body's record is visible, the body before it may still be served here and there. A client that dates its copy by its own
 /// clock (apk) must not get a 304 for the old one later, so the new one counts as served from a moment that is surely past that.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::target::claim::Stated;
+use crate::claim::Stated;
 use larder_core::sha256;
 use proptest::prelude::*;
 

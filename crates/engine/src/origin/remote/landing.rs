@@ -7,14 +7,14 @@ use larder_core::{ArtifactRecord, SourceKey};
 use larder_storage::OpenBlob;
 
 use crate::catalog::{Batch, Commit, RecordChange};
+use crate::claim::Stated;
 use crate::document::claim_table::ClaimTable;
+use crate::keys::key_of_named;
 use crate::origin::remote::Remote;
 use crate::origin::remote::fly::Arrived;
 use crate::origin::remote::generation::companions::Member;
 use crate::policy::admission;
 use crate::target::Target;
-use crate::target::claim::Stated;
-use crate::target::keys::key_of_named;
 use crate::transfer::flight::{Flight, Settled, SettledBody};
 
 /// A file of which a new document states other bytes than are held, or may be arriving.

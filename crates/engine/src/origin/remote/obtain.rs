@@ -9,13 +9,14 @@ use larder_storage::OpenBlob;
 use larder_upstream::in_request;
 
 use crate::causes::warn_once;
+use crate::claim::Stated;
 use crate::counters::count;
+use crate::decided;
+use crate::decided::words;
 use crate::fault::{Remembered, negative_fault, storage_fault};
 use crate::origin::Held;
 use crate::origin::remote::Remote;
-use crate::target::claim::Stated;
-use crate::target::decided::words;
-use crate::target::{Target, decided, remaining_seconds};
+use crate::target::{Target, remaining_seconds};
 use crate::transfer::flight::{Effort, Flight, Ready, Settled, SettledBody};
 
 /// Times to start over when what was joined turned out to be of no use (a ring that has moved on, an interrupted flight).

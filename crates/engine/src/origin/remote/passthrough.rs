@@ -9,13 +9,14 @@ use larder_core::{ErrorCode, Fault, FaultKind, ForwardReason, Mutability, Source
 use larder_formats::{PassThrough, SourceSpec};
 
 use crate::answer::{Answer, Body, Freshness, Representation};
+use crate::decided;
 use crate::fault::{internal, status_outcome};
 use crate::origin::remote::Remote;
 use crate::origin::remote::mirrors::UpstreamQuery;
 use crate::policy::clearance::clear_non_artifact;
 use crate::repositories::RepositoryState;
 use crate::representation::forwarded_status;
-use crate::target::{ArtifactRequest, Target, decided};
+use crate::target::{ArtifactRequest, Target};
 use crate::transfer::passthrough::PassThroughBody;
 
 impl Remote {

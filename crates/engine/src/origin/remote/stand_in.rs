@@ -8,10 +8,10 @@ use larder_core::{CacheStatus, ErrorCode, Fault, Source};
 
 use crate::causes::warn_once;
 use crate::counters::count;
+use crate::keys::{format_variant, same_origin};
 use crate::origin::remote::Remote;
 use crate::origin::remote::fetch::Copy;
 use crate::target::Target;
-use crate::target::keys::{format_variant, same_origin};
 use crate::transfer::flight::{Settled, SettledBody};
 
 /// No path has more variants: a tag has one for each set of manifest types that clients take.

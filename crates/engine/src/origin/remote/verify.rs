@@ -5,13 +5,13 @@ use std::sync::Arc;
 use larder_core::{ArtifactRecord, Digest, DigestAlgorithm, ErrorCode, PackageType, Verify};
 
 use crate::causes::warn_once;
+use crate::claim::Stated;
 use crate::counters::count;
 use crate::document::coding::name_says_compressed;
 use crate::document::expectation::Expectation;
 use crate::fault::FetchError;
 use crate::origin::remote::Remote;
 use crate::target::Target;
-use crate::target::claim::Stated;
 use crate::transfer::files::{hash_bytes, read_fill, received_bytes};
 use crate::transfer::fill::Fill;
 use crate::transfer::flight::Flight;

@@ -9,12 +9,12 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::catalog::RecordChange;
+use crate::claim::StoredClaim;
 use crate::fault::{Remembered, negative_fault};
 use crate::origin::remote::Remote;
 use crate::origin::remote::settle::negative;
 use crate::policy::admission;
 use crate::target::Target;
-use crate::target::claim::StoredClaim;
 use crate::transfer::flight::{Effort, Flight, Ready, Settled, SettledBody};
 
 /// A generation whose document has expired for longer than this is refreshed when one of its other files is asked for.

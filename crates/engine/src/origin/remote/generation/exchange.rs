@@ -301,9 +301,8 @@ impl Remote {
         if !wanted.entry.repository.cache.no_rollback {
             return false;
         }
-        let revision = |document: &crate::target::loaded::LoadedDocument| {
-            wanted.format.revision(&document.view())
-        };
+        let revision =
+            |document: &crate::loaded::LoadedDocument| wanted.format.revision(&document.view());
         let (Ok(old), Ok(new)) = (
             self.documents.load_document(wanted, before).await,
             self.documents.settled_document(wanted, now).await,

@@ -8,9 +8,9 @@ use larder_core::{ArtifactRecord, SourceKey};
 use larder_storage::StorageError;
 
 use crate::document::claim_table::ClaimTable;
+use crate::keys::same_origin;
 use crate::origin::remote::Remote;
 use crate::target::Target;
-use crate::target::keys::same_origin;
 
 /// How long the files of a generation stay readable after it.
 const GRACE: Duration = Duration::from_hours(24);

@@ -6,7 +6,7 @@ use larder_core::{ArtifactRecord, ErrorCode, Fault, FaultKind};
 use larder_formats::{Document, Memo};
 use url::Url;
 
-use super::Target;
+use crate::target::Target;
 
 /// A document's bytes with what is needed to read it.
 #[derive(Debug)]

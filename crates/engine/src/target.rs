@@ -1,21 +1,17 @@
 //! What is meant: a document or file of an upstream, with its class and the key under which it is remembered.
 
-pub(crate) mod claim;
-pub(crate) mod decided;
-pub(crate) mod keys;
-pub(crate) mod loaded;
-
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use claim::StoredClaim;
 use http::{HeaderMap, Method};
 use larder_core::{
     ArtifactRecord, Mount, Mutability, Principal, SourceKey, UnixMillis, fresh_until,
 };
 use larder_formats::{Format, SourceSpec};
 
+use crate::claim::StoredClaim;
+use crate::keys;
 use crate::repositories::RepositoryState;
 
 /// Stands beside the kept fields of an upstream's head; no upstream can send it, for no format keeps a field of this name. The
