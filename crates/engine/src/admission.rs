@@ -396,7 +396,11 @@ fn read_only(entry: &Entry, request: &ArtifactRequest<'_>) -> Result<(), Fault> 
 }
 
 /// The class of a path by the rules, or the fault that names the one that keeps it out.
-fn classify(entry: &Entry, format: &'static dyn Format, path: &str) -> Result<Mutability, Fault> {
+pub(crate) fn classify(
+    entry: &Entry,
+    format: &'static dyn Format,
+    path: &str,
+) -> Result<Mutability, Fault> {
     classify_as(entry, path, format.built_in(&entry.repository, path))
 }
 
@@ -416,7 +420,7 @@ pub(crate) fn classify_as(
     })
 }
 
-fn not_built(entry: &Entry, what: &str) -> Fault {
+pub(crate) fn not_built(entry: &Entry, what: &str) -> Fault {
     let name = &entry.repository.name;
     let place = match entry.repository.kind() {
         RepositoryKind::Virtual => format!("; the repository {name} is at /api/v1/virtual/{name}"),

@@ -1,20 +1,24 @@
 //! Rewritten documents and their compressed forms: pure functions of what they are made from, made once, kept, never invalidated.
 
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::{StatusCode, header};
-use larder_core::{BlobDescriptor, DigestAlgorithm, Fault};
-use larder_formats::{Links, Malformed};
+use http::{HeaderMap, StatusCode, header};
+use larder_core::{
+    ArtifactRecord, BlobDescriptor, Digest, DigestAlgorithm, Fault, RepositoryName,
+    RepresentationInputs, RepresentationKey,
+};
+use larder_formats::{LinkBase, Links, Malformed};
 use larder_storage::{Change, DerivedRecord, OpenBlob, SealedSpool, Spool};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::admission::{Admitted, Wanted};
-use crate::answer::{Answer, Body};
-use crate::claims::derivation_key;
+use crate::answer::{Answer, Body, Representation};
+use crate::claims::source_urls;
 use crate::clearance::clear_non_artifact;
 use crate::coding::{self, Coding};
 use crate::counters::count;
@@ -129,38 +133,94 @@ impl Derivations {
     }
 }
 
-/// What a derivation is made of and named by.
-#[derive(Clone)]
-struct Recipe {
-    wanted: Arc<Wanted>,
-    settled: Settled,
-    form: &'static str,
-    link_base: larder_formats::LinkBase,
+/// What a derivation is named by, whose it is, and of what it is made. Two derivations with equal names have equal bytes.
+#[derive(Debug, Clone)]
+pub(crate) struct Named {
+    pub(crate) repository: RepositoryName,
+    /// Digests of the documents that it is made of, in their order.
+    pub(crate) sources: Vec<Digest>,
+    /// Where each of them came from, and whatever else it depends on.
+    pub(crate) source_urls: Vec<String>,
+    pub(crate) rewriter_version: u32,
+    pub(crate) link_base: String,
+    pub(crate) form: &'static str,
+    pub(crate) rules_epoch: u64,
     /// Links that begin with whatever the client calls larder are not worth keeping over a restart.
-    persist: bool,
+    pub(crate) persist: bool,
 }
 
-impl Recipe {
-    /// For work behind the scenes, which must not hold a large document in memory.
-    fn for_later(&self) -> Self {
-        Self {
-            settled: Settled {
-                document: None,
-                ..self.settled.clone()
+impl Named {
+    /// One of a single document.
+    fn of_document(
+        wanted: &Wanted,
+        record: &ArtifactRecord,
+        link_base: &LinkBase,
+        form: &'static str,
+        persist: bool,
+    ) -> Result<Self, Fault> {
+        let blob = record
+            .blob()
+            .ok_or_else(|| internal("a document has no bytes"))?;
+        Ok(Self {
+            repository: wanted.entry.repository.name.clone(),
+            sources: vec![blob.digest.clone()],
+            source_urls: source_urls(wanted, record),
+            rewriter_version: wanted.format.rewriter_version(),
+            link_base: link_base.0.clone(),
+            form,
+            rules_epoch: wanted.entry.repository.rules_epoch,
+            persist,
+        })
+    }
+
+    pub(crate) fn key(&self, coding: Coding) -> String {
+        let sources: Vec<&Digest> = self.sources.iter().collect();
+        let source_urls: Vec<&str> = self.source_urls.iter().map(String::as_str).collect();
+        RepresentationKey::new(&RepresentationInputs {
+            sources: &sources,
+            source_urls: &source_urls,
+            rewriter_version: self.rewriter_version,
+            link_base: &self.link_base,
+            form: self.form,
+            coding: coding.as_str(),
+            rules_epoch: self.rules_epoch,
+        })
+        .to_hex()
+    }
+}
+
+/// A derivation in the coding that a client takes.
+pub(crate) struct Coded {
+    pub(crate) body: Arc<DerivedBody>,
+    pub(crate) coding: Coding,
+    /// Whether the next client of this kind will get the same: the coded form is made, and stands in a file.
+    is_final: bool,
+}
+
+impl Coded {
+    /// Where its bytes are.
+    pub(crate) fn place(&self) -> Body {
+        match &self.body.place {
+            Place::File(open) => Body::File {
+                file: Arc::clone(&open.file),
+                length: open.length,
             },
-            ..self.clone()
+            Place::Memory(bytes) | Place::Stuck(bytes) => Body::Bytes(bytes.clone()),
         }
     }
 
-    fn key(&self, coding: Coding) -> Result<String, Fault> {
-        derivation_key(
-            &self.wanted,
-            &self.settled.record,
-            &self.link_base.0,
-            self.form,
-            coding.as_str(),
-        )
-        .ok_or_else(|| internal("a document has no bytes"))
+    /// Whether it may be remembered: what is in memory only until its file is written is not, the file will be.
+    pub(crate) fn lasts(&self) -> bool {
+        self.is_final && matches!(self.body.place, Place::File(_))
+    }
+
+    /// What the representation says of it.
+    pub(crate) fn describe(&self, representation: &mut Representation) {
+        representation.length = Some(self.body.length);
+        representation.content_type = Some(self.body.content_type.clone());
+        representation.content_encoding =
+            (self.coding != Coding::Identity).then(|| self.coding.as_str().to_owned());
+        representation.etag = Some(self.body.etag.clone());
     }
 }
 
@@ -179,16 +239,99 @@ impl Engine {
             return Err(internal("a document was not whole"));
         };
         let by_host = self.links_depend_on_host(wanted.format);
-        let recipe = Recipe {
-            wanted: Arc::clone(wanted),
-            settled: settled.clone(),
-            form,
-            link_base: self.link_base(&wanted.entry, wanted.format, request.client_base),
-            persist: self.link_bases_are_known(wanted.format) && !admitted.bypass_cache(),
+        let link_base = self.link_base(&wanted.entry, wanted.format, request.client_base);
+        let persist = self.link_bases_are_known(wanted.format) && !admitted.bypass_cache();
+        let named = Named::of_document(wanted, &settled.record, &link_base, form, persist)?;
+        let make = self.derive_document(wanted, &settled, link_base, form);
+        let identity = self.derived(&named, make).await?;
+        let coded = self.coded_for(&named, identity, request.headers).await;
+        let record = &settled.record;
+        let mut representation = representation(wanted, &record.headers, None, None, None);
+        coded.describe(&mut representation);
+        representation.began_at = Some(record.began_at);
+        representation.vary = vary(
+            wanted.format.varies_by(&wanted.spec.key_path),
+            true,
+            by_host,
+        );
+        let lasting = !settled.for_once && coded.lasts() && !admitted.bypass_cache();
+        let hot = lasting
+            .then(|| self.ticket(wanted, record, epoch))
+            .flatten();
+        Ok(Answer {
+            status: StatusCode::OK,
+            representation,
+            body: clear_non_artifact(coded.place()),
+            cache_status: settled.status,
+            source: settled.source,
+            freshness: self.freshness(record, wanted, settled.for_once),
+            location: None,
+            hot,
+        })
+    }
+
+    /// Makes a form of one document.
+    async fn derive_document(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        settled: &Settled,
+        base: LinkBase,
+        form: &'static str,
+    ) -> Result<(Vec<u8>, String), Fault> {
+        let document = self.settled_document(wanted, settled).await?;
+        let engine = Arc::clone(self);
+        let derived = self.parse_blocking(move || {
+            let wanted = document.wanted();
+            let query = wanted.spec.query.as_deref();
+            let links =
+                Links::new(&wanted.entry.repository, engine.link_key(), base).asked_with(query);
+            let derived = wanted.format.derive(&document.view(), form, &links)?;
+            tell_left_out(wanted, links.left_out());
+            Ok::<_, Malformed>((derived.body, derived.content_type.to_owned()))
+        });
+        derived.await?.map_err(|error| malformed(wanted, &error))
+    }
+
+    /// A derivation: what is made already, or what `make` gives, which is then kept. Made once, however many ask meanwhile.
+    pub(crate) async fn derived(
+        self: &Arc<Self>,
+        named: &Named,
+        make: impl Future<Output = Result<(Vec<u8>, String), Fault>>,
+    ) -> Result<Arc<DerivedBody>, Fault> {
+        let key = named.key(Coding::Identity);
+        if let Some(body) = self.derivations.get(&key) {
+            return Ok(body);
+        }
+        let make = async {
+            if let Some(body) = self.stored_derivation(&key).await {
+                return Ok(body);
+            }
+            let (body, content_type) = make.await?;
+            count(&self.counters.derivations);
+            Ok(self.keep_derivation(named, &key, body, content_type))
         };
-        let identity = self.derived(&recipe).await?;
-        let accepted: Vec<&str> = request
-            .headers
+        self.derivations.0.get_or_insert_async(&key, make).await
+    }
+
+    /// A derivation that is made already.
+    pub(crate) async fn derived_already(&self, named: &Named) -> Option<Arc<DerivedBody>> {
+        let key = named.key(Coding::Identity);
+        if let Some(body) = self.derivations.get(&key) {
+            return Some(body);
+        }
+        let body = self.stored_derivation(&key).await?;
+        self.derivations.0.insert(key, Arc::clone(&body));
+        Some(body)
+    }
+
+    /// A derivation in the coding that the client takes, as far as it is made.
+    pub(crate) async fn coded_for(
+        self: &Arc<Self>,
+        named: &Named,
+        identity: Arc<DerivedBody>,
+        headers: &HeaderMap,
+    ) -> Coded {
+        let accepted: Vec<&str> = headers
             .get_all(header::ACCEPT_ENCODING)
             .iter()
             .filter_map(|value| value.to_str().ok())
@@ -201,105 +344,40 @@ impl Engine {
         let coded = if coding == Coding::Identity || identity.length < SMALLEST_CODED {
             None
         } else {
-            Some(self.coded(&recipe, &identity, coding).await)
+            Some(self.coded(named, &identity, coding).await)
         };
         // Until the coded form is made, identity is served, and not remembered as the answer.
-        let waiting = matches!(coded, Some(None));
+        let is_final = !matches!(coded, Some(None));
         let (body, coding) = match coded.flatten() {
             Some(body) => (body, coding),
             None => (identity, Coding::Identity),
         };
-        let record = &settled.record;
-        let mut representation =
-            representation(wanted, &record.headers, None, None, Some(body.length));
-        representation.content_type = Some(body.content_type.clone());
-        representation.content_encoding =
-            (coding != Coding::Identity).then(|| coding.as_str().to_owned());
-        representation.etag = Some(body.etag.clone());
-        representation.began_at = Some(record.began_at);
-        representation.vary = vary(
-            wanted.format.varies_by(&wanted.spec.key_path),
-            true,
-            by_host,
-        );
-        let (place, settling) = match &body.place {
-            Place::File(open) => (
-                Body::File {
-                    file: Arc::clone(&open.file),
-                    length: open.length,
-                },
-                false,
-            ),
-            Place::Memory(bytes) | Place::Stuck(bytes) => (Body::Bytes(bytes.clone()), true),
-        };
-        // What is in memory only until its file is written is not remembered: the file will be.
-        let lasting = !settled.for_once && !waiting && !settling && !admitted.bypass_cache();
-        let hot = lasting
-            .then(|| self.ticket(wanted, record, epoch))
-            .flatten();
-        Ok(Answer {
-            status: StatusCode::OK,
-            representation,
-            body: clear_non_artifact(place),
-            cache_status: settled.status,
-            source: settled.source,
-            freshness: self.freshness(record, wanted, settled.for_once),
-            location: None,
-            hot,
-        })
-    }
-
-    async fn derived(self: &Arc<Self>, recipe: &Recipe) -> Result<Arc<DerivedBody>, Fault> {
-        let key = recipe.key(Coding::Identity)?;
-        if let Some(body) = self.derivations.get(&key) {
-            return Ok(body);
+        Coded {
+            body,
+            coding,
+            is_final,
         }
-        let make = async {
-            if let Some(body) = self.stored_derivation(&key).await {
-                return Ok(body);
-            }
-            let document = self
-                .settled_document(&recipe.wanted, &recipe.settled)
-                .await?;
-            let (engine, base, form) = (Arc::clone(self), recipe.link_base.clone(), recipe.form);
-            let derived = self.parse_blocking(move || {
-                let wanted = document.wanted();
-                let query = wanted.spec.query.as_deref();
-                let links =
-                    Links::new(&wanted.entry.repository, engine.link_key(), base).asked_with(query);
-                let derived = wanted.format.derive(&document.view(), form, &links)?;
-                tell_left_out(wanted, links.left_out());
-                Ok::<_, Malformed>((derived.body, derived.content_type))
-            });
-            let (body, content_type) = derived
-                .await?
-                .map_err(|error| malformed(&recipe.wanted, &error))?;
-            count(&self.counters.derivations);
-            Ok(self.keep_derivation(recipe, &key, body, content_type.to_owned()))
-        };
-        self.derivations.0.get_or_insert_async(&key, make).await
     }
 
     /// The compressed form, if it is made. Else it is made now: of a short document at once, of a long one behind the scenes.
     async fn coded(
         self: &Arc<Self>,
-        recipe: &Recipe,
+        named: &Named,
         identity: &Arc<DerivedBody>,
         coding: Coding,
     ) -> Option<Arc<DerivedBody>> {
-        let key = recipe.key(coding).ok()?;
+        let key = named.key(coding);
         if let Some(body) = self.derivations.get(&key) {
             return Some(body);
         }
-        if recipe.persist
+        if named.persist
             && let Some(body) = self.stored_derivation(&key).await
         {
             self.derivations.0.insert(key, Arc::clone(&body));
             return Some(body);
         }
         let at_once = identity.length <= CODED_AT_ONCE;
-        let (engine, recipe, identity) =
-            (Arc::clone(self), recipe.for_later(), Arc::clone(identity));
+        let (engine, named, identity) = (Arc::clone(self), named.clone(), Arc::clone(identity));
         let making = larder_upstream::spawn(async move {
             let make = async {
                 let plain = Arc::clone(&identity);
@@ -308,7 +386,7 @@ impl Engine {
                     .await?;
                 let coded = coded.map_err(|_| internal("a document could not be compressed"))?;
                 Ok::<_, Fault>(engine.keep_derivation(
-                    &recipe,
+                    &named,
                     &key,
                     coded,
                     identity.content_type.clone(),
@@ -338,7 +416,7 @@ impl Engine {
     /// Serves a derivation from memory until it is in a file; persistent ones are then made durable. Both behind the scenes.
     fn keep_derivation(
         self: &Arc<Self>,
-        recipe: &Recipe,
+        named: &Named,
         key: &str,
         body: Vec<u8>,
         content_type: String,
@@ -349,9 +427,9 @@ impl Engine {
             content_type,
             key,
         ));
-        let (engine, recipe, key, kept) = (
+        let (engine, named, key, kept) = (
             Arc::clone(self),
-            recipe.for_later(),
+            named.clone(),
             key.to_owned(),
             Arc::clone(&body),
         );
@@ -373,20 +451,14 @@ impl Engine {
                 file: spool.reader(),
                 length: kept.length,
             }));
-            if recipe.persist {
-                engine.store_derivation(&recipe, key, spool, &kept).await;
+            if named.persist {
+                engine.store_derivation(named, key, spool, &kept).await;
             }
         });
         body
     }
 
-    async fn store_derivation(
-        &self,
-        recipe: &Recipe,
-        key: String,
-        spool: Spool,
-        body: &DerivedBody,
-    ) {
+    async fn store_derivation(&self, named: Named, key: String, spool: Spool, body: &DerivedBody) {
         let Ok(digest) = self
             .hash_file(spool.reader(), body.length, DigestAlgorithm::Sha256)
             .await
@@ -405,19 +477,15 @@ impl Engine {
         let Ok(Some(Ok(blob))) = published else {
             return;
         };
-        let Some(source) = recipe.settled.record.blob().map(|blob| blob.digest.clone()) else {
-            return;
-        };
         let derived = DerivedRecord {
             blob: blob.descriptor.clone(),
             content_type: body.content_type.clone(),
             made_at: self.now(),
         };
-        let repository = recipe.wanted.entry.repository.name.clone();
         let change = Change::PutDerivation {
             key,
-            repository,
-            sources: vec![source],
+            repository: named.repository,
+            sources: named.sources,
             derived,
             blob,
         };

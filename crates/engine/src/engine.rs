@@ -30,6 +30,7 @@ use crate::heads::Heads;
 use crate::health::HealthCache;
 use crate::held::HeldSizes;
 use crate::mirrors::Mirrors;
+use crate::origin::virtual_::{self, Virtuals};
 use crate::reading::Readings;
 use crate::records::Records;
 use crate::refusals::Refusals;
@@ -132,6 +133,7 @@ pub struct Engine {
     pub(crate) health: HealthCache,
     pub(crate) held_sizes: HeldSizes,
     pub(crate) mirrors: Mirrors,
+    pub(crate) virtuals: Virtuals,
     /// When a full disk last made larder look for what can go, in milliseconds.
     pub(crate) last_room_made: AtomicI64,
 }
@@ -174,6 +176,7 @@ impl Engine {
             health: HealthCache::default(),
             held_sizes: HeldSizes::default(),
             mirrors,
+            virtuals: Virtuals::new(),
             last_room_made: AtomicI64::new(i64::MIN),
         });
         Committer::start(&engine, receiver);
@@ -213,7 +216,12 @@ impl Engine {
         let entry = self.repositories.load().get(&name).cloned()?;
         let kind = || {
             let kind = entry.repository.kind();
-            (kind != RepositoryKind::Remote).then(|| {
+            let is_built = match kind {
+                RepositoryKind::Remote => true,
+                RepositoryKind::Virtual => virtual_::is_built(&entry),
+                RepositoryKind::Local => false,
+            };
+            (!is_built).then(|| {
                 format!(
                     "{} repositories are not built in this version of larder",
                     kind.as_str()
@@ -308,7 +316,13 @@ impl Engine {
             None if format.absolute_links() => client_base.to_owned(),
             None => String::new(),
         };
-        LinkBase(format!("{root}/api/v1/remote/{}/", entry.repository.name))
+        let name = &entry.repository.name;
+        match entry.repository.kind() {
+            RepositoryKind::Virtual => LinkBase(format!("{root}/api/v1/virtual/{name}/")),
+            RepositoryKind::Remote | RepositoryKind::Local => {
+                LinkBase(format!("{root}/api/v1/remote/{name}/"))
+            }
+        }
     }
 
     /// Whether links depend on the `Host` that the client used.
@@ -332,7 +346,13 @@ impl Engine {
         Box::pin(on_behalf(trail, self.answer(request))).await
     }
 
-    async fn answer(self: &Arc<Self>, request: ArtifactRequest<'_>) -> Result<Answer, Fault> {
+    pub(crate) async fn answer(
+        self: &Arc<Self>,
+        request: ArtifactRequest<'_>,
+    ) -> Result<Answer, Fault> {
+        if let Some(owner) = virtual_::of(self, &request) {
+            return Box::pin(virtual_::serve(self, &owner, &request)).await;
+        }
         match self.admit(&request)? {
             Admission::Read(admitted) => match admitted.form() {
                 Form::Verbatim => self.serve_verbatim(&admitted, &request).await,

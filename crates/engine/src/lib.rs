@@ -21,6 +21,7 @@
 //! | `by_digest.rs` | names that stand for bytes which another name states by digest |
 //! | `commit.rs` | 9: blob, then record, in groups |
 //! | `derive.rs`, `coding.rs` | rewritten documents and their compressed forms |
+//! | `origin/virtual_/` | repositories that are made of others: whose documents are merged, and whose files are served |
 //! | `serve.rs` | 7: from what was obtained to an [`Answer`] |
 
 mod absences;
@@ -61,6 +62,7 @@ mod members;
 mod mirrors;
 mod no_body;
 mod obtain;
+mod origin;
 mod passthrough;
 mod places;
 mod reader;

@@ -162,6 +162,7 @@ impl Engine {
         Some(HotTicket {
             epoch: Arc::clone(&wanted.entry.epoch),
             epoch_value,
+            others: Vec::new(),
             fresh_until: until,
             contacted_at: record.contacted_at,
         })

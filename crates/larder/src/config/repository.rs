@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use larder_core::{
-    AccessPolicy, CachePolicy, Kind, LocalSettings, MissingDate, PackageType, Pattern, ProxyRules,
-    QuarantinePolicy, Repository, RepositoryKind, RepositoryName, Revalidate, Verify,
+    AccessPolicy, CachePolicy, Kind, LocalSettings, MemberUrls, MissingDate, PackageType, Pattern,
+    ProxyRules, QuarantinePolicy, Repository, RepositoryKind, RepositoryName, Revalidate, Verify,
     VirtualSettings,
 };
 
@@ -78,10 +78,7 @@ pub(super) fn repository(
             allow_overwrite: package == PackageType::Generic,
             ..LocalSettings::default()
         }),
-        RepositoryKind::Virtual => Kind::Virtual(VirtualSettings {
-            members,
-            ..VirtualSettings::default()
-        }),
+        RepositoryKind::Virtual => Kind::Virtual(virtual_settings(&section, members, report)),
     };
     if package == PackageType::Npm && access.immutable.is_some() && access.mutable.is_none() {
         let advice = "add mutable_patterns: ['^(?!.*\\.tgz$).*'], or leave both keys out";
@@ -114,10 +111,10 @@ pub(super) fn repository(
         access,
         cache,
         quarantine,
-        authoritative: false,
+        authoritative: section.truth("authoritative", report).unwrap_or(false),
         rules_epoch: 0,
     };
-    let not_built = unbuilt_part(repository.kind());
+    let not_built = unbuilt_part(repository.kind(), package);
     repository.rules_epoch = rules_epoch(&repository);
     Some(Built {
         repository,
@@ -137,11 +134,16 @@ fn package_type(section: &Section<'_>, report: &mut Report) -> Option<PackageTyp
 }
 
 /// What this version cannot do for such a repository.
-fn unbuilt_part(kind: RepositoryKind) -> Option<String> {
+fn unbuilt_part(kind: RepositoryKind, package: PackageType) -> Option<String> {
     let part = match kind {
         RepositoryKind::Local => "local repositories",
-        RepositoryKind::Virtual => "virtual repositories",
-        RepositoryKind::Remote => return None,
+        RepositoryKind::Virtual if package != PackageType::Helm => {
+            return Some(format!(
+                "virtual {} repositories are not built in this version of larder, virtual helm repositories are",
+                package.as_str()
+            ));
+        }
+        RepositoryKind::Virtual | RepositoryKind::Remote => return None,
     };
     Some(format!("{part} are not built in this version of larder"))
 }
@@ -149,12 +151,12 @@ fn unbuilt_part(kind: RepositoryKind) -> Option<String> {
 /// Keys that say nothing for this kind of repository.
 fn warn_of_idle_keys(section: &Section<'_>, kind: RepositoryKind, report: &mut Report) {
     let idle: &[&str] = if kind == RepositoryKind::Remote {
-        &["members"]
+        schema::VIRTUAL_ONLY
     } else {
         schema::REMOTE_ONLY
     };
     let local_members: &[&str] = if kind == RepositoryKind::Local {
-        &["members"]
+        schema::VIRTUAL_ONLY
     } else {
         &[]
     };
@@ -171,6 +173,25 @@ fn warn_of_idle_keys(section: &Section<'_>, kind: RepositoryKind, report: &mut R
                 section.path(key)
             ),
         );
+    }
+}
+
+/// What a virtual repository is made of, and what its index is like.
+fn virtual_settings(
+    section: &Section<'_>,
+    members: Vec<RepositoryName>,
+    report: &mut Report,
+) -> VirtualSettings {
+    let places = &[
+        ("member", MemberUrls::Member),
+        ("virtual", MemberUrls::Virtual),
+    ];
+    VirtualSettings {
+        members,
+        fail_closed: section.truth("fail_closed", report).unwrap_or(false),
+        member_urls: section
+            .word("member_urls", places, report)
+            .unwrap_or_default(),
     }
 }
 

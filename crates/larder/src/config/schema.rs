@@ -45,6 +45,9 @@ pub(super) const REPOSITORY: &[&str] = &[
     "quarantine_new",
     "quarantine_days",
     "members",
+    "authoritative",
+    "fail_closed",
+    "member_urls",
     "hostnames",
     "cache",
     "index_url",
@@ -100,6 +103,9 @@ pub(super) const REMOTE_ONLY: &[&str] = &[
     "no_rollback",
     "verify",
 ];
+
+/// Keys of a repository that have a meaning for a virtual one only.
+pub(super) const VIRTUAL_ONLY: &[&str] = &["members", "fail_closed", "member_urls"];
 
 /// Whether the value of a key is a secret, wherever the key stands.
 pub(super) fn is_secret(key: &str) -> bool {

@@ -1,0 +1,175 @@
+//! The members of a virtual repository, nested ones taken apart, and how the document of each is obtained.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use larder_core::{ErrorCode, Fault, FaultKind, RepositoryKind, Source};
+use larder_formats::Form;
+
+use crate::admission::{Admission, Wanted};
+use crate::engine::{ArtifactRequest, Engine};
+use crate::flight::Settled;
+use crate::obtain::Obtained;
+use crate::repositories::Entry;
+use crate::serve::internal;
+
+/// What a member's document may take in all; then the member's copy is merged, however old it is.
+const MEMBER_TIME: Duration = Duration::from_secs(30);
+/// Virtual repositories within each other, the outermost included.
+const DEEPEST: usize = 4;
+
+/// A member that holds documents itself.
+#[derive(Debug, Clone)]
+pub(super) struct Leaf {
+    pub(super) entry: Arc<Entry>,
+    /// Whether its names are its own: it is local, or it or a virtual repository that it is in is authoritative.
+    pub(super) owns_names: bool,
+}
+
+/// What a member gave.
+#[derive(Debug)]
+pub(super) struct Given {
+    pub(super) leaf: Leaf,
+    pub(super) document: Result<Contribution, Fault>,
+}
+
+/// A member's document.
+#[derive(Debug, Clone)]
+pub(super) struct Contribution {
+    pub(super) wanted: Arc<Wanted>,
+    pub(super) settled: Settled,
+    /// Whether the member failed, and this is what is held all the same.
+    pub(super) stands_in: bool,
+}
+
+/// All members that hold documents, in the order of priority; of one that is reached in two ways, the first place counts. Members of
+/// virtual members stand in these members' places.
+pub(super) fn leaves(engine: &Engine, owner: &Entry) -> Vec<Leaf> {
+    let mut leaves = Vec::new();
+    gather(engine, owner, false, 1, &mut leaves);
+    leaves
+}
+
+fn gather(engine: &Engine, owner: &Entry, owned: bool, depth: usize, leaves: &mut Vec<Leaf>) {
+    let repositories = engine.repositories.load();
+    for name in owner.repository.members() {
+        // The configuration has been checked; a member that is gone all the same contributes nothing.
+        let Some(entry) = repositories.get(name) else {
+            continue;
+        };
+        let repository = &entry.repository;
+        let owns_names =
+            owned || repository.authoritative || repository.kind() == RepositoryKind::Local;
+        if repository.kind() == RepositoryKind::Virtual {
+            if depth < DEEPEST {
+                gather(engine, entry, owns_names, depth + 1, leaves);
+            }
+            continue;
+        }
+        match leaves
+            .iter_mut()
+            .find(|leaf| leaf.entry.repository.name == *name)
+        {
+            Some(leaf) => leaf.owns_names |= owns_names,
+            None => leaves.push(Leaf {
+                entry: Arc::clone(entry),
+                owns_names,
+            }),
+        }
+    }
+}
+
+/// The document that a request names, of every member at once.
+pub(super) async fn obtain_all(
+    engine: &Arc<Engine>,
+    leaves: &[Leaf],
+    request: &ArtifactRequest<'_>,
+) -> Vec<Given> {
+    join_all(leaves.iter().map(|leaf| async move {
+        Given {
+            leaf: leaf.clone(),
+            document: obtain(engine, leaf, request).await,
+        }
+    }))
+    .await
+}
+
+/// A member's document: fresh from its cache or its upstream, else its copy, however old.
+pub(super) async fn obtain(
+    engine: &Arc<Engine>,
+    leaf: &Leaf,
+    request: &ArtifactRequest<'_>,
+) -> Result<Contribution, Fault> {
+    let name = &leaf.entry.repository.name;
+    if leaf.entry.repository.kind() == RepositoryKind::Local {
+        let message = format!(
+            "local {} repositories have no index in this version of larder",
+            leaf.entry.repository.package.as_str()
+        );
+        return Err(Fault::new(
+            FaultKind::NotImplemented,
+            ErrorCode::NotImplemented,
+            message,
+        )
+        .in_repository(name));
+    }
+    let of_member = ArtifactRequest {
+        repository: name.as_str(),
+        ..request.clone()
+    };
+    let admitted = match engine.admit(&of_member)? {
+        Admission::Read(admitted) if matches!(admitted.form(), Form::Derived(_)) => admitted,
+        _ => return Err(internal("a member has no such document")),
+    };
+    let wanted = admitted.wanted();
+    let obtained = tokio::time::timeout(MEMBER_TIME, engine.obtain(wanted, true, false)).await;
+    let fault = match obtained {
+        Ok(Ok(Obtained::Held(settled))) => {
+            return Ok(Contribution {
+                wanted: Arc::clone(wanted),
+                settled,
+                stands_in: false,
+            });
+        }
+        Ok(Ok(Obtained::InFlight(..))) => internal("a document was not whole"),
+        Ok(Err(fault)) => fault,
+        Err(_) => Fault::new(
+            FaultKind::GatewayTimeout,
+            ErrorCode::UpstreamTimeout,
+            format!(
+                "the index of repository {name} did not arrive within {} seconds",
+                MEMBER_TIME.as_secs()
+            ),
+        )
+        .in_repository(name),
+    };
+    match copy(engine, wanted, &fault).await {
+        Some(settled) => Ok(Contribution {
+            wanted: Arc::clone(wanted),
+            settled,
+            stands_in: true,
+        }),
+        None => Err(fault),
+    }
+}
+
+/// What is held of a document that could not be obtained. An upstream that says that there is none is believed.
+async fn copy(engine: &Arc<Engine>, wanted: &Arc<Wanted>, fault: &Fault) -> Option<Settled> {
+    let is_gone = matches!(
+        fault.kind,
+        FaultKind::NotFound | FaultKind::Upstream(404 | 410)
+    );
+    if is_gone {
+        return None;
+    }
+    let record = engine.records.get(&wanted.key).await.ok()??;
+    if !engine.may_serve(wanted, &record) {
+        return None;
+    }
+    let open = engine.open_held(wanted, &record).await?;
+    let mut settled = engine.settled_copy(wanted, record, open, Some("stale-error"));
+    settled.source = Source::Cache;
+    crate::counters::count(&wanted.entry.counters.stale_served);
+    Some(settled)
+}

@@ -1,0 +1,546 @@
+//! The answers of a virtual repository: its merged document, and its members' files.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use larder_core::{ArtifactPath, ErrorCode, Fault, FaultKind, MemberUrls, RepositoryKind, Source};
+use larder_formats::{Form, Format, LinkBase, Operation, RequestParts};
+
+use super::members::{self, Contribution, Given, Leaf};
+use super::merge::{self, Assembled};
+use super::{Epoch, epoch_of};
+use crate::admission::{classify, not_built, path_fault};
+use crate::answer::{Answer, Freshness, HotTicket, Representation};
+use crate::causes::warn_once;
+use crate::clearance::clear_non_artifact;
+use crate::counters::count;
+use crate::derive::{Coded, Named};
+use crate::engine::{ArtifactRequest, Engine};
+use crate::repositories::Entry;
+use crate::serve::vary;
+
+/// Names the members that are not in a merged document.
+const SKIPPED: HeaderName = HeaderName::from_static("x-larder-skipped");
+/// In front of a member's name, in the links of a merged document that lead below the virtual repository.
+const MEMBER: &str = "_m/";
+
+/// A request for something in a virtual repository.
+struct Reading<'e> {
+    engine: &'e Arc<Engine>,
+    owner: &'e Arc<Entry>,
+    format: &'static dyn Format,
+    request: &'e ArtifactRequest<'e>,
+    leaves: Vec<Leaf>,
+    /// Read before anything else is: what changes meanwhile voids the answer.
+    epochs: Vec<Epoch>,
+}
+
+pub(super) async fn serve(
+    engine: &Arc<Engine>,
+    owner: &Arc<Entry>,
+    request: &ArtifactRequest<'_>,
+) -> Result<Answer, Fault> {
+    let repository = &owner.repository;
+    let named = |fault: Fault| fault.in_repository(&repository.name);
+    let Some(format) = owner.format.filter(|format| format.merges()) else {
+        return Err(not_built(
+            owner,
+            "virtual repositories of this package type are not built in this version of larder",
+        ));
+    };
+    if !matches!(*request.method, Method::GET | Method::HEAD) {
+        let message = format!(
+            "{} is a virtual repository: it is read with GET and HEAD",
+            repository.name
+        );
+        return Err(named(Fault::new(
+            FaultKind::MethodNotAllowed,
+            ErrorCode::MethodNotAllowed,
+            message,
+        )));
+    }
+    let path = ArtifactPath::parse(request.raw_path, format.path_rules())
+        .map_err(|error| named(path_fault(error)))?;
+    let leaves = members::leaves(engine, owner);
+    let mut epochs = vec![epoch_of(owner)];
+    epochs.extend(leaves.iter().map(|leaf| epoch_of(&leaf.entry)));
+    let reading = Reading {
+        engine,
+        owner,
+        format,
+        request,
+        leaves,
+        epochs,
+    };
+    if let Some(of_member) = path.as_str().strip_prefix(MEMBER) {
+        return reading.of_member(of_member).await;
+    }
+    let parts = RequestParts {
+        repository,
+        method: request.method,
+        path: &path,
+        query: request.query,
+        headers: request.headers,
+        key: &owner.link_key,
+    };
+    let is_external = format.links_elsewhere() && path.as_str().starts_with("_ext/");
+    if !is_external {
+        let policy_path = format.subject(path.as_str()).unwrap_or(path.as_str());
+        classify(owner, format, policy_path)?;
+        if let Operation::Read(read) = format.operation(&parts)
+            && let Form::Derived(form) = read.form
+        {
+            return reading.merged(form, &path).await;
+        }
+    }
+    reading.file(&path).await
+}
+
+impl Reading<'_> {
+    /// The merged document at a path.
+    async fn merged(&self, form: &'static str, path: &ArtifactPath) -> Result<Answer, Fault> {
+        let remembered = [
+            self.owner.repository.name.as_str(),
+            path.as_str(),
+            self.request.query.unwrap_or_default(),
+        ]
+        .join("\n");
+        let base = self
+            .engine
+            .link_base(self.owner, self.format, self.request.client_base);
+        let before = self.engine.virtuals.assembled.get(&remembered);
+        if let Some(assembled) = before.as_ref().filter(|one| one.is_good(self.engine.now())) {
+            let named = self.named(assembled, form, &base, false);
+            if let Some(identity) = self.engine.derived_already(&named).await {
+                count(&self.owner.counters.hits);
+                let coded = self
+                    .engine
+                    .coded_for(&named, identity, self.request.headers);
+                return Ok(self.answer(assembled, &coded.await, true));
+            }
+        }
+        let mut given = members::obtain_all(self.engine, &self.leaves, self.request).await;
+        // One member whose document cannot be merged is left out, and the others are merged without it: at most once for each.
+        for _ in 0..=self.leaves.len() {
+            self.check(&given)?;
+            let assembled =
+                Assembled::new(self.engine, &given, self.epochs.clone(), before.as_deref());
+            let named = self.named(&assembled, form, &base, Assembled::is_timed(&given));
+            let unusable = Arc::new(OnceLock::new());
+            let base_of = |leaf: &Leaf| self.base_of(leaf, &base);
+            let make = merge::make(self.engine, &given, form, base_of, &unusable);
+            let identity = match (self.engine.derived(&named, make).await, unusable.get()) {
+                (Ok(identity), _) => identity,
+                (Err(fault), Some((member, _))) => {
+                    for one in &mut given {
+                        if one.leaf.entry.repository.name == *member {
+                            one.document = Err(fault.clone().in_repository(member));
+                        }
+                    }
+                    continue;
+                }
+                (Err(fault), None) => return Err(fault),
+            };
+            self.tell_skipped(&given);
+            let counters = &self.owner.counters;
+            count(if assembled.status.hit {
+                &counters.hits
+            } else {
+                &counters.misses
+            });
+            let coded = self
+                .engine
+                .coded_for(&named, identity, self.request.headers);
+            let coded = coded.await;
+            let assembled = Arc::new(assembled);
+            self.engine
+                .virtuals
+                .assembled
+                .insert(remembered, Arc::clone(&assembled));
+            return Ok(self.answer(&assembled, &coded, false));
+        }
+        Err(self.none_left(&given))
+    }
+
+    fn named(
+        &self,
+        assembled: &Assembled,
+        form: &'static str,
+        base: &LinkBase,
+        is_timed: bool,
+    ) -> Named {
+        let persist = self.engine.link_bases_are_known(self.format) && !is_timed;
+        let repository = &self.owner.repository;
+        assembled.named(
+            &repository.name,
+            repository.rules_epoch,
+            self.format,
+            form,
+            base,
+            persist,
+        )
+    }
+
+    /// Where the links of a member begin in the merged document.
+    fn base_of(&self, leaf: &Leaf, own: &LinkBase) -> LinkBase {
+        let settings = self.owner.repository.virtual_settings();
+        match settings.map_or(MemberUrls::Member, |settings| settings.member_urls) {
+            MemberUrls::Member => {
+                self.engine
+                    .link_base(&leaf.entry, self.format, self.request.client_base)
+            }
+            MemberUrls::Virtual => LinkBase(format!(
+                "{}{MEMBER}{}/",
+                own.as_str(),
+                leaf.entry.repository.name
+            )),
+        }
+    }
+
+    /// Whether what the members gave is enough for a merge.
+    fn check(&self, given: &[Given]) -> Result<(), Fault> {
+        let fails_closed = self
+            .owner
+            .repository
+            .virtual_settings()
+            .is_some_and(|settings| settings.fail_closed);
+        let closed = given
+            .iter()
+            .filter(|_| fails_closed)
+            .find(|one| one.leaf.owns_names && one.document.is_err());
+        if let Some(Given {
+            leaf,
+            document: Err(fault),
+        }) = closed
+        {
+            let (name, member) = (&self.owner.repository.name, &leaf.entry.repository.name);
+            let message = format!(
+                "member {member} of virtual repository {name} is authoritative and has no index to give ({}); without it another \
+                 member's charts would take the place of its own, which fail_closed: true forbids",
+                fault.message
+            );
+            return Err(self.failed(message, "fail_closed"));
+        }
+        if given.iter().any(|one| one.document.is_ok()) {
+            return Ok(());
+        }
+        Err(self.none_left(given))
+    }
+
+    fn none_left(&self, given: &[Given]) -> Fault {
+        let name = &self.owner.repository.name;
+        let reasons: Vec<String> = given
+            .iter()
+            .filter_map(|one| {
+                let fault = one.document.as_ref().err()?;
+                Some(format!(
+                    "{}: {}",
+                    one.leaf.entry.repository.name, fault.message
+                ))
+            })
+            .collect();
+        let reasons = if reasons.is_empty() {
+            "it has no members".to_owned()
+        } else {
+            reasons.join("; ")
+        };
+        let message =
+            format!("no member of virtual repository {name} has an index to give: {reasons}");
+        self.failed(message, "members")
+    }
+
+    fn failed(&self, message: String, rule: &'static str) -> Fault {
+        let name = &self.owner.repository.name;
+        Fault::new(
+            FaultKind::BadGateway,
+            ErrorCode::MembersUnavailable,
+            message,
+        )
+        .in_repository(name)
+        .by_rule(rule)
+        .briefly(format!(
+            "members of virtual repository {name} have no index to give"
+        ))
+    }
+
+    /// Says once for each cause which members are not in the merged document.
+    fn tell_skipped(&self, given: &[Given]) {
+        for one in given {
+            let Err(fault) = &one.document else {
+                continue;
+            };
+            let owner = self.owner.repository.name.as_str();
+            count(&one.leaf.entry.counters.members_skipped);
+            let told = Told {
+                entry: &one.leaf.entry,
+                key: fault.code.as_str(),
+            };
+            warn_once!(
+                told,
+                fault.code.as_str(),
+                "a member is not in a virtual repository's index: it has none to give",
+                owner = owner,
+                reason = fault.message.as_str()
+            );
+        }
+    }
+
+    fn answer(&self, assembled: &Assembled, coded: &Coded, is_hit: bool) -> Answer {
+        let now = self.engine.now();
+        let by_host = self.engine.links_depend_on_host(self.format);
+        let mut representation = Representation {
+            last_modified: Some(assembled.served_since.to_http_date()),
+            began_at: Some(assembled.served_since),
+            vary: vary(&[], true, by_host),
+            ..Representation::default()
+        };
+        coded.describe(&mut representation);
+        if !assembled.skipped.is_empty() {
+            let names: Vec<&str> = assembled.skipped.iter().map(|name| name.as_str()).collect();
+            if let Ok(value) = HeaderValue::from_str(&names.join(",")) {
+                representation.extra.insert(SKIPPED, value);
+            }
+        }
+        let is_good = assembled.is_good(now);
+        let hot = (is_good && coded.lasts())
+            .then(|| ticket(assembled))
+            .flatten();
+        Answer {
+            status: StatusCode::OK,
+            representation,
+            body: clear_non_artifact(coded.place()),
+            cache_status: if is_hit {
+                assembled.status_of_hit(now)
+            } else {
+                assembled.status
+            },
+            source: if is_hit {
+                Source::Cache
+            } else {
+                assembled.source
+            },
+            freshness: Freshness {
+                contacted_at: assembled.contacted_at,
+                remaining: Some(
+                    assembled
+                        .fresh_until
+                        .map_or(Duration::ZERO, |until| until.since(now)),
+                ),
+                no_store: false,
+            },
+            location: None,
+            hot,
+        }
+    }
+
+    /// `_m/{member}/{path}`: a link that a merged document has.
+    async fn of_member(&self, rest: &str) -> Result<Answer, Fault> {
+        let name = rest.split('/').next().unwrap_or_default();
+        let Some(leaf) = self
+            .leaves
+            .iter()
+            .find(|leaf| leaf.entry.repository.name.as_str() == name)
+        else {
+            return Err(self.nowhere(&format!(
+                "{name:?} is no member of virtual repository {}",
+                self.owner.repository.name
+            )));
+        };
+        // The path as it was sent, without what was in front of the member's own.
+        let raw = self.request.raw_path.trim_start_matches('/');
+        let raw = raw
+            .strip_prefix(MEMBER)
+            .and_then(|raw| raw.strip_prefix(name))
+            .and_then(|raw| raw.strip_prefix('/'))
+            .ok_or_else(|| self.nowhere("a member's path is written as it stands in the index"))?;
+        self.check_rules(raw)?;
+        self.from(leaf, raw).await
+    }
+
+    /// The rules of the virtual repository itself hold for its members' files, too.
+    fn check_rules(&self, raw: &str) -> Result<(), Fault> {
+        let path = ArtifactPath::parse(raw, self.format.path_rules())
+            .map_err(|error| path_fault(error).in_repository(&self.owner.repository.name))?;
+        if path.as_str().starts_with("_ext/") {
+            return Ok(());
+        }
+        let policy_path = self.format.subject(path.as_str()).unwrap_or(path.as_str());
+        classify(self.owner, self.format, policy_path).map(drop)
+    }
+
+    /// A file: of the member whose index names it; of one that no index names, of the first member that has it.
+    async fn file(&self, path: &ArtifactPath) -> Result<Answer, Fault> {
+        let subject = self.format.subject(path.as_str()).unwrap_or(path.as_str());
+        let owners = self.owners_of(subject).await?;
+        let asked = || {
+            self.leaves.iter().filter(|leaf| {
+                let own = |owner: &&Leaf| owner.entry.repository.name == leaf.entry.repository.name;
+                owners.is_empty() || owners.iter().any(own)
+            })
+        };
+        for leaf in asked() {
+            if self.names(leaf, subject).await {
+                return self.from(leaf, self.request.raw_path).await;
+            }
+        }
+        let mut failed = None;
+        for leaf in asked() {
+            match self.from(leaf, self.request.raw_path).await {
+                Ok(answer) => return Ok(answer),
+                Err(fault) if is_absence(&fault) => {}
+                Err(fault) => {
+                    failed.get_or_insert(fault);
+                }
+            }
+        }
+        Err(failed.unwrap_or_else(|| {
+            self.nowhere(&format!(
+                "no member of virtual repository {} has {}",
+                self.owner.repository.name,
+                larder_core::shown(path.as_str())
+            ))
+        }))
+    }
+
+    /// The members whose names are their own and that have the package that a file is of.
+    async fn owners_of(&self, path: &str) -> Result<Vec<&Leaf>, Fault> {
+        let mut owners = Vec::new();
+        for leaf in self.leaves.iter().filter(|leaf| leaf.owns_names) {
+            match self.index_of(leaf).await {
+                Ok(contribution) => {
+                    let names = self.names_in(&contribution).await?;
+                    if names.iter().any(|name| self.format.is_named(path, name)) {
+                        owners.push(leaf);
+                    }
+                }
+                Err(fault) => self
+                    .check(&[Given {
+                        leaf: leaf.clone(),
+                        document: Err(fault),
+                    }])
+                    .or_else(|fault| {
+                        // Without `fail_closed` it has no names while it has no index.
+                        if fault.rule.as_deref() == Some("fail_closed") {
+                            Err(fault)
+                        } else {
+                            Ok(())
+                        }
+                    })?,
+            }
+        }
+        Ok(owners)
+    }
+
+    async fn index_of(&self, leaf: &Leaf) -> Result<Contribution, Fault> {
+        let index = self
+            .format
+            .named_by(&self.owner.repository, "file")
+            .map(|source| source.path)
+            .unwrap_or_default();
+        let of_index = ArtifactRequest {
+            raw_path: &index,
+            query: None,
+            method: &Method::GET,
+            ..self.request.clone()
+        };
+        members::obtain(self.engine, leaf, &of_index).await
+    }
+
+    /// All names in a member's index, read once for its bytes.
+    async fn names_in(
+        &self,
+        contribution: &Contribution,
+    ) -> Result<Arc<std::collections::HashSet<String>>, Fault> {
+        let digest = contribution
+            .settled
+            .record
+            .blob()
+            .map(|blob| blob.digest.to_string())
+            .unwrap_or_default();
+        let read = async {
+            let document = self
+                .engine
+                .settled_document(&contribution.wanted, &contribution.settled)
+                .await?;
+            let names = self.engine.parse_blocking(move || {
+                let wanted = document.wanted();
+                wanted
+                    .format
+                    .names(&document.view())
+                    .map_err(|error| crate::serve::malformed(wanted, &error))
+            });
+            names.await?.map(Arc::new)
+        };
+        self.engine
+            .virtuals
+            .names
+            .get_or_insert_async(&digest, read)
+            .await
+    }
+
+    /// Whether a member's index names a file.
+    async fn names(&self, leaf: &Leaf, path: &str) -> bool {
+        let Ok(contribution) = self.index_of(leaf).await else {
+            return false;
+        };
+        let table = self
+            .engine
+            .claim_table(&contribution.wanted, &contribution.settled.record)
+            .await;
+        table.is_ok_and(|table| table.find(path).is_some())
+    }
+
+    /// A member's answer. Whatever changes in any of the members may change whose it is.
+    async fn from(&self, leaf: &Leaf, raw_path: &str) -> Result<Answer, Fault> {
+        if leaf.entry.repository.kind() == RepositoryKind::Virtual {
+            return Err(crate::serve::internal(
+                "a virtual member was not taken apart",
+            ));
+        }
+        let request = ArtifactRequest {
+            repository: leaf.entry.repository.name.as_str(),
+            raw_path,
+            ..self.request.clone()
+        };
+        let mut answer = Box::pin(self.engine.answer(request)).await?;
+        if let Some(hot) = &mut answer.hot {
+            hot.others.extend(self.epochs.iter().cloned());
+        }
+        Ok(answer)
+    }
+
+    fn nowhere(&self, message: &str) -> Fault {
+        Fault::new(FaultKind::NotFound, ErrorCode::NotFound, message)
+            .in_repository(&self.owner.repository.name)
+            .by_rule("members")
+    }
+}
+
+/// For `warn_once!`, which says of what it warns.
+struct Told<'a> {
+    entry: &'a Entry,
+    key: &'static str,
+}
+
+/// Whether a member says that it has no such file, or that its rules do not let it have one.
+fn is_absence(fault: &Fault) -> bool {
+    matches!(
+        fault.kind,
+        FaultKind::NotFound
+            | FaultKind::Forbidden
+            | FaultKind::Upstream(404 | 410)
+            | FaultKind::NotImplemented
+    )
+}
+
+fn ticket(assembled: &Assembled) -> Option<HotTicket> {
+    let (first, others) = assembled.epochs.split_first()?;
+    Some(HotTicket {
+        epoch: Arc::clone(&first.0),
+        epoch_value: first.1,
+        others: others.to_vec(),
+        fresh_until: assembled.fresh_until,
+        contacted_at: assembled.contacted_at,
+    })
+}
