@@ -31,6 +31,7 @@ import release
 import roots
 import rpm
 import stress
+import virtual
 from harness import ROOT, Case, Failed, Missing
 
 CASES = {
@@ -47,6 +48,7 @@ CASES = {
     **prints_clients.CASES,
     **release.CASES,
     **roots.CASES,
+    **virtual.CASES,
 }
 
 

@@ -204,7 +204,11 @@ impl Sink for Writer<'_> {
             // A collection as a key: nothing that an index has.
             (self.skips_next, self.skips_key) = (true, true);
         }
-        let indent = self.open.last().map_or(0, |open| open.indent + 2);
+        // The dashes of a list stand below its key.
+        let indent = self.open.last().map_or(0, |open| {
+            let is_below = open.is_mapping && kind == Kind::Sequence;
+            open.indent + if is_below { 0 } else { 2 }
+        });
         let is_versions = self
             .open
             .last()
