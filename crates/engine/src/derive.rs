@@ -331,11 +331,8 @@ impl Engine {
         identity: Arc<DerivedBody>,
         headers: &HeaderMap,
     ) -> Coded {
-        let accepted: Vec<&str> = headers
-            .get_all(header::ACCEPT_ENCODING)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .collect();
+        let accepted = headers.get_all(header::ACCEPT_ENCODING).iter();
+        let accepted: Vec<&str> = accepted.filter_map(|value| value.to_str().ok()).collect();
         let coding = coding::negotiate(
             (!accepted.is_empty())
                 .then(|| accepted.join(","))

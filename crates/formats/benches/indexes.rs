@@ -172,7 +172,7 @@ fn helm_merge(bencher: Bencher) {
                      digest: {}\n    home: https://charts.example.com/{name}\n    keywords:\n    - storage\n    - cache\n    \
                      maintainers:\n    - email: nobody@example.com\n      name: nobody\n    name: {name}\n    sources:\n    \
                      - https://git.example.com/{name}\n    urls:\n    - {name}-{version}.0.0.tgz\n    version: {version}.0.0\n",
-                    hex(chart * 100 + version, 64)
+                    hex((chart * 100 + version) as u64, 64)
                 );
             }
         }

@@ -229,17 +229,14 @@ impl<'a> Reader<'a> {
             self.decoded(span).unwrap_or(Cow::Borrowed(raw))
         };
         let awaited = if shape.has_fields() {
-            match shape.field(key.as_bytes()) {
-                Some((field, value)) => {
-                    if fields & (1 << field) != 0 {
-                        self.fault(|| format!("the key {} stands twice", shown(&key)));
-                    }
-                    (field, value)
+            if let Some((field, value)) = shape.field(key.as_bytes()) {
+                if fields & (1 << field) != 0 {
+                    self.fault(|| format!("the key {} stands twice", shown(&key)));
                 }
-                None => {
-                    self.fault(|| format!("Helm does not know the key {}", shown(&key)));
-                    (NO_FIELD, Shape::Any)
-                }
+                (field, value)
+            } else {
+                self.fault(|| format!("Helm does not know the key {}", shown(&key)));
+                (NO_FIELD, Shape::Any)
             }
         } else if shape == Shape::Labels {
             (NO_FIELD, Shape::Text)
@@ -417,5 +414,5 @@ impl Sink for Reader<'_> {
 /// A text from an index, for a message.
 fn shown(text: &str) -> String {
     let text: String = text.chars().take(60).collect();
-    format!("{:?}", text)
+    format!("{text:?}")
 }

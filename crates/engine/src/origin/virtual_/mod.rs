@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `members.rs` | whose documents belong in the merge, and how each of them is obtained |
 //! | `merge.rs` | the merged document: what it is named by, how long it holds, how it is made |
-//! | `read.rs` | the answers: the merged document, and the members' files |
+//! | `read.rs` | the answers: what a request is for, and the merged document |
+//! | `files.rs` | whose a file is, and its answer |
 //!
 //! A member is asked through the pipeline like any other repository, with its own rules, credentials and copies. The merged document is a
 //! derivation of the members' documents (docs/adr/0062): it needs no invalidation of its own.
 
+mod files;
 mod members;
 mod merge;
 mod read;
