@@ -99,7 +99,7 @@ def merged(program):
             expect_equal(f"[{what}] what helm finds", listed, wanted)
             vault = next(chart for chart in found if chart["name"] == "pantry/vault")
             expect_equal(f"[{what}] appVersion, as it stands", vault["app_version"], "1.10")
-            expect_equal(f"[{what}] description", vault["description"], "two\n  lines\n")
+            expect_equal(f"[{what}] description", vault["description"].split(), ["two", "lines"])
             for title, version, upstream in pulls:
                 do("pull", f"pantry/{title}", "--version", version)
                 got = (do.home / f"{title}-{version}.tgz").read_bytes()

@@ -7,10 +7,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
-use larder_core::{
-    ArtifactRecord, BlobDescriptor, Digest, DigestAlgorithm, Fault, RepositoryName,
-    RepresentationInputs, RepresentationKey,
-};
+use larder_core::{BlobDescriptor, DigestAlgorithm, Fault};
 use larder_formats::{LinkBase, Links, Malformed};
 use larder_storage::{Change, DerivedRecord, OpenBlob, SealedSpool, Spool};
 use quick_cache::Weighter;
@@ -18,7 +15,6 @@ use quick_cache::sync::Cache;
 
 use crate::admission::{Admitted, Wanted};
 use crate::answer::{Answer, Body, Representation};
-use crate::claims::source_urls;
 use crate::clearance::clear_non_artifact;
 use crate::coding::{self, Coding};
 use crate::counters::count;
@@ -26,6 +22,7 @@ use crate::document::read_file;
 use crate::engine::{ArtifactRequest, Engine};
 use crate::flight::Settled;
 use crate::learnt::tell_left_out;
+use crate::named::Named;
 use crate::obtain::Obtained;
 use crate::serve::{internal, malformed, representation, vary};
 
@@ -130,62 +127,6 @@ impl Derivations {
         });
         self.0.remove(key);
         None
-    }
-}
-
-/// What a derivation is named by, whose it is, and of what it is made. Two derivations with equal names have equal bytes.
-#[derive(Debug, Clone)]
-pub(crate) struct Named {
-    pub(crate) repository: RepositoryName,
-    /// Digests of the documents that it is made of, in their order.
-    pub(crate) sources: Vec<Digest>,
-    /// Where each of them came from, and whatever else it depends on.
-    pub(crate) source_urls: Vec<String>,
-    pub(crate) rewriter_version: u32,
-    pub(crate) link_base: String,
-    pub(crate) form: &'static str,
-    pub(crate) rules_epoch: u64,
-    /// Links that begin with whatever the client calls larder are not worth keeping over a restart.
-    pub(crate) persist: bool,
-}
-
-impl Named {
-    /// One of a single document.
-    fn of_document(
-        wanted: &Wanted,
-        record: &ArtifactRecord,
-        link_base: &LinkBase,
-        form: &'static str,
-        persist: bool,
-    ) -> Result<Self, Fault> {
-        let blob = record
-            .blob()
-            .ok_or_else(|| internal("a document has no bytes"))?;
-        Ok(Self {
-            repository: wanted.entry.repository.name.clone(),
-            sources: vec![blob.digest.clone()],
-            source_urls: source_urls(wanted, record),
-            rewriter_version: wanted.format.rewriter_version(),
-            link_base: link_base.0.clone(),
-            form,
-            rules_epoch: wanted.entry.repository.rules_epoch,
-            persist,
-        })
-    }
-
-    pub(crate) fn key(&self, coding: Coding) -> String {
-        let sources: Vec<&Digest> = self.sources.iter().collect();
-        let source_urls: Vec<&str> = self.source_urls.iter().map(String::as_str).collect();
-        RepresentationKey::new(&RepresentationInputs {
-            sources: &sources,
-            source_urls: &source_urls,
-            rewriter_version: self.rewriter_version,
-            link_base: &self.link_base,
-            form: self.form,
-            coding: coding.as_str(),
-            rules_epoch: self.rules_epoch,
-        })
-        .to_hex()
     }
 }
 

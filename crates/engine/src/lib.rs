@@ -20,7 +20,7 @@
 //! | `generation.rs`, `members.rs`, `reading.rs`, `retire.rs` | documents that are right only together with other files |
 //! | `by_digest.rs` | names that stand for bytes which another name states by digest |
 //! | `commit.rs` | 9: blob, then record, in groups |
-//! | `derive.rs`, `coding.rs` | rewritten documents and their compressed forms |
+//! | `derive.rs`, `named.rs`, `coding.rs` | rewritten documents and their compressed forms |
 //! | `origin/virtual_/` | repositories that are made of others: whose documents are merged, and whose files are served |
 //! | `serve.rs` | 7: from what was obtained to an [`Answer`] |
 
@@ -60,6 +60,7 @@ mod learnt;
 mod listing;
 mod members;
 mod mirrors;
+mod named;
 mod no_body;
 mod obtain;
 mod origin;

@@ -58,7 +58,7 @@ async fn the_merged_index_is_an_artifact_like_any_other() {
     let before = hot().await;
     let hit = index(&larder).await;
     assert_eq!(hit.source(), "cache");
-    assert_eq!(hot().await, before + 1.0, "out of the hot set");
+    assert!(hot().await > before, "out of the hot set");
     assert!(hit.cache_status().contains("hit"), "{}", hit.cache_status());
     assert!(
         hit.header("vary")

@@ -86,7 +86,11 @@ fn two(one: &Origin, two: &Origin, member_keys: &str, keys: &str) -> String {
 
 /// An entry of a virtual repository.
 fn all(name: &str, members: &[&str], keys: &str) -> String {
-    let keys: String = keys.lines().map(|line| format!("    {line}\n")).collect();
+    let keys = keys
+        .lines()
+        .map(|line| format!("    {line}\n"))
+        .collect::<Vec<_>>()
+        .concat();
     format!(
         "  {name}:\n    type: virtual\n    package: helm\n    members: [{}]\n{keys}",
         members.join(", ")

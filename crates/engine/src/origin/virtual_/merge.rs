@@ -13,9 +13,9 @@ use super::Epoch;
 use super::members::{Contribution, Given, Leaf};
 use crate::causes::warn_once;
 use crate::claims::source_urls;
-use crate::derive::Named;
 use crate::engine::Engine;
 use crate::learnt::tell_left_out;
+use crate::named::Named;
 use crate::serve::{internal, malformed};
 
 /// A merge that lacks a member, or that has a copy in the place of one that failed, holds no longer than this.

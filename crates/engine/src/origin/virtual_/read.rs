@@ -15,8 +15,9 @@ use crate::answer::{Answer, Freshness, HotTicket, Representation};
 use crate::causes::warn_once;
 use crate::clearance::clear_non_artifact;
 use crate::counters::count;
-use crate::derive::{Coded, Named};
+use crate::derive::Coded;
 use crate::engine::{ArtifactRequest, Engine};
+use crate::named::Named;
 use crate::repositories::Entry;
 use crate::serve::vary;
 
