@@ -152,7 +152,10 @@ class Larder(Server):
         return [self._binary, "serve", *options]
 
     def path(self, repository, path):
-        return f"/v2/images/{path}" if repository == "images" else f"/api/v1/remote/{repository}/{path}"
+        if repository == "images":
+            return f"/v2/images/{path}"
+        kind = "virtual" if repository == "merged" else "remote"
+        return f"/api/v1/{kind}/{repository}/{path}"
 
 
 # Seconds that the repositories of the case `stale` call a copy fresh.
@@ -170,6 +173,9 @@ def repositories(origin):
         "pypi": remote("pypi", "/pypi"),
         "helm": remote("helm", "/helm"),
         "charts": remote("helm", "/charts"),
+        # Two members with the same charts: the merged index is as long as the one that nginx sends.
+        "other-helm": remote("helm", "/helm"),
+        "merged": {"type": "virtual", "package": "helm", "members": ["helm", "other-helm"]},
         "images": remote("docker"),
         "rpm": remote("rpm", "/rpm", immutable_patterns=[r"\.rpm$"]),
         "apk": remote("alpine", "/apk", immutable_patterns=[r"\.apk$"]),
@@ -196,7 +202,7 @@ class Nginx(Server):
 
     def path(self, repository, path):
         """The origin's own path: nginx rewrites nothing."""
-        prefix = repository.removeprefix("short-").replace("images", "v2")
+        prefix = repository.removeprefix("short-").replace("images", "v2").replace("merged", "helm")
         return f"/{path}" if prefix == "files" else f"/{prefix}/{path}"
 
 

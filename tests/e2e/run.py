@@ -32,6 +32,7 @@ import release
 import roots
 import rpm
 import stress
+import virtual
 from harness import ROOT, Case, Failed, Missing
 
 CASES = {
@@ -49,6 +50,7 @@ CASES = {
     **prints_clients.CASES,
     **release.CASES,
     **roots.CASES,
+    **virtual.CASES,
 }
 
 

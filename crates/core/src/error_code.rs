@@ -107,6 +107,9 @@ error_codes! {
     /// No connection: the name is not resolved, the connection refused, the certificate not
     /// trusted.
     UpstreamUnreachable = "upstream_unreachable",
+    /// No member of a virtual repository has an index to give, or one that it must not do without
+    /// has none.
+    MembersUnavailable = "members_unavailable",
     /// The upstream did not answer in `timeouts.connect` or sent nothing for `timeouts.read`.
     UpstreamTimeout = "upstream_timeout",
     /// What came is not HTTP, or no answer to what was asked.

@@ -94,8 +94,8 @@ pub use range::{ByteRange, RangeAnswer, RangeSpec, evaluate_range, parse_range};
 pub use reason::{MAX_REASON, reason_phrase};
 pub use record::{ArtifactRecord, BlobDescriptor, Content, StoredHeaders};
 pub use repository::{
-    AllowPrivate, Credentials, InvalidRepositoryName, Kind, LocalSettings, PackageType, Repository,
-    RepositoryKind, RepositoryName, UpstreamAuth, UpstreamSettings, VirtualSettings,
+    AllowPrivate, Credentials, InvalidRepositoryName, Kind, LocalSettings, MemberUrls, PackageType,
+    Repository, RepositoryKind, RepositoryName, UpstreamAuth, UpstreamSettings, VirtualSettings,
 };
 pub use request_id::RequestId;
 pub use secret::{REDACTED, SafeUrl, Secret};

@@ -296,6 +296,18 @@ pub struct VirtualSettings {
     pub members: Vec<RepositoryName>,
     /// Whether an authoritative member that fails and has no copy makes the index fail, too, instead of being skipped.
     pub fail_closed: bool,
+    /// Where the links of a merged index lead.
+    pub member_urls: MemberUrls,
+}
+
+/// Where the links of a merged index lead (`member_urls`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MemberUrls {
+    /// To the member's own path: downloads bypass the virtual repository.
+    #[default]
+    Member,
+    /// Below the virtual repository, which serves the member's files.
+    Virtual,
 }
 
 /// A configured repository.
@@ -353,6 +365,14 @@ impl Repository {
         match &self.kind {
             Kind::Local(settings) => Some(settings),
             Kind::Remote(_) | Kind::Virtual(_) => None,
+        }
+    }
+
+    /// What a virtual repository is made of; `None` for others.
+    pub fn virtual_settings(&self) -> Option<&VirtualSettings> {
+        match &self.kind {
+            Kind::Virtual(settings) => Some(settings),
+            Kind::Remote(_) | Kind::Local(_) => None,
         }
     }
 

@@ -95,6 +95,8 @@ pub struct HotTicket {
     /// The repository's epoch counter and its value when the answer was made.
     pub(crate) epoch: Arc<std::sync::atomic::AtomicU64>,
     pub(crate) epoch_value: u64,
+    /// The same of further repositories that the answer depends on: a virtual one's members.
+    pub(crate) others: Vec<(Arc<std::sync::atomic::AtomicU64>, u64)>,
     /// When the copy stops being fresh; `None` = never.
     pub fresh_until: Option<UnixMillis>,
     /// `Age` counts from here.
@@ -106,7 +108,14 @@ pub struct HotTicket {
 impl HotTicket {
     /// Whether the answer may still be given at `now`: no flush, replacement or reload since, and still fresh.
     pub fn is_good(&self, now: UnixMillis) -> bool {
-        self.epoch.load(std::sync::atomic::Ordering::Acquire) == self.epoch_value
+        let holds = |epoch: &std::sync::atomic::AtomicU64, value: u64| {
+            epoch.load(std::sync::atomic::Ordering::Acquire) == value
+        };
+        holds(&self.epoch, self.epoch_value)
+            && self
+                .others
+                .iter()
+                .all(|(epoch, value)| holds(epoch, *value))
             && self.fresh_until.is_none_or(|until| now < until)
     }
 }

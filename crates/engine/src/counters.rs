@@ -57,6 +57,8 @@ counters! {
         mismatches_kept,
         /// Links of indexes that are not carried, counted whenever a form of such an index is made.
         links_not_carried,
+        /// Times that this member was left out of a merged index because it had none to give.
+        members_skipped,
         /// Documents that could not be used.
         malformed_documents,
         /// Patterns that ran into their step limit.

@@ -7,7 +7,7 @@
 //! | `lib.rs` | [`Engine`]: what the server and the program call |
 //! | `read.rs` | from a request to an [`Answer`] |
 //! | `operate/` | the operator's verbs and views: flush, collection, what is held, health, counters |
-//! | `origin/` | where what a repository holds comes from: `remote/` asks an upstream, `local/` has it from uploads |
+//! | `origin/` | where what a repository holds comes from: `remote/` asks an upstream, `local/` has it from uploads, `virtual_/` merges what others have |
 //! | `document/` | what documents say of files, and the forms that are made of them |
 //! | `representation.rs`, `answer.rs` | what an answer is made of |
 //! | `transfer/` | bytes on their way, and where they are kept |
@@ -60,6 +60,7 @@ use document::Documents;
 use operate::{Caches, Operator};
 use origin::local::{self, Local};
 use origin::remote::{self, Remote};
+use origin::virtual_::{self, Virtual};
 use policy::admission::{self, Admission};
 use read::Pipeline;
 use repositories::{Registry, Repositories};
@@ -159,6 +160,13 @@ impl Engine {
             blobs: Arc::clone(&blobs),
             clock: Arc::clone(&clock),
         });
+        let virtuals = Virtual::new(virtual_::Parts {
+            registry: Arc::clone(&registry),
+            catalog: Arc::clone(&catalog),
+            documents: Arc::clone(&documents),
+            remote: Arc::clone(&remote),
+            clock: Arc::clone(&clock),
+        });
         let pipeline = Pipeline {
             registry: Arc::clone(&registry),
             catalog: Arc::clone(&catalog),
@@ -166,6 +174,7 @@ impl Engine {
             documents,
             remote: Arc::clone(&remote),
             local: Arc::clone(&local),
+            virtuals,
             clock: Arc::clone(&clock),
         };
         let operator = Arc::new(Operator {
@@ -226,7 +235,7 @@ impl Engine {
         let entry = self.registry.load().get(&name).cloned()?;
         let kind = || {
             let kind = entry.repository.kind();
-            (kind == RepositoryKind::Virtual).then(|| {
+            (kind == RepositoryKind::Virtual && !virtual_::is_built(&entry)).then(|| {
                 format!(
                     "{} repositories are not built in this version of larder",
                     kind.as_str()

@@ -1,8 +1,10 @@
 //! From a request to an [`Answer`]: admit, obtain, clear, answer.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
-use http::{Method, StatusCode, header};
+use http::{Method, StatusCode};
 use larder_core::{
     ArtifactRecord, Clock, Content, Decision, ErrorCode, Fault, FaultKind, Source, UnixMillis,
     decide,
@@ -13,12 +15,12 @@ use crate::answer::{Answer, Body};
 use crate::catalog::{Catalog, Epoch};
 use crate::counters::count;
 use crate::decided;
-use crate::document::coding::Coding;
-use crate::document::derive::{Place, Recipe, SMALLEST_CODED};
-use crate::document::{Documents, coding};
+use crate::document::Documents;
+use crate::document::named::Named;
 use crate::fault::storage_fault;
 use crate::origin::local::{self, Local};
 use crate::origin::remote::Remote;
+use crate::origin::virtual_::{self, Answering, Virtual};
 use crate::origin::{Held, Need, Origin};
 use crate::policy::admission;
 use crate::policy::admission::{Admission, Admitted};
@@ -38,7 +40,17 @@ pub(crate) struct Pipeline {
     pub(crate) documents: Arc<Documents>,
     pub(crate) remote: Arc<Remote>,
     pub(crate) local: Arc<Local>,
+    pub(crate) virtuals: Arc<Virtual>,
     pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Answering for Pipeline {
+    fn answer_member<'a>(
+        &'a self,
+        request: ArtifactRequest<'a>,
+    ) -> Pin<Box<dyn Future<Output = Result<Answer, Fault>> + Send + 'a>> {
+        Box::pin(self.answer(request))
+    }
 }
 
 impl Pipeline {
@@ -47,6 +59,9 @@ impl Pipeline {
     }
 
     pub(crate) async fn answer(&self, request: ArtifactRequest<'_>) -> Result<Answer, Fault> {
+        if let Some(owner) = virtual_::of(&self.virtuals, &request) {
+            return Box::pin(virtual_::serve(&self.virtuals, self, &owner, &request)).await;
+        }
         match admission::admit(&self.registry, &request)? {
             Admission::Read(admitted) => match admitted.form() {
                 Form::Verbatim => self.serve_verbatim(&admitted, &request).await,
@@ -121,68 +136,34 @@ impl Pipeline {
         let epoch = self.catalog.epoch(&wanted.entry);
         let settled = self.remote.document(wanted, need(admitted)).await?;
         let by_host = self.registry.links_depend_on_host(wanted.format);
-        let recipe = Recipe {
-            wanted: Arc::clone(wanted),
-            settled: settled.clone(),
-            form,
-            link_base: self.registry.link_base(wanted.format, &request.mount),
-            persist: self.registry.link_bases_are_known(wanted.format) && !admitted.bypass_cache(),
-        };
-        let identity = self.documents.derived(&recipe).await?;
-        let accepted: Vec<&str> = request
-            .headers
-            .get_all(header::ACCEPT_ENCODING)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .collect();
-        let coding = coding::negotiate(
-            (!accepted.is_empty())
-                .then(|| accepted.join(","))
-                .as_deref(),
-        );
-        let coded = if coding == Coding::Identity || identity.length < SMALLEST_CODED {
-            None
-        } else {
-            Some(self.documents.coded(&recipe, &identity, coding).await)
-        };
-        // Until the coded form is made, identity is served, and not remembered as the answer.
-        let waiting = matches!(coded, Some(None));
-        let (body, coding) = match coded.flatten() {
-            Some(body) => (body, coding),
-            None => (identity, Coding::Identity),
-        };
+        let link_base = self.registry.link_base(wanted.format, &request.mount);
+        let persist = self.registry.link_bases_are_known(wanted.format) && !admitted.bypass_cache();
+        let named = Named::of_document(wanted, &settled.record, &link_base, form, persist)?;
+        let make = self
+            .documents
+            .derive_document(wanted, &settled, link_base, form);
+        let identity = self.documents.derived(&named, make).await?;
+        let coded = self
+            .documents
+            .coded_for(&named, identity, request.headers)
+            .await;
         let record = &settled.record;
-        let mut representation =
-            representation(wanted, &record.headers, None, None, Some(body.length));
-        representation.content_type = Some(body.content_type.clone());
-        representation.content_encoding =
-            (coding != Coding::Identity).then(|| coding.as_str().to_owned());
-        representation.etag = Some(body.etag.clone());
+        let mut representation = representation(wanted, &record.headers, None, None, None);
+        coded.describe(&mut representation);
         representation.began_at = Some(record.began_at);
         representation.vary = vary(
             wanted.format.varies_by(&wanted.spec.key_path),
             true,
             by_host,
         );
-        let (place, settling) = match &body.place {
-            Place::File(open) => (
-                Body::File {
-                    file: Arc::clone(&open.file),
-                    length: open.length,
-                },
-                false,
-            ),
-            Place::Memory(bytes) | Place::Stuck(bytes) => (Body::Bytes(bytes.clone()), true),
-        };
-        // What is in memory only until its file is written is not remembered: the file will be.
-        let lasting = !settled.for_once && !waiting && !settling && !admitted.bypass_cache();
+        let lasting = !settled.for_once && coded.lasts() && !admitted.bypass_cache();
         let hot = lasting
             .then(|| ticket(wanted, record, epoch, self.now()))
             .flatten();
         Ok(Answer {
             status: StatusCode::OK,
             representation,
-            body: clear_non_artifact(place),
+            body: clear_non_artifact(coded.place()),
             cache_status: settled.status,
             source: settled.source,
             freshness: freshness(record, wanted, settled.for_once, self.now()),

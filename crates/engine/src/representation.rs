@@ -117,6 +117,7 @@ pub(crate) fn ticket(
     Some(HotTicket {
         epoch: epoch.shared,
         epoch_value: epoch.value,
+        others: Vec::new(),
         fresh_until: until,
         contacted_at: record.contacted_at,
         for_anyone: true,

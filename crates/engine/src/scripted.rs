@@ -32,6 +32,7 @@ pub fn ticket(
     HotTicket {
         epoch: Arc::clone(epoch),
         epoch_value: epoch.load(Ordering::Acquire),
+        others: Vec::new(),
         fresh_until,
         contacted_at,
         for_anyone: true,

@@ -155,3 +155,50 @@ fn alpine_apkindex(bencher: Bencher) {
         30_000,
     );
 }
+
+/// Two Helm indexes of 20 MB each, half of whose versions are in both, as one.
+#[divan::bench(sample_count = 5, sample_size = 1)]
+fn helm_merge(bencher: Bencher) {
+    let index = |seed: usize| {
+        let mut text = "apiVersion: v1\nentries:\n".to_owned();
+        for chart in 0..400 {
+            let name = format!("chart-{}", chart + seed);
+            let _ = writeln!(text, "  {name}:");
+            for version in 0..80 {
+                let _ = write!(
+                    text,
+                    "  - apiVersion: v2\n    appVersion: 1.{version}\n    created: \"2024-01-02T03:04:05.123456789Z\"\n    \
+                     description: A chart that is as long as those of large repositories are, with a sentence on what it installs\n    \
+                     digest: {}\n    home: https://charts.example.com/{name}\n    keywords:\n    - storage\n    - cache\n    \
+                     maintainers:\n    - email: nobody@example.com\n      name: nobody\n    name: {name}\n    sources:\n    \
+                     - https://git.example.com/{name}\n    urls:\n    - {name}-{version}.0.0.tgz\n    version: {version}.0.0\n",
+                    hex((chart * 100 + version) as u64, 64)
+                );
+            }
+        }
+        text.push_str("generated: \"2024-01-02T03:04:05Z\"\n");
+        text
+    };
+    let bodies = [index(0), index(200)];
+    let repository = remote(PackageType::Helm, ROOT);
+    let url = format!("{ROOT}index.yaml").parse().unwrap();
+    let format = larder_formats::format_of(PackageType::Helm).unwrap();
+    let base = larder_formats::LinkBase::new("https://larder.example/api/v1/remote/bench/");
+    let key = larder_formats::LinkKey::from_bytes([7; 32]);
+    let links = larder_formats::Links::new(&repository, &key, base);
+    let members = bodies.each_ref().map(|body| larder_formats::MergeMember {
+        document: Document {
+            body: body.as_bytes(),
+            content_type: "",
+            url: &url,
+            key_path: "index.yaml",
+            variant: "",
+            memo: None,
+        },
+        links: &links,
+        owns_names: false,
+        is_held: None,
+    });
+    println!("{} and {} bytes", bodies[0].len(), bodies[1].len());
+    bencher.bench_local(|| format.merge(&members, "index").unwrap().unwrap());
+}

@@ -8,6 +8,7 @@ mod client_lines;
 mod generic;
 mod helm;
 mod links;
+mod merge;
 mod npm;
 mod oci;
 mod operation;
@@ -19,6 +20,7 @@ mod testing;
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::OnceLock;
 
@@ -30,6 +32,7 @@ use url::Url;
 
 pub use client_lines::{ClientLines, client_lines, repository_url};
 pub use links::{ExternalLink, LeftOut, LinkBase, LinkKey, Links};
+pub use merge::{MergeFault, MergeMember, Merged};
 pub use operation::{
     Form, Operation, PassThrough, Read, Refusal, RequestParts, SourceBase, SourceSpec, StaticAnswer,
 };
@@ -318,6 +321,34 @@ pub trait Format: Send + Sync + std::fmt::Debug {
         form: &'static str,
         links: &Links<'_>,
     ) -> Result<Derived, Malformed>;
+
+    /// Whether documents of several repositories can be [merged](Format::merge).
+    fn merges(&self) -> bool {
+        false
+    }
+
+    /// Makes one document of those of several repositories, the first of them having priority; `None` where `form` is nothing that is
+    /// merged. Pure: equal inputs give equal bytes.
+    fn merge(
+        &self,
+        _members: &[MergeMember<'_>],
+        _form: &'static str,
+    ) -> Option<Result<Merged, MergeFault>> {
+        None
+    }
+
+    /// The names of everything that an index has.
+    ///
+    /// # Errors
+    /// If the document cannot be read.
+    fn names(&self, _document: &Document<'_>) -> Result<HashSet<String>, Malformed> {
+        Ok(HashSet::new())
+    }
+
+    /// Whether the file at a decoded path may be one of the package of that name, by its own name.
+    fn is_named(&self, _path: &str, _name: &str) -> bool {
+        false
+    }
 
     /// What computes the identity of the file at a decoded path; `None` where documents state digests, or nothing.
     fn identifier(&self, _path: &str) -> Option<Box<dyn Identifier>> {

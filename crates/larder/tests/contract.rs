@@ -177,9 +177,12 @@ fn quarantine_days_count_only_with_the_switch() {
 
 #[test]
 fn what_is_not_built_loads_with_a_warning_and_says_why() {
-    let settings = contract();
+    assert!(contract().not_built.is_empty());
+    let settings = loaded(
+        "remotes:\n  a: {type: local, package: npm}\n  b: {type: virtual, package: npm, members: [a]}\n",
+    );
     let names: Vec<&str> = settings.not_built.keys().map(String::as_str).collect();
-    assert_eq!(names, ["all-charts"]);
+    assert_eq!(names, ["a", "b"]);
     for (name, why) in &settings.not_built {
         let warned = settings.warnings.iter().any(|d| {
             d.severity == Severity::Warning && d.message.contains(why) && d.message.contains(name)

@@ -55,10 +55,25 @@ pub(crate) async fn serve_artifact<B: Backend>(
         mount: None,
         audience: Audience::Repository(repository.as_deref()),
     };
+    if is_elsewhere(exchange, repository.as_deref()) {
+        let fault = unknown::unknown(&**exchange.backend, name, false);
+        return refused(exchange, fault, address, repository.clone());
+    }
     match receive(exchange, address, body).await {
         Ok(body) => serve(exchange, address, body).await,
         Err(fault) => refused(exchange, fault, address, repository.clone()),
     }
+}
+
+/// Whether a repository is one that is served below `/api/v1/virtual` alone.
+fn is_elsewhere<B: Backend>(exchange: &Exchange<'_, B>, repository: Option<&Repository>) -> bool {
+    repository.is_some_and(|repository| {
+        repository.kind() == RepositoryKind::Virtual
+            && exchange
+                .backend
+                .not_built(repository.name.as_str())
+                .is_none()
+    })
 }
 
 /// The body of a request that may have one. Whether it may is asked first: nothing is read for what will be refused.
@@ -404,25 +419,40 @@ pub(crate) fn refuse_upload<B: Backend>(exchange: &Exchange<'_, B>, name: &str) 
 }
 
 /// `GET /api/v1/virtual/…`.
-pub(crate) fn serve_virtual<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Handled {
+pub(crate) async fn serve_virtual<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    name: &str,
+    path: &str,
+) -> Handled {
     let repository = exchange
         .backend
         .repository(name)
         .filter(|repository| repository.kind() == RepositoryKind::Virtual);
-    let fault = repository.as_deref().map_or_else(
-        || unknown::unknown(&**exchange.backend, name, false),
-        not_built,
-    );
-    let response = problem::response(
-        &**exchange.backend,
-        &fault,
-        Audience::Repository(repository.as_deref()),
-    );
-    Handled {
-        response,
-        kind: RequestKind::Refused,
-        repository,
-    }
+    let address = Address {
+        repository: name,
+        path,
+        mount: None,
+        audience: Audience::Repository(repository.as_deref()),
+    };
+    let fault = match &repository {
+        None => unknown::unknown(&**exchange.backend, name, false),
+        Some(repository) => match exchange.backend.not_built(name) {
+            Some(reason) => unbuilt(repository, &reason),
+            None => return serve(exchange, address, Bytes::new()).await,
+        },
+    };
+    refused(exchange, fault, address, repository.clone())
+}
+
+fn unbuilt(repository: &Repository, reason: &str) -> Fault {
+    let name = &repository.name;
+    let message = format!("{reason}; {name} can be taken out of the configuration");
+    Fault::new(
+        FaultKind::NotImplemented,
+        ErrorCode::NotImplemented,
+        message,
+    )
+    .in_repository(name)
 }
 
 pub(crate) fn not_built(repository: &Repository) -> Fault {

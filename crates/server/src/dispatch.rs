@@ -68,7 +68,10 @@ pub(crate) async fn dispatch<B: Backend>(
             } else {
                 None
             };
-            page.unwrap_or_else(|| artifact::serve_virtual(exchange, repository))
+            match page {
+                Some(page) => page,
+                None => artifact::serve_virtual(exchange, repository, rest).await,
+            }
         }
         Endpoint::Oci => oci::serve(exchange, rest).await,
         Endpoint::OciAlias => match oci::serve_alias(exchange, repository, rest).await {

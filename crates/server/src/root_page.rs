@@ -132,6 +132,14 @@ fn facts<B: Backend>(exchange: &Exchange<'_, B>, repository: &Repository, base: 
             facts.push(("Index", SafeUrl(upstream.index_url.clone()).to_string()));
         }
     }
+    if !repository.members().is_empty() {
+        let members: Vec<&str> = repository
+            .members()
+            .iter()
+            .map(larder_core::RepositoryName::as_str)
+            .collect();
+        facts.push(("Members", members.join(", ")));
+    }
     facts.push(("State", state(exchange, repository)));
     let rules = &repository.access;
     for (word, patterns) in [

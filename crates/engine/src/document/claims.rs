@@ -18,6 +18,12 @@ use crate::policy::admission;
 use crate::target::Target;
 use crate::transfer::flight::Settled;
 
+/// Where a document came from, as far as what is derived from it depends on that.
+pub(crate) fn source_urls(wanted: &Target, record: &ArtifactRecord) -> Vec<String> {
+    // The path, too: what a link or a project's name means may depend on where the document is asked for.
+    vec![record.source_url.clone(), wanted.key.path.to_string()]
+}
+
 /// Key of a derivation of one source document.
 pub(crate) fn derivation_key(
     wanted: &Target,

@@ -1,19 +1,22 @@
 //! Rewritten documents and their compressed forms: pure functions of what they are made from, made once, kept, never invalidated.
 
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use http::{HeaderMap, header};
 use larder_core::{BlobDescriptor, DigestAlgorithm, Fault};
-use larder_formats::{LeftOut, Links, Malformed};
+use larder_formats::{LeftOut, LinkBase, Links, Malformed};
 use larder_storage::{Change, DerivedRecord, OpenBlob, SealedSpool, Spool};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
+use crate::answer::{Body, Representation};
 use crate::counters::count;
-use crate::document::claims::derivation_key;
 use crate::document::coding::Coding;
+use crate::document::named::Named;
 use crate::document::{Documents, coding};
 use crate::fault::{internal, malformed};
 use crate::target::Target;
@@ -26,14 +29,14 @@ const FILE_WEIGHT: u64 = 16 << 10;
 /// No body in memory weighs more: the cache takes nothing that is heavier than one of its shards.
 const MOST_WEIGHT: u64 = 1 << 20;
 /// Documents below this are not worth compressing.
-pub(crate) const SMALLEST_CODED: u64 = 1 << 10;
+const SMALLEST_CODED: u64 = 1 << 10;
 /// Documents up to this length are compressed while the client waits: that takes a few milliseconds, and each request gets the same form.
 const CODED_AT_ONCE: u64 = 128 << 10;
 
 /// A derivation ready to be served: in memory at first, so that nobody waits for the disk; another takes its place when it is in a file.
 #[derive(Debug)]
 pub(crate) struct DerivedBody {
-    pub(crate) place: Place,
+    place: Place,
     pub(crate) length: u64,
     pub(crate) content_type: String,
     pub(crate) etag: String,
@@ -42,7 +45,7 @@ pub(crate) struct DerivedBody {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) enum Place {
+enum Place {
     /// Stored, or in an unnamed file that goes when it is forgotten.
     File(OpenBlob),
     /// On its way into a file.
@@ -134,47 +137,72 @@ impl Derivations {
     }
 }
 
-/// What a derivation is made of and named by.
-#[derive(Clone)]
-pub(crate) struct Recipe {
-    pub(crate) wanted: Arc<Target>,
-    pub(crate) settled: Settled,
-    pub(crate) form: &'static str,
-    pub(crate) link_base: larder_formats::LinkBase,
-    /// Links that begin with whatever the client calls larder are not worth keeping over a restart.
-    pub(crate) persist: bool,
+/// A derivation in the coding that a client takes.
+#[derive(Debug)]
+pub(crate) struct Coded {
+    pub(crate) body: Arc<DerivedBody>,
+    pub(crate) coding: Coding,
+    /// Whether the next client of this kind will get the same: the coded form is made, and stands in a file.
+    is_final: bool,
 }
 
-impl Recipe {
-    /// For work behind the scenes, which must not hold a large document in memory.
-    fn for_later(&self) -> Self {
-        Self {
-            settled: Settled {
-                document: None,
-                ..self.settled.clone()
+impl Coded {
+    /// Where its bytes are.
+    pub(crate) fn place(&self) -> Body {
+        match &self.body.place {
+            Place::File(open) => Body::File {
+                file: Arc::clone(&open.file),
+                length: open.length,
             },
-            ..self.clone()
+            Place::Memory(bytes) | Place::Stuck(bytes) => Body::Bytes(bytes.clone()),
         }
     }
 
-    fn key(&self, coding: Coding) -> Result<String, Fault> {
-        derivation_key(
-            &self.wanted,
-            &self.settled.record,
-            &self.link_base.0,
-            self.form,
-            coding.as_str(),
-        )
-        .ok_or_else(|| internal("a document has no bytes"))
+    /// Whether it may be remembered: what is in memory only until its file is written is not, the file will be.
+    pub(crate) fn lasts(&self) -> bool {
+        self.is_final && matches!(self.body.place, Place::File(_))
+    }
+
+    /// What the representation says of it.
+    pub(crate) fn describe(&self, representation: &mut Representation) {
+        representation.length = Some(self.body.length);
+        representation.content_type = Some(self.body.content_type.clone());
+        representation.content_encoding =
+            (self.coding != Coding::Identity).then(|| self.coding.as_str().to_owned());
+        representation.etag = Some(self.body.etag.clone());
     }
 }
 
 impl Documents {
+    /// One document in the form that a client wants, links leading back to larder.
+    pub(crate) async fn derive_document(
+        self: &Arc<Self>,
+        wanted: &Arc<Target>,
+        settled: &Settled,
+        base: LinkBase,
+        form: &'static str,
+    ) -> Result<(Vec<u8>, String), Fault> {
+        let document = self.settled_document(wanted, settled).await?;
+        let documents = Arc::clone(self);
+        let derived = self.parse_blocking(move || {
+            let wanted = document.wanted();
+            let query = wanted.spec.query.as_deref();
+            let links =
+                Links::new(&wanted.entry.repository, &documents.link_key, base).asked_with(query);
+            let derived = wanted.format.derive(&document.view(), form, &links)?;
+            tell_left_out(wanted, links.left_out());
+            Ok::<_, Malformed>((derived.body, derived.content_type.to_owned()))
+        });
+        derived.await?.map_err(|error| malformed(wanted, &error))
+    }
+
+    /// A derivation: what is made already, or what `make` gives, which is then kept. Made once, however many ask meanwhile.
     pub(crate) async fn derived(
         self: &Arc<Self>,
-        recipe: &Recipe,
+        named: &Named,
+        make: impl Future<Output = Result<(Vec<u8>, String), Fault>>,
     ) -> Result<Arc<DerivedBody>, Fault> {
-        let key = recipe.key(Coding::Identity)?;
+        let key = named.key(Coding::Identity);
         if let Some(body) = self.derivations.get(&key) {
             return Ok(body);
         }
@@ -182,48 +210,75 @@ impl Documents {
             if let Some(body) = self.stored_derivation(&key).await {
                 return Ok(body);
             }
-            let document = self
-                .settled_document(&recipe.wanted, &recipe.settled)
-                .await?;
-            let (engine, base, form) = (Arc::clone(self), recipe.link_base.clone(), recipe.form);
-            let derived = self.parse_blocking(move || {
-                let wanted = document.wanted();
-                let query = wanted.spec.query.as_deref();
-                let links =
-                    Links::new(&wanted.entry.repository, &engine.link_key, base).asked_with(query);
-                let derived = wanted.format.derive(&document.view(), form, &links)?;
-                tell_left_out(wanted, links.left_out());
-                Ok::<_, Malformed>((derived.body, derived.content_type))
-            });
-            let (body, content_type) = derived
-                .await?
-                .map_err(|error| malformed(&recipe.wanted, &error))?;
+            let (body, content_type) = make.await?;
             count(&self.counters.derivations);
-            Ok(self.keep_derivation(recipe, &key, body, content_type.to_owned()))
+            Ok(self.keep_derivation(named, &key, body, content_type))
         };
         self.derivations.0.get_or_insert_async(&key, make).await
     }
 
-    /// The compressed form, if it is made. Else it is made now: of a short document at once, of a long one behind the scenes.
-    pub(crate) async fn coded(
-        self: &Arc<Self>,
-        recipe: &Recipe,
-        identity: &Arc<DerivedBody>,
-        coding: Coding,
-    ) -> Option<Arc<DerivedBody>> {
-        let key = recipe.key(coding).ok()?;
+    /// A derivation that is made already.
+    pub(crate) async fn derived_already(&self, named: &Named) -> Option<Arc<DerivedBody>> {
+        let key = named.key(Coding::Identity);
         if let Some(body) = self.derivations.get(&key) {
             return Some(body);
         }
-        if recipe.persist
+        let body = self.stored_derivation(&key).await?;
+        self.derivations.0.insert(key, Arc::clone(&body));
+        Some(body)
+    }
+
+    /// A derivation in the coding that the client takes, as far as it is made.
+    pub(crate) async fn coded_for(
+        self: &Arc<Self>,
+        named: &Named,
+        identity: Arc<DerivedBody>,
+        headers: &HeaderMap,
+    ) -> Coded {
+        let accepted = headers.get_all(header::ACCEPT_ENCODING).iter();
+        let accepted: Vec<&str> = accepted.filter_map(|value| value.to_str().ok()).collect();
+        let coding = coding::negotiate(
+            (!accepted.is_empty())
+                .then(|| accepted.join(","))
+                .as_deref(),
+        );
+        let coded = if coding == Coding::Identity || identity.length < SMALLEST_CODED {
+            None
+        } else {
+            Some(self.coded(named, &identity, coding).await)
+        };
+        // Until the coded form is made, identity is served, and not remembered as the answer.
+        let is_final = !matches!(coded, Some(None));
+        let (body, coding) = match coded.flatten() {
+            Some(body) => (body, coding),
+            None => (identity, Coding::Identity),
+        };
+        Coded {
+            body,
+            coding,
+            is_final,
+        }
+    }
+
+    /// The compressed form, if it is made. Else it is made now: of a short document at once, of a long one behind the scenes.
+    async fn coded(
+        self: &Arc<Self>,
+        named: &Named,
+        identity: &Arc<DerivedBody>,
+        coding: Coding,
+    ) -> Option<Arc<DerivedBody>> {
+        let key = named.key(coding);
+        if let Some(body) = self.derivations.get(&key) {
+            return Some(body);
+        }
+        if named.persist
             && let Some(body) = self.stored_derivation(&key).await
         {
             self.derivations.0.insert(key, Arc::clone(&body));
             return Some(body);
         }
         let at_once = identity.length <= CODED_AT_ONCE;
-        let (engine, recipe, identity) =
-            (Arc::clone(self), recipe.for_later(), Arc::clone(identity));
+        let (engine, named, identity) = (Arc::clone(self), named.clone(), Arc::clone(identity));
         let making = larder_upstream::spawn(async move {
             let make = async {
                 let plain = Arc::clone(&identity);
@@ -232,7 +287,7 @@ impl Documents {
                     .await?;
                 let coded = coded.map_err(|_| internal("a document could not be compressed"))?;
                 Ok::<_, Fault>(engine.keep_derivation(
-                    &recipe,
+                    &named,
                     &key,
                     coded,
                     identity.content_type.clone(),
@@ -262,7 +317,7 @@ impl Documents {
     /// Serves a derivation from memory until it is in a file; persistent ones are then made durable. Both behind the scenes.
     fn keep_derivation(
         self: &Arc<Self>,
-        recipe: &Recipe,
+        named: &Named,
         key: &str,
         body: Vec<u8>,
         content_type: String,
@@ -273,9 +328,9 @@ impl Documents {
             content_type,
             key,
         ));
-        let (engine, recipe, key, kept) = (
+        let (engine, named, key, kept) = (
             Arc::clone(self),
-            recipe.for_later(),
+            named.clone(),
             key.to_owned(),
             Arc::clone(&body),
         );
@@ -297,20 +352,14 @@ impl Documents {
                 file: spool.reader(),
                 length: kept.length,
             }));
-            if recipe.persist {
-                engine.store_derivation(&recipe, key, spool, &kept).await;
+            if named.persist {
+                engine.store_derivation(named, key, spool, &kept).await;
             }
         });
         body
     }
 
-    async fn store_derivation(
-        &self,
-        recipe: &Recipe,
-        key: String,
-        spool: Spool,
-        body: &DerivedBody,
-    ) {
+    async fn store_derivation(&self, named: Named, key: String, spool: Spool, body: &DerivedBody) {
         let Ok(digest) = self
             .transfers
             .hash_file(spool.reader(), body.length, DigestAlgorithm::Sha256)
@@ -330,19 +379,15 @@ impl Documents {
         let Ok(Some(Ok(blob))) = published else {
             return;
         };
-        let Some(source) = recipe.settled.record.blob().map(|blob| blob.digest.clone()) else {
-            return;
-        };
         let derived = DerivedRecord {
             blob: blob.descriptor.clone(),
             content_type: body.content_type.clone(),
             made_at: self.now(),
         };
-        let repository = recipe.wanted.entry.repository.name.clone();
         let change = Change::PutDerivation {
             key,
-            repository,
-            sources: vec![source],
+            repository: named.repository,
+            sources: named.sources,
             derived,
             blob,
         };

@@ -8,7 +8,7 @@
 //! | `inquiry.rs` | the same of documents that are obtained for it: gets them through a port |
 //! | `expectation.rs` | what a file on its way should be |
 //! | `measure.rs` | whether held bytes are what is stated of them |
-//! | `derive.rs`, `coding.rs` | rewritten documents and their compressed forms |
+//! | `derive.rs`, `named.rs`, `coding.rs` | rewritten documents and their compressed forms |
 
 pub(crate) mod claim_table;
 pub(crate) mod claim_tables;
@@ -20,6 +20,7 @@ pub(crate) mod inquiry;
 pub(crate) mod known;
 pub(crate) mod load;
 pub(crate) mod measure;
+pub(crate) mod named;
 
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 
 pub(crate) mod local;
 pub(crate) mod remote;
+pub(crate) mod virtual_;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -282,7 +282,7 @@ pub(crate) fn classify_as(
     })
 }
 
-fn not_built(entry: &RepositoryState, what: &str) -> Fault {
+pub(crate) fn not_built(entry: &RepositoryState, what: &str) -> Fault {
     let name = &entry.repository.name;
     let place = match entry.repository.kind() {
         RepositoryKind::Virtual => format!("; the repository {name} is at /api/v1/virtual/{name}"),

@@ -71,7 +71,8 @@ fn parse(text: &str, sink: &mut impl Sink) -> Result<(), Malformed> {
                 } else {
                     tighten(content, from..to, style, has_properties)
                 };
-                sink.scalar(Span::new(skipped + range.start..skipped + range.end, style));
+                let span = Span::new(skipped + range.start..skipped + range.end, style);
+                sink.scalar_value(span, &value);
             }
             Event::Alias(anchor) => {
                 aliases.expand(anchor)?;

@@ -41,7 +41,7 @@ pub(super) fn of<'a>(document: &Document<'a>) -> Result<(&'a str, Arc<Index>), M
     Ok((text, index))
 }
 
-fn text_of(body: &[u8]) -> Result<&str, Malformed> {
+pub(super) fn text_of(body: &[u8]) -> Result<&str, Malformed> {
     std::str::from_utf8(body).map_err(|error| {
         Malformed(format!(
             "index.yaml is not UTF-8: byte {} is no character",

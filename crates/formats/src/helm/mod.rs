@@ -8,22 +8,30 @@
 //! | `json` | an index in JSON |
 //! | `index` | where in an index the URLs, digests and dates stand |
 //! | `scalar` | what a scalar's text means, and how to write another in its place |
+//! | `entries`, `normal`, `shape`, `semver`, `merge` | the indexes of several repositories as one: each version's lines, and what Helm expects in them |
 //! | `rewrite` | which URL leads where: derivation and claims |
 
+mod entries;
 mod events;
 mod index;
 mod json;
 mod lines;
+mod merge;
+mod normal;
 mod rewrite;
 mod scalar;
 mod scan;
+mod semver;
+mod shape;
+
+use std::collections::HashSet;
 
 use larder_core::{BuiltIn, Repository};
 
 use crate::generic::{file, subject};
 use crate::{
-    Claim, Derived, Document, Form, Format, Links, Malformed, Operation, Read, RequestParts,
-    SourceBase, SourceSpec,
+    Claim, Derived, Document, Form, Format, Links, Malformed, MergeFault, MergeMember, Merged,
+    Operation, Read, RequestParts, SourceBase, SourceSpec,
 };
 
 /// Helm chart repositories.
@@ -104,6 +112,29 @@ impl Format for Helm {
             }),
             _ => Err(Malformed(format!("a Helm index has no form {form:?}"))),
         }
+    }
+
+    fn merge(
+        &self,
+        members: &[MergeMember<'_>],
+        form: &'static str,
+    ) -> Option<Result<Merged, MergeFault>> {
+        (form == INDEX).then(|| merge::merge(members))
+    }
+
+    fn merges(&self) -> bool {
+        true
+    }
+
+    fn names(&self, document: &Document<'_>) -> Result<HashSet<String>, Malformed> {
+        merge::names(document.body)
+    }
+
+    fn is_named(&self, path: &str, name: &str) -> bool {
+        let file = path.rsplit('/').next().unwrap_or_default();
+        file.strip_prefix(name)
+            .and_then(|rest| rest.strip_prefix('-'))
+            .is_some_and(|version| version.starts_with(|c: char| c == 'v' || c.is_ascii_digit()))
     }
 
     fn varies_by(&self, _path: &str) -> &'static [&'static str] {

@@ -79,7 +79,7 @@ pub(super) fn claims(
 
 /// What an index gets in the place of a link.
 #[derive(Debug, PartialEq, Eq)]
-enum Written<'t> {
+pub(super) enum Written<'t> {
     /// A path within the repository.
     Path(Cow<'t, str>),
     /// The URL that a relative link means, which larder does not carry.
@@ -87,7 +87,7 @@ enum Written<'t> {
 }
 
 /// Turns the text of a `urls` item into the URL it means and the repository path that carries it.
-struct Resolver<'a> {
+pub(super) struct Resolver<'a> {
     /// The repository URL that clients are configured with, as it would be without larder: Helm resolves relative links against it,
     /// whatever redirects `index.yaml` took. `None` where it is too long to be multiplied.
     folder_url: Option<Url>,
@@ -97,7 +97,7 @@ struct Resolver<'a> {
 }
 
 impl<'a> Resolver<'a> {
-    fn new(document: &Document<'a>, links: &'a Links<'a>) -> Self {
+    pub(super) fn new(document: &Document<'a>, links: &'a Links<'a>) -> Self {
         links.begin(document.body.len());
         let folder_url =
             repository_url(document.key_path, links).filter(|url| url.as_str().len() <= MAX_URL);
@@ -117,8 +117,13 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// What links into the repository begin with.
+    pub(super) fn base(&self) -> &str {
+        self.links.base().as_str()
+    }
+
     /// What is written in the place of a link; `None` for one that is left as it is, because it means the same everywhere, or nothing.
-    fn written<'t>(&self, reference: &'t str) -> Option<Written<'t>> {
+    pub(super) fn written<'t>(&self, reference: &'t str) -> Option<Written<'t>> {
         if let Some(path) = self.links.plain_path_of(reference) {
             return Some(Written::Path(Cow::Borrowed(path)));
         }
@@ -209,7 +214,7 @@ fn digest(text: &str) -> Option<Digest> {
 }
 
 /// An RFC 3339 time.
-fn instant(text: &str) -> Option<UnixMillis> {
+pub(super) fn instant(text: &str) -> Option<UnixMillis> {
     text.parse::<jiff::Timestamp>()
         .ok()
         .map(|time| UnixMillis(time.as_millisecond()))

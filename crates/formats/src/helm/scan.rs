@@ -59,6 +59,10 @@ pub(super) trait Sink {
     fn end(&mut self);
     /// A scalar.
     fn scalar(&mut self, span: Span);
+    /// A scalar whose value the reader has worked out already, as that of YAML at large has.
+    fn scalar_value(&mut self, span: Span, _value: &str) {
+        self.scalar(span);
+    }
     /// A node that stands elsewhere (YAML's `*alias`).
     fn alias(&mut self);
 }

@@ -688,3 +688,4 @@ fn what_the_check_found_out_serves_the_derivations_of_the_same_bytes() {
 }
 
 mod links;
+mod merge;

@@ -4,7 +4,8 @@
 //! stay valid. Credentials, descriptions and time-outs do not count, since they do not change what an upstream's file means.
 
 use larder_core::{
-    AccessPolicy, CachePolicy, Pattern, QuarantinePolicy, Repository, UpstreamSettings, sha256,
+    AccessPolicy, CachePolicy, MemberUrls, Pattern, QuarantinePolicy, Repository, UpstreamSettings,
+    sha256,
 };
 use serde_json::{Value, json};
 
@@ -15,7 +16,7 @@ pub(super) fn rules_epoch(repository: &Repository) -> u64 {
         .iter()
         .map(larder_core::RepositoryName::as_str)
         .collect();
-    let rules = json!({
+    let mut rules = json!({
         "kind": repository.kind().as_str(),
         "package": repository.package.as_str(),
         "upstream": repository.upstream().map(upstream),
@@ -24,6 +25,13 @@ pub(super) fn rules_epoch(repository: &Repository) -> u64 {
         "quarantine": quarantine(&repository.quarantine),
         "members": members,
     });
+    // Only of those that have it: what was derived from others stays valid.
+    if let Some(settings) = repository.virtual_settings() {
+        rules["member_urls"] = match settings.member_urls {
+            MemberUrls::Member => json!("member"),
+            MemberUrls::Virtual => json!("virtual"),
+        };
+    }
     let digest = sha256(rules.to_string().as_bytes());
     digest
         .as_bytes()

@@ -6,6 +6,9 @@ use super::diagnostic::Report;
 use super::hints;
 use super::repository::Built;
 
+/// Most virtual repositories within each other, the outermost included.
+const DEEPEST: usize = 4;
+
 /// Checks the members of every virtual repository.
 pub(super) fn check_members(built: &[Built], report: &mut Report) {
     let by_name: HashMap<&str, &Built> = built
@@ -51,7 +54,41 @@ pub(super) fn check_members(built: &[Built], report: &mut Report) {
                     own.name
                 ),
             );
+        } else if depth(own.name.as_str(), &by_name) > DEEPEST {
+            report.error(
+                &owner.place,
+                format!(
+                    "virtual repository `{}` has virtual members within virtual members more than {DEEPEST} deep, itself counted: \
+                     make it of their members instead",
+                    own.name
+                ),
+            );
         }
+    }
+}
+
+/// How many virtual repositories stand within each other below this one, itself included; one more than is allowed stands for all that
+/// are more.
+fn depth(name: &str, by_name: &HashMap<&str, &Built>) -> usize {
+    let is_virtual = |name: &str| {
+        by_name
+            .get(name)
+            .is_some_and(|b| b.repository.virtual_settings().is_some())
+    };
+    let mut level: HashSet<&str> = HashSet::from([name]);
+    let mut depth = 0;
+    loop {
+        level.retain(|name| is_virtual(name));
+        if level.is_empty() || depth > DEEPEST {
+            return depth;
+        }
+        depth += 1;
+        level = level
+            .iter()
+            .filter_map(|name| by_name.get(name))
+            .flat_map(|built| built.repository.members())
+            .map(larder_core::RepositoryName::as_str)
+            .collect();
     }
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use larder_core::{
-    AccessPolicy, CachePolicy, Kind, LocalSettings, MissingDate, PackageType, Pattern, ProxyRules,
-    QuarantinePolicy, Repository, RepositoryKind, RepositoryName, Revalidate, Verify,
+    AccessPolicy, CachePolicy, Kind, LocalSettings, MemberUrls, MissingDate, PackageType, Pattern,
+    ProxyRules, QuarantinePolicy, Repository, RepositoryKind, RepositoryName, Revalidate, Verify,
     VirtualSettings,
 };
 
@@ -71,10 +71,7 @@ pub(super) fn repository(
             Kind::Remote(Box::new(settings))
         }
         RepositoryKind::Local => Kind::Local(local(&section, package, report)),
-        RepositoryKind::Virtual => Kind::Virtual(VirtualSettings {
-            members,
-            ..VirtualSettings::default()
-        }),
+        RepositoryKind::Virtual => Kind::Virtual(virtual_settings(&section, members, report)),
     };
     if package == PackageType::Npm && access.immutable.is_some() && access.mutable.is_none() {
         tell_no_packuments(entry, report);
@@ -90,7 +87,7 @@ pub(super) fn repository(
         access,
         cache,
         quarantine,
-        authoritative: false,
+        authoritative: section.truth("authoritative", report).unwrap_or(false),
         rules_epoch: 0,
     };
     let not_built = unbuilt_part(&repository);
@@ -157,14 +154,21 @@ fn local(section: &Section<'_>, package: PackageType, report: &mut Report) -> Lo
 /// What this version cannot do for such a repository.
 fn unbuilt_part(repository: &Repository) -> Option<String> {
     let part = match (repository.kind(), repository.package) {
-        (RepositoryKind::Remote, _) | (RepositoryKind::Local, PackageType::Generic) => return None,
+        (RepositoryKind::Remote, _)
+        | (RepositoryKind::Local, PackageType::Generic)
+        | (RepositoryKind::Virtual, PackageType::Helm) => return None,
         (RepositoryKind::Local, package) => {
             format!(
                 "local repositories of the package type {}",
                 package.as_str()
             )
         }
-        (RepositoryKind::Virtual, _) => "virtual repositories".to_owned(),
+        (RepositoryKind::Virtual, package) => {
+            return Some(format!(
+                "virtual {} repositories are not built in this version of larder, virtual helm repositories are",
+                package.as_str()
+            ));
+        }
     };
     Some(format!("{part} are not built in this version of larder"))
 }
@@ -172,12 +176,12 @@ fn unbuilt_part(repository: &Repository) -> Option<String> {
 /// Keys that say nothing for this kind of repository.
 fn warn_of_idle_keys(section: &Section<'_>, kind: RepositoryKind, report: &mut Report) {
     let idle: &[&str] = if kind == RepositoryKind::Remote {
-        &["members"]
+        schema::VIRTUAL_ONLY
     } else {
         schema::REMOTE_ONLY
     };
     let local_members: &[&str] = if kind == RepositoryKind::Local {
-        &["members"]
+        schema::VIRTUAL_ONLY
     } else {
         &[]
     };
@@ -202,6 +206,25 @@ fn warn_of_idle_keys(section: &Section<'_>, kind: RepositoryKind, report: &mut R
                 section.path(key)
             ),
         );
+    }
+}
+
+/// What a virtual repository is made of, and what its index is like.
+fn virtual_settings(
+    section: &Section<'_>,
+    members: Vec<RepositoryName>,
+    report: &mut Report,
+) -> VirtualSettings {
+    let places = &[
+        ("member", MemberUrls::Member),
+        ("virtual", MemberUrls::Virtual),
+    ];
+    VirtualSettings {
+        members,
+        fail_closed: section.truth("fail_closed", report).unwrap_or(false),
+        member_urls: section
+            .word("member_urls", places, report)
+            .unwrap_or_default(),
     }
 }
 

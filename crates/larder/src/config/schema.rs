@@ -45,6 +45,9 @@ pub(super) const REPOSITORY: &[&str] = &[
     "quarantine_new",
     "quarantine_days",
     "members",
+    "authoritative",
+    "fail_closed",
+    "member_urls",
     "hostnames",
     "cache",
     "index_url",
@@ -105,6 +108,9 @@ pub(super) const REMOTE_ONLY: &[&str] = &[
 
 /// Keys of a repository that have a meaning for a local one only.
 pub(super) const LOCAL_ONLY: &[&str] = &["allow_overwrite", "quota"];
+
+/// Keys of a repository that have a meaning for a virtual one only.
+pub(super) const VIRTUAL_ONLY: &[&str] = &["members", "fail_closed", "member_urls"];
 
 /// Whether the value of a key is a secret, wherever the key stands.
 pub(super) fn is_secret(key: &str) -> bool {

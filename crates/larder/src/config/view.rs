@@ -2,7 +2,7 @@
 //!
 //! A secret's presence is shown, its value never. That goes for credentials inside URLs as well, wherever they stand.
 
-use larder_core::{REDACTED, Repository};
+use larder_core::{MemberUrls, REDACTED, Repository};
 use serde_json::{Map, Value as Json, json};
 
 use super::merge::Document;
@@ -75,6 +75,17 @@ fn complete(shown: Json, repository: &Repository) -> Json {
         if repository.package == larder_core::PackageType::Pypi {
             fill("index_url", json!(upstream.index_url));
         }
+    }
+    if let Some(settings) = repository.virtual_settings() {
+        let member_urls = match settings.member_urls {
+            MemberUrls::Member => "member",
+            MemberUrls::Virtual => "virtual",
+        };
+        fill("fail_closed", json!(settings.fail_closed));
+        fill("member_urls", json!(member_urls));
+    }
+    if repository.authoritative {
+        fill("authoritative", json!(true));
     }
     if let Some(local) = repository.local() {
         fill("allow_overwrite", json!(local.allow_overwrite));

@@ -317,7 +317,8 @@ async fn what_is_not_built_loads_with_a_warning_and_answers_501() {
          \x20 images: {{ package: docker, type: local }}\n\
          \x20 wheels: {{ type: local, package: pypi }}\n\
          \x20 charts: {{ package: helm, base_url: '{url}' }}\n\
-         \x20 all: {{ type: virtual, package: helm, members: [charts] }}\n"
+         \x20 node: {{ package: npm, base_url: '{url}' }}\n\
+         \x20 all: {{ type: virtual, package: npm, members: [node] }}\n"
     );
     let larder = TestLarder::start(&config).await;
     for (method, path) in [

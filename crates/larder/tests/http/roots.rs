@@ -208,9 +208,9 @@ async fn the_page_tells_that_the_upstream_fails_and_that_it_is_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_built_has_a_page_that_says_so() {
     let origin = Origin::start().await;
-    let charts = entry("charts", "helm", &origin, "");
+    let charts = entry("charts", "pypi", &origin, "");
     let config = format!(
-        "remotes:\n{charts}  all: {{ type: virtual, package: helm, members: [charts] }}\n  uploads: {{ type: local, package: pypi }}\n"
+        "remotes:\n{charts}  all: {{ type: virtual, package: pypi, members: [charts] }}\n  uploads: {{ type: local, package: pypi }}\n"
     );
     let larder = TestLarder::start(&config).await;
     for (path, word) in [

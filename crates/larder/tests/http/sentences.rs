@@ -443,7 +443,7 @@ async fn a_repository_s_wrong_name_is_told_the_right_one_wherever_it_stands() {
         (
             "GET",
             "api/v1/remote/all/index.yaml",
-            501,
+            404,
             "/api/v1/virtual/all",
         ),
     ] {

@@ -156,6 +156,11 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
         "links of indexes that do not lead through larder, counted whenever a form of such an index is made; the log names the first of each index",
     ),
     (
+        "larder_repository_members_skipped_total",
+        "counter",
+        "times that this member was left out of a virtual repository's index because it had none to give",
+    ),
+    (
         "larder_repository_malformed_documents_total",
         "counter",
         "indexes that could not be used",

@@ -134,6 +134,11 @@ impl Backend for FakeBackend {
             .collect()
     }
 
+    fn not_built(&self, name: &str) -> Option<String> {
+        let what = "virtual repositories of this type are not built in this version of larder";
+        (name == "all").then(|| what.to_owned())
+    }
+
     fn body_limit(&self, request: &ArtifactRequest<'_>) -> Result<Option<u64>, Fault> {
         match repository(request.repository) {
             None => Err(Fault::new(

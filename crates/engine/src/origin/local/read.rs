@@ -56,6 +56,7 @@ pub(crate) async fn read(
     let hot = HotTicket {
         epoch: epoch.shared,
         epoch_value: epoch.value,
+        others: Vec::new(),
         fresh_until: (now < settled).then_some(settled),
         contacted_at: now,
         for_anyone: true,

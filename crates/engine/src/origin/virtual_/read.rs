@@ -1,0 +1,379 @@
+//! The answers of a virtual repository: which of its rooms a request is for, and its merged document.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use larder_core::{ArtifactPath, ErrorCode, Fault, FaultKind, MemberUrls, Mount, Source};
+use larder_formats::{Form, Format, LinkBase, Operation, RequestParts};
+
+use super::Epoch;
+use super::members::{self, Given, Leaf};
+use super::merge::{self, Assembled};
+use super::{Answering, Virtual};
+use crate::answer::{Answer, Freshness, HotTicket, Representation};
+use crate::causes::warn_once;
+use crate::counters::count;
+use crate::document::derive::Coded;
+use crate::document::named::Named;
+use crate::policy::admission::{classify, not_built, path_fault};
+use crate::policy::clearance::clear_non_artifact;
+use crate::repositories::RepositoryState;
+use crate::representation::vary;
+use crate::target::ArtifactRequest;
+
+/// Names the members that are not in a merged document.
+const SKIPPED: HeaderName = HeaderName::from_static("x-larder-skipped");
+/// In front of a member's name, in the links of a merged document that lead below the virtual repository.
+pub(super) const MEMBER: &str = "_m/";
+
+/// A request for something in a virtual repository.
+pub(super) struct Reading<'e> {
+    pub(super) engine: &'e Arc<Virtual>,
+    pub(super) port: &'e dyn Answering,
+    pub(super) owner: &'e Arc<RepositoryState>,
+    pub(super) format: &'static dyn Format,
+    pub(super) request: &'e ArtifactRequest<'e>,
+    pub(super) leaves: Vec<Leaf>,
+    /// Read before anything else is: what changes meanwhile voids the answer.
+    pub(super) epochs: Vec<Epoch>,
+}
+
+pub(super) async fn serve(
+    engine: &Arc<Virtual>,
+    port: &dyn Answering,
+    owner: &Arc<RepositoryState>,
+    request: &ArtifactRequest<'_>,
+) -> Result<Answer, Fault> {
+    let repository = &owner.repository;
+    let named = |fault: Fault| fault.in_repository(&repository.name);
+    let Some(format) = owner.format.filter(|format| format.merges()) else {
+        return Err(not_built(
+            owner,
+            "virtual repositories of this package type are not built in this version of larder",
+        ));
+    };
+    if !matches!(*request.method, Method::GET | Method::HEAD) {
+        let message = format!(
+            "{} is a virtual repository: it is read with GET and HEAD",
+            repository.name
+        );
+        return Err(named(Fault::new(
+            FaultKind::MethodNotAllowed,
+            ErrorCode::MethodNotAllowed,
+            message,
+        )));
+    }
+    let path = ArtifactPath::parse(request.raw_path, format.path_rules())
+        .map_err(|error| named(path_fault(error)))?;
+    let leaves = members::leaves(engine, owner);
+    let mut epochs = vec![engine.epoch_of(owner)];
+    epochs.extend(leaves.iter().map(|leaf| engine.epoch_of(&leaf.entry)));
+    let reading = Reading {
+        engine,
+        port,
+        owner,
+        format,
+        request,
+        leaves,
+        epochs,
+    };
+    if let Some(of_member) = path.as_str().strip_prefix(MEMBER) {
+        return reading.of_member(of_member).await;
+    }
+    let parts = RequestParts {
+        repository,
+        method: request.method,
+        path: &path,
+        query: request.query,
+        headers: request.headers,
+        key: &owner.link_key,
+    };
+    let is_external = format.links_elsewhere() && path.as_str().starts_with("_ext/");
+    if !is_external {
+        let policy_path = format.subject(path.as_str()).unwrap_or(path.as_str());
+        classify(owner, format, policy_path)?;
+        if let Operation::Read(read) = format.operation(&parts)
+            && let Form::Derived(form) = read.form
+        {
+            return reading.merged(form, &path).await;
+        }
+    }
+    reading.file(&path).await
+}
+
+impl Reading<'_> {
+    /// The merged document at a path.
+    async fn merged(&self, form: &'static str, path: &ArtifactPath) -> Result<Answer, Fault> {
+        let remembered = [
+            self.owner.repository.name.as_str(),
+            path.as_str(),
+            self.request.query.unwrap_or_default(),
+        ]
+        .join("\n");
+        let base = self
+            .engine
+            .registry
+            .link_base(self.format, &self.request.mount);
+        let before = self.engine.assembled.get(&remembered);
+        if let Some(assembled) = before.as_ref().filter(|one| one.is_good(self.engine.now())) {
+            let named = self.named(assembled, form, &base, false);
+            if let Some(identity) = self.engine.documents.derived_already(&named).await {
+                count(&self.owner.counters.hits);
+                let coded = self
+                    .engine
+                    .documents
+                    .coded_for(&named, identity, self.request.headers);
+                return Ok(self.answer(assembled, &coded.await, true));
+            }
+        }
+        let mut given = members::obtain_all(self.engine, &self.leaves, self.request).await;
+        // One member whose document cannot be merged is left out, and the others are merged without it: at most once for each.
+        for _ in 0..=self.leaves.len() {
+            self.check(&given)?;
+            let assembled =
+                Assembled::new(self.engine, &given, self.epochs.clone(), before.as_deref());
+            let named = self.named(&assembled, form, &base, Assembled::is_timed(&given));
+            let unusable = Arc::new(OnceLock::new());
+            let base_of = |leaf: &Leaf| self.base_of(leaf, &base);
+            let make = merge::make(self.engine, &given, form, base_of, &unusable);
+            let identity = match (
+                self.engine.documents.derived(&named, make).await,
+                unusable.get(),
+            ) {
+                (Ok(identity), _) => identity,
+                (Err(fault), Some((member, _))) => {
+                    for one in &mut given {
+                        if one.leaf.entry.repository.name == *member {
+                            one.document = Err(fault.clone().in_repository(member));
+                        }
+                    }
+                    continue;
+                }
+                (Err(fault), None) => return Err(fault),
+            };
+            self.tell_skipped(&given);
+            let counters = &self.owner.counters;
+            count(if assembled.status.hit {
+                &counters.hits
+            } else {
+                &counters.misses
+            });
+            let coded = self
+                .engine
+                .documents
+                .coded_for(&named, identity, self.request.headers);
+            let coded = coded.await;
+            let assembled = Arc::new(assembled);
+            self.engine
+                .assembled
+                .insert(remembered, Arc::clone(&assembled));
+            return Ok(self.answer(&assembled, &coded, false));
+        }
+        Err(self.none_left(&given))
+    }
+
+    fn named(
+        &self,
+        assembled: &Assembled,
+        form: &'static str,
+        base: &LinkBase,
+        is_timed: bool,
+    ) -> Named {
+        let persist = self.engine.registry.link_bases_are_known(self.format) && !is_timed;
+        let repository = &self.owner.repository;
+        assembled.named(
+            &repository.name,
+            repository.rules_epoch,
+            self.format,
+            form,
+            base,
+            persist,
+        )
+    }
+
+    /// Where the same client sees a member.
+    pub(super) fn mount_of(&self, leaf: &Leaf) -> Mount<'_> {
+        members::mount_of(leaf, self.request)
+    }
+
+    /// Where the links of a member begin in the merged document.
+    fn base_of(&self, leaf: &Leaf, own: &LinkBase) -> LinkBase {
+        let settings = self.owner.repository.virtual_settings();
+        match settings.map_or(MemberUrls::Member, |settings| settings.member_urls) {
+            MemberUrls::Member => self
+                .engine
+                .registry
+                .link_base(self.format, &self.mount_of(leaf)),
+            MemberUrls::Virtual => LinkBase(format!(
+                "{}{MEMBER}{}/",
+                own.as_str(),
+                leaf.entry.repository.name
+            )),
+        }
+    }
+
+    /// Whether what the members gave is enough for a merge.
+    pub(super) fn check(&self, given: &[Given]) -> Result<(), Fault> {
+        let fails_closed = self
+            .owner
+            .repository
+            .virtual_settings()
+            .is_some_and(|settings| settings.fail_closed);
+        let closed = given
+            .iter()
+            .filter(|_| fails_closed)
+            .find(|one| one.leaf.owns_names && one.document.is_err());
+        if let Some(Given {
+            leaf,
+            document: Err(fault),
+        }) = closed
+        {
+            let (name, member) = (&self.owner.repository.name, &leaf.entry.repository.name);
+            let message = format!(
+                "member {member} of virtual repository {name} is authoritative and has no index to give ({}); without it another \
+                 member's charts would take the place of its own, which fail_closed: true forbids",
+                fault.message
+            );
+            return Err(self.failed(message, "fail_closed"));
+        }
+        if given.iter().any(|one| one.document.is_ok()) {
+            return Ok(());
+        }
+        Err(self.none_left(given))
+    }
+
+    fn none_left(&self, given: &[Given]) -> Fault {
+        let name = &self.owner.repository.name;
+        let reasons: Vec<String> = given
+            .iter()
+            .filter_map(|one| {
+                let fault = one.document.as_ref().err()?;
+                Some(format!(
+                    "{}: {}",
+                    one.leaf.entry.repository.name, fault.message
+                ))
+            })
+            .collect();
+        let reasons = if reasons.is_empty() {
+            "it has no members".to_owned()
+        } else {
+            reasons.join("; ")
+        };
+        let message =
+            format!("no member of virtual repository {name} has an index to give: {reasons}");
+        self.failed(message, "members")
+    }
+
+    fn failed(&self, message: String, rule: &'static str) -> Fault {
+        let name = &self.owner.repository.name;
+        Fault::new(
+            FaultKind::BadGateway,
+            ErrorCode::MembersUnavailable,
+            message,
+        )
+        .in_repository(name)
+        .by_rule(rule)
+        .briefly(format!(
+            "members of virtual repository {name} have no index to give"
+        ))
+    }
+
+    /// Says once for each cause which members are not in the merged document.
+    fn tell_skipped(&self, given: &[Given]) {
+        for one in given {
+            let Err(fault) = &one.document else {
+                continue;
+            };
+            let owner = self.owner.repository.name.as_str();
+            count(&one.leaf.entry.counters.members_skipped);
+            let told = Told {
+                entry: &one.leaf.entry,
+                key: fault.code.as_str(),
+            };
+            warn_once!(
+                told,
+                fault.code.as_str(),
+                "a member is not in a virtual repository's index: it has none to give",
+                owner = owner,
+                reason = fault.message.as_str()
+            );
+        }
+    }
+
+    fn answer(&self, assembled: &Assembled, coded: &Coded, is_hit: bool) -> Answer {
+        let now = self.engine.now();
+        let by_host = self.engine.registry.links_depend_on_host(self.format);
+        let mut representation = Representation {
+            last_modified: Some(assembled.served_since.to_http_date()),
+            began_at: Some(assembled.served_since),
+            vary: vary(&[], true, by_host),
+            ..Representation::default()
+        };
+        coded.describe(&mut representation);
+        if !assembled.skipped.is_empty() {
+            let names: Vec<&str> = assembled
+                .skipped
+                .iter()
+                .map(larder_core::RepositoryName::as_str)
+                .collect();
+            if let Ok(value) = HeaderValue::from_str(&names.join(",")) {
+                representation.extra.insert(SKIPPED, value);
+            }
+        }
+        let is_good = assembled.is_good(now);
+        let hot = (is_good && coded.lasts())
+            .then(|| ticket(assembled))
+            .flatten();
+        Answer {
+            status: StatusCode::OK,
+            representation,
+            body: clear_non_artifact(coded.place()),
+            cache_status: if is_hit {
+                assembled.status_of_hit(now)
+            } else {
+                assembled.status
+            },
+            source: if is_hit {
+                Source::Cache
+            } else {
+                assembled.source
+            },
+            freshness: Freshness {
+                contacted_at: assembled.contacted_at,
+                remaining: Some(
+                    assembled
+                        .fresh_until
+                        .map_or(Duration::ZERO, |until| until.since(now)),
+                ),
+                no_store: false,
+            },
+            location: None,
+            hot,
+        }
+    }
+
+    pub(super) fn nowhere(&self, message: &str) -> Fault {
+        Fault::new(FaultKind::NotFound, ErrorCode::NotFound, message)
+            .in_repository(&self.owner.repository.name)
+            .by_rule("members")
+    }
+}
+
+/// For `warn_once!`, which says of what it warns.
+struct Told<'a> {
+    entry: &'a RepositoryState,
+    key: &'static str,
+}
+
+fn ticket(assembled: &Assembled) -> Option<HotTicket> {
+    let (first, others) = assembled.epochs.split_first()?;
+    Some(HotTicket {
+        epoch: Arc::clone(&first.0),
+        epoch_value: first.1,
+        others: others.to_vec(),
+        fresh_until: assembled.fresh_until,
+        contacted_at: assembled.contacted_at,
+        for_anyone: true,
+    })
+}

@@ -1,0 +1,345 @@
+//! What Helm expects where in a chart version: its reader refuses a whole index for one field of another type, one key that it does
+//! not know, or one key that stands twice.
+
+use super::scan::Kind;
+
+/// What a value is expected to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// The index itself.
+    Root,
+    /// `entries`.
+    Entries,
+    /// The list of a chart's versions.
+    Versions,
+    /// A chart version.
+    Entry,
+    /// A text.
+    Text,
+    /// A list of texts.
+    Texts,
+    /// `urls`.
+    Urls,
+    /// A mapping of texts (`annotations`).
+    Labels,
+    /// A truth value.
+    Flag,
+    /// A point in time.
+    Instant,
+    Maintainers,
+    Maintainer,
+    Dependencies,
+    Dependency,
+    /// Whatever it is.
+    Any,
+}
+
+/// The fields of a chart version, as far as they are told apart.
+pub(super) const NAME: u8 = 0;
+pub(super) const VERSION: u8 = 1;
+pub(super) const CREATED: u8 = 2;
+
+impl Shape {
+    /// The number of a key in a mapping of this shape, and what its value is expected to be; `None` for a key that Helm does not know.
+    /// Go's JSON reader does not tell upper from lower case.
+    pub(super) fn field(self, key: &[u8]) -> Option<(u8, Self)> {
+        match self {
+            Self::Entry => entry(key).or_else(|| entry(&key.to_ascii_lowercase())),
+            Self::Maintainer => maintainer(key).or_else(|| maintainer(&key.to_ascii_lowercase())),
+            Self::Dependency => dependency(key).or_else(|| dependency(&key.to_ascii_lowercase())),
+            _ => None,
+        }
+    }
+
+    /// Whether a mapping of this shape has fields that are known by name.
+    pub(super) fn has_fields(self) -> bool {
+        matches!(self, Self::Entry | Self::Maintainer | Self::Dependency)
+    }
+
+    /// What the items of a list of this shape are.
+    pub(super) fn item(self) -> Self {
+        match self {
+            Self::Versions => Self::Entry,
+            Self::Maintainers => Self::Maintainer,
+            Self::Dependencies => Self::Dependency,
+            Self::Texts | Self::Urls => Self::Text,
+            _ => Self::Any,
+        }
+    }
+
+    /// Whether a collection may stand where this is expected.
+    pub(super) fn takes(self, kind: Kind) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Versions | Self::Texts | Self::Urls | Self::Maintainers | Self::Dependencies => {
+                kind == Kind::Sequence
+            }
+            Self::Root
+            | Self::Entries
+            | Self::Entry
+            | Self::Labels
+            | Self::Maintainer
+            | Self::Dependency => kind == Kind::Mapping,
+            Self::Text | Self::Flag | Self::Instant => false,
+        }
+    }
+
+    /// For messages.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "a text",
+            Self::Flag => "true or false",
+            Self::Instant => "a time (RFC 3339)",
+            Self::Texts | Self::Urls | Self::Versions | Self::Maintainers | Self::Dependencies => {
+                "a list"
+            }
+            _ => "a mapping",
+        }
+    }
+}
+
+fn entry(key: &[u8]) -> Option<(u8, Shape)> {
+    Some(match key {
+        b"name" => (NAME, Shape::Text),
+        b"version" => (VERSION, Shape::Text),
+        b"created" => (CREATED, Shape::Instant),
+        b"urls" => (3, Shape::Urls),
+        b"digest" => (4, Shape::Text),
+        b"apiVersion" | b"apiversion" => (5, Shape::Text),
+        b"appVersion" | b"appversion" => (6, Shape::Text),
+        b"description" => (7, Shape::Text),
+        b"home" => (8, Shape::Text),
+        b"icon" => (9, Shape::Text),
+        b"kubeVersion" | b"kubeversion" => (10, Shape::Text),
+        b"type" => (11, Shape::Text),
+        b"condition" => (12, Shape::Text),
+        b"tags" => (13, Shape::Text),
+        b"checksum" => (14, Shape::Text),
+        b"engine" => (15, Shape::Text),
+        b"tillerVersion" | b"tillerversion" => (16, Shape::Text),
+        b"url" => (17, Shape::Text),
+        b"sources" => (18, Shape::Texts),
+        b"keywords" => (19, Shape::Texts),
+        b"annotations" => (20, Shape::Labels),
+        b"deprecated" => (21, Shape::Flag),
+        b"removed" => (22, Shape::Flag),
+        b"maintainers" => (23, Shape::Maintainers),
+        b"dependencies" => (24, Shape::Dependencies),
+        _ => return None,
+    })
+}
+
+fn maintainer(key: &[u8]) -> Option<(u8, Shape)> {
+    match key {
+        b"name" => Some((0, Shape::Text)),
+        b"email" => Some((1, Shape::Text)),
+        b"url" => Some((2, Shape::Text)),
+        _ => None,
+    }
+}
+
+fn dependency(key: &[u8]) -> Option<(u8, Shape)> {
+    Some(match key {
+        b"name" => (0, Shape::Text),
+        b"version" => (1, Shape::Text),
+        b"repository" => (2, Shape::Text),
+        b"condition" => (3, Shape::Text),
+        b"tags" => (4, Shape::Texts),
+        b"enabled" => (5, Shape::Flag),
+        b"import-values" => (6, Shape::Any),
+        b"alias" => (7, Shape::Text),
+        _ => return None,
+    })
+}
+
+/// Whether a plain scalar is null.
+pub(super) fn is_null(text: &str) -> bool {
+    matches!(text, "" | "~" | "null" | "Null" | "NULL")
+}
+
+/// Whether a plain scalar is a truth value to Helm's reader (YAML 1.1).
+pub(super) fn is_truth(text: &str) -> bool {
+    matches!(
+        text.to_ascii_lowercase().as_str(),
+        "y" | "n" | "yes" | "no" | "on" | "off" | "true" | "false"
+    )
+}
+
+/// Whether some YAML reader takes a plain scalar for anything but text or null: truth values, numbers, times (YAML 1.1 and 1.2), merge
+/// keys. What is a time to some is text to Helm, and stays the same text in quotes.
+pub(super) fn is_no_text(text: &str) -> bool {
+    if matches!(text, "<<" | "=") {
+        return true;
+    }
+    match text.as_bytes().first() {
+        Some(b'0'..=b'9' | b'+' | b'-' | b'.') => is_number(text) || is_time(text),
+        Some(_) => text.len() <= 5 && is_truth(text),
+        None => false,
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    let digits: String = text.chars().filter(|c| *c != '_').collect();
+    let unsigned = digits.strip_prefix(['+', '-']).unwrap_or(&digits);
+    let lower = unsigned.to_ascii_lowercase();
+    let of_radix = |prefix: &str, radix: u32| {
+        lower
+            .strip_prefix(prefix)
+            .is_some_and(|rest| !rest.is_empty() && rest.chars().all(|c| c.is_digit(radix)))
+    };
+    let is_decimal = lower.bytes().any(|b| b.is_ascii_digit())
+        && lower
+            .bytes()
+            .all(|b| matches!(b, b'0'..=b'9' | b'.' | b'e' | b'+' | b'-'))
+        && lower.parse::<f64>().is_ok();
+    let is_sexagesimal = lower.contains(':')
+        && lower
+            .split(':')
+            .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit() || b == b'.'));
+    is_decimal
+        || matches!(lower.as_str(), ".inf" | ".nan")
+        || of_radix("0x", 16)
+        || of_radix("0o", 8)
+        || of_radix("0b", 2)
+        || is_sexagesimal
+}
+
+/// `2024-01-02`, and whatever begins so.
+fn is_time(text: &str) -> bool {
+    let mut parts = text.splitn(3, '-');
+    let is = |part: Option<&str>, most: usize| {
+        part.is_some_and(|part| {
+            (1..=most).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())
+        })
+    };
+    text.get(..4)
+        .is_some_and(|year| year.bytes().all(|b| b.is_ascii_digit()))
+        && is(parts.next(), 4)
+        && is(parts.next(), 2)
+        && parts
+            .next()
+            .is_some_and(|day| day.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+/// Whether Go's reader takes a text for a time: RFC 3339 with a capital `T` and `Z`.
+pub(super) fn is_instant(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let Some((date_time, rest)) = bytes.split_at_checked(19) else {
+        return false;
+    };
+    let shape = b"0000-00-00T00:00:00";
+    let fits = date_time.iter().zip(shape).all(|(byte, form)| {
+        if *form == b'0' {
+            byte.is_ascii_digit()
+        } else {
+            byte == form
+        }
+    });
+    let fraction = rest.strip_prefix(b".").map_or(0, |rest| {
+        1 + rest.iter().take_while(|b| b.is_ascii_digit()).count()
+    });
+    let zone = rest.get(fraction..).unwrap_or_default();
+    let has_zone = match zone {
+        b"Z" => true,
+        [b'+' | b'-', h1, h2, b':', m1, m2] => [h1, h2, m1, m2].iter().all(|b| b.is_ascii_digit()),
+        _ => false,
+    };
+    fits && fraction != 1
+        && has_zone
+        && date_time.get(17..) < Some(b"60")
+        && text.parse::<jiff::Timestamp>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each of these is a number, a truth value or a time to a YAML 1.1 reader (yaml.org/type/).
+    #[test]
+    fn what_is_no_text_is_known() {
+        for text in [
+            "1",
+            "1.10",
+            "-1",
+            "+12",
+            "1_000",
+            "0x1F",
+            "0b101",
+            "0o17",
+            "017",
+            "1e3",
+            "1.5E+3",
+            ".5",
+            "1.",
+            ".inf",
+            "-.INF",
+            ".NaN",
+            "12:30:00",
+            "2024-01-02",
+            "2024-01-02T03:04:05Z",
+            "yes",
+            "No",
+            "ON",
+            "off",
+            "true",
+            "False",
+            "y",
+            "N",
+            "<<",
+            "12345678901234567890123",
+        ] {
+            assert!(is_no_text(text), "{text}");
+        }
+        for text in [
+            "1.2.3",
+            "v1",
+            "1.2.3-rc.1",
+            "10.1.2.3",
+            "a",
+            "yesterday",
+            "x1",
+            "-",
+            "--",
+            "1.x",
+            ">=1.2",
+            "+",
+            ".",
+            "1-2",
+            "12:30 pm",
+            "1a",
+            "0xg",
+            "e1",
+            "~",
+            "null",
+            "2024.1.2",
+            "nope",
+        ] {
+            assert!(!is_no_text(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_rfc_3339() {
+        for text in [
+            "2024-01-02T03:04:05Z",
+            "2024-01-02T03:04:05.123456789+01:00",
+            "2020-02-29T23:59:59-07:00",
+        ] {
+            assert!(is_instant(text), "{text}");
+        }
+        for text in [
+            "",
+            "2024-01-02",
+            "2024-01-02 03:04:05Z",
+            "2024-01-02T03:04:05",
+            "2024-13-02T03:04:05Z",
+            "2023-02-29T00:00:00Z",
+            "2024-01-02t03:04:05Z",
+            "2024-01-02T03:04:60Z",
+            "2024-01-02T03:04:05.Z",
+            "yesterday",
+        ] {
+            assert!(!is_instant(text), "{text}");
+        }
+    }
+}
