@@ -482,7 +482,8 @@ fn sources(of: &str) -> Vec<Source> {
     };
     let all = files().into_iter().filter_map(|(name, path)| {
         let name = name.strip_prefix(&below)?.to_owned();
-        let is_source = name.ends_with(".rs") && !name.ends_with("tests.rs");
+        let is_rust = path.extension().is_some_and(|extension| extension == "rs");
+        let is_source = is_rust && !name.ends_with("tests.rs");
         let text = is_source.then(|| fs::read_to_string(path).expect("a source file"))?;
         Some(Source {
             name,

@@ -53,7 +53,7 @@ async fn news_of_old_bytes_is_left_out_and_named() {
         )
         .await
         .unwrap();
-    assert_eq!(receipt.left, [key.clone()]);
+    assert_eq!(receipt.left, std::slice::from_ref(&key));
     assert_eq!(digest(&meta, &key).await, Some(sha256(b"new")));
     let new = meta.record(&key).await.unwrap().unwrap();
     let of_new = Expected::Bytes(vec![sha256(b"new")]);
@@ -69,7 +69,7 @@ async fn news_of_old_bytes_is_left_out_and_named() {
         .apply_by(Writer::unique(), only_if(of_old, renewal(&old)), Vec::new())
         .await
         .unwrap();
-    assert_eq!(receipt.left, [key.clone()]);
+    assert_eq!(receipt.left, std::slice::from_ref(&key));
     assert_eq!(meta.record(&key).await.unwrap(), None);
 }
 
