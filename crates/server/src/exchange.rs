@@ -25,7 +25,7 @@ pub(crate) struct Exchange<'a, B> {
     pub(crate) principal: Principal,
 }
 
-impl<'a, B> Exchange<'a, B> {
+impl<B> Exchange<'_, B> {
     /// The question to the pipeline for a raw path below a repository that this client sees at `mount`.
     pub(crate) fn request<'r>(
         &'r self,

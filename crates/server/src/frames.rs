@@ -17,6 +17,7 @@ static FREE: AtomicUsize = AtomicUsize::new(ROOM);
 /// Room for one frame, given back with the last of its bytes.
 #[derive(Debug)]
 pub(crate) struct Lease {
+    free: &'static AtomicUsize,
     granted: usize,
     leased: usize,
 }
@@ -27,16 +28,18 @@ impl Lease {
         Self::take_of(&FREE, wanted)
     }
 
-    fn take_of(free: &AtomicUsize, wanted: usize) -> Self {
+    fn take_of(free: &'static AtomicUsize, wanted: usize) -> Self {
         let taken = free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| {
             free.checked_sub(wanted)
         });
         match taken {
             Ok(_) => Self {
+                free,
                 granted: wanted,
                 leased: wanted,
             },
             Err(_) => Self {
+                free,
                 granted: wanted.min(SMALL),
                 leased: 0,
             },
@@ -59,7 +62,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        FREE.fetch_add(self.leased, Ordering::Relaxed);
+        self.free.fetch_add(self.leased, Ordering::Relaxed);
     }
 }
 
@@ -80,29 +83,25 @@ mod tests {
 
     #[test]
     fn where_there_is_no_room_frames_are_small() {
-        let free = AtomicUsize::new(100_000);
-        let first = Lease::take_of(&free, 65_500);
-        assert_eq!(
-            (first.length(), free.load(Ordering::Relaxed)),
-            (65_500, 34_500)
-        );
-        let second = Lease::take_of(&free, 65_500);
-        assert_eq!(
-            (second.length(), free.load(Ordering::Relaxed)),
-            (SMALL, 34_500)
-        );
-        assert_eq!(Lease::take_of(&free, 10).length(), 10);
-        // They are not of the process's room.
-        [first, second].map(|mut lease| lease.leased = 0);
+        static FREE: AtomicUsize = AtomicUsize::new(100_000);
+        let left = || FREE.load(Ordering::Relaxed);
+        let first = Lease::take_of(&FREE, 65_500);
+        assert_eq!((first.length(), left()), (65_500, 34_500));
+        let second = Lease::take_of(&FREE, 65_500);
+        assert_eq!((second.length(), left()), (SMALL, 34_500));
+        drop((first, second));
+        assert_eq!(left(), 100_000);
     }
 
     #[test]
     fn room_comes_back_with_the_last_bytes() {
-        let bytes = Lease::take(1_000).hold(vec![7; 1_000]);
-        let (part, whole) = (bytes.slice(..10), FREE.load(Ordering::Relaxed));
+        static FREE: AtomicUsize = AtomicUsize::new(1_000);
+        let left = || FREE.load(Ordering::Relaxed);
+        let bytes = Lease::take_of(&FREE, 1_000).hold(vec![7; 1_000]);
+        let part = bytes.slice(..10);
         drop(bytes);
-        assert_eq!(FREE.load(Ordering::Relaxed), whole, "a part is still held");
+        assert_eq!(left(), 0, "a part is still held");
         drop(part);
-        assert_eq!(FREE.load(Ordering::Relaxed), whole + 1_000);
+        assert_eq!(left(), 1_000);
     }
 }

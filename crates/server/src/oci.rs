@@ -35,13 +35,13 @@ pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, rest: &str) ->
         // Of what larder holds itself, that is: remotes are not listed, and there are no local repositories yet.
         "_catalog" => json(br#"{"repositories":[]}"#),
         _ => match choose(exchange, rest) {
-            Ok((repository, path)) => match registry_page(exchange, &repository, path) {
-                Some(page) => page,
-                None => {
-                    let mount = mount_of(&repository, path, rest);
-                    answer(exchange, &repository, path, &mount).await
+            Ok((repository, path)) => {
+                if let Some(page) = registry_page(exchange, &repository, path) {
+                    return page;
                 }
-            },
+                let mount = mount_of(&repository, path, rest);
+                answer(exchange, &repository, path, &mount).await
+            }
             Err(fault) => refuse(exchange, &fault, None),
         },
     }
