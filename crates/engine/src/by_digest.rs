@@ -9,7 +9,7 @@ use larder_core::{
     Source, SourceKey, StoredHeaders, UnixMillis, sha256,
 };
 use larder_formats::{Document, Malformed};
-use larder_storage::OpenBlob;
+use larder_storage::{OpenBlob, Spool};
 use url::Url;
 
 use crate::admission::Wanted;
@@ -153,7 +153,11 @@ impl Engine {
         wanted: &Arc<Wanted>,
         whole: &Whole,
     ) -> Result<(), NoBody> {
-        let body = Self::received_bytes(&whole.fill, &whole.received)?;
+        let (fill, spool, length) = (
+            Arc::clone(&whole.fill),
+            whole.received.spool.as_ref().map(Spool::reader),
+            whole.received.length,
+        );
         let draft = &whole.fill.draft;
         let content_type = draft.headers.content_type.clone().unwrap_or_default();
         let url = Url::parse(&draft.source_url);
@@ -161,6 +165,7 @@ impl Engine {
             .map_err(|_| NoBody::unusable(ErrorCode::Internal, "a download's URL was not kept"))?;
         let checked = Arc::clone(wanted);
         let verdict = self.parse_blocking(move || {
+            let body = Self::read_received(&fill, spool.as_deref(), length)?;
             let document = Document {
                 body: &body,
                 content_type: &content_type,
@@ -169,11 +174,15 @@ impl Engine {
                 variant: checked.spec.variant,
                 memo: None,
             };
-            checked.format.check(&checked.entry.repository, &document)
+            Ok::<_, NoBody>(checked.format.check(
+                &checked.entry.repository,
+                &document,
+                &document.meter(),
+            ))
         });
         verdict
             .await
-            .map_err(stopped)?
+            .map_err(stopped)??
             .map_err(|Malformed(reason)| {
                 count(&wanted.entry.counters.malformed_documents);
                 unusable_document(wanted, &reason)

@@ -8,13 +8,12 @@ use larder_core::{
     ArtifactRecord, BlobDescriptor, Digest, Fault, RepresentationInputs, RepresentationKey,
     SourceKey, UnixMillis,
 };
-use larder_formats::{Claim, Document, LinkBase, Links, Malformed, Memo};
+use larder_formats::{Claim, Document, LinkBase, Links, Memo};
 use larder_storage::{Change, DerivedRecord};
 use url::Url;
 
 use crate::admission::Wanted;
-use crate::claim_tables::Gathering;
-use crate::document::tell;
+use crate::document::{DocumentSource, tell};
 use crate::engine::Engine;
 use crate::flight::Settled;
 use crate::serve::{internal, malformed};
@@ -335,11 +334,11 @@ impl Engine {
             if let Some(table) = self.stored_claims(&key).await {
                 return Ok(table);
             }
-            let document = match arrived {
-                Some(settled) => self.settled_document(wanted, settled).await?,
-                None => self.load_document(wanted, record).await?,
+            let source = match arrived {
+                Some(settled) => Self::settled_source(wanted, settled),
+                None => self.held_source(wanted, record)?,
             };
-            let table = self.read_claims(wanted, document).await?;
+            let table = self.read_claims(source).await?;
             self.keep_claims(key.clone(), wanted, record, &table);
             Ok(table)
         };
@@ -354,30 +353,31 @@ impl Engine {
 
     async fn read_claims(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
-        document: Arc<LoadedDocument>,
+        source: DocumentSource,
     ) -> Result<Arc<ClaimTable>, Fault> {
         let engine = Arc::clone(self);
         let parsed = self.parse_blocking(move || {
+            let document = source.load()?;
             let repository = Arc::clone(&document.wanted.entry.repository);
             let query = document.wanted.spec.query.as_deref();
             let links = Links::new(&repository, engine.link_key(), LinkBase(String::new()))
                 .asked_with(query);
-            let mut claims = Gathering::default();
-            document
+            // What they weigh in all is bounded by the format's budget.
+            let mut claims = Vec::new();
+            let read = document
                 .wanted
                 .format
-                .claims(&document.view(), &links, &mut |claim| claims.add(claim))?;
+                .claims(&document.view(), &links, &mut |claim| claims.push(claim));
+            if let Err(error) = read {
+                return Err(malformed(&document.wanted, &error));
+            }
             // Of a document itself this was told when it came.
             if !document.wanted.spec.is_document {
                 tell(&document);
             }
-            Ok::<_, Malformed>(ClaimTable::build(claims.all()?))
+            Ok(ClaimTable::build(claims))
         });
-        parsed
-            .await?
-            .map(Arc::new)
-            .map_err(|error| malformed(wanted, &error))
+        parsed.await?.map(Arc::new)
     }
 
     fn keep_claims(

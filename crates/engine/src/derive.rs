@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http::{StatusCode, header};
 use larder_core::{BlobDescriptor, DigestAlgorithm, Fault};
-use larder_formats::{Links, Malformed};
+use larder_formats::{Links, Mark};
 use larder_storage::{Change, DerivedRecord, OpenBlob, SealedSpool, Spool};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::admission::{Admitted, Wanted};
-use crate::answer::{Answer, Body};
+use crate::answer::{Answer, Body, Representation};
 use crate::claims::derivation_key;
 use crate::clearance::clear_non_artifact;
 use crate::coding::{self, Coding};
@@ -24,12 +24,15 @@ use crate::flight::Settled;
 use crate::learnt::tell_left_out;
 use crate::obtain::Obtained;
 use crate::serve::{internal, malformed, representation, vary};
+use crate::spliced::{Marked, SplicedBody};
 
 /// Open derivations, as memory: a file counts for its table entry only.
 const BUDGET: u64 = 32 << 20;
 const FILE_WEIGHT: u64 = 16 << 10;
 /// No body in memory weighs more: the cache takes nothing that is heavier than one of its shards.
 const MOST_WEIGHT: u64 = 1 << 20;
+/// Longer ones are written to a file before anybody gets them.
+const LONGEST_IN_MEMORY: usize = 1 << 20;
 /// Documents below this are not worth compressing.
 const SMALLEST_CODED: u64 = 1 << 10;
 /// Documents up to this length are compressed while the client waits: that takes a few milliseconds, and each request gets the same form.
@@ -42,6 +45,8 @@ pub(crate) struct DerivedBody {
     length: u64,
     content_type: String,
     etag: String,
+    /// Where the marks are, if it has any.
+    points: Option<Arc<[u64]>>,
     /// The table subtracts what it has added only if this never changes.
     weight: u64,
 }
@@ -57,7 +62,7 @@ enum Place {
 }
 
 impl DerivedBody {
-    fn new(place: Place, content_type: String, key: &str) -> Self {
+    fn new(place: Place, content_type: String, key: &str, points: Option<Arc<[u64]>>) -> Self {
         let (length, weight) = match &place {
             Place::File(open) => (open.length, 0),
             // Moves to a file in a moment, and must not crowd out everything else until then.
@@ -72,7 +77,10 @@ impl DerivedBody {
             length,
             content_type,
             etag: tag(key),
-            weight: FILE_WEIGHT + weight,
+            weight: FILE_WEIGHT
+                + weight
+                + points.as_ref().map_or(0, |points| 8 * points.len() as u64),
+            points,
         }
     }
 
@@ -85,6 +93,16 @@ impl DerivedBody {
                 .is_ok_and(|metadata| metadata.len() == open.length),
             Place::Memory(_) | Place::Stuck(_) => true,
         }
+    }
+
+    /// The same with `base` in the place of each mark.
+    fn spliced(&self, mark: &Mark, base: &str) -> SplicedBody {
+        let source = match &self.place {
+            Place::File(open) => Marked::File(Arc::clone(&open.file)),
+            Place::Memory(bytes) | Place::Stuck(bytes) => Marked::Bytes(bytes.clone()),
+        };
+        let points = self.points.clone().unwrap_or_default();
+        SplicedBody::new(source, self.length, points, mark.as_str().len(), base)
     }
 
     fn bytes(&self) -> io::Result<Bytes> {
@@ -136,8 +154,25 @@ struct Recipe {
     settled: Settled,
     form: &'static str,
     link_base: larder_formats::LinkBase,
+    /// What stands in the place of what the client calls larder, where that is not known.
+    mark: Option<Mark>,
     /// Links that begin with whatever the client calls larder are not worth keeping over a restart.
     persist: bool,
+}
+
+/// A new derivation, with its `Content-Type`.
+enum Made {
+    Bytes(Vec<u8>, String),
+    /// In a file of this length, with the places of its marks.
+    File(Spool, u64, Option<Arc<[u64]>>, String),
+}
+
+/// A document for one client.
+enum ForClient {
+    /// Kept as it is sent.
+    Own(Arc<DerivedBody>),
+    /// Put together while it is sent; with its `Content-Type`.
+    Spliced(SplicedBody, String),
 }
 
 impl Recipe {
@@ -184,9 +219,19 @@ impl Engine {
             settled: settled.clone(),
             form,
             link_base: self.link_base(&wanted.entry, wanted.format, request.client_base),
+            mark: None,
             persist: self.link_bases_are_known(wanted.format) && !admitted.bypass_cache(),
         };
-        let identity = self.derived(&recipe).await?;
+        let identity = if self.link_bases_are_known(wanted.format) {
+            self.derived(&recipe).await?
+        } else {
+            match self.for_client(&recipe, request.client_base).await? {
+                ForClient::Own(body) => body,
+                ForClient::Spliced(body, content_type) => {
+                    return self.spliced_answer(&recipe, body, content_type, by_host);
+                }
+            }
+        };
         let accepted: Vec<&str> = request
             .headers
             .get_all(header::ACCEPT_ENCODING)
@@ -210,17 +255,13 @@ impl Engine {
             None => (identity, Coding::Identity),
         };
         let record = &settled.record;
-        let mut representation =
-            representation(wanted, &record.headers, None, None, Some(body.length));
-        representation.content_type = Some(body.content_type.clone());
-        representation.content_encoding =
-            (coding != Coding::Identity).then(|| coding.as_str().to_owned());
-        representation.etag = Some(body.etag.clone());
-        representation.began_at = Some(record.began_at);
-        representation.vary = vary(
-            wanted.format.varies_by(&wanted.spec.key_path),
-            true,
+        let representation = described(
+            &recipe,
             by_host,
+            body.length,
+            body.content_type.clone(),
+            body.etag.clone(),
+            coding,
         );
         let (place, settling) = match &body.place {
             Place::File(open) => (
@@ -249,6 +290,72 @@ impl Engine {
         })
     }
 
+    /// The answer with a document that is put together while it is sent: it has no compressed forms, and is not remembered.
+    fn spliced_answer(
+        &self,
+        recipe: &Recipe,
+        body: SplicedBody,
+        content_type: String,
+        by_host: bool,
+    ) -> Result<Answer, Fault> {
+        let Recipe {
+            wanted, settled, ..
+        } = recipe;
+        let etag = tag(&recipe.key(Coding::Identity)?);
+        let length = body.length();
+        Ok(Answer {
+            status: StatusCode::OK,
+            representation: described(
+                recipe,
+                by_host,
+                length,
+                content_type,
+                etag,
+                Coding::Identity,
+            ),
+            body: clear_non_artifact(Body::Spliced(body)),
+            cache_status: settled.status,
+            source: settled.source,
+            freshness: self.freshness(&settled.record, wanted, settled.for_once),
+            location: None,
+            hot: None,
+        })
+    }
+
+    /// A document whose links begin with what this client calls larder: derived once for all clients. Who uses a name that is really
+    /// used gets a document of its own, which is kept and compressed like any other.
+    async fn for_client(
+        self: &Arc<Self>,
+        recipe: &Recipe,
+        client_base: &str,
+    ) -> Result<ForClient, Fault> {
+        let mark = Mark::of(self.link_key(), client_base);
+        let (entry, format) = (&recipe.wanted.entry, recipe.wanted.format);
+        let marked = Recipe {
+            link_base: self.link_base(entry, format, mark.as_str()),
+            mark: Some(mark.clone()),
+            ..recipe.clone()
+        };
+        let key = recipe.key(Coding::Identity)?;
+        let is_familiar = self.familiar_bases.admit(client_base, self.now());
+        if is_familiar && let Some(body) = self.derivations.get(&key) {
+            return Ok(ForClient::Own(body));
+        }
+        let body = self.derived(&marked).await?;
+        let spliced = body.spliced(&mark, client_base);
+        let content_type = body.content_type.clone();
+        if !is_familiar {
+            return Ok(ForClient::Spliced(spliced, content_type));
+        }
+        let make = async {
+            let whole = self.parse_blocking(move || spliced.whole()).await?;
+            let whole = whole.map_err(|_| internal("a derivation could not be read back"))?;
+            Ok(self.keep_derivation(recipe, &key, whole, content_type))
+        };
+        let own = self.derivations.0.get_or_insert_async(&key, make).await?;
+        Ok(ForClient::Own(own))
+    }
+
     async fn derived(self: &Arc<Self>, recipe: &Recipe) -> Result<Arc<DerivedBody>, Fault> {
         let key = recipe.key(Coding::Identity)?;
         if let Some(body) = self.derivations.get(&key) {
@@ -258,24 +365,54 @@ impl Engine {
             if let Some(body) = self.stored_derivation(&key).await {
                 return Ok(body);
             }
-            let document = self
-                .settled_document(&recipe.wanted, &recipe.settled)
-                .await?;
+            let source = Self::settled_source(&recipe.wanted, &recipe.settled);
             let (engine, base, form) = (Arc::clone(self), recipe.link_base.clone(), recipe.form);
+            let mark = recipe.mark.clone();
             let derived = self.parse_blocking(move || {
+                let document = source.load()?;
                 let wanted = document.wanted();
                 let query = wanted.spec.query.as_deref();
                 let links =
                     Links::new(&wanted.entry.repository, engine.link_key(), base).asked_with(query);
-                let derived = wanted.format.derive(&document.view(), form, &links)?;
+                let derived = wanted
+                    .format
+                    .derive(&document.view(), form, &links)
+                    .map_err(|error| malformed(wanted, &error))?;
                 tell_left_out(wanted, links.left_out());
-                Ok::<_, Malformed>((derived.body, derived.content_type))
+                let content_type = derived.content_type.to_owned();
+                // A long one is in a file before its place among the parsers is free: many at once would fill memory.
+                let spool = (derived.body.len() > LONGEST_IN_MEMORY)
+                    .then(|| engine.new_spool())
+                    .flatten()
+                    .and_then(|mut spool| spool.append(&derived.body).ok().map(|()| spool));
+                let Some(spool) = spool else {
+                    return Ok::<_, Fault>(Made::Bytes(derived.body, content_type));
+                };
+                let points = mark.map(|mark| mark.points(&derived.body).into());
+                let length = derived.body.len() as u64;
+                Ok(Made::File(spool, length, points, content_type))
             });
-            let (body, content_type) = derived
-                .await?
-                .map_err(|error| malformed(&recipe.wanted, &error))?;
+            let made = derived.await??;
             count(&self.counters.derivations);
-            Ok(self.keep_derivation(recipe, &key, body, content_type.to_owned()))
+            Ok(match made {
+                Made::Bytes(body, content_type) => {
+                    self.keep_derivation(recipe, &key, body, content_type)
+                }
+                Made::File(spool, length, points, content_type) => {
+                    let file = spool.reader();
+                    let place = Place::File(OpenBlob { file, length });
+                    let body = Arc::new(DerivedBody::new(place, content_type, &key, points));
+                    if recipe.persist {
+                        let (engine, recipe, key) =
+                            (Arc::clone(self), recipe.for_later(), key.clone());
+                        let kept = Arc::clone(&body);
+                        larder_upstream::spawn(async move {
+                            engine.store_derivation(&recipe, key, spool, &kept).await;
+                        });
+                    }
+                    body
+                }
+            })
         };
         self.derivations.0.get_or_insert_async(&key, make).await
     }
@@ -332,6 +469,7 @@ impl Engine {
             Place::File(open),
             derived.content_type,
             key,
+            None,
         )))
     }
 
@@ -343,11 +481,13 @@ impl Engine {
         body: Vec<u8>,
         content_type: String,
     ) -> Arc<DerivedBody> {
+        let points = recipe.mark.as_ref().map(|mark| mark.points(&body).into());
         let bytes = Bytes::from(body);
         let body = Arc::new(DerivedBody::new(
             Place::Memory(bytes.clone()),
             content_type,
             key,
+            points,
         ));
         let (engine, recipe, key, kept) = (
             Arc::clone(self),
@@ -362,7 +502,8 @@ impl Engine {
                 spool.append(&bytes).ok().map(|()| spool)
             });
             let settle = |place| {
-                let settled = DerivedBody::new(place, kept.content_type.clone(), &key);
+                let points = kept.points.clone();
+                let settled = DerivedBody::new(place, kept.content_type.clone(), &key, points);
                 engine.derivations.0.insert(key.clone(), Arc::new(settled));
             };
             // Without room on the disk it stays in memory, weighed for what it is; the longest are made again when they are asked for.
@@ -427,6 +568,31 @@ impl Engine {
     }
 }
 
+/// The header fields of a derived document.
+fn described(
+    recipe: &Recipe,
+    by_host: bool,
+    length: u64,
+    content_type: String,
+    etag: String,
+    coding: Coding,
+) -> Representation {
+    let (wanted, record) = (&recipe.wanted, &recipe.settled.record);
+    let described = representation(wanted, &record.headers, None, None, Some(length));
+    Representation {
+        content_type: Some(content_type),
+        content_encoding: (coding != Coding::Identity).then(|| coding.as_str().to_owned()),
+        etag: Some(etag),
+        began_at: Some(record.began_at),
+        vary: vary(
+            wanted.format.varies_by(&wanted.spec.key_path),
+            true,
+            by_host,
+        ),
+        ..described
+    }
+}
+
 /// A derivation's entity tag: its key names its bytes, coding included, because it is a pure function of what the key is made of.
 fn tag(key: &str) -> String {
     format!("\"{}\"", key.get(..40).unwrap_or(key))
@@ -443,7 +609,7 @@ mod tests {
         let put = |place| {
             derivations.0.insert(
                 "k".to_owned(),
-                Arc::new(DerivedBody::new(place, String::new(), "k")),
+                Arc::new(DerivedBody::new(place, String::new(), "k", None)),
             );
         };
         for _ in 0..100 {
@@ -465,7 +631,7 @@ mod tests {
             let place = Place::Stuck(Bytes::from(vec![b'x'; 1 << 20]));
             derivations.0.insert(
                 n.to_string(),
-                Arc::new(DerivedBody::new(place, String::new(), "k")),
+                Arc::new(DerivedBody::new(place, String::new(), "k", None)),
             );
         }
         assert!(

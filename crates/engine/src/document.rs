@@ -26,9 +26,71 @@ use crate::serve::{internal, storage_fault};
 use crate::verify::{Whole, last_of};
 
 const CHUNK: usize = 256 << 10;
+/// The longest document that stays in memory between its check and what is derived from it.
+const KEPT_AT_HAND: usize = 256 << 10;
+
+/// A received document that has been found good.
+struct Checked {
+    received: Received,
+    fill: Arc<Fill>,
+    record: ArtifactRecord,
+    /// If it is short.
+    document: Option<LoadedDocument>,
+}
+
+/// Where a document's bytes are, to be read by whoever has got a parser for them: waiting for one takes no memory.
+pub(crate) enum DocumentSource {
+    /// In memory already.
+    Loaded(Arc<LoadedDocument>),
+    /// In a file.
+    File {
+        file: Arc<File>,
+        length: u64,
+        record: Arc<ArtifactRecord>,
+        wanted: Arc<Wanted>,
+    },
+    /// In what was received, where no file could be made.
+    Fill {
+        fill: Arc<Fill>,
+        length: u64,
+        record: Arc<ArtifactRecord>,
+        wanted: Arc<Wanted>,
+    },
+}
+
+impl DocumentSource {
+    /// Reads it, on a thread that may wait.
+    ///
+    /// # Errors
+    /// The bytes cannot be read.
+    pub(crate) fn load(self) -> Result<Arc<LoadedDocument>, Fault> {
+        let lost = |_| internal("a document could not be read back");
+        let (body, record, wanted) = match self {
+            Self::Loaded(document) => return Ok(document),
+            Self::File {
+                file,
+                length,
+                record,
+                wanted,
+            } => (read_file(&file, length).map_err(lost)?, record, wanted),
+            Self::Fill {
+                fill,
+                length,
+                record,
+                wanted,
+            } => (
+                Engine::read_fill(&fill, length).map_err(lost)?,
+                record,
+                wanted,
+            ),
+        };
+        LoadedDocument::new(body, &record, wanted).map(Arc::new)
+    }
+}
 
 impl Engine {
-    /// A received document: decoded if it came compressed, checked, and only then kept.
+    /// A received document: decoded if it came compressed, checked, and only then kept. While it waits for a parser its bytes are where
+    /// they arrived, and not in memory.
     pub(crate) async fn accept_document(
         self: &Arc<Self>,
         wanted: &Arc<Wanted>,
@@ -36,45 +98,58 @@ impl Engine {
         received: Received,
         prior: Option<&ArtifactRecord>,
     ) -> Result<Filled, NoBody> {
+        let (engine, wanted_there, fill_there) =
+            (Arc::clone(self), Arc::clone(wanted), Arc::clone(fill));
+        let prior = prior.cloned();
+        let checked = self.parse_blocking(move || {
+            engine.check_received(&wanted_there, &fill_there, received, prior.as_ref())
+        });
+        let Checked {
+            received,
+            fill,
+            record,
+            document,
+        } = checked.await.map_err(stopped)??;
+        fill.verified(received.length);
+        let filled = Self::hand_over(wanted, &fill, received, record);
+        Ok(Filled {
+            document: document.map(Arc::new),
+            ..filled
+        })
+    }
+
+    /// Decodes and checks a received document, on a thread that may wait.
+    fn check_received(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        fill: &Arc<Fill>,
+        mut received: Received,
+        prior: Option<&ArtifactRecord>,
+    ) -> Result<Checked, NoBody> {
         let mut headers = fill.draft.headers.clone();
-        let mut received = received;
-        let mut decoded = None;
         if received.of_another_mirror {
             (headers.etag, headers.last_modified) = (None, None);
         }
+        let mut body = Self::received_bytes(fill, &received)?;
         // An index that is an archive by its name is signed as it is: a label on top is a server's mistake (design section 11).
         let label = headers
             .content_encoding
             .take()
             .filter(|_| !coding::name_says_compressed(&wanted.spec.key_path));
+        let decoded_here = label.is_some();
         if let Some(label) = label {
-            let bytes = Self::received_bytes(fill, &received)?;
-            let limit = self.limits.document_size;
-            let plain = self
-                .parse_blocking(move || coding::decode(&bytes, &label, limit))
-                .await
-                .map_err(stopped)?;
-            let plain = plain.map_err(|message| unusable_document(wanted, &message))?;
+            body = coding::decode(&body, &label, self.limits.document_size)
+                .map_err(|message| unusable_document(wanted, &message))?;
             // The upstream's tag belongs to the coded form.
             headers.etag = None;
-            received = self.rewritten(&plain, &received);
-            decoded = Some(plain);
+            received = self.rewritten(&body, &received);
         }
-        let decoded_here = decoded.is_some();
-        let body = match decoded {
-            Some(plain) => plain,
-            None => Self::received_bytes(fill, &received)?,
-        };
         let record = finished_record(fill, headers, &received, true, prior, self.now());
         let document = LoadedDocument::new(body, &record, Arc::clone(wanted)).map_err(stopped)?;
-        let checked = self.parse_blocking(move || {
-            let wanted = document.wanted();
-            let verdict = wanted
-                .format
-                .check(&wanted.entry.repository, &document.view());
-            (verdict, document)
-        });
-        let (verdict, document) = checked.await.map_err(stopped)?;
+        let view = document.view();
+        let verdict = wanted
+            .format
+            .check(&wanted.entry.repository, &view, &view.meter());
         if let Err(Malformed(reason)) = verdict {
             count(&wanted.entry.counters.malformed_documents);
             return Err(unusable_document(wanted, &reason));
@@ -86,23 +161,37 @@ impl Engine {
             // The decoded bytes are not what the fill holds.
             Arc::new(Fill::complete(
                 fill.draft.clone(),
-                Bytes::copy_from_slice(document.view().body),
+                Bytes::copy_from_slice(view.body),
             ))
         } else {
             Arc::clone(fill)
         };
-        fill.verified(received.length);
-        let filled = Self::hand_over(wanted, &fill, received, record);
-        Ok(Filled {
-            document: Some(Arc::new(document)),
-            ..filled
+        // A long one is read from its file once more, by whoever has got a parser for it.
+        let document = (view.body.len() <= KEPT_AT_HAND)
+            .then_some(())
+            .map(|()| document);
+        Ok(Checked {
+            received,
+            fill,
+            record,
+            document,
         })
     }
 
     pub(crate) fn received_bytes(fill: &Arc<Fill>, received: &Received) -> Result<Vec<u8>, NoBody> {
-        let read = match &received.spool {
-            Some(spool) => read_file(&spool.reader(), received.length),
-            None => Self::read_fill(fill, received.length),
+        let spool = received.spool.as_ref().map(Spool::reader);
+        Self::read_received(fill, spool.as_deref(), received.length)
+    }
+
+    /// All bytes of a received body: from its spool, else from the fill.
+    pub(crate) fn read_received(
+        fill: &Arc<Fill>,
+        spool: Option<&File>,
+        length: u64,
+    ) -> Result<Vec<u8>, NoBody> {
+        let read = match spool {
+            Some(file) => read_file(file, length),
+            None => Self::read_fill(fill, length),
         };
         read.map_err(|_| {
             NoBody::unusable(
@@ -153,12 +242,19 @@ impl Engine {
             let message = "the upstream compressed the file unasked, and it is too large to be unpacked in memory";
             return Err(NoBody::unusable(ErrorCode::UnaskedCoding, message));
         }
-        let coded = Self::received_bytes(&whole.fill, received)?;
+        let (fill, spool, length) = (
+            Arc::clone(&whole.fill),
+            received.spool.as_ref().map(Spool::reader),
+            received.length,
+        );
         let label = label.to_owned();
         let plain = self
-            .parse_blocking(move || coding::decode(&coded, &label, limit))
+            .parse_blocking(move || {
+                let coded = Self::read_received(&fill, spool.as_deref(), length)?;
+                Ok::<_, NoBody>(coding::decode(&coded, &label, limit))
+            })
             .await
-            .map_err(stopped)?;
+            .map_err(stopped)??;
         let plain = plain.map_err(|message| unusable_document(wanted, &message))?;
         let received = self.rewritten(&plain, received);
         // Without a file of their own the decoded bytes need a place: the fill holds the coded ones.
@@ -169,46 +265,47 @@ impl Engine {
         Ok(Whole { received, fill })
     }
 
-    /// A held document's bytes, ready to be read.
-    pub(crate) async fn load_document(
+    /// Where a held document's bytes are.
+    pub(crate) fn held_source(
         &self,
         wanted: &Arc<Wanted>,
-        record: &ArtifactRecord,
-    ) -> Result<Arc<LoadedDocument>, Fault> {
+        record: &Arc<ArtifactRecord>,
+    ) -> Result<DocumentSource, Fault> {
         let blob = record
             .blob()
             .ok_or_else(|| internal("a document has no bytes"))?;
-        let body = self
-            .read_blob(blob)
-            .await
+        let OpenBlob { file, length } = self
+            .blobs
+            .open(blob)
             .map_err(|error| storage_fault(&wanted.entry, &error))?;
-        LoadedDocument::new(body, record, Arc::clone(wanted)).map(Arc::new)
+        Ok(DocumentSource::File {
+            file,
+            length,
+            record: Arc::clone(record),
+            wanted: Arc::clone(wanted),
+        })
     }
 
-    /// The bytes behind a settled flight, for derivations.
-    pub(crate) async fn settled_document(
-        &self,
-        wanted: &Arc<Wanted>,
-        settled: &Settled,
-    ) -> Result<Arc<LoadedDocument>, Fault> {
+    /// Where the bytes behind a settled flight are.
+    pub(crate) fn settled_source(wanted: &Arc<Wanted>, settled: &Settled) -> DocumentSource {
         if let Some(document) = &settled.document {
-            return Ok(Arc::clone(document));
+            return DocumentSource::Loaded(Arc::clone(document));
         }
-        let lost = |_| internal("a document could not be read back");
-        let bytes = match &settled.body {
-            SettledBody::Blob(open) => {
-                let (file, length) = (Arc::clone(&open.file), open.length);
-                tokio::task::spawn_blocking(move || read_file(&file, length))
-                    .await
-                    .map_err(|_| internal("interrupted"))?
-                    .map_err(lost)?
-            }
-            SettledBody::Fill(fill) => {
-                Self::read_fill(fill, settled.record.blob().map_or(0, |blob| blob.size))
-                    .map_err(lost)?
-            }
-        };
-        LoadedDocument::new(bytes, &settled.record, Arc::clone(wanted)).map(Arc::new)
+        let (record, wanted) = (Arc::clone(&settled.record), Arc::clone(wanted));
+        match &settled.body {
+            SettledBody::Blob(open) => DocumentSource::File {
+                file: Arc::clone(&open.file),
+                length: open.length,
+                record,
+                wanted,
+            },
+            SettledBody::Fill(fill) => DocumentSource::Fill {
+                fill: Arc::clone(fill),
+                length: settled.record.blob().map_or(0, |blob| blob.size),
+                record,
+                wanted,
+            },
+        }
     }
 
     /// All bytes of a small or medium blob.
@@ -242,16 +339,22 @@ impl Engine {
         }
     }
 
-    /// Parses on a blocking thread, few at a time: each parse may hold twice its document.
+    /// Parses on a blocking thread, few at a time: each parse may hold a few times its document. `work` reads what it needs into memory
+    /// by itself, so that whoever waits here holds nothing; and the place that it takes is free only when it has ended, though nobody
+    /// may wait for it any more.
     pub(crate) async fn parse_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Fault> {
-        let _permit = self
-            .parsing
-            .acquire()
+        let permit = Arc::clone(&self.parsing)
+            .acquire_owned()
             .await
             .map_err(|_| internal("shutting down"))?;
+        let work = move || {
+            let done = work();
+            drop(permit);
+            done
+        };
         tokio::task::spawn_blocking(work)
             .await
             .map_err(|_| internal("a parser stopped unexpectedly"))

@@ -35,6 +35,7 @@ use crate::records::Records;
 use crate::refusals::Refusals;
 use crate::repositories::{Entry, Repositories};
 use crate::rereading::Rereadings;
+use crate::spliced::FamiliarBases;
 
 /// Bounds that protect the process.
 #[derive(Debug, Clone, Copy)]
@@ -125,6 +126,8 @@ pub struct Engine {
     pub(crate) downloads: Arc<Semaphore>,
     /// Documents are parsed at most this many at once: each may hold twice its size.
     pub(crate) parsing: Arc<Semaphore>,
+    /// What clients call larder, where no `public_url` says it.
+    pub(crate) familiar_bases: FamiliarBases,
     pub(crate) commits: CommitQueue,
     /// Held by whoever makes records visible that others are compared with.
     pub(crate) committing: tokio::sync::Mutex<()>,
@@ -168,6 +171,7 @@ impl Engine {
             derivations: Derivations::new(),
             downloads: Arc::new(Semaphore::new(parts.limits.downloads)),
             parsing: Arc::new(Semaphore::new(2)),
+            familiar_bases: FamiliarBases::default(),
             commits: CommitQueue::new(sender),
             committing: tokio::sync::Mutex::default(),
             counters: Counters::default(),

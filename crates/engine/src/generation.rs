@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::admission::Wanted;
 use crate::causes::warn_once;
 use crate::commit::{Commit, RecordChange};
+use crate::document::DocumentSource;
 use crate::engine::Engine;
 use crate::fetch::head_verdict;
 use crate::flight::{Flight, Settled, SettledBody};
@@ -300,15 +301,18 @@ impl Engine {
         if !wanted.entry.repository.cache.no_rollback {
             return false;
         }
-        let revision =
-            |document: &crate::claims::LoadedDocument| wanted.format.revision(&document.view());
-        let (Ok(old), Ok(new)) = (
-            self.load_document(wanted, before).await,
-            self.settled_document(wanted, now).await,
-        ) else {
+        let Ok(old) = self.held_source(wanted, &Arc::new(before.clone())) else {
             return false;
         };
-        matches!((revision(&old), revision(&new)), (Some(old), Some(new)) if new < old)
+        let new = Self::settled_source(wanted, now);
+        let compared = self.parse_blocking(move || {
+            let revision = |source: DocumentSource| {
+                let document = source.load().ok()?;
+                document.wanted().format.revision(&document.view())
+            };
+            matches!((revision(old), revision(new)), (Some(old), Some(new)) if new < old)
+        });
+        compared.await.unwrap_or(false)
     }
 
     /// Whether the upstream's document has changed since: its signature may then be of the next generation.

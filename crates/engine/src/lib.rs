@@ -21,6 +21,7 @@
 //! | `by_digest.rs` | names that stand for bytes which another name states by digest |
 //! | `commit.rs` | 9: blob, then record, in groups |
 //! | `derive.rs`, `coding.rs` | rewritten documents and their compressed forms |
+//! | `spliced.rs` | those whose links begin with what the client calls larder |
 //! | `serve.rs` | 7: from what was obtained to an [`Answer`] |
 
 mod absences;
@@ -73,6 +74,7 @@ mod rereading;
 mod resume;
 mod retire;
 mod serve;
+mod spliced;
 mod stand_in;
 mod tongue;
 mod upstreams;
@@ -88,4 +90,5 @@ pub use held::{HeldArtifact, HeldCursor, HeldPage, HeldRequest, HeldSummary};
 pub use larder_storage::HeldSize;
 pub use passthrough::PassThroughBody;
 pub use reader::{FlightBody, FlightReader};
+pub use spliced::{SplicedBody, SplicedReader};
 pub use upstreams::{UpstreamFailure, UpstreamReport, UpstreamStanding};

@@ -6,7 +6,7 @@ use http::StatusCode;
 use larder_core::{ByteRange, Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{
     ArtifactRequest, BackendHealth, Body, Engine, FlightBody, FlushReport, FlushRequest, HeldPage,
-    HeldRequest, HeldSummary, HotTicket,
+    HeldRequest, HeldSummary, HotTicket, SplicedBody,
 };
 use larder_formats::{format_of, standard_error_body};
 
@@ -43,6 +43,7 @@ impl Backend for Arc<Engine> {
             Body::Bytes(bytes) => Content::Bytes(bytes),
             Body::File { file, length } => Content::File { file, length },
             Body::InFlight(flight) => Content::InFlight(Box::new(flight)),
+            Body::Spliced(body) => Content::InFlight(Box::new(body)),
             Body::Stream(stream) => Content::Stream(Box::pin(stream)),
         };
         Ok(Reply {
@@ -143,6 +144,20 @@ fn state(role: &'static str, health: BackendHealth) -> BackendState {
         kind: health.kind,
         ok: health.ok,
         detail: health.detail,
+    }
+}
+
+impl InFlight for SplicedBody {
+    fn length(&self) -> Option<u64> {
+        Some(SplicedBody::length(self))
+    }
+
+    fn wait_length(&self) -> BoxFuture<'_, Result<u64, Fault>> {
+        Box::pin(std::future::ready(Ok(SplicedBody::length(self))))
+    }
+
+    fn reader(&self, range: Option<ByteRange>) -> ByteStream {
+        Box::pin(SplicedBody::reader(self, range))
     }
 }
 

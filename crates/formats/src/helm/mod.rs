@@ -22,7 +22,7 @@ use larder_core::{BuiltIn, Repository};
 
 use crate::generic::{file, subject};
 use crate::{
-    Claim, Derived, Document, Form, Format, Links, Malformed, Operation, Read, RequestParts,
+    Claim, Derived, Document, Form, Format, Links, Malformed, Meter, Operation, Read, RequestParts,
     SourceBase, SourceSpec,
 };
 
@@ -78,8 +78,13 @@ impl Format for Helm {
         })
     }
 
-    fn check(&self, _repository: &Repository, document: &Document<'_>) -> Result<(), Malformed> {
-        index::of(document).map(|_| ())
+    fn check(
+        &self,
+        _repository: &Repository,
+        document: &Document<'_>,
+        meter: &Meter,
+    ) -> Result<(), Malformed> {
+        index::of(document, meter).map(|_| ())
     }
 
     fn claims(

@@ -61,4 +61,8 @@ pub(super) trait Sink {
     fn scalar(&mut self, span: Span);
     /// A node that stands elsewhere (YAML's `*alias`).
     fn alias(&mut self);
+    /// Asked now and then: fails once the document has gone beyond its budget.
+    fn tick(&mut self) -> Result<(), Malformed> {
+        Ok(())
+    }
 }
