@@ -240,7 +240,7 @@ fn pages_of_too_many_entries_are_refused() {
             .check()
             .unwrap_err()
             .0
-            .contains("more than 1000000 entries")
+            .contains("more than")
     );
 }
 
