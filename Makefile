@@ -11,7 +11,7 @@ DENY := $(or $(shell command -v cargo-deny),$(TOOLS)/bin/cargo-deny)
 export INSTA_UPDATE ?= no
 
 .DEFAULT_GOAL := help
-.PHONY: help run check test e2e stress bench fmt lint audit build release package tools
+.PHONY: help run check test e2e stress bench fmt lint audit fuzz build release package tools
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | while IFS='|' read -r name text; do printf '  %-9s %s\n' "$$name" "$$text"; done
@@ -55,6 +55,9 @@ fmt: ## format all code
 
 audit: ## licences, bans and sources of all dependencies (with cargo-deny: `make tools` has it)
 	$(DENY) --locked check --hide-inclusion-graph bans licenses sources
+
+fuzz: ## each fuzz target for SECONDS (20), or one of them: FUZZ=npm_json. Finds go to fuzz/artifacts
+	fuzz/run.sh $(or $(SECONDS),20) $(FUZZ)
 
 build: ## the program as it is shipped: target/release/larder
 	$(CARGO) build --release --locked

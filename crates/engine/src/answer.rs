@@ -74,6 +74,8 @@ pub enum Body {
     },
     /// Still arriving. Ranges may be read ahead of the fill.
     InFlight(FlightBody),
+    /// Made, but for the name that the client has for larder.
+    Spliced(crate::transfer::spliced::SplicedBody),
     /// Passed through, never stored; no ranges.
     Stream(PassThroughBody),
 }

@@ -80,6 +80,7 @@ pub use repositories::upstreams::{UpstreamFailure, UpstreamReport, UpstreamStand
 pub use target::ArtifactRequest;
 pub use transfer::passthrough::PassThroughBody;
 pub use transfer::reader::{FlightBody, FlightReader};
+pub use transfer::spliced::{SplicedBody, SplicedReader};
 
 /// What an engine is built from.
 #[derive(Debug)]

@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use larder_core::{
-    ArtifactRecord, Clock, Content, Decision, ErrorCode, Fault, FaultKind, Source, UnixMillis,
-    decide,
+    ArtifactRecord, Clock, Content, Decision, ErrorCode, Fault, FaultKind, Mount, Source,
+    UnixMillis, decide,
 };
-use larder_formats::{Form, Operation};
+use larder_formats::{Form, Mark, Operation};
 
-use crate::answer::{Answer, Body};
+use crate::answer::{Answer, Body, Representation};
 use crate::catalog::{Catalog, Epoch};
 use crate::counters::count;
 use crate::decided;
 use crate::document::Documents;
+use crate::document::derive::ForClient;
 use crate::document::named::Named;
 use crate::fault::storage_fault;
 use crate::origin::local::{self, Local};
@@ -30,6 +31,7 @@ use crate::representation::{freshness, passing_folder_on, plain, representation,
 use crate::target::{ArtifactRequest, Target};
 use crate::transfer::flight::{Flights, Settled, SettledBody};
 use crate::transfer::reader::FlightBody;
+use crate::transfer::spliced::SplicedBody;
 
 /// What is needed to answer a request.
 #[derive(Debug)]
@@ -125,6 +127,66 @@ impl Pipeline {
         }
     }
 
+    /// A document whose links begin with what this client calls larder.
+    async fn for_client(
+        &self,
+        wanted: &Arc<Target>,
+        settled: &Settled,
+        own: &Named,
+        request: &ArtifactRequest<'_>,
+    ) -> Result<ForClient, Fault> {
+        let client_base = request.mount.base;
+        let mark = Mark::of(&self.registry.link_key, client_base);
+        let mount = Mount {
+            base: mark.as_str(),
+            prefix: request.mount.prefix.clone(),
+        };
+        let base = self.registry.link_base(wanted.format, &mount);
+        let marked = Named {
+            link_base: base.0.clone(),
+            mark: Some(mark.clone()),
+            ..own.clone()
+        };
+        let documents = &self.documents;
+        let make = documents.derive_document(wanted, settled, base, own.form, Some(mark.clone()));
+        documents.for_client(own, &marked, client_base, make).await
+    }
+
+    /// The answer with a document that is put together while it is sent: it has no compressed forms, and is not remembered.
+    fn spliced_answer(
+        &self,
+        wanted: &Target,
+        settled: Settled,
+        body: SplicedBody,
+        content_type: String,
+        etag: String,
+    ) -> Answer {
+        let record = &settled.record;
+        let described = representation(wanted, &record.headers, None, None, Some(body.length()));
+        let by_host = self.registry.links_depend_on_host(wanted.format);
+        Answer {
+            status: StatusCode::OK,
+            representation: Representation {
+                content_type: Some(content_type),
+                content_encoding: None,
+                etag: Some(etag),
+                began_at: Some(record.began_at),
+                vary: vary(
+                    wanted.format.varies_by(&wanted.spec.key_path),
+                    true,
+                    by_host,
+                ),
+                ..described
+            },
+            body: clear_non_artifact(Body::Spliced(body)),
+            cache_status: settled.status,
+            source: settled.source,
+            freshness: freshness(record, wanted, settled.for_once, self.now()),
+            location: None,
+            hot: None,
+        }
+    }
+
     /// A document in the form that the client wants, links leading back to larder.
     pub(crate) async fn serve_derived(
         &self,
@@ -139,10 +201,19 @@ impl Pipeline {
         let link_base = self.registry.link_base(wanted.format, &request.mount);
         let persist = self.registry.link_bases_are_known(wanted.format) && !admitted.bypass_cache();
         let named = Named::of_document(wanted, &settled.record, &link_base, form, persist)?;
-        let make = self
-            .documents
-            .derive_document(wanted, &settled, link_base, form);
-        let identity = self.documents.derived(&named, make).await?;
+        let identity = if self.registry.link_bases_are_known(wanted.format) {
+            let make = self
+                .documents
+                .derive_document(wanted, &settled, link_base, form, None);
+            self.documents.derived(&named, make).await?
+        } else {
+            match self.for_client(wanted, &settled, &named, request).await? {
+                ForClient::Own(body) => body,
+                ForClient::Spliced(body, content_type, etag) => {
+                    return Ok(self.spliced_answer(wanted, settled, body, content_type, etag));
+                }
+            }
+        };
         let coded = self
             .documents
             .coded_for(&named, identity, request.headers)

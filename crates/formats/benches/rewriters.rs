@@ -134,7 +134,7 @@ mod helm {
         let repository = remote(PackageType::Helm, "https://charts.example.com/stable/");
         with_document(kind, |document| {
             over(bencher, &repository, document, |format, document, _| {
-                format.check(&repository, document)
+                format.check(&repository, document, &larder_formats::Meter::default())
             });
         });
     }
@@ -236,7 +236,7 @@ mod npm {
         let repository = remote(PackageType::Npm, ROOT);
         with_document("own host", |document| {
             over(bencher, &repository, document, |format, document, _| {
-                format.check(&repository, document)
+                format.check(&repository, document, &larder_formats::Meter::default())
             });
         });
     }
@@ -387,7 +387,9 @@ mod pypi {
         let repository = remote(PackageType::Pypi, ROOT);
         with_document(syntax, "simple/demo-project/", |document| {
             over(bencher, &repository, document, |format, document, _| {
-                format.check(&repository, document).unwrap();
+                format
+                    .check(&repository, document, &larder_formats::Meter::default())
+                    .unwrap();
             });
         });
     }

@@ -4,6 +4,7 @@
 //! What a format says is acted on by the one pipeline in `larder-engine`; a format never serves anything itself.
 
 mod alpine;
+mod budget;
 mod client_lines;
 mod generic;
 mod helm;
@@ -30,8 +31,9 @@ use larder_core::{
 };
 use url::Url;
 
+pub use budget::{Budget, Meter};
 pub use client_lines::{ClientLines, client_lines, repository_url};
-pub use links::{ExternalLink, LeftOut, LinkBase, LinkKey, Links};
+pub use links::{ExternalLink, LeftOut, LinkBase, LinkKey, Links, Mark};
 pub use merge::{MergeFault, MergeMember, Merged};
 pub use operation::{
     Form, Operation, PassThrough, Read, Refusal, RequestParts, SourceBase, SourceSpec, StaticAnswer,
@@ -52,6 +54,13 @@ pub struct Document<'a> {
     pub variant: &'a str,
     /// Where a format may keep what it has found out about these bytes.
     pub memo: Option<&'a Memo>,
+}
+
+impl Document<'_> {
+    /// What counts one reading of it, from now on and on this thread, within the usual budget.
+    pub fn meter(&self) -> Meter {
+        Meter::new(Budget::default(), self.body.len())
+    }
 }
 
 /// What a format found out about one document when it read it: for the derivations from the same bytes, where it only ever saves
@@ -110,6 +119,16 @@ pub struct Claim {
     pub size: Option<u64>,
     /// Stated publish time.
     pub published_at: Option<UnixMillis>,
+}
+
+impl Claim {
+    /// What it takes of memory, in bytes.
+    pub fn weight(&self) -> usize {
+        let texts = self.path.capacity()
+            + self.url.capacity()
+            + self.identity.as_ref().map_or(0, String::capacity);
+        size_of::<Self>() + texts + self.digests.capacity() * size_of::<Digest>()
+    }
 }
 
 /// Files that are only right together, such as an index and its signature: they are fetched, kept and exchanged as one
@@ -234,7 +253,13 @@ pub trait Format: Send + Sync + std::fmt::Debug {
 
     /// Whether a document is what it should be. Called once per new upstream document, before it is committed; must
     /// be cheap (hundreds of MB/s), bounded in memory and depth, and refuse whatever [`derive`](Format::derive) or [`claims`](Format::claims) would refuse.
-    fn check(&self, repository: &Repository, document: &Document<'_>) -> Result<(), Malformed>;
+    /// What it takes is counted on `meter`.
+    fn check(
+        &self,
+        repository: &Repository,
+        document: &Document<'_>,
+        meter: &Meter,
+    ) -> Result<(), Malformed>;
 
     /// For files that are not documents: if `Some`, the whole body, at most this many bytes, is put to [`check`](Format::check) before it
     /// is kept.
@@ -306,7 +331,8 @@ pub trait Format: Send + Sync + std::fmt::Debug {
         ErrorCode::NotFound
     }
 
-    /// All files that a document names, in any order. A claim whose link may not be carried is left out.
+    /// All files that a document names, in any order. A claim whose link may not be carried is left out. What it takes, the claims
+    /// included, is counted on the meter of `links`.
     fn claims(
         &self,
         document: &Document<'_>,
@@ -314,7 +340,7 @@ pub trait Format: Send + Sync + std::fmt::Debug {
         sink: &mut dyn FnMut(Claim),
     ) -> Result<(), Malformed>;
 
-    /// Makes `form` of a document, links leading back to larder.
+    /// Makes `form` of a document, links leading back to larder. What it takes is counted on the meter of `links`.
     fn derive(
         &self,
         document: &Document<'_>,

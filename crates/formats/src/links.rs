@@ -9,7 +9,7 @@ mod judge;
 mod reference;
 mod signed;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -17,16 +17,14 @@ use larder_core::{PackageType, PathRules, Repository, UpstreamSettings};
 use sha2::Sha256;
 use url::Url;
 
-use crate::Malformed;
-pub(crate) use judge::{Carried, MAX_URL, NotCarried};
+pub(crate) use crate::budget::MAX_URL;
+use crate::{Claim, Malformed, Meter};
+pub(crate) use judge::{Carried, NotCarried};
 pub(crate) use reference::{is_plain, percent_decode};
 pub use signed::ExternalLink;
 
 /// First segment of every signed path.
 const EXTERNAL: &str = "_ext/";
-/// What the links of a document may take once they are resolved, beside four times its own length: a long base times many short links
-/// would be more than anybody has memory for.
-const ROOM: usize = 64 << 20;
 
 /// Where links start: `/larder/api/v1/remote/pypi/` (path-absolute) or `https://larder.example/api/v1/remote/npm/`; ends in a slash.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -45,6 +43,51 @@ impl LinkBase {
     /// The text, with its final slash.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// What stands in a derived document where the client's own name for larder would: documents of which only that differs are derived once,
+/// and it is put in while they are sent. Nobody can know a mark but who has the key, so that no upstream's document has one in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark(String);
+
+impl Mark {
+    /// The mark for clients whose base is `client_base` (`http://host:port`): it has the same scheme, and is a host in brackets where
+    /// that is one, for a base of either kind is written in another way into YAML and XML.
+    pub fn of(key: &LinkKey, client_base: &str) -> Self {
+        let (scheme, host) = client_base
+            .split_once("://")
+            .unwrap_or(("http", client_base));
+        let secret = Hmac::<Sha256>::new_from_slice(&key.0).map_or_else(
+            |_| [0; 32],
+            |mut mac| {
+                // A text that no signature of a link begins with.
+                mac.update(b"a mark in the place of a base");
+                mac.finalize().into_bytes().into()
+            },
+        );
+        let name = format!(
+            "{:032x}",
+            u128::from_be_bytes(*secret.first_chunk().unwrap_or(&[0; 16]))
+        );
+        let is_bracketed = host.contains(['[', ']']);
+        Self(if is_bracketed {
+            format!("{scheme}://[{name}]")
+        } else {
+            format!("{scheme}://{name}.invalid")
+        })
+    }
+
+    /// What stands in the place of `http://host:port`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Where it stands in a document.
+    pub fn points(&self, body: &[u8]) -> Vec<u64> {
+        memchr::memmem::find_iter(body, self.0.as_bytes())
+            .map(|at| at as u64)
+            .collect()
     }
 }
 
@@ -74,8 +117,8 @@ pub struct Links<'a> {
     keyed: Option<Hmac<Sha256>>,
     /// The query that the document was asked for with.
     query: Option<&'a str>,
-    /// Bytes that resolved links may still take.
-    room: Cell<usize>,
+    /// Counts what the document's links and claims take.
+    meter: Meter,
     left: RefCell<LeftOut>,
 }
 
@@ -111,7 +154,7 @@ impl<'a> Links<'a> {
             base,
             keyed,
             query: None,
-            room: Cell::new(ROOM),
+            meter: Meter::default(),
             left: RefCell::default(),
         }
     }
@@ -156,28 +199,38 @@ impl<'a> Links<'a> {
         (is_plain(rest) && !rest.starts_with(EXTERNAL)).then_some(rest)
     }
 
+    /// The same with another budget than the usual one.
+    #[must_use]
+    pub fn metered(self, meter: Meter) -> Self {
+        Self { meter, ..self }
+    }
+
+    /// What counts what the document takes.
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
     /// A document of this length is read from its start.
     pub(crate) fn begin(&self, document_length: usize) {
         self.left.take();
-        self.room
-            .set(ROOM.saturating_add(document_length.saturating_mul(4)));
+        self.meter.begin(document_length);
     }
 
     /// Takes room for a resolved link; false once there is none left.
     pub(crate) fn take_room(&self, bytes: usize) -> bool {
-        let left = self.room.get().checked_sub(bytes);
-        self.room.set(left.unwrap_or(0));
-        left.is_some()
+        self.meter.output(bytes)
     }
 
-    /// Fails where the links took more than their room: such a document is an attack, or of no use.
-    pub(crate) fn end(&self) -> Result<(), Malformed> {
-        if self.room.get() > 0 {
-            return Ok(());
+    /// Hands over a claim, if there is room for it.
+    pub(crate) fn claim(&self, claim: Claim, sink: &mut dyn FnMut(Claim)) {
+        if self.meter.hold(claim.weight()) {
+            sink(claim);
         }
-        Err(Malformed(
-            "its links are so many, and relative to an address so long, that they would not fit into memory".to_owned(),
-        ))
+    }
+
+    /// Fails where the document took more than its budget: it is an attack, or of no use.
+    pub(crate) fn end(&self) -> Result<(), Malformed> {
+        self.meter.end()
     }
 
     /// Remembers that a link is not carried.

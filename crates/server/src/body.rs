@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_core::Stream;
 use http_body::{Frame, SizeHint};
 use larder_core::{ByteRange, RequestId};
-use larder_engine::{FlightBody, FlightReader, PassThroughBody};
+use larder_engine::{FlightBody, FlightReader, PassThroughBody, SplicedBody, SplicedReader};
 use larder_sendfile::FileSender;
 
 use crate::access_log::BrokenOff;
@@ -35,6 +35,10 @@ pub(crate) enum Piece {
     },
     InFlight {
         flight: Arc<FlightBody>,
+        range: Option<ByteRange>,
+    },
+    Spliced {
+        body: Arc<SplicedBody>,
         range: Option<ByteRange>,
     },
     Stream(PassThroughBody),
@@ -69,6 +73,7 @@ struct Pieces {
 enum Current {
     File(FileBody),
     InFlight(FlightReader),
+    Spliced(SplicedReader),
     Stream(PassThroughBody),
 }
 
@@ -162,6 +167,7 @@ impl Pieces {
             let next = match &mut self.current {
                 Some(Current::File(file)) => ready!(file.poll_frame(cx)),
                 Some(Current::InFlight(reader)) => ready!(Pin::new(reader).poll_next(cx)),
+                Some(Current::Spliced(reader)) => ready!(Pin::new(reader).poll_next(cx)),
                 Some(Current::Stream(stream)) => ready!(Pin::new(stream).poll_next(cx)),
                 None => match self.rest.pop_front() {
                     None => return Poll::Ready(None),
@@ -183,6 +189,10 @@ impl Pieces {
                     }
                     Some(Piece::InFlight { flight, range }) => {
                         self.current = Some(Current::InFlight(flight.reader(range)));
+                        continue;
+                    }
+                    Some(Piece::Spliced { body, range }) => {
+                        self.current = Some(Current::Spliced(body.reader(range)));
                         continue;
                     }
                     Some(Piece::Stream(stream)) => {

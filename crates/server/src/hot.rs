@@ -120,7 +120,9 @@ impl HotBody {
         match (loaded, body.into_inner()) {
             (Some(bytes), _) | (None, Body::Bytes(bytes)) => Self::Bytes(bytes),
             (None, Body::File { file, length }) => Self::File { file, length },
-            (None, Body::Empty | Body::InFlight(_) | Body::Stream(_)) => Self::Bytes(Bytes::new()),
+            (None, Body::Empty | Body::InFlight(_) | Body::Spliced(_) | Body::Stream(_)) => {
+                Self::Bytes(Bytes::new())
+            }
         }
     }
 

@@ -61,6 +61,19 @@ mod unknown;
 mod upload;
 mod watched;
 
+/// What fuzz targets call; no part of the crate's interface.
+#[doc(hidden)]
+pub mod fuzzing {
+    /// Scans bytes for heads of requests, at once and a byte at a time: the verdict must be the same.
+    pub fn framing(data: &[u8]) {
+        let mut at_once = crate::framing::HeadScanner::default();
+        let mut in_steps = crate::framing::HeadScanner::default();
+        let whole = at_once.feed(data);
+        let cut = data.iter().find_map(|byte| in_steps.feed(&[*byte]));
+        assert_eq!(whole, cut, "a verdict that depends on how the bytes came");
+    }
+}
+
 pub use backend::{Backend, CounterSnapshot, UploadBody};
 pub use health_page::ReloadReport;
 pub use hot::hot_files;

@@ -19,7 +19,7 @@ use larder_core::{
     ByteRange, CacheStatus, Conditions, Current, Precondition, RangeAnswer, Source, UnixMillis,
     evaluate_conditions, evaluate_range, field_text, field_value,
 };
-use larder_engine::{Body, Cleared, FlightBody, PassThroughBody, Representation};
+use larder_engine::{Body, Cleared, FlightBody, PassThroughBody, Representation, SplicedBody};
 use larder_sendfile::FileSender;
 
 use crate::body::{Piece, ResponseBody};
@@ -56,8 +56,13 @@ pub(crate) struct Timing {
 pub(crate) enum Payload {
     Empty,
     Bytes(Bytes),
-    File { file: Arc<File>, length: u64 },
+    File {
+        file: Arc<File>,
+        length: u64,
+    },
     InFlight(Arc<FlightBody>),
+    /// Made, but for the name that the client has for larder.
+    Spliced(Arc<SplicedBody>),
     Stream(PassThroughBody),
 }
 
@@ -161,6 +166,7 @@ impl From<Cleared<Body>> for Payload {
             Body::Bytes(bytes) => Self::Bytes(bytes),
             Body::File { file, length } => Self::File { file, length },
             Body::InFlight(flight) => Self::InFlight(Arc::new(flight)),
+            Body::Spliced(body) => Self::Spliced(Arc::new(body)),
             Body::Stream(stream) => Self::Stream(stream),
         }
     }
@@ -173,12 +179,13 @@ impl Payload {
             Self::Bytes(bytes) => Some(bytes.len() as u64),
             Self::File { length, .. } => Some(*length),
             Self::InFlight(flight) => flight.length(),
+            Self::Spliced(body) => Some(body.length()),
             Self::Empty | Self::Stream(_) => None,
         }
     }
 
     pub(crate) fn has_ranges(&self) -> bool {
-        matches!(self, Self::Bytes(_) | Self::File { .. } | Self::InFlight(_))
+        !matches!(self, Self::Empty | Self::Stream(_))
     }
 
     fn piece(&self, range: ByteRange) -> Option<Piece> {
@@ -197,6 +204,10 @@ impl Payload {
             },
             Self::InFlight(flight) => Piece::InFlight {
                 flight: Arc::clone(flight),
+                range: Some(range),
+            },
+            Self::Spliced(body) => Piece::Spliced {
+                body: Arc::clone(body),
                 range: Some(range),
             },
             Self::Empty | Self::Stream(_) => return None,
@@ -300,6 +311,12 @@ fn whole(
                 flight,
                 range: None,
             }),
+            length,
+            asked,
+            sent,
+        ),
+        Payload::Spliced(body) => one_piece(
+            Some(Piece::Spliced { body, range: None }),
             length,
             asked,
             sent,

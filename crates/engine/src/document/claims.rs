@@ -4,16 +4,14 @@
 use std::sync::Arc;
 
 use larder_core::{ArtifactRecord, Fault, RepresentationInputs, RepresentationKey};
-use larder_formats::{LinkBase, Links, Malformed};
+use larder_formats::{LinkBase, Links};
 use larder_storage::{Change, DerivedRecord};
 
 use crate::claim::StoredClaim;
 use crate::document::Documents;
 use crate::document::claim_table::ClaimTable;
-use crate::document::claim_tables::Gathering;
-use crate::document::load::tell;
+use crate::document::load::{DocumentSource, tell};
 use crate::fault::{internal, malformed};
-use crate::loaded::LoadedDocument;
 use crate::policy::admission;
 use crate::target::Target;
 use crate::transfer::flight::Settled;
@@ -77,11 +75,11 @@ impl Documents {
             if let Some(table) = self.stored_claims(&key).await {
                 return Ok(table);
             }
-            let document = match arrived {
-                Some(settled) => self.settled_document(wanted, settled).await?,
-                None => self.load_document(wanted, record).await?,
+            let source = match arrived {
+                Some(settled) => DocumentSource::settled(wanted, settled),
+                None => self.held_source(wanted, record)?,
             };
-            let table = self.read_claims(wanted, document).await?;
+            let table = self.read_claims(source).await?;
             self.keep_claims(key.clone(), wanted, record, &table);
             Ok(table)
         };
@@ -96,30 +94,31 @@ impl Documents {
 
     async fn read_claims(
         self: &Arc<Self>,
-        wanted: &Arc<Target>,
-        document: Arc<LoadedDocument>,
+        source: DocumentSource,
     ) -> Result<Arc<ClaimTable>, Fault> {
         let engine = Arc::clone(self);
         let parsed = self.parse_blocking(move || {
+            let document = source.load()?;
             let repository = Arc::clone(&document.wanted().entry.repository);
             let query = document.wanted().spec.query.as_deref();
             let links = Links::new(&repository, &engine.link_key, LinkBase(String::new()))
                 .asked_with(query);
-            let mut claims = Gathering::default();
-            document
+            // What they weigh in all is bounded by the format's budget.
+            let mut claims = Vec::new();
+            let read = document
                 .wanted()
                 .format
-                .claims(&document.view(), &links, &mut |claim| claims.add(claim))?;
+                .claims(&document.view(), &links, &mut |claim| claims.push(claim));
+            if let Err(error) = read {
+                return Err(malformed(document.wanted(), &error));
+            }
             // Of a document itself this was told when it came.
             if !document.wanted().spec.is_document {
                 tell(&document);
             }
-            Ok::<_, Malformed>(ClaimTable::build(claims.all()?))
+            Ok(ClaimTable::build(claims))
         });
-        parsed
-            .await?
-            .map(Arc::new)
-            .map_err(|error| malformed(wanted, &error))
+        parsed.await?.map(Arc::new)
     }
 
     fn keep_claims(

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use larder_core::{BlobDescriptor, DigestAlgorithm, Fault};
-use larder_formats::{LeftOut, LinkBase, Links, Malformed};
+use larder_formats::{LeftOut, LinkBase, Links, Mark};
 use larder_storage::{Change, DerivedRecord, OpenBlob, SealedSpool, Spool};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -16,18 +16,22 @@ use quick_cache::sync::Cache;
 use crate::answer::{Body, Representation};
 use crate::counters::count;
 use crate::document::coding::Coding;
+use crate::document::load::DocumentSource;
 use crate::document::named::Named;
 use crate::document::{Documents, coding};
 use crate::fault::{internal, malformed};
 use crate::target::Target;
 use crate::transfer::files::read_file;
 use crate::transfer::flight::Settled;
+use crate::transfer::spliced::{Marked, SplicedBody};
 
 /// Open derivations, as memory: a file counts for its table entry only.
 const BUDGET: u64 = 32 << 20;
 const FILE_WEIGHT: u64 = 16 << 10;
 /// No body in memory weighs more: the cache takes nothing that is heavier than one of its shards.
 const MOST_WEIGHT: u64 = 1 << 20;
+/// Longer ones are written to a file before anybody gets them, in bytes.
+const LONGEST_IN_MEMORY: usize = 1 << 20;
 /// Documents below this are not worth compressing.
 const SMALLEST_CODED: u64 = 1 << 10;
 /// Documents up to this length are compressed while the client waits: that takes a few milliseconds, and each request gets the same form.
@@ -40,6 +44,8 @@ pub(crate) struct DerivedBody {
     pub(crate) length: u64,
     pub(crate) content_type: String,
     pub(crate) etag: String,
+    /// Where the marks are, if it has any.
+    points: Option<Arc<[u64]>>,
     /// The table subtracts what it has added only if this never changes.
     weight: u64,
 }
@@ -55,7 +61,7 @@ enum Place {
 }
 
 impl DerivedBody {
-    fn new(place: Place, content_type: String, key: &str) -> Self {
+    fn new(place: Place, content_type: String, key: &str, points: Option<Arc<[u64]>>) -> Self {
         let (length, weight) = match &place {
             Place::File(open) => (open.length, 0),
             // Moves to a file in a moment, and must not crowd out everything else until then.
@@ -70,7 +76,10 @@ impl DerivedBody {
             length,
             content_type,
             etag: tag(key),
-            weight: FILE_WEIGHT + weight,
+            weight: FILE_WEIGHT
+                + weight
+                + points.as_ref().map_or(0, |points| 8 * points.len() as u64),
+            points,
         }
     }
 
@@ -83,6 +92,16 @@ impl DerivedBody {
                 .is_ok_and(|metadata| metadata.len() == open.length),
             Place::Memory(_) | Place::Stuck(_) => true,
         }
+    }
+
+    /// The same with `base` in the place of each mark.
+    fn spliced(&self, mark: &Mark, base: &str) -> SplicedBody {
+        let source = match &self.place {
+            Place::File(open) => Marked::File(Arc::clone(&open.file)),
+            Place::Memory(bytes) | Place::Stuck(bytes) => Marked::Bytes(bytes.clone()),
+        };
+        let points = self.points.clone().unwrap_or_default();
+        SplicedBody::new(source, self.length, points, mark.as_str().len(), base)
     }
 
     fn bytes(&self) -> io::Result<Bytes> {
@@ -173,6 +192,23 @@ impl Coded {
     }
 }
 
+/// A new derivation, with its `Content-Type`.
+#[derive(Debug)]
+pub(crate) enum Made {
+    Bytes(Vec<u8>, String),
+    /// In a file of this length, with the places of its marks.
+    File(Spool, u64, Option<Arc<[u64]>>, String),
+}
+
+/// A document for one client.
+#[derive(Debug)]
+pub(crate) enum ForClient {
+    /// Kept as it is sent.
+    Own(Arc<DerivedBody>),
+    /// Put together while it is sent; with its `Content-Type` and tag.
+    Spliced(SplicedBody, String, String),
+}
+
 impl Documents {
     /// One document in the form that a client wants, links leading back to larder.
     pub(crate) async fn derive_document(
@@ -181,26 +217,78 @@ impl Documents {
         settled: &Settled,
         base: LinkBase,
         form: &'static str,
-    ) -> Result<(Vec<u8>, String), Fault> {
-        let document = self.settled_document(wanted, settled).await?;
+        mark: Option<Mark>,
+    ) -> Result<Made, Fault> {
+        let source = DocumentSource::settled(wanted, settled);
         let documents = Arc::clone(self);
         let derived = self.parse_blocking(move || {
+            let document = source.load()?;
             let wanted = document.wanted();
             let query = wanted.spec.query.as_deref();
             let links =
                 Links::new(&wanted.entry.repository, &documents.link_key, base).asked_with(query);
-            let derived = wanted.format.derive(&document.view(), form, &links)?;
+            let derived = wanted
+                .format
+                .derive(&document.view(), form, &links)
+                .map_err(|error| malformed(wanted, &error))?;
             tell_left_out(wanted, links.left_out());
-            Ok::<_, Malformed>((derived.body, derived.content_type.to_owned()))
+            let content_type = derived.content_type.to_owned();
+            Ok::<_, Fault>(documents.made(derived.body, content_type, mark.as_ref()))
         });
-        derived.await?.map_err(|error| malformed(wanted, &error))
+        derived.await?
+    }
+
+    /// What was derived, on a thread that may wait and has a parser's place: a long one is in a file before that place is free, for many
+    /// at once would fill memory.
+    pub(crate) fn made(&self, body: Vec<u8>, content_type: String, mark: Option<&Mark>) -> Made {
+        let spool = (body.len() > LONGEST_IN_MEMORY)
+            .then(|| self.transfers.new_spool())
+            .flatten()
+            .and_then(|mut spool| spool.append(&body).ok().map(|()| spool));
+        let Some(spool) = spool else {
+            return Made::Bytes(body, content_type);
+        };
+        let points = mark.map(|mark| mark.points(&body).into());
+        Made::File(spool, body.len() as u64, points, content_type)
+    }
+
+    /// A document whose links begin with what this client calls larder: derived once for all clients, as `marked` by `make`. Who uses a
+    /// name that is really used gets a document of its own, `own`, which is kept and compressed like any other.
+    pub(crate) async fn for_client(
+        self: &Arc<Self>,
+        own: &Named,
+        marked: &Named,
+        client_base: &str,
+        make: impl Future<Output = Result<Made, Fault>>,
+    ) -> Result<ForClient, Fault> {
+        let key = own.key(Coding::Identity);
+        let is_familiar = self.familiar_bases.admit(client_base, self.now());
+        if is_familiar && let Some(body) = self.derivations.get(&key) {
+            return Ok(ForClient::Own(body));
+        }
+        let body = self.derived(marked, make).await?;
+        let Some(mark) = &marked.mark else {
+            return Err(internal("a document without marks has no place for a name"));
+        };
+        let spliced = body.spliced(mark, client_base);
+        let content_type = body.content_type.clone();
+        if !is_familiar {
+            return Ok(ForClient::Spliced(spliced, content_type, tag(&key)));
+        }
+        let make = async {
+            let whole = self.parse_blocking(move || spliced.whole()).await?;
+            let whole = whole.map_err(|_| internal("a derivation could not be read back"))?;
+            Ok(self.keep_derivation(own, &key, whole, content_type))
+        };
+        let kept = self.derivations.0.get_or_insert_async(&key, make).await?;
+        Ok(ForClient::Own(kept))
     }
 
     /// A derivation: what is made already, or what `make` gives, which is then kept. Made once, however many ask meanwhile.
     pub(crate) async fn derived(
         self: &Arc<Self>,
         named: &Named,
-        make: impl Future<Output = Result<(Vec<u8>, String), Fault>>,
+        make: impl Future<Output = Result<Made, Fault>>,
     ) -> Result<Arc<DerivedBody>, Fault> {
         let key = named.key(Coding::Identity);
         if let Some(body) = self.derivations.get(&key) {
@@ -210,9 +298,27 @@ impl Documents {
             if let Some(body) = self.stored_derivation(&key).await {
                 return Ok(body);
             }
-            let (body, content_type) = make.await?;
+            let made = make.await?;
             count(&self.counters.derivations);
-            Ok(self.keep_derivation(named, &key, body, content_type))
+            Ok(match made {
+                Made::Bytes(body, content_type) => {
+                    self.keep_derivation(named, &key, body, content_type)
+                }
+                Made::File(spool, length, points, content_type) => {
+                    let file = spool.reader();
+                    let place = Place::File(OpenBlob { file, length });
+                    let body = Arc::new(DerivedBody::new(place, content_type, &key, points));
+                    if named.persist {
+                        let (documents, named, key) =
+                            (Arc::clone(self), named.clone(), key.clone());
+                        let kept = Arc::clone(&body);
+                        larder_upstream::spawn(async move {
+                            documents.store_derivation(named, key, spool, &kept).await;
+                        });
+                    }
+                    body
+                }
+            })
         };
         self.derivations.0.get_or_insert_async(&key, make).await
     }
@@ -311,6 +417,7 @@ impl Documents {
             Place::File(open),
             derived.content_type,
             key,
+            None,
         )))
     }
 
@@ -322,11 +429,13 @@ impl Documents {
         body: Vec<u8>,
         content_type: String,
     ) -> Arc<DerivedBody> {
+        let points = named.mark.as_ref().map(|mark| mark.points(&body).into());
         let bytes = Bytes::from(body);
         let body = Arc::new(DerivedBody::new(
             Place::Memory(bytes.clone()),
             content_type,
             key,
+            points,
         ));
         let (engine, named, key, kept) = (
             Arc::clone(self),
@@ -341,7 +450,8 @@ impl Documents {
                 spool.append(&bytes).ok().map(|()| spool)
             });
             let settle = |place| {
-                let settled = DerivedBody::new(place, kept.content_type.clone(), &key);
+                let points = kept.points.clone();
+                let settled = DerivedBody::new(place, kept.content_type.clone(), &key, points);
                 engine.derivations.0.insert(key.clone(), Arc::new(settled));
             };
             // Without room on the disk it stays in memory, weighed for what it is; the longest are made again when they are asked for.
@@ -436,7 +546,7 @@ mod tests {
         let put = |place| {
             derivations.0.insert(
                 "k".to_owned(),
-                Arc::new(DerivedBody::new(place, String::new(), "k")),
+                Arc::new(DerivedBody::new(place, String::new(), "k", None)),
             );
         };
         for _ in 0..100 {
@@ -458,7 +568,7 @@ mod tests {
             let place = Place::Stuck(Bytes::from(vec![b'x'; 1 << 20]));
             derivations.0.insert(
                 n.to_string(),
-                Arc::new(DerivedBody::new(place, String::new(), "k")),
+                Arc::new(DerivedBody::new(place, String::new(), "k", None)),
             );
         }
         assert!(

@@ -1,24 +1,108 @@
 //! Whole documents: checked before they are kept, loaded to be derived from. Also the engine's dealings with whole files in general.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_core::{ArtifactRecord, ErrorCode, Fault, Hasher};
 use larder_formats::{Malformed, Memo};
+use larder_storage::{OpenBlob, Spool};
 
 use crate::counters::count;
 use crate::document::{Documents, coding};
 use crate::fault::{FetchError, internal, stopped, storage_fault, unusable_document};
 use crate::loaded::LoadedDocument;
 use crate::target::Target;
-use crate::transfer::files::{read_file, read_fill, received_bytes};
+use crate::transfer::files::{read_file, read_fill, read_received, received_bytes};
 use crate::transfer::fill::Fill;
 use crate::transfer::flight::{Settled, SettledBody};
 use crate::transfer::received;
 use crate::transfer::received::{Filled, Received, Whole, finished_record};
 
+/// The longest document that stays in memory between its check and what is derived from it, in bytes.
+const KEPT_AT_HAND: usize = 256 << 10;
+
+/// A received document that has been found good.
+struct Checked {
+    received: Received,
+    fill: Arc<Fill>,
+    record: ArtifactRecord,
+    /// If it is short.
+    document: Option<LoadedDocument>,
+}
+
+/// Where a document's bytes are, to be read by whoever has got a parser for them: waiting for one takes no memory.
+#[derive(Debug)]
+pub(crate) enum DocumentSource {
+    /// In memory already.
+    Loaded(Arc<LoadedDocument>),
+    /// In a file.
+    File {
+        file: Arc<File>,
+        length: u64,
+        record: Arc<ArtifactRecord>,
+        wanted: Arc<Target>,
+    },
+    /// In what was received, where no file could be made.
+    Fill {
+        fill: Arc<Fill>,
+        length: u64,
+        record: Arc<ArtifactRecord>,
+        wanted: Arc<Target>,
+    },
+}
+
+impl DocumentSource {
+    /// Where the bytes behind a settled flight are.
+    pub(crate) fn settled(wanted: &Arc<Target>, settled: &Settled) -> Self {
+        if let Some(document) = &settled.document {
+            return Self::Loaded(Arc::clone(document));
+        }
+        let (record, wanted) = (Arc::clone(&settled.record), Arc::clone(wanted));
+        match &settled.body {
+            SettledBody::Blob(open) => Self::File {
+                file: Arc::clone(&open.file),
+                length: open.length,
+                record,
+                wanted,
+            },
+            SettledBody::Fill(fill) => Self::Fill {
+                fill: Arc::clone(fill),
+                length: settled.record.blob().map_or(0, |blob| blob.size),
+                record,
+                wanted,
+            },
+        }
+    }
+
+    /// Reads it, on a thread that may wait.
+    ///
+    /// # Errors
+    /// The bytes cannot be read.
+    pub(crate) fn load(self) -> Result<Arc<LoadedDocument>, Fault> {
+        let lost = |_| internal("a document could not be read back");
+        let (body, record, wanted) = match self {
+            Self::Loaded(document) => return Ok(document),
+            Self::File {
+                file,
+                length,
+                record,
+                wanted,
+            } => (read_file(&file, length).map_err(lost)?, record, wanted),
+            Self::Fill {
+                fill,
+                length,
+                record,
+                wanted,
+            } => (read_fill(&fill, length).map_err(lost)?, record, wanted),
+        };
+        LoadedDocument::new(body, &record, wanted).map(Arc::new)
+    }
+}
+
 impl Documents {
-    /// A received document: decoded if it came compressed, checked, and only then kept.
+    /// A received document: decoded if it came compressed, checked, and only then kept. While it waits for a parser its bytes are where
+    /// they arrived, and not in memory.
     pub(crate) async fn accept_document(
         self: &Arc<Self>,
         wanted: &Arc<Target>,
@@ -26,45 +110,58 @@ impl Documents {
         received: Received,
         prior: Option<&ArtifactRecord>,
     ) -> Result<Filled, FetchError> {
+        let (documents, wanted_there, fill_there) =
+            (Arc::clone(self), Arc::clone(wanted), Arc::clone(fill));
+        let prior = prior.cloned();
+        let checked = self.parse_blocking(move || {
+            documents.check_received(&wanted_there, &fill_there, received, prior.as_ref())
+        });
+        let Checked {
+            received,
+            fill,
+            record,
+            document,
+        } = checked.await.map_err(stopped)??;
+        fill.verified(received.length);
+        let filled = received::hand_over(wanted, &fill, received, record);
+        Ok(Filled {
+            document: document.map(Arc::new),
+            ..filled
+        })
+    }
+
+    /// Decodes and checks a received document, on a thread that may wait.
+    fn check_received(
+        self: &Arc<Self>,
+        wanted: &Arc<Target>,
+        fill: &Arc<Fill>,
+        mut received: Received,
+        prior: Option<&ArtifactRecord>,
+    ) -> Result<Checked, FetchError> {
         let mut headers = fill.draft.headers.clone();
-        let mut received = received;
-        let mut decoded = None;
         if received.of_another_mirror {
             (headers.etag, headers.last_modified) = (None, None);
         }
+        let mut body = received_bytes(fill, &received)?;
         // An index that is an archive by its name is signed as it is: a label on top is a server's mistake (design section 11).
         let label = headers
             .content_encoding
             .take()
             .filter(|_| !coding::name_says_compressed(&wanted.spec.key_path));
+        let decoded_here = label.is_some();
         if let Some(label) = label {
-            let bytes = received_bytes(fill, &received)?;
-            let limit = self.budgets.limits.document_size;
-            let plain = self
-                .parse_blocking(move || coding::decode(&bytes, &label, limit))
-                .await
-                .map_err(stopped)?;
-            let plain = plain.map_err(|message| unusable_document(wanted, &message))?;
+            body = coding::decode(&body, &label, self.budgets.limits.document_size)
+                .map_err(|message| unusable_document(wanted, &message))?;
             // The upstream's tag belongs to the coded form.
             headers.etag = None;
-            received = self.rewritten(&plain, &received);
-            decoded = Some(plain);
+            received = self.rewritten(&body, &received);
         }
-        let decoded_here = decoded.is_some();
-        let body = match decoded {
-            Some(plain) => plain,
-            None => received_bytes(fill, &received)?,
-        };
         let record = finished_record(fill, headers, &received, true, prior, self.now());
         let document = LoadedDocument::new(body, &record, Arc::clone(wanted)).map_err(stopped)?;
-        let checked = self.parse_blocking(move || {
-            let wanted = document.wanted();
-            let verdict = wanted
-                .format
-                .check(&wanted.entry.repository, &document.view());
-            (verdict, document)
-        });
-        let (verdict, document) = checked.await.map_err(stopped)?;
+        let view = document.view();
+        let verdict = wanted
+            .format
+            .check(&wanted.entry.repository, &view, &view.meter());
         if let Err(Malformed(reason)) = verdict {
             count(&wanted.entry.counters.malformed_documents);
             return Err(unusable_document(wanted, &reason));
@@ -76,16 +173,18 @@ impl Documents {
             // The decoded bytes are not what the fill holds.
             Arc::new(Fill::complete(
                 fill.draft.clone(),
-                Bytes::copy_from_slice(document.view().body),
+                Bytes::copy_from_slice(view.body),
             ))
         } else {
             Arc::clone(fill)
         };
-        fill.verified(received.length);
-        let filled = received::hand_over(wanted, &fill, received, record);
-        Ok(Filled {
-            document: Some(Arc::new(document)),
-            ..filled
+        // A long one is read from its file once more, by whoever has got a parser for it.
+        let is_short = view.body.len() <= KEPT_AT_HAND;
+        Ok(Checked {
+            received,
+            fill,
+            record,
+            document: is_short.then_some(document),
         })
     }
 
@@ -121,12 +220,19 @@ impl Documents {
             let message = "the upstream compressed the file unasked, and it is too large to be unpacked in memory";
             return Err(FetchError::unusable(ErrorCode::UnaskedCoding, message));
         }
-        let coded = received_bytes(&whole.fill, received)?;
+        let (fill, spool, length) = (
+            Arc::clone(&whole.fill),
+            received.spool.as_ref().map(Spool::reader),
+            received.length,
+        );
         let label = label.to_owned();
         let plain = self
-            .parse_blocking(move || coding::decode(&coded, &label, limit))
+            .parse_blocking(move || {
+                let coded = read_received(&fill, spool.as_deref(), length)?;
+                Ok::<_, FetchError>(coding::decode(&coded, &label, limit))
+            })
             .await
-            .map_err(stopped)?;
+            .map_err(stopped)??;
         let plain = plain.map_err(|message| unusable_document(wanted, &message))?;
         let received = self.rewritten(&plain, received);
         // Without a file of their own the decoded bytes need a place: the fill holds the coded ones.
@@ -137,49 +243,30 @@ impl Documents {
         Ok(Whole { received, fill })
     }
 
-    /// A held document's bytes, ready to be read.
-    pub(crate) async fn load_document(
+    /// Where a held document's bytes are.
+    pub(crate) fn held_source(
         &self,
         wanted: &Arc<Target>,
-        record: &ArtifactRecord,
-    ) -> Result<Arc<LoadedDocument>, Fault> {
+        record: &Arc<ArtifactRecord>,
+    ) -> Result<DocumentSource, Fault> {
         let blob = record
             .blob()
             .ok_or_else(|| internal("a document has no bytes"))?;
-        let body = self
-            .transfers
-            .read_blob(blob)
-            .await
+        let OpenBlob { file, length } = self
+            .blobs
+            .open(blob)
             .map_err(|error| storage_fault(&wanted.entry, &error))?;
-        LoadedDocument::new(body, record, Arc::clone(wanted)).map(Arc::new)
+        Ok(DocumentSource::File {
+            file,
+            length,
+            record: Arc::clone(record),
+            wanted: Arc::clone(wanted),
+        })
     }
 
-    /// The bytes behind a settled flight, for derivations.
-    pub(crate) async fn settled_document(
-        &self,
-        wanted: &Arc<Target>,
-        settled: &Settled,
-    ) -> Result<Arc<LoadedDocument>, Fault> {
-        if let Some(document) = &settled.document {
-            return Ok(Arc::clone(document));
-        }
-        let lost = |_| internal("a document could not be read back");
-        let bytes = match &settled.body {
-            SettledBody::Blob(open) => {
-                let (file, length) = (Arc::clone(&open.file), open.length);
-                tokio::task::spawn_blocking(move || read_file(&file, length))
-                    .await
-                    .map_err(|_| internal("interrupted"))?
-                    .map_err(lost)?
-            }
-            SettledBody::Fill(fill) => {
-                read_fill(fill, settled.record.blob().map_or(0, |blob| blob.size)).map_err(lost)?
-            }
-        };
-        LoadedDocument::new(bytes, &settled.record, Arc::clone(wanted)).map(Arc::new)
-    }
-
-    /// Parses on a blocking thread, few at a time: each parse may hold twice its document.
+    /// Parses on a blocking thread, few at a time: each parse may hold a few times its document. `work` reads what it needs into memory
+    /// by itself, so that whoever waits here holds nothing; and the place that it takes is free only when it has ended, though nobody
+    /// may wait for it any more.
     pub(crate) async fn parse_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,

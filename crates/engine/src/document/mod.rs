@@ -36,6 +36,7 @@ use crate::catalog::Catalog;
 use crate::counters::Counters;
 use crate::transfer::Transfers;
 use crate::transfer::flight::Flights;
+use crate::transfer::spliced::FamiliarBases;
 
 /// Parsers' places, tables of claims and derivations.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub(crate) struct Documents {
     counters: Arc<Counters>,
     claim_tables: ClaimTables,
     derivations: Derivations,
+    /// What clients call larder, where no `public_url` says it.
+    familiar_bases: FamiliarBases,
     rereadings: Rereadings,
 }
 
@@ -78,6 +81,7 @@ impl Documents {
             budgets: parts.budgets,
             counters: parts.counters,
             claim_tables: ClaimTables::new(),
+            familiar_bases: FamiliarBases::default(),
             rereadings: Rereadings::default(),
         })
     }

@@ -74,9 +74,19 @@ impl Transfers {
 }
 
 pub(crate) fn received_bytes(fill: &Arc<Fill>, received: &Received) -> Result<Vec<u8>, FetchError> {
-    let read = match &received.spool {
-        Some(spool) => read_file(&spool.reader(), received.length),
-        None => read_fill(fill, received.length),
+    let spool = received.spool.as_ref().map(Spool::reader);
+    read_received(fill, spool.as_deref(), received.length)
+}
+
+/// All bytes of a received body: from its spool, else from the fill.
+pub(crate) fn read_received(
+    fill: &Arc<Fill>,
+    spool: Option<&File>,
+    length: u64,
+) -> Result<Vec<u8>, FetchError> {
+    let read = match spool {
+        Some(file) => read_file(file, length),
+        None => read_fill(fill, length),
     };
     read.map_err(|_| {
         FetchError::unusable(

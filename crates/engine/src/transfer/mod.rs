@@ -6,6 +6,7 @@
 //! | `fill.rs`, `reader.rs` | the bytes while they arrive |
 //! | `received.rs` | a body that has arrived, and its record |
 //! | `files.rs` | reading, hashing and storing whole files |
+//! | `spliced.rs` | documents that get the name that the client has for larder while they are sent |
 //! | `passthrough.rs` | bodies that are passed through |
 
 pub(crate) mod files;
@@ -14,6 +15,7 @@ pub(crate) mod flight;
 pub(crate) mod passthrough;
 pub(crate) mod reader;
 pub(crate) mod received;
+pub(crate) mod spliced;
 
 use std::sync::Arc;
 

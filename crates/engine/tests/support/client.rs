@@ -292,6 +292,7 @@ fn stream(body: Body, range: Option<ByteRange>) -> ByteStream {
             }))
         }
         Body::InFlight(flight) => Box::pin(flight.reader(range)),
+        Body::Spliced(body) => Box::pin(body.reader(range)),
         Body::Stream(stream) => Box::pin(stream),
     }
 }

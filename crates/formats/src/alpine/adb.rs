@@ -16,7 +16,9 @@ const MAX_TREE: u64 = 1 << 28;
 /// Longest name, version or rule.
 const MAX_TEXT: usize = 1 << 10;
 /// What any index may unpack to, whatever its size.
-const ALWAYS_ALLOWED: u64 = 64 << 20;
+const ALWAYS_ALLOWED: u64 = 16 << 20;
+/// Real indexes shrink to a tenth.
+const INDEX_RATIO: u64 = 100;
 /// Largest index, unpacked: that of the largest public repository is a tenth of it.
 const MAX_UNPACKED: u64 = 128 << 20;
 /// Deflate makes at most 1,032 bytes of one.
@@ -53,7 +55,7 @@ pub(super) fn unpack(body: &[u8]) -> Result<Vec<u8>, Malformed> {
         .ok_or_else(|| Malformed("it does not begin as a database of apk does".to_owned()))?;
     let packed = body.get(head..).unwrap_or_default();
     let allowed = (body.len() as u64)
-        .saturating_mul(MAX_RATIO)
+        .saturating_mul(INDEX_RATIO)
         .clamp(ALWAYS_ALLOWED, MAX_UNPACKED);
     let mut plain = Vec::new();
     let read = match packing {

@@ -5,12 +5,20 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::bufread::GzDecoder;
 
-use super::record::{MAX_RECORDS, Naming, Packages, Record};
+use super::record::{Naming, Packages, Record};
 use super::tar::next_header;
-use crate::{Claim, Document, Malformed};
+use crate::budget::MAX_URL;
+use crate::{Claim, Document, Links, Malformed, Meter};
+
+/// What is done with each record.
+type Each<'s> = &'s mut dyn FnMut(Record) -> Result<(), Malformed>;
 
 /// Unpacked length of all members together: that of the largest public index is a tenth of it.
 const MAX_UNPACKED: u64 = 512 << 20;
+/// What any index may unpack to, whatever its size.
+const ALWAYS_ALLOWED: u64 = 64 << 20;
+/// Real indexes shrink to a fifth.
+const MAX_RATIO: u64 = 100;
 /// Lists of provided names are long, but not that long.
 const MAX_LINE: u64 = 1 << 20;
 /// Members with signatures before the index itself.
@@ -19,18 +27,21 @@ const MAX_SIGNATURES: usize = 16;
 pub(super) const SIGNATURE: &str = ".SIGN.";
 
 /// Reads a whole index and hands each of its records to `sink`.
-pub(super) fn read(body: &[u8], sink: &mut dyn FnMut(Record)) -> Result<(), Malformed> {
+pub(super) fn read(body: &[u8], meter: &Meter, sink: Each<'_>) -> Result<(), Malformed> {
     let mut rest = body;
-    let mut budget = MAX_UNPACKED;
+    let allowed = (body.len() as u64)
+        .saturating_mul(MAX_RATIO)
+        .clamp(ALWAYS_ALLOWED, MAX_UNPACKED);
+    let mut budget = allowed;
     for _ in 0..=MAX_SIGNATURES {
         let mut member = GzDecoder::new(rest).take(budget);
-        let is_index = read_member(&mut member, sink)?;
+        let is_index = read_member(&mut member, meter, sink)?;
         // To the end of the member, where its checksum is.
         io::copy(&mut member, &mut io::sink()).map_err(damaged)?;
         budget = member.limit();
         if budget == 0 {
             return Err(Malformed(format!(
-                "it unpacks to more than {MAX_UNPACKED} bytes"
+                "it unpacks to more than {allowed} bytes"
             )));
         }
         rest = member.into_inner().into_inner();
@@ -51,15 +62,16 @@ pub(super) fn read(body: &[u8], sink: &mut dyn FnMut(Record)) -> Result<(), Malf
 }
 
 /// Reads one member; `false` if it holds signatures.
-fn read_member(member: &mut impl Read, sink: &mut dyn FnMut(Record)) -> Result<bool, Malformed> {
+fn read_member(member: &mut impl Read, meter: &Meter, sink: Each<'_>) -> Result<bool, Malformed> {
     let mut signatures = false;
     while let Some(header) = next_header(member).map_err(damaged)? {
+        meter.count()?;
         let padded = header
             .padded_size()
             .ok_or_else(|| Malformed("it names a file of impossible length".to_owned()))?;
         if header.name == "APKINDEX" && header.is_file && !signatures {
             let mut content = BufReader::new(member.take(header.size));
-            read_records(&mut content, sink)?;
+            read_records(&mut content, meter, sink)?;
             return Ok(true);
         }
         signatures |= header.name.starts_with(SIGNATURE);
@@ -76,8 +88,12 @@ fn read_member(member: &mut impl Read, sink: &mut dyn FnMut(Record)) -> Result<b
 }
 
 /// Records are lines `X:value`; a blank line ends one.
-fn read_records(content: &mut impl BufRead, sink: &mut dyn FnMut(Record)) -> Result<(), Malformed> {
-    let (mut line, mut record, mut records) = (Vec::new(), Record::default(), 0);
+fn read_records(
+    content: &mut impl BufRead,
+    meter: &Meter,
+    sink: Each<'_>,
+) -> Result<(), Malformed> {
+    let (mut line, mut record) = (Vec::new(), Record::default());
     let mut number = 0;
     loop {
         line.clear();
@@ -86,6 +102,8 @@ fn read_records(content: &mut impl BufRead, sink: &mut dyn FnMut(Record)) -> Res
             .read_until(b'\n', &mut line)
             .map_err(damaged)?;
         number += 1;
+        meter.tick();
+        meter.end()?;
         if line.last() == Some(&b'\n') {
             line.pop();
         } else if length as u64 == MAX_LINE {
@@ -95,16 +113,11 @@ fn read_records(content: &mut impl BufRead, sink: &mut dyn FnMut(Record)) -> Res
         }
         if line.is_empty() {
             if record != Record::default() {
-                records += 1;
-                sink(std::mem::take(&mut record));
+                meter.count()?;
+                sink(std::mem::take(&mut record))?;
             }
             if length == 0 {
                 return Ok(());
-            }
-            if records > MAX_RECORDS {
-                return Err(Malformed(format!(
-                    "it names more than {MAX_RECORDS} packages"
-                )));
             }
             continue;
         }
@@ -113,6 +126,8 @@ fn read_records(content: &mut impl BufRead, sink: &mut dyn FnMut(Record)) -> Res
                 "line {number} of APKINDEX is not a letter, a colon and a value"
             )));
         };
+        // What is longer is no name, version or hash of anything.
+        let value = value.get(..MAX_URL).map_or(value, |_| b"".as_slice());
         let value = || String::from_utf8_lossy(value).into_owned();
         match field {
             b'P' => record.name = value(),
@@ -136,10 +151,12 @@ fn damaged(error: io::Error) -> Malformed {
 /// What an index says of its packages.
 pub(super) fn claims(
     document: &Document<'_>,
+    links: &Links<'_>,
     sink: &mut dyn FnMut(Claim),
 ) -> Result<(), Malformed> {
-    let mut packages = Packages::of(document.key_path, Naming::USUAL);
-    read(document.body, &mut |record| packages.add(&record))?;
-    packages.claims(sink);
-    Ok(())
+    let mut packages = Packages::of(document.key_path, Naming::USUAL, links.meter());
+    read(document.body, links.meter(), &mut |record| {
+        packages.add(&record)
+    })?;
+    packages.claims(links, sink)
 }

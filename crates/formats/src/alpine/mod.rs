@@ -30,7 +30,7 @@ use larder_core::{ArtifactPath, BuiltIn, Repository};
 
 use crate::generic::{file, subject};
 use crate::{
-    Claim, Derived, Document, Form, Format, Identifier, Links, Malformed, Operation, Read,
+    Claim, Derived, Document, Form, Format, Identifier, Links, Malformed, Meter, Operation, Read,
     RequestParts, SourceBase, SourceSpec,
 };
 
@@ -84,23 +84,29 @@ impl Format for Alpine {
             .collect()
     }
 
-    fn check(&self, _repository: &Repository, document: &Document<'_>) -> Result<(), Malformed> {
+    fn check(
+        &self,
+        _repository: &Repository,
+        document: &Document<'_>,
+        meter: &Meter,
+    ) -> Result<(), Malformed> {
         if path::is_v3_index(document.key_path) {
-            return packages_adb::check(document);
+            return packages_adb::check(document, meter);
         }
-        apkindex::read(document.body, &mut |_| ())
+        apkindex::read(document.body, meter, &mut |_| Ok(()))
     }
 
     fn claims(
         &self,
         document: &Document<'_>,
-        _links: &Links<'_>,
+        links: &Links<'_>,
         sink: &mut dyn FnMut(Claim),
     ) -> Result<(), Malformed> {
+        links.begin(document.body.len());
         if path::is_v3_index(document.key_path) {
-            return packages_adb::claims(document, sink);
+            return packages_adb::claims(document, links, sink);
         }
-        apkindex::claims(document, sink)
+        apkindex::claims(document, links, sink)
     }
 
     fn derive(

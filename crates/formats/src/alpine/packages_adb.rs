@@ -1,9 +1,9 @@
 //! `Packages.adb`, the index of apk 3 (apk-v3(5), apk-mkndx(8)): a description, the packages, and the rule for their file names.
 
 use super::adb::{self, Slots, Tree};
-use super::record::{MAX_RECORDS, Naming, Packages, Record, identity_of};
+use super::record::{Naming, Packages, Record, identity_of};
 use crate::links::server_of;
-use crate::{Claim, Document, Malformed};
+use crate::{Claim, Document, Links, Malformed, Meter};
 
 // Fields as apk-tools numbers them (`apk_adb.h`).
 const INDEX_PACKAGES: usize = 2;
@@ -15,9 +15,10 @@ const ARCH: usize = 5;
 const FILE_SIZE: usize = 13;
 
 /// Whether a body is an index; says to the operator if it leads clients elsewhere.
-pub(super) fn check(document: &Document<'_>) -> Result<(), Malformed> {
+pub(super) fn check(document: &Document<'_>, meter: &Meter) -> Result<(), Malformed> {
     let plain = adb::unpack(document.body)?;
     let index = Index::of(&plain)?;
+    index.count(meter)?;
     if let (Some(rule), Some(memo)) = (index.naming.leads_elsewhere(), document.memo) {
         memo.remark(format!(
             "its pkgname-spec is a whole URL: apk fetches the packages from {} by itself, and not through larder",
@@ -30,6 +31,7 @@ pub(super) fn check(document: &Document<'_>) -> Result<(), Malformed> {
 /// What an index says of its packages. Of those that are elsewhere it says nothing that larder is asked for.
 pub(super) fn claims(
     document: &Document<'_>,
+    links: &Links<'_>,
     sink: &mut dyn FnMut(Claim),
 ) -> Result<(), Malformed> {
     let plain = adb::unpack(document.body)?;
@@ -37,12 +39,18 @@ pub(super) fn claims(
     if index.naming.leads_elsewhere().is_some() {
         return Ok(());
     }
-    let mut packages = Packages::of(document.key_path, index.naming);
+    index.count(links.meter())?;
+    let mut packages = Packages::of(document.key_path, index.naming, links.meter());
+    let mut before = None;
     for at in 1..=index.packages.count() {
-        packages.add(&index.record(at));
+        // A million slots may hold the same package.
+        let package = Some(index.packages.get(at));
+        if package != before {
+            packages.add(&index.record(at))?;
+        }
+        before = package;
     }
-    packages.claims(sink);
-    Ok(())
+    packages.claims(links, sink)
 }
 
 struct Index<'a> {
@@ -55,17 +63,17 @@ impl<'a> Index<'a> {
     fn of(plain: &'a [u8]) -> Result<Self, Malformed> {
         let tree = adb::tree(plain, adb::INDEX)?;
         let packages = tree.slots(tree.root().get(INDEX_PACKAGES));
-        if packages.count() > MAX_RECORDS {
-            return Err(Malformed(format!(
-                "it names more than {MAX_RECORDS} packages"
-            )));
-        }
         let naming = Naming::stated(tree.text(tree.root().get(INDEX_NAMING)));
         Ok(Self {
             tree,
             packages,
             naming,
         })
+    }
+
+    /// Counts its packages.
+    fn count(&self, meter: &Meter) -> Result<(), Malformed> {
+        (0..self.packages.count()).try_for_each(|_| meter.count())
     }
 
     fn record(&self, at: usize) -> Record {

@@ -1,14 +1,18 @@
 //! What an index of either version says of a package, and where clients ask for it (protocols/apk.md sections 2 and 4).
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use larder_core::{ArtifactPath, Digest, DigestAlgorithm};
 
 use super::path::{above, beside};
-use crate::Claim;
+use crate::budget::MAX_URL;
+use crate::{Claim, Links, Malformed, Meter};
 
-/// Packages that one index may name.
-pub(super) const MAX_RECORDS: usize = 1_000_000;
+/// What a package takes while its index is read, beside its texts.
+const NODE: usize = 96;
 
 /// One package in an index, as far as larder needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -87,6 +91,10 @@ fn substituted(rule: &str, record: &Record) -> Option<String> {
         };
         text.push_str(before);
         text.push_str(value.get(..length).unwrap_or(&value));
+        // A rule may name the same value any number of times.
+        if text.len() > MAX_URL {
+            return None;
+        }
         rest = after;
     }
     Some(text + rest)
@@ -106,57 +114,83 @@ fn hex(identity: &str) -> Option<String> {
 pub(super) struct Packages<'a> {
     index: &'a str,
     naming: Naming<'a>,
-    all: Vec<(String, Option<String>, Option<u64>)>,
+    meter: &'a Meter,
+    /// By path: identity and size. An index may name one package any number of times.
+    all: BTreeMap<String, (Option<String>, Option<u64>)>,
+    /// The record before: the same one again says nothing new.
+    before: Record,
 }
 
 impl<'a> Packages<'a> {
-    pub(super) fn of(index: &'a str, naming: Naming<'a>) -> Self {
+    pub(super) fn of(index: &'a str, naming: Naming<'a>, meter: &'a Meter) -> Self {
         Self {
             index,
             naming,
-            all: Vec::new(),
+            meter,
+            all: BTreeMap::new(),
+            before: Record::default(),
         }
     }
 
-    pub(super) fn add(&mut self, record: &Record) {
+    /// Of two records for one file name nobody can say which is meant: they claim nothing.
+    ///
+    /// # Errors
+    /// The index goes beyond its budget.
+    pub(super) fn add(&mut self, record: &Record) -> Result<(), Malformed> {
+        if *record == self.before {
+            return Ok(());
+        }
+        record.clone_into(&mut self.before);
         if !is_name(&record.name)
             || !is_name(&record.version)
             || !(record.arch.is_empty() || is_name(&record.arch))
         {
-            return;
+            return Ok(());
         }
         let identity = Some(&record.identity)
             .filter(|identity| matches!(identity.get(..2), Some("Q1" | "Q2")))
             .cloned();
-        let paths = self.naming.paths(self.index, record);
-        self.all.extend(
-            paths
-                .into_iter()
-                .map(|path| (path, identity.clone(), record.size)),
-        );
+        for path in self.naming.paths(self.index, record) {
+            let length = path.len();
+            match self.all.entry(path) {
+                Entry::Occupied(mut known) => {
+                    let stated = known.get_mut();
+                    if stated.0 != identity {
+                        *stated = (None, None);
+                    }
+                }
+                Entry::Vacant(free) => {
+                    let texts = length + identity.as_ref().map_or(0, String::len);
+                    self.meter.keep(NODE + texts)?;
+                    free.insert((identity.clone(), record.size));
+                }
+            }
+        }
+        Ok(())
     }
 
-    /// Of two records for one file name nobody can say which is meant: they claim nothing.
-    pub(super) fn claims(mut self, sink: &mut dyn FnMut(Claim)) {
-        self.all.sort();
-        self.all.dedup_by(|later, first| {
-            let same_path = later.0 == first.0;
-            if same_path && later.1 != first.1 {
-                (first.1, first.2) = (None, None);
-            }
-            same_path
-        });
-        for (path, identity, size) in self.all {
+    /// All of them.
+    ///
+    /// # Errors
+    /// The index goes beyond its budget.
+    pub(super) fn claims(
+        self,
+        links: &Links<'_>,
+        sink: &mut dyn FnMut(Claim),
+    ) -> Result<(), Malformed> {
+        for (path, (identity, size)) in self.all {
             // Packages are fetched from where they are asked for, in the client's own spelling.
-            sink(Claim {
+            let claim = Claim {
                 path,
                 url: String::new(),
                 digests: Vec::new(),
                 identity,
                 size,
                 published_at: None,
-            });
+            };
+            links.claim(claim, sink);
         }
+        links.end()
     }
 }
 

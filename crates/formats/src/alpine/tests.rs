@@ -43,7 +43,7 @@ fn claims(body: &[u8], key_path: &str) -> Result<Vec<Claim>, Malformed> {
         variant: "",
         memo: None,
     };
-    let verdict = Alpine.check(&repository, &document);
+    let verdict = Alpine.check(&repository, &document, &crate::Meter::default());
     let mut all = Vec::new();
     let claimed = Alpine.claims(&document, &links(&repository), &mut |claim| all.push(claim));
     assert_eq!(

@@ -71,7 +71,7 @@ fn read(body: &[u8], key_path: &str) -> (Result<Vec<Claim>, Malformed>, Option<S
         variant: "",
         memo: Some(&memo),
     };
-    let verdict = Alpine.check(&repository, &document);
+    let verdict = Alpine.check(&repository, &document, &crate::Meter::default());
     let mut all = Vec::new();
     let claimed = Alpine.claims(&document, &links(&repository), &mut |claim| all.push(claim));
     assert_eq!(

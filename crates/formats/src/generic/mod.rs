@@ -6,7 +6,7 @@
 use larder_core::{BuiltIn, Repository};
 
 use crate::{
-    Claim, Derived, Document, Form, Format, Links, Malformed, Operation, Read, RequestParts,
+    Claim, Derived, Document, Form, Format, Links, Malformed, Meter, Operation, Read, RequestParts,
     SourceBase, SourceSpec,
 };
 
@@ -43,7 +43,12 @@ impl Format for Generic {
         None
     }
 
-    fn check(&self, _repository: &Repository, _document: &Document<'_>) -> Result<(), Malformed> {
+    fn check(
+        &self,
+        _repository: &Repository,
+        _document: &Document<'_>,
+        _meter: &Meter,
+    ) -> Result<(), Malformed> {
         Ok(())
     }
 

@@ -37,6 +37,7 @@ fn parse(text: &str, sink: &mut impl Sink) -> Result<(), Malformed> {
     let mut cursor = Cursor::new(content);
     let mut aliases = Aliases::default();
     while let Some(event) = parser.next_event() {
+        sink.tick()?;
         if leash.is_taut.get() {
             return Err(Malformed(format!(
                 "index.yaml has a scalar or a flow collection of more than {LEASH} characters"

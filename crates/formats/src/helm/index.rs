@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::scan::{Kind, MAX_DEPTH, Sink, Span, Style};
 use super::{events, json, lines};
-use crate::{Document, Malformed};
+use crate::{Document, Malformed, Meter};
 
 /// The chart versions of an index, in document order.
 #[derive(Debug, Default)]
@@ -29,11 +29,14 @@ pub(super) struct Version {
 }
 
 /// The index of a document: read once for its check and all that is derived from the same bytes.
-pub(super) fn of<'a>(document: &Document<'a>) -> Result<(&'a str, Arc<Index>), Malformed> {
+pub(super) fn of<'a>(
+    document: &Document<'a>,
+    meter: &Meter,
+) -> Result<(&'a str, Arc<Index>), Malformed> {
     if let Some(index) = document.memo.and_then(|memo| memo.get::<Arc<Index>>()) {
         return Ok((text_of(document.body)?, Arc::clone(index)));
     }
-    let (text, index) = read(document.body)?;
+    let (text, index) = read(document.body, meter)?;
     let index = Arc::new(index);
     if let Some(memo) = document.memo {
         memo.keep(Arc::clone(&index));
@@ -51,7 +54,7 @@ pub(super) fn text_of(body: &[u8]) -> Result<&str, Malformed> {
 }
 
 /// Reads an index. Fails on what Helm would refuse as a whole, and on what is a bomb.
-pub(super) fn read(body: &[u8]) -> Result<(&str, Index), Malformed> {
+pub(super) fn read<'a>(body: &'a [u8], meter: &Meter) -> Result<(&'a str, Index), Malformed> {
     let text = text_of(body)?;
     if u32::try_from(body.len()).is_err() {
         return Err(Malformed("index.yaml is larger than 4 GiB".to_owned()));
@@ -64,16 +67,16 @@ pub(super) fn read(body: &[u8]) -> Result<(&str, Index), Malformed> {
         ));
     }
     if begin.starts_with('{') {
-        let mut builder = Builder::new(text);
+        let mut builder = Builder::new(text, meter);
         if json::read(text, &mut builder)? {
             return builder.finish();
         }
     }
-    let mut builder = Builder::new(text);
+    let mut builder = Builder::new(text, meter);
     if lines::read(text, &mut builder)? {
         return builder.finish();
     }
-    let mut builder = Builder::new(text);
+    let mut builder = Builder::new(text, meter);
     events::read(text, &mut builder)?;
     builder.finish()
 }
@@ -108,8 +111,9 @@ struct Open {
     key: Option<Key>,
 }
 
-struct Builder<'a> {
+struct Builder<'a, 'm> {
     text: &'a str,
+    meter: &'m Meter,
     index: Index,
     open: Vec<Open>,
     digest: Option<Span>,
@@ -120,10 +124,11 @@ struct Builder<'a> {
     bad_entries: bool,
 }
 
-impl<'a> Builder<'a> {
-    fn new(text: &'a str) -> Self {
+impl<'a, 'm> Builder<'a, 'm> {
+    fn new(text: &'a str, meter: &'m Meter) -> Self {
         Self {
             text,
+            meter,
             index: Index::default(),
             open: Vec::with_capacity(8),
             digest: None,
@@ -136,6 +141,7 @@ impl<'a> Builder<'a> {
     }
 
     fn finish(self) -> Result<(&'a str, Index), Malformed> {
+        self.meter.end()?;
         let problem = if !self.is_mapping {
             "index.yaml is not a mapping"
         } else if !self.has_api_version {
@@ -192,7 +198,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-impl Sink for Builder<'_> {
+impl Sink for Builder<'_, '_> {
     fn start(&mut self, kind: Kind) -> Result<(), Malformed> {
         if self.open.len() >= MAX_DEPTH {
             return Err(Malformed(format!(
@@ -232,7 +238,10 @@ impl Sink for Builder<'_> {
         let Some(closed) = self.open.pop() else {
             return;
         };
-        if closed.part == Part::Version {
+        if closed.part == Part::Version
+            && self.meter.entry()
+            && self.meter.hold(size_of::<Version>())
+        {
             let urls = self.first_url..self.index.urls.len() as u32;
             self.index.versions.push(Version {
                 urls,
@@ -262,9 +271,19 @@ impl Sink for Builder<'_> {
                 self.take_key();
                 self.value(key, span);
             }
-            None if part == Part::Urls => self.index.urls.push(span),
+            None if part == Part::Urls
+                && self.meter.entry()
+                && self.meter.hold(size_of::<Span>()) =>
+            {
+                self.index.urls.push(span);
+            }
             None => {}
         }
+    }
+
+    fn tick(&mut self) -> Result<(), Malformed> {
+        self.meter.tick();
+        self.meter.end()
     }
 
     fn alias(&mut self) {

@@ -17,6 +17,7 @@ pub(super) fn read(text: &str, sink: &mut impl Sink) -> Result<bool, Malformed> 
     while let Some(&byte) = bytes.get(at) {
         let from = at;
         at += 1;
+        sink.tick()?;
         match byte {
             b'{' => sink.start(Kind::Mapping)?,
             b'[' => sink.start(Kind::Sequence)?,

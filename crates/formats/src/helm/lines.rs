@@ -104,6 +104,7 @@ impl Line {
 impl<S: Sink> Scanner<'_, S> {
     fn run(&mut self) -> Result<(), Stop> {
         while let Some(line) = self.peek() {
+            self.sink.tick()?;
             self.next = line.end + 1;
             match self.at(line.content) {
                 _ if line.is_blank() => {}

@@ -31,7 +31,7 @@ use larder_core::{BuiltIn, Repository};
 use crate::generic::{file, subject};
 use crate::{
     Claim, Derived, Document, Form, Format, Links, Malformed, MergeFault, MergeMember, Merged,
-    Operation, Read, RequestParts, SourceBase, SourceSpec,
+    Meter, Operation, Read, RequestParts, SourceBase, SourceSpec,
 };
 
 /// Helm chart repositories.
@@ -86,8 +86,13 @@ impl Format for Helm {
         })
     }
 
-    fn check(&self, _repository: &Repository, document: &Document<'_>) -> Result<(), Malformed> {
-        index::of(document).map(|_| ())
+    fn check(
+        &self,
+        _repository: &Repository,
+        document: &Document<'_>,
+        meter: &Meter,
+    ) -> Result<(), Malformed> {
+        index::of(document, meter).map(|_| ())
     }
 
     fn claims(

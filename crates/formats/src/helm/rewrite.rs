@@ -14,10 +14,11 @@ use crate::{Claim, Document, Links, Malformed};
 /// The index with every chart URL replaced: by a link to larder, or by the URL itself where that may not be carried. A relative one that
 /// stayed would lead to another chart, or into another repository, of larder's.
 pub(super) fn derive(document: &Document<'_>, links: &Links<'_>) -> Result<Vec<u8>, Malformed> {
-    let (text, index) = index::of(document)?;
     let resolver = Resolver::new(document, links);
+    let (text, index) = index::of(document, links.meter())?;
     let mut splicer = Splicer::new(document.body);
     for span in &index.urls {
+        links.meter().count()?;
         let Some((range, reference)) = span.decode(text) else {
             continue;
         };
@@ -43,9 +44,10 @@ pub(super) fn claims(
     links: &Links<'_>,
     sink: &mut dyn FnMut(Claim),
 ) -> Result<(), Malformed> {
-    let (text, index) = index::of(document)?;
     let resolver = Resolver::new(document, links);
+    let (text, index) = index::of(document, links.meter())?;
     for version in &index.versions {
+        links.meter().count()?;
         let value = |span: Option<super::scan::Span>| {
             span.and_then(|span| span.decode(text))
                 .map(|(_, value)| value)
@@ -63,15 +65,15 @@ pub(super) fn claims(
             let Some((url, path)) = resolver.url_and_key(&reference) else {
                 continue;
             };
-            let digests = digest.clone().into_iter().collect();
-            sink(Claim {
+            let claim = Claim {
                 path,
                 url,
-                digests,
+                digests: digest.clone().into_iter().collect(),
                 identity: None,
                 size: None,
                 published_at,
-            });
+            };
+            links.claim(claim, sink);
         }
     }
     links.end()

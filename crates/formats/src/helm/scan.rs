@@ -65,4 +65,8 @@ pub(super) trait Sink {
     }
     /// A node that stands elsewhere (YAML's `*alias`).
     fn alias(&mut self);
+    /// Asked now and then: fails once the document has gone beyond its budget.
+    fn tick(&mut self) -> Result<(), Malformed> {
+        Ok(())
+    }
 }

@@ -9,9 +9,6 @@ use url::Url;
 use super::reference::{fold, percent_decode, percent_decode_lossy};
 use super::{EXTERNAL, Links, address};
 
-/// Longest URL that links may be relative to.
-pub(crate) const MAX_URL: usize = 2048;
-
 /// A link that larder carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Carried {

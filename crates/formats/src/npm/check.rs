@@ -3,7 +3,7 @@
 use super::document::{Sink, read_any, read_manifest, read_packument};
 use super::json::Text;
 use super::name::{PackageName, is_version};
-use crate::Malformed;
+use crate::{Malformed, Meter};
 
 /// A packument names its package, and has `versions` unless the package was unpublished. Of that the full form says so in `time`, which
 /// the abbreviated one has not got.
@@ -11,9 +11,10 @@ pub(super) fn check_packument(
     body: &[u8],
     package: PackageName<'_>,
     abbreviated: bool,
+    meter: &Meter,
 ) -> Result<(), Malformed> {
     let mut seen = Seen::default();
-    read_packument(body, &mut seen)?;
+    read_packument(body, meter, &mut seen)?;
     check_name(seen.name, package)?;
     match seen.versions {
         Some(true) => Ok(()),
@@ -100,8 +101,13 @@ mod tests {
     use super::*;
 
     fn packument(body: &str, package: &str) -> Result<(), String> {
-        check_packument(body.as_bytes(), PackageName::parse(package).unwrap(), false)
-            .map_err(|e| e.0)
+        check_packument(
+            body.as_bytes(),
+            PackageName::parse(package).unwrap(),
+            false,
+            &Meter::default(),
+        )
+        .map_err(|e| e.0)
     }
 
     fn manifest(body: &str, asked: &str) -> Result<(), String> {
@@ -184,8 +190,14 @@ mod tests {
     /// What the public registry answers for an unpublished package to who accepts the abbreviated form.
     #[test]
     fn the_abbreviated_form_of_an_unpublished_package_has_no_versions() {
-        let check =
-            |body: &str| check_packument(body.as_bytes(), PackageName::parse("x").unwrap(), true);
+        let check = |body: &str| {
+            check_packument(
+                body.as_bytes(),
+                PackageName::parse("x").unwrap(),
+                true,
+                &Meter::default(),
+            )
+        };
         assert_eq!(
             check(r#"{"name":"x","modified":"2020-01-01T00:00:00.000Z"}"#),
             Ok(())

@@ -1,7 +1,6 @@
 //! What a document says of the tarballs that it names: digest, true URL, publish time.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -13,7 +12,7 @@ use super::document::{Sink, read_manifest, read_packument};
 use super::json::Text;
 use super::name::PackageName;
 use super::tarball::Tarballs;
-use crate::{Claim, Links, Malformed};
+use crate::{Claim, Links, Malformed, Meter};
 
 /// One claim for each version of a packument that has a tarball which larder carries. Publish times are in full ones only.
 pub(super) fn claims_of_packument(
@@ -23,28 +22,20 @@ pub(super) fn claims_of_packument(
     links: &Links<'_>,
     sink: &mut dyn FnMut(Claim),
 ) -> Result<(), Malformed> {
-    let mut found = Found::default();
-    read_packument(body, &mut found)?;
-    let times: HashMap<Cow<'_, str>, Text<'_>> = found
-        .times
-        .iter()
-        .filter_map(|(version, time)| Some((version.value()?, (*time)?)))
-        .collect();
-    // A version that is there twice counts as it stands last.
-    let versions: HashMap<Cow<'_, str>, Dist<'_>> = found
-        .versions
-        .iter()
-        .filter_map(|(version, dist)| Some((version.value()?, *dist)))
-        .collect();
     links.begin(body.len());
+    let mut found = Found::on(links.meter());
+    read_packument(body, links.meter(), &mut found)?;
+    let times = last_of_each(found.times);
     let mut tarballs = Tarballs::new(package, links, url);
-    for (version, dist) in &versions {
-        let published_at = times
-            .get(version)
-            .and_then(Text::value)
+    for (version, dist) in last_of_each(found.versions) {
+        links.meter().count()?;
+        let time = times.binary_search_by(|(known, _)| known.cmp(&version));
+        let published_at = time
+            .ok()
+            .and_then(|at| times.get(at)?.1?.value())
             .and_then(|time| parse_time(&time));
-        if let Some(claim) = claim(&mut tarballs, version, dist, published_at) {
-            sink(claim);
+        if let Some(claim) = claim(&mut tarballs, &version, &dist, published_at) {
+            links.claim(claim, sink);
         }
     }
     links.end()
@@ -58,21 +49,34 @@ pub(super) fn claims_of_manifest(
     links: &Links<'_>,
     sink: &mut dyn FnMut(Claim),
 ) -> Result<(), Malformed> {
-    let mut found = Found::default();
+    links.begin(body.len());
+    let mut found = Found::on(links.meter());
     read_manifest(body, &mut found)?;
     let Some(version) = found.version_text.and_then(|text| text.value()) else {
         return Ok(());
     };
-    links.begin(body.len());
     if let Some(claim) = claim(
         &mut Tarballs::new(package, links, url),
         &version,
         &found.top,
         None,
     ) {
-        sink(claim);
+        links.claim(claim, sink);
     }
-    Ok(())
+    links.end()
+}
+
+/// What stands last under each key, sorted by key: of a key that is there twice the last one counts. Keys that are no text are left out.
+fn last_of_each<'a, T>(all: Vec<(Text<'a>, T)>) -> Vec<(Cow<'a, str>, T)> {
+    let mut sorted: Vec<(Cow<'a, str>, T)> = all
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.value()?, value)))
+        .collect();
+    // Stable, and so reversed: of equal keys the last one comes first.
+    sorted.reverse();
+    sorted.sort_by(|(one, _), (other, _)| one.cmp(other));
+    sorted.dedup_by(|(later, _), (first, _)| later == first);
+    sorted
 }
 
 fn claim(
@@ -121,8 +125,9 @@ impl Dist<'_> {
 }
 
 /// All versions and times, as often as they are there.
-#[derive(Debug, Default)]
-struct Found<'a> {
+#[derive(Debug)]
+struct Found<'a, 'm> {
+    meter: &'m Meter,
     version_text: Option<Text<'a>>,
     versions: Vec<(Text<'a>, Dist<'a>)>,
     times: Vec<(Text<'a>, Option<Text<'a>>)>,
@@ -130,7 +135,17 @@ struct Found<'a> {
     top: Dist<'a>,
 }
 
-impl<'a> Found<'a> {
+impl<'a, 'm> Found<'a, 'm> {
+    fn on(meter: &'m Meter) -> Self {
+        Self {
+            meter,
+            version_text: None,
+            versions: Vec::new(),
+            times: Vec::new(),
+            top: Dist::default(),
+        }
+    }
+
     fn current(&mut self) -> &mut Dist<'a> {
         self.versions
             .last_mut()
@@ -138,7 +153,7 @@ impl<'a> Found<'a> {
     }
 }
 
-impl<'a> Sink<'a> for Found<'a> {
+impl<'a> Sink<'a> for Found<'a, '_> {
     fn version_text(&mut self, version: Option<Text<'a>>) {
         self.version_text = version;
     }
@@ -146,7 +161,9 @@ impl<'a> Sink<'a> for Found<'a> {
         self.versions.clear();
     }
     fn version(&mut self, key: Text<'a>) {
-        self.versions.push((key, Dist::default()));
+        if self.meter.hold(size_of::<(Text<'_>, Dist<'_>)>()) {
+            self.versions.push((key, Dist::default()));
+        }
     }
     fn dist(&mut self) {
         *self.current() = Dist::default();
@@ -164,7 +181,9 @@ impl<'a> Sink<'a> for Found<'a> {
         self.times.clear();
     }
     fn time_of(&mut self, key: Text<'a>, time: Option<Text<'a>>) {
-        self.times.push((key, time));
+        if self.meter.hold(size_of::<(Text<'_>, Option<Text<'_>>)>()) {
+            self.times.push((key, time));
+        }
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) fn rewrite_packument(
     links: &Links<'_>,
 ) -> Result<Vec<u8>, Malformed> {
     let mut rewriter = Rewriter::new(body, url, package, links, None);
-    read_packument(body, &mut rewriter)?;
+    read_packument(body, links.meter(), &mut rewriter)?;
     rewriter.finish()
 }
 

@@ -2,10 +2,7 @@
 //! reads them.
 
 use super::json::{Scanner, Text};
-use crate::Malformed;
-
-/// Most keys of `versions` and of `time` (each) that are read; the largest packages have some tens of thousands.
-const MAX_KEYS: usize = 200_000;
+use crate::{Malformed, Meter};
 
 /// Is told what a packument holds, in the order of the document. A key that is there twice is told twice: the last one
 /// counts, as it does for `JSON.parse`.
@@ -35,23 +32,22 @@ pub(super) trait Sink<'a> {
 /// Reads a packument, full or abbreviated. Refuses what is not one well-formed JSON object.
 pub(super) fn read_packument<'a, S: Sink<'a>>(
     body: &'a [u8],
+    meter: &Meter,
     sink: &mut S,
 ) -> Result<(), Malformed> {
-    let mut versions = Keys("versions", 0);
-    let mut times = Keys("time", 0);
     read_object(body, |scanner, key| {
         if key.is("versions") {
             let is_object = scanner.peek() == Some(b'{');
             sink.versions(is_object);
             object_or_skip(scanner, |scanner, key| {
-                versions.count()?;
+                meter.count()?;
                 sink.version(key);
                 object_or_skip(scanner, |scanner, key| read_dist(scanner, key, sink))
             })
         } else if key.is("time") {
             sink.time();
             object_or_skip(scanner, |scanner, key| {
-                times.count()?;
+                meter.count()?;
                 sink.time_of(key, scanner.string_or_skip()?);
                 Ok(())
             })
@@ -140,22 +136,6 @@ fn read_dist<'a, S: Sink<'a>>(
     })
 }
 
-/// Counts the keys of one object.
-struct Keys(&'static str, usize);
-
-impl Keys {
-    fn count(&mut self) -> Result<(), Malformed> {
-        self.1 += 1;
-        if self.1 > MAX_KEYS {
-            return Err(Malformed(format!(
-                "\"{}\" has more than {MAX_KEYS} keys",
-                self.0
-            )));
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,7 +189,7 @@ mod tests {
 
     fn packument(text: &str) -> Vec<String> {
         let mut log = Log::default();
-        read_packument(text.as_bytes(), &mut log).unwrap();
+        read_packument(text.as_bytes(), &Meter::default(), &mut log).unwrap();
         log.0
     }
 
@@ -278,12 +258,23 @@ mod tests {
 
     #[test]
     fn hazard_r3_key_counts_are_bounded() {
-        let text = format!(
-            "{{\"versions\":{{{}}}}}",
-            vec!["\"\":0"; MAX_KEYS + 1].join(",")
-        );
-        let error = read_packument(text.as_bytes(), &mut Log::default()).unwrap_err();
-        assert_eq!(error.0, "\"versions\" has more than 200000 keys");
+        let most = 1000;
+        let budget = crate::Budget {
+            entries: most,
+            ..crate::Budget::default()
+        };
+        for key in ["versions", "time"] {
+            let read = |keys: usize| {
+                let text = format!("{{\"{key}\":{{{}}}}}", vec!["\"\":0"; keys].join(","));
+                let meter = Meter::new(budget, text.len());
+                read_packument(text.as_bytes(), &meter, &mut Log::default())
+            };
+            assert_eq!(read(most), Ok(()));
+            assert_eq!(
+                read(most + 1).unwrap_err().0,
+                "it has more than 1000 entries"
+            );
+        }
     }
 
     #[test]

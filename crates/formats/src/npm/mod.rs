@@ -26,7 +26,7 @@ mod tarball;
 use larder_core::{BuiltIn, PathRules, Repository};
 
 use crate::{
-    Claim, Derived, Document, Format, Links, Malformed, Operation, RequestParts, SourceSpec,
+    Claim, Derived, Document, Format, Links, Malformed, Meter, Operation, RequestParts, SourceSpec,
 };
 use path::{Route, is_tarball};
 
@@ -82,12 +82,18 @@ impl Format for Npm {
         (source.variant == request::ABBREVIATED && status == 406).then_some("application/json")
     }
 
-    fn check(&self, _repository: &Repository, document: &Document<'_>) -> Result<(), Malformed> {
+    fn check(
+        &self,
+        _repository: &Repository,
+        document: &Document<'_>,
+        meter: &Meter,
+    ) -> Result<(), Malformed> {
         match Route::parse(document.key_path) {
             Ok(Route::Packument(package)) => check::check_packument(
                 document.body,
                 package,
                 document.variant == request::ABBREVIATED,
+                meter,
             ),
             Ok(Route::Manifest(package, version)) => {
                 check::check_manifest(document.body, package, version)
@@ -194,7 +200,7 @@ mod tests {
             variant,
             memo: None,
         };
-        Npm.check(&repository, &document)?;
+        Npm.check(&repository, &document, &Meter::default())?;
         Npm.derive(&document, form, &links(&repository))
     }
 

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::Malformed;
+use crate::{Malformed, Meter};
 
 /// Largest manifest: the specification asks for 4 MiB at least.
 pub(super) const MAX_MANIFEST: u64 = 8 << 20;
@@ -124,17 +124,21 @@ pub(super) fn check_manifest(body: &[u8], content_type: &str) -> Result<(), Malf
 }
 
 /// Whether a body is a list of tags.
-pub(super) fn check_tags(body: &[u8]) -> Result<(), Malformed> {
+pub(super) fn check_tags(body: &[u8], meter: &Meter) -> Result<(), Malformed> {
     #[derive(Deserialize)]
     struct Tags {
         /// Registries write `null` for an image without tags.
-        #[expect(dead_code, reason = "only its shape matters")]
         tags: Option<Vec<IgnoredAny>>,
     }
     let parsed: Result<Tags, _> = serde_json::from_slice(body);
+    let parsed =
+        parsed.map_err(|error| Malformed(format!("the list of tags is not one: {error}")))?;
+    // Items of no size: a list of millions takes nothing.
     parsed
-        .map(drop)
-        .map_err(|error| Malformed(format!("the list of tags is not one: {error}")))
+        .tags
+        .unwrap_or_default()
+        .iter()
+        .try_for_each(|_| meter.count())
 }
 
 #[cfg(test)]
@@ -287,10 +291,17 @@ mod tests {
             r#"{"name":"a","tags":null}"#,
             r#"{"tags":[]}"#,
         ] {
-            assert_eq!(check_tags(body.as_bytes()), Ok(()), "{body}");
+            assert_eq!(
+                check_tags(body.as_bytes(), &Meter::default()),
+                Ok(()),
+                "{body}"
+            );
         }
         for body in ["", "[]", r#"{"tags":"x"}"#, "<html>"] {
-            assert!(check_tags(body.as_bytes()).is_err(), "{body}");
+            assert!(
+                check_tags(body.as_bytes(), &Meter::default()).is_err(),
+                "{body}"
+            );
         }
     }
 }

@@ -30,7 +30,7 @@ use http::HeaderMap;
 use larder_core::{BuiltIn, Digest, ErrorCode, Fault, Repository};
 
 use crate::{
-    Claim, Derived, Document, ErrorBody, Format, Held, Links, Malformed, Operation, Refusal,
+    Claim, Derived, Document, ErrorBody, Format, Held, Links, Malformed, Meter, Operation, Refusal,
     RequestParts, SourceSpec,
 };
 use path::{Route, Target};
@@ -59,12 +59,17 @@ impl Format for Oci {
         None
     }
 
-    fn check(&self, _repository: &Repository, document: &Document<'_>) -> Result<(), Malformed> {
+    fn check(
+        &self,
+        _repository: &Repository,
+        document: &Document<'_>,
+        meter: &Meter,
+    ) -> Result<(), Malformed> {
         match Route::parse(document.key_path).map(|route| route.target) {
             Ok(Target::Tag(_) | Target::Manifest(_) | Target::Referrers(_)) => {
                 manifest::check_manifest(document.body, document.content_type)
             }
-            Ok(Target::Tags) => manifest::check_tags(document.body),
+            Ok(Target::Tags) => manifest::check_tags(document.body, meter),
             // Layers are opaque.
             Ok(Target::Blob(_)) | Err(_) => Ok(()),
         }

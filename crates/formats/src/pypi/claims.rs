@@ -12,7 +12,7 @@ use super::simple_html::{Anchor, Signs};
 use super::target::{Resolver, Target, fragment_digests, split_fragment};
 use super::{names, simple_html, simple_json};
 use crate::links::percent_decode;
-use crate::{Claim, Document, Links, Malformed};
+use crate::{Claim, Document, Links, Malformed, Meter};
 
 /// Words in the titles that index servers give their pages.
 const TITLES: [&str; 5] = [
@@ -24,22 +24,22 @@ const TITLES: [&str; 5] = [
 ];
 
 /// Refuses a document that is no simple page.
-pub(super) fn check(document: &Document<'_>) -> Result<(), Malformed> {
+pub(super) fn check(document: &Document<'_>, meter: &Meter) -> Result<(), Malformed> {
     match (syntax(document)?, subject(document.key_path)?) {
         (Syntax::Json, Subject::List) => {
-            simple_json::read_list(utf8(document.body)?, &mut |_| ()).map(|_| ())
+            simple_json::read_list(utf8(document.body)?, meter, &mut |_| ()).map(|_| ())
         }
         (Syntax::Json, Subject::Project(_)) => {
-            simple_json::read_project(utf8(document.body)?, &mut |_| ()).map(|_| ())
+            simple_json::read_project(utf8(document.body)?, meter, &mut |_| ()).map(|_| ())
         }
-        (Syntax::Html, subject) => check_html(&lossy(document.body), subject),
+        (Syntax::Html, subject) => check_html(&lossy(document.body), subject, meter),
     }
 }
 
-fn check_html(html: &str, subject: Subject<'_>) -> Result<(), Malformed> {
+fn check_html(html: &str, subject: Subject<'_>, meter: &Meter) -> Result<(), Malformed> {
     simple_html::base(html)?;
     let mut entries = false;
-    let (head, signs) = simple_html::read(html, &mut |anchor| {
+    let (head, signs) = simple_html::read(html, meter, &mut |anchor| {
         entries = entries || is_entry(&anchor, subject);
     })?;
     let Signs { title, password } = signs;
@@ -78,42 +78,44 @@ pub(super) fn claims(
         (_, Subject::List) => Ok(()),
         (Syntax::Json, Subject::Project(project)) => {
             let resolver = Resolver::new(links, document.url, None);
-            let read = simple_json::read_project(utf8(document.body)?, &mut |file| {
-                let Some(target) = target_of_file(&file, project, &resolver) else {
-                    return;
-                };
-                let fragment = split_fragment(&file.url).1.unwrap_or_default();
-                let mut digests = known(&file.hashes);
-                if file.hashes.0.is_empty() {
-                    digests.extend(fragment_digests(fragment).map(|(.., digest)| digest));
-                }
-                let metadata = file
-                    .core_metadata
-                    .as_ref()
-                    .and_then(|metadata| match metadata {
-                        CoreMetadata::Yes(hashes) => Some(known(hashes)),
-                        CoreMetadata::No => None,
-                    });
-                let published_at = file.upload_time.as_deref().and_then(instant);
-                give(
-                    project,
-                    &target,
-                    Stated {
-                        digests,
-                        size: file.size,
-                        published_at,
-                        metadata,
-                    },
-                    sink,
-                );
-            });
+            let read =
+                simple_json::read_project(utf8(document.body)?, links.meter(), &mut |file| {
+                    let Some(target) = target_of_file(&file, project, &resolver) else {
+                        return;
+                    };
+                    let fragment = split_fragment(&file.url).1.unwrap_or_default();
+                    let mut digests = known(&file.hashes);
+                    if file.hashes.0.is_empty() {
+                        digests.extend(fragment_digests(fragment).map(|(.., digest)| digest));
+                    }
+                    let metadata =
+                        file.core_metadata
+                            .as_ref()
+                            .and_then(|metadata| match metadata {
+                                CoreMetadata::Yes(hashes) => Some(known(hashes)),
+                                CoreMetadata::No => None,
+                            });
+                    let published_at = file.upload_time.as_deref().and_then(instant);
+                    give(
+                        project,
+                        &target,
+                        Stated {
+                            digests,
+                            size: file.size,
+                            published_at,
+                            metadata,
+                        },
+                        links,
+                        sink,
+                    );
+                });
             read.map(|_| ())
         }
         (Syntax::Html, Subject::Project(project)) => {
             let html = lossy(document.body);
             let base = simple_html::base(&html)?;
             let resolver = Resolver::new(links, document.url, base.as_deref());
-            let read = simple_html::read(&html, &mut |anchor| {
+            let read = simple_html::read(&html, links.meter(), &mut |anchor| {
                 let Some(target) = target_of_anchor(&anchor, project, &resolver) else {
                     return;
                 };
@@ -134,6 +136,7 @@ pub(super) fn claims(
                         published_at: None,
                         metadata,
                     },
+                    links,
                     sink,
                 );
             });
@@ -152,7 +155,13 @@ struct Stated {
     metadata: Option<Vec<Digest>>,
 }
 
-fn give(project: &str, target: &Target<'_>, stated: Stated, sink: &mut dyn FnMut(Claim)) {
+fn give(
+    project: &str,
+    target: &Target<'_>,
+    stated: Stated,
+    links: &Links<'_>,
+    sink: &mut dyn FnMut(Claim),
+) {
     // A page speaks for its own project's files only.
     if !names::may_belong_to(&target.file_name, project) {
         return;
@@ -168,23 +177,25 @@ fn give(project: &str, target: &Target<'_>, stated: Stated, sink: &mut dyn FnMut
     } = stated;
     if let Some(digests) = metadata {
         let url = target.sidecar_url(".metadata");
-        sink(Claim {
+        let sidecar = Claim {
             path: format!("{path}.metadata"),
             url,
             digests,
             identity: None,
             size: None,
             published_at,
-        });
+        };
+        links.claim(sidecar, sink);
     }
-    sink(Claim {
+    let file = Claim {
         path,
         url: target.url.clone().into_owned(),
         digests,
         identity: None,
         size,
         published_at,
-    });
+    };
+    links.claim(file, sink);
 }
 
 fn digest((name, hex): (&str, &str)) -> Option<Digest> {

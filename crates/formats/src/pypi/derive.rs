@@ -54,7 +54,7 @@ pub(super) fn derive(
         (Syntax::Json, Subject::List) => {
             let text = utf8(document.body)?;
             if wants_json {
-                json_list_of_json(text)?
+                json_list_of_json(text, links)?
             } else {
                 html_list_of_json(text, links)?
             }
@@ -125,7 +125,7 @@ fn json_of_json(
     }
     // Seldom needed, so only now it is found out where the elements begin and end.
     links.begin(text.len());
-    let elements = simple_json::element_spans(text)?;
+    let elements = simple_json::element_spans(text, links.meter())?;
     splice(text, project, resolver, links, Some(&elements)).map(|(body, _)| body)
 }
 
@@ -141,7 +141,7 @@ fn splice(
     let mut index = 0;
     let mut kept = false;
     let mut dropped = false;
-    simple_json::read_project(text, &mut |file| {
+    simple_json::read_project(text, links.meter(), &mut |file| {
         if let Some(target) = target_of_file(&file, project, resolver) {
             kept = true;
             replace_values(&file, &target, links, &mut splicer);
@@ -205,7 +205,7 @@ fn html_of_json(
     links: &Links<'_>,
 ) -> Result<Vec<u8>, Malformed> {
     let mut page = HtmlPage::with_capacity(text.len());
-    let head = simple_json::read_project(text, &mut |file| {
+    let head = simple_json::read_project(text, links.meter(), &mut |file| {
         let Some(target) = target_of_file(&file, project, resolver) else {
             return;
         };
@@ -274,7 +274,7 @@ fn html_of_html(
     links: &Links<'_>,
 ) -> Result<Vec<u8>, Malformed> {
     let mut page = HtmlPage::with_capacity(html.len());
-    let (head, _) = simple_html::read(html, &mut |anchor| {
+    let (head, _) = simple_html::read(html, links.meter(), &mut |anchor| {
         let Some(target) = target_of_anchor(&anchor, project, resolver) else {
             return;
         };
@@ -304,7 +304,7 @@ fn json_of_html(
 ) -> Result<Vec<u8>, Malformed> {
     let mut out = String::with_capacity(html.len());
     out.push_str("{\"files\":[");
-    let (head, _) = simple_html::read(html, &mut |anchor| {
+    let (head, _) = simple_html::read(html, links.meter(), &mut |anchor| {
         if let Some(target) = target_of_anchor(&anchor, project, resolver) {
             separate(&mut out);
             json_file(&anchor, &target, links, &mut out);
@@ -406,14 +406,14 @@ pub(super) fn anchor_metadata<'v>(anchor: &'v Anchor<'_>) -> Option<Metadata<'v>
     (!value.eq_ignore_ascii_case("false")).then_some(stated)
 }
 
-fn json_list_of_json(text: &str) -> Result<Vec<u8>, Malformed> {
-    simple_json::read_list(text, &mut |_| ())?;
+fn json_list_of_json(text: &str, links: &Links<'_>) -> Result<Vec<u8>, Malformed> {
+    simple_json::read_list(text, links.meter(), &mut |_| ())?;
     Ok(text.as_bytes().to_vec())
 }
 
 fn html_list_of_json(text: &str, links: &Links<'_>) -> Result<Vec<u8>, Malformed> {
     let mut page = HtmlPage::with_capacity(text.len());
-    let head = simple_json::read_list(text, &mut |name| {
+    let head = simple_json::read_list(text, links.meter(), &mut |name| {
         if names::is_valid(&name) {
             page.anchor(&[&project_href(&name, links)], [], &name);
         }
@@ -425,7 +425,7 @@ fn list_of_html(html: &str, wants_json: bool, links: &Links<'_>) -> Result<Vec<u
     if wants_json {
         let mut out = String::with_capacity(html.len());
         out.push_str("{\"meta\":{\"api-version\":\"1.0\"},\"projects\":[");
-        simple_html::read(html, &mut |anchor| {
+        simple_html::read(html, links.meter(), &mut |anchor| {
             if let Some(name) = listed_project(&anchor) {
                 separate(&mut out);
                 out.push('{');
@@ -437,7 +437,7 @@ fn list_of_html(html: &str, wants_json: bool, links: &Links<'_>) -> Result<Vec<u
         return Ok(out.into_bytes());
     }
     let mut page = HtmlPage::with_capacity(html.len());
-    let (head, _) = simple_html::read(html, &mut |anchor| {
+    let (head, _) = simple_html::read(html, links.meter(), &mut |anchor| {
         if let Some(name) = listed_project(&anchor) {
             let attributes = anchor
                 .attributes

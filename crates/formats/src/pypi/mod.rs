@@ -23,7 +23,7 @@ mod tests;
 use larder_core::{BuiltIn, Repository};
 
 use crate::{
-    Claim, Derived, Document, Format, Links, Malformed, Operation, RequestParts, SourceSpec,
+    Claim, Derived, Document, Format, Links, Malformed, Meter, Operation, RequestParts, SourceSpec,
 };
 
 /// Python package indexes.
@@ -60,8 +60,13 @@ impl Format for Pypi {
         (source.is_document && matches!(status, 404 | 406)).then_some("text/html")
     }
 
-    fn check(&self, _repository: &Repository, document: &Document<'_>) -> Result<(), Malformed> {
-        claims::check(document)
+    fn check(
+        &self,
+        _repository: &Repository,
+        document: &Document<'_>,
+        meter: &Meter,
+    ) -> Result<(), Malformed> {
+        claims::check(document, meter)
     }
 
     fn claims(

@@ -4,8 +4,6 @@ use std::borrow::Cow;
 
 use crate::{Document, Malformed};
 
-/// Most files or projects that a page may list.
-pub(super) const MAX_ENTRIES: usize = 1_000_000;
 /// Longest page, in bytes.
 const MAX_BYTES: usize = 64 << 20;
 

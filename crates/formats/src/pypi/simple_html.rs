@@ -12,13 +12,13 @@ use lol_html::html_content::{Attribute, Element, SourceLocation};
 use lol_html::{HandlerResult, HtmlRewriter, MemorySettings, Settings, element, text};
 
 use super::escape::decode;
-use super::page::{Head, MAX_ENTRIES};
-use crate::Malformed;
+use super::page::Head;
+use crate::{Malformed, Meter};
 
 /// What the tokeniser may hold at once: bounds tags of absurd length and absurd nesting.
 const MAX_PARSER_MEMORY: usize = 32 << 20;
 /// Most attributes of an anchor: they are compared with each other.
-const MAX_ATTRIBUTES: usize = 256;
+const MAX_ATTRIBUTES: usize = 64;
 /// How much of a page's title is looked at.
 const MAX_TITLE: usize = 256;
 
@@ -55,7 +55,7 @@ struct State<'a, 'e> {
     html: &'a str,
     each: &'e mut dyn FnMut(Anchor<'a>),
     anchor: Option<Anchor<'a>>,
-    anchors: usize,
+    meter: &'e Meter,
     head: Head<'a>,
     signs: Signs,
 }
@@ -63,13 +63,14 @@ struct State<'a, 'e> {
 /// Reads a page, giving each anchor to `each`.
 pub(super) fn read<'a>(
     html: &'a str,
+    meter: &Meter,
     each: &mut dyn FnMut(Anchor<'a>),
 ) -> Result<(Head<'a>, Signs), Malformed> {
     let state = RefCell::new(State {
         html,
         each,
         anchor: None,
-        anchors: 0,
+        meter,
         head: Head::default(),
         signs: Signs::default(),
     });
@@ -94,7 +95,10 @@ pub(super) fn read<'a>(
             state.borrow_mut().signs.password |= password;
             Ok(())
         }));
-    run(html, settings)?;
+    let outcome = run(html, settings);
+    // Why it was stopped says more than that.
+    meter.end()?;
+    outcome?;
     let mut state = state.into_inner();
     state.close();
     Ok((state.head, state.signs))
@@ -150,9 +154,8 @@ fn run(html: &str, settings: Settings<'_, '_>) -> Result<(), Malformed> {
 impl<'a> State<'a, '_> {
     fn open(&mut self, element: &Element<'_, '_>) -> HandlerResult {
         self.close();
-        self.anchors += 1;
-        if self.anchors > MAX_ENTRIES {
-            return Err(format!("it has more than {MAX_ENTRIES} anchors").into());
+        if !self.meter.entry() {
+            return Err("it goes beyond its budget".into());
         }
         if element.attributes().len() > MAX_ATTRIBUTES {
             return Err(
@@ -253,7 +256,7 @@ mod tests {
 
     fn anchors(html: &str) -> Vec<Found> {
         let mut all = Vec::new();
-        read(html, &mut |anchor| {
+        read(html, &Meter::default(), &mut |anchor| {
             let attributes = anchor
                 .attributes
                 .iter()
@@ -313,7 +316,7 @@ mod tests {
             <meta name=pypi:project-status-reason content='a &lt;b&gt;'><meta name='pypi:tracks' content='https://a.example.com/'>\
             <meta name='pypi:tracks' content='https://b.example.com/'><meta charset=utf-8><title>Links for X</title></head>\
             <body><h1>Links</h1><form><input type=Password></form></body></html>";
-        let (head, signs) = read(html, &mut |_| ()).unwrap();
+        let (head, signs) = read(html, &Meter::default(), &mut |_| ()).unwrap();
         assert_eq!(head.api_version.as_deref(), Some("1.4"));
         assert_eq!(head.status.as_deref(), Some("quarantined"));
         assert_eq!(head.status_reason.as_deref(), Some("a <b>"));
@@ -345,9 +348,9 @@ mod tests {
             let attributes: Vec<_> = (1..count).map(|n| format!("data-{n}")).collect();
             format!("<a href=x {}>x</a>", attributes.join(" "))
         };
-        assert!(read(&anchor(MAX_ATTRIBUTES), &mut |_| ()).is_ok());
+        assert!(read(&anchor(MAX_ATTRIBUTES), &Meter::default(), &mut |_| ()).is_ok());
         assert!(
-            read(&anchor(MAX_ATTRIBUTES + 1), &mut |_| ())
+            read(&anchor(MAX_ATTRIBUTES + 1), &Meter::default(), &mut |_| ())
                 .unwrap_err()
                 .0
                 .contains("attributes")
@@ -357,6 +360,6 @@ mod tests {
     #[test]
     fn absurd_nesting_is_refused_in_bounded_memory() {
         let html = "<div>".repeat(2_000_000);
-        assert!(read(&html, &mut |_| ()).is_err());
+        assert!(read(&html, &Meter::default(), &mut |_| ()).is_err());
     }
 }

@@ -13,8 +13,8 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visit
 use serde_json::value::RawValue;
 
 use super::json_value::{CoreMetadata, Hashes, Text, check_depth, span_of, string_of, yanked};
-use super::page::{Head, MAX_ENTRIES};
-use crate::Malformed;
+use super::page::Head;
+use crate::{Malformed, Meter};
 
 /// One element of `files`.
 #[derive(Debug, Default)]
@@ -40,31 +40,39 @@ pub(super) struct File<'a> {
 /// Reads a project page, giving each file to `each`.
 pub(super) fn read_project<'a>(
     text: &'a str,
+    meter: &Meter,
     each: &mut dyn FnMut(File<'a>),
 ) -> Result<Head<'a>, Malformed> {
-    read(text, &mut Files(each))
+    read(text, meter, &mut Files(each))
 }
 
 /// Reads a project list, giving each name to `each`.
 pub(super) fn read_list<'a>(
     text: &'a str,
+    meter: &Meter,
     each: &mut dyn FnMut(Cow<'a, str>),
 ) -> Result<Head<'a>, Malformed> {
-    read(text, &mut Projects(each))
+    read(text, meter, &mut Projects(each))
 }
 
 /// Where each element of `files` stands in the text.
-pub(super) fn element_spans(text: &str) -> Result<Vec<Range<usize>>, Malformed> {
+pub(super) fn element_spans(text: &str, meter: &Meter) -> Result<Vec<Range<usize>>, Malformed> {
     let mut spans = Spans(Vec::new());
-    read(text, &mut spans)?;
+    read(text, meter, &mut spans)?;
     Ok(spans.0)
 }
 
-fn read<'a, L: List<'a>>(text: &'a str, list: &mut L) -> Result<Head<'a>, Malformed> {
+fn read<'a, L: List<'a>>(
+    text: &'a str,
+    meter: &Meter,
+    list: &mut L,
+) -> Result<Head<'a>, Malformed> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let head = deserializer.deserialize_map(PageVisitor { text, list });
-    head.and_then(|head| deserializer.end().map(|()| head))
-        .map_err(|error| Malformed(format!("the JSON simple page cannot be read: {error}")))
+    let head = deserializer.deserialize_map(PageVisitor { text, meter, list });
+    let head = head.and_then(|head| deserializer.end().map(|()| head));
+    // Why it was stopped says more than where.
+    meter.end()?;
+    head.map_err(|error| Malformed(format!("the JSON simple page cannot be read: {error}")))
 }
 
 /// The array that a page is there for.
@@ -126,6 +134,7 @@ impl<'a> List<'a> for Spans {
 
 struct PageVisitor<'l, 'a, L> {
     text: &'a str,
+    meter: &'l Meter,
     list: &'l mut L,
 }
 
@@ -146,6 +155,7 @@ impl<'a, L: List<'a>> Visitor<'a> for PageVisitor<'_, 'a, L> {
                 }
                 map.next_value_seed(ListSeed {
                     text: self.text,
+                    meter: self.meter,
                     list: &mut *self.list,
                 })?;
                 continue;
@@ -207,6 +217,7 @@ fn duplicate<E: de::Error>(field: &'static str) -> E {
 
 struct ListSeed<'l, 'a, L> {
     text: &'a str,
+    meter: &'l Meter,
     list: &'l mut L,
 }
 
@@ -226,14 +237,9 @@ impl<'a, L: List<'a>> Visitor<'a> for ListSeed<'_, 'a, L> {
     }
 
     fn visit_seq<A: SeqAccess<'a>>(self, mut elements: A) -> Result<(), A::Error> {
-        let mut count = 0_usize;
         while self.list.next(self.text, &mut elements)? {
-            count += 1;
-            if count > MAX_ENTRIES {
-                return Err(de::Error::custom(format_args!(
-                    "it lists more than {MAX_ENTRIES} {}",
-                    L::KEY
-                )));
+            if !self.meter.entry() {
+                return Err(de::Error::custom("it goes beyond its budget"));
             }
         }
         Ok(())

@@ -133,7 +133,7 @@ impl Page {
     }
 
     pub(super) fn check(&self) -> Result<(), Malformed> {
-        Pypi.check(&self.repository, &self.document())
+        Pypi.check(&self.repository, &self.document(), &crate::Meter::default())
     }
 
     /// The derivation, of a page that passes the check.

@@ -4,7 +4,7 @@
 use larder_core::{Digest, DigestAlgorithm, Hasher};
 
 use super::{path, repomd};
-use crate::{Derived, Document, Links, Malformed};
+use crate::{Derived, Document, Links, Malformed, Meter};
 
 /// The last segment of a metalink's path, and the name of the form.
 pub(super) const METALINK: &str = "metalink";
@@ -28,7 +28,7 @@ pub(super) fn derive(
         METALINK => {
             let url = links.href(&path::encoded(document.key_path));
             Ok(Derived {
-                body: metalink(document.body, &url)?.into_bytes(),
+                body: metalink(document.body, &url, links.meter())?.into_bytes(),
                 content_type: "application/metalink+xml",
             })
         }
@@ -37,8 +37,8 @@ pub(super) fn derive(
 }
 
 /// Metalink 3.0 with the extension of mirror managers that librepo reads (`mm0:timestamp`).
-fn metalink(body: &[u8], url: &str) -> Result<String, Malformed> {
-    let timestamp = repomd::read(body)?.timestamp();
+fn metalink(body: &[u8], url: &str, meter: &Meter) -> Result<String, Malformed> {
+    let timestamp = repomd::read(body, meter)?.timestamp();
     let timestamp = timestamp.map_or_else(String::new, |at| {
         format!("   <mm0:timestamp>{at}</mm0:timestamp>\n")
     });

@@ -22,10 +22,10 @@ mod xml;
 use larder_core::{ArtifactPath, BuiltIn, Digest, Repository};
 
 use crate::generic::{file, subject};
-use crate::links::{percent_decode, server_of};
+use crate::links::{MAX_URL, percent_decode, server_of};
 use crate::{
-    Claim, Companion, Derived, Document, Form, Format, Generation, Links, Malformed, Operation,
-    Read, RequestParts, SourceSpec,
+    Claim, Companion, Derived, Document, Form, Format, Generation, Links, Malformed, Meter,
+    Operation, Read, RequestParts, SourceSpec,
 };
 
 /// RPM repositories, for dnf, yum and zypper.
@@ -127,11 +127,18 @@ impl Format for Rpm {
     }
 
     fn revision(&self, document: &Document<'_>) -> Option<u64> {
-        repomd::read(document.body).ok()?.revision()
+        repomd::read(document.body, &document.meter())
+            .ok()?
+            .revision()
     }
 
-    fn check(&self, _repository: &Repository, document: &Document<'_>) -> Result<(), Malformed> {
-        let repomd = repomd::read(document.body)?;
+    fn check(
+        &self,
+        _repository: &Repository,
+        document: &Document<'_>,
+        meter: &Meter,
+    ) -> Result<(), Malformed> {
+        let repomd = repomd::read(document.body, meter)?;
         if let Some(base) = repomd.base() {
             remark_base(document, "metadata", base);
         }
@@ -244,6 +251,9 @@ impl Place {
             .clone()
             .filter(|_| is_usual && usual.as_ref() != Some(document.url));
         let server = folder.filter(|_| !is_usual);
+        // An address without end would be multiplied by all that is relative to it.
+        let [spelt, server] =
+            [spelt, server].map(|url| url.filter(|url| url.as_str().len() <= MAX_URL));
         let same_name = document.url.path().rsplit('/').next() == below.rsplit('/').next();
         let in_repodata = document.url.path().rsplit('/').nth(1) == Some("repodata");
         let for_it_alone = document.url.query().is_some();

@@ -14,15 +14,17 @@ pub(super) fn claims(
     links: &Links<'_>,
     sink: &mut dyn FnMut(Claim),
 ) -> Result<(), Malformed> {
+    links.begin(document.body.len());
     let place = Place::of(document, links);
     let mut primary = Primary {
         place,
         package: Package::default(),
         base: None,
         outside: false,
+        links,
         sink,
     };
-    xml::read(unpack(document.body)?, &mut primary)?;
+    xml::read(unpack(document.body)?, links.meter(), &mut primary)?;
     if let (true, Some(memo)) = (primary.outside, document.memo) {
         memo.remark(
             "it places packages outside of its own folder (by `..`, a query or a whole address): they are not checked against it"
@@ -47,6 +49,7 @@ struct Package {
 
 struct Primary<'s> {
     place: Place,
+    links: &'s Links<'s>,
     package: Package,
     /// The first place elsewhere.
     base: Option<String>,
@@ -56,28 +59,31 @@ struct Primary<'s> {
 }
 
 impl Primary<'_> {
-    fn emit(&mut self) {
+    fn emit(&mut self) -> Result<(), Malformed> {
         let package = std::mem::take(&mut self.package);
+        self.links.meter().count()?;
         if package.base.is_some() {
             self.base = self.base.take().or(package.base);
-            return;
+            return Ok(());
         }
         let Some(href) = below_root(&package.href) else {
             self.outside |= !package.href.is_empty();
-            return;
+            return Ok(());
         };
         let Some(path) = self.place.path(&href) else {
-            return;
+            return Ok(());
         };
         let url = self.place.url(&href);
-        (self.sink)(Claim {
+        let claim = Claim {
             path,
             url,
             digests: package.digest.into_iter().collect(),
             size: package.size,
             published_at: None,
             identity: None,
-        });
+        };
+        self.links.claim(claim, self.sink);
+        self.links.end()
     }
 }
 
@@ -113,7 +119,7 @@ impl Sink for Primary<'_> {
 
     fn close(&mut self, path: &[Box<[u8]>], text: &str) -> Result<(), Malformed> {
         match path {
-            [_, package] if **package == *b"package" => self.emit(),
+            [_, package] if **package == *b"package" => self.emit()?,
             [_, _, field] if **field == *b"checksum" => {
                 self.package.digest = digest(&self.package.checksum_type, text);
             }

@@ -4,7 +4,7 @@ use larder_core::Digest;
 
 use super::xml::{self, Element, Sink};
 use super::{Place, below_root, path};
-use crate::{Claim, Document, Links, Malformed};
+use crate::{Claim, Document, Links, Malformed, Meter};
 
 /// Largest master index. Real ones have a few kilobytes.
 const MAX_SIZE: usize = 1 << 20;
@@ -52,14 +52,14 @@ impl Repomd {
 }
 
 /// Reads a master index, and refuses what is none.
-pub(super) fn read(body: &[u8]) -> Result<Repomd, Malformed> {
+pub(super) fn read(body: &[u8], meter: &Meter) -> Result<Repomd, Malformed> {
     if body.len() > MAX_SIZE {
         return Err(Malformed(format!(
             "repomd.xml is larger than {MAX_SIZE} bytes"
         )));
     }
     let mut repomd = Repomd::default();
-    xml::read(body, &mut repomd)?;
+    xml::read(body, meter, &mut repomd)?;
     Ok(repomd)
 }
 
@@ -69,8 +69,9 @@ pub(super) fn claims(
     links: &Links<'_>,
     sink: &mut dyn FnMut(Claim),
 ) -> Result<(), Malformed> {
+    links.begin(document.body.len());
     let place = Place::of(document, links);
-    for record in read(document.body)?.records {
+    for record in read(document.body, links.meter())?.records {
         let Some(href) = below_root(&record.href).filter(|_| record.base.is_none()) else {
             continue;
         };
@@ -81,16 +82,17 @@ pub(super) fn claims(
             continue;
         };
         let url = place.url_beside(&href);
-        sink(Claim {
+        let claim = Claim {
             path,
             url,
             digests: record.digest.into_iter().collect(),
             size: record.size,
             published_at: None,
             identity: None,
-        });
+        };
+        links.claim(claim, sink);
     }
-    Ok(())
+    links.end()
 }
 
 /// A digest as repository metadata writes it: `sha` is the oldest name of SHA-1.

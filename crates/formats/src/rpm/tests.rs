@@ -56,6 +56,7 @@ fn check(body: &[u8]) -> Result<(), Malformed> {
             variant: "",
             memo: None,
         },
+        &crate::Meter::default(),
     )
 }
 
@@ -260,7 +261,7 @@ fn requests_are_read_as_files_whatever_their_query_and_spelling() {
 #[test]
 fn the_master_index_of_createrepo_c() {
     check(REPOMD).unwrap();
-    let repomd = repomd::read(REPOMD).unwrap();
+    let repomd = repomd::read(REPOMD, &crate::Meter::default()).unwrap();
     assert_eq!(
         (repomd.revision(), repomd.timestamp()),
         (Some(1_795_394_310), Some(1_795_394_310))
@@ -484,7 +485,8 @@ fn remark(key_path: &str, body: &[u8]) -> Option<String> {
         memo: Some(&memo),
     };
     if key_path == MASTER {
-        Rpm.check(&repository, &document).unwrap();
+        Rpm.check(&repository, &document, &crate::Meter::default())
+            .unwrap();
     }
     Rpm.claims(&document, &links(&repository), &mut |_| ())
         .unwrap();
@@ -548,7 +550,11 @@ fn text_attributes_and_old_names_of_algorithms() {
 
 #[test]
 fn the_revision_is_a_number_or_the_newest_time() {
-    let revision = |xml: &str| repomd::read(xml.as_bytes()).unwrap().revision();
+    let revision = |xml: &str| {
+        repomd::read(xml.as_bytes(), &crate::Meter::default())
+            .unwrap()
+            .revision()
+    };
     assert_eq!(
         revision("<repomd><revision>17</revision><data><timestamp>99</timestamp></data></repomd>"),
         Some(17)

@@ -5,11 +5,11 @@ use std::io::{self, BufRead, BufReader, Read};
 use crate::Malformed;
 
 /// Largest primary that is read, unpacked.
-const MAX_UNPACKED: u64 = 4 << 30;
+const MAX_UNPACKED: u64 = 2 << 30;
 /// What any file may unpack to, whatever its size.
 const ALWAYS_ALLOWED: u64 = 64 << 20;
 /// Real metadata shrinks to a tenth or a twentieth.
-const MAX_RATIO: u64 = 200;
+const MAX_RATIO: u64 = 100;
 /// Memory for xz's dictionary: the highest preset (`-9`) has 64 MiB.
 const XZ_MEMORY: u64 = 128 << 20;
 /// zstd's window, as a power of two: the format asks every decoder for 8 MiB at least (RFC 8878 section 3.1.1.1.2).

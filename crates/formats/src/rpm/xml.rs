@@ -7,12 +7,16 @@ use quick_xml::XmlVersion;
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::reader::Reader;
 
-use crate::Malformed;
+use crate::{Malformed, Meter};
 
 /// Deepest nesting that is read.
 const MAX_DEPTH: usize = 64;
 /// Largest text, tag or comment.
 const MAX_TOKEN: usize = 4 << 20;
+/// Longest name of an element: as many as are open are kept.
+const MAX_NAME: usize = 256;
+/// Longest text of those that are kept: digests, numbers, dates.
+const MAX_TEXT: usize = 2048;
 
 /// What a reader of XML is told.
 pub(super) trait Sink {
@@ -47,7 +51,12 @@ impl Element<'_> {
 }
 
 /// Reads all of `source` into `sink`.
-pub(super) fn read<R: BufRead>(source: R, sink: &mut dyn Sink) -> Result<(), Malformed> {
+/// What it takes of time is counted on `meter`; entries are for the sink to count.
+pub(super) fn read<R: BufRead>(
+    source: R,
+    meter: &Meter,
+    sink: &mut dyn Sink,
+) -> Result<(), Malformed> {
     let mut reader = Reader::from_reader(Bounded {
         source,
         left: MAX_TOKEN,
@@ -60,6 +69,8 @@ pub(super) fn read<R: BufRead>(source: R, sink: &mut dyn Sink) -> Result<(), Mal
     let mut rooted = false;
     loop {
         buffer.clear();
+        meter.tick();
+        meter.end()?;
         reader.get_mut().left = MAX_TOKEN;
         let broken = |at: u64, what: &dyn std::fmt::Display| {
             Malformed(format!("XML that cannot be read, at byte {at}: {what}"))
@@ -74,6 +85,9 @@ pub(super) fn read<R: BufRead>(source: R, sink: &mut dyn Sink) -> Result<(), Mal
                         &"elements nested too deeply, or more than one root",
                     ));
                 }
+                if tag.local_name().as_ref().len() > MAX_NAME {
+                    return Err(broken(at, &"an element's name is too long"));
+                }
                 rooted = true;
                 path.push(tag.local_name().as_ref().into());
                 sink.open(&path, &Element(&tag))?;
@@ -87,10 +101,20 @@ pub(super) fn read<R: BufRead>(source: R, sink: &mut dyn Sink) -> Result<(), Mal
                 wanted = false;
             }
             Event::Text(part) if wanted => {
-                text.push_str(&part.decode().map_err(|error| broken(at, &error))?);
+                let part = part.decode().map_err(|error| broken(at, &error))?;
+                // Many parts make up one text, and none that matters is long.
+                if text.len() + part.len() > MAX_TEXT {
+                    return Err(broken(at, &"a text is too long"));
+                }
+                text.push_str(&part);
             }
             Event::CData(part) if wanted => {
-                text.push_str(&part.decode().map_err(|error| broken(at, &error))?);
+                let part = part.decode().map_err(|error| broken(at, &error))?;
+                // Many parts make up one text, and none that matters is long.
+                if text.len() + part.len() > MAX_TEXT {
+                    return Err(broken(at, &"a text is too long"));
+                }
+                text.push_str(&part);
             }
             Event::GeneralRef(reference) => {
                 let character = match reference
@@ -101,7 +125,7 @@ pub(super) fn read<R: BufRead>(source: R, sink: &mut dyn Sink) -> Result<(), Mal
                     None => predefined(&reference)
                         .ok_or_else(|| broken(at, &"an entity that XML itself does not define"))?,
                 };
-                if wanted {
+                if wanted && text.len() < MAX_TEXT {
                     text.push(character);
                 }
             }

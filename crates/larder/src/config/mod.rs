@@ -42,6 +42,25 @@ pub use watch::watch;
 
 use diagnostic::Report;
 
+/// What fuzz targets call; no part of the crate's interface.
+#[doc(hidden)]
+pub mod fuzzing {
+    use std::sync::Arc;
+
+    /// Reads bytes as a configuration file's YAML: what cannot be used has a reason.
+    pub fn yaml(data: &[u8]) {
+        let Ok(text) = std::str::from_utf8(data) else {
+            return;
+        };
+        let mut report = super::Report::default();
+        let parsed = super::yaml::parse(&Arc::from("larder.yaml"), text, &mut report);
+        assert!(
+            parsed.is_some() || report.has_errors(),
+            "refused without a reason"
+        );
+    }
+}
+
 /// Loads and validates a configuration. A reload is another load.
 ///
 /// # Errors

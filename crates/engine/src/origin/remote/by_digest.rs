@@ -8,7 +8,7 @@ use larder_core::{
     Source, SourceKey, StoredHeaders, UnixMillis, sha256,
 };
 use larder_formats::{Document, Malformed};
-use larder_storage::OpenBlob;
+use larder_storage::{OpenBlob, Spool};
 use url::Url;
 
 use crate::catalog::Epoch;
@@ -16,7 +16,7 @@ use crate::counters::count;
 use crate::fault::{FetchError, stopped, unusable_document};
 use crate::origin::remote::Remote;
 use crate::target::Target;
-use crate::transfer::files::received_bytes;
+use crate::transfer::files::read_received;
 use crate::transfer::flight::{Settled, SettledBody};
 use crate::transfer::received::Whole;
 
@@ -156,7 +156,11 @@ impl Remote {
         wanted: &Arc<Target>,
         whole: &Whole,
     ) -> Result<(), FetchError> {
-        let body = received_bytes(&whole.fill, &whole.received)?;
+        let (fill, spool, length) = (
+            Arc::clone(&whole.fill),
+            whole.received.spool.as_ref().map(Spool::reader),
+            whole.received.length,
+        );
         let draft = &whole.fill.draft;
         let content_type = draft.headers.content_type.clone().unwrap_or_default();
         let url = Url::parse(&draft.source_url);
@@ -165,6 +169,7 @@ impl Remote {
         })?;
         let checked = Arc::clone(wanted);
         let verdict = self.documents.parse_blocking(move || {
+            let body = read_received(&fill, spool.as_deref(), length)?;
             let document = Document {
                 body: &body,
                 content_type: &content_type,
@@ -173,11 +178,15 @@ impl Remote {
                 variant: checked.spec.variant,
                 memo: None,
             };
-            checked.format.check(&checked.entry.repository, &document)
+            Ok::<_, FetchError>(checked.format.check(
+                &checked.entry.repository,
+                &document,
+                &document.meter(),
+            ))
         });
         verdict
             .await
-            .map_err(stopped)?
+            .map_err(stopped)??
             .map_err(|Malformed(reason)| {
                 count(&wanted.entry.counters.malformed_documents);
                 unusable_document(wanted, &reason)

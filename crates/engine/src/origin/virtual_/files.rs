@@ -9,6 +9,7 @@ use larder_core::{ArtifactPath, Fault, FaultKind, RepositoryKind};
 use super::members::{self, Contribution, Given, Leaf};
 use super::read::{MEMBER, Reading};
 use crate::answer::Answer;
+use crate::document::load::DocumentSource;
 use crate::fault::{internal, malformed};
 use crate::policy::admission::{classify, path_fault};
 use crate::target::ArtifactRequest;
@@ -136,12 +137,9 @@ impl Reading<'_> {
             .map(|blob| blob.digest.to_string())
             .unwrap_or_default();
         let read = async {
-            let document = self
-                .engine
-                .documents
-                .settled_document(&contribution.wanted, &contribution.settled)
-                .await?;
+            let source = DocumentSource::settled(&contribution.wanted, &contribution.settled);
             let names = self.engine.documents.parse_blocking(move || {
+                let document = source.load()?;
                 let wanted = document.wanted();
                 wanted
                     .format

@@ -14,7 +14,8 @@ use super::Virtual;
 use super::members::{Contribution, Given, Leaf};
 use crate::causes::warn_once;
 use crate::document::claims::source_urls;
-use crate::document::derive::tell_left_out;
+use crate::document::derive::{Made, tell_left_out};
+use crate::document::load::DocumentSource;
 use crate::document::named::Named;
 use crate::fault::{internal, malformed};
 
@@ -158,6 +159,7 @@ impl Assembled {
             link_base: base.0.clone(),
             form,
             rules_epoch,
+            mark: None,
             persist,
         }
     }
@@ -241,34 +243,38 @@ pub(super) async fn make(
     form: &'static str,
     base_of: impl Fn(&Leaf) -> LinkBase,
     unusable: &Arc<OnceLock<(RepositoryName, Malformed)>>,
-) -> Result<(Vec<u8>, String), Fault> {
-    let mut inputs = Vec::with_capacity(given.len());
-    for one in given {
-        if let Ok(contribution) = &one.document {
-            let document = engine
-                .documents
-                .settled_document(&contribution.wanted, &contribution.settled)
-                .await?;
+) -> Result<Made, Fault> {
+    let sources: Vec<(DocumentSource, Leaf, LinkBase, UnixMillis)> = given
+        .iter()
+        .filter_map(|one| {
+            let Contribution {
+                wanted, settled, ..
+            } = one.document.as_ref().ok()?;
+            let source = DocumentSource::settled(wanted, settled);
+            let base = base_of(&one.leaf);
+            Some((source, one.leaf.clone(), base, settled.record.first_seen_at))
+        })
+        .collect();
+    let (of, unusable) = (Arc::clone(engine), Arc::clone(unusable));
+    let merged = engine.documents.parse_blocking(move || {
+        let mut inputs = Vec::with_capacity(sources.len());
+        for (source, leaf, base, first_seen_at) in sources {
             inputs.push(Input {
-                document,
-                base: base_of(&one.leaf),
-                quarantine: one.leaf.entry.repository.quarantine.clone(),
-                first_seen_at: contribution.settled.record.first_seen_at,
-                leaf: one.leaf.clone(),
+                document: source.load()?,
+                base,
+                quarantine: leaf.entry.repository.quarantine.clone(),
+                first_seen_at,
+                leaf,
             });
         }
-    }
-    let Some(first) = inputs
-        .first()
-        .map(|input| Arc::clone(input.document.wanted()))
-    else {
-        return Err(internal("nothing to merge"));
-    };
-    let (of, unusable) = (Arc::clone(engine), Arc::clone(unusable));
-    let merged = engine
-        .documents
-        .parse_blocking(move || merge(&of, &inputs, form, &unusable));
-    merged.await?.map_err(|error| malformed(&first, &error))
+        let Some(first) = inputs.first() else {
+            return Err(internal("nothing to merge"));
+        };
+        let (body, content_type) = merge(&of, &inputs, form, &unusable)
+            .map_err(|error| malformed(first.document.wanted(), &error))?;
+        Ok(of.documents.made(body, content_type, None))
+    });
+    merged.await?
 }
 
 fn merge(

@@ -197,13 +197,13 @@ fn hazard_x4_short_links_are_not_multiplied_by_a_long_base_without_end() {
             Helm.derive(document, "index", &links(&repository))
                 .unwrap_err()
                 .0
-                .contains("memory")
+                .contains("more than 12 MiB")
         );
         assert!(
             Helm.claims(document, &links(&repository), &mut |_| {})
                 .unwrap_err()
                 .0
-                .contains("memory")
+                .contains("more than 12 MiB")
         );
     });
 }

@@ -548,7 +548,7 @@ proptest! {
             prop_assert!(names_and_versions(&text).iter().any(|one| one == "a 1.0.0"), "{}", text);
             prop_assert_eq!(merged(&[member("one", &body)]).unwrap(), first);
             // Helm would read it: it passes larder's own check, and nothing more is left out of it.
-            prop_assert!(with_document("https://l.example/index.yaml", &text, |document| Helm.check(&stable(), document)).is_ok());
+            prop_assert!(with_document("https://l.example/index.yaml", &text, |document| Helm.check(&stable(), document, &document.meter())).is_ok());
             prop_assert_eq!(merged(&[member("two", &text)]).unwrap().remarks, vec![]);
         }
     }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::catalog::{Commit, RecordChange};
 use crate::causes::warn_once;
+use crate::document::load::DocumentSource;
 use crate::origin::remote::Remote;
 use crate::origin::remote::fly::Arrived;
 use crate::origin::remote::generation::companions::{Doubt, Member};
@@ -301,15 +302,21 @@ impl Remote {
         if !wanted.entry.repository.cache.no_rollback {
             return false;
         }
-        let revision =
-            |document: &crate::loaded::LoadedDocument| wanted.format.revision(&document.view());
-        let (Ok(old), Ok(new)) = (
-            self.documents.load_document(wanted, before).await,
-            self.documents.settled_document(wanted, now).await,
-        ) else {
+        let Ok(old) = self
+            .documents
+            .held_source(wanted, &Arc::new(before.clone()))
+        else {
             return false;
         };
-        matches!((revision(&old), revision(&new)), (Some(old), Some(new)) if new < old)
+        let new = DocumentSource::settled(wanted, now);
+        let compared = self.documents.parse_blocking(move || {
+            let revision = |source: DocumentSource| {
+                let document = source.load().ok()?;
+                document.wanted().format.revision(&document.view())
+            };
+            matches!((revision(old), revision(new)), (Some(old), Some(new)) if new < old)
+        });
+        compared.await.unwrap_or(false)
     }
 
     /// Whether the upstream's document has changed since: its signature may then be of the next generation.
