@@ -11,6 +11,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
+#[path = "rules/citations.rs"]
+mod citations;
+
 /// Each crate with the crates of the workspace that it may be built on (ARCHITECTURE.md, "The crates").
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("larder-core", &[]),

@@ -100,7 +100,7 @@ fn expired_for(renewed_at: UnixMillis, ttl: Duration, now: UnixMillis) -> Option
 }
 
 /// Whether the copy may serve though it has expired: there is one, and the last good upstream contact is at most
-/// `stale.max_age` ago (spec section 2; `None` = no bound).
+/// `stale.max_age` ago (contract, section 2; `None` = no bound).
 pub fn stale_allowed(record: &ArtifactRecord, policy: &CachePolicy, now: UnixMillis) -> bool {
     record.has_body()
         && policy.stale_max_age.is_none_or(|bound| {
@@ -108,7 +108,7 @@ pub fn stale_allowed(record: &ArtifactRecord, policy: &CachePolicy, now: UnixMil
         })
 }
 
-/// What to do with a request for a file of `class`, given what is remembered of it (spec section 3).
+/// What to do with a request for a file of `class`, given what is remembered of it (contract, section 3).
 ///
 /// ```
 /// use larder_core::{CachePolicy, Decision, Mutability, UnixMillis, decide};

@@ -1,13 +1,13 @@
 //! Paths inside a repository: folded and decoded once, at the edge; what could be read in two ways is refused.
 //!
-//! Knows the spelling of paths (spec section 1 "Paths", RFC 3986). Knows nothing of repositories, queries or files on disk.
+//! Knows the spelling of paths (contract, section 1, "Paths", RFC 3986). Knows nothing of repositories, queries or files on disk.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-/// Longest decoded path, in bytes (spec section 1).
+/// Longest decoded path, in bytes (contract, section 1).
 pub const MAX_PATH_BYTES: usize = 2048;
 
 /// What a package type allows in its paths.

@@ -47,7 +47,7 @@ pub struct Current<'a> {
 ///
 /// `If-Modified-Since` departs from the RFC on purpose: a client's date between the upstream's `Last-Modified` and the moment
 /// larder began to serve that body may belong to the body before it, so it is 304 only when it equals the date served or is
-/// not before that moment (spec section 1 "Headers").
+/// not before that moment (contract, section 1, "Headers").
 ///
 /// ```
 /// use larder_core::{Conditions, Current, Precondition, evaluate_conditions};

@@ -3,7 +3,7 @@
 
 use crate::error::Fault;
 
-/// Longest reason phrase, in bytes (spec section 1).
+/// Longest reason phrase, in bytes (contract, section 1).
 pub const MAX_REASON: usize = 120;
 /// The mark of a sentence that is cut.
 const CUT: &str = "...";

@@ -278,7 +278,7 @@ pub enum Kind {
     Virtual(VirtualSettings),
 }
 
-/// What a local repository takes (spec section 7).
+/// What a local repository takes (contract, section 7).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LocalSettings {
     /// Whether other bytes may take the place of what is there under the same path; the same bytes always may be sent again.
@@ -289,7 +289,7 @@ pub struct LocalSettings {
     pub quota: Option<u64>,
 }
 
-/// What a virtual repository is made of (spec section 7).
+/// What a virtual repository is made of (contract, section 7).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VirtualSettings {
     /// The members, highest priority first.

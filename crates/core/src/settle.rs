@@ -1,6 +1,6 @@
 //! `settle`: given the upstream's outcome, what becomes of the record and of the client. Pure.
 //!
-//! Knows the contract's stale rules (spec section 3) and RFC 5861. Does not know how the upstream was asked.
+//! Knows the contract's stale rules (contract, section 3) and RFC 5861. Does not know how the upstream was asked.
 
 use std::time::Duration;
 
@@ -89,7 +89,7 @@ pub fn keeps_status(status: u16) -> bool {
     )
 }
 
-/// What to do about the upstream's `outcome`, given the `record` of before it (spec section 3 "Stale").
+/// What to do about the upstream's `outcome`, given the `record` of before it (contract, section 3, "Stale").
 ///
 /// The class is taken for symmetry with [`decide`](crate::decide()) and changes nothing: "an expired `immutable_ttl` follows the
 /// same rules".

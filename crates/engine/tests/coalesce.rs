@@ -1,4 +1,4 @@
-//! One download per file, whoever asks and however they read (spec section 3 "One download per file", hazards A1, A2, R5).
+//! One download per file, whoever asks and however they read (contract, section 3, "One download per file", hazards A1, A2, R5).
 //!
 //! What is measured runs in a process of its own: see `support/memory.rs`.
 #![expect(

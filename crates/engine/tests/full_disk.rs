@@ -1,5 +1,5 @@
 //! A data directory that is full: downloads go on being served whole, uncached; nothing corrupt; caching resumes when space is back
-//! (spec section 3 "Disk nearly full", hazard R7).
+//! (contract, section 3, "Disk nearly full", hazard R7).
 #![expect(
     clippy::unwrap_used,
     reason = "a test program: its helpers panic to report"

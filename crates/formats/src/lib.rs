@@ -433,7 +433,7 @@ pub fn format_of(package: PackageType) -> Option<&'static dyn Format> {
     }
 }
 
-/// `{"error": "message", "code", "repository", "rule"}` (spec section 1): `error` is a string, for npm prints it wherever it lands.
+/// `{"error": "message", "code", "repository", "rule"}` (contract, section 1): `error` is a string, for npm prints it wherever it lands.
 pub fn standard_error_body(fault: &Fault) -> ErrorBody {
     #[derive(serde::Serialize)]
     struct Body<'a> {

@@ -1,6 +1,6 @@
 //! Changing a few spans of a document and nothing else: byte ranges in, bytes out. Also the JSON string escapes of such spans.
 //!
-//! Knows no format. Everything outside the replaced ranges is copied as it is (protocols/helm.md section 3.8).
+//! Knows no format. Everything outside the replaced ranges is copied as it is (docs/reference/protocols/helm.md, section 3.8).
 
 use std::borrow::Cow;
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! Bad input from clients: everything here ends in a 4xx before any upstream is contacted (spec section 1, "Paths"; hazards S1,
+//! Bad input from clients: everything here ends in a 4xx before any upstream is contacted (contract, section 1, "Paths"; hazards S1,
 //! S11, S14, S21). What upstreams send stands in `bad_documents.rs`.
 #![expect(
     clippy::panic,
@@ -355,7 +355,7 @@ async fn hazard_s21_long_paths_are_414_and_the_longest_legal_one_is_served() {
     );
 }
 
-/// Spec section 1: a lone `%` is legal, empty and plain `.` segments are folded, npm scopes may encode their slash.
+/// Contract, section 1: a lone `%` is legal, empty and plain `.` segments are folded, npm scopes may encode their slash.
 #[tokio::test(flavor = "multi_thread")]
 async fn legal_oddities_are_served_from_the_configured_upstream() {
     let origin = Origin::start().await;

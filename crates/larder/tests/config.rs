@@ -1,4 +1,4 @@
-//! What is refused, what is warned of, and the keys that are ours (spec section 2, [plus]).
+//! What is refused, what is warned of, and the keys that are ours (contract, section 2, [plus]).
 #![expect(
     clippy::expect_used,
     clippy::panic,
@@ -685,7 +685,7 @@ fn hazard_r3_config_a_yaml_bomb_is_refused() {
     );
 }
 
-/// Spec section 4: `library/` belongs to the public hub, whose address is the default.
+/// Contract, section 4: `library/` belongs to the public hub, whose address is the default.
 #[test]
 fn a_docker_repository_stands_for_the_registry_that_it_pulls_from() {
     let settings = loaded(

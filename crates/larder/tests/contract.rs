@@ -1,4 +1,4 @@
-//! The original contract: existing configuration files load unchanged, and mean what they meant (spec section 2, [base]).
+//! The original contract: existing configuration files load unchanged, and mean what they meant (contract, section 2, [base]).
 #![expect(
     clippy::expect_used,
     clippy::panic,

@@ -1,4 +1,4 @@
-//! Reloading (spec section 2): on SIGHUP and on change, a bad file leaves the old configuration in force.
+//! Reloading (contract, section 2): on SIGHUP and on change, a bad file leaves the old configuration in force.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! Zero configuration (spec section 2): larder starts with a useful set of remotes, quickly, and says so.
+//! Zero configuration (contract, section 2): larder starts with a useful set of remotes, quickly, and says so.
 #![expect(
     clippy::expect_used,
     clippy::panic,

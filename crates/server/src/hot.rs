@@ -1,4 +1,4 @@
-//! The hot set: answers that are sent again without asking anybody (design section 10). Found by the raw request target, then
+//! The hot set: answers that are sent again without asking anybody (mechanics, section 1). Found by the raw request target, then
 //! by the few headers that chose between forms; bounded by weight; holds an answer only as long as its ticket is good.
 
 use std::fmt;

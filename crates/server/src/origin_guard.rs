@@ -1,4 +1,4 @@
-//! What web pages may not do through their visitors' browsers: change state (spec section 6), and read by a name of their own that
+//! What web pages may not do through their visitors' browsers: change state (contract, section 6), and read by a name of their own that
 //! leads to a loopback address. Who else reads is not its business.
 
 use std::net::IpAddr;
@@ -205,7 +205,7 @@ mod tests {
             .map(|fault| fault.kind)
     }
 
-    /// Spec section 6, cell by cell.
+    /// Contract, section 6, cell by cell.
     #[test]
     fn the_table_of_who_may_change_state() {
         let open = Row {

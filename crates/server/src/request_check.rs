@@ -8,7 +8,7 @@ use larder_core::{ErrorCode, Fault, FaultKind};
 use crate::forwarded::is_host;
 use crate::framing::FramingDefect;
 
-/// Longest request target, in bytes (spec section 1).
+/// Longest request target, in bytes (contract, section 1).
 const MAX_TARGET: usize = 8 << 10;
 
 /// Checks a request, and gives its target and the host that the client used. `defect` is what the raw head showed.

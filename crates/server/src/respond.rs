@@ -1,4 +1,4 @@
-//! From an answer and a request's headers to a response: conditions, ranges, HEAD, and the headers of spec section 1. The same
+//! From an answer and a request's headers to a response: conditions, ranges, HEAD, and the headers of contract, section 1. The same
 //! code serves fresh answers and those of the hot set.
 
 use std::borrow::Cow;

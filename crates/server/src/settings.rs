@@ -59,7 +59,7 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// Bounds that keep strangers from using up the server (spec section 1, hazards R1 and R5).
+/// Bounds that keep strangers from using up the server (contract, section 1, hazards R1 and R5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerLimits {
     /// Connections at once, beside a few that are kept for probes. No peer has more than three quarters of them.

@@ -1,4 +1,4 @@
-//! A disk that fills up: a clear error, nothing damaged, and back to work when there is space again (spec section 3, hazard R7).
+//! A disk that fills up: a clear error, nothing damaged, and back to work when there is space again (contract, section 3, hazard R7).
 #![expect(
     clippy::unwrap_used,
     reason = "a test program: its helpers panic to report"

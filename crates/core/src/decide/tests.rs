@@ -6,7 +6,7 @@ use crate::testing::{
     record, seconds_ago,
 };
 
-/// Every state of the record (rows, with every class) under every setting of `revalidate` (columns), from spec section 3.
+/// Every state of the record (rows, with every class) under every setting of `revalidate` (columns), from contract, section 3.
 ///
 /// The immutable time-to-live is 1,000 s, the mutable one 100 s, the negative one 10 s; `stale.max_age` is 5,000 s.
 /// `check` is `check_mutable_updates: true` without `revalidate`. S serve, R serve and refresh, N serve the negative,

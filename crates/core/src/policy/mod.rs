@@ -1,4 +1,4 @@
-//! What "allowed" means, in evaluation order: deny and allow lists, then class (spec section 3 "Class").
+//! What "allowed" means, in evaluation order: deny and allow lists, then class (contract, section 3, "Class").
 //!
 //! Knows paths and patterns only: no query, no client, no time.
 
@@ -169,7 +169,7 @@ mod tests {
             .map(|access| access.mutability)
     }
 
-    /// Spec section 3 "Class", every row of it.
+    /// Contract, section 3, "Class", every row of it.
     #[test]
     fn built_in_then_mutable_then_immutable_then_nothing() {
         let none: Option<&[&str]> = None;
@@ -274,7 +274,7 @@ mod tests {
         }
     }
 
-    /// Spec section 2: "a limit hit is a deny plus a metric", in whichever list.
+    /// Contract, section 2: "a limit hit is a deny plus a metric", in whichever list.
     #[test]
     fn hazard_r6_a_step_limit_denies_and_is_marked() {
         let explosive = r"(.*)(.*)(.*)(.*)\1x";

@@ -38,7 +38,7 @@ pub enum Verdict {
 }
 
 impl QuarantinePolicy {
-    /// Whether an artifact may be served at `now` (spec section 5).
+    /// Whether an artifact may be served at `now` (contract, section 5).
     ///
     /// It is held while `now < published + hold`; at that very moment it is clear. A publish date after the first contact
     /// counts as the first contact, or a wrong upstream clock would hold the artifact for years.

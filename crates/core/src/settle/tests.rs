@@ -8,7 +8,7 @@ use crate::testing::{
 
 const RETRY: Duration = Duration::from_secs(7);
 
-/// Every outcome (rows) with every record (columns), from spec section 3 "Stale" and section 1 "Errors".
+/// Every outcome (rows) with every record (columns), from contract, section 3, "Stale", and contract, section 1, "Errors".
 ///
 /// `stale.max_age` is 100 s; the columns too-old and pointer hold a copy 101 s and 100 s after the last good contact.
 /// replace, renew, stale+ (serve stale, life renewed), stale (not renewed), keep (status passed on, copy stays),

@@ -83,7 +83,7 @@ pub(crate) fn decode(bytes: &[u8], label: &str, limit: u64) -> Result<Vec<u8>, S
     Ok(plain)
 }
 
-/// Names whose compression is the file's own, so that a `Content-Encoding` label on top of it is a server's mistake (design section 11).
+/// Names whose compression is the file's own, so that a `Content-Encoding` label on top of it is a server's mistake (mechanics, section 3).
 pub(crate) fn name_says_compressed(path: &str) -> bool {
     [".gz", ".tgz", ".apk", ".whl"]
         .iter()

@@ -143,7 +143,7 @@ impl Documents {
             (headers.etag, headers.last_modified) = (None, None);
         }
         let mut body = received_bytes(fill, &received)?;
-        // An index that is an archive by its name is signed as it is: a label on top is a server's mistake (design section 11).
+        // An index that is an archive by its name is signed as it is: a label on top is a server's mistake (mechanics, section 3).
         let label = headers
             .content_encoding
             .take()

@@ -297,7 +297,7 @@ pub(crate) fn not_built(entry: &RepositoryState, what: &str) -> Fault {
     .in_repository(&entry.repository.name)
 }
 
-/// What is wrong with a path whatever the repository is: that is told first (spec section 1).
+/// What is wrong with a path whatever the repository is: that is told first (contract, section 1).
 fn bad_path(request: &ArtifactRequest<'_>) -> Option<Fault> {
     let path = request
         .raw_path

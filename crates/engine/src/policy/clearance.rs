@@ -25,7 +25,7 @@ pub(crate) struct Dates {
     pub(crate) first_seen_at: UnixMillis,
 }
 
-/// Clears an artifact, or says until when quarantine holds it. Mutable paths are never held ([base], spec section 5).
+/// Clears an artifact, or says until when quarantine holds it. Mutable paths are never held ([base], contract, section 5).
 pub(crate) fn clear<T>(
     repository: &Repository,
     class: Mutability,

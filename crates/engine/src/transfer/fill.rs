@@ -13,7 +13,7 @@ use larder_core::{ArtifactRecord, ErrorCode, Fault, FaultKind};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-/// Bodies up to this size are verified before a byte of them is sent (spec section 3).
+/// Bodies up to this size are verified before a byte of them is sent (contract, section 3).
 pub(crate) const SMALL_BODY: u64 = 1 << 20;
 /// Of larger bodies this much waits for verification.
 pub(crate) const HELD_BACK: u64 = 64 << 10;

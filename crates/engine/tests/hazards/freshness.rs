@@ -1,4 +1,4 @@
-//! Spec section 3: time-to-live, revalidation, stale copies, negative answers, offline.
+//! Contract, section 3: time-to-live, revalidation, stale copies, negative answers, offline.
 
 use std::time::Duration;
 

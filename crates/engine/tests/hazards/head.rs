@@ -1,4 +1,4 @@
-//! Spec section 1 "HEAD on a remote".
+//! Contract, section 1, "HEAD on a remote".
 
 use http::Method;
 use larder_core::{FaultKind, Source};

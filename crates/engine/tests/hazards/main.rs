@@ -1,4 +1,4 @@
-//! What has gone wrong in systems like this one, class by class, and the rules of spec section 3 that follow from it.
+//! What has gone wrong in systems like this one, class by class, and the rules (contract, section 3) that follow from it.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! Spec section 5: the rule holds on every way in.
+//! Contract, section 5: the rule holds on every way in.
 
 use std::time::Duration;
 

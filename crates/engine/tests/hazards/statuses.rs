@@ -1,4 +1,4 @@
-//! Spec section 1 "Errors": which status a client sees when there is no copy.
+//! Contract, section 1, "Errors": which status a client sees when there is no copy.
 
 use std::time::Duration;
 

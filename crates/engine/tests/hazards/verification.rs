@@ -1,4 +1,4 @@
-//! Spec section 3: what waits for verification, what a changed or broken document does to the files it names, and what a lost blob does.
+//! Contract, section 3: what waits for verification, what a changed or broken document does to the files it names, and what a lost blob does.
 
 use std::time::Duration;
 

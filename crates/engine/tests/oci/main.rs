@@ -1,4 +1,4 @@
-//! The acceptance list of protocols/oci.md, as far as it is the pipeline's: tests carry the numbers of its lines.
+//! The acceptance list of docs/reference/protocols/oci.md, as far as it is the pipeline's: tests carry the numbers of its lines.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,4 +1,4 @@
-//! Alpine's apk repositories: `APKINDEX.tar.gz` or `Packages.adb`, and the packages beside it (protocols/apk.md).
+//! Alpine's apk repositories: `APKINDEX.tar.gz` or `Packages.adb`, and the packages beside it (docs/reference/protocols/apk.md).
 //!
 //! Indexes and packages are signed, so nothing is rewritten: every path is served as it came. What this folder knows is which
 //! paths change, and how an index names a package: by a hash of the part of it that names the rest, which is no digest of the file.

@@ -1,4 +1,4 @@
-//! What an index of either version says of a package, and where clients ask for it (protocols/apk.md sections 2 and 4).
+//! What an index of either version says of a package, and where clients ask for it (docs/reference/protocols/apk.md, sections 2 and 4).
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

@@ -1,4 +1,4 @@
-//! Any HTTP file server: every path is a file, kept as received; nothing is rewritten, nothing is built in (protocols/generic-http.md).
+//! Any HTTP file server: every path is a file, kept as received; nothing is rewritten, nothing is built in (docs/reference/protocols/generic-http.md).
 //!
 //! The smallest format, and the place of the two rules that file-like formats share: which query parameters travel on, and
 //! what a sidecar is.
@@ -85,7 +85,7 @@ impl Format for Generic {
     }
 }
 
-/// Whether a path is a folder (spec section 3 "Folders and roots"): it is the root, or ends in a slash. What the configured
+/// Whether a path is a folder (contract, section 3, "Folders and roots"): it is the root, or ends in a slash. What the configured
 /// `immutable_patterns` name without that slash and not with it is a file, and a slash behind it opens no way around them.
 fn is_folder(repository: &Repository, path: &str) -> bool {
     let Some(file) = path.strip_suffix('/') else {
@@ -114,7 +114,7 @@ pub(crate) fn file(request: &RequestParts<'_>) -> SourceSpec {
 }
 
 /// The raw query without the parameters that are addressed to a mirror (`ns` from containerd, `countme` from dnf); `None` if
-/// nothing is left (spec section 1, "Query strings").
+/// nothing is left (contract, section 1, "Query strings").
 pub(crate) fn forwarded_query(query: &str) -> Option<String> {
     let dropped = |parameter: &&str| !matches!(parameter.split('=').next(), Some("ns" | "countme"));
     let kept: Vec<&str> = query.split('&').filter(dropped).collect();
@@ -122,7 +122,7 @@ pub(crate) fn forwarded_query(query: &str) -> Option<String> {
     (!kept.is_empty()).then_some(kept)
 }
 
-/// The file that a signature, provenance or metadata file belongs to (spec section 3, "Sidecars").
+/// The file that a signature, provenance or metadata file belongs to (contract, section 3, "Sidecars").
 pub(crate) fn subject(path: &str) -> Option<&str> {
     let (stem, suffix) = path.rsplit_once('.')?;
     let belongs = match suffix {

@@ -1,4 +1,4 @@
-//! Helm chart repositories: `index.yaml`, the charts it names, their provenance files (protocols/helm.md).
+//! Helm chart repositories: `index.yaml`, the charts it names, their provenance files (docs/reference/protocols/helm.md).
 //!
 //! | file | knows |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! The acceptance list of protocols/helm.md, as far as it is about what an index says. Names carry its numbers.
+//! The acceptance list of docs/reference/protocols/helm.md, as far as it is about what an index says. Names carry its numbers.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Which packument a client wants: the full or the abbreviated one (RFC 9110 section 12.5.1, protocols/npm.md section 1).
+//! Which packument a client wants: the full or the abbreviated one (RFC 9110 section 12.5.1, docs/reference/protocols/npm.md, section 1).
 
 use http::HeaderMap;
 use http::header::ACCEPT;

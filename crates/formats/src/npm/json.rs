@@ -10,7 +10,7 @@ use std::ops::Range;
 use crate::Malformed;
 use crate::splice::json_unescape;
 
-/// Deepest nesting of objects and arrays (protocols/npm.md section 5).
+/// Deepest nesting of objects and arrays (docs/reference/protocols/npm.md, section 5).
 pub(super) const MAX_DEPTH: u32 = 128;
 
 /// A string of the document, as it is spelt there.

@@ -12,7 +12,7 @@ pub(super) struct PackageName<'p>(&'p str);
 impl<'p> PackageName<'p> {
     /// Checks the grammar: at most 214 bytes, one optional scope, characters that a URL holds as they are, no leading dot;
     /// without a scope no leading underscore either. Upper case is legal: old packages have it, and their names differ from
-    /// the lower-case ones (protocols/npm.md section 5).
+    /// the lower-case ones (docs/reference/protocols/npm.md, section 5).
     pub(super) fn parse(name: &'p str) -> Option<Self> {
         let legal = match name.strip_prefix('@') {
             Some(scoped) => scoped

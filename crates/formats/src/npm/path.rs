@@ -1,4 +1,4 @@
-//! What a decoded path within an npm repository names (protocols/npm.md section 1). Knows no method, query or header.
+//! What a decoded path within an npm repository names (docs/reference/protocols/npm.md, section 1). Knows no method, query or header.
 
 use super::name::{PackageName, is_version, is_version_or_tag};
 

@@ -138,7 +138,7 @@ fn audit(path: &str) -> Operation {
     })
 }
 
-/// `?write=true`: someone is about to change what they read (protocols/npm.md section 4).
+/// `?write=true`: someone is about to change what they read (docs/reference/protocols/npm.md, section 4).
 fn asks_for_the_live_document(query: Option<&str>) -> bool {
     parameters(query).any(|(name, value)| name == "write" && value == "true")
 }

@@ -1,4 +1,4 @@
-//! Which of a document's tarballs lead through larder, and under which path (protocols/npm.md sections 3.4 and 3.5).
+//! Which of a document's tarballs lead through larder, and under which path (docs/reference/protocols/npm.md, sections 3.4 and 3.5).
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! Container registries: the pull side of the OCI distribution specification, as a remote repository (protocols/oci.md).
+//! Container registries: the pull side of the OCI distribution specification, as a remote repository (docs/reference/protocols/oci.md).
 //!
 //! | file | knows |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! The paths of a PyPI repository: which request asks for what, and where its bytes come from (protocols/pypi.md section 1).
+//! The paths of a PyPI repository: which request asks for what, and where its bytes come from (docs/reference/protocols/pypi.md, section 1).
 //!
 //! Knows the address space and nothing of what the documents hold.
 
@@ -105,7 +105,7 @@ fn redirect(path: &str, query: Option<&str>) -> Operation {
 fn file(request: &RequestParts<'_>, base: SourceBase) -> Operation {
     let source = SourceSpec {
         base,
-        // `+` and `%2B` are one file, and servers that decode forms take a bare `+` for a space (protocols/pypi.md section 4).
+        // `+` and `%2B` are one file, and servers that decode forms take a bare `+` for a space (docs/reference/protocols/pypi.md, section 4).
         path: request.path.encoded().replace('+', "%2B"),
         query: None,
         key_path: request.path.as_str().to_owned(),

@@ -1,5 +1,5 @@
 //! `metalink` and `mirrorlist`, made from the master index that larder holds: larder is the only mirror, and the hashes are
-//! those of the very bytes it serves (protocols/rpm.md section 3).
+//! those of the very bytes it serves (docs/reference/protocols/rpm.md, section 3).
 
 use larder_core::{Digest, DigestAlgorithm, Hasher};
 

@@ -1,4 +1,4 @@
-//! RPM repositories: `repodata/repomd.xml`, the metadata it names, the packages those name (protocols/rpm.md).
+//! RPM repositories: `repodata/repomd.xml`, the metadata it names, the packages those name (docs/reference/protocols/rpm.md).
 //!
 //! A remote may hold any number of repositories below its root, as a mirror does (`9/BaseOS/x86_64/os/`, …): the folder that
 //! `repodata/` stands in is a repository's root. Nothing is rewritten, for all of it is signed or named by a digest.

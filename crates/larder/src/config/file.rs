@@ -1,4 +1,4 @@
-//! The three forms of `CONFIG_PATH`: one file, a directory, a main file with `config_dir` (spec section 2).
+//! The three forms of `CONFIG_PATH`: one file, a directory, a main file with `config_dir` (contract, section 2).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! From files, environment and flags to validated settings (spec section 2).
+//! From files, environment and flags to validated settings (contract, section 2).
 //!
 //! One way in: bytes → tree with places ([`yaml`]) → merged document ([`file`], [`merge`]) → settings ([`settings`]), with
 //! every error of every file reported at once. Knows what keys mean; starts nothing.

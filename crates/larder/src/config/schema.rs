@@ -1,4 +1,4 @@
-//! Every key that a configuration may hold (spec section 2).
+//! Every key that a configuration may hold (contract, section 2).
 
 /// Top level of the main file.
 pub(super) const TOP: &[&str] = &[

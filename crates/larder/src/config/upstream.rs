@@ -146,7 +146,7 @@ fn roots(
             format!("`{}`: {why}: {advice}", section.path("base_url")),
         );
     }
-    // PyPI's pages and files live on two hosts, whichever of them `base_url` names (spec section 4).
+    // PyPI's pages and files live on two hosts, whichever of them `base_url` names (contract, section 4).
     if defaults::is_public_pypi(&first) {
         let (simple, files) = defaults::public_pypi();
         base_urls = vec![Url::parse(files).ok()?];

@@ -1,4 +1,4 @@
-//! Alpine repositories on the wire: what apk's own HTTP client is strict about (apk.md, section 1).
+//! Alpine repositories on the wire: what apk's own HTTP client is strict about (docs/reference/protocols/apk.md, section 1).
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,4 @@
-//! The headers of artifacts, HEAD, queries (spec section 1).
+//! The headers of artifacts, HEAD, queries (contract, section 1).
 
 use std::time::Duration;
 
@@ -351,7 +351,7 @@ async fn clients_that_ask_for_no_cache_get_the_copy_all_the_same() {
     assert_eq!(origin.requests().len(), 1);
 }
 
-/// Spec section 5 [base]: the answer names the rule and carries the date; no way in evades it.
+/// Contract, section 5 [base]: the answer names the rule and carries the date; no way in evades it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quarantined_file_is_404_on_every_way_in() {
     let origin = Origin::start().await;

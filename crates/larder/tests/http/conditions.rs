@@ -1,4 +1,4 @@
-//! `If-None-Match`, `If-Modified-Since`, `If-Match` (RFC 9110 section 13, spec section 1).
+//! `If-None-Match`, `If-Modified-Since`, `If-Match` (RFC 9110 section 13, contract, section 1).
 
 use std::time::{Duration, SystemTime};
 
@@ -77,7 +77,7 @@ async fn if_none_match_gives_304_for_any_tag_that_matches_weakly() {
     );
 }
 
-/// Spec section 1: 304 if the date equals the served `Last-Modified`, or is not before the moment larder began to serve that body.
+/// Contract, section 1: 304 if the date equals the served `Last-Modified`, or is not before the moment larder began to serve that body.
 #[tokio::test(flavor = "multi_thread")]
 async fn if_modified_since_means_the_body_that_larder_served_then() {
     let origin = Origin::start().await;
@@ -104,7 +104,7 @@ async fn if_modified_since_means_the_body_that_larder_served_then() {
     }
 }
 
-/// generic-http.md, checklist 23: apk sends the time of its last fetch.
+/// docs/reference/protocols/generic-http.md, line 23: apk sends the time of its last fetch.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_replaced_another_is_not_304_for_the_time_of_the_other() {
     let origin = Origin::start().await;

@@ -1,4 +1,4 @@
-//! Errors: their status, their shape, what they say and what they do not (spec section 1).
+//! Errors: their status, their shape, what they say and what they do not (contract, section 1).
 
 use std::time::{Duration, Instant};
 

@@ -212,7 +212,7 @@ async fn indexes_of_every_format_are_dropped_with_what_was_derived_from_them() {
     }
 }
 
-/// Spec section 3: a download begun before a flush of its path serves its readers and commits nothing.
+/// Contract, section 3: a download begun before a flush of its path serves its readers and commits nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_begun_before_the_flush_serves_its_readers_and_is_not_kept() {
     let origin = Origin::start().await;

@@ -1,4 +1,4 @@
-//! Folders of generic repositories (spec section 3 "Folders and roots"): a path that ends in a slash, and what a redirect to such a path
+//! Folders of generic repositories (contract, section 3, "Folders and roots"): a path that ends in a slash, and what a redirect to such a path
 //! gave, is mutable, and the redirect is passed on.
 
 use std::process::Command;
@@ -209,7 +209,7 @@ async fn an_upstream_below_a_path_and_larder_below_one() {
     );
 }
 
-/// Quarantine is for artifacts; a listing is none (spec section 5: index pages stay available).
+/// Quarantine is for artifacts; a listing is none (contract, section 5: index pages stay available).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_is_not_held_back() {
     let origin = Origin::start().await;

@@ -1,4 +1,4 @@
-//! `DELETE` on a remote's path (spec section 1): the flush of exactly that path, by whoever may flush.
+//! `DELETE` on a remote's path (contract, section 1): the flush of exactly that path, by whoever may flush.
 
 use larder_core::sha256;
 use larder_testkit::{Origin, Resource};

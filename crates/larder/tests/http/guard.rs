@@ -1,4 +1,4 @@
-//! Who may change state (spec section 6), and that reading is nobody's business but the reader's.
+//! Who may change state (contract, section 6), and that reading is nobody's business but the reader's.
 
 use base64::Engine as _;
 use larder_testkit::{Origin, Resource};

@@ -1,4 +1,4 @@
-//! What is held: `GET /api/v1/artifacts` (spec section 9 has its shape), `larder du`, `larder ls`, and the gauges.
+//! What is held: `GET /api/v1/artifacts` (contract, section 9 has its shape), `larder du`, `larder ls`, and the gauges.
 
 use std::collections::BTreeSet;
 use std::process::{Command, Output};

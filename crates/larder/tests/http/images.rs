@@ -172,7 +172,7 @@ async fn oci_12_ns_chooses_a_configured_registry_and_never_another() {
     }
 }
 
-/// Spec section 1 makes an upstream's 401 a 502, and decides over the list, which has 401 or 404 there.
+/// Contract, section 1 makes an upstream's 401 a 502, and decides over the list, which has 401 or 404 there.
 #[tokio::test(flavor = "multi_thread")]
 async fn oci_20_an_upstream_s_challenge_is_not_passed_on() {
     let (origin, larder) = images("").await;
@@ -200,7 +200,7 @@ async fn oci_20_an_upstream_s_challenge_is_not_passed_on() {
     );
 }
 
-/// Spec section 3: a 401 is no network failure. Whoever withdraws an account means it, wherever that is said.
+/// Contract, section 3: a 401 is no network failure. Whoever withdraws an account means it, wherever that is said.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_withdrawn_account_is_not_covered_up_by_an_old_copy() {
     let (origin, larder) =

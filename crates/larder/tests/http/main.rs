@@ -1,4 +1,4 @@
-//! What specification section 1 and 6 promise on the wire, asked of the real program over loopback.
+//! What the contract promises on the wire (contract, sections 1 and 6), asked of the real program over loopback.
 #![expect(
     clippy::panic,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! Roots of repositories (spec section 3 "Folders and roots"): larder's own page for every type; of generic ones the upstream's folder,
+//! Roots of repositories (contract, section 3, "Folders and roots"): larder's own page for every type; of generic ones the upstream's folder,
 //! where it has one.
 
 use larder_testkit::{Origin, Resource};

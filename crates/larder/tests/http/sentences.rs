@@ -1,4 +1,4 @@
-//! What refusals say (spec section 1): what happened, which repository and rule decided, and what to do, for every package type.
+//! What refusals say (contract, section 1): what happened, which repository and rule decided, and what to do, for every package type.
 
 use larder_testkit::{Behaviour, Origin, Resource};
 use serde_json::Value;

@@ -280,7 +280,7 @@ async fn hazard_w7_files_are_never_coded_and_keep_the_coding_they_came_with() {
             );
         }
     }
-    // Servers that label what is compressed by nature: the bytes on the wire are the file (generic-http.md, checklist 16).
+    // Servers that label what is compressed by nature: the bytes on the wire are the file (docs/reference/protocols/generic-http.md, line 16).
     let bytes = larder_testkit::Payload::generated(5_000, 9);
     origin.put(
         "/labelled.tar.gz",

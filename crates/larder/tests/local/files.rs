@@ -1,4 +1,4 @@
-//! Upload, read, overwrite, delete: spec sections 1 and 7.
+//! Upload, read, overwrite, delete: contract, sections 1 and 7.
 
 use base64::Engine as _;
 use larder_core::sha256;

@@ -325,7 +325,7 @@ impl TestLarder {
     }
 
     /// GET until the answer comes from the cache: right after a download the same request may still join it, whose commit is
-    /// under way (spec section 3, "Durability").
+    /// under way (contract, section 3, "Durability").
     pub(crate) async fn hit(&self, url: &str) -> Answer {
         let until = Instant::now() + PATIENCE;
         loop {

@@ -1,4 +1,4 @@
-//! Free space, and the reserve that keeps a full disk from being an outage (spec section 3, hazard R7).
+//! Free space, and the reserve that keeps a full disk from being an outage (contract, section 3, hazard R7).
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! HEAD on what is not held: forwarded, one for all who ask meanwhile; nothing is stored but a tag's digest (spec section 1).
+//! HEAD on what is not held: forwarded, one for all who ask meanwhile; nothing is stored but a tag's digest (contract, section 1).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

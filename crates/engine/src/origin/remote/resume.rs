@@ -1,4 +1,4 @@
-//! Taking a cut download up again (design section 11, "Flights"). Two parts are joined only if a strong validator or, at the end, a
+//! Taking a cut download up again (mechanics, section 2). Two parts are joined only if a strong validator or, at the end, a
 //! digest says that they belong together (hazard W9).
 
 use std::sync::Arc;

@@ -44,7 +44,7 @@ impl Remote {
                 .await;
         }
         let mut headers = fill.draft.headers.clone();
-        // Generic files keep their coding; elsewhere a file is what its name says (design section 11, "Content-Encoding").
+        // Generic files keep their coding; elsewhere a file is what its name says (mechanics, section 3).
         let coding = if wanted.entry.repository.package == PackageType::Generic {
             None
         } else {

@@ -1,4 +1,4 @@
-//! Several indexes as one: protocols/virtual.md as far as it is about bytes.
+//! Several indexes as one: docs/reference/protocols/virtual.md as far as it is about bytes.
 
 use std::collections::HashSet;
 
@@ -195,7 +195,7 @@ fn charts_are_grouped_by_the_names_of_their_entries() {
     assert!(!text.contains("another"));
 }
 
-/// The list of protocols/helm.md section 3.8, and what YAML 1.1 takes for times.
+/// The list of docs/reference/protocols/helm.md, section 3.8, and what YAML 1.1 takes for times.
 #[test]
 fn scalars_that_are_no_texts_are_quoted_with_the_text_that_they_have() {
     for scalar in [

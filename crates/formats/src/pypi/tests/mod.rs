@@ -1,4 +1,4 @@
-//! The acceptance checklist of protocols/pypi.md, as far as it is about paths and documents.
+//! The acceptance checklist of docs/reference/protocols/pypi.md, as far as it is about paths and documents.
 
 mod claims;
 mod hazards;
