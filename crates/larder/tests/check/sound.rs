@@ -261,7 +261,7 @@ fn check_prints_all_findings_and_counts_them() {
     );
     let case = Case::new(
         "two errors",
-        "a: 1\nb: 2\nremotes:\n  x: {type: local}\n",
+        "a: 1\nb: 2\nremotes:\n  x: {type: local, package: npm}\n",
         &[],
     );
     let (status, said) = case.check(case.lay_out().path());
