@@ -189,9 +189,10 @@ async fn hazard_w12_a_damaged_database_is_no_outage() {
             "cut" => bytes.truncate(bytes.len() / 2),
             "text" => bytes = b"this is no database ".repeat(500),
             _ => {
+                // Where a record says what its source is.
                 let record = bytes
-                    .windows(9)
-                    .position(|window| window == b"\"content\"")
+                    .windows(16)
+                    .position(|window| window == b"http://127.0.0.1")
                     .unwrap();
                 bytes[record / 4096 * 4096..][..4096].fill(0);
             }
