@@ -428,10 +428,11 @@ pub(crate) async fn serve_virtual<B: Backend>(
         .backend
         .repository(name)
         .filter(|repository| repository.kind() == RepositoryKind::Virtual);
+    let mount = format!("/api/v1/virtual/{name}");
     let address = Address {
         repository: name,
         path,
-        mount: None,
+        mount: Some(&mount),
         audience: Audience::Repository(repository.as_deref()),
     };
     let fault = match &repository {
