@@ -121,12 +121,7 @@ impl ArtifactRecord {
         ] = texts;
         let digest = has(HAS_DIGEST).then(|| reader.digest()).transpose()?;
         let length = has(HAS_LENGTH).then(|| reader.number()).transpose()?;
-        let mut further = BTreeMap::new();
-        if has(HAS_FURTHER) {
-            for _ in 0..reader.number()? {
-                further.insert(reader.text()?, reader.text()?);
-            }
-        }
+        let further = has(HAS_FURTHER).then(|| reader.further()).transpose()?;
         let source_url = reader.text()?;
         let first = reader.signed()?;
         let mut time = || Ok(UnixMillis(first.wrapping_add(reader.signed()?)));
@@ -142,7 +137,7 @@ impl ArtifactRecord {
                 content_encoding,
                 digest,
                 length,
-                further,
+                further: further.unwrap_or_default(),
             },
             source_url,
             published_at,
@@ -257,6 +252,15 @@ impl<'a> Reader<'a> {
     fn signed(&mut self) -> Result<i64, InvalidRecord> {
         let number = self.number()?;
         Ok((number >> 1) as i64 ^ -((number & 1) as i64))
+    }
+
+    /// Names and values, preceded by their number.
+    fn further(&mut self) -> Result<BTreeMap<String, String>, InvalidRecord> {
+        let mut further = BTreeMap::new();
+        for _ in 0..self.number()? {
+            further.insert(self.text()?, self.text()?);
+        }
+        Ok(further)
     }
 
     fn text(&mut self) -> Result<String, InvalidRecord> {

@@ -156,7 +156,7 @@ impl Pipeline {
     fn spliced_answer(
         &self,
         wanted: &Target,
-        settled: Settled,
+        settled: &Settled,
         body: SplicedBody,
         content_type: String,
         etag: String,
@@ -210,7 +210,7 @@ impl Pipeline {
             match self.for_client(wanted, &settled, &named, request).await? {
                 ForClient::Own(body) => body,
                 ForClient::Spliced(body, content_type, etag) => {
-                    return Ok(self.spliced_answer(wanted, settled, body, content_type, etag));
+                    return Ok(self.spliced_answer(wanted, &settled, body, content_type, etag));
                 }
             }
         };

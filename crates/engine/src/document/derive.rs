@@ -1,7 +1,6 @@
 //! Rewritten documents and their compressed forms: pure functions of what they are made from, made once, kept, never invalidated.
 
 use std::future::Future;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,187 +9,24 @@ use http::{HeaderMap, header};
 use larder_core::{BlobDescriptor, DigestAlgorithm, Fault};
 use larder_formats::{LeftOut, LinkBase, Links, Mark};
 use larder_storage::{Change, DerivedRecord, OpenBlob, SealedSpool, Spool};
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
 
-use crate::answer::{Body, Representation};
 use crate::counters::count;
 use crate::document::coding::Coding;
+use crate::document::derived::{Coded, DerivedBody, Place, tag};
 use crate::document::load::DocumentSource;
 use crate::document::named::Named;
 use crate::document::{Documents, coding};
 use crate::fault::{internal, malformed};
 use crate::target::Target;
-use crate::transfer::files::read_file;
 use crate::transfer::flight::Settled;
-use crate::transfer::spliced::{Marked, SplicedBody};
+use crate::transfer::spliced::SplicedBody;
 
-/// Open derivations, as memory: a file counts for its table entry only.
-const BUDGET: u64 = 32 << 20;
-const FILE_WEIGHT: u64 = 16 << 10;
-/// No body in memory weighs more: the cache takes nothing that is heavier than one of its shards.
-const MOST_WEIGHT: u64 = 1 << 20;
 /// Longer ones are written to a file before anybody gets them, in bytes.
 const LONGEST_IN_MEMORY: usize = 1 << 20;
 /// Documents below this are not worth compressing.
 const SMALLEST_CODED: u64 = 1 << 10;
 /// Documents up to this length are compressed while the client waits: that takes a few milliseconds, and each request gets the same form.
 const CODED_AT_ONCE: u64 = 128 << 10;
-
-/// A derivation ready to be served: in memory at first, so that nobody waits for the disk; another takes its place when it is in a file.
-#[derive(Debug)]
-pub(crate) struct DerivedBody {
-    place: Place,
-    pub(crate) length: u64,
-    pub(crate) content_type: String,
-    pub(crate) etag: String,
-    /// Where the marks are, if it has any.
-    points: Option<Arc<[u64]>>,
-    /// The table subtracts what it has added only if this never changes.
-    weight: u64,
-}
-
-#[derive(Debug, Clone)]
-enum Place {
-    /// Stored, or in an unnamed file that goes when it is forgotten.
-    File(OpenBlob),
-    /// On its way into a file.
-    Memory(Bytes),
-    /// The disk had no room.
-    Stuck(Bytes),
-}
-
-impl DerivedBody {
-    fn new(place: Place, content_type: String, key: &str, points: Option<Arc<[u64]>>) -> Self {
-        let (length, weight) = match &place {
-            Place::File(open) => (open.length, 0),
-            // Moves to a file in a moment, and must not crowd out everything else until then.
-            Place::Memory(bytes) => (
-                bytes.len() as u64,
-                (bytes.len() as u64 / 8).min(MOST_WEIGHT),
-            ),
-            Place::Stuck(bytes) => (bytes.len() as u64, bytes.len() as u64),
-        };
-        Self {
-            place,
-            length,
-            content_type,
-            etag: tag(key),
-            weight: FILE_WEIGHT
-                + weight
-                + points.as_ref().map_or(0, |points| 8 * points.len() as u64),
-            points,
-        }
-    }
-
-    /// Whether its file still has all its bytes.
-    fn is_intact(&self) -> bool {
-        match &self.place {
-            Place::File(open) => open
-                .file
-                .metadata()
-                .is_ok_and(|metadata| metadata.len() == open.length),
-            Place::Memory(_) | Place::Stuck(_) => true,
-        }
-    }
-
-    /// The same with `base` in the place of each mark.
-    fn spliced(&self, mark: &Mark, base: &str) -> SplicedBody {
-        let source = match &self.place {
-            Place::File(open) => Marked::File(Arc::clone(&open.file)),
-            Place::Memory(bytes) | Place::Stuck(bytes) => Marked::Bytes(bytes.clone()),
-        };
-        let points = self.points.clone().unwrap_or_default();
-        SplicedBody::new(source, self.length, points, mark.as_str().len(), base)
-    }
-
-    fn bytes(&self) -> io::Result<Bytes> {
-        match &self.place {
-            Place::File(open) => read_file(&open.file, open.length).map(Bytes::from),
-            Place::Memory(bytes) | Place::Stuck(bytes) => Ok(bytes.clone()),
-        }
-    }
-}
-
-#[derive(Debug, Clone)]
-struct ByMemory {
-    /// So that no more files are open than may be.
-    least: u64,
-}
-
-impl Weighter<String, Arc<DerivedBody>> for ByMemory {
-    fn weight(&self, _: &String, body: &Arc<DerivedBody>) -> u64 {
-        body.weight.max(self.least)
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Derivations(Cache<String, Arc<DerivedBody>, ByMemory>);
-
-impl Derivations {
-    /// With at most so many open files.
-    pub(crate) fn new(files: usize) -> Self {
-        let least = BUDGET.div_ceil(files.max(1) as u64);
-        // Few and heavy entries must not be spread over many shards, of which none could take one.
-        Self(Cache::with_weighter(
-            files.clamp(8, 512),
-            BUDGET,
-            ByMemory { least },
-        ))
-    }
-
-    /// What is made already. A file that somebody has shortened is forgotten, and made again.
-    fn get(&self, key: &str) -> Option<Arc<DerivedBody>> {
-        let body = self.0.get(key)?;
-        if body.is_intact() {
-            return Some(body);
-        }
-        larder_upstream::in_request(|| {
-            tracing::warn!(
-                key,
-                "a derivation's file has been shortened; it is made again"
-            );
-        });
-        self.0.remove(key);
-        None
-    }
-}
-
-/// A derivation in the coding that a client takes.
-#[derive(Debug)]
-pub(crate) struct Coded {
-    pub(crate) body: Arc<DerivedBody>,
-    pub(crate) coding: Coding,
-    /// Whether the next client of this kind will get the same: the coded form is made, and stands in a file.
-    is_final: bool,
-}
-
-impl Coded {
-    /// Where its bytes are.
-    pub(crate) fn place(&self) -> Body {
-        match &self.body.place {
-            Place::File(open) => Body::File {
-                file: Arc::clone(&open.file),
-                length: open.length,
-            },
-            Place::Memory(bytes) | Place::Stuck(bytes) => Body::Bytes(bytes.clone()),
-        }
-    }
-
-    /// Whether it may be remembered: what is in memory only until its file is written is not, the file will be.
-    pub(crate) fn lasts(&self) -> bool {
-        self.is_final && matches!(self.body.place, Place::File(_))
-    }
-
-    /// What the representation says of it.
-    pub(crate) fn describe(&self, representation: &mut Representation) {
-        representation.length = Some(self.body.length);
-        representation.content_type = Some(self.body.content_type.clone());
-        representation.content_encoding =
-            (self.coding != Coding::Identity).then(|| self.coding.as_str().to_owned());
-        representation.etag = Some(self.body.etag.clone());
-    }
-}
 
 /// A new derivation, with its `Content-Type`.
 #[derive(Debug)]
@@ -507,11 +343,6 @@ impl Documents {
     }
 }
 
-/// A derivation's entity tag: its key names its bytes, coding included, because it is a pure function of what the key is made of.
-fn tag(key: &str) -> String {
-    format!("\"{}\"", key.get(..40).unwrap_or(key))
-}
-
 /// Counts the links of an index that are not carried, and says it once for each document.
 pub(crate) fn tell_left_out(wanted: &Target, left: LeftOut) {
     let LeftOut {
@@ -532,50 +363,5 @@ pub(crate) fn tell_left_out(wanted: &Target, left: LeftOut) {
             "links of this index are not carried: clients do not get these files through larder. Said once for each index; the metric \
              larder_repository_links_not_carried_total counts on"
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The table subtracts what a value weighs when it goes: if that is not what was added, its budget melts away.
-    #[test]
-    fn hazard_x2_a_body_that_has_got_its_file_weighs_what_a_file_does() {
-        let derivations = Derivations::new(crate::budget::MOST_DERIVED_FILES);
-        let put = |place| {
-            derivations.0.insert(
-                "k".to_owned(),
-                Arc::new(DerivedBody::new(place, String::new(), "k", None)),
-            );
-        };
-        for _ in 0..100 {
-            put(Place::Memory(Bytes::from(vec![b'x'; 4 << 20])));
-            put(Place::File(OpenBlob {
-                file: Arc::new(tempfile::tempfile().unwrap()),
-                length: 4 << 20,
-            }));
-            assert_eq!(derivations.0.weight(), FILE_WEIGHT);
-        }
-        derivations.0.remove("k");
-        assert_eq!(derivations.0.weight(), 0);
-    }
-
-    #[test]
-    fn hazard_x2_what_a_full_disk_leaves_in_memory_weighs_all_of_it() {
-        let derivations = Derivations::new(crate::budget::MOST_DERIVED_FILES);
-        for n in 0..100 {
-            let place = Place::Stuck(Bytes::from(vec![b'x'; 1 << 20]));
-            derivations.0.insert(
-                n.to_string(),
-                Arc::new(DerivedBody::new(place, String::new(), "k", None)),
-            );
-        }
-        assert!(
-            derivations.0.len() as u64 * (1 << 20) <= BUDGET,
-            "{} MiB",
-            derivations.0.len()
-        );
-        assert!(derivations.0.len() > 10);
     }
 }

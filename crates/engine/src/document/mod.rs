@@ -8,13 +8,14 @@
 //! | `inquiry.rs` | the same of documents that are obtained for it: gets them through a port |
 //! | `expectation.rs` | what a file on its way should be |
 //! | `measure.rs` | whether held bytes are what is stated of them |
-//! | `derive.rs`, `named.rs`, `coding.rs` | rewritten documents and their compressed forms |
+//! | `derive.rs`, `derived.rs`, `named.rs`, `coding.rs` | rewritten documents and their compressed forms |
 
 pub(crate) mod claim_table;
 pub(crate) mod claim_tables;
 pub(crate) mod claims;
 pub(crate) mod coding;
 pub(crate) mod derive;
+pub(crate) mod derived;
 pub(crate) mod expectation;
 pub(crate) mod inquiry;
 pub(crate) mod known;
@@ -25,7 +26,7 @@ pub(crate) mod named;
 use std::sync::Arc;
 
 use claim_tables::ClaimTables;
-use derive::Derivations;
+use derived::Derivations;
 use inquiry::Rereadings;
 use larder_core::{Clock, UnixMillis};
 use larder_formats::LinkKey;

@@ -139,7 +139,8 @@ impl MetadataStore {
             let row = self.db().optional(GET, &values).await.map_err(failed)?;
             let values = [repository.as_str().into()];
             let usage = self.db().optional(USAGE, &values).await.map_err(failed)?;
-            self.state(repository, row, usage).map_err(failed)
+            self.state(repository, row.as_ref(), usage.as_ref())
+                .map_err(failed)
         };
         self.noticed(looked.await)
     }
@@ -207,7 +208,9 @@ impl MetadataStore {
         let row = tx.optional(GET, &values).await.map_err(failed)?;
         let values = [repository.as_str().into()];
         let usage = tx.optional(USAGE, &values).await.map_err(failed)?;
-        let state = self.state(repository, row, usage).map_err(failed)?;
+        let state = self
+            .state(repository, row.as_ref(), usage.as_ref())
+            .map_err(failed)?;
         // A transaction that is dropped is rolled back.
         match decide(&state) {
             LocalDecision::Refuse(why) => Ok(LocalOutcome::Refused(why)),
@@ -223,10 +226,10 @@ impl MetadataStore {
     fn state(
         &self,
         repository: &RepositoryName,
-        row: Option<Row>,
-        usage: Option<Row>,
+        row: Option<&Row>,
+        usage: Option<&Row>,
     ) -> Result<LocalState, DbError> {
-        let row = row.as_ref().map(file_row).transpose()?;
+        let row = row.map(file_row).transpose()?;
         let usage = match usage {
             None => LocalUsage::default(),
             Some(usage) => LocalUsage {

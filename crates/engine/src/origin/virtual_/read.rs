@@ -14,7 +14,7 @@ use super::{Answering, Virtual};
 use crate::answer::{Answer, Freshness, HotTicket, Representation};
 use crate::causes::warn_once;
 use crate::counters::count;
-use crate::document::derive::Coded;
+use crate::document::derived::Coded;
 use crate::document::named::Named;
 use crate::policy::admission::{classify, not_built, path_fault};
 use crate::policy::clearance::clear_non_artifact;

@@ -1,0 +1,231 @@
+//! Derivations that are made: where their bytes are, and which of them are remembered.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use larder_formats::Mark;
+use larder_storage::OpenBlob;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use crate::answer::{Body, Representation};
+use crate::document::coding::Coding;
+use crate::transfer::files::read_file;
+use crate::transfer::spliced::{Marked, SplicedBody};
+
+/// Open derivations, as memory: a file counts for its table entry only.
+const BUDGET: u64 = 32 << 20;
+const FILE_WEIGHT: u64 = 16 << 10;
+/// No body in memory weighs more: the cache takes nothing that is heavier than one of its shards.
+const MOST_WEIGHT: u64 = 1 << 20;
+
+/// A derivation ready to be served: in memory at first, so that nobody waits for the disk; another takes its place when it is in a file.
+#[derive(Debug)]
+pub(crate) struct DerivedBody {
+    pub(super) place: Place,
+    pub(crate) length: u64,
+    pub(crate) content_type: String,
+    pub(crate) etag: String,
+    /// Where the marks are, if it has any.
+    pub(super) points: Option<Arc<[u64]>>,
+    /// The table subtracts what it has added only if this never changes.
+    weight: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    /// Stored, or in an unnamed file that goes when it is forgotten.
+    File(OpenBlob),
+    /// On its way into a file.
+    Memory(Bytes),
+    /// The disk had no room.
+    Stuck(Bytes),
+}
+
+impl DerivedBody {
+    pub(super) fn new(
+        place: Place,
+        content_type: String,
+        key: &str,
+        points: Option<Arc<[u64]>>,
+    ) -> Self {
+        let (length, weight) = match &place {
+            Place::File(open) => (open.length, 0),
+            // Moves to a file in a moment, and must not crowd out everything else until then.
+            Place::Memory(bytes) => (
+                bytes.len() as u64,
+                (bytes.len() as u64 / 8).min(MOST_WEIGHT),
+            ),
+            Place::Stuck(bytes) => (bytes.len() as u64, bytes.len() as u64),
+        };
+        Self {
+            place,
+            length,
+            content_type,
+            etag: tag(key),
+            weight: FILE_WEIGHT
+                + weight
+                + points.as_ref().map_or(0, |points| 8 * points.len() as u64),
+            points,
+        }
+    }
+
+    /// Whether its file still has all its bytes.
+    fn is_intact(&self) -> bool {
+        match &self.place {
+            Place::File(open) => open
+                .file
+                .metadata()
+                .is_ok_and(|metadata| metadata.len() == open.length),
+            Place::Memory(_) | Place::Stuck(_) => true,
+        }
+    }
+
+    /// The same with `base` in the place of each mark.
+    pub(super) fn spliced(&self, mark: &Mark, base: &str) -> SplicedBody {
+        let source = match &self.place {
+            Place::File(open) => Marked::File(Arc::clone(&open.file)),
+            Place::Memory(bytes) | Place::Stuck(bytes) => Marked::Bytes(bytes.clone()),
+        };
+        let points = self.points.clone().unwrap_or_default();
+        SplicedBody::new(source, self.length, points, mark.as_str().len(), base)
+    }
+
+    pub(super) fn bytes(&self) -> io::Result<Bytes> {
+        match &self.place {
+            Place::File(open) => read_file(&open.file, open.length).map(Bytes::from),
+            Place::Memory(bytes) | Place::Stuck(bytes) => Ok(bytes.clone()),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct ByMemory {
+    /// So that no more files are open than may be.
+    least: u64,
+}
+
+impl Weighter<String, Arc<DerivedBody>> for ByMemory {
+    fn weight(&self, _: &String, body: &Arc<DerivedBody>) -> u64 {
+        body.weight.max(self.least)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Derivations(pub(super) Cache<String, Arc<DerivedBody>, ByMemory>);
+
+impl Derivations {
+    /// With at most so many open files.
+    pub(crate) fn new(files: usize) -> Self {
+        let least = BUDGET.div_ceil(files.max(1) as u64);
+        // Few and heavy entries must not be spread over many shards, of which none could take one.
+        Self(Cache::with_weighter(
+            files.clamp(8, 512),
+            BUDGET,
+            ByMemory { least },
+        ))
+    }
+
+    /// What is made already. A file that somebody has shortened is forgotten, and made again.
+    pub(super) fn get(&self, key: &str) -> Option<Arc<DerivedBody>> {
+        let body = self.0.get(key)?;
+        if body.is_intact() {
+            return Some(body);
+        }
+        larder_upstream::in_request(|| {
+            tracing::warn!(
+                key,
+                "a derivation's file has been shortened; it is made again"
+            );
+        });
+        self.0.remove(key);
+        None
+    }
+}
+
+/// A derivation in the coding that a client takes.
+#[derive(Debug)]
+pub(crate) struct Coded {
+    pub(crate) body: Arc<DerivedBody>,
+    pub(crate) coding: Coding,
+    /// Whether the next client of this kind will get the same: the coded form is made, and stands in a file.
+    pub(super) is_final: bool,
+}
+
+impl Coded {
+    /// Where its bytes are.
+    pub(crate) fn place(&self) -> Body {
+        match &self.body.place {
+            Place::File(open) => Body::File {
+                file: Arc::clone(&open.file),
+                length: open.length,
+            },
+            Place::Memory(bytes) | Place::Stuck(bytes) => Body::Bytes(bytes.clone()),
+        }
+    }
+
+    /// Whether it may be remembered: what is in memory only until its file is written is not, the file will be.
+    pub(crate) fn lasts(&self) -> bool {
+        self.is_final && matches!(self.body.place, Place::File(_))
+    }
+
+    /// What the representation says of it.
+    pub(crate) fn describe(&self, representation: &mut Representation) {
+        representation.length = Some(self.body.length);
+        representation.content_type = Some(self.body.content_type.clone());
+        representation.content_encoding =
+            (self.coding != Coding::Identity).then(|| self.coding.as_str().to_owned());
+        representation.etag = Some(self.body.etag.clone());
+    }
+}
+
+/// A derivation's entity tag: its key names its bytes, coding included, because it is a pure function of what the key is made of.
+pub(super) fn tag(key: &str) -> String {
+    format!("\"{}\"", key.get(..40).unwrap_or(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table subtracts what a value weighs when it goes: if that is not what was added, its budget melts away.
+    #[test]
+    fn hazard_x2_a_body_that_has_got_its_file_weighs_what_a_file_does() {
+        let derivations = Derivations::new(crate::budget::MOST_DERIVED_FILES);
+        let put = |place| {
+            derivations.0.insert(
+                "k".to_owned(),
+                Arc::new(DerivedBody::new(place, String::new(), "k", None)),
+            );
+        };
+        for _ in 0..100 {
+            put(Place::Memory(Bytes::from(vec![b'x'; 4 << 20])));
+            put(Place::File(OpenBlob {
+                file: Arc::new(tempfile::tempfile().unwrap()),
+                length: 4 << 20,
+            }));
+            assert_eq!(derivations.0.weight(), FILE_WEIGHT);
+        }
+        derivations.0.remove("k");
+        assert_eq!(derivations.0.weight(), 0);
+    }
+
+    #[test]
+    fn hazard_x2_what_a_full_disk_leaves_in_memory_weighs_all_of_it() {
+        let derivations = Derivations::new(crate::budget::MOST_DERIVED_FILES);
+        for n in 0..100 {
+            let place = Place::Stuck(Bytes::from(vec![b'x'; 1 << 20]));
+            derivations.0.insert(
+                n.to_string(),
+                Arc::new(DerivedBody::new(place, String::new(), "k", None)),
+            );
+        }
+        assert!(
+            derivations.0.len() as u64 * (1 << 20) <= BUDGET,
+            "{} MiB",
+            derivations.0.len()
+        );
+        assert!(derivations.0.len() > 10);
+    }
+}
