@@ -14,9 +14,10 @@ const LEAST: usize = 30;
 /// decided where the message does not name it.
 ///
 /// ```
-/// use larder_core::{Fault, FaultKind, reason_phrase};
+/// use larder_core::{ErrorCode, Fault, FaultKind, reason_phrase};
 ///
-/// let fault = Fault::new(FaultKind::NotFound, "quarantined", "Quarantined until 2026-12-01").by_rule("quarantine_new");
+/// let fault = Fault::new(FaultKind::NotFound, ErrorCode::Quarantined, "Quarantined until 2026-12-01")
+///     .by_rule("quarantine_new");
 /// assert_eq!(reason_phrase(&fault), "Quarantined until 2026-12-01 (rule quarantine_new)");
 /// ```
 pub fn reason_phrase(fault: &Fault) -> String {
