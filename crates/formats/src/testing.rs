@@ -3,9 +3,8 @@
 use http::{HeaderMap, Method};
 use larder_core::{
     AccessPolicy, ArtifactPath, CachePolicy, Kind, PackageType, PathRules, QuarantinePolicy,
-    Repository, RepositoryName, UpstreamAuth, UpstreamSettings,
+    Repository, RepositoryName, UpstreamSettings,
 };
-use std::time::Duration;
 use url::Url;
 
 use crate::{Format, LinkBase, LinkKey, Links, Operation, Read, RequestParts};
@@ -17,22 +16,7 @@ pub(crate) fn remote(name: &str, package: PackageType, base_url: &str) -> Reposi
         name: RepositoryName::parse(name).unwrap(),
         package,
         description: String::new(),
-        kind: Kind::Remote(Box::new(UpstreamSettings {
-            base_urls: vec![base.clone()],
-            index_url: base,
-            credentials: None,
-            auth: UpstreamAuth::Basic,
-            default_namespace: None,
-            headers: Vec::new(),
-            connect_timeout: Duration::from_secs(5),
-            read_timeout: Duration::from_secs(30),
-            allow_private: Vec::new(),
-            link_hosts: None,
-            ca_file: None,
-            proxy: None,
-            offline: false,
-            max_size: None,
-        })),
+        kind: Kind::Remote(Box::new(UpstreamSettings::new(base))),
         access: AccessPolicy::default(),
         cache: CachePolicy::default(),
         quarantine: QuarantinePolicy::default(),

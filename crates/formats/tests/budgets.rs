@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use larder_core::{
     AccessPolicy, CachePolicy, Kind, PackageType, QuarantinePolicy, Repository, RepositoryName,
-    UpstreamAuth, UpstreamSettings,
+    UpstreamSettings,
 };
 use larder_formats::{Document, LinkBase, LinkKey, Links, Malformed, format_of};
 use rustix::time::{ClockId, clock_gettime};
@@ -30,22 +30,7 @@ fn remote(package: PackageType) -> Repository {
         name: RepositoryName::parse("hostile").unwrap(),
         package,
         description: String::new(),
-        kind: Kind::Remote(Box::new(UpstreamSettings {
-            base_urls: vec![base.clone()],
-            index_url: base,
-            credentials: None,
-            auth: UpstreamAuth::Basic,
-            default_namespace: None,
-            headers: Vec::new(),
-            connect_timeout: Duration::from_secs(5),
-            read_timeout: Duration::from_secs(30),
-            allow_private: Vec::new(),
-            link_hosts: None,
-            ca_file: None,
-            proxy: None,
-            offline: false,
-            max_size: None,
-        })),
+        kind: Kind::Remote(Box::new(UpstreamSettings::new(base))),
         access: AccessPolicy::default(),
         cache: CachePolicy::default(),
         quarantine: QuarantinePolicy::default(),

@@ -2,13 +2,12 @@
 #![allow(dead_code, reason = "each benchmark uses a part of it")]
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use divan::Bencher;
 use divan::counter::BytesCount;
 use larder_core::{
     AccessPolicy, CachePolicy, Kind, PackageType, QuarantinePolicy, Repository, RepositoryName,
-    UpstreamAuth, UpstreamSettings,
+    UpstreamSettings,
 };
 use larder_formats::{Document, LinkBase, LinkKey, Links, format_of};
 use url::Url;
@@ -20,22 +19,7 @@ pub(crate) fn remote(package: PackageType, base_url: &str) -> Repository {
         name: RepositoryName::parse("bench").unwrap(),
         package,
         description: String::new(),
-        kind: Kind::Remote(Box::new(UpstreamSettings {
-            base_urls: vec![base.clone()],
-            index_url: base,
-            credentials: None,
-            auth: UpstreamAuth::Basic,
-            default_namespace: None,
-            headers: Vec::new(),
-            connect_timeout: Duration::from_secs(5),
-            read_timeout: Duration::from_secs(30),
-            allow_private: Vec::new(),
-            link_hosts: None,
-            ca_file: None,
-            proxy: None,
-            offline: false,
-            max_size: None,
-        })),
+        kind: Kind::Remote(Box::new(UpstreamSettings::new(base))),
         access: AccessPolicy::default(),
         cache: CachePolicy::default(),
         quarantine: QuarantinePolicy::default(),
