@@ -8,6 +8,15 @@ use url::Url;
 
 use crate::target::Target;
 
+/// What is at hand of a document that has just arrived and been checked.
+#[derive(Debug, Clone)]
+pub(crate) enum Arrival {
+    /// All of it.
+    Whole(Arc<LoadedDocument>),
+    /// What its format found out about it: a long one's bytes are in its file, to be read by whoever has got a parser for them.
+    Memo(Arc<Memo>),
+}
+
 /// A document's bytes with what is needed to read it.
 #[derive(Debug)]
 pub(crate) struct LoadedDocument {
@@ -15,7 +24,7 @@ pub(crate) struct LoadedDocument {
     content_type: String,
     url: Url,
     wanted: Arc<Target>,
-    memo: Memo,
+    memo: Arc<Memo>,
 }
 
 impl LoadedDocument {
@@ -23,6 +32,16 @@ impl LoadedDocument {
         body: Vec<u8>,
         record: &ArtifactRecord,
         wanted: Arc<Target>,
+    ) -> Result<Self, Fault> {
+        Self::with_memo(body, record, wanted, Arc::default())
+    }
+
+    /// With what its format found out about these bytes before.
+    pub(crate) fn with_memo(
+        body: Vec<u8>,
+        record: &ArtifactRecord,
+        wanted: Arc<Target>,
+        memo: Arc<Memo>,
     ) -> Result<Self, Fault> {
         let url = Url::parse(&record.source_url).map_err(|_| {
             Fault::new(
@@ -36,12 +55,21 @@ impl LoadedDocument {
             content_type: record.headers.content_type.clone().unwrap_or_default(),
             url,
             wanted,
-            memo: Memo::default(),
+            memo,
         })
     }
 
     pub(crate) fn wanted(&self) -> &Arc<Target> {
         &self.wanted
+    }
+
+    /// What stays in memory until the first derivations are made: of a document up to `short` bytes all.
+    pub(crate) fn at_hand(self, short: usize) -> Arrival {
+        if self.body.len() <= short {
+            Arrival::Whole(Arc::new(self))
+        } else {
+            Arrival::Memo(self.memo)
+        }
     }
 
     pub(crate) fn view(&self) -> Document<'_> {

@@ -11,7 +11,7 @@ use larder_storage::{OpenBlob, Spool};
 use crate::counters::count;
 use crate::document::{Documents, coding};
 use crate::fault::{FetchError, internal, stopped, storage_fault, unusable_document};
-use crate::loaded::LoadedDocument;
+use crate::loaded::{Arrival, LoadedDocument};
 use crate::target::Target;
 use crate::transfer::files::{read_file, read_fill, read_received, received_bytes};
 use crate::transfer::fill::Fill;
@@ -27,8 +27,7 @@ struct Checked {
     received: Received,
     fill: Arc<Fill>,
     record: ArtifactRecord,
-    /// If it is short.
-    document: Option<LoadedDocument>,
+    document: Arrival,
 }
 
 /// Where a document's bytes are, to be read by whoever has got a parser for them: waiting for one takes no memory.
@@ -42,6 +41,7 @@ pub(crate) enum DocumentSource {
         length: u64,
         record: Arc<ArtifactRecord>,
         wanted: Arc<Target>,
+        memo: Arc<Memo>,
     },
     /// In what was received, where no file could be made.
     Fill {
@@ -49,15 +49,18 @@ pub(crate) enum DocumentSource {
         length: u64,
         record: Arc<ArtifactRecord>,
         wanted: Arc<Target>,
+        memo: Arc<Memo>,
     },
 }
 
 impl DocumentSource {
     /// Where the bytes behind a settled flight are.
     pub(crate) fn settled(wanted: &Arc<Target>, settled: &Settled) -> Self {
-        if let Some(document) = &settled.document {
-            return Self::Loaded(Arc::clone(document));
-        }
+        let memo = match &settled.document {
+            Some(Arrival::Whole(document)) => return Self::Loaded(Arc::clone(document)),
+            Some(Arrival::Memo(memo)) => Arc::clone(memo),
+            None => Arc::default(),
+        };
         let (record, wanted) = (Arc::clone(&settled.record), Arc::clone(wanted));
         match &settled.body {
             SettledBody::Blob(open) => Self::File {
@@ -65,12 +68,14 @@ impl DocumentSource {
                 length: open.length,
                 record,
                 wanted,
+                memo,
             },
             SettledBody::Fill(fill) => Self::Fill {
                 fill: Arc::clone(fill),
                 length: settled.record.blob().map_or(0, |blob| blob.size),
                 record,
                 wanted,
+                memo,
             },
         }
     }
@@ -81,22 +86,34 @@ impl DocumentSource {
     /// The bytes cannot be read.
     pub(crate) fn load(self) -> Result<Arc<LoadedDocument>, Fault> {
         let lost = |_| internal("a document could not be read back");
-        let (body, record, wanted) = match self {
+        let (body, record, wanted, memo) = match self {
             Self::Loaded(document) => return Ok(document),
             Self::File {
                 file,
                 length,
                 record,
                 wanted,
-            } => (read_file(&file, length).map_err(lost)?, record, wanted),
+                memo,
+            } => (
+                read_file(&file, length).map_err(lost)?,
+                record,
+                wanted,
+                memo,
+            ),
             Self::Fill {
                 fill,
                 length,
                 record,
                 wanted,
-            } => (read_fill(&fill, length).map_err(lost)?, record, wanted),
+                memo,
+            } => (
+                read_fill(&fill, length).map_err(lost)?,
+                record,
+                wanted,
+                memo,
+            ),
         };
-        LoadedDocument::new(body, &record, wanted).map(Arc::new)
+        LoadedDocument::with_memo(body, &record, wanted, memo).map(Arc::new)
     }
 }
 
@@ -125,7 +142,7 @@ impl Documents {
         fill.verified(received.length);
         let filled = received::hand_over(wanted, &fill, received, record);
         Ok(Filled {
-            document: document.map(Arc::new),
+            document: Some(document),
             ..filled
         })
     }
@@ -178,13 +195,11 @@ impl Documents {
         } else {
             Arc::clone(fill)
         };
-        // A long one is read from its file once more, by whoever has got a parser for it.
-        let is_short = view.body.len() <= KEPT_AT_HAND;
         Ok(Checked {
             received,
             fill,
             record,
-            document: is_short.then_some(document),
+            document: document.at_hand(KEPT_AT_HAND),
         })
     }
 
@@ -261,6 +276,7 @@ impl Documents {
             length,
             record: Arc::clone(record),
             wanted: Arc::clone(wanted),
+            memo: Arc::default(),
         })
     }
 

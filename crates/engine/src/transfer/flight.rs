@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::catalog::Landing;
-use crate::loaded::LoadedDocument;
+use crate::loaded::Arrival;
 use crate::transfer::fill::Fill;
 
 /// How much a flight is to find out.
@@ -36,8 +36,8 @@ pub(crate) struct Settled {
     pub(crate) source: Source,
     /// Whether no further answer may be made of it, here or at a client: the copy has expired, or the body is not kept.
     pub(crate) for_once: bool,
-    /// A document that has just been checked, still in memory for the first derivations from it.
-    pub(crate) document: Option<Arc<LoadedDocument>>,
+    /// Of a document that has just arrived and been checked: what is at hand for the first derivations from it.
+    pub(crate) document: Option<Arrival>,
 }
 
 impl Settled {

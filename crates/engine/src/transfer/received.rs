@@ -9,7 +9,7 @@ use super::fill::Fill;
 use super::flight::SettledBody;
 use crate::catalog::RecordChange;
 use crate::counters::count;
-use crate::loaded::LoadedDocument;
+use crate::loaded::Arrival;
 use crate::target::Target;
 
 /// Until a new body's record is visible, the body before it may still be served here and there. A client that dates its copy by its own
@@ -24,7 +24,7 @@ pub(crate) struct Filled {
     pub(crate) change: Option<RecordChange>,
     pub(crate) detail: Option<&'static str>,
     /// What was checked, if it is a document.
-    pub(crate) document: Option<Arc<LoadedDocument>>,
+    pub(crate) document: Option<Arrival>,
 }
 
 /// The bytes as they came in.

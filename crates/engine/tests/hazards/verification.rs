@@ -245,6 +245,49 @@ async fn a_file_whose_stated_digest_changed_is_dropped() {
     }
 }
 
+/// Of a long document nothing but what its format found out stays in memory once it has been checked: it counts as new all the same.
+#[tokio::test]
+async fn a_file_whose_stated_digest_changed_is_dropped_by_a_long_document_too() {
+    let bench = Bench::new().await;
+    let (old, new) = (Payload::generated(1000, 1), Payload::generated(1000, 2));
+    let page_of = |body: &Payload, tag: &str| {
+        let digest = larder_core::sha256(&body.slice(0, 1000));
+        let url = bench.origin.url("packages/demo-1.0-py3-none-any.whl");
+        let page = format!(
+            r#"{{"meta":{{"api-version":"1.1"}},"name":"demo","files":[{{"filename":"demo-1.0-py3-none-any.whl","url":"{url}","hashes":{{"sha256":"{}"}}}}]{}}}"#,
+            digest.to_hex(),
+            " ".repeat(1 << 20)
+        );
+        Resource::new(page)
+            .content_type("application/vnd.pypi.simple.v1+json")
+            .etag(tag)
+    };
+    let file = publish(&bench.origin, "pypi", &old, "\"one\"");
+    bench
+        .origin
+        .put(file.document_at, page_of(&old, "\"first\""));
+    bench.get("pypi", &file.path).await.unwrap();
+    assert_hit(&bench, &file, &old).await;
+    publish(&bench.origin, "pypi", &new, "\"two\"");
+    bench
+        .origin
+        .put(file.document_at, page_of(&new, "\"second\""));
+    bench.wait(3601);
+    bench.get("pypi", file.document).await.unwrap();
+    let dropped = async {
+        while bench.record("pypi", &file.path, "").await.is_some() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), dropped)
+        .await
+        .expect("the old record is dropped");
+    assert_eq!(
+        bench.get("pypi", &file.path).await.unwrap().bytes(),
+        &new.slice(0, 1000)
+    );
+}
+
 #[tokio::test]
 async fn a_file_is_kept_unverified_while_its_document_is_down_and_checked_when_that_is_next_read() {
     for format in ["pypi", "npm", "helm"] {
