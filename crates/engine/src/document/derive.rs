@@ -59,15 +59,17 @@ impl Documents {
         let documents = Arc::clone(self);
         let derived = self.parse_blocking(move || {
             let document = source.load()?;
-            let wanted = document.wanted();
+            let wanted = Arc::clone(document.wanted());
             let query = wanted.spec.query.as_deref();
             let links =
                 Links::new(&wanted.entry.repository, &documents.link_key, base).asked_with(query);
             let derived = wanted
                 .format
                 .derive(&document.view(), form, &links)
-                .map_err(|error| malformed(wanted, &error))?;
-            tell_left_out(wanted, links.left_out());
+                .map_err(|error| malformed(&wanted, &error))?;
+            // While the result is written, what it was made of need not be held.
+            drop(document);
+            tell_left_out(&wanted, links.left_out());
             let content_type = derived.content_type.to_owned();
             Ok::<_, Fault>(documents.made(derived.body, content_type, mark.as_ref()))
         });
