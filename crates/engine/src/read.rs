@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use larder_core::{
-    ArtifactRecord, Clock, Content, Decision, ErrorCode, Fault, FaultKind, Mount, Source,
-    UnixMillis, decide,
+    ArtifactRecord, Clock, Content, Decision, ErrorCode, Fault, FaultKind, Source, UnixMillis,
+    decide,
 };
-use larder_formats::{Form, Mark, Operation};
+use larder_formats::{Form, Operation};
 
-use crate::answer::{Answer, Body, Representation};
+use crate::answer::{Answer, Body};
 use crate::catalog::{Catalog, Epoch};
 use crate::counters::count;
 use crate::decided;
 use crate::document::Documents;
 use crate::document::derive::ForClient;
+use crate::document::marking::Marking;
 use crate::document::named::Named;
 use crate::fault::storage_fault;
 use crate::origin::local::{self, Local};
@@ -31,7 +32,6 @@ use crate::representation::{freshness, passing_folder_on, plain, representation,
 use crate::target::{ArtifactRequest, Target};
 use crate::transfer::flight::{Flights, Settled, SettledBody};
 use crate::transfer::reader::FlightBody;
-use crate::transfer::spliced::SplicedBody;
 
 /// What is needed to answer a request.
 #[derive(Debug)]
@@ -136,55 +136,17 @@ impl Pipeline {
         request: &ArtifactRequest<'_>,
     ) -> Result<ForClient, Fault> {
         let client_base = request.mount.base;
-        let mark = Mark::of(&self.registry.link_key, client_base);
-        let mount = Mount {
-            base: mark.as_str(),
-            prefix: request.mount.prefix.clone(),
-        };
-        let base = self.registry.link_base(wanted.format, &mount);
+        let marking = Marking::of(&self.registry.link_key, client_base);
+        let base = self
+            .registry
+            .link_base(wanted.format, &marking.mount(&request.mount));
         let marked = Named {
             link_base: base.0.clone(),
-            mark: Some(mark.clone()),
             ..own.clone()
         };
         let documents = &self.documents;
-        let make = documents.derive_document(wanted, settled, base, own.form, Some(mark.clone()));
+        let make = documents.derive_document(wanted, settled, base, own.form, Some(marking));
         documents.for_client(own, &marked, client_base, make).await
-    }
-
-    /// The answer with a document that is put together while it is sent: it has no compressed forms, and is not remembered.
-    fn spliced_answer(
-        &self,
-        wanted: &Target,
-        settled: &Settled,
-        body: SplicedBody,
-        content_type: String,
-        etag: String,
-    ) -> Answer {
-        let record = &settled.record;
-        let described = representation(wanted, &record.headers, None, None, Some(body.length()));
-        let by_host = self.registry.links_depend_on_host(wanted.format);
-        Answer {
-            status: StatusCode::OK,
-            representation: Representation {
-                content_type: Some(content_type),
-                content_encoding: None,
-                etag: Some(etag),
-                began_at: Some(record.began_at),
-                vary: vary(
-                    wanted.format.varies_by(&wanted.spec.key_path),
-                    true,
-                    by_host,
-                ),
-                ..described
-            },
-            body: clear_non_artifact(Body::Spliced(body)),
-            cache_status: settled.status,
-            source: settled.source,
-            freshness: freshness(record, wanted, settled.for_once, self.now()),
-            location: None,
-            hot: None,
-        }
     }
 
     /// A document in the form that the client wants, links leading back to larder.
@@ -205,36 +167,31 @@ impl Pipeline {
             let make = self
                 .documents
                 .derive_document(wanted, &settled, link_base, form, None);
-            self.documents.derived(&named, make).await?
+            ForClient::Own(self.documents.derived(&named, make).await?)
         } else {
-            match self.for_client(wanted, &settled, &named, request).await? {
-                ForClient::Own(body) => body,
-                ForClient::Spliced(body, content_type, etag) => {
-                    return Ok(self.spliced_answer(wanted, &settled, body, content_type, etag));
-                }
-            }
+            self.for_client(wanted, &settled, &named, request).await?
         };
-        let coded = self
+        let sendable = self
             .documents
-            .coded_for(&named, identity, request.headers)
+            .sendable(&named, identity, request.headers)
             .await;
         let record = &settled.record;
         let mut representation = representation(wanted, &record.headers, None, None, None);
-        coded.describe(&mut representation);
+        sendable.describe(&mut representation);
         representation.began_at = Some(record.began_at);
         representation.vary = vary(
             wanted.format.varies_by(&wanted.spec.key_path),
             true,
             by_host,
         );
-        let lasting = !settled.for_once && coded.lasts() && !admitted.bypass_cache();
+        let lasting = !settled.for_once && sendable.lasts() && !admitted.bypass_cache();
         let hot = lasting
             .then(|| ticket(wanted, record, epoch, self.now()))
             .flatten();
         Ok(Answer {
             status: StatusCode::OK,
             representation,
-            body: clear_non_artifact(coded.place()),
+            body: clear_non_artifact(sendable.body()),
             cache_status: settled.status,
             source: settled.source,
             freshness: freshness(record, wanted, settled.for_once, self.now()),

@@ -2,7 +2,7 @@
 
 /// Blocks from this size on are mapped on their own: a document of tens of megabytes then costs memory only while it is parsed.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const MAPPED_FROM: libc::c_int = 4 << 20;
+const MAPPED_FROM: libc::c_int = 1 << 20;
 
 /// Fixes the size from which blocks are mapped on their own and unmapped when freed. Without this, glibc raises that size to 32 MiB with
 /// the first large block that is freed, and keeps later ones in per-thread arenas for good.

@@ -1,5 +1,6 @@
 //! Rewritten documents and their compressed forms: pure functions of what they are made from, made once, kept, never invalidated.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,13 +8,14 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use larder_core::{BlobDescriptor, DigestAlgorithm, Fault};
-use larder_formats::{LeftOut, LinkBase, Links, Mark};
-use larder_storage::{Change, DerivedRecord, OpenBlob, SealedSpool, Spool};
+use larder_formats::{LeftOut, LinkBase, Links};
+use larder_storage::{Change, DerivedRecord, OpenBlob, SealedSpool, Spool, StorageError};
 
 use crate::counters::count;
 use crate::document::coding::Coding;
-use crate::document::derived::{Coded, DerivedBody, Place, tag};
+use crate::document::derived::{Coded, DerivedBody, Place, Sendable, tag};
 use crate::document::load::DocumentSource;
+use crate::document::marking::{Bases, Marking};
 use crate::document::named::Named;
 use crate::document::{Documents, coding};
 use crate::fault::{internal, malformed};
@@ -31,12 +33,12 @@ const CODED_AT_ONCE: u64 = 128 << 10;
 /// A new derivation, with its `Content-Type`.
 #[derive(Debug)]
 pub(crate) enum Made {
-    Bytes(Vec<u8>, String),
-    /// In a file of this length, with the places of its marks.
-    File(Spool, u64, Option<Arc<[u64]>>, String),
+    Bytes(Vec<u8>, Option<Bases>, String),
+    /// In a file of this length.
+    File(Spool, u64, Option<Bases>, String),
 }
 
-/// A document for one client.
+/// A document for one client, not compressed.
 #[derive(Debug)]
 pub(crate) enum ForClient {
     /// Kept as it is sent.
@@ -53,7 +55,7 @@ impl Documents {
         settled: &Settled,
         base: LinkBase,
         form: &'static str,
-        mark: Option<Mark>,
+        marking: Option<Marking>,
     ) -> Result<Made, Fault> {
         let source = DocumentSource::settled(wanted, settled);
         let documents = Arc::clone(self);
@@ -71,23 +73,38 @@ impl Documents {
             drop(document);
             tell_left_out(&wanted, links.left_out());
             let content_type = derived.content_type.to_owned();
-            Ok::<_, Fault>(documents.made(derived.body, content_type, mark.as_ref()))
+            Ok::<_, Fault>(documents.made(derived.body, content_type, marking.as_ref()))
         });
         derived.await?
     }
 
     /// What was derived, on a thread that may wait and has a parser's place: a long one is in a file before that place is free, for many
     /// at once would fill memory.
-    pub(crate) fn made(&self, body: Vec<u8>, content_type: String, mark: Option<&Mark>) -> Made {
+    pub(crate) fn made(
+        &self,
+        body: Vec<u8>,
+        content_type: String,
+        marking: Option<&Marking>,
+    ) -> Made {
         let spool = (body.len() > LONGEST_IN_MEMORY)
             .then(|| self.transfers.new_spool())
-            .flatten()
-            .and_then(|mut spool| spool.append(&body).ok().map(|()| spool));
-        let Some(spool) = spool else {
-            return Made::Bytes(body, content_type);
+            .flatten();
+        // A disk that has no room leaves it in memory.
+        if let Some(mut spool) = spool
+            && let Ok((length, bases)) = written(&body, marking, |part| spool.append(part))
+        {
+            return Made::File(spool, length, bases, content_type);
+        }
+        let Some(marking) = marking else {
+            return Made::Bytes(body, None, content_type);
         };
-        let points = mark.map(|mark| mark.points(&body).into());
-        Made::File(spool, body.len() as u64, points, content_type)
+        let mut whole = Vec::with_capacity(body.len());
+        let sink = |part: &[u8]| {
+            whole.extend_from_slice(part);
+            Ok::<_, Infallible>(())
+        };
+        let Ok((_, bases)) = marking.write(&body, sink);
+        Made::Bytes(whole, Some(bases), content_type)
     }
 
     /// A document whose links begin with what this client calls larder: derived once for all clients, as `marked` by `make`. Who uses a
@@ -105,21 +122,64 @@ impl Documents {
             return Ok(ForClient::Own(body));
         }
         let body = self.derived(marked, make).await?;
-        let Some(mark) = &marked.mark else {
-            return Err(internal("a document without marks has no place for a name"));
-        };
-        let spliced = body.spliced(mark, client_base);
         let content_type = body.content_type.clone();
         if !is_familiar {
+            let spliced = body.spliced(client_base);
             return Ok(ForClient::Spliced(spliced, content_type, tag(&key)));
         }
-        let make = async {
-            let whole = self.parse_blocking(move || spliced.whole()).await?;
-            let whole = whole.map_err(|_| internal("a derivation could not be read back"))?;
-            Ok(self.keep_derivation(own, &key, whole, content_type))
-        };
+        let make = self.own_of(own, &key, &body, client_base);
         let kept = self.derivations.0.get_or_insert_async(&key, make).await?;
         Ok(ForClient::Own(kept))
+    }
+
+    /// The same, of what is made already.
+    pub(crate) async fn for_client_already(
+        self: &Arc<Self>,
+        own: &Named,
+        marked: &Named,
+        client_base: &str,
+    ) -> Option<ForClient> {
+        if self
+            .derivations
+            .get(&marked.key(Coding::Identity))
+            .is_none()
+            && self.derivations.get(&own.key(Coding::Identity)).is_none()
+        {
+            return None;
+        }
+        // Should it be forgotten just now, it is as if it had not been there.
+        let make = async { Err(internal("a derivation is gone")) };
+        self.for_client(own, marked, client_base, make).await.ok()
+    }
+
+    /// What one client gets of `body`, which is written for whoever asked first. Who that was gets the same file.
+    async fn own_of(
+        self: &Arc<Self>,
+        own: &Named,
+        key: &str,
+        body: &DerivedBody,
+        client_base: &str,
+    ) -> Result<Arc<DerivedBody>, Fault> {
+        let is_as_written = body
+            .bases
+            .as_ref()
+            .is_some_and(|bases| &*bases.base == client_base);
+        let content_type = body.content_type.clone();
+        let bytes = match &body.place {
+            Place::File(_) if is_as_written => {
+                let place = body.place.clone();
+                return Ok(Arc::new(DerivedBody::new(place, content_type, key, None)));
+            }
+            Place::Memory(bytes) | Place::Stuck(bytes) if is_as_written => bytes.clone(),
+            _ => {
+                let spliced = body.spliced(client_base);
+                let whole = self.parse_blocking(move || spliced.whole()).await?;
+                whole
+                    .map_err(|_| internal("a derivation could not be read back"))?
+                    .into()
+            }
+        };
+        Ok(self.keep_derivation(own, key, bytes, None, content_type))
     }
 
     /// A derivation: what is made already, or what `make` gives, which is then kept. Made once, however many ask meanwhile.
@@ -139,13 +199,13 @@ impl Documents {
             let made = make.await?;
             count(&self.counters.derivations);
             Ok(match made {
-                Made::Bytes(body, content_type) => {
-                    self.keep_derivation(named, &key, body, content_type)
+                Made::Bytes(body, bases, content_type) => {
+                    self.keep_derivation(named, &key, body.into(), bases, content_type)
                 }
-                Made::File(spool, length, points, content_type) => {
+                Made::File(spool, length, bases, content_type) => {
                     let file = spool.reader();
                     let place = Place::File(OpenBlob { file, length });
-                    let body = Arc::new(DerivedBody::new(place, content_type, &key, points));
+                    let body = Arc::new(DerivedBody::new(place, content_type, &key, bases));
                     if named.persist {
                         let (documents, named, key) =
                             (Arc::clone(self), named.clone(), key.clone());
@@ -172,8 +232,27 @@ impl Documents {
         Some(body)
     }
 
+    /// A document as it is sent to the client: in the coding that the client takes, if that is made.
+    pub(crate) async fn sendable(
+        self: &Arc<Self>,
+        named: &Named,
+        document: ForClient,
+        headers: &HeaderMap,
+    ) -> Sendable {
+        match document {
+            ForClient::Own(identity) => {
+                Sendable::Coded(self.coded_for(named, identity, headers).await)
+            }
+            ForClient::Spliced(body, content_type, etag) => Sendable::Spliced {
+                body,
+                content_type,
+                etag,
+            },
+        }
+    }
+
     /// A derivation in the coding that the client takes, as far as it is made.
-    pub(crate) async fn coded_for(
+    async fn coded_for(
         self: &Arc<Self>,
         named: &Named,
         identity: Arc<DerivedBody>,
@@ -233,7 +312,8 @@ impl Documents {
                 Ok::<_, Fault>(engine.keep_derivation(
                     &named,
                     &key,
-                    coded,
+                    coded.into(),
+                    None,
                     identity.content_type.clone(),
                 ))
             };
@@ -264,16 +344,15 @@ impl Documents {
         self: &Arc<Self>,
         named: &Named,
         key: &str,
-        body: Vec<u8>,
+        bytes: Bytes,
+        bases: Option<Bases>,
         content_type: String,
     ) -> Arc<DerivedBody> {
-        let points = named.mark.as_ref().map(|mark| mark.points(&body).into());
-        let bytes = Bytes::from(body);
         let body = Arc::new(DerivedBody::new(
             Place::Memory(bytes.clone()),
             content_type,
             key,
-            points,
+            bases,
         ));
         let (engine, named, key, kept) = (
             Arc::clone(self),
@@ -288,8 +367,8 @@ impl Documents {
                 spool.append(&bytes).ok().map(|()| spool)
             });
             let settle = |place| {
-                let points = kept.points.clone();
-                let settled = DerivedBody::new(place, kept.content_type.clone(), &key, points);
+                let bases = kept.bases.clone();
+                let settled = DerivedBody::new(place, kept.content_type.clone(), &key, bases);
                 engine.derivations.0.insert(key.clone(), Arc::new(settled));
             };
             // Without room on the disk it stays in memory, weighed for what it is; the longest are made again when they are asked for.
@@ -343,6 +422,20 @@ impl Documents {
             tracing::warn!(%error, "a derivation was not kept");
         }
     }
+}
+
+/// Hands a document on to `sink`, with a base in the place of its marks, if it has any. Gives the length of what was written.
+fn written(
+    body: &[u8],
+    marking: Option<&Marking>,
+    mut sink: impl FnMut(&[u8]) -> Result<(), StorageError>,
+) -> Result<(u64, Option<Bases>), StorageError> {
+    if let Some(marking) = marking {
+        let (length, bases) = marking.write(body, sink)?;
+        return Ok((length, Some(bases)));
+    }
+    sink(body)?;
+    Ok((body.len() as u64, None))
 }
 
 /// Counts the links of an index that are not carried, and says it once for each document.

@@ -4,13 +4,13 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use larder_formats::Mark;
 use larder_storage::OpenBlob;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::answer::{Body, Representation};
 use crate::document::coding::Coding;
+use crate::document::marking::Bases;
 use crate::transfer::files::read_file;
 use crate::transfer::spliced::{Marked, SplicedBody};
 
@@ -27,8 +27,8 @@ pub(crate) struct DerivedBody {
     pub(crate) length: u64,
     pub(crate) content_type: String,
     pub(crate) etag: String,
-    /// Where the marks are, if it has any.
-    pub(super) points: Option<Arc<[u64]>>,
+    /// The base that its links begin with and where that stands, if others may stand there.
+    pub(super) bases: Option<Bases>,
     /// The table subtracts what it has added only if this never changes.
     weight: u64,
 }
@@ -44,12 +44,7 @@ pub(super) enum Place {
 }
 
 impl DerivedBody {
-    pub(super) fn new(
-        place: Place,
-        content_type: String,
-        key: &str,
-        points: Option<Arc<[u64]>>,
-    ) -> Self {
+    pub(super) fn new(place: Place, content_type: String, key: &str, bases: Option<Bases>) -> Self {
         let (length, weight) = match &place {
             Place::File(open) => (open.length, 0),
             // Moves to a file in a moment, and must not crowd out everything else until then.
@@ -64,10 +59,8 @@ impl DerivedBody {
             length,
             content_type,
             etag: tag(key),
-            weight: FILE_WEIGHT
-                + weight
-                + points.as_ref().map_or(0, |points| 8 * points.len() as u64),
-            points,
+            weight: FILE_WEIGHT + weight + bases.as_ref().map_or(0, Bases::weight),
+            bases,
         }
     }
 
@@ -82,14 +75,17 @@ impl DerivedBody {
         }
     }
 
-    /// The same with `base` in the place of each mark.
-    pub(super) fn spliced(&self, mark: &Mark, base: &str) -> SplicedBody {
+    /// The same with `base` in the place of the one that it is written with.
+    pub(super) fn spliced(&self, base: &str) -> SplicedBody {
         let source = match &self.place {
             Place::File(open) => Marked::File(Arc::clone(&open.file)),
             Place::Memory(bytes) | Place::Stuck(bytes) => Marked::Bytes(bytes.clone()),
         };
-        let points = self.points.clone().unwrap_or_default();
-        SplicedBody::new(source, self.length, points, mark.as_str().len(), base)
+        let (points, width) = match &self.bases {
+            Some(bases) => (Arc::clone(&bases.points), bases.base.len()),
+            None => (Arc::default(), 0),
+        };
+        SplicedBody::new(source, self.length, points, width, base)
     }
 
     pub(super) fn bytes(&self) -> io::Result<Bytes> {
@@ -144,18 +140,65 @@ impl Derivations {
     }
 }
 
+/// A document as it is sent.
+#[derive(Debug)]
+pub(crate) enum Sendable {
+    /// Kept as it is sent.
+    Coded(Coded),
+    /// Put together while it is sent: it has no compressed forms, and is not remembered.
+    Spliced {
+        body: SplicedBody,
+        content_type: String,
+        etag: String,
+    },
+}
+
+impl Sendable {
+    /// Where its bytes are.
+    pub(crate) fn body(&self) -> Body {
+        match self {
+            Self::Coded(coded) => coded.place(),
+            Self::Spliced { body, .. } => Body::Spliced(body.clone()),
+        }
+    }
+
+    /// Whether it may be remembered.
+    pub(crate) fn lasts(&self) -> bool {
+        match self {
+            Self::Coded(coded) => coded.lasts(),
+            Self::Spliced { .. } => false,
+        }
+    }
+
+    /// What the representation says of it.
+    pub(crate) fn describe(&self, representation: &mut Representation) {
+        match self {
+            Self::Coded(coded) => coded.describe(representation),
+            Self::Spliced {
+                body,
+                content_type,
+                etag,
+            } => {
+                representation.length = Some(body.length());
+                representation.content_type = Some(content_type.clone());
+                representation.content_encoding = None;
+                representation.etag = Some(etag.clone());
+            }
+        }
+    }
+}
+
 /// A derivation in the coding that a client takes.
 #[derive(Debug)]
 pub(crate) struct Coded {
-    pub(crate) body: Arc<DerivedBody>,
-    pub(crate) coding: Coding,
+    pub(super) body: Arc<DerivedBody>,
+    pub(super) coding: Coding,
     /// Whether the next client of this kind will get the same: the coded form is made, and stands in a file.
     pub(super) is_final: bool,
 }
 
 impl Coded {
-    /// Where its bytes are.
-    pub(crate) fn place(&self) -> Body {
+    fn place(&self) -> Body {
         match &self.body.place {
             Place::File(open) => Body::File {
                 file: Arc::clone(&open.file),
@@ -165,13 +208,12 @@ impl Coded {
         }
     }
 
-    /// Whether it may be remembered: what is in memory only until its file is written is not, the file will be.
-    pub(crate) fn lasts(&self) -> bool {
+    /// What is in memory only until its file is written is not remembered, the file will be.
+    fn lasts(&self) -> bool {
         self.is_final && matches!(self.body.place, Place::File(_))
     }
 
-    /// What the representation says of it.
-    pub(crate) fn describe(&self, representation: &mut Representation) {
+    fn describe(&self, representation: &mut Representation) {
         representation.length = Some(self.body.length);
         representation.content_type = Some(self.body.content_type.clone());
         representation.content_encoding =

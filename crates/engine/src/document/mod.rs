@@ -9,6 +9,7 @@
 //! | `expectation.rs` | what a file on its way should be |
 //! | `measure.rs` | whether held bytes are what is stated of them |
 //! | `derive.rs`, `derived.rs`, `named.rs`, `coding.rs` | rewritten documents and their compressed forms |
+//! | `marking.rs` | the places in them where what a client calls larder stands |
 
 pub(crate) mod claim_table;
 pub(crate) mod claim_tables;
@@ -20,6 +21,7 @@ pub(crate) mod expectation;
 pub(crate) mod inquiry;
 pub(crate) mod known;
 pub(crate) mod load;
+pub(crate) mod marking;
 pub(crate) mod measure;
 pub(crate) mod named;
 

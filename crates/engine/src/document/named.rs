@@ -3,7 +3,7 @@
 use larder_core::{
     ArtifactRecord, Digest, Fault, RepositoryName, RepresentationInputs, RepresentationKey,
 };
-use larder_formats::{LinkBase, Mark};
+use larder_formats::LinkBase;
 
 use crate::document::claims::source_urls;
 use crate::document::coding::Coding;
@@ -22,8 +22,6 @@ pub(crate) struct Named {
     pub(crate) link_base: String,
     pub(crate) form: &'static str,
     pub(crate) rules_epoch: u64,
-    /// What stands in the place of what the client calls larder, where that is not known (docs/adr/0067).
-    pub(crate) mark: Option<Mark>,
     /// Links that begin with whatever the client calls larder are not worth keeping over a restart.
     pub(crate) persist: bool,
 }
@@ -48,7 +46,6 @@ impl Named {
             link_base: link_base.0.clone(),
             form,
             rules_epoch: wanted.entry.repository.rules_epoch,
-            mark: None,
             persist,
         })
     }

@@ -231,10 +231,16 @@ async fn hazard_files_that_are_shortened_are_fetched_and_made_again() {
     );
     let whole = file.slice(0, 400_000).to_vec();
     for ways in [&[("Range", "bytes=100000-399999")][..], &[]] {
-        // A derivation is in its file a moment after it was first served.
+        // Files and derivations are in their place a moment after they were first served, and so is what was fetched or made again.
         let until = std::time::Instant::now() + crate::support::PATIENCE;
-        while blobs(&larder.data_dir().join("blobs")).len() < 3 && std::time::Instant::now() < until
-        {
+        let are_whole = || {
+            let blobs = blobs(&larder.data_dir().join("blobs"));
+            let is_whole =
+                |blob: &std::path::PathBuf| std::fs::metadata(blob).unwrap().len() > 1_000;
+            blobs.len() >= 3 && blobs.iter().all(is_whole)
+        };
+        while !are_whole() {
+            assert!(std::time::Instant::now() < until, "kept again");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         for _ in 0..2 {

@@ -233,3 +233,39 @@ async fn public_url_stands_in_every_link() {
         200
     );
 }
+
+/// How many derivations larder has made.
+async fn derivations(larder: &TestLarder) -> u64 {
+    let page = get(&larder.url("metrics")).await.text();
+    let line = page
+        .lines()
+        .find_map(|line| line.strip_prefix("larder_derivations_total "));
+    line.and_then(|number| number.trim().parse().ok())
+        .unwrap_or_else(|| panic!("larder_derivations_total in {page}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_x3_another_name_with_each_request_is_no_new_merge() {
+    for keys in ["", "member_urls: virtual"] {
+        let (one, other) = (Origin::start().await, Origin::start().await);
+        put_charts(&one, "/", "one", &[("vault", "0.27.0")]);
+        put_charts(&other, "/", "two", &[("redis", "20.1.0")]);
+        let larder = TestLarder::start(&two(&one, &other, "", keys)).await;
+        let known = index(&larder).await;
+        let before = derivations(&larder).await;
+        let here = larder.url("");
+        let here = here.trim_end_matches('/').to_owned();
+        let mut tags = std::collections::BTreeSet::from([known.header("etag").to_owned()]);
+        for n in 0..40 {
+            let host = format!("h{n}.example.com");
+            let url = of(&larder, "all", "index.yaml");
+            let answer = send("GET", &url, &[("host", &host)]).await;
+            let expected = known.text().replace(&here, &format!("http://{host}"));
+            assert_eq!(answer.text(), expected, "{host}");
+            assert!(expected.contains(&host), "{expected}");
+            tags.insert(answer.header("etag").to_owned());
+        }
+        assert_eq!(tags.len(), 41, "each name has a document of its own");
+        assert_eq!(derivations(&larder).await, before);
+    }
+}

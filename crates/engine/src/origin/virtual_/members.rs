@@ -105,11 +105,9 @@ pub(super) async fn obtain_all(
 
 /// A member's document: fresh from its cache or its upstream, else its copy, however old.
 /// Where the same client sees a member.
-pub(super) fn mount_of<'a>(leaf: &Leaf, request: &ArtifactRequest<'a>) -> Mount<'a> {
+pub(super) fn mount_of<'a>(leaf: &Leaf, mount: &Mount<'a>) -> Mount<'a> {
     let repository = &leaf.entry.repository;
-    request
-        .mount
-        .beside(repository.kind(), repository.name.as_str())
+    mount.beside(repository.kind(), repository.name.as_str())
 }
 
 pub(super) async fn obtain(
@@ -132,7 +130,7 @@ pub(super) async fn obtain(
     }
     let of_member = ArtifactRequest {
         repository: name.as_str(),
-        mount: mount_of(leaf, request),
+        mount: mount_of(leaf, &request.mount),
         ..request.clone()
     };
     let admitted = match admission::admit(&engine.registry, &of_member)? {

@@ -16,6 +16,7 @@ use crate::causes::warn_once;
 use crate::document::claims::source_urls;
 use crate::document::derive::{Made, tell_left_out};
 use crate::document::load::DocumentSource;
+use crate::document::marking::Marking;
 use crate::document::named::Named;
 use crate::fault::{internal, malformed};
 
@@ -159,7 +160,6 @@ impl Assembled {
             link_base: base.0.clone(),
             form,
             rules_epoch,
-            mark: None,
             persist,
         }
     }
@@ -242,6 +242,7 @@ pub(super) async fn make(
     given: &[Given],
     form: &'static str,
     base_of: impl Fn(&Leaf) -> LinkBase,
+    marking: Option<Marking>,
     unusable: &Arc<OnceLock<(RepositoryName, Malformed)>>,
 ) -> Result<Made, Fault> {
     let sources: Vec<(DocumentSource, Leaf, LinkBase, UnixMillis)> = given
@@ -272,7 +273,7 @@ pub(super) async fn make(
         };
         let (body, content_type) = merge(&of, &inputs, form, &unusable)
             .map_err(|error| malformed(first.document.wanted(), &error))?;
-        Ok(of.documents.made(body, content_type, None))
+        Ok(of.documents.made(body, content_type, marking.as_ref()))
     });
     merged.await?
 }

@@ -4,8 +4,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use larder_core::{ArtifactPath, ErrorCode, Fault, FaultKind, MemberUrls, Mount, Source};
-use larder_formats::{Form, Format, LinkBase, Operation, RequestParts};
+use larder_core::{
+    ArtifactPath, ErrorCode, Fault, FaultKind, MemberUrls, Mount, RepositoryName, Source,
+};
+use larder_formats::{Form, Format, LinkBase, Malformed, Operation, RequestParts};
 
 use super::Epoch;
 use super::members::{self, Given, Leaf};
@@ -14,7 +16,9 @@ use super::{Answering, Virtual};
 use crate::answer::{Answer, Freshness, HotTicket, Representation};
 use crate::causes::warn_once;
 use crate::counters::count;
-use crate::document::derived::Coded;
+use crate::document::derive::ForClient;
+use crate::document::derived::Sendable;
+use crate::document::marking::Marking;
 use crate::document::named::Named;
 use crate::policy::admission::{classify, not_built, path_fault};
 use crate::policy::clearance::clear_non_artifact;
@@ -111,20 +115,18 @@ impl Reading<'_> {
             self.request.query.unwrap_or_default(),
         ]
         .join("\n");
-        let base = self
-            .engine
-            .registry
-            .link_base(self.format, &self.request.mount);
+        let registry = &self.engine.registry;
+        let base = registry.link_base(self.format, &self.request.mount);
+        let marking = (!registry.link_bases_are_known(self.format))
+            .then(|| Marking::of(&registry.link_key, self.request.mount.base));
         let before = self.engine.assembled.get(&remembered);
         if let Some(assembled) = before.as_ref().filter(|one| one.is_good(self.engine.now())) {
             let named = self.named(assembled, form, &base, false);
-            if let Some(identity) = self.engine.documents.derived_already(&named).await {
+            if let Some(document) = self.made_already(&named, marking.as_ref()).await {
                 count(&self.owner.counters.hits);
-                let coded = self
-                    .engine
-                    .documents
-                    .coded_for(&named, identity, self.request.headers);
-                return Ok(self.answer(assembled, &coded.await, true));
+                let documents = &self.engine.documents;
+                let sendable = documents.sendable(&named, document, self.request.headers);
+                return Ok(self.answer(assembled, &sendable.await, true));
             }
         }
         let mut given = members::obtain_all(self.engine, &self.leaves, self.request).await;
@@ -135,13 +137,9 @@ impl Reading<'_> {
                 Assembled::new(self.engine, &given, self.epochs.clone(), before.as_deref());
             let named = self.named(&assembled, form, &base, Assembled::is_timed(&given));
             let unusable = Arc::new(OnceLock::new());
-            let base_of = |leaf: &Leaf| self.base_of(leaf, &base);
-            let make = merge::make(self.engine, &given, form, base_of, &unusable);
-            let identity = match (
-                self.engine.documents.derived(&named, make).await,
-                unusable.get(),
-            ) {
-                (Ok(identity), _) => identity,
+            let made = self.merge(&given, &named, marking.as_ref(), &unusable);
+            let document = match (made.await, unusable.get()) {
+                (Ok(document), _) => document,
                 (Err(fault), Some((member, _))) => {
                     for one in &mut given {
                         if one.leaf.entry.repository.name == *member {
@@ -159,18 +157,70 @@ impl Reading<'_> {
             } else {
                 &counters.misses
             });
-            let coded = self
-                .engine
-                .documents
-                .coded_for(&named, identity, self.request.headers);
-            let coded = coded.await;
+            let documents = &self.engine.documents;
+            let sendable = documents.sendable(&named, document, self.request.headers);
+            let sendable = sendable.await;
             let assembled = Arc::new(assembled);
             self.engine
                 .assembled
                 .insert(remembered, Arc::clone(&assembled));
-            return Ok(self.answer(&assembled, &coded, false));
+            return Ok(self.answer(&assembled, &sendable, false));
         }
         Err(self.none_left(&given))
+    }
+
+    /// The base that stands in a merged document for those of all clients, and what that document is named by.
+    fn marked(&self, named: &Named, marking: &Marking) -> (LinkBase, Named) {
+        let mount = marking.mount(&self.request.mount);
+        let base = self.engine.registry.link_base(self.format, &mount);
+        let marked = Named {
+            link_base: base.0.clone(),
+            ..named.clone()
+        };
+        (base, marked)
+    }
+
+    async fn made_already(&self, named: &Named, marking: Option<&Marking>) -> Option<ForClient> {
+        let documents = &self.engine.documents;
+        let Some(marking) = marking else {
+            return documents.derived_already(named).await.map(ForClient::Own);
+        };
+        let (_, marked) = self.marked(named, marking);
+        documents
+            .for_client_already(named, &marked, &marking.base)
+            .await
+    }
+
+    /// The document of what the members gave.
+    async fn merge(
+        &self,
+        given: &[Given],
+        named: &Named,
+        marking: Option<&Marking>,
+        unusable: &Arc<OnceLock<(RepositoryName, Malformed)>>,
+    ) -> Result<ForClient, Fault> {
+        let documents = &self.engine.documents;
+        let Some(marking) = marking else {
+            let own = LinkBase(named.link_base.clone());
+            let base_of = |leaf: &Leaf| self.base_of(leaf, &self.request.mount, &own);
+            let make = merge::make(self.engine, given, named.form, base_of, None, unusable);
+            return Ok(ForClient::Own(documents.derived(named, make).await?));
+        };
+        let (base, marked) = self.marked(named, marking);
+        let mount = marking.mount(&self.request.mount);
+        let base_of = |leaf: &Leaf| self.base_of(leaf, &mount, &base);
+        let marked_with = Some(marking.clone());
+        let make = merge::make(
+            self.engine,
+            given,
+            named.form,
+            base_of,
+            marked_with,
+            unusable,
+        );
+        documents
+            .for_client(named, &marked, &marking.base, make)
+            .await
     }
 
     fn named(
@@ -194,17 +244,17 @@ impl Reading<'_> {
 
     /// Where the same client sees a member.
     pub(super) fn mount_of(&self, leaf: &Leaf) -> Mount<'_> {
-        members::mount_of(leaf, self.request)
+        members::mount_of(leaf, &self.request.mount)
     }
 
-    /// Where the links of a member begin in the merged document.
-    fn base_of(&self, leaf: &Leaf, own: &LinkBase) -> LinkBase {
+    /// Where the links of a member begin in the merged document, for a client that sees it at `mount` and whose links begin with `own`.
+    fn base_of(&self, leaf: &Leaf, mount: &Mount<'_>, own: &LinkBase) -> LinkBase {
         let settings = self.owner.repository.virtual_settings();
         match settings.map_or(MemberUrls::Member, |settings| settings.member_urls) {
             MemberUrls::Member => self
                 .engine
                 .registry
-                .link_base(self.format, &self.mount_of(leaf)),
+                .link_base(self.format, &members::mount_of(leaf, mount)),
             MemberUrls::Virtual => LinkBase(format!(
                 "{}{MEMBER}{}/",
                 own.as_str(),
@@ -301,7 +351,7 @@ impl Reading<'_> {
         }
     }
 
-    fn answer(&self, assembled: &Assembled, coded: &Coded, is_hit: bool) -> Answer {
+    fn answer(&self, assembled: &Assembled, sendable: &Sendable, is_hit: bool) -> Answer {
         let now = self.engine.now();
         let by_host = self.engine.registry.links_depend_on_host(self.format);
         let mut representation = Representation {
@@ -310,7 +360,7 @@ impl Reading<'_> {
             vary: vary(&[], true, by_host),
             ..Representation::default()
         };
-        coded.describe(&mut representation);
+        sendable.describe(&mut representation);
         if !assembled.skipped.is_empty() {
             let names: Vec<&str> = assembled
                 .skipped
@@ -322,13 +372,13 @@ impl Reading<'_> {
             }
         }
         let is_good = assembled.is_good(now);
-        let hot = (is_good && coded.lasts())
+        let hot = (is_good && sendable.lasts())
             .then(|| ticket(assembled))
             .flatten();
         Answer {
             status: StatusCode::OK,
             representation,
-            body: clear_non_artifact(coded.place()),
+            body: clear_non_artifact(sendable.body()),
             cache_status: if is_hit {
                 assembled.status_of_hit(now)
             } else {
