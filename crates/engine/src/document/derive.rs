@@ -57,7 +57,8 @@ impl Documents {
     ) -> Result<Made, Fault> {
         let source = DocumentSource::settled(wanted, settled);
         let documents = Arc::clone(self);
-        let derived = self.parse_blocking(move || {
+        let bytes = source.length();
+        let derived = self.parse_blocking(&wanted.entry.repository.name, bytes, move || {
             let document = source.load()?;
             let wanted = Arc::clone(document.wanted());
             let query = wanted.spec.query.as_deref();
@@ -114,7 +115,10 @@ impl Documents {
             return Ok(ForClient::Spliced(spliced, content_type, tag(&key)));
         }
         let make = async {
-            let whole = self.parse_blocking(move || spliced.whole()).await?;
+            let bytes = spliced.length();
+            let whole = self
+                .parse_blocking(&own.repository, bytes, move || spliced.whole())
+                .await?;
             let whole = whole.map_err(|_| internal("a derivation could not be read back"))?;
             Ok(self.keep_derivation(own, &key, whole, content_type))
         };
@@ -227,7 +231,9 @@ impl Documents {
             let make = async {
                 let plain = Arc::clone(&identity);
                 let coded = engine
-                    .parse_blocking(move || coding::encode(&plain.bytes()?, coding))
+                    .parse_blocking(&named.repository, plain.length, move || {
+                        coding::encode(&plain.bytes()?, coding)
+                    })
                     .await?;
                 let coded = coded.map_err(|_| internal("a document could not be compressed"))?;
                 Ok::<_, Fault>(engine.keep_derivation(
