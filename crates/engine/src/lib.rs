@@ -17,7 +17,7 @@
 //! | `decided.rs`, `loaded.rs` | what the log says of a decision; a document's bytes with what is needed to read them |
 //! | `target.rs`, `claim.rs`, `keys.rs` | what is meant: a document or file, what is stated of it, and its key |
 //! | `repositories/` | the configured repositories, their counters and the state of their upstreams |
-//! | `budget.rs`, `counters.rs`, `causes.rs` | bounds, numbers, and what the log has spoken of |
+//! | `budget/`, `counters.rs`, `causes.rs` | leases of what is scarce, numbers, and what the log has spoken of |
 
 mod answer;
 mod budget;
@@ -67,7 +67,7 @@ use repositories::{Registry, Repositories};
 use transfer::Transfers;
 
 pub use answer::{Answer, Body, Freshness, HotTicket, Representation};
-pub use budget::{Limits, MOST_DERIVED_FILES};
+pub use budget::{BudgetKind, BudgetUse, Limits, MOST_DERIVED_FILES};
 pub use counters::{Counters, MirrorCounters, MirrorReport, RepositoryCounters, UpstreamQuota};
 pub use larder_storage::HeldSize;
 pub use operate::{
@@ -128,6 +128,8 @@ impl Engine {
             Arc::clone(&clock),
             Arc::clone(&counters),
         );
+        let budgets = Budgets::new(parts.limits);
+        budgets.configured(&parts.repositories);
         let repositories = Repositories::default().next(
             parts.repositories,
             &parts.not_built,
@@ -135,7 +137,6 @@ impl Engine {
             &|name, addresses| catalog.origin(name, addresses),
         );
         let registry = Registry::new(repositories, parts.public_urls, parts.link_key.clone());
-        let budgets = Budgets::new(parts.limits);
         let transfers = Transfers::new(Arc::clone(&catalog), Arc::clone(&blobs));
         let documents = Documents::new(document::Parts {
             catalog: Arc::clone(&catalog),
@@ -209,6 +210,7 @@ impl Engine {
         not_built: &BTreeMap<String, String>,
         public_urls: PublicUrls,
     ) {
+        self.budgets.configured(&repositories);
         let before = self.registry.load();
         self.catalog.reconfigured(&before.all());
         let next = before.next(
@@ -264,6 +266,11 @@ impl Engine {
     /// Downloads of files that may run at once.
     pub fn downloads_limit(&self) -> usize {
         self.budgets.limits.downloads
+    }
+
+    /// What of each scarce thing is in use, and who waits for it.
+    pub fn budgets_in_use(&self) -> Vec<BudgetUse> {
+        self.budgets.in_use()
     }
 
     /// The engine's present time.

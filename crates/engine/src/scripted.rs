@@ -41,9 +41,10 @@ pub fn ticket(
 
 /// A body that is passed through: these bytes, without a declared length.
 pub fn pass_through(repository: RepositoryName, url: Url, bytes: Bytes) -> Body {
-    Body::Stream(PassThroughBody(BodyStream::scripted(
-        repository, url, bytes,
-    )))
+    Body::Stream(PassThroughBody(
+        BodyStream::scripted(repository, url, bytes),
+        None,
+    ))
 }
 
 /// A body that arrives in frames, one every `pause`, of a declared length or without. `None` breaks it off. Must be called within a

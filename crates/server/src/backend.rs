@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures_core::Stream;
 use larder_core::{ErrorCode, Fault, FaultKind, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    Answer, ArtifactRequest, DiskSpace, FlushReport, FlushRequest, Health, HeldPage, HeldRequest,
-    HeldSize, HeldSummary, MirrorReport, UpstreamReport, Written,
+    Answer, ArtifactRequest, BudgetUse, DiskSpace, FlushReport, FlushRequest, Health, HeldPage,
+    HeldRequest, HeldSize, HeldSummary, MirrorReport, UpstreamReport, Written,
 };
 use larder_formats::ErrorBody;
 
@@ -145,4 +145,6 @@ pub struct CounterSnapshot {
     pub flights_active: u64,
     /// Downloads of files that may run at once.
     pub downloads_limit: u64,
+    /// What of each scarce thing is in use.
+    pub budgets: Vec<BudgetUse>,
 }

@@ -98,6 +98,7 @@ impl Backend for Arc<Engine> {
             held: self.held_sizes(),
             flights_active: self.flights_active() as u64,
             downloads_limit: self.downloads_limit() as u64,
+            budgets: self.budgets_in_use(),
         }
     }
 

@@ -97,7 +97,8 @@ impl Documents {
         source: DocumentSource,
     ) -> Result<Arc<ClaimTable>, Fault> {
         let engine = Arc::clone(self);
-        let parsed = self.parse_blocking(move || {
+        let (repository, bytes) = (source.repository().clone(), source.length());
+        let parsed = self.parse_blocking(&repository, bytes, move || {
             let document = source.load()?;
             let repository = Arc::clone(&document.wanted().entry.repository);
             let query = document.wanted().spec.query.as_deref();

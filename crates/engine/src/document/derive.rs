@@ -59,7 +59,8 @@ impl Documents {
     ) -> Result<Made, Fault> {
         let source = DocumentSource::settled(wanted, settled);
         let documents = Arc::clone(self);
-        let derived = self.parse_blocking(move || {
+        let bytes = source.length();
+        let derived = self.parse_blocking(&wanted.entry.repository.name, bytes, move || {
             let document = source.load()?;
             let wanted = Arc::clone(document.wanted());
             let query = wanted.spec.query.as_deref();
@@ -173,7 +174,10 @@ impl Documents {
             Place::Memory(bytes) | Place::Stuck(bytes) if is_as_written => bytes.clone(),
             _ => {
                 let spliced = body.spliced(client_base);
-                let whole = self.parse_blocking(move || spliced.whole()).await?;
+                let bytes = spliced.length();
+                let whole = self
+                    .parse_blocking(&own.repository, bytes, move || spliced.whole())
+                    .await?;
                 whole
                     .map_err(|_| internal("a derivation could not be read back"))?
                     .into()
@@ -306,7 +310,9 @@ impl Documents {
             let make = async {
                 let plain = Arc::clone(&identity);
                 let coded = engine
-                    .parse_blocking(move || coding::encode(&plain.bytes()?, coding))
+                    .parse_blocking(&named.repository, plain.length, move || {
+                        coding::encode(&plain.bytes()?, coding)
+                    })
                     .await?;
                 let coded = coded.map_err(|_| internal("a document could not be compressed"))?;
                 Ok::<_, Fault>(engine.keep_derivation(

@@ -4,13 +4,15 @@ use std::fs::File;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use larder_core::{ArtifactRecord, ErrorCode, Fault, Hasher};
+use larder_core::{ArtifactRecord, ErrorCode, Fault, Hasher, RepositoryName};
 use larder_formats::{Malformed, Memo};
 use larder_storage::{OpenBlob, Spool};
 
 use crate::counters::count;
 use crate::document::{Documents, coding};
-use crate::fault::{FetchError, internal, stopped, storage_fault, unusable_document};
+use crate::fault::{
+    FetchError, busy, internal, stopped, storage_fault, too_much_under_way, unusable_document,
+};
 use crate::loaded::{Arrival, LoadedDocument};
 use crate::target::Target;
 use crate::transfer::files::{read_file, read_fill, read_received, received_bytes};
@@ -80,6 +82,23 @@ impl DocumentSource {
         }
     }
 
+    /// How many bytes it has.
+    pub(crate) fn length(&self) -> u64 {
+        match self {
+            Self::Loaded(document) => document.view().body.len() as u64,
+            Self::File { length, .. } | Self::Fill { length, .. } => *length,
+        }
+    }
+
+    /// The repository that it is of.
+    pub(crate) fn repository(&self) -> &RepositoryName {
+        let wanted = match self {
+            Self::Loaded(document) => document.wanted(),
+            Self::File { wanted, .. } | Self::Fill { wanted, .. } => wanted,
+        };
+        &wanted.entry.repository.name
+    }
+
     /// Reads it, on a thread that may wait.
     ///
     /// # Errors
@@ -130,9 +149,10 @@ impl Documents {
         let (documents, wanted_there, fill_there) =
             (Arc::clone(self), Arc::clone(wanted), Arc::clone(fill));
         let prior = prior.cloned();
-        let checked = self.parse_blocking(move || {
-            documents.check_received(&wanted_there, &fill_there, received, prior.as_ref())
-        });
+        let checked =
+            self.parse_blocking(&wanted.entry.repository.name, received.length, move || {
+                documents.check_received(&wanted_there, &fill_there, received, prior.as_ref())
+            });
         let Checked {
             received,
             fill,
@@ -242,7 +262,7 @@ impl Documents {
         );
         let label = label.to_owned();
         let plain = self
-            .parse_blocking(move || {
+            .parse_blocking(&wanted.entry.repository.name, length, move || {
                 let coded = read_received(&fill, spool.as_deref(), length)?;
                 Ok::<_, FetchError>(coding::decode(&coded, &label, limit))
             })
@@ -280,20 +300,25 @@ impl Documents {
         })
     }
 
-    /// Parses on a blocking thread, few at a time: each parse may hold a few times its document. `work` reads what it needs into memory
-    /// by itself, so that whoever waits here holds nothing; and the place that it takes is free only when it has ended, though nobody
-    /// may wait for it any more.
+    /// Parses on a blocking thread, few at a time: each parse may hold a few times its document, which is `bytes` long. `work` reads what
+    /// it needs into memory by itself, so that whoever waits here holds nothing; and what is leased for it is free only when it has
+    /// ended, though nobody may wait for it any more. Work that has not begun goes with whoever waits for it.
+    ///
+    /// # Errors
+    /// 503 where too much of the repository waits already or this has waited too long; the work ended in a panic.
     pub(crate) async fn parse_blocking<T: Send + 'static>(
         &self,
+        repository: &RepositoryName,
+        bytes: u64,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Fault> {
-        let permit = self
+        let leases = self
             .budgets
-            .parser()
+            .parser(repository, bytes)
             .await
-            .map_err(|_| internal("shutting down"))?;
+            .map_err(|refused| busy(repository, &too_much_under_way(refused).message))?;
         let leased = move || {
-            let _permit = permit;
+            let _leases = leases;
             work()
         };
         tokio::task::spawn_blocking(leased)

@@ -3,8 +3,8 @@
 mod own;
 
 pub(crate) use own::{
-    Remembered, internal, malformed, negative_fault, offline, stopped, storage_fault,
-    unusable_document,
+    Remembered, busy, internal, malformed, negative_fault, offline, stopped, storage_fault,
+    too_much_under_way, unusable_document,
 };
 use std::time::Duration;
 
@@ -259,6 +259,9 @@ fn remedy_of(status: u16) -> &'static str {
 
 /// No usable answer, and no copy.
 pub(crate) fn failed(wanted: &Target, timed_out: bool, no_body: &FetchError) -> Fault {
+    if no_body.code == ErrorCode::Busy {
+        return busy(&wanted.entry.repository.name, &no_body.message);
+    }
     let kind = match no_body.code {
         ABSENT_OR_PRIVATE => FaultKind::NotFound,
         _ if timed_out => FaultKind::GatewayTimeout,

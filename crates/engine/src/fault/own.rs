@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use larder_core::{ArtifactRecord, ErrorCode, Fault, FaultKind, UnixMillis};
+use larder_core::{ArtifactRecord, ErrorCode, Fault, FaultKind, RepositoryName, UnixMillis};
 use larder_formats::Malformed;
 use larder_storage::StorageError;
 use larder_upstream::in_request;
 
+use crate::budget::Refused;
 use crate::counters::count;
 use crate::fault::{FetchError, passed_on};
 use crate::repositories::RepositoryState;
@@ -54,6 +55,44 @@ pub(crate) fn storage_fault(entry: &RepositoryState, error: &StorageError) -> Fa
     )
     .in_repository(&entry.repository.name)
     .retry_after(Some(Duration::from_secs(2)))
+}
+
+/// When to ask again for what was not to be had because too much is under way.
+const UNTIL_LESS_IS_UNDER_WAY: Duration = Duration::from_secs(5);
+
+/// Something scarce was not to be had.
+pub(crate) fn too_much_under_way(refused: Refused) -> FetchError {
+    let Refused {
+        kind,
+        limit,
+        waited,
+    } = refused;
+    let kind = kind.as_str();
+    let message = match waited {
+        None => format!(
+            "more of it is under way already than may wait for its turn ({kind}, {limit} in all); ask again in a moment"
+        ),
+        Some(waited) => format!(
+            "it had no turn within {} seconds ({kind}, {limit} in all, of which other repositories have their part); ask again in a moment",
+            waited.as_secs()
+        ),
+    };
+    FetchError::unusable(ErrorCode::Busy, message)
+}
+
+/// The same for a client, where there is no copy.
+pub(crate) fn busy(name: &RepositoryName, message: &str) -> Fault {
+    // A fault on its way through a failed download has its sentence already.
+    let message = if message.starts_with("repository ") {
+        message.to_owned()
+    } else {
+        format!("repository {name} has too much under way: {message}")
+    };
+    Fault::new(FaultKind::Unavailable, ErrorCode::Busy, message)
+        .in_repository(name)
+        .by_rule("limits")
+        .briefly(format!("repository {name} has too much under way"))
+        .retry_after(Some(UNTIL_LESS_IS_UNDER_WAY))
 }
 
 /// `offline: true` and nothing held.

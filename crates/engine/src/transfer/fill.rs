@@ -13,6 +13,8 @@ use larder_core::{ArtifactRecord, ErrorCode, Fault, FaultKind};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::budget::Lease;
+
 /// Bodies up to this size are verified before a byte of them is sent (contract, section 3).
 pub(crate) const SMALL_BODY: u64 = 1 << 20;
 /// Of larger bodies this much waits for verification.
@@ -77,6 +79,8 @@ pub(crate) struct Fill {
     cause: OnceLock<Fault>,
     positions: Mutex<HashMap<u64, Arc<AtomicU64>>>,
     next_reader: AtomicU64,
+    /// The room that its bytes take in memory.
+    room: Mutex<Vec<Lease>>,
 }
 
 impl Fill {
@@ -105,6 +109,7 @@ impl Fill {
             }),
             positions: Mutex::default(),
             next_reader: AtomicU64::new(0),
+            room: Mutex::default(),
         }
     }
 
@@ -134,6 +139,14 @@ impl Fill {
         let _ = self.spool.set(file);
     }
 
+    /// Keeps the room that its bytes take in memory for as long as they may be there.
+    pub(crate) fn holds_room(&self, lease: Lease) {
+        self.room
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(lease);
+    }
+
     fn ring(&self) -> MutexGuard<'_, Ring> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -150,19 +163,22 @@ impl Fill {
         !self.ring().discarded
     }
 
-    /// Adds a chunk to the ring, waiting until the slowest reader has made room. `Err` if nobody reads any more.
+    /// Adds a chunk to the ring, waiting until the slowest reader has made room. A reader that takes nothing meanwhile is cut off. `Err` if
+    /// nobody reads any more.
     pub(crate) async fn push_ring(&self, chunk: Bytes) -> Result<(), Unread> {
         loop {
             let moved = self.ring_moved.notified();
             if self.try_push(&chunk) {
                 return Ok(());
             }
-            let unread = self.readers() == 0;
-            if tokio::time::timeout(UNREAD_RING, moved).await.is_err()
-                && unread
-                && self.readers() == 0
-            {
-                return Err(Unread);
+            let before = self.slowest_reader();
+            if tokio::time::timeout(UNREAD_RING, moved).await.is_ok() {
+                continue;
+            }
+            match (before, self.slowest_reader()) {
+                (None, None) => return Err(Unread),
+                (Some(before), Some(now)) if before == now => self.cut_off(now),
+                _ => {}
             }
         }
     }
@@ -188,6 +204,12 @@ impl Fill {
         ring.held += chunk.len();
         ring.chunks.push_back(chunk.clone());
         true
+    }
+
+    /// Readers that are no further than this no longer pace the ring: what they have not read may go, and they end with an error.
+    fn cut_off(&self, position: u64) {
+        self.positions()
+            .retain(|_, reader| reader.load(Ordering::Acquire) > position);
     }
 
     fn positions(&self) -> MutexGuard<'_, HashMap<u64, Arc<AtomicU64>>> {

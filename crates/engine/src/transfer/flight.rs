@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use larder_core::{
@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 
 use crate::catalog::Landing;
 use crate::loaded::Arrival;
+use crate::transfer::audience::Audience;
 use crate::transfer::fill::Fill;
 
 /// How much a flight is to find out.
@@ -93,7 +94,7 @@ pub(crate) struct Flight {
     restated: AtomicBool,
     /// Whether the document is being read on this flight's account: it decides by what that says.
     rereads: AtomicBool,
-    waiting: AtomicUsize,
+    audience: Audience,
     /// Why the upstream is asked; unset until it is.
     reason: OnceLock<ForwardReason>,
     task: OnceLock<AbortHandle>,
@@ -114,7 +115,7 @@ impl Flight {
             flushed: AtomicBool::new(false),
             restated: AtomicBool::new(false),
             rereads: AtomicBool::new(false),
-            waiting: AtomicUsize::new(0),
+            audience: Audience::default(),
             reason: OnceLock::new(),
             task: OnceLock::new(),
             span: larder_upstream::request_span(),
@@ -193,7 +194,7 @@ impl Flight {
 
     /// Waits until there is something to serve: the end, or (unless `whole`) a body large enough to be streamed.
     pub(crate) async fn ready(&self, whole: bool) -> Ready {
-        let _waiting = Waiting::new(&self.waiting);
+        let _seat = self.audience.join();
         let mut state = self.state.subscribe();
         loop {
             let fill = match &*state.borrow_and_update() {
@@ -220,32 +221,30 @@ impl Flight {
 
     /// Nobody waits for the head and nobody reads the body.
     fn is_unread(&self) -> bool {
-        let reading = match &*self.state.borrow() {
+        !self.is_being_read() && self.audience.is_empty()
+    }
+
+    fn is_being_read(&self) -> bool {
+        match &*self.state.borrow() {
             State::Filling(fill) => fill.readers() > 0,
             State::Pending | State::Done(_) => false,
-        };
-        !reading && self.waiting.load(Ordering::Acquire) == 0
+        }
+    }
+
+    /// Whether all who wanted it have gone. What was begun without anybody, or is a part of something else, is not given up.
+    pub(crate) fn is_given_up(&self) -> bool {
+        !self.is_being_read() && self.audience.has_left()
+    }
+
+    /// Waits until nobody waits any more for what has not begun.
+    pub(crate) async fn given_up(&self) {
+        self.audience.left().await;
     }
 
     fn stop(&self) {
         if let Some(task) = self.task.get() {
             task.abort();
         }
-    }
-}
-
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::AcqRel);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

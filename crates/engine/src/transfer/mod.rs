@@ -2,6 +2,7 @@
 //!
 //! | file | knows |
 //! |---|---|
+//! | `audience.rs` | who waits for something under way |
 //! | `flight.rs` | one detached download per key, many who wait for it and read it |
 //! | `fill.rs`, `reader.rs` | the bytes while they arrive |
 //! | `received.rs` | a body that has arrived, and its record |
@@ -9,6 +10,7 @@
 //! | `spliced.rs` | documents that get the name that the client has for larder while they are sent |
 //! | `passthrough.rs` | bodies that are passed through |
 
+pub(crate) mod audience;
 pub(crate) mod files;
 pub(crate) mod fill;
 pub(crate) mod flight;

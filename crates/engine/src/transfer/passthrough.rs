@@ -9,11 +9,16 @@ use futures_core::Stream;
 use larder_core::{Fault, FaultKind};
 use larder_upstream::{BodyStream, UpstreamError};
 
+use crate::budget::Lease;
 use crate::fault::FetchError;
 
-/// A body on its way through. An error means: abort the connection.
+/// A body on its way through, and its place among such questions. An error means: abort the connection.
 #[derive(Debug)]
-pub struct PassThroughBody(pub(crate) BodyStream);
+pub struct PassThroughBody(
+    pub(crate) BodyStream,
+    #[expect(dead_code, reason = "it is held until the body has gone through")]
+    pub(crate) Option<Lease>,
+);
 
 impl Stream for PassThroughBody {
     type Item = io::Result<Bytes>;

@@ -50,6 +50,26 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
         "downloads of files that may run at once; further ones wait",
     ),
     (
+        "larder_budget_limit",
+        "gauge",
+        "places, or bytes, that all repositories share",
+    ),
+    (
+        "larder_budget_held",
+        "gauge",
+        "places, or bytes, that are in use",
+    ),
+    (
+        "larder_budget_waiting",
+        "gauge",
+        "how many wait for a place, or for room",
+    ),
+    (
+        "larder_budget_refused_total",
+        "counter",
+        "how many were refused with `busy`, or got an older copy, because too many of their repository waited or they had waited too long",
+    ),
+    (
         "larder_hot_set_entries",
         "gauge",
         "request targets in the hot set",

@@ -8,6 +8,7 @@
 //! | `help.rs` | what each metric means |
 //! | `process.rs` | what the kernel says of the process |
 
+mod budgets;
 mod help;
 mod page;
 mod process;

@@ -134,6 +134,7 @@ impl Collector for Scrape {
         page.gauge("requests_in_flight", &metrics.in_flight.load(Relaxed))?;
         page.gauge("downloads_in_flight", &self.engine.flights_active)?;
         page.gauge("downloads_limit", &self.engine.downloads_limit)?;
+        self.budgets(page)?;
         page.gauge("hot_set_entries", &self.hot.entries)?;
         page.gauge("hot_set_bytes", &self.hot.bytes)?;
         page.gauge("hot_set_limit_bytes", &self.node.hot_set_limit)?;
@@ -332,7 +333,7 @@ mod tests {
 
     use http::StatusCode;
     use larder_core::Source;
-    use larder_engine::{MirrorReport, UpstreamStanding};
+    use larder_engine::{BudgetKind, BudgetUse, MirrorReport, UpstreamStanding};
 
     use super::super::RequestKind;
     use super::*;
@@ -388,6 +389,13 @@ mod tests {
             failures: vec![("pypi".into(), vec![("dns", 2)])],
             flights_active: 2,
             downloads_limit: 512,
+            budgets: vec![BudgetUse {
+                kind: BudgetKind::Heads,
+                limit: 256,
+                held: 192,
+                waiting: 12,
+                refused: 3,
+            }],
         }
     }
 
@@ -427,6 +435,10 @@ mod tests {
             r#"larder_upstream_up{repository="pypi",upstream="https://down.example.com/"} 0"#,
             "larder_downloads_in_flight 2",
             "larder_downloads_limit 512",
+            r#"larder_budget_limit{kind="heads"} 256"#,
+            r#"larder_budget_held{kind="heads"} 192"#,
+            r#"larder_budget_waiting{kind="heads"} 12"#,
+            r#"larder_budget_refused_total{kind="heads"} 3"#,
             "larder_connections_limit 10000",
             "larder_hot_set_bytes 99",
             "larder_hot_set_limit_bytes 77",

@@ -168,7 +168,8 @@ impl Remote {
             FetchError::unusable(ErrorCode::Internal, "a download's URL was not kept")
         })?;
         let checked = Arc::clone(wanted);
-        let verdict = self.documents.parse_blocking(move || {
+        let repository = &wanted.entry.repository.name;
+        let verdict = self.documents.parse_blocking(repository, length, move || {
             let body = read_received(&fill, spool.as_deref(), length)?;
             let document = Document {
                 body: &body,

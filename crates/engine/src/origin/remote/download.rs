@@ -12,6 +12,7 @@ use larder_upstream::{Framing, UpstreamResponse};
 use tokio::time::Instant;
 use url::Url;
 
+use crate::budget::Lease;
 use crate::catalog::RecordChange;
 use crate::counters::count;
 use crate::document::expectation::Expectation;
@@ -20,6 +21,7 @@ use crate::origin::remote::Remote;
 use crate::origin::remote::intake::Intake;
 use crate::origin::remote::mirrors::Arrival;
 use crate::origin::remote::places::is_hint;
+use crate::origin::remote::turns::wanted_by_others;
 use crate::policy::clearance;
 use crate::policy::clearance::Dates;
 use crate::target::Target;
@@ -51,11 +53,19 @@ fn cause(wanted: &Target, no_body: &FetchError) -> Fault {
     failed(wanted, no_body.outcome == Outcome::TimedOut, no_body).about(&wanted.key)
 }
 
+/// Nobody waited for it, next to nothing came, and others waited for its place.
+fn gave_way() -> FetchError {
+    FetchError::unusable(
+        ErrorCode::Interrupted,
+        "nobody waited for this slow download any more, and it ended to make room for others; ask again",
+    )
+}
+
 impl Remote {
     /// Takes in a 200's body. Followers may read it while it arrives.
     pub(crate) async fn fill(
         self: &Arc<Self>,
-        flight: &Arc<Flight>,
+        (flight, place): (&Arc<Flight>, &Lease),
         wanted: &Arc<Target>,
         prior: Option<&ArtifactRecord>,
         arrival: Arrival,
@@ -96,9 +106,13 @@ impl Remote {
             will_be_kept,
             ring_capacity,
         ));
-        let intake = Intake::new(self, wanted, &fill, &expectation);
+        let intake = Intake::new(self, wanted, &fill, &expectation, ring_capacity);
         flight.begin_fill(Arc::clone(&fill));
-        let received = match intake.run(self, wanted, arrival).await {
+        let received = tokio::select! {
+            received = intake.run(self, wanted, arrival) => received,
+            () = wanted_by_others(flight, place, Some(&fill)) => Err(gave_way()),
+        };
+        let received = match received {
             Ok(received) => received,
             Err(no_body) => {
                 fill.fail(cause(wanted, &no_body));

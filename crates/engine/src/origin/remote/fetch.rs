@@ -21,9 +21,10 @@ use crate::origin::remote::fly::Flown;
 use crate::origin::remote::mirrors::{Arrival, UpstreamQuery};
 use crate::origin::remote::places::{Found, Spoilt, is_hint};
 use crate::origin::remote::settle::head_verdict;
+use crate::origin::remote::turns::{NoPlace, wanted_by_others};
 use crate::repositories::mirror::Mirror;
 use crate::target::Target;
-use crate::transfer::flight::Flight;
+use crate::transfer::flight::{Flight, lost};
 
 /// An expired copy with its open file.
 pub(crate) type Copy = (Arc<ArtifactRecord>, OpenBlob);
@@ -89,7 +90,11 @@ impl Remote {
             };
             // Where a document says where the file is, this place is a guess, and its refusal says nothing: the GET asks all places.
             let is_guess = !wanted.spec.is_document && is_hint(wanted, None);
-            match self.ask(wanted, &head).await {
+            let asked = match self.take_head_place(wanted).await {
+                Ok(_place) => self.ask(wanted, &head).await,
+                Err(busy) => return self.settle_failure(wanted, Some(copy), &busy),
+            };
+            match asked {
                 Err(_) if is_guess => {}
                 Err(no_body) => return self.settle_failure(wanted, Some(copy), &no_body),
                 Ok(Arrival {
@@ -155,22 +160,22 @@ impl Remote {
         mut conditional: bool,
     ) -> Flown {
         let flushes = wanted.entry.flushes.load(Ordering::Acquire);
-        // Files wait for their documents, so documents must never wait for files; a document that heads a generation waits for the files
-        // of it, so these must not wait either.
-        let waited_for =
-            wanted.spec.is_document || wanted.format.generation(&wanted.spec.key_path).is_some();
-        let _permit = if waited_for {
-            None
-        } else {
-            self.budgets.download().await
-        };
         let mut tried = Tried::default();
         loop {
             let mut expectation = self.inquiry().expect(wanted).await;
+            // After the documents have been asked: who waits for them keeps no place from others.
+            let turn = match self.take_place(flight, wanted, copy.is_none()).await {
+                Ok(turn) => turn,
+                Err(NoPlace::GivenUp) => return Err((lost(), None)),
+                Err(NoPlace::Refused(no_body)) => {
+                    return self.settle_failure(wanted, copy, &no_body);
+                }
+            };
             let fallback = copy.as_ref().map(|copy| Fallback { copy, conditional });
-            let found = self
-                .open_body(wanted, &mut expectation, fallback, &tried)
-                .await;
+            let found = tokio::select! {
+                found = self.open_body(wanted, &mut expectation, fallback, &tried) => found,
+                () = wanted_by_others(flight, &turn, None) => return Err((lost(), None)),
+            };
             let Some(Found { answer, is_final }) = found else {
                 return self.settle_failure(
                     wanted,
@@ -215,7 +220,13 @@ impl Remote {
             }
             let (mirror, place) = (arrival.mirror.clone(), arrival.claimed.clone());
             let no_body = match self
-                .fill(flight, wanted, prior.as_deref(), arrival, expectation)
+                .fill(
+                    (flight, &turn),
+                    wanted,
+                    prior.as_deref(),
+                    arrival,
+                    expectation,
+                )
                 .await
             {
                 Ok(filled) => return Ok(Self::arrived(filled, copy, flight.reason())),

@@ -17,10 +17,13 @@ use crate::origin::remote::Remote;
 use crate::origin::remote::download::stored_headers;
 use crate::origin::remote::mirrors::UpstreamQuery;
 use crate::origin::remote::places::{Found, Spoilt};
+use crate::origin::remote::turns::left_and_wanted;
 use crate::policy::admission::Admitted;
 use crate::policy::clearance::{Dates, clear, clear_non_artifact};
 use crate::representation::{forwarded_status, freshness, passing_folder_on, representation};
 use crate::target::{ArtifactRequest, Target, remaining_seconds};
+use crate::transfer::audience::Audience;
+use crate::transfer::flight::lost;
 
 impl Remote {
     /// `None`: this can only be answered with the body at hand.
@@ -42,11 +45,22 @@ impl Remote {
             return Err(crate::fault::offline(wanted));
         }
         let key = (wanted.key.clone(), self.catalog.epoch(&wanted.entry).value);
-        let (engine, asked_for) = (Arc::clone(self), Arc::clone(wanted));
-        let (told, asked_here) = self
-            .heads
-            .join_or_ask(key, async move { engine.learn_head(&asked_for).await })
-            .await;
+        let ask = |audience: Arc<Audience>| {
+            let (engine, asked_for) = (Arc::clone(self), Arc::clone(wanted));
+            async move {
+                engine
+                    .learn_head_unless_given_up(&asked_for, &audience)
+                    .await
+            }
+        };
+        let (mut told, mut asked_here) = self.heads.join_or_ask(key.clone(), ask).await;
+        if told
+            .as_ref()
+            .is_err_and(|fault| fault.code == ErrorCode::Interrupted)
+        {
+            // It was being given up when this one came.
+            (told, asked_here) = self.heads.join_or_ask(key, ask).await;
+        }
         if !asked_here {
             count(&wanted.entry.counters.collapsed);
         }
@@ -147,6 +161,25 @@ impl Remote {
         }))
     }
 
+    /// The same for as long as somebody waits for it: before it has its turn, and afterwards where others wait for theirs.
+    async fn learn_head_unless_given_up(
+        self: &Arc<Self>,
+        wanted: &Arc<Target>,
+        audience: &Audience,
+    ) -> Result<Arc<ArtifactRecord>, Fault> {
+        let place = tokio::select! {
+            biased;
+            place = self.take_head_place(wanted) => {
+                place.map_err(|no_body| self.no_copy(wanted, &no_body))?
+            }
+            () = audience.left() => return Err(lost()),
+        };
+        tokio::select! {
+            told = self.learn_head(wanted) => told,
+            () = left_and_wanted(audience, &place) => Err(lost()),
+        }
+    }
+
     /// Asks the upstream for the head, on behalf of all who wait for it; a digest is remembered.
     async fn learn_head(
         self: &Arc<Self>,
@@ -234,6 +267,8 @@ impl Remote {
         self: &Arc<Self>,
         wanted: &Arc<Target>,
     ) -> Result<Arc<ArtifactRecord>, Fault> {
+        let place = self.take_head_place(wanted).await;
+        let _place = place.map_err(|no_body| self.no_copy(wanted, &no_body))?;
         let response = self.ask_head(wanted).await?;
         let storage = |error| crate::fault::storage_fault(&wanted.entry, &error);
         // The subject itself may have been fetched meanwhile, and its record says more.

@@ -6,26 +6,40 @@ use std::sync::{Arc, Mutex, PoisonError};
 use larder_core::{ArtifactRecord, Fault, SourceKey};
 use tokio::sync::watch;
 
+use crate::transfer::audience::Audience;
+
 /// Which head: what it is of, and the repository's epoch, so that nobody joins a request that is older than a flush.
 type HeadKey = (SourceKey, u64);
 
 /// What the upstream told.
 type Told = Result<Arc<ArtifactRecord>, Fault>;
 
+/// One that is being asked for: what comes of it, and who waits for that.
+#[derive(Debug, Clone)]
+struct Asked {
+    told: watch::Receiver<Option<Told>>,
+    audience: Arc<Audience>,
+}
+
 /// The heads that are being asked for.
 #[derive(Debug, Default)]
-pub(crate) struct Heads(Arc<Mutex<HashMap<HeadKey, watch::Receiver<Option<Told>>>>>);
+pub(crate) struct Heads(Arc<Mutex<HashMap<HeadKey, Asked>>>);
 
 impl Heads {
     /// What `ask` finds out, or the one who asks already; `true` if it was asked here. What comes of it is for those who wait, and for
-    /// nobody who comes afterwards.
-    pub(crate) async fn join_or_ask(
+    /// nobody who comes afterwards. `ask` sees whether anybody still waits.
+    pub(crate) async fn join_or_ask<F>(
         &self,
         key: HeadKey,
-        ask: impl Future<Output = Told> + Send + 'static,
-    ) -> (Told, bool) {
-        let (mut waiting, asked_here) = self.waiting(key, ask);
-        let told = waiting
+        ask: impl FnOnce(Arc<Audience>) -> F,
+    ) -> (Told, bool)
+    where
+        F: Future<Output = Told> + Send + 'static,
+    {
+        let (mut asked, asked_here) = self.asked(key, ask);
+        let _seat = asked.audience.join();
+        let told = asked
+            .told
             .wait_for(Option::is_some)
             .await
             .ok()
@@ -36,19 +50,26 @@ impl Heads {
         )
     }
 
-    fn waiting(
-        &self,
-        key: HeadKey,
-        ask: impl Future<Output = Told> + Send + 'static,
-    ) -> (watch::Receiver<Option<Told>>, bool) {
+    fn asked<F>(&self, key: HeadKey, ask: impl FnOnce(Arc<Audience>) -> F) -> (Asked, bool)
+    where
+        F: Future<Output = Told> + Send + 'static,
+    {
         let mut heads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // One whose sender is gone without a word (a panic) will not say anything.
-        if let Some(waiting) = heads.get(&key).filter(|told| told.has_changed().is_ok()) {
-            return (waiting.clone(), false);
+        if let Some(asked) = heads
+            .get(&key)
+            .filter(|asked| asked.told.has_changed().is_ok())
+        {
+            return (asked.clone(), false);
         }
-        let (sender, waiting) = watch::channel(None);
-        heads.insert(key.clone(), waiting.clone());
-        let heads = Arc::clone(&self.0);
+        let (sender, told) = watch::channel(None);
+        let audience = Arc::<Audience>::default();
+        let asked = Asked {
+            told,
+            audience: Arc::clone(&audience),
+        };
+        heads.insert(key.clone(), asked.clone());
+        let (ask, heads) = (ask(audience), Arc::clone(&self.0));
         larder_upstream::spawn(async move {
             let told = ask.await;
             heads
@@ -57,6 +78,6 @@ impl Heads {
                 .remove(&key);
             sender.send_replace(Some(told));
         });
-        (waiting, true)
+        (asked, true)
     }
 }

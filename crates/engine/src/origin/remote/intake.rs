@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::counters::count;
 use crate::document::expectation::Expectation;
-use crate::fault::FetchError;
+use crate::fault::{FetchError, too_much_under_way};
 use crate::origin::remote::Remote;
 use crate::origin::remote::mirrors::Arrival;
 use crate::origin::remote::resume::{Cut, FirstAnswer, Joined, Rest};
@@ -37,6 +37,11 @@ pub(crate) struct Intake {
     /// `None` once the ring has taken over, or while a blocking thread has it.
     spool: Option<Spool>,
     in_ring: bool,
+    /// How many bytes the ring may hold, and for how many there is room.
+    ring_capacity: u64,
+    room: u64,
+    /// Where the ring begins in the body.
+    ring_from: u64,
     /// Bytes beyond this are not kept.
     keep_up_to: u64,
     measures: Measures,
@@ -61,6 +66,7 @@ impl Intake {
         wanted: &Target,
         fill: &Arc<Fill>,
         expectation: &Expectation,
+        ring_capacity: usize,
     ) -> Self {
         let max_size = wanted
             .entry
@@ -83,6 +89,9 @@ impl Intake {
         Self {
             fill: Arc::clone(fill),
             in_ring: !is_kept,
+            ring_capacity: ring_capacity as u64,
+            room: 0,
+            ring_from: 0,
             spool,
             keep_up_to,
             measures: Measures {
@@ -232,7 +241,9 @@ impl Intake {
                         .upstream_bytes
                         .fetch_add(chunk.len() as u64, std::sync::atomic::Ordering::Relaxed);
                     let is_slow = self.pace.is_slow(chunk.len());
-                    self.take(engine, chunk).await.map_err(Broken::Fatal)?;
+                    self.take(engine, wanted, chunk)
+                        .await
+                        .map_err(Broken::Fatal)?;
                     engine
                         .refuse_oversized(wanted, Some(self.written))
                         .map_err(Broken::Fatal)?;
@@ -258,7 +269,12 @@ impl Intake {
         }
     }
 
-    async fn take(&mut self, engine: &Remote, mut chunk: Bytes) -> Result<(), FetchError> {
+    async fn take(
+        &mut self,
+        engine: &Remote,
+        wanted: &Target,
+        mut chunk: Bytes,
+    ) -> Result<(), FetchError> {
         if self.skip > 0 {
             let known = self.skip.min(chunk.len() as u64);
             self.skip -= known;
@@ -279,14 +295,9 @@ impl Intake {
         }
         if self.in_ring {
             self.measures.update(&chunk);
-            self.fill.push_ring(chunk).await.map_err(|_| {
-                FetchError::unusable(
-                    ErrorCode::Unread,
-                    "nobody read this download and it could not be kept",
-                )
-            })?;
+            self.push(engine, wanted, chunk).await?;
         } else {
-            self.write(engine, chunk).await?;
+            self.write(engine, wanted, chunk).await?;
         }
         let was_empty = self.written == 0;
         self.written += length;
@@ -299,7 +310,39 @@ impl Intake {
         Ok(())
     }
 
-    async fn write(&mut self, engine: &Remote, chunk: Bytes) -> Result<(), FetchError> {
+    /// Adds to what is in memory, for which there must be room first: as much as the body has, or the ring may hold.
+    async fn push(
+        &mut self,
+        engine: &Remote,
+        wanted: &Target,
+        chunk: Bytes,
+    ) -> Result<(), FetchError> {
+        let after = self.written - self.ring_from + chunk.len() as u64;
+        while self.room < after.min(self.ring_capacity) {
+            let whole = self.total.map(|total| total.saturating_sub(self.ring_from));
+            let more = whole
+                .unwrap_or(self.room + engine.limits.ring_bytes as u64)
+                .clamp(after, self.ring_capacity.max(after))
+                - self.room;
+            let leased = engine.budgets.unkept(&wanted.entry.repository.name, more);
+            let lease = leased.await.map_err(too_much_under_way)?;
+            self.fill.holds_room(lease);
+            self.room += more;
+        }
+        self.fill.push_ring(chunk).await.map_err(|_| {
+            FetchError::unusable(
+                ErrorCode::Unread,
+                "nobody read this download and it could not be kept",
+            )
+        })
+    }
+
+    async fn write(
+        &mut self,
+        engine: &Remote,
+        wanted: &Target,
+        chunk: Bytes,
+    ) -> Result<(), FetchError> {
         let Some(mut spool) = self.spool.take() else {
             return Err(FetchError::unusable(
                 ErrorCode::Internal,
@@ -334,13 +377,7 @@ impl Intake {
                     tracing::debug!("the tail of a spool was not cut off; it is never read");
                 }
                 self.enter_ring();
-                let pushed = self.fill.push_ring(chunk).await;
-                pushed.map_err(|_| {
-                    FetchError::unusable(
-                        ErrorCode::Unread,
-                        "nobody read this download and it could not be kept",
-                    )
-                })?;
+                self.push(engine, wanted, chunk).await?;
             }
         }
         Ok(())
@@ -350,6 +387,7 @@ impl Intake {
     fn enter_ring(&mut self) {
         self.publish();
         self.fill.start_ring(self.written);
+        self.ring_from = self.written;
         self.in_ring = true;
         self.spool = None;
     }

@@ -170,7 +170,9 @@ impl Remote {
         befores: Vec<Arc<ClaimTable>>,
         afters: Vec<Arc<ClaimTable>>,
     ) -> Vec<Restated> {
-        let differing = self.documents.parse_blocking(move || {
+        // Of tables that are in memory already.
+        let repository = &wanted.entry.repository.name;
+        let differing = self.documents.parse_blocking(repository, 1, move || {
             let mut differing = Vec::new();
             for (path, now) in afters.iter().flat_map(|after| after.iter()) {
                 let mut earlier = befores

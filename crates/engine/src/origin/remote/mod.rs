@@ -8,6 +8,7 @@
 //! | `places.rs` | where a file may be, and which of the places has the last word |
 //! | `mirrors.rs`, `routes.rs`, `accept.rs` | which of an upstream's places is asked, who is asked next, and in which media types |
 //! | `head.rs`, `heads.rs` | HEAD on what is not held, one for all who ask meanwhile |
+//! | `turns.rs` | a flight's turn among others, and when it gives its place up |
 //! | `download.rs`, `intake.rs`, `resume.rs`, `verify.rs` | one body: its head, its bytes, what follows a cut, whether it is the right one |
 //! | `landing.rs` | a new document becomes visible together with the loss of what it contradicts |
 //! | `generation/` | documents that are right only together with other files |
@@ -35,6 +36,7 @@ pub(crate) mod routes;
 pub(crate) mod settle;
 pub(crate) mod stand_in;
 pub(crate) mod standing;
+pub(crate) mod turns;
 pub(crate) mod verify;
 
 use std::sync::Arc;

@@ -65,6 +65,8 @@ impl Remote {
             body: (*request.method == Method::POST).then(|| request.body.clone()),
             ..UpstreamQuery::default()
         };
+        let place = self.take_head_place(&wanted).await;
+        let place = place.map_err(|no_body| self.no_copy(&wanted, &no_body))?;
         let arrival = self
             .ask(&wanted, &ask)
             .await
@@ -98,7 +100,7 @@ impl Remote {
                 extra,
                 ..Representation::default()
             },
-            body: clear_non_artifact(Body::Stream(PassThroughBody(response.body))),
+            body: clear_non_artifact(Body::Stream(PassThroughBody(response.body, Some(place)))),
             cache_status: forwarded_status(ForwardReason::Bypass, 200),
             source: Source::Remote,
             freshness: Freshness {

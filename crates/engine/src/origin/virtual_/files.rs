@@ -138,14 +138,17 @@ impl Reading<'_> {
             .unwrap_or_default();
         let read = async {
             let source = DocumentSource::settled(&contribution.wanted, &contribution.settled);
-            let names = self.engine.documents.parse_blocking(move || {
+            let (repository, bytes) = (source.repository().clone(), source.length());
+            let parse = move || {
                 let document = source.load()?;
                 let wanted = document.wanted();
                 wanted
                     .format
                     .names(&document.view())
                     .map_err(|error| malformed(wanted, &error))
-            });
+            };
+            let documents = &self.engine.documents;
+            let names = documents.parse_blocking(&repository, bytes, parse);
             names.await?.map(Arc::new)
         };
         self.engine.names.get_or_insert_async(&digest, read).await

@@ -257,7 +257,13 @@ pub(super) async fn make(
         })
         .collect();
     let (of, unusable) = (Arc::clone(engine), Arc::clone(unusable));
-    let merged = engine.documents.parse_blocking(move || {
+    // Whoever waits for the merge is one of them: it is made on account of the first.
+    let owner = sources
+        .first()
+        .map(|(source, ..)| source.repository().clone());
+    let owner = owner.ok_or_else(|| internal("nothing to merge"))?;
+    let bytes = sources.iter().map(|(source, ..)| source.length()).sum();
+    let merged = engine.documents.parse_blocking(&owner, bytes, move || {
         let mut inputs = Vec::with_capacity(sources.len());
         for (source, leaf, base, first_seen_at) in sources {
             inputs.push(Input {

@@ -309,13 +309,16 @@ impl Remote {
             return false;
         };
         let new = DocumentSource::settled(wanted, now);
-        let compared = self.documents.parse_blocking(move || {
-            let revision = |source: DocumentSource| {
-                let document = source.load().ok()?;
-                document.wanted().format.revision(&document.view())
-            };
-            matches!((revision(old), revision(new)), (Some(old), Some(new)) if new < old)
-        });
+        let bytes = old.length() + new.length();
+        let compared =
+            self.documents
+                .parse_blocking(&wanted.entry.repository.name, bytes, move || {
+                    let revision = |source: DocumentSource| {
+                        let document = source.load().ok()?;
+                        document.wanted().format.revision(&document.view())
+                    };
+                    matches!((revision(old), revision(new)), (Some(old), Some(new)) if new < old)
+                });
         compared.await.unwrap_or(false)
     }
 

@@ -1,0 +1,221 @@
+//! Who holds how much of one scarce thing, whose turn it is, and how much one may take.
+//!
+//! What is held cannot be taken back, and who holds it may be slow. So nobody may take everything, not even while nobody else wants any:
+//! - The repositories of one upstream take more only while they leave at least a third of what they hold then. One of them alone gets
+//!   three quarters of the whole in this way, a second such upstream three quarters of the rest, and so on: there is always a rest.
+//! - While another repository waits, none takes more than a quarter of the whole. Beyond a quarter, a repository leaves a sixteenth to
+//!   the other repositories of its upstream.
+//! - What becomes free goes to those who wait in turn, one repository after the other.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::budget::Party;
+
+/// What one repository holds, and what it waits for.
+#[derive(Debug)]
+struct Account<W> {
+    held: u64,
+    /// By ticket, so in the order that they came.
+    waiting: BTreeMap<u64, (u64, W)>,
+}
+
+impl<W> Default for Account<W> {
+    fn default() -> Self {
+        Self {
+            held: 0,
+            waiting: BTreeMap::new(),
+        }
+    }
+}
+
+/// Who gets something now, and how much.
+#[derive(Debug)]
+pub(super) struct Granted<W> {
+    pub(super) party: Party,
+    pub(super) weight: u64,
+    pub(super) waiter: W,
+}
+
+/// The books of one pool. `W` is how a waiter is told.
+#[derive(Debug)]
+pub(super) struct Shares<W> {
+    total: u64,
+    free: u64,
+    upstreams: HashMap<Arc<str>, u64>,
+    accounts: HashMap<Party, Account<W>>,
+    /// Repositories that wait, in the order of their turns.
+    turns: VecDeque<Party>,
+    next_ticket: u64,
+}
+
+impl<W> Shares<W> {
+    pub(super) fn new(total: u64) -> Self {
+        Self {
+            total,
+            free: total,
+            upstreams: HashMap::new(),
+            accounts: HashMap::new(),
+            turns: VecDeque::new(),
+            next_ticket: 0,
+        }
+    }
+
+    /// The most that all repositories of one upstream have.
+    pub(super) fn most(&self) -> u64 {
+        (self.total - self.total / 4).max(1)
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
+    pub(super) fn held(&self) -> u64 {
+        self.total - self.free
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.turns.iter().map(|party| self.waiting_of(party)).sum()
+    }
+
+    pub(super) fn waiting_of(&self, party: &Party) -> usize {
+        self.accounts
+            .get(party)
+            .map_or(0, |account| account.waiting.len())
+    }
+
+    pub(super) fn anybody_waits(&self) -> bool {
+        !self.turns.is_empty()
+    }
+
+    /// Whether a repository may take this much more now.
+    fn may_take(&self, party: &Party, weight: u64) -> bool {
+        let Some(left) = self.free.checked_sub(weight) else {
+            return false;
+        };
+        let of_upstream = self.upstreams.get(&party.upstream).copied().unwrap_or(0);
+        if of_upstream == 0 {
+            return true;
+        }
+        let held = self.accounts.get(party).map_or(0, |account| account.held);
+        let after = of_upstream + weight;
+        if held == 0 && after <= self.most() {
+            return true;
+        }
+        if after > left.saturating_mul(3) {
+            return false;
+        }
+        let quarter = self.total.div_ceil(4);
+        if held + weight <= quarter {
+            return true;
+        }
+        // What the upstream's repositories could still take together after this.
+        let room = (left.saturating_mul(3) - after) / 4;
+        let others_wait = self.turns.iter().any(|waiting| waiting != party);
+        !others_wait && room >= quarter / 4
+    }
+
+    fn take(&mut self, party: &Party, weight: u64) {
+        self.free -= weight;
+        *self
+            .upstreams
+            .entry(Arc::clone(&party.upstream))
+            .or_default() += weight;
+        self.account(party).held += weight;
+    }
+
+    fn account(&mut self, party: &Party) -> &mut Account<W> {
+        self.accounts.entry(party.clone()).or_default()
+    }
+
+    /// Takes this much at once, if nobody of the repository waits already and its share allows it.
+    pub(super) fn try_take(&mut self, party: &Party, weight: u64) -> bool {
+        let at_once = self.waiting_of(party) == 0 && self.may_take(party, weight);
+        if at_once {
+            self.take(party, weight);
+        }
+        at_once
+    }
+
+    /// Gives back what was taken. [`grant`](Self::grant) says who gets it.
+    pub(super) fn give_back(&mut self, party: &Party, weight: u64) {
+        self.free += weight;
+        if let Some(held) = self.upstreams.get_mut(&party.upstream) {
+            *held -= weight;
+            if *held == 0 {
+                self.upstreams.remove(&party.upstream);
+            }
+        }
+        self.account(party).held -= weight;
+        self.forget_idle(party);
+    }
+
+    /// Waits; gives the ticket by which one leaves.
+    pub(super) fn wait(&mut self, party: &Party, weight: u64, waiter: W) -> u64 {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let account = self.account(party);
+        let is_first = account.waiting.is_empty();
+        account.waiting.insert(ticket, (weight, waiter));
+        if is_first {
+            self.turns.push_back(party.clone());
+        }
+        ticket
+    }
+
+    /// Waits no longer. `false` if it does not: it has been granted. Otherwise others may have become entitled
+    /// ([`grant`](Self::grant)).
+    pub(super) fn leave(&mut self, party: &Party, ticket: u64) -> bool {
+        let account = self.account(party);
+        let left = account.waiting.remove(&ticket).is_some();
+        if account.waiting.is_empty() {
+            self.turns.retain(|waiting| waiting != party);
+        }
+        self.forget_idle(party);
+        left
+    }
+
+    fn forget_idle(&mut self, party: &Party) {
+        if self
+            .accounts
+            .get(party)
+            .is_some_and(|account| account.held == 0 && account.waiting.is_empty())
+        {
+            self.accounts.remove(party);
+        }
+    }
+
+    /// Gives what is free to those who wait, as far as their shares allow it. Whoever gets something has its next turn after all others;
+    /// whoever is passed over because what it wants is not free keeps its turn.
+    pub(super) fn grant(&mut self) -> Vec<Granted<W>> {
+        let (mut granted, mut at) = (Vec::new(), 0);
+        while let Some(party) = self.turns.get(at).cloned() {
+            let first = self.accounts.get(&party).and_then(|account| {
+                let (ticket, (weight, _)) = account.waiting.first_key_value()?;
+                Some((*ticket, *weight))
+            });
+            let Some((ticket, weight)) = first else {
+                self.turns.remove(at);
+                continue;
+            };
+            if !self.may_take(&party, weight) {
+                at += 1;
+                continue;
+            }
+            self.take(&party, weight);
+            self.turns.remove(at);
+            let account = self.account(&party);
+            let waiter = account.waiting.remove(&ticket);
+            if !account.waiting.is_empty() {
+                self.turns.push_back(party.clone());
+            }
+            granted.extend(waiter.map(|(weight, waiter)| Granted {
+                party,
+                weight,
+                waiter,
+            }));
+            at = 0;
+        }
+        granted
+    }
+}

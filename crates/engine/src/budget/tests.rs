@@ -1,0 +1,279 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, advance, sleep};
+
+use super::*;
+
+const WAIT: Duration = Duration::from_secs(30);
+
+fn party(repository: &str, upstream: &str) -> Party {
+    Party {
+        repository: RepositoryName::parse(repository).expect("a name"),
+        upstream: upstream.into(),
+    }
+}
+
+/// A repository with an upstream of its own.
+fn alone(repository: &str) -> Party {
+    party(repository, repository)
+}
+
+fn pool(total: u64) -> Arc<Pool> {
+    Pool::new(BudgetKind::Downloads, total, 100, WAIT)
+}
+
+/// Somebody who waits in the background; the task has waited by the time this returns.
+async fn waiting(
+    pool: &Arc<Pool>,
+    party: Party,
+    weight: u64,
+) -> JoinHandle<Result<Lease, Refused>> {
+    let pool = Arc::clone(pool);
+    let task = tokio::spawn(async move { pool.lease(party, weight).await });
+    settled().await;
+    task
+}
+
+/// Lets all other tasks run as far as they can; the clock stands still.
+async fn settled() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// As many as are leased at once.
+async fn take_all(pool: &Arc<Pool>, party: &Party) -> Vec<Lease> {
+    let mut leases = Vec::new();
+    while let Some(lease) = at_once(pool, party, 1).await {
+        leases.push(lease);
+    }
+    leases
+}
+
+/// A lease, if nobody has to wait for it.
+async fn at_once(pool: &Arc<Pool>, party: &Party, weight: u64) -> Option<Lease> {
+    tokio::select! {
+        biased;
+        lease = pool.lease(party.clone(), weight) => lease.ok(),
+        () = std::future::ready(()) => None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_is_always_something_left_for_one_more_upstream() {
+    let pool = pool(512);
+    let mut all = Vec::new();
+    let mut taken = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        let leases = take_all(&pool, &alone(name)).await;
+        taken.push(leases.len());
+        all.push(leases);
+    }
+    // 512 = 4 × 128: three quarters less what is left to others of the same upstream.
+    assert_eq!(taken[0], 352);
+    assert!(taken.iter().all(|taken| *taken >= 1), "{taken:?}");
+    assert!(at_once(&pool, &alone("e"), 1).await.is_some(), "{taken:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn repositories_of_one_upstream_leave_something_to_others_together() {
+    let pool = pool(512);
+    let mut all = Vec::new();
+    for n in 0..100 {
+        all.extend(take_all(&pool, &party(&format!("r{n}"), "bad")).await);
+    }
+    assert!(all.len() <= 384, "{}", all.len());
+    let other = take_all(&pool, &alone("other")).await;
+    assert!(other.len() >= 64, "{}", other.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_three_places_one_repository_has_two() {
+    let pool = pool(3);
+    let of_one = take_all(&pool, &alone("a")).await;
+    assert_eq!(of_one.len(), 2);
+    assert!(at_once(&pool, &alone("b"), 1).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_place_is_everybody_s() {
+    let pool = pool(1);
+    let held = at_once(&pool, &alone("a"), 1).await.expect("a place");
+    let next = waiting(&pool, alone("b"), 1).await;
+    drop(held);
+    assert!(next.await.expect("no panic").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_takes_more_than_a_quarter_while_another_waits() {
+    let pool = pool(8);
+    let mut greedy = take_all(&pool, &alone("greedy")).await;
+    assert_eq!(greedy.len(), 6);
+    let other = [
+        at_once(&pool, &alone("b"), 1).await,
+        at_once(&pool, &alone("c"), 1).await,
+    ];
+    assert!(other.iter().all(Option::is_some));
+    let first = waiting(&pool, alone("greedy"), 1).await;
+    let second = waiting(&pool, alone("d"), 1).await;
+    // The one who came first holds more than its part.
+    greedy.pop();
+    settled().await;
+    assert!(second.is_finished() && !first.is_finished());
+    let second = second.await.expect("no panic").expect("a place");
+    // Nobody else waits any more: what becomes free is for whoever wants it.
+    greedy.truncate(2);
+    settled().await;
+    assert!(first.is_finished());
+    drop(second);
+}
+
+#[tokio::test(start_paused = true)]
+async fn places_go_round_among_those_who_wait() {
+    let pool = pool(1);
+    let held = at_once(&pool, &alone("x"), 1).await.expect("a place");
+    let (told, mut order) = tokio::sync::mpsc::unbounded_channel();
+    for name in ["a", "a", "a", "b", "b", "c"] {
+        let (pool, told) = (Arc::clone(&pool), told.clone());
+        tokio::spawn(async move {
+            let _lease = pool.lease(alone(name), 1).await.expect("a place");
+            told.send(name).expect("a listener");
+        });
+        settled().await;
+    }
+    drop((held, told));
+    let mut seen = Vec::new();
+    while let Some(name) = order.recv().await {
+        seen.push(name);
+    }
+    assert_eq!(seen, ["a", "b", "c", "a", "b", "a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_stops_waiting_gives_its_turn_on() {
+    let pool = pool(1);
+    let held = at_once(&pool, &alone("x"), 1).await.expect("a place");
+    let gone = waiting(&pool, alone("a"), 1).await;
+    let next = waiting(&pool, alone("b"), 1).await;
+    gone.abort();
+    settled().await;
+    assert_eq!(pool.in_use().waiting, 1);
+    drop(held);
+    assert!(next.await.expect("no panic").is_ok());
+    assert_eq!((pool.in_use().held, pool.in_use().waiting), (0, 0));
+}
+
+/// The one that is granted a place in the very moment in which it goes.
+#[tokio::test(start_paused = true)]
+async fn a_place_granted_to_somebody_who_has_gone_is_not_lost() {
+    for dead in 1..200 {
+        let pool = Pool::new(BudgetKind::Downloads, 1, 1_000, WAIT);
+        let held = at_once(&pool, &alone("x"), 1).await.expect("a place");
+        let mut gone = Vec::new();
+        for n in 0..dead {
+            gone.push(waiting(&pool, alone(&format!("a{n}")), 1).await);
+        }
+        let next = waiting(&pool, alone("b"), 1).await;
+        // Granted first, and gone before any of them has been polled.
+        drop(held);
+        gone.iter().for_each(JoinHandle::abort);
+        assert!(next.await.expect("no panic").is_ok(), "{dead}");
+        if dead > 3 && dead < 199 {
+            break;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_has_a_greatest_length_for_each_repository() {
+    let pool = Pool::new(BudgetKind::Heads, 1, 2, WAIT);
+    let _held = at_once(&pool, &alone("x"), 1).await.expect("a place");
+    let _first = waiting(&pool, alone("a"), 1).await;
+    let _second = waiting(&pool, alone("a"), 1).await;
+    let third = waiting(&pool, alone("a"), 1).await.await.expect("no panic");
+    assert_eq!(
+        third.expect_err("no room"),
+        Refused {
+            kind: BudgetKind::Heads,
+            limit: 1,
+            waited: None
+        }
+    );
+    assert!(!waiting(&pool, alone("b"), 1).await.is_finished());
+    assert_eq!(pool.in_use().refused, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_ends() {
+    let pool = pool(1);
+    let _held = at_once(&pool, &alone("x"), 1).await.expect("a place");
+    let began = Instant::now();
+    let refused = pool.lease(alone("a"), 1).await.expect_err("no place");
+    assert_eq!((refused.waited, began.elapsed()), (Some(WAIT), WAIT));
+    assert_eq!(pool.in_use().waiting, 0);
+}
+
+/// The one who waits for what it may not have yet may have it because another one leaves.
+#[tokio::test(start_paused = true)]
+async fn a_leaving_waiter_wakes_those_that_its_waiting_held_back() {
+    let pool = pool(100);
+    // Three hold 70, which leaves 30: `big` waits for 40 and cannot have it, `a` may not exceed its quarter as long as it waits.
+    let _others = [
+        at_once(&pool, &alone("b"), 25).await.expect("room"),
+        at_once(&pool, &alone("c"), 25).await.expect("room"),
+        at_once(&pool, &alone("a"), 20).await.expect("room"),
+    ];
+    let big = waiting(&pool, alone("big"), 40).await;
+    let more = waiting(&pool, alone("a"), 6).await;
+    assert!(!more.is_finished());
+    big.abort();
+    settled().await;
+    assert!(more.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_heavy_counts_as_all_that_one_may_have() {
+    let pool = pool(100);
+    let giant = at_once(&pool, &alone("a"), 1_000).await.expect("a lease");
+    assert_eq!(pool.in_use().held, 75);
+    assert!(at_once(&pool, &alone("b"), 20).await.is_some());
+    let second = waiting(&pool, alone("c"), 1_000).await;
+    assert!(!second.is_finished());
+    drop(giant);
+    assert!(second.await.expect("no panic").is_ok());
+}
+
+/// Many tasks that come, hold, wait, give up and leave at random: in the end nothing is held and nobody waits.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_lost_in_a_crowd() {
+    let pool = pool(7);
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % below
+    };
+    let mut tasks = Vec::new();
+    for _ in 0..2_000 {
+        let who = party(&format!("r{}", random(6)), &format!("u{}", random(3)));
+        let (hold, patience, weight) = (random(50), random(200), 1 + random(3));
+        let pool = Arc::clone(&pool);
+        tasks.push(tokio::spawn(async move {
+            let lease =
+                tokio::time::timeout(Duration::from_millis(patience), pool.lease(who, weight));
+            if let Ok(Ok(_lease)) = lease.await {
+                sleep(Duration::from_millis(hold)).await;
+            }
+        }));
+        advance(Duration::from_millis(random(5))).await;
+    }
+    for task in tasks {
+        task.await.expect("no panic");
+    }
+    let used = pool.in_use();
+    assert_eq!((used.held, used.waiting), (0, 0));
+    assert!(at_once(&pool, &alone("a"), 1).await.is_some());
+}

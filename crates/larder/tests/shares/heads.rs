@@ -1,0 +1,33 @@
+//! HEAD: each is a question to the upstream.
+
+use crate::bystander::Bystander;
+use crate::support::TestLarder;
+use crate::upstream::{Manner, Upstream};
+use crate::{ask, resident, until};
+
+/// Fifteen hundred HEADs to an upstream that does not answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_that_are_not_answered_leave_room_for_others() {
+    let (mut bystander, bad) = (
+        Bystander::new().await,
+        Upstream::start(Manner::Silent).await,
+    );
+    let larder = TestLarder::start(&format!(
+        "remotes:\n{}{}",
+        bystander.entries(),
+        bad.entry("bad", "generic", "")
+    ))
+    .await;
+    let before = resident(&larder);
+    let mut clients = Vec::new();
+    for n in 0..1_500 {
+        clients.push(ask(&larder, "HEAD", "bad", &format!("file-{n}.bin")).await);
+    }
+    until("the upstream is asked", async || bad.asked() >= 100).await;
+    bystander.measure(&larder, "1,500 HEADs wait").await;
+    bystander.measure(&larder, "1,500 HEADs still wait").await;
+    let (open, grown) = (bad.open(), resident(&larder).saturating_sub(before));
+    eprintln!("1,500 HEADs: {open} connections upstream, memory grew by {grown} MiB");
+    assert!(open <= 512, "{open} connections to one upstream");
+    drop(clients);
+}
