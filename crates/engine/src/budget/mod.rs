@@ -28,6 +28,10 @@ const PARSERS: u64 = 3;
 const PARSED_BYTES: u64 = 128 << 20;
 /// Bytes of downloads that the disk does not take and that wait in memory for their readers, in all.
 const UNKEPT_BYTES: u64 = 256 << 20;
+/// Long documents that come in at the same time: each holds a mebibyte of read buffers while it flows.
+const ARRIVALS: u64 = 12;
+/// How long one waits for that. Who holds a place for longer drips, and has no full buffers: then there may be one more.
+const WAIT_FOR_ARRIVALS: Duration = Duration::from_secs(5);
 /// Places for documents, and for HEADs: half of those for downloads, and at least this many.
 const FEWEST_PLACES: u64 = 16;
 /// How many of one repository may wait for one thing.
@@ -74,6 +78,8 @@ pub enum BudgetKind {
     Downloads,
     /// Downloads of documents, and of the files that belong to them.
     Documents,
+    /// Those of them that are long, while their bytes come in. Who waits for this in vain goes on without.
+    Arrivals,
     /// Questions to upstreams that bring no file: HEAD, and what is passed through.
     Heads,
     /// Documents that are read, checked or rewritten.
@@ -90,6 +96,7 @@ impl BudgetKind {
         match self {
             Self::Downloads => "downloads",
             Self::Documents => "documents",
+            Self::Arrivals => "arrivals",
             Self::Heads => "heads",
             Self::Parsers => "parsers",
             Self::ParsedBytes => "parsed_bytes",
@@ -132,6 +139,7 @@ pub(crate) struct Budgets {
     causes: Causes,
     downloads: Arc<Pool>,
     documents: Arc<Pool>,
+    arrivals: Arc<Pool>,
     heads: Arc<Pool>,
     parsers: Arc<Pool>,
     parsed_bytes: Arc<Pool>,
@@ -149,6 +157,7 @@ impl Budgets {
             causes: Causes::default(),
             downloads: of(BudgetKind::Downloads, downloads, WAIT_FOR_UPSTREAMS),
             documents: of(BudgetKind::Documents, fewer, WAIT_FOR_UPSTREAMS),
+            arrivals: of(BudgetKind::Arrivals, ARRIVALS, WAIT_FOR_ARRIVALS),
             heads: of(BudgetKind::Heads, fewer, WAIT_FOR_UPSTREAMS),
             parsers: of(BudgetKind::Parsers, PARSERS, WAIT_FOR_PARSERS),
             parsed_bytes: of(BudgetKind::ParsedBytes, PARSED_BYTES, WAIT_FOR_PARSERS),
@@ -180,6 +189,7 @@ impl Budgets {
         match kind {
             BudgetKind::Downloads => &self.downloads,
             BudgetKind::Documents => &self.documents,
+            BudgetKind::Arrivals => &self.arrivals,
             BudgetKind::Heads => &self.heads,
             BudgetKind::Parsers => &self.parsers,
             BudgetKind::ParsedBytes => &self.parsed_bytes,
@@ -220,6 +230,12 @@ impl Budgets {
         leased
     }
 
+    /// A place for a long document while its bytes come in. `None`: it goes on without.
+    pub(crate) async fn arrival(&self, repository: &RepositoryName) -> Option<Lease> {
+        let party = self.party(repository);
+        self.arrivals.lease(party, 1).await.ok()
+    }
+
     /// Room for so many bytes of a download that is not kept.
     ///
     /// # Errors
@@ -254,6 +270,7 @@ impl Budgets {
         [
             BudgetKind::Downloads,
             BudgetKind::Documents,
+            BudgetKind::Arrivals,
             BudgetKind::Heads,
             BudgetKind::Parsers,
             BudgetKind::ParsedBytes,

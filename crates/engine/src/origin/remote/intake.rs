@@ -12,6 +12,7 @@ use larder_storage::Spool;
 use larder_upstream::{BodyStream, Framing, UpstreamErrorKind};
 use tokio::time::Instant;
 
+use crate::budget::Lease;
 use crate::counters::count;
 use crate::document::expectation::Expectation;
 use crate::fault::{FetchError, too_much_under_way};
@@ -25,6 +26,8 @@ use crate::transfer::received::Received;
 
 /// Chunks up to this size are hashed and written where they arrive; larger ones on a blocking thread.
 const INLINE: usize = 64 << 10;
+/// Documents from this length on take turns in coming in, many at once: until then no read buffer has grown.
+const LONG: u64 = 128 << 10;
 /// Followers are woken when this much has come, or after [`PUBLISH_AFTER`].
 const PUBLISH_BYTES: u64 = 256 << 10;
 const PUBLISH_AFTER: Duration = Duration::from_millis(8);
@@ -58,6 +61,9 @@ pub(crate) struct Intake {
     needs_digest: bool,
     of_another_mirror: bool,
     pace: Pace,
+    /// Of a long document: its turn to come in, if it got one, and whether it has waited for it.
+    arrival: Option<Lease>,
+    has_waited: bool,
 }
 
 impl Intake {
@@ -113,6 +119,8 @@ impl Intake {
             needs_digest: false,
             of_another_mirror: false,
             pace: Pace::default(),
+            arrival: None,
+            has_waited: false,
         }
     }
 
@@ -290,6 +298,10 @@ impl Intake {
             return Ok(());
         }
         let length = chunk.len() as u64;
+        if wanted.spec.is_document && !self.has_waited && self.written + length > LONG {
+            self.has_waited = true;
+            self.arrival = engine.budgets.arrival(&wanted.entry.repository.name).await;
+        }
         if !self.in_ring && self.written + length > self.keep_up_to {
             self.enter_ring();
         }
