@@ -84,8 +84,8 @@ error_codes! {
     BodyTooLarge = "body_too_large",
     /// Npm audit: the body is longer than 10 MiB.
     TooLarge = "too_large",
-    /// Larder reads as many request bodies as it has memory for, or as many connections are busy
-    /// as it has places for.
+    /// Larder reads as many request bodies as it has memory for, as many connections are busy as
+    /// it has places for, or one repository has as much under way as its share allows.
     Busy = "busy",
     /// The `pattern` of a flush is no regular expression.
     InvalidPattern = "invalid_pattern",

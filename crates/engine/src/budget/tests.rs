@@ -168,7 +168,7 @@ async fn who_stops_waiting_gives_its_turn_on() {
 /// The one that is granted a place in the very moment in which it goes.
 #[tokio::test(start_paused = true)]
 async fn a_place_granted_to_somebody_who_has_gone_is_not_lost() {
-    for dead in 1..200 {
+    for dead in [1, 2, 50] {
         let pool = Pool::new(BudgetKind::Downloads, 1, 1_000, WAIT);
         let held = at_once(&pool, &alone("x"), 1).await.expect("a place");
         let mut gone = Vec::new();
@@ -180,9 +180,6 @@ async fn a_place_granted_to_somebody_who_has_gone_is_not_lost() {
         drop(held);
         gone.iter().for_each(JoinHandle::abort);
         assert!(next.await.expect("no panic").is_ok(), "{dead}");
-        if dead > 3 && dead < 199 {
-            break;
-        }
     }
 }
 

@@ -265,6 +265,14 @@ impl Fill {
         let _ = self.cause.set(cause);
         self.progress
             .send_modify(|progress| progress.end = End::Failed);
+        // Nobody gets any of it any more, though readers that take nothing may stay for long.
+        let mut ring = self.ring();
+        (ring.held, ring.discarded) = (0, true);
+        ring.chunks.clear();
+        self.room
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     /// Why it failed.

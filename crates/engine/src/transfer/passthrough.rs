@@ -17,7 +17,7 @@ use crate::fault::FetchError;
 pub struct PassThroughBody(
     pub(crate) BodyStream,
     #[expect(dead_code, reason = "it is held until the body has gone through")]
-    pub(crate) Option<Lease>,
+    pub(crate)  Option<Lease>,
 );
 
 impl Stream for PassThroughBody {

@@ -13,6 +13,7 @@ mod heads;
 mod memory;
 #[path = "../support/mod.rs"]
 mod support;
+mod together;
 mod upstream;
 
 use std::time::{Duration, Instant};

@@ -113,7 +113,7 @@ async fn serve(mut socket: TcpStream, manner: Manner, asked: &AtomicUsize) {
                 for _ in 0..length >> 16 {
                     writing.write_all(&piece).await?;
                 }
-                std::future::pending::<std::io::Result<()>>().await
+                Ok::<_, std::io::Error>(())
             }
         }
     };
