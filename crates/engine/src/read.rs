@@ -9,7 +9,7 @@ use larder_core::{
     ArtifactRecord, Clock, Content, Decision, ErrorCode, Fault, FaultKind, Mount, Source,
     UnixMillis, decide,
 };
-use larder_formats::{Form, Mark, Operation};
+use larder_formats::{Form, Mark, Naming, Operation};
 
 use crate::answer::{Answer, Body, Representation};
 use crate::catalog::{Catalog, Epoch};
@@ -18,7 +18,7 @@ use crate::decided;
 use crate::document::Documents;
 use crate::document::derive::ForClient;
 use crate::document::named::Named;
-use crate::fault::storage_fault;
+use crate::fault::{refused, storage_fault};
 use crate::origin::local::{self, Local};
 use crate::origin::remote::Remote;
 use crate::origin::virtual_::{self, Answering, Virtual};
@@ -107,18 +107,7 @@ impl Pipeline {
                 Ok(made)
             }
             Operation::PassThrough(pass) => self.remote.pass_through(entry, &pass, request).await,
-            Operation::Refuse(refusal) => {
-                let kind = match refusal.status {
-                    401 => FaultKind::Unauthorized,
-                    403 => FaultKind::Forbidden,
-                    404 => FaultKind::NotFound,
-                    405 => FaultKind::MethodNotAllowed,
-                    413 => FaultKind::TooLarge,
-                    _ => FaultKind::BadRequest,
-                };
-                Err(Fault::new(kind, refusal.code, refusal.message)
-                    .in_repository(&entry.repository.name))
-            }
+            Operation::Refuse(refusal) => Err(refused(&entry.repository.name, refusal)),
             Operation::Read(_) => Err(Fault::new(
                 FaultKind::Internal,
                 ErrorCode::Internal,
@@ -171,11 +160,7 @@ impl Pipeline {
                 content_encoding: None,
                 etag: Some(etag),
                 began_at: Some(record.began_at),
-                vary: vary(
-                    wanted.format.varies_by(&wanted.spec.key_path),
-                    true,
-                    by_host,
-                ),
+                vary: vary(wanted.facts.vary, true, by_host),
                 ..described
             },
             body: clear_non_artifact(Body::Spliced(body)),
@@ -222,11 +207,7 @@ impl Pipeline {
         let mut representation = representation(wanted, &record.headers, None, None, None);
         coded.describe(&mut representation);
         representation.began_at = Some(record.began_at);
-        representation.vary = vary(
-            wanted.format.varies_by(&wanted.spec.key_path),
-            true,
-            by_host,
-        );
+        representation.vary = vary(wanted.facts.vary, true, by_host);
         let lasting = !settled.for_once && coded.lasts() && !admitted.bypass_cache();
         let hot = lasting
             .then(|| ticket(wanted, record, epoch, self.now()))
@@ -253,7 +234,7 @@ impl Pipeline {
         let epoch = self.catalog.epoch(&wanted.entry);
         self.clear_subject(admitted).await?;
         self.clear_known(admitted).await?;
-        let vary = vary(wanted.format.varies_by(&wanted.spec.key_path), false, false);
+        let vary = vary(wanted.facts.vary, false, false);
         if request.method == Method::HEAD && !self.is_at_hand(wanted).await? {
             decided::tell(
                 self.now(),
@@ -350,14 +331,9 @@ impl Pipeline {
             SettledBody::Fill(fill) => Body::InFlight(FlightBody::new(fill.attach(0))),
         };
         let body = self.clear_artifact(admitted, &record, length, body)?;
-        let checked = record.verified
-            || wanted
-                .format
-                .named_by(&wanted.entry.repository, &wanted.spec.key_path)
-                .is_none();
+        let checked = record.verified || wanted.facts.naming != Naming::Obtained;
         // Whoever reads a file of a generation is to be known of.
-        let lasting =
-            !for_once && checked && !admitted.bypass_cache() && wanted.member_of().is_none();
+        let lasting = !for_once && checked && !admitted.bypass_cache() && !wanted.is_member();
         let hot = lasting
             .then(|| ticket(wanted, &record, epoch, self.now()))
             .flatten();

@@ -92,7 +92,8 @@ impl Inquiry {
         if matches!(lookup, Lookup::NoDocument(Unread::Absent | Unread::Refused))
             && let Some(other) = wanted
                 .format
-                .else_named_by(&wanted.entry.repository, &wanted.name())
+                .naming(&wanted.entry.repository, &wanted.name())
+                .otherwise
         {
             let other = Arc::new(Target::naming_document(&wanted.entry, wanted.format, other));
             return self.learn_claim(wanted, &other, Effort::IfDue).await;

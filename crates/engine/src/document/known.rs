@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use larder_formats::Naming;
+
 use super::Documents;
 use super::expectation::Expectation;
 use crate::claim::StoredClaim;
@@ -15,7 +17,7 @@ impl Documents {
         if let Some(claim) = &wanted.stated {
             return Expectation::Known(StoredClaim::clone(claim));
         }
-        if let Some(digest) = wanted.format.digest_in_name(&wanted.spec.key_path) {
+        if let Some(digest) = wanted.facts.digest.clone() {
             let url = self.url_in_generation(wanted).await;
             return Expectation::Known(StoredClaim {
                 url,
@@ -72,20 +74,14 @@ impl Documents {
     /// one key per variant in which the one that is asked for may be held.
     pub(super) async fn naming_documents(&self, wanted: &Arc<Target>) -> Option<Vec<Arc<Target>>> {
         // What is stated already, or by the name itself, is not for a document to say.
-        let stated = wanted.stated.is_some()
-            || wanted
-                .format
-                .digest_in_name(&wanted.spec.key_path)
-                .is_some();
-        if wanted.spec.is_document || stated {
+        let stated = wanted.stated.is_some() || wanted.facts.digest.is_some();
+        if wanted.spec.is_document || stated || wanted.facts.naming == Naming::Nobody {
             return None;
         }
         let repository = &wanted.entry.repository;
         let (mut coming, mut held) = (Vec::new(), Vec::new());
-        for spec in wanted
-            .format
-            .possibly_named_by(repository, &wanted.spec.key_path)
-        {
+        let naming = wanted.format.naming(repository, &wanted.spec.key_path);
+        for spec in naming.possible {
             let document = Target::naming_document(
                 &wanted.entry,
                 wanted.format,
@@ -107,9 +103,9 @@ impl Documents {
         if !(coming.is_empty() && held.is_empty()) {
             return Some([coming, held].concat());
         }
-        let spec = wanted.format.named_by(repository, &wanted.spec.key_path)?;
+        let spec = naming.document?;
         let mut all = vec![spec.clone()];
-        for variant in wanted.format.document_variants() {
+        for variant in wanted.format.profile().document_variants {
             if *variant != spec.variant {
                 all.push(larder_formats::SourceSpec {
                     variant,

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use larder_core::{ArtifactRecord, ErrorCode, Fault, FaultKind, UnixMillis};
-use larder_formats::Malformed;
+use larder_core::{ArtifactRecord, ErrorCode, Fault, FaultKind, RepositoryName, UnixMillis};
+use larder_formats::{Malformed, Refusal};
 use larder_storage::StorageError;
 use larder_upstream::in_request;
 
@@ -54,6 +54,19 @@ pub(crate) fn storage_fault(entry: &RepositoryState, error: &StorageError) -> Fa
     )
     .in_repository(&entry.repository.name)
     .retry_after(Some(Duration::from_secs(2)))
+}
+
+/// What a format refuses without asking anyone.
+pub(crate) fn refused(repository: &RepositoryName, refusal: Refusal) -> Fault {
+    let kind = match refusal.status {
+        401 => FaultKind::Unauthorized,
+        403 => FaultKind::Forbidden,
+        404 => FaultKind::NotFound,
+        405 => FaultKind::MethodNotAllowed,
+        413 => FaultKind::TooLarge,
+        _ => FaultKind::BadRequest,
+    };
+    Fault::new(kind, refusal.code, refusal.message).in_repository(repository)
 }
 
 /// `offline: true` and nothing held.

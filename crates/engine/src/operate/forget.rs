@@ -36,9 +36,7 @@ impl Operator {
     /// admit can be flushed as well. A download begun before serves its readers and commits nothing.
     pub(crate) async fn forget(&self, request: &ArtifactRequest<'_>) -> Result<bool, Fault> {
         let entry = admission::entry(&self.registry, request.repository)?;
-        let Some(format) = entry.format else {
-            return Ok(false);
-        };
+        let format = entry.format;
         let (keys, document) = match named(&entry, format, request)? {
             Named::Nothing => return Ok(false),
             Named::External(key) => (vec![key], None),
@@ -115,11 +113,8 @@ impl Operator {
         let (repository, name) = (&entry.repository, &entry.repository.name);
         let is_named = |path: &str| {
             let is_it = |spec: &larder_formats::SourceSpec| spec.key_path == document.spec.key_path;
-            format
-                .named_by(repository, path)
-                .as_ref()
-                .is_some_and(is_it)
-                || format.possibly_named_by(repository, path).iter().any(is_it)
+            let naming = format.naming(repository, path);
+            naming.document.as_ref().is_some_and(is_it) || naming.possible.iter().any(is_it)
         };
         let mut after = (String::new(), String::new());
         loop {
@@ -162,9 +157,9 @@ fn named(
         request.query.map(str::to_owned),
     );
     for _ in 0..SPELLINGS {
-        let path = ArtifactPath::parse(&raw, format.path_rules());
+        let path = ArtifactPath::parse(&raw, format.profile().path_rules);
         let path = path.map_err(|error| path_fault(error).in_repository(&entry.repository.name))?;
-        if format.links_elsewhere() && path.as_str().starts_with("_ext/") {
+        if format.profile().links_elsewhere && path.as_str().starts_with("_ext/") {
             return Ok(Named::External(keys::key_of_file(entry, path.as_str())));
         }
         let parts = RequestParts {

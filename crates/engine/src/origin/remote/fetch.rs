@@ -99,7 +99,7 @@ impl Remote {
                     HeadVerdict::Changed => {
                         let stated = wanted
                             .format
-                            .digest_in_head(&wanted.spec.key_path, &response.headers);
+                            .digest_in_head(&wanted.facts, &response.headers);
                         if let Some(stated) = stated
                             && let Some(settled) = self.switch_to(wanted, &stated, &copy.0).await
                         {
@@ -157,8 +157,7 @@ impl Remote {
         let flushes = wanted.entry.flushes.load(Ordering::Acquire);
         // Files wait for their documents, so documents must never wait for files; a document that heads a generation waits for the files
         // of it, so these must not wait either.
-        let waited_for =
-            wanted.spec.is_document || wanted.format.generation(&wanted.spec.key_path).is_some();
+        let waited_for = wanted.spec.is_document || wanted.facts.role.is_some();
         let _permit = if waited_for {
             None
         } else {

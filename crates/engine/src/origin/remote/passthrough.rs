@@ -10,7 +10,7 @@ use larder_formats::{PassThrough, SourceSpec};
 
 use crate::answer::{Answer, Body, Freshness, Representation};
 use crate::decided;
-use crate::fault::{internal, status_outcome};
+use crate::fault::status_outcome;
 use crate::origin::remote::Remote;
 use crate::origin::remote::mirrors::UpstreamQuery;
 use crate::policy::clearance::clear_non_artifact;
@@ -26,9 +26,6 @@ impl Remote {
         pass: &PassThrough,
         request: &ArtifactRequest<'_>,
     ) -> Result<Answer, Fault> {
-        let format = entry
-            .format
-            .ok_or_else(|| internal("a format is missing"))?;
         if request.body.len() as u64 > pass.max_body {
             let message = format!("the request body is larger than {} bytes", pass.max_body);
             return Err(
@@ -49,7 +46,8 @@ impl Remote {
             user_defined: false,
             named_by_digest: false,
         };
-        let wanted = Target::new(Arc::clone(entry), format, spec, class);
+        let facts = entry.facts(&pass.path);
+        let wanted = Target::new(Arc::clone(entry), entry.format, spec, facts, class);
         decided::tell(
             self.now(),
             &wanted,

@@ -174,7 +174,7 @@ impl Remote {
             return Vec::new();
         };
         let essential = |(path, _): &(&str, StoredClaim)| {
-            document.format.is_essential(path) && *path != document.spec.key_path
+            document.facts_of(path).is_essential() && *path != document.spec.key_path
         };
         let files = table
             .iter()
@@ -198,7 +198,7 @@ impl Remote {
             ..file
         };
         let held = self.catalog.record(&file.key).await.ok().flatten();
-        let named_by_digest = document.format.digest_in_name(path).is_some();
+        let named_by_digest = file.facts.digest.is_some();
         let stated = claim.stated();
         if let Some((held, blob)) = held.as_ref().and_then(|held| Some((held, held.blob()?))) {
             let right = match (&stated, named_by_digest) {
