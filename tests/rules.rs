@@ -679,6 +679,22 @@ fn formats_and_databases_are_named_at_home() {
     );
 }
 
+/// What may be asked of an upstream is made where the access rules are asked (docs/adr/0074).
+#[test]
+fn targets_are_made_where_the_rules_are_asked() {
+    let engine = sources("engine");
+    let found = occurrences(&engine, "Target::new");
+    println!("witnesses: Target::new occurs in {found:?}");
+    assert!(!found.is_empty(), "Target::new is called otherwise by now");
+    assert!(outside(&found, "policy/admission.rs").is_empty());
+    let by_hand: Vec<&str> = engine
+        .iter()
+        .filter(|source| source.name != "target.rs" && source.code.contains("_admitted"))
+        .map(|source| &*source.name)
+        .collect();
+    assert!(by_hand.is_empty(), "{by_hand:?}");
+}
+
 #[test]
 fn scarce_things_are_leased_in_one_place() {
     let engine = sources("engine");

@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use larder_core::{
-    ArtifactRecord, Clock, Content, Decision, ErrorCode, Fault, FaultKind, Mount, Source,
-    UnixMillis, decide,
+    ArtifactRecord, Clock, Content, Decision, Fault, Mount, Source, UnixMillis, decide,
 };
-use larder_formats::{Form, Mark, Naming, Operation};
+use larder_formats::{Form, Mark, Operation};
 
 use crate::answer::{Answer, Body, Representation};
 use crate::catalog::{Catalog, Epoch};
@@ -18,7 +17,7 @@ use crate::decided;
 use crate::document::Documents;
 use crate::document::derive::ForClient;
 use crate::document::named::Named;
-use crate::fault::{refused, storage_fault};
+use crate::fault::{internal, refused, storage_fault};
 use crate::origin::local::{self, Local};
 use crate::origin::remote::Remote;
 use crate::origin::virtual_::{self, Answering, Virtual};
@@ -74,6 +73,9 @@ impl Pipeline {
                 Err(local::other_method(&entry))
             }
             Admission::Local(entry) => local::read(&self.local, &entry, &request).await,
+            Admission::PassThrough { wanted, pass } => {
+                self.remote.pass_through(&wanted, &pass, &request).await
+            }
             Admission::Other { entry, operation } => {
                 self.serve_other(&entry, operation, &request).await
             }
@@ -106,13 +108,10 @@ impl Pipeline {
                 made.representation.content_type = Some(answer.content_type.to_owned());
                 Ok(made)
             }
-            Operation::PassThrough(pass) => self.remote.pass_through(entry, &pass, request).await,
             Operation::Refuse(refusal) => Err(refused(&entry.repository.name, refusal)),
-            Operation::Read(_) => Err(Fault::new(
-                FaultKind::Internal,
-                ErrorCode::Internal,
-                "a read was not admitted",
-            )),
+            Operation::Read(_) | Operation::PassThrough(_) => {
+                Err(internal("what asks the upstream was not admitted"))
+            }
         }
     }
 
@@ -331,7 +330,7 @@ impl Pipeline {
             SettledBody::Fill(fill) => Body::InFlight(FlightBody::new(fill.attach(0))),
         };
         let body = self.clear_artifact(admitted, &record, length, body)?;
-        let checked = record.verified || wanted.facts.naming != Naming::Obtained;
+        let checked = record.verified || !admission::may_be_named(wanted);
         // Whoever reads a file of a generation is to be known of.
         let lasting = !for_once && checked && !admitted.bypass_cache() && !wanted.is_member();
         let hot = lasting

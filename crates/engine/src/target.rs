@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use larder_core::{
-    ArtifactRecord, Mount, Mutability, Principal, SourceKey, UnixMillis, fresh_until,
+    Access, ArtifactRecord, Mount, Mutability, Principal, SourceKey, UnixMillis, fresh_until,
 };
 use larder_formats::{Format, Generation, PathFacts, Role, SourceSpec};
 
@@ -39,7 +39,8 @@ pub struct ArtifactRequest<'a> {
     pub body: Bytes,
 }
 
-/// An upstream document or file that may be obtained: what flights and records are about.
+/// An upstream document or file that may be obtained: what flights and records are about. There is none that the access rules have not
+/// been asked about: [`new`](Self::new) takes their answer, and the others are made from one that has it.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) entry: Arc<RepositoryState>,
@@ -51,6 +52,8 @@ pub(crate) struct Target {
     pub(crate) key: SourceKey,
     /// What a document says of it that is not held yet.
     pub(crate) stated: Option<Arc<StoredClaim>>,
+    /// No other module writes one down field by field.
+    _admitted: (),
 }
 
 impl Target {
@@ -59,7 +62,7 @@ impl Target {
         format: &'static dyn Format,
         spec: SourceSpec,
         facts: PathFacts,
-        class: Mutability,
+        access: Access,
     ) -> Self {
         let key = keys::key_of(&entry, format, &spec);
         Self {
@@ -67,9 +70,10 @@ impl Target {
             format,
             spec,
             facts,
-            class,
+            class: access.mutability(),
             key,
             stated: None,
+            _admitted: (),
         }
     }
 
@@ -162,25 +166,24 @@ impl Target {
         self.spec.is_document && self.facts.role == Some(Role::Document)
     }
 
-    /// For a document that the engine reads on its own account, to learn what it says of a file.
-    pub(crate) fn naming_document(
-        entry: &Arc<RepositoryState>,
-        format: &'static dyn Format,
-        spec: SourceSpec,
-    ) -> Self {
-        let facts = format.facts(&entry.repository, &spec.key_path);
-        let class = entry
-            .repository
-            .access
-            .classify(facts.policy_path(&spec.key_path), facts.built_in)
-            .map_or(
-                Mutability::Mutable {
-                    user_defined: false,
-                    named_by_digest: false,
-                },
-                |access| access.mutability,
-            );
-        Self::new(Arc::clone(entry), format, spec, facts, class)
+    /// The same bytes under a name that stands for them for ever.
+    pub(crate) fn same_bytes(&self, spec: SourceSpec) -> Self {
+        Self {
+            key: keys::key_of(&self.entry, self.format, &spec),
+            facts: self.facts_of(&spec.key_path),
+            spec,
+            class: Mutability::Immutable,
+            stated: None,
+            ..self.clone()
+        }
+    }
+
+    /// The same, spelt as whoever asked for `document` spells the folders that both are in.
+    pub(crate) fn spelt_as(self, document: &Self) -> Self {
+        Self {
+            spec: document.with_client_encoding(self.spec.clone()),
+            ..self
+        }
     }
 
     /// The class of what is remembered: a folder's is mutable, whatever the path's own is.

@@ -13,6 +13,7 @@ use super::Documents;
 use super::expectation::{Expectation, Lookup, Unread};
 use super::known::Known;
 use crate::claim::StoredClaim;
+use crate::policy::admission;
 use crate::target::Target;
 use crate::transfer::flight::{Effort, Flight, Ready};
 
@@ -94,9 +95,11 @@ impl Inquiry {
                 .format
                 .naming(&wanted.entry.repository, &wanted.name())
                 .otherwise
+            && let Some(other) = admission::naming_document(wanted, other)
         {
-            let other = Arc::new(Target::naming_document(&wanted.entry, wanted.format, other));
-            return self.learn_claim(wanted, &other, Effort::IfDue).await;
+            return self
+                .learn_claim(wanted, &Arc::new(other), Effort::IfDue)
+                .await;
         }
         lookup
     }

@@ -9,6 +9,7 @@ use super::Documents;
 use super::expectation::Expectation;
 use crate::claim::StoredClaim;
 use crate::fault::Remembered;
+use crate::policy::admission;
 use crate::target::Target;
 
 impl Documents {
@@ -51,11 +52,7 @@ impl Documents {
             .generation(&wanted.spec.key_path)
             .filter(|_| !wanted.spec.is_document)?;
         let document = wanted.with_client_encoding(generation.document);
-        let document = Arc::new(Target::naming_document(
-            &wanted.entry,
-            wanted.format,
-            document,
-        ));
+        let document = Arc::new(admission::document(wanted, document)?);
         let record = self
             .catalog
             .record(&document.key)
@@ -82,11 +79,10 @@ impl Documents {
         let (mut coming, mut held) = (Vec::new(), Vec::new());
         let naming = wanted.format.naming(repository, &wanted.spec.key_path);
         for spec in naming.possible {
-            let document = Target::naming_document(
-                &wanted.entry,
-                wanted.format,
-                wanted.with_client_encoding(spec),
-            );
+            let spec = wanted.with_client_encoding(spec);
+            let Some(document) = admission::document(wanted, spec) else {
+                continue;
+            };
             if self.flights.running(&document.key).is_some() {
                 coming.push(Arc::new(document));
             } else if self
@@ -103,18 +99,13 @@ impl Documents {
         if !(coming.is_empty() && held.is_empty()) {
             return Some([coming, held].concat());
         }
-        let spec = naming.document?;
-        let mut all = vec![spec.clone()];
-        for variant in wanted.format.profile().document_variants {
-            if *variant != spec.variant {
-                all.push(larder_formats::SourceSpec {
-                    variant,
-                    ..spec.clone()
-                });
-            }
-        }
-        let make = |spec| Arc::new(Target::naming_document(&wanted.entry, wanted.format, spec));
-        Some(all.into_iter().map(make).collect())
+        let preferred = admission::naming_document(wanted, naming.document?)?;
+        let variants = wanted.format.profile().document_variants.iter();
+        let others = variants
+            .filter(|variant| **variant != preferred.spec.variant)
+            .map(|variant| Arc::new(preferred.in_variant(variant)))
+            .collect::<Vec<_>>();
+        Some([vec![Arc::new(preferred)], others].concat())
     }
 
     /// What a document that is already held says of this file; no upstream contact.

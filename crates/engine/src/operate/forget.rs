@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::Method;
 use larder_core::{ArtifactPath, Fault, SourceKey};
-use larder_formats::{Format, Operation, RequestParts};
+use larder_formats::{Format, Operation, Read, RequestParts, Role};
 
 use crate::fault::storage_fault;
 use crate::keys;
@@ -14,7 +14,7 @@ use crate::operate::Operator;
 use crate::policy::admission;
 use crate::policy::admission::path_fault;
 use crate::repositories::RepositoryState;
-use crate::target::{ArtifactRequest, Target};
+use crate::target::ArtifactRequest;
 
 /// Rows that are looked at together.
 const PAGE: u32 = 500;
@@ -24,7 +24,7 @@ const SPELLINGS: usize = 3;
 /// What a path names.
 enum Named {
     /// Something that is read through the cache.
-    Source(Box<Target>),
+    Source(Box<Read>),
     /// A link to another host: it is kept under its own path.
     External(SourceKey),
     /// Nothing that is ever kept.
@@ -40,19 +40,21 @@ impl Operator {
         let (keys, document) = match named(&entry, format, request)? {
             Named::Nothing => return Ok(false),
             Named::External(key) => (vec![key], None),
-            Named::Source(wanted) => {
-                let mut keys = vec![wanted.key.clone()];
+            Named::Source(read) => {
+                let mut keys = vec![keys::key_of(&entry, format, &read.source)];
                 // What signs a document says nothing of another one, and is exchanged with it.
-                let companions = wanted
-                    .generation()
-                    .map(|generation| generation.companions)
-                    .unwrap_or_default();
+                let generation = (read.facts.role == Some(Role::Document))
+                    .then(|| format.generation(&read.source.key_path))
+                    .flatten();
+                let companions = generation.map(|generation| generation.companions);
                 keys.extend(
                     companions
+                        .unwrap_or_default()
                         .iter()
                         .map(|companion| keys::key_of(&entry, format, &companion.source)),
                 );
-                (keys, wanted.spec.is_document.then_some(wanted))
+                let is_document = read.source.is_document;
+                (keys, is_document.then_some(read.source.key_path))
             }
         };
         let is_meant = |key: &SourceKey| keys.iter().any(|meant| keys::names_the_same(meant, key));
@@ -108,11 +110,11 @@ impl Operator {
         &self,
         entry: &RepositoryState,
         format: &dyn Format,
-        document: &Target,
+        document: &str,
     ) -> Result<(), Fault> {
         let (repository, name) = (&entry.repository, &entry.repository.name);
         let is_named = |path: &str| {
-            let is_it = |spec: &larder_formats::SourceSpec| spec.key_path == document.spec.key_path;
+            let is_it = |spec: &larder_formats::SourceSpec| spec.key_path == document;
             let naming = format.naming(repository, path);
             naming.document.as_ref().is_some_and(is_it) || naming.possible.iter().any(is_it)
         };
@@ -172,11 +174,7 @@ fn named(
         };
         match format.operation(&parts) {
             Operation::Read(read) => {
-                return Ok(Named::Source(Box::new(Target::naming_document(
-                    entry,
-                    format,
-                    read.source,
-                ))));
+                return Ok(Named::Source(Box::new(read)));
             }
             Operation::Redirect(to) => {
                 let (path, after) = to

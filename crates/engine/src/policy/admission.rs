@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use larder_core::{
-    ArtifactPath, BuiltIn, ErrorCode, Fault, FaultKind, Mutability, PathError, PathRules,
+    Access, ArtifactPath, BuiltIn, ErrorCode, Fault, FaultKind, Mutability, PathError, PathRules,
     RepositoryKind, RepositoryName,
 };
 use larder_formats::{
-    Form, Format, Links, Operation, PathFacts, Read, RequestParts, SourceBase, SourceSpec,
+    Form, Format, Links, Naming, Operation, PassThrough, PathFacts, Read, RequestParts, SourceBase,
+    SourceSpec,
 };
 
+use crate::causes::warn_once;
 use crate::counters::count;
+use crate::fault::offline;
 use crate::policy::denied;
 use crate::repositories::{Registry, RepositoryState};
 use crate::target::{ArtifactRequest, Target};
@@ -50,6 +53,11 @@ pub(crate) enum Admission {
     Read(Box<Admitted>),
     /// A local repository: `origin/local` admits its paths itself.
     Local(Arc<RepositoryState>),
+    /// A request that the upstream answers itself, each time anew.
+    PassThrough {
+        wanted: Box<Target>,
+        pass: PassThrough,
+    },
     /// Anything that needs no access decision about an artifact.
     Other {
         entry: Arc<RepositoryState>,
@@ -86,6 +94,7 @@ pub(crate) fn admit(
     };
     let read = match format.operation(&parts) {
         Operation::Read(read) => read,
+        Operation::PassThrough(pass) => return admit_pass_through(entry, pass, &path),
         operation => return Ok(Admission::Other { entry, operation }),
     };
     read_only(&entry, request)?;
@@ -97,6 +106,35 @@ pub(crate) fn admit(
         wanted: Arc::new(Target::new(entry, format, read.source, read.facts, class)),
         subject,
     })))
+}
+
+/// The rules that hold for what is cached hold for what is not: a path that they keep out is not asked of the upstream, and an upstream
+/// that is not to be asked is asked nothing. There is nothing that quarantine could hold: such an answer is no artifact, and has no date.
+fn admit_pass_through(
+    entry: Arc<RepositoryState>,
+    pass: PassThrough,
+    path: &ArtifactPath,
+) -> Result<Admission, Fault> {
+    let spec = SourceSpec {
+        base: pass.base.clone(),
+        path: pass.path.clone(),
+        query: pass.query.clone(),
+        key_path: path.as_str().trim_end_matches('/').to_owned(),
+        accept: None,
+        variant: "",
+        is_document: false,
+    };
+    let facts = entry.facts(&spec.key_path);
+    let access = classify(&entry, facts.policy_path(&spec.key_path), facts.built_in)?;
+    let format = entry.format;
+    let wanted = Target::new(entry, format, spec, facts, access);
+    if wanted.entry.repository_is_offline() {
+        return Err(offline(&wanted));
+    }
+    Ok(Admission::PassThrough {
+        wanted: Box::new(wanted),
+        pass,
+    })
 }
 
 /// `_ext/<mac>/<host>/<path>`: a link that larder itself wrote, to another host. Patterns apply to the original path.
@@ -184,6 +222,52 @@ fn subject_of(
     )))
 }
 
+/// A document that larder reads on its own account, to learn what it says of a file or because a generation is not whole without it;
+/// `None` if the rules do not admit it: what no client may ask for, larder does not ask the upstream for either.
+pub(crate) fn document(wanted: &Target, spec: SourceSpec) -> Option<Target> {
+    let entry = &wanted.entry;
+    let facts = entry.facts(&spec.key_path);
+    let policy_path = facts.policy_path(&spec.key_path);
+    let access = &entry.repository.access;
+    let access = access.classify(policy_path, facts.built_in).ok()?;
+    Some(Target::new(
+        Arc::clone(entry),
+        wanted.format,
+        spec,
+        facts,
+        access,
+    ))
+}
+
+/// As [`document`], of one that would be obtained for the sake of `wanted`. A file whose document the rules keep out is one that nothing
+/// names: the rules admit it, so it is served, and it is as it came. The operator is told.
+pub(crate) fn naming_document(wanted: &Target, spec: SourceSpec) -> Option<Target> {
+    let index = spec.key_path.clone();
+    let document = document(wanted, spec);
+    if document.is_none() {
+        warn_once!(
+            wanted,
+            "index_denied",
+            "the patterns of this repository keep out the index that states what this file is: it is served without being compared with \
+             anything; admit the index if it should be",
+            index = index
+        );
+    }
+    document
+}
+
+/// Whether there is a document that may be obtained for the sake of a file, to say what it is.
+pub(crate) fn may_be_named(wanted: &Target) -> bool {
+    let naming = || {
+        wanted
+            .format
+            .naming(&wanted.entry.repository, &wanted.spec.key_path)
+            .document
+    };
+    wanted.facts.naming == Naming::Obtained
+        && naming().is_some_and(|spec| document(wanted, spec).is_some())
+}
+
 /// A file that a document names, by its decoded path; `None` if the rules do not admit it.
 pub(crate) fn named_file(
     entry: &Arc<RepositoryState>,
@@ -257,7 +341,7 @@ fn read_only(entry: &RepositoryState, request: &ArtifactRequest<'_>) -> Result<(
 }
 
 /// The class of what a request reads, or the fault that names the rule that keeps it out.
-fn classify_read(entry: &RepositoryState, read: &Read) -> Result<Mutability, Fault> {
+fn classify_read(entry: &RepositoryState, read: &Read) -> Result<Access, Fault> {
     let path = read.facts.policy_path(&read.source.key_path);
     classify(entry, path, read.facts.built_in)
 }
@@ -267,9 +351,9 @@ pub(crate) fn classify(
     entry: &RepositoryState,
     path: &str,
     built_in: BuiltIn,
-) -> Result<Mutability, Fault> {
+) -> Result<Access, Fault> {
     let access = entry.repository.access.classify(path, built_in);
-    access.map(|access| access.mutability).map_err(|denied| {
+    access.map_err(|denied| {
         if denied.pattern_limit {
             count(&entry.counters.pattern_limits);
         }
@@ -340,6 +424,6 @@ impl RepositoryState {
             .access
             .classify(facts.policy_path(path), facts.built_in)
             .ok()
-            .map(|access| access.mutability)
+            .map(Access::mutability)
     }
 }

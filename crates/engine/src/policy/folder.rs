@@ -1,7 +1,7 @@
 //! Folders: what an upstream redirects to a path that ends in a slash (docs/adr/0053). Such a path is mutable whatever its name says,
 //! and where the folder lies below the repository's upstream, clients are redirected too.
 
-use larder_core::{ArtifactRecord, BuiltIn, Fault, Mutability, StoredHeaders};
+use larder_core::{Access, ArtifactRecord, BuiltIn, Fault, Mutability, StoredHeaders};
 use larder_formats::SourceBase;
 use larder_upstream::UpstreamResponse;
 use url::Url;
@@ -85,7 +85,8 @@ impl Target {
         } else {
             facts.built_in
         };
-        classify(&self.entry, policy_path, built_in).map_err(|mut fault| {
+        let access = classify(&self.entry, policy_path, built_in);
+        access.map(Access::mutability).map_err(|mut fault| {
             fault
                 .message
                 .push_str("; the upstream has a file there and no listing, so that the slash behind its name does not count");

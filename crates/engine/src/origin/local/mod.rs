@@ -51,13 +51,13 @@ impl<'a> Place<'a> {
         let (settings, format) = parts(entry)?;
         let path = ArtifactPath::parse(raw_path, entry.format.profile().path_rules)
             .map_err(|error| path_fault(error).in_repository(&entry.repository.name))?;
-        let class = classify(entry, path.as_str(), entry.facts(path.as_str()).built_in)?;
+        let access = classify(entry, path.as_str(), entry.facts(path.as_str()).built_in)?;
         Ok(Self {
             entry,
             settings,
             format,
             path,
-            class,
+            class: access.mutability(),
         })
     }
 

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use larder_core::{
-    ArtifactRecord, CacheStatus, Content, Digest, ErrorCode, Fault, ForwardReason, Mutability,
-    Source, SourceKey, StoredHeaders, UnixMillis,
+    ArtifactRecord, CacheStatus, Content, Digest, ErrorCode, Fault, ForwardReason, Source,
+    SourceKey, StoredHeaders, UnixMillis,
 };
 use larder_formats::{Document, Malformed};
 use larder_storage::{OpenBlob, Spool};
@@ -29,14 +29,7 @@ impl Target {
         let spec = self
             .format
             .by_digest(&self.entry.repository, &self.spec, digest)?;
-        let facts = self.facts_of(&spec.key_path);
-        Some(Self::new(
-            Arc::clone(&self.entry),
-            self.format,
-            spec,
-            facts,
-            Mutability::Immutable,
-        ))
+        Some(self.same_bytes(spec))
     }
 }
 
