@@ -55,9 +55,9 @@ struct Reading<'a> {
 impl Reading<'_> {
     /// Reads `body`, and gives what is made of it to `judge`.
     fn run(&self, body: &[u8], judge: impl Fn(&'static dyn Format, &str, &[u8])) {
-        let (Some(repository), Some(format), Ok(url)) = (
+        let format = format_of(self.package);
+        let (Some(repository), Ok(url)) = (
             remote(self.package),
-            format_of(self.package),
             Url::parse(&format!("{ROOT}{}", self.key_path)),
         ) else {
             return;
@@ -222,9 +222,7 @@ fn alpine(data: &[u8], key_path: &str) {
 
 /// The identities of a package must not depend on how its bytes are cut.
 fn identities(data: &[u8]) {
-    let Some(format) = format_of(PackageType::Alpine) else {
-        return;
-    };
+    let format = format_of(PackageType::Alpine);
     let of = |step: usize| {
         let mut identifier = format.identifier("x86_64/a-1-r0.apk")?;
         data.chunks(step).for_each(|chunk| identifier.update(chunk));
@@ -294,10 +292,9 @@ pub fn oci_manifest(data: &[u8]) {
         reading.run(data, |_, _, _| ());
     }
     let signed = "application/vnd.docker.distribution.manifest.v1+prettyjws";
-    if let Some(format) = format_of(PackageType::Docker) {
-        let part = format.digested_part("library/a/manifests/latest", signed, data);
-        assert!(part.is_none_or(|part| part.len() <= data.len() + 1024));
-    }
+    let format = format_of(PackageType::Docker);
+    let part = format.digested_part("library/a/manifests/latest", signed, data);
+    assert!(part.is_none_or(|part| part.len() <= data.len() + 1024));
 }
 
 /// `Range`.

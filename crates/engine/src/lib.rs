@@ -50,7 +50,7 @@ use futures_core::Stream;
 use larder_core::{
     Clock, Fault, PublicUrls, Repository, RepositoryKind, RepositoryName, Trail, UnixMillis,
 };
-use larder_formats::{LinkKey, Operation};
+use larder_formats::LinkKey;
 use larder_storage::{BlobStore, MetadataStore};
 use larder_upstream::{Upstream, on_behalf};
 
@@ -307,10 +307,7 @@ impl Engine {
     /// The fault that the request ends in whatever its body is: no such repository, a path that is refused, a method that is not offered.
     pub fn body_limit(&self, request: &ArtifactRequest<'_>) -> Result<Option<u64>, Fault> {
         Ok(match admission::admit(&self.registry, request)? {
-            Admission::Other {
-                operation: Operation::PassThrough(pass),
-                ..
-            } => Some(pass.max_body),
+            Admission::PassThrough { pass, .. } => Some(pass.max_body),
             Admission::Local(entry) => return Err(local::other_method(&entry)),
             Admission::Other { .. } | Admission::Read(_) => None,
         })

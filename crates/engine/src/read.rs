@@ -5,10 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
-use larder_core::{
-    ArtifactRecord, Clock, Content, Decision, ErrorCode, Fault, FaultKind, Source, UnixMillis,
-    decide,
-};
+use larder_core::{ArtifactRecord, Clock, Content, Decision, Fault, Source, UnixMillis, decide};
 use larder_formats::{Form, Operation};
 
 use crate::answer::{Answer, Body};
@@ -19,7 +16,7 @@ use crate::document::Documents;
 use crate::document::derive::ForClient;
 use crate::document::marking::Marking;
 use crate::document::named::Named;
-use crate::fault::storage_fault;
+use crate::fault::{internal, refused, storage_fault};
 use crate::origin::local::{self, Local};
 use crate::origin::remote::Remote;
 use crate::origin::virtual_::{self, Answering, Virtual};
@@ -74,6 +71,9 @@ impl Pipeline {
                 Err(local::other_method(&entry))
             }
             Admission::Local(entry) => local::read(&self.local, &entry, &request).await,
+            Admission::PassThrough { wanted, pass } => {
+                self.remote.pass_through(&wanted, &pass, &request).await
+            }
             Admission::Other { entry, operation } => {
                 self.serve_other(&entry, operation, &request).await
             }
@@ -106,24 +106,10 @@ impl Pipeline {
                 made.representation.content_type = Some(answer.content_type.to_owned());
                 Ok(made)
             }
-            Operation::PassThrough(pass) => self.remote.pass_through(entry, &pass, request).await,
-            Operation::Refuse(refusal) => {
-                let kind = match refusal.status {
-                    401 => FaultKind::Unauthorized,
-                    403 => FaultKind::Forbidden,
-                    404 => FaultKind::NotFound,
-                    405 => FaultKind::MethodNotAllowed,
-                    413 => FaultKind::TooLarge,
-                    _ => FaultKind::BadRequest,
-                };
-                Err(Fault::new(kind, refusal.code, refusal.message)
-                    .in_repository(&entry.repository.name))
+            Operation::Refuse(refusal) => Err(refused(&entry.repository.name, refusal)),
+            Operation::Read(_) | Operation::PassThrough(_) => {
+                Err(internal("what asks the upstream was not admitted"))
             }
-            Operation::Read(_) => Err(Fault::new(
-                FaultKind::Internal,
-                ErrorCode::Internal,
-                "a read was not admitted",
-            )),
         }
     }
 
@@ -179,11 +165,7 @@ impl Pipeline {
         let mut representation = representation(wanted, &record.headers, None, None, None);
         sendable.describe(&mut representation);
         representation.began_at = Some(record.began_at);
-        representation.vary = vary(
-            wanted.format.varies_by(&wanted.spec.key_path),
-            true,
-            by_host,
-        );
+        representation.vary = vary(wanted.facts.vary, true, by_host);
         let lasting = !settled.for_once && sendable.lasts() && !admitted.bypass_cache();
         let hot = lasting
             .then(|| ticket(wanted, record, epoch, self.now()))
@@ -210,7 +192,7 @@ impl Pipeline {
         let epoch = self.catalog.epoch(&wanted.entry);
         self.clear_subject(admitted).await?;
         self.clear_known(admitted).await?;
-        let vary = vary(wanted.format.varies_by(&wanted.spec.key_path), false, false);
+        let vary = vary(wanted.facts.vary, false, false);
         if request.method == Method::HEAD && !self.is_at_hand(wanted).await? {
             decided::tell(
                 self.now(),
@@ -307,14 +289,9 @@ impl Pipeline {
             SettledBody::Fill(fill) => Body::InFlight(FlightBody::new(fill.attach(0))),
         };
         let body = self.clear_artifact(admitted, &record, length, body)?;
-        let checked = record.verified
-            || wanted
-                .format
-                .named_by(&wanted.entry.repository, &wanted.spec.key_path)
-                .is_none();
+        let checked = record.verified || !admission::may_be_named(wanted);
         // Whoever reads a file of a generation is to be known of.
-        let lasting =
-            !for_once && checked && !admitted.bypass_cache() && wanted.member_of().is_none();
+        let lasting = !for_once && checked && !admitted.bypass_cache() && !wanted.is_member();
         let hot = lasting
             .then(|| ticket(wanted, &record, epoch, self.now()))
             .flatten();

@@ -24,6 +24,7 @@ pub(crate) fn representation(
 ) -> Representation {
     let held = Held {
         path: &wanted.spec.key_path,
+        facts: &wanted.facts,
         digest,
         headers,
         key: &wanted.entry.link_key,

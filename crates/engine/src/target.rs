@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use larder_core::{
-    ArtifactRecord, Mount, Mutability, Principal, SourceKey, UnixMillis, fresh_until,
+    Access, ArtifactRecord, Mount, Mutability, Principal, SourceKey, UnixMillis, fresh_until,
 };
-use larder_formats::{Format, SourceSpec};
+use larder_formats::{Format, Generation, PathFacts, Role, SourceSpec};
 
 use crate::claim::StoredClaim;
 use crate::keys;
@@ -39,16 +39,21 @@ pub struct ArtifactRequest<'a> {
     pub body: Bytes,
 }
 
-/// An upstream document or file that may be obtained: what flights and records are about.
+/// An upstream document or file that may be obtained: what flights and records are about. There is none that the access rules have not
+/// been asked about: [`new`](Self::new) takes their answer, and the others are made from one that has it.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) entry: Arc<RepositoryState>,
     pub(crate) format: &'static dyn Format,
     pub(crate) spec: SourceSpec,
+    /// What its path is.
+    pub(crate) facts: PathFacts,
     pub(crate) class: Mutability,
     pub(crate) key: SourceKey,
     /// What a document says of it that is not held yet.
     pub(crate) stated: Option<Arc<StoredClaim>>,
+    /// No other module writes one down field by field.
+    _admitted: (),
 }
 
 impl Target {
@@ -56,17 +61,25 @@ impl Target {
         entry: Arc<RepositoryState>,
         format: &'static dyn Format,
         spec: SourceSpec,
-        class: Mutability,
+        facts: PathFacts,
+        access: Access,
     ) -> Self {
         let key = keys::key_of(&entry, format, &spec);
         Self {
             entry,
             format,
             spec,
-            class,
+            facts,
+            class: access.mutability(),
             key,
             stated: None,
+            _admitted: (),
         }
+    }
+
+    /// What another path of the same repository is: a file that this document names, say.
+    pub(crate) fn facts_of(&self, path: &str) -> PathFacts {
+        self.format.facts(&self.entry.repository, path)
     }
 
     /// What documents call it: its path with the whole of its query.
@@ -93,26 +106,32 @@ impl Target {
             variant,
             ..self.spec.clone()
         };
-        Self::new(Arc::clone(&self.entry), self.format, spec, self.class)
+        Self {
+            key: keys::key_of(&self.entry, self.format, &spec),
+            spec,
+            stated: None,
+            ..self.clone()
+        }
     }
 
     /// The generation that this document heads.
-    pub(crate) fn generation(&self) -> Option<larder_formats::Generation> {
-        let generation = self.format.generation(&self.spec.key_path)?;
-        (self.spec.is_document && generation.document.key_path == self.spec.key_path)
-            .then_some(generation)
+    pub(crate) fn generation(&self) -> Option<Generation> {
+        self.heads_generation()
+            .then(|| self.format.generation(&self.spec.key_path))?
     }
 
     /// The generation of which this is a companion, or another file whose name does not say what it is.
-    pub(crate) fn member_of(&self) -> Option<larder_formats::Generation> {
-        let path = &self.spec.key_path;
-        if self.spec.is_document
-            || !self.class.is_mutable()
-            || self.format.digest_in_name(path).is_some()
-        {
-            return None;
-        }
-        self.format.generation(path)
+    pub(crate) fn member_of(&self) -> Option<Generation> {
+        self.is_member()
+            .then(|| self.format.generation(&self.spec.key_path))?
+    }
+
+    /// Whether it is [a member](Self::member_of) of a generation.
+    pub(crate) fn is_member(&self) -> bool {
+        self.facts.role.is_some()
+            && !self.spec.is_document
+            && self.class.is_mutable()
+            && self.facts.digest.is_none()
     }
 
     /// A source that is asked for on behalf of this one: the folders that both are in are spelt as the client spells them.
@@ -144,28 +163,27 @@ impl Target {
     }
 
     pub(crate) fn heads_generation(&self) -> bool {
-        self.spec.is_document && self.generation().is_some()
+        self.spec.is_document && self.facts.role == Some(Role::Document)
     }
 
-    /// For a document that the engine reads on its own account, to learn what it says of a file.
-    pub(crate) fn naming_document(
-        entry: &Arc<RepositoryState>,
-        format: &'static dyn Format,
-        spec: SourceSpec,
-    ) -> Self {
-        let built_in = format.built_in(&entry.repository, &spec.key_path);
-        let class = entry
-            .repository
-            .access
-            .classify(&spec.key_path, built_in)
-            .map_or(
-                Mutability::Mutable {
-                    user_defined: false,
-                    named_by_digest: false,
-                },
-                |access| access.mutability,
-            );
-        Self::new(Arc::clone(entry), format, spec, class)
+    /// The same bytes under a name that stands for them for ever.
+    pub(crate) fn same_bytes(&self, spec: SourceSpec) -> Self {
+        Self {
+            key: keys::key_of(&self.entry, self.format, &spec),
+            facts: self.facts_of(&spec.key_path),
+            spec,
+            class: Mutability::Immutable,
+            stated: None,
+            ..self.clone()
+        }
+    }
+
+    /// The same, spelt as whoever asked for `document` spells the folders that both are in.
+    pub(crate) fn spelt_as(self, document: &Self) -> Self {
+        Self {
+            spec: document.with_client_encoding(self.spec.clone()),
+            ..self
+        }
     }
 
     /// The class of what is remembered: a folder's is mutable, whatever the path's own is.

@@ -182,7 +182,7 @@ fn helm_merge(bencher: Bencher) {
     let bodies = [index(0), index(200)];
     let repository = remote(PackageType::Helm, ROOT);
     let url = format!("{ROOT}index.yaml").parse().unwrap();
-    let format = larder_formats::format_of(PackageType::Helm).unwrap();
+    let format = larder_formats::format_of(PackageType::Helm);
     let base = larder_formats::LinkBase::new("https://larder.example/api/v1/remote/bench/");
     let key = larder_formats::LinkKey::from_bytes([7; 32]);
     let links = larder_formats::Links::new(&repository, &key, base);

@@ -263,9 +263,13 @@ impl<'a> Links<'a> {
 
     fn path_rules(&self) -> PathRules {
         crate::format_of(self.repository.package)
-            .map_or_else(PathRules::default, crate::Format::path_rules)
+            .profile()
+            .path_rules
     }
 }
+
+/// The endings of sidecars: a link to `x` also carries `x` with one of these ([`Links::resolve_external`]).
+pub const SIDECAR_SUFFIXES: &[&str] = &[".metadata", ".prov", ".asc", ".sig"];
 
 /// The server that a URL leads to, for messages: neither path nor credentials.
 pub(crate) fn server_of(url: &str) -> String {

@@ -5,6 +5,7 @@ use http::{HeaderMap, Method};
 use larder_core::{ArtifactPath, ErrorCode, Repository};
 use url::Url;
 
+use crate::PathFacts;
 use crate::links::LinkKey;
 
 /// A request as a format sees it.
@@ -44,6 +45,8 @@ pub enum Operation {
 pub struct Read {
     /// Where the bytes come from and under which key they are remembered.
     pub source: SourceSpec,
+    /// What its path is.
+    pub facts: PathFacts,
     /// What the client gets: the stored bytes as they are, or a derivation.
     pub form: Form,
     /// Upstream statuses of a miss are passed on unchanged; this asks for a live document that bypasses the copy (npm `?write=true`).

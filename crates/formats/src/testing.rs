@@ -7,7 +7,10 @@ use larder_core::{
 };
 use url::Url;
 
-use crate::{Format, LinkBase, LinkKey, Links, Operation, Read, RequestParts};
+use crate::{
+    Format, LinkBase, LinkKey, Links, Naming, NamingDocuments, Operation, Read, RequestParts,
+    SourceSpec,
+};
 
 /// A remote repository with nothing set but its root.
 pub(crate) fn remote(name: &str, package: PackageType, base_url: &str) -> Repository {
@@ -53,7 +56,29 @@ pub(crate) fn read(
         key: &key,
     };
     match format.operation(&request) {
-        Operation::Read(read) => read,
+        Operation::Read(read) => {
+            let of_path = format.facts(repository, &read.source.key_path);
+            assert_eq!(read.facts, of_path, "{path:?} is parsed in two ways");
+            read
+        }
         other => panic!("not a read: {other:?}"),
     }
+}
+
+/// The document that names a file and is obtained for its sake; what is said of the path must agree with which documents there are.
+pub(crate) fn named_by(
+    format: &dyn Format,
+    repository: &Repository,
+    path: &str,
+) -> Option<SourceSpec> {
+    let documents = format.naming(repository, path);
+    let expected = match &documents {
+        NamingDocuments {
+            document: Some(_), ..
+        } => Naming::Obtained,
+        NamingDocuments { possible, .. } if !possible.is_empty() => Naming::Held,
+        _ => Naming::Nobody,
+    };
+    assert_eq!(format.facts(repository, path).naming, expected, "{path}");
+    documents.document
 }

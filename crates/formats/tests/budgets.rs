@@ -88,7 +88,7 @@ fn measured<T>(run: impl FnOnce() -> T) -> (T, u64, Duration) {
 impl Case {
     fn run(&self) {
         let repository = remote(self.package);
-        let format = format_of(self.package).unwrap();
+        let format = format_of(self.package);
         let url: Url = self.url.parse().unwrap();
         let document = Document {
             body: &self.body,

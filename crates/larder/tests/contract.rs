@@ -86,7 +86,12 @@ fn absent_keys_have_the_contracts_defaults() {
 fn illegal_yaml_escapes_and_look_ahead_behave_as_written() {
     let settings = contract();
     let npm = repository(&settings, "npm");
-    let class = |path: &str| npm.access.classify(path, BuiltIn::None).unwrap().mutability;
+    let class = |path: &str| {
+        npm.access
+            .classify(path, BuiltIn::None)
+            .unwrap()
+            .mutability()
+    };
     assert_eq!(class("express/-/express-4.18.2.tgz"), Mutability::Immutable);
     for path in ["express", "@babel/core", "-/npm/v1/keys"] {
         assert!(class(path).is_mutable(), "{path}");
@@ -136,7 +141,7 @@ fn absent_patterns_admit_everything_and_an_empty_list_only_mutable_paths() {
         b.access
             .classify("x", BuiltIn::None)
             .unwrap()
-            .mutability
+            .mutability()
             .is_mutable()
     );
     let said =

@@ -103,7 +103,7 @@ impl Backend for Arc<Engine> {
     }
 
     fn error_body(&self, fault: &Fault, package: Option<PackageType>) -> ErrorBody {
-        package.and_then(format_of).map_or_else(
+        package.map(format_of).map_or_else(
             || standard_error_body(fault),
             |format| format.error_body(fault),
         )

@@ -22,11 +22,17 @@ pub struct AccessPolicy {
     pub immutable: Option<Vec<Pattern>>,
 }
 
-/// A path that may be served.
+/// A path that may be served: whoever holds one has asked the rules, for only [`AccessPolicy::classify`] makes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Access {
-    /// Its class.
-    pub mutability: Mutability,
+    mutability: Mutability,
+}
+
+impl Access {
+    /// The class of the path.
+    pub fn mutability(self) -> Mutability {
+        self.mutability
+    }
 }
 
 /// A path that may not, and the rule that says so.
@@ -49,7 +55,7 @@ impl AccessPolicy {
     /// use larder_core::{AccessPolicy, BuiltIn, Mutability, Pattern};
     ///
     /// let rules = AccessPolicy { immutable: Some(vec![Pattern::compile(r"\.tgz$")?]), ..AccessPolicy::default() };
-    /// assert_eq!(rules.classify("tool-1.0.tgz", BuiltIn::None).unwrap().mutability, Mutability::Immutable);
+    /// assert_eq!(rules.classify("tool-1.0.tgz", BuiltIn::None).unwrap().mutability(), Mutability::Immutable);
     /// assert_eq!(rules.classify("notes.txt", BuiltIn::None).unwrap_err().rule, "immutable_patterns");
     /// # Ok::<(), larder_core::PatternError>(())
     /// ```
@@ -164,9 +170,7 @@ mod tests {
         path: &str,
         built_in: BuiltIn,
     ) -> Result<Mutability, AccessDenied> {
-        rules
-            .classify(path, built_in)
-            .map(|access| access.mutability)
+        rules.classify(path, built_in).map(Access::mutability)
     }
 
     /// Contract, section 3, "Class", every row of it.

@@ -34,7 +34,7 @@ pub(crate) fn derivation_key(
         sources: &[&record.blob()?.digest],
         // The path, too: what a link or a project's name means may depend on where the document is asked for.
         source_urls: &[&record.source_url, &wanted.key.path],
-        rewriter_version: wanted.format.rewriter_version(),
+        rewriter_version: wanted.format.profile().rewriter_version,
         link_base,
         form,
         coding,
@@ -167,10 +167,11 @@ impl Documents {
         if let Some(claim) = table.find(path) {
             return Some(claim);
         }
-        let subject = document
-            .format
+        // A name in documents is a path with its query: neither is asked for with one where there are sidecars.
+        let facts = document.facts_of(path);
+        let subject = facts
             .subject(path)
-            .filter(|_| !document.format.names_sidecars());
+            .filter(|_| !document.format.profile().names_sidecars);
         if let Some((claim, suffix)) =
             subject.and_then(|subject| Some((table.find(subject)?, path.strip_prefix(subject)?)))
         {
@@ -205,7 +206,7 @@ impl Documents {
         }
         for (path, _) in table
             .iter()
-            .filter(|(path, _)| document.format.names_files(path))
+            .filter(|(path, _)| document.facts_of(path).names_files())
         {
             if let Some((file, settled)) =
                 arrived.iter().find(|(file, _)| file.spec.key_path == path)
@@ -262,7 +263,8 @@ impl Documents {
         }
         for variant in wanted
             .format
-            .document_variants()
+            .profile()
+            .document_variants
             .iter()
             .filter(|variant| **variant != wanted.spec.variant)
         {

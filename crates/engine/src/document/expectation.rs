@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use larder_core::{Digest, DigestAlgorithm, PackageType, StoredHeaders};
+use larder_core::{Digest, DigestAlgorithm, StoredHeaders};
 use tokio::task::JoinHandle;
 
 use crate::claim::StoredClaim;
@@ -123,10 +123,11 @@ impl Expectation {
         matches!(self, Self::Known(claim) if claim.stated().is_some())
     }
 
-    /// Algorithms worth computing while the body arrives; all that may be needed if it cannot be read again.
+    /// Algorithms worth computing while the body arrives; all that may be needed if it cannot be read again. `usual` are those that
+    /// documents of this format state.
     pub(crate) fn algorithms(
         &self,
-        package: PackageType,
+        usual: &[DigestAlgorithm],
         can_be_read_again: bool,
     ) -> Vec<DigestAlgorithm> {
         use DigestAlgorithm::{Md5, Sha1, Sha384, Sha512};
@@ -137,8 +138,8 @@ impl Expectation {
                 algorithms
             }
             Self::Pending(_) if !can_be_read_again => vec![Md5, Sha1, Sha384, Sha512],
-            Self::Pending(_) if package == PackageType::Npm => vec![Sha1, Sha512],
-            Self::None | Self::Unasked | Self::Pending(_) => Vec::new(),
+            Self::Pending(_) => usual.to_vec(),
+            Self::None | Self::Unasked => Vec::new(),
         }
     }
 

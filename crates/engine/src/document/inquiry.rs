@@ -13,6 +13,7 @@ use super::Documents;
 use super::expectation::{Expectation, Lookup, Unread};
 use super::known::Known;
 use crate::claim::StoredClaim;
+use crate::policy::admission;
 use crate::target::Target;
 use crate::transfer::flight::{Effort, Flight, Ready};
 
@@ -92,10 +93,13 @@ impl Inquiry {
         if matches!(lookup, Lookup::NoDocument(Unread::Absent | Unread::Refused))
             && let Some(other) = wanted
                 .format
-                .else_named_by(&wanted.entry.repository, &wanted.name())
+                .naming(&wanted.entry.repository, &wanted.name())
+                .otherwise
+            && let Some(other) = admission::naming_document(wanted, other)
         {
-            let other = Arc::new(Target::naming_document(&wanted.entry, wanted.format, other));
-            return self.learn_claim(wanted, &other, Effort::IfDue).await;
+            return self
+                .learn_claim(wanted, &Arc::new(other), Effort::IfDue)
+                .await;
         }
         lookup
     }

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use larder_formats::Naming;
+
 use super::Documents;
 use super::expectation::Expectation;
 use crate::claim::StoredClaim;
 use crate::fault::Remembered;
+use crate::policy::admission;
 use crate::target::Target;
 
 impl Documents {
@@ -15,7 +18,7 @@ impl Documents {
         if let Some(claim) = &wanted.stated {
             return Expectation::Known(StoredClaim::clone(claim));
         }
-        if let Some(digest) = wanted.format.digest_in_name(&wanted.spec.key_path) {
+        if let Some(digest) = wanted.facts.digest.clone() {
             let url = self.url_in_generation(wanted).await;
             return Expectation::Known(StoredClaim {
                 url,
@@ -49,11 +52,7 @@ impl Documents {
             .generation(&wanted.spec.key_path)
             .filter(|_| !wanted.spec.is_document)?;
         let document = wanted.with_client_encoding(generation.document);
-        let document = Arc::new(Target::naming_document(
-            &wanted.entry,
-            wanted.format,
-            document,
-        ));
+        let document = Arc::new(admission::document(wanted, document)?);
         let record = self
             .catalog
             .record(&document.key)
@@ -72,25 +71,18 @@ impl Documents {
     /// one key per variant in which the one that is asked for may be held.
     pub(super) async fn naming_documents(&self, wanted: &Arc<Target>) -> Option<Vec<Arc<Target>>> {
         // What is stated already, or by the name itself, is not for a document to say.
-        let stated = wanted.stated.is_some()
-            || wanted
-                .format
-                .digest_in_name(&wanted.spec.key_path)
-                .is_some();
-        if wanted.spec.is_document || stated {
+        let stated = wanted.stated.is_some() || wanted.facts.digest.is_some();
+        if wanted.spec.is_document || stated || wanted.facts.naming == Naming::Nobody {
             return None;
         }
         let repository = &wanted.entry.repository;
         let (mut coming, mut held) = (Vec::new(), Vec::new());
-        for spec in wanted
-            .format
-            .possibly_named_by(repository, &wanted.spec.key_path)
-        {
-            let document = Target::naming_document(
-                &wanted.entry,
-                wanted.format,
-                wanted.with_client_encoding(spec),
-            );
+        let naming = wanted.format.naming(repository, &wanted.spec.key_path);
+        for spec in naming.possible {
+            let spec = wanted.with_client_encoding(spec);
+            let Some(document) = admission::document(wanted, spec) else {
+                continue;
+            };
             if self.flights.running(&document.key).is_some() {
                 coming.push(Arc::new(document));
             } else if self
@@ -107,18 +99,13 @@ impl Documents {
         if !(coming.is_empty() && held.is_empty()) {
             return Some([coming, held].concat());
         }
-        let spec = wanted.format.named_by(repository, &wanted.spec.key_path)?;
-        let mut all = vec![spec.clone()];
-        for variant in wanted.format.document_variants() {
-            if *variant != spec.variant {
-                all.push(larder_formats::SourceSpec {
-                    variant,
-                    ..spec.clone()
-                });
-            }
-        }
-        let make = |spec| Arc::new(Target::naming_document(&wanted.entry, wanted.format, spec));
-        Some(all.into_iter().map(make).collect())
+        let preferred = admission::naming_document(wanted, naming.document?)?;
+        let variants = wanted.format.profile().document_variants.iter();
+        let others = variants
+            .filter(|variant| **variant != preferred.spec.variant)
+            .map(|variant| Arc::new(preferred.in_variant(variant)))
+            .collect::<Vec<_>>();
+        Some([vec![Arc::new(preferred)], others].concat())
     }
 
     /// What a document that is already held says of this file; no upstream contact.

@@ -42,7 +42,7 @@ impl Named {
             repository: wanted.entry.repository.name.clone(),
             sources: vec![blob.digest.clone()],
             source_urls: source_urls(wanted, record),
-            rewriter_version: wanted.format.rewriter_version(),
+            rewriter_version: wanted.format.profile().rewriter_version,
             link_base: link_base.0.clone(),
             form,
             rules_epoch: wanted.entry.repository.rules_epoch,

@@ -3,8 +3,8 @@
 mod own;
 
 pub(crate) use own::{
-    Remembered, busy, internal, malformed, negative_fault, offline, stopped, storage_fault,
-    too_much_under_way, unusable_document,
+    Remembered, busy, internal, malformed, negative_fault, offline, refused, stopped,
+    storage_fault, too_much_under_way, unusable_document,
 };
 use std::time::Duration;
 
@@ -145,7 +145,7 @@ pub(crate) fn status_outcome(
         };
     }
     let answered = status;
-    let status = if wanted.format.is_missing(path, status) {
+    let status = if wanted.facts.is_missing(status) {
         404
     } else {
         status
@@ -188,7 +188,7 @@ pub(crate) fn status_outcome(
 /// The upstream's own status, passed on.
 pub(crate) fn passed_on(wanted: &Target, status: u16, retry_after: Option<Duration>) -> Fault {
     let code = match status {
-        404 | 410 => wanted.format.missing_code(&wanted.spec.key_path),
+        404 | 410 => wanted.facts.missing_code,
         429 => ErrorCode::RateLimited,
         508 => ErrorCode::LoopDetected,
         _ => ErrorCode::UpstreamStatus,

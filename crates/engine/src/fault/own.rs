@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use larder_core::{ArtifactRecord, ErrorCode, Fault, FaultKind, RepositoryName, UnixMillis};
-use larder_formats::Malformed;
+use larder_formats::{Malformed, Refusal};
 use larder_storage::StorageError;
 use larder_upstream::in_request;
 
@@ -93,6 +93,19 @@ pub(crate) fn busy(name: &RepositoryName, message: &str) -> Fault {
         .by_rule("limits")
         .briefly(format!("repository {name} has too much under way"))
         .retry_after(Some(UNTIL_LESS_IS_UNDER_WAY))
+}
+
+/// What a format refuses without asking anyone.
+pub(crate) fn refused(repository: &RepositoryName, refusal: Refusal) -> Fault {
+    let kind = match refusal.status {
+        401 => FaultKind::Unauthorized,
+        403 => FaultKind::Forbidden,
+        404 => FaultKind::NotFound,
+        405 => FaultKind::MethodNotAllowed,
+        413 => FaultKind::TooLarge,
+        _ => FaultKind::BadRequest,
+    };
+    Fault::new(kind, refusal.code, refusal.message).in_repository(repository)
 }
 
 /// `offline: true` and nothing held.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use larder_core::{ErrorCode, Fault, FaultKind, Pattern, RepositoryKind, SourceKey};
+use larder_formats::Naming;
 
 use crate::fault::storage_fault;
 use crate::operate::Operator;
@@ -191,7 +192,7 @@ impl Operator {
                     (None, Some(record))
                         if record.verified
                             && cache_type != CacheType::Files
-                            && entry.is_named(&key.path) =>
+                            && entry.facts(&key.path).naming != Naming::Nobody =>
                     {
                         doubted.push((key, record));
                     }

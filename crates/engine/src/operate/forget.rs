@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::Method;
 use larder_core::{ArtifactPath, Fault, SourceKey};
-use larder_formats::{Format, Operation, RequestParts};
+use larder_formats::{Format, Operation, Read, RequestParts, Role};
 
 use crate::fault::storage_fault;
 use crate::keys;
@@ -14,7 +14,7 @@ use crate::operate::Operator;
 use crate::policy::admission;
 use crate::policy::admission::path_fault;
 use crate::repositories::RepositoryState;
-use crate::target::{ArtifactRequest, Target};
+use crate::target::ArtifactRequest;
 
 /// Rows that are looked at together.
 const PAGE: u32 = 500;
@@ -24,7 +24,7 @@ const SPELLINGS: usize = 3;
 /// What a path names.
 enum Named {
     /// Something that is read through the cache.
-    Source(Box<Target>),
+    Source(Box<Read>),
     /// A link to another host: it is kept under its own path.
     External(SourceKey),
     /// Nothing that is ever kept.
@@ -36,25 +36,25 @@ impl Operator {
     /// admit can be flushed as well. A download begun before serves its readers and commits nothing.
     pub(crate) async fn forget(&self, request: &ArtifactRequest<'_>) -> Result<bool, Fault> {
         let entry = admission::entry(&self.registry, request.repository)?;
-        let Some(format) = entry.format else {
-            return Ok(false);
-        };
+        let format = entry.format;
         let (keys, document) = match named(&entry, format, request)? {
             Named::Nothing => return Ok(false),
             Named::External(key) => (vec![key], None),
-            Named::Source(wanted) => {
-                let mut keys = vec![wanted.key.clone()];
+            Named::Source(read) => {
+                let mut keys = vec![keys::key_of(&entry, format, &read.source)];
                 // What signs a document says nothing of another one, and is exchanged with it.
-                let companions = wanted
-                    .generation()
-                    .map(|generation| generation.companions)
-                    .unwrap_or_default();
+                let generation = (read.facts.role == Some(Role::Document))
+                    .then(|| format.generation(&read.source.key_path))
+                    .flatten();
+                let companions = generation.map(|generation| generation.companions);
                 keys.extend(
                     companions
+                        .unwrap_or_default()
                         .iter()
                         .map(|companion| keys::key_of(&entry, format, &companion.source)),
                 );
-                (keys, wanted.spec.is_document.then_some(wanted))
+                let is_document = read.source.is_document;
+                (keys, is_document.then_some(read.source.key_path))
             }
         };
         let is_meant = |key: &SourceKey| keys.iter().any(|meant| keys::names_the_same(meant, key));
@@ -110,16 +110,13 @@ impl Operator {
         &self,
         entry: &RepositoryState,
         format: &dyn Format,
-        document: &Target,
+        document: &str,
     ) -> Result<(), Fault> {
         let (repository, name) = (&entry.repository, &entry.repository.name);
         let is_named = |path: &str| {
-            let is_it = |spec: &larder_formats::SourceSpec| spec.key_path == document.spec.key_path;
-            format
-                .named_by(repository, path)
-                .as_ref()
-                .is_some_and(is_it)
-                || format.possibly_named_by(repository, path).iter().any(is_it)
+            let is_it = |spec: &larder_formats::SourceSpec| spec.key_path == document;
+            let naming = format.naming(repository, path);
+            naming.document.as_ref().is_some_and(is_it) || naming.possible.iter().any(is_it)
         };
         let mut after = (String::new(), String::new());
         loop {
@@ -162,9 +159,9 @@ fn named(
         request.query.map(str::to_owned),
     );
     for _ in 0..SPELLINGS {
-        let path = ArtifactPath::parse(&raw, format.path_rules());
+        let path = ArtifactPath::parse(&raw, format.profile().path_rules);
         let path = path.map_err(|error| path_fault(error).in_repository(&entry.repository.name))?;
-        if format.links_elsewhere() && path.as_str().starts_with("_ext/") {
+        if format.profile().links_elsewhere && path.as_str().starts_with("_ext/") {
             return Ok(Named::External(keys::key_of_file(entry, path.as_str())));
         }
         let parts = RequestParts {
@@ -177,11 +174,7 @@ fn named(
         };
         match format.operation(&parts) {
             Operation::Read(read) => {
-                return Ok(Named::Source(Box::new(Target::naming_document(
-                    entry,
-                    format,
-                    read.source,
-                ))));
+                return Ok(Named::Source(Box::new(read)));
             }
             Operation::Redirect(to) => {
                 let (path, after) = to

@@ -4,12 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use larder_core::{
-    ArtifactPath, BuiltIn, ErrorCode, Fault, FaultKind, Mutability, PathError, PathRules,
+    Access, ArtifactPath, BuiltIn, ErrorCode, Fault, FaultKind, Mutability, PathError, PathRules,
     RepositoryKind, RepositoryName,
 };
-use larder_formats::{Form, Format, Links, Operation, Read, RequestParts, SourceBase, SourceSpec};
+use larder_formats::{
+    Form, Format, Links, Naming, Operation, PassThrough, PathFacts, Read, RequestParts, SourceBase,
+    SourceSpec,
+};
 
+use crate::causes::warn_once;
 use crate::counters::count;
+use crate::fault::offline;
 use crate::policy::denied;
 use crate::repositories::{Registry, RepositoryState};
 use crate::target::{ArtifactRequest, Target};
@@ -48,6 +53,11 @@ pub(crate) enum Admission {
     Read(Box<Admitted>),
     /// A local repository: `origin/local` admits its paths itself.
     Local(Arc<RepositoryState>),
+    /// A request that the upstream answers itself, each time anew.
+    PassThrough {
+        wanted: Box<Target>,
+        pass: PassThrough,
+    },
     /// Anything that needs no access decision about an artifact.
     Other {
         entry: Arc<RepositoryState>,
@@ -65,16 +75,13 @@ pub(crate) fn admit(
     if entry.repository.local().is_some() {
         return Ok(Admission::Local(entry));
     }
-    let Some(format) = entry.format else {
-        return Err(not_built(
-            &entry,
-            "its package type is not built in this version of larder",
-        ));
-    };
+    let format = entry.format;
     let named = |fault: Fault| fault.in_repository(&entry.repository.name);
-    let path = ArtifactPath::parse(request.raw_path, format.path_rules())
+    let path = ArtifactPath::parse(request.raw_path, format.profile().path_rules)
         .map_err(|e| named(path_fault(e)))?;
-    if format.links_elsewhere() && (path.as_str() == "_ext" || path.as_str().starts_with("_ext/")) {
+    if format.profile().links_elsewhere
+        && (path.as_str() == "_ext" || path.as_str().starts_with("_ext/"))
+    {
         return admit_external(registry, &entry, format, request, &path);
     }
     let parts = RequestParts {
@@ -87,21 +94,47 @@ pub(crate) fn admit(
     };
     let read = match format.operation(&parts) {
         Operation::Read(read) => read,
+        Operation::PassThrough(pass) => return admit_pass_through(entry, pass, &path),
         operation => return Ok(Admission::Other { entry, operation }),
     };
     read_only(&entry, request)?;
-    let policy_path = format
-        .subject(&read.source.key_path)
-        .unwrap_or(&read.source.key_path)
-        .to_owned();
-    let class = classify(&entry, format, &policy_path)?;
+    let class = classify_read(&entry, &read)?;
     let subject = subject_of(&entry, format, &read, request);
     Ok(Admission::Read(Box::new(Admitted {
         form: read.form,
         bypass_cache: read.bypass_cache,
-        wanted: Arc::new(Target::new(entry, format, read.source, class)),
+        wanted: Arc::new(Target::new(entry, format, read.source, read.facts, class)),
         subject,
     })))
+}
+
+/// The rules that hold for what is cached hold for what is not: a path that they keep out is not asked of the upstream, and an upstream
+/// that is not to be asked is asked nothing. There is nothing that quarantine could hold: such an answer is no artifact, and has no date.
+fn admit_pass_through(
+    entry: Arc<RepositoryState>,
+    pass: PassThrough,
+    path: &ArtifactPath,
+) -> Result<Admission, Fault> {
+    let spec = SourceSpec {
+        base: pass.base.clone(),
+        path: pass.path.clone(),
+        query: pass.query.clone(),
+        key_path: path.as_str().trim_end_matches('/').to_owned(),
+        accept: None,
+        variant: "",
+        is_document: false,
+    };
+    let facts = entry.facts(&spec.key_path);
+    let access = classify(&entry, facts.policy_path(&spec.key_path), facts.built_in)?;
+    let format = entry.format;
+    let wanted = Target::new(entry, format, spec, facts, access);
+    if wanted.entry.repository_is_offline() {
+        return Err(offline(&wanted));
+    }
+    Ok(Admission::PassThrough {
+        wanted: Box::new(wanted),
+        pass,
+    })
 }
 
 /// `_ext/<mac>/<host>/<path>`: a link that larder itself wrote, to another host. Patterns apply to the original path.
@@ -121,44 +154,41 @@ fn admit_external(
     let forged = || denied::forged(entry, path);
     let external = |path: &ArtifactPath| links.resolve_external(path, SIDECARS).ok_or_else(forged);
     let link = external(path)?;
-    let policy_path = format
-        .subject(&link.original_path)
-        .unwrap_or(&link.original_path)
-        .to_owned();
-    let class = classify(entry, format, &policy_path)?;
-    let spec = |path: &ArtifactPath, url| SourceSpec {
-        base: SourceBase::External(Box::new(url)),
-        path: String::new(),
-        query: None,
-        key_path: path.as_str().to_owned(),
-        accept: None,
-        variant: "",
-        is_document: false,
+    let original = format.facts(&entry.repository, &link.original_path);
+    let class = classify(
+        entry,
+        original.policy_path(&link.original_path),
+        original.built_in,
+    )?;
+    let target = |path: &ArtifactPath, url| {
+        let spec = SourceSpec {
+            base: SourceBase::External(Box::new(url)),
+            path: String::new(),
+            query: None,
+            key_path: path.as_str().to_owned(),
+            accept: None,
+            variant: "",
+            is_document: false,
+        };
+        let facts = format.facts(&entry.repository, path.as_str());
+        Target::new(Arc::clone(entry), format, spec, facts, class)
     };
-    let subject = match format
+    let wanted = target(path, link.url);
+    let subject = match wanted
+        .facts
         .subject(path.as_str())
         .map(ArtifactPath::from_decoded)
     {
-        Some(Ok(subject_path)) => {
-            let link = external(&subject_path)?;
-            Some(Arc::new(Target::new(
-                Arc::clone(entry),
-                format,
-                spec(&subject_path, link.url),
-                class,
-            )))
+        Some(Ok(subject)) => {
+            let url = external(&subject)?.url;
+            Some(Arc::new(target(&subject, url)))
         }
         _ => None,
     };
     Ok(Admission::Read(Box::new(Admitted {
         form: Form::Verbatim,
         bypass_cache: false,
-        wanted: Arc::new(Target::new(
-            Arc::clone(entry),
-            format,
-            spec(path, link.url),
-            class,
-        )),
+        wanted: Arc::new(wanted),
         subject,
     })))
 }
@@ -170,7 +200,7 @@ fn subject_of(
     request: &ArtifactRequest<'_>,
 ) -> Option<Arc<Target>> {
     entry.repository.quarantine.hold?;
-    let path = ArtifactPath::from_decoded(format.subject(&read.source.key_path)?).ok()?;
+    let path = ArtifactPath::from_decoded(read.facts.subject(&read.source.key_path)?).ok()?;
     let parts = RequestParts {
         repository: &entry.repository,
         method: request.method,
@@ -182,13 +212,60 @@ fn subject_of(
     let Operation::Read(subject) = format.operation(&parts) else {
         return None;
     };
-    let class = classify(entry, format, path.as_str()).ok()?;
+    let class = classify(entry, path.as_str(), subject.facts.built_in).ok()?;
     Some(Arc::new(Target::new(
         Arc::clone(entry),
         format,
         subject.source,
+        subject.facts,
         class,
     )))
+}
+
+/// A document that larder reads on its own account, to learn what it says of a file or because a generation is not whole without it;
+/// `None` if the rules do not admit it: what no client may ask for, larder does not ask the upstream for either.
+pub(crate) fn document(wanted: &Target, spec: SourceSpec) -> Option<Target> {
+    let entry = &wanted.entry;
+    let facts = entry.facts(&spec.key_path);
+    let policy_path = facts.policy_path(&spec.key_path);
+    let access = &entry.repository.access;
+    let access = access.classify(policy_path, facts.built_in).ok()?;
+    Some(Target::new(
+        Arc::clone(entry),
+        wanted.format,
+        spec,
+        facts,
+        access,
+    ))
+}
+
+/// As [`document`], of one that would be obtained for the sake of `wanted`. A file whose document the rules keep out is one that nothing
+/// names: the rules admit it, so it is served, and it is as it came. The operator is told.
+pub(crate) fn naming_document(wanted: &Target, spec: SourceSpec) -> Option<Target> {
+    let index = spec.key_path.clone();
+    let document = document(wanted, spec);
+    if document.is_none() {
+        warn_once!(
+            wanted,
+            "index_denied",
+            "the patterns of this repository keep out the index that states what this file is: it is served without being compared with \
+             anything; admit the index if it should be",
+            index = index
+        );
+    }
+    document
+}
+
+/// Whether there is a document that may be obtained for the sake of a file, to say what it is.
+pub(crate) fn may_be_named(wanted: &Target) -> bool {
+    let naming = || {
+        wanted
+            .format
+            .naming(&wanted.entry.repository, &wanted.spec.key_path)
+            .document
+    };
+    wanted.facts.naming == Naming::Obtained
+        && naming().is_some_and(|spec| document(wanted, spec).is_some())
 }
 
 /// A file that a document names, by its decoded path; `None` if the rules do not admit it.
@@ -210,8 +287,14 @@ pub(crate) fn named_file(
     let Operation::Read(read) = format.operation(&parts) else {
         return None;
     };
-    let class = classify(entry, format, format.subject(path).unwrap_or(path)).ok()?;
-    Some(Target::new(Arc::clone(entry), format, read.source, class))
+    let class = classify_read(entry, &read).ok()?;
+    Some(Target::new(
+        Arc::clone(entry),
+        format,
+        read.source,
+        read.facts,
+        class,
+    ))
 }
 
 /// The repository, or the fault that says what is wrong with it.
@@ -257,23 +340,20 @@ fn read_only(entry: &RepositoryState, request: &ArtifactRequest<'_>) -> Result<(
     .in_repository(&entry.repository.name))
 }
 
-/// The class of a path by the rules, or the fault that names the one that keeps it out.
-pub(crate) fn classify(
-    entry: &RepositoryState,
-    format: &'static dyn Format,
-    path: &str,
-) -> Result<Mutability, Fault> {
-    classify_as(entry, path, format.built_in(&entry.repository, path))
+/// The class of what a request reads, or the fault that names the rule that keeps it out.
+fn classify_read(entry: &RepositoryState, read: &Read) -> Result<Access, Fault> {
+    let path = read.facts.policy_path(&read.source.key_path);
+    classify(entry, path, read.facts.built_in)
 }
 
-/// The same, where it is known what the format says of it.
-pub(crate) fn classify_as(
+/// The class of a path by the rules and by what its format says of it, or the fault that names the rule that keeps it out.
+pub(crate) fn classify(
     entry: &RepositoryState,
     path: &str,
     built_in: BuiltIn,
-) -> Result<Mutability, Fault> {
+) -> Result<Access, Fault> {
     let access = entry.repository.access.classify(path, built_in);
-    access.map(|access| access.mutability).map_err(|denied| {
+    access.map_err(|denied| {
         if denied.pattern_limit {
             count(&entry.counters.pattern_limits);
         }
@@ -328,12 +408,9 @@ pub(crate) fn path_fault(error: PathError) -> Fault {
 }
 
 impl RepositoryState {
-    /// Whether a document states what the file at `path` should be.
-    pub(crate) fn is_named(&self, path: &str) -> bool {
-        self.format.is_some_and(|format| {
-            format.named_by(&self.repository, path).is_some()
-                || !format.possibly_named_by(&self.repository, path).is_empty()
-        })
+    /// What a path of this repository is.
+    pub(crate) fn facts(&self, path: &str) -> PathFacts {
+        self.format.facts(&self.repository, path)
     }
 
     pub(crate) fn is_mutable(&self, path: &str) -> bool {
@@ -342,13 +419,11 @@ impl RepositoryState {
 
     /// The class of a path; `None` if the rules do not admit it.
     pub(crate) fn class_at(&self, path: &str) -> Option<Mutability> {
-        let format = self.format?;
-        let path = format.subject(path).unwrap_or(path);
-        let built_in = format.built_in(&self.repository, path);
+        let facts = self.facts(path);
         self.repository
             .access
-            .classify(path, built_in)
+            .classify(facts.policy_path(path), facts.built_in)
             .ok()
-            .map(|access| access.mutability)
+            .map(Access::mutability)
     }
 }

@@ -1,12 +1,12 @@
 //! Folders: what an upstream redirects to a path that ends in a slash (docs/adr/0053). Such a path is mutable whatever its name says,
 //! and where the folder lies below the repository's upstream, clients are redirected too.
 
-use larder_core::{ArtifactRecord, BuiltIn, Fault, Mutability, StoredHeaders};
+use larder_core::{Access, ArtifactRecord, BuiltIn, Fault, Mutability, StoredHeaders};
 use larder_formats::SourceBase;
 use larder_upstream::UpstreamResponse;
 use url::Url;
 
-use crate::policy::admission::classify_as;
+use crate::policy::admission::classify;
 use crate::policy::listing;
 use crate::repositories::RepositoryState;
 use crate::target::{FOLDER, Target, class_of};
@@ -16,7 +16,7 @@ pub(crate) fn note(wanted: &Target, response: &UpstreamResponse, headers: &mut S
     let Some(folder) = response
         .folder
         .as_ref()
-        .filter(|_| wanted.format.passes_folders_on())
+        .filter(|_| wanted.format.profile().passes_folders_on)
     else {
         return;
     };
@@ -77,14 +77,16 @@ impl Target {
             return Ok(self.class);
         }
         let file = path.trim_end_matches('/');
-        let policy_path = self.format.subject(file).unwrap_or(file);
+        let facts = self.facts_of(file);
+        let policy_path = facts.policy_path(file);
         // The root is a folder to its format, and here it is not.
         let built_in = if file.is_empty() {
             BuiltIn::None
         } else {
-            self.format.built_in(&self.entry.repository, policy_path)
+            facts.built_in
         };
-        classify_as(&self.entry, policy_path, built_in).map_err(|mut fault| {
+        let access = classify(&self.entry, policy_path, built_in);
+        access.map(Access::mutability).map_err(|mut fault| {
             fault
                 .message
                 .push_str("; the upstream has a file there and no listing, so that the slash behind its name does not count");

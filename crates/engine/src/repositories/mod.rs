@@ -43,8 +43,8 @@ pub(crate) struct RepositoryState {
     pub(crate) link_key: LinkKey,
     /// What larder has found out about the upstream and its documents.
     pub(crate) learnt: Arc<Learnt>,
-    /// `None` if the format is not built.
-    pub(crate) format: Option<&'static dyn Format>,
+    /// That of its package type.
+    pub(crate) format: &'static dyn Format,
     /// Why requests are answered 501, if they are.
     pub(crate) not_built: Option<Arc<str>>,
 }
@@ -109,7 +109,7 @@ impl Registry {
     /// Where links into a repository start: the public URL, else what the client used; path-absolute where the format wants that.
     pub(crate) fn link_base(&self, format: &dyn Format, mount: &Mount<'_>) -> LinkBase {
         let public = self.public_urls.load();
-        let base = if format.absolute_links() {
+        let base = if format.profile().absolute_links {
             mount.url(&public)
         } else {
             mount.path(&public)
@@ -121,12 +121,12 @@ impl Registry {
     pub(crate) fn links_depend_on_host(&self, format: &dyn Format) -> bool {
         self.public_urls
             .load()
-            .depend_on_client(format.absolute_links())
+            .depend_on_client(format.profile().absolute_links)
     }
 
     /// Whether the bases of links are those that the operator has named, and not whatever clients call larder.
     pub(crate) fn link_bases_are_known(&self, format: &dyn Format) -> bool {
-        !format.absolute_links() || !self.public_urls.load().is_empty()
+        !format.profile().absolute_links || !self.public_urls.load().is_empty()
     }
 
     /// The path at which this client finds something of a repository, percent-encoded and query included.

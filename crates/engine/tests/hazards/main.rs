@@ -7,6 +7,7 @@
 )]
 
 mod answers;
+mod denied;
 mod flush;
 mod freshness;
 mod head;

@@ -35,7 +35,7 @@ pub(crate) fn over<T>(
     document: &Document<'_>,
     run: impl Fn(&'static dyn larder_formats::Format, &Document<'_>, &Links<'_>) -> T,
 ) {
-    let format = format_of(repository.package).unwrap();
+    let format = format_of(repository.package);
     let base = LinkBase::new("https://larder.example/api/v1/remote/bench/");
     let links = Links::new(repository, &LinkKey::from_bytes([7; 32]), base);
     bencher

@@ -30,8 +30,9 @@ use larder_core::{ArtifactPath, BuiltIn, Repository};
 
 use crate::generic::{file, subject};
 use crate::{
-    Claim, Derived, Document, Form, Format, Identifier, Links, Malformed, Meter, Operation, Read,
-    RequestParts, SourceBase, SourceSpec,
+    Claim, Document, DocumentFormat, Form, Format, Identifier, Links, Malformed, Meter, Naming,
+    NamingDocuments, Operation, PathFacts, Profile, Protocol, Read, RequestParts, SourceBase,
+    SourceSpec,
 };
 
 /// Alpine repositories.
@@ -51,37 +52,38 @@ impl Format for Alpine {
             ..source
         };
         Operation::Read(Read {
+            facts: facts(&source.key_path),
             source,
             form: Form::Verbatim,
             bypass_cache: false,
         })
     }
 
-    fn built_in(&self, _repository: &Repository, path: &str) -> BuiltIn {
-        if path::changes(path) {
-            BuiltIn::Mutable
-        } else {
-            BuiltIn::None
+    fn facts(&self, _repository: &Repository, path: &str) -> PathFacts {
+        facts(path)
+    }
+
+    fn profile(&self) -> &'static Profile {
+        const PROFILE: Profile = Profile {
+            rewriter_version: 3,
+            ..Profile::PLAIN
+        };
+        &PROFILE
+    }
+}
+
+impl Protocol for Alpine {}
+
+impl DocumentFormat for Alpine {
+    fn naming(&self, _repository: &Repository, path: &str) -> NamingDocuments {
+        NamingDocuments {
+            document: path::index_of(path).and_then(|index| source(&index)),
+            otherwise: path::v3_index_of(path).and_then(|index| source(&index)),
+            possible: path::indexes_of(path)
+                .iter()
+                .filter_map(|index| source(index))
+                .collect(),
         }
-    }
-
-    fn subject<'p>(&self, path: &'p str) -> Option<&'p str> {
-        subject(path)
-    }
-
-    fn named_by(&self, _repository: &Repository, path: &str) -> Option<SourceSpec> {
-        source(&path::index_of(path)?)
-    }
-
-    fn else_named_by(&self, _repository: &Repository, path: &str) -> Option<SourceSpec> {
-        source(&path::v3_index_of(path)?)
-    }
-
-    fn possibly_named_by(&self, _repository: &Repository, path: &str) -> Vec<SourceSpec> {
-        path::indexes_of(path)
-            .iter()
-            .filter_map(|index| source(index))
-            .collect()
     }
 
     fn check(
@@ -109,31 +111,30 @@ impl Format for Alpine {
         apkindex::claims(document, links, sink)
     }
 
-    fn derive(
-        &self,
-        _document: &Document<'_>,
-        form: &'static str,
-        _links: &Links<'_>,
-    ) -> Result<Derived, Malformed> {
-        Err(Malformed(format!("a signed index has no form {form:?}")))
-    }
-
     fn identifier(&self, path: &str) -> Option<Box<dyn Identifier>> {
         path::is_package(path)
             .then(|| Box::new(identity::PackageIdentifier::new()) as Box<dyn Identifier>)
     }
+}
 
-    fn varies_by(&self, _path: &str) -> &'static [&'static str] {
-        &[]
+/// What a decoded path is.
+fn facts(path: &str) -> PathFacts {
+    let subject = subject(path);
+    let built_in = if path::changes(subject.unwrap_or(path)) {
+        BuiltIn::Mutable
+    } else {
+        BuiltIn::None
+    };
+    PathFacts {
+        built_in,
+        naming: if path::is_package(path) {
+            Naming::Obtained
+        } else {
+            Naming::Nobody
+        },
+        ..PathFacts::default()
     }
-
-    fn absolute_links(&self) -> bool {
-        false
-    }
-
-    fn rewriter_version(&self) -> u32 {
-        3
-    }
+    .beside(subject)
 }
 
 /// An index, by its decoded path.

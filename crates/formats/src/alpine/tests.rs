@@ -135,7 +135,7 @@ fn apk_15_indexes_of_both_versions_and_helpers_are_mutable_and_packages_are_not(
         ("x86_64/old-APKINDEX.tar.gz", true, false),
     ] {
         assert_eq!(
-            Alpine.built_in(&repository(), path) == BuiltIn::Mutable,
+            Alpine.facts(&repository(), path).built_in == BuiltIn::Mutable,
             mutable,
             "{path}"
         );
@@ -149,11 +149,8 @@ fn apk_15_indexes_of_both_versions_and_helpers_are_mutable_and_packages_are_not(
 
 #[test]
 fn apk_16_a_package_is_named_by_the_index_of_its_own_folder() {
-    let named = |path| {
-        Alpine
-            .named_by(&repository(), path)
-            .map(|spec| spec.key_path)
-    };
+    let named =
+        |path| crate::testing::named_by(&Alpine, &repository(), path).map(|spec| spec.key_path);
     assert_eq!(
         named("v3.20/main/x86_64/a-1.apk").as_deref(),
         Some("v3.20/main/x86_64/APKINDEX.tar.gz")

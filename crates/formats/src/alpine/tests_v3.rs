@@ -284,7 +284,7 @@ fn an_index_may_have_folders_of_its_own_and_its_packages_find_it() {
         "edge/x86_64/pool/pla/plain-1.0-r0.apk",
     ];
     assert_eq!(paths[3..], below);
-    let possible = Alpine.possibly_named_by(&repository(), below[0]);
+    let possible = Alpine.naming(&repository(), below[0]).possible;
     assert!(
         possible
             .iter()
@@ -308,7 +308,8 @@ fn an_index_that_leads_past_larder_is_remarked_upon() {
 fn packages_without_an_architecture_are_looked_for_in_the_indexes_of_all() {
     let possible = |path| -> Vec<_> {
         Alpine
-            .possibly_named_by(&repository(), path)
+            .naming(&repository(), path)
+            .possible
             .into_iter()
             .map(|index| index.key_path)
             .collect()

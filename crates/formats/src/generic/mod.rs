@@ -3,11 +3,11 @@
 //! The smallest format, and the place of the two rules that file-like formats share: which query parameters travel on, and
 //! what a sidecar is.
 
-use larder_core::{BuiltIn, Repository};
+use larder_core::{BuiltIn, ErrorCode, Repository, shown};
 
 use crate::{
-    Claim, Derived, Document, Form, Format, Links, Malformed, Meter, Operation, Read, RequestParts,
-    SourceBase, SourceSpec,
+    DocumentFormat, Form, Format, Hosted, Operation, PathFacts, Profile, Protocol, Read, Refusal,
+    RequestParts, SourceBase, SourceSpec, UploadHead,
 };
 
 /// Generic file servers.
@@ -16,72 +16,63 @@ pub(crate) struct Generic;
 
 impl Format for Generic {
     fn operation(&self, request: &RequestParts<'_>) -> Operation {
+        let source = file(request);
         Operation::Read(Read {
-            source: file(request),
+            facts: self.facts(request.repository, &source.key_path),
+            source,
             form: Form::Verbatim,
             bypass_cache: false,
         })
     }
 
-    fn built_in(&self, repository: &Repository, path: &str) -> BuiltIn {
-        if is_folder(repository, path) {
+    fn facts(&self, repository: &Repository, path: &str) -> PathFacts {
+        let built_in = if is_folder(repository, path) {
             BuiltIn::Mutable
         } else {
             BuiltIn::None
+        };
+        // What stands before a sidecar's ending is no folder.
+        PathFacts {
+            built_in,
+            ..PathFacts::default()
         }
+        .beside(subject(path))
     }
 
-    fn passes_folders_on(&self) -> bool {
-        true
+    fn profile(&self) -> &'static Profile {
+        const PROFILE: Profile = Profile {
+            passes_folders_on: true,
+            keeps_coding: true,
+            ..Profile::PLAIN
+        };
+        &PROFILE
     }
 
-    fn subject<'p>(&self, path: &'p str) -> Option<&'p str> {
-        subject(path)
+    fn hosted(&self) -> Option<&dyn Hosted> {
+        Some(self)
     }
+}
 
-    fn named_by(&self, _repository: &Repository, _path: &str) -> Option<SourceSpec> {
-        None
-    }
+impl DocumentFormat for Generic {}
 
-    fn check(
-        &self,
-        _repository: &Repository,
-        _document: &Document<'_>,
-        _meter: &Meter,
-    ) -> Result<(), Malformed> {
-        Ok(())
-    }
+impl Protocol for Generic {}
 
-    fn claims(
-        &self,
-        _document: &Document<'_>,
-        _links: &Links<'_>,
-        _sink: &mut dyn FnMut(Claim),
-    ) -> Result<(), Malformed> {
-        Ok(())
-    }
-
-    fn derive(
-        &self,
-        _document: &Document<'_>,
-        form: &'static str,
-        _links: &Links<'_>,
-    ) -> Result<Derived, Malformed> {
-        Err(Malformed(format!(
-            "files of a generic repository have no form {form:?}"
-        )))
-    }
-
-    fn varies_by(&self, _path: &str) -> &'static [&'static str] {
-        &[]
-    }
-
-    fn absolute_links(&self) -> bool {
-        false
-    }
-
-    fn rewriter_version(&self) -> u32 {
-        1
+impl Hosted for Generic {
+    /// A folder cannot be written: it is there as long as files are in it.
+    fn accept(&self, head: &UploadHead<'_>) -> Result<(), Refusal> {
+        if !(head.path.is_empty() || head.path.ends_with('/')) {
+            return Ok(());
+        }
+        let message = format!(
+            "{} is a folder of repository {}: it is there as long as files are in it; name a file below it, without a slash at the end",
+            shown(&format!("/{}", head.path)),
+            head.repository
+        );
+        Err(Refusal {
+            status: 400,
+            code: ErrorCode::InvalidPath,
+            message,
+        })
     }
 }
 
@@ -180,8 +171,9 @@ mod tests {
             larder_core::PackageType::Generic,
             "https://files.example/pub/",
         );
-        let mutable =
-            |repository: &Repository, path| Generic.built_in(repository, path) == BuiltIn::Mutable;
+        let mutable = |repository: &Repository, path| {
+            Generic.facts(repository, path).built_in == BuiltIn::Mutable
+        };
         for (immutable, folders, files) in [
             (
                 None,

@@ -30,8 +30,9 @@ use larder_core::{BuiltIn, Repository};
 
 use crate::generic::{file, subject};
 use crate::{
-    Claim, Derived, Document, Form, Format, Links, Malformed, MergeFault, MergeMember, Merged,
-    Meter, Operation, Read, RequestParts, SourceBase, SourceSpec,
+    Claim, Derived, Document, DocumentFormat, Form, Format, Links, Malformed, MergeFault,
+    MergeMember, Merged, Meter, Naming, NamingDocuments, Operation, PathFacts, Profile, Protocol,
+    Read, RequestParts, SourceBase, SourceSpec,
 };
 
 /// Helm chart repositories.
@@ -42,10 +43,6 @@ pub(crate) struct Helm;
 const INDEX: &str = "index";
 
 impl Format for Helm {
-    fn links_elsewhere(&self) -> bool {
-        true
-    }
-
     fn operation(&self, request: &RequestParts<'_>) -> Operation {
         let mut source = file(request);
         source.is_document = is_index(&source.key_path);
@@ -55,27 +52,34 @@ impl Format for Helm {
             Form::Verbatim
         };
         Operation::Read(Read {
+            facts: facts(&source.key_path),
             source,
             form,
             bypass_cache: false,
         })
     }
 
-    fn built_in(&self, _repository: &Repository, path: &str) -> BuiltIn {
-        // The contract's `index\.yaml$`, unanchored at its start.
-        if path.ends_with("index.yaml") {
-            BuiltIn::Mutable
-        } else {
-            BuiltIn::None
-        }
+    fn facts(&self, _repository: &Repository, path: &str) -> PathFacts {
+        facts(path)
     }
 
-    fn subject<'p>(&self, path: &'p str) -> Option<&'p str> {
-        subject(path)
+    fn profile(&self) -> &'static Profile {
+        const PROFILE: Profile = Profile {
+            absolute_links: true,
+            links_elsewhere: true,
+            merges: true,
+            rewriter_version: 2,
+            ..Profile::PLAIN
+        };
+        &PROFILE
     }
+}
 
-    fn named_by(&self, _repository: &Repository, path: &str) -> Option<SourceSpec> {
-        (!is_index(path)).then(|| SourceSpec {
+impl Protocol for Helm {}
+
+impl DocumentFormat for Helm {
+    fn naming(&self, _repository: &Repository, path: &str) -> NamingDocuments {
+        let index = || SourceSpec {
             base: SourceBase::Files,
             path: "index.yaml".to_owned(),
             query: None,
@@ -83,7 +87,11 @@ impl Format for Helm {
             accept: None,
             variant: "",
             is_document: true,
-        })
+        };
+        NamingDocuments {
+            document: (!is_index(path)).then(index),
+            ..NamingDocuments::default()
+        }
     }
 
     fn check(
@@ -127,10 +135,6 @@ impl Format for Helm {
         (form == INDEX).then(|| merge::merge(members))
     }
 
-    fn merges(&self) -> bool {
-        true
-    }
-
     fn names(&self, document: &Document<'_>) -> Result<HashSet<String>, Malformed> {
         merge::names(document.body)
     }
@@ -141,18 +145,27 @@ impl Format for Helm {
             .and_then(|rest| rest.strip_prefix('-'))
             .is_some_and(|version| version.starts_with(|c: char| c == 'v' || c.is_ascii_digit()))
     }
+}
 
-    fn varies_by(&self, _path: &str) -> &'static [&'static str] {
-        &[]
+/// What a decoded path is.
+fn facts(path: &str) -> PathFacts {
+    let subject = subject(path);
+    // The contract's `index\.yaml$`, unanchored at its start.
+    let built_in = if subject.unwrap_or(path).ends_with("index.yaml") {
+        BuiltIn::Mutable
+    } else {
+        BuiltIn::None
+    };
+    PathFacts {
+        built_in,
+        naming: if is_index(path) {
+            Naming::Nobody
+        } else {
+            Naming::Obtained
+        },
+        ..PathFacts::default()
     }
-
-    fn absolute_links(&self) -> bool {
-        true
-    }
-
-    fn rewriter_version(&self) -> u32 {
-        2
-    }
+    .beside(subject)
 }
 
 /// Whether a path is an index that Helm would ask for: `<repository URL>/index.yaml`.

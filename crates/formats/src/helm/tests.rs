@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use larder_core::{AllowPrivate, BuiltIn, PackageType, Repository, UnixMillis};
 
 use super::*;
-use crate::testing::{links, read, remote};
+use crate::testing::{links, named_by, read, remote};
 
 const LARDER: &str = "https://larder.example/api/v1/remote/stable/";
 const HELM_STYLE: &str = include_str!("testdata/helm-repo-index.yaml");
@@ -154,23 +154,29 @@ fn index_is_a_derived_document_and_charts_are_files() {
             "{path}"
         );
     }
-    assert_eq!(Helm.built_in(&repository, "index.yaml"), BuiltIn::Mutable);
     assert_eq!(
-        Helm.built_in(&repository, "a/myindex.yaml"),
+        Helm.facts(&repository, "index.yaml").built_in,
         BuiltIn::Mutable
     );
-    assert_eq!(Helm.built_in(&repository, "index.yaml.bak"), BuiltIn::None);
     assert_eq!(
-        Helm.subject("charts/foo-1.0.0.tgz.prov"),
+        Helm.facts(&repository, "a/myindex.yaml").built_in,
+        BuiltIn::Mutable
+    );
+    assert_eq!(
+        Helm.facts(&repository, "index.yaml.bak").built_in,
+        BuiltIn::None
+    );
+    assert_eq!(
+        Helm.facts(&repository, "charts/foo-1.0.0.tgz.prov")
+            .subject("charts/foo-1.0.0.tgz.prov"),
         Some("charts/foo-1.0.0.tgz")
     );
     assert_eq!(
-        Helm.named_by(&repository, "charts/foo-1.0.0.tgz")
-            .map(|source| source.key_path),
+        named_by(&Helm, &repository, "charts/foo-1.0.0.tgz").map(|source| source.key_path),
         Some("index.yaml".to_owned())
     );
-    assert_eq!(Helm.named_by(&repository, "index.yaml"), None);
-    assert!(Helm.absolute_links());
+    assert_eq!(named_by(&Helm, &repository, "index.yaml"), None);
+    assert!(Helm.profile().absolute_links);
 }
 
 #[test]

@@ -23,10 +23,11 @@ mod path;
 mod request;
 mod tarball;
 
-use larder_core::{BuiltIn, PathRules, Repository};
+use larder_core::{BuiltIn, DigestAlgorithm, PathRules, Repository};
 
 use crate::{
-    Claim, Derived, Document, Format, Links, Malformed, Meter, Operation, RequestParts, SourceSpec,
+    Claim, Derived, Document, DocumentFormat, Format, Links, Malformed, Meter, Naming,
+    NamingDocuments, Operation, PathFacts, Profile, Protocol, RequestParts, SourceSpec,
 };
 use path::{Route, is_tarball};
 
@@ -35,51 +36,82 @@ use path::{Route, is_tarball};
 pub(crate) struct Npm;
 
 impl Format for Npm {
-    fn links_elsewhere(&self) -> bool {
-        true
-    }
-
     fn operation(&self, request: &RequestParts<'_>) -> Operation {
         request::operation(request)
     }
 
-    fn built_in(&self, _repository: &Repository, path: &str) -> BuiltIn {
-        if is_tarball(path) {
-            BuiltIn::None
-        } else {
-            BuiltIn::MutableUnlessConfigured
-        }
+    fn facts(&self, _repository: &Repository, path: &str) -> PathFacts {
+        facts(Route::parse(path).ok(), path)
     }
 
-    fn subject<'p>(&self, _path: &'p str) -> Option<&'p str> {
-        None
-    }
-
-    /// The abbreviated packument, which is the smaller one and usually there already; under quarantine the full one, since
-    /// only that has publish times.
-    fn named_by(&self, repository: &Repository, path: &str) -> Option<SourceSpec> {
-        let Ok(Route::Tarball(package, _)) = Route::parse(path) else {
-            return None;
+    fn profile(&self) -> &'static Profile {
+        const PROFILE: Profile = Profile {
+            absolute_links: true,
+            links_elsewhere: true,
+            rewriter_version: 2,
+            // Of packuments, that is: nothing else names tarballs for others.
+            document_variants: &[request::ABBREVIATED, request::FULL],
+            usual_digests: &[DigestAlgorithm::Sha1, DigestAlgorithm::Sha512],
+            path_rules: PathRules {
+                encoded_scope_slash: true,
+            },
+            ..Profile::PLAIN
         };
-        Some(request::packument(
-            Route::Packument(package),
-            repository.quarantine.hold.is_none(),
-        ))
+        &PROFILE
     }
+}
 
+/// What a decoded path is that parses to this route.
+fn facts(route: Option<Route<'_>>, path: &str) -> PathFacts {
+    let built_in = if is_tarball(path) {
+        BuiltIn::None
+    } else {
+        BuiltIn::MutableUnlessConfigured
+    };
+    let facts = PathFacts {
+        built_in,
+        ..PathFacts::default()
+    };
+    match route {
+        Some(Route::Packument(_)) => PathFacts {
+            vary: &["accept"],
+            ..facts
+        },
+        Some(Route::Tarball(..)) => PathFacts {
+            naming: Naming::Obtained,
+            ..facts
+        },
+        _ => facts,
+    }
+}
+
+impl Protocol for Npm {
     /// Whoever asks for the short form takes the long one, too.
     fn stands_in(&self, source: &SourceSpec, variant: &str, _content_type: &str) -> bool {
         source.variant == request::ABBREVIATED && variant == request::FULL
     }
 
-    /// Of packuments, that is: nothing else names tarballs for others.
-    fn document_variants(&self) -> &'static [&'static str] {
-        &[request::ABBREVIATED, request::FULL]
-    }
-
     /// npm itself asks for the full form where the abbreviated one is 404.
     fn accept_otherwise(&self, source: &SourceSpec, status: u16) -> Option<&'static str> {
         (source.variant == request::ABBREVIATED && status == 406).then_some("application/json")
+    }
+}
+
+impl DocumentFormat for Npm {
+    /// The abbreviated packument, which is the smaller one and usually there already; under quarantine the full one, since
+    /// only that has publish times.
+    fn naming(&self, repository: &Repository, path: &str) -> NamingDocuments {
+        let Ok(Route::Tarball(package, _)) = Route::parse(path) else {
+            return NamingDocuments::default();
+        };
+        let is_abbreviated = repository.quarantine.hold.is_none();
+        NamingDocuments {
+            document: Some(request::packument(
+                Route::Packument(package),
+                is_abbreviated,
+            )),
+            ..NamingDocuments::default()
+        }
     }
 
     fn check(
@@ -150,27 +182,6 @@ impl Format for Npm {
             },
         })
     }
-
-    fn varies_by(&self, path: &str) -> &'static [&'static str] {
-        match Route::parse(path) {
-            Ok(Route::Packument(_)) => &["accept"],
-            _ => &[],
-        }
-    }
-
-    fn absolute_links(&self) -> bool {
-        true
-    }
-
-    fn rewriter_version(&self) -> u32 {
-        2
-    }
-
-    fn path_rules(&self) -> PathRules {
-        PathRules {
-            encoded_scope_slash: true,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -182,6 +193,7 @@ mod tests {
 
     use super::fixture::{PUBLIC, ROOT, links, remote};
     use super::*;
+    use crate::testing::named_by;
 
     fn derive(
         body: &str,
@@ -265,7 +277,11 @@ mod tests {
             "express/-/express-4.18.2.tgz",
             "@babel/core/-/core-7.26.0.tgz",
         ] {
-            assert_eq!(Npm.built_in(&repository, path), BuiltIn::None, "{path}");
+            assert_eq!(
+                Npm.facts(&repository, path).built_in,
+                BuiltIn::None,
+                "{path}"
+            );
         }
         for path in [
             "express",
@@ -278,7 +294,7 @@ mod tests {
             "x/y.tgz",
         ] {
             assert_eq!(
-                Npm.built_in(&repository, path),
+                Npm.facts(&repository, path).built_in,
                 BuiltIn::MutableUnlessConfigured,
                 "{path}"
             );
@@ -288,9 +304,7 @@ mod tests {
     #[test]
     fn a_tarball_is_named_by_its_packument() {
         let mut repository = remote(ROOT);
-        let source = Npm
-            .named_by(&repository, "@babel/core/-/core-7.26.0.tgz")
-            .unwrap();
+        let source = named_by(&Npm, &repository, "@babel/core/-/core-7.26.0.tgz").unwrap();
         assert_eq!(
             (
                 source.key_path.as_str(),
@@ -300,10 +314,10 @@ mod tests {
             ("@babel/core", "@babel%2fcore", "abbreviated")
         );
         assert!(source.is_document);
-        assert!(Npm.document_variants().contains(&source.variant));
+        assert!(Npm.profile().document_variants.contains(&source.variant));
         repository.quarantine.hold = Some(Duration::from_hours(72));
         assert_eq!(
-            Npm.named_by(&repository, "n/-/n-1.0.0.tgz")
+            named_by(&Npm, &repository, "n/-/n-1.0.0.tgz")
                 .unwrap()
                 .variant,
             "full"
@@ -315,7 +329,7 @@ mod tests {
             "-/npm/v1/keys",
             "_ext/mac/host/n-1.0.0.tgz",
         ] {
-            assert_eq!(Npm.named_by(&repository, path), None, "{path}");
+            assert_eq!(named_by(&Npm, &repository, path), None, "{path}");
         }
     }
 
@@ -340,7 +354,7 @@ mod tests {
         assert_eq!(claims.len(), 2);
         for claim in claims {
             assert_eq!(
-                Npm.named_by(&repository, &claim.path).unwrap().key_path,
+                named_by(&Npm, &repository, &claim.path).unwrap().key_path,
                 "left-pad"
             );
         }
@@ -348,15 +362,15 @@ mod tests {
 
     #[test]
     fn only_packuments_vary() {
-        assert_eq!(Npm.varies_by("@babel/core"), ["accept"]);
-        assert_eq!(Npm.varies_by("express"), ["accept"]);
+        assert_eq!(Npm.facts(&remote(ROOT), "@babel/core").vary, ["accept"]);
+        assert_eq!(Npm.facts(&remote(ROOT), "express").vary, ["accept"]);
         for path in [
             "express/latest",
             "express/-/express-4.18.2.tgz",
             "-/v1/search",
             "",
         ] {
-            assert!(Npm.varies_by(path).is_empty(), "{path}");
+            assert!(Npm.facts(&remote(ROOT), path).vary.is_empty(), "{path}");
         }
     }
 

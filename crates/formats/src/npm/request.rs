@@ -66,34 +66,43 @@ pub(super) fn operation(request: &RequestParts<'_>) -> Operation {
             content_type: "application/json",
             body: Bytes::from_static(b"{}"),
         }),
-        Route::Packument(_) => Operation::Read(Read {
-            source: packument(route, accept::prefers_abbreviated(request.headers)),
-            form: Form::Derived(FORM_PACKUMENT),
-            bypass_cache: asks_for_the_live_document(request.query),
-        }),
-        Route::Manifest(..) => Operation::Read(Read {
-            source: source(route, Some(ACCEPT_JSON), VERSION),
-            form: Form::Derived(FORM_VERSION),
-            bypass_cache: asks_for_the_live_document(request.query),
-        }),
-        Route::Tarball(..) => verbatim(
+        _ => read(request, route),
+    }
+}
+
+/// A GET of what is cached.
+fn read(request: &RequestParts<'_>, route: Route<'_>) -> Operation {
+    let (source, form) = match route {
+        Route::Packument(_) => (
+            packument(route, accept::prefers_abbreviated(request.headers)),
+            Form::Derived(FORM_PACKUMENT),
+        ),
+        Route::Manifest(..) => (
+            source(route, Some(ACCEPT_JSON), VERSION),
+            Form::Derived(FORM_VERSION),
+        ),
+        Route::Tarball(..) => (
             SourceSpec {
                 is_document: false,
                 ..source(route, None, "")
             },
-            request.query,
+            Form::Verbatim,
         ),
-        Route::Search => verbatim(
+        Route::Search => (
             SourceSpec {
                 query: search_query(request.query),
                 ..source(route, Some(ACCEPT_JSON), "")
             },
-            request.query,
+            Form::Verbatim,
         ),
-        Route::DistTags(_) | Route::Keys | Route::Attestations(..) => {
-            verbatim(source(route, Some(ACCEPT_JSON), ""), request.query)
-        }
-    }
+        _ => (source(route, Some(ACCEPT_JSON), ""), Form::Verbatim),
+    };
+    Operation::Read(Read {
+        facts: super::facts(Some(route), &source.key_path),
+        bypass_cache: source.is_document && asks_for_the_live_document(request.query),
+        source,
+        form,
+    })
 }
 
 /// A packument as a source.
@@ -116,15 +125,6 @@ fn source(route: Route<'_>, accept: Option<&'static str>, variant: &'static str)
         variant,
         is_document: true,
     }
-}
-
-fn verbatim(source: SourceSpec, query: Option<&str>) -> Operation {
-    let bypass_cache = source.is_document && asks_for_the_live_document(query);
-    Operation::Read(Read {
-        source,
-        form: Form::Verbatim,
-        bypass_cache,
-    })
 }
 
 fn audit(path: &str) -> Operation {

@@ -26,40 +26,49 @@ pub(super) fn stated_digest(headers: &HeaderMap) -> Option<Digest> {
 }
 
 /// The fields of an answer.
-pub(super) fn headers(repository: &Repository, route: &Route<'_>, held: &Held<'_>) -> HeaderMap {
+pub(super) fn headers(repository: &Repository, held: &Held<'_>) -> HeaderMap {
+    let facts = held.facts;
+    if facts.digest.is_none() && !facts.has_name_by_digest {
+        return Route::parse(held.path)
+            .map(|route| of_list(repository, &route, held))
+            .unwrap_or_default();
+    }
     let mut headers = HeaderMap::new();
-    let kept = |name: &HeaderName| held.headers.further.get(name.as_str()).map(String::as_str);
-    match &route.target {
-        Target::Tag(_) | Target::Manifest(_) => {}
-        Target::Blob(_) => drop(headers.insert(
+    // A layer, into which nobody looks.
+    if facts.check_limit.is_none() {
+        headers.insert(
             CONTENT_TYPE,
             HeaderValue::from_static("application/octet-stream"),
-        )),
-        Target::Tags => {
-            insert(
-                &mut headers,
-                LINK,
-                link(repository, route, held, TAG_PARAMETERS).as_deref(),
-            );
-            return headers;
-        }
-        Target::Referrers(_) => {
-            insert(
-                &mut headers,
-                LINK,
-                link(repository, route, held, REFERRER_PARAMETERS).as_deref(),
-            );
-            insert(&mut headers, FILTERS, kept(&FILTERS));
-            return headers;
-        }
+        );
     }
     // Of a tag's digests (sha256 is always computed) the one is told that the upstream has stated, and that the bytes were compared
     // with: by it a client that asked the registry itself would ask next.
     let told = held
         .digest
         .map(|computed| held.headers.digest.as_ref().unwrap_or(computed));
-    let digest = route.digest().or(told).map(ToString::to_string);
+    let digest = facts.digest.as_ref().or(told).map(ToString::to_string);
     insert(&mut headers, DIGEST, digest.as_deref());
+    headers
+}
+
+/// The fields of an answer with a list.
+fn of_list(repository: &Repository, route: &Route<'_>, held: &Held<'_>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let is_filtered = matches!(route.target, Target::Referrers(_));
+    let known = if is_filtered {
+        REFERRER_PARAMETERS
+    } else {
+        TAG_PARAMETERS
+    };
+    insert(
+        &mut headers,
+        LINK,
+        link(repository, route, held, known).as_deref(),
+    );
+    if is_filtered {
+        let filters = held.headers.further.get(FILTERS.as_str());
+        insert(&mut headers, FILTERS, filters.map(String::as_str));
+    }
     headers
 }
 

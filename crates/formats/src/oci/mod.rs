@@ -30,8 +30,8 @@ use http::HeaderMap;
 use larder_core::{BuiltIn, Digest, ErrorCode, Fault, Repository};
 
 use crate::{
-    Claim, Derived, Document, ErrorBody, Format, Held, Links, Malformed, Meter, Operation, Refusal,
-    RequestParts, SourceSpec,
+    Document, DocumentFormat, ErrorBody, Format, Held, Malformed, Meter, Operation, PathFacts,
+    Profile, Protocol, Refusal, RequestParts, SourceSpec,
 };
 use path::{Route, Target};
 
@@ -44,21 +44,65 @@ impl Format for Oci {
         request::operation(request)
     }
 
-    fn built_in(&self, _repository: &Repository, path: &str) -> BuiltIn {
-        match Route::parse(path) {
-            Ok(route) if route.is_mutable() => BuiltIn::Mutable,
-            _ => BuiltIn::None,
-        }
+    fn facts(&self, _repository: &Repository, path: &str) -> PathFacts {
+        Route::parse(path).map_or_else(
+            |_| PathFacts {
+                missing_code: ErrorCode::NameUnknown,
+                ..PathFacts::default()
+            },
+            facts,
+        )
     }
 
-    fn subject<'p>(&self, _path: &'p str) -> Option<&'p str> {
-        None
+    fn profile(&self) -> &'static Profile {
+        const PROFILE: Profile = Profile {
+            kept_headers: answer::KEPT,
+            ..Profile::PLAIN
+        };
+        &PROFILE
     }
+}
 
-    fn named_by(&self, _repository: &Repository, _path: &str) -> Option<SourceSpec> {
-        None
+/// What a path with this route is.
+fn facts(route: Route<'_>) -> PathFacts {
+    let manifest = PathFacts {
+        check_limit: Some(manifest::MAX_MANIFEST),
+        missing_code: ErrorCode::ManifestUnknown,
+        ..PathFacts::default()
+    };
+    match route.target {
+        Target::Tag(_) => PathFacts {
+            built_in: BuiltIn::Mutable,
+            vary: &["accept"],
+            has_name_by_digest: true,
+            ..manifest
+        },
+        Target::Manifest(digest) => PathFacts {
+            digest: Some(digest),
+            ..manifest
+        },
+        // Clients ask for a tag made of the digest where there is no list of referrers, and only a 404 says that there is none.
+        // The digest is that of its subject.
+        Target::Referrers(_) => PathFacts {
+            built_in: BuiltIn::Mutable,
+            missing_statuses: &[400, 405, 406, 501],
+            ..manifest
+        },
+        Target::Blob(digest) => PathFacts {
+            digest: Some(digest),
+            missing_code: ErrorCode::BlobUnknown,
+            ..PathFacts::default()
+        },
+        Target::Tags => PathFacts {
+            built_in: BuiltIn::Mutable,
+            check_limit: Some(manifest::MAX_TAGS),
+            missing_code: ErrorCode::NameUnknown,
+            ..PathFacts::default()
+        },
     }
+}
 
+impl DocumentFormat for Oci {
     fn check(
         &self,
         _repository: &Repository,
@@ -74,26 +118,17 @@ impl Format for Oci {
             Ok(Target::Blob(_)) | Err(_) => Ok(()),
         }
     }
+}
 
-    fn check_limit(&self, path: &str) -> Option<u64> {
-        match Route::parse(path).ok()?.target {
-            Target::Tag(_) | Target::Manifest(_) | Target::Referrers(_) => {
-                Some(manifest::MAX_MANIFEST)
-            }
-            Target::Tags => Some(manifest::MAX_TAGS),
-            Target::Blob(_) => None,
-        }
+impl Protocol for Oci {
+    fn query_in_key<'q>(&self, query: &'q str) -> Cow<'q, str> {
+        pages::in_key(query)
     }
 
-    fn digest_in_name(&self, path: &str) -> Option<Digest> {
-        Route::parse(path).ok()?.digest().cloned()
-    }
-
-    fn digest_in_head(&self, path: &str, headers: &HeaderMap) -> Option<Digest> {
-        match Route::parse(path).ok()?.target {
-            Target::Tag(_) => answer::stated_digest(headers),
-            _ => None,
-        }
+    fn digest_in_head(&self, facts: &PathFacts, headers: &HeaderMap) -> Option<Digest> {
+        facts
+            .has_name_by_digest
+            .then(|| answer::stated_digest(headers))?
     }
 
     fn by_digest(
@@ -119,6 +154,10 @@ impl Format for Oci {
         })
     }
 
+    fn digested_part(&self, _path: &str, content_type: &str, body: &[u8]) -> Option<Vec<u8>> {
+        signed::payload(content_type, body)
+    }
+
     /// A tag's manifest, whatever else the client that brought it would have taken.
     fn stands_in(&self, source: &SourceSpec, _variant: &str, content_type: &str) -> bool {
         let is_tag = matches!(
@@ -137,83 +176,12 @@ impl Format for Oci {
             })
     }
 
-    fn digested_part(&self, _path: &str, content_type: &str, body: &[u8]) -> Option<Vec<u8>> {
-        signed::payload(content_type, body)
-    }
-
-    fn query_in_key<'q>(&self, query: &'q str) -> Cow<'q, str> {
-        pages::in_key(query)
-    }
-
-    /// Clients ask for a tag made of the digest where there is no list of referrers, and only a 404 says that there is none.
-    fn is_missing(&self, path: &str, status: u16) -> bool {
-        let is_referrers = matches!(
-            Route::parse(path),
-            Ok(Route {
-                target: Target::Referrers(_),
-                ..
-            })
-        );
-        is_referrers && matches!(status, 400 | 405 | 406 | 501)
-    }
-
     fn refused_to_anybody(&self, repository: &Repository, path: &str) -> Option<Refusal> {
         request::refused_to_anybody(repository, path)
     }
 
-    fn kept_headers(&self) -> &'static [&'static str] {
-        answer::KEPT
-    }
-
     fn answer_headers(&self, repository: &Repository, held: &Held<'_>) -> HeaderMap {
-        Route::parse(held.path)
-            .map(|route| answer::headers(repository, &route, held))
-            .unwrap_or_default()
-    }
-
-    fn missing_code(&self, path: &str) -> ErrorCode {
-        match Route::parse(path).map(|route| route.target) {
-            Ok(Target::Tag(_) | Target::Manifest(_) | Target::Referrers(_)) => {
-                ErrorCode::ManifestUnknown
-            }
-            Ok(Target::Blob(_)) => ErrorCode::BlobUnknown,
-            Ok(Target::Tags) | Err(_) => ErrorCode::NameUnknown,
-        }
-    }
-
-    fn claims(
-        &self,
-        _document: &Document<'_>,
-        _links: &Links<'_>,
-        _sink: &mut dyn FnMut(Claim),
-    ) -> Result<(), Malformed> {
-        Ok(())
-    }
-
-    fn derive(
-        &self,
-        _document: &Document<'_>,
-        form: &'static str,
-        _links: &Links<'_>,
-    ) -> Result<Derived, Malformed> {
-        Err(Malformed(format!(
-            "what a registry holds has no form {form:?}"
-        )))
-    }
-
-    fn varies_by(&self, path: &str) -> &'static [&'static str] {
-        match Route::parse(path).map(|route| route.target) {
-            Ok(Target::Tag(_)) => &["accept"],
-            _ => &[],
-        }
-    }
-
-    fn absolute_links(&self) -> bool {
-        false
-    }
-
-    fn rewriter_version(&self) -> u32 {
-        1
+        answer::headers(repository, held)
     }
 
     fn error_body(&self, fault: &Fault) -> ErrorBody {

@@ -30,6 +30,7 @@ pub(super) fn operation(request: &RequestParts<'_>) -> Operation {
     match Route::parse(request.path.as_str()) {
         Ok(route) => Operation::Read(Read {
             source: source(request, &route),
+            facts: super::facts(route),
             form: Form::Verbatim,
             bypass_cache: false,
         }),

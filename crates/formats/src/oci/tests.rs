@@ -47,7 +47,14 @@ fn operation(
 
 fn read(repository: &Repository, path: &str, query: Option<&str>) -> Read {
     match operation(repository, &Method::GET, path, query, &[]) {
-        Operation::Read(read) => read,
+        Operation::Read(read) => {
+            assert_eq!(
+                read.facts,
+                Oci.facts(repository, &read.source.key_path),
+                "{path}"
+            );
+            read
+        }
         other => panic!("not a read: {other:?}"),
     }
 }
@@ -145,15 +152,21 @@ fn tags_change_and_digests_do_not() {
         "a/tags/list",
         &format!("a/referrers/{DIGEST}"),
     ] {
-        assert_eq!(Oci.built_in(&repository, path), BuiltIn::Mutable, "{path}");
-        assert_eq!(Oci.digest_in_name(path), None, "{path}");
+        assert_eq!(
+            Oci.facts(&repository, path).built_in,
+            BuiltIn::Mutable,
+            "{path}"
+        );
+        assert_eq!(Oci.facts(&repository, path).digest, None, "{path}");
     }
     for path in [format!("a/manifests/{DIGEST}"), format!("a/blobs/{DIGEST}")] {
-        assert_eq!(Oci.built_in(&repository, &path), BuiltIn::None, "{path}");
-        assert_eq!(Oci.digest_in_name(&path).unwrap().to_string(), DIGEST);
-        assert!(Oci.varies_by(&path).is_empty());
+        let facts = Oci.facts(&repository, &path);
+        assert_eq!(facts.built_in, BuiltIn::None, "{path}");
+        assert_eq!(facts.digest.unwrap().to_string(), DIGEST);
+        assert!(facts.vary.is_empty() && !facts.has_name_by_digest);
     }
-    assert_eq!(Oci.varies_by("a/manifests/latest"), ["accept"]);
+    let tag = Oci.facts(&repository, "a/manifests/latest");
+    assert!(tag.vary == ["accept"] && tag.has_name_by_digest);
 }
 
 #[test]
@@ -202,6 +215,7 @@ fn a_tag_s_digest_is_the_one_that_its_registry_stated() {
             &registry(),
             &Held {
                 path,
+                facts: &Oci.facts(&registry(), path),
                 digest,
                 headers: &stored,
                 key: &key(),
@@ -250,6 +264,7 @@ fn headers(path: &str, digest: Option<&Digest>, further: &[(&str, &str)]) -> Hea
         &registry(),
         &Held {
             path,
+            facts: &Oci.facts(&registry(), path),
             digest,
             headers: &stored,
             key: &key(),

@@ -20,10 +20,11 @@ mod test_support;
 #[cfg(test)]
 mod tests;
 
-use larder_core::{BuiltIn, Repository};
+use larder_core::Repository;
 
 use crate::{
-    Claim, Derived, Document, Format, Links, Malformed, Meter, Operation, RequestParts, SourceSpec,
+    Claim, Derived, Document, DocumentFormat, Format, Links, Malformed, Meter, NamingDocuments,
+    Operation, PathFacts, Profile, Protocol, RequestParts, SourceSpec,
 };
 
 /// Python package indexes.
@@ -31,33 +32,38 @@ use crate::{
 pub(crate) struct Pypi;
 
 impl Format for Pypi {
-    fn links_elsewhere(&self) -> bool {
-        true
-    }
-
-    fn names_sidecars(&self) -> bool {
-        true
-    }
-
     fn operation(&self, request: &RequestParts<'_>) -> Operation {
         path::operation(request)
     }
 
-    fn built_in(&self, _repository: &Repository, path: &str) -> BuiltIn {
-        path::built_in(path)
+    fn facts(&self, _repository: &Repository, path: &str) -> PathFacts {
+        path::facts(path)
     }
 
-    fn subject<'p>(&self, path: &'p str) -> Option<&'p str> {
-        path::subject(path)
+    fn profile(&self) -> &'static Profile {
+        const PROFILE: Profile = Profile {
+            links_elsewhere: true,
+            names_sidecars: true,
+            rewriter_version: 2,
+            ..Profile::PLAIN
+        };
+        &PROFILE
     }
+}
 
-    fn named_by(&self, repository: &Repository, path: &str) -> Option<SourceSpec> {
-        path::named_by(repository, path)
-    }
-
+impl Protocol for Pypi {
     /// Mirrors that know no JSON answer 406, or look for a file of the type's name and answer 404.
     fn accept_otherwise(&self, source: &SourceSpec, status: u16) -> Option<&'static str> {
         (source.is_document && matches!(status, 404 | 406)).then_some("text/html")
+    }
+}
+
+impl DocumentFormat for Pypi {
+    fn naming(&self, repository: &Repository, path: &str) -> NamingDocuments {
+        NamingDocuments {
+            document: path::named_by(repository, path),
+            ..NamingDocuments::default()
+        }
     }
 
     fn check(
@@ -85,21 +91,5 @@ impl Format for Pypi {
         links: &Links<'_>,
     ) -> Result<Derived, Malformed> {
         derive::derive(document, form, links)
-    }
-
-    fn varies_by(&self, path: &str) -> &'static [&'static str] {
-        if path::is_page(path) {
-            &["accept"]
-        } else {
-            &[]
-        }
-    }
-
-    fn absolute_links(&self) -> bool {
-        false
-    }
-
-    fn rewriter_version(&self) -> u32 {
-        2
     }
 }

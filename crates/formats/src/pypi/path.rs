@@ -5,7 +5,9 @@
 use larder_core::{BuiltIn, ErrorCode, Repository};
 
 use super::{names, negotiate};
-use crate::{Form, Operation, Read, Refusal, RequestParts, SourceBase, SourceSpec};
+use crate::{
+    Form, Naming, Operation, PathFacts, Read, Refusal, RequestParts, SourceBase, SourceSpec,
+};
 
 /// One source variant: JSON where the upstream has it, because it alone states sizes and upload times.
 const ACCEPT: &str = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1";
@@ -70,6 +72,7 @@ pub(super) fn operation(request: &RequestParts<'_>) -> Operation {
         let form = negotiate::form(request.headers, request.query);
         let source = page_source(request.repository, rest);
         Operation::Read(Read {
+            facts: of_page(),
             source,
             form: Form::Derived(form),
             bypass_cache: false,
@@ -93,8 +96,7 @@ pub(super) fn operation(request: &RequestParts<'_>) -> Operation {
             &format!("simple/{}/", names::normalize(name)),
             request.query,
         ),
-        Place::IndexFile => file(request, SourceBase::Index),
-        Place::File => file(request, SourceBase::Files),
+        place => file(request, &place),
     }
 }
 
@@ -102,9 +104,13 @@ fn redirect(path: &str, query: Option<&str>) -> Operation {
     Operation::Redirect(query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}")))
 }
 
-fn file(request: &RequestParts<'_>, base: SourceBase) -> Operation {
+fn file(request: &RequestParts<'_>, place: &Place<'_>) -> Operation {
+    let facts = facts_at(place, request.path.as_str());
     let source = SourceSpec {
-        base,
+        base: match place {
+            Place::IndexFile => SourceBase::Index,
+            _ => SourceBase::Files,
+        },
         // `+` and `%2B` are one file, and servers that decode forms take a bare `+` for a space (docs/reference/protocols/pypi.md, section 4).
         path: request.path.encoded().replace('+', "%2B"),
         query: None,
@@ -115,6 +121,7 @@ fn file(request: &RequestParts<'_>, base: SourceBase) -> Operation {
     };
     Operation::Read(Read {
         source,
+        facts,
         form: Form::Verbatim,
         bypass_cache: false,
     })
@@ -146,42 +153,62 @@ fn simple_root(repository: &Repository) -> String {
     }
 }
 
-/// What PyPI itself says about a path.
-pub(super) fn built_in(path: &str) -> BuiltIn {
-    let file = names::subject_of(path).unwrap_or(path);
-    match place(path) {
-        Place::List | Place::Project(_) | Place::Misspelt(_) | Place::IndexFile => BuiltIn::Mutable,
-        // Some servers keep files beside their pages; files do not change, and quarantine must see them.
-        Place::File if path.starts_with("simple/") && !names::is_distribution(file) => {
-            BuiltIn::Mutable
+/// What a decoded path is.
+pub(super) fn facts(path: &str) -> PathFacts {
+    facts_at(&place(path), path)
+}
+
+/// What a page is.
+fn of_page() -> PathFacts {
+    PathFacts {
+        built_in: BuiltIn::Mutable,
+        vary: &["accept"],
+        ..PathFacts::default()
+    }
+}
+
+/// What a path is that names this place.
+fn facts_at(place: &Place<'_>, path: &str) -> PathFacts {
+    match place {
+        Place::List | Place::Project(_) | Place::Misspelt(_) => of_page(),
+        Place::IndexFile => PathFacts {
+            built_in: BuiltIn::Mutable,
+            ..PathFacts::default()
+        },
+        Place::File => {
+            let subject = names::subject_of(path);
+            let file = subject.unwrap_or(path);
+            // Some servers keep files beside their pages; files do not change, and quarantine must see them.
+            let is_beside_pages = path.starts_with("simple/") && !names::is_distribution(file);
+            PathFacts {
+                built_in: if is_beside_pages {
+                    BuiltIn::Mutable
+                } else {
+                    BuiltIn::None
+                },
+                naming: if project_at(path).is_some() {
+                    Naming::Obtained
+                } else {
+                    Naming::Nobody
+                },
+                ..PathFacts::default()
+            }
+            .beside(subject)
         }
-        Place::File => BuiltIn::None,
     }
 }
 
-/// The distribution file that a sidecar stands beside.
-pub(super) fn subject(path: &str) -> Option<&str> {
-    if place(path) == Place::File {
-        names::subject_of(path)
-    } else {
-        None
-    }
+/// The name of the project that a file's path tells, as it stands there.
+fn project_at(path: &str) -> Option<&str> {
+    let file = path.rsplit('/').next()?;
+    names::project_of(names::subject_of(file).unwrap_or(file))
 }
 
-/// The page that names the file at `path`.
+/// The page that names a file.
 pub(super) fn named_by(repository: &Repository, path: &str) -> Option<SourceSpec> {
     if place(path) != Place::File {
         return None;
     }
-    let file = path.rsplit('/').next()?;
-    let project = names::project_of(names::subject_of(file).unwrap_or(file))?;
+    let project = names::normalize(project_at(path)?);
     Some(page_source(repository, &format!("{project}/")))
-}
-
-/// Whether the path has several forms.
-pub(super) fn is_page(path: &str) -> bool {
-    matches!(
-        place(path),
-        Place::List | Place::Project(_) | Place::Misspelt(_)
-    )
 }

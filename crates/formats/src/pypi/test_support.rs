@@ -7,8 +7,8 @@ use url::Url;
 
 use super::Pypi;
 use crate::{
-    Claim, Derived, Document, Format as _, LinkBase, LinkKey, Links, Malformed, Operation,
-    RequestParts, testing,
+    Claim, Derived, Document, DocumentFormat as _, Format as _, LinkBase, LinkKey, Links,
+    Malformed, Operation, RequestParts, testing,
 };
 
 /// Where links of the tests' repository begin.

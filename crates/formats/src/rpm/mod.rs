@@ -19,13 +19,14 @@ mod repomd;
 mod unpack;
 mod xml;
 
-use larder_core::{ArtifactPath, BuiltIn, Digest, Repository};
+use larder_core::{ArtifactPath, Repository};
 
-use crate::generic::{file, subject};
+use crate::generic::file;
 use crate::links::{MAX_URL, percent_decode, server_of};
 use crate::{
-    Claim, Companion, Derived, Document, Form, Format, Generation, Links, Malformed, Meter,
-    Operation, Read, RequestParts, SourceSpec,
+    Claim, Companion, Derived, Document, DocumentFormat, Form, Format, Generation, Links,
+    Malformed, Meter, NamingDocuments, Operation, PathFacts, Profile, Protocol, Read, RequestParts,
+    Role, SourceSpec,
 };
 
 /// RPM repositories, for dnf, yum and zypper.
@@ -48,6 +49,7 @@ impl Format for Rpm {
                 ..master
             };
             return Operation::Read(Read {
+                facts: path::facts(&source.key_path),
                 source,
                 form: Form::Derived(form),
                 bypass_cache: false,
@@ -55,45 +57,47 @@ impl Format for Rpm {
         }
         // One key for `+`, `%2B` and `%2b`: the path as decoded; the upstream is asked in the client's spelling. Queries say
         // nothing here: `countme`, `repo` and `arch` are addressed to mirror managers.
+        let facts = path::facts(path);
         let source = SourceSpec {
             query: None,
-            is_document: path::is_master(path),
+            is_document: facts.role == Some(Role::Document),
             ..file(request)
         };
-        let form = Form::Verbatim;
         Operation::Read(Read {
             source,
-            form,
+            facts,
+            form: Form::Verbatim,
             bypass_cache: false,
         })
     }
 
-    fn built_in(&self, _repository: &Repository, path: &str) -> BuiltIn {
-        if path::digest_in_name(path).is_some() {
-            BuiltIn::MutableNamedByDigest
-        } else if path::is_metadata(path) || path::is_media_description(path) {
-            BuiltIn::Mutable
-        } else {
-            BuiltIn::None
+    fn facts(&self, _repository: &Repository, path: &str) -> PathFacts {
+        path::facts(path)
+    }
+
+    fn profile(&self) -> &'static Profile {
+        const PROFILE: Profile = Profile {
+            absolute_links: true,
+            rewriter_version: 3,
+            ..Profile::PLAIN
+        };
+        &PROFILE
+    }
+}
+
+impl Protocol for Rpm {}
+
+impl DocumentFormat for Rpm {
+    /// Only what is held already says anything of a file.
+    fn naming(&self, _repository: &Repository, path: &str) -> NamingDocuments {
+        if !path::is_package(path) {
+            return NamingDocuments::default();
         }
-    }
-
-    fn subject<'p>(&self, path: &'p str) -> Option<&'p str> {
-        subject(path)
-    }
-
-    /// Only what is held already says anything of a file, and that is for [`possibly_named_by`](Format::possibly_named_by).
-    fn named_by(&self, _repository: &Repository, _path: &str) -> Option<SourceSpec> {
-        None
-    }
-
-    fn possibly_named_by(&self, _repository: &Repository, path: &str) -> Vec<SourceSpec> {
-        if path::is_package(path) {
-            path::roots_above(path)
+        NamingDocuments {
+            possible: path::roots_above(path)
                 .map(|root| source(&path::master(root)))
-                .collect()
-        } else {
-            Vec::new()
+                .collect(),
+            ..NamingDocuments::default()
         }
     }
 
@@ -112,18 +116,6 @@ impl Format for Rpm {
             },
             companions,
         })
-    }
-
-    fn is_essential(&self, path: &str) -> bool {
-        path::is_essential(path)
-    }
-
-    fn digest_in_name(&self, path: &str) -> Option<Digest> {
-        path::digest_in_name(path)
-    }
-
-    fn names_files(&self, path: &str) -> bool {
-        path::is_primary(path)
     }
 
     fn revision(&self, document: &Document<'_>) -> Option<u64> {
@@ -165,18 +157,6 @@ impl Format for Rpm {
         links: &Links<'_>,
     ) -> Result<Derived, Malformed> {
         metalink::derive(document, form, links)
-    }
-
-    fn varies_by(&self, _path: &str) -> &'static [&'static str] {
-        &[]
-    }
-
-    fn absolute_links(&self) -> bool {
-        true
-    }
-
-    fn rewriter_version(&self) -> u32 {
-        3
     }
 }
 

@@ -1,6 +1,9 @@
 //! What a path within an RPM remote is. Pure text; decoded paths throughout.
 
-use larder_core::{Digest, DigestAlgorithm};
+use larder_core::{BuiltIn, Digest, DigestAlgorithm};
+
+use crate::generic::subject;
+use crate::{Naming, PathFacts, Role};
 
 /// Endings of the files that belong to a master index, and whether they are its signature.
 pub(super) const COMPANIONS: [(&str, bool); 2] = [(".asc", true), (".key", false)];
@@ -10,20 +13,104 @@ const MASTER: &str = "repomd.xml";
 /// Deepest folder that a repository's root is looked for in.
 const MAX_DEPTH: usize = 16;
 
-/// The root of the repository whose metadata this is, with its slash; `None` if the path is no file of a `repodata` folder.
-pub(super) fn root_of_metadata(path: &str) -> Option<&str> {
-    let (folder, name) = path.rsplit_once('/')?;
-    let root = if folder == "repodata" {
-        ""
-    } else {
-        path.get(..folder.strip_suffix("/repodata")?.len() + 1)?
-    };
-    (!name.is_empty() && !is_package(path)).then_some(root)
+/// A file of a `repodata` folder.
+struct Metadata<'p> {
+    /// The root of the repository whose metadata this is, with its slash.
+    root: &'p str,
+    /// The file's name.
+    name: &'p str,
+    /// The digest that the name begins with.
+    digest: Option<Digest>,
 }
 
-/// Name of a file of a `repodata` folder.
-fn name_of_metadata(path: &str) -> Option<&str> {
-    root_of_metadata(path).and_then(|_| path.rsplit('/').next())
+impl<'p> Metadata<'p> {
+    /// Parses a decoded path; `None` if it is no such file.
+    fn parse(path: &'p str) -> Option<Self> {
+        let (folder, name) = path.rsplit_once('/')?;
+        let root = if folder == "repodata" {
+            ""
+        } else {
+            path.get(..folder.strip_suffix("/repodata")?.len() + 1)?
+        };
+        (!name.is_empty() && !is_package(path)).then(|| Self {
+            root,
+            name,
+            digest: digest_in(name),
+        })
+    }
+
+    /// What the file is called without its digest.
+    fn plain_name(&self) -> &'p str {
+        let rest = self.name.split_once('-').filter(|_| self.digest.is_some());
+        rest.map_or(self.name, |(_, rest)| rest)
+    }
+
+    /// Whether this lists the packages of a repository, in a compression that is read here.
+    fn is_primary(&self) -> bool {
+        let rest = self.plain_name().strip_prefix("primary.xml");
+        matches!(rest, Some("" | ".gz" | ".xz" | ".zst" | ".bz2"))
+    }
+
+    /// Whether clients ask for this file as a matter of course, so that it is fetched before a new generation is offered. The
+    /// change logs and the databases of old clients are not: they are large and seldom asked for.
+    fn is_essential(&self) -> bool {
+        let name = self.plain_name();
+        !name.starts_with("other.") && !name.contains(".sqlite")
+    }
+
+    fn role(&self) -> Role {
+        if self.name == MASTER {
+            Role::Document
+        } else {
+            Role::Member {
+                is_essential: self.is_essential(),
+                names_files: self.is_primary(),
+            }
+        }
+    }
+}
+
+/// What a decoded path is.
+pub(super) fn facts(path: &str) -> PathFacts {
+    let metadata = Metadata::parse(path);
+    let subject = subject(path);
+    let built_in = match subject {
+        None => class(path, metadata.as_ref()),
+        Some(subject) => class(subject, Metadata::parse(subject).as_ref()),
+    };
+    let facts = PathFacts {
+        built_in,
+        naming: if is_package(path) {
+            Naming::Held
+        } else {
+            Naming::Nobody
+        },
+        ..PathFacts::default()
+    };
+    let facts = match metadata {
+        None => facts,
+        Some(metadata) => PathFacts {
+            role: Some(metadata.role()),
+            digest: metadata.digest,
+            ..facts
+        },
+    };
+    facts.beside(subject)
+}
+
+/// What the format says of the class of a path, of which `metadata` was parsed.
+fn class(path: &str, metadata: Option<&Metadata<'_>>) -> BuiltIn {
+    match metadata {
+        Some(metadata) if metadata.digest.is_some() => BuiltIn::MutableNamedByDigest,
+        Some(_) => BuiltIn::Mutable,
+        None if changes(path) || is_media_description(path) => BuiltIn::Mutable,
+        None => BuiltIn::None,
+    }
+}
+
+/// The root of the repository whose metadata this is, with its slash; `None` if the path is no file of a `repodata` folder.
+pub(super) fn root_of_metadata(path: &str) -> Option<&str> {
+    Metadata::parse(path).map(|metadata| metadata.root)
 }
 
 /// The master index of a root.
@@ -32,7 +119,7 @@ pub(super) fn master(root: &str) -> String {
 }
 
 pub(super) fn is_master(path: &str) -> bool {
-    name_of_metadata(path) == Some(MASTER)
+    Metadata::parse(path).is_some_and(|metadata| metadata.name == MASTER)
 }
 
 pub(super) fn is_package(path: &str) -> bool {
@@ -40,9 +127,9 @@ pub(super) fn is_package(path: &str) -> bool {
         .is_some_and(|stem| !stem.is_empty() && !stem.ends_with('/'))
 }
 
-/// The contract's built-in patterns: `repomd\.xml$`, what is in a `repodata` folder, `Packages\.gz$`; and `repomd.xml`'s
-/// companions and `.treeinfo`, which change with it.
-pub(super) fn is_metadata(path: &str) -> bool {
+/// The contract's built-in patterns outside of `repodata` folders: `repomd\.xml$`, `Packages\.gz$`; and `repomd.xml`'s companions
+/// and `.treeinfo`, which change with it.
+fn changes(path: &str) -> bool {
     let names = [
         MASTER,
         "repomd.xml.asc",
@@ -50,11 +137,11 @@ pub(super) fn is_metadata(path: &str) -> bool {
         "Packages.gz",
         ".treeinfo",
     ];
-    names.iter().any(|name| path.ends_with(name)) || root_of_metadata(path).is_some()
+    names.iter().any(|name| path.ends_with(name))
 }
 
 /// What zypper probes for before anything else: where there are no media, it must get the upstream's 404, not a refusal.
-pub(super) fn is_media_description(path: &str) -> bool {
+fn is_media_description(path: &str) -> bool {
     let Some((folder, name)) = path.rsplit_once('/') else {
         return false;
     };
@@ -77,8 +164,8 @@ pub(super) fn listing(path: &str) -> Option<(&str, &'static str)> {
 
 /// The digest that a metadata file's name begins with (`<hex>-primary.xml.gz`, as createrepo_c writes by default). The
 /// algorithm is told by the length.
-pub(super) fn digest_in_name(path: &str) -> Option<Digest> {
-    let (hex, rest) = name_of_metadata(path)?.split_once('-')?;
+fn digest_in(name: &str) -> Option<Digest> {
+    let (hex, rest) = name.split_once('-')?;
     let algorithm = match hex.len() {
         32 => DigestAlgorithm::Md5,
         40 => DigestAlgorithm::Sha1,
@@ -92,27 +179,6 @@ pub(super) fn digest_in_name(path: &str) -> Option<Digest> {
     } else {
         Digest::from_hex(algorithm, hex).ok()
     }
-}
-
-/// What a metadata file is called without its digest.
-fn plain_name(path: &str) -> Option<&str> {
-    let name = name_of_metadata(path)?;
-    match digest_in_name(path) {
-        Some(_) => name.split_once('-').map(|(_, rest)| rest),
-        None => Some(name),
-    }
-}
-
-/// Whether this lists the packages of a repository, in a compression that is read here.
-pub(super) fn is_primary(path: &str) -> bool {
-    let rest = plain_name(path).and_then(|name| name.strip_prefix("primary.xml"));
-    matches!(rest, Some("" | ".gz" | ".xz" | ".zst" | ".bz2"))
-}
-
-/// Whether clients ask for this file as a matter of course, so that it is fetched before a new generation is offered. The
-/// change logs and the databases of old clients are not: they are large and seldom asked for.
-pub(super) fn is_essential(path: &str) -> bool {
-    plain_name(path).is_some_and(|name| !name.starts_with("other.") && !name.contains(".sqlite"))
 }
 
 /// The folders above a file that may be its repository's root, the nearest first.

@@ -110,7 +110,7 @@ fn every_path_has_its_class() {
     ];
     for (paths, class) in classes {
         for path in paths {
-            assert_eq!(Rpm.built_in(&mirror(), path), class, "{path}");
+            assert_eq!(Rpm.facts(&mirror(), path).built_in, class, "{path}");
         }
     }
     for (path, algorithm) in by_digest.iter().zip([
@@ -121,7 +121,7 @@ fn every_path_has_its_class() {
         DigestAlgorithm::Sha256,
     ]) {
         assert_eq!(
-            Rpm.digest_in_name(path).unwrap().algorithm(),
+            Rpm.facts(&mirror(), path).digest.unwrap().algorithm(),
             algorithm,
             "{path}"
         );
@@ -138,6 +138,8 @@ fn a_generation_is_the_master_index_with_its_companions() {
     ] {
         let generation = Rpm.generation(path).unwrap();
         assert_eq!(generation.document.key_path, MASTER, "{path}");
+        let heads = Rpm.facts(&mirror(), path).role == Some(Role::Document);
+        assert_eq!(heads, path == MASTER, "{path}");
         assert!(generation.document.is_document);
         let companions: Vec<&str> = generation
             .companions
@@ -161,6 +163,7 @@ fn a_generation_is_the_master_index_with_its_companions() {
         "repomd.xml",
     ] {
         assert_eq!(Rpm.generation(path), None, "{path}");
+        assert_eq!(Rpm.facts(&mirror(), path).role, None, "{path}");
     }
 }
 
@@ -186,8 +189,9 @@ fn what_is_fetched_ahead_and_what_names_packages() {
             format!("x/repodata/{digest}-{name}"),
             format!("x/repodata/{name}"),
         ] {
+            let facts = Rpm.facts(&mirror(), &path);
             assert_eq!(
-                (Rpm.is_essential(&path), Rpm.names_files(&path)),
+                (facts.is_essential(), facts.names_files()),
                 (essential, names_packages),
                 "{path}"
             );
@@ -198,7 +202,9 @@ fn what_is_fetched_ahead_and_what_names_packages() {
 #[test]
 fn a_package_may_be_named_by_any_folder_above_it() {
     let documents = |path: &str| -> Vec<String> {
-        Rpm.possibly_named_by(&mirror(), path)
+        assert_eq!(crate::testing::named_by(&Rpm, &mirror(), path), None);
+        Rpm.naming(&mirror(), path)
+            .possible
             .into_iter()
             .map(|spec| spec.key_path)
             .collect()

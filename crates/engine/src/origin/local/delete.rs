@@ -18,7 +18,7 @@ pub(super) async fn delete(
     place: &Place<'_>,
     headers: &HeaderMap,
 ) -> Result<(), Fault> {
-    place.file_only("it is gone as soon as the last file in it has been deleted")?;
+    place.file_only()?;
     let conditions = WriteConditions::of(headers);
     let (entry, repository) = (Arc::clone(place.entry), place.repository().clone());
     let (local, path) = (Arc::clone(local), place.path.clone());

@@ -24,13 +24,14 @@ use larder_core::{
     ArtifactPath, Clock, ErrorCode, Fault, FaultKind, LocalSettings, Mutability, RepositoryName,
     UnixMillis, shown,
 };
-use larder_formats::Format;
+use larder_formats::{Hosted, UploadHead};
 use larder_storage::BlobStore;
 
 pub(crate) use read::read;
 pub use upload::Written;
 
 use crate::catalog::Catalog;
+use crate::fault::refused;
 use crate::policy::admission::{classify, path_fault};
 use crate::repositories::RepositoryState;
 use crate::target::ArtifactRequest;
@@ -39,6 +40,7 @@ use crate::target::ArtifactRequest;
 struct Place<'a> {
     entry: &'a Arc<RepositoryState>,
     settings: &'a LocalSettings,
+    format: &'a dyn Hosted,
     path: ArtifactPath,
     class: Mutability,
 }
@@ -47,14 +49,15 @@ impl<'a> Place<'a> {
     /// Parses and admits a raw path. No I/O.
     fn admit(entry: &'a Arc<RepositoryState>, raw_path: &str) -> Result<Self, Fault> {
         let (settings, format) = parts(entry)?;
-        let path = ArtifactPath::parse(raw_path, format.path_rules())
+        let path = ArtifactPath::parse(raw_path, entry.format.profile().path_rules)
             .map_err(|error| path_fault(error).in_repository(&entry.repository.name))?;
-        let class = classify(entry, format, path.as_str())?;
+        let access = classify(entry, path.as_str(), entry.facts(path.as_str()).built_in)?;
         Ok(Self {
             entry,
             settings,
+            format,
             path,
-            class,
+            class: access.mutability(),
         })
     }
 
@@ -81,22 +84,20 @@ impl<'a> Place<'a> {
         self.fault(FaultKind::NotFound, ErrorCode::NotFound, message)
     }
 
-    /// A folder cannot be written: it is there as long as files are in it.
-    fn file_only(&self, what: &str) -> Result<(), Fault> {
-        if !self.is_folder() {
-            return Ok(());
-        }
-        let message = format!(
-            "{} is a folder of repository {}: {what}",
-            shown(&format!("/{}", self.path.as_str())),
-            self.repository()
-        );
-        Err(self.fault(FaultKind::BadRequest, ErrorCode::InvalidPath, message))
+    /// Whether the path is one of a file that can be uploaded, replaced or deleted.
+    fn file_only(&self) -> Result<(), Fault> {
+        let head = UploadHead {
+            repository: self.repository().as_str(),
+            path: self.path.as_str(),
+        };
+        let accepted = self.format.accept(&head);
+        accepted.map_err(|refusal| refused(self.repository(), refusal))
     }
 }
 
-fn parts(entry: &RepositoryState) -> Result<(&LocalSettings, &'static dyn Format), Fault> {
-    entry.repository.local().zip(entry.format).ok_or_else(|| {
+fn parts(entry: &RepositoryState) -> Result<(&LocalSettings, &'static dyn Hosted), Fault> {
+    let settings = entry.repository.local();
+    settings.zip(entry.format.hosted()).ok_or_else(|| {
         let message = format!(
             "{} is a {} repository: only local repositories take uploads",
             entry.repository.name,

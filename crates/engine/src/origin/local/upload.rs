@@ -64,7 +64,7 @@ pub(super) async fn write<S>(
 where
     S: Stream<Item = Result<Bytes, Fault>> + Send + Unpin,
 {
-    place.file_only("upload a file below it, its path without a slash at the end")?;
+    place.file_only()?;
     if headers.contains_key(CONTENT_RANGE) {
         // RFC 9110 section 14.5: a part must not be taken for the whole.
         let message = "an upload is a whole file: Content-Range cannot be used with PUT";

@@ -1,11 +1,11 @@
 //! Names that stand for bytes which another name states by digest: an OCI tag and its manifest. Knows how the one is answered from
-//! the other; which names these are is the format's knowledge (`Format::by_digest`).
+//! the other; which names these are is the format's knowledge (`Protocol::by_digest`).
 
 use std::sync::Arc;
 
 use larder_core::{
-    ArtifactRecord, CacheStatus, Content, Digest, ErrorCode, Fault, ForwardReason, Mutability,
-    Source, SourceKey, StoredHeaders, UnixMillis, sha256,
+    ArtifactRecord, CacheStatus, Content, Digest, ErrorCode, Fault, ForwardReason, Source,
+    SourceKey, StoredHeaders, UnixMillis,
 };
 use larder_formats::{Document, Malformed};
 use larder_storage::{OpenBlob, Spool};
@@ -23,20 +23,13 @@ use crate::transfer::received::Whole;
 impl Target {
     /// The source that names the bytes by `digest`.
     fn by_digest(&self, digest: &Digest) -> Option<Self> {
+        if !self.facts.has_name_by_digest {
+            return None;
+        }
         let spec = self
             .format
             .by_digest(&self.entry.repository, &self.spec, digest)?;
-        Some(Self::new(
-            Arc::clone(&self.entry),
-            self.format,
-            spec,
-            Mutability::Immutable,
-        ))
-    }
-
-    /// Whether these bytes have a name by digest at all.
-    pub(crate) fn has_name_by_digest(&self) -> bool {
-        self.by_digest(&sha256(b"")).is_some()
+        Some(self.same_bytes(spec))
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use larder_core::{
-    ArtifactRecord, Content, ErrorCode, Fault, Outcome, PackageType, SafeUrl, StoredHeaders,
-    UnixMillis, field_text,
+    ArtifactRecord, Content, ErrorCode, Fault, Outcome, SafeUrl, StoredHeaders, UnixMillis,
+    field_text,
 };
 use larder_upstream::{Framing, UpstreamResponse};
 use tokio::time::Instant;
@@ -78,8 +78,8 @@ impl Remote {
         self.judge_head(wanted, &draft, total)?;
         self.refuse_oversized(wanted, total)?;
         let is_document = wanted.spec.is_document;
-        let labelled = draft.headers.content_encoding.is_some()
-            && wanted.entry.repository.package != PackageType::Generic;
+        let labelled =
+            draft.headers.content_encoding.is_some() && !wanted.format.profile().keeps_coding;
         let is_checked = self.check_limit(wanted).is_some();
         let whole_only = is_checked || labelled || self.may_be_held(wanted, &draft, prior);
         let ring_capacity = if whole_only {
@@ -146,7 +146,7 @@ impl Remote {
         total: Option<u64>,
     ) -> Result<(), Stopped> {
         let class = wanted.judged(draft, total).map_err(Stopped::Refused)?;
-        if wanted.format.subject(&wanted.spec.key_path).is_some() {
+        if wanted.facts.is_sidecar() {
             return Ok(());
         }
         let dates = Dates {
@@ -213,7 +213,7 @@ impl Remote {
     /// The longest body that is taken whole and checked by its format; `None` where the bytes are not looked into.
     pub(crate) fn check_limit(&self, wanted: &Target) -> Option<u64> {
         let document = wanted.spec.is_document.then_some(self.limits.document_size);
-        document.or_else(|| wanted.format.check_limit(&wanted.spec.key_path))
+        document.or(wanted.facts.check_limit)
     }
 }
 
@@ -294,12 +294,13 @@ pub(crate) fn stored_headers(wanted: &Target, headers: &HeaderMap) -> StoredHead
             .map(UnixMillis::to_http_date),
         content_disposition: text("content-disposition"),
         content_language: text("content-language"),
-        digest: wanted.format.digest_in_head(&wanted.spec.key_path, headers),
+        digest: wanted.format.digest_in_head(&wanted.facts, headers),
         length: None,
         // Lines of one field are one list (RFC 9110 section 5.3).
         further: wanted
             .format
-            .kept_headers()
+            .profile()
+            .kept_headers
             .iter()
             .filter_map(|name| Some(((*name).to_owned(), joined(name, usize::MAX)?)))
             .collect(),

@@ -104,7 +104,7 @@ impl Remote {
                     HeadVerdict::Changed => {
                         let stated = wanted
                             .format
-                            .digest_in_head(&wanted.spec.key_path, &response.headers);
+                            .digest_in_head(&wanted.facts, &response.headers);
                         if let Some(stated) = stated
                             && let Some(settled) = self.switch_to(wanted, &stated, &copy.0).await
                         {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use http::{Method, StatusCode};
 use larder_core::{
     ArtifactRecord, CacheStatus, Content, Decision, ErrorCode, Fault, FaultKind, ForwardReason,
-    PackageType, Source, StoredHeaders, UnixMillis, decide,
+    Source, StoredHeaders, UnixMillis, decide,
 };
 use larder_upstream::UpstreamResponse;
 
@@ -95,7 +95,7 @@ impl Remote {
             clear(&wanted.entry.repository, class, dates, self.now(), ())
                 .inspect_err(|_| count(&wanted.entry.counters.quarantined))?;
         }
-        if wanted.has_name_by_digest() && !tells_everything(headers) {
+        if wanted.facts.has_name_by_digest && !tells_everything(headers) {
             return Ok(None);
         }
         let mut representation = representation(
@@ -105,11 +105,7 @@ impl Remote {
             None,
             headers.length,
         );
-        representation.vary = crate::representation::vary(
-            wanted.format.varies_by(&wanted.spec.key_path),
-            false,
-            false,
-        );
+        representation.vary = crate::representation::vary(wanted.facts.vary, false, false);
         // As GET's: what is too large to be kept is for once.
         let max_size = wanted
             .entry
@@ -207,9 +203,7 @@ impl Remote {
             ..stored_headers(wanted, &response.headers)
         };
         crate::policy::folder::note(wanted, response, &mut headers);
-        if headers.content_encoding.is_some()
-            && wanted.entry.repository.package != PackageType::Generic
-        {
+        if headers.content_encoding.is_some() && !wanted.format.profile().keeps_coding {
             // A GET decodes such a body, unless its digest or its name says otherwise: length and tag are those of the coded form.
             (headers.content_encoding, headers.length, headers.etag) = (None, None, None);
         }

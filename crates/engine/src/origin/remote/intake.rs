@@ -102,7 +102,7 @@ impl Intake {
             keep_up_to,
             measures: Measures {
                 hasher: Hasher::new(
-                    &expectation.algorithms(wanted.entry.repository.package, is_kept),
+                    &expectation.algorithms(wanted.format.profile().usual_digests, is_kept),
                 ),
                 identifier: wanted
                     .format

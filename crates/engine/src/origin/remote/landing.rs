@@ -111,7 +111,7 @@ impl Remote {
             let key = key_of_named(&document.entry, path);
             let file = self.catalog.record(&key).await.ok().flatten();
             if let Some(file) =
-                file.filter(|file| file.verified && document.format.digest_in_name(path).is_none())
+                file.filter(|file| file.verified && document.facts_of(path).digest.is_none())
             {
                 unvouched.push((key, file));
             }

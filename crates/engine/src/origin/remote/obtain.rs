@@ -124,7 +124,7 @@ impl Remote {
         let asks_always = |class| {
             time_to_live(class, &wanted.entry.repository.cache).is_some_and(|ttl| ttl.is_zero())
         };
-        wanted.format.passes_folders_on()
+        wanted.format.profile().passes_folders_on
             && self
                 .flights
                 .running(&wanted.key)
@@ -283,7 +283,7 @@ impl Remote {
         wanted: &Arc<Target>,
         record: Arc<ArtifactRecord>,
     ) -> Option<Arc<ArtifactRecord>> {
-        let named = wanted.format.digest_in_name(&wanted.spec.key_path);
+        let named = wanted.facts.digest.clone();
         if record.verified
             || wanted.spec.is_document
             || (wanted.class.is_mutable() && named.is_none())

@@ -5,16 +5,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
-use larder_core::{ErrorCode, Fault, FaultKind, ForwardReason, Mutability, Source, field_text};
-use larder_formats::{PassThrough, SourceSpec};
+use larder_core::{ErrorCode, Fault, FaultKind, ForwardReason, Source, field_text};
+use larder_formats::PassThrough;
 
 use crate::answer::{Answer, Body, Freshness, Representation};
 use crate::decided;
-use crate::fault::{internal, status_outcome};
+use crate::fault::status_outcome;
 use crate::origin::remote::Remote;
 use crate::origin::remote::mirrors::UpstreamQuery;
 use crate::policy::clearance::clear_non_artifact;
-use crate::repositories::RepositoryState;
 use crate::representation::forwarded_status;
 use crate::target::{ArtifactRequest, Target};
 use crate::transfer::passthrough::PassThroughBody;
@@ -22,43 +21,26 @@ use crate::transfer::passthrough::PassThroughBody;
 impl Remote {
     pub(crate) async fn pass_through(
         self: &Arc<Self>,
-        entry: &Arc<RepositoryState>,
+        wanted: &Target,
         pass: &PassThrough,
         request: &ArtifactRequest<'_>,
     ) -> Result<Answer, Fault> {
-        let format = entry
-            .format
-            .ok_or_else(|| internal("a format is missing"))?;
         if request.body.len() as u64 > pass.max_body {
             let message = format!("the request body is larger than {} bytes", pass.max_body);
             return Err(
                 Fault::new(FaultKind::TooLarge, ErrorCode::TooLarge, message)
-                    .in_repository(&entry.repository.name),
+                    .in_repository(&wanted.entry.repository.name),
             );
         }
-        let spec = SourceSpec {
-            base: pass.base.clone(),
-            path: pass.path.clone(),
-            query: pass.query.clone(),
-            key_path: pass.path.clone(),
-            accept: None,
-            variant: "",
-            is_document: false,
-        };
-        let class = Mutability::Mutable {
-            user_defined: false,
-            named_by_digest: false,
-        };
-        let wanted = Target::new(Arc::clone(entry), format, spec, class);
         decided::tell(
             self.now(),
-            &wanted,
+            wanted,
             None,
             "pass through",
             "the upstream answers such questions itself",
         );
-        self.told_to_wait(&wanted).map_or(Ok(()), Err)?;
-        let flushes = entry.flushes.load(Ordering::Acquire);
+        self.told_to_wait(wanted).map_or(Ok(()), Err)?;
+        let flushes = wanted.entry.flushes.load(Ordering::Acquire);
         let ask = UpstreamQuery {
             method: request.method.clone(),
             headers: only(request.headers, pass.request_headers),
@@ -68,14 +50,14 @@ impl Remote {
         let place = self.take_head_place(&wanted).await;
         let place = place.map_err(|no_body| self.no_copy(&wanted, &no_body))?;
         let arrival = self
-            .ask(&wanted, &ask)
+            .ask(wanted, &ask)
             .await
-            .map_err(|no_body| self.no_copy(&wanted, &no_body))?;
+            .map_err(|no_body| self.no_copy(wanted, &no_body))?;
         if arrival.response.status != StatusCode::OK {
-            self.note_refusal(&wanted, &arrival, flushes);
+            self.note_refusal(wanted, &arrival, flushes);
             return Err(self.no_copy(
-                &wanted,
-                &status_outcome(&wanted, &arrival.response, self.now()),
+                wanted,
+                &status_outcome(wanted, &arrival.response, self.now()),
             ));
         }
         let response = arrival.response;

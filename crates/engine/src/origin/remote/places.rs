@@ -1,6 +1,6 @@
 //! Where a file may be (docs/adr/0035): at the usual place, which its path tells, or where a document says or a redirect has led.
 //!
-//! One of the two is a **hint**: where documents link to their files ([`Format::links_elsewhere`](larder_formats::Format)), the usual
+//! One of the two is a **hint**: where documents link to their files ([`Profile::links_elsewhere`](larder_formats::Profile)), the usual
 //! place is only guessed until the document has been read; elsewhere a place that a redirect has led to is. A hint that fails, in
 //! whatever way, leads to the other place, and is no word of the upstream's on whether there is such a file.
 
@@ -95,7 +95,7 @@ impl Remote {
 
 /// Whether a place (`None`: the usual one) is a hint for this source. What no document names has no other place.
 pub(crate) fn is_hint(wanted: &Target, place: Option<&Url>) -> bool {
-    place.is_some() != (wanted.format.links_elsewhere() && !wanted.spec.is_document)
+    place.is_some() != (wanted.format.profile().links_elsewhere && !wanted.spec.is_document)
 }
 
 impl Search<'_> {
@@ -153,13 +153,7 @@ impl Search<'_> {
         let is_final = match expectation {
             Expectation::None => return Found::last_word(answer),
             // A generation is read anew as a whole, behind the scenes.
-            Expectation::Known(_)
-                if self
-                    .wanted
-                    .format
-                    .generation(&self.wanted.spec.key_path)
-                    .is_some() =>
-            {
+            Expectation::Known(_) if self.wanted.facts.role.is_some() => {
                 return Found::last_word(answer);
             }
             Expectation::Known(_) => self.read_again_if(is_gone(&answer), expectation).await,
@@ -173,7 +167,7 @@ impl Search<'_> {
             // Where no document says where files are, the usual place has the last word whatever the document says of this one.
             None => Found {
                 answer,
-                is_final: is_final || !self.wanted.format.links_elsewhere(),
+                is_final: is_final || !self.wanted.format.profile().links_elsewhere,
             },
         }
     }

@@ -205,7 +205,7 @@ fn states_bytes_of(
 ) -> Option<bool> {
     let stated = wanted
         .format
-        .digest_in_head(&wanted.spec.key_path, &response.headers)?;
+        .digest_in_head(&wanted.facts, &response.headers)?;
     Some(
         record.headers.digest.as_ref() == Some(&stated)
             || record.blob().is_some_and(|blob| blob.digest == stated),

@@ -67,7 +67,7 @@ impl Remote {
             },
             Ok(response) => {
                 let status = response.status.as_u16();
-                let says_absent = wanted.format.is_missing(key, status)
+                let says_absent = wanted.facts.is_missing(status)
                     || (status == 401
                         && wanted
                             .format

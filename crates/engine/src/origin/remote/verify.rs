@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use larder_core::{ArtifactRecord, Digest, DigestAlgorithm, ErrorCode, PackageType, Verify};
+use larder_core::{ArtifactRecord, Digest, DigestAlgorithm, ErrorCode, Verify};
 
 use crate::causes::warn_once;
 use crate::claim::Stated;
@@ -45,7 +45,7 @@ impl Remote {
         }
         let mut headers = fill.draft.headers.clone();
         // Generic files keep their coding; elsewhere a file is what its name says (mechanics, section 3).
-        let coding = if wanted.entry.repository.package == PackageType::Generic {
+        let coding = if wanted.format.profile().keeps_coding {
             None
         } else {
             headers.content_encoding.take()
@@ -76,7 +76,7 @@ impl Remote {
         let Proven {
             whole, verified, ..
         } = proven;
-        if wanted.format.check_limit(&wanted.spec.key_path).is_some() {
+        if wanted.facts.check_limit.is_some() {
             self.check_whole(wanted, &whole).await?;
         }
         let Whole {
@@ -223,13 +223,7 @@ impl Remote {
     /// Whether a file is kept although the index states something else of it (`verify: warn`). A digest that is the file's own name is
     /// enforced always, and so are the files of a generation, which are only right together.
     pub(crate) fn keeps_contradicted(wanted: &Target) -> bool {
-        let repository = &wanted.entry.repository;
-        let path = &wanted.spec.key_path;
-        let by_index = wanted.format.digest_in_name(path).is_none()
-            && wanted.format.generation(path).is_none();
-        repository.cache.verify == Verify::Warn
-            && repository.package != PackageType::Docker
-            && by_index
+        wanted.entry.repository.cache.verify == Verify::Warn && !wanted.facts.is_digest_binding()
     }
 
     pub(crate) fn tell_contradicted(wanted: &Target, stated: &Stated) {
@@ -273,7 +267,7 @@ impl Remote {
         whole: &Whole,
         algorithm: DigestAlgorithm,
     ) -> Option<Digest> {
-        let limit = wanted.format.check_limit(&wanted.spec.key_path)?;
+        let limit = wanted.facts.check_limit?;
         let content_type = whole.fill.draft.headers.content_type.as_deref()?;
         let body = (whole.received.length <= limit)
             .then(|| received_bytes(&whole.fill, &whole.received).ok())??;

@@ -41,18 +41,20 @@ impl Reading<'_> {
 
     /// The rules of the virtual repository itself hold for its members' files, too.
     fn check_rules(&self, raw: &str) -> Result<(), Fault> {
-        let path = ArtifactPath::parse(raw, self.format.path_rules())
+        let path = ArtifactPath::parse(raw, self.format.profile().path_rules)
             .map_err(|error| path_fault(error).in_repository(&self.owner.repository.name))?;
         if path.as_str().starts_with("_ext/") {
             return Ok(());
         }
-        let policy_path = self.format.subject(path.as_str()).unwrap_or(path.as_str());
-        classify(self.owner, self.format, policy_path).map(drop)
+        let facts = self.owner.facts(path.as_str());
+        let policy_path = facts.policy_path(path.as_str());
+        classify(self.owner, policy_path, facts.built_in).map(drop)
     }
 
     /// A file: of the member whose index names it; of one that no index names, of the first member that has it.
     pub(super) async fn file(&self, path: &ArtifactPath) -> Result<Answer, Fault> {
-        let subject = self.format.subject(path.as_str()).unwrap_or(path.as_str());
+        let facts = self.owner.facts(path.as_str());
+        let subject = facts.policy_path(path.as_str());
         let owners = self.owners_of(subject).await?;
         let asked = || {
             self.leaves.iter().filter(|leaf| {
@@ -116,7 +118,8 @@ impl Reading<'_> {
     async fn index_of(&self, leaf: &Leaf) -> Result<Contribution, Fault> {
         let index = self
             .format
-            .named_by(&self.owner.repository, "file")
+            .naming(&self.owner.repository, "file")
+            .document
             .map(|source| source.path)
             .unwrap_or_default();
         let of_index = ArtifactRequest {

@@ -156,7 +156,7 @@ impl Assembled {
                 .iter()
                 .flat_map(|part| part.depends_on.iter().cloned())
                 .collect(),
-            rewriter_version: format.rewriter_version(),
+            rewriter_version: format.profile().rewriter_version,
             link_base: base.0.clone(),
             form,
             rules_epoch,

@@ -112,7 +112,7 @@ type Epoch = (Arc<AtomicU64>, u64);
 
 /// Whether this version can serve a virtual repository of this package type.
 pub(crate) fn is_built(entry: &RepositoryState) -> bool {
-    entry.format.is_some_and(larder_formats::Format::merges)
+    entry.format.profile().merges
 }
 
 /// The virtual repository that a request is for, if this version serves it.

@@ -51,12 +51,13 @@ pub(super) async fn serve(
 ) -> Result<Answer, Fault> {
     let repository = &owner.repository;
     let named = |fault: Fault| fault.in_repository(&repository.name);
-    let Some(format) = owner.format.filter(|format| format.merges()) else {
+    let format = owner.format;
+    if !format.profile().merges {
         return Err(not_built(
             owner,
             "virtual repositories of this package type are not built in this version of larder",
         ));
-    };
+    }
     if !matches!(*request.method, Method::GET | Method::HEAD) {
         let message = format!(
             "{} is a virtual repository: it is read with GET and HEAD",
@@ -68,7 +69,7 @@ pub(super) async fn serve(
             message,
         )));
     }
-    let path = ArtifactPath::parse(request.raw_path, format.path_rules())
+    let path = ArtifactPath::parse(request.raw_path, format.profile().path_rules)
         .map_err(|error| named(path_fault(error)))?;
     let leaves = members::leaves(engine, owner);
     let mut epochs = vec![engine.epoch_of(owner)];
@@ -93,10 +94,10 @@ pub(super) async fn serve(
         headers: request.headers,
         key: &owner.link_key,
     };
-    let is_external = format.links_elsewhere() && path.as_str().starts_with("_ext/");
+    let is_external = format.profile().links_elsewhere && path.as_str().starts_with("_ext/");
     if !is_external {
-        let policy_path = format.subject(path.as_str()).unwrap_or(path.as_str());
-        classify(owner, format, policy_path)?;
+        let facts = owner.facts(path.as_str());
+        classify(owner, facts.policy_path(path.as_str()), facts.built_in)?;
         if let Operation::Read(read) = format.operation(&parts)
             && let Form::Derived(form) = read.form
         {

@@ -2,8 +2,10 @@ use http::HeaderMap;
 use http::header::ACCEPT;
 use larder_core::{ArtifactPath, PathRules};
 
+use super::super::Npm;
 use super::super::fixture::{ROOT, remote};
 use super::*;
+use crate::Format as _;
 
 fn ask_with(method: &Method, path: &str, query: Option<&str>, accept: Option<&str>) -> Operation {
     let repository = remote(ROOT);
@@ -35,7 +37,11 @@ fn ask(path: &str) -> Operation {
 #[track_caller]
 fn read(operation: Operation) -> Read {
     match operation {
-        Operation::Read(read) => read,
+        Operation::Read(read) => {
+            let of_path = Npm.facts(&remote(ROOT), &read.source.key_path);
+            assert_eq!(read.facts, of_path, "{}", read.source.key_path);
+            read
+        }
         other => panic!("no read: {other:?}"),
     }
 }
@@ -125,6 +131,10 @@ fn tarballs_are_plain_files_of_their_package() {
                 accept: None,
                 variant: "",
                 is_document: false,
+            },
+            facts: crate::PathFacts {
+                naming: crate::Naming::Obtained,
+                ..crate::PathFacts::default()
             },
             form: Form::Verbatim,
             bypass_cache: false,

@@ -4,7 +4,7 @@ use larder_core::{Digest, UnixMillis};
 
 use super::super::Pypi;
 use super::super::test_support::{Page, links_of};
-use crate::{Document, Format as _};
+use crate::{Document, DocumentFormat as _};
 
 fn sha256(hex: &str) -> Digest {
     format!("sha256:{hex}").parse().unwrap()

@@ -9,7 +9,11 @@ use crate::{Form, Format as _, Operation, Read, SourceBase};
 
 fn read(path: &str, accept: Option<&str>) -> Read {
     match ask(&Method::GET, path, None, accept) {
-        Operation::Read(read) => read,
+        Operation::Read(read) => {
+            let of_path = Pypi.facts(&two_hosts(), &read.source.key_path);
+            assert_eq!(read.facts, of_path, "{path}");
+            read
+        }
         other => panic!("{path}: {other:?}"),
     }
 }
@@ -42,8 +46,12 @@ fn checklist_1_and_2_forms_share_one_source() {
             .accept
             .is_some_and(|accept| accept.starts_with("application/vnd.pypi.simple.v1+json,"))
     );
-    assert_eq!(Pypi.varies_by("simple/foo-bar/"), ["accept"]);
-    assert!(Pypi.varies_by("packages/x-1.0.whl").is_empty());
+    assert_eq!(Pypi.facts(&two_hosts(), "simple/foo-bar/").vary, ["accept"]);
+    assert!(
+        Pypi.facts(&two_hosts(), "packages/x-1.0.whl")
+            .vary
+            .is_empty()
+    );
 }
 
 #[test]
@@ -70,7 +78,7 @@ fn checklist_3_pages_come_from_the_index_and_files_from_base_url() {
     );
     for api in ["pypi/foo/json", "pypi/foo/1.0/json"] {
         assert_eq!(read(api, None).source.base, SourceBase::Index);
-        assert_eq!(Pypi.built_in(&two_hosts(), api), BuiltIn::Mutable);
+        assert_eq!(Pypi.facts(&two_hosts(), api).built_in, BuiltIn::Mutable);
     }
 }
 
@@ -184,7 +192,11 @@ fn pages_are_mutable_and_files_are_not() {
         "simple/foo/",
         "integrity/foo/1.0/foo-1.0.tar.gz/provenance",
     ] {
-        assert_eq!(Pypi.built_in(&repository, path), BuiltIn::Mutable, "{path}");
+        assert_eq!(
+            Pypi.facts(&repository, path).built_in,
+            BuiltIn::Mutable,
+            "{path}"
+        );
     }
     for path in [
         "packages/foo-1.0.whl",
@@ -194,22 +206,27 @@ fn pages_are_mutable_and_files_are_not() {
         "simpleton/x",
         "",
     ] {
-        assert_eq!(Pypi.built_in(&repository, path), BuiltIn::None, "{path}");
+        assert_eq!(
+            Pypi.facts(&repository, path).built_in,
+            BuiltIn::None,
+            "{path}"
+        );
     }
 }
 
 #[test]
 fn sidecars_follow_their_files() {
+    let subject = |path: &'static str| Pypi.facts(&two_hosts(), path).subject(path);
     assert_eq!(
-        Pypi.subject("packages/foo-1.0-py3-none-any.whl.metadata"),
+        subject("packages/foo-1.0-py3-none-any.whl.metadata"),
         Some("packages/foo-1.0-py3-none-any.whl")
     );
     assert_eq!(
-        Pypi.subject("packages/foo-1.0.tar.gz.asc"),
+        subject("packages/foo-1.0.tar.gz.asc"),
         Some("packages/foo-1.0.tar.gz")
     );
-    assert_eq!(Pypi.subject("packages/foo-1.0.tar.gz"), None);
-    assert_eq!(Pypi.subject("simple/foo.whl.asc/"), None);
+    assert_eq!(subject("packages/foo-1.0.tar.gz"), None);
+    assert_eq!(subject("simple/foo.whl.asc/"), None);
 }
 
 #[test]
@@ -223,7 +240,7 @@ fn files_are_named_by_their_projects_page() {
         "_ext/mac/host/foo_bar-1.0.zip",
     ] {
         assert_eq!(
-            Pypi.named_by(&repository, path).as_ref(),
+            crate::testing::named_by(&Pypi, &repository, path).as_ref(),
             Some(&page),
             "{path}"
         );
@@ -235,6 +252,10 @@ fn files_are_named_by_their_projects_page() {
         "packages/readme.txt",
         "",
     ] {
-        assert_eq!(Pypi.named_by(&repository, path), None, "{path}");
+        assert_eq!(
+            crate::testing::named_by(&Pypi, &repository, path),
+            None,
+            "{path}"
+        );
     }
 }

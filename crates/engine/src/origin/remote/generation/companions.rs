@@ -126,11 +126,11 @@ impl Remote {
         settled: &Settled,
         is_other: bool,
     ) -> (Fetched, bool, bool) {
-        let member = Target::naming_document(
-            &document.entry,
-            document.format,
-            document.with_client_encoding(source.clone()),
-        );
+        let Some(member) =
+            admission::document(document, document.with_client_encoding(source.clone()))
+        else {
+            return (Fetched::Refused, false, false);
+        };
         let held = self.catalog.record(&member.key).await.ok().flatten();
         let had_one = held.as_ref().is_some_and(|record| record.blob().is_some());
         if let Some(held) = held.as_ref().filter(|_| had_one && !is_other) {
@@ -174,7 +174,7 @@ impl Remote {
             return Vec::new();
         };
         let essential = |(path, _): &(&str, StoredClaim)| {
-            document.format.is_essential(path) && *path != document.spec.key_path
+            document.facts_of(path).is_essential() && *path != document.spec.key_path
         };
         let files = table
             .iter()
@@ -193,12 +193,9 @@ impl Remote {
         let Some(file) = admission::named_file(&document.entry, document.format, path) else {
             return Fetched::Refused;
         };
-        let file = Target {
-            spec: document.with_client_encoding(file.spec.clone()),
-            ..file
-        };
+        let file = file.spelt_as(document);
         let held = self.catalog.record(&file.key).await.ok().flatten();
-        let named_by_digest = document.format.digest_in_name(path).is_some();
+        let named_by_digest = file.facts.digest.is_some();
         let stated = claim.stated();
         if let Some((held, blob)) = held.as_ref().and_then(|held| Some((held, held.blob()?))) {
             let right = match (&stated, named_by_digest) {
@@ -267,11 +264,9 @@ impl Remote {
             .iter()
             .any(|companion| companion.source.key_path == *path);
         let document = wanted.with_client_encoding(generation.document);
-        let document = Arc::new(Target::naming_document(
-            &wanted.entry,
-            wanted.format,
-            document,
-        ));
+        let Some(document) = admission::document(wanted, document).map(Arc::new) else {
+            return Ok(None);
+        };
         let storage = |error| crate::fault::storage_fault(&wanted.entry, &error);
         let held = self.catalog.record(&document.key).await.map_err(storage)?;
         let now = self.now();

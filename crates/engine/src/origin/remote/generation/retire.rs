@@ -65,7 +65,7 @@ impl Remote {
                 last = Some((path.clone(), variant.clone()));
                 let is_other = !same_origin(&variant, &document.key.variant);
                 if is_other
-                    || document.format.digest_in_name(&path).is_none()
+                    || document.facts_of(&path).digest.is_none()
                     || after.find(&path).is_some()
                 {
                     continue;
