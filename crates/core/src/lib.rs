@@ -60,6 +60,7 @@ mod reason;
 mod record;
 mod repository;
 mod request_id;
+mod reserved;
 mod secret;
 mod settle;
 mod shown;
@@ -98,6 +99,7 @@ pub use repository::{
     Repository, RepositoryKind, RepositoryName, UpstreamAuth, UpstreamSettings, VirtualSettings,
 };
 pub use request_id::RequestId;
+pub use reserved::{GlobError, ReservedNames};
 pub use secret::{REDACTED, SafeUrl, Secret};
 pub use settle::{HeadVerdict, Outcome, Settlement, confirms, judge_head, keeps_status, settle};
 pub use shown::shown;

@@ -197,6 +197,7 @@ fn helm_merge(bencher: Bencher) {
         },
         links: &links,
         owns_names: false,
+        is_anothers: None,
         is_held: None,
     });
     println!("{} and {} bytes", bodies[0].len(), bodies[1].len());

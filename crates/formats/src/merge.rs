@@ -15,6 +15,8 @@ pub struct MergeMember<'a> {
     pub links: &'a Links<'a>,
     /// Whether the names that it has are its own: nobody else's versions of them are merged.
     pub owns_names: bool,
+    /// Whether a name is reserved for another of the repositories: then this one's versions of it are not merged. `None` = no name is.
+    pub is_anothers: Option<&'a dyn Fn(&str) -> bool>,
     /// Whether a version with this publish date is held back by the repository's quarantine: it is left out, and no other repository's
     /// version of the same name and number takes its place. `None` = nothing is held.
     pub is_held: Option<&'a dyn Fn(Option<UnixMillis>) -> bool>,

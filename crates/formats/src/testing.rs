@@ -24,6 +24,7 @@ pub(crate) fn remote(name: &str, package: PackageType, base_url: &str) -> Reposi
         cache: CachePolicy::default(),
         quarantine: QuarantinePolicy::default(),
         authoritative: false,
+        reserved: larder_core::ReservedNames::default(),
         rules_epoch: 0,
     }
 }

@@ -35,6 +35,7 @@ fn remote(package: PackageType) -> Repository {
         cache: CachePolicy::default(),
         quarantine: QuarantinePolicy::default(),
         authoritative: false,
+        reserved: larder_core::ReservedNames::default(),
         rules_epoch: 0,
     }
 }

@@ -87,6 +87,7 @@ pub(crate) fn repository(package: PackageType, base: &str) -> Repository {
         cache: CachePolicy::default(),
         quarantine: QuarantinePolicy::default(),
         authoritative: false,
+        reserved: larder_core::ReservedNames::default(),
         rules_epoch: 1,
     }
 }

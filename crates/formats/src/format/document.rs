@@ -240,6 +240,11 @@ pub trait DocumentFormat: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// Every name that the package may have whose file stands at a decoded path, by that file's own name; the shortest first.
+    fn possible_names<'a>(&self, _path: &'a str) -> Vec<&'a str> {
+        Vec::new()
+    }
+
     /// What computes the identity of the file at a decoded path; `None` where documents state digests, or nothing.
     fn identifier(&self, _path: &str) -> Option<Box<dyn Identifier>> {
         None

@@ -79,7 +79,8 @@ fn pick<'a>(
                     continue;
                 }
             };
-            if owners.get(&*name).is_some_and(|owner| *owner != at) {
+            let is_anothers = member.is_anothers.is_some_and(|is| is(&name));
+            if is_anothers || owners.get(&*name).is_some_and(|owner| *owner != at) {
                 continue;
             }
             // A version that is held back is nobody else's to fill in for.

@@ -140,10 +140,16 @@ impl DocumentFormat for Helm {
     }
 
     fn is_named(&self, path: &str, name: &str) -> bool {
+        self.possible_names(path).contains(&name)
+    }
+
+    fn possible_names<'a>(&self, path: &'a str) -> Vec<&'a str> {
         let file = path.rsplit('/').next().unwrap_or_default();
-        file.strip_prefix(name)
-            .and_then(|rest| rest.strip_prefix('-'))
-            .is_some_and(|version| version.starts_with(|c: char| c == 'v' || c.is_ascii_digit()))
+        let is_version = |text: &str| text.starts_with(|c: char| c == 'v' || c.is_ascii_digit());
+        file.match_indices('-')
+            .filter(|(at, _)| file.get(at + 1..).is_some_and(is_version))
+            .filter_map(|(at, _)| file.get(..at))
+            .collect()
     }
 }
 

@@ -16,6 +16,7 @@ mod globs;
 mod hints;
 mod indents;
 mod members;
+mod membership;
 mod merge;
 mod node;
 mod proxies;

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use larder_core::{
-    AccessPolicy, CachePolicy, Kind, LocalSettings, MemberUrls, MissingDate, PackageType, Pattern,
-    ProxyRules, QuarantinePolicy, Repository, RepositoryKind, RepositoryName, Revalidate, Verify,
-    VirtualSettings,
+    AccessPolicy, CachePolicy, Kind, LocalSettings, MissingDate, PackageType, Pattern, ProxyRules,
+    QuarantinePolicy, Repository, RepositoryKind, RepositoryName, Revalidate, Verify,
 };
 
 use super::diagnostic::{Place, Report};
 use super::epoch::rules_epoch;
 use super::fields::Section;
 use super::globs;
+use super::membership::{members, reserved, virtual_settings};
 use super::node::Entry;
 use super::schema;
 use super::upstream::upstream;
@@ -88,6 +88,7 @@ pub(super) fn repository(
         cache,
         quarantine,
         authoritative: section.truth("authoritative", report).unwrap_or(false),
+        reserved: reserved(&section, package, report),
         rules_epoch: 0,
     };
     let not_built = unbuilt_part(&repository);
@@ -207,63 +208,6 @@ fn warn_of_idle_keys(section: &Section<'_>, kind: RepositoryKind, report: &mut R
             ),
         );
     }
-}
-
-/// What a virtual repository is made of, and what its index is like.
-fn virtual_settings(
-    section: &Section<'_>,
-    members: Vec<RepositoryName>,
-    report: &mut Report,
-) -> VirtualSettings {
-    let places = &[
-        ("member", MemberUrls::Member),
-        ("virtual", MemberUrls::Virtual),
-    ];
-    VirtualSettings {
-        members,
-        fail_closed: section.truth("fail_closed", report).unwrap_or(false),
-        member_urls: section
-            .word("member_urls", places, report)
-            .unwrap_or_default(),
-    }
-}
-
-fn members(
-    section: &Section<'_>,
-    kind: RepositoryKind,
-    place: &Place,
-    report: &mut Report,
-) -> (Vec<RepositoryName>, Vec<Place>) {
-    if kind != RepositoryKind::Virtual {
-        return Default::default();
-    }
-    if section.node("members").is_none() {
-        report.error(
-            place,
-            format!(
-                "a virtual repository needs `{}`: the names of the repositories it merges",
-                section.path("members")
-            ),
-        );
-        return Default::default();
-    }
-    let (mut names, mut places) = (Vec::new(), Vec::new());
-    for (text, place) in section.list("members", report).unwrap_or_default() {
-        match RepositoryName::parse(text) {
-            Ok(name) if names.contains(&name) => {
-                report.error(
-                    place,
-                    format!("`{text}` stands twice in `{}`", section.path("members")),
-                );
-            }
-            Ok(name) => {
-                names.push(name);
-                places.push(place.clone());
-            }
-            Err(error) => report.error(place, error.to_string()),
-        }
-    }
-    (names, places)
 }
 
 fn hostnames(section: &Section<'_>, report: &mut Report) -> Vec<(String, Place)> {

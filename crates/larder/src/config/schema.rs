@@ -46,6 +46,7 @@ pub(super) const REPOSITORY: &[&str] = &[
     "quarantine_days",
     "members",
     "authoritative",
+    "reserved",
     "fail_closed",
     "member_urls",
     "hostnames",

@@ -87,6 +87,9 @@ fn complete(shown: Json, repository: &Repository) -> Json {
     if repository.authoritative {
         fill("authoritative", json!(true));
     }
+    if !repository.reserved.is_empty() {
+        fill("reserved", json!(repository.reserved.globs()));
+    }
     if let Some(local) = repository.local() {
         fill("allow_overwrite", json!(local.allow_overwrite));
     }

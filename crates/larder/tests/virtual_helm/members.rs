@@ -269,3 +269,42 @@ async fn hazard_x3_another_name_with_each_request_is_no_new_merge() {
         assert_eq!(derivations(&larder).await, before);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn virtual_13_a_reserved_name_is_asked_of_nobody_else() {
+    let (public, own) = (Origin::start().await, Origin::start().await);
+    put_charts(
+        &public,
+        "/",
+        "public",
+        &[("acme-web", "9.9.9"), ("redis", "20.1.0")],
+    );
+    put_charts(&own, "/", "own", &[("acme-api", "1.0.0")]);
+    for keys in ["", "member_urls: virtual"] {
+        let config = format!(
+            "remotes:\n{}{}{}",
+            entry("public", "helm", &public, ""),
+            entry("own", "helm", &own, "reserved: ['acme-*']"),
+            all("all", &["public", "own"], keys)
+        );
+        let larder = TestLarder::start(&config).await;
+        assert_eq!(
+            archives(&index(&larder).await),
+            ["acme-api-1.0.0", "redis-20.1.0"]
+        );
+        for path in ["acme-web-9.9.9.tgz", "_m/public/acme-web-9.9.9.tgz"] {
+            let answer = get(&of(&larder, "all", path)).await;
+            assert_eq!(answer.status, 404, "{path}: {}", answer.text());
+        }
+        for path in ["acme-api-1.0.0.tgz", "redis-20.1.0.tgz"] {
+            assert_eq!(get(&of(&larder, "all", path)).await.status, 200, "{path}");
+        }
+        // Not even while the one that it is reserved for has nothing to say.
+        own.behave("/index.yaml", Behaviour::Status(500));
+        let flush = larder.url("cache/flush?remote=own");
+        assert_eq!(send("PUT", &flush, &[]).await.status, 200);
+        assert_eq!(archives(&index(&larder).await), ["redis-20.1.0"]);
+        own.clear("/index.yaml");
+    }
+    assert_eq!(public.count("GET", "/acme-web-9.9.9.tgz"), 0);
+}

@@ -114,6 +114,7 @@ fn repository(name: &str) -> Option<Arc<Repository>> {
         cache: CachePolicy::default(),
         quarantine: QuarantinePolicy::default(),
         authoritative: false,
+        reserved: larder_core::ReservedNames::default(),
         rules_epoch: 0,
     }))
 }

@@ -81,6 +81,7 @@ pub(crate) fn named(name: &str, settings: UpstreamSettings) -> Arc<Repository> {
         cache: CachePolicy::default(),
         quarantine: QuarantinePolicy::default(),
         authoritative: false,
+        reserved: larder_core::ReservedNames::default(),
         rules_epoch: 0,
     })
 }

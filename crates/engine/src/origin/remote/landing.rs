@@ -156,10 +156,10 @@ impl Remote {
         let arrived: Vec<_> = members.iter().filter_map(as_settled).collect();
         let afters = self.documents.nested_claims(wanted, &after, &arrived).await;
         let restated = self.restated(wanted, befores, afters).await;
-        let is_admitted = |one: &Restated| {
+        let may_be_read = |one: &Restated| {
             admission::named_file(&wanted.entry, wanted.format, &one.key.path).is_some()
         };
-        restated.into_iter().filter(is_admitted).collect()
+        restated.into_iter().filter(may_be_read).collect()
     }
 
     /// Of the files that `afters` state something of which `befores` do not state: those that were stated otherwise, and those that

@@ -36,7 +36,24 @@ impl Reading<'_> {
             .and_then(|raw| raw.strip_prefix('/'))
             .ok_or_else(|| self.nowhere("a member's path is written as it stands in the index"))?;
         self.check_rules(raw)?;
+        let path =
+            ArtifactPath::parse(raw, self.format.profile().path_rules).map_err(path_fault)?;
+        let facts = self.owner.facts(path.as_str());
+        if let Some(owner) = self.reserved_for(leaf, facts.policy_path(path.as_str())) {
+            return Err(self.nowhere(&format!(
+                "names like that of {} are reserved for member {} of virtual repository {}",
+                larder_core::shown(path.as_str()),
+                owner.entry.repository.name,
+                self.owner.repository.name
+            )));
+        }
         self.from(leaf, raw).await
+    }
+
+    /// The member for which the name of a file's package is reserved, if `leaf` is to have no such file.
+    fn reserved_for(&self, leaf: &Leaf, path: &str) -> Option<&Leaf> {
+        let mut names = self.format.possible_names(path).into_iter();
+        names.find_map(|name| members::reserved_for(&self.leaves, leaf, name))
     }
 
     /// The rules of the virtual repository itself hold for its members' files, too.
@@ -59,7 +76,8 @@ impl Reading<'_> {
         let asked = || {
             self.leaves.iter().filter(|leaf| {
                 let own = |owner: &&Leaf| owner.entry.repository.name == leaf.entry.repository.name;
-                owners.is_empty() || owners.iter().any(own)
+                let is_theirs = owners.is_empty() || owners.iter().any(own);
+                is_theirs && self.reserved_for(leaf, subject).is_none()
             })
         };
         for leaf in asked() {

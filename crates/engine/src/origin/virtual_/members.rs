@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use larder_core::{ErrorCode, Fault, FaultKind, Mount, RepositoryKind, Source};
+use larder_core::{ErrorCode, Fault, FaultKind, Mount, RepositoryKind, ReservedNames, Source};
 use larder_formats::Form;
 
 use super::Virtual;
@@ -27,6 +27,26 @@ pub(super) struct Leaf {
     pub(super) entry: Arc<RepositoryState>,
     /// Whether its names are its own: it is local, or it or a virtual repository that it is in is authoritative.
     pub(super) owns_names: bool,
+    /// Names that are its own, whether it has them or not: those of its own configuration, and of virtual repositories that it is in.
+    reserved: Vec<ReservedNames>,
+}
+
+impl Leaf {
+    pub(super) fn reserves(&self, name: &str) -> bool {
+        self.reserved.iter().any(|reserved| reserved.has(name))
+    }
+
+    /// The globs of the names that are its own.
+    pub(super) fn reserved_globs(&self) -> impl Iterator<Item = &str> {
+        let globs = self.reserved.iter().flat_map(|reserved| reserved.globs());
+        globs.map(String::as_str)
+    }
+}
+
+/// The member for which a name is reserved; `None` if it is `leaf` itself, or nobody.
+pub(super) fn reserved_for<'l>(leaves: &'l [Leaf], leaf: &Leaf, name: &str) -> Option<&'l Leaf> {
+    let owner = leaves.iter().find(|one| one.reserves(name))?;
+    (!leaf.reserves(name)).then_some(owner)
 }
 
 /// What a member gave.
@@ -49,14 +69,21 @@ pub(super) struct Contribution {
 /// virtual members stand in these members' places.
 pub(super) fn leaves(engine: &Virtual, owner: &RepositoryState) -> Vec<Leaf> {
     let mut leaves = Vec::new();
-    gather(engine, owner, false, 1, &mut leaves);
+    gather(engine, owner, &Owned::default(), 1, &mut leaves);
     leaves
+}
+
+/// What a virtual repository in which members are says of their names.
+#[derive(Debug, Clone, Default)]
+struct Owned {
+    owns_names: bool,
+    reserved: Vec<ReservedNames>,
 }
 
 fn gather(
     engine: &Virtual,
     owner: &RepositoryState,
-    owned: bool,
+    above: &Owned,
     depth: usize,
     leaves: &mut Vec<Leaf>,
 ) {
@@ -67,11 +94,14 @@ fn gather(
             continue;
         };
         let repository = &entry.repository;
-        let owns_names =
-            owned || repository.authoritative || repository.kind() == RepositoryKind::Local;
+        let mut owned = above.clone();
+        owned.owns_names |= repository.authoritative || repository.kind() == RepositoryKind::Local;
+        if !repository.reserved.is_empty() {
+            owned.reserved.push(repository.reserved.clone());
+        }
         if repository.kind() == RepositoryKind::Virtual {
             if depth < DEEPEST {
-                gather(engine, entry, owns_names, depth + 1, leaves);
+                gather(engine, entry, &owned, depth + 1, leaves);
             }
             continue;
         }
@@ -79,10 +109,14 @@ fn gather(
             .iter_mut()
             .find(|leaf| leaf.entry.repository.name == *name)
         {
-            Some(leaf) => leaf.owns_names |= owns_names,
+            Some(leaf) => {
+                leaf.owns_names |= owned.owns_names;
+                leaf.reserved.extend(owned.reserved);
+            }
             None => leaves.push(Leaf {
                 entry: Arc::clone(entry),
-                owns_names,
+                owns_names: owned.owns_names,
+                reserved: owned.reserved,
             }),
         }
     }
@@ -103,13 +137,13 @@ pub(super) async fn obtain_all(
     .await
 }
 
-/// A member's document: fresh from its cache or its upstream, else its copy, however old.
 /// Where the same client sees a member.
 pub(super) fn mount_of<'a>(leaf: &Leaf, mount: &Mount<'a>) -> Mount<'a> {
     let repository = &leaf.entry.repository;
     mount.beside(repository.kind(), repository.name.as_str())
 }
 
+/// A member's document: fresh from its cache or its upstream, else its copy, however old.
 pub(super) async fn obtain(
     engine: &Arc<Virtual>,
     leaf: &Leaf,

@@ -11,7 +11,7 @@ use larder_formats::{Format, LinkBase, Links, Malformed, MergeMember};
 
 use super::Epoch;
 use super::Virtual;
-use super::members::{Contribution, Given, Leaf};
+use super::members::{Contribution, Given, Leaf, reserved_for};
 use crate::causes::warn_once;
 use crate::document::claims::source_urls;
 use crate::document::derive::{Made, tell_left_out};
@@ -98,7 +98,7 @@ impl Assembled {
             if settled.status.forward.is_some() {
                 forwarded.get_or_insert(settled.status);
             }
-            parts.extend(Part::of(one, now));
+            parts.extend(Part::of(one, given, now));
         }
         let served_since = before
             .filter(|before| before.parts == parts)
@@ -185,7 +185,7 @@ impl Assembled {
 }
 
 impl Part {
-    fn of(given: &Given, now: UnixMillis) -> Option<Self> {
+    fn of(given: &Given, all: &[Given], now: UnixMillis) -> Option<Self> {
         let Contribution {
             wanted, settled, ..
         } = given.document.as_ref().ok()?;
@@ -196,6 +196,11 @@ impl Part {
             given.leaf.owns_names.to_string(),
         ];
         depends_on.extend(source_urls(wanted, &settled.record));
+        for other in all {
+            let whose = other.leaf.entry.repository.name.as_str();
+            let globs = other.leaf.reserved_globs();
+            depends_on.extend(globs.map(|glob| format!("reserved for {whose}: {glob}")));
+        }
         if repository.quarantine.hold.is_some() {
             let first_seen_at = settled.record.first_seen_at.0;
             depends_on.push(format!("held as of {}, {first_seen_at}", step_of(now).0));
@@ -225,9 +230,15 @@ struct Input {
     quarantine: QuarantinePolicy,
     /// When larder first had the document.
     first_seen_at: UnixMillis,
+    /// All members.
+    leaves: Arc<[Leaf]>,
 }
 
 impl Input {
+    fn is_anothers(&self, name: &str) -> bool {
+        reserved_for(&self.leaves, &self.leaf, name).is_some()
+    }
+
     /// A version is dated by what the index says of it; where that says nothing, larder first saw it when it first had the index.
     fn is_held(&self, created: Option<UnixMillis>, now: UnixMillis) -> bool {
         let first_seen_at = created.map_or(self.first_seen_at, |_| now);
@@ -256,6 +267,7 @@ pub(super) async fn make(
             Some((source, one.leaf.clone(), base, settled.record.first_seen_at))
         })
         .collect();
+    let leaves: Arc<[Leaf]> = given.iter().map(|one| one.leaf.clone()).collect();
     let (of, unusable) = (Arc::clone(engine), Arc::clone(unusable));
     // Whoever waits for the merge is one of them: it is made on account of the first.
     let owner = sources
@@ -272,6 +284,7 @@ pub(super) async fn make(
                 quarantine: leaf.entry.repository.quarantine.clone(),
                 first_seen_at,
                 leaf,
+                leaves: Arc::clone(&leaves),
             });
         }
         let Some(first) = inputs.first() else {
@@ -307,14 +320,19 @@ fn merge(
         .iter()
         .map(|input| move |created| input.is_held(created, now))
         .collect();
+    let anothers: Vec<_> = inputs
+        .iter()
+        .map(|input| move |name: &str| input.is_anothers(name))
+        .collect();
     let members: Vec<MergeMember<'_>> = inputs
         .iter()
         .zip(&links)
-        .zip(&held)
-        .map(|((input, links), is_held)| MergeMember {
+        .zip(held.iter().zip(&anothers))
+        .map(|((input, links), (is_held, is_anothers))| MergeMember {
             document: input.document.view(),
             links,
             owns_names: input.leaf.owns_names,
+            is_anothers: Some(is_anothers),
             is_held: input
                 .quarantine
                 .hold

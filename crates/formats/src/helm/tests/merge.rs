@@ -12,6 +12,7 @@ struct Member<'a> {
     name: &'a str,
     body: &'a str,
     owns_names: bool,
+    is_anothers: Option<&'a dyn Fn(&str) -> bool>,
     held_from: Option<&'a str>,
 }
 
@@ -20,6 +21,7 @@ fn member<'a>(name: &'a str, body: &'a str) -> Member<'a> {
         name,
         body,
         owns_names: false,
+        is_anothers: None,
         held_from: None,
     }
 }
@@ -71,6 +73,7 @@ fn merged(members: &[Member<'_>]) -> Result<Merged, MergeFault> {
             },
             links: &links[at],
             owns_names: member.owns_names,
+            is_anothers: member.is_anothers,
             is_held: member
                 .held_from
                 .is_some()
@@ -441,6 +444,19 @@ fn names_of_an_owner_are_nobody_else_s() {
     };
     let text = text(&[member("public", &public), owner]);
     assert_eq!(names_and_versions(&text), ["acme 1.0.0", "redis 1.0.0"]);
+}
+
+#[test]
+fn a_name_that_is_reserved_for_another_is_left_out() {
+    let public = index(&[("acme-web", &["9.9.9"]), ("redis", &["1.0.0"])]);
+    let own = index(&[("acme-api", &["1.0.0"])]);
+    let is_anothers = |name: &str| name.starts_with("acme-");
+    let other = Member {
+        is_anothers: Some(&is_anothers),
+        ..member("public", &public)
+    };
+    let text = text(&[other, member("own", &own)]);
+    assert_eq!(names_and_versions(&text), ["acme-api 1.0.0", "redis 1.0.0"]);
 }
 
 #[test]
