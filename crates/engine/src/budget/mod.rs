@@ -8,8 +8,6 @@
 
 mod pool;
 mod shares;
-#[cfg(test)]
-mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -219,12 +217,13 @@ impl Budgets {
         let leased = self.pool(kind).lease(self.party(repository), weight).await;
         if leased.is_err() {
             let (budget, limit) = (kind.as_str(), self.pool(kind).in_use().limit);
-            match self.causes.trouble_due(budget) {
-                Some(times) => tracing::warn!(
+            if let Some(times) = self.causes.trouble_due(budget) {
+                tracing::warn!(
                     %repository, budget, limit, times,
                     "too much of one repository is under way for more to have its turn: its upstream may be slow"
-                ),
-                None => tracing::debug!(%repository, budget, "too much is under way"),
+                );
+            } else {
+                tracing::debug!(%repository, budget, "too much is under way");
             }
         }
         leased
@@ -280,3 +279,6 @@ impl Budgets {
         .to_vec()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,12 +5,16 @@
 //!   three quarters of the whole in this way, a second such upstream three quarters of the rest, and so on: there is always a rest.
 //! - While another repository waits, none takes more than a quarter of the whole. Beyond a quarter, a repository leaves a sixteenth to
 //!   the other repositories of its upstream.
-//! - What becomes free goes to those who wait in turn, one repository after the other.
+//! - What becomes free goes to those who wait in turn, one repository after the other. Whoever wants more than is free at present is passed
+//!   over, but not for ever: after that, others take little more until it has its turn.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::budget::Party;
+
+/// How often the first in turn is passed over because it wants more than is free.
+const MOST_PASSED_OVER: u32 = 64;
 
 /// What one repository holds, and what it waits for.
 #[derive(Debug)]
@@ -47,6 +51,8 @@ pub(super) struct Shares<W> {
     /// Repositories that wait, in the order of their turns.
     turns: VecDeque<Party>,
     next_ticket: u64,
+    /// How often others have been given something that the first in turn could have had a part of.
+    passed_over: u32,
 }
 
 impl<W> Shares<W> {
@@ -58,6 +64,7 @@ impl<W> Shares<W> {
             accounts: HashMap::new(),
             turns: VecDeque::new(),
             next_ticket: 0,
+            passed_over: 0,
         }
     }
 
@@ -88,16 +95,41 @@ impl<W> Shares<W> {
         !self.turns.is_empty()
     }
 
+    /// Whether the first in turn holds nothing, and only lacks what others have.
+    fn first_lacks_room(&self) -> bool {
+        let first = self
+            .turns
+            .front()
+            .and_then(|party| Some((party, self.accounts.get(party)?)));
+        first.is_some_and(|(party, account)| {
+            let of_upstream = self.upstreams.get(&party.upstream).copied().unwrap_or(0);
+            let first = account.waiting.first_key_value();
+            let wanted = first.map_or(0, |(_, (weight, _))| *weight);
+            account.held == 0 && wanted > self.free && of_upstream <= self.total / 16
+        })
+    }
+
+    /// Whether this repository has to hold back, so that the first in turn gets what it has waited for long enough.
+    fn must_hold_back(&self, party: &Party, after: u64) -> bool {
+        self.passed_over >= MOST_PASSED_OVER
+            && self.turns.front() != Some(party)
+            && after > self.total / 16
+            && self.first_lacks_room()
+    }
+
     /// Whether a repository may take this much more now.
     fn may_take(&self, party: &Party, weight: u64) -> bool {
         let Some(left) = self.free.checked_sub(weight) else {
             return false;
         };
         let of_upstream = self.upstreams.get(&party.upstream).copied().unwrap_or(0);
+        let held = self.accounts.get(party).map_or(0, |account| account.held);
+        if self.must_hold_back(party, held + weight) {
+            return false;
+        }
         if of_upstream == 0 {
             return true;
         }
-        let held = self.accounts.get(party).map_or(0, |account| account.held);
         let after = of_upstream + weight;
         if held == 0 && after <= self.most() {
             return true;
@@ -116,6 +148,11 @@ impl<W> Shares<W> {
     }
 
     fn take(&mut self, party: &Party, weight: u64) {
+        if self.turns.front().is_some_and(|first| first != party) && self.first_lacks_room() {
+            self.passed_over += 1;
+        } else if self.turns.front() == Some(party) {
+            self.passed_over = 0;
+        }
         self.free -= weight;
         *self
             .upstreams
@@ -169,6 +206,9 @@ impl<W> Shares<W> {
         let account = self.account(party);
         let left = account.waiting.remove(&ticket).is_some();
         if account.waiting.is_empty() {
+            if self.turns.front() == Some(party) {
+                self.passed_over = 0;
+            }
             self.turns.retain(|waiting| waiting != party);
         }
         self.forget_idle(party);

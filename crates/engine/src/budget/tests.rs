@@ -242,6 +242,39 @@ async fn what_is_too_heavy_counts_as_all_that_one_may_have() {
     assert!(second.await.expect("no panic").is_ok());
 }
 
+/// Two that always have several light things under way do not keep a heavy one waiting for ever, and one that asks for little
+/// is not held up by that.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_much_has_its_turn() {
+    let pool = pool(128);
+    let mut busy = Vec::new();
+    for name in ["a", "b"] {
+        for _ in 0..6 {
+            let pool = Arc::clone(&pool);
+            busy.push(tokio::spawn(async move {
+                loop {
+                    let lease = pool.lease(alone(name), 9).await;
+                    sleep(Duration::from_millis(10)).await;
+                    drop(lease);
+                }
+            }));
+        }
+    }
+    settled().await;
+    let heavy = waiting(&pool, alone("heavy"), 1_000).await;
+    let (mut steps, mut slowest) = (0, Duration::ZERO);
+    while !heavy.is_finished() {
+        steps += 1;
+        assert!(steps < 1_000, "ten seconds, and no turn");
+        let began = Instant::now();
+        drop(pool.lease(alone("light"), 1).await.expect("a lease"));
+        slowest = slowest.max(began.elapsed());
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(slowest < Duration::from_millis(100), "{slowest:?}");
+    busy.iter().for_each(JoinHandle::abort);
+}
+
 /// Many tasks that come, hold, wait, give up and leave at random: in the end nothing is held and nobody waits.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_lost_in_a_crowd() {

@@ -25,7 +25,7 @@ pub(super) enum NoPlace {
 }
 
 impl Remote {
-    /// A place for what this flight downloads. Who waits for it without need (`may_be_dropped`) leaves with those who wait for the flight.
+    /// A place for what this flight downloads. Where `may_be_dropped`, it is waited for as long as somebody waits for the flight.
     pub(super) async fn take_place(
         &self,
         flight: &Flight,
@@ -42,11 +42,10 @@ impl Remote {
             BudgetKind::Downloads
         };
         let given_up = async {
-            if may_be_dropped {
-                flight.given_up().await;
-            } else {
-                std::future::pending().await
+            if !may_be_dropped {
+                std::future::pending::<()>().await;
             }
+            flight.given_up().await;
         };
         tokio::select! {
             biased;
