@@ -20,6 +20,9 @@ pub struct CachePolicy {
     pub stale_max_age: Option<Duration>,
     /// `stale.while_revalidate`: how long after expiry a copy is served while it is refreshed behind the scenes.
     pub stale_while_revalidate: Duration,
+    /// `stale.wait`: how long a client waits for a refresh where a copy is held that may serve; then it gets the copy, and the refresh
+    /// goes on. Zero = it waits for none.
+    pub stale_wait: Duration,
     /// How long an upstream 404 or 410 is remembered; zero = not at all.
     pub negative_ttl: Duration,
     /// `missing_status`: upstream statuses other than 404 and 410 that say of a file that it is not there.
@@ -40,6 +43,13 @@ pub enum Verify {
     Warn,
 }
 
+impl CachePolicy {
+    /// What [`stale_wait`](Self::stale_wait) is unless it is configured.
+    pub const STALE_WAIT: Duration = Duration::from_secs(2);
+    /// The longest [`stale_wait`](Self::stale_wait) that may be configured.
+    pub const LONGEST_STALE_WAIT: Duration = Duration::from_hours(1);
+}
+
 impl Default for CachePolicy {
     fn default() -> Self {
         Self {
@@ -50,6 +60,7 @@ impl Default for CachePolicy {
             stale_on_status: Vec::new(),
             stale_max_age: None,
             stale_while_revalidate: Duration::ZERO,
+            stale_wait: Self::STALE_WAIT,
             negative_ttl: Duration::from_secs(10),
             missing_status: Vec::new(),
             no_rollback: false,

@@ -63,7 +63,7 @@ pub struct CacheStatus {
     pub stored: bool,
     /// Whether the request joined another one's download.
     pub collapsed: bool,
-    /// A word about unusual ways: `stale-error`, `stale-revalidating`, `unchanged`, `not-kept`.
+    /// A word about unusual ways: `stale-error`, `stale-revalidating`, `stale-timeout`, `unchanged`, `not-kept`.
     pub detail: Option<&'static str>,
 }
 

@@ -134,6 +134,7 @@ pub(crate) fn any_policy() -> impl Strategy<Value = CachePolicy> {
                     no_rollback: false,
                     verify: Verify::Enforce,
                     stale_while_revalidate: lives.3,
+                    stale_wait: CachePolicy::STALE_WAIT,
                     stale_max_age,
                     check_mutable_updates,
                     revalidate,

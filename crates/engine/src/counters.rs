@@ -39,7 +39,7 @@ counters! {
         misses,
         /// Requests that joined a running download.
         collapsed,
-        /// Expired copies served because the upstream failed.
+        /// Expired copies served because the upstream failed or took longer than `stale.wait`.
         stale_served,
         /// Copies renewed without a download.
         revalidated,

@@ -19,6 +19,7 @@ use crate::document::named::Named;
 use crate::fault::{internal, refused, storage_fault};
 use crate::origin::local::{self, Local};
 use crate::origin::remote::Remote;
+use crate::origin::remote::patience::Waited;
 use crate::origin::virtual_::{self, Answering, Virtual};
 use crate::origin::{Held, Need, Origin};
 use crate::policy::admission;
@@ -201,10 +202,13 @@ impl Pipeline {
                 "forward",
                 "a HEAD of what is not held",
             );
-            match self.remote.forward_head(admitted, request).await {
-                Ok(Some(answer)) => return Ok(answer),
-                Ok(None) => {}
-                Err(fault) => {
+            match self.remote.head_or_copy(admitted, request).await {
+                Waited::Ready(Ok(Some(answer))) => return Ok(answer),
+                Waited::Ready(Ok(None)) => {}
+                Waited::Overdue(copy) => {
+                    return self.answer_settled(admitted, copy, epoch, vary, request);
+                }
+                Waited::Ready(Err(fault)) => {
                     let settled = self.remote.lent_instead(wanted, fault).await?;
                     return self.answer_settled(admitted, settled, epoch, vary, request);
                 }

@@ -91,7 +91,7 @@ fn every_plus_key_of_a_remote_is_read() {
     allow_patterns: ['^ok/']
     deny_patterns: [bad]
     revalidate: get
-    stale: { on_status: [503, 429], max_age: 60, while_revalidate: 5 }
+    stale: { on_status: [503, 429], max_age: 60, while_revalidate: 5, wait: 7 }
     negative_ttl: 0
     missing_status: [403, 400, 403]
     timeouts: { connect: 2, read: 7 }
@@ -111,6 +111,7 @@ fn every_plus_key_of_a_remote_is_read() {
         (a.cache.stale_max_age, a.cache.stale_while_revalidate),
         (Some(Duration::from_mins(1)), Duration::from_secs(5))
     );
+    assert_eq!(a.cache.stale_wait, Duration::from_secs(7));
     assert_eq!(a.cache.negative_ttl, Duration::ZERO);
     assert_eq!(a.cache.missing_status, [400, 403]);
     assert_eq!(a.quarantine.missing_date, MissingDate::FirstSeen);
@@ -253,6 +254,11 @@ fn values_that_make_no_sense_are_refused() {
             "stale: {on_status: [200]}",
             "takes 401, 403, 407, 408, 425, 429 and 500 to 599",
         ),
+        (
+            "stale: {wait: 3601}",
+            "stale.wait` must be a whole number of seconds from 0 to 3600",
+        ),
+        ("stale: {wait: 0.5}", "from 0 to 3600"),
         ("missing_status: [401]", "must not hold 401"),
         ("missing_status: [403, 429]", "must not hold 429"),
         ("missing_status: [503]", "must not hold 503"),

@@ -6,6 +6,7 @@ use std::io;
 use crate::cause::Cause;
 use crate::error::UpstreamErrorKind;
 use crate::handshake;
+use crate::lookups::Unresolved;
 use crate::resolver::OutOfReach;
 
 /// A failure in our own words.
@@ -66,12 +67,9 @@ fn cause<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a
 
 /// Why no head arrived.
 pub(crate) fn head_failure(error: &reqwest::Error) -> Failure {
-    use UpstreamErrorKind::{Protocol, RefusedAddress, TimedOut, Unreachable};
-    if cause::<OutOfReach>(error).is_some() {
-        return Failure::new(
-            RefusedAddress,
-            "this name leads to a private address; list it in allow_private if larder may go there",
-        );
+    use UpstreamErrorKind::{Protocol, TimedOut, Unreachable};
+    if let Some(failure) = name_failure(error) {
+        return failure;
     }
     if let Some(tls) = cause::<rustls::Error>(error) {
         let failed = Failure::new(
@@ -125,6 +123,19 @@ pub(crate) fn head_failure(error: &reqwest::Error) -> Failure {
         connection_lost: true,
         ..Failure::new(Protocol, "the answer is not valid HTTP")
     }
+}
+
+/// What larder's own resolver has to say of a name.
+fn name_failure(error: &reqwest::Error) -> Option<Failure> {
+    if cause::<OutOfReach>(error).is_some() {
+        return Some(Failure::new(
+            UpstreamErrorKind::RefusedAddress,
+            "this name leads to a private address; list it in allow_private if larder may go there",
+        ));
+    }
+    cause::<Unresolved>(error).map(|unresolved| {
+        Failure::new(UpstreamErrorKind::TimedOut, unresolved.to_string()).because(Cause::Dns)
+    })
 }
 
 /// A proxy that does not connect to the upstream (RFC 9110 section 9.3.6: any answer to CONNECT but 2xx). The types of the HTTP library's

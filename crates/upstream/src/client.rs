@@ -14,6 +14,7 @@ use url::Url;
 
 use crate::address::Reach;
 use crate::connect_watch::WatchLayer;
+use crate::lookups::Lookups;
 use crate::resolver::{CheckedResolver, NameLookup};
 use crate::retry::RetryBudget;
 use crate::trust::Authorities;
@@ -21,6 +22,8 @@ use crate::trust::Authorities;
 /// Idle connections are dropped after this; common servers keep them for 60 to 75 s.
 const POOL_IDLE: Duration = Duration::from_secs(50);
 const POOL_PER_HOST: usize = 32;
+/// How much of `timeouts.connect` a name may take: so that what is said in the end is that it was the name.
+const NAME_SHARE: f64 = 0.9;
 /// Most fields of an answer's head, as curl takes them; the HTTP library's own limit of 100 refuses answers of real servers.
 const MOST_FIELDS: usize = 5_000;
 /// Longest head over HTTP/2, in bytes: as long as the HTTP library takes it over HTTP/1, where its default is 16 KiB.
@@ -97,7 +100,7 @@ pub(crate) enum ClientError {
 /// All clients built so far.
 pub(crate) struct Clients {
     user_agent: String,
-    lookup: Arc<dyn NameLookup>,
+    lookups: Arc<Lookups>,
     built: Mutex<HashMap<ClientKey, Arc<OnceCell<PooledClient>>>>,
 }
 
@@ -105,7 +108,7 @@ impl Clients {
     pub(crate) fn new(user_agent: String, lookup: Arc<dyn NameLookup>) -> Self {
         Self {
             user_agent,
-            lookup,
+            lookups: Lookups::new(lookup),
             built: Mutex::default(),
         }
     }
@@ -132,8 +135,9 @@ impl Clients {
 
     async fn build(&self, key: &ClientKey) -> Result<PooledClient, ClientError> {
         let resolver = CheckedResolver {
-            lookup: Arc::clone(&self.lookup),
+            lookups: Arc::clone(&self.lookups),
             reach: key.reach.clone(),
+            wait: key.connect_timeout.mul_f64(NAME_SHARE),
             proxy_host: key
                 .proxy
                 .as_ref()

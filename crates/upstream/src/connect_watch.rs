@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
+use larder_core::RepositoryName;
 use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -17,13 +18,31 @@ tokio::task_local! {
 }
 
 /// What happened to the connection of one request.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct ConnectWatch {
+    /// On whose behalf: a repository's name.
+    owner: Arc<str>,
     asked: Arc<AtomicBool>,
     connected: Arc<OnceLock<Instant>>,
 }
 
 impl ConnectWatch {
+    /// Of one request for this repository.
+    pub(crate) fn of(repository: &RepositoryName) -> Self {
+        Self {
+            owner: Arc::from(repository.as_str()),
+            asked: Arc::default(),
+            connected: Arc::default(),
+        }
+    }
+
+    /// The repository whose request the present task is carrying out; empty where that is not known.
+    pub(crate) fn owner() -> Arc<str> {
+        WATCH
+            .try_with(|watch| Arc::clone(&watch.owner))
+            .unwrap_or_else(|_| Arc::from(""))
+    }
+
     /// Runs `request` under this watch.
     pub(crate) async fn over<F: Future>(&self, request: F) -> F::Output {
         WATCH.scope(self.clone(), request).await

@@ -166,7 +166,7 @@ impl Hop<'_> {
     ) -> Result<reqwest::Response, UpstreamError> {
         let client = self.client(&key).await?;
         client.budget.earn();
-        let watch = ConnectWatch::default();
+        let watch = ConnectWatch::of(&self.request.repository.name);
         let failure = match self.attempt(&client, fields.clone(), &watch).await {
             Ok(response) => return Ok(response),
             Err(failure) => failure,
@@ -176,7 +176,8 @@ impl Hop<'_> {
             return Err(self.explain(&failure));
         }
         let fresh = self.client(&key.without_keep_alive()).await?;
-        self.attempt(&fresh, fields, &ConnectWatch::default())
+        let watch = ConnectWatch::of(&self.request.repository.name);
+        self.attempt(&fresh, fields, &watch)
             .await
             .map_err(|failure| self.explain(&failure))
     }

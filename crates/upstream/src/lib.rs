@@ -23,6 +23,7 @@ mod handshake;
 mod headers;
 mod hop;
 mod http;
+mod lookups;
 mod redirect;
 mod request;
 mod resolver;

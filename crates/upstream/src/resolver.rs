@@ -5,11 +5,14 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::address::Reach;
+use crate::connect_watch::ConnectWatch;
+use crate::lookups::Lookups;
 
 /// Turns a host name into addresses, once per connection.
 #[async_trait]
@@ -43,15 +46,17 @@ pub(crate) struct OutOfReach;
 /// The resolver of one HTTP client: everything it resolves is within `reach`, but for the proxy's own name.
 #[derive(Debug)]
 pub(crate) struct CheckedResolver {
-    pub(crate) lookup: Arc<dyn NameLookup>,
+    pub(crate) lookups: Arc<Lookups>,
     pub(crate) reach: Reach,
+    /// How long a name is waited for.
+    pub(crate) wait: Duration,
     /// The host of the configured proxy, which is the operator's word.
     pub(crate) proxy_host: Option<String>,
 }
 
 impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let lookup = Arc::clone(&self.lookup);
+        let (lookups, wait) = (Arc::clone(&self.lookups), self.wait);
         let is_proxy = self
             .proxy_host
             .as_deref()
@@ -62,7 +67,8 @@ impl Resolve for CheckedResolver {
             self.reach.clone()
         };
         Box::pin(async move {
-            let found = lookup.addresses(name.as_str()).await?;
+            let owner = ConnectWatch::owner();
+            let found = lookups.addresses(&owner, name.as_str(), wait).await?;
             let admitted = within(&reach, &found)?;
             Ok(Box::new(admitted.into_iter().map(|ip| SocketAddr::new(ip, 0))) as Addrs)
         })

@@ -4,10 +4,12 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use larder_core::{ErrorCode, FaultKind, SourceKey, UnixMillis};
+use larder_core::{ArtifactRecord, ErrorCode, FaultKind, SourceKey, UnixMillis, stale_allowed};
+use tokio::time::{Instant, timeout_at};
 
 use super::Documents;
 use super::expectation::{Expectation, Lookup, Unread};
@@ -16,6 +18,14 @@ use crate::claim::StoredClaim;
 use crate::policy::admission;
 use crate::target::Target;
 use crate::transfer::flight::{Effort, Flight, Ready};
+
+/// A document that is read for a file.
+enum Read {
+    /// As its flight brought it.
+    Now(Ready),
+    /// As it is held: its refresh takes too long.
+    Held(Arc<ArtifactRecord>),
+}
 
 /// Who obtains documents.
 pub(crate) trait Launch: Debug + Send + Sync {
@@ -89,7 +99,10 @@ impl Inquiry {
         let Some([document, ..]) = documents.as_deref() else {
             return Lookup::NotNamed;
         };
-        let lookup = self.learn_claim(wanted, document, Effort::IfDue).await;
+        let came = Instant::now();
+        let lookup = self
+            .learn_claim(wanted, document, Effort::IfDue, came)
+            .await;
         if matches!(lookup, Lookup::NoDocument(Unread::Absent | Unread::Refused))
             && let Some(other) = wanted
                 .format
@@ -97,9 +110,7 @@ impl Inquiry {
                 .otherwise
             && let Some(other) = admission::naming_document(wanted, other)
         {
-            return self
-                .learn_claim(wanted, &Arc::new(other), Effort::IfDue)
-                .await;
+            return self.learn_claim(wanted, &Arc::new(other), Effort::IfDue, came).await;
         }
         lookup
     }
@@ -110,7 +121,7 @@ impl Inquiry {
         let Some(documents) = self.documents.naming_documents(wanted).await else {
             return Lookup::NotNamed;
         };
-        let mut last = None;
+        let (mut last, came) = (None, Instant::now());
         for document in &documents {
             // In this order: what has ended is held.
             let is_running = self.documents.flights.running(&document.key).is_some();
@@ -126,7 +137,8 @@ impl Inquiry {
             }
             let lookup = match self.reread(document) {
                 Some((flight, started)) => {
-                    self.learn_from(wanted, document, &flight).await.by(started)
+                    let lookup = self.learn_from(wanted, document, &flight, came).await;
+                    lookup.by(started)
                 }
                 None => match self
                     .documents
@@ -152,18 +164,64 @@ impl Inquiry {
         wanted: &Arc<Target>,
         document: &Arc<Target>,
         effort: Effort,
+        came: Instant,
     ) -> Lookup {
         let (flight, started) = self.launch(document, effort);
-        self.learn_from(wanted, document, &flight).await.by(started)
+        let lookup = self.learn_from(wanted, document, &flight, came).await;
+        lookup.by(started)
     }
 
+    /// Waits for a document; not for ever if it is held, though it is older then than the file may be.
+    async fn document_or_copy(
+        &self,
+        document: &Arc<Target>,
+        flight: &Flight,
+        came: Instant,
+    ) -> Read {
+        let policy = &document.entry.repository.cache;
+        let mut ready = pin!(flight.ready(true));
+        let until = came.min(flight.began) + policy.stale_wait;
+        if let Ok(ready) = timeout_at(until, &mut ready).await {
+            return Read::Now(ready);
+        }
+        let held = self.documents.catalog.record(&document.key).await;
+        let now = self.documents.now();
+        match held.ok().flatten() {
+            Some(record) if stale_allowed(&record, policy, now) => Read::Held(record),
+            _ => Read::Now(ready.await),
+        }
+    }
+
+    /// What the held document says of the file while its refresh is overdue.
+    async fn learn_from_held(
+        &self,
+        wanted: &Arc<Target>,
+        document: &Arc<Target>,
+        record: &Arc<ArtifactRecord>,
+    ) -> Lookup {
+        let claim = match self.documents.claim_table(document, record).await {
+            Ok(table) => {
+                let name = wanted.name();
+                self.documents.claim_in(document, &table, &name).await
+            }
+            Err(_) => None,
+        };
+        claim.map_or(Lookup::NotNamedLately, Lookup::Claim)
+    }
+
+    /// `came`: when what the document is read for began to wait.
     async fn learn_from(
         &self,
         wanted: &Arc<Target>,
         document: &Arc<Target>,
         flight: &Flight,
+        came: Instant,
     ) -> Lookup {
-        let settled = match flight.ready(true).await {
+        let ready = match self.document_or_copy(document, flight, came).await {
+            Read::Held(record) => return self.learn_from_held(wanted, document, &record).await,
+            Read::Now(ready) => ready,
+        };
+        let settled = match ready {
             Ready::Done(Ok(settled)) => settled,
             Ready::Done(Err(fault)) => {
                 return Lookup::NoDocument(match (fault.kind, fault.code) {
@@ -196,8 +254,7 @@ impl Inquiry {
     /// After a mismatch: what does the document say now? Every variant that is held is read anew, or they would contradict each other.
     pub(crate) async fn refreshed_claim(&self, wanted: &Arc<Target>) -> Option<StoredClaim> {
         let documents = self.documents.naming_documents(wanted).await?;
-        let mut claim = None;
-        let mut any_held = false;
+        let (mut claim, mut any_held, came) = (None, false, Instant::now());
         for document in &documents {
             let held = self
                 .documents
@@ -210,7 +267,7 @@ impl Inquiry {
             if held {
                 any_held = true;
                 let learnt = self
-                    .learn_claim(wanted, document, Effort::Anew)
+                    .learn_claim(wanted, document, Effort::Anew, came)
                     .await
                     .claim();
                 claim = claim.or(learnt);
@@ -219,7 +276,7 @@ impl Inquiry {
         if any_held {
             claim
         } else {
-            self.learn_claim(wanted, documents.first()?, Effort::Anew)
+            self.learn_claim(wanted, documents.first()?, Effort::Anew, came)
                 .await
                 .claim()
         }

@@ -11,6 +11,7 @@ use larder_core::{
 use larder_storage::OpenBlob;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::catalog::Landing;
 use crate::loaded::Arrival;
@@ -87,6 +88,7 @@ pub(crate) enum Ready {
 #[derive(Debug)]
 pub(crate) struct Flight {
     pub(crate) key: SourceKey,
+    pub(crate) began: Instant,
     state: watch::Sender<State>,
     /// Set by a flush: readers are served, nothing is committed.
     flushed: AtomicBool,
@@ -111,6 +113,7 @@ impl Flight {
     fn new(key: SourceKey) -> Self {
         Self {
             key,
+            began: Instant::now(),
             state: watch::Sender::new(State::Pending),
             flushed: AtomicBool::new(false),
             restated: AtomicBool::new(false),

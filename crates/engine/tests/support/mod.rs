@@ -84,7 +84,11 @@ pub(crate) fn repository(package: PackageType, base: &str) -> Repository {
             max_size: None,
         })),
         access: AccessPolicy::default(),
-        cache: CachePolicy::default(),
+        // The wait that is the default is seen by the tests of the program; here a busy machine may take longer.
+        cache: CachePolicy {
+            stale_wait: Duration::from_mins(1),
+            ..CachePolicy::default()
+        },
         quarantine: QuarantinePolicy::default(),
         authoritative: false,
         reserved: larder_core::ReservedNames::default(),

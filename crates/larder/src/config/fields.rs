@@ -175,14 +175,25 @@ impl<'a> Section<'a> {
 
     /// A duration in seconds: whole numbers only.
     pub(super) fn seconds(&self, key: &str, least: u64, report: &mut Report) -> Option<Duration> {
+        self.seconds_up_to(key, least, MAX_SECONDS, report)
+    }
+
+    /// The same, with a most of its own.
+    pub(super) fn seconds_up_to(
+        &self,
+        key: &str,
+        least: u64,
+        most: u64,
+        report: &mut Report,
+    ) -> Option<Duration> {
         let (text, place) = self.text(key, report)?;
         let number = text
             .parse::<u64>()
             .ok()
-            .filter(|n| (least..=MAX_SECONDS).contains(n));
+            .filter(|n| (least..=most).contains(n));
         if number.is_none() {
             let bounds =
-                format!("a whole number of seconds from {least} to {MAX_SECONDS}, without a unit");
+                format!("a whole number of seconds from {least} to {most}, without a unit");
             let meant = seconds_meant(text)
                 .map_or_else(String::new, |seconds| format!(": {text} is {seconds}"));
             let meant = if key == "immutable_ttl" && text == "-1" {

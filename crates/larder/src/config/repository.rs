@@ -303,6 +303,10 @@ fn cache_policy(section: &Section<'_>, report: &mut Report) -> CachePolicy {
         policy.stale_while_revalidate = stale
             .seconds("while_revalidate", 0, report)
             .unwrap_or_default();
+        let longest = CachePolicy::LONGEST_STALE_WAIT.as_secs();
+        policy.stale_wait = stale
+            .seconds_up_to("wait", 0, longest, report)
+            .unwrap_or(policy.stale_wait);
     }
     policy
 }

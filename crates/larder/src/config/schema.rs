@@ -79,7 +79,7 @@ pub(super) const REPOSITORY: &[&str] = &[
 /// `cache` of a repository.
 pub(super) const CACHE: &[&str] = &["immutable_ttl", "mutable_ttl"];
 /// `stale` of a repository.
-pub(super) const STALE: &[&str] = &["on_status", "max_age", "while_revalidate"];
+pub(super) const STALE: &[&str] = &["on_status", "max_age", "while_revalidate", "wait"];
 /// `timeouts` of a repository.
 pub(super) const TIMEOUTS: &[&str] = &["connect", "read"];
 

@@ -94,6 +94,11 @@ fn complete(shown: Json, repository: &Repository) -> Json {
         fill("allow_overwrite", json!(local.allow_overwrite));
     }
     let cache = &repository.cache;
+    if repository.upstream().is_some()
+        && let Json::Object(stale) = shown.entry("stale").or_insert_with(|| json!({}))
+    {
+        stale.insert("wait".to_owned(), json!(cache.stale_wait.as_secs()));
+    }
     let immutable_ttl = cache.immutable_ttl.map_or(0, |ttl| ttl.as_secs());
     shown.insert(
         "cache".to_owned(),

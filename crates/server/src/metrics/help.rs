@@ -118,7 +118,7 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
     (
         "larder_repository_stale_served_total",
         "counter",
-        "expired copies served because the upstream failed",
+        "expired copies served because the upstream failed or took longer than stale.wait",
     ),
     (
         "larder_repository_told_to_wait_total",

@@ -19,6 +19,7 @@ mod origin;
 mod proxy;
 mod redirects;
 mod scripted;
+mod silent_names;
 mod support;
 mod tls;
 mod tls_self_signed;

@@ -5,6 +5,7 @@
 //! | `obtain.rs` | look up, decide, serve what is held or join the one flight for it |
 //! | `fly.rs` | the life of one flight: decide again, obtain, end, commit |
 //! | `fetch.rs`, `settle.rs` | ask for a body, and settle what came of it |
+//! | `patience.rs` | how long a refresh is waited for where a copy is held, and the copy that is served then |
 //! | `places.rs` | where a file may be, and which of the places has the last word |
 //! | `mirrors.rs`, `routes.rs`, `accept.rs` | which of an upstream's places is asked, who is asked next, and in which media types |
 //! | `head.rs`, `heads.rs` | HEAD on what is not held, one for all who ask meanwhile |
@@ -29,6 +30,7 @@ pub(crate) mod landing;
 pub(crate) mod mirrors;
 pub(crate) mod obtain;
 pub(crate) mod passthrough;
+pub(crate) mod patience;
 pub(crate) mod places;
 pub(crate) mod refusals;
 pub(crate) mod resume;

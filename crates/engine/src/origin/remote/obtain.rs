@@ -7,6 +7,7 @@ use larder_core::{
 };
 use larder_storage::OpenBlob;
 use larder_upstream::in_request;
+use tokio::time::Instant;
 
 use crate::causes::warn_once;
 use crate::claim::Stated;
@@ -16,6 +17,7 @@ use crate::decided::words;
 use crate::fault::{Remembered, negative_fault, storage_fault};
 use crate::origin::Held;
 use crate::origin::remote::Remote;
+use crate::origin::remote::patience::Waited;
 use crate::target::{Target, remaining_seconds};
 use crate::transfer::flight::{Effort, Flight, Ready, Settled, SettledBody};
 
@@ -30,6 +32,7 @@ impl Remote {
         whole: bool,
         force: bool,
     ) -> Result<Held, Fault> {
+        let came = Instant::now();
         if force {
             decided::tell(
                 self.now(),
@@ -38,7 +41,7 @@ impl Remote {
                 "fetch",
                 "the request asks for it anew",
             );
-        } else if let Some(settled) = self.held(wanted).await? {
+        } else if let Some(settled) = self.held(wanted, came).await? {
             return Ok(Held::Whole(settled));
         }
         let effort = if force { Effort::Anew } else { Effort::IfDue };
@@ -53,7 +56,19 @@ impl Remote {
                 (false, false) => &counters.collapsed,
                 (false, true) => &counters.hits,
             });
-            match flight.ready(whole).await {
+            let ready = if force {
+                flight.ready(whole).await
+            } else {
+                let until = Self::patience(wanted, &flight, came);
+                match self.ready_or_copy(wanted, &flight, whole, until).await {
+                    Waited::Ready(ready) => ready,
+                    Waited::Overdue(mut copy) => {
+                        copy.status.collapsed = !started;
+                        return Ok(Held::Whole(copy));
+                    }
+                }
+            };
+            match ready {
                 Ready::Filling(fill) => {
                     // Others may have read on meanwhile, with no room for what they have read.
                     let Some(attached) = fill.attach_at_start() else {
@@ -132,9 +147,13 @@ impl Remote {
                 .is_some_and(|settled| asks_always(wanted.class_of(&settled.record)))
     }
 
-    /// A held copy that may be served now, without asking anyone.
-    async fn held(self: &Arc<Self>, wanted: &Arc<Target>) -> Result<Option<Settled>, Fault> {
-        if let Some(settled) = self.of_generation(wanted).await? {
+    /// A held copy that may be served to somebody who came at `came`, without asking anyone.
+    async fn held(
+        self: &Arc<Self>,
+        wanted: &Arc<Target>,
+        came: Instant,
+    ) -> Result<Option<Settled>, Fault> {
+        if let Some(settled) = self.of_generation(wanted, came).await? {
             decided::tell(
                 self.now(),
                 wanted,
@@ -182,9 +201,7 @@ impl Remote {
         };
         if wanted.spec.is_document
             && self.readings.is_exchanging(&wanted.key)
-            && !self
-                .readings
-                .keeps(&wanted.key, tokio::time::Instant::now())
+            && !self.readings.keeps(&wanted.key, Instant::now())
         {
             decided::tell(
                 self.now(),
@@ -202,9 +219,7 @@ impl Remote {
             // (with `mutable_ttl: 0`, none) says how often to ask, and readers only put off the exchange.
             Decision::Fetch { .. } | Decision::Revalidate(_)
                 if wanted.heads_generation()
-                    && self
-                        .readings
-                        .keeps(&wanted.key, tokio::time::Instant::now()) =>
+                    && self.readings.keeps(&wanted.key, Instant::now()) =>
             {
                 Decision::ServeAndRefresh
             }

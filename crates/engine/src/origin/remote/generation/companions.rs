@@ -12,6 +12,7 @@ use crate::catalog::RecordChange;
 use crate::claim::StoredClaim;
 use crate::fault::{Remembered, negative_fault};
 use crate::origin::remote::Remote;
+use crate::origin::remote::patience::Waited;
 use crate::origin::remote::settle::negative;
 use crate::policy::admission;
 use crate::target::Target;
@@ -254,6 +255,7 @@ impl Remote {
     pub(crate) async fn of_generation(
         self: &Arc<Self>,
         wanted: &Arc<Target>,
+        came: Instant,
     ) -> Result<Option<Settled>, Fault> {
         let path = &wanted.spec.key_path;
         let Some(generation) = wanted.member_of() else {
@@ -278,10 +280,14 @@ impl Remote {
             });
         let mut arrived = None;
         if !is_current {
-            match self.flight(&document, Effort::IfDue).ready(true).await {
-                Ready::Done(Ok(settled)) => arrived = Some(settled),
+            let flight = self.flight(&document, Effort::IfDue);
+            let until = Self::patience(&document, &flight, came);
+            match self.ready_or_copy(&document, &flight, true, until).await {
+                Waited::Ready(Ready::Done(Ok(settled))) | Waited::Overdue(settled) => {
+                    arrived = Some(settled);
+                }
                 // Without its document a file stands for itself.
-                Ready::Done(Err(_)) | Ready::Filling(_) => return Ok(None),
+                Waited::Ready(Ready::Done(Err(_)) | Ready::Filling(_)) => return Ok(None),
             }
         }
         let Some(record) = self.catalog.record(&wanted.key).await.map_err(storage)? else {
