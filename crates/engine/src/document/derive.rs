@@ -8,11 +8,11 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use larder_core::{BlobDescriptor, DigestAlgorithm, Fault};
 use larder_formats::{LeftOut, LinkBase, Links, Mark};
-use larder_storage::{Change, DerivedRecord, OpenBlob, SealedSpool, Spool};
+use larder_storage::{Body, Change, DerivedRecord, SealedSpool, Spool};
 
 use crate::counters::count;
 use crate::document::coding::Coding;
-use crate::document::derived::{Coded, DerivedBody, Place, tag};
+use crate::document::derived::{Coded, DerivedBody, Keeping, tag};
 use crate::document::load::DocumentSource;
 use crate::document::named::Named;
 use crate::document::{Documents, coding};
@@ -143,9 +143,9 @@ impl Documents {
                     self.keep_derivation(named, &key, body, content_type)
                 }
                 Made::File(spool, length, points, content_type) => {
-                    let file = spool.reader();
-                    let place = Place::File(OpenBlob { file, length });
-                    let body = Arc::new(DerivedBody::new(place, content_type, &key, points));
+                    let body = Body::file(spool.reader(), length);
+                    let body = DerivedBody::new(body, Keeping::Lasting, content_type, &key, points);
+                    let body = Arc::new(body);
                     if named.persist {
                         let (documents, named, key) =
                             (Arc::clone(self), named.clone(), key.clone());
@@ -250,9 +250,10 @@ impl Documents {
 
     async fn stored_derivation(&self, key: &str) -> Option<Arc<DerivedBody>> {
         let derived = self.catalog.derivation(key).await?;
-        let open = self.blobs.open(&derived.blob).ok()?;
+        let body = self.blobs.open(&derived.blob).await.ok()?;
         Some(Arc::new(DerivedBody::new(
-            Place::File(open),
+            body,
+            Keeping::Lasting,
             derived.content_type,
             key,
             None,
@@ -270,7 +271,8 @@ impl Documents {
         let points = named.mark.as_ref().map(|mark| mark.points(&body).into());
         let bytes = Bytes::from(body);
         let body = Arc::new(DerivedBody::new(
-            Place::Memory(bytes.clone()),
+            Body::Memory(bytes.clone()),
+            Keeping::OnTheirWay,
             content_type,
             key,
             points,
@@ -287,19 +289,17 @@ impl Documents {
                 let mut spool = writing.transfers.new_spool()?;
                 spool.append(&bytes).ok().map(|()| spool)
             });
-            let settle = |place| {
-                let points = kept.points.clone();
-                let settled = DerivedBody::new(place, kept.content_type.clone(), &key, points);
+            let settle = |body, keeping| {
+                let (content_type, points) = (kept.content_type.clone(), kept.points.clone());
+                let settled = DerivedBody::new(body, keeping, content_type, &key, points);
                 engine.derivations.0.insert(key.clone(), Arc::new(settled));
             };
             // Without room on the disk it stays in memory, weighed for what it is; the longest are made again when they are asked for.
             let Ok(Some(spool)) = write.await else {
-                return settle(Place::Stuck(unwritten));
+                return settle(Body::Memory(unwritten), Keeping::Stuck);
             };
-            settle(Place::File(OpenBlob {
-                file: spool.reader(),
-                length: kept.length,
-            }));
+            let file = Body::file(spool.reader(), kept.length);
+            settle(file, Keeping::Lasting);
             if named.persist {
                 engine.store_derivation(named, key, spool, &kept).await;
             }
@@ -322,9 +322,7 @@ impl Documents {
                 size: body.length,
             },
         };
-        let blobs = Arc::clone(&self.blobs);
-        let published = tokio::task::spawn_blocking(move || blobs.publish(vec![spool]).pop()).await;
-        let Ok(Some(Ok(blob))) = published else {
+        let Some(Ok(blob)) = self.blobs.publish(vec![spool]).await.pop() else {
             return;
         };
         let derived = DerivedRecord {

@@ -68,7 +68,7 @@ impl Intake {
             .upstream()
             .and_then(|upstream| upstream.max_size);
         let keep_up_to = max_size.unwrap_or(u64::MAX);
-        let too_large = fill.total.is_some_and(|total| total > keep_up_to);
+        let too_large = fill.total().is_some_and(|total| total > keep_up_to);
         let spool = if too_large {
             None
         } else {
@@ -100,7 +100,7 @@ impl Intake {
             skip: 0,
             compares: false,
             compared: 0,
-            total: fill.total,
+            total: fill.total(),
             needs_digest: false,
             of_another_mirror: false,
             pace: Pace::default(),

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use larder_core::{ErrorCode, Fault, FaultKind, ForwardReason, Mutability, Source, field_text};
 use larder_formats::{PassThrough, SourceSpec};
 
-use crate::answer::{Answer, Body, Freshness, Representation};
+use crate::answer::{Answer, Freshness, Representation};
 use crate::decided;
 use crate::fault::{internal, status_outcome};
 use crate::origin::remote::Remote;
@@ -17,7 +17,7 @@ use crate::policy::clearance::clear_non_artifact;
 use crate::repositories::RepositoryState;
 use crate::representation::forwarded_status;
 use crate::target::{ArtifactRequest, Target};
-use crate::transfer::passthrough::PassThroughBody;
+use crate::transfer::passthrough::passed_through;
 
 impl Remote {
     pub(crate) async fn pass_through(
@@ -98,7 +98,7 @@ impl Remote {
                 extra,
                 ..Representation::default()
             },
-            body: clear_non_artifact(Body::Stream(PassThroughBody(response.body))),
+            body: clear_non_artifact(passed_through(response.body)),
             cache_status: forwarded_status(ForwardReason::Bypass, 200),
             source: Source::Remote,
             freshness: Freshness {

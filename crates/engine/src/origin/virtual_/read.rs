@@ -328,7 +328,7 @@ impl Reading<'_> {
         Answer {
             status: StatusCode::OK,
             representation,
-            body: clear_non_artifact(coded.place()),
+            body: clear_non_artifact(coded.body()),
             cache_status: if is_hit {
                 assembled.status_of_hit(now)
             } else {
