@@ -39,6 +39,7 @@ fn remote(package: PackageType) -> Option<Repository> {
         cache: CachePolicy::default(),
         quarantine: QuarantinePolicy::default(),
         authoritative: false,
+        reserved: larder_core::ReservedNames::default(),
         rules_epoch: 0,
     })
 }

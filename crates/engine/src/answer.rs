@@ -1,16 +1,14 @@
 //! What the pipeline gives to the HTTP layer: a representation, where its bytes are, and how it came about.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use larder_core::{CacheStatus, Source, UnixMillis};
 
 use crate::policy::clearance::Cleared;
-use crate::transfer::passthrough::PassThroughBody;
-use crate::transfer::reader::FlightBody;
+
+pub use larder_storage::Body;
 
 /// An answer to a request for an artifact. Conditional headers, ranges and HEAD are applied by the HTTP layer.
 #[derive(Debug)]
@@ -19,7 +17,8 @@ pub struct Answer {
     pub status: StatusCode,
     /// What it is.
     pub representation: Representation,
-    /// Where its bytes are.
+    /// Where its bytes are. [`Body::Empty`] for an answer to HEAD that was forwarded, or a redirect: `Representation::length` is still
+    /// the GET's.
     pub body: Cleared<Body>,
     /// For `Cache-Status`.
     pub cache_status: CacheStatus,
@@ -56,28 +55,6 @@ pub struct Representation {
     pub vary: &'static [&'static str],
     /// Headers that a format lets through beside these (pass-through answers).
     pub extra: HeaderMap,
-}
-
-/// Where the bytes are.
-#[derive(Debug)]
-pub enum Body {
-    /// No body: an answer to HEAD that was forwarded, or a redirect. `Representation::length` is still the GET's.
-    Empty,
-    /// In memory.
-    Bytes(Bytes),
-    /// A whole stored file: immutable, replaced by rename, never truncated.
-    File {
-        /// Open for reading.
-        file: Arc<File>,
-        /// Its length.
-        length: u64,
-    },
-    /// Still arriving. Ranges may be read ahead of the fill.
-    InFlight(FlightBody),
-    /// Made, but for the name that the client has for larder.
-    Spliced(crate::transfer::spliced::SplicedBody),
-    /// Passed through, never stored; no ranges.
-    Stream(PassThroughBody),
 }
 
 /// How long the answer may be reused.

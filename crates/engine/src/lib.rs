@@ -69,7 +69,7 @@ use transfer::Transfers;
 pub use answer::{Answer, Body, Freshness, HotTicket, Representation};
 pub use budget::{BudgetKind, BudgetUse, Limits, MOST_DERIVED_FILES};
 pub use counters::{Counters, MirrorCounters, MirrorReport, RepositoryCounters, UpstreamQuota};
-pub use larder_storage::HeldSize;
+pub use larder_storage::{Chunks, GrowingBody, HeldSize};
 pub use operate::{
     BackendHealth, CacheType, DiskSpace, FlushReport, FlushRequest, Health, HeldArtifact,
     HeldCursor, HeldPage, HeldRequest, HeldSummary,
@@ -78,9 +78,6 @@ pub use origin::local::Written;
 pub use policy::clearance::Cleared;
 pub use repositories::upstreams::{UpstreamFailure, UpstreamReport, UpstreamStanding};
 pub use target::ArtifactRequest;
-pub use transfer::passthrough::PassThroughBody;
-pub use transfer::reader::{FlightBody, FlightReader};
-pub use transfer::spliced::{SplicedBody, SplicedReader};
 
 /// What an engine is built from.
 #[derive(Debug)]

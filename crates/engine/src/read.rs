@@ -28,8 +28,7 @@ use crate::policy::clearance::{Cleared, Dates, clear, clear_non_artifact};
 use crate::repositories::{Registry, RepositoryState};
 use crate::representation::{freshness, passing_folder_on, plain, representation, ticket, vary};
 use crate::target::{ArtifactRequest, Target};
-use crate::transfer::flight::{Flights, Settled, SettledBody};
-use crate::transfer::reader::FlightBody;
+use crate::transfer::flight::{Flights, Settled};
 
 /// What is needed to answer a request.
 #[derive(Debug)]
@@ -103,7 +102,7 @@ impl Pipeline {
             Operation::Answer(answer) => {
                 let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
                 let length = answer.body.len() as u64;
-                let mut made = plain(status, Body::Bytes(answer.body), Some(length), self.now());
+                let mut made = plain(status, Body::Memory(answer.body), Some(length), self.now());
                 made.representation.content_type = Some(answer.content_type.to_owned());
                 Ok(made)
             }
@@ -217,20 +216,15 @@ impl Pipeline {
         let obtained = self.remote.file(wanted, need(admitted)).await?;
         match obtained {
             Held::Whole(settled) => self.answer_settled(admitted, settled, epoch, vary, request),
-            Held::InFlight(attached, cache_status) => {
-                let fill = Arc::clone(attached.fill());
+            Held::InFlight(fill, body, cache_status) => {
                 let draft = &fill.draft;
                 let mut representation =
-                    representation(wanted, &draft.headers, None, None, fill.total);
+                    representation(wanted, &draft.headers, None, None, fill.total());
                 representation.began_at = Some(draft.began_at);
                 representation.vary = vary;
                 let freshness = freshness(draft, wanted, !fill.will_be_kept, self.now());
-                let body = self.clear_artifact(
-                    admitted,
-                    draft,
-                    fill.total,
-                    Body::InFlight(FlightBody::new(attached)),
-                )?;
+                let body =
+                    self.clear_artifact(admitted, draft, fill.total(), Body::Growing(body))?;
                 let answer = Answer {
                     status: StatusCode::OK,
                     representation,
@@ -285,13 +279,6 @@ impl Pipeline {
             representation(wanted, &record.headers, digest, digest_tag, length);
         representation.began_at = Some(record.began_at);
         representation.vary = vary;
-        let body = match body {
-            SettledBody::Blob(open) => Body::File {
-                file: open.file,
-                length: open.length,
-            },
-            SettledBody::Fill(fill) => Body::InFlight(FlightBody::new(fill.attach(0))),
-        };
         let body = self.clear_artifact(admitted, &record, length, body)?;
         let checked = record.verified || !admission::may_be_named(wanted);
         // Whoever reads a file of a generation is to be known of.

@@ -1,6 +1,7 @@
 //! What a scripted pipeline answers with, for the tests of what stands in front of the engine. Nothing else makes answers outside of it:
 //! what is cleared here no rule has looked at.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,14 +10,17 @@ use bytes::Bytes;
 use larder_core::{
     ArtifactRecord, Content, ErrorCode, Fault, FaultKind, RepositoryName, StoredHeaders, UnixMillis,
 };
+use larder_storage::Chunks;
 use larder_upstream::BodyStream;
 use url::Url;
 
 use crate::answer::{Body, HotTicket};
 use crate::policy::clearance::{Cleared, clear_non_artifact};
 use crate::transfer::fill::{Fill, Release};
-use crate::transfer::passthrough::PassThroughBody;
-use crate::transfer::reader::FlightBody;
+use crate::transfer::passthrough::passed_through;
+
+/// How much of a body comes at a time that is fetched.
+const FETCHED: usize = 50_000;
 
 /// A body that may leave.
 pub fn cleared(body: Body) -> Cleared<Body> {
@@ -41,10 +45,41 @@ pub fn ticket(
 
 /// A body that is passed through: these bytes, without a declared length.
 pub fn pass_through(repository: RepositoryName, url: Url, bytes: Bytes) -> Body {
-    Body::Stream(PassThroughBody(
-        BodyStream::scripted(repository, url, bytes),
-        None,
-    ))
+    passed_through(BodyStream::scripted(repository, url, bytes), None)
+}
+
+/// A body that is fetched while it is read, as of a store that is a service: in chunks, each after a `pause`.
+pub fn fetched(bytes: Bytes, pause: Duration) -> Body {
+    Body::streamed(Fetched { bytes, pause })
+}
+
+#[derive(Debug)]
+struct Fetched {
+    bytes: Bytes,
+    pause: Duration,
+}
+
+impl larder_storage::Source for Fetched {
+    fn length(&self) -> Option<u64> {
+        Some(self.bytes.len() as u64)
+    }
+
+    fn read(&self, range: Option<Range<u64>>) -> Chunks {
+        let range = range.unwrap_or(0..self.bytes.len() as u64);
+        let left = self.bytes.slice(range.start as usize..range.end as usize);
+        let state = (left, self.pause);
+        Box::pin(futures_util::stream::unfold(
+            state,
+            |(mut left, pause)| async move {
+                if left.is_empty() {
+                    return None;
+                }
+                tokio::time::sleep(pause).await;
+                let chunk = left.split_to(left.len().min(FETCHED));
+                Some((Ok(chunk), (left, pause)))
+            },
+        ))
+    }
 }
 
 /// A body that arrives in frames, one every `pause`, of a declared length or without. `None` breaks it off. Must be called within a
@@ -64,7 +99,7 @@ pub fn flight(frames: Vec<Option<Bytes>>, length: Option<u64>, pause: Duration) 
     let fill = Fill::new(draft, length, false, Release::AtOnce, true, usize::MAX);
     fill.start_ring(0);
     let fill = Arc::new(fill);
-    let body = FlightBody::new(fill.attach(0));
+    let body = fill.body();
     tokio::spawn(async move {
         let mut available = 0;
         for frame in frames {
@@ -86,5 +121,5 @@ pub fn flight(frames: Vec<Option<Bytes>>, length: Option<u64>, pause: Duration) 
         }
         fill.verified(available);
     });
-    Body::InFlight(body)
+    Body::Growing(body)
 }

@@ -217,7 +217,7 @@ async fn news_of_old_bytes_brings_them_not_back() {
             path: "idx".into(),
             variant: "".into(),
         };
-        let newer = bench.blobs.put_bytes(b"two").unwrap();
+        let newer = bench.blobs.put_bytes(b"two").await.unwrap();
         let change = larder_storage::Change::PutRecord {
             key,
             record: ArtifactRecord {

@@ -52,11 +52,8 @@ pub(crate) async fn prepare(
     make_directory(directory)?;
     let within = |error| of_directory(&error, directory);
     let lock = DataDirectoryLock::take(directory).map_err(within)?;
-    let blobs: Arc<dyn BlobStore> = Arc::new(
-        FsBlobStore::open(directory)
-            .map_err(within)?
-            .keeping_open(shares.blobs),
-    );
+    let blobs: Arc<dyn BlobStore> =
+        Arc::new(FsBlobStore::keeping_open(directory, shares.blobs).map_err(within)?);
     let metadata = MetadataStore::open_with(&directory.join(DATABASE), on_damage(settings))
         .await
         .map_err(within)?;

@@ -22,7 +22,7 @@ use crate::hot::{HotBody, HotVariant, MAX_IN_MEMORY};
 use crate::metrics::{BytesSent, RepositoryRequests, RequestKind};
 use crate::oci::API_VERSION;
 use crate::problem::{self, Audience};
-use crate::respond::{self, Asked, Payload, Prepared, Timing, Unmet};
+use crate::respond::{self, Asked, Prepared, Timing, Unmet};
 use crate::selector::Selector;
 use crate::{request_body, unknown};
 
@@ -196,9 +196,11 @@ async fn read<B: Backend>(
 /// Short files are read once, here: the page cache answers without a detour.
 fn small_file(body: &Body) -> Option<(Arc<File>, u64)> {
     match body {
-        Body::File { file, length } if *length <= MAX_IN_MEMORY => {
-            Some((Arc::clone(file), *length))
-        }
+        Body::File {
+            file,
+            length,
+            offset: 0,
+        } if *length <= MAX_IN_MEMORY => Some((Arc::clone(file), *length)),
         _ => None,
     }
 }
@@ -218,11 +220,16 @@ fn unreadable(error: &io::Error) -> Fault {
     )
 }
 
+/// Whether parts of a body may be asked for; of one that is not sent, too.
+fn has_parts(body: &Body) -> bool {
+    matches!(body, Body::Empty) || body.is_seekable()
+}
+
 /// Takes what does not change out of an answer.
 fn prepare(answer: &mut Answer) -> Prepared {
     let representation = std::mem::take(&mut answer.representation);
     let mut prepared = Prepared::new(answer.status, representation, answer.location.take());
-    if answer.status == StatusCode::OK && !matches!(answer.body.get(), Body::Stream(_)) {
+    if answer.status == StatusCode::OK && has_parts(answer.body.get()) {
         prepared.accept_ranges();
     }
     // An answer of a local repository is of now, however long its file has been there.
@@ -251,17 +258,17 @@ async fn respond_once(
 ) -> Result<Result<Response<ResponseBody>, Unmet>, Fault> {
     let mut prepared = prepare(&mut answer);
     let timing = timing(&answer, now);
-    let payload = loaded.map_or_else(|| Payload::from(answer.body), Payload::Bytes);
-    if let Payload::InFlight(flight) = &payload
+    let body = loaded.map_or_else(|| answer.body.into_inner(), Body::Memory);
+    if let Body::Growing(growing) = &body
         && respond::asks_for_range(asked)
-        && prepared.length.or(flight.length()).is_none()
+        && prepared.length.is_none()
     {
         // Which bytes are meant, and whether there are any, is known at the end only.
-        prepared.length = Some(flight.wait_length().await?);
+        prepared.length = Some(growing.wait_length().await?);
     }
     Ok(respond::respond(
         Cow::Owned(prepared),
-        payload,
+        body,
         timing,
         asked,
         sent,
@@ -272,8 +279,8 @@ async fn respond_once(
 /// does not ask who asks.
 fn is_hot(answer: &Answer, method: &Method) -> bool {
     let sized = match answer.body.get() {
-        Body::Bytes(bytes) => bytes.len() as u64 <= MAX_IN_MEMORY,
-        Body::File { .. } => true,
+        Body::Memory(bytes) => bytes.len() as u64 <= MAX_IN_MEMORY,
+        Body::File { offset: 0, .. } => true,
         _ => false,
     };
     sized
@@ -302,7 +309,7 @@ fn remember_and_respond<B: Backend>(
     let body = HotBody::new(answer.body, loaded);
     let response = respond::respond(
         Cow::Borrowed(&prepared),
-        body.payload(),
+        body.body(),
         timing,
         asked,
         requests.sent(source),
@@ -337,7 +344,7 @@ pub(crate) fn from_hot(
     let sent = variant.requests.sent(Source::Cache);
     respond::respond(
         Cow::Borrowed(&variant.prepared),
-        variant.body.payload(),
+        variant.body.body(),
         variant.timing(now),
         asked,
         sent,

@@ -3,17 +3,14 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures_core::Stream;
 use http_body::{Frame, SizeHint};
-use larder_core::{ByteRange, RequestId};
-use larder_engine::{FlightBody, FlightReader, PassThroughBody, SplicedBody, SplicedReader};
+use larder_core::RequestId;
+use larder_engine::{Body, Chunks};
 use larder_sendfile::FileSender;
 
 use crate::access_log::BrokenOff;
@@ -24,25 +21,6 @@ use crate::streams::note_frame;
 
 /// The most that one frame of HTTP/2 takes of a body in memory.
 const FRAME: usize = 64 << 10;
-
-/// A part of a body.
-pub(crate) enum Piece {
-    Bytes(Bytes),
-    File {
-        file: Arc<File>,
-        offset: u64,
-        length: u64,
-    },
-    InFlight {
-        flight: Arc<FlightBody>,
-        range: Option<ByteRange>,
-    },
-    Spliced {
-        body: Arc<SplicedBody>,
-        range: Option<ByteRange>,
-    },
-    Stream(PassThroughBody),
-}
 
 /// A response body.
 pub(crate) struct ResponseBody(Kind);
@@ -55,7 +33,7 @@ enum Kind {
 
 struct Pieces {
     current: Option<Current>,
-    rest: VecDeque<Piece>,
+    rest: VecDeque<Body>,
     sender: Option<FileSender>,
     /// The most bytes of one frame that is in memory already.
     frame: usize,
@@ -72,9 +50,7 @@ struct Pieces {
 
 enum Current {
     File(FileBody),
-    InFlight(FlightReader),
-    Spliced(SplicedReader),
-    Stream(PassThroughBody),
+    Chunks(Chunks),
 }
 
 impl ResponseBody {
@@ -90,7 +66,7 @@ impl ResponseBody {
 
     /// A body of several parts, of `length` bytes together if that is known.
     pub(crate) fn pieces(
-        pieces: VecDeque<Piece>,
+        pieces: VecDeque<Body>,
         length: Option<u64>,
         sender: Option<FileSender>,
         sent: BytesSent,
@@ -107,7 +83,7 @@ impl ResponseBody {
         match self.0 {
             Kind::Bytes(bytes) if bytes.len() > FRAME => {
                 let length = Some(bytes.len() as u64);
-                let pieces = VecDeque::from([Piece::Bytes(bytes)]);
+                let pieces = VecDeque::from([Body::Memory(bytes)]);
                 Self(Kind::Pieces(Box::new(Pieces {
                     frame: FRAME,
                     ..Pieces::new(pieces, length)
@@ -147,7 +123,7 @@ impl ResponseBody {
 }
 
 impl Pieces {
-    fn new(rest: VecDeque<Piece>, remaining: Option<u64>) -> Self {
+    fn new(rest: VecDeque<Body>, remaining: Option<u64>) -> Self {
         Self {
             current: None,
             rest,
@@ -166,19 +142,17 @@ impl Pieces {
         loop {
             let next = match &mut self.current {
                 Some(Current::File(file)) => ready!(file.poll_frame(cx)),
-                Some(Current::InFlight(reader)) => ready!(Pin::new(reader).poll_next(cx)),
-                Some(Current::Spliced(reader)) => ready!(Pin::new(reader).poll_next(cx)),
-                Some(Current::Stream(stream)) => ready!(Pin::new(stream).poll_next(cx)),
+                Some(Current::Chunks(chunks)) => ready!(chunks.as_mut().poll_next(cx)),
                 None => match self.rest.pop_front() {
                     None => return Poll::Ready(None),
-                    Some(Piece::Bytes(mut bytes)) => {
+                    Some(Body::Memory(mut bytes)) => {
                         let frame = bytes.split_to(bytes.len().min(self.frame));
                         if !bytes.is_empty() {
-                            self.rest.push_front(Piece::Bytes(bytes));
+                            self.rest.push_front(Body::Memory(bytes));
                         }
                         return Poll::Ready(Some(Ok(frame)));
                     }
-                    Some(Piece::File {
+                    Some(Body::File {
                         file,
                         offset,
                         length,
@@ -187,16 +161,8 @@ impl Pieces {
                         self.current = Some(Current::File(body));
                         continue;
                     }
-                    Some(Piece::InFlight { flight, range }) => {
-                        self.current = Some(Current::InFlight(flight.reader(range)));
-                        continue;
-                    }
-                    Some(Piece::Spliced { body, range }) => {
-                        self.current = Some(Current::Spliced(body.reader(range)));
-                        continue;
-                    }
-                    Some(Piece::Stream(stream)) => {
-                        self.current = Some(Current::Stream(stream));
+                    Some(body) => {
+                        self.current = Some(Current::Chunks(body.chunks()));
                         continue;
                     }
                 },

@@ -13,7 +13,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::metrics::{HotSetSize, RepositoryRequests};
-use crate::respond::{Payload, Prepared, Timing};
+use crate::respond::{Prepared, Timing};
 use crate::selector::Selector;
 
 /// Bodies up to this length are held in memory, longer ones as open files.
@@ -118,9 +118,16 @@ impl HotBody {
     /// of any other nothing is kept.
     pub(crate) fn new(body: Cleared<Body>, loaded: Option<Bytes>) -> Self {
         match (loaded, body.into_inner()) {
-            (Some(bytes), _) | (None, Body::Bytes(bytes)) => Self::Bytes(bytes),
-            (None, Body::File { file, length }) => Self::File { file, length },
-            (None, Body::Empty | Body::InFlight(_) | Body::Spliced(_) | Body::Stream(_)) => {
+            (Some(bytes), _) | (None, Body::Memory(bytes)) => Self::Bytes(bytes),
+            (
+                None,
+                Body::File {
+                    file,
+                    length,
+                    offset: 0,
+                },
+            ) => Self::File { file, length },
+            (None, Body::Empty | Body::File { .. } | Body::Growing(_) | Body::Stream(_)) => {
                 Self::Bytes(Bytes::new())
             }
         }
@@ -140,10 +147,10 @@ impl HotBody {
         }
     }
 
-    pub(crate) fn payload(&self) -> Payload {
+    pub(crate) fn body(&self) -> Body {
         match self.clone() {
-            Self::Bytes(bytes) => Payload::Bytes(bytes),
-            Self::File { file, length } => Payload::File { file, length },
+            Self::Bytes(bytes) => Body::Memory(bytes),
+            Self::File { file, length } => Body::file(file, length),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use http::HeaderValue;
 use larder_core::ByteRange;
 
-use crate::body::Piece;
+use larder_engine::Body;
 
 /// An answer of several ranges.
 #[derive(Debug)]
@@ -60,13 +60,13 @@ impl Multipart {
     }
 
     /// The answer, with the ranges' bytes given by `bytes_of`.
-    pub(crate) fn pieces(self, bytes_of: impl Fn(ByteRange) -> Option<Piece>) -> VecDeque<Piece> {
+    pub(crate) fn pieces(self, bytes_of: impl Fn(ByteRange) -> Option<Body>) -> VecDeque<Body> {
         let parts = self
             .parts
             .into_iter()
-            .flat_map(|(head, range)| [Some(Piece::Bytes(head.into())), bytes_of(range)]);
+            .flat_map(|(head, range)| [Some(Body::Memory(head.into())), bytes_of(range)]);
         parts
-            .chain([Some(Piece::Bytes(self.closing.into()))])
+            .chain([Some(Body::Memory(self.closing.into()))])
             .flatten()
             .collect()
     }

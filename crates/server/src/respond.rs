@@ -3,11 +3,8 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::fs::File;
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE,
     CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, DATE, ETAG, HeaderName,
@@ -19,10 +16,10 @@ use larder_core::{
     ByteRange, CacheStatus, Conditions, Current, Precondition, RangeAnswer, Source, UnixMillis,
     evaluate_conditions, evaluate_range, field_text, field_value,
 };
-use larder_engine::{Body, Cleared, FlightBody, PassThroughBody, Representation, SplicedBody};
+use larder_engine::{Body, Representation};
 use larder_sendfile::FileSender;
 
-use crate::body::{Piece, ResponseBody};
+use crate::body::ResponseBody;
 use crate::metrics::BytesSent;
 use crate::multipart::Multipart;
 
@@ -50,20 +47,6 @@ pub(crate) struct Timing {
     pub(crate) no_store: bool,
     pub(crate) cache_status: CacheStatus,
     pub(crate) source: Source,
-}
-
-/// The bytes of an answer, on their way out: made of what the rules have cleared, here alone.
-pub(crate) enum Payload {
-    Empty,
-    Bytes(Bytes),
-    File {
-        file: Arc<File>,
-        length: u64,
-    },
-    InFlight(Arc<FlightBody>),
-    /// Made, but for the name that the client has for larder.
-    Spliced(Arc<SplicedBody>),
-    Stream(PassThroughBody),
 }
 
 /// What of the request decides how an answer is sent.
@@ -159,60 +142,9 @@ impl Prepared {
     }
 }
 
-impl From<Cleared<Body>> for Payload {
-    fn from(body: Cleared<Body>) -> Self {
-        match body.into_inner() {
-            Body::Empty => Self::Empty,
-            Body::Bytes(bytes) => Self::Bytes(bytes),
-            Body::File { file, length } => Self::File { file, length },
-            Body::InFlight(flight) => Self::InFlight(Arc::new(flight)),
-            Body::Spliced(body) => Self::Spliced(Arc::new(body)),
-            Body::Stream(stream) => Self::Stream(stream),
-        }
-    }
-}
-
-impl Payload {
-    /// Length of the whole body, as far as the source itself knows.
-    pub(crate) fn length(&self) -> Option<u64> {
-        match self {
-            Self::Bytes(bytes) => Some(bytes.len() as u64),
-            Self::File { length, .. } => Some(*length),
-            Self::InFlight(flight) => flight.length(),
-            Self::Spliced(body) => Some(body.length()),
-            Self::Empty | Self::Stream(_) => None,
-        }
-    }
-
-    pub(crate) fn has_ranges(&self) -> bool {
-        !matches!(self, Self::Empty | Self::Stream(_))
-    }
-
-    fn piece(&self, range: ByteRange) -> Option<Piece> {
-        Some(match self {
-            Self::Bytes(bytes) => {
-                let (start, end) = (
-                    usize::try_from(range.start).ok()?,
-                    usize::try_from(range.end).ok()?,
-                );
-                (end < bytes.len()).then(|| Piece::Bytes(bytes.slice(start..=end)))?
-            }
-            Self::File { file, .. } => Piece::File {
-                file: Arc::clone(file),
-                offset: range.start,
-                length: range.end - range.start + 1,
-            },
-            Self::InFlight(flight) => Piece::InFlight {
-                flight: Arc::clone(flight),
-                range: Some(range),
-            },
-            Self::Spliced(body) => Piece::Spliced {
-                body: Arc::clone(body),
-                range: Some(range),
-            },
-            Self::Empty | Self::Stream(_) => return None,
-        })
-    }
+/// The part of a body that is asked for, if it has one.
+fn part(body: &Body, range: ByteRange) -> Option<Body> {
+    body.range(range.start, range.end.checked_add(1)?)
 }
 
 /// Whether the request's answer depends on the length of the body, because it asks for a part of it.
@@ -223,15 +155,15 @@ pub(crate) fn asks_for_range(asked: Asked<'_>) -> bool {
 /// Makes the response. A 412 or 416 needs an error body, which the caller makes. Headers that are owned are not copied.
 pub(crate) fn respond(
     prepared: Cow<'_, Prepared>,
-    payload: Payload,
+    body: Body,
     timing: Timing,
     asked: Asked<'_>,
     sent: &BytesSent,
 ) -> Result<Response<ResponseBody>, Unmet> {
-    let length = prepared.length.or(payload.length());
+    let length = prepared.length.or(body.length());
     let mut answer = RangeAnswer::Whole;
     if prepared.status == StatusCode::OK && is_conditional(asked.headers) {
-        match prepared.judge(asked, length.filter(|_| payload.has_ranges())) {
+        match prepared.judge(asked, length.filter(|_| body.is_seekable())) {
             (Precondition::Proceed, part) => answer = part,
             (Precondition::NotModified, _) => {
                 return Ok(not_modified(prepared.into_owned(), timing));
@@ -245,31 +177,30 @@ pub(crate) fn respond(
         Cow::Borrowed(prepared) => prepared.headers.clone(),
     };
     add_timing(&mut headers, timing);
-    let body = match (answer, length) {
-        (RangeAnswer::NotSatisfiable, length) => return Err(Unmet::Range(length.unwrap_or(0))),
-        (RangeAnswer::Single(range), Some(length)) if payload.piece(range).is_some() => {
+    let single = match &answer {
+        RangeAnswer::Single(range) => part(&body, *range),
+        _ => None,
+    };
+    let body = match (answer, length, single) {
+        (RangeAnswer::NotSatisfiable, length, _) => return Err(Unmet::Range(length.unwrap_or(0))),
+        (RangeAnswer::Single(range), Some(length), Some(part)) => {
             status = StatusCode::PARTIAL_CONTENT;
             insert(
                 &mut headers,
                 CONTENT_RANGE,
                 format!("bytes {}-{}/{length}", range.start, range.end),
             );
-            one_piece(
-                payload.piece(range),
-                Some(range.end - range.start + 1),
-                asked,
-                sent,
-            )
+            one_piece(part, Some(range.len()), asked, sent)
         }
-        (RangeAnswer::Multiple(ranges), Some(length)) => {
+        (RangeAnswer::Multiple(ranges), Some(length), _) => {
             status = StatusCode::PARTIAL_CONTENT;
             let multipart = Multipart::new(&ranges, headers.get(CONTENT_TYPE), length);
             insert(&mut headers, CONTENT_TYPE, multipart.content_type());
             let total = multipart.length();
-            let pieces = multipart.pieces(|range| payload.piece(range));
+            let pieces = multipart.pieces(|range| part(&body, range));
             ResponseBody::pieces(pieces, Some(total), asked.sender.cloned(), sent.clone())
         }
-        _ => whole(payload, length, &mut headers, asked, sent),
+        _ => whole(body, length, &mut headers, asked, sent),
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -278,7 +209,7 @@ pub(crate) fn respond(
 }
 
 fn whole(
-    payload: Payload,
+    body: Body,
     length: Option<u64>,
     headers: &mut HeaderMap,
     asked: Asked<'_>,
@@ -290,54 +221,20 @@ fn whole(
         }
         return ResponseBody::empty();
     }
-    match payload {
-        Payload::Empty => ResponseBody::empty(),
-        Payload::Bytes(bytes) => {
-            sent.add(bytes.len() as u64);
-            ResponseBody::bytes(bytes)
-        }
-        Payload::File { file, length } => one_piece(
-            Some(Piece::File {
-                file,
-                offset: 0,
-                length,
-            }),
-            Some(length),
-            asked,
-            sent,
-        ),
-        Payload::InFlight(flight) => one_piece(
-            Some(Piece::InFlight {
-                flight,
-                range: None,
-            }),
-            length,
-            asked,
-            sent,
-        ),
-        Payload::Spliced(body) => one_piece(
-            Some(Piece::Spliced { body, range: None }),
-            length,
-            asked,
-            sent,
-        ),
-        Payload::Stream(stream) => one_piece(Some(Piece::Stream(stream)), length, asked, sent),
-    }
+    // The source knows better than who described it.
+    let length = body.length().or(length);
+    one_piece(body, length, asked, sent)
 }
 
-fn one_piece(
-    piece: Option<Piece>,
-    length: Option<u64>,
-    asked: Asked<'_>,
-    sent: &BytesSent,
-) -> ResponseBody {
-    match piece {
-        Some(Piece::Bytes(bytes)) => {
+fn one_piece(body: Body, length: Option<u64>, asked: Asked<'_>, sent: &BytesSent) -> ResponseBody {
+    match body {
+        Body::Empty => ResponseBody::empty(),
+        Body::Memory(bytes) => {
             sent.add(bytes.len() as u64);
             ResponseBody::bytes(bytes)
         }
-        piece => ResponseBody::pieces(
-            VecDeque::from_iter(piece),
+        body => ResponseBody::pieces(
+            VecDeque::from([body]),
             length,
             asked.sender.cloned(),
             sent.clone(),

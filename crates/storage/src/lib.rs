@@ -4,14 +4,18 @@
 //! behind: blob (file, then its name, then the directories), then the record, in one transaction. Knows nothing of HTTP, formats,
 //! freshness or who may read.
 //!
-//! * [`BlobStore`] with [`FsBlobStore`] and [`MemoryBlobStore`]; [`conformance`] is the suite that every one must pass.
-//! * [`Spool`]: a file that is written while others read it, and that leaves nothing behind unless it is published.
+//! * [`Body`]: bytes, wherever they are, on their way to whoever reads them.
+//! * [`BlobStore`] with [`FsBlobStore`], [`MemoryBlobStore`] and [`ObjectBlobStore`] over an [`ObjectStore`]; [`conformance`] is the suite
+//!   that every one must pass.
+//! * [`Spool`]: a file that is written while others read it, and that leaves nothing behind unless it is published. [`GrowingSpool`]:
+//!   how far it has come, and who reads it.
 //! * [`MetadataStore`]: records, derivations and the collector of unreferenced blobs, over a database; what is damaged is put aside.
 //! * [`DataDirectoryLock`]: one process for each data directory.
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]
 
 mod blob;
+mod body;
 mod error;
 mod lock;
 mod meta;
@@ -20,9 +24,11 @@ mod spare;
 
 pub use blob::conformance;
 pub use blob::{
-    BlobInfo, BlobPin, BlobStore, FsBlobStore, MOST_OPEN_BLOBS, MemoryBlobStore, OpenBlob,
-    SealedSpool, Space, Spool, StoredBlob,
+    BlobInfo, BlobPin, BlobStore, End, FsBlobStore, GrowingBody, GrowingSpool, MOST_OPEN_BLOBS,
+    MemoryBlobStore, MemoryObjects, ObjectBlobStore, ObjectInfo, ObjectStore, Opening, Progress,
+    SealedSpool, Space, Spool, StoredBlob, Unread, Withheld,
 };
+pub use body::{Body, Chunks, Source, StreamBody};
 pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;
 pub use meta::{

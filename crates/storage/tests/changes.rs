@@ -80,7 +80,7 @@ async fn new_bytes_give_way_to_later_ones() {
     let key = key("generic", "file");
     store(&meta, &blobs, &key, b"present").await;
     let present = meta.record(&key).await.unwrap().unwrap();
-    let fill = |body: &[u8]| put(&key, blobs.put_bytes(body).unwrap());
+    let fill = async |body: &[u8]| put(&key, blobs.put_bytes(body).await.unwrap());
     let heard_of = |millis: i64, but: Vec<Digest>| Expected::NotLater {
         heard_of: UnixMillis(present.contacted_at.0 + millis),
         but,
@@ -92,7 +92,7 @@ async fn new_bytes_give_way_to_later_ones() {
     ];
     for (millis, but, is_put) in table {
         store(&meta, &blobs, &key, b"present").await;
-        let changes = only_if(heard_of(millis, but), fill(b"other"));
+        let changes = only_if(heard_of(millis, but), fill(b"other").await);
         let receipt = meta
             .apply_by(Writer::unique(), changes, Vec::new())
             .await
@@ -109,7 +109,7 @@ async fn users_of_one_store_hear_of_each_other_and_not_of_themselves() {
     let key = key("generic", "file");
     let (one, other) = (Writer::unique(), Writer::unique());
     let (mut hears_one, mut hears_other) = (meta.listen(other), meta.listen(one));
-    let change = put(&key, blobs.put_bytes(b"body").unwrap());
+    let change = put(&key, blobs.put_bytes(b"body").await.unwrap());
     let superseded = Notice::Superseded(key.repository.clone());
     meta.apply_by(one, vec![change], vec![superseded.clone()])
         .await
@@ -144,7 +144,7 @@ async fn programs_that_share_a_file_read_what_the_others_wrote() {
     assert_eq!(listener.poll().await.unwrap(), nothing);
     assert_eq!(own.poll().await.unwrap(), nothing);
     let key = key("generic", "file");
-    let change = put(&key, blobs().put_bytes(b"body").unwrap());
+    let change = put(&key, blobs().put_bytes(b"body").await.unwrap());
     one.apply_by(writer, vec![change], Vec::new())
         .await
         .unwrap();

@@ -58,7 +58,7 @@ async fn hazard_l3_a_blob_goes_only_after_its_grace() {
         CollectReport::default(),
         "an hour too early, and the date is not moved"
     );
-    assert!(is_intact(&*blobs, &blob));
+    assert!(is_intact(&*blobs, &blob).await);
     let due = meta
         .collect(START.plus(GRACE), GRACE, &blobs)
         .await
@@ -71,8 +71,8 @@ async fn hazard_l3_a_blob_goes_only_after_its_grace() {
             ..CollectReport::default()
         }
     );
-    assert!(blobs.open(&blob).is_err());
-    assert!(is_intact(&*blobs, &kept));
+    assert!(blobs.open(&blob).await.is_err());
+    assert!(is_intact(&*blobs, &kept).await);
     assert_eq!(meta.counts().await.unwrap().blobs, 1);
 }
 
@@ -90,7 +90,7 @@ async fn hazard_l3_a_reference_made_during_the_grace_saves_the_blob() {
         .await
         .unwrap();
     assert_eq!(report, CollectReport::default());
-    assert!(is_intact(&*blobs, &blob));
+    assert!(is_intact(&*blobs, &blob).await);
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn hazard_l3_a_blob_shared_by_two_repositories_needs_both_to_let_go() {
         meta.collect(START, Duration::ZERO, &blobs).await.unwrap(),
         CollectReport::default()
     );
-    assert!(is_intact(&*blobs, &blob));
+    assert!(is_intact(&*blobs, &blob).await);
     meta.apply(vec![Change::DeleteRecord {
         key: key("two", "b"),
     }])
@@ -134,8 +134,8 @@ async fn a_replaced_blob_is_unreferenced() {
             .blobs_deleted,
         1
     );
-    assert!(blobs.open(&old).is_err());
-    assert!(is_intact(&*blobs, &new));
+    assert!(blobs.open(&old).await.is_err());
+    assert!(is_intact(&*blobs, &new).await);
 }
 
 #[tokio::test]
@@ -169,19 +169,19 @@ async fn hazard_l3_a_blob_published_but_not_yet_recorded_stays() {
     meta.apply(vec![Change::DeleteRecord { key: key("r", "a") }])
         .await
         .unwrap();
-    let info = blobs.put_bytes(b"bytes").unwrap();
+    let info = blobs.put_bytes(b"bytes").await.unwrap();
     meta.collect(START, Duration::ZERO, &blobs).await.unwrap();
     assert_eq!(
         meta.counts().await.unwrap().blobs,
         0,
         "the row went, for nothing refers to it yet"
     );
-    assert!(is_intact(&*blobs, &old), "the file did not");
+    assert!(is_intact(&*blobs, &old).await, "the file did not");
     meta.apply(vec![put(&key("r", "again"), info)])
         .await
         .unwrap();
     meta.collect(START, Duration::ZERO, &blobs).await.unwrap();
-    assert!(is_intact(&*blobs, &old));
+    assert!(is_intact(&*blobs, &old).await);
     assert_eq!(meta.counts().await.unwrap().blobs, 1);
 }
 
@@ -225,16 +225,12 @@ async fn hazard_l3_publish_during_collect() {
                     // Few contents, shared by all writers: the same digest comes and goes all the time.
                     let bytes = [(support::random() % 6) as u8; 100];
                     let mine = key("r", &format!("{writer}"));
-                    let published = {
-                        let blobs = Arc::clone(&blobs);
-                        tokio::task::spawn_blocking(move || blobs.put_bytes(&bytes))
-                    };
-                    let info = published.await.unwrap().unwrap();
+                    let info = blobs.put_bytes(&bytes).await.unwrap();
                     let blob = info.descriptor.clone();
                     meta.apply(vec![put(&mine, info)]).await.unwrap();
                     for _ in 0..3 {
                         assert!(
-                            is_intact(&*blobs, &blob),
+                            is_intact(&*blobs, &blob).await,
                             "a recorded blob is there (writer {writer}, round {round})"
                         );
                         tokio::task::yield_now().await;
@@ -256,7 +252,7 @@ async fn hazard_l3_publish_during_collect() {
         "the collector was at work meanwhile: {deleted:?}"
     );
     meta.collect(future, Duration::ZERO, &blobs).await.unwrap();
-    assert_eq!(blobs.list(None, 10).unwrap(), []);
+    assert_eq!(blobs.list(None, 10).await.unwrap(), []);
     assert_eq!(meta.counts().await.unwrap().blobs, 0);
 }
 
@@ -268,6 +264,7 @@ async fn derive(
 ) {
     let info = blobs
         .put_bytes(format!("derived {name}").as_bytes())
+        .await
         .unwrap();
     let derived = DerivedRecord {
         blob: info.descriptor.clone(),
@@ -321,7 +318,7 @@ async fn a_derivation_goes_when_one_of_its_sources_has_been_replaced() {
     assert_eq!(due.derivations_dropped, 1);
     assert!(meta.derivation("merged").await.unwrap().is_none());
     let derived = meta.derivation("only-one").await.unwrap().unwrap();
-    assert!(is_intact(&*blobs, &derived.blob));
+    assert!(is_intact(&*blobs, &derived.blob).await);
 }
 
 #[tokio::test]
@@ -359,7 +356,7 @@ async fn hazard_l2_orphan_files_go_after_the_grace() {
     let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(directory.path()).unwrap());
     // Published by a process that was killed before it could write the row.
     for n in 0..1500_u32 {
-        blobs.put_bytes(&n.to_le_bytes()).unwrap();
+        blobs.put_bytes(&n.to_le_bytes()).await.unwrap();
     }
     let kept = store(&meta, &blobs, &key("r", "kept"), b"kept").await;
     let now = SystemClock.now();
@@ -374,8 +371,8 @@ async fn hazard_l2_orphan_files_go_after_the_grace() {
         .await
         .unwrap();
     assert_eq!((report.orphans_deleted, report.bytes_freed), (1500, 6000));
-    assert!(is_intact(&*blobs, &kept));
-    assert_eq!(blobs.list(None, 10).unwrap().len(), 1);
+    assert!(is_intact(&*blobs, &kept).await);
+    assert_eq!(blobs.list(None, 10).await.unwrap().len(), 1);
 }
 
 /// A store of a process of its own: its pins are unknown to others.
@@ -399,10 +396,10 @@ async fn deleted_before_its_row() -> (
     let delete = Change::DeleteRecord { key: key("r", "a") };
     writer.apply(vec![delete]).await.unwrap();
     // Found present, so that nothing is written.
-    let info = blobs.put_bytes(b"bytes").unwrap();
+    let info = blobs.put_bytes(b"bytes").await.unwrap();
     let report = collector.collect(START, Duration::ZERO, &its_blobs).await;
     assert_eq!(report.unwrap().blobs_deleted, 1);
-    assert!(blobs.list(None, 10).unwrap().is_empty());
+    assert!(blobs.list(None, 10).await.unwrap().is_empty());
     (directory, (writer, blobs), info)
 }
 
@@ -410,10 +407,10 @@ async fn deleted_before_its_row() -> (
 async fn hazard_l3_what_another_process_has_deleted_is_published_again() {
     let (_directory, (writer, blobs), info) = deleted_before_its_row().await;
     let blob = info.descriptor.clone();
-    let other = blobs.put_bytes(b"other").unwrap();
+    let other = blobs.put_bytes(b"other").await.unwrap();
     let changes = vec![put(&key("r", "other"), other), put(&key("r", "a"), info)];
     writer.apply(changes).await.unwrap();
-    assert!(is_intact(&*blobs, &blob));
+    assert!(is_intact(&*blobs, &blob).await);
     assert_eq!(writer.counts().await.unwrap().blobs, 2);
     assert_eq!(writer.counts().await.unwrap().records, 2);
 }
@@ -434,7 +431,7 @@ async fn hazard_l2_what_cannot_be_published_again_gets_no_row() {
     writer.apply(changes).await.unwrap_err();
     let counts = writer.counts().await.unwrap();
     assert_eq!((counts.records, counts.blobs), (0, 0));
-    assert!(blobs.open(&info.descriptor).is_err());
+    assert!(blobs.open(&info.descriptor).await.is_err());
 }
 
 /// What is left by a store that was killed after it had condemned a blob: before its file went, or after.
@@ -453,7 +450,7 @@ async fn hazard_l3_a_condemned_blob_is_out_of_reach_until_it_is_taken_over() {
         assert_eq!(condemned.unwrap().rows_affected(), 1);
         raw.close().await;
         if !file_is_there {
-            assert!(blobs.delete(&blob.digest).unwrap());
+            assert!(blobs.delete(&blob.digest).await.unwrap());
         }
         assert_eq!(meta.counts().await.unwrap().blobs, 0, "it counts no more");
 
@@ -465,7 +462,7 @@ async fn hazard_l3_a_condemned_blob_is_out_of_reach_until_it_is_taken_over() {
         };
         meta.apply(vec![renewal]).await.unwrap();
         assert_eq!(meta.record(&key("r", "renewed")).await.unwrap(), None);
-        let info = blobs.put_bytes(b"bytes").unwrap();
+        let info = blobs.put_bytes(b"bytes").await.unwrap();
         let refused = meta.apply(vec![put(&key("r", "b"), info)]).await;
         assert_eq!(refused.unwrap_err().kind, StorageErrorKind::Unavailable);
         assert_eq!(meta.record(&key("r", "b")).await.unwrap(), None);
@@ -477,9 +474,9 @@ async fn hazard_l3_a_condemned_blob_is_out_of_reach_until_it_is_taken_over() {
         let report = meta.collect(late, GRACE, &blobs).await.unwrap();
         // The refused one has put the file where it was missing.
         assert_eq!((report.blobs_deleted, report.bytes_freed), (1, 5));
-        assert!(blobs.list(None, 10).unwrap().is_empty());
+        assert!(blobs.list(None, 10).await.unwrap().is_empty());
         store(&meta, &blobs, &key("r", "c"), b"bytes").await;
-        assert!(is_intact(&*blobs, &blob));
+        assert!(is_intact(&*blobs, &blob).await);
     }
 }
 
@@ -494,7 +491,7 @@ async fn hazard_l3_while_a_blob_is_deleted_who_publishes_it_waits() {
     let raw = SqlitePool::connect_with(raw).await.unwrap();
     let condemn = "UPDATE blobs SET condemned_at = 0, condemned_by = 'another store'";
     sqlx::query(condemn).execute(&raw).await.unwrap();
-    let info = blobs.put_bytes(b"bytes").unwrap();
+    let info = blobs.put_bytes(b"bytes").await.unwrap();
     let blob: BlobDescriptor = info.descriptor.clone();
     let writing = tokio::spawn({
         let meta = meta.clone();
@@ -510,7 +507,7 @@ async fn hazard_l3_while_a_blob_is_deleted_who_publishes_it_waits() {
     let forget = "DELETE FROM blobs WHERE condemned_by = 'another store'";
     sqlx::query(forget).execute(&raw).await.unwrap();
     writing.await.unwrap().unwrap();
-    assert!(is_intact(&*blobs, &blob));
+    assert!(is_intact(&*blobs, &blob).await);
     assert_eq!(meta.counts().await.unwrap().blobs, 1);
 }
 
@@ -540,15 +537,12 @@ async fn hazard_l3_publish_while_another_process_collects() {
                 for round in 0..120_u64 {
                     let bytes = [(support::random() % 4) as u8; 100];
                     let mine = key("r", &format!("{writer}"));
-                    let publisher = Arc::clone(&blobs);
-                    let published =
-                        tokio::task::spawn_blocking(move || publisher.put_bytes(&bytes));
-                    let info = published.await.unwrap().unwrap();
+                    let info = blobs.put_bytes(&bytes).await.unwrap();
                     let blob = info.descriptor.clone();
                     meta.apply(vec![put(&mine, info)]).await.unwrap();
                     for _ in 0..3 {
                         assert!(
-                            is_intact(&*blobs, &blob),
+                            is_intact(&*blobs, &blob).await,
                             "a recorded blob is there (writer {writer}, round {round})"
                         );
                         tokio::task::yield_now().await;

@@ -43,7 +43,7 @@ async fn hazard_l2_kill_at_any_moment_leaves_no_record_without_its_bytes() {
         );
         let records = all(&meta, "r").await;
         for (path, _, record) in &records {
-            assert!(is_intact(&blobs, record.blob().unwrap()), "{path}");
+            assert!(is_intact(&blobs, record.blob().unwrap()).await, "{path}");
         }
         for path in &acknowledged {
             assert!(
@@ -79,9 +79,9 @@ async fn hazard_l3_kill_during_collection_leaves_no_record_without_its_bytes() {
             .unwrap();
         let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(directory.path()).unwrap());
         for (path, _, record) in &all(&meta, "r").await {
-            assert!(is_intact(&*blobs, record.blob().unwrap()), "{path}");
+            assert!(is_intact(&*blobs, record.blob().unwrap()).await, "{path}");
         }
-        let files = blobs.list(None, 10_000).unwrap().len() as u64;
+        let files = blobs.list(None, 10_000).await.unwrap().len() as u64;
         left_behind += u64::from(files > meta.counts().await.unwrap().blobs);
         if round % 5 == 4 {
             // Late enough to take over what the killed ones had condemned.
@@ -89,7 +89,7 @@ async fn hazard_l3_kill_during_collection_leaves_no_record_without_its_bytes() {
             meta.collect(later, Duration::ZERO, &blobs).await.unwrap();
             let records = all(&meta, "r").await;
             for (path, _, record) in &records {
-                assert!(is_intact(&*blobs, record.blob().unwrap()), "{path}");
+                assert!(is_intact(&*blobs, record.blob().unwrap()).await, "{path}");
             }
             let mut held: Vec<_> = records
                 .iter()
@@ -97,7 +97,7 @@ async fn hazard_l3_kill_during_collection_leaves_no_record_without_its_bytes() {
                 .collect();
             held.sort();
             held.dedup();
-            let files = blobs.list(None, 10_000).unwrap();
+            let files = blobs.list(None, 10_000).await.unwrap();
             let files: Vec<_> = files.into_iter().map(|b| b.descriptor.digest).collect();
             assert_eq!(files, held, "nothing is left that nobody has");
         }
@@ -166,11 +166,7 @@ async fn write_for_ever(writer: u32, meta: MetadataStore, blobs: Arc<dyn BlobSto
         let bytes: Vec<u8> = (0..seed % 200_000)
             .map(|n| (n.wrapping_mul(seed) >> 7) as u8)
             .collect();
-        let target = Arc::clone(&blobs);
-        let info = tokio::task::spawn_blocking(move || target.put_bytes(&bytes))
-            .await
-            .unwrap()
-            .unwrap();
+        let info = blobs.put_bytes(&bytes).await.unwrap();
         let path = format!("{writer}/{}", seed % 50);
         meta.apply(vec![put(&key("r", &path), info)]).await.unwrap();
         let line = format!("stored {path};\n");

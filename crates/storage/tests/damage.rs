@@ -45,7 +45,10 @@ async fn filled(path: &Path, blobs: &Arc<dyn BlobStore>) {
         .await;
     }
     for n in 0..20 {
-        let info = blobs.put_bytes(format!("derived {n}").as_bytes()).unwrap();
+        let info = blobs
+            .put_bytes(format!("derived {n}").as_bytes())
+            .await
+            .unwrap();
         let derived = DerivedRecord {
             blob: info.descriptor.clone(),
             content_type: "text/html".into(),
@@ -141,7 +144,7 @@ async fn hazard_w12_flipped_bits_give_the_right_bytes_or_none() {
         assert_true_or_absent(&meta, &about).await;
         // It goes on: what is fetched again is kept, at the latest in the database that takes the damaged one's place.
         let again = key("r", "pool/file-7");
-        let change = put(&again, blobs.put_bytes(&contents(7)).unwrap());
+        let change = put(&again, blobs.put_bytes(&contents(7)).await.unwrap());
         let kept = async {
             loop {
                 let _ = meta.apply(vec![change.clone()]).await;

@@ -119,10 +119,10 @@ async fn hazard_r7_the_reserve_stays_free_and_the_database_goes_on() {
             .bytes_freed,
         2 << 20
     );
-    assert!(blobs.open(&dropped).is_err());
+    assert!(blobs.open(&dropped).await.is_err());
     tokio::time::sleep(Duration::from_millis(1100)).await;
     store(&meta, &blobs, &key("r", "later"), &vec![3; 1 << 20]).await;
-    assert!(is_intact(&*blobs, &kept));
+    assert!(is_intact(&*blobs, &kept).await);
 }
 
 #[tokio::test]
@@ -177,6 +177,7 @@ async fn hazard_l1_no_space_at_all_damages_nothing() {
     };
     let info = blobs
         .publish(vec![larder_storage::SealedSpool { spool, descriptor }])
+        .await
         .remove(0)
         .unwrap();
     meta.apply(vec![put(&key("r", "late"), info)])
@@ -184,11 +185,9 @@ async fn hazard_l1_no_space_at_all_damages_nothing() {
         .unwrap();
     let records = all(&meta, "r").await;
     assert_eq!(records.len(), 21);
-    assert!(
-        records
-            .iter()
-            .all(|(_, _, record)| is_intact(&*blobs, record.blob().unwrap()))
-    );
+    for (path, _, record) in &records {
+        assert!(is_intact(&*blobs, record.blob().unwrap()).await, "{path}");
+    }
 }
 
 /// What frees space is written although there is none: neither the database nor its log has a block to itself.

@@ -36,7 +36,7 @@ async fn put(
     path: &str,
     bytes: &[u8],
 ) {
-    let blob = blobs.put_bytes(bytes).unwrap();
+    let blob = blobs.put_bytes(bytes).await.unwrap();
     let change = LocalChange::Put {
         file: &file(&blob),
         blob: &blob,
@@ -83,7 +83,7 @@ async fn sums_follow_every_change() {
         .collect();
     assert_eq!(sizes, [("a", 1, 3), ("b", 1, 1)]);
     // What is refused or kept changes nothing.
-    let blob = blobs.put_bytes(b"other").unwrap();
+    let blob = blobs.put_bytes(b"other").await.unwrap();
     let change = LocalChange::Put {
         file: &file(&blob),
         blob: &blob,
@@ -100,7 +100,7 @@ async fn sums_follow_every_change() {
         .await;
     assert!(matches!(kept, Ok(LocalOutcome::Kept(_))));
     let held = meta.local_file(&a, "x").await.unwrap().unwrap();
-    assert_eq!(read(&blobs, &held.blob), b"123");
+    assert_eq!(read(&blobs, &held.blob).await, b"123");
     assert_eq!(held.headers.content_type.as_deref(), Some("text/plain"));
 }
 
@@ -116,7 +116,7 @@ async fn hazard_l5_of_many_who_want_to_be_first_one_is() {
     let tasks = (0..32_u8).map(|number| {
         let (meta, blobs, won) = (meta.clone(), Arc::clone(&blobs), Arc::clone(&won));
         tokio::spawn(async move {
-            let blob = blobs.put_bytes(&[number; 64]).unwrap();
+            let blob = blobs.put_bytes(&[number; 64]).await.unwrap();
             let change = LocalChange::Put {
                 file: &file(&blob),
                 blob: &blob,
@@ -152,7 +152,7 @@ async fn hazard_l5_of_many_who_want_to_be_first_one_is() {
         }
     );
     assert_eq!(
-        blobs.list(None, 100).unwrap().len(),
+        blobs.list(None, 100).await.unwrap().len(),
         1,
         "the others left no file"
     );
@@ -161,7 +161,7 @@ async fn hazard_l5_of_many_who_want_to_be_first_one_is() {
         .await
         .unwrap()
         .unwrap();
-    let bytes = read(&*blobs, &held.blob);
+    let bytes = read(&*blobs, &held.blob).await;
     assert!(bytes.iter().all(|byte| *byte == bytes[0]));
 }
 
@@ -187,7 +187,7 @@ async fn hazard_l3_the_collector_leaves_uploads_alone_and_takes_what_they_leave(
     );
     put(&meta, &*blobs, &a, "x", b"second").await;
     collect(10).await;
-    assert_eq!(read(&*blobs, &first), b"first", "y still has it");
+    assert_eq!(read(&*blobs, &first).await, b"first", "y still has it");
     assert!(matches!(
         meta.change_local_file(&a, "y", LocalChange::Delete, always)
             .await,
@@ -195,9 +195,12 @@ async fn hazard_l3_the_collector_leaves_uploads_alone_and_takes_what_they_leave(
     ));
     collect(20).await;
     collect(21).await;
-    assert!(blobs.open(&first).is_err(), "nothing refers to it any more");
+    assert!(
+        blobs.open(&first).await.is_err(),
+        "nothing refers to it any more"
+    );
     let second = meta.local_file(&a, "x").await.unwrap().unwrap().blob;
-    assert_eq!(read(&*blobs, &second), b"second");
+    assert_eq!(read(&*blobs, &second).await, b"second");
 }
 
 #[tokio::test]
@@ -289,7 +292,7 @@ async fn what_a_durable_change_costs() {
         .await
         .unwrap();
     let blobs = FsBlobStore::open(directory.path()).unwrap();
-    let blob = blobs.put_bytes(b"x").unwrap();
+    let blob = blobs.put_bytes(b"x").await.unwrap();
     let change = LocalChange::Put {
         file: &file(&blob),
         blob: &blob,

@@ -7,11 +7,12 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use larder_core::{Content, UnixMillis, sha256};
 use larder_storage::{
-    BlobStore, Change, DerivedRecord, FsBlobStore, MemoryBlobStore, MetadataStore,
-    StorageErrorKind, conformance,
+    BlobStore, Change, DerivedRecord, FsBlobStore, MemoryBlobStore, MemoryObjects, MetadataStore,
+    ObjectBlobStore, StorageErrorKind, conformance,
 };
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
@@ -27,11 +28,14 @@ async fn raw(path: &std::path::Path) -> SqlitePool {
         .unwrap()
 }
 
-#[test]
-fn both_stores_conform() {
-    conformance::suite(&MemoryBlobStore::new());
+#[tokio::test(flavor = "multi_thread")]
+async fn all_stores_conform() {
+    conformance::suite(Arc::new(MemoryBlobStore::new())).await;
     let directory = tempfile::tempdir().unwrap();
-    conformance::suite(&FsBlobStore::open(directory.path()).unwrap());
+    let files = || FsBlobStore::open(directory.path()).unwrap();
+    conformance::suite(Arc::new(files())).await;
+    let objects = Arc::new(MemoryObjects::with_delay(Duration::from_micros(100)));
+    conformance::suite(Arc::new(ObjectBlobStore::new(objects, files()))).await;
 }
 
 #[tokio::test]
@@ -139,7 +143,7 @@ async fn hazard_s21_long_names_are_data() {
     store(&meta, &blobs, &key("files", &other), b"other").await;
     let found = meta.record(&key("files", &one)).await.unwrap().unwrap();
     assert_eq!(found.blob(), Some(&blob));
-    assert_eq!(support::read(&*blobs, &blob), b"one");
+    assert_eq!(support::read(&*blobs, &blob).await, b"one");
 }
 
 #[tokio::test]
@@ -151,7 +155,7 @@ async fn pages_are_complete_and_in_byte_order() {
             // Not in order, and with bytes above ASCII.
             let mut key = key("r", &format!("{}/é{}", n * 7919 % 250, n % 3));
             key.variant = variant.into();
-            let info = blobs.put_bytes(b"same").unwrap();
+            let info = blobs.put_bytes(b"same").await.unwrap();
             meta.apply(vec![put(&key, info)]).await.unwrap();
             expected.push((key.path.to_string(), variant.to_owned()));
         }
@@ -204,8 +208,8 @@ async fn changes_happen_together_or_not_at_all() {
     let (meta, blobs) = (MetadataStore::open(&path).await.unwrap(), blobs());
     let deny = "CREATE TRIGGER deny BEFORE INSERT ON artifacts WHEN NEW.path = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END";
     sqlx::query(deny).execute(&raw(&path).await).await.unwrap();
-    let good = put(&key("r", "good"), blobs.put_bytes(b"good").unwrap());
-    let bad = put(&key("r", "bad"), blobs.put_bytes(b"bad").unwrap());
+    let good = put(&key("r", "good"), blobs.put_bytes(b"good").await.unwrap());
+    let bad = put(&key("r", "bad"), blobs.put_bytes(b"bad").await.unwrap());
     meta.apply(vec![good.clone(), bad]).await.unwrap_err();
     assert_eq!(meta.record(&key("r", "good")).await.unwrap(), None);
     assert_eq!(meta.counts().await.unwrap().blobs, 0);
@@ -217,7 +221,7 @@ async fn changes_happen_together_or_not_at_all() {
 async fn derivations_are_kept_under_their_key() {
     let (meta, blobs) = (MetadataStore::in_memory().await.unwrap(), blobs());
     let source = store(&meta, &blobs, &key("r", "index"), b"source").await;
-    let info = blobs.put_bytes(b"derived").unwrap();
+    let info = blobs.put_bytes(b"derived").await.unwrap();
     let derived = DerivedRecord {
         blob: info.descriptor.clone(),
         content_type: "text/html".to_owned(),
@@ -322,12 +326,12 @@ async fn hazard_l2_a_renewal_cannot_bring_back_a_row_without_a_blob() {
         blob: None,
     };
     // While the blob is still there, renewing saves it from the collector …
-    meta.collect(UnixMillis(0), std::time::Duration::from_secs(1), &blobs)
+    meta.collect(UnixMillis(0), Duration::from_secs(1), &blobs)
         .await
         .unwrap();
     meta.apply(vec![renew.clone()]).await.unwrap();
     assert_eq!(
-        meta.collect(UnixMillis(5000), std::time::Duration::from_secs(1), &blobs)
+        meta.collect(UnixMillis(5000), Duration::from_secs(1), &blobs)
             .await
             .unwrap()
             .blobs_deleted,
@@ -340,13 +344,13 @@ async fn hazard_l2_a_renewal_cannot_bring_back_a_row_without_a_blob() {
     .await
     .unwrap();
     assert_eq!(
-        meta.collect(UnixMillis(9000), std::time::Duration::ZERO, &blobs)
+        meta.collect(UnixMillis(9000), Duration::ZERO, &blobs)
             .await
             .unwrap()
             .blobs_deleted,
         1
     );
-    let other = put(&key("r", "other"), blobs.put_bytes(b"other").unwrap());
+    let other = put(&key("r", "other"), blobs.put_bytes(b"other").await.unwrap());
     meta.apply(vec![renew, other]).await.unwrap();
     assert_eq!(meta.record(&flushed).await.unwrap(), None);
     assert!(meta.record(&key("r", "other")).await.unwrap().is_some());

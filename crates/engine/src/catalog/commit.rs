@@ -300,11 +300,7 @@ impl Catalog {
             return Vec::new();
         }
         let (mut prepared, spools): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
-        let blobs = Arc::clone(&self.blobs);
-        let published = tokio::task::spawn_blocking(move || blobs.publish(spools))
-            .await
-            .unwrap_or_default();
-        let mut results = published.into_iter();
+        let mut results = self.blobs.publish(spools).await.into_iter();
         prepared.retain_mut(|one| match results.next() {
             Some(Ok(info)) => {
                 one.blob = Some(info);

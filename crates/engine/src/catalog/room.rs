@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use larder_core::ArtifactRecord;
-use larder_storage::{OpenBlob, StorageErrorKind};
+use larder_storage::{Body, StorageErrorKind};
 use larder_upstream::in_request;
 
 use super::Catalog;
@@ -63,13 +63,9 @@ impl Catalog {
     }
 
     /// Opens a record's blob; a record whose bytes are gone or damaged is dropped, so that they are fetched again.
-    pub(crate) async fn open_held(
-        &self,
-        wanted: &Target,
-        record: &ArtifactRecord,
-    ) -> Option<OpenBlob> {
+    pub(crate) async fn open_held(&self, wanted: &Target, record: &ArtifactRecord) -> Option<Body> {
         let blob = record.blob()?;
-        match self.blobs.open(blob) {
+        match self.blobs.open(blob).await {
             Ok(open) => Some(open),
             Err(error) => {
                 let error_text = error.to_string();

@@ -77,7 +77,7 @@ impl Documents {
             }
             let source = match arrived {
                 Some(settled) => DocumentSource::settled(wanted, settled),
-                None => self.held_source(wanted, record)?,
+                None => self.held_source(wanted, record).await?,
             };
             let table = self.read_claims(source).await?;
             self.keep_claims(key.clone(), wanted, record, &table);
@@ -89,7 +89,7 @@ impl Documents {
     async fn stored_claims(&self, key: &str) -> Option<Arc<ClaimTable>> {
         let derived = self.catalog.derivation(key).await?;
         let bytes = self.transfers.read_blob(&derived.blob).await.ok()?;
-        Some(Arc::new(ClaimTable::from_bytes(bytes.into())))
+        Some(Arc::new(ClaimTable::from_bytes(bytes)))
     }
 
     async fn read_claims(

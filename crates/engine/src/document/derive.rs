@@ -9,11 +9,11 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use larder_core::{BlobDescriptor, DigestAlgorithm, Fault};
 use larder_formats::{LeftOut, LinkBase, Links};
-use larder_storage::{Change, DerivedRecord, OpenBlob, SealedSpool, Spool, StorageError};
+use larder_storage::{Body, Change, DerivedRecord, SealedSpool, Spool, StorageError};
 
 use crate::counters::count;
 use crate::document::coding::Coding;
-use crate::document::derived::{Coded, DerivedBody, Place, Sendable, tag};
+use crate::document::derived::{Coded, DerivedBody, Keeping, Sendable, tag};
 use crate::document::load::DocumentSource;
 use crate::document::marking::{Bases, Marking};
 use crate::document::named::Named;
@@ -166,12 +166,13 @@ impl Documents {
             .as_ref()
             .is_some_and(|bases| &*bases.base == client_base);
         let content_type = body.content_type.clone();
-        let bytes = match &body.place {
-            Place::File(_) if is_as_written => {
-                let place = body.place.clone();
-                return Ok(Arc::new(DerivedBody::new(place, content_type, key, None)));
+        let bytes = match &body.body {
+            Body::Memory(bytes) if is_as_written => bytes.clone(),
+            lasting if is_as_written => {
+                let (lasting, keeping) = (lasting.clone(), body.keeping);
+                let own = DerivedBody::new(lasting, keeping, content_type, key, None);
+                return Ok(Arc::new(own));
             }
-            Place::Memory(bytes) | Place::Stuck(bytes) if is_as_written => bytes.clone(),
             _ => {
                 let spliced = body.spliced(client_base);
                 let bytes = spliced.length();
@@ -207,9 +208,9 @@ impl Documents {
                     self.keep_derivation(named, &key, body.into(), bases, content_type)
                 }
                 Made::File(spool, length, bases, content_type) => {
-                    let file = spool.reader();
-                    let place = Place::File(OpenBlob { file, length });
-                    let body = Arc::new(DerivedBody::new(place, content_type, &key, bases));
+                    let body = Body::file(spool.reader(), length);
+                    let body = DerivedBody::new(body, Keeping::Lasting, content_type, &key, bases);
+                    let body = Arc::new(body);
                     if named.persist {
                         let (documents, named, key) =
                             (Arc::clone(self), named.clone(), key.clone());
@@ -336,9 +337,10 @@ impl Documents {
 
     async fn stored_derivation(&self, key: &str) -> Option<Arc<DerivedBody>> {
         let derived = self.catalog.derivation(key).await?;
-        let open = self.blobs.open(&derived.blob).ok()?;
+        let body = self.blobs.open(&derived.blob).await.ok()?;
         Some(Arc::new(DerivedBody::new(
-            Place::File(open),
+            body,
+            Keeping::Lasting,
             derived.content_type,
             key,
             None,
@@ -355,7 +357,8 @@ impl Documents {
         content_type: String,
     ) -> Arc<DerivedBody> {
         let body = Arc::new(DerivedBody::new(
-            Place::Memory(bytes.clone()),
+            Body::Memory(bytes.clone()),
+            Keeping::OnTheirWay,
             content_type,
             key,
             bases,
@@ -372,19 +375,17 @@ impl Documents {
                 let mut spool = writing.transfers.new_spool()?;
                 spool.append(&bytes).ok().map(|()| spool)
             });
-            let settle = |place| {
-                let bases = kept.bases.clone();
-                let settled = DerivedBody::new(place, kept.content_type.clone(), &key, bases);
+            let settle = |body, keeping| {
+                let (content_type, bases) = (kept.content_type.clone(), kept.bases.clone());
+                let settled = DerivedBody::new(body, keeping, content_type, &key, bases);
                 engine.derivations.0.insert(key.clone(), Arc::new(settled));
             };
             // Without room on the disk it stays in memory, weighed for what it is; the longest are made again when they are asked for.
             let Ok(Some(spool)) = write.await else {
-                return settle(Place::Stuck(unwritten));
+                return settle(Body::Memory(unwritten), Keeping::Stuck);
             };
-            settle(Place::File(OpenBlob {
-                file: spool.reader(),
-                length: kept.length,
-            }));
+            let file = Body::file(spool.reader(), kept.length);
+            settle(file, Keeping::Lasting);
             if named.persist {
                 engine.store_derivation(named, key, spool, &kept).await;
             }
@@ -407,9 +408,7 @@ impl Documents {
                 size: body.length,
             },
         };
-        let blobs = Arc::clone(&self.blobs);
-        let published = tokio::task::spawn_blocking(move || blobs.publish(vec![spool]).pop()).await;
-        let Ok(Some(Ok(blob))) = published else {
+        let Some(Ok(blob)) = self.blobs.publish(vec![spool]).await.pop() else {
             return;
         };
         let derived = DerivedRecord {

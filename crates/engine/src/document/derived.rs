@@ -4,15 +4,14 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use larder_storage::OpenBlob;
+use larder_storage::Body;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use crate::answer::{Body, Representation};
+use crate::answer::Representation;
 use crate::document::coding::Coding;
 use crate::document::marking::Bases;
-use crate::transfer::files::read_file;
-use crate::transfer::spliced::{Marked, SplicedBody};
+use crate::transfer::spliced::SplicedBody;
 
 /// Open derivations, as memory: a file counts for its table entry only.
 const BUDGET: u64 = 32 << 20;
@@ -23,7 +22,8 @@ const MOST_WEIGHT: u64 = 1 << 20;
 /// A derivation ready to be served: in memory at first, so that nobody waits for the disk; another takes its place when it is in a file.
 #[derive(Debug)]
 pub(crate) struct DerivedBody {
-    pub(super) place: Place,
+    pub(super) body: Body,
+    pub(super) keeping: Keeping,
     pub(crate) length: u64,
     pub(crate) content_type: String,
     pub(crate) etag: String,
@@ -33,29 +33,35 @@ pub(crate) struct DerivedBody {
     weight: u64,
 }
 
-#[derive(Debug, Clone)]
-pub(super) enum Place {
-    /// Stored, or in an unnamed file that goes when it is forgotten.
-    File(OpenBlob),
-    /// On its way into a file.
-    Memory(Bytes),
-    /// The disk had no room.
-    Stuck(Bytes),
+/// What becomes of the bytes of a derivation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keeping {
+    /// They stay where they are: stored, or in an unnamed file that goes when it is forgotten.
+    Lasting,
+    /// They are in memory, on their way into a file.
+    OnTheirWay,
+    /// They are in memory: the disk had no room.
+    Stuck,
 }
 
 impl DerivedBody {
-    pub(super) fn new(place: Place, content_type: String, key: &str, bases: Option<Bases>) -> Self {
-        let (length, weight) = match &place {
-            Place::File(open) => (open.length, 0),
+    pub(super) fn new(
+        body: Body,
+        keeping: Keeping,
+        content_type: String,
+        key: &str,
+        bases: Option<Bases>,
+    ) -> Self {
+        let length = body.length().unwrap_or(0);
+        let weight = match (&body, keeping) {
             // Moves to a file in a moment, and must not crowd out everything else until then.
-            Place::Memory(bytes) => (
-                bytes.len() as u64,
-                (bytes.len() as u64 / 8).min(MOST_WEIGHT),
-            ),
-            Place::Stuck(bytes) => (bytes.len() as u64, bytes.len() as u64),
+            (Body::Memory(_), Keeping::OnTheirWay) => (length / 8).min(MOST_WEIGHT),
+            (Body::Memory(_), _) => length,
+            _ => 0,
         };
         Self {
-            place,
+            body,
+            keeping,
             length,
             content_type,
             etag: tag(key),
@@ -66,32 +72,28 @@ impl DerivedBody {
 
     /// Whether its file still has all its bytes.
     fn is_intact(&self) -> bool {
-        match &self.place {
-            Place::File(open) => open
-                .file
+        match &self.body {
+            Body::File { file, .. } => file
                 .metadata()
-                .is_ok_and(|metadata| metadata.len() == open.length),
-            Place::Memory(_) | Place::Stuck(_) => true,
+                .is_ok_and(|metadata| metadata.len() == self.length),
+            _ => true,
         }
     }
 
     /// The same with `base` in the place of the one that it is written with.
     pub(super) fn spliced(&self, base: &str) -> SplicedBody {
-        let source = match &self.place {
-            Place::File(open) => Marked::File(Arc::clone(&open.file)),
-            Place::Memory(bytes) | Place::Stuck(bytes) => Marked::Bytes(bytes.clone()),
-        };
         let (points, width) = match &self.bases {
             Some(bases) => (Arc::clone(&bases.points), bases.base.len()),
             None => (Arc::default(), 0),
         };
-        SplicedBody::new(source, self.length, points, width, base)
+        SplicedBody::new(self.body.clone(), self.length, points, width, base)
     }
 
+    /// All of it, read on a thread that may wait.
     pub(super) fn bytes(&self) -> io::Result<Bytes> {
-        match &self.place {
-            Place::File(open) => read_file(&open.file, open.length).map(Bytes::from),
-            Place::Memory(bytes) | Place::Stuck(bytes) => Ok(bytes.clone()),
+        match &self.body {
+            Body::Memory(bytes) => Ok(bytes.clone()),
+            body => body.read_blocking(self.length).map(Bytes::from),
         }
     }
 }
@@ -157,8 +159,8 @@ impl Sendable {
     /// Where its bytes are.
     pub(crate) fn body(&self) -> Body {
         match self {
-            Self::Coded(coded) => coded.place(),
-            Self::Spliced { body, .. } => Body::Spliced(body.clone()),
+            Self::Coded(coded) => coded.body(),
+            Self::Spliced { body, .. } => Body::streamed(body.clone()),
         }
     }
 
@@ -198,19 +200,13 @@ pub(crate) struct Coded {
 }
 
 impl Coded {
-    fn place(&self) -> Body {
-        match &self.body.place {
-            Place::File(open) => Body::File {
-                file: Arc::clone(&open.file),
-                length: open.length,
-            },
-            Place::Memory(bytes) | Place::Stuck(bytes) => Body::Bytes(bytes.clone()),
-        }
+    fn body(&self) -> Body {
+        self.body.body.clone()
     }
 
     /// What is in memory only until its file is written is not remembered, the file will be.
     fn lasts(&self) -> bool {
-        self.is_final && matches!(self.body.place, Place::File(_))
+        self.is_final && self.body.keeping == Keeping::Lasting
     }
 
     fn describe(&self, representation: &mut Representation) {
@@ -235,18 +231,15 @@ mod tests {
     #[test]
     fn hazard_x2_a_body_that_has_got_its_file_weighs_what_a_file_does() {
         let derivations = Derivations::new(crate::budget::MOST_DERIVED_FILES);
-        let put = |place| {
-            derivations.0.insert(
-                "k".to_owned(),
-                Arc::new(DerivedBody::new(place, String::new(), "k", None)),
-            );
+        let put = |body, keeping| {
+            let body = DerivedBody::new(body, keeping, String::new(), "k", None);
+            derivations.0.insert("k".to_owned(), Arc::new(body));
         };
         for _ in 0..100 {
-            put(Place::Memory(Bytes::from(vec![b'x'; 4 << 20])));
-            put(Place::File(OpenBlob {
-                file: Arc::new(tempfile::tempfile().unwrap()),
-                length: 4 << 20,
-            }));
+            let bytes = Bytes::from(vec![b'x'; 4 << 20]);
+            put(Body::Memory(bytes), Keeping::OnTheirWay);
+            let file = Arc::new(tempfile::tempfile().unwrap());
+            put(Body::file(file, 4 << 20), Keeping::Lasting);
             assert_eq!(derivations.0.weight(), FILE_WEIGHT);
         }
         derivations.0.remove("k");
@@ -257,11 +250,9 @@ mod tests {
     fn hazard_x2_what_a_full_disk_leaves_in_memory_weighs_all_of_it() {
         let derivations = Derivations::new(crate::budget::MOST_DERIVED_FILES);
         for n in 0..100 {
-            let place = Place::Stuck(Bytes::from(vec![b'x'; 1 << 20]));
-            derivations.0.insert(
-                n.to_string(),
-                Arc::new(DerivedBody::new(place, String::new(), "k", None)),
-            );
+            let bytes = Body::Memory(Bytes::from(vec![b'x'; 1 << 20]));
+            let body = DerivedBody::new(bytes, Keeping::Stuck, String::new(), "k", None);
+            derivations.0.insert(n.to_string(), Arc::new(body));
         }
         assert!(
             derivations.0.len() as u64 * (1 << 20) <= BUDGET,

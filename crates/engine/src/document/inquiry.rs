@@ -110,7 +110,9 @@ impl Inquiry {
                 .otherwise
             && let Some(other) = admission::naming_document(wanted, other)
         {
-            return self.learn_claim(wanted, &Arc::new(other), Effort::IfDue, came).await;
+            return self
+                .learn_claim(wanted, &Arc::new(other), Effort::IfDue, came)
+                .await;
         }
         lookup
     }

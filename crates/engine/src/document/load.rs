@@ -1,12 +1,11 @@
 //! Whole documents: checked before they are kept, loaded to be derived from. Also the engine's dealings with whole files in general.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_core::{ArtifactRecord, ErrorCode, Fault, Hasher, RepositoryName};
 use larder_formats::{Malformed, Memo};
-use larder_storage::{OpenBlob, Spool};
+use larder_storage::{Body, Spool};
 
 use crate::counters::count;
 use crate::document::{Documents, coding};
@@ -15,9 +14,9 @@ use crate::fault::{
 };
 use crate::loaded::{Arrival, LoadedDocument};
 use crate::target::Target;
-use crate::transfer::files::{read_file, read_fill, read_received, received_bytes};
+use crate::transfer::files::{read_received, received_bytes};
 use crate::transfer::fill::Fill;
-use crate::transfer::flight::{Settled, SettledBody};
+use crate::transfer::flight::Settled;
 use crate::transfer::received;
 use crate::transfer::received::{Filled, Received, Whole, finished_record};
 
@@ -37,18 +36,9 @@ struct Checked {
 pub(crate) enum DocumentSource {
     /// In memory already.
     Loaded(Arc<LoadedDocument>),
-    /// In a file.
-    File {
-        file: Arc<File>,
-        length: u64,
-        record: Arc<ArtifactRecord>,
-        wanted: Arc<Target>,
-        memo: Arc<Memo>,
-    },
-    /// In what was received, where no file could be made.
-    Fill {
-        fill: Arc<Fill>,
-        length: u64,
+    /// Where its body says.
+    Stored {
+        body: Body,
         record: Arc<ArtifactRecord>,
         wanted: Arc<Target>,
         memo: Arc<Memo>,
@@ -63,22 +53,11 @@ impl DocumentSource {
             Some(Arrival::Memo(memo)) => Arc::clone(memo),
             None => Arc::default(),
         };
-        let (record, wanted) = (Arc::clone(&settled.record), Arc::clone(wanted));
-        match &settled.body {
-            SettledBody::Blob(open) => Self::File {
-                file: Arc::clone(&open.file),
-                length: open.length,
-                record,
-                wanted,
-                memo,
-            },
-            SettledBody::Fill(fill) => Self::Fill {
-                fill: Arc::clone(fill),
-                length: settled.record.blob().map_or(0, |blob| blob.size),
-                record,
-                wanted,
-                memo,
-            },
+        Self::Stored {
+            body: settled.body.clone(),
+            record: Arc::clone(&settled.record),
+            wanted: Arc::clone(wanted),
+            memo,
         }
     }
 
@@ -86,7 +65,7 @@ impl DocumentSource {
     pub(crate) fn length(&self) -> u64 {
         match self {
             Self::Loaded(document) => document.view().body.len() as u64,
-            Self::File { length, .. } | Self::Fill { length, .. } => *length,
+            Self::Stored { record, .. } => record.blob().map_or(0, |blob| blob.size),
         }
     }
 
@@ -94,7 +73,7 @@ impl DocumentSource {
     pub(crate) fn repository(&self) -> &RepositoryName {
         let wanted = match self {
             Self::Loaded(document) => document.wanted(),
-            Self::File { wanted, .. } | Self::Fill { wanted, .. } => wanted,
+            Self::Stored { wanted, .. } => wanted,
         };
         &wanted.entry.repository.name
     }
@@ -104,35 +83,21 @@ impl DocumentSource {
     /// # Errors
     /// The bytes cannot be read.
     pub(crate) fn load(self) -> Result<Arc<LoadedDocument>, Fault> {
-        let lost = |_| internal("a document could not be read back");
-        let (body, record, wanted, memo) = match self {
-            Self::Loaded(document) => return Ok(document),
-            Self::File {
-                file,
-                length,
+        match self {
+            Self::Loaded(document) => Ok(document),
+            Self::Stored {
+                body,
                 record,
                 wanted,
                 memo,
-            } => (
-                read_file(&file, length).map_err(lost)?,
-                record,
-                wanted,
-                memo,
-            ),
-            Self::Fill {
-                fill,
-                length,
-                record,
-                wanted,
-                memo,
-            } => (
-                read_fill(&fill, length).map_err(lost)?,
-                record,
-                wanted,
-                memo,
-            ),
-        };
-        LoadedDocument::with_memo(body, &record, wanted, memo).map(Arc::new)
+            } => {
+                let length = record.blob().map_or(0, |blob| blob.size);
+                let bytes = body
+                    .read_blocking(length)
+                    .map_err(|_| internal("a document could not be read back"))?;
+                LoadedDocument::with_memo(bytes, &record, wanted, memo).map(Arc::new)
+            }
+        }
     }
 }
 
@@ -263,7 +228,7 @@ impl Documents {
         let label = label.to_owned();
         let plain = self
             .parse_blocking(&wanted.entry.repository.name, length, move || {
-                let coded = read_received(&fill, spool.as_deref(), length)?;
+                let coded = read_received(&fill, spool, length)?;
                 Ok::<_, FetchError>(coding::decode(&coded, &label, limit))
             })
             .await
@@ -279,7 +244,7 @@ impl Documents {
     }
 
     /// Where a held document's bytes are.
-    pub(crate) fn held_source(
+    pub(crate) async fn held_source(
         &self,
         wanted: &Arc<Target>,
         record: &Arc<ArtifactRecord>,
@@ -287,13 +252,13 @@ impl Documents {
         let blob = record
             .blob()
             .ok_or_else(|| internal("a document has no bytes"))?;
-        let OpenBlob { file, length } = self
+        let body = self
             .blobs
             .open(blob)
+            .await
             .map_err(|error| storage_fault(&wanted.entry, &error))?;
-        Ok(DocumentSource::File {
-            file,
-            length,
+        Ok(DocumentSource::Stored {
+            body,
             record: Arc::clone(record),
             wanted: Arc::clone(wanted),
             memo: Arc::default(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use larder_core::{BlobDescriptor, Digest, SourceKey};
 use larder_formats::Identifier;
-use larder_storage::StorageError;
+use larder_storage::{Body, StorageError};
 
 use crate::claim::Stated;
 use crate::document::Documents;
@@ -71,13 +71,9 @@ impl Documents {
         &self,
         file: Arc<File>,
         length: u64,
-        mut identifier: Box<dyn Identifier>,
+        identifier: Box<dyn Identifier>,
     ) -> Result<Vec<String>, StorageError> {
-        measure(file, length, move |chunks| {
-            chunks(&mut |chunk| identifier.update(chunk))?;
-            Ok(identifier.finish())
-        })
-        .await
+        identify_body(Body::file(file, length), identifier).await
     }
 
     pub(crate) async fn identify(
@@ -85,7 +81,17 @@ impl Documents {
         blob: &BlobDescriptor,
         identifier: Box<dyn Identifier>,
     ) -> Result<Vec<String>, StorageError> {
-        let open = self.blobs.open(blob)?;
-        self.identify_file(open.file, open.length, identifier).await
+        identify_body(self.blobs.open(blob).await?, identifier).await
     }
+}
+
+async fn identify_body(
+    body: Body,
+    mut identifier: Box<dyn Identifier>,
+) -> Result<Vec<String>, StorageError> {
+    measure(body, move |chunks| {
+        chunks(&mut |chunk| identifier.update(chunk))?;
+        Ok(identifier.finish())
+    })
+    .await
 }

@@ -9,9 +9,10 @@ use std::future::Future;
 use std::sync::Arc;
 
 use larder_core::{CacheStatus, Fault};
+use larder_storage::GrowingBody;
 
 use crate::target::Target;
-use crate::transfer::fill::Attached;
+use crate::transfer::fill::Fill;
 use crate::transfer::flight::Settled;
 
 /// How much is to be found out.
@@ -29,7 +30,7 @@ pub(crate) enum Held {
     /// They are there.
     Whole(Settled),
     /// They are arriving, and may be read meanwhile.
-    InFlight(Attached, CacheStatus),
+    InFlight(Arc<Fill>, GrowingBody, CacheStatus),
 }
 
 /// Produces what a repository holds. A remote asks its upstream.

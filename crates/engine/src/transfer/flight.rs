@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use larder_core::{
     ArtifactRecord, CacheStatus, ErrorCode, Fault, FaultKind, ForwardReason, Source, SourceKey,
 };
-use larder_storage::OpenBlob;
+use larder_storage::Body;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -33,7 +33,8 @@ pub(crate) enum Effort {
 #[derive(Debug, Clone)]
 pub(crate) struct Settled {
     pub(crate) record: Arc<ArtifactRecord>,
-    pub(crate) body: SettledBody,
+    /// A complete file, stored or verified and about to be; or what has arrived, partly in memory: the disk could not take it.
+    pub(crate) body: Body,
     pub(crate) status: CacheStatus,
     pub(crate) source: Source,
     /// Whether no further answer may be made of it, here or at a client: the copy has expired, or the body is not kept.
@@ -44,7 +45,7 @@ pub(crate) struct Settled {
 
 impl Settled {
     /// Bytes with their record, of which nothing is told to anybody.
-    pub(crate) fn of_record(record: &Arc<ArtifactRecord>, body: SettledBody) -> Self {
+    pub(crate) fn of_record(record: &Arc<ArtifactRecord>, body: Body) -> Self {
         Self {
             record: Arc::clone(record),
             body,
@@ -59,15 +60,6 @@ impl Settled {
     pub(crate) fn is_old(&self) -> bool {
         self.status.detail.is_some() && self.document.is_none()
     }
-}
-
-/// Where the bytes of a settled flight are.
-#[derive(Debug, Clone)]
-pub(crate) enum SettledBody {
-    /// A complete file: stored, or verified and about to be.
-    Blob(OpenBlob),
-    /// Complete and verified, but partly in memory: the disk could not take it.
-    Fill(Arc<Fill>),
 }
 
 #[derive(Debug, Clone)]
@@ -170,11 +162,11 @@ impl Flight {
     /// Whether a newcomer can still get everything from here.
     fn is_joinable(&self) -> bool {
         match &*self.state.borrow() {
-            State::Filling(fill)
-            | State::Done(Ok(Settled {
-                body: SettledBody::Fill(fill),
+            State::Filling(fill) => fill.holds_everything(),
+            State::Done(Ok(Settled {
+                body: Body::Growing(body),
                 ..
-            })) => fill.holds_everything(),
+            })) => body.holds_everything(),
             State::Pending | State::Done(_) => true,
         }
     }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `audience.rs` | who waits for something under way |
 //! | `flight.rs` | one detached download per key, many who wait for it and read it |
-//! | `fill.rs`, `reader.rs` | the bytes while they arrive |
+//! | `fill.rs` | a download while it arrives: its growing spool, and from when on its bytes may leave |
 //! | `received.rs` | a body that has arrived, and its record |
 //! | `files.rs` | reading, hashing and storing whole files |
 //! | `spliced.rs` | documents that get the name that the client has for larder while they are sent |
@@ -15,7 +15,6 @@ pub(crate) mod files;
 pub(crate) mod fill;
 pub(crate) mod flight;
 pub(crate) mod passthrough;
-pub(crate) mod reader;
 pub(crate) mod received;
 pub(crate) mod spliced;
 

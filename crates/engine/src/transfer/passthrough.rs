@@ -1,33 +1,23 @@
 //! Bodies that go through to the client as they come.
 
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use futures_core::Stream;
+use futures_util::StreamExt as _;
 use larder_core::{Fault, FaultKind};
+use larder_storage::Body;
 use larder_upstream::{BodyStream, UpstreamError};
 
 use crate::budget::Lease;
 use crate::fault::FetchError;
 
-/// A body on its way through, and its place among such questions. An error means: abort the connection.
-#[derive(Debug)]
-pub struct PassThroughBody(
-    pub(crate) BodyStream,
-    #[expect(dead_code, reason = "it is held until the body has gone through")]
-    pub(crate)  Option<Lease>,
-);
-
-impl Stream for PassThroughBody {
-    type Item = io::Result<Bytes>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Pin::new(&mut self.0).poll_next(context).map(|item| {
-            item.map(|chunk| chunk.map_err(|error| io::Error::other(broken_off(error))))
-        })
-    }
+/// A body on its way through, which can be read once, and its place among such questions. An error means: abort the connection.
+pub(crate) fn passed_through(body: BodyStream, place: Option<Lease>) -> Body {
+    let chunks = body.map(move |chunk| {
+        // The place is held until the body has gone through.
+        let _held = &place;
+        chunk.map_err(|error| io::Error::other(broken_off(error)))
+    });
+    Body::once(None, Box::pin(chunks))
 }
 
 /// Why a body that is passed through breaks off.

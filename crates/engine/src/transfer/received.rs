@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use larder_core::{ArtifactRecord, BlobDescriptor, Content, Digest, StoredHeaders, UnixMillis};
-use larder_storage::{OpenBlob, SealedSpool, Spool};
+use larder_storage::{Body, SealedSpool, Spool};
 
 use super::fill::Fill;
-use super::flight::SettledBody;
 use crate::catalog::RecordChange;
 use crate::counters::count;
 use crate::loaded::Arrival;
@@ -20,7 +19,7 @@ const SWITCH_MILLIS: i64 = 2000;
 #[derive(Debug)]
 pub(crate) struct Filled {
     pub(crate) record: Arc<ArtifactRecord>,
-    pub(crate) body: SettledBody,
+    pub(crate) body: Body,
     pub(crate) change: Option<RecordChange>,
     pub(crate) detail: Option<&'static str>,
     /// What was checked, if it is a document.
@@ -107,10 +106,7 @@ pub(crate) fn hand_over(
 ) -> Filled {
     let record = Arc::new(record);
     if let (Some(spool), Some(descriptor)) = (received.spool, record.blob().cloned()) {
-        let body = SettledBody::Blob(OpenBlob {
-            file: spool.reader(),
-            length: received.length,
-        });
+        let body = Body::file(spool.reader(), received.length);
         let spool = SealedSpool { spool, descriptor };
         let change = Some(RecordChange::Store {
             record: Arc::clone(&record),
@@ -128,7 +124,7 @@ pub(crate) fn hand_over(
     count(&wanted.entry.counters.fills_not_kept);
     Filled {
         record,
-        body: SettledBody::Fill(Arc::clone(fill)),
+        body: Body::Growing(fill.body()),
         change: None,
         detail: Some("not-kept"),
         document: None,

@@ -2,19 +2,18 @@
 //! while they are sent. So no number of names that clients make up costs a derivation each (docs/adr/0067).
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
-use std::pin::Pin;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_core::Stream;
-use larder_core::{ByteRange, UnixMillis};
+use larder_core::UnixMillis;
+use larder_storage::{Body, Chunks, Source};
 
 /// How much is read and sent at a time.
 const STEP: u64 = 64 << 10;
+/// How much is read at a time of what is put together at once.
+const BLOCK: u64 = 256 << 10;
 /// Bases whose documents are kept as files of their own, with compressed forms: those that are really used.
 const FAMILIAR: usize = 4;
 /// A familiar base that nobody has used for so long gives its place up, in milliseconds.
@@ -42,17 +41,11 @@ impl FamiliarBases {
     }
 }
 
-/// Bytes with marks in them.
-#[derive(Debug, Clone)]
-pub(crate) enum Marked {
-    File(Arc<File>),
-    Bytes(Bytes),
-}
-
 /// A document with a base in the place of each mark.
 #[derive(Debug, Clone)]
-pub struct SplicedBody {
-    source: Marked,
+pub(crate) struct SplicedBody {
+    /// Bytes with marks in them.
+    source: Body,
     /// Length of the marked document.
     length: u64,
     /// Where each mark begins in it.
@@ -62,10 +55,18 @@ pub struct SplicedBody {
     base: Bytes,
 }
 
+/// A piece of a spliced document.
+enum Piece {
+    /// A part of the base.
+    Base(Range<usize>),
+    /// A part of the marked document.
+    Source(Range<u64>),
+}
+
 impl SplicedBody {
     /// `points` are the offsets of marks of `mark` bytes in `source`, which has `length` bytes.
     pub(crate) fn new(
-        source: Marked,
+        source: Body,
         length: u64,
         points: Arc<[u64]>,
         mark: usize,
@@ -81,45 +82,39 @@ impl SplicedBody {
     }
 
     /// Length with the base in it.
-    pub fn length(&self) -> u64 {
+    pub(crate) fn length(&self) -> u64 {
         let count = self.points.len() as u64;
         self.length - count * self.mark + count * self.base.len() as u64
     }
 
-    /// The bytes, all or a range of them.
-    pub fn reader(&self, range: Option<ByteRange>) -> SplicedReader {
-        let (position, end) = match range {
-            Some(range) => (range.start, (range.end + 1).min(self.length())),
-            None => (0, self.length()),
-        };
-        let state = (self.clone(), position, end);
-        SplicedReader(Box::pin(futures_util::stream::unfold(
-            state,
-            |(body, position, end)| async move {
-                if position >= end {
-                    return None;
-                }
-                let to = end.min(position + STEP);
-                let reading = body.clone();
-                let step = match body.source {
-                    Marked::Bytes(_) => reading.slice(position, to),
-                    Marked::File(_) => {
-                        let read = move || reading.slice(position, to);
-                        tokio::task::spawn_blocking(read)
-                            .await
-                            .unwrap_or_else(|error| Err(io::Error::other(error)))
-                    }
-                };
-                // After an error nothing follows.
-                let next = if step.is_ok() { to } else { end };
-                Some((step, (body, next, end)))
-            },
-        )))
-    }
-
     /// All of it, read on a thread that may wait.
     pub(crate) fn whole(&self) -> io::Result<Vec<u8>> {
-        self.slice(0, self.length()).map(Vec::from)
+        let length = self.length();
+        let mut out = Vec::with_capacity(length as usize);
+        let mut at = 0;
+        while at < length {
+            let to = length.min(at + BLOCK);
+            let pieces = self.pieces(at, to);
+            let (from, part) = match self.needed(&pieces)? {
+                Some((from, part)) => (from, part.read_blocking(u64::MAX)?),
+                None => (0, Vec::new()),
+            };
+            self.put_together(&pieces, from, &part, &mut out)?;
+            at = to;
+        }
+        Ok(out)
+    }
+
+    /// A part of the result, `from` and `to` being offsets in it.
+    async fn slice(&self, from: u64, to: u64) -> io::Result<Bytes> {
+        let pieces = self.pieces(from, to);
+        let (begin, part) = match self.needed(&pieces)? {
+            Some((begin, part)) => (begin, part.read(u64::MAX).await?),
+            None => (0, Bytes::new()),
+        };
+        let mut out = Vec::with_capacity((to - from) as usize);
+        self.put_together(&pieces, begin, &part, &mut out)?;
+        Ok(out.into())
     }
 
     /// Where the base of a point begins in the result.
@@ -130,8 +125,8 @@ impl SplicedBody {
         })
     }
 
-    /// A part of the result, `from` and `to` being offsets in it.
-    fn slice(&self, from: u64, to: u64) -> io::Result<Bytes> {
+    /// What a part of the result is made of.
+    fn pieces(&self, from: u64, to: u64) -> Vec<Piece> {
         let width = self.base.len() as u64;
         // The last base that begins at or before `from`, if any does.
         let mut low = 0;
@@ -145,14 +140,14 @@ impl SplicedBody {
             }
         }
         let mut next = low.saturating_sub(1);
-        let mut out = Vec::with_capacity((to - from) as usize);
+        let mut pieces = Vec::new();
         let mut position = from;
         while position < to {
             let begins = self.place_of(next);
             if position >= begins && position - begins < width {
-                let base = &self.base[(position - begins) as usize..];
-                let take = base.len().min((to - position) as usize);
-                out.extend_from_slice(&base[..take]);
+                let start = (position - begins) as usize;
+                let take = (self.base.len() - start).min((to - position) as usize);
+                pieces.push(Piece::Base(start..start + take));
                 position += take as u64;
                 next += 1;
                 continue;
@@ -164,44 +159,69 @@ impl SplicedBody {
             // Between two bases: as far from the marked document as the marks before have moved it.
             let until = begins.min(to);
             let source = position - next as u64 * width + next as u64 * self.mark;
-            self.copy(source, until - position, &mut out)?;
+            pieces.push(Piece::Source(source..source + (until - position)));
             position = until;
         }
-        Ok(out.into())
+        pieces
     }
 
-    fn copy(&self, from: u64, length: u64, out: &mut Vec<u8>) -> io::Result<()> {
-        match &self.source {
-            Marked::Bytes(bytes) => {
-                let part = bytes
-                    .get(from as usize..(from + length) as usize)
-                    .ok_or(io::ErrorKind::UnexpectedEof)?;
-                out.extend_from_slice(part);
-                Ok(())
-            }
-            Marked::File(file) => {
-                let start = out.len();
-                out.resize(start + length as usize, 0);
-                file.read_exact_at(&mut out[start..], from)
-            }
+    /// The part of the marked document that these are made of, and where it begins there.
+    fn needed(&self, pieces: &[Piece]) -> io::Result<Option<(u64, Body)>> {
+        let mut parts = pieces.iter().filter_map(|piece| match piece {
+            Piece::Source(part) => Some(part),
+            Piece::Base(_) => None,
+        });
+        let Some(first) = parts.next() else {
+            return Ok(None);
+        };
+        let end = parts.next_back().unwrap_or(first).end;
+        let part = self.source.range(first.start, end);
+        let part = part.ok_or(io::ErrorKind::UnexpectedEof)?;
+        Ok(Some((first.start, part)))
+    }
+
+    /// `part` is the part of the marked document that begins at `from`.
+    fn put_together(
+        &self,
+        pieces: &[Piece],
+        from: u64,
+        part: &[u8],
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        for piece in pieces {
+            let bytes = match piece {
+                Piece::Base(range) => self.base.get(range.clone()),
+                Piece::Source(range) => {
+                    part.get((range.start - from) as usize..(range.end - from) as usize)
+                }
+            };
+            out.extend_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
         }
+        Ok(())
     }
 }
 
-/// A stream of the bytes of a [`SplicedBody`].
-pub struct SplicedReader(Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>);
-
-impl std::fmt::Debug for SplicedReader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SplicedReader")
+impl Source for SplicedBody {
+    fn length(&self) -> Option<u64> {
+        Some(self.length())
     }
-}
 
-impl Stream for SplicedReader {
-    type Item = io::Result<Bytes>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.as_mut().poll_next(context)
+    fn read(&self, range: Option<Range<u64>>) -> Chunks {
+        let range = range.unwrap_or(0..self.length());
+        let state = (self.clone(), range.start, range.end);
+        Box::pin(futures_util::stream::unfold(
+            state,
+            |(body, position, end)| async move {
+                if position >= end {
+                    return None;
+                }
+                let to = end.min(position + STEP);
+                let step = body.slice(position, to).await;
+                // After an error nothing follows.
+                let next = if step.is_ok() { to } else { end };
+                Some((step, (body, next, end)))
+            },
+        ))
     }
 }
 
@@ -213,20 +233,42 @@ mod tests {
 
     const MARK: &str = "<mark>";
 
-    fn body(text: &str, base: &str, in_file: bool) -> SplicedBody {
+    /// Where the marked document is.
+    const PLACES: [&str; 3] = ["memory", "file", "stream"];
+
+    /// A document that comes as a stream.
+    #[derive(Debug)]
+    struct Streamed(Bytes);
+
+    impl Source for Streamed {
+        fn length(&self) -> Option<u64> {
+            Some(self.0.len() as u64)
+        }
+
+        fn read(&self, range: Option<Range<u64>>) -> Chunks {
+            let range = range.unwrap_or(0..self.0.len() as u64);
+            let part = Body::Memory(self.0.clone()).range(range.start, range.end);
+            part.unwrap().chunks()
+        }
+    }
+
+    fn body(text: &str, base: &str, place: &str) -> SplicedBody {
         let points: Vec<u64> = text.match_indices(MARK).map(|(at, _)| at as u64).collect();
-        let source = if in_file {
-            let mut file = tempfile::tempfile().unwrap();
-            file.write_all(text.as_bytes()).unwrap();
-            Marked::File(Arc::new(file))
-        } else {
-            Marked::Bytes(Bytes::copy_from_slice(text.as_bytes()))
+        let bytes = Bytes::copy_from_slice(text.as_bytes());
+        let source = match place {
+            "memory" => Body::Memory(bytes),
+            "stream" => Body::streamed(Streamed(bytes)),
+            _ => {
+                let mut file = tempfile::tempfile().unwrap();
+                file.write_all(text.as_bytes()).unwrap();
+                Body::file(Arc::new(file), text.len() as u64)
+            }
         };
         SplicedBody::new(source, text.len() as u64, points.into(), MARK.len(), base)
     }
 
-    #[test]
-    fn every_part_is_that_of_the_replaced_text() {
+    #[tokio::test]
+    async fn every_part_is_that_of_the_replaced_text() {
         for text in [
             "",
             "plain",
@@ -236,12 +278,12 @@ mod tests {
         ] {
             for base in ["", "b", "http://larder.example:8000"] {
                 let expected = text.replace(MARK, base);
-                for in_file in [false, true] {
-                    let body = body(text, base, in_file);
+                for place in PLACES {
+                    let body = body(text, base, place);
                     assert_eq!(body.length(), expected.len() as u64, "{text} {base}");
                     for from in 0..expected.len() {
                         for to in from..=expected.len() {
-                            let part = body.slice(from as u64, to as u64).unwrap();
+                            let part = body.slice(from as u64, to as u64).await.unwrap();
                             assert_eq!(
                                 part,
                                 &expected.as_bytes()[from..to],
@@ -249,7 +291,8 @@ mod tests {
                             );
                         }
                     }
-                    assert_eq!(body.whole().unwrap(), expected.as_bytes());
+                    let whole = tokio::task::spawn_blocking(move || body.whole());
+                    assert_eq!(whole.await.unwrap().unwrap(), expected.as_bytes());
                 }
             }
         }
@@ -261,21 +304,12 @@ mod tests {
         let text = "x".repeat(1000) + MARK;
         let text = text.repeat(500);
         let expected = text.replace(MARK, "a base");
-        for (range, expected) in [
-            (None, expected.as_bytes()),
-            (
-                Some(ByteRange {
-                    start: 70_000,
-                    end: 300_001,
-                }),
-                &expected.as_bytes()[70_000..=300_001],
-            ),
-        ] {
-            let steps: Vec<Bytes> = body(&text, "a base", true)
-                .reader(range)
-                .map(|step| step.unwrap())
-                .collect()
-                .await;
+        let all = 0..expected.len();
+        for range in [all, 70_000..300_002] {
+            let expected = &expected.as_bytes()[range.clone()];
+            let body = Body::streamed(body(&text, "a base", "file"));
+            let part = body.range(range.start as u64, range.end as u64).unwrap();
+            let steps: Vec<Bytes> = part.chunks().map(|step| step.unwrap()).collect().await;
             assert!(steps.len() > 3 && steps.iter().all(|step| step.len() as u64 <= STEP));
             assert!(steps.concat() == expected);
         }

@@ -62,6 +62,7 @@ async fn assert_nothing_kept(bench: &Bench, file: &Published, body: &Payload) {
     let sizes: Vec<u64> = bench
         .blobs
         .list(None, 1000)
+        .await
         .unwrap()
         .into_iter()
         .map(|blob| blob.descriptor.size)

@@ -427,9 +427,9 @@ async fn hazard_l2_a_record_without_its_blob_is_fetched_again() {
             bench.get(format, file.document).await.unwrap();
         }
         bench.restart().await;
-        for blob in bench.blobs.list(None, 100).unwrap() {
+        for blob in bench.blobs.list(None, 100).await.unwrap() {
             assert!(
-                bench.blobs.delete(&blob.descriptor.digest).unwrap(),
+                bench.blobs.delete(&blob.descriptor.digest).await.unwrap(),
                 "{format}: nothing in use"
             );
         }

@@ -218,6 +218,7 @@ async fn hazard_w4_readers_reach_only_what_is_verified_and_published() {
         bench
             .blobs
             .list(None, 10)
+            .await
             .unwrap()
             .iter()
             .all(|blob| blob.descriptor.size < MIB),

@@ -195,7 +195,7 @@ async fn oci_27_a_layer_is_stored_once_and_read_only_where_it_is_owned() {
     let got = bench.get("public", &path).await.unwrap();
     assert!(!got.is_hit() && got.bytes().len() == 2 << 20);
     bench.settled().await;
-    let stored = bench.blobs.list(None, 1000).unwrap();
+    let stored = bench.blobs.list(None, 1000).await.unwrap();
     assert_eq!(
         stored
             .iter()

@@ -14,7 +14,7 @@ const AT: &str = "/v2/app/manifests/1.0";
 /// No bytes at all are stored.
 async fn assert_empty(bench: &Bench) {
     bench.settled().await;
-    assert!(bench.blobs.list(None, 10).unwrap().is_empty());
+    assert!(bench.blobs.list(None, 10).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn oci_06_a_layer_of_another_length_than_its_manifest_states_is_refused() 
         }
         bench.settled().await;
         assert_eq!(bench.record(REPOSITORY, &path, "").await, None);
-        let stored = bench.blobs.list(None, 10).unwrap();
+        let stored = bench.blobs.list(None, 10).await.unwrap();
         assert_eq!(stored.len(), 1, "the manifest alone: {stored:?}");
     }
 }

@@ -79,7 +79,7 @@ async fn rpm_06_bytes_that_do_not_match_their_name_are_dropped_and_fetched_again
     one.publish(&bench.origin, "el9/", None);
     let path = format!("el9/{}", one.path_of("primary"));
     // As a larder kept it that took this for plain files.
-    let info = bench.blobs.put_bytes(b"something else").unwrap();
+    let info = bench.blobs.put_bytes(b"something else").await.unwrap();
     let record = ArtifactRecord {
         content: Content::Blob(BlobDescriptor {
             digest: larder_core::sha256(b"something else"),

@@ -1,20 +1,14 @@
 //! Asking as an HTTP client would. Conditions and ranges are evaluated as the server does it: with the functions of `larder-core`.
 
-use std::io;
-use std::os::unix::fs::FileExt as _;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_core::Stream;
 use futures_util::StreamExt as _;
 use http::{HeaderMap, HeaderValue, Method};
 use larder_core::*;
 use larder_engine::*;
 use tokio::sync::watch;
-
-type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 /// What came back.
 #[derive(Debug)]
@@ -154,8 +148,8 @@ impl Client {
             range: None,
             in_flight: false,
         };
-        let mut body = answer.body.into_inner();
-        if let Body::InFlight(flight) = body {
+        let body = answer.body.into_inner();
+        if let Body::Growing(flight) = &body {
             head.in_flight = true;
             if head.representation.length.is_none()
                 && self.headers.contains_key("range")
@@ -164,7 +158,6 @@ impl Client {
                 // Which bytes are meant is known at the end only.
                 head.representation.length = Some(flight.wait_length().await?);
             }
-            body = Body::InFlight(flight);
         }
         let bodiless = self.select(&mut head, &body);
         let mut first_byte = Instant::now();
@@ -182,7 +175,7 @@ impl Client {
 
     /// Applies conditions and a single range; `true` if there is no body.
     fn select(&self, head: &mut Head, body: &Body) -> bool {
-        if head.status != 200 || matches!(body, Body::Empty | Body::Stream(_)) {
+        if head.status != 200 || !body.is_seekable() {
             return false;
         }
         let text = |name: &str| self.headers.get(name).and_then(|value| value.to_str().ok());
@@ -224,11 +217,7 @@ impl Client {
         head.status == 416
     }
 
-    async fn read(
-        mut self,
-        mut stream: ByteStream,
-        first_byte: &mut Instant,
-    ) -> Result<Bytes, String> {
+    async fn read(mut self, mut stream: Chunks, first_byte: &mut Instant) -> Result<Bytes, String> {
         let mut all = Vec::new();
         let mut position = 0_usize;
         while let Some(chunk) = stream.next().await {
@@ -266,35 +255,12 @@ impl Client {
     }
 }
 
-fn stream(body: Body, range: Option<ByteRange>) -> ByteStream {
-    let cut = move |bytes: Bytes| match range {
-        Some(range) => bytes.slice(range.start as usize..=range.end as usize),
-        None => bytes,
+fn stream(body: Body, range: Option<ByteRange>) -> Chunks {
+    let part = match range {
+        Some(range) => body.range(range.start, range.end + 1).unwrap(),
+        None => body,
     };
-    match body {
-        Body::Empty => Box::pin(futures_util::stream::empty()),
-        Body::Bytes(bytes) => Box::pin(futures_util::stream::once(async move { Ok(cut(bytes)) })),
-        Body::File { file, length } => {
-            let (start, end) = range.map_or((0, length), |range| (range.start, range.end + 1));
-            Box::pin(futures_util::stream::unfold(start, move |at| {
-                let file = Arc::clone(&file);
-                async move {
-                    if at >= end {
-                        return None;
-                    }
-                    let mut buffer = vec![0; (end - at).min(64 << 10) as usize];
-                    let read = file.read_exact_at(&mut buffer, at);
-                    // As a server does between two writes.
-                    tokio::task::yield_now().await;
-                    let next = at + buffer.len() as u64;
-                    Some((read.map(|()| buffer.into()), next))
-                }
-            }))
-        }
-        Body::InFlight(flight) => Box::pin(flight.reader(range)),
-        Body::Spliced(body) => Box::pin(body.reader(range)),
-        Body::Stream(stream) => Box::pin(stream),
-    }
+    part.chunks()
 }
 
 pub(crate) async fn ask(

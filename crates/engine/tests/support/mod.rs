@@ -220,6 +220,18 @@ impl Bench {
         }
     }
 
+    /// Takes a blob store of the caller's into use, before anything has been stored.
+    pub(crate) fn keep_in(&mut self, blobs: Arc<dyn BlobStore>) {
+        self.engine = over(
+            Arc::clone(&blobs),
+            self.metadata.clone(),
+            &self.repositories,
+            self.limits,
+            &self.clock,
+        );
+        self.blobs = blobs;
+    }
+
     /// A second engine over the same data. `own_store`: as another program would, with a database connection and a blob store of its
     /// own over the same files; else on the first one's.
     pub(crate) async fn second(&self, own_store: bool) -> Arc<Engine> {

@@ -177,7 +177,11 @@ async fn single_ranges_of_memory_files_and_running_downloads() {
     );
     server.script("known", Script::Frames(frames.clone(), Some(300_000)));
     server.script("unknown", Script::Frames(frames, None));
-    for path in ["memory", "file", "known", "unknown"] {
+    server.script(
+        "fetched",
+        Script::Fetched(content.clone().into(), spec(etag("v1"))),
+    );
+    for path in ["memory", "file", "known", "unknown", "fetched"] {
         for (range, from, to) in [
             ("bytes=0-0", 0, 0),
             ("bytes=100-200099", 100, 200_099),
@@ -311,10 +315,14 @@ async fn several_ranges_are_parts_of_one_answer() {
     );
     server.script(
         "file",
-        Script::File(file_of(&content), 300_000, spec(typed)),
+        Script::File(file_of(&content), 300_000, spec(typed.clone())),
+    );
+    server.script(
+        "fetched",
+        Script::Fetched(content.clone().into(), spec(typed)),
     );
     server.script("flight", Script::Frames(frames, Some(300_000)));
-    for path in ["memory", "file", "flight"] {
+    for path in ["memory", "file", "flight", "fetched"] {
         let answer = get(&server, path, &[("Range", "bytes=0-9, 150000-249999, -1")]).await;
         assert_eq!(answer.status, 206, "{path}");
         assert_eq!(

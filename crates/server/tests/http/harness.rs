@@ -37,6 +37,8 @@ pub(crate) enum Script {
     Bytes(Bytes, Spec),
     /// In a file.
     File(Arc<File>, u64, Spec),
+    /// Fetched from elsewhere while it is sent.
+    Fetched(Bytes, Spec),
     /// These frames, `None` for an error; with a declared length or without.
     Frames(Vec<Option<Bytes>>, Option<u64>),
     /// Passed through.
@@ -260,8 +262,9 @@ impl FakeBackend {
             hot: None,
         };
         Ok(match script {
-            Script::Bytes(bytes, spec) => self.held(Body::Bytes(bytes), spec),
-            Script::File(file, length, spec) => self.held(Body::File { file, length }, spec),
+            Script::Bytes(bytes, spec) => self.held(Body::Memory(bytes), spec),
+            Script::File(file, length, spec) => self.held(Body::file(file, length), spec),
+            Script::Fetched(bytes, spec) => self.held(scripted::fetched(bytes, PAUSE), spec),
             Script::Frames(frames, length) => {
                 let representation = Representation {
                     length,

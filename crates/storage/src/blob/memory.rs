@@ -1,18 +1,21 @@
-//! Blobs in unnamed temporary files that nobody else can reach: gone with the process. For tests.
+//! Blobs in memory, gone with the process. For tests.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::Bound;
+use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, Either, ready};
 use larder_core::{BlobDescriptor, Digest};
 
-use super::layout::modified_ns;
+use super::local::modified_ns;
 use super::pins::Pins;
 use super::{
-    BlobInfo, BlobStore, OpenBlob, SealedSpool, Space, Spool, StoredBlob, check_length, not_found,
+    BlobInfo, BlobStore, Opening, SealedSpool, Space, Spool, StoredBlob, check_length, not_found,
 };
+use crate::body::Body;
 use crate::error::{StorageError, StorageErrorKind};
 
 /// A store that forgets everything when it is dropped.
@@ -25,8 +28,7 @@ pub struct MemoryBlobStore {
 
 #[derive(Debug, Clone)]
 struct Entry {
-    file: Arc<File>,
-    length: u64,
+    bytes: Bytes,
     modified_ns: i64,
 }
 
@@ -49,20 +51,21 @@ impl MemoryBlobStore {
         let SealedSpool { spool, descriptor } = sealed;
         check_length(descriptor, spool.len())?;
         let pin = self.pins.pin(&descriptor.digest, None);
-        let metadata = spool
-            .file()
-            .metadata()
-            .map_err(|e| StorageError::from_io("publish a blob", e))?;
+        let read = || {
+            let mut bytes = vec![0; spool.len() as usize];
+            spool.file().read_exact_at(&mut bytes, 0)?;
+            Ok((spool.file().metadata()?, bytes))
+        };
+        let (metadata, bytes) = read().map_err(|e| StorageError::from_io("publish a blob", e))?;
         let new = Entry {
-            file: spool.reader(),
-            length: spool.len(),
+            bytes: bytes.into(),
             modified_ns: modified_ns(&metadata),
         };
         let mut blobs = self.blobs();
         let entry = blobs
             .entry(descriptor.digest.clone())
             .or_insert_with(|| new.clone());
-        if entry.length != descriptor.size {
+        if entry.bytes.len() as u64 != descriptor.size {
             *entry = new;
         }
         Ok(BlobInfo {
@@ -70,6 +73,13 @@ impl MemoryBlobStore {
             modified_ns: entry.modified_ns,
             pin: Some(pin),
         })
+    }
+
+    fn find(&self, blob: &BlobDescriptor) -> Result<Body, StorageError> {
+        let entry = self.blobs().get(&blob.digest).cloned();
+        let bytes = entry.ok_or_else(|| not_found(&blob.digest))?.bytes;
+        check_length(blob, bytes.len() as u64)?;
+        Ok(Body::Memory(bytes))
     }
 }
 
@@ -85,28 +95,23 @@ impl BlobStore for MemoryBlobStore {
         Ok(Spool::new(file, None, None))
     }
 
-    fn open(&self, blob: &BlobDescriptor) -> Result<OpenBlob, StorageError> {
-        let entry = self
-            .blobs()
-            .get(&blob.digest)
-            .cloned()
-            .ok_or_else(|| not_found(&blob.digest))?;
-        check_length(blob, entry.length)?;
-        Ok(OpenBlob {
-            file: entry.file,
-            length: entry.length,
-        })
+    fn open<'a>(&'a self, blob: &'a BlobDescriptor) -> Opening<'a> {
+        Either::Left(ready(self.find(blob)))
     }
 
-    fn publish(&self, batch: Vec<SealedSpool>) -> Vec<Result<BlobInfo, StorageError>> {
-        batch.iter().map(|sealed| self.keep(sealed)).collect()
+    fn publish(
+        &self,
+        batch: Vec<SealedSpool>,
+    ) -> BoxFuture<'static, Vec<Result<BlobInfo, StorageError>>> {
+        let published = batch.iter().map(|sealed| self.keep(sealed)).collect();
+        Box::pin(ready(published))
     }
 
-    fn delete(&self, digest: &Digest) -> Result<bool, StorageError> {
-        Ok(self
+    fn delete<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<bool, StorageError>> {
+        let deleted = self
             .pins
-            .unless_pinned(digest, || self.blobs().remove(digest).is_some())
-            .unwrap_or(false))
+            .unless_pinned(digest, || self.blobs().remove(digest).is_some());
+        Box::pin(ready(Ok(deleted.unwrap_or(false))))
     }
 
     fn free_space(&self) -> Result<Space, StorageError> {
@@ -120,27 +125,34 @@ impl BlobStore for MemoryBlobStore {
         ))
     }
 
-    fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<StoredBlob>, StorageError> {
+    fn list<'a>(
+        &'a self,
+        after: Option<&'a Digest>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<StoredBlob>, StorageError>> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let stored = |(digest, entry): (&Digest, &Entry)| StoredBlob {
             descriptor: BlobDescriptor {
                 digest: digest.clone(),
-                size: entry.length,
+                size: entry.bytes.len() as u64,
             },
             modified_ns: entry.modified_ns,
         };
-        Ok(self
-            .blobs()
-            .range((from, Bound::Unbounded))
-            .take(limit)
-            .map(stored)
-            .collect())
+        let blobs = self.blobs();
+        let found = blobs.range((from, Bound::Unbounded)).take(limit);
+        Box::pin(ready(Ok(found.map(stored).collect())))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blob::conformance;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn conforms() {
+        conformance::suite(Arc::new(MemoryBlobStore::new())).await;
+    }
 
     #[test]
     fn full_on_demand() {

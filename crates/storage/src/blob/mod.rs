@@ -2,73 +2,96 @@
 //! reachable by a reader.
 
 use std::fmt::Debug;
-use std::fs::File;
 use std::sync::Arc;
 
+use futures_util::future::{BoxFuture, Either, Ready};
 use larder_core::{BlobDescriptor, Digest, sha256};
 
+use crate::body::Body;
 use crate::error::{StorageError, StorageErrorKind};
 
 pub mod conformance;
-mod fs;
-mod layout;
+mod growing;
+mod growing_body;
+mod local;
 mod memory;
-mod open_files;
+mod object;
 mod pins;
-mod side_by_side;
-mod space;
-mod spool;
 
-pub use fs::FsBlobStore;
+pub use growing::{End, GrowingSpool, Progress, Unread, Withheld};
+pub use growing_body::GrowingBody;
+pub use local::{FsBlobStore, MOST_OPEN_BLOBS, Space, Spool};
 pub use memory::MemoryBlobStore;
-pub use open_files::MOST_OPEN_BLOBS;
+pub use object::{MemoryObjects, ObjectBlobStore, ObjectInfo, ObjectStore};
 pub use pins::BlobPin;
-pub use space::Space;
-pub use spool::Spool;
 
-/// Where blobs are kept. All calls are synchronous: those that are cheap may be made inline by an async task, the others say so.
+/// A blob on its way to be read: there at once where the store has it at hand, and then nothing has been allocated for it.
+pub type Opening<'a> =
+    Either<Ready<Result<Body, StorageError>>, BoxFuture<'a, Result<Body, StorageError>>>;
+
+/// Where blobs are kept: files, memory, or the objects of another service.
 pub trait BlobStore: Send + Sync + Debug {
-    /// A new empty spool. Cheap. `Full` when free space is below the reserve ([`Space::reserve`]).
+    /// A new empty spool. Cheap, and without a wait: a spool is always local.
+    ///
+    /// # Errors
+    /// `Full` when free space is below the reserve ([`Space::reserve`]).
     fn spool(&self) -> Result<Spool, StorageError>;
 
-    /// Opens a blob for reading. Cheap: one open and one fstat. `NotFound` if there is none, `Corrupt` if its length is not
-    /// `blob.size`.
-    fn open(&self, blob: &BlobDescriptor) -> Result<OpenBlob, StorageError>;
+    /// Opens a blob for reading. Of a local file: one open and one fstat, made where it is called.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none, `Corrupt` if its length is not `blob.size`, and what else keeps the store from telling.
+    fn open<'a>(&'a self, blob: &'a BlobDescriptor) -> Opening<'a>;
 
     /// Makes spools durable under their digests, in the order of `batch`: every file is on stable storage before its name appears,
-    /// and every directory touched is synchronised once per batch (hazard L1). Blocking: call it on a blocking thread.
+    /// and every directory touched is synchronised once per batch (hazard L1). Of a store that is not files the same is asked: what
+    /// is acknowledged is durable, and a name stands for all of its bytes or for none. It may be done though nobody waits for it.
     ///
     /// A blob that is there already with the same size is left alone; one of another size is replaced in one atomic step. The
     /// caller answers for digest and bytes agreeing. The blob cannot be deleted while a returned [`BlobInfo`] or a clone of it
     /// lives: hold it until the row that refers to it is committed (hazard L3).
-    fn publish(&self, batch: Vec<SealedSpool>) -> Vec<Result<BlobInfo, StorageError>>;
+    fn publish(
+        &self,
+        batch: Vec<SealedSpool>,
+    ) -> BoxFuture<'static, Vec<Result<BlobInfo, StorageError>>>;
 
     /// Removes a blob. `false` when there was none, or when it is held by a live [`BlobInfo`]. Open files stay readable.
-    fn delete(&self, digest: &Digest) -> Result<bool, StorageError>;
+    ///
+    /// # Errors
+    /// The store fails; the blob may still be there.
+    fn delete<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<bool, StorageError>>;
 
-    /// How much space there is, at most one second old.
+    /// How much space there is for spools, at most one second old.
+    ///
+    /// # Errors
+    /// It cannot be measured.
     fn free_space(&self) -> Result<Space, StorageError>;
 
     /// Up to `limit` blobs with digests above `after`, in ascending order: what is really there, for the sweeper of orphans.
-    /// Blocking, and bounded by `limit`.
-    fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<StoredBlob>, StorageError>;
+    ///
+    /// # Errors
+    /// The store fails.
+    fn list<'a>(
+        &'a self,
+        after: Option<&'a Digest>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<StoredBlob>, StorageError>>;
 
-    /// Stores bytes that are at hand. Blocking.
-    fn put_bytes(&self, bytes: &[u8]) -> Result<BlobInfo, StorageError> {
-        let mut spool = self.spool()?;
-        spool.append(bytes)?;
-        let descriptor = BlobDescriptor {
-            digest: sha256(bytes),
-            size: bytes.len() as u64,
-        };
-        self.publish(vec![SealedSpool { spool, descriptor }])
-            .pop()
-            .unwrap_or_else(|| {
-                Err(StorageError::new(
-                    StorageErrorKind::Io,
-                    "the blob store lost a blob of a batch",
-                ))
-            })
+    /// Stores a few bytes that are at hand: they are hashed and spooled where this is called.
+    ///
+    /// # Errors
+    /// As for [`spool`](Self::spool) and [`publish`](Self::publish).
+    fn put_bytes<'a>(&'a self, bytes: &'a [u8]) -> BoxFuture<'a, Result<BlobInfo, StorageError>> {
+        Box::pin(async move {
+            let mut spool = self.spool()?;
+            spool.append(bytes)?;
+            let descriptor = BlobDescriptor {
+                digest: sha256(bytes),
+                size: bytes.len() as u64,
+            };
+            let sealed = SealedSpool { spool, descriptor };
+            self.publish(vec![sealed]).await.pop().unwrap_or_else(lost)
+        })
     }
 }
 
@@ -81,6 +104,13 @@ pub struct SealedSpool {
     pub descriptor: BlobDescriptor,
 }
 
+impl SealedSpool {
+    /// Its bytes, which stay readable when it has been published or is gone.
+    pub fn body(&self) -> Body {
+        Body::file(self.spool.reader(), self.descriptor.size)
+    }
+}
+
 /// A published blob. While it or a clone lives, the blob is not deleted.
 #[derive(Debug, Clone)]
 pub struct BlobInfo {
@@ -90,15 +120,6 @@ pub struct BlobInfo {
     pub modified_ns: i64,
     /// What keeps the collector away; `None` for a blob that nobody published just now.
     pub pin: Option<Arc<BlobPin>>,
-}
-
-/// A blob opened for reading: by position only, the file's own offset is shared.
-#[derive(Debug, Clone)]
-pub struct OpenBlob {
-    /// The file; it stays readable when the blob is deleted.
-    pub file: Arc<File>,
-    /// Its length in bytes.
-    pub length: u64,
 }
 
 /// A blob as the store itself knows it.
@@ -127,4 +148,12 @@ fn not_found(digest: &Digest) -> StorageError {
         StorageErrorKind::NotFound,
         format!("blob {digest} is not in the store"),
     )
+}
+
+/// A batch gave fewer results than it had blobs.
+fn lost<T>() -> Result<T, StorageError> {
+    Err(StorageError::new(
+        StorageErrorKind::Io,
+        "the blob store lost a blob of a batch",
+    ))
 }

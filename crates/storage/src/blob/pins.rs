@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use larder_core::Digest;
 
-use super::spool::TemporaryName;
+use super::local::TemporaryName;
 use crate::error::StorageError;
 
 /// Bytes that are copied at a time.

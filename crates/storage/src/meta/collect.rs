@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use larder_core::{BlobDescriptor, Clock as _, SystemClock, UnixMillis};
 
-use super::condemn::{Candidate, Ground, deleting, on_blocking_thread, taken_over, unreferenced};
+use super::condemn::{Candidate, Ground, deleting, taken_over, unreferenced};
 use super::db::{DbError, Row};
 use super::{MetadataStore, parse_digest};
 use crate::blob::{BlobStore, StoredBlob};
@@ -280,9 +280,7 @@ impl MetadataStore {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone();
-            let page =
-                on_blocking_thread(blobs, move |blobs| blobs.list(after.as_ref(), SWEEP_PAGE))
-                    .await?;
+            let page = blobs.list(after.as_ref(), SWEEP_PAGE).await?;
             let mut orphans = Vec::new();
             for StoredBlob {
                 descriptor,

@@ -114,8 +114,7 @@ impl MetadataStore {
             return Ok((0, 0));
         }
         let since = Instant::now();
-        let work = move |blobs: &dyn BlobStore| Ok(delete_files(blobs, condemned, since));
-        let deleted = on_blocking_thread(blobs, work).await?;
+        let deleted = delete_files(&**blobs, condemned, since).await;
         self.forget(&deleted).await.map_err(deleting)?;
         match deleted.error {
             Some(error) => Err(error),
@@ -197,14 +196,14 @@ struct Deleted {
 }
 
 /// Deletes files of blobs that were condemned at `since`, as long as that is not too long ago.
-fn delete_files(blobs: &dyn BlobStore, condemned: Vec<Candidate>, since: Instant) -> Deleted {
+async fn delete_files(blobs: &dyn BlobStore, condemned: Vec<Candidate>, since: Instant) -> Deleted {
     let mut deleted = Deleted::default();
     for (digest, size) in condemned {
         if since.elapsed() > HOLD || deleted.error.is_some() {
             deleted.left.push(digest);
             continue;
         }
-        match blobs.delete(&digest) {
+        match blobs.delete(&digest).await {
             Ok(was_there) => {
                 deleted.count += u64::from(was_there);
                 deleted.bytes += if was_there { size } else { 0 };
@@ -217,15 +216,6 @@ fn delete_files(blobs: &dyn BlobStore, condemned: Vec<Candidate>, since: Instant
         }
     }
     deleted
-}
-
-pub(super) async fn on_blocking_thread<T: Send + 'static>(
-    blobs: &Arc<dyn BlobStore>,
-    work: impl FnOnce(&dyn BlobStore) -> Result<T, StorageError> + Send + 'static,
-) -> Result<T, StorageError> {
-    let blobs = Arc::clone(blobs);
-    let done = tokio::task::spawn_blocking(move || work(&*blobs)).await;
-    done.unwrap_or_else(|error| Err(broken_off(error)))
 }
 
 fn broken_off(error: tokio::task::JoinError) -> StorageError {

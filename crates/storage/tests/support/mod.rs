@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "called from tests only")]
 
 use std::io::Read as _;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use larder_core::{
@@ -58,23 +57,22 @@ pub(crate) async fn store(
     key: &SourceKey,
     bytes: &[u8],
 ) -> BlobDescriptor {
-    let info = blobs.put_bytes(bytes).unwrap();
+    let info = blobs.put_bytes(bytes).await.unwrap();
     let blob = info.descriptor.clone();
     meta.apply(vec![put(key, info)]).await.unwrap();
     blob
 }
 
-pub(crate) fn read(blobs: &dyn BlobStore, blob: &BlobDescriptor) -> Vec<u8> {
-    let open = blobs.open(blob).unwrap_or_else(|error| panic!("{error}"));
-    let mut bytes = vec![0; open.length as usize];
-    open.file.read_exact_at(&mut bytes, 0).unwrap();
-    bytes
+pub(crate) async fn read(blobs: &dyn BlobStore, blob: &BlobDescriptor) -> Vec<u8> {
+    let open = blobs.open(blob).await;
+    let open = open.unwrap_or_else(|error| panic!("{error}"));
+    open.read(blob.size).await.unwrap().to_vec()
 }
 
 /// Whether a blob opens and hashes to its own name.
-pub(crate) fn is_intact(blobs: &dyn BlobStore, blob: &BlobDescriptor) -> bool {
+pub(crate) async fn is_intact(blobs: &dyn BlobStore, blob: &BlobDescriptor) -> bool {
     let mut hasher = Hasher::new(&[]);
-    hasher.update(&read(blobs, blob));
+    hasher.update(&read(blobs, blob).await);
     hasher.finish_sha256() == blob.digest
 }
 

@@ -81,7 +81,7 @@ fn answer(local: &Local, content_type: &str, text: String) -> Answer {
     Answer {
         status: StatusCode::OK,
         representation,
-        body: clear_non_artifact(Body::Bytes(text.into())),
+        body: clear_non_artifact(Body::Memory(text.into())),
         cache_status: CacheStatus {
             hit: true,
             ..CacheStatus::default()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use larder_core::{CacheStatus, Digest, Fault, Source, UnixMillis};
-use larder_storage::{LocalFile, OpenBlob, StorageErrorKind};
+use larder_storage::{LocalFile, StorageErrorKind};
 
 use super::Local;
 use super::rules::etag;
@@ -40,15 +40,11 @@ pub(crate) async fn read(
     }
     // Before the row is read: what changes it afterwards voids the ticket.
     let epoch = local.catalog.epoch(entry);
-    let (file, open) = find(local, &place).await?;
+    let (file, body) = find(local, &place).await?;
     let now = local.now();
     let dates = Dates {
         published_at: Some(file.uploaded_at),
         first_seen_at: file.uploaded_at,
-    };
-    let body = Body::File {
-        file: open.file,
-        length: open.length,
     };
     let body = clear(&entry.repository, place.class, dates, now, body)
         .inspect_err(|_| count(&entry.counters.quarantined))?;
@@ -81,7 +77,7 @@ pub(crate) async fn read(
 }
 
 /// The row and its open file.
-async fn find(local: &Local, place: &Place<'_>) -> Result<(LocalFile, OpenBlob), Fault> {
+async fn find(local: &Local, place: &Place<'_>) -> Result<(LocalFile, Body), Fault> {
     let mut looks = 0;
     loop {
         let file = local
@@ -91,8 +87,8 @@ async fn find(local: &Local, place: &Place<'_>) -> Result<(LocalFile, OpenBlob),
             .map_err(|error| storage_fault(place.entry, &error))?
             .ok_or_else(|| place.absent())?;
         looks += 1;
-        match local.blobs.open(&file.blob) {
-            Ok(open) => return Ok((file, open)),
+        match local.blobs.open(&file.blob).await {
+            Ok(body) => return Ok((file, body)),
             Err(error) if error.kind == StorageErrorKind::NotFound && looks < LOOKS => {}
             Err(error) => return Err(storage_fault(place.entry, &error)),
         }

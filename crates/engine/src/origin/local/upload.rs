@@ -215,12 +215,10 @@ impl Finish {
     }
 
     async fn publish(&self, sealed: SealedSpool) -> Result<BlobInfo, Fault> {
-        let blobs = Arc::clone(&self.local.blobs);
-        let published = tokio::task::spawn_blocking(move || blobs.publish(vec![sealed]).pop());
-        match published.await {
-            Ok(Some(Ok(blob))) => Ok(blob),
-            Ok(Some(Err(error))) => Err(storage_error(&self.local, &self.entry, &error)),
-            Ok(None) | Err(_) => Err(internal("the upload was not stored")),
+        match self.local.blobs.publish(vec![sealed]).await.pop() {
+            Some(Ok(blob)) => Ok(blob),
+            Some(Err(error)) => Err(storage_error(&self.local, &self.entry, &error)),
+            None => Err(internal("the upload was not stored")),
         }
     }
 

@@ -8,7 +8,7 @@ use larder_core::{
     SourceKey, StoredHeaders, UnixMillis,
 };
 use larder_formats::{Document, Malformed};
-use larder_storage::{OpenBlob, Spool};
+use larder_storage::{Body, Spool};
 use url::Url;
 
 use crate::catalog::Epoch;
@@ -17,7 +17,7 @@ use crate::fault::{FetchError, stopped, unusable_document};
 use crate::origin::remote::Remote;
 use crate::target::Target;
 use crate::transfer::files::read_received;
-use crate::transfer::flight::{Settled, SettledBody};
+use crate::transfer::flight::Settled;
 use crate::transfer::received::Whole;
 
 impl Target {
@@ -53,7 +53,7 @@ impl Remote {
         &self,
         wanted: &Target,
         digest: &Digest,
-    ) -> Option<(Arc<ArtifactRecord>, OpenBlob)> {
+    ) -> Option<(Arc<ArtifactRecord>, Body)> {
         let named = wanted.by_digest(digest)?;
         let record = self.catalog.known(&named.key).await?;
         let open = self.catalog.open_held(&named, &record).await?;
@@ -82,7 +82,7 @@ impl Remote {
         };
         Some(Settled {
             record,
-            body: SettledBody::Blob(open),
+            body: open,
             status,
             source: Source::Cache,
             for_once: false,
@@ -95,7 +95,7 @@ impl Remote {
         &self,
         wanted: &Target,
         pointer: &ArtifactRecord,
-    ) -> Option<(Arc<ArtifactRecord>, OpenBlob)> {
+    ) -> Option<(Arc<ArtifactRecord>, Body)> {
         let (Content::Pointer(_), Some(digest)) = (&pointer.content, &pointer.headers.digest)
         else {
             return None;
@@ -163,7 +163,7 @@ impl Remote {
         let checked = Arc::clone(wanted);
         let repository = &wanted.entry.repository.name;
         let verdict = self.documents.parse_blocking(repository, length, move || {
-            let body = read_received(&fill, spool.as_deref(), length)?;
+            let body = read_received(&fill, spool, length)?;
             let document = Document {
                 body: &body,
                 content_type: &content_type,

@@ -8,7 +8,7 @@ use larder_core::{
     ArtifactRecord, ErrorCode, ForwardReason, HeadVerdict, Outcome, RevalidateWith, UnixMillis,
     fresh_until,
 };
-use larder_storage::OpenBlob;
+use larder_storage::Body;
 use url::Url;
 
 use crate::catalog::RecordChange;
@@ -27,7 +27,7 @@ use crate::target::Target;
 use crate::transfer::flight::{Flight, lost};
 
 /// An expired copy with its open file.
-pub(crate) type Copy = (Arc<ArtifactRecord>, OpenBlob);
+pub(crate) type Copy = (Arc<ArtifactRecord>, Body);
 
 /// What there is in place of a new body.
 #[derive(Clone, Copy)]

@@ -80,7 +80,7 @@ impl Intake {
             .upstream()
             .and_then(|upstream| upstream.max_size);
         let keep_up_to = max_size.unwrap_or(u64::MAX);
-        let too_large = fill.total.is_some_and(|total| total > keep_up_to);
+        let too_large = fill.total().is_some_and(|total| total > keep_up_to);
         let spool = if too_large {
             None
         } else {
@@ -115,7 +115,7 @@ impl Intake {
             skip: 0,
             compares: false,
             compared: 0,
-            total: fill.total,
+            total: fill.total(),
             needs_digest: false,
             of_another_mirror: false,
             pace: Pace::default(),
@@ -338,7 +338,7 @@ impl Intake {
                 - self.room;
             let leased = engine.budgets.unkept(&wanted.entry.repository.name, more);
             let lease = leased.await.map_err(too_much_under_way)?;
-            self.fill.holds_room(lease);
+            self.fill.holds(lease);
             self.room += more;
         }
         self.fill.push_ring(chunk).await.map_err(|_| {

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use larder_core::{ArtifactRecord, SourceKey};
-use larder_storage::OpenBlob;
 
 use crate::catalog::{Batch, Commit, RecordChange};
 use crate::claim::Stated;
@@ -15,7 +14,7 @@ use crate::origin::remote::fly::Arrived;
 use crate::origin::remote::generation::companions::Member;
 use crate::policy::admission;
 use crate::target::Target;
-use crate::transfer::flight::{Flight, Settled, SettledBody};
+use crate::transfer::flight::{Flight, Settled};
 
 /// A file of which a new document states other bytes than are held, or may be arriving.
 #[derive(Debug)]
@@ -211,9 +210,6 @@ fn as_settled((member, change): &Member) -> Option<(Arc<Target>, Settled)> {
     let RecordChange::Store { record, spool, .. } = change else {
         return None;
     };
-    let body = SettledBody::Blob(OpenBlob {
-        file: spool.spool.reader(),
-        length: spool.descriptor.size,
-    });
-    Some((Arc::clone(member), Settled::of_record(record, body)))
+    let settled = Settled::of_record(record, spool.body());
+    Some((Arc::clone(member), settled))
 }

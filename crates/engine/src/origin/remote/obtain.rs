@@ -5,7 +5,7 @@ use std::sync::Arc;
 use larder_core::{
     ArtifactRecord, CacheStatus, Decision, ErrorCode, Fault, Source, decide, time_to_live,
 };
-use larder_storage::OpenBlob;
+use larder_storage::Body;
 use larder_upstream::in_request;
 use tokio::time::Instant;
 
@@ -19,7 +19,7 @@ use crate::origin::Held;
 use crate::origin::remote::Remote;
 use crate::origin::remote::patience::Waited;
 use crate::target::{Target, remaining_seconds};
-use crate::transfer::flight::{Effort, Flight, Ready, Settled, SettledBody};
+use crate::transfer::flight::{Effort, Flight, Ready, Settled};
 
 /// Times to start over when what was joined turned out to be of no use (a ring that has moved on, an interrupted flight).
 const ATTEMPTS: usize = 3;
@@ -71,7 +71,7 @@ impl Remote {
             match ready {
                 Ready::Filling(fill) => {
                     // Others may have read on meanwhile, with no room for what they have read.
-                    let Some(attached) = fill.attach_at_start() else {
+                    let Some(body) = fill.body_from_start() else {
                         continue;
                     };
                     let status = CacheStatus {
@@ -82,11 +82,11 @@ impl Remote {
                         detail: (!fill.will_be_kept).then_some("not-kept"),
                         ..CacheStatus::default()
                     };
-                    return Ok(Held::InFlight(attached, status));
+                    return Ok(Held::InFlight(fill, body, status));
                 }
                 Ready::Done(Ok(mut settled)) => {
-                    if let SettledBody::Fill(fill) = &settled.body
-                        && !fill.holds_everything()
+                    if let Body::Growing(body) = &settled.body
+                        && !body.holds_everything()
                     {
                         self.flights.remove(&flight);
                         continue;
@@ -271,7 +271,7 @@ impl Remote {
         &self,
         wanted: &Target,
         record: Arc<ArtifactRecord>,
-        body: OpenBlob,
+        body: Body,
         stale: Option<&'static str>,
     ) -> Settled {
         let ttl = remaining_seconds(&record, wanted, self.now());
@@ -283,7 +283,7 @@ impl Remote {
         };
         Settled {
             record,
-            body: SettledBody::Blob(body),
+            body,
             status,
             source: Source::Cache,
             for_once: stale.is_some(),

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use larder_core::{ErrorCode, Fault, FaultKind, ForwardReason, Source, field_text};
 use larder_formats::PassThrough;
 
-use crate::answer::{Answer, Body, Freshness, Representation};
+use crate::answer::{Answer, Freshness, Representation};
 use crate::decided;
 use crate::fault::status_outcome;
 use crate::origin::remote::Remote;
@@ -16,7 +16,7 @@ use crate::origin::remote::mirrors::UpstreamQuery;
 use crate::policy::clearance::clear_non_artifact;
 use crate::representation::forwarded_status;
 use crate::target::{ArtifactRequest, Target};
-use crate::transfer::passthrough::PassThroughBody;
+use crate::transfer::passthrough::passed_through;
 
 impl Remote {
     pub(crate) async fn pass_through(
@@ -82,7 +82,7 @@ impl Remote {
                 extra,
                 ..Representation::default()
             },
-            body: clear_non_artifact(Body::Stream(PassThroughBody(response.body, Some(place)))),
+            body: clear_non_artifact(passed_through(response.body, Some(place))),
             cache_status: forwarded_status(ForwardReason::Bypass, 200),
             source: Source::Remote,
             freshness: Freshness {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder_core::{ArtifactRecord, CacheStatus, Fault, ForwardReason, Source};
+use larder_storage::End;
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer::Answer;
@@ -16,8 +17,8 @@ use crate::origin::remote::Remote;
 use crate::origin::remote::fetch::Copy;
 use crate::policy::admission::Admitted;
 use crate::target::{ArtifactRequest, Target};
-use crate::transfer::fill::{End, Fill, SMALL_BODY};
-use crate::transfer::flight::{Flight, Ready, Settled, SettledBody};
+use crate::transfer::fill::{Fill, SMALL_BODY};
+use crate::transfer::flight::{Flight, Ready, Settled};
 
 /// A large body in the place of a copy is handed on while it arrives if it comes at least this fast, in bytes a second: whoever has begun
 /// to read it cannot be given the copy any more.
@@ -125,7 +126,7 @@ impl Remote {
         count(&wanted.entry.counters.stale_served);
         Some(Settled {
             record,
-            body: SettledBody::Blob(open),
+            body: open,
             status: CacheStatus {
                 forward: Some(ForwardReason::Stale),
                 detail: Some("stale-timeout"),

@@ -19,7 +19,7 @@ use crate::origin::remote::download::stored_headers;
 use crate::origin::remote::fetch::Copy;
 use crate::origin::remote::fly::{Arrived, Flown};
 use crate::target::Target;
-use crate::transfer::flight::{Settled, SettledBody};
+use crate::transfer::flight::Settled;
 use crate::transfer::received::Filled;
 
 impl Remote {
@@ -66,7 +66,7 @@ impl Remote {
         };
         let settled = Settled {
             record: Arc::clone(&renewed),
-            body: SettledBody::Blob(open),
+            body: open,
             status,
             source: Source::Cache,
             for_once: false,
@@ -131,7 +131,7 @@ impl Remote {
                 Ok((
                     Settled {
                         record,
-                        body: SettledBody::Blob(open),
+                        body: open,
                         status,
                         source: Source::Cache,
                         for_once: !renew,

@@ -12,7 +12,7 @@ use crate::keys::{format_variant, same_origin};
 use crate::origin::remote::Remote;
 use crate::origin::remote::fetch::Copy;
 use crate::target::Target;
-use crate::transfer::flight::{Settled, SettledBody};
+use crate::transfer::flight::Settled;
 
 /// No path has more variants: a tag has one for each set of manifest types that clients take.
 const VARIANTS: u32 = 32;
@@ -47,10 +47,11 @@ impl Remote {
             }
             let held = match self.follow_pointer(wanted, &record).await {
                 Some(held) => Some(held),
-                None => record
-                    .blob()
-                    .and_then(|blob| self.blobs.open(blob).ok())
-                    .map(|open| (Arc::new(record), open)),
+                None => match record.blob() {
+                    Some(blob) => self.blobs.open(blob).await.ok(),
+                    None => None,
+                }
+                .map(|open| (Arc::new(record), open)),
             };
             let offline = wanted.entry.repository_is_offline();
             best = held
@@ -72,7 +73,7 @@ impl Remote {
         ) {
             return Err(fault);
         }
-        let (record, open) = self.stand_in(wanted).await.ok_or(fault)?;
+        let (record, body) = self.stand_in(wanted).await.ok_or(fault)?;
         warn_once!(wanted, "stand_in", "another variant's copy is served");
         count(&wanted.entry.counters.stale_served);
         let status = CacheStatus {
@@ -80,7 +81,6 @@ impl Remote {
             detail: Some("stale-error"),
             ..CacheStatus::default()
         };
-        let body = SettledBody::Blob(open);
         Ok(Settled {
             record,
             body,

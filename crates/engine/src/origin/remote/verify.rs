@@ -12,7 +12,7 @@ use crate::document::expectation::Expectation;
 use crate::fault::FetchError;
 use crate::origin::remote::Remote;
 use crate::target::Target;
-use crate::transfer::files::{hash_bytes, read_fill, received_bytes};
+use crate::transfer::files::{hash_bytes, received_bytes};
 use crate::transfer::fill::Fill;
 use crate::transfer::flight::Flight;
 use crate::transfer::received;
@@ -254,7 +254,7 @@ impl Remote {
                 .await
                 .ok(),
             None if fill.holds_everything() => {
-                identifier.update(&read_fill(fill, received.length).ok()?);
+                identifier.update(&fill.read_arrived(received.length).ok()?);
                 Some(identifier.finish())
             }
             None => None,
@@ -297,7 +297,7 @@ impl Remote {
                 .await
                 .ok(),
             None if fill.holds_everything() => {
-                let bytes = read_fill(fill, received.length).ok()?;
+                let bytes = fill.read_arrived(received.length).ok()?;
                 Some(hash_bytes(&bytes, algorithm))
             }
             None => None,

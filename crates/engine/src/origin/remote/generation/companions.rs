@@ -16,7 +16,7 @@ use crate::origin::remote::patience::Waited;
 use crate::origin::remote::settle::negative;
 use crate::policy::admission;
 use crate::target::Target;
-use crate::transfer::flight::{Effort, Flight, Ready, Settled, SettledBody};
+use crate::transfer::flight::{Effort, Flight, Ready, Settled};
 
 /// A generation whose document has expired for longer than this is refreshed when one of its other files is asked for.
 const LEFT_BEHIND: std::time::Duration = std::time::Duration::from_secs(60);
@@ -311,10 +311,7 @@ impl Remote {
             (settled.status, settled.source, settled.for_once) =
                 (document.status, document.source, document.for_once);
         }
-        Ok(Some(Settled {
-            body: SettledBody::clone(&settled.body),
-            ..settled
-        }))
+        Ok(Some(settled))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::origin::remote::mirrors::UpstreamQuery;
 use crate::origin::remote::routes::elsewhere;
 use crate::origin::remote::settle::head_verdict;
 use crate::target::Target;
-use crate::transfer::flight::{Flight, Settled, SettledBody};
+use crate::transfer::flight::{Flight, Settled};
 
 /// Times to read the document again when the upstream changes it while the other files are fetched.
 const ATTEMPTS: u32 = 5;
@@ -283,7 +283,7 @@ impl Remote {
         });
         let settled = Settled {
             record,
-            body: SettledBody::Blob(open),
+            body: open,
             status,
             source: Source::Cache,
             for_once: !renew,
@@ -305,6 +305,7 @@ impl Remote {
         let Ok(old) = self
             .documents
             .held_source(wanted, &Arc::new(before.clone()))
+            .await
         else {
             return false;
         };

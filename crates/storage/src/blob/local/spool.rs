@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::blob::space::SpaceGauge;
+use super::space::SpaceGauge;
 use crate::error::{StorageError, StorageErrorKind};
 
 /// A growing temporary file with one writer and any number of readers.
@@ -16,13 +16,13 @@ pub struct Spool {
     file: Arc<File>,
     written: u64,
     /// Where the file system has no unnamed files; removed on drop.
-    pub(super) name: Option<TemporaryName>,
+    pub(in crate::blob) name: Option<TemporaryName>,
     gauge: Option<Arc<SpaceGauge>>,
 }
 
 /// A private name that goes away with its owner.
 #[derive(Debug)]
-pub(super) struct TemporaryName(pub(super) PathBuf);
+pub(in crate::blob) struct TemporaryName(pub(in crate::blob) PathBuf);
 
 impl Drop for TemporaryName {
     fn drop(&mut self) {
@@ -32,7 +32,7 @@ impl Drop for TemporaryName {
 }
 
 impl Spool {
-    pub(super) fn new(
+    pub(in crate::blob) fn new(
         file: File,
         name: Option<TemporaryName>,
         gauge: Option<Arc<SpaceGauge>>,
@@ -103,7 +103,7 @@ impl Spool {
         Ok(())
     }
 
-    pub(super) fn file(&self) -> &File {
+    pub(in crate::blob) fn file(&self) -> &File {
         &self.file
     }
 }

@@ -1,4 +1,4 @@
-//! Blobs as files of a local (or network) file system.
+//! Blobs as files of a local (or network) file system. What is here may wait for a disk.
 //!
 //! `<data>/blobs/sha256/ab/cd/<digest>` are the blobs; `<data>/blobs/spool` has private names where the file system knows no unnamed
 //! files. Nothing is scanned at start.
@@ -16,18 +16,17 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use super::layout::{Layout, Shard, modified_ns};
 use super::open_files::{MOST_OPEN_BLOBS, OpenFiles};
-use super::pins::{BlobPlace, Pins};
-use super::side_by_side::side_by_side;
+use super::parallel::parallel_map;
 use super::space::SpaceGauge;
 use super::spool::TemporaryName;
-use super::{
-    BlobInfo, BlobStore, OpenBlob, SealedSpool, Space, Spool, StoredBlob, check_length, not_found,
-};
+use crate::blob::pins::{BlobPlace, Pins};
+use crate::blob::{BlobInfo, SealedSpool, Space, Spool, StoredBlob, check_length, not_found};
+use crate::body::Body;
 use crate::error::StorageError;
 
-/// The store on a file system.
+/// The files of a store, and what is known of them.
 #[derive(Debug)]
-pub struct FsBlobStore {
+pub(super) struct Files {
     layout: Layout,
     spool_directory: Arc<Path>,
     /// Whether files without a name can be made here and be given one later.
@@ -43,7 +42,7 @@ pub struct FsBlobStore {
     steps: Mutex<Vec<Step>>,
 }
 
-/// What [`FsBlobStore`] has done, in order; only tests keep it.
+/// What [`Files`] has done, in order; only tests keep it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
     SyncFile(Digest),
@@ -63,15 +62,10 @@ fn try_writing(directory: &Path) -> io::Result<()> {
     written.and(removed)
 }
 
-impl FsBlobStore {
-    /// Opens the store in `data_dir`, making its directories where they are missing. Takes the same time however many blobs there
-    /// are.
-    pub fn open(data_dir: &Path) -> Result<Self, StorageError> {
-        Self::open_with(data_dir, true)
-    }
-
-    /// Whether [`open`](Self::open) would succeed where `data_dir` exists, and files can be written there. Blocking; leaves nothing behind.
-    pub fn check(data_dir: &Path) -> Result<(), StorageError> {
+impl Files {
+    /// Whether [`open_with`](Self::open_with) would succeed where `data_dir` exists, and files can be written there. Leaves nothing
+    /// behind.
+    pub(super) fn check(data_dir: &Path) -> Result<(), StorageError> {
         let blobs = data_dir.join("blobs");
         let look = || -> io::Result<()> {
             for directory in [
@@ -93,7 +87,7 @@ impl FsBlobStore {
         look().map_err(|e| StorageError::from_io("write in the blob directory", e))
     }
 
-    fn open_with(data_dir: &Path, allow_unnamed: bool) -> Result<Self, StorageError> {
+    pub(super) fn open_with(data_dir: &Path, allow_unnamed: bool) -> Result<Self, StorageError> {
         let blobs = data_dir.join("blobs");
         let root = blobs.join("sha256");
         let spool_directory = blobs.join("spool");
@@ -123,8 +117,7 @@ impl FsBlobStore {
     }
 
     /// Keeps at most `files` blobs open that were read lately.
-    #[must_use]
-    pub fn keeping_open(self, files: usize) -> Self {
+    pub(super) fn keeping_open(self, files: usize) -> Self {
         Self {
             open_files: OpenFiles::new(files),
             ..self
@@ -253,7 +246,7 @@ impl FsBlobStore {
             .flat_map(|(_, directories)| directories)
             .collect();
         let directories: Vec<&PathBuf> = directories.into_iter().collect();
-        let outcomes = side_by_side(&directories, |directory| self.sync_directory(directory));
+        let outcomes = parallel_map(&directories, |directory| self.sync_directory(directory));
         let errors: HashMap<&PathBuf, StorageError> = directories
             .into_iter()
             .zip(outcomes)
@@ -291,10 +284,8 @@ impl FsBlobStore {
         self.note(|| Step::SyncDirectory(directory.to_owned()));
         Ok(())
     }
-}
 
-impl BlobStore for FsBlobStore {
-    fn spool(&self) -> Result<Spool, StorageError> {
+    pub(super) fn spool(&self) -> Result<Spool, StorageError> {
         self.gauge.admit(0)?;
         let (file, name) = self
             .new_file()
@@ -302,10 +293,10 @@ impl BlobStore for FsBlobStore {
         Ok(Spool::new(file, name, Some(Arc::clone(&self.gauge))))
     }
 
-    fn open(&self, blob: &BlobDescriptor) -> Result<OpenBlob, StorageError> {
-        if let Some(open) = self.open_files.get(&blob.digest) {
-            if open.length == blob.size {
-                return Ok(open);
+    pub(super) fn open(&self, blob: &BlobDescriptor) -> Result<Body, StorageError> {
+        if let Some((file, length)) = self.open_files.get(&blob.digest) {
+            if length == blob.size {
+                return Ok(Body::file(file, length));
             }
             self.open_files.forget(&blob.digest);
         }
@@ -318,11 +309,11 @@ impl BlobStore for FsBlobStore {
         check_length(blob, length)?;
         let file = Arc::new(file);
         self.open_files.keep(&blob.digest, &file);
-        Ok(OpenBlob { file, length })
+        Ok(Body::file(file, length))
     }
 
-    fn publish(&self, batch: Vec<SealedSpool>) -> Vec<Result<BlobInfo, StorageError>> {
-        let placed = side_by_side(&batch, |sealed| self.place(sealed));
+    pub(super) fn publish(&self, batch: &[SealedSpool]) -> Vec<Result<BlobInfo, StorageError>> {
+        let placed = parallel_map(batch, |sealed| self.place(sealed));
         let shards: BTreeSet<Shard> = placed.iter().flatten().map(|(_, shard)| *shard).collect();
         let failed = self.sync_directories(&shards);
         placed
@@ -336,7 +327,7 @@ impl BlobStore for FsBlobStore {
             .collect()
     }
 
-    fn delete(&self, digest: &Digest) -> Result<bool, StorageError> {
+    pub(super) fn delete(&self, digest: &Digest) -> Result<bool, StorageError> {
         let (_, path) = self.layout.place(digest)?;
         match self.pins.unless_pinned(digest, || fs::remove_file(path)) {
             None => Ok(false),
@@ -349,11 +340,15 @@ impl BlobStore for FsBlobStore {
         }
     }
 
-    fn free_space(&self) -> Result<Space, StorageError> {
+    pub(super) fn free_space(&self) -> Result<Space, StorageError> {
         self.gauge.space()
     }
 
-    fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<StoredBlob>, StorageError> {
+    pub(super) fn list(
+        &self,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> Result<Vec<StoredBlob>, StorageError> {
         self.layout
             .list(after, limit)
             .map_err(|e| StorageError::from_io("list blobs", e))
@@ -419,5 +414,5 @@ fn remove_leftovers(directory: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-#[path = "fs_tests.rs"]
+#[path = "files_tests.rs"]
 mod tests;

@@ -14,25 +14,25 @@ use crate::error::{StorageError, StorageErrorKind};
 
 /// The tree of blobs below one directory.
 #[derive(Debug)]
-pub(super) struct Layout {
+pub(in crate::blob) struct Layout {
     root: PathBuf,
 }
 
 /// The directory that holds a blob: the first two bytes of its digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Shard(u8, u8);
+pub(in crate::blob) struct Shard(u8, u8);
 
 impl Layout {
-    pub(super) fn new(root: PathBuf) -> Self {
+    pub(in crate::blob) fn new(root: PathBuf) -> Self {
         Self { root }
     }
 
-    pub(super) fn root(&self) -> &Path {
+    pub(in crate::blob) fn root(&self) -> &Path {
         &self.root
     }
 
     /// The shard and file of a blob. Only SHA-256 names blobs.
-    pub(super) fn place(&self, digest: &Digest) -> Result<(Shard, PathBuf), StorageError> {
+    pub(in crate::blob) fn place(&self, digest: &Digest) -> Result<(Shard, PathBuf), StorageError> {
         let (DigestAlgorithm::Sha256, &[first, second, ..]) =
             (digest.algorithm(), digest.as_bytes())
         else {
@@ -51,18 +51,22 @@ impl Layout {
     }
 
     /// The first level's directory of a shard.
-    pub(super) fn upper(&self, shard: Shard) -> PathBuf {
+    pub(in crate::blob) fn upper(&self, shard: Shard) -> PathBuf {
         self.root.join(format!("{:02x}", shard.0))
     }
 
     /// A shard's own directory.
-    pub(super) fn directory(&self, shard: Shard) -> PathBuf {
+    pub(in crate::blob) fn directory(&self, shard: Shard) -> PathBuf {
         self.upper(shard).join(format!("{:02x}", shard.1))
     }
 
     /// Up to `limit` blobs above `after` in ascending order. Files whose name is no digest, or not the right one for their
     /// directory, are not ours and are passed over.
-    pub(super) fn list(&self, after: Option<&Digest>, limit: usize) -> io::Result<Vec<StoredBlob>> {
+    pub(in crate::blob) fn list(
+        &self,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> io::Result<Vec<StoredBlob>> {
         let mut found = Vec::new();
         let start = after.map(Digest::to_hex).unwrap_or_default();
         for upper in names(&self.root, 2, start.get(..2).unwrap_or(""))? {
@@ -151,7 +155,7 @@ fn stored_blob(directory: &Path, name: &str) -> io::Result<Option<StoredBlob>> {
 }
 
 /// Modification time in nanoseconds since 1970.
-pub(super) fn modified_ns(metadata: &fs::Metadata) -> i64 {
+pub(in crate::blob) fn modified_ns(metadata: &fs::Metadata) -> i64 {
     metadata
         .mtime()
         .saturating_mul(1_000_000_000)

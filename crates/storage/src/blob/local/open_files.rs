@@ -7,8 +7,6 @@ use std::sync::Arc;
 use larder_core::Digest;
 use quick_cache::sync::Cache;
 
-use super::OpenBlob;
-
 /// Files that stay open, unless [`FsBlobStore::keeping_open`](super::FsBlobStore::keeping_open) says otherwise.
 pub const MOST_OPEN_BLOBS: usize = 1_024;
 
@@ -23,13 +21,10 @@ impl OpenFiles {
 
     /// The open file of a blob, with its present length. A file that is no longer where blobs stand (deleted, or replaced because
     /// it was damaged) is forgotten: it has no name left.
-    pub(crate) fn get(&self, digest: &Digest) -> Option<OpenBlob> {
+    pub(crate) fn get(&self, digest: &Digest) -> Option<(Arc<File>, u64)> {
         let file = self.0.get(digest)?;
         match file.metadata() {
-            Ok(metadata) if metadata.nlink() > 0 => Some(OpenBlob {
-                length: metadata.len(),
-                file,
-            }),
+            Ok(metadata) if metadata.nlink() > 0 => Some((file, metadata.len())),
             _ => {
                 self.forget(digest);
                 None

@@ -1,41 +1,58 @@
-use std::os::unix::fs::FileExt as _;
-
 use larder_core::sha256;
 
 use super::*;
 use crate::blob::conformance;
+use crate::blob::local::FsBlobStore;
 use crate::error::StorageErrorKind;
 
-fn stores() -> Vec<(tempfile::TempDir, FsBlobStore)> {
+fn stores() -> Vec<(tempfile::TempDir, Files)> {
     [true, false]
         .map(|unnamed| {
             let directory = tempfile::tempdir().unwrap();
-            let store = FsBlobStore::open_with(directory.path(), unnamed).unwrap();
+            let store = Files::open_with(directory.path(), unnamed).unwrap();
             (directory, store)
         })
         .into()
 }
 
-fn content(store: &FsBlobStore, bytes: &[u8]) -> Vec<u8> {
+fn content(store: &Files, bytes: &[u8]) -> Vec<u8> {
     let open = store
         .open(&BlobDescriptor {
             digest: sha256(bytes),
             size: bytes.len() as u64,
         })
         .unwrap();
-    let mut found = vec![0; open.length as usize];
-    open.file.read_exact_at(&mut found, 0).unwrap();
-    found
+    open.read_blocking(1 << 20).unwrap()
+}
+
+fn put(store: &Files, bytes: &[u8]) -> Result<BlobInfo, StorageError> {
+    let mut spool = store.spool()?;
+    spool.append(bytes)?;
+    let descriptor = BlobDescriptor {
+        digest: sha256(bytes),
+        size: bytes.len() as u64,
+    };
+    store
+        .publish(&[SealedSpool { spool, descriptor }])
+        .remove(0)
+}
+
+/// The file behind a body, and its length.
+fn file(body: &Body) -> (&Arc<File>, u64) {
+    match body {
+        Body::File { file, length, .. } => (file, *length),
+        other => panic!("{other:?} is no file"),
+    }
 }
 
 fn private_files(directory: &Path) -> usize {
     fs::read_dir(directory.join("blobs/spool")).unwrap().count()
 }
 
-#[test]
-fn conforms_with_and_without_unnamed_files() {
+#[tokio::test(flavor = "multi_thread")]
+async fn conforms_with_and_without_unnamed_files() {
     for (directory, store) in stores() {
-        conformance::suite(&store);
+        conformance::suite(Arc::new(FsBlobStore(Arc::new(store)))).await;
         assert_eq!(private_files(directory.path()), 0);
     }
 }
@@ -57,7 +74,7 @@ fn hazard_l1_file_then_name_then_directories() {
         };
         assert!(
             store
-                .publish(contents.iter().map(|c| sealed(c)).collect())
+                .publish(&contents.map(sealed))
                 .iter()
                 .all(Result::is_ok)
         );
@@ -93,7 +110,7 @@ fn hazard_l1_file_then_name_then_directories() {
         assert_eq!(once(store.layout.root()), 1, "once per batch");
 
         // Again: the bytes are there, but whoever named them may not have got so far as to synchronise the directory.
-        store.put_bytes(b"one").unwrap();
+        put(&store, b"one").unwrap();
         let shard = store.layout.place(&sha256(b"one")).unwrap().0;
         assert_eq!(
             *store.steps.lock().unwrap(),
@@ -105,12 +122,9 @@ fn hazard_l1_file_then_name_then_directories() {
 #[test]
 fn hazard_l1_directories_of_an_earlier_process_are_not_trusted() {
     let directory = tempfile::tempdir().unwrap();
-    FsBlobStore::open(directory.path())
-        .unwrap()
-        .put_bytes(b"x")
-        .unwrap();
-    let store = FsBlobStore::open(directory.path()).unwrap();
-    store.put_bytes(b"x").unwrap();
+    put(&Files::open_with(directory.path(), true).unwrap(), b"x").unwrap();
+    let store = Files::open_with(directory.path(), true).unwrap();
+    put(&store, b"x").unwrap();
     let synced = |d: &Path| {
         store
             .steps
@@ -142,7 +156,7 @@ fn hazard_w4_nothing_is_reachable_before_it_is_published() {
 #[test]
 fn hazard_w4_a_rejected_writer_leaves_the_published_bytes_alone() {
     for (_directory, store) in stores() {
-        store.put_bytes(b"good").unwrap();
+        put(&store, b"good").unwrap();
         let mut spool = store.spool().unwrap();
         spool.append(b"evil and longer").unwrap();
         let descriptor = BlobDescriptor {
@@ -150,7 +164,7 @@ fn hazard_w4_a_rejected_writer_leaves_the_published_bytes_alone() {
             size: 4,
         };
         let error = store
-            .publish(vec![SealedSpool { spool, descriptor }])
+            .publish(&[SealedSpool { spool, descriptor }])
             .remove(0)
             .unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::Corrupt);
@@ -161,7 +175,7 @@ fn hazard_w4_a_rejected_writer_leaves_the_published_bytes_alone() {
 #[test]
 fn hazard_w12_a_truncated_blob_is_refused_and_then_replaced() {
     for (directory, store) in stores() {
-        let blob = store.put_bytes(b"whole content").unwrap().descriptor;
+        let blob = put(&store, b"whole content").unwrap().descriptor;
         let (_, path) = store.layout.place(&blob.digest).unwrap();
         let old = store.open(&blob).unwrap();
         fs::write(&path, b"whole").unwrap();
@@ -169,10 +183,10 @@ fn hazard_w12_a_truncated_blob_is_refused_and_then_replaced() {
             store.open(&blob).unwrap_err().kind,
             StorageErrorKind::Corrupt
         );
-        store.put_bytes(b"whole content").unwrap();
+        put(&store, b"whole content").unwrap();
         assert_eq!(content(&store, b"whole content"), b"whole content");
         assert_eq!(
-            old.file.metadata().unwrap().len(),
+            file(&old).0.metadata().unwrap().len(),
             5,
             "replaced by rename: the damaged file itself was not written to"
         );
@@ -183,10 +197,10 @@ fn hazard_w12_a_truncated_blob_is_refused_and_then_replaced() {
 #[test]
 fn leftovers_of_a_killed_process_go_and_those_of_a_living_one_stay() {
     let directory = tempfile::tempdir().unwrap();
-    let living = FsBlobStore::open_with(directory.path(), false).unwrap();
+    let living = Files::open_with(directory.path(), false).unwrap();
     let mut spool = living.spool().unwrap();
     fs::write(directory.path().join("blobs/spool/1-77"), b"left behind").unwrap();
-    FsBlobStore::open_with(directory.path(), false).unwrap();
+    Files::open_with(directory.path(), false).unwrap();
     assert_eq!(private_files(directory.path()), 1);
     spool.append(b"still here").unwrap();
     let descriptor = BlobDescriptor {
@@ -194,7 +208,7 @@ fn leftovers_of_a_killed_process_go_and_those_of_a_living_one_stay() {
         size: 10,
     };
     living
-        .publish(vec![SealedSpool { spool, descriptor }])
+        .publish(&[SealedSpool { spool, descriptor }])
         .remove(0)
         .unwrap();
     assert_eq!(content(&living, b"still here"), b"still here");
@@ -211,20 +225,20 @@ fn a_blob_that_stays_open_is_noticed_to_be_gone_cut_or_replaced() {
         let path = store.layout.place(&blob.digest).unwrap().1;
         let kind = || store.open(&blob).unwrap_err().kind;
 
-        store.put_bytes(bytes).unwrap();
+        put(&store, bytes).unwrap();
         let first = store.open(&blob).unwrap();
         assert!(
-            Arc::ptr_eq(&first.file, &store.open(&blob).unwrap().file),
+            Arc::ptr_eq(file(&first).0, file(&store.open(&blob).unwrap()).0),
             "opened once"
         );
         fs::remove_file(&path).unwrap();
         assert_eq!(kind(), StorageErrorKind::NotFound, "removed by hand");
 
-        store.put_bytes(bytes).unwrap();
+        put(&store, bytes).unwrap();
         assert_eq!(content(&store, bytes), bytes);
         fs::write(&path, "cut").unwrap();
         assert_eq!(kind(), StorageErrorKind::Corrupt);
-        store.put_bytes(bytes).unwrap();
+        put(&store, bytes).unwrap();
         assert_eq!(
             content(&store, bytes),
             bytes,
@@ -234,7 +248,7 @@ fn a_blob_that_stays_open_is_noticed_to_be_gone_cut_or_replaced() {
         assert!(store.delete(&blob.digest).unwrap());
         assert_eq!(kind(), StorageErrorKind::NotFound, "deleted");
         assert_eq!(
-            first.length,
+            file(&first).1,
             bytes.len() as u64,
             "who reads already goes on"
         );

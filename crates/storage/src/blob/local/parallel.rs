@@ -8,7 +8,10 @@ use std::thread;
 const WORKERS: usize = 16;
 
 /// Applies `work` to every item, on the calling thread and up to fifteen others, and gives the results in the items' order.
-pub(super) fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub(in crate::blob) fn parallel_map<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> R + Sync,
+) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::with_capacity(items.len()));
     let worker = || {
@@ -43,19 +46,19 @@ mod tests {
     #[test]
     fn results_keep_the_order_of_the_items() {
         let items: Vec<u64> = (0..100).collect();
-        let doubled = side_by_side(&items, |n| {
+        let doubled = parallel_map(&items, |n| {
             thread::sleep(std::time::Duration::from_micros(n * 7919 % 300));
             n * 2
         });
         assert_eq!(doubled, items.iter().map(|n| n * 2).collect::<Vec<_>>());
-        assert!(side_by_side(&[] as &[u8], |_| ()).is_empty());
+        assert!(parallel_map(&[] as &[u8], |_| ()).is_empty());
     }
 
     #[test]
     fn work_is_done_at_the_same_time() {
         // Nobody passes the barrier alone.
         let barrier = std::sync::Barrier::new(8);
-        side_by_side(&[(); 8], |()| {
+        parallel_map(&[(); 8], |()| {
             barrier.wait();
         });
     }

@@ -40,7 +40,7 @@ impl Space {
 
 /// Measures at most once a second, and again when what was written since then may have used up the rest.
 #[derive(Debug)]
-pub(super) struct SpaceGauge {
+pub(in crate::blob) struct SpaceGauge {
     directory: PathBuf,
     state: Mutex<Option<Measurement>>,
 }
@@ -53,7 +53,7 @@ struct Measurement {
 }
 
 impl SpaceGauge {
-    pub(super) fn new(directory: &Path) -> Self {
+    pub(in crate::blob) fn new(directory: &Path) -> Self {
         Self {
             directory: directory.to_owned(),
             state: Mutex::new(None),
@@ -61,12 +61,12 @@ impl SpaceGauge {
     }
 
     /// The last measurement, renewed if it is older than a second.
-    pub(super) fn space(&self) -> Result<Space, StorageError> {
+    pub(in crate::blob) fn space(&self) -> Result<Space, StorageError> {
         self.after_writing(0)
     }
 
     /// `Full` if `coming` more bytes would reach into the reserve.
-    pub(super) fn admit(&self, coming: u64) -> Result<(), StorageError> {
+    pub(in crate::blob) fn admit(&self, coming: u64) -> Result<(), StorageError> {
         let space = self.after_writing(coming)?;
         if space.available < space.reserve.saturating_add(coming) {
             return Err(StorageError::new(
