@@ -127,6 +127,7 @@ impl Engine {
             Arc::clone(&blobs),
             Arc::clone(&clock),
             Arc::clone(&counters),
+            parts.limits.downloads,
         );
         let repositories = Repositories::default().next(
             parts.repositories,
@@ -363,6 +364,20 @@ impl Engine {
     /// The backends' state, at most five seconds old.
     pub async fn health(&self) -> Health {
         self.operator.health().await
+    }
+
+    /// The stored bytes of an answer that was given before, by its ticket, which must be good: without a look at the record or at the
+    /// rules. `kept`: whether the file is to stay open for others; if not, its length has not been looked at, and the reader must find
+    /// exactly [`HotTicket::held_length`] bytes. `None` if they are not to be had in this way: then the request is read as any other.
+    pub fn reopen(&self, ticket: &HotTicket, kept: bool) -> Option<Cleared<Body>> {
+        let held = ticket.held.as_ref()?;
+        let open = self.catalog.reopen(&held.blob, kept)?;
+        counters::count(&held.counters.hits);
+        let body = Body::File {
+            file: open.file,
+            length: held.blob.size,
+        };
+        Some(policy::clearance::clear_again(ticket, body))
     }
 
     /// The room that there was when [`health`](Self::health) last looked.

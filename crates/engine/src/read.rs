@@ -11,7 +11,7 @@ use larder_core::{
 };
 use larder_formats::{Form, Mark, Operation};
 
-use crate::answer::{Answer, Body, Representation};
+use crate::answer::{Answer, Body, HeldBlob, Representation};
 use crate::catalog::{Catalog, Epoch};
 use crate::counters::count;
 use crate::decided;
@@ -342,6 +342,7 @@ impl Pipeline {
             representation(wanted, &record.headers, digest, digest_tag, length);
         representation.began_at = Some(record.began_at);
         representation.vary = vary;
+        let is_stored = matches!(body, SettledBody::Blob(_));
         let body = match body {
             SettledBody::Blob(open) => Body::File {
                 file: open.file,
@@ -358,9 +359,15 @@ impl Pipeline {
         // Whoever reads a file of a generation is to be known of.
         let lasting =
             !for_once && checked && !admitted.bypass_cache() && wanted.member_of().is_none();
-        let hot = lasting
+        let mut hot = lasting
             .then(|| ticket(wanted, &record, epoch, self.now()))
             .flatten();
+        if let (Some(hot), Some(blob)) = (&mut hot, record.blob().filter(|_| is_stored)) {
+            hot.held = Some(HeldBlob {
+                blob: blob.clone(),
+                counters: Arc::clone(&wanted.entry.counters),
+            });
+        }
         let freshness = freshness(&record, wanted, for_once, self.now());
         let answer = Answer {
             status: StatusCode::OK,

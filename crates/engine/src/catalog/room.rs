@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use larder_core::ArtifactRecord;
+use larder_core::{ArtifactRecord, BlobDescriptor};
 use larder_storage::{OpenBlob, StorageErrorKind};
 use larder_upstream::in_request;
 
@@ -60,6 +60,17 @@ impl Catalog {
                 tracing::warn!(%error, "the collection of unreferenced blobs was interrupted and will be tried again");
             }
         }
+    }
+
+    /// Opens bytes that were served lately. `kept`: they stay open for the next; else they are read once, and their length is for the
+    /// reader to find out. `None` if they are gone or damaged.
+    pub(crate) fn reopen(&self, blob: &BlobDescriptor, kept: bool) -> Option<OpenBlob> {
+        let opened = if kept {
+            self.blobs.open(blob)
+        } else {
+            self.blobs.open_once(blob)
+        };
+        opened.ok()
     }
 
     /// Opens a record's blob; a record whose bytes are gone or damaged is dropped, so that they are fetched again.

@@ -321,6 +321,21 @@ impl BlobStore for FsBlobStore {
         Ok(OpenBlob { file, length })
     }
 
+    fn open_once(&self, blob: &BlobDescriptor) -> Result<OpenBlob, StorageError> {
+        if let Some(open) = self.open_files.get(&blob.digest) {
+            return Ok(open);
+        }
+        let (_, path) = self.layout.place(&blob.digest)?;
+        match File::open(path) {
+            Ok(file) => Ok(OpenBlob {
+                file: Arc::new(file),
+                length: blob.size,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(not_found(&blob.digest)),
+            Err(error) => Err(StorageError::from_io("open a blob", error)),
+        }
+    }
+
     fn publish(&self, batch: Vec<SealedSpool>) -> Vec<Result<BlobInfo, StorageError>> {
         let placed = side_by_side(&batch, |sealed| self.place(sealed));
         let shards: BTreeSet<Shard> = placed.iter().flatten().map(|(_, shard)| *shard).collect();

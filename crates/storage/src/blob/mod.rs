@@ -35,6 +35,12 @@ pub trait BlobStore: Send + Sync + Debug {
     /// `blob.size`.
     fn open(&self, blob: &BlobDescriptor) -> Result<OpenBlob, StorageError>;
 
+    /// Opens a blob that is read once, as a whole: it does not stay open, and its length is not looked at, so that the reader has to
+    /// find out whether it is `blob.size`. Cheap: one open. `NotFound` if there is none.
+    fn open_once(&self, blob: &BlobDescriptor) -> Result<OpenBlob, StorageError> {
+        self.open(blob)
+    }
+
     /// Makes spools durable under their digests, in the order of `batch`: every file is on stable storage before its name appears,
     /// and every directory touched is synchronised once per batch (hazard L1). Blocking: call it on a blocking thread.
     ///

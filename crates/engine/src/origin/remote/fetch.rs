@@ -164,6 +164,7 @@ impl Remote {
         } else {
             self.budgets.download().await
         };
+        let _place = self.catalog.spool_place(wanted).await;
         let mut tried = Tried::default();
         loop {
             let mut expectation = self.inquiry().expect(wanted).await;
