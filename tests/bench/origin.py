@@ -2,6 +2,7 @@
 """The upstream of the benchmark: counts, throttles, delays and breaks off answers. Loopback only.
 
     /f/SIZE.bin   /n/ANY/f/SIZE.bin          files; `n/ANY` makes a path that no cache knows yet
+    /small/NUMBER.bin                        files of 10 KiB, each with bytes of its own
     /npm/NAME   /npm/NAME/-/NAME-VERSION.tgz packument (abbreviated by Accept), tarball; NAME `few-…` has three versions
     /pypi/simple/NAME/   /pypi/packages/…    simple page (HTML, or JSON by Accept), files
     /helm/…index.yaml                        the large index
@@ -76,6 +77,8 @@ class Site:
     def find(self, path, accept):
         if found := re.fullmatch(r"(?:/n/\w+)?/f/(\w+)\.bin", path):
             return self._file(found[1]) if found[1] in data.SIZES else None
+        if found := re.fullmatch(r"/small/(\d+)\.bin", path):
+            return self._bytes(hashlib.sha256(found[1].encode()).digest() * 320, "application/octet-stream")
         if found := re.fullmatch(r"/npm/([\w-]+)/-/\1-(0\.0\.\d)\.tgz", path):
             return self._file(data.VERSIONS[found[2]])
         if found := re.fullmatch(r"/npm/([\w-]+)", path):

@@ -23,18 +23,21 @@ sys.dont_write_bytecode = True
 import bulk
 import cold
 import data
+import distinct
 import documents
 import faults
 import hits
 import images
 import memory
 import start
+import tls
 from report import Report
-from servers import Failed, Larder, Nginx, Origin, Registry
+from servers import Failed, Larder, Nginx, Origin, Registry, make_certificate
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
-CASES = {**hits.CASES, **bulk.CASES, **images.CASES, **cold.CASES, **documents.CASES, **memory.CASES, **start.CASES, **faults.CASES}
+MODULES = (hits, distinct, bulk, tls, images, cold, documents, memory, start, faults)
+CASES = {name: case for module in MODULES for name, case in module.CASES.items()}
 
 
 class Bench:
@@ -63,14 +66,17 @@ class Bench:
                 yield number, server
 
     @contextlib.contextmanager
-    def servers(self, *, nginx=True, registry=False, **settings):
+    def servers(self, *, nginx=True, registry=False, tls=False, **settings):
         """A new larder with these top-level settings, and beside it a new nginx and, where wanted, another registry; all with
-        empty caches."""
+        empty caches. `tls`: both speak it, with the same certificate."""
         directory = Path(tempfile.mkdtemp(prefix="servers-", dir=self._directory))
         started = []
+        certificate = make_certificate(directory) if tls else None
+        if certificate:
+            settings["tls"] = certificate
         try:
             made = [Larder(directory / "larder", self._binary, self.origin, **settings)]
-            made += [Nginx(directory / "nginx", self.origin)] if nginx else []
+            made += [Nginx(directory / "nginx", self.origin, certificate)] if nginx else []
             made += [Registry(directory / "registry", self.origin)] if registry else []
             for server in made:
                 started.append(server)
@@ -138,7 +144,7 @@ def what_is_missing(options, chosen):
     if not chosen:
         return "no case has such a name; --list prints them"
     missing = [
-        name for name in ("nginx", "wrk", "docker-registry") if not shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        name for name in ("nginx", "wrk", "curl", "openssl", "docker-registry") if not shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     ]
     return f"not installed: {', '.join(missing)}; tests/install/clients.sh --bench installs them" if missing else ""
 

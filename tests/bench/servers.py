@@ -191,10 +191,10 @@ class Nginx(Server):
 
     name = "nginx"
 
-    def __init__(self, directory, origin):
+    def __init__(self, directory, origin, certificate=None):
         super().__init__(directory)
         self._config = directory / "nginx.conf"
-        self._config.write_text(nginx_configuration(directory, self.port, origin.port))
+        self._config.write_text(nginx_configuration(directory, self.port, origin.port, certificate))
 
     def command(self):
         program = shutil.which("nginx") or "/usr/sbin/nginx"
@@ -206,9 +206,22 @@ class Nginx(Server):
         return f"/{path}" if prefix == "files" else f"/{prefix}/{path}"
 
 
-def nginx_configuration(directory, port, origin_port):
+def make_certificate(directory):
+    """A certificate of its own making for 127.0.0.1, and its key."""
+    files = {"cert": str(directory / "cert.pem"), "key": str(directory / "key.pem")}
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN=localhost"
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run(
+        [*command.split(), *names, "-keyout", files["key"], "-out", files["cert"]], check=True, capture_output=True
+    )
+    return files
+
+
+def nginx_configuration(directory, port, origin_port, certificate):
     user = f"user {pwd.getpwuid(os.getuid()).pw_name};" if os.getuid() == 0 else ""
     temporary = " ".join(f"{kind}_temp_path {directory}/tmp-{kind};" for kind in ("client_body", "proxy", "fastcgi"))
+    secure = "ssl http2" if certificate else ""
+    files = f"ssl_certificate {certificate['cert']}; ssl_certificate_key {certificate['key']};" if certificate else ""
     return f"""\
 {user} daemon off; worker_processes 2; worker_rlimit_nofile 20000;
 pid {directory}/nginx.pid; error_log {directory}/error.log warn;
@@ -220,7 +233,7 @@ http {{
   proxy_cache_path {directory}/cache levels=1:2 keys_zone=cache:50m max_size=30g inactive=24h use_temp_path=off;
   upstream origin {{ server 127.0.0.1:{origin_port}; keepalive 64; keepalive_requests 1000000; }}
   server {{
-    listen 127.0.0.1:{port} reuseport backlog=4096;
+    listen 127.0.0.1:{port} {secure} reuseport backlog=4096; {files}
     location / {{
       proxy_pass http://origin; proxy_http_version 1.1; proxy_connect_timeout 2s;
       proxy_set_header Connection ""; proxy_set_header Host 127.0.0.1:{origin_port};

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
-use larder_core::{CacheStatus, Source, UnixMillis};
+use larder_core::{BlobDescriptor, CacheStatus, Source, UnixMillis};
 
+use crate::counters::RepositoryCounters;
 use crate::policy::clearance::Cleared;
 
 pub use larder_storage::Body;
@@ -82,9 +83,23 @@ pub struct HotTicket {
     pub contacted_at: UnixMillis,
     /// Whether anybody may read it. Of what only some may read, nothing is answered before it is known who asks.
     pub for_anyone: bool,
+    /// The stored bytes that the answer is, if it is a stored file as it stands.
+    pub(crate) held: Option<HeldBlob>,
+}
+
+/// Stored bytes that can be opened again, and where that is counted.
+#[derive(Debug, Clone)]
+pub(crate) struct HeldBlob {
+    pub(crate) blob: BlobDescriptor,
+    pub(crate) counters: Arc<RepositoryCounters>,
 }
 
 impl HotTicket {
+    /// The length in bytes of the stored file that the answer is; `None` if it is none, and cannot be opened again by this ticket.
+    pub fn held_length(&self) -> Option<u64> {
+        self.held.as_ref().map(|held| held.blob.size)
+    }
+
     /// Whether the answer may still be given at `now`: no flush, replacement or reload since, and still fresh.
     pub fn is_good(&self, now: UnixMillis) -> bool {
         let holds = |epoch: &std::sync::atomic::AtomicU64, value: u64| {

@@ -124,6 +124,7 @@ impl Engine {
             Arc::clone(&blobs),
             Arc::clone(&clock),
             Arc::clone(&counters),
+            parts.limits.downloads,
         );
         let budgets = Budgets::new(parts.limits);
         budgets.configured(&parts.repositories);
@@ -364,6 +365,16 @@ impl Engine {
     /// The backends' state, at most five seconds old.
     pub async fn health(&self) -> Health {
         self.operator.health().await
+    }
+
+    /// The stored bytes of an answer that was given before, by its ticket, which must be good: without a look at the record or at the
+    /// rules. `kept`: whether the file is to stay open for others; if not, its length has not been looked at, and the reader must find
+    /// exactly [`HotTicket::held_length`] bytes. `None` if they are not to be had in this way: then the request is read as any other.
+    pub fn reopen(&self, ticket: &HotTicket, kept: bool) -> Option<Cleared<Body>> {
+        let held = ticket.held.as_ref()?;
+        let body = self.catalog.reopen(&held.blob, kept)?;
+        counters::count(&held.counters.hits);
+        Some(policy::clearance::clear_again(ticket, body))
     }
 
     /// The room that there was when [`health`](Self::health) last looked.

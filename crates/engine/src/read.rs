@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use larder_core::{ArtifactRecord, Clock, Content, Decision, Fault, Source, UnixMillis, decide};
 use larder_formats::{Form, Operation};
 
-use crate::answer::{Answer, Body};
+use crate::answer::{Answer, Body, HeldBlob};
 use crate::catalog::{Catalog, Epoch};
 use crate::counters::count;
 use crate::decided;
@@ -279,13 +279,20 @@ impl Pipeline {
             representation(wanted, &record.headers, digest, digest_tag, length);
         representation.began_at = Some(record.began_at);
         representation.vary = vary;
+        let is_stored = matches!(body, Body::File { .. });
         let body = self.clear_artifact(admitted, &record, length, body)?;
         let checked = record.verified || !admission::may_be_named(wanted);
         // Whoever reads a file of a generation is to be known of.
         let lasting = !for_once && checked && !admitted.bypass_cache() && !wanted.is_member();
-        let hot = lasting
+        let mut hot = lasting
             .then(|| ticket(wanted, &record, epoch, self.now()))
             .flatten();
+        if let (Some(hot), Some(blob)) = (&mut hot, record.blob().filter(|_| is_stored)) {
+            hot.held = Some(HeldBlob {
+                blob: blob.clone(),
+                counters: Arc::clone(&wanted.entry.counters),
+            });
+        }
         let freshness = freshness(&record, wanted, for_once, self.now());
         let answer = Answer {
             status: StatusCode::OK,

@@ -122,6 +122,7 @@ pub(crate) fn ticket(
         fresh_until: until,
         contacted_at: record.contacted_at,
         for_anyone: true,
+        held: None,
     })
 }
 

@@ -40,6 +40,7 @@ pub fn ticket(
         fresh_until,
         contacted_at,
         for_anyone: true,
+        held: None,
     }
 }
 

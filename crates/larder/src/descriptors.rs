@@ -9,8 +9,10 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 pub(crate) struct Shares {
     /// Clients, beside the reserve that the server keeps for probes.
     pub(crate) connections: usize,
-    /// Downloads of files; each has a spool file and a connection.
+    /// Downloads of files; each has a spool file and a connection, as have as many of documents.
     pub(crate) downloads: usize,
+    /// Uploads that are received; each has a spool file.
+    pub(crate) uploads: usize,
     /// Files of the hot set.
     pub(crate) hot_files: usize,
     /// Blobs that stay open outside it.
@@ -21,17 +23,18 @@ pub(crate) struct Shares {
 
 impl Shares {
     /// What is wanted, if `limit` descriptors are enough for all of it; else a part of the limit for each: half for connections with
-    /// their reserve, a quarter for downloads, an eighth in all for what is held open for speed. The rest is for the database (some
+    /// their reserve, a quarter for downloads, a tenth in all for what is held open for speed. The rest is for the database (some
     /// twenty), listeners, connections to upstreams that are kept, and answers that read a file by themselves.
     pub(crate) fn of(limit: usize, wanted: Self) -> Self {
-        if wanted.descriptors() <= limit - limit / 16 {
+        if wanted.descriptors() <= limit - limit / 32 {
             return wanted;
         }
         let connections = (limit / 2).saturating_sub(RESERVED_CONNECTIONS);
         Self {
             connections: wanted.connections.min(connections).max(1),
-            downloads: wanted.downloads.min(limit / 8).max(1),
-            hot_files: wanted.hot_files.min(limit / 16),
+            downloads: wanted.downloads.min(limit / 16).max(1),
+            uploads: wanted.uploads.min(limit / 64).max(1),
+            hot_files: wanted.hot_files.min(limit / 32),
             blobs: wanted.blobs.min(limit / 32),
             derived: wanted.derived.min(limit / 32),
         }
@@ -41,7 +44,8 @@ impl Shares {
     fn descriptors(self) -> usize {
         self.connections
             + RESERVED_CONNECTIONS
-            + 2 * self.downloads
+            + 4 * self.downloads
+            + self.uploads
             + self.hot_files
             + self.blobs
             + self.derived
@@ -83,6 +87,7 @@ mod tests {
     const WANTED: Shares = Shares {
         connections: 10_000,
         downloads: 512,
+        uploads: 128,
         hot_files: 4_096,
         blobs: 1_024,
         derived: 2_048,
@@ -108,7 +113,7 @@ mod tests {
                 "{limit}: {shares:?}: some are left for everything else"
             );
             assert!(
-                connections >= limit / 2 && shares.downloads >= (limit / 8).min(512),
+                connections >= limit / 2 && shares.downloads >= (limit / 16).min(512),
                 "{limit}: {shares:?}"
             );
         }

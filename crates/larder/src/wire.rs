@@ -49,6 +49,7 @@ pub(crate) fn wanted_shares(settings: &Settings) -> Shares {
     Shares {
         connections: settings.limits.connections,
         downloads: settings.limits.downloads,
+        uploads: ServerLimits::default().uploads,
         hot_files: larder_server::hot_files(settings.hot_set),
         blobs: larder_storage::MOST_OPEN_BLOBS,
         derived: larder_engine::MOST_DERIVED_FILES,
@@ -157,6 +158,7 @@ pub(crate) fn server_settings(
         hot_files: shares.hot_files,
         limits: ServerLimits {
             connections: shares.connections,
+            uploads: shares.uploads,
             ..ServerLimits::default()
         },
         version: VERSION,

@@ -21,8 +21,24 @@ pub enum CachedRead {
 /// # Errors
 /// [`io::ErrorKind::UnexpectedEof`] if the file ends at or before `offset`; otherwise the error of the system call.
 pub fn read_cached(file: &File, offset: u64, length: usize) -> io::Result<CachedRead> {
-    let mut buffer: Vec<u8> = Vec::with_capacity(length);
-    let read = nowait_read(file, offset, buffer.spare_capacity_mut())?;
+    read_cached_into(file, offset, length, Vec::with_capacity(length))
+}
+
+/// The same into a buffer that is at hand: what it holds is forgotten. It grows if it has no room for `length` bytes.
+///
+/// # Errors
+/// As [`read_cached`].
+pub fn read_cached_into(
+    file: &File,
+    offset: u64,
+    length: usize,
+    mut buffer: Vec<u8>,
+) -> io::Result<CachedRead> {
+    buffer.clear();
+    buffer.reserve(length);
+    let room = buffer.spare_capacity_mut();
+    let wanted = room.len().min(length);
+    let read = nowait_read(file, offset, &mut room[..wanted])?;
     match read {
         None => Ok(CachedRead::NotCached),
         Some(0) if length > 0 => Err(io::ErrorKind::UnexpectedEof.into()),

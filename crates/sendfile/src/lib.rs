@@ -22,7 +22,7 @@ mod mapping;
 mod stream;
 
 pub use allocator::return_large_blocks;
-pub use cached::{CachedRead, cached_prefix, read_cached};
+pub use cached::{CachedRead, cached_prefix, read_cached, read_cached_into};
 pub use mapping::FileSender;
 pub use stream::SendfileStream;
 

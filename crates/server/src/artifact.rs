@@ -12,18 +12,20 @@ use hyper::body::Incoming;
 use larder_core::{
     ErrorCode, Fault, FaultKind, Mount, Repository, RepositoryKind, Source, UnixMillis,
 };
-use larder_engine::{Answer, ArtifactRequest, Body};
+use larder_engine::{Answer, ArtifactRequest, Body, HotTicket};
 
 use crate::backend::Backend;
 use crate::body::ResponseBody;
 use crate::exchange::{Exchange, Handled};
-use crate::file_body::read_small;
-use crate::hot::{HotBody, HotVariant, MAX_IN_MEMORY};
+use crate::file_body::{read_cached_whole, read_small};
+use crate::hot::{self, HotBody, HotVariant, MAX_IN_MEMORY};
 use crate::metrics::{BytesSent, RepositoryRequests, RequestKind};
 use crate::oci::API_VERSION;
 use crate::problem::{self, Audience};
 use crate::respond::{self, Asked, Prepared, Timing, Unmet};
 use crate::selector::Selector;
+use crate::state::Shared;
+use crate::warm::{PackedHead, WarmAnswer};
 use crate::{request_body, unknown};
 
 /// What files of local repositories offer.
@@ -161,6 +163,7 @@ async fn read<B: Backend>(
     repository: Option<&Repository>,
 ) -> Result<(Response<ResponseBody>, RequestKind), Fault> {
     let head = exchange.head;
+    let again = exchange.shared.sightings.again(target_of(exchange));
     let mut answer = exchange
         .backend
         .read(request(exchange, address, body))
@@ -180,7 +183,10 @@ async fn read<B: Backend>(
         sender: exchange.connection.sender.as_ref(),
     };
     let requests = exchange.shared.metrics.repository(address.repository);
-    let response = if exchange.shared.hot.is_enabled() && is_hot(&answer, &head.method) {
+    let is_hot = is_hot(&answer, &head.method);
+    let response = if is_hot && is_warm(&answer) && !(again && exchange.shared.hot.is_enabled()) {
+        remember_head_and_respond(exchange, requests, answer, loaded, asked)
+    } else if is_hot && exchange.shared.hot.is_enabled() {
         remember_and_respond(exchange, requests, answer, loaded, asked)
     } else {
         let sent = requests.sent(answer.source);
@@ -290,6 +296,42 @@ fn is_hot(answer: &Answer, method: &Method) -> bool {
         && !answer.freshness.no_store
 }
 
+/// Whether an answer can go into the warm set: a stored file that every request gets alike.
+fn is_warm(answer: &Answer) -> bool {
+    let is_held = |ticket: &HotTicket| ticket.held_length().is_some();
+    answer.representation.vary.is_empty() && answer.hot.as_ref().is_some_and(is_held)
+}
+
+fn target_of<'e, B>(exchange: &'e Exchange<'_, B>) -> &'e str {
+    let target = exchange.head.uri.path_and_query();
+    target.map_or("", |target| target.as_str())
+}
+
+/// Keeps the head of an answer that nobody has asked for lately, and not its body.
+fn remember_head_and_respond<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    requests: Arc<RepositoryRequests>,
+    mut answer: Answer,
+    loaded: Option<Bytes>,
+    asked: Asked<'_>,
+) -> Result<Response<ResponseBody>, Unmet> {
+    let timing = timing(&answer, exchange.backend.now());
+    let prepared = prepare(&mut answer);
+    let source = answer.source;
+    if let (Some(head), Some(ticket)) = (PackedHead::of(&prepared), answer.hot) {
+        let requests = Arc::clone(&requests);
+        let warm = WarmAnswer {
+            head,
+            ticket,
+            requests,
+        };
+        exchange.shared.warm.insert(target_of(exchange), warm);
+    }
+    let body = loaded.map_or_else(|| answer.body.into_inner(), Body::Memory);
+    let sent = requests.sent(source);
+    respond::respond(Cow::Owned(prepared), body, timing, asked, sent)
+}
+
 fn remember_and_respond<B: Backend>(
     exchange: &Exchange<'_, B>,
     requests: Arc<RepositoryRequests>,
@@ -314,11 +356,7 @@ fn remember_and_respond<B: Backend>(
         asked,
         requests.sent(source),
     );
-    let target = exchange
-        .head
-        .uri
-        .path_and_query()
-        .map_or("", |target| target.as_str());
+    let target = target_of(exchange);
     if let (Some(selector), Some(ticket)) = (selector, ticket) {
         exchange.shared.hot.insert(
             target,
@@ -350,6 +388,44 @@ pub(crate) fn from_hot(
         sent,
     )
     .ok()
+}
+
+/// The answer out of the warm set, whose ticket is good; and its body if that is an open file. One that is asked for `again` enters the hot
+/// set. `None` if the body is not at hand, or an error body is needed: the long way finds out.
+pub(crate) fn from_warm<B: Backend>(
+    backend: &B,
+    shared: &Shared,
+    (target, warm): (&str, &WarmAnswer),
+    asked: Asked<'_>,
+    now: UnixMillis,
+) -> Option<Response<ResponseBody>> {
+    let again = shared.sightings.again(target);
+    let length = warm.ticket.held_length()?;
+    let is_small = length <= MAX_IN_MEMORY;
+    let body = backend.reopen(&warm.ticket, again || !is_small)?;
+    let loaded = match body.get() {
+        Body::File { file, .. } if is_small && length > 0 => Some(read_cached_whole(file, length)?),
+        _ => None,
+    };
+    let prepared = warm.head.unpack()?;
+    let sent = warm.requests.sent(Source::Cache);
+    let timing = hot::timing(&warm.ticket, now);
+    if !(again && shared.hot.is_enabled()) {
+        let body = loaded.map_or_else(|| body.into_inner(), Body::Memory);
+        return respond::respond(Cow::Owned(prepared), body, timing, asked, sent).ok();
+    }
+    let body = HotBody::new(body, loaded);
+    let (borrowed, sent_body) = (Cow::Borrowed(&prepared), body.body());
+    let response = respond::respond(borrowed, sent_body, timing, asked, sent).ok();
+    let variant = HotVariant {
+        selector: Selector::anything(),
+        prepared,
+        body,
+        ticket: warm.ticket.clone(),
+        requests: Arc::clone(&warm.requests),
+    };
+    shared.hot.insert(target, variant, now);
+    response
 }
 
 fn unmet_response<B: Backend>(

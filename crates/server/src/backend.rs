@@ -9,8 +9,9 @@ use bytes::Bytes;
 use futures_core::Stream;
 use larder_core::{ErrorCode, Fault, FaultKind, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    Answer, ArtifactRequest, BudgetUse, DiskSpace, FlushReport, FlushRequest, Health, HeldPage,
-    HeldRequest, HeldSize, HeldSummary, MirrorReport, UpstreamReport, Written,
+    Answer, ArtifactRequest, Body, BudgetUse, Cleared, DiskSpace, FlushReport, FlushRequest,
+    Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket, MirrorReport, UpstreamReport,
+    Written,
 };
 use larder_formats::ErrorBody;
 
@@ -44,6 +45,12 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         request: ArtifactRequest<'_>,
     ) -> impl Future<Output = Result<Answer, Fault>> + Send;
+
+    /// The stored bytes of an answer that was given before, by a ticket that is still good. `kept`: the file stays open for others; else
+    /// its length has not been looked at. `None`: the request is to be read as any other.
+    fn reopen(&self, _ticket: &HotTicket, _kept: bool) -> Option<Cleared<Body>> {
+        None
+    }
 
     /// Forgets copies (`PUT /cache/flush`).
     fn flush(

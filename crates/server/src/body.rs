@@ -78,6 +78,11 @@ impl ResponseBody {
         })))
     }
 
+    /// Whether all of it is in memory and leaves at once.
+    pub(crate) fn is_at_hand(&self) -> bool {
+        matches!(self.0, Kind::Bytes(_))
+    }
+
     /// For HTTP/2: a large body in memory leaves in frames, so that it is seen whether its client takes them.
     pub(crate) fn in_frames(self) -> Self {
         match self.0 {

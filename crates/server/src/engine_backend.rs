@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use larder_core::{Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    Answer, ArtifactRequest, DiskSpace, Engine, FlushReport, FlushRequest, Health, HeldPage,
-    HeldRequest, HeldSummary, UpstreamReport, Written,
+    Answer, ArtifactRequest, Body, Cleared, DiskSpace, Engine, FlushReport, FlushRequest, Health,
+    HeldPage, HeldRequest, HeldSummary, HotTicket, UpstreamReport, Written,
 };
 use larder_formats::{ErrorBody, format_of, standard_error_body};
 
@@ -34,6 +34,10 @@ impl Backend for Arc<Engine> {
 
     async fn read(&self, request: ArtifactRequest<'_>) -> Result<Answer, Fault> {
         Engine::read(self, request).await
+    }
+
+    fn reopen(&self, ticket: &HotTicket, kept: bool) -> Option<Cleared<Body>> {
+        Engine::reopen(self, ticket, kept)
     }
 
     async fn flush(&self, request: FlushRequest) -> Result<FlushReport, Fault> {

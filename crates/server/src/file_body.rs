@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use larder_sendfile::{CachedRead, FileSender, MIN_MAPPED, cached_prefix, read_cached};
+use larder_sendfile::{
+    CachedRead, FileSender, MIN_MAPPED, cached_prefix, read_cached, read_cached_into,
+};
 use tokio::task::JoinHandle;
 
 use crate::frames::Lease;
@@ -121,7 +123,7 @@ impl FileBody {
             };
         }
         let lease = Lease::take(self.remaining.min(READ) as usize);
-        match read_cached(&self.file, self.offset, lease.length())? {
+        match read_cached_into(&self.file, self.offset, lease.length(), lease.buffer())? {
             CachedRead::Bytes(bytes) => Ok(Some(lease.hold(bytes))),
             CachedRead::NotCached => Ok(None),
         }
@@ -173,6 +175,17 @@ pub(crate) fn read_exactly(file: &File, offset: u64, length: usize) -> io::Resul
     let mut buffer = vec![0; length];
     file.read_exact_at(&mut buffer, offset)?;
     Ok(buffer.into())
+}
+
+/// Reads a whole short file that must have exactly `length` bytes, if the page cache has all of them. `None` where it has not, or where the
+/// file has another length.
+pub(crate) fn read_cached_whole(file: &File, length: u64) -> Option<Bytes> {
+    // One byte more than there should be: a file that is too long is found out without a call of its own.
+    let most = usize::try_from(length).ok()?.checked_add(1)?;
+    match read_cached(file, 0, most) {
+        Ok(CachedRead::Bytes(bytes)) if bytes.len() as u64 == length => Some(bytes.into()),
+        _ => None,
+    }
 }
 
 /// Reads a whole short file: from the page cache at once, else on the blocking pool.
@@ -254,6 +267,17 @@ mod tests {
         assert_eq!(first.len() as u64, WARM);
         let rest = collect(body).await.unwrap();
         assert!([first.to_vec(), rest].concat() == content[7..]);
+    }
+
+    #[test]
+    fn a_file_of_another_length_is_not_read_as_a_whole() {
+        let (file, content) = file_of(1_000);
+        // A file system without RWF_NOWAIT gives nothing at all.
+        if let Some(bytes) = read_cached_whole(&file, 1_000) {
+            assert_eq!(bytes, content);
+        }
+        assert!(read_cached_whole(&file, 999).is_none());
+        assert!(read_cached_whole(&file, 1_001).is_none());
     }
 
     #[tokio::test]

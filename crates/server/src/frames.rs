@@ -2,6 +2,7 @@
 //! share one room: who finds it taken goes on in small frames, so that slow readers cost others speed, and nobody memory.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -13,6 +14,17 @@ const SMALL: usize = 4 << 10;
 
 /// What is left of [`ROOM`].
 static FREE: AtomicUsize = AtomicUsize::new(ROOM);
+
+/// Buffers that have been sent and wait to be filled again: new ones would have to be cleared by the kernel.
+static SPARE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+
+/// Spare buffers at most, and the largest that is kept.
+const MOST_SPARE: usize = 16;
+const LARGEST_SPARE: usize = 64 << 10;
+
+fn spare() -> MutexGuard<'static, Vec<Vec<u8>>> {
+    SPARE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Room for one frame, given back with the last of its bytes.
 #[derive(Debug)]
@@ -51,6 +63,16 @@ impl Lease {
         self.granted
     }
 
+    /// An empty buffer for it.
+    pub(crate) fn buffer(&self) -> Vec<u8> {
+        let used = if self.granted > SMALL {
+            spare().pop()
+        } else {
+            None
+        };
+        used.unwrap_or_else(|| Vec::with_capacity(self.granted))
+    }
+
     /// The bytes that were read, with their room.
     pub(crate) fn hold(self, bytes: Vec<u8>) -> Bytes {
         Bytes::from_owner(Frame {
@@ -69,6 +91,18 @@ impl Drop for Lease {
 struct Frame {
     bytes: Vec<u8>,
     _lease: Lease,
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        if !(SMALL + 1..=LARGEST_SPARE).contains(&self.bytes.capacity()) {
+            return;
+        }
+        let mut spare = spare();
+        if spare.len() < MOST_SPARE {
+            spare.push(std::mem::take(&mut self.bytes));
+        }
+    }
 }
 
 impl AsRef<[u8]> for Frame {

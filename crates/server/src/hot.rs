@@ -97,19 +97,24 @@ impl HotVariant {
 
     /// The age and remaining life at `now`.
     pub(crate) fn timing(&self, now: UnixMillis) -> Timing {
-        let remaining = self.ticket.fresh_until.map(|until| until.since(now));
-        let ttl = remaining.map(|remaining| remaining.as_secs() as i64);
-        Timing {
-            age: now.since(self.ticket.contacted_at),
-            remaining,
-            no_store: false,
-            cache_status: CacheStatus {
-                hit: true,
-                ttl,
-                ..CacheStatus::default()
-            },
-            source: Source::Cache,
-        }
+        timing(&self.ticket, now)
+    }
+}
+
+/// The age and remaining life at `now` of an answer with this ticket.
+pub(crate) fn timing(ticket: &HotTicket, now: UnixMillis) -> Timing {
+    let remaining = ticket.fresh_until.map(|until| until.since(now));
+    let ttl = remaining.map(|remaining| remaining.as_secs() as i64);
+    Timing {
+        age: now.since(ticket.contacted_at),
+        remaining,
+        no_store: false,
+        cache_status: CacheStatus {
+            hit: true,
+            ttl,
+            ..CacheStatus::default()
+        },
+        source: Source::Cache,
     }
 }
 

@@ -33,6 +33,8 @@ use crate::settings::{LiveSettings, ServerSettings};
 use crate::state::{Connection, Shared};
 use crate::streams::Streams;
 use crate::tls::{Tls, TlsError};
+use crate::uploads::Uploads;
+use crate::warm::{Sightings, WarmSet};
 use crate::watched::Watched;
 
 /// Largest request head and, for a slow client, the most that waits in memory beside one frame.
@@ -93,6 +95,7 @@ impl ServerHandle {
     pub fn replace_live(&self, live: LiveSettings) {
         self.shared.live.store(Arc::new(live));
         self.shared.hot.clear();
+        self.shared.warm.clear();
     }
 
     /// Keeps what came of a reload, for `/health` and the metrics.
@@ -134,10 +137,13 @@ pub async fn bind(settings: ServerSettings) -> Result<BoundServer, BindError> {
     let shared = Arc::new(Shared {
         live: ArcSwap::from_pointee(settings.live),
         hot: HotSet::new(settings.hot_set_bytes, settings.hot_files),
+        warm: WarmSet::new(),
+        sightings: Sightings::new(),
         metrics: Metrics::new(),
         hot_set_limit: settings.hot_set_bytes,
         limits: settings.limits,
         bodies: BodyBudget::new(settings.limits.bodies_bytes),
+        uploads: Uploads::new(settings.limits.uploads),
         loopback_only: addresses.iter().all(is_loopback),
         version: settings.version,
         started: SystemClock.now(),

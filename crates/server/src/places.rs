@@ -1,13 +1,13 @@
-//! Which connections may be open: a number in all, of which no peer gets the last quarter, and a few places beyond them that are kept for
-//! those who only ask how larder does (`/live`, `/ready`, `/health`).
+//! Which connections may be open: a number in all, of which no peer gets the last quarter, nor more than a quarter while others wait; and a
+//! few places beyond them that are kept for those who only ask how larder does (`/live`, `/ready`, `/health`).
 //!
-//! A newcomer is always accepted. Where no place is free for it, the connection that has been idle longest makes room: one of the peer
-//! with the most, and never one of a peer that has fewer than the newcomer's. Where nobody is idle, it sits in the reserve: its probes
-//! are answered, and its other requests wait a moment for a place.
+//! A newcomer is always accepted. Where no place is free for it, a connection that is idle makes room: the one that has been idle longest of
+//! the peer with the most idle ones, and never one of a peer that has fewer than the newcomer's. Where nobody is idle, it sits in the
+//! reserve: its probes are answered, and its other requests wait a moment for a place.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -50,7 +50,6 @@ impl Peer {
 pub(crate) struct Places {
     limit: usize,
     state: Mutex<State>,
-    waiting: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +57,8 @@ struct State {
     next: u64,
     open: usize,
     peers: HashMap<Peer, Vec<Sitter>>,
+    /// Requests in the reserve that wait for a place.
+    waiting: HashMap<Peer, usize>,
     reserve: VecDeque<Sitter>,
     warned: Option<Instant>,
 }
@@ -88,13 +89,17 @@ impl Places {
         Arc::new(Self {
             limit: limit.max(1),
             state: Mutex::default(),
-            waiting: AtomicUsize::new(0),
         })
     }
 
-    /// The most that one peer may have: the last quarter is for others.
-    fn share(&self) -> usize {
-        self.limit - self.limit / 4
+    /// The most that a peer may have: the last quarter is for others, and while others wait that have less, a quarter is enough.
+    fn share(&self, state: &State, peer: Peer) -> usize {
+        let quarter = (self.limit / 4).max(1);
+        if state.others_wait(peer, quarter) {
+            quarter
+        } else {
+            self.limit - self.limit / 4
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -160,21 +165,27 @@ impl Places {
     /// Whether there is an ordinary place for this peer, if need be one that somebody idle leaves now.
     fn has_room(&self, state: &mut State, peer: Peer, is_proxy: bool) -> bool {
         let own = state.peers.get(&peer).map_or(0, Vec::len);
-        let is_over = !is_proxy && own >= self.share();
+        let is_over = !is_proxy && own >= self.share(state, peer);
         if !is_over && state.open < self.limit {
             return true;
         }
         let idle_since = |sitter: &Sitter| sitter.activity.quiet_for().filter(|idle| *idle >= IDLE);
+        let may_lose = |other: Peer, held: usize| other == peer || (!is_over && held > own);
         let idlest = state
             .peers
             .iter()
-            .filter(|(other, sitters)| **other == peer || (!is_over && sitters.len() > own))
-            .flat_map(|(other, sitters)| {
-                sitters.iter().map(|sitter| (*other, sitters.len(), sitter))
+            .filter(|(other, sitters)| may_lose(**other, sitters.len()))
+            .filter_map(|(other, sitters)| {
+                let idle = sitters
+                    .iter()
+                    .filter_map(|sitter| Some((idle_since(sitter)?, sitter.id)));
+                let (count, oldest) = idle.fold((0, None), |(count, oldest), one| {
+                    (count + 1, oldest.max(Some(one)))
+                });
+                oldest.map(|(idle, id)| ((count, idle), *other, id))
             })
-            .filter_map(|(other, held, sitter)| Some((held, idle_since(sitter)?, other, sitter.id)))
-            .max_by_key(|(held, idle, ..)| (*held, *idle));
-        let Some((_, _, other, id)) = idlest else {
+            .max_by_key(|(idle, ..)| *idle);
+        let Some((_, other, id)) = idlest else {
             return false;
         };
         if let Some(left) = state.stand(other, id) {
@@ -199,6 +210,13 @@ impl State {
         }
         self.open -= 1;
         Some(sitter)
+    }
+
+    /// Whether a request of another peer waits that has fewer places than `quarter`.
+    fn others_wait(&self, peer: Peer, quarter: usize) -> bool {
+        let held = |peer: &Peer| self.peers.get(peer).map_or(0, Vec::len);
+        let mut waiting = self.waiting.keys().filter(|other| **other != peer);
+        waiting.any(|other| held(other) < quarter)
     }
 
     /// Says, once in a while, that there are no places left.
@@ -250,11 +268,9 @@ impl Seat {
             return true;
         }
         // The rest of the reserve is for probes.
-        if self.places.waiting.fetch_add(1, Ordering::Relaxed) >= RESERVE / 2 {
-            self.places.waiting.fetch_sub(1, Ordering::Relaxed);
+        let Some(_leaving) = Leaving::begin(&self.places, self.peer) else {
             return false;
-        }
-        let _leaving = Leaving(&self.places.waiting);
+        };
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             tokio::time::sleep(LOOK).await;
@@ -297,12 +313,32 @@ impl Drop for Seat {
     }
 }
 
-/// One less waits.
-struct Leaving<'a>(&'a AtomicUsize);
+/// One more waits, until it is dropped.
+struct Leaving<'a>(&'a Places, Peer);
+
+impl<'a> Leaving<'a> {
+    /// `None` if enough wait already: of one peer, no more than half of what may wait.
+    fn begin(places: &'a Places, peer: Peer) -> Option<Self> {
+        let mut state = places.state();
+        let all: usize = state.waiting.values().sum();
+        let own = state.waiting.get(&peer).copied().unwrap_or_default();
+        if all >= RESERVE / 2 || own >= RESERVE / 4 {
+            return None;
+        }
+        *state.waiting.entry(peer).or_default() += 1;
+        Some(Self(places, peer))
+    }
+}
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut state = self.0.state();
+        if let Some(own) = state.waiting.get_mut(&self.1) {
+            *own -= 1;
+            if *own == 0 {
+                state.waiting.remove(&self.1);
+            }
+        }
     }
 }
 
@@ -386,6 +422,51 @@ mod tests {
         });
         assert!(waiting.take_place().await);
         freed.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_others_wait_a_quarter_is_enough() {
+        let places = Places::new(8);
+        let mut first: Vec<_> = (0..6).map(|_| admit(&places, peer(1))).collect();
+        let mut second: Vec<_> = (0..2).map(|_| admit(&places, peer(2))).collect();
+        let busy: Vec<_> = (first.iter().chain(&second))
+            .map(|(_, activity)| activity.begin())
+            .collect();
+        let (waiting, _) = admit(&places, peer(3));
+        assert!(!waiting.is_ordinary());
+        let left = first.pop();
+        let taken = tokio::spawn(async move { (waiting.take_place().await, waiting) });
+        tokio::task::yield_now().await;
+        drop(left);
+        assert!(
+            !admit(&places, peer(1)).0.is_ordinary(),
+            "it has more than its quarter, and another waits"
+        );
+        assert!(taken.await.unwrap().0);
+        second.clear();
+        assert!(
+            admit(&places, peer(1)).0.is_ordinary(),
+            "nobody waits any more"
+        );
+        drop(busy);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_peer_with_the_most_idle_ones_loses_its_oldest() {
+        let places = Places::new(8);
+        let working: Vec<_> = (0..5).map(|_| admit(&places, peer(1))).collect();
+        let _busy: Vec<_> = (working.iter().skip(1))
+            .map(|(_, activity)| activity.begin())
+            .collect();
+        let oldest = admit(&places, peer(2));
+        idle().await;
+        let _younger: Vec<_> = (0..2).map(|_| admit(&places, peer(2))).collect();
+        idle().await;
+        assert!(admit(&places, peer(3)).0.is_ordinary());
+        let state = places.state();
+        assert_eq!(state.peers[&peer(1)].len(), 5, "one of them is idle");
+        assert!(state.peers[&peer(2)].iter().all(|s| s.id != oldest.0.id()));
+        drop(state);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::backend::UploadBody;
 use crate::settings::ServerLimits;
+use crate::uploads::UploadPlace;
 
 /// Room that is taken at a time for a body that does not say its length: about what one read brings.
 const STEP: usize = 16 << 10;
@@ -155,37 +156,120 @@ impl Pace {
 }
 
 /// The body of an upload as it comes, and nothing of it in memory beside what one read brings. It may take as long as it likes, but
-/// not be silent for longer than `silence`.
-pub(crate) fn stream(body: &mut Incoming, silence: Duration) -> UploadBody<'_> {
-    let frames = futures_util::stream::unfold(Some(body), move |body| async move {
-        let body = body?;
+/// not be silent for longer than `limits.upload_timeout`, nor bring fewer than `limits.upload_bytes` in any such time; and while others wait
+/// for a place, it has to bring more.
+pub(crate) fn stream<'b>(
+    body: &'b mut Incoming,
+    limits: &ServerLimits,
+    place: &'b UploadPlace,
+) -> UploadBody<'b> {
+    let start = (body, Progress::new(limits));
+    let frames = futures_util::stream::unfold(Some(start), move |state| async move {
+        let (body, mut progress) = state?;
         loop {
-            match timeout(silence, body.frame()).await {
+            match timeout_at(progress.deadline(), body.frame()).await {
                 Ok(None) => return None,
                 Ok(Some(Ok(frame))) => {
                     // Trailers say nothing that is enforced.
                     if let Ok(data) = frame.into_data() {
-                        return Some((Ok(data), Some(body)));
+                        progress.received(data.len() as u64);
+                        return Some((Ok(data), Some((body, progress))));
                     }
                 }
                 Ok(Some(Err(_))) => return Some((Err(broken_off()), None)),
-                Err(_) => return Some((Err(silent(silence)), None)),
+                Err(_) => {
+                    if let Err(fault) = progress.judge(place.is_wanted()) {
+                        return Some((Err(fault), None));
+                    }
+                }
             }
         }
     });
     Box::pin(frames)
 }
 
-fn silent(silence: Duration) -> Fault {
-    let message = format!(
-        "the upload brought no byte for {} seconds and was given up; nothing was kept: send the file again",
-        silence.as_secs()
-    );
-    Fault::new(
-        FaultKind::RequestTimeout,
-        ErrorCode::RequestTimeout,
-        message,
-    )
+/// What an upload has to bring in [`WANTED_WINDOW`] while others wait for a place, in bytes.
+const WANTED_BYTES: u64 = 16 << 10;
+const WANTED_WINDOW: Duration = Duration::from_secs(2);
+
+/// Whether an upload comes on: in each window of time so many bytes.
+struct Progress {
+    window: Duration,
+    least: u64,
+    /// When the window began.
+    began: Instant,
+    /// What has come since.
+    bytes: u64,
+    /// When something last came.
+    last: Instant,
+    /// The beginning of a short window, and what has come in it.
+    lately: (Instant, u64),
+}
+
+impl Progress {
+    fn new(limits: &ServerLimits) -> Self {
+        let now = Instant::now();
+        Self {
+            window: limits.upload_timeout,
+            least: limits.upload_bytes,
+            began: now,
+            bytes: 0,
+            last: now,
+            lately: (now, 0),
+        }
+    }
+
+    fn received(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.lately.1 += bytes;
+        self.last = Instant::now();
+    }
+
+    /// When it is to be judged next.
+    fn deadline(&self) -> Instant {
+        (self.began.min(self.last) + self.window).min(self.lately.0 + WANTED_WINDOW)
+    }
+
+    /// Ends the windows that are over: either enough has come, or it is given up. `wanted`: whether others wait for its place.
+    fn judge(&mut self, wanted: bool) -> Result<(), Fault> {
+        let now = Instant::now();
+        if now >= self.lately.0 + WANTED_WINDOW {
+            let (_, bytes) = std::mem::replace(&mut self.lately, (now, 0));
+            if wanted && bytes < WANTED_BYTES {
+                let message = format!(
+                    "the upload brought {bytes} bytes in {} seconds while others wait for its place, and was given up; nothing was kept: \
+                     send the file again by a faster way",
+                    WANTED_WINDOW.as_secs()
+                );
+                return Err(given_up(message));
+            }
+        }
+        if now < self.began.min(self.last) + self.window {
+            return Ok(());
+        }
+        if now < self.last + self.window && self.bytes >= self.least {
+            (self.began, self.bytes) = (now, 0);
+            return Ok(());
+        }
+        let (seconds, bytes) = (self.window.as_secs(), self.bytes);
+        let message = if now >= self.last + self.window {
+            format!(
+                "the upload brought no byte for {seconds} seconds and was given up; nothing was kept: send the file again"
+            )
+        } else {
+            format!(
+                "the upload brought {bytes} bytes in {seconds} seconds and was given up, for it is to bring {} in this time; nothing was \
+                 kept: send the file again by a faster way",
+                self.least
+            )
+        };
+        Err(given_up(message))
+    }
+}
+
+fn given_up(message: String) -> Fault {
+    let kind = FaultKind::RequestTimeout;
+    Fault::new(kind, ErrorCode::RequestTimeout, message)
 }
 
 fn broken_off() -> Fault {
@@ -204,6 +288,48 @@ fn too_large(most: u64) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// How long an upload lasts that brings `bytes` each second, and why it ends.
+    async fn given_up_after(bytes: u64, wanted: bool) -> Option<(u64, String)> {
+        let mut progress = Progress::new(&ServerLimits::default());
+        let began = Instant::now();
+        for second in 1..300 {
+            let next = began + Duration::from_secs(second);
+            while progress.deadline() < next {
+                tokio::time::sleep_until(progress.deadline()).await;
+                if let Err(fault) = progress.judge(wanted) {
+                    assert_eq!(fault.code, ErrorCode::RequestTimeout);
+                    return Some((began.elapsed().as_secs(), fault.message));
+                }
+            }
+            tokio::time::sleep_until(next).await;
+            if bytes > 0 {
+                progress.received(bytes);
+            }
+        }
+        None
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hazard_r1_an_upload_that_drips_is_given_up_and_one_that_comes_on_is_not() {
+        assert_eq!(given_up_after(1_200, false).await, None);
+        let (after, message) = given_up_after(1_000, false).await.unwrap();
+        assert!(
+            after == 60 && message.contains("is to bring 65536"),
+            "{message}"
+        );
+        let (after, message) = given_up_after(0, false).await.unwrap();
+        assert!(
+            after == 60 && message.contains("no byte for 60 s"),
+            "{message}"
+        );
+        assert_eq!(given_up_after(16 << 10, true).await, None);
+        let (after, message) = given_up_after(4_000, true).await.unwrap();
+        assert!(
+            after == 2 && message.contains("while others wait"),
+            "{message}"
+        );
+    }
 
     /// Of 60 s, 10 s may be silence: a body must be half here after 35 s, however its bytes are spread before.
     #[test]

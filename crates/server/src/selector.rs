@@ -61,13 +61,18 @@ impl Criterion {
 }
 
 impl Selector {
-    /// For the answer to a request with these headers; `None` if it varies by something that is not compared here.
-    pub(crate) fn new(vary: &[&str], headers: &HeaderMap, base: &str) -> Option<Self> {
-        let mut selector = Self {
+    /// For an answer that is the same for every request.
+    pub(crate) fn anything() -> Self {
+        Self {
             accept: Criterion::Anything,
             accept_encoding: Criterion::Anything,
             base: None,
-        };
+        }
+    }
+
+    /// For the answer to a request with these headers; `None` if it varies by something that is not compared here.
+    pub(crate) fn new(vary: &[&str], headers: &HeaderMap, base: &str) -> Option<Self> {
+        let mut selector = Self::anything();
         for name in vary {
             if name.eq_ignore_ascii_case("accept") {
                 selector.accept = Criterion::of(headers, &ACCEPT)?;

@@ -2,7 +2,8 @@
 //!
 //! 1. framing and addressing (`request_check.rs`): 4xx and the connection is closed;
 //! 2. on loopback, whether a browser has been led here by a foreign name (`origin_guard.rs`): 421;
-//! 3. the hot set (`hot.rs`): answered at once, counted, not logged unless asked for; not for requests of larder's own (`loops.rs`);
+//! 3. the hot set (`hot.rs`), then the warm set (`warm.rs`): answered at once, counted, not logged unless asked for; not for requests of
+//!    larder's own (`loops.rs`);
 //! 4. request id, in-flight gauge, log span;
 //! 5. the URL table (`dispatch.rs`, `routes.rs`);
 //! 6. for what changes state, the guard (`origin_guard.rs`);
@@ -118,7 +119,9 @@ impl<B: Backend> Service<B> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return None;
         }
-        let found = self.shared.hot.get(target)?;
+        let Some(found) = self.shared.hot.get(target) else {
+            return self.warm_answer(request, target);
+        };
         let now = self.backend.now();
         let headers = request.headers();
         let variant = found.find(headers, |base| self.uses_base(request, host, base), now)?;
@@ -151,6 +154,52 @@ impl<B: Backend> Service<B> {
             Some(running) => response.map(|body| body.keep_running(running)),
             None => response,
         })
+    }
+
+    /// The answer out of the warm set, if it has one whose body is at hand.
+    fn warm_answer(
+        &self,
+        request: &Request<Incoming>,
+        target: &str,
+    ) -> Option<Response<ResponseBody>> {
+        // Whoever reads in the log what is decided of requests is to find it of each.
+        if tracing::enabled!(target: "larder_engine::decided", tracing::Level::DEBUG) {
+            return None;
+        }
+        let warm = self.shared.warm.get(target)?;
+        let (started, now) = (Instant::now(), self.backend.now());
+        if !warm.ticket.is_good(now) {
+            return None;
+        }
+        let asked = Asked {
+            method: request.method(),
+            headers: request.headers(),
+            sender: self.connection.sender.as_ref(),
+        };
+        let warmed = (target, &*warm);
+        let Some(mut response) =
+            artifact::from_warm(&*self.backend, &self.shared, warmed, asked, now)
+        else {
+            self.shared.warm.remove(target);
+            return None;
+        };
+        confirm_keep_alive(request.headers(), &mut response);
+        warm.requests.count(RequestKind::Hit, response.status());
+        self.shared
+            .metrics
+            .observe(RequestKind::Hit, started.elapsed());
+        tracing::debug!(
+            method = %request.method(), path = &*shown(request.uri().path()), status = response.status().as_u16(),
+            peer = %self.connection.peer, "warm"
+        );
+        if !self.connection.activity.is_http1() {
+            response = response.map(ResponseBody::in_frames);
+        }
+        if response.body().is_at_hand() {
+            return Some(response);
+        }
+        let running = self.connection.activity.begin();
+        Some(response.map(|body| body.keep_running(running)))
     }
 
     fn uses_base(&self, request: &Request<Incoming>, host: &str, base: &str) -> bool {

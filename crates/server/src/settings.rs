@@ -77,6 +77,13 @@ pub struct ServerLimits {
     pub body_timeout: Duration,
     /// An upload that brings no byte for this long is given up. There is no bound on its whole time.
     pub upload_timeout: Duration,
+    /// An upload that brings fewer bytes than this in any `upload_timeout` is given up; one that others wait for, sooner.
+    pub upload_bytes: u64,
+    /// Uploads that are received at once. No repository has more than three quarters of them, and no more than a quarter while others
+    /// wait.
+    pub uploads: usize,
+    /// How long an upload waits for its place among `uploads`.
+    pub upload_patience: Duration,
     /// From the beginning of a request body to its end.
     pub body_total: Duration,
     /// How long a request body waits for room in `bodies_bytes`.
@@ -101,6 +108,9 @@ impl Default for ServerLimits {
             stall_bytes: 64 << 10,
             body_timeout: Duration::from_secs(10),
             upload_timeout: Duration::from_mins(1),
+            upload_bytes: 64 << 10,
+            uploads: 128,
+            upload_patience: Duration::from_secs(5),
             body_total: Duration::from_mins(1),
             body_patience: Duration::from_secs(5),
             body_bytes: 10 << 20,

@@ -16,17 +16,22 @@ use crate::places::Seat;
 use crate::request_body::BodyBudget;
 use crate::settings::{LiveSettings, ServerLimits};
 use crate::tls::Tls;
+use crate::uploads::Uploads;
+use crate::warm::{Sightings, WarmSet};
 
 /// Shared by all requests, whatever answers them.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) live: ArcSwap<LiveSettings>,
     pub(crate) hot: HotSet,
+    pub(crate) warm: WarmSet,
+    pub(crate) sightings: Sightings,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: ServerLimits,
     /// Bytes that the hot set may take.
     pub(crate) hot_set_limit: u64,
     pub(crate) bodies: BodyBudget,
+    pub(crate) uploads: Arc<Uploads>,
     pub(crate) loopback_only: bool,
     pub(crate) version: &'static str,
     pub(crate) started: UnixMillis,

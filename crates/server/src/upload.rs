@@ -68,7 +68,13 @@ async fn put<B: Backend>(
     body: &mut Incoming,
 ) -> Result<Response<ResponseBody>, Fault> {
     let length = body.size_hint().exact();
-    let stream = request_body::stream(body, exchange.shared.limits.upload_timeout);
+    let limits = &exchange.shared.limits;
+    let uploads = &exchange.shared.uploads;
+    // Until the upload is durable: what is received counts as long as its file is open.
+    let place = uploads
+        .take(address.repository, limits.upload_patience)
+        .await?;
+    let stream = request_body::stream(body, limits, &place);
     let request = artifact::request(exchange, address, bytes::Bytes::new());
     let written = exchange.backend.write(request, length, stream).await?;
     Ok(acknowledged(exchange, address.repository, &written))

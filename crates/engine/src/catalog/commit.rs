@@ -8,7 +8,7 @@ use larder_core::{ArtifactRecord, Digest, SourceKey, UnixMillis, fresh_until};
 use larder_storage::{BlobInfo, Change, Expected, Receipt, SealedSpool};
 use tokio::sync::{MutexGuard, mpsc, oneshot};
 
-use super::{Absence, Catalog, superseded};
+use super::{Absence, Catalog, SpoolPlace, superseded};
 use crate::counters::count;
 use crate::repositories::RepositoryState;
 use crate::target::Target;
@@ -36,6 +36,13 @@ pub(crate) struct Commit {
     pub(crate) change: RecordChange,
     /// The record that this one replaces.
     pub(crate) replaces: Option<Arc<ArtifactRecord>>,
+}
+
+impl Commit {
+    /// Whether it brings bytes, in an open file.
+    fn is_of_bytes(&self) -> bool {
+        matches!(self.change, RecordChange::Store { .. })
+    }
 }
 
 #[derive(Debug)]
@@ -74,8 +81,8 @@ pub(crate) struct Batch<'a> {
 
 #[derive(Debug)]
 pub(super) enum Message {
-    /// Commits that become visible together.
-    Commits(Vec<Commit>),
+    /// Commits that become visible together, and the places of their open files.
+    Commits(Vec<Commit>, Vec<SpoolPlace>),
     Barrier(oneshot::Sender<()>),
 }
 
@@ -100,9 +107,13 @@ pub(super) fn start(catalog: &Arc<Catalog>, mut queue: mpsc::UnboundedReceiver<M
             };
             let mut commits = Vec::new();
             let mut barriers = Vec::new();
+            let mut places = Vec::new();
             for message in messages.drain(..) {
                 match message {
-                    Message::Commits(together) => commits.extend(together),
+                    Message::Commits(together, open) => {
+                        commits.extend(together);
+                        places.extend(open);
+                    }
                     Message::Barrier(sender) => barriers.push(sender),
                 }
             }
@@ -113,6 +124,7 @@ pub(super) fn start(catalog: &Arc<Catalog>, mut queue: mpsc::UnboundedReceiver<M
                 };
                 catalog.exclusive().await.commit(batch).await;
             }
+            drop(places);
             for barrier in barriers {
                 let _ = barrier.send(());
             }
@@ -154,7 +166,10 @@ impl Catalog {
     pub(crate) fn enqueue(&self, commits: Vec<Commit>) {
         if !commits.is_empty() {
             // Fails only when the catalog is gone, and then there is nobody to tell.
-            let _ = self.queue.0.send(Message::Commits(commits));
+            let places = commits.iter().filter(|commit| commit.is_of_bytes());
+            let places = places.map(|commit| self.spool_place_now(&commit.wanted));
+            let places = places.collect();
+            let _ = self.queue.0.send(Message::Commits(commits, places));
         }
     }
 

@@ -11,6 +11,7 @@
 //! | `listing.rs` | pages of records, sizes, and what the collector does |
 //! | `bus.rs` | what other engines over the same data have changed |
 //! | `room.rs` | what nothing refers to any more, and the bytes behind records |
+//! | `spools.rs` | how many bodies may be on their way to a commit, each an open file |
 //! | `trouble.rs` | storage that does not take what it should |
 //!
 //! Nobody else sees the database, the in-process copies or the epochs. A change says what it replaces, and is left out where that is no
@@ -24,6 +25,7 @@ mod listing;
 mod local;
 mod records;
 mod room;
+mod spools;
 mod trouble;
 
 use std::sync::Arc;
@@ -36,15 +38,18 @@ use larder_storage::{
 };
 use larder_upstream::in_request;
 use records::Records;
+use spools::Spools;
 use tokio::sync::mpsc;
 
 use crate::counters::Counters;
 use crate::repositories::RepositoryState;
+use crate::target::Target;
 
 pub(crate) use absences::Absence;
 pub(crate) use bus::Foreign;
 pub(crate) use commit::{Batch, Commit, Landing, RecordChange};
 pub(crate) use epochs::Epoch;
+pub(crate) use spools::SpoolPlace;
 pub(crate) use trouble::Trouble;
 
 /// Records, what is remembered of absences, and the epochs of repositories.
@@ -58,6 +63,7 @@ pub(crate) struct Catalog {
     /// This engine, among the users of the database.
     writer: Writer,
     queue: commit::CommitQueue,
+    spools: Arc<Spools>,
     /// Held by whoever makes records visible that others are compared with.
     committing: tokio::sync::Mutex<()>,
     trouble: Trouble,
@@ -67,12 +73,14 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    /// The catalog of a database and a blob store; starts the task that commits what is enqueued. Must be called within a Tokio runtime.
+    /// The catalog of a database and a blob store, for so many downloads at once; starts the task that commits what is enqueued. Must be
+    /// called within a Tokio runtime.
     pub(crate) fn new(
         metadata: MetadataStore,
         blobs: Arc<dyn BlobStore>,
         clock: Arc<dyn Clock>,
         counters: Arc<Counters>,
+        downloads: usize,
     ) -> Arc<Self> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let catalog = Arc::new(Self {
@@ -83,6 +91,7 @@ impl Catalog {
             clock,
             writer: Writer::unique(),
             queue: commit::CommitQueue::new(sender),
+            spools: Spools::new(downloads),
             committing: tokio::sync::Mutex::default(),
             trouble: Trouble::default(),
             counters,
@@ -338,6 +347,16 @@ impl Catalog {
     /// Forgets the absences of which `which` is true, and those that are over.
     pub(crate) fn forget_absences(&self, which: impl FnMut(&SourceKey) -> bool) {
         self.absences.forget(self.now(), which);
+    }
+
+    /// A place for the body of this source on its way to a commit; waits a moment for what is queued. Taken before the upstream is asked.
+    pub(crate) async fn spool_place(&self, wanted: &Target) -> SpoolPlace {
+        self.spools.take(wanted).await
+    }
+
+    /// The same for a body that has arrived and is not enqueued yet.
+    pub(crate) fn spool_place_now(&self, wanted: &Target) -> SpoolPlace {
+        self.spools.take_now(wanted)
     }
 
     /// Storage that does not take what it should.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use larder_core::ArtifactRecord;
+use futures_util::future::Either;
+use larder_core::{ArtifactRecord, BlobDescriptor};
 use larder_storage::{Body, StorageErrorKind};
 use larder_upstream::in_request;
 
@@ -59,6 +60,18 @@ impl Catalog {
             Err(error) => {
                 tracing::warn!(%error, "the collection of unreferenced blobs was interrupted and will be tried again");
             }
+        }
+    }
+
+    /// Opens bytes that were served lately. `kept`: they stay open for the next; else they are read once, and their length is for the
+    /// reader to find out. `None` if they are not at hand, gone or damaged.
+    pub(crate) fn reopen(&self, blob: &BlobDescriptor, kept: bool) -> Option<Body> {
+        if !kept {
+            return self.blobs.open_once(blob);
+        }
+        match self.blobs.open(blob) {
+            Either::Left(at_hand) => at_hand.into_inner().ok(),
+            Either::Right(_) => None,
         }
     }
 

@@ -40,7 +40,6 @@ fn open_files(larder: &TestLarder) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "files whose records wait for their commit are open and uncounted: the commit queue has no bound yet"]
 async fn hazard_r5_two_hundred_and_fifty_six_open_files_are_enough_for_everybody() {
     many_files();
     let origin = Origin::start().await;

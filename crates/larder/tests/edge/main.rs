@@ -12,6 +12,7 @@ mod descriptors;
 mod places;
 mod readers;
 mod secure;
+mod uploads;
 
 use std::time::{Duration, Instant};
 

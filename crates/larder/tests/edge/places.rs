@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use larder_testkit::{Origin, Resource};
+use larder_testkit::{Origin, Payload, Resource};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -49,4 +49,38 @@ async fn hazard_x1_a_hundred_idle_connections_of_one_peer_at_a_limit_of_a_hundre
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     eprintln!("both in {:?}", started.elapsed());
     drop(idle);
+}
+
+/// A client that asks for a large file and reads none of it, a hundred times.
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_x1_a_hundred_busy_connections_of_one_peer_at_a_limit_of_a_hundred() {
+    let origin = Origin::start().await;
+    origin.put("/a", Resource::new("a"));
+    origin.put("/big", Resource::new(Payload::generated(16 << 20, 5)));
+    let config = format!(
+        "limits: {{ connections: 100 }}\nremotes:\n{}",
+        entry("files", "generic", &origin, "")
+    );
+    let larder = TestLarder::start(&config).await;
+    let mut busy = Vec::new();
+    for _ in 0..100 {
+        let mut socket = connect_from("127.0.0.3", larder.address()).await;
+        let request = "GET /api/v1/remote/files/big HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        // Beyond its share, a connection may have been closed already.
+        let _ = socket.write_all(request.as_bytes()).await;
+        busy.push(socket);
+    }
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let started = Instant::now();
+    is_live(&larder).await;
+    let mut others = Vec::new();
+    for _ in 0..20 {
+        let mut other = connect_from("127.0.0.2", larder.address()).await;
+        let answer = head_of(&mut other, "/api/v1/remote/files/a").await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        others.push(other);
+    }
+    is_live(&larder).await;
+    eprintln!("all in {:?}", started.elapsed());
+    drop(busy);
 }

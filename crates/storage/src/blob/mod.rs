@@ -43,6 +43,12 @@ pub trait BlobStore: Send + Sync + Debug {
     /// `NotFound` if there is none, `Corrupt` if its length is not `blob.size`, and what else keeps the store from telling.
     fn open<'a>(&'a self, blob: &'a BlobDescriptor) -> Opening<'a>;
 
+    /// Opens a blob that is read once, as a whole: it does not stay open, and its length is not looked at, so that the reader has to
+    /// find out whether it is `blob.size`. Cheap: one open of a local file. `None` if it is no such file.
+    fn open_once(&self, _blob: &BlobDescriptor) -> Option<Body> {
+        None
+    }
+
     /// Makes spools durable under their digests, in the order of `batch`: every file is on stable storage before its name appears,
     /// and every directory touched is synchronised once per batch (hazard L1). Of a store that is not files the same is asked: what
     /// is acknowledged is durable, and a name stands for all of its bytes or for none. It may be done though nobody waits for it.

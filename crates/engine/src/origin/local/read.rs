@@ -11,7 +11,7 @@ use larder_storage::{LocalFile, StorageErrorKind};
 use super::Local;
 use super::rules::etag;
 use super::{Place, list};
-use crate::answer::{Answer, Body, Freshness, HotTicket, Representation};
+use crate::answer::{Answer, Body, Freshness, HeldBlob, HotTicket, Representation};
 use crate::counters::count;
 use crate::fault::storage_fault;
 use crate::policy::clearance::{Dates, clear};
@@ -56,6 +56,10 @@ pub(crate) async fn read(
         fresh_until: (now < settled).then_some(settled),
         contacted_at: now,
         for_anyone: true,
+        held: Some(HeldBlob {
+            blob: file.blob.clone(),
+            counters: Arc::clone(&entry.counters),
+        }),
     };
     Ok(Answer {
         status: StatusCode::OK,

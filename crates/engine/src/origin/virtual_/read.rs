@@ -426,5 +426,6 @@ fn ticket(assembled: &Assembled) -> Option<HotTicket> {
         fresh_until: assembled.fresh_until,
         contacted_at: assembled.contacted_at,
         for_anyone: true,
+        held: None,
     })
 }

@@ -312,6 +312,15 @@ impl Files {
         Ok(Body::file(file, length))
     }
 
+    pub(super) fn open_once(&self, blob: &BlobDescriptor) -> Option<Body> {
+        if let Some((file, _)) = self.open_files.get(&blob.digest) {
+            return Some(Body::file(file, blob.size));
+        }
+        let (_, path) = self.layout.place(&blob.digest).ok()?;
+        let file = File::open(path).ok()?;
+        Some(Body::file(Arc::new(file), blob.size))
+    }
+
     pub(super) fn publish(&self, batch: &[SealedSpool]) -> Vec<Result<BlobInfo, StorageError>> {
         let placed = parallel_map(batch, |sealed| self.place(sealed));
         let shards: BTreeSet<Shard> = placed.iter().flatten().map(|(_, shard)| *shard).collect();

@@ -16,6 +16,7 @@ use larder_core::{BlobDescriptor, Digest};
 
 use self::files::Files;
 use super::{BlobInfo, BlobStore, Opening, SealedSpool, StoredBlob};
+use crate::body::Body;
 use crate::error::{StorageError, StorageErrorKind};
 
 pub use self::open_files::MOST_OPEN_BLOBS;
@@ -75,6 +76,10 @@ impl BlobStore for FsBlobStore {
 
     fn open<'a>(&'a self, blob: &'a BlobDescriptor) -> Opening<'a> {
         Either::Left(ready(self.0.open(blob)))
+    }
+
+    fn open_once(&self, blob: &BlobDescriptor) -> Option<Body> {
+        self.0.open_once(blob)
     }
 
     fn publish(
