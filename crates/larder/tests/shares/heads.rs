@@ -35,9 +35,7 @@ async fn heads_that_are_not_answered_leave_room_for_others() {
     assert_eq!(answer.status, 503);
     assert!(answer.header("retry-after").parse::<u32>().is_ok());
     assert!(larder.metric("larder_budget_refused_total", "heads").await > 1.0);
-    assert_eq!(
-        larder.metric("larder_budget_waiting", "heads").await,
-        1_024.0
-    );
+    let waiting = larder.metric("larder_budget_waiting", "heads").await;
+    assert!((1_023.5..1_024.5).contains(&waiting), "{waiting}");
     drop(clients);
 }

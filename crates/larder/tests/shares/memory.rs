@@ -126,9 +126,7 @@ async fn a_reader_that_takes_nothing_is_cut_off() {
         }
     });
     assert!(ended.await.is_ok(), "{} downloads go on", bad.open());
-    assert_eq!(
-        larder.metric("larder_budget_held", "unkept_bytes").await,
-        0.0
-    );
+    let held = larder.metric("larder_budget_held", "unkept_bytes").await;
+    assert!(held < 1.0, "{held} bytes");
     drop(clients);
 }
