@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use larder_core::{ErrorCode, FaultKind, SourceKey, UnixMillis};
+use larder_core::{FaultKind, SourceKey, UnixMillis};
 
 use super::Documents;
 use super::expectation::{Expectation, Lookup, Unread};
@@ -166,14 +166,9 @@ impl Inquiry {
         let settled = match flight.ready(true).await {
             Ready::Done(Ok(settled)) => settled,
             Ready::Done(Err(fault)) => {
-                return Lookup::NoDocument(match (fault.kind, fault.code) {
-                    (FaultKind::Upstream(404 | 410), _) => Unread::Absent,
-                    (
-                        _,
-                        ErrorCode::UpstreamUnreachable
-                        | ErrorCode::UpstreamProtocol
-                        | ErrorCode::UpstreamCut,
-                    ) => Unread::Unanswered,
+                return Lookup::NoDocument(match fault.kind {
+                    FaultKind::Upstream(404 | 410) => Unread::Absent,
+                    _ if fault.recovery.may_retry() => Unread::Unanswered,
                     _ => Unread::Refused,
                 });
             }
