@@ -49,6 +49,35 @@ pub enum FaultKind {
     Internal,
 }
 
+/// What whoever asked on behalf of others may do where a fault stands in the way. It is data beside the code, which is for users: no
+/// decision depends on what a fault is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Recovery {
+    /// Nothing: it is an answer, and no other is to be had.
+    #[default]
+    Final,
+    /// What came was wrong: another place may have the right one.
+    Elsewhere,
+    /// What came broke off or made no sense: another try may help.
+    Retry,
+    /// No answer came in time, or nobody may be asked: a copy may take its place.
+    Copy,
+    /// Nobody could be reached: another try may help, and a copy may take its place.
+    RetryOrCopy,
+}
+
+impl Recovery {
+    /// Whether the same question may be answered if it is asked once more.
+    pub fn may_retry(self) -> bool {
+        matches!(self, Self::Retry | Self::RetryOrCopy)
+    }
+
+    /// Whether a copy may be given instead that is not quite what was asked for.
+    pub fn may_use_copy(self) -> bool {
+        matches!(self, Self::Copy | Self::RetryOrCopy)
+    }
+}
+
 /// An error on its way to a client. `message` is for users: no internal paths, no secrets, no upstream HTML.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -68,6 +97,8 @@ pub struct Fault {
     pub held_until: Option<crate::UnixMillis>,
     /// What the body does not say.
     pub detail: Option<Box<FaultDetail>>,
+    /// What may be done about it.
+    pub recovery: Recovery,
 }
 
 /// What is said of a fault beside its body: in the reason phrase of HTTP/1.1 and in log lines.
@@ -93,7 +124,14 @@ impl Fault {
             retry_after: None,
             held_until: None,
             detail: None,
+            recovery: Recovery::Final,
         }
+    }
+
+    /// Says what may be done about it.
+    pub fn recoverable(mut self, recovery: Recovery) -> Self {
+        self.recovery = recovery;
+        self
     }
 
     /// Names the repository.

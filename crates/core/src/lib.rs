@@ -76,7 +76,7 @@ pub use decide::{
     Class, Decision, RevalidateWith, believed, decide, fresh_until, stale_allowed, time_to_live,
 };
 pub use digest::{Digest, DigestAlgorithm, Hasher, InvalidDigest, sha256};
-pub use error::{Fault, FaultDetail, FaultKind};
+pub use error::{Fault, FaultDetail, FaultKind, Recovery};
 pub use error_code::ErrorCode;
 pub use field::{field_text, field_value};
 pub use join::join_url;

@@ -74,13 +74,11 @@ impl Pipeline {
             Admission::PassThrough { wanted, pass } => {
                 self.remote.pass_through(&wanted, &pass, &request).await
             }
-            Admission::Other { entry, operation } => {
-                self.serve_other(&entry, operation, &request).await
-            }
+            Admission::Other { entry, operation } => self.serve_other(&entry, operation, &request),
         }
     }
 
-    async fn serve_other(
+    fn serve_other(
         &self,
         entry: &Arc<RepositoryState>,
         operation: Operation,

@@ -3,15 +3,17 @@
 
 use std::sync::Arc;
 
-use larder_core::{ArtifactRecord, Fault, RepresentationInputs, RepresentationKey};
+use larder_core::{ArtifactRecord, Fault};
 use larder_formats::{LinkBase, Links};
 use larder_storage::{Change, DerivedRecord};
 
 use crate::claim::StoredClaim;
 use crate::document::Documents;
 use crate::document::claim_table::ClaimTable;
+use crate::document::coding::Coding;
 use crate::document::load::{DocumentSource, tell};
-use crate::fault::{internal, malformed};
+use crate::document::named::Named;
+use crate::fault::malformed;
 use crate::policy::admission;
 use crate::target::Target;
 use crate::transfer::flight::Settled;
@@ -20,27 +22,6 @@ use crate::transfer::flight::Settled;
 pub(crate) fn source_urls(wanted: &Target, record: &ArtifactRecord) -> Vec<String> {
     // The path, too: what a link or a project's name means may depend on where the document is asked for.
     vec![record.source_url.clone(), wanted.key.path.to_string()]
-}
-
-/// Key of a derivation of one source document.
-pub(crate) fn derivation_key(
-    wanted: &Target,
-    record: &ArtifactRecord,
-    link_base: &str,
-    form: &str,
-    coding: &str,
-) -> Option<String> {
-    let key = RepresentationKey::new(&RepresentationInputs {
-        sources: &[&record.blob()?.digest],
-        // The path, too: what a link or a project's name means may depend on where the document is asked for.
-        source_urls: &[&record.source_url, &wanted.key.path],
-        rewriter_version: wanted.format.profile().rewriter_version,
-        link_base,
-        form,
-        coding,
-        rules_epoch: wanted.entry.repository.rules_epoch,
-    });
-    Some(key.to_hex())
 }
 
 impl Documents {
@@ -68,9 +49,8 @@ impl Documents {
         record: &Arc<ArtifactRecord>,
         arrived: Option<&Settled>,
     ) -> Result<Arc<ClaimTable>, Fault> {
-        let Some(key) = derivation_key(wanted, record, "", "claims", "identity") else {
-            return Err(internal("a document without bytes has no claims"));
-        };
+        let base = LinkBase(String::new());
+        let key = Named::of_document(wanted, record, &base, "claims", true)?.key(Coding::Identity);
         let load = async {
             if let Some(table) = self.stored_claims(&key).await {
                 return Ok(table);

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use larder_core::{ArtifactRecord, ErrorCode, FaultKind, SourceKey, UnixMillis, stale_allowed};
+use larder_core::{ArtifactRecord, FaultKind, SourceKey, UnixMillis, stale_allowed};
 use tokio::time::{Instant, timeout_at};
 
 use super::Documents;
@@ -226,14 +226,9 @@ impl Inquiry {
         let settled = match ready {
             Ready::Done(Ok(settled)) => settled,
             Ready::Done(Err(fault)) => {
-                return Lookup::NoDocument(match (fault.kind, fault.code) {
-                    (FaultKind::Upstream(404 | 410), _) => Unread::Absent,
-                    (
-                        _,
-                        ErrorCode::UpstreamUnreachable
-                        | ErrorCode::UpstreamProtocol
-                        | ErrorCode::UpstreamCut,
-                    ) => Unread::Unanswered,
+                return Lookup::NoDocument(match fault.kind {
+                    FaultKind::Upstream(404 | 410) => Unread::Absent,
+                    _ if fault.recovery.may_retry() => Unread::Unanswered,
                     _ => Unread::Refused,
                 });
             }

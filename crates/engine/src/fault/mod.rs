@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 use larder_core::{
-    ArtifactRecord, CacheStatus, ErrorCode, Fault, FaultKind, ForwardReason, Outcome, UnixMillis,
+    ArtifactRecord, CacheStatus, ErrorCode, Fault, FaultKind, ForwardReason, Outcome, Recovery,
+    UnixMillis,
 };
 use larder_upstream::{UpstreamError, UpstreamErrorKind, UpstreamResponse, retry_after};
 
@@ -49,12 +50,35 @@ impl FetchError {
 
     /// Whether it is the fault of the place that was asked, so that another may have the right body.
     pub(crate) fn is_of_the_mirror(&self) -> bool {
-        let of_the_body = [
-            ErrorCode::DigestMismatch,
-            ErrorCode::MalformedDocument,
-            ErrorCode::UnaskedCoding,
-        ];
-        self.code.as_str().starts_with("upstream_") || of_the_body.contains(&self.code)
+        let is_of_the_answer = matches!(
+            self.code,
+            ErrorCode::UpstreamSlow
+                | ErrorCode::UpstreamBusy
+                | ErrorCode::UpstreamStatus
+                | ErrorCode::UpstreamUnauthorized
+                | ErrorCode::UpstreamLogin
+        );
+        // `offline` is larder's own, and holds for every place.
+        let is_recoverable = self.recovery() != Recovery::Final && self.code != ErrorCode::Offline;
+        is_of_the_answer || is_recoverable
+    }
+
+    /// Whether it may be this place's way of saying 404 (a page in the place of a document), to a path that a client made up.
+    pub(crate) fn may_be_an_absence(&self) -> bool {
+        self.code == ErrorCode::MalformedDocument
+    }
+
+    /// What may be done by whoever waits for this on behalf of others. Here and nowhere else it is read from the code.
+    pub(crate) fn recovery(&self) -> Recovery {
+        match self.code {
+            ErrorCode::DigestMismatch | ErrorCode::MalformedDocument | ErrorCode::UnaskedCoding => {
+                Recovery::Elsewhere
+            }
+            ErrorCode::UpstreamProtocol | ErrorCode::UpstreamCut => Recovery::Retry,
+            ErrorCode::UpstreamTimeout | ErrorCode::Offline => Recovery::Copy,
+            ErrorCode::UpstreamUnreachable => Recovery::RetryOrCopy,
+            _ => Recovery::Final,
+        }
     }
 
     /// How a copy came to be served in place of the body: the upstream was asked in vain, or it had asked to be left alone.
@@ -284,7 +308,8 @@ pub(crate) fn failed(wanted: &Target, timed_out: bool, no_body: &FetchError) -> 
     let message = format!("{what} (asked for {path}){}", said.remedy);
     let fault = Fault::new(kind, no_body.code, message)
         .in_repository(name)
-        .by_rule(said.rule);
+        .by_rule(said.rule)
+        .recoverable(no_body.recovery());
     let fault = match (said.brief, no_body.status) {
         ("", _) => fault,
         (brief, Some(401)) => fault.briefly(format!(

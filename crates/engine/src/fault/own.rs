@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use larder_core::{ArtifactRecord, ErrorCode, Fault, FaultKind, RepositoryName, UnixMillis};
+use larder_core::{
+    ArtifactRecord, ErrorCode, Fault, FaultKind, Recovery, RepositoryName, UnixMillis,
+};
 use larder_formats::{Malformed, Refusal};
 use larder_storage::StorageError;
 use larder_upstream::in_request;
@@ -116,6 +118,7 @@ pub(crate) fn offline(wanted: &Target) -> Fault {
         larder_core::shown(&wanted.spec.key_path)
     );
     Fault::new(FaultKind::BadGateway, ErrorCode::Offline, message)
+        .recoverable(Recovery::Copy)
         .in_repository(&wanted.entry.repository.name)
         .by_rule("offline")
         .briefly(format!(

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use larder_core::{
-    ArtifactRecord, CacheStatus, ErrorCode, Fault, FaultKind, ForwardReason, Source, SourceKey,
+    ArtifactRecord, CacheStatus, ErrorCode, Fault, FaultKind, ForwardReason, Recovery, Source,
+    SourceKey,
 };
 use larder_storage::Body;
 use tokio::sync::watch;
@@ -250,6 +251,7 @@ pub(crate) fn lost() -> Fault {
         ErrorCode::Interrupted,
         "the download was interrupted; ask again",
     )
+    .recoverable(Recovery::Retry)
 }
 
 /// The flights under way.

@@ -2,13 +2,15 @@
 //! for the sake of a file that they admit, and what is passed through meets them as well.
 
 use http::Method;
-use larder_core::{FaultKind, Pattern, UpstreamSettings};
+use larder_core::{FaultKind, Pattern, Repository};
 use larder_testkit::{Payload, Resource};
 
 use crate::refusal;
 use crate::support::{Bench, publish, upstream};
 
 const AUDIT: &str = "-/npm/v1/security/advisories/bulk";
+
+type Change = fn(&mut Repository);
 
 /// A file of a format, with the document that states what it is.
 struct Named {
@@ -155,7 +157,6 @@ async fn what_is_passed_through_meets_the_rules_before_the_upstream() {
     assert_eq!(got.answer.status, 200);
     assert_eq!(open.origin.count("POST", &format!("/{AUDIT}")), 1);
 
-    type Change = fn(&mut larder_core::Repository);
     let rules: [(&str, &str, Change); 4] = [
         ("pattern_denied", "deny_patterns", |repository| {
             repository.access.deny = vec![Pattern::compile("^-/npm/v1/security/").unwrap()];
@@ -167,8 +168,7 @@ async fn what_is_passed_through_meets_the_rules_before_the_upstream() {
             repository.access.immutable = Some(vec![Pattern::compile(r"\.tgz$").unwrap()]);
         }),
         ("offline", "offline", |repository| {
-            let settings: &mut UpstreamSettings = upstream(repository);
-            settings.offline = true;
+            upstream(repository).offline = true;
         }),
     ];
     for (code, rule, change) in rules {

@@ -41,6 +41,17 @@ struct Signed<'s> {
     target: Option<&'s str>,
 }
 
+/// What stands behind the mac of a signed path: the query of the URL, or (with one more dot in front) its path and query where the path
+/// does not tell them. `None` if it is neither.
+fn query_and_target(rest: Option<&str>) -> Option<(Option<String>, Option<String>)> {
+    let decode = |text: &str| String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok();
+    Some(match rest.map(|rest| (rest, rest.strip_prefix('.'))) {
+        None => (None, None),
+        Some((_, Some(target))) => (None, Some(decode(target)?)),
+        Some((query, None)) => (Some(decode(query)?), None),
+    })
+}
+
 impl Links<'_> {
     /// Verifies a path that starts with `_ext/` and gives the URL it stands for; `None` (answer 403) if this repository did
     /// not sign it, or would not carry it any more.
@@ -55,15 +66,10 @@ impl Links<'_> {
         let upstream = self.upstream()?;
         let (signature, host, original_path) = split_external(path.as_str())?;
         let (_, _, encoded_path) = split_external(path.encoded())?;
-        let decode = |text: &str| String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok();
         let (mac, rest) = signature
             .split_once('.')
             .map_or((signature, None), |(mac, rest)| (mac, Some(rest)));
-        let (query, target) = match rest.map(|rest| (rest, rest.strip_prefix('.'))) {
-            None => (None, None),
-            Some((_, Some(target))) => (None, Some(decode(target)?)),
-            Some((query, None)) => (Some(decode(query)?), None),
-        };
+        let (query, target) = query_and_target(rest)?;
         let mac = URL_SAFE_NO_PAD
             .decode(mac)
             .ok()

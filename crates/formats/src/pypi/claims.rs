@@ -74,76 +74,80 @@ pub(super) fn claims(
     sink: &mut dyn FnMut(Claim),
 ) -> Result<(), Malformed> {
     links.begin(document.body.len());
-    let read = match (syntax(document)?, subject(document.key_path)?) {
+    match (syntax(document)?, subject(document.key_path)?) {
         (_, Subject::List) => Ok(()),
-        (Syntax::Json, Subject::Project(project)) => {
-            let resolver = Resolver::new(links, document.url, None);
-            let read =
-                simple_json::read_project(utf8(document.body)?, links.meter(), &mut |file| {
-                    let Some(target) = target_of_file(&file, project, &resolver) else {
-                        return;
-                    };
-                    let fragment = split_fragment(&file.url).1.unwrap_or_default();
-                    let mut digests = known(&file.hashes);
-                    if file.hashes.0.is_empty() {
-                        digests.extend(fragment_digests(fragment).map(|(.., digest)| digest));
-                    }
-                    let metadata =
-                        file.core_metadata
-                            .as_ref()
-                            .and_then(|metadata| match metadata {
-                                CoreMetadata::Yes(hashes) => Some(known(hashes)),
-                                CoreMetadata::No => None,
-                            });
-                    let published_at = file.upload_time.as_deref().and_then(instant);
-                    give(
-                        project,
-                        &target,
-                        Stated {
-                            digests,
-                            size: file.size,
-                            published_at,
-                            metadata,
-                        },
-                        links,
-                        sink,
-                    );
-                });
-            read.map(|_| ())
+        (Syntax::Json, Subject::Project(project)) => of_json(document, project, links, sink),
+        (Syntax::Html, Subject::Project(project)) => of_html(document, project, links, sink),
+    }?;
+    links.end()
+}
+
+/// The files that a page in JSON names.
+fn of_json(
+    document: &Document<'_>,
+    project: &str,
+    links: &Links<'_>,
+    sink: &mut dyn FnMut(Claim),
+) -> Result<(), Malformed> {
+    let resolver = Resolver::new(links, document.url, None);
+    let read = simple_json::read_project(utf8(document.body)?, links.meter(), &mut |file| {
+        let Some(target) = target_of_file(&file, project, &resolver) else {
+            return;
+        };
+        let fragment = split_fragment(&file.url).1.unwrap_or_default();
+        let mut digests = known(&file.hashes);
+        if file.hashes.0.is_empty() {
+            digests.extend(fragment_digests(fragment).map(|(.., digest)| digest));
         }
-        (Syntax::Html, Subject::Project(project)) => {
-            let html = lossy(document.body);
-            let base = simple_html::base(&html)?;
-            let resolver = Resolver::new(links, document.url, base.as_deref());
-            let read = simple_html::read(&html, links.meter(), &mut |anchor| {
-                let Some(target) = target_of_anchor(&anchor, project, &resolver) else {
-                    return;
-                };
-                let fragment = split_fragment(&anchor.href).1.unwrap_or_default();
-                let digests = fragment_digests(fragment)
-                    .map(|(.., digest)| digest)
-                    .collect();
-                let metadata = anchor_metadata(&anchor).map(|stated| match stated {
-                    Metadata::Hashed(name, hex) => digest((name, hex)).into_iter().collect(),
-                    Metadata::Present => Vec::new(),
-                });
-                give(
-                    project,
-                    &target,
-                    Stated {
-                        digests,
-                        size: None,
-                        published_at: None,
-                        metadata,
-                    },
-                    links,
-                    sink,
-                );
+        let metadata = file
+            .core_metadata
+            .as_ref()
+            .and_then(|metadata| match metadata {
+                CoreMetadata::Yes(hashes) => Some(known(hashes)),
+                CoreMetadata::No => None,
             });
-            read.map(|_| ())
-        }
-    };
-    read.and_then(|()| links.end())
+        let stated = Stated {
+            digests,
+            size: file.size,
+            published_at: file.upload_time.as_deref().and_then(instant),
+            metadata,
+        };
+        give(project, &target, stated, links, sink);
+    });
+    read.map(|_| ())
+}
+
+/// The files that a page in HTML names.
+fn of_html(
+    document: &Document<'_>,
+    project: &str,
+    links: &Links<'_>,
+    sink: &mut dyn FnMut(Claim),
+) -> Result<(), Malformed> {
+    let html = lossy(document.body);
+    let base = simple_html::base(&html)?;
+    let resolver = Resolver::new(links, document.url, base.as_deref());
+    let read = simple_html::read(&html, links.meter(), &mut |anchor| {
+        let Some(target) = target_of_anchor(&anchor, project, &resolver) else {
+            return;
+        };
+        let fragment = split_fragment(&anchor.href).1.unwrap_or_default();
+        let digests = fragment_digests(fragment)
+            .map(|(.., digest)| digest)
+            .collect();
+        let metadata = anchor_metadata(&anchor).map(|stated| match stated {
+            Metadata::Hashed(name, hex) => digest((name, hex)).into_iter().collect(),
+            Metadata::Present => Vec::new(),
+        });
+        let stated = Stated {
+            digests,
+            size: None,
+            published_at: None,
+            metadata,
+        };
+        give(project, &target, stated, links, sink);
+    });
+    read.map(|_| ())
 }
 
 /// What a page states of one file.

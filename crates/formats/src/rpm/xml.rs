@@ -63,58 +63,28 @@ pub(super) fn read<R: BufRead>(
     });
     reader.config_mut().expand_empty_elements = true;
     let mut buffer = Vec::new();
-    let mut path: Vec<Box<[u8]>> = Vec::new();
-    let mut text = String::new();
-    let mut wanted = false;
-    let mut rooted = false;
+    let mut reading = Reading {
+        sink,
+        path: Vec::new(),
+        text: String::new(),
+        wanted: false,
+        rooted: false,
+    };
     loop {
         buffer.clear();
         meter.tick();
         meter.end()?;
         reader.get_mut().left = MAX_TOKEN;
-        let broken = |at: u64, what: &dyn std::fmt::Display| {
-            Malformed(format!("XML that cannot be read, at byte {at}: {what}"))
-        };
         let event = reader.read_event_into(&mut buffer);
         let at = reader.buffer_position();
         match event.map_err(|error| broken(at, &error))? {
-            Event::Start(tag) => {
-                if path.len() >= MAX_DEPTH || (path.is_empty() && rooted) {
-                    return Err(broken(
-                        at,
-                        &"elements nested too deeply, or more than one root",
-                    ));
-                }
-                if tag.local_name().as_ref().len() > MAX_NAME {
-                    return Err(broken(at, &"an element's name is too long"));
-                }
-                rooted = true;
-                path.push(tag.local_name().as_ref().into());
-                sink.open(&path, &Element(&tag))?;
-                wanted = sink.wants_text(&path);
-                text.clear();
+            Event::Start(tag) => reading.start(at, &tag)?,
+            Event::End(_) => reading.end()?,
+            Event::Text(part) if reading.wanted => {
+                reading.add(at, &part.decode().map_err(|error| broken(at, &error))?)?;
             }
-            Event::End(_) => {
-                sink.close(&path, text.trim())?;
-                path.pop();
-                text.clear();
-                wanted = false;
-            }
-            Event::Text(part) if wanted => {
-                let part = part.decode().map_err(|error| broken(at, &error))?;
-                // Many parts make up one text, and none that matters is long.
-                if text.len() + part.len() > MAX_TEXT {
-                    return Err(broken(at, &"a text is too long"));
-                }
-                text.push_str(&part);
-            }
-            Event::CData(part) if wanted => {
-                let part = part.decode().map_err(|error| broken(at, &error))?;
-                // Many parts make up one text, and none that matters is long.
-                if text.len() + part.len() > MAX_TEXT {
-                    return Err(broken(at, &"a text is too long"));
-                }
-                text.push_str(&part);
+            Event::CData(part) if reading.wanted => {
+                reading.add(at, &part.decode().map_err(|error| broken(at, &error))?)?;
             }
             Event::GeneralRef(reference) => {
                 let character = match reference
@@ -125,8 +95,8 @@ pub(super) fn read<R: BufRead>(
                     None => predefined(&reference)
                         .ok_or_else(|| broken(at, &"an entity that XML itself does not define"))?,
                 };
-                if wanted && text.len() < MAX_TEXT {
-                    text.push(character);
+                if reading.wanted && reading.text.len() < MAX_TEXT {
+                    reading.text.push(character);
                 }
             }
             Event::DocType(_) => {
@@ -135,7 +105,7 @@ pub(super) fn read<R: BufRead>(
                     &"a document type, which repository metadata must not have",
                 ));
             }
-            Event::Eof if path.is_empty() && rooted => return Ok(()),
+            Event::Eof if reading.path.is_empty() && reading.rooted => return Ok(()),
             Event::Eof => return Err(broken(at, &"it ends too early")),
             Event::Text(_)
             | Event::CData(_)
@@ -144,6 +114,60 @@ pub(super) fn read<R: BufRead>(
             | Event::Decl(_)
             | Event::PI(_) => {}
         }
+    }
+}
+
+fn broken(at: u64, what: &dyn std::fmt::Display) -> Malformed {
+    Malformed(format!("XML that cannot be read, at byte {at}: {what}"))
+}
+
+/// Where a reading has come to.
+struct Reading<'s> {
+    sink: &'s mut dyn Sink,
+    /// Local names of the open elements.
+    path: Vec<Box<[u8]>>,
+    /// The text that stands directly in the element that was opened last.
+    text: String,
+    /// Whether that matters.
+    wanted: bool,
+    /// Whether there has been a root.
+    rooted: bool,
+}
+
+impl Reading<'_> {
+    fn start(&mut self, at: u64, tag: &BytesStart<'_>) -> Result<(), Malformed> {
+        if self.path.len() >= MAX_DEPTH || (self.path.is_empty() && self.rooted) {
+            return Err(broken(
+                at,
+                &"elements nested too deeply, or more than one root",
+            ));
+        }
+        if tag.local_name().as_ref().len() > MAX_NAME {
+            return Err(broken(at, &"an element's name is too long"));
+        }
+        self.rooted = true;
+        self.path.push(tag.local_name().as_ref().into());
+        self.sink.open(&self.path, &Element(tag))?;
+        self.wanted = self.sink.wants_text(&self.path);
+        self.text.clear();
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Malformed> {
+        self.sink.close(&self.path, self.text.trim())?;
+        self.path.pop();
+        self.text.clear();
+        self.wanted = false;
+        Ok(())
+    }
+
+    /// Many parts make up one text, and none that matters is long.
+    fn add(&mut self, at: u64, part: &str) -> Result<(), Malformed> {
+        if self.text.len() + part.len() > MAX_TEXT {
+            return Err(broken(at, &"a text is too long"));
+        }
+        self.text.push_str(part);
+        Ok(())
     }
 }
 

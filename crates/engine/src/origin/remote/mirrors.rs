@@ -223,8 +223,7 @@ impl Remote {
     pub(crate) fn put_aside(&self, wanted: &Target, mirror: &Arc<Mirror>, why: &FetchError) {
         count(&mirror.counters.failures);
         self.note_body(wanted, Some(mirror), None, why);
-        // A page in the place of a document may be this mirror's way of saying 404 to a path that a client made up.
-        if wanted.entry.mirrors.len() < 2 || why.code == ErrorCode::MalformedDocument {
+        if wanted.entry.mirrors.len() < 2 || why.may_be_an_absence() {
             return;
         }
         tracing::debug!(repository = %wanted.entry.repository.name, mirror = mirror.shown(), reason = why.code.as_str(),

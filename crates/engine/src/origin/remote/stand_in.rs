@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use larder_core::{CacheStatus, ErrorCode, Fault, Source};
+use larder_core::{CacheStatus, Fault, Source};
 
 use crate::causes::warn_once;
 use crate::counters::count;
@@ -67,10 +67,7 @@ impl Remote {
         wanted: &Target,
         fault: Fault,
     ) -> Result<Settled, Fault> {
-        if !matches!(
-            fault.code,
-            ErrorCode::UpstreamUnreachable | ErrorCode::UpstreamTimeout | ErrorCode::Offline
-        ) {
+        if !fault.recovery.may_use_copy() {
             return Err(fault);
         }
         let (record, body) = self.stand_in(wanted).await.ok_or(fault)?;

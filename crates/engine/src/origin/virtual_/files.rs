@@ -115,19 +115,11 @@ impl Reading<'_> {
                         owners.push(leaf);
                     }
                 }
-                Err(fault) => self
-                    .check(&[Given {
-                        leaf: leaf.clone(),
-                        document: Err(fault),
-                    }])
-                    .or_else(|fault| {
-                        // Without `fail_closed` it has no names while it has no index.
-                        if fault.rule.as_deref() == Some("fail_closed") {
-                            Err(fault)
-                        } else {
-                            Ok(())
-                        }
-                    })?,
+                // Without `fail_closed` it has no names while it has no index.
+                Err(fault) => self.check_authorities(&[Given {
+                    leaf: leaf.clone(),
+                    document: Err(fault),
+                }])?,
             }
         }
         Ok(owners)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use larder_core::{ArtifactRecord, Content, ErrorCode, Fault, FaultKind, fresh_until};
+use larder_core::{ArtifactRecord, Content, Fault, FaultKind, Recovery, fresh_until};
 use larder_formats::{Companion, Generation};
 use tokio::time::Instant;
 use url::Url;
@@ -316,17 +316,11 @@ impl Remote {
 }
 
 fn fetched_of(fault: &Fault, missing: impl FnOnce() -> Member) -> Fetched {
-    match (fault.kind, fault.code) {
+    match (fault.kind, fault.recovery) {
         (FaultKind::Upstream(404 | 410), _) => Fetched::Missing(missing()),
-        (_, ErrorCode::DigestMismatch) => Fetched::Wrong,
-        (
-            _,
-            ErrorCode::UpstreamUnreachable
-            | ErrorCode::UpstreamTimeout
-            | ErrorCode::UpstreamCut
-            | ErrorCode::Interrupted,
-        ) => Fetched::Unreachable,
-        _ => Fetched::Refused,
+        (_, Recovery::Elsewhere) => Fetched::Wrong,
+        (_, Recovery::Retry | Recovery::Copy | Recovery::RetryOrCopy) => Fetched::Unreachable,
+        (_, Recovery::Final) => Fetched::Refused,
     }
 }
 
