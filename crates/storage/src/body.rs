@@ -321,8 +321,8 @@ impl Source for Once {
     }
 
     fn read(&self, _: Option<Range<u64>>) -> Chunks {
-        let chunks = self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
-        { chunks }.take().unwrap_or_else(|| {
+        let mut chunks = self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
+        chunks.take().unwrap_or_else(|| {
             let gone = io::Error::other("a body that is passed through can be read only once");
             Box::pin(futures_util::stream::once(async { Err(gone) }))
         })
