@@ -57,7 +57,7 @@ pub fn fresh_until(
     class: Class,
     policy: &CachePolicy,
 ) -> Option<UnixMillis> {
-    time_to_live(class, policy).map(|ttl| record.renewed_at.plus(ttl))
+    time_to_live(class, policy).map(|ttl| record.fresh_since.plus(ttl))
 }
 
 /// How far in the future a remembered time may lie before it is taken for the mark of a clock that was wrong.
@@ -75,27 +75,27 @@ fn implausible(time: UnixMillis, now: UnixMillis) -> bool {
 pub fn believed(record: ArtifactRecord, now: UnixMillis) -> ArtifactRecord {
     let no_later = |time: UnixMillis| if implausible(time, now) { now } else { time };
     ArtifactRecord {
-        renewed_at: if implausible(record.renewed_at, now) {
+        fresh_since: if implausible(record.fresh_since, now) {
             UnixMillis::default()
         } else {
-            record.renewed_at
+            record.fresh_since
         },
         contacted_at: no_later(record.contacted_at),
-        began_at: no_later(record.began_at),
+        served_since: no_later(record.served_since),
         first_seen_at: no_later(record.first_seen_at),
         ..record
     }
 }
 
-/// How long a copy that was renewed at `renewed_at` has been expired; `None` while it is fresh.
+/// How long a copy that was renewed at `fresh_since` has been expired; `None` while it is fresh.
 ///
 /// A zero `ttl` is never fresh ("check on every request"), whatever other replicas' clocks say. A time further ahead of `now`
 /// than clocks differ is no proof of freshness: the clock was wrong once, and the record must not live for ever because of it.
-fn expired_for(renewed_at: UnixMillis, ttl: Duration, now: UnixMillis) -> Option<Duration> {
-    if implausible(renewed_at, now) {
+fn expired_for(fresh_since: UnixMillis, ttl: Duration, now: UnixMillis) -> Option<Duration> {
+    if implausible(fresh_since, now) {
         return Some(Duration::MAX);
     }
-    let until = renewed_at.plus(ttl);
+    let until = fresh_since.plus(ttl);
     (now >= until || ttl.is_zero()).then(|| now.since(until))
 }
 
@@ -128,14 +128,14 @@ pub fn decide(
     match record.content {
         Content::HeadOnly => Decision::Fetch { expired: false },
         Content::Negative { status } => {
-            match expired_for(record.renewed_at, policy.negative_ttl, now) {
+            match expired_for(record.fresh_since, policy.negative_ttl, now) {
                 None => Decision::ServeNegative(status),
                 Some(_) => Decision::Fetch { expired: false },
             }
         }
         Content::Blob(_) | Content::Pointer(_) => {
             match time_to_live(class, policy)
-                .and_then(|ttl| expired_for(record.renewed_at, ttl, now))
+                .and_then(|ttl| expired_for(record.fresh_since, ttl, now))
             {
                 None => Decision::Serve,
                 Some(expired)

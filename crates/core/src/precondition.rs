@@ -40,7 +40,7 @@ pub struct Current<'a> {
     /// `Last-Modified` as served.
     pub last_modified: Option<&'a str>,
     /// When larder began to serve this body.
-    pub began_at: Option<UnixMillis>,
+    pub served_since: Option<UnixMillis>,
 }
 
 /// Evaluates the conditional headers of a GET or HEAD in the order of RFC 9110 section 13.2.2.
@@ -89,7 +89,8 @@ fn not_modified_since(date: &str, current: &Current<'_>) -> bool {
     let Some(since) = UnixMillis::from_http_date(date) else {
         return false;
     };
-    same_date(date, current.last_modified) || current.began_at.is_some_and(|began| since >= began)
+    same_date(date, current.last_modified)
+        || current.served_since.is_some_and(|began| since >= began)
 }
 
 /// Whether a list of entity tags, or `*`, names the current one. A field that is malformed names nothing, but for the one thing that
@@ -196,7 +197,7 @@ mod tests {
         Current {
             etag: Some(etag),
             last_modified: Some(DATE),
-            began_at: None,
+            served_since: None,
         }
     }
 
@@ -378,7 +379,7 @@ mod tests {
         let switched = Current {
             etag: None,
             last_modified: Some("Sun, 06 Nov 1994 08:00:00 GMT"),
-            began_at: Some(BEGAN),
+            served_since: Some(BEGAN),
         };
         assert_eq!(
             since("Sun, 06 Nov 1994 08:00:00 GMT", &switched),
@@ -401,7 +402,7 @@ mod tests {
         );
         assert_eq!(since(BEGAN_AFTER, &switched), Precondition::NotModified);
         let whole_second = Current {
-            began_at: UnixMillis::from_http_date(BEGAN_BEFORE),
+            served_since: UnixMillis::from_http_date(BEGAN_BEFORE),
             ..switched
         };
         assert_eq!(

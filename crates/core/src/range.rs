@@ -351,7 +351,7 @@ mod tests {
         let strong = Current {
             etag: Some("\"a\""),
             last_modified: Some(DATE),
-            began_at: None,
+            served_since: None,
         };
         let weak = Current {
             etag: Some("W/\"a\""),
@@ -360,7 +360,7 @@ mod tests {
         let bare = Current {
             etag: None,
             last_modified: None,
-            began_at: None,
+            served_since: None,
         };
         let rows = [
             ("\"a\"", strong, true),

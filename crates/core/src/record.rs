@@ -101,9 +101,11 @@ pub struct ArtifactRecord {
     /// Last good upstream contact: a 200, a 304 or an unchanged HEAD. Bounds `stale.max_age`.
     pub contacted_at: UnixMillis,
     /// When the time-to-live last started: a good contact, or a stale renewal after a network failure.
-    pub renewed_at: UnixMillis,
+    #[serde(rename = "renewed_at")]
+    pub fresh_since: UnixMillis,
     /// When larder began to serve this body: lower bound for `If-Modified-Since` comparisons.
-    pub began_at: UnixMillis,
+    #[serde(rename = "began_at")]
+    pub served_since: UnixMillis,
     /// Whether the bytes were checked against a digest that the ecosystem names.
     pub verified: bool,
 }

@@ -81,8 +81,8 @@ impl ArtifactRecord {
         let others = [
             self.published_at,
             Some(self.contacted_at),
-            Some(self.renewed_at),
-            Some(self.began_at),
+            Some(self.fresh_since),
+            Some(self.served_since),
         ];
         for time in others.into_iter().flatten() {
             put_signed(&mut out, time.0.wrapping_sub(first));
@@ -143,8 +143,8 @@ impl ArtifactRecord {
             published_at,
             first_seen_at: UnixMillis(first),
             contacted_at: time()?,
-            renewed_at: time()?,
-            began_at: time()?,
+            fresh_since: time()?,
+            served_since: time()?,
             verified: has(VERIFIED),
         };
         if reader.0.is_empty() {
@@ -358,8 +358,8 @@ mod tests {
                     published_at,
                     first_seen_at: times.0,
                     contacted_at: times.1,
-                    renewed_at: times.2,
-                    began_at: times.3,
+                    fresh_since: times.2,
+                    served_since: times.3,
                     verified,
                 },
             )
@@ -401,8 +401,8 @@ mod tests {
         let expected = ArtifactRecord {
             first_seen_at: UnixMillis(300),
             contacted_at: UnixMillis(301),
-            renewed_at: UnixMillis(299),
-            began_at: UnixMillis(300),
+            fresh_since: UnixMillis(299),
+            served_since: UnixMillis(300),
             ..record()
         };
         assert_eq!(ArtifactRecord::from_stored(&stored).unwrap(), expected);

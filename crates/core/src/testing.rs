@@ -51,8 +51,8 @@ pub(crate) fn record() -> ArtifactRecord {
         published_at: None,
         first_seen_at: seconds_ago(1_000_000),
         contacted_at: NOW,
-        renewed_at: NOW,
-        began_at: seconds_ago(1_000_000),
+        fresh_since: NOW,
+        served_since: seconds_ago(1_000_000),
         verified: false,
     }
 }
@@ -90,11 +90,11 @@ pub(crate) fn any_record() -> impl Strategy<Value = ArtifactRecord> {
         1 => Just(Content::HeadOnly),
     ];
     (content, any::<bool>(), any_time(), any_time()).prop_map(
-        |(content, validators, contacted_at, renewed_at)| {
+        |(content, validators, contacted_at, fresh_since)| {
             let mut made = ArtifactRecord {
                 content,
                 contacted_at,
-                renewed_at,
+                fresh_since,
                 ..record()
             };
             if !validators {

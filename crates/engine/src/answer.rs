@@ -49,7 +49,7 @@ pub struct Representation {
     /// `Last-Modified`, an HTTP date.
     pub last_modified: Option<String>,
     /// When larder began to serve this body (for `If-Modified-Since`).
-    pub began_at: Option<UnixMillis>,
+    pub served_since: Option<UnixMillis>,
     /// Length in bytes, if known already.
     pub length: Option<u64>,
     /// Names for `Vary`; empty = no `Vary`.

@@ -162,9 +162,9 @@ impl Pipeline {
         let record = &settled.record;
         let mut representation = representation(wanted, &record.headers, None, None, None);
         sendable.describe(&mut representation);
-        representation.began_at = Some(record.began_at);
+        representation.served_since = Some(record.served_since);
         representation.vary = vary(wanted.facts.vary, true, by_host);
-        let lasting = !settled.for_once && sendable.lasts() && !admitted.bypass_cache();
+        let lasting = settled.reusable && sendable.lasts() && !admitted.bypass_cache();
         let hot = lasting
             .then(|| ticket(wanted, record, epoch, self.now()))
             .flatten();
@@ -174,7 +174,7 @@ impl Pipeline {
             body: clear_non_artifact(sendable.body()),
             cache_status: settled.status,
             source: settled.source,
-            freshness: freshness(record, wanted, settled.for_once, self.now()),
+            freshness: freshness(record, wanted, settled.reusable, self.now()),
             location: None,
             hot,
         })
@@ -218,9 +218,9 @@ impl Pipeline {
                 let draft = &fill.draft;
                 let mut representation =
                     representation(wanted, &draft.headers, None, None, fill.total());
-                representation.began_at = Some(draft.began_at);
+                representation.served_since = Some(draft.served_since);
                 representation.vary = vary;
-                let freshness = freshness(draft, wanted, !fill.will_be_kept, self.now());
+                let freshness = freshness(draft, wanted, fill.will_be_kept, self.now());
                 let body =
                     self.clear_artifact(admitted, draft, fill.total(), Body::Growing(body))?;
                 let answer = Answer {
@@ -258,7 +258,7 @@ impl Pipeline {
             body,
             status,
             source,
-            for_once,
+            reusable,
             document: _,
         } = settled;
         let tag_of_digest = || {
@@ -275,13 +275,13 @@ impl Pipeline {
         let digest = record.blob().map(|blob| &blob.digest);
         let mut representation =
             representation(wanted, &record.headers, digest, digest_tag, length);
-        representation.began_at = Some(record.began_at);
+        representation.served_since = Some(record.served_since);
         representation.vary = vary;
         let is_stored = matches!(body, Body::File { .. });
         let body = self.clear_artifact(admitted, &record, length, body)?;
         let checked = record.verified || !admission::may_be_named(wanted);
         // Whoever reads a file of a generation is to be known of.
-        let lasting = !for_once && checked && !admitted.bypass_cache() && !wanted.is_member();
+        let lasting = reusable && checked && !admitted.bypass_cache() && !wanted.is_member();
         let mut hot = lasting
             .then(|| ticket(wanted, &record, epoch, self.now()))
             .flatten();
@@ -291,7 +291,7 @@ impl Pipeline {
                 counters: Arc::clone(&wanted.entry.counters),
             });
         }
-        let freshness = freshness(&record, wanted, for_once, self.now());
+        let freshness = freshness(&record, wanted, reusable, self.now());
         let answer = Answer {
             status: StatusCode::OK,
             representation,

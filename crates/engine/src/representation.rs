@@ -42,7 +42,7 @@ pub(crate) fn representation(
         content_language: headers.content_language.clone(),
         etag: headers.etag.clone().or(fallback_tag),
         last_modified: headers.last_modified.clone(),
-        began_at: None,
+        served_since: None,
         length,
         vary: &[],
         extra,
@@ -79,7 +79,7 @@ pub(crate) fn forwarded_status(reason: larder_core::ForwardReason, status: u16) 
 pub(crate) fn freshness(
     record: &ArtifactRecord,
     wanted: &Target,
-    for_once: bool,
+    reusable: bool,
     now: UnixMillis,
 ) -> Freshness {
     let remaining = fresh_until(
@@ -88,10 +88,10 @@ pub(crate) fn freshness(
         &wanted.entry.repository.cache,
     )
     .map(|until| until.since(now));
-    let remaining = if for_once {
-        Some(Duration::ZERO)
-    } else {
+    let remaining = if reusable {
         remaining
+    } else {
+        Some(Duration::ZERO)
     };
     Freshness {
         contacted_at: record.contacted_at,

@@ -93,8 +93,8 @@ pub fn flight(frames: Vec<Option<Bytes>>, length: Option<u64>, pause: Duration) 
         published_at: None,
         first_seen_at: UnixMillis(0),
         contacted_at: UnixMillis(0),
-        renewed_at: UnixMillis(0),
-        began_at: UnixMillis(0),
+        fresh_since: UnixMillis(0),
+        served_since: UnixMillis(0),
         verified: false,
     };
     let fill = Fill::new(draft, length, false, Release::AtOnce, true, usize::MAX);

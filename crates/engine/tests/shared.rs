@@ -223,7 +223,7 @@ async fn news_of_old_bytes_brings_them_not_back() {
             record: ArtifactRecord {
                 content: Content::Blob(newer.descriptor.clone()),
                 contacted_at: bench.clock.now(),
-                renewed_at: bench.clock.now(),
+                fresh_since: bench.clock.now(),
                 ..old
             },
             blob: Some(newer.clone()),

@@ -32,7 +32,7 @@ const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=3153600
 pub(crate) struct Prepared {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    pub(crate) began_at: Option<UnixMillis>,
+    pub(crate) served_since: Option<UnixMillis>,
     /// Of the whole body.
     pub(crate) length: Option<u64>,
 }
@@ -95,7 +95,7 @@ impl Prepared {
         Self {
             status,
             headers,
-            began_at: from.began_at,
+            served_since: from.served_since,
             length: from.length,
         }
     }
@@ -128,7 +128,7 @@ impl Prepared {
         let current = Current {
             etag: etag.as_deref(),
             last_modified: last_modified.as_deref(),
-            began_at: self.began_at,
+            served_since: self.served_since,
         };
         let lines = ConditionLines::of(asked.headers);
         let conditions = lines.conditions();

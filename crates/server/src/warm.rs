@@ -68,7 +68,7 @@ pub(crate) struct PackedHead {
     /// bytes, little-endian, and the value.
     fields: Bytes,
     count: usize,
-    began_at: Option<UnixMillis>,
+    served_since: Option<UnixMillis>,
 }
 
 impl PackedHead {
@@ -99,7 +99,7 @@ impl PackedHead {
         Some(Self {
             fields: fields.into_boxed_slice().into(),
             count: head.headers.len(),
-            began_at: head.began_at,
+            served_since: head.served_since,
         })
     }
 
@@ -129,7 +129,7 @@ impl PackedHead {
         Some(Prepared {
             status: StatusCode::OK,
             headers,
-            began_at: self.began_at,
+            served_since: self.served_since,
             length: None,
         })
     }
@@ -239,7 +239,7 @@ mod tests {
             content_type: Some("text/x-of-its-own".to_owned()),
             etag: Some("\"t\"".to_owned()),
             last_modified: Some("Sun, 06 Nov 1994 08:49:37 GMT".to_owned()),
-            began_at: Some(UnixMillis(7)),
+            served_since: Some(UnixMillis(7)),
             extra,
             ..Representation::default()
         };
@@ -255,7 +255,7 @@ mod tests {
         let again = packed.unpack().unwrap();
         assert_eq!(again.headers, head.headers);
         assert_eq!(
-            (again.status, again.began_at),
+            (again.status, again.served_since),
             (StatusCode::OK, Some(UnixMillis(7)))
         );
         let plain = Representation {

@@ -41,8 +41,8 @@ fn sample() -> ArtifactRecord {
         published_at: Some(UnixMillis(784_111_777_000)),
         first_seen_at: UnixMillis(1_800_000_000_000),
         contacted_at: UnixMillis(1_800_000_360_000),
-        renewed_at: UnixMillis(1_800_000_360_000),
-        began_at: UnixMillis(1_800_000_000_123),
+        fresh_since: UnixMillis(1_800_000_360_000),
+        served_since: UnixMillis(1_800_000_000_123),
         verified: true,
     }
 }

@@ -140,6 +140,6 @@ async fn both_write_at_the_same_time_and_nothing_is_lost() {
     for store in [&one, &other] {
         assert_eq!(store.counts().await.unwrap().records, 400);
         let any = store.record(&key("r", "other199")).await.unwrap().unwrap();
-        assert_eq!(any.renewed_at, UnixMillis(3));
+        assert_eq!(any.fresh_since, UnixMillis(3));
     }
 }

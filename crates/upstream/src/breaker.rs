@@ -84,18 +84,18 @@ pub struct Breakers<K: Hash + Eq + Clone> {
 pub struct Permit<K: Hash + Eq + Clone> {
     breakers: Arc<Breakers<K>>,
     key: Option<K>,
-    word: Word,
+    kind: PermitKind,
 }
 
 /// What a permit's outcome says.
 #[derive(Debug, Clone, Copy)]
-enum Word {
+enum PermitKind {
     /// Sent while all was well.
-    Plain,
+    Normal,
     /// The probe of this generation.
     Probe(u64),
     /// Sent in spite of the pause that began then: its success ends that pause, its failure is no news.
-    Insisted(UnixMillis),
+    Forced(UnixMillis),
 }
 
 /// How a request failed.
@@ -106,7 +106,7 @@ enum How {
     Badly,
 }
 
-impl Word {
+impl PermitKind {
     fn is_of(self, pause: &Pause) -> bool {
         matches!(self, Self::Probe(generation) if generation == pause.generation)
     }
@@ -128,7 +128,7 @@ impl<K: Hash + Eq + Clone> Breakers<K> {
     /// The breaker is open, or another probe is under way.
     pub fn admit(self: &Arc<Self>, key: &K, deadline: Duration) -> Result<Permit<K>, BreakerState> {
         let now = self.clock.now();
-        let mut word = Word::Plain;
+        let mut kind = PermitKind::Normal;
         let mut guard = self.lock();
         let (troubles, counter) = &mut *guard;
         if let Some(pause) = troubles.get_mut(key).and_then(|t| t.pause.as_mut()) {
@@ -147,13 +147,13 @@ impl<K: Hash + Eq + Clone> Breakers<K> {
                 since: now,
                 deadline,
             });
-            word = Word::Probe(*counter);
+            kind = PermitKind::Probe(*counter);
         }
         drop(guard);
         Ok(Permit {
             breakers: Arc::clone(self),
             key: Some(key.clone()),
-            word,
+            kind,
         })
     }
 
@@ -168,11 +168,11 @@ impl<K: Hash + Eq + Clone> Breakers<K> {
     /// Sends one request to `key` whatever the breaker says: for whoever has nothing to fall back on.
     pub fn insist(self: &Arc<Self>, key: &K) -> Permit<K> {
         let pause = self.lock().0.get(key).and_then(|trouble| trouble.pause);
-        let word = pause.map_or(Word::Plain, |pause| Word::Insisted(pause.since));
+        let kind = pause.map_or(PermitKind::Normal, |pause| PermitKind::Forced(pause.since));
         Permit {
             breakers: Arc::clone(self),
             key: Some(key.clone()),
-            word,
+            kind,
         }
     }
 
@@ -191,7 +191,7 @@ impl<K: Hash + Eq + Clone> Breakers<K> {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn failed(&self, key: K, word: Word, how: How) {
+    fn failed(&self, key: K, kind: PermitKind, how: How) {
         let now = self.clock.now();
         let mut guard = self.lock();
         let (troubles, counter) = &mut *guard;
@@ -213,7 +213,7 @@ impl<K: Hash + Eq + Clone> Breakers<K> {
         });
         let counts = if let Some(pause) = trouble.pause {
             // Requests that were under way when the breaker opened say nothing new.
-            word.is_of(&pause)
+            kind.is_of(&pause)
         } else {
             trouble.failures += 1;
             how == How::Badly || trouble.failures >= FAILURES_TO_OPEN
@@ -233,14 +233,14 @@ impl<K: Hash + Eq + Clone> Breakers<K> {
         }
     }
 
-    fn succeeded(&self, key: &K, word: Word) {
+    fn succeeded(&self, key: &K, kind: PermitKind) {
         let mut guard = self.lock();
         let Some(trouble) = guard.0.get(key) else {
             return;
         };
         // A late success of a request sent before the pause is good news about the past only.
         let ends = |pause: Pause| {
-            word.is_of(&pause) || matches!(word, Word::Insisted(since) if since == pause.since)
+            kind.is_of(&pause) || matches!(kind, PermitKind::Forced(since) if since == pause.since)
         };
         if trouble.pause.is_none_or(ends) {
             guard.0.remove(key);
@@ -276,28 +276,28 @@ impl<K: Hash + Eq + Clone> Permit<K> {
     /// The origin answered.
     pub fn succeeded(mut self) {
         if let Some(key) = self.key.take() {
-            self.breakers.succeeded(&key, self.word);
+            self.breakers.succeeded(&key, self.kind);
         }
     }
 
     /// The origin could not be reached, or did not answer in time.
     pub fn failed(mut self) {
         if let Some(key) = self.key.take() {
-            self.breakers.failed(key, self.word, How::Slowly);
+            self.breakers.failed(key, self.kind, How::Slowly);
         }
     }
 
     /// The same, so soon that nobody had to wait for it.
     pub fn failed_at_once(mut self) {
         if let Some(key) = self.key.take() {
-            self.breakers.failed(key, self.word, How::AtOnce);
+            self.breakers.failed(key, self.kind, How::AtOnce);
         }
     }
 
     /// It failed in a way that is better not met again soon, where there is somebody else to ask: the breaker opens at once.
     pub fn failed_badly(mut self) {
         if let Some(key) = self.key.take() {
-            self.breakers.failed(key, self.word, How::Badly);
+            self.breakers.failed(key, self.kind, How::Badly);
         }
     }
 }
@@ -305,14 +305,14 @@ impl<K: Hash + Eq + Clone> Permit<K> {
 impl<K: Hash + Eq + Clone> fmt::Debug for Permit<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Permit")
-            .field("word", &self.word)
+            .field("word", &self.kind)
             .finish_non_exhaustive()
     }
 }
 
 impl<K: Hash + Eq + Clone> Drop for Permit<K> {
     fn drop(&mut self) {
-        if let (Some(key), Word::Probe(generation)) = (self.key.take(), self.word) {
+        if let (Some(key), PermitKind::Probe(generation)) = (self.key.take(), self.kind) {
             self.breakers.abandoned(&key, generation);
         }
     }

@@ -87,7 +87,8 @@ impl Hop<'_> {
             Ok(permit) => permit,
             // Whoever has nothing to fall back on is let through, and whoever need not wait.
             Err(_)
-                if !self.request.dispensable || self.upstream.breakers.fails_at_once(&target) =>
+                if !self.request.has_stale_fallback
+                    || self.upstream.breakers.fails_at_once(&target) =>
             {
                 self.upstream.breakers.insist(&target)
             }

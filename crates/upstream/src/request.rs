@@ -54,7 +54,7 @@ pub struct UpstreamRequest {
     /// How long to wait for a byte, if that is less than `timeouts.read`: where there is somebody else to ask.
     pub patience: Option<Duration>,
     /// Whether the caller has something to fall back on: then an origin that keeps failing is not asked, and nobody waits for it.
-    pub dispensable: bool,
+    pub has_stale_fallback: bool,
 }
 
 impl UpstreamRequest {
@@ -78,7 +78,7 @@ impl UpstreamRequest {
             headers: HeaderMap::new(),
             body: None,
             patience: None,
-            dispensable: false,
+            has_stale_fallback: false,
         }
     }
 
@@ -109,7 +109,7 @@ impl fmt::Debug for UpstreamRequest {
             )
             .field("body_length", &self.body.as_ref().map(Bytes::len))
             .field("patience", &self.patience)
-            .field("dispensable", &self.dispensable)
+            .field("has_stale_fallback", &self.has_stale_fallback)
             .finish()
     }
 }

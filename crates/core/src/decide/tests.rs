@@ -107,26 +107,26 @@ fn state(
         100
     };
     let mut copy = record();
-    copy.renewed_at = seconds_ago(ttl);
+    copy.fresh_since = seconds_ago(ttl);
     copy.contacted_at = seconds_ago(ttl);
     match name {
         "nothing" => return (None, policy),
         "head-only" => copy.content = Content::HeadOnly,
         "negative-fresh" | "negative-expired" => {
             copy.content = Content::Negative { status: 410 };
-            copy.renewed_at = if name == "negative-fresh" {
+            copy.fresh_since = if name == "negative-fresh" {
                 seconds_ago(10).plus(Duration::from_millis(1))
             } else {
                 seconds_ago(10)
             };
         }
-        "fresh" => copy.renewed_at = seconds_ago(ttl).plus(Duration::from_millis(1)),
+        "fresh" => copy.fresh_since = seconds_ago(ttl).plus(Duration::from_millis(1)),
         "expired" => {}
         "expired-pointer" => copy.content = Content::Pointer("generation/1".into()),
         "expired-bare" => (copy.headers.etag, copy.headers.last_modified) = (None, None),
         "expired-in-window" => policy.stale_while_revalidate = Duration::from_millis(1),
         "expired-past-window" => {
-            copy.renewed_at = seconds_ago(ttl + 60);
+            copy.fresh_since = seconds_ago(ttl + 60);
             policy.stale_while_revalidate = Duration::from_mins(1);
         }
         "too-old-in-window" => {
@@ -135,7 +135,7 @@ fn state(
         }
         "from-the-future" => {
             policy.stale_while_revalidate = Duration::from_mins(1);
-            copy.renewed_at = NOW
+            copy.fresh_since = NOW
                 .plus(Duration::from_mins(5))
                 .plus(Duration::from_millis(1));
         }
@@ -191,13 +191,13 @@ fn zero_immutable_ttl_is_for_ever_and_zero_mutable_ttl_asks_every_time() {
         ..CachePolicy::default()
     };
     let mut copy = record();
-    copy.renewed_at = UnixMillis(0);
+    copy.fresh_since = UnixMillis(0);
     assert_eq!(
         decide(Some(&copy), Mutability::Immutable, &policy, NOW),
         Decision::Serve
     );
     // Another replica's clock is a little ahead: still no request goes unasked.
-    copy.renewed_at = NOW.plus(Duration::from_secs(5));
+    copy.fresh_since = NOW.plus(Duration::from_secs(5));
     assert_eq!(
         decide(Some(&copy), BUILT_IN, &policy, NOW),
         Decision::Fetch { expired: true }
@@ -221,13 +221,17 @@ fn hazard_a_record_from_the_future_counts_as_contacted_now_and_expired() {
         let wrong = ArtifactRecord {
             first_seen_at: late,
             contacted_at: late,
-            renewed_at: late,
-            began_at: late,
+            fresh_since: late,
+            served_since: late,
             ..record()
         };
         let record = believed(wrong, NOW);
         assert_eq!(
-            (record.contacted_at, record.began_at, record.first_seen_at),
+            (
+                record.contacted_at,
+                record.served_since,
+                record.first_seen_at
+            ),
             (NOW, NOW, NOW)
         );
         for class in [Mutability::Immutable, BUILT_IN, USER_DEFINED] {
@@ -247,7 +251,7 @@ fn hazard_a_record_from_the_future_counts_as_contacted_now_and_expired() {
         );
     }
     let skewed = ArtifactRecord {
-        renewed_at: NOW.plus(Duration::from_mins(2)),
+        fresh_since: NOW.plus(Duration::from_mins(2)),
         ..record()
     };
     assert_eq!(believed(skewed.clone(), NOW), skewed);
@@ -274,8 +278,8 @@ fn a_clock_that_went_back_makes_no_record_immortal() {
         ..CachePolicy::default()
     };
     let mut copy = record();
-    copy.renewed_at = NOW.plus(Duration::from_hours(25));
-    copy.contacted_at = copy.renewed_at;
+    copy.fresh_since = NOW.plus(Duration::from_hours(25));
+    copy.contacted_at = copy.fresh_since;
     assert_eq!(
         decide(Some(&copy), BUILT_IN, &policy, NOW),
         Decision::Fetch { expired: true }
@@ -296,7 +300,7 @@ fn stale_max_age_counts_from_the_last_good_contact_and_includes_its_end() {
         ..CachePolicy::default()
     };
     let mut copy = record();
-    copy.renewed_at = NOW;
+    copy.fresh_since = NOW;
     copy.contacted_at = seconds_ago(60);
     assert!(stale_allowed(&copy, &policy, NOW));
     copy.contacted_at = UnixMillis(seconds_ago(60).0 - 1);
@@ -319,7 +323,7 @@ fn stale_max_age_counts_from_the_last_good_contact_and_includes_its_end() {
 fn fresh_until_is_the_renewal_plus_the_life_of_the_class() {
     let policy = policy(0);
     let mut copy = record();
-    copy.renewed_at = UnixMillis(7);
+    copy.fresh_since = UnixMillis(7);
     assert_eq!(
         fresh_until(&copy, BUILT_IN, &policy),
         Some(UnixMillis(100_007))
@@ -340,7 +344,7 @@ proptest! {
     fn only_a_fresh_copy_is_served_without_asking(
         record in any_record(), class in any_class(), policy in any_policy(), after in any_interval(),
     ) {
-        let now = UnixMillis(record.renewed_at.0 + after);
+        let now = UnixMillis(record.fresh_since.0 + after);
         let decision = decide(Some(&record), class, &policy, now);
         let held = matches!(record.content, Content::Blob(_) | Content::Pointer(_));
         match decision {
@@ -348,13 +352,13 @@ proptest! {
                 prop_assert!(held);
                 if let Some(until) = fresh_until(&record, class, &policy) {
                     prop_assert!(now < until);
-                    prop_assert!(record.renewed_at.0 <= now.0 + 300_000);
+                    prop_assert!(record.fresh_since.0 <= now.0 + 300_000);
                 }
             }
             Decision::ServeAndRefresh => {
                 prop_assert!(held && !policy.stale_while_revalidate.is_zero());
                 let until = fresh_until(&record, class, &policy).unwrap();
-                prop_assert!(until <= now || until == record.renewed_at, "zero life is never fresh");
+                prop_assert!(until <= now || until == record.fresh_since, "zero life is never fresh");
                 prop_assert!(now < until.plus(policy.stale_while_revalidate));
             }
             Decision::Revalidate(_) => prop_assert!(held && record.has_validators()),

@@ -62,7 +62,7 @@ const LISTED: &str = "
 
 fn records() -> [Option<ArtifactRecord>; 7] {
     let expired = ArtifactRecord {
-        renewed_at: seconds_ago(50),
+        fresh_since: seconds_ago(50),
         contacted_at: seconds_ago(50),
         ..record()
     };
@@ -250,7 +250,7 @@ fn without_a_bound_even_an_ancient_copy_serves_a_network_failure() {
     };
     let ancient = ArtifactRecord {
         contacted_at: UnixMillis(0),
-        renewed_at: UnixMillis(0),
+        fresh_since: UnixMillis(0),
         ..record()
     };
     let settlement = settle(

@@ -102,8 +102,8 @@ mod tests {
             published_at: None,
             first_seen_at: now,
             contacted_at: now,
-            renewed_at: now,
-            began_at: now,
+            fresh_since: now,
+            served_since: now,
             verified: false,
         })
     }

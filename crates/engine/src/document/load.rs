@@ -18,7 +18,7 @@ use crate::transfer::files::{read_received, received_bytes};
 use crate::transfer::fill::Fill;
 use crate::transfer::flight::Settled;
 use crate::transfer::received;
-use crate::transfer::received::{Filled, Received, Whole, finished_record};
+use crate::transfer::received::{FetchedBody, Received, Whole, finished_record};
 
 /// The longest document that stays in memory between its check and what is derived from it, in bytes.
 const KEPT_AT_HAND: usize = 256 << 10;
@@ -110,7 +110,7 @@ impl Documents {
         fill: &Arc<Fill>,
         received: Received,
         prior: Option<&ArtifactRecord>,
-    ) -> Result<Filled, FetchError> {
+    ) -> Result<FetchedBody, FetchError> {
         let (documents, wanted_there, fill_there) =
             (Arc::clone(self), Arc::clone(wanted), Arc::clone(fill));
         let prior = prior.cloned();
@@ -126,7 +126,7 @@ impl Documents {
         } = checked.await.map_err(stopped)??;
         fill.verified(received.length);
         let filled = received::hand_over(wanted, &fill, received, record);
-        Ok(Filled {
+        Ok(FetchedBody {
             document: Some(document),
             ..filled
         })

@@ -407,7 +407,7 @@ fn artifact(
         size: blob.size,
         sha256: blob.digest.to_hex(),
         cached: is_cached,
-        cached_at: record.began_at.min(record.contacted_at),
+        cached_at: record.served_since.min(record.contacted_at),
         fresh_until: entry
             .class_of_held(path, record)
             .and_then(|class| fresh_until(record, class, &entry.repository.cache)),

@@ -38,8 +38,8 @@ pub(crate) struct Settled {
     pub(crate) body: Body,
     pub(crate) status: CacheStatus,
     pub(crate) source: Source,
-    /// Whether no further answer may be made of it, here or at a client: the copy has expired, or the body is not kept.
-    pub(crate) for_once: bool,
+    /// Whether further answers may be made of it, here and at clients: not where the copy has expired, or the body is not kept.
+    pub(crate) reusable: bool,
     /// Of a document that has just arrived and been checked: what is at hand for the first derivations from it.
     pub(crate) document: Option<Arrival>,
 }
@@ -52,7 +52,7 @@ impl Settled {
             body,
             status: CacheStatus::default(),
             source: Source::Remote,
-            for_once: false,
+            reusable: true,
             document: None,
         }
     }

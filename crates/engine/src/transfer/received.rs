@@ -17,7 +17,7 @@ const SWITCH_MILLIS: i64 = 2000;
 
 /// A complete, verified body.
 #[derive(Debug)]
-pub(crate) struct Filled {
+pub(crate) struct FetchedBody {
     pub(crate) record: Arc<ArtifactRecord>,
     pub(crate) body: Body,
     pub(crate) change: Option<RecordChange>,
@@ -85,10 +85,10 @@ pub(crate) fn finished_record(
         } else {
             draft.contacted_at
         },
-        began_at: match same {
-            Some(prior) => prior.began_at,
+        served_since: match same {
+            Some(prior) => prior.served_since,
             // There was no body before it that could still be served.
-            None if first_body => draft.began_at,
+            None if first_body => draft.served_since,
             None => UnixMillis(now.0 + SWITCH_MILLIS),
         },
         content: Content::Blob(blob),
@@ -103,7 +103,7 @@ pub(crate) fn hand_over(
     fill: &Arc<Fill>,
     received: Received,
     record: ArtifactRecord,
-) -> Filled {
+) -> FetchedBody {
     let record = Arc::new(record);
     if let (Some(spool), Some(descriptor)) = (received.spool, record.blob().cloned()) {
         let body = Body::file(spool.reader(), received.length);
@@ -113,7 +113,7 @@ pub(crate) fn hand_over(
             spool,
             also: None,
         });
-        return Filled {
+        return FetchedBody {
             record,
             body,
             change,
@@ -122,7 +122,7 @@ pub(crate) fn hand_over(
         };
     }
     count(&wanted.entry.counters.fills_not_kept);
-    Filled {
+    FetchedBody {
         record,
         body: Body::Growing(fill.body()),
         change: None,

@@ -96,7 +96,7 @@ async fn a_new_document_is_not_held_before_the_old_file_is_gone() {
                     .record(format, document(format).0, variant(format))
                     .await;
                 let file = bench.record(format, &old.path, "").await;
-                if document.is_some_and(|record| record.renewed_at == bench.engine.now()) {
+                if document.is_some_and(|record| record.fresh_since == bench.engine.now()) {
                     assert!(
                         file.is_none_or(
                             |file| file.blob().unwrap().digest != larder_core::sha256(b"old bytes")

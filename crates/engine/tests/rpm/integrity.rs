@@ -90,8 +90,8 @@ async fn rpm_06_bytes_that_do_not_match_their_name_are_dropped_and_fetched_again
         published_at: None,
         first_seen_at: START,
         contacted_at: START,
-        renewed_at: START,
-        began_at: START,
+        fresh_since: START,
+        served_since: START,
         verified: false,
     };
     let key = SourceKey {

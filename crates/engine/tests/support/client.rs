@@ -191,7 +191,7 @@ impl Client {
         let current = Current {
             etag: of.etag.as_deref(),
             last_modified: of.last_modified.as_deref(),
-            began_at: of.began_at,
+            served_since: of.served_since,
         };
         match evaluate_conditions(&conditions, &current) {
             Precondition::Proceed => {}

@@ -124,7 +124,7 @@ async fn conditions_on_the_entity_tag_and_the_date() {
     let server = Server::start().await;
     let representation = Representation {
         last_modified: Some("Tue, 14 Nov 2023 22:13:20 GMT".to_owned()),
-        began_at: Some(UnixMillis(1_700_003_600_000)),
+        served_since: Some(UnixMillis(1_700_003_600_000)),
         content_type: Some("text/plain".to_owned()),
         ..etag("v1")
     };

@@ -170,7 +170,7 @@ pub(super) async fn put(
         blob.map(|blob: &BlobDescriptor| blob.digest.to_string())
             .into(),
         blob.map(|blob| blob.size as i64).into(),
-        record.renewed_at.0.into(),
+        record.fresh_since.0.into(),
         seal_bytes(
             &[key.repository.as_str(), &key.path, &key.variant],
             &record.to_stored(),

@@ -1,8 +1,8 @@
 //! The collector: takes away, after a grace time, what nothing refers to any more (hazard L3).
 //!
-//! 1. Derivations of which a source is no longer any record's get a date; those whose date has come, and which are still without
+//! 1. Derivations of which a source is no longer any record's are marked `delete_after`; those for which that time has come, and which are still without
 //!    that source, go.
-//! 2. Blobs to which neither a record nor a derivation nor an uploaded file refers get a date. Whoever refers to one again takes the
+//! 2. Blobs to which neither a record nor a derivation nor an uploaded file refers are marked `delete_after`. Whoever refers to one again takes the
 //!    date away.
 //! 3. Blobs whose date has come are condemned, where a second look in the same transaction finds no reference: that is durable
 //!    before anything else happens, and from then on nobody can refer to them. Then the files go, unless someone of this process has

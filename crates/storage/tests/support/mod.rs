@@ -34,8 +34,8 @@ pub(crate) fn record(content: Content) -> ArtifactRecord {
         published_at: None,
         first_seen_at: UnixMillis(1),
         contacted_at: UnixMillis(2),
-        renewed_at: UnixMillis(3),
-        began_at: UnixMillis(4),
+        fresh_since: UnixMillis(3),
+        served_since: UnixMillis(4),
         verified: true,
     }
 }

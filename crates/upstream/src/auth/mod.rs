@@ -280,7 +280,7 @@ impl Exchange<'_> {
         let asked = self.hop.request;
         let request = UpstreamRequest {
             patience: asked.patience,
-            dispensable: asked.dispensable,
+            has_stale_fallback: asked.has_stale_fallback,
             ..UpstreamRequest::new(Arc::clone(&asked.repository), Method::GET, url.clone())
         };
         let response = Hop {

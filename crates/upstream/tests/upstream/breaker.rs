@@ -36,9 +36,9 @@ fn hasty(url: &url::Url) -> Arc<larder_core::Repository> {
 }
 
 /// A request of somebody who has a copy to serve.
-fn dispensable(repository: &Arc<larder_core::Repository>, url: url::Url) -> UpstreamRequest {
+fn has_stale_fallback(repository: &Arc<larder_core::Repository>, url: url::Url) -> UpstreamRequest {
     UpstreamRequest {
-        dispensable: true,
+        has_stale_fallback: true,
         ..get(repository, url)
     }
 }
@@ -76,7 +76,7 @@ async fn an_origin_that_hangs_is_left_alone_by_those_who_have_a_copy_and_found_a
     assert_eq!(
         kind(
             upstream
-                .send(dispensable(&repository, origin.url("/")))
+                .send(has_stale_fallback(&repository, origin.url("/")))
                 .await
         ),
         UpstreamErrorKind::Unreachable
@@ -86,7 +86,7 @@ async fn an_origin_that_hangs_is_left_alone_by_those_who_have_a_copy_and_found_a
     clock.advance(Duration::from_secs(5));
     assert_eq!(upstream.health(&repository.name), BreakerState::HalfOpen);
     assert_eq!(
-        text(&upstream, dispensable(&repository, origin.url("/"))).await,
+        text(&upstream, has_stale_fallback(&repository, origin.url("/"))).await,
         "good"
     );
     assert_eq!(upstream.health(&repository.name), BreakerState::Closed);
@@ -102,7 +102,7 @@ async fn whoever_has_nothing_to_fall_back_on_is_let_through() {
     assert_eq!(
         kind(
             upstream
-                .send(dispensable(&repository, origin.url("/")))
+                .send(has_stale_fallback(&repository, origin.url("/")))
                 .await
         ),
         UpstreamErrorKind::Unreachable
@@ -117,7 +117,7 @@ async fn whoever_has_nothing_to_fall_back_on_is_let_through() {
         "somebody is there"
     );
     assert_eq!(
-        text(&upstream, dispensable(&repository, origin.url("/"))).await,
+        text(&upstream, has_stale_fallback(&repository, origin.url("/"))).await,
         "good"
     );
 }
@@ -130,7 +130,11 @@ async fn an_origin_that_refuses_is_asked_each_time() {
     let repository = repository(settings(&url));
     for _ in 0..5 {
         assert_eq!(
-            kind(upstream.send(dispensable(&repository, url.clone())).await),
+            kind(
+                upstream
+                    .send(has_stale_fallback(&repository, url.clone()))
+                    .await
+            ),
             UpstreamErrorKind::Unreachable
         );
     }
@@ -147,7 +151,7 @@ async fn an_origin_that_refuses_is_asked_each_time() {
     )
     .await;
     assert_eq!(
-        text(&upstream, dispensable(&repository, url.clone())).await,
+        text(&upstream, has_stale_fallback(&repository, url.clone())).await,
         "back"
     );
     assert_eq!(
@@ -163,12 +167,16 @@ async fn hazard_a7_a_dropped_probe_does_not_wedge() {
     let patient = repository(settings(&origin.url("/")));
     stall_three_times(&upstream, &origin).await;
     assert_eq!(
-        kind(upstream.send(dispensable(&patient, origin.url("/"))).await),
+        kind(
+            upstream
+                .send(has_stale_fallback(&patient, origin.url("/")))
+                .await
+        ),
         UpstreamErrorKind::Unreachable
     );
     clock.advance(Duration::from_secs(5));
     {
-        let probe = upstream.send(dispensable(&patient, origin.url("/stall")));
+        let probe = upstream.send(has_stale_fallback(&patient, origin.url("/stall")));
         let cut = tokio::time::timeout(Duration::from_millis(100), probe).await;
         assert!(
             cut.is_err(),
@@ -176,7 +184,7 @@ async fn hazard_a7_a_dropped_probe_does_not_wedge() {
         );
     }
     assert_eq!(
-        text(&upstream, dispensable(&patient, origin.url("/"))).await,
+        text(&upstream, has_stale_fallback(&patient, origin.url("/"))).await,
         "good"
     );
 }
@@ -197,7 +205,7 @@ async fn exactly_one_of_many_probes_goes_through() {
     stall_three_times(&upstream, &origin).await;
     let before = origin.seen().len();
     clock.advance(Duration::from_secs(5));
-    let asked = (0..20).map(|_| upstream.send(dispensable(&repository, origin.url("/"))));
+    let asked = (0..20).map(|_| upstream.send(has_stale_fallback(&repository, origin.url("/"))));
     let answers = futures_util::future::join_all(asked).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
     assert_eq!(origin.seen().len(), before + 1);

@@ -115,7 +115,7 @@ fn representation(place: &Place<'_>, file: LocalFile, now: UnixMillis) -> Repres
         etag: Some(etag(&file.blob.digest)),
         last_modified: (settled_at(file.uploaded_at) <= now)
             .then(|| file.uploaded_at.to_http_date()),
-        began_at: Some(file.uploaded_at),
+        served_since: Some(file.uploaded_at),
         length: Some(file.blob.size),
         vary: &[],
         extra,

@@ -45,7 +45,7 @@ impl WriteConditions {
         let current = Current {
             etag: etag.as_deref(),
             last_modified: modified.as_deref(),
-            began_at: None,
+            served_since: None,
         };
         let conditions = Conditions {
             if_match: self.if_match.as_deref(),

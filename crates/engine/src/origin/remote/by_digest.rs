@@ -69,12 +69,12 @@ impl Remote {
     ) -> Option<Settled> {
         let (held, open) = self.held_by_digest(wanted, digest).await?;
         let now = self.now();
-        let began_at = if held.blob() == prior.blob() {
-            prior.began_at
+        let served_since = if held.blob() == prior.blob() {
+            prior.served_since
         } else {
             now
         };
-        let record = Arc::new(named(&held, digest, [now, now, began_at]));
+        let record = Arc::new(named(&held, digest, [now, now, served_since]));
         let status = CacheStatus {
             forward: Some(ForwardReason::Stale),
             forward_status: Some(200),
@@ -85,7 +85,7 @@ impl Remote {
             body: open,
             status,
             source: Source::Cache,
-            for_once: false,
+            reusable: true,
             document: None,
         })
     }
@@ -101,7 +101,11 @@ impl Remote {
             return None;
         };
         let (held, open) = self.held_by_digest(wanted, digest).await?;
-        let times = [pointer.contacted_at, pointer.renewed_at, pointer.began_at];
+        let times = [
+            pointer.contacted_at,
+            pointer.fresh_since,
+            pointer.served_since,
+        ];
         Some((Arc::new(named(&held, digest, times)), open))
     }
 
@@ -192,7 +196,7 @@ impl Remote {
 fn named(
     held: &ArtifactRecord,
     digest: &Digest,
-    [contacted_at, renewed_at, began_at]: [UnixMillis; 3],
+    [contacted_at, fresh_since, served_since]: [UnixMillis; 3],
 ) -> ArtifactRecord {
     let headers = StoredHeaders {
         digest: Some(digest.clone()),
@@ -200,8 +204,8 @@ fn named(
     };
     ArtifactRecord {
         contacted_at,
-        renewed_at,
-        began_at,
+        fresh_since,
+        served_since,
         headers,
         ..held.clone()
     }

@@ -27,7 +27,7 @@ use crate::policy::clearance::Dates;
 use crate::target::Target;
 use crate::transfer::fill::{Fill, Release};
 use crate::transfer::flight::Flight;
-use crate::transfer::received::Filled;
+use crate::transfer::received::FetchedBody;
 
 /// Why a download gave nothing to keep.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl Remote {
         prior: Option<&ArtifactRecord>,
         arrival: Arrival,
         mut expectation: Expectation,
-    ) -> Result<Filled, Stopped> {
+    ) -> Result<FetchedBody, Stopped> {
         let response = &arrival.response;
         let draft = draft(wanted, response, prior, self.now());
         expectation.learn_from_head(&draft.headers);
@@ -236,8 +236,8 @@ fn draft(
         published_at: prior.and_then(|prior| prior.published_at).or(modified),
         first_seen_at: prior.map_or(now, |prior| prior.first_seen_at),
         contacted_at: now,
-        renewed_at: now,
-        began_at: now,
+        fresh_since: now,
+        served_since: now,
         verified: false,
         headers,
     }

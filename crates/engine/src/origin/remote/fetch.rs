@@ -17,7 +17,7 @@ use crate::document::expectation::Expectation;
 use crate::fault::{FetchError, NOT_ASKED, nothing_left, status_outcome};
 use crate::origin::remote::Remote;
 use crate::origin::remote::download::Stopped;
-use crate::origin::remote::fly::Flown;
+use crate::origin::remote::fly::FetchResult;
 use crate::origin::remote::mirrors::{Arrival, UpstreamQuery};
 use crate::origin::remote::places::{Found, Spoilt, is_hint};
 use crate::origin::remote::settle::head_verdict;
@@ -75,7 +75,7 @@ impl Remote {
         wanted: &Arc<Target>,
         copy: Copy,
         with: RevalidateWith,
-    ) -> Flown {
+    ) -> FetchResult {
         if let Some(no_body) = self.asked_to_wait(wanted) {
             return self.settle_failure(wanted, Some(copy), &no_body);
         }
@@ -137,7 +137,7 @@ impl Remote {
         prior: Option<Arc<ArtifactRecord>>,
         copy: Option<Copy>,
         conditional: bool,
-    ) -> Flown {
+    ) -> FetchResult {
         flight.forwarded(self.reason_to_ask(wanted, copy.as_ref()));
         if let (Some(no_body), Some(_)) = (self.asked_to_wait(wanted), &copy) {
             return self.settle_failure(wanted, copy, &no_body);
@@ -158,7 +158,7 @@ impl Remote {
         prior: Option<Arc<ArtifactRecord>>,
         mut copy: Option<Copy>,
         mut conditional: bool,
-    ) -> Flown {
+    ) -> FetchResult {
         let flushes = wanted.entry.flushes.load(Ordering::Acquire);
         let _place = self.catalog.spool_place(wanted).await;
         let mut tried = Tried::default();

@@ -28,15 +28,15 @@ impl Remote {
         }
         // What is to be committed is in the queue before anybody is told: the next request waits for the queue to be empty, and must
         // find the record of what was served just now.
-        let flown = self.decide_and_fetch(&flight, &wanted, effort).await;
+        let result = self.decide_and_fetch(&flight, &wanted, effort).await;
         // What has arrived stays open until it is enqueued or committed.
-        let is_new = matches!(&flown, Ok((_, Some(RecordChange::Store { .. }), _)));
+        let is_new = matches!(&result, Ok((_, Some(RecordChange::Store { .. }), _)));
         let _place = is_new.then(|| self.catalog.spool_place_now(&wanted));
         match (
             if effort == Effort::Recheck {
-                unless_news(flown)
+                unless_news(result)
             } else {
-                flown
+                result
             },
             wanted.generation(),
         ) {
@@ -83,7 +83,7 @@ impl Remote {
         flight: &Arc<Flight>,
         wanted: &Arc<Target>,
         effort: Effort,
-    ) -> Flown {
+    ) -> FetchResult {
         if asks_again(wanted, effort) {
             // The flight before this one may have ended without its record being visible yet: what it served must not be missed.
             self.catalog.barrier().await;
@@ -162,17 +162,21 @@ impl Remote {
                 } else {
                     self.stand_in(wanted).await
                 };
-                let flown = self.fetch(flight, wanted, prior, copy, false).await;
-                if own { flown } else { flown.map(for_once) }
+                let result = self.fetch(flight, wanted, prior, copy, false).await;
+                if own {
+                    result
+                } else {
+                    result.map(not_reusable)
+                }
             }
         }
     }
 }
 
 /// What comes of a fetch that another variant's copy stood behind: that copy stays the other's, and is served once.
-fn for_once((mut settled, change, _): Arrived) -> Arrived {
+fn not_reusable((mut settled, change, _): Fetched) -> Fetched {
     if settled.source == Source::Cache {
-        settled.for_once = true;
+        settled.reusable = false;
         return (settled, None, None);
     }
     settled.status.forward = Some(ForwardReason::UriMiss);
@@ -180,8 +184,8 @@ fn for_once((mut settled, change, _): Arrived) -> Arrived {
 }
 
 /// A copy that was only looked at again stays as it was unless something was learnt of it.
-fn unless_news(flown: Flown) -> Flown {
-    match flown {
+fn unless_news(result: FetchResult) -> FetchResult {
+    match result {
         Ok((settled, _, _)) if settled.is_old() => Ok((settled, None, None)),
         Err((fault, _)) => Err((fault, None)),
         news => news,
@@ -189,7 +193,7 @@ fn unless_news(flown: Flown) -> Flown {
 }
 
 /// A flight's end: what is served, what is to be committed, and the record that is replaced.
-pub(crate) type Flown = Result<Arrived, (Fault, Option<RecordChange>)>;
+pub(crate) type FetchResult = Result<Fetched, (Fault, Option<RecordChange>)>;
 
 /// What is served, what is to be committed, and the record that is replaced.
-pub(crate) type Arrived = (Settled, Option<RecordChange>, Option<Arc<ArtifactRecord>>);
+pub(crate) type Fetched = (Settled, Option<RecordChange>, Option<Arc<ArtifactRecord>>);

@@ -106,17 +106,17 @@ impl Remote {
             headers.length,
         );
         representation.vary = crate::representation::vary(wanted.facts.vary, false, false);
-        // As GET's: what is too large to be kept is for once.
+        // As GET's: of what is too large to be kept no further answer is made.
         let max_size = wanted
             .entry
             .repository
             .upstream()
             .and_then(|upstream| upstream.max_size);
-        let for_once = headers
+        let reusable = headers
             .length
             .zip(max_size)
-            .is_some_and(|(length, most)| length > most);
-        let freshness = freshness(record, wanted, for_once, self.now());
+            .is_none_or(|(length, most)| length <= most);
+        let freshness = freshness(record, wanted, reusable, self.now());
         let body = clear_non_artifact(Body::Empty);
         let answer = Answer {
             status: StatusCode::OK,
@@ -217,8 +217,8 @@ impl Remote {
                 .and_then(UnixMillis::from_http_date),
             first_seen_at: now,
             contacted_at: now,
-            renewed_at: now,
-            began_at: now,
+            fresh_since: now,
+            served_since: now,
             verified: false,
             headers,
         }

@@ -10,7 +10,7 @@ use crate::claim::Stated;
 use crate::document::claim_table::ClaimTable;
 use crate::keys::key_of_named;
 use crate::origin::remote::Remote;
-use crate::origin::remote::fly::Arrived;
+use crate::origin::remote::fly::Fetched;
 use crate::origin::remote::generation::companions::Member;
 use crate::policy::admission;
 use crate::target::Target;
@@ -29,7 +29,7 @@ impl Remote {
         self: &Arc<Self>,
         flight: Arc<Flight>,
         wanted: Arc<Target>,
-        arrived: Arrived,
+        arrived: Fetched,
     ) {
         let (settled, change, replaces) = arrived;
         let restated = self.restated_by(&wanted, replaces.as_ref(), &settled).await;

@@ -91,7 +91,7 @@ impl Remote {
                         self.flights.remove(&flight);
                         continue;
                     }
-                    if is_held && settled.source == Source::Remote && !settled.for_once {
+                    if is_held && settled.source == Source::Remote && settled.reusable {
                         let ttl = remaining_seconds(&settled.record, wanted, self.now());
                         settled.source = Source::Cache;
                         settled.status = CacheStatus {
@@ -129,7 +129,8 @@ impl Remote {
         self.flights
             .join_or_start(&wanted.key, join_ended, |flight| {
                 let (engine, wanted) = (Arc::clone(self), Arc::clone(wanted));
-                async move { engine.fly(flight, wanted, effort).await }
+                // Boxed: whoever starts a flight would carry it.
+                async move { Box::pin(engine.fly(flight, wanted, effort)).await }
             })
     }
 
@@ -286,7 +287,7 @@ impl Remote {
             body,
             status,
             source: Source::Cache,
-            for_once: stale.is_some(),
+            reusable: stale.is_none(),
             document: None,
         }
     }

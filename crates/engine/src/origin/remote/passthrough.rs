@@ -47,8 +47,8 @@ impl Remote {
             body: (*request.method == Method::POST).then(|| request.body.clone()),
             ..UpstreamQuery::default()
         };
-        let place = self.take_head_place(&wanted).await;
-        let place = place.map_err(|no_body| self.no_copy(&wanted, &no_body))?;
+        let place = self.take_head_place(wanted).await;
+        let place = place.map_err(|no_body| self.no_copy(wanted, &no_body))?;
         let arrival = self
             .ask(wanted, &ask)
             .await

@@ -133,7 +133,7 @@ impl Remote {
                 ..CacheStatus::default()
             },
             source: Source::Cache,
-            for_once: true,
+            reusable: false,
             document: None,
         })
     }

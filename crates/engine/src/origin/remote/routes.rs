@@ -148,7 +148,7 @@ pub(super) fn request(
         headers: ask.headers.clone(),
         body: ask.body.clone(),
         patience,
-        dispensable: ask.has_stale_fallback,
+        has_stale_fallback: ask.has_stale_fallback,
         ..UpstreamRequest::new(
             Arc::clone(repository),
             ask.method.clone(),

@@ -17,10 +17,10 @@ use crate::counters::count;
 use crate::fault::{FetchError, failed, passed_on};
 use crate::origin::remote::download::stored_headers;
 use crate::origin::remote::fetch::Copy;
-use crate::origin::remote::fly::{Arrived, Flown};
+use crate::origin::remote::fly::{FetchResult, Fetched};
 use crate::target::Target;
 use crate::transfer::flight::Settled;
-use crate::transfer::received::Filled;
+use crate::transfer::received::FetchedBody;
 
 impl Remote {
     /// Whether this expired copy would be served if nobody answered.
@@ -44,7 +44,7 @@ impl Remote {
         wanted: &Target,
         (record, open): Copy,
         response: &UpstreamResponse,
-    ) -> Arrived {
+    ) -> Fetched {
         count(&wanted.entry.counters.revalidated);
         let now = self.now();
         // What was negotiated is read by its type, which an answer without a body may not know.
@@ -53,7 +53,7 @@ impl Remote {
             .headers
             .renewed_by(&stored_headers(wanted, &response.headers), reads_as);
         let renewed = Arc::new(ArtifactRecord {
-            renewed_at: now,
+            fresh_since: now,
             contacted_at: now,
             headers,
             ..ArtifactRecord::clone(&record)
@@ -69,7 +69,7 @@ impl Remote {
             body: open,
             status,
             source: Source::Cache,
-            for_once: false,
+            reusable: true,
             document: None,
         };
         (settled, Some(RecordChange::Renew { record: renewed }), None)
@@ -81,7 +81,7 @@ impl Remote {
         wanted: &Target,
         copy: &mut Option<Copy>,
         response: &UpstreamResponse,
-    ) -> Option<Arrived> {
+    ) -> Option<Fetched> {
         let unchanged = copy.take_if(|(record, _)| is_about(wanted, response, record));
         if unchanged.is_none() {
             warn_once!(
@@ -99,7 +99,7 @@ impl Remote {
         wanted: &Target,
         copy: Option<Copy>,
         no_body: &FetchError,
-    ) -> Flown {
+    ) -> FetchResult {
         let now = self.now();
         let policy = &wanted.entry.repository.cache;
         let record = copy.as_ref().map(|(record, _)| record.as_ref());
@@ -118,7 +118,7 @@ impl Remote {
                 count(&wanted.entry.counters.stale_served);
                 let record = if renew {
                     Arc::new(ArtifactRecord {
-                        renewed_at: now,
+                        fresh_since: now,
                         ..ArtifactRecord::clone(&record)
                     })
                 } else {
@@ -134,7 +134,7 @@ impl Remote {
                         body: open,
                         status,
                         source: Source::Cache,
-                        for_once: !renew,
+                        reusable: renew,
                         document: None,
                     },
                     change,
@@ -173,7 +173,11 @@ impl Remote {
     }
 
     /// A new body, as those get it who waited for it.
-    pub(super) fn arrived(filled: Filled, copy: Option<Copy>, reason: ForwardReason) -> Arrived {
+    pub(super) fn arrived(
+        filled: FetchedBody,
+        copy: Option<Copy>,
+        reason: ForwardReason,
+    ) -> Fetched {
         let status = CacheStatus {
             forward: Some(reason),
             forward_status: Some(200),
@@ -186,7 +190,7 @@ impl Remote {
             body: filled.body,
             status,
             source: Source::Remote,
-            for_once: filled.change.is_none(),
+            reusable: filled.change.is_some(),
             document: filled.document,
         };
         (settled, filled.change, copy.map(|(record, _)| record))
@@ -255,8 +259,8 @@ pub(crate) fn negative(wanted: &Target, status: u16, now: UnixMillis) -> Artifac
         published_at: None,
         first_seen_at: now,
         contacted_at: now,
-        renewed_at: now,
-        began_at: now,
+        fresh_since: now,
+        served_since: now,
         verified: wanted.spec.is_document,
     }
 }

@@ -83,7 +83,7 @@ impl Remote {
             body,
             status,
             source: Source::Cache,
-            for_once: true,
+            reusable: false,
             document: None,
         })
     }

@@ -16,7 +16,7 @@ use crate::transfer::files::{hash_bytes, received_bytes};
 use crate::transfer::fill::Fill;
 use crate::transfer::flight::Flight;
 use crate::transfer::received;
-use crate::transfer::received::{Filled, Received, Whole, finished_record};
+use crate::transfer::received::{FetchedBody, Received, Whole, finished_record};
 
 /// A body that was found right.
 struct Proven {
@@ -36,7 +36,7 @@ impl Remote {
         received: Received,
         expectation: &mut Expectation,
         prior: Option<&ArtifactRecord>,
-    ) -> Result<Filled, FetchError> {
+    ) -> Result<FetchedBody, FetchError> {
         if wanted.spec.is_document {
             return self
                 .documents

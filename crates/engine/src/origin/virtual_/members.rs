@@ -38,7 +38,7 @@ impl Leaf {
 
     /// The globs of the names that are its own.
     pub(super) fn reserved_globs(&self) -> impl Iterator<Item = &str> {
-        let globs = self.reserved.iter().flat_map(|reserved| reserved.globs());
+        let globs = self.reserved.iter().flat_map(ReservedNames::globs);
         globs.map(String::as_str)
     }
 }

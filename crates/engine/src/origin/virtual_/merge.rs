@@ -84,7 +84,7 @@ impl Assembled {
                 &repository.cache,
             );
             match expires {
-                _ if *stands_in || settled.for_once => limit(now.plus(INCOMPLETE)),
+                _ if *stands_in || !settled.reusable => limit(now.plus(INCOMPLETE)),
                 Some(at) => limit(at),
                 None => {}
             }

@@ -363,7 +363,7 @@ impl Reading<'_> {
         let by_host = self.engine.registry.links_depend_on_host(self.format);
         let mut representation = Representation {
             last_modified: Some(assembled.served_since.to_http_date()),
-            began_at: Some(assembled.served_since),
+            served_since: Some(assembled.served_since),
             vary: vary(&[], true, by_host),
             ..Representation::default()
         };

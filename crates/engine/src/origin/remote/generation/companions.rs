@@ -26,9 +26,9 @@ pub(crate) type Member = (Arc<Target>, RecordChange);
 
 /// Why a generation should not be exchanged for the one before yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Doubt {
+pub(crate) enum Incomplete {
     /// Files of it are missing, or are not what the document states: it may be in the middle of being published.
-    Incomplete,
+    MissingFiles,
     /// The one before had a signature, and this one has none, or the same.
     Unsigned,
     /// Nobody answers, or not in time.
@@ -41,15 +41,15 @@ pub(crate) struct Companions {
     pub(crate) members: Vec<Member>,
     /// Whether a companion was found.
     pub(crate) signed: bool,
-    pub(crate) doubt: Option<Doubt>,
+    pub(crate) incomplete: Option<Incomplete>,
 }
 
 /// What came of fetching one file.
-enum Fetched {
+enum MemberFetch {
     /// It is there already, or on its way to the store by itself.
     There,
     /// It arrived and is to be exchanged together with the document.
-    Arrived(Member),
+    Came(Member),
     /// The upstream does not have it.
     Missing(Member),
     /// It has other bytes than the document states.
@@ -82,38 +82,45 @@ impl Remote {
         let mut around = Companions::default();
         for (fetched, had_one, same) in companions {
             match fetched {
-                Fetched::Arrived(member) => {
+                MemberFetch::Came(member) => {
                     around.signed = true;
                     if is_other && same {
-                        around.doubt = Some(Doubt::Unsigned);
+                        around.incomplete = Some(Incomplete::Unsigned);
                     }
                     around.members.push(member);
                 }
-                Fetched::Missing(member) => {
+                MemberFetch::Missing(member) => {
                     if had_one {
-                        around.doubt = Some(Doubt::Unsigned);
+                        around.incomplete = Some(Incomplete::Unsigned);
                     }
                     around.members.push(member);
                 }
-                Fetched::Unreachable if had_one => around.doubt = Some(Doubt::Unreachable),
+                MemberFetch::Unreachable if had_one => {
+                    around.incomplete = Some(Incomplete::Unreachable);
+                }
                 // Some stores refuse what they do not have.
-                Fetched::Unreachable | Fetched::There | Fetched::Wrong | Fetched::Refused => {}
+                MemberFetch::Unreachable
+                | MemberFetch::There
+                | MemberFetch::Wrong
+                | MemberFetch::Refused => {}
             }
         }
         let Ok(files) = files else {
             return Companions {
-                doubt: Some(Doubt::Unreachable),
+                incomplete: Some(Incomplete::Unreachable),
                 ..around
             };
         };
         for file in files {
             match file {
-                Fetched::There | Fetched::Refused => {}
-                Fetched::Arrived(member) => around.members.push(member),
-                Fetched::Missing(_) | Fetched::Wrong => {
-                    around.doubt = around.doubt.or(Some(Doubt::Incomplete));
+                MemberFetch::There | MemberFetch::Refused => {}
+                MemberFetch::Came(member) => around.members.push(member),
+                MemberFetch::Missing(_) | MemberFetch::Wrong => {
+                    around.incomplete = around.incomplete.or(Some(Incomplete::MissingFiles));
                 }
-                Fetched::Unreachable => around.doubt = Some(Doubt::Unreachable),
+                MemberFetch::Unreachable => {
+                    around.incomplete = Some(Incomplete::Unreachable);
+                }
             }
         }
         around
@@ -126,17 +133,17 @@ impl Remote {
         Companion { source, signs }: &Companion,
         settled: &Settled,
         is_other: bool,
-    ) -> (Fetched, bool, bool) {
+    ) -> (MemberFetch, bool, bool) {
         let Some(member) =
             admission::document(document, document.with_client_encoding(source.clone()))
         else {
-            return (Fetched::Refused, false, false);
+            return (MemberFetch::Refused, false, false);
         };
         let held = self.catalog.record(&member.key).await.ok().flatten();
         let had_one = held.as_ref().is_some_and(|record| record.blob().is_some());
         if let Some(held) = held.as_ref().filter(|_| had_one && !is_other) {
             return (
-                Fetched::Arrived((Arc::new(member), renewed(held, &settled.record))),
+                MemberFetch::Came((Arc::new(member), renewed(held, &settled.record))),
                 had_one && *signs,
                 false,
             );
@@ -157,7 +164,7 @@ impl Remote {
             .member(Arc::new(member.stating(claim)), held.clone(), settled)
             .await;
         let same = match (&fetched, &held) {
-            (Fetched::Arrived((_, RecordChange::Store { record, .. })), Some(held)) => {
+            (MemberFetch::Came((_, RecordChange::Store { record, .. })), Some(held)) => {
                 record.blob() == held.blob()
             }
             _ => false,
@@ -170,7 +177,7 @@ impl Remote {
         self: &Arc<Self>,
         document: &Arc<Target>,
         settled: &Settled,
-    ) -> Vec<Fetched> {
+    ) -> Vec<MemberFetch> {
         let Ok(table) = self.documents.arrived_claims(document, settled).await else {
             return Vec::new();
         };
@@ -190,9 +197,9 @@ impl Remote {
         path: &str,
         claim: StoredClaim,
         settled: &Settled,
-    ) -> Fetched {
+    ) -> MemberFetch {
         let Some(file) = admission::named_file(&document.entry, document.format, path) else {
-            return Fetched::Refused;
+            return MemberFetch::Refused;
         };
         let file = file.spelt_as(document);
         let held = self.catalog.record(&file.key).await.ok().flatten();
@@ -205,9 +212,9 @@ impl Remote {
                 (None, false) => false,
             };
             match (right, named_by_digest) {
-                (true, true) => return Fetched::There,
+                (true, true) => return MemberFetch::There,
                 (true, false) => {
-                    return Fetched::Arrived((Arc::new(file), renewed(held, &settled.record)));
+                    return MemberFetch::Came((Arc::new(file), renewed(held, &settled.record)));
                 }
                 (false, _) => {}
             }
@@ -218,11 +225,11 @@ impl Remote {
         }
         // Its name says which generation it is of: it needs no exchange, and may be kept as soon as it is there.
         match self.flight(&file, Effort::IfDue).ready(true).await {
-            Ready::Done(Ok(_)) => Fetched::There,
+            Ready::Done(Ok(_)) => MemberFetch::There,
             Ready::Done(Err(fault)) => {
                 fetched_of(&fault, || (Arc::clone(&file), RecordChange::Drop))
             }
-            Ready::Filling(_) => Fetched::Unreachable,
+            Ready::Filling(_) => MemberFetch::Unreachable,
         }
     }
 
@@ -232,14 +239,14 @@ impl Remote {
         member: Arc<Target>,
         held: Option<Arc<ArtifactRecord>>,
         settled: &Settled,
-    ) -> Fetched {
+    ) -> MemberFetch {
         let flight = Arc::new(Flight::detached(member.key.clone()));
         let prior = held.filter(|record| !matches!(record.content, Content::Negative { .. }));
         match self.fetch(&flight, &member, prior, None, false).await {
-            Ok((_, Some(change), _)) => Fetched::Arrived((member, change)),
-            Ok((_, None, _)) => Fetched::Refused,
+            Ok((_, Some(change), _)) => MemberFetch::Came((member, change)),
+            Ok((_, None, _)) => MemberFetch::Refused,
             Err((fault, _)) => fetched_of(&fault, || {
-                let absent = negative(&member, 404, settled.record.renewed_at);
+                let absent = negative(&member, 404, settled.record.fresh_since);
                 (
                     Arc::clone(&member),
                     RecordChange::Renew {
@@ -308,26 +315,26 @@ impl Remote {
         }
         let mut settled = self.settled_copy(wanted, record, open, None);
         if let Some(document) = arrived {
-            (settled.status, settled.source, settled.for_once) =
-                (document.status, document.source, document.for_once);
+            (settled.status, settled.source, settled.reusable) =
+                (document.status, document.source, document.reusable);
         }
         Ok(Some(settled))
     }
 }
 
-fn fetched_of(fault: &Fault, missing: impl FnOnce() -> Member) -> Fetched {
+fn fetched_of(fault: &Fault, missing: impl FnOnce() -> Member) -> MemberFetch {
     match (fault.kind, fault.recovery) {
-        (FaultKind::Upstream(404 | 410), _) => Fetched::Missing(missing()),
-        (_, Recovery::Elsewhere) => Fetched::Wrong,
-        (_, Recovery::Retry | Recovery::Copy | Recovery::RetryOrCopy) => Fetched::Unreachable,
-        (_, Recovery::Final) => Fetched::Refused,
+        (FaultKind::Upstream(404 | 410), _) => MemberFetch::Missing(missing()),
+        (_, Recovery::Elsewhere) => MemberFetch::Wrong,
+        (_, Recovery::Retry | Recovery::Copy | Recovery::RetryOrCopy) => MemberFetch::Unreachable,
+        (_, Recovery::Final) => MemberFetch::Refused,
     }
 }
 
 /// The member lives as long as its document.
 fn renewed(held: &ArtifactRecord, document: &ArtifactRecord) -> RecordChange {
     let record = ArtifactRecord {
-        renewed_at: document.renewed_at,
+        fresh_since: document.fresh_since,
         contacted_at: document.contacted_at,
         ..ArtifactRecord::clone(held)
     };

@@ -18,8 +18,8 @@ use crate::catalog::{Commit, RecordChange};
 use crate::causes::warn_once;
 use crate::document::load::DocumentSource;
 use crate::origin::remote::Remote;
-use crate::origin::remote::fly::Arrived;
-use crate::origin::remote::generation::companions::{Doubt, Member};
+use crate::origin::remote::fly::Fetched;
+use crate::origin::remote::generation::companions::{Incomplete, Member};
 use crate::origin::remote::mirrors::UpstreamQuery;
 use crate::origin::remote::routes::elsewhere;
 use crate::origin::remote::settle::head_verdict;
@@ -39,7 +39,7 @@ const UNSIGNED_GRACE: Duration = Duration::from_secs(60);
 
 /// A document's arrival with what goes with it.
 struct Gathered {
-    arrived: Arrived,
+    arrived: Fetched,
     /// Other files, exchanged together with the document.
     members: Vec<Member>,
     /// Whether the document differs from the one before.
@@ -53,7 +53,7 @@ impl Remote {
         flight: Arc<Flight>,
         wanted: Arc<Target>,
         generation: Generation,
-        arrived: Arrived,
+        arrived: Fetched,
         began: Instant,
     ) {
         // Nothing was learnt from the upstream, or nothing can be kept: there is nothing to exchange.
@@ -146,7 +146,7 @@ impl Remote {
         self: &Arc<Self>,
         wanted: &Arc<Target>,
         generation: &Generation,
-        mut arrived: Arrived,
+        mut arrived: Fetched,
         prior: Option<&Arc<ArtifactRecord>>,
     ) -> Gathered {
         let until = Instant::now()
@@ -178,25 +178,25 @@ impl Remote {
             let around = self
                 .fetch_members(wanted, generation, &arrived.0, before, until)
                 .await;
-            let doubt = match around.doubt {
+            let incomplete = match around.incomplete {
                 None if around.signed
                     && changed
                     && self.has_moved_on(wanted, &arrived.0.record).await =>
                 {
-                    Some(Doubt::Incomplete)
+                    Some(Incomplete::MissingFiles)
                 }
-                doubt => doubt,
+                incomplete => incomplete,
             };
             let gathered = |arrived| Gathered {
                 arrived,
                 members: around.members,
                 changed,
             };
-            let Some(doubt) = doubt else {
+            let Some(incomplete) = incomplete else {
                 return gathered(arrived);
             };
             let mut settled_for = attempt >= ATTEMPTS
-                || matches!(doubt, Doubt::Unreachable)
+                || matches!(incomplete, Incomplete::Unreachable)
                 || Instant::now() >= until;
             if !settled_for {
                 tokio::time::sleep(PAUSE).await;
@@ -205,16 +205,17 @@ impl Remote {
                     .as_ref()
                     .is_some_and(|now| now.0.record.blob() != arrived.0.record.blob());
                 // An upstream that says the same twice means it.
-                settled_for = !moved && doubt == Doubt::Incomplete && attempt > 1;
+                settled_for = !moved && incomplete == Incomplete::MissingFiles && attempt > 1;
                 if let Some(now) = now.filter(|_| moved) {
                     arrived = now;
                 }
             }
             if settled_for {
-                if let Some(before) = before.filter(|before| self.prefers(wanted, before, doubt))
+                if let Some(before) =
+                    before.filter(|before| self.prefers(wanted, before, incomplete))
                     && let Some(kept) = self.keep(wanted, before, "stale-generation", false).await
                 {
-                    Self::warn_of_doubt(wanted, doubt);
+                    Self::warn_of_incomplete(wanted, incomplete);
                     return Gathered {
                         arrived: kept,
                         members: Vec::new(),
@@ -226,11 +227,11 @@ impl Remote {
         }
     }
 
-    fn warn_of_doubt(wanted: &Target, doubt: Doubt) {
-        let why = match doubt {
-            Doubt::Incomplete => "generation_incomplete",
-            Doubt::Unsigned => "generation_unsigned",
-            Doubt::Unreachable => "generation_unreachable",
+    fn warn_of_incomplete(wanted: &Target, incomplete: Incomplete) {
+        let why = match incomplete {
+            Incomplete::MissingFiles => "generation_incomplete",
+            Incomplete::Unsigned => "generation_unsigned",
+            Incomplete::Unreachable => "generation_unreachable",
         };
         warn_once!(
             wanted,
@@ -241,12 +242,12 @@ impl Remote {
     }
 
     /// Whether the generation before is better than one with this doubt.
-    fn prefers(&self, wanted: &Target, before: &ArtifactRecord, doubt: Doubt) -> bool {
-        match doubt {
-            Doubt::Unreachable => true,
+    fn prefers(&self, wanted: &Target, before: &ArtifactRecord, incomplete: Incomplete) -> bool {
+        match incomplete {
+            Incomplete::Unreachable => true,
             // The upstream has named files twice that it does not have: so be it.
-            Doubt::Incomplete => false,
-            Doubt::Unsigned => {
+            Incomplete::MissingFiles => false,
+            Incomplete::Unsigned => {
                 let until = fresh_until(before, wanted.class, &wanted.entry.repository.cache);
                 until.is_none_or(|until| self.now() < until.plus(UNSIGNED_GRACE))
             }
@@ -260,12 +261,12 @@ impl Remote {
         before: &Arc<ArtifactRecord>,
         detail: &'static str,
         renew: bool,
-    ) -> Option<Arrived> {
+    ) -> Option<Fetched> {
         let open = self.catalog.open_held(wanted, before).await?;
         let now = self.now();
         let record = if renew {
             Arc::new(ArtifactRecord {
-                renewed_at: now,
+                fresh_since: now,
                 contacted_at: now,
                 ..ArtifactRecord::clone(before)
             })
@@ -286,7 +287,7 @@ impl Remote {
             body: open,
             status,
             source: Source::Cache,
-            for_once: !renew,
+            reusable: renew,
             document: None,
         };
         Some((settled, change, None))
@@ -357,9 +358,9 @@ impl Remote {
         self: &Arc<Self>,
         wanted: &Arc<Target>,
         prior: Option<&Arc<ArtifactRecord>>,
-    ) -> Option<Arrived> {
+    ) -> Option<Fetched> {
         let flight = Arc::new(Flight::detached(wanted.key.clone()));
-        let arrived: Result<Arrived, (Fault, _)> = self
+        let arrived: Result<Fetched, (Fault, _)> = self
             .fetch(&flight, wanted, prior.cloned(), None, false)
             .await;
         let (mut settled, change, _) = arrived.ok()?;

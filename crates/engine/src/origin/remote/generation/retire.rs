@@ -81,11 +81,11 @@ impl Remote {
                     }
                     // What is named by its digest has no other use for this time: its last day begins.
                     let record = ArtifactRecord {
-                        renewed_at: now,
+                        fresh_since: now,
                         ..record
                     };
                     last_day.push((key, record));
-                } else if record.renewed_at.plus(GRACE) < now {
+                } else if record.fresh_since.plus(GRACE) < now {
                     over.push((key, record));
                 }
             }
