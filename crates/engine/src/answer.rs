@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
-use larder_core::{BlobDescriptor, CacheStatus, Source, UnixMillis};
+use larder_core::{ArtifactRecord, BlobDescriptor, CacheStatus, Source, UnixMillis};
 
 use crate::counters::RepositoryCounters;
 use crate::policy::clearance::Cleared;
@@ -92,6 +92,15 @@ pub struct HotTicket {
 pub(crate) struct HeldBlob {
     pub(crate) blob: BlobDescriptor,
     pub(crate) counters: Arc<RepositoryCounters>,
+}
+
+impl HeldBlob {
+    /// A record's bytes, counted there.
+    pub(crate) fn of(record: &ArtifactRecord, counters: &Arc<RepositoryCounters>) -> Option<Self> {
+        let blob = record.blob()?.clone();
+        let counters = Arc::clone(counters);
+        Some(Self { blob, counters })
+    }
 }
 
 impl HotTicket {

@@ -285,11 +285,8 @@ impl Pipeline {
         let mut hot = lasting
             .then(|| ticket(wanted, &record, epoch, self.now()))
             .flatten();
-        if let (Some(hot), Some(blob)) = (&mut hot, record.blob().filter(|_| is_stored)) {
-            hot.held = Some(HeldBlob {
-                blob: blob.clone(),
-                counters: Arc::clone(&wanted.entry.counters),
-            });
+        if let Some(hot) = hot.as_mut().filter(|_| is_stored) {
+            hot.held = HeldBlob::of(&record, &wanted.entry.counters);
         }
         let freshness = freshness(&record, wanted, reusable, self.now());
         let answer = Answer {

@@ -9,22 +9,19 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_RANGE};
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
-use larder_core::{
-    ErrorCode, Fault, FaultKind, Mount, Repository, RepositoryKind, Source, UnixMillis,
-};
+use larder_core::{ErrorCode, Fault, FaultKind, Mount, Repository, RepositoryKind, UnixMillis};
 use larder_engine::{Answer, ArtifactRequest, Body, HotTicket};
 
 use crate::backend::Backend;
 use crate::body::ResponseBody;
 use crate::exchange::{Exchange, Handled};
-use crate::file_body::{read_cached_whole, read_small};
-use crate::hot::{self, HotBody, HotVariant, MAX_IN_MEMORY};
+use crate::file_body::read_small;
+use crate::hot::{HotBody, HotVariant, MAX_IN_MEMORY};
 use crate::metrics::{BytesSent, RepositoryRequests, RequestKind};
 use crate::oci::API_VERSION;
 use crate::problem::{self, Audience};
 use crate::respond::{self, Asked, Prepared, Timing, Unmet};
 use crate::selector::Selector;
-use crate::state::Shared;
 use crate::warm::{PackedHead, WarmAnswer};
 use crate::{request_body, unknown};
 
@@ -185,7 +182,7 @@ async fn read<B: Backend>(
     let requests = exchange.shared.metrics.repository(address.repository);
     let is_hot = is_hot(&answer, &head.method);
     let response = if is_hot && is_warm(&answer) && !(again && exchange.shared.hot.is_enabled()) {
-        remember_head_and_respond(exchange, requests, answer, loaded, asked)
+        remember_head_and_respond(exchange, &requests, answer, loaded, asked)
     } else if is_hot && exchange.shared.hot.is_enabled() {
         remember_and_respond(exchange, requests, answer, loaded, asked)
     } else {
@@ -310,7 +307,7 @@ fn target_of<'e, B>(exchange: &'e Exchange<'_, B>) -> &'e str {
 /// Keeps the head of an answer that nobody has asked for lately, and not its body.
 fn remember_head_and_respond<B: Backend>(
     exchange: &Exchange<'_, B>,
-    requests: Arc<RepositoryRequests>,
+    requests: &Arc<RepositoryRequests>,
     mut answer: Answer,
     loaded: Option<Bytes>,
     asked: Asked<'_>,
@@ -319,11 +316,10 @@ fn remember_head_and_respond<B: Backend>(
     let prepared = prepare(&mut answer);
     let source = answer.source;
     if let (Some(head), Some(ticket)) = (PackedHead::of(&prepared), answer.hot) {
-        let requests = Arc::clone(&requests);
         let warm = WarmAnswer {
             head,
             ticket,
-            requests,
+            requests: Arc::clone(requests),
         };
         exchange.shared.warm.insert(target_of(exchange), warm);
     }
@@ -370,61 +366,6 @@ fn remember_and_respond<B: Backend>(
             now,
         );
     }
-    response
-}
-
-/// The answer out of the hot set; `None` if it needs an error body, which the long way makes.
-pub(crate) fn from_hot(
-    variant: &HotVariant,
-    asked: Asked<'_>,
-    now: UnixMillis,
-) -> Option<Response<ResponseBody>> {
-    let sent = variant.requests.sent(Source::Cache);
-    respond::respond(
-        Cow::Borrowed(&variant.prepared),
-        variant.body.body(),
-        variant.timing(now),
-        asked,
-        sent,
-    )
-    .ok()
-}
-
-/// The answer out of the warm set, whose ticket is good; and its body if that is an open file. One that is asked for `again` enters the hot
-/// set. `None` if the body is not at hand, or an error body is needed: the long way finds out.
-pub(crate) fn from_warm<B: Backend>(
-    backend: &B,
-    shared: &Shared,
-    (target, warm): (&str, &WarmAnswer),
-    asked: Asked<'_>,
-    now: UnixMillis,
-) -> Option<Response<ResponseBody>> {
-    let again = shared.sightings.again(target);
-    let length = warm.ticket.held_length()?;
-    let is_small = length <= MAX_IN_MEMORY;
-    let body = backend.reopen(&warm.ticket, again || !is_small)?;
-    let loaded = match body.get() {
-        Body::File { file, .. } if is_small && length > 0 => Some(read_cached_whole(file, length)?),
-        _ => None,
-    };
-    let prepared = warm.head.unpack()?;
-    let sent = warm.requests.sent(Source::Cache);
-    let timing = hot::timing(&warm.ticket, now);
-    if !(again && shared.hot.is_enabled()) {
-        let body = loaded.map_or_else(|| body.into_inner(), Body::Memory);
-        return respond::respond(Cow::Owned(prepared), body, timing, asked, sent).ok();
-    }
-    let body = HotBody::new(body, loaded);
-    let (borrowed, sent_body) = (Cow::Borrowed(&prepared), body.body());
-    let response = respond::respond(borrowed, sent_body, timing, asked, sent).ok();
-    let variant = HotVariant {
-        selector: Selector::anything(),
-        prepared,
-        body,
-        ticket: warm.ticket.clone(),
-        requests: Arc::clone(&warm.requests),
-    };
-    shared.hot.insert(target, variant, now);
     response
 }
 

@@ -9,7 +9,7 @@
 //! | what the log says of a request, and what is counted of refusals | `access_log.rs`, `refused.rs` |
 //! | which URLs there are | `routes.rs` |
 //! | how an answer becomes a response | `artifact.rs`, `respond.rs`, `body.rs` |
-//! | why a hit costs next to nothing | `hot.rs`, `warm.rs`, `file_body.rs`, `frames.rs` |
+//! | why a hit costs next to nothing | `hot.rs`, `warm.rs`, `remembered.rs`, `file_body.rs`, `frames.rs` |
 //! | which requests are refused before anything else | `request_check.rs`, `framing.rs`, `loops.rs`, `origin_guard.rs` |
 //! | what a client may send, and how it is told to stop | `request_body.rs`, `lingering.rs` |
 //! | how files come into local repositories | `upload.rs`, `uploads.rs` (how many at once) |
@@ -45,6 +45,7 @@ mod pem;
 mod places;
 mod problem;
 mod refused;
+mod remembered;
 mod request_body;
 mod request_check;
 mod respond;

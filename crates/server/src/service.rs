@@ -35,7 +35,7 @@ use crate::problem;
 use crate::respond::Asked;
 use crate::routes::is_probe;
 use crate::state::{Connection, Shared};
-use crate::{artifact, request_check};
+use crate::{remembered, request_check};
 
 /// When a client that found no place should ask again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
@@ -138,7 +138,7 @@ impl<B: Backend> Service<B> {
             headers,
             sender: self.connection.sender.as_ref(),
         };
-        let mut response = artifact::from_hot(variant, asked, now)?;
+        let mut response = remembered::from_hot(variant, asked, now)?;
         confirm_keep_alive(headers, &mut response);
         variant.requests.count_hot(response.status());
         tracing::debug!(
@@ -178,7 +178,7 @@ impl<B: Backend> Service<B> {
         };
         let warmed = (target, &*warm);
         let Some(mut response) =
-            artifact::from_warm(&*self.backend, &self.shared, warmed, asked, now)
+            remembered::from_warm(&*self.backend, &self.shared, warmed, asked, now)
         else {
             self.shared.warm.remove(target);
             return None;

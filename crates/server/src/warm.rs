@@ -86,12 +86,11 @@ impl PackedHead {
                 fields.push(FIXED_FROM + place as u8);
                 continue;
             }
-            match NAMES.iter().position(|known| known == name) {
-                Some(place) => fields.push(place as u8),
-                None => {
-                    fields.extend([IN_FULL, u8::try_from(name.as_str().len()).ok()?]);
-                    fields.extend(name.as_str().as_bytes());
-                }
+            if let Some(place) = NAMES.iter().position(|known| known == name) {
+                fields.push(place as u8);
+            } else {
+                fields.extend([IN_FULL, u8::try_from(name.as_str().len()).ok()?]);
+                fields.extend(name.as_str().as_bytes());
             }
             fields.extend(u16::try_from(value.len()).ok()?.to_le_bytes());
             fields.extend(value);
@@ -115,12 +114,11 @@ impl PackedHead {
                 headers.append(name, HeaderValue::from_static(value));
                 continue;
             }
-            let name = match NAMES.get(usize::from(code)) {
-                Some(name) => name.clone(),
-                None => {
-                    let length = usize::from(take(&mut rest, 1)?[0]);
-                    HeaderName::from_bytes(&take(&mut rest, length)?).ok()?
-                }
+            let name = if let Some(name) = NAMES.get(usize::from(code)) {
+                name.clone()
+            } else {
+                let length = usize::from(take(&mut rest, 1)?[0]);
+                HeaderName::from_bytes(&take(&mut rest, length)?).ok()?
             };
             let length: [u8; 2] = take(&mut rest, 2)?[..].try_into().ok()?;
             let value = take(&mut rest, usize::from(u16::from_le_bytes(length)))?;
