@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_glob_of_many_stars_takes_no_time() {
-        let reserved = ReservedNames::parse([&*"a*".repeat(120)]).unwrap();
+        let reserved = ReservedNames::parse([&*("a*".repeat(120) + "c")]).unwrap();
         assert!(!reserved.has(&("a".repeat(5_000) + "b")));
     }
 

@@ -349,12 +349,12 @@ impl Catalog {
         self.absences.forget(self.now(), which);
     }
 
-    /// A place for the body of this source on its way to a commit; waits a moment for what is queued. Taken before the upstream is asked.
-    pub(crate) async fn spool_place(&self, wanted: &Target) -> SpoolPlace {
-        self.spools.take(wanted).await
+    /// Waits for room for the body of this source among what is to be committed. Before the upstream is asked.
+    pub(crate) async fn spool_room(&self, wanted: &Target) {
+        self.spools.room(wanted).await;
     }
 
-    /// The same for a body that has arrived and is not enqueued yet.
+    /// A place there for a body that has arrived.
     pub(crate) fn spool_place_now(&self, wanted: &Target) -> SpoolPlace {
         self.spools.take_now(wanted)
     }

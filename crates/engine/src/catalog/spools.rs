@@ -1,6 +1,6 @@
-//! Files that are open because a body is arriving or waits to be committed. Committing takes a disk's time: a quick upstream would fill
-//! the queue with open files until nobody can open one (hazard R5). So a download takes a place before its upstream is asked, and what
-//! waits in the queue has one, too.
+//! Files that are open because a body has arrived and waits to be committed. Committing takes a disk's time: a quick upstream would fill
+//! the queue with open files until nobody can open one (hazard R5). So what waits in the queue has a place, and a download waits for room
+//! in the queue before its upstream is asked. How many downloads are under way is bounded by their own places (`budget/`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,7 @@ enum Kind {
     File,
 }
 
-/// Places for open spools: so many for documents, and as many for files. No repository has the last quarter.
+/// Places for spools in the queue: so many for documents, and as many for files. No repository has the last quarter.
 #[derive(Debug)]
 pub(crate) struct Spools {
     most: usize,
@@ -57,9 +57,9 @@ impl Spools {
         })
     }
 
-    /// A place for the body of this source, once there is one; at last even if there is none.
-    pub(crate) async fn take(self: &Arc<Self>, wanted: &Target) -> SpoolPlace {
-        self.wait_for(kind_of(wanted), &wanted.key.repository).await
+    /// Waits for room in the queue for the body of this source, and not for ever.
+    pub(crate) async fn room(&self, wanted: &Target) {
+        self.wait_for(kind_of(wanted), &wanted.key.repository).await;
     }
 
     /// A place for a body that has arrived: it waits for nobody.
@@ -67,21 +67,17 @@ impl Spools {
         self.take_anyway(kind_of(wanted), &wanted.key.repository)
     }
 
-    async fn wait_for(self: &Arc<Self>, kind: Kind, repository: &RepositoryName) -> SpoolPlace {
+    async fn wait_for(&self, kind: Kind, repository: &RepositoryName) {
         let until = Instant::now() + PATIENCE;
         loop {
             let mut freed = std::pin::pin!(self.freed.notified());
             freed.as_mut().enable();
-            if self.has_room(kind, repository) {
-                return self.take_anyway(kind, repository);
-            }
-            if timeout_at(until, freed).await.is_err() {
-                return self.take_anyway(kind, repository);
+            if self.has_room(kind, repository) || timeout_at(until, freed).await.is_err() {
+                return;
             }
         }
     }
 
-    /// Somebody else may be quicker: that is one more than there should be, and no harm.
     fn has_room(&self, kind: Kind, repository: &RepositoryName) -> bool {
         let share = self.most - self.most / 4;
         let taken = self.taken(kind);
@@ -126,9 +122,7 @@ impl Drop for SpoolPlace {
 }
 
 fn kind_of(wanted: &Target) -> Kind {
-    let is_waited_for =
-        wanted.spec.is_document || wanted.format.generation(&wanted.spec.key_path).is_some();
-    if is_waited_for {
+    if wanted.spec.is_document || wanted.facts.role.is_some() {
         Kind::Document
     } else {
         Kind::File
@@ -149,7 +143,7 @@ mod tests {
         let (one, other) = (repository("one"), repository("other"));
         let queued = [&one, &other].map(|name| spools.take_anyway(Kind::File, name));
         let began = Instant::now();
-        let document = spools.wait_for(Kind::Document, &one).await;
+        spools.wait_for(Kind::Document, &one).await;
         assert_eq!(
             began.elapsed(),
             Duration::ZERO,
@@ -157,19 +151,20 @@ mod tests {
         );
         let waiting = tokio::spawn({
             let (spools, one) = (Arc::clone(&spools), one.clone());
-            async move { (spools.wait_for(Kind::File, &one).await, Instant::now()) }
+            async move {
+                spools.wait_for(Kind::File, &one).await;
+                Instant::now()
+            }
         });
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(!waiting.is_finished());
         drop(queued);
-        let (place, at) = waiting.await.unwrap();
-        assert_eq!(at - began, Duration::from_secs(1));
+        assert_eq!(waiting.await.unwrap() - began, Duration::from_secs(1));
         let _more = [&one, &other].map(|name| spools.take_anyway(Kind::File, name));
         let began = Instant::now();
-        let _last = spools.wait_for(Kind::File, &other).await;
+        spools.wait_for(Kind::File, &other).await;
         assert_eq!(began.elapsed(), PATIENCE);
-        drop((place, document));
-        assert_eq!(spools.taken(Kind::File).all, 3);
+        assert_eq!(spools.taken(Kind::File).all, 2);
     }
 
     #[tokio::test(start_paused = true)]
@@ -178,7 +173,7 @@ mod tests {
         let (one, other) = (repository("one"), repository("other"));
         let mut places = Vec::new();
         for _ in 0..6 {
-            places.push(spools.wait_for(Kind::Document, &one).await);
+            places.push(spools.take_anyway(Kind::Document, &one));
         }
         assert!(!spools.has_room(Kind::Document, &one));
         assert!(spools.has_room(Kind::Document, &other));

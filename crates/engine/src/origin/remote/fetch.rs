@@ -160,7 +160,7 @@ impl Remote {
         mut conditional: bool,
     ) -> FetchResult {
         let flushes = wanted.entry.flushes.load(Ordering::Acquire);
-        let _place = self.catalog.spool_place(wanted).await;
+        self.catalog.spool_room(wanted).await;
         let mut tried = Tried::default();
         loop {
             let mut expectation = self.inquiry().expect(wanted).await;

@@ -34,8 +34,7 @@ impl Remote {
     ) -> Result<Lease, NoPlace> {
         // Files wait for their documents, so documents must never wait for files; a document that heads a generation waits for the files
         // of it, so these must not wait either.
-        let waited_for =
-            wanted.spec.is_document || wanted.format.generation(&wanted.spec.key_path).is_some();
+        let waited_for = wanted.spec.is_document || wanted.facts.role.is_some();
         let kind = if waited_for {
             BudgetKind::Documents
         } else {
