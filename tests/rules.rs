@@ -690,9 +690,6 @@ fn targets_are_made_where_the_rules_are_asked() {
     assert!(outside(&found, "policy/admission.rs").is_empty());
 }
 
-/// Files of the engine that still decide by what a fault is called. A list that may only shrink.
-const STEERED_BY_CODE: &[&str] = &["origin/remote/obtain.rs"];
-
 /// Codes are for users. What may be done about a fault is data beside its code, and `fault/` is where the one is made of the other.
 #[test]
 fn no_decision_depends_on_what_a_fault_is_called() {
@@ -717,11 +714,7 @@ fn no_decision_depends_on_what_a_fault_is_called() {
         .map(|source| &*source.name)
         .collect();
     println!("codes of faults steer in {found:?}");
-    let strangers: Vec<_> = found
-        .iter()
-        .filter(|name| !STEERED_BY_CODE.contains(*name))
-        .collect();
-    assert!(strangers.is_empty(), "{strangers:?}");
+    assert!(found.is_empty(), "{found:?}");
 }
 
 fn outside_of_budget<'n>(names: &[&'n str]) -> Vec<&'n str> {

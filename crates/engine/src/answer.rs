@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use larder_core::{ArtifactRecord, BlobDescriptor, CacheStatus, Source, UnixMillis};
 
 use crate::counters::RepositoryCounters;
-use crate::policy::clearance::Cleared;
+use crate::policy::clearance::{Cleared, Pass};
 
 pub use larder_storage::Body;
 
@@ -102,6 +102,8 @@ impl HeldBlob {
         Some(Self { blob, counters })
     }
 }
+
+impl Pass for HotTicket {}
 
 impl HotTicket {
     /// The length in bytes of the stored file that the answer is; `None` if it is none, and cannot be opened again by this ticket.

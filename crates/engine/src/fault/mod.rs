@@ -141,6 +141,11 @@ impl From<UpstreamError> for FetchError {
     }
 }
 
+/// Whether what was joined was just being given up, and says nothing of what was wanted: whoever joined it begins anew.
+pub(crate) fn was_given_up(fault: &Fault) -> bool {
+    fault.code == ErrorCode::Interrupted
+}
+
 /// Wherever a body may be, it was wrong.
 pub(crate) fn nothing_left() -> FetchError {
     FetchError::unusable(ErrorCode::Internal, "a download failed without a reason")

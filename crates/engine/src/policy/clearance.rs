@@ -2,8 +2,6 @@
 
 use larder_core::{ErrorCode, Fault, FaultKind, Mutability, Repository, UnixMillis, Verdict};
 
-use crate::answer::HotTicket;
-
 /// Proof that the rules let these bytes out. Its constructors are private to this file.
 #[derive(Debug)]
 pub struct Cleared<T>(T);
@@ -52,9 +50,11 @@ pub(crate) fn clear_non_artifact<T>(what: T) -> Cleared<T> {
     Cleared(what)
 }
 
-/// Clears bytes for which there is a ticket that is still good: the rules have let them out when it was given, and what changes the rules
-/// voids it.
-pub(crate) fn clear_again<T>(_ticket: &HotTicket, what: T) -> Cleared<T> {
+/// What is given with bytes that the rules have let out, and is void as soon as the rules change.
+pub(crate) trait Pass {}
+
+/// Clears bytes for which there is a pass that is still good.
+pub(crate) fn clear_again<T>(_pass: &impl Pass, what: T) -> Cleared<T> {
     Cleared(what)
 }
 

@@ -12,7 +12,7 @@ use larder_upstream::UpstreamResponse;
 
 use crate::answer::{Answer, Body};
 use crate::counters::count;
-use crate::fault::{FetchError, status_outcome};
+use crate::fault::{FetchError, status_outcome, was_given_up};
 use crate::origin::remote::Remote;
 use crate::origin::remote::download::stored_headers;
 use crate::origin::remote::mirrors::UpstreamQuery;
@@ -54,10 +54,7 @@ impl Remote {
             }
         };
         let (mut told, mut asked_here) = self.heads.join_or_ask(key.clone(), ask).await;
-        if told
-            .as_ref()
-            .is_err_and(|fault| fault.code == ErrorCode::Interrupted)
-        {
+        if told.as_ref().is_err_and(was_given_up) {
             // It was being given up when this one came.
             (told, asked_here) = self.heads.join_or_ask(key, ask).await;
         }

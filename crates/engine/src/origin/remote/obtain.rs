@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use larder_core::{
-    ArtifactRecord, CacheStatus, Decision, ErrorCode, Fault, Source, decide, time_to_live,
-};
+use larder_core::{ArtifactRecord, CacheStatus, Decision, Fault, Source, decide, time_to_live};
 use larder_storage::Body;
 use larder_upstream::in_request;
 use tokio::time::Instant;
@@ -14,7 +12,7 @@ use crate::claim::Stated;
 use crate::counters::count;
 use crate::decided;
 use crate::decided::words;
-use crate::fault::{Remembered, negative_fault, storage_fault};
+use crate::fault::{Remembered, negative_fault, storage_fault, was_given_up};
 use crate::origin::Held;
 use crate::origin::remote::Remote;
 use crate::origin::remote::patience::Waited;
@@ -104,7 +102,7 @@ impl Remote {
                         !started && !is_held && settled.status.forward.is_some();
                     return Ok(Held::Whole(settled));
                 }
-                Ready::Done(Err(fault)) if fault.code == ErrorCode::Interrupted => {
+                Ready::Done(Err(fault)) if was_given_up(&fault) => {
                     self.flights.remove(&flight);
                     last = Some(fault);
                 }
