@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use larder_core::{ArtifactRecord, BlobDescriptor, CacheStatus, Source, UnixMillis};
 
-use crate::counters::RepositoryCounters;
+use crate::counters::{RepositoryCounters, count};
 use crate::policy::clearance::{Cleared, Pass};
 
 pub use larder_storage::Body;
@@ -109,6 +109,13 @@ impl HotTicket {
     /// The length in bytes of the stored file that the answer is; `None` if it is none, and cannot be opened again by this ticket.
     pub fn held_length(&self) -> Option<u64> {
         self.held.as_ref().map(|held| held.blob.size)
+    }
+
+    /// Counts a hit that was answered by this ticket with the stored file, once the answer is there.
+    pub fn count_hit(&self) {
+        if let Some(held) = &self.held {
+            count(&held.counters.hits);
+        }
     }
 
     /// Whether the answer may still be given at `now`: no flush, replacement or reload since, and still fresh.

@@ -373,7 +373,6 @@ impl Engine {
     pub fn reopen(&self, ticket: &HotTicket, kept: bool) -> Option<Cleared<Body>> {
         let held = ticket.held.as_ref()?;
         let body = self.catalog.reopen(&held.blob, kept)?;
-        counters::count(&held.counters.hits);
         Some(policy::clearance::clear_again(ticket, body))
     }
 

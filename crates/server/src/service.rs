@@ -184,6 +184,7 @@ impl<B: Backend> Service<B> {
             return None;
         };
         confirm_keep_alive(request.headers(), &mut response);
+        warm.ticket.count_hit();
         warm.requests.count(RequestKind::Hit, response.status());
         self.shared
             .metrics
