@@ -26,16 +26,6 @@ use tokio::task::JoinHandle;
 /// Of the unoptimised program, on a machine that does other things too; what is shipped is several times as fast.
 const SLOWER: u32 = if cfg!(debug_assertions) { 6 } else { 1 };
 
-/// Memory that is resident now, in MiB.
-fn resident(larder: &TestLarder) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", larder.pid())).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
-}
-
 /// How far memory rises from now on.
 struct Memory<'l> {
     larder: &'l TestLarder,
@@ -48,7 +38,7 @@ impl<'l> Memory<'l> {
             .expect("to forget the former peak");
         Self {
             larder,
-            before: resident(larder),
+            before: larder.resident_memory(),
         }
     }
 

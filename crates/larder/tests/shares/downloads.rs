@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use crate::bystander::Bystander;
 use crate::support::TestLarder;
 use crate::upstream::{Manner, Upstream};
-use crate::{ask, resident, until};
+use crate::{ask, until};
 
 /// Every download place there is, and more, for an upstream that sends a byte a second.
 #[tokio::test(flavor = "multi_thread")]
@@ -20,7 +20,7 @@ async fn an_upstream_that_drips_leaves_room_for_others() {
             bad.entry("bad", "generic", "")
         ))
         .await;
-        let before = resident(&larder);
+        let before = larder.resident_memory();
         let mut clients = Vec::new();
         for n in 0..downloads {
             clients.push(ask(&larder, "GET", "bad", &format!("file-{n}.bin")).await);
@@ -35,7 +35,7 @@ async fn an_upstream_that_drips_leaves_room_for_others() {
         eprintln!(
             "{downloads} downloads: {} connections upstream, memory {before} -> {} MiB",
             bad.open(),
-            resident(&larder)
+            larder.resident_memory()
         );
         drop(clients);
     }
@@ -55,7 +55,7 @@ async fn requests_that_were_given_up_leave_room_for_others() {
     ))
     .await;
     bystander.measure(&larder, "nothing else").await;
-    let before = resident(&larder);
+    let before = larder.resident_memory();
     let larder = std::sync::Arc::new(larder);
     let mut clients = JoinSet::new();
     for client in 0..100 {
@@ -78,7 +78,7 @@ async fn requests_that_were_given_up_leave_room_for_others() {
     bystander
         .measure(&larder, "10,000 requests were given up")
         .await;
-    let (open, grown) = (bad.open(), resident(&larder).saturating_sub(before));
+    let (open, grown) = (bad.open(), larder.resident_memory().saturating_sub(before));
     eprintln!("10,000 requests: {open} connections upstream, memory grew by {grown} MiB");
     // Of 512 places for files and 256 for documents.
     assert!(open <= 384 + 192, "{open} connections to one upstream");

@@ -3,7 +3,7 @@
 use crate::bystander::Bystander;
 use crate::support::{TestLarder, send};
 use crate::upstream::{Manner, Upstream};
-use crate::{ask, resident, until};
+use crate::{ask, until};
 
 /// Fifteen hundred HEADs to an upstream that does not answer.
 #[tokio::test(flavor = "multi_thread")]
@@ -18,7 +18,7 @@ async fn heads_that_are_not_answered_leave_room_for_others() {
         bad.entry("bad", "generic", "")
     ))
     .await;
-    let before = resident(&larder);
+    let before = larder.resident_memory();
     let mut clients = Vec::new();
     for n in 0..1_500 {
         clients.push(ask(&larder, "HEAD", "bad", &format!("file-{n}.bin")).await);
@@ -26,7 +26,7 @@ async fn heads_that_are_not_answered_leave_room_for_others() {
     until("the upstream is asked", async || bad.asked() >= 100).await;
     bystander.measure(&larder, "1,500 HEADs wait").await;
     bystander.measure(&larder, "1,500 HEADs still wait").await;
-    let (open, grown) = (bad.open(), resident(&larder).saturating_sub(before));
+    let (open, grown) = (bad.open(), larder.resident_memory().saturating_sub(before));
     eprintln!("1,500 HEADs: {open} connections upstream, memory grew by {grown} MiB");
     // Of 256 places.
     assert!(open <= 192, "{open} connections to one upstream");

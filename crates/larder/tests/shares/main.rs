@@ -44,13 +44,3 @@ async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
-
-/// Memory that is resident now, in MiB.
-fn resident(larder: &TestLarder) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", larder.pid())).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
-}

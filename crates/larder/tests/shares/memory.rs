@@ -10,7 +10,7 @@ use crate::support::client::{client, try_send};
 use crate::support::packages::entry;
 use crate::support::{PATIENCE, TestLarder};
 use crate::upstream::{Manner, Upstream};
-use crate::{ask, resident, until};
+use crate::{ask, until};
 
 /// How long a large document is, in MiB: as long as the longest that are met, but where nothing is optimised.
 const LARGE: usize = if cfg!(debug_assertions) { 10 } else { 40 };
@@ -49,7 +49,7 @@ async fn six_large_documents_leave_room_for_others() {
     ))
     .await;
     bystander.measure(&larder, "nothing else").await;
-    let before = resident(&larder);
+    let before = larder.resident_memory();
     let mut clients = Vec::new();
     for n in 0..6 {
         let url = larder.artifact("large", &format!("large{n}"));
@@ -88,7 +88,7 @@ async fn readers_that_do_not_read_leave_room_for_others() {
     ))
     .await;
     bystander.measure(&larder, "nothing else").await;
-    let before = resident(&larder);
+    let before = larder.resident_memory();
     let mut clients = Vec::new();
     for n in 0..100 {
         clients.push(ask(&larder, "GET", "bad", &format!("file-{n}.bin")).await);

@@ -3,7 +3,7 @@
 use crate::bystander::Bystander;
 use crate::support::TestLarder;
 use crate::upstream::{Manner, Upstream};
-use crate::{ask, resident, until};
+use crate::{ask, until};
 
 const REPOSITORIES: usize = 8;
 
@@ -22,7 +22,7 @@ async fn several_repositories_of_one_upstream_leave_room_for_others() {
         config += &silent.entry(&format!("pages{n}"), "pypi", "");
     }
     let larder = TestLarder::start(&config).await;
-    let before = resident(&larder);
+    let before = larder.resident_memory();
     let mut clients = Vec::new();
     for file in 0..80 {
         for n in 0..REPOSITORIES {
@@ -44,7 +44,7 @@ async fn several_repositories_of_one_upstream_leave_room_for_others() {
         "{meanwhile}: {} + {} connections upstream, memory {before} -> {} MiB",
         drips.open(),
         silent.open(),
-        resident(&larder)
+        larder.resident_memory()
     );
     assert!(drips.open() <= 384, "{} of 512 places", drips.open());
     assert!(silent.open() <= 384, "{} of 512 places", silent.open());

@@ -310,6 +310,11 @@ impl TestLarder {
         self.memory("VmHWM:")
     }
 
+    /// The memory that the process has resident now, in MiB.
+    pub(crate) fn resident_memory(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
     fn memory(&self, line: &str) -> u64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
