@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # release.sh BINARY DIRECTORY : packs a program that is built already. Makes in DIRECTORY:
 #
-#   larder-VERSION-TARGET.tar.gz          program, licences, documents, unit, Containerfile's parts, Kubernetes manifest
+#   larder-VERSION-TARGET.tar.gz          program, licences, documents, unit, Containerfile's parts, Kubernetes manifest, Helm chart, compose stack
 #   larder-VERSION-TARGET.cdx.json        what the program is made of (CycloneDX)
 #   SHA256SUMS                            of both
 #
@@ -31,6 +31,7 @@ cp README.md CHANGELOG.md SECURITY.md ARCHITECTURE.md CONTRIBUTING.md LICENSE-AP
 cp -R docs "$root/docs"
 mkdir "$root/packaging"
 cp packaging/larder.service packaging/larder.sysusers.conf packaging/kubernetes.yaml packaging/rootfs.sh "$root/packaging"
+cp -R packaging/helm packaging/compose "$root/packaging"
 "${PYTHON:-python3}" packaging/sbom.py "$target" >"$work/$name.cdx.json"
 cp "$work/$name.cdx.json" "$root/sbom.cdx.json"
 chmod -R u=rwX,go=rX "$root"

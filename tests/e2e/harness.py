@@ -126,8 +126,9 @@ def ask(url, method="GET", wanted=200, **headers):
 class Larder:
     """A running larder with a configuration, a data directory and a port of its own."""
 
-    def __init__(self, binary, directory, remotes, settings):
+    def __init__(self, binary, directory, remotes, settings, environment):
         self.port = free_port()
+        self._environment = environment
         self.url = f"http://127.0.0.1:{self.port}"
         self._directory = directory
         self._log = directory / "larder.log"
@@ -146,6 +147,7 @@ class Larder:
             "HOME": str(self._directory),
             "RUST_BACKTRACE": "1",
             "LARDER_LOG_FORMAT": "json",
+            **self._environment,
         }
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -203,11 +205,12 @@ class Case:
     """One client against one larder. Use as a context manager.
 
     With `binary` None there is no larder: the clients talk to the upstream itself, once. That tells a mistake of a test
-    from one of larder's.
+    from one of larder's. With `backends` larder runs over them instead of files.
     """
 
-    def __init__(self, binary):
+    def __init__(self, binary, backends=None):
         self._binary = binary
+        self._environment, self._more = backends.for_a_case() if backends else ({}, {})
         self._origins = []
         self._larder = None
         self._direct = {}
@@ -247,7 +250,8 @@ class Case:
         if self.direct:
             self._direct = {name: (bases or {}).get(name, entry["base_url"]) for name, entry in remotes.items()}
             return
-        self._larder = Larder(self._binary, self.directory, remotes, settings)
+        settings = {**self._more, **settings}
+        self._larder = Larder(self._binary, self.directory, remotes, settings, self._environment)
         self._larder.start()
 
     def stop_larder(self):

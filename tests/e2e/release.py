@@ -17,6 +17,8 @@ WANTED = (
     "docs/operate/running.md",
     "packaging/larder.service",
     "packaging/kubernetes.yaml",
+    "packaging/helm/larder/Chart.yaml",
+    "packaging/compose/compose.yaml",
     "sbom.cdx.json",
 )
 

@@ -12,12 +12,14 @@ import time
 import traceback
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 sys.dont_write_bytecode = True
 
 import alpine
 import basics
+import chart
 import generic
 import helm
 import integrity
@@ -33,6 +35,7 @@ import roots
 import rpm
 import stress
 import virtual
+from backends import Backends
 from harness import ROOT, Case, Failed, Missing
 
 CASES = {
@@ -48,6 +51,7 @@ CASES = {
     **integrity.CASES,
     **local.CASES,
     **prints_clients.CASES,
+    **chart.CASES,
     **release.CASES,
     **roots.CASES,
     **virtual.CASES,
@@ -65,6 +69,9 @@ def arguments():
     )
     parser.add_argument(
         "--allow-missing", action="store_true", help="leave out the cases whose client is not installed"
+    )
+    parser.add_argument(
+        "--backends", action="store_true", help="larder over PostgreSQL, Redis and an S3 store instead of files"
     )
     parser.add_argument("--stress", action="store_true", help="the long and heavy cases instead")
     parser.add_argument("--direct", action="store_true", help="without larder: do the tests themselves work?")
@@ -95,18 +102,21 @@ def main():
     if options.record:
         prints.RECORDING.set()
     # Cases share nothing: each has its larder, its upstreams, its ports and its directories.
-    with ThreadPoolExecutor(options.jobs) as pool:
-        counts = Counter(pool.map(lambda name: run_case(name, cases[name], options), chosen))
+    with (
+        Backends() if options.backends else nullcontext() as backends,
+        ThreadPoolExecutor(options.jobs) as pool,
+    ):
+        counts = Counter(pool.map(lambda name: run_case(name, cases[name], options, backends), chosen))
     if counts["left out"]:
         print(f"{counts['left out']} left out")
     print(f"{counts['passed']} passed, {counts['failed']} failed")
     return 1 if counts["failed"] else 0
 
 
-def run_case(name, use, options):
+def run_case(name, use, options, backends):
     begun = time.monotonic()
     try:
-        with Case(None if options.direct else options.larder.resolve()) as case:
+        with Case(None if options.direct else options.larder.resolve(), backends) as case:
             use(case)
     except Missing as missing:
         if options.allow_missing or options.direct:

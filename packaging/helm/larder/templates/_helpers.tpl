@@ -1,0 +1,230 @@
+{{- define "larder.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "larder.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{- else if contains (include "larder.name" .) .Release.Name }}
+{{- .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name (include "larder.name" .) | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "larder.selector" -}}
+app.kubernetes.io/name: {{ include "larder.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "larder.labels" -}}
+{{ include "larder.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "larder.serviceAccount" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "larder.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "larder.tokenSecret" -}}
+{{- if .Values.adminToken.existingSecret }}
+{{- .Values.adminToken.existingSecret }}
+{{- else if .Values.adminToken.value }}
+{{- include "larder.fullname" . }}
+{{- end }}
+{{- end }}
+
+{{- define "larder.isMany" -}}
+{{- if eq .Values.mode "backends" }}yes{{- else if ne .Values.mode "embedded" }}{{ fail (printf "mode is %q; it is embedded or backends" .Values.mode) }}{{- end }}
+{{- end }}
+
+{{- define "larder.env" -}}
+- name: LARDER_LISTEN
+  value: 0.0.0.0:8000
+{{- with include "larder.tokenSecret" . }}
+- name: LARDER_ADMIN_TOKEN
+  valueFrom:
+    secretKeyRef: { name: {{ . }}, key: {{ $.Values.adminToken.key }} }
+{{- end }}
+{{- if include "larder.isMany" . }}
+{{- with .Values.database }}
+- name: DBHOST
+  value: {{ required "database.host: several replicas need PostgreSQL" .host | quote }}
+- name: DBPORT
+  value: {{ .port | quote }}
+- name: DBNAME
+  value: {{ .name | quote }}
+- name: DBUSER
+  value: {{ .user | quote }}
+- name: DBPASS
+  valueFrom:
+    secretKeyRef: { name: {{ required "database.existingSecret: the Secret with the database's password" .existingSecret }}, key: {{ .passwordKey }} }
+{{- end }}
+{{- with .Values.s3 }}
+- name: MINIO_ENDPOINT
+  value: {{ required "s3.endpoint: several replicas need an S3 store" .endpoint | quote }}
+- name: MINIO_BUCKET
+  value: {{ .bucket | quote }}
+- name: MINIO_SECURE
+  value: {{ .secure | quote }}
+{{- if .existingSecret }}
+- name: MINIO_ACCESS_KEY
+  valueFrom:
+    secretKeyRef: { name: {{ .existingSecret }}, key: {{ .accessKeyKey }} }
+- name: MINIO_SECRET_KEY
+  valueFrom:
+    secretKeyRef: { name: {{ .existingSecret }}, key: {{ .secretKeyKey }} }
+{{- end }}
+{{- end }}
+{{- with .Values.redis }}
+{{- if .existingSecret }}
+- name: REDIS_URL
+  valueFrom:
+    secretKeyRef: { name: {{ .existingSecret }}, key: {{ .urlKey }} }
+{{- end }}
+{{- end }}
+{{- with .Values.cluster }}
+{{- if .existingSecret }}
+- name: POD_IP
+  valueFrom:
+    fieldRef: { fieldPath: status.podIP }
+- name: LARDER_ADVERTISE
+  value: $(POD_IP):8000
+- name: LARDER_CLUSTER_SECRET
+  valueFrom:
+    secretKeyRef: { name: {{ .existingSecret }}, key: {{ .key }} }
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.env }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "larder.pod" -}}
+metadata:
+  labels:
+    {{- include "larder.labels" . | nindent 4 }}
+    {{- with .Values.podLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- if or .Values.podAnnotations (not .Values.serviceMonitor.enabled) }}
+  annotations:
+    {{- if not .Values.serviceMonitor.enabled }}
+    prometheus.io/scrape: "true"
+    prometheus.io/port: "8000"
+    prometheus.io/path: /metrics
+    {{- end }}
+    {{- with .Values.podAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- end }}
+spec:
+  serviceAccountName: {{ include "larder.serviceAccount" . }}
+  # larder never asks the cluster's own API.
+  automountServiceAccountToken: false
+  enableServiceLinks: false
+  terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}
+  {{- with .Values.imagePullSecrets }}
+  imagePullSecrets:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  securityContext:
+    runAsNonRoot: true
+    runAsUser: 65532
+    runAsGroup: 65532
+    fsGroup: 65532
+    # Only for a new volume: done at each start it would open the database to the group again.
+    fsGroupChangePolicy: OnRootMismatch
+    seccompProfile:
+      type: RuntimeDefault
+  containers:
+    - name: larder
+      image: "{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"
+      imagePullPolicy: {{ .Values.image.pullPolicy }}
+      args: ["--config", "/etc/larder/larder.yaml"]
+      env:
+        {{- include "larder.env" . | nindent 8 }}
+      {{- with .Values.envFrom }}
+      envFrom:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      ports:
+        - name: http
+          containerPort: 8000
+      startupProbe:
+        httpGet: { path: /live, port: http }
+        periodSeconds: 2
+        failureThreshold: 60
+      livenessProbe:
+        httpGet: { path: /live, port: http }
+        periodSeconds: 10
+        timeoutSeconds: 5
+        failureThreshold: 6
+      readinessProbe:
+        httpGet: { path: /ready, port: http }
+        periodSeconds: 5
+        timeoutSeconds: 5
+        failureThreshold: 2
+      {{- if and .Values.preStopSleepSeconds (semverCompare ">=1.30-0" .Capabilities.KubeVersion.Version) }}
+      lifecycle:
+        preStop:
+          sleep: { seconds: {{ .Values.preStopSleepSeconds }} }
+      {{- end }}
+      resources:
+        {{- toYaml .Values.resources | nindent 8 }}
+      securityContext:
+        allowPrivilegeEscalation: false
+        readOnlyRootFilesystem: true
+        capabilities:
+          drop: ["ALL"]
+      volumeMounts:
+        - name: data
+          mountPath: /var/lib/larder
+        # As a folder: a file mounted by `subPath` would never change, and larder reloads a changed configuration.
+        - name: config
+          mountPath: /etc/larder
+          readOnly: true
+  volumes:
+    - name: config
+      configMap:
+        name: {{ include "larder.fullname" . }}
+    {{- if include "larder.isMany" . }}
+    - name: data
+      emptyDir:
+        sizeLimit: {{ .Values.tier.sizeLimit }}
+    {{- end }}
+  {{- with .Values.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.affinity }}
+  affinity:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- if include "larder.isMany" . }}
+  topologySpreadConstraints:
+    {{- with .Values.topologySpreadConstraints }}
+    {{- toYaml . | nindent 4 }}
+    {{- else }}
+    {{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+    - maxSkew: 1
+      topologyKey: {{ $key }}
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector:
+        matchLabels:
+          {{- include "larder.selector" $ | nindent 10 }}
+    {{- end }}
+    {{- end }}
+  {{- end }}
+{{- end }}
