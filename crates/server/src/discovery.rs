@@ -47,11 +47,7 @@ pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, repository: &s
 }
 
 fn not_built(what: &str) -> Fault {
-    Fault::new(
-        FaultKind::NotImplemented,
-        ErrorCode::NotImplemented,
-        format!("{what} not built in this version of larder"),
-    )
+    Fault::not_built(format!("{what} not built in this version of larder"))
 }
 
 async fn listing<B: Backend>(

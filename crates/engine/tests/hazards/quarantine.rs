@@ -365,3 +365,120 @@ async fn mutable_paths_are_never_held() {
     bench.origin.put("/idx", young(100));
     bench.get("generic", "idx").await.unwrap();
 }
+
+/// A simple page that states when its one wheel was uploaded.
+fn dated_page(bench: &Bench, body: &Payload, uploaded: &str) {
+    let file = "packages/demo-1.0-py3-none-any.whl";
+    let digest = larder_core::sha256(&body.slice(0, body.length())).to_hex();
+    let page = format!(
+        r#"{{"meta":{{"api-version":"1.1"}},"name":"demo","versions":["1.0"],"files":[{{"filename":"demo-1.0-py3-none-any.whl","url":"{}","hashes":{{"sha256":"{digest}"}},"upload-time":"{uploaded}"}}]}}"#,
+        bench.origin.url(file)
+    );
+    let page = Resource::new(page).content_type("application/vnd.pypi.simple.v1+json");
+    bench.origin.put("/simple/demo/", page);
+}
+
+/// A time before [`START`] as indexes state it.
+fn stated(days: i64) -> String {
+    UnixMillis(START.0 - days * 86_400_000).to_rfc3339()
+}
+
+/// Contract, section 5: what the registry states is used instead of the file's own date, on every way in, and stays.
+#[tokio::test]
+async fn the_registry_s_date_counts_and_is_kept() {
+    let wheel = "packages/demo-1.0-py3-none-any.whl";
+    let at = format!("/{wheel}");
+    for size in [100, 3 << 20] {
+        let mut bench = Bench::with(three_days).await;
+        let body = Payload::generated(size, 1);
+        dated_page(&bench, &body, &stated(1));
+        // A file server that copied the file with an old date.
+        let old = Resource::new(body.clone()).etag("\"tag\"");
+        bench.origin.put(&at, old.last_modified(&days_ago(1000)));
+        for way in ask_every_way(&bench, "pypi", wheel).await {
+            assert_held(way);
+        }
+        let fault = bench.get("pypi", wheel).await.unwrap_err();
+        assert!(
+            fault.message.contains("(as the registry states)"),
+            "{}",
+            fault.message
+        );
+        // The date that counted does not go with the index that stated it.
+        bench
+            .origin
+            .put("/simple/demo/", Resource::new("").status(503));
+        bench.restart().await;
+        for way in ask_every_way(&bench, "pypi", wheel).await {
+            assert_held(way);
+        }
+        bench.wait(2 * 86_400);
+        let got = bench.get("pypi", wheel).await.unwrap();
+        assert_eq!(got.bytes(), &body.slice(0, size));
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_comes_first_asks_for_the_registry_s_date_too() {
+    let wheel = "packages/demo-1.0-py3-none-any.whl";
+    let bench = Bench::with(three_days).await;
+    let body = Payload::generated(100, 1);
+    dated_page(&bench, &body, &stated(1));
+    let old = Resource::new(body).last_modified(&days_ago(1000));
+    bench.origin.put(&format!("/{wheel}"), old);
+    assert_held(bench.ask(Method::HEAD, "pypi", wheel, &[]).await);
+    // A sidecar is held with its subject, whose date is found out for it.
+    let bench = Bench::with(three_days).await;
+    let body = Payload::generated(100, 1);
+    dated_page(&bench, &body, &stated(1));
+    let old = Resource::new(body).last_modified(&days_ago(1000));
+    bench.origin.put(&format!("/{wheel}"), old);
+    bench
+        .origin
+        .put(&format!("/{wheel}.metadata"), Resource::new("m"));
+    assert_held(bench.get("pypi", &format!("{wheel}.metadata")).await);
+}
+
+#[tokio::test]
+async fn a_mirror_that_stamps_its_files_anew_makes_no_old_release_new() {
+    let wheel = "packages/demo-1.0-py3-none-any.whl";
+    let serve = |bench: &Bench| {
+        let body = Payload::generated(100, 1);
+        dated_page(bench, &body, &stated(1000));
+        bench.origin.put(&format!("/{wheel}"), young(100));
+    };
+    let bench = Bench::with(three_days).await;
+    serve(&bench);
+    bench.get("pypi", wheel).await.expect("released long ago");
+    // The letter of the contract.
+    let letter = Bench::with(|r| {
+        three_days(r);
+        r.quarantine.date = larder_core::DateSource::LastModified;
+    })
+    .await;
+    serve(&letter);
+    assert_held(letter.get("pypi", wheel).await);
+    // What states nothing has its own date.
+    let bench = Bench::with(three_days).await;
+    bench.origin.put(&format!("/{wheel}"), young(100));
+    assert_held(bench.get("pypi", wheel).await);
+}
+
+/// Contract hazard S20: what a publisher writes into a chart's index may be any date.
+#[tokio::test]
+async fn hazard_s20_a_publisher_s_own_date_opens_nothing() {
+    let bench = Bench::with(three_days).await;
+    let body = Payload::generated(100, 1);
+    let digest = larder_core::sha256(&body.slice(0, 100)).to_hex();
+    let index = format!(
+        "apiVersion: v1\nentries:\n  demo:\n  - apiVersion: v2\n    created: \"{}\"\n    digest: {digest}\n    name: demo\n    urls:\n    - charts/demo-1.0.0.tgz\n    version: 1.0.0\n",
+        stated(1000)
+    );
+    bench.origin.put(
+        "/index.yaml",
+        Resource::new(index).content_type("application/yaml"),
+    );
+    bench.origin.put("/charts/demo-1.0.0.tgz", young(100));
+    bench.get("helm", "index.yaml").await.unwrap();
+    assert_held(bench.get("helm", "charts/demo-1.0.0.tgz").await);
+}
