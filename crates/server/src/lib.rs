@@ -15,6 +15,8 @@
 //! | why a path is answered as it is | `explain.rs` |
 //! | how files come into local repositories | `upload.rs`, `uploads.rs` (how many at once) |
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 mod access_log;
 mod activity;
 mod admin;

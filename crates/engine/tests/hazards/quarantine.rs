@@ -1,9 +1,14 @@
 //! Contract, section 5: the rule holds on every way in.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use larder_core::{AllowPrivate, Fault, FaultKind, MissingDate, Repository, UnixMillis};
+use larder_core::{
+    AllowPrivate, Fault, FaultKind, Kind, MissingDate, PackageType, PublicUrls, Repository,
+    RepositoryName, UnixMillis, VirtualSettings,
+};
 use larder_testkit::{Origin, Payload, Resource};
 
 use crate::support::{Bench, FORMATS, Got, START, days_ago, publish, pypi_page, upstream};
@@ -481,4 +486,75 @@ async fn hazard_s20_a_publisher_s_own_date_opens_nothing() {
     bench.origin.put("/charts/demo-1.0.0.tgz", young(100));
     bench.get("helm", "index.yaml").await.unwrap();
     assert_held(bench.get("helm", "charts/demo-1.0.0.tgz").await);
+}
+
+/// What is hidden in a document bounds how long an answer is remembered, by larder and by clients; and what is hidden at two moments is two
+/// documents.
+#[tokio::test]
+async fn what_is_hidden_bounds_how_long_an_answer_holds() {
+    let bench = Bench::new().await;
+    let entry = |version: &str, days| {
+        format!(
+            "  - apiVersion: v2\n    created: \"{}\"\n    name: demo\n    urls:\n    - demo-{version}.tgz\n    version: {version}\n",
+            stated(days)
+        )
+    };
+    let index = format!(
+        "apiVersion: v1\nentries:\n  demo:\n{}{}",
+        entry("2.0.0", 1),
+        entry("1.0.0", 10)
+    );
+    let index = Resource::new(index).content_type("application/yaml");
+    bench.origin.put("/index.yaml", index);
+    let configure = |hold: Option<Duration>| {
+        let mut member = crate::support::repository(PackageType::Helm, &bench.origin.url("/"));
+        member.quarantine.hold = hold;
+        let all = Repository {
+            name: RepositoryName::parse("all").unwrap(),
+            kind: Kind::Virtual(VirtualSettings {
+                members: vec![member.name.clone()],
+                ..VirtualSettings::default()
+            }),
+            ..member.clone()
+        };
+        bench.engine.replace_repositories(
+            vec![Arc::new(member), Arc::new(all)],
+            &BTreeMap::new(),
+            PublicUrls::default(),
+        );
+    };
+    configure(None);
+    let ticket = crate::remembered(&bench, "all", "index.yaml").await;
+    let hour = Some(UnixMillis(START.0 + 3_600_000));
+    assert_eq!(ticket.fresh_until, hour, "nothing is hidden");
+    let open = bench.get("all", "index.yaml").await.unwrap();
+    assert!(open.text().contains("2.0.0"));
+
+    configure(Some(Duration::from_secs(THREE_DAYS)));
+    assert!(!ticket.is_good(bench.engine.now()));
+    let hidden = bench.get("all", "index.yaml").await.unwrap();
+    assert!(!hidden.text().contains("2.0.0") && hidden.text().contains("1.0.0"));
+    assert_ne!(
+        hidden.answer.representation.etag,
+        open.answer.representation.etag
+    );
+    let ticket = crate::remembered(&bench, "all", "index.yaml").await;
+    let until = ticket.fresh_until.unwrap();
+    let least = UnixMillis(START.0 + 600_000);
+    assert!(
+        until <= least,
+        "looked at anew within ten minutes: {until:?}"
+    );
+    let remaining = hidden.answer.freshness.remaining.unwrap();
+    assert!(remaining <= Duration::from_mins(10), "{remaining:?}");
+    bench.wait(600);
+    assert!(!ticket.is_good(bench.engine.now()));
+
+    bench.wait(2 * 86_400);
+    let matured = bench.get("all", "index.yaml").await.unwrap();
+    assert!(matured.text().contains("2.0.0"));
+    assert_ne!(
+        matured.answer.representation.etag,
+        hidden.answer.representation.etag
+    );
 }
