@@ -128,6 +128,17 @@ impl Fault {
         }
     }
 
+    /// Something that this version of larder knows of and cannot do (501): `what` says what that is.
+    pub fn not_built(what: impl Into<String>) -> Self {
+        Self::new(FaultKind::NotImplemented, ErrorCode::NotImplemented, what)
+    }
+
+    /// The same of a repository that loads and cannot be served, for `reason`.
+    pub fn unbuilt(repository: &crate::RepositoryName, reason: &str) -> Self {
+        let message = format!("{reason}; {repository} can be taken out of the configuration");
+        Self::not_built(message).in_repository(repository)
+    }
+
     /// Says what may be done about it.
     pub fn recoverable(mut self, recovery: Recovery) -> Self {
         self.recovery = recovery;

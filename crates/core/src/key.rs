@@ -86,6 +86,8 @@ pub struct RepresentationInputs<'a> {
     pub coding: &'a str,
     /// The repository's rules epoch.
     pub rules_epoch: u64,
+    /// What is left out of the result, by its digest; `None` if nothing is.
+    pub hidden: Option<&'a Digest>,
 }
 
 impl RepresentationKey {
@@ -109,6 +111,10 @@ impl RepresentationKey {
         put(inputs.form.as_bytes());
         put(inputs.coding.as_bytes());
         put(&inputs.rules_epoch.to_le_bytes());
+        // What hides nothing has the name that it had before anything could be hidden.
+        if let Some(hidden) = inputs.hidden {
+            put(hidden.to_string().as_bytes());
+        }
         Self(hasher.finish_sha256())
     }
 
@@ -184,6 +190,7 @@ mod tests {
             form: "html",
             coding: "gzip",
             rules_epoch: 1,
+            hidden: None,
         };
         let (one_text, two_text) = (one.to_string(), two.to_string());
         let others = [
@@ -227,6 +234,14 @@ mod tests {
             },
             RepresentationInputs {
                 rules_epoch: 2,
+                ..base
+            },
+            RepresentationInputs {
+                hidden: Some(&one),
+                ..base
+            },
+            RepresentationInputs {
+                hidden: Some(&two),
                 ..base
             },
             // What ends one list may not begin the next.

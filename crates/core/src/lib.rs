@@ -85,8 +85,10 @@ pub use mount::Mount;
 pub use path::{ArtifactPath, MAX_PATH_BYTES, PathError, PathRules, fold_segments};
 pub use policy::mutability::{BuiltIn, Mutability};
 pub use policy::pattern::{Pattern, PatternError, StepLimit};
-pub use policy::quarantine::{MissingDate, QuarantinePolicy, Verdict};
-pub use policy::{Access, AccessDenied, AccessPolicy};
+pub use policy::quarantine::{
+    CountedFrom, DateSource, Dates, MissingDate, QuarantinePolicy, QuarantineRuling, Verdict,
+};
+pub use policy::{Access, AccessDenied, AccessPolicy, ClassRule};
 pub use precondition::{Conditions, Current, Precondition, evaluate_conditions, is_strong_tag};
 pub use principal::Principal;
 pub use proxies::{ProxyBypass, ProxyRules};

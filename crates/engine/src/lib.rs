@@ -47,9 +47,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
-use larder_core::{
-    Clock, Fault, PublicUrls, Repository, RepositoryKind, RepositoryName, Trail, UnixMillis,
-};
+use larder_core::{Clock, Fault, PublicUrls, Repository, RepositoryName, Trail, UnixMillis};
 use larder_formats::LinkKey;
 use larder_storage::{BlobStore, MetadataStore};
 use larder_upstream::{Upstream, on_behalf};
@@ -57,7 +55,7 @@ use larder_upstream::{Upstream, on_behalf};
 use budget::Budgets;
 use catalog::Catalog;
 use document::Documents;
-use operate::{Caches, Operator};
+use operate::{Caches, Explainer, Operator};
 use origin::local::{self, Local};
 use origin::remote::{self, Remote};
 use origin::virtual_::{self, Virtual};
@@ -76,6 +74,7 @@ pub use operate::{
 };
 pub use origin::local::Written;
 pub use policy::clearance::Cleared;
+pub use policy::explain::{Explanation, Point, PointValue};
 pub use repositories::upstreams::{UpstreamFailure, UpstreamReport, UpstreamStanding};
 pub use target::ArtifactRequest;
 
@@ -111,6 +110,7 @@ pub struct Engine {
     pipeline: Pipeline,
     local: Arc<Local>,
     operator: Arc<Operator>,
+    explainer: Explainer,
     budgets: Arc<Budgets>,
     clock: Arc<dyn Clock>,
 }
@@ -167,6 +167,14 @@ impl Engine {
             remote: Arc::clone(&remote),
             clock: Arc::clone(&clock),
         });
+        let explainer = Explainer {
+            registry: Arc::clone(&registry),
+            catalog: Arc::clone(&catalog),
+            documents: Arc::clone(&documents),
+            remote: Arc::clone(&remote),
+            virtuals: Arc::clone(&virtuals),
+            clock: Arc::clone(&clock),
+        };
         let pipeline = Pipeline {
             registry: Arc::clone(&registry),
             catalog: Arc::clone(&catalog),
@@ -196,6 +204,7 @@ impl Engine {
             pipeline,
             local,
             operator,
+            explainer,
             budgets,
             clock,
         })
@@ -234,16 +243,7 @@ impl Engine {
     pub fn not_built(&self, name: &str) -> Option<String> {
         let name = RepositoryName::parse(name).ok()?;
         let entry = self.registry.load().get(&name).cloned()?;
-        let kind = || {
-            let kind = entry.repository.kind();
-            (kind == RepositoryKind::Virtual && !virtual_::is_built(&entry)).then(|| {
-                format!(
-                    "{} repositories are not built in this version of larder",
-                    kind.as_str()
-                )
-            })
-        };
-        entry.not_built.as_deref().map(str::to_owned).or_else(kind)
+        entry.not_built.as_deref().map(str::to_owned)
     }
 
     /// All repositories, sorted by name.
@@ -338,6 +338,14 @@ impl Engine {
     pub async fn delete_file(&self, request: &ArtifactRequest<'_>) -> Result<(), Fault> {
         let entry = admission::entry(&self.registry, request.repository)?;
         self.local.delete(&entry, request).await
+    }
+
+    /// Why a request is answered as it is: the judge's trace, and what is held. Asks no upstream, counts and changes nothing.
+    ///
+    /// # Errors
+    /// There is no such repository, it is not built, the path cannot be one, or storage fails.
+    pub async fn explain(&self, request: &ArtifactRequest<'_>) -> Result<Explanation, Fault> {
+        self.explainer.explain(request).await
     }
 
     /// Drops held copies. Downloads begun before serve their readers and commit nothing. Local repositories' files are never touched.

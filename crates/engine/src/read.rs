@@ -24,7 +24,9 @@ use crate::origin::virtual_::{self, Answering, Virtual};
 use crate::origin::{Held, Need, Origin};
 use crate::policy::admission;
 use crate::policy::admission::{Admission, Admitted};
-use crate::policy::clearance::{Cleared, Dates, clear, clear_non_artifact};
+use crate::policy::clearance::{Cleared, clear, clear_non_artifact};
+use crate::policy::ruling::{Facts, dates_of};
+use crate::policy::visibility::Visibility;
 use crate::repositories::{Registry, RepositoryState};
 use crate::representation::{freshness, passing_folder_on, plain, representation, ticket, vary};
 use crate::target::{ArtifactRequest, Target};
@@ -146,7 +148,16 @@ impl Pipeline {
         let by_host = self.registry.links_depend_on_host(wanted.format);
         let link_base = self.registry.link_base(wanted.format, &request.mount);
         let persist = self.registry.link_bases_are_known(wanted.format) && !admitted.bypass_cache();
-        let named = Named::of_document(wanted, &settled.record, &link_base, form, persist)?;
+        // Of what a document of one repository lists, nothing is hidden yet.
+        let visibility = Visibility::default();
+        let named = Named::of_document(
+            wanted,
+            &settled.record,
+            &link_base,
+            form,
+            &visibility,
+            persist,
+        )?;
         let identity = if self.registry.link_bases_are_known(wanted.format) {
             let make = self
                 .documents
@@ -166,7 +177,7 @@ impl Pipeline {
         representation.vary = vary(wanted.facts.vary, true, by_host);
         let lasting = settled.reusable && sendable.lasts() && !admitted.bypass_cache();
         let hot = lasting
-            .then(|| ticket(wanted, record, epoch, self.now()))
+            .then(|| ticket(wanted, record, epoch, &visibility, self.now()))
             .flatten();
         Ok(Answer {
             status: StatusCode::OK,
@@ -174,7 +185,7 @@ impl Pipeline {
             body: clear_non_artifact(sendable.body()),
             cache_status: settled.status,
             source: settled.source,
-            freshness: freshness(record, wanted, settled.reusable, self.now()),
+            freshness: freshness(record, wanted, settled.reusable, &visibility, self.now()),
             location: None,
             hot,
         })
@@ -220,7 +231,8 @@ impl Pipeline {
                     representation(wanted, &draft.headers, None, None, fill.total());
                 representation.served_since = Some(draft.served_since);
                 representation.vary = vary;
-                let freshness = freshness(draft, wanted, fill.will_be_kept, self.now());
+                let all = Visibility::default();
+                let freshness = freshness(draft, wanted, fill.will_be_kept, &all, self.now());
                 let body =
                     self.clear_artifact(admitted, draft, fill.total(), Body::Growing(body))?;
                 let answer = Answer {
@@ -282,13 +294,15 @@ impl Pipeline {
         let checked = record.verified || !admission::may_be_named(wanted);
         // Whoever reads a file of a generation is to be known of.
         let lasting = reusable && checked && !admitted.bypass_cache() && !wanted.is_member();
+        // What has been cleared stays clear.
+        let all = Visibility::default();
         let mut hot = lasting
-            .then(|| ticket(wanted, &record, epoch, self.now()))
+            .then(|| ticket(wanted, &record, epoch, &all, self.now()))
             .flatten();
         if let Some(hot) = hot.as_mut().filter(|_| is_stored) {
             hot.held = HeldBlob::of(&record, &wanted.entry.counters);
         }
-        let freshness = freshness(&record, wanted, reusable, self.now());
+        let freshness = freshness(&record, wanted, reusable, &all, self.now());
         let answer = Answer {
             status: StatusCode::OK,
             representation,
@@ -330,11 +344,11 @@ impl Pipeline {
         what: T,
     ) -> Result<Cleared<T>, Fault> {
         let class = wanted.judged(record, length)?;
-        let dates = Dates {
-            published_at: record.published_at,
-            first_seen_at: record.first_seen_at,
+        let facts = Facts {
+            dates: dates_of(wanted, record),
+            now: self.now(),
         };
-        clear(&wanted.entry.repository, class, dates, self.now(), what)
+        clear(&wanted.entry.repository, class, &facts, what)
             .inspect_err(|_| count(&wanted.entry.counters.quarantined))
     }
 

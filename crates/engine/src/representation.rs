@@ -11,6 +11,7 @@ use larder_formats::Held;
 use crate::answer::{Answer, Body, Freshness, HotTicket, Representation};
 use crate::catalog::Epoch;
 use crate::policy::clearance::clear_non_artifact;
+use crate::policy::visibility::Visibility;
 use crate::repositories::Registry;
 use crate::target::{ArtifactRequest, FOLDER, Target};
 
@@ -80,14 +81,15 @@ pub(crate) fn freshness(
     record: &ArtifactRecord,
     wanted: &Target,
     reusable: bool,
+    visibility: &Visibility,
     now: UnixMillis,
 ) -> Freshness {
-    let remaining = fresh_until(
+    let until = fresh_until(
         record,
         wanted.class_of(record),
         &wanted.entry.repository.cache,
-    )
-    .map(|until| until.since(now));
+    );
+    let remaining = visibility.bound(until).map(|until| until.since(now));
     let remaining = if reusable {
         remaining
     } else {
@@ -100,18 +102,19 @@ pub(crate) fn freshness(
     }
 }
 
-/// What an answer made from this record may be remembered by.
+/// What an answer made from this record may be remembered by, and for how long: no longer than what it hides stays hidden.
 pub(crate) fn ticket(
     wanted: &Target,
     record: &ArtifactRecord,
     epoch: Epoch,
+    visibility: &Visibility,
     now: UnixMillis,
 ) -> Option<HotTicket> {
-    let until = fresh_until(
+    let until = visibility.bound(fresh_until(
         record,
         wanted.class_of(record),
         &wanted.entry.repository.cache,
-    );
+    ));
     if until.is_some_and(|until| until <= now) {
         return None;
     }

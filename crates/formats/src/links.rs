@@ -13,12 +13,12 @@ use std::cell::RefCell;
 use std::fmt;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use larder_core::{PackageType, PathRules, Repository, UpstreamSettings};
+use larder_core::{PathRules, Repository, UpstreamSettings};
 use sha2::Sha256;
 use url::Url;
 
 pub(crate) use crate::budget::MAX_URL;
-use crate::{Claim, Malformed, Meter};
+use crate::{Claim, Malformed, Meter, Profile};
 pub(crate) use judge::{Carried, NotCarried};
 pub(crate) use reference::{is_plain, percent_decode};
 pub use signed::ExternalLink;
@@ -255,16 +255,15 @@ impl<'a> Links<'a> {
     }
 
     fn forwards_queries(&self) -> bool {
-        matches!(
-            self.repository.package,
-            PackageType::Generic | PackageType::Helm
-        )
+        self.profile().forwards_queries
     }
 
     fn path_rules(&self) -> PathRules {
-        crate::format_of(self.repository.package)
-            .profile()
-            .path_rules
+        self.profile().path_rules
+    }
+
+    fn profile(&self) -> &'static Profile {
+        crate::format_of(self.repository.package).profile()
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::{data, directory, lines, load_text, loaded, refused, repository, sources};
 use larder::config::{Environment, Sources, load};
-use larder_core::{AllowPrivate, BuiltIn, MissingDate, Revalidate, UpstreamAuth};
+use larder_core::{AllowPrivate, BuiltIn, DateSource, MissingDate, Revalidate, UpstreamAuth};
 
 fn one(keys: &str) -> String {
     format!("remotes:\n  a:\n    base_url: http://example.com\n    {keys}\n")
@@ -408,16 +408,28 @@ fn what_comes_later_is_warned_of() {
     ));
     let warned = lines(&settings.warnings);
     for key in [
-        "f.yaml:5: warning: `remotes.a.quarantine_date`",
         "f.yaml:6: warning: `remotes.a.quarantine_index`",
         "quarantine_exclude",
     ] {
         assert!(warned.contains(key), "{key} in {warned}");
     }
-    let quiet = loaded(&one(
-        "quarantine_new: true\n    quarantine_date: last_modified\n    quarantine_index: false",
-    ));
-    assert!(quiet.warnings.is_empty(), "{}", lines(&quiet.warnings));
+    let quarantine = |date: &str| {
+        let quiet = loaded(&one(&format!(
+            "quarantine_new: true\n    quarantine_index: false{date}"
+        )));
+        assert!(quiet.warnings.is_empty(), "{}", lines(&quiet.warnings));
+        let repository = &quiet.repositories[0];
+        (repository.quarantine.date, repository.rules_epoch)
+    };
+    let (date, epoch) = quarantine("");
+    assert_eq!(date, DateSource::Ecosystem, "where one is stated");
+    assert_eq!(
+        quarantine("\n    quarantine_date: ecosystem"),
+        (date, epoch)
+    );
+    let (letter, other) = quarantine("\n    quarantine_date: last_modified");
+    assert_eq!(letter, DateSource::LastModified);
+    assert_ne!(other, epoch);
     let open = loaded("listen: 0.0.0.0:1\nremotes: {}\n");
     assert!(
         lines(&open.warnings)

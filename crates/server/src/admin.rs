@@ -33,9 +33,7 @@ pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, endpoint: Endp
         Endpoint::Root => Ok(root(exchange)),
         Endpoint::Metrics => metrics_page::serve(exchange).await,
         Endpoint::OpenApi => Ok(text(StatusCode::OK, JSON, OPENAPI)),
-        _ => Err(Fault::new(
-            FaultKind::NotImplemented,
-            ErrorCode::NotImplemented,
+        _ => Err(Fault::not_built(
             "this is not built in this version of larder",
         )),
     };

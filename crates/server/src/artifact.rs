@@ -462,34 +462,9 @@ pub(crate) async fn serve_virtual<B: Backend>(
     let fault = match &repository {
         None => unknown::unknown(&**exchange.backend, name, false),
         Some(repository) => match exchange.backend.not_built(name) {
-            Some(reason) => unbuilt(repository, &reason),
+            Some(reason) => Fault::unbuilt(&repository.name, &reason),
             None => return serve(exchange, address, Bytes::new()).await,
         },
     };
     refused(exchange, fault, address, repository.clone())
-}
-
-fn unbuilt(repository: &Repository, reason: &str) -> Fault {
-    let name = &repository.name;
-    let message = format!("{reason}; {name} can be taken out of the configuration");
-    Fault::new(
-        FaultKind::NotImplemented,
-        ErrorCode::NotImplemented,
-        message,
-    )
-    .in_repository(name)
-}
-
-pub(crate) fn not_built(repository: &Repository) -> Fault {
-    let message = format!(
-        "{} repositories are not built in this version of larder; {} can be taken out of the configuration",
-        repository.kind().as_str(),
-        repository.name
-    );
-    Fault::new(
-        FaultKind::NotImplemented,
-        ErrorCode::NotImplemented,
-        message,
-    )
-    .in_repository(&repository.name)
 }

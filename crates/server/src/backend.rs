@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_core::Stream;
-use larder_core::{ErrorCode, Fault, FaultKind, PackageType, Repository, UnixMillis};
+use larder_core::{Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    Answer, ArtifactRequest, Body, BudgetUse, Cleared, DiskSpace, FlushReport, FlushRequest,
-    Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket, MirrorReport, UpstreamReport,
-    Written,
+    Answer, ArtifactRequest, Body, BudgetUse, Cleared, DiskSpace, Explanation, FlushReport,
+    FlushRequest, Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket, MirrorReport,
+    UpstreamReport, Written,
 };
 use larder_formats::ErrorBody;
 
@@ -50,6 +50,14 @@ pub trait Backend: Send + Sync + 'static {
     /// its length has not been looked at. `None`: the request is to be read as any other.
     fn reopen(&self, _ticket: &HotTicket, _kept: bool) -> Option<Cleared<Body>> {
         None
+    }
+
+    /// Why a path is answered as it is (`GET /api/v1/explain`). Asks nobody and changes nothing.
+    fn explain(
+        &self,
+        _request: ArtifactRequest<'_>,
+    ) -> impl Future<Output = Result<Explanation, Fault>> + Send {
+        async { Err(Fault::not_built("explanations are not built here")) }
     }
 
     /// Forgets copies (`PUT /cache/flush`).
@@ -126,11 +134,7 @@ pub trait Backend: Send + Sync + 'static {
 /// The answer of a pipeline that has no local repositories.
 fn no_uploads(repository: &str) -> Fault {
     let message = format!("{repository} takes no uploads: local repositories are not built here");
-    Fault::new(
-        FaultKind::NotImplemented,
-        ErrorCode::NotImplemented,
-        message,
-    )
+    Fault::not_built(message)
 }
 
 /// Counters at one moment.

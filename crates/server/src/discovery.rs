@@ -47,11 +47,7 @@ pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, repository: &s
 }
 
 fn not_built(what: &str) -> Fault {
-    Fault::new(
-        FaultKind::NotImplemented,
-        ErrorCode::NotImplemented,
-        format!("{what} not built in this version of larder"),
-    )
+    Fault::not_built(format!("{what} not built in this version of larder"))
 }
 
 async fn listing<B: Backend>(
@@ -126,57 +122,20 @@ fn time(at: UnixMillis) -> Option<String> {
         .map(|at| format!("{at:.0}"))
 }
 
+fn refuse(message: String) -> Fault {
+    Fault::new(FaultKind::BadRequest, ErrorCode::BadRequest, message)
+        .by_rule("GET /api/v1/artifacts")
+}
+
 /// Parses the query. A parameter that is not known could be a misspelt restriction: it is refused.
 fn parse(query: &str) -> Result<Listing, Fault> {
-    let refuse = |message: String| {
-        Fault::new(FaultKind::BadRequest, ErrorCode::BadRequest, message)
-            .by_rule("GET /api/v1/artifacts")
-    };
-    let truth = |name: &str, value: &str| match value {
-        "true" => Ok(true),
-        "false" => Ok(false),
-        other => Err(refuse(format!(
-            "{name} is {other:?}; it can be true or false"
-        ))),
-    };
     let mut asked = Listing::default();
     let mut seen: Vec<String> = Vec::new();
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         if seen.iter().any(|seen| **seen == *name) {
             return Err(refuse(format!("the parameter {name:?} is given twice")));
         }
-        match &*name {
-            "pattern" => asked.pattern = Some(value.into_owned()),
-            "cached" => asked.cached = Some(truth("cached", &value)?),
-            "summary" => asked.summary = truth("summary", &value)?,
-            "limit" => {
-                let refused = || refuse(format!("limit is {value:?}; it can be 1 to {MOST}"));
-                asked.limit = Some(limit(&value).ok_or_else(refused)?);
-            }
-            "cursor" => {
-                let cursor = cursor_of(&value);
-                asked.cursor = Some(cursor.ok_or_else(|| {
-                    refuse("cursor is none of larder's; begin without one".to_owned())
-                })?);
-            }
-            "source" => match &*value {
-                "held" => {}
-                "upstream" => asked.of_upstream = true,
-                other => {
-                    return Err(refuse(format!(
-                        "source is {other:?}; it can be held or upstream"
-                    )));
-                }
-            },
-            // What of the upstream's offer is meant.
-            "name" => {}
-            _ => {
-                let known = "pattern, cached, limit, cursor, source, summary and, with source=upstream, name";
-                return Err(refuse(format!(
-                    "unknown parameter {name:?}; known are {known}"
-                )));
-            }
-        }
+        asked.take(&name, &value)?;
         seen.push(name.into_owned());
     }
     if seen.iter().any(|name| name == "name") && !asked.of_upstream {
@@ -194,6 +153,52 @@ fn parse(query: &str) -> Result<Listing, Fault> {
         )));
     }
     Ok(asked)
+}
+
+impl Listing {
+    /// Takes one parameter up.
+    fn take(&mut self, name: &str, value: &str) -> Result<(), Fault> {
+        let truth = |value: &str| match value {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            other => Err(refuse(format!(
+                "{name} is {other:?}; it can be true or false"
+            ))),
+        };
+        match name {
+            "pattern" => self.pattern = Some(value.to_owned()),
+            "cached" => self.cached = Some(truth(value)?),
+            "summary" => self.summary = truth(value)?,
+            "limit" => {
+                let refused = || refuse(format!("limit is {value:?}; it can be 1 to {MOST}"));
+                self.limit = Some(limit(value).ok_or_else(refused)?);
+            }
+            "cursor" => {
+                let cursor = cursor_of(value);
+                self.cursor = Some(cursor.ok_or_else(|| {
+                    refuse("cursor is none of larder's; begin without one".to_owned())
+                })?);
+            }
+            "source" => match value {
+                "held" => {}
+                "upstream" => self.of_upstream = true,
+                other => {
+                    return Err(refuse(format!(
+                        "source is {other:?}; it can be held or upstream"
+                    )));
+                }
+            },
+            // What of the upstream's offer is meant.
+            "name" => {}
+            _ => {
+                let known = "pattern, cached, limit, cursor, source, summary and, with source=upstream, name";
+                return Err(refuse(format!(
+                    "unknown parameter {name:?}; known are {known}"
+                )));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A number from 1; what is too large for one is capped like any other that is too large.

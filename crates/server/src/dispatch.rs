@@ -12,7 +12,7 @@ use crate::origin_guard::{Attempt, may_change_state};
 use crate::problem::{self, Audience};
 use crate::root_page::{self, is_root};
 use crate::routes::{Endpoint, Found, find};
-use crate::{admin, artifact, discovery, loops, oci, upload};
+use crate::{admin, artifact, discovery, explain, loops, oci, upload};
 
 /// Steps 5 to 7: which handler a request goes to, and whether it may.
 pub(crate) async fn dispatch<B: Backend>(
@@ -22,7 +22,20 @@ pub(crate) async fn dispatch<B: Backend>(
     if exchange.shared.has_seen(&exchange.head.headers) {
         return loops::refuse(exchange);
     }
-    let (endpoint, repository, rest) = match find(&exchange.head.method, exchange.head.uri.path()) {
+    match route(exchange) {
+        Ok((endpoint, repository, rest)) => {
+            handle(exchange, endpoint, repository, rest, body).await
+        }
+        Err(refused) => refused,
+    }
+}
+
+/// The line of the table that a request goes by, with the repository and the raw path below it; or the answer of one that goes nowhere.
+fn route<'e, B: Backend>(
+    exchange: &Exchange<'e, B>,
+) -> Result<(Endpoint, &'e str, &'e str), Handled> {
+    let head = exchange.head;
+    match find(&head.method, head.uri.path()) {
         Found::Endpoint {
             endpoint,
             changes_state,
@@ -30,26 +43,35 @@ pub(crate) async fn dispatch<B: Backend>(
             rest,
         } => {
             if changes_state && let Err(fault) = guard(exchange) {
-                return refuse_change(exchange, fault, endpoint);
+                return Err(refuse_change(exchange, fault, endpoint));
             }
-            (endpoint, repository, rest)
+            Ok((endpoint, repository, rest))
         }
         Found::OtherMethods(allow) => {
             let message = format!(
                 "{} is not offered here; these are: {allow}",
-                shown(exchange.head.method.as_str())
+                shown(head.method.as_str())
             );
             let fault = Fault::new(
                 FaultKind::MethodNotAllowed,
                 ErrorCode::MethodNotAllowed,
                 message,
             );
-            let audience = audience_at(exchange.head.uri.path());
+            let audience = audience_at(head.uri.path());
             let response = problem::not_allowed(&**exchange.backend, &fault, audience, &allow);
-            return Handled::other(response);
+            Err(Handled::other(response))
         }
-        Found::Nothing => return nothing(exchange),
-    };
+        Found::Nothing => Err(nothing(exchange)),
+    }
+}
+
+async fn handle<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    endpoint: Endpoint,
+    repository: &str,
+    rest: &str,
+    body: &mut Incoming,
+) -> Handled {
     match endpoint {
         Endpoint::Artifact if is_root(&exchange.head.method, rest) => {
             root(exchange, repository, rest, body).await
@@ -79,6 +101,7 @@ pub(crate) async fn dispatch<B: Backend>(
             None => nothing(exchange),
         },
         Endpoint::Discovery => discovery::serve(exchange, repository).await,
+        Endpoint::Explain => explain::serve(exchange, repository, rest).await,
         _ => admin::serve(exchange, endpoint).await,
     }
 }

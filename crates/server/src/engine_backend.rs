@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use larder_core::{Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    Answer, ArtifactRequest, Body, Cleared, DiskSpace, Engine, FlushReport, FlushRequest, Health,
-    HeldPage, HeldRequest, HeldSummary, HotTicket, UpstreamReport, Written,
+    Answer, ArtifactRequest, Body, Cleared, DiskSpace, Engine, Explanation, FlushReport,
+    FlushRequest, Health, HeldPage, HeldRequest, HeldSummary, HotTicket, UpstreamReport, Written,
 };
 use larder_formats::{ErrorBody, format_of, standard_error_body};
 
@@ -38,6 +38,10 @@ impl Backend for Arc<Engine> {
 
     fn reopen(&self, ticket: &HotTicket, kept: bool) -> Option<Cleared<Body>> {
         Engine::reopen(self, ticket, kept)
+    }
+
+    async fn explain(&self, request: ArtifactRequest<'_>) -> Result<Explanation, Fault> {
+        Engine::explain(self, &request).await
     }
 
     async fn flush(&self, request: FlushRequest) -> Result<FlushReport, Fault> {

@@ -12,7 +12,10 @@
 //! | why a hit costs next to nothing | `hot.rs`, `warm.rs`, `remembered.rs`, `file_body.rs`, `frames.rs` |
 //! | which requests are refused before anything else | `request_check.rs`, `framing.rs`, `loops.rs`, `origin_guard.rs` |
 //! | what a client may send, and how it is told to stop | `request_body.rs`, `lingering.rs` |
+//! | why a path is answered as it is | `explain.rs` |
 //! | how files come into local repositories | `upload.rs`, `uploads.rs` (how many at once) |
+
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
 
 mod access_log;
 mod activity;
@@ -26,6 +29,7 @@ mod dispatch;
 mod drive;
 mod engine_backend;
 mod exchange;
+mod explain;
 mod file_body;
 mod forwarded;
 mod frames;

@@ -6,9 +6,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Method, Response};
-use larder_core::{
-    ErrorCode, Fault, FaultKind, PackageType, Repository, RepositoryKind, fold_segments,
-};
+use larder_core::{ErrorCode, Fault, FaultKind, PackageType, Repository, fold_segments};
 
 use crate::artifact::{self, Address};
 use crate::backend::Backend;
@@ -161,8 +159,9 @@ async fn answer<B: Backend>(
         .await;
     }
     let repository = exchange.backend.repository(name);
+    let unbuilt = exchange.backend.not_built(name);
     let fault = match repository.as_deref() {
-        Some(local) if local.kind() == RepositoryKind::Local => artifact::not_built(local),
+        Some(other) if let Some(reason) = &unbuilt => Fault::unbuilt(&other.name, reason),
         Some(other) => {
             let message = format!(
                 "{name} is a {} repository: images are pulled from it, not pushed to it",

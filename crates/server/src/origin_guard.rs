@@ -75,6 +75,19 @@ pub(crate) fn may_change_state(attempt: Attempt<'_>, settings: &LiveSettings) ->
     Ok(())
 }
 
+/// Lets a request pass that shows which rules there are: whoever asks, until there is an admin token.
+pub(crate) fn may_see_configuration(
+    principal: Principal,
+    settings: &LiveSettings,
+) -> Result<(), Fault> {
+    if settings.admin_token.is_none() || principal == Principal::Admin {
+        return Ok(());
+    }
+    Err(unauthorized(
+        "this shows the rules of the configuration and needs 'Authorization: Bearer <token>' with the token of the setting auth.admin_token (LARDER_ADMIN_TOKEN)",
+    ))
+}
+
 /// On whose behalf a request is made. Credentials that are not larder's own leave it anonymous: they may be meant for the upstream.
 pub(crate) fn principal_of(headers: &HeaderMap, settings: &LiveSettings) -> Principal {
     let is_admin = settings.admin_token.as_ref().is_some_and(|token| {

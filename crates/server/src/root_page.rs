@@ -141,6 +141,13 @@ fn facts<B: Backend>(exchange: &Exchange<'_, B>, repository: &Repository, base: 
         facts.push(("Members", members.join(", ")));
     }
     facts.push(("State", state(exchange, repository)));
+    facts.extend(rules(repository));
+    facts
+}
+
+/// What may be asked for, and what is held back.
+fn rules(repository: &Repository) -> Vec<Fact> {
+    let mut facts: Vec<Fact> = Vec::new();
     let rules = &repository.access;
     for (word, patterns) in [
         ("Denied paths", &rules.deny),

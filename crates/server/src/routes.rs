@@ -12,6 +12,7 @@ pub(crate) enum Endpoint {
     OciAlias,
     Flush,
     Discovery,
+    Explain,
     Health,
     Ready,
     Live,
@@ -83,6 +84,7 @@ pub(crate) const ROUTES: &[Route] = &[
         Endpoint::Discovery,
     ),
     reads("/api/v1/jobs/{id}", READ, Endpoint::Discovery),
+    reads("/api/v1/explain/{repo}/{path}", READ, Endpoint::Explain),
     reads("/health", READ, Endpoint::Health),
     reads("/ready", READ, Endpoint::Ready),
     reads("/live", READ, Endpoint::Live),
@@ -239,6 +241,10 @@ mod tests {
         assert_eq!(get("/api/v1/artifacts"), Some(Endpoint::Discovery));
         assert_eq!(get("/api/v1/artifacts/npm"), Some(Endpoint::Discovery));
         assert_eq!(get("/api/v1/jobs/7"), Some(Endpoint::Discovery));
+        assert_eq!(
+            get("/api/v1/explain/npm/@a%2fb/-/c.tgz"),
+            Some(Endpoint::Explain)
+        );
         assert_eq!(
             endpoint(&Method::POST, "/api/v1/artifacts/npm/cache"),
             Some(Endpoint::Discovery)

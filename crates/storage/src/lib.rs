@@ -32,8 +32,7 @@ pub use body::{Body, Chunks, Source, StreamBody};
 pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;
 pub use meta::{
-    Change, ChangeMarker, CollectReport, Counts, DamageReport, DerivedRecord, Durability, Expected,
-    Heard, HeldRow, HeldSize, Listener, LocalChange, LocalChild, LocalDecision, LocalFile,
-    LocalOutcome, LocalState, LocalUsage, MetadataStore, Notice, OnDamage, PageRow, Receipt,
-    Writer,
+    Change, CollectReport, Counts, DamageReport, DerivedRecord, Durability, Expected, Heard,
+    HeldRow, HeldSize, Listener, LocalChange, LocalChild, LocalDecision, LocalFile, LocalOutcome,
+    LocalState, LocalUsage, MetadataStore, Notice, OnDamage, PageRow, Receipt, Writer,
 };

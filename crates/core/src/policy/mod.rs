@@ -26,6 +26,8 @@ pub struct AccessPolicy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Access {
     mutability: Mutability,
+    allowed_by: Option<usize>,
+    classed_by: ClassRule,
 }
 
 impl Access {
@@ -33,6 +35,29 @@ impl Access {
     pub fn mutability(self) -> Mutability {
         self.mutability
     }
+
+    /// The place in `allow_patterns` of the pattern that lets the path in; `None` if the list is empty, which lets in all.
+    pub fn allowed_by(self) -> Option<usize> {
+        self.allowed_by
+    }
+
+    /// What gives the path its class.
+    pub fn classed_by(self) -> ClassRule {
+        self.classed_by
+    }
+}
+
+/// What gives a path its class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClassRule {
+    /// The format's own patterns.
+    BuiltIn,
+    /// The pattern at this place of `mutable_patterns`.
+    MutablePattern(usize),
+    /// The pattern at this place of `immutable_patterns`.
+    ImmutablePattern(usize),
+    /// The repository has no `immutable_patterns`: whatever is not mutable is immutable.
+    NoImmutablePatterns,
 }
 
 /// A path that may not, and the rule that says so.
@@ -40,8 +65,21 @@ impl Access {
 pub struct AccessDenied {
     /// `allow_patterns`, `deny_patterns` or `immutable_patterns`.
     pub rule: &'static str,
+    /// The place in that list of the pattern that decided; `None` if it was that none of them matches.
+    pub pattern: Option<usize>,
     /// Whether a pattern ran into its step limit (counts as a deny and raises a metric).
     pub pattern_limit: bool,
+}
+
+impl AccessDenied {
+    /// No pattern of the list matches.
+    fn unmatched(rule: &'static str) -> Self {
+        Self {
+            rule,
+            pattern: None,
+            pattern_limit: false,
+        }
+    }
 }
 
 impl AccessPolicy {
@@ -60,67 +98,72 @@ impl AccessPolicy {
     /// # Ok::<(), larder_core::PatternError>(())
     /// ```
     pub fn classify(&self, path: &str, built_in: BuiltIn) -> Result<Access, AccessDenied> {
-        if any_match(&self.deny, path, "deny_patterns")? {
+        if let Some(pattern) = first_match(&self.deny, path, "deny_patterns")? {
             return Err(AccessDenied {
                 rule: "deny_patterns",
+                pattern: Some(pattern),
                 pattern_limit: false,
             });
         }
-        if !self.allow.is_empty() && !any_match(&self.allow, path, "allow_patterns")? {
-            return Err(AccessDenied {
-                rule: "allow_patterns",
-                pattern_limit: false,
-            });
+        let allowed_by = first_match(&self.allow, path, "allow_patterns")?;
+        if !self.allow.is_empty() && allowed_by.is_none() {
+            return Err(AccessDenied::unmatched("allow_patterns"));
         }
         let built_in_mutable = match built_in {
             BuiltIn::Mutable | BuiltIn::MutableNamedByDigest => true,
             BuiltIn::MutableUnlessConfigured => self.mutable.is_none() && self.immutable.is_none(),
             BuiltIn::None => false,
         };
-        if built_in_mutable
-            || any_match(
-                self.mutable.as_deref().unwrap_or_default(),
-                path,
-                "mutable_patterns",
-            )?
-        {
-            let named_by_digest = built_in == BuiltIn::MutableNamedByDigest;
+        let mutable = self.mutable.as_deref().unwrap_or_default();
+        let mutable_by = if built_in_mutable {
+            Some(ClassRule::BuiltIn)
+        } else {
+            first_match(mutable, path, "mutable_patterns")?.map(ClassRule::MutablePattern)
+        };
+        if let Some(classed_by) = mutable_by {
             return Ok(Access {
                 mutability: Mutability::Mutable {
                     user_defined: !built_in_mutable,
-                    named_by_digest,
+                    named_by_digest: built_in == BuiltIn::MutableNamedByDigest,
                 },
+                allowed_by,
+                classed_by,
             });
         }
-        match &self.immutable {
-            Some(patterns) if !any_match(patterns, path, "immutable_patterns")? => {
-                Err(AccessDenied {
-                    rule: "immutable_patterns",
-                    pattern_limit: false,
-                })
-            }
-            Some(_) | None => Ok(Access {
-                mutability: Mutability::Immutable,
-            }),
-        }
+        let classed_by = match &self.immutable {
+            None => ClassRule::NoImmutablePatterns,
+            Some(patterns) => first_match(patterns, path, "immutable_patterns")?
+                .map(ClassRule::ImmutablePattern)
+                .ok_or_else(|| AccessDenied::unmatched("immutable_patterns"))?,
+        };
+        Ok(Access {
+            mutability: Mutability::Immutable,
+            allowed_by,
+            classed_by,
+        })
     }
 }
 
-/// Whether one of `patterns` matches; the list named `rule` denies when a step limit is hit first.
-fn any_match(patterns: &[Pattern], path: &str, rule: &'static str) -> Result<bool, AccessDenied> {
-    for pattern in patterns {
+/// The place of the first of `patterns` that matches; the list named `rule` denies when a step limit is hit first.
+fn first_match(
+    patterns: &[Pattern],
+    path: &str,
+    rule: &'static str,
+) -> Result<Option<usize>, AccessDenied> {
+    for (place, pattern) in patterns.iter().enumerate() {
         match pattern.matches(path) {
-            Ok(true) => return Ok(true),
+            Ok(true) => return Ok(Some(place)),
             Ok(false) => {}
             Err(pattern::StepLimit) => {
                 return Err(AccessDenied {
                     rule,
+                    pattern: Some(place),
                     pattern_limit: true,
                 });
             }
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -159,8 +202,14 @@ mod tests {
     }
 
     fn denied(rule: &'static str) -> Result<Mutability, AccessDenied> {
+        Err(AccessDenied::unmatched(rule))
+    }
+
+    /// Denied by the first pattern of a list that matches.
+    fn refused(rule: &'static str, pattern: usize) -> Result<Mutability, AccessDenied> {
         Err(AccessDenied {
             rule,
+            pattern: Some(pattern),
             pattern_limit: false,
         })
     }
@@ -273,9 +322,43 @@ mod tests {
             );
             assert_eq!(
                 class(&policy, "team/secret/index", built_in),
-                denied("deny_patterns")
+                refused("deny_patterns", 0)
             );
         }
+    }
+
+    /// Which pattern of which list decided, of several that match the first.
+    #[test]
+    fn access_says_what_decided() {
+        let mut policy = rules(Some(&["x", "index"]), Some(&["nothing", "file", "f"]));
+        policy.allow = patterns(&["^a/", "^team/", "^t"]);
+        policy.deny = patterns(&["never", "secret"]);
+        let by = |path, built_in| {
+            let access = policy.classify(path, built_in).unwrap();
+            (access.allowed_by(), access.classed_by())
+        };
+        assert_eq!(
+            by("team/file", BuiltIn::None),
+            (Some(1), ClassRule::ImmutablePattern(1))
+        );
+        assert_eq!(
+            by("a/index", BuiltIn::None),
+            (Some(0), ClassRule::MutablePattern(1))
+        );
+        assert_eq!(
+            by("a/index", BuiltIn::Mutable),
+            (Some(0), ClassRule::BuiltIn)
+        );
+        let denied = |path| policy.classify(path, BuiltIn::None).unwrap_err();
+        assert_eq!(denied("team/secret/file").pattern, Some(1));
+        assert_eq!(denied("other/file").pattern, None);
+        let open = AccessPolicy::default()
+            .classify("x", BuiltIn::None)
+            .unwrap();
+        assert_eq!(
+            (open.allowed_by(), open.classed_by()),
+            (None, ClassRule::NoImmutablePatterns)
+        );
     }
 
     /// Contract, section 2: "a limit hit is a deny plus a metric", in whichever list.
@@ -286,6 +369,7 @@ mod tests {
         let limit = |rule| {
             Err(AccessDenied {
                 rule,
+                pattern: Some(0),
                 pattern_limit: true,
             })
         };
@@ -335,7 +419,7 @@ mod tests {
             policy.deny = patterns(&["d"]);
             let found = class(&policy, &path, BuiltIn::None);
             let expected = match path.as_bytes().first() {
-                _ if path.contains('d') => denied("deny_patterns"),
+                _ if path.contains('d') => refused("deny_patterns", 0),
                 Some(b'a') => Ok(USER),
                 Some(b'b') => Ok(IMMUTABLE),
                 _ => denied("immutable_patterns"),

@@ -15,6 +15,7 @@ use crate::document::load::{DocumentSource, tell};
 use crate::document::named::Named;
 use crate::fault::malformed;
 use crate::policy::admission;
+use crate::policy::visibility::Visibility;
 use crate::target::Target;
 use crate::transfer::flight::Settled;
 
@@ -50,7 +51,10 @@ impl Documents {
         arrived: Option<&Settled>,
     ) -> Result<Arc<ClaimTable>, Fault> {
         let base = LinkBase(String::new());
-        let key = Named::of_document(wanted, record, &base, "claims", true)?.key(Coding::Identity);
+        // Claims are of all that the document names: whoever may not see a file is told so by the judge.
+        let all = Visibility::default();
+        let named = Named::of_document(wanted, record, &base, "claims", &all, true)?;
+        let key = named.key(Coding::Identity);
         let load = async {
             if let Some(table) = self.stored_claims(&key).await {
                 return Ok(table);

@@ -8,6 +8,7 @@ use larder_formats::LinkBase;
 use crate::document::claims::source_urls;
 use crate::document::coding::Coding;
 use crate::fault::internal;
+use crate::policy::visibility::Visibility;
 use crate::target::Target;
 
 /// What a derivation is named by, whose it is, and of what it is made. Two derivations with equal names have equal bytes.
@@ -22,6 +23,8 @@ pub(crate) struct Named {
     pub(crate) link_base: String,
     pub(crate) form: &'static str,
     pub(crate) rules_epoch: u64,
+    /// What is left out of it.
+    pub(crate) visibility: Visibility,
     /// Links that begin with whatever the client calls larder are not worth keeping over a restart.
     pub(crate) persist: bool,
 }
@@ -33,6 +36,7 @@ impl Named {
         record: &ArtifactRecord,
         link_base: &LinkBase,
         form: &'static str,
+        visibility: &Visibility,
         persist: bool,
     ) -> Result<Self, Fault> {
         let blob = record
@@ -46,6 +50,7 @@ impl Named {
             link_base: link_base.0.clone(),
             form,
             rules_epoch: wanted.entry.repository.rules_epoch,
+            visibility: visibility.clone(),
             persist,
         })
     }
@@ -61,6 +66,7 @@ impl Named {
             form: self.form,
             coding: coding.as_str(),
             rules_epoch: self.rules_epoch,
+            hidden: self.visibility.hidden(),
         })
         .to_hex()
     }

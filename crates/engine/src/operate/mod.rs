@@ -1,6 +1,7 @@
-//! The operator's verbs and views: flush, the collection of what nothing refers to, what is held, and how all is doing. Nothing here is
+//! The operator's verbs and views: flush, explanations, the collection of what nothing refers to, what is held, and how all is doing. Nothing here is
 //! on the way of a request for an artifact.
 
+mod explain;
 mod flush;
 mod forget;
 mod health;
@@ -21,6 +22,7 @@ use crate::origin::remote::Remote;
 use crate::repositories::{Registry, RepositoryState};
 use crate::transfer::flight::Flights;
 
+pub(crate) use explain::Explainer;
 pub use flush::{CacheType, FlushReport, FlushRequest};
 pub use health::{BackendHealth, DiskSpace, Health};
 pub use held::{HeldArtifact, HeldCursor, HeldPage, HeldRequest, HeldSummary};

@@ -3,10 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use larder_core::{
-    Access, ArtifactPath, BuiltIn, ErrorCode, Fault, FaultKind, Mutability, PathError, PathRules,
-    RepositoryKind, RepositoryName,
-};
+use larder_core::{Access, ArtifactPath, BuiltIn, ErrorCode, Fault, FaultKind, Mutability};
 use larder_formats::{
     Form, Format, Links, Naming, Operation, PassThrough, PathFacts, Read, RequestParts, SourceBase,
     SourceSpec,
@@ -15,7 +12,10 @@ use larder_formats::{
 use crate::causes::warn_once;
 use crate::counters::count;
 use crate::fault::offline;
+use crate::policy::addressed::bad_path;
+pub(crate) use crate::policy::addressed::{entry, path_fault};
 use crate::policy::denied;
+use crate::policy::ruling::{Ruling, judge};
 use crate::repositories::{Registry, RepositoryState};
 use crate::target::{ArtifactRequest, Target};
 
@@ -79,27 +79,17 @@ pub(crate) fn admit(
     let named = |fault: Fault| fault.in_repository(&entry.repository.name);
     let path = ArtifactPath::parse(request.raw_path, format.profile().path_rules)
         .map_err(|e| named(path_fault(e)))?;
-    if format.profile().links_elsewhere
-        && (path.as_str() == "_ext" || path.as_str().starts_with("_ext/"))
-    {
-        return admit_external(registry, &entry, format, request, &path);
+    if is_external(&entry, &path) {
+        return admit_external(registry, &entry, request, &path);
     }
-    let parts = RequestParts {
-        repository: &entry.repository,
-        method: request.method,
-        path: &path,
-        query: request.query,
-        headers: request.headers,
-        key: &entry.link_key,
-    };
-    let read = match format.operation(&parts) {
+    let read = match format.operation(&parts(&entry, request, &path)) {
         Operation::Read(read) => read,
         Operation::PassThrough(pass) => return admit_pass_through(entry, pass, &path),
         operation => return Ok(Admission::Other { entry, operation }),
     };
     read_only(&entry, request)?;
     let class = classify_read(&entry, &read)?;
-    let subject = subject_of(&entry, format, &read, request);
+    let subject = subject_of(&entry, &read, request);
     Ok(Admission::Read(Box::new(Admitted {
         form: read.form,
         bypass_cache: read.bypass_cache,
@@ -138,84 +128,189 @@ fn admit_pass_through(
 }
 
 /// `_ext/<mac>/<host>/<path>`: a link that larder itself wrote, to another host. Patterns apply to the original path.
+struct External {
+    spec: SourceSpec,
+    facts: PathFacts,
+    /// The path that the rules are asked about, and what the format says of it.
+    judged: (String, BuiltIn),
+    /// Its subject, if it is a sidecar.
+    subject: Option<(SourceSpec, PathFacts)>,
+}
+
+/// Reads such a link, or says that it is none of this repository's.
+fn external(
+    registry: &Registry,
+    entry: &Arc<RepositoryState>,
+    request: &ArtifactRequest<'_>,
+    path: &ArtifactPath,
+) -> Result<External, Fault> {
+    let (format, repository) = (entry.format, &entry.repository);
+    let base = registry.link_base(format, &request.mount);
+    let links = Links::new(repository, &registry.link_key, base);
+    let forged = || denied::forged(entry, path);
+    let read = |path: &ArtifactPath| links.resolve_external(path, SIDECARS).ok_or_else(forged);
+    let link = read(path)?;
+    let spec = |path: &ArtifactPath, url| SourceSpec {
+        base: SourceBase::External(Box::new(url)),
+        path: String::new(),
+        query: None,
+        key_path: path.as_str().to_owned(),
+        accept: None,
+        variant: "",
+        is_document: false,
+    };
+    let original = format.facts(repository, &link.original_path);
+    let policy_path = original.policy_path(&link.original_path).to_owned();
+    let facts = format.facts(repository, path.as_str());
+    let subject = facts.subject(path.as_str()).map(ArtifactPath::from_decoded);
+    let subject = match subject {
+        Some(Ok(subject)) => {
+            let spec = spec(&subject, read(&subject)?.url);
+            Some((spec, format.facts(repository, subject.as_str())))
+        }
+        _ => None,
+    };
+    Ok(External {
+        spec: spec(path, link.url),
+        facts,
+        judged: (policy_path, original.built_in),
+        subject,
+    })
+}
+
 fn admit_external(
     registry: &Registry,
     entry: &Arc<RepositoryState>,
-    format: &'static dyn Format,
     request: &ArtifactRequest<'_>,
     path: &ArtifactPath,
 ) -> Result<Admission, Fault> {
     read_only(entry, request)?;
-    let links = Links::new(
-        &entry.repository,
-        &registry.link_key,
-        registry.link_base(format, &request.mount),
-    );
-    let forged = || denied::forged(entry, path);
-    let external = |path: &ArtifactPath| links.resolve_external(path, SIDECARS).ok_or_else(forged);
-    let link = external(path)?;
-    let original = format.facts(&entry.repository, &link.original_path);
-    let class = classify(
-        entry,
-        original.policy_path(&link.original_path),
-        original.built_in,
-    )?;
-    let target = |path: &ArtifactPath, url| {
-        let spec = SourceSpec {
-            base: SourceBase::External(Box::new(url)),
-            path: String::new(),
-            query: None,
-            key_path: path.as_str().to_owned(),
-            accept: None,
-            variant: "",
-            is_document: false,
-        };
-        let facts = format.facts(&entry.repository, path.as_str());
-        Target::new(Arc::clone(entry), format, spec, facts, class)
-    };
-    let wanted = target(path, link.url);
-    let subject = match wanted
-        .facts
-        .subject(path.as_str())
-        .map(ArtifactPath::from_decoded)
-    {
-        Some(Ok(subject)) => {
-            let url = external(&subject)?.url;
-            Some(Arc::new(target(&subject, url)))
-        }
-        _ => None,
+    let link = external(registry, entry, request, path)?;
+    let class = classify(entry, &link.judged.0, link.judged.1)?;
+    let target = |(spec, facts)| {
+        let entry = Arc::clone(entry);
+        Arc::new(Target::new(
+            Arc::clone(&entry),
+            entry.format,
+            spec,
+            facts,
+            class,
+        ))
     };
     Ok(Admission::Read(Box::new(Admitted {
         form: Form::Verbatim,
         bypass_cache: false,
-        wanted: Arc::new(wanted),
-        subject,
+        wanted: target((link.spec, link.facts)),
+        subject: link.subject.map(target),
     })))
+}
+
+/// What the rules say of a path that is read, for explanations: nobody is asked, nothing is counted, and a refusal is no fault.
+#[derive(Debug)]
+pub(crate) struct Considered {
+    /// What they say; quarantine has not been asked, for nothing is known of the file yet.
+    pub(crate) ruling: Ruling,
+    /// The form in which it is given.
+    pub(crate) form: Form,
+    /// What is read; `None` if it may not be.
+    pub(crate) target: Option<Arc<Target>>,
+    /// The subject whose clearance a sidecar takes.
+    pub(crate) subject: Option<Arc<Target>>,
+}
+
+/// Considers a path; `None` if it is of nothing that is read through the cache (a redirect, an answer of larder's own).
+///
+/// # Errors
+/// A link to another host that is not this repository's.
+pub(crate) fn consider(
+    registry: &Registry,
+    entry: &Arc<RepositoryState>,
+    request: &ArtifactRequest<'_>,
+    path: &ArtifactPath,
+) -> Result<Option<Considered>, Fault> {
+    let format = entry.format;
+    let (spec, facts, judged, subject, form) = if is_external(entry, path) {
+        let link = external(registry, entry, request, path)?;
+        let form = Form::Verbatim;
+        (link.spec, link.facts, link.judged, link.subject, form)
+    } else {
+        let Operation::Read(read) = format.operation(&parts(entry, request, path)) else {
+            return Ok(None);
+        };
+        let policy_path = read.facts.policy_path(&read.source.key_path).to_owned();
+        let judged = (policy_path, read.facts.built_in);
+        (read.source, read.facts, judged, None, read.form)
+    };
+    let (path, built_in) = judged;
+    let ruling = judge(&entry.repository, &path, built_in, None);
+    let own_subject = subject_spec(entry, &facts, &spec, request);
+    let subject = subject.or_else(|| own_subject.map(|read| (read.source, read.facts)));
+    let (target, subject) = match &ruling {
+        Ruling::Denied(_) => (None, None),
+        Ruling::Admitted { access, .. } => {
+            let target = |(spec, facts)| {
+                let entry = Arc::clone(entry);
+                Arc::new(Target::new(entry, format, spec, facts, *access))
+            };
+            (Some(target((spec, facts))), subject.map(target))
+        }
+    };
+    Ok(Some(Considered {
+        ruling,
+        form,
+        target,
+        subject,
+    }))
+}
+
+/// Whether a path is one of a link to another host, where documents have such links.
+fn is_external(entry: &RepositoryState, path: &ArtifactPath) -> bool {
+    entry.format.profile().links_elsewhere
+        && (path.as_str() == "_ext" || path.as_str().starts_with("_ext/"))
+}
+
+/// A path as a format is asked what it means.
+fn parts<'a>(
+    entry: &'a RepositoryState,
+    request: &'a ArtifactRequest<'_>,
+    path: &'a ArtifactPath,
+) -> RequestParts<'a> {
+    RequestParts {
+        repository: &entry.repository,
+        method: request.method,
+        path,
+        query: request.query,
+        headers: request.headers,
+        key: &entry.link_key,
+    }
+}
+
+/// What a sidecar's subject is, as a request of its own would read it.
+fn subject_spec(
+    entry: &RepositoryState,
+    facts: &PathFacts,
+    source: &SourceSpec,
+    request: &ArtifactRequest<'_>,
+) -> Option<Box<Read>> {
+    let path = ArtifactPath::from_decoded(facts.subject(&source.key_path)?).ok()?;
+    match entry.format.operation(&parts(entry, request, &path)) {
+        Operation::Read(subject) => Some(Box::new(subject)),
+        _ => None,
+    }
 }
 
 fn subject_of(
     entry: &Arc<RepositoryState>,
-    format: &'static dyn Format,
     read: &Read,
     request: &ArtifactRequest<'_>,
 ) -> Option<Arc<Target>> {
     entry.repository.quarantine.hold?;
-    let path = ArtifactPath::from_decoded(read.facts.subject(&read.source.key_path)?).ok()?;
-    let parts = RequestParts {
-        repository: &entry.repository,
-        method: request.method,
-        path: &path,
-        query: request.query,
-        headers: request.headers,
-        key: &entry.link_key,
-    };
-    let Operation::Read(subject) = format.operation(&parts) else {
-        return None;
-    };
-    let class = classify(entry, path.as_str(), subject.facts.built_in).ok()?;
+    let subject = subject_spec(entry, &read.facts, &read.source, request)?;
+    let path = &subject.source.key_path;
+    let class = classify(entry, path, subject.facts.built_in).ok()?;
     Some(Arc::new(Target::new(
         Arc::clone(entry),
-        format,
+        entry.format,
         subject.source,
         subject.facts,
         class,
@@ -228,8 +323,8 @@ pub(crate) fn document(wanted: &Target, spec: SourceSpec) -> Option<Target> {
     let entry = &wanted.entry;
     let facts = entry.facts(&spec.key_path);
     let policy_path = facts.policy_path(&spec.key_path);
-    let access = &entry.repository.access;
-    let access = access.classify(policy_path, facts.built_in).ok()?;
+    let access = judge(&entry.repository, policy_path, facts.built_in, None).admitted();
+    let access = access.ok()?;
     Some(Target::new(
         Arc::clone(entry),
         wanted.format,
@@ -297,32 +392,6 @@ pub(crate) fn named_file(
     ))
 }
 
-/// The repository, or the fault that says what is wrong with it.
-pub(crate) fn entry(registry: &Registry, name: &str) -> Result<Arc<RepositoryState>, Fault> {
-    let name = RepositoryName::parse(name).map_err(|_| {
-        Fault::new(
-            FaultKind::NotFound,
-            ErrorCode::UnknownRepository,
-            "there is no repository of that name",
-        )
-    })?;
-    let unknown = || {
-        let message = format!("there is no repository named {name}; GET / lists the repositories");
-        Fault::new(FaultKind::NotFound, ErrorCode::UnknownRepository, message).in_repository(&name)
-    };
-    let entry = registry.load().get(&name).cloned().ok_or_else(unknown)?;
-    if let Some(reason) = &entry.not_built {
-        return Err(not_built(&entry, reason));
-    }
-    if entry.repository.kind() == RepositoryKind::Virtual {
-        return Err(not_built(
-            &entry,
-            "its kind is not built in this version of larder",
-        ));
-    }
-    Ok(entry)
-}
-
 /// Whatever a format makes of a path: an artifact is read, and not by a method that changes something.
 fn read_only(entry: &RepositoryState, request: &ArtifactRequest<'_>) -> Result<(), Fault> {
     if matches!(*request.method, http::Method::GET | http::Method::HEAD) {
@@ -352,7 +421,7 @@ pub(crate) fn classify(
     path: &str,
     built_in: BuiltIn,
 ) -> Result<Access, Fault> {
-    let access = entry.repository.access.classify(path, built_in);
+    let access = judge(&entry.repository, path, built_in, None).admitted();
     access.map_err(|denied| {
         if denied.pattern_limit {
             count(&entry.counters.pattern_limits);
@@ -360,51 +429,6 @@ pub(crate) fn classify(
         entry.counters.denied.fetch_add(1, Ordering::Relaxed);
         denied::fault(entry, path, &denied)
     })
-}
-
-pub(crate) fn not_built(entry: &RepositoryState, what: &str) -> Fault {
-    let name = &entry.repository.name;
-    let place = match entry.repository.kind() {
-        RepositoryKind::Virtual => format!("; the repository {name} is at /api/v1/virtual/{name}"),
-        RepositoryKind::Local | RepositoryKind::Remote => String::new(),
-    };
-    let message = format!("repository {name} cannot be served: {what}{place}");
-    Fault::new(
-        FaultKind::NotImplemented,
-        ErrorCode::NotImplemented,
-        message,
-    )
-    .in_repository(&entry.repository.name)
-}
-
-/// What is wrong with a path whatever the repository is: that is told first (contract, section 1).
-fn bad_path(request: &ArtifactRequest<'_>) -> Option<Fault> {
-    let path = request
-        .raw_path
-        .strip_prefix('/')
-        .unwrap_or(request.raw_path);
-    // Below the repository it is folded; the repository's own place in an address is not.
-    if request.repository == "." {
-        return Some(path_fault(PathError::DotSegment));
-    }
-    let lenient = PathRules {
-        encoded_scope_slash: true,
-    };
-    ArtifactPath::parse(&format!("{}/{path}", request.repository), lenient)
-        .err()
-        .map(path_fault)
-}
-
-pub(crate) fn path_fault(error: PathError) -> Fault {
-    let kind = if error == PathError::TooLong {
-        FaultKind::UriTooLong
-    } else {
-        FaultKind::BadRequest
-    };
-    let message = format!("{error}: correct the client, or what rewrites its addresses on the way");
-    Fault::new(kind, ErrorCode::InvalidPath, message)
-        .briefly(error.to_string())
-        .by_rule("paths")
 }
 
 impl RepositoryState {
@@ -420,10 +444,14 @@ impl RepositoryState {
     /// The class of a path; `None` if the rules do not admit it.
     pub(crate) fn class_at(&self, path: &str) -> Option<Mutability> {
         let facts = self.facts(path);
-        self.repository
-            .access
-            .classify(facts.policy_path(path), facts.built_in)
-            .ok()
-            .map(Access::mutability)
+        judge(
+            &self.repository,
+            facts.policy_path(path),
+            facts.built_in,
+            None,
+        )
+        .admitted()
+        .ok()
+        .map(Access::mutability)
     }
 }

@@ -1,6 +1,11 @@
 //! Step 6: may these bytes leave? The only maker of [`Cleared`], and nothing can be served without one.
 
-use larder_core::{ErrorCode, Fault, FaultKind, Mutability, Repository, UnixMillis, Verdict};
+use larder_core::{
+    CountedFrom, ErrorCode, Fault, FaultKind, Mutability, QuarantineRuling, Repository, UnixMillis,
+    Verdict,
+};
+
+use crate::policy::ruling::{Facts, judge_admitted};
 
 /// Proof that the rules let these bytes out. Its constructors are private to this file.
 #[derive(Debug)]
@@ -18,30 +23,18 @@ impl<T> Cleared<T> {
     }
 }
 
-/// When an artifact was published and first seen.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Dates {
-    pub(crate) published_at: Option<UnixMillis>,
-    pub(crate) first_seen_at: UnixMillis,
-}
-
-/// Clears an artifact, or says until when quarantine holds it. Mutable paths are never held ([base], contract, section 5).
+/// Clears an artifact that the access rules have let in with this class, or says until when quarantine holds it.
 pub(crate) fn clear<T>(
     repository: &Repository,
     class: Mutability,
-    dates: Dates,
-    now: UnixMillis,
+    facts: &Facts,
     what: T,
 ) -> Result<Cleared<T>, Fault> {
-    if class.is_mutable() {
-        return Ok(Cleared(what));
-    }
-    match repository
-        .quarantine
-        .verdict(dates.published_at, dates.first_seen_at, now)
-    {
-        Verdict::Clear => Ok(Cleared(what)),
-        Verdict::Held { until } => Err(held(repository, dates, until, now)),
+    match judge_admitted(repository, class, facts) {
+        Some(ruling) if ruling.verdict != Verdict::Clear => {
+            Err(held(repository, &ruling, facts.now))
+        }
+        _ => Ok(Cleared(what)),
     }
 }
 
@@ -58,17 +51,17 @@ pub(crate) fn clear_again<T>(_pass: &impl Pass, what: T) -> Cleared<T> {
     Cleared(what)
 }
 
-fn held(
-    repository: &Repository,
-    dates: Dates,
-    until: Option<UnixMillis>,
-    now: UnixMillis,
-) -> Fault {
+/// What is said of an artifact that quarantine holds.
+pub(crate) fn held(repository: &Repository, ruling: &QuarantineRuling, now: UnixMillis) -> Fault {
     let name = &repository.name;
+    let until = match ruling.verdict {
+        Verdict::Held { until } => until,
+        Verdict::Clear => None,
+    };
     let fault = Fault::new(FaultKind::NotFound, ErrorCode::Quarantined, "")
         .in_repository(name)
         .retry_after(until.map(|until| until.since(now)));
-    let Some(until) = until else {
+    let (Some(until), Some((from, at))) = (until, ruling.counted) else {
         let message = format!(
             "Quarantined: it states no publish date, and repository {name} holds back what has none; \
              quarantine_missing_date: first_seen counts from when larder saw it first, allow lets it through"
@@ -78,24 +71,11 @@ fn held(
             .briefly("Quarantined: it states no publish date");
     };
     let days = repository.quarantine.hold.unwrap_or_default().as_secs() / 86_400;
-    let counted = match dates.published_at {
-        Some(published) if published <= dates.first_seen_at => {
-            format!("published {} (Last-Modified)", published.to_rfc3339())
-        }
-        Some(published) => format!(
-            "larder saw it first {}, for its publish date {} was still to come then",
-            dates.first_seen_at.to_rfc3339(),
-            published.to_rfc3339()
-        ),
-        None => format!(
-            "larder saw it first {}, for it states no publish date",
-            dates.first_seen_at.to_rfc3339()
-        ),
-    };
     let message = format!(
-        "Quarantined until {}: {counted}, and repository {name} holds new files back for {days} days; ask again then, or change \
+        "Quarantined until {}: {}, and repository {name} holds new files back for {days} days; ask again then, or change \
          quarantine_days or quarantine_new",
-        until.to_rfc3339()
+        until.to_rfc3339(),
+        counted(from, at)
     );
     let brief = format!("Quarantined until {}", until.to_date());
     let mut fault = Fault { message, ..fault }
@@ -103,4 +83,22 @@ fn held(
         .briefly(brief);
     fault.held_until = Some(until);
     fault
+}
+
+/// What a hold is counted from, in words.
+pub(crate) fn counted(from: CountedFrom, at: UnixMillis) -> String {
+    let at = at.to_rfc3339();
+    match from {
+        CountedFrom::Stated => format!("published {at} (as the registry states)"),
+        CountedFrom::LastModified => format!("published {at} (Last-Modified)"),
+        CountedFrom::FirstSeen {
+            instead_of: Some(published),
+        } => format!(
+            "larder saw it first {at}, for its publish date {} was still to come then",
+            published.to_rfc3339()
+        ),
+        CountedFrom::FirstSeen { instead_of: None } => {
+            format!("larder saw it first {at}, for it states no publish date")
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! What is said of a path that the rules do not let in: which list decided, by which pattern, and what an operator would change.
 
 use larder_core::{
-    AccessDenied, ArtifactPath, ErrorCode, Fault, FaultKind, Pattern, Repository, SourceKey, shown,
+    AccessDenied, AccessPolicy, ArtifactPath, ErrorCode, Fault, FaultKind, Pattern, Repository,
+    SourceKey, shown,
 };
 
 use crate::repositories::RepositoryState;
@@ -13,25 +14,18 @@ const QUOTED: usize = 3;
 pub(crate) fn fault(entry: &RepositoryState, path: &str, denied: &AccessDenied) -> Fault {
     let repository = &entry.repository;
     let (name, access, rule) = (&repository.name, &repository.access, denied.rule);
-    let list = match rule {
-        "deny_patterns" => &access.deny[..],
-        "allow_patterns" => &access.allow,
-        "mutable_patterns" => access.mutable.as_deref().unwrap_or_default(),
-        _ => access.immutable.as_deref().unwrap_or_default(),
+    let list = list(access, rule);
+    let decider = || {
+        let pattern = denied.pattern.and_then(|place| list.get(place));
+        pattern.map_or_else(String::new, quoted)
     };
     let (brief, message) = if denied.pattern_limit {
-        let pattern = list
-            .iter()
-            .find(|pattern| pattern.matches(path).is_err())
-            .map_or_else(String::new, quoted);
+        let pattern = decider();
         let brief = format!("a pattern of repository {name} takes too many steps on this path");
         let remedy = format!("the path is refused; simplify the pattern {pattern} of {rule}");
         (brief.clone(), format!("{brief}: {remedy}"))
     } else if rule == "deny_patterns" {
-        let pattern = list
-            .iter()
-            .find(|pattern| pattern.matches(path) == Ok(true))
-            .map_or_else(String::new, quoted);
+        let pattern = decider();
         let what = format!(
             "a pattern of repository {name} refuses this path: it matches {pattern} of deny_patterns"
         );
@@ -67,6 +61,16 @@ pub(crate) fn fault(entry: &RepositoryState, path: &str, denied: &AccessDenied) 
         fault
     } else {
         fault.briefly(brief)
+    }
+}
+
+/// The patterns of a rule.
+pub(crate) fn list<'a>(access: &'a AccessPolicy, rule: &str) -> &'a [Pattern] {
+    match rule {
+        "deny_patterns" => &access.deny,
+        "allow_patterns" => &access.allow,
+        "mutable_patterns" => access.mutable.as_deref().unwrap_or_default(),
+        _ => access.immutable.as_deref().unwrap_or_default(),
     }
 }
 

@@ -1,13 +1,16 @@
 //! Folders: what an upstream redirects to a path that ends in a slash (docs/adr/0053). Such a path is mutable whatever its name says,
 //! and where the folder lies below the repository's upstream, clients are redirected too.
 
-use larder_core::{Access, ArtifactRecord, BuiltIn, Fault, Mutability, StoredHeaders};
+use larder_core::{
+    Access, AccessDenied, ArtifactRecord, BuiltIn, Fault, Mutability, StoredHeaders,
+};
 use larder_formats::SourceBase;
 use larder_upstream::UpstreamResponse;
 use url::Url;
 
 use crate::policy::admission::classify;
 use crate::policy::listing;
+use crate::policy::ruling::judge;
 use crate::repositories::RepositoryState;
 use crate::target::{FOLDER, Target, class_of};
 
@@ -61,31 +64,12 @@ impl Target {
         record: &ArtifactRecord,
         length: Option<u64>,
     ) -> Result<Mutability, Fault> {
-        let is_passed_on = record
-            .headers
-            .further
-            .get(FOLDER)
-            .is_some_and(|text| text.contains(' '));
-        if is_passed_on {
-            return Ok(self.class_of(record));
-        }
-        let path = &*self.spec.key_path;
-        // Documents are checked by their format, and a link to another host is one that a document has made.
-        let is_file = !self.spec.is_document && !matches!(self.spec.base, SourceBase::External(_));
-        let is_folder = is_file && (path.is_empty() || path.ends_with('/'));
-        if !is_folder || listing::is_one(path, &record.headers, length) {
-            return Ok(self.class);
-        }
-        let file = path.trim_end_matches('/');
-        let facts = self.facts_of(file);
-        let policy_path = facts.policy_path(file);
-        // The root is a folder to its format, and here it is not.
-        let built_in = if file.is_empty() {
-            BuiltIn::None
-        } else {
-            facts.built_in
+        let file = match self.judged_as(record, length) {
+            JudgedAs::Class(class) => return Ok(class),
+            JudgedAs::File(file) => file,
         };
-        let access = classify(&self.entry, policy_path, built_in);
+        let (policy_path, built_in) = self.asked_of(file);
+        let access = classify(&self.entry, &policy_path, built_in);
         access.map(Access::mutability).map_err(|mut fault| {
             fault
                 .message
@@ -93,6 +77,61 @@ impl Target {
             fault
         })
     }
+
+    /// The same for explanations: the class, or what keeps it out; nothing is counted.
+    pub(crate) fn judged_quietly(
+        &self,
+        record: &ArtifactRecord,
+        length: Option<u64>,
+    ) -> Result<Mutability, AccessDenied> {
+        match self.judged_as(record, length) {
+            JudgedAs::Class(class) => Ok(class),
+            JudgedAs::File(file) => {
+                let (policy_path, built_in) = self.asked_of(file);
+                judge(&self.entry.repository, &policy_path, built_in, None)
+                    .admitted()
+                    .map(Access::mutability)
+            }
+        }
+    }
+
+    /// What the rules are asked about a file that came from a folder's path.
+    fn asked_of(&self, file: &str) -> (String, BuiltIn) {
+        let facts = self.facts_of(file);
+        // The root is a folder to its format, and here it is not.
+        let built_in = if file.is_empty() {
+            BuiltIn::None
+        } else {
+            facts.built_in
+        };
+        (facts.policy_path(file).to_owned(), built_in)
+    }
+
+    fn judged_as(&self, record: &ArtifactRecord, length: Option<u64>) -> JudgedAs<'_> {
+        let is_passed_on = record
+            .headers
+            .further
+            .get(FOLDER)
+            .is_some_and(|text| text.contains(' '));
+        if is_passed_on {
+            return JudgedAs::Class(self.class_of(record));
+        }
+        let path = &*self.spec.key_path;
+        // Documents are checked by their format, and a link to another host is one that a document has made.
+        let is_file = !self.spec.is_document && !matches!(self.spec.base, SourceBase::External(_));
+        let is_folder = is_file && (path.is_empty() || path.ends_with('/'));
+        if !is_folder || listing::is_one(path, &record.headers, length) {
+            return JudgedAs::Class(self.class);
+        }
+        JudgedAs::File(path.trim_end_matches('/'))
+    }
+}
+
+/// What quarantine goes by.
+enum JudgedAs<'a> {
+    Class(Mutability),
+    /// The file that a folder's path names without its slash.
+    File(&'a str),
 }
 
 impl RepositoryState {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
-use larder_core::{Mount, PublicUrls, Repository, RepositoryName};
+use larder_core::{Mount, PublicUrls, Repository, RepositoryKind, RepositoryName};
 use larder_formats::{Format, LinkBase, LinkKey, format_of};
 use url::Url;
 
@@ -170,7 +170,8 @@ impl Repositories {
                 format: format_of(repository.package),
                 not_built: not_built
                     .get(repository.name.as_str())
-                    .map(|reason| reason.as_str().into()),
+                    .map(|reason| reason.as_str().into())
+                    .or_else(|| unbuilt_kind(&repository)),
                 repository: Arc::clone(&repository),
             };
             (repository.name.clone(), Arc::new(entry))
@@ -188,6 +189,14 @@ impl Repositories {
         all.sort_by(|a, b| a.repository.name.cmp(&b.repository.name));
         all
     }
+}
+
+/// Why this version cannot serve a repository of this kind, whatever the program says of it.
+fn unbuilt_kind(repository: &Repository) -> Option<Arc<str>> {
+    let is_built = repository.kind() != RepositoryKind::Virtual
+        || format_of(repository.package).profile().merges;
+    let reason = "virtual repositories are not built in this version of larder";
+    (!is_built).then(|| reason.into())
 }
 
 /// Which upstreams a repository has, for its files and for its index, by the addresses that it is configured with.

@@ -1,9 +1,14 @@
 //! Contract, section 5: the rule holds on every way in.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use larder_core::{AllowPrivate, Fault, FaultKind, MissingDate, Repository, UnixMillis};
+use larder_core::{
+    AllowPrivate, Fault, FaultKind, Kind, MissingDate, PackageType, PublicUrls, Repository,
+    RepositoryName, UnixMillis, VirtualSettings,
+};
 use larder_testkit::{Origin, Payload, Resource};
 
 use crate::support::{Bench, FORMATS, Got, START, days_ago, publish, pypi_page, upstream};
@@ -364,4 +369,192 @@ async fn mutable_paths_are_never_held() {
     .await;
     bench.origin.put("/idx", young(100));
     bench.get("generic", "idx").await.unwrap();
+}
+
+/// A simple page that states when its one wheel was uploaded.
+fn dated_page(bench: &Bench, body: &Payload, uploaded: &str) {
+    let file = "packages/demo-1.0-py3-none-any.whl";
+    let digest = larder_core::sha256(&body.slice(0, body.length())).to_hex();
+    let page = format!(
+        r#"{{"meta":{{"api-version":"1.1"}},"name":"demo","versions":["1.0"],"files":[{{"filename":"demo-1.0-py3-none-any.whl","url":"{}","hashes":{{"sha256":"{digest}"}},"upload-time":"{uploaded}"}}]}}"#,
+        bench.origin.url(file)
+    );
+    let page = Resource::new(page).content_type("application/vnd.pypi.simple.v1+json");
+    bench.origin.put("/simple/demo/", page);
+}
+
+/// A time before [`START`] as indexes state it.
+fn stated(days: i64) -> String {
+    UnixMillis(START.0 - days * 86_400_000).to_rfc3339()
+}
+
+/// Contract, section 5: what the registry states is used instead of the file's own date, on every way in, and stays.
+#[tokio::test]
+async fn the_registry_s_date_counts_and_is_kept() {
+    let wheel = "packages/demo-1.0-py3-none-any.whl";
+    let at = format!("/{wheel}");
+    for size in [100, 3 << 20] {
+        let mut bench = Bench::with(three_days).await;
+        let body = Payload::generated(size, 1);
+        dated_page(&bench, &body, &stated(1));
+        // A file server that copied the file with an old date.
+        let old = Resource::new(body.clone()).etag("\"tag\"");
+        bench.origin.put(&at, old.last_modified(&days_ago(1000)));
+        for way in ask_every_way(&bench, "pypi", wheel).await {
+            assert_held(way);
+        }
+        let fault = bench.get("pypi", wheel).await.unwrap_err();
+        assert!(
+            fault.message.contains("(as the registry states)"),
+            "{}",
+            fault.message
+        );
+        // The date that counted does not go with the index that stated it.
+        bench
+            .origin
+            .put("/simple/demo/", Resource::new("").status(503));
+        bench.restart().await;
+        for way in ask_every_way(&bench, "pypi", wheel).await {
+            assert_held(way);
+        }
+        bench.wait(2 * 86_400);
+        let got = bench.get("pypi", wheel).await.unwrap();
+        assert_eq!(got.bytes(), &body.slice(0, size));
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_comes_first_asks_for_the_registry_s_date_too() {
+    let wheel = "packages/demo-1.0-py3-none-any.whl";
+    let bench = Bench::with(three_days).await;
+    let body = Payload::generated(100, 1);
+    dated_page(&bench, &body, &stated(1));
+    let old = Resource::new(body).last_modified(&days_ago(1000));
+    bench.origin.put(&format!("/{wheel}"), old);
+    assert_held(bench.ask(Method::HEAD, "pypi", wheel, &[]).await);
+    // A sidecar is held with its subject, whose date is found out for it.
+    let bench = Bench::with(three_days).await;
+    let body = Payload::generated(100, 1);
+    dated_page(&bench, &body, &stated(1));
+    let old = Resource::new(body).last_modified(&days_ago(1000));
+    bench.origin.put(&format!("/{wheel}"), old);
+    bench
+        .origin
+        .put(&format!("/{wheel}.metadata"), Resource::new("m"));
+    assert_held(bench.get("pypi", &format!("{wheel}.metadata")).await);
+}
+
+#[tokio::test]
+async fn a_mirror_that_stamps_its_files_anew_makes_no_old_release_new() {
+    let wheel = "packages/demo-1.0-py3-none-any.whl";
+    let serve = |bench: &Bench| {
+        let body = Payload::generated(100, 1);
+        dated_page(bench, &body, &stated(1000));
+        bench.origin.put(&format!("/{wheel}"), young(100));
+    };
+    let bench = Bench::with(three_days).await;
+    serve(&bench);
+    bench.get("pypi", wheel).await.expect("released long ago");
+    // The letter of the contract.
+    let letter = Bench::with(|r| {
+        three_days(r);
+        r.quarantine.date = larder_core::DateSource::LastModified;
+    })
+    .await;
+    serve(&letter);
+    assert_held(letter.get("pypi", wheel).await);
+    // What states nothing has its own date.
+    let bench = Bench::with(three_days).await;
+    bench.origin.put(&format!("/{wheel}"), young(100));
+    assert_held(bench.get("pypi", wheel).await);
+}
+
+/// Contract hazard S20: what a publisher writes into a chart's index may be any date.
+#[tokio::test]
+async fn hazard_s20_a_publisher_s_own_date_opens_nothing() {
+    let bench = Bench::with(three_days).await;
+    let body = Payload::generated(100, 1);
+    let digest = larder_core::sha256(&body.slice(0, 100)).to_hex();
+    let index = format!(
+        "apiVersion: v1\nentries:\n  demo:\n  - apiVersion: v2\n    created: \"{}\"\n    digest: {digest}\n    name: demo\n    urls:\n    - charts/demo-1.0.0.tgz\n    version: 1.0.0\n",
+        stated(1000)
+    );
+    bench.origin.put(
+        "/index.yaml",
+        Resource::new(index).content_type("application/yaml"),
+    );
+    bench.origin.put("/charts/demo-1.0.0.tgz", young(100));
+    bench.get("helm", "index.yaml").await.unwrap();
+    assert_held(bench.get("helm", "charts/demo-1.0.0.tgz").await);
+}
+
+/// What is hidden in a document bounds how long an answer is remembered, by larder and by clients; and what is hidden at two moments is two
+/// documents.
+#[tokio::test]
+async fn what_is_hidden_bounds_how_long_an_answer_holds() {
+    let bench = Bench::new().await;
+    let entry = |version: &str, days| {
+        format!(
+            "  - apiVersion: v2\n    created: \"{}\"\n    name: demo\n    urls:\n    - demo-{version}.tgz\n    version: {version}\n",
+            stated(days)
+        )
+    };
+    let index = format!(
+        "apiVersion: v1\nentries:\n  demo:\n{}{}",
+        entry("2.0.0", 1),
+        entry("1.0.0", 10)
+    );
+    let index = Resource::new(index).content_type("application/yaml");
+    bench.origin.put("/index.yaml", index);
+    let configure = |hold: Option<Duration>| {
+        let mut member = crate::support::repository(PackageType::Helm, &bench.origin.url("/"));
+        member.quarantine.hold = hold;
+        let all = Repository {
+            name: RepositoryName::parse("all").unwrap(),
+            kind: Kind::Virtual(VirtualSettings {
+                members: vec![member.name.clone()],
+                ..VirtualSettings::default()
+            }),
+            ..member.clone()
+        };
+        bench.engine.replace_repositories(
+            vec![Arc::new(member), Arc::new(all)],
+            &BTreeMap::new(),
+            PublicUrls::default(),
+        );
+    };
+    configure(None);
+    let ticket = crate::remembered(&bench, "all", "index.yaml").await;
+    let hour = Some(UnixMillis(START.0 + 3_600_000));
+    assert_eq!(ticket.fresh_until, hour, "nothing is hidden");
+    let open = bench.get("all", "index.yaml").await.unwrap();
+    assert!(open.text().contains("2.0.0"));
+
+    configure(Some(Duration::from_secs(THREE_DAYS)));
+    assert!(!ticket.is_good(bench.engine.now()));
+    let hidden = bench.get("all", "index.yaml").await.unwrap();
+    assert!(!hidden.text().contains("2.0.0") && hidden.text().contains("1.0.0"));
+    assert_ne!(
+        hidden.answer.representation.etag,
+        open.answer.representation.etag
+    );
+    let ticket = crate::remembered(&bench, "all", "index.yaml").await;
+    let until = ticket.fresh_until.unwrap();
+    let least = UnixMillis(START.0 + 600_000);
+    assert!(
+        until <= least,
+        "looked at anew within ten minutes: {until:?}"
+    );
+    let remaining = hidden.answer.freshness.remaining.unwrap();
+    assert!(remaining <= Duration::from_mins(10), "{remaining:?}");
+    bench.wait(600);
+    assert!(!ticket.is_good(bench.engine.now()));
+
+    bench.wait(2 * 86_400);
+    let matured = bench.get("all", "index.yaml").await.unwrap();
+    assert!(matured.text().contains("2.0.0"));
+    assert_ne!(
+        matured.answer.representation.etag,
+        hidden.answer.representation.etag
+    );
 }

@@ -18,6 +18,12 @@ pub struct Profile {
     pub keeps_coding: bool,
     /// Whether documents of several repositories can be [merged](crate::DocumentFormat::merge).
     pub merges: bool,
+    /// Whether the times of publication that its documents state are the registry's own word, by which quarantine may go: what the
+    /// publisher writes (a chart's `created`) may be any date.
+    pub states_publish_time: bool,
+    /// Whether the query of a request is part of what is asked for, and goes to the upstream with it. Elsewhere only the parameters
+    /// count that the format names.
+    pub forwards_queries: bool,
     /// Version of the code behind [`derive`](crate::DocumentFormat::derive) and [`claims`](crate::DocumentFormat::claims): raise it when
     /// their output changes.
     pub rewriter_version: u32,
@@ -41,6 +47,8 @@ impl Profile {
         passes_folders_on: false,
         keeps_coding: false,
         merges: false,
+        states_publish_time: false,
+        forwards_queries: false,
         rewriter_version: 1,
         document_variants: &[""],
         kept_headers: &[],

@@ -43,6 +43,7 @@ impl Format for Generic {
         const PROFILE: Profile = Profile {
             passes_folders_on: true,
             keeps_coding: true,
+            forwards_queries: true,
             ..Profile::PLAIN
         };
         &PROFILE

@@ -69,6 +69,7 @@ impl Format for Helm {
             links_elsewhere: true,
             merges: true,
             rewriter_version: 2,
+            forwards_queries: true,
             ..Profile::PLAIN
         };
         &PROFILE

@@ -55,6 +55,7 @@ impl Format for Npm {
             path_rules: PathRules {
                 encoded_scope_slash: true,
             },
+            states_publish_time: true,
             ..Profile::PLAIN
         };
         &PROFILE

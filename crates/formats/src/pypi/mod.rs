@@ -45,6 +45,7 @@ impl Format for Pypi {
             links_elsewhere: true,
             names_sidecars: true,
             rewriter_version: 2,
+            states_publish_time: true,
             ..Profile::PLAIN
         };
         &PROFILE

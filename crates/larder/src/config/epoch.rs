@@ -89,5 +89,11 @@ fn quarantine(quarantine: &QuarantinePolicy) -> Value {
         larder_core::MissingDate::Deny => "deny",
         larder_core::MissingDate::FirstSeen => "first_seen",
     };
-    json!({"hold": quarantine.hold.map(|hold| hold.as_secs()), "missing_date": missing_date})
+    let mut rules =
+        json!({"hold": quarantine.hold.map(|hold| hold.as_secs()), "missing_date": missing_date});
+    // Only where it is not what it is by itself: what was derived for others stays valid.
+    if quarantine.date == larder_core::DateSource::LastModified {
+        rules["date"] = json!("last_modified");
+    }
+    rules
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use larder_core::{
-    AccessPolicy, CachePolicy, Kind, LocalSettings, MissingDate, PackageType, Pattern, ProxyRules,
-    QuarantinePolicy, Repository, RepositoryKind, RepositoryName, Revalidate, Verify,
+    AccessPolicy, CachePolicy, DateSource, Kind, LocalSettings, MissingDate, PackageType, Pattern,
+    ProxyRules, QuarantinePolicy, Repository, RepositoryKind, RepositoryName, Revalidate, Verify,
 };
 
 use super::diagnostic::{Place, Report};
@@ -369,12 +369,6 @@ fn missing_statuses(section: &Section<'_>, report: &mut Report) -> Vec<u16> {
     statuses
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum QuarantineDate {
-    Ecosystem,
-    LastModified,
-}
-
 fn quarantine(section: &Section<'_>, report: &mut Report) -> QuarantinePolicy {
     let on = section.truth("quarantine_new", report);
     let days = section.number("quarantine_days", 0, 36_500, report);
@@ -389,18 +383,12 @@ fn quarantine(section: &Section<'_>, report: &mut Report) -> QuarantinePolicy {
         );
     }
     let dates = &[
-        ("ecosystem", QuarantineDate::Ecosystem),
-        ("last_modified", QuarantineDate::LastModified),
+        ("ecosystem", DateSource::Ecosystem),
+        ("last_modified", DateSource::LastModified),
     ];
-    if section.word("quarantine_date", dates, report) == Some(QuarantineDate::Ecosystem) {
-        not_yet(
-            section,
-            "quarantine_date",
-            "dates stated by the ecosystem",
-            "Last-Modified is used",
-            report,
-        );
-    }
+    let date = section
+        .word("quarantine_date", dates, report)
+        .unwrap_or_default();
     if section.truth("quarantine_index", report) == Some(true) {
         not_yet(
             section,
@@ -432,6 +420,7 @@ fn quarantine(section: &Section<'_>, report: &mut Report) -> QuarantinePolicy {
     QuarantinePolicy {
         hold: hold.filter(|hold| !hold.is_zero()),
         missing_date,
+        date,
     }
 }
 

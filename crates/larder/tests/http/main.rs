@@ -13,6 +13,7 @@ mod alpine;
 mod artifacts;
 mod conditions;
 mod errors;
+mod explain;
 mod fields;
 mod flush;
 mod folders;

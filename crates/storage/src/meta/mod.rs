@@ -38,7 +38,7 @@ pub use change::{Change, DerivedRecord, Expected, Receipt};
 pub use collect::CollectReport;
 pub use damage::{DamageReport, OnDamage};
 pub(crate) use db::DbError;
-pub use db::{ChangeMarker, Durability};
+pub use db::Durability;
 use db::{Db, Tx};
 pub use feed::{Heard, Listener, Notice, Writer};
 pub use held::{HeldRow, HeldSize};
@@ -188,19 +188,6 @@ impl MetadataStore {
             blobs: blobs as u64,
             bytes: bytes as u64,
         })
-    }
-
-    /// A marker that changes when, and only when, another [`MetadataStore`] over the same database (of another process, or opened
-    /// beside this one) has committed something, whatever it was; commits of this store and its clones leave it alone. Rarely it
-    /// changes without such a commit. Cheap enough to ask several times a second: it reads no row and no page, but waits for the
-    /// transaction that is being written.
-    ///
-    /// # Errors
-    /// `Unavailable` if the database is closed or does not answer.
-    pub async fn change_marker(&self) -> Result<ChangeMarker, StorageError> {
-        let marker = self.db().change_marker().await;
-        let failed = |error| StorageError::from_sql("look for changes of others", error);
-        self.noticed(marker.map_err(failed))
     }
 
     /// Starts a transaction on the connection that writes. What is not committed is rolled back, also when the caller is cancelled.

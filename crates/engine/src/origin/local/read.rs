@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use larder_core::{CacheStatus, Digest, Fault, Source, UnixMillis};
+use larder_core::{CacheStatus, Dates, Digest, Fault, Source, UnixMillis};
 use larder_storage::{LocalFile, StorageErrorKind};
 
 use super::Local;
@@ -14,7 +14,8 @@ use super::{Place, list};
 use crate::answer::{Answer, Body, Freshness, HeldBlob, HotTicket, Representation};
 use crate::counters::count;
 use crate::fault::storage_fault;
-use crate::policy::clearance::{Dates, clear};
+use crate::policy::clearance::clear;
+use crate::policy::ruling::Facts;
 use crate::repositories::RepositoryState;
 use crate::target::ArtifactRequest;
 
@@ -43,10 +44,11 @@ pub(crate) async fn read(
     let (file, body) = find(local, &place).await?;
     let now = local.now();
     let dates = Dates {
-        published_at: Some(file.uploaded_at),
+        stated: Some(file.uploaded_at),
+        last_modified: Some(file.uploaded_at),
         first_seen_at: file.uploaded_at,
     };
-    let body = clear(&entry.repository, place.class, dates, now, body)
+    let body = clear(&entry.repository, place.class, &Facts { dates, now }, body)
         .inspect_err(|_| count(&entry.counters.quarantined))?;
     let settled = settled_at(file.uploaded_at);
     let hot = HotTicket {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use larder_core::{
-    ArtifactRecord, Content, ErrorCode, Fault, Outcome, SafeUrl, StoredHeaders, UnixMillis,
+    ArtifactRecord, Content, Dates, ErrorCode, Fault, Outcome, SafeUrl, StoredHeaders, UnixMillis,
     field_text,
 };
 use larder_upstream::{Framing, UpstreamResponse};
@@ -23,7 +23,7 @@ use crate::origin::remote::mirrors::Arrival;
 use crate::origin::remote::places::is_hint;
 use crate::origin::remote::turns::wanted_by_others;
 use crate::policy::clearance;
-use crate::policy::clearance::Dates;
+use crate::policy::ruling::{Facts, dates_of, goes_by_stated_date};
 use crate::target::Target;
 use crate::transfer::fill::{Fill, Release};
 use crate::transfer::flight::Flight;
@@ -71,8 +71,13 @@ impl Remote {
         arrival: Arrival,
         mut expectation: Expectation,
     ) -> Result<FetchedBody, Stopped> {
+        let stated = if prior.is_none_or(|prior| prior.published_at.is_none()) {
+            self.stated_date(wanted, Some(&expectation)).await
+        } else {
+            None
+        };
         let response = &arrival.response;
-        let draft = draft(wanted, response, prior, self.now());
+        let draft = draft(wanted, response, prior, stated, self.now());
         expectation.learn_from_head(&draft.headers);
         let total = response.body.declared_length();
         self.judge_head(wanted, &draft, total)?;
@@ -138,6 +143,24 @@ impl Remote {
         Ok(filled)
     }
 
+    /// When the registry says that a file was published, where quarantine goes by that: the naming document is read for it, if need be.
+    /// `known` is what is expected of the file already.
+    pub(crate) async fn stated_date(
+        self: &Arc<Self>,
+        wanted: &Arc<Target>,
+        known: Option<&Expectation>,
+    ) -> Option<UnixMillis> {
+        if !goes_by_stated_date(wanted) {
+            return None;
+        }
+        if let Some(Expectation::Known(claim)) = known {
+            return claim.published_at;
+        }
+        let inquiry = self.inquiry();
+        let mut asked = inquiry.expect(wanted).await;
+        asked.resolve(&inquiry, wanted).await?.published_at
+    }
+
     /// Whether what the head shows may come in, before any of the body does.
     fn judge_head(
         &self,
@@ -149,11 +172,11 @@ impl Remote {
         if wanted.facts.is_sidecar() {
             return Ok(());
         }
-        let dates = Dates {
-            published_at: draft.published_at,
-            first_seen_at: draft.first_seen_at,
+        let facts = Facts {
+            dates: dates_of(wanted, draft),
+            now: self.now(),
         };
-        clearance::clear(&wanted.entry.repository, class, dates, self.now(), ())
+        clearance::clear(&wanted.entry.repository, class, &facts, ())
             .map(drop)
             .map_err(|fault| {
                 count(&wanted.entry.counters.quarantined);
@@ -171,21 +194,20 @@ impl Remote {
         draft: &ArtifactRecord,
         prior: Option<&ArtifactRecord>,
     ) -> bool {
-        let published_at = draft
-            .headers
-            .last_modified
-            .as_deref()
-            .and_then(UnixMillis::from_http_date);
+        let modified = draft.headers.last_modified.as_deref();
         let dates = Dates {
-            published_at,
+            stated: None,
+            last_modified: modified.and_then(UnixMillis::from_http_date),
             first_seen_at: draft.contacted_at,
+        };
+        let facts = Facts {
+            dates,
+            now: self.now(),
         };
         prior.is_some_and(|prior| prior.blob().is_some())
             && wanted
                 .judged(draft, None)
-                .and_then(|class| {
-                    clearance::clear(&wanted.entry.repository, class, dates, self.now(), ())
-                })
+                .and_then(|class| clearance::clear(&wanted.entry.repository, class, &facts, ()))
                 .is_err()
     }
 
@@ -222,6 +244,7 @@ fn draft(
     wanted: &Target,
     response: &UpstreamResponse,
     prior: Option<&ArtifactRecord>,
+    stated: Option<UnixMillis>,
     now: UnixMillis,
 ) -> ArtifactRecord {
     let mut headers = stored_headers(wanted, &response.headers);
@@ -233,7 +256,10 @@ fn draft(
     ArtifactRecord {
         content: Content::HeadOnly,
         source_url: without_secrets(&response.final_url),
-        published_at: prior.and_then(|prior| prior.published_at).or(modified),
+        published_at: prior
+            .and_then(|prior| prior.published_at)
+            .or(stated)
+            .or(modified),
         first_seen_at: prior.map_or(now, |prior| prior.first_seen_at),
         contacted_at: now,
         fresh_since: now,

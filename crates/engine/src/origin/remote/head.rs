@@ -19,7 +19,9 @@ use crate::origin::remote::mirrors::UpstreamQuery;
 use crate::origin::remote::places::{Found, Spoilt};
 use crate::origin::remote::turns::left_and_wanted;
 use crate::policy::admission::Admitted;
-use crate::policy::clearance::{Dates, clear, clear_non_artifact};
+use crate::policy::clearance::{clear, clear_non_artifact};
+use crate::policy::ruling::{Facts, dates_of};
+use crate::policy::visibility::Visibility;
 use crate::representation::{forwarded_status, freshness, passing_folder_on, representation};
 use crate::target::{ArtifactRequest, Target, remaining_seconds};
 use crate::transfer::audience::Audience;
@@ -85,11 +87,11 @@ impl Remote {
                 Err(_) if headers.content_type.is_none() => return Ok(None),
                 judged => judged?,
             };
-            let dates = Dates {
-                published_at: record.published_at,
-                first_seen_at: record.first_seen_at,
+            let facts = Facts {
+                dates: dates_of(wanted, record),
+                now: self.now(),
             };
-            clear(&wanted.entry.repository, class, dates, self.now(), ())
+            clear(&wanted.entry.repository, class, &facts, ())
                 .inspect_err(|_| count(&wanted.entry.counters.quarantined))?;
         }
         if wanted.facts.has_name_by_digest && !tells_everything(headers) {
@@ -113,7 +115,8 @@ impl Remote {
             .length
             .zip(max_size)
             .is_none_or(|(length, most)| length <= most);
-        let freshness = freshness(record, wanted, reusable, self.now());
+        let all = Visibility::default();
+        let freshness = freshness(record, wanted, reusable, &all, self.now());
         let body = clear_non_artifact(Body::Empty);
         let answer = Answer {
             status: StatusCode::OK,
@@ -184,7 +187,8 @@ impl Remote {
             return Ok(record);
         }
         let response = self.ask_head(wanted).await?;
-        let record = self.head_only(wanted, &response);
+        let stated = self.stated_date(wanted, None).await;
+        let record = self.head_only(wanted, &response, stated);
         if tells_everything(&record.headers) {
             self.remember_digest(wanted, &record, &epoch).await?;
         }
@@ -192,7 +196,12 @@ impl Remote {
     }
 
     /// What an answer to HEAD tells, as far as it will hold for GET.
-    fn head_only(&self, wanted: &Target, response: &UpstreamResponse) -> ArtifactRecord {
+    fn head_only(
+        &self,
+        wanted: &Target,
+        response: &UpstreamResponse,
+        stated: Option<UnixMillis>,
+    ) -> ArtifactRecord {
         // Servers that do not count what they do not send say 0.
         let length = response.declared_length().filter(|length| *length > 0);
         let mut headers = StoredHeaders {
@@ -208,10 +217,10 @@ impl Remote {
         ArtifactRecord {
             content: Content::HeadOnly,
             source_url: String::new(),
-            published_at: headers
-                .last_modified
-                .as_deref()
-                .and_then(UnixMillis::from_http_date),
+            published_at: stated.or_else(|| {
+                let modified = headers.last_modified.as_deref();
+                modified.and_then(UnixMillis::from_http_date)
+            }),
             first_seen_at: now,
             contacted_at: now,
             fresh_since: now,
@@ -269,7 +278,8 @@ impl Remote {
         {
             return Ok(record);
         }
-        let record = Arc::new(self.head_only(wanted, &response));
+        let stated = self.stated_date(wanted, None).await;
+        let record = Arc::new(self.head_only(wanted, &response, stated));
         self.catalog
             .remember(&wanted.key, Arc::clone(&record))
             .await

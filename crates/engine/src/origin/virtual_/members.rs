@@ -155,12 +155,7 @@ pub(super) async fn obtain(
             "local {} repositories have no index in this version of larder",
             leaf.entry.repository.package.as_str()
         );
-        return Err(Fault::new(
-            FaultKind::NotImplemented,
-            ErrorCode::NotImplemented,
-            message,
-        )
-        .in_repository(name));
+        return Err(Fault::not_built(message).in_repository(name));
     }
     let of_member = ArtifactRequest {
         repository: name.as_str(),

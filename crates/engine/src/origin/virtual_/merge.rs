@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use larder_core::{
-    CacheStatus, Digest, Fault, QuarantinePolicy, RepositoryName, Source, UnixMillis, Verdict,
+    CacheStatus, Dates, Digest, Fault, Mutability, RepositoryName, Source, UnixMillis, Verdict,
     fresh_until,
 };
 use larder_formats::{Format, LinkBase, Links, Malformed, MergeMember};
@@ -19,6 +19,8 @@ use crate::document::load::DocumentSource;
 use crate::document::marking::Marking;
 use crate::document::named::Named;
 use crate::fault::{internal, malformed};
+use crate::policy::ruling::{Facts, judge_admitted};
+use crate::policy::visibility::Visibility;
 
 /// A merge that lacks a member, or that has a copy in the place of one that failed, holds no longer than this.
 const INCOMPLETE: Duration = Duration::from_secs(30);
@@ -30,6 +32,8 @@ const HELD_STEP: Duration = Duration::from_mins(10);
 pub(super) struct Assembled {
     /// Of each member that is in it: its name, the digest of its document, and all else that its part depends on.
     parts: Vec<Part>,
+    /// What quarantine takes out of it.
+    pub(super) visibility: Visibility,
     /// The members that are not.
     pub(super) skipped: Vec<RepositoryName>,
     /// `None` = for ever.
@@ -88,9 +92,6 @@ impl Assembled {
                 Some(at) => limit(at),
                 None => {}
             }
-            if repository.quarantine.hold.is_some() {
-                limit(step_of(now).plus(HELD_STEP));
-            }
             contacted_at = contacted_at.min(settled.record.contacted_at);
             if settled.source == Source::Remote {
                 source = Source::Remote;
@@ -98,10 +99,12 @@ impl Assembled {
             if settled.status.forward.is_some() {
                 forwarded.get_or_insert(settled.status);
             }
-            parts.extend(Part::of(one, given, now));
+            parts.extend(Part::of(one, given));
         }
+        let visibility = visibility(given, now);
+        let until = visibility.bound(until);
         let served_since = before
-            .filter(|before| before.parts == parts)
+            .filter(|before| before.parts == parts && before.visibility == visibility)
             .map_or(now, |before| before.served_since);
         let status = forwarded.unwrap_or(CacheStatus {
             hit: true,
@@ -110,6 +113,7 @@ impl Assembled {
         });
         Self {
             parts,
+            visibility,
             skipped,
             fresh_until: until,
             contacted_at,
@@ -160,15 +164,9 @@ impl Assembled {
             link_base: base.0.clone(),
             form,
             rules_epoch,
+            visibility: self.visibility.clone(),
             persist,
         }
-    }
-
-    /// Whether any of the members holds versions back for a time: such a merge is not kept over a restart.
-    pub(super) fn is_timed(given: &[Given]) -> bool {
-        given
-            .iter()
-            .any(|one| one.leaf.entry.repository.quarantine.hold.is_some())
     }
 
     /// About how much memory it takes.
@@ -185,7 +183,7 @@ impl Assembled {
 }
 
 impl Part {
-    fn of(given: &Given, all: &[Given], now: UnixMillis) -> Option<Self> {
+    fn of(given: &Given, all: &[Given]) -> Option<Self> {
         let Contribution {
             wanted, settled, ..
         } = given.document.as_ref().ok()?;
@@ -201,10 +199,6 @@ impl Part {
             let globs = other.leaf.reserved_globs();
             depends_on.extend(globs.map(|glob| format!("reserved for {whose}: {glob}")));
         }
-        if repository.quarantine.hold.is_some() {
-            let first_seen_at = settled.record.first_seen_at.0;
-            depends_on.push(format!("held as of {}, {first_seen_at}", step_of(now).0));
-        }
         Some(Self {
             digest: settled.record.blob()?.digest.clone(),
             depends_on,
@@ -214,6 +208,20 @@ impl Part {
 
 fn seconds(until: UnixMillis, now: UnixMillis) -> i64 {
     i64::try_from(until.since(now).as_secs()).unwrap_or(i64::MAX)
+}
+
+/// What the members' quarantine takes out of a merge. Which versions these are is found out where the indexes are read; here stands all
+/// that decides it: whose index, the moment, and when larder first had the index.
+fn visibility(given: &[Given], now: UnixMillis) -> Visibility {
+    let decided = given.iter().filter_map(|one| {
+        let repository = &one.leaf.entry.repository;
+        repository.quarantine.hold?;
+        let record = &one.document.as_ref().ok()?.settled.record;
+        let (name, moment) = (&repository.name, step_of(now).0);
+        let first_seen_at = record.first_seen_at.0;
+        Some(format!("{name} as of {moment}, first seen {first_seen_at}"))
+    });
+    Visibility::hiding(decided.collect(), Some(step_of(now).plus(HELD_STEP)))
 }
 
 /// The moment that quarantine is judged by: the same for all merges of ten minutes.
@@ -227,7 +235,6 @@ struct Input {
     document: Arc<crate::loaded::LoadedDocument>,
     leaf: Leaf,
     base: LinkBase,
-    quarantine: QuarantinePolicy,
     /// When larder first had the document.
     first_seen_at: UnixMillis,
     /// All members.
@@ -241,8 +248,14 @@ impl Input {
 
     /// A version is dated by what the index says of it; where that says nothing, larder first saw it when it first had the index.
     fn is_held(&self, created: Option<UnixMillis>, now: UnixMillis) -> bool {
-        let first_seen_at = created.map_or(self.first_seen_at, |_| now);
-        self.quarantine.verdict(created, first_seen_at, now) != Verdict::Clear
+        let dates = Dates {
+            stated: None,
+            last_modified: created,
+            first_seen_at: created.map_or(self.first_seen_at, |_| now),
+        };
+        let repository = &self.leaf.entry.repository;
+        judge_admitted(repository, Mutability::Immutable, &Facts { dates, now })
+            .is_some_and(|ruling| ruling.verdict != Verdict::Clear)
     }
 }
 
@@ -281,7 +294,6 @@ pub(super) async fn make(
             inputs.push(Input {
                 document: source.load()?,
                 base,
-                quarantine: leaf.entry.repository.quarantine.clone(),
                 first_seen_at,
                 leaf,
                 leaves: Arc::clone(&leaves),
@@ -334,6 +346,9 @@ fn merge(
             owns_names: input.leaf.owns_names,
             is_anothers: Some(is_anothers),
             is_held: input
+                .leaf
+                .entry
+                .repository
                 .quarantine
                 .hold
                 .is_some()

@@ -110,9 +110,13 @@ impl Weighter<String, Arc<HashSet<String>>> for ByWeight {
 /// A repository's epoch, as it was when something was made.
 type Epoch = (Arc<AtomicU64>, u64);
 
-/// Whether this version can serve a virtual repository of this package type.
-pub(crate) fn is_built(entry: &RepositoryState) -> bool {
-    entry.format.profile().merges
+/// In front of a member's name, in the paths of a virtual repository that lead to one member alone.
+pub(crate) const MEMBER: &str = read::MEMBER;
+
+/// The repositories that hold what a virtual one shows, in the order of priority.
+pub(crate) fn members_of(engine: &Virtual, owner: &RepositoryState) -> Vec<Arc<RepositoryState>> {
+    let leaves = members::leaves(engine, owner);
+    leaves.into_iter().map(|leaf| leaf.entry).collect()
 }
 
 /// The virtual repository that a request is for, if this version serves it.
@@ -120,7 +124,7 @@ pub(crate) fn of(engine: &Virtual, request: &ArtifactRequest<'_>) -> Option<Arc<
     let name = RepositoryName::parse(request.repository).ok()?;
     let entry = engine.registry.load().get(&name).cloned()?;
     let is_virtual = entry.repository.kind() == RepositoryKind::Virtual;
-    (is_virtual && is_built(&entry) && entry.not_built.is_none()).then_some(entry)
+    (is_virtual && entry.not_built.is_none()).then_some(entry)
 }
 
 /// Answers a request for something in a virtual repository.

@@ -20,7 +20,7 @@ use crate::document::derive::ForClient;
 use crate::document::derived::Sendable;
 use crate::document::marking::Marking;
 use crate::document::named::Named;
-use crate::policy::admission::{classify, not_built, path_fault};
+use crate::policy::admission::{classify, path_fault};
 use crate::policy::clearance::clear_non_artifact;
 use crate::repositories::RepositoryState;
 use crate::representation::vary;
@@ -52,12 +52,6 @@ pub(super) async fn serve(
     let repository = &owner.repository;
     let named = |fault: Fault| fault.in_repository(&repository.name);
     let format = owner.format;
-    if !format.profile().merges {
-        return Err(not_built(
-            owner,
-            "virtual repositories of this package type are not built in this version of larder",
-        ));
-    }
     if !matches!(*request.method, Method::GET | Method::HEAD) {
         let message = format!(
             "{} is a virtual repository: it is read with GET and HEAD",
@@ -122,7 +116,7 @@ impl Reading<'_> {
             .then(|| Marking::of(&registry.link_key, self.request.mount.base));
         let before = self.engine.assembled.get(&remembered);
         if let Some(assembled) = before.as_ref().filter(|one| one.is_good(self.engine.now())) {
-            let named = self.named(assembled, form, &base, false);
+            let named = self.named(assembled, form, &base);
             if let Some(document) = self.made_already(&named, marking.as_ref()).await {
                 count(&self.owner.counters.hits);
                 let documents = &self.engine.documents;
@@ -136,7 +130,7 @@ impl Reading<'_> {
             self.check(&given)?;
             let assembled =
                 Assembled::new(self.engine, &given, self.epochs.clone(), before.as_deref());
-            let named = self.named(&assembled, form, &base, Assembled::is_timed(&given));
+            let named = self.named(&assembled, form, &base);
             let unusable = Arc::new(OnceLock::new());
             let made = self.merge(&given, &named, marking.as_ref(), &unusable);
             let document = match (made.await, unusable.get()) {
@@ -224,14 +218,10 @@ impl Reading<'_> {
             .await
     }
 
-    fn named(
-        &self,
-        assembled: &Assembled,
-        form: &'static str,
-        base: &LinkBase,
-        is_timed: bool,
-    ) -> Named {
-        let persist = self.engine.registry.link_bases_are_known(self.format) && !is_timed;
+    fn named(&self, assembled: &Assembled, form: &'static str, base: &LinkBase) -> Named {
+        // What hides something for a time is not kept over a restart.
+        let persist = self.engine.registry.link_bases_are_known(self.format)
+            && !assembled.visibility.is_timed();
         let repository = &self.owner.repository;
         assembled.named(
             &repository.name,

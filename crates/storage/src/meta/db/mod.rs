@@ -25,13 +25,6 @@ pub enum Durability {
     Durable,
 }
 
-/// Where the commits of others stand, see [`MetadataStore::change_marker`](super::MetadataStore::change_marker).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ChangeMarker {
-    connection: u64,
-    version: i64,
-}
-
 /// What stands in the place `$n` of a statement.
 #[derive(Debug, Clone)]
 pub(crate) enum Value<'a> {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::query::Query;
@@ -15,7 +15,7 @@ use sqlx::sqlite::{
 use sqlx::{Row as _, SqlSafeStr as _, Transaction};
 
 use super::codes::kind_of;
-use super::{About, ChangeMarker, Column, DbError, Durability, Schema, Value};
+use super::{About, Column, DbError, Durability, Schema, Value};
 use crate::error::{StorageError, StorageErrorKind};
 
 /// How long a statement waits for another process's lock.
@@ -26,9 +26,6 @@ const READERS: u32 = 4;
 
 /// Takes the write lock at once, so that a transaction never fails half-way for want of it.
 const BEGIN: &str = "BEGIN IMMEDIATE";
-/// What another connection has committed changes this value, what this connection has committed does not
-/// (<https://www.sqlite.org/pragma.html#pragma_data_version>).
-const FOREIGN_COMMITS: &str = "PRAGMA data_version";
 /// The log is synchronised at each commit, or at checkpoints only (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
 const SYNCHRONISE_COMMITS: &str = "PRAGMA synchronous = FULL";
 const SYNCHRONISE_CHECKPOINTS: &str = "PRAGMA synchronous = NORMAL";
@@ -43,8 +40,6 @@ pub(crate) struct Db {
     pub(super) writer: SqlitePool,
     /// Whether the connection that writes synchronises each commit at present.
     synchronises: Arc<AtomicBool>,
-    /// The number of the connection that writes, among all that this process has made.
-    connection: Arc<AtomicU64>,
 }
 
 /// A transaction on the connection that writes. What is not committed is rolled back, also when it is dropped.
@@ -148,15 +143,11 @@ impl Db {
         options: SqliteConnectOptions,
         reader: Option<SqlitePool>,
     ) -> Result<Self, DbError> {
-        /// How many connections this process has made that write.
-        static MADE: AtomicU64 = AtomicU64::new(0);
         let synchronises = Arc::new(AtomicBool::new(false));
-        let connection = Arc::new(AtomicU64::new(0));
-        let (setting, number) = (Arc::clone(&synchronises), Arc::clone(&connection));
+        let setting = Arc::clone(&synchronises);
         let pool = pool(1).after_connect(move |_, _| {
             // A connection made anew has the settings that it was made with.
             setting.store(false, Ordering::Release);
-            number.store(MADE.fetch_add(1, Ordering::AcqRel) + 1, Ordering::Release);
             Box::pin(async { Ok(()) })
         });
         let writer = pool.connect_with(options).await?;
@@ -164,7 +155,6 @@ impl Db {
             reader: reader.unwrap_or_else(|| writer.clone()),
             writer,
             synchronises,
-            connection,
         })
     }
 
@@ -263,22 +253,6 @@ impl Db {
         Ok(Tx(
             Transaction::begin(writer, Some(BEGIN.into_sql_str())).await?
         ))
-    }
-
-    /// See [`MetadataStore::change_marker`](crate::MetadataStore::change_marker).
-    ///
-    /// # Errors
-    /// The engine fails.
-    pub(crate) async fn change_marker(&self) -> Result<ChangeMarker, DbError> {
-        let mut writer = self.writer.acquire().await?;
-        let version = sqlx::query_scalar(FOREIGN_COMMITS)
-            .fetch_one(&mut *writer)
-            .await?;
-        Ok(ChangeMarker {
-            // Versions of two connections cannot be compared.
-            connection: self.connection.load(Ordering::Acquire),
-            version,
-        })
     }
 
     /// Tables and indexes, as the engine lists them.
