@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_core::Stream;
+use larder_budget::BudgetUse;
 use larder_core::{ErrorCode, Fault, FaultKind, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    Answer, ArtifactRequest, Body, BudgetUse, Cleared, DiskSpace, FlushReport, FlushRequest,
-    Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket, MirrorReport, UpstreamReport,
-    Written,
+    Answer, ArtifactRequest, Body, Cleared, DiskSpace, FlushReport, FlushRequest, Health, HeldPage,
+    HeldRequest, HeldSize, HeldSummary, HotTicket, MirrorReport, UpstreamReport, Written,
 };
 use larder_formats::ErrorBody;
 

@@ -12,7 +12,7 @@
 //! | why a hit costs next to nothing | `hot.rs`, `warm.rs`, `remembered.rs`, `file_body.rs`, `frames.rs` |
 //! | which requests are refused before anything else | `request_check.rs`, `framing.rs`, `loops.rs`, `origin_guard.rs` |
 //! | what a client may send, and how it is told to stop | `request_body.rs`, `lingering.rs` |
-//! | how files come into local repositories | `upload.rs`, `uploads.rs` (how many at once) |
+//! | how files come into local repositories | `upload.rs` |
 
 mod access_log;
 mod activity;
@@ -60,7 +60,6 @@ mod striped;
 mod tls;
 mod unknown;
 mod upload;
-mod uploads;
 mod warm;
 mod watched;
 
