@@ -17,7 +17,7 @@
 //! | `decided.rs`, `loaded.rs` | what the log says of a decision; a document's bytes with what is needed to read them |
 //! | `target.rs`, `claim.rs`, `keys.rs` | what is meant: a document or file, what is stated of it, and its key |
 //! | `repositories/` | the configured repositories, their counters and the state of their upstreams |
-//! | `budget/`, `counters.rs`, `causes.rs` | leases of what is scarce, numbers, and what the log has spoken of |
+//! | `budget.rs`, `counters.rs`, `causes.rs` | bounds, numbers, and what the log has spoken of |
 
 mod answer;
 mod budget;
@@ -47,12 +47,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
+use larder_budget::{BudgetUse, Budgets};
 use larder_core::{Clock, Fault, PublicUrls, Repository, RepositoryName, Trail, UnixMillis};
 use larder_formats::LinkKey;
 use larder_storage::{BlobStore, MetadataStore};
 use larder_upstream::{Upstream, on_behalf};
 
-use budget::Budgets;
 use catalog::Catalog;
 use document::Documents;
 use operate::{Caches, Explainer, Operator};
@@ -65,7 +65,7 @@ use repositories::{Registry, Repositories};
 use transfer::Transfers;
 
 pub use answer::{Answer, Body, Freshness, HotTicket, Representation};
-pub use budget::{BudgetKind, BudgetUse, Limits, MOST_DERIVED_FILES};
+pub use budget::{Limits, MOST_DERIVED_FILES};
 pub use counters::{Counters, MirrorCounters, MirrorReport, RepositoryCounters, UpstreamQuota};
 pub use larder_storage::{Chunks, GrowingBody, HeldSize};
 pub use operate::{
@@ -99,6 +99,8 @@ pub struct EngineParts {
     pub public_urls: PublicUrls,
     /// Bounds.
     pub limits: Limits,
+    /// Where what is scarce is leased: the same for the whole process.
+    pub budgets: Arc<Budgets>,
 }
 
 /// The pipeline and its components. Cheap to share behind an `Arc`.
@@ -124,9 +126,9 @@ impl Engine {
             Arc::clone(&blobs),
             Arc::clone(&clock),
             Arc::clone(&counters),
-            parts.limits.downloads,
+            Arc::clone(&parts.budgets),
         );
-        let budgets = Budgets::new(parts.limits);
+        let budgets = parts.budgets;
         budgets.configured(&parts.repositories);
         let repositories = Repositories::default().next(
             parts.repositories,
@@ -143,6 +145,7 @@ impl Engine {
             clock: Arc::clone(&clock),
             link_key: parts.link_key,
             budgets: Arc::clone(&budgets),
+            limits: parts.limits,
             counters: Arc::clone(&counters),
         });
         let remote = Remote::new(remote::Parts {
@@ -154,6 +157,7 @@ impl Engine {
             upstream: Arc::clone(&parts.upstream),
             clock: Arc::clone(&clock),
             budgets: Arc::clone(&budgets),
+            limits: parts.limits,
         });
         let local = Arc::new(Local {
             catalog: Arc::clone(&catalog),
@@ -263,7 +267,7 @@ impl Engine {
 
     /// Downloads of files that may run at once.
     pub fn downloads_limit(&self) -> usize {
-        self.budgets.limits.downloads
+        self.budgets.totals().downloads
     }
 
     /// What of each scarce thing is in use, and who waits for it.

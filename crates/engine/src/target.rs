@@ -114,6 +114,12 @@ impl Target {
         }
     }
 
+    /// Whether files are waited for by way of it: files wait for their documents, so documents must never wait for files; a document that
+    /// heads a generation waits for the files of it, so these must not wait for others either.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.spec.is_document || self.facts.role.is_some()
+    }
+
     /// The generation that this document heads.
     pub(crate) fn generation(&self) -> Option<Generation> {
         self.heads_generation()

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use larder_testkit::{Behaviour, Payload};
-use support::{Bench, Client, FORMATS, Got, Peak, Published, alone, publish, too_slow};
+use support::{
+    Bench, Client, FORMATS, Got, Peak, Published, alone, eventually, publish, some_time, too_slow,
+};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -308,19 +310,12 @@ async fn every_form_and_coding_of_a_page_comes_from_one_download() {
     assert_eq!(bench.origin.count("*", file.document_at), 1);
     // The coded forms are made by now, or soon.
     for accept in ACCEPT {
-        let coded = async {
-            loop {
-                let got = ask(accept, "gzip").run().await.unwrap();
-                check_page(&got);
-                if got.answer.representation.content_encoding.as_deref() == Some("gzip") {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), coded)
-            .await
-            .expect("a compressed form is made");
+        eventually("a compressed form is made", async || {
+            let got = ask(accept, "gzip").run().await.unwrap();
+            check_page(&got);
+            got.answer.representation.content_encoding.as_deref() == Some("gzip")
+        })
+        .await;
     }
     assert_eq!(bench.origin.count("*", file.document_at), 1);
 }
@@ -408,7 +403,7 @@ async fn a_suffix_of_an_unknown_length_waits_for_the_end() {
         scene.bench.origin.hold_body(&scene.file.at, 2 * MIB);
         let suffix = tokio::spawn(scene.client().header("range", "bytes=-1000").run());
         let whole = tokio::spawn(scene.client().run());
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        some_time(Duration::from_millis(300)).await;
         assert!(!suffix.is_finished());
         scene.bench.origin.release(&scene.file.at);
         let got = suffix.await.unwrap().unwrap();
@@ -459,7 +454,7 @@ async fn heads_of_what_is_not_held_are_forwarded_once_for_all_who_wait() {
         .map(|_| tokio::spawn(scene.client().method(http::Method::HEAD).run()))
         .collect();
     origin.wait_for("HEAD", at, 1).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    some_time(Duration::from_millis(500)).await;
     origin.release(at);
     let mut collapsed = 0;
     for head in heads {

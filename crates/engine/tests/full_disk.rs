@@ -15,7 +15,7 @@ use futures_util::StreamExt as _;
 use larder_core::{Repository, Revalidate};
 use larder_engine::{Body, Limits};
 use larder_testkit::{Behaviour, Payload, Resource};
-use support::{Bench, FORMATS, Published, SmallDisk, fill, publish};
+use support::{Bench, FORMATS, Published, SmallDisk, fill, publish, some_time};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -42,6 +42,7 @@ impl Scene {
     /// Leaves `bytes` of space.
     async fn fill_up(&self, leave: u64) {
         fill(&self.filler(), leave);
+        // The store looks at the real disk by the real clock, and keeps for a second what it has seen.
         tokio::time::sleep(NEXT_LOOK).await;
     }
 
@@ -250,7 +251,7 @@ async fn hazard_r7_a_disk_that_fills_midway_keeps_the_prefix_and_goes_on_through
                 .run(),
         );
         bench.origin.wait_for("GET", &file.at, 1).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        some_time(Duration::from_millis(300)).await;
         bench.origin.release(&file.at);
         while let Some(got) = clients.join_next().await {
             got.unwrap().unwrap().body.unwrap();

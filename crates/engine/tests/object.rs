@@ -13,7 +13,7 @@ use http::Method;
 use larder_core::*;
 use larder_storage::{FsBlobStore, MemoryBlobStore, MemoryObjects, ObjectBlobStore};
 use larder_testkit::{Payload, Resource};
-use support::{Bench, publish};
+use support::{Bench, eventually, publish};
 
 /// Each answer of the service, and each chunk, takes so long.
 const DELAY: Duration = Duration::from_millis(1);
@@ -157,19 +157,12 @@ async fn a_long_document_is_parsed_from_its_object() {
     assert!(coded.is_hit());
     scene.bench.settled().await;
     // The compressed form is made behind the scenes, from the derivation in the store.
-    let made = async {
-        loop {
-            let got = scene.bench.ask(Method::GET, "helm", "index.yaml", &form);
-            let got = got.await.unwrap();
-            if got.answer.representation.content_encoding.is_some() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), made)
-        .await
-        .expect("a compressed form");
+    eventually("there is a compressed form", async || {
+        let got = scene.bench.ask(Method::GET, "helm", "index.yaml", &form);
+        let got = got.await.unwrap();
+        got.answer.representation.content_encoding.is_some()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

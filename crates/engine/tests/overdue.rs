@@ -16,12 +16,13 @@ mod repo;
 mod support;
 
 use std::pin::Pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::Method;
 use larder_core::{Fault, FaultKind, Pattern, Repository, Revalidate, Source};
 use larder_testkit::{Behaviour, Payload, Resource};
-use support::{Bench, Got, publish, upstream};
+use support::{Bench, Got, eventually, publish, some_time, upstream, while_time_passes};
+use tokio::time::Instant;
 
 /// `stale.wait` of the repositories of these tests.
 const WAIT: Duration = Duration::from_millis(400);
@@ -178,7 +179,7 @@ async fn where_no_copy_may_be_served_the_upstream_is_waited_for() {
             };
             tokio::join!(bench.get("generic", path), release).0
         };
-        let (got, took) = timed(asking).await;
+        let (got, took) = while_time_passes(timed(asking)).await;
         assert_eq!(got.unwrap().text(), "two");
         assert!(took >= WAIT * 3, "{took:?}");
     }
@@ -198,7 +199,7 @@ async fn a_large_body_is_handed_on_only_if_it_flows() {
             };
             tokio::join!(timed(bench.get("generic", "idx")), release).0
         };
-        let (got, took) = Box::pin(asking).await;
+        let (got, took) = while_time_passes(asking).await;
         if flows {
             let got = got.unwrap();
             assert!(got.answer.in_flight);
@@ -231,14 +232,11 @@ async fn hazard_x5_files_that_a_document_names_do_not_wait_for_it() {
         assert!(*got.unwrap().bytes() == body.slice(0, 1000), "{repository}");
         assert!(took < WAIT, "{repository}: {took:?}");
         assert_eq!(bench.origin.count("GET", at), 2);
-        // The file is held now.
-        while bench
-            .record(repository, &published.path, "")
-            .await
-            .is_none()
-        {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        eventually("the file is held", async || {
+            let record = bench.record(repository, &published.path, "").await;
+            record.is_some()
+        })
+        .await;
         let (got, took) = timed(bench.get(repository, &published.path)).await;
         assert!(got.unwrap().is_hit(), "{repository}");
         assert!(took < WAIT, "{repository}: {took:?}");
@@ -295,7 +293,7 @@ async fn hazard_x5_a_generation_is_served_as_one_while_the_next_does_not_come() 
             bench.wait(EXPIRED);
             two.publish(&bench.origin, "", Some(&one));
             // Nobody is in the middle of reading any more.
-            tokio::time::sleep(Duration::from_millis(600)).await;
+            some_time(Duration::from_millis(600)).await;
             let at = format!("/{held}");
             bench.origin.hold(&at);
             let of_one = |path| {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder::config::{Diagnostic, Settings, Severity};
+use larder_budget::Budgets;
 use larder_core::{Clock as _, Pseudonym, RepositoryKind, SystemClock};
 use larder_formats::LinkKey;
 use larder_server::{BindError, BoundServer, CertificateDates, bind, check_tls};
@@ -47,6 +48,7 @@ pub(crate) async fn prepare(
     settings: &Settings,
     shares: Shares,
     pseudonym: Pseudonym,
+    budgets: &Arc<Budgets>,
 ) -> Result<Prepared, Box<dyn Error>> {
     let directory = &settings.data_dir;
     make_directory(directory)?;
@@ -58,7 +60,13 @@ pub(crate) async fn prepare(
         .await
         .map_err(within)?;
     let link_key = link_key(&metadata).await?;
-    let server = bind(server_settings(settings, shares, pseudonym)).await?;
+    let server = bind(server_settings(
+        settings,
+        shares,
+        pseudonym,
+        Arc::clone(budgets),
+    ))
+    .await?;
     Ok(Prepared {
         _lock: lock,
         blobs,
@@ -260,7 +268,8 @@ fn addresses(settings: &Settings, is_held: bool, found: &mut Findings) {
     while !open.listen.is_empty() {
         let shares = wanted_shares(&open);
         let bound = in_runtime(async {
-            bind(server_settings(&open, shares, Pseudonym::random()))
+            let pseudonym = Pseudonym::random();
+            bind(server_settings(&open, shares, pseudonym, Arc::default()))
                 .await
                 .map(drop)
         });

@@ -11,6 +11,7 @@ use crate::prepare::{Prepared, prepare};
 use crate::reload::{Reloading, reload_on_change};
 use crate::stop::{DrainTime, ignore_user_signals, until_stopped};
 use larder::config::{Settings, Sources};
+use larder_budget::{Budgets, Totals};
 use larder_core::{Clock, Pseudonym, SystemClock};
 use larder_engine::{Engine, EngineParts, Limits};
 use larder_server::{LiveSettings, ServerLimits, ServerSettings, TlsFiles};
@@ -49,7 +50,7 @@ pub(crate) fn wanted_shares(settings: &Settings) -> Shares {
     Shares {
         connections: settings.limits.connections,
         downloads: settings.limits.downloads,
-        uploads: ServerLimits::default().uploads,
+        uploads: Totals::default().uploads,
         hot_files: larder_server::hot_files(settings.hot_set),
         blobs: larder_storage::MOST_OPEN_BLOBS,
         derived: larder_engine::MOST_DERIVED_FILES,
@@ -63,7 +64,15 @@ async fn serve(
     open_files: usize,
 ) -> Result<(), Box<dyn Error>> {
     let ignoring = tokio::spawn(ignore_user_signals());
-    let options = Options::new(format!("larder/{VERSION}"));
+    let budgets = Arc::new(Budgets::new(Totals {
+        downloads: shares.downloads,
+        uploads: shares.uploads,
+        ..Totals::default()
+    }));
+    let options = Options {
+        budgets: Arc::clone(&budgets),
+        ..Options::new(format!("larder/{VERSION}"))
+    };
     let pseudonym = options.pseudonym;
     // The lock is held until the process ends.
     let Prepared {
@@ -72,7 +81,7 @@ async fn serve(
         metadata,
         link_key,
         server,
-    } = prepare(&settings, shares, pseudonym).await?;
+    } = prepare(&settings, shares, pseudonym, &budgets).await?;
     let upstream = Arc::new(HttpUpstream::new(options));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let engine = Engine::new(EngineParts {
@@ -86,10 +95,10 @@ async fn serve(
         public_urls: settings.public_urls.clone(),
         limits: Limits {
             document_size: settings.limits.document_size,
-            downloads: shares.downloads,
             derived_files: shares.derived,
             ..Limits::default()
         },
+        budgets,
     });
     tell_of_start(&settings, server.local_addrs(), shares, open_files);
     let drain = DrainTime::new(settings.drain);
@@ -150,6 +159,7 @@ pub(crate) fn server_settings(
     settings: &Settings,
     shares: Shares,
     pseudonym: Pseudonym,
+    budgets: Arc<Budgets>,
 ) -> ServerSettings {
     ServerSettings {
         listen: settings.listen.clone(),
@@ -158,11 +168,11 @@ pub(crate) fn server_settings(
         hot_files: shares.hot_files,
         limits: ServerLimits {
             connections: shares.connections,
-            uploads: shares.uploads,
             ..ServerLimits::default()
         },
         version: VERSION,
         pseudonym,
+        budgets,
         live: live_settings(settings),
     }
 }

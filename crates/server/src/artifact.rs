@@ -90,7 +90,9 @@ async fn receive<B: Backend>(
     else {
         return Ok(Bytes::new());
     };
-    request_body::collect(body, most, &exchange.shared.bodies, &exchange.shared.limits).await
+    let shared = &exchange.shared;
+    let room = (&*shared.budgets, address.repository);
+    request_body::collect(body, most, room, &shared.limits).await
 }
 
 pub(crate) fn refused<B: Backend>(

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_core::Stream;
+use larder_budget::BudgetUse;
 use larder_core::{Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    Answer, ArtifactRequest, Body, BudgetUse, Cleared, DiskSpace, Explanation, FlushReport,
+    Answer, ArtifactRequest, Body, Cleared, DiskSpace, Explanation, FlushReport,
     FlushRequest, Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket, MirrorReport,
     UpstreamReport, Written,
 };

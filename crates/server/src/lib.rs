@@ -13,7 +13,7 @@
 //! | which requests are refused before anything else | `request_check.rs`, `framing.rs`, `loops.rs`, `origin_guard.rs` |
 //! | what a client may send, and how it is told to stop | `request_body.rs`, `lingering.rs` |
 //! | why a path is answered as it is | `explain.rs` |
-//! | how files come into local repositories | `upload.rs`, `uploads.rs` (how many at once) |
+//! | how files come into local repositories | `upload.rs` |
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]
 
@@ -64,7 +64,6 @@ mod striped;
 mod tls;
 mod unknown;
 mod upload;
-mod uploads;
 mod warm;
 mod watched;
 

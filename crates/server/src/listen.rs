@@ -27,13 +27,11 @@ use crate::health_page::ReloadReport;
 use crate::hot::HotSet;
 use crate::metrics::Metrics;
 use crate::places::{Peer, Places, Seat};
-use crate::request_body::BodyBudget;
 use crate::service::Service;
 use crate::settings::{LiveSettings, ServerSettings};
 use crate::state::{Connection, Shared};
 use crate::streams::Streams;
 use crate::tls::{Tls, TlsError};
-use crate::uploads::Uploads;
 use crate::warm::{Sightings, WarmSet};
 use crate::watched::Watched;
 
@@ -142,8 +140,7 @@ pub async fn bind(settings: ServerSettings) -> Result<BoundServer, BindError> {
         metrics: Metrics::new(),
         hot_set_limit: settings.hot_set_bytes,
         limits: settings.limits,
-        bodies: BodyBudget::new(settings.limits.bodies_bytes),
-        uploads: Uploads::new(settings.limits.uploads),
+        budgets: settings.budgets,
         loopback_only: addresses.iter().all(is_loopback),
         version: settings.version,
         started: SystemClock.now(),

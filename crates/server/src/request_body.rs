@@ -1,23 +1,21 @@
 //! Bodies of requests. Who asks for nothing that takes a body is answered before a byte of it is read; whoever may send one takes
 //! room for it from a budget that all bodies of the process share, and has to keep up. Uploads pass through and are never held.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use larder_budget::{BudgetKind, Budgets, Lease, Refused};
 use larder_core::{ErrorCode, Fault, FaultKind};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::backend::UploadBody;
 use crate::settings::ServerLimits;
-use crate::uploads::UploadPlace;
 
 /// Room that is taken at a time for a body that does not say its length: about what one read brings.
-const STEP: usize = 16 << 10;
+const STEP: u64 = 16 << 10;
 
 /// A body that does not say its length must come as fast as one of this length, in bytes.
 const ASSUMED: u64 = 256 << 10;
@@ -25,35 +23,17 @@ const ASSUMED: u64 = 256 << 10;
 /// When a client that found no room should ask again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
-/// The room that all request bodies of the process share.
-#[derive(Debug)]
-pub(crate) struct BodyBudget(Arc<Semaphore>);
-
-impl BodyBudget {
-    /// Room for so many bytes.
-    pub(crate) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))))
-    }
-
-    /// Takes room for `bytes`, once those who came before have theirs.
-    async fn lease(&self, bytes: usize, patience: Duration) -> Result<OwnedSemaphorePermit, Fault> {
-        let busy = || {
-            let message = "larder is reading as many request bodies as it has memory for; ask again in a moment";
-            Fault::new(FaultKind::Unavailable, ErrorCode::Busy, message)
-                .retry_after(Some(ASK_AGAIN))
-        };
-        let wanted = u32::try_from(bytes).map_err(|_| busy())?;
-        match timeout(patience, Arc::clone(&self.0).acquire_many_owned(wanted)).await {
-            Ok(Ok(lease)) => Ok(lease),
-            Ok(Err(_)) | Err(_) => Err(busy()),
-        }
-    }
+/// Why a body has no room.
+fn busy(_: Refused) -> Fault {
+    let message =
+        "larder is reading as many request bodies as it has memory for; ask again in a moment";
+    Fault::new(FaultKind::Unavailable, ErrorCode::Busy, message).retry_after(Some(ASK_AGAIN))
 }
 
 /// Bytes together with their room, which is given back when nobody holds the bytes any more.
 struct Leased {
     bytes: Bytes,
-    _room: OwnedSemaphorePermit,
+    _room: Lease,
 }
 
 impl AsRef<[u8]> for Leased {
@@ -62,11 +42,12 @@ impl AsRef<[u8]> for Leased {
     }
 }
 
-/// The whole body, of at most `most` bytes. What is too long is refused by its `Content-Length`, before anything is read.
+/// The whole body of a request to a repository, of at most `most` bytes. What is too long is refused by its `Content-Length`, before
+/// anything is read.
 pub(crate) async fn collect(
     body: &mut Incoming,
     most: u64,
-    budget: &BodyBudget,
+    (budgets, repository): (&Budgets, &str),
     limits: &ServerLimits,
 ) -> Result<Bytes, Fault> {
     let most = most.min(limits.body_bytes as u64);
@@ -77,33 +58,28 @@ pub(crate) async fn collect(
     if declared == Some(0) {
         return Ok(Bytes::new());
     }
-    let first = declared.map_or(STEP, |length| length as usize);
-    let mut room = budget.lease(first, limits.body_patience).await?;
+    let (first, patience) = (declared.unwrap_or(STEP), limits.body_patience);
+    let room = budgets.lease_within(BudgetKind::RequestBytes, repository, first, patience);
+    let (mut room, mut has_room_for) = (room.await.map_err(busy)?, first);
     let mut pace = Pace::new(declared.unwrap_or(ASSUMED), limits);
-    let mut all = BytesMut::with_capacity(first);
+    let mut all = BytesMut::with_capacity(first as usize);
     while let Some(frame) = pace.next(body).await? {
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        let length = all.len() + data.len();
-        if length as u64 > most {
+        let length = (all.len() + data.len()) as u64;
+        if length > most {
             return Err(too_large(most));
         }
-        if length > room.num_permits() {
-            room.merge(
-                budget
-                    .lease(length + STEP - room.num_permits(), limits.body_patience)
-                    .await?,
-            );
+        if length > has_room_for {
+            let more = length + STEP - has_room_for;
+            room.grow(more, patience).await.map_err(busy)?;
+            has_room_for += more;
         }
         all.extend_from_slice(&data);
-        pace.received = length as u64;
+        pace.received = length;
     }
-    drop(
-        room.num_permits()
-            .checked_sub(all.len())
-            .and_then(|unused| room.split(unused)),
-    );
+    room.shrink_to(all.len() as u64);
     Ok(Bytes::from_owner(Leased {
         bytes: all.freeze(),
         _room: room,
@@ -161,7 +137,7 @@ impl Pace {
 pub(crate) fn stream<'b>(
     body: &'b mut Incoming,
     limits: &ServerLimits,
-    place: &'b UploadPlace,
+    place: &'b Lease,
 ) -> UploadBody<'b> {
     let start = (body, Progress::new(limits));
     let frames = futures_util::stream::unfold(Some(start), move |state| async move {

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use larder_budget::Budgets;
 use larder_core::{Pseudonym, PublicUrls, Secret};
 
 /// Everything the server is started with.
@@ -25,6 +27,8 @@ pub struct ServerSettings {
     pub version: &'static str,
     /// What larder calls itself in the `Via` of what it sends upstream: a request that carries it has come back.
     pub pseudonym: Pseudonym,
+    /// Where uploads and the bytes of request bodies are leased: the same for the whole process.
+    pub budgets: Arc<Budgets>,
     /// What a reload may change.
     pub live: LiveSettings,
 }
@@ -79,19 +83,14 @@ pub struct ServerLimits {
     pub upload_timeout: Duration,
     /// An upload that brings fewer bytes than this in any `upload_timeout` is given up; one that others wait for, sooner.
     pub upload_bytes: u64,
-    /// Uploads that are received at once. No repository has more than three quarters of them, and no more than a quarter while others
-    /// wait.
-    pub uploads: usize,
-    /// How long an upload waits for its place among `uploads`.
+    /// How long an upload waits for its place among others.
     pub upload_patience: Duration,
     /// From the beginning of a request body to its end.
     pub body_total: Duration,
-    /// How long a request body waits for room in `bodies_bytes`.
+    /// How long a request body waits for room among others.
     pub body_patience: Duration,
     /// Largest request body that is collected in memory, in bytes.
     pub body_bytes: usize,
-    /// What all request bodies together may take of memory, in bytes.
-    pub bodies_bytes: usize,
     /// From accepting a connection to the end of its TLS handshake.
     pub handshake_timeout: Duration,
     /// What running answers are given when the server stops.
@@ -109,12 +108,10 @@ impl Default for ServerLimits {
             body_timeout: Duration::from_secs(10),
             upload_timeout: Duration::from_mins(1),
             upload_bytes: 64 << 10,
-            uploads: 128,
             upload_patience: Duration::from_secs(5),
             body_total: Duration::from_mins(1),
             body_patience: Duration::from_secs(5),
             body_bytes: 10 << 20,
-            bodies_bytes: 64 << 20,
             handshake_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(30),
         }

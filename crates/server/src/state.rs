@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use larder_budget::Budgets;
 use larder_core::{Pseudonym, UnixMillis};
 use larder_sendfile::FileSender;
 
@@ -13,10 +14,8 @@ use crate::health_page::ReloadReport;
 use crate::hot::HotSet;
 use crate::metrics::Metrics;
 use crate::places::Seat;
-use crate::request_body::BodyBudget;
 use crate::settings::{LiveSettings, ServerLimits};
 use crate::tls::Tls;
-use crate::uploads::Uploads;
 use crate::warm::{Sightings, WarmSet};
 
 /// Shared by all requests, whatever answers them.
@@ -30,8 +29,8 @@ pub(crate) struct Shared {
     pub(crate) limits: ServerLimits,
     /// Bytes that the hot set may take.
     pub(crate) hot_set_limit: u64,
-    pub(crate) bodies: BodyBudget,
-    pub(crate) uploads: Arc<Uploads>,
+    /// Where uploads and the bytes of request bodies are leased.
+    pub(crate) budgets: Arc<Budgets>,
     pub(crate) loopback_only: bool,
     pub(crate) version: &'static str,
     pub(crate) started: UnixMillis,

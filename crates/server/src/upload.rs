@@ -1,11 +1,14 @@
 //! `PUT` and `DELETE` on a path of a local repository. The guard has been asked before; what may be written is the pipeline's to say,
 //! and it says all it can before a byte of the body is read: only then does a client that waits for `100 Continue` get it.
 
+use std::time::Duration;
+
 use http::header::{ETAG, LOCATION};
 use http::{HeaderName, Method, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use larder_core::{Fault, RepositoryKind};
+use larder_budget::{BudgetKind, Refused};
+use larder_core::{ErrorCode, Fault, FaultKind, RepositoryKind};
 use larder_engine::Written;
 use serde_json::json;
 
@@ -18,6 +21,9 @@ use crate::metrics::RequestKind;
 use crate::problem::Audience;
 use crate::request_body;
 use crate::respond::insert;
+
+/// When a client that found no place should ask again.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
@@ -69,15 +75,21 @@ async fn put<B: Backend>(
 ) -> Result<Response<ResponseBody>, Fault> {
     let length = body.size_hint().exact();
     let limits = &exchange.shared.limits;
-    let uploads = &exchange.shared.uploads;
+    let (budgets, patience) = (&exchange.shared.budgets, limits.upload_patience);
     // Until the upload is durable: what is received counts as long as its file is open.
-    let place = uploads
-        .take(address.repository, limits.upload_patience)
-        .await?;
+    let place = budgets.lease_within(BudgetKind::Uploads, address.repository, 1, patience);
+    let place = place.await.map_err(busy)?;
     let stream = request_body::stream(body, limits, &place);
     let request = artifact::request(exchange, address, bytes::Bytes::new());
     let written = exchange.backend.write(request, length, stream).await?;
     Ok(acknowledged(exchange, address.repository, &written))
+}
+
+/// No place in time. Whoever sends slowly has one for a long time.
+fn busy(_: Refused) -> Fault {
+    let message =
+        "as many uploads as larder takes at once are being received; send it again in a moment";
+    Fault::new(FaultKind::Unavailable, ErrorCode::Busy, message).retry_after(Some(ASK_AGAIN))
 }
 
 fn acknowledged<B>(

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use larder_budget::Budgets;
 use larder_core::{SafeUrl, UpstreamSettings};
 use reqwest::{Client, Proxy, redirect, retry};
 use tokio::sync::OnceCell;
@@ -105,10 +106,14 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    pub(crate) fn new(user_agent: String, lookup: Arc<dyn NameLookup>) -> Self {
+    pub(crate) fn new(
+        user_agent: String,
+        lookup: Arc<dyn NameLookup>,
+        budgets: Arc<Budgets>,
+    ) -> Self {
         Self {
             user_agent,
-            lookups: Lookups::new(lookup),
+            lookups: Lookups::new(lookup, budgets),
             built: Mutex::default(),
         }
     }

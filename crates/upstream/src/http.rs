@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use larder_budget::Budgets;
 use larder_core::{
     Clock, Pseudonym, RepositoryName, SafeUrl, SystemClock, UpstreamAuth, UpstreamSettings, shown,
 };
@@ -33,6 +34,8 @@ pub struct Options {
     pub lookup: Arc<dyn NameLookup>,
     /// What larder calls itself in `Via`. The server must know it too, so that it knows its own requests.
     pub pseudonym: Pseudonym,
+    /// Where name look-ups are leased.
+    pub budgets: Arc<Budgets>,
 }
 
 impl Options {
@@ -43,6 +46,7 @@ impl Options {
             clock: Arc::new(SystemClock),
             lookup: Arc::new(SystemLookup),
             pseudonym: Pseudonym::random(),
+            budgets: Arc::default(),
         }
     }
 }
@@ -101,7 +105,7 @@ impl HttpUpstream {
     /// Makes no connection and reads no file yet.
     pub fn new(options: Options) -> Self {
         Self {
-            clients: Clients::new(options.user_agent, options.lookup),
+            clients: Clients::new(options.user_agent, options.lookup, options.budgets),
             authority: Authority::new(Arc::clone(&options.clock)),
             pseudonym: options.pseudonym,
             breakers: Arc::new(Breakers::new(options.clock)),

@@ -9,14 +9,10 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use larder_budget::{BudgetKind, Budgets, Lease};
+use tokio::sync::watch;
 
 use crate::resolver::NameLookup;
-
-/// Look-ups under way at once. Each may take a thread of the blocking pool, which has 512.
-const AT_ONCE: usize = 64;
-/// As many of them as one repository may have.
-const SHARE: usize = AT_ONCE / 4;
 
 /// On whose behalf a name is looked up, and which.
 type Asked = (Arc<str>, String);
@@ -36,27 +32,21 @@ pub(crate) struct Unresolved {
 #[derive(Debug)]
 pub(crate) struct Lookups {
     lookup: Arc<dyn NameLookup>,
-    places: Arc<Semaphore>,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    running: HashMap<Asked, Arc<watch::Sender<Option<Found>>>>,
-    shares: HashMap<Arc<str>, Arc<Semaphore>>,
+    budgets: Arc<Budgets>,
+    running: Mutex<HashMap<Asked, Arc<watch::Sender<Option<Found>>>>>,
 }
 
 impl Lookups {
-    pub(crate) fn new(lookup: Arc<dyn NameLookup>) -> Arc<Self> {
+    pub(crate) fn new(lookup: Arc<dyn NameLookup>, budgets: Arc<Budgets>) -> Arc<Self> {
         Arc::new(Self {
             lookup,
-            places: Arc::new(Semaphore::new(AT_ONCE)),
-            state: Mutex::default(),
+            budgets,
+            running: Mutex::default(),
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn running(&self) -> MutexGuard<'_, HashMap<Asked, Arc<watch::Sender<Option<Found>>>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The addresses of `name`, looked up for `owner` (a repository), waiting no longer than `wait`.
@@ -79,29 +69,27 @@ impl Lookups {
         match found {
             Some(Ok(addresses)) => Ok(addresses),
             Some(Err((kind, text))) => Err(Box::new(io::Error::new(kind, text))),
-            None => Err("the look-up was given up".into()),
+            None => Err("as many names as may be are being looked up for this repository: its resolver may be slow".into()),
         }
     }
 
     /// The look-up that is under way, or a new one.
     fn join_or_begin(self: &Arc<Self>, asked: Asked) -> watch::Receiver<Option<Found>> {
-        let mut state = self.lock();
-        if let Some(running) = state.running.get(&asked) {
+        let mut all = self.running();
+        if let Some(running) = all.get(&asked) {
             return running.subscribe();
         }
         let sender = Arc::new(watch::Sender::new(None));
         let receiver = sender.subscribe();
-        let share = state.shares.entry(Arc::clone(&asked.0));
-        let share = Arc::clone(share.or_insert_with(|| Arc::new(Semaphore::new(SHARE))));
-        state.running.insert(asked.clone(), Arc::clone(&sender));
-        drop(state);
+        all.insert(asked.clone(), Arc::clone(&sender));
+        drop(all);
         let running = Running {
             lookups: Arc::clone(self),
             asked,
             sender,
         };
         // It goes on when nobody waits any more: the resolver cannot be called off.
-        crate::spawn(running.run(share));
+        crate::spawn(running.run());
         receiver
     }
 }
@@ -114,8 +102,8 @@ struct Running {
 }
 
 impl Running {
-    async fn run(self, share: Arc<Semaphore>) {
-        let Some(_places) = self.place(share).await else {
+    async fn run(self) {
+        let Some(_place) = self.place().await else {
             return;
         };
         let found = self.lookups.lookup.addresses(&self.asked.1).await;
@@ -125,29 +113,25 @@ impl Running {
         self.sender.send_replace(Some(found));
     }
 
-    /// A place among the repository's own and one among all. `None`: nobody waits for it any more.
-    async fn place(&self, share: Arc<Semaphore>) -> Option<[OwnedSemaphorePermit; 2]> {
-        let places = async {
-            let own = share.acquire_owned().await.ok()?;
-            let one = Arc::clone(&self.lookups.places)
-                .acquire_owned()
-                .await
-                .ok()?;
-            Some([own, one])
-        };
-        let mut places = std::pin::pin!(places);
+    /// A place. `None`: nobody waits for it any more, or too much of the repository waits.
+    async fn place(&self) -> Option<Lease> {
+        let place = self
+            .lookups
+            .budgets
+            .place(BudgetKind::Lookups, &self.asked.0);
+        let mut place = std::pin::pin!(place);
         loop {
             tokio::select! {
                 biased;
                 () = self.sender.closed() => {
-                    let mut state = self.lookups.lock();
+                    let mut all = self.lookups.running();
                     // Somebody may have joined at the last moment.
                     if self.sender.receiver_count() == 0 {
-                        state.running.remove(&self.asked);
+                        all.remove(&self.asked);
                         return None;
                     }
                 }
-                places = &mut places => return places,
+                place = &mut place => return place.ok(),
             }
         }
     }
@@ -156,13 +140,12 @@ impl Running {
 impl Drop for Running {
     /// Who comes from now on begins anew, however this has ended.
     fn drop(&mut self) {
-        let mut state = self.lookups.lock();
-        if state
-            .running
+        let mut all = self.lookups.running();
+        if all
             .get(&self.asked)
             .is_some_and(|running| Arc::ptr_eq(running, &self.sender))
         {
-            state.running.remove(&self.asked);
+            all.remove(&self.asked);
         }
     }
 }

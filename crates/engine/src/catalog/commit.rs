@@ -8,7 +8,8 @@ use larder_core::{ArtifactRecord, Digest, SourceKey, UnixMillis, fresh_until};
 use larder_storage::{BlobInfo, Change, Expected, Receipt, SealedSpool};
 use tokio::sync::{MutexGuard, mpsc, oneshot};
 
-use super::{Absence, Catalog, SpoolPlace, superseded};
+use super::{Absence, Catalog, superseded};
+use crate::budget::Lease;
 use crate::counters::count;
 use crate::repositories::RepositoryState;
 use crate::target::Target;
@@ -82,7 +83,7 @@ pub(crate) struct Batch<'a> {
 #[derive(Debug)]
 pub(super) enum Message {
     /// Commits that become visible together, and the places of their open files.
-    Commits(Vec<Commit>, Vec<SpoolPlace>),
+    Commits(Vec<Commit>, Vec<Lease>),
     Barrier(oneshot::Sender<()>),
 }
 

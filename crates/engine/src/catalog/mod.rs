@@ -11,7 +11,6 @@
 //! | `listing.rs` | pages of records, sizes, and what the collector does |
 //! | `bus.rs` | what other engines over the same data have changed |
 //! | `room.rs` | what nothing refers to any more, and the bytes behind records |
-//! | `spools.rs` | how many bodies may be on their way to a commit, each an open file |
 //! | `trouble.rs` | storage that does not take what it should |
 //!
 //! Nobody else sees the database, the in-process copies or the epochs. A change says what it replaces, and is left out where that is no
@@ -25,7 +24,6 @@ mod listing;
 mod local;
 mod records;
 mod room;
-mod spools;
 mod trouble;
 
 use std::sync::Arc;
@@ -38,9 +36,9 @@ use larder_storage::{
 };
 use larder_upstream::in_request;
 use records::Records;
-use spools::Spools;
 use tokio::sync::mpsc;
 
+use crate::budget::{BudgetKind, Budgets, Lease};
 use crate::counters::Counters;
 use crate::repositories::RepositoryState;
 use crate::target::Target;
@@ -49,7 +47,6 @@ pub(crate) use absences::Absence;
 pub(crate) use bus::Foreign;
 pub(crate) use commit::{Batch, Commit, Landing, RecordChange};
 pub(crate) use epochs::Epoch;
-pub(crate) use spools::SpoolPlace;
 pub(crate) use trouble::Trouble;
 
 /// Records, what is remembered of absences, and the epochs of repositories.
@@ -63,7 +60,7 @@ pub(crate) struct Catalog {
     /// This engine, among the users of the database.
     writer: Writer,
     queue: commit::CommitQueue,
-    spools: Arc<Spools>,
+    budgets: Arc<Budgets>,
     /// Held by whoever makes records visible that others are compared with.
     committing: tokio::sync::Mutex<()>,
     trouble: Trouble,
@@ -73,14 +70,14 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    /// The catalog of a database and a blob store, for so many downloads at once; starts the task that commits what is enqueued. Must be
+    /// The catalog of a database and a blob store; starts the task that commits what is enqueued. Must be
     /// called within a Tokio runtime.
     pub(crate) fn new(
         metadata: MetadataStore,
         blobs: Arc<dyn BlobStore>,
         clock: Arc<dyn Clock>,
         counters: Arc<Counters>,
-        downloads: usize,
+        budgets: Arc<Budgets>,
     ) -> Arc<Self> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let catalog = Arc::new(Self {
@@ -91,7 +88,7 @@ impl Catalog {
             clock,
             writer: Writer::unique(),
             queue: commit::CommitQueue::new(sender),
-            spools: Spools::new(downloads),
+            budgets,
             committing: tokio::sync::Mutex::default(),
             trouble: Trouble::default(),
             counters,
@@ -349,14 +346,23 @@ impl Catalog {
         self.absences.forget(self.now(), which);
     }
 
-    /// Waits for room for the body of this source among what is to be committed. Before the upstream is asked.
+    /// Waits for room for the body of this source among what is to be committed, and not for ever. Before the upstream is asked: committing
+    /// takes a disk's time, and a quick upstream would fill the queue with open files until nobody can open one (hazard R5). How many
+    /// downloads are under way is bounded by their own places.
     pub(crate) async fn spool_room(&self, wanted: &Target) {
-        self.spools.room(wanted).await;
+        let repository = wanted.key.repository.as_str();
+        // What has come to be committed takes its place by itself.
+        drop(
+            self.budgets
+                .place_if_any(spools_of(wanted), repository)
+                .await,
+        );
     }
 
-    /// A place there for a body that has arrived.
-    pub(crate) fn spool_place_now(&self, wanted: &Target) -> SpoolPlace {
-        self.spools.take_now(wanted)
+    /// A place there for a body that has arrived: it waits for nobody.
+    pub(crate) fn spool_place_now(&self, wanted: &Target) -> Lease {
+        let repository = wanted.key.repository.as_str();
+        self.budgets.take_anyway(spools_of(wanted), repository)
     }
 
     /// Storage that does not take what it should.
@@ -398,6 +404,15 @@ fn without_voucher(record: &ArtifactRecord) -> ArtifactRecord {
     ArtifactRecord {
         verified: false,
         ..record.clone()
+    }
+}
+
+/// Of which kind a source's spool is.
+fn spools_of(wanted: &Target) -> BudgetKind {
+    if wanted.is_waited_for() {
+        BudgetKind::DocumentSpools
+    } else {
+        BudgetKind::Spools
     }
 }
 

@@ -152,7 +152,7 @@ impl Documents {
             .filter(|_| !coding::name_says_compressed(&wanted.spec.key_path));
         let decoded_here = label.is_some();
         if let Some(label) = label {
-            body = coding::decode(&body, &label, self.budgets.limits.document_size)
+            body = coding::decode(&body, &label, self.document_size)
                 .map_err(|message| unusable_document(wanted, &message))?;
             // The upstream's tag belongs to the coded form.
             headers.etag = None;
@@ -215,7 +215,7 @@ impl Documents {
         label: &str,
     ) -> Result<Whole, FetchError> {
         let received = &whole.received;
-        let limit = self.budgets.limits.document_size;
+        let limit = self.document_size;
         if received.length > limit || !(received.spool.is_some() || whole.fill.holds_everything()) {
             let message = "the upstream compressed the file unasked, and it is too large to be unpacked in memory";
             return Err(FetchError::unusable(ErrorCode::UnaskedCoding, message));
@@ -279,7 +279,7 @@ impl Documents {
     ) -> Result<T, Fault> {
         let leases = self
             .budgets
-            .parser(repository, bytes)
+            .parser(repository.as_str(), bytes)
             .await
             .map_err(|refused| busy(repository, &too_much_under_way(refused).message))?;
         let leased = move || {

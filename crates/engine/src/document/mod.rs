@@ -34,7 +34,7 @@ use larder_core::{Clock, UnixMillis};
 use larder_formats::LinkKey;
 use larder_storage::BlobStore;
 
-use crate::budget::Budgets;
+use crate::budget::{Budgets, Limits};
 use crate::catalog::Catalog;
 use crate::counters::Counters;
 use crate::transfer::Transfers;
@@ -51,6 +51,8 @@ pub(crate) struct Documents {
     clock: Arc<dyn Clock>,
     link_key: LinkKey,
     budgets: Arc<Budgets>,
+    /// Longest document that is read, in bytes.
+    document_size: u64,
     counters: Arc<Counters>,
     claim_tables: ClaimTables,
     derivations: Derivations,
@@ -68,6 +70,7 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) link_key: LinkKey,
     pub(crate) budgets: Arc<Budgets>,
+    pub(crate) limits: Limits,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -80,8 +83,9 @@ impl Documents {
             blobs: parts.blobs,
             clock: parts.clock,
             link_key: parts.link_key,
-            derivations: Derivations::new(parts.budgets.limits.derived_files),
+            derivations: Derivations::new(parts.limits.derived_files),
             budgets: parts.budgets,
+            document_size: parts.limits.document_size,
             counters: parts.counters,
             claim_tables: ClaimTables::new(),
             familiar_bases: FamiliarBases::default(),

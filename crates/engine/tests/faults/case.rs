@@ -296,6 +296,7 @@ impl Case {
             }
             bench.settled().await;
             bench.wait(60);
+            // What a busy machine lacks is real time.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("a healthy upstream, and still no {path}: {last:?}");

@@ -26,7 +26,7 @@ use std::time::Duration;
 use larder_core::{Fault, FaultKind};
 use larder_engine::HotTicket;
 use larder_testkit::{Payload, Resource};
-use support::{Bench, Got, Published};
+use support::{Bench, Got, Published, eventually};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -72,17 +72,13 @@ async fn assert_nothing_kept(bench: &Bench, file: &Published, body: &Payload) {
 
 /// What the server's hot set would hold of an answer, once it may.
 async fn remembered(bench: &Bench, repository: &str, target: &str) -> HotTicket {
-    let asking = async {
-        loop {
-            if let Some(ticket) = bench.client(repository, target).answer().await.unwrap().hot {
-                return ticket;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), asking)
-        .await
-        .expect("the answer may be remembered at last")
+    let mut ticket = None;
+    eventually("the answer may be remembered", async || {
+        ticket = bench.client(repository, target).answer().await.unwrap().hot;
+        ticket.is_some()
+    })
+    .await;
+    ticket.unwrap()
 }
 
 /// The published file is served whole from what is held.

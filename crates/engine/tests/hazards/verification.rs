@@ -6,7 +6,7 @@ use bytes::Bytes;
 use larder_core::FaultKind;
 use larder_testkit::{Behaviour, Payload, Resource};
 
-use crate::support::{Bench, helm_index, npm_packument, publish, pypi_page};
+use crate::support::{Bench, eventually, helm_index, npm_packument, publish, pypi_page, some_time};
 use crate::{KIB, MIB, assert_hit, refusal, remembered};
 
 /// Long enough for anything that is not held back to arrive.
@@ -21,7 +21,7 @@ async fn up_to_a_mebibyte_nothing_is_sent_before_it_is_verified() {
             let file = publish(&bench.origin, format, &body, "\"strong\"");
             bench.origin.hold(file.document_at);
             let answer = tokio::spawn(bench.client(format, &file.path).run());
-            tokio::time::sleep(A_WHILE).await;
+            some_time(A_WHILE).await;
             assert!(
                 !answer.is_finished(),
                 "{format} {size}: all bytes are there and nobody has vouched for them"
@@ -55,7 +55,7 @@ async fn above_a_mebibyte_the_last_64_kib_wait() {
                 .leave_after(MIB + 2 - 64 * KIB)
                 .run(),
         );
-        tokio::time::sleep(A_WHILE).await;
+        some_time(A_WHILE).await;
         assert!(
             !one_more.is_finished(),
             "{format}: one byte too many was sent"
@@ -86,7 +86,7 @@ async fn the_last_bytes_of_a_body_without_a_digest_wait_for_its_length() {
             .leave_after(2 * MIB - 64 * KIB + 1)
             .run(),
     );
-    tokio::time::sleep(A_WHILE).await;
+    some_time(A_WHILE).await;
     assert!(!one_more.is_finished());
     bench.origin.release(&file.at);
     one_more.await.unwrap().unwrap();
@@ -106,7 +106,7 @@ async fn a_range_in_flight_waits_for_a_digest_where_one_is_expected_only() {
                 .header("range", middle)
                 .run(),
         );
-        tokio::time::sleep(A_WHILE).await;
+        some_time(A_WHILE).await;
         assert_eq!(range.is_finished(), format == "generic", "{format}");
         bench.origin.release(&file.at);
         let got = range.await.unwrap().unwrap();
@@ -228,16 +228,14 @@ async fn a_file_whose_stated_digest_changed_is_dropped() {
         assert_hit(&bench, &file, &old).await;
         bench.wait(3601);
         bench.get(format, file.document).await.unwrap();
-        let dropped = async {
-            while bench.record(format, &file.path, "").await.is_some() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(5), dropped)
-            .await
-            .expect("the old record is dropped");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        assert!(!remembered.is_good(bench.engine.now()), "{format}");
+        eventually("the old record is dropped", async || {
+            bench.record(format, &file.path, "").await.is_none()
+        })
+        .await;
+        eventually("nothing is answered by its ticket", async || {
+            !remembered.is_good(bench.engine.now())
+        })
+        .await;
         assert_eq!(
             bench.get(format, &file.path).await.unwrap().bytes(),
             &new.slice(0, 1000)
@@ -274,14 +272,10 @@ async fn a_file_whose_stated_digest_changed_is_dropped_by_a_long_document_too() 
         .put(file.document_at, page_of(&new, "\"second\""));
     bench.wait(3601);
     bench.get("pypi", file.document).await.unwrap();
-    let dropped = async {
-        while bench.record("pypi", &file.path, "").await.is_some() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(5), dropped)
-        .await
-        .expect("the old record is dropped");
+    eventually("the old record is dropped", async || {
+        bench.record("pypi", &file.path, "").await.is_none()
+    })
+    .await;
     assert_eq!(
         bench.get("pypi", &file.path).await.unwrap().bytes(),
         &new.slice(0, 1000)

@@ -7,7 +7,7 @@ use http::Method;
 use larder_core::{DigestAlgorithm, FaultKind, Hasher, sha256};
 use larder_testkit::{Behaviour, Payload, Resource};
 
-use crate::support::{Bench, FORMATS, npm_packument, publish, pypi_page};
+use crate::support::{Bench, FORMATS, npm_packument, publish, pypi_page, some_time};
 use crate::{KIB, MIB, assert_hit, assert_nothing_kept, refusal, text};
 
 const BAD_GATEWAY: FaultKind = FaultKind::BadGateway;
@@ -212,7 +212,7 @@ async fn hazard_w4_readers_reach_only_what_is_verified_and_published() {
     bench.origin.hold_body(&file.at, 2 * MIB);
     let reader = tokio::spawn(bench.client("npm", &file.path).run());
     bench.origin.wait_for("GET", &file.at, 1).await;
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    some_time(std::time::Duration::from_millis(200)).await;
     assert_eq!(bench.record("npm", &file.path, "").await, None);
     assert!(
         bench

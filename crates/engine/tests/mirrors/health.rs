@@ -8,7 +8,7 @@ use larder_testkit::{Behaviour, Origin, Payload, Resource};
 use larder_upstream::Cause;
 use url::Url;
 
-use crate::support::{Bench, START, upstream};
+use crate::support::{Bench, START, eventually, upstream};
 use crate::{asked, counter, get, mirror, publish_both, two};
 
 #[tokio::test]
@@ -25,14 +25,10 @@ async fn a_mirror_put_aside_is_probed_behind_the_scenes_and_comes_back_to_its_pl
     bench.origin.behave(&file.at, Behaviour::ResetHead);
     get(&bench, &file).await;
     let aside = async |expected: bool| {
-        let changed = async {
-            while mirror(&bench, "generic", &bench.origin).healthy == expected {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), changed)
-            .await
-            .expect("the mirror's state changes");
+        eventually("the mirror's state changes", async || {
+            mirror(&bench, "generic", &bench.origin).healthy != expected
+        })
+        .await;
     };
     assert!(!mirror(&bench, "generic", &bench.origin).healthy);
     let report = |origin: &Origin| {
@@ -60,14 +56,10 @@ async fn a_mirror_put_aside_is_probed_behind_the_scenes_and_comes_back_to_its_pl
     bench.wait(6);
     bench.flush().await;
     get(&bench, &file).await;
-    let probed = async {
-        while counter(&mirror(&bench, "generic", &bench.origin), "probes") == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), probed)
-        .await
-        .unwrap();
+    eventually("it is probed", async || {
+        counter(&mirror(&bench, "generic", &bench.origin), "probes") > 0
+    })
+    .await;
     assert_eq!(asked(&bench.origin, &file.at), 0, "probes are HEAD");
     assert_eq!(asked(&second, &file.at), 3);
 

@@ -8,7 +8,7 @@ use larder_core::{Fault, FaultKind};
 use larder_testkit::Behaviour;
 
 use crate::repo::{Generation, MASTER, SIGNATURE, Style, generation, resource, signature};
-use crate::support::{Bench, pass};
+use crate::support::{Bench, pass, some_time, while_time_passes};
 use crate::{EXPIRED, body, refusal};
 
 const ONE: &[(&str, &str)] = &[("Packages/x-1.x86_64.rpm", "one")];
@@ -124,7 +124,8 @@ async fn rpm_02_a_master_index_that_is_not_signed_yet_waits_for_its_signature() 
         tokio::time::sleep(Duration::from_millis(250)).await;
         two.publish(&bench.origin, "el9/", None);
     };
-    let (got, ()) = tokio::join!(bench.get("rpm", "el9/repodata/repomd.xml"), signing);
+    let asking = async { tokio::join!(bench.get("rpm", "el9/repodata/repomd.xml"), signing) };
+    let (got, ()) = while_time_passes(asking).await;
     assert_eq!(got.unwrap().bytes(), &two.repomd);
     bench.settled().await;
     assert_eq!(
@@ -153,6 +154,7 @@ async fn rpm_02_a_refresh_out_of_turn_lets_readers_finish() {
             .unwrap()
             .bytes()
             .to_vec();
+        // A client on a thread of its own reads what it has got: real time, since so is that of the refresh on another thread.
         tokio::time::sleep(Duration::from_millis(100)).await;
         let signed = bench
             .get("rpm", "el9/repodata/repomd.xml.asc")
@@ -303,7 +305,7 @@ async fn hazard_w10_the_files_of_a_generation_stay_for_a_day_after_it() {
             body(&bench, "el9/repodata/repomd.xml").await,
             states[n].repomd
         );
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        some_time(Duration::from_millis(300)).await;
         assert!(held(&states[n - 1]).await && held(&states[n]).await);
         assert_eq!(held(&states[0]).await, n < 3, "after {n} exchanges");
     }
@@ -494,6 +496,7 @@ async fn hazard_w10_no_client_sees_two_generations_while_the_upstream_publishes(
         {
             break;
         }
+        // The clients run on threads of their own, in real time.
         tokio::time::sleep(Duration::from_millis(400)).await;
         let name = format!("Packages/x-{revision}.x86_64.rpm");
         let next = generation(Style::revision(revision), &[(&name, "x")]);

@@ -243,6 +243,7 @@ impl Client {
             }
             if let (Some(pace), Some(hurry)) = (self.pace, &mut self.hurry) {
                 let pause = Duration::from_secs_f64(chunk.len() as f64 / pace as f64);
+                // What is played here is a slow client, over real sockets.
                 tokio::select! { () = tokio::time::sleep(pause) => {}, _ = hurry.wait_for(|hurry| *hurry) => self.pace = None }
             }
         }

@@ -93,6 +93,7 @@ impl Peak {
             let mut peak = 0;
             while !seen.load(Ordering::Acquire) {
                 peak = peak.max(rss_anon());
+                // The kernel is asked, and not tokio: memory grows in real time.
                 std::thread::sleep(Duration::from_millis(1));
             }
             peak.max(rss_anon())

@@ -6,6 +6,7 @@
 //! | `documents.rs` | the same file published in each of the four formats, with the document that names it |
 //! | `memory.rs` | what a process holds in memory, measured in a process of its own |
 //! | `disk.rs` | a small file system that can be filled |
+//! | `scene.rs` | an engine over a scripted upstream, while tokio's time is moved by hand |
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
 #![expect(
     clippy::unwrap_used,
@@ -18,10 +19,12 @@ mod client;
 mod disk;
 mod documents;
 mod memory;
+mod scene;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,6 +43,7 @@ pub(crate) use documents::{
     FORMATS, Published, base64, helm_index, npm_packument, publish, pypi_page,
 };
 pub(crate) use memory::{Peak, alone, too_slow};
+pub(crate) use scene::Scene;
 
 pub(crate) struct Bench {
     pub(crate) engine: Arc<Engine>,
@@ -52,6 +56,9 @@ pub(crate) struct Bench {
     path: PathBuf,
     _directory: Option<tempfile::TempDir>,
 }
+
+/// How much of tokio's time passes at once.
+const STEP: Duration = Duration::from_millis(50);
 
 /// The engine's time when a bench is made.
 pub(crate) const START: UnixMillis = UnixMillis(1_780_000_000_000);
@@ -148,6 +155,7 @@ fn over(
         link_key: LinkKey::from_bytes([7; 32]),
         public_urls: PublicUrls::default(),
         limits,
+        budgets: Arc::default(),
     })
 }
 
@@ -343,14 +351,8 @@ impl Bench {
     }
 
     pub(crate) async fn settled_within(&self, patience: Duration) {
-        let settled = async {
-            while self.engine.flights_active() > 0 {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        tokio::time::timeout(patience, settled)
-            .await
-            .expect("flights end");
+        let no_flights = async || self.engine.flights_active() == 0;
+        eventually_within(patience, "flights end", no_flights).await;
     }
 
     /// The files of this size below the data directory.
@@ -381,6 +383,44 @@ pub(crate) async fn pass(time: Duration) {
     tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(1)))
         .await
         .unwrap();
+}
+
+/// Lets so much of tokio's time pass in small steps, of each of which what becomes due does its work. For tests on one thread.
+pub(crate) async fn some_time(time: Duration) {
+    let mut passed = Duration::ZERO;
+    while passed < time {
+        pass(STEP).await;
+        passed += STEP;
+    }
+}
+
+/// Carries `work` out while tokio's time passes in small steps. For tests on one thread.
+pub(crate) async fn while_time_passes<F: Future>(work: F) -> F::Output {
+    let mut work = Box::pin(work);
+    // Not in a race with the steps: one that is broken off would leave time standing still.
+    loop {
+        if let Poll::Ready(done) = futures_util::poll!(&mut work) {
+            return done;
+        }
+        pass(STEP).await;
+    }
+}
+
+/// Waits until something is so of which no event tells. The tests' only clock that is real: what is waited for is done by threads (of
+/// the database, of blocking work) that know nothing of tokio's time.
+pub(crate) async fn eventually(what: &str, is_so: impl AsyncFnMut() -> bool) {
+    eventually_within(Duration::from_secs(20), what, is_so).await;
+}
+
+async fn eventually_within(patience: Duration, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let began = std::time::Instant::now();
+    while !is_so().await {
+        assert!(
+            began.elapsed() < patience,
+            "it does not come to this: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 /// A time before [`START`], as an HTTP date.

@@ -10,6 +10,7 @@
 mod bystander;
 mod downloads;
 mod heads;
+mod many;
 mod memory;
 #[path = "../support/mod.rs"]
 mod support;

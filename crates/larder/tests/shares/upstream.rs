@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// How it treats who asks.
@@ -18,6 +19,8 @@ pub(crate) enum Manner {
     Drips,
     /// It sends this many bytes as fast as they are taken.
     Sends(u64),
+    /// It sends [`Upstream::WHOLE`] bytes, and others than before.
+    Whole,
 }
 
 /// Such an upstream.
@@ -27,24 +30,44 @@ pub(crate) struct Upstream {
     /// Requests that have come in, and those whose connections are open.
     asked: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
+    /// Whether it does as it should from now on.
+    cured: Arc<watch::Sender<bool>>,
     serving: JoinHandle<()>,
 }
 
 impl Upstream {
+    /// The length of what it sends once it is cured, in bytes.
+    pub(crate) const WHOLE: usize = 3_000_000;
+
     pub(crate) async fn start(manner: Manner) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (asked, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let counts = (Arc::clone(&asked), Arc::clone(&open));
+        let cured = Arc::new(watch::Sender::new(false));
+        let counts = (Arc::clone(&asked), Arc::clone(&open), Arc::clone(&cured));
         let serving = tokio::spawn(async move {
             loop {
                 let Ok((socket, _)) = listener.accept().await else {
                     continue;
                 };
                 let (asked, open) = (Arc::clone(&counts.0), Arc::clone(&counts.1));
+                let mut cured = counts.2.subscribe();
                 tokio::spawn(async move {
                     open.fetch_add(1, Ordering::AcqRel);
-                    serve(socket, manner, &asked).await;
+                    let manner = if *cured.borrow() {
+                        Manner::Whole
+                    } else {
+                        manner
+                    };
+                    let is_cured = cured.wait_for(|cured| *cured);
+                    if matches!(manner, Manner::Whole) {
+                        serve(socket, manner, &asked).await;
+                    } else {
+                        tokio::select! {
+                            () = serve(socket, manner, &asked) => {}
+                            _ = is_cured => {}
+                        }
+                    }
                     open.fetch_sub(1, Ordering::AcqRel);
                 });
             }
@@ -53,6 +76,7 @@ impl Upstream {
             address,
             asked,
             open,
+            cured,
             serving,
         }
     }
@@ -63,6 +87,11 @@ impl Upstream {
             "  {name}:\n    package: {package}\n    base_url: 'http://{}/{name}/'\n{keys}",
             self.address
         )
+    }
+
+    /// It breaks off what it sends, and does as it should from now on.
+    pub(crate) fn cure(&self) {
+        self.cured.send_replace(true);
     }
 
     /// Requests that have come in.
@@ -103,6 +132,14 @@ async fn serve(mut socket: TcpStream, manner: Manner, asked: &AtomicUsize) {
                     writing.write_all(b"x").await?;
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
+            }
+            Manner::Whole => {
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+                    Upstream::WHOLE
+                );
+                writing.write_all(head.as_bytes()).await?;
+                writing.write_all(&vec![b'y'; Upstream::WHOLE]).await
             }
             Manner::Sends(length) => {
                 let head = format!(

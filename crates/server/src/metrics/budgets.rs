@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use larder_engine::BudgetUse;
+use larder_budget::BudgetUse;
 use prometheus_client::encoding::NoLabelSet;
 
 use super::page::{Page, Scrape};
@@ -16,6 +16,11 @@ const GAUGES: [Number; 3] = [
     ("budget_waiting", |budget| budget.waiting),
 ];
 
+const COUNTERS: [Number; 2] = [
+    ("budget_refused", |budget| budget.refused),
+    ("budget_yielded", |budget| budget.yielded),
+];
+
 impl Scrape {
     pub(super) fn budgets(&self, page: &mut Page<'_, '_>) -> fmt::Result {
         for (name, number) in GAUGES {
@@ -26,11 +31,13 @@ impl Scrape {
                     .encode_gauge(&number(budget))?;
             }
         }
-        let mut family = page.counters("budget_refused")?;
-        for budget in &self.engine.budgets {
-            family
-                .encode_family(&[("kind", budget.kind.as_str())])?
-                .encode_counter::<NoLabelSet, _, u64>(&budget.refused, None)?;
+        for (name, number) in COUNTERS {
+            let mut family = page.counters(name)?;
+            for budget in &self.engine.budgets {
+                family
+                    .encode_family(&[("kind", budget.kind.as_str())])?
+                    .encode_counter::<NoLabelSet, _, u64>(&number(budget), None)?;
+            }
         }
         Ok(())
     }

@@ -70,6 +70,11 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
         "how many were refused with `busy`, or got an older copy, because too many of their repository waited or they had waited too long",
     ),
     (
+        "larder_budget_yielded_total",
+        "counter",
+        "how many were given up, slow, because others needed their place",
+    ),
+    (
         "larder_hot_set_entries",
         "gauge",
         "request targets in the hot set",

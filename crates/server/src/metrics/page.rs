@@ -332,8 +332,9 @@ mod tests {
     use std::time::Duration;
 
     use http::StatusCode;
+    use larder_budget::{BudgetKind, BudgetUse};
     use larder_core::Source;
-    use larder_engine::{BudgetKind, BudgetUse, MirrorReport, UpstreamStanding};
+    use larder_engine::{MirrorReport, UpstreamStanding};
 
     use super::super::RequestKind;
     use super::*;
@@ -395,6 +396,7 @@ mod tests {
                 held: 192,
                 waiting: 12,
                 refused: 3,
+                yielded: 2,
             }],
         }
     }
@@ -439,6 +441,7 @@ mod tests {
             r#"larder_budget_held{kind="heads"} 192"#,
             r#"larder_budget_waiting{kind="heads"} 12"#,
             r#"larder_budget_refused_total{kind="heads"} 3"#,
+            r#"larder_budget_yielded_total{kind="heads"} 2"#,
             "larder_connections_limit 10000",
             "larder_hot_set_bytes 99",
             "larder_hot_set_limit_bytes 77",

@@ -362,6 +362,7 @@ pub(crate) fn settings() -> ServerSettings {
         limits: ServerLimits::default(),
         version: "0.0.0-test",
         pseudonym: Pseudonym::random(),
+        budgets: Arc::default(),
         live: LiveSettings {
             config_view: serde_json::json!({"remotes": {}}),
             ..LiveSettings::default()

@@ -1,7 +1,10 @@
 //! Bodies of requests (hazards X3, R5, S11): nobody reads what nobody wants, all together have bounds, and whoever is told to stop
 //! gets to read it.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use larder_budget::{Budgets, Totals};
 
 use crate::harness::{Script, Server, settings};
 
@@ -125,13 +128,21 @@ async fn who_asks_before_sending_is_told_to_go_on_only_where_the_body_is_wanted(
     assert_eq!(client.answer(false).await.status, 200);
 }
 
+/// Room for so many bytes.
+fn bodies_of(request_bytes: usize) -> Arc<Budgets> {
+    Arc::new(Budgets::new(Totals {
+        request_bytes,
+        ..Totals::default()
+    }))
+}
+
 /// The room is leased by length, in the order of arrival; who finds none in time is told when to come back; it is free again when
 /// the one who had it has gone.
 #[tokio::test]
 async fn hazard_r5_all_bodies_together_have_a_bound() {
     let mut settings = settings();
-    (settings.limits.bodies_bytes, settings.limits.body_patience) =
-        (64 << 10, Duration::from_millis(200));
+    settings.budgets = bodies_of(64 << 10);
+    settings.limits.body_patience = Duration::from_millis(200);
     let server = Server::with(settings).await;
     server.script("-/audit", Script::Through("{}".into()));
     let body = vec![b'x'; 60_000];
@@ -184,8 +195,8 @@ async fn hazard_r5_all_bodies_together_have_a_bound() {
 #[tokio::test]
 async fn hazard_r5_chunked_bodies_are_counted_as_they_come() {
     let mut settings = settings();
-    (settings.limits.bodies_bytes, settings.limits.body_patience) =
-        (64 << 10, Duration::from_millis(200));
+    settings.budgets = bodies_of(64 << 10);
+    settings.limits.body_patience = Duration::from_millis(200);
     let server = Server::with(settings).await;
     server.script("-/audit", Script::Through("{}".into()));
     let chunk = format!("8000\r\n{}\r\n", "x".repeat(0x8000));

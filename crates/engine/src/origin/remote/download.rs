@@ -21,7 +21,7 @@ use crate::origin::remote::Remote;
 use crate::origin::remote::intake::Intake;
 use crate::origin::remote::mirrors::Arrival;
 use crate::origin::remote::places::is_hint;
-use crate::origin::remote::turns::wanted_by_others;
+use crate::origin::remote::turns::{asked_back, gave_way};
 use crate::policy::clearance;
 use crate::policy::ruling::{Facts, dates_of, goes_by_stated_date};
 use crate::target::Target;
@@ -51,14 +51,6 @@ impl From<FetchError> for Stopped {
 /// Why a body broke off, for those who have its head already.
 fn cause(wanted: &Target, no_body: &FetchError) -> Fault {
     failed(wanted, no_body.outcome == Outcome::TimedOut, no_body).about(&wanted.key)
-}
-
-/// Nobody waited for it, next to nothing came, and others waited for its place.
-fn gave_way() -> FetchError {
-    FetchError::unusable(
-        ErrorCode::Interrupted,
-        "nobody waited for this slow download any more, and it ended to make room for others; ask again",
-    )
 }
 
 impl Remote {
@@ -115,7 +107,7 @@ impl Remote {
         flight.begin_fill(Arc::clone(&fill));
         let received = tokio::select! {
             received = intake.run(self, wanted, arrival) => received,
-            () = wanted_by_others(flight, place, Some(&fill)) => Err(gave_way()),
+            usage = asked_back(flight, place, Some(&fill)) => Err(gave_way(usage)),
         };
         let received = match received {
             Ok(received) => received,

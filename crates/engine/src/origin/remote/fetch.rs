@@ -11,6 +11,7 @@ use larder_core::{
 use larder_storage::Body;
 use url::Url;
 
+use crate::budget::Usage;
 use crate::catalog::RecordChange;
 use crate::counters::count;
 use crate::document::expectation::Expectation;
@@ -21,7 +22,7 @@ use crate::origin::remote::fly::FetchResult;
 use crate::origin::remote::mirrors::{Arrival, UpstreamQuery};
 use crate::origin::remote::places::{Found, Spoilt, is_hint};
 use crate::origin::remote::settle::head_verdict;
-use crate::origin::remote::turns::{NoPlace, wanted_by_others};
+use crate::origin::remote::turns::{NoPlace, asked_back, gave_way};
 use crate::repositories::mirror::Mirror;
 use crate::target::Target;
 use crate::transfer::flight::{Flight, lost};
@@ -175,7 +176,10 @@ impl Remote {
             let fallback = copy.as_ref().map(|copy| Fallback { copy, conditional });
             let found = tokio::select! {
                 found = self.open_body(wanted, &mut expectation, fallback, &tried) => found,
-                () = wanted_by_others(flight, &turn, None) => return Err((lost(), None)),
+                usage = asked_back(flight, &turn, None) => return match usage {
+                    Usage::Idle => Err((lost(), None)),
+                    Usage::Slow | Usage::Busy => self.settle_failure(wanted, copy, &gave_way(usage)),
+                },
             };
             let Some(Found { answer, is_final }) = found else {
                 return self.settle_failure(

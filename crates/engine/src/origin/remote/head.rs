@@ -11,13 +11,14 @@ use larder_core::{
 use larder_upstream::UpstreamResponse;
 
 use crate::answer::{Answer, Body};
+use crate::budget::Usage;
 use crate::counters::count;
 use crate::fault::{FetchError, status_outcome, was_given_up};
 use crate::origin::remote::Remote;
 use crate::origin::remote::download::stored_headers;
 use crate::origin::remote::mirrors::UpstreamQuery;
 use crate::origin::remote::places::{Found, Spoilt};
-use crate::origin::remote::turns::left_and_wanted;
+use crate::origin::remote::turns::{gave_way, head_asked_back};
 use crate::policy::admission::Admitted;
 use crate::policy::clearance::{clear, clear_non_artifact};
 use crate::policy::ruling::{Facts, dates_of};
@@ -172,7 +173,10 @@ impl Remote {
         };
         tokio::select! {
             told = self.learn_head(wanted) => told,
-            () = left_and_wanted(audience, &place) => Err(lost()),
+            usage = head_asked_back(audience, &place) => match usage {
+                Usage::Idle => Err(lost()),
+                Usage::Slow | Usage::Busy => Err(self.no_copy(wanted, &gave_way(usage))),
+            },
         }
     }
 

@@ -12,7 +12,7 @@ use larder_storage::Spool;
 use larder_upstream::{BodyStream, Framing, UpstreamErrorKind};
 use tokio::time::Instant;
 
-use crate::budget::Lease;
+use crate::budget::{BudgetKind, Lease};
 use crate::counters::count;
 use crate::document::expectation::Expectation;
 use crate::fault::{FetchError, too_much_under_way};
@@ -300,7 +300,11 @@ impl Intake {
         let length = chunk.len() as u64;
         if wanted.spec.is_document && !self.has_waited && self.written + length > LONG {
             self.has_waited = true;
-            self.arrival = engine.budgets.arrival(&wanted.entry.repository.name).await;
+            let repository = wanted.entry.repository.name.as_str();
+            let arrival = engine
+                .budgets
+                .place_if_any(BudgetKind::Arrivals, repository);
+            self.arrival = arrival.await;
         }
         if !self.in_ring && self.written + length > self.keep_up_to {
             self.enter_ring();
@@ -336,7 +340,10 @@ impl Intake {
                 .unwrap_or(self.room + engine.limits.ring_bytes as u64)
                 .clamp(after, self.ring_capacity.max(after))
                 - self.room;
-            let leased = engine.budgets.unkept(&wanted.entry.repository.name, more);
+            let repository = wanted.entry.repository.name.as_str();
+            let leased = engine
+                .budgets
+                .lease(BudgetKind::UnkeptBytes, repository, more);
             let lease = leased.await.map_err(too_much_under_way)?;
             self.fill.holds(lease);
             self.room += more;

@@ -92,6 +92,7 @@ pub(crate) struct Parts {
     pub(crate) upstream: Arc<dyn Upstream>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) budgets: Arc<Budgets>,
+    pub(crate) limits: Limits,
 }
 
 impl Remote {
@@ -106,7 +107,7 @@ impl Remote {
             upstream: parts.upstream,
             mirrors: Mirrors::new(Arc::clone(&parts.clock)),
             clock: parts.clock,
-            limits: parts.budgets.limits,
+            limits: parts.limits,
             budgets: parts.budgets,
             heads: Heads::default(),
             readings: ReaderGate::default(),

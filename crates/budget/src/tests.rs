@@ -6,22 +6,28 @@ use tokio::time::{Instant, advance, sleep};
 
 use super::*;
 
+mod model;
+
 const WAIT: Duration = Duration::from_secs(30);
 
 fn party(repository: &str, upstream: &str) -> Party {
-    Party {
-        repository: RepositoryName::parse(repository).expect("a name"),
-        upstream: upstream.into(),
+    Party::new(repository, upstream)
+}
+
+/// The only repository of its upstream, at present.
+fn alone(repository: &str) -> Party {
+    party(repository, &format!("https://{repository}.example.com"))
+}
+
+fn waits(most: usize) -> Waits {
+    Waits {
+        most,
+        longest: WAIT,
     }
 }
 
-/// A repository with an upstream of its own.
-fn alone(repository: &str) -> Party {
-    party(repository, repository)
-}
-
 fn pool(total: u64) -> Arc<Pool> {
-    Pool::new(BudgetKind::Downloads, total, 100, WAIT)
+    Pool::new(BudgetKind::Downloads, total, waits(100))
 }
 
 /// Somebody who waits in the background; the task has waited by the time this returns.
@@ -169,7 +175,7 @@ async fn who_stops_waiting_gives_its_turn_on() {
 #[tokio::test(start_paused = true)]
 async fn a_place_granted_to_somebody_who_has_gone_is_not_lost() {
     for dead in [1, 2, 50] {
-        let pool = Pool::new(BudgetKind::Downloads, 1, 1_000, WAIT);
+        let pool = Pool::new(BudgetKind::Downloads, 1, waits(1_000));
         let held = at_once(&pool, &alone("x"), 1).await.expect("a place");
         let mut gone = Vec::new();
         for n in 0..dead {
@@ -185,7 +191,7 @@ async fn a_place_granted_to_somebody_who_has_gone_is_not_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn a_queue_has_a_greatest_length_for_each_repository() {
-    let pool = Pool::new(BudgetKind::Heads, 1, 2, WAIT);
+    let pool = Pool::new(BudgetKind::Heads, 1, waits(2));
     let _held = at_once(&pool, &alone("x"), 1).await.expect("a place");
     let _first = waiting(&pool, alone("a"), 1).await;
     let _second = waiting(&pool, alone("a"), 1).await;
@@ -306,4 +312,190 @@ async fn nothing_is_lost_in_a_crowd() {
     let used = pool.in_use();
     assert_eq!((used.held, used.waiting), (0, 0));
     assert!(at_once(&pool, &alone("a"), 1).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repository_without_an_upstream_leaves_a_quarter_and_no_more() {
+    let pool = pool(128);
+    let all = take_all(&pool, &Party::alone("local")).await;
+    assert_eq!(all.len(), 96);
+    assert_eq!(take_all(&pool, &Party::alone("other")).await.len(), 24);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cap_holds_though_nobody_else_wants_any() {
+    let pool = Pool::with_cap(BudgetKind::Lookups, 64, 16, waits(100));
+    let mut silent = take_all(&pool, &alone("silent")).await;
+    assert_eq!(silent.len(), 16);
+    let next = waiting(&pool, alone("silent"), 1).await;
+    assert!(at_once(&pool, &alone("other"), 1).await.is_some());
+    assert!(!next.is_finished());
+    silent.pop();
+    assert!(next.await.expect("no panic").is_ok());
+}
+
+/// What is there already takes room that there may not be; newcomers wait until there is some again.
+#[tokio::test(start_paused = true)]
+async fn what_is_taken_anyway_keeps_others_waiting_until_there_is_room() {
+    let pool = pool(4);
+    let there: Vec<_> = (0..6).map(|_| pool.take_anyway(alone("a"), 1)).collect();
+    assert_eq!((pool.in_use().held, pool.in_use().limit), (6, 4));
+    let next = waiting(&pool, alone("b"), 1).await;
+    let mut there = there.into_iter();
+    there.next();
+    there.next();
+    settled().await;
+    assert!(!next.is_finished());
+    there.next();
+    assert!(next.await.expect("no panic").is_ok());
+    drop(there);
+    assert_eq!(pool.in_use().held, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_grows_and_shrinks() {
+    let pool = pool(100);
+    let mut lease = at_once(&pool, &alone("a"), 10).await.expect("a lease");
+    lease.grow(40, WAIT).await.expect("room");
+    assert_eq!(pool.in_use().held, 50);
+    let refused = lease.grow(40, WAIT).await;
+    assert_eq!(refused.expect_err("no room").waited, Some(WAIT));
+    assert_eq!(pool.in_use().held, 50, "what it has stays");
+    let waiting = waiting(&pool, alone("b"), 75).await;
+    lease.shrink_to(25);
+    assert!(waiting.await.expect("no panic").is_ok());
+    drop(lease);
+    assert_eq!(pool.in_use().held, 0);
+}
+
+/// Six upstreams, one after the other, have taken everything between them.
+async fn six_hold_all(pool: &Arc<Pool>) -> Vec<Vec<Lease>> {
+    let mut all = Vec::new();
+    for n in 0..6 {
+        let party = alone(&format!("slow{n}"));
+        let mut leases = take_all(pool, &party).await;
+        // The last ones take the rest that the rules leave.
+        while n == 5 && pool.in_use().held < pool.in_use().limit {
+            leases.push(pool.take_anyway(party.clone(), 1));
+        }
+        all.push(leases);
+    }
+    assert_eq!(pool.in_use().held, pool.in_use().limit);
+    all
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_lease_is_asked_back_from_who_has_more_than_its_part_for_who_has_less() {
+    let pool = pool(512);
+    let mut all = six_hold_all(&pool).await;
+    let asked = |leases: &[Lease], usage| {
+        let asked = leases.iter().filter(|lease| lease.should_yield(usage));
+        asked.count()
+    };
+    for leases in &all {
+        assert_eq!(asked(leases, Usage::Slow), 0, "nobody waits");
+    }
+    let next = waiting(&pool, alone("new"), 1).await;
+    for leases in &all {
+        assert_eq!(asked(leases, Usage::Busy), 0, "something comes of them");
+    }
+    // A seventh of 512 is 73: the first has more, and the second.
+    for leases in &all[2..5] {
+        assert!(leases.len() < 73);
+        assert_eq!(
+            asked(leases, Usage::Slow),
+            0,
+            "they have less than their part"
+        );
+    }
+    assert!(all[0].len() > 73);
+    assert_eq!(asked(&all[0], Usage::Slow), 1, "as many as others wait for");
+    assert_eq!(asked(&all[1], Usage::Slow), 0);
+    let given_up = all[0]
+        .iter()
+        .position(|lease| lease.should_yield(Usage::Busy));
+    drop(all[0].swap_remove(given_up.expect("it stays so")));
+    assert!(next.await.expect("no panic").is_ok());
+    assert_eq!(pool.in_use().yielded, 1);
+    assert_eq!(asked(&all[0], Usage::Slow), 0, "nobody waits any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_waits_for_is_asked_back_first() {
+    let pool = pool(512);
+    let all = six_hold_all(&pool).await;
+    let (slow, idle) = (&all[0][0], &all[4][0]);
+    assert!(!idle.should_yield(Usage::Idle), "nobody wants it");
+    let _next = waiting(&pool, alone("new"), 1).await;
+    assert!(!slow.should_yield(Usage::Slow), "there is an idle one");
+    assert!(idle.should_yield(Usage::Idle));
+    assert!(!slow.should_yield(Usage::Slow), "one is enough for one");
+    let _second = waiting(&pool, alone("new"), 1).await;
+    assert!(slow.should_yield(Usage::Slow));
+}
+
+/// Who was idle and is not any more is not counted as such.
+#[tokio::test(start_paused = true)]
+async fn usage_is_what_was_said_last() {
+    let pool = pool(512);
+    let mut all = six_hold_all(&pool).await;
+    let _next = waiting(&pool, alone("new"), 1).await;
+    let other = all[1].pop().expect("a lease");
+    assert!(!all[0][0].should_yield(Usage::Busy));
+    assert!(other.should_yield(Usage::Idle));
+    drop(other);
+    let _second = waiting(&pool, alone("another"), 1).await;
+    let third = waiting(&pool, alone("third"), 1).await;
+    settled().await;
+    assert!(all[0][0].should_yield(Usage::Slow));
+    third.abort();
+    settled().await;
+    assert!(!all[0][1].should_yield(Usage::Slow));
+}
+
+/// Of several repositories of one upstream, the one that has the most gives something up.
+#[tokio::test(start_paused = true)]
+async fn a_repository_with_little_of_what_its_upstream_has_keeps_it() {
+    let pool = pool(16);
+    let much: Vec<_> = (0..15)
+        .map(|_| pool.take_anyway(party("much", "bad"), 1))
+        .collect();
+    let little = pool.take_anyway(party("little", "bad"), 1);
+    let _next = waiting(&pool, alone("new"), 1).await;
+    assert!(!little.should_yield(Usage::Slow));
+    assert!(much[0].should_yield(Usage::Slow));
+}
+
+/// With one place there is no part that would be less: who reads keeps it.
+#[tokio::test(start_paused = true)]
+async fn a_single_place_is_not_asked_back_from_who_uses_it_slowly() {
+    let pool = pool(1);
+    let held = at_once(&pool, &alone("slow"), 1).await.expect("a place");
+    let _next = waiting(&pool, alone("new"), 1).await;
+    assert!(!held.should_yield(Usage::Slow));
+    assert!(held.should_yield(Usage::Idle));
+}
+
+/// The pools of the process are of the sizes that they are meant to have, and each kind has its own.
+#[tokio::test(start_paused = true)]
+async fn each_kind_has_a_pool_of_its_own() {
+    let budgets = Budgets::new(Totals {
+        downloads: 100,
+        uploads: 8,
+        request_bytes: 1 << 20,
+    });
+    for (at, kind) in BudgetKind::ALL.into_iter().enumerate() {
+        assert_eq!(kind as usize, at, "{kind:?}");
+        let lease = budgets.place(kind, "a").await;
+        let _lease = lease.expect("a place");
+        let held: Vec<_> = budgets.in_use().iter().map(|used| used.held).collect();
+        let others = held.iter().enumerate().filter(|(other, _)| *other != at);
+        assert!(held[at] == 1 && others.into_iter().all(|(_, held)| *held == 0));
+    }
+    let limits: Vec<_> = budgets.in_use().iter().map(|used| used.limit).collect();
+    let (parsed, unkept) = (128 << 20, 256 << 20);
+    assert_eq!(
+        limits,
+        [100, 50, 12, 50, 3, parsed, unkept, 100, 100, 64, 8, 1 << 20]
+    );
 }

@@ -1,17 +1,46 @@
 //! Who holds how much of one scarce thing, whose turn it is, and how much one may take.
 //!
-//! What is held cannot be taken back, and who holds it may be slow. So nobody may take everything, not even while nobody else wants any:
+//! Who holds something may be slow, and give it back late. So nobody may take everything, not even while nobody else wants any:
 //! - The repositories of one upstream take more only while they leave at least a third of what they hold then. One of them alone gets
-//!   three quarters of the whole in this way, a second such upstream three quarters of the rest, and so on: there is always a rest.
+//!   three quarters of the whole in this way, a second such upstream three quarters of the rest, and so on: there is a rest for some more.
 //! - While another repository waits, none takes more than a quarter of the whole. Beyond a quarter, a repository leaves a sixteenth to
 //!   the other repositories of its upstream.
 //! - What becomes free goes to those who wait in turn, one repository after the other. Whoever wants more than is free at present is passed
 //!   over, but not for ever: after that, others take little more until it has its turn.
+//!
+//! Where many upstreams are slow there is no rest any more. An upstream that holds more than the whole divided by the number of those that
+//! hold or want some is over its part: what it hardly uses may be asked back for those that have next to nothing.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::budget::Party;
+/// Who takes something: a repository, and the upstream that it asks. Repositories of one upstream suffer together from what that does, so
+/// that together they leave something to others.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Party {
+    repository: Arc<str>,
+    upstream: Arc<str>,
+}
+
+impl Party {
+    /// A repository of an upstream (its scheme, host and port).
+    pub fn new(repository: impl Into<Arc<str>>, upstream: impl Into<Arc<str>>) -> Self {
+        Self {
+            repository: repository.into(),
+            upstream: upstream.into(),
+        }
+    }
+
+    /// One that shares no upstream with any other.
+    pub fn alone(repository: &str) -> Self {
+        let name = Arc::<str>::from(repository);
+        Self::new(Arc::clone(&name), name)
+    }
+
+    fn is_alone(&self) -> bool {
+        self.repository == self.upstream
+    }
+}
 
 /// How often the first in turn is passed over because it wants more than is free.
 const MOST_PASSED_OVER: u32 = 64;
@@ -45,7 +74,10 @@ pub(super) struct Granted<W> {
 #[derive(Debug)]
 pub(super) struct Shares<W> {
     total: u64,
-    free: u64,
+    /// The most that one repository has.
+    cap: u64,
+    /// May be more than there is: what is there already is taken whether there is room or not.
+    held: u64,
     upstreams: HashMap<Arc<str>, u64>,
     accounts: HashMap<Party, Account<W>>,
     /// Repositories that wait, in the order of their turns.
@@ -56,10 +88,11 @@ pub(super) struct Shares<W> {
 }
 
 impl<W> Shares<W> {
-    pub(super) fn new(total: u64) -> Self {
+    pub(super) fn new(total: u64, cap: u64) -> Self {
         Self {
             total,
-            free: total,
+            cap,
+            held: 0,
             upstreams: HashMap::new(),
             accounts: HashMap::new(),
             turns: VecDeque::new(),
@@ -68,9 +101,9 @@ impl<W> Shares<W> {
         }
     }
 
-    /// The most that all repositories of one upstream have.
+    /// The most that all repositories of one upstream have, and so the most that can be had at once.
     pub(super) fn most(&self) -> u64 {
-        (self.total - self.total / 4).max(1)
+        (self.total - self.total / 4).clamp(1, self.cap.max(1))
     }
 
     pub(super) fn total(&self) -> u64 {
@@ -78,7 +111,19 @@ impl<W> Shares<W> {
     }
 
     pub(super) fn held(&self) -> u64 {
-        self.total - self.free
+        self.held
+    }
+
+    fn free(&self) -> u64 {
+        self.total.saturating_sub(self.held)
+    }
+
+    fn held_of(&self, party: &Party) -> u64 {
+        self.accounts.get(party).map_or(0, |account| account.held)
+    }
+
+    fn held_of_upstream(&self, upstream: &str) -> u64 {
+        self.upstreams.get(upstream).copied().unwrap_or(0)
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -102,10 +147,10 @@ impl<W> Shares<W> {
             .front()
             .and_then(|party| Some((party, self.accounts.get(party)?)));
         first.is_some_and(|(party, account)| {
-            let of_upstream = self.upstreams.get(&party.upstream).copied().unwrap_or(0);
+            let of_upstream = self.held_of_upstream(&party.upstream);
             let first = account.waiting.first_key_value();
             let wanted = first.map_or(0, |(_, (weight, _))| *weight);
-            account.held == 0 && wanted > self.free && of_upstream <= self.total / 16
+            account.held == 0 && wanted > self.free() && of_upstream <= self.total / 16
         })
     }
 
@@ -119,12 +164,12 @@ impl<W> Shares<W> {
 
     /// Whether a repository may take this much more now.
     fn may_take(&self, party: &Party, weight: u64) -> bool {
-        let Some(left) = self.free.checked_sub(weight) else {
+        let Some(left) = self.free().checked_sub(weight) else {
             return false;
         };
-        let of_upstream = self.upstreams.get(&party.upstream).copied().unwrap_or(0);
-        let held = self.accounts.get(party).map_or(0, |account| account.held);
-        if self.must_hold_back(party, held + weight) {
+        let of_upstream = self.held_of_upstream(&party.upstream);
+        let held = self.held_of(party);
+        if held + weight > self.cap || self.must_hold_back(party, held + weight) {
             return false;
         }
         if of_upstream == 0 {
@@ -144,16 +189,69 @@ impl<W> Shares<W> {
         // What the upstream's repositories could still take together after this.
         let room = (left.saturating_mul(3) - after) / 4;
         let others_wait = self.turns.iter().any(|waiting| waiting != party);
-        !others_wait && room >= quarter / 4
+        !others_wait && (party.is_alone() || room >= quarter / 4)
     }
 
-    fn take(&mut self, party: &Party, weight: u64) {
+    /// What an upstream would have if all that hold or want some had the same.
+    fn part(&self) -> u64 {
+        let waiting = self.turns.iter().map(|party| &party.upstream);
+        let mut empty: Vec<_> = waiting
+            .filter(|upstream| !self.upstreams.contains_key(*upstream))
+            .collect();
+        empty.sort_unstable();
+        empty.dedup();
+        let count = (self.upstreams.len() + empty.len()).max(1) as u64;
+        (self.total / count).max(1)
+    }
+
+    /// Whether the upstream of this repository has more than its part, and the repository no less of that than its others.
+    pub(super) fn is_over(&self, party: &Party) -> bool {
+        let of_upstream = self.held_of_upstream(&party.upstream);
+        let siblings = self
+            .accounts
+            .iter()
+            .filter(|(other, account)| other.upstream == party.upstream && account.held > 0);
+        of_upstream > self.part() && self.held_of(party) * siblings.count() as u64 >= of_upstream
+    }
+
+    /// How much is waited for in all.
+    pub(super) fn wanted(&self) -> u64 {
+        let waiting = self
+            .turns
+            .iter()
+            .filter_map(|party| self.accounts.get(party));
+        waiting
+            .flat_map(|account| account.waiting.values())
+            .map(|(weight, _)| weight)
+            .sum()
+    }
+
+    /// How much is waited for by upstreams that have less than a sixteenth of the whole, as far as they would not have more with it.
+    pub(super) fn wanted_by_the_needy(&self) -> u64 {
+        let little = self.part().min((self.total / 16).max(1));
+        let mut wanted: HashMap<&str, u64> = HashMap::new();
+        for party in &self.turns {
+            let waiting = self.accounts.get(party).into_iter();
+            let weights = waiting.flat_map(|account| account.waiting.values());
+            *wanted.entry(&party.upstream).or_default() +=
+                weights.map(|(weight, _)| weight).sum::<u64>();
+        }
+        wanted
+            .into_iter()
+            .map(|(upstream, wanted)| {
+                wanted.min(little.saturating_sub(self.held_of_upstream(upstream)))
+            })
+            .sum()
+    }
+
+    /// Takes this much whether it is there or not.
+    pub(super) fn take(&mut self, party: &Party, weight: u64) {
         if self.turns.front().is_some_and(|first| first != party) && self.first_lacks_room() {
             self.passed_over += 1;
         } else if self.turns.front() == Some(party) {
             self.passed_over = 0;
         }
-        self.free -= weight;
+        self.held += weight;
         *self
             .upstreams
             .entry(Arc::clone(&party.upstream))
@@ -176,7 +274,7 @@ impl<W> Shares<W> {
 
     /// Gives back what was taken. [`grant`](Self::grant) says who gets it.
     pub(super) fn give_back(&mut self, party: &Party, weight: u64) {
-        self.free += weight;
+        self.held -= weight;
         if let Some(held) = self.upstreams.get_mut(&party.upstream) {
             *held -= weight;
             if *held == 0 {
