@@ -4,18 +4,18 @@ use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::query::Query;
 use sqlx::sqlite::{
     Sqlite, SqliteArguments, SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool,
-    SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Row as _, SqlSafeStr as _, Transaction};
+use sqlx::{SqlSafeStr as _, Transaction};
 
 use super::codes::kind_of;
-use super::{About, ChangeMarker, Column, DbError, Durability, Schema, Value};
+use super::{About, DbError, Durability, Row, Schema, Value};
 use crate::error::{StorageError, StorageErrorKind};
 
 /// How long a statement waits for another process's lock.
@@ -26,9 +26,6 @@ const READERS: u32 = 4;
 
 /// Takes the write lock at once, so that a transaction never fails half-way for want of it.
 const BEGIN: &str = "BEGIN IMMEDIATE";
-/// What another connection has committed changes this value, what this connection has committed does not
-/// (<https://www.sqlite.org/pragma.html#pragma_data_version>).
-const FOREIGN_COMMITS: &str = "PRAGMA data_version";
 /// The log is synchronised at each commit, or at checkpoints only (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
 const SYNCHRONISE_COMMITS: &str = "PRAGMA synchronous = FULL";
 const SYNCHRONISE_CHECKPOINTS: &str = "PRAGMA synchronous = NORMAL";
@@ -43,36 +40,11 @@ pub(crate) struct Db {
     pub(super) writer: SqlitePool,
     /// Whether the connection that writes synchronises each commit at present.
     synchronises: Arc<AtomicBool>,
-    /// The number of the connection that writes, among all that this process has made.
-    connection: Arc<AtomicU64>,
 }
 
 /// A transaction on the connection that writes. What is not committed is rolled back, also when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Tx(Transaction<'static, Sqlite>);
-
-/// A row that was read.
-#[derive(Debug)]
-pub(crate) struct Row(SqliteRow);
-
-impl Row {
-    /// The column `index`, counted from 0.
-    pub(crate) fn get<T: Column>(&self, index: usize) -> Result<T, DbError> {
-        T::read(self, index)
-    }
-}
-
-macro_rules! columns {
-    ($($type:ty),*) => {$(
-        impl Column for $type {
-            fn read(row: &Row, index: usize) -> Result<Self, DbError> {
-                Ok(row.0.try_get(index)?)
-            }
-        }
-    )*};
-}
-// Bytes are what a column of bytes or of text holds.
-columns!(i64, String, Vec<u8>, Option<i64>, Option<String>);
 
 fn bound<'q>(statement: &'static str, values: &[Value<'_>]) -> Query<'q, Sqlite, SqliteArguments> {
     values
@@ -148,15 +120,11 @@ impl Db {
         options: SqliteConnectOptions,
         reader: Option<SqlitePool>,
     ) -> Result<Self, DbError> {
-        /// How many connections this process has made that write.
-        static MADE: AtomicU64 = AtomicU64::new(0);
         let synchronises = Arc::new(AtomicBool::new(false));
-        let connection = Arc::new(AtomicU64::new(0));
-        let (setting, number) = (Arc::clone(&synchronises), Arc::clone(&connection));
+        let setting = Arc::clone(&synchronises);
         let pool = pool(1).after_connect(move |_, _| {
             // A connection made anew has the settings that it was made with.
             setting.store(false, Ordering::Release);
-            number.store(MADE.fetch_add(1, Ordering::AcqRel) + 1, Ordering::Release);
             Box::pin(async { Ok(()) })
         });
         let writer = pool.connect_with(options).await?;
@@ -164,7 +132,6 @@ impl Db {
             reader: reader.unwrap_or_else(|| writer.clone()),
             writer,
             synchronises,
-            connection,
         })
     }
 
@@ -186,7 +153,7 @@ impl Db {
         values: &[Value<'_>],
     ) -> Result<Vec<Row>, DbError> {
         let rows = bound(statement, values).fetch_all(&self.reader).await?;
-        Ok(rows.into_iter().map(Row).collect())
+        Ok(rows.into_iter().map(Row::Sqlite).collect())
     }
 
     /// The first row that a query gives, if it gives any.
@@ -201,21 +168,7 @@ impl Db {
         let row = bound(statement, values)
             .fetch_optional(&self.reader)
             .await?;
-        Ok(row.map(Row))
-    }
-
-    /// The one row that a query gives.
-    ///
-    /// # Errors
-    /// The engine fails, or there is none.
-    pub(crate) async fn one(
-        &self,
-        statement: &'static str,
-        values: &[Value<'_>],
-    ) -> Result<Row, DbError> {
-        Ok(Row(bound(statement, values)
-            .fetch_one(&self.reader)
-            .await?))
+        Ok(row.map(Row::Sqlite))
     }
 
     /// Runs a statement in a transaction of its own; gives how many rows it has changed.
@@ -265,22 +218,6 @@ impl Db {
         ))
     }
 
-    /// See [`MetadataStore::change_marker`](crate::MetadataStore::change_marker).
-    ///
-    /// # Errors
-    /// The engine fails.
-    pub(crate) async fn change_marker(&self) -> Result<ChangeMarker, DbError> {
-        let mut writer = self.writer.acquire().await?;
-        let version = sqlx::query_scalar(FOREIGN_COMMITS)
-            .fetch_one(&mut *writer)
-            .await?;
-        Ok(ChangeMarker {
-            // Versions of two connections cannot be compared.
-            connection: self.connection.load(Ordering::Acquire),
-            version,
-        })
-    }
-
     /// Tables and indexes, as the engine lists them.
     ///
     /// # Errors
@@ -320,7 +257,7 @@ impl Tx {
         values: &[Value<'_>],
     ) -> Result<Vec<Row>, DbError> {
         let rows = bound(statement, values).fetch_all(&mut *self.0).await?;
-        Ok(rows.into_iter().map(Row).collect())
+        Ok(rows.into_iter().map(Row::Sqlite).collect())
     }
 
     /// The first row that a query gives, if it gives any.
@@ -335,7 +272,7 @@ impl Tx {
         let row = bound(statement, values)
             .fetch_optional(&mut *self.0)
             .await?;
-        Ok(row.map(Row))
+        Ok(row.map(Row::Sqlite))
     }
 
     /// Runs a script of several statements.
