@@ -32,7 +32,8 @@ pub use body::{Body, Chunks, Source, StreamBody};
 pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;
 pub use meta::{
-    Change, CollectReport, Counts, DamageReport, DerivedRecord, Durability, Expected, Heard,
-    HeldRow, HeldSize, Listener, LocalChange, LocalChild, LocalDecision, LocalFile, LocalOutcome,
-    LocalState, LocalUsage, MetadataStore, Notice, OnDamage, PageRow, Receipt, Writer,
+    Change, CollectReport, ConnectError, Counts, DamageReport, DerivedRecord, Durability, Expected,
+    Heard, HeldRow, HeldSize, Listener, LocalChange, LocalChild, LocalDecision, LocalFile,
+    LocalOutcome, LocalState, LocalUsage, MetadataStore, Notice, OnDamage, PageRow,
+    PostgresOptions, Receipt, TlsMode, Writer,
 };

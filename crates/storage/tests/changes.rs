@@ -13,6 +13,7 @@ use larder_storage::{
     BlobStore, Change, Expected, Heard, MemoryBlobStore, MetadataStore, Notice, Writer,
 };
 
+use support::place::{Place, on_both_engines};
 use support::{key, put, store};
 
 fn blobs() -> Arc<dyn BlobStore> {
@@ -32,9 +33,8 @@ async fn digest(meta: &MetadataStore, key: &SourceKey) -> Option<Digest> {
 }
 
 /// A renewal made from one body, of a record that has another one by now.
-#[tokio::test]
-async fn news_of_old_bytes_is_left_out_and_named() {
-    let (meta, blobs) = (MetadataStore::in_memory().await.unwrap(), blobs());
+async fn news_of_old_bytes_is_left_out_and_named(place: Place) {
+    let (meta, blobs) = (place.open().await, blobs());
     let key = key("generic", "file");
     store(&meta, &blobs, &key, b"old").await;
     let old = meta.record(&key).await.unwrap().unwrap();
@@ -74,9 +74,8 @@ async fn news_of_old_bytes_is_left_out_and_named() {
 }
 
 /// New bytes replace those that they were fetched to replace, and older ones; not those that were heard of later.
-#[tokio::test]
-async fn new_bytes_give_way_to_later_ones() {
-    let (meta, blobs) = (MetadataStore::in_memory().await.unwrap(), blobs());
+async fn new_bytes_give_way_to_later_ones(place: Place) {
+    let (meta, blobs) = (place.open().await, blobs());
     let key = key("generic", "file");
     store(&meta, &blobs, &key, b"present").await;
     let present = meta.record(&key).await.unwrap().unwrap();
@@ -103,9 +102,8 @@ async fn new_bytes_give_way_to_later_ones() {
     }
 }
 
-#[tokio::test]
-async fn users_of_one_store_hear_of_each_other_and_not_of_themselves() {
-    let (meta, blobs) = (MetadataStore::in_memory().await.unwrap(), blobs());
+async fn users_of_one_store_hear_of_each_other_and_not_of_themselves(place: Place) {
+    let (meta, blobs) = (place.open().await, blobs());
     let key = key("generic", "file");
     let (one, other) = (Writer::unique(), Writer::unique());
     let (mut hears_one, mut hears_other) = (meta.listen(other), meta.listen(one));
@@ -128,14 +126,8 @@ async fn users_of_one_store_hear_of_each_other_and_not_of_themselves() {
     assert_eq!(hears_other.next().await, Heard::Notices(flushed));
 }
 
-#[tokio::test]
-async fn programs_that_share_a_file_read_what_the_others_wrote() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("larder.sqlite");
-    let (one, other) = (
-        MetadataStore::open(&path).await.unwrap(),
-        MetadataStore::open(&path).await.unwrap(),
-    );
+async fn programs_that_share_a_file_read_what_the_others_wrote(place: Place) {
+    let (one, other) = (place.open().await, place.open().await);
     one.share();
     other.share();
     let (writer, listener) = (Writer::unique(), other.listen(Writer::unique()));
@@ -161,3 +153,10 @@ async fn programs_that_share_a_file_read_what_the_others_wrote() {
     assert_eq!(listener.poll().await.unwrap(), nothing);
     assert_eq!(own.poll().await.unwrap(), nothing, "nobody hears of itself");
 }
+
+on_both_engines!(
+    news_of_old_bytes_is_left_out_and_named,
+    new_bytes_give_way_to_later_ones,
+    users_of_one_store_hear_of_each_other_and_not_of_themselves,
+    programs_that_share_a_file_read_what_the_others_wrote,
+);

@@ -15,26 +15,22 @@ use larder_storage::{
     BlobStore, Change, CollectReport, DerivedRecord, FsBlobStore, MemoryBlobStore, MetadataStore,
     StorageErrorKind,
 };
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
+use support::place::{Place, on_both_engines};
 use support::{is_intact, key, put, record, repository, store};
 
 const GRACE: Duration = Duration::from_hours(24);
 const HOUR: Duration = Duration::from_hours(1);
 
-async fn fixture() -> (MetadataStore, Arc<dyn BlobStore>) {
-    (
-        MetadataStore::in_memory().await.unwrap(),
-        Arc::new(MemoryBlobStore::new()),
-    )
+async fn fixture(place: &Place) -> (MetadataStore, Arc<dyn BlobStore>) {
+    (place.open().await, Arc::new(MemoryBlobStore::new()))
 }
 
 /// Far enough in the past that files written by the test are younger than any grace.
 const START: UnixMillis = UnixMillis(1_000_000);
 
-#[tokio::test]
-async fn hazard_l3_a_blob_goes_only_after_its_grace() {
-    let (meta, blobs) = fixture().await;
+async fn hazard_l3_a_blob_goes_only_after_its_grace(place: Place) {
+    let (meta, blobs) = fixture(&place).await;
     let blob = store(&meta, &blobs, &key("r", "a"), b"12345").await;
     let kept = store(&meta, &blobs, &key("r", "b"), b"kept").await;
     meta.apply(vec![Change::DeleteRecord { key: key("r", "a") }])
@@ -76,9 +72,8 @@ async fn hazard_l3_a_blob_goes_only_after_its_grace() {
     assert_eq!(meta.counts().await.unwrap().blobs, 1);
 }
 
-#[tokio::test]
-async fn hazard_l3_a_reference_made_during_the_grace_saves_the_blob() {
-    let (meta, blobs) = fixture().await;
+async fn hazard_l3_a_reference_made_during_the_grace_saves_the_blob(place: Place) {
+    let (meta, blobs) = fixture(&place).await;
     let blob = store(&meta, &blobs, &key("r", "a"), b"bytes").await;
     meta.apply(vec![Change::DeleteRecord { key: key("r", "a") }])
         .await
@@ -93,9 +88,8 @@ async fn hazard_l3_a_reference_made_during_the_grace_saves_the_blob() {
     assert!(is_intact(&*blobs, &blob).await);
 }
 
-#[tokio::test]
-async fn hazard_l3_a_blob_shared_by_two_repositories_needs_both_to_let_go() {
-    let (meta, blobs) = fixture().await;
+async fn hazard_l3_a_blob_shared_by_two_repositories_needs_both_to_let_go(place: Place) {
+    let (meta, blobs) = fixture(&place).await;
     let blob = store(&meta, &blobs, &key("one", "a"), b"shared").await;
     store(&meta, &blobs, &key("two", "b"), b"shared").await;
     meta.apply(vec![Change::DeleteRecord {
@@ -122,9 +116,8 @@ async fn hazard_l3_a_blob_shared_by_two_repositories_needs_both_to_let_go() {
     );
 }
 
-#[tokio::test]
-async fn a_replaced_blob_is_unreferenced() {
-    let (meta, blobs) = fixture().await;
+async fn a_replaced_blob_is_unreferenced(place: Place) {
+    let (meta, blobs) = fixture(&place).await;
     let old = store(&meta, &blobs, &key("r", "a"), b"old").await;
     let new = store(&meta, &blobs, &key("r", "a"), b"new").await;
     assert_eq!(
@@ -138,9 +131,8 @@ async fn a_replaced_blob_is_unreferenced() {
     assert!(is_intact(&*blobs, &new).await);
 }
 
-#[tokio::test]
-async fn a_shorter_grace_brings_the_date_forward() {
-    let (meta, blobs) = fixture().await;
+async fn a_shorter_grace_brings_the_date_forward(place: Place) {
+    let (meta, blobs) = fixture(&place).await;
     for n in 0..500_u32 {
         store(&meta, &blobs, &key("r", "a"), &n.to_le_bytes()).await;
     }
@@ -162,9 +154,8 @@ async fn a_shorter_grace_brings_the_date_forward() {
     assert_eq!((urgent.blobs_deleted, urgent.bytes_freed), (499, 499 * 4));
 }
 
-#[tokio::test]
-async fn hazard_l3_a_blob_published_but_not_yet_recorded_stays() {
-    let (meta, blobs) = fixture().await;
+async fn hazard_l3_a_blob_published_but_not_yet_recorded_stays(place: Place) {
+    let (meta, blobs) = fixture(&place).await;
     let old = store(&meta, &blobs, &key("r", "a"), b"bytes").await;
     meta.apply(vec![Change::DeleteRecord { key: key("r", "a") }])
         .await
@@ -185,13 +176,8 @@ async fn hazard_l3_a_blob_published_but_not_yet_recorded_stays() {
     assert_eq!(meta.counts().await.unwrap().blobs, 1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn hazard_l3_publish_during_collect() {
-    let directory = support::fast_directory();
-    let meta = MetadataStore::open(&directory.path().join("larder.db"))
-        .await
-        .unwrap();
-    let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(directory.path()).unwrap());
+async fn hazard_l3_publish_during_collect(place: Place) {
+    let (meta, blobs) = process(&place).await;
     let stop = Arc::new(AtomicBool::new(false));
     let deleted = Arc::new(AtomicU64::new(0));
     // Far in the future, so that the sweep of orphans takes part too, without any grace.
@@ -281,9 +267,8 @@ async fn derive(
     meta.apply(vec![change]).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_derivation_goes_when_one_of_its_sources_has_been_replaced() {
-    let (meta, blobs) = fixture().await;
+async fn a_derivation_goes_when_one_of_its_sources_has_been_replaced(place: Place) {
+    let (meta, blobs) = fixture(&place).await;
     let one = store(&meta, &blobs, &key("r", "one"), b"one").await;
     let two = store(&meta, &blobs, &key("r", "two"), b"two").await;
     derive(&meta, &blobs, "only-one", vec![one.digest.clone()]).await;
@@ -321,9 +306,8 @@ async fn a_derivation_goes_when_one_of_its_sources_has_been_replaced() {
     assert!(is_intact(&*blobs, &derived.blob).await);
 }
 
-#[tokio::test]
-async fn a_source_that_comes_back_saves_its_derivation() {
-    let (meta, blobs) = fixture().await;
+async fn a_source_that_comes_back_saves_its_derivation(place: Place) {
+    let (meta, blobs) = fixture(&place).await;
     let first = store(&meta, &blobs, &key("r", "doc"), b"first").await;
     derive(&meta, &blobs, "d", vec![first.digest]).await;
     store(&meta, &blobs, &key("r", "doc"), b"second").await;
@@ -347,13 +331,8 @@ async fn a_source_that_comes_back_saves_its_derivation() {
     );
 }
 
-#[tokio::test]
-async fn hazard_l2_orphan_files_go_after_the_grace() {
-    let directory = support::fast_directory();
-    let meta = MetadataStore::open(&directory.path().join("larder.db"))
-        .await
-        .unwrap();
-    let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(directory.path()).unwrap());
+async fn hazard_l2_orphan_files_go_after_the_grace(place: Place) {
+    let (meta, blobs) = process(&place).await;
     // Published by a process that was killed before it could write the row.
     for n in 0..1500_u32 {
         blobs.put_bytes(&n.to_le_bytes()).await.unwrap();
@@ -376,22 +355,20 @@ async fn hazard_l2_orphan_files_go_after_the_grace() {
 }
 
 /// A store of a process of its own: its pins are unknown to others.
-async fn process(directory: &std::path::Path) -> (MetadataStore, Arc<dyn BlobStore>) {
-    let meta = MetadataStore::open(&directory.join("larder.db"))
-        .await
-        .unwrap();
-    (meta, Arc::new(FsBlobStore::open(directory).unwrap()))
+async fn process(place: &Place) -> (MetadataStore, Arc<dyn BlobStore>) {
+    let blobs = FsBlobStore::open(place.directory()).unwrap();
+    (place.open().await, Arc::new(blobs))
 }
 
 /// Publishes bytes, and has another process's collector delete them before their row is written.
-async fn deleted_before_its_row() -> (
-    tempfile::TempDir,
+async fn deleted_before_its_row(
+    place: &Place,
+) -> (
     (MetadataStore, Arc<dyn BlobStore>),
     larder_storage::BlobInfo,
 ) {
-    let directory = support::fast_directory();
-    let (collector, its_blobs) = process(directory.path()).await;
-    let (writer, blobs) = process(directory.path()).await;
+    let (collector, its_blobs) = process(place).await;
+    let (writer, blobs) = process(place).await;
     store(&writer, &blobs, &key("r", "a"), b"bytes").await;
     let delete = Change::DeleteRecord { key: key("r", "a") };
     writer.apply(vec![delete]).await.unwrap();
@@ -400,12 +377,11 @@ async fn deleted_before_its_row() -> (
     let report = collector.collect(START, Duration::ZERO, &its_blobs).await;
     assert_eq!(report.unwrap().blobs_deleted, 1);
     assert!(blobs.list(None, 10).await.unwrap().is_empty());
-    (directory, (writer, blobs), info)
+    ((writer, blobs), info)
 }
 
-#[tokio::test]
-async fn hazard_l3_what_another_process_has_deleted_is_published_again() {
-    let (_directory, (writer, blobs), info) = deleted_before_its_row().await;
+async fn hazard_l3_what_another_process_has_deleted_is_published_again(place: Place) {
+    let ((writer, blobs), info) = deleted_before_its_row(&place).await;
     let blob = info.descriptor.clone();
     let other = blobs.put_bytes(b"other").await.unwrap();
     let changes = vec![put(&key("r", "other"), other), put(&key("r", "a"), info)];
@@ -415,10 +391,9 @@ async fn hazard_l3_what_another_process_has_deleted_is_published_again() {
     assert_eq!(writer.counts().await.unwrap().records, 2);
 }
 
-#[tokio::test]
-async fn hazard_l2_what_cannot_be_published_again_gets_no_row() {
-    let (directory, (writer, blobs), info) = deleted_before_its_row().await;
-    std::fs::remove_dir_all(directory.path().join("blobs")).unwrap();
+async fn hazard_l2_what_cannot_be_published_again_gets_no_row(place: Place) {
+    let ((writer, blobs), info) = deleted_before_its_row(&place).await;
+    std::fs::remove_dir_all(place.directory().join("blobs")).unwrap();
     let other = put(&key("r", "head"), info.clone());
     let changes = vec![
         Change::PutRecord {
@@ -435,20 +410,22 @@ async fn hazard_l2_what_cannot_be_published_again_gets_no_row() {
 }
 
 /// What is left by a store that was killed after it had condemned a blob: before its file went, or after.
-#[tokio::test]
-async fn hazard_l3_a_condemned_blob_is_out_of_reach_until_it_is_taken_over() {
-    for file_is_there in [true, false] {
-        let directory = support::fast_directory();
-        let (meta, blobs) = process(directory.path()).await;
+async fn hazard_l3_a_condemned_blob_is_out_of_reach_until_it_is_taken_over(first: Place) {
+    let second = if first.is_postgres() {
+        Place::postgres()
+    } else {
+        Place::sqlite()
+    };
+    for (place, file_is_there) in [(first, true), (second, false)] {
+        let (meta, blobs) = process(&place).await;
         let blob = store(&meta, &blobs, &key("r", "a"), b"bytes").await;
         let delete = Change::DeleteRecord { key: key("r", "a") };
         meta.apply(vec![delete]).await.unwrap();
-        let raw = SqliteConnectOptions::new().filename(directory.path().join("larder.db"));
-        let raw = SqlitePool::connect_with(raw).await.unwrap();
-        let condemn = "UPDATE blobs SET delete_after = $1, condemned_at = $1, condemned_by = 'a store that has died'";
-        let condemned = sqlx::query(condemn).bind(START.0).execute(&raw).await;
-        assert_eq!(condemned.unwrap().rows_affected(), 1);
-        raw.close().await;
+        let condemn = format!(
+            "UPDATE blobs SET delete_after = {0}, condemned_at = {0}, condemned_by = 'a store that has died'",
+            START.0
+        );
+        assert_eq!(place.run(&condemn).await, 1);
         if !file_is_there {
             assert!(blobs.delete(&blob.digest).await.unwrap());
         }
@@ -480,17 +457,13 @@ async fn hazard_l3_a_condemned_blob_is_out_of_reach_until_it_is_taken_over() {
     }
 }
 
-#[tokio::test]
-async fn hazard_l3_while_a_blob_is_deleted_who_publishes_it_waits() {
-    let directory = support::fast_directory();
-    let (meta, blobs) = process(directory.path()).await;
+async fn hazard_l3_while_a_blob_is_deleted_who_publishes_it_waits(place: Place) {
+    let (meta, blobs) = process(&place).await;
     store(&meta, &blobs, &key("r", "a"), b"bytes").await;
     let delete = Change::DeleteRecord { key: key("r", "a") };
     meta.apply(vec![delete]).await.unwrap();
-    let raw = SqliteConnectOptions::new().filename(directory.path().join("larder.db"));
-    let raw = SqlitePool::connect_with(raw).await.unwrap();
     let condemn = "UPDATE blobs SET condemned_at = 0, condemned_by = 'another store'";
-    sqlx::query(condemn).execute(&raw).await.unwrap();
+    assert_eq!(place.run(condemn).await, 1);
     let info = blobs.put_bytes(b"bytes").await.unwrap();
     let blob: BlobDescriptor = info.descriptor.clone();
     let writing = tokio::spawn({
@@ -501,21 +474,19 @@ async fn hazard_l3_while_a_blob_is_deleted_who_publishes_it_waits() {
     assert!(!writing.is_finished());
     // The other one knows nothing of the pin: it deletes the file, and forgets the row.
     let hex = blob.digest.to_hex();
-    let file = directory.path().join("blobs/sha256");
+    let file = place.directory().join("blobs/sha256");
     let file = file.join(&hex[..2]).join(&hex[2..4]).join(&hex);
     std::fs::remove_file(file).unwrap();
     let forget = "DELETE FROM blobs WHERE condemned_by = 'another store'";
-    sqlx::query(forget).execute(&raw).await.unwrap();
+    assert_eq!(place.run(forget).await, 1);
     writing.await.unwrap().unwrap();
     assert!(is_intact(&*blobs, &blob).await);
     assert_eq!(meta.counts().await.unwrap().blobs, 1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn hazard_l3_publish_while_another_process_collects() {
-    let directory = support::fast_directory();
-    let (collector, its_blobs) = process(directory.path()).await;
-    let (meta, blobs) = process(directory.path()).await;
+async fn hazard_l3_publish_while_another_process_collects(place: Place) {
+    let (collector, its_blobs) = process(&place).await;
+    let (meta, blobs) = process(&place).await;
     let future = SystemClock.now().plus(GRACE);
     let stop = Arc::new(AtomicBool::new(false));
     let collecting = tokio::spawn({
@@ -564,3 +535,21 @@ async fn hazard_l3_publish_while_another_process_collects() {
         "the collector was at work meanwhile: {deleted}"
     );
 }
+
+on_both_engines!(
+    hazard_l3_a_blob_goes_only_after_its_grace,
+    hazard_l3_a_reference_made_during_the_grace_saves_the_blob,
+    hazard_l3_a_blob_shared_by_two_repositories_needs_both_to_let_go,
+    a_replaced_blob_is_unreferenced,
+    a_shorter_grace_brings_the_date_forward,
+    hazard_l3_a_blob_published_but_not_yet_recorded_stays,
+    hazard_l3_publish_during_collect,
+    a_derivation_goes_when_one_of_its_sources_has_been_replaced,
+    a_source_that_comes_back_saves_its_derivation,
+    hazard_l2_orphan_files_go_after_the_grace,
+    hazard_l3_what_another_process_has_deleted_is_published_again,
+    hazard_l2_what_cannot_be_published_again_gets_no_row,
+    hazard_l3_a_condemned_blob_is_out_of_reach_until_it_is_taken_over,
+    hazard_l3_while_a_blob_is_deleted_who_publishes_it_waits,
+    hazard_l3_publish_while_another_process_collects,
+);

@@ -12,7 +12,8 @@ use larder_storage::{
     BlobInfo, BlobStore, FsBlobStore, LocalChange, LocalChild, LocalDecision, LocalFile,
     LocalOutcome, LocalState, LocalUsage, MemoryBlobStore, MetadataStore,
 };
-use support::{fast_directory, read, repository};
+use support::place::{Place, on_both_engines};
+use support::{read, repository};
 
 fn file(blob: &BlobInfo) -> LocalFile {
     LocalFile {
@@ -52,12 +53,8 @@ async fn usage(meta: &MetadataStore, repo: &RepositoryName) -> LocalUsage {
     meta.local_state(repo, "none").await.unwrap().usage
 }
 
-#[tokio::test]
-async fn sums_follow_every_change() {
-    let (meta, blobs) = (
-        MetadataStore::in_memory().await.unwrap(),
-        MemoryBlobStore::new(),
-    );
+async fn sums_follow_every_change(place: Place) {
+    let (meta, blobs) = (place.open().await, MemoryBlobStore::new());
     let (a, b) = (repository("a"), repository("b"));
     let of = |files, bytes| LocalUsage { files, bytes };
     put(&meta, &blobs, &a, "x", b"12345").await;
@@ -105,13 +102,9 @@ async fn sums_follow_every_change() {
 }
 
 /// Whoever decides sees what is there when it is written, and not what was there when the body began.
-#[tokio::test(flavor = "multi_thread")]
-async fn hazard_l5_of_many_who_want_to_be_first_one_is() {
-    let directory = fast_directory();
-    let meta = MetadataStore::open(&directory.path().join("db"))
-        .await
-        .unwrap();
-    let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(directory.path()).unwrap());
+async fn hazard_l5_of_many_who_want_to_be_first_one_is(place: Place) {
+    let meta = place.open().await;
+    let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(place.directory()).unwrap());
     let won = Arc::new(AtomicUsize::new(0));
     let tasks = (0..32_u8).map(|number| {
         let (meta, blobs, won) = (meta.clone(), Arc::clone(&blobs), Arc::clone(&won));
@@ -165,9 +158,8 @@ async fn hazard_l5_of_many_who_want_to_be_first_one_is() {
     assert!(bytes.iter().all(|byte| *byte == bytes[0]));
 }
 
-#[tokio::test]
-async fn hazard_l3_the_collector_leaves_uploads_alone_and_takes_what_they_leave() {
-    let meta = MetadataStore::in_memory().await.unwrap();
+async fn hazard_l3_the_collector_leaves_uploads_alone_and_takes_what_they_leave(place: Place) {
+    let meta = place.open().await;
     let blobs: Arc<dyn BlobStore> = Arc::new(MemoryBlobStore::new());
     let a = repository("a");
     put(&meta, &*blobs, &a, "x", b"first").await;
@@ -203,12 +195,8 @@ async fn hazard_l3_the_collector_leaves_uploads_alone_and_takes_what_they_leave(
     assert_eq!(read(&*blobs, &second).await, b"second");
 }
 
-#[tokio::test]
-async fn folders_are_listed_without_walking_through_those_below() {
-    let (meta, blobs) = (
-        MetadataStore::in_memory().await.unwrap(),
-        MemoryBlobStore::new(),
-    );
+async fn folders_are_listed_without_walking_through_those_below(place: Place) {
+    let (meta, blobs) = (place.open().await, MemoryBlobStore::new());
     let a = repository("a");
     // A folder and a file of one name, and names around the slash in the order of bytes.
     let mut paths = vec!["b", "b-", "b/1", "b/c/2", "b0", "b0/x", "z", "ü/ä", "b.txt"];
@@ -254,23 +242,14 @@ async fn folders_are_listed_without_walking_through_those_below() {
 }
 
 /// What nobody else has is never taken for absent.
-#[tokio::test]
-async fn hazard_w12_a_damaged_row_is_an_error_and_can_be_deleted() {
-    let directory = fast_directory();
-    let path = directory.path().join("db");
-    let meta = MetadataStore::open(&path).await.unwrap();
+async fn hazard_w12_a_damaged_row_is_an_error_and_can_be_deleted(place: Place) {
+    let meta = place.open().await;
     let blobs = MemoryBlobStore::new();
     let a = repository("a");
     put(&meta, &blobs, &a, "x", b"12345").await;
     meta.close().await;
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
-    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
-    let changed = sqlx::query("UPDATE local_files SET size = 4")
-        .execute(&pool)
-        .await;
-    assert_eq!(changed.unwrap().rows_affected(), 1);
-    pool.close().await;
-    let meta = MetadataStore::open(&path).await.unwrap();
+    assert_eq!(place.run("UPDATE local_files SET size = 4").await, 1);
+    let meta = place.open().await;
     assert!(meta.local_file(&a, "x").await.is_err());
     assert!(meta.damage().rows > 0);
     let state = meta.local_state(&a, "x").await.unwrap();
@@ -307,3 +286,11 @@ async fn what_a_durable_change_costs() {
     }
     eprintln!("{:?} for each of 500", begun.elapsed() / 500);
 }
+
+on_both_engines!(
+    sums_follow_every_change,
+    hazard_l5_of_many_who_want_to_be_first_one_is,
+    hazard_l3_the_collector_leaves_uploads_alone_and_takes_what_they_leave,
+    folders_are_listed_without_walking_through_those_below,
+    hazard_w12_a_damaged_row_is_an_error_and_can_be_deleted,
+);

@@ -16,6 +16,7 @@ use larder_storage::{
 };
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
+use support::place::{Place, on_both_engines};
 use support::{all, key, put, record, repository, store};
 
 fn blobs() -> Arc<dyn BlobStore> {
@@ -38,16 +39,13 @@ async fn all_stores_conform() {
     conformance::suite(Arc::new(ObjectBlobStore::new(objects, files()))).await;
 }
 
-#[tokio::test]
-async fn what_is_put_comes_out_again_after_a_restart() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("larder.db");
+async fn what_is_put_comes_out_again_after_a_restart(place: Place) {
     let blobs = blobs();
     let mut variant = key("pypi", "simple/six/");
     variant.variant = "json".into();
     let negative = record(Content::Negative { status: 404 });
     {
-        let meta = MetadataStore::open(&path).await.unwrap();
+        let meta = place.open().await;
         store(&meta, &blobs, &key("pypi", "simple/six/"), b"html").await;
         let put_negative = Change::PutRecord {
             key: variant.clone(),
@@ -61,7 +59,7 @@ async fn what_is_put_comes_out_again_after_a_restart() {
             StorageErrorKind::Unavailable
         );
     }
-    let meta = MetadataStore::open(&path).await.unwrap();
+    let meta = place.open().await;
     meta.ping().await.unwrap();
     let html = meta
         .record(&key("pypi", "simple/six/"))
@@ -110,9 +108,8 @@ async fn only_the_owner_reads_the_database_file() {
     }
 }
 
-#[tokio::test]
-async fn hazard_s22_a_name_may_be_file_and_directory() {
-    let (meta, blobs) = (MetadataStore::in_memory().await.unwrap(), blobs());
+async fn hazard_s22_a_name_may_be_file_and_directory(place: Place) {
+    let (meta, blobs) = (place.open().await, blobs());
     let names = [
         "a", "a/b", "a/b/c", "a/", "A", "../a", "a//b", "a b", "a%2Fb", "ä",
     ];
@@ -130,13 +127,9 @@ async fn hazard_s22_a_name_may_be_file_and_directory() {
     assert_eq!(meta.counts().await.unwrap().records, names.len() as u64);
 }
 
-#[tokio::test]
-async fn hazard_s21_long_names_are_data() {
-    let directory = tempfile::tempdir().unwrap();
-    let meta = MetadataStore::open(&directory.path().join("larder.db"))
-        .await
-        .unwrap();
-    let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(directory.path()).unwrap());
+async fn hazard_s21_long_names_are_data(place: Place) {
+    let meta = place.open().await;
+    let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(place.directory()).unwrap());
     let one = "x".repeat(2048);
     let other = format!("{}y", "x".repeat(2047));
     let blob = store(&meta, &blobs, &key("files", &one), b"one").await;
@@ -146,9 +139,8 @@ async fn hazard_s21_long_names_are_data() {
     assert_eq!(support::read(&*blobs, &blob).await, b"one");
 }
 
-#[tokio::test]
-async fn pages_are_complete_and_in_byte_order() {
-    let (meta, blobs) = (MetadataStore::in_memory().await.unwrap(), blobs());
+async fn pages_are_complete_and_in_byte_order(place: Place) {
+    let (meta, blobs) = (place.open().await, blobs());
     let mut expected: Vec<(String, String)> = Vec::new();
     for n in 0..250 {
         for variant in ["", "json"] {
@@ -176,19 +168,13 @@ async fn pages_are_complete_and_in_byte_order() {
     );
 }
 
-#[tokio::test]
-async fn a_damaged_record_counts_as_absent_and_hides_no_other() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("larder.db");
-    let (meta, blobs) = (MetadataStore::open(&path).await.unwrap(), blobs());
+async fn a_damaged_record_counts_as_absent_and_hides_no_other(place: Place) {
+    let (meta, blobs) = (place.open().await, blobs());
     for n in 0..30 {
         store(&meta, &blobs, &key("r", &format!("{n:02}")), b"x").await;
     }
     let damage = "UPDATE artifacts SET record = '{\"content\":' WHERE path < '20' OR path = '25'";
-    sqlx::query(damage)
-        .execute(&raw(&path).await)
-        .await
-        .unwrap();
+    assert_eq!(place.run(damage).await, 21);
     assert_eq!(meta.record(&key("r", "07")).await.unwrap(), None);
     let page = meta.page(&repository("r"), None, 7).await.unwrap();
     let paths: Vec<&str> = page.iter().map(|(path, _, _)| path.as_str()).collect();
@@ -201,13 +187,14 @@ async fn a_damaged_record_counts_as_absent_and_hides_no_other() {
     assert!(meta.record(&key("r", "07")).await.unwrap().is_some());
 }
 
-#[tokio::test]
-async fn changes_happen_together_or_not_at_all() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("larder.db");
-    let (meta, blobs) = (MetadataStore::open(&path).await.unwrap(), blobs());
-    let deny = "CREATE TRIGGER deny BEFORE INSERT ON artifacts WHEN NEW.path = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END";
-    sqlx::query(deny).execute(&raw(&path).await).await.unwrap();
+async fn changes_happen_together_or_not_at_all(place: Place) {
+    let (meta, blobs) = (place.open().await, blobs());
+    let deny = if place.is_postgres() {
+        "ALTER TABLE artifacts ADD CHECK (path <> 'bad')"
+    } else {
+        "CREATE TRIGGER deny BEFORE INSERT ON artifacts WHEN NEW.path = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END"
+    };
+    place.run(deny).await;
     let good = put(&key("r", "good"), blobs.put_bytes(b"good").await.unwrap());
     let bad = put(&key("r", "bad"), blobs.put_bytes(b"bad").await.unwrap());
     meta.apply(vec![good.clone(), bad]).await.unwrap_err();
@@ -217,9 +204,8 @@ async fn changes_happen_together_or_not_at_all() {
     assert!(meta.record(&key("r", "good")).await.unwrap().is_some());
 }
 
-#[tokio::test]
-async fn derivations_are_kept_under_their_key() {
-    let (meta, blobs) = (MetadataStore::in_memory().await.unwrap(), blobs());
+async fn derivations_are_kept_under_their_key(place: Place) {
+    let (meta, blobs) = (place.open().await, blobs());
     let source = store(&meta, &blobs, &key("r", "index"), b"source").await;
     let info = blobs.put_bytes(b"derived").await.unwrap();
     let derived = DerivedRecord {
@@ -248,14 +234,8 @@ async fn derivations_are_kept_under_their_key() {
     assert_eq!(meta.derivation(&"ab".repeat(32)).await.unwrap(), None);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_first_secret_wins() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("larder.db");
-    let (one, two) = (
-        MetadataStore::open(&path).await.unwrap(),
-        MetadataStore::open(&path).await.unwrap(),
-    );
+async fn the_first_secret_wins(place: Place) {
+    let (one, two) = (place.open().await, place.open().await);
     let (a, b) = tokio::join!(
         one.secret_bytes("link", &[0, 1, 255]),
         two.secret_bytes("link", &[7])
@@ -264,7 +244,7 @@ async fn the_first_secret_wins() {
     assert_eq!(chosen, b.unwrap());
     assert!(chosen == [0, 1, 255] || chosen == [7]);
     drop((one, two));
-    let later = MetadataStore::open(&path).await.unwrap();
+    let later = place.open().await;
     assert_eq!(later.secret_bytes("link", &[9]).await.unwrap(), chosen);
     assert_eq!(later.secret_bytes("other", &[9]).await.unwrap(), [9]);
 }
@@ -309,9 +289,8 @@ async fn a_missing_directory_is_an_error_not_a_panic() {
     assert_eq!(error.kind, StorageErrorKind::NotFound);
 }
 
-#[tokio::test]
-async fn hazard_l2_a_renewal_cannot_bring_back_a_row_without_a_blob() {
-    let (meta, blobs) = (MetadataStore::in_memory().await.unwrap(), blobs());
+async fn hazard_l2_a_renewal_cannot_bring_back_a_row_without_a_blob(place: Place) {
+    let (meta, blobs) = (place.open().await, blobs());
     let flushed = key("r", "flushed");
     store(&meta, &blobs, &flushed, b"bytes").await;
     let held = meta.record(&flushed).await.unwrap().unwrap();
@@ -355,3 +334,15 @@ async fn hazard_l2_a_renewal_cannot_bring_back_a_row_without_a_blob() {
     assert_eq!(meta.record(&flushed).await.unwrap(), None);
     assert!(meta.record(&key("r", "other")).await.unwrap().is_some());
 }
+
+on_both_engines!(
+    what_is_put_comes_out_again_after_a_restart,
+    hazard_s22_a_name_may_be_file_and_directory,
+    hazard_s21_long_names_are_data,
+    pages_are_complete_and_in_byte_order,
+    a_damaged_record_counts_as_absent_and_hides_no_other,
+    derivations_are_kept_under_their_key,
+    the_first_secret_wins,
+    hazard_l2_a_renewal_cannot_bring_back_a_row_without_a_blob,
+    changes_happen_together_or_not_at_all,
+);

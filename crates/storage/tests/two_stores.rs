@@ -1,4 +1,4 @@
-//! Two stores over one database, as two processes or replicas have them: what one commits, the other reads at once.
+//! Two stores over one database, as two processes or replicas have them: what one commits, the other reads at once, and hears of.
 #![expect(
     clippy::unwrap_used,
     reason = "a test program: its helpers panic to report"
@@ -11,15 +11,8 @@ use std::sync::Arc;
 use larder_core::{Content, UnixMillis};
 use larder_storage::{BlobStore, Change, MemoryBlobStore, MetadataStore};
 
-use support::{fast_directory, key, record, store};
-
-async fn two() -> (tempfile::TempDir, MetadataStore, MetadataStore) {
-    let directory = fast_directory();
-    let path = directory.path().join("larder.db");
-    let one = MetadataStore::open(&path).await.unwrap();
-    let other = MetadataStore::open(&path).await.unwrap();
-    (directory, one, other)
-}
+use support::place::{Place, on_both_engines};
+use support::{key, record, store};
 
 fn head_only(path: &str) -> Change {
     Change::PutRecord {
@@ -29,9 +22,8 @@ fn head_only(path: &str) -> Change {
     }
 }
 
-#[tokio::test]
-async fn what_one_commits_deletes_or_replaces_the_other_reads_at_once() {
-    let (_directory, one, other) = two().await;
+async fn what_one_commits_deletes_or_replaces_the_other_reads_at_once(place: Place) {
+    let (one, other) = (place.open().await, place.open().await);
     let blobs: Arc<dyn BlobStore> = Arc::new(MemoryBlobStore::new());
     for (writer, reader) in [(&one, &other), (&other, &one)] {
         let first = store(writer, &blobs, &key("r", "a"), b"first").await;
@@ -46,9 +38,8 @@ async fn what_one_commits_deletes_or_replaces_the_other_reads_at_once() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_write_at_the_same_time_and_nothing_is_lost() {
-    let (_directory, one, other) = two().await;
+async fn both_write_at_the_same_time_and_nothing_is_lost(place: Place) {
+    let (one, other) = (place.open().await, place.open().await);
     let write = |store: MetadataStore, name: &'static str| async move {
         for n in 0..200 {
             store
@@ -70,3 +61,8 @@ async fn both_write_at_the_same_time_and_nothing_is_lost() {
         assert_eq!(any.fresh_since, UnixMillis(3));
     }
 }
+
+on_both_engines!(
+    what_one_commits_deletes_or_replaces_the_other_reads_at_once,
+    both_write_at_the_same_time_and_nothing_is_lost,
+);

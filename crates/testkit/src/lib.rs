@@ -12,6 +12,7 @@ mod origin;
 mod plan;
 mod request;
 mod resource;
+pub mod servers;
 mod wire;
 
 pub use behaviour::Behaviour;

@@ -2,19 +2,24 @@
 
 use larder_core::{ArtifactRecord, BlobDescriptor, RepositoryName, SourceKey};
 
-use super::db::{DbError, Row};
+use super::db::{DbError, Row, Sql, Value, locking};
 use super::seal::{Unsealed, is_bytes, seal_bytes, unseal, unseal_bytes};
 use super::{MetadataStore, Tx, damage::Damage};
 use crate::error::StorageError;
 
 const GET: &str =
     "SELECT record FROM artifacts WHERE repository = $1 AND path = $2 AND variant = $3";
+const LOCK: Sql =
+    locking!("SELECT record FROM artifacts WHERE repository = $1 AND path = $2 AND variant = $3");
 const PAGE: &str = "SELECT path, variant, record FROM artifacts \
      WHERE repository = $1 AND (path, variant) > ($2, $3) ORDER BY path, variant LIMIT $4";
 const PUT: &str = "INSERT INTO artifacts (repository, path, variant, blob, size, updated_at, record) \
      VALUES ($1, $2, $3, $4, $5, $6, $7) \
      ON CONFLICT (repository, path, variant) DO UPDATE SET \
      blob = excluded.blob, size = excluded.size, updated_at = excluded.updated_at, record = excluded.record";
+/// As that, where there is no such row.
+const ADD: &str = "INSERT INTO artifacts (repository, path, variant, blob, size, updated_at, record) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (repository, path, variant) DO NOTHING";
 /// A companion of a document (its name and four more letters) is exchanged with it: that it is not there is part of the generation.
 const ABSENCES: &str = "SELECT rowid FROM artifacts AS a WHERE rowid > $1 AND blob IS NULL \
      AND record LIKE '{\"content\":{\"negative\":%' \
@@ -134,36 +139,71 @@ impl MetadataStore {
     }
 }
 
-/// The record under `key` as a transaction sees it.
+/// What there is under a key.
+#[derive(Debug, Default)]
+pub(super) struct Present {
+    pub(super) has_row: bool,
+    /// `None` as well where the row cannot be read.
+    pub(super) record: Option<ArtifactRecord>,
+}
+
+/// The record under `key` as a transaction sees it, which from now on nobody else changes.
 pub(super) async fn present(
     tx: &mut Tx,
     damage: &Damage,
     key: &SourceKey,
-) -> Result<Option<ArtifactRecord>, StorageError> {
-    let failed = |error| StorageError::from_sql("read a record", error);
+) -> Result<Present, DbError> {
     let values = [
         key.repository.as_str().into(),
         (*key.path).into(),
         (*key.variant).into(),
     ];
-    let row = tx.optional(GET, &values).await.map_err(failed)?;
-    let Some(row) = row else { return Ok(None) };
-    let stored: Vec<u8> = row.get(0).map_err(failed)?;
+    let row = tx.optional(LOCK, &values).await?;
+    let Some(row) = row else {
+        return Ok(Present::default());
+    };
+    let stored: Vec<u8> = row.get(0)?;
     let names = [key.repository.as_str(), &key.path, &key.variant];
-    Ok(parse(damage, names, &stored))
+    Ok(Present {
+        has_row: true,
+        record: parse(damage, names, &stored),
+    })
 }
 
 /// Path, variant and record of a row.
 pub type PageRow = (String, String, Option<ArtifactRecord>);
 
-/// Writes one row. The blob's row must exist.
+/// Writes one row. The blob's row must exist. A key that is too long for the engine's indexes gets none.
 pub(super) async fn put(
     tx: &mut Tx,
     key: &SourceKey,
     record: &ArtifactRecord,
-) -> Result<(), StorageError> {
+) -> Result<(), DbError> {
+    if tx.takes_key(key_length(key)) {
+        tx.execute(PUT, &values_of(key, record)).await?;
+    }
+    Ok(())
+}
+
+/// As [`put`], where there is no row; whether there was none.
+pub(super) async fn add(
+    tx: &mut Tx,
+    key: &SourceKey,
+    record: &ArtifactRecord,
+) -> Result<bool, DbError> {
+    if !tx.takes_key(key_length(key)) {
+        return Ok(true);
+    }
+    Ok(tx.execute(ADD, &values_of(key, record)).await? > 0)
+}
+
+fn key_length(key: &SourceKey) -> usize {
+    key.repository.as_str().len() + key.path.len() + key.variant.len()
+}
+
+fn values_of<'k>(key: &'k SourceKey, record: &ArtifactRecord) -> [Value<'k>; 7] {
     let blob = record.blob();
-    let values = [
+    [
         key.repository.as_str().into(),
         (*key.path).into(),
         (*key.variant).into(),
@@ -176,21 +216,17 @@ pub(super) async fn put(
             &record.to_stored(),
         )
         .into(),
-    ];
-    let put = tx.execute(PUT, &values).await;
-    put.map_err(|e| StorageError::from_sql("write a record", e))?;
-    Ok(())
+    ]
 }
 
 /// Removes one row, if it is there.
-pub(super) async fn delete(tx: &mut Tx, key: &SourceKey) -> Result<(), StorageError> {
+pub(super) async fn delete(tx: &mut Tx, key: &SourceKey) -> Result<(), DbError> {
     let values = [
         key.repository.as_str().into(),
         (*key.path).into(),
         (*key.variant).into(),
     ];
-    let deleted = tx.execute(DELETE, &values).await;
-    deleted.map_err(|e| StorageError::from_sql("delete a record", e))?;
+    tx.execute(DELETE, &values).await?;
     Ok(())
 }
 

@@ -1,9 +1,10 @@
 //! Changes, applied together or not at all.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use larder_core::{ArtifactRecord, BlobDescriptor, Digest, RepositoryName, SourceKey, UnixMillis};
 
+use super::db::{About, DbError};
 use super::feed::{self, Notice, Writer};
 use super::{Durability, MetadataStore, Tx, artifacts, blobs, derivations};
 use crate::blob::BlobInfo;
@@ -12,16 +13,102 @@ use crate::error::{StorageError, StorageErrorKind};
 /// Deletions that are written together where there is no space.
 const FEW: usize = 20;
 /// How often a transaction is tried again for the sake of a blob that is being deleted, and the pause before each.
-pub(super) const TRIES: usize = 100;
-pub(super) const PAUSE: Duration = Duration::from_millis(20);
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(20);
+/// So long a transaction is tried again that others are in the way of.
+const CONFLICTS: Duration = Duration::from_secs(8);
+const WRITE: &str = "write to the metadata database";
+
+/// How long a transaction is tried again.
+#[derive(Debug)]
+pub(super) struct Patience {
+    since: Instant,
+    condemned: u32,
+    conflicts: u32,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            since: Instant::now(),
+            condemned: 0,
+            conflicts: 0,
+        }
+    }
+}
+
+impl Patience {
+    /// Waits a little before the next try where a statement failed because of another transaction; gives anything else back.
+    pub(super) async fn again(&mut self, error: DbError) -> Result<(), DbError> {
+        if error.about == About::Conflict && self.since.elapsed() <= CONFLICTS {
+            self.step_aside().await;
+            return Ok(());
+        }
+        Err(error)
+    }
+
+    /// Those who have met do not meet again at once: each waits for another time.
+    async fn step_aside(&mut self) {
+        self.conflicts += 1;
+        let spread = Writer::unique().number() % 8 + 1;
+        let pause = Duration::from_millis(spread * u64::from(self.conflicts.min(10)));
+        tokio::time::sleep(pause).await;
+    }
+
+    /// Does what an obstacle asks for before the next try, or gives up.
+    pub(super) async fn after(
+        &mut self,
+        obstacle: Obstacle<'_>,
+        doing: &str,
+    ) -> Result<(), StorageError> {
+        let gave_up = |why: &str| {
+            let message = format!("cannot {doing}: {why}");
+            Err(StorageError::new(StorageErrorKind::Unavailable, message))
+        };
+        match obstacle {
+            Obstacle::Failed(error) => Err(error),
+            Obstacle::Condemned | Obstacle::Missing(_) if self.condemned == TRIES => {
+                gave_up("a blob that is to be kept is being deleted")
+            }
+            Obstacle::Condemned => {
+                self.condemned += 1;
+                tokio::time::sleep(PAUSE).await;
+                Ok(())
+            }
+            Obstacle::Missing(info) => {
+                self.condemned += 1;
+                put_back(info).await
+            }
+            Obstacle::Conflict if self.since.elapsed() > CONFLICTS => {
+                gave_up("other transactions were in the way each time")
+            }
+            Obstacle::Conflict => {
+                self.step_aside().await;
+                Ok(())
+            }
+        }
+    }
+}
 
 /// Why a transaction did not come about.
 pub(super) enum Obstacle<'a> {
     Failed(StorageError),
+    /// Another transaction was in the way, or has done what this one was about to do.
+    Conflict,
     /// A blob's file is being deleted.
     Condemned,
     /// Another store has deleted it.
     Missing(&'a BlobInfo),
+}
+
+impl Obstacle<'_> {
+    /// Tells a failed statement.
+    pub(super) fn of(doing: &str, error: DbError) -> Self {
+        match error.about {
+            About::Conflict => Self::Conflict,
+            _ => Self::Failed(StorageError::from_sql(doing, error)),
+        }
+    }
 }
 
 impl From<StorageError> for Obstacle<'_> {
@@ -234,18 +321,13 @@ impl MetadataStore {
     }
 
     async fn apply_all(&self, changes: &[Change], told: &Told) -> Result<Receipt, StorageError> {
-        for _ in 0..TRIES {
+        let mut patience = Patience::default();
+        loop {
             match self.try_to_apply(changes, told).await {
                 Ok(receipt) => return Ok(receipt),
-                Err(Obstacle::Failed(error)) => return Err(error),
-                Err(Obstacle::Condemned) => tokio::time::sleep(PAUSE).await,
-                Err(Obstacle::Missing(info)) => put_back(info).await?,
+                Err(obstacle) => patience.after(obstacle, WRITE).await?,
             }
         }
-        Err(StorageError::new(
-            StorageErrorKind::Unavailable,
-            "cannot write to the metadata database: a blob that is to be kept is being deleted",
-        ))
     }
 
     async fn try_to_apply<'a>(
@@ -253,17 +335,23 @@ impl MetadataStore {
         changes: &'a [Change],
         told: &Told,
     ) -> Result<Receipt, Obstacle<'a>> {
-        let failed = |error| StorageError::from_sql("write to the metadata database", error);
+        let failed = |error| Obstacle::of(WRITE, error);
         let mut tx = self.db().begin(told.durability).await.map_err(failed)?;
         let mut receipt = Receipt::default();
         for change in changes {
-            self.apply_one(&mut tx, change, &mut receipt).await?;
+            if let Err(obstacle) = self.apply_one(&mut tx, change, &mut receipt).await {
+                tx.rollback().await;
+                return Err(obstacle);
+            }
         }
-        if self.is_shared() {
-            let notices = told.about(changes, &receipt);
-            feed::note(&mut tx, told.writer, &notices).await?;
-        }
-        tx.commit().await.map_err(failed)?;
+        let notices = if self.is_shared() {
+            told.about(changes, &receipt)
+        } else {
+            Vec::new()
+        };
+        tx.commit_with(&feed::noting(told.writer, &notices))
+            .await
+            .map_err(failed)?;
         Ok(receipt)
     }
 
@@ -274,25 +362,25 @@ impl MetadataStore {
         receipt: &mut Receipt,
     ) -> Result<(), Obstacle<'a>> {
         let Change::If { expected, change } = change else {
-            return apply_one(tx, change).await;
+            return apply_one(tx, change, Before::Any).await;
         };
-        if let Some((key, _)) = change.record()
-            && !expected.allows(self.present(tx, key).await?.as_ref())
-        {
+        let Some((key, _)) = change.record() else {
+            return apply_one(tx, change, Before::Any).await;
+        };
+        // The row is locked: what is decided from it holds until the commit. That there is none cannot be locked.
+        let present = artifacts::present(tx, &self.shared.damage, key).await;
+        let present = present.map_err(|error| Obstacle::of("read a record", error))?;
+        let before = if present.has_row {
+            Before::Any
+        } else {
+            Before::Nothing
+        };
+        if !expected.allows(present.record.as_ref()) {
             tracing::debug!(%key, "a record is left as it is: it has changed meanwhile");
             receipt.left.push(key.clone());
             return Ok(());
         }
-        apply_one(tx, change).await
-    }
-
-    /// The row of a record, in the transaction that is to change it. One that cannot be read counts as absent.
-    async fn present(
-        &self,
-        tx: &mut Tx,
-        key: &SourceKey,
-    ) -> Result<Option<ArtifactRecord>, StorageError> {
-        artifacts::present(tx, &self.shared.damage, key).await
+        apply_one(tx, change, before).await
     }
 }
 
@@ -334,7 +422,20 @@ impl Told {
     }
 }
 
-async fn apply_one<'a>(tx: &mut Tx, change: &'a Change) -> Result<(), Obstacle<'a>> {
+/// What a record may replace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// Whatever there is.
+    Any,
+    /// No row: if there is one by now, it has to be looked at.
+    Nothing,
+}
+
+async fn apply_one<'a>(
+    tx: &mut Tx,
+    change: &'a Change,
+    before: Before,
+) -> Result<(), Obstacle<'a>> {
     match change {
         Change::PutRecord { key, record, blob } => {
             if let Some(info) = blob {
@@ -347,9 +448,20 @@ async fn apply_one<'a>(tx: &mut Tx, change: &'a Change) -> Result<(), Obstacle<'
                 tracing::warn!(%key, blob = %held.digest, "a record was not renewed: it and its blob have been removed meanwhile");
                 return Ok(());
             }
-            artifacts::put(tx, key, record).await?;
+            let failed = |error| Obstacle::of("write a record", error);
+            match before {
+                Before::Any => artifacts::put(tx, key, record).await.map_err(failed)?,
+                Before::Nothing => {
+                    if !artifacts::add(tx, key, record).await.map_err(failed)? {
+                        return Err(Obstacle::Conflict);
+                    }
+                }
+            }
         }
-        Change::DeleteRecord { key } => artifacts::delete(tx, key).await?,
+        Change::DeleteRecord { key } => {
+            let deleted = artifacts::delete(tx, key).await;
+            deleted.map_err(|error| Obstacle::of("delete a record", error))?;
+        }
         Change::PutDerivation {
             key,
             repository,
@@ -358,31 +470,35 @@ async fn apply_one<'a>(tx: &mut Tx, change: &'a Change) -> Result<(), Obstacle<'
             blob,
         } => {
             put_blob(tx, blob).await?;
-            derivations::put(tx, key, repository, sources, derived).await?;
+            let put = derivations::put(tx, key, repository, sources, derived).await;
+            put.map_err(|error| Obstacle::of("write a derivation", error))?;
         }
-        Change::DeleteDerivation { key } => derivations::delete(tx, key).await?,
+        Change::DeleteDerivation { key } => {
+            let deleted = derivations::delete(tx, key).await;
+            deleted.map_err(|error| Obstacle::of("delete a derivation", error))?;
+        }
         // One condition is enough; it was looked at where this one was taken out of it.
-        Change::If { change, .. } => Box::pin(apply_one(tx, change)).await?,
+        Change::If { change, .. } => Box::pin(apply_one(tx, change, before)).await?,
     }
     Ok(())
 }
 
 pub(super) async fn put_blob<'a>(tx: &mut Tx, info: &'a BlobInfo) -> Result<(), Obstacle<'a>> {
     let put = blobs::put(tx, info).await;
-    match put.map_err(|e| StorageError::from_sql("write a blob's row", e))? {
+    match put.map_err(|error| Obstacle::of("write a blob's row", error))? {
         blobs::Put::Held => Ok(()),
         blobs::Put::Condemned => Err(Obstacle::Condemned),
         blobs::Put::Missing => Err(Obstacle::Missing(info)),
     }
 }
 
-async fn keep_blob(tx: &mut Tx, digest: &Digest) -> Result<bool, StorageError> {
+async fn keep_blob(tx: &mut Tx, digest: &Digest) -> Result<bool, Obstacle<'static>> {
     let kept = blobs::keep(tx, digest).await;
-    kept.map_err(|e| StorageError::from_sql("write a blob's row", e))
+    kept.map_err(|error| Obstacle::of("write a blob's row", error))
 }
 
 /// Publishes a blob again, of which another store has deleted the file.
-pub(super) async fn put_back(info: &BlobInfo) -> Result<(), StorageError> {
+async fn put_back(info: &BlobInfo) -> Result<(), StorageError> {
     let Some(pin) = info.pin.clone() else {
         return Ok(());
     };

@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use larder_core::{BlobDescriptor, Clock as _, SystemClock, UnixMillis};
 
-use super::condemn::{Candidate, Ground, deleting, taken_over, unreferenced};
+use super::change::Patience;
+use super::condemn::{Candidate, Ground, LOCK_BLOB, deleting, taken_over, unreferenced};
 use super::db::{DbError, Row};
 use super::{MetadataStore, parse_digest};
 use crate::blob::{BlobStore, StoredBlob};
@@ -39,7 +40,7 @@ const FOUND_SOURCES: &str = "UPDATE derivations SET delete_after = NULL WHERE de
      AND NOT EXISTS (SELECT 1 FROM derivation_sources AS s WHERE s.derivation = derivations.derivation \
                      AND NOT EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = s.source))";
 const DROP_DERIVATIONS: &str = "DELETE FROM derivations WHERE derivation IN \
-     (SELECT derivation FROM derivations WHERE delete_after <= $1 ORDER BY derivation LIMIT $2)";
+     (SELECT derivation FROM derivations WHERE delete_after <= $1 ORDER BY derivation LIMIT $2) AND delete_after <= $1";
 
 const UNREFERENCED: &str = concat!(
     "SELECT digest FROM blobs AS b WHERE digest > $1 AND (delete_after IS NULL OR delete_after > $2) \
@@ -150,12 +151,8 @@ impl MetadataStore {
                 let page = texts(&db.all(LOST_SOURCE, &values).await?)?;
                 let Some(last) = page.last() else { break };
                 after.clone_from(last);
-                let mut tx = self.begin().await?;
-                for key in &page {
-                    let values = [(&**key).into(), date.0.into()];
-                    tx.execute(DATE_DERIVATION, &values).await?;
-                }
-                tx.commit().await?;
+                let dates = page.iter().map(|key| (DATE_DERIVATION, &**key));
+                self.date_all(dates, date).await?;
             }
             // Whose sources came back since they were dated.
             db.execute(FOUND_SOURCES, &[]).await?;
@@ -186,15 +183,38 @@ impl MetadataStore {
                     return Ok(dated);
                 };
                 after.clone_from(last);
-                let mut tx = self.begin().await?;
-                for digest in &page {
-                    let values = [(&**digest).into(), date.0.into()];
-                    dated += tx.execute(DATE_BLOB, &values).await?;
-                }
-                tx.commit().await?;
+                let dates = page.iter().map(|digest| (DATE_BLOB, &**digest));
+                dated += self.date_all(dates, date).await?;
             }
         };
         found.await.map_err(failed)
+    }
+
+    /// Runs statements that date a row each, in one transaction. Gives how many rows were dated.
+    async fn date_all<'d>(
+        &self,
+        dates: impl Iterator<Item = (&'static str, &'d str)> + Clone,
+        date: UnixMillis,
+    ) -> Result<u64, DbError> {
+        let mut patience = Patience::default();
+        loop {
+            let dated = async {
+                let mut dated = 0;
+                let mut tx = self.begin().await?;
+                for (statement, row) in dates.clone() {
+                    if statement == DATE_BLOB {
+                        tx.all(LOCK_BLOB, &[row.into()]).await?;
+                    }
+                    dated += tx.execute(statement, &[row.into(), date.0.into()]).await?;
+                }
+                tx.commit().await?;
+                Ok(dated)
+            };
+            match dated.await {
+                Ok(dated) => return Ok(dated),
+                Err(error) => patience.again(error).await?,
+            }
+        }
     }
 
     /// Deletes the blobs that are due and still without a reference. Gives their number and bytes.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use larder_core::{Clock as _, Digest, SystemClock, UnixMillis, sha256};
 
 use super::MetadataStore;
-use super::db::{DbError, Durability};
+use super::change::Patience;
+use super::db::{DbError, Durability, Sql, locking};
 use crate::blob::BlobStore;
 use crate::error::{StorageError, StorageErrorKind};
 
@@ -33,6 +34,10 @@ macro_rules! unreferenced {
 }
 pub(super) use unreferenced;
 
+/// Before it is asked in another statement whether anything refers to a blob: whoever refers to it changes its row, so that everything
+/// that has been committed by then is seen, and nothing is added. (A statement that waits for a row looks again at that row
+/// only, and not at the other tables.)
+pub(super) const LOCK_BLOB: Sql = locking!("SELECT digest FROM blobs WHERE digest = $1");
 const CONDEMN_DUE: &str = concat!(
     "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest = $1 AND delete_after <= $2 AND condemned_by IS NULL",
     unreferenced!("$1")
@@ -133,15 +138,31 @@ impl MetadataStore {
         if candidates.is_empty() {
             return Ok(candidates);
         }
+        let mut patience = Patience::default();
+        loop {
+            match self.try_to_condemn(&candidates, ground, now).await {
+                Ok(condemned) => return Ok(condemned),
+                Err(error) => patience.again(error).await?,
+            }
+        }
+    }
+
+    async fn try_to_condemn(
+        &self,
+        candidates: &[Candidate],
+        ground: Ground,
+        now: UnixMillis,
+    ) -> Result<Vec<Candidate>, DbError> {
         let mut condemned = Vec::with_capacity(candidates.len());
         let mut tx = self.db().begin(Durability::Durable).await?;
         for (digest, size) in candidates {
             let (statement, more): (_, Option<i64>) = match ground {
                 Ground::Due => (CONDEMN_DUE, None),
                 Ground::Unreferenced => (CONDEMN_UNREFERENCED, None),
-                Ground::Orphan => (CONDEMN_ORPHAN, Some(size as i64)),
+                Ground::Orphan => (CONDEMN_ORPHAN, Some(*size as i64)),
                 Ground::LeftBehind => (TAKE, Some(taken_over(now))),
             };
+            tx.all(LOCK_BLOB, &[digest.to_string().into()]).await?;
             let mut values = vec![
                 digest.to_string().into(),
                 now.0.into(),
@@ -149,7 +170,7 @@ impl MetadataStore {
             ];
             values.extend(more.map(Into::into));
             if tx.execute(statement, &values).await? > 0 {
-                condemned.push((digest, size));
+                condemned.push((digest.clone(), *size));
             }
         }
         tx.commit().await?;
@@ -159,6 +180,14 @@ impl MetadataStore {
     /// Forgets rows whose files are gone, or are held by somebody who is about to write the row anew; and lets those be whose files
     /// were not tried.
     async fn forget(&self, deleted: &Deleted) -> Result<(), DbError> {
+        let mut patience = Patience::default();
+        while let Err(error) = self.try_to_forget(deleted).await {
+            patience.again(error).await?;
+        }
+        Ok(())
+    }
+
+    async fn try_to_forget(&self, deleted: &Deleted) -> Result<(), DbError> {
         let mut tx = self.begin().await?;
         let over = deleted.over.iter().map(|digest| (FORGET, digest));
         let left = deleted.left.iter().map(|digest| (LET_BE, digest));

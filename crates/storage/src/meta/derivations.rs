@@ -3,7 +3,7 @@
 
 use larder_core::{BlobDescriptor, Digest, RepositoryName, UnixMillis};
 
-use super::db::Row;
+use super::db::{DbError, Row};
 use super::seal::{Unsealed, seal, unseal};
 use super::{DerivedRecord, MetadataStore, Tx, parse_digest};
 use crate::error::StorageError;
@@ -73,8 +73,7 @@ pub(super) async fn put(
     repository: &RepositoryName,
     sources: &[Digest],
     derived: &DerivedRecord,
-) -> Result<(), StorageError> {
-    let failed = |error| StorageError::from_sql("write a derivation", error);
+) -> Result<(), DbError> {
     let digest = derived.blob.digest.to_string();
     let row = row_key(key, &digest, derived.blob.size as i64, derived.made_at.0);
     let sealed = seal(&row.each_ref().map(String::as_str), &derived.content_type);
@@ -86,17 +85,16 @@ pub(super) async fn put(
         sealed.into(),
         derived.made_at.0.into(),
     ];
-    tx.execute(PUT, &values).await.map_err(failed)?;
+    tx.execute(PUT, &values).await?;
     for source in sources {
         let values = [key.into(), source.to_string().into()];
-        tx.execute(PUT_SOURCE, &values).await.map_err(failed)?;
+        tx.execute(PUT_SOURCE, &values).await?;
     }
     Ok(())
 }
 
 /// Removes one row and its sources, if they are there.
-pub(super) async fn delete(tx: &mut Tx, key: &str) -> Result<(), StorageError> {
-    let deleted = tx.execute(DELETE, &[key.into()]).await;
-    deleted.map_err(|e| StorageError::from_sql("delete a derivation", e))?;
+pub(super) async fn delete(tx: &mut Tx, key: &str) -> Result<(), DbError> {
+    tx.execute(DELETE, &[key.into()]).await?;
     Ok(())
 }

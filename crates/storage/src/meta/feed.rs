@@ -1,18 +1,25 @@
 //! The change feed: what one user of the database has changed, for the others, so that what they hold in memory does not outlive it.
 //!
-//! Users of one [`MetadataStore`] (and of its clones) hear of each other at once. Where several programs share the database's file
+//! Users of one [`MetadataStore`] (and of its clones) hear of each other at once. Where several programs share the database
 //! ([`MetadataStore::share`]), the changes are also written into a table, in the transaction that makes them, and read from there.
+//!
+//! The numbers of the rows become visible in their order, without gaps: SQLite has one writer at a time, and in PostgreSQL whoever notes
+//! changes takes the numbers from a row that stays locked until the commit. So a reader that goes on after the last number that it has
+//! read passes over nothing. A server that is restored, or whose standby takes over without its last commits, gives numbers again: the
+//! reader knows the row that it read last by its time, and if that is no longer there it has missed something (docs/adr/0079).
 
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 
 use larder_core::{Digest, RepositoryName, SourceKey};
 use tokio::sync::broadcast;
 
-use super::db::{DbError, Row};
-use super::{Durability, MetadataStore, Tx, parse_digest};
+use super::change::{Obstacle, Patience};
+use super::db::{DbError, Row, Sql, Value};
+use super::{Durability, MetadataStore, parse_digest};
 use crate::error::StorageError;
 
 /// Notices that a slow listener may be behind before it is told that it has missed some.
@@ -22,13 +29,25 @@ const KEPT: i64 = 20_000;
 /// So many rows are read at once.
 const PAGE: i64 = 1_000;
 
-const NEWEST: &str = "SELECT COALESCE(MAX(sequence), 0) FROM changes";
-const OLDEST: &str = "SELECT COALESCE(MIN(sequence), 0) FROM changes";
-const NOTE: &str = "INSERT INTO changes (writer, kind, repository, path, variant, blob) VALUES ($1, $2, $3, $4, $5, $6)";
+const NEWEST: Sql = Sql {
+    sqlite: "SELECT sequence, 0 FROM changes ORDER BY sequence DESC LIMIT 1",
+    postgres: "SELECT sequence, noted_at FROM changes ORDER BY sequence DESC LIMIT 1",
+};
+const NOTE: Sql = Sql {
+    sqlite: "INSERT INTO changes (writer, kind, repository, path, variant, blob) VALUES ($1, $2, $3, $4, $5, $6)",
+    postgres: "WITH taken AS (UPDATE feed SET sequence = sequence + 1 WHERE id = 1 RETURNING sequence) \
+         INSERT INTO changes (sequence, noted_at, writer, kind, repository, path, variant, blob) \
+         SELECT sequence, CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT), $1, $2, $3, $4, $5, $6 FROM taken",
+};
 const PRUNE: &str =
     "DELETE FROM changes WHERE sequence <= (SELECT MAX(sequence) FROM changes) - $1";
-const AFTER: &str = "SELECT sequence, writer, kind, repository, path, variant, blob FROM changes \
-     WHERE sequence > $1 ORDER BY sequence LIMIT $2";
+/// The row that was read last comes first again: that it is still there says that nothing was missed.
+const FROM: Sql = Sql {
+    sqlite: "SELECT sequence, 0, writer, kind, repository, path, variant, blob FROM changes \
+         WHERE sequence >= $1 ORDER BY sequence LIMIT $2",
+    postgres: "SELECT sequence, noted_at, writer, kind, repository, path, variant, blob FROM changes \
+         WHERE sequence >= $1 ORDER BY sequence LIMIT $2",
+};
 
 /// One user of the database: it does not hear of what it has changed itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +58,10 @@ impl Writer {
     pub fn unique() -> Self {
         // Keyed at random for each process and each call.
         Self(RandomState::new().build_hasher().finish())
+    }
+
+    pub(super) fn number(self) -> u64 {
+        self.0
     }
 }
 
@@ -85,18 +108,25 @@ impl Default for Feed {
     }
 }
 
+/// A row of the table: its number, and when the server noted it. Before the first row both are 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    sequence: i64,
+    noted_at: i64,
+}
+
 /// Hears what others than `writer` change.
 #[derive(Debug)]
 pub struct Listener {
     store: MetadataStore,
     writer: Writer,
     within: broadcast::Receiver<Sent>,
-    /// The last row that was read.
-    last: AtomicI64,
+    /// The last row that was read, once the first call has marked the place.
+    last: Mutex<Option<Place>>,
 }
 
 impl MetadataStore {
-    /// From now on changes are also written down for other programs over the same file. To be called before anybody listens.
+    /// From now on changes are also written down for other programs over the same database. To be called before anybody listens.
     pub fn share(&self) {
         self.shared.is_shared.store(true, Ordering::Release);
     }
@@ -112,7 +142,7 @@ impl MetadataStore {
             store: self.clone(),
             writer,
             within: self.shared.feed.0.subscribe(),
-            last: AtomicI64::new(-1),
+            last: Mutex::default(),
         }
     }
 
@@ -138,23 +168,29 @@ impl MetadataStore {
     }
 
     async fn write_notices(&self, writer: Writer, notices: &[Notice]) -> Result<(), StorageError> {
-        let failed = |error| StorageError::from_sql("note what has changed", error);
-        let mut tx = self.db().begin(Durability::Grouped).await.map_err(failed)?;
-        note(&mut tx, writer, notices).await?;
-        tx.commit().await.map_err(failed)
+        const NOTING: &str = "note what has changed";
+        let mut patience = Patience::default();
+        loop {
+            let written = async {
+                let tx = self.db().begin(Durability::Grouped).await?;
+                tx.commit_with(&noting(writer, notices)).await
+            };
+            match written.await {
+                Ok(()) => return Ok(()),
+                Err(error) => patience.after(Obstacle::of(NOTING, error), NOTING).await?,
+            }
+        }
     }
 }
 
-/// Writes notices down, in the transaction of what they tell of.
-pub(super) async fn note(
-    tx: &mut Tx,
-    writer: Writer,
-    notices: &[Notice],
-) -> Result<(), StorageError> {
-    let failed = |error| StorageError::from_sql("note what has changed", error);
-    for notice in notices {
+/// The statements that write notices down, for the end of the transaction of what they tell of.
+pub(super) fn noting(writer: Writer, notices: &[Notice]) -> Vec<(Sql, Vec<Value<'_>>)> {
+    if notices.is_empty() {
+        return Vec::new();
+    }
+    let note = |notice| {
         let (kind, repository, path, variant, blob) = match notice {
-            Notice::Record { key, blob } => (
+            &Notice::Record { ref key, ref blob } => (
                 "record",
                 &key.repository,
                 &*key.path,
@@ -164,7 +200,7 @@ pub(super) async fn note(
             Notice::Superseded(repository) => ("superseded", repository, "", "", String::new()),
             Notice::Flushed(repository) => ("flushed", repository, "", "", String::new()),
         };
-        let values = [
+        let values = vec![
             writer.to_string().into(),
             kind.into(),
             repository.as_str().into(),
@@ -172,24 +208,31 @@ pub(super) async fn note(
             variant.into(),
             blob.into(),
         ];
-        tx.execute(NOTE, &values).await.map_err(failed)?;
-    }
-    tx.execute(PRUNE, &[KEPT.into()]).await.map_err(failed)?;
-    Ok(())
+        (NOTE, values)
+    };
+    let prune = (Sql::from(PRUNE), vec![KEPT.into()]);
+    notices.iter().map(note).chain([prune]).collect()
 }
 
-/// A row of the table as it is read: number, writer, kind, repository, path, variant, blob.
-type Noted = (i64, String, String, String, String, String, String);
+/// A row of the table as it is read: place, writer, kind, repository, path, variant, blob.
+type Noted = (Place, String, String, String, String, String, String);
+
+fn place(row: &Row) -> Result<Place, DbError> {
+    Ok(Place {
+        sequence: row.get(0)?,
+        noted_at: row.get(1)?,
+    })
+}
 
 fn noted(row: &Row) -> Result<Noted, DbError> {
     Ok((
-        row.get(0)?,
-        row.get(1)?,
+        place(row)?,
         row.get(2)?,
         row.get(3)?,
         row.get(4)?,
         row.get(5)?,
         row.get(6)?,
+        row.get(7)?,
     ))
 }
 
@@ -212,32 +255,48 @@ impl Listener {
         }
     }
 
+    async fn mark_newest(&self) -> Result<(), DbError> {
+        let row = self.store.db().optional(NEWEST, &[]).await?;
+        let newest = row.as_ref().map(place).transpose()?;
+        let newest = newest.unwrap_or(Place {
+            sequence: 0,
+            noted_at: 0,
+        });
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(newest);
+        Ok(())
+    }
+
     /// What other programs have written down since the last call; the first call finds nothing, and marks the place.
     ///
     /// # Errors
     /// The database does not answer: nothing was missed, and the next call tells.
     pub async fn poll(&self) -> Result<Heard, StorageError> {
         let failed = |error| StorageError::from_sql("read what has changed", error);
-        let db = self.store.db();
-        let last = self.last.load(Ordering::Acquire);
-        if last < 0 {
-            let newest = db.one(NEWEST, &[]).await.and_then(|row| row.get(0));
-            let newest: i64 = newest.map_err(failed)?;
-            self.last.store(newest, Ordering::Release);
-            return Ok(Heard::Notices(Vec::new()));
-        }
-        let rows = db.all(AFTER, &[last.into(), PAGE.into()]).await;
-        let rows = rows.and_then(|rows| rows.iter().map(noted).collect::<Result<Vec<_>, _>>());
-        let rows: Vec<Noted> = rows.map_err(failed)?;
-        let Some(newest) = rows.last().map(|row| row.0) else {
+        let Some(last) = *self.last.lock().unwrap_or_else(PoisonError::into_inner) else {
+            self.mark_newest().await.map_err(failed)?;
             return Ok(Heard::Notices(Vec::new()));
         };
-        let oldest = db.one(OLDEST, &[]).await.and_then(|row| row.get(0));
-        let oldest: i64 = oldest.map_err(failed)?;
-        self.last.store(newest, Ordering::Release);
-        if oldest > last + 1 {
+        let from = last.sequence.max(1);
+        let rows = self.store.db().all(FROM, &[from.into(), PAGE.into()]).await;
+        let rows = rows.and_then(|rows| rows.iter().map(noted).collect::<Result<Vec<_>, _>>());
+        let mut rows: Vec<Noted> = rows.map_err(failed)?;
+        let is_whole = match rows.first() {
+            None => last.sequence == 0,
+            Some((first, ..)) if last.sequence == 0 => first.sequence == 1,
+            Some((first, ..)) => *first == last,
+        };
+        if !is_whole {
+            // Marked first: what is written while everything is thrown away is read the next time.
+            self.mark_newest().await.map_err(failed)?;
             return Ok(Heard::Missed);
         }
+        if last.sequence > 0 {
+            rows.remove(0);
+        }
+        let Some((newest, ..)) = rows.last() else {
+            return Ok(Heard::Notices(Vec::new()));
+        };
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(*newest);
         let own = self.writer.to_string();
         let notices: Option<Vec<Notice>> = rows
             .into_iter()

@@ -5,8 +5,9 @@
 
 use larder_core::{BlobDescriptor, RepositoryName, StoredHeaders, UnixMillis};
 
-use super::change::{Obstacle, PAUSE, TRIES, put_back, put_blob};
-use super::db::{DbError, Row};
+use super::change::{Obstacle, Patience, put_blob};
+use super::db::{DbError, Row, Sql, locking};
+use super::feed::{self, Notice, Writer};
 use super::seal::{Unsealed, seal, unseal};
 use super::{Durability, MetadataStore, Tx, parse_digest};
 use crate::blob::BlobInfo;
@@ -18,8 +19,14 @@ const PUT: &str = "INSERT INTO local_files (repository, path, blob, size, upload
      uploaded_at = excluded.uploaded_at, headers = excluded.headers";
 const DELETE: &str = "DELETE FROM local_files WHERE repository = $1 AND path = $2";
 const USAGE: &str = "SELECT files, bytes FROM local_usage WHERE repository = $1";
+/// Whoever changes a file of a repository has the row of its sums to itself: who is first and what the quota leaves is decided by one
+/// after the other.
+const LOCK_USAGE: Sql = locking!("SELECT files, bytes FROM local_usage WHERE repository = $1");
+const BEGIN_USAGE: &str = "INSERT INTO local_usage (repository, files, bytes) VALUES ($1, 0, 0) ON CONFLICT (repository) DO NOTHING";
 const ADD_USAGE: &str = "INSERT INTO local_usage (repository, files, bytes) VALUES ($1, $2, $3) \
      ON CONFLICT (repository) DO UPDATE SET files = local_usage.files + excluded.files, bytes = local_usage.bytes + excluded.bytes";
+const WRITE: &str = "write what was uploaded";
+
 /// A file of a local repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalFile {
@@ -181,18 +188,13 @@ impl MetadataStore {
         change: LocalChange<'_>,
         decide: impl Fn(&LocalState) -> LocalDecision<R>,
     ) -> Result<LocalOutcome<R>, StorageError> {
-        for _ in 0..TRIES {
+        let mut patience = Patience::default();
+        loop {
             match self.try_to_change(repository, path, change, &decide).await {
                 Ok(outcome) => return Ok(outcome),
-                Err(Obstacle::Failed(error)) => return Err(error),
-                Err(Obstacle::Condemned) => tokio::time::sleep(PAUSE).await,
-                Err(Obstacle::Missing(info)) => put_back(info).await?,
+                Err(obstacle) => patience.after(obstacle, WRITE).await?,
             }
         }
-        Err(StorageError::new(
-            StorageErrorKind::Unavailable,
-            "cannot write what was uploaded: its bytes are being deleted",
-        ))
     }
 
     async fn try_to_change<'c, R>(
@@ -202,22 +204,54 @@ impl MetadataStore {
         change: LocalChange<'c>,
         decide: impl Fn(&LocalState) -> LocalDecision<R>,
     ) -> Result<LocalOutcome<R>, Obstacle<'c>> {
-        let failed = |error| StorageError::from_sql("write what was uploaded", error);
+        let failed = |error| Obstacle::of(WRITE, error);
         let mut tx = self.db().begin(Durability::Durable).await.map_err(failed)?;
+        let decided = self
+            .decide(&mut tx, repository, path, change, &decide)
+            .await;
+        if !matches!(decided, Ok(LocalOutcome::Changed(_))) {
+            tx.rollback().await;
+            return decided;
+        }
+        // The writer that nobody is: whoever shares the database hears of it, also if this process ends before it can tell.
+        let told = [Notice::Superseded(repository.clone())];
+        let notices = if self.is_shared() {
+            feed::noting(Writer::unique(), &told)
+        } else {
+            Vec::new()
+        };
+        tx.commit_with(&notices).await.map_err(failed)?;
+        decided
+    }
+
+    async fn decide<'c, R>(
+        &self,
+        tx: &mut Tx,
+        repository: &RepositoryName,
+        path: &str,
+        change: LocalChange<'c>,
+        decide: impl Fn(&LocalState) -> LocalDecision<R>,
+    ) -> Result<LocalOutcome<R>, Obstacle<'c>> {
+        let failed = |error| Obstacle::of(WRITE, error);
+        let of_repository = [repository.as_str().into()];
+        let mut usage = tx.optional(LOCK_USAGE, &of_repository).await;
+        if matches!(usage, Ok(None)) {
+            tx.execute(BEGIN_USAGE, &of_repository)
+                .await
+                .map_err(failed)?;
+            usage = tx.optional(LOCK_USAGE, &of_repository).await;
+        }
+        let usage = usage.map_err(failed)?;
         let values = [repository.as_str().into(), path.into()];
         let row = tx.optional(GET, &values).await.map_err(failed)?;
-        let values = [repository.as_str().into()];
-        let usage = tx.optional(USAGE, &values).await.map_err(failed)?;
         let state = self
             .state(repository, row.as_ref(), usage.as_ref())
             .map_err(failed)?;
-        // A transaction that is dropped is rolled back.
         match decide(&state) {
             LocalDecision::Refuse(why) => Ok(LocalOutcome::Refused(why)),
             LocalDecision::Keep => Ok(LocalOutcome::Kept(state)),
             LocalDecision::Change => {
-                write(&mut tx, repository, path, change, &state).await?;
-                tx.commit().await.map_err(failed)?;
+                write(tx, repository, path, change, &state).await?;
                 Ok(LocalOutcome::Changed(state))
             }
         }
@@ -281,7 +315,7 @@ async fn write<'c>(
     change: LocalChange<'c>,
     before: &LocalState,
 ) -> Result<(), Obstacle<'c>> {
-    let failed = |error| StorageError::from_sql("write what was uploaded", error);
+    let failed = |error| Obstacle::of(WRITE, error);
     let (mut files, mut bytes) = (-i64::from(before.exists), -(before.size as i64));
     match change {
         LocalChange::Put { file, blob } => {

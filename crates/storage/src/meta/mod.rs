@@ -1,8 +1,8 @@
 //! What larder remembers: which upstream document or file each blob is, what was derived from it, and what nothing refers to any
-//! more. The database has one writer; readers never wait for it.
+//! more. The database is SQLite's file, with one writer for whom readers never wait, or one of PostgreSQL, with many.
 //!
-//! Every statement is a constant with `$n` places, and uses nothing that PostgreSQL does not also have. What differs between engines
-//! is below [`db`].
+//! Every statement is a constant with `$n` places, and one text for both engines wherever that is possible. Transactions are written
+//! for many writers: what one decides from, it locks first (docs/adr/0079). What else differs between engines is below [`db`].
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ pub use change::{Change, DerivedRecord, Expected, Receipt};
 pub use collect::CollectReport;
 pub use damage::{DamageReport, OnDamage};
 pub(crate) use db::DbError;
-pub use db::Durability;
+pub use db::{ConnectError, Durability, PostgresOptions, TlsMode};
 use db::{Db, Tx};
 pub use feed::{Heard, Listener, Notice, Writer};
 pub use held::{HeldRow, HeldSize};
@@ -150,6 +150,26 @@ impl MetadataStore {
         Ok(store)
     }
 
+    /// Connects to a server's database and brings its tables up to date. Other processes may use it too: what this one changes is
+    /// written down for them, see [`share`](Self::share).
+    ///
+    /// # Errors
+    /// [`ConnectError::Unreachable`] where another try may succeed; [`ConnectError::Refused`] where somebody has to change something.
+    pub async fn connect(options: &PostgresOptions) -> Result<Self, ConnectError> {
+        let db = Db::connect(options).await?;
+        let origins = origins::read_origins(&db).await;
+        let origins = origins.map_err(|error| ConnectError::Unreachable(error.message))?;
+        let shared = Shared {
+            origins: Mutex::new(origins),
+            ..Shared::of(db)
+        };
+        let store = Self {
+            shared: Arc::new(shared),
+        };
+        store.share();
+        Ok(store)
+    }
+
     /// A database that is gone with its last clone. For tests.
     pub async fn in_memory() -> Result<Self, StorageError> {
         let db = Db::in_memory().await?;
@@ -190,7 +210,7 @@ impl MetadataStore {
         })
     }
 
-    /// Starts a transaction on the connection that writes. What is not committed is rolled back, also when the caller is cancelled.
+    /// Starts a transaction that writes. What is not committed is rolled back, also when the caller is cancelled.
     async fn begin(&self) -> Result<Tx, DbError> {
         self.db().begin(Durability::Grouped).await
     }

@@ -13,9 +13,10 @@ use crate::error::StorageError;
 const ALL: &str = "SELECT repository, url, origin FROM origins";
 const PUT: &str = "INSERT INTO origins (repository, url, origin) VALUES ($1, $2, $3) \
      ON CONFLICT (repository, url) DO UPDATE SET origin = excluded.origin";
+/// The mark stands behind the only `@` of a variant; it is hexadecimal.
 const OF_OTHERS: &str = "SELECT COUNT(*) FROM artifacts WHERE repository = $1 AND blob IS NOT NULL \
-     AND CASE WHEN instr(variant, '@') = 0 THEN '' ELSE substr(variant, instr(variant, '@') + 1) END <> $2 \
-     AND CASE WHEN instr(variant, '@') = 0 THEN '' ELSE substr(variant, instr(variant, '@') + 1) END <> $3";
+     AND CASE WHEN $2 = '' THEN variant LIKE '%@%' ELSE variant NOT LIKE '%@' || $2 END \
+     AND CASE WHEN $3 = '' THEN variant LIKE '%@%' ELSE variant NOT LIKE '%@' || $3 END";
 
 /// By repository: the mark of each address.
 pub(super) type Origins = HashMap<RepositoryName, HashMap<String, String>>;
@@ -60,19 +61,21 @@ impl MetadataStore {
         let failed = |error: DbError| StorageError::from_sql("note where copies come from", error);
         let all = self.origins().clone();
         let stored = read_origins(&self.db().by_writer()).await?;
-        let mut tx = self.begin().await.map_err(failed)?;
+        let mut news: Vec<[&str; 3]> = Vec::new();
         for (repository, addresses) in &all {
             for (url, mark) in addresses {
-                if stored.get(repository).and_then(|known| known.get(url)) == Some(mark) {
-                    continue;
+                if stored.get(repository).and_then(|known| known.get(url)) != Some(mark) {
+                    news.push([repository.as_str(), url, mark]);
                 }
-                let values = [
-                    repository.as_str().into(),
-                    (&**url).into(),
-                    (&**mark).into(),
-                ];
-                tx.execute(PUT, &values).await.map_err(failed)?;
             }
+        }
+        // In one order, so that processes that start at once wait for each other, and not in a circle.
+        news.sort_unstable();
+        let mut tx = self.begin().await.map_err(failed)?;
+        for new in news {
+            tx.execute(PUT, &new.map(Into::into))
+                .await
+                .map_err(failed)?;
         }
         tx.commit().await.map_err(failed)?;
         let mut others = Vec::new();

@@ -2,6 +2,8 @@
 #![expect(dead_code, reason = "every test file uses a part of it")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "called from tests only")]
 
+pub(crate) mod place;
+
 use std::io::Read as _;
 use std::sync::Arc;
 

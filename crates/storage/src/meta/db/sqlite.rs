@@ -10,12 +10,12 @@ use std::time::Duration;
 use sqlx::query::Query;
 use sqlx::sqlite::{
     Sqlite, SqliteArguments, SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool,
-    SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Row as _, SqlSafeStr as _, Transaction};
+use sqlx::{SqlSafeStr as _, Transaction};
 
 use super::codes::kind_of;
-use super::{About, Column, DbError, Durability, Schema, Value};
+use super::{About, DbError, Durability, Row, Schema, Value};
 use crate::error::{StorageError, StorageErrorKind};
 
 /// How long a statement waits for another process's lock.
@@ -45,29 +45,6 @@ pub(crate) struct Db {
 /// A transaction on the connection that writes. What is not committed is rolled back, also when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Tx(Transaction<'static, Sqlite>);
-
-/// A row that was read.
-#[derive(Debug)]
-pub(crate) struct Row(SqliteRow);
-
-impl Row {
-    /// The column `index`, counted from 0.
-    pub(crate) fn get<T: Column>(&self, index: usize) -> Result<T, DbError> {
-        T::read(self, index)
-    }
-}
-
-macro_rules! columns {
-    ($($type:ty),*) => {$(
-        impl Column for $type {
-            fn read(row: &Row, index: usize) -> Result<Self, DbError> {
-                Ok(row.0.try_get(index)?)
-            }
-        }
-    )*};
-}
-// Bytes are what a column of bytes or of text holds.
-columns!(i64, String, Vec<u8>, Option<i64>, Option<String>);
 
 fn bound<'q>(statement: &'static str, values: &[Value<'_>]) -> Query<'q, Sqlite, SqliteArguments> {
     values
@@ -176,7 +153,7 @@ impl Db {
         values: &[Value<'_>],
     ) -> Result<Vec<Row>, DbError> {
         let rows = bound(statement, values).fetch_all(&self.reader).await?;
-        Ok(rows.into_iter().map(Row).collect())
+        Ok(rows.into_iter().map(Row::Sqlite).collect())
     }
 
     /// The first row that a query gives, if it gives any.
@@ -191,21 +168,7 @@ impl Db {
         let row = bound(statement, values)
             .fetch_optional(&self.reader)
             .await?;
-        Ok(row.map(Row))
-    }
-
-    /// The one row that a query gives.
-    ///
-    /// # Errors
-    /// The engine fails, or there is none.
-    pub(crate) async fn one(
-        &self,
-        statement: &'static str,
-        values: &[Value<'_>],
-    ) -> Result<Row, DbError> {
-        Ok(Row(bound(statement, values)
-            .fetch_one(&self.reader)
-            .await?))
+        Ok(row.map(Row::Sqlite))
     }
 
     /// Runs a statement in a transaction of its own; gives how many rows it has changed.
@@ -294,7 +257,7 @@ impl Tx {
         values: &[Value<'_>],
     ) -> Result<Vec<Row>, DbError> {
         let rows = bound(statement, values).fetch_all(&mut *self.0).await?;
-        Ok(rows.into_iter().map(Row).collect())
+        Ok(rows.into_iter().map(Row::Sqlite).collect())
     }
 
     /// The first row that a query gives, if it gives any.
@@ -309,7 +272,7 @@ impl Tx {
         let row = bound(statement, values)
             .fetch_optional(&mut *self.0)
             .await?;
-        Ok(row.map(Row))
+        Ok(row.map(Row::Sqlite))
     }
 
     /// Runs a script of several statements.

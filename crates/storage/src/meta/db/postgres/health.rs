@@ -1,0 +1,107 @@
+//! How the server is doing, so that callers do not each wait for it in vain.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::{About, DbError};
+use crate::error::StorageErrorKind;
+
+/// So long a caller waits for an answer.
+const WAIT: Duration = Duration::from_secs(10);
+/// So long, where the last answer was a failure.
+const WAIT_FAILING: Duration = Duration::from_secs(5);
+/// So long, where there has been no answer for [`LONG`].
+const WAIT_LONG_FAILING: Duration = Duration::from_secs(2);
+const LONG: Duration = Duration::from_secs(15);
+/// After [`LONG`] one caller in this time tries; the others are told at once.
+const TRY_EVERY: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Clone, Copy)]
+struct Failing {
+    since: Instant,
+    tried: Instant,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Health(Mutex<Option<Failing>>);
+
+impl Health {
+    /// How long a caller may wait for an answer now.
+    ///
+    /// # Errors
+    /// There has been none for a while, and somebody else is trying.
+    pub(super) fn wait(&self) -> Result<Duration, DbError> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(failing) = state.as_mut() else {
+            return Ok(WAIT);
+        };
+        let now = Instant::now();
+        if now - failing.since < LONG {
+            return Ok(WAIT_FAILING);
+        }
+        if now - failing.tried < TRY_EVERY {
+            return Err(no_answer("it has not answered for a while"));
+        }
+        failing.tried = now;
+        Ok(WAIT_LONG_FAILING)
+    }
+
+    /// What came of asking the server.
+    pub(super) fn note<T>(&self, result: &Result<T, DbError>) {
+        let is_bad = |error: &DbError| matches!(error.about, About::Lost | About::Refused);
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Err(error) if is_bad(error) => {
+                if state.is_none() {
+                    let now = Instant::now();
+                    tracing::warn!(cause = %error.source, "the metadata database does not answer: what is held is served, and nothing is kept or changed");
+                    *state = Some(Failing {
+                        since: now,
+                        tried: now,
+                    });
+                }
+            }
+            _ => {
+                if let Some(failing) = state.take() {
+                    let after = failing.since.elapsed();
+                    tracing::info!(?after, "the metadata database answers again");
+                }
+            }
+        }
+    }
+}
+
+/// Nobody answered.
+pub(super) fn no_answer(why: &'static str) -> DbError {
+    DbError {
+        kind: StorageErrorKind::Unavailable,
+        reason: "the metadata database does not answer",
+        about: About::Lost,
+        source: why.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_become_short_and_only_one_tries() {
+        let health = Health::default();
+        let failed = || Err::<(), _>(no_answer("gone"));
+        assert_eq!(health.wait().unwrap(), WAIT);
+        health.note(&failed());
+        assert_eq!(health.wait().unwrap(), WAIT_FAILING);
+        tokio::time::advance(Duration::from_secs(16)).await;
+        assert_eq!(health.wait().unwrap(), WAIT_LONG_FAILING);
+        assert!(health.wait().is_err(), "somebody is trying");
+        tokio::time::advance(TRY_EVERY).await;
+        assert_eq!(health.wait().unwrap(), WAIT_LONG_FAILING);
+        health.note(&failed());
+        assert!(health.wait().is_err());
+        health.note(&Ok::<_, DbError>(()));
+        assert_eq!(health.wait().unwrap(), WAIT);
+    }
+}

@@ -1,0 +1,171 @@
+//! The tables of a server's database, and how they change: numbered scripts, each run once, in a transaction that also notes its number.
+//!
+//! Several processes may start at once: whoever holds the row of version 0 runs the scripts, and the others wait for it and find them
+//! done. A script only adds what earlier versions of larder do not mind (a table, a column with a default, an index); what is to go
+//! goes in a later version, when no process that needs it runs any more. `oldest` of each row is the oldest version of the tables that
+//! a process must know of to go on working with these.
+
+use std::time::Duration;
+
+use super::{Db, Tx};
+use crate::meta::db::{About, DbError, Durability, Row, Value};
+
+/// How long a script may run.
+pub(super) const SCRIPT: Duration = Duration::from_mins(10);
+
+/// Script `n`, counted from 1, and the oldest version that a process must know of to work with what it leaves. Scripts are never edited,
+/// only added.
+const SCRIPTS: [(i64, &str); 1] = [(1, include_str!("0001.sql"))];
+
+const EXISTS: &str = "SELECT COALESCE(to_regclass('schema_version')::text, '')";
+const CREATE: &str = "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT PRIMARY KEY, oldest BIGINT NOT NULL)";
+const SEED: &str =
+    "INSERT INTO schema_version (version, oldest) VALUES (0, 0) ON CONFLICT (version) DO NOTHING";
+/// Another process's scripts are waited for; but not by readers of its tables, and not for ever.
+const PATIENCE: &str =
+    "SET LOCAL lock_timeout = 600000; SET LOCAL idle_in_transaction_session_timeout = 60000";
+const LOCK: &str = "SELECT version FROM schema_version WHERE version = 0 FOR UPDATE";
+const VERSIONS: &str =
+    "SELECT COALESCE(MAX(version), 0), COALESCE(MAX(oldest), 0) FROM schema_version";
+const NOTE: &str = "INSERT INTO schema_version (version, oldest) VALUES ($1, $2)";
+/// What two processes that make the first table at once are told.
+const MADE_MEANWHILE: [&str; 3] = ["23505", "42P07", "42710"];
+const TRIES: usize = 20;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a server cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ConnectError {
+    /// It does not answer, or takes no writes at present: worth another try. For the operator; names hosts, no secrets.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It will not do without a change: credentials, rights, version, tables of a newer larder.
+    #[error("{0}")]
+    Refused(String),
+}
+
+pub(super) async fn migrate(db: &Db) -> Result<(), ConnectError> {
+    let mut tries = 0;
+    loop {
+        let error = match try_to_migrate(db).await {
+            Ok(result) => return result,
+            Err(error) => error,
+        };
+        tries += 1;
+        if tries == TRIES || !(error.about == About::Conflict || is_made_meanwhile(&error)) {
+            return Err(told(db, &error));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn try_to_migrate(db: &Db) -> Result<Result<(), ConnectError>, DbError> {
+    let exists: String = one(db.all(EXISTS, &[]).await?)?.get(0)?;
+    if !exists.is_empty() {
+        let (version, oldest) = versions(one(db.all(VERSIONS, &[]).await?)?)?;
+        if let Some(refused) = too_new(version, oldest) {
+            return Ok(Err(refused));
+        }
+        // The usual start writes nothing, and waits for nobody.
+        if version >= SCRIPTS.len() as i64 {
+            return Ok(Ok(()));
+        }
+    }
+    let mut tx = db.begin(Durability::Durable).await?;
+    tx.script(CREATE).await?;
+    tx.execute(SEED, &[]).await?;
+    tx.commit_with(&[]).await?;
+    let mut tx = db.begin(Durability::Durable).await?;
+    match run(&mut tx).await? {
+        Some(refused) => {
+            tx.rollback().await;
+            Ok(Err(refused))
+        }
+        None => Ok(Ok(tx.commit_with(&[]).await?)),
+    }
+}
+
+async fn run(tx: &mut Tx) -> Result<Option<ConnectError>, DbError> {
+    tx.script(PATIENCE).await?;
+    tx.script(LOCK).await?;
+    let (version, oldest) = versions(one(tx.all(VERSIONS, &[]).await?)?)?;
+    if let Some(refused) = too_new(version, oldest) {
+        return Ok(Some(refused));
+    }
+    for (number, (oldest, script)) in (1_i64..).zip(SCRIPTS).skip(version.max(0) as usize) {
+        tracing::info!(
+            version = number,
+            "the tables of the metadata database are brought up to date"
+        );
+        tx.script(script).await?;
+        let values: [Value<'_>; 2] = [number.into(), oldest.into()];
+        tx.execute(NOTE, &values).await?;
+    }
+    Ok(None)
+}
+
+fn versions(row: Row) -> Result<(i64, i64), DbError> {
+    Ok((row.get(0)?, row.get(1)?))
+}
+
+fn one(rows: Vec<Row>) -> Result<Row, DbError> {
+    Ok(rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)?)
+}
+
+fn too_new(version: i64, oldest: i64) -> Option<ConnectError> {
+    let known = SCRIPTS.len() as i64;
+    (oldest > known).then(|| {
+        ConnectError::Refused(format!(
+            "the metadata database has version {version}, which needs a larder that knows version {oldest}, and this one knows \
+             versions up to {known}: start the newer larder"
+        ))
+    })
+}
+
+fn is_made_meanwhile(error: &DbError) -> bool {
+    let source = error.source.downcast_ref::<sqlx::Error>();
+    let code = source
+        .and_then(sqlx::Error::as_database_error)
+        .and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| MADE_MEANWHILE.contains(&&*code))
+}
+
+/// A failure at the start, for the operator.
+fn told(db: &Db, error: &DbError) -> ConnectError {
+    let options = db.pool.options();
+    let hosts: Vec<String> = (0..options.hosts.len()).map(|n| options.shown(n)).collect();
+    let about = format!(
+        "PostgreSQL (database {} at {}, as user {})",
+        options.database,
+        hosts.join(", "),
+        options.user
+    );
+    match error.about {
+        About::Lost | About::Conflict => {
+            ConnectError::Unreachable(format!("{about} cannot be reached: {}", error.source))
+        }
+        About::Refused => ConnectError::Refused(format!(
+            "{about} cannot be used: {}: look at DBHOST, DBPORT, DBUSER, DBPASS, DBNAME and at the user's rights",
+            error.source
+        )),
+        _ if is_made_meanwhile(error) => ConnectError::Refused(format!(
+            "{about} cannot be used: {}: give larder a database of its own",
+            error.source
+        )),
+        _ => ConnectError::Refused(format!("{about} cannot be used: {}", error.source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_larder_goes_on_unless_the_tables_say_otherwise() {
+        let known = SCRIPTS.len() as i64;
+        assert!(too_new(known, 1).is_none());
+        assert!(too_new(known + 1, known).is_none(), "an expansion");
+        let refused = too_new(known + 2, known + 1).map(|error| error.to_string());
+        assert!(refused.is_some_and(|text| text.contains("start the newer larder")));
+    }
+}

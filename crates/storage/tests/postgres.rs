@@ -1,0 +1,474 @@
+//! What only a server can do to larder: many writers at once, sessions that end, a pooler in between, failures and returns.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test program: its helpers panic to report"
+)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use larder_core::{Content, StoredHeaders, UnixMillis, sha256};
+use larder_storage::{
+    BlobStore, Change, ConnectError, Durability, Expected, FsBlobStore, Heard, LocalChange,
+    LocalDecision, LocalFile, LocalOutcome, MemoryBlobStore, MetadataStore, Notice,
+    PostgresOptions, StorageErrorKind, Writer,
+};
+use larder_testkit::servers::postgres::{Disk, PgBouncer, Postgres};
+
+use support::place::{Place, options};
+use support::{is_intact, key, put, record, repository, store};
+
+fn head_only(path: &str) -> Change {
+    Change::PutRecord {
+        key: key("r", path),
+        record: record(Content::HeadOnly),
+        blob: None,
+    }
+}
+
+fn shared() -> PostgresOptions {
+    let server = Postgres::shared();
+    options(server.port(), &server.database())
+}
+
+async fn connect(options: &PostgresOptions) -> MetadataStore {
+    MetadataStore::connect(options).await.unwrap()
+}
+
+/// Numbers are taken before the commit; a reader that saw a later one first must not pass over the earlier.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn hazard_l4_no_notice_is_passed_over_however_many_write() {
+    const TASKS: usize = 8;
+    const EACH: usize = 60;
+    let options = shared();
+    let (one, other) = (connect(&options).await, connect(&options).await);
+    let listener = connect(&options).await.listen(Writer::unique());
+    assert_eq!(
+        listener.poll().await.unwrap(),
+        Heard::Notices(Vec::new()),
+        "the place is marked"
+    );
+    let writers: Vec<_> = (0..TASKS)
+        .map(|task| {
+            let store = [&one, &other][task % 2].clone();
+            tokio::spawn(async move {
+                for n in 0..EACH {
+                    // Some transactions are long, and their numbers wait for them.
+                    let changes =
+                        (0..=(n % 7)).map(|part| head_only(&format!("{task}/{n}/{part}")));
+                    let told = store.apply_by(Writer::unique(), changes.collect(), Vec::new());
+                    told.await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let mut heard = std::collections::BTreeSet::new();
+    let mut is_last = false;
+    loop {
+        let done = writers.iter().all(tokio::task::JoinHandle::is_finished);
+        match listener.poll().await.unwrap() {
+            Heard::Missed => panic!("nothing was missed"),
+            Heard::Notices(notices) => {
+                if notices.is_empty() && is_last {
+                    break;
+                }
+                for notice in notices {
+                    let Notice::Record { key, .. } = notice else {
+                        panic!("only records were written")
+                    };
+                    assert!(heard.insert(key.path.to_string()), "told twice: {key}");
+                }
+            }
+        }
+        is_last = done;
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let written: usize = (0..EACH).map(|n| n % 7 + 1).sum::<usize>() * TASKS;
+    assert_eq!(heard.len(), written);
+}
+
+/// A server that is restored, or taken over from without its last commits, gives numbers again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hazard_l4_numbers_that_are_given_again_are_noticed() {
+    let place = Place::postgres();
+    let (meta, reader) = (place.open().await, place.open().await);
+    let listener = reader.listen(Writer::unique());
+    listener.poll().await.unwrap();
+    for n in 0..10 {
+        meta.apply(vec![head_only(&n.to_string())]).await.unwrap();
+    }
+    let Heard::Notices(ten) = listener.poll().await.unwrap() else {
+        panic!("nothing was missed")
+    };
+    assert_eq!(ten.len(), 10);
+    place
+        .run("DELETE FROM changes WHERE sequence > 5; UPDATE feed SET sequence = 5")
+        .await;
+    assert_eq!(listener.poll().await.unwrap(), Heard::Missed, "fewer rows");
+    meta.apply(vec![head_only("a")]).await.unwrap();
+    let Heard::Notices(one) = listener.poll().await.unwrap() else {
+        panic!("it goes on from the newest")
+    };
+    assert_eq!(one.len(), 1);
+    place
+        .run("DELETE FROM changes WHERE sequence > 5; UPDATE feed SET sequence = 5")
+        .await;
+    for n in 0..3 {
+        meta.apply(vec![head_only(&n.to_string())]).await.unwrap();
+    }
+    assert_eq!(
+        listener.poll().await.unwrap(),
+        Heard::Missed,
+        "the same number, and more, but other rows"
+    );
+}
+
+/// Two replicas fetch one new file; the one that asked earlier commits later. That there is no row cannot be locked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn bytes_heard_of_earlier_never_replace_later_ones() {
+    let options = shared();
+    let stores = [connect(&options).await, connect(&options).await];
+    let blobs: Arc<dyn BlobStore> = Arc::new(MemoryBlobStore::new());
+    for round in 0..60 {
+        let name = key("r", &round.to_string());
+        let fills = (0..4_i64).map(|age| {
+            let (meta, blobs, name) = (
+                stores[(age % 2) as usize].clone(),
+                Arc::clone(&blobs),
+                name.clone(),
+            );
+            tokio::spawn(async move {
+                let heard_of = UnixMillis(1_000 + age);
+                let info = blobs.put_bytes(&age.to_le_bytes()).await.unwrap();
+                let mut record = record(Content::Blob(info.descriptor.clone()));
+                record.contacted_at = heard_of;
+                let change = Change::If {
+                    expected: Expected::NotLater {
+                        heard_of,
+                        but: Vec::new(),
+                    },
+                    change: Box::new(Change::PutRecord {
+                        key: name,
+                        record,
+                        blob: Some(info),
+                    }),
+                };
+                let receipt = meta.apply_by(Writer::unique(), vec![change], Vec::new());
+                receipt.await.unwrap().left.is_empty()
+            })
+        });
+        let mut last_was_put = false;
+        for fill in fills.collect::<Vec<_>>() {
+            last_was_put = fill.await.unwrap();
+        }
+        assert!(last_was_put, "nothing is later than the last");
+        let kept = stores[0].record(&name).await.unwrap().unwrap();
+        assert_eq!(
+            kept.blob().unwrap().digest,
+            sha256(&3_i64.to_le_bytes()),
+            "round {round}"
+        );
+    }
+}
+
+/// What the quota leaves is decided by one upload after the other, whichever replica it came to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn hazard_l5_uploads_of_several_replicas_together_keep_the_quota() {
+    const QUOTA: u64 = 1_000;
+    let options = shared();
+    let stores = [connect(&options).await, connect(&options).await];
+    let blobs: Arc<dyn BlobStore> = Arc::new(MemoryBlobStore::new());
+    let uploads = (0..40_u8).map(|n| {
+        let (meta, blobs) = (stores[usize::from(n % 2)].clone(), Arc::clone(&blobs));
+        tokio::spawn(async move {
+            let blob = blobs.put_bytes(&[n; 60]).await.unwrap();
+            let file = LocalFile {
+                blob: blob.descriptor.clone(),
+                headers: StoredHeaders::default(),
+                uploaded_at: UnixMillis(1),
+            };
+            let change = LocalChange::Put {
+                file: &file,
+                blob: &blob,
+            };
+            let (name, path) = (repository("a"), format!("file-{n}"));
+            let outcome = meta.change_local_file(&name, &path, change, |state| {
+                if state.usage.bytes + 60 > QUOTA {
+                    LocalDecision::Refuse(())
+                } else {
+                    LocalDecision::Change
+                }
+            });
+            matches!(outcome.await.unwrap(), LocalOutcome::Changed(_))
+        })
+    });
+    let mut taken = 0;
+    for upload in uploads.collect::<Vec<_>>() {
+        taken += u64::from(upload.await.unwrap());
+    }
+    assert_eq!(taken, QUOTA / 60);
+    let usage = stores[0].local_state(&repository("a"), "x").await.unwrap();
+    assert_eq!((usage.usage.files, usage.usage.bytes), (taken, taken * 60));
+    let listed = stores[1].local_page(&repository("a"), "", 100).await;
+    assert_eq!(listed.unwrap().len() as u64, taken);
+}
+
+/// One replica is told to delete a blob at once while another one refers to it: a statement that waited for the row sees the other
+/// tables as they were before it waited.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn hazard_l3_a_blob_is_not_deleted_from_under_a_reference_that_is_being_made() {
+    let place = Place::postgres();
+    let process = async || -> (MetadataStore, Arc<dyn BlobStore>) {
+        let blobs = FsBlobStore::open(place.directory()).unwrap();
+        let blobs: Arc<dyn BlobStore> = Arc::new(blobs);
+        (place.open().await, blobs)
+    };
+    let (writer, blobs) = process().await;
+    let (collector, its_blobs) = process().await;
+    let mut deleted = 0;
+    for round in 0..150_u32 {
+        let name = key("r", &format!("{}", round % 3));
+        let info = blobs.put_bytes(&round.to_le_bytes()).await.unwrap();
+        let blob = info.descriptor.clone();
+        writer
+            .apply(vec![put(&key("r", "first"), info)])
+            .await
+            .unwrap();
+        let forget = Change::DeleteRecord {
+            key: key("r", "first"),
+        };
+        writer.apply(vec![forget]).await.unwrap();
+        let info = blobs.put_bytes(&round.to_le_bytes()).await.unwrap();
+        let (put, collected) = tokio::join!(
+            writer.apply(vec![put(&name, info)]),
+            collector.collect_blob(&blob, &its_blobs),
+        );
+        put.unwrap();
+        deleted += u32::from(collected.unwrap());
+        assert!(is_intact(&*blobs, &blob).await, "round {round}");
+    }
+    println!("{deleted} of 150 were deleted, and published again");
+}
+
+/// Behind a pooler a session is another server process after each transaction.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_pooler_in_transaction_mode_mixes_nothing_up() {
+    let server = Postgres::shared();
+    let pooler = PgBouncer::start(server);
+    let options = options(pooler.port(), &server.database());
+    let stores = [connect(&options).await, connect(&options).await];
+    let blobs: Arc<dyn BlobStore> = Arc::new(MemoryBlobStore::new());
+    let tasks = (0..12_usize).map(|task| {
+        let (meta, blobs) = (stores[task % 2].clone(), Arc::clone(&blobs));
+        tokio::spawn(async move {
+            for n in 0..30 {
+                let name = key("r", &format!("{task}/{n}"));
+                let bytes = format!("{task} {n}");
+                store(&meta, &blobs, &name, bytes.as_bytes()).await;
+                let found = meta.record(&name).await.unwrap().unwrap();
+                assert_eq!(found.blob().unwrap().digest, sha256(bytes.as_bytes()));
+                let strange = key("r", &format!("\\{n}'; DROP TABLE blobs; --$1"));
+                meta.apply_with(
+                    vec![Change::PutRecord {
+                        key: strange.clone(),
+                        record: record(Content::HeadOnly),
+                        blob: None,
+                    }],
+                    Durability::Durable,
+                )
+                .await
+                .unwrap();
+                let page = meta.held_sizes().await.unwrap();
+                assert_eq!(page.len(), 1);
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    assert_eq!(stores[0].counts().await.unwrap().records, 12 * 30 + 30);
+}
+
+/// Writes fail soon and clearly, and everything goes on when the server returns, without another store being opened.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_stops_is_an_error_and_one_that_returns_is_used() {
+    let server = Postgres::start(Disk::Fast);
+    let meta = connect(&options(server.port(), &server.database())).await;
+    meta.apply(vec![head_only("before")]).await.unwrap();
+    for (round, is_crash) in [(0, false), (1, true)] {
+        if is_crash {
+            server.kill();
+        } else {
+            server.stop();
+        }
+        let since = Instant::now();
+        let refused = meta.apply(vec![head_only("meanwhile")]).await.unwrap_err();
+        assert_eq!(refused.kind, StorageErrorKind::Unavailable, "{refused}");
+        assert!(refused.message.contains("does not answer"), "{refused}");
+        let read = meta.record(&key("r", "before")).await.unwrap_err();
+        assert_eq!(read.kind, StorageErrorKind::Unavailable);
+        assert!(since.elapsed() < Duration::from_secs(10));
+        server.start_again();
+        let since = Instant::now();
+        // The connections that rested are dead, and that is nobody's error.
+        meta.apply(vec![head_only(&format!("after {round}"))])
+            .await
+            .unwrap();
+        assert!(meta.record(&key("r", "before")).await.unwrap().is_some());
+        println!("the first answer came after {:?}", since.elapsed());
+    }
+    // Sessions that an operator ends are replaced.
+    for _ in 0..3 {
+        server.sql(
+            "postgres",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'larder'",
+        );
+        meta.apply(vec![head_only("again")]).await.unwrap();
+    }
+}
+
+/// An acknowledged durable change is there after a crash; nobody waited for more than its commit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hazard_l1_a_durable_commit_survives_a_crash_of_the_server() {
+    let server = Postgres::start(Disk::Safe);
+    let meta = connect(&options(server.port(), &server.database())).await;
+    for round in 0..5 {
+        for n in 0..20 {
+            let change = vec![head_only(&format!("{round}/{n}"))];
+            meta.apply_with(change, Durability::Durable).await.unwrap();
+        }
+        server.kill();
+        server.start_again();
+        for n in 0..20 {
+            let name = key("r", &format!("{round}/{n}"));
+            assert!(meta.record(&name).await.unwrap().is_some(), "{round}/{n}");
+        }
+    }
+}
+
+/// Replicas that start at once over an empty database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_tables_are_made_once_however_many_start() {
+    for _ in 0..5 {
+        let options = shared();
+        let starts = (0..8).map(|_| {
+            let options = options.clone();
+            tokio::spawn(async move { connect(&options).await })
+        });
+        for start in starts.collect::<Vec<_>>() {
+            let meta = start.await.unwrap();
+            meta.ping().await.unwrap();
+            meta.close().await;
+        }
+        let made = Postgres::shared().sql(
+            &options.database,
+            "SELECT version, oldest FROM schema_version ORDER BY version",
+        );
+        assert_eq!(made, "0|0\n1|1");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_of_a_newer_larder_are_used_as_long_as_they_say_so() {
+    let place = Place::postgres();
+    let meta = place.open().await;
+    place
+        .run(
+            "ALTER TABLE artifacts ADD COLUMN later TEXT; INSERT INTO schema_version VALUES (2, 1)",
+        )
+        .await;
+    meta.apply(vec![head_only("running")]).await.unwrap();
+    let older = place.open().await;
+    older.apply(vec![head_only("started")]).await.unwrap();
+    assert_eq!(older.counts().await.unwrap().records, 2);
+    place.run("INSERT INTO schema_version VALUES (3, 3)").await;
+    let refused = MetadataStore::connect(&place.options().unwrap()).await;
+    assert!(
+        matches!(&refused, Err(ConnectError::Refused(why)) if why.contains("version 3")),
+        "{refused:?}"
+    );
+    meta.apply(vec![head_only("still running")]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waiting_does_not_mend_is_refused_with_the_reason() {
+    let right = shared();
+    let server = Postgres::shared();
+    server.sql(&right.database, "CREATE TABLE schema_version (version BIGINT, oldest BIGINT); INSERT INTO schema_version VALUES (9, 9)");
+    let foreign = server.database();
+    server.sql(&foreign, "CREATE TABLE blobs (id BIGINT)");
+    let table = [
+        (
+            PostgresOptions {
+                password: "wrong".to_owned(),
+                ..right.clone()
+            },
+            "password authentication failed",
+        ),
+        (
+            PostgresOptions {
+                database: "nowhere".to_owned(),
+                ..right.clone()
+            },
+            "database \"nowhere\" does not exist",
+        ),
+        (
+            PostgresOptions {
+                database: foreign,
+                ..right.clone()
+            },
+            "a database of its own",
+        ),
+        (right.clone(), "start the newer larder"),
+    ];
+    for (options, words) in table {
+        match MetadataStore::connect(&options).await {
+            Err(ConnectError::Refused(why)) => {
+                assert!(why.contains(words), "{why}");
+                assert!(!why.contains("wrong"), "no secrets: {why}");
+            }
+            other => panic!("{words}: {other:?}"),
+        }
+    }
+    let nobody = PostgresOptions {
+        hosts: vec![("127.0.0.1".to_owned(), 1)],
+        ..right
+    };
+    match MetadataStore::connect(&nobody).await {
+        Err(ConnectError::Unreachable(why)) => assert!(why.contains("127.0.0.1:1"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Of several hosts the one that takes writes is used, wherever it stands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_hosts_the_one_that_takes_writes_is_used() {
+    let (first, second) = (Postgres::start(Disk::Fast), Postgres::start(Disk::Fast));
+    let (name, other) = (first.database(), second.database());
+    second.sql(
+        "postgres",
+        &format!("ALTER DATABASE {other} RENAME TO {name}"),
+    );
+    let read_only = |server: &Postgres, is: &str| {
+        let set = format!("ALTER DATABASE {name} SET default_transaction_read_only = {is}");
+        server.sql("postgres", &set);
+    };
+    let mut hosts = options(1, &name);
+    hosts
+        .hosts
+        .extend([first.port(), second.port()].map(|port| ("127.0.0.1".to_owned(), port)));
+    read_only(&first, "on");
+    let meta = connect(&hosts).await;
+    meta.apply(vec![head_only("x")]).await.unwrap();
+    assert_eq!(second.sql(&name, "SELECT COUNT(*) FROM artifacts"), "1");
+    read_only(&second, "on");
+    match MetadataStore::connect(&hosts).await {
+        Err(ConnectError::Unreachable(why)) => assert!(why.contains("takes no writes"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
