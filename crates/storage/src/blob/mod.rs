@@ -115,6 +115,8 @@ pub trait BlobStore: Send + Sync + Debug {
 pub struct StoreReport {
     /// What it is, in one word.
     pub kind: &'static str,
+    /// Whether it has not answered yet since the start, so that nothing can be said of what it has.
+    pub is_waiting: bool,
     /// Why it fails at present.
     pub trouble: Option<String>,
     /// Blocks of bytes that were not what had been stored, and were not given.
@@ -127,6 +129,7 @@ impl Default for StoreReport {
     fn default() -> Self {
         Self {
             kind: "filesystem",
+            is_waiting: false,
             trouble: None,
             mismatches: 0,
             tier: None,

@@ -327,6 +327,7 @@ impl BlobStore for ObjectBlobStore {
         let trouble = self.shared.objects.trouble();
         StoreReport {
             kind: "s3",
+            is_waiting: false,
             trouble: trouble.map(|(why, since)| {
                 format!(
                     "the object store has not answered for {} s: {why}",

@@ -47,6 +47,7 @@ struct Tier {
     filling: Mutex<HashMap<Digest, Arc<GrowingSpool>>>,
     fills_at_once: Arc<Semaphore>,
     is_evicting: AtomicBool,
+    is_waiting: AtomicBool,
     fills: AtomicU64,
     evicted: AtomicU64,
 }
@@ -76,6 +77,7 @@ impl TieredBlobStore {
             filling: Mutex::default(),
             fills_at_once: Arc::new(Semaphore::new(MOST_FILLS)),
             is_evicting: AtomicBool::new(false),
+            is_waiting: AtomicBool::new(false),
             fills: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
         });
@@ -83,6 +85,11 @@ impl TieredBlobStore {
             runtime.spawn(Arc::clone(&tier).look_through());
         }
         Ok(Self(tier))
+    }
+
+    /// Notes whether the store has still to answer for the first time: [`report`](BlobStore::report) says so.
+    pub fn set_waiting(&self, is_waiting: bool) {
+        self.0.is_waiting.store(is_waiting, Ordering::Relaxed);
     }
 }
 
@@ -311,6 +318,7 @@ impl BlobStore for TieredBlobStore {
 
     fn report(&self) -> StoreReport {
         StoreReport {
+            is_waiting: self.0.is_waiting.load(Ordering::Relaxed),
             tier: Some(TierReport {
                 bytes: self.0.recency.bytes(),
                 budget: self.0.budget(),
