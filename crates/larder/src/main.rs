@@ -2,6 +2,7 @@
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]
 
+mod blobs;
 mod check;
 mod descriptors;
 mod prepare;

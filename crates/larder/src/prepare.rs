@@ -8,7 +8,6 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use larder::config::{Diagnostic, Settings, Severity};
@@ -17,10 +16,10 @@ use larder_core::{Clock as _, Pseudonym, RepositoryKind, SystemClock};
 use larder_formats::LinkKey;
 use larder_server::{BindError, BoundServer, CertificateDates, bind, check_tls};
 use larder_storage::{
-    BlobStore, DataDirectoryLock, FsBlobStore, MetadataStore, OnDamage, StorageError,
-    StorageErrorKind,
+    DataDirectoryLock, FsBlobStore, MetadataStore, OnDamage, StorageError, StorageErrorKind,
 };
 
+use crate::blobs::{self, Blobs};
 use crate::descriptors::Shares;
 use crate::wire::{server_settings, tls_files, wanted_shares};
 
@@ -34,7 +33,7 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// All that a start has taken.
 pub(crate) struct Prepared {
     pub(crate) _lock: DataDirectoryLock,
-    pub(crate) blobs: Arc<dyn BlobStore>,
+    pub(crate) blobs: Blobs,
     pub(crate) metadata: MetadataStore,
     pub(crate) link_key: LinkKey,
     pub(crate) server: BoundServer,
@@ -54,8 +53,7 @@ pub(crate) async fn prepare(
     make_directory(directory)?;
     let within = |error| of_directory(&error, directory);
     let lock = DataDirectoryLock::take(directory).map_err(within)?;
-    let blobs: Arc<dyn BlobStore> =
-        Arc::new(FsBlobStore::keeping_open(directory, shares.blobs).map_err(within)?);
+    let blobs = blobs::open(settings, shares.blobs, within).await?;
     let metadata = MetadataStore::open_with(&directory.join(DATABASE), on_damage(settings))
         .await
         .map_err(within)?;

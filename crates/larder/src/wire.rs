@@ -87,7 +87,7 @@ async fn serve(
     let engine = Engine::new(EngineParts {
         repositories: settings.repositories.clone(),
         not_built: settings.not_built.clone(),
-        blobs,
+        blobs: Arc::clone(&blobs.store),
         metadata: metadata.clone(),
         upstream: Arc::clone(&upstream) as Arc<dyn larder_upstream::Upstream>,
         clock,
@@ -102,6 +102,7 @@ async fn serve(
     });
     tell_of_start(&settings, server.local_addrs(), shares, open_files);
     let drain = DrainTime::new(settings.drain);
+    let upkeep = blobs.keep_up(settings.clone());
     let stopped = until_stopped(server.handle(), drain.clone());
     let reloading = Reloading {
         engine: Arc::clone(&engine),
@@ -113,6 +114,7 @@ async fn serve(
         ignoring,
         tokio::spawn(reload_on_change(sources, settings, reloading)),
         tokio::spawn(collect_now_and_then(Arc::clone(&engine))),
+        tokio::spawn(upkeep),
     ];
     server.run(Arc::clone(&engine), stopped).await;
     aside.iter().for_each(tokio::task::JoinHandle::abort);

@@ -5,8 +5,8 @@
 //! freshness or who may read.
 //!
 //! * [`Body`]: bytes, wherever they are, on their way to whoever reads them.
-//! * [`BlobStore`] with [`FsBlobStore`], [`MemoryBlobStore`] and [`ObjectBlobStore`] over an [`ObjectStore`]; [`conformance`] is the suite
-//!   that every one must pass.
+//! * [`BlobStore`] with [`FsBlobStore`], [`MemoryBlobStore`], [`ObjectBlobStore`] over an [`ObjectStore`] ([`S3Objects`] are one), and
+//!   [`TieredBlobStore`] with files in front of objects; [`conformance`] is the suite that every one must pass.
 //! * [`Spool`]: a file that is written while others read it, and that leaves nothing behind unless it is published. [`GrowingSpool`]:
 //!   how far it has come, and who reads it.
 //! * [`MetadataStore`]: records, derivations and the collector of unreferenced blobs, over a database; what is damaged is put aside.
@@ -26,7 +26,8 @@ pub use blob::conformance;
 pub use blob::{
     BlobInfo, BlobPin, BlobStore, End, FsBlobStore, GrowingBody, GrowingSpool, MOST_OPEN_BLOBS,
     MemoryBlobStore, MemoryObjects, ObjectBlobStore, ObjectInfo, ObjectStore, Opening, Progress,
-    SealedSpool, Space, Spool, StoredBlob, Unread, Withheld,
+    Refused, S3Objects, S3Settings, SealedSpool, Space, Spool, StoreReport, StoredBlob, TierReport,
+    TieredBlobStore, Unread, Withheld,
 };
 pub use body::{Body, Chunks, Source, StreamBody};
 pub use error::{StorageError, StorageErrorKind};

@@ -2,7 +2,7 @@
 //!
 //! [`Origin`] is a raw TCP HTTP/1.1 server on a free loopback port. It serves [`Resource`]s, records every request it
 //! reads, and follows [`Behaviour`]s: it can stall, throttle, truncate, lie, reset, redirect and talk nonsense.
-//! It knows nothing of larder.
+//! It knows nothing of larder. [`servers`] starts real servers of other projects.
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]
 

@@ -54,7 +54,7 @@ impl Health {
 pub struct BackendHealth {
     /// Whether it answered.
     pub ok: bool,
-    /// `sqlite`, `filesystem`.
+    /// `sqlite`, `filesystem`, `s3`.
     pub kind: &'static str,
     /// A word for people; no internal paths.
     pub detail: Option<String>,
@@ -140,7 +140,8 @@ impl Operator {
     }
 
     fn blob_health(&self) -> (BackendHealth, Option<DiskSpace>) {
-        let kind = "filesystem";
+        let report = self.blobs.report();
+        let kind = report.kind;
         match self.blobs.free_space() {
             Ok(space) => {
                 let unwritten = self.catalog.trouble().unwritten();
@@ -152,6 +153,7 @@ impl Operator {
                     failing,
                 };
                 let detail = match unwritten {
+                    _ if report.trouble.is_some() => report.trouble,
                     _ if space.is_low() => {
                         Some("nearly full: downloads are served but not kept".to_owned())
                     }
@@ -160,7 +162,8 @@ impl Operator {
                 };
                 (
                     BackendHealth {
-                        ok: true,
+                        // A store that fails later leaves what is here to serve.
+                        ok: !report.is_waiting,
                         kind,
                         detail,
                     },

@@ -27,6 +27,8 @@ const DOCKER_HUB_HOSTS: &[&str] = &[
     "index.docker.io",
     "registry.hub.docker.com",
 ];
+/// Hosts of AWS end with this.
+const AWS: &str = ".amazonaws.com";
 /// Docker Hub's namespace for image names without a slash.
 const DOCKER_HUB_NAMESPACE: &str = "library";
 
@@ -67,6 +69,24 @@ pub(super) fn docker_hub_hosts() -> &'static [&'static str] {
 /// Docker Hub's registry, and the namespace of image names without a slash.
 pub(super) fn docker_hub() -> (&'static str, &'static str) {
     (DOCKER_HUB, DOCKER_HUB_NAMESPACE)
+}
+
+/// Whether a host (with or without a port) is one of AWS.
+pub(super) fn is_aws(endpoint: &str) -> bool {
+    aws_host(endpoint).is_some()
+}
+
+fn aws_host(endpoint: &str) -> Option<&str> {
+    let host = endpoint.split(':').next()?;
+    // In China the hosts end with another label.
+    host.strip_suffix(".cn").unwrap_or(host).strip_suffix(AWS)
+}
+
+/// The region that a host of S3 at AWS is in, where its name says so: `s3.REGION.…` (AWS General Reference, "Amazon S3 endpoints").
+pub(super) fn aws_region(endpoint: &str) -> Option<&str> {
+    let (service, region) = aws_host(endpoint)?.rsplit_once('.')?;
+    let is_s3 = service.split('.').any(|label| label.starts_with("s3"));
+    is_s3.then_some(region)
 }
 
 /// The repositories of a larder without configuration, as a configuration file.

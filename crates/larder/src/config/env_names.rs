@@ -30,8 +30,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ),
     ("DBPASS_FILE", "PostgreSQL is"),
     ("REDIS_URL_FILE", "Redis is"),
-    ("MINIO_ACCESS_KEY_FILE", "S3-compatible storage is"),
-    ("MINIO_SECRET_KEY_FILE", "S3-compatible storage is"),
 ];
 
 /// Reports every variable with larder's prefix that is none of its own. `referred` are names that the configuration refers to, which are

@@ -20,7 +20,20 @@ pub(super) const TOP: &[&str] = &[
     "drain",
 ];
 /// `s3`.
-pub(super) const S3: &[&str] = &["endpoint", "access_key", "secret_key", "bucket", "secure"];
+pub(super) const S3: &[&str] = &[
+    "endpoint",
+    "access_key",
+    "secret_key",
+    "bucket",
+    "secure",
+    "region",
+    "path_style",
+    "ca_file",
+    "prefix",
+    "tier",
+    "presign",
+    "public_endpoint",
+];
 /// `redis`.
 pub(super) const REDIS: &[&str] = &["url"];
 /// `database`.
@@ -161,6 +174,7 @@ mod tests {
         let mut keys: Vec<String> = plain.map(|key| (*key).to_owned()).collect();
         for (section, known) in [
             ("tls", TLS),
+            ("s3", S3),
             ("auth", AUTH),
             ("limits", LIMITS),
             ("cache", CACHE),

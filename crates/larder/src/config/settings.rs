@@ -1,6 +1,7 @@
 //! Flags, environment and the merged files to [`Settings`], in this precedence.
 
 mod program;
+mod s3;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,6 +24,8 @@ use super::registries;
 use super::repository::{Built, repository};
 use super::schema;
 use super::view;
+pub use s3::S3;
+
 use program::{admin_token, data_dir, listen, public_urls, tls, trusted_proxies};
 
 /// Where a configuration comes from: flags, the environment, and the files they name.
@@ -116,6 +119,8 @@ pub struct Settings {
     pub tls: Option<Tls>,
     /// Opens what changes state.
     pub admin_token: Option<Secret<String>>,
+    /// `s3`; `None`: blobs are files of the data directory.
+    pub s3: Option<S3>,
     /// Bytes that bodies in the hot set may take; 0 turns it off.
     pub hot_set: u64,
     /// Bounds.
@@ -157,6 +162,7 @@ pub(super) fn validate(
     let trusted_proxies = trusted_proxies(&top, report);
     let tls = tls(&top, report);
     let admin_token = admin_token(&top, sources, report);
+    let s3 = s3::s3(&top, &sources.environment, report);
     let hot_set = top.size("hot_set", report).unwrap_or(DEFAULT_HOT_SET);
     let limits = limits(&top, report);
     let drain = top
@@ -186,6 +192,7 @@ pub(super) fn validate(
         trusted_proxies,
         tls,
         admin_token,
+        s3,
         hot_set,
         limits,
         drain,
@@ -220,8 +227,7 @@ fn refuse_unbuilt_backends(top: &Section<'_>, environment: &Environment, report:
     for (variable, section, key, what) in UNBUILT_BACKENDS {
         let known = match section {
             "database" => schema::DATABASE,
-            "redis" => schema::REDIS,
-            _ => schema::S3,
+            _ => schema::REDIS,
         };
         let why = format!(
             "{what} is not built in this version of larder, and the embedded default would not be what you asked for"

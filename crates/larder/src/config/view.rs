@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json, json};
 use super::merge::Document;
 use super::node::{Node, Value};
 use super::schema;
-use super::settings::Settings;
+use super::settings::{S3, Settings};
 
 /// The files' content, completed by what flags, environment and defaults say.
 pub(super) fn config_view(document: &Document, settings: &Settings) -> Json {
@@ -29,6 +29,9 @@ pub(super) fn config_view(document: &Document, settings: &Settings) -> Json {
     view.insert("listen".to_owned(), json!(listen));
     view.insert("data_dir".to_owned(), json!(settings.data_dir));
     view.insert("drain".to_owned(), json!(settings.drain.as_secs()));
+    if let Some(s3) = &settings.s3 {
+        view.insert("s3".to_owned(), s3_view(s3));
+    }
     view.insert("hot_set".to_owned(), json!(settings.hot_set));
     let limits = settings.limits;
     let limits = json!({"document_size": limits.document_size, "connections": limits.connections, "downloads": limits.downloads});
@@ -55,6 +58,25 @@ pub(super) fn config_view(document: &Document, settings: &Settings) -> Json {
     let remotes: Map<String, Json> = remotes.collect();
     view.insert("remotes".to_owned(), Json::Object(remotes));
     Json::Object(view)
+}
+
+/// What is in force of `s3`, wherever it was said.
+fn s3_view(s3: &S3) -> Json {
+    let store = &s3.store;
+    let mut view = json!({
+        "endpoint": store.endpoint,
+        "bucket": store.bucket,
+        "secure": store.secure,
+        "region": store.region,
+        "path_style": store.path_style,
+        "prefix": store.prefix,
+        "tier": s3.tier,
+    });
+    if store.keys.is_some() {
+        view["access_key"] = json!(REDACTED);
+        view["secret_key"] = json!(REDACTED);
+    }
+    view
 }
 
 /// Adds the defaults that users ask about most.

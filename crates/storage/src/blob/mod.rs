@@ -17,13 +17,17 @@ mod local;
 mod memory;
 mod object;
 mod pins;
+mod tier;
 
 pub use growing::{End, GrowingSpool, Progress, Unread, Withheld};
 pub use growing_body::GrowingBody;
 pub use local::{FsBlobStore, MOST_OPEN_BLOBS, Space, Spool};
 pub use memory::MemoryBlobStore;
-pub use object::{MemoryObjects, ObjectBlobStore, ObjectInfo, ObjectStore};
+pub use object::{
+    MemoryObjects, ObjectBlobStore, ObjectInfo, ObjectStore, Refused, S3Objects, S3Settings,
+};
 pub use pins::BlobPin;
+pub use tier::TieredBlobStore;
 
 /// A blob on its way to be read: there at once where the store has it at hand, and then nothing has been allocated for it.
 pub type Opening<'a> =
@@ -73,6 +77,11 @@ pub trait BlobStore: Send + Sync + Debug {
     /// It cannot be measured.
     fn free_space(&self) -> Result<Space, StorageError>;
 
+    /// How the store is, and what it has noticed since the start. Asks nobody.
+    fn report(&self) -> StoreReport {
+        StoreReport::default()
+    }
+
     /// Up to `limit` blobs with digests above `after`, in ascending order: what is really there, for the sweeper of orphans.
     ///
     /// # Errors
@@ -99,6 +108,46 @@ pub trait BlobStore: Send + Sync + Debug {
             self.publish(vec![sealed]).await.pop().unwrap_or_else(lost)
         })
     }
+}
+
+/// How a store is, for whoever operates it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreReport {
+    /// What it is, in one word.
+    pub kind: &'static str,
+    /// Whether it has not answered yet since the start, so that nothing can be said of what it has.
+    pub is_waiting: bool,
+    /// Why it fails at present.
+    pub trouble: Option<String>,
+    /// Blocks of bytes that were not what had been stored, and were not given.
+    pub mismatches: u64,
+    /// The local tier in front of it, if there is one.
+    pub tier: Option<TierReport>,
+}
+
+impl Default for StoreReport {
+    fn default() -> Self {
+        Self {
+            kind: "filesystem",
+            is_waiting: false,
+            trouble: None,
+            mismatches: 0,
+            tier: None,
+        }
+    }
+}
+
+/// What a local tier holds and has done since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TierReport {
+    /// Bytes of the blobs that it holds.
+    pub bytes: u64,
+    /// What it may hold.
+    pub budget: u64,
+    /// Blobs that were fetched into it.
+    pub fills: u64,
+    /// Blobs that were taken out of it to make room.
+    pub evicted: u64,
 }
 
 /// A spool whose bytes are complete and verified, on its way to [`BlobStore::publish`].

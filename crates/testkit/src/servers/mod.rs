@@ -1,4 +1,78 @@
-//! Real servers that tests start on free loopback ports, each in a directory of its own, and that end with the test program however
-//! it ends.
+//! Real servers of other projects, each started for one test on free loopback ports and ended with it.
+//!
+//! Their programs are installed by `tests/install/clients.sh`, below `$LARDER_TEST_TOOLS` (`target/e2e-tools` by default). Where one is
+//! missing, a test fails and says so: none is passed over.
 
+mod gate;
 pub mod postgres;
+mod s3;
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+pub use gate::Gate;
+pub use s3::S3Server;
+
+/// The installed program of this name.
+///
+/// # Panics
+/// It is not installed.
+pub(crate) fn tool(name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let tools = std::env::var_os("LARDER_TEST_TOOLS").filter(|tools| !tools.is_empty());
+    let tools = tools.map_or_else(|| root.join("target/e2e-tools"), |tools| root.join(tools));
+    let path = tools.join("bin").join(name);
+    assert!(
+        path.is_file(),
+        "{} is not there: run tests/install/clients.sh, or set LARDER_TEST_TOOLS to where it has installed its programs",
+        path.display()
+    );
+    path
+}
+
+/// A port that is free, and the one ten thousand above it too, where some servers listen as well.
+///
+/// # Panics
+/// None is free.
+pub(crate) fn free_port_pair() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Below those that the kernel gives to clients; tests that run at once begin at different places.
+    let start = (std::process::id() % 997) as u16 * 11;
+    for _ in 0..4_000 {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 11_000 + start.wrapping_add(step) % 10_900;
+        let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if is_free(port) && is_free(port + 10_000) {
+            return port;
+        }
+    }
+    panic!("no pair of ports is free on the loopback");
+}
+
+/// A process that ends with its owner.
+#[derive(Debug)]
+pub(crate) struct Process(Child);
+
+impl Process {
+    pub(crate) fn new(child: Child) -> Self {
+        Self(child)
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !matches!(self.0.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -26,8 +26,8 @@ pub use self::spool::Spool;
 pub(super) use self::layout::modified_ns;
 pub(super) use self::spool::TemporaryName;
 
-/// The store on a file system.
-#[derive(Debug)]
+/// The store on a file system. Clones are the same.
+#[derive(Debug, Clone)]
 pub struct FsBlobStore(Arc<Files>);
 
 impl FsBlobStore {

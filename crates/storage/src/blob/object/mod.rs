@@ -1,28 +1,42 @@
 //! Blobs as objects of another service, which knows no files: it takes and gives streams, at its own pace.
 
 mod memory;
+mod s3;
+mod sums;
 
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as PlainMutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, Either};
 use larder_core::{BlobDescriptor, Digest, DigestAlgorithm};
+use quick_cache::sync::Cache;
 use tokio::sync::Mutex;
 
 use super::local::FsBlobStore;
 use super::pins::Pins;
 use super::{
-    BlobInfo, BlobStore, Opening, SealedSpool, Space, Spool, StoredBlob, check_length, not_found,
+    BlobInfo, BlobStore, Opening, SealedSpool, Space, Spool, StoreReport, StoredBlob, check_length,
+    not_found,
 };
-use crate::body::{Body, Chunks, Source};
+use crate::body::{Body, Chunks};
 use crate::error::{StorageError, StorageErrorKind};
 
+use self::sums::{Checked, Sums, damaged, has_sums};
+
 pub use self::memory::MemoryObjects;
+pub use self::s3::{Refused, S3Objects, S3Settings};
 
 /// What all keys begin with. The rest is the digest in hexadecimal digits.
 const PREFIX: &str = "sha256/";
+/// What the keys of sums begin with.
+const SUMS_PREFIX: &str = "sums/";
+/// Blobs whose sums stay in memory: eight bytes for each MiB of them.
+const KEPT_SUMS: usize = 64;
 /// Objects of a batch that are put at the same time.
 const AT_ONCE: usize = 16;
 /// Blobs are told apart by the first byte of their digest where one must wait for another.
@@ -35,6 +49,20 @@ pub trait ObjectStore: Send + Sync + Debug {
     /// # Errors
     /// The service cannot be asked.
     fn head<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<ObjectInfo>, StorageError>>;
+
+    /// Asked when [`head`](Self::head) has found nothing, and that is about to have consequences: whether it is the object that is not
+    /// there, and not the service.
+    ///
+    /// # Errors
+    /// The service cannot be asked, or something else is missing.
+    fn confirm_absent<'a>(&'a self, _key: &'a str) -> BoxFuture<'a, Result<(), StorageError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Why the service fails at present, and for how long; `None` if it answered when it was asked last. Asks nobody.
+    fn trouble(&self) -> Option<(String, Duration)> {
+        None
+    }
 
     /// The bytes of an object from `range.start` to before `range.end`.
     fn get(&self, key: &str, range: Range<u64>) -> Chunks;
@@ -78,29 +106,49 @@ pub struct ObjectInfo {
 /// A store over the objects of a service. Spools are local files.
 #[derive(Debug)]
 pub struct ObjectBlobStore {
-    objects: Arc<dyn ObjectStore>,
+    shared: Arc<Shared>,
     local: FsBlobStore,
+}
+
+/// What goes on after a call has been given up.
+#[derive(Debug)]
+struct Shared {
+    objects: Arc<dyn ObjectStore>,
     pins: Arc<Pins>,
     /// Held while a blob is deleted, and by who is about to publish it until it is pinned: an object that is looked for and found must
     /// not go meanwhile (hazard L3).
-    turns: Arc<[Mutex<()>; TURNS]>,
+    turns: [Mutex<()>; TURNS],
+    /// Of the blobs that were read last.
+    sums: Cache<Digest, Arc<Sums>>,
+    /// Blobs whose objects were found to have other bytes: as good as absent, and replaced when they are published again.
+    damaged: PlainMutex<HashSet<Digest>>,
+    /// Blocks that were not what they should have been.
+    mismatches: AtomicU64,
 }
 
 impl ObjectBlobStore {
     /// A store over `objects`. In `local` are its spools, and no blobs.
     pub fn new(objects: Arc<dyn ObjectStore>, local: FsBlobStore) -> Self {
         Self {
-            objects,
+            shared: Arc::new(Shared {
+                objects,
+                pins: Arc::default(),
+                turns: std::array::from_fn(|_| Mutex::new(())),
+                sums: Cache::new(KEPT_SUMS),
+                damaged: PlainMutex::default(),
+                mismatches: AtomicU64::new(0),
+            }),
             local,
-            pins: Arc::default(),
-            turns: Arc::new(std::array::from_fn(|_| Mutex::new(()))),
         }
     }
-}
 
-fn turn<'t>(turns: &'t [Mutex<()>; TURNS], digest: &Digest) -> &'t Mutex<()> {
-    let first = digest.as_bytes().first().copied().unwrap_or(0);
-    &turns[usize::from(first) % TURNS]
+    /// Puts spools that stay where they are; as [`publish`](BlobStore::publish).
+    pub(super) async fn put_all(
+        &self,
+        batch: &[SealedSpool],
+    ) -> Vec<Result<BlobInfo, StorageError>> {
+        self.shared.put_all(batch).await
+    }
 }
 
 /// The key of a blob. Only SHA-256 names blobs.
@@ -112,29 +160,127 @@ fn key_of(digest: &Digest) -> Result<String, StorageError> {
     Err(StorageError::new(StorageErrorKind::NotFound, message))
 }
 
-async fn put(
-    objects: &dyn ObjectStore,
-    pins: &Arc<Pins>,
-    turns: &[Mutex<()>; TURNS],
-    sealed: SealedSpool,
-) -> Result<BlobInfo, StorageError> {
-    let descriptor = &sealed.descriptor;
-    check_length(descriptor, sealed.spool.len())?;
-    let key = key_of(&descriptor.digest)?;
-    let pin = {
-        let _turn = turn(turns, &descriptor.digest).lock().await;
-        pins.pin(&descriptor.digest, None)
-    };
-    let present = objects.head(&key).await?;
-    let info = match present.filter(|info| info.length == descriptor.size) {
-        Some(info) => info,
-        None => objects.put(&key, sealed.body()).await?,
-    };
-    Ok(BlobInfo {
-        descriptor: sealed.descriptor,
-        modified_ns: info.modified_ns,
-        pin: Some(pin),
-    })
+fn key_of_sums(digest: &Digest) -> String {
+    format!("{SUMS_PREFIX}{}", digest.to_hex())
+}
+
+impl Shared {
+    fn turn(&self, digest: &Digest) -> &Mutex<()> {
+        let first = digest.as_bytes().first().copied().unwrap_or(0);
+        &self.turns[usize::from(first) % TURNS]
+    }
+
+    fn damaged(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn put_all(&self, batch: &[SealedSpool]) -> Vec<Result<BlobInfo, StorageError>> {
+        // Boxed, so that what is awaited does not depend on the lifetime of an item.
+        let puts: Vec<BoxFuture<'_, _>> = batch
+            .iter()
+            .map(|sealed| Box::pin(self.put(sealed)) as BoxFuture<'_, _>)
+            .collect();
+        futures_util::stream::iter(puts)
+            .buffered(AT_ONCE)
+            .collect()
+            .await
+    }
+
+    async fn put(&self, sealed: &SealedSpool) -> Result<BlobInfo, StorageError> {
+        let descriptor = &sealed.descriptor;
+        check_length(descriptor, sealed.spool.len())?;
+        let digest = &descriptor.digest;
+        let key = key_of(digest)?;
+        let pin = {
+            let _turn = self.turn(digest).lock().await;
+            self.pins.pin(digest, None)
+        };
+        let present = self.objects.head(&key).await?;
+        let is_good =
+            |info: &ObjectInfo| info.length == descriptor.size && !self.damaged().contains(digest);
+        let info = match present.filter(is_good) {
+            Some(info) => info,
+            None => self.put_anew(sealed, &key).await?,
+        };
+        Ok(BlobInfo {
+            descriptor: sealed.descriptor.clone(),
+            modified_ns: info.modified_ns,
+            pin: Some(pin),
+        })
+    }
+
+    /// The sums come first: where the object is, they are.
+    async fn put_anew(&self, sealed: &SealedSpool, key: &str) -> Result<ObjectInfo, StorageError> {
+        let descriptor = &sealed.descriptor;
+        if has_sums(descriptor.size) {
+            let sums = Sums::of(sealed.body(), descriptor).await?;
+            self.keep_sums(descriptor, sums).await?;
+        }
+        let info = self.objects.put(key, sealed.body()).await?;
+        self.damaged().remove(&descriptor.digest);
+        Ok(info)
+    }
+
+    async fn keep_sums(
+        &self,
+        blob: &BlobDescriptor,
+        sums: Sums,
+    ) -> Result<Arc<Sums>, StorageError> {
+        let body = Body::Memory(sums.encode(blob.size));
+        let key = key_of_sums(&blob.digest);
+        self.objects.put(&key, body).await?;
+        let sums = Arc::new(sums);
+        self.sums.insert(blob.digest.clone(), Arc::clone(&sums));
+        Ok(sums)
+    }
+
+    /// The sums of a blob that is there. Where they are missing or spoilt, all of the blob is read and compared with its digest, and they
+    /// are made anew.
+    async fn sums(&self, blob: &BlobDescriptor, key: &str) -> Result<Arc<Sums>, StorageError> {
+        if let Some(sums) = self.sums.get(&blob.digest) {
+            return Ok(sums);
+        }
+        let (sums_key, length) = (key_of_sums(&blob.digest), Sums::encoded_length(blob.size));
+        let stored = Body::once(Some(length), self.objects.get(&sums_key, 0..length));
+        match stored.read(length).await {
+            Ok(bytes) => {
+                if let Some(sums) = Sums::decode(&bytes, blob.size) {
+                    let sums = Arc::new(sums);
+                    self.sums.insert(blob.digest.clone(), Arc::clone(&sums));
+                    return Ok(sums);
+                }
+            }
+            Err(error) => match self.objects.head(&sums_key).await? {
+                None => self.objects.confirm_absent(&sums_key).await?,
+                Some(info) if info.length != length => {}
+                Some(_) => return Err(StorageError::from_io("read the sums of a blob", error)),
+            },
+        }
+        tracing::warn!(digest = %blob.digest, "the sums of a stored object are missing or spoilt: it is read to the end to make them anew");
+        let whole = Body::once(Some(blob.size), self.objects.get(key, 0..blob.size));
+        let sums = Sums::of(whole, blob).await.inspect_err(|error| {
+            if error.kind == StorageErrorKind::Corrupt {
+                self.mismatches.fetch_add(1, Ordering::Relaxed);
+                self.damaged().insert(blob.digest.clone());
+            }
+        })?;
+        self.keep_sums(blob, sums).await
+    }
+
+    async fn delete(&self, digest: &Digest) -> Result<bool, StorageError> {
+        let key = key_of(digest)?;
+        let _turn = self.turn(digest).lock().await;
+        if self.pins.unless_pinned(digest, || ()).is_none() {
+            return Ok(false);
+        }
+        let was_there = self.objects.delete(&key).await?;
+        self.sums.remove(digest);
+        self.damaged().remove(digest);
+        if let Err(error) = self.objects.delete(&key_of_sums(digest)).await {
+            tracing::debug!(%error, "the sums of a deleted object were left behind");
+        }
+        Ok(was_there)
+    }
 }
 
 impl BlobStore for ObjectBlobStore {
@@ -145,13 +291,18 @@ impl BlobStore for ObjectBlobStore {
     fn open<'a>(&'a self, blob: &'a BlobDescriptor) -> Opening<'a> {
         Either::Right(Box::pin(async move {
             let key = key_of(&blob.digest)?;
-            let info = self.objects.head(&key).await?;
-            let info = info.ok_or_else(|| not_found(&blob.digest))?;
+            if self.shared.damaged().contains(&blob.digest) {
+                return Err(damaged(&blob.digest));
+            }
+            let Some(info) = self.shared.objects.head(&key).await? else {
+                self.shared.objects.confirm_absent(&key).await?;
+                return Err(not_found(&blob.digest));
+            };
             check_length(blob, info.length)?;
-            Ok(Body::streamed(Object {
-                objects: Arc::clone(&self.objects),
+            Ok(Body::streamed(Checked {
+                shared: Arc::clone(&self.shared),
+                blob: blob.clone(),
                 key,
-                length: info.length,
             }))
         }))
     }
@@ -160,35 +311,32 @@ impl BlobStore for ObjectBlobStore {
         &self,
         batch: Vec<SealedSpool>,
     ) -> BoxFuture<'static, Vec<Result<BlobInfo, StorageError>>> {
-        let (objects, pins, turns) = (
-            Arc::clone(&self.objects),
-            Arc::clone(&self.pins),
-            Arc::clone(&self.turns),
-        );
-        Box::pin(async move {
-            let puts = batch
-                .into_iter()
-                .map(|sealed| put(&*objects, &pins, &turns, sealed));
-            futures_util::stream::iter(puts)
-                .buffered(AT_ONCE)
-                .collect()
-                .await
-        })
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move { shared.put_all(&batch).await })
     }
 
     fn delete<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<bool, StorageError>> {
-        Box::pin(async move {
-            let key = key_of(digest)?;
-            let _turn = turn(&self.turns, digest).lock().await;
-            match self.pins.unless_pinned(digest, || ()) {
-                Some(()) => self.objects.delete(&key).await,
-                None => Ok(false),
-            }
-        })
+        Box::pin(self.shared.delete(digest))
     }
 
     fn free_space(&self) -> Result<Space, StorageError> {
         self.local.free_space()
+    }
+
+    fn report(&self) -> StoreReport {
+        let trouble = self.shared.objects.trouble();
+        StoreReport {
+            kind: "s3",
+            is_waiting: false,
+            trouble: trouble.map(|(why, since)| {
+                format!(
+                    "the object store has not answered for {} s: {why}",
+                    since.as_secs()
+                )
+            }),
+            mismatches: self.shared.mismatches.load(Ordering::Relaxed),
+            tier: None,
+        }
     }
 
     fn list<'a>(
@@ -203,9 +351,15 @@ impl BlobStore for ObjectBlobStore {
             };
             let mut found = Vec::new();
             while found.len() < limit {
-                let page = self.objects.list(&after, limit - found.len()).await?;
+                let left = limit - found.len();
+                let page = self.shared.objects.list(&after, left).await?;
                 let Some((last, _)) = page.last() else { break };
                 after.clone_from(last);
+                if !after.starts_with(PREFIX) {
+                    // In order: what follows is none of ours.
+                    found.extend(page.into_iter().filter_map(stored));
+                    break;
+                }
                 // A key that is no digest is not ours.
                 found.extend(page.into_iter().filter_map(stored));
             }
@@ -226,28 +380,8 @@ fn stored((key, info): (String, ObjectInfo)) -> Option<StoredBlob> {
     })
 }
 
-/// An object that has been found.
-#[derive(Debug)]
-struct Object {
-    objects: Arc<dyn ObjectStore>,
-    key: String,
-    length: u64,
-}
-
-impl Source for Object {
-    fn length(&self) -> Option<u64> {
-        Some(self.length)
-    }
-
-    fn read(&self, range: Option<Range<u64>>) -> Chunks {
-        self.objects.get(&self.key, range.unwrap_or(0..self.length))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::blob::conformance;
 
@@ -269,14 +403,120 @@ mod tests {
     async fn a_part_is_fetched_as_a_part() {
         let objects = Arc::new(MemoryObjects::default());
         let (_directory, store) = store(&objects);
-        let bytes: Vec<u8> = (0..200_000_u32).map(|n| (n % 251) as u8).collect();
+        let bytes = content(3_000_000);
         let blob = store.put_bytes(&bytes).await.unwrap().descriptor;
         let part = store.open(&blob).await.unwrap().range(100_000, 100_010);
         assert_eq!(
             part.unwrap().read(10).await.unwrap(),
             bytes[100_000..100_010]
         );
-        assert_eq!(objects.bytes_given(), 10);
+        assert_eq!(objects.bytes_given(), 1 << 20, "the block that it is in");
+        for (from, to) in [
+            (0, 3_000_000),
+            (1_048_575, 1_048_577),
+            (2_097_152, 2_999_999),
+        ] {
+            let part = store.open(&blob).await.unwrap().range(from, to).unwrap();
+            let read = part.read(to - from).await.unwrap();
+            assert!(read == bytes[from as usize..to as usize], "{from} to {to}");
+        }
+    }
+
+    fn content(length: usize) -> Vec<u8> {
+        (0..length).map(|n| (n % 251) as u8).collect()
+    }
+
+    /// The same object with one other byte, as a disk may bring it about.
+    async fn spoil(objects: &MemoryObjects, blob: &BlobDescriptor, bytes: &[u8], at: usize) {
+        let mut spoilt = bytes.to_vec();
+        spoilt[at] ^= 1;
+        let key = key_of(&blob.digest).unwrap();
+        objects
+            .put(&key, Body::Memory(spoilt.into()))
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn bytes_that_are_not_those_that_were_stored_are_not_given() {
+        for length in [100_000, 3_000_000] {
+            let objects = Arc::new(MemoryObjects::default());
+            let (_directory, store) = store(&objects);
+            let bytes = content(length);
+            let blob = store.put_bytes(&bytes).await.unwrap().descriptor;
+            spoil(&objects, &blob, &bytes, length - 10).await;
+            let open = store.open(&blob).await.unwrap();
+            let mut given = Vec::new();
+            let mut chunks = open.chunks();
+            let error = loop {
+                match chunks.next().await.unwrap() {
+                    Ok(chunk) => given.extend_from_slice(&chunk),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+            let last = (length - 1) >> 20 << 20;
+            assert!(
+                given == bytes[..last],
+                "all blocks before, and nothing of it"
+            );
+            assert!(store.report().mismatches > 0);
+            // It is as good as gone, and comes back with its bytes.
+            let error = store.open(&blob).await.unwrap_err();
+            assert_eq!(error.kind, StorageErrorKind::Corrupt);
+            store.put_bytes(&bytes).await.unwrap();
+            let open = store.open(&blob).await.unwrap();
+            assert!(open.read(length as u64).await.unwrap() == bytes);
+        }
+    }
+
+    #[tokio::test]
+    async fn sums_that_are_lost_are_made_anew_and_not_of_wrong_bytes() {
+        let objects = Arc::new(MemoryObjects::default());
+        let (_first, store_of_another) = store(&objects);
+        let bytes = content(2_500_000);
+        let blob = store_of_another.put_bytes(&bytes).await.unwrap().descriptor;
+        let sums = key_of_sums(&blob.digest);
+        let lose: [Option<Body>; 2] = [None, Some(Body::Memory("no sums".into()))];
+        for lost in lose {
+            match lost {
+                None => assert!(objects.delete(&sums).await.unwrap()),
+                Some(body) => drop(objects.put(&sums, body).await.unwrap()),
+            }
+            let (_second, store) = store(&objects);
+            let part = store.open(&blob).await.unwrap().range(2_400_000, 2_400_100);
+            let read = part.unwrap().read(100).await.unwrap();
+            assert!(read == bytes[2_400_000..2_400_100]);
+            let length = Sums::encoded_length(blob.size);
+            assert_eq!(objects.head(&sums).await.unwrap().unwrap().length, length);
+        }
+        assert!(objects.delete(&sums).await.unwrap());
+        spoil(&objects, &blob, &bytes, 5).await;
+        let (_third, store) = store(&objects);
+        assert!(
+            store
+                .open(&blob)
+                .await
+                .unwrap()
+                .read(3_000_000)
+                .await
+                .is_err()
+        );
+        assert_eq!(objects.head(&sums).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn the_sums_go_with_their_blob() {
+        let objects = Arc::new(MemoryObjects::default());
+        let (_directory, store) = store(&objects);
+        let blob = store
+            .put_bytes(&content(2_000_000))
+            .await
+            .unwrap()
+            .descriptor;
+        assert_eq!(objects.count(), 2);
+        assert!(store.delete(&blob.digest).await.unwrap());
+        assert_eq!(objects.count(), 0);
     }
 
     #[tokio::test]

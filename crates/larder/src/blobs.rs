@@ -1,0 +1,164 @@
+//! Where blobs are kept: files of the data directory, or a store that speaks S3 with a local tier in front of it.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder::config::{S3, Settings};
+use larder_storage::{BlobStore, FsBlobStore, Refused, S3Objects, StorageError, TieredBlobStore};
+
+/// The folder of the tier, in the data directory.
+const TIER: &str = "tier";
+/// A store that does not answer at a start is asked again so often.
+const AGAIN: Duration = Duration::from_secs(2);
+/// How often unfinished uploads are looked for.
+const SWEEP_EVERY: Duration = Duration::from_hours(1);
+/// Uploads that were begun so long ago, and not by this process, are aborted.
+const SWEEP_AGE: Duration = Duration::from_hours(24);
+
+/// The store, and what is to be done for it while larder runs.
+pub(crate) struct Blobs {
+    pub(crate) store: Arc<dyn BlobStore>,
+    upkeep: Option<Upkeep>,
+}
+
+struct Upkeep {
+    objects: S3Objects,
+    tier: Arc<TieredBlobStore>,
+    /// Whether the store has answered, and as it should.
+    is_probed: bool,
+}
+
+/// Opens the store that the settings name. `within` says of a failure that it is of the data directory.
+///
+/// # Errors
+/// For the operator: what kept the files, or the settings of the store, from being used.
+pub(crate) async fn open(
+    settings: &Settings,
+    open_files: usize,
+    within: impl Fn(StorageError) -> String,
+) -> Result<Blobs, Box<dyn Error>> {
+    let directory = &settings.data_dir;
+    let Some(s3) = &settings.s3 else {
+        let files = FsBlobStore::keeping_open(directory, open_files).map_err(within)?;
+        return Ok(Blobs {
+            store: Arc::new(files),
+            upkeep: None,
+        });
+    };
+    refuse_files(settings, &within).await?;
+    let objects = S3Objects::new(s3.store.clone()).map_err(explained)?;
+    let tier = TieredBlobStore::open(
+        Arc::new(objects.clone()),
+        &directory.join(TIER),
+        s3.tier,
+        open_files,
+    );
+    let tier = Arc::new(tier.map_err(within)?);
+    let is_probed = match objects.probe().await {
+        Ok(missing) => {
+            tell(s3, &missing);
+            true
+        }
+        Err(Refused::Never(why)) => return Err(why.into()),
+        Err(Refused::Later(error)) => {
+            let endpoint = &s3.store.endpoint;
+            tracing::warn!(%error, endpoint, "the object store does not answer: larder is not ready, and asks again");
+            tier.set_waiting(true);
+            false
+        }
+    };
+    Ok(Blobs {
+        store: Arc::clone(&tier) as Arc<dyn BlobStore>,
+        upkeep: Some(Upkeep {
+            objects,
+            tier,
+            is_probed,
+        }),
+    })
+}
+
+/// Blobs that are files would not be found any more: what was uploaded would seem lost, and what is cached would be fetched again.
+async fn refuse_files(
+    settings: &Settings,
+    within: &impl Fn(StorageError) -> String,
+) -> Result<(), Box<dyn Error>> {
+    let directory = &settings.data_dir;
+    if !directory.join("blobs/sha256").is_dir() {
+        return Ok(());
+    }
+    let files = FsBlobStore::open(directory).map_err(within)?;
+    if files.list(None, 1).await.map_err(within)?.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "the data directory {} holds blobs as files, and with `s3` they would not be found: unset MINIO_ENDPOINT (`s3.endpoint`), use another data directory, or, if nothing was uploaded to this larder, move {} away",
+        directory.display(),
+        directory.join("blobs").display()
+    )
+    .into())
+}
+
+fn explained(error: StorageError) -> String {
+    match &error.source {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+fn tell(s3: &S3, missing: &[&str]) {
+    let (endpoint, bucket) = (&s3.store.endpoint, &s3.store.bucket);
+    tracing::info!(
+        endpoint,
+        bucket,
+        prefix = s3.store.prefix,
+        "blobs are kept in an object store"
+    );
+    for what in missing {
+        tracing::warn!(
+            endpoint,
+            "the object store does not have {what}; larder does without"
+        );
+    }
+}
+
+impl Blobs {
+    /// What is done for the store until the task is dropped: it is asked until it answers, and unfinished uploads are taken away.
+    pub(crate) async fn keep_up(self, settings: Settings) {
+        let (Some(mut upkeep), Some(s3)) = (self.upkeep, settings.s3) else {
+            return;
+        };
+        while !upkeep.is_probed {
+            tokio::time::sleep(AGAIN).await;
+            match upkeep.objects.probe().await {
+                Ok(missing) => {
+                    tell(&s3, &missing);
+                    upkeep.tier.set_waiting(false);
+                    upkeep.is_probed = true;
+                }
+                Err(Refused::Later(error)) => {
+                    tracing::debug!(%error, "the object store was asked again")
+                }
+                Err(Refused::Never(why)) => {
+                    tracing::error!(
+                        why,
+                        "the object store cannot be used as it is: larder stays not ready, and asks again"
+                    );
+                }
+            }
+        }
+        loop {
+            match upkeep.objects.sweep_uploads(SWEEP_AGE).await {
+                Ok(0) => {}
+                Ok(uploads) => tracing::info!(
+                    uploads,
+                    "unfinished uploads to the object store were aborted"
+                ),
+                Err(error) => {
+                    tracing::warn!(%error, "unfinished uploads were not looked for: set a lifecycle rule on the bucket that aborts them")
+                }
+            }
+            tokio::time::sleep(SWEEP_EVERY).await;
+        }
+    }
+}

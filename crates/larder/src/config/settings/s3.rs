@@ -1,0 +1,260 @@
+//! `s3`: where blobs are kept, if not in files of the data directory.
+
+use std::path::Path;
+
+use larder_core::Secret;
+use larder_storage::S3Settings;
+
+use crate::config::defaults;
+use crate::config::diagnostic::{Place, Report};
+use crate::config::env::Environment;
+use crate::config::fields::Section;
+use crate::config::file::beside;
+use crate::config::schema;
+
+/// A store that speaks S3, and the local tier in front of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3 {
+    /// Where the store is, and who larder is to it.
+    pub store: S3Settings,
+    /// What the tier may hold in bytes; `None`: four fifths of the space that is free.
+    pub tier: Option<u64>,
+}
+
+/// By which a platform says where its credentials are, in the names that the AWS SDKs document.
+const PLATFORM: [&str; 8] = [
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_ENDPOINT_URL_STS",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_METADATA_ENDPOINT",
+];
+
+/// A value with the name by which messages call it.
+struct Given {
+    text: String,
+    name: String,
+    place: Option<Place>,
+}
+
+/// The settings of `s3`, each of the environment, then of the file; `None` without an endpoint.
+pub(super) fn s3(top: &Section<'_>, environment: &Environment, report: &mut Report) -> Option<S3> {
+    let section = top.section("s3", schema::S3, report);
+    let section = section
+        .unwrap_or_else(|| Section::of_entries(&[], "s3", schema::S3, &mut Report::default()));
+    let mut look = |variable: &str, key: &str| given(&section, environment, variable, key, report);
+    let endpoint = look("MINIO_ENDPOINT", "endpoint");
+    let (bucket, secure) = (
+        look("MINIO_BUCKET", "bucket"),
+        look("MINIO_SECURE", "secure"),
+    );
+    let access = look("MINIO_ACCESS_KEY", "access_key");
+    let secret = look("MINIO_SECRET_KEY", "secret_key");
+    let region = look("", "region");
+    // Without an endpoint the rest has no effect, whatever it is.
+    let (endpoint, scheme) = host(endpoint?, report)?;
+    let secure = is_secure(secure, scheme, &endpoint, report)?;
+    let Some(bucket) = bucket else {
+        report.error(
+            top.key_place("s3"),
+            "MINIO_ENDPOINT or `s3.endpoint` is set without a bucket: set MINIO_BUCKET or `s3.bucket`",
+        );
+        return None;
+    };
+    let is_aws = defaults::is_aws(&endpoint);
+    let region = region
+        .map(|given| given.text)
+        .or_else(|| defaults::aws_region(&endpoint).map(str::to_owned))
+        .or_else(|| environment.get("AWS_REGION").map(str::to_owned))
+        .unwrap_or_else(|| "us-east-1".to_owned());
+    let path_style = section.truth("path_style", report);
+    let store = S3Settings {
+        secure,
+        bucket: bucket.text,
+        region,
+        path_style: path_style.unwrap_or(!is_aws),
+        prefix: prefix(&section, report)?,
+        keys: keys(access, secret, report)?,
+        platform: platform(environment),
+        ca: authorities(&section, report)?,
+        checksums: is_aws,
+        endpoint,
+    };
+    refuse_redirects(&section, report);
+    let tier = section.size("tier", report);
+    Some(S3 { store, tier })
+}
+
+/// A value of the environment, of a file that the environment names, or of the configuration; an empty one is none.
+fn given(
+    section: &Section<'_>,
+    environment: &Environment,
+    variable: &str,
+    key: &str,
+    report: &mut Report,
+) -> Option<Given> {
+    let of = |text: &str, name: &str| Given {
+        text: text.to_owned(),
+        name: name.to_owned(),
+        place: None,
+    };
+    let direct = environment.get(variable).map(|text| of(text, variable));
+    let name = format!("{variable}_FILE");
+    let by_file = schema::is_secret(key)
+        .then(|| environment.get(&name))
+        .flatten();
+    if let Some(path) = by_file {
+        if direct.is_some() {
+            report.error(
+                None,
+                format!("{variable} and {name} are both set: keep one of them"),
+            );
+        }
+        match std::fs::read_to_string(path) {
+            Ok(text) => {
+                let text = text.strip_suffix('\n').unwrap_or(&text);
+                return Some(of(text.strip_suffix('\r').unwrap_or(text), &name));
+            }
+            Err(error) => report.error(None, format!("{name}: cannot read {path}: {error}")),
+        }
+    }
+    let of_file = || {
+        let (text, place) = section.text(key, report)?;
+        Some(Given {
+            text: text.to_owned(),
+            name: format!("`s3.{key}`"),
+            place: Some(place.clone()),
+        })
+    };
+    direct
+        .or_else(of_file)
+        .filter(|given| !given.text.is_empty())
+}
+
+/// Host and port, and whether a scheme in front of them says that it is TLS.
+fn host(given: Given, report: &mut Report) -> Option<(String, Option<bool>)> {
+    let text = given.text.trim_end_matches('/');
+    let (scheme, host) = match text.split_once("://") {
+        Some(("https", host)) => (Some(true), host),
+        Some(("http", host)) => (Some(false), host),
+        Some(_) => (None, ""),
+        None => (None, text),
+    };
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
+    if host.is_empty() || !host.bytes().all(legal) {
+        let form = "must be a host, with a port if it is not the usual one, such as s3.example.com or minio:9000";
+        report.error(given.place.as_ref(), format!("{} {form}", given.name));
+        return None;
+    }
+    Some((host.to_ascii_lowercase(), scheme))
+}
+
+fn is_secure(
+    given: Option<Given>,
+    scheme: Option<bool>,
+    endpoint: &str,
+    report: &mut Report,
+) -> Option<bool> {
+    let Some(given) = given else {
+        return Some(scheme.unwrap_or(defaults::is_aws(endpoint)));
+    };
+    let said = match given.text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => true,
+        "false" | "no" | "off" | "0" => false,
+        _ => {
+            let message = format!("{} must be true or false", given.name);
+            report.error(given.place.as_ref(), message);
+            return None;
+        }
+    };
+    if scheme.is_some_and(|scheme| scheme != said) {
+        let message = format!(
+            "{} says something else than the scheme of the endpoint",
+            given.name
+        );
+        report.error(given.place.as_ref(), message);
+    }
+    Some(said)
+}
+
+type Keys = Option<(Secret<String>, Secret<String>)>;
+
+/// Both keys, or none: then the platform has credentials.
+fn keys(access: Option<Given>, secret: Option<Given>, report: &mut Report) -> Option<Keys> {
+    match (access, secret) {
+        (Some(access), Some(secret)) => {
+            Some(Some((Secret::new(access.text), Secret::new(secret.text))))
+        }
+        (None, None) => Some(None),
+        (Some(one), None) | (None, Some(one)) => {
+            let message = format!(
+                "{} is set and the other key is not: set both, or none of them to use the platform's credentials",
+                one.name
+            );
+            report.error(one.place.as_ref(), message);
+            None
+        }
+    }
+}
+
+fn platform(environment: &Environment) -> Vec<(String, String)> {
+    PLATFORM
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), environment.get(name)?.to_owned())))
+        .collect()
+}
+
+/// What all keys begin with, with a slash at its end.
+fn prefix(section: &Section<'_>, report: &mut Report) -> Option<String> {
+    let Some((text, place)) = section.text("prefix", report) else {
+        return Some(String::new());
+    };
+    let text = text.trim_matches('/');
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b"-._/".contains(&b);
+    let is_path = !text.split('/').any(|part| matches!(part, "" | "." | ".."));
+    if text.is_empty() {
+        Some(String::new())
+    } else if is_path && text.bytes().all(legal) {
+        Some(format!("{text}/"))
+    } else {
+        report.error(
+            place,
+            "`s3.prefix` must be letters, digits and - . _, in folders divided by slashes",
+        );
+        None
+    }
+}
+
+fn authorities(section: &Section<'_>, report: &mut Report) -> Option<Option<Vec<u8>>> {
+    let Some((path, place)) = section.text("ca_file", report) else {
+        return Some(None);
+    };
+    let path = beside(Path::new(&*place.file), path);
+    match std::fs::read(&path) {
+        Ok(pem) => Some(Some(pem)),
+        Err(error) => {
+            let message = format!("`s3.ca_file`: cannot read {}: {error}", path.display());
+            report.error(place, message);
+            None
+        }
+    }
+}
+
+/// Never silently something else than what was asked for.
+fn refuse_redirects(section: &Section<'_>, report: &mut Report) {
+    if section.truth("presign", report) == Some(true) {
+        report.error(
+            section.key_place("presign"),
+            "`s3.presign`: redirects to the store are not built in this version of larder: larder sends the bytes itself; remove the key",
+        );
+    }
+    if let Some((_, place)) = section.text("public_endpoint", report) {
+        report.warning(
+            place,
+            "`s3.public_endpoint` has no effect: it is for `s3.presign`, which is not built in this version",
+        );
+    }
+}

@@ -1,0 +1,210 @@
+//! What `s3` and `MINIO_…` mean.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test program: its helpers panic to report"
+)]
+
+use larder::config::{Environment, S3, Sources, load};
+
+fn loaded(variables: &[(&str, &str)], file: &str) -> Result<Option<S3>, String> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f.yaml");
+    std::fs::write(&path, format!("remotes: {{}}\n{file}")).unwrap();
+    std::fs::write(directory.path().join("ca.pem"), "of the store").unwrap();
+    let home = [("HOME", "/h")];
+    let sources = Sources {
+        config: Some(path),
+        environment: Environment::of(home.iter().chain(variables).copied()),
+        ..Sources::default()
+    };
+    let said = |found: Vec<larder::config::Diagnostic>| {
+        let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+        lines.join("\n")
+    };
+    load(&sources).map(|settings| settings.s3).map_err(said)
+}
+
+const ALL: [(&str, &str); 4] = [
+    ("MINIO_ENDPOINT", "minio:9000"),
+    ("MINIO_BUCKET", "artifacts"),
+    ("MINIO_ACCESS_KEY", "access"),
+    ("MINIO_SECRET_KEY", "canary-secret"),
+];
+
+#[test]
+fn the_environment_alone_is_enough() {
+    let s3 = loaded(&ALL, "").unwrap().unwrap();
+    let store = &s3.store;
+    assert_eq!(
+        (store.endpoint.as_str(), store.secure),
+        ("minio:9000", false)
+    );
+    assert_eq!(
+        (store.bucket.as_str(), store.region.as_str()),
+        ("artifacts", "us-east-1")
+    );
+    assert!(store.path_style && !store.checksums && store.prefix.is_empty());
+    let (access, secret) = store.keys.as_ref().unwrap();
+    assert_eq!(
+        (access.expose().as_str(), secret.expose().as_str()),
+        ("access", "canary-secret")
+    );
+    assert_eq!(s3.tier, None);
+    assert_eq!(
+        loaded(&ALL[1..], "").unwrap(),
+        None,
+        "without an endpoint blobs are files"
+    );
+    let empty = loaded(
+        &[("MINIO_ENDPOINT", "")],
+        "s3: {endpoint: '', bucket: b, secure: false}\n",
+    );
+    assert_eq!(empty.unwrap(), None, "an empty endpoint is none");
+}
+
+#[test]
+fn the_file_says_the_rest_and_the_environment_wins() {
+    let file = "s3:\n  endpoint: https://store.example.com/\n  bucket: of-file\n  region: eu-x-1\n  path_style: false\n  ca_file: ca.pem\n  prefix: /one/two/\n  tier: 2GiB\n  presign: off\n";
+    let s3 = loaded(&[("MINIO_BUCKET", "of-environment")], file)
+        .unwrap()
+        .unwrap();
+    let store = &s3.store;
+    assert_eq!(
+        (store.endpoint.as_str(), store.secure),
+        ("store.example.com", true)
+    );
+    assert_eq!(
+        (store.bucket.as_str(), store.region.as_str()),
+        ("of-environment", "eu-x-1")
+    );
+    assert!(!store.path_style);
+    assert_eq!(
+        (store.prefix.as_str(), store.ca.as_deref()),
+        ("one/two/", Some(&b"of the store"[..]))
+    );
+    assert_eq!(s3.tier, Some(2 << 30));
+    assert_eq!(store.keys, None, "the platform's own");
+}
+
+#[test]
+fn aws_is_known_by_its_hosts() {
+    let aws = ["s3.eu-central-1.amazonaws", "com"].join(".");
+    let variables = [
+        ("MINIO_ENDPOINT", aws.as_str()),
+        ("MINIO_BUCKET", "b"),
+        ("AWS_ROLE_ARN", "arn:aws:iam::1:role/r"),
+        ("AWS_SECRET_ACCESS_KEY", "canary"),
+    ];
+    let store = loaded(&variables, "").unwrap().unwrap().store;
+    assert!(store.secure && store.checksums && !store.path_style);
+    assert_eq!(store.region, "eu-central-1");
+    let role = (
+        "AWS_ROLE_ARN".to_owned(),
+        "arn:aws:iam::1:role/r".to_owned(),
+    );
+    assert_eq!(store.platform, [role]);
+}
+
+#[test]
+fn secrets_may_be_in_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("secret");
+    std::fs::write(&path, "of the file \n").unwrap();
+    let path = path.display().to_string();
+    let by_file = [ALL[0], ALL[1], ALL[2], ("MINIO_SECRET_KEY_FILE", &path)];
+    let store = loaded(&by_file, "").unwrap().unwrap().store;
+    assert_eq!(
+        store.keys.unwrap().1.expose(),
+        "of the file ",
+        "only the line's end is left out"
+    );
+    let both: Vec<_> = by_file.into_iter().chain([ALL[3]]).collect();
+    let said = loaded(&both, "").unwrap_err();
+    assert!(
+        said.contains("MINIO_SECRET_KEY and MINIO_SECRET_KEY_FILE are both set"),
+        "{said}"
+    );
+    let missing = [
+        ALL[0],
+        ALL[1],
+        ALL[2],
+        ("MINIO_SECRET_KEY_FILE", "/nowhere/x"),
+    ];
+    assert!(
+        loaded(&missing, "")
+            .unwrap_err()
+            .contains("cannot read /nowhere/x")
+    );
+}
+
+#[test]
+fn mistakes_are_told_and_secrets_are_not() {
+    let with = |name, value| {
+        let mut variables = ALL.to_vec();
+        variables.retain(|(other, _)| *other != name);
+        variables.push((name, value));
+        variables
+    };
+    for (variables, file, expected) in [
+        (with("MINIO_BUCKET", ""), "", "without a bucket"),
+        (with("MINIO_ACCESS_KEY", ""), "", "the other key is not"),
+        (
+            with("MINIO_SECURE", "maybe"),
+            "",
+            "MINIO_SECURE must be true or false",
+        ),
+        (
+            with("MINIO_ENDPOINT", "ftp://x"),
+            "",
+            "MINIO_ENDPOINT must be a host",
+        ),
+        (
+            with("MINIO_ENDPOINT", "minio:9000/path"),
+            "",
+            "must be a host",
+        ),
+        (
+            ALL.to_vec(),
+            "s3: {prefix: ../x}\n",
+            "f.yaml:2: `s3.prefix`",
+        ),
+        (
+            ALL.to_vec(),
+            "s3: {ca_file: none.pem}\n",
+            "`s3.ca_file`: cannot read",
+        ),
+        (ALL.to_vec(), "s3: {presign: on}\n", "not built"),
+        (ALL.to_vec(), "s3: {buckte: x}\n", "bucket"),
+    ] {
+        let said = loaded(&variables, file).unwrap_err();
+        assert!(
+            said.contains(expected) && !said.contains("canary"),
+            "{said}"
+        );
+    }
+    let clash = with("MINIO_SECURE", "false");
+    let said = loaded(&clash, "s3: {endpoint: 'https://x'}\n");
+    assert!(
+        said.is_ok(),
+        "the environment's endpoint wins, which has no scheme"
+    );
+    let mut clash = with("MINIO_ENDPOINT", "https://minio:9000");
+    clash.push(("MINIO_SECURE", "false"));
+    assert!(
+        loaded(&clash, "")
+            .unwrap_err()
+            .contains("something else than the scheme")
+    );
+}
+
+#[test]
+fn the_view_shows_what_is_in_force_and_no_key() {
+    let sources = Sources {
+        environment: Environment::of([("HOME", "/h")].iter().chain(&ALL).copied()),
+        ..Sources::default()
+    };
+    let view = load(&sources).unwrap().config_view;
+    assert_eq!(view["s3"]["endpoint"], "minio:9000");
+    assert_eq!(view["s3"]["secret_key"], "***");
+    assert!(!view.to_string().contains("canary"));
+}

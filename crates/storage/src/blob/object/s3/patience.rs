@@ -1,0 +1,90 @@
+//! How long the store is waited for, by how it has answered of late.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The longest wait for an answer that carries no body.
+const USUAL: Duration = Duration::from_secs(9);
+/// The same once the store has failed for a while: each request is a trial of its own, so that nothing has to be closed and opened.
+const SHORT: Duration = Duration::from_millis(1_200);
+/// From then on a store that fails is waited for shortly only.
+const A_WHILE: Duration = Duration::from_secs(15);
+
+/// What has been seen of the store.
+#[derive(Debug, Default)]
+pub(super) struct Patience(Mutex<Option<Failing>>);
+
+/// It has not answered since.
+#[derive(Debug)]
+struct Failing {
+    since: Instant,
+    why: String,
+}
+
+impl Patience {
+    fn failing(&self) -> MutexGuard<'_, Option<Failing>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long the next answer may take.
+    pub(super) fn limit(&self) -> Duration {
+        let long_since = |failing: &Failing| failing.since.elapsed() >= A_WHILE;
+        if self.failing().as_ref().is_some_and(long_since) {
+            SHORT
+        } else {
+            USUAL
+        }
+    }
+
+    /// It has answered, whatever it said.
+    pub(super) fn answered(&self) {
+        if let Some(failing) = self.failing().take() {
+            let seconds = failing.since.elapsed().as_secs();
+            tracing::info!(seconds, "the object store answers again");
+        }
+    }
+
+    /// It has not, or says that it cannot.
+    pub(super) fn failed(&self, why: &dyn std::fmt::Display) {
+        let mut failing = self.failing();
+        if failing.is_none() {
+            let why = why.to_string();
+            tracing::warn!(
+                why,
+                "the object store fails; what the local tier has is served meanwhile"
+            );
+            *failing = Some(Failing {
+                since: Instant::now(),
+                why,
+            });
+        }
+    }
+
+    /// Why it fails at present, and since when; `None` if it answered when it was asked last.
+    pub(super) fn trouble(&self) -> Option<(String, Duration)> {
+        let failing = self.failing();
+        failing
+            .as_ref()
+            .map(|failing| (failing.why.clone(), failing.since.elapsed()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_has_failed_for_a_while_is_waited_for_shortly() {
+        let patience = Patience::default();
+        assert_eq!(patience.limit(), USUAL);
+        patience.failed(&"refused");
+        patience.failed(&"refused again");
+        assert_eq!(patience.limit(), USUAL, "it has only begun");
+        assert_eq!(patience.trouble().unwrap().0, "refused");
+        let long_ago = Instant::now().checked_sub(A_WHILE).unwrap();
+        patience.failing().as_mut().unwrap().since = long_ago;
+        assert_eq!(patience.limit(), SHORT);
+        patience.answered();
+        assert_eq!((patience.limit(), patience.trouble()), (USUAL, None));
+    }
+}

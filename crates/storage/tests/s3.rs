@@ -1,0 +1,291 @@
+//! Objects in a real store that speaks S3, with a gate in front of it that misbehaves.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test program: its helpers panic to report"
+)]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use larder_core::{BlobDescriptor, Secret};
+use larder_storage::{
+    BlobStore, Body, FsBlobStore, ObjectBlobStore, ObjectStore, Refused, S3Objects, S3Settings,
+    StorageErrorKind, conformance,
+};
+use larder_testkit::servers::{Gate, S3Server};
+
+fn settings(endpoint: String, prefix: &str) -> S3Settings {
+    S3Settings {
+        endpoint,
+        secure: false,
+        bucket: S3Server::BUCKET.to_owned(),
+        region: "us-east-1".to_owned(),
+        path_style: true,
+        prefix: prefix.to_owned(),
+        keys: Some((
+            Secret::new(S3Server::ACCESS_KEY.to_owned()),
+            Secret::new(S3Server::SECRET_KEY.to_owned()),
+        )),
+        platform: Vec::new(),
+        ca: None,
+        checksums: false,
+    }
+}
+
+struct Scene {
+    server: S3Server,
+    gate: Gate,
+    objects: S3Objects,
+    store: Arc<ObjectBlobStore>,
+    _spools: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn set(prefix: &str) -> Self {
+        let server = S3Server::start().await;
+        let gate = Gate::to(&server.endpoint()).await;
+        let objects = S3Objects::new(settings(gate.endpoint(), prefix)).unwrap();
+        let spools = tempfile::tempdir().unwrap();
+        let local = FsBlobStore::open(spools.path()).unwrap();
+        let store = ObjectBlobStore::new(Arc::new(objects.clone()), local);
+        Self {
+            server,
+            gate,
+            objects,
+            store: Arc::new(store),
+            _spools: spools,
+        }
+    }
+
+    async fn put(&self, bytes: &[u8]) -> BlobDescriptor {
+        self.store.put_bytes(bytes).await.unwrap().descriptor
+    }
+}
+
+fn content(length: usize) -> Vec<u8> {
+    (0..length).map(|n| (n * 31 % 251) as u8).collect()
+}
+
+async fn all(body: Body) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut chunks = body.chunks();
+    while let Some(chunk) = chunks.next().await {
+        all.extend_from_slice(&chunk.unwrap());
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conforms_with_a_prefix_and_without() {
+    let scene = Scene::set("larder/one/").await;
+    conformance::suite(Arc::clone(&scene.store) as _).await;
+    let spools = tempfile::tempdir().unwrap();
+    let objects = S3Objects::new(settings(scene.server.endpoint(), "")).unwrap();
+    let local = FsBlobStore::open(spools.path()).unwrap();
+    let plain = ObjectBlobStore::new(Arc::new(objects), local);
+    conformance::suite(Arc::new(plain)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_body_goes_up_in_parts_and_comes_back() {
+    let scene = Scene::set("parts/").await;
+    let bytes = content((40 << 20) + 12_345);
+    let blob = scene.put(&bytes).await;
+    assert_eq!(scene.objects.count_uploads().await.unwrap(), 0);
+    let body = scene.store.open(&blob).await.unwrap();
+    assert!(all(body.clone()).await == bytes);
+    let part = body.range(20_000_000, 20_000_100).unwrap();
+    assert!(all(part).await == bytes[20_000_000..20_000_100]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_breaks_off_goes_on_and_its_reader_does_not_notice() {
+    let scene = Scene::set("").await;
+    let bytes = content(8 << 20);
+    let blob = scene.put(&bytes).await;
+    let body = scene.store.open(&blob).await.unwrap();
+    scene.gate.cut_after(1_500_000);
+    assert!(all(body.clone()).await == bytes);
+    assert!(scene.gate.resets() >= 5, "{} resets", scene.gate.resets());
+
+    // A byte that is spoilt on its way is found, and fetched again.
+    scene.gate.close();
+    scene.gate.spoil_after(2_500_000);
+    assert!(all(body.clone()).await == bytes);
+    assert!(scene.store.report().mismatches > 0);
+
+    // Once it has been replaced, the rest of another object is not taken for the rest of this one.
+    scene.gate.open();
+    let mut chunks = body.chunks();
+    let first = chunks.next().await.unwrap().unwrap();
+    assert!(bytes.starts_with(&first));
+    scene.gate.close();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    scene.gate.open();
+    let key = format!("sha256/{}", blob.digest.to_hex());
+    let direct = S3Objects::new(settings(scene.server.endpoint(), "")).unwrap();
+    let mut other = bytes.clone();
+    other.reverse();
+    direct.put(&key, Body::Memory(other.into())).await.unwrap();
+    let mut given = first.to_vec();
+    let mut outcome = Ok(());
+    while let Some(chunk) = chunks.next().await {
+        match chunk {
+            Ok(chunk) => given.extend_from_slice(&chunk),
+            Err(error) => outcome = Err(error),
+        }
+    }
+    assert!(bytes.starts_with(&given), "no byte of another object");
+    assert!(outcome.is_err() && given.len() < bytes.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_away_is_told_soon_and_sooner_after_a_while() {
+    let mut scene = Scene::set("").await;
+    let blob = scene.put(b"here").await;
+    let ask = || async {
+        let asked = Instant::now();
+        let error = scene.store.open(&blob).await.unwrap_err();
+        assert_eq!(error.kind, StorageErrorKind::Unavailable, "{error}");
+        asked.elapsed()
+    };
+    scene.gate.stall();
+    assert!(ask().await < Duration::from_secs(10), "stalled");
+    let asked = Instant::now();
+    let error = scene.store.put_bytes(b"more").await.unwrap_err();
+    assert_eq!(error.kind, StorageErrorKind::Unavailable, "{error}");
+    assert!(asked.elapsed() < Duration::from_secs(10), "stalled put");
+    scene.gate.close();
+    assert!(ask().await < Duration::from_secs(10), "closed");
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let waited = ask().await;
+    assert!(
+        waited < Duration::from_secs(2),
+        "closed for long: {waited:?}"
+    );
+    scene.gate.stall();
+    let waited = ask().await;
+    assert!(
+        waited < Duration::from_secs(2),
+        "stalled for long: {waited:?}"
+    );
+    assert!(scene.store.report().trouble.is_some());
+    scene.gate.open();
+    let since = Instant::now();
+    while scene.store.open(&blob).await.is_err() {
+        assert!(since.elapsed() < Duration::from_secs(5), "it is back");
+    }
+    assert_eq!(scene.store.report().trouble, None);
+
+    // The process itself, gone and back: nothing is lost.
+    scene.server.kill();
+    let asked = Instant::now();
+    let error = scene.store.open(&blob).await.unwrap_err();
+    assert_eq!(error.kind, StorageErrorKind::Unavailable, "{error}");
+    assert!(asked.elapsed() < Duration::from_secs(10));
+    scene.server.restart().await;
+    let body = scene.store.open(&blob).await.unwrap();
+    assert_eq!(all(body).await, b"here");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_l8_no_upload_is_left_behind() {
+    let scene = Scene::set("u/").await;
+    // What the process knows of it fails, so that nothing can be aborted.
+    let bytes: Arc<[u8]> = content(64 << 20).into();
+    let (store, sent) = (Arc::clone(&scene.store), Arc::clone(&bytes));
+    let putting = tokio::spawn(async move { store.put_bytes(&sent).await.map(drop) });
+    let direct = S3Objects::new(settings(scene.server.endpoint(), "u/")).unwrap();
+    while direct.count_uploads().await.unwrap() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // What is under way here is not swept, however old; what is under way elsewhere is too young.
+    assert_eq!(
+        scene.objects.sweep_uploads(Duration::ZERO).await.unwrap(),
+        0
+    );
+    let hour = Duration::from_secs(3_600);
+    assert_eq!(direct.sweep_uploads(hour).await.unwrap(), 0);
+    scene.gate.close();
+    let error = putting.await.unwrap().unwrap_err();
+    assert_eq!(error.kind, StorageErrorKind::Unavailable, "{error}");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(
+        direct.count_uploads().await.unwrap(),
+        1,
+        "it could not be aborted"
+    );
+    assert_eq!(
+        direct.sweep_uploads(Duration::from_secs(2)).await.unwrap(),
+        1
+    );
+    assert_eq!(direct.count_uploads().await.unwrap(), 0);
+
+    // One that is given up is aborted at once.
+    scene.gate.open();
+    let (store, sent) = (Arc::clone(&scene.store), Arc::clone(&bytes));
+    let putting = tokio::spawn(async move { store.put_bytes(&sent).await.map(drop) });
+    while direct.count_uploads().await.unwrap() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    putting.abort();
+    let since = Instant::now();
+    while direct.count_uploads().await.unwrap() > 0 {
+        assert!(since.elapsed() < Duration::from_secs(10), "it stays");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_says_what_is_wrong() {
+    let scene = Scene::set("p/").await;
+    let conditional = scene.objects.probe().await.unwrap();
+    assert!(conditional.is_empty(), "{conditional:?} missing");
+    let never = |settings: S3Settings| async move {
+        match S3Objects::new(settings).unwrap().probe().await {
+            Err(Refused::Never(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    };
+    let right = settings(scene.server.endpoint(), "");
+    let bucket = S3Settings {
+        bucket: "no-such-bucket".to_owned(),
+        ..right.clone()
+    };
+    let said = never(bucket).await;
+    assert!(said.contains("no bucket no-such-bucket"), "{said}");
+    for (access, secret) in [("larderaccess", "wrong-canary"), ("nobody", "wrong-canary")] {
+        let keys = Some((
+            Secret::new(access.to_owned()),
+            Secret::new(secret.to_owned()),
+        ));
+        let said = never(S3Settings {
+            keys,
+            ..right.clone()
+        });
+        let said = said.await;
+        assert!(
+            said.contains("credentials") && !said.contains("canary"),
+            "{said}"
+        );
+    }
+    scene.gate.close();
+    let later = scene.objects.probe().await;
+    assert!(matches!(later, Err(Refused::Later(_))), "{later:?}");
+
+    // A store that has lost its bucket has not lost a blob.
+    scene.gate.open();
+    let blob = scene.put(b"x").await;
+    let status = scene
+        .server
+        .ask("DELETE", &format!("/{}", S3Server::BUCKET), "")
+        .await;
+    let error = scene.store.open(&blob).await;
+    if status == Some(204) {
+        let error = error.unwrap_err();
+        assert_eq!(error.kind, StorageErrorKind::Unavailable, "{error}");
+    } else {
+        error.unwrap();
+    }
+}

@@ -1,0 +1,211 @@
+//! A gate in front of a server, which passes everything on until it is told to misbehave as networks do.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// What becomes of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Open,
+    /// Connections are taken and reset at once.
+    Closed,
+    /// Connections stay, and nothing moves.
+    Stalled,
+    /// Each connection is reset when so many bytes of answers have passed.
+    Cut(u64),
+    /// Of each connection one byte of the answers is changed, after so many.
+    Spoilt(u64),
+}
+
+/// A gate on a loopback port of its own.
+#[derive(Debug)]
+pub struct Gate {
+    address: SocketAddr,
+    way: watch::Sender<Way>,
+    shared: Arc<Shared>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    target: Mutex<String>,
+    resets: AtomicUsize,
+    connections: AtomicUsize,
+    answered: AtomicU64,
+}
+
+impl Gate {
+    /// A gate to `target` (host and port), which lets everything pass.
+    ///
+    /// # Panics
+    /// No port is free.
+    pub async fn to(target: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (way, ways) = watch::channel(Way::Open);
+        let shared = Arc::new(Shared {
+            target: Mutex::new(target.to_owned()),
+            resets: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            answered: AtomicU64::new(0),
+        });
+        let task = tokio::spawn(accept(listener, ways, Arc::clone(&shared)));
+        Self {
+            address,
+            way,
+            shared,
+            task,
+        }
+    }
+
+    /// Host and port.
+    pub fn endpoint(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Everything passes.
+    pub fn open(&self) {
+        self.way.send_replace(Way::Open);
+    }
+
+    /// Connections are reset, those that there are too.
+    pub fn close(&self) {
+        self.way.send_replace(Way::Closed);
+    }
+
+    /// Nothing moves any more, and nobody is told.
+    pub fn stall(&self) {
+        self.way.send_replace(Way::Stalled);
+    }
+
+    /// From now on each connection is reset after so many bytes of answers.
+    pub fn cut_after(&self, bytes: u64) {
+        self.way.send_replace(Way::Cut(bytes));
+    }
+
+    /// From now on one byte of each connection's answers is changed, after so many.
+    pub fn spoil_after(&self, bytes: u64) {
+        self.way.send_replace(Way::Spoilt(bytes));
+    }
+
+    /// Connections that it has reset.
+    pub fn resets(&self) -> usize {
+        self.shared.resets.load(Ordering::SeqCst)
+    }
+
+    /// Connections that have come.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Bytes of answers that have passed.
+    pub fn answered(&self) -> u64 {
+        self.shared.answered.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, ways: watch::Receiver<Way>, shared: Arc<Shared>) {
+    while let Ok((client, _)) = listener.accept().await {
+        shared.connections.fetch_add(1, Ordering::SeqCst);
+        tokio::spawn(pass(client, ways.clone(), Arc::clone(&shared)));
+    }
+}
+
+async fn pass(client: TcpStream, ways: watch::Receiver<Way>, shared: Arc<Shared>) {
+    if *ways.borrow() == Way::Closed {
+        let _ = client.set_zero_linger();
+        shared.resets.fetch_add(1, Ordering::SeqCst);
+        return;
+    }
+    let target = shared
+        .target
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    let Ok(server) = TcpStream::connect(&target).await else {
+        let _ = client.set_zero_linger();
+        return;
+    };
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let answers = carry(from_server, to_client, ways.clone(), Some(&shared));
+    let requests = carry(from_client, to_server, ways, None);
+    if tokio::try_join!(answers, requests).is_err() {
+        shared.resets.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// The connection was reset.
+struct Reset;
+
+/// Carries bytes one way until their end.
+async fn carry(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut ways: watch::Receiver<Way>,
+    answers: Option<&Shared>,
+) -> Result<(), Reset> {
+    let mut buffer = vec![0; 32 << 10];
+    let (mut passed, mut is_spoilt) = (0, false);
+    let mut closings = ways.clone();
+    let reset = |to: &OwnedWriteHalf| {
+        let _ = to.as_ref().set_zero_linger();
+        Reset
+    };
+    loop {
+        let read = tokio::select! {
+            read = from.read(&mut buffer) => read,
+            Ok(_) = closings.wait_for(|way| *way == Way::Closed) => return Err(reset(&to)),
+        };
+        let Ok(count) = read else {
+            return Err(reset(&to));
+        };
+        if count == 0 {
+            let _ = to.shutdown().await;
+            return Ok(());
+        }
+        if ways.wait_for(|way| *way != Way::Stalled).await.is_err() {
+            return Err(Reset);
+        }
+        let way = *ways.borrow();
+        let mut bytes = &mut buffer[..count];
+        match way {
+            Way::Cut(most) if answers.is_some() && passed + count as u64 >= most => {
+                let fits = most.saturating_sub(passed) as usize;
+                bytes = &mut bytes[..fits];
+            }
+            Way::Spoilt(at) if answers.is_some() && !is_spoilt && passed + count as u64 > at => {
+                let at = at.saturating_sub(passed) as usize;
+                bytes[at] ^= 1;
+                is_spoilt = true;
+            }
+            _ => {}
+        }
+        let kept = bytes.len();
+        if to.write_all(bytes).await.is_err() {
+            return Err(Reset);
+        }
+        passed += kept as u64;
+        if let Some(shared) = answers {
+            shared.answered.fetch_add(kept as u64, Ordering::SeqCst);
+        }
+        if kept < count {
+            // What has been written is on its way before the reset overtakes it.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            return Err(reset(&to));
+        }
+    }
+}
