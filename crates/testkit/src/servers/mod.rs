@@ -3,6 +3,12 @@
 //! Their programs are installed by `tests/install/clients.sh`, below `$LARDER_TEST_TOOLS` (`target/e2e-tools` by default). Where one is
 //! missing, a test fails and says so: none is passed over.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "fixtures of tests: they panic to report"
+)]
+
 mod gate;
 pub mod postgres;
 mod s3;
