@@ -11,6 +11,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
+#[path = "rules/circles.rs"]
+mod circles;
 #[path = "rules/citations.rs"]
 mod citations;
 

@@ -135,7 +135,12 @@ impl Engine {
             &|name, addresses| catalog.origin(name, addresses),
         );
         let registry = Registry::new(repositories, parts.public_urls, parts.link_key.clone());
-        let transfers = Transfers::new(Arc::clone(&catalog), Arc::clone(&blobs));
+        let transfers = Transfers::new(
+            Arc::clone(&catalog),
+            Arc::clone(&blobs),
+            Arc::clone(&budgets),
+            Arc::clone(&clock),
+        );
         let documents = Documents::new(document::Parts {
             catalog: Arc::clone(&catalog),
             transfers: Arc::clone(&transfers),
@@ -153,7 +158,6 @@ impl Engine {
             blobs: Arc::clone(&blobs),
             upstream: Arc::clone(&parts.upstream),
             clock: Arc::clone(&clock),
-            budgets: Arc::clone(&budgets),
         });
         let local = Arc::new(Local {
             catalog: Arc::clone(&catalog),

@@ -5,29 +5,29 @@ use std::sync::atomic::Ordering;
 
 use http::{Method, StatusCode};
 use larder_core::{
-    ArtifactRecord, CacheStatus, Content, Decision, ErrorCode, Fault, FaultKind, ForwardReason,
-    Source, StoredHeaders, UnixMillis, decide,
+    ArtifactRecord, CacheStatus, Content, Decision, Fault, ForwardReason, Source, StoredHeaders,
+    UnixMillis, decide,
 };
 use larder_upstream::UpstreamResponse;
 
+use super::fields::stored_headers;
+use super::parts::Remote;
+use super::places::{Found, Search, Spoilt};
+use super::query::UpstreamQuery;
 use crate::answer::{Answer, Body};
 use crate::counters::count;
-use crate::fault::{FetchError, status_outcome, was_given_up};
-use crate::origin::remote::Remote;
-use crate::origin::remote::download::stored_headers;
-use crate::origin::remote::mirrors::UpstreamQuery;
-use crate::origin::remote::places::{Found, Spoilt};
-use crate::origin::remote::turns::left_and_wanted;
+use crate::fault::{internal, offline, status_outcome, storage_fault, was_given_up};
 use crate::policy::admission::Admitted;
 use crate::policy::clearance::{Dates, clear, clear_non_artifact};
 use crate::representation::{forwarded_status, freshness, passing_folder_on, representation};
 use crate::target::{ArtifactRequest, Target, remaining_seconds};
 use crate::transfer::audience::Audience;
 use crate::transfer::flight::lost;
+use crate::transfer::turns::left_and_wanted;
 
 impl Remote {
     /// `None`: this can only be answered with the body at hand.
-    pub(crate) async fn forward_head(
+    pub(super) async fn forward_head(
         self: &Arc<Self>,
         admitted: &Admitted,
         request: &ArtifactRequest<'_>,
@@ -42,7 +42,7 @@ impl Remote {
             return self.answer_head(admitted, &record, status, Source::Cache, request);
         }
         if wanted.entry.repository_is_offline() {
-            return Err(crate::fault::offline(wanted));
+            return Err(offline(wanted));
         }
         let key = (wanted.key.clone(), self.catalog.epoch(&wanted.entry).value);
         let ask = |audience: Arc<Audience>| {
@@ -140,7 +140,7 @@ impl Remote {
             .catalog
             .record(&wanted.key)
             .await
-            .map_err(|error| crate::fault::storage_fault(&wanted.entry, &error))?;
+            .map_err(|error| storage_fault(&wanted.entry, &error))?;
         Ok(record.filter(|record| {
             let decision = decide(
                 Some(record),
@@ -162,8 +162,8 @@ impl Remote {
     ) -> Result<Arc<ArtifactRecord>, Fault> {
         let place = tokio::select! {
             biased;
-            place = self.take_head_place(wanted) => {
-                place.map_err(|no_body| self.no_copy(wanted, &no_body))?
+            place = self.transfers.take_head_place(wanted) => {
+                place.map_err(|no_body| self.copies.no_copy(wanted, &no_body))?
             }
             () = audience.left() => return Err(lost()),
         };
@@ -186,7 +186,7 @@ impl Remote {
         let response = self.ask_head(wanted).await?;
         let record = self.head_only(wanted, &response);
         if tells_everything(&record.headers) {
-            self.remember_digest(wanted, &record, &epoch).await?;
+            self.copies.remember_digest(wanted, &record, &epoch).await?;
         }
         Ok(Arc::new(record))
     }
@@ -224,7 +224,7 @@ impl Remote {
     /// Sends HEAD to the places where the file may be, and GET closed after its head where HEAD is not supported; only a 200 is a
     /// success.
     async fn ask_head(self: &Arc<Self>, wanted: &Arc<Target>) -> Result<UpstreamResponse, Fault> {
-        if let Some(fault) = self.told_to_wait(wanted) {
+        if let Some(fault) = self.refusals.told_to_wait(wanted, self.now()) {
             return Err(fault);
         }
         let flushes = wanted.entry.flushes.load(Ordering::Acquire);
@@ -234,18 +234,24 @@ impl Remote {
             method: Method::HEAD,
             ..UpstreamQuery::default()
         };
-        let Some(Found { answer, is_final }) = self
-            .find(wanted, &mut expectation, &head, &Spoilt::default())
-            .await
-        else {
-            return Err(crate::fault::internal("no place was asked"));
+        let (inquiry, spoilt) = (self.inquiry(), Spoilt::default());
+        let search = Search {
+            mirrors: &self.mirrors,
+            inquiry: &inquiry,
+            wanted,
+            ask: &head,
+            spoilt: &spoilt,
         };
-        let arrival = answer.map_err(|no_body| self.no_copy(wanted, &no_body))?;
+        let Some(Found { answer, is_final }) = search.find(&mut expectation).await else {
+            return Err(internal("no place was asked"));
+        };
+        let arrival = answer.map_err(|no_body| self.copies.no_copy(wanted, &no_body))?;
         if arrival.response.status != StatusCode::OK {
             if is_final {
-                self.note_refusal(wanted, &arrival, flushes);
+                self.refusals
+                    .note_refusal(wanted, &arrival, flushes, self.now());
             }
-            return Err(self.no_copy(
+            return Err(self.copies.no_copy(
                 wanted,
                 &status_outcome(wanted, &arrival.response, self.now()),
             ));
@@ -258,10 +264,10 @@ impl Remote {
         self: &Arc<Self>,
         wanted: &Arc<Target>,
     ) -> Result<Arc<ArtifactRecord>, Fault> {
-        let place = self.take_head_place(wanted).await;
-        let _place = place.map_err(|no_body| self.no_copy(wanted, &no_body))?;
+        let place = self.transfers.take_head_place(wanted).await;
+        let _place = place.map_err(|no_body| self.copies.no_copy(wanted, &no_body))?;
         let response = self.ask_head(wanted).await?;
-        let storage = |error| crate::fault::storage_fault(&wanted.entry, &error);
+        let storage = |error| storage_fault(&wanted.entry, &error);
         // The subject itself may have been fetched meanwhile, and its record says more.
         let meanwhile = self.catalog.record(&wanted.key).await.map_err(storage)?;
         if let Some(record) =
@@ -275,18 +281,6 @@ impl Remote {
             .await
             .map_err(storage)?;
         Ok(record)
-    }
-
-    /// The fault for an upstream that gave nothing, when there is no copy.
-    pub(crate) fn no_copy(&self, wanted: &Target, no_body: &FetchError) -> Fault {
-        match self.settle_failure(wanted, None, no_body) {
-            Err((fault, _)) => fault,
-            Ok(_) => Fault::new(
-                FaultKind::Internal,
-                ErrorCode::Internal,
-                "there is no copy to serve",
-            ),
-        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::budget::{BudgetKind, Lease};
 use crate::fault::{FetchError, too_much_under_way};
-use crate::origin::remote::Remote;
 use crate::target::Target;
+use crate::transfer::Transfers;
 use crate::transfer::audience::Audience;
 use crate::transfer::fill::Fill;
 use crate::transfer::flight::Flight;
@@ -18,15 +18,15 @@ const LEAST_UNREAD: u64 = 64 << 10;
 
 /// Why a flight has no place.
 #[derive(Debug)]
-pub(super) enum NoPlace {
+pub(crate) enum NoPlace {
     /// Nobody waits for it any more.
     GivenUp,
     Refused(FetchError),
 }
 
-impl Remote {
+impl Transfers {
     /// A place for what this flight downloads. Where `may_be_dropped`, it is waited for as long as somebody waits for the flight.
-    pub(super) async fn take_place(
+    pub(crate) async fn take_place(
         &self,
         flight: &Flight,
         wanted: &Target,
@@ -56,7 +56,7 @@ impl Remote {
     }
 
     /// A place for a question that brings no body.
-    pub(super) async fn take_head_place(&self, wanted: &Target) -> Result<Lease, FetchError> {
+    pub(crate) async fn take_head_place(&self, wanted: &Target) -> Result<Lease, FetchError> {
         let repository = &wanted.entry.repository.name;
         let place = self.budgets.place(BudgetKind::Heads, repository).await;
         place.map_err(too_much_under_way)
@@ -64,7 +64,7 @@ impl Remote {
 }
 
 /// Ends when a place has been wanted by others for a while in which nobody waited for this flight and next to nothing came.
-pub(super) async fn wanted_by_others(flight: &Flight, place: &Lease, fill: Option<&Arc<Fill>>) {
+pub(crate) async fn wanted_by_others(flight: &Flight, place: &Lease, fill: Option<&Arc<Fill>>) {
     let come = || fill.map_or(0, |fill| fill.subscribe().borrow().available);
     let mut before = come();
     loop {
@@ -80,7 +80,7 @@ pub(super) async fn wanted_by_others(flight: &Flight, place: &Lease, fill: Optio
 }
 
 /// Ends when a place is wanted by others, and all who waited for what it is used for have gone.
-pub(super) async fn left_and_wanted(audience: &Audience, place: &Lease) {
+pub(crate) async fn left_and_wanted(audience: &Audience, place: &Lease) {
     while !(audience.has_left() && place.is_wanted()) {
         tokio::time::sleep(LOOK_AROUND).await;
     }
