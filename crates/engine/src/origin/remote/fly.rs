@@ -71,10 +71,11 @@ impl Remote {
         began: Instant,
     ) {
         if let Some(generation) = wanted.generation() {
-            return self
-                .generations
-                .land_generation(inquiry, &flight, (&wanted, &generation), arrived, began)
-                .await;
+            let (flight, document) = (&flight, (&wanted, &generation));
+            let generations = &self.generations;
+            let landed = generations.land_generation(inquiry, flight, document, arrived, began);
+            // Boxed: few flights are of such documents, and every flight would carry it.
+            return Box::pin(landed).await;
         }
         if arrived.0.document.is_some() {
             return self.landings.land_document(flight, wanted, arrived).await;

@@ -1,4 +1,4 @@
-//! The files around a document that heads a generation: fetched with it, served as of its generation.
+//! The files around a document that heads a generation, fetched with it.
 
 use std::sync::Arc;
 
