@@ -11,6 +11,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
+#[path = "rules/circles.rs"]
+mod circles;
 #[path = "rules/citations.rs"]
 mod citations;
 
@@ -407,7 +409,7 @@ fn hosts_are_recognised() {
 }
 
 /// Crates whose functions have not all been cut to the length of clippy.toml. Nothing is added here.
-const LONG_FUNCTIONS_LEFT: &[&str] = &["engine"];
+const LONG_FUNCTIONS_LEFT: &[&str] = &[];
 
 /// The workspace allows long functions, for tests have them; each crate's root forbids them for the rest.
 #[test]

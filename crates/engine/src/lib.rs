@@ -19,6 +19,8 @@
 //! | `repositories/` | the configured repositories, their counters and the state of their upstreams |
 //! | `budget.rs`, `counters.rs`, `causes.rs` | bounds, numbers, and what the log has spoken of |
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 mod answer;
 mod budget;
 mod catalog;
@@ -137,7 +139,13 @@ impl Engine {
             &|name, addresses| catalog.origin(name, addresses),
         );
         let registry = Registry::new(repositories, parts.public_urls, parts.link_key.clone());
-        let transfers = Transfers::new(Arc::clone(&catalog), Arc::clone(&blobs));
+        let transfers = Transfers::new(transfer::Parts {
+            catalog: Arc::clone(&catalog),
+            blobs: Arc::clone(&blobs),
+            budgets: Arc::clone(&budgets),
+            limits: parts.limits,
+            clock: Arc::clone(&clock),
+        });
         let documents = Documents::new(document::Parts {
             catalog: Arc::clone(&catalog),
             transfers: Arc::clone(&transfers),
@@ -148,57 +156,20 @@ impl Engine {
             limits: parts.limits,
             counters: Arc::clone(&counters),
         });
-        let remote = Remote::new(remote::Parts {
+        let base = remote::Parts {
             registry: Arc::clone(&registry),
             catalog: Arc::clone(&catalog),
             transfers: Arc::clone(&transfers),
-            documents: Arc::clone(&documents),
-            blobs: Arc::clone(&blobs),
-            upstream: Arc::clone(&parts.upstream),
-            clock: Arc::clone(&clock),
-            budgets: Arc::clone(&budgets),
-            limits: parts.limits,
-        });
-        let local = Arc::new(Local {
-            catalog: Arc::clone(&catalog),
-            blobs: Arc::clone(&blobs),
-            clock: Arc::clone(&clock),
-        });
-        let virtuals = Virtual::new(virtual_::Parts {
-            registry: Arc::clone(&registry),
-            catalog: Arc::clone(&catalog),
-            documents: Arc::clone(&documents),
-            remote: Arc::clone(&remote),
-            clock: Arc::clone(&clock),
-        });
-        let explainer = Explainer {
-            registry: Arc::clone(&registry),
-            catalog: Arc::clone(&catalog),
-            documents: Arc::clone(&documents),
-            remote: Arc::clone(&remote),
-            virtuals: Arc::clone(&virtuals),
-            clock: Arc::clone(&clock),
-        };
-        let pipeline = Pipeline {
-            registry: Arc::clone(&registry),
-            catalog: Arc::clone(&catalog),
-            flights: Arc::clone(&transfers.flights),
             documents,
-            remote: Arc::clone(&remote),
-            local: Arc::clone(&local),
-            virtuals,
-            clock: Arc::clone(&clock),
-        };
-        let operator = Arc::new(Operator {
-            registry: Arc::clone(&registry),
-            catalog: Arc::clone(&catalog),
-            flights: Arc::clone(&transfers.flights),
-            remote,
             blobs,
             upstream: parts.upstream,
-            counters,
-            cache: Caches::default(),
-        });
+            clock: Arc::clone(&clock),
+        };
+        let remote = Remote::new(base.clone());
+        let pipeline = pipeline(&base, &remote);
+        let explainer = explainer(&base, &remote, &pipeline.virtuals);
+        let local = Arc::clone(&pipeline.local);
+        let operator = operator(base, remote, counters);
         catalog.follow_others(&operator);
         operator.keep_origins();
         Arc::new(Self {
@@ -444,4 +415,56 @@ impl Engine {
     pub fn upstream_failures(&self) -> Vec<(RepositoryName, Vec<(&'static str, u64)>)> {
         self.operator.upstream_failures()
     }
+}
+
+/// The pipeline over the origins of all kinds of repositories.
+fn pipeline(base: &remote::Parts, remote: &Arc<Remote>) -> Pipeline {
+    let local = Arc::new(Local {
+        catalog: Arc::clone(&base.catalog),
+        blobs: Arc::clone(&base.blobs),
+        clock: Arc::clone(&base.clock),
+    });
+    let virtuals = Virtual::new(virtual_::Parts {
+        registry: Arc::clone(&base.registry),
+        catalog: Arc::clone(&base.catalog),
+        documents: Arc::clone(&base.documents),
+        remote: Arc::clone(remote),
+        clock: Arc::clone(&base.clock),
+    });
+    Pipeline {
+        registry: Arc::clone(&base.registry),
+        catalog: Arc::clone(&base.catalog),
+        flights: Arc::clone(&base.transfers.flights),
+        documents: Arc::clone(&base.documents),
+        remote: Arc::clone(remote),
+        local,
+        virtuals,
+        clock: Arc::clone(&base.clock),
+    }
+}
+
+/// What explains the pipeline's answers.
+fn explainer(base: &remote::Parts, remote: &Arc<Remote>, virtuals: &Arc<Virtual>) -> Explainer {
+    Explainer {
+        registry: Arc::clone(&base.registry),
+        catalog: Arc::clone(&base.catalog),
+        documents: Arc::clone(&base.documents),
+        remote: Arc::clone(remote),
+        virtuals: Arc::clone(virtuals),
+        clock: Arc::clone(&base.clock),
+    }
+}
+
+/// The operator's verbs over the same.
+fn operator(base: remote::Parts, remote: Arc<Remote>, counters: Arc<Counters>) -> Arc<Operator> {
+    Arc::new(Operator {
+        registry: base.registry,
+        catalog: base.catalog,
+        flights: Arc::clone(&base.transfers.flights),
+        remote,
+        blobs: base.blobs,
+        upstream: base.upstream,
+        counters,
+        cache: Caches::default(),
+    })
 }

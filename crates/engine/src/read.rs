@@ -30,7 +30,8 @@ use crate::policy::visibility::Visibility;
 use crate::repositories::{Registry, RepositoryState};
 use crate::representation::{freshness, passing_folder_on, plain, representation, ticket, vary};
 use crate::target::{ArtifactRequest, Target};
-use crate::transfer::flight::{Flights, Settled};
+use crate::transfer::flight::Settled;
+use crate::transfer::flights::Flights;
 
 /// What is needed to answer a request.
 #[derive(Debug)]
@@ -217,7 +218,7 @@ impl Pipeline {
                     return self.answer_settled(admitted, copy, epoch, vary, request);
                 }
                 Waited::Ready(Err(fault)) => {
-                    let settled = self.remote.lent_instead(wanted, fault).await?;
+                    let settled = self.remote.copies.lent_instead(wanted, fault).await?;
                     return self.answer_settled(admitted, settled, epoch, vary, request);
                 }
             }
@@ -412,7 +413,12 @@ impl Pipeline {
             .as_deref()
             .filter(|record| matches!(record.content, Content::Pointer(_)))
         {
-            return Ok(self.remote.follow_pointer(wanted, pointer).await.is_some());
+            return Ok(self
+                .remote
+                .copies
+                .follow_pointer(wanted, pointer)
+                .await
+                .is_some());
         }
         let class = record
             .as_deref()

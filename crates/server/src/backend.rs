@@ -10,9 +10,9 @@ use futures_core::Stream;
 use larder_budget::BudgetUse;
 use larder_core::{Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    Answer, ArtifactRequest, Body, Cleared, DiskSpace, Explanation, FlushReport,
-    FlushRequest, Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket, MirrorReport,
-    UpstreamReport, Written,
+    Answer, ArtifactRequest, Body, Cleared, DiskSpace, Explanation, FlushReport, FlushRequest,
+    Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket, MirrorReport, UpstreamReport,
+    Written,
 };
 use larder_formats::ErrorBody;
 

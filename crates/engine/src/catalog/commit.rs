@@ -355,30 +355,11 @@ impl Catalog {
         let is_left = applied.is_some_and(|receipt| receipt.left.contains(&key));
         let applied = applied.is_some() && !is_left;
         let before = replaces.or_else(|| self.records.peek(&key));
-        if let Some((status, at)) = absence {
-            let absence = Absence {
-                status,
-                at,
-                arrivals: wanted.entry.arrivals.load(Ordering::Acquire),
-            };
-            self.absences.note(
-                key.clone(),
-                absence,
-                wanted.entry.repository.cache.negative_ttl,
-            );
+        if let Some(absence) = absence {
+            self.note_absence(&wanted.entry, &key, absence);
         }
         if applied {
-            if let (Some(also), Some(record)) = (also, &record) {
-                self.absences.remove(&also);
-                self.records.put(also, Arc::new(by_digest(record)));
-            }
-            match &record {
-                Some(record) => {
-                    self.absences.remove(&key);
-                    self.records.put(key.clone(), Arc::clone(record));
-                }
-                None => self.records.remove(&key),
-            }
+            self.take_over(&key, record.as_ref(), also);
             let is_news = record.as_ref().is_some_and(|now| {
                 before
                     .as_ref()
@@ -403,6 +384,41 @@ impl Catalog {
             wanted.entry.bump();
         }
         landing.landed();
+    }
+
+    /// Remembers that the upstream has said, with this status and at this time, that there is nothing.
+    fn note_absence(
+        &self,
+        entry: &RepositoryState,
+        key: &SourceKey,
+        (status, at): (u16, UnixMillis),
+    ) {
+        let absence = Absence {
+            status,
+            at,
+            arrivals: entry.arrivals.load(Ordering::Acquire),
+        };
+        let ttl = entry.repository.cache.negative_ttl;
+        self.absences.note(key.clone(), absence, ttl);
+    }
+
+    /// Takes what the database has been told into the in-process copy; `also` is the name by digest of the same bytes.
+    fn take_over(
+        &self,
+        key: &SourceKey,
+        record: Option<&Arc<ArtifactRecord>>,
+        also: Option<SourceKey>,
+    ) {
+        let Some(record) = record else {
+            self.records.remove(key);
+            return;
+        };
+        if let Some(also) = also {
+            self.absences.remove(&also);
+            self.records.put(also, Arc::new(by_digest(record)));
+        }
+        self.absences.remove(key);
+        self.records.put(key.clone(), Arc::clone(record));
     }
 
     /// Whether a copy that was still fresh has given way to other bytes, or to none.

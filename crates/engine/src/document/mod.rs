@@ -38,7 +38,7 @@ use crate::budget::{Budgets, Limits};
 use crate::catalog::Catalog;
 use crate::counters::Counters;
 use crate::transfer::Transfers;
-use crate::transfer::flight::Flights;
+use crate::transfer::flights::Flights;
 use crate::transfer::spliced::FamiliarBases;
 
 /// Parsers' places, tables of claims and derivations.

@@ -353,79 +353,99 @@ struct Said {
 
 impl Said {
     fn of(no_body: &FetchError) -> Self {
-        let upstream = |brief, upstream, remedy| Self {
+        match no_body.code {
+            ErrorCode::DigestMismatch
+            | ErrorCode::MalformedDocument
+            | ErrorCode::UnaskedCoding
+            | ErrorCode::DocumentTooLarge => Self::of_body(no_body.code),
+            code => Self::of_answer(code),
+        }
+    }
+
+    const fn upstream(brief: &'static str, upstream: &'static str, remedy: &'static str) -> Self {
+        Self {
             rule: "upstream",
             brief,
             upstream,
             remedy,
-        };
-        match no_body.code {
-            ErrorCode::UpstreamUnreachable => upstream(
+        }
+    }
+
+    /// No answer, or none that could be used.
+    fn of_answer(code: ErrorCode) -> Self {
+        match code {
+            ErrorCode::UpstreamUnreachable => Self::upstream(
                 "cannot be reached",
                 "unreachable",
                 "; see that this host reaches it (base_url, proxy, ca_file), and ask again",
             ),
-            ErrorCode::UpstreamTimeout => upstream(
+            ErrorCode::UpstreamTimeout => Self::upstream(
                 "did not answer in time",
                 "timed out",
                 "; ask again, or let it have more time (timeouts.connect, timeouts.read)",
             ),
             ErrorCode::UpstreamUnauthorized => {
-                upstream("wants a login; set username and password", "", "")
+                Self::upstream("wants a login; set username and password", "", "")
             }
-            ErrorCode::UpstreamLogin => upstream(
+            ErrorCode::UpstreamLogin => Self::upstream(
                 "gave no token",
                 "no token",
                 "; set username and password of the repository, or correct them",
             ),
-            ErrorCode::UpstreamProtocol => upstream(
+            ErrorCode::UpstreamProtocol => Self::upstream(
                 "did not answer in valid HTTP",
                 "no valid HTTP",
                 "; correct base_url, or ask again later",
             ),
             ErrorCode::UpstreamCut => {
-                upstream("broke off the transfer", "broken off", "; ask again")
+                Self::upstream("broke off the transfer", "broken off", "; ask again")
             }
-            ErrorCode::UpstreamStatus => upstream("gave no usable answer", "", ""),
-            ErrorCode::RedirectRefused => upstream(
+            ErrorCode::UpstreamStatus => Self::upstream("gave no usable answer", "", ""),
+            ErrorCode::RedirectRefused => Self::upstream(
                 "redirects to where larder does not follow",
                 "redirect refused",
                 "; correct base_url",
             ),
             ErrorCode::AddressRefused => Self {
                 rule: "allow_private",
-                ..upstream("leads to a private address", "address refused", "")
-            },
-            ErrorCode::DigestMismatch => Self {
-                rule: "verify",
-                ..upstream(
-                    "sent other bytes than are stated",
-                    "wrong digest",
-                    "; ask again when it has been corrected there (verify: warn would keep it)",
-                )
-            },
-            ErrorCode::MalformedDocument | ErrorCode::UnaskedCoding => upstream(
-                "sent something that cannot be used",
-                "malformed",
-                "; look at what it sends there",
-            ),
-            ErrorCode::DocumentTooLarge => Self {
-                rule: "limits.document_size",
-                ..upstream(
-                    "sent a document that is too large",
-                    "too large",
-                    "; raise limits.document_size if it should be so large",
-                )
+                ..Self::upstream("leads to a private address", "address refused", "")
             },
             ErrorCode::Offline => Self {
                 rule: "offline",
-                ..upstream(
+                ..Self::upstream(
                     "is not asked (offline)",
                     "",
                     "; set offline: false to let larder ask",
                 )
             },
-            _ => upstream("", "", ""),
+            _ => Self::upstream("", "", ""),
+        }
+    }
+
+    /// A body that cannot be used.
+    fn of_body(code: ErrorCode) -> Self {
+        match code {
+            ErrorCode::DigestMismatch => Self {
+                rule: "verify",
+                ..Self::upstream(
+                    "sent other bytes than are stated",
+                    "wrong digest",
+                    "; ask again when it has been corrected there (verify: warn would keep it)",
+                )
+            },
+            ErrorCode::DocumentTooLarge => Self {
+                rule: "limits.document_size",
+                ..Self::upstream(
+                    "sent a document that is too large",
+                    "too large",
+                    "; raise limits.document_size if it should be so large",
+                )
+            },
+            _ => Self::upstream(
+                "sent something that cannot be used",
+                "malformed",
+                "; look at what it sends there",
+            ),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use larder_core::{ErrorCode, Fault, FaultKind, Pattern, RepositoryKind, SourceKey};
 use larder_formats::Naming;
+use larder_storage::{PageRow, StorageError};
 
 use crate::fault::storage_fault;
 use crate::operate::Operator;
@@ -56,6 +57,17 @@ pub struct FlushReport {
     pub files: u64,
     /// Whether counters were reset.
     pub metrics: bool,
+}
+
+impl FlushReport {
+    fn add(&mut self, mutable: bool) {
+        let count = if mutable {
+            &mut self.index
+        } else {
+            &mut self.files
+        };
+        *count += 1;
+    }
 }
 
 impl Operator {
@@ -137,94 +149,100 @@ impl Operator {
         pattern: Option<&Pattern>,
         report: &mut FlushReport,
     ) -> Result<(), Fault> {
-        let name = &entry.repository.name;
-        // `None`: leave it alone; otherwise whether it is mutable.
-        let hit = |path: &str| -> Option<bool> {
-            let decoded = path.split('?').next().unwrap_or(path);
-            if pattern.is_some_and(|pattern| pattern.matches(decoded) != Ok(true)) {
-                return None;
-            }
-            let mutable = entry.is_mutable(decoded);
-            match cache_type {
-                CacheType::All => Some(mutable),
-                CacheType::Index => mutable.then_some(true),
-                CacheType::Files => (!mutable).then_some(false),
-                CacheType::Metrics => None,
-            }
+        let flush = Selection {
+            entry,
+            cache_type,
+            pattern,
         };
-        let flushed = |key: &SourceKey| key.repository == *name && hit(&key.path).is_some();
+        let flushed = |key: &SourceKey| flush.hit(key).is_some();
         self.flights.flush(flushed);
         self.catalog.begin_flush(entry);
         self.remote.refusals.forget(flushed);
         // What is being committed at this moment becomes visible first, so that it is found and dropped.
         self.catalog.barrier().await;
+        let name = &entry.repository.name;
         let mut after: Option<(String, String)> = None;
         loop {
-            let page = self
-                .catalog
-                .rows(name, after.as_ref(), PAGE)
-                .await
-                .map_err(|error| storage_fault(entry, &error))?;
-            let Some(last) = page
-                .last()
-                .map(|(path, variant, _)| (path.clone(), variant.clone()))
-            else {
+            let page = self.catalog.rows(name, after.as_ref(), PAGE).await;
+            let page = page.map_err(|error| storage_fault(entry, &error))?;
+            let Some((path, variant, _)) = page.last() else {
                 break;
             };
-            let (mut deleted, mut doubted) = (Vec::new(), Vec::new());
-            for (path, variant, record) in page {
-                let hit = hit(&path);
-                let key = SourceKey {
-                    repository: name.clone(),
-                    path: path.into(),
-                    variant: variant.into(),
-                };
-                match (hit, record) {
-                    (Some(mutable), _) => {
-                        *(if mutable {
-                            &mut report.index
-                        } else {
-                            &mut report.files
-                        }) += 1;
-                        deleted.push(key);
-                    }
-                    // The document that vouched for it may be gone: it is checked when the next one is read.
-                    (None, Some(record))
-                        if record.verified
-                            && cache_type != CacheType::Files
-                            && entry.facts(&key.path).naming != Naming::Nobody =>
-                    {
-                        doubted.push((key, record));
-                    }
-                    (None, _) => {}
-                }
-            }
-            self.catalog
-                .delete(deleted)
+            after = Some((path.clone(), variant.clone()));
+            self.flush_page(&flush, page, report)
                 .await
                 .map_err(|error| storage_fault(entry, &error))?;
-            self.catalog
-                .doubt(doubted)
-                .await
-                .map_err(|error| storage_fault(entry, &error))?;
-            after = Some(last);
         }
         self.catalog.forget_absences(|key| {
-            let hit = if key.repository == *name {
-                hit(&key.path)
-            } else {
-                None
-            };
-            if let Some(mutable) = hit {
-                *(if mutable {
-                    &mut report.index
-                } else {
-                    &mut report.files
-                }) += 1;
-            }
+            let hit = flush.hit(key);
+            hit.inspect(|mutable| report.add(*mutable));
             hit.is_some()
         });
         self.catalog.end_flush(entry);
         Ok(())
+    }
+
+    /// Drops what of these rows is meant.
+    async fn flush_page(
+        &self,
+        flush: &Selection<'_>,
+        page: Vec<PageRow>,
+        report: &mut FlushReport,
+    ) -> Result<(), StorageError> {
+        let (mut deleted, mut doubted) = (Vec::new(), Vec::new());
+        for (path, variant, record) in page {
+            let key = SourceKey {
+                repository: flush.entry.repository.name.clone(),
+                path: path.into(),
+                variant: variant.into(),
+            };
+            match (flush.hit(&key), record) {
+                (Some(mutable), _) => {
+                    report.add(mutable);
+                    deleted.push(key);
+                }
+                // The document that vouched for it may be gone: it is checked when the next one is read.
+                (None, Some(record))
+                    if record.verified
+                        && flush.cache_type != CacheType::Files
+                        && flush.entry.facts(&key.path).naming != Naming::Nobody =>
+                {
+                    doubted.push((key, record));
+                }
+                (None, _) => {}
+            }
+        }
+        self.catalog.delete(deleted).await?;
+        self.catalog.doubt(doubted).await
+    }
+}
+
+/// What of a repository is flushed.
+struct Selection<'a> {
+    entry: &'a Arc<RepositoryState>,
+    cache_type: CacheType,
+    pattern: Option<&'a Pattern>,
+}
+
+impl Selection<'_> {
+    /// Whether it is mutable; `None`: it is left alone.
+    fn hit(&self, key: &SourceKey) -> Option<bool> {
+        if key.repository != self.entry.repository.name {
+            return None;
+        }
+        let decoded = key.path.split('?').next().unwrap_or(&key.path);
+        if self
+            .pattern
+            .is_some_and(|pattern| pattern.matches(decoded) != Ok(true))
+        {
+            return None;
+        }
+        let mutable = self.entry.is_mutable(decoded);
+        match self.cache_type {
+            CacheType::All => Some(mutable),
+            CacheType::Index => mutable.then_some(true),
+            CacheType::Files => (!mutable).then_some(false),
+            CacheType::Metrics => None,
+        }
     }
 }

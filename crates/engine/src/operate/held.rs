@@ -240,56 +240,60 @@ impl Operator {
                 .after
                 .as_ref()
                 .filter(|after| after.repository == entry.repository.name.as_str());
-            if entry.repository.local().is_some() {
-                let filter = (pattern.as_ref(), request.cached);
-                let full = self
-                    .held_local(
-                        entry,
-                        after,
-                        filter,
-                        request.limit,
-                        &mut rows_left,
-                        &mut page,
-                    )
-                    .await?;
-                if full {
-                    return Ok(page);
-                }
-                continue;
-            }
-            let mut place = self.place_of(entry, after).await?;
-            loop {
-                let rows = self
-                    .catalog
-                    .held_rows(
-                        &entry.repository.name,
-                        (&place.0, &place.1),
-                        PAGE.min(rows_left),
-                    )
-                    .await;
-                let rows = rows.map_err(|error| storage_fault(entry, &error))?;
-                let is_last = (rows.len() as u32) < PAGE.min(rows_left);
-                for row in rows {
-                    rows_left -= 1;
-                    place = (row.path.clone(), row.variant.clone());
-                    let cursor = || HeldCursor {
-                        repository: entry.repository.name.to_string(),
-                        row: row.row,
-                        path: keys::path_of(&row.path, &row.variant).to_owned(),
-                    };
-                    page.artifacts
-                        .extend(artifact(entry, &row, pattern.as_ref(), request.cached));
-                    if page.artifacts.len() >= request.limit as usize || rows_left == 0 {
-                        page.next = Some(cursor());
-                        return Ok(page);
-                    }
-                }
-                if is_last {
-                    break;
-                }
+            let filter = (pattern.as_ref(), request.cached);
+            let (limit, left) = (request.limit, &mut rows_left);
+            let full = if entry.repository.local().is_some() {
+                self.held_local(entry, after, filter, limit, left, &mut page)
+                    .await?
+            } else {
+                self.held_remote(entry, after, filter, limit, left, &mut page)
+                    .await?
+            };
+            if full {
+                break;
             }
         }
         Ok(page)
+    }
+
+    /// What is held of a remote repository, onto `page`; whether that is full.
+    async fn held_remote(
+        &self,
+        entry: &RepositoryState,
+        after: Option<&HeldCursor>,
+        (pattern, cached): (Option<&Pattern>, Option<bool>),
+        limit: u32,
+        rows_left: &mut u32,
+        page: &mut HeldPage,
+    ) -> Result<bool, Fault> {
+        let mut place = self.place_of(entry, after).await?;
+        loop {
+            let most = PAGE.min(*rows_left);
+            let name = &entry.repository.name;
+            let rows = self
+                .catalog
+                .held_rows(name, (&place.0, &place.1), most)
+                .await;
+            let rows = rows.map_err(|error| storage_fault(entry, &error))?;
+            let is_last = (rows.len() as u32) < most;
+            for row in rows {
+                *rows_left -= 1;
+                place = (row.path.clone(), row.variant.clone());
+                page.artifacts
+                    .extend(artifact(entry, &row, pattern, cached));
+                if page.artifacts.len() >= limit as usize || *rows_left == 0 {
+                    page.next = Some(HeldCursor {
+                        repository: name.to_string(),
+                        row: row.row,
+                        path: keys::path_of(&row.path, &row.variant).to_owned(),
+                    });
+                    return Ok(true);
+                }
+            }
+            if is_last {
+                return Ok(false);
+            }
+        }
     }
 
     /// The files of a local repository, onto `page`; whether that is full.

@@ -20,7 +20,7 @@ use crate::catalog::{Catalog, Foreign};
 use crate::counters::Counters;
 use crate::origin::remote::Remote;
 use crate::repositories::{Registry, RepositoryState};
-use crate::transfer::flight::Flights;
+use crate::transfer::flights::Flights;
 
 pub(crate) use explain::Explainer;
 pub use flush::{CacheType, FlushReport, FlushRequest};

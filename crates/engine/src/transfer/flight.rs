@@ -1,9 +1,7 @@
-//! One detached download per key, many readers. The first client is just one more reader.
+//! One download that many may read: what it has come to, and who waits for it. The first client is just one more reader.
 
-use std::collections::HashMap;
-use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use larder_core::{
     ArtifactRecord, CacheStatus, ErrorCode, Fault, FaultKind, ForwardReason, Recovery, Source,
@@ -14,7 +12,6 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::catalog::Landing;
 use crate::loaded::Arrival;
 use crate::transfer::audience::Audience;
 use crate::transfer::fill::Fill;
@@ -103,7 +100,7 @@ impl Flight {
         Self::new(key)
     }
 
-    fn new(key: SourceKey) -> Self {
+    pub(super) fn new(key: SourceKey) -> Self {
         Self {
             key,
             began: Instant::now(),
@@ -161,7 +158,7 @@ impl Flight {
     }
 
     /// Whether a newcomer can still get everything from here.
-    fn is_joinable(&self) -> bool {
+    pub(super) fn is_joinable(&self) -> bool {
         match &*self.state.borrow() {
             State::Filling(fill) => fill.holds_everything(),
             State::Done(Ok(Settled {
@@ -182,6 +179,16 @@ impl Flight {
 
     pub(crate) fn is_restated(&self) -> bool {
         self.restated.load(Ordering::Acquire)
+    }
+
+    /// A document that states other bytes for it has become visible: what it brings is compared with that before it is trusted.
+    /// `false`: it reads the document itself, and goes by that.
+    pub(super) fn restate(&self) -> bool {
+        let restates = !self.rereads.load(Ordering::Acquire);
+        if restates {
+            self.restated.store(true, Ordering::Release);
+        }
+        restates
     }
 
     pub(crate) fn set_rereads(&self, rereads: bool) {
@@ -216,7 +223,7 @@ impl Flight {
     }
 
     /// Nobody waits for the head and nobody reads the body.
-    fn is_unread(&self) -> bool {
+    pub(super) fn is_unread(&self) -> bool {
         !self.is_being_read() && self.audience.is_empty()
     }
 
@@ -237,7 +244,25 @@ impl Flight {
         self.audience.left().await;
     }
 
-    fn stop(&self) {
+    /// The task that carries it out.
+    pub(super) fn carried_out_by(&self, task: AbortHandle) {
+        let _ = self.task.set(task);
+    }
+
+    /// Its task has ended: whoever still waits is told that it ended without a word.
+    pub(super) fn end_if_lost(&self) {
+        let fill = match &*self.state.borrow() {
+            State::Done(_) => return,
+            State::Filling(fill) => Some(Arc::clone(fill)),
+            State::Pending => None,
+        };
+        if let Some(fill) = fill {
+            fill.fail(lost());
+        }
+        self.finish(Err(lost()));
+    }
+
+    pub(super) fn stop(&self) {
         if let Some(task) = self.task.get() {
             task.abort();
         }
@@ -252,160 +277,4 @@ pub(crate) fn lost() -> Fault {
         "the download was interrupted; ask again",
     )
     .recoverable(Recovery::Retry)
-}
-
-/// The flights under way.
-#[derive(Debug, Default)]
-pub(crate) struct Flights(Mutex<HashMap<SourceKey, Arc<Flight>>>);
-
-impl Flights {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SourceKey, Arc<Flight>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.lock().len()
-    }
-
-    /// The running flight of that key, if a newcomer can use it.
-    pub(crate) fn running(&self, key: &SourceKey) -> Option<Arc<Flight>> {
-        self.lock()
-            .get(key)
-            .filter(|flight| flight.is_joinable())
-            .cloned()
-    }
-
-    /// Joins the running flight of that key, or starts one; `true` if it was started here. A flight that has ended and waits for
-    /// its record to become visible is joined only if `join_ended`: not where every request must ask the upstream.
-    pub(crate) fn join_or_start<F>(
-        &self,
-        key: &SourceKey,
-        join_ended: bool,
-        work: impl FnOnce(Arc<Flight>) -> F,
-    ) -> (Arc<Flight>, bool)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let mut flights = self.lock();
-        let usable =
-            |flight: &&Arc<Flight>| flight.is_joinable() && (join_ended || !flight.is_done());
-        if let Some(flight) = flights.get(key).filter(usable) {
-            return (Arc::clone(flight), false);
-        }
-        let flight = Arc::new(Flight::new(key.clone()));
-        flights.insert(key.clone(), Arc::clone(&flight));
-        drop(flights);
-        let work = work(Arc::clone(&flight));
-        let guard = EndGuard(Arc::clone(&flight));
-        let task = larder_upstream::spawn(async move {
-            let _guard = guard;
-            work.await;
-        });
-        let _ = flight.task.set(task.abort_handle());
-        (flight, true)
-    }
-
-    /// Takes a flight out of the table, unless another has taken its place.
-    pub(crate) fn remove(&self, flight: &Arc<Flight>) {
-        let mut flights = self.lock();
-        if flights
-            .get(&flight.key)
-            .is_some_and(|present| Arc::ptr_eq(present, flight))
-        {
-            flights.remove(&flight.key);
-        }
-    }
-
-    /// Flights whose key matches are marked as flushed and can no longer be joined; gives how many of them had brought everything.
-    pub(crate) fn flush(&self, matches: impl Fn(&SourceKey) -> bool) -> usize {
-        let mut complete = 0;
-        self.lock().retain(|key, flight| {
-            let hit = matches(key);
-            if hit {
-                complete += usize::from(flight.has_everything());
-                flight.mark_flushed();
-            }
-            !hit
-        });
-        complete
-    }
-
-    /// A document that states other bytes for these files has become visible: downloads begun before serve their readers, can no
-    /// longer be joined, and what they bring is compared with the document before it is trusted. `true` if there were any.
-    pub(crate) fn restate<'k>(&self, keys: impl Iterator<Item = &'k SourceKey>) -> bool {
-        let mut flights = self.lock();
-        let mut any = false;
-        for key in keys {
-            if let Some(flight) = flights
-                .get(key)
-                .filter(|flight| !flight.rereads.load(Ordering::Acquire))
-            {
-                flight.restated.store(true, Ordering::Release);
-                flights.remove(key);
-                any = true;
-            }
-        }
-        any
-    }
-
-    /// Stops flights that nobody reads.
-    pub(crate) fn stop_unread(&self) {
-        self.stop_if(Flight::is_unread);
-    }
-
-    pub(crate) fn stop_all(&self) {
-        self.stop_if(|_| true);
-    }
-
-    fn stop_if(&self, condition: impl Fn(&Flight) -> bool) {
-        self.lock().retain(|_, flight| {
-            let stop = !flight.is_done() && condition(flight);
-            if stop {
-                flight.stop();
-            }
-            !stop
-        });
-    }
-}
-
-/// A flight that stays joinable until its record is visible.
-#[derive(Debug)]
-pub(crate) struct Landed {
-    pub(crate) flights: Arc<Flights>,
-    pub(crate) flight: Arc<Flight>,
-}
-
-impl Landing for Landed {
-    fn is_flushed(&self) -> bool {
-        self.flight.is_flushed()
-    }
-
-    fn is_restated(&self) -> bool {
-        self.flight.is_restated()
-    }
-
-    fn landed(&self) {
-        self.flights.remove(&self.flight);
-    }
-
-    fn span(&self) -> &tracing::Span {
-        &self.flight.span
-    }
-}
-
-/// A flight whose task ends without a word (panic, abort) must not leave its waiters hanging.
-struct EndGuard(Arc<Flight>);
-
-impl Drop for EndGuard {
-    fn drop(&mut self) {
-        let fill = match &*self.0.state.borrow() {
-            State::Done(_) => return,
-            State::Filling(fill) => Some(Arc::clone(fill)),
-            State::Pending => None,
-        };
-        if let Some(fill) = fill {
-            fill.fail(lost());
-        }
-        self.0.finish(Err(lost()));
-    }
 }

@@ -144,7 +144,7 @@ impl Explainer {
         let storage = |error| storage_fault(&target.entry, &error);
         let mut record = self.catalog.record(&target.key).await.map_err(storage)?;
         if let Some(pointer) = &record
-            && let Some((held, _)) = self.remote.follow_pointer(target, pointer).await
+            && let Some((held, _)) = self.remote.copies.follow_pointer(target, pointer).await
         {
             record = Some(held);
         }

@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 
+use super::mirrors::Mirrors;
+use super::query::{Arrival, UpstreamQuery};
 use crate::fault::FetchError;
-use crate::origin::remote::Remote;
-use crate::origin::remote::mirrors::{Arrival, UpstreamQuery};
 use crate::repositories::learnt::Tongue;
 use crate::target::Target;
 
-impl Remote {
+impl Mirrors {
     /// Asks an upstream, in the media types that it answers.
-    pub(crate) async fn ask(
+    pub(super) async fn ask(
         self: &Arc<Self>,
         wanted: &Target,
         ask: &UpstreamQuery<'_>,

@@ -4,21 +4,14 @@
 use std::sync::Arc;
 
 use larder_core::{
-    ArtifactRecord, CacheStatus, Content, Digest, ErrorCode, Fault, ForwardReason, Source,
-    SourceKey, StoredHeaders, UnixMillis,
+    ArtifactRecord, CacheStatus, Content, Digest, Fault, ForwardReason, Source, SourceKey,
+    StoredHeaders, UnixMillis,
 };
-use larder_formats::{Document, Malformed};
-use larder_storage::{Body, Spool};
-use url::Url;
 
+use super::copies::{Copies, Copy};
 use crate::catalog::Epoch;
-use crate::counters::count;
-use crate::fault::{FetchError, stopped, unusable_document};
-use crate::origin::remote::Remote;
 use crate::target::Target;
-use crate::transfer::files::read_received;
 use crate::transfer::flight::Settled;
-use crate::transfer::received::Whole;
 
 impl Target {
     /// The source that names the bytes by `digest`.
@@ -33,9 +26,9 @@ impl Target {
     }
 }
 
-impl Remote {
+impl Copies {
     /// The name by digest under which new bytes are to be remembered too, unless they are already.
-    pub(crate) async fn unheld_by_digest(
+    pub(super) async fn unheld_by_digest(
         &self,
         wanted: &Target,
         record: &ArtifactRecord,
@@ -49,11 +42,7 @@ impl Remote {
     }
 
     /// The bytes with that digest, if they are held under their name by digest.
-    async fn held_by_digest(
-        &self,
-        wanted: &Target,
-        digest: &Digest,
-    ) -> Option<(Arc<ArtifactRecord>, Body)> {
+    async fn held_by_digest(&self, wanted: &Target, digest: &Digest) -> Option<Copy> {
         let named = wanted.by_digest(digest)?;
         let record = self.catalog.known(&named.key).await?;
         let open = self.catalog.open_held(&named, &record).await?;
@@ -61,7 +50,7 @@ impl Remote {
     }
 
     /// The upstream says that a name stands for other bytes than before, which are held: they need not be fetched.
-    pub(crate) async fn switch_to(
+    pub(super) async fn switch_to(
         &self,
         wanted: &Target,
         digest: &Digest,
@@ -95,7 +84,7 @@ impl Remote {
         &self,
         wanted: &Target,
         pointer: &ArtifactRecord,
-    ) -> Option<(Arc<ArtifactRecord>, Body)> {
+    ) -> Option<Copy> {
         let (Content::Pointer(_), Some(digest)) = (&pointer.content, &pointer.headers.digest)
         else {
             return None;
@@ -111,7 +100,7 @@ impl Remote {
 
     /// Remembers which digest a forwarded HEAD told, so that the next request needs no other. `epoch` is that of before the HEAD: what a
     /// flush has overtaken is not remembered.
-    pub(crate) async fn remember_digest(
+    pub(super) async fn remember_digest(
         &self,
         wanted: &Target,
         told: &ArtifactRecord,
@@ -145,50 +134,6 @@ impl Remote {
             .remember(&wanted.key, record)
             .await
             .map_err(storage)
-    }
-
-    /// Puts a file that its format looks into to the format's check.
-    pub(crate) async fn check_whole(
-        &self,
-        wanted: &Arc<Target>,
-        whole: &Whole,
-    ) -> Result<(), FetchError> {
-        let (fill, spool, length) = (
-            Arc::clone(&whole.fill),
-            whole.received.spool.as_ref().map(Spool::reader),
-            whole.received.length,
-        );
-        let draft = &whole.fill.draft;
-        let content_type = draft.headers.content_type.clone().unwrap_or_default();
-        let url = Url::parse(&draft.source_url);
-        let url = url.map_err(|_| {
-            FetchError::unusable(ErrorCode::Internal, "a download's URL was not kept")
-        })?;
-        let checked = Arc::clone(wanted);
-        let repository = &wanted.entry.repository.name;
-        let verdict = self.documents.parse_blocking(repository, length, move || {
-            let body = read_received(&fill, spool, length)?;
-            let document = Document {
-                body: &body,
-                content_type: &content_type,
-                url: &url,
-                key_path: &checked.spec.key_path,
-                variant: checked.spec.variant,
-                memo: None,
-            };
-            Ok::<_, FetchError>(checked.format.check(
-                &checked.entry.repository,
-                &document,
-                &document.meter(),
-            ))
-        });
-        verdict
-            .await
-            .map_err(stopped)??
-            .map_err(|Malformed(reason)| {
-                count(&wanted.entry.counters.malformed_documents);
-                unusable_document(wanted, &reason)
-            })
     }
 }
 

@@ -1,41 +1,67 @@
 //! Step 5: ask the upstream, and settle what came of it.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::{Method, StatusCode};
 use larder_core::{
-    ArtifactRecord, ErrorCode, ForwardReason, HeadVerdict, Outcome, RevalidateWith, UnixMillis,
-    fresh_until,
+    ArtifactRecord, Clock, ErrorCode, ForwardReason, HeadVerdict, Outcome, RevalidateWith,
+    UnixMillis, fresh_until,
 };
-use larder_storage::Body;
 use url::Url;
 
-use crate::budget::Usage;
-use crate::catalog::RecordChange;
+use super::body::{Bodies, Stopped};
+use super::copies::{Copies, Copy};
+use super::mirrors::{Mirrors, has_mirror_beside};
+use super::outcome::FetchResult;
+use super::places::{Found, Search, Spoilt, is_hint};
+use super::query::{Arrival, UpstreamQuery};
+use super::refusals::Refusals;
+use super::settle::{arrived, head_verdict};
+use super::standing::note_body;
+use crate::budget::{Lease, Usage};
+use crate::catalog::{Catalog, RecordChange};
 use crate::counters::count;
 use crate::document::expectation::Expectation;
+use crate::document::inquiry::Inquiry;
 use crate::fault::{FetchError, NOT_ASKED, nothing_left, status_outcome};
-use crate::origin::remote::Remote;
-use crate::origin::remote::download::Stopped;
-use crate::origin::remote::fly::FetchResult;
-use crate::origin::remote::mirrors::{Arrival, UpstreamQuery};
-use crate::origin::remote::places::{Found, Spoilt, is_hint};
-use crate::origin::remote::settle::head_verdict;
-use crate::origin::remote::turns::{NoPlace, asked_back, gave_way};
 use crate::repositories::mirror::Mirror;
 use crate::target::Target;
+use crate::transfer::Transfers;
 use crate::transfer::flight::{Flight, lost};
+use crate::transfer::turns::{NoPlace, asked_back, gave_way};
 
-/// An expired copy with its open file.
-pub(crate) type Copy = (Arc<ArtifactRecord>, Body);
+/// Gets bodies from upstreams, and makes an outcome of what comes.
+#[derive(Debug)]
+pub(super) struct Fetcher {
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) transfers: Arc<Transfers>,
+    pub(super) copies: Arc<Copies>,
+    pub(super) mirrors: Arc<Mirrors>,
+    pub(super) refusals: Arc<Refusals>,
+    pub(super) clock: Arc<dyn Clock>,
+}
 
-/// What there is in place of a new body.
+/// What is fetched, for which flight, and who obtains documents for it.
 #[derive(Clone, Copy)]
-struct Fallback<'a> {
-    copy: &'a Copy,
+pub(super) struct Job<'a> {
+    pub(super) inquiry: &'a Inquiry,
+    pub(super) flight: &'a Flight,
+    pub(super) wanted: &'a Arc<Target>,
+}
+
+/// How far the fetching of one body has come.
+struct Fetching {
+    /// What was remembered before.
+    prior: Option<Arc<ArtifactRecord>>,
+    /// What may be served if this fails.
+    copy: Option<Copy>,
     /// Whether only what has changed is wanted.
     conditional: bool,
+    /// How often the repository had been flushed when this began.
+    flushes: u64,
+    tried: Tried,
 }
 
 /// What has been tried for one body, in vain.
@@ -57,8 +83,7 @@ impl Tried {
         why: FetchError,
     ) {
         self.avoid.extend(mirror);
-        let is_another_left =
-            !self.avoid.is_empty() && Remote::has_mirror_beside(wanted, &self.avoid);
+        let is_another_left = !self.avoid.is_empty() && has_mirror_beside(wanted, &self.avoid);
         self.failure = Some((why, is_another_left || !is_hint(wanted, place.as_ref())));
         if !is_another_left {
             // No mirror is left at this place; at another one they may have it.
@@ -68,194 +93,267 @@ impl Tried {
     }
 }
 
-impl Remote {
+impl Fetcher {
+    fn now(&self) -> UnixMillis {
+        self.clock.now()
+    }
+
     /// Asks whether a copy is still good.
-    pub(crate) async fn revalidate(
-        self: &Arc<Self>,
-        flight: &Arc<Flight>,
-        wanted: &Arc<Target>,
+    pub(super) async fn revalidate(
+        &self,
+        job: Job<'_>,
         copy: Copy,
         with: RevalidateWith,
     ) -> FetchResult {
-        if let Some(no_body) = self.asked_to_wait(wanted) {
-            return self.settle_failure(wanted, Some(copy), &no_body);
+        if let Some(no_body) = self.asked_to_wait(job.wanted) {
+            return self.copies.settle_failure(job.wanted, Some(copy), &no_body);
         }
         let prior = Some(Arc::clone(&copy.0));
-        if with == RevalidateWith::Head {
-            let has_stale_fallback = self.may_serve(wanted, &copy.0);
-            let head = UpstreamQuery {
-                method: Method::HEAD,
-                unless_changed: Some(&copy.0),
-                has_stale_fallback,
-                ..UpstreamQuery::default()
-            };
-            // Where a document says where the file is, this place is a guess, and its refusal says nothing: the GET asks all places.
-            let is_guess = !wanted.spec.is_document && is_hint(wanted, None);
-            let asked = match self.take_head_place(wanted).await {
-                Ok(_place) => self.ask(wanted, &head).await,
-                Err(busy) => return self.settle_failure(wanted, Some(copy), &busy),
-            };
-            match asked {
-                Err(_) if is_guess => {}
-                Err(no_body) => return self.settle_failure(wanted, Some(copy), &no_body),
-                Ok(Arrival {
-                    response, failed, ..
-                }) => match head_verdict(wanted, &response, &copy.0) {
-                    HeadVerdict::Unchanged => return Ok(self.renew(wanted, copy, &response)),
-                    HeadVerdict::Changed => {
-                        let stated = wanted
-                            .format
-                            .digest_in_head(&wanted.facts, &response.headers);
-                        if let Some(stated) = stated
-                            && let Some(settled) = self.switch_to(wanted, &stated, &copy.0).await
-                        {
-                            count(&wanted.entry.counters.revalidated);
-                            let change = RecordChange::Renew {
-                                record: Arc::clone(&settled.record),
-                            };
-                            return Ok((settled, Some(change), prior));
-                        }
-                        return self.fetch(flight, wanted, prior, Some(copy), false).await;
-                    }
-                    HeadVerdict::AskWithGet => {}
-                    HeadVerdict::Other if is_guess => {}
-                    HeadVerdict::Other => {
-                        let no_body =
-                            failed.unwrap_or_else(|| status_outcome(wanted, &response, self.now()));
-                        return self.settle_failure(wanted, Some(copy), &no_body);
-                    }
-                },
-            }
-        }
-        self.fetch(flight, wanted, prior, Some(copy), true).await
+        let (copy, conditional) = match with {
+            RevalidateWith::Get => (copy, true),
+            RevalidateWith::Head => match self.compare_head(job, copy).await {
+                ControlFlow::Break(settled) => return settled,
+                ControlFlow::Continue(unsettled) => unsettled,
+            },
+        };
+        self.fetch(job, prior, Some(copy), conditional).await
     }
 
-    /// Gets the body. `prior` is what was remembered before, `copy` what may be served if this fails.
-    pub(crate) async fn fetch(
-        self: &Arc<Self>,
-        flight: &Arc<Flight>,
-        wanted: &Arc<Target>,
+    /// Asks with HEAD whether a copy is still good. What that does not settle is asked with GET: for the body, or (`true`) for what has
+    /// changed.
+    async fn compare_head(
+        &self,
+        Job { wanted, .. }: Job<'_>,
+        copy: Copy,
+    ) -> ControlFlow<FetchResult, (Copy, bool)> {
+        let failed = |copy, no_body: &FetchError| {
+            let settled = self.copies.settle_failure(wanted, Some(copy), no_body);
+            ControlFlow::Break(settled)
+        };
+        let head = UpstreamQuery {
+            method: Method::HEAD,
+            unless_changed: Some(&copy.0),
+            has_stale_fallback: self.copies.may_serve(wanted, &copy.0),
+            ..UpstreamQuery::default()
+        };
+        // Where a document says where the file is, this place is a guess, and its refusal says nothing: the GET asks all places.
+        let is_guess = !wanted.spec.is_document && is_hint(wanted, None);
+        let asked = match self.transfers.take_head_place(wanted).await {
+            Ok(_place) => self.mirrors.ask(wanted, &head).await,
+            Err(busy) => return failed(copy, &busy),
+        };
+        let arrival = match asked {
+            Ok(arrival) => arrival,
+            Err(_) if is_guess => return ControlFlow::Continue((copy, true)),
+            Err(no_body) => return failed(copy, &no_body),
+        };
+        let response = &arrival.response;
+        match head_verdict(wanted, response, &copy.0) {
+            HeadVerdict::Unchanged => {
+                ControlFlow::Break(Ok(self.copies.renew(wanted, copy, response)))
+            }
+            HeadVerdict::Changed => {
+                let stated = wanted
+                    .format
+                    .digest_in_head(&wanted.facts, &response.headers);
+                let Some(stated) = stated else {
+                    return ControlFlow::Continue((copy, false));
+                };
+                let Some(settled) = self.copies.switch_to(wanted, &stated, &copy.0).await else {
+                    return ControlFlow::Continue((copy, false));
+                };
+                count(&wanted.entry.counters.revalidated);
+                let change = RecordChange::Renew {
+                    record: Arc::clone(&settled.record),
+                };
+                ControlFlow::Break(Ok((settled, Some(change), Some(copy.0))))
+            }
+            HeadVerdict::AskWithGet => ControlFlow::Continue((copy, true)),
+            HeadVerdict::Other if is_guess => ControlFlow::Continue((copy, true)),
+            HeadVerdict::Other => {
+                let no_body = match arrival.failed {
+                    Some(failed) => failed,
+                    None => status_outcome(wanted, response, self.now()),
+                };
+                failed(copy, &no_body)
+            }
+        }
+    }
+
+    /// Gets the body. `prior` is what was remembered before, `copy` what may be served if this fails; where it is `conditional`, only what
+    /// has changed is wanted.
+    pub(super) async fn fetch(
+        &self,
+        job: Job<'_>,
         prior: Option<Arc<ArtifactRecord>>,
         copy: Option<Copy>,
         conditional: bool,
     ) -> FetchResult {
-        flight.forwarded(self.reason_to_ask(wanted, copy.as_ref()));
+        let wanted = job.wanted;
+        job.flight
+            .forwarded(self.reason_to_ask(wanted, copy.as_ref()));
         if let (Some(no_body), Some(_)) = (self.asked_to_wait(wanted), &copy) {
-            return self.settle_failure(wanted, copy, &no_body);
+            return self.copies.settle_failure(wanted, copy, &no_body);
         }
         if copy.is_none()
-            && let Some(fault) = self.told_to_wait(wanted)
+            && let Some(fault) = self.refusals.told_to_wait(wanted, self.now())
         {
             return Err((fault, None));
         }
-        self.fetch_now(flight, wanted, prior, copy, conditional)
-            .await
+        let mut fetching = Fetching {
+            prior,
+            copy,
+            conditional,
+            flushes: wanted.entry.flushes.load(Ordering::Acquire),
+            tried: Tried::default(),
+        };
+        self.catalog.spool_room(wanted).await;
+        loop {
+            if let ControlFlow::Break(result) = self.attempt(job, &mut fetching).await {
+                return result;
+            }
+        }
     }
 
-    async fn fetch_now(
-        self: &Arc<Self>,
-        flight: &Arc<Flight>,
-        wanted: &Arc<Target>,
-        prior: Option<Arc<ArtifactRecord>>,
-        mut copy: Option<Copy>,
-        mut conditional: bool,
-    ) -> FetchResult {
-        let flushes = wanted.entry.flushes.load(Ordering::Acquire);
-        self.catalog.spool_room(wanted).await;
-        let mut tried = Tried::default();
-        loop {
-            let mut expectation = self.inquiry().expect(wanted).await;
-            // After the documents have been asked: who waits for them keeps no place from others.
-            let turn = match self.take_place(flight, wanted, copy.is_none()).await {
-                Ok(turn) => turn,
-                Err(NoPlace::GivenUp) => return Err((lost(), None)),
-                Err(NoPlace::Refused(no_body)) => {
-                    return self.settle_failure(wanted, copy, &no_body);
-                }
-            };
-            let fallback = copy.as_ref().map(|copy| Fallback { copy, conditional });
-            let found = tokio::select! {
-                found = self.open_body(wanted, &mut expectation, fallback, &tried) => found,
-                usage = asked_back(flight, &turn, None) => return match usage {
-                    Usage::Idle => Err((lost(), None)),
-                    Usage::Slow | Usage::Busy => self.settle_failure(wanted, copy, &gave_way(usage)),
-                },
-            };
-            let Some(Found { answer, is_final }) = found else {
-                return self.settle_failure(
-                    wanted,
-                    copy,
-                    &tried
-                        .failure
-                        .map_or_else(nothing_left, |(no_body, _)| no_body),
-                );
-            };
-            let before = tried
-                .failure
-                .take_if(|(_, counts)| *counts)
-                .map(|(no_body, _)| no_body);
-            let arrival = match answer {
-                Ok(arrival) => arrival,
-                Err(no_body) => {
-                    return self.settle_failure(wanted, copy, &before.unwrap_or(no_body));
-                }
-            };
-            let status = arrival.response.status;
-            if status == StatusCode::NOT_MODIFIED && std::mem::take(&mut conditional) {
-                match self.not_modified(wanted, &mut copy, &arrival.response) {
-                    Some(renewed) => return Ok(renewed),
-                    None => continue,
-                }
-            }
-            if status != StatusCode::OK {
-                // Where a mirror is avoided, not everybody has said so.
-                if is_final && copy.is_none() && tried.avoid.is_empty() {
-                    self.note_refusal(wanted, &arrival, flushes);
-                }
-                let no_body = no_body_of(wanted, &arrival, copy.is_some(), self.now());
-                if matches!(no_body.outcome, Outcome::Missing(_)) {
-                    self.inquiry().refresh_generation_of(wanted).await;
-                }
-                let flown = self.settle_failure(wanted, copy, &before.unwrap_or(no_body));
-                return if is_final {
-                    flown
-                } else {
-                    flown.map_err(|(fault, _)| (fault, None))
-                };
-            }
-            let (mirror, place) = (arrival.mirror.clone(), arrival.claimed.clone());
-            let no_body = match self
-                .fill(
-                    (flight, &turn),
-                    wanted,
-                    prior.as_deref(),
-                    arrival,
-                    expectation,
-                )
-                .await
-            {
-                Ok(filled) => return Ok(Self::arrived(filled, copy, flight.reason())),
-                Err(Stopped::Held { fault, record }) => {
-                    return Err((
-                        fault,
-                        Some(RecordChange::Renew {
-                            record: Arc::new(record),
-                        }),
-                    ));
-                }
-                Err(Stopped::Refused(fault)) => return Err((fault, None)),
-                Err(Stopped::FetchError(no_body)) => no_body,
-            };
-            count(&wanted.entry.counters.fills_failed);
-            if !no_body.is_of_the_mirror() {
-                return self.settle_failure(wanted, copy, &before.unwrap_or(no_body));
-            }
-            match &mirror {
-                Some(mirror) => self.put_aside(wanted, mirror, &no_body),
-                None => self.note_body(wanted, None, place.as_ref(), &no_body),
-            }
-            tried.failed(wanted, mirror, place, before.unwrap_or(no_body));
+    /// Tries once, wherever the body may still be.
+    async fn attempt(&self, job: Job<'_>, fetching: &mut Fetching) -> ControlFlow<FetchResult> {
+        let Job {
+            inquiry,
+            flight,
+            wanted,
+        } = job;
+        let mut expectation = inquiry.expect(wanted).await;
+        let may_be_dropped = fetching.copy.is_none();
+        // After the documents have been asked: who waits for them keeps no place from others.
+        let turn = self.transfers.take_place(flight, wanted, may_be_dropped);
+        let turn = match turn.await {
+            Ok(turn) => turn,
+            Err(NoPlace::GivenUp) => return ControlFlow::Break(Err((lost(), None))),
+            Err(NoPlace::Refused(no_body)) => return self.failed(job, fetching, &no_body),
+        };
+        let found = tokio::select! {
+            found = self.open_body(job, &mut expectation, fetching) => found,
+            usage = asked_back(flight, &turn, None) => return match usage {
+                Usage::Idle => ControlFlow::Break(Err((lost(), None))),
+                Usage::Slow | Usage::Busy => self.failed(job, fetching, &gave_way(usage)),
+            },
+        };
+        let Some(Found { answer, is_final }) = found else {
+            let failure = fetching.tried.failure.take();
+            let why = failure.map_or_else(nothing_left, |(no_body, _)| no_body);
+            return self.failed(job, fetching, &why);
+        };
+        let before = fetching
+            .tried
+            .failure
+            .take_if(|(_, counts)| *counts)
+            .map(|(no_body, _)| no_body);
+        let arrival = match answer {
+            Ok(arrival) => arrival,
+            Err(no_body) => return self.failed(job, fetching, &before.unwrap_or(no_body)),
+        };
+        let response = &arrival.response;
+        if response.status == StatusCode::OK {
+            return self
+                .take_body(job, &turn, fetching, arrival, expectation, before)
+                .await;
         }
+        if response.status == StatusCode::NOT_MODIFIED && std::mem::take(&mut fetching.conditional)
+        {
+            let copy = &mut fetching.copy;
+            return match self.copies.not_modified(wanted, copy, response) {
+                Some(renewed) => ControlFlow::Break(Ok(renewed)),
+                None => ControlFlow::Continue(()),
+            };
+        }
+        self.refused(job, fetching, arrival, is_final, before).await
+    }
+
+    /// Nothing new comes: the end.
+    fn failed(
+        &self,
+        job: Job<'_>,
+        fetching: &mut Fetching,
+        why: &FetchError,
+    ) -> ControlFlow<FetchResult> {
+        let copy = fetching.copy.take();
+        ControlFlow::Break(self.copies.settle_failure(job.wanted, copy, why))
+    }
+
+    /// A status that brings no body. `before` counts more than that, if something has failed before.
+    async fn refused(
+        &self,
+        job: Job<'_>,
+        fetching: &mut Fetching,
+        arrival: Arrival,
+        is_final: bool,
+        before: Option<FetchError>,
+    ) -> ControlFlow<FetchResult> {
+        let (wanted, now) = (job.wanted, self.now());
+        let has_copy = fetching.copy.is_some();
+        // Where a mirror is avoided, not everybody has said so.
+        if is_final && !has_copy && fetching.tried.avoid.is_empty() {
+            self.refusals
+                .note_refusal(wanted, &arrival, fetching.flushes, now);
+        }
+        let no_body = no_body_of(wanted, &arrival, has_copy, now);
+        if matches!(no_body.outcome, Outcome::Missing(_)) {
+            job.inquiry.refresh_generation_of(wanted).await;
+        }
+        let copy = fetching.copy.take();
+        let why = before.unwrap_or(no_body);
+        let settled = self.copies.settle_failure(wanted, copy, &why);
+        ControlFlow::Break(if is_final {
+            settled
+        } else {
+            settled.map_err(|(fault, _)| (fault, None))
+        })
+    }
+
+    /// The body comes. If it turns out to be wrong or breaks off, it may be had from elsewhere.
+    async fn take_body(
+        &self,
+        job: Job<'_>,
+        turn: &Lease,
+        fetching: &mut Fetching,
+        arrival: Arrival,
+        expectation: Expectation,
+        before: Option<FetchError>,
+    ) -> ControlFlow<FetchResult> {
+        let (wanted, flight) = (job.wanted, job.flight);
+        let (mirror, place) = (arrival.mirror.clone(), arrival.claimed.clone());
+        let bodies = Bodies {
+            transfers: &self.transfers,
+            mirrors: &self.mirrors,
+            copies: &self.copies,
+            inquiry: job.inquiry,
+            now: self.now(),
+        };
+        let prior = fetching.prior.as_deref();
+        let filled = bodies.fill((flight, turn), wanted, prior, arrival, expectation);
+        let no_body = match filled.await {
+            Ok(filled) => {
+                let copy = fetching.copy.take();
+                return ControlFlow::Break(Ok(arrived(filled, copy, flight.reason())));
+            }
+            Err(Stopped::Held { fault, record }) => {
+                let record = Arc::new(record);
+                return ControlFlow::Break(Err((fault, Some(RecordChange::Renew { record }))));
+            }
+            Err(Stopped::Refused(fault)) => return ControlFlow::Break(Err((fault, None))),
+            Err(Stopped::FetchError(no_body)) => no_body,
+        };
+        count(&wanted.entry.counters.fills_failed);
+        if !no_body.is_of_the_mirror() {
+            return self.failed(job, fetching, &before.unwrap_or(no_body));
+        }
+        match &mirror {
+            Some(mirror) => self.mirrors.put_aside(wanted, mirror, &no_body),
+            None => note_body(wanted, None, place.as_ref(), &no_body, self.now()),
+        }
+        let why = before.unwrap_or(no_body);
+        fetching.tried.failed(wanted, mirror, place, why);
+        ControlFlow::Continue(())
     }
 
     /// Why the upstream is asked for a body, in the words of `Cache-Status`.
@@ -303,24 +401,26 @@ impl Remote {
 
     /// Sends the GET to the places where the body may be.
     async fn open_body(
-        self: &Arc<Self>,
-        wanted: &Arc<Target>,
+        &self,
+        job: Job<'_>,
         expectation: &mut Expectation,
-        fallback: Option<Fallback<'_>>,
-        tried: &Tried,
+        fetching: &Fetching,
     ) -> Option<Found> {
-        let has_stale_fallback =
-            fallback.is_some_and(|fallback| self.may_serve(wanted, &fallback.copy.0));
-        let unless_changed = fallback
-            .filter(|fallback| fallback.conditional)
-            .map(|fallback| fallback.copy.0.as_ref());
+        let copy = fetching.copy.as_ref().map(|(record, _)| record.as_ref());
         let ask = UpstreamQuery {
-            unless_changed,
-            avoid: &tried.avoid,
-            has_stale_fallback,
+            unless_changed: copy.filter(|_| fetching.conditional),
+            avoid: &fetching.tried.avoid,
+            has_stale_fallback: copy.is_some_and(|copy| self.copies.may_serve(job.wanted, copy)),
             ..UpstreamQuery::default()
         };
-        self.find(wanted, expectation, &ask, &tried.spoilt).await
+        let search = Search {
+            mirrors: &self.mirrors,
+            inquiry: job.inquiry,
+            wanted: job.wanted,
+            ask: &ask,
+            spoilt: &fetching.tried.spoilt,
+        };
+        search.find(expectation).await
     }
 }
 

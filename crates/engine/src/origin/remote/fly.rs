@@ -1,18 +1,23 @@
 //! The life of one flight: decide again, obtain, end, commit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use larder_core::{
-    ArtifactRecord, CachePolicy, Content, Decision, Fault, ForwardReason, Revalidate,
-    RevalidateWith, Source, decide,
+    ArtifactRecord, CachePolicy, Content, Decision, ForwardReason, Revalidate, RevalidateWith,
+    Source, decide, time_to_live,
 };
+use tokio::time::Instant;
 
-use super::Remote;
+use super::copies::Copy;
+use super::fetch::Job;
+use super::outcome::{FetchResult, Fetched};
+use super::parts::Remote;
 use crate::catalog::{Commit, RecordChange};
+use crate::document::inquiry::Inquiry;
 use crate::fault::{Remembered, negative_fault, storage_fault};
-use crate::origin::remote::obtain::asks_again;
 use crate::target::Target;
-use crate::transfer::flight::{Effort, Flight, Settled};
+use crate::transfer::flight::{Effort, Flight};
 
 impl Remote {
     /// The whole life of a flight: decide again (things may have changed while it was started), obtain, end, commit.
@@ -22,68 +27,87 @@ impl Remote {
         wanted: Arc<Target>,
         effort: Effort,
     ) {
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         if wanted.spec.is_document {
             self.readings.begins(&wanted.key);
         }
+        let inquiry = self.inquiry();
+        let job = Job {
+            inquiry: &inquiry,
+            flight: &flight,
+            wanted: &wanted,
+        };
         // What is to be committed is in the queue before anybody is told: the next request waits for the queue to be empty, and must
         // find the record of what was served just now.
-        let result = self.decide_and_fetch(&flight, &wanted, effort).await;
+        let mut result = self.decide_and_fetch(job, effort).await;
         // What has arrived stays open until it is enqueued or committed.
         let is_new = matches!(&result, Ok((_, Some(RecordChange::Store { .. }), _)));
         let _place = is_new.then(|| self.catalog.spool_place_now(&wanted));
-        match (
-            if effort == Effort::Recheck {
-                unless_news(result)
-            } else {
-                result
-            },
-            wanted.generation(),
-        ) {
-            (Ok(arrived), Some(generation)) => {
-                self.land_generation(flight, wanted, generation, arrived, began)
-                    .await;
-            }
-            (Ok(arrived), None) if arrived.0.document.is_some() => {
-                self.land_document(flight, wanted, arrived).await;
-            }
-            (Ok((settled, Some(change), replaces)), None) => {
-                self.catalog.enqueue(vec![Commit {
-                    wanted,
-                    landing: self.transfers.landing(&flight),
-                    change,
-                    replaces,
-                }]);
-                flight.finish(Ok(settled));
-            }
-            (Ok((settled, None, _)), None) => {
-                flight.finish(Ok(settled));
-                self.flights.remove(&flight);
-            }
-            (Err((fault, Some(change))), _) => {
-                self.no_longer_vouched_for(&wanted).await;
-                self.catalog.enqueue(vec![Commit {
-                    wanted,
-                    landing: self.transfers.landing(&flight),
-                    change,
-                    replaces: None,
-                }]);
+        if effort == Effort::Recheck {
+            result = unless_news(result);
+        }
+        match result {
+            Ok(arrived) => self.land(&inquiry, flight, wanted, arrived, began).await,
+            Err((fault, Some(change))) => {
+                self.landings.no_longer_vouched_for(&wanted).await;
+                self.keep(&flight, wanted, change, None);
                 flight.finish(Err(fault));
             }
-            (Err((fault, None)), _) => {
+            Err((fault, None)) => {
                 // A failure is for those who waited for it, and for nobody who comes afterwards.
-                self.flights.remove(&flight);
+                self.transfers.flights.remove(&flight);
                 flight.finish(Err(fault));
             }
         }
     }
 
-    async fn decide_and_fetch(
-        self: &Arc<Self>,
+    /// What came is kept, and becomes visible.
+    async fn land(
+        &self,
+        inquiry: &Inquiry,
+        flight: Arc<Flight>,
+        wanted: Arc<Target>,
+        arrived: Fetched,
+        began: Instant,
+    ) {
+        if let Some(generation) = wanted.generation() {
+            let (flight, document) = (&flight, (&wanted, &generation));
+            let generations = &self.generations;
+            let landed = generations.land_generation(inquiry, flight, document, arrived, began);
+            // Boxed: few flights are of such documents, and every flight would carry it.
+            return Box::pin(landed).await;
+        }
+        if arrived.0.document.is_some() {
+            return self.landings.land_document(flight, wanted, arrived).await;
+        }
+        let (settled, change, replaces) = arrived;
+        let is_kept = change.is_some();
+        if let Some(change) = change {
+            self.keep(&flight, wanted, change, replaces);
+        }
+        flight.finish(Ok(settled));
+        if !is_kept {
+            self.transfers.flights.remove(&flight);
+        }
+    }
+
+    fn keep(
+        &self,
         flight: &Arc<Flight>,
-        wanted: &Arc<Target>,
-        effort: Effort,
-    ) -> FetchResult {
+        wanted: Arc<Target>,
+        change: RecordChange,
+        replaces: Option<Arc<ArtifactRecord>>,
+    ) {
+        self.catalog.enqueue(vec![Commit {
+            wanted,
+            landing: self.transfers.landing(flight),
+            change,
+            replaces,
+        }]);
+    }
+
+    async fn decide_and_fetch(&self, job: Job<'_>, effort: Effort) -> FetchResult {
+        let wanted = job.wanted;
         if asks_again(wanted, effort) {
             // The flight before this one may have ended without its record being visible yet: what it served must not be missed.
             self.catalog.barrier().await;
@@ -100,50 +124,30 @@ impl Remote {
         }
         let mut followed = None;
         if let Some(pointer) = &record
-            && let Some((resolved, _)) = self.follow_pointer(wanted, pointer).await
+            && let Some((resolved, _)) = self.copies.follow_pointer(wanted, pointer).await
         {
             followed = Some(RecordChange::Renew {
                 record: Arc::clone(&resolved),
             });
             record = Some(resolved);
         }
-        // What may be served while it is refreshed has been served; here it is refreshed.
-        let policy = CachePolicy {
-            stale_while_revalidate: std::time::Duration::ZERO,
-            ..wanted.entry.repository.cache.clone()
-        };
-        let anew = Decision::Fetch {
-            expired: record.as_ref().is_some_and(|r| r.blob().is_some()),
-        };
-        let may_compare = policy.revalidate != Some(Revalidate::Never)
-            && record.as_ref().is_some_and(|r| r.has_validators());
-        let mut decision = match effort {
-            Effort::IfDue => {
-                let class = record
-                    .as_deref()
-                    .map_or(wanted.class, |record| wanted.class_of(record));
-                decide(record.as_deref(), class, &policy, self.now())
-            }
-            Effort::Recheck if may_compare => Decision::Revalidate(RevalidateWith::Get),
-            Effort::Recheck | Effort::Anew => anew,
-        };
+        let mut decision = self.decide_anew(wanted, record.as_deref(), effort);
         let mut copy = None;
         if let Some(record) = record.clone().filter(|record| record.blob().is_some()) {
             // An expired copy, too, is renewed or served stale only if it is what its index says by now.
             match (
                 self.catalog.open_held(wanted, &record).await,
-                self.still_claimed(wanted, record).await,
+                self.copies.still_claimed(wanted, record).await,
             ) {
                 (Some(open), Some(record)) => copy = Some((record, open)),
                 _ => decision = Decision::Fetch { expired: false },
             }
         }
         match (decision, copy) {
-            (Decision::Serve | Decision::ServeAndRefresh, Some((record, open))) => Ok((
-                self.settled_copy(wanted, record, open, None),
-                followed,
-                None,
-            )),
+            (Decision::Serve | Decision::ServeAndRefresh, Some((record, open))) => {
+                let settled = self.copies.settled_copy(wanted, record, open, None);
+                Ok((settled, followed, None))
+            }
             (Decision::ServeNegative(status), _) => {
                 let absence = record.map_or(Remembered { status, over: None }, |r| {
                     Remembered::of_record(wanted, status, &r)
@@ -151,25 +155,52 @@ impl Remote {
                 Err((negative_fault(wanted, absence, self.now()), None))
             }
             (Decision::Revalidate(with), Some(copy)) => {
-                self.revalidate(flight, wanted, copy, with).await
+                self.fetcher.revalidate(job, copy, with).await
             }
-            (_, copy) => {
-                let prior =
-                    record.filter(|record| !matches!(record.content, Content::Negative { .. }));
-                let own = copy.is_some();
-                let copy = if own {
-                    copy
-                } else {
-                    self.stand_in(wanted).await
-                };
-                let result = self.fetch(flight, wanted, prior, copy, false).await;
-                if own {
-                    result
-                } else {
-                    result.map(not_reusable)
-                }
-            }
+            (_, copy) => self.fetch_or_stand_in(job, record, copy).await,
         }
+    }
+
+    /// What is done about a record when its flight has its turn. What may be served while it is refreshed has been served; here it is
+    /// refreshed.
+    fn decide_anew(
+        &self,
+        wanted: &Target,
+        record: Option<&ArtifactRecord>,
+        effort: Effort,
+    ) -> Decision {
+        let policy = CachePolicy {
+            stale_while_revalidate: Duration::ZERO,
+            ..wanted.entry.repository.cache.clone()
+        };
+        let may_compare = policy.revalidate != Some(Revalidate::Never)
+            && record.is_some_and(ArtifactRecord::has_validators);
+        match effort {
+            Effort::IfDue => {
+                let class = record.map_or(wanted.class, |record| wanted.class_of(record));
+                decide(record, class, &policy, self.now())
+            }
+            Effort::Recheck if may_compare => Decision::Revalidate(RevalidateWith::Get),
+            Effort::Recheck | Effort::Anew => Decision::Fetch {
+                expired: record.is_some_and(|record| record.blob().is_some()),
+            },
+        }
+    }
+
+    /// Fetches the body. Where no copy is held under this name, one of another variant stands behind it.
+    async fn fetch_or_stand_in(
+        &self,
+        job: Job<'_>,
+        record: Option<Arc<ArtifactRecord>>,
+        copy: Option<Copy>,
+    ) -> FetchResult {
+        let prior = record.filter(|record| !matches!(record.content, Content::Negative { .. }));
+        if copy.is_some() {
+            return self.fetcher.fetch(job, prior, copy, false).await;
+        }
+        let stand_in = self.copies.stand_in(job.wanted).await;
+        let fetched = self.fetcher.fetch(job, prior, stand_in, false).await;
+        fetched.map(not_reusable)
     }
 }
 
@@ -192,8 +223,12 @@ fn unless_news(result: FetchResult) -> FetchResult {
     }
 }
 
-/// A flight's end: what is served, what is to be committed, and the record that is replaced.
-pub(crate) type FetchResult = Result<Fetched, (Fault, Option<RecordChange>)>;
+/// Whether what a flight brought that has just ended is too old.
+pub(super) fn asks_again(wanted: &Target, effort: Effort) -> bool {
+    asks_always(wanted) || effort == Effort::Recheck
+}
 
-/// What is served, what is to be committed, and the record that is replaced.
-pub(crate) type Fetched = (Settled, Option<RecordChange>, Option<Arc<ArtifactRecord>>);
+/// Whether every request must ask the upstream (`mutable_ttl: 0`).
+pub(super) fn asks_always(wanted: &Target) -> bool {
+    time_to_live(wanted.class, &wanted.entry.repository.cache).is_some_and(|ttl| ttl.is_zero())
+}

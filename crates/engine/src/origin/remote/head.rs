@@ -5,20 +5,20 @@ use std::sync::atomic::Ordering;
 
 use http::{Method, StatusCode};
 use larder_core::{
-    ArtifactRecord, CacheStatus, Content, Decision, ErrorCode, Fault, FaultKind, ForwardReason,
-    Source, StoredHeaders, UnixMillis, decide,
+    ArtifactRecord, CacheStatus, Content, Decision, Fault, ForwardReason, Source, StoredHeaders,
+    UnixMillis, decide,
 };
 use larder_upstream::UpstreamResponse;
 
+use super::body::stated_date;
+use super::fields::stored_headers;
+use super::parts::Remote;
+use super::places::{Found, Search, Spoilt};
+use super::query::UpstreamQuery;
 use crate::answer::{Answer, Body};
 use crate::budget::Usage;
 use crate::counters::count;
-use crate::fault::{FetchError, status_outcome, was_given_up};
-use crate::origin::remote::Remote;
-use crate::origin::remote::download::stored_headers;
-use crate::origin::remote::mirrors::UpstreamQuery;
-use crate::origin::remote::places::{Found, Spoilt};
-use crate::origin::remote::turns::{gave_way, head_asked_back};
+use crate::fault::{internal, offline, status_outcome, storage_fault, was_given_up};
 use crate::policy::admission::Admitted;
 use crate::policy::clearance::{clear, clear_non_artifact};
 use crate::policy::ruling::{Facts, dates_of};
@@ -27,10 +27,11 @@ use crate::representation::{forwarded_status, freshness, passing_folder_on, repr
 use crate::target::{ArtifactRequest, Target, remaining_seconds};
 use crate::transfer::audience::Audience;
 use crate::transfer::flight::lost;
+use crate::transfer::turns::{gave_way, head_asked_back};
 
 impl Remote {
     /// `None`: this can only be answered with the body at hand.
-    pub(crate) async fn forward_head(
+    pub(super) async fn forward_head(
         self: &Arc<Self>,
         admitted: &Admitted,
         request: &ArtifactRequest<'_>,
@@ -45,7 +46,7 @@ impl Remote {
             return self.answer_head(admitted, &record, status, Source::Cache, request);
         }
         if wanted.entry.repository_is_offline() {
-            return Err(crate::fault::offline(wanted));
+            return Err(offline(wanted));
         }
         let key = (wanted.key.clone(), self.catalog.epoch(&wanted.entry).value);
         let ask = |audience: Arc<Audience>| {
@@ -144,7 +145,7 @@ impl Remote {
             .catalog
             .record(&wanted.key)
             .await
-            .map_err(|error| crate::fault::storage_fault(&wanted.entry, &error))?;
+            .map_err(|error| storage_fault(&wanted.entry, &error))?;
         Ok(record.filter(|record| {
             let decision = decide(
                 Some(record),
@@ -166,8 +167,8 @@ impl Remote {
     ) -> Result<Arc<ArtifactRecord>, Fault> {
         let place = tokio::select! {
             biased;
-            place = self.take_head_place(wanted) => {
-                place.map_err(|no_body| self.no_copy(wanted, &no_body))?
+            place = self.transfers.take_head_place(wanted) => {
+                place.map_err(|no_body| self.copies.no_copy(wanted, &no_body))?
             }
             () = audience.left() => return Err(lost()),
         };
@@ -175,7 +176,7 @@ impl Remote {
             told = self.learn_head(wanted) => told,
             usage = head_asked_back(audience, &place) => match usage {
                 Usage::Idle => Err(lost()),
-                Usage::Slow | Usage::Busy => Err(self.no_copy(wanted, &gave_way(usage))),
+                Usage::Slow | Usage::Busy => Err(self.copies.no_copy(wanted, &gave_way(usage))),
             },
         }
     }
@@ -191,10 +192,10 @@ impl Remote {
             return Ok(record);
         }
         let response = self.ask_head(wanted).await?;
-        let stated = self.stated_date(wanted, None).await;
+        let stated = stated_date(&self.inquiry(), wanted, None).await;
         let record = self.head_only(wanted, &response, stated);
         if tells_everything(&record.headers) {
-            self.remember_digest(wanted, &record, &epoch).await?;
+            self.copies.remember_digest(wanted, &record, &epoch).await?;
         }
         Ok(Arc::new(record))
     }
@@ -237,7 +238,7 @@ impl Remote {
     /// Sends HEAD to the places where the file may be, and GET closed after its head where HEAD is not supported; only a 200 is a
     /// success.
     async fn ask_head(self: &Arc<Self>, wanted: &Arc<Target>) -> Result<UpstreamResponse, Fault> {
-        if let Some(fault) = self.told_to_wait(wanted) {
+        if let Some(fault) = self.refusals.told_to_wait(wanted, self.now()) {
             return Err(fault);
         }
         let flushes = wanted.entry.flushes.load(Ordering::Acquire);
@@ -247,18 +248,24 @@ impl Remote {
             method: Method::HEAD,
             ..UpstreamQuery::default()
         };
-        let Some(Found { answer, is_final }) = self
-            .find(wanted, &mut expectation, &head, &Spoilt::default())
-            .await
-        else {
-            return Err(crate::fault::internal("no place was asked"));
+        let (inquiry, spoilt) = (self.inquiry(), Spoilt::default());
+        let search = Search {
+            mirrors: &self.mirrors,
+            inquiry: &inquiry,
+            wanted,
+            ask: &head,
+            spoilt: &spoilt,
         };
-        let arrival = answer.map_err(|no_body| self.no_copy(wanted, &no_body))?;
+        let Some(Found { answer, is_final }) = search.find(&mut expectation).await else {
+            return Err(internal("no place was asked"));
+        };
+        let arrival = answer.map_err(|no_body| self.copies.no_copy(wanted, &no_body))?;
         if arrival.response.status != StatusCode::OK {
             if is_final {
-                self.note_refusal(wanted, &arrival, flushes);
+                self.refusals
+                    .note_refusal(wanted, &arrival, flushes, self.now());
             }
-            return Err(self.no_copy(
+            return Err(self.copies.no_copy(
                 wanted,
                 &status_outcome(wanted, &arrival.response, self.now()),
             ));
@@ -271,10 +278,10 @@ impl Remote {
         self: &Arc<Self>,
         wanted: &Arc<Target>,
     ) -> Result<Arc<ArtifactRecord>, Fault> {
-        let place = self.take_head_place(wanted).await;
-        let _place = place.map_err(|no_body| self.no_copy(wanted, &no_body))?;
+        let place = self.transfers.take_head_place(wanted).await;
+        let _place = place.map_err(|no_body| self.copies.no_copy(wanted, &no_body))?;
         let response = self.ask_head(wanted).await?;
-        let storage = |error| crate::fault::storage_fault(&wanted.entry, &error);
+        let storage = |error| storage_fault(&wanted.entry, &error);
         // The subject itself may have been fetched meanwhile, and its record says more.
         let meanwhile = self.catalog.record(&wanted.key).await.map_err(storage)?;
         if let Some(record) =
@@ -282,25 +289,13 @@ impl Remote {
         {
             return Ok(record);
         }
-        let stated = self.stated_date(wanted, None).await;
+        let stated = stated_date(&self.inquiry(), wanted, None).await;
         let record = Arc::new(self.head_only(wanted, &response, stated));
         self.catalog
             .remember(&wanted.key, Arc::clone(&record))
             .await
             .map_err(storage)?;
         Ok(record)
-    }
-
-    /// The fault for an upstream that gave nothing, when there is no copy.
-    pub(crate) fn no_copy(&self, wanted: &Target, no_body: &FetchError) -> Fault {
-        match self.settle_failure(wanted, None, no_body) {
-            Err((fault, _)) => fault,
-            Ok(_) => Fault::new(
-                FaultKind::Internal,
-                ErrorCode::Internal,
-                "there is no copy to serve",
-            ),
-        }
     }
 }
 

@@ -5,28 +5,37 @@ use std::sync::Arc;
 
 use larder_core::{ArtifactRecord, SourceKey};
 
-use crate::catalog::{Batch, Commit, RecordChange};
+use super::generation::member::Member;
+use super::outcome::Fetched;
+use crate::catalog::{Batch, Catalog, Commit, RecordChange};
 use crate::claim::Stated;
+use crate::document::Documents;
 use crate::document::claim_table::ClaimTable;
 use crate::keys::key_of_named;
-use crate::origin::remote::Remote;
-use crate::origin::remote::fly::Fetched;
-use crate::origin::remote::generation::companions::Member;
 use crate::policy::admission;
 use crate::target::Target;
+use crate::transfer::Transfers;
 use crate::transfer::flight::{Flight, Settled};
+
+/// Makes new documents visible.
+#[derive(Debug)]
+pub(super) struct Landings {
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) transfers: Arc<Transfers>,
+    pub(super) documents: Arc<Documents>,
+}
 
 /// A file of which a new document states other bytes than are held, or may be arriving.
 #[derive(Debug)]
-pub(crate) struct Restated {
+pub(super) struct Restated {
     key: SourceKey,
     stated: Stated,
 }
 
-impl Remote {
+impl Landings {
     /// Keeps and shows a new document.
-    pub(crate) async fn land_document(
-        self: &Arc<Self>,
+    pub(super) async fn land_document(
+        &self,
         flight: Arc<Flight>,
         wanted: Arc<Target>,
         arrived: Fetched,
@@ -49,12 +58,12 @@ impl Remote {
         }
         flight.finish(Ok(settled));
         if !is_kept {
-            self.flights.remove(&flight);
+            self.transfers.flights.remove(&flight);
         }
     }
 
     /// Makes changes visible, and takes back what is held of files that are restated by them.
-    pub(crate) async fn exchange(
+    pub(super) async fn exchange(
         &self,
         document: &Target,
         commits: Vec<Commit>,
@@ -82,7 +91,8 @@ impl Remote {
             );
         }
         let restate = || {
-            self.flights
+            self.transfers
+                .flights
                 .restate(restated.iter().map(|restated| &restated.key))
         };
         let batch = Batch {
@@ -95,7 +105,7 @@ impl Remote {
     }
 
     /// A held document is about to be dropped, for the upstream has it no more: what it vouched for is compared with the next one.
-    pub(crate) async fn no_longer_vouched_for(self: &Arc<Self>, document: &Arc<Target>) {
+    pub(super) async fn no_longer_vouched_for(&self, document: &Arc<Target>) {
         let held = self.catalog.record(&document.key).await.ok().flatten();
         let Some(held) = held.filter(|held| document.spec.is_document && held.blob().is_some())
         else {
@@ -121,7 +131,7 @@ impl Remote {
     /// The files of which a document that has just arrived states something else than the one before it, or than another variant of
     /// it that is held.
     async fn restated_by(
-        self: &Arc<Self>,
+        &self,
         wanted: &Arc<Target>,
         old: Option<&Arc<ArtifactRecord>>,
         new: &Settled,
@@ -141,8 +151,8 @@ impl Remote {
 
     /// The same of the files of a generation that has just arrived. Its own files are exchanged with it, or have names that say what
     /// they are.
-    pub(crate) async fn restated_by_generation(
-        self: &Arc<Self>,
+    pub(super) async fn restated_by_generation(
+        &self,
         wanted: &Arc<Target>,
         old: &Arc<ArtifactRecord>,
         new: &Settled,

@@ -1,77 +1,36 @@
 //! Several places for one upstream (`base_url` as a list): which of them is asked, in which order, and who is asked next when one
-//! fails before the first byte of a body (ADR 0027). What happens after it stands in `resume.rs` and `fetch.rs`.
+//! fails before the first byte of a body (ADR 0027). What happens after it stands in `supply.rs` and `fetch.rs`.
 //!
-//! Every request to an upstream goes through [`Remote::ask`] (`tongue.rs`) to [`Remote::ask_in_turn`]; with one place it is a plain
+//! Every request to an upstream goes through [`Mirrors::ask`] (`accept.rs`) to [`Mirrors::ask_in_turn`]; with one place it is a plain
 //! request.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
-use larder_core::{ArtifactRecord, Clock, ErrorCode, SafeUrl, UnixMillis, shown};
+use http::{Method, StatusCode};
+use larder_core::{Clock, ErrorCode, SafeUrl, UnixMillis, shown};
 use larder_upstream::{
-    BreakerState, Breakers, Resume, UpstreamError, UpstreamErrorKind, UpstreamRequest,
+    BreakerState, Breakers, Upstream, UpstreamError, UpstreamErrorKind, UpstreamRequest,
     UpstreamResponse, retry_after,
 };
-use url::Url;
 
+use super::query::{Arrival, UpstreamQuery};
+use super::routes::{Route, request, routes};
+use super::standing::{note_answer, note_body};
 use crate::counters::count;
 use crate::fault::{FetchError, status_outcome};
-use crate::origin::remote::Remote;
-use crate::origin::remote::routes::{Route, request, routes};
 use crate::repositories::mirror::{Mirror, MirrorKey};
 use crate::target::Target;
 
 /// Where there is somebody else to ask, a byte may take this long, or `timeouts.read` if that is less.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The health of all mirrors of all repositories. Outlives a reload.
+/// The places of all upstreams: how they are doing, and the way to them. Outlives a reload.
 #[derive(Debug)]
-pub(crate) struct Mirrors(Arc<Breakers<MirrorKey>>);
-
-impl Mirrors {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self(Arc::new(Breakers::new(clock)))
-    }
-
-    pub(crate) fn state(&self, mirror: &Mirror) -> BreakerState {
-        self.0.state(&mirror.key)
-    }
-}
-
-/// What is asked of an upstream, whichever of its places it is.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct UpstreamQuery<'a> {
-    pub(crate) method: Method,
-    /// In place of the source's own.
-    pub(crate) accept: Option<&'static str>,
-    /// A URL that a document gave, in place of the usual one.
-    pub(crate) claimed: Option<Url>,
-    /// UpstreamQuery only whether this has changed.
-    pub(crate) unless_changed: Option<&'a ArtifactRecord>,
-    pub(crate) resume: Option<Resume>,
-    /// Of these nothing is wanted any more.
-    pub(crate) avoid: &'a [Arc<Mirror>],
-    /// Whether a copy may be served if nobody answers.
-    pub(crate) has_stale_fallback: bool,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Option<Bytes>,
-}
-
-/// An answer, and whose it is.
-#[derive(Debug)]
-pub(crate) struct Arrival {
-    pub(crate) response: UpstreamResponse,
-    pub(crate) mirror: Option<Arc<Mirror>>,
-    /// The place that was asked instead of the usual one.
-    pub(crate) claimed: Option<Url>,
-    /// Whether another mirror could be asked if this one's body turns out to be wrong.
-    pub(crate) has_mirror_beside: bool,
-    /// Why a mirror asked before it had nothing to say.
-    pub(crate) failed: Option<FetchError>,
-    /// How long everybody who was asked wants to be left alone with this (429 and 503 with `Retry-After`).
-    pub(crate) come_back_in: Option<Duration>,
+pub(crate) struct Mirrors {
+    breakers: Arc<Breakers<MirrorKey>>,
+    upstream: Arc<dyn Upstream>,
+    clock: Arc<dyn Clock>,
 }
 
 /// How much an answer is worth while others may still be asked.
@@ -87,81 +46,117 @@ enum AnswerRank {
     Good,
 }
 
-impl Remote {
+/// What the places that have been asked so far have said.
+#[derive(Default)]
+struct Answers {
+    /// That says most of them.
+    best: Option<(AnswerRank, Result<Arrival, FetchError>)>,
+    /// Why the first that had nothing to say had not.
+    failed: Option<FetchError>,
+    /// How long all of them want to be left alone.
+    come_back_in: Option<Duration>,
+}
+
+impl Answers {
+    fn take(
+        &mut self,
+        rank: AnswerRank,
+        answer: Result<Arrival, FetchError>,
+        failure: impl FnOnce(&Arrival) -> FetchError,
+    ) {
+        if rank < AnswerRank::Absence && self.failed.is_none() {
+            self.failed = Some(match &answer {
+                Ok(arrival) => failure(arrival),
+                Err(no_body) => no_body.clone(),
+            });
+        }
+        if self.best.as_ref().is_none_or(|(before, _)| rank > *before) {
+            self.best = Some((rank, answer));
+        }
+    }
+
+    /// That says most, of so many places that were asked.
+    fn best_of(self, asked: usize) -> Result<Arrival, FetchError> {
+        match self.best {
+            None => Err(FetchError::unusable(
+                ErrorCode::NoMirror,
+                "no mirror of this repository is left to be asked",
+            )),
+            Some((_, Ok(arrival))) => Ok(Arrival {
+                failed: self.failed,
+                come_back_in: self.come_back_in,
+                ..arrival
+            }),
+            Some((_, Err(why))) => Err(FetchError {
+                message: and_others(why.message, asked - 1),
+                ..why
+            }),
+        }
+    }
+}
+
+impl Mirrors {
+    pub(super) fn new(upstream: Arc<dyn Upstream>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self {
+            breakers: Arc::new(Breakers::new(Arc::clone(&clock))),
+            upstream,
+            clock,
+        })
+    }
+
+    pub(crate) fn state(&self, mirror: &Mirror) -> BreakerState {
+        self.breakers.state(&mirror.key)
+    }
+
+    pub(super) fn now(&self) -> UnixMillis {
+        self.clock.now()
+    }
+
     /// Asks the places of an upstream one after the other until one gives what was asked for. If none does, the answer that says
     /// most is given: that there is no such file, before a refusal, before a failure.
-    pub(crate) async fn ask_in_turn(
+    pub(super) async fn ask_in_turn(
         self: &Arc<Self>,
         wanted: &Target,
         ask: &UpstreamQuery<'_>,
     ) -> Result<Arrival, FetchError> {
         let routes = self.in_order(wanted, routes(wanted, ask)?);
         let several = wanted.entry.mirrors.len() > 1;
-        let mut best: Option<(AnswerRank, Result<Arrival, FetchError>)> = None;
-        let (mut failed, mut come_back_in) = (None, None);
+        let mut answers = Answers::default();
         let idempotent = matches!(ask.method, Method::GET | Method::HEAD);
         let count = if idempotent { routes.len() } else { 1 };
         for (position, route) in routes.into_iter().enumerate().take(count) {
-            let patience = (position + 1 < count).then_some(PATIENCE);
+            let has_mirror_beside = position + 1 < count;
+            let patience = has_mirror_beside.then_some(PATIENCE);
             let answer = self
                 .send_by(wanted, &route, request(wanted, ask, &route, patience))
                 .await;
             let worth = worth(&answer, ask);
             let pause = asks_to_wait(&answer, self.now());
-            come_back_in = if position == 0 {
+            answers.come_back_in = if position == 0 {
                 pause
             } else {
-                come_back_in.min(pause)
+                answers.come_back_in.min(pause)
             };
             if several {
                 let url = SafeUrl(route.url.clone()).to_string();
                 tracing::debug!(repository = %wanted.entry.repository.name, url = &*shown(&url), ?worth, "a mirror was asked");
             }
-            let answer = match answer {
-                Ok(response) => {
-                    let (claimed, has_mirror_beside) = (ask.claimed.clone(), position + 1 < count);
-                    Ok(Arrival {
-                        response,
-                        mirror: route.mirror,
-                        claimed,
-                        has_mirror_beside,
-                        failed: None,
-                        come_back_in,
-                    })
-                }
-                Err(error) => Err(FetchError::from(error)),
-            };
+            let answer = answer.map_err(FetchError::from).map(|response| Arrival {
+                response,
+                mirror: route.mirror,
+                claimed: ask.claimed.clone(),
+                has_mirror_beside,
+                failed: None,
+                come_back_in: answers.come_back_in,
+            });
             if worth == AnswerRank::Good || !several {
                 return answer;
             }
-            if worth < AnswerRank::Absence && failed.is_none() {
-                failed = Some(match &answer {
-                    Ok(arrival) => status_outcome(wanted, &arrival.response, self.now()),
-                    Err(no_body) => no_body.clone(),
-                });
-            }
-            if best.as_ref().is_none_or(|(before, _)| worth > *before) {
-                best = Some((worth, answer));
-            }
+            answers.take(worth, answer, |arrival| {
+                status_outcome(wanted, &arrival.response, self.now())
+            });
         }
-        let none = || {
-            FetchError::unusable(
-                ErrorCode::NoMirror,
-                "no mirror of this repository is left to be asked",
-            )
-        };
-        match best {
-            None => Err(none()),
-            Some((_, Ok(arrival))) => Ok(Arrival {
-                failed,
-                come_back_in,
-                ..arrival
-            }),
-            Some((_, Err(why))) => Err(FetchError {
-                message: and_others(why.message, count - 1),
-                ..why
-            }),
-        }
+        answers.best_of(count)
     }
 
     /// Sends to one place, and remembers how that went.
@@ -183,7 +178,7 @@ impl Remote {
             .mirror
             .as_ref()
             .filter(|_| several)
-            .and_then(|m| self.mirrors.0.admit(&m.key, deadline).ok());
+            .and_then(|m| self.breakers.admit(&m.key, deadline).ok());
         let method = request.method.clone();
         let answer = self
             .upstream
@@ -199,7 +194,13 @@ impl Remote {
             .as_ref()
             .is_ok_and(|response| method == Method::HEAD && wants_get(response.status))
         {
-            self.note_answer(wanted, route.mirror.as_ref(), &route.url, answer.as_ref());
+            note_answer(
+                wanted,
+                route.mirror.as_ref(),
+                &route.url,
+                answer.as_ref(),
+                self.now(),
+            );
         }
         let in_trouble = is_trouble(&answer) && !is_refused_to_anybody(wanted, &answer);
         if let Some(mirror) = &route.mirror {
@@ -222,24 +223,15 @@ impl Remote {
     /// A mirror's body was wrong or broke off: it is put aside for a while, if there is another.
     pub(crate) fn put_aside(&self, wanted: &Target, mirror: &Arc<Mirror>, why: &FetchError) {
         count(&mirror.counters.failures);
-        self.note_body(wanted, Some(mirror), None, why);
+        note_body(wanted, Some(mirror), None, why, self.now());
         if wanted.entry.mirrors.len() < 2 || why.may_be_an_absence() {
             return;
         }
         tracing::debug!(repository = %wanted.entry.repository.name, mirror = mirror.shown(), reason = why.code.as_str(),
             "a mirror is put aside for a while");
-        if let Ok(permit) = self.mirrors.0.admit(&mirror.key, PATIENCE) {
+        if let Ok(permit) = self.breakers.admit(&mirror.key, PATIENCE) {
             permit.failed_badly();
         }
-    }
-
-    /// Whether there is a mirror for this source that is not to be avoided.
-    pub(crate) fn has_mirror_beside(wanted: &Target, avoid: &[Arc<Mirror>]) -> bool {
-        wanted
-            .entry
-            .mirrors
-            .iter()
-            .any(|mirror| !avoid.iter().any(|other| other.is(mirror)))
     }
 
     /// Healthy mirrors first, in the operator's order. Those that were put aside come last; of those whose pause is over, one request
@@ -252,7 +244,7 @@ impl Remote {
             route
                 .mirror
                 .as_ref()
-                .map_or(BreakerState::Closed, |mirror| self.mirrors.state(mirror))
+                .map_or(BreakerState::Closed, |mirror| self.state(mirror))
         };
         let (mut ready, aside): (Vec<_>, Vec<_>) = routes
             .into_iter()
@@ -271,7 +263,7 @@ impl Remote {
         let Some(mirror) = route.mirror.clone() else {
             return;
         };
-        let Ok(permit) = self.mirrors.0.admit(&mirror.key, PATIENCE * 4) else {
+        let Ok(permit) = self.breakers.admit(&mirror.key, PATIENCE * 4) else {
             return;
         };
         let head = UpstreamQuery {
@@ -280,18 +272,27 @@ impl Remote {
             ..UpstreamQuery::default()
         };
         let request = request(wanted, &head, route, Some(PATIENCE));
-        let (engine, entry) = (Arc::clone(self), Arc::clone(&wanted.entry));
+        let (mirrors, entry) = (Arc::clone(self), Arc::clone(&wanted.entry));
         larder_upstream::spawn(async move {
             count(&mirror.counters.probes);
-            let answer = engine.upstream.send(request).await;
+            let answer = mirrors.upstream.send(request).await;
             if is_trouble(&answer) {
                 permit.failed();
             } else {
                 permit.succeeded();
-                entry.answered(Some(&mirror), engine.now());
+                entry.answered(Some(&mirror), mirrors.now());
             }
         });
     }
+}
+
+/// Whether there is a mirror for this source that is not to be avoided.
+pub(super) fn has_mirror_beside(wanted: &Target, avoid: &[Arc<Mirror>]) -> bool {
+    wanted
+        .entry
+        .mirrors
+        .iter()
+        .any(|mirror| !avoid.iter().any(|other| other.is(mirror)))
 }
 
 /// How long this place wants to be left alone with what it was asked.
@@ -305,7 +306,7 @@ fn asks_to_wait(
 }
 
 /// Whether an answer to HEAD says only that this is no way to ask: then it is asked with GET.
-pub(crate) fn wants_get(status: StatusCode) -> bool {
+pub(super) fn wants_get(status: StatusCode) -> bool {
     matches!(status.as_u16(), 400 | 403 | 405 | 501)
 }
 

@@ -2,29 +2,56 @@
 
 use std::sync::Arc;
 
-use larder_core::{ArtifactRecord, CacheStatus, Decision, Fault, Source, decide, time_to_live};
+use larder_core::{ArtifactRecord, CacheStatus, Decision, Fault, Source, decide};
 use larder_storage::Body;
-use larder_upstream::in_request;
 use tokio::time::Instant;
 
-use crate::causes::warn_once;
-use crate::claim::Stated;
+use super::parts::Remote;
+use super::patience::{Waited, patience};
 use crate::counters::count;
 use crate::decided;
 use crate::decided::words;
-use crate::fault::{Remembered, negative_fault, storage_fault, was_given_up};
-use crate::origin::Held;
-use crate::origin::remote::Remote;
-use crate::origin::remote::patience::Waited;
+use crate::fault::{Remembered, internal, negative_fault, offline, storage_fault, was_given_up};
+use crate::origin::{Held, Need, Origin};
 use crate::target::{Target, remaining_seconds};
+use crate::transfer::fill::Fill;
 use crate::transfer::flight::{Effort, Flight, Ready, Settled};
 
 /// Times to start over when what was joined turned out to be of no use (a ring that has moved on, an interrupted flight).
 const ATTEMPTS: usize = 3;
 
+/// How a request came to its flight.
+#[derive(Clone, Copy)]
+struct Joining {
+    /// It is the one that the flight was started for.
+    started: bool,
+    /// The record is not visible yet, but to whoever comes now it is a copy that is held.
+    is_held: bool,
+}
+
+/// What a flight is to one of those who wait for it.
+enum Joined {
+    Held(Held),
+    /// What was joined is of no use to this one: it begins anew. With the fault that the flight ended in, if it did.
+    Anew(Option<Fault>),
+}
+
+impl Origin for Arc<Remote> {
+    async fn document(&self, target: &Arc<Target>, need: Need) -> Result<Settled, Fault> {
+        match self.obtain(target, true, need == Need::Anew).await? {
+            Held::Whole(settled) => Ok(settled),
+            Held::InFlight(..) => Err(internal("a document was not whole")),
+        }
+    }
+
+    async fn file(&self, target: &Arc<Target>, need: Need) -> Result<Held, Fault> {
+        self.obtain(target, false, need == Need::Anew).await
+    }
+}
+
 impl Remote {
     /// Obtains a source for a client: from what is held, or from the one flight for it.
-    pub(crate) async fn obtain(
+    async fn obtain(
         self: &Arc<Self>,
         wanted: &Arc<Target>,
         whole: bool,
@@ -32,13 +59,8 @@ impl Remote {
     ) -> Result<Held, Fault> {
         let came = Instant::now();
         if force {
-            decided::tell(
-                self.now(),
-                wanted,
-                None,
-                "fetch",
-                "the request asks for it anew",
-            );
+            let why = "the request asks for it anew";
+            decided::tell(self.now(), wanted, None, "fetch", why);
         } else if let Some(settled) = self.held(wanted, came).await? {
             return Ok(Held::Whole(settled));
         }
@@ -46,10 +68,12 @@ impl Remote {
         let mut last = None;
         for _ in 0..ATTEMPTS {
             let (flight, started) = self.flight_or_join(wanted, effort);
-            // Its record is not visible yet, but to whoever comes now it is a copy that is held.
-            let is_held = !started && flight.has_everything();
+            let joining = Joining {
+                started,
+                is_held: !started && flight.has_everything(),
+            };
             let counters = &wanted.entry.counters;
-            count(match (started, is_held) {
+            count(match (joining.started, joining.is_held) {
                 (true, _) => &counters.misses,
                 (false, false) => &counters.collapsed,
                 (false, true) => &counters.hits,
@@ -57,7 +81,7 @@ impl Remote {
             let ready = if force {
                 flight.ready(whole).await
             } else {
-                let until = Self::patience(wanted, &flight, came);
+                let until = patience(wanted, &flight, came);
                 match self.ready_or_copy(wanted, &flight, whole, until).await {
                     Waited::Ready(ready) => ready,
                     Waited::Overdue(mut copy) => {
@@ -66,84 +90,58 @@ impl Remote {
                     }
                 }
             };
-            match ready {
-                Ready::Filling(fill) => {
-                    // Others may have read on meanwhile, with no room for what they have read.
-                    let Some(body) = fill.body_from_start() else {
-                        continue;
-                    };
-                    let status = CacheStatus {
-                        forward: Some(flight.reason()),
-                        forward_status: Some(200),
-                        collapsed: !started,
-                        stored: started && fill.will_be_kept,
-                        detail: (!fill.will_be_kept).then_some("not-kept"),
-                        ..CacheStatus::default()
-                    };
-                    return Ok(Held::InFlight(fill, body, status));
-                }
-                Ready::Done(Ok(mut settled)) => {
-                    if let Body::Growing(body) = &settled.body
-                        && !body.holds_everything()
-                    {
-                        self.flights.remove(&flight);
-                        continue;
-                    }
-                    if is_held && settled.source == Source::Remote && settled.reusable {
-                        let ttl = remaining_seconds(&settled.record, wanted, self.now());
-                        settled.source = Source::Cache;
-                        settled.status = CacheStatus {
-                            hit: true,
-                            ttl,
-                            ..CacheStatus::default()
-                        };
-                    }
-                    settled.status.collapsed |=
-                        !started && !is_held && settled.status.forward.is_some();
-                    return Ok(Held::Whole(settled));
-                }
-                Ready::Done(Err(fault)) if was_given_up(&fault) => {
-                    self.flights.remove(&flight);
-                    last = Some(fault);
-                }
-                Ready::Done(Err(fault)) => return Err(fault),
+            match self.joined(wanted, &flight, joining, ready)? {
+                Joined::Held(held) => return Ok(held),
+                Joined::Anew(fault) => last = fault.or(last),
             }
         }
-        Err(last.unwrap_or_else(|| crate::fault::internal("the download could not be joined")))
+        Err(last.unwrap_or_else(|| internal("the download could not be joined")))
     }
 
-    /// The running flight for this source, or a new one.
-    pub(crate) fn flight(self: &Arc<Self>, wanted: &Arc<Target>, effort: Effort) -> Arc<Flight> {
-        self.flight_or_join(wanted, effort).0
-    }
-
-    /// The same; `true` if it is a new one.
-    pub(crate) fn flight_or_join(
-        self: &Arc<Self>,
-        wanted: &Arc<Target>,
-        effort: Effort,
-    ) -> (Arc<Flight>, bool) {
-        let join_ended = !asks_again(wanted, effort) && !self.brought_a_folder(wanted);
-        self.flights
-            .join_or_start(&wanted.key, join_ended, |flight| {
-                let (engine, wanted) = (Arc::clone(self), Arc::clone(wanted));
-                // Boxed: whoever starts a flight would carry it.
-                async move { Box::pin(engine.fly(flight, wanted, effort)).await }
-            })
-    }
-
-    /// Whether a flight that has just ended brought a folder of which every request must ask the upstream (`mutable_ttl: 0`): the path
-    /// alone does not tell.
-    pub(crate) fn brought_a_folder(&self, wanted: &Target) -> bool {
-        let asks_always = |class| {
-            time_to_live(class, &wanted.entry.repository.cache).is_some_and(|ttl| ttl.is_zero())
-        };
-        wanted.format.profile().passes_folders_on
-            && self
-                .flights
-                .running(&wanted.key)
-                .and_then(|flight| flight.arrived())
-                .is_some_and(|settled| asks_always(wanted.class_of(&settled.record)))
+    /// What a flight has come to, for one who has waited for it.
+    fn joined(
+        &self,
+        wanted: &Target,
+        flight: &Arc<Flight>,
+        joining: Joining,
+        ready: Ready,
+    ) -> Result<Joined, Fault> {
+        let Joining { started, is_held } = joining;
+        match ready {
+            // Others may have read on meanwhile, with no room for what they have read.
+            Ready::Filling(fill) => Ok(match fill.body_from_start() {
+                Some(body) => {
+                    let status = arriving(&fill, flight, started);
+                    Joined::Held(Held::InFlight(fill, body, status))
+                }
+                None => Joined::Anew(None),
+            }),
+            Ready::Done(Ok(mut settled)) => {
+                if let Body::Growing(body) = &settled.body
+                    && !body.holds_everything()
+                {
+                    self.transfers.flights.remove(flight);
+                    return Ok(Joined::Anew(None));
+                }
+                if is_held && settled.source == Source::Remote && settled.reusable {
+                    let ttl = remaining_seconds(&settled.record, wanted, self.now());
+                    settled.source = Source::Cache;
+                    settled.status = CacheStatus {
+                        hit: true,
+                        ttl,
+                        ..CacheStatus::default()
+                    };
+                }
+                settled.status.collapsed |=
+                    !started && !is_held && settled.status.forward.is_some();
+                Ok(Joined::Held(Held::Whole(settled)))
+            }
+            Ready::Done(Err(fault)) if was_given_up(&fault) => {
+                self.transfers.flights.remove(flight);
+                Ok(Joined::Anew(Some(fault)))
+            }
+            Ready::Done(Err(fault)) => Err(fault),
+        }
     }
 
     /// A held copy that may be served to somebody who came at `came`, without asking anyone.
@@ -153,13 +151,8 @@ impl Remote {
         came: Instant,
     ) -> Result<Option<Settled>, Fault> {
         if let Some(settled) = self.of_generation(wanted, came).await? {
-            decided::tell(
-                self.now(),
-                wanted,
-                Some(&settled.record),
-                "serve",
-                "the index that it belongs to is held",
-            );
+            let (record, why) = (&settled.record, "the index that it belongs to is held");
+            decided::tell(self.now(), wanted, Some(record), "serve", why);
             return Ok(Some(settled));
         }
         let in_memory = self.catalog.peek(&wanted.key);
@@ -178,41 +171,60 @@ impl Remote {
                 .await
                 .map_err(|error| storage_fault(&wanted.entry, &error))?,
         };
-        let policy = &wanted.entry.repository.cache;
-        let now = self.now();
         let Some(record) = record else {
-            if !wanted.entry.repository_is_offline() {
-                decided::tell(self.now(), wanted, None, "fetch", "nothing is held");
-                return Ok(None);
-            }
-            decided::tell(
-                self.now(),
-                wanted,
-                None,
-                "serve what stands in, or nothing",
-                "nothing is held, and the repository is offline",
-            );
-            let (record, body) = self
-                .stand_in(wanted)
-                .await
-                .ok_or_else(|| crate::fault::offline(wanted))?;
-            return Ok(Some(self.settled_copy(wanted, record, body, None)));
+            return self.nothing_held(wanted).await;
         };
         if wanted.spec.is_document
             && self.readings.is_exchanging(&wanted.key)
             && !self.readings.keeps(&wanted.key, Instant::now())
         {
-            decided::tell(
-                self.now(),
-                wanted,
-                Some(&record),
-                "wait",
-                "the index is being exchanged together with its files",
-            );
+            let why = "the index is being exchanged together with its files";
+            decided::tell(self.now(), wanted, Some(&record), "wait", why);
             return Ok(None);
         }
+        match self.decide_on_held(wanted, &record) {
+            Decision::ServeNegative(status) => Err(negative_fault(
+                wanted,
+                Remembered::of_record(wanted, status, &record),
+                self.now(),
+            )),
+            Decision::Serve => Ok(self.served(wanted, record, None).await),
+            Decision::ServeAndRefresh => {
+                let detail = Some("stale-revalidating");
+                let served = self.served(wanted, record, detail).await;
+                if served.is_some() {
+                    self.flight(wanted, Effort::IfDue);
+                }
+                Ok(served)
+            }
+            Decision::Revalidate(_) | Decision::Fetch { .. } => Ok(None),
+        }
+    }
+
+    /// Nothing is held under this name. Offline, what is held under others may stand in.
+    async fn nothing_held(&self, wanted: &Target) -> Result<Option<Settled>, Fault> {
+        let (decision, why) = if wanted.entry.repository_is_offline() {
+            (
+                "serve what stands in, or nothing",
+                "nothing is held, and the repository is offline",
+            )
+        } else {
+            ("fetch", "nothing is held")
+        };
+        decided::tell(self.now(), wanted, None, decision, why);
+        if !wanted.entry.repository_is_offline() {
+            return Ok(None);
+        }
+        let stand_in = self.copies.stand_in(wanted).await;
+        let (record, body) = stand_in.ok_or_else(|| offline(wanted))?;
+        Ok(Some(self.copies.settled_copy(wanted, record, body, None)))
+    }
+
+    /// What is done with a record that is held, and says so.
+    fn decide_on_held(&self, wanted: &Target, record: &Arc<ArtifactRecord>) -> Decision {
+        let (policy, now) = (&wanted.entry.repository.cache, self.now());
         let offline = wanted.entry.repository_is_offline() && record.blob().is_some();
-        let decision = match decide(Some(&record), wanted.class_of(&record), policy, now) {
+        let decision = match decide(Some(record), wanted.class_of(record), policy, now) {
             _ if offline => Decision::Serve,
             // Whoever may have its companion gets it once more; the upstream is asked all the same, behind the scenes: a short life
             // (with `mutable_ttl: 0`, none) says how often to ask, and readers only put off the exchange.
@@ -225,155 +237,37 @@ impl Remote {
             decision => decision,
         };
         let (done, why) = words(decision);
-        decided::tell(
-            self.now(),
-            wanted,
-            Some(&record),
-            done,
-            if offline {
-                "the repository is offline"
-            } else {
-                why
-            },
-        );
-        match decision {
-            Decision::ServeNegative(status) => Err(negative_fault(
-                wanted,
-                Remembered::of_record(wanted, status, &record),
-                self.now(),
-            )),
-            Decision::Serve | Decision::ServeAndRefresh => {
-                let Some(body) = self.catalog.open_held(wanted, &record).await else {
-                    return Ok(None);
-                };
-                let Some(record) = self.still_claimed(wanted, record).await else {
-                    return Ok(None);
-                };
-                count(&wanted.entry.counters.hits);
-                let refreshing = decision == Decision::ServeAndRefresh;
-                if refreshing {
-                    self.flight(wanted, Effort::IfDue);
-                }
-                Ok(Some(self.settled_copy(
-                    wanted,
-                    record,
-                    body,
-                    refreshing.then_some("stale-revalidating"),
-                )))
-            }
-            Decision::Revalidate(_) | Decision::Fetch { .. } => Ok(None),
-        }
-    }
-
-    /// A copy as it is served: a hit.
-    pub(crate) fn settled_copy(
-        &self,
-        wanted: &Target,
-        record: Arc<ArtifactRecord>,
-        body: Body,
-        stale: Option<&'static str>,
-    ) -> Settled {
-        let ttl = remaining_seconds(&record, wanted, self.now());
-        let status = CacheStatus {
-            hit: true,
-            ttl,
-            detail: stale,
-            ..CacheStatus::default()
+        let why = if offline {
+            "the repository is offline"
+        } else {
+            why
         };
-        Settled {
-            record,
-            body,
-            status,
-            source: Source::Cache,
-            reusable: stale.is_none(),
-            document: None,
-        }
+        decided::tell(now, wanted, Some(record), done, why);
+        decision
     }
 
-    /// A file that was kept before its document could be read is checked when the document has been read. `None`: it was wrong, and is
-    /// dropped.
-    pub(super) async fn still_claimed(
-        self: &Arc<Self>,
+    /// The copy, if its bytes are there and are what is stated of them.
+    async fn served(
+        &self,
         wanted: &Arc<Target>,
         record: Arc<ArtifactRecord>,
-    ) -> Option<Arc<ArtifactRecord>> {
-        let named = wanted.facts.digest.clone();
-        if record.verified
-            || wanted.spec.is_document
-            || (wanted.class.is_mutable() && named.is_none())
-        {
-            return Some(record);
-        }
-        let by_name = named.is_some();
-        let stated = match named {
-            Some(digest) => Some(Stated::Digests(vec![digest])),
-            None => self
-                .documents
-                .held_claim(wanted)
-                .await
-                .and_then(|claim| claim.stated()),
-        };
-        let (Some(stated), Some(blob)) = (stated, record.blob()) else {
-            return Some(record);
-        };
-        let right = self
-            .documents
-            .blob_is(wanted, &wanted.key.path, blob, &stated)
-            .await;
-        if !right && Self::keeps_contradicted(wanted) {
-            Self::tell_contradicted(wanted, &stated);
-        } else if !right {
-            count(&wanted.entry.counters.digest_mismatches);
-            in_request(|| {
-                warn_once!(
-                    wanted,
-                    "held_mismatch",
-                    "a held file is not what its index or its name says and is fetched again"
-                );
-            });
-            self.catalog
-                .drop_record(&wanted.entry, &wanted.key, &record)
-                .await;
-            return None;
-        }
-        // What is being committed may be a document that states something else, and drops the record.
-        let _alone = self.catalog.exclusive().await;
-        let is_held = self
-            .catalog
-            .record(&wanted.key)
-            .await
-            .ok()
-            .flatten()
-            .is_some_and(|now| now.blob() == record.blob());
-        let is_stated = by_name
-            || self
-                .documents
-                .held_claim(wanted)
-                .await
-                .and_then(|claim| claim.stated())
-                == Some(stated);
-        if !(is_held && is_stated) {
-            return is_held.then_some(record);
-        }
-        let verified = Arc::new(ArtifactRecord {
-            verified: true,
-            ..ArtifactRecord::clone(&record)
-        });
-        // If this fails, it is compared again.
-        let _ = self
-            .catalog
-            .remember(&wanted.key, Arc::clone(&verified))
-            .await;
-        Some(verified)
+        detail: Option<&'static str>,
+    ) -> Option<Settled> {
+        let body = self.catalog.open_held(wanted, &record).await?;
+        let record = self.copies.still_claimed(wanted, record).await?;
+        count(&wanted.entry.counters.hits);
+        Some(self.copies.settled_copy(wanted, record, body, detail))
     }
 }
 
-/// Whether what a flight brought that has just ended is too old.
-pub(super) fn asks_again(wanted: &Target, effort: Effort) -> bool {
-    asks_always(wanted) || effort == Effort::Recheck
-}
-
-/// Whether every request must ask the upstream (`mutable_ttl: 0`).
-pub(super) fn asks_always(wanted: &Target) -> bool {
-    time_to_live(wanted.class, &wanted.entry.repository.cache).is_some_and(|ttl| ttl.is_zero())
+/// How a body that is still arriving came to be served.
+fn arriving(fill: &Fill, flight: &Flight, started: bool) -> CacheStatus {
+    CacheStatus {
+        forward: Some(flight.reason()),
+        forward_status: Some(200),
+        collapsed: !started,
+        stored: started && fill.will_be_kept,
+        detail: (!fill.will_be_kept).then_some("not-kept"),
+        ..CacheStatus::default()
+    }
 }

@@ -7,12 +7,14 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use larder_core::{ErrorCode, Fault, FaultKind, ForwardReason, Source, field_text};
 use larder_formats::PassThrough;
+use larder_upstream::UpstreamResponse;
 
+use super::parts::Remote;
+use super::query::UpstreamQuery;
 use crate::answer::{Answer, Freshness, Representation};
+use crate::budget::Lease;
 use crate::decided;
 use crate::fault::status_outcome;
-use crate::origin::remote::Remote;
-use crate::origin::remote::mirrors::UpstreamQuery;
 use crate::policy::clearance::clear_non_artifact;
 use crate::representation::forwarded_status;
 use crate::target::{ArtifactRequest, Target};
@@ -39,7 +41,9 @@ impl Remote {
             "pass through",
             "the upstream answers such questions itself",
         );
-        self.told_to_wait(wanted).map_or(Ok(()), Err)?;
+        self.refusals
+            .told_to_wait(wanted, self.now())
+            .map_or(Ok(()), Err)?;
         let flushes = wanted.entry.flushes.load(Ordering::Acquire);
         let ask = UpstreamQuery {
             method: request.method.clone(),
@@ -47,20 +51,26 @@ impl Remote {
             body: (*request.method == Method::POST).then(|| request.body.clone()),
             ..UpstreamQuery::default()
         };
-        let place = self.take_head_place(wanted).await;
-        let place = place.map_err(|no_body| self.no_copy(wanted, &no_body))?;
+        let place = self.transfers.take_head_place(wanted).await;
+        let place = place.map_err(|no_body| self.copies.no_copy(wanted, &no_body))?;
         let arrival = self
+            .mirrors
             .ask(wanted, &ask)
             .await
-            .map_err(|no_body| self.no_copy(wanted, &no_body))?;
+            .map_err(|no_body| self.copies.no_copy(wanted, &no_body))?;
         if arrival.response.status != StatusCode::OK {
-            self.note_refusal(wanted, &arrival, flushes);
-            return Err(self.no_copy(
+            self.refusals
+                .note_refusal(wanted, &arrival, flushes, self.now());
+            return Err(self.copies.no_copy(
                 wanted,
                 &status_outcome(wanted, &arrival.response, self.now()),
             ));
         }
-        let response = arrival.response;
+        Ok(self.passed_on(pass, arrival.response, place))
+    }
+
+    /// The upstream's answer, as the client gets it.
+    fn passed_on(&self, pass: &PassThrough, response: UpstreamResponse, place: Lease) -> Answer {
         let text = |name: HeaderName| {
             response
                 .headers
@@ -72,7 +82,7 @@ impl Remote {
             extra.remove(separately);
         }
         let keep = |name: &str| pass.response_headers.contains(&name);
-        Ok(Answer {
+        Answer {
             status: StatusCode::OK,
             representation: Representation {
                 content_type: text(header::CONTENT_TYPE).filter(|_| keep("content-type")),
@@ -92,7 +102,7 @@ impl Remote {
             },
             location: None,
             hot: None,
-        })
+        }
     }
 }
 

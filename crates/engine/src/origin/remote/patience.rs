@@ -10,11 +10,11 @@ use larder_core::{ArtifactRecord, CacheStatus, Fault, ForwardReason, Source};
 use larder_storage::End;
 use tokio::time::{Instant, timeout_at};
 
+use super::copies::Copy;
+use super::parts::Remote;
 use crate::answer::Answer;
 use crate::causes::warn_once;
 use crate::counters::count;
-use crate::origin::remote::Remote;
-use crate::origin::remote::fetch::Copy;
 use crate::policy::admission::Admitted;
 use crate::target::{ArtifactRequest, Target};
 use crate::transfer::fill::{Fill, SMALL_BODY};
@@ -33,11 +33,6 @@ pub(crate) enum Waited<T> {
 }
 
 impl Remote {
-    /// Until when somebody who came at `since` waits for this flight. Who comes when it is overdue already does not wait once more.
-    pub(super) fn patience(wanted: &Target, flight: &Flight, since: Instant) -> Instant {
-        since.min(flight.began) + wanted.entry.repository.cache.stale_wait
-    }
-
     /// What a flight comes to; the copy if it does not in time. Without a copy that may be served the wait has no bound of its own.
     pub(super) async fn ready_or_copy(
         self: &Arc<Self>,
@@ -146,8 +141,8 @@ impl Remote {
             None => None,
         };
         match own {
-            Some(copy) => Some(copy).filter(|(record, _)| self.may_serve(wanted, record)),
-            None => self.stand_in(wanted).await,
+            Some(copy) => Some(copy).filter(|(record, _)| self.copies.may_serve(wanted, record)),
+            None => self.copies.stand_in(wanted).await,
         }
     }
 
@@ -156,12 +151,17 @@ impl Remote {
         wanted: &Arc<Target>,
         record: Arc<ArtifactRecord>,
     ) -> Option<Copy> {
-        if let Some(copy) = self.follow_pointer(wanted, &record).await {
+        if let Some(copy) = self.copies.follow_pointer(wanted, &record).await {
             return Some(copy);
         }
         let open = self.catalog.open_held(wanted, &record).await?;
-        Some((self.still_claimed(wanted, record).await?, open))
+        Some((self.copies.still_claimed(wanted, record).await?, open))
     }
+}
+
+/// Until when somebody who came at `since` waits for this flight. Who comes when it is overdue already does not wait once more.
+pub(super) fn patience(wanted: &Target, flight: &Flight, since: Instant) -> Instant {
+    since.min(flight.began) + wanted.entry.repository.cache.stale_wait
 }
 
 /// Whether so much of a large body has arrived by `until` that it may be read while the rest arrives.

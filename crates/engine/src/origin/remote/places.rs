@@ -9,10 +9,12 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use url::Url;
 
+use super::mirrors::{Mirrors, wants_get};
+use super::query::{Arrival, UpstreamQuery};
+use super::routes::elsewhere;
 use crate::document::expectation::{Expectation, Lookup};
+use crate::document::inquiry::Inquiry;
 use crate::fault::FetchError;
-use crate::origin::remote::Remote;
-use crate::origin::remote::mirrors::{Arrival, UpstreamQuery, wants_get};
 use crate::target::Target;
 
 /// Places that are asked for one body at most: a document may name another one each time that it is read.
@@ -23,10 +25,10 @@ type Place = Option<Url>;
 
 /// Places whose bytes turned out to be wrong: they are not asked again.
 #[derive(Debug, Default)]
-pub(crate) struct Spoilt(Vec<Place>);
+pub(super) struct Spoilt(Vec<Place>);
 
 impl Spoilt {
-    pub(crate) fn add(&mut self, place: Place) {
+    pub(super) fn add(&mut self, place: Place) {
         self.0.push(place);
     }
 
@@ -36,10 +38,10 @@ impl Spoilt {
 }
 
 /// What came of looking for a file.
-pub(crate) struct Found {
-    pub(crate) answer: Result<Arrival, FetchError>,
+pub(super) struct Found {
+    pub(super) answer: Result<Arrival, FetchError>,
     /// Whether it is the word of a place that is no hint: then an absence may be remembered.
-    pub(crate) is_final: bool,
+    pub(super) is_final: bool,
 }
 
 impl Found {
@@ -51,60 +53,48 @@ impl Found {
     }
 }
 
-/// What stays the same from place to place.
-struct Search<'a> {
-    engine: &'a Arc<Remote>,
-    wanted: &'a Arc<Target>,
-    ask: &'a UpstreamQuery<'a>,
-    spoilt: &'a Spoilt,
-}
-
-impl Remote {
-    /// Asks for a file where it may be, until a place gives it or all have been asked. `None`: all of them are spoilt.
-    pub(crate) async fn find(
-        self: &Arc<Self>,
-        wanted: &Arc<Target>,
-        expectation: &mut Expectation,
-        ask: &UpstreamQuery<'_>,
-        spoilt: &Spoilt,
-    ) -> Option<Found> {
-        let search = Search {
-            engine: self,
-            wanted,
-            ask,
-            spoilt,
-        };
-        if spoilt.has(&None) {
-            // The guess was wrong: only the document may know better.
-            expectation.look_up(&self.inquiry(), wanted, true).await;
-        }
-        let first = search.named(expectation);
-        if first.is_none() && spoilt.has(&None) {
-            return None;
-        }
-        let answer = search.at(first.clone()).await;
-        if search.is_given(&answer) {
-            return Some(Found::last_word(answer));
-        }
-        Some(match first {
-            Some(place) => search.after_named(expectation, place, answer).await,
-            None => search.after_usual(expectation, answer).await,
-        })
-    }
+/// A search for a file: what stays the same from place to place.
+pub(super) struct Search<'a> {
+    pub(super) mirrors: &'a Arc<Mirrors>,
+    pub(super) inquiry: &'a Inquiry,
+    pub(super) wanted: &'a Arc<Target>,
+    pub(super) ask: &'a UpstreamQuery<'a>,
+    pub(super) spoilt: &'a Spoilt,
 }
 
 /// Whether a place (`None`: the usual one) is a hint for this source. What no document names has no other place.
-pub(crate) fn is_hint(wanted: &Target, place: Option<&Url>) -> bool {
+pub(super) fn is_hint(wanted: &Target, place: Option<&Url>) -> bool {
     place.is_some() != (wanted.format.profile().links_elsewhere && !wanted.spec.is_document)
 }
 
 impl Search<'_> {
+    /// Asks for a file where it may be, until a place gives it or all have been asked. `None`: all of them are spoilt.
+    pub(super) async fn find(&self, expectation: &mut Expectation) -> Option<Found> {
+        let is_usual_spoilt = self.spoilt.has(&None);
+        if is_usual_spoilt {
+            // The guess was wrong: only the document may know better.
+            expectation.look_up(self.inquiry, self.wanted, true).await;
+        }
+        let first = self.named(expectation);
+        if first.is_none() && is_usual_spoilt {
+            return None;
+        }
+        let answer = self.at(first.clone()).await;
+        if self.is_given(&answer) {
+            return Some(Found::last_word(answer));
+        }
+        Some(match first {
+            Some(place) => self.after_named(expectation, place, answer).await,
+            None => self.after_usual(expectation, answer).await,
+        })
+    }
+
     /// A place other than the usual one that is known and not spoilt.
     fn named(&self, expectation: &Expectation) -> Place {
         let Expectation::Known(claim) = expectation else {
             return None;
         };
-        let place = crate::origin::remote::routes::elsewhere(self.wanted, &claim.url);
+        let place = elsewhere(self.wanted, &claim.url);
         place.filter(|place| !self.spoilt.has(&Some(place.clone())))
     }
 
@@ -114,14 +104,14 @@ impl Search<'_> {
             claimed: place,
             ..self.ask.clone()
         };
-        let answer = self.engine.ask(self.wanted, &ask).await;
+        let answer = self.mirrors.ask(self.wanted, &ask).await;
         if ask.method == Method::HEAD
             && answer
                 .as_ref()
                 .is_ok_and(|arrival| wants_get(arrival.response.status))
         {
             return self
-                .engine
+                .mirrors
                 .ask(
                     self.wanted,
                     &UpstreamQuery {
@@ -158,7 +148,7 @@ impl Search<'_> {
             }
             Expectation::Known(_) => self.read_again_if(is_gone(&answer), expectation).await,
             Expectation::Pending(_) | Expectation::Unasked => expectation
-                .look_up(&self.engine.inquiry(), self.wanted, answer.is_ok())
+                .look_up(self.inquiry, self.wanted, answer.is_ok())
                 .await
                 .is_last_word(),
         };
@@ -203,7 +193,7 @@ impl Search<'_> {
         if !gone {
             return true;
         }
-        let lookup = self.engine.inquiry().learn_again(self.wanted).await;
+        let lookup = self.inquiry.learn_again(self.wanted).await;
         let is_last_word = lookup.is_last_word();
         if let Lookup::Claim(claim) = lookup {
             *expectation = Expectation::Known(claim);

@@ -8,10 +8,9 @@ use larder_core::{Fault, SourceKey, UnixMillis};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
+use super::query::Arrival;
 use crate::counters::count;
 use crate::fault::passed_on;
-use crate::origin::remote::Remote;
-use crate::origin::remote::mirrors::Arrival;
 use crate::target::Target;
 
 /// After this an upstream is asked again, whatever it said.
@@ -72,12 +71,10 @@ impl Refusals {
     pub(crate) fn forget(&self, which: impl Fn(&SourceKey) -> bool) {
         self.0.retain(|key, _| !which(key));
     }
-}
 
-impl Remote {
     /// The answer in place of asking, if the upstream has refused and said when to come back.
-    pub(crate) fn told_to_wait(&self, wanted: &Target) -> Option<Fault> {
-        let (status, pause) = self.refusals.standing(&wanted.key, self.now())?;
+    pub(super) fn told_to_wait(&self, wanted: &Target, now: UnixMillis) -> Option<Fault> {
+        let (status, pause) = self.standing(&wanted.key, now)?;
         count(&wanted.entry.counters.told_to_wait);
         let message = format!(
             "the upstream of repository {} answered {status} and said when to come back; {} is not asked for again before that, nor for \
@@ -94,15 +91,16 @@ impl Remote {
     }
 
     /// Takes note of a refusal that says when to come back, unless a flush has come since the upstream was asked in `epoch`.
-    pub(crate) fn note_refusal(&self, wanted: &Target, arrival: &Arrival, epoch: u64) {
+    pub(super) fn note_refusal(
+        &self,
+        wanted: &Target,
+        arrival: &Arrival,
+        epoch: u64,
+        now: UnixMillis,
+    ) {
         let flushed = wanted.entry.flushes.load(Ordering::Acquire) != epoch;
         if let Some(pause) = arrival.come_back_in.filter(|_| !flushed) {
-            self.refusals.note(
-                &wanted.key,
-                arrival.response.status.as_u16(),
-                pause,
-                self.now(),
-            );
+            self.note(&wanted.key, arrival.response.status.as_u16(), pause, now);
         }
     }
 }

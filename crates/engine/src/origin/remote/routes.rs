@@ -8,8 +8,8 @@ use larder_formats::SourceBase;
 use larder_upstream::{Conditions, UpstreamRequest};
 use url::Url;
 
+use super::query::UpstreamQuery;
 use crate::fault::FetchError;
-use crate::origin::remote::mirrors::UpstreamQuery;
 use crate::repositories::mirror::Mirror;
 use crate::target::Target;
 
@@ -22,7 +22,7 @@ pub(super) struct Route {
 }
 
 /// Where a claim says that a source is, if that is another place than the usual one.
-pub(crate) fn elsewhere(wanted: &Target, url: &str) -> Option<Url> {
+pub(super) fn elsewhere(wanted: &Target, url: &str) -> Option<Url> {
     let url = Url::parse(url).ok()?;
     let urls = |ask: &UpstreamQuery<'_>| {
         routes(wanted, ask).ok().map(|routes| {
@@ -45,62 +45,27 @@ pub(crate) fn elsewhere(wanted: &Target, url: &str) -> Option<Url> {
 
 /// Every way to a source: below each mirror's root, or the one place where a document says it is.
 pub(super) fn routes(wanted: &Target, ask: &UpstreamQuery<'_>) -> Result<Vec<Route>, FetchError> {
-    let bad = |message: String| FetchError::unusable(ErrorCode::BadUrl, message);
     let settings =
         settings(wanted).ok_or_else(|| bad("this repository has no upstream".to_owned()))?;
-    let mirrors = &wanted.entry.mirrors;
     let spec = &wanted.spec;
-    let join = |base: &Url| {
-        join_url(base, &spec.path, spec.query.as_deref()).map_err(|error| bad(error.to_string()))
-    };
     let given = match (&ask.claimed, &spec.base) {
         (Some(url), _) => Some(url),
         (None, SourceBase::External(url)) => Some(&**url),
         (None, SourceBase::Files | SourceBase::Index) => None,
     };
-    let mut all = Vec::with_capacity(mirrors.len());
-    if let Some(url) = given {
-        let below = |mirror: &Arc<Mirror>| url.as_str().strip_prefix(mirror.root.as_str());
-        // A query may be a signature: it is for the place that the link names, and for no other.
-        let rest = mirrors
-            .iter()
-            .find_map(below)
-            .filter(|_| url.query().is_none() || mirrors.len() < 2);
-        let Some(rest) = rest else {
-            return Ok(vec![Route {
-                url: url.clone(),
-                mirror: None,
-            }]);
-        };
-        for mirror in mirrors {
-            let there = Url::parse(&format!("{}{rest}", mirror.root))
-                .map_err(|error| bad(error.to_string()))?;
-            all.push(Route {
-                url: there,
-                mirror: Some(Arc::clone(mirror)),
-            });
-        }
-    } else if spec.base == SourceBase::Index {
-        let indexes = settings.index_urls();
-        for (at, index) in indexes.iter().enumerate() {
-            // An index of its own place is no mirror's.
-            let mirror = mirrors
-                .get(at)
-                .filter(|_| indexes.len() == mirrors.len())
-                .cloned();
-            all.push(Route {
-                url: join(&parent(index))?,
-                mirror,
-            });
-        }
-    } else {
-        for mirror in mirrors {
-            all.push(Route {
-                url: join(&mirror.root)?,
-                mirror: Some(Arc::clone(mirror)),
-            });
-        }
-    }
+    let mut all = match given {
+        Some(url) => match below_mirrors(wanted, url) {
+            Some(rest) => beside_each_other(wanted, rest)?,
+            None => {
+                return Ok(vec![Route {
+                    url: url.clone(),
+                    mirror: None,
+                }]);
+            }
+        },
+        None if spec.base == SourceBase::Index => at_indexes(wanted, settings)?,
+        None => at_mirrors(wanted)?,
+    };
     if all.is_empty() {
         return Err(bad("this repository has no base_url".to_owned()));
     }
@@ -112,6 +77,68 @@ pub(super) fn routes(wanted: &Target, ask: &UpstreamQuery<'_>) -> Result<Vec<Rou
     };
     all.retain(|route| !avoided(route));
     Ok(all)
+}
+
+fn bad(message: String) -> FetchError {
+    FetchError::unusable(ErrorCode::BadUrl, message)
+}
+
+/// The address of this source below a root.
+fn join(wanted: &Target, base: &Url) -> Result<Url, FetchError> {
+    let spec = &wanted.spec;
+    join_url(base, &spec.path, spec.query.as_deref()).map_err(|error| bad(error.to_string()))
+}
+
+/// The part of a given URL that is below the root of a mirror: there the others have it, too. A query may be a signature: it is for the
+/// place that the link names, and for no other.
+fn below_mirrors<'u>(wanted: &Target, url: &'u Url) -> Option<&'u str> {
+    let mirrors = &wanted.entry.mirrors;
+    let below = |mirror: &Arc<Mirror>| url.as_str().strip_prefix(mirror.root.as_str());
+    mirrors
+        .iter()
+        .find_map(below)
+        .filter(|_| url.query().is_none() || mirrors.len() < 2)
+}
+
+/// What a URL names below one mirror's root, below each of them.
+fn beside_each_other(wanted: &Target, rest: &str) -> Result<Vec<Route>, FetchError> {
+    let mirrors = wanted.entry.mirrors.iter();
+    let routes = mirrors.map(|mirror| {
+        let url = Url::parse(&format!("{}{rest}", mirror.root));
+        Ok(Route {
+            url: url.map_err(|error| bad(error.to_string()))?,
+            mirror: Some(Arc::clone(mirror)),
+        })
+    });
+    routes.collect()
+}
+
+/// What stands beside the index, for each index. One of a place of its own is no mirror's.
+fn at_indexes(wanted: &Target, settings: &UpstreamSettings) -> Result<Vec<Route>, FetchError> {
+    let (indexes, mirrors) = (settings.index_urls(), &wanted.entry.mirrors);
+    let routes = indexes.iter().enumerate().map(|(at, index)| {
+        let mirror = mirrors
+            .get(at)
+            .filter(|_| indexes.len() == mirrors.len())
+            .cloned();
+        Ok(Route {
+            url: join(wanted, &parent(index))?,
+            mirror,
+        })
+    });
+    routes.collect()
+}
+
+/// The usual places: below each mirror's root.
+fn at_mirrors(wanted: &Target) -> Result<Vec<Route>, FetchError> {
+    let mirrors = wanted.entry.mirrors.iter();
+    let routes = mirrors.map(|mirror| {
+        Ok(Route {
+            url: join(wanted, &mirror.root)?,
+            mirror: Some(Arc::clone(mirror)),
+        })
+    });
+    routes.collect()
 }
 
 fn settings(wanted: &Target) -> Option<&UpstreamSettings> {

@@ -5,39 +5,23 @@ use std::sync::Arc;
 
 use http::{StatusCode, header};
 use larder_core::{
-    ArtifactRecord, CacheStatus, Content, ForwardReason, HeadVerdict, Outcome, Settlement, Source,
-    UnixMillis, confirms, field_text, judge_head, settle,
+    ArtifactRecord, CacheStatus, Content, ErrorCode, Fault, FaultKind, ForwardReason, HeadVerdict,
+    Settlement, Source, UnixMillis, confirms, field_text, judge_head, settle,
 };
 use larder_upstream::UpstreamResponse;
 
-use super::Remote;
+use super::copies::{Copies, Copy};
+use super::fields::stored_headers;
+use super::outcome::{FetchResult, Fetched};
 use crate::catalog::RecordChange;
 use crate::causes::warn_once;
 use crate::counters::count;
 use crate::fault::{FetchError, failed, passed_on};
-use crate::origin::remote::download::stored_headers;
-use crate::origin::remote::fetch::Copy;
-use crate::origin::remote::fly::{FetchResult, Fetched};
 use crate::target::Target;
 use crate::transfer::flight::Settled;
 use crate::transfer::received::FetchedBody;
 
-impl Remote {
-    /// Whether this expired copy would be served if nobody answered.
-    pub(crate) fn may_serve(&self, wanted: &Target, copy: &ArtifactRecord) -> bool {
-        let policy = &wanted.entry.repository.cache;
-        matches!(
-            settle(
-                Outcome::Unreachable,
-                Some(copy),
-                wanted.class,
-                policy,
-                self.now()
-            ),
-            Settlement::ServeStale { .. }
-        )
-    }
-
+impl Copies {
     /// The copy is unchanged, as `response` says: its life starts anew.
     pub(super) fn renew(
         &self,
@@ -94,7 +78,7 @@ impl Remote {
     }
 
     /// Nothing new came: serve the copy, pass the status on, or fail, as `settle` says.
-    pub(crate) fn settle_failure(
+    pub(super) fn settle_failure(
         &self,
         wanted: &Target,
         copy: Option<Copy>,
@@ -103,43 +87,10 @@ impl Remote {
         let now = self.now();
         let policy = &wanted.entry.repository.cache;
         let record = copy.as_ref().map(|(record, _)| record.as_ref());
-        match (
-            settle(no_body.outcome, record, wanted.class, policy, now),
-            copy,
-        ) {
-            (Settlement::ServeStale { renew }, Some((record, open))) => {
-                warn_once!(
-                    wanted,
-                    no_body.code.as_str(),
-                    "the expired copy is served",
-                    reason = no_body.code.as_str(),
-                    detail = no_body.message
-                );
-                count(&wanted.entry.counters.stale_served);
-                let record = if renew {
-                    Arc::new(ArtifactRecord {
-                        fresh_since: now,
-                        ..ArtifactRecord::clone(&record)
-                    })
-                } else {
-                    record
-                };
-                let status = no_body.cache_status(&record, wanted, now);
-                let change = renew.then(|| RecordChange::Renew {
-                    record: Arc::clone(&record),
-                });
-                Ok((
-                    Settled {
-                        record,
-                        body: open,
-                        status,
-                        source: Source::Cache,
-                        reusable: renew,
-                        document: None,
-                    },
-                    change,
-                    None,
-                ))
+        let settlement = settle(no_body.outcome, record, wanted.class, policy, now);
+        match (settlement, copy) {
+            (Settlement::ServeStale { renew }, Some(copy)) => {
+                Ok(self.stale(wanted, copy, no_body, renew))
             }
             (
                 Settlement::PassOn {
@@ -172,29 +123,77 @@ impl Remote {
         }
     }
 
-    /// A new body, as those get it who waited for it.
-    pub(super) fn arrived(
-        filled: FetchedBody,
-        copy: Option<Copy>,
-        reason: ForwardReason,
+    /// An expired copy, served because nothing new came; where it is to `renew`, nobody is asked again for as long as a fresh one lives.
+    fn stale(
+        &self,
+        wanted: &Target,
+        (record, open): Copy,
+        no_body: &FetchError,
+        renew: bool,
     ) -> Fetched {
-        let status = CacheStatus {
-            forward: Some(reason),
-            forward_status: Some(200),
-            stored: filled.change.is_some(),
-            detail: filled.detail,
-            ..CacheStatus::default()
+        let now = self.now();
+        warn_once!(
+            wanted,
+            no_body.code.as_str(),
+            "the expired copy is served",
+            reason = no_body.code.as_str(),
+            detail = no_body.message
+        );
+        count(&wanted.entry.counters.stale_served);
+        let record = if renew {
+            Arc::new(ArtifactRecord {
+                fresh_since: now,
+                ..ArtifactRecord::clone(&record)
+            })
+        } else {
+            record
         };
+        let status = no_body.cache_status(&record, wanted, now);
+        let change = renew.then(|| RecordChange::Renew {
+            record: Arc::clone(&record),
+        });
         let settled = Settled {
-            record: filled.record,
-            body: filled.body,
+            record,
+            body: open,
             status,
-            source: Source::Remote,
-            reusable: filled.change.is_some(),
-            document: filled.document,
+            source: Source::Cache,
+            reusable: renew,
+            document: None,
         };
-        (settled, filled.change, copy.map(|(record, _)| record))
+        (settled, change, None)
     }
+
+    /// The fault for an upstream that gave nothing, when there is no copy.
+    pub(super) fn no_copy(&self, wanted: &Target, no_body: &FetchError) -> Fault {
+        match self.settle_failure(wanted, None, no_body) {
+            Err((fault, _)) => fault,
+            Ok(_) => Fault::new(
+                FaultKind::Internal,
+                ErrorCode::Internal,
+                "there is no copy to serve",
+            ),
+        }
+    }
+}
+
+/// A new body, as those get it who waited for it.
+pub(super) fn arrived(filled: FetchedBody, copy: Option<Copy>, reason: ForwardReason) -> Fetched {
+    let status = CacheStatus {
+        forward: Some(reason),
+        forward_status: Some(200),
+        stored: filled.change.is_some(),
+        detail: filled.detail,
+        ..CacheStatus::default()
+    };
+    let settled = Settled {
+        record: filled.record,
+        body: filled.body,
+        status,
+        source: Source::Remote,
+        reusable: filled.change.is_some(),
+        document: filled.document,
+    };
+    (settled, filled.change, copy.map(|(record, _)| record))
 }
 
 fn text(response: &UpstreamResponse, name: header::HeaderName) -> Option<Cow<'_, str>> {
@@ -222,7 +221,7 @@ fn is_about(wanted: &Target, response: &UpstreamResponse, record: &ArtifactRecor
         .unwrap_or_else(|| confirms(text(response, header::ETAG).as_deref(), record))
 }
 
-pub(crate) fn head_verdict(
+pub(super) fn head_verdict(
     wanted: &Target,
     response: &UpstreamResponse,
     record: &ArtifactRecord,
@@ -251,7 +250,7 @@ pub(crate) fn head_verdict(
 }
 
 /// The record of a generation's member that its upstream does not have.
-pub(crate) fn negative(wanted: &Target, status: u16, now: UnixMillis) -> ArtifactRecord {
+pub(super) fn negative(wanted: &Target, status: u16, now: UnixMillis) -> ArtifactRecord {
     ArtifactRecord {
         content: Content::Negative { status },
         headers: larder_core::StoredHeaders::default(),

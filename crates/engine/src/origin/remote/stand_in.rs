@@ -6,20 +6,19 @@ use std::sync::Arc;
 
 use larder_core::{CacheStatus, Fault, Source};
 
+use super::copies::{Copies, Copy};
 use crate::causes::warn_once;
 use crate::counters::count;
 use crate::keys::{format_variant, same_origin};
-use crate::origin::remote::Remote;
-use crate::origin::remote::fetch::Copy;
 use crate::target::Target;
 use crate::transfer::flight::Settled;
 
 /// No path has more variants: a tag has one for each set of manifest types that clients take.
 const VARIANTS: u32 = 32;
 
-impl Remote {
+impl Copies {
     /// The copy of another variant that was heard of last, and that may be served if nobody answers.
-    pub(crate) async fn stand_in(&self, wanted: &Target) -> Option<Copy> {
+    pub(super) async fn stand_in(&self, wanted: &Target) -> Option<Copy> {
         if wanted.spec.variant.is_empty() {
             return None;
         }

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use larder_core::{ErrorCode, SafeUrl, shown};
+use larder_core::{ErrorCode, SafeUrl, UnixMillis, shown};
 use larder_upstream::{Cause, UpstreamError, UpstreamResponse};
 use url::Url;
 
-use super::Remote;
 use crate::fault::FetchError;
 use crate::repositories::mirror::Mirror;
 use crate::repositories::upstreams::{Blow, Scope, scope};
@@ -42,69 +41,65 @@ fn of_status(status: u16, url: &Url) -> String {
     )
 }
 
-impl Remote {
-    /// Notes what an answer, or its absence, says of the place that was asked.
-    pub(crate) fn note_answer(
-        &self,
-        wanted: &Target,
-        mirror: Option<&Arc<Mirror>>,
-        url: &Url,
-        answer: Result<&UpstreamResponse, &UpstreamError>,
-    ) {
-        let key = &wanted.spec.key_path;
-        let blow = match answer {
-            // Larder itself did not ask.
-            Err(UpstreamError { cause: None, .. }) => return,
-            Err(UpstreamError {
-                cause: Some(cause),
-                message,
-                ..
-            }) => Blow {
-                scope: scope(*cause),
-                cause: *cause,
-                reason: message.clone(),
-                url: Some(url),
-            },
-            Ok(response) => {
-                let status = response.status.as_u16();
-                let says_absent = wanted.facts.is_missing(status)
-                    || (status == 401
-                        && wanted
-                            .format
-                            .refused_to_anybody(&wanted.entry.repository, key)
-                            .is_some());
-                let Some(cause) = Cause::of_status(status).filter(|_| !says_absent) else {
-                    return wanted.entry.answered(mirror, self.now());
-                };
-                Blow {
-                    scope: scope(cause),
-                    cause,
-                    reason: of_status(status, url),
-                    url: Some(url),
-                }
-            }
-        };
-        wanted.entry.fell(mirror, key, blow, self.now());
-    }
-
-    /// Notes a body that was wrong or broke off.
-    pub(crate) fn note_body(
-        &self,
-        wanted: &Target,
-        mirror: Option<&Arc<Mirror>>,
-        place: Option<&Url>,
-        why: &FetchError,
-    ) {
-        if let Some(cause) = cause_of_body(why) {
-            let blow = Blow {
-                scope: Scope::File,
-                cause,
-                reason: why.message.clone(),
-                url: place,
+/// Notes what an answer, or its absence, says of the place that was asked.
+pub(super) fn note_answer(
+    wanted: &Target,
+    mirror: Option<&Arc<Mirror>>,
+    url: &Url,
+    answer: Result<&UpstreamResponse, &UpstreamError>,
+    now: UnixMillis,
+) {
+    let key = &wanted.spec.key_path;
+    let blow = match answer {
+        // Larder itself did not ask.
+        Err(UpstreamError { cause: None, .. }) => return,
+        Err(UpstreamError {
+            cause: Some(cause),
+            message,
+            ..
+        }) => Blow {
+            scope: scope(*cause),
+            cause: *cause,
+            reason: message.clone(),
+            url: Some(url),
+        },
+        Ok(response) => {
+            let status = response.status.as_u16();
+            let says_absent = wanted.facts.is_missing(status)
+                || (status == 401
+                    && wanted
+                        .format
+                        .refused_to_anybody(&wanted.entry.repository, key)
+                        .is_some());
+            let Some(cause) = Cause::of_status(status).filter(|_| !says_absent) else {
+                return wanted.entry.answered(mirror, now);
             };
-            wanted
-                .entry
-                .fell(mirror, &wanted.spec.key_path, blow, self.now());
+            Blow {
+                scope: scope(cause),
+                cause,
+                reason: of_status(status, url),
+                url: Some(url),
+            }
         }
+    };
+    wanted.entry.fell(mirror, key, blow, now);
+}
+
+/// Notes a body that was wrong or broke off.
+pub(super) fn note_body(
+    wanted: &Target,
+    mirror: Option<&Arc<Mirror>>,
+    place: Option<&Url>,
+    why: &FetchError,
+    now: UnixMillis,
+) {
+    if let Some(cause) = cause_of_body(why) {
+        let blow = Blow {
+            scope: Scope::File,
+            cause,
+            reason: why.message.clone(),
+            url: place,
+        };
+        wanted.entry.fell(mirror, &wanted.spec.key_path, blow, now);
     }
 }

@@ -208,12 +208,13 @@ async fn copy(engine: &Arc<Virtual>, wanted: &Arc<Target>, fault: &Fault) -> Opt
         return None;
     }
     let record = engine.catalog.record(&wanted.key).await.ok()??;
-    if !engine.remote.may_serve(wanted, &record) {
+    if !engine.remote.copies.may_serve(wanted, &record) {
         return None;
     }
     let open = engine.catalog.open_held(wanted, &record).await?;
     let mut settled = engine
         .remote
+        .copies
         .settled_copy(wanted, record, open, Some("stale-error"));
     settled.source = Source::Cache;
     crate::counters::count(&wanted.entry.counters.stale_served);

@@ -242,6 +242,13 @@ struct Input {
 }
 
 impl Input {
+    /// How links of this member are written.
+    fn links<'a>(&'a self, engine: &'a Virtual) -> Links<'a> {
+        let query = self.document.wanted().spec.query.as_deref();
+        let (repository, key) = (&self.leaf.entry.repository, &engine.registry.link_key);
+        Links::new(repository, key, self.base.clone()).asked_with(query)
+    }
+
     fn is_anothers(&self, name: &str) -> bool {
         reserved_for(&self.leaves, &self.leaf, name).is_some()
     }
@@ -316,18 +323,7 @@ fn merge(
     unusable: &OnceLock<(RepositoryName, Malformed)>,
 ) -> Result<(Vec<u8>, String), Malformed> {
     let now = step_of(engine.now());
-    let links: Vec<Links<'_>> = inputs
-        .iter()
-        .map(|input| {
-            let query = input.document.wanted().spec.query.as_deref();
-            Links::new(
-                &input.leaf.entry.repository,
-                &engine.registry.link_key,
-                input.base.clone(),
-            )
-            .asked_with(query)
-        })
-        .collect();
+    let links: Vec<Links<'_>> = inputs.iter().map(|input| input.links(engine)).collect();
     let held: Vec<_> = inputs
         .iter()
         .map(|input| move |created| input.is_held(created, now))
@@ -358,26 +354,30 @@ fn merge(
     let Some(format) = inputs.first().map(|input| input.document.wanted().format) else {
         return Err(Malformed("there is nothing to merge".to_owned()));
     };
-    let merged = format
-        .merge(&members, form)
-        .unwrap_or_else(|| {
-            let malformed = Malformed(format!("there is no merged form {form:?}"));
-            Err(larder_formats::MergeFault {
-                member: usize::MAX,
-                malformed,
-            })
+    let merged = format.merge(&members, form).unwrap_or_else(|| {
+        let malformed = Malformed(format!("there is no merged form {form:?}"));
+        Err(larder_formats::MergeFault {
+            member: usize::MAX,
+            malformed,
         })
-        .map_err(|fault| {
-            if let Some(input) = inputs.get(fault.member) {
-                let name = input.leaf.entry.repository.name.clone();
-                let _ = unusable.set((name, fault.malformed.clone()));
-            }
-            fault.malformed
-        })?;
+    });
+    let merged = merged.map_err(|fault| {
+        if let Some(input) = inputs.get(fault.member) {
+            let name = input.leaf.entry.repository.name.clone();
+            let _ = unusable.set((name, fault.malformed.clone()));
+        }
+        fault.malformed
+    })?;
     for (input, links) in inputs.iter().zip(&links) {
         tell_left_out(input.document.wanted(), links.left_out());
     }
-    for (member, remark) in &merged.remarks {
+    warn_of(inputs, &merged.remarks);
+    Ok((merged.derived.body, merged.derived.content_type.to_owned()))
+}
+
+/// Tells the operator what of the members is not in the merged document, by the member's place among them.
+fn warn_of(inputs: &[Input], remarks: &[(usize, String)]) {
+    for (member, remark) in remarks {
         if let Some(input) = inputs.get(*member) {
             let wanted = input.document.wanted();
             warn_once!(
@@ -388,5 +388,4 @@ fn merge(
             );
         }
     }
-    Ok((merged.derived.body, merged.derived.content_type.to_owned()))
 }

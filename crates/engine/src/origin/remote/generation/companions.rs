@@ -1,47 +1,31 @@
-//! The files around a document that heads a generation: fetched with it, served as of its generation.
+//! The files around a document that heads a generation, fetched with it.
 
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use larder_core::{ArtifactRecord, Content, Fault, FaultKind, Recovery, fresh_until};
+use larder_core::{ArtifactRecord, Content, Fault, FaultKind, Recovery};
 use larder_formats::{Companion, Generation};
 use tokio::time::Instant;
 use url::Url;
 
+use super::Generations;
+use super::member::{Incomplete, Member};
 use crate::catalog::RecordChange;
 use crate::claim::StoredClaim;
-use crate::fault::{Remembered, negative_fault};
-use crate::origin::remote::Remote;
-use crate::origin::remote::patience::Waited;
+use crate::document::inquiry::Inquiry;
+use crate::origin::remote::fetch::Job;
 use crate::origin::remote::settle::negative;
 use crate::policy::admission;
 use crate::target::Target;
 use crate::transfer::flight::{Effort, Flight, Ready, Settled};
 
-/// A generation whose document has expired for longer than this is refreshed when one of its other files is asked for.
-const LEFT_BEHIND: std::time::Duration = std::time::Duration::from_secs(60);
-
-/// A file that is exchanged together with its document.
-pub(crate) type Member = (Arc<Target>, RecordChange);
-
-/// Why a generation should not be exchanged for the one before yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Incomplete {
-    /// Files of it are missing, or are not what the document states: it may be in the middle of being published.
-    MissingFiles,
-    /// The one before had a signature, and this one has none, or the same.
-    Unsigned,
-    /// Nobody answers, or not in time.
-    Unreachable,
-}
-
 /// What stands around a document.
 #[derive(Debug, Default)]
-pub(crate) struct Companions {
-    pub(crate) members: Vec<Member>,
+pub(super) struct Companions {
+    pub(super) members: Vec<Member>,
     /// Whether a companion was found.
-    pub(crate) signed: bool,
-    pub(crate) incomplete: Option<Incomplete>,
+    pub(super) signed: bool,
+    pub(super) incomplete: Option<Incomplete>,
 }
 
 /// What came of fetching one file.
@@ -59,13 +43,56 @@ enum MemberFetch {
     Refused,
 }
 
-impl Remote {
+impl Companions {
+    /// Takes in a companion. `had_one`: there was a signature before; `same`: this is the same, for another document.
+    fn take_companion(&mut self, fetched: MemberFetch, had_one: bool, same: bool) {
+        match fetched {
+            MemberFetch::Came(member) => {
+                self.signed = true;
+                if same {
+                    self.incomplete = Some(Incomplete::Unsigned);
+                }
+                self.members.push(member);
+            }
+            MemberFetch::Missing(member) => {
+                if had_one {
+                    self.incomplete = Some(Incomplete::Unsigned);
+                }
+                self.members.push(member);
+            }
+            MemberFetch::Unreachable if had_one => {
+                self.incomplete = Some(Incomplete::Unreachable);
+            }
+            // Some stores refuse what they do not have.
+            MemberFetch::Unreachable
+            | MemberFetch::There
+            | MemberFetch::Wrong
+            | MemberFetch::Refused => {}
+        }
+    }
+
+    /// Takes in a file that the document names.
+    fn take_file(&mut self, fetched: MemberFetch) {
+        match fetched {
+            MemberFetch::There | MemberFetch::Refused => {}
+            MemberFetch::Came(member) => self.members.push(member),
+            MemberFetch::Missing(_) | MemberFetch::Wrong => {
+                self.incomplete = self.incomplete.or(Some(Incomplete::MissingFiles));
+            }
+            MemberFetch::Unreachable => {
+                self.incomplete = Some(Incomplete::Unreachable);
+            }
+        }
+    }
+}
+
+impl Generations {
     /// Fetches the companions of a document and the essential files that it names. `before` is the document of another
     /// generation that this one would replace.
-    pub(crate) async fn fetch_members(
-        self: &Arc<Self>,
-        wanted: &Arc<Target>,
-        generation: &Generation,
+    pub(super) async fn fetch_members(
+        &self,
+        inquiry: &Inquiry,
+        (wanted, generation): (&Arc<Target>, &Generation),
         settled: &Settled,
         before: Option<&Arc<ArtifactRecord>>,
         until: Instant,
@@ -75,60 +102,25 @@ impl Remote {
             generation
                 .companions
                 .iter()
-                .map(|companion| self.companion(wanted, companion, settled, is_other)),
+                .map(|companion| self.companion(inquiry, wanted, companion, settled, is_other)),
         );
-        let files = tokio::time::timeout_at(until, self.essential_files(wanted, settled));
+        let files = tokio::time::timeout_at(until, self.essential_files(inquiry, wanted, settled));
         let (companions, files) = tokio::join!(companions, files);
         let mut around = Companions::default();
         for (fetched, had_one, same) in companions {
-            match fetched {
-                MemberFetch::Came(member) => {
-                    around.signed = true;
-                    if is_other && same {
-                        around.incomplete = Some(Incomplete::Unsigned);
-                    }
-                    around.members.push(member);
-                }
-                MemberFetch::Missing(member) => {
-                    if had_one {
-                        around.incomplete = Some(Incomplete::Unsigned);
-                    }
-                    around.members.push(member);
-                }
-                MemberFetch::Unreachable if had_one => {
-                    around.incomplete = Some(Incomplete::Unreachable);
-                }
-                // Some stores refuse what they do not have.
-                MemberFetch::Unreachable
-                | MemberFetch::There
-                | MemberFetch::Wrong
-                | MemberFetch::Refused => {}
-            }
+            around.take_companion(fetched, had_one, is_other && same);
         }
-        let Ok(files) = files else {
-            return Companions {
-                incomplete: Some(Incomplete::Unreachable),
-                ..around
-            };
-        };
-        for file in files {
-            match file {
-                MemberFetch::There | MemberFetch::Refused => {}
-                MemberFetch::Came(member) => around.members.push(member),
-                MemberFetch::Missing(_) | MemberFetch::Wrong => {
-                    around.incomplete = around.incomplete.or(Some(Incomplete::MissingFiles));
-                }
-                MemberFetch::Unreachable => {
-                    around.incomplete = Some(Incomplete::Unreachable);
-                }
-            }
+        match files {
+            Ok(files) => files.into_iter().for_each(|file| around.take_file(file)),
+            Err(_) => around.incomplete = Some(Incomplete::Unreachable),
         }
         around
     }
 
     /// A companion; whether there was a signature before, and whether it is the same.
     async fn companion(
-        self: &Arc<Self>,
+        &self,
+        inquiry: &Inquiry,
         document: &Arc<Target>,
         Companion { source, signs }: &Companion,
         settled: &Settled,
@@ -161,7 +153,12 @@ impl Remote {
             identity: None,
         };
         let fetched = self
-            .member(Arc::new(member.stating(claim)), held.clone(), settled)
+            .member(
+                inquiry,
+                Arc::new(member.stating(claim)),
+                held.clone(),
+                settled,
+            )
             .await;
         let same = match (&fetched, &held) {
             (MemberFetch::Came((_, RecordChange::Store { record, .. })), Some(held)) => {
@@ -174,7 +171,8 @@ impl Remote {
 
     /// The files that clients of this generation ask for as a matter of course.
     async fn essential_files(
-        self: &Arc<Self>,
+        &self,
+        inquiry: &Inquiry,
         document: &Arc<Target>,
         settled: &Settled,
     ) -> Vec<MemberFetch> {
@@ -187,15 +185,15 @@ impl Remote {
         let files = table
             .iter()
             .filter(essential)
-            .map(|(path, claim)| self.essential_file(document, path, claim, settled));
+            .map(|(path, claim)| self.essential_file(inquiry, document, (path, claim), settled));
         join_all(files).await
     }
 
     async fn essential_file(
-        self: &Arc<Self>,
+        &self,
+        inquiry: &Inquiry,
         document: &Arc<Target>,
-        path: &str,
-        claim: StoredClaim,
+        (path, claim): (&str, StoredClaim),
         settled: &Settled,
     ) -> MemberFetch {
         let Some(file) = admission::named_file(&document.entry, document.format, path) else {
@@ -221,10 +219,11 @@ impl Remote {
         }
         let file = Arc::new(file.stating(claim));
         if !named_by_digest {
-            return self.member(file, held, settled).await;
+            return self.member(inquiry, file, held, settled).await;
         }
         // Its name says which generation it is of: it needs no exchange, and may be kept as soon as it is there.
-        match self.flight(&file, Effort::IfDue).ready(true).await {
+        let (flight, _) = Arc::clone(&inquiry.port).launch(&file, Effort::IfDue);
+        match flight.ready(true).await {
             Ready::Done(Ok(_)) => MemberFetch::There,
             Ready::Done(Err(fault)) => {
                 fetched_of(&fault, || (Arc::clone(&file), RecordChange::Drop))
@@ -235,14 +234,20 @@ impl Remote {
 
     /// Fetches a file that is to be exchanged together with its document.
     async fn member(
-        self: &Arc<Self>,
+        &self,
+        inquiry: &Inquiry,
         member: Arc<Target>,
         held: Option<Arc<ArtifactRecord>>,
         settled: &Settled,
     ) -> MemberFetch {
-        let flight = Arc::new(Flight::detached(member.key.clone()));
+        let flight = Flight::detached(member.key.clone());
+        let job = Job {
+            inquiry,
+            flight: &flight,
+            wanted: &member,
+        };
         let prior = held.filter(|record| !matches!(record.content, Content::Negative { .. }));
-        match self.fetch(&flight, &member, prior, None, false).await {
+        match self.fetcher.fetch(job, prior, None, false).await {
             Ok((_, Some(change), _)) => MemberFetch::Came((member, change)),
             Ok((_, None, _)) => MemberFetch::Refused,
             Err((fault, _)) => fetched_of(&fault, || {
@@ -255,70 +260,6 @@ impl Remote {
                 )
             }),
         }
-    }
-
-    /// A companion, or another file of a generation whose name says nothing, is served as of the document that is held:
-    /// whoever asks for it has read that document (docs/adr/0023). `None` if this is no such file.
-    pub(crate) async fn of_generation(
-        self: &Arc<Self>,
-        wanted: &Arc<Target>,
-        came: Instant,
-    ) -> Result<Option<Settled>, Fault> {
-        let path = &wanted.spec.key_path;
-        let Some(generation) = wanted.member_of() else {
-            return Ok(None);
-        };
-        let is_companion = generation
-            .companions
-            .iter()
-            .any(|companion| companion.source.key_path == *path);
-        let document = wanted.with_client_encoding(generation.document);
-        let Some(document) = admission::document(wanted, document).map(Arc::new) else {
-            return Ok(None);
-        };
-        let storage = |error| crate::fault::storage_fault(&wanted.entry, &error);
-        let held = self.catalog.record(&document.key).await.map_err(storage)?;
-        let now = self.now();
-        let is_current = held
-            .filter(|held| held.blob().is_some())
-            .is_some_and(|held| {
-                let until = fresh_until(&held, document.class, &document.entry.repository.cache);
-                until.is_none_or(|until| now < until.plus(LEFT_BEHIND))
-            });
-        let mut arrived = None;
-        if !is_current {
-            let flight = self.flight(&document, Effort::IfDue);
-            let until = Self::patience(&document, &flight, came);
-            match self.ready_or_copy(&document, &flight, true, until).await {
-                Waited::Ready(Ready::Done(Ok(settled))) | Waited::Overdue(settled) => {
-                    arrived = Some(settled);
-                }
-                // Without its document a file stands for itself.
-                Waited::Ready(Ready::Done(Err(_)) | Ready::Filling(_)) => return Ok(None),
-            }
-        }
-        let Some(record) = self.catalog.record(&wanted.key).await.map_err(storage)? else {
-            return Ok(None);
-        };
-        if let Content::Negative { status } = record.content {
-            return Err(negative_fault(
-                wanted,
-                Remembered { status, over: None },
-                self.now(),
-            ));
-        }
-        let Some(open) = self.catalog.open_held(wanted, &record).await else {
-            return Ok(None);
-        };
-        if is_companion {
-            self.readings.note(&document.key, Instant::now());
-        }
-        let mut settled = self.settled_copy(wanted, record, open, None);
-        if let Some(document) = arrived {
-            (settled.status, settled.source, settled.reusable) =
-                (document.status, document.source, document.reusable);
-        }
-        Ok(Some(settled))
     }
 }
 

@@ -2,25 +2,25 @@
 //!
 //! A new generation is gathered behind the old one: its companions and the essential files are fetched and checked against
 //! it, and only then is it exchanged for the old one, all records in one transaction (hazard W10). What fetches the files
-//! stands in `members.rs`.
+//! stands in `companions.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use larder_core::{
-    ArtifactRecord, CacheStatus, Fault, ForwardReason, HeadVerdict, Source, fresh_until,
-};
+use larder_core::{ArtifactRecord, CacheStatus, ForwardReason, HeadVerdict, Source, fresh_until};
 use larder_formats::Generation;
 use tokio::time::Instant;
 
+use super::Generations;
+use super::member::{Incomplete, Member};
 use crate::catalog::{Commit, RecordChange};
 use crate::causes::warn_once;
+use crate::document::inquiry::Inquiry;
 use crate::document::load::DocumentSource;
-use crate::origin::remote::Remote;
-use crate::origin::remote::fly::Fetched;
-use crate::origin::remote::generation::companions::{Incomplete, Member};
-use crate::origin::remote::mirrors::UpstreamQuery;
+use crate::origin::remote::fetch::Job;
+use crate::origin::remote::outcome::Fetched;
+use crate::origin::remote::query::UpstreamQuery;
 use crate::origin::remote::routes::elsewhere;
 use crate::origin::remote::settle::head_verdict;
 use crate::target::Target;
@@ -46,13 +46,24 @@ struct Gathered {
     changed: bool,
 }
 
-impl Remote {
+impl Gathered {
+    /// Nothing is exchanged.
+    fn unchanged(arrived: Fetched) -> Self {
+        Self {
+            arrived,
+            members: Vec::new(),
+            changed: false,
+        }
+    }
+}
+
+impl Generations {
     /// The end of a flight for a document that heads a generation.
-    pub(crate) async fn land_generation(
+    pub(in crate::origin::remote) async fn land_generation(
         self: &Arc<Self>,
-        flight: Arc<Flight>,
-        wanted: Arc<Target>,
-        generation: Generation,
+        inquiry: &Inquiry,
+        flight: &Arc<Flight>,
+        (wanted, generation): (&Arc<Target>, &Generation),
         arrived: Fetched,
         began: Instant,
     ) {
@@ -70,18 +81,14 @@ impl Remote {
             members,
             changed,
         } = if is_news {
-            self.gather(&wanted, &generation, arrived, prior.as_ref())
+            self.gather(inquiry, (wanted, generation), arrived, prior.as_ref())
                 .await
         } else {
-            Gathered {
-                arrived,
-                members: Vec::new(),
-                changed: false,
-            }
+            Gathered::unchanged(arrived)
         };
         let Some(change) = change else {
             flight.finish(Ok(settled));
-            self.flights.remove(&flight);
+            self.transfers.flights.remove(flight);
             return;
         };
         let replaced = prior.filter(|_| changed);
@@ -90,29 +97,30 @@ impl Remote {
             // The files of the new generation are visible before it is.
             self.catalog.barrier().await;
             restated = self
-                .restated_by_generation(&wanted, prior, &settled, &members)
+                .landings
+                .restated_by_generation(wanted, prior, &settled, &members)
                 .await;
-            self.until_unread(&wanted, prior, began).await;
+            self.until_unread(wanted, prior, began).await;
         }
         let commit = |wanted, change, replaces| Commit {
             wanted,
-            landing: self.transfers.landing(&flight),
+            landing: self.transfers.landing(flight),
             change,
             replaces,
         };
-        let mut commits = vec![commit(Arc::clone(&wanted), change, replaces)];
+        let mut commits = vec![commit(Arc::clone(wanted), change, replaces)];
         commits.extend(
             members
                 .into_iter()
                 .map(|(member, change)| commit(member, change, None)),
         );
-        self.exchange(&wanted, commits, &restated).await;
+        self.landings.exchange(wanted, commits, &restated).await;
         self.readings.landed(&wanted.key);
         if changed {
             self.catalog.supersede(&wanted.entry);
-            self.documents.read_ahead(&wanted, &settled.record);
+            self.documents.read_ahead(wanted, &settled.record);
             if let Some(prior) = replaced {
-                self.retire(&wanted, prior, Arc::clone(&settled.record));
+                self.retire(wanted, prior, Arc::clone(&settled.record));
             }
         }
         flight.finish(Ok(settled));
@@ -143,49 +151,33 @@ impl Remote {
 
     /// Fetches what goes with a document that has just been fetched or found unchanged.
     async fn gather(
-        self: &Arc<Self>,
-        wanted: &Arc<Target>,
-        generation: &Generation,
+        &self,
+        inquiry: &Inquiry,
+        (wanted, generation): (&Arc<Target>, &Generation),
         mut arrived: Fetched,
         prior: Option<&Arc<ArtifactRecord>>,
     ) -> Gathered {
-        let until = Instant::now()
-            + if prior.is_some() {
-                PATIENCE
-            } else {
-                FIRST_PATIENCE
-            };
+        let patience = prior.map_or(FIRST_PATIENCE, |_| PATIENCE);
+        let until = Instant::now() + patience;
         let mut attempt = 0;
         loop {
             attempt += 1;
             let changed = prior.is_none_or(|prior| prior.blob() != arrived.0.record.blob());
             let before = prior.filter(|_| changed);
             if let Some(before) = before
-                && self.is_rollback(wanted, before, &arrived.0).await
-                && let Some(kept) = self.keep(wanted, before, "rollback-refused", true).await
+                && let Some(kept) = self.unless_rollback(wanted, before, &arrived.0).await
             {
-                warn_once!(
-                    wanted,
-                    "rollback",
-                    "the upstream offers an older revision than before; the newer one is kept (no_rollback)"
-                );
-                return Gathered {
-                    arrived: kept,
-                    members: Vec::new(),
-                    changed: false,
-                };
+                return Gathered::unchanged(kept);
             }
             let around = self
-                .fetch_members(wanted, generation, &arrived.0, before, until)
+                .fetch_members(inquiry, (wanted, generation), &arrived.0, before, until)
                 .await;
-            let incomplete = match around.incomplete {
-                None if around.signed
-                    && changed
-                    && self.has_moved_on(wanted, &arrived.0.record).await =>
-                {
-                    Some(Incomplete::MissingFiles)
-                }
-                incomplete => incomplete,
+            let is_signed_anew = around.incomplete.is_none() && around.signed && changed;
+            let incomplete = if is_signed_anew && self.has_moved_on(wanted, &arrived.0.record).await
+            {
+                Some(Incomplete::MissingFiles)
+            } else {
+                around.incomplete
             };
             let gathered = |arrived| Gathered {
                 arrived,
@@ -195,36 +187,72 @@ impl Remote {
             let Some(incomplete) = incomplete else {
                 return gathered(arrived);
             };
-            let mut settled_for = attempt >= ATTEMPTS
+            let is_last = attempt >= ATTEMPTS
                 || matches!(incomplete, Incomplete::Unreachable)
                 || Instant::now() >= until;
-            if !settled_for {
-                tokio::time::sleep(PAUSE).await;
-                let now = self.read_again(wanted, prior).await;
-                let moved = now
-                    .as_ref()
-                    .is_some_and(|now| now.0.record.blob() != arrived.0.record.blob());
+            if !is_last {
+                let now = self.read_moved(inquiry, wanted, prior, &arrived.0).await;
                 // An upstream that says the same twice means it.
-                settled_for = !moved && incomplete == Incomplete::MissingFiles && attempt > 1;
-                if let Some(now) = now.filter(|_| moved) {
-                    arrived = now;
+                let means_it = incomplete == Incomplete::MissingFiles && attempt > 1;
+                match now {
+                    Some(now) => {
+                        arrived = now;
+                        continue;
+                    }
+                    None if !means_it => continue,
+                    None => {}
                 }
             }
-            if settled_for {
-                if let Some(before) =
-                    before.filter(|before| self.prefers(wanted, before, incomplete))
-                    && let Some(kept) = self.keep(wanted, before, "stale-generation", false).await
-                {
-                    Self::warn_of_incomplete(wanted, incomplete);
-                    return Gathered {
-                        arrived: kept,
-                        members: Vec::new(),
-                        changed: false,
-                    };
-                }
-                return gathered(arrived);
-            }
+            return match self.prefer(wanted, before, incomplete).await {
+                Some(kept) => Gathered::unchanged(kept),
+                None => gathered(arrived),
+            };
         }
+    }
+
+    /// The generation before, where the upstream offers an older one than that and the operator forbids it.
+    async fn unless_rollback(
+        &self,
+        wanted: &Arc<Target>,
+        before: &Arc<ArtifactRecord>,
+        now: &Settled,
+    ) -> Option<Fetched> {
+        if !self.is_rollback(wanted, before, now).await {
+            return None;
+        }
+        let kept = self.keep(wanted, before, "rollback-refused", true).await?;
+        warn_once!(
+            wanted,
+            "rollback",
+            "the upstream offers an older revision than before; the newer one is kept (no_rollback)"
+        );
+        Some(kept)
+    }
+
+    /// The generation before, if it is better than one that is not complete.
+    async fn prefer(
+        &self,
+        wanted: &Arc<Target>,
+        before: Option<&Arc<ArtifactRecord>>,
+        incomplete: Incomplete,
+    ) -> Option<Fetched> {
+        let before = before.filter(|before| self.prefers(wanted, before, incomplete))?;
+        let kept = self.keep(wanted, before, "stale-generation", false).await?;
+        Self::warn_of_incomplete(wanted, incomplete);
+        Some(kept)
+    }
+
+    /// The document as the upstream has it a moment later, if it is another one by then.
+    async fn read_moved(
+        &self,
+        inquiry: &Inquiry,
+        wanted: &Arc<Target>,
+        prior: Option<&Arc<ArtifactRecord>>,
+        arrived: &Settled,
+    ) -> Option<Fetched> {
+        tokio::time::sleep(PAUSE).await;
+        let now = self.read_again(inquiry, wanted, prior).await?;
+        (now.0.record.blob() != arrived.record.blob()).then_some(now)
     }
 
     fn warn_of_incomplete(wanted: &Target, incomplete: Incomplete) {
@@ -256,7 +284,7 @@ impl Remote {
 
     /// The copy that was held before, as what the flight came to.
     async fn keep(
-        self: &Arc<Self>,
+        &self,
         wanted: &Arc<Target>,
         before: &Arc<ArtifactRecord>,
         detail: &'static str,
@@ -295,7 +323,7 @@ impl Remote {
 
     /// Whether a new document is older than the one held, and the operator forbids that.
     async fn is_rollback(
-        self: &Arc<Self>,
+        &self,
         wanted: &Arc<Target>,
         before: &ArtifactRecord,
         now: &Settled,
@@ -325,7 +353,7 @@ impl Remote {
     }
 
     /// Whether the upstream's document has changed since: its signature may then be of the next generation.
-    async fn has_moved_on(self: &Arc<Self>, wanted: &Arc<Target>, record: &ArtifactRecord) -> bool {
+    async fn has_moved_on(&self, wanted: &Arc<Target>, record: &ArtifactRecord) -> bool {
         if !record.has_validators() {
             return false;
         }
@@ -339,14 +367,14 @@ impl Remote {
             unless_changed: Some(record),
             ..UpstreamQuery::default()
         };
-        let mut answer = self.ask(wanted, &ask).await;
+        let mut answer = self.mirrors.ask(wanted, &ask).await;
         if is_led
             && !answer
                 .as_ref()
                 .is_ok_and(|arrival| matches!(arrival.response.status.as_u16(), 200 | 304))
         {
             ask.claimed = None;
-            answer = self.ask(wanted, &ask).await;
+            answer = self.mirrors.ask(wanted, &ask).await;
         }
         answer.is_ok_and(|arrival| {
             head_verdict(wanted, &arrival.response, record) == HeadVerdict::Changed
@@ -355,14 +383,18 @@ impl Remote {
 
     /// The document as the upstream has it now.
     async fn read_again(
-        self: &Arc<Self>,
+        &self,
+        inquiry: &Inquiry,
         wanted: &Arc<Target>,
         prior: Option<&Arc<ArtifactRecord>>,
     ) -> Option<Fetched> {
-        let flight = Arc::new(Flight::detached(wanted.key.clone()));
-        let arrived: Result<Fetched, (Fault, _)> = self
-            .fetch(&flight, wanted, prior.cloned(), None, false)
-            .await;
+        let flight = Flight::detached(wanted.key.clone());
+        let job = Job {
+            inquiry,
+            flight: &flight,
+            wanted,
+        };
+        let arrived = self.fetcher.fetch(job, prior.cloned(), None, false).await;
         let (mut settled, change, _) = arrived.ok()?;
         if prior.is_some() {
             settled.status.forward = Some(ForwardReason::Stale);

@@ -7,9 +7,9 @@ use std::time::Duration;
 use larder_core::{ArtifactRecord, SourceKey};
 use larder_storage::StorageError;
 
+use super::Generations;
 use crate::document::claim_table::ClaimTable;
 use crate::keys::same_origin;
-use crate::origin::remote::Remote;
 use crate::target::Target;
 
 /// How long the files of a generation stay readable after it.
@@ -17,25 +17,25 @@ const GRACE: Duration = Duration::from_hours(24);
 /// Records looked at together.
 const PAGE: u32 = 500;
 
-impl Remote {
+impl Generations {
     /// After an exchange, behind the scenes: the files named by their digest that stand beside the document and that it no
     /// longer names begin their last day, or have had it.
-    pub(crate) fn retire(
+    pub(super) fn retire(
         self: &Arc<Self>,
         document: &Arc<Target>,
         before: Arc<ArtifactRecord>,
         after: Arc<ArtifactRecord>,
     ) {
-        let (engine, document) = (Arc::clone(self), Arc::clone(document));
+        let (generations, document) = (Arc::clone(self), Arc::clone(document));
         tokio::spawn(async move {
             let tables = (
-                engine.documents.claim_table(&document, &before).await,
-                engine.documents.claim_table(&document, &after).await,
+                generations.documents.claim_table(&document, &before).await,
+                generations.documents.claim_table(&document, &after).await,
             );
             let (Ok(before), Ok(after)) = tables else {
                 return;
             };
-            if let Err(error) = engine.retire_files(&document, &before, &after).await {
+            if let Err(error) = generations.retire_files(&document, &before, &after).await {
                 tracing::warn!(%error, key = %document.key, "files of earlier generations were not looked through");
             }
         });

@@ -9,20 +9,19 @@ use futures_util::StreamExt as _;
 use larder_core::{ErrorCode, Hasher};
 use larder_formats::Identifier;
 use larder_storage::Spool;
-use larder_upstream::{BodyStream, Framing, UpstreamErrorKind};
+use larder_upstream::{BodyStream, Framing, UpstreamError, UpstreamErrorKind};
 use tokio::time::Instant;
 
 use crate::budget::{BudgetKind, Lease};
 use crate::counters::count;
-use crate::document::expectation::Expectation;
 use crate::fault::{FetchError, too_much_under_way};
-use crate::origin::remote::Remote;
-use crate::origin::remote::mirrors::Arrival;
-use crate::origin::remote::resume::{Cut, FirstAnswer, Joined, Rest};
 use crate::repositories::mirror::Mirror;
 use crate::target::Target;
+use crate::transfer::Transfers;
 use crate::transfer::fill::Fill;
 use crate::transfer::received::Received;
+use crate::transfer::resume::{Cut, FirstAnswer, Joined, Rest, Supply};
+use crate::transfer::verify::Inspector;
 
 /// Chunks up to this size are hashed and written where they arrive; larger ones on a blocking thread.
 const INLINE: usize = 64 << 10;
@@ -35,7 +34,9 @@ const PUBLISH_AFTER: Duration = Duration::from_millis(8);
 const RESUMES: u32 = 3;
 
 /// Takes bytes in and makes them visible to followers.
-pub(crate) struct Intake {
+pub(super) struct Intake<'t> {
+    transfers: &'t Transfers,
+    wanted: &'t Target,
     fill: Arc<Fill>,
     /// `None` once the ring has taken over, or while a blocking thread has it.
     spool: Option<Spool>,
@@ -66,12 +67,25 @@ pub(crate) struct Intake {
     has_waited: bool,
 }
 
-impl Intake {
-    pub(crate) fn new(
-        engine: &Arc<Remote>,
-        wanted: &Target,
+/// A body as it comes, and who sends it.
+pub(super) struct Coming {
+    pub(super) body: BodyStream,
+    pub(super) mirror: Option<Arc<Mirror>>,
+}
+
+/// How often a body has been taken up again, and how far it had come then.
+#[derive(Default)]
+struct Resumes {
+    count: u32,
+    at: u64,
+}
+
+impl<'t> Intake<'t> {
+    pub(super) fn new(
+        transfers: &'t Transfers,
+        wanted: &'t Target,
         fill: &Arc<Fill>,
-        expectation: &Expectation,
+        inspector: &impl Inspector,
         ring_capacity: usize,
     ) -> Self {
         let max_size = wanted
@@ -84,7 +98,7 @@ impl Intake {
         let spool = if too_large {
             None
         } else {
-            engine.transfers.new_spool()
+            transfers.new_spool()
         };
         if let Some(spool) = &spool {
             fill.set_spool(spool.reader());
@@ -93,6 +107,8 @@ impl Intake {
         }
         let is_kept = spool.is_some();
         Self {
+            transfers,
+            wanted,
             fill: Arc::clone(fill),
             in_ring: !is_kept,
             ring_capacity: ring_capacity as u64,
@@ -101,13 +117,8 @@ impl Intake {
             spool,
             keep_up_to,
             measures: Measures {
-                hasher: Hasher::new(
-                    &expectation.algorithms(wanted.format.profile().usual_digests, is_kept),
-                ),
-                identifier: wanted
-                    .format
-                    .identifier(&wanted.spec.key_path)
-                    .filter(|_| expectation.expects_digest()),
+                hasher: Hasher::new(&inspector.algorithms(is_kept)),
+                identifier: inspector.identifier().filter(|_| fill.expects_digest),
             },
             written: 0,
             published: 0,
@@ -124,62 +135,90 @@ impl Intake {
         }
     }
 
-    pub(crate) async fn run(
+    /// Takes the whole body in, whoever sends its parts.
+    pub(super) async fn run(
         mut self,
-        engine: &Arc<Remote>,
-        wanted: &Arc<Target>,
-        arrival: Arrival,
+        mut coming: Coming,
+        supply: &impl Supply,
     ) -> Result<Received, FetchError> {
-        let first = FirstAnswer::of(wanted, &arrival);
-        let several = wanted.entry.mirrors.len() > 1;
+        let has_several = self.wanted.entry.mirrors.len() > 1;
+        let first = FirstAnswer::new(
+            &self.fill.draft.headers,
+            coming.body.declared_length(),
+            coming.mirror.as_ref(),
+            has_several,
+        );
         let can_be_joined = first.has_strong_tag() || self.fill.expects_digest;
-        let (mut body, mut mirror) = (arrival.response.body, arrival.mirror);
         // A mirror that is merely slow is left at most once: the others may be no faster.
-        self.pace.is_watched = several && can_be_joined;
-        let mut resumes = 0;
-        let mut resumed_at = 0;
+        self.pace.is_watched = has_several && can_be_joined;
+        let mut resumes = Resumes::default();
         loop {
-            match self.drain(engine, wanted, &mut body).await {
-                Ok(()) => break,
+            match self.drain(&mut coming.body).await {
+                Ok(()) => return self.received(&coming.body),
                 Err(Broken::Fatal(no_body)) => return Err(no_body),
                 Err(Broken::Slow) => {
                     self.pace.is_watched = false;
-                    let Some(slow) = &mirror else { continue };
-                    let message = format!(
-                        "it sent less than {} bytes a second",
-                        Pace::LEAST / Pace::WINDOW.as_secs()
-                    );
-                    engine.put_aside(
-                        wanted,
-                        slow,
-                        &FetchError::unusable(ErrorCode::UpstreamSlow, message),
-                    );
-                    let cut = self.cut(slice::from_ref(slow));
-                    // Whatever comes of it, the body that is slow is still there.
-                    if let Ok(rest) = first.resume(engine, wanted, &cut).await
-                        && rest.joined != Joined::IfTheSame
+                    if let Some(faster) = self.faster(coming.mirror.as_ref(), &first, supply).await
                     {
-                        (body, mirror) = self.adopt(wanted, rest);
+                        coming = faster;
                     }
                 }
                 Err(Broken::Cut(error)) => {
-                    let progress = resumes == 0 || self.written > resumed_at;
-                    if resumes >= RESUMES || !progress || !(several || can_be_joined) {
+                    if !(has_several || can_be_joined) {
                         return Err(error);
                     }
-                    if let Some(mirror) = &mirror {
-                        engine.put_aside(wanted, mirror, &error);
-                    }
-                    self.publish();
-                    resumes += 1;
-                    resumed_at = self.written;
-                    let Ok(rest) = first.resume(engine, wanted, &self.cut(&[])).await else {
-                        return Err(error);
-                    };
-                    (body, mirror) = self.adopt(wanted, rest);
+                    coming = self
+                        .rest(coming.mirror.as_ref(), error, &first, supply, &mut resumes)
+                        .await?;
                 }
             }
         }
+    }
+
+    /// The same body from another mirror than the one that is slow. Whatever comes of asking, the body that is slow is still there.
+    async fn faster(
+        &mut self,
+        slow: Option<&Arc<Mirror>>,
+        first: &FirstAnswer,
+        supply: &impl Supply,
+    ) -> Option<Coming> {
+        let slow = slow?;
+        let message = format!(
+            "it sent less than {} bytes a second",
+            Pace::LEAST / Pace::WINDOW.as_secs()
+        );
+        let why = FetchError::unusable(ErrorCode::UpstreamSlow, message);
+        supply.put_aside(slow, &why);
+        let rest = first
+            .resume(supply, &self.cut(slice::from_ref(slow)))
+            .await?;
+        (rest.joined != Joined::IfTheSame).then(|| self.adopt(rest))
+    }
+
+    /// The rest of a body that was cut; `error` again if it has been cut too often, or nobody has the rest.
+    async fn rest(
+        &mut self,
+        broke_off: Option<&Arc<Mirror>>,
+        error: FetchError,
+        first: &FirstAnswer,
+        supply: &impl Supply,
+        resumes: &mut Resumes,
+    ) -> Result<Coming, FetchError> {
+        let progress = resumes.count == 0 || self.written > resumes.at;
+        if resumes.count >= RESUMES || !progress {
+            return Err(error);
+        }
+        if let Some(mirror) = broke_off {
+            supply.put_aside(mirror, &error);
+        }
+        self.publish();
+        (resumes.count, resumes.at) = (resumes.count + 1, self.written);
+        let rest = first.resume(supply, &self.cut(&[])).await.ok_or(error)?;
+        Ok(self.adopt(rest))
+    }
+
+    /// What has come in, when `last`, its last part, has ended.
+    fn received(mut self, last: &BodyStream) -> Result<Received, FetchError> {
         if self.skip > 0 || self.total.is_some_and(|total| total != self.written) {
             return Err(FetchError::unusable(
                 ErrorCode::UpstreamCut,
@@ -192,7 +231,7 @@ impl Intake {
             identities: self.measures.identifier.map(Identifier::finish),
             spool: self.spool,
             length: self.written,
-            end_marked: self.total.is_some() || body.framing() != Framing::ConnectionClose,
+            end_marked: self.total.is_some() || last.framing() != Framing::ConnectionClose,
             needs_digest: self.needs_digest,
             of_another_mirror: self.of_another_mirror,
         })
@@ -207,24 +246,22 @@ impl Intake {
     }
 
     /// Goes on with the rest that another answer brings.
-    fn adopt(&mut self, wanted: &Target, rest: Rest) -> (BodyStream, Option<Arc<Mirror>>) {
+    fn adopt(&mut self, rest: Rest) -> Coming {
         self.skip = rest.known;
         self.compares = rest.joined == Joined::IfTheSame;
         self.compared = 0;
         self.needs_digest |= rest.joined == Joined::ByDigest;
         self.of_another_mirror |= rest.of_another_mirror;
         self.total = self.total.or(rest.total);
-        count(&wanted.entry.counters.fills_resumed);
-        (rest.body, rest.mirror)
+        count(&self.wanted.entry.counters.fills_resumed);
+        Coming {
+            body: rest.body,
+            mirror: rest.mirror,
+        }
     }
 
     /// Takes the body until it ends.
-    async fn drain(
-        &mut self,
-        engine: &Arc<Remote>,
-        wanted: &Target,
-        body: &mut BodyStream,
-    ) -> Result<(), Broken> {
+    async fn drain(&mut self, body: &mut BodyStream) -> Result<(), Broken> {
         loop {
             let began = Instant::now();
             let next = if self.published < self.written {
@@ -244,45 +281,25 @@ impl Intake {
             match next {
                 None => return Ok(()),
                 Some(Ok(chunk)) => {
-                    let counters = &wanted.entry.counters;
+                    let counters = &self.wanted.entry.counters;
                     counters
                         .upstream_bytes
                         .fetch_add(chunk.len() as u64, std::sync::atomic::Ordering::Relaxed);
                     let is_slow = self.pace.is_slow(chunk.len());
-                    self.take(engine, wanted, chunk)
-                        .await
-                        .map_err(Broken::Fatal)?;
-                    engine
-                        .refuse_oversized(wanted, Some(self.written))
+                    self.take(chunk).await.map_err(Broken::Fatal)?;
+                    self.transfers
+                        .refuse_oversized(self.wanted, Some(self.written))
                         .map_err(Broken::Fatal)?;
                     if is_slow {
                         return Err(Broken::Slow);
                     }
                 }
-                Some(Err(error)) => {
-                    let cut = matches!(
-                        error.kind,
-                        UpstreamErrorKind::Truncated
-                            | UpstreamErrorKind::TimedOut
-                            | UpstreamErrorKind::Protocol
-                            | UpstreamErrorKind::Unreachable
-                    );
-                    return Err(if cut {
-                        Broken::Cut(error.into())
-                    } else {
-                        Broken::Fatal(error.into())
-                    });
-                }
+                Some(Err(error)) => return Err(Broken::by(error)),
             }
         }
     }
 
-    async fn take(
-        &mut self,
-        engine: &Remote,
-        wanted: &Target,
-        mut chunk: Bytes,
-    ) -> Result<(), FetchError> {
+    async fn take(&mut self, mut chunk: Bytes) -> Result<(), FetchError> {
         if self.skip > 0 {
             let known = self.skip.min(chunk.len() as u64);
             self.skip -= known;
@@ -298,12 +315,11 @@ impl Intake {
             return Ok(());
         }
         let length = chunk.len() as u64;
-        if wanted.spec.is_document && !self.has_waited && self.written + length > LONG {
+        if self.wanted.spec.is_document && !self.has_waited && self.written + length > LONG {
             self.has_waited = true;
-            let repository = wanted.entry.repository.name.as_str();
-            let arrival = engine
-                .budgets
-                .place_if_any(BudgetKind::Arrivals, repository);
+            let repository = self.wanted.entry.repository.name.as_str();
+            let budgets = &self.transfers.budgets;
+            let arrival = budgets.place_if_any(BudgetKind::Arrivals, repository);
             self.arrival = arrival.await;
         }
         if !self.in_ring && self.written + length > self.keep_up_to {
@@ -311,9 +327,9 @@ impl Intake {
         }
         if self.in_ring {
             self.measures.update(&chunk);
-            self.push(engine, wanted, chunk).await?;
+            self.push(chunk).await?;
         } else {
-            self.write(engine, wanted, chunk).await?;
+            self.write(chunk).await?;
         }
         let was_empty = self.written == 0;
         self.written += length;
@@ -327,23 +343,17 @@ impl Intake {
     }
 
     /// Adds to what is in memory, for which there must be room first: as much as the body has, or the ring may hold.
-    async fn push(
-        &mut self,
-        engine: &Remote,
-        wanted: &Target,
-        chunk: Bytes,
-    ) -> Result<(), FetchError> {
+    async fn push(&mut self, chunk: Bytes) -> Result<(), FetchError> {
+        let budgets = &self.transfers.budgets;
+        let repository = self.wanted.entry.repository.name.as_str();
         let after = self.written - self.ring_from + chunk.len() as u64;
         while self.room < after.min(self.ring_capacity) {
             let whole = self.total.map(|total| total.saturating_sub(self.ring_from));
             let more = whole
-                .unwrap_or(self.room + engine.limits.ring_bytes as u64)
+                .unwrap_or(self.room + self.transfers.limits.ring_bytes as u64)
                 .clamp(after, self.ring_capacity.max(after))
                 - self.room;
-            let repository = wanted.entry.repository.name.as_str();
-            let leased = engine
-                .budgets
-                .lease(BudgetKind::UnkeptBytes, repository, more);
+            let leased = budgets.lease(BudgetKind::UnkeptBytes, repository, more);
             let lease = leased.await.map_err(too_much_under_way)?;
             self.fill.holds(lease);
             self.room += more;
@@ -356,12 +366,7 @@ impl Intake {
         })
     }
 
-    async fn write(
-        &mut self,
-        engine: &Remote,
-        wanted: &Target,
-        chunk: Bytes,
-    ) -> Result<(), FetchError> {
+    async fn write(&mut self, chunk: Bytes) -> Result<(), FetchError> {
         let Some(mut spool) = self.spool.take() else {
             return Err(FetchError::unusable(
                 ErrorCode::Internal,
@@ -391,12 +396,12 @@ impl Intake {
         match written {
             Ok(()) => self.spool = Some(spool),
             Err(error) => {
-                engine.catalog.trouble().warn_not_kept(&error);
+                self.transfers.catalog.trouble().warn_not_kept(&error);
                 if spool.truncate_to(self.written).is_err() {
                     tracing::debug!("the tail of a spool was not cut off; it is never read");
                 }
                 self.enter_ring();
-                self.push(engine, wanted, chunk).await?;
+                self.push(chunk).await?;
             }
         }
         Ok(())
@@ -468,4 +473,22 @@ enum Broken {
     Slow,
     Cut(FetchError),
     Fatal(FetchError),
+}
+
+impl Broken {
+    /// Whether others may have the rest is seen by how the body ended.
+    fn by(error: UpstreamError) -> Self {
+        let cut = matches!(
+            error.kind,
+            UpstreamErrorKind::Truncated
+                | UpstreamErrorKind::TimedOut
+                | UpstreamErrorKind::Protocol
+                | UpstreamErrorKind::Unreachable
+        );
+        if cut {
+            Self::Cut(error.into())
+        } else {
+            Self::Fatal(error.into())
+        }
+    }
 }

@@ -4,26 +4,38 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode, header};
-use larder_core::is_strong_tag;
-use larder_upstream::{BodyStream, Resume};
-use url::Url;
+use larder_core::{StoredHeaders, is_strong_tag};
+use larder_upstream::{BodyStream, Resume, UpstreamResponse};
 
-use crate::origin::remote::Remote;
-use crate::origin::remote::download::stored_headers;
-use crate::origin::remote::mirrors::{Arrival, UpstreamQuery};
-use crate::origin::remote::places::is_hint;
+use crate::fault::FetchError;
 use crate::repositories::mirror::Mirror;
-use crate::target::Target;
+
+/// Whoever a body came from, or others who have the same: asked for the rest of it when it was cut.
+pub(crate) trait Supply: Send + Sync {
+    /// The answer to a question for `rest`; `None` if nobody answers.
+    fn rest(&self, rest: Resume, cut: &Cut<'_>) -> impl Future<Output = Option<Answered>> + Send;
+
+    /// This mirror has cut the body, or is too slow.
+    fn put_aside(&self, mirror: &Arc<Mirror>, why: &FetchError);
+}
+
+/// An answer that may bring the rest of a body.
+pub(crate) struct Answered {
+    pub(crate) response: UpstreamResponse,
+    /// What is kept of its head.
+    pub(crate) headers: StoredHeaders,
+    pub(crate) mirror: Option<Arc<Mirror>>,
+}
 
 /// What is needed to take a cut download up again.
-pub(crate) struct FirstAnswer {
+pub(super) struct FirstAnswer {
     etag: Option<String>,
     last_modified: Option<String>,
     coding: Option<String>,
     total: Option<u64>,
     mirror: Option<Arc<Mirror>>,
-    /// The place that was asked instead of the usual one.
-    claimed: Option<Url>,
+    /// Whether there is more than one mirror.
+    has_several: bool,
 }
 
 /// Where a download was cut.
@@ -39,7 +51,7 @@ pub(crate) struct Cut<'a> {
 
 /// What says that two parts belong together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Joined {
+pub(super) enum Joined {
     /// The same strong tag.
     ByTag,
     /// The digest, at the end.
@@ -49,29 +61,33 @@ pub(crate) enum Joined {
 }
 
 /// The rest of a body.
-pub(crate) struct Rest {
-    pub(crate) body: BodyStream,
+pub(super) struct Rest {
+    pub(super) body: BodyStream,
     /// Bytes at its start that are there already.
-    pub(crate) known: u64,
+    pub(super) known: u64,
     /// Length of the whole, if this answer states it.
-    pub(crate) total: Option<u64>,
-    pub(crate) joined: Joined,
+    pub(super) total: Option<u64>,
+    pub(super) joined: Joined,
     /// Who sends it.
-    pub(crate) mirror: Option<Arc<Mirror>>,
+    pub(super) mirror: Option<Arc<Mirror>>,
     /// Whether the validators of the first answer are not those of this one.
-    pub(crate) of_another_mirror: bool,
+    pub(super) of_another_mirror: bool,
 }
 
 impl FirstAnswer {
-    pub(crate) fn of(wanted: &Target, arrival: &Arrival) -> Self {
-        let headers = stored_headers(wanted, &arrival.response.headers);
+    pub(super) fn new(
+        headers: &StoredHeaders,
+        total: Option<u64>,
+        mirror: Option<&Arc<Mirror>>,
+        has_several: bool,
+    ) -> Self {
         Self {
-            etag: headers.etag,
-            last_modified: headers.last_modified,
-            coding: headers.content_encoding,
-            total: arrival.response.body.declared_length(),
-            mirror: arrival.mirror.clone(),
-            claimed: arrival.claimed.clone(),
+            etag: headers.etag.clone(),
+            last_modified: headers.last_modified.clone(),
+            coding: headers.content_encoding.clone(),
+            total,
+            mirror: mirror.cloned(),
+            has_several,
         }
     }
 
@@ -79,83 +95,46 @@ impl FirstAnswer {
         self.etag.as_deref().filter(|tag| is_strong_tag(tag))
     }
 
-    pub(crate) fn has_strong_tag(&self) -> bool {
+    pub(super) fn has_strong_tag(&self) -> bool {
         self.strong_tag().is_some()
     }
 
-    /// Asks for the rest, from the first URL again: a signed one may have expired. Where there are several mirrors, the one that broke
-    /// off has been put aside, and the others are asked first. Where another place than the usual one does not go on, the usual one
-    /// is asked, if it has the last word or a digest will tell.
-    pub(crate) async fn resume(
-        &self,
-        engine: &Arc<Remote>,
-        wanted: &Arc<Target>,
-        cut: &Cut<'_>,
-    ) -> Result<Rest, ()> {
-        let several = wanted.entry.mirrors.len() > 1;
+    /// Asks for the rest. Where there are several mirrors, the one that broke off has been put aside, and the others are asked first.
+    pub(super) async fn resume(&self, supply: &impl Supply, cut: &Cut<'_>) -> Option<Rest> {
         // Mirrors agree on digests more often than on tags.
-        let vouched = several && cut.expects_digest;
-        let if_range = if vouched {
-            None
-        } else {
-            self.strong_tag().map(str::to_owned)
-        };
-        let resume = Some(Resume {
+        let vouched = self.has_several && cut.expects_digest;
+        let if_range = self.strong_tag().filter(|_| !vouched);
+        let rest = Resume {
             offset: cut.offset,
-            if_range: if_range.unwrap_or_default(),
+            if_range: if_range.unwrap_or_default().to_owned(),
             vouched,
-        });
-        let mut ask = UpstreamQuery {
-            claimed: self.claimed.clone(),
-            resume,
-            avoid: cut.avoid,
-            ..UpstreamQuery::default()
         };
-        let mut answer = engine.ask(wanted, &ask).await;
-        let goes_on = |arrival: &Arrival| {
-            matches!(
-                arrival.response.status,
-                StatusCode::OK | StatusCode::PARTIAL_CONTENT
-            )
-        };
-        let has_usual =
-            ask.claimed.is_some() && (cut.expects_digest || is_hint(wanted, ask.claimed.as_ref()));
-        if has_usual && !answer.as_ref().is_ok_and(goes_on) {
-            ask.claimed = None;
-            answer = engine.ask(wanted, &ask).await;
-        }
-        self.join(wanted, answer.map_err(drop)?, cut, vouched)
+        let answered = supply.rest(rest, cut).await?;
+        self.join(answered, cut, vouched)
     }
 
-    fn join(
-        &self,
-        wanted: &Target,
-        arrival: Arrival,
-        cut: &Cut<'_>,
-        vouched: bool,
-    ) -> Result<Rest, ()> {
-        let Arrival {
-            response, mirror, ..
-        } = arrival;
-        let now = stored_headers(wanted, &response.headers);
+    fn join(&self, answered: Answered, cut: &Cut<'_>, vouched: bool) -> Option<Rest> {
+        let Answered {
+            response,
+            headers: now,
+            mirror,
+        } = answered;
         let elsewhere = mirror.as_ref().map(Arc::as_ptr) != self.mirror.as_ref().map(Arc::as_ptr);
         let same_tag = self.strong_tag().is_none() || now.etag.as_deref() == self.strong_tag();
         let same_date = now.last_modified == self.last_modified;
         if now.content_encoding != self.coding || !(same_tag || elsewhere || vouched) {
-            return Err(());
+            return None;
         }
         let declared = response.body.declared_length();
         let by_tag = self.has_strong_tag() && same_tag && (same_date || !elsewhere);
         let (known, total, joined) = match response.status {
             StatusCode::PARTIAL_CONTENT => {
-                let total = self
-                    .continues(&response.headers, cut.offset, declared)
-                    .ok_or(())?;
+                let total = self.continues(&response.headers, cut.offset, declared)?;
                 // Without a tag only the digest can tell, be it from the same server or from another.
                 let joined = match (by_tag, cut.expects_digest) {
                     (true, _) => Joined::ByTag,
                     (false, true) => Joined::ByDigest,
-                    (false, false) => return Err(()),
+                    (false, false) => return None,
                 };
                 (0, Some(total), joined)
             }
@@ -168,10 +147,10 @@ impl FirstAnswer {
                 };
                 (cut.offset, declared, joined)
             }
-            _ => return Err(()),
+            _ => return None,
         };
         let of_another_mirror = elsewhere && !(same_tag && same_date);
-        Ok(Rest {
+        Some(Rest {
             body: response.body,
             known,
             total,
@@ -212,7 +191,7 @@ mod tests {
             coding: None,
             total,
             mirror: None,
-            claimed: None,
+            has_several: false,
         }
         .continues(&headers, 100, declared)
     }

@@ -8,8 +8,8 @@ use larder_core::ErrorCode;
 
 use crate::budget::{BudgetKind, Lease, Usage};
 use crate::fault::{FetchError, too_much_under_way};
-use crate::origin::remote::Remote;
 use crate::target::Target;
+use crate::transfer::Transfers;
 use crate::transfer::audience::Audience;
 use crate::transfer::fill::Fill;
 use crate::transfer::flight::Flight;
@@ -24,15 +24,15 @@ const LEAST_READ: u64 = 80 << 10;
 
 /// Why a flight has no place.
 #[derive(Debug)]
-pub(super) enum NoPlace {
+pub(crate) enum NoPlace {
     /// Nobody waits for it any more.
     GivenUp,
     Refused(FetchError),
 }
 
-impl Remote {
+impl Transfers {
     /// A place for what this flight downloads. Where `may_be_dropped`, it is waited for as long as somebody waits for the flight.
-    pub(super) async fn take_place(
+    pub(crate) async fn take_place(
         &self,
         flight: &Flight,
         wanted: &Target,
@@ -60,7 +60,7 @@ impl Remote {
     }
 
     /// A place for a question that brings no body.
-    pub(super) async fn take_head_place(&self, wanted: &Target) -> Result<Lease, FetchError> {
+    pub(crate) async fn take_head_place(&self, wanted: &Target) -> Result<Lease, FetchError> {
         let repository = wanted.entry.repository.name.as_str();
         let place = self.budgets.place(BudgetKind::Heads, repository).await;
         place.map_err(too_much_under_way)
@@ -69,7 +69,7 @@ impl Remote {
 
 /// Ends when the place of this flight is to be given up: nobody waits for the flight, and next to nothing came in a while in which others
 /// wanted the place; or somebody does, but it is slow and its upstream has more than its part of what others lack. Gives which.
-pub(super) async fn asked_back(flight: &Flight, place: &Lease, fill: Option<&Arc<Fill>>) -> Usage {
+pub(crate) async fn asked_back(flight: &Flight, place: &Lease, fill: Option<&Arc<Fill>>) -> Usage {
     let come = || fill.map_or(0, |fill| fill.subscribe().borrow().available);
     let watched = Watched(place);
     let mut seen = VecDeque::from([come()]);
@@ -101,7 +101,7 @@ pub(super) async fn asked_back(flight: &Flight, place: &Lease, fill: Option<&Arc
 }
 
 /// Ends when the place of a question that brings no body is to be given up. Gives whether anybody waits for it.
-pub(super) async fn head_asked_back(audience: &Audience, place: &Lease) -> Usage {
+pub(crate) async fn head_asked_back(audience: &Audience, place: &Lease) -> Usage {
     let watched = Watched(place);
     for looks in 1.. {
         tokio::time::sleep(LOOK_AROUND).await;
@@ -129,7 +129,7 @@ impl Drop for Watched<'_> {
 }
 
 /// Why something ended whose place others needed more.
-pub(super) fn gave_way(usage: Usage) -> FetchError {
+pub(crate) fn gave_way(usage: Usage) -> FetchError {
     let (code, message) = if usage == Usage::Idle {
         let message = "nobody waited for this slow download any more, and it ended to make room for others; ask again";
         (ErrorCode::Interrupted, message)

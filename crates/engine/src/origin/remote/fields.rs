@@ -1,0 +1,103 @@
+//! What is kept of the head that an upstream sent.
+
+use http::HeaderMap;
+use larder_core::{ArtifactRecord, Content, SafeUrl, StoredHeaders, UnixMillis, field_text};
+use larder_upstream::UpstreamResponse;
+use url::Url;
+
+use crate::policy::folder;
+use crate::target::Target;
+
+/// What the upstream's head says, before there is a body.
+pub(super) fn draft(
+    wanted: &Target,
+    response: &UpstreamResponse,
+    prior: Option<&ArtifactRecord>,
+    stated: Option<UnixMillis>,
+    now: UnixMillis,
+) -> ArtifactRecord {
+    let mut headers = stored_headers(wanted, &response.headers);
+    folder::note(wanted, response, &mut headers);
+    let modified = headers
+        .last_modified
+        .as_deref()
+        .and_then(UnixMillis::from_http_date);
+    ArtifactRecord {
+        content: Content::HeadOnly,
+        source_url: without_secrets(&response.final_url),
+        published_at: prior
+            .and_then(|prior| prior.published_at)
+            .or(stated)
+            .or(modified),
+        first_seen_at: prior.map_or(now, |prior| prior.first_seen_at),
+        contacted_at: now,
+        fresh_since: now,
+        served_since: now,
+        verified: false,
+        headers,
+    }
+}
+
+/// A query may be a secret. That there was one stays to be seen (`?`): such a URL is of one file, and leads to no other.
+fn without_secrets(url: &Url) -> String {
+    let mark = if url.query().is_some() { "?" } else { "" };
+    format!("{}{mark}", SafeUrl(url.clone()))
+}
+
+/// The longest value that is kept, in bytes.
+const LONGEST_VALUE: usize = 4 << 10;
+/// All values of a record together.
+const MOST_KEPT: usize = 16 << 10;
+
+/// The upstream headers that are kept; all others are dropped here (generic-http: what survives). They stay in the database and in
+/// memory as long as the copy does, so they are bounded: a value that is too long is dropped, and where all together are, those at the
+/// end of this order: what the bytes are, what they are compared by, how they are to be saved, what the format keeps beside.
+pub(super) fn stored_headers(wanted: &Target, headers: &HeaderMap) -> StoredHeaders {
+    let mut room = MOST_KEPT;
+    let mut joined = |name: &str, lines: usize| {
+        let lines: Vec<_> = headers.get_all(name).iter().take(lines).collect();
+        let length = lines
+            .iter()
+            .map(|line| line.len() + 2)
+            .sum::<usize>()
+            .checked_sub(2)?;
+        if length > LONGEST_VALUE.min(room) {
+            tracing::debug!(key = %wanted.key, field = name, bytes = length, "a field is too long to be kept");
+            return None;
+        }
+        room -= length;
+        Some(
+            lines
+                .into_iter()
+                .map(field_text)
+                .collect::<Vec<_>>()
+                .join(", "),
+        )
+    };
+    let mut text = |name: &str| joined(name, 1);
+    let identity = |coding: &String| {
+        !coding.trim().is_empty() && !coding.trim().eq_ignore_ascii_case("identity")
+    };
+    StoredHeaders {
+        content_encoding: text("content-encoding").filter(identity),
+        content_type: text("content-type"),
+        // Well formed or not: to be served, and sent back, as it came.
+        etag: text("etag").filter(|tag| !tag.is_empty()),
+        // Clients reject what is no HTTP date, so it is dropped; two obsolete forms become the current one.
+        last_modified: text("last-modified")
+            .and_then(|t| UnixMillis::from_http_date(&t))
+            .map(UnixMillis::to_http_date),
+        content_disposition: text("content-disposition"),
+        content_language: text("content-language"),
+        digest: wanted.format.digest_in_head(&wanted.facts, headers),
+        length: None,
+        // Lines of one field are one list (RFC 9110 section 5.3).
+        further: wanted
+            .format
+            .profile()
+            .kept_headers
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), joined(name, usize::MAX)?)))
+            .collect(),
+    }
+}

@@ -1,0 +1,20 @@
+//! The words for a generation's parts.
+
+use std::sync::Arc;
+
+use crate::catalog::RecordChange;
+use crate::target::Target;
+
+/// A file that is exchanged together with its document.
+pub(in crate::origin::remote) type Member = (Arc<Target>, RecordChange);
+
+/// Why a generation should not be exchanged for the one before yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::origin::remote) enum Incomplete {
+    /// Files of it are missing, or are not what the document states: it may be in the middle of being published.
+    MissingFiles,
+    /// The one before had a signature, and this one has none, or the same.
+    Unsigned,
+    /// Nobody answers, or not in time.
+    Unreachable,
+}
