@@ -61,6 +61,7 @@ use operate::{Caches, Explainer, Operator};
 use origin::local::{self, Local};
 use origin::remote::{self, Remote};
 use origin::virtual_::{self, Virtual};
+use policy::addressed;
 use policy::admission::{self, Admission};
 use read::Pipeline;
 use repositories::{Registry, Repositories};
@@ -302,7 +303,7 @@ impl Engine {
     where
         S: Stream<Item = Result<Bytes, Fault>> + Send + Unpin,
     {
-        let entry = admission::entry(&self.registry, request.repository)?;
+        let entry = addressed::built(&self.registry, request.repository)?;
         self.local.write(&entry, request, length, body).await
     }
 
@@ -311,7 +312,7 @@ impl Engine {
     /// # Errors
     /// 404 if there is none, 400, 403, 405 and 412 as for [`write`](Self::write), 503 where storage fails.
     pub async fn delete_file(&self, request: &ArtifactRequest<'_>) -> Result<(), Fault> {
-        let entry = admission::entry(&self.registry, request.repository)?;
+        let entry = addressed::built(&self.registry, request.repository)?;
         self.local.delete(&entry, request).await
     }
 

@@ -9,16 +9,22 @@ use larder_core::{
 use crate::repositories::{Registry, RepositoryState};
 use crate::target::ArtifactRequest;
 
-/// A repository that answers for itself, or the fault that says what is wrong with it. A virtual one has an address and a reader of its
-/// own.
+/// A repository that holds something itself, or the fault that says what is wrong with it. What virtual ones show is their members'.
 pub(crate) fn entry(registry: &Registry, name: &str) -> Result<Arc<RepositoryState>, Fault> {
     let entry = built(registry, name)?;
     if entry.repository.kind() == RepositoryKind::Virtual {
         let name = &entry.repository.name;
+        let members: Vec<&str> = entry
+            .repository
+            .members()
+            .iter()
+            .map(RepositoryName::as_str)
+            .collect();
         let message = format!(
-            "{name} is a virtual repository: it is read, with GET and HEAD, at /api/v1/virtual/{name}"
+            "{name} is a virtual repository and holds nothing itself: ask its members ({}), or read it at /api/v1/virtual/{name}",
+            members.join(", ")
         );
-        let (kind, code) = (FaultKind::MethodNotAllowed, ErrorCode::ReadOnly);
+        let (kind, code) = (FaultKind::BadRequest, ErrorCode::BadRequest);
         return Err(Fault::new(kind, code, message).in_repository(name));
     }
     Ok(entry)

@@ -97,6 +97,10 @@ async fn it_is_read_and_nothing_else_and_stands_at_one_address() {
         404,
         "a remote is no virtual repository"
     );
+    // What it shows is its members'.
+    let held = get(&larder.url("api/v1/artifacts/all")).await;
+    assert_eq!(held.status, 400, "{}", held.text());
+    assert!(held.text().contains("(one, two)"), "{}", held.text());
     for bad in ["../x", "a%2fb", "%00"] {
         assert_eq!(
             raw_get(&larder, &format!("/api/v1/virtual/all/{bad}")).await,
