@@ -4,6 +4,7 @@
 
 mod check;
 mod descriptors;
+mod metadata;
 mod prepare;
 mod reload;
 mod stop;

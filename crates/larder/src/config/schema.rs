@@ -24,7 +24,9 @@ pub(super) const S3: &[&str] = &["endpoint", "access_key", "secret_key", "bucket
 /// `redis`.
 pub(super) const REDIS: &[&str] = &["url"];
 /// `database`.
-pub(super) const DATABASE: &[&str] = &["host", "port", "user", "password", "name"];
+pub(super) const DATABASE: &[&str] = &[
+    "host", "port", "user", "password", "name", "sslmode", "ca_file",
+];
 /// `tls`.
 pub(super) const TLS: &[&str] = &["cert", "key"];
 /// `auth`.
@@ -155,13 +157,14 @@ mod tests {
         let plain = TOP.iter().chain(REPOSITORY).filter(|key| {
             !matches!(
                 **key,
-                "tls" | "auth" | "limits" | "cache" | "stale" | "timeouts"
+                "tls" | "auth" | "database" | "limits" | "cache" | "stale" | "timeouts"
             )
         });
         let mut keys: Vec<String> = plain.map(|key| (*key).to_owned()).collect();
         for (section, known) in [
             ("tls", TLS),
             ("auth", AUTH),
+            ("database", DATABASE),
             ("limits", LIMITS),
             ("cache", CACHE),
             ("stale", STALE),
