@@ -5,6 +5,7 @@
 mod blobs;
 mod check;
 mod descriptors;
+mod metadata;
 mod prepare;
 mod reload;
 mod stop;

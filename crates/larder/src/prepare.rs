@@ -16,11 +16,13 @@ use larder_core::{Clock as _, Pseudonym, RepositoryKind, SystemClock};
 use larder_formats::LinkKey;
 use larder_server::{BindError, BoundServer, CertificateDates, bind, check_tls};
 use larder_storage::{
-    DataDirectoryLock, FsBlobStore, MetadataStore, OnDamage, StorageError, StorageErrorKind,
+    ConnectError, DataDirectoryLock, FsBlobStore, MetadataStore, OnDamage, PostgresOptions,
+    StorageError, StorageErrorKind,
 };
 
 use crate::blobs::{self, Blobs};
 use crate::descriptors::Shares;
+use crate::metadata;
 use crate::wire::{server_settings, tls_files, wanted_shares};
 
 const DATABASE: &str = "larder.sqlite";
@@ -54,17 +56,29 @@ pub(crate) async fn prepare(
     let within = |error| of_directory(&error, directory);
     let lock = DataDirectoryLock::take(directory).map_err(within)?;
     let blobs = blobs::open(settings, shares.blobs, within).await?;
-    let metadata = MetadataStore::open_with(&directory.join(DATABASE), on_damage(settings))
-        .await
-        .map_err(within)?;
-    let link_key = link_key(&metadata).await?;
-    let server = bind(server_settings(
-        settings,
-        shares,
-        pseudonym,
-        Arc::clone(budgets),
-    ))
-    .await?;
+    let server = || {
+        bind(server_settings(
+            settings,
+            shares,
+            pseudonym,
+            Arc::clone(budgets),
+        ))
+    };
+    let (metadata, link_key, server) = match &settings.database {
+        None => {
+            let path = directory.join(DATABASE);
+            let opened = MetadataStore::open_with(&path, on_damage(settings)).await;
+            let metadata = opened.map_err(within)?;
+            let link_key = metadata::link_key(&metadata).await?;
+            (metadata, link_key, server().await?)
+        }
+        Some(options) => {
+            // What probes ask is answered while the server is waited for.
+            let server = server().await?;
+            let (metadata, link_key) = metadata::on_server(options, settings, &server).await?;
+            (metadata, link_key, server)
+        }
+    };
     Ok(Prepared {
         _lock: lock,
         blobs,
@@ -206,6 +220,9 @@ fn data_directory(settings: &Settings, found: &mut Findings) -> bool {
 }
 
 fn database(settings: &Settings, found: &mut Findings) {
+    if let Some(options) = &settings.database {
+        return server_database(options, found);
+    }
     let path = settings.data_dir.join(DATABASE);
     let looked = in_runtime(MetadataStore::check(&path));
     match looked {
@@ -221,6 +238,20 @@ fn database(settings: &Settings, found: &mut Findings) {
             );
         }
         Ok(Err(error)) => found.error(of_directory(&error, &settings.data_dir)),
+    }
+}
+
+fn server_database(options: &PostgresOptions, found: &mut Findings) {
+    match in_runtime(MetadataStore::check_server(options)) {
+        Err(error) => found.error(error.to_string()),
+        Ok(Ok(())) => {}
+        Ok(Err(ConnectError::Unreachable(why))) => {
+            found.push(
+                Severity::Warning,
+                format!("{why}; a start would wait for it"),
+            );
+        }
+        Ok(Err(ConnectError::Refused(why))) => found.error(why),
     }
 }
 
@@ -354,14 +385,4 @@ fn on_damage(settings: &Settings) -> OnDamage {
     } else {
         OnDamage::PutAside
     }
-}
-
-/// The key that signs links to other hosts: made once, kept in the metadata database.
-async fn link_key(metadata: &MetadataStore) -> Result<LinkKey, Box<dyn Error>> {
-    let mut candidate = [0_u8; 32];
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut candidate)?;
-    let stored = metadata.secret_bytes("link_key", &candidate).await?;
-    let key = <[u8; 32]>::try_from(stored.as_slice())
-        .map_err(|_| "the link key in the metadata database is damaged")?;
-    Ok(LinkKey::from_bytes(key))
 }

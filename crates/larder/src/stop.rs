@@ -48,6 +48,17 @@ pub(crate) async fn until_stopped(handle: ServerHandle, drain: DrainTime) {
     tracing::info!("stopping: what is being downloaded and read is finished first");
 }
 
+/// Ends at the first signal. For a start, which nobody has been told of yet.
+pub(crate) async fn until_told() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return std::future::pending().await;
+    };
+    either(&mut terminate, &mut interrupt).await;
+}
+
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
     tokio::select! {
         _ = terminate.recv() => {}

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::descriptors::{self, Shares};
 use crate::prepare::{Prepared, prepare};
 use crate::reload::{Reloading, reload_on_change};
-use crate::stop::{DrainTime, ignore_user_signals, until_stopped};
+use crate::stop::{DrainTime, ignore_user_signals, until_stopped, until_told};
 use larder::config::{Settings, Sources};
 use larder_budget::{Budgets, Totals};
 use larder_core::{Clock, Pseudonym, SystemClock};
@@ -81,7 +81,13 @@ async fn serve(
         metadata,
         link_key,
         server,
-    } = prepare(&settings, shares, pseudonym, &budgets).await?;
+    } = tokio::select! {
+        prepared = prepare(&settings, shares, pseudonym, &budgets) => prepared?,
+        () = until_told() => {
+            tracing::info!("stopped before it had started");
+            return Ok(());
+        }
+    };
     let upstream = Arc::new(HttpUpstream::new(options));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let engine = Engine::new(EngineParts {
@@ -143,6 +149,7 @@ fn tell_of_start(settings: &Settings, addresses: &[SocketAddr], shares: Shares, 
     tracing::info!(
         version = VERSION,
         data_dir = %settings.data_dir.display(),
+        metadata = if settings.database.is_some() { "postgresql" } else { "sqlite" },
         config = if files.is_empty() { "built-in".to_owned() } else { files.join(", ") },
         repositories = settings.repositories.len(),
         admin_token = if settings.admin_token.is_some() { "yes" } else { "no" },

@@ -47,6 +47,9 @@ const MAX_FIELDS: usize = 100;
 /// How often changed certificates are looked for, and the hot set is swept.
 const HOUSEKEEPING: Duration = Duration::from_mins(1);
 
+/// How long the last answers of a start may take.
+const HANDING_OVER: Duration = Duration::from_secs(1);
+
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -194,32 +197,11 @@ impl BoundServer {
     /// Serves until `shutdown` ends; then lets running answers finish, within `limits.drain_timeout`.
     pub async fn run<B: Backend>(self, backend: B, shutdown: impl Future<Output = ()>) {
         let limits = self.shared.limits;
-        let acceptor = Acceptor {
-            backend: Arc::new(backend),
-            shared: self.shared,
-            drain: Arc::default(),
-            on_loopback: self.addresses.iter().map(is_loopback).collect(),
-            places: Places::new(limits.connections),
-        };
+        let acceptor = self.acceptor(backend);
         let mut connections = JoinSet::new();
-        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
-        let mut shutdown = std::pin::pin!(shutdown);
-        loop {
-            tokio::select! {
-                () = &mut shutdown => break,
-                (socket, origin) = acceptor.next(&self.listeners) => {
-                    let activity = Activity::new();
-                    // Without even a place in the reserve the socket is closed.
-                    if let Some(seat) = acceptor.admit(origin, &activity) {
-                        let id = seat.id();
-                        let task = connections.spawn(acceptor.clone().serve(socket, origin, seat, activity));
-                        acceptor.places.served_by(id, task);
-                    }
-                }
-                Some(ended) = connections.join_next() => report_panic(ended),
-                _ = housekeeping.tick() => acceptor.keep_house(),
-            }
-        }
+        acceptor
+            .accept_until(&self.listeners, &mut connections, shutdown)
+            .await;
         drop(self.listeners);
         acceptor.drain.begin();
         let all_ended = async { while connections.join_next().await.is_some() {} };
@@ -232,6 +214,38 @@ impl BoundServer {
                 "connections are cut off: they did not end in time"
             );
             connections.shutdown().await;
+        }
+    }
+}
+
+impl BoundServer {
+    /// Answers with `backend` until `until` ends, on the same addresses as [`run`](Self::run) does afterwards; connections are closed
+    /// in between. For a start that takes time.
+    pub async fn answer_until<B: Backend, T>(
+        &self,
+        backend: B,
+        until: impl Future<Output = T>,
+    ) -> T {
+        let acceptor = self.acceptor(backend);
+        let mut connections = JoinSet::new();
+        let ended = acceptor
+            .accept_until(&self.listeners, &mut connections, until)
+            .await;
+        acceptor.drain.begin();
+        let all_ended = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(HANDING_OVER, all_ended).await.is_err() {
+            connections.shutdown().await;
+        }
+        ended
+    }
+
+    fn acceptor<B: Backend>(&self, backend: B) -> Acceptor<B> {
+        Acceptor {
+            backend: Arc::new(backend),
+            shared: Arc::clone(&self.shared),
+            drain: Arc::default(),
+            on_loopback: self.addresses.iter().map(is_loopback).collect(),
+            places: Places::new(self.shared.limits.connections),
         }
     }
 }
@@ -274,6 +288,33 @@ impl<B> Clone for Acceptor<B> {
 }
 
 impl<B: Backend> Acceptor<B> {
+    /// Takes connections until `until` ends.
+    async fn accept_until<T>(
+        &self,
+        listeners: &[TcpListener],
+        connections: &mut JoinSet<()>,
+        until: impl Future<Output = T>,
+    ) -> T {
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        let mut until = std::pin::pin!(until);
+        loop {
+            tokio::select! {
+                ended = &mut until => return ended,
+                (socket, origin) = self.next(listeners) => {
+                    let activity = Activity::new();
+                    // Without even a place in the reserve the socket is closed.
+                    if let Some(seat) = self.admit(origin, &activity) {
+                        let id = seat.id();
+                        let task = connections.spawn(self.clone().serve(socket, origin, seat, activity));
+                        self.places.served_by(id, task);
+                    }
+                }
+                Some(ended) = connections.join_next() => report_panic(ended),
+                _ = housekeeping.tick() => self.keep_house(),
+            }
+        }
+    }
+
     fn admit(&self, origin: Origin, activity: &Arc<Activity>) -> Option<Seat> {
         let address = origin.peer.ip();
         let is_proxy = is_trusted(address, &self.shared.live.load().trusted_proxies);

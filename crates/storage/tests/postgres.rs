@@ -310,8 +310,11 @@ async fn a_server_that_stops_is_an_error_and_one_that_returns_is_used() {
         let refused = meta.apply(vec![head_only("meanwhile")]).await.unwrap_err();
         assert_eq!(refused.kind, StorageErrorKind::Unavailable, "{refused}");
         assert!(refused.message.contains("does not answer"), "{refused}");
-        let read = meta.record(&key("r", "before")).await.unwrap_err();
-        assert_eq!(read.kind, StorageErrorKind::Unavailable);
+        // What can be fetched is fetched again; what cannot is not taken for absent.
+        assert!(meta.is_away());
+        assert_eq!(meta.record(&key("r", "before")).await.unwrap(), None);
+        let file = meta.local_file(&repository("r"), "x").await.unwrap_err();
+        assert_eq!(file.kind, StorageErrorKind::Unavailable);
         assert!(since.elapsed() < Duration::from_secs(10));
         server.start_again();
         let since = Instant::now();
@@ -319,6 +322,7 @@ async fn a_server_that_stops_is_an_error_and_one_that_returns_is_used() {
         meta.apply(vec![head_only(&format!("after {round}"))])
             .await
             .unwrap();
+        assert!(!meta.is_away());
         assert!(meta.record(&key("r", "before")).await.unwrap().is_some());
         println!("the first answer came after {:?}", since.elapsed());
     }

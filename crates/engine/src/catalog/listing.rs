@@ -100,6 +100,16 @@ impl Catalog {
         self.metadata.ping().await
     }
 
+    /// `sqlite` or `postgresql`.
+    pub(crate) fn database_kind(&self) -> &'static str {
+        self.metadata.kind()
+    }
+
+    /// Whether records count as absent because the database's server does not answer.
+    pub(crate) fn is_database_away(&self) -> bool {
+        self.metadata.is_away()
+    }
+
     /// The damage that the database has met with.
     pub(crate) fn damage(&self) -> DamageReport {
         self.metadata.damage()

@@ -6,7 +6,7 @@ use larder_core::{
     ArtifactRecord, ErrorCode, Fault, FaultKind, Recovery, RepositoryName, UnixMillis,
 };
 use larder_formats::{Malformed, Refusal};
-use larder_storage::StorageError;
+use larder_storage::{StorageError, StorageErrorKind};
 use larder_upstream::in_request;
 
 use crate::budget::Refused;
@@ -57,6 +57,15 @@ pub(crate) fn storage_fault(entry: &RepositoryState, error: &StorageError) -> Fa
     )
     .in_repository(&entry.repository.name)
     .retry_after(Some(Duration::from_secs(2)))
+}
+
+/// What decides is in a database that does not answer.
+pub(crate) fn database_away(entry: &RepositoryState) -> Fault {
+    let error = StorageError::new(
+        StorageErrorKind::Unavailable,
+        "the metadata database does not answer",
+    );
+    storage_fault(entry, &error)
 }
 
 /// When to ask again for what was not to be had because too much is under way.

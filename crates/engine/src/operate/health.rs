@@ -45,7 +45,8 @@ impl DiskSpace {
 impl Health {
     /// Whether this node can serve.
     pub fn can_serve(&self) -> bool {
-        self.metadata.ok && self.blobs.ok
+        // Without its server larder still serves what it has in memory, and what upstreams have.
+        self.blobs.ok && (self.metadata.ok || self.metadata.kind == SERVER)
     }
 }
 
@@ -54,11 +55,14 @@ impl Health {
 pub struct BackendHealth {
     /// Whether it answered.
     pub ok: bool,
-    /// `sqlite`, `filesystem`, `s3`.
+    /// `sqlite`, `postgresql`, `filesystem`, `s3`.
     pub kind: &'static str,
     /// A word for people; no internal paths.
     pub detail: Option<String>,
 }
+
+/// The kind of a metadata database that is a server of its own.
+const SERVER: &str = "postgresql";
 
 #[derive(Debug, Default)]
 pub(crate) struct HealthCache {
@@ -125,7 +129,7 @@ impl Operator {
         };
         BackendHealth {
             ok,
-            kind: "sqlite",
+            kind: self.catalog.database_kind(),
             detail,
         }
     }

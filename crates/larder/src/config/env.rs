@@ -66,7 +66,5 @@ impl Environment {
 }
 
 /// The variables of backends that this version does not have, with the key of the file that says the same.
-pub(super) const UNBUILT_BACKENDS: [(&str, &str, &str, &str); 2] = [
-    ("DBHOST", "database", "host", "PostgreSQL"),
-    ("REDIS_URL", "redis", "url", "Redis"),
-];
+pub(super) const UNBUILT_BACKENDS: [(&str, &str, &str, &str); 1] =
+    [("REDIS_URL", "redis", "url", "Redis")];

@@ -28,7 +28,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
         "LARDER_ADMIN_TOKEN_FILE",
         "secrets in files that variables name are (use --admin-token-file)",
     ),
-    ("DBPASS_FILE", "PostgreSQL is"),
     ("REDIS_URL_FILE", "Redis is"),
 ];
 
@@ -90,7 +89,14 @@ fn quoted(environment: &Environment, referred: &[String], report: &mut Report) {
     let own = KNOWN
         .iter()
         .copied()
-        .chain(["CONFIG_PATH"])
+        .chain([
+            "CONFIG_PATH",
+            "DBHOST",
+            "DBPORT",
+            "DBUSER",
+            "DBNAME",
+            "DBPASS_FILE",
+        ])
         .filter(|name| !name.starts_with("LARDER_LOG"));
     for name in own.filter(|name| is_quoted(name)) {
         report.error(
@@ -170,7 +176,7 @@ mod tests {
         assert!(
             said(&[("LARDER_ADVERTISE", "a:1")], &[]).contains("several replicas are not built")
         );
-        assert!(said(&[("DBPASS_FILE", "/run/x")], &[]).contains("PostgreSQL is not built"));
+        assert_eq!(said(&[("DBPASS_FILE", "/run/x")], &[]), "");
         let known: Vec<_> = KNOWN.iter().map(|name| (*name, "x")).collect();
         assert_eq!(said(&known, &[]), "");
         assert_eq!(

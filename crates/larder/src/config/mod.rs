@@ -4,6 +4,7 @@
 //! every error of every file reported at once. Knows what keys mean; starts nothing.
 
 mod changes;
+mod database;
 mod defaults;
 mod diagnostic;
 mod env;

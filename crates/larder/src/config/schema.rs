@@ -37,7 +37,9 @@ pub(super) const S3: &[&str] = &[
 /// `redis`.
 pub(super) const REDIS: &[&str] = &["url"];
 /// `database`.
-pub(super) const DATABASE: &[&str] = &["host", "port", "user", "password", "name"];
+pub(super) const DATABASE: &[&str] = &[
+    "host", "port", "user", "password", "name", "sslmode", "ca_file",
+];
 /// `tls`.
 pub(super) const TLS: &[&str] = &["cert", "key"];
 /// `auth`.
@@ -168,7 +170,7 @@ mod tests {
         let plain = TOP.iter().chain(REPOSITORY).filter(|key| {
             !matches!(
                 **key,
-                "tls" | "auth" | "limits" | "cache" | "stale" | "timeouts"
+                "tls" | "auth" | "database" | "limits" | "cache" | "stale" | "timeouts"
             )
         });
         let mut keys: Vec<String> = plain.map(|key| (*key).to_owned()).collect();
@@ -176,6 +178,7 @@ mod tests {
             ("tls", TLS),
             ("s3", S3),
             ("auth", AUTH),
+            ("database", DATABASE),
             ("limits", LIMITS),
             ("cache", CACHE),
             ("stale", STALE),

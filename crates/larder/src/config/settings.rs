@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use larder_core::{PackageType, PublicUrls, Repository, RepositoryKind, Secret};
+use larder_storage::PostgresOptions;
 
+use super::database::database;
 use super::diagnostic::{Diagnostic, Report};
 use super::env::{Environment, UNBUILT_BACKENDS};
 use super::fields::Section;
@@ -111,6 +113,8 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// Where files and the database live.
     pub data_dir: PathBuf,
+    /// The server that metadata is kept in; `None`: SQLite in the data directory.
+    pub database: Option<PostgresOptions>,
     /// The addresses that clients use.
     pub public_urls: PublicUrls,
     /// Peers whose `X-Forwarded-*` headers are believed.
@@ -147,6 +151,7 @@ pub(super) fn validate(
     let top = Section::top(&document.top, report);
     let proxy = proxies::general(&top, &sources.environment, report);
     refuse_unbuilt_backends(&top, &sources.environment, report);
+    let database = database(&top, &sources.environment, report);
     let built: Vec<Built> = remotes
         .into_iter()
         .filter_map(|entry| repository(entry, proxy.as_ref(), report))
@@ -188,6 +193,7 @@ pub(super) fn validate(
         hostnames,
         listen,
         data_dir: data_dir?,
+        database,
         public_urls,
         trusted_proxies,
         tls,
@@ -226,7 +232,6 @@ fn tell_closed(listen: &[SocketAddr], report: &mut Report) {
 fn refuse_unbuilt_backends(top: &Section<'_>, environment: &Environment, report: &mut Report) {
     for (variable, section, key, what) in UNBUILT_BACKENDS {
         let known = match section {
-            "database" => schema::DATABASE,
             _ => schema::REDIS,
         };
         let why = format!(

@@ -5,6 +5,7 @@
 use larder_core::{MemberUrls, REDACTED, Repository};
 use serde_json::{Map, Value as Json, json};
 
+use super::database;
 use super::merge::Document;
 use super::node::{Node, Value};
 use super::schema;
@@ -36,6 +37,9 @@ pub(super) fn config_view(document: &Document, settings: &Settings) -> Json {
     let limits = settings.limits;
     let limits = json!({"document_size": limits.document_size, "connections": limits.connections, "downloads": limits.downloads});
     view.insert("limits".to_owned(), limits);
+    if let Some(options) = &settings.database {
+        view.insert("database".to_owned(), database::view(options));
+    }
     match settings.public_urls.all() {
         [] => {}
         [one] => drop(view.insert("public_url".to_owned(), json!(one))),

@@ -5,10 +5,18 @@ use std::io;
 use std::path::Path;
 
 use super::db::Db;
-use super::{MetadataStore, migrate};
+use super::{ConnectError, MetadataStore, PostgresOptions, migrate};
 use crate::error::StorageError;
 
 impl MetadataStore {
+    /// Whether [`connect`](Self::connect) would succeed. Nothing is made on the server.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn check_server(options: &PostgresOptions) -> Result<(), ConnectError> {
+        Db::look(options).await
+    }
+
     /// Whether [`open`](Self::open) would succeed with what is at `path`. Nothing there is fine. Not for a database that a process has
     /// open.
     ///

@@ -18,9 +18,9 @@ use std::time::Duration;
 
 use larder_core::{BlobDescriptor, Clock as _, SystemClock, UnixMillis};
 
-use super::change::Patience;
 use super::condemn::{Candidate, Ground, LOCK_BLOB, deleting, taken_over, unreferenced};
 use super::db::{DbError, Row};
+use super::patience::Patience;
 use super::{MetadataStore, parse_digest};
 use crate::blob::{BlobStore, StoredBlob};
 use crate::error::StorageError;
@@ -142,7 +142,7 @@ impl MetadataStore {
         date: UnixMillis,
     ) -> Result<u64, StorageError> {
         let failed = |error| StorageError::from_sql("collect derivations", error);
-        let db = self.db();
+        let db = self.db().patiently();
         let collected = async {
             db.execute(FOUND_SOURCES, &[]).await?;
             let mut after = String::new();
@@ -172,7 +172,7 @@ impl MetadataStore {
 
     async fn date_blobs(&self, date: UnixMillis) -> Result<u64, StorageError> {
         let failed = |error| StorageError::from_sql("look for unreferenced blobs", error);
-        let db = self.db();
+        let db = self.db().patiently();
         let found = async {
             let mut dated = 0;
             let mut after = String::new();

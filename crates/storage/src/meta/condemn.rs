@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use larder_core::{Clock as _, Digest, SystemClock, UnixMillis, sha256};
 
 use super::MetadataStore;
-use super::change::Patience;
 use super::db::{DbError, Durability, Sql, locking};
+use super::patience::Patience;
 use crate::blob::BlobStore;
 use crate::error::{StorageError, StorageErrorKind};
 

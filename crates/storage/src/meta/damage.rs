@@ -123,7 +123,7 @@ impl MetadataStore {
         result
     }
 
-    /// One row, or none where it is damaged or the database is or was a moment ago.
+    /// One row, or none where it is damaged, or the database is or was a moment ago, or is a server that does not answer.
     pub(super) fn row_or_none<T>(
         &self,
         doing: &str,
@@ -138,7 +138,9 @@ impl MetadataStore {
         }
         match self.noticed(result.map_err(|error| StorageError::from_sql(doing, error))) {
             Err(error)
-                if error.kind == StorageErrorKind::Corrupt || self.shared.damage.is_unsettled() =>
+                if error.kind == StorageErrorKind::Corrupt
+                    || self.shared.damage.is_unsettled()
+                    || (error.kind == StorageErrorKind::Unavailable && self.is_away()) =>
             {
                 Ok(None)
             }

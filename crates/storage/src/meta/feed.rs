@@ -17,8 +17,8 @@ use std::sync::{Mutex, PoisonError};
 use larder_core::{Digest, RepositoryName, SourceKey};
 use tokio::sync::broadcast;
 
-use super::change::{Obstacle, Patience};
 use super::db::{DbError, Row, Sql, Value};
+use super::patience::{Obstacle, Patience};
 use super::{Durability, MetadataStore, parse_digest};
 use crate::error::StorageError;
 

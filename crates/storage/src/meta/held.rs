@@ -44,16 +44,21 @@ impl MetadataStore {
     /// How much is held of each repository, sorted by name; those that hold nothing are left out. Reads an index of all that is held,
     /// so not for every request.
     pub async fn held_sizes(&self) -> Result<Vec<HeldSize>, StorageError> {
-        let rows = self.db().all(SIZES, &[]).await.and_then(|rows| {
-            let size = |row: Row| {
-                Ok(HeldSize {
-                    repository: row.get(0)?,
-                    files: row.get::<i64>(1)?.unsigned_abs(),
-                    bytes: row.get::<i64>(2)?.unsigned_abs(),
-                })
-            };
-            rows.into_iter().map(size).collect()
-        });
+        let rows = self
+            .db()
+            .patiently()
+            .all(SIZES, &[])
+            .await
+            .and_then(|rows| {
+                let size = |row: Row| {
+                    Ok(HeldSize {
+                        repository: row.get(0)?,
+                        files: row.get::<i64>(1)?.unsigned_abs(),
+                        bytes: row.get::<i64>(2)?.unsigned_abs(),
+                    })
+                };
+                rows.into_iter().map(size).collect()
+            });
         self.noticed(rows.map_err(|e: DbError| StorageError::from_sql("count what is held", e)))
     }
 

@@ -5,9 +5,10 @@
 
 use larder_core::{BlobDescriptor, RepositoryName, StoredHeaders, UnixMillis};
 
-use super::change::{Obstacle, Patience, put_blob};
+use super::change::put_blob;
 use super::db::{DbError, Row, Sql, locking};
 use super::feed::{self, Notice, Writer};
+use super::patience::{Obstacle, Patience};
 use super::seal::{Unsealed, seal, unseal};
 use super::{Durability, MetadataStore, Tx, parse_digest};
 use crate::blob::BlobInfo;

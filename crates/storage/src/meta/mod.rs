@@ -29,6 +29,7 @@ mod local_files;
 mod local_lists;
 mod migrate;
 mod origins;
+mod patience;
 mod seal;
 mod secrets;
 mod shrink;
@@ -187,6 +188,21 @@ impl MetadataStore {
             .clone()
     }
 
+    /// What it is: `sqlite` or `postgresql`.
+    pub fn kind(&self) -> &'static str {
+        if self.db().is_file() {
+            "sqlite"
+        } else {
+            "postgresql"
+        }
+    }
+
+    /// Whether the database is a server that did not answer the last time that it was asked. Records count as absent then: what can be
+    /// fetched is fetched, and not kept.
+    pub fn is_away(&self) -> bool {
+        self.db().is_away()
+    }
+
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), StorageError> {
         let answer = self.db().one(PING, &[]).await;
@@ -197,8 +213,13 @@ impl MetadataStore {
     /// Counts records and blobs: reads an index of each, so not for every request.
     pub async fn counts(&self) -> Result<Counts, StorageError> {
         let counted = async {
-            let records: i64 = self.db().one(COUNT_RECORDS, &[]).await?.get(0)?;
-            let blobs = self.db().one(COUNT_BLOBS, &[]).await?;
+            let records: i64 = self
+                .db()
+                .patiently()
+                .one(COUNT_RECORDS, &[])
+                .await?
+                .get(0)?;
+            let blobs = self.db().patiently().one(COUNT_BLOBS, &[]).await?;
             Ok((records, blobs.get::<i64>(0)?, blobs.get::<i64>(1)?))
         };
         let failed = |error: DbError| StorageError::from_sql("count records", error);

@@ -92,7 +92,7 @@ impl MetadataStore {
                 (&**files).into(),
                 (&**index).into(),
             ];
-            let count = self.db().one(OF_OTHERS, &values).await;
+            let count = self.db().patiently().one(OF_OTHERS, &values).await;
             let count: i64 = count.and_then(|row| row.get(0)).map_err(failed)?;
             others.push((repository.clone(), count.unsigned_abs()));
         }

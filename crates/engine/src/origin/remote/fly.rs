@@ -116,6 +116,13 @@ impl Remote {
             Ok(record) => record,
             Err(error) => return Err((storage_fault(&wanted.entry, &error), None)),
         };
+        // What must not go back is not replaced while nobody knows what there was.
+        if record.is_none()
+            && wanted.entry.repository.cache.no_rollback
+            && self.catalog.is_database_away()
+        {
+            return Err((crate::fault::database_away(&wanted.entry), None));
+        }
         if effort == Effort::IfDue
             && record.is_none()
             && let Some(absence) = self.documents.absence(wanted).await

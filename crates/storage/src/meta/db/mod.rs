@@ -187,11 +187,35 @@ impl Db {
         postgres::Db::connect(options).await.map(Self::Postgres)
     }
 
+    /// Whether [`connect`](Self::connect) would succeed; changes nothing.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub(crate) async fn look(options: &PostgresOptions) -> Result<(), ConnectError> {
+        postgres::Db::look(options).await
+    }
+
     /// The same database, with its queries answered by a connection that sees what this process has written, and that opens nothing.
     pub(crate) fn by_writer(&self) -> Self {
         match self {
             Self::Sqlite(db) => Self::Sqlite(db.by_writer()),
             Self::Postgres(db) => Self::Postgres(db.clone()),
+        }
+    }
+
+    /// The same database, for queries that read so much that their answer may take long.
+    pub(crate) fn patiently(&self) -> Self {
+        match self {
+            Self::Sqlite(_) => self.clone(),
+            Self::Postgres(db) => Self::Postgres(db.patiently()),
+        }
+    }
+
+    /// Whether it is a server that did not answer the last time.
+    pub(crate) fn is_away(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => false,
+            Self::Postgres(db) => db.is_away(),
         }
     }
 

@@ -8,14 +8,15 @@ use tokio::time::Instant;
 use super::super::{About, DbError};
 use crate::error::StorageErrorKind;
 
-/// So long a caller waits for an answer.
-const WAIT: Duration = Duration::from_secs(10);
+/// So long a caller waits for an answer. A request may ask more than once before it is told.
+const WAIT: Duration = Duration::from_secs(5);
+/// So long, where much is read.
+const WAIT_PATIENTLY: Duration = Duration::from_mins(2);
 /// So long, where the last answer was a failure.
-const WAIT_FAILING: Duration = Duration::from_secs(5);
-/// So long, where there has been no answer for [`LONG`].
-const WAIT_LONG_FAILING: Duration = Duration::from_secs(2);
+const WAIT_FAILING: Duration = Duration::from_secs(2);
+/// Where there has been no answer for so long, callers are told at once, beside those that try.
 const LONG: Duration = Duration::from_secs(15);
-/// After [`LONG`] one caller in this time tries; the others are told at once.
+/// After [`LONG`] one caller in this time tries.
 const TRY_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone, Copy)]
@@ -28,14 +29,22 @@ struct Failing {
 pub(super) struct Health(Mutex<Option<Failing>>);
 
 impl Health {
-    /// How long a caller may wait for an answer now.
+    /// Whether the last answer was a failure.
+    pub(super) fn is_failing(&self) -> bool {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
+    }
+
+    /// How long a caller may wait for an answer now; `is_patient`: one that reads much.
     ///
     /// # Errors
     /// There has been none for a while, and somebody else is trying.
-    pub(super) fn wait(&self) -> Result<Duration, DbError> {
+    pub(super) fn wait(&self, is_patient: bool) -> Result<Duration, DbError> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(failing) = state.as_mut() else {
-            return Ok(WAIT);
+            return Ok(if is_patient { WAIT_PATIENTLY } else { WAIT });
         };
         let now = Instant::now();
         if now - failing.since < LONG {
@@ -45,7 +54,7 @@ impl Health {
             return Err(no_answer("it has not answered for a while"));
         }
         failing.tried = now;
-        Ok(WAIT_LONG_FAILING)
+        Ok(WAIT_FAILING)
     }
 
     /// What came of asking the server.
@@ -91,17 +100,17 @@ mod tests {
     async fn waits_become_short_and_only_one_tries() {
         let health = Health::default();
         let failed = || Err::<(), _>(no_answer("gone"));
-        assert_eq!(health.wait().unwrap(), WAIT);
+        assert_eq!(health.wait(false).unwrap(), WAIT);
         health.note(&failed());
-        assert_eq!(health.wait().unwrap(), WAIT_FAILING);
+        assert_eq!(health.wait(false).unwrap(), WAIT_FAILING);
         tokio::time::advance(Duration::from_secs(16)).await;
-        assert_eq!(health.wait().unwrap(), WAIT_LONG_FAILING);
-        assert!(health.wait().is_err(), "somebody is trying");
+        assert_eq!(health.wait(false).unwrap(), WAIT_FAILING);
+        assert!(health.wait(false).is_err(), "somebody is trying");
         tokio::time::advance(TRY_EVERY).await;
-        assert_eq!(health.wait().unwrap(), WAIT_LONG_FAILING);
+        assert_eq!(health.wait(false).unwrap(), WAIT_FAILING);
         health.note(&failed());
-        assert!(health.wait().is_err());
+        assert!(health.wait(false).is_err());
         health.note(&Ok::<_, DbError>(()));
-        assert_eq!(health.wait().unwrap(), WAIT);
+        assert_eq!(health.wait(false).unwrap(), WAIT);
     }
 }

@@ -59,6 +59,23 @@ pub(super) async fn migrate(db: &Db) -> Result<(), ConnectError> {
     }
 }
 
+/// Whether the server and its tables could be used; nothing is changed.
+pub(super) async fn look(db: &Db) -> Result<(), ConnectError> {
+    let looked = async {
+        let exists: String = one(db.all(EXISTS, &[]).await?)?.get(0)?;
+        if exists.is_empty() {
+            return Ok(None);
+        }
+        let (version, oldest) = versions(one(db.all(VERSIONS, &[]).await?)?)?;
+        Ok(too_new(version, oldest))
+    };
+    match looked.await {
+        Ok(None) => Ok(()),
+        Ok(Some(refused)) => Err(refused),
+        Err(error) => Err(told(db, &error)),
+    }
+}
+
 async fn try_to_migrate(db: &Db) -> Result<Result<(), ConnectError>, DbError> {
     let exists: String = one(db.all(EXISTS, &[]).await?)?.get(0)?;
     if !exists.is_empty() {

@@ -47,6 +47,8 @@ const TAKE_BACK: &str = "ROLLBACK";
 #[derive(Debug, Clone)]
 pub(crate) struct Db {
     pool: Pool,
+    /// Whether answers may take long.
+    is_patient: bool,
 }
 
 /// A transaction.
@@ -73,9 +75,37 @@ impl Db {
     pub(crate) async fn connect(options: &PostgresOptions) -> Result<Self, ConnectError> {
         let db = Self {
             pool: Pool::new(options),
+            is_patient: false,
         };
         migrate::migrate(&db).await?;
         Ok(db)
+    }
+
+    /// Whether [`connect`](Self::connect) would succeed; changes nothing.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub(crate) async fn look(options: &PostgresOptions) -> Result<(), ConnectError> {
+        let db = Self {
+            pool: Pool::new(options),
+            is_patient: false,
+        };
+        let looked = migrate::look(&db).await;
+        db.close().await;
+        looked
+    }
+
+    /// The same database, for queries that read much.
+    pub(super) fn patiently(&self) -> Self {
+        Self {
+            pool: self.pool.clone(),
+            is_patient: true,
+        }
+    }
+
+    /// Whether the server did not answer the last time.
+    pub(super) fn is_away(&self) -> bool {
+        self.pool.health().is_failing()
     }
 
     pub(super) async fn all(
@@ -84,7 +114,7 @@ impl Db {
         values: &[Value<'_>],
     ) -> Result<Vec<Row>, DbError> {
         let text = with_values(statement, values);
-        let (_, answer) = self.pool.begin_with(&text).await?;
+        let (_, answer) = self.pool.begin_with(&text, self.is_patient).await?;
         Ok(answer.rows.into_iter().map(Row::Postgres).collect())
     }
 
@@ -96,7 +126,7 @@ impl Db {
         let text = with_values(statement, values);
         let mut tries = 0;
         loop {
-            match self.pool.begin_with(&text).await {
+            match self.pool.begin_with(&text, self.is_patient).await {
                 Err(error) if error.about == About::Conflict && tries < TRIES => tries += 1,
                 result => return result.map(|(_, answer)| answer.changed),
             }
@@ -108,7 +138,7 @@ impl Db {
             Durability::Grouped => BEGIN,
             Durability::Durable => BEGIN_DURABLE,
         };
-        let (mut lease, _) = self.pool.begin_with(text).await?;
+        let (mut lease, _) = self.pool.begin_with(text, false).await?;
         lease.open();
         Ok(Tx { lease })
     }

@@ -106,9 +106,13 @@ impl Pool {
     /// Leases a connection and sends it a message; on a connection that had rested and turns out to be dead, once more on another.
     ///
     /// # Errors
-    /// The server does not answer in time, or the statement fails. A message that changes something may have done so.
-    pub(super) async fn begin_with(&self, text: &str) -> Result<(Lease, Answer), DbError> {
-        let wait = self.0.health.wait()?;
+    /// The server does not answer in time (`is_patient`: a long one), or the statement fails. A message that changes something may have done so.
+    pub(super) async fn begin_with(
+        &self,
+        text: &str,
+        is_patient: bool,
+    ) -> Result<(Lease, Answer), DbError> {
+        let wait = self.0.health.wait(is_patient)?;
         let done = timeout(wait, async {
             loop {
                 let mut lease = self.lease().await?;

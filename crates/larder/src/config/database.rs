@@ -1,0 +1,261 @@
+//! `database`: the PostgreSQL that metadata is kept in, each key by its variable, then the file. Without a host it is SQLite in the data
+//! directory.
+
+use std::path::{Path, PathBuf};
+
+use larder_core::REDACTED;
+use larder_storage::{PostgresOptions, TlsMode};
+use serde_json::{Value as Json, json};
+
+use super::diagnostic::{Place, Report};
+use super::env::Environment;
+use super::fields::Section;
+use super::file::beside;
+use super::schema;
+
+/// The server's port, its role and its database, where nobody says otherwise.
+const PORT: u16 = 5432;
+const NAME: &str = "larder";
+
+/// The server that metadata is kept in; `None` for SQLite, or if what is wrong has been reported.
+pub(super) fn database(
+    top: &Section<'_>,
+    environment: &Environment,
+    report: &mut Report,
+) -> Option<PostgresOptions> {
+    let section = top.section("database", schema::DATABASE, report);
+    let mut text = |variable: &str, key: &str| -> Option<Said> {
+        let file = section
+            .as_ref()
+            .and_then(|section| section.text(key, report));
+        match environment.get(variable) {
+            Some(text) => Some(Said {
+                text: text.to_owned(),
+                name: variable.to_owned(),
+                place: None,
+            }),
+            None => file
+                .filter(|(text, _)| !text.is_empty())
+                .map(|(text, place)| Said {
+                    text: text.to_owned(),
+                    name: format!("`database.{key}`"),
+                    place: Some(place.clone()),
+                }),
+        }
+    };
+    let host = text("DBHOST", "host");
+    let port = text("DBPORT", "port");
+    let user = text("DBUSER", "user");
+    let name = text("DBNAME", "name");
+    let sslmode = text("DBSSLMODE", "sslmode");
+    let ca_file = text("DBCAFILE", "ca_file");
+    let password = text("DBPASS", "password");
+    let host = host?;
+    let password = password_of(password, environment, report);
+    let ca_file = ca_file.map(|said| existing(said, report));
+    let tls = tls_mode(sslmode, ca_file.is_some(), report);
+    Some(PostgresOptions {
+        hosts: hosts(&host, port.as_ref(), report)?,
+        user: user.map_or_else(|| NAME.to_owned(), |said| said.text),
+        password,
+        database: name.map_or_else(|| NAME.to_owned(), |said| said.text),
+        tls,
+        ca_file,
+    })
+}
+
+/// A value, and where it stands.
+struct Said {
+    text: String,
+    name: String,
+    place: Option<Place>,
+}
+
+impl Said {
+    fn wrong(&self, why: &str, report: &mut Report) {
+        report.error(self.place.as_ref(), format!("{} {why}", self.name));
+    }
+}
+
+/// One host or several with commas between them, each with or without a port; the ports of `port` are for all, or one for each.
+fn hosts(host: &Said, port: Option<&Said>, report: &mut Report) -> Option<Vec<(String, u16)>> {
+    let mut ports: Vec<u16> = Vec::new();
+    for text in port.map_or("", |port| &*port.text).split(',') {
+        match text.trim() {
+            "" if port.is_none() => {}
+            text => match text.parse().ok().filter(|number| *number != 0) {
+                Some(number) => ports.push(number),
+                None => {
+                    if let Some(port) = port {
+                        port.wrong(
+                            "must be a port, or one for each host, with commas between them",
+                            report,
+                        );
+                    }
+                    return None;
+                }
+            },
+        }
+    }
+    let names: Vec<&str> = host.text.split(',').map(str::trim).collect();
+    if ports.len() > 1 && ports.len() != names.len() {
+        if let Some(port) = port {
+            port.wrong("names several ports, but not one for each host", report);
+        }
+        return None;
+    }
+    let mut hosts = Vec::new();
+    for (index, name) in names.into_iter().enumerate() {
+        let default = ports.get(index).or(ports.first()).copied().unwrap_or(PORT);
+        match with_port(name, default) {
+            Some(host) => hosts.push(host),
+            None => {
+                host.wrong(
+                    "must be a host name or address, with or without a port, or several with commas between them",
+                    report,
+                );
+                return None;
+            }
+        }
+    }
+    Some(hosts)
+}
+
+/// `host`, `host:port`, `[address]:port`, an IPv6 address, or the folder of a Unix socket.
+fn with_port(text: &str, default: u16) -> Option<(String, u16)> {
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && !name
+                .bytes()
+                .any(|byte| byte.is_ascii_whitespace() || b"@?#".contains(&byte))
+    };
+    if text.starts_with('/') || text.parse::<std::net::Ipv6Addr>().is_ok() {
+        return Some((text.to_owned(), default));
+    }
+    if text.contains('/') {
+        return None;
+    }
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) => (name, port.parse().ok().filter(|port| *port != 0)?),
+        None => (text, default),
+    };
+    let name = name
+        .strip_prefix('[')
+        .map_or(Some(name), |name| name.strip_suffix(']'))?;
+    is_name(name).then(|| (name.to_owned(), port))
+}
+
+/// `DBPASS`, or the file that `DBPASS_FILE` names without its final newline, or the configuration's.
+fn password_of(said: Option<Said>, environment: &Environment, report: &mut Report) -> String {
+    let Some(path) = environment.get("DBPASS_FILE") else {
+        return said.map(|said| said.text).unwrap_or_default();
+    };
+    if environment.get("DBPASS").is_some() {
+        report.error(None, "DBPASS and DBPASS_FILE are both set: unset one");
+        return String::new();
+    }
+    match std::fs::read_to_string(path) {
+        Ok(text) => text
+            .strip_suffix('\n')
+            .map_or(text.clone(), |line| line.trim_end_matches('\r').to_owned()),
+        Err(error) => {
+            report.error(None, format!("DBPASS_FILE: cannot read {path}: {error}"));
+            String::new()
+        }
+    }
+}
+
+fn existing(said: Said, report: &mut Report) -> PathBuf {
+    let path = match &said.place {
+        Some(place) => beside(Path::new(&*place.file), &said.text),
+        None => PathBuf::from(&said.text),
+    };
+    if !path.is_file() {
+        said.wrong(
+            &format!("names {}, which is not a file", path.display()),
+            report,
+        );
+    }
+    path
+}
+
+/// Who names authorities means them to be looked at.
+fn tls_mode(said: Option<Said>, has_authorities: bool, report: &mut Report) -> TlsMode {
+    let Some(said) = said else {
+        return if has_authorities {
+            TlsMode::VerifyFull
+        } else {
+            TlsMode::default()
+        };
+    };
+    said.text.parse().unwrap_or_else(|()| {
+        let names = TlsMode::NAMES.map(|(name, _)| name).join(", ");
+        said.wrong(
+            &format!("is {:?}, and must be one of {names}", said.text),
+            report,
+        );
+        TlsMode::default()
+    })
+}
+
+/// What `/config` shows.
+pub(super) fn view(options: &PostgresOptions) -> Json {
+    let hosts: Vec<String> = options
+        .hosts
+        .iter()
+        .map(|(host, port)| {
+            if host.contains(':') {
+                format!("[{host}]:{port}")
+            } else {
+                format!("{host}:{port}")
+            }
+        })
+        .collect();
+    let mode = TlsMode::NAMES
+        .into_iter()
+        .find(|(_, mode)| *mode == options.tls)
+        .map(|(name, _)| name);
+    let mut shown = json!({
+        "host": hosts.join(","),
+        "user": options.user,
+        "name": options.database,
+        "sslmode": mode,
+    });
+    if !options.password.is_empty() {
+        shown["password"] = json!(REDACTED);
+    }
+    if let Some(file) = &options.ca_file {
+        shown["ca_file"] = json!(file);
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_have_ports_of_their_own_or_the_common_one() {
+        let host = |name: &str, port: u16| Some((name.to_owned(), port));
+        assert_eq!(with_port("db", 5432), host("db", 5432));
+        assert_eq!(with_port("db:6432", 5432), host("db", 6432));
+        assert_eq!(with_port("::1", 5432), host("::1", 5432));
+        assert_eq!(with_port("[::1]:6432", 5432), host("::1", 6432));
+        assert_eq!(
+            with_port("/run/postgresql", 5432),
+            host("/run/postgresql", 5432)
+        );
+        for wrong in [
+            "",
+            "db:",
+            "db:0",
+            "db:x",
+            "postgres://db",
+            "a b",
+            "[::1",
+            "u@db",
+        ] {
+            assert_eq!(with_port(wrong, 5432), None, "{wrong}");
+        }
+    }
+}

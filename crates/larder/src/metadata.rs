@@ -1,0 +1,153 @@
+//! Opens what larder remembers: SQLite's file in the data directory, or a database on a server, which may be away when larder starts.
+
+use std::error::Error;
+use std::io::Read as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use larder::config::Settings;
+use larder_formats::LinkKey;
+use larder_server::{BoundServer, Starting};
+use larder_storage::{
+    ConnectError, MetadataStore, PostgresOptions, StorageError, StorageErrorKind,
+};
+
+/// Pause between attempts to reach the server.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How often waiting is told of.
+const TELL_EVERY: Duration = Duration::from_secs(30);
+/// The file by which a data directory is known, where the database on a server names its files.
+const IDENTITY: &str = "larder.id";
+/// Under this name the database keeps whose files it names.
+const OWNER: &str = "data_directory";
+
+/// The open database, and the key that signs links to other hosts: made once, kept in the database.
+pub(crate) type Metadata = (MetadataStore, LinkKey);
+
+/// Waits for the server that `options` name, and answers meanwhile as a larder does that is starting.
+///
+/// # Errors
+/// What waiting does not mend, for the operator.
+pub(crate) async fn on_server(
+    options: &PostgresOptions,
+    settings: &Settings,
+    server: &BoundServer,
+) -> Result<Metadata, Box<dyn Error>> {
+    let starting = Starting::new(settings.repositories.clone());
+    let identity = identity(&settings.data_dir)?;
+    server
+        .answer_until(starting, connected(options, &identity, &settings.data_dir))
+        .await
+}
+
+async fn connected(
+    options: &PostgresOptions,
+    identity: &[u8],
+    directory: &Path,
+) -> Result<Metadata, Box<dyn Error>> {
+    let mut told: Option<Instant> = None;
+    loop {
+        let why = match try_to_connect(options, identity, directory).await {
+            Ok(metadata) => {
+                if told.is_some() {
+                    tracing::info!("the metadata database answers: larder starts");
+                }
+                return Ok(metadata);
+            }
+            Err(Trouble::ForGood(error)) => return Err(error),
+            Err(Trouble::Away(why)) => why,
+        };
+        if told.is_none_or(|at| at.elapsed() > TELL_EVERY) {
+            tracing::warn!("{why}: waiting for it; /ready is 503 until then");
+            told = Some(Instant::now());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+enum Trouble {
+    /// Another try may succeed.
+    Away(String),
+    ForGood(Box<dyn Error>),
+}
+
+impl From<ConnectError> for Trouble {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Unreachable(why) => Self::Away(why),
+            ConnectError::Refused(why) => Self::ForGood(why.into()),
+        }
+    }
+}
+
+impl From<StorageError> for Trouble {
+    fn from(error: StorageError) -> Self {
+        match error.kind {
+            StorageErrorKind::Unavailable => Self::Away(error.to_string()),
+            _ => Self::ForGood(error.into()),
+        }
+    }
+}
+
+async fn try_to_connect(
+    options: &PostgresOptions,
+    identity: &[u8],
+    directory: &Path,
+) -> Result<Metadata, Trouble> {
+    let metadata = MetadataStore::connect(options).await?;
+    // The files that the database names are in one directory: whoever has another one would take them all for lost.
+    if metadata.secret_bytes(OWNER, identity).await? != identity {
+        let message = format!(
+            "the metadata database {} names files of another data directory than {}: two larders cannot share a database without \
+             sharing their files; give this one a database of its own, or the directory that it had before. If that directory is \
+             lost for good, run in the database: DELETE FROM secrets WHERE name = '{OWNER}'",
+            options.database,
+            directory.display()
+        );
+        return Err(Trouble::ForGood(message.into()));
+    }
+    let candidate = random().map_err(Trouble::ForGood)?;
+    let stored = metadata.secret_bytes("link_key", &candidate).await?;
+    Ok((metadata, key_of(&stored).map_err(Trouble::ForGood)?))
+}
+
+/// What the data directory is known by: made once.
+fn identity(directory: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
+    let path = directory.join(IDENTITY);
+    let failed = |error: std::io::Error| format!("cannot use {}: {error}", path.display());
+    match std::fs::read(&path) {
+        Ok(bytes) if bytes.len() == 32 => return Ok(bytes),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error).into()),
+    }
+    let made = random()?;
+    let new = directory.join(format!("{IDENTITY}.new"));
+    std::fs::write(&new, made)
+        .and_then(|()| std::fs::File::open(&new)?.sync_all())
+        .and_then(|()| std::fs::rename(&new, &path))
+        .and_then(|()| std::fs::File::open(directory)?.sync_all())
+        .map_err(failed)?;
+    Ok(made.to_vec())
+}
+
+fn random() -> Result<[u8; 32], Box<dyn Error>> {
+    let mut bytes = [0_u8; 32];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The key that signs links of a database in the data directory.
+///
+/// # Errors
+/// The database does not take or give it.
+pub(crate) async fn link_key(metadata: &MetadataStore) -> Result<LinkKey, Box<dyn Error>> {
+    let stored = metadata.secret_bytes("link_key", &random()?).await?;
+    key_of(&stored)
+}
+
+fn key_of(stored: &[u8]) -> Result<LinkKey, Box<dyn Error>> {
+    let key = <[u8; 32]>::try_from(stored)
+        .map_err(|_| "the link key in the metadata database is damaged")?;
+    Ok(LinkKey::from_bytes(key))
+}
