@@ -10,8 +10,8 @@ use futures_core::Stream;
 use larder_core::{ErrorCode, Fault, FaultKind, PackageType, Repository, UnixMillis};
 use larder_engine::{
     Answer, ArtifactRequest, Body, BudgetUse, Cleared, DiskSpace, FlushReport, FlushRequest,
-    Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket, MirrorReport, UpstreamReport,
-    Written,
+    Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket, MirrorReport, StoreReport,
+    UpstreamReport, Written,
 };
 use larder_formats::ErrorBody;
 
@@ -114,6 +114,11 @@ pub trait Backend: Send + Sync + 'static {
     /// The room on the disk when the backends' state was last looked at.
     fn disk(&self) -> Option<DiskSpace> {
         None
+    }
+
+    /// How the store of blobs is; asks nobody.
+    fn store(&self) -> StoreReport {
+        StoreReport::default()
     }
 
     /// Counters for `/metrics`.
