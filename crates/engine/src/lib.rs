@@ -70,7 +70,7 @@ use transfer::Transfers;
 pub use answer::{Answer, Body, Freshness, HotTicket, Representation};
 pub use budget::{Limits, MOST_DERIVED_FILES};
 pub use counters::{Counters, MirrorCounters, MirrorReport, RepositoryCounters, UpstreamQuota};
-pub use larder_storage::{Chunks, GrowingBody, HeldSize};
+pub use larder_storage::{Chunks, GrowingBody, HeldSize, StoreReport, TierReport};
 pub use operate::{
     BackendHealth, CacheType, DiskSpace, FlushReport, FlushRequest, Health, HeldArtifact,
     HeldCursor, HeldPage, HeldRequest, HeldSummary,
@@ -363,6 +363,11 @@ impl Engine {
     /// The room that there was when [`health`](Self::health) last looked.
     pub fn disk(&self) -> Option<DiskSpace> {
         self.operator.disk()
+    }
+
+    /// How the store of blobs is. Asks nobody.
+    pub fn store(&self) -> StoreReport {
+        self.operator.blobs.report()
     }
 
     /// How much each configured remote repository holds, as it was last counted; empty before the first time. Asks nobody: if the count is

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder::config::{S3, Settings};
+use larder::config::{S3, Settings, Severity};
 use larder_storage::{BlobStore, FsBlobStore, Refused, S3Objects, StorageError, TieredBlobStore};
 
 /// The folder of the tier, in the data directory.
@@ -62,8 +62,12 @@ pub(crate) async fn open(
         }
         Err(Refused::Never(why)) => return Err(why.into()),
         Err(Refused::Later(error)) => {
-            let endpoint = &s3.store.endpoint;
-            tracing::warn!(%error, endpoint, "the object store does not answer: larder is not ready, and asks again");
+            let (error, endpoint) = (explained(error), &s3.store.endpoint);
+            tracing::warn!(
+                error,
+                endpoint,
+                "the object store does not answer: larder is not ready, and asks again"
+            );
             tier.set_waiting(true);
             false
         }
@@ -99,11 +103,38 @@ async fn refuse_files(
     .into())
 }
 
+/// With the innermost cause, which says most.
 fn explained(error: StorageError) -> String {
-    match &error.source {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
+    let mut cause: &dyn Error = &error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
     }
+    let (error, cause) = (error.to_string(), cause.to_string());
+    if error == cause {
+        error
+    } else {
+        format!("{error} ({cause})")
+    }
+}
+
+/// What `larder check` finds of the store: what would end a start, or what would keep it from being ready. Changes nothing.
+pub(crate) async fn look(settings: &Settings) -> Result<(), (Severity, String)> {
+    let Some(s3) = &settings.s3 else {
+        return Ok(());
+    };
+    let error = |message: String| (Severity::Error, message);
+    refuse_files(settings, &|error| error.to_string())
+        .await
+        .map_err(|refused| error(refused.to_string()))?;
+    let objects = S3Objects::new(s3.store.clone()).map_err(|failed| error(explained(failed)))?;
+    objects.look().await.map_err(|refused| match refused {
+        Refused::Never(why) => error(why),
+        Refused::Later(failed) => {
+            let why = explained(failed);
+            let message = format!("{why}: larder would start, and not be ready until it answers");
+            (Severity::Warning, message)
+        }
+    })
 }
 
 fn tell(s3: &S3, missing: &[&str]) {

@@ -92,6 +92,11 @@ pub(crate) async fn prepare(
 pub(crate) fn rehearse(settings: &Settings) -> Vec<Diagnostic> {
     let mut found = Findings::default();
     let is_held = data_directory(settings, &mut found);
+    match in_runtime(blobs::look(settings)) {
+        Ok(Ok(())) => {}
+        Ok(Err((severity, message))) => found.push(severity, message),
+        Err(error) => found.error(error.to_string()),
+    }
     if let Some(tls) = tls_files(settings) {
         match check_tls(&tls) {
             Ok(dates) => certificate_dates(dates, &mut found),

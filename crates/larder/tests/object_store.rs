@@ -15,7 +15,7 @@ const STEP: usize = 1 << 20;
 
 fn setup(origin: &Origin, endpoint: &str) -> Setup {
     let config = format!(
-        "remotes:\n  remote: {{ base_url: '{}', allow_private: true, immutable_patterns: ['.'], cache: {{ immutable_ttl: 0 }} }}\n  own: {{ type: local }}\n",
+        "remotes:\n  remote: {{ base_url: '{}', immutable_patterns: ['.'], cache: {{ immutable_ttl: 0 }} }}\n  own: {{ type: local }}\n",
         origin.url("")
     );
     Setup::new(&config)
@@ -83,12 +83,12 @@ async fn cold_warm_restarted_and_with_the_store_away() {
     for (path, bytes) in &files {
         let cold = get(&larder.artifact("remote", path)).await;
         assert_eq!((cold.status, cold.source()), (200, "remote"), "{path}");
-        assert!(cold.body == bytes, "{path}");
+        assert!(cold.body == *bytes, "{path}");
     }
     larder.until_idle().await;
     for (path, bytes) in &files {
         let warm = larder.hit(&larder.artifact("remote", path)).await;
-        assert!(warm.body == bytes, "{path}");
+        assert!(warm.body == *bytes, "{path}");
     }
     let own = larder.artifact("own", "kept.txt");
     assert_eq!(put(&own, "uploaded").await.status, 201);
@@ -99,7 +99,7 @@ async fn cold_warm_restarted_and_with_the_store_away() {
     for (path, bytes) in &files {
         let answer = get(&larder.artifact("remote", path)).await;
         assert_eq!((answer.status, answer.source()), (200, "cache"), "{path}");
-        assert!(answer.body == bytes, "{path}");
+        assert!(answer.body == *bytes, "{path}");
     }
     assert_eq!(origin.requests().len(), 0, "nobody was asked");
     let own = larder.artifact("own", "kept.txt");

@@ -11,8 +11,8 @@ use larder_budget::BudgetUse;
 use larder_core::{Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{
     Answer, ArtifactRequest, Body, Cleared, DiskSpace, Explanation, FlushReport, FlushRequest,
-    Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket, MirrorReport, UpstreamReport,
-    Written,
+    Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket, MirrorReport, StoreReport,
+    UpstreamReport, Written,
 };
 use larder_formats::ErrorBody;
 
@@ -123,6 +123,11 @@ pub trait Backend: Send + Sync + 'static {
     /// The room on the disk when the backends' state was last looked at.
     fn disk(&self) -> Option<DiskSpace> {
         None
+    }
+
+    /// How the store of blobs is; asks nobody.
+    fn store(&self) -> StoreReport {
+        StoreReport::default()
     }
 
     /// Counters for `/metrics`.

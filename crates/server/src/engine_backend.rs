@@ -5,7 +5,8 @@ use std::sync::Arc;
 use larder_core::{Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{
     Answer, ArtifactRequest, Body, Cleared, DiskSpace, Engine, Explanation, FlushReport,
-    FlushRequest, Health, HeldPage, HeldRequest, HeldSummary, HotTicket, UpstreamReport, Written,
+    FlushRequest, Health, HeldPage, HeldRequest, HeldSummary, HotTicket, StoreReport,
+    UpstreamReport, Written,
 };
 use larder_formats::{ErrorBody, format_of, standard_error_body};
 
@@ -83,6 +84,10 @@ impl Backend for Arc<Engine> {
 
     fn disk(&self) -> Option<DiskSpace> {
         Engine::disk(self)
+    }
+
+    fn store(&self) -> StoreReport {
+        Engine::store(self)
     }
 
     fn counters(&self) -> CounterSnapshot {

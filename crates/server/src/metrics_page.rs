@@ -70,6 +70,7 @@ async fn node<B: Backend>(exchange: &Exchange<'_, B>) -> Node {
         connections_limit: shared.limits.connections as u64,
         hot_set_limit: shared.hot_set_limit,
         disk: backend.disk(),
+        store: backend.store(),
         reload: reload.as_deref().map_or((true, shared.started), |reload| {
             (reload.error.is_none(), reload.at)
         }),

@@ -278,6 +278,36 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
         "with less than this free, downloads are served and not kept",
     ),
     (
+        "larder_object_store_up",
+        "gauge",
+        "1 if the S3 store answered when it was asked last, else 0; this and the next five are not there without `s3`",
+    ),
+    (
+        "larder_object_store_mismatches_total",
+        "counter",
+        "blocks of stored objects that had other bytes than were stored, and were not given",
+    ),
+    (
+        "larder_tier_bytes",
+        "gauge",
+        "bytes of the blobs in the local tier",
+    ),
+    (
+        "larder_tier_limit_bytes",
+        "gauge",
+        "bytes that the local tier may hold now",
+    ),
+    (
+        "larder_tier_fills_total",
+        "counter",
+        "blobs that were fetched from the S3 store into the local tier",
+    ),
+    (
+        "larder_tier_evicted_blobs_total",
+        "counter",
+        "blobs that were taken out of the local tier to make room",
+    ),
+    (
         "larder_config_reload_success",
         "gauge",
         "1 if the configuration was usable when it was last loaded, else 0",

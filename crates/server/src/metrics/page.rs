@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use larder_core::UnixMillis;
-use larder_engine::{DiskSpace, UpstreamReport};
+use larder_engine::{DiskSpace, StoreReport, UpstreamReport};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric as _, MetricEncoder,
@@ -27,6 +27,7 @@ pub(crate) struct Node {
     pub(crate) connections_limit: u64,
     pub(crate) hot_set_limit: u64,
     pub(crate) disk: Option<DiskSpace>,
+    pub(crate) store: StoreReport,
     /// Whether the last load of the configuration went well, and when it was.
     pub(crate) reload: (bool, UnixMillis),
     pub(crate) certificate_expiry: Option<UnixMillis>,
@@ -276,6 +277,15 @@ impl Scrape {
         page.gauge_if("disk_free_bytes", node.disk.map(|disk| disk.free))?;
         page.gauge_if("disk_total_bytes", node.disk.map(|disk| disk.total))?;
         page.gauge_if("disk_reserve_bytes", node.disk.map(|disk| disk.reserve))?;
+        if let Some(tier) = node.store.tier {
+            let answers = node.store.trouble.is_none() && !node.store.is_waiting;
+            page.gauge("object_store_up", &i64::from(answers))?;
+            page.counter("object_store_mismatches", &node.store.mismatches)?;
+            page.gauge("tier_bytes", &tier.bytes)?;
+            page.gauge("tier_limit_bytes", &tier.budget)?;
+            page.counter("tier_fills", &tier.fills)?;
+            page.counter("tier_evicted_blobs", &tier.evicted)?;
+        }
         let (went_well, at) = node.reload;
         page.gauge("config_reload_success", &i64::from(went_well))?;
         page.gauge("config_last_reload_timestamp_seconds", &seconds(at))?;
@@ -334,7 +344,7 @@ mod tests {
     use http::StatusCode;
     use larder_budget::{BudgetKind, BudgetUse};
     use larder_core::Source;
-    use larder_engine::{MirrorReport, UpstreamStanding};
+    use larder_engine::{MirrorReport, TierReport, UpstreamStanding};
 
     use super::super::RequestKind;
     use super::*;
@@ -358,6 +368,18 @@ mod tests {
                 reserve: 5,
                 failing: false,
             }),
+            store: StoreReport {
+                kind: "s3",
+                is_waiting: false,
+                trouble: Some("refused".to_owned()),
+                mismatches: 3,
+                tier: Some(TierReport {
+                    bytes: 40,
+                    budget: 50,
+                    fills: 6,
+                    evicted: 2,
+                }),
+            },
             reload: (false, UnixMillis(1_500)),
             certificate_expiry: Some(UnixMillis(9_000)),
             upstreams: vec![
@@ -449,6 +471,12 @@ mod tests {
             "larder_disk_free_bytes 30",
             "larder_disk_total_bytes 100",
             "larder_disk_reserve_bytes 5",
+            "larder_object_store_up 0",
+            "larder_object_store_mismatches_total 3",
+            "larder_tier_bytes 40",
+            "larder_tier_limit_bytes 50",
+            "larder_tier_fills_total 6",
+            "larder_tier_evicted_blobs_total 2",
             "larder_config_reload_success 0",
             "larder_config_last_reload_timestamp_seconds 1.5",
             "larder_certificate_expiry_timestamp_seconds 9.0",

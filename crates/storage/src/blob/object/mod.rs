@@ -213,7 +213,7 @@ impl Shared {
     async fn put_anew(&self, sealed: &SealedSpool, key: &str) -> Result<ObjectInfo, StorageError> {
         let descriptor = &sealed.descriptor;
         if has_sums(descriptor.size) {
-            let sums = Sums::of(sealed.body(), descriptor).await?;
+            let sums = Sums::of(sealed.body()).await?;
             self.keep_sums(descriptor, sums).await?;
         }
         let info = self.objects.put(key, sealed.body()).await?;
@@ -258,7 +258,7 @@ impl Shared {
         }
         tracing::warn!(digest = %blob.digest, "the sums of a stored object are missing or spoilt: it is read to the end to make them anew");
         let whole = Body::once(Some(blob.size), self.objects.get(key, 0..blob.size));
-        let sums = Sums::of(whole, blob).await.inspect_err(|error| {
+        let sums = Sums::of_checked(whole, blob).await.inspect_err(|error| {
             if error.kind == StorageErrorKind::Corrupt {
                 self.mismatches.fetch_add(1, Ordering::Relaxed);
                 self.damaged().insert(blob.digest.clone());

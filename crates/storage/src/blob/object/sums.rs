@@ -43,18 +43,19 @@ fn short(digest: &Digest) -> Sum {
     sum
 }
 
-/// Sums of what is handed to it, and its digest.
+/// Sums of what is handed to it, and its digest if that is wanted.
 struct Summer {
-    whole: Hasher,
+    /// Where nobody has compared the whole yet.
+    whole: Option<Hasher>,
     block: Hasher,
     in_block: u64,
     sums: Vec<Sum>,
 }
 
 impl Summer {
-    fn new() -> Self {
+    fn new(whole: Option<Hasher>) -> Self {
         Self {
-            whole: Hasher::new(&[]),
+            whole,
             block: Hasher::new(&[]),
             in_block: 0,
             sums: Vec::new(),
@@ -62,7 +63,9 @@ impl Summer {
     }
 
     fn update(&mut self, mut bytes: &[u8]) {
-        self.whole.update(bytes);
+        if let Some(whole) = &mut self.whole {
+            whole.update(bytes);
+        }
         while !bytes.is_empty() {
             let fits = (BLOCK - self.in_block).min(bytes.len() as u64);
             let (now, later) = bytes.split_at(fits as usize);
@@ -75,30 +78,41 @@ impl Summer {
         }
     }
 
+    async fn all(mut self, body: Body) -> Result<(Sums, Option<Digest>), StorageError> {
+        let mut chunks = body.chunks();
+        while let Some(chunk) = chunks.next().await {
+            self.update(&chunk.map_err(|error| StorageError::from_io("read a blob", error))?);
+        }
+        Ok(self.finish())
+    }
+
     fn end_block(&mut self) {
         let block = std::mem::replace(&mut self.block, Hasher::new(&[]));
         self.sums.push(short(&block.finish_sha256()));
         self.in_block = 0;
     }
 
-    fn finish(mut self) -> (Sums, Digest) {
+    fn finish(mut self) -> (Sums, Option<Digest>) {
         if self.in_block > 0 {
             self.end_block();
         }
-        (Sums(self.sums), self.whole.finish_sha256())
+        (Sums(self.sums), self.whole.map(Hasher::finish_sha256))
     }
 }
 
 impl Sums {
-    /// The sums of a body, which must have the digest that is stated of it.
-    pub(super) async fn of(body: Body, blob: &BlobDescriptor) -> Result<Self, StorageError> {
-        let mut summer = Summer::new();
-        let mut chunks = body.chunks();
-        while let Some(chunk) = chunks.next().await {
-            summer.update(&chunk.map_err(|error| StorageError::from_io("read a blob", error))?);
-        }
-        let (sums, digest) = summer.finish();
-        if digest == blob.digest {
+    /// The sums of a body that is known to be the right one.
+    pub(super) async fn of(body: Body) -> Result<Self, StorageError> {
+        Ok(Summer::new(None).all(body).await?.0)
+    }
+
+    /// The sums of a body, which must have the digest of `blob`.
+    pub(super) async fn of_checked(
+        body: Body,
+        blob: &BlobDescriptor,
+    ) -> Result<Self, StorageError> {
+        let (sums, digest) = Summer::new(Some(Hasher::new(&[]))).all(body).await?;
+        if digest.as_ref() == Some(&blob.digest) {
             Ok(sums)
         } else {
             Err(damaged(&blob.digest))
@@ -307,7 +321,7 @@ mod tests {
         let bytes: Vec<u8> = (0..2_500_000_u32).map(|n| (n % 251) as u8).collect();
         let blob = blob(&bytes);
         let body = Body::Memory(bytes.clone().into());
-        let sums = Sums::of(body, &blob).await.unwrap();
+        let sums = Sums::of_checked(body, &blob).await.unwrap();
         assert_eq!(sums.0.len(), 3);
         assert_eq!(sums.0[2], sha256(&bytes[2 << 20..]).as_bytes()[..8]);
         let encoded = sums.encode(blob.size);
@@ -319,7 +333,7 @@ mod tests {
             spoilt[at] ^= 1;
             assert_eq!(Sums::decode(&spoilt, blob.size), None, "byte {at}");
         }
-        let other = Sums::of(Body::Memory(Bytes::from_static(b"x")), &blob).await;
+        let other = Sums::of_checked(Body::Memory(Bytes::from_static(b"x")), &blob).await;
         assert_eq!(other.unwrap_err().kind, StorageErrorKind::Corrupt);
     }
 }

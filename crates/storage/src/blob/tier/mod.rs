@@ -280,10 +280,15 @@ impl BlobStore for TieredBlobStore {
         // It is done to the end though nobody may wait for it any more.
         let published = tokio::spawn(async move {
             let results = tier.remote.put_all(&batch).await;
+            // One that is larger than the tier would push everything else out of it, and go itself.
+            let budget = tier.budget();
             let kept = batch
                 .into_iter()
                 .zip(&results)
-                .filter_map(|(sealed, result)| result.is_ok().then_some(sealed));
+                .filter_map(|(sealed, result)| {
+                    let fits = sealed.descriptor.size <= budget;
+                    (result.is_ok() && fits).then_some(sealed)
+                });
             if let Err(error) = tier.keep(kept.collect()).await {
                 tracing::debug!(%error, "a blob is in the object store and not in the local tier");
             }

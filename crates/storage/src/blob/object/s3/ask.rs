@@ -5,7 +5,7 @@ use object_store::aws::AwsAuthorizer;
 use object_store::client::{HttpRequest, HttpRequestBody};
 
 use super::{S3, failed, no_answer};
-use crate::error::StorageError;
+use crate::error::{StorageError, StorageErrorKind};
 
 /// An answer, whatever it says.
 #[derive(Debug)]
@@ -55,7 +55,11 @@ impl S3 {
 
     async fn asked(&self, doing: &str, query: &[(&str, &str)]) -> Result<Asked, StorageError> {
         let credential = self.store.credentials().get_credential().await;
-        let credential = credential.map_err(|error| failed(doing, error))?;
+        let credential = credential.map_err(|error| StorageError {
+            kind: StorageErrorKind::Unavailable,
+            message: format!("cannot {doing}: the platform gives no credentials for the object store, and no keys are set"),
+            source: Some(Box::new(error)),
+        })?;
         let query: Vec<String> = query
             .iter()
             .map(|(name, value)| format!("{name}={}", encoded(value)))

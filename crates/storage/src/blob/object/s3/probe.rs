@@ -27,15 +27,23 @@ pub enum Refused {
 }
 
 impl S3Objects {
+    /// Asks for the bucket, and changes nothing.
+    ///
+    /// # Errors
+    /// The store cannot be used now, or never as it is.
+    pub async fn look(&self) -> Result<(), Refused> {
+        let asked = self.0.ask("ask for the bucket", &self.0.first_page()).await;
+        self.0.judge(&asked.map_err(Refused::Later)?)
+    }
+
     /// Tries what larder needs: an upload in parts, a range, a conditional put and a deletion, below the prefix. Gives what the store
     /// does not have of that which larder can do without.
     ///
     /// # Errors
     /// The store cannot be used now, or never as it is.
     pub async fn probe(&self) -> Result<Vec<&'static str>, Refused> {
+        self.look().await?;
         let s3 = &self.0;
-        let asked = s3.ask("ask for the bucket", &s3.first_page()).await;
-        s3.judge(&asked.map_err(Refused::Later)?)?;
         let nanos = SystemTime::UNIX_EPOCH
             .elapsed()
             .unwrap_or_default()

@@ -3,7 +3,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -43,9 +43,14 @@ pub(super) async fn put(s3: &Arc<S3>, path: Path, body: Body) -> Result<ObjectIn
         let payload = bytes.next(length).await?;
         let put = s3.store.put(&path, payload).await;
         put.map_err(|error| failed(DOING, error))?;
-    } else {
-        in_parts(s3, &path, length, bytes).await?;
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        return Ok(ObjectInfo {
+            length,
+            modified_ns: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX),
+        });
     }
+    in_parts(s3, &path, length, bytes).await?;
+    // What parts have become is looked at: an answer with status 200 may still have been an error.
     let found = s3.head(&path).await?.as_ref().map(info);
     found.filter(|found| found.length == length).ok_or_else(|| {
         let message = "cannot put an object: the object store has not kept all of it";
