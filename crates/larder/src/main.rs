@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]
 
 mod check;
+mod cluster;
 mod descriptors;
 mod prepare;
 mod reload;

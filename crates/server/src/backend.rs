@@ -9,9 +9,9 @@ use bytes::Bytes;
 use futures_core::Stream;
 use larder_core::{ErrorCode, Fault, FaultKind, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    Answer, ArtifactRequest, Body, BudgetUse, Cleared, DiskSpace, FlushReport, FlushRequest,
-    Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket, MirrorReport, UpstreamReport,
-    Written,
+    Answer, ArtifactRequest, Body, BudgetUse, Cleared, ClusterReport, DiskSpace, FlushReport,
+    FlushRequest, Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket, MirrorReport,
+    UpstreamReport, Written,
 };
 use larder_formats::ErrorBody;
 
@@ -101,6 +101,21 @@ pub trait Backend: Send + Sync + 'static {
         _repository: Option<&str>,
     ) -> impl Future<Output = Result<HeldSummary, Fault>> + Send {
         async { Ok(HeldSummary::default()) }
+    }
+
+    /// What is downloaded here, for another replica (`larder_engine::Engine::peer_flight`).
+    fn peer_flight(&self, _signature: Option<&str>, _target: &str) -> Result<Body, Fault> {
+        let message = "this is none of several replicas";
+        Err(Fault::new(
+            FaultKind::NotFound,
+            ErrorCode::NotFound,
+            message,
+        ))
+    }
+
+    /// How this replica does among the others; `None` if it is alone.
+    fn cluster(&self) -> Option<ClusterReport> {
+        None
     }
 
     /// The state of each backend, from verdicts that are at most a few seconds old.

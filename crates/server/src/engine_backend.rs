@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use larder_core::{Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    Answer, ArtifactRequest, Body, Cleared, DiskSpace, Engine, FlushReport, FlushRequest, Health,
-    HeldPage, HeldRequest, HeldSummary, HotTicket, UpstreamReport, Written,
+    Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, Engine, FlushReport,
+    FlushRequest, Health, HeldPage, HeldRequest, HeldSummary, HotTicket, UpstreamReport, Written,
 };
 use larder_formats::{ErrorBody, format_of, standard_error_body};
 
@@ -38,6 +38,14 @@ impl Backend for Arc<Engine> {
 
     fn reopen(&self, ticket: &HotTicket, kept: bool) -> Option<Cleared<Body>> {
         Engine::reopen(self, ticket, kept)
+    }
+
+    fn peer_flight(&self, signature: Option<&str>, target: &str) -> Result<Body, Fault> {
+        Engine::peer_flight(self, signature, target)
+    }
+
+    fn cluster(&self) -> Option<ClusterReport> {
+        Engine::cluster(self)
     }
 
     async fn flush(&self, request: FlushRequest) -> Result<FlushReport, Fault> {

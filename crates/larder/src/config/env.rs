@@ -66,8 +66,7 @@ impl Environment {
 }
 
 /// The variables of backends that this version does not have, with the key of the file that says the same.
-pub(super) const UNBUILT_BACKENDS: [(&str, &str, &str, &str); 3] = [
+pub(super) const UNBUILT_BACKENDS: [(&str, &str, &str, &str); 2] = [
     ("DBHOST", "database", "host", "PostgreSQL"),
-    ("REDIS_URL", "redis", "url", "Redis"),
     ("MINIO_ENDPOINT", "s3", "endpoint", "S3-compatible storage"),
 ];

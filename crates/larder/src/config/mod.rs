@@ -24,6 +24,7 @@ mod references;
 mod registries;
 mod repository;
 mod schema;
+mod secret_files;
 mod settings;
 mod synonyms;
 mod upstream;
@@ -38,7 +39,7 @@ pub use defaults::built_in;
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use env::Environment;
 pub use hints::nearest;
-pub use settings::{DEFAULT_HOT_SET, Limits, Settings, Sources, Tls};
+pub use settings::{Cluster, DEFAULT_HOT_SET, Limits, Settings, Sources, Tls};
 pub use watch::watch;
 
 use diagnostic::Report;

@@ -18,11 +18,15 @@ pub(super) const TOP: &[&str] = &[
     "hot_set",
     "limits",
     "drain",
+    "advertise",
+    "cluster",
 ];
 /// `s3`.
 pub(super) const S3: &[&str] = &["endpoint", "access_key", "secret_key", "bucket", "secure"];
 /// `redis`.
 pub(super) const REDIS: &[&str] = &["url"];
+/// `cluster`.
+pub(super) const CLUSTER: &[&str] = &["secret"];
 /// `database`.
 pub(super) const DATABASE: &[&str] = &["host", "port", "user", "password", "name"];
 /// `tls`.
@@ -117,13 +121,13 @@ pub(super) const VIRTUAL_ONLY: &[&str] = &["members", "fail_closed", "member_url
 pub(super) fn is_secret(key: &str) -> bool {
     matches!(
         key,
-        "password" | "secret_key" | "access_key" | "admin_token"
+        "password" | "secret_key" | "access_key" | "admin_token" | "secret"
     )
 }
 
 /// Whether a key's value, and all below it, may refer to the environment: secrets and what belongs to them.
 pub(super) fn takes_references(key: &str) -> bool {
-    is_secret(key) || matches!(key, "username" | "proxy" | "headers")
+    is_secret(key) || matches!(key, "username" | "proxy" | "headers" | "url")
 }
 
 /// Whether a key's value may hold any `$`: regular expressions and text for people.
@@ -155,7 +159,7 @@ mod tests {
         let plain = TOP.iter().chain(REPOSITORY).filter(|key| {
             !matches!(
                 **key,
-                "tls" | "auth" | "limits" | "cache" | "stale" | "timeouts"
+                "tls" | "auth" | "limits" | "cache" | "stale" | "timeouts" | "redis" | "cluster"
             )
         });
         let mut keys: Vec<String> = plain.map(|key| (*key).to_owned()).collect();
@@ -163,6 +167,8 @@ mod tests {
             ("tls", TLS),
             ("auth", AUTH),
             ("limits", LIMITS),
+            ("redis", REDIS),
+            ("cluster", CLUSTER),
             ("cache", CACHE),
             ("stale", STALE),
             ("timeouts", TIMEOUTS),

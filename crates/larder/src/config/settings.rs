@@ -1,5 +1,6 @@
 //! Flags, environment and the merged files to [`Settings`], in this precedence.
 
+mod cluster;
 mod program;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use super::registries;
 use super::repository::{Built, repository};
 use super::schema;
 use super::view;
+pub use cluster::Cluster;
 use program::{admin_token, data_dir, listen, public_urls, tls, trusted_proxies};
 
 /// Where a configuration comes from: flags, the environment, and the files they name.
@@ -116,6 +118,8 @@ pub struct Settings {
     pub tls: Option<Tls>,
     /// Opens what changes state.
     pub admin_token: Option<Secret<String>>,
+    /// What replicas need to find each other.
+    pub cluster: Cluster,
     /// Bytes that bodies in the hot set may take; 0 turns it off.
     pub hot_set: u64,
     /// Bounds.
@@ -157,6 +161,7 @@ pub(super) fn validate(
     let trusted_proxies = trusted_proxies(&top, report);
     let tls = tls(&top, report);
     let admin_token = admin_token(&top, sources, report);
+    let cluster = cluster::cluster(&top, sources, report);
     let hot_set = top.size("hot_set", report).unwrap_or(DEFAULT_HOT_SET);
     let limits = limits(&top, report);
     let drain = top
@@ -186,6 +191,7 @@ pub(super) fn validate(
         trusted_proxies,
         tls,
         admin_token,
+        cluster,
         hot_set,
         limits,
         drain,
@@ -220,7 +226,6 @@ fn refuse_unbuilt_backends(top: &Section<'_>, environment: &Environment, report:
     for (variable, section, key, what) in UNBUILT_BACKENDS {
         let known = match section {
             "database" => schema::DATABASE,
-            "redis" => schema::REDIS,
             _ => schema::S3,
         };
         let why = format!(

@@ -173,9 +173,12 @@ impl Remote {
                 }
             };
             let fallback = copy.as_ref().map(|copy| Fallback { copy, conditional });
-            let found = tokio::select! {
-                found = self.open_body(wanted, &mut expectation, fallback, &tried) => found,
-                () = wanted_by_others(flight, &turn, None) => return Err((lost(), None)),
+            let found = match flight.relayed() {
+                Some(response) => Some(Found::relayed(response)),
+                None => tokio::select! {
+                    found = self.open_body(wanted, &mut expectation, fallback, &tried) => found,
+                    () = wanted_by_others(flight, &turn, None) => return Err((lost(), None)),
+                },
             };
             let Some(Found { answer, is_final }) = found else {
                 return self.settle_failure(

@@ -9,6 +9,7 @@ use larder_core::{
 
 use super::Remote;
 use crate::catalog::{Commit, RecordChange};
+use crate::cluster::Turn;
 use crate::fault::{Remembered, negative_fault, storage_fault};
 use crate::origin::remote::obtain::asks_again;
 use crate::target::Target;
@@ -136,6 +137,23 @@ impl Remote {
             ) {
                 (Some(open), Some(record)) => copy = Some((record, open)),
                 _ => decision = Decision::Fetch { expired: false },
+            }
+        }
+        let asks = matches!(decision, Decision::Fetch { .. } | Decision::Revalidate(_));
+        if asks {
+            let may_look = effort == Effort::IfDue;
+            match self.cluster.turn(flight, wanted, may_look).await {
+                Turn::Ours => {}
+                Turn::LookAgain => {
+                    self.catalog.forget_in_memory(&wanted.key);
+                    return Box::pin(self.decide_and_fetch(flight, wanted, effort)).await;
+                }
+                Turn::Relayed(response) => {
+                    flight.relay(response);
+                    decision = Decision::Fetch {
+                        expired: copy.is_some(),
+                    };
+                }
             }
         }
         match (decision, copy) {

@@ -53,6 +53,7 @@ use refusals::Refusals;
 
 use crate::budget::{Budgets, Limits};
 use crate::catalog::Catalog;
+use crate::cluster::Membership;
 use crate::document::Documents;
 use crate::document::inquiry::{Inquiry, Launch};
 use crate::fault::internal;
@@ -79,6 +80,8 @@ pub(crate) struct Remote {
     readings: ReaderGate,
     pub(crate) refusals: Refusals,
     pub(crate) mirrors: Mirrors,
+    /// The other replicas, if there are any.
+    pub(crate) cluster: Membership,
 }
 
 /// What a remote is made with.
@@ -111,6 +114,7 @@ impl Remote {
             heads: Heads::default(),
             readings: ReaderGate::default(),
             refusals: Refusals::new(),
+            cluster: Membership::default(),
         })
     }
 
