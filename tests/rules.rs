@@ -447,6 +447,7 @@ const ENGINE_ORDER: &[&str] = &[
     "operate",
     "origin",
     "document",
+    "cluster",
     "representation",
     "scripted",
     "answer",

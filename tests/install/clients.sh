@@ -14,7 +14,7 @@ tools=${LARDER_TEST_TOOLS:-$here/../../target/e2e-tools}
 packages=(
   ca-certificates curl wget gnupg gpg-agent python3 python3-venv apt-utils dpkg-dev openssl qemu-utils e2fsprogs
   rpm createrepo-c dnf zypper skopeo podman buildah containerd docker-registry
-  postgresql pgbouncer
+  postgresql pgbouncer redis-server
 )
 [ "${1:-}" != --bench ] || packages+=(nginx-light wrk)
 "$here/debian.sh" "${packages[@]}"

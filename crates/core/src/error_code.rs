@@ -40,6 +40,8 @@ error_codes! {
     CrossSite = "cross_site",
     /// A browser came to a loopback listener under a name that is not larder's.
     Misdirected = "misdirected",
+    /// An address for other replicas, and no replica has signed the request.
+    NotAReplica = "not_a_replica",
     /// A kind of repository, or an address, that this version does not have.
     NotImplemented = "not_implemented",
     /// No repository has this name, or it is no docker repository where one is needed.

@@ -9,6 +9,7 @@
 //! | `operate/` | the operator's verbs and views: flush, collection, what is held, health, counters |
 //! | `origin/` | where what a repository holds comes from: `remote/` asks an upstream, `local/` has it from uploads, `virtual_/` merges what others have |
 //! | `document/` | what documents say of files, and the forms that are made of them |
+//! | `cluster/` | whose turn it is to ask the upstream, of several replicas, and bytes from one to another |
 //! | `representation.rs`, `answer.rs` | what an answer is made of |
 //! | `transfer/` | bytes on their way, and where they are kept |
 //! | `catalog/` | records, absences and epochs: the only way to change state |
@@ -26,6 +27,7 @@ mod budget;
 mod catalog;
 mod causes;
 mod claim;
+mod cluster;
 mod counters;
 mod decided;
 mod document;
@@ -56,6 +58,7 @@ use larder_storage::{BlobStore, MetadataStore};
 use larder_upstream::{Upstream, on_behalf};
 
 use catalog::Catalog;
+use cluster::Cluster;
 use document::Documents;
 use operate::{Caches, Explainer, Operator};
 use origin::local::{self, Local};
@@ -69,6 +72,10 @@ use transfer::Transfers;
 
 pub use answer::{Answer, Body, Freshness, HotTicket, Representation};
 pub use budget::{Limits, MOST_DERIVED_FILES};
+pub use cluster::{
+    CLUSTER_HEADER, ClusterParts, ClusterReport, ClusterSecret, FLIGHT_PATH, FlightRequest, Peers,
+    ReplicaReport,
+};
 pub use counters::{Counters, MirrorCounters, MirrorReport, RepositoryCounters, UpstreamQuota};
 pub use larder_storage::{Chunks, GrowingBody, HeldSize, StoreReport, TierReport};
 pub use operate::{
@@ -113,6 +120,7 @@ pub struct Engine {
     catalog: Arc<Catalog>,
     transfers: Arc<Transfers>,
     pipeline: Pipeline,
+    remote: Arc<Remote>,
     local: Arc<Local>,
     operator: Arc<Operator>,
     explainer: Explainer,
@@ -170,7 +178,7 @@ impl Engine {
         let pipeline = pipeline(&base, &remote);
         let explainer = explainer(&base, &remote, &pipeline.virtuals);
         let local = Arc::clone(&pipeline.local);
-        let operator = operator(base, remote, counters);
+        let operator = operator(base, Arc::clone(&remote), counters);
         catalog.follow_others(&operator);
         operator.keep_origins();
         Arc::new(Self {
@@ -178,12 +186,53 @@ impl Engine {
             catalog,
             transfers,
             pipeline,
+            remote,
             local,
             operator,
             explainer,
             budgets,
             clock,
         })
+    }
+
+    /// Makes this one of several replicas, before it serves; the first call counts. Must be called within a Tokio runtime.
+    pub fn join_cluster(&self, parts: ClusterParts) {
+        self.remote.cluster.join(parts, &self.clock);
+    }
+
+    /// Tells the other replicas that this one has the configuration with this digest, for the operator to compare.
+    pub fn configured_as(&self, digest: &str) {
+        if let Some(cluster) = self.remote.cluster.get() {
+            cluster.configured(digest);
+        }
+    }
+
+    /// How this replica does among the others; `None` if it is alone.
+    pub fn cluster(&self) -> Option<ClusterReport> {
+        Some(self.remote.cluster.get()?.report())
+    }
+
+    /// What is downloaded here, for another replica: a GET of `target` (path and query) that carries `signature` in [`CLUSTER_HEADER`].
+    /// Nothing is begun for it, and it is passed on to nobody.
+    ///
+    /// # Errors
+    /// 404 if this is none of several replicas, or has no such download under way; 403 if no replica has signed it.
+    pub fn peer_flight(&self, signature: Option<&str>, target: &str) -> Result<Body, Fault> {
+        let cluster = self.remote.cluster.get().map(|cluster| &**cluster);
+        let cluster = cluster.ok_or_else(cluster::no_peer_flight)?;
+        let known = |secret: &ClusterSecret| {
+            signature.is_some_and(|signature| secret.knows(signature, target, self.now()))
+        };
+        if !cluster.secret().is_some_and(known) {
+            return Err(cluster::no_replica());
+        }
+        FlightRequest::parse(target)
+            .and_then(|request| self.follow_flight(cluster, &request))
+            .ok_or_else(cluster::no_peer_flight)
+    }
+
+    fn follow_flight(&self, cluster: &Cluster, request: &FlightRequest) -> Option<Body> {
+        cluster::follow(cluster, &self.transfers.flights, request)
     }
 
     /// Takes a new configuration into use. What was served under the old one is no longer served from memory.

@@ -4,6 +4,7 @@
 
 mod blobs;
 mod check;
+mod cluster;
 mod descriptors;
 mod metadata;
 mod prepare;

@@ -8,6 +8,7 @@ use larder_engine::Engine;
 use larder_server::{ReloadReport, ServerHandle};
 use larder_upstream::HttpUpstream;
 
+use crate::cluster;
 use crate::stop::DrainTime;
 use crate::wire::live_settings;
 
@@ -45,6 +46,7 @@ impl Reloading {
         );
         self.handle.replace_live(live_settings(settings));
         self.drain.set(settings.drain);
+        self.engine.configured_as(&cluster::digest(settings));
         let error = self.handle.reload_tls().err();
         if let Some(error) = &error {
             tracing::error!(%error, "the new certificate cannot be used; the old one stays");

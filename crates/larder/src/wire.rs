@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cluster;
 use crate::descriptors::{self, Shares};
 use crate::prepare::{Prepared, prepare};
 use crate::reload::{Reloading, reload_on_change};
@@ -106,6 +107,8 @@ async fn serve(
         },
         budgets,
     });
+    // Kept until the process ends.
+    let _notices = cluster::join(&settings, &engine, &metadata, VERSION).await?;
     tell_of_start(&settings, server.local_addrs(), shares, open_files);
     let drain = DrainTime::new(settings.drain);
     let upkeep = blobs.keep_up(settings.clone());

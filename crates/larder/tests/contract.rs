@@ -226,38 +226,6 @@ fn a_base_url_may_be_a_list_of_mirrors_in_their_order() {
 }
 
 #[test]
-fn a_backend_that_is_not_built_refuses_the_start() {
-    let directory = directory(&[("f.yaml", "remotes: {}\n")]);
-    for variable in ["DBHOST", "REDIS_URL"] {
-        let environment = Environment::of([("HOME", "/h"), (variable, "canary:9000")]);
-        let sources = Sources {
-            config: Some(directory.path().join("f.yaml")),
-            environment,
-            ..Sources::default()
-        };
-        let said = lines(&load(&sources).unwrap_err());
-        assert!(
-            said.contains(variable) && said.contains("not built") && !said.contains("canary"),
-            "{said}"
-        );
-        let empty = Environment::of([("HOME", "/h"), (variable, "")]);
-        load(&Sources {
-            environment: empty,
-            ..sources
-        })
-        .expect("an empty variable is an absent one");
-    }
-    for (section, key) in [("database", "host"), ("redis", "url")] {
-        let said = refused(&format!("remotes: {{}}\n{section}:\n  {key}: canary\n"));
-        assert!(
-            said.contains(&format!("f.yaml:3: `{section}.{key}` is set"))
-                && !said.contains("canary"),
-            "{said}"
-        );
-    }
-}
-
-#[test]
 fn the_second_form_merges_a_directory_and_later_files_win() {
     let directory = directory(&[
         (

@@ -137,17 +137,6 @@ async fn two_processes_do_not_share_a_port() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn backends_that_are_not_built_are_refused_and_never_replaced() {
-    for variable in ["DBHOST", "REDIS_URL"] {
-        let (status, said) = Setup::without_config()
-            .env(variable, "backend.example:1")
-            .run_to_end();
-        assert_eq!(status.code(), Some(1), "{variable}");
-        assert!(said.contains(variable), "{said}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn interrupt_ends_it_like_terminate() {
     let mut larder = Setup::without_config().start().await;
     assert_eq!(send("GET", &larder.url("/live"), &[]).await.status, 200);

@@ -10,9 +10,9 @@ use futures_core::Stream;
 use larder_budget::BudgetUse;
 use larder_core::{Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    Answer, ArtifactRequest, Body, Cleared, DiskSpace, Explanation, FlushReport, FlushRequest,
-    Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket, MirrorReport, StoreReport,
-    UpstreamReport, Written,
+    Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, Explanation, FlushReport,
+    FlushRequest, Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket, MirrorReport,
+    StoreReport, UpstreamReport, Written,
 };
 use larder_formats::ErrorBody;
 
@@ -110,6 +110,21 @@ pub trait Backend: Send + Sync + 'static {
         _repository: Option<&str>,
     ) -> impl Future<Output = Result<HeldSummary, Fault>> + Send {
         async { Ok(HeldSummary::default()) }
+    }
+
+    /// What is downloaded here, for another replica (`larder_engine::Engine::peer_flight`).
+    fn peer_flight(&self, _signature: Option<&str>, _target: &str) -> Result<Body, Fault> {
+        let message = "this is none of several replicas";
+        Err(Fault::new(
+            FaultKind::NotFound,
+            ErrorCode::NotFound,
+            message,
+        ))
+    }
+
+    /// How this replica does among the others; `None` if it is alone.
+    fn cluster(&self) -> Option<ClusterReport> {
+        None
     }
 
     /// The state of each backend, from verdicts that are at most a few seconds old.

@@ -64,6 +64,12 @@ impl ResponseBody {
         Self(Kind::Bytes(bytes))
     }
 
+    /// A body that comes while it is sent, of unknown length.
+    pub(crate) fn streamed(body: Body) -> Self {
+        let pieces = Pieces::new(VecDeque::from([body]), None);
+        Self(Kind::Pieces(Box::new(pieces)))
+    }
+
     /// A body of several parts, of `length` bytes together if that is known.
     pub(crate) fn pieces(
         pieces: VecDeque<Body>,

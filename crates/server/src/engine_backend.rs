@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use larder_core::{Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    Answer, ArtifactRequest, Body, Cleared, DiskSpace, Engine, Explanation, FlushReport,
-    FlushRequest, Health, HeldPage, HeldRequest, HeldSummary, HotTicket, StoreReport,
+    Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, Engine, Explanation,
+    FlushReport, FlushRequest, Health, HeldPage, HeldRequest, HeldSummary, HotTicket, StoreReport,
     UpstreamReport, Written,
 };
 use larder_formats::{ErrorBody, format_of, standard_error_body};
@@ -43,6 +43,14 @@ impl Backend for Arc<Engine> {
 
     async fn explain(&self, request: ArtifactRequest<'_>) -> Result<Explanation, Fault> {
         Engine::explain(self, &request).await
+    }
+
+    fn peer_flight(&self, signature: Option<&str>, target: &str) -> Result<Body, Fault> {
+        Engine::peer_flight(self, signature, target)
+    }
+
+    fn cluster(&self) -> Option<ClusterReport> {
+        Engine::cluster(self)
     }
 
     async fn flush(&self, request: FlushRequest) -> Result<FlushReport, Fault> {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 use larder_core::UnixMillis;
-use larder_engine::{BackendHealth, DiskSpace, UpstreamReport};
+use larder_engine::{BackendHealth, ClusterReport, DiskSpace, ReplicaReport, UpstreamReport};
 use serde_json::{Value, json};
 
 use crate::admin::json_response;
@@ -38,7 +38,7 @@ pub(crate) async fn health<B: Backend>(exchange: &Exchange<'_, B>) -> Response<R
         ("blobs", state_json(&health.blobs)),
     ]);
     let upstreams: Vec<Value> = backend.upstreams().iter().map(upstream_json).collect();
-    let page = json!({
+    let mut page = json!({
         "status": word(ok),
         "version": shared.version,
         "started": time(shared.started),
@@ -49,7 +49,43 @@ pub(crate) async fn health<B: Backend>(exchange: &Exchange<'_, B>) -> Response<R
         "certificate": certificate_json(shared, backend.now()),
         "refusals": shared.metrics.refused().report(),
     });
+    if let Some(cluster) = backend.cluster() {
+        page["cluster"] = cluster_json(&cluster);
+    }
     json_response(verdict(ok), &page)
+}
+
+/// What replicas share makes nothing unavailable: without it each asks for itself.
+fn cluster_json(report: &ClusterReport) -> Value {
+    let shared = &report.shared;
+    let downloads: BTreeMap<&str, u64> = report.counts.into_iter().collect();
+    json!({
+        "shared": {"kind": shared.kind, "status": word(shared.ok), "detail": shared.detail},
+        "advertised": report.is_advertised,
+        "downloads": downloads,
+        "configuration": report.config,
+        "replicas": report.replicas.iter().map(|replica| replica_json(replica, report)).collect::<Value>(),
+        "alarms": alarms(report),
+    })
+}
+
+fn replica_json(replica: &ReplicaReport, report: &ClusterReport) -> Value {
+    json!({
+        "address": replica.address,
+        "version": replica.version,
+        "configuration": replica.config,
+        "same_configuration": replica.config == report.config,
+        "clock_skew_ms": replica.skew_ms,
+    })
+}
+
+/// What the operator should see to.
+fn alarms(report: &ClusterReport) -> Vec<&'static str> {
+    let differs = report.configurations() > 1;
+    let skewed = report.replicas.iter().any(ReplicaReport::is_skewed);
+    let drift = differs.then_some("replicas have different configurations");
+    let skew = skewed.then_some("clocks of replicas differ by more than 5 s");
+    drift.into_iter().chain(skew).collect()
 }
 
 /// Also 503 from the moment that larder is told to stop, so that nothing new is sent here.

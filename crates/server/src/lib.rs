@@ -45,6 +45,7 @@ mod multipart;
 mod oci;
 mod openapi;
 mod origin_guard;
+mod peers;
 mod pem;
 mod places;
 mod problem;

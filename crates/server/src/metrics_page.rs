@@ -80,6 +80,7 @@ async fn node<B: Backend>(exchange: &Exchange<'_, B>) -> Node {
             .map(|tls| tls.certificate().dates.not_after),
         upstreams: backend.upstreams(),
         process: Process::read(),
+        cluster: backend.cluster(),
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) enum Endpoint {
     Root,
     Metrics,
     OpenApi,
+    Peer,
 }
 
 /// A line of the table.
@@ -91,6 +92,7 @@ pub(crate) const ROUTES: &[Route] = &[
     reads("/config", READ, Endpoint::Config),
     reads("/metrics", READ, Endpoint::Metrics),
     reads("/api/openapi.json", READ, Endpoint::OpenApi),
+    reads("/internal/v1/flight", &[Method::GET], Endpoint::Peer),
     reads("/", READ, Endpoint::Root),
     // Clients that put the path of a mirror in front of the whole API.
     reads("/{repo}/v2/{path}", READ, Endpoint::OciAlias),

@@ -10,6 +10,7 @@
 //! * [`Spool`]: a file that is written while others read it, and that leaves nothing behind unless it is published. [`GrowingSpool`]:
 //!   how far it has come, and who reads it.
 //! * [`MetadataStore`]: records, derivations and the collector of unreferenced blobs, over a database; what is damaged is put aside.
+//! * [`Shared`] with [`MemoryShared`] and [`RedisShared`]: leases and notices between replicas; [`shared_conformance`] is its suite.
 //! * [`DataDirectoryLock`]: one process for each data directory.
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]
@@ -20,14 +21,15 @@ mod error;
 mod lock;
 mod meta;
 mod private;
+mod shared;
 mod spare;
 
 pub use blob::conformance;
 pub use blob::{
-    BlobInfo, BlobPin, BlobStore, End, FsBlobStore, GrowingBody, GrowingSpool, MOST_OPEN_BLOBS,
-    MemoryBlobStore, MemoryObjects, ObjectBlobStore, ObjectInfo, ObjectStore, Opening, Progress,
-    Refused, S3Objects, S3Settings, SealedSpool, Space, Spool, StoreReport, StoredBlob, TierReport,
-    TieredBlobStore, Unread, Withheld,
+    Arriving, BlobInfo, BlobPin, BlobStore, End, FsBlobStore, GrowingBody, GrowingSpool,
+    MOST_OPEN_BLOBS, MemoryBlobStore, MemoryObjects, ObjectBlobStore, ObjectInfo, ObjectStore,
+    Opening, Progress, Refused, S3Objects, S3Settings, SealedSpool, Space, Spool, StoreReport,
+    StoredBlob, TierReport, TieredBlobStore, Unread, Withheld,
 };
 pub use body::{Body, Chunks, Source, StreamBody};
 pub use error::{StorageError, StorageErrorKind};
@@ -37,4 +39,9 @@ pub use meta::{
     Heard, HeldRow, HeldSize, Listener, LocalChange, LocalChild, LocalDecision, LocalFile,
     LocalOutcome, LocalState, LocalUsage, MetadataStore, Notice, OnDamage, PageRow,
     PostgresOptions, Receipt, TlsMode, Writer,
+};
+pub use shared::conformance as shared_conformance;
+pub use shared::{
+    Attempt, Bell, Fence, Holder, LONGEST_LEASE, Lease, MemoryShared, Notices, RedisAddress,
+    RedisShared, Renewal, Shared, SharedStanding, Subscription, Told,
 };

@@ -74,6 +74,17 @@ impl BodyStream {
         }
     }
 
+    /// A body that somebody else receives from the upstream and passes on, who marks its end.
+    pub fn relayed(
+        chunks: impl Stream<Item = Result<Bytes, UpstreamError>> + Send + 'static,
+        declared: Option<u64>,
+        repository: RepositoryName,
+        url: Url,
+    ) -> Self {
+        let origin = BodyOrigin { repository, url };
+        Self::new(chunks, declared, Framing::EndMark, None, origin)
+    }
+
     /// How many bytes are to come in all, if the upstream said so. 0 for HEAD, 204 and 304.
     pub fn declared_length(&self) -> Option<u64> {
         self.declared

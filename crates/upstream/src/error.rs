@@ -77,6 +77,16 @@ impl UpstreamError {
         }
     }
 
+    /// An error of a body that was passed on by somebody else than the upstream at `url`.
+    pub fn relayed(
+        kind: UpstreamErrorKind,
+        repository: &RepositoryName,
+        url: &Url,
+        what: &str,
+    ) -> Self {
+        Self::at(kind, repository, url, what).because(None)
+    }
+
     /// The same, with a cause that the kind does not tell.
     pub(crate) fn because(self, cause: Option<Cause>) -> Self {
         Self { cause, ..self }

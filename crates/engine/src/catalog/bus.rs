@@ -93,10 +93,12 @@ impl Catalog {
 
 async fn follow<F: Foreign>(catalog: Weak<Catalog>, foreign: Weak<F>, mut listener: Listener) {
     let mut polls = tokio::time::interval(if listener.is_shared() { POLL } else { IDLE });
+    let mut bell = listener.bell();
     polls.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let told = tokio::select! {
             heard = listener.next() => Some(heard),
+            () = bell.rung() => None,
             _ = polls.tick() => None,
         };
         let (Some(catalog), Some(foreign)) = (catalog.upgrade(), foreign.upgrade()) else {

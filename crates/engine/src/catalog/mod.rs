@@ -127,6 +127,11 @@ impl Catalog {
         self.records.get(key).await.ok().flatten()
     }
 
+    /// The record is read from the database again: another replica may have changed it.
+    pub(crate) fn forget_in_memory(&self, key: &SourceKey) {
+        self.records.remove(key);
+    }
+
     /// The record, if it is in memory.
     pub(crate) fn peek(&self, key: &SourceKey) -> Option<Arc<ArtifactRecord>> {
         self.records.peek(key)

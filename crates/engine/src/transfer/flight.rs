@@ -1,13 +1,15 @@
 //! One download that many may read: what it has come to, and who waits for it. The first client is just one more reader.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use larder_core::{
     ArtifactRecord, CacheStatus, ErrorCode, Fault, FaultKind, ForwardReason, Recovery, Source,
     SourceKey,
 };
 use larder_storage::Body;
+use larder_upstream::UpstreamResponse;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -90,6 +92,12 @@ pub(crate) struct Flight {
     /// Why the upstream is asked; unset until it is.
     reason: OnceLock<ForwardReason>,
     task: OnceLock<AbortHandle>,
+    /// What is kept as long as it can be joined: the lease by which other replicas know that it is under way.
+    kept: Mutex<Option<Box<dyn Debug + Send>>>,
+    /// The answer that another replica passes on, until it is taken in.
+    relayed: Mutex<Option<Box<UpstreamResponse>>>,
+    /// How often it was asked whose turn it is.
+    asks: AtomicU32,
     /// The request that it was begun for: what is said of the file later carries its id.
     pub(crate) span: tracing::Span,
 }
@@ -111,6 +119,9 @@ impl Flight {
             audience: Audience::default(),
             reason: OnceLock::new(),
             task: OnceLock::new(),
+            kept: Mutex::default(),
+            relayed: Mutex::default(),
+            asks: AtomicU32::new(0),
             span: larder_upstream::request_span(),
         }
     }
@@ -260,6 +271,54 @@ impl Flight {
             fill.fail(lost());
         }
         self.finish(Err(lost()));
+        self.let_go();
+    }
+
+    /// As [`ready`](Self::ready), for another replica, which looks at the bytes itself: as soon as any may come.
+    pub(crate) async fn begun(&self) -> Ready {
+        let _seat = self.audience.join();
+        let mut state = self.state.subscribe();
+        loop {
+            match &*state.borrow_and_update() {
+                State::Done(result) => return Ready::Done(result.clone()),
+                State::Filling(fill) => return Ready::Filling(Arc::clone(fill)),
+                State::Pending => {}
+            }
+            if state.changed().await.is_err() {
+                return Ready::Done(Err(lost()));
+            }
+        }
+    }
+
+    /// Keeps something for as long as it can be joined.
+    pub(crate) fn keep(&self, what: impl Debug + Send + 'static) {
+        *lock(&self.kept) = Some(Box::new(what));
+    }
+
+    /// Whether something is kept.
+    pub(crate) fn is_kept(&self) -> bool {
+        lock(&self.kept).is_some()
+    }
+
+    pub(super) fn let_go(&self) {
+        // What is kept may do something when it goes.
+        let kept = lock(&self.kept).take();
+        drop(kept);
+    }
+
+    /// Counts a question, and gives how many there have been.
+    pub(crate) fn asks(&self) -> u32 {
+        self.asks.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Has an answer that is taken in instead of asking the upstream.
+    pub(crate) fn relay(&self, response: Box<UpstreamResponse>) {
+        *lock(&self.relayed) = Some(response);
+    }
+
+    /// That answer, once.
+    pub(crate) fn relayed(&self) -> Option<UpstreamResponse> {
+        lock(&self.relayed).take().map(|response| *response)
     }
 
     pub(super) fn stop(&self) {
@@ -267,6 +326,10 @@ impl Flight {
             task.abort();
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The task that others waited for ended without a word.

@@ -69,6 +69,8 @@ impl Flights {
         {
             flights.remove(&flight.key);
         }
+        drop(flights);
+        flight.let_go();
     }
 
     /// Flights whose key matches are marked as flushed and can no longer be joined; gives how many of them had brought everything.

@@ -64,7 +64,3 @@ impl Environment {
         xdg.or_else(home).map(|base| base.join("larder"))
     }
 }
-
-/// The variables of backends that this version does not have, with the key of the file that says the same.
-pub(super) const UNBUILT_BACKENDS: [(&str, &str, &str, &str); 1] =
-    [("REDIS_URL", "redis", "url", "Redis")];

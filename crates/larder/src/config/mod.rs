@@ -25,6 +25,7 @@ mod references;
 mod registries;
 mod repository;
 mod schema;
+mod secret_files;
 mod settings;
 mod synonyms;
 mod upstream;
@@ -39,7 +40,7 @@ pub use defaults::built_in;
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use env::Environment;
 pub use hints::nearest;
-pub use settings::{DEFAULT_HOT_SET, Limits, S3, Settings, Sources, Tls};
+pub use settings::{Cluster, DEFAULT_HOT_SET, Limits, S3, Settings, Sources, Tls};
 pub use watch::watch;
 
 use diagnostic::Report;

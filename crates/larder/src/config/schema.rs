@@ -18,6 +18,8 @@ pub(super) const TOP: &[&str] = &[
     "hot_set",
     "limits",
     "drain",
+    "advertise",
+    "cluster",
 ];
 /// `s3`.
 pub(super) const S3: &[&str] = &[
@@ -36,6 +38,8 @@ pub(super) const S3: &[&str] = &[
 ];
 /// `redis`.
 pub(super) const REDIS: &[&str] = &["url"];
+/// `cluster`.
+pub(super) const CLUSTER: &[&str] = &["secret"];
 /// `database`.
 pub(super) const DATABASE: &[&str] = &[
     "host", "port", "user", "password", "name", "sslmode", "ca_file",
@@ -132,13 +136,13 @@ pub(super) const VIRTUAL_ONLY: &[&str] = &["members", "fail_closed", "member_url
 pub(super) fn is_secret(key: &str) -> bool {
     matches!(
         key,
-        "password" | "secret_key" | "access_key" | "admin_token"
+        "password" | "secret_key" | "access_key" | "admin_token" | "secret"
     )
 }
 
 /// Whether a key's value, and all below it, may refer to the environment: secrets and what belongs to them.
 pub(super) fn takes_references(key: &str) -> bool {
-    is_secret(key) || matches!(key, "username" | "proxy" | "headers")
+    is_secret(key) || matches!(key, "username" | "proxy" | "headers" | "url")
 }
 
 /// Whether a key's value may hold any `$`: regular expressions and text for people.
@@ -170,7 +174,15 @@ mod tests {
         let plain = TOP.iter().chain(REPOSITORY).filter(|key| {
             !matches!(
                 **key,
-                "tls" | "auth" | "database" | "limits" | "cache" | "stale" | "timeouts"
+                "tls"
+                    | "auth"
+                    | "database"
+                    | "limits"
+                    | "cache"
+                    | "stale"
+                    | "timeouts"
+                    | "redis"
+                    | "cluster"
             )
         });
         let mut keys: Vec<String> = plain.map(|key| (*key).to_owned()).collect();
@@ -180,6 +192,8 @@ mod tests {
             ("auth", AUTH),
             ("database", DATABASE),
             ("limits", LIMITS),
+            ("redis", REDIS),
+            ("cluster", CLUSTER),
             ("cache", CACHE),
             ("stale", STALE),
             ("timeouts", TIMEOUTS),

@@ -1,5 +1,6 @@
 //! Flags, environment and the merged files to [`Settings`], in this precedence.
 
+mod cluster;
 mod program;
 mod s3;
 
@@ -15,7 +16,7 @@ use larder_storage::PostgresOptions;
 
 use super::database::database;
 use super::diagnostic::{Diagnostic, Report};
-use super::env::{Environment, UNBUILT_BACKENDS};
+use super::env::Environment;
 use super::fields::Section;
 use super::file::Loaded;
 use super::indents;
@@ -26,6 +27,7 @@ use super::registries;
 use super::repository::{Built, repository};
 use super::schema;
 use super::view;
+pub use cluster::Cluster;
 pub use s3::S3;
 
 use program::{admin_token, data_dir, listen, public_urls, tls, trusted_proxies};
@@ -125,6 +127,8 @@ pub struct Settings {
     pub admin_token: Option<Secret<String>>,
     /// `s3`; `None`: blobs are files of the data directory.
     pub s3: Option<S3>,
+    /// What replicas need to find each other.
+    pub cluster: Cluster,
     /// Bytes that bodies in the hot set may take; 0 turns it off.
     pub hot_set: u64,
     /// Bounds.
@@ -150,7 +154,6 @@ pub(super) fn validate(
     let remotes = indents::check(document, report);
     let top = Section::top(&document.top, report);
     let proxy = proxies::general(&top, &sources.environment, report);
-    refuse_unbuilt_backends(&top, &sources.environment, report);
     let database = database(&top, &sources.environment, report);
     let built: Vec<Built> = remotes
         .into_iter()
@@ -168,6 +171,7 @@ pub(super) fn validate(
     let tls = tls(&top, report);
     let admin_token = admin_token(&top, sources, report);
     let s3 = s3::s3(&top, &sources.environment, report);
+    let cluster = cluster::cluster(&top, sources, report);
     let hot_set = top.size("hot_set", report).unwrap_or(DEFAULT_HOT_SET);
     let limits = limits(&top, report);
     let drain = top
@@ -199,6 +203,7 @@ pub(super) fn validate(
         tls,
         admin_token,
         s3,
+        cluster,
         hot_set,
         limits,
         drain,
@@ -225,32 +230,6 @@ fn tell_closed(listen: &[SocketAddr], report: &mut Report) {
     if listen.iter().any(|address| !address.ip().is_loopback()) {
         let open = "auth.admin_token, LARDER_ADMIN_TOKEN or --admin-token-file opens it";
         report.warning(None, format!("listening beyond loopback without an admin token: what changes state answers 401; {open}"));
-    }
-}
-
-/// Never a silent fallback: who asks for a shared backend must not get a private one.
-fn refuse_unbuilt_backends(top: &Section<'_>, environment: &Environment, report: &mut Report) {
-    for (variable, section, key, what) in UNBUILT_BACKENDS {
-        let known = match section {
-            _ => schema::REDIS,
-        };
-        let why = format!(
-            "{what} is not built in this version of larder, and the embedded default would not be what you asked for"
-        );
-        if environment.get(variable).is_some() {
-            report.error(
-                None,
-                format!(
-                    "{variable} is set, but {why}: unset it to run on the data directory alone"
-                ),
-            );
-        }
-        let fields = top.section(section, known, report);
-        if let Some((text, place)) = fields.and_then(|fields| fields.text(key, report))
-            && !text.is_empty()
-        {
-            report.error(place, format!("`{section}.{key}` is set, but {why}: remove it to run on the data directory alone"));
-        }
     }
 }
 

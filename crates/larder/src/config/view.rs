@@ -48,6 +48,17 @@ pub(super) fn config_view(document: &Document, settings: &Settings) -> Json {
     if settings.admin_token.is_some() {
         view.insert("auth".to_owned(), json!({"admin_token": REDACTED}));
     }
+    let cluster = &settings.cluster;
+    if let Some(redis) = &cluster.redis {
+        // Credentials may stand in more than one place of it.
+        view.insert("redis".to_owned(), json!({"url": redis.to_string()}));
+    }
+    if let Some(advertise) = &cluster.advertise {
+        view.insert("advertise".to_owned(), json!(advertise));
+    }
+    if cluster.secret.is_some() {
+        view.insert("cluster".to_owned(), json!({"secret": REDACTED}));
+    }
     let remotes = document.remotes.iter().map(|entry| {
         let shown = to_json(&entry.node, false);
         let repository = settings

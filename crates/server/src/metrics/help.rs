@@ -75,6 +75,31 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
         "how many were given up, slow, because others needed their place",
     ),
     (
+        "larder_cluster_shared_up",
+        "gauge",
+        "1 if what replicas share (Redis) answers, else 0; the metrics of the cluster are there where `REDIS_URL` is set",
+    ),
+    (
+        "larder_cluster_replicas",
+        "gauge",
+        "replicas that have been heard in the last ten seconds, this one included",
+    ),
+    (
+        "larder_cluster_configurations",
+        "gauge",
+        "different configurations that replicas have: more than 1 is drift",
+    ),
+    (
+        "larder_cluster_clock_skew_seconds",
+        "gauge",
+        "how far the clock of any other replica is from this one's",
+    ),
+    (
+        "larder_cluster_downloads_total",
+        "counter",
+        "downloads that replicas share",
+    ),
+    (
         "larder_hot_set_entries",
         "gauge",
         "request targets in the hot set",

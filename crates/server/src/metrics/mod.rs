@@ -9,6 +9,7 @@
 //! | `process.rs` | what the kernel says of the process |
 
 mod budgets;
+mod cluster;
 mod help;
 mod page;
 mod process;

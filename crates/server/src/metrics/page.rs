@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use larder_core::UnixMillis;
-use larder_engine::{DiskSpace, StoreReport, UpstreamReport};
+use larder_engine::{ClusterReport, DiskSpace, StoreReport, UpstreamReport};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric as _, MetricEncoder,
@@ -15,6 +15,7 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use super::cluster;
 use super::help::sentence;
 use super::process::Process;
 use super::{CLASSES, HotSetSize, KINDS, Metrics, SOURCES};
@@ -33,6 +34,8 @@ pub(crate) struct Node {
     pub(crate) certificate_expiry: Option<UnixMillis>,
     pub(crate) upstreams: Vec<UpstreamReport>,
     pub(crate) process: Process,
+    /// `None`: this is none of several replicas.
+    pub(crate) cluster: Option<ClusterReport>,
 }
 
 /// Everything in the text format of OpenMetrics.
@@ -292,7 +295,10 @@ impl Scrape {
         page.gauge_if(
             "certificate_expiry_timestamp_seconds",
             node.certificate_expiry.map(seconds),
-        )
+        )?;
+        node.cluster
+            .as_ref()
+            .map_or(Ok(()), |report| cluster::encode(page, report))
     }
 }
 
@@ -391,6 +397,7 @@ mod tests {
                 threads: Some(3),
                 ..Process::default()
             },
+            cluster: None,
         }
     }
 

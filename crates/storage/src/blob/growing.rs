@@ -151,6 +151,12 @@ impl GrowingSpool {
         !self.ring().discarded
     }
 
+    /// Whether the bytes from `position` on can still be read, as far as they are there.
+    pub(super) fn still_holds(&self, position: u64) -> bool {
+        let ring = self.ring();
+        !ring.discarded || position >= ring.base
+    }
+
     /// Adds a chunk to the ring, waiting until the slowest reader has made room. A reader that takes nothing meanwhile is cut off.
     ///
     /// # Errors

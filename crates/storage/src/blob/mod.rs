@@ -13,6 +13,7 @@ use crate::error::{StorageError, StorageErrorKind};
 pub mod conformance;
 mod growing;
 mod growing_body;
+mod growing_follower;
 mod local;
 mod memory;
 mod object;
@@ -21,6 +22,7 @@ mod tier;
 
 pub use growing::{End, GrowingSpool, Progress, Unread, Withheld};
 pub use growing_body::GrowingBody;
+pub use growing_follower::Arriving;
 pub use local::{FsBlobStore, MOST_OPEN_BLOBS, Space, Spool};
 pub use memory::MemoryBlobStore;
 pub use object::{

@@ -21,6 +21,7 @@ use super::db::{DbError, Row, Sql, Value};
 use super::patience::{Obstacle, Patience};
 use super::{Durability, MetadataStore, parse_digest};
 use crate::error::StorageError;
+use crate::shared::Bell;
 
 /// Notices that a slow listener may be behind before it is told that it has missed some.
 const BACKLOG: usize = 4_096;
@@ -148,6 +149,9 @@ impl MetadataStore {
 
     /// Tells the other users in this process.
     pub(super) fn tell(&self, writer: Writer, notices: impl FnOnce() -> Vec<Notice>) {
+        if self.is_shared() {
+            self.bells().committed();
+        }
         // With one user there is nobody to tell.
         if self.shared.feed.0.receiver_count() > 1 {
             let _ = self.shared.feed.0.send((writer, notices()));
@@ -237,6 +241,11 @@ fn noted(row: &Row) -> Result<Noted, DbError> {
 }
 
 impl Listener {
+    /// Rings when other programs may have written something down, which [`poll`](Self::poll) then tells.
+    pub fn bell(&self) -> Bell {
+        self.store.bells().bell()
+    }
+
     /// Whether other programs may use the database, so that [`poll`](Self::poll) has something to tell.
     pub fn is_shared(&self) -> bool {
         self.store.is_shared()

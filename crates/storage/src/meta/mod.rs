@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use larder_core::Digest;
 
 use crate::error::{StorageError, StorageErrorKind};
+use crate::shared::Bells;
 use crate::spare::Spare;
 
 mod artifacts;
@@ -81,6 +82,7 @@ struct Shared {
     /// Where the sweep of orphan files goes on.
     sweep: Mutex<Option<Digest>>,
     feed: feed::Feed,
+    bells: Arc<Bells>,
     /// Whether other programs use the database's file, too.
     is_shared: AtomicBool,
 }
@@ -180,6 +182,11 @@ impl MetadataStore {
         })
     }
 
+    /// What tells of commits here, and of those of others.
+    pub(crate) fn bells(&self) -> &Arc<Bells> {
+        &self.shared.bells
+    }
+
     fn db(&self) -> Db {
         self.shared
             .db
@@ -277,6 +284,7 @@ impl Shared {
             deleting: Arc::default(),
             sweep: Mutex::default(),
             feed: feed::Feed::default(),
+            bells: Arc::default(),
             is_shared: AtomicBool::new(false),
         }
     }

@@ -11,6 +11,7 @@
 
 mod gate;
 pub mod postgres;
+mod redis;
 mod s3;
 
 use std::net::TcpListener;
@@ -19,6 +20,7 @@ use std::process::Child;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 pub use gate::Gate;
+pub use redis::RedisServer;
 pub use s3::S3Server;
 
 /// The installed program of this name.
@@ -81,4 +83,13 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// A loopback port that nobody listened to just now.
+///
+/// # Panics
+/// There is none.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("its address").port()
 }

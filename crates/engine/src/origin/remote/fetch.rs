@@ -47,7 +47,7 @@ pub(super) struct Fetcher {
 #[derive(Clone, Copy)]
 pub(super) struct Job<'a> {
     pub(super) inquiry: &'a Inquiry,
-    pub(super) flight: &'a Flight,
+    pub(super) flight: &'a Arc<Flight>,
     pub(super) wanted: &'a Arc<Target>,
 }
 
@@ -231,11 +231,14 @@ impl Fetcher {
             Err(NoPlace::GivenUp) => return ControlFlow::Break(Err((lost(), None))),
             Err(NoPlace::Refused(no_body)) => return self.failed(job, fetching, &no_body),
         };
-        let found = tokio::select! {
-            found = self.open_body(job, &mut expectation, fetching) => found,
-            usage = asked_back(flight, &turn, None) => return match usage {
-                Usage::Idle => ControlFlow::Break(Err((lost(), None))),
-                Usage::Slow | Usage::Busy => self.failed(job, fetching, &gave_way(usage)),
+        let found = match flight.relayed() {
+            Some(response) => Some(Found::relayed(response)),
+            None => tokio::select! {
+                found = self.open_body(job, &mut expectation, fetching) => found,
+                usage = asked_back(flight, &turn, None) => return match usage {
+                    Usage::Idle => ControlFlow::Break(Err((lost(), None))),
+                    Usage::Slow | Usage::Busy => self.failed(job, fetching, &gave_way(usage)),
+                },
             },
         };
         let Some(Found { answer, is_final }) = found else {

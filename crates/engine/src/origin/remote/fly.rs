@@ -14,6 +14,7 @@ use super::fetch::Job;
 use super::outcome::{FetchResult, Fetched};
 use super::parts::Remote;
 use crate::catalog::{Commit, RecordChange};
+use crate::cluster::Turn;
 use crate::document::inquiry::Inquiry;
 use crate::fault::{Remembered, negative_fault, storage_fault};
 use crate::target::Target;
@@ -148,6 +149,23 @@ impl Remote {
             ) {
                 (Some(open), Some(record)) => copy = Some((record, open)),
                 _ => decision = Decision::Fetch { expired: false },
+            }
+        }
+        let asks = matches!(decision, Decision::Fetch { .. } | Decision::Revalidate(_));
+        if asks {
+            let may_look = effort == Effort::IfDue;
+            match self.cluster.turn(job.flight, wanted, may_look).await {
+                Turn::Ours => {}
+                Turn::LookAgain => {
+                    self.catalog.forget_in_memory(&wanted.key);
+                    return Box::pin(self.decide_and_fetch(job, effort)).await;
+                }
+                Turn::Relayed(response) => {
+                    job.flight.relay(response);
+                    decision = Decision::Fetch {
+                        expired: copy.is_some(),
+                    };
+                }
             }
         }
         match (decision, copy) {

@@ -15,6 +15,7 @@ use super::landing::Landings;
 use super::mirrors::Mirrors;
 use super::refusals::Refusals;
 use crate::catalog::Catalog;
+use crate::cluster::Membership;
 use crate::document::Documents;
 use crate::document::inquiry::{Inquiry, Launch};
 use crate::repositories::Registry;
@@ -37,6 +38,8 @@ pub(crate) struct Remote {
     pub(crate) copies: Arc<Copies>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) mirrors: Arc<Mirrors>,
+    /// The other replicas, if there are any.
+    pub(crate) cluster: Membership,
 }
 
 /// What a remote is made with.
@@ -109,6 +112,7 @@ impl Remote {
             copies,
             refusals,
             mirrors,
+            cluster: Membership::default(),
         })
     }
 

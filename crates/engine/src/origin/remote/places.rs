@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
+use larder_upstream::UpstreamResponse;
 use url::Url;
 
 use super::mirrors::{Mirrors, wants_get};
@@ -45,6 +46,18 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// What another replica passes on while it downloads it.
+    pub(crate) fn relayed(response: UpstreamResponse) -> Self {
+        Self::last_word(Ok(Arrival {
+            response,
+            mirror: None,
+            claimed: None,
+            has_mirror_beside: false,
+            failed: None,
+            come_back_in: None,
+        }))
+    }
+
     fn last_word(answer: Result<Arrival, FetchError>) -> Self {
         Self {
             answer,

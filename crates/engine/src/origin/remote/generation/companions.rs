@@ -240,7 +240,7 @@ impl Generations {
         held: Option<Arc<ArtifactRecord>>,
         settled: &Settled,
     ) -> MemberFetch {
-        let flight = Flight::detached(member.key.clone());
+        let flight = Arc::new(Flight::detached(member.key.clone()));
         let job = Job {
             inquiry,
             flight: &flight,

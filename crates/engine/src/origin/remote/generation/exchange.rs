@@ -388,7 +388,7 @@ impl Generations {
         wanted: &Arc<Target>,
         prior: Option<&Arc<ArtifactRecord>>,
     ) -> Option<Fetched> {
-        let flight = Flight::detached(wanted.key.clone());
+        let flight = Arc::new(Flight::detached(wanted.key.clone()));
         let job = Job {
             inquiry,
             flight: &flight,

@@ -1,0 +1,53 @@
+//! The lease of a flight that asks the upstream for all replicas: kept as long as the flight, given back with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder_storage::{Lease, Renewal, Shared};
+use tokio::task::AbortHandle;
+
+/// How long a lease runs unless it is renewed: who holds one and has died is found out sooner, by who wants its bytes.
+pub(super) const LEASE: Duration = Duration::from_secs(15);
+
+/// A lease that is renewed until this is dropped, and then given back.
+#[derive(Debug)]
+pub(crate) struct Lead {
+    shared: Arc<dyn Shared>,
+    lease: Option<Lease>,
+    renewing: AbortHandle,
+}
+
+impl Lead {
+    pub(super) fn new(shared: &Arc<dyn Shared>, lease: Lease) -> Self {
+        let renewing = tokio::spawn(renew(Arc::clone(shared), lease.clone()));
+        Self {
+            shared: Arc::clone(shared),
+            lease: Some(lease),
+            renewing: renewing.abort_handle(),
+        }
+    }
+}
+
+async fn renew(shared: Arc<dyn Shared>, lease: Lease) {
+    loop {
+        tokio::time::sleep(LEASE / 3).await;
+        if shared.renew(&lease, LEASE).await == Renewal::Lost {
+            // What is downloaded here is served, and kept unless the database has something later.
+            tracing::debug!("another replica has taken over what is downloaded here");
+            return;
+        }
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        self.renewing.abort();
+        // Outside of a runtime everything ends, and the lease runs out.
+        if let (Some(lease), Ok(runtime)) =
+            (self.lease.take(), tokio::runtime::Handle::try_current())
+        {
+            let shared = Arc::clone(&self.shared);
+            runtime.spawn(async move { shared.release(&lease).await });
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Whose turn it is to ask the upstream for a source.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder_core::SourceKey;
+use larder_storage::{Attempt, Fence, Holder};
+use larder_upstream::UpstreamResponse;
+use tokio::time::{Instant, sleep};
+
+use super::lead::{LEASE, Lead};
+use super::relay::{Joined, Relay};
+use super::{Cluster, Membership, tick};
+use crate::target::Target;
+use crate::transfer::flight::Flight;
+
+/// How often a flight asks whose turn it is, before it helps itself.
+const MOST_ROUNDS: u32 = 4;
+/// How often in one round, where holders turn out to be gone.
+const TRIES: u32 = 4;
+/// How long a download elsewhere is waited for that cannot be followed.
+const WAIT: Duration = Duration::from_secs(10);
+/// How long it is waited until what has been found out elsewhere stands in the database.
+const LANDING: Duration = Duration::from_secs(5);
+const FIRST_LOOK: Duration = Duration::from_millis(10);
+const LAST_LOOK: Duration = Duration::from_millis(200);
+
+/// What a flight has to do that would ask the upstream.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    /// Ask: nobody else does, as far as can be told.
+    Ours,
+    /// Look at the database again: another replica may have asked meanwhile.
+    LookAgain,
+    /// Take this answer, which another replica is receiving just now.
+    Relayed(Box<UpstreamResponse>),
+}
+
+impl Membership {
+    /// Whose turn it is. `may_look`: whether what another replica finds out will do.
+    pub(crate) async fn turn(&self, flight: &Arc<Flight>, wanted: &Target, may_look: bool) -> Turn {
+        match self.get() {
+            // Who leads has looked again already.
+            Some(cluster) if !flight.is_kept() && flight.asks() <= MOST_ROUNDS => {
+                cluster.turn(flight, wanted, may_look).await
+            }
+            _ => Turn::Ours,
+        }
+    }
+}
+
+impl Cluster {
+    async fn turn(self: &Arc<Self>, flight: &Arc<Flight>, wanted: &Target, may_look: bool) -> Turn {
+        let (name, mut over) = (lease_name(&wanted.key), None);
+        let found_out = if may_look {
+            Turn::LookAgain
+        } else {
+            Turn::Ours
+        };
+        for _ in 0..TRIES {
+            let attempt = self.shared.lease(&name, &self.address, LEASE, over.take());
+            let holder = match attempt.await {
+                Attempt::Unknown => return Turn::Ours,
+                Attempt::Taken(lease) => {
+                    tick(&self.counts.led);
+                    flight.keep(Lead::new(&self.shared, lease));
+                    // The record may have come between the look at it and the lease.
+                    return found_out;
+                }
+                Attempt::Held(holder) => holder,
+            };
+            match self.join(&wanted.key, &holder, 0).await {
+                Joined::Begun(head, frames) => {
+                    tick(&self.counts.followed);
+                    let relayed = Relay::response(self, flight, wanted, &holder, head, frames);
+                    return relayed
+                        .map_or(Turn::Ours, |response| Turn::Relayed(Box::new(response)));
+                }
+                Joined::Over => {
+                    tick(&self.counts.waited);
+                    self.until_released(&name, holder.fence, LANDING).await;
+                    return found_out;
+                }
+                Joined::Unreachable => {
+                    tick(&self.counts.waited);
+                    let released = self.until_released(&name, holder.fence, WAIT).await;
+                    return if released { found_out } else { Turn::Ours };
+                }
+                Joined::Gone => over = Some(holder.fence),
+            }
+        }
+        Turn::Ours
+    }
+
+    /// Waits until a lease is given back, or is somebody else's; `false` if it is not within `patience`.
+    async fn until_released(&self, name: &str, fence: Fence, patience: Duration) -> bool {
+        let (begun, mut pause) = (Instant::now(), FIRST_LOOK);
+        loop {
+            let holder = self.shared.holder(name).await;
+            if holder.is_none_or(|holder: Holder| holder.fence != fence) {
+                return true;
+            }
+            if begun.elapsed() >= patience {
+                return false;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LAST_LOOK);
+        }
+    }
+}
+
+/// What the lease of a source is called.
+pub(super) fn lease_name(key: &SourceKey) -> String {
+    format!("flight\n{}\n{}\n{}", key.repository, key.path, key.variant)
+}

@@ -1,0 +1,376 @@
+//! Several engines over one data directory, as replicas have them: one of them asks the upstream, and the others get the bytes from it
+//! while they arrive.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test program: its helpers panic to report"
+)]
+
+mod support;
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::{StreamExt as _, stream};
+use larder_core::{FaultKind, RepositoryName, Secret, SourceKey};
+use larder_engine::*;
+use larder_storage::{Chunks, MemoryShared, Shared};
+use larder_testkit::{Behaviour, Payload, Resource};
+use support::{Bench, Client, Got, ask};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const SECRET: &str = "a secret of three";
+
+fn secret() -> ClusterSecret {
+    ClusterSecret::new(Secret::new(SECRET.to_owned()))
+}
+
+/// The network between replicas.
+#[derive(Debug)]
+struct Network {
+    engines: Mutex<HashMap<String, Arc<Engine>>>,
+    dead: Mutex<HashSet<String>>,
+    secret: ClusterSecret,
+}
+
+impl Network {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            engines: Mutex::default(),
+            dead: Mutex::default(),
+            secret: secret(),
+        })
+    }
+
+    fn is_dead(&self, address: &str) -> bool {
+        self.dead.lock().unwrap().contains(address)
+    }
+
+    /// Nothing comes from there any more.
+    fn kill(&self, address: &str) {
+        self.dead.lock().unwrap().insert(address.to_owned());
+    }
+}
+
+#[derive(Debug)]
+struct Way(Arc<Network>);
+
+impl Peers for Way {
+    fn follow<'a>(
+        &'a self,
+        address: &'a str,
+        request: &'a FlightRequest,
+    ) -> BoxFuture<'a, Result<Chunks, String>> {
+        async move {
+            let network = Arc::clone(&self.0);
+            if network.is_dead(address) {
+                return Err("refused".to_owned());
+            }
+            let engine = network.engines.lock().unwrap().get(address).cloned();
+            let engine = engine.ok_or("nobody is there")?;
+            let target = request.target();
+            let signature = network.secret.sign(&target, engine.now());
+            let body = engine
+                .peer_flight(Some(&signature), &target)
+                .map_err(|fault| fault.message)?;
+            let address = address.to_owned();
+            let chunks = body.chunks().flat_map(move |chunk| {
+                let dead = network.is_dead(&address);
+                let broken = || Err(io::Error::other("the connection was reset"));
+                stream::iter([if dead { broken() } else { chunk }])
+            });
+            Ok(Box::pin(chunks) as Chunks)
+        }
+        .boxed()
+    }
+}
+
+struct Replicas {
+    bench: Bench,
+    engines: Vec<Arc<Engine>>,
+    network: Arc<Network>,
+    _directory: tempfile::TempDir,
+}
+
+impl Replicas {
+    /// Three engines, each with its own connection to one database. `advertised`: they reach each other.
+    async fn three(advertised: bool) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let bench = Bench::sharing(directory.path(), Limits::default(), true, |_| {}).await;
+        let engines = vec![
+            Arc::clone(&bench.engine),
+            bench.second(true).await,
+            bench.second(true).await,
+        ];
+        let shared: Arc<dyn Shared> = Arc::new(MemoryShared::new());
+        let network = Network::new();
+        for (n, engine) in engines.iter().enumerate() {
+            let address = format!("replica-{n}:80");
+            let known = (address.clone(), Arc::clone(engine));
+            network.engines.lock().unwrap().extend([known]);
+            engine.join_cluster(ClusterParts {
+                shared: Arc::clone(&shared),
+                peers: advertised.then(|| Arc::new(Way(Arc::clone(&network))) as Arc<dyn Peers>),
+                advertise: advertised.then_some(address),
+                secret: Some(secret()),
+                version: "test",
+            });
+        }
+        Self {
+            bench,
+            engines,
+            network,
+            _directory: directory,
+        }
+    }
+
+    fn publish(&self, path: &str, size: u64) -> Bytes {
+        let payload = Payload::generated(size, 7);
+        let resource = Resource::new(payload.clone()).etag("\"strong\"");
+        self.bench.origin.put(&format!("/{path}"), resource);
+        payload.slice(0, size)
+    }
+
+    /// So many clients at each engine.
+    fn clients(&self, each: usize, path: &str, body: &Bytes) -> tokio::task::JoinSet<(usize, Got)> {
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..each {
+            for (n, engine) in self.engines.iter().enumerate() {
+                let client = Client::new(engine, "generic", path).expect(body);
+                clients.spawn(async move { (n, client.run().await.unwrap()) });
+            }
+        }
+        clients
+    }
+
+    fn gets(&self, path: &str) -> usize {
+        self.bench.origin.count("GET", &format!("/{path}"))
+    }
+
+    fn count(&self, name: &str) -> Vec<u64> {
+        let of = |engine: &Arc<Engine>| {
+            let counts = engine.cluster().unwrap().counts;
+            counts.iter().find(|(known, _)| *known == name).unwrap().1
+        };
+        self.engines.iter().map(of).collect()
+    }
+
+    /// The engine that downloads.
+    async fn leader(&self) -> usize {
+        loop {
+            if let Some(leader) = self.count("led").iter().position(|led| *led > 0) {
+                return leader;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let began = Instant::now();
+        while !is_so() {
+            assert!(began.elapsed() < Duration::from_secs(20), "{what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+async fn three_hundred(size: u64) {
+    let replicas = Replicas::three(true).await;
+    let body = replicas.publish("file.bin", size);
+    if size > KIB {
+        let bytes_per_second = size;
+        replicas
+            .bench
+            .origin
+            .behave("/file.bin", Behaviour::Throttle { bytes_per_second });
+    }
+    let mut clients = replicas.clients(100, "file.bin", &body);
+    let mut answers = 0;
+    while let Some(got) = clients.join_next().await {
+        let (engine, got) = got.unwrap();
+        assert_eq!(got.body, Ok(Bytes::new()), "engine {engine}");
+        answers += 1;
+    }
+    assert_eq!(answers, 300);
+    assert_eq!(replicas.gets("file.bin"), 1);
+    println!(
+        "{size} bytes: led {:?}, followed {:?}, waited {:?}, served {:?}",
+        replicas.count("led"),
+        replicas.count("followed"),
+        replicas.count("waited"),
+        replicas.count("served")
+    );
+    // All of them hold it now.
+    for engine in &replicas.engines {
+        let got = ask(engine, http::Method::GET, "generic", "file.bin", &[]);
+        assert_eq!(got.await.unwrap().bytes(), &body);
+    }
+    assert_eq!(replicas.gets("file.bin"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_hundred_clients_of_three_replicas_cause_one_download_of_a_kibibyte() {
+    three_hundred(KIB).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_hundred_clients_of_three_replicas_cause_one_download_of_ten_mebibytes() {
+    three_hundred(10 * MIB).await;
+}
+
+/// The bytes reach the clients of the others before the download has ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_are_passed_on_while_they_arrive() {
+    let replicas = Replicas::three(true).await;
+    let body = replicas.publish("file.bin", 4 * MIB);
+    replicas.bench.origin.hold_body("/file.bin", 2 * MIB);
+    for engine in &replicas.engines {
+        let client = Client::new(engine, "generic", "file.bin").expect(&body);
+        let got = client.leave_after(MIB).run().await.unwrap();
+        assert!(got.answer.in_flight);
+        assert_eq!(got.body, Err("left".to_owned()), "the right bytes so far");
+    }
+    assert_eq!(replicas.count("followed").iter().sum::<u64>(), 2);
+    replicas.bench.origin.release("/file.bin");
+    replicas.bench.settled().await;
+    assert_eq!(replicas.gets("file.bin"), 1);
+}
+
+/// The replica that downloads is gone, midway: one of the others goes on from where it was, and all bodies are right.
+async fn leader_lost(lose: impl AsyncFn(&Replicas, usize), at_all: bool) {
+    let replicas = Replicas::three(true).await;
+    let body = replicas.publish("file.bin", 8 * MIB);
+    replicas.bench.origin.hold_body("/file.bin", 4 * MIB);
+    let mut clients = replicas.clients(20, "file.bin", &body);
+    let leader = replicas.leader().await;
+    replicas
+        .until("followed", || {
+            replicas.count("followed").iter().sum::<u64>() == 2
+        })
+        .await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(replicas.gets("file.bin"), 1);
+    lose(&replicas, leader).await;
+    replicas.bench.origin.wait_for("GET", "/file.bin", 2).await;
+    replicas.bench.origin.release("/file.bin");
+    let mut right = [0; 3];
+    while let Some(got) = clients.join_next().await {
+        let (engine, got) = got.unwrap();
+        if got.body.is_ok() {
+            right[engine] += 1;
+        }
+    }
+    println!(
+        "right bodies {right:?}, the leader was {leader}, taken over {:?}",
+        replicas.count("taken_over")
+    );
+    for (engine, right) in right.iter().enumerate() {
+        assert!(
+            *right == 20 || (engine == leader && !at_all),
+            "{engine}: {right}"
+        );
+    }
+    assert_eq!(replicas.gets("file.bin"), 2, "one, and the rest once");
+    let last = replicas.bench.origin.requests().pop().unwrap();
+    assert!(last.header("range").is_some(), "the rest, not all of it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_stops_is_followed_by_one_other() {
+    leader_lost(
+        async |replicas, leader| replicas.engines[leader].drain(Duration::ZERO).await,
+        false,
+    )
+    .await;
+}
+
+/// It cannot be reached any more, and has not said that it ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_cut_off_is_followed_by_one_other() {
+    leader_lost(
+        async |replicas, leader| {
+            replicas.network.kill(&format!("replica-{leader}:80"));
+        },
+        true,
+    )
+    .await;
+}
+
+/// Where replicas do not reach each other, they wait for the record.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_addresses_the_others_wait_for_what_is_kept() {
+    let replicas = Replicas::three(false).await;
+    let body = replicas.publish("file.bin", 2 * MIB);
+    let bytes_per_second = 4 * MIB;
+    replicas
+        .bench
+        .origin
+        .behave("/file.bin", Behaviour::Throttle { bytes_per_second });
+    let mut clients = replicas.clients(10, "file.bin", &body);
+    while let Some(got) = clients.join_next().await {
+        assert_eq!(got.unwrap().1.body, Ok(Bytes::new()));
+    }
+    assert_eq!(replicas.gets("file.bin"), 1);
+    assert_eq!(replicas.count("waited").iter().sum::<u64>(), 2);
+}
+
+/// A replica that waits for its upstream is there: the others do not help themselves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_finds_out_is_not_asked_by_the_others() {
+    let replicas = Replicas::three(true).await;
+    let origin = &replicas.bench.origin;
+    for engine in &replicas.engines {
+        let got = ask(engine, http::Method::GET, "generic", "absent.bin", &[]).await;
+        assert_eq!(got.unwrap_err().kind, FaultKind::Upstream(404));
+    }
+    origin.hold("/file.bin");
+    let body = replicas.publish("file.bin", KIB);
+    let mut clients = replicas.clients(1, "file.bin", &body);
+    origin.wait_for("GET", "/file.bin", 1).await;
+    // Longer than a replica may be silent: one that waits for its upstream is not.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!(replicas.gets("file.bin"), 1);
+    origin.release("/file.bin");
+    while let Some(got) = clients.join_next().await {
+        assert_eq!(got.unwrap().1.body, Ok(Bytes::new()));
+    }
+    assert_eq!(replicas.gets("file.bin"), 1);
+}
+
+/// Strangers get nothing, and replicas nothing that is not under way: no download is begun for another replica.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_replicas_are_given_what_is_under_way_and_nothing_is_begun_for_them() {
+    let replicas = Replicas::three(true).await;
+    replicas.publish("file.bin", KIB);
+    let engine = &replicas.engines[0];
+    let request = FlightRequest {
+        key: SourceKey {
+            repository: RepositoryName::parse("generic").unwrap(),
+            path: "file.bin".into(),
+            variant: "".into(),
+        },
+        offset: 0,
+        replica: "another".to_owned(),
+    };
+    let target = request.target();
+    let kind = |signature: Option<&str>| {
+        let refused = engine.peer_flight(signature, &target).unwrap_err();
+        refused.kind
+    };
+    use FaultKind::{Forbidden, NotFound};
+    assert_eq!(kind(None), Forbidden);
+    assert_eq!(kind(Some("v1 1 2 3")), Forbidden);
+    let stranger = ClusterSecret::new(Secret::new("another secret of three".to_owned()));
+    assert_eq!(kind(Some(&stranger.sign(&target, engine.now()))), Forbidden);
+    let signature = secret().sign(&target, engine.now());
+    assert_eq!(kind(Some(&signature)), NotFound);
+    assert_eq!(kind(Some(&signature)), Forbidden, "a replay");
+    assert_eq!(replicas.gets("file.bin"), 0);
+    let alone = Bench::new().await;
+    let refused = alone.engine.peer_flight(Some(&signature), &target);
+    assert_eq!(refused.unwrap_err().kind, NotFound);
+}

@@ -1,0 +1,166 @@
+//! What replicas need to find each other: Redis, the address of this one, and the secret that they share.
+
+use larder_core::{REDACTED, Secret};
+use larder_storage::RedisAddress;
+
+use super::Sources;
+use crate::config::diagnostic::{Place, Report};
+use crate::config::fields::Section;
+use crate::config::schema;
+use crate::config::secret_files;
+
+/// A shorter one could be guessed.
+const SHORTEST_SECRET: usize = 16;
+
+/// `redis`, `advertise` and `cluster`.
+#[derive(Debug, Clone, Default)]
+pub struct Cluster {
+    /// `REDIS_URL`, else `redis.url`: what replicas share beside the database. `None`: this process shares with itself.
+    pub redis: Option<RedisAddress>,
+    /// `LARDER_ADVERTISE`, else `advertise`: `host:port` at which other replicas reach this one. `None`: not at all.
+    pub advertise: Option<String>,
+    /// `LARDER_CLUSTER_SECRET`, else `cluster.secret`: what replicas know each other by.
+    pub secret: Option<Secret<String>>,
+}
+
+pub(super) fn cluster(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Cluster {
+    let redis = redis(top, sources, report);
+    let advertise = advertise(top, sources, report);
+    let secret = secret(top, sources, report);
+    if advertise.is_some() && secret.is_none() && !report.has_errors() {
+        report.error(
+            top.key_place("advertise"),
+            "`advertise` needs `cluster.secret` (or LARDER_CLUSTER_SECRET): without it any stranger could ask this replica for downloads",
+        );
+    }
+    if advertise.is_some() && redis.is_none() && !report.has_errors() {
+        report.warning(
+            top.key_place("advertise"),
+            "`advertise` has no effect without REDIS_URL: replicas find each other through Redis",
+        );
+    }
+    Cluster {
+        redis,
+        advertise,
+        secret,
+    }
+}
+
+fn redis(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Option<RedisAddress> {
+    let section = top.section("redis", schema::REDIS, report);
+    let from_file = section.and_then(|section| section.text("url", report));
+    let from_file = from_file.filter(|(text, _)| !text.is_empty());
+    let from_variable = secret_files::secret(&sources.environment, "REDIS_URL", report);
+    let (text, name, place) = match (&from_variable, from_file) {
+        (Some(text), _) => (text.as_str(), "REDIS_URL", None),
+        (None, Some((text, place))) => (text, "`redis.url`", Some(place)),
+        (None, None) => return None,
+    };
+    if text == REDACTED {
+        // Reported with the references.
+        return None;
+    }
+    match RedisAddress::parse(text) {
+        Ok(address) => Some(address),
+        Err(why) => {
+            report.error(place, format!("{name} {why}"));
+            None
+        }
+    }
+}
+
+fn advertise(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Option<String> {
+    let from_file = top.text("advertise", report);
+    let from_variable = sources.environment.get("LARDER_ADVERTISE");
+    let (text, name, place) = match (from_variable, from_file) {
+        (Some(text), _) => (text, "LARDER_ADVERTISE", None),
+        (None, Some((text, place))) => (text, "`advertise`", Some(place)),
+        (None, None) => return None,
+    };
+    match address(text) {
+        Ok(()) => Some(text.to_owned()),
+        Err(why) => {
+            report.error(place, format!("{name}: {text:?} {why}"));
+            None
+        }
+    }
+}
+
+/// Whether other replicas can connect to a `host:port`.
+fn address(text: &str) -> Result<(), &'static str> {
+    let form = "is not HOST:PORT, the address at which other replicas reach this one";
+    let (host, port) = text.rsplit_once(':').ok_or(form)?;
+    if port.parse::<u16>().is_ok_and(|port| port == 0) {
+        return Err("has port 0, which nobody can connect to");
+    }
+    let is_name = |host: &str| {
+        let is_legal = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+        !host.is_empty() && host.len() <= 253 && host.bytes().all(is_legal)
+    };
+    let bracketed = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let legal = match bracketed {
+        Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => is_name(host),
+    };
+    if !legal || port.parse::<u16>().is_err() {
+        return Err(form);
+    }
+    if matches!(host, "0.0.0.0" | "[::]") {
+        return Err(
+            "is where this replica listens, not where others reach it: name its own address",
+        );
+    }
+    Ok(())
+}
+
+fn secret(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Option<Secret<String>> {
+    let section = top.section("cluster", schema::CLUSTER, report);
+    let from_file = section.and_then(|section| section.text("secret", report));
+    let from_variable = secret_files::secret(&sources.environment, "LARDER_CLUSTER_SECRET", report);
+    let (text, name, place): (String, _, Option<&Place>) = match (from_variable, from_file) {
+        (Some(text), _) => (text, "LARDER_CLUSTER_SECRET", None),
+        (None, Some((text, place))) => (text.to_owned(), "`cluster.secret`", Some(place)),
+        (None, None) => return None,
+    };
+    if text == REDACTED {
+        return None;
+    }
+    if text.len() < SHORTEST_SECRET {
+        report.error(
+            place,
+            format!("{name} is shorter than {SHORTEST_SECRET} characters: whoever guesses it is taken for a replica"),
+        );
+        return None;
+    }
+    Some(Secret::new(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_one_that_others_can_connect_to() {
+        for good in ["10.0.0.1:8000", "larder-0.larder:80", "[fd00::1]:8000"] {
+            assert_eq!(address(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "host",
+            "host:",
+            "host:0",
+            "host:70000",
+            ":8000",
+            "http://host:80",
+            "host:80/x",
+            "fd00::1:8000x",
+            "0.0.0.0:8000",
+            "[::]:8000",
+            "a b:80",
+        ] {
+            assert!(address(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! Where Redis or Valkey is: one server, a set of sentinels that know which server it is, or a cluster.
+
+use std::fmt;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::cluster::ClusterClient;
+use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
+    RedisConnectionInfo, RedisError, RedisResult, TlsMode,
+};
+
+use super::wire::Wire;
+
+/// How long connecting to one server may take.
+const CONNECT: Duration = Duration::from_secs(1);
+/// Addresses that one URL may name.
+const MOST_NODES: usize = 64;
+
+/// Where the service is and who asks, out of `REDIS_URL`. `Debug` and `Display` show no credentials.
+#[derive(Clone)]
+pub struct RedisAddress {
+    form: Form,
+    shown: String,
+}
+
+#[derive(Clone)]
+enum Form {
+    One(Box<ConnectionInfo>),
+    Sentinels {
+        nodes: Vec<ConnectionInfo>,
+        service: String,
+        server: SentinelNodeConnectionInfo,
+    },
+    Cluster(Vec<ConnectionInfo>),
+}
+
+impl fmt::Debug for RedisAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for RedisAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+/// A URL with several hosts, cut into its parts.
+struct Parts<'u> {
+    tls: bool,
+    /// `user:password@`, as it stands, or nothing.
+    user_info: &'u str,
+    hosts: Vec<&'u str>,
+    /// What stands behind the hosts, without slashes around it.
+    path: &'u str,
+    query: Option<&'u str>,
+    fragment: Option<&'u str>,
+}
+
+impl RedisAddress {
+    /// Reads a URL: `redis://[user[:password]@]host[:port][/db]`, `rediss://…` for TLS, `redis-cluster://…` with one or several hosts
+    /// separated by commas, and `redis-sentinel://[user[:password]@]host[:port],…/service[/db]` with the sentinels' addresses and the
+    /// name that they know the server by (`mymaster`); credentials are the server's, those of the sentinels follow as
+    /// `?sentinel_username=…&sentinel_password=…`. `rediss-cluster` and `rediss-sentinel` are the same with TLS. `valkey` may stand for
+    /// `redis`.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words for the operator, without anything out of it that may be secret.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        let url = url.trim();
+        let (scheme, rest) = url.split_once("://").ok_or(
+            "is no URL: it begins with redis://, rediss://, redis-sentinel:// or redis-cluster://",
+        )?;
+        let scheme = scheme.to_ascii_lowercase().replace("valkeys", "rediss");
+        let scheme = scheme.replace("valkey", "redis");
+        let form = match &*scheme {
+            "redis" | "rediss" => {
+                let info = connection(&format!("{scheme}://{rest}"))?;
+                return Ok(Self {
+                    shown: format!("{scheme}://{}", info.addr()),
+                    form: Form::One(Box::new(info)),
+                });
+            }
+            "redis-cluster" | "rediss-cluster" => cluster(&parts(&scheme, rest)?)?,
+            "redis-sentinel" | "rediss-sentinel" | "redis+sentinel" | "rediss+sentinel" => {
+                sentinels(&parts(&scheme, rest)?)?
+            }
+            _ => {
+                return Err(format!(
+                    "has the scheme {scheme:?}: known are redis, rediss, redis-sentinel and redis-cluster"
+                ));
+            }
+        };
+        let nodes = match &form {
+            Form::One(_) => Vec::new(),
+            Form::Sentinels { nodes, .. } | Form::Cluster(nodes) => {
+                nodes.iter().map(|node| node.addr().to_string()).collect()
+            }
+        };
+        Ok(Self {
+            form,
+            shown: format!("{scheme}://{}", nodes.join(",")),
+        })
+    }
+
+    /// Connects for commands.
+    pub(super) async fn connect(&self) -> RedisResult<Wire> {
+        match &self.form {
+            Form::One(info) => {
+                let client = Client::open((**info).clone())?;
+                let mut connection = connect(&client).await?;
+                if is_of_a_cluster(&mut connection).await {
+                    return cluster_connection(std::slice::from_ref(&**info)).await;
+                }
+                Ok(Wire::One(connection))
+            }
+            Form::Sentinels { .. } => Ok(Wire::One(connect(&self.server().await?).await?)),
+            Form::Cluster(nodes) => cluster_connection(nodes).await,
+        }
+    }
+
+    /// Servers that can be listened to, in the order in which they are to be tried. Every node of a cluster hears everything.
+    pub(super) async fn listening(&self) -> RedisResult<Vec<Client>> {
+        match &self.form {
+            Form::One(info) => Ok(vec![Client::open((**info).clone())?]),
+            Form::Sentinels { .. } => Ok(vec![self.server().await?]),
+            Form::Cluster(nodes) => nodes
+                .iter()
+                .map(|node| Client::open(node.clone()))
+                .collect(),
+        }
+    }
+
+    /// The server that the sentinels name at present.
+    async fn server(&self) -> RedisResult<Client> {
+        let Form::Sentinels {
+            nodes,
+            service,
+            server,
+        } = &self.form
+        else {
+            return Err(RedisError::from((
+                ErrorKind::InvalidClientConfig,
+                "no sentinels",
+            )));
+        };
+        let mut asked = Sentinel::build(nodes.clone())?;
+        asked.async_master_for(service, Some(server)).await
+    }
+}
+
+async fn connect(client: &Client) -> RedisResult<MultiplexedConnection> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT))
+        .set_response_timeout(Some(super::PATIENCE));
+    client
+        .get_multiplexed_async_connection_with_config(&config)
+        .await
+}
+
+async fn cluster_connection(nodes: &[ConnectionInfo]) -> RedisResult<Wire> {
+    let client = ClusterClient::builder(nodes.iter().cloned())
+        .connection_timeout(CONNECT)
+        .response_timeout(super::PATIENCE)
+        .retries(1)
+        .build()?;
+    Ok(Wire::Cluster(client.get_async_connection().await?))
+}
+
+/// Whether a server that was named alone is a node of a cluster. A user who may not ask is told by the first command that is another
+/// node's.
+async fn is_of_a_cluster(connection: &mut MultiplexedConnection) -> bool {
+    let said: RedisResult<String> = redis::cmd("INFO")
+        .arg("cluster")
+        .query_async(connection)
+        .await;
+    said.is_ok_and(|said| said.contains("cluster_enabled:1"))
+}
+
+fn parts<'u>(scheme: &str, rest: &'u str) -> Result<Parts<'u>, String> {
+    let (rest, fragment) = match rest.split_once('#') {
+        Some((rest, fragment)) => (rest, Some(fragment)),
+        None => (rest, None),
+    };
+    let (rest, query) = match rest.split_once('?') {
+        Some((rest, query)) => (rest, Some(query)),
+        None => (rest, None),
+    };
+    // A password may hold `@`, so that the last one counts.
+    let at = rest.rfind('@').map_or(0, |at| at + 1);
+    let (user_info, rest) = rest.split_at(at);
+    let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let hosts: Vec<&str> = hosts.split(',').map(str::trim).collect();
+    if hosts.iter().any(|host| host.is_empty()) || hosts.len() > MOST_NODES {
+        return Err("names no host, or an empty one between commas".to_owned());
+    }
+    Ok(Parts {
+        tls: scheme.starts_with("rediss"),
+        user_info,
+        hosts,
+        path: path.trim_matches('/'),
+        query,
+        fragment,
+    })
+}
+
+/// One server out of a URL of the form that the driver knows.
+fn connection(url: &str) -> Result<ConnectionInfo, String> {
+    // The driver's words may hold the URL's.
+    url.into_connection_info().map_err(|error| {
+        let why = match error.kind() {
+            ErrorKind::InvalidClientConfig => {
+                "host, port, database number or protocol cannot be used"
+            }
+            _ => "it cannot be read",
+        };
+        format!(
+            "is no URL of Redis: {why} (redis://user:password@host:port/0; special characters of a password are percent-encoded)"
+        )
+    })
+}
+
+fn node(
+    parts: &Parts<'_>,
+    host: &str,
+    user_info: &str,
+    port: u16,
+) -> Result<ConnectionInfo, String> {
+    let scheme = if parts.tls { "rediss" } else { "redis" };
+    let has_port = host
+        .rsplit_once(':')
+        .is_some_and(|(before, after)| !after.ends_with(']') && !before.is_empty());
+    let port = if has_port {
+        String::new()
+    } else {
+        format!(":{port}")
+    };
+    connection(&format!("{scheme}://{user_info}{host}{port}"))
+}
+
+fn cluster(parts: &Parts<'_>) -> Result<Form, String> {
+    if !matches!(parts.path, "" | "0") || parts.fragment.is_some() {
+        return Err(
+            "names a database: a cluster has database 0 only; nothing follows the hosts".to_owned(),
+        );
+    }
+    let nodes: Result<Vec<_>, _> = parts
+        .hosts
+        .iter()
+        .map(|host| node(parts, host, parts.user_info, 6379))
+        .collect();
+    Ok(Form::Cluster(nodes?))
+}
+
+fn sentinels(parts: &Parts<'_>) -> Result<Form, String> {
+    let (mut service, mut db) = (parts.fragment.unwrap_or_default(), 0);
+    for part in parts.path.split('/').filter(|part| !part.is_empty()) {
+        match part.parse() {
+            Ok(number) => db = number,
+            Err(_) if service.is_empty() => service = part,
+            Err(_) => return Err("names the service twice".to_owned()),
+        }
+    }
+    if service.is_empty() {
+        return Err(
+            "does not say which service the sentinels are to be asked for: redis-sentinel://host:26379,…/mymaster"
+                .to_owned(),
+        );
+    }
+    let mut of_sentinels = (String::new(), String::new());
+    for pair in parts
+        .query
+        .unwrap_or_default()
+        .split('&')
+        .filter(|p| !p.is_empty())
+    {
+        match pair.split_once('=') {
+            Some(("sentinel_username", name)) => name.clone_into(&mut of_sentinels.0),
+            Some(("sentinel_password", word)) => word.clone_into(&mut of_sentinels.1),
+            _ => {
+                return Err(
+                    "has a parameter that is none: known are sentinel_username and sentinel_password"
+                        .to_owned(),
+                );
+            }
+        }
+    }
+    let user_info = match &of_sentinels {
+        (name, word) if name.is_empty() && word.is_empty() => String::new(),
+        (name, word) => format!("{name}:{word}@"),
+    };
+    let nodes: Result<Vec<_>, _> = parts
+        .hosts
+        .iter()
+        .map(|host| node(parts, host, &user_info, 26379))
+        .collect();
+    // The server's own credentials, decoded by the same rules.
+    let own = node(parts, parts.hosts[0], parts.user_info, 26379)?;
+    let mut settings = RedisConnectionInfo::default().set_db(db);
+    if let Some(name) = own.redis_settings().username() {
+        settings = settings.set_username(name);
+    }
+    if let Some(word) = own.redis_settings().password() {
+        settings = settings.set_password(word);
+    }
+    let mut server = SentinelNodeConnectionInfo::default().set_redis_connection_info(settings);
+    if matches!(own.addr(), ConnectionAddr::TcpTls { .. }) {
+        server = server.set_tls_mode(TlsMode::Secure);
+    }
+    Ok(Form::Sentinels {
+        nodes: nodes?,
+        service: service.to_owned(),
+        server,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_is_read_and_shown_without_credentials() {
+        for (url, shown) in [
+            ("redis://h", "redis://h:6379"),
+            ("redis://:p%40ss@h:1/3", "redis://h:1"),
+            ("rediss://user:canary@h:1", "rediss://h:1"),
+            ("valkey://h:1", "redis://h:1"),
+            (
+                "redis-cluster://u:canary@a:1,b",
+                "redis-cluster://a:1,b:6379",
+            ),
+            (
+                "rediss-cluster://[::1]:7,[::2]",
+                "rediss-cluster://::1:7,::2:6379",
+            ),
+            (
+                "redis-sentinel://u:canary@a,b:2/mymaster/4?sentinel_password=canary",
+                "redis-sentinel://a:26379,b:2",
+            ),
+            ("redis-sentinel://a/2#mymaster", "redis-sentinel://a:26379"),
+        ] {
+            let address = RedisAddress::parse(url).unwrap();
+            assert_eq!(address.to_string(), shown, "{url}");
+            assert!(!format!("{address:?}").contains("canary"));
+        }
+    }
+
+    #[test]
+    fn sentinels_and_servers_have_credentials_of_their_own() {
+        let url =
+            "redis-sentinel://u:p%2Fq@a,b:2/mymaster/4?sentinel_username=s&sentinel_password=t";
+        let Form::Sentinels {
+            nodes,
+            service,
+            server,
+        } = RedisAddress::parse(url).unwrap().form
+        else {
+            panic!("sentinels");
+        };
+        assert_eq!(service, "mymaster");
+        assert_eq!(nodes.len(), 2);
+        for node in &nodes {
+            assert_eq!(node.redis_settings().username(), Some("s"));
+            assert_eq!(node.redis_settings().password(), Some("t"));
+        }
+        assert!(format!("{server:?}").contains("db: 4"));
+    }
+
+    #[test]
+    fn what_cannot_be_an_address_is_refused_without_its_secrets() {
+        for url in [
+            "h:6379",
+            "http://u:canary@h",
+            "redis://",
+            "redis://u:canary@h:port",
+            "redis://u:canary@h/db",
+            "redis-cluster://u:canary@h/3",
+            "redis-cluster://u:canary@h,,i",
+            "redis-sentinel://u:canary@h",
+            "redis-sentinel://u:canary@h/a/b",
+            "redis-sentinel://u:canary@h/a?other=canary",
+        ] {
+            let error = RedisAddress::parse(url).unwrap_err();
+            assert!(!error.contains("canary"), "{error}");
+        }
+    }
+}

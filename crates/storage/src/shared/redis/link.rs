@@ -1,0 +1,244 @@
+//! The connection to the service, kept by a task of its own: whoever calls finds one that works, or none, and never waits for one.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redis::RedisError;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use super::address::RedisAddress;
+use super::wire::Wire;
+use crate::shared::PATIENCE;
+
+/// How long it may take to have a connection, sentinels and clusters included.
+const CONNECT: Duration = Duration::from_secs(4);
+/// The pause before the next attempt, doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often an idle connection is tried.
+const PROBE: Duration = Duration::from_secs(1);
+/// So many calls in a row that were not answered in time are the end of a connection: one may be the fault of a busy machine.
+const SILENCES: u32 = 2;
+
+/// A connection, or the reason why there is none.
+pub(super) struct Link {
+    pub(super) address: RedisAddress,
+    state: Mutex<State>,
+    /// Told when the connection is given up, and when one is had.
+    broken: Notify,
+    had: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    wire: Option<Wire>,
+    /// Grows with each connection: a failure of an earlier one is none of this one's.
+    generation: u64,
+    silences: u32,
+    why: Option<String>,
+    /// What the server said the last time that it would not do what it was asked for.
+    refusal: Option<String>,
+}
+
+impl Link {
+    pub(super) fn new(address: RedisAddress) -> Arc<Self> {
+        Arc::new(Self {
+            address,
+            state: Mutex::default(),
+            broken: Notify::new(),
+            had: Notify::new(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why there is no connection; `None` if there is one.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let state = self.state();
+        match &state.wire {
+            Some(_) => state.refusal.clone(),
+            None => Some(
+                state
+                    .why
+                    .clone()
+                    .unwrap_or_else(|| "not reached yet".to_owned()),
+            ),
+        }
+    }
+
+    /// Waits for a connection, no longer than `patience`; whether there is one.
+    pub(super) async fn until_had(&self, patience: Duration) -> bool {
+        let had = async {
+            loop {
+                let waiting = self.had.notified();
+                if self.state().wire.is_some() {
+                    return;
+                }
+                waiting.await;
+            }
+        };
+        timeout(patience, had).await.is_ok()
+    }
+
+    /// Does something with the connection; `None` if there is none or it does not answer.
+    pub(super) async fn call<T, F, W>(&self, work: W) -> Option<T>
+    where
+        F: Future<Output = Result<T, RedisError>> + Send,
+        W: FnOnce(Wire) -> F + Send,
+    {
+        let (wire, generation) = {
+            let state = self.state();
+            (state.wire.clone()?, state.generation)
+        };
+        match timeout(PATIENCE, work(wire)).await {
+            Ok(Ok(value)) => {
+                let mut state = self.state();
+                if state.generation == generation {
+                    (state.silences, state.refusal) = (0, None);
+                }
+                return Some(value);
+            }
+            Ok(Err(error)) if is_of_the_connection(&error) => {
+                self.give_up(generation, error.to_string());
+            }
+            Ok(Err(error)) if !error.is_timeout() => self.refused(generation, error.to_string()),
+            Ok(Err(_)) | Err(_) => self.silence(generation),
+        }
+        None
+    }
+
+    /// The server answers, and does not do it: no memory, no right, or what stands under the key is not larder's.
+    fn refused(&self, generation: u64, why: String) {
+        let mut state = self.state();
+        if state.generation != generation {
+            return;
+        }
+        if state.refusal.is_none() {
+            tracing::warn!(redis = %self.address, why, "Redis refuses what larder asks for: each replica downloads for itself");
+        }
+        state.silences = 0;
+        state.refusal = Some(why);
+    }
+
+    fn silence(&self, generation: u64) {
+        let is_enough = {
+            let mut state = self.state();
+            if state.generation != generation {
+                return;
+            }
+            state.silences += 1;
+            state.silences >= SILENCES
+        };
+        if is_enough {
+            self.give_up(
+                generation,
+                format!("no answer within {} ms", PATIENCE.as_millis()),
+            );
+        }
+    }
+
+    fn give_up(&self, generation: u64, why: String) {
+        let mut state = self.state();
+        if state.generation != generation || state.wire.is_none() {
+            return;
+        }
+        tracing::warn!(redis = %self.address, why, "Redis does not answer: until it does, each replica downloads for itself and hears of the others by asking the database");
+        state.wire = None;
+        (state.silences, state.refusal) = (0, None);
+        state.why = Some(why);
+        drop(state);
+        self.broken.notify_one();
+    }
+
+    /// Keeps a connection for ever; to be spawned.
+    pub(super) async fn keep(self: Arc<Self>) {
+        let mut pause = FIRST_PAUSE;
+        let mut was_told = false;
+        loop {
+            match self.connect().await {
+                Ok(wire) => {
+                    tracing::info!(redis = %self.address, "Redis answers");
+                    (pause, was_told) = (FIRST_PAUSE, false);
+                    {
+                        let mut state = self.state();
+                        state.wire = Some(wire);
+                        state.generation += 1;
+                        state.why = None;
+                    }
+                    self.had.notify_waiters();
+                    self.watch().await;
+                }
+                Err(why) => {
+                    let mut state = self.state();
+                    if state.generation == 0 && !was_told {
+                        tracing::warn!(redis = %self.address, why, "Redis cannot be used: until it can, each replica downloads for itself and hears of the others by asking the database");
+                        was_told = true;
+                    }
+                    state.why = Some(why);
+                }
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn connect(&self) -> Result<Wire, String> {
+        let attempt = async {
+            let mut wire = self.address.connect().await?;
+            // What takes connections and says nothing is not there.
+            let ping = redis::cmd("PING");
+            let _: redis::Value = ping.query_async(&mut wire).await?;
+            Ok::<_, RedisError>(wire)
+        };
+        match timeout(CONNECT, attempt).await {
+            Ok(Ok(wire)) => Ok(wire),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no connection within {} s", CONNECT.as_secs())),
+        }
+    }
+
+    /// Tries the connection now and then until it is given up.
+    async fn watch(&self) {
+        loop {
+            tokio::select! {
+                () = self.broken.notified() => return,
+                () = sleep(PROBE) => self.probe().await,
+            }
+        }
+    }
+
+    async fn probe(&self) {
+        let (wire, generation) = {
+            let state = self.state();
+            (state.wire.clone(), state.generation)
+        };
+        let Some(mut wire) = wire else { return };
+        let ping = redis::cmd("PING");
+        match timeout(PATIENCE, ping.query_async::<redis::Value>(&mut wire)).await {
+            Ok(Ok(_)) => self.state().silences = 0,
+            Ok(Err(error)) if !error.is_timeout() => self.give_up(generation, error.to_string()),
+            Ok(Err(_)) | Err(_) => self.silence(generation),
+        }
+    }
+}
+
+/// Whether an error says that another connection is needed: this one is broken, or leads to a server that does not serve (any more).
+fn is_of_the_connection(error: &RedisError) -> bool {
+    use redis::{ErrorKind, ServerErrorKind as Server};
+    match error.kind() {
+        ErrorKind::Server(kind) => matches!(
+            kind,
+            Server::ReadOnly
+                | Server::Moved
+                | Server::Ask
+                | Server::MasterDown
+                | Server::ClusterDown
+                | Server::BusyLoading
+        ),
+        ErrorKind::Extension | ErrorKind::UnexpectedReturnType => error.code() == Some("NOAUTH"),
+        _ => !error.is_timeout(),
+    }
+}
