@@ -1,7 +1,7 @@
 //! `GET /api/v1/explain/{repo}/{path}`: why a path is answered as it is, step by step, each with the line of the configuration that decided.
 
 use http::{Method, StatusCode};
-use larder_core::{Fault, Mount, RepositoryKind};
+use larder_core::{Fault, Mount, RepositoryKind, UnixMillis};
 use larder_engine::{ArtifactRequest, Explanation, Point, PointValue};
 use serde_json::{Value, json};
 
@@ -94,6 +94,6 @@ fn point(point: &Point) -> Value {
         PointValue::Text(text) => json!(text),
         PointValue::Seconds(seconds) => json!(seconds),
     };
-    let until = until.map(|until| until.to_rfc3339());
+    let until = until.map(UnixMillis::to_rfc3339);
     json!({"value": value, "until": until, "decided_by": decided_by, "because": because})
 }

@@ -1,4 +1,4 @@
-use larder_core::{AllowPrivate, ArtifactPath};
+use larder_core::{AllowPrivate, ArtifactPath, PackageType};
 
 use super::*;
 use crate::SIDECAR_SUFFIXES;

@@ -78,15 +78,15 @@ impl Explainer {
                 ..blank(owner, path)
             });
         };
-        made.member.because = match rank {
+        let because = match rank {
             Rank::Named => "its index, as it is held, names the file",
             Rank::Held => "it holds the file",
             Rank::Admitted => {
                 "it is the first whose rules admit the path; whose index names the file is found out when it is asked for"
             }
             Rank::Refused => "no member's rules admit the path; this is what the first one says",
-        }
-        .to_owned();
+        };
+        because.clone_into(&mut made.member.because);
         Ok(made)
     }
 

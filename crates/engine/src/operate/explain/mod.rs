@@ -176,6 +176,10 @@ impl Explainer {
         let Some(record) = known.record.as_deref() else {
             return Point::new("not held", "nothing of it is held");
         };
+        if let Content::Negative { status } = record.content {
+            let because = format!("the upstream answered {status}");
+            return Point::new("absent", because).by(key_of(repository, "negative_ttl"));
+        }
         if !known.is_held() {
             return Point::new("not held", "only its head is known");
         }
