@@ -228,7 +228,7 @@ fn a_base_url_may_be_a_list_of_mirrors_in_their_order() {
 #[test]
 fn a_backend_that_is_not_built_refuses_the_start() {
     let directory = directory(&[("f.yaml", "remotes: {}\n")]);
-    for variable in ["DBHOST", "REDIS_URL", "MINIO_ENDPOINT"] {
+    for variable in ["REDIS_URL", "MINIO_ENDPOINT"] {
         let environment = Environment::of([("HOME", "/h"), (variable, "canary:9000")]);
         let sources = Sources {
             config: Some(directory.path().join("f.yaml")),
@@ -247,7 +247,7 @@ fn a_backend_that_is_not_built_refuses_the_start() {
         })
         .expect("an empty variable is an absent one");
     }
-    for (section, key) in [("database", "host"), ("redis", "url"), ("s3", "endpoint")] {
+    for (section, key) in [("redis", "url"), ("s3", "endpoint")] {
         let said = refused(&format!("remotes: {{}}\n{section}:\n  {key}: canary\n"));
         assert!(
             said.contains(&format!("f.yaml:3: `{section}.{key}` is set"))

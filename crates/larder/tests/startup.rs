@@ -138,7 +138,7 @@ async fn two_processes_do_not_share_a_port() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn backends_that_are_not_built_are_refused_and_never_replaced() {
-    for variable in ["DBHOST", "REDIS_URL", "MINIO_ENDPOINT"] {
+    for variable in ["REDIS_URL", "MINIO_ENDPOINT"] {
         let (status, said) = Setup::without_config()
             .env(variable, "backend.example:1")
             .run_to_end();
