@@ -185,10 +185,10 @@ async fn without_the_server_what_is_held_is_served_and_nothing_is_kept() {
     assert_eq!(put(&file, "uploaded").await.status, 201);
     for crash in [false, true] {
         if crash {
-            server.kill()
+            server.kill();
         } else {
-            server.stop()
-        };
+            server.stop();
+        }
         let since = Instant::now();
         let again = get(&held).await;
         assert_eq!((again.status, again.source()), (200, "cache"));

@@ -1,7 +1,6 @@
 //! What only a server can do to larder: many writers at once, sessions that end, a pooler in between, failures and returns.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "a test program: its helpers panic to report"
 )]
 
