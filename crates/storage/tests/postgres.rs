@@ -1,13 +1,13 @@
 //! What only a server can do to larder: many writers at once, sessions that end, a pooler in between, failures and returns.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "a test program: its helpers panic to report"
 )]
 
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use larder_core::{Content, StoredHeaders, UnixMillis, sha256};
@@ -17,6 +17,9 @@ use larder_storage::{
     PostgresOptions, StorageErrorKind, Writer,
 };
 use larder_testkit::servers::postgres::{Disk, PgBouncer, Postgres};
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 use support::place::{Place, options};
 use support::{is_intact, key, put, record, repository, store};
@@ -334,6 +337,111 @@ async fn a_server_that_stops_is_an_error_and_one_that_returns_is_used() {
         );
         meta.apply(vec![head_only("again")]).await.unwrap();
     }
+}
+
+/// A way to the server that can be made to swallow everything, as a network does that has lost a host.
+async fn black_hole(port: u16) -> (u16, Arc<AtomicBool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let own = listener.local_addr().unwrap().port();
+    let swallows = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&swallows);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let swallows = Arc::clone(&told);
+            tokio::spawn(async move {
+                let server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let (from_client, to_client) = client.into_split();
+                let (from_server, to_server) = server.into_split();
+                tokio::join!(
+                    pass_on(from_client, to_server, Arc::clone(&swallows)),
+                    pass_on(from_server, to_client, swallows),
+                )
+            });
+        }
+    });
+    (own, swallows)
+}
+
+async fn pass_on(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    swallows: Arc<AtomicBool>,
+) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        if swallows.load(Ordering::SeqCst) {
+            // Neither an answer nor an end comes any more on this connection.
+            return std::future::pending().await;
+        }
+        if to.write_all(&buffer[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// No answer at all is the worst of failures: nothing ends by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_falls_silent_is_given_up_soon_and_used_again_when_it_answers() {
+    let server = Postgres::shared();
+    let (port, swallows) = black_hole(server.port()).await;
+    let meta = connect(&options(port, &server.database())).await;
+    meta.apply(vec![head_only("before")]).await.unwrap();
+    swallows.store(true, Ordering::SeqCst);
+    let silent = Instant::now();
+    let bounds = [
+        (Duration::ZERO, 10.0),
+        (Duration::ZERO, 4.5),
+        (Duration::from_secs(16), 2.5),
+    ];
+    for (after, most) in bounds {
+        tokio::time::sleep(after.saturating_sub(silent.elapsed())).await;
+        let since = Instant::now();
+        let refused = meta.apply(vec![head_only("meanwhile")]).await.unwrap_err();
+        assert_eq!(refused.kind, StorageErrorKind::Unavailable);
+        let waited = since.elapsed().as_secs_f64();
+        println!(
+            "{:?} after it fell silent: an error after {waited:.2} s",
+            silent.elapsed()
+        );
+        assert!(waited < most, "{waited} s");
+    }
+    swallows.store(false, Ordering::SeqCst);
+    let since = Instant::now();
+    while meta.apply(vec![head_only("after")]).await.is_err() {
+        assert!(since.elapsed() < Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!("used again after {:?}", since.elapsed());
+}
+
+/// A process that is stopped in the middle of a transaction does not stop the others: its session is ended by the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_stopped_within_a_transaction_stops_nobody_for_long() {
+    let server = Postgres::shared();
+    let (port, swallows) = black_hole(server.port()).await;
+    let database = server.database();
+    let stopped = connect(&options(port, &database)).await;
+    let other = connect(&options(server.port(), &database)).await;
+    other.apply(vec![head_only("a")]).await.unwrap();
+    let blobs: Arc<dyn BlobStore> = Arc::new(MemoryBlobStore::new());
+    let info = blobs.put_bytes(b"bytes").await.unwrap();
+    let blob = info.clone();
+    let holder = tokio::spawn(async move {
+        // The row of the blob is locked by the first change, and the rest never arrives.
+        let many = (0..10_000).map(|n| head_only(&n.to_string()));
+        let changes = [put(&key("r", "first"), info)].into_iter().chain(many);
+        stopped.apply(changes.collect()).await
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    swallows.store(true, Ordering::SeqCst);
+    let since = Instant::now();
+    other
+        .apply(vec![put(&key("r", "second"), blob)])
+        .await
+        .unwrap();
+    println!("the other one waited {:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(10));
+    holder.await.unwrap().unwrap_err();
 }
 
 /// An acknowledged durable change is there after a crash; nobody waited for more than its commit.

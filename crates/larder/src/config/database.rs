@@ -52,7 +52,7 @@ pub(super) fn database(
     let password = text("DBPASS", "password");
     let host = host?;
     let password = password_of(password, environment, report);
-    let ca_file = ca_file.map(|said| existing(said, report));
+    let ca_file = ca_file.map(|said| existing(&said, report));
     let tls = tls_mode(sslmode, ca_file.is_some(), report);
     Some(PostgresOptions {
         hosts: hosts(&host, port.as_ref(), report)?,
@@ -80,22 +80,13 @@ impl Said {
 /// One host or several with commas between them, each with or without a port; the ports of `port` are for all, or one for each.
 fn hosts(host: &Said, port: Option<&Said>, report: &mut Report) -> Option<Vec<(String, u16)>> {
     let mut ports: Vec<u16> = Vec::new();
-    for text in port.map_or("", |port| &*port.text).split(',') {
-        match text.trim() {
-            "" if port.is_none() => {}
-            text => match text.parse().ok().filter(|number| *number != 0) {
-                Some(number) => ports.push(number),
-                None => {
-                    if let Some(port) = port {
-                        port.wrong(
-                            "must be a port, or one for each host, with commas between them",
-                            report,
-                        );
-                    }
-                    return None;
-                }
-            },
-        }
+    for text in port.iter().flat_map(|port| port.text.split(',')) {
+        let Some(number) = text.trim().parse().ok().filter(|number| *number != 0) else {
+            let why = "must be a port, or one for each host, with commas between them";
+            port?.wrong(why, report);
+            return None;
+        };
+        ports.push(number);
     }
     let names: Vec<&str> = host.text.split(',').map(str::trim).collect();
     if ports.len() > 1 && ports.len() != names.len() {
@@ -107,16 +98,12 @@ fn hosts(host: &Said, port: Option<&Said>, report: &mut Report) -> Option<Vec<(S
     let mut hosts = Vec::new();
     for (index, name) in names.into_iter().enumerate() {
         let default = ports.get(index).or(ports.first()).copied().unwrap_or(PORT);
-        match with_port(name, default) {
-            Some(host) => hosts.push(host),
-            None => {
-                host.wrong(
-                    "must be a host name or address, with or without a port, or several with commas between them",
-                    report,
-                );
-                return None;
-            }
-        }
+        let Some(found) = with_port(name, default) else {
+            let why = "must be a host name or address, with or without a port, or several with commas between them";
+            host.wrong(why, report);
+            return None;
+        };
+        hosts.push(found);
     }
     Some(hosts)
 }
@@ -165,7 +152,7 @@ fn password_of(said: Option<Said>, environment: &Environment, report: &mut Repor
     }
 }
 
-fn existing(said: Said, report: &mut Report) -> PathBuf {
+fn existing(said: &Said, report: &mut Report) -> PathBuf {
     let path = match &said.place {
         Some(place) => beside(Path::new(&*place.file), &said.text),
         None => PathBuf::from(&said.text),

@@ -179,11 +179,32 @@ fn environment() -> Vec<Case> {
         Case::new(
             "a backend that is not built",
             PLAIN,
-            &["DBHOST", "not built"],
+            &["REDIS_URL", "not built"],
         )
-        .env("DBHOST", "db.example.com"),
-        Case::new("a secret in a file", PLAIN, &["DBPASS_FILE", "not built"])
-            .env("DBPASS_FILE", "/run/secrets/db"),
+        .env("REDIS_URL", "redis://cache.example.com"),
+        Case::new("a database's address", PLAIN, &["DBHOST", "host name"])
+            .env("DBHOST", "postgres://db.example.com/larder"),
+        Case::new(
+            "a database's ports",
+            PLAIN,
+            &["DBPORT", "one for each host"],
+        )
+        .env("DBHOST", "a.example.com,b.example.com,c.example.com")
+        .env("DBPORT", "5432,5433"),
+        Case::new(
+            "a database's encryption",
+            PLAIN,
+            &["DBSSLMODE", "verify-full"],
+        )
+        .env("DBHOST", "db.example.com")
+        .env("DBSSLMODE", "on"),
+        Case::new("a secret in a file", PLAIN, &["DBPASS_FILE", "cannot read"])
+            .env("DBHOST", "db.example.com")
+            .env("DBPASS_FILE", "/nonexistent/db"),
+        Case::new("a secret twice", PLAIN, &["DBPASS_FILE", "both set"])
+            .env("DBHOST", "db.example.com")
+            .env("DBPASS", "a")
+            .env("DBPASS_FILE", "/nonexistent/db"),
         Case::new(
             "a malformed proxy variable",
             PLAIN,

@@ -18,10 +18,14 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 pub(crate) use client::{Answer, get, raw, send};
+use larder_testkit::servers::postgres::{PASSWORD, Postgres, USER};
 use rustix::process::{Pid, Signal};
 
 /// How long anything that must happen may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Set to `postgresql`, it runs every test over PostgreSQL that does not ask for a database of its own.
+const DATABASE: &str = "LARDER_TEST_DATABASE";
 
 /// What a process is started with.
 #[derive(Debug, Clone, Default)]
@@ -71,6 +75,13 @@ impl Setup {
         larder
     }
 
+    /// Starts it, and does not wait for anything.
+    pub(crate) fn spawned(self) -> TestLarder {
+        let mut larder = self.prepare();
+        larder.spawn();
+        larder
+    }
+
     /// Starts it and waits for its end: for configurations that it must refuse.
     pub(crate) fn run_to_end(self) -> (ExitStatus, String) {
         let mut larder = self.prepare();
@@ -79,7 +90,21 @@ impl Setup {
         (status, larder.log())
     }
 
+    /// With a database of its own on PostgreSQL.
+    pub(crate) fn on_postgres(self, server: &Postgres) -> Self {
+        let database = server.database();
+        self.env("DBHOST", "127.0.0.1")
+            .env("DBPORT", &server.port().to_string())
+            .env("DBUSER", USER)
+            .env("DBPASS", PASSWORD)
+            .env("DBNAME", &database)
+    }
+
     fn prepare(self) -> TestLarder {
+        let is_placed = self.environment.iter().any(|(name, _)| name == "DBHOST");
+        if !is_placed && std::env::var_os(DATABASE).is_some_and(|kind| kind == "postgresql") {
+            return self.on_postgres(Postgres::shared()).prepare();
+        }
         let home = tempfile::tempdir().expect("a temporary directory");
         if let Some(config) = &self.config {
             std::fs::write(home.path().join("larder.yaml"), undelayed(config))

@@ -192,30 +192,32 @@ pub(super) fn noting(writer: Writer, notices: &[Notice]) -> Vec<(Sql, Vec<Value<
     if notices.is_empty() {
         return Vec::new();
     }
-    let note = |notice| {
-        let (kind, repository, path, variant, blob) = match notice {
-            &Notice::Record { ref key, ref blob } => (
-                "record",
-                &key.repository,
-                &*key.path,
-                &*key.variant,
-                blob.as_ref().map_or_else(String::new, ToString::to_string),
-            ),
-            Notice::Superseded(repository) => ("superseded", repository, "", "", String::new()),
-            Notice::Flushed(repository) => ("flushed", repository, "", "", String::new()),
-        };
-        let values = vec![
-            writer.to_string().into(),
-            kind.into(),
-            repository.as_str().into(),
-            path.into(),
-            variant.into(),
-            blob.into(),
-        ];
-        (NOTE, values)
-    };
     let prune = (Sql::from(PRUNE), vec![KEPT.into()]);
-    notices.iter().map(note).chain([prune]).collect()
+    let notes = notices.iter().map(|notice| note(writer, notice));
+    notes.chain([prune]).collect()
+}
+
+fn note(writer: Writer, notice: &Notice) -> (Sql, Vec<Value<'_>>) {
+    let (kind, repository, path, variant, blob) = match notice {
+        Notice::Record { key, blob } => (
+            "record",
+            &key.repository,
+            &*key.path,
+            &*key.variant,
+            blob.as_ref().map_or_else(String::new, ToString::to_string),
+        ),
+        Notice::Superseded(repository) => ("superseded", repository, "", "", String::new()),
+        Notice::Flushed(repository) => ("flushed", repository, "", "", String::new()),
+    };
+    let values = vec![
+        writer.to_string().into(),
+        kind.into(),
+        repository.as_str().into(),
+        path.into(),
+        variant.into(),
+        blob.into(),
+    ];
+    (NOTE, values)
 }
 
 /// A row of the table as it is read: place, writer, kind, repository, path, variant, blob.

@@ -47,16 +47,11 @@ impl Place {
 
     /// A store of its own over the database, as each process has one.
     pub(crate) async fn open(&self) -> MetadataStore {
-        match &self.postgres {
-            None => {
-                let path = self.directory.path().join("larder.db");
-                MetadataStore::open(&path).await.unwrap()
-            }
-            Some(_) => {
-                let options = self.options().unwrap();
-                MetadataStore::connect(&options).await.unwrap()
-            }
+        if let Some(options) = self.options() {
+            return MetadataStore::connect(&options).await.unwrap();
         }
+        let path = self.directory.path().join("larder.db");
+        MetadataStore::open(&path).await.unwrap()
     }
 
     /// Runs statements behind the store's back; gives how many rows the last one has changed.

@@ -1,4 +1,8 @@
 //! PostgreSQL, and PgBouncer in front of it.
+#![expect(
+    clippy::expect_used,
+    reason = "a test whose server does not start can only fail, and say why"
+)]
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;

@@ -66,7 +66,7 @@ pub(super) async fn look(db: &Db) -> Result<(), ConnectError> {
         if exists.is_empty() {
             return Ok(None);
         }
-        let (version, oldest) = versions(one(db.all(VERSIONS, &[]).await?)?)?;
+        let (version, oldest) = versions(&one(db.all(VERSIONS, &[]).await?)?)?;
         Ok(too_new(version, oldest))
     };
     match looked.await {
@@ -79,7 +79,7 @@ pub(super) async fn look(db: &Db) -> Result<(), ConnectError> {
 async fn try_to_migrate(db: &Db) -> Result<Result<(), ConnectError>, DbError> {
     let exists: String = one(db.all(EXISTS, &[]).await?)?.get(0)?;
     if !exists.is_empty() {
-        let (version, oldest) = versions(one(db.all(VERSIONS, &[]).await?)?)?;
+        let (version, oldest) = versions(&one(db.all(VERSIONS, &[]).await?)?)?;
         if let Some(refused) = too_new(version, oldest) {
             return Ok(Err(refused));
         }
@@ -105,7 +105,7 @@ async fn try_to_migrate(db: &Db) -> Result<Result<(), ConnectError>, DbError> {
 async fn run(tx: &mut Tx) -> Result<Option<ConnectError>, DbError> {
     tx.script(PATIENCE).await?;
     tx.script(LOCK).await?;
-    let (version, oldest) = versions(one(tx.all(VERSIONS, &[]).await?)?)?;
+    let (version, oldest) = versions(&one(tx.all(VERSIONS, &[]).await?)?)?;
     if let Some(refused) = too_new(version, oldest) {
         return Ok(Some(refused));
     }
@@ -121,7 +121,7 @@ async fn run(tx: &mut Tx) -> Result<Option<ConnectError>, DbError> {
     Ok(None)
 }
 
-fn versions(row: Row) -> Result<(i64, i64), DbError> {
+fn versions(row: &Row) -> Result<(i64, i64), DbError> {
     Ok((row.get(0)?, row.get(1)?))
 }
 

@@ -113,7 +113,8 @@ impl Pool {
         is_patient: bool,
     ) -> Result<(Lease, Answer), DbError> {
         let wait = self.0.health.wait(is_patient)?;
-        let done = timeout(wait, async {
+        // Behind a pointer: making a connection is a large future, and whoever asks the database waits in it.
+        let answer = Box::pin(async {
             loop {
                 let mut lease = self.lease().await?;
                 match lease.run(text).await {
@@ -125,7 +126,7 @@ impl Pool {
                 }
             }
         });
-        let result = done
+        let result = timeout(wait, answer)
             .await
             .unwrap_or_else(|_| Err(no_answer("there was no answer in time")));
         self.0.health.note(&result);
