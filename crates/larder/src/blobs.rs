@@ -47,7 +47,7 @@ pub(crate) async fn open(
         });
     };
     refuse_files(settings, &within).await?;
-    let objects = S3Objects::new(s3.store.clone()).map_err(explained)?;
+    let objects = S3Objects::new(s3.store.clone()).map_err(|error| explained(&error))?;
     let tier = TieredBlobStore::open(
         Arc::new(objects.clone()),
         &directory.join(TIER),
@@ -62,7 +62,7 @@ pub(crate) async fn open(
         }
         Err(Refused::Never(why)) => return Err(why.into()),
         Err(Refused::Later(error)) => {
-            let (error, endpoint) = (explained(error), &s3.store.endpoint);
+            let (error, endpoint) = (explained(&error), &s3.store.endpoint);
             tracing::warn!(
                 error,
                 endpoint,
@@ -104,8 +104,8 @@ async fn refuse_files(
 }
 
 /// With the innermost cause, which says most.
-fn explained(error: StorageError) -> String {
-    let mut cause: &dyn Error = &error;
+fn explained(error: &StorageError) -> String {
+    let mut cause: &dyn Error = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
@@ -126,11 +126,11 @@ pub(crate) async fn look(settings: &Settings) -> Result<(), (Severity, String)> 
     refuse_files(settings, &|error| error.to_string())
         .await
         .map_err(|refused| error(refused.to_string()))?;
-    let objects = S3Objects::new(s3.store.clone()).map_err(|failed| error(explained(failed)))?;
+    let objects = S3Objects::new(s3.store.clone()).map_err(|failed| error(explained(&failed)))?;
     objects.look().await.map_err(|refused| match refused {
         Refused::Never(why) => error(why),
         Refused::Later(failed) => {
-            let why = explained(failed);
+            let why = explained(&failed);
             let message = format!("{why}: larder would start, and not be ready until it answers");
             (Severity::Warning, message)
         }
@@ -168,7 +168,7 @@ impl Blobs {
                     upkeep.is_probed = true;
                 }
                 Err(Refused::Later(error)) => {
-                    tracing::debug!(%error, "the object store was asked again")
+                    tracing::debug!(%error, "the object store was asked again");
                 }
                 Err(Refused::Never(why)) => {
                     tracing::error!(
@@ -186,7 +186,7 @@ impl Blobs {
                     "unfinished uploads to the object store were aborted"
                 ),
                 Err(error) => {
-                    tracing::warn!(%error, "unfinished uploads were not looked for: set a lifecycle rule on the bucket that aborts them")
+                    tracing::warn!(%error, "unfinished uploads were not looked for: set a lifecycle rule on the bucket that aborts them");
                 }
             }
             tokio::time::sleep(SWEEP_EVERY).await;

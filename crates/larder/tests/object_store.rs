@@ -1,5 +1,9 @@
 //! The program with its blobs in a real store that speaks S3.
-#![expect(clippy::expect_used, reason = "helpers of tests may fail loudly")]
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    reason = "helpers of tests may fail loudly"
+)]
 
 mod support;
 

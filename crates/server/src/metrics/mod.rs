@@ -7,12 +7,14 @@
 //! | `page.rs` | the page, with the engine's counters and the node's state beside these |
 //! | `help.rs` | what each metric means |
 //! | `process.rs` | what the kernel says of the process |
+//! | `store.rs` | the store of blobs, where it is one of objects |
 
 mod budgets;
 mod cluster;
 mod help;
 mod page;
 mod process;
+mod store;
 mod upstreams;
 
 use std::collections::BTreeMap;

@@ -18,6 +18,7 @@ use prometheus_client::registry::Registry;
 use super::cluster;
 use super::help::sentence;
 use super::process::Process;
+use super::store;
 use super::{CLASSES, HotSetSize, KINDS, Metrics, SOURCES};
 use crate::backend::CounterSnapshot;
 
@@ -280,15 +281,7 @@ impl Scrape {
         page.gauge_if("disk_free_bytes", node.disk.map(|disk| disk.free))?;
         page.gauge_if("disk_total_bytes", node.disk.map(|disk| disk.total))?;
         page.gauge_if("disk_reserve_bytes", node.disk.map(|disk| disk.reserve))?;
-        if let Some(tier) = node.store.tier {
-            let answers = node.store.trouble.is_none() && !node.store.is_waiting;
-            page.gauge("object_store_up", &i64::from(answers))?;
-            page.counter("object_store_mismatches", &node.store.mismatches)?;
-            page.gauge("tier_bytes", &tier.bytes)?;
-            page.gauge("tier_limit_bytes", &tier.budget)?;
-            page.counter("tier_fills", &tier.fills)?;
-            page.counter("tier_evicted_blobs", &tier.evicted)?;
-        }
+        store::write(page, &node.store)?;
         let (went_well, at) = node.reload;
         page.gauge("config_reload_success", &i64::from(went_well))?;
         page.gauge("config_last_reload_timestamp_seconds", &seconds(at))?;
@@ -350,7 +343,7 @@ mod tests {
     use http::StatusCode;
     use larder_budget::{BudgetKind, BudgetUse};
     use larder_core::Source;
-    use larder_engine::{MirrorReport, TierReport, UpstreamStanding};
+    use larder_engine::{MirrorReport, UpstreamStanding};
 
     use super::super::RequestKind;
     use super::*;
@@ -374,18 +367,7 @@ mod tests {
                 reserve: 5,
                 failing: false,
             }),
-            store: StoreReport {
-                kind: "s3",
-                is_waiting: false,
-                trouble: Some("refused".to_owned()),
-                mismatches: 3,
-                tier: Some(TierReport {
-                    bytes: 40,
-                    budget: 50,
-                    fills: 6,
-                    evicted: 2,
-                }),
-            },
+            store: store::sample(),
             reload: (false, UnixMillis(1_500)),
             certificate_expiry: Some(UnixMillis(9_000)),
             upstreams: vec![

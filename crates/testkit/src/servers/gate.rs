@@ -1,8 +1,8 @@
 //! A gate in front of a server, which passes everything on until it is told to misbehave as networks do.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -35,7 +35,7 @@ pub struct Gate {
 
 #[derive(Debug)]
 struct Shared {
-    target: Mutex<String>,
+    target: String,
     resets: AtomicUsize,
     connections: AtomicUsize,
     answered: AtomicU64,
@@ -51,7 +51,7 @@ impl Gate {
         let address = listener.local_addr().expect("an address");
         let (way, ways) = watch::channel(Way::Open);
         let shared = Arc::new(Shared {
-            target: Mutex::new(target.to_owned()),
+            target: target.to_owned(),
             resets: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             answered: AtomicU64::new(0),
@@ -130,12 +130,7 @@ async fn pass(client: TcpStream, ways: watch::Receiver<Way>, shared: Arc<Shared>
         shared.resets.fetch_add(1, Ordering::SeqCst);
         return;
     }
-    let target = shared
-        .target
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone();
-    let Ok(server) = TcpStream::connect(&target).await else {
+    let Ok(server) = TcpStream::connect(&shared.target).await else {
         let _ = client.set_zero_linger();
         return;
     };

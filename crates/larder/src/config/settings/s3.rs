@@ -55,7 +55,7 @@ pub(super) fn s3(top: &Section<'_>, environment: &Environment, report: &mut Repo
     let secret = look("MINIO_SECRET_KEY", "secret_key");
     let region = look("", "region");
     // Without an endpoint the rest has no effect, whatever it is.
-    let (endpoint, scheme) = host(endpoint?, report)?;
+    let (endpoint, scheme) = host(&endpoint?, report)?;
     let secure = is_secure(secure, scheme, &endpoint, report)?;
     let Some(bucket) = bucket else {
         report.error(
@@ -79,7 +79,7 @@ pub(super) fn s3(top: &Section<'_>, environment: &Environment, report: &mut Repo
         prefix: prefix(&section, report)?,
         keys: keys(access, secret, report)?,
         platform: platform(environment),
-        ca: authorities(&section, report)?,
+        ca: authorities(&section, report),
         checksums: is_aws,
         endpoint,
     };
@@ -135,7 +135,7 @@ fn given(
 }
 
 /// Host and port, and whether a scheme in front of them says that it is TLS.
-fn host(given: Given, report: &mut Report) -> Option<(String, Option<bool>)> {
+fn host(given: &Given, report: &mut Report) -> Option<(String, Option<bool>)> {
     let text = given.text.trim_end_matches('/');
     let (scheme, host) = match text.split_once("://") {
         Some(("https", host)) => (Some(true), host),
@@ -228,19 +228,15 @@ fn prefix(section: &Section<'_>, report: &mut Report) -> Option<String> {
     }
 }
 
-fn authorities(section: &Section<'_>, report: &mut Report) -> Option<Option<Vec<u8>>> {
-    let Some((path, place)) = section.text("ca_file", report) else {
-        return Some(None);
-    };
+fn authorities(section: &Section<'_>, report: &mut Report) -> Option<Vec<u8>> {
+    let (path, place) = section.text("ca_file", report)?;
     let path = beside(Path::new(&*place.file), path);
-    match std::fs::read(&path) {
-        Ok(pem) => Some(Some(pem)),
-        Err(error) => {
-            let message = format!("`s3.ca_file`: cannot read {}: {error}", path.display());
-            report.error(place, message);
-            None
-        }
-    }
+    let read = std::fs::read(&path);
+    read.inspect_err(|error| {
+        let message = format!("`s3.ca_file`: cannot read {}: {error}", path.display());
+        report.error(place, message);
+    })
+    .ok()
 }
 
 /// Never silently something else than what was asked for.

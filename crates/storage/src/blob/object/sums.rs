@@ -261,7 +261,9 @@ impl Reading {
 
     fn is_right(&self, number: u64, pieces: &[Bytes]) -> bool {
         let mut hasher = Hasher::new(&[]);
-        pieces.iter().for_each(|piece| hasher.update(piece));
+        for piece in pieces {
+            hasher.update(piece);
+        }
         let digest = hasher.finish_sha256();
         match &self.sums {
             Some(sums) => sums.0.get(number as usize) == Some(&short(&digest)),

@@ -77,9 +77,7 @@ impl S3Objects {
         let patience = Arc::new(Patience::default());
         let transport = Transport::new(&settings, Arc::clone(&patience))?;
         let bucket_url = settings.bucket_url()?;
-        let client = transport
-            .connect(&ClientOptions::new())
-            .map_err(|error| unusable(error))?;
+        let client = transport.connect(&ClientOptions::new()).map_err(unusable)?;
         let store = builder(&settings, &bucket_url, transport)
             .build()
             .map_err(unusable)?;

@@ -127,15 +127,8 @@ impl S3 {
             }
             Err(error) => lost("ranges", error)?,
         }
-        let create = PutOptions::from(PutMode::Create);
-        let again = self
-            .store
-            .put_opts(path, Bytes::from_static(b"x").into(), create);
-        let is_conditional = match self.within("put", again).await.map_err(Refused::Later)? {
-            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => true,
-            // The condition was not heeded, or not understood.
-            Ok(_) | Err(Error::NotImplemented { .. } | Error::NotSupported { .. }) => false,
-            Err(error) if error.to_string().contains("NotImplemented") => false,
+        let is_conditional = match self.puts_on_condition(path).await? {
+            Ok(is_conditional) => is_conditional,
             Err(error) => {
                 lost("conditional puts", error)?;
                 false
@@ -160,6 +153,21 @@ impl S3 {
             Vec::new()
         } else {
             vec!["conditional puts"]
+        })
+    }
+
+    /// Whether the store heeds the condition that nothing is there yet.
+    async fn puts_on_condition(&self, path: &Path) -> Result<object_store::Result<bool>, Refused> {
+        let create = PutOptions::from(PutMode::Create);
+        let payload = Bytes::from_static(b"x").into();
+        let again = self.store.put_opts(path, payload, create);
+        let again = self.within("put", again).await.map_err(Refused::Later)?;
+        Ok(match again {
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(true),
+            // Not heeded, or not understood.
+            Ok(_) | Err(Error::NotImplemented { .. } | Error::NotSupported { .. }) => Ok(false),
+            Err(error) if error.to_string().contains("NotImplemented") => Ok(false),
+            Err(error) => Err(error),
         })
     }
 

@@ -1,0 +1,38 @@
+//! The store of blobs on the page of metrics, where it is one of objects behind a local tier.
+
+use std::fmt;
+
+use larder_engine::StoreReport;
+
+use super::page::Page;
+
+/// Nothing where blobs are files.
+pub(super) fn write(page: &mut Page<'_, '_>, store: &StoreReport) -> fmt::Result {
+    let Some(tier) = store.tier else {
+        return Ok(());
+    };
+    let answers = store.trouble.is_none() && !store.is_waiting;
+    page.gauge("object_store_up", &i64::from(answers))?;
+    page.counter("object_store_mismatches", &store.mismatches)?;
+    page.gauge("tier_bytes", &tier.bytes)?;
+    page.gauge("tier_limit_bytes", &tier.budget)?;
+    page.counter("tier_fills", &tier.fills)?;
+    page.counter("tier_evicted_blobs", &tier.evicted)
+}
+
+/// A store that fails, for the test of the page.
+#[cfg(test)]
+pub(super) fn sample() -> StoreReport {
+    StoreReport {
+        kind: "s3",
+        is_waiting: false,
+        trouble: Some("refused".to_owned()),
+        mismatches: 3,
+        tier: Some(larder_engine::TierReport {
+            bytes: 40,
+            budget: 50,
+            fills: 6,
+            evicted: 2,
+        }),
+    }
+}

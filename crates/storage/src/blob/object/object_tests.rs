@@ -1,0 +1,169 @@
+use super::*;
+use crate::blob::conformance;
+
+fn store(objects: &Arc<MemoryObjects>) -> (tempfile::TempDir, ObjectBlobStore) {
+    let directory = tempfile::tempdir().unwrap();
+    let local = FsBlobStore::open(directory.path()).unwrap();
+    let objects = Arc::clone(objects) as Arc<dyn ObjectStore>;
+    (directory, ObjectBlobStore::new(objects, local))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conforms() {
+    let objects = Arc::new(MemoryObjects::with_delay(Duration::from_micros(300)));
+    let (_directory, store) = store(&objects);
+    conformance::suite(Arc::new(store)).await;
+}
+
+#[tokio::test]
+async fn a_part_is_fetched_as_a_part() {
+    let objects = Arc::new(MemoryObjects::default());
+    let (_directory, store) = store(&objects);
+    let bytes = content(3_000_000);
+    let blob = store.put_bytes(&bytes).await.unwrap().descriptor;
+    let part = store.open(&blob).await.unwrap().range(100_000, 100_010);
+    assert_eq!(
+        part.unwrap().read(10).await.unwrap(),
+        bytes[100_000..100_010]
+    );
+    assert_eq!(objects.bytes_given(), 1 << 20, "the block that it is in");
+    for (from, to) in [
+        (0, 3_000_000),
+        (1_048_575, 1_048_577),
+        (2_097_152, 2_999_999),
+    ] {
+        let part = store.open(&blob).await.unwrap().range(from, to).unwrap();
+        let read = part.read(to - from).await.unwrap();
+        assert!(read == bytes[from as usize..to as usize], "{from} to {to}");
+    }
+}
+
+fn content(length: usize) -> Vec<u8> {
+    (0..length).map(|n| (n % 251) as u8).collect()
+}
+
+/// The same object with one other byte, as a disk may bring it about.
+async fn spoil(objects: &MemoryObjects, blob: &BlobDescriptor, bytes: &[u8], at: usize) {
+    let mut spoilt = bytes.to_vec();
+    spoilt[at] ^= 1;
+    let key = key_of(&blob.digest).unwrap();
+    objects
+        .put(&key, Body::Memory(spoilt.into()))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn bytes_that_are_not_those_that_were_stored_are_not_given() {
+    for length in [100_000, 3_000_000] {
+        let objects = Arc::new(MemoryObjects::default());
+        let (_directory, store) = store(&objects);
+        let bytes = content(length);
+        let blob = store.put_bytes(&bytes).await.unwrap().descriptor;
+        spoil(&objects, &blob, &bytes, length - 10).await;
+        let open = store.open(&blob).await.unwrap();
+        let mut given = Vec::new();
+        let mut chunks = open.chunks();
+        let error = loop {
+            match chunks.next().await.unwrap() {
+                Ok(chunk) => given.extend_from_slice(&chunk),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+        let last = (length - 1) >> 20 << 20;
+        assert!(
+            given == bytes[..last],
+            "all blocks before, and nothing of it"
+        );
+        assert!(store.report().mismatches > 0);
+        // It is as good as gone, and comes back with its bytes.
+        let error = store.open(&blob).await.unwrap_err();
+        assert_eq!(error.kind, StorageErrorKind::Corrupt);
+        store.put_bytes(&bytes).await.unwrap();
+        let open = store.open(&blob).await.unwrap();
+        assert!(open.read(length as u64).await.unwrap() == bytes);
+    }
+}
+
+#[tokio::test]
+async fn sums_that_are_lost_are_made_anew_and_not_of_wrong_bytes() {
+    let objects = Arc::new(MemoryObjects::default());
+    let (_first, store_of_another) = store(&objects);
+    let bytes = content(2_500_000);
+    let blob = store_of_another.put_bytes(&bytes).await.unwrap().descriptor;
+    let sums = key_of_sums(&blob.digest);
+    let lose: [Option<Body>; 2] = [None, Some(Body::Memory("no sums".into()))];
+    for lost in lose {
+        match lost {
+            None => assert!(objects.delete(&sums).await.unwrap()),
+            Some(body) => drop(objects.put(&sums, body).await.unwrap()),
+        }
+        let (_second, store) = store(&objects);
+        let part = store.open(&blob).await.unwrap().range(2_400_000, 2_400_100);
+        let read = part.unwrap().read(100).await.unwrap();
+        assert!(read == bytes[2_400_000..2_400_100]);
+        let length = Sums::encoded_length(blob.size);
+        assert_eq!(objects.head(&sums).await.unwrap().unwrap().length, length);
+    }
+    assert!(objects.delete(&sums).await.unwrap());
+    spoil(&objects, &blob, &bytes, 5).await;
+    let (_third, store) = store(&objects);
+    assert!(
+        store
+            .open(&blob)
+            .await
+            .unwrap()
+            .read(3_000_000)
+            .await
+            .is_err()
+    );
+    assert_eq!(objects.head(&sums).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_sums_go_with_their_blob() {
+    let objects = Arc::new(MemoryObjects::default());
+    let (_directory, store) = store(&objects);
+    let blob = store
+        .put_bytes(&content(2_000_000))
+        .await
+        .unwrap()
+        .descriptor;
+    assert_eq!(objects.count(), 2);
+    assert!(store.delete(&blob.digest).await.unwrap());
+    assert_eq!(objects.count(), 0);
+}
+
+#[tokio::test]
+async fn keys_of_others_are_passed_over() {
+    let objects = Arc::new(MemoryObjects::default());
+    let (_directory, store) = store(&objects);
+    let blob = store.put_bytes(b"ours").await.unwrap().descriptor;
+    for key in ["sha256/0000", "sha256/zz", "other/x"] {
+        objects
+            .put(key, Body::Memory("theirs".into()))
+            .await
+            .unwrap();
+    }
+    for limit in [1, 2, 10] {
+        let found = store.list(None, limit).await.unwrap();
+        assert_eq!(found.len(), 1, "limit {limit}");
+        assert_eq!(found[0].descriptor, blob);
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_breaks_off_gives_no_body() {
+    let objects = Arc::new(MemoryObjects::default());
+    let (_directory, store) = store(&objects);
+    let bytes = vec![7; 100_000];
+    let blob = store.put_bytes(&bytes).await.unwrap().descriptor;
+    let body = store.open(&blob).await.unwrap();
+    objects.break_off(true);
+    assert!(body.read(100_000).await.is_err());
+    let error = store.open(&blob).await.unwrap_err();
+    assert_eq!(error.kind, StorageErrorKind::Unavailable);
+    objects.break_off(false);
+    assert_eq!(body.read(100_000).await.unwrap(), bytes);
+}
