@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use larder::config::Settings;
+use larder_core::sha256;
 use larder_formats::LinkKey;
 use larder_server::{BoundServer, Starting};
 use larder_storage::{
@@ -19,7 +20,7 @@ const TELL_EVERY: Duration = Duration::from_secs(30);
 /// The file by which a data directory is known, where the database on a server names its files.
 const IDENTITY: &str = "larder.id";
 /// Under this name the database keeps whose files it names.
-const OWNER: &str = "data_directory";
+const OWNER: &str = "files";
 
 /// The open database, and the key that signs links to other hosts: made once, kept in the database.
 pub(crate) type Metadata = (MetadataStore, LinkKey);
@@ -34,20 +35,45 @@ pub(crate) async fn on_server(
     server: &BoundServer,
 ) -> Result<Metadata, Box<dyn Error>> {
     let starting = Starting::new(settings.repositories.clone());
-    let identity = identity(&settings.data_dir)?;
+    let files = Files::of(settings)?;
     server
-        .answer_until(starting, connected(options, &identity, &settings.data_dir))
+        .answer_until(starting, connected(options, &files))
         .await
 }
 
-async fn connected(
-    options: &PostgresOptions,
-    identity: &[u8],
-    directory: &Path,
-) -> Result<Metadata, Box<dyn Error>> {
+/// Where the files are that a database names, and what tells that place from others.
+struct Files {
+    identity: Vec<u8>,
+    /// For users.
+    place: String,
+}
+
+impl Files {
+    fn of(settings: &Settings) -> Result<Self, Box<dyn Error>> {
+        let directory = &settings.data_dir;
+        Ok(match &settings.s3 {
+            // One store may be reached under several addresses.
+            Some(s3) => Self {
+                identity: sha256(format!("s3 {} {}", s3.store.bucket, s3.store.prefix).as_bytes())
+                    .as_bytes()
+                    .to_vec(),
+                place: format!(
+                    "the bucket {} (prefix {:?})",
+                    s3.store.bucket, s3.store.prefix
+                ),
+            },
+            None => Self {
+                identity: identity(directory)?,
+                place: format!("the data directory {}", directory.display()),
+            },
+        })
+    }
+}
+
+async fn connected(options: &PostgresOptions, files: &Files) -> Result<Metadata, Box<dyn Error>> {
     let mut told: Option<Instant> = None;
     loop {
-        let why = match try_to_connect(options, identity, directory).await {
+        let why = match try_to_connect(options, files).await {
             Ok(metadata) => {
                 if told.is_some() {
                     tracing::info!("the metadata database answers: larder starts");
@@ -89,20 +115,15 @@ impl From<StorageError> for Trouble {
     }
 }
 
-async fn try_to_connect(
-    options: &PostgresOptions,
-    identity: &[u8],
-    directory: &Path,
-) -> Result<Metadata, Trouble> {
+async fn try_to_connect(options: &PostgresOptions, files: &Files) -> Result<Metadata, Trouble> {
     let metadata = MetadataStore::connect(options).await?;
-    // The files that the database names are in one directory: whoever has another one would take them all for lost.
-    if metadata.secret_bytes(OWNER, identity).await? != identity {
+    // The files that the database names are in one place: whoever has another one would take them all for lost.
+    if metadata.secret_bytes(OWNER, &files.identity).await? != files.identity {
         let message = format!(
-            "the metadata database {} names files of another data directory than {}: two larders cannot share a database without \
-             sharing their files; give this one a database of its own, or the directory that it had before. If that directory is \
-             lost for good, run in the database: DELETE FROM secrets WHERE name = '{OWNER}'",
-            options.database,
-            directory.display()
+            "the metadata database {} names files of another place than {}: two larders cannot share a database without sharing \
+             their files, so several need an S3 store; give this one a database of its own, or the data directory or bucket that it \
+             had before. If the files are lost for good, run in the database: DELETE FROM secrets WHERE name = '{OWNER}'",
+            options.database, files.place
         );
         return Err(Trouble::ForGood(message.into()));
     }

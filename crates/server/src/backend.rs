@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_core::Stream;
 use larder_budget::BudgetUse;
-use larder_core::{Fault, PackageType, Repository, UnixMillis};
+use larder_core::{ErrorCode, Fault, FaultKind, PackageType, Repository, UnixMillis};
 use larder_engine::{
     Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, Explanation, FlushReport,
     FlushRequest, Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket, MirrorReport,

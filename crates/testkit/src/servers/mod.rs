@@ -7,7 +7,6 @@
     clippy::panic,
     reason = "helpers of tests may fail loudly"
 )]
-
 #![allow(
     clippy::expect_used,
     clippy::panic,
