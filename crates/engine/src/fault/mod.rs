@@ -3,7 +3,7 @@
 mod own;
 
 pub(crate) use own::{
-    Remembered, busy, internal, malformed, negative_fault, offline, refused, stopped,
+    Remembered, busy, gave_way, internal, malformed, negative_fault, offline, refused, stopped,
     storage_fault, too_much_under_way, unusable_document,
 };
 use std::time::Duration;
