@@ -107,13 +107,16 @@ impl Budgets {
                 BudgetKind::Uploads => (totals.uploads as u64, WAIT_SHORTLY),
                 BudgetKind::RequestBytes => (totals.request_bytes as u64, WAIT_SHORTLY),
             };
+            // Who looks a name up has a place for what it asks already: those are counted there.
+            let is_lookup = kind == BudgetKind::Lookups;
             let waits = Waits {
-                most: MOST_WAITING,
+                most: if is_lookup { usize::MAX } else { MOST_WAITING },
                 longest,
             };
-            match kind {
-                BudgetKind::Lookups => Pool::with_cap(kind, total, LOOKUPS_OF_ONE, waits),
-                _ => Pool::new(kind, total, waits),
+            if is_lookup {
+                Pool::with_cap(kind, total, LOOKUPS_OF_ONE, waits)
+            } else {
+                Pool::new(kind, total, waits)
             }
         };
         Self {

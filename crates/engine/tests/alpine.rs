@@ -13,7 +13,7 @@ use http::Method;
 use larder_core::{FaultKind, Pattern, Source};
 use larder_testkit::{Behaviour, Resource};
 
-use support::{Bench, Got, eventually, some_time, upstream};
+use support::{Bench, Got, eventually, upstream};
 
 const INDEX: &[u8] = include_bytes!("../../formats/src/alpine/testdata/APKINDEX.tar.gz");
 const INDEX_REBUILT: &[u8] =
@@ -606,7 +606,7 @@ async fn apk_12_a_package_is_measured_by_an_index_that_is_on_its_way() {
         .wait_for("GET", "/x86_64/Packages.adb", 1)
         .await;
     let package = tokio::spawn(bench.client("alpine", "x86_64/deflated-1.0-r0.apk").run());
-    some_time(Duration::from_millis(100)).await;
+    bench.until_asked("alpine", 2).await;
     bench.origin.release("/x86_64/Packages.adb");
     assert_eq!(&index.await.unwrap().unwrap().bytes()[..], INDEX_V3);
     assert_eq!(package.await.unwrap().unwrap_err().code, "digest_mismatch");
@@ -660,7 +660,7 @@ async fn apk_22_a_hundred_clients_at_once_are_one_index_request() {
     let clients: Vec<_> = (0..100)
         .map(|_| tokio::spawn(bench.client("alpine", INDEX_AT).run()))
         .collect();
-    some_time(Duration::from_millis(200)).await;
+    bench.until_asked("alpine", 100).await;
     bench.origin.release(&at(INDEX_AT));
     for client in clients {
         assert_eq!(&client.await.unwrap().unwrap().bytes()[..], INDEX);

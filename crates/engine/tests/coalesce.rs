@@ -403,6 +403,8 @@ async fn a_suffix_of_an_unknown_length_waits_for_the_end() {
         scene.bench.origin.hold_body(&scene.file.at, 2 * MIB);
         let suffix = tokio::spawn(scene.client().header("range", "bytes=-1000").run());
         let whole = tokio::spawn(scene.client().run());
+        scene.bench.until_asked(format, 2).await;
+        scene.bench.until_come(format, 2 * MIB).await;
         some_time(Duration::from_millis(300)).await;
         assert!(!suffix.is_finished());
         scene.bench.origin.release(&scene.file.at);
@@ -454,7 +456,7 @@ async fn heads_of_what_is_not_held_are_forwarded_once_for_all_who_wait() {
         .map(|_| tokio::spawn(scene.client().method(http::Method::HEAD).run()))
         .collect();
     origin.wait_for("HEAD", at, 1).await;
-    some_time(Duration::from_millis(500)).await;
+    scene.bench.let_others_go().await;
     origin.release(at);
     let mut collapsed = 0;
     for head in heads {

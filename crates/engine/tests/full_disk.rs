@@ -15,7 +15,7 @@ use futures_util::StreamExt as _;
 use larder_core::{Repository, Revalidate};
 use larder_engine::{Body, Limits};
 use larder_testkit::{Behaviour, Payload, Resource};
-use support::{Bench, FORMATS, Published, SmallDisk, fill, publish, some_time};
+use support::{Bench, FORMATS, Published, SmallDisk, fill, publish};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -251,7 +251,8 @@ async fn hazard_r7_a_disk_that_fills_midway_keeps_the_prefix_and_goes_on_through
                 .run(),
         );
         bench.origin.wait_for("GET", &file.at, 1).await;
-        some_time(Duration::from_millis(300)).await;
+        bench.until_asked(format, 5).await;
+        bench.until_come(format, 8 * MIB).await;
         bench.origin.release(&file.at);
         while let Some(got) = clients.join_next().await {
             got.unwrap().unwrap().body.unwrap();

@@ -14,7 +14,9 @@ use http::{HeaderMap, Method};
 use larder_core::*;
 use larder_engine::*;
 use larder_testkit::{Payload, Resource};
-use support::{Bench, ask, publish, some_time};
+use support::{Bench, ask, publish};
+
+// Two engines hear of each other by way of a database, which each reads at its own pace on threads of its own: all time here is real.
 
 /// What the feed may take.
 const SOON: Duration = Duration::from_secs(1);
@@ -24,7 +26,6 @@ async fn soon<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F
     let began = Instant::now();
     while !is_so().await {
         assert!(began.elapsed() < SOON, "{what}: not within {SOON:?}");
-        // The other engine reads the feed from the database at its own pace, which is what is measured.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     println!("{what}: after {:?}", began.elapsed());
@@ -40,7 +41,7 @@ async fn two(own_store: bool) -> (tempfile::TempDir, Bench, Arc<Engine>) {
     .await;
     let second = bench.second(own_store).await;
     // Its listener marks its place with its first look.
-    some_time(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
     (directory, bench, second)
 }
 
@@ -182,10 +183,10 @@ async fn a_download_that_another_engine_s_flush_overtakes_commits_nothing() {
         let reading = tokio::spawn(async move { text(&reader, "slow.bin").await });
         bench.origin.wait_for("GET", "/slow.bin", 1).await;
         bench.flush().await;
-        some_time(Duration::from_millis(600)).await;
+        tokio::time::sleep(Duration::from_millis(600)).await;
         bench.origin.release("/slow.bin");
         assert_eq!(reading.await.unwrap().unwrap().len(), 200_000);
-        some_time(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!(bench.record("generic", "slow.bin", "").await, None);
     }
 }
@@ -232,7 +233,7 @@ async fn news_of_old_bytes_brings_them_not_back() {
         bench.metadata.apply(vec![change]).await.unwrap();
         bench.origin.release("/idx");
         asked.await.unwrap();
-        some_time(Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
         let now = bench.record("generic", "idx", "").await.unwrap();
         assert_eq!(now.blob(), Some(&newer.descriptor), "{}", word(own_store));
     }

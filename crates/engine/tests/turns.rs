@@ -127,3 +127,91 @@ async fn a_slow_download_that_somebody_reads_keeps_its_place() {
     assert!(!waiting.is_finished() && !reading.is_finished());
     assert_eq!(scene.downloads().held, 1);
 }
+
+/// Repositories of upstreams that bring nothing, and one that is fine.
+const NAMES: [&str; 5] = ["slow0", "slow1", "slow2", "slow3", "other"];
+/// What each of them gets of 16 places, one after the other: all, between them.
+const TAKEN: [usize; 4] = [11, 3, 1, 1];
+
+#[tokio::test]
+async fn where_many_are_slow_who_has_more_than_its_part_gives_way_to_who_has_nothing() {
+    let never = Arc::new(Notify::new());
+    let replies = (0..16).map(|_| endless(&never)).chain([file("soon")]);
+    let scene = Scene::of(&NAMES, Duration::from_mins(60), 16, replies).await;
+    let mut readers = Vec::new();
+    for (name, places) in NAMES.into_iter().zip(TAKEN) {
+        for n in 0..places {
+            let path: &str = format!("{n}.bin").leak();
+            readers.push((name, path, scene.asking(name, path)));
+        }
+        some_time(Duration::from_millis(500)).await;
+    }
+    some_time(Duration::from_secs(10)).await;
+    assert_eq!((scene.downloads().held, scene.downloads().waiting), (16, 0));
+    assert!(readers.iter().all(|(.., reader)| !reader.is_finished()));
+
+    let (answer, elapsed) = scene.answer(scene.asking("other", "file.bin")).await;
+    assert_eq!(answer.unwrap().text(), "soon");
+    assert!(elapsed < Duration::from_secs(3), "{elapsed:?}");
+    assert_eq!(scene.downloads().yielded, 1, "as many as were needed");
+    // The one that reads it is told, and nothing of it is kept.
+    let (ended, going_on): (Vec<_>, Vec<_>) = readers
+        .into_iter()
+        .partition(|(.., reader)| reader.is_finished());
+    assert_eq!((ended.len(), going_on.len()), (1, 15));
+    for (name, path, reader) in ended {
+        assert_eq!(name, "slow0");
+        assert!(reader.await.unwrap().unwrap().body.is_err());
+        let key = SourceKey {
+            repository: RepositoryName::parse(name).unwrap(),
+            path: path.into(),
+            variant: "".into(),
+        };
+        assert_eq!(scene.metadata.record(&key).await.unwrap(), None);
+        // It can be had later, when its upstream is well.
+        scene.upstream.push(file("whole"));
+        going_on.iter().for_each(|(.., reader)| reader.abort());
+        let (answer, _) = scene.answer(scene.asking(name, path)).await;
+        assert_eq!(answer.unwrap().text(), "whole");
+    }
+}
+
+#[tokio::test]
+async fn where_many_do_not_answer_heads_one_gives_way_to_who_has_nothing() {
+    let never = Arc::new(Notify::new());
+    let silent = || ScriptedReply::ok("x").head_behind(&never);
+    let replies = (0..16).map(|_| silent()).chain([file("soon")]);
+    // Of places for HEADs there are 16 at least.
+    let scene = Scene::of(&NAMES, Duration::from_mins(60), 1, replies).await;
+    let head = |name: &'static str, n: usize| {
+        let engine = Arc::clone(&scene.engine);
+        let asking = async move {
+            let path = format!("{n}.bin");
+            support::ask(&engine, http::Method::HEAD, name, &path, &[]).await
+        };
+        tokio::spawn(asking)
+    };
+    let mut waiting = Vec::new();
+    for (name, places) in NAMES.into_iter().zip(TAKEN) {
+        waiting.extend((0..places).map(|n| head(name, n)));
+        some_time(Duration::from_millis(500)).await;
+    }
+    some_time(Duration::from_secs(10)).await;
+    assert!(waiting.iter().all(|asking| !asking.is_finished()));
+    let (answer, elapsed) = scene.answer(head("other", 0)).await;
+    assert_eq!(answer.unwrap().answer.representation.length, Some(4));
+    assert!(elapsed < Duration::from_secs(3), "{elapsed:?}");
+    let ended: Vec<_> = waiting
+        .into_iter()
+        .filter(tokio::task::JoinHandle::is_finished)
+        .collect();
+    assert_eq!(ended.len(), 1);
+    for asking in ended {
+        let fault = asking.await.unwrap().unwrap_err();
+        assert_eq!(
+            (fault.kind, fault.code),
+            (FaultKind::Unavailable, ErrorCode::Busy)
+        );
+        assert!(fault.retry_after.is_some() && fault.repository.as_deref() == Some("slow0"));
+    }
+}

@@ -9,7 +9,7 @@ use larder_formats::{Malformed, Refusal};
 use larder_storage::{StorageError, StorageErrorKind};
 use larder_upstream::in_request;
 
-use crate::budget::Refused;
+use crate::budget::{Refused, Usage};
 use crate::counters::count;
 use crate::fault::{FetchError, passed_on};
 use crate::repositories::RepositoryState;
@@ -89,6 +89,18 @@ pub(crate) fn too_much_under_way(refused: Refused) -> FetchError {
         ),
     };
     FetchError::unusable(ErrorCode::Busy, message)
+}
+
+/// Something ended whose place others needed more.
+pub(crate) fn gave_way(usage: Usage) -> FetchError {
+    let (code, message) = if usage == Usage::Idle {
+        let message = "nobody waited for this slow download any more, and it ended to make room for others; ask again";
+        (ErrorCode::Interrupted, message)
+    } else {
+        let message = "its upstream is slow and had more under way than its part, so this ended to make room for other repositories; ask again later";
+        (ErrorCode::Busy, message)
+    };
+    FetchError::unusable(code, message)
 }
 
 /// The same for a client, where there is no copy.

@@ -7,7 +7,7 @@ use larder_upstream::BodyStream;
 
 use crate::budget::Lease;
 use crate::counters::count;
-use crate::fault::{FetchError, failed};
+use crate::fault::{FetchError, failed, gave_way};
 use crate::repositories::mirror::Mirror;
 use crate::target::Target;
 use crate::transfer::Transfers;
@@ -16,7 +16,7 @@ use crate::transfer::flight::Flight;
 use crate::transfer::intake::{Coming, Intake};
 use crate::transfer::received::{FetchedBody, Received};
 use crate::transfer::resume::Supply;
-use crate::transfer::turns::{asked_back, gave_way};
+use crate::transfer::turns::asked_back;
 use crate::transfer::verify::{Inspector, Verification};
 
 /// A body whose head is known and may come in.

@@ -13,6 +13,7 @@
 //! | `files.rs` | reading, hashing and storing whole files |
 //! | `spliced.rs` | documents that get the name that the client has for larder while they are sent |
 //! | `passthrough.rs` | bodies that are passed through |
+//! | `looks.rs` | how a place is used by what brings so many bytes |
 
 pub(crate) mod audience;
 pub(crate) mod download;
@@ -21,6 +22,7 @@ pub(crate) mod fill;
 pub(crate) mod flight;
 pub(crate) mod flights;
 mod intake;
+pub(crate) mod looks;
 pub(crate) mod passthrough;
 pub(crate) mod received;
 pub(crate) mod resume;

@@ -1,10 +1,6 @@
 //! A flight's turn among others: waiting for a place, and giving it up to others who need it more.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
-
-use larder_core::ErrorCode;
 
 use crate::budget::{BudgetKind, Lease, Usage};
 use crate::fault::{FetchError, too_much_under_way};
@@ -13,14 +9,7 @@ use crate::transfer::Transfers;
 use crate::transfer::audience::Audience;
 use crate::transfer::fill::Fill;
 use crate::transfer::flight::Flight;
-
-/// How often whoever has a place looks whether it is to be given up.
-const LOOK_AROUND: Duration = Duration::from_secs(1);
-/// What has to come in that time of what nobody waits for, for it to keep a place that others want, in bytes.
-const LEAST_UNREAD: u64 = 64 << 10;
-/// After so many looks what somebody waits for is slow, if less than [`LEAST_READ`] bytes have come between them.
-const WINDOW: usize = 5;
-const LEAST_READ: u64 = 80 << 10;
+use crate::transfer::looks::{LOOK_AROUND, Looks};
 
 /// Why a flight has no place.
 #[derive(Debug)]
@@ -72,30 +61,13 @@ impl Transfers {
 pub(crate) async fn asked_back(flight: &Flight, place: &Lease, fill: Option<&Arc<Fill>>) -> Usage {
     let come = || fill.map_or(0, |fill| fill.subscribe().borrow().available);
     let watched = Watched(place);
-    let mut seen = VecDeque::from([come()]);
+    let mut looks = Looks::new(come());
     loop {
         tokio::time::sleep(LOOK_AROUND).await;
-        let now = come();
-        let since = |looks: usize| {
-            let before = seen.len().checked_sub(looks)?;
-            Some(now - seen.get(before).copied()?)
-        };
-        let usage = if since(1).is_none_or(|bytes| bytes >= LEAST_UNREAD) {
-            Usage::Busy
-        } else if flight.is_given_up() {
-            Usage::Idle
-        } else if since(WINDOW).is_some_and(|bytes| bytes < LEAST_READ) {
-            Usage::Slow
-        } else {
-            Usage::Busy
-        };
+        let usage = looks.usage(come(), !flight.is_given_up());
         if watched.0.should_yield(usage) {
             tracing::debug!(key = %flight.key, ?usage, "a slow download ends: its place is wanted by others");
             return usage;
-        }
-        seen.push_back(now);
-        if seen.len() > WINDOW {
-            seen.pop_front();
         }
     }
 }
@@ -103,20 +75,14 @@ pub(crate) async fn asked_back(flight: &Flight, place: &Lease, fill: Option<&Arc
 /// Ends when the place of a question that brings no body is to be given up. Gives whether anybody waits for it.
 pub(crate) async fn head_asked_back(audience: &Audience, place: &Lease) -> Usage {
     let watched = Watched(place);
-    for looks in 1.. {
+    let mut looks = Looks::new(0);
+    loop {
         tokio::time::sleep(LOOK_AROUND).await;
-        let usage = if audience.has_left() {
-            Usage::Idle
-        } else if looks < WINDOW {
-            Usage::Busy
-        } else {
-            Usage::Slow
-        };
+        let usage = looks.usage(0, !audience.has_left());
         if watched.0.should_yield(usage) {
             return usage;
         }
     }
-    Usage::Idle
 }
 
 /// A place of which it is said how it is used, until this is dropped: what follows then is larder's own work.
@@ -126,16 +92,4 @@ impl Drop for Watched<'_> {
     fn drop(&mut self) {
         self.0.should_yield(Usage::Busy);
     }
-}
-
-/// Why something ended whose place others needed more.
-pub(crate) fn gave_way(usage: Usage) -> FetchError {
-    let (code, message) = if usage == Usage::Idle {
-        let message = "nobody waited for this slow download any more, and it ended to make room for others; ask again";
-        (ErrorCode::Interrupted, message)
-    } else {
-        let message = "its upstream is slow and had more under way than its part, so this ended to make room for other repositories; ask again later";
-        (ErrorCode::Busy, message)
-    };
-    FetchError::unusable(code, message)
 }

@@ -21,8 +21,6 @@ mod support;
 mod verification;
 mod wrong_bytes;
 
-use std::time::Duration;
-
 use larder_core::{Fault, FaultKind};
 use larder_engine::HotTicket;
 use larder_testkit::{Payload, Resource};

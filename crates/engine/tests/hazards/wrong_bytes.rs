@@ -212,6 +212,7 @@ async fn hazard_w4_readers_reach_only_what_is_verified_and_published() {
     bench.origin.hold_body(&file.at, 2 * MIB);
     let reader = tokio::spawn(bench.client("npm", &file.path).run());
     bench.origin.wait_for("GET", &file.at, 1).await;
+    bench.until_come("npm", 2 * MIB).await;
     some_time(std::time::Duration::from_millis(200)).await;
     assert_eq!(bench.record("npm", &file.path, "").await, None);
     assert!(

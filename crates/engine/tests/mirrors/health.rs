@@ -1,7 +1,5 @@
 //! Mirrors that are put aside and come back, and what each of them is told.
 
-use std::time::Duration;
-
 use larder_core::{AllowPrivate, Credentials, FaultKind, Revalidate, Secret, UnixMillis};
 use larder_engine::UpstreamStanding;
 use larder_testkit::{Behaviour, Origin, Payload, Resource};

@@ -9,7 +9,7 @@ use larder_testkit::{Behaviour, Resource};
 use crate::images::{
     DOCKER_LIST, Manifest, OCI_INDEX, OCI_MANIFEST, SCHEMA1, SCHEMA2, image, index, put, tag,
 };
-use crate::support::{Bench, Got, some_time, upstream};
+use crate::support::{Bench, Got, upstream};
 use crate::{field, refusal};
 
 const TAG: &str = "app/manifests/1.0";
@@ -221,7 +221,7 @@ async fn oci_03_sixty_four_cold_heads_cost_one_and_a_fresh_one_none() {
     let heads: Vec<_> = (0..64).map(|_| tokio::spawn(head())).collect();
     bench.origin.wait_for("HEAD", AT, 1).await;
     // Those who have not come to wait by now find what is remembered.
-    some_time(Duration::from_millis(200)).await;
+    bench.let_others_go().await;
     bench.origin.release(AT);
     for head in heads {
         says_what_the_manifest_is(&head.await.unwrap().unwrap(), &manifest);
@@ -348,7 +348,7 @@ async fn a_head_that_fails_fails_for_those_who_waited_and_is_asked_for_again() {
     let first = head();
     bench.origin.wait_for("HEAD", AT, 1).await;
     let second = head();
-    some_time(Duration::from_millis(200)).await;
+    bench.let_others_go().await;
     bench.origin.release(AT);
     for head in [first, second] {
         assert_eq!(

@@ -351,8 +351,46 @@ impl Bench {
     }
 
     pub(crate) async fn settled_within(&self, patience: Duration) {
-        let no_flights = async || self.engine.flights_active() == 0;
-        eventually_within(patience, "flights end", no_flights).await;
+        let began = std::time::Instant::now();
+        while self.engine.flights_active() > 0 {
+            assert!(began.elapsed() < patience, "flights do not end");
+            look_again().await;
+        }
+    }
+
+    /// What a counter of a repository says.
+    pub(crate) fn counter(&self, repository: &str, name: &str) -> u64 {
+        let all = self.engine.repository_counters();
+        let found = all.iter().find(|(of, _)| of.as_str() == repository);
+        let counters = found.expect("such a repository").1.snapshot();
+        let found = counters.iter().find(|(of, _)| *of == name);
+        found.expect("such a counter").1
+    }
+
+    /// Waits until so many bytes of bodies have come from a repository's upstream.
+    pub(crate) async fn until_come(&self, repository: &str, bytes: u64) {
+        eventually("the bytes have come", async || {
+            self.counter(repository, "upstream_bytes") >= bytes
+        })
+        .await;
+    }
+
+    /// Waits until so many GETs to a repository wait for what they ask for, or have it.
+    pub(crate) async fn until_asked(&self, repository: &str, times: u64) {
+        eventually("all have asked", async || {
+            let found = ["hits", "misses", "collapsed"].map(|name| self.counter(repository, name));
+            found.into_iter().sum::<u64>() >= times
+        })
+        .await;
+    }
+
+    /// Lets requests that have just been begun come as far as they can: each looks into the database once or twice, whose reads are
+    /// queued, so that those of later ones end later. For tests on one thread.
+    pub(crate) async fn let_others_go(&self) {
+        for _ in 0..20 {
+            self.record("generic", "of no use", "").await;
+            pass(Duration::from_millis(1)).await;
+        }
     }
 
     /// The files of this size below the data directory.
@@ -406,21 +444,22 @@ pub(crate) async fn while_time_passes<F: Future>(work: F) -> F::Output {
     }
 }
 
-/// Waits until something is so of which no event tells. The tests' only clock that is real: what is waited for is done by threads (of
-/// the database, of blocking work) that know nothing of tokio's time.
-pub(crate) async fn eventually(what: &str, is_so: impl AsyncFnMut() -> bool) {
-    eventually_within(Duration::from_secs(20), what, is_so).await;
-}
-
-async fn eventually_within(patience: Duration, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+/// Waits until something is so of which no event tells.
+pub(crate) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let began = std::time::Instant::now();
     while !is_so().await {
+        let waited = began.elapsed();
         assert!(
-            began.elapsed() < patience,
+            waited < Duration::from_secs(20),
             "it does not come to this: {what}"
         );
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        look_again().await;
     }
+}
+
+/// A moment of real time: what is waited for is done by threads (of the database, of blocking work) that know nothing of tokio's.
+async fn look_again() {
+    tokio::time::sleep(Duration::from_millis(2)).await;
 }
 
 /// A time before [`START`], as an HTTP date.

@@ -25,12 +25,12 @@ use crate::catalog::{Catalog, RecordChange};
 use crate::counters::count;
 use crate::document::expectation::Expectation;
 use crate::document::inquiry::Inquiry;
-use crate::fault::{FetchError, NOT_ASKED, nothing_left, status_outcome};
+use crate::fault::{FetchError, NOT_ASKED, gave_way, nothing_left, status_outcome};
 use crate::repositories::mirror::Mirror;
 use crate::target::Target;
 use crate::transfer::Transfers;
 use crate::transfer::flight::{Flight, lost};
-use crate::transfer::turns::{NoPlace, asked_back, gave_way};
+use crate::transfer::turns::{NoPlace, asked_back};
 
 /// Gets bodies from upstreams, and makes an outcome of what comes.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use super::query::UpstreamQuery;
 use crate::answer::{Answer, Body};
 use crate::budget::Usage;
 use crate::counters::count;
-use crate::fault::{internal, offline, status_outcome, storage_fault, was_given_up};
+use crate::fault::{gave_way, internal, offline, status_outcome, storage_fault, was_given_up};
 use crate::policy::admission::Admitted;
 use crate::policy::clearance::{clear, clear_non_artifact};
 use crate::policy::ruling::{Facts, dates_of};
@@ -27,7 +27,7 @@ use crate::representation::{forwarded_status, freshness, passing_folder_on, repr
 use crate::target::{ArtifactRequest, Target, remaining_seconds};
 use crate::transfer::audience::Audience;
 use crate::transfer::flight::lost;
-use crate::transfer::turns::{gave_way, head_asked_back};
+use crate::transfer::turns::head_asked_back;
 
 impl Remote {
     /// `None`: this can only be answered with the body at hand.
