@@ -13,11 +13,10 @@ use super::Epoch;
 use super::Virtual;
 use super::members::{Contribution, Given, Leaf, reserved_for};
 use crate::causes::warn_once;
-use crate::document::claims::source_urls;
 use crate::document::derive::{Made, tell_left_out};
 use crate::document::load::DocumentSource;
 use crate::document::marking::Marking;
-use crate::document::named::Named;
+use crate::document::named::{Named, source_urls};
 use crate::fault::{internal, malformed};
 
 /// A merge that lacks a member, or that has a copy in the place of one that failed, holds no longer than this.
