@@ -19,12 +19,6 @@ use crate::policy::visibility::Visibility;
 use crate::target::Target;
 use crate::transfer::flight::Settled;
 
-/// Where a document came from, as far as what is derived from it depends on that.
-pub(crate) fn source_urls(wanted: &Target, record: &ArtifactRecord) -> Vec<String> {
-    // The path, too: what a link or a project's name means may depend on where the document is asked for.
-    vec![record.source_url.clone(), wanted.key.path.to_string()]
-}
-
 impl Documents {
     /// The claims of a held document.
     pub(crate) async fn claim_table(

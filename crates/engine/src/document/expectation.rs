@@ -1,13 +1,9 @@
 //! What a file on its way should be: known already, being looked up, or unknown.
 
-use std::sync::Arc;
-
 use larder_core::{Digest, DigestAlgorithm, StoredHeaders};
 use tokio::task::JoinHandle;
 
 use crate::claim::StoredClaim;
-use crate::document::inquiry::Inquiry;
-use crate::target::Target;
 
 /// What is known of a file's claim while it is being fetched.
 #[derive(Debug)]
@@ -82,40 +78,6 @@ impl Expectation {
         if let (Self::None, Some(digest)) = (&self, &headers.digest) {
             *self = Self::of_digest(digest.clone());
         }
-    }
-
-    /// The claim, waiting for the document if need be.
-    pub(crate) async fn resolve(
-        &mut self,
-        inquiry: &Inquiry,
-        wanted: &Arc<Target>,
-    ) -> Option<StoredClaim> {
-        self.look_up(inquiry, wanted, true).await.claim()
-    }
-
-    /// What the document says, waiting for it if need be. `is_somebody_there`: an answer came of the file itself, so that a document
-    /// that was not answered is worth another try (a breaker may have refused it, or an old copy is held).
-    pub(crate) async fn look_up(
-        &mut self,
-        inquiry: &Inquiry,
-        wanted: &Arc<Target>,
-        is_somebody_there: bool,
-    ) -> Lookup {
-        let lookup = match std::mem::replace(self, Self::None) {
-            Self::None => Lookup::NotNamed,
-            Self::Known(claim) => Lookup::Claim(claim),
-            Self::Unasked => inquiry.learn(wanted).await,
-            Self::Pending(lookup) => match lookup.await.unwrap_or(Lookup::NotNamed) {
-                Lookup::NoDocument(Unread::Unanswered) if is_somebody_there => {
-                    inquiry.learn_first(wanted).await
-                }
-                lookup => lookup,
-            },
-        };
-        if let Lookup::Claim(claim) = &lookup {
-            *self = Self::Known(claim.clone());
-        }
-        lookup
     }
 
     /// Whether it is known what the bytes are.

@@ -1,14 +1,11 @@
 //! Asking documents what they say of a file, where they may have to be obtained for it. Who obtains them is behind a port.
-//!
-//! Documents are also read once more before their time, because a file was asked for that they do not name.
 
-use std::collections::HashMap;
 use std::fmt::Debug;
+use std::mem;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use larder_core::{ArtifactRecord, FaultKind, SourceKey, UnixMillis, stale_allowed};
+use larder_core::{ArtifactRecord, FaultKind, stale_allowed};
 use tokio::time::{Instant, timeout_at};
 
 use super::Documents;
@@ -40,17 +37,6 @@ pub(crate) struct Inquiry {
     pub(crate) port: Arc<dyn Launch>,
 }
 
-/// From the beginning of one such reading of a document to that of the next: whoever asks for made-up names causes no more requests
-/// for a document than that, and a client that follows a publisher within it at worst gets what an unnamed file gets, which is not
-/// remembered.
-const APART: Duration = Duration::from_secs(1);
-/// Documents whose readings are remembered.
-const CAPACITY: usize = 4_096;
-
-/// When each document was last read for that reason.
-#[derive(Debug, Default)]
-pub(crate) struct Rereadings(Mutex<HashMap<SourceKey, UnixMillis>>);
-
 impl Inquiry {
     fn launch(&self, document: &Arc<Target>, effort: Effort) -> (Arc<Flight>, bool) {
         Arc::clone(&self.port).launch(document, effort)
@@ -69,9 +55,43 @@ impl Inquiry {
         }
     }
 
+    /// The claim that is expected of a file, waiting for the document if need be.
+    pub(crate) async fn resolve(
+        &self,
+        expectation: &mut Expectation,
+        wanted: &Arc<Target>,
+    ) -> Option<StoredClaim> {
+        self.look_up(expectation, wanted, true).await.claim()
+    }
+
+    /// What the document says of a file, waiting for it if need be. `is_somebody_there`: an answer came of the file itself, so that a
+    /// document that was not answered is worth another try (a breaker may have refused it, or an old copy is held).
+    pub(crate) async fn look_up(
+        &self,
+        expectation: &mut Expectation,
+        wanted: &Arc<Target>,
+        is_somebody_there: bool,
+    ) -> Lookup {
+        let lookup = match mem::replace(expectation, Expectation::None) {
+            Expectation::None => Lookup::NotNamed,
+            Expectation::Known(claim) => Lookup::Claim(claim),
+            Expectation::Unasked => self.learn(wanted).await,
+            Expectation::Pending(lookup) => match lookup.await.unwrap_or(Lookup::NotNamed) {
+                Lookup::NoDocument(Unread::Unanswered) if is_somebody_there => {
+                    self.learn_first(wanted).await
+                }
+                lookup => lookup,
+            },
+        };
+        if let Lookup::Claim(claim) = &lookup {
+            *expectation = Expectation::Known(claim.clone());
+        }
+        lookup
+    }
+
     /// Looks the file up in the document that may name it: it is obtained if it is not held or has expired, and read once more if it
     /// does not name the file, for then it may only be older than the file.
-    pub(super) async fn learn(&self, wanted: &Arc<Target>) -> Lookup {
+    async fn learn(&self, wanted: &Arc<Target>) -> Lookup {
         let Some(documents) = self.documents.naming_documents(wanted).await else {
             return Lookup::NotNamed;
         };
@@ -94,7 +114,7 @@ impl Inquiry {
     }
 
     /// Obtains the document that is asked for first and looks the file up in it.
-    pub(super) async fn learn_first(&self, wanted: &Arc<Target>) -> Lookup {
+    async fn learn_first(&self, wanted: &Arc<Target>) -> Lookup {
         let documents = self.documents.naming_documents(wanted).await;
         let Some([document, ..]) = documents.as_deref() else {
             return Lookup::NotNamed;
@@ -118,7 +138,7 @@ impl Inquiry {
     }
 
     /// Reads those documents once more that are held and do not name the file. Many who ask share one reading, and who comes just
-    /// after it takes what it brought (`rereading.rs`).
+    /// after it takes what it brought (`rereadings.rs`).
     pub(crate) async fn learn_again(&self, wanted: &Arc<Target>) -> Lookup {
         let Some(documents) = self.documents.naming_documents(wanted).await else {
             return Lookup::NotNamed;
@@ -280,36 +300,18 @@ impl Inquiry {
     }
 
     /// The reading that is running, or a new one (`true`); `None` if the last one is over and was a moment ago.
-    pub(crate) fn reread(&self, document: &Arc<Target>) -> Option<(Arc<Flight>, bool)> {
-        let now = self.documents.now();
-        // Under the lock, so that no one finds the last reading over and the next one not begun.
-        let mut readings = self
-            .documents
+    fn reread(&self, document: &Arc<Target>) -> Option<(Arc<Flight>, bool)> {
+        let (documents, key) = (&self.documents, &document.key);
+        let running = || {
+            let running = documents.flights.running(key);
+            let running = running.filter(|flight| !flight.is_done());
+            running.map(|flight| (flight, false))
+        };
+        documents
             .rereadings
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if readings
-            .get(&document.key)
-            .is_some_and(|began| is_recent(*began, now))
-        {
-            let running = self
-                .documents
-                .flights
-                .running(&document.key)
-                .filter(|flight| !flight.is_done());
-            return running.map(|flight| (flight, false));
-        }
-        if readings.len() >= CAPACITY {
-            readings.retain(|_, began| is_recent(*began, now));
-        }
-        readings.insert(document.key.clone(), now);
-        tracing::debug!(document = %document.key, "a document that does not name a file is read once more");
-        Some(self.launch(document, Effort::Recheck))
+            .running_or_begun(key, documents.now(), running, || {
+                tracing::debug!(document = %key, "a document that does not name a file is read once more");
+                self.launch(document, Effort::Recheck)
+            })
     }
-}
-
-/// A clock that was set back makes nothing recent for long.
-fn is_recent(began: UnixMillis, now: UnixMillis) -> bool {
-    began <= now && now < began.plus(APART)
 }

@@ -5,7 +5,7 @@
 //! | `load.rs` | whole documents: checked before they are kept, loaded to be read |
 //! | `claims.rs`, `claim_table.rs`, `claim_tables.rs` | what documents say of files, a sorted table for each |
 //! | `known.rs` | what the documents that are held say of a file, and what is remembered of its absence |
-//! | `inquiry.rs` | the same of documents that are obtained for it: gets them through a port |
+//! | `inquiry.rs`, `rereadings.rs` | the same of documents that are obtained for it, or read once more: gets them through a port |
 //! | `expectation.rs` | what a file on its way should be |
 //! | `measure.rs` | whether held bytes are what is stated of them |
 //! | `derive.rs`, `derived.rs`, `named.rs`, `coding.rs` | rewritten documents and their compressed forms |
@@ -24,15 +24,16 @@ pub(crate) mod load;
 pub(crate) mod marking;
 pub(crate) mod measure;
 pub(crate) mod named;
+mod rereadings;
 
 use std::sync::Arc;
 
 use claim_tables::ClaimTables;
 use derived::Derivations;
-use inquiry::Rereadings;
 use larder_core::{Clock, UnixMillis};
 use larder_formats::LinkKey;
 use larder_storage::BlobStore;
+use rereadings::Rereadings;
 
 use crate::budget::{Budgets, Limits};
 use crate::catalog::Catalog;

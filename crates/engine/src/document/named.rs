@@ -5,11 +5,16 @@ use larder_core::{
 };
 use larder_formats::LinkBase;
 
-use crate::document::claims::source_urls;
 use crate::document::coding::Coding;
 use crate::fault::internal;
 use crate::policy::visibility::Visibility;
 use crate::target::Target;
+
+/// Where a document came from, as far as what is derived from it depends on that.
+pub(crate) fn source_urls(wanted: &Target, record: &ArtifactRecord) -> Vec<String> {
+    // The path, too: what a link or a project's name means may depend on where the document is asked for.
+    vec![record.source_url.clone(), wanted.key.path.to_string()]
+}
 
 /// What a derivation is named by, whose it is, and of what it is made. Two derivations with equal names have equal bytes.
 #[derive(Debug, Clone)]

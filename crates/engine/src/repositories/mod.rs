@@ -2,6 +2,7 @@
 
 pub(crate) mod learnt;
 pub(crate) mod mirror;
+pub(crate) mod told;
 pub(crate) mod upstreams;
 
 use std::collections::{BTreeMap, HashMap};

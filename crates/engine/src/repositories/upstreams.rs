@@ -6,15 +6,11 @@
 //! hour for each cause, and the place fails only if nothing else comes of it (docs/adr/0051).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use larder_core::{RepositoryName, UnixMillis};
 use larder_upstream::Cause;
-use url::Url;
-
-use crate::repositories::RepositoryState;
-use crate::repositories::mirror::Mirror;
 
 /// A place that answers and fails by turns is told of once in this time.
 const BETWEEN_OUTAGES: Duration = Duration::from_mins(1);
@@ -81,7 +77,7 @@ pub struct UpstreamReport {
 pub(crate) struct FailureCounters([AtomicU64; Cause::ALL.len()]);
 
 impl FailureCounters {
-    fn count(&self, cause: Cause) {
+    pub(super) fn count(&self, cause: Cause) {
         self.0[cause as usize].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -155,9 +151,9 @@ struct Inner {
 
 /// An outage that is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Over {
-    failures: u64,
-    lasted: Duration,
+pub(super) struct Over {
+    pub(super) failures: u64,
+    pub(super) lasted: Duration,
 }
 
 impl UpstreamState {
@@ -166,7 +162,7 @@ impl UpstreamState {
     }
 
     /// It answered. Gives the outage that this ends, if it was told.
-    fn answered(&self, now: UnixMillis) -> Option<Over> {
+    pub(super) fn answered(&self, now: UnixMillis) -> Option<Over> {
         if self.is_calm.load(Ordering::Relaxed) {
             return None;
         }
@@ -187,8 +183,13 @@ impl UpstreamState {
         })
     }
 
+    /// Takes note of the host that the next failure is of.
+    pub(super) fn note_origin(&self, origin: String) {
+        self.lock().origin = Some(origin);
+    }
+
     /// It failed. Says whether to tell it.
-    fn failed(&self, scope: Scope, failure: UpstreamFailure) -> bool {
+    pub(super) fn failed(&self, scope: Scope, failure: UpstreamFailure) -> bool {
         let (cause, now) = (failure.cause, failure.at);
         let mut inner = self.lock();
         self.is_calm.store(false, Ordering::Relaxed);
@@ -240,81 +241,6 @@ impl UpstreamState {
             failures: inner.failures,
             last_error: inner.last_error.clone(),
         })
-    }
-}
-
-/// A failure on its way into the state.
-pub(crate) struct Blow<'a> {
-    pub(crate) scope: Scope,
-    pub(crate) cause: Cause,
-    pub(crate) reason: String,
-    pub(crate) url: Option<&'a Url>,
-}
-
-impl RepositoryState {
-    /// The state of one of its places, or of all those that its documents name.
-    fn state_of<'a>(&'a self, mirror: Option<&'a Arc<Mirror>>) -> &'a UpstreamState {
-        mirror.map_or(&*self.elsewhere, |mirror| mirror.state())
-    }
-
-    /// A place answered.
-    pub(crate) fn answered(&self, mirror: Option<&Arc<Mirror>>, now: UnixMillis) {
-        let Some(over) = self.state_of(mirror).answered(now) else {
-            return;
-        };
-        // Which of many other hosts it was is not remembered.
-        let Some(mirror) = mirror else { return };
-        tracing::info!(
-            repository = %self.repository.name, upstream = mirror.shown(), failures = over.failures, after_s = over.lasted.as_secs(),
-            "the upstream answers again"
-        );
-    }
-
-    /// A place failed, or did not give what it should.
-    pub(crate) fn fell(
-        &self,
-        mirror: Option<&Arc<Mirror>>,
-        key: &str,
-        blow: Blow<'_>,
-        now: UnixMillis,
-    ) {
-        let Blow {
-            scope,
-            cause,
-            reason,
-            url,
-        } = blow;
-        self.failures.count(cause);
-        let scope = if mirror.is_some() {
-            scope
-        } else {
-            Scope::Elsewhere
-        };
-        let origin = url.map(|url| url.origin().ascii_serialization());
-        let state = self.state_of(mirror);
-        if let Some(origin) = &origin {
-            state.lock().origin = Some(origin.clone());
-        }
-        let upstream = mirror
-            .map(|mirror| mirror.shown())
-            .or(origin)
-            .unwrap_or_default();
-        let failure = UpstreamFailure {
-            at: now,
-            cause,
-            reason: reason.clone(),
-            key: key.to_owned(),
-        };
-        let (repository, cause) = (&self.repository.name, cause.as_str());
-        let key = format!("{repository}/{key}");
-        if state.failed(scope, failure) {
-            tracing::warn!(
-                %repository, upstream, cause, key, reason,
-                "the upstream fails; this is said once for each cause, larder_upstream_failures_total counts on"
-            );
-        } else {
-            tracing::debug!(%repository, upstream, cause, key, reason, "the upstream failed again");
-        }
     }
 }
 

@@ -6,8 +6,7 @@ use http::HeaderMap;
 use larder_core::Fault;
 use larder_storage::{LocalChange, LocalDecision, LocalOutcome, LocalState};
 
-use super::Local;
-use super::Place;
+use super::place::{Local, Place};
 use super::rules::WriteConditions;
 use crate::fault::{internal, storage_fault};
 

@@ -10,14 +10,15 @@ use larder_core::{ArtifactPath, CacheStatus, ErrorCode, Fault, FaultKind, Source
 use larder_storage::LocalChild;
 use serde_json::{Value, json};
 
-use super::Local;
-use super::Place;
-use super::read::NO_CACHE;
+use super::place::{Local, Place};
 use super::rules::etag;
 use crate::answer::{Answer, Body, Freshness, Representation};
 use crate::fault::storage_fault;
 use crate::policy::clearance::clear_non_artifact;
 use crate::target::ArtifactRequest;
+
+/// May be kept, and is asked about each time: the next upload is seen at once.
+pub(super) const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 
 /// Names on one page, unless fewer are asked for.
 const PAGE: usize = 1_000;

@@ -8,9 +8,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use larder_core::{CacheStatus, Dates, Digest, Fault, Source, UnixMillis};
 use larder_storage::{LocalFile, StorageErrorKind};
 
-use super::Local;
+use super::list;
+use super::list::NO_CACHE;
+use super::place::{Local, Place};
 use super::rules::etag;
-use super::{Place, list};
 use crate::answer::{Answer, Body, Freshness, HeldBlob, HotTicket, Representation};
 use crate::counters::count;
 use crate::fault::storage_fault;
@@ -22,8 +23,6 @@ use crate::target::ArtifactRequest;
 pub(super) const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 /// Of what no one uploaded.
 const OCTETS: &str = "application/octet-stream";
-/// May be kept, and is asked about each time: the next upload is seen at once.
-pub(super) const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 /// Other bytes will never be there.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 /// Looks at a row whose blob was gone: a file that is overwritten may lose its bytes between the two.

@@ -9,7 +9,7 @@ use larder_core::{
 };
 use larder_storage::{LocalDecision, LocalFile, LocalState};
 
-use super::Place;
+use super::place::Place;
 
 /// The conditions of a request that changes something (RFC 9110 section 13.1; `If-Modified-Since` is for reads alone).
 #[derive(Debug, Clone, Default)]

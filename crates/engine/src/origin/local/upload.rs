@@ -25,9 +25,8 @@ use larder_storage::{
     BlobInfo, LocalChange, LocalFile, LocalOutcome, LocalState, SealedSpool, Spool, StorageError,
 };
 
-use super::Local;
-use super::Place;
 use super::checksums::Checksums;
+use super::place::{Local, Place};
 use super::read::repr_digest;
 use super::rules::{UploadRules, etag};
 use crate::fault::{internal, storage_fault};

@@ -65,7 +65,9 @@ impl Inspector for FormatInspector<'_> {
     }
 
     async fn claim(&mut self) -> Option<StoredClaim> {
-        self.expectation.resolve(self.inquiry, self.wanted).await
+        self.inquiry
+            .resolve(&mut self.expectation, self.wanted)
+            .await
     }
 
     async fn claim_read_again(&self) -> Option<StoredClaim> {

@@ -86,7 +86,7 @@ impl Search<'_> {
         let is_usual_spoilt = self.spoilt.has(&None);
         if is_usual_spoilt {
             // The guess was wrong: only the document may know better.
-            expectation.look_up(self.inquiry, self.wanted, true).await;
+            self.inquiry.look_up(expectation, self.wanted, true).await;
         }
         let first = self.named(expectation);
         if first.is_none() && is_usual_spoilt {
@@ -160,8 +160,9 @@ impl Search<'_> {
                 return Found::last_word(answer);
             }
             Expectation::Known(_) => self.read_again_if(is_gone(&answer), expectation).await,
-            Expectation::Pending(_) | Expectation::Unasked => expectation
-                .look_up(self.inquiry, self.wanted, answer.is_ok())
+            Expectation::Pending(_) | Expectation::Unasked => self
+                .inquiry
+                .look_up(expectation, self.wanted, answer.is_ok())
                 .await
                 .is_last_word(),
         };

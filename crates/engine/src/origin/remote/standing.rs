@@ -8,7 +8,8 @@ use url::Url;
 
 use crate::fault::FetchError;
 use crate::repositories::mirror::Mirror;
-use crate::repositories::upstreams::{Blow, Scope, scope};
+use crate::repositories::told::Blow;
+use crate::repositories::upstreams::{Scope, scope};
 use crate::target::Target;
 
 /// What a mirror's failed body says of it; `None` if nothing.
