@@ -1,5 +1,7 @@
 //! The acceptance list for RPM repositories (the numbers in the names), and the hazards that it comes from. What takes real
 //! clients stands in `tests/e2e/rpm.py`, what takes an HTTP server in `crates/larder/tests/http`.
+// Proving that a task may move between threads goes down through the pipeline to the database's driver.
+#![recursion_limit = "256"]
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

@@ -219,5 +219,5 @@ pub(super) async fn stated_date(
         return claim.published_at;
     }
     let mut asked = inquiry.expect(wanted).await;
-    asked.resolve(inquiry, wanted).await?.published_at
+    inquiry.resolve(&mut asked, wanted).await?.published_at
 }
