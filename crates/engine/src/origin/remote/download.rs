@@ -9,7 +9,7 @@ use larder_core::{
     field_text,
 };
 use larder_upstream::{Framing, UpstreamResponse};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use url::Url;
 
 use crate::budget::Lease;
@@ -72,7 +72,7 @@ impl Remote {
         mut expectation: Expectation,
     ) -> Result<FetchedBody, Stopped> {
         let stated = if prior.is_none_or(|prior| prior.published_at.is_none()) {
-            self.stated_date(wanted, Some(&expectation)).await
+            self.stated_date(wanted).await
         } else {
             None
         };
@@ -143,22 +143,17 @@ impl Remote {
         Ok(filled)
     }
 
-    /// When the registry says that a file was published, where quarantine goes by that: the naming document is read for it, if need be.
-    /// `known` is what is expected of the file already.
-    pub(crate) async fn stated_date(
-        self: &Arc<Self>,
-        wanted: &Arc<Target>,
-        known: Option<&Expectation>,
-    ) -> Option<UnixMillis> {
+    /// When the registry says that a file was published, where quarantine goes by that: the naming document is read for it, if need be;
+    /// where it cannot be had in the time that the upstream has for a byte, `None`.
+    pub(crate) async fn stated_date(self: &Arc<Self>, wanted: &Arc<Target>) -> Option<UnixMillis> {
         if !goes_by_stated_date(wanted) {
             return None;
         }
-        if let Some(Expectation::Known(claim)) = known {
-            return claim.published_at;
-        }
         let inquiry = self.inquiry();
-        let mut asked = inquiry.expect(wanted).await;
-        asked.resolve(&inquiry, wanted).await?.published_at
+        let ask = inquiry.stated_date(wanted);
+        // An index that drips keeps the file's place from nobody: then it counts as one that cannot be had.
+        let patience = wanted.entry.repository.upstream()?.read_timeout;
+        timeout(patience, ask).await.ok()?
     }
 
     /// Whether what the head shows may come in, before any of the body does.

@@ -187,7 +187,7 @@ impl Remote {
             return Ok(record);
         }
         let response = self.ask_head(wanted).await?;
-        let stated = self.stated_date(wanted, None).await;
+        let stated = self.stated_date(wanted).await;
         let record = self.head_only(wanted, &response, stated);
         if tells_everything(&record.headers) {
             self.remember_digest(wanted, &record, &epoch).await?;
@@ -278,7 +278,7 @@ impl Remote {
         {
             return Ok(record);
         }
-        let stated = self.stated_date(wanted, None).await;
+        let stated = self.stated_date(wanted).await;
         let record = Arc::new(self.head_only(wanted, &response, stated));
         self.catalog
             .remember(&wanted.key, Arc::clone(&record))
