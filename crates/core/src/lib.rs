@@ -31,6 +31,8 @@
 //! | sidecar | a file that belongs to another one, such as its signature or metadata, and shares its rules | |
 //! | epoch | a counter whose change makes everything that was remembered under it worthless | invalidate |
 //! | clearance | the proof that quarantine lets a file pass; without one no bytes are opened | witness |
+//! | ruling | what the judge says of a path or a file, with the rule that decided | policy decision |
+//! | visibility | what is hidden in a document, by its digest, and until when | |
 //! | hot set | whole answers in memory that are sent again without asking anybody | |
 //! | validator | what says that a copy is still the upstream's: `ETag`, `Last-Modified` | RFC 9110 |
 //! | collector | takes away blobs that nothing refers to, after a grace time | garbage collection, mark and sweep |

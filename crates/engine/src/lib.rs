@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `lib.rs` | [`Engine`]: what the server and the program call |
 //! | `read.rs` | from a request to an [`Answer`] |
-//! | `operate/` | the operator's verbs and views: flush, collection, what is held, health, counters |
+//! | `operate/` | the operator's verbs and views: flush, collection, explanations, what is held, health, counters |
 //! | `origin/` | where what a repository holds comes from: `remote/` asks an upstream, `local/` has it from uploads, `virtual_/` merges what others have |
 //! | `document/` | what documents say of files, and the forms that are made of them |
 //! | `cluster/` | whose turn it is to ask the upstream, of several replicas, and bytes from one to another |

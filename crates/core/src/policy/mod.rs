@@ -330,7 +330,7 @@ mod tests {
     /// Which pattern of which list decided, of several that match the first.
     #[test]
     fn access_says_what_decided() {
-        let mut policy = rules(Some(&["x", "index"]), Some(&["nothing", "file", "f"]));
+        let mut policy = rules(Some(&["^x", "index"]), Some(&["nothing", "file", "f"]));
         policy.allow = patterns(&["^a/", "^team/", "^t"]);
         policy.deny = patterns(&["never", "secret"]);
         let by = |path, built_in| {

@@ -137,6 +137,22 @@ impl Inquiry {
         lookup
     }
 
+    /// When the registry says that a file was published. The document that is held may be of a form that names the file and states no
+    /// time: then the one that is asked for first is obtained.
+    pub(crate) async fn stated_date(&self, wanted: &Arc<Target>) -> Option<UnixMillis> {
+        let mut expectation = self.expect(wanted).await;
+        let claim = self.resolve(&mut expectation, wanted).await?;
+        if claim.published_at.is_some() {
+            return claim.published_at;
+        }
+        let repository = &wanted.entry.repository;
+        let naming = wanted.format.naming(repository, &wanted.name());
+        let document = Arc::new(admission::naming_document(wanted, naming.document?)?);
+        let (effort, came) = (Effort::IfDue, Instant::now());
+        let lookup = self.learn_claim(wanted, &document, effort, came).await;
+        lookup.claim()?.published_at
+    }
+
     /// Reads those documents once more that are held and do not name the file. Many who ask share one reading, and who comes just
     /// after it takes what it brought (`rereadings.rs`).
     pub(crate) async fn learn_again(&self, wanted: &Arc<Target>) -> Lookup {

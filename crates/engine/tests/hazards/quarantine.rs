@@ -469,6 +469,30 @@ async fn a_mirror_that_stamps_its_files_anew_makes_no_old_release_new() {
     assert_held(bench.get("pypi", wheel).await);
 }
 
+/// The packument that clients ask for is the abbreviated one, which states no times: the full one is asked for them.
+#[tokio::test]
+async fn a_packument_without_times_is_not_the_last_word() {
+    let bench = Bench::with(three_days).await;
+    let tarball = Payload::generated(100, 1);
+    let file = publish(&bench.origin, "npm", &tarball, "\"tag\"");
+    let old = Resource::new(tarball.clone()).last_modified(&days_ago(1000));
+    bench.origin.put(&file.at, old);
+    let short = [("accept", "application/vnd.npm.install-v1+json")];
+    let got = bench.ask(Method::GET, "npm", "demo", &short).await.unwrap();
+    assert!(got.text().contains("integrity") && !got.text().contains("\"time\""));
+    bench.settled().await;
+    let full = format!(
+        r#"{{"name":"demo","dist-tags":{{"latest":"1.0.0"}},"versions":{{"1.0.0":{{"name":"demo","version":"1.0.0","dist":{{"tarball":"{}"}}}}}},"time":{{"1.0.0":"{}"}}}}"#,
+        bench.origin.url("demo/-/demo-1.0.0.tgz"),
+        stated(1)
+    );
+    let full = Resource::new(full).content_type("application/json");
+    bench.origin.put("/demo", full);
+    for way in ask_every_way(&bench, "npm", &file.path).await {
+        assert_held(way);
+    }
+}
+
 /// Contract hazard S20: what a publisher writes into a chart's index may be any date.
 #[tokio::test]
 async fn hazard_s20_a_publisher_s_own_date_opens_nothing() {

@@ -2,11 +2,6 @@
 //!
 //! Their programs are installed by `tests/install/clients.sh`, below `$LARDER_TEST_TOOLS` (`target/e2e-tools` by default). Where one is
 //! missing, a test fails and says so: none is passed over.
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests may fail loudly"
-)]
 #![allow(
     clippy::expect_used,
     clippy::panic,

@@ -159,7 +159,7 @@ impl RedisServer {
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         let mut request = format!("*{}\r\n", words.len());
         for word in words {
-            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+            request += &format!("${}\r\n{word}\r\n", word.len());
         }
         stream.write_all(request.as_bytes())?;
         let mut answer = [0; 4_096];

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use larder_core::{ArtifactRecord, Dates, Fault, UnixMillis};
 use larder_upstream::Framing;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::copies::Copies;
 use super::fields::draft;
@@ -68,7 +68,7 @@ impl Bodies<'_> {
         mut expectation: Expectation,
     ) -> Result<FetchedBody, Stopped> {
         let stated = if prior.is_none_or(|prior| prior.published_at.is_none()) {
-            stated_date(self.inquiry, wanted, Some(&expectation)).await
+            stated_date(self.inquiry, wanted).await
         } else {
             None
         };
@@ -205,19 +205,13 @@ impl Bodies<'_> {
     }
 }
 
-/// When the registry says that a file was published, where quarantine goes by that: the naming document is read for it, if need be.
-/// `known` is what is expected of the file already.
-pub(super) async fn stated_date(
-    inquiry: &Inquiry,
-    wanted: &Arc<Target>,
-    known: Option<&Expectation>,
-) -> Option<UnixMillis> {
+/// When the registry says that a file was published, where quarantine goes by that: the naming document is read for it, if need be;
+/// where it cannot be had in the time that the upstream has for a byte, `None`.
+pub(super) async fn stated_date(inquiry: &Inquiry, wanted: &Arc<Target>) -> Option<UnixMillis> {
     if !goes_by_stated_date(wanted) {
         return None;
     }
-    if let Some(Expectation::Known(claim)) = known {
-        return claim.published_at;
-    }
-    let mut asked = inquiry.expect(wanted).await;
-    inquiry.resolve(&mut asked, wanted).await?.published_at
+    // An index that drips keeps the file's place from nobody: then it counts as one that cannot be had.
+    let patience = wanted.entry.repository.upstream()?.read_timeout;
+    timeout(patience, inquiry.stated_date(wanted)).await.ok()?
 }

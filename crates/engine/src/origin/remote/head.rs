@@ -192,7 +192,7 @@ impl Remote {
             return Ok(record);
         }
         let response = self.ask_head(wanted).await?;
-        let stated = stated_date(&self.inquiry(), wanted, None).await;
+        let stated = stated_date(&self.inquiry(), wanted).await;
         let record = self.head_only(wanted, &response, stated);
         if tells_everything(&record.headers) {
             self.copies.remember_digest(wanted, &record, &epoch).await?;
@@ -289,7 +289,7 @@ impl Remote {
         {
             return Ok(record);
         }
-        let stated = stated_date(&self.inquiry(), wanted, None).await;
+        let stated = stated_date(&self.inquiry(), wanted).await;
         let record = Arc::new(self.head_only(wanted, &response, stated));
         self.catalog
             .remember(&wanted.key, Arc::clone(&record))
