@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::path::Path;
+use std::pin::Pin;
 
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
@@ -235,8 +236,8 @@ impl Db {
     ) -> Result<Vec<Row>, DbError> {
         let statement = statement.into();
         match self {
-            Self::Sqlite(db) => db.all(statement.sqlite, values).await,
-            Self::Postgres(db) => db.all(statement.postgres, values).await,
+            Self::Sqlite(db) => boxed(db.all(statement.sqlite, values)).await,
+            Self::Postgres(db) => boxed(db.all(statement.postgres, values)).await,
         }
     }
 
@@ -251,8 +252,8 @@ impl Db {
     ) -> Result<Option<Row>, DbError> {
         let statement = statement.into();
         match self {
-            Self::Sqlite(db) => db.optional(statement.sqlite, values).await,
-            Self::Postgres(db) => Ok(first(db.all(statement.postgres, values).await?)),
+            Self::Sqlite(db) => boxed(db.optional(statement.sqlite, values)).await,
+            Self::Postgres(db) => Ok(first(boxed(db.all(statement.postgres, values)).await?)),
         }
     }
 
@@ -280,8 +281,8 @@ impl Db {
     ) -> Result<u64, DbError> {
         let statement = statement.into();
         match self {
-            Self::Sqlite(db) => db.execute(statement.sqlite, values).await,
-            Self::Postgres(db) => db.execute(statement.postgres, values).await,
+            Self::Sqlite(db) => boxed(db.execute(statement.sqlite, values)).await,
+            Self::Postgres(db) => boxed(db.execute(statement.postgres, values)).await,
         }
     }
 
@@ -292,8 +293,8 @@ impl Db {
     /// The engine fails, or another process writes for too long.
     pub(crate) async fn begin(&self, durability: Durability) -> Result<Tx, DbError> {
         match self {
-            Self::Sqlite(db) => db.begin(durability).await.map(Tx::Sqlite),
-            Self::Postgres(db) => db.begin(durability).await.map(Tx::Postgres),
+            Self::Sqlite(db) => boxed(db.begin(durability)).await.map(Tx::Sqlite),
+            Self::Postgres(db) => boxed(db.begin(durability)).await.map(Tx::Postgres),
         }
     }
 
@@ -361,8 +362,8 @@ impl Tx {
     ) -> Result<u64, DbError> {
         let statement = statement.into();
         match self {
-            Self::Sqlite(tx) => tx.execute(statement.sqlite, values).await,
-            Self::Postgres(tx) => tx.execute(statement.postgres, values).await,
+            Self::Sqlite(tx) => boxed(tx.execute(statement.sqlite, values)).await,
+            Self::Postgres(tx) => boxed(tx.execute(statement.postgres, values)).await,
         }
     }
 
@@ -377,8 +378,8 @@ impl Tx {
     ) -> Result<Vec<Row>, DbError> {
         let statement = statement.into();
         match self {
-            Self::Sqlite(tx) => tx.all(statement.sqlite, values).await,
-            Self::Postgres(tx) => tx.all(statement.postgres, values).await,
+            Self::Sqlite(tx) => boxed(tx.all(statement.sqlite, values)).await,
+            Self::Postgres(tx) => boxed(tx.all(statement.postgres, values)).await,
         }
     }
 
@@ -393,8 +394,8 @@ impl Tx {
     ) -> Result<Option<Row>, DbError> {
         let statement = statement.into();
         match self {
-            Self::Sqlite(tx) => tx.optional(statement.sqlite, values).await,
-            Self::Postgres(tx) => Ok(first(tx.all(statement.postgres, values).await?)),
+            Self::Sqlite(tx) => boxed(tx.optional(statement.sqlite, values)).await,
+            Self::Postgres(tx) => Ok(first(boxed(tx.all(statement.postgres, values)).await?)),
         }
     }
 
@@ -429,11 +430,11 @@ impl Tx {
         match self {
             Self::Sqlite(mut tx) => {
                 for (statement, values) in last {
-                    tx.execute(statement.sqlite, values).await?;
+                    boxed(tx.execute(statement.sqlite, values)).await?;
                 }
-                tx.commit().await
+                boxed(tx.commit()).await
             }
-            Self::Postgres(tx) => tx.commit_with(last).await,
+            Self::Postgres(tx) => boxed(tx.commit_with(last)).await,
         }
     }
 
@@ -449,9 +450,17 @@ impl Tx {
     pub(crate) async fn rollback(self) {
         match self {
             Self::Sqlite(tx) => drop(tx),
-            Self::Postgres(tx) => tx.rollback().await,
+            Self::Postgres(tx) => boxed(tx.rollback()).await,
         }
     }
+}
+
+/// A future behind a pointer, whatever engine it is of: what waits for the database would otherwise hold the state of both engines, and
+/// the compiler look through all of it wherever such a wait is part of something else.
+fn boxed<'f, T>(
+    future: impl Future<Output = T> + Send + 'f,
+) -> Pin<Box<dyn Future<Output = T> + Send + 'f>> {
+    Box::pin(future)
 }
 
 fn first(rows: Vec<Row>) -> Option<Row> {

@@ -154,7 +154,7 @@ impl Tx {
     }
 
     async fn run_within(&mut self, text: &str, wait: Duration) -> Result<Answer, DbError> {
-        let done = timeout(wait, Box::pin(self.lease.run(text))).await;
+        let done = timeout(wait, self.lease.run(text)).await;
         let result = done.unwrap_or_else(|_| Err(no_answer("there was no answer in time")));
         self.lease.pool().health().note(&result);
         result

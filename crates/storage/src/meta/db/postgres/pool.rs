@@ -113,8 +113,7 @@ impl Pool {
         is_patient: bool,
     ) -> Result<(Lease, Answer), DbError> {
         let wait = self.0.health.wait(is_patient)?;
-        // Behind a pointer: making a connection is a large future, and whoever asks the database waits in it.
-        let answer = Box::pin(async {
+        let answer = async {
             loop {
                 let mut lease = self.lease().await?;
                 match lease.run(text).await {
@@ -125,7 +124,7 @@ impl Pool {
                     result => return result.map(|answer| (lease, answer)),
                 }
             }
-        });
+        };
         let result = timeout(wait, answer)
             .await
             .unwrap_or_else(|_| Err(no_answer("there was no answer in time")));
