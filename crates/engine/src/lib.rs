@@ -120,7 +120,6 @@ pub struct Engine {
     catalog: Arc<Catalog>,
     transfers: Arc<Transfers>,
     pipeline: Pipeline,
-    remote: Arc<Remote>,
     local: Arc<Local>,
     operator: Arc<Operator>,
     explainer: Explainer,
@@ -177,17 +176,15 @@ impl Engine {
         let remote = Remote::new(base.clone());
         let pipeline = pipeline(&base, &remote);
         let explainer = explainer(&base, &remote, &pipeline.virtuals);
-        let local = Arc::clone(&pipeline.local);
-        let operator = operator(base, Arc::clone(&remote), counters);
+        let operator = operator(base, remote, counters);
         catalog.follow_others(&operator);
         operator.keep_origins();
         Arc::new(Self {
             registry,
             catalog,
             transfers,
+            local: Arc::clone(&pipeline.local),
             pipeline,
-            remote,
-            local,
             operator,
             explainer,
             budgets,
@@ -197,19 +194,19 @@ impl Engine {
 
     /// Makes this one of several replicas, before it serves; the first call counts. Must be called within a Tokio runtime.
     pub fn join_cluster(&self, parts: ClusterParts) {
-        self.remote.cluster.join(parts, &self.clock);
+        self.pipeline.remote.cluster.join(parts, &self.clock);
     }
 
     /// Tells the other replicas that this one has the configuration with this digest, for the operator to compare.
     pub fn configured_as(&self, digest: &str) {
-        if let Some(cluster) = self.remote.cluster.get() {
+        if let Some(cluster) = self.pipeline.remote.cluster.get() {
             cluster.configured(digest);
         }
     }
 
     /// How this replica does among the others; `None` if it is alone.
     pub fn cluster(&self) -> Option<ClusterReport> {
-        Some(self.remote.cluster.get()?.report())
+        Some(self.pipeline.remote.cluster.get()?.report())
     }
 
     /// What is downloaded here, for another replica: a GET of `target` (path and query) that carries `signature` in [`CLUSTER_HEADER`].
@@ -218,7 +215,7 @@ impl Engine {
     /// # Errors
     /// 404 if this is none of several replicas, or has no such download under way; 403 if no replica has signed it.
     pub fn peer_flight(&self, signature: Option<&str>, target: &str) -> Result<Body, Fault> {
-        let cluster = self.remote.cluster.get().map(|cluster| &**cluster);
+        let cluster = self.pipeline.remote.cluster.get().map(|cluster| &**cluster);
         let cluster = cluster.ok_or_else(cluster::no_peer_flight)?;
         let known = |secret: &ClusterSecret| {
             signature.is_some_and(|signature| secret.knows(signature, target, self.now()))

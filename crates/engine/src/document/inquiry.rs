@@ -5,6 +5,7 @@ use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
 
+use larder_core::UnixMillis;
 use larder_core::{ArtifactRecord, FaultKind, stale_allowed};
 use tokio::time::{Instant, timeout_at};
 

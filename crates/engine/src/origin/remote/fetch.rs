@@ -231,15 +231,16 @@ impl Fetcher {
             Err(NoPlace::GivenUp) => return ControlFlow::Break(Err((lost(), None))),
             Err(NoPlace::Refused(no_body)) => return self.failed(job, fetching, &no_body),
         };
-        let found = match flight.relayed() {
-            Some(response) => Some(Found::relayed(response)),
-            None => tokio::select! {
+        let found = if let Some(response) = flight.relayed() {
+            Some(Found::relayed(response))
+        } else {
+            tokio::select! {
                 found = self.open_body(job, &mut expectation, fetching) => found,
                 usage = asked_back(flight, &turn, None) => return match usage {
                     Usage::Idle => ControlFlow::Break(Err((lost(), None))),
                     Usage::Slow | Usage::Busy => self.failed(job, fetching, &gave_way(usage)),
                 },
-            },
+            }
         };
         let Some(Found { answer, is_final }) = found else {
             let failure = fetching.tried.failure.take();

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder_core::{
-    ArtifactRecord, CachePolicy, Content, Decision, ForwardReason, Revalidate, RevalidateWith,
-    Source, decide, time_to_live,
+    ArtifactRecord, CachePolicy, Content, Decision, Fault, ForwardReason, Revalidate,
+    RevalidateWith, Source, decide, time_to_live,
 };
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ use super::parts::Remote;
 use crate::catalog::{Commit, RecordChange};
 use crate::cluster::Turn;
 use crate::document::inquiry::Inquiry;
-use crate::fault::{Remembered, negative_fault, storage_fault};
+use crate::fault::{Remembered, database_away, negative_fault, storage_fault};
 use crate::target::Target;
 use crate::transfer::flight::{Effort, Flight};
 
@@ -107,38 +107,43 @@ impl Remote {
         }]);
     }
 
-    async fn decide_and_fetch(&self, job: Job<'_>, effort: Effort) -> FetchResult {
-        let wanted = job.wanted;
+    /// What is remembered of it, and, where that is a name for other bytes, the record of those.
+    async fn remembered(
+        &self,
+        wanted: &Arc<Target>,
+        effort: Effort,
+    ) -> Result<(Option<Arc<ArtifactRecord>>, Option<RecordChange>), Fault> {
         if asks_again(wanted, effort) {
             // The flight before this one may have ended without its record being visible yet: what it served must not be missed.
             self.catalog.barrier().await;
         }
-        let mut record = match self.catalog.record(&wanted.key).await {
-            Ok(record) => record,
-            Err(error) => return Err((storage_fault(&wanted.entry, &error), None)),
+        let record = self.catalog.record(&wanted.key).await;
+        let record = record.map_err(|error| storage_fault(&wanted.entry, &error))?;
+        let Some(pointer) = &record else {
+            // What must not go back is not replaced while nobody knows what there was.
+            if wanted.entry.repository.cache.no_rollback && self.catalog.is_database_away() {
+                return Err(database_away(&wanted.entry));
+            }
+            if effort == Effort::IfDue
+                && let Some(absence) = self.documents.absence(wanted).await
+            {
+                return Err(negative_fault(wanted, absence, self.now()));
+            }
+            return Ok((None, None));
         };
-        // What must not go back is not replaced while nobody knows what there was.
-        if record.is_none()
-            && wanted.entry.repository.cache.no_rollback
-            && self.catalog.is_database_away()
-        {
-            return Err((crate::fault::database_away(&wanted.entry), None));
-        }
-        if effort == Effort::IfDue
-            && record.is_none()
-            && let Some(absence) = self.documents.absence(wanted).await
-        {
-            return Err((negative_fault(wanted, absence, self.now()), None));
-        }
-        let mut followed = None;
-        if let Some(pointer) = &record
-            && let Some((resolved, _)) = self.copies.follow_pointer(wanted, pointer).await
-        {
-            followed = Some(RecordChange::Renew {
-                record: Arc::clone(&resolved),
-            });
-            record = Some(resolved);
-        }
+        Ok(match self.copies.follow_pointer(wanted, pointer).await {
+            Some((resolved, _)) => {
+                let record = Arc::clone(&resolved);
+                (Some(resolved), Some(RecordChange::Renew { record }))
+            }
+            None => (record, None),
+        })
+    }
+
+    async fn decide_and_fetch(&self, job: Job<'_>, effort: Effort) -> FetchResult {
+        let wanted = job.wanted;
+        let remembered = self.remembered(wanted, effort).await;
+        let (record, followed) = remembered.map_err(|fault| (fault, None))?;
         let mut decision = self.decide_anew(wanted, record.as_deref(), effort);
         let mut copy = None;
         if let Some(record) = record.clone().filter(|record| record.blob().is_some()) {
