@@ -273,12 +273,11 @@ impl Lease {
         books.idle = books.idle + u64::from(is_idle) - u64::from(state.is_idle);
         state.is_idle = is_idle;
         let wanted = match usage {
-            Usage::Busy => 0,
             Usage::Idle => books.shares.wanted(),
             Usage::Slow if books.idle == 0 && books.shares.is_over(&self.party) => {
                 books.shares.wanted_by_the_needy()
             }
-            Usage::Slow => 0,
+            Usage::Slow | Usage::Busy => 0,
         };
         if wanted <= books.yielding {
             return false;

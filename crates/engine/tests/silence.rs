@@ -1,9 +1,5 @@
 //! Time-outs are of silence and never of a whole transfer (hazard A5): an engine over a scripted upstream, while tokio's time is moved by
 //! hand. Disk and database take the real time that they need; nothing here waits for a clock.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test program: what it cannot have, it cannot judge"
-)]
 
 #[path = "support/mod.rs"]
 mod support;

@@ -1,9 +1,5 @@
 //! Who waits for a turn, and who gives one up: an engine over a scripted upstream with one place for downloads, while tokio's time is
 //! moved by hand.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test program: what it cannot have, it cannot judge"
-)]
 
 #[path = "support/mod.rs"]
 mod support;
@@ -170,7 +166,9 @@ async fn where_many_are_slow_who_has_more_than_its_part_gives_way_to_who_has_not
         assert_eq!(scene.metadata.record(&key).await.unwrap(), None);
         // It can be had later, when its upstream is well.
         scene.upstream.push(file("whole"));
-        going_on.iter().for_each(|(.., reader)| reader.abort());
+        for (.., reader) in &going_on {
+            reader.abort();
+        }
         let (answer, _) = scene.answer(scene.asking(name, path)).await;
         assert_eq!(answer.unwrap().text(), "whole");
     }

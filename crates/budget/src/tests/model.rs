@@ -94,9 +94,8 @@ impl Model {
         }
         // Who has nothing is let in; all of one upstream leave at least a third of what they have.
         let leaves_a_third = (upstream + weight).div_ceil(3) <= left;
-        if upstream == 0 {
-            true
-        } else if own == 0 && upstream + weight <= self.total - self.total / 4 {
+        let is_let_in = own == 0 && upstream + weight <= self.total - self.total / 4;
+        if upstream == 0 || is_let_in {
             true
         } else if own + weight <= self.total.div_ceil(4) {
             leaves_a_third

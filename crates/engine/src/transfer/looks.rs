@@ -56,10 +56,10 @@ mod tests {
         let seen: Vec<_> = (1..8).map(|n| looks.usage(n * 10_000, true)).collect();
         assert_eq!(seen[..4], [Usage::Busy; 4]);
         assert_eq!(seen[4..], [Usage::Slow; 3]);
-        // 64 KiB at once, and for as long as they are among the last five looks.
-        let seen: Vec<_> = (0..6).map(|_| looks.usage(140_000, true)).collect();
-        assert_eq!(seen[..5], [Usage::Busy; 5]);
-        assert_eq!(seen[5], Usage::Slow);
+        // 70,000 at once; five looks before that, 60,000 had come at the fourth look after it, which is 80,000 in all.
+        let seen: Vec<_> = (0..5).map(|_| looks.usage(140_000, true)).collect();
+        assert_eq!(seen[..3], [Usage::Busy; 3]);
+        assert_eq!(seen[3..], [Usage::Slow; 2]);
     }
 
     #[test]

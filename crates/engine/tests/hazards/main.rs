@@ -1,7 +1,6 @@
 //! What has gone wrong in systems like this one, class by class, and the rules (contract, section 3) that follow from it.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     reason = "a test program: its helpers panic to report"
 )]
