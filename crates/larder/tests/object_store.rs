@@ -96,6 +96,9 @@ async fn cold_warm_restarted_and_with_the_store_away() {
     }
     let own = larder.artifact("own", "kept.txt");
     assert_eq!(put(&own, "uploaded").await.status, 201);
+    let metric = |name: &'static str| larder.metric(name, "");
+    assert!((metric("larder_object_store_up").await - 1.0).abs() < 0.1);
+    assert!(metric("larder_tier_bytes").await > f64::from(6 << 20));
 
     // What the tier has lost comes from the store, and nobody else is asked.
     with_an_empty_tier(&mut larder).await;
@@ -156,6 +159,8 @@ async fn cold_warm_restarted_and_with_the_store_away() {
         200,
         "there is something to serve"
     );
+
+    assert!(larder.metric("larder_object_store_up", "").await < 0.1);
 
     // It comes back, and nothing needs a restart.
     server.restart().await;
