@@ -276,3 +276,68 @@ async fn a_data_directory_with_files_is_not_taken() {
         "{log}"
     );
 }
+
+/// TLS in front of a server, with a certificate that no system trusts. Gives host and port, and the certificate.
+async fn behind_tls(target: String) -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]);
+    let made = made.expect("a certificate");
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .expect("a certificate with its key");
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let endpoint = listener.local_addr().expect("its address").to_string();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (acceptor, target) = (acceptor.clone(), target.clone());
+            tokio::spawn(async move {
+                let mut client = acceptor.accept(client).await.ok()?;
+                let mut server = tokio::net::TcpStream::connect(target).await.ok()?;
+                tokio::io::copy_bidirectional(&mut client, &mut server)
+                    .await
+                    .ok()
+            });
+        }
+    });
+    (endpoint, made.cert.pem())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_with_an_authority_of_its_own() {
+    let server = S3Server::start().await;
+    let (endpoint, pem) = behind_tls(server.endpoint()).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, pem).expect("a file");
+    let trusting = format!(
+        "remotes:\n  own: {{ type: local }}\ns3: {{ ca_file: {}, prefix: tls }}\n",
+        ca.display()
+    );
+    let with = |config: &str| {
+        Setup::new(config)
+            .env("MINIO_ENDPOINT", &format!("https://{endpoint}"))
+            .env("MINIO_BUCKET", S3Server::BUCKET)
+            .env("MINIO_ACCESS_KEY", S3Server::ACCESS_KEY)
+            .env("MINIO_SECRET_KEY", S3Server::SECRET_KEY)
+    };
+    let mut larder = with(&trusting).start().await;
+    let body = Payload::generated(20 << 20, 3).slice(0, 20 << 20);
+    let own = larder.artifact("own", "large");
+    assert_eq!(put(&own, body.clone()).await.status, 201);
+    with_an_empty_tier(&mut larder).await;
+    let back = get(&larder.artifact("own", "large")).await;
+    assert!(back.status == 200 && back.body == body);
+
+    // Who does not trust it is not served by it, and is told why.
+    let strange = with("remotes:\n  own: { type: local }\n").start().await;
+    assert_eq!(get(&strange.url("/ready")).await.status, 503);
+    let log = strange.log().to_lowercase();
+    assert!(
+        log.contains("does not answer") && log.contains("certificate"),
+        "{log}"
+    );
+}
