@@ -14,7 +14,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// How often unfinished uploads are looked for.
 const SWEEP_EVERY: Duration = Duration::from_hours(1);
 /// Uploads that were begun so long ago, and not by this process, are aborted.
-const SWEEP_AGE: Duration = Duration::from_hours(24);
+const SWEEP_AGE: Duration = Duration::from_hours(6);
 
 /// The store, and what is to be done for it while larder runs.
 pub(crate) struct Blobs {

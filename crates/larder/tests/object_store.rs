@@ -96,6 +96,9 @@ async fn cold_warm_restarted_and_with_the_store_away() {
     }
     let own = larder.artifact("own", "kept.txt");
     assert_eq!(put(&own, "uploaded").await.status, 201);
+    let metric = |name: &'static str| larder.metric(name, "");
+    assert!((metric("larder_object_store_up").await - 1.0).abs() < 0.1);
+    assert!(metric("larder_tier_bytes").await > f64::from(6 << 20));
 
     // What the tier has lost comes from the store, and nobody else is asked.
     with_an_empty_tier(&mut larder).await;
@@ -156,6 +159,8 @@ async fn cold_warm_restarted_and_with_the_store_away() {
         200,
         "there is something to serve"
     );
+
+    assert!(larder.metric("larder_object_store_up", "").await < 0.1);
 
     // It comes back, and nothing needs a restart.
     server.restart().await;
@@ -268,6 +273,71 @@ async fn a_data_directory_with_files_is_not_taken() {
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(
         log.contains("holds blobs as files") && log.contains("MINIO_ENDPOINT"),
+        "{log}"
+    );
+}
+
+/// TLS in front of a server, with a certificate that no system trusts. Gives host and port, and the certificate.
+async fn behind_tls(target: String) -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]);
+    let made = made.expect("a certificate");
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .expect("a certificate with its key");
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let endpoint = listener.local_addr().expect("its address").to_string();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (acceptor, target) = (acceptor.clone(), target.clone());
+            tokio::spawn(async move {
+                let mut client = acceptor.accept(client).await.ok()?;
+                let mut server = tokio::net::TcpStream::connect(target).await.ok()?;
+                tokio::io::copy_bidirectional(&mut client, &mut server)
+                    .await
+                    .ok()
+            });
+        }
+    });
+    (endpoint, made.cert.pem())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_with_an_authority_of_its_own() {
+    let server = S3Server::start().await;
+    let (endpoint, pem) = behind_tls(server.endpoint()).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, pem).expect("a file");
+    let trusting = format!(
+        "remotes:\n  own: {{ type: local }}\ns3: {{ ca_file: {}, prefix: tls }}\n",
+        ca.display()
+    );
+    let with = |config: &str| {
+        Setup::new(config)
+            .env("MINIO_ENDPOINT", &format!("https://{endpoint}"))
+            .env("MINIO_BUCKET", S3Server::BUCKET)
+            .env("MINIO_ACCESS_KEY", S3Server::ACCESS_KEY)
+            .env("MINIO_SECRET_KEY", S3Server::SECRET_KEY)
+    };
+    let mut larder = with(&trusting).start().await;
+    let body = Payload::generated(20 << 20, 3).slice(0, 20 << 20);
+    let own = larder.artifact("own", "large");
+    assert_eq!(put(&own, body.clone()).await.status, 201);
+    with_an_empty_tier(&mut larder).await;
+    let back = get(&larder.artifact("own", "large")).await;
+    assert!(back.status == 200 && back.body == body);
+
+    // Who does not trust it is not served by it, and is told why.
+    let strange = with("remotes:\n  own: { type: local }\n").start().await;
+    assert_eq!(get(&strange.url("/ready")).await.status, 503);
+    let log = strange.log().to_lowercase();
+    assert!(
+        log.contains("does not answer") && log.contains("certificate"),
         "{log}"
     );
 }

@@ -14,6 +14,7 @@ use larder_storage::{
     StorageErrorKind, conformance,
 };
 use larder_testkit::servers::{Gate, S3Server};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 fn settings(endpoint: String, prefix: &str) -> S3Settings {
     S3Settings {
@@ -287,5 +288,79 @@ async fn a_probe_says_what_is_wrong() {
         assert_eq!(error.kind, StorageErrorKind::Unavailable, "{error}");
     } else {
         error.unwrap();
+    }
+}
+
+/// Answers as the instance metadata service of version 2 does, which gives nothing without a token.
+async fn metadata_service() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                if stream.read(&mut byte).await.unwrap_or(0) == 0 {
+                    break;
+                }
+                request.push(byte[0]);
+            }
+            let request = String::from_utf8_lossy(&request).to_ascii_lowercase();
+            let has_token = request.contains("x-aws-ec2-metadata-token: of-the-instance");
+            let path = request.split(' ').nth(1).unwrap_or_default();
+            let role = "/latest/meta-data/iam/security-credentials/";
+            let (status, body) = if request.starts_with("put /latest/api/token ") {
+                (200, "of-the-instance".to_owned())
+            } else if !has_token {
+                (401, String::new())
+            } else if path == role {
+                (200, "the-role".to_owned())
+            } else if path == format!("{role}the-role") {
+                let (access, secret) = (S3Server::ACCESS_KEY, S3Server::SECRET_KEY);
+                let body = format!(
+                    r#"{{"Code": "Success", "AccessKeyId": "{access}", "SecretAccessKey": "{secret}", "Token": "", "Expiration": "2099-01-01T00:00:00Z"}}"#
+                );
+                (200, body)
+            } else {
+                (404, String::new())
+            };
+            let answer = format!(
+                "HTTP/1.1 {status} x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_keys_the_platform_gives_credentials() {
+    let server = S3Server::start().await;
+    let of_the_platform = S3Settings {
+        keys: None,
+        platform: vec![("AWS_METADATA_ENDPOINT".to_owned(), metadata_service().await)],
+        ..settings(server.endpoint(), "")
+    };
+    let objects = S3Objects::new(of_the_platform).unwrap();
+    objects.probe().await.unwrap();
+    objects
+        .put("x", Body::Memory("signed".into()))
+        .await
+        .unwrap();
+    assert_eq!(objects.head("x").await.unwrap().unwrap().length, 6);
+
+    let nowhere = vec![(
+        "AWS_METADATA_ENDPOINT".to_owned(),
+        "http://127.0.0.1:1".to_owned(),
+    )];
+    let lost = S3Settings {
+        keys: None,
+        platform: nowhere,
+        ..settings(server.endpoint(), "")
+    };
+    match S3Objects::new(lost).unwrap().probe().await {
+        Err(Refused::Later(error)) => assert!(error.message.contains("credentials"), "{error}"),
+        other => panic!("{other:?}"),
     }
 }

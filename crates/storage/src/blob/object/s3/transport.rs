@@ -27,9 +27,11 @@ use crate::error::{StorageError, StorageErrorKind};
 const CONNECT: Duration = Duration::from_secs(3);
 /// Until the head of an answer to a request without a body.
 const HEAD: Duration = Duration::from_secs(4);
-/// Until some more of a body is taken or given.
+/// Until some more of the body of an answer comes.
 const MOVE: Duration = Duration::from_secs(8);
-/// Until the head of the answer that an upload in parts is put together; meanwhile the store is asked whether it is alive.
+/// Until some more of a body is taken, or the answer to it begins. Meanwhile the store is asked whether it is alive.
+const TAKE: Duration = Duration::from_mins(1);
+/// Until the head of the answer that an upload in parts is put together. The same is done meanwhile.
 const ASSEMBLY: Duration = Duration::from_mins(10);
 /// Connections that are kept for the next request.
 const IDLE: usize = 64;
@@ -112,7 +114,7 @@ fn wait_for_head(method: &Method, query: &str, body: &HttpRequestBody) -> Durati
     if *method == Method::POST && query.contains("uploadId=") {
         ASSEMBLY
     } else if body.content_length() > 0 {
-        MOVE
+        TAKE
     } else {
         HEAD
     }

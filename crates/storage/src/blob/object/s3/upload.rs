@@ -24,12 +24,23 @@ const PART: u64 = 8 << 20;
 const PARTS_AT_ONCE: usize = 4;
 /// A store takes 10,000 parts (AWS, "Amazon S3 multipart upload limits"); longer bodies have longer parts.
 const MOST_PARTS: u64 = 9_000;
-/// While an upload is put together, the store is asked that often whether it is alive.
+/// While an upload is under way, the store is asked that often whether it is alive.
 const LOOK: Duration = Duration::from_secs(4);
 const DOING: &str = "put an object";
 
-/// Puts a body of known length.
+/// Puts a body of known length. It may take its time for as long as the store is alive.
 pub(super) async fn put(s3: &Arc<S3>, path: Path, body: Body) -> Result<ObjectInfo, StorageError> {
+    let mut putting = pin!(put_all(s3, &path, body));
+    loop {
+        if let Ok(put) = tokio::time::timeout(LOOK, &mut putting).await {
+            return put;
+        }
+        // A store that is busy takes long for a part, or to put parts together; one that is gone is given up soon.
+        s3.head(&path).await?;
+    }
+}
+
+async fn put_all(s3: &Arc<S3>, path: &Path, body: Body) -> Result<ObjectInfo, StorageError> {
     let Some(length) = body.length() else {
         let message = "only a body of known length can be put into the object store";
         return Err(StorageError::new(StorageErrorKind::Io, message));
@@ -41,7 +52,7 @@ pub(super) async fn put(s3: &Arc<S3>, path: Path, body: Body) -> Result<ObjectIn
     if length <= PART {
         let _memory = memory(s3, length).await?;
         let payload = bytes.next(length).await?;
-        let put = s3.store.put(&path, payload).await;
+        let put = s3.store.put(path, payload).await;
         put.map_err(|error| failed(DOING, error))?;
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         return Ok(ObjectInfo {
@@ -49,9 +60,9 @@ pub(super) async fn put(s3: &Arc<S3>, path: Path, body: Body) -> Result<ObjectIn
             modified_ns: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX),
         });
     }
-    in_parts(s3, &path, length, bytes).await?;
+    in_parts(s3, path, length, bytes).await?;
     // What parts have become is looked at: an answer with status 200 may still have been an error.
-    let found = s3.head(&path).await?.as_ref().map(info);
+    let found = s3.head(path).await?.as_ref().map(info);
     found.filter(|found| found.length == length).ok_or_else(|| {
         let message = "cannot put an object: the object store has not kept all of it";
         StorageError::new(StorageErrorKind::Unavailable, message)
@@ -175,27 +186,19 @@ fn note(
     Ok(())
 }
 
-/// Has the store put the parts together, which may take it minutes, for as long as it is alive.
 async fn assemble(
     s3: &S3,
     path: &Path,
     id: &String,
     parts: Vec<PartId>,
 ) -> Result<(), StorageError> {
-    let mut assembled = pin!(s3.store.complete_multipart(path, id, parts));
-    loop {
-        if let Ok(assembled) = tokio::time::timeout(LOOK, &mut assembled).await {
-            // An answer that was lost on its way makes the repeated request fail: what is there decides.
-            return match assembled {
-                Err(error @ object_store::Error::NotFound { .. }) => match s3.head(path).await? {
-                    Some(_) => Ok(()),
-                    None => Err(failed(DOING, error)),
-                },
-                Err(error) => Err(failed(DOING, error)),
-                Ok(_) => Ok(()),
-            };
-        }
-        let looked = tokio::time::timeout(LOOK, s3.head(path)).await;
-        looked.map_err(|_| no_answer(DOING))??;
+    match s3.store.complete_multipart(path, id, parts).await {
+        Ok(_) => Ok(()),
+        // An answer that was lost on its way makes the repeated request fail: what is there decides.
+        Err(error @ object_store::Error::NotFound { .. }) => match s3.head(path).await? {
+            Some(_) => Ok(()),
+            None => Err(failed(DOING, error)),
+        },
+        Err(error) => Err(failed(DOING, error)),
     }
 }
