@@ -155,10 +155,9 @@ pub(super) fn validate(
     let top = Section::top(&document.top, report);
     let proxy = proxies::general(&top, &sources.environment, report);
     let database = database(&top, &sources.environment, report);
-    let built: Vec<Built> = remotes
-        .into_iter()
-        .filter_map(|entry| repository(entry, proxy.as_ref(), report))
-        .collect();
+    let entries = remotes.into_iter();
+    let built = entries.filter_map(|entry| repository(entry, proxy.as_ref(), report));
+    let built: Vec<Built> = built.collect();
     check_members(&built, report);
     let hostnames = hostnames(&built, report);
     tell_unbuilt(&built, loaded.built_in, report);
@@ -174,9 +173,8 @@ pub(super) fn validate(
     let cluster = cluster::cluster(&top, sources, report);
     let hot_set = top.size("hot_set", report).unwrap_or(DEFAULT_HOT_SET);
     let limits = limits(&top, report);
-    let drain = top
-        .number("drain", 0, 3_600, report)
-        .map_or(DEFAULT_DRAIN, Duration::from_secs);
+    let drain = top.number("drain", 0, 3_600, report);
+    let drain = drain.map_or(DEFAULT_DRAIN, Duration::from_secs);
     if report.has_errors() {
         return None;
     }
@@ -189,10 +187,7 @@ pub(super) fn validate(
             .filter_map(|b| Some((b.repository.name.to_string(), b.not_built.clone()?)))
             .collect(),
         docker_registries: registries::by_host(built.iter().map(|built| &built.repository)),
-        repositories: built
-            .into_iter()
-            .map(|built| Arc::new(built.repository))
-            .collect(),
+        repositories: shared(built),
         docker_default_remote,
         hostnames,
         listen,
@@ -214,6 +209,11 @@ pub(super) fn validate(
     settings.repositories.sort_by(|a, b| a.name.cmp(&b.name));
     settings.config_view = view::config_view(&loaded.document, &settings);
     Some(settings)
+}
+
+fn shared(built: Vec<Built>) -> Vec<Arc<Repository>> {
+    let repositories = built.into_iter().map(|built| Arc::new(built.repository));
+    repositories.collect()
 }
 
 fn tell_empty(loaded: &Loaded, report: &mut Report) {
