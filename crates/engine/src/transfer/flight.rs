@@ -10,7 +10,7 @@ use larder_core::{
     ArtifactRecord, CacheStatus, ErrorCode, Fault, FaultKind, ForwardReason, Recovery, Source,
     SourceKey,
 };
-use larder_storage::Body;
+use larder_storage::{Body, End};
 use larder_upstream::UpstreamResponse;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -255,8 +255,11 @@ impl Flight {
         loop {
             match &*state.borrow_and_update() {
                 State::Done(result) => return Ready::Done(result.clone()),
-                State::Filling(fill) => return Ready::Filling(Arc::clone(fill)),
-                State::Pending => {}
+                // After a body that failed another one may begin.
+                State::Filling(fill) if fill.progress().end != End::Failed => {
+                    return Ready::Filling(Arc::clone(fill));
+                }
+                State::Filling(_) | State::Pending => {}
             }
             if state.changed().await.is_err() {
                 return Ready::Done(Err(lost()));
@@ -335,6 +338,11 @@ impl Flights {
             .get(key)
             .filter(|flight| flight.is_joinable())
             .cloned()
+    }
+
+    /// The flight of that key, also one whose body has failed: it may begin another one.
+    pub(crate) fn present(&self, key: &SourceKey) -> Option<Arc<Flight>> {
+        self.lock().get(key).cloned()
     }
 
     /// Joins the running flight of that key, or starts one; `true` if it was started here. A flight that has ended and waits for

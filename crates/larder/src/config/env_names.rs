@@ -12,6 +12,7 @@ const KNOWN: &[&str] = &[
     "LARDER_DATA_DIR",
     "LARDER_PUBLIC_URL",
     "LARDER_ADMIN_TOKEN",
+    "LARDER_ADMIN_TOKEN_FILE",
     "LARDER_LOG",
     "LARDER_LOG_FORMAT",
     "LARDER_ADVERTISE",
@@ -24,10 +25,6 @@ const KNOWN: &[&str] = &[
 
 /// Those that a later version reads. Secrets in files count with their secrets.
 const NOT_BUILT: &[(&str, &str)] = &[
-    (
-        "LARDER_ADMIN_TOKEN_FILE",
-        "secrets in files that variables name are (use --admin-token-file)",
-    ),
     ("DBPASS_FILE", "PostgreSQL is"),
     ("MINIO_ACCESS_KEY_FILE", "S3-compatible storage is"),
     ("MINIO_SECRET_KEY_FILE", "S3-compatible storage is"),

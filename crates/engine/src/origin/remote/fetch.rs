@@ -173,12 +173,15 @@ impl Remote {
                 }
             };
             let fallback = copy.as_ref().map(|copy| Fallback { copy, conditional });
-            let found = match flight.relayed() {
-                Some(response) => Some(Found::relayed(response)),
-                None => tokio::select! {
+            let relayed = flight.relayed();
+            let is_relayed = relayed.is_some();
+            let found = if let Some(response) = relayed {
+                Some(Found::relayed(response))
+            } else {
+                tokio::select! {
                     found = self.open_body(wanted, &mut expectation, fallback, &tried) => found,
                     () = wanted_by_others(flight, &turn, None) => return Err((lost(), None)),
-                },
+                }
             };
             let Some(Found { answer, is_final }) = found else {
                 return self.settle_failure(
@@ -246,6 +249,10 @@ impl Remote {
                 Err(Stopped::FetchError(no_body)) => no_body,
             };
             count(&wanted.entry.counters.fills_failed);
+            if is_relayed {
+                // Another replica's end is no word of the upstream's.
+                continue;
+            }
             if !no_body.is_of_the_mirror() {
                 return self.settle_failure(wanted, copy, &before.unwrap_or(no_body));
             }
