@@ -17,8 +17,8 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::{StreamExt as _, stream};
 use larder_core::{FaultKind, RepositoryName, Secret, SourceKey};
 use larder_engine::*;
-use larder_storage::{Chunks, MemoryShared, Shared};
-use larder_testkit::{Behaviour, Payload, Resource};
+use larder_storage::{Chunks, MemoryShared, RedisAddress, RedisShared, Shared};
+use larder_testkit::{Behaviour, Payload, RedisServer, Resource};
 use support::{Bench, Client, Got, ask};
 
 const KIB: u64 = 1 << 10;
@@ -99,6 +99,11 @@ struct Replicas {
 impl Replicas {
     /// Three engines, each with its own connection to one database. `advertised`: they reach each other.
     async fn three(advertised: bool) -> Self {
+        Self::over(|| Arc::new(MemoryShared::new()), true, advertised).await
+    }
+
+    /// The same with what `shared` gives: one for all if it is `common`, else one for each.
+    async fn over(shared: impl Fn() -> Arc<dyn Shared>, common: bool, advertised: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let bench = Bench::sharing(directory.path(), Limits::default(), true, |_| {}).await;
         let engines = vec![
@@ -106,14 +111,14 @@ impl Replicas {
             bench.second(true).await,
             bench.second(true).await,
         ];
-        let shared: Arc<dyn Shared> = Arc::new(MemoryShared::new());
+        let one = shared();
         let network = Network::new();
         for (n, engine) in engines.iter().enumerate() {
             let address = format!("replica-{n}:80");
             let known = (address.clone(), Arc::clone(engine));
             network.engines.lock().unwrap().extend([known]);
             engine.join_cluster(ClusterParts {
-                shared: Arc::clone(&shared),
+                shared: if common { Arc::clone(&one) } else { shared() },
                 peers: advertised.then(|| Arc::new(Way(Arc::clone(&network))) as Arc<dyn Peers>),
                 advertise: advertised.then_some(address),
                 secret: Some(secret()),
@@ -178,25 +183,23 @@ impl Replicas {
     }
 }
 
-async fn three_hundred(size: u64) {
-    let replicas = Replicas::three(true).await;
-    let body = replicas.publish("file.bin", size);
+async fn crowd(replicas: &Replicas, path: &str, each: usize, size: u64) {
+    let body = replicas.publish(path, size);
     if size > KIB {
-        let bytes_per_second = size;
-        replicas
-            .bench
-            .origin
-            .behave("/file.bin", Behaviour::Throttle { bytes_per_second });
+        let bytes_per_second = size.min(50 * MIB);
+        replicas.bench.origin.behave(
+            &format!("/{path}"),
+            Behaviour::Throttle { bytes_per_second },
+        );
     }
-    let mut clients = replicas.clients(100, "file.bin", &body);
+    let mut clients = replicas.clients(each, path, &body);
     let mut answers = 0;
     while let Some(got) = clients.join_next().await {
         let (engine, got) = got.unwrap();
         assert_eq!(got.body, Ok(Bytes::new()), "engine {engine}");
         answers += 1;
     }
-    assert_eq!(answers, 300);
-    assert_eq!(replicas.gets("file.bin"), 1);
+    assert_eq!(answers, each * 3);
     println!(
         "{size} bytes: led {:?}, followed {:?}, waited {:?}, served {:?}",
         replicas.count("led"),
@@ -205,10 +208,52 @@ async fn three_hundred(size: u64) {
         replicas.count("served")
     );
     // All of them hold it now.
+    let gets = replicas.gets(path);
     for engine in &replicas.engines {
-        let got = ask(engine, http::Method::GET, "generic", "file.bin", &[]);
-        assert_eq!(got.await.unwrap().bytes(), &body);
+        let got = Client::new(engine, "generic", path).expect(&body).run();
+        let got = got.await.unwrap();
+        assert!(got.is_hit() && got.body == Ok(Bytes::new()));
     }
+    assert_eq!(replicas.gets(path), gets);
+}
+
+async fn three_hundred(size: u64) {
+    let replicas = Replicas::three(true).await;
+    crowd(&replicas, "file.bin", 100, size).await;
+    assert_eq!(replicas.gets("file.bin"), 1);
+}
+
+/// The same with a real Redis, to which each replica has a connection of its own; and when it is gone: a download for each replica, and
+/// nobody is held up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_redis_one_download_and_without_it_one_for_each_replica() {
+    let mut redis = RedisServer::start();
+    let address = RedisAddress::parse(&redis.url()).unwrap();
+    let connect = || Arc::new(RedisShared::connect(address.clone(), "test")) as Arc<dyn Shared>;
+    let replicas = Replicas::over(connect, false, true).await;
+    let all = |ok: bool| {
+        let is = |engine: &Arc<Engine>| engine.cluster().unwrap().shared.ok == ok;
+        replicas.engines.iter().all(is)
+    };
+    replicas.until("connected", || all(true)).await;
+    for (path, size) in [("small", KIB), ("large", 10 * MIB)] {
+        crowd(&replicas, path, 100, size).await;
+        assert_eq!(replicas.gets(path), 1);
+    }
+    redis.stop();
+    let began = Instant::now();
+    crowd(&replicas, "without", 100, KIB).await;
+    let gets = replicas.gets("without");
+    println!("without Redis: {gets} downloads, {:?}", began.elapsed());
+    assert!((1..=3).contains(&gets));
+    replicas.until("known to be gone", || all(false)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a gibibyte"]
+async fn three_replicas_cause_one_download_of_a_gibibyte() {
+    let replicas = Replicas::three(true).await;
+    crowd(&replicas, "file.bin", 2, 1 << 30).await;
     assert_eq!(replicas.gets("file.bin"), 1);
 }
 
@@ -288,6 +333,37 @@ async fn a_leader_that_stops_is_followed_by_one_other() {
     .await;
 }
 
+/// What cannot be taken up again, for nothing says that two parts belong together, is asked for anew, for those who have seen no byte of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_file_without_validators_survives_its_leader() {
+    let replicas = Replicas::three(true).await;
+    let payload = Payload::generated(512 * KIB, 7);
+    let origin = &replicas.bench.origin;
+    origin.put("/file.bin", Resource::new(payload.clone()));
+    origin.hold_body("/file.bin", 256 * KIB);
+    let body = payload.slice(0, 512 * KIB);
+    let mut clients = tokio::task::JoinSet::new();
+    for (n, engine) in replicas.engines.iter().enumerate() {
+        let client = Client::new(engine, "generic", "file.bin").expect(&body);
+        clients.spawn(async move { (n, client.run().await) });
+    }
+    let leader = replicas.leader().await;
+    let followed = || replicas.count("followed").iter().sum::<u64>() == 2;
+    replicas.until("followed", followed).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    replicas.engines[leader].drain(Duration::ZERO).await;
+    origin.wait_for("GET", "/file.bin", 2).await;
+    origin.release("/file.bin");
+    while let Some(got) = clients.join_next().await {
+        let (engine, got) = got.unwrap();
+        if engine != leader {
+            assert_eq!(got.unwrap().body, Ok(Bytes::new()), "{engine}");
+        }
+    }
+    println!("{} downloads", replicas.gets("file.bin"));
+    assert!(replicas.gets("file.bin") <= 3);
+}
+
 /// It cannot be reached any more, and has not said that it ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_cut_off_is_followed_by_one_other() {
@@ -316,6 +392,34 @@ async fn without_addresses_the_others_wait_for_what_is_kept() {
     }
     assert_eq!(replicas.gets("file.bin"), 1);
     assert_eq!(replicas.count("waited").iter().sum::<u64>(), 2);
+}
+
+/// A flush overtakes a download, and nobody waits for the lease of that one: neither here nor elsewhere, addresses or not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_download_that_a_flush_has_overtaken_holds_nobody_up() {
+    for advertised in [false, true] {
+        let replicas = Replicas::three(advertised).await;
+        replicas.publish("file.bin", 4 * MIB);
+        replicas.bench.origin.hold_body("/file.bin", 2 * MIB);
+        let engine = &replicas.engines[0];
+        let client = Client::new(engine, "generic", "file.bin").leave_after(MIB);
+        client.run().await.unwrap();
+        let open = Client::new(engine, "generic", "file.bin").run();
+        let open = tokio::spawn(open);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        engine.flush(FlushRequest::default()).await.unwrap();
+        let began = Instant::now();
+        let client = Client::new(engine, "generic", "file.bin").leave_after(MIB);
+        client.run().await.unwrap();
+        assert!(
+            began.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            began.elapsed()
+        );
+        assert_eq!(replicas.gets("file.bin"), 2);
+        replicas.bench.origin.release("/file.bin");
+        open.await.unwrap().unwrap();
+    }
 }
 
 /// A replica that waits for its upstream is there: the others do not help themselves.

@@ -8,7 +8,7 @@ use larder_engine::Engine;
 use larder_server::{ReloadReport, ServerHandle};
 use larder_upstream::HttpUpstream;
 
-use crate::cluster;
+use crate::cluster::{self, Member};
 use crate::stop::DrainTime;
 use crate::wire::live_settings;
 
@@ -18,6 +18,7 @@ pub(crate) struct Reloading {
     pub(crate) upstream: Arc<HttpUpstream>,
     pub(crate) handle: ServerHandle,
     pub(crate) drain: DrainTime,
+    pub(crate) member: Option<Arc<Member>>,
 }
 
 /// Runs until it is dropped.
@@ -47,6 +48,9 @@ impl Reloading {
         self.handle.replace_live(live_settings(settings));
         self.drain.set(settings.drain);
         self.engine.configured_as(&cluster::digest(settings));
+        if let Some(member) = &self.member {
+            member.reloaded(settings);
+        }
         let error = self.handle.reload_tls().err();
         if let Some(error) = &error {
             tracing::error!(%error, "the new certificate cannot be used; the old one stays");

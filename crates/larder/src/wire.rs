@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cluster;
+use crate::cluster::{self, Member};
 use crate::descriptors::{self, Shares};
 use crate::prepare::{Prepared, prepare};
 use crate::reload::{Reloading, reload_on_change};
@@ -107,8 +107,7 @@ async fn serve(
         },
         budgets,
     });
-    // Kept until the process ends.
-    let _notices = cluster::join(&settings, &engine, &metadata, VERSION).await?;
+    let member = cluster::join(&settings, &engine, &metadata, VERSION).await?;
     tell_of_start(&settings, server.local_addrs(), shares, open_files);
     let drain = DrainTime::new(settings.drain);
     let upkeep = blobs.keep_up(settings.clone());
@@ -118,11 +117,12 @@ async fn serve(
         upstream,
         handle: server.handle(),
         drain,
+        member: member.clone(),
     };
     let aside = [
         ignoring,
         tokio::spawn(reload_on_change(sources, settings, reloading)),
-        tokio::spawn(collect_now_and_then(Arc::clone(&engine))),
+        tokio::spawn(collect_now_and_then(Arc::clone(&engine), member)),
         tokio::spawn(upkeep),
     ];
     server.run(Arc::clone(&engine), stopped).await;
@@ -220,10 +220,12 @@ fn host_names(settings: &Settings) -> BTreeSet<String> {
     public.chain(settings.hostnames.keys().cloned()).collect()
 }
 
-async fn collect_now_and_then(engine: Arc<Engine>) {
+async fn collect_now_and_then(engine: Arc<Engine>, member: Option<Arc<Member>>) {
     tokio::time::sleep(COLLECT_FIRST).await;
     loop {
-        engine.collect_garbage().await;
+        if member.as_ref().is_none_or(|member| member.does_chores()) {
+            engine.collect_garbage().await;
+        }
         tokio::time::sleep(COLLECT_EVERY).await;
     }
 }

@@ -3,6 +3,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     reason = "helpers of tests may fail loudly"
 )]
 
@@ -170,7 +171,8 @@ async fn lease_of(larder: &TestLarder, redis: &RedisServer, address: &str) -> Re
     );
     assert!(shared.until_connected(Duration::from_secs(10)).await);
     let life = Duration::from_mins(2);
-    let lease = shared.lease("flight\ngeneric\nfile.bin\n", address, life, None);
+    let holder = format!("another {address}");
+    let lease = shared.lease("flight\ngeneric\nfile.bin\n", &holder, life, None);
     assert!(matches!(lease.await, Attempt::Taken(_)));
     shared
 }
@@ -333,4 +335,45 @@ async fn drift_and_skew_are_alarms_and_metrics() {
     assert!((value("larder_cluster_clock_skew_seconds").await - 60.0).abs() < 5.0);
     larder.logged("another configuration").await;
     larder.logged("more than five seconds").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_of_one_is_a_reload_of_all() {
+    let origin = Origin::start().await;
+    let redis = RedisServer::start();
+    let mut larder = replica(&origin, &redis).start().await;
+    until_redis(&larder, "ok").await;
+    let named = || {
+        let said = redis.command(&["PUBSUB", "CHANNELS", "larder:*:topic:reloads"]);
+        let line = said.lines().find(|line| line.starts_with("larder:"))?;
+        Some(line.to_owned())
+    };
+    until("it listens", || async { named().is_some() }).await;
+    let topic = named().unwrap();
+    let cluster_name = topic.split(':').nth(1).unwrap();
+    let address = RedisAddress::parse(&redis.url()).unwrap();
+    let other = RedisShared::connect(address, cluster_name);
+    let mut heard = other.subscribe("reloads");
+    assert_eq!(heard.next().await, larder_storage::Told::Missed);
+
+    // Another has changed: this one looks at its own files, and keeps serving by them.
+    let own = cluster(&larder).await["configuration"].clone();
+    redis.command(&["PUBLISH", &topic, own.as_str().unwrap()]);
+    redis.command(&["PUBLISH", &topic, "0123456789abcdef"]);
+    larder.logged("reads its own again").await;
+    larder.logged("nothing has changed").await;
+    for digest in [own.as_str().unwrap(), "0123456789abcdef"] {
+        let message = bytes::Bytes::copy_from_slice(digest.as_bytes());
+        assert_eq!(heard.next().await, larder_storage::Told::Message(message));
+    }
+    // It has changed itself, and says so once.
+    larder.write_config(&remote("generic", &origin, "description: changed"));
+    larder.signal(rustix::process::Signal::HUP);
+    let told = tokio::time::timeout(Duration::from_secs(20), heard.next()).await;
+    let now = cluster(&larder).await["configuration"].clone();
+    assert_ne!(now, own);
+    let message = bytes::Bytes::copy_from_slice(now.as_str().unwrap().as_bytes());
+    assert_eq!(told.unwrap(), larder_storage::Told::Message(message));
+    let lease = other.holder("chores").await;
+    assert!(lease.is_some(), "it collects, and nobody else does");
 }

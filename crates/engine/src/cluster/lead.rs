@@ -3,11 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use larder_core::SourceKey;
 use larder_storage::{Lease, Renewal, Shared};
 use tokio::task::AbortHandle;
 
 /// How long a lease runs unless it is renewed: who holds one and has died is found out sooner, by who wants its bytes.
 pub(super) const LEASE: Duration = Duration::from_secs(15);
+
+/// What the lease of a source is called.
+pub(super) fn lease_name(key: &SourceKey) -> String {
+    format!("flight\n{}\n{}\n{}", key.repository, key.path, key.variant)
+}
 
 /// A lease that is renewed until this is dropped, and then given back.
 #[derive(Debug)]

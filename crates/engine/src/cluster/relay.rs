@@ -14,9 +14,9 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::frames::{Frame, Frames, Head, Whole};
-use super::lead::{LEASE, Lead};
-use super::turn::lease_name;
-use super::{Cluster, FlightRequest, tick};
+use super::lead::{LEASE, Lead, lease_name};
+use super::replica::{Cluster, tick};
+use super::request::FlightRequest;
 use crate::target::Target;
 use crate::transfer::flight::Flight;
 
@@ -40,22 +40,23 @@ pub(super) enum Joined {
 impl Cluster {
     /// Follows the holder's download from `offset` on.
     pub(super) async fn join(&self, key: &SourceKey, holder: &Holder, offset: u64) -> Joined {
-        let Some(peers) = self.peers.as_ref().filter(|_| !holder.data.is_empty()) else {
-            return Joined::Unreachable;
-        };
-        if holder.data == self.address {
-            // An earlier process at this address, or a flight here that nobody can join any more.
+        let (replica, address) = holder.data.split_once(' ').unwrap_or((&holder.data, ""));
+        if replica == self.replica {
+            // A flight here that nobody can join any more, for a flush has overtaken it.
             return Joined::Gone;
         }
+        let Some(peers) = self.peers.as_ref().filter(|_| !address.is_empty()) else {
+            return Joined::Unreachable;
+        };
         let request = FlightRequest {
             key: key.clone(),
             offset,
             replica: self.replica.clone(),
         };
-        match timeout(SILENCE, peers.follow(&holder.data, &request)).await {
+        match timeout(SILENCE, peers.follow(address, &request)).await {
             Ok(Ok(chunks)) => begun(Frames::new(chunks)).await,
             Ok(Err(why)) => {
-                tracing::debug!(replica = %holder.data, why, "a replica that downloads cannot be followed");
+                tracing::debug!(address, why, "a replica that downloads cannot be followed");
                 Joined::Gone
             }
             Err(_) => Joined::Gone,
@@ -154,8 +155,10 @@ impl Relay {
                 }
                 Ok(Ok(Frame::Beat)) => {}
                 Ok(Ok(Frame::End(whole))) => return self.end(&whole).map(|()| None),
-                Ok(Ok(Frame::Head(_) | Frame::Over | Frame::Failed) | Err(_)) | Err(_) => {
-                    self.switch().await?;
+                // It is there, and knows that this body comes to nothing: it may begin another one.
+                Ok(Ok(Frame::Failed)) => self.switch(false).await?,
+                Ok(Ok(Frame::Head(_) | Frame::Over) | Err(_)) | Err(_) => {
+                    self.switch(true).await?;
                 }
             }
         }
@@ -181,13 +184,12 @@ impl Relay {
 
     /// Who is followed has broken off: goes on with whoever has taken its place. If that is this replica, the body ends as one that an
     /// upstream has cut, and is taken up again there.
-    async fn switch(&mut self) -> Result<(), UpstreamError> {
+    async fn switch(&mut self, is_gone: bool) -> Result<(), UpstreamError> {
         self.switches += 1;
+        let mut over = is_gone.then_some(self.fence);
         let (cluster, name) = (Arc::clone(&self.cluster), lease_name(&self.key));
         while self.switches <= MOST_SWITCHES {
-            let attempt = cluster
-                .shared
-                .lease(&name, &cluster.address, LEASE, Some(self.fence));
+            let attempt = cluster.shared.lease(&name, &cluster.label, LEASE, over);
             let holder = match attempt.await {
                 Attempt::Taken(lease) => {
                     tick(&cluster.counts.taken_over);
@@ -206,7 +208,10 @@ impl Relay {
                     return Ok(());
                 }
                 // Whoever it was has gone as well.
-                Joined::Gone => self.switches += 1,
+                Joined::Gone => {
+                    self.switches += 1;
+                    over = Some(holder.fence);
+                }
                 Joined::Begun(..) | Joined::Over | Joined::Unreachable => break,
             }
         }

@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::frames::{Frame, Head, Whole, encode};
-use super::{Cluster, FlightRequest, tick};
+use super::replica::{Cluster, tick};
+use super::request::FlightRequest;
 use crate::target::FOLDER;
 use crate::transfer::fill::Fill;
 use crate::transfer::flight::{Flight, Ready};
@@ -43,7 +44,7 @@ pub(crate) fn follow(
     if request.replica == cluster.replica {
         return None;
     }
-    let flight = flights.running(&request.key)?;
+    let flight = flights.present(&request.key)?;
     tick(&cluster.counts.served);
     let (sender, receiver) = mpsc::channel(AHEAD);
     tokio::spawn(send(flight, request.offset, sender));

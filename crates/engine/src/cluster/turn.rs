@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_core::SourceKey;
 use larder_storage::{Attempt, Fence, Holder};
 use larder_upstream::UpstreamResponse;
 use tokio::time::{Instant, sleep};
 
-use super::lead::{LEASE, Lead};
+use super::lead::{LEASE, Lead, lease_name};
 use super::relay::{Joined, Relay};
-use super::{Cluster, Membership, tick};
+use super::replica::{Cluster, Membership, tick};
 use crate::target::Target;
 use crate::transfer::flight::Flight;
 
@@ -58,7 +57,7 @@ impl Cluster {
             Turn::Ours
         };
         for _ in 0..TRIES {
-            let attempt = self.shared.lease(&name, &self.address, LEASE, over.take());
+            let attempt = self.shared.lease(&name, &self.label, LEASE, over.take());
             let holder = match attempt.await {
                 Attempt::Unknown => return Turn::Ours,
                 Attempt::Taken(lease) => {
@@ -107,9 +106,4 @@ impl Cluster {
             pause = (pause * 2).min(LAST_LOOK);
         }
     }
-}
-
-/// What the lease of a source is called.
-pub(super) fn lease_name(key: &SourceKey) -> String {
-    format!("flight\n{}\n{}\n{}", key.repository, key.path, key.variant)
 }

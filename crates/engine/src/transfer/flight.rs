@@ -8,7 +8,7 @@ use larder_core::{
     ArtifactRecord, CacheStatus, ErrorCode, Fault, FaultKind, ForwardReason, Recovery, Source,
     SourceKey,
 };
-use larder_storage::Body;
+use larder_storage::{Body, End};
 use larder_upstream::UpstreamResponse;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -281,8 +281,11 @@ impl Flight {
         loop {
             match &*state.borrow_and_update() {
                 State::Done(result) => return Ready::Done(result.clone()),
-                State::Filling(fill) => return Ready::Filling(Arc::clone(fill)),
-                State::Pending => {}
+                // After a body that failed another one may begin.
+                State::Filling(fill) if fill.progress().end != End::Failed => {
+                    return Ready::Filling(Arc::clone(fill));
+                }
+                State::Filling(_) | State::Pending => {}
             }
             if state.changed().await.is_err() {
                 return Ready::Done(Err(lost()));

@@ -30,6 +30,11 @@ impl Flights {
             .cloned()
     }
 
+    /// The flight of that key, also one whose body has failed: it may begin another one.
+    pub(crate) fn present(&self, key: &SourceKey) -> Option<Arc<Flight>> {
+        self.lock().get(key).cloned()
+    }
+
     /// Joins the running flight of that key, or starts one; `true` if it was started here. A flight that has ended and waits for
     /// its record to become visible is joined only if `join_ended`: not where every request must ask the upstream.
     pub(crate) fn join_or_start<F>(

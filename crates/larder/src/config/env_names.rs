@@ -12,6 +12,7 @@ const KNOWN: &[&str] = &[
     "LARDER_DATA_DIR",
     "LARDER_PUBLIC_URL",
     "LARDER_ADMIN_TOKEN",
+    "LARDER_ADMIN_TOKEN_FILE",
     "LARDER_LOG",
     "LARDER_LOG_FORMAT",
     "LARDER_ADVERTISE",
@@ -22,28 +23,14 @@ const KNOWN: &[&str] = &[
     "LARDER_TOKEN",
 ];
 
-/// Those that a later version reads. Secrets in files count with their secrets.
-const NOT_BUILT: &[(&str, &str)] = &[(
-    "LARDER_ADMIN_TOKEN_FILE",
-    "secrets in files that variables name are (use --admin-token-file)",
-)];
-
 /// Reports every variable with larder's prefix that is none of its own. `referred` are names that the configuration refers to, which are
 /// the operator's to choose.
 pub(super) fn check(environment: &Environment, referred: &[String], report: &mut Report) {
     quoted(environment, referred, report);
-    for (name, what) in NOT_BUILT
-        .iter()
-        .filter(|(name, _)| environment.get(name).is_some())
-    {
-        report.error(
-            None,
-            format!("{name} is set, but {what} not built in this version of larder: unset it"),
-        );
-    }
     let strange = environment.named(PREFIX).filter(|(name, value)| {
-        let known = KNOWN.contains(name) || NOT_BUILT.iter().any(|(other, _)| other == name);
-        !known && !referred.iter().any(|other| other == name) && !is_of_a_service(name, value)
+        !KNOWN.contains(name)
+            && !referred.iter().any(|other| other == name)
+            && !is_of_a_service(name, value)
     });
     for (name, _) in strange {
         if name.starts_with("LARDER_CONF") {
@@ -93,6 +80,13 @@ fn quoted(environment: &Environment, referred: &[String], report: &mut Report) {
             "DBUSER",
             "DBNAME",
             "DBPASS_FILE",
+            "REDIS_URL",
+            "REDIS_URL_FILE",
+            "MINIO_ENDPOINT",
+            "MINIO_BUCKET",
+            "MINIO_SECURE",
+            "MINIO_ACCESS_KEY_FILE",
+            "MINIO_SECRET_KEY_FILE",
         ])
         .filter(|name| !name.starts_with("LARDER_LOG"));
     for name in own.filter(|name| is_quoted(name)) {

@@ -15,7 +15,7 @@ const POLL: Duration = Duration::from_secs(2);
 /// Runs until it is dropped. `apply` is given each new configuration, or what is wrong with it; the warnings of those that load
 /// are logged.
 ///
-/// Keys that take effect only at start (`listen`, `data_dir`, `tls`, `s3`, `hot_set`, `limits`) are compared with `first`, and a change
+/// Keys that take effect only at start (`listen`, `data_dir`, `tls`, `s3`, `hot_set`, `limits`, those of replicas) are compared with `first`, and a change
 /// of them is logged as waiting for a restart.
 ///
 /// # Errors
@@ -84,6 +84,9 @@ fn waiting_for_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("s3", old.s3 != new.s3),
         ("hot_set", old.hot_set != new.hot_set),
         ("limits", old.limits != new.limits),
+        ("redis", old.cluster.redis != new.cluster.redis),
+        ("advertise", old.cluster.advertise != new.cluster.advertise),
+        ("cluster", old.cluster.secret != new.cluster.secret),
     ];
     keys.into_iter()
         .filter(|(_, changed)| *changed)

@@ -5,6 +5,7 @@
     reason = "called from tests only: it panics to report"
 )]
 
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -157,10 +158,10 @@ impl RedisServer {
     fn try_command(&self, words: &[&str]) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let strings = words
-            .iter()
-            .map(|word| format!("${}\r\n{word}\r\n", word.len()));
-        let request = format!("*{}\r\n{}", words.len(), strings.collect::<String>());
+        let mut request = format!("*{}\r\n", words.len());
+        for word in words {
+            let _ = write!(request, "${}\r\n{word}\r\n", word.len());
+        }
         stream.write_all(request.as_bytes())?;
         let mut answer = [0; 4_096];
         let length = stream.read(&mut answer)?;

@@ -62,6 +62,8 @@ struct Fetching {
     /// How often the repository had been flushed when this began.
     flushes: u64,
     tried: Tried,
+    /// Whether the body comes from another replica, whose end is no word of the upstream's.
+    is_relayed: bool,
 }
 
 /// What has been tried for one body, in vain.
@@ -206,6 +208,7 @@ impl Fetcher {
             conditional,
             flushes: wanted.entry.flushes.load(Ordering::Acquire),
             tried: Tried::default(),
+            is_relayed: false,
         };
         self.catalog.spool_room(wanted).await;
         loop {
@@ -231,7 +234,9 @@ impl Fetcher {
             Err(NoPlace::GivenUp) => return ControlFlow::Break(Err((lost(), None))),
             Err(NoPlace::Refused(no_body)) => return self.failed(job, fetching, &no_body),
         };
-        let found = if let Some(response) = flight.relayed() {
+        let relayed = flight.relayed();
+        fetching.is_relayed = relayed.is_some();
+        let found = if let Some(response) = relayed {
             Some(Found::relayed(response))
         } else {
             tokio::select! {
@@ -348,6 +353,9 @@ impl Fetcher {
             Err(Stopped::FetchError(no_body)) => no_body,
         };
         count(&wanted.entry.counters.fills_failed);
+        if fetching.is_relayed {
+            return ControlFlow::Continue(());
+        }
         if !no_body.is_of_the_mirror() {
             return self.failed(job, fetching, &before.unwrap_or(no_body));
         }

@@ -13,6 +13,7 @@ use crate::config::env::Environment;
 use crate::config::fields::Section;
 use crate::config::file::beside;
 use crate::config::schema;
+use crate::config::secret_files;
 use crate::config::urls::{listen_address, network, root_url};
 
 /// A setting that may be given more than once, each item with its name in messages: of the flag, else of the variable (separated by
@@ -218,12 +219,10 @@ pub(super) fn admin_token(
                 }
             });
     let from_flag = from_flag.map(|token| (token, "--admin-token-file", None));
+    let from_environment = secret_files::secret(&sources.environment, "LARDER_ADMIN_TOKEN", report);
     let from_variable = || {
-        Some((
-            sources.environment.get("LARDER_ADMIN_TOKEN")?.to_owned(),
-            "LARDER_ADMIN_TOKEN",
-            None,
-        ))
+        let token = from_environment?;
+        Some((token, "LARDER_ADMIN_TOKEN", None))
     };
     let place = top.key_place("auth");
     let (token, whence, place) = from_flag

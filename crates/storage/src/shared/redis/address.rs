@@ -23,7 +23,17 @@ const MOST_NODES: usize = 64;
 pub struct RedisAddress {
     form: Form,
     shown: String,
+    /// As it was written, credentials included.
+    written: String,
 }
+
+impl PartialEq for RedisAddress {
+    fn eq(&self, other: &Self) -> bool {
+        self.written == other.written
+    }
+}
+
+impl Eq for RedisAddress {}
 
 #[derive(Clone)]
 enum Form {
@@ -80,6 +90,7 @@ impl RedisAddress {
             "redis" | "rediss" => {
                 let info = connection(&format!("{scheme}://{rest}"))?;
                 return Ok(Self {
+                    written: url.to_owned(),
                     shown: format!("{scheme}://{}", info.addr()),
                     form: Form::One(Box::new(info)),
                 });
@@ -102,6 +113,7 @@ impl RedisAddress {
         };
         Ok(Self {
             form,
+            written: url.to_owned(),
             shown: format!("{scheme}://{}", nodes.join(",")),
         })
     }

@@ -1,0 +1,162 @@
+//! This replica, and what it tells the operator of the others.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use futures_util::future::BoxFuture;
+use larder_core::Clock;
+use larder_storage::{Chunks, Shared, SharedStanding};
+
+use super::request::FlightRequest;
+use super::roster::{ReplicaReport, Roster};
+use super::secret::{ClusterSecret, nonce};
+
+/// The way to other replicas.
+pub trait Peers: Send + Sync + Debug {
+    /// Asks the replica at `address` for a download that it has under way: the bytes of [`Engine::peer_flight`](crate::Engine) there.
+    ///
+    /// # Errors
+    /// It cannot be reached, or has no such download: in words for the log.
+    fn follow<'a>(
+        &'a self,
+        address: &'a str,
+        request: &'a FlightRequest,
+    ) -> BoxFuture<'a, Result<Chunks, String>>;
+}
+
+/// What a replica needs to be one of several.
+#[derive(Debug)]
+pub struct ClusterParts {
+    /// What replicas share.
+    pub shared: Arc<dyn Shared>,
+    /// The way to the others; `None`: what they download is waited for, and then looked for where it was kept.
+    pub peers: Option<Arc<dyn Peers>>,
+    /// `host:port` at which the others reach this one; `None`: not at all.
+    pub advertise: Option<String>,
+    /// What the others are known by; `None`: nobody is.
+    pub secret: Option<ClusterSecret>,
+    /// Larder's version.
+    pub version: &'static str,
+}
+
+/// This replica among others.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(super) shared: Arc<dyn Shared>,
+    pub(super) peers: Option<Arc<dyn Peers>>,
+    /// Empty: it cannot be reached.
+    address: String,
+    /// What stands in its leases: `replica` and `address`.
+    pub(super) label: String,
+    secret: Option<ClusterSecret>,
+    /// Tells this process from others, also from an earlier one at its address.
+    pub(super) replica: String,
+    roster: Arc<Roster>,
+    pub(super) counts: Counts,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) led: AtomicU64,
+    pub(super) followed: AtomicU64,
+    pub(super) waited: AtomicU64,
+    pub(super) taken_over: AtomicU64,
+    pub(super) served: AtomicU64,
+}
+
+/// How a replica does among the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterReport {
+    /// What is shared with the others.
+    pub shared: SharedStanding,
+    /// Whether others can reach this one.
+    pub is_advertised: bool,
+    /// Counters since the start, by name: downloads begun for all replicas, got from another while they arrived, waited for, taken over
+    /// from one that broke off, and given to another.
+    pub counts: [(&'static str, u64); 5],
+    /// A digest of this replica's configuration.
+    pub config: String,
+    /// The others that are there.
+    pub replicas: Vec<ReplicaReport>,
+}
+
+impl ClusterReport {
+    /// How many different configurations the replicas have.
+    pub fn configurations(&self) -> usize {
+        let others = self.replicas.iter().map(|replica| &replica.config);
+        let all: BTreeSet<&String> = others.chain([&self.config]).collect();
+        all.len()
+    }
+
+    /// How far the clock of any other replica is from this one's, in milliseconds.
+    pub fn skew_ms(&self) -> u64 {
+        let skews = self.replicas.iter().map(|replica| replica.skew_ms);
+        skews.max().unwrap_or(0)
+    }
+}
+
+impl Cluster {
+    fn new(parts: ClusterParts, clock: Arc<dyn Clock>) -> Self {
+        let (replica, address) = (nonce(), parts.advertise.unwrap_or_default());
+        let own = (replica.clone(), address.clone(), parts.version);
+        Self {
+            roster: Roster::start(&parts.shared, clock, own),
+            shared: parts.shared,
+            peers: parts.peers,
+            label: format!("{replica} {address}"),
+            address,
+            secret: parts.secret,
+            replica,
+            counts: Counts::default(),
+        }
+    }
+
+    pub(crate) fn secret(&self) -> Option<&ClusterSecret> {
+        self.secret.as_ref()
+    }
+
+    /// From now on this is the configuration that the others are told of.
+    pub(crate) fn configured(&self, config: &str) {
+        self.roster.configured(config);
+    }
+
+    pub(crate) fn report(&self) -> ClusterReport {
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let counts = &self.counts;
+        ClusterReport {
+            shared: self.shared.standing(),
+            is_advertised: !self.address.is_empty(),
+            counts: [
+                ("led", count(&counts.led)),
+                ("followed", count(&counts.followed)),
+                ("waited", count(&counts.waited)),
+                ("taken_over", count(&counts.taken_over)),
+                ("served", count(&counts.served)),
+            ],
+            config: self.roster.config(),
+            replicas: self.roster.others(),
+        }
+    }
+}
+
+pub(super) fn tick(count: &AtomicU64) {
+    count.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The cluster, once this replica has joined one.
+#[derive(Debug, Default)]
+pub(crate) struct Membership(OnceLock<Arc<Cluster>>);
+
+impl Membership {
+    /// Joins; the first call counts.
+    pub(crate) fn join(&self, parts: ClusterParts, clock: &Arc<dyn Clock>) {
+        self.0
+            .get_or_init(|| Arc::new(Cluster::new(parts, Arc::clone(clock))));
+    }
+
+    pub(crate) fn get(&self) -> Option<&Arc<Cluster>> {
+        self.0.get()
+    }
+}
