@@ -13,7 +13,7 @@ use crate::reload::{Reloading, reload_on_change};
 use crate::stop::{DrainTime, ignore_user_signals, until_stopped, until_told};
 use larder::config::{Settings, Sources};
 use larder_budget::{Budgets, Totals};
-use larder_core::{Clock, Pseudonym, SystemClock};
+use larder_core::{Pseudonym, SystemClock};
 use larder_engine::{Engine, EngineParts, Limits};
 use larder_server::{LiveSettings, ServerLimits, ServerSettings, TlsFiles};
 use larder_upstream::{HttpUpstream, Options};
@@ -65,11 +65,7 @@ async fn serve(
     open_files: usize,
 ) -> Result<(), Box<dyn Error>> {
     let ignoring = tokio::spawn(ignore_user_signals());
-    let budgets = Arc::new(Budgets::new(Totals {
-        downloads: shares.downloads,
-        uploads: shares.uploads,
-        ..Totals::default()
-    }));
+    let budgets = Arc::new(Budgets::new(totals(shares)));
     let options = Options {
         budgets: Arc::clone(&budgets),
         ..Options::new(format!("larder/{VERSION}"))
@@ -90,21 +86,16 @@ async fn serve(
         }
     };
     let upstream = Arc::new(HttpUpstream::new(options));
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let engine = Engine::new(EngineParts {
         repositories: settings.repositories.clone(),
         not_built: settings.not_built.clone(),
         blobs: Arc::clone(&blobs.store),
         metadata: metadata.clone(),
         upstream: Arc::clone(&upstream) as Arc<dyn larder_upstream::Upstream>,
-        clock,
+        clock: Arc::new(SystemClock),
         link_key,
         public_urls: settings.public_urls.clone(),
-        limits: Limits {
-            document_size: settings.limits.document_size,
-            derived_files: shares.derived,
-            ..Limits::default()
-        },
+        limits: limits(&settings, shares),
         budgets,
     });
     let member = cluster::join(&settings, &engine, &metadata, VERSION).await?;
@@ -131,6 +122,23 @@ async fn serve(
     metadata.close().await;
     tracing::info!("stopped: what was downloaded is on disk");
     Ok(())
+}
+
+/// What may be leased at once.
+fn totals(shares: Shares) -> Totals {
+    Totals {
+        downloads: shares.downloads,
+        uploads: shares.uploads,
+        ..Totals::default()
+    }
+}
+
+fn limits(settings: &Settings, shares: Shares) -> Limits {
+    Limits {
+        document_size: settings.limits.document_size,
+        derived_files: shares.derived,
+        ..Limits::default()
+    }
 }
 
 /// What this larder is: in one line, for whoever looks at the log of a machine that is new to them.
