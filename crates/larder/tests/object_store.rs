@@ -277,6 +277,59 @@ async fn a_data_directory_with_files_is_not_taken() {
     );
 }
 
+/// The file of this number: most are small, each eighth goes up in parts.
+fn numbered(number: u64) -> Bytes {
+    let length = if number.is_multiple_of(8) {
+        9 << 20
+    } else {
+        100_000
+    };
+    Payload::generated(length, number).slice(0, length)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_is_there_though_the_store_is_killed_again_and_again() {
+    const CYCLES: u32 = 3;
+    let mut server = S3Server::start().await;
+    let origin = Origin::start().await;
+    let mut larder = setup(&origin, &server.endpoint()).start().await;
+    let root = larder.artifact("own", "");
+    let (stop, mut stopped) = tokio::sync::watch::channel(false);
+    let uploads = tokio::spawn(async move {
+        let (mut acknowledged, mut refused) = (Vec::new(), 0);
+        for number in 1.. {
+            if *stopped.borrow_and_update() {
+                break;
+            }
+            let answer = put(&format!("{root}f{number}"), numbered(number)).await;
+            match answer.status {
+                201 => acknowledged.push(number),
+                503 => refused += 1,
+                other => panic!("{other}: {}", answer.text()),
+            }
+        }
+        (acknowledged, refused)
+    });
+    for _ in 0..CYCLES {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        server.kill();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        server.restart().await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    stop.send(true).expect("somebody uploads");
+    let (acknowledged, refused) = uploads.await.expect("no other answers");
+    with_an_empty_tier(&mut larder).await;
+    for number in &acknowledged {
+        let answer = get(&larder.artifact("own", &format!("f{number}"))).await;
+        assert_eq!(answer.status, 200, "f{number}: {}", answer.text());
+        assert!(answer.body == numbered(*number), "f{number}: other bytes");
+    }
+    let kept = acknowledged.len();
+    eprintln!("{CYCLES} kills: {kept} uploads acknowledged and there, {refused} refused");
+    assert!(kept > 10 && refused > 0, "{kept} {refused}");
+}
+
 /// TLS in front of a server, with a certificate that no system trusts. Gives host and port, and the certificate.
 async fn behind_tls(target: String) -> (String, String) {
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]);
