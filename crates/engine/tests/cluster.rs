@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::{StreamExt as _, stream};
+use larder_core::FaultKind::{Forbidden, NotFound};
 use larder_core::{FaultKind, RepositoryName, Secret, SourceKey};
 use larder_engine::*;
 use larder_storage::{Chunks, MemoryShared, RedisAddress, RedisShared, Shared};
@@ -465,7 +466,6 @@ async fn only_replicas_are_given_what_is_under_way_and_nothing_is_begun_for_them
         let refused = engine.peer_flight(signature, &target).unwrap_err();
         refused.kind
     };
-    use FaultKind::{Forbidden, NotFound};
     assert_eq!(kind(None), Forbidden);
     assert_eq!(kind(Some("v1 1 2 3")), Forbidden);
     let stranger = ClusterSecret::new(Secret::new("another secret of three".to_owned()));
