@@ -19,7 +19,8 @@ use larder_core::FaultKind::{Forbidden, NotFound};
 use larder_core::{FaultKind, RepositoryName, Secret, SourceKey};
 use larder_engine::*;
 use larder_storage::{Chunks, MemoryShared, RedisAddress, RedisShared, Shared};
-use larder_testkit::{Behaviour, Payload, RedisServer, Resource};
+use larder_testkit::servers::RedisServer;
+use larder_testkit::{Behaviour, Payload, Resource};
 use support::{Bench, Client, Got, ask};
 
 const KIB: u64 = 1 << 10;
