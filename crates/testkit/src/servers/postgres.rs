@@ -66,6 +66,18 @@ impl Postgres {
     /// # Panics
     /// PostgreSQL is not installed, or does not start.
     pub fn start(disk: Disk) -> Self {
+        Self::start_as(disk, None)
+    }
+
+    /// A standby of this server, which follows it until it is promoted.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn standby(&self) -> Self {
+        Self::start_as(Disk::Fast, Some(self.port))
+    }
+
+    fn start_as(disk: Disk, primary: Option<u16>) -> Self {
         let programs = programs();
         let port = free_port();
         let settings = match disk {
@@ -78,6 +90,7 @@ impl Postgres {
             settings.to_owned(),
             USER.to_owned(),
             PASSWORD.to_owned(),
+            primary.map(|port| port.to_string()).unwrap_or_default(),
         ];
         let mut keeper = Keeper::start(KEEPER, &arguments);
         keeper.hear("ready");
@@ -132,6 +145,11 @@ impl Postgres {
     /// Starts it again, on the same port and data.
     pub fn start_again(&self) {
         self.tell("start");
+    }
+
+    /// Makes a standby take writes.
+    pub fn promote(&self) {
+        self.tell("promote");
     }
 
     fn tell(&self, word: &str) {

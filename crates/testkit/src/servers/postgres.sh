@@ -1,10 +1,15 @@
-# PROGRAMS PORT SETTINGS USER PASSWORD: makes a server in a new directory, starts it, says "ready", and does what the lines of its
-# standard input say: stop, kill, start. When they end, the server and its directory go.
-programs=$1 port=$2 settings=$3 user=$4 password=$5
+# PROGRAMS PORT SETTINGS USER PASSWORD [PRIMARY_PORT]: makes a server in a new directory, starts it, says "ready", and does what the lines of its
+# standard input say: stop, kill, start, promote. With a primary it is a standby of that. When they end, the server and its directory go.
+programs=$1 port=$2 settings=$3 user=$4 password=$5 primary=$6
 dir=$(mktemp -d /tmp/larder-postgres.XXXXXX) || exit 1
 printf '%s\n' "$password" >"$dir/password"
-"$programs/initdb" -D "$dir/data" -U "$user" -A scram-sha-256 --pwfile="$dir/password" -E UTF8 --locale=C --no-sync \
-  >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log"; rm -rf "$dir"; exit 1; }
+if [ -n "$primary" ]; then
+  PGPASSWORD=$password "$programs/pg_basebackup" -h 127.0.0.1 -p "$primary" -U "$user" -D "$dir/data" -R -X stream \
+    --checkpoint=fast --no-sync >"$dir/backup.log" 2>&1 || { cat "$dir/backup.log"; rm -rf "$dir"; exit 1; }
+else
+  "$programs/initdb" -D "$dir/data" -U "$user" -A scram-sha-256 --pwfile="$dir/password" -E UTF8 --locale=C --no-sync \
+    >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log"; rm -rf "$dir"; exit 1; }
+fi
 
 # A server whose predecessor was killed waits until the sessions of that one have ended.
 start() {
@@ -31,6 +36,7 @@ while read -r word; do
     stop) kill -INT "$pid"; wait "$pid" ;;
     kill) kill -KILL "$pid"; wait "$pid" 2>/dev/null ;;
     start) start ;;
+    promote) "$programs/pg_ctl" -D "$dir/data" -w promote >/dev/null ;;
   esac
   echo "$word"
 done

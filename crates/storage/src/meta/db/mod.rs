@@ -3,7 +3,6 @@
 //!
 //! There are two, [`sqlite`] and [`postgres`]. [`Db`], [`Tx`] and [`Row`] are one or the other (docs/adr/0064, docs/adr/0079).
 
-use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::path::Path;
 use std::pin::Pin;
@@ -17,6 +16,9 @@ mod codes;
 mod postgres;
 mod sqlite;
 mod upkeep;
+mod value;
+
+pub(crate) use value::Value;
 
 pub use postgres::{ConnectError, PostgresOptions, TlsMode};
 
@@ -29,15 +31,6 @@ pub enum Durability {
     Grouped,
     /// The change, and all that was committed before it, is on stable storage: for what only larder has.
     Durable,
-}
-
-/// What stands in the place `$n` of a statement.
-#[derive(Debug, Clone)]
-pub(crate) enum Value<'a> {
-    Null,
-    Integer(i64),
-    Text(Cow<'a, str>),
-    Bytes(Cow<'a, [u8]>),
 }
 
 /// What a column can be read as.
@@ -465,40 +458,4 @@ fn boxed<'f, T>(
 
 fn first(rows: Vec<Row>) -> Option<Row> {
     rows.into_iter().next()
-}
-
-impl From<i64> for Value<'_> {
-    fn from(number: i64) -> Self {
-        Self::Integer(number)
-    }
-}
-
-impl<'a> From<&'a str> for Value<'a> {
-    fn from(text: &'a str) -> Self {
-        Self::Text(Cow::Borrowed(text))
-    }
-}
-
-impl From<String> for Value<'_> {
-    fn from(text: String) -> Self {
-        Self::Text(Cow::Owned(text))
-    }
-}
-
-impl<'a> From<&'a [u8]> for Value<'a> {
-    fn from(bytes: &'a [u8]) -> Self {
-        Self::Bytes(Cow::Borrowed(bytes))
-    }
-}
-
-impl From<Vec<u8>> for Value<'_> {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self::Bytes(Cow::Owned(bytes))
-    }
-}
-
-impl<'a, T: Into<Value<'a>>> From<Option<T>> for Value<'a> {
-    fn from(value: Option<T>) -> Self {
-        value.map_or(Self::Null, Into::into)
-    }
 }
