@@ -346,7 +346,7 @@ async fn a_bad_new_file_leaves_the_old_configuration_in_force() {
                 .to_owned(),
             "immutable_patterns",
         ),
-        (format!("{old}redis: {{ url: 'redis://x' }}\n"), "redis.url"),
+        (format!("{old}redis: {{ url: 'http://x' }}\n"), "redis.url"),
     ] {
         larder.write_config(&bad);
         larder.signal(Signal::HUP);

@@ -171,17 +171,17 @@ fn environment() -> Vec<Case> {
         )
         .env("LARDER_LISTN", ":1"),
         Case::new(
-            "a later version's variable",
+            "an address for replicas that anybody could ask",
             PLAIN,
-            &["LARDER_ADVERTISE", "not built"],
+            &["advertise", "cluster.secret"],
         )
         .env("LARDER_ADVERTISE", "a:1"),
         Case::new(
-            "a backend that is not built",
+            "an address that Redis does not have",
             PLAIN,
-            &["REDIS_URL", "not built"],
+            &["REDIS_URL", "redis://"],
         )
-        .env("REDIS_URL", "redis://cache.example.com"),
+        .env("REDIS_URL", "http://cache.example.com"),
         Case::new("a database's address", PLAIN, &["DBHOST", "host name"])
             .env("DBHOST", "postgres://db.example.com/larder"),
         Case::new(
