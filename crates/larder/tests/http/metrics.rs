@@ -40,6 +40,7 @@ fn documented() -> BTreeMap<String, (String, String)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_has_the_metrics_of_the_guide_with_its_sentences_and_no_others() {
+    const OF_BACKENDS: [&str; 3] = ["larder_object_store_", "larder_tier_", "larder_cluster_"];
     let origin = Origin::start().await;
     origin.put("/a", Resource::new("content"));
     let larder = TestLarder::start(&one_of_each(&origin, "")).await;
@@ -71,7 +72,6 @@ async fn the_page_has_the_metrics_of_the_guide_with_its_sentences_and_no_others(
         assert_eq!((types.get(name), sentence), (Some(kind), known), "{name}");
     }
     // Without TLS there is no certificate, without `s3` no store of objects, and without Redis no cluster.
-    const OF_BACKENDS: [&str; 3] = ["larder_object_store_", "larder_tier_", "larder_cluster_"];
     let is_of_a_backend = |name: &str| OF_BACKENDS.iter().any(|begin| name.starts_with(begin));
     let missing: BTreeSet<&String> = documented
         .keys()
