@@ -1,6 +1,5 @@
 //! Three replicas of the program over one PostgreSQL, one Redis and one store that speaks S3, all of them real.
 #![expect(
-    clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     reason = "helpers of tests may fail loudly"
@@ -346,7 +345,7 @@ async fn request_through_a_balancer(
             continue;
         }
         let base = &bases[at % 3];
-        let upload = turn % 10 == 0;
+        let upload = turn.is_multiple_of(10);
         let (method, path) = if upload {
             ("PUT", format!("api/v1/remote/own/{turn}.txt"))
         } else {
