@@ -58,9 +58,8 @@ use larder_storage::{BlobStore, MetadataStore};
 use larder_upstream::{Upstream, on_behalf};
 
 use catalog::Catalog;
-use cluster::Cluster;
 use document::Documents;
-use operate::{Caches, Explainer, Operator};
+use operate::{Explainer, Operator};
 use origin::local::{self, Local};
 use origin::remote::{self, Remote};
 use origin::virtual_::{self, Virtual};
@@ -175,8 +174,8 @@ impl Engine {
         };
         let remote = Remote::new(base.clone());
         let pipeline = pipeline(&base, &remote);
-        let explainer = explainer(&base, &remote, &pipeline.virtuals);
-        let operator = operator(base, remote, counters);
+        let explainer = Explainer::new(&base, &remote, &pipeline.virtuals);
+        let operator = Operator::new(base, remote, counters);
         catalog.follow_others(&operator);
         operator.keep_origins();
         Arc::new(Self {
@@ -215,21 +214,9 @@ impl Engine {
     /// # Errors
     /// 404 if this is none of several replicas, or has no such download under way; 403 if no replica has signed it.
     pub fn peer_flight(&self, signature: Option<&str>, target: &str) -> Result<Body, Fault> {
-        let cluster = self.pipeline.remote.cluster.get().map(|cluster| &**cluster);
-        let cluster = cluster.ok_or_else(cluster::no_peer_flight)?;
-        let known = |secret: &ClusterSecret| {
-            signature.is_some_and(|signature| secret.knows(signature, target, self.now()))
-        };
-        if !cluster.secret().is_some_and(known) {
-            return Err(cluster::no_replica());
-        }
-        FlightRequest::parse(target)
-            .and_then(|request| self.follow_flight(cluster, &request))
-            .ok_or_else(cluster::no_peer_flight)
-    }
-
-    fn follow_flight(&self, cluster: &Cluster, request: &FlightRequest) -> Option<Body> {
-        cluster::follow(cluster, &self.transfers.flights, request)
+        let cluster = self.pipeline.remote.cluster.get();
+        let asked = (signature, target, self.now());
+        cluster::peer_flight(cluster, &self.transfers.flights, asked)
     }
 
     /// Takes a new configuration into use. What was served under the old one is no longer served from memory.
@@ -493,30 +480,4 @@ fn pipeline(base: &remote::Parts, remote: &Arc<Remote>) -> Pipeline {
         virtuals,
         clock: Arc::clone(&base.clock),
     }
-}
-
-/// What explains the pipeline's answers.
-fn explainer(base: &remote::Parts, remote: &Arc<Remote>, virtuals: &Arc<Virtual>) -> Explainer {
-    Explainer {
-        registry: Arc::clone(&base.registry),
-        catalog: Arc::clone(&base.catalog),
-        documents: Arc::clone(&base.documents),
-        remote: Arc::clone(remote),
-        virtuals: Arc::clone(virtuals),
-        clock: Arc::clone(&base.clock),
-    }
-}
-
-/// The operator's verbs over the same.
-fn operator(base: remote::Parts, remote: Arc<Remote>, counters: Arc<Counters>) -> Arc<Operator> {
-    Arc::new(Operator {
-        registry: base.registry,
-        catalog: base.catalog,
-        flights: Arc::clone(&base.transfers.flights),
-        remote,
-        blobs: base.blobs,
-        upstream: base.upstream,
-        counters,
-        cache: Caches::default(),
-    })
 }

@@ -24,10 +24,10 @@ mod secret;
 mod serve;
 mod turn;
 
-pub(crate) use self::replica::{Cluster, Membership};
+pub(crate) use self::replica::Membership;
 pub use self::replica::{ClusterParts, ClusterReport, Peers};
 pub use self::request::{FLIGHT_PATH, FlightRequest};
 pub use self::roster::ReplicaReport;
 pub use self::secret::{CLUSTER_HEADER, ClusterSecret};
-pub(crate) use self::serve::{follow, no_peer_flight, no_replica};
+pub(crate) use self::serve::peer_flight;
 pub(crate) use self::turn::Turn;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream;
-use larder_core::{ErrorCode, Fault, FaultKind, StoredHeaders};
+use larder_core::{ErrorCode, Fault, FaultKind, StoredHeaders, UnixMillis};
 use larder_storage::{Body, Chunks};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use super::frames::{Frame, Head, Whole, encode};
 use super::replica::{Cluster, tick};
 use super::request::FlightRequest;
+use super::secret::ClusterSecret;
 use crate::target::FOLDER;
 use crate::transfer::fill::Fill;
 use crate::transfer::flight::{Flight, Ready};
@@ -24,23 +25,40 @@ const BEAT: Duration = Duration::from_millis(500);
 const AHEAD: usize = 4;
 
 /// There is no such download, or this is none of several replicas.
-pub(crate) fn no_peer_flight() -> Fault {
+fn no_peer_flight() -> Fault {
     let message = "no such download is under way at this replica";
     Fault::new(FaultKind::NotFound, ErrorCode::NotFound, message)
 }
 
 /// Whoever asks is no replica of this cluster.
-pub(crate) fn no_replica() -> Fault {
+fn no_replica() -> Fault {
     let message = "this address is for replicas, and no replica has signed the request just now: all of them need the same cluster.secret, and clocks that differ by less than 15 s";
     Fault::new(FaultKind::Forbidden, ErrorCode::NotAReplica, message)
 }
 
-/// The frames of a download that is under way here; `None` if there is none.
-pub(crate) fn follow(
-    cluster: &Cluster,
+/// The frames of a download that is under way here, for a replica that has signed what it asks for at that moment.
+///
+/// # Errors
+/// 404 if this is none of several replicas, or has no such download under way; 403 if no replica has signed it.
+pub(crate) fn peer_flight(
+    cluster: Option<&Arc<Cluster>>,
     flights: &Flights,
-    request: &FlightRequest,
-) -> Option<Body> {
+    (signature, target, now): (Option<&str>, &str, UnixMillis),
+) -> Result<Body, Fault> {
+    let cluster = cluster.ok_or_else(no_peer_flight)?;
+    let known = |secret: &ClusterSecret| {
+        signature.is_some_and(|signature| secret.knows(signature, target, now))
+    };
+    if !cluster.secret().is_some_and(known) {
+        return Err(no_replica());
+    }
+    FlightRequest::parse(target)
+        .and_then(|request| follow(cluster, flights, &request))
+        .ok_or_else(no_peer_flight)
+}
+
+/// The frames of a download that is under way here; `None` if there is none.
+fn follow(cluster: &Cluster, flights: &Flights, request: &FlightRequest) -> Option<Body> {
     if request.replica == cluster.replica {
         return None;
     }

@@ -18,7 +18,7 @@ use larder_upstream::Upstream;
 
 use crate::catalog::{Catalog, Foreign};
 use crate::counters::Counters;
-use crate::origin::remote::Remote;
+use crate::origin::remote::{self, Remote};
 use crate::repositories::{Registry, RepositoryState};
 use crate::transfer::flights::Flights;
 
@@ -48,6 +48,24 @@ pub(crate) struct Caches {
 }
 
 impl Operator {
+    /// Over what the origins are made of.
+    pub(crate) fn new(
+        base: remote::Parts,
+        remote: Arc<Remote>,
+        counters: Arc<Counters>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            registry: base.registry,
+            catalog: base.catalog,
+            flights: Arc::clone(&base.transfers.flights),
+            remote,
+            blobs: base.blobs,
+            upstream: base.upstream,
+            counters,
+            cache: Caches::default(),
+        })
+    }
+
     /// The configuration has changed.
     pub(crate) fn reconfigured(self: &Arc<Self>) {
         self.remote.refusals.forget(|_| true);

@@ -16,7 +16,7 @@ use crate::claim::StoredClaim;
 use crate::decided::words;
 use crate::document::Documents;
 use crate::fault::{Remembered, storage_fault};
-use crate::origin::remote::Remote;
+use crate::origin::remote::{self, Remote};
 use crate::origin::virtual_::Virtual;
 use crate::policy::addressed::{bad_path, built, path_fault};
 use crate::policy::admission::{Considered, consider};
@@ -34,6 +34,20 @@ pub(crate) struct Explainer {
     pub(crate) remote: Arc<Remote>,
     pub(crate) virtuals: Arc<Virtual>,
     pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Explainer {
+    /// Over what the origins are made of.
+    pub(crate) fn new(base: &remote::Parts, remote: &Arc<Remote>, virtuals: &Arc<Virtual>) -> Self {
+        Self {
+            registry: Arc::clone(&base.registry),
+            catalog: Arc::clone(&base.catalog),
+            documents: Arc::clone(&base.documents),
+            remote: Arc::clone(remote),
+            virtuals: Arc::clone(virtuals),
+            clock: Arc::clone(&base.clock),
+        }
+    }
 }
 
 /// What is held of a file, and said of it.

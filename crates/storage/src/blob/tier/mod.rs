@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::{BoxFuture, Either, ready};
 use larder_core::{BlobDescriptor, Digest};
-use tokio::sync::Semaphore;
 
 use self::fill::{Cold, fill};
 use self::recency::Recency;
@@ -45,7 +44,6 @@ struct Tier {
     /// Bytes; `None`: four fifths of what is free.
     budget: Option<u64>,
     filling: Mutex<HashMap<Digest, Arc<GrowingSpool>>>,
-    fills_at_once: Arc<Semaphore>,
     is_evicting: AtomicBool,
     is_waiting: AtomicBool,
     fills: AtomicU64,
@@ -75,7 +73,6 @@ impl TieredBlobStore {
             recency: Recency::default(),
             budget,
             filling: Mutex::default(),
-            fills_at_once: Arc::new(Semaphore::new(MOST_FILLS)),
             is_evicting: AtomicBool::new(false),
             is_waiting: AtomicBool::new(false),
             fills: AtomicU64::new(0),
@@ -196,14 +193,14 @@ impl Tier {
         if blob.size > self.budget() {
             return None;
         }
-        let place = Arc::clone(&self.fills_at_once).try_acquire_owned().ok()?;
         let spool = self.spool().ok()?;
         let mut filling = self.filling();
         // Somebody else may have begun meanwhile, or ended.
         if let Some(running) = filling.get(&blob.digest) {
             return Some(Arc::clone(running));
         }
-        if self.here(blob).is_some() {
+        // Who finds too many under way reads from the store: nobody waits here.
+        if filling.len() >= MOST_FILLS || self.here(blob).is_some() {
             return None;
         }
         let withheld = Withheld {
@@ -217,7 +214,6 @@ impl Tier {
         let (tier, blob, remote) = (Arc::clone(self), blob.clone(), remote.clone());
         let filled = Arc::clone(&growing);
         tokio::spawn(async move {
-            let _place = place;
             let brought = fill(&blob, remote, spool, &filled).await;
             let kept = match brought {
                 Ok(sealed) => tier.keep(vec![sealed]).await,
