@@ -179,7 +179,7 @@ fn environment() -> Vec<Case> {
         Case::new(
             "an address that Redis does not have",
             PLAIN,
-            &["REDIS_URL", "redis://"],
+            &["REDIS_URL", "redis-sentinel"],
         )
         .env("REDIS_URL", "http://cache.example.com"),
         Case::new("a database's address", PLAIN, &["DBHOST", "host name"])
