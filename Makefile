@@ -33,6 +33,7 @@ test: tools ## everything that CI runs: format, lints, dependencies, all tests, 
 	$(CARGO) test --workspace --locked --no-fail-fast
 	$(CARGO) build --release --locked
 	$(PYTHON) tests/e2e/run.py --larder $(LARDER)
+	$(PYTHON) tests/e2e/run.py --larder $(LARDER) --backends --only $(OVER_BACKENDS)
 
 e2e: tools build ## real clients only; choose some with E2E="--only npm helm"
 	$(PYTHON) tests/e2e/run.py --larder $(LARDER) $(E2E)
@@ -40,10 +41,15 @@ e2e: tools build ## real clients only; choose some with E2E="--only npm helm"
 tools: # the clients that the end-to-end tests drive, in pinned versions
 	tests/install/clients.sh
 
+# One client or two of each kind. `make stress` and `run.py --backends` have all of them.
+OVER_BACKENDS := basics generic-curl generic-coalesced pypi-json-uv npm-pnpm npm-npm12 helm-helm4 alpine-v3 rpm-dnf oci-skopeo \
+	oci-containerd local virtual-helm4
+
 # Ignored tests named child_… are processes that other tests start.
 stress: build ## long and heavy tests: those that are marked `ignore`, and 64 clients for 1 GiB
 	$(CARGO) test --workspace --release --locked --no-fail-fast -- --ignored --nocapture --skip child_
 	$(PYTHON) tests/e2e/run.py --larder $(LARDER) --stress
+	$(PYTHON) tests/e2e/run.py --larder $(LARDER) --backends
 
 bench: build ## larder beside nginx in one run, and the document rewriters alone
 	tests/install/clients.sh --bench
