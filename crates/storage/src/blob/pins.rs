@@ -1,7 +1,7 @@
 //! Pins: what keeps a blob from deletion between its publication and the row that refers to it (hazard L3).
 //!
 //! Knows this process only. What another process deletes is noticed when the row is written, and then the blob is published again
-//! from the file that the pin holds open (docs/adr/0065).
+//! from the file that the pin holds open, or from the spool of an upload to a store of objects (docs/adr/0065).
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -9,8 +9,9 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use futures_util::future::BoxFuture;
 use larder_core::Digest;
 
 use super::local::TemporaryName;
@@ -28,8 +29,24 @@ pub(super) struct Pins(Mutex<HashMap<Digest, usize>>);
 pub struct BlobPin {
     pins: Arc<Pins>,
     digest: Digest,
-    /// Where the blob stands; `None` in a store that nobody else can reach.
-    place: Option<BlobPlace>,
+    /// Where the blob stands; nowhere in a store that nobody else can reach.
+    place: OnceLock<Place>,
+}
+
+/// Where a blob was published.
+#[derive(Debug)]
+pub(super) enum Place {
+    File(Arc<BlobPlace>),
+    Object(Box<dyn Published>),
+}
+
+/// A blob that was published where it can only be asked for.
+pub(super) trait Published: Send + Sync + std::fmt::Debug {
+    /// Whether it is there. Who cannot be asked does not have it.
+    fn is_in_place(&self) -> BoxFuture<'_, bool>;
+
+    /// Publishes it again.
+    fn put_back(&self) -> BoxFuture<'_, Result<(), StorageError>>;
 }
 
 /// A published file, and its bytes.
@@ -45,7 +62,7 @@ pub(super) struct BlobPlace {
 
 impl Pins {
     /// Holds `digest`. To be called before the store looks whether the blob exists.
-    pub(super) fn pin(self: &Arc<Self>, digest: &Digest, place: Option<BlobPlace>) -> Arc<BlobPin> {
+    pub(super) fn pin(self: &Arc<Self>, digest: &Digest, place: Option<Place>) -> Arc<BlobPin> {
         *self
             .0
             .lock()
@@ -55,7 +72,7 @@ impl Pins {
         Arc::new(BlobPin {
             pins: Arc::clone(self),
             digest: digest.clone(),
-            place,
+            place: place.map_or_else(OnceLock::new, OnceLock::from),
         })
     }
 
@@ -71,29 +88,42 @@ impl Pins {
 }
 
 impl BlobPin {
-    /// Whether the blob stands where it was published.
-    pub(crate) fn is_in_place(&self) -> bool {
-        self.place.as_ref().is_none_or(|place| {
-            fs::symlink_metadata(&place.path)
-                .is_ok_and(|found| found.is_file() && found.len() == place.size)
-        })
+    /// Where it was published, told later; the first word counts.
+    pub(super) fn stands(&self, place: Place) {
+        let _ = self.place.set(place);
     }
 
-    /// Publishes the blob again, durably. Blocking.
+    /// Whether the blob stands where it was published.
+    pub(crate) async fn is_in_place(&self) -> bool {
+        match self.place.get() {
+            None => true,
+            Some(Place::File(place)) => place.is_in_place(),
+            Some(Place::Object(object)) => object.is_in_place().await,
+        }
+    }
+
+    /// Publishes the blob again, durably.
     ///
     /// # Errors
-    /// `Full` where there is no space, and what else may befall a file.
-    pub(crate) fn put_back(&self) -> Result<(), StorageError> {
-        match &self.place {
-            Some(place) => place
-                .put_back()
-                .map_err(|e| StorageError::from_io("publish a blob again", e)),
-            None => Ok(()),
-        }
+    /// `Full` where there is no space, and what else may befall a file or a store.
+    pub(crate) async fn put_back(&self) -> Result<(), StorageError> {
+        let place = match self.place.get() {
+            None => return Ok(()),
+            Some(Place::Object(object)) => return object.put_back().await,
+            Some(Place::File(place)) => Arc::clone(place),
+        };
+        let done = tokio::task::spawn_blocking(move || place.put_back()).await;
+        let done = done.unwrap_or_else(|error| Err(io::Error::other(error)));
+        done.map_err(|e| StorageError::from_io("publish a blob again", e))
     }
 }
 
 impl BlobPlace {
+    fn is_in_place(&self) -> bool {
+        fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| found.is_file() && found.len() == self.size)
+    }
+
     fn put_back(&self) -> io::Result<()> {
         /// Makes private names differ.
         static SERIAL: AtomicU64 = AtomicU64::new(0);
@@ -144,8 +174,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn hazard_l3_a_blob_is_published_again_from_the_open_file() {
+    #[tokio::test]
+    async fn hazard_l3_a_blob_is_published_again_from_the_open_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("blob");
         let bytes: Vec<u8> = (0..BLOCK + 7).map(|n| (n % 251) as u8).collect();
@@ -156,15 +186,16 @@ mod tests {
             file: Arc::new(File::open(&path).unwrap()),
             size: bytes.len() as u64,
         };
-        let pin = Arc::new(Pins::default()).pin(&sha256(&bytes), Some(place));
-        assert!(pin.is_in_place());
+        let pin =
+            Arc::new(Pins::default()).pin(&sha256(&bytes), Some(Place::File(Arc::new(place))));
+        assert!(pin.is_in_place().await);
         fs::remove_file(&path).unwrap();
-        assert!(!pin.is_in_place());
-        pin.put_back().unwrap();
-        assert!(pin.is_in_place());
+        assert!(!pin.is_in_place().await);
+        pin.put_back().await.unwrap();
+        assert!(pin.is_in_place().await);
         assert!(fs::read(&path).unwrap() == bytes, "the same bytes");
         fs::write(&path, b"shorter").unwrap();
-        assert!(!pin.is_in_place(), "another file under the name");
+        assert!(!pin.is_in_place().await, "another file under the name");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 

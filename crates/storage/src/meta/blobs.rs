@@ -37,7 +37,10 @@ pub(super) async fn put(tx: &mut Tx, info: &BlobInfo) -> Result<Put, DbError> {
     }
     // From here to the end of the transaction nobody can condemn it: a file that is there now stays. It may have gone since it was
     // published, if another process has collected it, for that one knows nothing of the pin.
-    let is_there = info.pin.as_ref().is_none_or(|pin| pin.is_in_place());
+    let is_there = match &info.pin {
+        Some(pin) => pin.is_in_place().await,
+        None => true,
+    };
     Ok(if is_there { Put::Held } else { Put::Missing })
 }
 

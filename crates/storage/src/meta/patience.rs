@@ -111,17 +111,10 @@ impl From<StorageError> for Obstacle<'_> {
     }
 }
 
-/// Publishes a blob again, of which another store has deleted the file.
+/// Publishes a blob again, which another store has deleted.
 async fn put_back(info: &BlobInfo) -> Result<(), StorageError> {
-    let Some(pin) = info.pin.clone() else {
-        return Ok(());
-    };
-    let done = tokio::task::spawn_blocking(move || pin.put_back()).await;
-    done.unwrap_or_else(|error| {
-        Err(StorageError {
-            kind: StorageErrorKind::Unavailable,
-            message: "cannot publish a blob again: the work was broken off".to_owned(),
-            source: Some(Box::new(error)),
-        })
-    })
+    match &info.pin {
+        Some(pin) => pin.put_back().await,
+        None => Ok(()),
+    }
 }

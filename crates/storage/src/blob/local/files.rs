@@ -19,7 +19,7 @@ use super::open_files::{MOST_OPEN_BLOBS, OpenFiles};
 use super::parallel::parallel_map;
 use super::space::SpaceGauge;
 use super::spool::TemporaryName;
-use crate::blob::pins::{BlobPlace, Pins};
+use crate::blob::pins::{BlobPlace, Pins, Place};
 use crate::blob::{BlobInfo, SealedSpool, Space, Spool, StoredBlob, check_length, not_found};
 use crate::body::Body;
 use crate::error::StorageError;
@@ -174,7 +174,9 @@ impl Files {
             file: spool.reader(),
             size: descriptor.size,
         };
-        let pin = self.pins.pin(&descriptor.digest, Some(place));
+        let pin = self
+            .pins
+            .pin(&descriptor.digest, Some(Place::File(Arc::new(place))));
         let metadata = match present(&path, descriptor.size)? {
             Some(metadata) => metadata,
             None => self

@@ -18,7 +18,7 @@ use quick_cache::sync::Cache;
 use tokio::sync::Mutex;
 
 use super::local::FsBlobStore;
-use super::pins::Pins;
+use super::pins::{Pins, Place, Published};
 use super::{
     BlobInfo, BlobStore, Opening, SealedSpool, Space, Spool, StoreReport, StoredBlob, check_length,
     not_found,
@@ -174,7 +174,10 @@ impl Shared {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn put_all(&self, batch: &[SealedSpool]) -> Vec<Result<BlobInfo, StorageError>> {
+    async fn put_all(
+        self: &Arc<Self>,
+        batch: &[SealedSpool],
+    ) -> Vec<Result<BlobInfo, StorageError>> {
         // Boxed, so that what is awaited does not depend on the lifetime of an item.
         let puts: Vec<BoxFuture<'_, _>> = batch
             .iter()
@@ -186,7 +189,7 @@ impl Shared {
             .await
     }
 
-    async fn put(&self, sealed: &SealedSpool) -> Result<BlobInfo, StorageError> {
+    async fn put(self: &Arc<Self>, sealed: &SealedSpool) -> Result<BlobInfo, StorageError> {
         let descriptor = &sealed.descriptor;
         check_length(descriptor, sealed.spool.len())?;
         let digest = &descriptor.digest;
@@ -196,11 +199,20 @@ impl Shared {
             self.pins.pin(digest, None)
         };
         let present = self.objects.head(&key).await?;
+        if present.is_some() {
+            // Another replica may have condemned what is there, and delete it after this look. What is absent nobody will delete: its row
+            // has to go before there can be a new one.
+            pin.stands(Place::Object(Box::new(Found {
+                shared: Arc::clone(self),
+                descriptor: descriptor.clone(),
+                body: sealed.body(),
+            })));
+        }
         let is_good =
             |info: &ObjectInfo| info.length == descriptor.size && !self.damaged().contains(digest);
         let info = match present.filter(is_good) {
             Some(info) => info,
-            None => self.put_anew(sealed, &key).await?,
+            None => self.put_anew(descriptor, sealed.body(), &key).await?,
         };
         Ok(BlobInfo {
             descriptor: sealed.descriptor.clone(),
@@ -210,13 +222,17 @@ impl Shared {
     }
 
     /// The sums come first: where the object is, they are.
-    async fn put_anew(&self, sealed: &SealedSpool, key: &str) -> Result<ObjectInfo, StorageError> {
-        let descriptor = &sealed.descriptor;
+    async fn put_anew(
+        &self,
+        descriptor: &BlobDescriptor,
+        body: Body,
+        key: &str,
+    ) -> Result<ObjectInfo, StorageError> {
         if has_sums(descriptor.size) {
-            let sums = Sums::of(sealed.body()).await?;
+            let sums = Sums::of(body.clone()).await?;
             self.keep_sums(descriptor, sums).await?;
         }
-        let info = self.objects.put(key, sealed.body()).await?;
+        let info = self.objects.put(key, body).await?;
         self.damaged().remove(&descriptor.digest);
         Ok(info)
     }
@@ -280,6 +296,36 @@ impl Shared {
             tracing::debug!(%error, "the sums of a deleted object were left behind");
         }
         Ok(was_there)
+    }
+}
+
+/// A blob whose object was there when it was to be put, and the bytes that were not needed.
+#[derive(Debug)]
+struct Found {
+    shared: Arc<Shared>,
+    descriptor: BlobDescriptor,
+    body: Body,
+}
+
+impl Published for Found {
+    fn is_in_place(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let Ok(key) = key_of(&self.descriptor.digest) else {
+                return false;
+            };
+            let found = self.shared.objects.head(&key).await;
+            found.is_ok_and(|found| found.is_some_and(|info| info.length == self.descriptor.size))
+        })
+    }
+
+    fn put_back(&self) -> BoxFuture<'_, Result<(), StorageError>> {
+        Box::pin(async move {
+            let key = key_of(&self.descriptor.digest)?;
+            let put = self
+                .shared
+                .put_anew(&self.descriptor, self.body.clone(), &key);
+            put.await.map(drop)
+        })
     }
 }
 

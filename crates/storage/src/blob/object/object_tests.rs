@@ -121,6 +121,28 @@ async fn sums_that_are_lost_are_made_anew_and_not_of_wrong_bytes() {
     assert_eq!(objects.head(&sums).await.unwrap(), None);
 }
 
+/// Two replicas: one has condemned a blob and deletes its object after the other has found it there, and before that one's row.
+#[tokio::test]
+async fn hazard_l3_an_object_that_another_replica_deletes_is_put_again() {
+    for length in [5_000, 2_500_000] {
+        let objects = Arc::new(MemoryObjects::default());
+        let (_first, here) = store(&objects);
+        let (_second, elsewhere) = store(&objects);
+        let bytes = content(length);
+        let fresh = here.put_bytes(&bytes).await.unwrap();
+        drop(fresh);
+        let found = here.put_bytes(&bytes).await.unwrap();
+        let pin = found.pin.clone().unwrap();
+        assert!(pin.is_in_place().await);
+        assert!(elsewhere.delete(&found.descriptor.digest).await.unwrap());
+        assert!(!pin.is_in_place().await);
+        pin.put_back().await.unwrap();
+        assert!(pin.is_in_place().await);
+        let open = elsewhere.open(&found.descriptor).await.unwrap();
+        assert!(open.read(length as u64).await.unwrap() == bytes);
+    }
+}
+
 #[tokio::test]
 async fn the_sums_go_with_their_blob() {
     let objects = Arc::new(MemoryObjects::default());
