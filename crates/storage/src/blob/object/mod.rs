@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, Either};
 use larder_core::{BlobDescriptor, Digest, DigestAlgorithm};
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tokio::sync::Mutex;
 
@@ -35,8 +36,10 @@ pub use self::s3::{Refused, S3Objects, S3Settings};
 const PREFIX: &str = "sha256/";
 /// What the keys of sums begin with.
 const SUMS_PREFIX: &str = "sums/";
-/// Blobs whose sums stay in memory: eight bytes for each MiB of them.
-const KEPT_SUMS: usize = 64;
+/// Blobs whose sums are usually in memory: eight bytes for each MiB of them.
+const USUAL_SUMS: usize = 64;
+/// What all sums in memory may take, in bytes: those of a tebibyte.
+const KEPT_SUMS: u64 = 8 << 20;
 /// Objects of a batch that are put at the same time.
 const AT_ONCE: usize = 16;
 /// Blobs are told apart by the first byte of their digest where one must wait for another.
@@ -110,6 +113,16 @@ pub struct ObjectBlobStore {
     local: FsBlobStore,
 }
 
+/// A digest and its entry in the table count, too.
+#[derive(Debug, Clone)]
+struct ByBytes;
+
+impl Weighter<Digest, Arc<Sums>> for ByBytes {
+    fn weight(&self, digest: &Digest, sums: &Arc<Sums>) -> u64 {
+        (digest.as_bytes().len() + 128) as u64 + sums.bytes()
+    }
+}
+
 /// What goes on after a call has been given up.
 #[derive(Debug)]
 struct Shared {
@@ -119,7 +132,7 @@ struct Shared {
     /// not go meanwhile (hazard L3).
     turns: [Mutex<()>; TURNS],
     /// Of the blobs that were read last.
-    sums: Cache<Digest, Arc<Sums>>,
+    sums: Cache<Digest, Arc<Sums>, ByBytes>,
     /// Blobs whose objects were found to have other bytes: as good as absent, and replaced when they are published again.
     damaged: PlainMutex<HashSet<Digest>>,
     /// Blocks that were not what they should have been.
@@ -134,7 +147,7 @@ impl ObjectBlobStore {
                 objects,
                 pins: Arc::default(),
                 turns: std::array::from_fn(|_| Mutex::new(())),
-                sums: Cache::new(KEPT_SUMS),
+                sums: Cache::with_weighter(USUAL_SUMS, KEPT_SUMS, ByBytes),
                 damaged: PlainMutex::default(),
                 mismatches: AtomicU64::new(0),
             }),

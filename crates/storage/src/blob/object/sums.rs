@@ -30,6 +30,13 @@ type Sum = [u8; SUM];
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Sums(Vec<Sum>);
 
+impl Sums {
+    /// What they take in memory.
+    pub(super) fn bytes(&self) -> u64 {
+        size_of_val(self.0.as_slice()) as u64
+    }
+}
+
 /// Whether a blob of this length has sums of its own.
 pub(super) fn has_sums(size: u64) -> bool {
     size > BLOCK
