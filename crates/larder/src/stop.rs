@@ -25,16 +25,34 @@ impl DrainTime {
     }
 }
 
+/// The signals that end larder. Listened to from the start on by one and the same: what is sent while nobody waits is not lost.
+#[derive(Debug)]
+pub(crate) struct EndSignals(Option<(Signal, Signal)>);
+
+impl EndSignals {
+    /// From now on they no longer end the process by themselves.
+    pub(crate) fn new() -> Self {
+        let terminate = signal(SignalKind::terminate());
+        let interrupt = signal(SignalKind::interrupt());
+        Self(terminate.ok().zip(interrupt.ok()))
+    }
+
+    /// Ends at the next one.
+    pub(crate) async fn next(&mut self) {
+        let Some((terminate, interrupt)) = &mut self.0 else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+}
+
 /// Ends when the listeners are to be closed: `drain` after the first signal, so that whoever sends requests here has seen `/ready` fail
 /// and sends them elsewhere; or at a second signal.
-pub(crate) async fn until_stopped(handle: ServerHandle, drain: DrainTime) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        return std::future::pending().await;
-    };
-    either(&mut terminate, &mut interrupt).await;
+pub(crate) async fn until_stopped(mut signals: EndSignals, handle: ServerHandle, drain: DrainTime) {
+    signals.next().await;
     handle.announce_stop();
     let drain = drain.get();
     if !drain.is_zero() {
@@ -43,27 +61,9 @@ pub(crate) async fn until_stopped(handle: ServerHandle, drain: DrainTime) {
             "stopping: /ready fails now, and connections are still taken for a while (drain); a second signal ends this"
         );
         // Either way the listeners are closed next.
-        let _ = tokio::time::timeout(drain, either(&mut terminate, &mut interrupt)).await;
+        let _ = tokio::time::timeout(drain, signals.next()).await;
     }
     tracing::info!("stopping: what is being downloaded and read is finished first");
-}
-
-/// Ends at the first signal. For a start, which nobody has been told of yet.
-pub(crate) async fn until_told() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        return std::future::pending().await;
-    };
-    either(&mut terminate, &mut interrupt).await;
-}
-
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
 }
 
 /// SIGUSR1 and SIGUSR2 mean something to other servers, whose scripts are left in place; their default would end the process.

@@ -10,7 +10,7 @@ use crate::cluster::{self, Member};
 use crate::descriptors::{self, Shares};
 use crate::prepare::{Prepared, prepare};
 use crate::reload::{Reloading, reload_on_change};
-use crate::stop::{DrainTime, ignore_user_signals, until_stopped, until_told};
+use crate::stop::{DrainTime, EndSignals, ignore_user_signals, until_stopped};
 use larder::config::{Settings, Sources};
 use larder_budget::{Budgets, Totals};
 use larder_core::{Pseudonym, SystemClock};
@@ -65,6 +65,7 @@ async fn serve(
     open_files: usize,
 ) -> Result<(), Box<dyn Error>> {
     let ignoring = tokio::spawn(ignore_user_signals());
+    let mut signals = EndSignals::new();
     let budgets = Arc::new(Budgets::new(totals(shares)));
     let options = Options {
         budgets: Arc::clone(&budgets),
@@ -80,7 +81,7 @@ async fn serve(
         server,
     } = tokio::select! {
         prepared = prepare(&settings, shares, pseudonym, &budgets) => prepared?,
-        () = until_told() => {
+        () = signals.next() => {
             tracing::info!("stopped before it had started");
             return Ok(());
         }
@@ -102,7 +103,7 @@ async fn serve(
     tell_of_start(&settings, server.local_addrs(), shares, open_files);
     let drain = DrainTime::new(settings.drain);
     let upkeep = blobs.keep_up(settings.clone());
-    let stopped = until_stopped(server.handle(), drain.clone());
+    let stopped = until_stopped(signals, server.handle(), drain.clone());
     let reloading = Reloading {
         engine: Arc::clone(&engine),
         upstream,
