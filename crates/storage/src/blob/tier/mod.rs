@@ -193,7 +193,6 @@ impl Tier {
         if blob.size > self.budget() {
             return None;
         }
-        let spool = self.spool().ok()?;
         let mut filling = self.filling();
         // Somebody else may have begun meanwhile, or ended.
         if let Some(running) = filling.get(&blob.digest) {
@@ -203,6 +202,7 @@ impl Tier {
         if filling.len() >= MOST_FILLS || self.here(blob).is_some() {
             return None;
         }
+        let spool = self.spool().ok()?;
         let withheld = Withheld {
             tail: TAIL,
             of_parts: false,
