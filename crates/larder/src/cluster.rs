@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::metadata::random;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use larder::config::Settings;
@@ -183,9 +184,7 @@ pub(crate) fn digest(settings: &Settings) -> String {
 /// What tells this cluster from others that use the same Redis: who shares a database is one cluster. It says nothing of the secret that
 /// it is made of.
 async fn name_of_cluster(metadata: &MetadataStore) -> Result<String, Box<dyn std::error::Error>> {
-    let mut candidate = [0_u8; 16];
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut candidate)?;
-    let stored = metadata.secret_bytes("cluster", &candidate).await?;
+    let stored = metadata.secret_bytes("cluster", &random()?).await?;
     let mut name = sha256(&stored).to_hex();
     name.truncate(16);
     Ok(name)

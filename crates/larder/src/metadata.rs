@@ -152,7 +152,8 @@ fn identity(directory: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
     Ok(made.to_vec())
 }
 
-fn random() -> Result<[u8; 32], Box<dyn Error>> {
+/// Bytes that nobody can guess.
+pub(crate) fn random() -> Result<[u8; 32], Box<dyn Error>> {
     let mut bytes = [0_u8; 32];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes)
