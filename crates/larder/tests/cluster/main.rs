@@ -8,13 +8,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use larder_testkit::servers::postgres::{Disk, PASSWORD, Postgres, USER};
-use larder_testkit::servers::{RedisServer, S3Server};
+use larder_testkit::servers::{RedisServer, S3Server, free_port};
 use larder_testkit::{Origin, Payload, Resource};
 use rustix::process::Signal;
 use support::client::{builder, client, try_send};
@@ -47,7 +46,7 @@ async fn cluster(of: usize) -> Cluster {
         origin.url("")
     );
     let replica = || {
-        let address = free_address();
+        let address = format!("127.0.0.1:{}", free_port());
         Setup::new(&config)
             .env("DBHOST", "127.0.0.1")
             .env("DBPORT", &postgres.port().to_string())
@@ -74,11 +73,6 @@ async fn cluster(of: usize) -> Cluster {
         _postgres: postgres,
         _objects: objects,
     }
-}
-
-fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("its address").to_string()
 }
 
 async fn put(url: &str, body: &'static str) -> u16 {

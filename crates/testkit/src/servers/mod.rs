@@ -88,7 +88,7 @@ impl Drop for Process {
 ///
 /// # Panics
 /// There is none.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     listener.local_addr().expect("its address").port()
 }

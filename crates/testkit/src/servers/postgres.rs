@@ -5,11 +5,12 @@
 )]
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+
+use super::free_port;
 
 /// The superuser of every server.
 pub const USER: &str = "larder";
@@ -260,10 +261,4 @@ fn programs() -> PathBuf {
     newest.map(|path| path.join("bin")).expect(
         "PostgreSQL is not installed: run tests/install/clients.sh, or install the package postgresql",
     )
-}
-
-/// A port that is free at this moment.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((HOST, 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
 }
