@@ -16,6 +16,7 @@ use larder_engine::{CLUSTER_HEADER, ClusterSecret, FlightRequest};
 use larder_storage::{Attempt, RedisAddress, RedisShared, Shared as _};
 use larder_testkit::servers::RedisServer;
 use larder_testkit::{Origin, Payload, Resource};
+use rustix::process::Signal;
 use support::packages::remote;
 use support::{Setup, TestLarder, get, send};
 
@@ -101,6 +102,21 @@ async fn hazard_a3_redis_comes_and_goes_and_larder_serves() {
     redis.stop();
     assert!(serves("killed").await < bound);
     assert_eq!(get(&larder.url("/health")).await.status, 200);
+}
+
+/// A start waits for Redis for a moment. What tells larder to stop in that moment is not lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_while_redis_is_waited_for_ends_the_start() {
+    let origin = Origin::start().await;
+    let redis = RedisServer::start();
+    redis.freeze();
+    let mut larder = replica(&origin, &redis).spawned();
+    let database = larder.data_dir().join("larder.sqlite");
+    until("a database", || async { database.exists() }).await;
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    larder.signal(Signal::TERM);
+    assert_eq!(larder.wait().code(), Some(0));
+    redis.thaw();
 }
 
 #[tokio::test(flavor = "multi_thread")]
