@@ -226,8 +226,12 @@ impl Operator {
             Some(name) => vec![admission::entry(&self.registry, name)?],
             None => self.registry.load().all(),
         };
-        let mut page = HeldPage::default();
-        let mut rows_left = MOST_ROWS;
+        let mut listing = Listing {
+            request,
+            pattern,
+            rows_left: MOST_ROWS,
+            page: HeldPage::default(),
+        };
         let first = request
             .after
             .as_ref()
@@ -240,35 +244,28 @@ impl Operator {
                 .after
                 .as_ref()
                 .filter(|after| after.repository == entry.repository.name.as_str());
-            let filter = (pattern.as_ref(), request.cached);
-            let (limit, left) = (request.limit, &mut rows_left);
-            let full = if entry.repository.local().is_some() {
-                self.held_local(entry, after, filter, limit, left, &mut page)
-                    .await?
+            if entry.repository.local().is_some() {
+                self.held_local(entry, after, &mut listing).await?;
             } else {
-                self.held_remote(entry, after, filter, limit, left, &mut page)
-                    .await?
-            };
-            if full {
+                self.held_remote(entry, after, &mut listing).await?;
+            }
+            if listing.page.next.is_some() {
                 break;
             }
         }
-        Ok(page)
+        Ok(listing.page)
     }
 
-    /// What is held of a remote repository, onto `page`; whether that is full.
+    /// What is held of a remote repository, onto its page, until that is full.
     async fn held_remote(
         &self,
         entry: &RepositoryState,
         after: Option<&HeldCursor>,
-        (pattern, cached): (Option<&Pattern>, Option<bool>),
-        limit: u32,
-        rows_left: &mut u32,
-        page: &mut HeldPage,
-    ) -> Result<bool, Fault> {
+        listing: &mut Listing<'_>,
+    ) -> Result<(), Fault> {
         let mut place = self.place_of(entry, after).await?;
         loop {
-            let most = PAGE.min(*rows_left);
+            let most = listing.most();
             let name = &entry.repository.name;
             let rows = self
                 .catalog
@@ -277,49 +274,50 @@ impl Operator {
             let rows = rows.map_err(|error| storage_fault(entry, &error))?;
             let is_last = (rows.len() as u32) < most;
             for row in rows {
-                *rows_left -= 1;
+                listing.rows_left -= 1;
                 place = (row.path.clone(), row.variant.clone());
-                page.artifacts
-                    .extend(artifact(entry, &row, pattern, cached));
-                if page.artifacts.len() >= limit as usize || *rows_left == 0 {
-                    page.next = Some(HeldCursor {
+                let (pattern, cached) = (listing.pattern.as_ref(), listing.request.cached);
+                let artifact = artifact(entry, &row, pattern, cached);
+                listing.page.artifacts.extend(artifact);
+                if listing.is_full() {
+                    listing.page.next = Some(HeldCursor {
                         repository: name.to_string(),
                         row: row.row,
                         path: keys::path_of(&row.path, &row.variant).to_owned(),
                     });
-                    return Ok(true);
+                    return Ok(());
                 }
             }
             if is_last {
-                return Ok(false);
+                return Ok(());
             }
         }
     }
 
-    /// The files of a local repository, onto `page`; whether that is full.
+    /// The files of a local repository, onto its page, until that is full.
     async fn held_local(
         &self,
         entry: &RepositoryState,
         after: Option<&HeldCursor>,
-        (pattern, cached): (Option<&Pattern>, Option<bool>),
-        limit: u32,
-        rows_left: &mut u32,
-        page: &mut HeldPage,
-    ) -> Result<bool, Fault> {
+        listing: &mut Listing<'_>,
+    ) -> Result<(), Fault> {
         let repository = &entry.repository.name;
         let mut place = after.map_or_else(String::new, |after| after.path.clone());
         loop {
-            let most = PAGE.min(*rows_left);
+            let most = listing.most();
             let rows = self.catalog.local_page(repository, &place, most).await;
             let rows = rows.map_err(|error| storage_fault(entry, &error))?;
             let is_last = (rows.len() as u32) < most;
             for (path, file) in rows {
-                *rows_left -= 1;
+                listing.rows_left -= 1;
                 place.clone_from(&path);
+                let pattern = listing.pattern.as_ref();
                 let matches = pattern.is_none_or(|pattern| pattern.matches(&path) == Ok(true));
                 // What was uploaded is always at hand.
-                if let Some(file) = file.filter(|_| matches && cached != Some(false)) {
-                    page.artifacts.push(HeldArtifact {
+                if let Some(file) =
+                    file.filter(|_| matches && listing.request.cached != Some(false))
+                {
+                    listing.page.artifacts.push(HeldArtifact {
                         repository: repository.to_string(),
                         path,
                         size: file.blob.size,
@@ -329,17 +327,17 @@ impl Operator {
                         fresh_until: None,
                     });
                 }
-                if page.artifacts.len() >= limit as usize || *rows_left == 0 {
-                    page.next = Some(HeldCursor {
+                if listing.is_full() {
+                    listing.page.next = Some(HeldCursor {
                         repository: repository.to_string(),
                         row: 0,
                         path: place,
                     });
-                    return Ok(true);
+                    return Ok(());
                 }
             }
             if is_last {
-                return Ok(false);
+                return Ok(());
             }
         }
     }
@@ -386,6 +384,26 @@ fn size_of(sizes: &[HeldSize], name: &str) -> HeldSize {
         files: 0,
         bytes: 0,
     })
+}
+
+/// A page that is being put together.
+struct Listing<'r> {
+    request: &'r HeldRequest,
+    pattern: Option<Pattern>,
+    /// How many rows may still be read for it.
+    rows_left: u32,
+    page: HeldPage,
+}
+
+impl Listing<'_> {
+    /// How many rows are read at once.
+    fn most(&self) -> u32 {
+        PAGE.min(self.rows_left)
+    }
+
+    fn is_full(&self) -> bool {
+        self.page.artifacts.len() >= self.request.limit as usize || self.rows_left == 0
+    }
 }
 
 /// A row as an artifact; `None` if it holds no bytes or is not wanted.
