@@ -11,6 +11,8 @@
 #[path = "support/mod.rs"]
 mod support;
 
+use std::time::Duration;
+
 use larder_testkit::{Origin, Resource};
 use serde_json::Value;
 use support::packages::entry;
@@ -154,7 +156,7 @@ async fn errors_of_each_type() {
 #[tokio::test(flavor = "multi_thread")]
 async fn families_of_metrics() {
     let (_origin, larder) = one_of_each().await;
-    let page = get(&larder.url("metrics")).await.text();
+    let page = counted(&larder).await;
     let mut lines: Vec<String> = Vec::new();
     for line in page.lines() {
         let line = if line.starts_with('#') {
@@ -168,6 +170,18 @@ async fn families_of_metrics() {
         }
     }
     insta::assert_snapshot!("metrics", lines.join("\n"));
+}
+
+/// The page once what is held has been counted: a scrape starts that count, but no scrape waits for it.
+async fn counted(larder: &TestLarder) -> String {
+    for _ in 0..1_000 {
+        let page = get(&larder.url("metrics")).await.text();
+        if page.contains("larder_repository_held_files{") {
+            return page;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("what is held was not counted within ten seconds");
 }
 
 /// `name{label="value",…}` as `name{label,…}`.
