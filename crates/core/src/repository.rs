@@ -299,6 +299,8 @@ pub struct VirtualSettings {
     pub fail_closed: bool,
     /// Where the links of a merged index lead.
     pub member_urls: MemberUrls,
+    /// The local repository that takes what is published to the virtual one; `None`: it takes nothing.
+    pub default_local: Option<RepositoryName>,
 }
 
 /// Where the links of a merged index lead (`member_urls`).

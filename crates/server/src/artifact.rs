@@ -444,6 +444,53 @@ pub(crate) fn refuse_upload<B: Backend>(exchange: &Exchange<'_, B>, name: &str) 
     }
 }
 
+/// Whether something can be published to a repository, be it by way of another.
+pub(crate) fn takes_uploads(repository: &Repository) -> bool {
+    let virtual_settings = repository.virtual_settings();
+    repository.local().is_some() || virtual_settings.is_some_and(|own| own.default_local.is_some())
+}
+
+/// What would change something below a virtual repository, and is handed on to nobody.
+pub(crate) fn refuse_virtual_upload<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Handled {
+    let repository = exchange
+        .backend
+        .repository(name)
+        .filter(|repository| repository.kind() == RepositoryKind::Virtual);
+    let audience = Audience::Repository(repository.as_deref());
+    let response = match repository.as_deref() {
+        None => problem::response(
+            &**exchange.backend,
+            &unknown::unknown(&**exchange.backend, name, false),
+            audience,
+        ),
+        Some(owner) if takes_uploads(owner) => {
+            let message = "files are published here with PUT, and deleted with DELETE";
+            let fault = Fault::new(
+                FaultKind::MethodNotAllowed,
+                ErrorCode::MethodNotAllowed,
+                message,
+            )
+            .in_repository(&owner.name);
+            let allow = "GET, HEAD, PUT, DELETE";
+            problem::not_allowed(&**exchange.backend, &fault, audience, allow)
+        }
+        Some(owner) => {
+            let message = format!(
+                "{name} is a virtual repository: publish to one of its members, or name the local one that takes what is published here \
+                 with `default_local`"
+            );
+            let fault = Fault::new(FaultKind::MethodNotAllowed, ErrorCode::ReadOnly, message)
+                .in_repository(&owner.name);
+            problem::not_allowed(&**exchange.backend, &fault, audience, "GET, HEAD")
+        }
+    };
+    Handled {
+        response,
+        kind: RequestKind::Refused,
+        repository,
+    }
+}
+
 /// `GET /api/v1/virtual/…`.
 pub(crate) async fn serve_virtual<B: Backend>(
     exchange: &Exchange<'_, B>,

@@ -2,7 +2,7 @@
 
 use http::{Method, Response};
 use hyper::body::Incoming;
-use larder_core::{ErrorCode, Fault, FaultKind, RepositoryKind, shown};
+use larder_core::{ErrorCode, Fault, FaultKind, shown};
 
 use crate::backend::Backend;
 use crate::body::ResponseBody;
@@ -84,6 +84,10 @@ async fn handle<B: Backend>(
             discovery::forget(exchange, repository, rest).await
         }
         Endpoint::Upload => artifact::refuse_upload(exchange, repository),
+        Endpoint::VirtualUpload => match upload::default_local(exchange, repository) {
+            Some(local) => upload::serve(exchange, local.as_str(), rest, body).await,
+            None => artifact::refuse_virtual_upload(exchange, repository),
+        },
         Endpoint::Virtual => {
             let page = if is_root(&exchange.head.method, rest) {
                 root_page::of_virtual(exchange, repository)
@@ -155,9 +159,9 @@ fn refuse_change<B: Backend>(
         let is_upload = exchange.head.method != Method::DELETE
             && matches!(
                 endpoint,
-                Endpoint::Upload | Endpoint::Oci | Endpoint::OciAlias
+                Endpoint::Upload | Endpoint::VirtualUpload | Endpoint::Oci | Endpoint::OciAlias
             );
-        if is_upload && repository.kind() != RepositoryKind::Local {
+        if is_upload && !artifact::takes_uploads(repository) {
             let kind = repository.kind().as_str();
             fault.message = format!(
                 "{} is a {kind} repository and takes no uploads; {}",

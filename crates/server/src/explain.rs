@@ -1,5 +1,7 @@
 //! `GET /api/v1/explain/{repo}/{path}`: why a path is answered as it is, step by step, each with the line of the configuration that decided.
 
+use std::collections::BTreeMap;
+
 use http::{Method, StatusCode};
 use larder_core::{Fault, Mount, RepositoryKind, UnixMillis};
 use larder_engine::{ArtifactRequest, Explanation, Point, PointValue};
@@ -25,7 +27,10 @@ pub(crate) async fn serve<B: Backend>(
     };
     match explained {
         Ok(explanation) => Handled {
-            response: json_response(StatusCode::OK, &shown(&explanation)),
+            response: json_response(
+                StatusCode::OK,
+                &shown(&explanation, &exchange.shared.live.load().config_lines),
+            ),
             kind: RequestKind::Other,
             repository,
         },
@@ -62,7 +67,7 @@ async fn explain<B: Backend>(
     exchange.backend.explain(asked).await
 }
 
-fn shown(explanation: &Explanation) -> Value {
+fn shown(explanation: &Explanation, lines: &BTreeMap<String, String>) -> Value {
     let Explanation {
         repository,
         path,
@@ -75,6 +80,7 @@ fn shown(explanation: &Explanation) -> Value {
         member,
         digest,
     } = explanation;
+    let point = |shown| point(shown, lines);
     json!({
         "repository": point(repository), "path": path, "verdict": point(verdict), "pattern": point(pattern),
         "class": point(class), "ttl": point(ttl), "freshness": point(freshness), "quarantine": point(quarantine),
@@ -82,7 +88,8 @@ fn shown(explanation: &Explanation) -> Value {
     })
 }
 
-fn point(point: &Point) -> Value {
+/// `lines`: where each key stands.
+fn point(point: &Point, lines: &BTreeMap<String, String>) -> Value {
     let Point {
         value,
         until,
@@ -95,5 +102,8 @@ fn point(point: &Point) -> Value {
         PointValue::Seconds(seconds) => json!(seconds),
     };
     let until = until.map(UnixMillis::to_rfc3339);
-    json!({"value": value, "until": until, "decided_by": decided_by, "because": because})
+    let line = decided_by.as_ref().and_then(|key| lines.get(key));
+    json!({
+        "value": value, "until": until, "decided_by": decided_by, "line": line, "because": because,
+    })
 }

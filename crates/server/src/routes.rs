@@ -8,6 +8,7 @@ pub(crate) enum Endpoint {
     Artifact,
     Upload,
     Virtual,
+    VirtualUpload,
     Oci,
     OciAlias,
     Flush,
@@ -35,7 +36,7 @@ pub(crate) struct Route {
 }
 
 const READ: &[Method] = &[Method::GET, Method::HEAD];
-const WRITE_OCI: &[Method] = &[Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+const WRITES: &[Method] = &[Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
 const fn reads(template: &'static str, methods: &'static [Method], endpoint: Endpoint) -> Route {
     Route {
@@ -69,8 +70,13 @@ pub(crate) const ROUTES: &[Route] = &[
         Endpoint::Upload,
     ),
     reads("/api/v1/virtual/{repo}/{path}", READ, Endpoint::Virtual),
+    writes(
+        "/api/v1/virtual/{repo}/{path}",
+        WRITES,
+        Endpoint::VirtualUpload,
+    ),
     reads("/v2/{path}", READ, Endpoint::Oci),
-    writes("/v2/{path}", WRITE_OCI, Endpoint::Oci),
+    writes("/v2/{path}", WRITES, Endpoint::Oci),
     writes("/cache/flush", &[Method::PUT], Endpoint::Flush),
     reads("/api/v1/artifacts", READ, Endpoint::Discovery),
     writes(
@@ -96,7 +102,7 @@ pub(crate) const ROUTES: &[Route] = &[
     reads("/", READ, Endpoint::Root),
     // Clients that put the path of a mirror in front of the whole API.
     reads("/{repo}/v2/{path}", READ, Endpoint::OciAlias),
-    writes("/{repo}/v2/{path}", WRITE_OCI, Endpoint::OciAlias),
+    writes("/{repo}/v2/{path}", WRITES, Endpoint::OciAlias),
 ];
 
 /// Whether a raw path is one of those that only ask how larder does.

@@ -52,6 +52,9 @@ pub struct LiveSettings {
     pub host_names: BTreeSet<String>,
     /// The loaded configuration as `GET /config` shows it: every secret already replaced.
     pub config_view: serde_json::Value,
+    /// Where each key of a repository stands (`file:line`, by `remotes.NAME.KEY`), as far as it is written down: for
+    /// `GET /api/v1/explain`.
+    pub config_lines: Arc<BTreeMap<String, String>>,
 }
 
 /// PEM files of the server's certificate.

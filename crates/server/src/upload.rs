@@ -8,7 +8,7 @@ use http::{HeaderName, Method, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use larder_budget::{BudgetKind, Refused};
-use larder_core::{ErrorCode, Fault, FaultKind, RepositoryKind};
+use larder_core::{ErrorCode, Fault, FaultKind, RepositoryKind, RepositoryName};
 use larder_engine::Written;
 use serde_json::json;
 
@@ -31,6 +31,19 @@ const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 pub(crate) fn is_local<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> bool {
     let repository = exchange.backend.repository(name);
     repository.is_some_and(|repository| repository.kind() == RepositoryKind::Local)
+}
+
+/// Where a `PUT` or `DELETE` below a virtual repository of that name goes, if it goes anywhere.
+pub(crate) fn default_local<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    name: &str,
+) -> Option<RepositoryName> {
+    let method = &exchange.head.method;
+    if method != Method::PUT && method != Method::DELETE {
+        return None;
+    }
+    let repository = exchange.backend.repository(name)?;
+    repository.virtual_settings()?.default_local.clone()
 }
 
 /// Answers `PUT` and `DELETE`.

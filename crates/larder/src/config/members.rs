@@ -46,7 +46,13 @@ pub(super) fn check_members(built: &[Built], report: &mut Report) {
                 );
             }
         }
-        if reaches(own.name.as_str(), &by_name) {
+        if let Some(local) = own
+            .virtual_settings()
+            .and_then(|own| own.default_local.as_ref())
+        {
+            check_default_local(owner, local.as_str(), &by_name, report);
+        }
+        if reaches(own.name.as_str(), own.name.as_str(), &by_name) {
             report.error(
                 &owner.place,
                 format!(
@@ -92,8 +98,30 @@ fn depth(name: &str, by_name: &HashMap<&str, &Built>) -> usize {
     }
 }
 
-/// Whether a repository can be reached from itself. Visits each repository once.
-fn reaches(start: &str, by_name: &HashMap<&str, &Built>) -> bool {
+/// What is published to a virtual repository must be seen in it: it goes to a local one that is among its members, or theirs.
+fn check_default_local(
+    owner: &Built,
+    local: &str,
+    by_name: &HashMap<&str, &Built>,
+    report: &mut Report,
+) {
+    let own = owner.repository.name.as_str();
+    let is_local = by_name
+        .get(local)
+        .is_some_and(|built| built.repository.local().is_some());
+    if !is_local || !reaches(own, local, by_name) {
+        report.error(
+            &owner.place,
+            format!(
+                "`default_local: {local}` of `{own}` must name a local repository among its members: what is published to `{own}` goes \
+                 there, and is to be seen in `{own}`"
+            ),
+        );
+    }
+}
+
+/// Whether a repository can be reached from another through members. Visits each repository once.
+fn reaches(start: &str, end: &str, by_name: &HashMap<&str, &Built>) -> bool {
     let mut seen = HashSet::new();
     let mut open = vec![start];
     while let Some(name) = open.pop() {
@@ -102,7 +130,7 @@ fn reaches(start: &str, by_name: &HashMap<&str, &Built>) -> bool {
             .iter()
             .flat_map(|built| built.repository.members())
         {
-            if member.as_str() == start {
+            if member.as_str() == end {
                 return true;
             }
             if seen.insert(member.as_str()) {

@@ -53,7 +53,16 @@ pub(super) fn virtual_settings(
         member_urls: section
             .word("member_urls", places, report)
             .unwrap_or_default(),
+        default_local: default_local(section, report),
     }
+}
+
+/// `default_local`: the name alone. Whether it may be it is seen once all repositories are known.
+fn default_local(section: &Section<'_>, report: &mut Report) -> Option<RepositoryName> {
+    let (text, place) = section.text("default_local", report)?;
+    RepositoryName::parse(text)
+        .map_err(|error| report.error(place, error.to_string()))
+        .ok()
 }
 
 /// `members`, each with its place. There are none unless the repository is virtual.

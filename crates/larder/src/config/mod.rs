@@ -16,6 +16,7 @@ mod file;
 mod globs;
 mod hints;
 mod indents;
+mod lines;
 mod members;
 mod membership;
 mod merge;

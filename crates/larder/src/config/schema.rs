@@ -68,6 +68,7 @@ pub(super) const REPOSITORY: &[&str] = &[
     "reserved",
     "fail_closed",
     "member_urls",
+    "default_local",
     "hostnames",
     "cache",
     "index_url",
@@ -130,7 +131,8 @@ pub(super) const REMOTE_ONLY: &[&str] = &[
 pub(super) const LOCAL_ONLY: &[&str] = &["allow_overwrite", "quota"];
 
 /// Keys of a repository that have a meaning for a virtual one only.
-pub(super) const VIRTUAL_ONLY: &[&str] = &["members", "fail_closed", "member_urls"];
+pub(super) const VIRTUAL_ONLY: &[&str] =
+    &["members", "fail_closed", "member_urls", "default_local"];
 
 /// Whether the value of a key is a secret, wherever the key stands.
 pub(super) fn is_secret(key: &str) -> bool {

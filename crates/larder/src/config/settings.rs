@@ -20,6 +20,7 @@ use super::env::Environment;
 use super::fields::Section;
 use super::file::Loaded;
 use super::indents;
+use super::lines;
 use super::members::check_members;
 use super::merge::Document;
 use super::proxies;
@@ -137,6 +138,8 @@ pub struct Settings {
     pub drain: Duration,
     /// What `GET /config` shows: every secret already replaced.
     pub config_view: serde_json::Value,
+    /// Where each key of a repository stands (`file:line`, by `remotes.NAME.KEY`), as far as it is written down.
+    pub config_lines: Arc<BTreeMap<String, String>>,
     /// Warnings and notes of loading.
     pub warnings: Vec<Diagnostic>,
     /// Files and directories whose change means a reload.
@@ -203,6 +206,7 @@ pub(super) fn validate(
         limits,
         drain,
         config_view: serde_json::Value::Null,
+        config_lines: Arc::new(lines::lines(&loaded.document)),
         warnings: Vec::new(),
         watched: loaded.watched.clone(),
     };

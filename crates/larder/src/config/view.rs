@@ -120,6 +120,9 @@ fn complete(shown: Json, repository: &Repository) -> Json {
         };
         fill("fail_closed", json!(settings.fail_closed));
         fill("member_urls", json!(member_urls));
+        if let Some(local) = &settings.default_local {
+            fill("default_local", json!(local.as_str()));
+        }
     }
     if repository.authoritative {
         fill("authoritative", json!(true));

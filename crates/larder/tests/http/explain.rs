@@ -33,7 +33,7 @@ async fn explain(larder: &TestLarder, path: &str) -> Value {
     );
     let made = answer.json();
     for step in STEPS {
-        for part in ["value", "until", "decided_by", "because"] {
+        for part in ["value", "until", "decided_by", "line", "because"] {
             assert!(made[step].get(part).is_some(), "{step}.{part}: {made}");
         }
         assert!(made[step]["because"].is_string(), "{step}: {made}");
@@ -84,6 +84,20 @@ async fn each_step_has_the_line_that_decided() {
         "{made}"
     );
     assert_eq!(made["member"]["value"], Value::Null);
+    // Where a line stands that holds the key, counted in the text itself.
+    let line_with = |key: &str| {
+        let above = config.lines().take_while(|line| !line.contains(key));
+        format!("larder.yaml:{}", above.count() + 1)
+    };
+    for (step, key) in [
+        ("repository", "files:"),
+        ("pattern", "immutable_patterns"),
+        ("ttl", "immutable_ttl"),
+    ] {
+        let (line, expected) = (&made[step]["line"], line_with(key));
+        let line = line.as_str().unwrap_or_default();
+        assert!(line.ends_with(&expected), "{step}: {line}, {expected}");
+    }
 
     let made = explain(&larder, "files/a.exe").await;
     let rule = json!("remotes.files.immutable_patterns");

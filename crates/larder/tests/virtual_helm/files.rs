@@ -78,6 +78,7 @@ async fn it_is_read_and_nothing_else_and_stands_at_one_address() {
         let answer = send(method, &of(&larder, "all", "x.tgz"), &[]).await;
         assert_eq!(answer.status, 405, "{method}: {}", answer.text());
         assert_eq!(answer.header("allow"), "GET, HEAD", "{method}");
+        assert_eq!(answer.json()["code"], "read_only", "{method}");
     }
     let elsewhere = get(&larder.artifact("all", "index.yaml")).await;
     assert_eq!(elsewhere.status, 404);

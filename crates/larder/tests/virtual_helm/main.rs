@@ -11,6 +11,7 @@ mod support;
 mod checklist;
 mod files;
 mod members;
+mod writes;
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};

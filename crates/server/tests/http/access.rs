@@ -1,5 +1,6 @@
 //! The URL table, the guard of what changes state, forwarded addresses, health.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use larder_core::{Principal, PublicUrls, Secret};
@@ -361,6 +362,7 @@ async fn configuration_and_description_are_served() {
     );
     let live = LiveSettings {
         config_view: serde_json::json!({"listen": "elsewhere"}),
+        config_lines: Arc::default(),
         ..LiveSettings::default()
     };
     server.handle.replace_live(live);

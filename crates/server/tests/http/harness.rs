@@ -365,6 +365,7 @@ pub(crate) fn settings() -> ServerSettings {
         budgets: Arc::default(),
         live: LiveSettings {
             config_view: serde_json::json!({"remotes": {}}),
+            config_lines: Arc::default(),
             ..LiveSettings::default()
         },
     }
