@@ -45,10 +45,14 @@ tools: # the clients that the end-to-end tests drive, in pinned versions
 OVER_BACKENDS := basics generic-curl generic-coalesced pypi-json-uv npm-pnpm npm-npm12 helm-helm4 alpine-v3 rpm-dnf oci-skopeo \
 	oci-containerd local virtual-helm4
 
+# What a user sees of the program: each test of these runs over PostgreSQL, Redis and S3, too.
+PROGRAM_TESTS := $(addprefix --test ,http local virtual_helm operate edge links registries bad_documents bad_input guard reload drain)
+
 # Ignored tests named child_… are processes that other tests start.
-stress: build ## long and heavy tests: those that are marked `ignore`, and 64 clients for 1 GiB
+stress: build ## long and heavy tests: those that are marked `ignore`, 64 clients for 1 GiB, the program over the backends
 	$(CARGO) test --workspace --release --locked --no-fail-fast -- --ignored --nocapture --skip child_
 	$(PYTHON) tests/e2e/run.py --larder $(LARDER) --stress
+	tests/over_backends.py $(CARGO) test --workspace --locked --no-fail-fast $(PROGRAM_TESTS)
 	$(PYTHON) tests/e2e/run.py --larder $(LARDER) --backends
 
 bench: build ## larder beside nginx in one run, and the document rewriters alone

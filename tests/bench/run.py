@@ -20,6 +20,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 
+import backends
 import bulk
 import cold
 import data
@@ -36,7 +37,7 @@ from servers import Failed, Larder, Nginx, Origin, Registry, make_certificate
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
-MODULES = (hits, distinct, bulk, tls, images, cold, documents, memory, start, faults)
+MODULES = (hits, distinct, bulk, tls, images, cold, documents, memory, start, faults, backends)
 CASES = {name: case for module in MODULES for name, case in module.CASES.items()}
 
 
@@ -49,7 +50,7 @@ class Bench:
         self.rounds = options.rounds or (1 if options.quick else 5)
         self.seconds = 1 if options.quick else 2
         # A copy: a build that ends meanwhile must not change what is measured.
-        self._binary = shutil.copy2(options.larder.resolve(), directory / "larder")
+        self.binary = shutil.copy2(options.larder.resolve(), directory / "larder")
         self._directory = directory
         self._numbers = itertools.count(int(time.time()) % 100_000 * 1_000)
         self.files = data.Files(TARGET / "bench" / "data").prepare()
@@ -75,7 +76,7 @@ class Bench:
         if certificate:
             settings["tls"] = certificate
         try:
-            made = [Larder(directory / "larder", self._binary, self.origin, **settings)]
+            made = [Larder(directory / "larder", self.binary, self.origin, **settings)]
             made += [Nginx(directory / "nginx", self.origin, certificate)] if nginx else []
             made += [Registry(directory / "registry", self.origin)] if registry else []
             for server in made:

@@ -16,6 +16,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -222,3 +223,15 @@ def port_of_two():
             except OSError:
                 continue
     raise Failed("no two free ports were found")
+
+
+def main():
+    """Starts the servers, says on one line what a larder needs to know, and ends them when the input ends."""
+    with Backends() as servers:
+        environment, settings = servers.for_a_case()
+        print(json.dumps({"environment": environment, "settings": settings}), flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) use client::{Answer, get, raw, send};
@@ -27,6 +28,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Set to `postgresql`, it runs every test over PostgreSQL that does not ask for a database of its own.
 const DATABASE: &str = "LARDER_TEST_DATABASE";
 
+/// `NAME=VALUE` pairs with spaces between them, for every test that names no backend of its own: where Redis and an S3 store are
+/// (`tests/over_backends.py` starts them). Each larder has a folder of the bucket to itself.
+const BACKENDS: &str = "LARDER_TEST_BACKENDS";
+
 /// What a process is started with.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Setup {
@@ -34,6 +39,8 @@ pub(crate) struct Setup {
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
     open_files: Option<u32>,
+    /// What the file has beside `config`.
+    more: String,
 }
 
 impl Setup {
@@ -100,18 +107,61 @@ impl Setup {
             .env("DBNAME", &database)
     }
 
+    /// Over the servers that [`BACKENDS`] names, unless the test has chosen.
+    fn on_backends(mut self) -> Self {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let chosen = ["DBHOST", "REDIS_URL", "MINIO_ENDPOINT"];
+        let is_placed = self
+            .environment
+            .iter()
+            .any(|(name, _)| chosen.contains(&&**name));
+        let Ok(pairs) = std::env::var(BACKENDS) else {
+            return self;
+        };
+        let own = self.config.as_deref().unwrap_or_default();
+        if is_placed || own.starts_with("s3:") || own.contains("\ns3:") {
+            return self;
+        }
+        let has_file = self.config.is_some();
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        self.more = format!(
+            "s3: {{ prefix: 'test-{}-{number}/' }}\n",
+            std::process::id()
+        );
+        let pairs = pairs
+            .split_whitespace()
+            .filter_map(|pair| pair.split_once('='));
+        // The folder is named in the file: without one only Redis is shared.
+        let pairs = pairs.filter(|(name, _)| has_file || !name.starts_with("MINIO_"));
+        self.environment
+            .extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        self
+    }
+
+    /// The configuration as it is written: with the wait before a stop left out, which tests that are not about it need not sit through.
+    fn completed(&self, config: &str) -> String {
+        let end = if config.ends_with('\n') { "" } else { "\n" };
+        let drain = if config.starts_with("drain:") || config.contains("\ndrain:") {
+            ""
+        } else {
+            "drain: 0\n"
+        };
+        format!("{config}{end}{drain}{}", self.more)
+    }
+
     fn prepare(self) -> TestLarder {
-        let is_placed = self.environment.iter().any(|(name, _)| name == "DBHOST");
+        let mut setup = self.on_backends();
+        let is_placed = setup.environment.iter().any(|(name, _)| name == "DBHOST");
         if !is_placed && std::env::var_os(DATABASE).is_some_and(|kind| kind == "postgresql") {
-            return self.on_postgres(Postgres::shared()).prepare();
+            setup = setup.on_postgres(Postgres::shared());
         }
         let home = tempfile::tempdir().expect("a temporary directory");
-        if let Some(config) = &self.config {
-            std::fs::write(home.path().join("larder.yaml"), undelayed(config))
+        if let Some(config) = &setup.config {
+            std::fs::write(home.path().join("larder.yaml"), setup.completed(config))
                 .expect("a configuration file");
         }
         TestLarder {
-            setup: self,
+            setup,
             home,
             child: None,
             address: None,
@@ -189,7 +239,8 @@ impl TestLarder {
 
     /// Writes the configuration file anew.
     pub(crate) fn write_config(&mut self, config: &str) {
-        std::fs::write(self.config_path(), undelayed(config)).expect("a configuration file");
+        std::fs::write(self.config_path(), self.setup.completed(config))
+            .expect("a configuration file");
         self.setup.config = Some(config.to_owned());
     }
 
@@ -427,15 +478,6 @@ impl Drop for TestLarder {
             );
         }
     }
-}
-
-/// The configuration, with the wait before a stop left out: tests that are not about it need not sit through it.
-fn undelayed(config: &str) -> String {
-    if config.starts_with("drain:") || config.contains("\ndrain:") {
-        return config.to_owned();
-    }
-    let end = if config.ends_with('\n') { "" } else { "\n" };
-    format!("{config}{end}drain: 0\n")
 }
 
 /// The address in the line that larder logs once it listens.
