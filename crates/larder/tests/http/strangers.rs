@@ -234,7 +234,7 @@ async fn hazard_files_that_are_shortened_are_fetched_and_made_again() {
         // Files and derivations are in their place a moment after they were first served, and so is what was fetched or made again.
         let until = std::time::Instant::now() + crate::support::PATIENCE;
         let are_whole = || {
-            let blobs = blobs(&larder.data_dir().join("blobs"));
+            let blobs = blobs(&larder.blob_dir());
             let is_whole =
                 |blob: &std::path::PathBuf| std::fs::metadata(blob).unwrap().len() > 1_000;
             blobs.len() >= 3 && blobs.iter().all(is_whole)
@@ -247,7 +247,7 @@ async fn hazard_files_that_are_shortened_are_fetched_and_made_again() {
             get(&big).await;
             send("GET", &page, &json).await;
         }
-        for blob in blobs(&larder.data_dir().join("blobs")) {
+        for blob in blobs(&larder.blob_dir()) {
             shorten(&blob);
         }
         let start = if ways.is_empty() { 0 } else { 100_000 };
@@ -301,7 +301,7 @@ async fn hazard_log_lines_cut_what_strangers_choose_and_show_no_query() {
         larder.hit(&kept).await;
         // A download that has ended is joined until it is durable: what it reads from would be shortened as well.
         larder.until_idle().await;
-        for blob in blobs(&larder.data_dir().join("blobs")) {
+        for blob in blobs(&larder.blob_dir()) {
             shorten(&blob);
         }
         // The record is there, its bytes are not: that is logged with its key.

@@ -67,7 +67,7 @@ async fn delete(url: &str) -> Answer {
 /// The files below `blobs`, those in the spool folder included.
 fn stored(larder: &TestLarder) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
-    let mut open = vec![larder.data_dir().join("blobs")];
+    let mut open = vec![larder.blob_dir()];
     while let Some(directory) = open.pop() {
         for entry in std::fs::read_dir(&directory).expect("a directory") {
             let path = entry.expect("an entry").path();

@@ -232,6 +232,14 @@ impl TestLarder {
         self.home.path().join("data")
     }
 
+    /// Where the files of its blobs are: all of them, or those that its tier holds of the ones in an S3 store.
+    pub(crate) fn blob_dir(&self) -> PathBuf {
+        let environment = &self.setup.environment;
+        let over_objects = environment.iter().any(|(name, _)| name == "MINIO_ENDPOINT");
+        self.data_dir()
+            .join(if over_objects { "tier" } else { "blobs" })
+    }
+
     /// Its directory, with room for files that a configuration names.
     pub(crate) fn home(&self) -> &Path {
         self.home.path()
