@@ -30,6 +30,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "larder-budget",
             "larder-core",
             "larder-formats",
+            "larder-sendfile",
             "larder-storage",
             "larder-upstream",
         ],

@@ -1,7 +1,10 @@
 //! A document's bytes with what is needed to read them.
 
-use std::sync::Arc;
+use std::fs::File;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use larder_core::{ArtifactRecord, ErrorCode, Fault, FaultKind};
 use larder_formats::{Document, Memo};
 use url::Url;
@@ -13,14 +16,70 @@ use crate::target::Target;
 pub(crate) enum Arrival {
     /// All of it.
     Whole(Arc<LoadedDocument>),
-    /// What its format found out about it: a long one's bytes are in its file, to be read by whoever has got a parser for them.
-    Memo(Arc<Memo>),
+    /// What its format found out about it: a long one's bytes are in its file, to be read by whoever has got a parser for them. For a
+    /// moment they may be at hand as well.
+    Memo(Arc<Memo>, AtHand),
+}
+
+/// A long document that is still mapped, or in memory, until it is let go.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AtHand(Arc<Mutex<Option<(Arc<LoadedDocument>, Room)>>>);
+
+impl AtHand {
+    pub(crate) fn of(document: Arc<LoadedDocument>, room: Room) -> Self {
+        Self(Arc::new(Mutex::new(Some((document, room)))))
+    }
+
+    /// The document, if it is still there and all of it can be read.
+    pub(crate) fn get(&self) -> Option<Arc<LoadedDocument>> {
+        let document = {
+            let at_hand = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            at_hand.as_ref().map(|(document, _)| Arc::clone(document))
+        };
+        document.filter(|document| document.is_intact())
+    }
+
+    /// Lets it go: who has it keeps it.
+    pub(crate) fn release(&self) {
+        let released = {
+            let mut at_hand = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            at_hand.take()
+        };
+        drop(released);
+    }
+}
+
+/// Bytes of memory out of a fixed number, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Room {
+    taken: Arc<AtomicUsize>,
+    length: usize,
+}
+
+impl Room {
+    /// `length` bytes, if no more than `most` are `taken` then.
+    pub(crate) fn take(taken: &Arc<AtomicUsize>, length: usize, most: usize) -> Option<Self> {
+        let fits = |before: usize| before.checked_add(length).filter(|after| *after <= most);
+        let was_taken = taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits);
+        was_taken.ok().map(|_| Self {
+            taken: Arc::clone(taken),
+            length,
+        })
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.taken.fetch_sub(self.length, Ordering::AcqRel);
+    }
 }
 
 /// A document's bytes with what is needed to read it.
 #[derive(Debug)]
 pub(crate) struct LoadedDocument {
-    body: Vec<u8>,
+    body: Bytes,
+    /// The file that `body` is a mapping of, if it is one.
+    file: Option<Arc<File>>,
     content_type: String,
     url: Url,
     wanted: Arc<Target>,
@@ -29,7 +88,7 @@ pub(crate) struct LoadedDocument {
 
 impl LoadedDocument {
     pub(crate) fn new(
-        body: Vec<u8>,
+        body: impl Into<Bytes>,
         record: &ArtifactRecord,
         wanted: Arc<Target>,
     ) -> Result<Self, Fault> {
@@ -38,7 +97,7 @@ impl LoadedDocument {
 
     /// With what its format found out about these bytes before.
     pub(crate) fn with_memo(
-        body: Vec<u8>,
+        body: impl Into<Bytes>,
         record: &ArtifactRecord,
         wanted: Arc<Target>,
         memo: Arc<Memo>,
@@ -51,7 +110,8 @@ impl LoadedDocument {
             )
         })?;
         Ok(Self {
-            body,
+            body: body.into(),
+            file: None,
             content_type: record.headers.content_type.clone().unwrap_or_default(),
             url,
             wanted,
@@ -59,17 +119,30 @@ impl LoadedDocument {
         })
     }
 
+    /// The same; its bytes are a mapping of this file.
+    pub(crate) fn mapped_of(self, file: Option<Arc<File>>) -> Self {
+        Self { file, ..self }
+    }
+
+    /// Whether its file, if it has one, still has all its bytes. A part of a mapping that is there no more must not be touched.
+    fn is_intact(&self) -> bool {
+        let length = self.body.len() as u64;
+        let has_all = |file: &Arc<File>| file.metadata().is_ok_and(|found| found.len() >= length);
+        self.file.as_ref().is_none_or(has_all)
+    }
+
     pub(crate) fn wanted(&self) -> &Arc<Target> {
         &self.wanted
     }
 
-    /// What stays in memory until the first derivations are made: of a document up to `short` bytes all.
-    pub(crate) fn at_hand(self, short: usize) -> Arrival {
-        if self.body.len() <= short {
-            Arrival::Whole(Arc::new(self))
-        } else {
-            Arrival::Memo(self.memo)
-        }
+    /// How many bytes it has.
+    pub(crate) fn length(&self) -> usize {
+        self.body.len()
+    }
+
+    /// What its format found out about it.
+    pub(crate) fn memo(&self) -> &Arc<Memo> {
+        &self.memo
     }
 
     pub(crate) fn view(&self) -> Document<'_> {

@@ -3,9 +3,33 @@
 //! Knows no format. Everything outside the replaced ranges is copied as it is (docs/reference/protocols/helm.md, section 3.8).
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::ops::Range;
 
-/// Collects replacements of byte ranges of one document, in ascending order, then writes the result in one go.
+/// A part of a body that is put together from pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece<'p> {
+    /// Stands so in the document that the body is made of.
+    Copied(&'p [u8]),
+    /// Stands in the place of something else.
+    Written {
+        /// The bytes.
+        text: &'p [u8],
+        /// Where they begin in [everything that is written](crate::Pieces::written).
+        from: usize,
+    },
+}
+
+impl<'p> Piece<'p> {
+    /// Its bytes.
+    pub fn bytes(self) -> &'p [u8] {
+        match self {
+            Self::Copied(text) | Self::Written { text, .. } => text,
+        }
+    }
+}
+
+/// Replacements of byte ranges of one document, in ascending order.
 #[derive(Debug)]
 pub(crate) struct Splicer<'a> {
     source: &'a [u8],
@@ -44,21 +68,44 @@ impl<'a> Splicer<'a> {
         self.edits.push((range, start..self.text.len()));
     }
 
-    /// The edited document. Its capacity is its length.
-    pub(crate) fn finish(self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.source.len() - self.removed + self.text.len());
+    /// How long the edited document is, in bytes.
+    pub(crate) fn length(&self) -> usize {
+        self.source.len() - self.removed + self.text.len()
+    }
+
+    /// All replacements, one behind the other.
+    pub(crate) fn written(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+
+    /// Hands the edited document on, piece by piece.
+    ///
+    /// # Errors
+    /// The first one of `take`, at which it ends.
+    pub(crate) fn each<E>(
+        &self,
+        mut take: impl FnMut(Piece<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut copied = 0;
         for (range, replacement) in &self.edits {
-            out.extend_from_slice(self.source.get(copied..range.start).unwrap_or_default());
-            out.extend_from_slice(
-                self.text
-                    .as_bytes()
-                    .get(replacement.clone())
-                    .unwrap_or_default(),
-            );
+            let before = self.source.get(copied..range.start).unwrap_or_default();
+            take(Piece::Copied(before))?;
+            take(Piece::Written {
+                text: self.written().get(replacement.clone()).unwrap_or_default(),
+                from: replacement.start,
+            })?;
             copied = range.end;
         }
-        out.extend_from_slice(self.source.get(copied..).unwrap_or_default());
+        take(Piece::Copied(self.source.get(copied..).unwrap_or_default()))
+    }
+
+    /// The edited document in one piece. Its capacity is its length.
+    pub(crate) fn finish(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.length());
+        let Ok(()) = self.each(|piece| {
+            out.extend_from_slice(piece.bytes());
+            Ok::<_, Infallible>(())
+        });
         out
     }
 }
@@ -97,6 +144,36 @@ mod tests {
         let out = splicer.finish();
         assert_eq!(out, b"aa one bb twenty-two cc");
         assert_eq!(out.capacity(), out.len());
+    }
+
+    #[test]
+    fn pieces_tell_what_is_copied_from_what_is_written() {
+        let mut splicer = Splicer::new(b"aa 111 bb 22");
+        splicer.replace(3..6, "one");
+        splicer.replace(10..12, "two");
+        assert_eq!(splicer.written(), b"onetwo");
+        let mut seen = Vec::new();
+        let Ok(()) = splicer.each(|piece| {
+            let place = match piece {
+                Piece::Copied(_) => None,
+                Piece::Written { from, .. } => Some(from),
+            };
+            seen.push((String::from_utf8_lossy(piece.bytes()).into_owned(), place));
+            Ok::<_, Infallible>(())
+        });
+        let expected = [
+            ("aa ", None),
+            ("one", Some(0)),
+            (" bb ", None),
+            ("two", Some(3)),
+            ("", None),
+        ];
+        assert!(
+            seen.iter()
+                .map(|(text, place)| (text.as_str(), *place))
+                .eq(expected)
+        );
+        assert_eq!(splicer.length(), splicer.finish().len());
     }
 
     #[test]

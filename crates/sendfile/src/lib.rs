@@ -7,6 +7,7 @@
 //!
 //! - [`SendfileStream`] wraps the socket; [`SendfileStream::sender`] gives the [`FileSender`] of that connection.
 //! - [`FileSender::map`] turns a range of a file into [`Bytes`](bytes::Bytes) for a response body.
+//! - [`map_to_read`] maps a file that has just been written, for who reads it in the process.
 //! - [`read_cached`] and [`cached_prefix`] read from the page cache only, for callers that must not wait for a disk.
 //!
 //! Files must be immutable while they are served: replaced by rename, never truncated. Nothing here knows HTTP or TLS;
@@ -23,7 +24,7 @@ mod stream;
 
 pub use allocator::return_large_blocks;
 pub use cached::{CachedRead, cached_prefix, read_cached, read_cached_into};
-pub use mapping::FileSender;
+pub use mapping::{FileSender, map_to_read};
 pub use stream::SendfileStream;
 
 /// Mapped frames shorter than this gain nothing, and HTTP libraries tend to copy short bodies into their head buffer, which

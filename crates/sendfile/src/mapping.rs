@@ -49,6 +49,24 @@ impl FileSender {
     }
 }
 
+/// Maps the first `length` bytes of `file` to be read in the process. They take no memory of their own: pages that were written a moment ago
+/// are shared with the page cache, and nothing is copied or cleared.
+///
+/// Only for files that nobody else has a name for yet, or has had one for a moment: whoever shortens the file while the bytes are read
+/// ends the process with a SIGBUS, and so does a disk that cannot give a page back. The mapping ends when the last clone of the bytes is
+/// dropped.
+///
+/// # Errors
+/// [`io::ErrorKind::UnexpectedEof`] if the file is shorter than `length`; otherwise the error of the system call, which an empty range
+/// is, too.
+pub fn map_to_read(file: &Arc<File>, length: u64) -> io::Result<Bytes> {
+    if file.metadata()?.len() < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let mapping = Mapping::new(Arc::clone(file), 0, length)?;
+    Ok(Bytes::from_owner(mapping))
+}
+
 /// The mappings that are alive on one connection. Empty most of the time, then looking costs one relaxed load.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
@@ -172,6 +190,12 @@ impl Mapping {
     }
 }
 
+impl AsRef<[u8]> for Mapping {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: `base` and `mapped_length` are those of the mapping made in `new`; nothing refers to it any more.
@@ -270,6 +294,25 @@ mod tests {
         let error = sender.map(&numbered_file(), 250_000, 100_000).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         assert!(sender.registry.is_empty());
+    }
+
+    #[test]
+    fn what_is_mapped_to_be_read_is_the_file() {
+        let file = numbered_file();
+        let bytes = map_to_read(&file, LENGTH as u64 - 1).unwrap();
+        assert_eq!(bytes.len(), LENGTH - 1);
+        assert!(
+            bytes
+                .iter()
+                .enumerate()
+                .all(|(n, byte)| *byte == (n % 251) as u8)
+        );
+        let kind = |length| map_to_read(&file, length).map_err(|error| error.kind());
+        assert_eq!(kind(LENGTH as u64 + 1), Err(io::ErrorKind::UnexpectedEof));
+        assert_eq!(kind(0), Err(io::ErrorKind::InvalidInput));
+        let tail = bytes.slice(LENGTH - 10..);
+        drop((bytes, file));
+        assert_eq!(tail.len(), 9);
     }
 
     #[test]

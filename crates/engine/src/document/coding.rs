@@ -1,6 +1,8 @@
 //! Content codings (RFC 9110 section 8.4): which one a client accepts, and making and undoing them.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
+
+use larder_storage::Body;
 
 /// A coding that derived documents are offered in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,17 +51,23 @@ pub(crate) fn negotiate(accept_encoding: Option<&str>) -> Coding {
     }
 }
 
-/// Compresses a whole document.
-pub(crate) fn encode(bytes: &[u8], coding: Coding) -> std::io::Result<Vec<u8>> {
+/// Compresses a whole document, on a thread that may wait. It is read block by block: only what comes of it is in memory.
+pub(crate) fn encode(body: &Body, coding: Coding) -> io::Result<Vec<u8>> {
+    let length = body.length().unwrap_or(0);
+    let room = Vec::with_capacity(length as usize / 4);
     match coding {
-        Coding::Identity => Ok(bytes.to_vec()),
-        Coding::Zstd => zstd::bulk::compress(bytes, 3),
+        Coding::Identity => body.read_blocking(length),
+        Coding::Zstd => {
+            let mut encoder = zstd::stream::write::Encoder::new(room, 3)?;
+            // Known from the start, it is in the frame's head, as if all had been compressed at once.
+            encoder.set_pledged_src_size(Some(length))?;
+            body.each_blocking(&mut |block| encoder.write_all(block))?;
+            encoder.finish()
+        }
         Coding::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(
-                Vec::with_capacity(bytes.len() / 4),
-                flate2::Compression::new(6),
-            );
-            encoder.write_all(bytes)?;
+            let level = flate2::Compression::new(6);
+            let mut encoder = flate2::write::GzEncoder::new(room, level);
+            body.each_blocking(&mut |block| encoder.write_all(block))?;
             encoder.finish()
         }
     }
@@ -116,7 +124,7 @@ mod tests {
     #[test]
     fn gzip_is_undone_and_bounded() {
         let plain = vec![b'a'; 100_000];
-        let coded = encode(&plain, Coding::Gzip).unwrap();
+        let coded = encode(&Body::Memory(plain.clone().into()), Coding::Gzip).unwrap();
         assert_eq!(decode(&coded, "gzip", 100_000).unwrap(), plain);
         assert!(decode(&coded, "gzip", 99_999).is_err());
         assert!(decode(&coded[..coded.len() - 9], "gzip", 1 << 20).is_err());
@@ -126,7 +134,23 @@ mod tests {
     #[test]
     fn zstd_comes_back() {
         let plain = b"larder".repeat(1000);
-        let coded = encode(&plain, Coding::Zstd).unwrap();
+        let coded = encode(&Body::Memory(plain.clone().into()), Coding::Zstd).unwrap();
         assert_eq!(zstd::bulk::decompress(&coded, plain.len()).unwrap(), plain);
+    }
+
+    #[test]
+    fn a_file_is_compressed_as_what_is_in_memory_is() {
+        let plain: Vec<u8> = (0..1_000_000_u32)
+            .flat_map(|n| (n * n % 1009).to_le_bytes())
+            .collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&plain).unwrap();
+        let body = Body::file(std::sync::Arc::new(file), plain.len() as u64);
+        let coded = encode(&body, Coding::Zstd).unwrap();
+        let length = zstd::zstd_safe::get_frame_content_size(&coded);
+        assert_eq!(length.unwrap(), Some(plain.len() as u64));
+        assert!(zstd::bulk::decompress(&coded, plain.len()).unwrap() == plain);
+        let coded = encode(&body, Coding::Gzip).unwrap();
+        assert!(decode(&coded, "gzip", plain.len() as u64).unwrap() == plain);
     }
 }

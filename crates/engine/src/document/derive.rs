@@ -8,14 +8,14 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use larder_core::{BlobDescriptor, DigestAlgorithm, Fault};
-use larder_formats::{LeftOut, LinkBase, Links};
-use larder_storage::{Body, Change, DerivedRecord, SealedSpool, Spool, StorageError};
+use larder_formats::{LeftOut, LinkBase, Links, Pieces};
+use larder_storage::{Body, Change, DerivedRecord, SealedSpool, Spool};
 
 use crate::counters::count;
 use crate::document::coding::Coding;
 use crate::document::derived::{Coded, DerivedBody, Keeping, Sendable, tag};
 use crate::document::load::DocumentSource;
-use crate::document::marking::{Bases, Marking};
+use crate::document::marking::{self, Bases, Marking};
 use crate::document::named::Named;
 use crate::document::{Documents, coding};
 use crate::fault::{internal, malformed};
@@ -61,51 +61,49 @@ impl Documents {
         let documents = Arc::clone(self);
         let bytes = source.length();
         let derived = self.parse_blocking(&wanted.entry.repository.name, bytes, move || {
-            let document = source.load()?;
+            let document = source.load_to_derive()?;
             let wanted = Arc::clone(document.wanted());
             let query = wanted.spec.query.as_deref();
             let links =
                 Links::new(&wanted.entry.repository, &documents.link_key, base).asked_with(query);
-            let derived = wanted
+            let rewritten = wanted
                 .format
-                .derive(&document.view(), form, &links)
+                .rewrite(&document.view(), form, &links)
                 .map_err(|error| malformed(&wanted, &error))?;
-            // While the result is written, what it was made of need not be held.
-            drop(document);
             tell_left_out(&wanted, links.left_out());
-            let content_type = derived.content_type.to_owned();
-            Ok::<_, Fault>(documents.made(derived.body, content_type, marking.as_ref()))
+            let content_type = rewritten.content_type.to_owned();
+            Ok::<_, Fault>(documents.made(rewritten.body, content_type, marking.as_ref()))
         });
         derived.await?
     }
 
-    /// What was derived, on a thread that may wait and has a parser's place: a long one is in a file before that place is free, for many
-    /// at once would fill memory.
+    /// What was derived, on a thread that may wait and has a parser's place: a long one is put together in a file, and is there before
+    /// that place is free. Many in memory at once would fill it.
     pub(crate) fn made(
         &self,
-        body: Vec<u8>,
+        body: Pieces<'_>,
         content_type: String,
         marking: Option<&Marking>,
     ) -> Made {
-        let spool = (body.len() > LONGEST_IN_MEMORY)
+        let spool = (body.length() > LONGEST_IN_MEMORY)
             .then(|| self.transfers.new_spool())
             .flatten();
         // A disk that has no room leaves it in memory.
         if let Some(mut spool) = spool
-            && let Ok((length, bases)) = written(&body, marking, |part| spool.append(part))
+            && let Ok((length, bases)) = marking::write(&body, marking, |part| spool.append(part))
         {
             return Made::File(spool, length, bases, content_type);
         }
-        let Some(marking) = marking else {
-            return Made::Bytes(body, None, content_type);
-        };
-        let mut whole = Vec::with_capacity(body.len());
+        if marking.is_none() {
+            return Made::Bytes(body.into_bytes(), None, content_type);
+        }
+        let mut whole = Vec::with_capacity(body.length());
         let sink = |part: &[u8]| {
             whole.extend_from_slice(part);
             Ok::<_, Infallible>(())
         };
-        let Ok((_, bases)) = marking.write(&body, sink);
-        Made::Bytes(whole, Some(bases), content_type)
+        let Ok((_, bases)) = marking::write(&body, marking, sink);
+        Made::Bytes(whole, bases, content_type)
     }
 
     /// A document whose links begin with what this client calls larder: derived once for all clients, as `marked` by `make`. Who uses a
@@ -312,7 +310,7 @@ impl Documents {
                 let plain = Arc::clone(&identity);
                 let coded = engine
                     .parse_blocking(&named.repository, plain.length, move || {
-                        coding::encode(&plain.bytes()?, coding)
+                        coding::encode(&plain.body, coding)
                     })
                     .await?;
                 let coded = coded.map_err(|_| internal("a document could not be compressed"))?;
@@ -427,20 +425,6 @@ impl Documents {
             tracing::warn!(%error, "a derivation was not kept");
         }
     }
-}
-
-/// Hands a document on to `sink`, with a base in the place of its marks, if it has any. Gives the length of what was written.
-fn written(
-    body: &[u8],
-    marking: Option<&Marking>,
-    mut sink: impl FnMut(&[u8]) -> Result<(), StorageError>,
-) -> Result<(u64, Option<Bases>), StorageError> {
-    if let Some(marking) = marking {
-        let (length, bases) = marking.write(body, sink)?;
-        return Ok((length, Some(bases)));
-    }
-    sink(body)?;
-    Ok((body.len() as u64, None))
 }
 
 /// Counts the links of an index that are not carried, and says it once for each document.

@@ -1,9 +1,7 @@
 //! Derivations that are made: where their bytes are, and which of them are remembered.
 
-use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use larder_storage::Body;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -87,14 +85,6 @@ impl DerivedBody {
             None => (Arc::default(), 0),
         };
         SplicedBody::new(self.body.clone(), self.length, points, width, base)
-    }
-
-    /// All of it, read on a thread that may wait.
-    pub(super) fn bytes(&self) -> io::Result<Bytes> {
-        match &self.body {
-            Body::Memory(bytes) => Ok(bytes.clone()),
-            body => body.read_blocking(self.length).map(Bytes::from),
-        }
     }
 }
 
@@ -225,6 +215,8 @@ pub(super) fn tag(key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     /// The table subtracts what a value weighs when it goes: if that is not what was added, its budget melts away.

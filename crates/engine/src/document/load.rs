@@ -1,18 +1,21 @@
 //! Whole documents: checked before they are kept, loaded to be derived from. Also the engine's dealings with whole files in general.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_core::{ArtifactRecord, ErrorCode, Fault, Hasher, RepositoryName};
 use larder_formats::{Malformed, Memo};
+use larder_sendfile::map_to_read;
 use larder_storage::{Body, Spool};
 
 use crate::counters::count;
+use crate::document::recent::SHORT;
 use crate::document::{Documents, coding};
 use crate::fault::{
     FetchError, busy, internal, stopped, storage_fault, too_much_under_way, unusable_document,
 };
-use crate::loaded::{Arrival, LoadedDocument};
+use crate::loaded::{Arrival, AtHand, LoadedDocument};
 use crate::target::Target;
 use crate::transfer::files::{read_received, received_bytes};
 use crate::transfer::fill::Fill;
@@ -20,15 +23,12 @@ use crate::transfer::flight::Settled;
 use crate::transfer::received;
 use crate::transfer::received::{FetchedBody, Received, Whole, finished_record};
 
-/// The longest document that stays in memory between its check and what is derived from it, in bytes.
-const KEPT_AT_HAND: usize = 256 << 10;
-
 /// A received document that has been found good.
 struct Checked {
     received: Received,
     fill: Arc<Fill>,
     record: ArtifactRecord,
-    document: Arrival,
+    document: LoadedDocument,
 }
 
 /// Where a document's bytes are, to be read by whoever has got a parser for them: waiting for one takes no memory.
@@ -42,22 +42,25 @@ pub(crate) enum DocumentSource {
         record: Arc<ArtifactRecord>,
         wanted: Arc<Target>,
         memo: Arc<Memo>,
+        /// In memory, too, if it has just been checked.
+        at_hand: AtHand,
     },
 }
 
 impl DocumentSource {
     /// Where the bytes behind a settled flight are.
     pub(crate) fn settled(wanted: &Arc<Target>, settled: &Settled) -> Self {
-        let memo = match &settled.document {
+        let (memo, at_hand) = match &settled.document {
             Some(Arrival::Whole(document)) => return Self::Loaded(Arc::clone(document)),
-            Some(Arrival::Memo(memo)) => Arc::clone(memo),
-            None => Arc::default(),
+            Some(Arrival::Memo(memo, at_hand)) => (Arc::clone(memo), at_hand.clone()),
+            None => (Arc::default(), AtHand::default()),
         };
         Self::Stored {
             body: settled.body.clone(),
             record: Arc::clone(&settled.record),
             wanted: Arc::clone(wanted),
             memo,
+            at_hand,
         }
     }
 
@@ -78,6 +81,20 @@ impl DocumentSource {
         &wanted.entry.repository.name
     }
 
+    /// As [`load`](Self::load), for what is derived from it: nothing else is likely to be wanted of it soon.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) fn load_to_derive(self) -> Result<Arc<LoadedDocument>, Fault> {
+        let at_hand = match &self {
+            Self::Loaded(_) => AtHand::default(),
+            Self::Stored { at_hand, .. } => at_hand.clone(),
+        };
+        let loaded = self.load();
+        at_hand.release();
+        loaded
+    }
+
     /// Reads it, on a thread that may wait.
     ///
     /// # Errors
@@ -90,7 +107,11 @@ impl DocumentSource {
                 record,
                 wanted,
                 memo,
+                at_hand,
             } => {
+                if let Some(document) = at_hand.get() {
+                    return Ok(document);
+                }
                 let length = record.blob().map_or(0, |blob| blob.size);
                 let bytes = body
                     .read_blocking(length)
@@ -127,7 +148,7 @@ impl Documents {
         fill.verified(received.length);
         let filled = received::hand_over(wanted, &fill, received, record);
         Ok(FetchedBody {
-            document: Some(document),
+            document: Some(self.recent.keep(document)),
             ..filled
         })
     }
@@ -144,7 +165,7 @@ impl Documents {
         if received.of_another_mirror {
             (headers.etag, headers.last_modified) = (None, None);
         }
-        let mut body = received_bytes(fill, &received)?;
+        let (mut body, mut file) = bytes_to_check(fill, &received)?;
         // An index that is an archive by its name is signed as it is: a label on top is a server's mistake (mechanics, section 3).
         let label = headers
             .content_encoding
@@ -152,14 +173,16 @@ impl Documents {
             .filter(|_| !coding::name_says_compressed(&wanted.spec.key_path));
         let decoded_here = label.is_some();
         if let Some(label) = label {
-            body = coding::decode(&body, &label, self.document_size)
+            let plain = coding::decode(&body, &label, self.document_size)
                 .map_err(|message| unusable_document(wanted, &message))?;
+            (body, file) = (plain.into(), None);
             // The upstream's tag belongs to the coded form.
             headers.etag = None;
             received = self.rewritten(&body, &received);
         }
         let record = finished_record(fill, headers, &received, true, prior, self.now());
         let document = LoadedDocument::new(body, &record, Arc::clone(wanted)).map_err(stopped)?;
+        let document = document.mapped_of(file);
         let view = document.view();
         let verdict = wanted
             .format
@@ -184,7 +207,7 @@ impl Documents {
             received,
             fill,
             record,
-            document: document.at_hand(KEPT_AT_HAND),
+            document,
         })
     }
 
@@ -262,6 +285,7 @@ impl Documents {
             record: Arc::clone(record),
             wanted: Arc::clone(wanted),
             memo: Arc::default(),
+            at_hand: AtHand::default(),
         })
     }
 
@@ -290,6 +314,21 @@ impl Documents {
             .await
             .map_err(|_| internal("a parser stopped unexpectedly"))
     }
+}
+
+/// The bytes of a document that has just arrived. Of a long one they stay in its file, which has no name before it is found good: it is
+/// mapped, for memory that is read into would first have to be cleared (docs/adr/0090).
+fn bytes_to_check(
+    fill: &Arc<Fill>,
+    received: &Received,
+) -> Result<(Bytes, Option<Arc<File>>), FetchError> {
+    let spool = received.spool.as_ref();
+    if let Some(file) = spool.filter(|_| received.length > SHORT).map(Spool::reader)
+        && let Ok(bytes) = map_to_read(&file, received.length)
+    {
+        return Ok((bytes, Some(file)));
+    }
+    received_bytes(fill, received).map(|bytes| (bytes.into(), None))
 }
 
 /// Tells the operator what a format has to say of a new document. Called once for its bytes.

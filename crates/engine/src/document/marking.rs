@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use larder_core::Mount;
-use larder_formats::{LinkKey, Mark};
+use larder_formats::{LinkKey, Mark, Piece, Pieces};
 
 /// How much is handed on at a time, in bytes.
 const STEP: usize = 256 << 10;
@@ -48,42 +48,57 @@ impl Marking {
             prefix: mount.prefix.clone(),
         }
     }
-
-    /// Hands `marked` on to `sink` with the base in the place of each mark. Gives the length of the result, and where the base stands
-    /// in it.
-    ///
-    /// # Errors
-    /// Those of `sink`, at the first of which it ends.
-    pub(crate) fn write<E>(
-        &self,
-        marked: &[u8],
-        sink: impl FnMut(&[u8]) -> Result<(), E>,
-    ) -> Result<(u64, Bases), E> {
-        let mut steps = Steps {
-            sink,
-            pending: Vec::with_capacity(STEP.min(marked.len())),
-            length: 0,
-        };
-        let mut points = self.mark.points(marked);
-        let (mark, mut from) = (self.mark.as_str().len(), 0);
-        for point in &mut points {
-            let at = usize::try_from(*point).unwrap_or(usize::MAX);
-            steps.put(marked.get(from..at).unwrap_or_default())?;
-            *point = steps.length;
-            steps.put(self.base.as_bytes())?;
-            from = at + mark;
-        }
-        steps.put(marked.get(from..).unwrap_or_default())?;
-        let length = steps.end()?;
-        let bases = Bases {
-            base: Arc::clone(&self.base),
-            points: points.into(),
-        };
-        Ok((length, bases))
-    }
 }
 
-/// Gathers short pieces, so that each of them is not a system call.
+/// Hands a document on to `sink`, in steps; where it is marked, with the base in the place of each mark. Gives the length of the result,
+/// and where the base stands in it. What is copied from an upstream has no mark in it, and is not searched.
+///
+/// # Errors
+/// Those of `sink`, at the first of which it ends.
+pub(crate) fn write<E>(
+    body: &Pieces<'_>,
+    marking: Option<&Marking>,
+    sink: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(u64, Option<Bases>), E> {
+    let mut steps = Steps {
+        sink,
+        pending: Vec::with_capacity(STEP.min(body.length())),
+        length: 0,
+    };
+    let Some(Marking { mark, base }) = marking else {
+        body.each(|piece| steps.put(piece.bytes()))?;
+        return Ok((steps.end()?, None));
+    };
+    let mut marks = mark.points(body.written()).into_iter().peekable();
+    let width = mark.as_str().len();
+    let mut points = Vec::with_capacity(marks.len());
+    body.each(|piece| {
+        let (text, begin) = match piece {
+            Piece::Copied(text) => return steps.put(text),
+            Piece::Written { text, from } => (text, from),
+        };
+        let mut done = 0;
+        while let Some(at) = marks.next_if(|at| *at < (begin + text.len()) as u64) {
+            let at = (at as usize).checked_sub(begin);
+            let Some(at) = at.filter(|at| at + width <= text.len()) else {
+                continue;
+            };
+            steps.put(text.get(done..at).unwrap_or_default())?;
+            points.push(steps.length);
+            steps.put(base.as_bytes())?;
+            done = at + width;
+        }
+        steps.put(text.get(done..).unwrap_or_default())
+    })?;
+    let length = steps.end()?;
+    let bases = Bases {
+        base: Arc::clone(base),
+        points: points.into(),
+    };
+    Ok((length, Some(bases)))
+}
+
+/// Gathers pieces into whole steps: so each of them is no system call, and every write but the last begins and ends where pages do.
 struct Steps<S> {
     sink: S,
     pending: Vec<u8>,
@@ -91,15 +106,22 @@ struct Steps<S> {
 }
 
 impl<E, S: FnMut(&[u8]) -> Result<(), E>> Steps<S> {
-    fn put(&mut self, part: &[u8]) -> Result<(), E> {
+    fn put(&mut self, mut part: &[u8]) -> Result<(), E> {
         self.length += part.len() as u64;
-        if self.pending.len() + part.len() > STEP {
-            self.flush()?;
+        while !part.is_empty() {
+            if self.pending.is_empty() && part.len() >= STEP {
+                let (whole, rest) = part.split_at(part.len() - part.len() % STEP);
+                (self.sink)(whole)?;
+                part = rest;
+                continue;
+            }
+            let (now, rest) = part.split_at(part.len().min(STEP - self.pending.len()));
+            self.pending.extend_from_slice(now);
+            part = rest;
+            if self.pending.len() == STEP {
+                self.flush()?;
+            }
         }
-        if part.len() > STEP {
-            return (self.sink)(part);
-        }
-        self.pending.extend_from_slice(part);
         Ok(())
     }
 
@@ -125,6 +147,17 @@ mod tests {
         Marking::of(&LinkKey::from_bytes([7; 32]), base)
     }
 
+    /// All of it written anew, as far as the bases are concerned.
+    fn write_marked<E>(
+        marked: &str,
+        marking: &Marking,
+        sink: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(u64, Bases), E> {
+        let body = Pieces::from(marked.as_bytes().to_vec());
+        let (length, bases) = write(&body, Some(marking), sink)?;
+        Ok((length, bases.unwrap()))
+    }
+
     #[test]
     fn each_mark_gives_its_place_to_the_base() {
         for base in ["http://a", "http://larder.example.com:8000"] {
@@ -137,7 +170,7 @@ mod tests {
                     written.extend_from_slice(part);
                     Ok::<_, ()>(())
                 };
-                let (length, bases) = marking.write(marked.as_bytes(), sink).unwrap();
+                let (length, bases) = write_marked(&marked, &marking, sink).unwrap();
                 assert_eq!(written, expected.as_bytes());
                 assert_eq!(length, expected.len() as u64);
                 let found: Vec<u64> = expected
@@ -156,11 +189,12 @@ mod tests {
         let marked = line.repeat(50_000) + &"x".repeat(3 * STEP);
         let (mut written, mut steps) = (Vec::new(), 0);
         let sink = |part: &[u8]| {
+            assert_eq!(written.len() % STEP, 0, "it begins where a page does");
             written.extend_from_slice(part);
             steps += 1;
             Ok::<_, ()>(())
         };
-        let (length, bases) = marking.write(marked.as_bytes(), sink).unwrap();
+        let (length, bases) = write_marked(&marked, &marking, sink).unwrap();
         let expected = marked.replace(marking.mark.as_str(), "http://larder.example.com");
         assert!(written == expected.as_bytes());
         assert_eq!(
@@ -173,7 +207,7 @@ mod tests {
     #[test]
     fn an_error_of_the_sink_ends_it() {
         let marking = marking("http://a");
-        let failed = marking.write(b"text", |_| Err("full"));
+        let failed = write_marked("text", &marking, |_| Err("full"));
         assert_eq!(failed.unwrap_err(), "full");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | file | knows |
 //! |---|---|
-//! | `load.rs` | whole documents: checked before they are kept, loaded to be read |
+//! | `load.rs`, `recent.rs` | whole documents: checked before they are kept, loaded to be read, at hand for a moment in between |
 //! | `claims.rs`, `claim_table.rs`, `claim_tables.rs` | what documents say of files, a sorted table for each |
 //! | `known.rs` | what the documents that are held say of a file, and what is remembered of its absence |
 //! | `inquiry.rs`, `rereadings.rs` | the same of documents that are obtained for it, or read once more: gets them through a port |
@@ -24,6 +24,7 @@ pub(crate) mod load;
 pub(crate) mod marking;
 pub(crate) mod measure;
 pub(crate) mod named;
+mod recent;
 mod rereadings;
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use derived::Derivations;
 use larder_core::{Clock, UnixMillis};
 use larder_formats::LinkKey;
 use larder_storage::BlobStore;
+use recent::Recent;
 use rereadings::Rereadings;
 
 use crate::budget::{Budgets, Limits};
@@ -60,6 +62,8 @@ pub(crate) struct Documents {
     /// What clients call larder, where no `public_url` says it.
     familiar_bases: FamiliarBases,
     rereadings: Rereadings,
+    /// Long documents that were checked a moment ago.
+    recent: Recent,
 }
 
 /// What documents are made with.
@@ -91,6 +95,7 @@ impl Documents {
             claim_tables: ClaimTables::new(),
             familiar_bases: FamiliarBases::default(),
             rereadings: Rereadings::default(),
+            recent: Recent::default(),
         })
     }
 

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use larder_core::{Digest, Repository, UnixMillis};
 use url::Url;
 
+use super::Rewritten;
 use crate::{Budget, Links, MergeFault, MergeMember, Merged, Meter, SourceSpec};
 
 /// A whole upstream document, on its way to be checked or derived from.
@@ -174,7 +175,7 @@ pub trait DocumentFormat: Send + Sync + std::fmt::Debug {
     }
 
     /// Whether a document is what it should be. Called once per new upstream document, before it is committed; must
-    /// be cheap (hundreds of MB/s), bounded in memory and depth, and refuse whatever [`derive`](DocumentFormat::derive) or
+    /// be cheap (hundreds of MB/s), bounded in memory and depth, and refuse whatever [`rewrite`](DocumentFormat::rewrite) or
     /// [`claims`](DocumentFormat::claims) would refuse. What it takes is counted on `meter`.
     ///
     /// # Errors
@@ -206,15 +207,29 @@ pub trait DocumentFormat: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// What is wrong with the document, or that it has no such form.
-    fn derive(
+    fn rewrite<'d>(
         &self,
-        _document: &Document<'_>,
+        _document: &Document<'d>,
         form: &'static str,
         _links: &Links<'_>,
-    ) -> Result<Derived, Malformed> {
+    ) -> Result<Rewritten<'d>, Malformed> {
         Err(Malformed(format!(
             "what is served as it came has no form {form:?}"
         )))
+    }
+
+    /// As [`rewrite`](DocumentFormat::rewrite), put together in memory.
+    ///
+    /// # Errors
+    /// The same.
+    fn derive(
+        &self,
+        document: &Document<'_>,
+        form: &'static str,
+        links: &Links<'_>,
+    ) -> Result<Derived, Malformed> {
+        self.rewrite(document, form, links)
+            .map(Rewritten::into_derived)
     }
 
     /// Makes one document of those of several repositories, the first of them having priority; `None` where `form` is nothing that is

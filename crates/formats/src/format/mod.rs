@@ -6,6 +6,7 @@ mod facts;
 mod hosted;
 mod profile;
 mod protocol;
+mod rewritten;
 
 use larder_core::Repository;
 
@@ -17,6 +18,7 @@ pub use facts::{Naming, PathFacts, Role};
 pub use hosted::{Hosted, UploadHead};
 pub use profile::Profile;
 pub use protocol::{ErrorBody, Held, Protocol, standard_error_body};
+pub use rewritten::{Pieces, Rewritten};
 
 use crate::{Operation, RequestParts};
 

@@ -30,9 +30,9 @@ use larder_core::{BuiltIn, Repository};
 
 use crate::generic::{file, subject};
 use crate::{
-    Claim, Derived, Document, DocumentFormat, Form, Format, Links, Malformed, MergeFault,
-    MergeMember, Merged, Meter, Naming, NamingDocuments, Operation, PathFacts, Profile, Protocol,
-    Read, RequestParts, SourceBase, SourceSpec,
+    Claim, Document, DocumentFormat, Form, Format, Links, Malformed, MergeFault, MergeMember,
+    Merged, Meter, Naming, NamingDocuments, Operation, PathFacts, Pieces, Profile, Protocol, Read,
+    RequestParts, Rewritten, SourceBase, SourceSpec,
 };
 
 /// Helm chart repositories.
@@ -113,15 +113,15 @@ impl DocumentFormat for Helm {
         rewrite::claims(document, links, sink)
     }
 
-    fn derive(
+    fn rewrite<'d>(
         &self,
-        document: &Document<'_>,
+        document: &Document<'d>,
         form: &'static str,
         links: &Links<'_>,
-    ) -> Result<Derived, Malformed> {
+    ) -> Result<Rewritten<'d>, Malformed> {
         match form {
-            INDEX => rewrite::derive(document, links).map(|body| Derived {
-                body,
+            INDEX => rewrite::rewrite(document, links).map(|body| Rewritten {
+                body: Pieces::spliced(body),
                 content_type: "application/yaml",
             }),
             _ => Err(Malformed(format!("a Helm index has no form {form:?}"))),

@@ -13,7 +13,10 @@ use crate::{Claim, Document, Links, Malformed};
 
 /// The index with every chart URL replaced: by a link to larder, or by the URL itself where that may not be carried. A relative one that
 /// stayed would lead to another chart, or into another repository, of larder's.
-pub(super) fn derive(document: &Document<'_>, links: &Links<'_>) -> Result<Vec<u8>, Malformed> {
+pub(super) fn rewrite<'d>(
+    document: &Document<'d>,
+    links: &Links<'_>,
+) -> Result<Splicer<'d>, Malformed> {
     let resolver = Resolver::new(document, links);
     let (text, index) = index::of(document, links.meter())?;
     let mut splicer = Splicer::new(document.body);
@@ -35,7 +38,7 @@ pub(super) fn derive(document: &Document<'_>, links: &Links<'_>) -> Result<Vec<u
         }
     }
     links.end()?;
-    Ok(splicer.finish())
+    Ok(splicer)
 }
 
 /// What the index says of the charts: a claim for each time it names one.

@@ -3,18 +3,23 @@
 use super::document::{Sink, read_any, read_manifest, read_packument};
 use super::json::Text;
 use super::name::{PackageName, is_version};
-use crate::{Malformed, Meter};
+use super::places::Places;
+use crate::{Document, Malformed, Meter};
 
 /// A packument names its package, and has `versions` unless the package was unpublished. Of that the full form says so in `time`, which
-/// the abbreviated one has not got.
+/// the abbreviated one has not got. Where its tarballs stand is kept for what is derived from it.
 pub(super) fn check_packument(
-    body: &[u8],
+    document: &Document<'_>,
     package: PackageName<'_>,
     abbreviated: bool,
     meter: &Meter,
 ) -> Result<(), Malformed> {
     let mut seen = Seen::default();
-    read_packument(body, meter, &mut seen)?;
+    read_packument(document.body, meter, &mut seen)?;
+    let places = std::mem::take(&mut seen.places).complete();
+    if let (Some(memo), Some(places)) = (document.memo, places) {
+        memo.keep(places);
+    }
     check_name(seen.name, package)?;
     match seen.versions {
         Some(true) => Ok(()),
@@ -76,6 +81,9 @@ struct Seen<'a> {
     version: Option<Text<'a>>,
     versions: Option<bool>,
     unpublished: bool,
+    /// The key of `versions` that is read.
+    at: Option<Text<'a>>,
+    places: Places,
 }
 
 impl<'a> Sink<'a> for Seen<'a> {
@@ -88,6 +96,14 @@ impl<'a> Sink<'a> for Seen<'a> {
     fn versions(&mut self, is_object: bool) {
         self.versions = Some(is_object);
     }
+    fn version(&mut self, key: Text<'a>) {
+        self.at = Some(key);
+    }
+    fn tarball(&mut self, url: Option<Text<'a>>) {
+        if let (Some(version), Some(url)) = (self.at, url) {
+            self.places.put(version, url);
+        }
+    }
     fn time(&mut self) {
         self.unpublished = false;
     }
@@ -98,11 +114,12 @@ impl<'a> Sink<'a> for Seen<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::{document, root};
     use super::*;
 
     fn packument(body: &str, package: &str) -> Result<(), String> {
         check_packument(
-            body.as_bytes(),
+            &document(body.as_bytes(), &root(), None),
             PackageName::parse(package).unwrap(),
             false,
             &Meter::default(),
@@ -192,7 +209,7 @@ mod tests {
     fn the_abbreviated_form_of_an_unpublished_package_has_no_versions() {
         let check = |body: &str| {
             check_packument(
-                body.as_bytes(),
+                &document(body.as_bytes(), &root(), None),
                 PackageName::parse("x").unwrap(),
                 true,
                 &Meter::default(),

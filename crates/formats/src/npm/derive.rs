@@ -1,37 +1,37 @@
 //! Tarball links that lead back to larder; every other byte stays as the upstream sent it.
 
-use url::Url;
-
 use super::document::{Sink, read_manifest, read_packument};
 use super::json::Text;
 use super::name::PackageName;
+use super::places::Places;
 use super::tarball::{Tarballs, Unplaced};
 use crate::splice::{Splicer, json_escape_into};
-use crate::{Links, Malformed};
+use crate::{Document, Links, Malformed};
 
 /// A packument with `versions.*.dist.tarball` replaced, wherever that occurs: of duplicate keys some clients read the first.
-pub(super) fn rewrite_packument(
-    body: &[u8],
-    url: &Url,
+pub(super) fn rewrite_packument<'d>(
+    document: &Document<'d>,
     package: PackageName<'_>,
     links: &Links<'_>,
-) -> Result<Vec<u8>, Malformed> {
-    let mut rewriter = Rewriter::new(body, url, package, links, None);
-    read_packument(body, links.meter(), &mut rewriter)?;
+) -> Result<Splicer<'d>, Malformed> {
+    let mut rewriter = Rewriter::new(document, package, links, None);
+    match document.memo.and_then(|memo| memo.get::<Places>()) {
+        Some(places) => places.tell(document.body, links.meter(), &mut rewriter)?,
+        None => read_packument(document.body, links.meter(), &mut rewriter)?,
+    }
     rewriter.finish()
 }
 
 /// A manifest with `dist.tarball` replaced. Its `version` may stand behind `dist`, so it is read first.
-pub(super) fn rewrite_manifest(
-    body: &[u8],
-    url: &Url,
+pub(super) fn rewrite_manifest<'d>(
+    document: &Document<'d>,
     package: PackageName<'_>,
     links: &Links<'_>,
-) -> Result<Vec<u8>, Malformed> {
+) -> Result<Splicer<'d>, Malformed> {
     let mut version = VersionOf(None);
-    read_manifest(body, &mut version)?;
-    let mut rewriter = Rewriter::new(body, url, package, links, version.0);
-    read_manifest(body, &mut rewriter)?;
+    read_manifest(document.body, &mut version)?;
+    let mut rewriter = Rewriter::new(document, package, links, version.0);
+    read_manifest(document.body, &mut rewriter)?;
     rewriter.finish()
 }
 
@@ -45,24 +45,26 @@ struct Rewriter<'a, 'l> {
 
 impl<'a, 'l> Rewriter<'a, 'l> {
     fn new(
-        body: &'a [u8],
-        url: &'l Url,
+        document: &Document<'a>,
         package: PackageName<'l>,
         links: &'l Links<'l>,
         version: Option<Text<'a>>,
-    ) -> Self {
-        links.begin(body.len());
+    ) -> Self
+    where
+        'a: 'l,
+    {
+        links.begin(document.body.len());
         Self {
             links,
-            tarballs: Tarballs::new(package, links, url),
-            splicer: Splicer::new(body),
+            tarballs: Tarballs::new(package, links, document.url),
+            splicer: Splicer::new(document.body),
             version,
         }
     }
 
-    fn finish(self) -> Result<Vec<u8>, Malformed> {
+    fn finish(self) -> Result<Splicer<'a>, Malformed> {
         self.links.end()?;
-        Ok(self.splicer.finish())
+        Ok(self.splicer)
     }
 }
 
@@ -111,37 +113,47 @@ impl<'a> Sink<'a> for VersionOf<'a> {
 mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
+    use url::Url;
 
-    use super::super::fixture::{PUBLIC, ROOT, links, remote};
+    use super::super::check::check_packument;
+    use super::super::fixture::{PUBLIC, ROOT, document, links, remote};
     use super::*;
+    use crate::{Memo, Meter};
 
     /// Where the document of a package is.
     fn url(package: &str) -> Url {
         Url::parse(ROOT).unwrap().join(package).unwrap()
     }
 
+    /// Rewritten by itself, and after a check that has found where things stand: that must not make a difference.
     fn packument(body: &str, package: &str) -> String {
-        let repository = remote(ROOT);
-        let out = rewrite_packument(
-            body.as_bytes(),
-            &url(package),
-            PackageName::parse(package).unwrap(),
-            &links(&repository),
-        )
-        .unwrap();
-        String::from_utf8(out).unwrap()
+        let (repository, url) = (remote(ROOT), url(package));
+        let name = PackageName::parse(package).unwrap();
+        let rewrite = |memo| {
+            let document = document(body.as_bytes(), &url, memo);
+            if memo.is_some() {
+                // Whether it is accepted is another matter.
+                let _ = check_packument(&document, name, false, &Meter::default());
+            }
+            let out = rewrite_packument(&document, name, &links(&repository)).unwrap();
+            String::from_utf8(out.finish()).unwrap()
+        };
+        let memo = Memo::default();
+        let (alone, checked) = (rewrite(None), rewrite(Some(&memo)));
+        assert!(memo.get::<Places>().is_some());
+        assert_eq!(alone, checked);
+        alone
     }
 
     fn manifest(body: &str, package: &str) -> String {
         let repository = remote(ROOT);
         let out = rewrite_manifest(
-            body.as_bytes(),
-            &url(package),
+            &document(body.as_bytes(), &url(package), None),
             PackageName::parse(package).unwrap(),
             &links(&repository),
         )
         .unwrap();
-        String::from_utf8(out).unwrap()
+        String::from_utf8(out.finish()).unwrap()
     }
 
     #[test]
@@ -252,8 +264,10 @@ mod tests {
             b"{\"a\":\"\xff\"}",
             b"\xef\xbb\xbf{}",
         ] {
-            assert!(rewrite_packument(body, &url("n"), name, &links).is_err());
-            assert!(rewrite_manifest(body, &url("n"), name, &links).is_err());
+            let url = url("n");
+            let document = document(body, &url, None);
+            assert!(rewrite_packument(&document, name, &links).is_err());
+            assert!(rewrite_manifest(&document, name, &links).is_err());
         }
     }
 
@@ -346,11 +360,13 @@ mod tests {
             let repository = remote(ROOT);
             let links = links(&repository);
             let name = PackageName::parse("@babel/helper").unwrap();
-            let _ = rewrite_packument(&body, &url("n"), name, &links);
+            let url = url("n");
+            let _ = rewrite_packument(&document(&body, &url, None), name, &links);
             let whole = include_bytes!("testdata/full.json");
             let cut = cut.min(whole.len() - 2);
-            prop_assert!(rewrite_packument(&whole[..cut], &url("n"), name, &links).is_err());
-            prop_assert!(rewrite_manifest(&whole[..cut], &url("n"), name, &links).is_err());
+            let cut = document(&whole[..cut], &url, None);
+            prop_assert!(rewrite_packument(&cut, name, &links).is_err());
+            prop_assert!(rewrite_manifest(&cut, name, &links).is_err());
         }
     }
 }

@@ -46,6 +46,34 @@ impl<'a> Text<'a> {
     pub(super) fn range(&self) -> Range<usize> {
         self.start..self.start + self.raw.len()
     }
+
+    /// Where it stands; `None` beyond the first 4 GiB.
+    pub(super) fn spelling(&self) -> Option<Spelling> {
+        Some(Spelling {
+            start: u32::try_from(self.start).ok()?,
+            length: u32::try_from(self.raw.len()).ok()?,
+        })
+    }
+}
+
+/// Where a [`Text`] stands in its document, without that.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spelling {
+    start: u32,
+    length: u32,
+}
+
+impl Spelling {
+    /// The text in its document; `None` if `body` is another.
+    pub(super) fn of(self, body: &[u8]) -> Option<Text<'_>> {
+        let start = self.start as usize;
+        let raw = body.get(start..start + self.length as usize)?;
+        Some(Text {
+            raw: std::str::from_utf8(raw).ok()?,
+            start,
+            escaped: memchr::memchr(b'\\', raw).is_some(),
+        })
+    }
 }
 
 /// A place in a document. Every method starts at a value or a separator, with any white space before it.

@@ -6,6 +6,7 @@
 //! | `request`, `accept` | what a request asks for |
 //! | `json`, `document` | where things stand in a document, in one pass and without building a tree |
 //! | `check`, `claims`, `derive` | what is done with that |
+//! | `places` | where the tarballs stand, for what is derived from bytes that were checked |
 //! | `tarball` | which links lead through larder, and where to |
 //!
 //! Publishing, virtual repositories and taking young versions out of packuments are not known here.
@@ -20,14 +21,15 @@ mod fixture;
 mod json;
 mod name;
 mod path;
+mod places;
 mod request;
 mod tarball;
 
 use larder_core::{BuiltIn, DigestAlgorithm, PathRules, Repository};
 
 use crate::{
-    Claim, Derived, Document, DocumentFormat, Format, Links, Malformed, Meter, Naming,
-    NamingDocuments, Operation, PathFacts, Profile, Protocol, RequestParts, SourceSpec,
+    Claim, Document, DocumentFormat, Format, Links, Malformed, Meter, Naming, NamingDocuments,
+    Operation, PathFacts, Pieces, Profile, Protocol, RequestParts, Rewritten, SourceSpec,
 };
 use path::{Route, is_tarball};
 
@@ -123,7 +125,7 @@ impl DocumentFormat for Npm {
     ) -> Result<(), Malformed> {
         match Route::parse(document.key_path) {
             Ok(Route::Packument(package)) => check::check_packument(
-                document.body,
+                document,
                 package,
                 document.variant == request::ABBREVIATED,
                 meter,
@@ -152,18 +154,18 @@ impl DocumentFormat for Npm {
         }
     }
 
-    fn derive(
+    fn rewrite<'d>(
         &self,
-        document: &Document<'_>,
+        document: &Document<'d>,
         form: &'static str,
         links: &Links<'_>,
-    ) -> Result<Derived, Malformed> {
+    ) -> Result<Rewritten<'d>, Malformed> {
         let body = match (Route::parse(document.key_path), form) {
             (Ok(Route::Packument(package)), request::FORM_PACKUMENT) => {
-                derive::rewrite_packument(document.body, document.url, package, links)?
+                derive::rewrite_packument(document, package, links)?
             }
             (Ok(Route::Manifest(package, _)), request::FORM_VERSION) => {
-                derive::rewrite_manifest(document.body, document.url, package, links)?
+                derive::rewrite_manifest(document, package, links)?
             }
             _ => {
                 return Err(Malformed(format!(
@@ -174,8 +176,8 @@ impl DocumentFormat for Npm {
         };
         let is_abbreviated = document.variant == request::ABBREVIATED
             && accept::is_abbreviated(document.content_type);
-        Ok(Derived {
-            body,
+        Ok(Rewritten {
+            body: Pieces::spliced(body),
             content_type: if is_abbreviated {
                 accept::ABBREVIATED
             } else {
@@ -194,6 +196,7 @@ mod tests {
 
     use super::fixture::{PUBLIC, ROOT, links, remote};
     use super::*;
+    use crate::Derived;
     use crate::testing::named_by;
 
     fn derive(

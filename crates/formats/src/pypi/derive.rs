@@ -18,53 +18,60 @@ use super::target::{Resolver, Target, fragment_digests, split_fragment};
 use super::{names, simple_html, simple_json};
 use crate::links::{NotCarried, percent_decode};
 use crate::splice::{Splicer, json_escape_into};
-use crate::{Derived, Document, Links, Malformed};
+use crate::{Document, Links, Malformed, Pieces, Rewritten};
 
 /// Makes `form` of a document.
-pub(super) fn derive(
-    document: &Document<'_>,
+pub(super) fn rewrite<'d>(
+    document: &Document<'d>,
     form: &str,
     links: &Links<'_>,
-) -> Result<Derived, Malformed> {
+) -> Result<Rewritten<'d>, Malformed> {
     let content_type = negotiate::content_type(form)
         .ok_or_else(|| Malformed(format!("a simple page has no form {form:?}")))?;
     let subject = subject(document.key_path)?;
     links.begin(document.body.len());
     let wants_json = form == negotiate::JSON;
-    let mut body = match (syntax(document)?, subject) {
+    let body: Pieces<'d> = match (syntax(document)?, subject) {
         (Syntax::Json, Subject::Project(project)) => {
             let text = utf8(document.body)?;
             let resolver = Resolver::new(links, document.url, None);
             if wants_json {
-                json_of_json(text, project, &resolver, links)?
+                Pieces::spliced(json_of_json(text, project, &resolver, links)?)
             } else {
-                html_of_json(text, project, &resolver, links)?
+                anew(html_of_json(text, project, &resolver, links)?)
             }
         }
         (Syntax::Html, Subject::Project(project)) => {
             let html = lossy(document.body);
             let base = simple_html::base(&html)?;
             let resolver = Resolver::new(links, document.url, base.as_deref());
-            if wants_json {
+            anew(if wants_json {
                 json_of_html(&html, project, &resolver, links)?
             } else {
                 html_of_html(&html, project, &resolver, links)?
-            }
+            })
         }
         (Syntax::Json, Subject::List) => {
             let text = utf8(document.body)?;
-            if wants_json {
+            anew(if wants_json {
                 json_list_of_json(text, links)?
             } else {
                 html_list_of_json(text, links)?
-            }
+            })
         }
-        (Syntax::Html, Subject::List) => list_of_html(&lossy(document.body), wants_json, links)?,
+        (Syntax::Html, Subject::List) => {
+            anew(list_of_html(&lossy(document.body), wants_json, links)?)
+        }
     };
     links.end()?;
+    Ok(Rewritten { body, content_type })
+}
+
+/// What was written anew.
+fn anew<'d>(mut body: Vec<u8>) -> Pieces<'d> {
     // Room was made for the largest result; what is kept should not hold more than it needs.
     body.shrink_to_fit();
-    Ok(Derived { body, content_type })
+    body.into()
 }
 
 /// The text of a JSON document.
@@ -113,12 +120,12 @@ pub(super) fn target_of_anchor<'v>(
     (!planted).then_some(target)
 }
 
-fn json_of_json(
-    text: &str,
+fn json_of_json<'d>(
+    text: &'d str,
     project: &str,
     resolver: &Resolver<'_>,
     links: &Links<'_>,
-) -> Result<Vec<u8>, Malformed> {
+) -> Result<Splicer<'d>, Malformed> {
     let (body, dropped) = splice(text, project, resolver, links, None)?;
     if !dropped {
         return Ok(body);
@@ -130,13 +137,13 @@ fn json_of_json(
 }
 
 /// The text with other links, and whether files had to be dropped; they are cut out if `elements` says where they are.
-fn splice(
-    text: &str,
+fn splice<'d>(
+    text: &'d str,
     project: &str,
     resolver: &Resolver<'_>,
     links: &Links<'_>,
     elements: Option<&[Range<usize>]>,
-) -> Result<(Vec<u8>, bool), Malformed> {
+) -> Result<(Splicer<'d>, bool), Malformed> {
     let mut splicer = Splicer::new(text.as_bytes());
     let mut index = 0;
     let mut kept = false;
@@ -153,7 +160,7 @@ fn splice(
         }
         index += 1;
     })?;
-    Ok((splicer.finish(), dropped))
+    Ok((splicer, dropped))
 }
 
 /// What to cut out so that element `index` and one comma go: from the end of the element before if one stays there, else

@@ -23,8 +23,8 @@ mod tests;
 use larder_core::Repository;
 
 use crate::{
-    Claim, Derived, Document, DocumentFormat, Format, Links, Malformed, Meter, NamingDocuments,
-    Operation, PathFacts, Profile, Protocol, RequestParts, SourceSpec,
+    Claim, Document, DocumentFormat, Format, Links, Malformed, Meter, NamingDocuments, Operation,
+    PathFacts, Profile, Protocol, RequestParts, Rewritten, SourceSpec,
 };
 
 /// Python package indexes.
@@ -85,12 +85,12 @@ impl DocumentFormat for Pypi {
         claims::claims(document, links, sink)
     }
 
-    fn derive(
+    fn rewrite<'d>(
         &self,
-        document: &Document<'_>,
+        document: &Document<'d>,
         form: &'static str,
         links: &Links<'_>,
-    ) -> Result<Derived, Malformed> {
-        derive::derive(document, form, links)
+    ) -> Result<Rewritten<'d>, Malformed> {
+        derive::rewrite(document, form, links)
     }
 }

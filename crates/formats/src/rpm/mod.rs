@@ -24,9 +24,9 @@ use larder_core::{ArtifactPath, Repository};
 use crate::generic::file;
 use crate::links::{MAX_URL, percent_decode, server_of};
 use crate::{
-    Claim, Companion, Derived, Document, DocumentFormat, Form, Format, Generation, Links,
-    Malformed, Meter, NamingDocuments, Operation, PathFacts, Profile, Protocol, Read, RequestParts,
-    Role, SourceSpec,
+    Claim, Companion, Document, DocumentFormat, Form, Format, Generation, Links, Malformed, Meter,
+    NamingDocuments, Operation, PathFacts, Profile, Protocol, Read, RequestParts, Rewritten, Role,
+    SourceSpec,
 };
 
 /// RPM repositories, for dnf, yum and zypper.
@@ -150,13 +150,13 @@ impl DocumentFormat for Rpm {
         }
     }
 
-    fn derive(
+    fn rewrite<'d>(
         &self,
-        document: &Document<'_>,
+        document: &Document<'d>,
         form: &'static str,
         links: &Links<'_>,
-    ) -> Result<Derived, Malformed> {
-        metalink::derive(document, form, links)
+    ) -> Result<Rewritten<'d>, Malformed> {
+        metalink::derive(document, form, links).map(Rewritten::from)
     }
 }
 

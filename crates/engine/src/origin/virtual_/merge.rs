@@ -310,6 +310,7 @@ pub(super) async fn make(
         };
         let (body, content_type) = merge(&of, &inputs, form, &unusable)
             .map_err(|error| malformed(first.document.wanted(), &error))?;
+        let body = body.into();
         Ok(of.documents.made(body, content_type, marking.as_ref()))
     });
     merged.await?

@@ -7,11 +7,66 @@ use crate::helm::scan::{Span, Style};
 /// Keys may not be longer than this (YAML 1.2 section 7.4.2 says 1,024 characters).
 const MAX_KEY: usize = 1000;
 
-/// The offset of the first byte in `at..end` that is no space.
-pub(super) fn skip_spaces(text: &[u8], at: usize, end: usize) -> usize {
-    text.get(at..end)
-        .and_then(|rest| rest.iter().position(|&b| b != b' '))
-        .map_or(end, |spaces| at + spaces)
+/// From this length on a search is left to `memchr`, which takes a while to begin and is the faster then.
+const LONG: usize = 64;
+/// Each byte of a word.
+const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// Eight bytes of the text; `None` where there are not so many left.
+#[inline]
+fn word(text: &[u8], at: usize) -> Option<u64> {
+    let bytes = text.get(at..)?.first_chunk::<8>()?;
+    Some(u64::from_le_bytes(*bytes))
+}
+
+/// The lowest bit that is set belongs to the first byte of `word` that is `byte`; 0 if none is. (Borrows can set bits above it, never
+/// below.)
+#[inline]
+fn equal(word: u64, byte: u8) -> u64 {
+    let zero = word ^ (ONES * u64::from(byte));
+    zero.wrapping_sub(ONES) & !zero & (ONES << 7)
+}
+
+/// The offset of the first byte in `at..end` that is no space. Lines are short, and mostly words of eight bytes do.
+#[inline]
+pub(super) fn skip_spaces(text: &[u8], mut at: usize, end: usize) -> usize {
+    while at < end {
+        let Some(word) = word(text, at) else {
+            let rest = text.get(at..end).unwrap_or_default();
+            let spaces = rest.iter().position(|&b| b != b' ');
+            return spaces.map_or(end, |spaces| at + spaces);
+        };
+        let other = word ^ (ONES * u64::from(b' '));
+        if other != 0 {
+            return end.min(at + (other.trailing_zeros() / 8) as usize);
+        }
+        at += 8;
+    }
+    end
+}
+
+/// The offset of the first colon or number sign in `at..end`.
+#[inline]
+fn colon_or_sign(text: &[u8], mut at: usize, end: usize) -> Option<usize> {
+    if end.checked_sub(at)? >= LONG {
+        return memchr2(b':', b'#', text.get(at..end)?).map(|found| at + found);
+    }
+    while at < end {
+        let Some(word) = word(text, at) else {
+            let rest = text.get(at..end)?;
+            return rest
+                .iter()
+                .position(|b| matches!(b, b':' | b'#'))
+                .map(|found| at + found);
+        };
+        let hit = equal(word, b':') | equal(word, b'#');
+        if hit != 0 {
+            let found = at + (hit.trailing_zeros() / 8) as usize;
+            return (found < end).then_some(found);
+        }
+        at += 8;
+    }
+    None
 }
 
 /// Whether a sequence item starts at `at`.
@@ -50,24 +105,23 @@ pub(super) fn key_end(text: &[u8], at: usize, end: usize) -> Option<Option<(Span
             None
         }
         _ => {
-            let line = text.get(at..end)?;
-            // Keys are short: a loop over bytes finds their end sooner than a call that is made for long texts.
-            let mut before = b'x';
-            for (length, &byte) in line.iter().enumerate() {
-                match byte {
-                    b':' => match line.get(length + 1) {
-                        None | Some(b' ') => {
-                            let key = Span::new(at..at + length, Style::Plain);
-                            return (length <= MAX_KEY && !is_blank(before))
-                                .then(|| Some((key, at + length + 1)));
-                        }
-                        Some(b'\t') => return None,
-                        Some(_) => {}
-                    },
-                    b'#' if is_blank(before) => return Some(None),
-                    _ => {}
+            let line = text.get(..end)?;
+            let mut from = at;
+            while let Some(found) = colon_or_sign(text, from, end) {
+                let is_after_blank =
+                    found > at && line.get(found - 1).copied().is_some_and(is_blank);
+                match (line.get(found)?, line.get(found + 1)) {
+                    (b'#', _) if is_after_blank => return Some(None),
+                    (b'#', _) => {}
+                    (_, None | Some(b' ')) => {
+                        let key = Span::new(at..found, Style::Plain);
+                        return (found - at <= MAX_KEY && !is_after_blank)
+                            .then(|| Some((key, found + 1)));
+                    }
+                    (_, Some(b'\t')) => return None,
+                    (_, Some(_)) => {}
                 }
-                before = byte;
+                from = found + 1;
             }
             Some(None)
         }
@@ -83,14 +137,8 @@ pub(super) fn plain_end(text: &[u8], at: usize, end: usize) -> Option<(usize, bo
     let line = text.get(at..end)?;
     let mut from = 0;
     loop {
-        let rest = line.get(from..)?;
-        let special = |b: &u8| matches!(b, b':' | b'#');
-        let found = if rest.len() < 32 {
-            rest.iter().position(special)
-        } else {
-            memchr2(b':', b'#', rest)
-        };
-        let Some(found) = found.map(|offset| from + offset) else {
+        let found = colon_or_sign(text, at + from, end);
+        let Some(found) = found.map(|found| found - at) else {
             return Some((trimmed(line) + at, false));
         };
         let before = found
@@ -179,4 +227,29 @@ fn trimmed(text: &[u8]) -> usize {
     text.iter()
         .rposition(|b| !is_blank(*b))
         .map_or(0, |last| last + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn words_of_bytes_find_what_bytes_do(
+            text in prop::collection::vec(prop_oneof![
+                Just(b' '), Just(b':'), Just(b'#'), Just(b'!'), Just(b'\n'), Just(b'"'), any::<u8>()
+            ], 0..100),
+            one in 0_usize..100,
+            other in 0_usize..100,
+        ) {
+            let (at, end) = (one.min(other).min(text.len()), one.max(other).min(text.len()));
+            let first = |wanted: &dyn Fn(u8) -> bool| {
+                text[at..end].iter().position(|b| wanted(*b)).map(|found| at + found)
+            };
+            prop_assert_eq!(skip_spaces(&text, at, end), first(&|b| b != b' ').unwrap_or(end));
+            prop_assert_eq!(colon_or_sign(&text, at, end), first(&|b| matches!(b, b':' | b'#')));
+        }
+    }
 }
