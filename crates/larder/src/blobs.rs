@@ -96,7 +96,7 @@ async fn refuse_files(
         return Ok(());
     }
     Err(format!(
-        "the data directory {} holds blobs as files, and with `s3` they would not be found: unset MINIO_ENDPOINT (`s3.endpoint`), use another data directory, or, if nothing was uploaded to this larder, move {} away",
+        "the data directory {} holds blobs as files, and with `s3` they would not be found: run `larder migrate --to backends` with this configuration, which copies them, and then move {} away; or unset MINIO_ENDPOINT (`s3.endpoint`), or use another data directory",
         directory.display(),
         directory.join("blobs").display()
     )
@@ -104,7 +104,7 @@ async fn refuse_files(
 }
 
 /// With the innermost cause, which says most.
-fn explained(error: &StorageError) -> String {
+pub(crate) fn explained(error: &StorageError) -> String {
     let mut cause: &dyn Error = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

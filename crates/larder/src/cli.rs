@@ -1,11 +1,11 @@
-//! The command line: `larder [serve]`, `larder check` and `larder config default`.
+//! The command line: `larder [serve]`, `larder check`, `larder config default`, `larder migrate`, `larder du` and `larder ls`.
 //!
 //! Knows flags. Environment variables are read with the configuration, so that precedence stands in one place.
 
 use std::io::Write;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Diagnostic, Environment, Sources};
 use crate::remote_commands::{DuFlags, LsFlags, RemoteCommand};
@@ -14,8 +14,9 @@ use crate::remote_commands::{DuFlags, LsFlags, RemoteCommand};
 const EXIT_CODES: &str = "\
 Exit status:
   0  all is well: larder was asked to stop and did, or `check` found nothing that would keep it from starting
-  1  larder cannot start or go on; `check` found why it would not start; `du` or `ls` got no answer, or a refusal
-  2  the command line itself is wrong: an unknown flag, command or argument";
+  1  larder cannot start or go on; `check` found why it would not start; `du` or `ls` got no answer, or a refusal; the copy that
+     `migrate` was to make is not complete and verified, or something damaged was left out of it
+  2  the command line itself is wrong: an unknown flag, command or argument; `migrate` has nothing to copy to or from";
 
 /// A caching artifact proxy and registry.
 #[derive(Debug, Parser)]
@@ -44,6 +45,77 @@ enum Command {
     /// Shows what a running larder holds.
     #[command(after_help = EXIT_CODES)]
     Ls(LsFlags),
+    /// Copies what larder holds to the backends that the configuration names, or back into the data directory, and verifies the copy.
+    #[command(after_help = EXIT_CODES)]
+    Migrate(MigrateArguments),
+}
+
+/// Where a migration leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MigrateTo {
+    /// PostgreSQL (DBHOST) and the S3 store (MINIO_ENDPOINT), or the one of them that is configured
+    Backends,
+    /// SQLite and files in the data directory
+    Embedded,
+}
+
+/// What of it, where not everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MigrateOnly {
+    /// The database alone
+    Database,
+    /// The blobs alone
+    Blobs,
+}
+
+/// How a copy is verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MigrateVerify {
+    /// All rows are compared; all blobs are there, with their lengths
+    Sizes,
+    /// And the bytes of all blobs are read again and compared with their digests
+    Full,
+}
+
+/// What `larder migrate` does beside the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
+pub struct MigrateFlags {
+    /// Where to copy what is held
+    #[arg(long, value_name = "WHERE")]
+    pub to: MigrateTo,
+    /// Copy this only [default: what the configuration names]
+    #[arg(long, value_name = "WHAT")]
+    pub only: Option<MigrateOnly>,
+    /// Say what would be copied, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How the copy is verified
+    #[arg(long, value_name = "HOW", default_value = "sizes")]
+    pub verify: MigrateVerify,
+    /// Go on although other sessions use the PostgreSQL database that is copied from
+    #[arg(long)]
+    pub yes: bool,
+    /// Print the summary as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+struct MigrateArguments {
+    #[command(flatten)]
+    flags: MigrateFlags,
+    /// Configuration file, or directory of *.yaml files [env: CONFIG_PATH] [default: built-in repositories]
+    #[arg(short, long, value_name = "PATH")]
+    config: Option<PathBuf>,
+    /// Where files and the database are, or shall be [env: LARDER_DATA_DIR] [default: $XDG_DATA_HOME/larder or ~/.local/share/larder]
+    #[arg(long, value_name = "PATH")]
+    data_dir: Option<PathBuf>,
+    /// What is logged [env: LARDER_LOG] [default: info]
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// The form of log lines: json or text [env: LARDER_LOG_FORMAT] [default: text on a terminal, else json]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -98,6 +170,8 @@ pub enum Action {
     PrintDefault,
     /// Ask a running larder.
     Ask(RemoteCommand, Environment),
+    /// Copy what is held to other stores.
+    Migrate(MigrateFlags, Sources),
 }
 
 impl Cli {
@@ -124,6 +198,17 @@ impl Cli {
             Some(Command::Config(ConfigCommand::Default)) => Action::PrintDefault,
             Some(Command::Du(flags)) => Action::Ask(RemoteCommand::Du(flags), asked),
             Some(Command::Ls(flags)) => Action::Ask(RemoteCommand::Ls(flags), asked),
+            Some(Command::Migrate(arguments)) => Action::Migrate(
+                arguments.flags,
+                Sources {
+                    config: arguments.config,
+                    data_dir: arguments.data_dir,
+                    log: arguments.log,
+                    log_format: arguments.log_format,
+                    environment: asked,
+                    ..Sources::default()
+                },
+            ),
         }
     }
 }

@@ -7,6 +7,7 @@ mod check;
 mod cluster;
 mod descriptors;
 mod metadata;
+mod migrate;
 mod prepare;
 mod reload;
 mod stop;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
                 &mut err,
             ))
         }
+        Action::Migrate(flags, sources) => migrate::run(flags, &sources),
         Action::Serve(sources) => serve(sources),
     }
 }
@@ -65,6 +67,9 @@ fn serve(sources: Sources) -> ExitCode {
         }
     };
     log_warnings(&settings);
+    if let Err(error) = migrate::refuse_unfinished_files(&settings) {
+        return fail(&error);
+    }
     match wire::run(settings, sources) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error.to_string()),

@@ -20,7 +20,7 @@ const TELL_EVERY: Duration = Duration::from_secs(30);
 /// The file by which a data directory is known, where the database on a server names its files.
 const IDENTITY: &str = "larder.id";
 /// Under this name the database keeps whose files it names.
-const OWNER: &str = "files";
+pub(crate) const OWNER: &str = "files";
 
 /// The open database, and the key that signs links to other hosts: made once, kept in the database.
 pub(crate) type Metadata = (MetadataStore, LinkKey);
@@ -42,14 +42,18 @@ pub(crate) async fn on_server(
 }
 
 /// Where the files are that a database names, and what tells that place from others.
-struct Files {
-    identity: Vec<u8>,
+pub(crate) struct Files {
+    pub(crate) identity: Vec<u8>,
     /// For users.
-    place: String,
+    pub(crate) place: String,
 }
 
 impl Files {
-    fn of(settings: &Settings) -> Result<Self, Box<dyn Error>> {
+    /// Those of the store that the settings name. Makes the identity of a data directory that has none yet.
+    ///
+    /// # Errors
+    /// The data directory cannot be written.
+    pub(crate) fn of(settings: &Settings) -> Result<Self, Box<dyn Error>> {
         let directory = &settings.data_dir;
         Ok(match &settings.s3 {
             // One store may be reached under several addresses.
@@ -127,6 +131,7 @@ async fn try_to_connect(options: &PostgresOptions, files: &Files) -> Result<Meta
         );
         return Err(Trouble::ForGood(message.into()));
     }
+    take_over(&metadata).await?;
     let candidate = random().map_err(Trouble::ForGood)?;
     let stored = metadata.secret_bytes("link_key", &candidate).await?;
     Ok((metadata, key_of(&stored).map_err(Trouble::ForGood)?))
@@ -164,8 +169,29 @@ pub(crate) fn random() -> Result<[u8; 32], Box<dyn Error>> {
 /// # Errors
 /// The database does not take or give it.
 pub(crate) async fn link_key(metadata: &MetadataStore) -> Result<LinkKey, Box<dyn Error>> {
+    take_over(metadata).await.map_err(|trouble| match trouble {
+        Trouble::Away(why) => why.into(),
+        Trouble::ForGood(error) => error,
+    })?;
     let stored = metadata.secret_bytes("link_key", &random()?).await?;
     key_of(&stored)
+}
+
+/// A database that `larder migrate` has made is taken into use when it is complete: from now on it is the one that is written, and no
+/// migration overwrites it any more. One that is not complete would seem to have lost what was uploaded.
+async fn take_over(metadata: &MetadataStore) -> Result<(), Trouble> {
+    match metadata.migration().await? {
+        None => Ok(()),
+        Some(copy) if copy.is_done => Ok(metadata.end_migration().await?),
+        Some(copy) => {
+            let message = format!(
+                "the metadata database is the unfinished copy of {}: run `larder migrate` again, as it was run, until it says that the \
+                 copy is complete, and start larder then",
+                copy.from
+            );
+            Err(Trouble::ForGood(message.into()))
+        }
+    }
 }
 
 fn key_of(stored: &[u8]) -> Result<LinkKey, Box<dyn Error>> {

@@ -26,7 +26,7 @@ use crate::descriptors::Shares;
 use crate::metadata;
 use crate::wire::{server_settings, tls_files, wanted_shares};
 
-const DATABASE: &str = "larder.sqlite";
+pub(crate) const DATABASE: &str = "larder.sqlite";
 const LOCK: &str = "larder.lock";
 /// A certificate that expires within this time is worth a warning.
 const SOON: Duration = Duration::from_hours(30 * 24);
@@ -125,7 +125,11 @@ impl Findings {
     }
 }
 
-fn make_directory(directory: &Path) -> Result<(), String> {
+/// Makes the data directory, if it is not there.
+///
+/// # Errors
+/// Why it cannot be made, for the operator.
+pub(crate) fn make_directory(directory: &Path) -> Result<(), String> {
     std::fs::create_dir_all(directory).map_err(|error| {
         let leads_nowhere = directory.is_symlink() && !directory.exists();
         let why = if leads_nowhere {

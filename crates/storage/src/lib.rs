@@ -35,10 +35,11 @@ pub use body::{Body, Chunks, Source, StreamBody};
 pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;
 pub use meta::{
-    Change, CollectReport, ConnectError, Counts, DamageReport, DerivedRecord, Durability, Expected,
-    Heard, HeldRow, HeldSize, Listener, LocalChange, LocalChild, LocalDecision, LocalFile,
-    LocalOutcome, LocalState, LocalUsage, MetadataStore, Notice, OnDamage, PageRow,
-    PostgresOptions, Receipt, TlsMode, Writer,
+    BlobName, Change, CollectReport, ConnectError, CopyCounts, Counts, DamageReport, DerivedRecord,
+    Durability, Expected, Heard, HeldRow, HeldSize, LeftOut, Listener, LocalChange, LocalChild,
+    LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage, MetadataStore, Migration,
+    NamedBlobs, Notice, OnDamage, PageRow, PostgresOptions, Receipt, RowTally, RowsCopied, TlsMode,
+    Writer,
 };
 pub use shared::conformance as shared_conformance;
 pub use shared::{

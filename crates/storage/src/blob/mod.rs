@@ -162,6 +162,22 @@ pub struct SealedSpool {
 }
 
 impl SealedSpool {
+    /// A stored file, known to have this digest and length, on its way to another store than the one it is in; `None` if the body is not
+    /// a whole file. It is not written again before it is put there.
+    pub fn of_stored(descriptor: BlobDescriptor, body: &Body) -> Option<Self> {
+        match body {
+            Body::File {
+                file,
+                offset: 0,
+                length,
+            } if *length == descriptor.size => Some(Self {
+                spool: Spool::over(Arc::clone(file), *length),
+                descriptor,
+            }),
+            _ => None,
+        }
+    }
+
     /// Its bytes, which stay readable when it has been published or is gone.
     pub fn body(&self) -> Body {
         Body::file(self.spool.reader(), self.descriptor.size)

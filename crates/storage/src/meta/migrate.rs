@@ -86,6 +86,11 @@ pub(super) async fn look(db: &Db) -> Result<(), StorageError> {
     look_at_tables(db).await.map_err(failed)
 }
 
+/// Whether the tables are those of this version of larder.
+pub(super) async fn is_current(db: &Db) -> Result<bool, StorageError> {
+    Ok(version(db).await? == MIGRATIONS.len() as i64)
+}
+
 /// The version that the database has; 0 if it is empty.
 async fn version(db: &Db) -> Result<i64, StorageError> {
     let failed = |error| damaged_if_strange("read the metadata database", error);

@@ -21,6 +21,7 @@ mod change;
 mod check;
 mod collect;
 mod condemn;
+mod copy;
 mod damage;
 mod db;
 mod derivations;
@@ -38,6 +39,7 @@ mod shrink;
 pub use artifacts::PageRow;
 pub use change::{Change, DerivedRecord, Expected, Receipt};
 pub use collect::CollectReport;
+pub use copy::{BlobName, CopyCounts, LeftOut, Migration, NamedBlobs, RowTally, RowsCopied};
 pub use damage::{DamageReport, OnDamage};
 pub(crate) use db::DbError;
 pub use db::{ConnectError, Durability, PostgresOptions, TlsMode};
@@ -177,9 +179,14 @@ impl MetadataStore {
     pub async fn in_memory() -> Result<Self, StorageError> {
         let db = Db::in_memory().await?;
         migrate::migrate(&db).await?;
-        Ok(Self {
+        Ok(Self::over(db))
+    }
+
+    /// A store over a database that is open, as it is.
+    fn over(db: Db) -> Self {
+        Self {
             shared: Arc::new(Shared::of(db)),
-        })
+        }
     }
 
     /// What tells of commits here, and of those of others.

@@ -87,7 +87,7 @@ pub(super) fn to_hex(bytes: &[u8]) -> String {
     })
 }
 
-fn from_hex(text: &str) -> Result<Vec<u8>, StorageError> {
+pub(super) fn from_hex(text: &str) -> Result<Vec<u8>, StorageError> {
     let damaged = || StorageError::new(StorageErrorKind::Corrupt, "a stored secret cannot be read");
     if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return Err(damaged());

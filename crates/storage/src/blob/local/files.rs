@@ -103,9 +103,18 @@ impl Files {
         let unnamed =
             prepare().map_err(|e| StorageError::from_io("prepare the blob directory", e))?;
         Ok(Self {
-            layout: Layout::new(root),
-            spool_directory: spool_directory.into(),
             unnamed,
+            ..Self::to_read(data_dir)
+        })
+    }
+
+    /// As it may be read, whatever is there.
+    pub(super) fn to_read(data_dir: &Path) -> Self {
+        let blobs = data_dir.join("blobs");
+        Self {
+            layout: Layout::new(blobs.join("sha256")),
+            spool_directory: blobs.join("spool").into(),
+            unnamed: false,
             serial: AtomicU64::new(0),
             pins: Arc::default(),
             open_files: OpenFiles::new(MOST_OPEN_BLOBS),
@@ -113,7 +122,7 @@ impl Files {
             durable: Mutex::default(),
             #[cfg(test)]
             steps: Mutex::default(),
-        })
+        }
     }
 
     /// Keeps at most `files` blobs open that were read lately.

@@ -49,6 +49,11 @@ impl FsBlobStore {
         Ok(Self(Arc::new(store)))
     }
 
+    /// The store in `data_dir` to read from only: nothing is made or removed there, and nothing may be published. It may hold nothing.
+    pub fn to_read(data_dir: &Path) -> Self {
+        Self(Arc::new(Files::to_read(data_dir)))
+    }
+
     /// Whether [`open`](Self::open) would succeed where `data_dir` exists, and files can be written there. Blocking; leaves nothing
     /// behind.
     ///

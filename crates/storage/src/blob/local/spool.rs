@@ -45,6 +45,16 @@ impl Spool {
         }
     }
 
+    /// A file that is complete already.
+    pub(in crate::blob) fn over(file: Arc<File>, length: u64) -> Self {
+        Self {
+            file,
+            written: length,
+            name: None,
+            gauge: None,
+        }
+    }
+
     /// Writes at the end. Readers may be told of the new [`len`](Self::len) as soon as this returns. Synchronous: a write to the
     /// page cache.
     ///

@@ -189,6 +189,25 @@ impl Db {
         postgres::Db::look(options).await
     }
 
+    /// Connects to a server only to read: its tables stay as they are. `None` if larder has none there.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub(crate) async fn connect_to_look(
+        options: &PostgresOptions,
+    ) -> Result<Option<Self>, ConnectError> {
+        let db = postgres::Db::connect_to_look(options).await?;
+        Ok(db.map(Self::Postgres))
+    }
+
+    /// Whether a row can be found by a key of so many bytes.
+    pub(crate) fn takes_key(&self, length: usize) -> bool {
+        match self {
+            Self::Sqlite(_) => true,
+            Self::Postgres(_) => length <= postgres::LONGEST_KEY,
+        }
+    }
+
     /// The same database, with its queries answered by a connection that sees what this process has written, and that opens nothing.
     pub(crate) fn by_writer(&self) -> Self {
         match self {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// What stands in the place `$n` of a statement.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Value<'a> {
     Null,
     Integer(i64),

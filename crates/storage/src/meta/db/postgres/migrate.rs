@@ -76,6 +76,21 @@ pub(super) async fn look(db: &Db) -> Result<(), ConnectError> {
     }
 }
 
+/// Whether larder has tables there, which this version can work with.
+pub(super) async fn has_tables(db: &Db) -> Result<bool, ConnectError> {
+    look(db).await?;
+    let looked = async {
+        let exists: String = one(db.all(EXISTS, &[]).await?)?.get(0)?;
+        if exists.is_empty() {
+            return Ok(false);
+        }
+        // Whoever was to make them may have been ended before it did.
+        let (version, _) = versions(&one(db.all(VERSIONS, &[]).await?)?)?;
+        Ok(version > 0)
+    };
+    looked.await.map_err(|error| told(db, &error))
+}
+
 async fn try_to_migrate(db: &Db) -> Result<Result<(), ConnectError>, DbError> {
     let exists: String = one(db.all(EXISTS, &[]).await?)?.get(0)?;
     if !exists.is_empty() {

@@ -95,6 +95,20 @@ impl Db {
         looked
     }
 
+    /// Connects, and leaves the tables as they are; `None` if there are none.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub(crate) async fn connect_to_look(
+        options: &PostgresOptions,
+    ) -> Result<Option<Self>, ConnectError> {
+        let db = Self {
+            pool: Pool::new(options),
+            is_patient: false,
+        };
+        Ok(migrate::has_tables(&db).await?.then_some(db))
+    }
+
     /// The same database, for queries that read much.
     pub(super) fn patiently(&self) -> Self {
         Self {
