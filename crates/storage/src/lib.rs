@@ -36,12 +36,12 @@ pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;
 pub use meta::{
     Change, CollectReport, ConnectError, Counts, DamageReport, DerivedRecord, Durability, Expected,
-    Heard, HeldRow, HeldSize, Listener, LocalChange, LocalChild, LocalDecision, LocalFile,
-    LocalOutcome, LocalState, LocalUsage, MetadataStore, Notice, OnDamage, PageRow,
-    PostgresOptions, Receipt, TlsMode, Writer,
+    Heard, Heartbeat, Heartbeats, HeldRow, HeldSize, Listener, LocalChange, LocalChild,
+    LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage, MetadataStore, Notice,
+    OnDamage, PageRow, PostgresOptions, Receipt, TlsMode, Writer,
 };
 pub use shared::conformance as shared_conformance;
 pub use shared::{
     Attempt, Bell, Fence, Holder, LONGEST_LEASE, Lease, MemoryShared, Notices, RedisAddress,
-    RedisShared, Renewal, Shared, SharedStanding, Subscription, Told,
+    RedisShared, Renewal, Shared, SharedStanding, Subscription, Told, Unshared,
 };
