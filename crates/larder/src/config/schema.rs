@@ -37,7 +37,7 @@ pub(super) const S3: &[&str] = &[
     "public_endpoint",
 ];
 /// `redis`.
-pub(super) const REDIS: &[&str] = &["url"];
+pub(super) const REDIS: &[&str] = &["url", "ca_file"];
 /// `cluster`.
 pub(super) const CLUSTER: &[&str] = &["secret"];
 /// `database`.

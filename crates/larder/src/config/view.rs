@@ -51,7 +51,11 @@ pub(super) fn config_view(document: &Document, settings: &Settings) -> Json {
     let cluster = &settings.cluster;
     if let Some(redis) = &cluster.redis {
         // Credentials may stand in more than one place of it.
-        view.insert("redis".to_owned(), json!({"url": redis.to_string()}));
+        let mut shown = json!({"url": redis.to_string()});
+        if let Some(file) = &cluster.redis_ca_file {
+            shown["ca_file"] = json!(file);
+        }
+        view.insert("redis".to_owned(), shown);
     }
     if let Some(advertise) = &cluster.advertise {
         view.insert("advertise".to_owned(), json!(advertise));

@@ -162,7 +162,7 @@ fn told(db: &Db, error: &DbError) -> ConnectError {
             ConnectError::Unreachable(format!("{about} cannot be reached: {}", error.source))
         }
         About::Refused => ConnectError::Refused(format!(
-            "{about} cannot be used: {}: look at DBHOST, DBPORT, DBUSER, DBPASS, DBNAME and at the user's rights",
+            "{about} cannot be used: {}: look at DBHOST, DBPORT, DBUSER, DBPASS, DBNAME, for TLS at DBSSLMODE and DBCAFILE, and at the user's rights",
             error.source
         )),
         _ if is_made_meanwhile(error) => ConnectError::Refused(format!(
