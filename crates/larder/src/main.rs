@@ -10,6 +10,7 @@ mod metadata;
 mod prepare;
 mod reload;
 mod stop;
+mod traces;
 mod wire;
 
 use std::process::ExitCode;

@@ -20,6 +20,7 @@ pub(super) const TOP: &[&str] = &[
     "drain",
     "advertise",
     "cluster",
+    "tracing",
 ];
 /// `s3`.
 pub(super) const S3: &[&str] = &[
@@ -40,6 +41,8 @@ pub(super) const S3: &[&str] = &[
 pub(super) const REDIS: &[&str] = &["url", "ca_file"];
 /// `cluster`.
 pub(super) const CLUSTER: &[&str] = &["secret"];
+/// `tracing`.
+pub(super) const TRACING: &[&str] = &["otlp", "sample"];
 /// `database`.
 pub(super) const DATABASE: &[&str] = &[
     "host", "port", "user", "password", "name", "sslmode", "ca_file",
@@ -183,6 +186,7 @@ mod tests {
                     | "timeouts"
                     | "redis"
                     | "cluster"
+                    | "tracing"
             )
         });
         let mut keys: Vec<String> = plain.map(|key| (*key).to_owned()).collect();
@@ -194,6 +198,7 @@ mod tests {
             ("limits", LIMITS),
             ("redis", REDIS),
             ("cluster", CLUSTER),
+            ("tracing", TRACING),
             ("cache", CACHE),
             ("stale", STALE),
             ("timeouts", TIMEOUTS),

@@ -63,6 +63,10 @@ pub(super) fn config_view(document: &Document, settings: &Settings) -> Json {
     if cluster.secret.is_some() {
         view.insert("cluster".to_owned(), json!({"secret": REDACTED}));
     }
+    if let Some(tracing) = &settings.tracing {
+        let shown = json!({"otlp": tracing.otlp.as_str(), "sample": tracing.sample});
+        view.insert("tracing".to_owned(), shown);
+    }
     let remotes = document.remotes.iter().map(|entry| {
         let shown = to_json(&entry.node, false);
         let repository = settings
