@@ -20,6 +20,7 @@ sys.dont_write_bytecode = True
 import alpine
 import basics
 import chart
+import compose
 import generic
 import helm
 import integrity
@@ -52,6 +53,7 @@ CASES = {
     **local.CASES,
     **prints_clients.CASES,
     **chart.CASES,
+    **compose.CASES,
     **release.CASES,
     **roots.CASES,
     **virtual.CASES,
@@ -88,7 +90,7 @@ def default_binary():
 
 def main():
     options = arguments()
-    cases = stress.CASES if options.stress else CASES
+    cases = {**stress.CASES, **compose.HEAVY} if options.stress else CASES
     chosen = [name for name in cases if not options.only or name.startswith(tuple(options.only))]
     if options.list:
         print("\n".join(chosen))

@@ -66,6 +66,7 @@ mod reserved;
 mod secret;
 mod settle;
 mod shown;
+mod spans;
 mod stored;
 #[cfg(test)]
 mod testing;
@@ -107,5 +108,6 @@ pub use reserved::{GlobError, ReservedNames};
 pub use secret::{REDACTED, SafeUrl, Secret};
 pub use settle::{HeadVerdict, Outcome, Settlement, confirms, judge_head, keeps_status, settle};
 pub use shown::shown;
+pub use spans::{EndedSpan, Span, SpanContext, SpanKind, SpanRecorder, SpanValue, record_spans};
 pub use stored::InvalidRecord;
 pub use via::{Pseudonym, Trail};

@@ -54,8 +54,9 @@ use futures_core::Stream;
 use larder_budget::{BudgetUse, Budgets};
 use larder_core::{Clock, Fault, PublicUrls, Repository, RepositoryName, Trail, UnixMillis};
 use larder_formats::LinkKey;
-use larder_storage::{BlobStore, MetadataStore};
+use larder_storage::{BlobStore, Heartbeats, MetadataStore};
 use larder_upstream::{Upstream, on_behalf};
+use tokio::sync::watch;
 
 use catalog::Catalog;
 use document::Documents;
@@ -194,6 +195,15 @@ impl Engine {
     /// Makes this one of several replicas, before it serves; the first call counts. Must be called within a Tokio runtime.
     pub fn join_cluster(&self, parts: ClusterParts) {
         self.pipeline.remote.cluster.join(parts, &self.clock);
+    }
+
+    /// From now on this replica, which has joined a cluster, is also seen by those that share only the database with it, and sees them.
+    /// What it gives changes when one of them has taken another configuration into use and nothing quicker could say so; `None` if it
+    /// has joined none.
+    pub fn meet_in_database(&self, heartbeats: Heartbeats) -> Option<watch::Receiver<u64>> {
+        let cluster = self.pipeline.remote.cluster.get()?;
+        cluster.write_into(heartbeats);
+        Some(cluster.reloads())
     }
 
     /// Tells the other replicas that this one has the configuration with this digest, for the operator to compare.

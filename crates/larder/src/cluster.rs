@@ -11,11 +11,13 @@ use larder::config::Settings;
 use larder_core::{Clock as _, SystemClock, sha256};
 use larder_engine::{CLUSTER_HEADER, ClusterParts, ClusterSecret, Engine, FlightRequest, Peers};
 use larder_storage::{
-    Attempt, Chunks, Lease, MetadataStore, Notices, RedisShared, Renewal, Shared, Told,
+    Attempt, Chunks, Lease, MetadataStore, Notices, RedisAddress, RedisShared, Renewal, Shared,
+    Told, Unshared,
 };
 use larder_upstream::PeerClient;
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 /// Redis is waited for no longer than this before larder serves without it.
@@ -39,7 +41,7 @@ pub(crate) struct Member {
     /// Whether this replica does what one does for all.
     does_chores: Arc<AtomicBool>,
     _notices: Notices,
-    tasks: [AbortHandle; 2],
+    tasks: [AbortHandle; 3],
 }
 
 impl Drop for Member {
@@ -80,14 +82,13 @@ pub(crate) async fn join(
     version: &'static str,
 ) -> Result<Option<Arc<Member>>, Box<dyn std::error::Error>> {
     let cluster = &settings.cluster;
-    let Some(address) = &cluster.redis else {
-        return Ok(None);
+    let heartbeats = metadata.heartbeats();
+    let shared: Arc<dyn Shared> = match &cluster.redis {
+        Some(address) => Arc::new(redis(address, metadata).await?),
+        // Over a server's database there may be others; nobody else has a file.
+        None if heartbeats.is_some() => Arc::new(Unshared::new()),
+        None => return Ok(None),
     };
-    let redis = RedisShared::connect(address.clone(), &name_of_cluster(metadata).await?);
-    if !redis.until_connected(START).await {
-        tracing::warn!(redis = %address, "Redis does not answer yet: larder serves without it, and uses it once it does");
-    }
-    let shared: Arc<dyn Shared> = Arc::new(redis);
     let peers = match &cluster.secret {
         Some(secret) => Some(Arc::new(Replicas {
             client: PeerClient::new(&format!("larder/{version}"))?,
@@ -112,8 +113,10 @@ pub(crate) async fn join(
     let does_chores = Arc::new(AtomicBool::new(true));
     // From now on the signal is handled, whoever waits for it: it is sent before anybody does, perhaps.
     let _handled = signal(SignalKind::hangup())?;
+    let read = heartbeats.and_then(|heartbeats| engine.meet_in_database(heartbeats));
     let tasks = [
         tokio::spawn(reload_with_others(Arc::clone(&shared), Arc::clone(&config))).abort_handle(),
+        tokio::spawn(reload_with_those_read(read)).abort_handle(),
         tokio::spawn(take_turns(Arc::clone(&shared), Arc::clone(&does_chores))).abort_handle(),
     ];
     Ok(Some(Arc::new(Member {
@@ -135,14 +138,38 @@ async fn reload_with_others(shared: Arc<dyn Shared>, config: Arc<Mutex<String>>)
         if digest == lock(&config).as_bytes() {
             continue;
         }
-        tracing::info!(
-            "another replica has taken another configuration into use: this one reads its own again"
-        );
-        if let Err(error) = kill_process(getpid(), Signal::HUP) {
-            tracing::warn!(%error, "the configuration is read again at the next change only");
-        }
-        tokio::time::sleep(RELOADS_APART).await;
+        reload().await;
     }
+}
+
+/// The same, by what is read of the others in the database.
+async fn reload_with_those_read(read: Option<watch::Receiver<u64>>) {
+    let Some(mut read) = read else { return };
+    while read.changed().await.is_ok() {
+        reload().await;
+    }
+}
+
+async fn reload() {
+    tracing::info!(
+        "another replica has taken another configuration into use: this one reads its own again"
+    );
+    if let Err(error) = kill_process(getpid(), Signal::HUP) {
+        tracing::warn!(%error, "the configuration is read again at the next change only");
+    }
+    tokio::time::sleep(RELOADS_APART).await;
+}
+
+/// Begins to connect to Redis.
+async fn redis(
+    address: &RedisAddress,
+    metadata: &MetadataStore,
+) -> Result<RedisShared, Box<dyn std::error::Error>> {
+    let redis = RedisShared::connect(address.clone(), &name_of_cluster(metadata).await?);
+    if !redis.until_connected(START).await {
+        tracing::warn!(redis = %address, "Redis does not answer yet: larder serves without it, and uses it once it does");
+    }
+    Ok(redis)
 }
 
 /// Keeps the lease of what one does for all, or waits for it. Where it cannot be told who has it, everybody does it: it is right, and more

@@ -11,6 +11,7 @@ mod migrate;
 mod prepare;
 mod reload;
 mod stop;
+mod traces;
 mod wire;
 
 use std::process::ExitCode;

@@ -11,6 +11,7 @@ use crate::descriptors::{self, Shares};
 use crate::prepare::{Prepared, prepare};
 use crate::reload::{Reloading, reload_on_change};
 use crate::stop::{DrainTime, EndSignals, ignore_user_signals, until_stopped};
+use crate::traces;
 use larder::config::{Settings, Sources};
 use larder_budget::{Budgets, Totals};
 use larder_core::{Pseudonym, SystemClock};
@@ -40,7 +41,9 @@ pub(crate) fn run(settings: Settings, sources: Sources) -> Result<(), Box<dyn Er
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let served = runtime.block_on(serve(settings, sources, shares, limit));
+    let tracing = settings.tracing.clone();
+    let serving = serve(settings, sources, shares, limit);
+    let served = runtime.block_on(traces::recorded(tracing.as_ref(), VERSION, serving));
     // A blocking read from a dead disk must not keep the process alive.
     runtime.shutdown_timeout(Duration::from_secs(2));
     served

@@ -59,6 +59,7 @@ mod routes;
 mod selector;
 mod service;
 mod settings;
+mod spans;
 mod starting;
 mod state;
 mod streams;

@@ -21,7 +21,9 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use larder_core::{ErrorCode, Fault, FaultKind, Principal, Repository, RequestId, shown};
+use larder_core::{
+    ErrorCode, Fault, FaultKind, Principal, Repository, RequestId, SpanContext, shown,
+};
 
 use crate::access_log::{self, BrokenOff, Line};
 use crate::backend::Backend;
@@ -35,7 +37,7 @@ use crate::problem;
 use crate::respond::Asked;
 use crate::routes::is_probe;
 use crate::state::{Connection, Shared};
-use crate::{remembered, request_check};
+use crate::{remembered, request_check, spans};
 
 /// When a client that found no place should ask again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
@@ -273,7 +275,10 @@ impl<B: Backend> Service<B> {
             client: &client,
             principal: self.principal(&head.headers),
         };
-        let mut handled = named(id, async {
+        // Behind a pointer: usually there is none.
+        let span = spans::begin(&head).map(Box::new);
+        let context = span.as_ref().map(|span| span.context());
+        let mut handled = named(id, context, async {
             match self.take_place(&head).await {
                 Ok(()) => dispatch(&exchange, &mut body).await,
                 Err(fault) => Handled::other(fail_at(&exchange, &fault)),
@@ -281,6 +286,9 @@ impl<B: Backend> Service<B> {
         })
         .await;
         self.log(&head, &client, id, &handled, started);
+        if let Some(span) = span {
+            spans::end(*span, &head, &handled);
+        }
         name(&mut handled.response, id);
         let Handled {
             mut response,
@@ -410,13 +418,16 @@ fn confirm_keep_alive(asked: &http::HeaderMap, response: &mut Response<ResponseB
 
 /// Gives what the pipeline logs the request's name. What is at hand is answered at the first poll and logs next to nothing: a span
 /// would cost more than the answer, and whoever has something to say then finds the name in [`RequestId::current`].
-async fn named<F: Future>(id: RequestId, future: F) -> F::Output {
+async fn named<F: Future>(id: RequestId, context: Option<SpanContext>, future: F) -> F::Output {
     let mut future = std::pin::pin!(future);
     let mut span = None;
     std::future::poll_fn(move |cx| {
         let polled = {
             let _entered = span.as_ref().map(tracing::Span::enter);
-            id.while_current(|| future.as_mut().poll(cx))
+            id.while_current(|| match context {
+                None => future.as_mut().poll(cx),
+                context => SpanContext::while_current(context, || future.as_mut().poll(cx)),
+            })
         };
         if polled.is_pending() {
             // Of the highest level: warnings are to carry it whatever else is filtered out.

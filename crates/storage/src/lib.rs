@@ -36,13 +36,13 @@ pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;
 pub use meta::{
     BlobName, Change, CollectReport, ConnectError, CopyCounts, Counts, DamageReport, DerivedRecord,
-    Durability, Expected, Heard, HeldRow, HeldSize, LeftOut, Listener, LocalChange, LocalChild,
-    LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage, MetadataStore, Migration,
-    NamedBlobs, Notice, OnDamage, PageRow, PostgresOptions, Receipt, RowTally, RowsCopied, TlsMode,
-    Writer,
+    Durability, Expected, Heard, Heartbeat, Heartbeats, HeldRow, HeldSize, LeftOut, Listener,
+    LocalChange, LocalChild, LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage,
+    MetadataStore, Migration, NamedBlobs, Notice, OnDamage, PageRow, PostgresOptions, Receipt,
+    RowTally, RowsCopied, TlsMode, Writer,
 };
 pub use shared::conformance as shared_conformance;
 pub use shared::{
     Attempt, Bell, Fence, Holder, LONGEST_LEASE, Lease, MemoryShared, Notices, RedisAddress,
-    RedisShared, Renewal, Shared, SharedStanding, Subscription, Told,
+    RedisShared, Renewal, Shared, SharedStanding, Subscription, Told, Unshared,
 };

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
-use larder_core::{SafeUrl, UpstreamSettings};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use larder_core::{SafeUrl, Span, SpanContext, SpanKind, UpstreamSettings, shown};
 use tokio::time::Instant;
 use url::{Host, Url};
 
@@ -22,6 +22,8 @@ use crate::{UpstreamRequest, UpstreamResponse, headers};
 
 /// The breaker is there so that nobody waits for an origin that keeps failing. Failures that take less than this are no wait.
 const SLOW: Duration = Duration::from_secs(1);
+/// W3C Trace Context.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// One request to one URL.
 #[derive(Clone, Copy)]
@@ -102,7 +104,7 @@ impl Hop<'_> {
         };
         let sent = Instant::now();
         match self
-            .try_twice(ClientKey::new(self.settings, self.url, reach), fields)
+            .traced(ClientKey::new(self.settings, self.url, reach), fields)
             .await
         {
             Ok(response) => {
@@ -157,6 +159,39 @@ impl Hop<'_> {
             "{led} leads to a private address; list it in allow_private if larder may go there"
         );
         Err(self.error(UpstreamErrorKind::RefusedAddress, what))
+    }
+
+    /// Sends as part of a trace, where this is one, and says so to the upstream.
+    async fn traced(
+        &self,
+        key: ClientKey,
+        mut fields: HeaderMap,
+    ) -> Result<reqwest::Response, UpstreamError> {
+        let Some(current) = SpanContext::current() else {
+            return self.try_twice(key, fields).await;
+        };
+        let method = self.request.method.as_str();
+        let span = Span::child(method, SpanKind::Client);
+        let context = span.as_ref().map_or(current, Span::context);
+        if let Ok(value) = HeaderValue::try_from(context.to_string()) {
+            fields.insert(TRACEPARENT, value);
+        }
+        let sent = Box::pin(self.try_twice(key, fields));
+        let Some(mut span) = span else {
+            return sent.await;
+        };
+        span.say("http.request.method", method);
+        span.say("larder.repository", self.request.repository.name.as_str());
+        span.say("server.address", self.url.host_str().unwrap_or_default());
+        span.say("url.path", shown(self.url.path()));
+        let tell = |span: &mut Span, sent: &Result<reqwest::Response, UpstreamError>| match sent {
+            Ok(response) => {
+                let status = response.status().as_u16();
+                span.count("http.response.status_code", status.into());
+            }
+            Err(error) => span.fail(error.to_string()),
+        };
+        span.around(sent, tell).await
     }
 
     /// Sends, and sends once more if a kept connection turns out to be dead and the request can do no harm twice.

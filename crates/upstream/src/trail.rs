@@ -3,7 +3,7 @@
 
 use std::future::Future;
 
-use larder_core::{RequestId, Trail};
+use larder_core::{RequestId, SpanContext, Trail};
 use tokio::task::JoinHandle;
 use tracing::{Instrument as _, Span};
 
@@ -32,6 +32,22 @@ pub fn request_span() -> Span {
 
 /// Spawns work that belongs to what is done here.
 pub fn spawn<F>(work: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    match SpanContext::current() {
+        None => spawn_named(work),
+        context => {
+            let mut work = Box::pin(work);
+            spawn_named(std::future::poll_fn(move |cx| {
+                SpanContext::while_current(context, || work.as_mut().poll(cx))
+            }))
+        }
+    }
+}
+
+fn spawn_named<F>(work: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,

@@ -7,7 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use futures_util::future::BoxFuture;
 use larder_core::Clock;
-use larder_storage::{Chunks, Shared, SharedStanding};
+use larder_storage::{Chunks, Heartbeats, Shared, SharedStanding};
+use tokio::sync::watch;
 
 use super::request::FlightRequest;
 use super::roster::{ReplicaReport, Roster};
@@ -115,6 +116,16 @@ impl Cluster {
 
     pub(crate) fn secret(&self) -> Option<&ClusterSecret> {
         self.secret.as_ref()
+    }
+
+    /// Also writes into the database that this replica is there; see [`Roster`].
+    pub(crate) fn write_into(&self, heartbeats: Heartbeats) {
+        self.roster.write_into(heartbeats);
+    }
+
+    /// Changes when another replica has taken another configuration into use, and no service could say so.
+    pub(crate) fn reloads(&self) -> watch::Receiver<u64> {
+        self.roster.reloads()
     }
 
     /// From now on this is the configuration that the others are told of.

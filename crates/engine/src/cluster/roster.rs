@@ -1,19 +1,29 @@
 //! Who else is there: each replica says now and then which configuration it has and what time it is, and hears the others. What one hears
 //! is for people: alarms and metrics, no decision.
+//!
+//! It is said through the service that replicas share, and through the database: there rarely while the service answers, so that one
+//! which is cut off from it is seen all the same, and often while it does not (docs/adr/0091).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use larder_core::Clock;
-use larder_storage::{Shared, Told};
+use larder_storage::{Heartbeat, Heartbeats, Shared, Told};
 use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, interval, timeout};
 
 const TOPIC: &str = "replicas";
 /// How often a replica says that it is there.
 const BEAT: Duration = Duration::from_secs(2);
+/// How often it writes so into the database: while the service does not answer, or there is none, and while it does.
+const WRITE: Duration = Duration::from_secs(1);
+const WRITE_RARELY: Duration = Duration::from_secs(4);
+/// Where the database takes longer, the next one tells.
+const WRITING: Duration = Duration::from_secs(5);
 /// After this without a word a replica is not there any more.
 const GONE: Duration = Duration::from_secs(10);
 /// Clocks that differ by more are an alarm.
@@ -68,6 +78,12 @@ pub(super) struct Roster {
     own: Mutex<Word>,
     clock: Arc<dyn Clock>,
     heard: Mutex<BTreeMap<String, Heard>>,
+    /// Whether the service took what was said last.
+    is_published: AtomicBool,
+    /// There is something new to say.
+    news: Arc<Notify>,
+    /// Counts the times that others were read to have taken another configuration into use.
+    reloads: watch::Sender<u64>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -88,6 +104,9 @@ impl Roster {
             }),
             clock,
             heard: Mutex::default(),
+            is_published: AtomicBool::new(false),
+            news: Arc::default(),
+            reloads: watch::Sender::new(0),
             tasks: Mutex::default(),
         });
         let speaking = tokio::spawn(speak(Arc::downgrade(&roster), Arc::clone(shared)));
@@ -96,9 +115,21 @@ impl Roster {
         roster
     }
 
+    /// Also writes into the database that this replica is there, and reads who else is.
+    pub(super) fn write_into(self: &Arc<Self>, heartbeats: Heartbeats) {
+        let writing = tokio::spawn(write(Arc::downgrade(self), heartbeats));
+        lock(&self.tasks).push(writing.abort_handle());
+    }
+
     /// From now on says that this is the configuration.
     pub(super) fn configured(&self, config: &str) {
         config.clone_into(&mut lock(&self.own).config);
+        self.news.notify_one();
+    }
+
+    /// Changes when another replica was read to have taken another configuration into use, and no service could say so.
+    pub(super) fn reloads(&self) -> watch::Receiver<u64> {
+        self.reloads.subscribe()
     }
 
     /// The digest of the own configuration.
@@ -126,42 +157,83 @@ impl Roster {
         if message.len() > LONGEST {
             return;
         }
-        let own = self.word();
         let Ok(word) = serde_json::from_slice::<Word>(message) else {
             return;
         };
-        if word.replica == own.replica {
-            return;
+        let skew_ms = self.clock.now().0.abs_diff(word.at);
+        self.note(word, skew_ms, Instant::now());
+    }
+
+    /// Hears what others have written. One whose configuration has changed has been reloaded.
+    fn read(&self, beats: Vec<Heartbeat>) {
+        for beat in beats.into_iter().filter(|beat| beat.word.len() <= LONGEST) {
+            let Ok(word) = serde_json::from_str::<Word>(&beat.word) else {
+                continue;
+            };
+            let when = Instant::now();
+            let when = when.checked_sub(beat.age).unwrap_or(when);
+            let is_other = word.config != lock(&self.own).config;
+            let before = self.note(word, beat.ahead_ms.unsigned_abs(), when);
+            if before == Noted::Changed && is_other && !self.is_published.load(Ordering::Relaxed) {
+                self.reloads.send_modify(|count| *count += 1);
+            }
+        }
+    }
+
+    /// Takes down what a replica was heard to say at a time; whether its configuration is another than before.
+    fn note(&self, word: Word, skew_ms: u64, when: Instant) -> Noted {
+        let (own, own_config) = {
+            let own = lock(&self.own);
+            (own.replica.clone(), own.config.clone())
+        };
+        if word.replica == own {
+            return Noted::Same;
         }
         let report = ReplicaReport {
             address: word.address,
             version: word.version,
             config: word.config,
-            skew_ms: own.at.abs_diff(word.at),
+            skew_ms,
         };
         let mut heard = lock(&self.heard);
-        let is_known = heard.contains_key(&word.replica);
-        if !is_known && heard.len() >= MOST {
+        let before = heard.get(&word.replica);
+        if before.is_some_and(|before| before.when > when) {
+            // What was heard since is newer.
+            return Noted::Same;
+        }
+        if before.is_none() && heard.len() >= MOST {
             heard.retain(|_, heard| heard.when.elapsed() < GONE);
             if heard.len() >= MOST {
-                return;
+                return Noted::Same;
             }
         }
-        let before = heard
-            .get(&word.replica)
-            .map_or((false, false), |heard| heard.told);
-        let now = (report.config != own.config, report.is_skewed());
+        let before = heard.get(&word.replica);
+        let is_changed = before.is_some_and(|before| before.report.config != report.config);
+        let before = before.map_or((false, false), |heard| heard.told);
+        let told = (report.config != own_config, report.is_skewed());
         let replica = &report.address;
-        if now.0 && !before.0 {
+        if told.0 && !before.0 {
             tracing::warn!(%replica, "another replica has another configuration: all of them should have the same");
         }
-        if now.1 && !before.1 {
+        if told.1 && !before.1 {
             tracing::warn!(%replica, skew_ms = report.skew_ms, "the clock of another replica differs from this one's by more than five seconds");
         }
-        let when = Instant::now();
-        let told = now;
         heard.insert(word.replica, Heard { report, when, told });
+        if is_changed {
+            Noted::Changed
+        } else {
+            Noted::Same
+        }
     }
+}
+
+/// What a replica was heard to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Noted {
+    /// The configuration that it had before, or it was not known.
+    Same,
+    /// Another configuration than before.
+    Changed,
 }
 
 impl Drop for Roster {
@@ -174,7 +246,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn speak(roster: std::sync::Weak<Roster>, shared: Arc<dyn Shared>) {
+async fn speak(roster: Weak<Roster>, shared: Arc<dyn Shared>) {
     let mut beats = interval(BEAT);
     loop {
         beats.tick().await;
@@ -185,12 +257,44 @@ async fn speak(roster: std::sync::Weak<Roster>, shared: Arc<dyn Shared>) {
         if !word.config.is_empty()
             && let Ok(text) = serde_json::to_vec(&word)
         {
-            shared.publish(TOPIC, &text).await;
+            let is_published = shared.publish(TOPIC, &text).await;
+            if let Some(roster) = roster.upgrade() {
+                roster.is_published.store(is_published, Ordering::Relaxed);
+            }
         }
     }
 }
 
-async fn listen(roster: std::sync::Weak<Roster>, shared: Arc<dyn Shared>) {
+async fn write(roster: Weak<Roster>, heartbeats: Heartbeats) {
+    loop {
+        let Some(current) = roster.upgrade() else {
+            return;
+        };
+        let word = current.word();
+        if !word.config.is_empty()
+            && let Ok(text) = serde_json::to_string(&word)
+        {
+            let now = current.clock.now();
+            let beat = heartbeats.beat(&word.replica, &text, now);
+            match timeout(WRITING, beat).await {
+                Ok(Ok(beats)) => current.read(beats),
+                Ok(Err(error)) => tracing::debug!(%error, "the other replicas were not read"),
+                Err(_) => tracing::debug!("the other replicas were not read: no answer in time"),
+            }
+        }
+        let pause = if current.is_published.load(Ordering::Relaxed) {
+            WRITE_RARELY
+        } else {
+            WRITE
+        };
+        let news = Arc::clone(&current.news);
+        drop(current);
+        // A new configuration is told at once.
+        let _ = timeout(pause, news.notified()).await;
+    }
+}
+
+async fn listen(roster: Weak<Roster>, shared: Arc<dyn Shared>) {
     let mut subscription = shared.subscribe(TOPIC);
     loop {
         let told = subscription.next().await;
@@ -206,7 +310,7 @@ async fn listen(roster: std::sync::Weak<Roster>, shared: Arc<dyn Shared>) {
 #[cfg(test)]
 mod tests {
     use larder_core::{ManualClock, UnixMillis};
-    use larder_storage::MemoryShared;
+    use larder_storage::{MemoryShared, Unshared};
 
     use super::*;
 
@@ -237,6 +341,50 @@ mod tests {
         drop(c);
         tokio::time::sleep(GONE + BEAT).await;
         assert_eq!(a.others().len(), 1);
+    }
+
+    /// What is read in the database: clocks are compared already, and what is old is as old as it says.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_read_counts_as_what_is_heard_and_tells_of_reloads() {
+        let shared: Arc<dyn Shared> = Arc::new(Unshared::new());
+        let roster = start(&shared, "a", 10_000);
+        tokio::time::sleep(GONE).await;
+        let reloads = roster.reloads();
+        let beat = |config: &str, ahead_ms: i64, age: u64| {
+            let word = Word {
+                replica: "b".to_owned(),
+                config: config.to_owned(),
+                at: 0,
+                ..roster.word()
+            };
+            Heartbeat {
+                replica: "b".to_owned(),
+                word: serde_json::to_string(&word).unwrap(),
+                ahead_ms,
+                age: Duration::from_secs(age),
+            }
+        };
+        roster.read(vec![beat("same", -5_001, 6)]);
+        assert_eq!(roster.others()[0].skew_ms, 5_001);
+        assert!(roster.others()[0].is_skewed());
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(roster.others(), [], "eleven seconds ago");
+        roster.read(vec![beat("other", 0, 0)]);
+        assert_eq!(
+            *reloads.borrow(),
+            0,
+            "it was gone, and may have had it before"
+        );
+        roster.read(vec![beat("same", 0, 0)]);
+        assert_eq!(*reloads.borrow(), 0, "it has come round to this one's");
+        roster.read(vec![beat("newer", 0, 0)]);
+        roster.read(vec![beat("newer", 0, 0)]);
+        assert_eq!(*reloads.borrow(), 1);
+        // What a service tells in time is not read out of the database.
+        roster.is_published.store(true, Ordering::Relaxed);
+        roster.read(vec![beat("newest", 0, 0)]);
+        assert_eq!(*reloads.borrow(), 1);
+        assert_eq!(roster.others()[0].config, "newest");
     }
 
     #[tokio::test(start_paused = true)]

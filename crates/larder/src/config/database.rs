@@ -52,8 +52,14 @@ pub(super) fn database(
     let password = text("DBPASS", "password");
     let host = host?;
     let password = password_of(password, environment, report);
-    let ca_file = ca_file.map(|said| existing(&said, report));
     let tls = tls_mode(sslmode, ca_file.is_some(), report);
+    let ca_file = ca_file.map(|said| {
+        if matches!(tls, TlsMode::Disable | TlsMode::Allow | TlsMode::Prefer) {
+            let why = "has no effect with this sslmode: set verify-full or verify-ca";
+            report.warning(said.place.as_ref(), format!("{} {why}", said.name));
+        }
+        authorities(&said, report)
+    });
     Some(PostgresOptions {
         hosts: hosts(&host, port.as_ref(), report)?,
         user: user.map_or_else(|| NAME.to_owned(), |said| said.text),
@@ -152,7 +158,7 @@ fn password_of(said: Option<Said>, environment: &Environment, report: &mut Repor
     }
 }
 
-fn existing(said: &Said, report: &mut Report) -> PathBuf {
+fn authorities(said: &Said, report: &mut Report) -> PathBuf {
     let path = match &said.place {
         Some(place) => beside(Path::new(&*place.file), &said.text),
         None => PathBuf::from(&said.text),
@@ -162,6 +168,8 @@ fn existing(said: &Said, report: &mut Report) -> PathBuf {
             &format!("names {}, which is not a file", path.display()),
             report,
         );
+    } else if let Err(why) = larder_upstream::check_ca_file(&path) {
+        said.wrong(&format!("names {}, which {why}", path.display()), report);
     }
     path
 }

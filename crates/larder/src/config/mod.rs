@@ -41,7 +41,7 @@ pub use defaults::built_in;
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use env::Environment;
 pub use hints::nearest;
-pub use settings::{Cluster, DEFAULT_HOT_SET, Limits, S3, Settings, Sources, Tls};
+pub use settings::{Cluster, DEFAULT_HOT_SET, Limits, S3, Settings, Sources, Tls, Tracing};
 pub use watch::watch;
 
 use diagnostic::Report;

@@ -20,6 +20,7 @@ pub(super) const TOP: &[&str] = &[
     "drain",
     "advertise",
     "cluster",
+    "tracing",
 ];
 /// `s3`.
 pub(super) const S3: &[&str] = &[
@@ -37,9 +38,11 @@ pub(super) const S3: &[&str] = &[
     "public_endpoint",
 ];
 /// `redis`.
-pub(super) const REDIS: &[&str] = &["url"];
+pub(super) const REDIS: &[&str] = &["url", "ca_file"];
 /// `cluster`.
 pub(super) const CLUSTER: &[&str] = &["secret"];
+/// `tracing`.
+pub(super) const TRACING: &[&str] = &["otlp", "sample"];
 /// `database`.
 pub(super) const DATABASE: &[&str] = &[
     "host", "port", "user", "password", "name", "sslmode", "ca_file",
@@ -185,6 +188,7 @@ mod tests {
                     | "timeouts"
                     | "redis"
                     | "cluster"
+                    | "tracing"
             )
         });
         let mut keys: Vec<String> = plain.map(|key| (*key).to_owned()).collect();
@@ -196,6 +200,7 @@ mod tests {
             ("limits", LIMITS),
             ("redis", REDIS),
             ("cluster", CLUSTER),
+            ("tracing", TRACING),
             ("cache", CACHE),
             ("stale", STALE),
             ("timeouts", TIMEOUTS),

@@ -3,6 +3,7 @@
 mod cluster;
 mod program;
 mod s3;
+mod traces;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -30,6 +31,7 @@ use super::schema;
 use super::view;
 pub use cluster::Cluster;
 pub use s3::S3;
+pub use traces::Tracing;
 
 use program::{admin_token, data_dir, listen, public_urls, tls, trusted_proxies};
 
@@ -128,6 +130,8 @@ pub struct Settings {
     pub admin_token: Option<Secret<String>>,
     /// `s3`; `None`: blobs are files of the data directory.
     pub s3: Option<S3>,
+    /// Where spans are sent; `None`: nothing is recorded.
+    pub tracing: Option<Tracing>,
     /// What replicas need to find each other.
     pub cluster: Cluster,
     /// Bytes that bodies in the hot set may take; 0 turns it off.
@@ -174,6 +178,7 @@ pub(super) fn validate(
     let admin_token = admin_token(&top, sources, report);
     let s3 = s3::s3(&top, &sources.environment, report);
     let cluster = cluster::cluster(&top, sources, report);
+    let tracing = traces::tracing(&top, &sources.environment, report);
     let hot_set = top.size("hot_set", report).unwrap_or(DEFAULT_HOT_SET);
     let limits = limits(&top, report);
     let drain = top.number("drain", 0, 3_600, report);
@@ -201,6 +206,7 @@ pub(super) fn validate(
         tls,
         admin_token,
         s3,
+        tracing,
         cluster,
         hot_set,
         limits,

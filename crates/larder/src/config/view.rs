@@ -51,13 +51,21 @@ pub(super) fn config_view(document: &Document, settings: &Settings) -> Json {
     let cluster = &settings.cluster;
     if let Some(redis) = &cluster.redis {
         // Credentials may stand in more than one place of it.
-        view.insert("redis".to_owned(), json!({"url": redis.to_string()}));
+        let mut shown = json!({"url": redis.to_string()});
+        if let Some(file) = &cluster.redis_ca_file {
+            shown["ca_file"] = json!(file);
+        }
+        view.insert("redis".to_owned(), shown);
     }
     if let Some(advertise) = &cluster.advertise {
         view.insert("advertise".to_owned(), json!(advertise));
     }
     if cluster.secret.is_some() {
         view.insert("cluster".to_owned(), json!({"secret": REDACTED}));
+    }
+    if let Some(tracing) = &settings.tracing {
+        let shown = json!({"otlp": tracing.otlp.as_str(), "sample": tracing.sample});
+        view.insert("tracing".to_owned(), shown);
     }
     let remotes = document.remotes.iter().map(|entry| {
         let shown = to_json(&entry.node, false);

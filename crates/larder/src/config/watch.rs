@@ -87,6 +87,7 @@ fn waiting_for_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("redis", old.cluster.redis != new.cluster.redis),
         ("advertise", old.cluster.advertise != new.cluster.advertise),
         ("cluster", old.cluster.secret != new.cluster.secret),
+        ("tracing", old.tracing != new.tracing),
     ];
     keys.into_iter()
         .filter(|(_, changed)| *changed)

@@ -77,7 +77,7 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
     (
         "larder_cluster_shared_up",
         "gauge",
-        "1 if what replicas share (Redis) answers, else 0; the metrics of the cluster are there where `REDIS_URL` is set",
+        "1 if what replicas share (Redis) answers or none is configured, else 0; the metrics of the cluster are there where `REDIS_URL` or `DBHOST` is set",
     ),
     (
         "larder_cluster_replicas",
@@ -88,6 +88,11 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
         "larder_cluster_configurations",
         "gauge",
         "different configurations that replicas have: more than 1 is drift",
+    ),
+    (
+        "larder_cluster_configuration",
+        "gauge",
+        "1 for each replica (`this`, or its address) with the digest of the configuration that it has",
     ),
     (
         "larder_cluster_clock_skew_seconds",

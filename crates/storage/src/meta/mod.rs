@@ -26,6 +26,7 @@ mod damage;
 mod db;
 mod derivations;
 mod feed;
+mod heartbeats;
 mod held;
 mod local_files;
 mod local_lists;
@@ -45,6 +46,7 @@ pub(crate) use db::DbError;
 pub use db::{ConnectError, Durability, PostgresOptions, TlsMode};
 use db::{Db, Tx};
 pub use feed::{Heard, Listener, Notice, Writer};
+pub use heartbeats::{Heartbeat, Heartbeats};
 pub use held::{HeldRow, HeldSize};
 pub use local_files::{
     LocalChange, LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage,

@@ -9,6 +9,7 @@ pub mod conformance;
 mod memory;
 mod notices;
 mod redis;
+mod unshared;
 
 use std::collections::hash_map::RandomState;
 use std::fmt::{Debug, Write as _};
@@ -24,6 +25,7 @@ pub use self::memory::MemoryShared;
 pub(crate) use self::notices::Bells;
 pub use self::notices::{Bell, Notices};
 pub use self::redis::{RedisAddress, RedisShared};
+pub use self::unshared::Unshared;
 
 /// How long a call may take at most, whatever the service does.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -124,7 +126,7 @@ pub enum Told {
 /// How a service does that replicas share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedStanding {
-    /// `memory`, `redis`.
+    /// `memory`, `redis`, `none`.
     pub kind: &'static str,
     /// Whether it answers.
     pub ok: bool,

@@ -183,8 +183,11 @@ impl Drop for RedisServer {
     }
 }
 
-/// The program.
+/// The program: the one that `LARDER_TEST_REDIS` names, else the first that is installed.
 fn program() -> PathBuf {
+    if let Some(named) = std::env::var_os("LARDER_TEST_REDIS") {
+        return named.into();
+    }
     let found = PROGRAMS
         .iter()
         .map(PathBuf::from)

@@ -1,11 +1,14 @@
 //! What replicas need to find each other: Redis, the address of this one, and the secret that they share.
 
+use std::path::{Path, PathBuf};
+
 use larder_core::{REDACTED, Secret};
 use larder_storage::RedisAddress;
 
 use super::Sources;
 use crate::config::diagnostic::{Place, Report};
 use crate::config::fields::Section;
+use crate::config::file::beside;
 use crate::config::schema;
 use crate::config::secret_files;
 
@@ -17,6 +20,9 @@ const SHORTEST_SECRET: usize = 16;
 pub struct Cluster {
     /// `REDIS_URL`, else `redis.url`: what replicas share beside the database. `None`: this process shares with itself.
     pub redis: Option<RedisAddress>,
+    /// `REDISCAFILE`, else `redis.ca_file`: the file of the authorities that may have signed the certificates of Redis and its sentinels.
+    /// `None`: those that the system trusts.
+    pub redis_ca_file: Option<PathBuf>,
     /// `LARDER_ADVERTISE`, else `advertise`: `host:port` at which other replicas reach this one. `None`: not at all.
     pub advertise: Option<String>,
     /// `LARDER_CLUSTER_SECRET`, else `cluster.secret`: what replicas know each other by.
@@ -24,7 +30,7 @@ pub struct Cluster {
 }
 
 pub(super) fn cluster(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Cluster {
-    let redis = redis(top, sources, report);
+    let (redis, redis_ca_file) = redis(top, sources, report);
     let advertise = advertise(top, sources, report);
     let secret = secret(top, sources, report);
     if advertise.is_some() && secret.is_none() && !report.has_errors() {
@@ -41,15 +47,57 @@ pub(super) fn cluster(top: &Section<'_>, sources: &Sources, report: &mut Report)
     }
     Cluster {
         redis,
+        redis_ca_file,
         advertise,
         secret,
     }
 }
 
-fn redis(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Option<RedisAddress> {
+fn redis(
+    top: &Section<'_>,
+    sources: &Sources,
+    report: &mut Report,
+) -> (Option<RedisAddress>, Option<PathBuf>) {
     let section = top.section("redis", schema::REDIS, report);
-    let from_file = section.and_then(|section| section.text("url", report));
-    let from_file = from_file.filter(|(text, _)| !text.is_empty());
+    let address = section
+        .as_ref()
+        .and_then(|section| section.text("url", report))
+        .filter(|(text, _)| !text.is_empty());
+    let address = redis_address(address, sources, report);
+    let from_file = section
+        .as_ref()
+        .and_then(|section| section.text("ca_file", report))
+        .filter(|(text, _)| !text.is_empty());
+    let (path, name, place) = match (sources.environment.get("REDISCAFILE"), from_file) {
+        (Some(path), _) => (PathBuf::from(path), "REDISCAFILE", None),
+        (None, Some((text, place))) => {
+            let path = beside(Path::new(&*place.file), text);
+            (path, "`redis.ca_file`", Some(place))
+        }
+        (None, None) => return (address, None),
+    };
+    let Some(address) = address else {
+        // What has no URL has no effect, or is wrong already.
+        return (None, None);
+    };
+    let trusting = larder_upstream::check_ca_file(&path)
+        .and_then(|()| std::fs::read(&path).map_err(|error| format!("cannot be read: {error}")))
+        .map_err(|why| format!("names {}, which {why}", path.display()))
+        .and_then(|pem| address.trusting(pem));
+    match trusting {
+        Ok(address) => (Some(address), Some(path)),
+        Err(why) => {
+            report.error(place, format!("{name} {why}"));
+            (None, None)
+        }
+    }
+}
+
+fn redis_address(
+    from_file: Option<(&str, &Place)>,
+    sources: &Sources,
+    report: &mut Report,
+) -> Option<RedisAddress> {
     let from_variable = secret_files::secret(&sources.environment, "REDIS_URL", report);
     let (text, name, place) = match (&from_variable, from_file) {
         (Some(text), _) => (text.as_str(), "REDIS_URL", None),

@@ -7,6 +7,7 @@ use std::error::Error as StdError;
 use std::path::Path;
 use std::pin::Pin;
 
+use larder_core::{Span, SpanKind};
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 
@@ -471,8 +472,14 @@ impl Tx {
 /// the compiler look through all of it wherever such a wait is part of something else.
 fn boxed<'f, T>(
     future: impl Future<Output = T> + Send + 'f,
-) -> Pin<Box<dyn Future<Output = T> + Send + 'f>> {
-    Box::pin(future)
+) -> Pin<Box<dyn Future<Output = T> + Send + 'f>>
+where
+    T: 'f,
+{
+    match Span::child("database", SpanKind::Client) {
+        None => Box::pin(future),
+        Some(span) => Box::pin(span.around(Box::pin(future), |_, _| ())),
+    }
 }
 
 fn first(rows: Vec<Row>) -> Option<Row> {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClient;
-use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
+use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
-    RedisConnectionInfo, RedisError, RedisResult, TlsMode,
+    RedisConnectionInfo, RedisError, RedisResult, TlsCertificates, TlsMode,
 };
 
 use super::wire::Wire;
@@ -25,11 +25,13 @@ pub struct RedisAddress {
     shown: String,
     /// As it was written, credentials included.
     written: String,
+    /// Certificates in PEM that are trusted instead of the system's.
+    authorities: Option<Vec<u8>>,
 }
 
 impl PartialEq for RedisAddress {
     fn eq(&self, other: &Self) -> bool {
-        self.written == other.written
+        self.written == other.written && self.authorities == other.authorities
     }
 }
 
@@ -41,7 +43,9 @@ enum Form {
     Sentinels {
         nodes: Vec<ConnectionInfo>,
         service: String,
-        server: SentinelNodeConnectionInfo,
+        /// How the server is spoken to that they name.
+        server: RedisConnectionInfo,
+        tls: bool,
     },
     Cluster(Vec<ConnectionInfo>),
 }
@@ -93,6 +97,7 @@ impl RedisAddress {
                     written: url.to_owned(),
                     shown: format!("{scheme}://{}", info.addr()),
                     form: Form::One(Box::new(info)),
+                    authorities: None,
                 });
             }
             "redis-cluster" | "rediss-cluster" => cluster(&parts(&scheme, rest)?)?,
@@ -115,7 +120,35 @@ impl RedisAddress {
             form,
             written: url.to_owned(),
             shown: format!("{scheme}://{}", nodes.join(",")),
+            authorities: None,
         })
+    }
+
+    /// Trusts the authorities in `pem` (certificates in PEM), and no others, where it speaks TLS.
+    ///
+    /// # Errors
+    /// It does not speak TLS, or `pem` cannot be read: in words for the operator.
+    pub fn trusting(mut self, pem: Vec<u8>) -> Result<Self, String> {
+        let certificates = certificates(&pem);
+        let trusting = |info: &mut ConnectionInfo| -> Result<(), String> {
+            if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+                return Err(
+                    "has an effect with rediss:// only: this URL does not speak TLS".to_owned(),
+                );
+            }
+            let client = Client::build_with_tls(info.clone(), certificates.clone());
+            let client = client.map_err(|error| format!("cannot be used: {error}"))?;
+            *info = client.get_connection_info().clone();
+            Ok(())
+        };
+        match &mut self.form {
+            Form::One(info) => trusting(info)?,
+            Form::Sentinels { nodes, .. } | Form::Cluster(nodes) => {
+                nodes.iter_mut().try_for_each(trusting)?;
+            }
+        }
+        self.authorities = Some(pem);
+        Ok(self)
     }
 
     /// Connects for commands.
@@ -125,13 +158,26 @@ impl RedisAddress {
                 let client = Client::open((**info).clone())?;
                 let mut connection = connect(&client).await?;
                 if is_of_a_cluster(&mut connection).await {
-                    return cluster_connection(std::slice::from_ref(&**info)).await;
+                    return self.cluster(std::slice::from_ref(&**info)).await;
                 }
                 Ok(Wire::One(connection))
             }
             Form::Sentinels { .. } => Ok(Wire::One(connect(&self.server().await?).await?)),
-            Form::Cluster(nodes) => cluster_connection(nodes).await,
+            Form::Cluster(nodes) => self.cluster(nodes).await,
         }
+    }
+
+    async fn cluster(&self, nodes: &[ConnectionInfo]) -> RedisResult<Wire> {
+        let mut builder = ClusterClient::builder(nodes.iter().cloned())
+            .connection_timeout(CONNECT)
+            .response_timeout(super::PATIENCE)
+            .retries(1);
+        if let Some(pem) = &self.authorities {
+            builder = builder.certs(certificates(pem));
+        }
+        Ok(Wire::Cluster(
+            builder.build()?.get_async_connection().await?,
+        ))
     }
 
     /// Servers that can be listened to, in the order in which they are to be tried. Every node of a cluster hears everything.
@@ -152,6 +198,7 @@ impl RedisAddress {
             nodes,
             service,
             server,
+            tls,
         } = &self.form
         else {
             return Err(RedisError::from((
@@ -159,8 +206,36 @@ impl RedisAddress {
                 "no sentinels",
             )));
         };
-        let mut asked = Sentinel::build(nodes.clone())?;
-        asked.async_master_for(service, Some(server)).await
+        let addresses = nodes.iter().map(|node| node.addr().clone());
+        let mut asked = SentinelClientBuilder::new(addresses, service, SentinelServerType::Master)?
+            .set_client_to_redis_db(server.db());
+        if let Some(name) = server.username() {
+            asked = asked.set_client_to_redis_username(name);
+        }
+        if let Some(word) = server.password() {
+            asked = asked.set_client_to_redis_password(word);
+        }
+        let of_sentinels = nodes.first().map(ConnectionInfo::redis_settings);
+        if let Some(name) = of_sentinels.and_then(RedisConnectionInfo::username) {
+            asked = asked.set_client_to_sentinel_username(name);
+        }
+        if let Some(word) = of_sentinels.and_then(RedisConnectionInfo::password) {
+            asked = asked.set_client_to_sentinel_password(word);
+        }
+        if *tls {
+            asked = asked.set_client_to_redis_tls_mode(TlsMode::Secure);
+        }
+        if let Some(pem) = &self.authorities {
+            asked = asked.set_client_to_redis_certificates(certificates(pem));
+        }
+        asked.build()?.async_get_client().await
+    }
+}
+
+fn certificates(pem: &[u8]) -> TlsCertificates {
+    TlsCertificates {
+        client_tls: None,
+        root_cert: Some(pem.to_vec()),
     }
 }
 
@@ -171,15 +246,6 @@ async fn connect(client: &Client) -> RedisResult<MultiplexedConnection> {
     client
         .get_multiplexed_async_connection_with_config(&config)
         .await
-}
-
-async fn cluster_connection(nodes: &[ConnectionInfo]) -> RedisResult<Wire> {
-    let client = ClusterClient::builder(nodes.iter().cloned())
-        .connection_timeout(CONNECT)
-        .response_timeout(super::PATIENCE)
-        .retries(1)
-        .build()?;
-    Ok(Wire::Cluster(client.get_async_connection().await?))
 }
 
 /// Whether a server that was named alone is a node of a cluster. A user who may not ask is told by the first command that is another
@@ -318,14 +384,11 @@ fn sentinels(parts: &Parts<'_>) -> Result<Form, String> {
     if let Some(word) = own.redis_settings().password() {
         settings = settings.set_password(word);
     }
-    let mut server = SentinelNodeConnectionInfo::default().set_redis_connection_info(settings);
-    if matches!(own.addr(), ConnectionAddr::TcpTls { .. }) {
-        server = server.set_tls_mode(TlsMode::Secure);
-    }
     Ok(Form::Sentinels {
         nodes: nodes?,
         service: service.to_owned(),
-        server,
+        server: settings,
+        tls: matches!(own.addr(), ConnectionAddr::TcpTls { .. }),
     })
 }
 
@@ -368,6 +431,7 @@ mod tests {
             nodes,
             service,
             server,
+            tls,
         } = RedisAddress::parse(url).unwrap().form
         else {
             panic!("sentinels");
@@ -378,7 +442,9 @@ mod tests {
             assert_eq!(node.redis_settings().username(), Some("s"));
             assert_eq!(node.redis_settings().password(), Some("t"));
         }
-        assert!(format!("{server:?}").contains("db: 4"));
+        assert_eq!((server.db(), tls), (4, false));
+        assert_eq!(server.username(), Some("u"));
+        assert_eq!(server.password(), Some("p/q"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::Method;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use larder_core::{Span, SpanKind};
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody,
@@ -175,7 +176,15 @@ impl HttpService for Transport {
                 .uri()
                 .authority()
                 .is_some_and(|authority| authority.as_str() == &*self.authority);
-            let answer = self.send(request).await;
+            let answer = match Span::child("S3", SpanKind::Client) {
+                None => self.send(request).await,
+                Some(mut span) => {
+                    span.say("http.request.method", request.method().as_str());
+                    span.say("server.address", request.uri().host().unwrap_or_default());
+                    span.say("url.path", request.uri().path());
+                    span.around(Box::pin(self.send(request)), tell).await
+                }
+            };
             if is_of_store {
                 match &answer {
                     Ok(answer) if answer.status().is_server_error() => {
@@ -187,6 +196,13 @@ impl HttpService for Transport {
             }
             answer
         })
+    }
+}
+
+fn tell(span: &mut Span, answer: &Result<HttpResponse, HttpError>) {
+    match answer {
+        Ok(answer) => span.count("http.response.status_code", answer.status().as_u16().into()),
+        Err(error) => span.fail(innermost(error)),
     }
 }
 

@@ -24,7 +24,8 @@ pub struct PostgresOptions {
     pub database: String,
     /// Whether the connection is encrypted, and who the server must be.
     pub tls: TlsMode,
-    /// Certificates of the authorities that are trusted, in PEM; `None`: those that every larder trusts.
+    /// Certificates of authorities that are trusted beside those that everybody trusts, in PEM. With [`TlsMode::Require`] it makes that
+    /// [`TlsMode::VerifyCa`], as it does for the server's own clients.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -87,6 +88,8 @@ impl PostgresOptions {
                 TlsMode::Disable => PgSslMode::Disable,
                 TlsMode::Allow => PgSslMode::Allow,
                 TlsMode::Prefer => PgSslMode::Prefer,
+                // Who names authorities means them to be looked at.
+                TlsMode::Require if self.ca_file.is_some() => PgSslMode::VerifyCa,
                 TlsMode::Require => PgSslMode::Require,
                 TlsMode::VerifyCa => PgSslMode::VerifyCa,
                 TlsMode::VerifyFull => PgSslMode::VerifyFull,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSslMode};
 use sqlx::{AssertSqlSafe, Connection as _, Either, Row as _};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -292,7 +292,15 @@ impl Drop for Lease {
 }
 
 async fn open(options: &PgConnectOptions) -> Result<PgConnection, DbError> {
-    let mut connection = PgConnection::connect_with(options).await.map_err(failure)?;
+    let mut connection = match PgConnection::connect_with(options).await {
+        // The driver takes this mode for one that never encrypts.
+        Err(error) if is_of_encryption(&error) && is_mode(options, PgSslMode::Allow) => {
+            let encrypted = options.clone().ssl_mode(PgSslMode::Require);
+            PgConnection::connect_with(&encrypted).await
+        }
+        opened => opened,
+    }
+    .map_err(failure)?;
     let state = sqlx::raw_sql(STATE).fetch_one(&mut connection).await;
     let state = state.map_err(failure)?;
     let text = |index| state.try_get::<String, _>(index).map_err(failure);
@@ -314,6 +322,16 @@ async fn open(options: &PgConnectOptions) -> Result<PgConnection, DbError> {
         return Err(unfit("the setting bytea_output is not hex"));
     }
     Ok(connection)
+}
+
+fn is_mode(options: &PgConnectOptions, mode: PgSslMode) -> bool {
+    std::mem::discriminant(&options.get_ssl_mode()) == std::mem::discriminant(&mode)
+}
+
+/// Whether the server lets nobody in who asks like this: it may let in who encrypts.
+fn is_of_encryption(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code == "28000")
 }
 
 fn unfit(why: &'static str) -> DbError {
