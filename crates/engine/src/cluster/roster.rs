@@ -1,7 +1,8 @@
 //! Who else is there: each replica says now and then which configuration it has and what time it is, and hears the others. What one hears
-//! is for people: alarms and metrics, no decision.
+//! is for people: alarms and metrics. One thing is decided by it: how large a part of a common bound a replica keeps to while it cannot ask.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -68,6 +69,8 @@ pub(super) struct Roster {
     own: Mutex<Word>,
     clock: Arc<dyn Clock>,
     heard: Mutex<BTreeMap<String, Heard>>,
+    /// How many there were, this one included, the last time that they could be heard; 0: never yet.
+    last_seen: AtomicU32,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -88,6 +91,7 @@ impl Roster {
             }),
             clock,
             heard: Mutex::default(),
+            last_seen: AtomicU32::new(0),
             tasks: Mutex::default(),
         });
         let speaking = tokio::spawn(speak(Arc::downgrade(&roster), Arc::clone(shared)));
@@ -104,6 +108,18 @@ impl Roster {
     /// The digest of the own configuration.
     pub(super) fn config(&self) -> String {
         lock(&self.own).config.clone()
+    }
+
+    /// How many replicas there were, this one included, the last time that they could be heard; 1 if they never could.
+    pub(super) fn last_seen(&self) -> u32 {
+        self.last_seen.load(Ordering::Relaxed).max(1)
+    }
+
+    /// What is sent arrives: so would what others say.
+    fn note_seen(&self) {
+        let others = u32::try_from(self.others().len()).unwrap_or(u32::MAX);
+        self.last_seen
+            .store(others.saturating_add(1), Ordering::Relaxed);
     }
 
     /// The other replicas that are there, by address.
@@ -161,6 +177,8 @@ impl Roster {
         let when = Instant::now();
         let told = now;
         heard.insert(word.replica, Heard { report, when, told });
+        drop(heard);
+        self.note_seen();
     }
 }
 
@@ -185,7 +203,10 @@ async fn speak(roster: std::sync::Weak<Roster>, shared: Arc<dyn Shared>) {
         if !word.config.is_empty()
             && let Ok(text) = serde_json::to_vec(&word)
         {
-            shared.publish(TOPIC, &text).await;
+            let is_sent = shared.publish(TOPIC, &text).await;
+            if is_sent && let Some(roster) = roster.upgrade() {
+                roster.note_seen();
+            }
         }
     }
 }
@@ -228,6 +249,7 @@ mod tests {
         assert_eq!((&*others[0].address, &*others[0].config), ("b:80", "same"));
         assert_eq!((others[0].skew_ms, others[0].is_skewed()), (5_000, false));
         assert_eq!(b.others()[0].address, "a:80");
+        assert_eq!((a.last_seen(), b.last_seen()), (2, 2));
         let c = start(&shared, "c", 15_001);
         c.configured("another");
         tokio::time::sleep(BEAT * 2).await;
