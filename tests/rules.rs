@@ -469,6 +469,7 @@ const ENGINE_ORDER: &[&str] = &[
     "budget",
     "counters",
     "causes",
+    "news",
 ];
 
 /// A source file of a crate: its path below `src`, and its lines of code without comments and unit tests.

@@ -34,6 +34,7 @@ fn remote(package: PackageType) -> Option<Repository> {
             proxy: None,
             offline: false,
             max_size: None,
+            limits: larder_core::RequestLimits::default(),
         })),
         access: AccessPolicy::default(),
         cache: CachePolicy::default(),

@@ -27,10 +27,12 @@ pub enum BudgetKind {
     Uploads,
     /// Bytes of request bodies that are read into memory.
     RequestBytes,
+    /// Requests to one upstream host, where the operator has set a bound: not one of [`ALL`](Self::ALL), but a pool for each host.
+    UpstreamRequests,
 }
 
 impl BudgetKind {
-    /// All of them, in the order in which they are declared and reported.
+    /// All of which there is one pool, in the order in which they are declared and reported.
     pub const ALL: [Self; 12] = [
         Self::Downloads,
         Self::Documents,
@@ -61,6 +63,7 @@ impl BudgetKind {
             Self::Lookups => "lookups",
             Self::Uploads => "uploads",
             Self::RequestBytes => "request_bytes",
+            Self::UpstreamRequests => "upstream_requests",
         }
     }
 }

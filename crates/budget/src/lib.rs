@@ -106,6 +106,7 @@ impl Budgets {
                 BudgetKind::Lookups => (LOOKUPS, WAIT_LONG),
                 BudgetKind::Uploads => (totals.uploads as u64, WAIT_SHORTLY),
                 BudgetKind::RequestBytes => (totals.request_bytes as u64, WAIT_SHORTLY),
+                BudgetKind::UpstreamRequests => (u64::MAX, WAIT_FOR_UPSTREAMS),
             };
             // Who looks a name up has a place for what it asks already: those are counted there.
             let is_lookup = kind == BudgetKind::Lookups;

@@ -93,6 +93,27 @@ impl Pool {
         })
     }
 
+    /// The same, of which no rest is left for other upstreams, for there are none: who waits gets what is free, one repository after the
+    /// other.
+    pub fn of_one_upstream(kind: BudgetKind, total: u64, waits: Waits) -> Arc<Self> {
+        let pool = Self::new(kind, total, waits);
+        pool.books().shares.is_of_one_upstream = true;
+        pool
+    }
+
+    /// From now on there is so much of it. If that is less than what is leased, nothing is until enough has been given back.
+    pub fn resize(self: &Arc<Self>, total: u64) {
+        self.settle(|books| books.shares.resize(total));
+    }
+
+    /// From now on there is as much of it as is leased, so that no more is than now; gives how much that is, and how many wait.
+    pub fn freeze(&self) -> (u64, u64) {
+        let shares = &mut self.books().shares;
+        let held = shares.held();
+        shares.resize(held);
+        (held, shares.waiting() as u64)
+    }
+
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -176,7 +197,7 @@ impl Pool {
     }
 
     /// Tells the operator, once in a minute, that something was not to be had: thousands of requests may meet it.
-    pub(crate) fn tell_of(&self, repository: &str, refused: Refused) {
+    pub fn tell_of(&self, repository: &str, refused: Refused) {
         let (budget, limit) = (refused.kind.as_str(), refused.limit);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.since += 1;

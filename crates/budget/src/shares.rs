@@ -76,6 +76,8 @@ pub(super) struct Shares<W> {
     total: u64,
     /// The most that one repository has.
     cap: u64,
+    /// All repositories ask one upstream: there is nobody to leave a rest to.
+    pub(super) is_of_one_upstream: bool,
     /// May be more than there is: what is there already is taken whether there is room or not.
     held: u64,
     upstreams: HashMap<Arc<str>, u64>,
@@ -92,6 +94,7 @@ impl<W> Shares<W> {
         Self {
             total,
             cap,
+            is_of_one_upstream: false,
             held: 0,
             upstreams: HashMap::new(),
             accounts: HashMap::new(),
@@ -101,8 +104,15 @@ impl<W> Shares<W> {
         }
     }
 
+    pub(super) fn resize(&mut self, total: u64) {
+        self.total = total;
+    }
+
     /// The most that all repositories of one upstream have, and so the most that can be had at once.
     pub(super) fn most(&self) -> u64 {
+        if self.is_of_one_upstream {
+            return self.total.max(1);
+        }
         (self.total - self.total / 4).clamp(1, self.cap.max(1))
     }
 
@@ -167,6 +177,9 @@ impl<W> Shares<W> {
         let Some(left) = self.free().checked_sub(weight) else {
             return false;
         };
+        if self.is_of_one_upstream {
+            return true;
+        }
         let of_upstream = self.held_of_upstream(&party.upstream);
         let held = self.held_of(party);
         if held + weight > self.cap || self.must_hold_back(party, held + weight) {

@@ -334,6 +334,36 @@ async fn a_cap_holds_though_nobody_else_wants_any() {
     assert!(next.await.expect("no panic").is_ok());
 }
 
+#[tokio::test(start_paused = true)]
+async fn of_one_upstream_all_is_had_and_repositories_take_turns() {
+    let pool = Pool::of_one_upstream(BudgetKind::UpstreamRequests, 4, waits(100));
+    let mut had = take_all(&pool, &alone("a")).await;
+    assert_eq!(had.len(), 4, "no rest is left");
+    let (first, second) = (
+        waiting(&pool, alone("a"), 1).await,
+        waiting(&pool, alone("a"), 1).await,
+    );
+    let other = waiting(&pool, alone("b"), 1).await;
+    had.pop();
+    let first = first.await.expect("no panic");
+    had.pop();
+    let other = other.await.expect("no panic");
+    assert!(first.is_ok() && other.is_ok());
+    settled().await;
+    assert!(!second.is_finished(), "each repository in turn");
+    // Less of it: what is leased stays, and is not leased anew.
+    pool.resize(2);
+    had.pop();
+    settled().await;
+    assert!(!second.is_finished());
+    assert_eq!(pool.freeze(), (3, 1));
+    drop(first);
+    assert!(second.await.expect("no panic").is_ok(), "three are leased");
+    assert!(at_once(&pool, &alone("c"), 1).await.is_none());
+    pool.resize(4);
+    assert!(at_once(&pool, &alone("c"), 1).await.is_some());
+}
+
 /// What is there already takes room that there may not be; newcomers wait until there is some again.
 #[tokio::test(start_paused = true)]
 async fn what_is_taken_anyway_keeps_others_waiting_until_there_is_room() {

@@ -101,7 +101,8 @@ pub use reason::{MAX_REASON, reason_phrase};
 pub use record::{ArtifactRecord, BlobDescriptor, Content, StoredHeaders};
 pub use repository::{
     AllowPrivate, Credentials, InvalidRepositoryName, Kind, LocalSettings, MemberUrls, PackageType,
-    Repository, RepositoryKind, RepositoryName, UpstreamAuth, UpstreamSettings, VirtualSettings,
+    Repository, RepositoryKind, RepositoryName, RequestLimits, UpstreamAuth, UpstreamSettings,
+    VirtualSettings,
 };
 pub use request_id::RequestId;
 pub use reserved::{GlobError, ReservedNames};

@@ -1,6 +1,7 @@
 //! What is remembered of one upstream document or file.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -76,8 +77,30 @@ impl StoredHeaders {
             },
             content_disposition: newer(&told.content_disposition, &self.content_disposition),
             content_language: newer(&told.content_language, &self.content_language),
+            further: self.further_renewed_by(told),
             ..self.clone()
         }
+    }
+
+    /// What caches behind the upstream said of the one answer says nothing of the other.
+    fn further_renewed_by(&self, told: &Self) -> BTreeMap<String, String> {
+        let is_of_the_way = |name: &str| matches!(name, Self::AGE | Self::CACHE_STATUS);
+        let kept = self.further.iter().filter(|(name, _)| !is_of_the_way(name));
+        let new = told.further.iter().filter(|(name, _)| is_of_the_way(name));
+        kept.chain(new)
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    }
+
+    /// The further field that says how old the upstream's answer was, in seconds, if it came from a cache (RFC 9111 section 5.1).
+    pub const AGE: &'static str = "age";
+    /// The further field that says what caches behind the upstream did (RFC 9211).
+    pub const CACHE_STATUS: &'static str = "cache-status";
+
+    /// How old the answer was when it came.
+    fn age(&self) -> Option<Duration> {
+        let seconds = self.further.get(Self::AGE)?;
+        seconds.parse().ok().map(Duration::from_secs)
     }
 }
 
@@ -111,6 +134,14 @@ pub struct ArtifactRecord {
 }
 
 impl ArtifactRecord {
+    /// When the origin last said what this is, as far as is known: the last contact, less the age that the upstream's answer had then (RFC
+    /// 9111 section 4.2.3). `Age` counts from here.
+    pub fn said_at(&self) -> UnixMillis {
+        let age = self.headers.age().unwrap_or_default();
+        let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        UnixMillis(self.contacted_at.0.saturating_sub(age))
+    }
+
     /// The blob, if the bytes are held.
     pub fn blob(&self) -> Option<&BlobDescriptor> {
         match &self.content {
@@ -192,6 +223,28 @@ mod tests {
                 ..StoredHeaders::default()
             }
         );
+    }
+
+    #[test]
+    fn what_caches_behind_the_upstream_say_is_of_one_answer() {
+        let further = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            pairs.iter().map(owned).collect()
+        };
+        let mut record = crate::testing::record();
+        assert_eq!(record.said_at(), record.contacted_at);
+        record.headers.further = further(&[("age", "90"), ("cache-status", "a; hit"), ("x", "y")]);
+        assert_eq!(record.contacted_at.since(record.said_at()).as_secs(), 90);
+        let told = StoredHeaders {
+            further: further(&[("age", "7"), ("x", "z")]),
+            ..StoredHeaders::default()
+        };
+        let renewed = record.headers.renewed_by(&told, false).further;
+        assert_eq!(renewed, further(&[("age", "7"), ("x", "y")]));
+        let renewed = record.headers.renewed_by(&StoredHeaders::default(), false);
+        assert_eq!(renewed.further, further(&[("x", "y")]));
+        record.headers.further = further(&[("age", "18446744073709551615")]);
+        assert!(record.said_at() < record.contacted_at, "nothing overflows");
     }
 
     #[test]

@@ -162,6 +162,19 @@ pub struct UpstreamSettings {
     pub offline: bool,
     /// Bodies above this many bytes are streamed and not kept.
     pub max_size: Option<u64>,
+    /// How many requests each host gets on behalf of this repository.
+    pub limits: RequestLimits,
+}
+
+/// How many requests one upstream host gets from all replicas together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// At once; `None` = as many as there are.
+    pub concurrency: Option<u32>,
+    /// The time between two of them; `None` = none.
+    pub apart: Option<Duration>,
+    /// Whether the repository's requests are counted by themselves, and not with those of all others to the same host.
+    pub is_own: bool,
 }
 
 impl fmt::Debug for UpstreamSettings {
@@ -185,6 +198,7 @@ impl fmt::Debug for UpstreamSettings {
             .field("ca_file", &self.ca_file)
             .field("offline", &self.offline)
             .field("max_size", &self.max_size)
+            .field("limits", &self.limits)
             .finish()
     }
 }
@@ -207,6 +221,7 @@ impl UpstreamSettings {
             proxy: None,
             offline: false,
             max_size: None,
+            limits: RequestLimits::default(),
         }
     }
 

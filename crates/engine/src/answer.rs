@@ -56,12 +56,17 @@ pub struct Representation {
     pub vary: &'static [&'static str],
     /// Headers that a format lets through beside these (pass-through answers).
     pub extra: HeaderMap,
+    /// What caches behind the upstream said that they did (`Cache-Status`, RFC 9211) when it last answered: for an answer that it had a part
+    /// in.
+    pub upstream_status: Option<String>,
+    /// The upstream's answer came from a cache, and had an age.
+    pub is_aged: bool,
 }
 
 /// How long the answer may be reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freshness {
-    /// The last good upstream contact: `Date`, and where `Age` counts from.
+    /// The last good upstream contact, less the age that its answer had: `Date`, and where `Age` counts from.
     pub contacted_at: UnixMillis,
     /// Remaining life; `None` = unlimited (`public, max-age=31536000, immutable`); zero when stale or mutable with TTL 0.
     pub remaining: Option<Duration>,

@@ -1,5 +1,6 @@
 //! What an operator would alert on, counted without locks. Rendered by the server's `/metrics`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -7,8 +8,14 @@ use http::{HeaderMap, StatusCode};
 use larder_core::UnixMillis;
 use larder_upstream::{UpstreamResponse, retry_after};
 
+use crate::news::{News, NewsDesk, millis};
+
 /// The most that `Retry-After` is heeded.
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
+/// An allowance of which no more than one in so many requests is left is kept for what is not held.
+const KEPT_FOR_MISSES: u64 = 10;
+/// What was said of an allowance longer ago does not hold any more: it grows again.
+const SAID_LONG_AGO: Duration = Duration::from_mins(10);
 
 macro_rules! counters {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)+ }) => {
@@ -121,13 +128,20 @@ counters! {
     }
 }
 
-/// What an upstream last said of its rate limit, in the fields that Docker Hub and other registries send.
+/// What an upstream last said, here or on another replica, of its rate limit, in the fields that Docker Hub and other registries send.
 #[derive(Debug, Default)]
 pub struct UpstreamQuota {
+    /// A mark of upstream and account.
+    account: String,
+    news: Arc<NewsDesk>,
     limit: AtomicOptionU64,
     remaining: AtomicOptionU64,
     /// Until when it wants to be left alone, in milliseconds.
     busy_until: AtomicI64,
+    /// When it said so.
+    busy_since: AtomicI64,
+    /// When it last said something, in milliseconds.
+    said_at: AtomicI64,
 }
 
 /// A number that may never have been said: 0 is "not yet", everything else is one more than the number.
@@ -135,9 +149,9 @@ pub struct UpstreamQuota {
 struct AtomicOptionU64(AtomicU64);
 
 impl AtomicOptionU64 {
-    fn note(&self, headers: &HeaderMap, name: &str) {
-        // `100;w=21600`: so many in a window of so many seconds.
-        let number = headers.get(name).and_then(|value| {
+    /// What a field says; `100;w=21600`: so many in a window of so many seconds.
+    fn read(headers: &HeaderMap, name: &str) -> Option<u64> {
+        headers.get(name).and_then(|value| {
             value
                 .to_str()
                 .ok()?
@@ -146,7 +160,10 @@ impl AtomicOptionU64 {
                 .trim()
                 .parse::<u64>()
                 .ok()
-        });
+        })
+    }
+
+    fn set(&self, number: Option<u64>) {
         if let Some(number) = number {
             self.0.store(number.saturating_add(1), Ordering::Relaxed);
         }
@@ -158,19 +175,77 @@ impl AtomicOptionU64 {
 }
 
 impl UpstreamQuota {
-    /// Takes the numbers out of an answer's head; an answer that says nothing changes nothing.
-    pub(crate) fn note(&self, headers: &HeaderMap) {
-        self.limit.note(headers, "ratelimit-limit");
-        self.remaining.note(headers, "ratelimit-remaining");
+    /// Of the account with this mark.
+    pub(crate) fn new(account: &str, news: &Arc<NewsDesk>) -> Self {
+        Self {
+            account: account.to_owned(),
+            news: Arc::clone(news),
+            ..Self::default()
+        }
     }
 
-    /// What an answer says of the allowance, and when to come back if it was 429.
+    /// What an answer says of the allowance, and when to come back if it was 429; an answer that says nothing changes nothing. Other
+    /// replicas are told.
     pub(crate) fn record_rate_limit(&self, response: &UpstreamResponse, now: UnixMillis) {
-        self.note(&response.headers);
         let refused = response.status == StatusCode::TOO_MANY_REQUESTS;
-        if let Some(pause) = retry_after(&response.headers, now).filter(|_| refused) {
-            self.busy_until.store(now.plus(pause).0, Ordering::Relaxed);
+        let limit = AtomicOptionU64::read(&response.headers, "ratelimit-limit");
+        let remaining = AtomicOptionU64::read(&response.headers, "ratelimit-remaining");
+        let pause = retry_after(&response.headers, now).filter(|_| refused);
+        if limit.is_none() && remaining.is_none() && pause.is_none() {
+            return;
         }
+        self.heard(limit, remaining, pause, now);
+        self.news.say(|| News::Allowance {
+            account: self.account.clone(),
+            limit,
+            remaining,
+            pause_ms: pause.map(millis),
+        });
+    }
+
+    /// Something was said of it a moment ago.
+    pub(crate) fn heard(
+        &self,
+        limit: Option<u64>,
+        remaining: Option<u64>,
+        pause: Option<Duration>,
+        now: UnixMillis,
+    ) {
+        self.limit.set(limit);
+        self.remaining.set(remaining);
+        self.said_at.store(now.0, Ordering::Relaxed);
+        if let Some(pause) = pause {
+            let until = now.plus(pause.min(LONGEST_PAUSE));
+            self.busy_until.store(until.0, Ordering::Relaxed);
+            self.busy_since.store(now.0, Ordering::Relaxed);
+        }
+    }
+
+    /// How long ago it said that it wants to be left alone.
+    pub(crate) fn busy_since(&self, now: UnixMillis) -> Duration {
+        now.since(UnixMillis(self.busy_since.load(Ordering::Relaxed)))
+    }
+
+    /// Whether the upstream counts requests, and says how many are left.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.remaining.get().is_some()
+    }
+
+    /// Whether so little is left that it is kept for what is not held.
+    pub(crate) fn is_scarce(&self, now: UnixMillis) -> bool {
+        let (limit, Some(remaining)) = (self.limit.get(), self.remaining.get()) else {
+            return false;
+        };
+        let said_at = UnixMillis(self.said_at.load(Ordering::Relaxed));
+        let is_current = said_at <= now && now.since(said_at) < SAID_LONG_AGO;
+        is_current && remaining <= limit.unwrap_or(0) / KEPT_FOR_MISSES
+    }
+
+    /// [`snapshot`](Self::snapshot), and for how many seconds it still wants to be left alone.
+    pub fn snapshot_at(&self, now: UnixMillis) -> Vec<(&'static str, u64)> {
+        let pause = self.busy_for(now);
+        let pause = pause.map(|pause| ("upstream_quota_retry_in_seconds", pause.as_secs()));
+        self.snapshot().into_iter().chain(pause).collect()
     }
 
     /// How long it still wants to be left alone. Longer than `Retry-After` may be is the mark of a clock that was set back.

@@ -19,6 +19,7 @@
 //! | `target.rs`, `claim.rs`, `keys.rs` | what is meant: a document or file, what is stated of it, and its key |
 //! | `repositories/` | the configured repositories, their counters and the state of their upstreams |
 //! | `budget.rs`, `counters.rs`, `causes.rs` | bounds, numbers, and what the log has spoken of |
+//! | `news.rs` | what one replica has learnt of an upstream, for the others |
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]
 
@@ -34,6 +35,7 @@ mod document;
 mod fault;
 mod keys;
 mod loaded;
+mod news;
 mod operate;
 mod origin;
 mod policy;
@@ -140,7 +142,7 @@ impl Engine {
         );
         let budgets = parts.budgets;
         budgets.configured(&parts.repositories);
-        let repositories = Repositories::default().next(
+        let repositories = Repositories::telling(catalog.news()).next(
             parts.repositories,
             &parts.not_built,
             &parts.link_key,
@@ -194,7 +196,10 @@ impl Engine {
 
     /// Makes this one of several replicas, before it serves; the first call counts. Must be called within a Tokio runtime.
     pub fn join_cluster(&self, parts: ClusterParts) {
-        self.pipeline.remote.cluster.join(parts, &self.clock);
+        let remote = &self.pipeline.remote;
+        let cluster = remote.cluster.join(parts, &self.clock);
+        remote.mirrors.keep_to(Arc::clone(cluster) as _);
+        cluster.share_news(self.catalog.news(), &self.operator);
     }
 
     /// From now on this replica, which has joined a cluster, is also seen by those that share only the database with it, and sees them.

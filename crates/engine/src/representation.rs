@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use larder_core::{
     ArtifactRecord, CacheStatus, Digest, Source, StoredHeaders, UnixMillis, field_text, fresh_until,
 };
@@ -14,6 +14,9 @@ use crate::policy::clearance::clear_non_artifact;
 use crate::policy::visibility::Visibility;
 use crate::repositories::Registry;
 use crate::target::{ArtifactRequest, FOLDER, Target};
+
+/// The field that names the members which a merged document lacks, of this larder's or of one behind it.
+pub(crate) const SKIPPED_MEMBERS: &str = "x-larder-skipped";
 
 /// A representation's headers from those that were kept.
 pub(crate) fn representation(
@@ -36,6 +39,12 @@ pub(crate) fn representation(
     let own_type = extra
         .remove(header::CONTENT_TYPE)
         .map(|value| field_text(&value).into_owned());
+    let of_the_way = |name: &str| headers.further.get(name);
+    if let Some(names) = of_the_way(SKIPPED_MEMBERS)
+        && let Ok(names) = HeaderValue::from_str(names)
+    {
+        extra.insert(HeaderName::from_static(SKIPPED_MEMBERS), names);
+    }
     Representation {
         content_type: own_type.or_else(|| headers.content_type.clone()),
         content_encoding: headers.content_encoding.clone(),
@@ -47,6 +56,8 @@ pub(crate) fn representation(
         length,
         vary: &[],
         extra,
+        upstream_status: of_the_way(StoredHeaders::CACHE_STATUS).cloned(),
+        is_aged: of_the_way(StoredHeaders::AGE).is_some(),
     }
 }
 
@@ -96,7 +107,7 @@ pub(crate) fn freshness(
         Some(Duration::ZERO)
     };
     Freshness {
-        contacted_at: record.contacted_at,
+        contacted_at: record.said_at(),
         remaining,
         no_store: false,
     }
@@ -123,7 +134,7 @@ pub(crate) fn ticket(
         epoch_value: epoch.value,
         others: Vec::new(),
         fresh_until: until,
-        contacted_at: record.contacted_at,
+        contacted_at: record.said_at(),
         for_anyone: true,
         held: None,
     })

@@ -236,6 +236,57 @@ remotes:
     );
 }
 
+#[test]
+fn bounds_on_requests_to_upstreams() {
+    let text = "limits: {upstream: {concurrency: 8, rate: 50}}
+remotes:
+  all: {base_url: 'http://example.com'}
+  own: {base_url: 'http://example.com', limits: {rate: 0.5}}
+";
+    let directory = directory(&[("f.yaml", text)]);
+    let settings = load(&sources(&directory.path().join("f.yaml"))).unwrap();
+    let of = |name: &str| repository(&settings, name).upstream().unwrap().limits;
+    let all = larder_core::RequestLimits {
+        concurrency: Some(8),
+        apart: Some(Duration::from_millis(20)),
+        is_own: false,
+    };
+    assert_eq!(of("all"), all);
+    let own = larder_core::RequestLimits {
+        apart: Some(Duration::from_secs(2)),
+        is_own: true,
+        ..all
+    };
+    assert_eq!(of("own"), own);
+    let shown = &settings.config_view;
+    assert_eq!(shown["limits"]["upstream"]["concurrency"], 8);
+    assert_eq!(shown["limits"]["downloads"], 512);
+    assert_eq!(shown["remotes"]["own"]["limits"]["rate"], "0.5");
+    for (text, want) in [
+        (
+            "limits: {upstream: {concurrency: 0}}",
+            "`limits.upstream.concurrency` must be a whole number from 1",
+        ),
+        (
+            "limits: {upstream: {rate: 0}}",
+            "`limits.upstream.rate` must be a number of requests in a second",
+        ),
+        ("limits: {upstream: {rate: 1e3}}", "from 0.02 to 10000"),
+        ("limits: {upstream: {rate: .inf}}", "from 0.02 to 10000"),
+        (
+            "limits: {upstream: {burst: 3}}",
+            "unknown key `burst` in `limits.upstream`",
+        ),
+        (
+            "remotes: {a: {base_url: 'http://example.com', limits: {downloads: 3}}}",
+            "unknown key `downloads` in `remotes.a.limits`",
+        ),
+    ] {
+        let said = refused(&format!("{text}\n"));
+        assert!(said.contains(want), "{want}\nin\n{said}");
+    }
+}
+
 fn public_urls(settings: &larder::config::Settings) -> Vec<&str> {
     settings
         .public_urls

@@ -109,7 +109,7 @@ impl Backend for Arc<Engine> {
             quotas: self
                 .upstream_quotas()
                 .into_iter()
-                .map(|(name, quota)| (name.to_string(), quota.snapshot()))
+                .map(|(name, quota)| (name.to_string(), quota.snapshot_at(self.now())))
                 .collect(),
             failures: self
                 .upstream_failures()

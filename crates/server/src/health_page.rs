@@ -49,10 +49,34 @@ pub(crate) async fn health<B: Backend>(exchange: &Exchange<'_, B>) -> Response<R
         "certificate": certificate_json(shared, backend.now()),
         "refusals": shared.metrics.refused().report(),
     });
+    let allowances = allowances_json(backend.counters().quotas);
+    if !allowances.is_empty() {
+        page["allowances"] = Value::from(allowances);
+    }
     if let Some(cluster) = backend.cluster() {
         page["cluster"] = cluster_json(&cluster);
     }
     json_response(verdict(ok), &page)
+}
+
+/// What upstreams that count requests allow, as they said last: by repository.
+fn allowances_json(quotas: Vec<(String, Vec<(&'static str, u64)>)>) -> Vec<Value> {
+    let shown = |(repository, numbers): (String, Vec<(&'static str, u64)>)| {
+        let said = |name: &str| {
+            let named = numbers.iter().find(|(said, _)| *said == name);
+            named.map(|(_, number)| *number)
+        };
+        json!({
+            "repository": repository,
+            "limit": said("upstream_quota_limit"),
+            "remaining": said("upstream_quota_remaining"),
+            "retry_in_seconds": said("upstream_quota_retry_in_seconds"),
+        })
+    };
+    let said = quotas
+        .into_iter()
+        .filter(|(_, numbers)| !numbers.is_empty());
+    said.map(shown).collect()
 }
 
 /// What replicas share makes nothing unavailable: without it each asks for itself.

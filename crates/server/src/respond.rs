@@ -35,6 +35,16 @@ pub(crate) struct Prepared {
     pub(crate) served_since: Option<UnixMillis>,
     /// Of the whole body.
     pub(crate) length: Option<u64>,
+    pub(crate) way: Way,
+}
+
+/// What caches behind the upstream said of its answer.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Way {
+    /// What they did.
+    status: Option<String>,
+    /// It had an age.
+    is_aged: bool,
 }
 
 /// The part that depends on when and how it is sent.
@@ -97,6 +107,10 @@ impl Prepared {
             headers,
             served_since: from.served_since,
             length: from.length,
+            way: Way {
+                status: from.upstream_status,
+                is_aged: from.is_aged,
+            },
         }
     }
 
@@ -172,11 +186,12 @@ pub(crate) fn respond(
         }
     }
     let mut status = prepared.status;
+    let way = prepared.way.clone();
     let mut headers = match prepared {
         Cow::Owned(prepared) => prepared.headers,
         Cow::Borrowed(prepared) => prepared.headers.clone(),
     };
-    add_timing(&mut headers, timing);
+    add_timing(&mut headers, timing, &way);
     let single = match &answer {
         RangeAnswer::Single(range) => part(&body, *range),
         _ => None,
@@ -257,19 +272,20 @@ fn not_modified(prepared: Prepared, timing: Timing) -> Response<ResponseBody> {
     ] {
         headers.remove(name);
     }
-    add_timing(headers, timing);
+    add_timing(headers, timing, &prepared.way);
     response
 }
 
-fn add_timing(headers: &mut HeaderMap, timing: Timing) {
+fn add_timing(headers: &mut HeaderMap, timing: Timing, way: &Way) {
     headers.insert(
         ARTIFACT_SOURCE,
         HeaderValue::from_static(timing.source.as_str()),
     );
-    // Not where the bytes have come straight from the upstream (RFC 9111 section 5.1).
+    // Not where the bytes have come straight from the upstream, unless a cache gave them there (RFC 9111 section 5.1).
     // Nor where larder itself is the origin: what is no cached answer has no age.
     let is_origin = headers.contains_key(CACHE_CONTROL);
-    if timing.source == Source::Cache && !timing.no_store && !is_origin {
+    let is_of_a_cache = timing.source == Source::Cache || way.is_aged;
+    if is_of_a_cache && !timing.no_store && !is_origin {
         headers.insert(AGE, timing.age.as_secs().into());
     }
     match timing.remaining {
@@ -290,7 +306,17 @@ fn add_timing(headers: &mut HeaderMap, timing: Timing) {
             insert(headers, CACHE_CONTROL, format!("max-age={life}"));
         }
     }
-    match timing.cache_status {
+    let own = timing.cache_status;
+    // The caches that the request came to, the one nearest to the client last (RFC 9211 section 2). A hit came to none behind this one, and
+    // a copy that is served for want of an answer neither.
+    if own.forward.is_some()
+        && matches!(own.forward_status, Some(200 | 304))
+        && let Some(status) = &way.status
+    {
+        insert(headers, CACHE_STATUS, format!("{status}, {own}"));
+        return;
+    }
+    match own {
         HIT => drop(headers.insert(CACHE_STATUS, HeaderValue::from_static("larder; hit"))),
         other => insert(headers, CACHE_STATUS, other.to_string()),
     }

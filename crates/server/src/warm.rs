@@ -20,7 +20,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::metrics::RepositoryRequests;
-use crate::respond::Prepared;
+use crate::respond::{Prepared, Way};
 
 /// Memory for heads, in bytes: some 60,000 of the usual length.
 const BUDGET: u64 = 40 << 20;
@@ -129,6 +129,7 @@ impl PackedHead {
             headers,
             served_since: self.served_since,
             length: None,
+            way: Way::default(),
         })
     }
 }

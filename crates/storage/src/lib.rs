@@ -43,6 +43,6 @@ pub use meta::{
 };
 pub use shared::conformance as shared_conformance;
 pub use shared::{
-    Attempt, Bell, Fence, Holder, LONGEST_LEASE, Lease, MemoryShared, Notices, RedisAddress,
-    RedisShared, Renewal, Shared, SharedStanding, Subscription, Told, Unshared,
+    Attempt, Bell, Fence, Holder, LONGEST_LEASE, Lease, MemoryShared, Notices, Pace, RationClaim,
+    RedisAddress, RedisShared, Renewal, Shared, SharedStanding, Subscription, Told, Unshared,
 };

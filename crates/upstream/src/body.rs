@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep};
 use url::Url;
 
 use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::limits::Turn;
 
 /// How the end of a body is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct BodyStream {
     received: u64,
     stall: Option<Stall>,
     origin: BodyOrigin,
+    /// Given back with the end of the body.
+    turn: Option<Turn>,
 }
 
 struct Stall {
@@ -71,7 +74,19 @@ impl BodyStream {
             received: 0,
             stall,
             origin,
+            turn: None,
         }
+    }
+
+    /// Keeps the request's turn as long as something is to come.
+    pub(crate) fn hold(&mut self, turn: Turn) {
+        self.turn = (self.declared != Some(0)).then_some(turn);
+    }
+
+    /// Nothing comes any more.
+    fn close(&mut self) {
+        self.inner = None;
+        self.turn = None;
     }
 
     /// A body that somebody else receives from the upstream and passes on, who marks its end.
@@ -105,7 +120,7 @@ impl BodyStream {
         kind: UpstreamErrorKind,
         what: impl fmt::Display,
     ) -> Poll<Option<Result<Bytes, UpstreamError>>> {
-        self.inner = None;
+        self.close();
         Poll::Ready(Some(Err(UpstreamError::at(
             kind,
             &self.origin.repository,
@@ -126,7 +141,7 @@ impl BodyStream {
     }
 
     fn end(&mut self) -> Poll<Option<Result<Bytes, UpstreamError>>> {
-        self.inner = None;
+        self.close();
         match self.declared {
             Some(declared) if self.received < declared => {
                 let received = self.received;
@@ -159,7 +174,7 @@ impl Stream for BodyStream {
                     return match item {
                         Some(Ok(chunk)) => this.accept(chunk),
                         Some(Err(error)) => {
-                            this.inner = None;
+                            this.close();
                             Poll::Ready(Some(Err(error)))
                         }
                         None => this.end(),

@@ -19,6 +19,8 @@ pub enum UpstreamErrorKind {
     RefusedAddress,
     /// The repository is configured with `offline: true`.
     Offline,
+    /// It had no turn: as many requests to the host are under way as the operator allows.
+    Busy,
     /// The upstream's answer is not valid HTTP, or the request could not be built from the repository's settings.
     Protocol,
     /// The registry wants a token that cannot be had: its realm may not be asked, refuses the account, or gives no usable token.
@@ -28,6 +30,11 @@ pub enum UpstreamErrorKind {
 }
 
 impl UpstreamErrorKind {
+    /// Whether nobody was asked, by the operator's word: it says nothing of the upstream.
+    pub fn is_of_the_operator(self) -> bool {
+        matches!(self, Self::Offline | Self::Busy)
+    }
+
     /// What is wrong with the upstream where nothing more is known.
     pub(crate) fn usual_cause(self) -> Option<Cause> {
         match self {
@@ -35,7 +42,7 @@ impl UpstreamErrorKind {
             Self::TimedOut => Some(Cause::Timeout),
             Self::RefusedRedirect => Some(Cause::RedirectRefused),
             Self::RefusedAddress => Some(Cause::AddressRefused),
-            Self::Offline => None,
+            Self::Offline | Self::Busy => None,
             Self::Protocol => Some(Cause::Protocol),
             Self::Unauthorized => Some(Cause::Unauthorized),
             Self::Truncated => Some(Cause::Cut),

@@ -84,6 +84,12 @@ impl Hop<'_> {
         headers::sign(&mut fields, self.upstream.pseudonym);
         let deadline =
             self.settings.connect_timeout + self.settings.read_timeout + Duration::from_secs(5);
+        let turn = self
+            .upstream
+            .limits
+            .turn(self.request, self.settings, self.url)
+            .await
+            .map_err(|no_turn| self.error(UpstreamErrorKind::Busy, no_turn))?;
         let target = Target::new(self.settings, self.url);
         let permit = match self.upstream.breakers.admit(&target, deadline) {
             Ok(permit) => permit,
@@ -109,7 +115,12 @@ impl Hop<'_> {
         {
             Ok(response) => {
                 permit.succeeded();
-                self.checked(response)
+                let mut response = self.checked(response)?;
+                // Of any other answer nothing is read, or little, and a login or a redirect may follow that needs a turn of its own.
+                if response.status.is_success() {
+                    response.body.hold(turn);
+                }
+                Ok(response)
             }
             Err(error) => {
                 match error.kind {

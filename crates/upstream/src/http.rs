@@ -18,6 +18,7 @@ use crate::client::Clients;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::headers::basic;
 use crate::hop::{Bearing, Hop};
+use crate::limits::{ClusterLimits, Limits};
 use crate::redirect::{has_user_info, is_redirect, next_hop};
 use crate::resolver::{NameLookup, SystemLookup};
 use crate::response::FolderRedirect;
@@ -97,6 +98,7 @@ pub struct HttpUpstream {
     pub(crate) clients: Clients,
     pub(crate) breakers: Arc<Breakers<Target>>,
     pub(crate) authority: Authority,
+    pub(crate) limits: Limits,
     pub(crate) pseudonym: Pseudonym,
     targets: Mutex<HashMap<RepositoryName, Vec<Target>>>,
 }
@@ -107,6 +109,7 @@ impl HttpUpstream {
         Self {
             clients: Clients::new(options.user_agent, options.lookup, options.budgets),
             authority: Authority::new(Arc::clone(&options.clock)),
+            limits: Limits::default(),
             pseudonym: options.pseudonym,
             breakers: Arc::new(Breakers::new(options.clock)),
             targets: Mutex::default(),
@@ -207,6 +210,10 @@ impl Upstream for HttpUpstream {
             }
             followed += 1;
         }
+    }
+
+    fn keep_to(&self, limits: Arc<dyn ClusterLimits>) {
+        self.limits.keep_to(limits);
     }
 
     fn health(&self, repository: &RepositoryName) -> BreakerState {

@@ -24,6 +24,7 @@ mod handshake;
 mod headers;
 mod hop;
 mod http;
+mod limits;
 mod lookups;
 mod peer;
 mod redirect;
@@ -42,6 +43,7 @@ pub use cause::Cause;
 pub use collector::Collector;
 pub use error::{UpstreamError, UpstreamErrorKind};
 pub use http::{HttpUpstream, Options};
+pub use limits::{ClusterLimits, HostClaim, Moment};
 pub use peer::{PeerChunks, PeerClient};
 pub use request::{Conditions, Resume, UpstreamRequest};
 pub use resolver::{NameLookup, SystemLookup};
@@ -50,6 +52,8 @@ pub use retry::retry_after;
 pub use scripted::{RecordedRequest, ScriptedReply, ScriptedUpstream};
 pub use trail::{in_request, on_behalf, request_span, spawn};
 pub use trust::check_ca_file;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use larder_core::RepositoryName;
@@ -66,4 +70,9 @@ pub trait Upstream: Send + Sync + std::fmt::Debug {
     /// How the configured origins of `repository` are doing: the worst state among them, [`BreakerState::Closed`] if it was never
     /// asked for anything.
     fn health(&self, repository: &RepositoryName) -> BreakerState;
+
+    /// From now on bounds on requests to one host are kept by all replicas together. Nothing where there are no such bounds.
+    fn keep_to(&self, limits: Arc<dyn ClusterLimits>) {
+        drop(limits);
+    }
 }

@@ -1,14 +1,13 @@
 //! Blob, then record, then the in-process copy, in this order and in groups. Who waits for a record to become visible is told when it is.
 
 use std::fmt::Debug;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use larder_core::{ArtifactRecord, Digest, SourceKey, UnixMillis, fresh_until};
 use larder_storage::{BlobInfo, Change, Expected, Receipt, SealedSpool};
 use tokio::sync::{MutexGuard, mpsc, oneshot};
 
-use super::{Absence, Catalog, superseded};
+use super::{Catalog, superseded};
 use crate::budget::Lease;
 use crate::counters::count;
 use crate::repositories::RepositoryState;
@@ -384,22 +383,6 @@ impl Catalog {
             wanted.entry.bump();
         }
         landing.landed();
-    }
-
-    /// Remembers that the upstream has said, with this status and at this time, that there is nothing.
-    fn note_absence(
-        &self,
-        entry: &RepositoryState,
-        key: &SourceKey,
-        (status, at): (u16, UnixMillis),
-    ) {
-        let absence = Absence {
-            status,
-            at,
-            arrivals: entry.arrivals.load(Ordering::Acquire),
-        };
-        let ttl = entry.repository.cache.negative_ttl;
-        self.absences.note(key.clone(), absence, ttl);
     }
 
     /// Takes what the database has been told into the in-process copy; `also` is the name by digest of the same bytes.

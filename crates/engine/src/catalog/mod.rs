@@ -40,6 +40,7 @@ use tokio::sync::mpsc;
 
 use crate::budget::{BudgetKind, Budgets, Lease};
 use crate::counters::Counters;
+use crate::news::NewsDesk;
 use crate::repositories::RepositoryState;
 use crate::target::Target;
 
@@ -55,6 +56,8 @@ pub(crate) struct Catalog {
     metadata: MetadataStore,
     records: Records,
     absences: Absences,
+    /// What is learnt here, for other replicas.
+    news: Arc<NewsDesk>,
     blobs: Arc<dyn BlobStore>,
     clock: Arc<dyn Clock>,
     /// This engine, among the users of the database.
@@ -84,6 +87,7 @@ impl Catalog {
             records: Records::new(metadata.clone(), Arc::clone(&clock)),
             metadata,
             absences: Absences::default(),
+            news: Arc::default(),
             blobs,
             clock,
             writer: Writer::unique(),
@@ -107,7 +111,7 @@ impl Catalog {
         Epoch::of(entry)
     }
 
-    fn now(&self) -> UnixMillis {
+    pub(crate) fn now(&self) -> UnixMillis {
         self.clock.now()
     }
 
@@ -328,6 +332,11 @@ impl Catalog {
             .apply_by(self.writer, vec![derivation], Vec::new())
             .await
             .map(drop)
+    }
+
+    /// Where it is said what has been learnt of upstreams.
+    pub(crate) fn news(&self) -> &Arc<NewsDesk> {
+        &self.news
     }
 
     /// What is remembered of an absence, if it still holds.

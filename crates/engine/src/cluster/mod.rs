@@ -10,12 +10,16 @@
 //! | `serve.rs` | what this replica downloads, for the others |
 //! | `frames.rs` | the form of it on the wire |
 //! | `request.rs`, `secret.rs` | what replicas ask each other, and how they know each other |
+//! | `hearsay.rs` | what one learns of upstreams, told to the others |
+//! | `limits.rs` | bounds on requests to upstreams, kept by all replicas together (docs/adr/0086) |
 //! | `roster.rs` | who else is there, with which configuration and what time |
 //!
 //! What goes wrong here makes larder slower, never wrong: whoever cannot tell what the others do asks the upstream itself.
 
 mod frames;
+mod hearsay;
 mod lead;
+mod limits;
 mod relay;
 mod replica;
 mod request;
@@ -24,6 +28,7 @@ mod secret;
 mod serve;
 mod turn;
 
+pub(crate) use self::hearsay::Hears;
 pub(crate) use self::replica::Membership;
 pub use self::replica::{ClusterParts, ClusterReport, Peers};
 pub use self::request::{FLIGHT_PATH, FlightRequest};

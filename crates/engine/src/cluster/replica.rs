@@ -10,9 +10,11 @@ use larder_core::Clock;
 use larder_storage::{Chunks, Heartbeats, Shared, SharedStanding};
 use tokio::sync::watch;
 
+use super::hearsay::{Hears, Hearsay};
 use super::request::FlightRequest;
 use super::roster::{ReplicaReport, Roster};
 use super::secret::{ClusterSecret, nonce};
+use crate::news::NewsDesk;
 
 /// The way to other replicas.
 pub trait Peers: Send + Sync + Debug {
@@ -54,8 +56,9 @@ pub(crate) struct Cluster {
     secret: Option<ClusterSecret>,
     /// Tells this process from others, also from an earlier one at its address.
     pub(super) replica: String,
-    roster: Arc<Roster>,
+    pub(super) roster: Arc<Roster>,
     pub(super) counts: Counts,
+    hearsay: OnceLock<Hearsay>,
 }
 
 #[derive(Debug, Default)]
@@ -111,6 +114,7 @@ impl Cluster {
             secret: parts.secret,
             replica,
             counts: Counts::default(),
+            hearsay: OnceLock::new(),
         }
     }
 
@@ -126,6 +130,14 @@ impl Cluster {
     /// Changes when another replica has taken another configuration into use, and no service could say so.
     pub(crate) fn reloads(&self) -> watch::Receiver<u64> {
         self.roster.reloads()
+    }
+
+    /// From now on tells the others what is learnt here of upstreams, and hears what they learn. Must be called within a Tokio runtime.
+    pub(crate) fn share_news<H: Hears>(&self, desk: &NewsDesk, hears: &Arc<H>) {
+        if let Some(learnt) = desk.open() {
+            let hearsay = Hearsay::between(&self.shared, &self.replica, learnt, hears);
+            let _ = self.hearsay.set(hearsay);
+        }
     }
 
     /// From now on this is the configuration that the others are told of.
@@ -162,9 +174,9 @@ pub(crate) struct Membership(OnceLock<Arc<Cluster>>);
 
 impl Membership {
     /// Joins; the first call counts.
-    pub(crate) fn join(&self, parts: ClusterParts, clock: &Arc<dyn Clock>) {
+    pub(crate) fn join(&self, parts: ClusterParts, clock: &Arc<dyn Clock>) -> &Arc<Cluster> {
         self.0
-            .get_or_init(|| Arc::new(Cluster::new(parts, Arc::clone(clock))));
+            .get_or_init(|| Arc::new(Cluster::new(parts, Arc::clone(clock))))
     }
 
     pub(crate) fn get(&self) -> Option<&Arc<Cluster>> {

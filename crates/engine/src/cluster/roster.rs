@@ -1,11 +1,11 @@
 //! Who else is there: each replica says now and then which configuration it has and what time it is, and hears the others. What one hears
-//! is for people: alarms and metrics, no decision.
+//! is for people: alarms and metrics. One thing is decided by it: how large a part of a common bound a replica keeps to while it cannot ask.
 //!
 //! It is said through the service that replicas share, and through the database: there rarely while the service answers, so that one
 //! which is cut off from it is seen all the same, and often while it does not (docs/adr/0091).
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -84,6 +84,8 @@ pub(super) struct Roster {
     news: Arc<Notify>,
     /// Counts the times that others were read to have taken another configuration into use.
     reloads: watch::Sender<u64>,
+    /// How many there were, this one included, the last time that they could be heard; 0: never yet.
+    last_seen: AtomicU32,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -107,6 +109,7 @@ impl Roster {
             is_published: AtomicBool::new(false),
             news: Arc::default(),
             reloads: watch::Sender::new(0),
+            last_seen: AtomicU32::new(0),
             tasks: Mutex::default(),
         });
         let speaking = tokio::spawn(speak(Arc::downgrade(&roster), Arc::clone(shared)));
@@ -135,6 +138,18 @@ impl Roster {
     /// The digest of the own configuration.
     pub(super) fn config(&self) -> String {
         lock(&self.own).config.clone()
+    }
+
+    /// How many replicas there were, this one included, the last time that they could be heard; 1 if they never could.
+    pub(super) fn last_seen(&self) -> u32 {
+        self.last_seen.load(Ordering::Relaxed).max(1)
+    }
+
+    /// What is sent arrives: so would what others say.
+    fn note_seen(&self) {
+        let others = u32::try_from(self.others().len()).unwrap_or(u32::MAX);
+        self.last_seen
+            .store(others.saturating_add(1), Ordering::Relaxed);
     }
 
     /// The other replicas that are there, by address.
@@ -219,6 +234,8 @@ impl Roster {
             tracing::warn!(%replica, skew_ms = report.skew_ms, "the clock of another replica differs from this one's by more than five seconds");
         }
         heard.insert(word.replica, Heard { report, when, told });
+        drop(heard);
+        self.note_seen();
         if is_changed {
             Noted::Changed
         } else {
@@ -260,6 +277,9 @@ async fn speak(roster: Weak<Roster>, shared: Arc<dyn Shared>) {
             let is_published = shared.publish(TOPIC, &text).await;
             if let Some(roster) = roster.upgrade() {
                 roster.is_published.store(is_published, Ordering::Relaxed);
+                if is_published {
+                    roster.note_seen();
+                }
             }
         }
     }
@@ -332,6 +352,7 @@ mod tests {
         assert_eq!((&*others[0].address, &*others[0].config), ("b:80", "same"));
         assert_eq!((others[0].skew_ms, others[0].is_skewed()), (5_000, false));
         assert_eq!(b.others()[0].address, "a:80");
+        assert_eq!((a.last_seen(), b.last_seen()), (2, 2));
         let c = start(&shared, "c", 15_001);
         c.configured("another");
         tokio::time::sleep(BEAT * 2).await;

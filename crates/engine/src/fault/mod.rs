@@ -120,6 +120,7 @@ impl From<UpstreamError> for FetchError {
                 (Outcome::Unreachable, ErrorCode::UpstreamUnreachable)
             }
             UpstreamErrorKind::Offline => (Outcome::Unreachable, ErrorCode::Offline),
+            UpstreamErrorKind::Busy => (Outcome::Unusable, ErrorCode::Busy),
             UpstreamErrorKind::TimedOut => (Outcome::TimedOut, ErrorCode::UpstreamTimeout),
             UpstreamErrorKind::RefusedRedirect => (Outcome::Unusable, ErrorCode::RedirectRefused),
             UpstreamErrorKind::RefusedAddress => (Outcome::Unusable, ErrorCode::AddressRefused),

@@ -5,6 +5,7 @@ mod explain;
 mod flush;
 mod forget;
 mod health;
+mod hearsay;
 mod held;
 mod reports;
 

@@ -1,5 +1,6 @@
 //! The configured repositories with their epochs and counters. Replaced whole on reload.
 
+pub(crate) mod allowances;
 pub(crate) mod learnt;
 pub(crate) mod mirror;
 pub(crate) mod told;
@@ -15,6 +16,8 @@ use larder_formats::{Format, LinkBase, LinkKey, format_of};
 use url::Url;
 
 use crate::counters::{RepositoryCounters, UpstreamQuota};
+use crate::news::NewsDesk;
+use crate::repositories::allowances::Allowances;
 use crate::repositories::learnt::Learnt;
 use crate::repositories::mirror::Mirror;
 use crate::repositories::upstreams::{FailureCounters, UpstreamState};
@@ -38,7 +41,7 @@ pub(crate) struct RepositoryState {
     pub(crate) elsewhere: Arc<UpstreamState>,
     /// Failures of all of them, by cause.
     pub(crate) failures: Arc<FailureCounters>,
-    /// How much more the upstream will let larder ask.
+    /// How much more the upstream will let larder ask: shared by all that ask it with the same account.
     pub(crate) quota: Arc<UpstreamQuota>,
     /// Signs links, and what else clients are given to bring back unchanged.
     pub(crate) link_key: LinkKey,
@@ -137,9 +140,25 @@ impl Registry {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Repositories(HashMap<RepositoryName, Arc<RepositoryState>>);
+pub(crate) struct Repositories {
+    by_name: HashMap<RepositoryName, Arc<RepositoryState>>,
+    allowances: Arc<Allowances>,
+}
 
 impl Repositories {
+    /// None yet; what upstreams say of their allowance is handed in at `news`.
+    pub(crate) fn telling(news: &Arc<NewsDesk>) -> Self {
+        Self {
+            by_name: HashMap::new(),
+            allowances: Allowances::new(news),
+        }
+    }
+
+    /// What an upstream allows the account with this mark, if a repository has it.
+    pub(crate) fn allowance(&self, account: &str) -> Option<Arc<UpstreamQuota>> {
+        self.allowances.known(account)
+    }
+
     /// The next generation: epochs and counters of repositories that stay are kept, and every epoch is raised.
     pub(crate) fn next(
         &self,
@@ -148,20 +167,20 @@ impl Repositories {
         link_key: &LinkKey,
         origin: &OriginOf<'_>,
     ) -> Self {
-        for entry in self.0.values() {
+        for entry in self.by_name.values() {
             entry
                 .mirrors
                 .iter()
                 .for_each(|mirror| mirror.state().forget_told());
         }
         let entry = |repository: Arc<Repository>| {
-            let old = self.0.get(&repository.name);
+            let old = self.by_name.get(&repository.name);
             let entry = RepositoryState {
                 origins: origins_of(&repository, origin),
                 arrivals: old.map_or_else(Arc::default, |e| Arc::clone(&e.arrivals)),
                 epoch: old.map_or_else(Arc::default, |e| Arc::clone(&e.epoch)),
                 flushes: old.map_or_else(Arc::default, |e| Arc::clone(&e.flushes)),
-                quota: old.map_or_else(Arc::default, |e| Arc::clone(&e.quota)),
+                quota: self.allowances.of(&repository),
                 counters: old.map_or_else(Arc::default, |e| Arc::clone(&e.counters)),
                 failures: old.map_or_else(Arc::default, |e| Arc::clone(&e.failures)),
                 elsewhere: Arc::default(),
@@ -177,16 +196,19 @@ impl Repositories {
             };
             (repository.name.clone(), Arc::new(entry))
         };
-        Self(repositories.into_iter().map(entry).collect())
+        Self {
+            by_name: repositories.into_iter().map(entry).collect(),
+            allowances: Arc::clone(&self.allowances),
+        }
     }
 
     pub(crate) fn get(&self, name: &RepositoryName) -> Option<&Arc<RepositoryState>> {
-        self.0.get(name)
+        self.by_name.get(name)
     }
 
     /// Sorted by name.
     pub(crate) fn all(&self) -> Vec<Arc<RepositoryState>> {
-        let mut all: Vec<_> = self.0.values().cloned().collect();
+        let mut all: Vec<_> = self.by_name.values().cloned().collect();
         all.sort_by(|a, b| a.repository.name.cmp(&b.repository.name));
         all
     }

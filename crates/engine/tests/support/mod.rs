@@ -89,6 +89,7 @@ pub(crate) fn repository(package: PackageType, base: &str) -> Repository {
             proxy: None,
             offline: false,
             max_size: None,
+            limits: larder_core::RequestLimits::default(),
         })),
         access: AccessPolicy::default(),
         // The wait that is the default is seen by the tests of the program; here a busy machine may take longer.

@@ -25,6 +25,7 @@ mod proxies;
 mod references;
 mod registries;
 mod repository;
+mod request_limits;
 mod schema;
 mod secret_files;
 mod settings;

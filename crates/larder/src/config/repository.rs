@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use larder_core::{
     AccessPolicy, CachePolicy, DateSource, Kind, LocalSettings, MissingDate, PackageType, Pattern,
-    ProxyRules, QuarantinePolicy, Repository, RepositoryKind, RepositoryName, Revalidate, Verify,
+    QuarantinePolicy, Repository, RepositoryKind, RepositoryName, Revalidate, Verify,
 };
 
 use super::diagnostic::{Place, Report};
@@ -14,7 +14,7 @@ use super::globs;
 use super::membership::{members, reserved, virtual_settings};
 use super::node::Entry;
 use super::schema;
-use super::upstream::upstream;
+use super::upstream::{ForAll, upstream};
 use super::urls::host_name;
 
 /// Quarantine without `quarantine_days`.
@@ -38,12 +38,8 @@ const KINDS: &[(&str, RepositoryKind)] = &[
     ("virtual", RepositoryKind::Virtual),
 ];
 
-/// Validates an entry, with the `proxy` of repositories that name none; `None` if it cannot become a repository. Errors in its parts are reported, all of them.
-pub(super) fn repository(
-    entry: &Entry,
-    proxy: Option<&ProxyRules>,
-    report: &mut Report,
-) -> Option<Built> {
+/// Validates an entry, with what holds for repositories that say nothing else; `None` if it cannot become a repository. Errors in its parts are reported, all of them.
+pub(super) fn repository(entry: &Entry, for_all: ForAll<'_>, report: &mut Report) -> Option<Built> {
     let section = Section::open(
         &entry.node,
         format!("remotes.{}", entry.key),
@@ -67,7 +63,7 @@ pub(super) fn repository(
     let (members, member_places) = members(&section, kind, &entry.place, report);
     let kind = match kind {
         RepositoryKind::Remote => {
-            let settings = upstream(&section, package, &entry.place, proxy, report)?;
+            let settings = upstream(&section, package, &entry.place, for_all, report)?;
             Kind::Remote(Box::new(settings))
         }
         RepositoryKind::Local => Kind::Local(local(&section, package, report)),

@@ -52,7 +52,9 @@ pub(super) const TLS: &[&str] = &["cert", "key"];
 /// `auth`.
 pub(super) const AUTH: &[&str] = &["admin_token"];
 /// `limits`.
-pub(super) const LIMITS: &[&str] = &["document_size", "connections", "downloads"];
+pub(super) const LIMITS: &[&str] = &["document_size", "connections", "downloads", "upstream"];
+/// `limits.upstream`, and `limits` of a remote.
+pub(super) const UPSTREAM: &[&str] = &["concurrency", "rate"];
 /// An entry of `remotes`.
 pub(super) const REPOSITORY: &[&str] = &[
     "base_url",
@@ -82,6 +84,7 @@ pub(super) const REPOSITORY: &[&str] = &[
     "negative_ttl",
     "missing_status",
     "timeouts",
+    "limits",
     "allow_private",
     "link_hosts",
     "token_hosts",
@@ -118,6 +121,7 @@ pub(super) const REMOTE_ONLY: &[&str] = &[
     "negative_ttl",
     "missing_status",
     "timeouts",
+    "limits",
     "allow_private",
     "link_hosts",
     "token_hosts",
@@ -198,6 +202,8 @@ mod tests {
             ("auth", AUTH),
             ("database", DATABASE),
             ("limits", LIMITS),
+            ("limits.upstream", UPSTREAM),
+            ("limits", UPSTREAM),
             ("redis", REDIS),
             ("cluster", CLUSTER),
             ("tracing", TRACING),

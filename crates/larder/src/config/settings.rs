@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use larder_core::{PackageType, PublicUrls, Repository, RepositoryKind, Secret};
+use larder_core::{PackageType, PublicUrls, Repository, RepositoryKind, RequestLimits, Secret};
 use larder_storage::PostgresOptions;
 
 use super::database::database;
@@ -27,7 +27,9 @@ use super::merge::Document;
 use super::proxies;
 use super::registries;
 use super::repository::{Built, repository};
+use super::request_limits;
 use super::schema;
+use super::upstream::ForAll;
 use super::view;
 pub use cluster::Cluster;
 pub use s3::S3;
@@ -162,8 +164,13 @@ pub(super) fn validate(
     let top = Section::top(&document.top, report);
     let proxy = proxies::general(&top, &sources.environment, report);
     let database = database(&top, &sources.environment, report);
+    let (limits, of_upstreams) = limits(&top, report);
+    let for_all = ForAll {
+        proxy: proxy.as_ref(),
+        limits: of_upstreams,
+    };
     let entries = remotes.into_iter();
-    let built = entries.filter_map(|entry| repository(entry, proxy.as_ref(), report));
+    let built = entries.filter_map(|entry| repository(entry, for_all, report));
     let built: Vec<Built> = built.collect();
     check_members(&built, report);
     let hostnames = hostnames(&built, report);
@@ -180,7 +187,6 @@ pub(super) fn validate(
     let cluster = cluster::cluster(&top, sources, report);
     let tracing = traces::tracing(&top, &sources.environment, report);
     let hot_set = top.size("hot_set", report).unwrap_or(DEFAULT_HOT_SET);
-    let limits = limits(&top, report);
     let drain = top.number("drain", 0, 3_600, report);
     let drain = drain.map_or(DEFAULT_DRAIN, Duration::from_secs);
     if report.has_errors() {
@@ -310,9 +316,11 @@ fn docker_default_remote(
         }
     }
 }
-fn limits(top: &Section<'_>, report: &mut Report) -> Limits {
+
+fn limits(top: &Section<'_>, report: &mut Report) -> (Limits, RequestLimits) {
     let mut limits = Limits::default();
-    if let Some(section) = top.section("limits", schema::LIMITS, report) {
+    let section = top.section("limits", schema::LIMITS, report);
+    if let Some(section) = &section {
         limits.document_size = section
             .size("document_size", report)
             .unwrap_or(limits.document_size);
@@ -321,5 +329,5 @@ fn limits(top: &Section<'_>, report: &mut Report) -> Limits {
         limits.connections = connections.map_or(limits.connections, |n| n as usize);
         limits.downloads = downloads.map_or(limits.downloads, |n| n as usize);
     }
-    limits
+    (limits, request_limits::of_all(section.as_ref(), report))
 }

@@ -356,6 +356,10 @@ pub(super) const TOP: Synonyms = &[
         "bounds are `limits: {connections: …, downloads: …}`",
     ),
     (
+        &["rate_limit", "rate_limits", "max_concurrency"],
+        "bounds on requests to upstreams are `limits: {upstream: {concurrency: …, rate: …}}`",
+    ),
+    (
         &["memory", "memory_cache", "hotset", "ram"],
         "memory for small files is `hot_set`",
     ),

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use larder_core::{Credentials, PackageType, ProxyRules, Secret, UpstreamAuth, UpstreamSettings};
+use larder_core::{
+    Credentials, PackageType, ProxyRules, RequestLimits, Secret, UpstreamAuth, UpstreamSettings,
+};
 use url::Url;
 
 use super::defaults;
@@ -11,18 +13,26 @@ use super::diagnostic::{Place, Report};
 use super::fields::Section;
 use super::file::beside;
 use super::proxies;
+use super::request_limits;
 use super::schema;
 use super::urls::{link_host, private_address, proxy_url, root_url};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Reads them all; `None` without a usable root. `general` is the proxy of repositories that name none.
+/// What holds for all upstreams whose remotes say nothing else.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ForAll<'a> {
+    pub(super) proxy: Option<&'a ProxyRules>,
+    pub(super) limits: RequestLimits,
+}
+
+/// Reads them all; `None` without a usable root.
 pub(super) fn upstream(
     section: &Section<'_>,
     package: PackageType,
     place: &Place,
-    general: Option<&ProxyRules>,
+    for_all: ForAll<'_>,
     report: &mut Report,
 ) -> Option<UpstreamSettings> {
     let roots = roots(section, package, place, report);
@@ -43,7 +53,7 @@ pub(super) fn upstream(
     let link_hosts = each(section, "link_hosts", link_host, report);
     let ca_file = ca_file(section, report);
     let proxy = match section.text("proxy", report) {
-        None => general.cloned(),
+        None => for_all.proxy.cloned(),
         Some((text, _)) if proxies::is_off(text) => None,
         Some((text, place)) => {
             let url = proxy_url(text)
@@ -53,6 +63,7 @@ pub(super) fn upstream(
     };
     let offline = section.truth("offline", report).unwrap_or(false);
     let max_size = section.size("max_size", report);
+    let limits = request_limits::of_one(section, for_all.limits, report);
     let (base_urls, index_url) = roots?;
     let is_hub =
         package == PackageType::Docker && base_urls.first().is_some_and(defaults::is_docker_hub);
@@ -72,6 +83,7 @@ pub(super) fn upstream(
         proxy,
         offline,
         max_size,
+        limits,
     })
 }
 

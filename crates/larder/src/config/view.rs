@@ -35,7 +35,12 @@ pub(super) fn config_view(document: &Document, settings: &Settings) -> Json {
     }
     view.insert("hot_set".to_owned(), json!(settings.hot_set));
     let limits = settings.limits;
-    let limits = json!({"document_size": limits.document_size, "connections": limits.connections, "downloads": limits.downloads});
+    let of_upstreams = view.get("limits").and_then(|said| said.get("upstream"));
+    let of_upstreams = of_upstreams.filter(|said| !said.is_null()).cloned();
+    let mut limits = json!({"document_size": limits.document_size, "connections": limits.connections, "downloads": limits.downloads});
+    if let Some(said) = of_upstreams {
+        limits["upstream"] = said;
+    }
     view.insert("limits".to_owned(), limits);
     if let Some(options) = &settings.database {
         view.insert("database".to_owned(), database::view(options));

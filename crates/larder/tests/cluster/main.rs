@@ -5,6 +5,8 @@
     reason = "helpers of tests may fail loudly"
 )]
 
+mod chained;
+mod limits;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -35,15 +37,21 @@ struct Cluster {
 }
 
 async fn cluster(of: usize) -> Cluster {
+    cluster_with(of, "", |_| String::new()).await
+}
+
+/// The same with further keys at the top of the configuration, and further remotes, perhaps over the same origin.
+async fn cluster_with(of: usize, top: &str, remotes: impl FnOnce(&Origin) -> String) -> Cluster {
     let origin = Origin::start().await;
     let postgres = Postgres::start(Disk::Fast);
     let redis = RedisServer::start();
     let objects = S3Server::start().await;
     let database = postgres.database();
     let config = format!(
-        "drain: 1\nremotes:\n  files: {{ package: generic, base_url: '{}', immutable_patterns: ['bin$'], mutable_patterns: ['json$'], \
-         cache: {{ mutable_ttl: 1 }} }}\n  own: {{ package: generic, type: local }}\n",
-        origin.url("")
+        "drain: 1\n{top}\nremotes:\n  files: {{ package: generic, base_url: '{}', immutable_patterns: ['bin$'], mutable_patterns: ['json$'], \
+         cache: {{ mutable_ttl: 1 }} }}\n  own: {{ package: generic, type: local }}\n{}",
+        origin.url(""),
+        remotes(&origin)
     );
     let replica = || {
         let address = format!("127.0.0.1:{}", free_port());

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::{Attempt, Fence, Lease, Renewal, Shared, Subscription, Told};
+use super::{Attempt, Fence, Lease, Pace, RationClaim, Renewal, Shared, Subscription, Told};
 
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(200);
@@ -28,6 +28,11 @@ pub async fn suite(one: Arc<dyn Shared>, other: Arc<dyn Shared>) {
         fences_grow(a, b).await;
         any_text_is_a_key(a, b).await;
         messages_reach_all_of_the_topic(a, b).await;
+        together_they_have_no_more_than_there_is(a, b).await;
+        each_gets_its_part_as_the_other_gives_back(a, b).await;
+        claims_run_out(a, b).await;
+        of_less_than_one_each_they_take_turns(a, b).await;
+        moments_are_apart(a, b).await;
     }
     of_many_one_gets_it(&one, &other).await;
 }
@@ -204,4 +209,104 @@ async fn of_many_one_gets_it(one: &Arc<dyn Shared>, other: &Arc<dyn Shared>) {
     assert_eq!(leases.len(), 1, "one holder");
     assert!(fences.iter().all(|fence| *fence == leases[0].fence));
     one.release(&leases[0]).await;
+}
+
+/// Claims `wanted` of `limit`, of which `held` are in use.
+async fn claim(user: &dyn Shared, key: &str, who: &str, limit: u32, of: (u32, u32)) -> u32 {
+    let claim = RationClaim {
+        holder: who,
+        limit,
+        held: of.0,
+        wanted: of.1,
+        ttl: LONG,
+    };
+    let granted = user.ration(key, &claim).await;
+    granted.expect("the service answers")
+}
+
+async fn together_they_have_no_more_than_there_is(a: &dyn Shared, b: &dyn Shared) {
+    assert_eq!(claim(a, "so much", "a", 10, (0, 3)).await, 3);
+    assert_eq!(claim(b, "so much", "b", 10, (0, 100)).await, 7);
+    assert_eq!(claim(a, "so much", "c", 10, (0, 1)).await, 0);
+    assert_eq!(claim(b, "as much", "c", 10, (0, 1)).await, 1, "of another");
+    for (user, who) in [(a, "a"), (b, "b"), (a, "c")] {
+        claim(user, "so much", who, 10, (0, 0)).await;
+    }
+    assert_eq!(claim(b, "so much", "d", 10, (0, 100)).await, 10);
+    claim(b, "so much", "d", 10, (0, 0)).await;
+    claim(b, "as much", "c", 10, (0, 0)).await;
+}
+
+async fn each_gets_its_part_as_the_other_gives_back(a: &dyn Shared, b: &dyn Shared) {
+    assert_eq!(claim(a, "parts", "a", 4, (0, 9)).await, 4);
+    assert_eq!(claim(b, "parts", "b", 4, (0, 9)).await, 0);
+    assert_eq!(claim(a, "parts", "a", 4, (4, 9)).await, 2, "from now on");
+    assert_eq!(claim(b, "parts", "b", 4, (0, 9)).await, 0, "they are used");
+    assert_eq!(claim(a, "parts", "a", 4, (3, 9)).await, 2);
+    assert_eq!(claim(b, "parts", "b", 4, (0, 9)).await, 1);
+    assert_eq!(claim(a, "parts", "a", 4, (2, 9)).await, 2);
+    assert_eq!(claim(b, "parts", "b", 4, (1, 9)).await, 2);
+    assert_eq!(claim(a, "parts", "a", 4, (0, 0)).await, 0);
+    assert_eq!(claim(b, "parts", "b", 4, (2, 9)).await, 4);
+    claim(b, "parts", "b", 4, (0, 0)).await;
+}
+
+async fn claims_run_out(a: &dyn Shared, b: &dyn Shared) {
+    let brief = RationClaim {
+        holder: "a",
+        limit: 4,
+        held: 0,
+        wanted: 4,
+        ttl: SHORT,
+    };
+    assert_eq!(a.ration("brief", &brief).await, Some(4));
+    assert_eq!(claim(b, "brief", "b", 4, (0, 2)).await, 0);
+    sleep(PAST).await;
+    assert_eq!(claim(b, "brief", "b", 4, (0, 2)).await, 2);
+    claim(b, "brief", "b", 4, (0, 0)).await;
+}
+
+async fn of_less_than_one_each_they_take_turns(a: &dyn Shared, b: &dyn Shared) {
+    assert_eq!(claim(a, "one", "a", 1, (0, 9)).await, 1);
+    assert_eq!(claim(b, "one", "b", 1, (0, 9)).await, 0);
+    sleep(Duration::from_millis(5)).await;
+    assert_eq!(claim(a, "one", "c", 1, (0, 9)).await, 0);
+    // It comes to its end, and is not begun anew: others have waited.
+    assert_eq!(claim(a, "one", "a", 1, (1, 9)).await, 0);
+    assert_eq!(claim(a, "one", "a", 1, (0, 9)).await, 0);
+    assert_eq!(claim(a, "one", "c", 1, (0, 9)).await, 0, "after the other");
+    assert_eq!(claim(b, "one", "b", 1, (0, 9)).await, 1);
+    claim(b, "one", "b", 1, (0, 0)).await;
+    sleep(Duration::from_millis(5)).await;
+    assert_eq!(claim(b, "one", "b", 1, (0, 9)).await, 0);
+    assert_eq!(claim(a, "one", "c", 1, (0, 9)).await, 1);
+    for (user, who) in [(a, "a"), (b, "b"), (a, "c")] {
+        claim(user, "one", who, 1, (0, 0)).await;
+    }
+}
+
+async fn moments_are_apart(a: &dyn Shared, b: &dyn Shared) {
+    let (apart, patience) = (Duration::from_millis(400), Duration::from_millis(900));
+    let mut moments = Vec::new();
+    for user in [a, b, a] {
+        let now = tokio::time::Instant::now();
+        match user.pace("steps", apart, patience).await {
+            Some(Pace::After(wait)) => moments.push(now + wait),
+            other => panic!("a moment: {other:?}"),
+        }
+    }
+    for pair in moments.windows(2) {
+        let between = pair[1] - pair[0];
+        // As far as two clocks and the way there agree.
+        assert!(between > apart / 2, "{between:?}");
+    }
+    let refused = b.pace("steps", apart, patience).await;
+    assert!(matches!(refused, Some(Pace::TooLong(_))), "{refused:?}");
+    let other = b.pace("other steps", apart, patience).await;
+    assert_eq!(other, Some(Pace::After(Duration::ZERO)));
+    sleep(Duration::from_millis(1_300)).await;
+    let idle = a.pace("steps", apart, patience).await;
+    assert_eq!(idle, Some(Pace::After(Duration::ZERO)));
+    // The next pair of users begins anew.
+    sleep(apart * 2).await;
 }

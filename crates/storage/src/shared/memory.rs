@@ -9,22 +9,36 @@ use futures_util::future::{BoxFuture, FutureExt as _, ready};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
+use super::ration::{Entry, settle, take_moment};
 use super::{
-    Attempt, BACKLOG, Fence, Holder, Lease, Renewal, Shared, SharedStanding, Subscription, Told,
-    millis, token,
+    Attempt, BACKLOG, Fence, Holder, Lease, Pace, RationClaim, Renewal, Shared, SharedStanding,
+    Subscription, Told, millis, pace_micros, token,
 };
 
 /// So many leases are remembered before those that have run out are forgotten.
 const SWEEP_ABOVE: usize = 1_024;
 
 /// Shared by all who hold the same one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MemoryShared {
     state: Mutex<State>,
+    /// What times of rations are counted from.
+    began: Instant,
+}
+
+impl Default for MemoryShared {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            began: Instant::now(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 struct State {
+    rations: HashMap<String, Vec<Entry>>,
+    moments: HashMap<String, u64>,
     last_fence: u64,
     leases: HashMap<String, Held>,
     topics: HashMap<String, broadcast::Sender<Told>>,
@@ -124,6 +138,35 @@ impl Shared for MemoryShared {
         let state = self.state();
         let held = state.leases.get(key).filter(|held| held.until > now);
         ready(held.map(|held| held.holder(now))).boxed()
+    }
+
+    fn ration<'a>(
+        &'a self,
+        key: &'a str,
+        claim: &'a RationClaim<'a>,
+    ) -> BoxFuture<'a, Option<u32>> {
+        let now = self.began.elapsed().as_millis() as u64;
+        let mut state = self.state();
+        let entries = state.rations.entry(key.to_owned()).or_default();
+        let granted = settle(entries, claim, now, millis(claim.ttl));
+        state.rations.retain(|_, entries| !entries.is_empty());
+        ready(Some(granted)).boxed()
+    }
+
+    fn pace<'a>(
+        &'a self,
+        key: &'a str,
+        apart: Duration,
+        patience: Duration,
+    ) -> BoxFuture<'a, Option<Pace>> {
+        let now = self.began.elapsed().as_micros() as u64;
+        let mut state = self.state();
+        if state.moments.len() > SWEEP_ABOVE {
+            state.moments.retain(|_, next| *next > now);
+        }
+        let next = state.moments.entry(key.to_owned()).or_default();
+        let pace = take_moment(next, now, pace_micros(apart), pace_micros(patience));
+        ready(Some(pace)).boxed()
     }
 
     fn publish<'a>(&'a self, topic: &'a str, message: &'a [u8]) -> BoxFuture<'a, bool> {

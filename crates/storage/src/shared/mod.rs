@@ -1,5 +1,5 @@
-//! What replicas share beside the database: who does a thing that one of them does for all ([`Shared::lease`]), and word that
-//! something has happened ([`Shared::publish`]).
+//! What replicas share beside the database: who does a thing that one of them does for all ([`Shared::lease`]), how much each may use of
+//! what all have together ([`Shared::ration`], [`Shared::pace`]), and word that something has happened ([`Shared::publish`]).
 //!
 //! Everything here is a hint. A lease that is lost, a notice that does not arrive and a service that does not answer make larder
 //! slower, never wrong: the database decides what holds. So nothing here fails: what cannot be had is [`Attempt::Unknown`], and each
@@ -8,6 +8,7 @@
 pub mod conformance;
 mod memory;
 mod notices;
+mod ration;
 mod redis;
 mod unshared;
 
@@ -24,6 +25,7 @@ use tokio::task::AbortHandle;
 pub use self::memory::MemoryShared;
 pub(crate) use self::notices::Bells;
 pub use self::notices::{Bell, Notices};
+pub use self::ration::{Pace, RationClaim};
 pub use self::redis::{RedisAddress, RedisShared};
 pub use self::unshared::Unshared;
 
@@ -55,6 +57,21 @@ pub trait Shared: Send + Sync + Debug {
 
     /// Who has the lease called `key`; `None` if nobody has, or it cannot be told.
     fn holder<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Option<Holder>>;
+
+    /// Says how much the holder of `claim` uses and wants of what is called `key`, and gives how much of it it may use from now on; with
+    /// what others may use that is no more than the limit. `None` if it cannot be told. What was claimed runs out by itself; who wants
+    /// nothing claims nothing any more.
+    fn ration<'a>(&'a self, key: &'a str, claim: &'a RationClaim<'a>)
+    -> BoxFuture<'a, Option<u32>>;
+
+    /// Takes the next free moment of what is called `key`, where moments are `apart`, if it comes within `patience` (of which more than a
+    /// minute counts as a minute). `None` if it cannot be told.
+    fn pace<'a>(
+        &'a self,
+        key: &'a str,
+        apart: Duration,
+        patience: Duration,
+    ) -> BoxFuture<'a, Option<Pace>>;
 
     /// Tells all subscribers of `topic`, this process's included; whether it could be sent.
     fn publish<'a>(&'a self, topic: &'a str, message: &'a [u8]) -> BoxFuture<'a, bool>;
@@ -171,6 +188,12 @@ fn token() -> String {
         let _ = write!(token, "{:016x}", RandomState::new().build_hasher().finish());
     }
     token
+}
+
+/// A time between moments, or until one, in whole microseconds, as long as anybody waits for one.
+fn pace_micros(time: Duration) -> u64 {
+    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    micros.min(ration::LONGEST_PACE_MICROS)
 }
 
 /// A life in whole milliseconds, at least one, and no longer than a lease may have.

@@ -118,8 +118,8 @@ fn representation(place: &Place<'_>, file: LocalFile, now: UnixMillis) -> Repres
             .then(|| file.uploaded_at.to_http_date()),
         served_since: Some(file.uploaded_at),
         length: Some(file.blob.size),
-        vary: &[],
         extra,
+        ..Representation::default()
     }
 }
 

@@ -194,7 +194,8 @@ impl Fetcher {
         let wanted = job.wanted;
         job.flight
             .forwarded(self.reason_to_ask(wanted, copy.as_ref()));
-        if let (Some(no_body), Some(_)) = (self.asked_to_wait(wanted), &copy) {
+        let spared = self.asked_to_wait(wanted).or_else(|| self.spared(wanted));
+        if let (Some(no_body), Some(_)) = (spared, &copy) {
             return self.copies.settle_failure(wanted, copy, &no_body);
         }
         if copy.is_none()
@@ -409,6 +410,23 @@ impl Fetcher {
             status: None,
             brief: "",
         })
+    }
+
+    /// The upstream counts requests, and has said that there are to be none for a while, or that few are left: those are kept for what is
+    /// not held.
+    fn spared(&self, wanted: &Target) -> Option<FetchError> {
+        let (quota, now) = (&wanted.entry.quota, self.now());
+        if wanted.entry.mirrors.len() > 1 || wanted.spec.accept.is_none() {
+            return None;
+        }
+        let message = if quota.is_counted() && quota.busy_for(now).is_some() {
+            "the upstream answered 429 a moment ago and said when to come back"
+        } else if quota.is_scarce(now) {
+            "little is left of what the upstream allows, and kept for what is not held"
+        } else {
+            return None;
+        };
+        Some(FetchError::unusable(NOT_ASKED, message))
     }
 
     /// Sends the GET to the places where the body may be.

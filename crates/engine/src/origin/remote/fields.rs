@@ -6,6 +6,7 @@ use larder_upstream::UpstreamResponse;
 use url::Url;
 
 use crate::policy::folder;
+use crate::representation::SKIPPED_MEMBERS;
 use crate::target::Target;
 
 /// What the upstream's head says, before there is a body.
@@ -98,6 +99,34 @@ pub(super) fn stored_headers(wanted: &Target, headers: &HeaderMap) -> StoredHead
             .kept_headers
             .iter()
             .filter_map(|name| Some(((*name).to_owned(), joined(name, usize::MAX)?)))
+            .chain(of_the_way(headers))
             .collect(),
     }
+}
+
+/// The longest list of what caches did that is kept, in bytes.
+const LONGEST_STATUS: usize = 1 << 10;
+/// The longest age that is believed, in seconds (RFC 9111 section 1.2.2).
+const LONGEST_AGE: u64 = 1 << 31;
+
+/// What caches behind the upstream say of its answer: how old it is, what they did, and whom another larder left out.
+fn of_the_way(headers: &HeaderMap) -> impl Iterator<Item = (String, String)> {
+    let lines = headers.get_all(StoredHeaders::CACHE_STATUS).iter();
+    let lines: Vec<_> = lines.filter_map(|line| line.to_str().ok()).collect();
+    let status = lines.join(", ");
+    let has_status = (1..=LONGEST_STATUS).contains(&status.len());
+    let age = headers.get(StoredHeaders::AGE);
+    let age = age.and_then(|age| age.to_str().ok()?.trim().parse::<u64>().ok());
+    let age = age.filter(|age| *age > 0).map(|age| age.min(LONGEST_AGE));
+    let skipped = headers.get(SKIPPED_MEMBERS);
+    let skipped = skipped.and_then(|names| names.to_str().ok());
+    let skipped = skipped.filter(|names| names.len() <= LONGEST_STATUS);
+    let field = |name: &str, value: String| (name.to_owned(), value);
+    [
+        age.map(|age| field(StoredHeaders::AGE, age.to_string())),
+        has_status.then(|| field(StoredHeaders::CACHE_STATUS, status)),
+        skipped.map(|names| field(SKIPPED_MEMBERS, names.to_owned())),
+    ]
+    .into_iter()
+    .flatten()
 }

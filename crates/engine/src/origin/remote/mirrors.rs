@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use larder_core::{Clock, ErrorCode, SafeUrl, UnixMillis, shown};
 use larder_upstream::{
-    BreakerState, Breakers, Upstream, UpstreamError, UpstreamErrorKind, UpstreamRequest,
+    BreakerState, Breakers, ClusterLimits, Upstream, UpstreamError, UpstreamRequest,
     UpstreamResponse, retry_after,
 };
 
@@ -104,6 +104,11 @@ impl Mirrors {
         })
     }
 
+    /// From now on bounds on requests to upstreams are kept by all replicas together.
+    pub(crate) fn keep_to(&self, limits: Arc<dyn ClusterLimits>) {
+        self.upstream.keep_to(limits);
+    }
+
     pub(crate) fn state(&self, mirror: &Mirror) -> BreakerState {
         self.breakers.state(&mirror.key)
     }
@@ -187,6 +192,7 @@ impl Mirrors {
             .map(|response| read_absence(wanted, &method, response));
         match &answer {
             Ok(response) => wanted.entry.quota.record_rate_limit(response, self.now()),
+            Err(error) if error.kind.is_of_the_operator() => {}
             Err(_) => count(&counters.upstream_errors),
         }
         // A HEAD that is not taken is asked again with GET, and that one tells.
@@ -213,7 +219,7 @@ impl Mirrors {
             match &answer {
                 Ok(_) if !in_trouble => permit.succeeded(),
                 Ok(_) => permit.failed(),
-                Err(error) if error.kind == UpstreamErrorKind::Offline => drop(permit),
+                Err(error) if error.kind.is_of_the_operator() => drop(permit),
                 Err(_) => permit.failed_badly(),
             }
         }
@@ -385,6 +391,6 @@ fn is_trouble(answer: &Result<UpstreamResponse, UpstreamError>) -> bool {
         Ok(response) => {
             response.status.is_server_error() || matches!(response.status.as_u16(), 401 | 407 | 429)
         }
-        Err(error) => error.kind != UpstreamErrorKind::Offline,
+        Err(error) => !error.kind.is_of_the_operator(),
     }
 }

@@ -66,7 +66,7 @@ impl Remote {
             clock,
         } = parts;
         let mirrors = Mirrors::new(upstream, Arc::clone(&clock));
-        let refusals = Arc::new(Refusals::new());
+        let refusals = Arc::new(Refusals::new(Arc::clone(catalog.news())));
         let readings = Arc::<ReaderGate>::default();
         let copies = Arc::new(Copies {
             catalog: Arc::clone(&catalog),

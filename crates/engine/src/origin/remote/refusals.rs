@@ -1,6 +1,8 @@
 //! Who is told to come back later comes back later: of a path without a copy, an upstream's 429 or 503 with `Retry-After` (RFC 9110
-//! section 10.2.3) is the answer to everybody until that time is over, and nobody asks. In memory only; a flush forgets it.
+//! section 10.2.3) is the answer to everybody until that time is over, and nobody asks. In memory only; a flush forgets it. Other replicas
+//! are told.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use quick_cache::sync::Cache;
 use super::query::Arrival;
 use crate::counters::count;
 use crate::fault::passed_on;
+use crate::news::{Named, News, NewsDesk, millis};
 use crate::target::Target;
 
 /// After this an upstream is asked again, whatever it said.
@@ -41,11 +44,25 @@ impl Weighter<SourceKey, Refusal> for ByBytes {
 
 /// The refusals that are still in force.
 #[derive(Debug)]
-pub(crate) struct Refusals(Cache<SourceKey, Refusal, ByBytes>);
+pub(crate) struct Refusals {
+    known: Cache<SourceKey, Refusal, ByBytes>,
+    news: Arc<NewsDesk>,
+}
 
 impl Refusals {
-    pub(crate) fn new() -> Self {
-        Self(Cache::with_weighter(256, BUDGET, ByBytes))
+    /// None yet; what comes is handed in at `news`.
+    pub(crate) fn new(news: Arc<NewsDesk>) -> Self {
+        Self {
+            known: Cache::with_weighter(256, BUDGET, ByBytes),
+            news,
+        }
+    }
+
+    /// Another replica was refused a moment ago.
+    pub(crate) fn heard(&self, key: &SourceKey, status: u16, pause: Duration, now: UnixMillis) {
+        if matches!(status, 429 | 503) && !pause.is_zero() {
+            self.note(key, status, pause, now);
+        }
     }
 
     fn note(&self, key: &SourceKey, status: u16, pause: Duration, now: UnixMillis) {
@@ -54,31 +71,37 @@ impl Refusals {
             over: now.plus(pause),
             asked_again: now.plus(pause.min(LONGEST)),
         };
-        self.0.insert(key.clone(), refusal);
+        self.known.insert(key.clone(), refusal);
     }
 
     /// The status, and how long the upstream still wants to be left alone.
     fn standing(&self, key: &SourceKey, now: UnixMillis) -> Option<(u16, Duration)> {
-        let refusal = self.0.get(key)?;
+        let refusal = self.known.get(key)?;
         // Further away than it can be is the mark of a clock that was set back.
         if now < refusal.asked_again && refusal.asked_again.since(now) <= LONGEST {
             return Some((refusal.status, refusal.over.since(now)));
         }
-        self.0.remove(key);
+        self.known.remove(key);
         None
     }
 
     pub(crate) fn forget(&self, which: impl Fn(&SourceKey) -> bool) {
-        self.0.retain(|key, _| !which(key));
+        self.known.retain(|key, _| !which(key));
     }
 
     /// The answer in place of asking, if the upstream has refused and said when to come back.
     pub(super) fn told_to_wait(&self, wanted: &Target, now: UnixMillis) -> Option<Fault> {
-        let (status, pause) = self.standing(&wanted.key, now)?;
+        let of_path = self.standing(&wanted.key, now);
+        let (status, pause) = of_path.or_else(|| of_account(wanted, now))?;
         count(&wanted.entry.counters.told_to_wait);
+        let what = if of_path.is_some() {
+            "(a flush forgets it)"
+        } else {
+            "(it counts the requests of the account)"
+        };
         let message = format!(
             "the upstream of repository {} answered {status} and said when to come back; {} is not asked for again before that, nor for \
-             more than {} s (a flush forgets it)",
+             more than {} s {what}",
             wanted.entry.repository.name,
             larder_core::shown(&wanted.spec.key_path),
             LONGEST.as_secs()
@@ -100,9 +123,27 @@ impl Refusals {
     ) {
         let flushed = wanted.entry.flushes.load(Ordering::Acquire) != epoch;
         if let Some(pause) = arrival.come_back_in.filter(|_| !flushed) {
-            self.note(&wanted.key, arrival.response.status.as_u16(), pause, now);
+            let status = arrival.response.status.as_u16();
+            self.note(&wanted.key, status, pause, now);
+            self.news.say(|| News::Refusal {
+                of: Named::of(&wanted.key),
+                status,
+                pause_ms: millis(pause),
+            });
         }
     }
+}
+
+/// What an upstream that counts requests has said to all that this account asks for, where it is of a kind that is counted: what has
+/// variants by type, as manifests have. Where there is somebody else to ask, that one is asked.
+fn of_account(wanted: &Target, now: UnixMillis) -> Option<(u16, Duration)> {
+    let quota = &wanted.entry.quota;
+    let is_counted = quota.is_counted() && wanted.spec.accept.is_some();
+    if !is_counted || wanted.entry.mirrors.len() > 1 {
+        return None;
+    }
+    let (pause, since) = (quota.busy_for(now)?, quota.busy_since(now));
+    (since < LONGEST).then_some((429, pause))
 }
 
 #[cfg(test)]
@@ -122,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_refusal_stands_for_its_time_and_no_longer_than_a_minute() {
-        let refusals = Refusals::new();
+        let refusals = Refusals::new(Arc::default());
         refusals.note(&key("short"), 429, Duration::from_secs(7), NOW);
         refusals.note(&key("long"), 503, Duration::from_secs(3600), NOW);
         let standing = |path: &str, after: u64| {
@@ -152,7 +193,7 @@ mod tests {
     /// Paths are up to 2,048 bytes, and strangers choose them.
     #[test]
     fn any_number_of_refusals_takes_no_more_than_their_budget() {
-        let refusals = Refusals::new();
+        let refusals = Refusals::new(Arc::default());
         for n in 0..20_000 {
             refusals.note(
                 &key(&format!("{n}{}", "x".repeat(2_000))),
@@ -162,11 +203,11 @@ mod tests {
             );
         }
         assert!(
-            refusals.0.weight() <= BUDGET && refusals.0.len() <= 1_000,
+            refusals.known.weight() <= BUDGET && refusals.known.len() <= 1_000,
             "{} of {}",
-            refusals.0.weight(),
-            refusals.0.len()
+            refusals.known.weight(),
+            refusals.known.len()
         );
-        assert!(refusals.0.len() > 100);
+        assert!(refusals.known.len() > 100);
     }
 }

@@ -91,7 +91,7 @@ impl Assembled {
                 Some(at) => limit(at),
                 None => {}
             }
-            contacted_at = contacted_at.min(settled.record.contacted_at);
+            contacted_at = contacted_at.min(settled.record.said_at());
             if settled.source == Source::Remote {
                 source = Source::Remote;
             }

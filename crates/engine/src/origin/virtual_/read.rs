@@ -23,11 +23,11 @@ use crate::document::named::Named;
 use crate::policy::admission::{classify, path_fault};
 use crate::policy::clearance::clear_non_artifact;
 use crate::repositories::RepositoryState;
-use crate::representation::vary;
+use crate::representation::{SKIPPED_MEMBERS, vary};
 use crate::target::ArtifactRequest;
 
 /// Names the members that are not in a merged document.
-const SKIPPED: HeaderName = HeaderName::from_static("x-larder-skipped");
+const SKIPPED: HeaderName = HeaderName::from_static(SKIPPED_MEMBERS);
 /// In front of a member's name, in the links of a merged document that lead below the virtual repository.
 pub(super) const MEMBER: &str = "_m/";
 

@@ -17,9 +17,10 @@ use redis::RedisResult;
 
 pub use self::address::RedisAddress;
 use self::link::Link;
+use super::ration::LONGEST_PACE_MICROS;
 use super::{
-    AbortOnDrop, Attempt, Fence, Holder, LONGEST_LEASE, Lease, PATIENCE, Renewal, Shared,
-    SharedStanding, Subscription, millis, token,
+    AbortOnDrop, Attempt, Fence, Holder, LONGEST_LEASE, Lease, PATIENCE, Pace, RationClaim,
+    Renewal, Shared, SharedStanding, Subscription, millis, pace_micros, token,
 };
 
 /// What the value of a lease begins with.
@@ -65,6 +66,12 @@ impl RedisShared {
         let lease = format!("{}:lease:{{{}}}", self.prefix, name.to_hex());
         let fence = format!("{lease}:fence");
         [lease, fence]
+    }
+
+    /// The one key of a thing of this kind.
+    fn key(&self, kind: &str, key: &str) -> String {
+        let name = sha256(key.as_bytes()).to_hex();
+        format!("{}:{kind}:{{{name}}}", self.prefix)
     }
 
     fn topic(&self, topic: &str) -> String {
@@ -187,6 +194,51 @@ impl Shared for RedisShared {
             // Without an end it is nobody's.
             let left = u64::try_from(left).ok()?;
             holder(&value?, left)
+        }
+        .boxed()
+    }
+
+    fn ration<'a>(
+        &'a self,
+        key: &'a str,
+        claim: &'a RationClaim<'a>,
+    ) -> BoxFuture<'a, Option<u32>> {
+        async move {
+            let mut call = scripts::RATION.prepare_invoke();
+            call.key(self.key("ration", key)).arg(claim.holder);
+            call.arg(claim.limit)
+                .arg(claim.held)
+                .arg(claim.wanted.max(claim.held));
+            call.arg(millis(claim.ttl)).arg(millis(LONGEST_LEASE));
+            let said: Option<i64> = self
+                .link
+                .call(|mut wire| async move { call.invoke_async(&mut wire).await })
+                .await;
+            u32::try_from(said?).ok()
+        }
+        .boxed()
+    }
+
+    fn pace<'a>(
+        &'a self,
+        key: &'a str,
+        apart: Duration,
+        patience: Duration,
+    ) -> BoxFuture<'a, Option<Pace>> {
+        async move {
+            let mut call = scripts::PACE.prepare_invoke();
+            call.key(self.key("pace", key)).arg(pace_micros(apart));
+            call.arg(pace_micros(patience)).arg(LONGEST_PACE_MICROS);
+            let said: Option<(i64, u64)> = self
+                .link
+                .call(|mut wire| async move { call.invoke_async(&mut wire).await })
+                .await;
+            let (is_taken, micros) = said?;
+            let wait = Duration::from_micros(micros);
+            Some(match is_taken {
+                1 => Pace::After(wait),
+                _ => Pace::TooLong(wait),
+            })
         }
         .boxed()
     }
