@@ -21,6 +21,8 @@ use super::support::{Answer, TestLarder};
 const REPLICAS: usize = 3;
 /// Within this of a service's return, everything is good again.
 const RETURN: Duration = Duration::from_secs(5);
+/// The same of a build that is not optimised, on a machine that runs other tests beside this one.
+const RETURN_AMONG_OTHERS: Duration = Duration::from_secs(15);
 /// No answer takes longer, whatever is away.
 const BOUND: Duration = Duration::from_secs(10);
 /// A replica without Redis sees what others have done within this.
@@ -37,13 +39,15 @@ const LARGE: u64 = 12 * MIB;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_whatever_is_killed() {
-    cycles(setting("LARDER_KILL_CYCLES").unwrap_or(13)).await;
+    let cycles = setting("LARDER_KILL_CYCLES").unwrap_or(13);
+    run(cycles, RETURN_AMONG_OTHERS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "half an hour; part of make stress"]
 async fn nothing_is_lost_in_five_hundred_kills() {
-    cycles(setting("LARDER_KILL_CYCLES").unwrap_or(500)).await;
+    let cycles = setting("LARDER_KILL_CYCLES").unwrap_or(500);
+    run(cycles, RETURN).await;
 }
 
 #[expect(
@@ -122,6 +126,8 @@ struct World {
     victim: Mutex<Victim>,
     cycle: AtomicU64,
     is_over: AtomicBool,
+    /// So long after a return everything has to be good.
+    bound: Duration,
     oracle: Oracle,
     seen: Mutex<Seen>,
 }
@@ -317,7 +323,11 @@ impl World {
         };
         let found = (answer.status == 200).then_some(&answer.body[..]);
         // Nothing is known to be absent for long after it is there.
-        let grace = if found.is_some() { grace } else { grace.min(ABSENT) };
+        let grace = if found.is_some() {
+            grace
+        } else {
+            grace.min(ABSENT)
+        };
         self.oracle.judge(path, found, began, grace).map(|()| true)
     }
 
@@ -504,9 +514,9 @@ async fn cycle(cluster: &mut Cluster, world: &Arc<World>, victim: Victim, random
     tokio::time::sleep(Duration::from_millis(100 + random.below(400))).await;
     let returned = kill(cluster, world, victim, random).await;
     let good = join_all((0..REPLICAS).map(|replica| world.until_good(replica)));
-    let good = tokio::time::timeout(3 * RETURN, good).await;
+    let good = tokio::time::timeout(2 * world.bound, good).await;
     let took = returned.elapsed();
-    if good.is_err() || took > RETURN {
+    if good.is_err() || took > world.bound {
         world.fault(format!("{victim:?}: not everything is good after {took:?}"));
     }
     {
@@ -531,9 +541,9 @@ async fn cycle(cluster: &mut Cluster, world: &Arc<World>, victim: Victim, random
     withdraw(&cluster.backends, number);
 }
 
-async fn cycles(number: u64) {
+async fn run(cycles: u64, bound: Duration) {
     let seed = setting("LARDER_KILL_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    eprintln!("{number} cycles, LARDER_KILL_SEED={seed}");
+    eprintln!("{cycles} cycles, LARDER_KILL_SEED={seed}");
     let mut random = Random(seed);
     // Five hundred cycles leave gigabytes in the store, and need not be in three tiers as well.
     let mut cluster = Cluster::start_with(REPLICAS, "s3: { tier: 512MiB }\n").await;
@@ -547,6 +557,7 @@ async fn cycles(number: u64) {
         victim: Mutex::new(Victim::Nobody),
         cycle: AtomicU64::new(0),
         is_over: AtomicBool::new(false),
+        bound,
         oracle: Oracle::default(),
         seen: Mutex::default(),
     });
@@ -558,7 +569,7 @@ async fn cycles(number: u64) {
     join_all((0..REPLICAS).map(|replica| world.until_good(replica))).await;
     let mut bag = Vec::new();
     let began = Instant::now();
-    for done in 1..=number {
+    for done in 1..=cycles {
         world.cycle.store(done, Ordering::SeqCst);
         if bag.is_empty() {
             bag = VICTIMS.to_vec();
@@ -576,7 +587,7 @@ async fn cycles(number: u64) {
         );
     }
     at_last(&mut cluster, &world).await;
-    let report = report(&world, number, began.elapsed());
+    let report = report(&world, cycles, began.elapsed());
     eprintln!("{report}");
     assert!(world.seen().faults.is_empty(), "{report}");
     let longest = world.seen().longest.values().map(|(took, _)| *took).max();

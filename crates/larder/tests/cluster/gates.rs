@@ -196,13 +196,26 @@ impl Gated {
         misbehave(&self.gate, way);
         let since = Instant::now();
         let raced = self.name("raced");
-        let (_, cold, refused, ()) = tokio::join!(
+        // Several want the same, and none waits for the others' waiting.
+        let crowd = self.name("crowd");
+        new_file(backends, &crowd);
+        let crowd = self.larder.artifact("files", &crowd);
+        let crowd = join_all((0..6).map(|_| timed(&crowd)));
+        let (_, crowd, cold, refused, ()) = tokio::join!(
             self.held(held),
+            crowd,
             self.cold(backends, "cold", BOUND + SLACK),
             self.refuses(&raced, BOUND + SLACK),
             self.probes(),
         );
-        println!("{way:?}: at first a cold file took {cold:?}, an error {refused:?}");
+        let longest = crowd.iter().map(|(_, took)| *took).max();
+        println!(
+            "{way:?}: at first a cold file took {cold:?}, one for six {longest:?}, an error {refused:?}"
+        );
+        for (answer, took) in crowd {
+            assert_eq!(answer.status, 200, "{way:?}: {}", answer.text());
+            assert!(took < BOUND + SLACK, "{way:?}: {took:?}");
+        }
         // Another replica's upload to the same path holds, whatever comes of what was on its way.
         let acknowledged = put(&free.artifact("own", &raced), "acknowledged").await;
         assert!(
