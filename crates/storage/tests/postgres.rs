@@ -509,6 +509,7 @@ async fn tables_of_a_newer_larder_are_used_as_long_as_they_say_so() {
     let older = place.open().await;
     older.apply(vec![head_only("started")]).await.unwrap();
     assert_eq!(older.counts().await.unwrap().records, 2);
+    older.ping().await.unwrap();
     place
         .run("INSERT INTO schema_version VALUES (99, 99)")
         .await;
@@ -518,6 +519,8 @@ async fn tables_of_a_newer_larder_are_used_as_long_as_they_say_so() {
         "{refused:?}"
     );
     meta.apply(vec![head_only("still running")]).await.unwrap();
+    let said = meta.ping().await.unwrap_err();
+    assert!(said.message.contains("start the newer larder"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

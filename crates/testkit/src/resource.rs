@@ -14,6 +14,13 @@ pub enum Payload {
         /// Another seed gives other bytes.
         seed: u64,
     },
+    /// One piece over and over, which costs nothing to make.
+    Cycle {
+        /// The piece.
+        piece: Bytes,
+        /// Length in bytes of all.
+        length: u64,
+    },
     /// One byte over and over.
     Repeat {
         /// The byte.
@@ -33,7 +40,9 @@ impl Payload {
     pub fn length(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Generated { length, .. } | Self::Repeat { length, .. } => *length,
+            Self::Generated { length, .. }
+            | Self::Cycle { length, .. }
+            | Self::Repeat { length, .. } => *length,
         }
     }
 
@@ -44,6 +53,7 @@ impl Payload {
         match self {
             Self::Bytes(bytes) => bytes.slice(start as usize..end as usize),
             Self::Generated { seed, .. } => generate(*seed, start, end),
+            Self::Cycle { piece, .. } => cycle(piece, start, end),
             Self::Repeat { byte, .. } => vec![*byte; (end - start) as usize].into(),
         }
     }
@@ -60,6 +70,17 @@ fn generate(seed: u64, start: u64, end: u64) -> Bytes {
     }
     let skip = (start % 8) as usize;
     Bytes::from(out).slice(skip..skip + (end - start) as usize)
+}
+
+/// Bytes `start..end` of a piece that is repeated.
+fn cycle(piece: &[u8], start: u64, end: u64) -> Bytes {
+    let mut out = Vec::with_capacity((end - start) as usize);
+    while !piece.is_empty() && (out.len() as u64) < end - start {
+        let at = ((start + out.len() as u64) % piece.len() as u64) as usize;
+        let left = (end - start) as usize - out.len();
+        out.extend_from_slice(&piece[at..piece.len().min(at + left)]);
+    }
+    out.into()
 }
 
 impl From<Bytes> for Payload {

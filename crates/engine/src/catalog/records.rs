@@ -1,14 +1,18 @@
 //! The in-process copy of records: behind it only its own miss asks the database.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use larder_core::{ArtifactRecord, Clock, SourceKey, believed};
 use larder_storage::{MetadataStore, StorageError};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use tokio::time::timeout;
 
 /// Memory for records, in bytes: some 50,000 of the usual length.
 const BUDGET: u64 = 32 << 20;
+/// So long a server is waited for that did not answer the last time.
+const WAIT_WHILE_AWAY: Duration = Duration::from_millis(500);
 /// So many are expected: a small estimate keeps the empty map small; it grows as it fills.
 const USUAL: usize = 50_000;
 /// What a record takes beside its own bytes: the table's place for it, and its two counts.
@@ -50,6 +54,11 @@ impl Records {
         }
         match self.cache.get_value_or_guard_async(key).await {
             Ok(record) => Ok(Some(record)),
+            // Those who wait for each other's answer would each wait in turn.
+            Err(guard) if self.metadata.is_away() => {
+                drop(guard);
+                self.get_while_away(key).await
+            }
             Err(guard) => {
                 let Some(record) = self.metadata.record(key).await? else {
                     return Ok(None);
@@ -61,6 +70,17 @@ impl Records {
                 Ok(Some(self.cache.get(key).unwrap_or(record)))
             }
         }
+    }
+
+    /// The record, of a server that did not answer the last time: absent, unless it does so soon. A request asks several times, and the
+    /// change feed finds out when the server is there again.
+    async fn get_while_away(
+        &self,
+        key: &SourceKey,
+    ) -> Result<Option<Arc<ArtifactRecord>>, StorageError> {
+        let found = timeout(WAIT_WHILE_AWAY, self.metadata.record(key)).await;
+        let record = found.unwrap_or(Ok(None))?;
+        Ok(record.map(|record| Arc::new(believed(record, self.clock.now()))))
     }
 
     /// The record, if it is in memory.

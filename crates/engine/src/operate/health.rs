@@ -10,6 +10,8 @@ use crate::operate::Operator;
 
 const MAX_AGE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(2);
+/// What a server says decides nothing about what this node can serve, and probes give up after a second.
+const PATIENCE_WITH_SERVER: Duration = Duration::from_millis(500);
 
 /// What `/health` reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +114,11 @@ impl Operator {
     }
 
     async fn metadata_health(&self) -> BackendHealth {
-        let (ok, detail) = match tokio::time::timeout(PATIENCE, self.catalog.ping()).await {
+        let patience = match self.catalog.database_kind() {
+            SERVER => PATIENCE_WITH_SERVER,
+            _ => PATIENCE,
+        };
+        let (ok, detail) = match tokio::time::timeout(patience, self.catalog.ping()).await {
             Ok(Ok(())) => (true, self.told_of_damage()),
             // What cannot be looked up is asked of the upstreams.
             Ok(Err(error))
@@ -125,7 +131,7 @@ impl Operator {
                 )
             }
             Ok(Err(error)) => (false, Some(error.to_string())),
-            Err(_) => (false, Some("no answer within two seconds".to_owned())),
+            Err(_) => (false, Some(format!("no answer within {patience:?}"))),
         };
         BackendHealth {
             ok,

@@ -130,7 +130,7 @@ async fn all_are_known(cluster: &Cluster) {
 async fn three_replicas_together_ask_an_upstream_for_four_things_at_a_time() {
     let busy = Busy::start(Duration::from_millis(300)).await;
     let top = "limits: { upstream: { concurrency: 4 } }";
-    let mut cluster = cluster_with(3, top, |_| busy.remote("")).await;
+    let mut cluster = Cluster::start_with_remotes(3, top, |_| busy.remote("")).await;
     redis_is(&cluster, "ok").await;
     all_are_known(&cluster).await;
     let began = Instant::now();
@@ -170,11 +170,11 @@ async fn three_replicas_together_ask_an_upstream_for_four_things_at_a_time() {
 async fn without_redis_each_keeps_to_its_part_and_none_fails() {
     let busy = Busy::start(Duration::from_millis(60)).await;
     let top = "limits: { upstream: { concurrency: 7 } }";
-    let mut cluster = cluster_with(3, top, |_| busy.remote("")).await;
+    let mut cluster = Cluster::start_with_remotes(3, top, |_| busy.remote("")).await;
     all_are_known(&cluster).await;
     let under_way = ask(&cluster, &[0, 1, 2], 0..60);
     tokio::time::sleep(Duration::from_millis(100)).await;
-    cluster.redis.stop();
+    cluster.backends.redis.stop();
     all_good(under_way).await;
     println!(
         "Redis stopped among 60 files: {} at a time at most",
@@ -187,7 +187,7 @@ async fn without_redis_each_keeps_to_its_part_and_none_fails() {
     assert!((3..=6).contains(&peak), "a third of seven for each: {peak}");
     all_good(ask(&cluster, &[0], 120..130)).await;
     assert_eq!(busy.peak(), 2);
-    cluster.redis.start_again();
+    cluster.backends.redis.start_again();
     redis_is(&cluster, "ok").await;
     all_good(ask(&cluster, &[0], 130..160)).await;
     let peak = busy.peak();
@@ -200,7 +200,7 @@ async fn three_replicas_together_keep_to_a_rate() {
     const RATE: usize = 20;
     let busy = Busy::start(Duration::ZERO).await;
     let top = format!("limits: {{ upstream: {{ rate: {RATE} }} }}");
-    let cluster = cluster_with(3, &top, |_| busy.remote("")).await;
+    let cluster = Cluster::start_with_remotes(3, &top, |_| busy.remote("")).await;
     redis_is(&cluster, "ok").await;
     all_good(ask(&cluster, &[0, 1, 2], 0..60)).await;
     let began = busy.0.began.lock().unwrap().clone();
@@ -261,13 +261,13 @@ async fn what_a_registry_allows_is_counted_once_for_all() {
             "  images: {{ package: docker, base_url: '{url}', cache: {{ mutable_ttl: 1 }} }}\n  mirror: {{ package: docker, base_url: '{url}' }}\n"
         )
     };
-    let cluster = cluster_with(3, "", registry).await;
+    let cluster = Cluster::start_with_remotes(3, "", registry).await;
     redis_is(&cluster, "ok").await;
     let at = |tag: &str| format!("/v2/team/app/manifests/{tag}");
     let url = |replica: usize, tag: &str| {
         cluster.replicas[replica].url(&format!("v2/images/team/app/manifests/{tag}"))
     };
-    cluster.origin.put(&at("held"), manifest(100, 76));
+    cluster.backends.origin.put(&at("held"), manifest(100, 76));
     assert_eq!(get(&url(0, "held")).await.status, 200);
     for replica in &cluster.replicas {
         let allowed = |answer: &Answer| {
@@ -288,10 +288,10 @@ async fn what_a_registry_allows_is_counted_once_for_all() {
         assert!(metrics.lines().any(|found| found == line), "{metrics}");
     }
     // Little is left: what is held is served as it is, what is not is asked for.
-    cluster.origin.put(&at("missed"), manifest(100, 10));
+    cluster.backends.origin.put(&at("missed"), manifest(100, 10));
     assert_eq!(get(&url(1, "missed")).await.status, 200);
     tokio::time::sleep(Duration::from_millis(1_300)).await;
-    let asked = cluster.origin.count("GET", &at("held"));
+    let asked = cluster.backends.origin.count("GET", &at("held"));
     for replica in 0..3 {
         let copy = get(&url(replica, "held")).await;
         assert_eq!(copy.status, 200);
@@ -301,15 +301,15 @@ async fn what_a_registry_allows_is_counted_once_for_all() {
             copy.cache_status()
         );
     }
-    assert_eq!(cluster.origin.count("GET", &at("held")), asked);
-    cluster.origin.put(&at("another"), manifest(100, 9));
+    assert_eq!(cluster.backends.origin.count("GET", &at("held")), asked);
+    cluster.backends.origin.put(&at("another"), manifest(100, 9));
     assert_eq!(get(&url(2, "another")).await.status, 200);
     // Nothing is left: nobody asks on.
     let nothing = manifest(100, 0).header("Retry-After", "30");
-    cluster.origin.put(&at("refused"), nothing.status(429));
+    cluster.backends.origin.put(&at("refused"), nothing.status(429));
     assert_eq!(get(&url(0, "refused")).await.status, 429);
     tokio::time::sleep(SOON / 2).await;
-    let asked = cluster.origin.requests().len();
+    let asked = cluster.backends.origin.requests().len();
     for replica in 0..3 {
         for tag in ["refused", "yet-another"] {
             let refused = get(&url(replica, tag)).await;
@@ -324,16 +324,16 @@ async fn what_a_registry_allows_is_counted_once_for_all() {
         }
         assert_eq!(get(&url(replica, "held")).await.status, 200);
     }
-    assert_eq!(cluster.origin.requests().len(), asked, "nobody asks");
+    assert_eq!(cluster.backends.origin.requests().len(), asked, "nobody asks");
 }
 
 /// What one is told is not there, or refused for a while, the others know.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn absences_and_refusals_are_learnt_for_all() {
-    let cluster = cluster(3).await;
+    let cluster = Cluster::start(3).await;
     redis_is(&cluster, "ok").await;
     let later = Resource::new("later").header("Retry-After", "40");
-    cluster.origin.put("/later.bin", later.status(503));
+    cluster.backends.origin.put("/later.bin", later.status(503));
     for (name, status) in [("absent.bin", 404), ("later.bin", 503)] {
         let url = |replica: usize| cluster.replicas[replica].artifact("files", name);
         assert_eq!(get(&url(0)).await.status, status);
@@ -341,11 +341,12 @@ async fn absences_and_refusals_are_learnt_for_all() {
         for replica in 0..3 {
             assert_eq!(get(&url(replica)).await.status, status, "{name}");
         }
-        let asked = cluster.origin.count("GET", &format!("/{name}"));
+        let asked = cluster.backends.origin.count("GET", &format!("/{name}"));
         println!("{name}: asked for {asked} time, for three replicas");
         assert_eq!(asked, 1, "{name}");
         // It is there now, and a flush on one holds for all.
         cluster
+            .backends
             .origin
             .put(&format!("/{name}"), Resource::new("here"));
         let flush = cluster.replicas[1].url("cache/flush?remote=files");

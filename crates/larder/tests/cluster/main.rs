@@ -5,116 +5,42 @@
     reason = "helpers of tests may fail loudly"
 )]
 
-mod chained;
-mod limits;
 #[path = "../support/mod.rs"]
 mod support;
+
+mod chained;
+mod chaos;
+mod costs;
+mod fixture;
+mod gates;
+mod limits;
+mod oracle;
+mod thousand;
+mod versions;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use larder_testkit::servers::postgres::{Disk, PASSWORD, Postgres, USER};
-use larder_testkit::servers::{RedisServer, S3Server, free_port};
-use larder_testkit::{Origin, Payload, Resource};
+use fixture::{Cluster, KIB, MIB, put, until};
+use larder_testkit::{Payload, Resource};
 use rustix::process::Signal;
 use support::client::{builder, client, try_send};
-use support::{Answer, PATIENCE, Setup, TestLarder, get, send};
+use support::{PATIENCE, get, send};
 
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
 /// What is done on one replica holds on all within this (contract, section 10), with Redis and without.
 const SOON: Duration = Duration::from_secs(1);
 const BY_POLLING: Duration = Duration::from_secs(2);
-
-/// The replicas and all that they share.
-struct Cluster {
-    origin: Origin,
-    redis: RedisServer,
-    replicas: Vec<TestLarder>,
-    _postgres: Postgres,
-    _objects: S3Server,
-}
-
-async fn cluster(of: usize) -> Cluster {
-    cluster_with(of, "", |_| String::new()).await
-}
-
-/// The same with further keys at the top of the configuration, and further remotes, perhaps over the same origin.
-async fn cluster_with(of: usize, top: &str, remotes: impl FnOnce(&Origin) -> String) -> Cluster {
-    let origin = Origin::start().await;
-    let postgres = Postgres::start(Disk::Fast);
-    let redis = RedisServer::start();
-    let objects = S3Server::start().await;
-    let database = postgres.database();
-    let config = format!(
-        "drain: 1\n{top}\nremotes:\n  files: {{ package: generic, base_url: '{}', immutable_patterns: ['bin$'], mutable_patterns: ['json$'], \
-         cache: {{ mutable_ttl: 1 }} }}\n  own: {{ package: generic, type: local }}\n{}",
-        origin.url(""),
-        remotes(&origin)
-    );
-    let replica = || {
-        let address = format!("127.0.0.1:{}", free_port());
-        Setup::new(&config)
-            .env("DBHOST", "127.0.0.1")
-            .env("DBPORT", &postgres.port().to_string())
-            .env("DBUSER", USER)
-            .env("DBPASS", PASSWORD)
-            .env("DBNAME", &database)
-            .env("REDIS_URL", &redis.url())
-            .env("MINIO_ENDPOINT", &objects.endpoint())
-            .env("MINIO_SECURE", "false")
-            .env("MINIO_BUCKET", S3Server::BUCKET)
-            .env("MINIO_ACCESS_KEY", S3Server::ACCESS_KEY)
-            .env("MINIO_SECRET_KEY", S3Server::SECRET_KEY)
-            .env("LARDER_LISTEN", &address)
-            .env("LARDER_ADVERTISE", &address)
-            .env("LARDER_CLUSTER_SECRET", "what replicas share")
-            .start()
-    };
-    // All at once: whoever comes first makes the tables.
-    let replicas = futures_util::future::join_all((0..of).map(|_| replica())).await;
-    Cluster {
-        origin,
-        redis,
-        replicas,
-        _postgres: postgres,
-        _objects: objects,
-    }
-}
-
-async fn put(url: &str, body: &'static str) -> u16 {
-    let sent = client().put(url).body(body).send().await;
-    sent.expect("an answer").status().as_u16()
-}
-
-/// Waits until an answer is as it should be, and gives how long that took.
-async fn until(url: &str, is_so: impl Fn(&Answer) -> bool, bound: Duration) -> Duration {
-    let began = Instant::now();
-    loop {
-        let answer = get(url).await;
-        if is_so(&answer) {
-            return began.elapsed();
-        }
-        assert!(
-            began.elapsed() < bound,
-            "{url}: {} {}",
-            answer.status,
-            answer.text()
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
 
 /// One upstream GET for a cold file that clients of all replicas want, whatever its length, and nobody waits for the end of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_replicas_ask_the_upstream_once() {
     const CLIENTS: usize = 90;
-    let cluster = cluster(3).await;
+    let cluster = Cluster::start(3).await;
     for (name, length) in [("small.bin", KIB), ("large.bin", 10 * MIB)] {
         let payload = Payload::generated(length, length);
         let resource = Resource::new(payload.clone()).etag("\"strong\"");
-        cluster.origin.put(&format!("/{name}"), resource);
+        cluster.backends.origin.put(&format!("/{name}"), resource);
         let body = payload.slice(0, length);
         let (client, began) = (client(), Instant::now());
         let one = |number: usize| {
@@ -146,7 +72,7 @@ async fn three_replicas_ask_the_upstream_once() {
         let (first, last) = (firsts.iter().min().unwrap(), firsts.iter().max().unwrap());
         println!("{name}: {CLIENTS} clients of three replicas, first bytes {first:?} to {last:?}");
         assert_eq!(
-            cluster.origin.count("GET", &format!("/{name}")),
+            cluster.backends.origin.count("GET", &format!("/{name}")),
             1,
             "{name}"
         );
@@ -155,17 +81,17 @@ async fn three_replicas_ask_the_upstream_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_done_on_one_holds_on_all() {
-    let mut cluster = cluster(3).await;
+    let mut cluster = Cluster::start(3).await;
     for bound in [SOON, BY_POLLING] {
         if bound == BY_POLLING {
-            cluster.redis.stop();
+            cluster.backends.redis.stop();
         }
         let own: Vec<String> = (0..3)
             .map(|n| cluster.replicas[n].artifact("own", "a/file.txt"))
             .collect();
         let mut took = Vec::new();
         for (n, body) in ["first", "second", "third"].into_iter().enumerate() {
-            let status = put(&own[n], body).await;
+            let status = put(&own[n], body).await.status;
             assert_eq!(status, if n == 0 { 201 } else { 200 });
             for other in &own {
                 took.push(until(other, |answer| answer.text() == body, bound).await);
@@ -178,7 +104,10 @@ async fn what_is_done_on_one_holds_on_all() {
             took.push(until(other, |answer| answer.status == 404, bound).await);
         }
         // A flush on one: what the others have in their memory is void.
-        cluster.origin.put("/held.bin", Resource::new("old"));
+        cluster
+            .backends
+            .origin
+            .put("/held.bin", Resource::new("old"));
         let held: Vec<String> = (0..3)
             .map(|n| cluster.replicas[n].artifact("files", "held.bin"))
             .collect();
@@ -187,7 +116,10 @@ async fn what_is_done_on_one_holds_on_all() {
                 assert_eq!(get(url).await.text(), "old");
             }
         }
-        cluster.origin.put("/held.bin", Resource::new("new"));
+        cluster
+            .backends
+            .origin
+            .put("/held.bin", Resource::new("new"));
         let flush = cluster.replicas[2].url("/cache/flush?remote=files");
         assert_eq!(send("PUT", &flush, &[]).await.status, 200);
         for url in &held {
@@ -204,16 +136,16 @@ async fn what_is_done_on_one_holds_on_all() {
 /// Revalidated by one, fresh for all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_document_that_one_has_revalidated_is_fresh_for_all() {
-    let cluster = cluster(3).await;
+    let cluster = Cluster::start(3).await;
     let document = Resource::new("{}").etag("\"one\"");
-    cluster.origin.put("/index.json", document);
+    cluster.backends.origin.put("/index.json", document);
     let urls: Vec<String> = (0..3)
         .map(|n| cluster.replicas[n].artifact("files", "index.json"))
         .collect();
     for url in &urls {
         assert_eq!(get(url).await.text(), "{}");
     }
-    assert_eq!(cluster.origin.requests().len(), 1);
+    assert_eq!(cluster.backends.origin.requests().len(), 1);
     for round in 1..=3 {
         tokio::time::sleep(Duration::from_millis(1_100)).await;
         // The first asks the upstream. What it has learnt reaches the others before it is old again.
@@ -222,19 +154,23 @@ async fn a_document_that_one_has_revalidated_is_fresh_for_all() {
         for url in &urls {
             assert_eq!(get(url).await.text(), "{}");
         }
-        assert_eq!(cluster.origin.requests().len(), 1 + round, "round {round}");
+        assert_eq!(
+            cluster.backends.origin.requests().len(),
+            1 + round,
+            "round {round}"
+        );
     }
 }
 
 /// The replica that downloads is killed midway: at most one more GET, and everybody whose own replica lives gets the right bytes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_one_that_downloads_is_killed() {
-    let mut cluster = cluster(3).await;
+    let mut cluster = Cluster::start(3).await;
     let length = 10 * MIB;
     let payload = Payload::generated(length, 3);
     let resource = Resource::new(payload.clone()).etag("\"strong\"");
-    cluster.origin.put("/file.bin", resource);
-    cluster.origin.hold_body("/file.bin", 4 * MIB);
+    cluster.backends.origin.put("/file.bin", resource);
+    cluster.backends.origin.hold_body("/file.bin", 4 * MIB);
     let started = |replica: usize| {
         let url = cluster.replicas[replica].artifact("files", "file.bin");
         async move {
@@ -248,7 +184,7 @@ async fn the_one_that_downloads_is_killed() {
     cluster.replicas[0].kill9();
     drop(leader);
     tokio::time::sleep(Duration::from_millis(200)).await;
-    cluster.origin.release("/file.bin");
+    cluster.backends.origin.release("/file.bin");
     for (mut response, mut got) in followers {
         while let Some(piece) = response.chunk().await.expect("the body goes on") {
             got.extend_from_slice(&piece);
@@ -259,23 +195,24 @@ async fn the_one_that_downloads_is_killed() {
             got.len()
         );
     }
-    let asked = cluster.origin.count("GET", "/file.bin");
+    let asked = cluster.backends.origin.count("GET", "/file.bin");
     assert!(asked <= 2, "{asked} requests");
     // It comes back, and has it without asking.
     cluster.replicas[0].restart().await;
     let url = cluster.replicas[0].artifact("files", "file.bin");
     assert!(get(&url).await.body == payload.slice(0, length));
-    assert_eq!(cluster.origin.count("GET", "/file.bin"), asked);
+    assert_eq!(cluster.backends.origin.count("GET", "/file.bin"), asked);
 }
 
 /// One after the other is stopped as an init system does it and started again, while clients behind a balancer read and upload: no
 /// request fails. The balancer asks `/ready`, and sends a request elsewhere only if its connection is refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_fails_no_request() {
-    let mut cluster = cluster(3).await;
+    let mut cluster = Cluster::start(3).await;
     for n in 0..20 {
         let body = Payload::generated(100 * KIB, n);
         cluster
+            .backends
             .origin
             .put(&format!("/{n}.bin"), Resource::new(body));
     }

@@ -25,6 +25,14 @@ use rustix::process::{Pid, Signal};
 /// How long anything that must happen may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The program that the tests start; by default the one of this build.
+const PROGRAM: &str = "LARDER_TEST_PROGRAM";
+
+fn program() -> PathBuf {
+    let built = || env!("CARGO_BIN_EXE_larder").into();
+    std::env::var_os(PROGRAM).map_or_else(built, PathBuf::from)
+}
+
 /// Set to `postgresql`, it runs every test over PostgreSQL that does not ask for a database of its own.
 const DATABASE: &str = "LARDER_TEST_DATABASE";
 
@@ -41,6 +49,7 @@ pub(crate) struct Setup {
     open_files: Option<u32>,
     /// What the file has beside `config`.
     more: String,
+    program: Option<PathBuf>,
 }
 
 impl Setup {
@@ -72,6 +81,12 @@ impl Setup {
     /// With no more open files than this.
     pub(crate) fn open_files(mut self, most: u32) -> Self {
         self.open_files = Some(most);
+        self
+    }
+
+    /// With another program than the one of this build: an older one.
+    pub(crate) fn program(mut self, program: PathBuf) -> Self {
+        self.program = Some(program);
         self
     }
 
@@ -311,13 +326,13 @@ impl TestLarder {
         self.launches += 1;
         self.address = None;
         let log = std::fs::File::create(self.log_path()).expect("a log file");
-        let program = env!("CARGO_BIN_EXE_larder");
+        let program = self.setup.program.clone().unwrap_or_else(program);
         let mut command = match self.setup.open_files {
-            None => Command::new(program),
+            None => Command::new(&program),
             Some(most) => {
                 let mut shell = Command::new("/bin/sh");
                 let line = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
-                shell.args(["-c", &line, program]);
+                shell.args(["-c", &line]).arg(&program);
                 shell
             }
         };

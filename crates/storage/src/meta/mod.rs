@@ -56,7 +56,6 @@ pub use local_lists::LocalChild;
 /// Rows of earlier versions that are deleted before larder serves: more would keep clients waiting.
 const ABSENCES_AT_START: usize = 20_000;
 
-const PING: &str = "SELECT COUNT(*) FROM schema_version";
 const COUNT_RECORDS: &str = "SELECT COUNT(*) FROM artifacts";
 const COUNT_BLOBS: &str =
     "SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM blobs WHERE condemned_by IS NULL";
@@ -221,9 +220,12 @@ impl MetadataStore {
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), StorageError> {
-        let answer = self.db().one(PING, &[]).await;
+        let answer = self.db().outdated().await;
         let failed = |error| StorageError::from_sql("reach the metadata database", error);
-        self.noticed(answer.map_err(failed)).map(drop)
+        match self.noticed(answer.map_err(failed))? {
+            None => Ok(()),
+            Some(why) => Err(StorageError::new(StorageErrorKind::Unavailable, why)),
+        }
     }
 
     /// Counts records and blobs: reads an index of each, so not for every request.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -18,6 +18,8 @@ enum Way {
     Closed,
     /// Connections stay, and nothing moves.
     Stalled,
+    /// Connections stay, and what is sent on them is lost; they are dead for good.
+    Swallowed,
     /// Each connection is reset when so many bytes of answers have passed.
     Cut(u64),
     /// Of each connection one byte of the answers is changed, after so many.
@@ -80,9 +82,14 @@ impl Gate {
         self.way.send_replace(Way::Closed);
     }
 
-    /// Nothing moves any more, and nobody is told.
+    /// Nothing moves any more, and nobody is told. When the gate opens, what was sent meanwhile arrives.
     pub fn stall(&self) {
         self.way.send_replace(Way::Stalled);
+    }
+
+    /// As a network that has lost a host: what is sent vanishes, and connections on which something was sent stay dead.
+    pub fn swallow(&self) {
+        self.way.send_replace(Way::Swallowed);
     }
 
     /// From now on each connection is reset after so many bytes of answers.
@@ -130,6 +137,9 @@ async fn pass(client: TcpStream, ways: watch::Receiver<Way>, shared: Arc<Shared>
         shared.resets.fetch_add(1, Ordering::SeqCst);
         return;
     }
+    if *ways.borrow() == Way::Swallowed {
+        return swallow(client).await;
+    }
     let Ok(server) = TcpStream::connect(&shared.target).await else {
         let _ = client.set_zero_linger();
         return;
@@ -141,6 +151,12 @@ async fn pass(client: TcpStream, ways: watch::Receiver<Way>, shared: Arc<Shared>
     if tokio::try_join!(answers, requests).is_err() {
         shared.resets.fetch_add(1, Ordering::SeqCst);
     }
+}
+
+/// Takes what comes, and says nothing, until the client gives up.
+async fn swallow(mut from: impl AsyncRead + Unpin) {
+    let mut buffer = [0; 4 << 10];
+    while let Ok(1..) = from.read(&mut buffer).await {}
 }
 
 /// The connection was reset.
@@ -176,6 +192,10 @@ async fn carry(
             return Err(Reset);
         }
         let way = *ways.borrow();
+        if way == Way::Swallowed {
+            swallow(from).await;
+            return std::future::pending().await;
+        }
         let mut bytes = &mut buffer[..count];
         match way {
             Way::Cut(most) if answers.is_some() && passed + count as u64 >= most => {

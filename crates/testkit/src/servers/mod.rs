@@ -13,9 +13,11 @@ pub mod postgres;
 mod redis;
 mod s3;
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 pub use gate::Gate;
@@ -50,12 +52,15 @@ pub(crate) fn free_port_pair() -> u16 {
     for _ in 0..4_000 {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = 11_000 + start.wrapping_add(step) % 10_900;
-        let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
         if is_free(port) && is_free(port + 10_000) {
             return port;
         }
     }
     panic!("no pair of ports is free on the loopback");
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 
 /// A process that ends with its owner.
@@ -84,11 +89,22 @@ impl Drop for Process {
     }
 }
 
-/// A loopback port that nobody listened to just now.
+/// A loopback port that nobody listened to just now, and that the kernel gives to no client: a server that is killed can have it
+/// again, and whoever tries to reach it meanwhile is not connected to himself.
 ///
 /// # Panics
 /// There is none.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    static START: OnceLock<u16> = OnceLock::new();
+    // Programs of tests that run at once begin at different places. No pair of `free_port_pair` is here.
+    let start = START.get_or_init(|| (RandomState::new().hash_one(0) % 4_400) as u16);
+    for _ in 0..4_400 {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 6_500 + start.wrapping_add(step) % 4_400;
+        if is_free(port) {
+            return port;
+        }
+    }
+    panic!("no port is free on the loopback");
 }

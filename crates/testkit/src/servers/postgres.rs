@@ -1,6 +1,7 @@
 //! PostgreSQL, and PgBouncer in front of it.
 #![expect(
     clippy::expect_used,
+    clippy::panic,
     reason = "a test whose server does not start can only fail, and say why"
 )]
 
@@ -9,6 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::free_port;
 
@@ -19,6 +23,8 @@ pub const PASSWORD: &str = "for tests only";
 /// Where Debian and its kin keep the server's programs, by version.
 const DEBIAN: &str = "/usr/lib/postgresql";
 const HOST: &str = "127.0.0.1";
+/// How long it may take to recover on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What looks after the server, and goes when its standard input is closed, which the end of the test program does in any case.
 const KEEPER: &str = include_str!("postgres.sh");
@@ -120,6 +126,15 @@ impl Postgres {
     /// # Panics
     /// The statement fails.
     pub fn sql(&self, database: &str, statement: &str) -> String {
+        let said = self.try_sql(database, statement);
+        said.unwrap_or_else(|said| panic!("{statement}: {said}"))
+    }
+
+    /// As [`sql`](Self::sql), for a server that may be away.
+    ///
+    /// # Errors
+    /// What the client says of it.
+    pub fn try_sql(&self, database: &str, statement: &str) -> Result<String, String> {
         let output = Command::new(self.programs.join("psql"))
             .env("PGPASSWORD", PASSWORD)
             .args(["-h", HOST, "-p", &self.port.to_string(), "-U", USER])
@@ -128,9 +143,51 @@ impl Postgres {
             .stdin(Stdio::null())
             .output()
             .expect("psql runs");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{statement}: {said}");
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if output.status.success() {
+            Ok(text(&output.stdout))
+        } else {
+            Err(text(&output.stderr))
+        }
+    }
+
+    /// Ends all of larder's sessions, as an operator does who wants them gone; gives how many there were.
+    ///
+    /// # Panics
+    /// The server is away.
+    pub fn end_sessions(&self) -> usize {
+        let said = self.sql(
+            "postgres",
+            "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'larder'",
+        );
+        said.parse().expect("a number")
+    }
+
+    /// Kills the process of one of larder's sessions, as the kernel does when memory is short: the server then ends all sessions, and
+    /// recovers by itself. Gives whether there was one.
+    ///
+    /// # Panics
+    /// The server is away.
+    pub fn kill_session(&self) -> bool {
+        let said = self.sql(
+            "postgres",
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'larder' ORDER BY random() LIMIT 1",
+        );
+        let pid = said.parse().ok().and_then(Pid::from_raw);
+        // It may have ended meanwhile.
+        pid.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
+    }
+
+    /// Waits until it answers.
+    ///
+    /// # Panics
+    /// It does not for half a minute.
+    pub fn until_it_answers(&self) {
+        let since = Instant::now();
+        while let Err(said) = self.try_sql("postgres", "SELECT 1") {
+            assert!(since.elapsed() < PATIENCE, "PostgreSQL: {said}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Shuts the server down; sessions are ended.

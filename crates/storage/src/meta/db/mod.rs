@@ -23,6 +23,9 @@ pub(crate) use value::Value;
 
 pub use postgres::{ConnectError, PostgresOptions, TlsMode};
 
+/// What is answered at once, as long as anything is.
+const PING: &str = "SELECT COUNT(*) FROM schema_version";
+
 /// What a commit promises when it returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
@@ -230,6 +233,19 @@ impl Db {
         match self {
             Self::Sqlite(_) => false,
             Self::Postgres(db) => db.is_away(),
+        }
+    }
+
+    /// Asks something that is answered at once. Gives why this program should not go on with the tables, if they say so: a newer one
+    /// has changed them.
+    ///
+    /// # Errors
+    /// The engine fails.
+    pub(crate) async fn outdated(&self) -> Result<Option<String>, DbError> {
+        match self {
+            // Nobody else changes a file's tables while it is open.
+            Self::Sqlite(_) => self.one(PING, &[]).await.map(|_| None),
+            Self::Postgres(db) => boxed(db.outdated()).await,
         }
     }
 

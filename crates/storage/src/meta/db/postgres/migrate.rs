@@ -5,6 +5,7 @@
 //! goes in a later version, when no process that needs it runs any more. `oldest` of each row is the oldest version of the tables that
 //! a process must know of to go on working with these.
 
+use std::sync::Once;
 use std::time::Duration;
 
 use super::{Db, Tx};
@@ -89,6 +90,17 @@ pub(super) async fn has_tables(db: &Db) -> Result<bool, ConnectError> {
         Ok(version > 0)
     };
     looked.await.map_err(|error| told(db, &error))
+}
+
+/// Why a process that runs is too old for the tables, if a newer larder has changed them so. It goes on, and the log says so once.
+pub(super) async fn outdated(db: &Db) -> Result<Option<String>, DbError> {
+    static TOLD: Once = Once::new();
+    let (version, oldest) = versions(&one(db.all(VERSIONS, &[]).await?)?)?;
+    let why = too_new(version, oldest).map(|refused| refused.to_string());
+    if let Some(why) = &why {
+        TOLD.call_once(|| tracing::error!(why, "this larder is too old for its database"));
+    }
+    Ok(why)
 }
 
 async fn try_to_migrate(db: &Db) -> Result<Result<(), ConnectError>, DbError> {

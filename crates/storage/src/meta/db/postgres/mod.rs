@@ -109,6 +109,11 @@ impl Db {
         Ok(migrate::has_tables(&db).await?.then_some(db))
     }
 
+    /// Why this program is too old for the tables, if a newer one has changed them so.
+    pub(super) async fn outdated(&self) -> Result<Option<String>, DbError> {
+        migrate::outdated(self).await
+    }
+
     /// The same database, for queries that read much.
     pub(super) fn patiently(&self) -> Self {
         Self {
