@@ -1,7 +1,11 @@
 //! A larder behind a larder: what the headers of the one behind become at the one in front.
 
+use larder_testkit::Origin;
+use larder_testkit::servers::free_port;
+
 use super::*;
 use support::packages::{self, File};
+use support::{Answer, TestLarder};
 
 /// Repositories of all types over one origin, and over those the ones that clients ask.
 struct Chain {

@@ -102,7 +102,7 @@ impl Cluster {
     ) -> Self {
         let backends = Backends::start().await;
         let remotes = remotes(&backends.origin);
-        let replica = || backends.replica_of(&format!("{lines}{}{remotes}", backends.config()));
+        let replica = || backends.replica_of(&format!("{lines}\n{}{remotes}", backends.config()));
         // All at once: whoever comes first makes the tables.
         let replicas = join_all((0..of).map(|_| replica().start())).await;
         join_all(replicas.iter().map(until_ready)).await;

@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use larder_testkit::Origin;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::*;
+use support::{Answer, TestLarder};
 
 /// An upstream that works on each request for a while, and counts how many it works on at the same time.
 #[derive(Clone)]
@@ -288,7 +290,10 @@ async fn what_a_registry_allows_is_counted_once_for_all() {
         assert!(metrics.lines().any(|found| found == line), "{metrics}");
     }
     // Little is left: what is held is served as it is, what is not is asked for.
-    cluster.backends.origin.put(&at("missed"), manifest(100, 10));
+    cluster
+        .backends
+        .origin
+        .put(&at("missed"), manifest(100, 10));
     assert_eq!(get(&url(1, "missed")).await.status, 200);
     tokio::time::sleep(Duration::from_millis(1_300)).await;
     let asked = cluster.backends.origin.count("GET", &at("held"));
@@ -302,11 +307,17 @@ async fn what_a_registry_allows_is_counted_once_for_all() {
         );
     }
     assert_eq!(cluster.backends.origin.count("GET", &at("held")), asked);
-    cluster.backends.origin.put(&at("another"), manifest(100, 9));
+    cluster
+        .backends
+        .origin
+        .put(&at("another"), manifest(100, 9));
     assert_eq!(get(&url(2, "another")).await.status, 200);
     // Nothing is left: nobody asks on.
     let nothing = manifest(100, 0).header("Retry-After", "30");
-    cluster.backends.origin.put(&at("refused"), nothing.status(429));
+    cluster
+        .backends
+        .origin
+        .put(&at("refused"), nothing.status(429));
     assert_eq!(get(&url(0, "refused")).await.status, 429);
     tokio::time::sleep(SOON / 2).await;
     let asked = cluster.backends.origin.requests().len();
@@ -324,7 +335,11 @@ async fn what_a_registry_allows_is_counted_once_for_all() {
         }
         assert_eq!(get(&url(replica, "held")).await.status, 200);
     }
-    assert_eq!(cluster.backends.origin.requests().len(), asked, "nobody asks");
+    assert_eq!(
+        cluster.backends.origin.requests().len(),
+        asked,
+        "nobody asks"
+    );
 }
 
 /// What one is told is not there, or refused for a while, the others know.

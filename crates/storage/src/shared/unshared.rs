@@ -7,7 +7,8 @@ use futures_util::future::{BoxFuture, ready};
 use tokio::sync::broadcast;
 
 use super::{
-    Attempt, BACKLOG, Fence, Holder, Lease, Renewal, Shared, SharedStanding, Subscription,
+    Attempt, BACKLOG, Fence, Holder, Lease, Pace, RationClaim, Renewal, Shared, SharedStanding,
+    Subscription,
 };
 
 /// In place of a service where none is configured.
@@ -52,6 +53,23 @@ impl Shared for Unshared {
     }
 
     fn holder<'a>(&'a self, _key: &'a str) -> BoxFuture<'a, Option<Holder>> {
+        ready(None).boxed()
+    }
+
+    fn ration<'a>(
+        &'a self,
+        _key: &'a str,
+        _claim: &'a RationClaim<'a>,
+    ) -> BoxFuture<'a, Option<u32>> {
+        ready(None).boxed()
+    }
+
+    fn pace<'a>(
+        &'a self,
+        _key: &'a str,
+        _apart: Duration,
+        _patience: Duration,
+    ) -> BoxFuture<'a, Option<Pace>> {
         ready(None).boxed()
     }
 
