@@ -146,9 +146,9 @@ mod tests {
     }
 
     fn manifest(body: &str, package: &str) -> String {
-        let repository = remote(ROOT);
+        let (repository, url) = (remote(ROOT), url(package));
         let out = rewrite_manifest(
-            &document(body.as_bytes(), &url(package), None),
+            &document(body.as_bytes(), &url, None),
             PackageName::parse(package).unwrap(),
             &links(&repository),
         )
