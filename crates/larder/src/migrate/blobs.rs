@@ -28,6 +28,9 @@ const PAUSES: [Duration; 5] = [
     Duration::from_secs(20),
 ];
 
+/// What is wrong with a blob that a store does not list as it should.
+const NOT_THERE: &str = "is not there, or not in its length";
+
 /// The blobs that a database names, and the stores that they are in and shall be in.
 pub(super) struct Freight<'f> {
     pub(super) rows: &'f MetadataStore,
@@ -36,6 +39,8 @@ pub(super) struct Freight<'f> {
     /// Where they shall be; `from`, if they stay.
     pub(super) to: &'f Arc<dyn BlobStore>,
     pub(super) stays: bool,
+    /// Whether all bytes are read, where blobs shall be.
+    pub(super) reads_all: bool,
     pub(super) progress: &'f Progress,
 }
 
@@ -154,9 +159,15 @@ impl Freight<'_> {
         self.pages(&**self.to, async |page, missing| {
             carried.blobs += page.len() as u64;
             carried.bytes += bytes_of(page);
-            let present = page.len() - missing.len();
-            let present_bytes = bytes_of(page) - bytes_of(&missing);
-            self.progress.add(present as u64, present_bytes);
+            if self.stays && self.reads_all {
+                let absent: BTreeSet<&Digest> = missing.iter().map(|blob| &blob.digest).collect();
+                let there = page.iter().filter(|blob| !absent.contains(&blob.digest));
+                carried.lost.extend(self.check_all(there).await?);
+            } else {
+                let present = page.len() - missing.len();
+                let present_bytes = bytes_of(page) - bytes_of(&missing);
+                self.progress.add(present as u64, present_bytes);
+            }
             // Boxed, so that what is awaited does not depend on the lifetime of an item.
             let carry = missing.into_iter().map(|blob| {
                 Box::pin(self.carry_one(blob)) as BoxFuture<'_, Result<Outcome, StorageError>>
@@ -182,43 +193,54 @@ impl Freight<'_> {
         Ok(carried)
     }
 
-    /// Looks for all blobs where they shall be, but for those of `left_out`, and reads them if `reads_all`. Gives those that are not there
-    /// as they should be.
+    /// Looks for all blobs where they shall be, but for those of `left_out`, and reads them if that is wanted. Gives those that are not
+    /// there as they should be. A copy that has other bytes is deleted, so that it is made again.
     pub(super) async fn verify(
         &self,
         left_out: &BTreeSet<Digest>,
-        reads_all: bool,
     ) -> Result<Vec<(Digest, String)>, StorageError> {
         let mut wrong = Vec::new();
         self.pages(&**self.to, async |page, missing| {
             let missing: BTreeSet<Digest> = missing.into_iter().map(|blob| blob.digest).collect();
             let missed = missing.difference(left_out);
-            wrong.extend(missed.map(|digest| {
-                let why = "is not there, or not in its length";
-                (digest.clone(), why.to_owned())
-            }));
-            if !reads_all {
-                self.progress.add(page.len() as u64, bytes_of(page));
-                return Ok(());
-            }
-            let there = page.iter().filter(|blob| !missing.contains(&blob.digest));
-            let checks = there.map(|blob| {
-                let check = async move { (blob, self.check(blob).await) };
-                Box::pin(check) as BoxFuture<'_, (&BlobDescriptor, Result<(), Why>)>
-            });
-            let mut checks =
-                futures_util::stream::iter(checks.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
-            while let Some((blob, checked)) = checks.next().await {
-                self.progress.add(1, blob.size);
-                match checked {
-                    Ok(()) => {}
-                    Err(Why::Lost(why)) => wrong.push((blob.digest.clone(), why)),
-                    Err(Why::Failed(error)) => return Err(error),
+            wrong.extend(missed.map(|digest| (digest.clone(), NOT_THERE.to_owned())));
+            // Those that stay have been read when they were looked for.
+            if self.reads_all && !self.stays {
+                let there = page.iter().filter(|blob| !missing.contains(&blob.digest));
+                let others = self.check_all(there).await?;
+                for (digest, _) in &others {
+                    self.to.delete(digest).await?;
                 }
+                wrong.extend(others);
+            } else {
+                self.progress.add(page.len() as u64, bytes_of(page));
             }
             Ok(())
         })
         .await?;
+        Ok(wrong)
+    }
+
+    /// Reads blobs that are where they shall be; gives those that have other bytes.
+    async fn check_all<'b>(
+        &self,
+        blobs: impl Iterator<Item = &'b BlobDescriptor>,
+    ) -> Result<Vec<(Digest, String)>, StorageError> {
+        let mut wrong = Vec::new();
+        let checks = blobs.map(|blob| {
+            let check = async move { (blob, self.check(blob).await) };
+            Box::pin(check) as BoxFuture<'_, (&BlobDescriptor, Result<(), Why>)>
+        });
+        let mut checks =
+            futures_util::stream::iter(checks.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
+        while let Some((blob, checked)) = checks.next().await {
+            self.progress.add(1, blob.size);
+            match checked {
+                Ok(()) => {}
+                Err(Why::Lost(why)) => wrong.push((blob.digest.clone(), why)),
+                Err(Why::Failed(error)) => return Err(error),
+            }
+        }
         Ok(wrong)
     }
 
@@ -233,8 +255,7 @@ impl Freight<'_> {
 
     async fn carry_one(&self, blob: BlobDescriptor) -> Result<Outcome, StorageError> {
         if self.stays {
-            let why = "is not there, or not in its length".to_owned();
-            return Ok(Outcome::Lost(blob.digest, why));
+            return Ok(Outcome::Lost(blob.digest, NOT_THERE.to_owned()));
         }
         let carried = patiently_or(|| self.try_to_carry(&blob), Why::is_for_now).await;
         match carried {

@@ -112,24 +112,19 @@ fn lock(directory: &Path, is_look: bool) -> Result<Option<DataDirectoryLock>, Fa
 }
 
 async fn open_rows(plan: Plan, settings: &Settings) -> Result<MetadataStore, Failure> {
-    match (&settings.database, plan.database) {
-        (Some(options), At::Backend) => match MetadataStore::connect_to_copy(options).await? {
-            Some(rows) => Ok(rows),
-            None => Err(format!(
-                "the database {} has no tables of larder: there is nothing to copy",
-                options.database
-            )
-            .into()),
-        },
-        _ => {
-            let path = settings.data_dir.join(DATABASE);
-            let opened = MetadataStore::open_to_copy(&path).await;
-            opened.map_err(|error| {
-                let why = crate::blobs::explained(&error);
-                Failure::Failed(format!("{}: {why}", path.display()))
-            })
-        }
+    if let (Some(options), At::Backend) = (&settings.database, plan.database) {
+        let rows = MetadataStore::connect_to_copy(options).await?;
+        return rows.ok_or_else(|| {
+            let name = &options.database;
+            format!("the database {name} has no tables of larder: there is nothing to copy").into()
+        });
     }
+    let path = settings.data_dir.join(DATABASE);
+    let opened = MetadataStore::open_to_copy(&path).await;
+    opened.map_err(|error| {
+        let why = crate::blobs::explained(&error);
+        Failure::Failed(format!("{}: {why}", path.display()))
+    })
 }
 
 /// A server's database names files of one place: whoever looks for them elsewhere finds none.

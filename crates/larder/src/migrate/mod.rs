@@ -12,6 +12,7 @@ mod plan;
 mod progress;
 mod summary;
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -155,7 +156,7 @@ async fn look(
     if !plan.moves_database {
         summary.tables.clear();
     }
-    let freight = freight(plan, source, &target, &progress);
+    let freight = freight(plan, false, source, &target, &progress);
     let looked = freight.look().await?;
     if plan.moves_blobs {
         summary.blobs.copied = looked.copied;
@@ -167,6 +168,7 @@ async fn look(
 
 fn freight<'f>(
     plan: Plan,
+    reads_all: bool,
     source: &'f Source,
     target: &'f Target,
     progress: &'f Progress,
@@ -177,6 +179,7 @@ fn freight<'f>(
         from: &source.blobs,
         to: &target.blobs,
         stays: !plan.moves_blobs,
+        reads_all,
         progress,
     }
 }
@@ -193,7 +196,8 @@ async fn copy(
     let target = Target::open(plan, settings, source).await?;
     let counts = source.rows.copy_counts(which(plan)).await?;
     let rows: u64 = counts.rows.iter().map(|(_, rows)| rows).sum();
-    let freight = freight(plan, source, &target, &progress);
+    let reads_all = flags.verify == MigrateVerify::Full;
+    let freight = freight(plan, reads_all, source, &target, &progress);
     progress.begin("copying blobs", counts.blobs, counts.bytes);
     let carried = freight.carry().await?;
     summary.blobs.blobs = carried.blobs;
@@ -203,30 +207,56 @@ async fn copy(
     progress.clear();
     tell_of_lost(source, &carried, summary).await?;
     let left_out = carried.left_out();
-    if let Some(to) = &target.rows {
-        let count = |rows| progress.add(rows, 0);
-        progress.begin("copying rows", rows, 0);
-        let copied = source.rows.copy_rows(to, &left_out, &count).await?;
-        progress.clear();
-        summary.copied(&copied);
-        progress.begin("comparing rows", rows, 0);
-        let compared = source.rows.compare_rows(to, &left_out, &count).await?;
-        if !compared.is_same() {
-            let why = "the rows of the copy are not those of the source, though they were written: run this again";
-            return Err(why.to_owned().into());
-        }
-    }
+    let is_same = copy_rows(source, &target, &left_out, rows, &progress, summary).await?;
     progress.begin("verifying blobs", counts.blobs, counts.bytes);
-    let reads_all = flags.verify == MigrateVerify::Full;
-    let wrong = freight.verify(&left_out, reads_all).await?;
+    let wrong = freight.verify(&left_out).await?;
+    // What others have written meanwhile explains whatever differs.
+    source.is_unchanged().await?;
+    judge(is_same, &wrong, summary)?;
+    target.finish(plan, settings, source).await?;
+    target.close().await;
+    summary.complete = true;
+    summary.verified = summary.cached_left_out == 0;
+    summary.next = next(plan, settings);
+    Ok(())
+}
+
+/// Copies the rows, if the database does not stay, and compares them once more. Gives whether they are the same.
+async fn copy_rows(
+    source: &Source,
+    target: &Target,
+    left_out: &BTreeSet<Digest>,
+    rows: u64,
+    progress: &Progress,
+    summary: &mut Summary,
+) -> Result<bool, Failure> {
+    let Some(to) = &target.rows else {
+        return Ok(true);
+    };
+    let count = |rows| progress.add(rows, 0);
+    progress.begin("copying rows", rows, 0);
+    let copied = source.rows.copy_rows(to, left_out, &count).await?;
+    progress.clear();
+    summary.copied(&copied);
+    progress.begin("comparing rows", rows, 0);
+    let compared = source.rows.compare_rows(to, left_out, &count).await?;
+    Ok(compared.is_same())
+}
+
+/// Whether the copy is complete, as far as it can be with what is damaged at the source.
+fn judge(is_same: bool, wrong: &[(Digest, String)], summary: &Summary) -> Result<(), Failure> {
+    if !is_same {
+        let why = "the rows of the copy are not those of the source, though they were written: run this again";
+        return Err(why.to_owned().into());
+    }
     if let Some((digest, why)) = wrong.first() {
         return Err(format!(
-            "{} blobs of the copy are not what they should be, such as {digest}, which {why}: delete them there and run this again",
+            "{} blobs of the copy are not what they should be, such as {digest}, which {why}; those with other bytes were deleted there: \
+             run this again",
             wrong.len()
         )
         .into());
     }
-    source.is_unchanged().await?;
     if summary.uploaded_damaged > 0 {
         return Err(format!(
             "{} uploaded files are damaged at the source, and nobody else has them: put their bytes there again from a backup, or delete \
@@ -235,11 +265,6 @@ async fn copy(
         )
         .into());
     }
-    target.finish(plan, settings, source).await?;
-    target.close().await;
-    summary.complete = true;
-    summary.verified = summary.cached_left_out == 0;
-    summary.next = next(plan, settings);
     Ok(())
 }
 

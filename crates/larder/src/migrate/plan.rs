@@ -32,7 +32,7 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Where blobs are when all is done.
-    pub(super) fn blobs_then(&self) -> At {
+    pub(super) fn blobs_then(self) -> At {
         match (self.moves_blobs, self.to) {
             (false, _) => self.blobs,
             (true, MigrateTo::Backends) => At::Backend,
@@ -41,7 +41,7 @@ impl Plan {
     }
 
     /// Where the database is when all is done.
-    pub(super) fn database_then(&self) -> At {
+    pub(super) fn database_then(self) -> At {
         match (self.moves_database, self.to) {
             (false, _) => self.database,
             (true, MigrateTo::Backends) => At::Backend,

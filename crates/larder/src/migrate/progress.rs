@@ -120,28 +120,25 @@ impl Shared {
 
 impl Phase {
     fn line(&self, items: u64, bytes: u64, took: Duration) -> String {
-        let mut line = format!("{}: {items} of {}", self.what, self.items.max(items));
         let seconds = took.as_secs_f64().max(0.001);
-        if self.bytes > 0 {
-            let rate = (bytes as f64 / seconds) as u64;
-            line += &format!(
-                ", {} of {}, {}/s",
-                size(bytes),
-                size(self.bytes),
-                size(rate)
-            );
-        } else {
-            line += &format!(", {:.0}/s", items as f64 / seconds);
-        }
+        let mut parts = vec![format!(
+            "{}: {items} of {}",
+            self.what,
+            self.items.max(items)
+        )];
         let share = if self.bytes > 0 {
+            let rate = (bytes as f64 / seconds) as u64;
+            parts.push(format!("{} of {}", size(bytes), size(self.bytes)));
+            parts.push(format!("{}/s", size(rate)));
             bytes as f64 / self.bytes as f64
         } else {
+            parts.push(format!("{:.0}/s", items as f64 / seconds));
             items as f64 / self.items.max(1) as f64
         };
         if share > 0.0 && share < 1.0 && took > Duration::from_secs(2) {
-            line += &format!(", {:.0} s left", seconds / share * (1.0 - share));
+            parts.push(format!("{:.0} s left", seconds / share * (1.0 - share)));
         }
-        line
+        parts.join(", ")
     }
 }
 

@@ -38,6 +38,30 @@ async fn neither_what_is_in_use_nor_what_holds_other_data_is_touched() {
     let back = ["--to", "embedded"];
     refused(&all, &fresh, BACKENDS, &back, "being used from 127.0.0.1");
     assert!(!fresh.join("larder.sqlite").exists());
+    // Whoever says that these are none is told if they were.
+    let root = running.artifact("own", "");
+    let writing = tokio::spawn(async move {
+        for number in 0.. {
+            let sent = client().put(format!("{root}w{number}")).body("x").send();
+            assert_eq!(sent.await.expect("an answer").status(), 201);
+        }
+    });
+    let yes = ["--to", "embedded", "--yes"];
+    tokio::task::block_in_place(|| {
+        refused(&all, &fresh, BACKENDS, &yes, "has written to the database");
+    });
+    writing.abort();
+    let _ = writing.await;
+    for row in all
+        .postgres
+        .sql(&all.database, "SELECT path FROM local_files")
+        .lines()
+    {
+        if row.starts_with('w') {
+            let gone = crate::support::send("DELETE", &running.artifact("own", row), &[]).await;
+            assert_eq!(gone.status, 204, "{row}");
+        }
+    }
     assert!(running.terminate().success());
     let before = contents(&data);
     refused(

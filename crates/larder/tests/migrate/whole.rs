@@ -1,6 +1,10 @@
 //! Everything to the backends, and back.
 
-use crate::installation::{BACKENDS, EMBEDDED, Installation, check, contents, uploads};
+use larder_core::sha256;
+
+use crate::installation::{
+    BACKENDS, EMBEDDED, Installation, blob, check, contents, spoil, uploads,
+};
 use crate::support::get;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,6 +80,19 @@ async fn everything_is_served_as_before_over_the_backends_and_back_again() {
     let back = all.migrate(&third, BACKENDS, &["--to", "embedded", "--json"]);
     let back = back.ended(0);
     assert_eq!(back.rows("local_files"), (local + 1, local + 1));
+
+    // A bit of the copy flips: only who reads all bytes sees it, and the next run makes it good.
+    spoil(&blob(&third, b"uploaded later"));
+    let sizes = all.migrate(&third, BACKENDS, &["--to", "embedded"]);
+    assert!(sizes.ended(0).out.contains("complete and verified"));
+    let full = ["--to", "embedded", "--verify", "full"];
+    let seen = all.migrate(&third, BACKENDS, &full).ended(1);
+    let digest = sha256(b"uploaded later").to_string();
+    assert!(seen.err.contains(&digest), "{}", seen.err);
+    let (status, log) = all.setup(&third, EMBEDDED).run_to_end();
+    assert_eq!(status.code(), Some(1));
+    assert!(log.contains("unfinished copy"), "{log}");
+    all.migrate(&third, BACKENDS, &full).ended(0);
     let larder = all.setup(&third, EMBEDDED).start().await;
     check(&larder, &served).await;
     let later = get(&larder.artifact("own", "later.txt")).await;
