@@ -30,6 +30,7 @@ lint: ## format and lints only; nothing is changed
 # shared between the two, for both are of one profile.
 test: tools ## everything that CI runs: format, lints, dependencies, all tests, then real clients against a release build
 	$(MAKE) lint audit
+	$(PYTHON) tests/bench/model.py --check
 	$(CARGO) test --workspace --locked --no-fail-fast
 	$(CARGO) build --release --locked
 	$(PYTHON) tests/e2e/run.py --larder $(LARDER)

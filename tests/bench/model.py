@@ -29,19 +29,19 @@ class Cost:
 
 
 COSTS = {
-    "hit_us": Cost(16, "us CPU", "a small answer out of memory", True),
-    "file_hit_us": Cost(60, "us CPU", "the head of a held file that is not hot", True),
-    "gib_s": Cost(0.35, "s CPU", "a GiB of held files over plain HTTP (sendfile)", True),
+    "hit_us": Cost(55, "us CPU", "a held file of 10 KiB, of many different ones, over HTTP", True),
+    "gib_s": Cost(0.25, "s CPU", "a GiB of held files over plain HTTP (sendfile)", True),
     "tls_gib_s": Cost(1.1, "s CPU", "a GiB of held files over TLS", True),
     "handshake_us": Cost(700, "us CPU", "a TLS handshake", False),
-    "miss_us": Cost(1500, "us CPU", "a file that is downloaded, beside its bytes", True),
-    "fill_gib_s": Cost(4.0, "s CPU", "a GiB that is downloaded, checked, kept and stored", True),
-    "take_us": Cost(900, "us CPU", "a file that the cluster has and this replica has not, beside its bytes", True),
-    "take_gib_s": Cost(3.0, "s CPU", "a GiB of such files, from a peer or the store", True),
-    "transactions_per_miss": Cost(3, "", "transactions of a file that is downloaded, of all replicas", True),
-    "transactions_per_take": Cost(2, "", "transactions of a file that the cluster has and a replica has not", True),
-    "polls_per_second": Cost(4, "/s", "transactions of a replica at rest", True),
-    "postgres_us": Cost(250, "us CPU", "a transaction, on the database's side", True),
+    "miss_us": Cost(2500, "us CPU", "a file of 10 KiB that is downloaded and stored", True),
+    "miss_gib_s": Cost(8.7, "s CPU", "a GiB that is downloaded, hashed, stored and passed on", True),
+    "take_us": Cost(2500, "us CPU", "a file of 10 KiB that the cluster holds and this replica does not", True),
+    "take_gib_s": Cost(3.4, "s CPU", "a GiB of such files, from the store", True),
+    "follow_gib_s": Cost(10.2, "s CPU", "a GiB of files that a peer downloads just now", True),
+    "miss_transactions": Cost(3.2, "", "transactions of a file that is downloaded", True),
+    "take_transactions": Cost(1.2, "", "transactions of a file that a replica takes from the others or the store", True),
+    "rest_transactions": Cost(5, "/s", "transactions of a replica at rest", True),
+    "transaction_us": Cost(450, "us CPU", "a transaction, on the database's side", True),
 }
 
 # What is there to be used, and what may be changed with --set.
@@ -68,7 +68,7 @@ class Fleet:
     package_mib: float = 1.5
     distinct: int = 400
     cold: float = 0.25
-    connections: int = 4
+    connections: int = 3
     tls: bool = False
 
     @property
@@ -85,29 +85,32 @@ class Fleet:
 
 
 def demand(fleet, replicas, costs, places):
-    """Of each resource: what is needed of it within the window, and what is there. Both in the resource's own unit a second."""
+    """Of each resource: what is needed of it within the window, and what there is, both a second."""
     window, gbit = fleet.window, 1e9 / 8
     objects = fleet.distinct + fleet.documents
     cold, cold_bytes = fleet.cold * objects, fleet.cold * fleet.distinct_bytes
-    # Each replica needs each object once: one of them downloads it, the others take it from that one or from the store.
-    taken = objects - cold / replicas
-    taken_bytes = fleet.distinct_bytes - cold_bytes / replicas
-    per_gib = costs["tls_gib_s"] if fleet.tls else costs["gib_s"]
-    handshakes = fleet.hosts * fleet.connections * costs["handshake_us"] if fleet.tls else 0
-    served = fleet.requests * (costs["hit_us"] + costs["file_hit_us"]) / 2 + handshakes
-    cpu = (served / 1e6 + fleet.bytes / GIB * per_gib) / replicas
-    cpu += (cold / replicas * costs["miss_us"] + taken * costs["take_us"]) / 1e6
-    cpu += cold_bytes / replicas / GIB * costs["fill_gib_s"] + taken_bytes / GIB * costs["take_gib_s"]
-    transactions = cold * costs["transactions_per_miss"] + replicas * taken * costs["transactions_per_take"]
-    transactions += replicas * window * costs["polls_per_second"]
-    network = fleet.bytes / replicas + taken_bytes * (replicas - 1) / replicas
+    # Each replica needs each object once. What is cold one of them downloads, and the others follow it; the rest is in the store, and in
+    # no tier yet: the worst case, for a replica that has run before has most of it.
+    followed_bytes = cold_bytes * (replicas - 1) / replicas
+    stored, stored_bytes = objects - cold, fleet.distinct_bytes - cold_bytes
+    taken = stored + cold * (replicas - 1) / replicas
+    cpu = fleet.requests * costs["hit_us"] / 1e6
+    cpu += fleet.bytes / GIB * (costs["tls_gib_s"] if fleet.tls else costs["gib_s"])
+    cpu += fleet.hosts * fleet.connections * costs["handshake_us"] / 1e6 if fleet.tls else 0
+    cpu += cold * costs["miss_us"] / 1e6 + cold_bytes / GIB * costs["miss_gib_s"]
+    cpu = cpu / replicas + taken * costs["take_us"] / 1e6
+    cpu += (followed_bytes * costs["follow_gib_s"] + stored_bytes * costs["take_gib_s"]) / GIB
+    transactions = cold * costs["miss_transactions"] + replicas * taken * costs["take_transactions"]
+    transactions += replicas * window * costs["rest_transactions"]
+    sent = fleet.bytes / replicas + followed_bytes
+    store = cold_bytes + replicas * stored_bytes
     return {
-        "network of a replica": (network / window / gbit, places["nic_gbit"], "Gbit/s"),
-        "processors of a replica": (cpu / window, places["cores"], "cores"),
-        "connections of a replica": (fleet.hosts * fleet.connections / replicas, places["connections"], ""),
-        "line to the upstreams": (cold_bytes / window / gbit, places["upstream_gbit"], "Gbit/s"),
-        "S3 store": ((cold_bytes + replicas * taken_bytes) / window / gbit, places["store_gbit"], "Gbit/s"),
-        "processors of PostgreSQL": (transactions * costs["postgres_us"] / 1e6 / window, places["postgres_cores"], "cores"),
+        "network of a replica": (sent / window / gbit, places["nic_gbit"]),
+        "processors of a replica": (cpu / window, places["cores"]),
+        "connections of a replica": (fleet.hosts * fleet.connections / replicas, places["connections"]),
+        "line to the upstreams": (cold_bytes / window / gbit, places["upstream_gbit"]),
+        "S3 store": (store / window / gbit, places["store_gbit"]),
+        "processors of PostgreSQL": (transactions * costs["transaction_us"] / 1e6 / window, places["postgres_cores"]),
     }
 
 
@@ -125,7 +128,7 @@ def table(fleet, costs, places, most):
     """One line for each number of replicas: the use of each resource, and which is the first to give out."""
     rows = []
     for replicas in range(1, most + 1):
-        uses = {name: need / have for name, (need, have, _) in demand(fleet, replicas, costs, places).items()}
+        uses = {name: need / have for name, (need, have) in demand(fleet, replicas, costs, places).items()}
         first = max(uses, key=uses.get)
         rows.append({"replicas": replicas, "uses": uses, "first": first, "fits": uses[first] <= places["headroom"]})
     return rows
@@ -153,7 +156,7 @@ def report(fleet, costs, places, rows):
     else:
         print(f"\n{fits['replicas']} replicas do it, at most {places['headroom']:.0%} used. The next limit is then: {fits['first']}. What to add: {ADD[fits['first']]}.")
     assumed = [name for name, cost in COSTS.items() if not cost.measured]
-    print(f"Assumed, not measured: {', '.join(assumed)}, and everything that --set changes.")
+    print(f"Not measured: {', '.join(assumed)}, and all of {', '.join(PLACES)}: what there is, which --set says.")
 
 
 def check():
