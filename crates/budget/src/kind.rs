@@ -27,11 +27,13 @@ pub enum BudgetKind {
     Uploads,
     /// Bytes of request bodies that are read into memory.
     RequestBytes,
+    /// Bytes of objects that are in memory on their way to the object store.
+    StoreParts,
 }
 
 impl BudgetKind {
     /// All of them, in the order in which they are declared and reported.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Downloads,
         Self::Documents,
         Self::Arrivals,
@@ -44,6 +46,7 @@ impl BudgetKind {
         Self::Lookups,
         Self::Uploads,
         Self::RequestBytes,
+        Self::StoreParts,
     ];
 
     /// The word for it in metrics and in the log.
@@ -61,6 +64,7 @@ impl BudgetKind {
             Self::Lookups => "lookups",
             Self::Uploads => "uploads",
             Self::RequestBytes => "request_bytes",
+            Self::StoreParts => "store_parts",
         }
     }
 }

@@ -33,6 +33,7 @@ pub(super) const S3: &[&str] = &[
     "ca_file",
     "prefix",
     "tier",
+    "upload_lease",
     "presign",
     "public_endpoint",
 ];
@@ -66,6 +67,7 @@ pub(super) const REPOSITORY: &[&str] = &[
     "members",
     "authoritative",
     "reserved",
+    "presign",
     "fail_closed",
     "member_urls",
     "hostnames",
